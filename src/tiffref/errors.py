@@ -1,0 +1,119 @@
+"""The exception tree.
+
+Owns every error type that tiffref raises on purpose, and how such an error reads: what, where,
+got and expected, then what to do. It imports nothing, so that every room can use it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "InvalidReferences",
+    "MalformedTiff",
+    "ManifestMismatch",
+    "MissingExtra",
+    "SelectionError",
+    "SourceError",
+    "StaleSource",
+    "TiffrefError",
+    "UnsupportedTiff",
+]
+
+
+class TiffrefError(Exception):
+    """Base of all errors of this package.
+
+    Parameters
+    ----------
+    what
+        One clause that says what is wrong.
+    url
+        File or document the problem is in.
+    ifd
+        Image file directory, by index in the file ("3") or by position ("@1024").
+    tag
+        TIFF tag by name and number, or the key of a document.
+    got, expected
+        The value that was found, and what would have been right.
+    hint
+        What to do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        url: str | None = None,
+        ifd: int | str | None = None,
+        tag: int | str | None = None,
+        got: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.url = url
+        self.ifd = ifd
+        self.tag = tag
+        self.got = got
+        self.expected = expected
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = [
+            text
+            for text, value in (
+                (f"{self.url}", self.url),
+                (f"IFD {self.ifd}", self.ifd),
+                (f"{self.tag}", self.tag),
+            )
+            if value is not None
+        ]
+        parts = [f"{', '.join(where)}: {self.what}" if where else self.what]
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        text = ", ".join(parts)
+        return f"{text}. {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple:
+        # keyword-only fields do not survive the default way through worker processes
+        return _rebuild, (type(self), self.what, dict(self.__dict__))
+
+
+def _rebuild(kind: type[TiffrefError], what: str, fields: dict) -> TiffrefError:
+    error = kind(what)
+    error.__dict__.update(fields)
+    return error
+
+
+class MalformedTiff(TiffrefError, ValueError):
+    """The file breaks the TIFF specification, so that its pixels cannot be located."""
+
+
+class UnsupportedTiff(TiffrefError, ValueError):
+    """The file is right, but references cannot express it."""
+
+
+class ManifestMismatch(TiffrefError, ValueError):
+    """Files, pages or arrays do not combine into one array."""
+
+
+class InvalidReferences(TiffrefError, ValueError):
+    """A document is not a valid reference document."""
+
+
+class SelectionError(TiffrefError, IndexError, ValueError):
+    """A selection does not fit the array."""
+
+
+class SourceError(TiffrefError, OSError):
+    """A source cannot be read."""
+
+
+class StaleSource(SourceError):
+    """A source is no longer what it was when it was scanned."""
+
+
+class MissingExtra(TiffrefError, ImportError):
+    """An optional package is needed; the hint names the extra that installs it."""

@@ -1,0 +1,1 @@
+"""The one data model that every scanner ends in and every export starts from."""

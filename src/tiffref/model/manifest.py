@@ -1,0 +1,148 @@
+"""Where the bytes of each chunk are, in columns.
+
+Owns the chunk manifest: a table of sources, and for each chunk of a grid, in C order, the source,
+offset and length of its bytes. A million chunks are three NumPy arrays (20 MB) and no Python object
+each. It opens nothing and knows nothing of codecs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import MalformedTiff
+
+__all__ = ["INLINED", "MISSING", "Manifest", "Source"]
+
+MISSING = -1
+"""`source` of a chunk without bytes: it reads as the fill value."""
+INLINED = -2
+"""`source` of a chunk whose bytes are in the manifest itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file or object that chunks lie in, as it was when it was scanned.
+
+    `url` is an absolute URL or a local path; `size` is in bytes; `mtime` in seconds since 1970
+    (UTC); `etag` without quotes. What the file system does not tell is None. `codec` is the row of
+    the array's codec table that decodes the chunks in this source.
+    """
+
+    url: str
+    size: int | None = None
+    mtime: float | None = None
+    etag: str | None = None
+    codec: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """The byte ranges of all chunks of one array.
+
+    `shape` is the chunk grid. `source` is `(n,)` int32: a row of `sources`, `MISSING` or
+    `INLINED`. `offset` and `length` are `(n,)` uint64, in bytes; `length` 0 with a source means
+    the whole source. `inlined` maps a flat chunk index to its bytes.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
+    source: NDArray[np.int32]
+    offset: NDArray[np.uint64]
+    length: NDArray[np.uint64]
+    inlined: Mapping[int, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def from_columns(
+        cls,
+        shape: Sequence[int],
+        source: Source | Sequence[Source],
+        offset: ArrayLike,
+        length: ArrayLike,
+        *,
+        index: ArrayLike | None = None,
+        inlined: Mapping[int, bytes] | None = None,
+    ) -> Manifest:
+        """Build a manifest from columns in C order.
+
+        A chunk whose offset or length is 0 is missing: TIFF writers mark sparse segments so.
+
+        Parameters
+        ----------
+        shape
+            The chunk grid.
+        source
+            The one source, or all of them.
+        offset, length
+            `(n,)` integers, in bytes, one for each chunk of the grid.
+        index
+            `(n,)` integers, the row of `source` of each chunk; 0 if not given.
+        inlined
+            Bytes of chunks that are kept in the manifest, by flat index.
+        """
+        sources = (source,) if isinstance(source, Source) else tuple(source)
+        offsets = np.ascontiguousarray(offset, np.uint64).reshape(-1)
+        lengths = np.ascontiguousarray(length, np.uint64).reshape(-1)
+        n_chunks = math.prod(shape)
+        if not n_chunks == len(offsets) == len(lengths):
+            raise MalformedTiff(
+                "the chunk grid does not match its byte ranges",
+                got=f"{len(offsets)} offsets and {len(lengths)} lengths",
+                expected=f"{n_chunks} of each for grid {tuple(shape)}",
+            )
+        column = np.zeros(n_chunks, np.int32)
+        if index is not None:
+            column[:] = np.asarray(index, np.int32).reshape(-1)
+        column[(lengths == 0) | (offsets == 0)] = MISSING
+        for flat in inlined or ():
+            column[flat] = INLINED
+        return cls(tuple(shape), sources, column, offsets, lengths, dict(inlined or {}))
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks in the grid, missing ones included."""
+        return len(self.source)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the columns take."""
+        return self.source.nbytes + self.offset.nbytes + self.length.nbytes
+
+    @property
+    def is_missing(self) -> NDArray[np.bool_]:
+        """`(n,)` bool: chunks that read as the fill value."""
+        return self.source == MISSING
+
+    def with_shape(self, shape: Sequence[int]) -> Manifest:
+        """Give the same chunks on a grid of another shape with as many chunks."""
+        assert math.prod(shape) == self.n_chunks
+        return replace(self, shape=tuple(shape))
+
+    def with_sources(self, rename: Callable[[Source], Source]) -> Manifest:
+        """Give the same chunks with every source passed through `rename`."""
+        return replace(self, sources=tuple(rename(source) for source in self.sources))
+
+    def with_inlined(self, inlined: Mapping[int, bytes]) -> Manifest:
+        """Give the manifest with more chunks inlined."""
+        column = self.source.copy()
+        column[list(inlined)] = INLINED
+        return replace(self, source=column, inlined={**self.inlined, **inlined})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Manifest):
+            return NotImplemented
+        here = self.source >= 0
+        return (
+            self.shape == other.shape
+            and self.sources == other.sources
+            and dict(self.inlined) == dict(other.inlined)
+            and np.array_equal(self.source, other.source)
+            and np.array_equal(self.offset[here], other.offset[here])
+            and np.array_equal(self.length[here], other.length[here])
+        )
+
+    __hash__ = None  # type: ignore[assignment]

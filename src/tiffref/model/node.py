@@ -1,0 +1,145 @@
+"""Arrays and groups: what a scan ends in and what an export starts from.
+
+Owns the tree of named arrays with their metadata. It does not know how documents spell them (see
+`formats`), nor how they came about (see `scan`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .codec import ForeignCodec, SegmentCodec
+from .manifest import INLINED, Manifest
+
+__all__ = ["Array", "Group", "Node"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Array:
+    """One n-dimensional array over byte ranges.
+
+    Parameters
+    ----------
+    shape
+        Samples along each dimension, outermost first.
+    chunks
+        Samples of one chunk along each dimension; the last chunk may reach past the array.
+    dtype
+        Of the samples in memory, native byte order.
+    dims
+        Name of each dimension.
+    codecs
+        How chunks decode. One entry is the normal case and the only one that can be exported;
+        with more, each source says by its `codec` which one its chunks need.
+    manifest
+        Where the chunks are; its grid is `ceil(shape / chunks)`.
+    fill_value
+        Value of missing chunks, or None (they read as 0).
+    attributes
+        JSON values.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype
+    dims: tuple[str, ...]
+    codecs: tuple[SegmentCodec | ForeignCodec, ...]
+    manifest: Manifest
+    fill_value: Any = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert len(self.shape) == len(self.chunks) == len(self.dims), (self.shape, self.chunks)
+        assert self.manifest.shape == self.grid, (self.manifest.shape, self.grid)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks along each dimension."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def codec(self) -> SegmentCodec | ForeignCodec:
+        """The codec of an array that has just one."""
+        (codec,) = self.codecs
+        return codec
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def with_attributes(self, **attributes: Any) -> Array:
+        """Give the array with more attributes."""
+        return replace(self, attributes={**self.attributes, **attributes})
+
+    @classmethod
+    def from_values(
+        cls, values: Any, dims: tuple[str, ...] = (), attributes: Mapping[str, Any] | None = None
+    ) -> Array:
+        """Give a small array, such as a coordinate, whose one chunk is inlined uncompressed.
+
+        Parameters
+        ----------
+        values
+            Array or scalar; strings become fixed-width unicode.
+        dims
+            Name of each dimension of `values`.
+        """
+        data = np.ascontiguousarray(np.asarray(values))
+        data = data.reshape(np.shape(values)).astype(data.dtype.newbyteorder("<"), copy=False)
+        chunks = tuple(max(1, n) for n in data.shape)
+        grid = tuple(-(-n // c) for n, c in zip(data.shape, chunks, strict=True))
+        none = np.zeros(math.prod(grid), np.uint64)
+        inlined = {0: data.tobytes()} if none.size else {}
+        manifest = Manifest(
+            grid, (), np.full(none.size, INLINED, np.int32), none, none, inlined
+        )
+        codec = SegmentCodec((1, 1, 1, math.prod(chunks)), data.dtype.str)
+        dtype = data.dtype.newbyteorder("=")
+        return cls(data.shape, chunks, dtype, dims, (codec,), manifest, None, attributes or {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Named arrays and groups, with attributes."""
+
+    children: Mapping[str, Array | Group] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def arrays(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
+        """Walk all arrays below, depth first, as (path, array)."""
+        for path, node in self.walk(prefix):
+            if isinstance(node, Array):
+                yield path, node
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Array | Group]]:
+        """Walk all nodes below this group, depth first, as (path, node)."""
+        for name, child in self.children.items():
+            path = f"{prefix}{name}"
+            yield path, child
+            if isinstance(child, Group):
+                yield from child.walk(f"{path}/")
+
+    def __getitem__(self, path: str) -> Array | Group:
+        node: Array | Group = self
+        for name in path.split("/"):
+            if not isinstance(node, Group) or name not in node.children:
+                raise KeyError(path)
+            node = node.children[name]
+        return node
+
+    def with_attributes(self, **attributes: Any) -> Group:
+        """Give the group with more attributes."""
+        return replace(self, attributes={**self.attributes, **attributes})
+
+    def with_children(self, children: Mapping[str, Array | Group]) -> Group:
+        """Give the group with these children instead of its own."""
+        return replace(self, children=dict(children))
+
+
+Node = Array | Group
