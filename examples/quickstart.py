@@ -1,0 +1,66 @@
+"""Make a pyramid, scan it, and open the references with xarray.
+
+Run it as it is: `python examples/quickstart.py [FOLDER]`. It writes `cells.ome.tif` (an OME-TIFF
+with three channels, three resolution levels and deflate-compressed tiles) and `cells.json` (where
+the bytes of every tile are) into FOLDER, or into a new temporary folder.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import xarray as xr
+
+import tiffref
+
+
+def make_pyramid(path: Path, size: int = 1024) -> np.ndarray:
+    """Write a synthetic microscope image, and give the full-size pixels that are in it."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:size, :size]
+    image = np.zeros((3, size, size), np.float64)
+    for channel in image:
+        for cy, cx, radius in rng.uniform((0, 0, 12), (size, size, 48), (60, 3)):
+            channel += 9000 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / radius**2)
+    image = np.clip(image + rng.normal(800, 60, image.shape), 0, 65535).astype(np.uint16)
+    options = {"tile": (256, 256), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(
+            image,
+            subifds=2,
+            metadata={
+                "axes": "CYX",
+                "PhysicalSizeX": 0.325,
+                "PhysicalSizeXUnit": "µm",
+                "PhysicalSizeY": 0.325,
+                "PhysicalSizeYUnit": "µm",
+                "Channel": {"Name": ["nuclei", "membrane", "actin"]},
+            },
+            **options,
+        )
+        for step in (2, 4):
+            tif.write(image[:, ::step, ::step], subfiletype=1, **options)
+    return image
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="tiffref-"))
+    image_path, references_path = folder / "cells.ome.tif", folder / "cells.json"
+    expected = make_pyramid(image_path)
+
+    tiffref.scan(image_path).write_fsspec(references_path)
+
+    dataset = xr.open_dataset(references_path, engine="kerchunk")
+    print(dataset)
+    window = dataset.image[0, 300:400, 500:600]
+    print(f"\nmean of a 100 x 100 window of channel 0: {window.mean().compute().item():.1f}")
+    assert np.array_equal(dataset.image, expected)
+    print("all pixels equal those in the TIFF")
+    print(f"\n{image_path}: {image_path.stat().st_size:,} bytes")
+    print(f"{references_path}: {references_path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Read a window of a remote TIFF, and count the bytes that travel.
+
+Run it as it is: `python examples/remote.py`. A local HTTP server stands in for an object store. The
+TIFF is scanned over HTTP; the references are a small file of their own that could lie anywhere.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import xarray as xr
+from range_server import serve
+
+import tiffref
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tiffref-"))
+    image = np.random.default_rng(7).integers(0, 4096, (4096, 4096), np.uint16)
+    tifffile.imwrite(folder / "scene.tif", image, tile=(256, 256), compression="zstd")
+    size = (folder / "scene.tif").stat().st_size
+
+    with serve(folder) as server:
+        references = tiffref.scan(server.url + "scene.tif")
+        references.write_fsspec(folder / "scene.json")
+        scanned = sum(length for _, _, length in server.ranges)
+
+        server.ranges.clear()
+        dataset = xr.open_dataset(folder / "scene.json", engine="kerchunk")
+        window = dataset.image[1000:1200, 2000:2200].to_numpy()
+        read = sum(length for _, _, length in server.ranges)
+
+    assert np.array_equal(window, image[1000:1200, 2000:2200])
+    print(f"size of the TIFF:            {size:>12,} bytes")
+    print(f"asked for by the scan:       {scanned:>12,} bytes")
+    print(f"asked for by a 200 x 200 window: {read:>8,} bytes in {len(server.ranges)} requests")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Give the root of the source tree that these tests belong to."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Give the folder of a corpus of TIFF files, or skip where there is none.
+
+    `TIFFREF_CORPUS` names it; without it, `../shared/conformance/corpus` beside the repository.
+    """
+    default = REPOSITORY.parent / "shared" / "conformance" / "corpus"
+    folder = Path(os.environ.get("TIFFREF_CORPUS", default))
+    if not folder.is_dir():
+        pytest.skip("no corpus of TIFF files here (set TIFFREF_CORPUS)")
+    return folder

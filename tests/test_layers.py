@@ -1,0 +1,149 @@
+"""The order of the rooms, and what each of them may import.
+
+The law is in `docs/architecture.md`. Directions hold for every import inside the package, those in
+functions included; the third-party lists hold at module level, since packages that a user may not
+have are imported inside the function that needs them.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tiffref
+
+ROOT = Path(tiffref.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+RANKS = (
+    {"errors"},
+    {"model"},
+    {"codecs", "conventions"},
+    {"scan", "formats"},
+    {"references"},
+    {"read"},
+    {"zarr", "validate", "catalog"},
+    {"xarray", "dropin"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+"""Rooms from the bottom up: each may import from itself and the rows before its own."""
+
+THIRD_PARTY = {
+    "errors": set(),
+    "model": {"numpy"},
+    "conventions": {"numpy"},
+    "codecs": {"numpy", "numcodecs", "imagecodecs"},
+    "codecs.segment3": {"numpy", "zarr"},
+    "scan": {"numpy", "fsspec"},
+    "scan.reader": {"numpy", "tifffile"},
+    "formats": {"numpy", "ujson", "orjson"},
+    "references": {"numpy"},
+    "read": {"numpy", "fsspec"},
+    "zarr": {"numpy", "fsspec", "zarr"},
+    "validate": {"numpy"},
+    "catalog": {"numpy"},
+    "xarray": {"numpy", "xarray"},
+    "dropin": {"numpy", "tifffile"},
+    "cli": set(),
+    "__init__": set(),
+    "__main__": set(),
+}
+"""Packages that a room, or one module of it, may import at module level."""
+
+
+def dotted_name(path: Path) -> str:
+    """Name a module inside the package: `scan.reader`; a package's own module has the package's."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[0]
+
+
+def rank_of(room: str) -> int:
+    ranks = [rank for rank, rooms in enumerate(RANKS) if room in rooms]
+    assert ranks, f"{room} has no place in RANKS"
+    return ranks[0]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def walk_module_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """Walk what runs when the module is imported."""
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
+        yield node
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if not is_function and not is_type_checking(node):
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+def absolute_names(node: ast.AST, path: Path) -> list[str]:
+    """Give the full dotted names that an import statement asks for, without the dots in front."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    if not node.level:
+        return [node.module or ""]
+    package = ("tiffref", *path.relative_to(ROOT).parts[:-1])
+    base = package[: len(package) - node.level + 1]
+    module = (*base, node.module) if node.module else base
+    return [".".join((*module, alias.name)) for alias in node.names]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted_name)
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(dotted_name(path))
+    rank = rank_of(room)
+    for node in ast.walk(ast.parse(path.read_text())):
+        for name in absolute_names(node, path):
+            package, _, inner = name.partition(".")
+            # importing the package itself reaches lazily loaded names of any room: only above
+            target = inner.split(".")[0] or "__init__"
+            if package != "tiffref" or target == room:
+                continue
+            if not any(target in rooms for rooms in RANKS):
+                target = "__init__"
+            assert rank_of(target) < rank, f"{path}:{node.lineno}: {room} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted_name)
+def test_third_party_imports_of_each_room(path: Path) -> None:
+    name = dotted_name(path)
+    allowed = THIRD_PARTY.get(name, THIRD_PARTY.get(room_of(name)))
+    assert allowed is not None, f"{name} has no row in THIRD_PARTY"
+    for node in walk_module_level(ast.parse(path.read_text())):
+        for full in absolute_names(node, path):
+            package = full.split(".")[0]
+            if package != "tiffref" and package not in sys.stdlib_module_names:
+                assert package in allowed, f"{path}:{node.lineno}: {name} imports {package}"
+
+
+def test_importing_the_package_loads_numpy_and_the_standard_library_only() -> None:
+    script = (
+        "import sys; before = set(sys.modules); import tiffref; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "tiffref" in loaded
+    assert loaded - sys.stdlib_module_names <= {"tiffref", "numpy"}
+
+
+def test_public_names_exist_and_are_listed() -> None:
+    assert set(tiffref.__all__) <= set(dir(tiffref))
+    for name in tiffref.__all__:
+        assert getattr(tiffref, name) is not None

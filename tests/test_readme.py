@@ -1,0 +1,101 @@
+"""The README, the manual and the examples do what they say.
+
+Blocks marked `python` run, those of one page in order in one namespace. Blocks marked `console` run
+line by line: what follows `$ ` is a command, what follows it is its output (`...` stands for any
+text). All run in a folder that holds `image.tif`, a pyramid, and `bits.tif`, one bit per pixel.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "range_server")
+BLOCK = re.compile(r"^```(?P<kind>python|console)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<target>[^)#\s]+)")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:
+    """Give the blocks of one kind as (line number of the first line, text)."""
+    text = page.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        if match["kind"] == kind:
+            yield text.count("\n", 0, match.start("text")) + 1, match["text"]
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    image = (np.arange(512 * 768) % 4099).astype(np.uint16).reshape(512, 768)
+    options = {"tile": (256, 256), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(tmp_path / "image.tif", ome=True) as tif:
+        tif.write(image, subifds=2, metadata={"axes": "YX"}, **options)
+        tif.write(image[::2, ::2], subfiletype=1, **options)
+        tif.write(image[::4, ::4], subfiletype=1, **options)
+    tifffile.imwrite(tmp_path / "bits.tif", image % 3 == 0, metadata=None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_python_blocks_run(page: Path, folder: Path) -> None:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for line, text in blocks(page, "python"):
+        # the newlines in front give tracebacks the line numbers of the page
+        exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_console_blocks_print_what_they_show(page: Path, folder: Path) -> None:
+    checker = doctest.OutputChecker()
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    for line, text in blocks(page, "console"):
+        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            command, _, expected = part.partition("\n")
+            program, *arguments = shlex.split(command)
+            assert program == "tiffref", f"{page}:{line}: {command}"
+            done = subprocess.run(
+                [sys.executable, "-m", "tiffref", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            assert checker.check_output(expected, done.stdout, flags), (
+                f"{page}:{line}: {command} printed\n{done.stdout}"
+            )
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for match in LINK.finditer(page.read_text(encoding="utf-8")):
+        assert (page.parent / match["target"]).exists(), match["target"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
