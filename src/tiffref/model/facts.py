@@ -1,0 +1,96 @@
+"""What a TIFF says, as plain values.
+
+Owns the frozen records that parsing ends in: no tifffile type, no open file. Offsets and lengths
+are arrays, so that a million segments cost no Python object each. Terms are those of TIFF 6.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .manifest import Source
+
+__all__ = ["FileFacts", "IfdFacts", "LevelFacts", "SeriesFacts"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IfdFacts:
+    """What one image file directory says about its pixels.
+
+    `shape` is normalized: (planes, depth, length, width, samples), where `planes` counts separate
+    sample planes (PlanarConfiguration 2) and `samples` those stored together. `tile` is (depth,
+    length, width) or None for strips. `bits` has one number where all samples agree. `tags` maps
+    tag numbers to plain values; segment offsets and lengths are not among them. `tables` holds
+    what a decoder needs from elsewhere in the file, as bytes by name.
+    """
+
+    name: str
+    byteorder: str
+    shape: tuple[int, int, int, int, int]
+    dtype: str | None
+    compression: int
+    predictor: int
+    fill_order: int
+    photometric: int
+    bits: tuple[int, ...]
+    sample_format: int | tuple[int, ...]
+    tile: tuple[int, int, int] | None
+    rows_per_strip: int
+    is_separate: bool
+    extra_samples: tuple[int, ...]
+    subsampling: tuple[int, int]
+    subfile_type: int
+    nodata: float | int | None
+    tags: Mapping[int, Any] = field(default_factory=dict)
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelFacts:
+    """One resolution level of a series: pages in C order of the leading dimensions.
+
+    `shape` and `axes` are those that `tifffile.imread` gives. `ifds` lists the different kinds of
+    IFDs; `ifd` `(n_pages,)` int32 says which one each page is (-1: the page is missing). `source`
+    `(n_pages,)` int32 is a row of `sources`. `offset` and `length` are `(n_pages, n_segments)`
+    uint64. `run_offset` is set where one IFD describes many pages stored one after the other.
+    """
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: str
+    ifds: tuple[IfdFacts, ...]
+    sources: tuple[Source, ...]
+    ifd: NDArray[np.int32]
+    source: NDArray[np.int32]
+    offset: NDArray[np.uint64]
+    length: NDArray[np.uint64]
+    run_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesFacts:
+    """One image of a file, with its pyramid levels, or the reason why a level cannot be told."""
+
+    index: int
+    kind: str
+    name: str
+    axes: str
+    levels: tuple[LevelFacts | Exception, ...]
+    transform: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileFacts:
+    """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...)."""
+
+    source: Source
+    byteorder: str
+    is_bigtiff: bool
+    flags: tuple[str, ...]
+    series: tuple[SeriesFacts, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
