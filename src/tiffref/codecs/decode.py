@@ -1,0 +1,145 @@
+"""Decode one TIFF segment: the bytes as they lie in the file become an array of samples.
+
+Owns the order of the steps (bits turned, decompressed, unpacked, predictor undone, fitted into the
+chunk) and the errors of segments that do not hold what their codec says. What each step does is in
+`bytestreams`, `images`, `wrapped` (libtiff), `unpack` and `fit`; which decoder serves which
+compression is in `table`.
+
+Parameters of a codec (`SegmentCodec.parameters`), all optional:
+
+=====================  ============================================================================
+jpeg_tables            bytes of JPEGTables (tag 347)
+jpeg_header            bytes that precede each tile's entropy-coded data (NDPI)
+colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
+outcolorspace
+superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
+skip_bits,
+horizontal_bits,
+vertical_bits
+=====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MalformedTiff
+from ..model.codec import SegmentCodec
+from .fit import find_shape, fit_image, pad_into
+from .headers import image_size
+from .table import Compression, check_supported, compression_of
+from .unpack import layout_of, unpredict
+
+__all__ = ["decode_segment"]
+
+MAX_OVERSIZE = 16
+"""An image may hold this many times the samples of its segment before it is taken for a bomb:
+some writers pad strips to whole blocks of the compression, tiles to powers of two."""
+
+
+def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
+    """Decode one segment.
+
+    Parameters
+    ----------
+    codec
+        How to decode it.
+    data
+        The stored bytes, any buffer.
+    out
+        Array of `codec.shape` that the samples are written to; decoded into directly where it is
+        contiguous and of the native type of `codec`.
+
+    Returns
+    -------
+    samples
+        `out`, or a new array of `codec.shape` and the native form of `codec.dtype`.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If nothing decodes such segments.
+    MalformedTiff
+        If the bytes are not such a segment.
+    """
+    check_supported(codec)
+    row = compression_of(codec.compression)
+    dtype = np.dtype(codec.dtype).newbyteorder("=")
+    is_direct = out is not None and out.dtype == dtype and out.flags.c_contiguous
+    target = out if is_direct else np.empty(codec.shape, dtype)
+    assert target is not None
+    target = target.reshape(codec.shape)
+    try:
+        _DECODERS[row.kind](row, codec, data, target)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, MalformedTiff) or type(error).__module__.startswith("tiffref"):
+            raise
+        raise MalformedTiff(
+            f"segment does not decode as {row.name}: {error}",
+            tag="Compression (259)",
+            got=f"{len(data)} bytes",
+            expected=f"{codec.dtype} samples of shape {codec.shape}",
+        ) from error
+    if out is None:
+        return target
+    if not is_direct:
+        out[...] = target.reshape(out.shape)
+    return out
+
+
+def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDArray) -> None:
+    """Decompress, unpack and unpredict into `target`."""
+    assert row.decode is not None
+    if codec.fill_order == 2:
+        data = imagecodecs.bitorder_decode(bytes(data))
+    layout = layout_of(codec)
+    if layout.unpack is None:
+        buffer = target.reshape(-1).view(np.uint8)
+    else:
+        buffer = np.empty(layout.stored_bytes(codec, codec.shape), np.uint8)
+    n_bytes = row.decode(data, buffer)
+    shape = find_shape(codec, n_bytes, lambda shape: layout.stored_bytes(codec, shape))
+    if layout.unpack is None:
+        samples = target.reshape(-1)[: math.prod(shape)].reshape(shape)
+        # the floating-point predictor orders bytes by itself
+        if codec.byteorder != _NATIVE and codec.predictor not in (3, 34894, 34895):
+            samples.byteswap(inplace=True)
+    else:
+        samples = layout.unpack(codec, buffer[: layout.stored_bytes(codec, shape)], shape)
+    if not layout.is_unpredicted:
+        samples = unpredict(codec, samples)
+    pad_into(target, samples, codec.fill)
+
+
+def _decode_image(row: Compression, codec: SegmentCodec, data: Any, target: NDArray) -> None:
+    """Decode an image into `target`, directly where it is as large as the segment."""
+    assert row.decode is not None
+    try:
+        image = row.decode(codec, data, target)
+    except ValueError:
+        # another size or type than the segment's, found out before anything was decoded
+        _refuse_bombs(row, codec, data)
+        image = row.decode(codec, data, None)
+    if not np.shares_memory(image, target):
+        pad_into(target, fit_image(codec, image), codec.fill)
+
+
+def _refuse_bombs(row: Compression, codec: SegmentCodec, data: Any) -> None:
+    size = image_size(row.decode.__name__ if row.decode else "", bytes(data))
+    limit = MAX_OVERSIZE * max(math.prod(codec.shape[:3]), 4096)
+    if size is not None and math.prod(size) > limit:
+        raise MalformedTiff(
+            f"{row.name} image is far larger than its segment",
+            got=f"{size[0]} x {size[1]} pixels",
+            expected=f"{codec.shape[1]} x {codec.shape[2]}",
+        )
+
+
+_NATIVE = "<" if sys.byteorder == "little" else ">"
+_DECODERS = {"bytes": _decode_bytes, "image": _decode_image}

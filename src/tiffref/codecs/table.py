@@ -1,0 +1,235 @@
+"""THE table: one row for each TIFF compression.
+
+Owns what each value of tag 259 means, which function decodes it, which Zarr v2 codec says the same
+exactly, and why a compression cannot be decoded where it cannot. A new compression is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import UnsupportedTiff
+from ..model.codec import SegmentCodec
+from . import bytestreams, images
+
+__all__ = ["COMPRESSIONS", "Compression", "check_supported", "compression_of", "jpeg_colorspaces"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """One TIFF compression.
+
+    Parameters
+    ----------
+    code
+        Value of tag 259.
+    name
+        What it is called.
+    kind
+        "bytes": `decode(data, buffer)` fills a uint8 buffer and gives the number of bytes.
+        "image": `decode(codec, data, out)` gives an array of samples.
+        "" where there is no decoder.
+    decode
+        The decoder.
+    standard
+        numcodecs configuration (Zarr v2) that says exactly this and comes with numcodecs; an empty
+        mapping where no codec is needed.
+    imagecodecs
+        Zarr v2 configuration that the package imagecodecs-numcodecs registers, where exact.
+    v3
+        Name and configuration of the Zarr v3 codec that says exactly this, if there is one.
+    note
+        What a reader of the table should know.
+    reason
+        Why the compression is not supported.
+    """
+
+    code: int
+    name: str
+    kind: str = ""
+    decode: Callable[..., Any] | None = None
+    standard: Mapping[str, Any] | None = None
+    imagecodecs: Mapping[str, Any] | None = None
+    v3: Mapping[str, Any] | None = None
+    note: str = ""
+    reason: str = ""
+
+
+_LZMA = {"id": "lzma", "format": 1, "check": -1, "preset": None, "filters": None}
+_LZMA_V3 = {name: value for name, value in _LZMA.items() if name != "id"}
+
+
+def _zlib(code: int, name: str, note: str = "") -> Compression:
+    return Compression(
+        code,
+        name,
+        "bytes",
+        bytestreams.deflate,
+        standard={"id": "zlib", "level": 1},
+        v3={"name": "numcodecs.zlib", "configuration": {"level": 1}},
+        note=note,
+    )
+
+
+def _zstd(code: int, name: str, note: str = "") -> Compression:
+    return Compression(
+        code,
+        name,
+        "bytes",
+        bytestreams.zstd,
+        standard={"id": "zstd", "level": 1},
+        v3={"name": "zstd", "configuration": {"level": 1, "checksum": False}},
+        note=note,
+    )
+
+
+def _image(
+    code: int, name: str, decode: Callable[..., Any], codec_id: str | None = None, note: str = ""
+) -> Compression:
+    return Compression(
+        code,
+        name,
+        "image",
+        decode,
+        imagecodecs=None if codec_id is None else {"id": codec_id},
+        note=note,
+    )
+
+
+def _unsupported(code: int, name: str, reason: str) -> Compression:
+    return Compression(code, name, reason=reason)
+
+
+_ROWS: Sequence[Compression] = (
+    Compression(1, "none", "bytes", bytestreams.copy, standard={}, v3={}),
+    Compression(
+        5,
+        "LZW",
+        "bytes",
+        bytestreams.lzw,
+        imagecodecs={"id": "imagecodecs_lzw"},
+        note="the old bit order of TIFF 5.0 is told by the first bytes",
+    ),
+    _image(7, "JPEG", images.jpeg, note="abbreviated streams take their tables from tag 347"),
+    _zlib(8, "deflate (Adobe)"),
+    _image(22610, "JPEG XR (NDPI)", images.jpegxr, "imagecodecs_jpegxr"),
+    Compression(
+        32773, "PackBits", "bytes", bytestreams.packbits, imagecodecs={"id": "imagecodecs_packbits"}
+    ),
+    _zlib(32946, "deflate"),
+    _image(33003, "JPEG 2000 (Aperio, YCbCr)", images.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33004, "JPEG 2000 (lossy)", images.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33005, "JPEG 2000 (Aperio, RGB)", images.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33007, "JPEG (alternative)", images.jpeg),
+    _image(34712, "JPEG 2000", images.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(34887, "LERC", images.lerc, "imagecodecs_lerc"),
+    _image(34892, "JPEG (lossy DNG)", images.jpeg),
+    Compression(34925, "LZMA", "bytes", bytestreams.lzma, standard=_LZMA,
+                v3={"name": "numcodecs.lzma", "configuration": _LZMA_V3}),
+    _zstd(34926, "Zstandard", note="deprecated number"),
+    _image(34927, "WebP", images.webp, "imagecodecs_webp", note="deprecated number"),
+    _image(34933, "PNG", images.png, "imagecodecs_png"),
+    _image(34934, "JPEG XR", images.jpegxr, "imagecodecs_jpegxr"),
+    _zstd(50000, "Zstandard"),
+    _image(50001, "WebP", images.webp, "imagecodecs_webp"),
+    _image(50002, "JPEG XL", images.jpegxl, "imagecodecs_jpegxl"),
+    _zlib(50013, "deflate (PixTIFF)"),
+    _image(52546, "JPEG XL (DNG)", images.jpegxl, "imagecodecs_jpegxl"),
+    _image(65000, "EER, 8 bits", images.eer),
+    _image(65001, "EER, 7 bits", images.eer),
+    _image(65002, "EER, variable bits", images.eer),
+    _unsupported(262, "Kodak 262", "the compression of Kodak cameras is not published"),
+    _unsupported(9, "JBIG, black and white", "no JBIG decoder is at hand"),
+    _unsupported(10, "JBIG, colour", "no JBIG decoder is at hand"),
+    _unsupported(32767, "Sony ARW", "camera raw data needs its maker's decoder"),
+    _unsupported(32769, "packed raw (Epson ERF)", "camera raw data needs its maker's decoder"),
+    _unsupported(32770, "Samsung SRW", "camera raw data needs its maker's decoder"),
+    _unsupported(32772, "Samsung SRW 2", "camera raw data needs its maker's decoder"),
+    _unsupported(32895, "IT8 CT with padding", "no decoder for the IT8 family is at hand"),
+    _unsupported(32896, "IT8 line work", "no decoder for the IT8 family is at hand"),
+    _unsupported(32897, "IT8 monochrome picture", "no decoder for the IT8 family is at hand"),
+    _unsupported(32898, "IT8 binary line art", "no decoder for the IT8 family is at hand"),
+    _unsupported(32947, "Kodak DCS", "the compression of Kodak cameras is not published"),
+    _unsupported(34661, "JBIG", "no JBIG decoder is at hand"),
+    _unsupported(34713, "Nikon NEF", "camera raw data needs its maker's decoder"),
+    _unsupported(34715, "JBIG2", "no JBIG2 decoder for TIFF is at hand"),
+    _unsupported(34718, "MDI binary", "Microsoft's document imaging formats are not supported"),
+    _unsupported(34719, "MDI progressive", "Microsoft's document imaging formats are not supported"),
+    _unsupported(34720, "MDI vector", "Microsoft's document imaging formats are not supported"),
+    _unsupported(48124, "Jetraw", "its decoder is proprietary and not part of imagecodecs' wheels"),
+    _unsupported(65535, "Pentax PEF", "camera raw data needs its maker's decoder"),
+)
+
+COMPRESSIONS: Mapping[int, Compression] = MappingProxyType({row.code: row for row in _ROWS})
+"""Value of tag 259 -> its row."""
+
+
+def compression_of(code: int) -> Compression:
+    """Find the row of a compression; an unknown one gets a row that says so."""
+    row = COMPRESSIONS.get(code)
+    return row or _unsupported(code, f"compression {code}", "this compression is not known")
+
+
+def check_supported(codec: SegmentCodec) -> None:
+    """Raise if segments of this codec cannot be decoded.
+
+    Raises
+    ------
+    UnsupportedTiff
+        With the reason.
+    """
+    row = compression_of(codec.compression)
+    if row.decode is None:
+        raise UnsupportedTiff(
+            f"{row.name} cannot be decoded: {row.reason}",
+            tag="Compression (259)",
+            got=codec.compression,
+        )
+
+
+def jpeg_colorspaces(
+    photometric: int, planar_separate: bool, extra_samples: Sequence[int], is_jfif: bool
+) -> dict[str, int | str]:
+    """Find the colour spaces that a JPEG segment is stored in and decodes to.
+
+    Parameters
+    ----------
+    photometric
+        PhotometricInterpretation (tag 262).
+    planar_separate
+        PlanarConfiguration (tag 284) is 2: each segment is one gray image.
+    extra_samples
+        ExtraSamples (tag 338), empty if absent.
+    is_jfif
+        The stream has a JFIF marker; without one, RGB images of some scanners (Aperio) hold RGB
+        that the decoder would take for YCbCr.
+
+    Returns
+    -------
+    parameters
+        `colorspace` and `outcolorspace` where they differ from what the decoder finds by itself,
+        for `SegmentCodec.parameters`.
+
+    References
+    ----------
+    TIFF Technical Note 2; libjpeg's J_COLOR_SPACE: 1 gray, 2 RGB, 4 CMYK.
+    """
+    if planar_separate:
+        # what libtiff does: the one component passes as it is
+        return {"colorspace": 1, "outcolorspace": 1}
+    if extra_samples:
+        return {}
+    found: dict[str, int | str] = dict(_JPEG_OUTPUT.get(photometric, {}))
+    if photometric == 2 and not is_jfif:
+        found["colorspace"] = 2
+    return found
+
+
+_JPEG_OUTPUT: Mapping[int, Mapping[str, int | str]] = {
+    2: {"outcolorspace": 2},
+    5: {"outcolorspace": 4},
+    6: {"outcolorspace": 2},
+}

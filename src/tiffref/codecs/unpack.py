@@ -1,0 +1,247 @@
+"""Turn the decompressed bytes of a segment into samples, and undo the predictor.
+
+Owns sample layouts: how many bytes a row takes, how packed, mixed, 24-bit floating-point and
+complex integer samples become NumPy values, and TIFF's predictors. It decompresses nothing.
+
+References: TIFF 6.0 sections 4 (BitsPerSample: rows are padded to whole bytes) and 14 (horizontal
+differencing); Adobe Photoshop TIFF Technical Note 3 (floating-point predictor).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UnsupportedTiff
+from ..model.codec import SegmentCodec
+
+__all__ = ["Layout", "Shape", "layout_of", "unpredict"]
+
+Shape = tuple[int, int, int, int]
+
+HORIZONTAL = {2: 1, 34892: 2, 34893: 4}
+"""Predictors that difference samples: value of tag 317 and distance in pixels (DNG 1.4)."""
+FLOATING_POINT = {3: 1, 34894: 2, 34895: 4}
+"""Predictors that difference the bytes of floating-point numbers, and their distance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the samples of one row lie in bytes.
+
+    `row_bits` gives the bits of a row before it is padded to whole bytes, from (columns, samples
+    per pixel). `unpack` takes the codec, the bytes and the shape of the segment and gives native
+    samples of that shape; None where the bytes are the samples as they stand. `is_unpredicted`
+    says that `unpack` has undone the predictor as well.
+    """
+
+    row_bits: Callable[[SegmentCodec, int, int], int]
+    unpack: Callable[[SegmentCodec, NDArray[np.uint8], Shape], NDArray] | None = None
+    is_unpredicted: bool = False
+
+    def stored_bytes(self, codec: SegmentCodec, shape: Shape) -> int:
+        """Give the bytes that a segment of this shape takes when decompressed."""
+        depth, rows, columns, samples = shape
+        return depth * rows * -(-self.row_bits(codec, columns, samples) // 8)
+
+
+def layout_of(codec: SegmentCodec) -> Layout:
+    """Choose the layout of the samples of a segment.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If NumPy has no type for such samples.
+    """
+    kind = (codec.sample_format, len(codec.bits) > 1, *codec.bits[:1])
+    if kind == (3, False, 24):
+        return _FLOAT24
+    if codec.sample_format == 5:
+        return _COMPLEX_INTEGER
+    if len(codec.bits) > 1:
+        return _MIXED
+    width = np.dtype(codec.dtype).itemsize * 8
+    bits = codec.bits[0] if codec.bits else width
+    if bits == width and codec.dtype != "|b1":
+        return _WHOLE
+    if 1 <= bits <= 32 and bits <= width:
+        return _PACKED
+    raise UnsupportedTiff(
+        "no NumPy type holds these samples",
+        tag="BitsPerSample (258)",
+        got=f"{bits} bits for {codec.dtype}",
+        expected="1 to 32, 64 or 128 bits",
+    )
+
+
+def unpredict(codec: SegmentCodec, samples: NDArray) -> NDArray:
+    """Undo the predictor along the columns of `(depth, rows, columns, samples)`, in place.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If the predictor is unknown, or is not defined for samples of this kind.
+    """
+    if codec.predictor in _NO_PREDICTOR or samples.size == 0:
+        return samples
+    is_swapped_pair = samples.dtype.kind == "c" and codec.byteorder == ">"
+    if codec.predictor in HORIZONTAL and samples.itemsize <= 8 and not is_swapped_pair:
+        # libtiff differences every type as an integer of its width
+        integers = samples.view(f"u{samples.itemsize}")
+        distance = HORIZONTAL[codec.predictor]
+        imagecodecs.delta_decode(integers, axis=-2, dist=distance, out=integers)
+        return samples
+    if codec.predictor in FLOATING_POINT and samples.itemsize in (1, 2, 4, 8):
+        distance = FLOATING_POINT[codec.predictor]
+        if samples.itemsize == 1:
+            # one byte leaves nothing to reorder
+            return imagecodecs.delta_decode(samples, axis=-2, dist=distance)
+        numbers = samples.view(f"f{samples.itemsize}")
+        numbers = imagecodecs.floatpred_decode(numbers, axis=-2, dist=distance)
+        return numbers.view(samples.dtype)
+    raise _undefined_predictor(codec)
+
+
+def _undefined_predictor(codec: SegmentCodec) -> UnsupportedTiff:
+    return UnsupportedTiff(
+        "this predictor is not defined for such samples",
+        tag="Predictor (317)",
+        got=f"{codec.predictor} with {codec.bits} bits, SampleFormat {codec.sample_format}",
+        expected="1, 2 (integers) or 3 (floating-point numbers)",
+    )
+
+
+_NO_PREDICTOR = (0, 1)
+
+
+def _equal_bits(codec: SegmentCodec, columns: int, samples: int) -> int:
+    bits = codec.bits[0] if codec.bits else np.dtype(codec.dtype).itemsize * 8
+    return columns * samples * bits
+
+
+def _unpack_packed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
+    (bits,) = codec.bits
+    dtype = np.dtype(codec.dtype)
+    row_length = shape[2] * shape[3]
+    if bits == 24:
+        return _triples(codec, data).reshape(shape).astype(dtype, copy=False)
+    unsigned = dtype if dtype.kind == "b" else np.dtype(f"u{dtype.itemsize}")
+    samples = imagecodecs.packints_decode(data, unsigned, bits, runlen=row_length)
+    samples = samples[: math.prod(shape)].reshape(shape)
+    if dtype.kind == "i":
+        samples = _extend_sign(samples, bits).view(dtype)
+    return samples
+
+
+def _triples(codec: SegmentCodec, data: NDArray[np.uint8]) -> NDArray:
+    """Give 24-bit integers, most significant byte first whatever the byte order of the file.
+
+    In a big-endian file tifffile shifts them up by 8 bits, and what it gives is followed here.
+    """
+    words = np.zeros((data.size // 3, 4), np.uint8)
+    words[:, 1:] = data[: len(words) * 3].reshape(-1, 3)
+    integers = words.view(">u4").reshape(-1).astype(np.uint32)
+    if np.dtype(codec.dtype).kind == "i":
+        return _extend_sign(integers, 24).view(np.int32)
+    return integers << np.uint32(8) if codec.byteorder == ">" else integers
+
+
+def _extend_sign(samples: NDArray, bits: int) -> NDArray:
+    sign = samples.dtype.type(1 << (bits - 1))
+    return (samples ^ sign) - sign
+
+
+def _mixed_bits(codec: SegmentCodec, columns: int, samples: int) -> int:
+    return columns * _word_bits(codec.bits)
+
+
+def _word_bits(bits: tuple[int, ...]) -> int:
+    """Width of the word that holds one pixel of mixed samples."""
+    for width in (8, 16, 32):
+        if sum(bits) <= width:
+            return width
+    raise UnsupportedTiff(
+        "pixels of mixed samples are too wide",
+        tag="BitsPerSample (258)",
+        got=bits,
+        expected="at most 32 bits for a pixel",
+    )
+
+
+def _unpack_mixed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
+    """Scale samples of a pixel word, such as 5-6-5, to the full range of the type.
+
+    Words are little-endian whatever the file says, as tifffile and the writers at hand have it.
+    """
+    dtype = np.dtype(codec.dtype)
+    full = dtype.itemsize * 8
+    pixels = data.view(f"<u{_word_bits(codec.bits) // 8}").astype(np.uint64)
+    result = np.empty((pixels.size, len(codec.bits)), dtype)
+    position = sum(codec.bits)
+    for index, bits in enumerate(codec.bits):
+        position -= bits
+        values = (pixels >> np.uint64(position)) & np.uint64((1 << bits) - 1)
+        # repeat the bits until they fill the type, as graphics hardware does
+        wide = (full // bits + 1) * bits
+        values *= np.uint64(((1 << wide) - 1) // ((1 << bits) - 1))
+        result[:, index] = values >> np.uint64(wide - full)
+    return result.reshape(shape)
+
+
+def _unpack_float24(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
+    byteorder = codec.byteorder
+    if codec.predictor in FLOATING_POINT:
+        data = _unpredict_triples(data, shape, FLOATING_POINT[codec.predictor])
+        byteorder = ">"
+    elif codec.predictor not in _NO_PREDICTOR:
+        raise _undefined_predictor(codec)
+    numbers = imagecodecs.float24_decode(data.tobytes(), byteorder=byteorder)
+    if codec.predictor in FLOATING_POINT:
+        _restore_nan_payloads(numbers, data)
+    return numbers.reshape(shape).astype(codec.dtype, copy=False)
+
+
+def _restore_nan_payloads(numbers: NDArray, data: NDArray[np.uint8]) -> None:
+    """Give NaN their stored sign and payload, in place.
+
+    The decoder makes every NaN the same. tifffile does so too, and is followed where it can read;
+    with the floating-point predictor GDAL alone can, and it keeps the payload.
+    """
+    is_nan = np.isnan(numbers)
+    sign, high, low = data.reshape(-1, 3)[is_nan].astype(np.uint32).T
+    words = (sign >> 7) << 31 | np.uint32(0x7F800000) | (high << 8 | low) << 7
+    numbers.view(np.uint32)[is_nan] = words
+
+
+def _unpredict_triples(data: NDArray[np.uint8], shape: Shape, distance: int) -> NDArray[np.uint8]:
+    """Undo predictor 3 for three-byte numbers, giving them with the first byte most significant."""
+    depth, rows, columns, samples = shape
+    step = samples * distance
+    differences = data.reshape(depth * rows, -1, step)
+    planes = np.cumsum(differences, axis=1, dtype=np.uint8)
+    planes = planes.reshape(depth * rows, 3, columns * samples)
+    return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1)
+
+
+def _unpack_complex(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
+    dtype = np.dtype(codec.dtype)
+    bits = codec.bits[0] if codec.bits else dtype.itemsize * 4
+    if codec.predictor in HORIZONTAL and codec.byteorder == "<":
+        pairs = np.array(data).view(f"<u{bits // 8}").reshape(shape)
+        data = unpredict(codec, pairs).reshape(-1).view(np.uint8)
+    elif codec.predictor not in _NO_PREDICTOR:
+        raise _undefined_predictor(codec)
+    parts = data.view(f"{codec.byteorder}i{bits // 16}").astype(f"f{dtype.itemsize // 2}")
+    return parts.view(dtype).reshape(shape)
+
+
+_WHOLE = Layout(_equal_bits)
+_PACKED = Layout(_equal_bits, _unpack_packed)
+_MIXED = Layout(_mixed_bits, _unpack_mixed)
+_FLOAT24 = Layout(_equal_bits, _unpack_float24, is_unpredicted=True)
+_COMPLEX_INTEGER = Layout(_equal_bits, _unpack_complex, is_unpredicted=True)
