@@ -1,3 +1,56 @@
-"""Make TIFF files, and sequences of them, readable as Zarr without copying a byte."""
+"""Make TIFF files, and sequences of them, readable as Zarr without copying a byte.
+
+The public names are loaded when they are first used: `import tiffref` itself loads NumPy and the
+standard library only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CHUNKMODE": "dropin",
+    "InvalidReferences": "errors",
+    "MalformedTiff": "errors",
+    "ManifestMismatch": "errors",
+    "References": "references",
+    "TiffFile": "dropin",
+    "TiffrefError": "errors",
+    "UnsupportedTiff": "errors",
+    "imread": "dropin",
+    "memmap": "dropin",
+    "scan": "scan.tiff",
+    "validate": "validate",
+}
+"""Public name -> the module that holds it."""
+
+__all__ = [*_HOMES]
+
+if TYPE_CHECKING:
+    from .dropin import CHUNKMODE, TiffFile, imread, memmap
+    from .errors import (
+        InvalidReferences,
+        MalformedTiff,
+        ManifestMismatch,
+        TiffrefError,
+        UnsupportedTiff,
+    )
+    from .references import References
+    from .scan.tiff import scan
+    from .validate import validate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    # a submodule of the same name would otherwise shadow the function once it is imported
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

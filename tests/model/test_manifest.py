@@ -1,0 +1,47 @@
+"""The columns of a manifest."""
+
+import numpy as np
+import pytest
+
+from tiffref.errors import MalformedTiff
+from tiffref.model.manifest import INLINED, MISSING, Manifest, Source
+
+
+def test_a_segment_without_bytes_is_missing():
+    manifest = Manifest.from_columns((2, 2), Source("a"), [8, 0, 24, 32], [4, 4, 0, 4])
+    assert manifest.is_missing.tolist() == [False, True, True, False]
+    assert manifest.source.tolist() == [0, MISSING, MISSING, 0]
+
+
+def test_inlined_chunks_are_no_ranges():
+    manifest = Manifest.from_columns((3,), Source("a"), [8, 16, 24], [8, 8, 8], inlined={1: b"x"})
+    assert manifest.source.tolist() == [0, INLINED, 0]
+    more = manifest.with_inlined({2: b"y"})
+    assert more.source.tolist() == [0, INLINED, INLINED]
+    assert manifest.source.tolist() == [0, INLINED, 0]
+
+
+def test_the_grid_must_match_the_columns():
+    with pytest.raises(MalformedTiff, match="3 offsets and 3 lengths, expected 4 of each"):
+        Manifest.from_columns((2, 2), Source("a"), [1, 2, 3], [1, 1, 1])
+
+
+def test_a_million_chunks_are_three_columns():
+    n = 10**6
+    manifest = Manifest.from_columns((1000, 1000), Source("a"), np.arange(1, n + 1), np.ones(n))
+    assert manifest.nbytes == 20 * n
+    assert manifest.n_chunks == n
+
+
+def test_equality_ignores_what_missing_chunks_say():
+    one = Manifest.from_columns((2,), Source("a"), [8, 0], [4, 0])
+    other = Manifest.from_columns((2,), Source("a"), [8, 0], [4, 9])
+    assert one == other
+    assert one != Manifest.from_columns((2,), Source("a"), [9, 0], [4, 0])
+    assert one != Manifest.from_columns((2,), Source("b"), [8, 0], [4, 0])
+
+
+def test_sources_can_be_renamed():
+    manifest = Manifest.from_columns((1,), Source("/a/b.tif", 9), [8], [1])
+    moved = manifest.with_sources(lambda s: Source(s.url.replace("/a", "s3://c"), s.size))
+    assert moved.sources == (Source("s3://c/b.tif", 9),)

@@ -1,0 +1,46 @@
+"""Raw directories against tifffile."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+
+from tiffref.errors import MalformedTiff
+from tiffref.scan.ifd import parse_header, read_array, read_entries
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_entries_equal_those_of_tifffile(bigtiff, byteorder):
+    buffer = io.BytesIO()
+    data = np.zeros((100, 90), "u2")
+    tifffile.imwrite(buffer, data, tile=(16, 16), bigtiff=bigtiff, byteorder=byteorder)
+    raw = buffer.getvalue()
+
+    def read(offset, length):
+        return raw[offset : offset + length]
+
+    header = parse_header(raw[:16])
+    assert (header.byteorder, header.is_big) == (byteorder, bigtiff)
+    entries, following = read_entries(read, header, header.first_ifd)
+    assert following == 0
+    buffer.seek(0)
+    with tifffile.TiffFile(buffer) as tif:
+        page = tif.pages.first
+        assert [e.code for e in entries] == [tag.code for tag in page.tags]
+        assert [e.value_offset for e in entries] == [tag.valueoffset for tag in page.tags]
+        offsets = next(e for e in entries if e.code == 324)
+        assert read_array(read, header, offsets).tolist() == list(page.dataoffsets)
+
+
+@pytest.mark.parametrize("data", [b"", b"II", b"PK\3\4aaaa", b"II+\0\x08\0\0\0"])
+def test_what_is_no_header(data):
+    with pytest.raises(MalformedTiff):
+        parse_header(data)
+
+
+def test_an_unreadable_directory_has_no_entries():
+    header = parse_header(b"II*\0\x08\0\0\0")
+    assert read_entries(lambda offset, length: b"", header, 8) == ([], 0)
+    assert read_entries(lambda offset, length: b"\xff" * length, header, 8) == ([], 0)
