@@ -70,9 +70,7 @@ def _inflate_leniently(data: Any, buffer: NDArray[np.uint8]) -> int:
     return copy(inflated, buffer)
 
 
-def _decode_with_slack(
-    decoder: Callable[..., Any], data: Any, buffer: NDArray[np.uint8]
-) -> int:
+def _decode_with_slack(decoder: Callable[..., Any], data: Any, buffer: NDArray[np.uint8]) -> int:
     try:
         return len(decoder(data, out=buffer))
     except RuntimeError:

@@ -10,6 +10,8 @@ Parameters of a codec (`SegmentCodec.parameters`), all optional:
 =====================  ============================================================================
 jpeg_tables            bytes of JPEGTables (tag 347)
 jpeg_header            bytes that precede each tile's entropy-coded data (NDPI)
+jpeg_process           int, marker of the JPEG frame header (`headers.jpeg_frame`) where it is none
+                       of 0xC0 to 0xC2: it keeps lossless JPEG away from codecs of others
 colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
 outcolorspace
 superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
@@ -33,10 +35,11 @@ from ..errors import MalformedTiff
 from ..model.codec import SegmentCodec
 from .fit import find_shape, fit_image, pad_into
 from .headers import image_size
+from .inlined import split_inlined
 from .table import Compression, check_supported, compression_of
 from .unpack import layout_of, unpredict
 
-__all__ = ["decode_segment"]
+__all__ = ["decode_chunk", "decode_segment"]
 
 MAX_OVERSIZE = 16
 """An image may hold this many times the samples of its segment before it is taken for a bomb:
@@ -90,6 +93,25 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
         return target
     if not is_direct:
         out[...] = target.reshape(out.shape)
+    return out
+
+
+def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
+    """Decode one chunk, which may be a segment or a self-describing chunk (see `inlined`).
+
+    Parameters, result and errors are those of `decode_segment`, and `InvalidReferences` for a
+    self-describing chunk that does not fit its array.
+    """
+    own, segment = split_inlined(codec, data)
+    if own is codec:
+        return decode_segment(codec, segment, out)
+    # its own shape may count dimensions differently
+    view = None if out is None or not out.flags.c_contiguous else out.reshape(own.shape)
+    samples = decode_segment(own, segment, view).reshape(codec.shape)
+    if out is None:
+        return samples
+    if view is None:
+        out[...] = samples.reshape(out.shape)
     return out
 
 

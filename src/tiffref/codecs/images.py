@@ -104,5 +104,3 @@ def eer(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 _EER_SKIP_BITS = {65000: 8, 65001: 7, 65002: 7}
-
-

@@ -110,8 +110,10 @@ _ROWS: Sequence[Compression] = (
         "LZW",
         "bytes",
         bytestreams.lzw,
-        imagecodecs={"id": "imagecodecs_lzw"},
-        note="the old bit order of TIFF 5.0 is told by the first bytes",
+        note=(
+            "either bit order, told by the first bytes; imagecodecs_lzw is not exact, as it gives "
+            "a byte too many where a writer left out the end code"
+        ),
     ),
     _image(7, "JPEG", images.jpeg, note="abbreviated streams take their tables from tag 347"),
     _zlib(8, "deflate (Adobe)"),
@@ -127,8 +129,14 @@ _ROWS: Sequence[Compression] = (
     _image(34712, "JPEG 2000", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(34887, "LERC", images.lerc, "imagecodecs_lerc"),
     _image(34892, "JPEG (lossy DNG)", images.jpeg),
-    Compression(34925, "LZMA", "bytes", bytestreams.lzma, standard=_LZMA,
-                v3={"name": "numcodecs.lzma", "configuration": _LZMA_V3}),
+    Compression(
+        34925,
+        "LZMA",
+        "bytes",
+        bytestreams.lzma,
+        standard=_LZMA,
+        v3={"name": "numcodecs.lzma", "configuration": _LZMA_V3},
+    ),
     _zstd(34926, "Zstandard", note="deprecated number"),
     _image(34927, "WebP", images.webp, "imagecodecs_webp", note="deprecated number"),
     _image(34933, "PNG", images.png, "imagecodecs_png"),
@@ -156,9 +164,9 @@ _ROWS: Sequence[Compression] = (
     _unsupported(34661, "JBIG", "no JBIG decoder is at hand"),
     _unsupported(34713, "Nikon NEF", "camera raw data needs its maker's decoder"),
     _unsupported(34715, "JBIG2", "no JBIG2 decoder for TIFF is at hand"),
-    _unsupported(34718, "MDI binary", "Microsoft's document imaging formats are not supported"),
-    _unsupported(34719, "MDI progressive", "Microsoft's document imaging formats are not supported"),
-    _unsupported(34720, "MDI vector", "Microsoft's document imaging formats are not supported"),
+    _unsupported(34718, "MDI binary", "Microsoft's document imaging is not supported"),
+    _unsupported(34719, "MDI progressive", "Microsoft's document imaging is not supported"),
+    _unsupported(34720, "MDI vector", "Microsoft's document imaging is not supported"),
     _unsupported(48124, "Jetraw", "its decoder is proprietary and not part of imagecodecs' wheels"),
     _unsupported(65535, "Pentax PEF", "camera raw data needs its maker's decoder"),
 )

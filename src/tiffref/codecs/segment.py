@@ -1,0 +1,68 @@
+"""The one codec of our own for Zarr v2: `tiffref_segment`.
+
+Owns the numcodecs face of `decode.decode_chunk`. Zarr finds it through the entry point
+`numcodecs.codecs`, in processes that never import tiffref. Its Zarr v3 face is in `segment3`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numcodecs.abc import Codec
+from numpy.typing import NDArray
+
+from ..errors import TiffrefError
+from ..model.codec import SegmentCodec
+from .decode import decode_chunk
+from .inlined import MAGIC, wrap_inlined
+
+__all__ = ["MAGIC", "ReadOnlyCodec", "TiffrefSegment", "wrap_inlined"]
+
+
+class ReadOnlyCodec(TiffrefError, NotImplementedError):
+    """Chunks are byte ranges of TIFF files; nothing is ever written to them."""
+
+
+class TiffrefSegment(Codec):
+    """Decode chunks that are TIFF segments.
+
+    Parameters
+    ----------
+    config
+        Fields of `SegmentCodec.to_config()`: `shape`, `dtype`, and what is not at its default.
+    """
+
+    codec_id = "tiffref_segment"
+
+    def __init__(self, **config: Any) -> None:
+        self.segment = SegmentCodec.from_config(config)
+
+    def encode(self, buf: Any) -> bytes:
+        """Refuse: the codec only reads."""
+        raise ReadOnlyCodec("tiffref_segment only decodes", hint="Write with another codec.")
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Decode one chunk to a contiguous array of the codec's shape and type, or into `out`."""
+        if out is None:
+            return _stored(self.segment, decode_chunk(self.segment, buf))
+        target = np.asarray(out).reshape(-1).view(self.segment.dtype).reshape(self.segment.shape)
+        decode_chunk(self.segment, buf, target)
+        return out
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration as it stands in the metadata."""
+        return {"id": self.codec_id, **self.segment.to_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TiffrefSegment:
+        """Build the codec from its configuration without the id."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"TiffrefSegment({self.segment!r})"
+
+
+def _stored(codec: SegmentCodec, samples: NDArray) -> NDArray:
+    """Give samples in the byte order that the metadata says, which is little-endian."""
+    return samples.astype(codec.dtype, copy=False)
