@@ -1,0 +1,146 @@
+"""Files that appear whole or not at all.
+
+Owns writing: a local file is written under another name in the same folder, flushed to the disk and
+renamed; an object elsewhere is written to a local file first and then put in one call. Whatever
+goes wrong, Ctrl-C included, what was there before stays and nothing else is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import SourceError
+from .urls import has_scheme
+
+__all__ = ["open_atomic", "open_folder_atomic"]
+
+
+@contextlib.contextmanager
+def open_atomic(
+    target: str | os.PathLike[str] | Any, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears when the block ends without an error.
+
+    Parameters
+    ----------
+    target
+        Path, URL, or a file open for writing as text or binary, which is written as it goes.
+    storage_options
+        For the file system of a URL.
+
+    Yields
+    ------
+    file
+        Takes bytes.
+
+    Raises
+    ------
+    SourceError
+        If the target cannot be written.
+    """
+    if hasattr(target, "write"):
+        yield _as_binary(target)
+        return
+    path = os.fspath(target)
+    try:
+        if has_scheme(path) and not path.startswith("file:"):
+            opened: Any = _open_remote(path, storage_options)
+        else:
+            opened = _open_local(path.removeprefix("file://"))
+        with opened as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(
+            "cannot write the references", url=path, got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def open_folder_atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `target` when the block ends without an error.
+
+    Raises
+    ------
+    SourceError
+        If something other than a folder of this kind is in the way, or cannot be written.
+    """
+    path = Path(os.path.realpath(target))
+    temporary = _beside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        old = _beside(path)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise SourceError(
+            "cannot write the references",
+            url=os.fspath(target),
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def _open_local(target: str) -> Iterator[BinaryIO]:
+    path = Path(os.path.realpath(target))  # a link keeps pointing to the file
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        with path.open("wb") as file:  # a pipe or terminal cannot be renamed over
+            yield file
+        return
+    temporary = _beside(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.is_file():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _open_remote(url: str, storage_options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
+    import fsspec
+
+    fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
+    with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
+        local = Path(folder) / "references"
+        with local.open("wb") as file:
+            yield file
+        fs.put_file(str(local), path)
+
+
+def _as_binary(file: Any) -> Any:
+    is_text = isinstance(file, io.TextIOBase) or hasattr(file, "encoding")
+    return _TextWriter(file) if is_text else file
+
+
+class _TextWriter:
+    """Hands ASCII bytes on to a file that takes text."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data.decode("ascii"))

@@ -1,0 +1,101 @@
+"""Reference documents, loaded.
+
+Owns fetching and parsing JSON. Nothing in the document is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ujson
+
+from ..errors import InvalidReferences, SourceError
+
+__all__ = ["load_document"]
+
+
+def load_document(
+    document: Mapping | str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Any:
+    """Give a document as the JSON parser gives it.
+
+    Parameters
+    ----------
+    document
+        Path or URL of a JSON file, also compressed (".json.gz", ".json.zst"); or the document.
+    storage_options
+        For the file system of a URL.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read.
+    InvalidReferences
+        If it is not JSON.
+    """
+    if isinstance(document, Mapping):
+        return document
+    path = os.fspath(document)
+    text = _fetch(path, dict(storage_options or {}))
+    with _no_garbage_collection():
+        return _parse(text, path)
+
+
+def _fetch(path: str, storage_options: dict[str, Any]) -> bytes:
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb", compression="infer", **storage_options) as file:
+            return file.read()
+    except (OSError, ValueError, ImportError, *_client_errors()) as error:
+        raise SourceError(
+            "cannot read the references", url=path, got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _client_errors() -> tuple[type[BaseException], ...]:
+    """Give the errors of HTTP clients, which are none of Python's, if a client is loaded at all."""
+    aiohttp = sys.modules.get("aiohttp")
+    return (aiohttp.ClientError,) if aiohttp else ()
+
+
+def _parse(text: bytes, path: str) -> Any:
+    try:
+        return _fast_loads(text)
+    except (ValueError, RecursionError, MemoryError):
+        pass  # the standard parser says where, and takes NaN, which kerchunk writes
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidReferences(
+            "not a JSON document",
+            url=path,
+            got=f"{len(text)} bytes: {str(error)[:120]}",
+            expected="a kerchunk reference document",
+        ) from error
+
+
+def _fast_loads(text: bytes) -> Any:
+    try:
+        import orjson
+    except ImportError:
+        return ujson.loads(text)
+    return orjson.loads(text)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking through millions of new lists, none of which is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

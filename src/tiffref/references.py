@@ -1,0 +1,181 @@
+"""References: what a scan gives and what documents are made from.
+
+Owns the class that people hold: a group of arrays over byte ranges, with the record of the series
+it came from. It writes and reads documents through `formats`, and opens no TIFF.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .formats import kerchunk
+from .formats.kerchunk_read import parse_document
+from .formats.load import load_document
+from .formats.urls import plan_prefix, shared_folder, to_document_url
+from .model.manifest import Source
+from .model.node import Group
+
+__all__ = ["References"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """Arrays over the byte ranges of files, ready to be written as a document.
+
+    Parameters
+    ----------
+    group
+        The root: arrays and groups with their attributes.
+    series
+        Record of the series of the source, as plain values, one mapping for each: `index`, `kind`,
+        `name`, `axes`, and `levels`, each with the `path` of its array in the group or the reason
+        why it was `refused`.
+    """
+
+    group: Group
+    series: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All files that the arrays lie in, each once, as they were when they were scanned."""
+        table: dict[str, Source] = {}
+        for _, array in self.group.arrays():
+            for source in array.manifest.sources:
+                table.setdefault(source.url, source)
+        return tuple(table.values())
+
+    def to_kerchunk(
+        self,
+        zarr_format: int = 2,
+        version: int = 1,
+        url: str | None = None,
+        *,
+        groupname: str | None = None,
+        templatename: str | None = None,
+    ) -> dict[str, Any]:
+        """Give the kerchunk reference document as a dictionary.
+
+        Parameters
+        ----------
+        zarr_format
+            Of the metadata, 2 or 3; `xarray.open_dataset(engine="kerchunk")` opens only 2.
+        version
+            Of the document, 1 or 0.
+        url
+            Address of the folder where readers find the files: the folder that holds them here is
+            replaced by it, folders below stay. By default the files' own addresses.
+        groupname
+            Group to put everything in; by default the root.
+        templatename
+            Name for a template that stands for the folder's address. Version 0 has none; several
+            readers take no templates.
+
+        Raises
+        ------
+        ManifestMismatch
+            If an array has more than one codec, or the files share no folder for `url`.
+        InvalidReferences
+            If an attribute or address has no form in the document.
+        """
+        options = self._options(url, groupname, templatename)
+        return kerchunk.to_kerchunk(
+            _nest(self.group, groupname), zarr_format=zarr_format, version=version, **options
+        )
+
+    def write_fsspec(
+        self,
+        path: str | os.PathLike[str] | Any,
+        url: str | None = None,
+        *,
+        groupname: str | None = None,
+        templatename: str | None = None,
+        zarr_format: int = 2,
+        version: int = 1,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the kerchunk reference document as JSON: the whole file, or nothing.
+
+        Parameters
+        ----------
+        path
+            Path or URL of the JSON file, or a file open for writing (text or binary).
+        url, groupname, templatename, zarr_format, version
+            As in `to_kerchunk`; the names are those of tifffile's `write_fsspec`.
+        storage_options
+            For the file system of `path`.
+
+        Raises
+        ------
+        ManifestMismatch, InvalidReferences
+            As in `to_kerchunk`.
+        SourceError
+            If the file cannot be written.
+        """
+        kerchunk.write_json(
+            _nest(self.group, groupname),
+            path,
+            zarr_format=zarr_format or 2,
+            version=1 if version is None else version,
+            storage_options=storage_options,
+            **self._options(url, groupname, templatename),
+        )
+
+    @classmethod
+    def from_kerchunk(
+        cls,
+        document: Mapping[str, Any] | str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> References:
+        """Read a kerchunk reference document, ours or another's, version 0 or 1.
+
+        Parameters
+        ----------
+        document
+            Path or URL of a JSON file, or the document.
+        storage_options
+            For the file system of a URL.
+
+        Raises
+        ------
+        InvalidReferences
+            If it is not a valid reference document.
+        SourceError
+            If the file cannot be read.
+        """
+        parsed = parse_document(load_document(document, storage_options))
+        return cls(parsed.group, parsed.series)
+
+    def _options(
+        self, url: str | None, groupname: str | None, templatename: str | None
+    ) -> dict[str, Any]:
+        addresses = [source.url for source in self.sources]
+        rename = to_document_url if url is None else plan_prefix(url, addresses)
+        templates = {}
+        if templatename:
+            templates = {templatename: shared_folder([rename(url) for url in addresses])}
+        return {
+            "rename": rename,
+            "templates": templates,
+            "series": _move_series(self.series, groupname),
+        }
+
+
+def _nest(group: Group, name: str | None) -> Group:
+    for part in reversed((name or "").strip("/").split("/")):
+        group = Group({part: group}) if part else group
+    return group
+
+
+def _move_series(
+    series: Sequence[Mapping[str, Any]], groupname: str | None
+) -> list[Mapping[str, Any]]:
+    prefix = (groupname or "").strip("/")
+    if not prefix:
+        return list(series)
+    move: Callable[[Mapping], Mapping] = lambda level: (  # noqa: E731
+        {**level, "path": f"{prefix}/{level['path']}"} if "path" in level else level
+    )
+    return [{**row, "levels": [move(level) for level in row.get("levels", [])]} for row in series]
