@@ -93,11 +93,8 @@ class OpenTiff:
 
     def source_of(self, page: TiffPage | TiffFrame) -> ByteSource:
         """The bytes of the file that a page lies in: another one in a multi-file series."""
-        handle = page.parent.filehandle
-        if handle is self.tif.filehandle or not handle.is_file:
-            return self.source
-        path = handle.path
-        if path == self.tif.filehandle.path:
+        path = page.parent.filehandle.path
+        if page.parent.filehandle is self.tif.filehandle or path == self.tif.filehandle.path:
             return self.source
         if path not in self._siblings:
             self._siblings[path] = LocalSource(path)

@@ -1,0 +1,266 @@
+"""`scan` on files of every layout: the references read back equal what tifffile reads."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+import tiffref
+from tiffref.errors import MalformedTiff, SelectionError, SourceError
+
+rng = np.random.default_rng(7)
+
+
+def open_group(references, zarr_format=2):
+    """Open references in zarr, through fsspec, as any user would."""
+    options = {
+        "fo": references.to_kerchunk(zarr_format=zarr_format),
+        "remote_protocol": "file",
+        "asynchronous": True,
+        "remote_options": {"asynchronous": True},
+    }
+    return zarr.open_group(
+        "reference://", mode="r", storage_options=options, zarr_format=zarr_format
+    )
+
+
+def assert_all_levels_equal(path, references, zarr_format=2):
+    group = open_group(references, zarr_format)
+    n_arrays = 0
+    for i, series in enumerate(references.series):
+        for j, level in enumerate(series["levels"]):
+            expected = tifffile.imread(path, series=i, level=j)
+            got = group[level["path"]][...]
+            assert got.dtype.newbyteorder("=") == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+            n_arrays += 1
+    assert n_arrays
+
+
+LAYOUTS = {
+    "strips": {"rowsperstrip": 16},
+    "one strip": {"rowsperstrip": 1000},
+    "tiles": {"tile": (32, 48)},
+}
+STORAGE = {
+    "none": {},
+    "deflate": {"compression": "zlib"},
+    "deflate predictor": {"compression": "zlib", "predictor": True},
+    "zstd": {"compression": "zstd"},
+    "lzma": {"compression": "lzma"},
+    "lzw": {"compression": "lzw"},
+    "lzw predictor": {"compression": "lzw", "predictor": True},
+    "packbits": {"compression": "packbits"},
+}
+SAMPLES = {
+    "gray u1": ((101, 90), "u1", {}),
+    "gray u2": ((101, 90), "u2", {}),
+    "gray i4": ((64, 90), "i4", {}),
+    "gray f4": ((101, 90), "f4", {}),
+    "rgb u1": ((101, 90, 3), "u1", {"photometric": "rgb"}),
+    "planar u2": ((3, 101, 90), "u2", {"photometric": "rgb", "planarconfig": "separate"}),
+    "stack u2": ((5, 101, 90), "u2", {"photometric": "minisblack"}),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    ("layout", "storage", "samples"), list(itertools.product(LAYOUTS, STORAGE, SAMPLES))
+)
+def test_pixels(tmp_path, layout, storage, samples, byteorder):
+    shape, dtype, how = SAMPLES[samples]
+    data = (rng.random(shape) * 200).astype(dtype)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, byteorder=byteorder, **LAYOUTS[layout], **STORAGE[storage], **how)
+    references = tiffref.scan(path)
+    for zarr_format in (2, 3):
+        assert_all_levels_equal(path, references, zarr_format)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("by", ["subifds", "pages"])
+def test_pyramids(tmp_path, by, bigtiff):
+    data = rng.integers(0, 4000, (300, 200), "u2")
+    path = tmp_path / "a.tif"
+    how = {"tile": (64, 64), "compression": "zlib"}
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as tif:
+        tif.write(data, subifds=2 if by == "subifds" else None, metadata=None, **how)
+        tif.write(data[::2, ::2], subfiletype=1, metadata=None, **how)
+        tif.write(data[::4, ::4], subfiletype=1, metadata=None, **how)
+    references = tiffref.scan(path)
+    assert [level["path"] for level in references.series[0]["levels"]] == [
+        "image", "image_1", "image_2",
+    ]  # fmt: skip
+    assert_all_levels_equal(path, references)
+    one = tiffref.scan(path, level=1)
+    np.testing.assert_array_equal(open_group(one)["image_1"][...], data[::2, ::2])
+
+
+def test_sparse_segments_read_as_fill(tmp_path):
+    path = tmp_path / "a.tif"
+    tiles = [None, np.full((16, 16), 7, "u2"), None, np.full((16, 16), 9, "u2")]
+    tifffile.imwrite(path, iter(tiles), shape=(32, 32), dtype="u2", tile=(16, 16), compression="zlib")
+    references = tiffref.scan(path)
+    assert references.group["image"].manifest.is_missing.sum() == 2
+    assert_all_levels_equal(path, references)
+
+
+def test_contiguous_strips_and_pages_are_merged(tmp_path):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 4000, (50, 64, 64), "u2")
+    tifffile.imwrite(path, data, rowsperstrip=8, photometric="minisblack")
+    merged = tiffref.scan(path).group["image"]
+    assert merged.chunks == (50, 64, 64)
+    native = tiffref.scan(path, chunkmode="strile").group["image"]
+    assert native.chunks == (1, 8, 64)
+    assert native.manifest.n_chunks == 400
+    assert_all_levels_equal(path, tiffref.scan(path, chunkmode="strile"))
+
+
+@pytest.mark.parametrize("n_pages", [1, 2, 7])
+def test_a_last_chunk_never_reads_past_the_end_of_the_file(tmp_path, n_pages):
+    # 2609 is prime: no chunk of several rows divides it
+    data = rng.integers(0, 255, (n_pages, 2609, 5000), "u1")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, photometric="minisblack", metadata=None, rowsperstrip=3)
+    references = tiffref.scan(path)
+    manifest = references.group["image"].manifest
+    assert int((manifest.offset + manifest.length).max()) <= path.stat().st_size
+    assert_all_levels_equal(path, references)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd", None])
+def test_a_partial_last_strip_stays_portable(tmp_path, compression):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 4000, (1100, 900), "u2")
+    tifffile.imwrite(path, data, rowsperstrip=64, compression=compression)
+    document = tiffref.scan(path).to_kerchunk()
+    assert "tiffref_segment" not in document["refs"]["image/.zarray"]
+    assert_all_levels_equal(path, tiffref.scan(path))
+
+
+def test_imagej_hyperstack_behind_one_directory(tmp_path):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 4000, (5, 3, 64, 60), "u2")
+    tifffile.imwrite(path, data, imagej=True, metadata={"axes": "TCYX"})
+    references = tiffref.scan(path)
+    assert references.group["image"].dims == ("t", "c", "y", "x")
+    assert_all_levels_equal(path, references)
+
+
+def test_series_of_different_kinds_are_variables_of_their_own(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.ones((32, 32), "u2"), metadata=None)
+        tif.write(np.full((3, 40, 50), 2, "u1"), photometric="rgb", planarconfig=2, metadata=None)
+    references = tiffref.scan(path)
+    assert list(references.group.children) == ["image", "image_s1"]
+    assert references.group["image_s1"].dims == ("s_s1", "y_s1", "x_s1")
+    assert_all_levels_equal(path, references)
+    assert list(tiffref.scan(path, series=1).group.children) == ["image"]
+
+
+def test_pages_by_key(tmp_path):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 4000, (6, 32, 30), "u2")
+    tifffile.imwrite(path, data, photometric="minisblack", compression="zlib")
+    for key in (2, slice(1, 4), [5, 0]):
+        image = open_group(tiffref.scan(path, key=key))["image"][...]
+        np.testing.assert_array_equal(image, tifffile.imread(path, key=key))
+    with pytest.raises(SelectionError, match="no such page"):
+        tiffref.scan(path, key=9)
+
+
+def test_every_kind_of_source(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 4000, (64, 60), "u2")
+    tifffile.imwrite(path, data, compression="zlib")
+    raw = path.read_bytes()
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/folder/a.tif", raw)
+    expected = tiffref.scan(path).group["image"].manifest
+    with tifffile.TiffFile(path) as tif, path.open("rb") as file:
+        sources = [
+            str(path), f"file://{path}", "memory://folder/a.tif", fsspec.open(f"file://{path}"),
+            memory.open("/folder/a.tif"), io.BytesIO(raw), file, tif, tif.pages.first, tif.series[0],
+        ]  # fmt: skip
+        for source in sources:
+            manifest = tiffref.scan(source).group["image"].manifest
+            np.testing.assert_array_equal(manifest.offset, expected.offset)
+            np.testing.assert_array_equal(manifest.length, expected.length)
+
+
+def test_a_tiff_inside_a_larger_file(tmp_path):
+    path = tmp_path / "a.bin"
+    data = rng.integers(0, 4000, (64, 60), "u2")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, data, compression="zlib")
+    path.write_bytes(b"\0" * 1000 + buffer.getvalue())
+    with path.open("rb") as file:
+        file.seek(1000)
+        with tifffile.TiffFile(file, offset=1000) as tif:
+            references = tiffref.scan(tif)
+    np.testing.assert_array_equal(open_group(references)["image"][...], data)
+
+
+def test_a_million_tiles_are_not_a_million_objects(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "a.tif"
+    n = 1000
+    tile = np.zeros((16, 16), "u1")
+    with tifffile.TiffWriter(path, bigtiff=True) as tif:
+        tif.write(
+            itertools.repeat(tile, n * n), shape=(16 * n, 16 * n), dtype="u1", tile=(16, 16),
+            compression="packbits", metadata=None,
+        )  # fmt: skip
+    tracemalloc.start()
+    references = tiffref.scan(path)
+    snapshot = tracemalloc.take_snapshot()
+    tracemalloc.stop()
+    assert references.group["image"].manifest.n_chunks == n * n
+    n_objects = sum(statistic.count for statistic in snapshot.statistics("filename"))
+    assert n_objects < 50_000
+
+
+class TestBadInput:
+    def test_a_directory(self, tmp_path):
+        with pytest.raises(SourceError, match="Is a directory"):
+            tiffref.scan(tmp_path)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(SourceError, match="No such file"):
+            tiffref.scan(tmp_path / "no.tif")
+
+    @pytest.mark.parametrize("data", [b"", b"II", b"not a TIFF at all", b"II*\0\0\0\0\0"])
+    def test_no_tiff(self, tmp_path, data):
+        path = tmp_path / "a.tif"
+        path.write_bytes(data)
+        with pytest.raises(MalformedTiff) as caught:
+            tiffref.scan(path)
+        assert str(path) in str(caught.value)
+
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_a_truncated_file(self, tmp_path, compression):
+        path = tmp_path / "a.tif"
+        data = rng.integers(0, 4000, (640, 600), "u2")
+        tifffile.imwrite(path, data, compression=compression, rowsperstrip=64)
+        raw = path.read_bytes()
+        path.write_bytes(raw[: len(raw) // 2])
+        with pytest.raises(MalformedTiff, match="end of the file"):
+            tiffref.scan(path)
+
+    def test_a_loop_of_directories(self, tmp_path):
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, np.zeros((8, 8), "u1"), metadata=None)
+        raw = bytearray(path.read_bytes())
+        first = int.from_bytes(raw[4:8], "little")
+        n = int.from_bytes(raw[first : first + 2], "little")
+        raw[first + 2 + 12 * n : first + 6 + 12 * n] = raw[4:8]
+        path.write_bytes(raw)
+        references = tiffref.scan(path)
+        assert len(references.series) == 1
