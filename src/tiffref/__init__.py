@@ -22,7 +22,7 @@ _HOMES = {
     "UnsupportedTiff": "errors",
     "imread": "dropin",
     "memmap": "dropin",
-    "scan": "scan.tiff",
+    "scan": "scanner.tiff",
     "validate": "validate",
 }
 """Public name -> the module that holds it."""
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         UnsupportedTiff,
     )
     from .references import References
-    from .scan.tiff import scan
+    from .scanner.tiff import scan
     from .validate import validate
 
 

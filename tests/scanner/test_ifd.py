@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from tiffref.errors import MalformedTiff
-from tiffref.scan.ifd import parse_header, read_array, read_entries
+from tiffref.scanner.ifd import parse_header, read_array, read_entries
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])
