@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..model.codec import SegmentCodec
 from .headers import jpeg_frame
 
-__all__ = ["eer", "jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp"]
+__all__ = ["eer", "has_tables", "jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp"]
 
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 
@@ -49,6 +49,15 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
             return imagecodecs.ljpeg_decode(stream, out=out)
         except RuntimeError:
             raise error from None
+
+
+def has_tables(data: Any) -> bool:
+    """Say whether a JPEG stream brings quantization and Huffman tables before its frame."""
+    head = bytes(data[:_HEAD_BYTES])
+    return jpeg_frame(head) is not None and b"\xff\xdb" in head and b"\xff\xc4" in head
+
+
+_HEAD_BYTES = 65536
 
 
 def jpeg2k(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:

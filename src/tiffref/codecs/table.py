@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
-from . import bytestreams, images
+from . import bytestreams, images, logluv, wrapped
 
 __all__ = ["COMPRESSIONS", "Compression", "check_supported", "compression_of", "jpeg_colorspaces"]
 
@@ -105,6 +105,9 @@ def _unsupported(code: int, name: str, reason: str) -> Compression:
 
 _ROWS: Sequence[Compression] = (
     Compression(1, "none", "bytes", bytestreams.copy, standard={}, v3={}),
+    _image(2, "CCITT modified Huffman", wrapped.ccitt),
+    _image(3, "CCITT Group 3", wrapped.ccitt),
+    _image(4, "CCITT Group 4", wrapped.ccitt),
     Compression(
         5,
         "LZW",
@@ -115,17 +118,24 @@ _ROWS: Sequence[Compression] = (
             "a byte too many where a writer left out the end code"
         ),
     ),
+    _image(6, "JPEG (old style)", wrapped.old_jpeg, note="YCbCr is given as RGB"),
     _image(7, "JPEG", images.jpeg, note="abbreviated streams take their tables from tag 347"),
     _zlib(8, "deflate (Adobe)"),
     _image(22610, "JPEG XR (NDPI)", images.jpegxr, "imagecodecs_jpegxr"),
+    _image(32766, "NeXT", wrapped.libtiff),
+    _image(32771, "CCITT modified Huffman, words", wrapped.ccitt),
     Compression(
         32773, "PackBits", "bytes", bytestreams.packbits, imagecodecs={"id": "imagecodecs_packbits"}
     ),
+    _image(32809, "ThunderScan", wrapped.libtiff),
+    _image(32909, "PixarLog", wrapped.libtiff),
     _zlib(32946, "deflate"),
     _image(33003, "JPEG 2000 (Aperio, YCbCr)", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33004, "JPEG 2000 (lossy)", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33005, "JPEG 2000 (Aperio, RGB)", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33007, "JPEG (alternative)", images.jpeg),
+    _image(34676, "SGILog", logluv.sgilog, note="int16 logarithm, or (L, u, v); see `logluv`"),
+    _image(34677, "SGILog 24-bit", logluv.sgilog, note="int16 (L, u, v); see `logluv`"),
     _image(34712, "JPEG 2000", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(34887, "LERC", images.lerc, "imagecodecs_lerc"),
     _image(34892, "JPEG (lossy DNG)", images.jpeg),
@@ -160,6 +170,7 @@ _ROWS: Sequence[Compression] = (
     _unsupported(32896, "IT8 line work", "no decoder for the IT8 family is at hand"),
     _unsupported(32897, "IT8 monochrome picture", "no decoder for the IT8 family is at hand"),
     _unsupported(32898, "IT8 binary line art", "no decoder for the IT8 family is at hand"),
+    _unsupported(32908, "PixarFilm", "no decoder for it is known"),
     _unsupported(32947, "Kodak DCS", "the compression of Kodak cameras is not published"),
     _unsupported(34661, "JBIG", "no JBIG decoder is at hand"),
     _unsupported(34713, "Nikon NEF", "camera raw data needs its maker's decoder"),

@@ -19,8 +19,17 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
+from .wrapped import ycbcr_to_rgb
 
-__all__ = ["Layout", "Shape", "layout_of", "unpredict"]
+__all__ = [
+    "FLOATING_POINT",
+    "HORIZONTAL",
+    "Layout",
+    "Shape",
+    "is_subsampled",
+    "layout_of",
+    "unpredict",
+]
 
 Shape = tuple[int, int, int, int]
 
@@ -34,20 +43,15 @@ FLOATING_POINT = {3: 1, 34894: 2, 34895: 4}
 class Layout:
     """How the samples of one row lie in bytes.
 
-    `row_bits` gives the bits of a row before it is padded to whole bytes, from (columns, samples
-    per pixel). `unpack` takes the codec, the bytes and the shape of the segment and gives native
-    samples of that shape; None where the bytes are the samples as they stand. `is_unpredicted`
-    says that `unpack` has undone the predictor as well.
+    `stored_bytes` gives the bytes that a segment of a shape takes when decompressed. `unpack`
+    takes the codec, the bytes and the shape of the segment and gives native samples of that shape;
+    None where the bytes are the samples as they stand. `is_unpredicted` says that `unpack` has
+    undone the predictor as well.
     """
 
-    row_bits: Callable[[SegmentCodec, int, int], int]
+    stored_bytes: Callable[[SegmentCodec, Shape], int]
     unpack: Callable[[SegmentCodec, NDArray[np.uint8], Shape], NDArray] | None = None
     is_unpredicted: bool = False
-
-    def stored_bytes(self, codec: SegmentCodec, shape: Shape) -> int:
-        """Give the bytes that a segment of this shape takes when decompressed."""
-        depth, rows, columns, samples = shape
-        return depth * rows * -(-self.row_bits(codec, columns, samples) // 8)
 
 
 def layout_of(codec: SegmentCodec) -> Layout:
@@ -58,8 +62,9 @@ def layout_of(codec: SegmentCodec) -> Layout:
     UnsupportedTiff
         If NumPy has no type for such samples.
     """
-    kind = (codec.sample_format, len(codec.bits) > 1, *codec.bits[:1])
-    if kind == (3, False, 24):
+    if is_subsampled(codec):
+        return _SUBSAMPLED
+    if codec.sample_format == 3 and codec.bits == (24,):
         return _FLOAT24
     if codec.sample_format == 5:
         return _COMPLEX_INTEGER
@@ -119,9 +124,19 @@ def _undefined_predictor(codec: SegmentCodec) -> UnsupportedTiff:
 _NO_PREDICTOR = (0, 1)
 
 
-def _equal_bits(codec: SegmentCodec, columns: int, samples: int) -> int:
+def is_subsampled(codec: SegmentCodec) -> bool:
+    """Say whether samples are YCbCr with fewer chroma than luma samples (TIFF 6.0, section 21)."""
+    subsampling = tuple(codec.parameters.get("subsampling", (1, 1)))
+    return codec.photometric == 6 and subsampling != (1, 1)
+
+
+def _padded_rows(bits: int, shape: Shape) -> int:
+    return shape[0] * shape[1] * -(-shape[2] * bits // 8)
+
+
+def _equal_bytes(codec: SegmentCodec, shape: Shape) -> int:
     bits = codec.bits[0] if codec.bits else np.dtype(codec.dtype).itemsize * 8
-    return columns * samples * bits
+    return _padded_rows(bits * shape[3], shape)
 
 
 def _unpack_packed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
@@ -156,8 +171,8 @@ def _extend_sign(samples: NDArray, bits: int) -> NDArray:
     return (samples ^ sign) - sign
 
 
-def _mixed_bits(codec: SegmentCodec, columns: int, samples: int) -> int:
-    return columns * _word_bits(codec.bits)
+def _mixed_bytes(codec: SegmentCodec, shape: Shape) -> int:
+    return _padded_rows(_word_bits(codec.bits), shape)
 
 
 def _word_bits(bits: tuple[int, ...]) -> int:
@@ -240,8 +255,36 @@ def _unpack_complex(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) 
     return parts.view(dtype).reshape(shape)
 
 
-_WHOLE = Layout(_equal_bits)
-_PACKED = Layout(_equal_bits, _unpack_packed)
-_MIXED = Layout(_mixed_bits, _unpack_mixed)
-_FLOAT24 = Layout(_equal_bits, _unpack_float24, is_unpredicted=True)
-_COMPLEX_INTEGER = Layout(_equal_bits, _unpack_complex, is_unpredicted=True)
+def _subsampled_bytes(codec: SegmentCodec, shape: Shape) -> int:
+    horizontal, vertical = codec.parameters["subsampling"]
+    depth, rows, columns, _ = shape
+    blocks = depth * -(-rows // vertical) * -(-columns // horizontal)
+    return blocks * (horizontal * vertical + 2)
+
+
+def _unpack_subsampled(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
+    """Spread chroma over its block of pixels and convert to RGB, as libtiff and GDAL give it."""
+    if (codec.dtype, shape[3], codec.predictor in _NO_PREDICTOR) != ("|u1", 3, True):
+        raise UnsupportedTiff(
+            "subsampled YCbCr other than 8-bit, pixel by pixel and without predictor",
+            tag="YCbCrSubSampling (530)",
+            got=f"{codec.dtype}, {shape[3]} samples per pixel, predictor {codec.predictor}",
+        )
+    horizontal, vertical = codec.parameters["subsampling"]
+    depth, rows, columns, _ = shape
+    n_luma = horizontal * vertical
+    blocks = data.reshape(depth, -(-rows // vertical), -(-columns // horizontal), n_luma + 2)
+    luma = blocks[..., :n_luma].reshape(*blocks.shape[:3], vertical, horizontal)
+    luma = luma.transpose(0, 1, 3, 2, 4).reshape(depth, blocks.shape[1] * vertical, -1)
+    chroma = blocks[..., n_luma:].repeat(vertical, axis=1).repeat(horizontal, axis=2)
+    ycbcr = np.concatenate((luma[..., np.newaxis], chroma), axis=-1)[:, :rows, :columns]
+    rgb = ycbcr_to_rgb(codec, ycbcr.reshape(depth * rows, columns, 3))
+    return rgb.reshape(shape)
+
+
+_SUBSAMPLED = Layout(_subsampled_bytes, _unpack_subsampled, is_unpredicted=True)
+_WHOLE = Layout(_equal_bytes)
+_PACKED = Layout(_equal_bytes, _unpack_packed)
+_MIXED = Layout(_mixed_bytes, _unpack_mixed)
+_FLOAT24 = Layout(_equal_bytes, _unpack_float24, is_unpredicted=True)
+_COMPLEX_INTEGER = Layout(_equal_bytes, _unpack_complex, is_unpredicted=True)

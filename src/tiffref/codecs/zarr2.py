@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
 from .table import COMPRESSIONS, compression_of
-from .unpack import FLOATING_POINT, HORIZONTAL
+from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
 
 __all__ = [
     "SEGMENT_ID",
@@ -205,11 +205,6 @@ def _has_no_id(codec: SegmentCodec) -> bool:
     return row.standard is None and row.imagecodecs is None and codec.compression != _JPEG
 
 
-def _is_subsampled(codec: SegmentCodec) -> bool:
-    subsampling = tuple(codec.parameters.get("subsampling", (1, 1)))
-    return codec.photometric == 6 and not _is_image(codec) and subsampling != (1, 1)
-
-
 def _has_odd_predictor(codec: SegmentCodec) -> bool:
     if _is_image(codec) or codec.predictor in (0, 1):
         return False
@@ -225,7 +220,7 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (lambda codec: codec.fill_order == 2 and not _is_image(codec), "bits are stored backwards"),
     (lambda codec: codec.sample_format == 5, "samples are complex integers"),
     (_has_odd_bits, "samples are packed or not of a NumPy type"),
-    (_is_subsampled, "chroma is subsampled"),
+    (lambda codec: is_subsampled(codec) and not _is_image(codec), "chroma is subsampled"),
     (_has_odd_predictor, "no other codec undoes this predictor for such samples"),
     (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
     (lambda codec: "jpeg_process" in codec.parameters, "the process of JPEG is not a common one"),
