@@ -1,0 +1,170 @@
+"""Samples of one chunk: put into the result, by the shortest way there is.
+
+Owns the choice between viewing stored samples as they are, decoding straight into the result and
+decoding aside, and names the source and chunk in errors. What decoding means is said by `codecs`;
+chains of codecs from documents of others are decoded by numcodecs (Zarr v2) or zarr (v3).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.decode import decode_segment
+from ..codecs.inlined import split_inlined
+from ..errors import MalformedTiff
+from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.node import Array
+
+__all__ = ["decode_chunk", "decode_inlined", "is_stored_plain", "view_plain"]
+
+_scratch = threading.local()
+
+
+def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
+    """Tell whether stored bytes are the samples as they stand, in either byte order."""
+    if isinstance(codec, ForeignCodec):
+        return False
+    bits = np.dtype(codec.dtype).itemsize * 8
+    return (
+        codec.compression == 1
+        and codec.predictor == 1
+        and codec.fill_order == 1
+        and codec.sample_format != 5
+        and set(codec.bits) <= {bits}
+        and not codec.parameters
+    )
+
+
+def view_plain(
+    codec: SegmentCodec, data: Any, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> NDArray:
+    """View stored samples as an array, in their byte order.
+
+    Parameters
+    ----------
+    codec
+        One that `is_stored_plain`.
+    data
+        The bytes from the first sample of the view to its last.
+    shape
+        Of the view.
+    strides
+        Samples, not bytes, between neighbours.
+    """
+    dtype = np.dtype(codec.dtype).newbyteorder(codec.byteorder)
+    return np.ndarray(shape, dtype, data, 0, tuple(n * dtype.itemsize for n in strides))
+
+
+def decode_chunk(
+    array: Array, codec: SegmentCodec | ForeignCodec, data: Any, target: NDArray, inner: Any
+) -> None:
+    """Decode a chunk and put its selected samples into a part of the result.
+
+    Parameters
+    ----------
+    array
+        That the chunk belongs to.
+    codec
+        Of this chunk.
+    data
+        Its bytes.
+    target
+        Part of the result.
+    inner
+        The selected samples of the chunk as slices, or None for all of them.
+
+    Raises
+    ------
+    MalformedTiff
+        If the bytes are not such a chunk.
+    """
+    if isinstance(codec, ForeignCodec):
+        block = _decode_foreign(array, codec, data)
+    elif inner is None and target.flags.c_contiguous:
+        decode_segment(codec, data, out=target.reshape(codec.shape))
+        return
+    else:
+        block = decode_segment(codec, data, out=_scratch_for(codec)).reshape(array.chunks)
+    target[...] = block if inner is None else block[inner]
+
+
+def decode_inlined(array: Array, flat: int) -> NDArray:
+    """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
+    codec, data = array.codecs[0], memoryview(array.manifest.inlined[flat])
+    if isinstance(codec, SegmentCodec):
+        codec, data = split_inlined(codec, data)
+        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        if is_stored_plain(codec) and len(data) == n_bytes:
+            # also of types that no segment has, such as the strings of a coordinate
+            return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
+    block = np.empty(array.chunks, array.dtype)
+    decode_chunk(array, codec, data, block, None)
+    return block
+
+
+def _scratch_for(codec: SegmentCodec) -> NDArray:
+    """Give this thread's array for decoding aside: fresh memory for each chunk costs page faults."""
+    dtype = np.dtype(codec.dtype).newbyteorder("=")
+    kept = getattr(_scratch, "array", None)
+    if kept is None or kept.dtype != dtype or kept.shape != codec.shape:
+        kept = _scratch.array = np.empty(codec.shape, dtype)
+    return kept
+
+
+def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
+    decode = _decode_zarr2 if codec.zarr_format == 2 else _decode_zarr3
+    try:
+        block = decode(array, codec, bytes(data))
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise MalformedTiff(
+            f"chunk does not decode: {error}", got=f"{len(data)} bytes", expected=codec.metadata
+        ) from error
+    if block.size != math.prod(array.chunks):
+        raise MalformedTiff(
+            "chunk has another size", got=f"{block.size} samples", expected=array.chunks
+        )
+    return block.reshape(array.chunks, order=codec.metadata.get("order", "C"))
+
+
+def _decode_zarr2(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
+    import numcodecs
+
+    dtype = np.dtype(codec.metadata["dtype"])
+    chain = [*(codec.metadata.get("filters") or []), codec.metadata.get("compressor")]
+    value: Any = data
+    for config in reversed([config for config in chain if config is not None]):
+        value = numcodecs.get_codec(dict(config)).decode(value)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        value = np.ascontiguousarray(value).reshape(-1)
+        return value.view(dtype) if value.dtype != dtype else value
+    return np.frombuffer(value, dtype)
+
+
+def _decode_zarr3(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
+    """Let zarr read an array of this one chunk."""
+    import json
+
+    import zarr
+
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": array.chunks,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": array.chunks}},
+        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
+        "fill_value": 0,
+        "attributes": {},
+        **codec.metadata,
+    }
+    key = ".".join("0" for _ in array.chunks) or "0"
+    to_buffer = zarr.core.buffer.default_buffer_prototype().buffer.from_bytes
+    store = zarr.storage.MemoryStore(
+        {"zarr.json": to_buffer(json.dumps(document).encode()), key: to_buffer(data)},
+        read_only=True,
+    )
+    return np.asarray(zarr.open_array(store, mode="r")[...]).reshape(-1)

@@ -1,0 +1,296 @@
+"""Read a region of an array: plan, fetch, decode, in one pass over its chunks.
+
+Owns the order of the work. Chunks that a selection touches are found by arithmetic, merged into
+byte ranges (`plan`), fetched (`fetch`) and decoded straight into the result (`decode`). Requests
+and decoding run on different pools, and never more than `MAX_IN_FLIGHT_BYTES` wait between them,
+so that a region of an image larger than memory can be read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MalformedTiff, SelectionError
+from ..model.codec import SegmentCodec
+from ..model.manifest import INLINED, MISSING
+from ..model.node import Array
+from .decode import decode_chunk, decode_inlined, view_plain
+from .fetch import Fetcher
+from .plan import Ranges, plan_ranges
+from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool
+from .reading import Reading, locate, plan_reading
+from .selection import Selection, parse_selection
+
+__all__ = ["read_array"]
+
+MAX_GAP_BYTES = 1 << 16
+MAX_RANGE_BYTES = 1 << 24
+MIN_RANGE_BYTES = 1 << 20
+MAX_IN_FLIGHT_BYTES = 1 << 27
+LOCAL_GAP_BYTES = 1 << 12
+"""Copying the bytes of a gap from the page cache soon costs more than another system call."""
+LOCAL_RANGE_BYTES = 1 << 18
+"""Local ranges are small: they stay in the cache of the core that decodes them."""
+TASK_BYTES = 1 << 18
+"""Bytes for one decoding task, so that ranges of many megabytes still feed all cores."""
+
+
+def read_array(
+    array: Array, selection: Any, *, fetch: Fetcher, out: NDArray | None = None
+) -> NDArray:
+    """Read a region of an array.
+
+    Parameters
+    ----------
+    array
+        What to read.
+    selection
+        NumPy basic indexing: integers, slices with any step, Ellipsis, None.
+    fetch
+        How to reach the sources.
+    out
+        Array of the result's shape and the array's dtype to read into.
+
+    Returns
+    -------
+    result
+        `out`, or a new array; equal to the whole array in memory indexed by `selection`.
+
+    Raises
+    ------
+    SelectionError
+        If the selection does not fit the array.
+    SourceError
+        If a source cannot be read, or gives fewer bytes than asked for.
+    MalformedTiff
+        If the bytes of a chunk are not such a chunk.
+    """
+    wanted = parse_selection(selection, array.shape)
+    target = _make_target(array, wanted, out)
+    if target.size:
+        _read_into(array, wanted, target, fetch)
+    return target[wanted.index] if out is None else out
+
+
+def _make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArray:
+    """Give the array that samples are put in, in ascending order along all dimensions."""
+    if out is None:
+        return np.empty(wanted.counts, array.dtype)
+    if out.shape != wanted.shape or out.dtype != array.dtype:
+        raise SelectionError(
+            "the output array does not fit the selection",
+            got=f"{out.dtype} {out.shape}",
+            expected=f"{array.dtype} {wanted.shape}",
+        )
+    return out[wanted.inverse]
+
+
+def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher) -> None:
+    reading = plan_reading(array, wanted, target)
+    state = array.manifest.source[reading.flat]
+    _fill_missing(reading, np.flatnonzero(state == MISSING))
+    for row in np.flatnonzero(state == INLINED).tolist():
+        _place_inlined(reading, row)
+    rows = np.flatnonzero(state >= 0)
+    if len(rows):
+        locate(reading, rows, state[rows])
+        for is_local, chosen in _by_access(reading, fetch):
+            (_read_local if is_local else _read_remote)(reading, chosen, fetch)
+
+
+def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
+    fill = reading.array.fill_value
+    value = 0 if fill is None else fill
+    if len(rows) == len(reading.flat):
+        reading.target[...] = value
+        return
+    for row in rows.tolist():
+        reading.target[reading.region(row)] = value
+
+
+def _place_inlined(reading: Reading, row: int) -> None:
+    block = decode_inlined(reading.array, int(reading.flat[row]))
+    inner = reading.inner(row)
+    reading.target[reading.region(row)] = block if inner is None else block[inner]
+
+
+def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:
+    """Split the chunks to fetch into those of local and those of remote sources."""
+    sources = reading.array.manifest.sources
+    used = np.unique(reading.source)
+    is_local = np.zeros(len(sources), bool)
+    is_local[[i for i in used.tolist() if fetch.is_local(sources[i])]] = True
+    chosen = is_local[reading.source]
+    for value in (True, False):
+        rows = np.flatnonzero(chosen == value)
+        if len(rows):
+            yield value, rows
+
+
+# ---- local files: read and decode on the same thread
+
+
+def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
+    ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, LOCAL_RANGE_BYTES)
+    n_bytes = (ranges.stop - ranges.start).astype(np.int64)
+    total = int(n_bytes.sum())
+    # four tasks for each core even out segments that take longer than others
+    n_tasks = min(len(ranges), 4 * N_CORES, total // TASK_BYTES + 1)
+    share = (np.cumsum(n_bytes) - n_bytes) * n_tasks // max(1, total)
+    bounds = np.searchsorted(share, np.arange(n_tasks + 1)).tolist()
+    spans = [range(a, b) for a, b in pairwise(bounds) if b > a]
+    if len(spans) == 1:
+        _read_ranges(reading, chosen, ranges, spans[0], fetch)
+        return
+    pool = decode_pool()
+    futures = [
+        pool.submit(_read_ranges, reading, chosen, ranges, span, fetch) for span in spans
+    ]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        _settle(futures)
+
+
+def _read_ranges(
+    reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, which: range, fetch: Fetcher
+) -> None:
+    """Read some ranges and decode what is in them."""
+    sources = reading.array.manifest.sources
+    for i in which:
+        members = chosen[ranges.members(i)]
+        source, start, stop = sources[ranges.source[i]], int(ranges.start[i]), int(ranges.stop[i])
+        if len(members) == 1:
+            buffer = _direct_buffer(reading, int(members[0]))
+            if buffer is not None:
+                fetch.read_into(source, start, buffer)
+                continue
+        data = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
+        _place(reading, members, start, memoryview(data))
+
+
+def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
+    """Give the bytes of the result that a plain chunk can be read into as they are, if any."""
+    if not reading.is_plain[k]:
+        return None
+    codec = reading.codec(k)
+    assert isinstance(codec, SegmentCodec)
+    region = reading.target[reading.region(int(reading.rows[k]))]
+    is_native = np.dtype(codec.dtype).newbyteorder(codec.byteorder) == reading.array.dtype
+    if not is_native or region.nbytes != reading.length[k] or not region.flags.c_contiguous:
+        return None
+    return memoryview(region.reshape(-1).view(np.uint8))
+
+
+# ---- remote sources: many requests at once, decoding as answers come
+
+
+def _read_remote(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
+    total = int(reading.length[chosen].sum())
+    limit = min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, total // N_FETCHERS))
+    ranges = _merge(reading, chosen, MAX_GAP_BYTES, limit)
+    sources = reading.array.manifest.sources
+    sizes = [
+        stop - start or sources[source].size or MAX_RANGE_BYTES
+        for start, stop, source in zip(
+            ranges.start.tolist(), ranges.stop.tolist(), ranges.source.tolist(), strict=True
+        )
+    ]
+    flow: deque[tuple[Future[list[Future[None]]], int]] = deque()
+    n_in_flight = 0
+    try:
+        for i, n_bytes in enumerate(sizes):
+            while flow and n_in_flight + n_bytes > MAX_IN_FLIGHT_BYTES:
+                n_in_flight -= _finish(flow)
+            task = fetch_pool().submit(_fetch_range, reading, chosen, ranges, i, fetch)
+            flow.append((task, n_bytes))
+            n_in_flight += n_bytes
+        while flow:
+            _finish(flow)
+    finally:
+        _settle([future for future, _ in flow])
+
+
+def _fetch_range(
+    reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, i: int, fetch: Fetcher
+) -> list[Future[None]]:
+    """Fetch one range and hand its chunks on to be decoded."""
+    source = reading.array.manifest.sources[ranges.source[i]]
+    start, stop = int(ranges.start[i]), int(ranges.stop[i])
+    data = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
+    members = chosen[ranges.members(i)]
+    n_bytes = np.cumsum(reading.length[members])
+    cuts = np.flatnonzero(np.diff(n_bytes // np.uint64(TASK_BYTES))) + 1
+    return [
+        decode_pool().submit(_place, reading, share, start, memoryview(data))
+        for share in np.split(members, cuts)
+    ]
+
+
+def _finish(flow: deque[tuple[Future[list[Future[None]]], int]]) -> int:
+    """Wait until the oldest range is in place; give its bytes."""
+    future, n_bytes = flow[0]
+    for decoding in future.result():
+        decoding.result()
+    flow.popleft()
+    return n_bytes
+
+
+# ---- both
+
+
+def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range: int) -> Ranges:
+    return plan_ranges(
+        reading.source[chosen],
+        reading.offset[chosen],
+        reading.length[chosen],
+        max_gap_bytes=max_gap,
+        max_range_bytes=max_range,
+    )
+
+
+def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memoryview) -> None:
+    """Decode chunks out of a range that begins at byte `start` of its source."""
+    for k in members.tolist():
+        low = int(reading.offset[k]) - start
+        length = int(reading.length[k])
+        row = int(reading.rows[k])
+        target, codec = reading.target[reading.region(row)], reading.codec(k)
+        part = data[low : low + length] if length else data
+        if reading.is_plain[k]:
+            assert isinstance(codec, SegmentCodec)
+            target[...] = view_plain(codec, part, target.shape, reading.sample_strides)
+            continue
+        try:
+            decode_chunk(reading.array, codec, part, target, reading.inner(row))
+        except MalformedTiff as error:
+            raise _locate_error(error, reading, k) from error.__cause__
+
+
+def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTiff:
+    """Say which chunk of which source does not decode."""
+    array, source = reading.array, reading.array.manifest.sources[reading.source[k]]
+    index = np.unravel_index(reading.flat[reading.rows[k]], array.grid) if array.grid else ()
+    key = ".".join(str(int(i)) for i in index) or "0"
+    error.url = error.url or source.url
+    where = f"chunk {key} ({reading.length[k]} bytes at {reading.offset[k]})"
+    error.tag = f"{where}, {error.tag}" if error.tag is not None else where
+    return error
+
+
+def _settle(futures: list[Future[Any]]) -> None:
+    """Wait until no task writes into the result any more; those not begun never begin."""
+    for future in futures:
+        future.cancel()
+    wait(futures)
+    for future in futures:
+        if not future.cancelled() and not future.exception() and isinstance(future.result(), list):
+            _settle(future.result())

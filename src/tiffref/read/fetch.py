@@ -1,0 +1,250 @@
+"""Bytes in: how byte ranges of sources are fetched for reading.
+
+Owns which kind of access a source needs (local file, fsspec URL, open file object), the check that
+a source still is what was scanned, and the rule that an answer of another length than asked for is
+an error: a short answer would shift pixels. Which ranges to ask for is decided in `plan`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, BinaryIO, Protocol
+
+import fsspec
+
+from ..errors import SourceError, StaleSource
+from ..model.manifest import Source
+from .files import FileObject, LocalFiles, is_local
+from .pools import run_soon
+from .remote import RemoteFiles
+
+__all__ = ["Backend", "Fetcher"]
+
+VERIFY = ("first", "always", "never")
+
+_MTIME_TOLERANCE_S = 1e-3
+"""File systems and JSON both round modification times; a real change is further away."""
+
+
+class Backend(Protocol):
+    """One kind of access to sources."""
+
+    is_local: bool
+
+    def read(self, url: str, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at `offset`; fewer only at the end of the source."""
+
+    def read_all(self, url: str) -> bytes:
+        """Read a whole source."""
+
+    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
+        """Read into a buffer of bytes; give how many there were."""
+
+    def state(self, url: str) -> Source:
+        """What can be told of a source now."""
+
+    def close(self) -> None:
+        """Release what is open; later reads open it again."""
+
+
+class Fetcher:
+    """Reads byte ranges of sources, whatever they are.
+
+    Parameters
+    ----------
+    storage_options
+        For the file systems that fsspec opens.
+    verify
+        When to compare a source with what the manifest recorded: "first" time that it is read,
+        "always" before each request, or "never".
+    files
+        Open binary files by the URL that stands for them in the manifest.
+    filesystems
+        Ready file systems by URL, as (file system, path), for sources that storage options cannot
+        open again.
+
+    Notes
+    -----
+    Safe to use from many threads. It pickles without open files; one over a plain open file
+    cannot be pickled.
+    """
+
+    def __init__(
+        self,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        verify: str = "first",
+        files: Mapping[str, BinaryIO] | None = None,
+        filesystems: Mapping[str, tuple[fsspec.AbstractFileSystem, str]] | None = None,
+    ) -> None:
+        if verify not in VERIFY:
+            raise ValueError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
+        self.storage_options = dict(storage_options or {})
+        self.verify = verify
+        self.files = dict(files or {})
+        self.filesystems = dict(filesystems or {})
+        self._start()
+
+    def _start(self) -> None:
+        self._local = LocalFiles()
+        self._remote = RemoteFiles(self.storage_options, self.filesystems)
+        self._objects = {url: FileObject(file) for url, file in self.files.items()}
+        self._checks: dict[Source, Future[None]] = {}
+        self._lock = threading.Lock()
+
+    def backend(self, url: str) -> Backend:
+        """Give the access that a source needs."""
+        if self._objects and url in self._objects:
+            return self._objects[url]
+        return self._local if is_local(url) else self._remote
+
+    def is_local(self, source: Source) -> bool:
+        """Tell whether a request costs no more than a system call."""
+        return self.backend(source.url).is_local
+
+    def read(self, source: Source, offset: int, length: int) -> bytes:
+        """Read a byte range.
+
+        Raises
+        ------
+        SourceError
+            If the source cannot be read, or holds or gives fewer or more bytes.
+        StaleSource
+            If it is no longer what was scanned.
+        """
+        backend, check = self._begin(source)
+        if source.size is not None and offset + length > source.size:
+            raise _short(source.url, offset, length, max(0, source.size - offset))
+        data = backend.read(source.url, offset, length)
+        check()
+        if len(data) != length:
+            raise _short(source.url, offset, length, len(data))
+        return data
+
+    def read_into(self, source: Source, offset: int, buffer: memoryview) -> None:
+        """Read a byte range into a buffer of bytes; errors as in `read`."""
+        backend, check = self._begin(source)
+        n_read = backend.read_into(source.url, offset, buffer)
+        check()
+        if n_read != len(buffer):
+            raise _short(source.url, offset, len(buffer), n_read)
+
+    def read_all(self, source: Source) -> bytes:
+        """Read a whole source; errors as in `read`."""
+        backend, check = self._begin(source)
+        data = backend.read_all(source.url)
+        check()
+        if source.size is not None and len(data) != source.size:
+            raise _short(source.url, 0, source.size, len(data))
+        return data
+
+    def size(self, source: Source) -> int:
+        """Give the bytes in a source, asking only where the manifest does not know.
+
+        Raises
+        ------
+        SourceError
+            If it cannot be told.
+        """
+        size = source.size if source.size is not None else self.state(source).size
+        if size is None:
+            raise SourceError("the size cannot be told", url=source.url)
+        return size
+
+    def state(self, source: Source) -> Source:
+        """Give what can be told of a source now."""
+        return self.backend(source.url).state(source.url)
+
+    def filesystem(self, url: str) -> fsspec.AbstractFileSystem:
+        """Give the file system that a source lies on, for those who want one."""
+        if is_local(url):
+            return fsspec.filesystem("file")
+        return self._remote.resolve(url)[0]
+
+    def close(self) -> None:
+        """Release open files; later reads open them again. Files that were handed in stay open."""
+        self._local.close()
+
+    def _begin(self, source: Source) -> tuple[Backend, Callable[[], None]]:
+        """Start the check of a source; give its access, and what waits for the check.
+
+        Remote sources are asked about while their first bytes are on the way, so that the check
+        costs no time; many readers of one source share it.
+        """
+        backend = self.backend(source.url)
+        if self.verify == "never":
+            return backend, _checked
+        if self.verify == "always":
+            check_fresh(source, backend.state)
+            return backend, _checked
+        check = self._checks.get(source)
+        if check is None:
+            with self._lock:
+                check = self._checks.get(source)
+                if check is None:
+                    check = run_soon(check_fresh, source, backend.state, wait=backend.is_local)
+                    self._checks[source] = check
+        return backend, check.result  # type: ignore[return-value]
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.files:
+            raise TypeError(
+                "a store over an open file cannot be pickled: open it by its path or URL instead"
+            )
+        return {
+            "storage_options": self.storage_options,
+            "verify": self.verify,
+            "files": {},
+            "filesystems": self.filesystems,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+
+def check_fresh(source: Source, state: Callable[[str], Source]) -> None:
+    """Compare a source with what was recorded of it; what is not known on both sides is skipped.
+
+    Raises
+    ------
+    StaleSource
+        If its size, modification time or ETag is another.
+    """
+    if source.size is None and source.etag is None and source.mtime is None:
+        return
+    now = state(source.url)
+    known = [
+        ("size", source.size, now.size, source.size == now.size),
+        ("ETag", source.etag, now.etag, source.etag == now.etag),
+        ("mtime", source.mtime, now.mtime, _is_same_time(source.mtime, now.mtime)),
+    ]
+    for name, before, after, is_same in known:
+        if before is not None and after is not None and not is_same:
+            raise StaleSource(
+                "has changed since it was scanned",
+                url=source.url,
+                got=f"{name} {after}",
+                expected=f"{name} {before}",
+                hint="Scan it again, or read it as it is with verify='never'.",
+            )
+
+
+def _checked() -> None:
+    """Stand in for a check that is done."""
+
+
+def _is_same_time(before: float | None, after: float | None) -> bool:
+    return before is None or after is None or abs(before - after) <= _MTIME_TOLERANCE_S
+
+
+def _short(url: str, offset: int, length: int, n_read: int) -> SourceError:
+    return SourceError(
+        f"the answer for bytes {offset} to {offset + length} has another length",
+        url=url,
+        got=f"{n_read} bytes",
+        expected=f"{length} bytes",
+        hint="The source is shorter than when it was scanned, or its server ignores ranges.",
+    )

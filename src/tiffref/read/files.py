@@ -1,0 +1,169 @@
+"""Local files and open file objects, read by offset."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from typing import BinaryIO
+
+from ..errors import SourceError
+from ..model.manifest import Source
+
+__all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]
+
+_MAX_OPEN = 128
+"""Files kept open; the common limit of a process is 1024 descriptors, for everything it does."""
+
+
+class _OpenFile:
+    """A descriptor that closes with the last reader that holds it.
+
+    The cache may drop a file while another thread reads it; closing it then would let the system
+    give its number to another file, and the reader would get that file's bytes.
+    """
+
+    __slots__ = ("descriptor", "lock", "size")
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self.descriptor).st_size
+        self.lock = threading.Lock()
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        n_read = 0
+        while n_read < len(buffer):
+            n_now = self._read_some(offset + n_read, buffer[n_read:])
+            if not n_now:
+                break
+            n_read += n_now
+        return n_read
+
+    def _read_some(self, offset: int, buffer: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self.descriptor, [buffer], offset)
+        with self.lock:  # Windows has no positioned reads
+            os.lseek(self.descriptor, offset, os.SEEK_SET)
+            data = os.read(self.descriptor, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+class LocalFiles:
+    """Local files, by path or file:// URL, through a bounded number of descriptors."""
+
+    is_local = True
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, url: str, offset: int, length: int) -> bytes:
+        file = self._open(url)
+        # no buffer for bytes that are not there: a bad length may be larger than memory
+        length = max(0, min(length, file.size - offset))
+        if hasattr(os, "pread"):
+            data = os.pread(file.descriptor, length, offset)
+            if len(data) == length:
+                return data
+        buffer = bytearray(length)
+        return bytes(buffer[: file.read_into(offset, memoryview(buffer))])
+
+    def read_all(self, url: str) -> bytes:
+        return self.read(url, 0, self._open(url).size)
+
+    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
+        try:
+            return self._open(url).read_into(offset, buffer)
+        except OSError as error:
+            raise _unreadable(url, error) from error
+
+    def state(self, url: str) -> Source:
+        try:
+            stat = os.stat(local_path(url))  # noqa: PTH116
+        except OSError as error:
+            raise _unreadable(url, error) from error
+        return Source(url, stat.st_size, stat.st_mtime)
+
+    def close(self) -> None:
+        with self._lock:
+            self._files.clear()
+
+    def _open(self, url: str) -> _OpenFile:
+        with self._lock:
+            file = self._files.get(url)
+            if file is not None:
+                self._files.move_to_end(url)
+                return file
+        try:
+            file = _OpenFile(local_path(url))
+        except OSError as error:
+            raise _unreadable(url, error) from error
+        with self._lock:
+            file = self._files.setdefault(url, file)
+            while len(self._files) > _MAX_OPEN:
+                self._files.popitem(last=False)
+        return file
+
+
+class FileObject:
+    """An open binary file, read under a lock; its position is left where it was."""
+
+    is_local = True
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def read(self, url: str, offset: int, length: int) -> bytes:
+        try:
+            with self._lock:
+                before = self._file.tell()
+                self._file.seek(offset)
+                data = self._file.read(length)
+                self._file.seek(before)
+        except (OSError, ValueError) as error:  # a closed file is a ValueError
+            raise _unreadable(url, error) from error
+        return data
+
+    def read_all(self, url: str) -> bytes:
+        return self.read(url, 0, -1)
+
+    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
+        data = self.read(url, offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def state(self, url: str) -> Source:
+        try:
+            with self._lock:
+                before = self._file.tell()
+                size = self._file.seek(0, io.SEEK_END)
+                self._file.seek(before)
+        except (OSError, ValueError) as error:
+            raise _unreadable(url, error) from error
+        return Source(url, size)
+
+    def close(self) -> None:
+        """Leave the file to whoever opened it."""
+
+
+def is_local(url: str) -> bool:
+    """Tell a local path, plain or as file:// URL, from other addresses."""
+    return url.startswith("file://") or not ("://" in url or "::" in url)
+
+
+def local_path(url: str) -> str:
+    """Give the path of a local source."""
+    return url.removeprefix("file://")
+
+
+def _unreadable(url: str, error: Exception) -> SourceError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return SourceError("cannot be read", url=url, got=f"{type(error).__name__}: {reason}")

@@ -1,0 +1,107 @@
+"""Which byte ranges to ask for, given the chunks that are wanted.
+
+Owns the merging of chunks into ranged requests: arrays in, arrays out, no I/O (issue 6). Chunks of
+one source that lie close together are read in one request, since a request costs more than the
+bytes of a small gap: 64 KiB take 0.5 ms at 1 Gbit/s, a request 20 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidReferences
+
+__all__ = ["Ranges", "plan_ranges"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Merged byte ranges, and the chunks in each.
+
+    Range `i` spans bytes `start[i]` to `stop[i]` of row `source[i]` of the manifest's sources and
+    holds the chunks `order[first[i]:first[i + 1]]`, by offset. A range with `stop` 0 is a whole
+    source. All are `(m,)`, `order` is `(n,)`, and `first` `(m + 1,)`.
+    """
+
+    order: NDArray[np.int64]
+    first: NDArray[np.int64]
+    source: NDArray[np.int32]
+    start: NDArray[np.uint64]
+    stop: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def members(self, i: int) -> NDArray[np.int64]:
+        """Give the chunks of one range."""
+        return self.order[self.first[i] : self.first[i + 1]]
+
+
+def plan_ranges(
+    source: NDArray[np.int32],
+    offset: NDArray[np.uint64],
+    length: NDArray[np.uint64],
+    *,
+    max_gap_bytes: int,
+    max_range_bytes: int,
+) -> Ranges:
+    """Merge the byte ranges of chunks.
+
+    Parameters
+    ----------
+    source, offset, length
+        `(n,)`, of each chunk, in any order; length 0 is the whole source.
+    max_gap_bytes
+        Unwanted bytes between two chunks that are read along rather than asked around; negative
+        merges nothing.
+    max_range_bytes
+        A range grows no further once it is as large; one chunk may be larger.
+
+    Raises
+    ------
+    InvalidReferences
+        If a chunk ends past the largest byte offset there is.
+    """
+    is_whole = length == 0
+    offset = np.where(is_whole, np.uint64(0), offset)
+    stop = offset + length
+    if bool((stop < offset).any()) or bool((stop > np.uint64(2**63 - 1)).any()):
+        row = int(np.argmax((stop < offset) | (stop > np.uint64(2**63 - 1))))
+        raise InvalidReferences(
+            "a byte range ends past the largest possible file",
+            got=f"offset {offset[row]}, length {length[row]}",
+        )
+    order = np.lexsort((offset, source)).astype(np.int64)
+    source, offset, length, stop = source[order], offset[order], length[order], stop[order]
+    is_first = np.ones(len(order), bool)
+    if max_gap_bytes >= 0 and len(order) > 1:
+        # the end of the one chunk before, not of all before: a chunk inside another only makes
+        # one range more
+        is_first[1:] = (
+            (source[1:] != source[:-1])
+            | (offset[1:] > stop[:-1] + np.uint64(max_gap_bytes))
+            | (length[1:] == 0)
+            | (length[:-1] == 0)
+        )
+        _cut_long(is_first, offset, stop, max_range_bytes)
+    first = np.flatnonzero(is_first)
+    ends = np.maximum.reduceat(stop, first) if len(first) else stop
+    return Ranges(order, np.append(first, len(order)), source[first], offset[first], ends)
+
+
+def _cut_long(
+    is_first: NDArray[np.bool_],
+    offset: NDArray[np.uint64],
+    stop: NDArray[np.uint64],
+    max_range_bytes: int,
+) -> None:
+    """Cut runs that are too long, at the chunk that crosses each multiple of the limit."""
+    run = np.cumsum(is_first) - 1
+    start = offset[np.flatnonzero(is_first)][run]
+    bucket = (np.maximum(stop, start + np.uint64(1)) - start - np.uint64(1)) // np.uint64(
+        max_range_bytes
+    )
+    is_first[1:] |= bucket[1:] != bucket[:-1]

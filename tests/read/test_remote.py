@@ -1,0 +1,141 @@
+"""Remote sources: few requests, exact bytes, and errors that name the range."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from chunked import CountingServer, build_array
+
+from tiffref.errors import SourceError, StaleSource
+from tiffref.model.manifest import Source
+from tiffref.model.node import Array
+from tiffref.read import Fetcher, engine, read_array
+
+
+VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_window_takes_few_requests(
+    serve: Callable[..., Array], server: CountingServer, compression: int
+) -> None:
+    array = serve(VALUES, (100, 100), compression=compression, gap_bytes=8)
+    window = (slice(150, 450), slice(230, 560))
+    result = read_array(array, window, fetch=Fetcher())
+    np.testing.assert_array_equal(result, VALUES[window])
+    assert server.n_get == 4  # rows of tiles are further apart than a gap
+
+
+def test_gaps_are_not_read(
+    serve: Callable[..., Array], server: CountingServer
+) -> None:
+    array = serve(VALUES, (100, 100), gap_bytes=engine.MAX_GAP_BYTES + 1)
+    read_array(array, (slice(0, 100), slice(0, 200)), fetch=Fetcher())
+    assert server.n_get == 2
+    assert server.n_bytes < 41000
+
+
+def test_ranges_have_a_maximum_size(
+    serve: Callable[..., Array], server: CountingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_RANGE_BYTES", 1 << 18)
+    monkeypatch.setattr(engine, "MAX_IN_FLIGHT_BYTES", 1 << 19)
+    array = serve(VALUES, (100, 100))
+    np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), VALUES)
+    assert server.n_get == -(-VALUES.nbytes // (1 << 18))
+    assert max(n for _, _, n in server.requests) <= (1 << 18) + 20000
+
+
+@pytest.mark.parametrize("behaviour", ["no ranges", "short"])
+def test_wrong_answers_are_errors(
+    serve: Callable[..., Array], server: CountingServer, behaviour: str
+) -> None:
+    array = serve(VALUES, (100, 100), gap_bytes=engine.MAX_GAP_BYTES + 1)
+    server.behaviour = behaviour
+    with pytest.raises(SourceError, match=r"bytes \d+ to \d+") as caught:
+        read_array(array, (slice(0, 300), slice(0, 300)), fetch=Fetcher())
+    assert caught.value.url == array.manifest.sources[0].url
+    assert "bytes" in caught.value.got
+    assert "bytes" in caught.value.expected
+
+
+def test_source_without_answer(serve: Callable[..., Array], server: CountingServer) -> None:
+    array = serve(VALUES, (100, 100))
+    server.files.clear()
+    with pytest.raises(SourceError, match=array.manifest.sources[0].url):
+        read_array(array, 0, fetch=Fetcher())
+
+
+def test_changed_etag_is_stale_and_asked_for_once(
+    serve: Callable[..., Array], server: CountingServer
+) -> None:
+    array = serve(VALUES, (100, 100), gap_bytes=engine.MAX_GAP_BYTES + 1)
+    source = replace(array.manifest.sources[0], etag="one")
+    array = replace(array, manifest=replace(array.manifest, sources=(source,)))
+    server.etag = "one"
+    np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), VALUES)
+    assert sum(method == "HEAD" for method, _, _ in server.requests) == 1
+    server.etag = "two"
+    with pytest.raises(StaleSource, match="ETag"):
+        read_array(array, ..., fetch=Fetcher())
+    read_array(array, ..., fetch=Fetcher(verify="never"))
+
+
+def test_memory_file_system_and_open_files() -> None:
+    data, array = build_array(VALUES, (100, 100), Source("memory://one.bin"), compression=8)
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/one.bin", data)
+    fetch = pickle.loads(pickle.dumps(Fetcher()))
+    np.testing.assert_array_equal(read_array(array, ..., fetch=fetch), VALUES)
+    fs.rm("/one.bin")
+    with pytest.raises(SourceError, match="one.bin"):
+        read_array(array, ..., fetch=fetch)
+
+    file = io.BytesIO(data)
+    file.seek(5)
+    fetch = Fetcher(files={"memory://one.bin": file})
+    np.testing.assert_array_equal(read_array(array, ..., fetch=fetch), VALUES)
+    assert file.tell() == 5
+    with pytest.raises(TypeError, match="path or URL"):
+        pickle.dumps(fetch)
+    file.close()
+    with pytest.raises(SourceError, match="closed"):
+        read_array(array, ..., fetch=fetch)
+
+
+def test_storage_options_reach_the_file_system(
+    serve: Callable[..., Array], server: CountingServer
+) -> None:
+    array = serve(VALUES, (100, 100))
+    fetch = Fetcher({"headers": {"X-Test": "1"}, "skip_instance_cache": True})
+    read_array(array, 0, fetch=fetch)
+    fs, _ = fetch.backend(array.manifest.sources[0].url).resolve(array.manifest.sources[0].url)
+    assert fs.kwargs["headers"] == {"X-Test": "1"}
+
+
+def test_unknown_protocol_is_a_source_error() -> None:
+    _, array = build_array(VALUES, (100, 100), Source("nosuch://one.bin"))
+    with pytest.raises(SourceError, match="nosuch"):
+        read_array(array, 0, fetch=Fetcher())
+
+
+def test_verify_is_checked() -> None:
+    with pytest.raises(ValueError, match="sometimes"):
+        Fetcher(verify="sometimes")
+
+
+def test_size(serve: Callable[..., Array], server: CountingServer, tmp_path: Any) -> None:
+    array = serve(VALUES, (100, 100))
+    source = array.manifest.sources[0]
+    assert Fetcher().size(source) == len(server.files["/data0.bin"])
+    assert Fetcher().size(replace(source, size=5)) == 5
+    server.files.clear()
+    with pytest.raises(SourceError, match="size"):
+        Fetcher().size(source)
