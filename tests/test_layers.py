@@ -40,8 +40,7 @@ THIRD_PARTY = {
     "conventions": {"numpy"},
     "codecs": {"numpy", "numcodecs", "imagecodecs"},
     "codecs.segment3": {"numpy", "zarr"},
-    "scanner": {"numpy", "fsspec"},
-    "scan.reader": {"numpy", "tifffile"},
+    "scanner": {"numpy", "numcodecs", "fsspec", "tifffile"},
     "formats": {"numpy", "ujson", "orjson"},
     "references": {"numpy"},
     "read": {"numpy", "fsspec"},
@@ -58,7 +57,7 @@ THIRD_PARTY = {
 
 
 def dotted_name(path: Path) -> str:
-    """Name a module inside the package: `scan.reader`; a package's own module has the package's."""
+    """Name a module inside the package, as `scanner.reader`; an `__init__` has its room's name."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 

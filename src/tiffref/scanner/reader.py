@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tifffile import FileHandle, TiffFile, TiffFrame, TiffPage, TiffPageSeries
+from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
@@ -409,11 +409,9 @@ def _handle(source: ByteSource, header: Header, arrays: dict[int, dict[int, Entr
         for entry in entries.values():
             count = struct.pack(f"{header.byteorder}{'Q' if header.is_big else 'I'}", _SHOWN)
             patches[entry.position + 4] = count
-    if not isinstance(source, LocalSource):
-        return _PatchedFile(source, patches)
-    if not patches:
+    if isinstance(source, LocalSource) and not patches:
         return source.source.url
-    return _PatchedHandle(source.source.url, patches)
+    return _PatchedFile(source, patches)
 
 
 def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
@@ -440,22 +438,8 @@ def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entr
     return found
 
 
-class _PatchedHandle(FileHandle):
-    """A local file that shows tifffile the long offset arrays as short ones."""
-
-    __slots__ = ("_patches",)
-
-    def __init__(self, path: str, patches: Mapping[int, bytes]) -> None:
-        self._patches = patches
-        super().__init__(path)
-
-    def read(self, size: int = -1, /) -> bytes:
-        position = self.tell()
-        return _patch(super().read(size), position, self._patches)
-
-
 class _PatchedFile(SourceFile):
-    """Any other source, with the same patches."""
+    """A source that shows tifffile the long offset arrays as short ones."""
 
     def __init__(self, source: ByteSource, patches: Mapping[int, bytes]) -> None:
         super().__init__(source)

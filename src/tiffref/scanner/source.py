@@ -43,6 +43,10 @@ class ByteSource:
         """Read up to `length` bytes at `offset`; fewer only at the end of the file."""
         raise NotImplementedError
 
+    def fileno(self) -> int:
+        """The descriptor of a local file."""
+        raise io.UnsupportedOperation("fileno")
+
     def close(self) -> None:
         """Release what was opened."""
 
@@ -65,6 +69,9 @@ class LocalSource(ByteSource):
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
+
+    def fileno(self) -> int:
+        return self._descriptor
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -162,6 +169,9 @@ class SourceFile(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        return self._source.fileno()
 
     def tell(self) -> int:
         return self._position
