@@ -31,7 +31,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff
+from ..errors import MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .fit import find_shape, fit_image, pad_into
 from .headers import image_size
@@ -42,8 +42,10 @@ from .unpack import layout_of, unpredict
 __all__ = ["decode_chunk", "decode_segment"]
 
 MAX_OVERSIZE = 16
-"""An image may hold this many times the samples of its segment before it is taken for a bomb:
+"""An image may hold this many times the pixels of its segment before it is taken for a bomb:
 some writers pad strips to whole blocks of the compression, tiles to powers of two."""
+HARMLESS_PIXELS = 1 << 24
+"""An image of up to so many pixels is decoded whatever its segment."""
 
 
 def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
@@ -80,8 +82,8 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     target = target.reshape(codec.shape)
     try:
         _DECODERS[row.kind](row, codec, data, target)
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, MalformedTiff) or type(error).__module__.startswith("tiffref"):
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, TiffrefError):
             raise
         raise MalformedTiff(
             f"segment does not decode as {row.name}: {error}",
@@ -154,7 +156,7 @@ def _decode_image(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
 
 def _refuse_bombs(row: Compression, codec: SegmentCodec, data: Any) -> None:
     size = image_size(row.decode.__name__ if row.decode else "", bytes(data))
-    limit = MAX_OVERSIZE * max(math.prod(codec.shape[:3]), 4096)
+    limit = max(MAX_OVERSIZE * math.prod(codec.shape[:3]), HARMLESS_PIXELS)
     if size is not None and math.prod(size) > limit:
         raise MalformedTiff(
             f"{row.name} image is far larger than its segment",

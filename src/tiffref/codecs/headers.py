@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["HEADERS", "JpegFrame", "image_size", "jpeg_frame"]
+__all__ = ["HEADERS", "JpegFrame", "image_size", "jpeg_frame", "scan_header"]
 
 
 class JpegFrame(NamedTuple):
@@ -47,6 +47,13 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
 
 _BARE_MARKERS = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def scan_header(data: bytes) -> bytes:
+    """Give the scan header (SOS) that old-style JPEG data may start with, else nothing."""
+    if data[:2] != b"\xff\xda":
+        return b""
+    return bytes(data[: 2 + int.from_bytes(data[2:4], "big")])
 
 
 def image_size(name: str, data: bytes) -> tuple[int, int] | None:

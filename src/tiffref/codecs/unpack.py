@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import imagecodecs
 import numpy as np
@@ -263,13 +263,27 @@ def _subsampled_bytes(codec: SegmentCodec, shape: Shape) -> int:
 
 
 def _unpack_subsampled(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
-    """Spread chroma over its block of pixels and convert to RGB, as libtiff and GDAL give it."""
+    """Convert to RGB, as libtiff and GDAL give it."""
     if (codec.dtype, shape[3], codec.predictor in _NO_PREDICTOR) != ("|u1", 3, True):
         raise UnsupportedTiff(
             "subsampled YCbCr other than 8-bit, pixel by pixel and without predictor",
             tag="YCbCrSubSampling (530)",
             got=f"{codec.dtype}, {shape[3]} samples per pixel, predictor {codec.predictor}",
         )
+    depth, rows, columns, _ = shape
+    if depth * rows > rows and rows % codec.parameters["subsampling"][1]:
+        raise UnsupportedTiff("subsampled YCbCr in slices that end within a block", got=shape)
+    try:
+        rgb = ycbcr_to_rgb(codec, data.tobytes(), depth * rows, columns)
+    except RuntimeError:
+        whole = {**codec.parameters, "subsampling": (1, 1)}
+        ycbcr = _spread_chroma(codec, data, shape)
+        rgb = ycbcr_to_rgb(replace(codec, parameters=whole), ycbcr.tobytes(), depth * rows, columns)
+    return rgb.reshape(shape)
+
+
+def _spread_chroma(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
+    """Give each pixel its chroma, for subsampling that libtiff does not know."""
     horizontal, vertical = codec.parameters["subsampling"]
     depth, rows, columns, _ = shape
     n_luma = horizontal * vertical
@@ -277,9 +291,7 @@ def _unpack_subsampled(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shap
     luma = blocks[..., :n_luma].reshape(*blocks.shape[:3], vertical, horizontal)
     luma = luma.transpose(0, 1, 3, 2, 4).reshape(depth, blocks.shape[1] * vertical, -1)
     chroma = blocks[..., n_luma:].repeat(vertical, axis=1).repeat(horizontal, axis=2)
-    ycbcr = np.concatenate((luma[..., np.newaxis], chroma), axis=-1)[:, :rows, :columns]
-    rgb = ycbcr_to_rgb(codec, ycbcr.reshape(depth * rows, columns, 3))
-    return rgb.reshape(shape)
+    return np.concatenate((luma[..., np.newaxis], chroma), axis=-1)[:, :rows, :columns]
 
 
 _SUBSAMPLED = Layout(_subsampled_bytes, _unpack_subsampled, is_unpredicted=True)

@@ -39,14 +39,14 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """
     tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
     try:
-        return _decode(codec, data, _rows_of(codec), [*tags, (258, _SHORT, [1])])
+        return _decode_strip(codec, data, tags)
     except RuntimeError:
         return _ccitt_without_libtiff(codec, data)
 
 
 def libtiff(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode a compression that libtiff knows and that needs no tags of its own."""
-    samples = _decode(codec, data, _rows_of(codec))
+    samples = _decode_strip(codec, data)
     dtype = np.dtype(codec.dtype)
     # SGILog: libtiff calls its signed logarithms unsigned
     is_sign_lost = samples.dtype.kind == "u" and dtype.kind == "i"
@@ -59,7 +59,8 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     A segment that is a JPEG stream with its own tables decodes as JPEG. Else libtiff puts the
     stream together from the parameters `ojpeg_interchange` (bytes from JPEGInterchangeFormat on),
     `ojpeg_q_tables`, `ojpeg_dc_tables`, `ojpeg_ac_tables` (bytes of the tables of all components,
-    one behind the other), `ojpeg_restart_interval`, `ojpeg_proc`, `subsampling`,
+    one behind the other), `ojpeg_restart_interval`, `ojpeg_proc`, `ojpeg_scan_header`
+    (`headers.scan_header` of the first segment, which some writers put there only), `subsampling`,
     `ycbcr_coefficients` and `reference_black_white`; YCbCr becomes RGB.
     """
     if bytes(data[:2]) == b"\xff\xd8" and images.has_tables(data):
@@ -72,6 +73,9 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     tags = _option_tags(codec, {"ojpeg_proc": 512, "ojpeg_restart_interval": 515})
     if not any(number == 512 for number, _, _ in tags):
         tags.append((512, _SHORT, [1]))
+    scan_header = codec.parameters.get("ojpeg_scan_header", b"")
+    if scan_header and bytes(data[:2]) != scan_header[:2]:
+        data = scan_header + bytes(data)
     interchange = codec.parameters.get("ojpeg_interchange")
     if interchange:
         tags.append((514, _LONG, [len(interchange)]))
@@ -80,21 +84,32 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     return _decode(codec, data, codec.shape[1], tags, blobs, as_rgb=is_color)
 
 
-def ycbcr_to_rgb(codec: SegmentCodec, samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert 8-bit YCbCr without subsampling to RGB, as libtiff's RGBA interface does.
+def ycbcr_to_rgb(codec: SegmentCodec, data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
+    """Convert uncompressed 8-bit YCbCr to RGB, as libtiff's RGBA interface and GDAL do.
 
     Parameters
     ----------
     codec
-        Parameters used: `ycbcr_coefficients` (tag 529) and `reference_black_white` (tag 532).
-    samples
+        Parameters used: `subsampling` (tag 530), `ycbcr_coefficients` (tag 529) and
+        `reference_black_white` (tag 532).
+    data
+        Blocks of luma samples, each with its two chroma samples behind it.
+    rows, columns
+        Of the image, which may end within a block.
+
+    Returns
+    -------
+    rgb
         `(rows, columns, 3)`.
+
+    Raises
+    ------
+    RuntimeError
+        If libtiff does not know the subsampling: it knows 1, 2 and 4 across with at most as many
+        down, and 1 across with 2 down.
     """
-    rows, columns, _ = samples.shape
     whole = SegmentCodec((1, rows, columns, 3), "|u1", photometric=6, parameters=codec.parameters)
-    tags = [tag for tag in _color_tags(whole) if tag[0] != 530]
-    tags.append((530, _SHORT, [1, 1]))
-    return _decode(whole, samples.tobytes(), rows, tags, as_rgb=True)
+    return _decode(whole, data, rows, _color_tags(whole), as_rgb=True)
 
 
 # without JPEGInterchangeFormat, the tables; each entry is an offset to bytes in the file
@@ -156,6 +171,17 @@ def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
     return imagecodecs.ccittfax4_decode(stored, rows, columns)
 
 
+def _decode_strip(codec: SegmentCodec, data: Any, tags: Sequence[Tag] = ()) -> NDArray:
+    """Decode a whole segment, or the last strip, which may hold fewer rows."""
+    try:
+        return _decode(codec, data, _rows_of(codec), tags)
+    except RuntimeError:
+        is_maybe_short = codec.edge is not None and codec.edge[2] == codec.shape[2]
+        if codec.edge is None or not is_maybe_short:
+            raise
+        return _decode(codec, data, codec.edge[0] * codec.edge[1], tags)
+
+
 def _decode(
     codec: SegmentCodec,
     data: Any,
@@ -195,7 +221,7 @@ def _wrap(
         257: (_LONG, [rows]),
         258: (_SHORT, list(bits) * (samples // len(bits))),
         259: (_SHORT, [codec.compression]),
-        262: (_SHORT, [codec.photometric]),
+        262: (_SHORT, [_photometric(codec)]),
         266: (_SHORT, [codec.fill_order]),
         273: (_LONG, [0]),
         277: (_SHORT, [samples]),
@@ -207,6 +233,14 @@ def _wrap(
     fields |= {number: (kind, values) for number, kind, values in tags}
     fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}
     return _write(codec.byteorder, fields, {273: [data], **blobs})
+
+
+def _photometric(codec: SegmentCodec) -> int:
+    # a palette would need its colours, and the polarity of gray does not change stored samples
+    return codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1
+
+
+_DECODING_PHOTOMETRICS = (2, 6, 32844, 32845)
 
 
 def _write(
