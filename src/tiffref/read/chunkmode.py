@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import SegmentCodec
-from ..model.manifest import Manifest
+from ..model.manifest import MISSING, Manifest
 from ..model.node import Array
 from .engine import read_array
 from .fetch import Fetcher
@@ -121,10 +121,23 @@ def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:
     if chunkmode is None or chunkmode == CHUNKMODE.STRILE:
         return array.chunks
     if chunkmode == CHUNKMODE.FILE:
-        return tuple(max(1, n) for n in array.shape)
+        return _file_shape(array)
     n_page = _n_page_dimensions(array, with_samples=chunkmode == CHUNKMODE.PAGE)
     n_lead = len(array.shape) - n_page
     return (*(1,) * n_lead, *(max(1, n) for n in array.shape[n_lead:]))
+
+
+def _file_shape(array: Array) -> tuple[int, ...]:
+    """Give what one file holds: all, or one step of the leading dimensions in a stack of files."""
+    source = array.manifest.source
+    for n_lead in range(len(array.shape) + 1):
+        if any(c != 1 for c in array.chunks[:n_lead]):
+            break
+        steps = source.reshape(math.prod(array.grid[:n_lead]), -1)
+        files = steps.max(axis=1, keepdims=True, initial=MISSING)
+        if bool(((steps == files) | (steps == MISSING)).all()):
+            return (*(1,) * n_lead, *(max(1, n) for n in array.shape[n_lead:]))
+    return tuple(max(1, n) for n in array.shape)
 
 
 def _n_page_dimensions(array: Array, with_samples: bool) -> int:

@@ -1,0 +1,164 @@
+"""The entrances that look like tifffile's: `imread`, `TiffFile`, `memmap`, `CHUNKMODE`.
+
+Owns tifffile's argument names and what they mean here, so that code written for tifffile runs with
+`import tiffref as tifffile`. Stores are ours; everything that is no store is tifffile's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tifffile
+from tifffile import memmap
+
+from .read.chunkmode import CHUNKMODE
+from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
+
+__all__ = ["CHUNKMODE", "TiffFile", "imread", "memmap"]
+
+_HINTS = frozenset({"maxworkers", "buffersize", "ioworkers", "lock"})
+"""Arguments of tifffile that say how to work, not what comes out; here they change nothing."""
+
+_OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superres", "_multifile"})
+"""Arguments that say how a file is opened as TIFF."""
+
+
+class TiffFile(tifffile.TiffFile):
+    """tifffile's `TiffFile`, whose `aszarr` gives our store."""
+
+    def aszarr(
+        self,
+        key: int | slice | Sequence[int] | None = None,
+        *,
+        series: int | tifffile.TiffPageSeries | None = None,
+        level: int | None = None,
+        **options: Any,
+    ) -> ZarrTiffStore:
+        """Give the file, or a part of it, as a Zarr store.
+
+        Parameters
+        ----------
+        key, series, level
+            Page or pages; series; pyramid level.
+        options
+            As of `ZarrTiffStore`, and arguments of tifffile's `aszarr` that only say how to work.
+
+        Raises
+        ------
+        TypeError
+            If there is no such argument.
+        """
+        source: Any = self
+        if isinstance(series, tifffile.TiffPageSeries):
+            source, series = series, None
+        return ZarrTiffStore(
+            source, key=key, series=series, level=level, **_without_hints(options)
+        )
+
+
+def imread(
+    files: Any = None,
+    *,
+    aszarr: bool = False,
+    return_as: str | None = None,
+    selection: Any = None,
+    key: int | slice | Sequence[int] | None = None,
+    series: int | None = None,
+    level: int | None = None,
+    chunkmode: Any = None,
+    fillvalue: Any = None,
+    zattrs: Mapping[str, Any] | None = None,
+    imread: Callable[..., Any] | None = None,
+    pattern: str | None = None,
+    axesorder: Sequence[int] | None = None,
+    categories: Mapping[str, Mapping[str, int]] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    verify: str = "first",
+    **kwargs: Any,
+) -> Any:
+    """Read an image from one or many TIFF files, or open it as a Zarr store.
+
+    Parameters
+    ----------
+    files
+        Path, URL, open binary file, sequence of paths or URLs, or glob pattern.
+    aszarr
+        Give a store instead of an array; `return_as="zarr"` says the same.
+    selection
+        Region to read, as NumPy basic indexing; only its bytes are read.
+    key, series, level, chunkmode, fillvalue, zattrs, storage_options, verify
+        As of `tiffref.zarr.ZarrTiffStore`.
+    imread, pattern, axesorder, categories
+        As of `tiffref.zarr.ZarrFileSequenceStore`.
+    kwargs
+        Further arguments of `tifffile.imread`.
+
+    Returns
+    -------
+    store or array
+        `ZarrTiffStore` of one file, `ZarrFileSequenceStore` of several; else a NumPy array.
+
+    Raises
+    ------
+    TypeError
+        If there is no such argument.
+    """
+    wants_store = aszarr or return_as == "zarr"
+    choice = {"key": key, "series": series, "level": level}
+    sequence = {
+        "imread": imread, "pattern": pattern, "axesorder": axesorder, "categories": categories,
+    }  # fmt: skip
+    if not wants_store and selection is None and not _is_url(files):
+        given = {**choice, **sequence, "return_as": return_as, **kwargs}
+        return tifffile.imread(files, **{k: v for k, v in given.items() if v is not None})
+    store = _open_store(
+        files,
+        sequence,
+        {
+            **choice,
+            "chunkmode": chunkmode,
+            "fillvalue": fillvalue,
+            "zattrs": zattrs,
+            "storage_options": storage_options,
+            "verify": verify,
+            **_without_hints(kwargs),
+        },
+    )
+    if wants_store and selection is None:
+        return store
+    with store:
+        return store[... if selection is None else selection]
+
+
+def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -> ZarrStore:
+    is_many = isinstance(files, Sequence) and not isinstance(files, str)
+    if is_many and len(files) == 1 and sequence["pattern"] is None:
+        files, is_many = files[0], False
+    is_pattern = isinstance(files, str | os.PathLike) and any(c in os.fspath(files) for c in "*?")
+    if is_many or is_pattern or hasattr(files, "files"):
+        return ZarrFileSequenceStore(files, **_given(sequence), **_given(options))
+    opening = {name: value for name, value in options.items() if _opens(name)}
+    options = {name: value for name, value in options.items() if name not in opening}
+    if not _given(opening):
+        return ZarrTiffStore(files, **_given(options))
+    with TiffFile(files, **_given(opening)) as tif:
+        return tif.aszarr(**_given(options))
+
+
+def _opens(name: str) -> bool:
+    return name in _OPEN_ARGUMENTS or name.startswith("is_")
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _without_hints(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _HINTS}
+
+
+def _is_url(files: Any) -> bool:
+    first = files[0] if isinstance(files, list | tuple) and files else files
+    return isinstance(first, str) and "://" in first

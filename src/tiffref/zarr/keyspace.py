@@ -1,0 +1,252 @@
+"""The keys of a store: metadata documents and chunks, found by arithmetic.
+
+Owns the way from a key to a document or to a chunk of an array and back. Documents are few and kept
+as bytes; chunk keys are parsed when asked for and spelled when listed, never kept: there may be
+millions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..formats.documents import to_documents
+from ..formats.rows import BLOCK_ROWS, KeySpelling
+from ..model.codec import ForeignCodec
+from ..model.manifest import INLINED, MISSING, Source
+from ..model.node import Array, Group
+from ..read.chunkmode import CHUNKMODE, Served, serve
+
+__all__ = ["Chunk", "KeySpace", "build_keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk of an array: `flat` is its C-order index in the grid."""
+
+    served: Served
+    flat: int
+
+    @property
+    def inlined(self) -> bytes | None:
+        """Its bytes, if they are in the manifest."""
+        manifest = self.served.array.manifest
+        return manifest.inlined[self.flat] if manifest.source[self.flat] == INLINED else None
+
+    def location(self) -> tuple[Source, int, int]:
+        """Source, offset and length of a chunk that lies in a source; length 0 is all of it."""
+        manifest, flat = self.served.array.manifest, self.flat
+        source = manifest.sources[manifest.source[flat]]
+        return source, int(manifest.offset[flat]), int(manifest.length[flat])
+
+
+class KeySpace:
+    """All keys of a store.
+
+    Parameters
+    ----------
+    documents
+        Metadata by key.
+    arrays
+        Arrays by path; "" is the root.
+    unlisted
+        Whether keys of the root array are answered but not listed: a store over a pyramid is a
+        group to those who list it, and also its level 0 to those who open it as an array.
+    zarr_format
+        2 or 3, which spells the keys of chunks.
+    """
+
+    def __init__(
+        self,
+        documents: Mapping[str, bytes],
+        arrays: Mapping[str, Served],
+        unlisted: frozenset[str] = frozenset(),
+        zarr_format: int = 2,
+    ) -> None:
+        self.documents = documents
+        self.arrays = arrays
+        self._unlisted = unlisted
+        self._zarr_format = zarr_format
+        self._grids = {
+            path: [
+                (n, math.prod(served.shown.grid[i + 1 :]))
+                for i, n in enumerate(served.shown.grid)
+            ]
+            for path, served in arrays.items()
+        }
+
+    def find(self, key: str) -> bytes | Chunk | None:
+        """Give the document or chunk of a key; None where there is none."""
+        document = self.documents.get(key)
+        if document is not None:
+            return document
+        path, indices = self._split(key)
+        served = self.arrays.get(path)
+        if served is None or indices is None:
+            return None
+        flat = _parse_indices(indices, self._grids[path])
+        if flat is None:
+            return None
+        if not served.is_decoded and served.array.manifest.source[flat] == MISSING:
+            return None
+        return Chunk(served, flat)
+
+    def _split(self, key: str) -> tuple[str, list[str] | None]:
+        """Split the key of a chunk into the path of its array and its indices."""
+        if self._zarr_format == 2:
+            path, _, name = key.rpartition("/")
+            # an array without dimensions has the one chunk "0"
+            return path, [] if name == "0" and not self._grids.get(path, True) else name.split(".")
+        path, lead, name = f"/{key}".rpartition("/c")
+        if not lead or (name and name[0] != "/"):
+            return key, None
+        return path[1:], name[1:].split("/") if name else []
+
+    def __iter__(self) -> Iterator[str]:
+        """Give all keys, documents first, without keeping them."""
+        for key in self.documents:
+            if key not in self._unlisted:
+                yield key
+        for path in self.arrays:
+            if path not in self._unlisted:
+                yield from self.chunk_keys(path)
+
+    def chunk_keys(self, path: str) -> Iterator[str]:
+        """Give the keys of the chunks of one array that are there."""
+        served = self.arrays[path]
+        spelling = KeySpelling.of(path, self._zarr_format)
+        source = served.array.manifest.source
+        n_chunks = served.shown.manifest.n_chunks
+        for start in range(0, n_chunks, BLOCK_ROWS):
+            flat = np.arange(start, min(start + BLOCK_ROWS, n_chunks))
+            if not served.is_decoded:
+                flat = flat[source[flat] != MISSING]
+            if len(flat):
+                yield from spelling.keys(served.shown.grid, flat)
+
+    def with_prefix(self, prefix: str) -> Iterator[str]:
+        """Give the keys that begin with a prefix, looking only into arrays that can have some."""
+        for key in self.documents:
+            if key.startswith(prefix) and key not in self._unlisted:
+                yield key
+        for path in self.arrays:
+            lead = f"{path}/" if path else ""
+            if path in self._unlisted or not (lead.startswith(prefix) or prefix.startswith(lead)):
+                continue
+            yield from (key for key in self.chunk_keys(path) if key.startswith(prefix))
+
+    def children(self, path: str) -> Iterator[str]:
+        """Give the names right below a path: nodes, documents and chunks, each once."""
+        lead = f"{path.rstrip('/')}/" if path.strip("/") else ""
+        seen: set[str] = set()
+        nodes = (f"{p}/" for p in self.arrays if p and p not in self._unlisted)
+        for key in (*(key for key in self.documents if key not in self._unlisted), *nodes):
+            name = key.removeprefix(lead).split("/")[0] if key.startswith(lead) else ""
+            if name and name not in seen:
+                seen.add(name)
+                yield name
+        at = lead.rstrip("/")
+        if at in self._unlisted or at not in self.arrays:
+            return
+        if self._zarr_format == 3:
+            yield "c"
+            return
+        yield from (key[len(lead) :] for key in self.chunk_keys(at))
+
+    def n_keys(self) -> int:
+        """Count all keys that are listed."""
+        n_keys = sum(key not in self._unlisted for key in self.documents)
+        for path, served in self.arrays.items():
+            if path in self._unlisted:
+                continue
+            source = served.array.manifest.source
+            is_all = served.is_decoded
+            n_keys += served.shown.manifest.n_chunks if is_all else int((source != MISSING).sum())
+        return n_keys
+
+
+def build_keys(group: Group, main: str | None, chunkmode: CHUNKMODE | None) -> KeySpace:
+    """Lay out the keys of a store over a group.
+
+    Parameters
+    ----------
+    group
+        The arrays.
+    main
+        Path of the array that the store is when it is opened as one, or None. Alone, it is the
+        root; else the root is a group that also answers as this array.
+    chunkmode
+        What a chunk is.
+    """
+    served = {path: serve(array, chunkmode) for path, array in group.arrays()}
+    shown = _replace_arrays(group, {path: one.shown for path, one in served.items()})
+    zarr_format = max((_zarr_format(array) for _, array in group.arrays()), default=2)
+    if main is None:
+        documents = to_documents(shown, zarr_format) if shown.children else {}
+        return KeySpace(_encode(documents), served, zarr_format=zarr_format)
+    root = served[main]
+    alone = to_documents(Group({"": root.shown}), zarr_format)
+    if len(served) == 1:
+        attributes = to_documents(Group({}, group.attributes), zarr_format)
+        return KeySpace(
+            _encode(_merge_attributes(attributes, alone)), {"": root}, zarr_format=zarr_format
+        )
+    rest = {name: child for name, child in shown.children.items() if name}
+    documents = to_documents(shown.with_children(rest), zarr_format)
+    if zarr_format == 3:  # one document is either a group's or an array's
+        return KeySpace(_encode(documents), served, zarr_format=zarr_format)
+    both = documents | _merge_attributes(documents, alone)
+    served[""] = root
+    return KeySpace(_encode(both), served, frozenset({"", ".zarray"}), zarr_format)
+
+
+def _zarr_format(array: Array) -> int:
+    return max(c.zarr_format if isinstance(c, ForeignCodec) else 2 for c in array.codecs)
+
+
+def _replace_arrays(group: Group, arrays: Mapping[str, Array], prefix: str = "") -> Group:
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        path = f"{prefix}{name}"
+        if isinstance(child, Group):
+            children[name] = _replace_arrays(child, arrays, f"{path}/")
+        else:
+            children[name] = arrays[path]
+    return group.with_children(children)
+
+
+def _merge_attributes(
+    group: Mapping[str, dict[str, Any]], array: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Give the documents of a root array with the attributes of the group that it stands for."""
+    merged = dict(array)
+    if ".zattrs" in merged:
+        merged[".zattrs"] = {**group.get(".zattrs", {}), **merged[".zattrs"]}
+    else:
+        attributes = {**group["zarr.json"]["attributes"], **merged["zarr.json"]["attributes"]}
+        merged["zarr.json"] = {**merged["zarr.json"], "attributes": attributes}
+    return merged
+
+
+def _encode(documents: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
+    return {key: json.dumps(document).encode() for key, document in documents.items()}
+
+
+def _parse_indices(indices: list[str], grid: list[tuple[int, int]]) -> int | None:
+    """Give the flat index of a chunk from its indices as text, if they name one."""
+    if len(indices) != len(grid):
+        return None
+    flat = 0
+    for text, (n, stride) in zip(indices, grid, strict=True):
+        if not (text.isascii() and text.isdecimal()) or (text[0] == "0" and len(text) > 1):
+            return None
+        index = int(text)
+        if index >= n:
+            return None
+        flat += index * stride
+    return flat
