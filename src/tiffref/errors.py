@@ -10,6 +10,7 @@ __all__ = [
     "InvalidReferences",
     "MalformedTiff",
     "ManifestMismatch",
+    "MetadataWarning",
     "MissingExtra",
     "SelectionError",
     "SourceError",
@@ -117,3 +118,22 @@ class StaleSource(SourceError):
 
 class MissingExtra(TiffrefError, ImportError):
     """An optional package is needed; the hint names the extra that installs it."""
+
+
+class MetadataWarning(UserWarning):
+    """Metadata was lost or not understood; the pixels are right.
+
+    Parameters
+    ----------
+    message
+        What, where, and what to do about it.
+    url
+        File that the metadata is in.
+    key
+        Tag, GeoKey or element by name and number.
+    """
+
+    def __init__(self, message: str, url: str | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.url = url
+        self.key = key

@@ -1,0 +1,50 @@
+"""What to do about metadata that cannot be understood.
+
+Owns the rule that a defect of the metadata never hides pixels: it is warned of once, or raised
+where the caller asked for strictness.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+from ..errors import MalformedTiff, MetadataWarning
+
+__all__ = ["Report"]
+
+
+@dataclass(slots=True)
+class Report:
+    """Where the defects of one file's metadata go.
+
+    `url` names the file. With `is_strict`, a defect raises `MalformedTiff` instead of warning.
+    `defects` lists what was reported, as (key, what).
+    """
+
+    url: str | None = None
+    is_strict: bool = False
+    defects: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
+        """Report a defect: once for each key and text, however many levels have it.
+
+        Raises
+        ------
+        MalformedTiff
+            If strictness was asked for.
+        """
+        if (key, what) in self.defects:
+            return
+        self.defects.append((key, what))
+        error = MalformedTiff(what, url=self.url, tag=key, got=got, hint=hint)
+        if self.is_strict:
+            raise error
+        warnings.warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
+
+    def note(self, key: str, what: str, *, hint: str) -> None:
+        """Say what could not be done for another reason than the file; never an error."""
+        if (key, what) not in self.defects:
+            self.defects.append((key, what))
+            error = MalformedTiff(what, url=self.url, tag=key, hint=hint)
+            warnings.warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
