@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .formats import kerchunk
+from .formats import kerchunk, parquet
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
+from .formats.parquet_read import parse_parquet
 from .formats.urls import plan_prefix, shared_folder, to_document_url
 from .model.manifest import Source
 from .model.node import Group
@@ -146,6 +147,68 @@ class References:
             If the file cannot be read.
         """
         parsed = parse_document(load_document(document, storage_options))
+        return cls(parsed.group, parsed.series)
+
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        url: str | None = None,
+        *,
+        groupname: str | None = None,
+        record_size: int = 100_000,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write kerchunk's parquet layout: the whole folder, or nothing.
+
+        It is smaller than JSON and a reader loads only what it needs, but it says only Zarr v2, and
+        fewer readers take it.
+
+        Parameters
+        ----------
+        path
+            Folder or URL of a folder; references that are there already are replaced.
+        url, groupname
+            As in `to_kerchunk`.
+        record_size
+            Chunks in one file.
+        storage_options
+            For the file system of `path`.
+
+        Raises
+        ------
+        MissingExtra
+            If pyarrow is not installed.
+        ManifestMismatch, InvalidReferences
+            As in `to_kerchunk`; also for missing chunks whose codec cannot store the fill value.
+        SourceError
+            If the folder cannot be written.
+        """
+        options = self._options(url, groupname, None)
+        parquet.write_parquet(
+            _nest(self.group, groupname),
+            path,
+            rename=options["rename"],
+            series=options["series"],
+            record_size=record_size,
+            storage_options=storage_options,
+        )
+
+    @classmethod
+    def from_parquet(
+        cls, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    ) -> References:
+        """Read references in kerchunk's parquet layout, ours or another's.
+
+        Raises
+        ------
+        MissingExtra
+            If pyarrow is not installed.
+        InvalidReferences
+            If the folder does not hold valid references.
+        SourceError
+            If it cannot be read.
+        """
+        parsed = parse_parquet(path, storage_options)
         return cls(parsed.group, parsed.series)
 
     def _options(

@@ -67,32 +67,84 @@ def open_atomic(
 
 
 @contextlib.contextmanager
-def open_folder_atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
+def open_folder_atomic(
+    target: str | os.PathLike[str],
+    marker: str,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Iterator[Path]:
     """Give an empty folder that takes the place of `target` when the block ends without an error.
+
+    Parameters
+    ----------
+    target
+        Path or URL of the folder.
+    marker
+        Name of the file that tells a folder of this kind: no other folder is replaced, unless it
+        is empty. In a store elsewhere this file is put last.
+    storage_options
+        For the file system of a URL.
 
     Raises
     ------
     SourceError
-        If something other than a folder of this kind is in the way, or cannot be written.
+        If something of another kind is in the way, or the folder cannot be written.
     """
+    path = os.fspath(target)
+    is_remote = has_scheme(path) and not path.startswith("file:")
+    try:
+        opened = (
+            _open_remote_folder(path, marker, storage_options)
+            if is_remote
+            else _open_local_folder(path.removeprefix("file://"), marker)
+        )
+        with opened as folder:
+            yield folder
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(
+            "cannot write the references", url=path, got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _open_local_folder(target: str, marker: str) -> Iterator[Path]:
     path = Path(os.path.realpath(target))
-    temporary = _beside(path)
+    is_ours = not path.exists() or (
+        path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
+    )
+    if not is_ours:
+        raise SourceError(
+            "something else is in the way", url=target, expected="no folder, or one of this kind"
+        )
+    temporary, old = _beside(path), _beside(path)
     try:
         temporary.mkdir()
         yield temporary
-        old = _beside(path)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise SourceError(
-            "cannot write the references",
-            url=os.fspath(target),
-            got=f"{type(error).__name__}: {error}",
-        ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _open_remote_folder(
+    url: str, marker: str, storage_options: Mapping[str, Any] | None
+) -> Iterator[Path]:
+    import fsspec
+
+    fs, root = fsspec.url_to_fs(url, **(storage_options or {}))
+    with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
+        yield Path(folder)
+        files = [file for file in Path(folder).rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file.name == marker):
+            place = f"{root}/{file.relative_to(folder).as_posix()}"
+            fs.makedirs(place.rpartition("/")[0], exist_ok=True)
+            fs.put_file(str(file), place)
 
 
 def _beside(path: Path) -> Path:

@@ -21,15 +21,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidReferences
-from ..model.manifest import Source
 from ..model.node import Array, Group
 from .atomic import open_atomic
-from .documents import to_documents
 from .kerchunk_read import from_kerchunk
-from .provenance import PROVENANCE, spell_provenance
+from .plan import plan_document
 from .rows import KeySpelling, Rows, iter_rows, spell_inlined
 from .text import format_numbers, join_columns, pick_texts
-from .urls import to_document_url
 
 __all__ = ["from_kerchunk", "to_kerchunk", "write_json"]
 
@@ -122,15 +119,6 @@ def write_json(
             file.write(text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    metadata: Mapping[str, str]
-    """Key to JSON text."""
-    addresses: Mapping[str, str]
-    """Address of a source in the model to that in the document."""
-    templates: Mapping[str, str] = field(default_factory=dict)
-
-
 def _plan(
     group: Group,
     zarr_format: int,
@@ -138,33 +126,26 @@ def _plan(
     rename: Callable[[str], str] | None,
     templates: Mapping[str, str] | None,
     series: Sequence[Mapping[str, Any]],
-) -> _Plan:
+) -> _JsonPlan:
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
-    sources: dict[str, Source] = {}
-    for _, array in group.arrays():
-        for source in array.manifest.sources:
-            sources.setdefault(source.url, source)
-    addresses = {url: (rename or to_document_url)(url) for url in sources}
-    documents = to_documents(group, zarr_format)
-    if provenance := spell_provenance(sources.values(), addresses, series):
-        _set_root_attribute(documents, zarr_format, provenance)
-    metadata = {key: json.dumps(value, separators=(",", ":")) for key, value in documents.items()}
+    plan = plan_document(group, zarr_format, rename, series)
+    metadata = {
+        key: json.dumps(value, separators=(",", ":")) for key, value in plan.documents.items()
+    }
     if not templates or version == 0:
-        return _Plan(metadata, addresses)
-    used = {url: _use_template(address, templates) for url, address in addresses.items()}
-    return _Plan(metadata, used, templates)
+        return _JsonPlan(metadata, plan.addresses)
+    used = {url: _use_template(address, templates) for url, address in plan.addresses.items()}
+    return _JsonPlan(metadata, used, templates)
 
 
-def _set_root_attribute(documents: dict[str, Any], zarr_format: int, text: str) -> None:
-    if zarr_format == 3:
-        documents["zarr.json"]["attributes"][PROVENANCE] = text
-        return
-    attributes = {**documents.get(".zattrs", {}), PROVENANCE: text}
-    rest = {key: value for key, value in documents.items() if key not in (".zgroup", ".zattrs")}
-    root = {key: documents[key] for key in (".zgroup",) if key in documents}
-    documents.clear()
-    documents.update(root | {".zattrs": attributes} | rest)
+@dataclass(frozen=True, slots=True)
+class _JsonPlan:
+    metadata: Mapping[str, str]
+    """Key to JSON text."""
+    addresses: Mapping[str, str]
+    """Address of a source in the model to that in the document."""
+    templates: Mapping[str, str] = field(default_factory=dict)
 
 
 def _use_template(address: str, templates: Mapping[str, str]) -> str:
@@ -200,7 +181,7 @@ def _inlined(spelling: KeySpelling, array: Array) -> Iterator[tuple[str, str]]:
             yield key, spell_inlined(data)
 
 
-def _iter_json(group: Group, plan: _Plan, zarr_format: int, version: int) -> Iterator[bytes]:
+def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
     """Give the document piece by piece, every piece after the metadata with its comma in front."""
     metadata = ",\n".join(
         f"{json.dumps(key)}:{json.dumps(text)}" for key, text in plan.metadata.items()

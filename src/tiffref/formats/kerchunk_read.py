@@ -8,21 +8,26 @@ were when they were scanned).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..model.manifest import INLINED, MISSING, Manifest, Source
-from ..model.node import Array, Group
+from ..model.node import Group
+from .assemble import (
+    ChunkColumns,
+    build_array,
+    build_manifest,
+    build_tree,
+    rank_sources,
+    take_provenance,
+)
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
-from .load import load_document
-from .metadata import ArrayMetadata, Nodes, parse_metadata
-from .provenance import PROVENANCE, parse_provenance
+from .load import load_document, without_garbage_collection
+from .metadata import parse_metadata
 from .structure import RefColumns, parse_structure
-from .urls import from_document_url
 
 __all__ = ["Parsed", "from_kerchunk", "parse_document"]
 
@@ -70,9 +75,10 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
     report
         Takes every offence; by default the first is raised.
     """
-    columns = parse_structure(document, report)
+    with without_garbage_collection():
+        columns = parse_structure(document, report)
     nodes = parse_metadata(columns.metadata, report)
-    nodes, recorded, series = _take_provenance(nodes, report)
+    nodes, recorded, series = take_provenance(nodes, report)
     if not nodes.arrays and not nodes.groups:
         report(
             Finding(
@@ -88,39 +94,14 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
     rules = {path: array.rule for path, array in nodes.arrays.items()}
     chunks, strays = parse_keys(columns.keys, grids, rules)
     _report_strays(columns, strays, grids, report)
-    sources, rank = _rank_sources(columns.urls, recorded)
+    sources, rank = rank_sources(columns.urls, recorded)
     arrays = {
-        path: _build_array(array, columns, chunks[path], sources, rank)
+        path: build_array(
+            array, build_manifest(array.grid, _take_chunks(columns, chunks[path]), sources, rank)
+        )
         for path, array in nodes.arrays.items()
     }
-    return Parsed(_build_tree(nodes.groups, arrays), tuple(series))
-
-
-def _take_provenance(
-    nodes: Nodes, report: Reporter
-) -> tuple[Nodes, list[Source], list[dict[str, Any]]]:
-    """Take our attribute out of the root's, be the root a group or an array."""
-    root = nodes.groups.get("", {})
-    holder = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
-    if PROVENANCE not in holder:
-        return nodes, [], []
-    sources: list[Source] = []
-    series: list[dict[str, Any]] = []
-    try:
-        sources, series = parse_provenance(holder[PROVENANCE])
-    except ValueError as error:
-        report(Finding("provenance", "metadata", str(error), None, severity="warning"))
-    return _without_attribute(nodes), sources, series
-
-
-def _without_attribute(nodes: Nodes) -> Nodes:
-    groups, arrays = dict(nodes.groups), dict(nodes.arrays)
-    if "" in groups:
-        groups[""] = {k: v for k, v in groups[""].items() if k != PROVENANCE}
-    if "" in arrays:
-        rest = {k: v for k, v in arrays[""].attributes.items() if k != PROVENANCE}
-        arrays[""] = replace(arrays[""], attributes=rest)
-    return Nodes(groups, arrays)
+    return Parsed(build_tree(nodes.groups, arrays), tuple(series))
 
 
 def _report_strays(
@@ -141,73 +122,13 @@ def _report_strays(
         )
 
 
-def _rank_sources(
-    urls: Iterable[str], recorded: Iterable[Source]
-) -> tuple[list[Source], np.ndarray]:
-    """Give all sources, those that provenance knows first, and for each address its place."""
-    table = {source.url: source for source in recorded}
-    addresses = [from_document_url(url) for url in urls]
-    for url in addresses:
-        table.setdefault(url, Source(url))
-    place = {url: row for row, url in enumerate(table)}
-    rank = np.fromiter(map(place.__getitem__, addresses), np.int32, len(addresses))
-    return list(table.values()), rank
-
-
-def _build_array(
-    metadata: ArrayMetadata,
-    columns: RefColumns,
-    chunks: ChunkIndex,
-    sources: list[Source],
-    rank: np.ndarray,
-) -> Array:
-    grid = metadata.grid
-    n_chunks = int(np.prod(grid, dtype=np.int64))
-    source = np.full(n_chunks, MISSING, np.int32)
-    offset, length = np.zeros((2, n_chunks), np.uint64)
-    code = columns.source[chunks.rows]
-    is_stored = code >= 0
-    used, compact = np.unique(rank[code[is_stored]], return_inverse=True)
-    flat, rows = chunks.flat[is_stored], chunks.rows[is_stored]
-    source[flat] = compact
-    offset[flat], length[flat] = columns.offset[rows], columns.length[rows]
-    source[chunks.flat[~is_stored]] = INLINED
-    inlined_rows = zip(
-        chunks.flat[~is_stored].tolist(), chunks.rows[~is_stored].tolist(), strict=True
+def _take_chunks(columns: RefColumns, chunks: ChunkIndex) -> ChunkColumns:
+    source = columns.source[chunks.rows]
+    inlined = np.flatnonzero(source < 0).tolist()
+    return ChunkColumns(
+        chunks.flat,
+        source,
+        columns.offset[chunks.rows],
+        columns.length[chunks.rows],
+        {row: columns.inlined[int(chunks.rows[row])] for row in inlined},
     )
-    inlined = {chunk: columns.inlined[row] for chunk, row in inlined_rows}
-    table = tuple(sources[row] for row in used.tolist())
-    manifest = Manifest(grid, table, source, offset, length, inlined)
-    return Array(
-        metadata.shape,
-        metadata.chunks,
-        metadata.dtype,
-        metadata.dims,
-        (metadata.codec,),
-        manifest,
-        metadata.fill_value,
-        metadata.attributes,
-    )
-
-
-def _build_tree(groups: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, Array]) -> Group:
-    """Hang all nodes into a tree, in the order of the document; groups in between may be unsaid."""
-    tree: dict[str, Any] = {}
-    for path in [*groups, *arrays]:
-        branch = tree
-        parts = path.split("/") if path else []
-        for name in parts[:-1]:
-            branch = branch.setdefault(name, {})
-        if path in groups and path:
-            branch.setdefault(parts[-1], {})
-        elif path in arrays:
-            branch[parts[-1] if parts else ""] = arrays[path]
-    return _grow("", tree, groups)
-
-
-def _grow(path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> Group:
-    children = {
-        name: child if isinstance(child, Array) else _grow(f"{path}{name}/", child, groups)
-        for name, child in branch.items()
-    }
-    return Group(children, dict(groups.get(path.rstrip("/"), {})))

@@ -17,7 +17,7 @@ import ujson
 
 from ..errors import InvalidReferences, SourceError
 
-__all__ = ["load_document"]
+__all__ = ["load_document", "without_garbage_collection"]
 
 
 def load_document(
@@ -43,8 +43,8 @@ def load_document(
         return document
     path = os.fspath(document)
     text = _fetch(path, dict(storage_options or {}))
-    with _no_garbage_collection():
-        return _parse(text, path)
+    with without_garbage_collection():
+        return _parse_json(text, path)
 
 
 def _fetch(path: str, storage_options: dict[str, Any]) -> bytes:
@@ -65,7 +65,7 @@ def _client_errors() -> tuple[type[BaseException], ...]:
     return (aiohttp.ClientError,) if aiohttp else ()
 
 
-def _parse(text: bytes, path: str) -> Any:
+def _parse_json(text: bytes, path: str) -> Any:
     try:
         return _fast_loads(text)
     except (ValueError, RecursionError, MemoryError):
@@ -90,7 +90,7 @@ def _fast_loads(text: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Keep Python from looking through millions of new lists, none of which is garbage."""
     was_enabled = gc.isenabled()
     gc.disable()

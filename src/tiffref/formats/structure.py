@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -32,22 +32,8 @@ METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 _MAX_RANGE = 2**63 - 1
 _KEY = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\\\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\\0]+)*\Z")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
-_KEY_SIGNS = (
-    "//",
-    "\\",
-    "\0/",
-    "/\0",
-    "/./",
-    "/../",
-    "\0./",
-    "\0../",
-    "/.\0",
-    "/..\0",
-    "\0.\0",
-    "\0..\0",
-    "\0\0",
-)
-"""What can only stand in keys, joined by NUL, of which one is bad."""
+_SIGNS = ("//", "\\", "\0/", "/\0", "/.", "\0.", "\0\0")
+"""What stands in keys joined by NUL if one is bad; and names that begin with "."."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +57,9 @@ class RefColumns:
 def parse_structure(document: Any, report: Reporter) -> RefColumns:
     """Check the structure of a document and take it apart.
 
+    Whatever looks at every reference is a pass of the interpreter's own loops (`map`, `zip`, `set`)
+    over columns; only offences are looked at one by one.
+
     Parameters
     ----------
     document
@@ -81,21 +70,21 @@ def parse_structure(document: Any, report: Reporter) -> RefColumns:
     refs, templates = _open_document(document, report)
     if not all(map(str.__instancecheck__, refs)):  # not from JSON
         refs = {str(key): value for key, value in refs.items()}
-    bad_keys = _check_keys(refs, report)
-    keys = [key for key in refs if key not in bad_keys] if bad_keys else list(refs)
+    chunks = dict(refs)
     metadata = {}
-    for key in [key for key in keys if is_metadata_key(key)]:
-        value = _check_metadata_value(key, refs[key], report)
-        if value is not None:
+    for key in [key for key in refs if key.endswith(METADATA_NAMES) and is_metadata_key(key)]:
+        value = _check_metadata_value(key, chunks.pop(key), report)
+        if value is not None and not _check_keys([key], report):
             metadata[key] = value
-    if len(metadata) != len(keys):
-        keys = [key for key in keys if not is_metadata_key(key)]
-    return _parse_chunks(metadata, keys, refs, templates, report)
+    for key in _check_keys(chunks, report):
+        del chunks[key]
+    keys, values = list(chunks), list(chunks.values())
+    return _parse_chunks(metadata, keys, values, templates, report)
 
 
 def is_metadata_key(key: str) -> bool:
     """Tell keys of metadata documents from keys of chunks."""
-    return key.endswith(METADATA_NAMES) and key.rpartition("/")[2] in METADATA_NAMES
+    return key.rpartition("/")[2] in METADATA_NAMES
 
 
 def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], Mapping[str, str]]:
@@ -145,15 +134,14 @@ def _member(document: Mapping, name: str, kind: Any, expected: str, report: Repo
 # ---- keys
 
 
-def _check_keys(refs: Mapping[str, Any], report: Reporter) -> set[str]:
-    """Find the keys that no file system could have, looking closer only where there is one."""
-    joined = "\0" + "\0".join(refs) + "\0"
-    is_clean = joined.count("\0") == len(refs) + 1
-    if not refs or (is_clean and not any(sign in joined for sign in _KEY_SIGNS)):
-        return set()
-    bad = [key for key in refs if not _KEY.match(key)]
-    _report_many(report, "key", bad, "not a key", bad, "names joined by '/'")
-    return set(bad)
+def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
+    """Find the keys that no file system could have, looking closer only where there may be one."""
+    joined = "\0" + "\0".join(keys) + "\0"
+    is_clean = joined.count("\0") == len(keys) + 1 and not any(sign in joined for sign in _SIGNS)
+    bad = [] if is_clean else [key for key in keys if not _KEY.match(key)]
+    if bad:
+        _report_many(report, "key", bad, "not a key", bad, "names joined by '/'")
+    return bad
 
 
 # ---- values
@@ -187,57 +175,76 @@ def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
 def _parse_chunks(
     metadata: Mapping[str, Any],
     keys: list[str],
-    refs: Mapping[str, Any],
+    values: list,
     templates: Mapping[str, str],
     report: Reporter,
 ) -> RefColumns:
-    values = list(map(refs.__getitem__, keys)) if len(keys) != len(refs) else list(refs.values())
-    bad = _find_bad(values)
-    if bad:
-        names = [keys[row] for row in bad]
-        why = _bad_reference(values[bad[0]])
-        _report_many(report, "value", names, "not a reference", [values[bad[0]]], why)
-        drop = set(bad)
-        keys = [key for row, key in enumerate(keys) if row not in drop]
-        values = [value for row, value in enumerate(values) if row not in drop]
+    form = _find_forms(values)
+    ranged = np.flatnonzero(form == 3)
+    urls, offsets, lengths = zip(*_pick(values, ranged), strict=True) if ranged.size else ((),) * 3
+    others = _pick(values, np.flatnonzero(form != 3))
+    ranges = _check_ranges(urls, offsets, lengths)
+    if ranges is None or any(map(_bad_reference, others)):
+        return _parse_chunks(metadata, *_drop_bad(keys, values, report), templates, report)
     n_rows = len(values)
-    n_parts = np.fromiter(map(_count_parts, values), np.int8, n_rows)
     source = np.full(n_rows, -2, np.int32)
     offset, length = np.zeros((2, n_rows), np.uint64)
-    is_stored = np.flatnonzero(n_parts)
-    stored = values if len(is_stored) == n_rows else [values[row] for row in is_stored.tolist()]
-    urls = [value[0] for value in stored]
-    table = {url: row for row, url in enumerate(dict.fromkeys(urls))}
-    source[is_stored] = np.fromiter(map(table.__getitem__, urls), np.int32, len(urls))
-    has_range = np.flatnonzero(n_parts == 3)
-    ranged = values if len(has_range) == n_rows else [values[row] for row in has_range.tolist()]
-    offset[has_range] = [value[1] for value in ranged]
-    length[has_range] = [value[2] for value in ranged]
-    inlined = {row: _decode_text(values[row]) for row in np.flatnonzero(n_parts == 0).tolist()}
+    offset[ranged], length[ranged] = ranges
+    whole = np.flatnonzero(form == 1)
+    whole_urls = [value[0] for value in _pick(values, whole)]
+    table = dict.fromkeys(urls) | dict.fromkeys(whole_urls)
+    place = {url: row for row, url in enumerate(table)}
+    for rows, column in ((ranged, urls), (whole, whole_urls)):
+        source[rows] = np.fromiter(map(place.__getitem__, column), np.int32, len(column))
+    inlined = {row: _decode_text(values[row]) for row in np.flatnonzero(form == 0).tolist()}
     expanded = [expand_url(url, templates, report) for url in table]
     return RefColumns(metadata, keys, expanded, source, offset, length, inlined)
 
 
-def _count_parts(value: Any) -> int:
-    return 0 if isinstance(value, str) else len(value)
+def _find_forms(values: list) -> NDArray[np.int8]:
+    """Give 0 for text, 1 and 3 for lists of that length, -1 for what is no reference at all."""
+    n_rows = len(values)
+    if set(map(type, values)) == {list}:
+        n_parts = np.fromiter(map(len, values), np.int64, n_rows)
+        return np.where((n_parts == 1) | (n_parts == 3), n_parts, -1).astype(np.int8)
+    return np.fromiter(map(_find_form, values), np.int8, n_rows)
 
 
-def _find_bad(values: list) -> list[int]:
-    """Find the rows that are no references: in columns where all are alike, else one by one."""
-    kinds = set(map(type, values))
-    if kinds == {list} and set(map(len, values)) == {3}:
-        urls, offsets, lengths = zip(*values, strict=True)
-        if (
-            set(map(type, urls)) == {str}
-            and set(map(type, offsets)) == {int}
-            and set(map(type, lengths)) == {int}
-            and "" not in urls
-            and min(offsets) >= 0
-            and min(lengths) >= 1
-            and max(max(offsets), max(lengths)) <= _MAX_RANGE
-        ):
-            return []
-    return [row for row, value in enumerate(values) if _bad_reference(value) is not None]
+def _find_form(value: Any) -> int:
+    if isinstance(value, str):
+        return 0
+    is_list = isinstance(value, list | tuple) and len(value) in (1, 3)
+    return len(value) if is_list else -1
+
+
+def _pick(values: list, rows: NDArray[np.intp]) -> list:
+    return values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
+
+
+def _check_ranges(
+    urls: Sequence, offsets: Sequence, lengths: Sequence
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Give offsets and lengths, or None where one of the rows is bad."""
+    is_text = {*map(type, urls)} <= {str} and "" not in urls
+    if not is_text or not {*map(type, offsets), *map(type, lengths)} <= {int}:
+        return None
+    try:
+        columns = [np.fromiter(column, np.int64, len(column)) for column in (offsets, lengths)]
+    except OverflowError:
+        return None
+    offset, length = columns
+    is_good = offset.min(initial=0) >= 0 and length.min(initial=1) >= 1
+    return (offset, length) if is_good else None
+
+
+def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str], list]:
+    """Report what is no reference, found one by one, and leave it out."""
+    bad = {row: why for row, value in enumerate(values) if (why := _bad_reference(value))}
+    first = next(iter(bad))
+    names = [keys[row] for row in bad]
+    _report_many(report, "value", names, "not a reference", [values[first]], bad[first])
+    rows = [row for row in range(len(keys)) if row not in bad]
+    return [keys[row] for row in rows], [values[row] for row in rows]
 
 
 def _bad_reference(value: Any) -> str | None:

@@ -1,0 +1,208 @@
+"""Reference documents of kerchunk in parquet, read back into the model.
+
+Owns the way from the folder that `parquet` describes, ours or another's, to a group.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidReferences, ManifestMismatch, MissingExtra, SourceError
+from ..model.node import Group
+from .assemble import (
+    ChunkColumns,
+    build_array,
+    build_manifest,
+    build_tree,
+    rank_sources,
+    take_provenance,
+)
+from .fill import encode_fill_chunk
+from .findings import raise_finding
+from .kerchunk_read import Parsed
+from .metadata import ArrayMetadata, parse_metadata
+
+__all__ = ["ZMETADATA", "from_parquet", "import_pyarrow", "parse_parquet"]
+
+ZMETADATA = ".zmetadata"
+"""The file that tells a folder of parquet references."""
+
+
+def from_parquet(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Group:
+    """Read parquet references into the model.
+
+    Parameters
+    ----------
+    path
+        Folder or URL of a folder.
+    storage_options
+        For the file system of a URL.
+
+    Raises
+    ------
+    MissingExtra
+        If pyarrow is not installed.
+    InvalidReferences
+        If the folder does not hold valid references.
+    SourceError
+        If it cannot be read.
+    """
+    return parse_parquet(path, storage_options).group
+
+
+def parse_parquet(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Parsed:
+    """Read parquet references, with the series that their provenance records."""
+    import fsspec
+
+    pyarrow = import_pyarrow()
+    location = os.fspath(path)
+    addresses: dict[str, int] = {}
+    try:
+        fs, root = fsspec.url_to_fs(location, **(storage_options or {}))
+        metadata, record_size = _parse_zmetadata(fs.cat_file(f"{root}/{ZMETADATA}"), location)
+        nodes = parse_metadata(metadata, raise_finding)
+        columns = {}
+        for name, array in nodes.arrays.items():
+            fill = _fill_chunk(name, array)
+            files = _iter_files(f"{root}/{name}", array, record_size)
+            records = [
+                _parse_record(fs.cat_file(file), rows, addresses, fill) for file, rows in files
+            ]
+            columns[name] = _join(records)
+    except (OSError, ImportError) as error:
+        raise SourceError(
+            "cannot read the references", url=location, got=f"{type(error).__name__}: {error}"
+        ) from error
+    except (pyarrow.ArrowException, KeyError) as error:
+        raise InvalidReferences(
+            "not parquet references",
+            url=location,
+            got=f"{type(error).__name__}: {str(error)[:120]}",
+            expected="columns path, offset, size, raw",
+        ) from error
+    nodes, recorded, series = take_provenance(nodes, raise_finding)
+    sources, rank = rank_sources(addresses, recorded)
+    arrays = {
+        name: build_array(array, build_manifest(array.grid, columns[name], sources, rank))
+        for name, array in nodes.arrays.items()
+    }
+    return Parsed(build_tree(nodes.groups, arrays), tuple(series))
+
+
+def import_pyarrow() -> Any:
+    """Give pyarrow, or say which extra installs it."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(
+            "parquet references need pyarrow", hint="pip install 'tiffref[parquet]'"
+        ) from error
+    return pyarrow
+
+
+def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int]:
+    try:
+        document = json.loads(text)
+        metadata, record_size = document["metadata"], document["record_size"]
+    except (ValueError, TypeError, KeyError):
+        metadata, record_size = None, None
+    is_size = type(record_size) is int and record_size > 0
+    if not isinstance(metadata, Mapping) or not is_size:
+        raise InvalidReferences(
+            "not parquet references",
+            url=location,
+            tag=ZMETADATA,
+            got=repr(text[:60]),
+            expected='{"metadata": {...}, "record_size": n}',
+        )
+    return metadata, record_size
+
+
+def _iter_files(folder: str, array: ArrayMetadata, record_size: int) -> Iterator[tuple[str, range]]:
+    """Give the files of an array, each with the chunks that it has references for."""
+    n_chunks = math.prod(array.grid)
+    for record, start in enumerate(range(0, n_chunks, record_size)):
+        yield f"{folder}/refs.{record}.parq", range(start, min(start + record_size, n_chunks))
+
+
+def _fill_chunk(path: str, array: ArrayMetadata) -> bytes | None:
+    """Give the chunk that stands for a missing one, if the codec has one."""
+    try:
+        return encode_fill_chunk(path, array.codec, array.chunks, array.fill_value)
+    except ManifestMismatch:
+        return None
+
+
+def _parse_record(
+    data: bytes, rows: range, addresses: dict[str, int], fill: bytes | None
+) -> ChunkColumns:
+    """Read one file; new addresses are entered into `addresses` with their place."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).slice(0, len(rows))
+    n_rows = table.num_rows
+    source = np.full(n_rows, -1, np.int64)
+    offset, length = np.zeros((2, n_rows), np.uint64)
+    if "path" in table.column_names:
+        column = table["path"].combine_chunks().cast(pyarrow.string()).dictionary_encode()
+        places = [
+            addresses.setdefault(url, len(addresses)) for url in column.dictionary.to_pylist()
+        ]
+        is_stored = np.asarray(column.indices.is_valid())
+        codes = np.asarray(column.indices.fill_null(0))
+        source[is_stored] = np.array(places, np.int64)[codes[is_stored]]
+    for name, values in (("offset", offset), ("size", length)):
+        if name in table.column_names:
+            values[:] = np.asarray(table[name].fill_null(0)).astype(np.uint64)
+    inlined: dict[int, bytes] = {}
+    if "raw" in table.column_names:
+        inlined = _parse_raw(table["raw"].combine_chunks(), source, length, fill)
+    return ChunkColumns(np.arange(n_rows) + rows.start, source, offset, length, inlined)
+
+
+def _parse_raw(
+    raw: Any, source: NDArray[np.int64], length: NDArray[np.uint64], fill: bytes | None
+) -> dict[int, bytes]:
+    """Give inlined bytes by row, and mark their rows in `source`: -2, or -1 for missing chunks."""
+    import pyarrow
+
+    is_inlined = np.asarray(raw.is_valid())
+    encoded = raw.cast(pyarrow.binary()).dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    codes = np.asarray(encoded.indices.fill_null(0))
+    is_fill = is_inlined & np.array([value == fill for value in values] or [False])[codes]
+    is_fill &= length == 0
+    source[is_inlined] = -2
+    source[is_fill] = -1
+    rows = np.flatnonzero(is_inlined & ~is_fill).tolist()
+    return {row: values[codes[row]] for row in rows}
+
+
+def _join(records: list[ChunkColumns]) -> ChunkColumns:
+    """Join the records of an array, leaving out rows without a reference."""
+    if not records:
+        none = np.zeros(0, np.int64)
+        return ChunkColumns(none, none, none.astype(np.uint64), none.astype(np.uint64), {})
+    flat, source, offset, length = (
+        np.concatenate([getattr(record, name) for record in records])
+        for name in ("flat", "source", "offset", "length")
+    )
+    first = np.cumsum([0, *(len(record.flat) for record in records)]).tolist()
+    inlined = {
+        first[number] + row: data
+        for number, record in enumerate(records)
+        for row, data in record.inlined.items()
+    }
+    return ChunkColumns(flat, source, offset, length, inlined)
