@@ -39,10 +39,10 @@ _PARAMETER_TAGS: dict[int, dict[str, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """An array, and the flat chunk indices of its native segments that deserve a look."""
+    """An array; `is_merged` if its chunks are runs of plain samples, not segments."""
 
     array: Array
-    is_native: bool
+    is_merged: bool
 
 
 def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
@@ -166,10 +166,12 @@ def plan_level(
         If the level cannot be told exactly.
     """
     ifd = level.ifds[0]
+    if 0 in level.shape:
+        return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
     segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
-    if 0 in (*ifd.shape, *segment, *level.shape):
+    if 0 in segment:
         raise MalformedTiff(
-            "the image has no pixels", ifd=ifd.name, got=f"{ifd.shape} in segments of {segment}"
+            "segments have no pixels", ifd=ifd.name, got=segment, expected="positive lengths"
         )
     codecs, of_page = _codec_table(level, is_short)
     if level.run_offset is not None:
@@ -177,8 +179,17 @@ def plan_level(
     if not is_native and len(codecs) == 1 and is_plain(codecs[0]) and ifd.tile is None:
         planes = _contiguous_planes(level, ifd, segment, codecs[0])
         if planes is not None:
-            return LevelPlan(_plan_planes(level, dims, codecs[0], ifd.shape, planes), False)
-    return LevelPlan(_plan_segments(level, dims, codecs, of_page, segment), True)
+            return LevelPlan(_plan_planes(level, dims, codecs[0], ifd.shape, planes), True)
+    return LevelPlan(_plan_segments(level, dims, codecs, of_page, segment), False)
+
+
+def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
+    chunks = tuple(max(1, n) for n in shape)
+    grid = tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+    little = np.dtype(dtype).newbyteorder("<").str
+    codec = SegmentCodec((1, 1, 1, math.prod(chunks)), little)
+    manifest = Manifest.from_columns(grid, (), [], [])
+    return Array(shape, chunks, np.dtype(dtype).newbyteorder("="), dims, (codec,), manifest)
 
 
 def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec], np.ndarray]:
@@ -263,7 +274,7 @@ def _plan_run(level: LevelFacts, dims: tuple[str, ...], codecs: list[SegmentCode
         ifd=np.zeros(n_planes, np.int32),
         source=np.full(n_planes, level.source[0], np.int32),
     )
-    return LevelPlan(_plan_planes(run, dims, codec, (1, 1, *ifd.shape[2:]), starts), False)
+    return LevelPlan(_plan_planes(run, dims, codec, (1, 1, *ifd.shape[2:]), starts), True)
 
 
 def _plan_planes(

@@ -1,13 +1,15 @@
 """Look at a few stored segments before promising how all of them decode.
 
-Owns the check that the portable codec of an array really gives whole chunks, and the inlining of
-the few chunks that need other treatment. Reads bytes through a function that it is given.
+Owns the check that the portable codec of an array really gives whole chunks, what is done where it
+does not, and the inlining of the few chunks that need other treatment. Reads bytes through a
+function that it is given.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+import lzma
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numcodecs
@@ -18,16 +20,51 @@ from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import to_zarr2
 from ..errors import MalformedTiff, ManifestMismatch
 from ..model.codec import SegmentCodec
+from ..model.facts import LevelFacts
 from ..model.manifest import Manifest
 from ..model.node import Array
+from .plan import plan_level
 
-__all__ = ["inline_minority", "inline_partial_strips", "is_exact", "probe_indices"]
+__all__ = ["checked_array", "is_exact", "probe_indices"]
 
 _MAX_INLINED_BYTES = 1 << 20
+_MAX_DECODED_BYTES = 64 << 20
 _MAX_INLINED_STRIPS = 64
+_ENCODERS = frozenset({"zlib", "zstd", "lzma", "delta"})
 
 Fetch = Callable[[str, int, int], bytes]
 """(url, offset, length) -> bytes."""
+
+
+def checked_array(level: LevelFacts, dims: tuple[str, ...], is_native: bool, fetch: Fetch) -> Array:
+    """Plan a level so that its codec holds for the segments looked at.
+
+    Parameters
+    ----------
+    level, dims, is_native
+        As `plan.plan_level` takes them.
+    fetch
+        Reads the bytes of a segment.
+
+    Raises
+    ------
+    MalformedTiff
+        If a segment does not decode at all.
+    ManifestMismatch
+        If pages are stored in different ways, too many of them to inline.
+    """
+    plan = plan_level(level, dims, is_native=is_native)
+    if plan.is_merged:
+        return plan.array
+    whole = _with_whole_strips(level, plan.array, fetch)
+    if whole is not None and all(
+        _is_whole(whole, n, fetch) for n in probe_indices(whole.manifest)
+    ):
+        return _with_one_codec(whole, fetch)
+    short = plan_level(level, dims, is_short=True, is_native=is_native).array
+    for n in probe_indices(short.manifest):
+        _decode(short, n, fetch)
+    return _with_one_codec(short, fetch)
 
 
 def probe_indices(manifest: Manifest) -> list[int]:
@@ -41,126 +78,142 @@ def probe_indices(manifest: Manifest) -> list[int]:
 
 
 def is_exact(codec: SegmentCodec, data: bytes) -> bool:
-    """Say whether the portable spelling of a codec turns this segment into a whole chunk.
+    """Say whether the portable spelling of a codec turns this segment into just a whole chunk.
 
-    Raises
-    ------
-    MalformedTiff
-        If not even our own decoder can make a segment of the bytes.
+    The portable codecs neither cut nor pad, and some refuse what TIFF readers let pass.
     """
     chain = to_zarr2(codec)
-    encoders = [chain["compressor"], *reversed(chain["filters"] or [])]
-    if any(config and config["id"] == "tiffref_segment" for config in encoders):
-        decode_segment(codec, data)
-        return True
+    decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
+    if any(config and config["id"] == "tiffref_segment" for config in decoders):
+        return _decodes(codec, data)
     buffer = data
     try:
-        for config in encoders:
+        for config in decoders:
             if config:
                 buffer = numcodecs.get_codec(dict(config)).decode(buffer)
-    except (RuntimeError, ValueError, TypeError, OSError, EOFError, ArithmeticError):
-        return False  # the portable codec is stricter than ours
-    except Exception as error:
-        # zlib and lzma have error types of their own that derive from Exception alone
-        if type(error).__module__ not in ("zlib", "_lzma", "lzma"):
-            raise
+    except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, lzma.LZMAError):
         return False
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     return memoryview(np.ascontiguousarray(buffer)).nbytes == n_bytes
 
 
-def inline_partial_strips(array: Array, rows: Iterable[int], n_rows: int, fetch: Fetch) -> Array | None:
-    """Inline the partial last strips of an array, padded and encoded anew without loss.
+def _decodes(codec: SegmentCodec, data: bytes) -> bool:
+    try:
+        decode_segment(codec, data)
+    except MalformedTiff:
+        return False
+    return True
 
-    Parameters
-    ----------
-    array
-        Its codec takes segments for whole.
-    rows
-        Flat indices of the chunks with a partial strip.
-    n_rows
-        Rows of the image in each of them.
 
-    Returns
-    -------
-    None if the codec cannot encode, or the strips are too many or too large.
+def _codec_at(array: Array, n: int) -> SegmentCodec:
+    row = array.manifest.source[n]
+    codec = array.codecs[array.manifest.sources[row].codec if row >= 0 else 0]
+    assert isinstance(codec, SegmentCodec)
+    return codec
+
+
+def _is_whole(array: Array, n: int, fetch: Fetch) -> bool:
+    return is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, fetch))
+
+
+def _decode(array: Array, n: int, fetch: Fetch) -> None:
+    try:
+        decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, fetch))
+    except MalformedTiff as error:
+        error.url = error.url or array.manifest.sources[array.manifest.source[n]].url
+        error.tag = f"segment {n}, {error.tag}" if error.tag else f"segment {n}"
+        raise
+
+
+def _with_whole_strips(level: LevelFacts, array: Array, fetch: Fetch) -> Array | None:
+    """Give the array with whole last strips: stored so, or inlined; None if neither can be."""
+    ifd = level.ifds[0]
+    rows = array.codecs[0].shape[1] if isinstance(array.codecs[0], SegmentCodec) else 1
+    n_last = ifd.shape[2] % rows
+    if ifd.tile is not None or not n_last:
+        return array
+    if len(array.codecs) > 1:
+        return None
+    n_strips = -(-ifd.shape[2] // rows)
+    last = np.arange(n_strips - 1, array.manifest.n_chunks, n_strips)
+    here = [int(n) for n in last[array.manifest.source[last] >= 0]]
+    if all(_is_whole(array, n, fetch) for n in here[:4] + here[-1:]):
+        return array
+    return _inline_strips(array, here, n_last, fetch)
+
+
+def _inline_strips(array: Array, indices: Sequence[int], n_rows: int, fetch: Fetch) -> Array | None:
+    """Inline partial strips, padded and encoded anew without loss.
+
+    `n_rows` is how many rows of the image each holds. None if the codec cannot encode, or the
+    strips are too many or too large.
     """
     codec = array.codec
     assert isinstance(codec, SegmentCodec)
     chain = to_zarr2(codec)
+    encoders = [config for config in [*(chain["filters"] or []), chain["compressor"]] if config]
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
-    indices = [n for n in rows if array.manifest.source[n] >= 0]
-    ids = {config["id"] for config in [chain["compressor"], *(chain["filters"] or [])] if config}
-    if len(indices) > _MAX_INLINED_STRIPS or not ids <= {"zlib", "zstd", "lzma", "delta"}:
-        return None
-    if len(indices) * n_bytes > 64 * _MAX_INLINED_BYTES:
+    if (
+        len(indices) > _MAX_INLINED_STRIPS
+        or len(indices) * n_bytes > _MAX_DECODED_BYTES
+        or not {config["id"] for config in encoders} <= _ENCODERS
+    ):
         return None
     short = replace(codec, edge=(codec.shape[0], n_rows, codec.shape[2]))
-    inlined, total = {}, 0
+    inlined: dict[int, bytes] = {}
     for n in indices:
-        whole = decode_segment(short, _chunk_bytes(array.manifest, n, fetch))
-        buffer: object = np.ascontiguousarray(whole.astype(chain["dtype"], copy=False))
-        for config in [*(chain["filters"] or []), chain["compressor"]]:
-            if config:
-                buffer = numcodecs.get_codec(dict(config)).encode(buffer)
+        try:
+            strip = decode_segment(short, _chunk_bytes(array.manifest, n, fetch))
+        except MalformedTiff:
+            return None
+        buffer: object = np.ascontiguousarray(strip.astype(chain["dtype"], copy=False))
+        for config in encoders:
+            buffer = numcodecs.get_codec(dict(config)).encode(buffer)
         inlined[n] = bytes(memoryview(np.ascontiguousarray(buffer)).cast("B"))
-        total += len(inlined[n])
-        if total > _MAX_INLINED_BYTES:
+        if sum(map(len, inlined.values())) > _MAX_INLINED_BYTES:
             return None
     return replace(array, manifest=array.manifest.with_inlined(inlined))
 
 
-def inline_minority(array: Array, fetch: Fetch) -> Array:
-    """Make one codec of several: chunks of the rarer ones are inlined with their own description.
-
-    Raises
-    ------
-    ManifestMismatch
-        If there are too many bytes to inline.
-    """
+def _with_one_codec(array: Array, fetch: Fetch) -> Array:
+    """Make one codec of several: chunks of the rarer ones are inlined with their own description."""
+    if len(array.codecs) == 1:
+        return array
     manifest = array.manifest
-    codec_of = np.array([s.codec for s in manifest.sources])
-    here = manifest.source >= 0
-    of_chunk = np.where(here, codec_of[np.maximum(manifest.source, 0)], -1)
-    bytes_of = [int(manifest.length[of_chunk == n].sum()) for n in range(len(array.codecs))]
-    major = int(np.argmax(bytes_of))
-    minor = np.flatnonzero(here & (of_chunk != major))
-    if sum(bytes_of) - bytes_of[major] > _MAX_INLINED_BYTES:
+    codec_of = np.array([source.codec for source in manifest.sources])
+    of_chunk = np.where(manifest.source >= 0, codec_of[np.maximum(manifest.source, 0)], -1)
+    n_bytes = [int(manifest.length[of_chunk == n].sum()) for n in range(len(array.codecs))]
+    major = int(np.argmax(n_bytes))
+    if sum(n_bytes) - n_bytes[major] > _MAX_INLINED_BYTES:
         raise ManifestMismatch(
             "pages of one series are stored in different ways, and too many bytes to inline",
             url=manifest.sources[0].url,
             got=f"{len(array.codecs)} codecs over {manifest.n_chunks} chunks",
             hint="Scan the pages one by one with `key=`.",
         )
-    main = replace(array.codecs[major], parameters={**array.codecs[major].parameters, "is_mixed": 1})
     inlined = {
-        int(n): wrap_inlined(array.codecs[of_chunk[n]], _chunk_bytes(manifest, int(n), fetch))
-        for n in minor
+        int(n): wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, int(n), fetch))
+        for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major))
     }
+    codec = array.codecs[major]
+    assert isinstance(codec, SegmentCodec)
+    # with an edge, the codec is one that knows self-describing chunks
+    codec = replace(codec, edge=codec.edge or codec.shape[:3])
     manifest = manifest.with_inlined(inlined).with_sources(lambda s: replace(s, codec=0))
-    return replace(array, codecs=(main,), manifest=manifest)
+    return replace(array, codecs=(codec,), manifest=manifest)
 
 
 def _chunk_bytes(manifest: Manifest, n: int, fetch: Fetch) -> bytes:
+    if n in manifest.inlined:
+        return manifest.inlined[n]
     source = manifest.sources[manifest.source[n]]
     data = fetch(source.url, int(manifest.offset[n]), int(manifest.length[n]))
     if len(data) != manifest.length[n]:
         raise MalformedTiff(
-            "a segment is cut off", url=source.url, tag=f"segment {n}", got=f"{len(data)} bytes",
+            "a segment is cut off",
+            url=source.url,
+            tag=f"segment {n}",
+            got=f"{len(data)} bytes",
             expected=f"{int(manifest.length[n])} bytes",
-        )  # fmt: skip
+        )
     return data
-
-
-def fetch_chunk(manifest: Manifest, n: int, fetch: Fetch) -> bytes:
-    """Read the stored bytes of one chunk."""
-    return manifest.inlined[n] if n in manifest.inlined else _chunk_bytes(manifest, n, fetch)
-
-
-def n_last_rows(length: int, rows: int) -> int:
-    """Rows of the image in its last strip.
-
-    >>> n_last_rows(100, 64)
-    36
-    """
-    return length - (math.ceil(length / rows) - 1) * rows

@@ -96,6 +96,10 @@ class OpenTiff:
         path = page.parent.filehandle.path
         if page.parent.filehandle is self.tif.filehandle or path == self.tif.filehandle.path:
             return self.source
+        return self.sibling(path)
+
+    def sibling(self, path: str) -> ByteSource:
+        """Another local file of the same set, opened once."""
         if path not in self._siblings:
             self._siblings[path] = LocalSource(path)
         return self._siblings[path]
@@ -166,6 +170,8 @@ class OpenTiff:
         if is_run:
             pages = pages[:1]
         columns = self.page_columns(pages, level.keyframe)
+        if columns[0][0].dtype is None:
+            shape, axes = (0, *shape), f"Q{axes}"  # no samples can be told: imread gives none
         return LevelFacts(
             tuple(int(n) for n in shape),
             axes,

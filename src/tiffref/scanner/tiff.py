@@ -16,17 +16,18 @@ from tifffile import TiffPage, TiffPageSeries
 from ..codecs.table import check_supported
 from ..conventions.dims import dimension_names
 from ..errors import MalformedTiff, SelectionError, TiffrefError, UnsupportedTiff
-from ..model.codec import SegmentCodec
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
-from ..model.manifest import Source
 from ..model.node import Array, Group
 from ..references import References
-from .plan import LevelPlan, plan_level
-from .probe import fetch_chunk, inline_minority, inline_partial_strips, is_exact, n_last_rows, probe_indices
+from .plan import segment_codec
+from .probe import checked_array
 from .reader import PARSE_ERRORS, OpenTiff, open_tiff
-from .source import LocalSource
 
 __all__ = ["scan"]
+
+
+_SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
+"""Series with an index of what was acquired: positions without a page are not missing files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,88 +203,25 @@ def _array(
     if series.transform is not None:
         raise UnsupportedTiff(f"the transformation of {series.kind} samples", got=series.transform)
     missing = int((level.ifd < 0).sum())
-    if missing:
+    if missing and series.kind not in _SPARSE_KINDS:
         raise MalformedTiff(
             f"{missing} of {len(level.ifd)} pages are missing",
             hint="Put all files of the set side by side.",
         )
     dims = dimension_names(level.axes, suffix)
-    plan = plan_level(level, dims, is_native=options.is_native)
-    for codec in plan.array.codecs:
-        check_supported(codec)
-    array = _checked(tiff, level, dims, plan, options)
+    for ifd in level.ifds:
+        if ifd.dtype is not None and 0 not in level.shape:
+            check_supported(segment_codec(ifd))
+    array = checked_array(level, dims, options.is_native, _fetcher(tiff))
     fill = options.fill_value
     if fill is None:
         fill = level.ifds[0].nodata
     return replace(array, fill_value=fill)
 
 
-def _checked(
-    tiff: OpenTiff, level: LevelFacts, dims: tuple[str, ...], plan: LevelPlan, options: _Options
-) -> Array:
-    if not plan.is_native:
-        return plan.array
-    fetch = _fetcher(tiff, level)
-    ifd = level.ifds[0]
-    array = plan.array
-    if ifd.tile is None and len(array.codecs) == 1:
-        rows = array.codecs[0].shape[1]
-        n_rows = n_last_rows(ifd.shape[2], rows)
-        if n_rows != rows:
-            inlined = _whole_strips(array, ifd.shape[2], rows, n_rows, fetch)
-            if inlined is not None:
-                array = inlined
-            else:
-                array = plan_level(
-                    level, dims, is_short=True, is_native=options.is_native
-                ).array
-    if not all(_is_exact(array, n, fetch) for n in probe_indices(array.manifest)):
-        array = plan_level(level, dims, is_short=True, is_native=options.is_native).array
-        for n in probe_indices(array.manifest):
-            _is_exact(array, n, fetch)
-    return inline_minority(array, fetch) if len(array.codecs) > 1 else array
-
-
-def _whole_strips(array: Array, length: int, rows: int, n_rows: int, fetch: Any) -> Array | None:
-    """Give the array with whole last strips: stored so, or inlined; None if neither can be."""
-    n_strips = -(-length // rows)
-    last = np.arange(n_strips - 1, array.manifest.n_chunks, n_strips)
-    here = [int(n) for n in last if array.manifest.source[n] >= 0]
-    if not here:
-        return array
-    try:
-        if all(_is_exact(array, n, fetch) for n in here[:4] + here[-1:]):
-            return array
-    except MalformedTiff:
-        pass  # a partial strip is not a whole one
-    return inline_partial_strips(array, here, n_rows, fetch)
-
-
-def _is_exact(array: Array, n: int, fetch: Any) -> bool:
-    manifest = array.manifest
-    if manifest.source[n] < 0:
-        return True
-    source = manifest.sources[manifest.source[n]]
-    codec = array.codecs[source.codec]
-    assert isinstance(codec, SegmentCodec)
-    try:
-        return is_exact(codec, fetch_chunk(manifest, n, fetch))
-    except MalformedTiff as error:
-        if codec.edge is None:
-            return False
-        error.url = error.url or source.url
-        error.tag = error.tag or f"segment {n}"
-        raise
-
-
-def _fetcher(tiff: OpenTiff, level: LevelFacts) -> Any:
+def _fetcher(tiff: OpenTiff) -> Any:
     def fetch(url: str, offset: int, length: int) -> bytes:
-        there = tiff.source if url == tiff.source.source.url else LocalSource(url)
+        there = tiff.source if url == tiff.source.source.url else tiff.sibling(url)
         return there.read(offset, length)
 
     return fetch
-
-
-def source_rows(array: Array) -> tuple[Source, ...]:
-    """Sources of an array, for callers that only report."""
-    return array.manifest.sources

@@ -1,0 +1,263 @@
+"""Fields to coordinates: text and values of files become sorted axes.
+
+Owns the meaning of a field (number, date, label), the sorted set of its values, and each file's
+position on it. Time is said as CF says it: integers since 1970-01-01. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ManifestMismatch, SelectionError
+from ..model.node import Array
+
+__all__ = ["Axis", "axis_array", "make_axis", "order_axes", "read_values", "stored_values"]
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_TIME_NAMES = frozenset({"time", "date", "datetime", "day"})
+_DIGIT_TIMES = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
+"""Dates of digits alone, which are dates only where the field's name says so."""
+_TIMES = ("%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d", "%Y%m%d_%H%M%S",
+          "%Y:%m:%d %H:%M:%S")  # fmt: skip
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axis:
+    """One axis of a sequence.
+
+    Attributes
+    ----------
+    name
+        Of the dimension.
+    values
+        `(n,)` sorted values without duplicates: integers, floats, unicode or datetime64; None
+        where the files are just counted.
+    index
+        `(n_files,)` int64: position of each file.
+    length
+        Of the dimension.
+    """
+
+    name: str
+    values: NDArray | None
+    index: NDArray[np.int64]
+    length: int
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> NDArray:
+    """Tell what a field's values are.
+
+    Parameters
+    ----------
+    name
+        Of the field; digits alone are dates only in one called time, date, datetime or day.
+    column
+        Text, numbers or dates, one for each file.
+    kind
+        "int", "float", "str", or a format of `strptime`; by default what fits all values.
+
+    Returns
+    -------
+    `(n_files,)` int64, float64, unicode or datetime64.
+
+    Raises
+    ------
+    SelectionError
+        If a value is not of the kind.
+
+    Examples
+    --------
+    >>> read_values("band", ["04", "08"]), read_values("band", ["04", "8A"])
+    (array([4, 8]), array(['04', '8A'], dtype='<U2'))
+    """
+    if len(column) and not all(isinstance(value, str) for value in column):
+        return _read_objects(name, column)
+    unique = sorted(set(column))
+    for parse in _parsers(name, kind):
+        parsed = _try_all(parse, unique)
+        if parsed is not None:
+            values = np.asarray(parsed)
+            if values.dtype.kind == "M":
+                values = _coarsen(values)
+            at = {text: n for n, text in enumerate(unique)}
+            return values[[at[text] for text in column]]
+    bad = next(text for text in unique if _try_all(_parsers(name, kind)[0], [text]) is None)
+    raise SelectionError(
+        f"a value of '{name}' is not of its kind", got=repr(bad), expected=repr(kind)
+    )
+
+
+def _parsers(name: str, kind: str | None) -> list[Any]:
+    """Ways to read a field's text, the first that fits all values counts."""
+    if kind == "str":
+        return [str]
+    if kind == "int":
+        return [_to_int]
+    if kind == "float":
+        return [_to_float]
+    if kind:
+        return [lambda text: _to_time(text, kind)]
+    times = [*(_DIGIT_TIMES if name.lower() in _TIME_NAMES else ()), *_TIMES]
+    parsers: list[Any] = [lambda text, form=form: _to_time(text, form) for form in times]
+    return [*parsers, _to_iso, _to_int, _to_float, str]
+
+
+def _try_all(parse: Any, texts: Sequence[str]) -> list[Any] | None:
+    values = []
+    for text in texts:
+        try:
+            values.append(parse(text))
+        except ValueError:
+            return None
+    return values
+
+
+def _to_int(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _to_float(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _to_time(text: str, form: str) -> np.datetime64:
+    moment = datetime.strptime(text, form)
+    if not 1900 <= moment.year <= 2200:
+        raise ValueError(text)  # eight digits that only look like a date
+    return _to_datetime64(moment)
+
+
+def _to_iso(text: str) -> np.datetime64:
+    if not re.match(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:", text):
+        raise ValueError(text)
+    return _to_datetime64(datetime.fromisoformat(text))
+
+
+def _to_datetime64(moment: datetime) -> np.datetime64:
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "us")
+
+
+def _coarsen(values: NDArray) -> NDArray:
+    """Give times in the coarsest unit that holds them: s, ms or us."""
+    values = values.astype("M8[us]") if values.dtype != "M8[ns]" else values
+    for unit in ("s", "ms", "us"):
+        coarse = values.astype(f"M8[{unit}]")
+        if (coarse == values).all():
+            return coarse
+    return values
+
+
+def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
+    """Read values that a table gave: numbers, dates, or text among them."""
+    missing = [n for n, v in enumerate(column) if v is None or v != v]  # NaN and NaT differ
+    if missing:
+        raise SelectionError(
+            f"{len(missing)} of {len(column)} files have no value for '{name}'",
+            got=f"row {missing[0]}",
+        )
+    if all(isinstance(value, datetime) for value in column):
+        return _coarsen(np.array([_to_datetime64(value) for value in column]))
+    values = np.asarray(column)
+    if values.dtype.kind == "M":
+        return _coarsen(values)
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64)
+    if values.dtype.kind == "f":
+        return values.astype(np.float64)
+    return np.array([str(value) for value in column])
+
+
+def make_axis(
+    name: str, values: NDArray, categories: Mapping[str, int] | None = None
+) -> Axis:
+    """Sort the values of a field into an axis.
+
+    Parameters
+    ----------
+    values
+        `(n_files,)`, as `read_values` gives them.
+    categories
+        Label -> index, which orders the labels that occur.
+
+    Raises
+    ------
+    ManifestMismatch
+        If a value is in no category.
+    """
+    if categories is None:
+        unique, index = np.unique(values, return_inverse=True)
+        return Axis(name, unique, index.reshape(-1).astype(np.int64), len(unique), _describe(unique))
+    order = {str(label): int(n) for label, n in categories.items()}
+    texts = [str(value) for value in values.tolist()]
+    unknown = sorted({text for text in texts if text not in order})
+    if unknown:
+        raise ManifestMismatch(
+            f"{len(unknown)} values of '{name}' are in no category",
+            got=", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else ""),
+            expected=f"one of {sorted(order)}",
+        )
+    numbers, first, index = np.unique(
+        np.array([order[text] for text in texts]), return_index=True, return_inverse=True
+    )
+    labels = np.array([texts[n] for n in first])
+    return Axis(name, labels, index.reshape(-1).astype(np.int64), len(numbers))
+
+
+def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> list[str]:
+    """Order the axes of a sequence: by name, or by their place in the pattern.
+
+    Raises
+    ------
+    SelectionError
+        If `axesorder` is no permutation.
+    """
+    if axesorder is None:
+        return list(names)
+    wanted = [
+        names[one] if isinstance(one, int) and 0 <= one < len(names) else one for one in axesorder
+    ]
+    if sorted(map(str, wanted)) != sorted(names):
+        raise SelectionError(
+            "axesorder does not name each axis once", got=list(axesorder), expected=list(names)
+        )
+    return [str(one) for one in wanted]
+
+
+def _describe(values: NDArray) -> dict[str, Any]:
+    if values.dtype.kind != "M":
+        return {}
+    unit = np.datetime_data(values.dtype)[0]
+    return {
+        "standard_name": "time",
+        "units": f"{_UNITS[unit]} since 1970-01-01",
+        "calendar": "proleptic_gregorian",
+    }
+
+
+def stored_values(values: NDArray) -> NDArray:
+    """Give values as they are stored: times as integers."""
+    return values.astype(np.int64) if values.dtype.kind == "M" else values
+
+
+def axis_array(axis: Axis) -> Array | None:
+    """Give the coordinate variable of an axis, or None where there are no values."""
+    if axis.values is None:
+        return None
+    return Array.from_values(stored_values(axis.values), (axis.name,), axis.attributes)

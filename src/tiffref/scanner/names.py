@@ -1,0 +1,311 @@
+"""Names of files to text fields: `S2A_{tile}_{time:%Y%m%d}_{band}.tif`.
+
+Owns the three spellings of a pattern (readable form, regular expression, glob), the presets of
+well-known products, and matching. It gives text by field; what the text means is said by
+`scanner.coordinates`. Nothing is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import ManifestMismatch, SelectionError
+
+__all__ = ["PRESETS", "NamePattern", "has_fields", "parse_pattern", "read_names", "to_glob"]
+
+_PLACE = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
+_MAGIC = re.compile(r"[*?\[]")
+_DIRECTIVES = {
+    "Y": r"\d{4}", "m": r"\d{2}", "d": r"\d{2}", "H": r"\d{2}", "M": r"\d{2}", "S": r"\d{2}",
+    "f": r"\d{1,6}", "j": r"\d{3}", "y": r"\d{2}", "b": r"[A-Za-z]{3}", "B": r"[A-Za-z]+",
+    "p": r"[AaPp][Mm]", "z": r"(?:Z|[+-]\d{2}:?\d{2})", "%": "%",
+}  # fmt: skip
+"""What each directive of `strptime` matches in a name."""
+_SHOWN = 3
+
+_AXIS = r"([qlpactxyz]|ch|tp)(\d{1,4})"
+_TIME_8 = {"time": "%Y%m%d"}
+PRESETS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+    "sentinel-2": (
+        (
+            r"(?:^|_)T(?P<tile>\d{2}[A-Z]{3})_(?P<time>\d{8})T\d{6}_(?P<band>[A-Z0-9]{3})(?:_\d+m)?\.",
+            r"S2[A-D]_T?(?P<tile>\d{1,2}[A-Z]{3})_(?P<time>\d{8})_\d+_L\d[AC][_/](?P<band>\w+)\.",
+        ),
+        {"tile": "str", "band": "str", **_TIME_8},
+    ),
+    "landsat": (
+        (
+            r"L[A-Z]\d{2}_L[A-Z0-9]{3}_(?P<tile>\d{6})_(?P<time>\d{8})_\d{8}_\d{2}_(?:T1|T2|RT)_"
+            r"(?P<band>\w+)\.",
+        ),
+        {"tile": "str", "band": "str", **_TIME_8},
+    ),
+    "modis": (
+        (
+            r"M[OYC]D\w+\.A(?P<time>\d{7})\.(?P<tile>h\d{2}v\d{2})\.\d{3}(?:\.\d{13})?"
+            r"[._](?P<band>\w+)\.",
+        ),
+        {"tile": "str", "band": "str", "time": "%Y%j"},
+    ),
+    "cellvoyager": (
+        (
+            r"_(?P<row>[A-P])(?P<column>\d{2})_T(?P<t>\d{4})F(?P<field>\d{3})L\d{2}A\d{2}"
+            r"Z(?P<z>\d{2})C(?P<c>\d{2})\.",
+        ),
+        {"row": "str"},
+    ),
+    "opera": (
+        (
+            r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<field>\d{2,3})p(?P<z>\d{2,3})"
+            r"-ch(?P<c>\d+)sk(?P<t>\d+)fk\d+fl\d+\.",
+        ),
+        {},
+    ),
+    "incell": (
+        (
+            r"(?P<row>[A-P]) - (?P<column>\d+)\(fld (?P<field>\d+) wv (?P<c>.+?)"
+            r"(?: z (?P<z>\d+))?(?: tm (?P<t>\d+))?\)\.",
+        ),
+        {"row": "str", "c": "str"},
+    ),
+    "micromanager": (
+        (
+            r"img_channel(?P<c>\d+)_position(?P<position>\d+)_time(?P<t>\d+)_z(?P<z>\d+)\.",
+            r"img_(?P<t>\d{9})_(?P<c>.+)_(?P<z>\d{3})\.",
+        ),
+        {},
+    ),
+    "axes": ((r"_?" + _AXIS + rf"(?:_?{_AXIS})?" * 6,), {}),
+}
+"""Name -> regular expressions, of which the first that matches all names counts, and formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamePattern:
+    """How names give fields.
+
+    Attributes
+    ----------
+    text
+        The pattern as it was given.
+    expressions
+        Regular expressions, of which the first that matches all names counts.
+    formats
+        Field -> "int", "float", "str" or a format of `strptime`; other fields are taken for what
+        they look like.
+    n_parts
+        Last parts of a path that are matched as a whole; 0 searches in the name.
+    """
+
+    text: str
+    expressions: tuple[re.Pattern[str], ...]
+    formats: Mapping[str, str] = field(default_factory=dict)
+    n_parts: int = 0
+
+
+def has_fields(text: str) -> bool:
+    """Say whether a pattern is in the readable form."""
+    return "(?" not in text and _PLACE.search(text) is not None
+
+
+def to_glob(text: str) -> str:
+    """Give the glob that finds all names that a readable pattern may match.
+
+    >>> to_glob("s3://b/S2_{time:%Y%m%d}_{band}.tif")
+    's3://b/S2_*_*.tif'
+    """
+    return _PLACE.sub("*", text)
+
+
+def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePattern:
+    """Parse a pattern: readable form, regular expression, glob, or the name of a preset.
+
+    Parameters
+    ----------
+    text
+        `"S2A_{tile}_{time:%Y%m%d}_{band}.tif"`; `r"t(?P<t>\\d+)_c(?P<c>\\d+)"`, also with unnamed
+        groups, a letter for the axis and digits in turn; `"img_*.tif"`, whose wildcards are the
+        fields; or a key of `PRESETS`.
+    formats
+        Field -> "int", "float", "str" or a format of `strptime`, in addition to the pattern's own.
+
+    Raises
+    ------
+    SelectionError
+        If it is no pattern, or has no field.
+    """
+    if text in PRESETS:
+        expressions, own = PRESETS[text]
+        return NamePattern(text, tuple(map(re.compile, expressions)), {**own, **(formats or {})})
+    try:
+        if has_fields(text):
+            expression, own = _translate(text)
+            n_parts = text.rstrip("/").count("/") + 1 if "://" not in text else 1
+        elif "(" not in text and _MAGIC.search(text):
+            expression, own = _translate_glob(text.rsplit("/", 1)[-1]), {}
+            n_parts = 1
+        else:
+            expression, own, n_parts = text, {}, 0
+        compiled = re.compile(expression)
+    except re.error as error:
+        raise SelectionError("is no pattern", got=repr(text), hint=f"{error}.") from error
+    if not compiled.groups:
+        raise SelectionError(
+            "the pattern has no field",
+            got=repr(text),
+            expected="fields as {time:%Y%m%d}, named groups as (?P<time>...), or wildcards",
+        )
+    return NamePattern(text, (compiled,), {**own, **(formats or {})}, n_parts)
+
+
+def _translate(text: str) -> tuple[str, dict[str, str]]:
+    """Turn the readable form into a regular expression and the formats of its fields."""
+    formats: dict[str, str] = {}
+    seen: set[str] = set()
+    parts, at = [], 0
+    for place in _PLACE.finditer(text):
+        parts.append(_literal(text[at : place.start()]))
+        at = place.end()
+        name, kind = place["name"], place["format"] or ""
+        if not name:
+            parts.append("[^/]*?")
+        elif name in seen:
+            parts.append(f"(?P={name})")
+        else:
+            seen.add(name)
+            parts.append(f"(?P<{name}>{_value_expression(kind)})")
+            if kind:
+                formats[name] = _format_of(kind)
+    return "".join(parts) + _literal(text[at:]), formats
+
+
+def _literal(text: str) -> str:
+    """Escape plain text; wildcards keep their meaning."""
+    return re.escape(text).replace(r"\*", "[^/]*?").replace(r"\?", "[^/]")
+
+
+def _value_expression(kind: str) -> str:
+    if "%" in kind:
+        pieces = re.split(r"%(.)", kind)
+        plain = [re.escape(piece) for piece in pieces[::2]]
+        codes = [_DIRECTIVES.get(code, ".+?") for code in pieces[1::2]]
+        return "".join(a + b for a, b in zip(plain, [*codes, ""], strict=True))
+    if kind.endswith("d") or kind == "int":
+        return r"[+-]?\d+"
+    if kind.endswith("f") or kind == "float":
+        return r"[+-]?\d+(?:\.\d+)?"
+    return "[^/]+?"
+
+
+def _format_of(kind: str) -> str:
+    """Name the type that a format asks for, as Python's format specifications do.
+
+    >>> _format_of("03d"), _format_of("s"), _format_of("%Y%j")
+    ('int', 'str', '%Y%j')
+    """
+    if "%" in kind:
+        return kind
+    named = {"d": "int", "f": "float", "s": "str", "int": "int", "float": "float", "str": "str"}
+    found = named.get(kind) or named.get(kind[-1])
+    if found is None:
+        raise SelectionError(
+            "a field has an unknown format",
+            got=repr(kind),
+            expected="d, f, s, or a date such as %Y%m%d",
+        )
+    return found
+
+
+def _translate_glob(text: str) -> str:
+    """Turn each run of wildcards of a glob into a field: i, i2, ..."""
+    pieces = re.split(r"[*?]+", text)
+    n_fields = len(pieces) - 1
+    names = ["i", *(f"i{n}" for n in range(2, n_fields + 1))][:n_fields]
+    fields = [f"(?P<{name}>.+?)" for name in names]
+    return "".join(re.escape(a) + b for a, b in zip(pieces, [*fields, ""], strict=True))
+
+
+def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str]]:
+    """Take the fields out of all names.
+
+    A regular expression is searched in the last part of each path; where it does not match all of
+    them, below their common folder, then in the whole paths.
+
+    Returns
+    -------
+    Field -> its text in each name, in the order of the fields in the pattern.
+
+    Raises
+    ------
+    ManifestMismatch
+        If some names do not match; they are named.
+    """
+    best: list[int] = []
+    for expression in pattern.expressions:
+        for parts in _views(names, pattern.n_parts):
+            match = expression.fullmatch if pattern.n_parts else expression.search
+            found = [match(part) for part in parts]
+            failed = [n for n, one in enumerate(found) if one is None]
+            if not failed:
+                return _columns(names, found)
+            if not best or len(failed) < len(best):
+                best = failed
+    shown = ", ".join(names[n].rsplit("/", 1)[-1] for n in best[:_SHOWN])
+    raise ManifestMismatch(
+        f"{len(best)} of {len(names)} names do not match the pattern",
+        got=shown + (", ..." if len(best) > _SHOWN else ""),
+        expected=repr(pattern.text),
+        hint="Give a pattern that fits all names, or only the files that it fits.",
+    )
+
+
+def _views(names: Sequence[str], n_parts: int):  # noqa: ANN202
+    """Give the parts of all names to match, one choice after the other."""
+    paths = [name.replace("\\", "/") if os.sep == "\\" else name for name in names]
+    if n_parts:
+        yield ["/".join(path.split("/")[-n_parts:]) for path in paths]
+        return
+    yield [path.rsplit("/", 1)[-1] for path in paths]
+    folder = os.path.commonprefix([path.rsplit("/", 1)[0] for path in paths]).rsplit("/", 1)[0]
+    yield [path[len(folder) :].lstrip("/") for path in paths]
+    yield paths
+
+
+def _columns(names: Sequence[str], matches: Sequence[re.Match[str]]) -> dict[str, list[str]]:
+    first = matches[0]
+    if first.re.groupindex:
+        # an optional group that is absent everywhere is no field
+        rows = [match.groupdict() for match in matches]
+        fields = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    else:
+        rows = [_pairs(match) for match in matches]
+        fields = list(rows[0])
+    for name, row in zip(names, rows, strict=True):
+        missing = [key for key in fields if row.get(key) is None]
+        if missing or (not first.re.groupindex and list(row) != fields):
+            raise ManifestMismatch(
+                "the name has other fields than the first one",
+                url=name,
+                got=[key for key in row if row[key] is not None],
+                expected=fields,
+            )
+    return {key: [row[key] for row in rows] for key in fields}
+
+
+def _pairs(match: re.Match[str]) -> dict[str, str]:
+    """Read unnamed groups: a group of letters names the axis of the digits that follow."""
+    fields: dict[str, str] = {}
+    axis = None
+    for text in match.groups():
+        if text is None:
+            continue
+        if text[:1].isalpha() and axis is None:
+            axis = text
+            continue
+        name = axis or ("i" if "i" not in fields else f"i{len(fields) + 1}")
+        fields[name] = text
+        axis = None
+    return fields
