@@ -25,7 +25,7 @@ COMMANDS = {
 
 def main(arguments):
     """Run one command in the project's own environment and give its exit code."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (any Python may run this file)
         sys.exit(f"tiffref needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__.strip())

@@ -52,7 +52,7 @@ def main() -> None:
 
     tiffref.scan(image_path).write_fsspec(references_path)
 
-    dataset = xr.open_dataset(references_path, engine="kerchunk")
+    dataset = xr.open_dataset(str(references_path), engine="kerchunk")
     print(dataset)
     window = dataset.image[0, 300:400, 500:600]
     print(f"\nmean of a 100 x 100 window of channel 0: {window.mean().compute().item():.1f}")

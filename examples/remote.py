@@ -27,7 +27,7 @@ def main() -> None:
         scanned = sum(length for _, _, length in server.ranges)
 
         server.ranges.clear()
-        dataset = xr.open_dataset(folder / "scene.json", engine="kerchunk")
+        dataset = xr.open_dataset(str(folder / "scene.json"), engine="kerchunk")
         window = dataset.image[1000:1200, 2000:2200].to_numpy()
         read = sum(length for _, _, length in server.ranges)
 

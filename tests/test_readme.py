@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from tiffref.codecs.table import COMPRESSIONS, Compression
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "range_server")
@@ -99,3 +101,21 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_page_on_codecs_lists_every_compression() -> None:
+    text = (ROOT / "docs" / "codecs.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \|$", text, re.MULTILINE)
+    assert {int(code): last.strip("`") for code, last in rows} == {
+        code: _documented(row) for code, row in COMPRESSIONS.items()
+    }
+    assert len(rows) == len(COMPRESSIONS)
+
+
+def _documented(row: Compression) -> str:
+    if not row.kind:
+        return row.reason
+    if row.code == 7:
+        return "imagecodecs_jpeg"  # with a configuration that depends on the file
+    config = row.standard if row.standard is not None else row.imagecodecs
+    return "tiffref_segment" if config is None else config.get("id", "none")

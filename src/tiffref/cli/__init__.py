@@ -1,0 +1,99 @@
+"""The command line: `tiffref COMMAND ...`.
+
+Owns the table of commands, the exit codes, and how errors and warnings read on a terminal. What a
+command does is in the module of its name; what it needs is imported when it runs, so that `--help`
+and completion stay quick. It knows nothing of TIFF.
+
+Exit codes: 0 done; 1 the input is invalid, unsupported, or only a part of the work was done; 2 the
+command was used wrongly; 3 something could not be read or written; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
+from . import info, scan, validate
+from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
+
+__all__ = ["build_parser", "main"]
+
+COMMANDS = {"info": info, "scan": scan, "validate": validate}
+"""Name of each command, and its module: `HELP` (one line), `add_arguments(parser)`, and
+`run(arguments) -> exit code`."""
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (UsageError, USAGE),
+    (SelectionError, USAGE),
+    (MissingExtra, USAGE),
+    (SourceError, ACCESS),
+    (TiffrefError, INVALID),
+    (OSError, ACCESS),
+)
+"""Exit code of each error that a user can cause; the first row that fits counts."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Give the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="tiffref",
+        description="Make TIFF files readable as Zarr without copying a byte.",
+        epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 access.",
+    )
+    parser.add_argument("--version", action="version", version=f"tiffref {version('tiffref')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments
+        What follows the program's name; that of this process if not given.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        parsed = build_parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse leaves this way after --help and after a usage error
+        return stop.code if isinstance(stop.code, int) else USAGE
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = say_warning
+        try:
+            code = parsed.run(parsed)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # the reader of our output has gone (`tiffref info x.tif | head`): end without a word,
+            # and keep the interpreter from flushing into the closed pipe again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return INVALID
+        except KeyboardInterrupt:
+            report("interrupted")
+            return INTERRUPTED
+        except tuple(kind for kind, _ in EXIT_CODES) as error:
+            report(describe(error))
+            return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    return code
+
+
+def describe(error: BaseException) -> str:
+    """Say an error in one paragraph, without its class where the message stands alone."""
+    if isinstance(error, OSError) and not isinstance(error, TiffrefError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,126 @@
+"""What all commands share of the terminal: exit codes, messages, progress, JSON output.
+
+Results go to standard output, everything else to standard error, and progress only where standard
+error is a terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+__all__ = [
+    "ACCESS",
+    "INTERRUPTED",
+    "INVALID",
+    "OK",
+    "USAGE",
+    "UsageError",
+    "add_source_arguments",
+    "format_bytes",
+    "format_table",
+    "print_json",
+    "progress",
+    "report",
+    "say_warning",
+    "storage_options",
+]
+
+OK, INVALID, USAGE, ACCESS, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class UsageError(Exception):
+    """Arguments that argparse accepts one by one and that make no sense together."""
+
+
+def report(message: str, kind: str = "error") -> None:
+    """Write one message to standard error."""
+    print(f"tiffref: {kind}: {message}", file=sys.stderr)
+
+
+def say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning without the place in the code, which tells a user nothing."""
+    report(str(message), "warning")
+
+
+@contextmanager
+def progress(message: str) -> Iterator[None]:
+    """Show what is being done while it is done, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write(f"{message} ...")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document to standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that opens a TIFF takes."""
+    parser.add_argument("image", metavar="IMG", help="TIFF file: a path or a URL")
+    parser.add_argument(
+        "--storage-option",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_parse_option,
+        help="option of the file system that opens IMG, as anon=true; may be repeated",
+    )
+
+
+def storage_options(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Give the file system options of the command line, or None where there are none."""
+    return dict(arguments.storage_option) or None
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value  # a plain word needs no quotes
+
+
+def format_bytes(n: int) -> str:
+    """Say a number of bytes in binary units.
+
+    >>> format_bytes(999), format_bytes(2048), format_bytes(5_000_000)
+    ('999 B', '2.0 KiB', '4.8 MiB')
+    """
+    value = float(n)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{n} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def format_table(rows: list[list[str]], indent: str = "  ") -> str:
+    """Lay rows out in left-aligned columns; the first row is the heading."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = (
+        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

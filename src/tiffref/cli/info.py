@@ -1,0 +1,154 @@
+"""`tiffref info`: what a TIFF holds, and who can open references to it.
+
+Owns how a scan is told to a person and as JSON. It finds nothing out by itself: series and refusals
+come from the scan, codecs and their readers from `codecs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from ..model.codec import ForeignCodec, SegmentCodec
+    from ..model.node import Array
+    from ..references import References
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "tell what a TIFF file holds and who can open references to it"
+
+_PYTHON = "xarray, zarr and dask"
+READERS: Mapping[str, tuple[str, ...]] = {
+    "standard": (_PYTHON, "GDAL 3.12", "VirtualiZarr", "zarrita.js"),
+    "imagecodecs": (f"{_PYTHON}, where tiffref or imagecodecs-numcodecs is installed",),
+    "tiffref": (f"{_PYTHON}, where tiffref is installed",),
+}
+"""Who opens an array, for each tier of `codecs.zarr2.portability`; held by tests/interop."""
+UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
+"""Codecs of the standard tier that a reader does not have."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    console.add_source_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan and tell; 1 where a level cannot be expressed."""
+    from ..scanner.tiff import scan
+
+    with console.progress(f"scanning {arguments.image}"):
+        references = scan(arguments.image, storage_options=console.storage_options(arguments))
+    facts = describe(references)
+    if arguments.json:
+        console.print_json({"image": arguments.image, **facts})
+    else:
+        print("\n".join(tell(arguments.image, facts)))
+    levels = (level for series in facts["series"] for level in series["levels"])
+    return console.INVALID if any("refused" in level for level in levels) else console.OK
+
+
+def describe(references: References) -> dict[str, Any]:
+    """Give the facts that the command tells, as JSON values."""
+    arrays = dict(references.group.arrays())
+    series = []
+    for row in references.series:
+        levels = [
+            {**level, **_describe_array(arrays[level["path"]])} if "path" in level else level
+            for level in row["levels"]
+        ]
+        series.append({**row, "levels": levels})
+    sources = [{"url": source.url, "size": source.size} for source in references.sources]
+    return {"sources": sources, "series": series}
+
+
+def _describe_array(array: Array) -> dict[str, Any]:
+    manifest = array.manifest
+    return {
+        "shape": list(array.shape),
+        "dims": list(array.dims),
+        "dtype": str(array.dtype),
+        "chunks": list(array.chunks),
+        "n_chunks": manifest.n_chunks,
+        "missing_chunks": int(manifest.is_missing.sum()),
+        "stored_bytes": int(manifest.length[manifest.source >= 0].sum()),
+        "codecs": [_describe_codec(codec) for codec in array.codecs],
+    }
+
+
+def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
+    from ..codecs.table import COMPRESSIONS
+    from ..codecs.zarr2 import portability, to_zarr2
+
+    tier, why = portability(codec)
+    metadata = to_zarr2(codec)
+    configs = [*(metadata["filters"] or ()), metadata["compressor"]]
+    ids = [config["id"] for config in configs if config is not None]
+    absent = {UNKNOWN_TO.get(name) for name in ids}
+    compression = getattr(codec, "compression", None)
+    return {
+        "compression": COMPRESSIONS[compression].name if compression is not None else None,
+        "predictor": getattr(codec, "predictor", None),
+        "ids": ids,
+        "tier": tier,
+        "why": why,
+        "readers": [name for name in READERS[tier] if name not in absent],
+    }
+
+
+def tell(image: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Give the lines that a person reads."""
+    sizes = [source["size"] for source in facts["sources"]]
+    parts = [image]
+    if sizes and None not in sizes:
+        parts.append(console.format_bytes(sum(sizes)))
+    if len(sizes) > 1:
+        parts.append(f"{len(sizes)} files")
+    yield ", ".join(parts)
+    for series in facts["series"]:
+        yield ""
+        name = f" {series['name']!r}" if series.get("name") else ""
+        yield f"series {series['index']}{name}, {series['kind']}, axes {series['axes']}"
+        rows = [["level", "array", "shape", "dtype", "chunks", "stored", "codec"]]
+        rows += [
+            _row(index, level)
+            for index, level in enumerate(series["levels"])
+            if "refused" not in level
+        ]
+        if len(rows) > 1:
+            yield console.format_table(rows)
+        for index, level in enumerate(series["levels"]):
+            if "refused" in level:
+                yield f"  level {index} cannot be expressed: {level['refused']}"
+    yield from _tell_readers(facts)
+
+
+def _row(index: int, level: Mapping[str, Any]) -> list[str]:
+    shape = ", ".join(f"{d} {n}" for d, n in zip(level["dims"], level["shape"], strict=True))
+    chunks = " x ".join(str(n) for n in level["chunks"])
+    codecs = "; ".join(_name(codec) for codec in level["codecs"])
+    stored = console.format_bytes(level["stored_bytes"])
+    return [str(index), level["path"], shape, level["dtype"], chunks, stored, codecs]
+
+
+def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say once for each codec of the file why it was chosen and who reads it."""
+    codecs = {
+        _name(codec): codec
+        for series in facts["series"]
+        for level in series["levels"]
+        for codec in level.get("codecs", ())
+    }
+    for name, codec in codecs.items():
+        yield ""
+        yield f"{name}: {codec['compression'] or 'as found'}; {codec['why']}"
+        yield f"  opens in {', '.join(codec['readers'])}"
+
+
+def _name(codec: Mapping[str, Any]) -> str:
+    return " + ".join(codec["ids"]) or "none"

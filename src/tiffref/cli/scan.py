@@ -1,0 +1,116 @@
+"""`tiffref scan`: from a TIFF to a reference document.
+
+Owns the arguments and the summary; the work is `tiffref.scan` and `References.write_fsspec`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from ..references import References
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "write kerchunk references of a TIFF file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    console.add_source_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE",
+        help="the document to write; - is standard output",
+    )  # fmt: skip
+    parser.add_argument(
+        "--url-prefix", metavar="URL",
+        help="where readers find the TIFF: this followed by its file name (s3://bucket/folder/)",
+    )  # fmt: skip
+    parser.add_argument("--series", type=int, metavar="N", help="one series only")
+    parser.add_argument("--level", type=int, metavar="N", help="one pyramid level only")
+    parser.add_argument(
+        "--layout", choices=("dataset", "tree"), default="dataset",
+        help="all levels in the root group, or a group per level (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--zarr-format", type=int, choices=(2, 3), default=2,
+        help="Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true", help="print what was written as JSON, not as a sentence"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan, write, and say what was written; 1 where a level could not be expressed."""
+    from ..scanner.tiff import scan
+
+    to_stdout = arguments.output == "-"
+    if to_stdout and arguments.json:
+        raise console.UsageError("-o - and --json both write to standard output; choose one")
+    if not to_stdout and _is_same_file(arguments.output, arguments.image):
+        raise console.UsageError(f"{arguments.output}: the output would replace the image itself")
+    with console.progress(f"scanning {arguments.image}"):
+        references = scan(
+            arguments.image,
+            series=arguments.series,
+            level=arguments.level,
+            layout=arguments.layout,
+            storage_options=console.storage_options(arguments),
+        )
+    options = {"url": arguments.url_prefix, "zarr_format": arguments.zarr_format}
+    if to_stdout:
+        json.dump(references.to_kerchunk(**options), sys.stdout)
+        sys.stdout.write("\n")
+    else:
+        with console.progress(f"writing {arguments.output}"):
+            references.write_fsspec(arguments.output, **options)
+    summary = summarise(references, arguments.output)
+    for refused in summary["refused"]:
+        console.report(
+            f"series {refused['series']} level {refused['level']} is left out: {refused['reason']}",
+            "warning",
+        )
+    if arguments.json:
+        console.print_json(summary)
+    elif not to_stdout:
+        print(
+            f"{arguments.output}: {_count(summary['arrays'], 'array')}, "
+            f"{_count(summary['chunks'], 'chunk')}"
+        )
+    return console.INVALID if summary["refused"] else console.OK
+
+
+def summarise(references: References, output: str) -> dict[str, Any]:
+    """Say what a document holds and what was left out of it, as JSON values."""
+    arrays = list(references.group.arrays())
+    refused = [
+        {"series": i, "level": j, "reason": level["refused"]}
+        for i, series in enumerate(references.series)
+        for j, level in enumerate(series["levels"])
+        if "refused" in level
+    ]
+    return {
+        "output": output,
+        "arrays": len(arrays),
+        "chunks": sum(array.manifest.n_chunks for _, array in arrays),
+        "missing_chunks": sum(int(array.manifest.is_missing.sum()) for _, array in arrays),
+        "refused": refused,
+    }
+
+
+def _is_same_file(output: str, image: str) -> bool:
+    try:
+        return Path(output).samefile(image)
+    except OSError:
+        return False  # one of them does not exist, or is a URL
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

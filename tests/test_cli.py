@@ -1,0 +1,362 @@
+"""The command line: what it prints where, its exit codes, and that no user error is a traceback."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from range_server import serve
+
+import tiffref
+from tiffref.cli import console, main
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def image(folder: Path) -> Path:
+    """Write a pyramid of two levels: 3 x 2 tiles, and 2 x 1."""
+    pixels = np.arange(96 * 64, dtype=np.uint16).reshape(96, 64)
+    options = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
+    path = folder / "image.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(pixels, subifds=1, **options)
+        tif.write(pixels[::2, ::2], subfiletype=1, **options)
+    return path
+
+
+@pytest.fixture
+def unsupported(folder: Path) -> Path:
+    """Write a file with a compression that nobody here decodes (JBIG, 34661)."""
+    path = folder / "jbig.tif"
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[0].tags["Compression"].overwrite(34661)
+    return path
+
+
+def assert_plain_error(err: str, *words: str) -> None:
+    """Check that standard error holds one message of ours that names what it must."""
+    assert "Traceback" not in err
+    assert err.startswith("tiffref: error: "), err
+    for word in words:
+        assert word in err, err
+
+
+def files() -> set[str]:
+    """List the current folder: an error must leave nothing behind."""
+    return {path.name for path in Path().iterdir()}
+
+
+# ---------------------------------------------------------------- the frame
+
+
+def test_help_and_version_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "scan" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tiffref {tiffref.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["scan"],
+        ["scan", "image.tif"],
+        ["scan", "image.tif", "-o", "x.json", "--zarr-format", "4"],
+        ["scan", "image.tif", "-o", "-", "--json"],
+        ["scan", "image.tif", "-o", "image.tif"],
+        ["scan", "image.tif", "-o", "x.json", "--series", "7"],
+        ["scan", "image.tif", "-o", "x.json", "--level", "7"],
+        ["info", "image.tif", "--storage-option", "anon"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_gives_2(
+    arguments: list[str], image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = image.read_bytes()
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error: " in captured.err
+    assert "Traceback" not in captured.err
+    assert files() == {"image.tif"}
+    assert image.read_bytes() == before
+
+
+def test_interrupt_gives_130(
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tiffref.scanner.tiff.scan", interrupt)
+    assert main(["info", str(image)]) == 130
+    assert_plain_error(capsys.readouterr().err, "interrupted")
+
+
+def test_closed_output_ends_quietly(image: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tiffref", "info", str(image)],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def run_with_terminal(arguments: list[str]) -> str:
+    """Run the command line with a terminal as standard error, and give what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiffref", *arguments], stdout=subprocess.DEVNULL, stderr=theirs
+    )
+    os.close(theirs)
+    text = b""
+    try:
+        while data := os.read(ours, 1024):
+            text += data
+    except OSError:
+        pass  # Linux says EIO where the other side has closed
+    os.close(ours)
+    assert process.wait() == 0, text
+    return text.decode()
+
+
+def test_progress_shows_on_a_terminal_only(image: Path) -> None:
+    text = run_with_terminal(["scan", str(image), "-o", "refs.json"])
+    assert f"scanning {image}" in text
+    assert "writing refs.json" in text
+    done = subprocess.run(
+        [sys.executable, "-m", "tiffref", "scan", str(image), "-o", "refs.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+
+
+def test_console_examples() -> None:
+    assert doctest.testmod(console).failed == 0
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("command", ["info", "scan"])
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, 3),
+        (b"", 1),
+        (b"not a TIFF at all", 1),
+        (b"II*\0\xff\xff\0\0", 1),
+    ],
+    ids=["missing", "empty", "text", "offset past the end"],
+)
+def test_bad_files(
+    command: str,
+    content: bytes | None,
+    code: int,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if content is not None:
+        Path("bad.tif").write_bytes(content)
+    output = ["-o", "refs.json"] if command == "scan" else []
+    assert main([command, "bad.tif", *output]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert_plain_error(captured.err, "bad.tif")
+    assert files() <= {"bad.tif"}
+
+
+def test_directory_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(folder)]) == 3
+    assert_plain_error(capsys.readouterr().err, str(folder))
+
+
+def test_url_that_answers_404_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(folder) as server:
+        assert main(["info", f"{server.url}gone.tif"]) == 3
+    assert_plain_error(capsys.readouterr().err, "gone.tif")
+
+
+def test_output_that_cannot_be_written_gives_3(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scan", str(image), "-o", "no/such/folder/refs.json"]) == 3
+    assert_plain_error(capsys.readouterr().err, "no/such/folder")
+    assert files() == {"image.tif"}
+
+
+# ---------------------------------------------------------------- scan
+
+
+def test_scan_writes_a_document_that_opens(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "refs.json: 2 arrays, 8 chunks\n"
+    assert captured.err == ""
+    array = zarr.open_group("reference::refs.json", mode="r")["image"][...]
+    np.testing.assert_array_equal(array, tifffile.imread(image))
+
+
+def test_scan_to_standard_output_prints_the_document_only(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
+    capsys.readouterr()
+    assert main(["scan", "image.tif", "-o", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path("refs.json").read_text())
+
+
+def test_scan_summary_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output": "refs.json",
+        "arrays": 2,
+        "chunks": 8,
+        "missing_chunks": 0,
+        "refused": [],
+    }
+
+
+def test_scan_options_reach_the_document(image: Path) -> None:
+    command = ["scan", "image.tif", "-o", "refs.json", "--level", "1", "--zarr-format", "3"]
+    assert main([*command, "--url-prefix", "s3://bucket/folder/"]) == 0
+    document = json.loads(Path("refs.json").read_text())
+    chunks = [value for value in document["refs"].values() if isinstance(value, list)]
+    assert {url for url, _, _ in chunks} == {"s3://bucket/folder/image.tif"}
+    assert len(chunks) == 2
+    assert "zarr.json" in document["refs"]
+    assert not any(key.endswith(".zarray") for key in document["refs"])
+
+
+def test_scan_layout_tree_gives_a_group_per_level(image: Path) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json", "--layout", "tree"]) == 0
+    refs = json.loads(Path("refs.json").read_text())["refs"]
+    groups = [key for key in refs if key.endswith("/.zgroup")]
+    assert len(groups) == 2
+
+
+def test_scan_of_an_unsupported_file_gives_1(
+    unsupported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scan", "jbig.tif", "-o", "refs.json"]) == 1
+    captured = capsys.readouterr()
+    assert "JBIG" in captured.err
+    assert "Traceback" not in captured.err
+
+
+# ---------------------------------------------------------------- info
+
+
+def test_info_tells_levels_codecs_and_readers(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", "image.tif"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for words in (
+        "image.tif",
+        "y 96, x 64",
+        "y_1 48, x_1 32",
+        "uint16",
+        "32 x 32",
+        "zlib",
+        "xarray",
+    ):
+        assert words in captured.out
+
+
+def test_info_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "image.tif", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (series,) = facts["series"]
+    full, half = series["levels"]
+    assert (full["path"], full["shape"], full["chunks"]) == ("image", [96, 64], [32, 32])
+    assert (half["shape"], half["n_chunks"]) == ([48, 32], 2)
+    assert full["codecs"][0]["ids"] == ["zlib"]
+    assert facts["sources"][0]["size"] == image.stat().st_size
+
+
+def test_info_of_an_unsupported_file_gives_1(
+    unsupported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", "jbig.tif"]) == 1
+    captured = capsys.readouterr()
+    assert "JBIG" in captured.out + captured.err
+    assert "Traceback" not in captured.err
+
+
+# ---------------------------------------------------------------- validate
+
+
+def test_validate_accepts_what_scan_writes(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["scan", "image.tif", "-o", "refs.json"])
+    capsys.readouterr()
+    assert main(["validate", "refs.json"]) == 0
+    assert capsys.readouterr().out == "refs.json: valid\n"
+    assert main(["validate", "refs.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "document": "refs.json",
+        "valid": True,
+        "findings": [],
+    }
+
+
+def test_validate_names_what_is_wrong(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["scan", "image.tif", "-o", "refs.json"])
+    document = json.loads(Path("refs.json").read_text())
+    document["refs"]["image/0.0"] = ["file:///image.tif", -5, 10]
+    Path("refs.json").write_text(json.dumps(document))
+    capsys.readouterr()
+    assert main(["validate", "refs.json"]) == 1
+    assert "image/0.0" in capsys.readouterr().out
+    assert main(["validate", "refs.json", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["valid"] is False
+    assert any("image/0.0" in str(finding) for finding in report["findings"])
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(None, 3), (b"", 1), (b"{", 1), (b"[1, 2]", 1), (b'{"a": 7}', 1), (b"\xff\xfe", 1)],
+    ids=["missing", "empty", "cut", "list", "other", "binary"],
+)
+def test_validate_bad_documents(
+    content: bytes | None, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        Path("refs.json").write_bytes(content)
+    assert main(["validate", "refs.json"]) == code
+    captured = capsys.readouterr()
+    assert "refs.json" in captured.out + captured.err
+    assert "Traceback" not in captured.err
