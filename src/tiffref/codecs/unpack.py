@@ -154,16 +154,19 @@ def _unpack_packed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -
 
 
 def _triples(codec: SegmentCodec, data: NDArray[np.uint8]) -> NDArray:
-    """Give 24-bit integers, most significant byte first whatever the byte order of the file.
+    """Give 24-bit integers as tifffile reads them.
 
-    In a big-endian file tifffile shifts them up by 8 bits, and what it gives is followed here.
+    Most significant byte first in a little-endian file, as GDAL has it too. In a big-endian file
+    least significant byte first (GDAL again agrees), and shifted up by 8 bits (GDAL does not).
     """
-    words = np.zeros((data.size // 3, 4), np.uint8)
-    words[:, 1:] = data[: len(words) * 3].reshape(-1, 3)
+    is_swapped = codec.byteorder == ">"
+    triples = data[: data.size // 3 * 3].reshape(-1, 3)
+    words = np.zeros((len(triples), 4), np.uint8)
+    words[:, 1:] = triples[:, ::-1] if is_swapped else triples
     integers = words.view(">u4").reshape(-1).astype(np.uint32)
     if np.dtype(codec.dtype).kind == "i":
         return _extend_sign(integers, 24).view(np.int32)
-    return integers << np.uint32(8) if codec.byteorder == ">" else integers
+    return integers << np.uint32(8) if is_swapped else integers
 
 
 def _extend_sign(samples: NDArray, bits: int) -> NDArray:

@@ -1,0 +1,184 @@
+"""Segments that tifffile or imagecodecs wrote decode to what tifffile reads."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segments import BYTEORDERS, compress, decode_page, roundtrip, values
+
+from tiffref.codecs.decode import decode_segment
+from tiffref.errors import MalformedTiff
+from tiffref.model.codec import SegmentCodec
+
+BYTES = ["none", "deflate", "lzw", "packbits", "zstd", "lzma"]
+LAYOUTS = {
+    "strips": {"rowsperstrip": 7},
+    "one row": {"rowsperstrip": 1},
+    "tiles": {"tile": (16, 32)},
+}
+DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "c8", "c16"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("byteorder", BYTEORDERS)
+@pytest.mark.parametrize("compression", BYTES)
+def test_every_type_without_predictor(compression, byteorder, layout):
+    for dtype, samples in itertools.product(DTYPES, (1, 3)):
+        image = values((19, 40, 3), dtype)[..., :samples]
+        options = {"photometric": "rgb"} if samples == 3 else {"photometric": "minisblack"}
+        for planar in ("contig", "separate") if samples == 3 else ("contig",):
+            stored = np.moveaxis(image, -1, 0) if planar == "separate" else image
+            roundtrip(
+                np.ascontiguousarray(stored[..., 0] if samples == 1 else stored),
+                compression=None if compression == "none" else compression,
+                byteorder=byteorder,
+                planarconfig=planar if samples == 3 else None,
+                **LAYOUTS[layout],
+                **options,
+            )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("byteorder", BYTEORDERS)
+@pytest.mark.parametrize("compression", ["deflate", "lzw", "zstd"])
+def test_predictors(compression, byteorder, layout):
+    kinds = [("u1", 2), ("u2", 2), ("i4", 2), ("u8", 2), ("f2", 3), ("f4", 3), ("f8", 3)]
+    for (dtype, predictor), samples in itertools.product(kinds, (1, 3)):
+        image = values((19, 40, 3), dtype)
+        roundtrip(
+            np.ascontiguousarray(image if samples == 3 else image[..., 0]),
+            compression=compression,
+            predictor=predictor,
+            byteorder=byteorder,
+            photometric="rgb" if samples == 3 else "minisblack",
+            **LAYOUTS[layout],
+        )
+
+
+@pytest.mark.parametrize(
+    "compression", ["jpeg", "jpeg2000", "webp", "png", "jpegxl", "jpegxr", "lerc"]
+)
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (32, 32)}])
+def test_images_of_other_formats(compression, layout):
+    image = values((64, 64, 3), "u1")
+    roundtrip(image, compression=compression, photometric="rgb", **layout)
+    if compression != "webp":
+        gray = np.ascontiguousarray(image[..., 0])
+        roundtrip(gray, compression=compression, photometric="minisblack", **layout)
+
+
+@pytest.mark.parametrize("inner", ["deflate", "zstd"])
+def test_lerc_with_inner_compression(inner):
+    options = {"compression": inner}
+    image = values((64, 64), "f4")
+    roundtrip(image, compression="lerc", compressionargs=options, tile=(32, 32))
+
+
+def test_volumetric_tiles():
+    image = values((20, 30, 40), "u2")
+    roundtrip(image, compression="deflate", predictor=2, tile=(16, 16, 16), volumetric=True)
+
+
+def test_jpeg_color_spaces():
+    image = values((32, 48, 4), "u1")
+    rgb = np.ascontiguousarray(image[..., :3])
+    roundtrip(rgb, compression="jpeg", photometric="ycbcr", tile=(16, 16))
+    roundtrip(image, compression="jpeg", photometric="separated", tile=(16, 16))
+    planes = np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
+    # tifffile itself cannot read JPEG in separate planes
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        planes,
+        photometric="rgb",
+        planarconfig="separate",
+        compression="jpeg",
+        tile=(16, 16),
+    )
+    buffer.seek(0)
+    with tifffile.TiffFile(buffer) as tif:
+        decoded = decode_page(tif.pages[0])
+    assert decoded.shape == planes.shape
+    assert np.abs(decoded.astype(int) - planes).mean() < 8
+
+
+def test_jpeg_tables():
+    image = np.ascontiguousarray(values((16, 16, 3), "u1"))
+    stream = imagecodecs.jpeg_encode(image, level=90)
+    start, frame = stream.index(b"\xff\xdb"), stream.index(b"\xff\xc0")
+    huffman, scan = stream.index(b"\xff\xc4"), stream.index(b"\xff\xda")
+    tables = b"\xff\xd8" + stream[start:frame] + stream[huffman:scan] + b"\xff\xd9"
+    abbreviated = b"\xff\xd8" + stream[frame:huffman] + stream[scan:]
+    codec = SegmentCodec(
+        (1, 16, 16, 3),
+        "|u1",
+        7,
+        photometric=6,
+        parameters={
+            "jpeg_tables": tables,
+            "outcolorspace": 2,
+        },
+    )
+    np.testing.assert_array_equal(
+        decode_segment(codec, abbreviated)[0], imagecodecs.jpeg_decode(stream)
+    )
+    with pytest.raises(MalformedTiff, match="JPEG"):
+        decode_segment(SegmentCodec((1, 16, 16, 3), "|u1", 7, photometric=6), abbreviated)
+
+
+@pytest.mark.parametrize("precision", [2, 5, 8, 12, 16])
+def test_lossless_jpeg(precision):
+    dtype = "u1" if precision <= 8 else "u2"
+    image = (values((16, 24), dtype) & ((1 << precision) - 1)).astype(dtype)
+    stream = imagecodecs.ljpeg_encode(image, bitspersample=precision)
+    codec = SegmentCodec(
+        (1, 16, 24, 1), np.dtype(dtype).newbyteorder("<").str, 7, bits=(precision,)
+    )
+    np.testing.assert_array_equal(decode_segment(codec, stream)[0, ..., 0], image)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    samples=st.integers(1, 4),
+    dtype=st.sampled_from(["|u1", "<i2", "<u4", "<f4", "<f8"]),
+    byteorder=st.sampled_from(BYTEORDERS),
+    predictor=st.sampled_from([1, 2, 3]),
+    compression=st.sampled_from([1, 5, 8, 32773, 50000]),
+    short=st.booleans(),
+)
+def test_encoding_by_the_book_is_undone(
+    rows, columns, samples, dtype, byteorder, predictor, compression, short
+):
+    kind = np.dtype(dtype)
+    if predictor == 3 and kind.kind != "f":
+        predictor = 2
+    stored_rows = max(1, rows // 2) if short else rows
+    image = values((1, stored_rows, columns, samples), dtype)
+    raw = image
+    if predictor == 2:
+        raw = imagecodecs.delta_encode(image.view(f"u{kind.itemsize}"), axis=-2)
+    elif predictor == 3:
+        raw = imagecodecs.floatpred_encode(image, axis=-2)
+    if predictor != 3:
+        raw = raw.astype(raw.dtype.newbyteorder(byteorder))
+    codec = SegmentCodec(
+        (1, rows, columns, samples),
+        dtype,
+        compression,
+        predictor,
+        byteorder,
+        sample_format=3 if kind.kind == "f" else 1,
+        edge=(1, stored_rows, columns) if stored_rows != rows else None,
+    )
+    decoded = decode_segment(codec, compress(compression, raw.tobytes()))
+    np.testing.assert_array_equal(decoded[:, :stored_rows], image)
+    assert not decoded[:, stored_rows:].any()
