@@ -1,0 +1,373 @@
+"""Reference documents, checked: as they stand, against their sources, and down to the pixels.
+
+Owns the report. What a document must look like is known to `formats.structure` and
+`formats.metadata`, which report every offence instead of raising the first; this module adds what
+takes a look at the whole: codecs that nobody knows, chunks that cannot have the bytes they are said
+to have, sources that are gone or changed, pixels that do not decode to those of the TIFF.
+
+The JSON Schemas in `schemas/` say the same about the structure of a document, for other programs;
+tests hold both against one table of documents.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidReferences, SourceError, StaleSource, TiffrefError
+from .formats.checks import check_array, name_chunk
+from .formats.findings import Finding
+from .formats.kerchunk_read import parse_document
+from .formats.load import load_document
+from .formats.parquet_read import ZMETADATA, parse_parquet
+from .model.manifest import MISSING
+from .model.node import Array
+from .read import Fetcher, read_array
+from .read.fetch import check_fresh
+from .references import References
+
+__all__ = ["Report", "load_schema", "validate", "validate_document"]
+
+_MAX_COMPARED_BYTES = 1 << 30
+"""Arrays up to this size are decoded whole for comparison; of larger ones chunks only decode."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found.
+
+    `findings` are in the order of the checks; `arrays` says of each array its shape, its chunks and
+    how many of them are missing, inlined or in sources.
+    """
+
+    url: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+    arrays: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_sources: int = 0
+    n_chunks_compared: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found but warnings."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as plain values."""
+        return {
+            "url": self.url,
+            "ok": self.ok,
+            "findings": [finding.to_json() for finding in self.findings],
+            "arrays": self.arrays,
+            "n_sources": self.n_sources,
+            "n_chunks_compared": self.n_chunks_compared,
+        }
+
+    def raise_first(self) -> None:
+        """Raise the first error, if there is one.
+
+        Raises
+        ------
+        InvalidReferences
+        """
+        for finding in self.findings:
+            if finding.severity == "error":
+                raise finding.to_error(self.url)
+
+
+def validate(
+    document: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    sources: bool = False,
+    pixels: int | Literal["all"] = 0,
+    storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] | None = None,
+) -> Report:
+    """Check a reference document.
+
+    Parameters
+    ----------
+    document
+        Path or URL of a JSON file or of a folder of parquet references, or the document.
+    sources
+        Ask for each source whether it is there, as it was when it was scanned, and long enough.
+    pixels
+        Chunks of each array to decode and to compare with the TIFF, spread evenly; or "all".
+    storage_options
+        For the file system of `document`.
+    source_options
+        For the file systems of the sources.
+    allow
+        What the addresses of sources may begin with; others are reported and never opened. By
+        default all are allowed. Documents of strangers can name any file that you can read.
+
+    Returns
+    -------
+    report
+
+    Raises
+    ------
+    SourceError
+        If the document itself cannot be read.
+    """
+    report = Report(None if isinstance(document, Mapping) else os.fspath(document))
+    references = _parse(document, storage_options, report)
+    if references is None:
+        return report
+    _check_arrays(references, report)
+    is_closed = _check_allowed(references, allow, report)
+    if is_closed or not (sources or pixels):
+        return report
+    fetch = Fetcher(source_options, verify="never")
+    try:
+        if sources:
+            _check_sources(references, fetch, report)
+        if pixels:
+            _check_pixels(references, fetch, pixels, report)
+    finally:
+        fetch.close()
+    return report
+
+
+def validate_document(document: Any) -> Report:
+    """Check a loaded document as it stands, opening nothing.
+
+    Parameters
+    ----------
+    document
+        What a JSON parser gave.
+    """
+    report = Report()
+    parsed = parse_document(document, report.findings.append)
+    _check_arrays(References(parsed.group, parsed.series), report)
+    return report
+
+
+def load_schema(name: str) -> dict[str, Any]:
+    """Give one of the JSON Schemas that the package ships.
+
+    Parameters
+    ----------
+    name
+        "kerchunk-v0", "kerchunk-v1" or "provenance".
+    """
+    file = f"{name}.schema.json"
+    shipped = resources.files(__package__) / "schemas" / file
+    if not shipped.is_file():  # an editable install: the schemas lie beside `src`
+        shipped = Path(__file__).parents[2] / "schemas" / file
+    return json.loads(shipped.read_text(encoding="utf-8"))
+
+
+def _parse(
+    document: Mapping[str, Any] | str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None,
+    report: Report,
+) -> References | None:
+    try:
+        if not isinstance(document, Mapping) and (Path(document) / ZMETADATA).is_file():
+            parsed = parse_parquet(document, storage_options)
+        else:
+            loaded = load_document(document, storage_options)
+            parsed = parse_document(loaded, report.findings.append)
+    except InvalidReferences as error:
+        report.findings.append(_from_error("document", "structure", None, error))
+        return None
+    return References(parsed.group, parsed.series)
+
+
+def _from_error(code: str, stage: str, key: str | None, error: TiffrefError) -> Finding:
+    got = None if error.got is None else str(error.got)
+    expected = None if error.expected is None else str(error.expected)
+    what = error.what if error.url is None else f"{error.url}: {error.what}"
+    return Finding(code, stage, what, key, got, expected)
+
+
+# ---- arrays
+
+
+def _check_arrays(references: References, report: Report) -> None:
+    group = references.group
+    if "" in group.children:
+        report.findings.append(
+            Finding(
+                "root-array",
+                "metadata",
+                "an array at the root, which xarray's kerchunk engine cannot open",
+                expected="a group at the root",
+                severity="warning",
+            )
+        )
+    for path, array in group.arrays():
+        source = array.manifest.source
+        report.arrays[path] = {
+            "shape": list(array.shape),
+            "chunks": list(array.chunks),
+            "dtype": array.dtype.str,
+            "n_chunks": array.manifest.n_chunks,
+            "n_missing": int(np.count_nonzero(source == MISSING)),
+            "n_inlined": len(array.manifest.inlined),
+            "n_stored": int(np.count_nonzero(source >= 0)),
+        }
+        report.findings += check_array(path, array)
+    report.n_sources = len(references.sources)
+
+
+# ---- sources
+
+
+def _check_allowed(references: References, allow: Sequence[str] | None, report: Report) -> bool:
+    """Report sources outside the allowed addresses; tell whether there are any."""
+    if allow is None:
+        return False
+    urls = [source.url for source in references.sources]
+    outside = [url for url in urls if not url.startswith(tuple(allow)) or ".." in url.split("/")]
+    if outside:
+        report.findings.append(
+            Finding(
+                "not-allowed",
+                "sources",
+                "a source is outside the allowed addresses; none was opened",
+                got=outside[0],
+                expected=" or ".join(allow),
+                n_more=len(outside) - 1,
+            )
+        )
+    return bool(outside)
+
+
+def _check_sources(references: References, fetch: Fetcher, report: Report) -> None:
+    ends = _find_ends(references)
+    for source in references.sources:
+        try:
+            now = fetch.state(source)
+            check_fresh(source, lambda url, now=now: now)
+        except StaleSource as error:
+            report.findings.append(_from_error("stale", "sources", None, error))
+        except SourceError as error:
+            report.findings.append(_from_error("unreachable", "sources", None, error))
+            continue
+        end, key = ends.get(source.url, (0, None))
+        if now.size is not None and end > now.size:
+            report.findings.append(
+                Finding(
+                    "range",
+                    "sources",
+                    f"{source.url}: a byte range reaches past the end of the file",
+                    key,
+                    f"end at {end}",
+                    f"at most {now.size} bytes",
+                )
+            )
+
+
+def _find_ends(references: References) -> dict[str, tuple[int, str]]:
+    """Give for each source the end of the range that reaches farthest, and whose it is."""
+    ends: dict[str, tuple[int, str]] = {}
+    for path, array in references.group.arrays():
+        manifest = array.manifest
+        stored = np.flatnonzero(manifest.source >= 0)
+        end = manifest.offset[stored] + manifest.length[stored]
+        order = np.lexsort((end, manifest.source[stored]))
+        source = manifest.source[stored][order]
+        last = np.flatnonzero(np.diff(source, append=-1))
+        for row in order[last].tolist():
+            url = manifest.sources[manifest.source[stored[row]]].url
+            found = int(end[row]), name_chunk(path, array, int(stored[row]))
+            ends[url] = max(ends.get(url, found), found)
+    return ends
+
+
+# ---- pixels
+
+
+def _check_pixels(
+    references: References, fetch: Fetcher, pixels: int | Literal["all"], report: Report
+) -> None:
+    for path, array in references.group.arrays():
+        truth, reason = _read_truth(references, path, array)
+        if reason:
+            report.findings.append(
+                Finding("not-compared", "pixels", reason, path, severity="warning")
+            )
+        n_chunks = array.manifest.n_chunks
+        n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
+        for flat in np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist():
+            if finding := _check_chunk(path, array, flat, truth, fetch):
+                report.findings.append(finding)
+                break
+            report.n_chunks_compared += truth is not None
+
+
+def _check_chunk(
+    path: str, array: Array, flat: int, truth: NDArray | None, fetch: Fetcher
+) -> Finding | None:
+    index = np.unravel_index(flat, array.grid)
+    region = tuple(
+        slice(int(i) * size, (int(i) + 1) * size)
+        for i, size in zip(index, array.chunks, strict=True)
+    )
+    name = name_chunk(path, array, flat)
+    try:
+        values = read_array(array, region, fetch=fetch)
+    except TiffrefError as error:
+        return _from_error("undecodable", "pixels", name, error)
+    if truth is None:
+        return None
+    expected = truth[region]
+    differs = values != expected
+    if array.dtype.kind in "fc":
+        differs &= ~(np.isnan(values) & np.isnan(expected))
+    if not differs.any():
+        return None
+    first = tuple(int(n) for n in np.argwhere(differs)[0])
+    return Finding(
+        "pixels",
+        "pixels",
+        "a chunk decodes to other pixels than the TIFF",
+        name,
+        f"{values[first]} at {first}; {int(differs.sum())} differ",
+        str(expected[first]),
+    )
+
+
+def _read_truth(
+    references: References, path: str, array: Array
+) -> tuple[NDArray | None, str | None]:
+    """Decode with tifffile the level that an array stands for, or say why that cannot be.
+
+    Arrays that stand for no level (coordinates) have neither.
+    """
+    import fsspec
+    import tifffile
+
+    place = _find_level(references, path)
+    if place is None or not array.manifest.sources:
+        return None, None
+    if array.nbytes > _MAX_COMPARED_BYTES:
+        return None, "the array is too large to be compared as a whole; its chunks were decoded"
+    series, level = place
+    url = array.manifest.sources[0].url
+    try:
+        with fsspec.open(url, "rb") as file, tifffile.TiffFile(file, name=url) as tif:
+            truth = tif.series[series].levels[level].asarray()
+    except (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportError) as error:
+        return None, f"tifffile cannot decode it: {type(error).__name__}: {error}"
+    if truth.shape != array.shape:
+        return None, f"tifffile gives another shape, {truth.shape}"
+    return truth, None
+
+
+def _find_level(references: References, path: str) -> tuple[int, int] | None:
+    for series in references.series:
+        for number, level in enumerate(series.get("levels", ())):
+            if level.get("path") == path:
+                return int(series["index"]), number
+    return None
