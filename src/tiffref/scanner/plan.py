@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs.table import COMPRESSIONS, jpeg_colorspaces
+from ..codecs.table import COMPRESSIONS, check_supported, jpeg_colorspaces
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import IfdFacts, LevelFacts
@@ -25,7 +25,10 @@ __all__ = ["LevelPlan", "plan_level", "segment_codec"]
 
 _JPEG = frozenset({6, 7, 33007, 34892})
 _YCBCR = 6
-_LOG_ENCODED = frozenset({34676, 34677})
+_FILL_ORDER = frozenset({2, 3, 4})
+_PHOTOMETRIC = frozenset({6, 34676, 34677})
+_BITS = frozenset({32766, 32809})
+"""Compressions whose image decoder depends on FillOrder, PhotometricInterpretation, BitsPerSample."""
 
 _PARAMETER_TAGS: dict[int, dict[str, int]] = {
     2: {},
@@ -84,9 +87,9 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         compression=ifd.compression,
         predictor=1 if is_image else ifd.predictor,
         byteorder=ifd.byteorder if _has_byteorder(ifd, dtype, is_image) else "<",
-        bits=() if is_image or ifd.bits == (8 * dtype.itemsize,) else ifd.bits,
+        bits=ifd.bits if _needs_bits(ifd, dtype, is_image) else (),
         sample_format=1 if is_image else ifd.sample_format,
-        fill_order=1 if is_image and ifd.compression not in (2, 3, 4) else ifd.fill_order,
+        fill_order=1 if is_image and ifd.compression not in _FILL_ORDER else ifd.fill_order,
         photometric=ifd.photometric if _needs_photometric(ifd) else 1,
         edge=edge if is_short else None,  # type: ignore[arg-type]
         fill=ifd.nodata if is_short and ifd.nodata else None,
@@ -105,7 +108,13 @@ def _is_subsampled(ifd: IfdFacts) -> bool:
 
 
 def _needs_photometric(ifd: IfdFacts) -> bool:
-    return _is_subsampled(ifd) or ifd.compression in _LOG_ENCODED
+    return _is_subsampled(ifd) or ifd.compression in _PHOTOMETRIC
+
+
+def _needs_bits(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
+    if is_image:
+        return ifd.compression in _BITS
+    return ifd.bits != (8 * dtype.itemsize,)
 
 
 def _parameters(ifd: IfdFacts) -> dict[str, Any]:
@@ -122,9 +131,7 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
                 ifd.photometric, ifd.is_separate, ifd.extra_samples, bool(ifd.tables.get("is_jfif"))
             )
         )
-    if ifd.compression == 6:
-        found["subsampling"] = ifd.subsampling
-    if _is_subsampled(ifd):
+    if _is_subsampled(ifd) or ifd.compression == 6:
         found["subsampling"] = ifd.subsampling
         for name, code in (("ycbcr_coefficients", 529), ("reference_black_white", 532)):
             if code in tags:
@@ -205,6 +212,7 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
                 expected=level.ifds[0].shape,
             )
         codec = segment_codec(ifd, is_short=is_short)
+        check_supported(codec)
         if codec.dtype != np.dtype(level.ifds[0].dtype).newbyteorder("<").str:
             raise ManifestMismatch("pages of one series differ in data type", ifd=ifd.name)
         if codec.shape != segment_codec(level.ifds[0]).shape:

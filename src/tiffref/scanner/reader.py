@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
+from ..codecs.headers import scan_header
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.manifest import Source
@@ -292,31 +293,26 @@ class OpenTiff:
 
     def old_jpeg_tables(self, page: TiffPage, there: ByteSource) -> dict[str, Any]:
         """Collect the tables of old-style JPEG (TIFF 6.0 section 22), which lie at offsets."""
-        found: dict[str, Any] = {}
         values = {code: page.tags.valueof(code) for code in (512, 513, 514, 515, 519, 520, 521)}
-        start, length = values[513], values[514]
-        if start is not None:
-            start = int(_sequence(start)[0])
-            length = int(_sequence(length)[0]) if length is not None else 0
-            n_bytes = min(length or 1 << 16, 1 << 20)
-            found["jpeg_interchange"] = there.read(start + self.base, n_bytes)
-        for code, name, size in ((519, "q_tables", 64), (520, "dc_tables", 0), (521, "ac_tables", 0)):
+        found: dict[str, Any] = {}
+        read = self._read(there)
+        if values[513] is not None:
+            start = int(_sequence(values[513])[0])
+            length = 0 if values[514] is None else int(_sequence(values[514])[0])
+            found["ojpeg_interchange"] = read(start, min(length or 1 << 16, 1 << 20))
+        for code, name in ((519, "ojpeg_q_tables"), (520, "ojpeg_dc_tables"), (521, "ojpeg_ac_tables")):
             if values[code] is not None:
-                found[name] = tuple(
-                    self._old_jpeg_table(there, int(where), size)
-                    for where in _sequence(values[code])
-                )
-        if values[512] is not None:
-            found["jpeg_proc"] = int(_sequence(values[512])[0])
-        if values[515] is not None:
-            found["restart_interval"] = int(_sequence(values[515])[0])
+                offsets = [int(where) for where in _sequence(values[code])]
+                found[name] = b"".join(_old_jpeg_table(read, at, code == 519) for at in offsets)
+        for code, name in ((512, "ojpeg_proc"), (515, "ojpeg_restart_interval")):
+            if values[code] is not None:
+                found[name] = int(_sequence(values[code])[0])
+        if page.dataoffsets and page.databytecounts:
+            first = read(int(page.dataoffsets[0]), min(int(page.databytecounts[0]), 1 << 12))
+            header = scan_header(first)
+            if header:
+                found["ojpeg_scan_header"] = header
         return found
-
-    def _old_jpeg_table(self, there: ByteSource, offset: int, size: int) -> bytes:
-        # a Huffman table is 16 counts and as many values as they sum up to
-        offset += self.base
-        size = size or 16 + sum(there.read(offset, 16))
-        return there.read(offset, size)
 
     def segments(
         self, page: TiffPage | TiffFrame, ifd: IfdFacts, there: ByteSource
@@ -343,6 +339,11 @@ class OpenTiff:
     def _read(self, there: ByteSource) -> Any:
         base = self.base
         return lambda offset, length: there.read(offset + base, length)
+
+
+def _old_jpeg_table(read: Any, offset: int, is_quantization: bool) -> bytes:
+    # a Huffman table is 16 counts and as many values as they sum up to
+    return read(offset, 64 if is_quantization else 16 + sum(read(offset, 16)))
 
 
 def n_segments_of(ifd: IfdFacts) -> int:

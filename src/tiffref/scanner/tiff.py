@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage, TiffPageSeries
 
-from ..codecs.table import check_supported
 from ..conventions.dims import dimension_names
 from ..errors import MalformedTiff, SelectionError, TiffrefError, UnsupportedTiff
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.node import Array, Group
 from ..references import References
-from .plan import segment_codec
 from .probe import checked_array
 from .reader import PARSE_ERRORS, OpenTiff, open_tiff
 
@@ -209,9 +207,6 @@ def _array(
             hint="Put all files of the set side by side.",
         )
     dims = dimension_names(level.axes, suffix)
-    for ifd in level.ifds:
-        if ifd.dtype is not None and 0 not in level.shape:
-            check_supported(segment_codec(ifd))
     array = checked_array(level, dims, options.is_native, _fetcher(tiff))
     fill = options.fill_value
     if fill is None:

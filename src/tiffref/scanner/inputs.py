@@ -1,0 +1,217 @@
+"""The files of a sequence: lists, globs, tables, STAC items, tifffile's sequences.
+
+Owns what may stand for many files, and gives for all of it the same: addresses, and columns of
+values that are known of them. It opens tables, never images.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import SelectionError, SourceError
+from .names import has_fields, to_glob
+
+__all__ = ["FileList", "list_files", "natural_key"]
+
+_MAGIC = re.compile(r"[*?\[]")
+_URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
+_TABLES = (".csv", ".tsv")
+_ITEMS = (".json", ".geojson")
+
+
+@dataclass(frozen=True, slots=True)
+class FileList:
+    """Files, and what is known of each.
+
+    Attributes
+    ----------
+    urls
+        Paths or URLs.
+    columns
+        Field -> a value for each file: text, numbers or dates.
+    pattern
+        The pattern that the files were found by, if it has fields.
+    """
+
+    urls: list[str]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    pattern: str | None = None
+
+
+def natural_key(name: str) -> list[Any]:
+    """Order names as people do: numbers by value.
+
+    >>> sorted(["t10.tif", "t9.tif"], key=natural_key)
+    ['t9.tif', 't10.tif']
+    """
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def list_files(
+    files: Any,
+    *,
+    assets: Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> FileList:
+    """Give the files of a sequence.
+
+    Parameters
+    ----------
+    files
+        Paths or URLs; a glob (local, or of an fsspec URL), in natural order; a readable pattern
+        (`"S2_{time:%Y%m%d}.tif"`), which is its own glob; a CSV file or DataFrame with a column of
+        addresses and columns of coordinates; STAC items, as objects, dictionaries or a JSON file;
+        or tifffile's `FileSequence`.
+    assets
+        Keys of the assets of STAC items; by default all whose media type is TIFF.
+    storage_options
+        For the file system of a glob that is a URL.
+
+    Raises
+    ------
+    SourceError
+        If no file is found, or a table cannot be read.
+    SelectionError
+        If a table has no column of addresses.
+    """
+    found = _list(files, assets, storage_options)
+    if not found.urls:
+        raise SourceError(
+            "no files", url=files if isinstance(files, str) else None, hint="Check the pattern."
+        )
+    return found
+
+
+def _list(
+    files: Any, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
+) -> FileList:
+    if isinstance(files, str | os.PathLike):
+        return _list_name(os.fspath(files), assets, storage_options)
+    if hasattr(files, "columns") and hasattr(files, "to_dict"):
+        return _from_table(files.to_dict("list"), "")
+    if isinstance(files, Mapping):
+        if files.get("type") in ("Feature", "FeatureCollection"):
+            return _from_stac(files.get("features", [files]), assets)
+        return _from_table(files, "")
+    if hasattr(files, "files") and hasattr(files, "indices"):
+        return _from_file_sequence(files)
+    items = list(getattr(files, "items", None) or files) if not callable(
+        getattr(files, "items", None)
+    ) else list(files)
+    if items and all(_is_stac(item) for item in items):
+        return _from_stac(items, assets)
+    return FileList([_address(item) for item in items])
+
+
+def _address(item: Any) -> str:
+    if isinstance(item, str | os.PathLike):
+        return os.fspath(item)
+    if hasattr(item, "fs") and hasattr(item, "path"):
+        return item.fs.unstrip_protocol(item.path)
+    raise SourceError(
+        "is no address of a file", got=type(item).__name__, expected="a path or URL"
+    )
+
+
+def _list_name(
+    name: str, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
+) -> FileList:
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in _TABLES:
+        delimiter = "\t" if suffix == ".tsv" else ","
+        rows = list(csv.DictReader(_read_text(name, storage_options).splitlines(), delimiter=delimiter))
+        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+        return _from_table(columns, name.rpartition("/")[0])
+    if suffix in _ITEMS:
+        document = json.loads(_read_text(name, storage_options))
+        return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
+    if has_fields(name):
+        return FileList(_expand(to_glob(name), storage_options), pattern=name)
+    if _MAGIC.search(name) and not os.path.exists(name):
+        return FileList(_expand(name, storage_options))
+    return FileList([name])
+
+
+def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
+    import fsspec
+
+    try:
+        with fsspec.open(name, "rt", encoding="utf-8-sig", **(storage_options or {})) as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError("cannot be read", url=name, got=str(error)) from error
+
+
+def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str]:
+    if "://" not in pattern:
+        return sorted(glob.glob(pattern, recursive=True), key=natural_key)
+    import fsspec
+
+    try:
+        fs, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
+        return sorted((fs.unstrip_protocol(name) for name in fs.glob(path)), key=natural_key)
+    except (OSError, ValueError, ImportError) as error:
+        raise SourceError("cannot be listed", url=pattern, got=str(error)) from error
+
+
+def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
+    by_name = {str(name).lower(): name for name in columns}
+    key = next((by_name[name] for name in _URL_COLUMNS if name in by_name), None)
+    if key is None:
+        raise SelectionError(
+            "the table has no column of addresses",
+            got=list(columns),
+            expected=f"one called {', '.join(_URL_COLUMNS)}",
+        )
+    urls = [_resolve(os.fspath(url), folder) for url in columns[key]]
+    return FileList(urls, {str(k): list(v) for k, v in columns.items() if k != key})
+
+
+def _resolve(url: str, folder: str) -> str:
+    is_full = "://" in url or os.path.isabs(url)
+    return url if is_full or not folder else f"{folder}/{url.removeprefix('./')}"
+
+
+def _is_stac(item: Any) -> bool:
+    return hasattr(item, "assets") or (isinstance(item, Mapping) and "assets" in item)
+
+
+def _from_stac(
+    items: Iterable[Any], assets: Sequence[str] | None, folder: str = ""
+) -> FileList:
+    """Give a row for each asset of each item: its item's time, and its own key as band."""
+    urls, times, bands = [], [], []
+    for item in items:
+        document = item if isinstance(item, Mapping) else item.to_dict()
+        properties = document.get("properties", {})
+        moment = properties.get("datetime") or properties.get("start_datetime")
+        for key, asset in document.get("assets", {}).items():
+            if key in assets if assets is not None else _is_tiff_asset(asset):
+                urls.append(_resolve(asset["href"], folder))
+                times.append(moment)
+                bands.append(key)
+    columns = {"time": times, "band": bands}
+    return FileList(urls, {k: v for k, v in columns.items() if k == "time" or len(set(v)) > 1})
+
+
+def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
+    kind = str(asset.get("type") or "")
+    is_tiff = "tiff" in kind or (not kind and asset["href"].lower().endswith((".tif", ".tiff")))
+    return is_tiff and not {"thumbnail", "overview"} & set(asset.get("roles") or ())
+
+
+def _from_file_sequence(sequence: Any) -> FileList:
+    """Take files and indices of tifffile's `FileSequence`."""
+    urls = [os.fspath(name) for name in sequence.files]
+    names = [str(dim) for dim in sequence.dims]
+    if len(names) == 1 and names[0] == "I":
+        return FileList(urls)
+    rows = list(sequence.indices)
+    return FileList(urls, {name: [int(row[n]) for row in rows] for n, name in enumerate(names)})
