@@ -1,0 +1,161 @@
+"""Zarr v3 names for the v2 codecs in our references: `numcodecs.imagecodecs_*` and our own.
+
+VirtualiZarr, Icechunk and others turn the v2 codec X into the v3 codec `numcodecs.X`, which exists
+for the codecs that numcodecs brings and for no other. Owns these names, written against
+`zarr.abc.codec` only and registered through the entry point `zarr.codecs`; the decoding is that of
+the v2 codecs. They only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import imagecodecs
+import numcodecs
+import numpy as np
+from numpy.typing import NDArray
+from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec
+
+from .segment import ReadOnlyCodec
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer, NDBuffer
+
+_PREFIX = "numcodecs."
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A v2 codec under its v3 name."""
+
+    is_fixed_size = False
+    codec_id: ClassVar[str] = ""
+
+    configuration: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> _Named:
+        """Build the codec from its entry in a codec list."""
+        return cls(dict(data.get("configuration", {})))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the codec's entry in a codec list."""
+        return {"name": _PREFIX + self.codec_id, "configuration": dict(self.configuration)}
+
+    @property
+    def codec_config(self) -> dict[str, Any]:
+        """Give the v2 configuration, which VirtualiZarr writes into kerchunk documents."""
+        return {"id": self.codec_id, **self.configuration}
+
+    def _decode_v2(self, data: NDArray) -> Any:
+        return numcodecs.get_codec(self.codec_config).decode(data)
+
+    async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    def _decode_sync(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        raise NotImplementedError
+
+    def _encode_sync(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        raise ReadOnlyCodec(f"{_PREFIX}{self.codec_id} only decodes", hint="Use another codec.")
+
+    async def _encode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        return self._encode_sync(chunk_data, chunk_spec)
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Refuse: the size of a compressed chunk is not known."""
+        raise ReadOnlyCodec(f"the encoded size of {self.codec_id} is not known")
+
+
+class _BytesBytes(_Named, BytesBytesCodec):
+    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        decoded = self._decode_v2(chunk_data.as_numpy_array())
+        return chunk_spec.prototype.buffer.from_bytes(bytes(decoded))
+
+
+class _ArrayBytes(_Named, ArrayBytesCodec):
+    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array()))
+        decoded = decoded.astype(chunk_spec.dtype.to_native_dtype(), copy=False)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(chunk_spec.shape))
+
+
+class Delta(_Named, ArrayArrayCodec):
+    """TIFF's horizontal predictor."""
+
+    codec_id = "imagecodecs_delta"
+
+    def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        stored = chunk_data.as_numpy_array()
+        # zarr 3.1 hands on samples in the stored byte order, later versions in the native one
+        native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        decoded = imagecodecs.delta_decode(
+            native.reshape(self.configuration["shape"]),
+            axis=self.configuration["axis"],
+            dist=self.configuration["dist"],
+        )
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(stored.shape))
+
+
+class FloatPredictor(_ArrayBytes):
+    """TIFF's floating-point predictor."""
+
+    codec_id = "imagecodecs_floatpred"
+
+
+class PackBits(_BytesBytes):
+    """PackBits."""
+
+    codec_id = "imagecodecs_packbits"
+
+
+class Jpeg(_ArrayBytes):
+    """JPEG."""
+
+    codec_id = "imagecodecs_jpeg"
+
+
+class Jpeg2000(_ArrayBytes):
+    """JPEG 2000."""
+
+    codec_id = "imagecodecs_jpeg2k"
+
+
+class JpegXl(_ArrayBytes):
+    """JPEG XL."""
+
+    codec_id = "imagecodecs_jpegxl"
+
+
+class JpegXr(_ArrayBytes):
+    """JPEG XR."""
+
+    codec_id = "imagecodecs_jpegxr"
+
+
+class Lerc(_ArrayBytes):
+    """LERC."""
+
+    codec_id = "imagecodecs_lerc"
+
+
+class Png(_ArrayBytes):
+    """PNG."""
+
+    codec_id = "imagecodecs_png"
+
+
+class WebP(_ArrayBytes):
+    """WebP."""
+
+    codec_id = "imagecodecs_webp"
+
+
+class Segment(_ArrayBytes):
+    """Our own codec."""
+
+    codec_id = "tiffref_segment"
