@@ -23,6 +23,7 @@ _HOMES = {
     "imread": "dropin",
     "memmap": "dropin",
     "scan": "scanner.tiff",
+    "scan_sequence": "scanner.sequence",
     "validate": "validate",
 }
 """Public name -> the module that holds it."""
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         UnsupportedTiff,
     )
     from .references import References
+    from .scanner.sequence import scan_sequence
     from .scanner.tiff import scan
     from .validate import validate
 

@@ -133,10 +133,21 @@ def _list_name(
         document = json.loads(_read_text(name, storage_options))
         return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
     if has_fields(name):
-        return FileList(_expand(to_glob(name), storage_options), pattern=name)
+        return FileList(_expand(to_glob(name), storage_options), pattern=_tail(name))
     if _MAGIC.search(name) and not os.path.exists(name):
         return FileList(_expand(name, storage_options))
     return FileList([name])
+
+
+def _tail(pattern: str) -> str:
+    """Leave out the folders in front of the first field, so that files may move.
+
+    >>> _tail("/data/2022/{tile}/B_{band}.tif")
+    '{tile}/B_{band}.tif'
+    """
+    parts = pattern.split("/")
+    first = next(n for n, part in enumerate(parts) if has_fields(part))
+    return "/".join(parts[first:])
 
 
 def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:

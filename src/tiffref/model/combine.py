@@ -1,0 +1,473 @@
+"""Many arrays into one: stack, concatenate, place as mosaic, reindex and merge.
+
+Owns what may be combined and how chunk grids are put together. Pure operations on columns: there
+is no loop over chunks, and where many arrays share a grid none over positions either. It opens
+nothing; files are said by their sources alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ManifestMismatch
+from .codec import ForeignCodec, SegmentCodec
+from .manifest import INLINED, MISSING, Manifest, Source
+from .node import Array
+
+__all__ = [
+    "STORAGE",
+    "Kind",
+    "group_alike",
+    "merge",
+    "mismatch",
+    "occupied",
+    "place",
+    "reindex",
+    "stack",
+    "unify_codecs",
+]
+
+STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
+"""Aspects that say only how samples are stored: arrays that differ in them can be read decoded."""
+
+_SHOWN = 3
+_LENIENT = {"edge": None, "fill": None}
+"""Fields of a codec that only let it take short segments as well."""
+
+Codec = SegmentCodec | ForeignCodec
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Arrays or files that combine with one another.
+
+    Attributes
+    ----------
+    aspects
+        What they agree in: aspect -> a hashable value that says it.
+    members
+        Their indices.
+    """
+
+    aspects: Mapping[str, Any]
+    members: tuple[int, ...] = field(default=())
+
+
+def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
+    """Say everything about an array that must agree for it to be combined.
+
+    Parameters
+    ----------
+    free_dims
+        Dimensions along which arrays may differ in length.
+    """
+    shape = tuple(
+        -1 if dim in free_dims else n for dim, n in zip(array.dims, array.shape, strict=True)
+    )
+    codecs = tuple(dict.fromkeys(_strict(codec) for codec in array.codecs))
+    return {
+        "dtype": array.dtype.str.lstrip("<>=|"),
+        "dimensions": array.dims,
+        "shape": shape,
+        "chunk shape": array.chunks,
+        "nodata": None if array.fill_value is None else repr(array.fill_value),
+        "compression": tuple(getattr(codec, "compression", None) for codec in codecs),
+        "predictor": tuple(getattr(codec, "predictor", None) for codec in codecs),
+        "byte order": tuple(getattr(codec, "byteorder", None) for codec in codecs),
+        "codec": codecs,
+    }
+
+
+def _strict(codec: Codec) -> Codec:
+    """Give a codec without what only lets it take more segments."""
+    if isinstance(codec, ForeignCodec):
+        return codec
+    parameters = {k: v for k, v in codec.parameters.items() if k != "is_mixed"}
+    return replace(codec, **_LENIENT, parameters=parameters)
+
+
+def group_alike(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
+    """Group by equal aspects, largest group first."""
+    kinds: dict[Any, list[int]] = {}
+    for n, one in enumerate(aspects):
+        kinds.setdefault(tuple(one.items()), []).append(n)
+    found = [Kind(aspects[members[0]], tuple(members)) for members in kinds.values()]
+    return sorted(found, key=lambda kind: -len(kind.members))
+
+
+def differing(kinds: Sequence[Kind]) -> list[str]:
+    """Name the aspects in which groups differ; "codec" only where nothing says it plainer."""
+    names = [
+        name
+        for name in kinds[0].aspects
+        if any(kind.aspects.get(name) != kinds[0].aspects[name] for kind in kinds)
+    ]
+    plain = [name for name in names if name != "codec"]
+    return plain or names
+
+
+def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> ManifestMismatch:
+    """Say in one error how all groups differ, which files they are, and which would combine.
+
+    Parameters
+    ----------
+    kinds
+        At least two.
+    labels
+        Name of each member: a path or URL.
+    limit
+        Groups to tell in full.
+
+    Returns
+    -------
+    The error, with the groups as plain values in its attribute `groups`.
+    """
+    names = differing(kinds)
+    groups = [
+        {
+            "count": len(kind.members),
+            "files": [labels[n] for n in kind.members[:_SHOWN]],
+            **{name: _say(kind.aspects[name]) for name in names},
+        }
+        for kind in kinds
+    ]
+    lines = []
+    for number, group in enumerate(groups[:limit], 1):
+        files = ", ".join(str(one) for one in group["files"])
+        more = ", ..." if group["count"] > _SHOWN else ""
+        values = ", ".join(f"{name} {group[name]}" for name in names)
+        lines.append(f"  group {number}: {group['count']} files with {values}: {files}{more}")
+    if len(groups) > limit:
+        lines.append(f"  and {len(groups) - limit} more groups")
+    n_files = sum(len(kind.members) for kind in kinds)
+    error = ManifestMismatch(
+        f"{n_files} files do not combine: {len(kinds)} groups differ in {', '.join(names)}\n"
+        + "\n".join(lines)
+        + "\n",
+        hint=_advise(kinds),
+    )
+    error.groups = groups  # type: ignore[attr-defined]
+    return error
+
+
+def _advise(kinds: Sequence[Kind]) -> str:
+    """Say which groups would combine, and how."""
+    mixed: dict[Any, list[int]] = {}
+    for number, kind in enumerate(kinds, 1):
+        rest = tuple((k, v) for k, v in kind.aspects.items() if k not in STORAGE)
+        mixed.setdefault(rest, []).append(number)
+    several = [numbers for numbers in mixed.values() if len(numbers) > 1]
+    hint = "Each group combines for itself: on_mismatch='split' makes one array of each."
+    if several:
+        together = "; ".join(
+            "groups " + ", ".join(map(str, numbers[:8])) for numbers in several[:_SHOWN]
+        )
+        hint += (
+            f" {together} differ only in how they are stored: on_mismatch='decode' keeps them in"
+            " one array, which can be read but not exported."
+        )
+    return hint
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, tuple) and len(value) == 1 and not isinstance(value[0], int):
+        value = value[0]
+    if isinstance(value, SegmentCodec):
+        value = value.to_config()
+    text = str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple[int, ...]]]:
+    """Make one table of codecs for many arrays.
+
+    Codecs that differ only in taking short segments as well become the one that takes them.
+
+    Returns
+    -------
+    codecs, rows
+        The table, and for each array the row of each of its own codecs.
+    """
+    table: dict[Codec, int] = {}
+    codecs: list[Codec] = []
+    rows, known = [], {}
+    for array in arrays:
+        key = id(array.codecs)
+        if key not in known:
+            known[key] = tuple(_row_of(codec, table, codecs) for codec in array.codecs)
+        rows.append(known[key])
+    return tuple(codecs), rows
+
+
+def _row_of(codec: Codec, table: dict[Codec, int], codecs: list[Codec]) -> int:
+    row = table.setdefault(_strict(codec), len(codecs))
+    if row == len(codecs):
+        codecs.append(codec)
+    elif isinstance(codec, SegmentCodec) and codec != codecs[row]:
+        before = codecs[row]
+        assert isinstance(before, SegmentCodec)
+        codecs[row] = replace(
+            before,
+            edge=before.edge or codec.edge,
+            fill=before.fill if before.edge else codec.fill,
+            parameters={**before.parameters, **codec.parameters},
+        )
+    return row
+
+
+def stack(
+    arrays: Sequence[Array],
+    index: NDArray[np.int64],
+    lengths: Sequence[int],
+    dims: Sequence[str],
+) -> Array:
+    """Put arrays of one shape side by side on new axes in front.
+
+    Parameters
+    ----------
+    arrays
+        Alike in everything but, at most, their codecs.
+    index
+        `(n_arrays, n_axes)` position of each array on the new axes.
+    lengths, dims
+        Length and name of each new axis. Positions that no array takes are missing.
+
+    Raises
+    ------
+    ManifestMismatch
+        If two arrays take one position, or a name is a dimension of the arrays already.
+    """
+    inner = np.zeros((len(arrays), len(arrays[0].shape)), np.int64)
+    origins = np.concatenate([np.asarray(index, np.int64), inner], axis=1)
+    return place(arrays, origins, (*lengths, *arrays[0].shape), dims)
+
+
+def place(
+    arrays: Sequence[Array],
+    origins: NDArray[np.int64],
+    shape: Sequence[int],
+    dims: Sequence[str] = (),
+) -> Array:
+    """Put arrays into a larger one.
+
+    Parameters
+    ----------
+    arrays
+        Alike in chunks, dtype and dimensions.
+    origins
+        `(n_arrays, n_dims)`, in samples: where the first sample of each array goes.
+    shape
+        Of the result; what no array covers is missing.
+    dims
+        Names of new axes, in front of the arrays' own.
+
+    Raises
+    ------
+    ManifestMismatch
+        If an array does not lie on chunk boundaries, reaches outside, two arrays overlap, or a new
+        axis has the name of a dimension.
+    """
+    first = arrays[0]
+    taken = sorted(set(dims) & set(first.dims))
+    if taken:
+        raise ManifestMismatch(
+            "a new axis has the name of a dimension of the files",
+            got=taken[0],
+            hint="Name the field otherwise, or concatenate along the dimension.",
+        )
+    ones = (1,) * len(dims)
+    chunks = (*ones, *first.chunks)
+    _check_aligned(arrays, origins, shape, chunks, (*dims, *first.dims))
+    grid = tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+    strides = np.array([math.prod(grid[axis + 1 :]) for axis in range(len(grid))], np.int64)
+    base = (origins // np.array(chunks, np.int64)) @ strides
+    codecs, rows = unify_codecs(arrays)
+    manifest = _scatter(arrays, base, strides[len(dims) :], grid, rows)
+    return replace(
+        first,
+        shape=tuple(int(n) for n in shape),
+        chunks=chunks,
+        dims=(*dims, *first.dims),
+        codecs=codecs,
+        manifest=manifest,
+    )
+
+
+def _scatter(
+    arrays: Sequence[Array],
+    base: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    grid: tuple[int, ...],
+    rows: Sequence[tuple[int, ...]],
+) -> Manifest:
+    """Write the columns of many manifests into those of one, each from its `base` on."""
+    sources, columns = _source_columns(arrays, rows)
+    n_chunks = math.prod(grid)
+    source = np.full(n_chunks, MISSING, np.int32)
+    offset, length = np.zeros(n_chunks, np.uint64), np.zeros(n_chunks, np.uint64)
+    count = np.zeros(n_chunks, np.int32)
+    inlined: dict[int, bytes] = {}
+    for members in _by_grid(arrays):
+        pattern = _pattern(arrays[members[0]], strides)
+        at = (base[members][:, None] + pattern).reshape(-1)
+        np.add.at(count, at, 1)
+        source[at] = np.concatenate([columns[n] for n in members])
+        offset[at] = np.concatenate([arrays[n].manifest.offset for n in members])
+        length[at] = np.concatenate([arrays[n].manifest.length for n in members])
+        for n in members:
+            for flat, data in arrays[n].manifest.inlined.items():
+                inlined[int(base[n] + pattern[flat])] = data
+    if (count > 1).any():
+        flat = int(np.flatnonzero(count > 1)[0])
+        names = [
+            _name(array)
+            for n, array in enumerate(arrays)
+            if flat in base[n] + _pattern(array, strides)
+        ]
+        raise ManifestMismatch(f"{len(names)} files cover one place", got=", ".join(names[:_SHOWN]))
+    return Manifest(grid, sources, source, offset, length, inlined)
+
+
+def _pattern(array: Array, strides: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Flat places of an array's chunks in the larger grid, counted from its first."""
+    own = array.manifest.shape
+    return (np.indices(own).reshape(len(own), -1).T @ strides).reshape(-1)
+
+
+def _check_aligned(
+    arrays: Sequence[Array],
+    origins: NDArray[np.int64],
+    shape: Sequence[int],
+    chunks: tuple[int, ...],
+    dims: tuple[str, ...],
+) -> None:
+    sizes = np.ones((len(arrays), len(chunks)), np.int64)
+    sizes[:, len(chunks) - len(arrays[0].shape) :] = [array.shape for array in arrays]
+    ends, whole, steps = origins + sizes, np.array(shape), np.array(chunks)
+    # the last chunk of a file may be padded: nothing can follow it
+    wrong = (origins % steps != 0) | ((ends % steps != 0) & (ends != whole))
+    wrong |= (origins < 0) | (ends > whole)
+    if not wrong.any():
+        return
+    n, axis = (int(i) for i in np.argwhere(wrong)[0])
+    raise ManifestMismatch(
+        f"{int(wrong.any(axis=1).sum())} of {len(arrays)} files do not fall on chunk boundaries"
+        f" along '{dims[axis]}'",
+        url=_name(arrays[n]),
+        got=f"samples {int(origins[n, axis])} to {int(ends[n, axis])} of {int(whole[axis])}",
+        expected=f"multiples of {int(steps[axis])}",
+        hint="chunkmode='tile' may give smaller chunks; else the files have to be resampled.",
+    )
+
+
+def _by_grid(arrays: Sequence[Array]) -> list[NDArray[np.int64]]:
+    """Group arrays by the shape of their chunk grid."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for n, array in enumerate(arrays):
+        groups.setdefault(array.manifest.shape, []).append(n)
+    return [np.array(members) for members in groups.values()]
+
+
+def _source_columns(
+    arrays: Sequence[Array], rows: Sequence[tuple[int, ...]]
+) -> tuple[tuple[Source, ...], list[NDArray[np.int32]]]:
+    """Make one table of sources, each once, and give the source column of each array in it."""
+    table: dict[Source, int] = {}
+    columns = []
+    for array, codec_rows in zip(arrays, rows, strict=True):
+        manifest = array.manifest
+        moved = [
+            table.setdefault(
+                source
+                if codec_rows[source.codec] == source.codec
+                else replace(source, codec=codec_rows[source.codec]),
+                len(table),
+            )
+            for source in manifest.sources
+        ]
+        # the last two entries catch MISSING (-1) and INLINED (-2)
+        lookup = np.array([*moved, INLINED, MISSING], np.int32)
+        columns.append(lookup[manifest.source])
+    return tuple(table), columns
+
+
+def occupied(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Count the files at each position of the new axes.
+
+    Parameters
+    ----------
+    index
+        `(n_files, n_axes)`.
+    lengths
+        Of the axes.
+
+    Returns
+    -------
+    `lengths` int64.
+    """
+    flat = np.ravel_multi_index(tuple(index.T), tuple(lengths)) if len(lengths) else (
+        np.zeros(len(index), np.int64)
+    )
+    return np.bincount(flat, minlength=math.prod(lengths)).reshape(tuple(lengths))
+
+
+def reindex(array: Array, axis: int, positions: NDArray[np.int64], length: int) -> Array:
+    """Spread an array along an axis whose chunks have length 1.
+
+    Parameters
+    ----------
+    positions
+        `(n,)` new position of each of the array's; others are missing.
+    length
+        New length of the axis.
+    """
+    assert array.chunks[axis] == 1, array.chunks
+    old = array.manifest
+    grid = (*old.shape[:axis], length, *old.shape[axis + 1 :])
+    where = np.ix_(*(positions if n == axis else np.arange(k) for n, k in enumerate(old.shape)))
+    flat = np.arange(math.prod(grid)).reshape(grid)[where].reshape(-1)
+    source = np.full(math.prod(grid), MISSING, np.int32)
+    offset, lengths = np.zeros(len(source), np.uint64), np.zeros(len(source), np.uint64)
+    source[flat], offset[flat], lengths[flat] = old.source, old.offset, old.length
+    inlined = {int(flat[n]): data for n, data in old.inlined.items()}
+    manifest = Manifest(grid, old.sources, source, offset, lengths, inlined)
+    shape = (*array.shape[:axis], length, *array.shape[axis + 1 :])
+    return replace(array, shape=shape, manifest=manifest)
+
+
+def merge(first: Array, second: Array) -> Array:
+    """Fill the missing chunks of an array with those of another one of the same grid.
+
+    Raises
+    ------
+    ManifestMismatch
+        If both have a chunk at one place.
+    """
+    both = (first.manifest.source != MISSING) & (second.manifest.source != MISSING)
+    if both.any():
+        n = int(np.flatnonzero(both)[0])
+        names = [_name(array, array.manifest.source[n]) for array in (first, second)]
+        raise ManifestMismatch("two files cover one place", got=" and ".join(names))
+    codecs, rows = unify_codecs([first, second])
+    sources, (ours, theirs) = _source_columns([first, second], rows)
+    take = theirs != MISSING
+    manifest = Manifest(
+        first.manifest.shape,
+        sources,
+        np.where(take, theirs, ours),
+        np.where(take, second.manifest.offset, first.manifest.offset),
+        np.where(take, second.manifest.length, first.manifest.length),
+        {**first.manifest.inlined, **second.manifest.inlined},
+    )
+    return replace(first, codecs=codecs, manifest=manifest)
+
+
+def _name(array: Array, row: int = 0) -> str:
+    sources = array.manifest.sources
+    return sources[max(0, int(row))].url if sources else "an array without sources"
