@@ -89,6 +89,7 @@ def test_help_and_version_go_to_standard_output(capsys: pytest.CaptureFixture[st
         ["scan", "image.tif", "-o", "x.json", "--series", "7"],
         ["scan", "image.tif", "-o", "x.json", "--level", "7"],
         ["info", "image.tif", "--storage-option", "anon"],
+        ["validate", "refs.json", "--pixels", "some"],
     ],
     ids=" ".join,
 )
@@ -325,11 +326,30 @@ def test_validate_accepts_what_scan_writes(image: Path, capsys: pytest.CaptureFi
     assert main(["validate", "refs.json"]) == 0
     assert capsys.readouterr().out == "refs.json: valid\n"
     assert main(["validate", "refs.json", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "document": "refs.json",
-        "valid": True,
-        "findings": [],
-    }
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is True
+    assert report["findings"] == []
+    assert set(report["arrays"]) == {"image", "image_1"}
+
+
+def test_validate_compares_pixels(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["scan", "image.tif", "-o", "refs.json"])
+    capsys.readouterr()
+    assert main(["validate", "refs.json", "--sources", "--pixels", "all"]) == 0
+    assert capsys.readouterr().out == "refs.json: valid, 8 chunks compared\n"
+
+
+def test_validate_finds_sources_that_are_gone_or_not_allowed(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["scan", "image.tif", "-o", "refs.json"])
+    capsys.readouterr()
+    assert main(["validate", "refs.json", "--allow", "s3://bucket/"]) == 1
+    assert "image.tif" in capsys.readouterr().out
+    image.unlink()
+    assert main(["validate", "refs.json"]) == 0
+    assert main(["validate", "refs.json", "--sources"]) == 1
+    assert "image.tif" in capsys.readouterr().out
 
 
 def test_validate_names_what_is_wrong(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +362,7 @@ def test_validate_names_what_is_wrong(image: Path, capsys: pytest.CaptureFixture
     assert "image/0.0" in capsys.readouterr().out
     assert main(["validate", "refs.json", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert report["valid"] is False
+    assert report["ok"] is False
     assert any("image/0.0" in str(finding) for finding in report["findings"])
 
 

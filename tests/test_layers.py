@@ -39,6 +39,7 @@ THIRD_PARTY = {
     "model": {"numpy"},
     "conventions": {"numpy"},
     "codecs": {"numpy", "numcodecs", "imagecodecs"},
+    "codecs.bridge": {"numpy", "numcodecs", "zarr"},
     "codecs.segment3": {"numpy", "zarr"},
     "scanner": {"numpy", "numcodecs", "fsspec", "tifffile"},
     "formats": {"numpy", "ujson", "orjson"},

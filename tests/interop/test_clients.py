@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from clients import CLIENTS, install_zarrita, read_zarrita
 from numpy.typing import NDArray
 from range_server import serve
@@ -85,6 +86,51 @@ def test_client_reads_the_pixels_of_the_tiff(client: str, example: Example) -> N
         expected = expected[np.newaxis]  # GDAL's arrays have bands in front
     assert array.dtype.newbyteorder("=") == expected.dtype
     np.testing.assert_array_equal(array, expected)
+
+
+PYTHON_ONLY = {
+    "packbits": (np.uint16, {"compression": "packbits"}),
+    "predictor-2": (np.uint16, {"compression": "zlib", "predictor": 2}),
+    "predictor-2-big-endian": (
+        np.uint16,
+        {"compression": "zlib", "predictor": 2, "byteorder": ">"},
+    ),
+    "predictor-3": (np.float32, {"compression": "zstd", "predictor": 3}),
+    "jpeg": (np.uint8, {"compression": "jpeg"}),
+    "lzw": (np.uint16, {"compression": "lzw"}),
+    "one-bit": (np.bool_, {}),
+}
+"""Files of the other two tiers: `imagecodecs_*` codecs and our own."""
+
+
+@pytest.fixture(scope="module", params=PYTHON_ONLY)
+def python_example(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Example:
+    dtype, options = PYTHON_ONLY[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    pixels = np.random.default_rng(7).normal(100, 30, (64, 96)).clip(0)
+    pixels = pixels > 100 if dtype is np.bool_ else pixels.astype(dtype)
+    tiff, document = folder / "image.tif", folder / "refs.json"
+    options = {"tile": (32, 48), "photometric": "minisblack", "metadata": None} | options
+    tifffile.imwrite(tiff, pixels, **options)
+    tiffref.scan(tiff).write_fsspec(document)
+    return Example(tiff, tifffile.imread(tiff), document)
+
+
+@pytest.mark.parametrize("client", ["xarray-kerchunk", "zarr-chained-url", "virtualizarr"])
+def test_python_clients_read_the_other_tiers(client: str, python_example: Example) -> None:
+    array = CLIENTS[client](python_example.document)
+    assert array.dtype.newbyteorder("=") == python_example.pixels.dtype
+    np.testing.assert_array_equal(array, python_example.pixels)
+
+
+def test_zarr_reads_zarr_v3_metadata(example: Example) -> None:
+    document = example.document.with_name("v3.json")
+    tiffref.scan(example.tiff).write_fsspec(document, zarr_format=3)
+    array = zarr.open_group(f"reference::{document}", mode="r")["image"]
+    assert array.metadata.zarr_format == 3
+    np.testing.assert_array_equal(array[...], example.pixels)
 
 
 @pytest.fixture(scope="module")

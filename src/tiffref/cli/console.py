@@ -20,14 +20,15 @@ __all__ = [
     "OK",
     "USAGE",
     "UsageError",
+    "add_options_argument",
     "add_source_arguments",
+    "count",
     "format_bytes",
     "format_table",
     "print_json",
     "progress",
     "report",
     "say_warning",
-    "storage_options",
 ]
 
 OK, INVALID, USAGE, ACCESS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -77,19 +78,19 @@ def print_json(value: Any) -> None:
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that opens a TIFF takes."""
     parser.add_argument("image", metavar="IMG", help="TIFF file: a path or a URL")
+    add_options_argument(parser, "--storage-option", "IMG")
+
+
+def add_options_argument(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    """Add an option that collects the arguments of a file system as (name, value) pairs."""
     parser.add_argument(
-        "--storage-option",
+        name,
         metavar="NAME=VALUE",
         action="append",
         default=[],
         type=_parse_option,
-        help="option of the file system that opens IMG, as anon=true; may be repeated",
+        help=f"option of the file system that opens {what}, as anon=true; may be repeated",
     )
-
-
-def storage_options(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Give the file system options of the command line, or None where there are none."""
-    return dict(arguments.storage_option) or None
 
 
 def _parse_option(text: str) -> tuple[str, Any]:
@@ -114,6 +115,15 @@ def format_bytes(n: int) -> str:
             return f"{n} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def count(n: int, noun: str) -> str:
+    """Say a number of things.
+
+    >>> count(1, "chunk"), count(2500, "chunk")
+    ('1 chunk', '2,500 chunks')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def format_table(rows: list[list[str]], indent: str = "  ") -> str:

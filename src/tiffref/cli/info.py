@@ -21,11 +21,13 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "tell what a TIFF file holds and who can open references to it"
 
-_PYTHON = "xarray, zarr and dask"
 READERS: Mapping[str, tuple[str, ...]] = {
-    "standard": (_PYTHON, "GDAL 3.12", "VirtualiZarr", "zarrita.js"),
-    "imagecodecs": (f"{_PYTHON}, where tiffref or imagecodecs-numcodecs is installed",),
-    "tiffref": (f"{_PYTHON}, where tiffref is installed",),
+    "standard": ("xarray, zarr and dask", "GDAL 3.12", "VirtualiZarr", "zarrita.js"),
+    "imagecodecs": (
+        "xarray, zarr and dask with imagecodecs-numcodecs installed",
+        "VirtualiZarr with tiffref installed",
+    ),
+    "tiffref": ("xarray, zarr, dask and VirtualiZarr with tiffref installed",),
 }
 """Who opens an array, for each tier of `codecs.zarr2.portability`; held by tests/interop."""
 UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
@@ -43,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..scanner.tiff import scan
 
     with console.progress(f"scanning {arguments.image}"):
-        references = scan(arguments.image, storage_options=console.storage_options(arguments))
+        references = scan(arguments.image, storage_options=dict(arguments.storage_option) or None)
     facts = describe(references)
     if arguments.json:
         console.print_json({"image": arguments.image, **facts})
@@ -133,11 +135,13 @@ def _row(index: int, level: Mapping[str, Any]) -> list[str]:
     chunks = " x ".join(str(n) for n in level["chunks"])
     codecs = "; ".join(_name(codec) for codec in level["codecs"])
     stored = console.format_bytes(level["stored_bytes"])
+    if level["missing_chunks"]:
+        stored += f", {level['missing_chunks']} of {level['n_chunks']} chunks missing"
     return [str(index), level["path"], shape, level["dtype"], chunks, stored, codecs]
 
 
 def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Say once for each codec of the file why it was chosen and who reads it."""
+    """Say once for each codec of the file what it stands for, why, and who reads it."""
     codecs = {
         _name(codec): codec
         for series in facts["series"]
@@ -146,8 +150,10 @@ def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
     }
     for name, codec in codecs.items():
         yield ""
-        yield f"{name}: {codec['compression'] or 'as found'}; {codec['why']}"
-        yield f"  opens in {', '.join(codec['readers'])}"
+        # where a codec that everybody has says it, there is nothing to explain
+        why = f": {codec['why']}" if codec["tier"] == "tiffref" else ""
+        yield f"{name} (TIFF compression {codec['compression']}){why}"
+        yield f"  opens in {'; '.join(codec['readers'])}"
 
 
 def _name(codec: Mapping[str, Any]) -> str:

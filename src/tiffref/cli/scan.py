@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             series=arguments.series,
             level=arguments.level,
             layout=arguments.layout,
-            storage_options=console.storage_options(arguments),
+            storage_options=dict(arguments.storage_option) or None,
         )
     options = {"url": arguments.url_prefix, "zarr_format": arguments.zarr_format}
     if to_stdout:
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print_json(summary)
     elif not to_stdout:
         print(
-            f"{arguments.output}: {_count(summary['arrays'], 'array')}, "
-            f"{_count(summary['chunks'], 'chunk')}"
+            f"{arguments.output}: {console.count(summary['arrays'], 'array')}, "
+            f"{console.count(summary['chunks'], 'chunk')}"
         )
     return console.INVALID if summary["refused"] else console.OK
 
@@ -110,7 +110,3 @@ def _is_same_file(output: str, image: str) -> bool:
         return Path(output).samefile(image)
     except OSError:
         return False  # one of them does not exist, or is a URL
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
