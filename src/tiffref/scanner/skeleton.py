@@ -30,6 +30,8 @@ GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 34736, 34737})
 """ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
 _OFFSET_TAGS = frozenset({273, 324})
 _LENGTH_TAGS = frozenset({279, 325})
+_COLUMN_TAGS = _OFFSET_TAGS | _LENGTH_TAGS
+_NOTED_TAGS = GEO_TAGS | {270, 306}
 _SUB_IFDS = 330
 _VOLATILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
 """DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
@@ -41,7 +43,14 @@ _KINDS = frozenset({"generic", "uniform", "shaped", "imagej", "ome", "geotiff"})
 _AHEAD_BYTES = 1 << 13
 _MAX_IFDS = 1 << 16
 _MAX_VALUE_BYTES = 1 << 26
-_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_DTYPES = {
+    order: {
+        kind: np.dtype(order + code)
+        for kind, code in ((1, "u1"), (3, "u2"), (4, "u4"), (13, "u4"), (16, "u8"), (18, "u8"))
+    }
+    for order in "<>"
+}
+"""Byte order -> type of an entry -> data type; other types hold no offsets."""
 
 Read = Callable[[int, int], bytes]
 
@@ -126,6 +135,8 @@ class _Reader:
     def __init__(self, read: Read, header: Header) -> None:
         self._read, self._header = read, header
         self._entry = struct.Struct(header.entry_format)
+        self._pointer = struct.Struct(header.offset_format)
+        self._dtypes = _DTYPES[header.byteorder]
         self._inline = 8 if header.is_big else 4
         self._seen: set[int] = set()
         self.parts: list[Any] = []
@@ -151,30 +162,34 @@ class _Reader:
             raise _Irregular
         n_bytes = n_entries * self._entry.size
         body = self._exactly(offset + n_count, n_bytes + self._inline)
-        columns: dict[int, NDArray[np.uint64]] = {}
+        columns: dict[bool, NDArray[np.uint64]] = {}
         is_first = not self.offsets
         below: list[int] = []
         compression = 1
+        add = self.parts.append
         for code, kind, count, value in self._entry.iter_unpack(body[:n_bytes]):
-            if code in _OFFSET_TAGS or code in _LENGTH_TAGS:
-                columns[int(code in _LENGTH_TAGS)] = self._integers(kind, count, value)
-                self.parts.append((code, count))
+            size = TYPE_SIZES.get(kind, 0) * count
+            if size > self._inline:
+                value = self._outside(value, size)
+            elif not size:
+                raise _Irregular
+            if code in _COLUMN_TAGS:
+                columns[code in _LENGTH_TAGS] = self._integers(kind, value[:size])
+                add((code, count))
             elif code == _SUB_IFDS:
-                below = [int(n) for n in self._integers(kind, count, value)]
-                self.parts.append((code, count))
-            elif code in _VOLATILE_TAGS:
-                if is_first and code == 306:
-                    self.notes[code] = self._value(kind, count, value)
-            else:
-                data = self._value(kind, count, value)
-                self.parts.append((code, kind, count, data))
+                below = self._integers(kind, value[:size]).tolist()
+                add((code, count))
+            elif is_first and code in _NOTED_TAGS:
+                self.notes[code] = self._number(kind, value[:size])
+                if code == 270:
+                    add((code, kind, count, value[:size]))
+            elif code not in _VOLATILE_TAGS:
+                add((code, kind, count, value[:size]))
                 if code == 259:
-                    compression = struct.unpack_from(f"{header.byteorder}H", value)[0]
-                if is_first and (code in GEO_TAGS or code == 270):
-                    self.notes[code] = self._number(kind, data)
-        self._add_columns(columns, compression)
+                    compression = self._integers(kind, value[:size])[0]
+        self._add_columns(columns, int(compression))
         for one in below:
-            self.parts.append("below")
+            add("below")
             self.read_chain(one)
         return struct.unpack(header.offset_format, body[n_bytes:])[0]
 
@@ -195,22 +210,17 @@ class _Reader:
             raise _Irregular
         return data
 
-    def _value(self, kind: int, count: int, value: bytes) -> bytes:
-        size = TYPE_SIZES.get(kind, 0) * count
-        if not size or size > _MAX_VALUE_BYTES:
+    def _outside(self, value: bytes, size: int) -> bytes:
+        if size > _MAX_VALUE_BYTES:
             raise _Irregular
-        if size <= self._inline:
-            return value[:size]
-        (where,) = struct.unpack(self._header.offset_format, value)
+        (where,) = self._pointer.unpack(value)
         return self._exactly(where, size)
 
-    def _integers(self, kind: int, count: int, value: bytes) -> NDArray[np.uint64]:
-        if kind not in _FORMATS:
+    def _integers(self, kind: int, data: bytes) -> NDArray[np.uint64]:
+        dtype = self._dtypes.get(kind)
+        if dtype is None:
             raise _Irregular
-        data = self._value(kind, count, value)
-        code = f"{self._header.byteorder}{_FORMATS[kind].replace('I', 'u4').replace('H', 'u2')}"
-        code = code.replace("Q", "u8").replace("B", "u1")
-        return np.frombuffer(data, code).astype(np.uint64)
+        return np.frombuffer(data, dtype).astype(np.uint64)
 
     def _number(self, kind: int, data: bytes) -> Any:
         if kind == 12:
@@ -246,7 +256,10 @@ class Template:
             )
             if manifest is None:
                 return None
-            found[path] = replace(array, manifest=manifest)
+            found[path] = Array(
+                array.shape, array.chunks, array.dtype, array.dims, array.codecs, manifest,
+                array.fill_value, array.attributes,
+            )  # fmt: skip
         return found
 
     def _gather(self, array: Array, rows: Sequence[int], other: Skeleton) -> Manifest | None:
@@ -258,11 +271,12 @@ class Template:
         is_sized = isinstance(codec, SegmentCodec) and codec.compression == 1
         if len(offset) != len(old.offset) or (is_sized and (length != old.length).any()):
             return None
-        size = np.uint64(other.source.size or 0)
-        if (offset + length > size).any():
+        if int((offset + length).max()) > (other.source.size or 0):
             return None
-        source = np.zeros(len(offset), np.int32)
-        source[(offset == 0) | (length == 0)] = MISSING
+        source = old.source
+        is_missing = (offset == 0) | (length == 0)
+        if is_missing.any() or source.min() < 0:
+            source = np.where(is_missing, MISSING, 0).astype(np.int32)
         return Manifest(old.shape, (_like(other.source, old),), source, offset, length)
 
     def _move(self, array: Array, other: Skeleton) -> Manifest | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,14 +59,14 @@ class LocalSource(ByteSource):
         name = os.path.abspath(path)
         try:
             self._descriptor = os.open(name, os.O_RDONLY)
-            if Path(name).is_dir():
+            state = os.fstat(self._descriptor)
+            if stat.S_ISDIR(state.st_mode):
                 raise IsADirectoryError(21, "Is a directory", name)
-            stat = os.fstat(self._descriptor)
         except OSError as error:
             raise SourceError(
                 "cannot be read", url=name, got=error.strerror, expected="a readable TIFF file"
             ) from error
-        self.source = Source(name, stat.st_size, stat.st_mtime)
+        self.source = Source(name, state.st_size, state.st_mtime)
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
