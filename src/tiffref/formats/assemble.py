@@ -54,7 +54,7 @@ def _without_attribute(nodes: Nodes) -> Nodes:
     if "" in arrays:
         rest = {k: v for k, v in arrays[""].attributes.items() if k != PROVENANCE}
         arrays[""] = replace(arrays[""], attributes=rest)
-    return Nodes(groups, arrays)
+    return Nodes(groups, arrays, nodes.order)
 
 
 def rank_sources(
@@ -127,19 +127,19 @@ def build_array(metadata: ArrayMetadata, manifest: Manifest) -> Array:
     )
 
 
-def build_tree(groups: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, Array]) -> Group:
+def build_tree(nodes: Nodes, arrays: Mapping[str, Array]) -> Group:
     """Hang all nodes into a tree, in the order of the document; groups in between may be unsaid."""
     tree: dict[str, Any] = {}
-    for path in [*groups, *arrays]:
+    for path in nodes.order:
         branch = tree
         parts = path.split("/") if path else []
         for name in parts[:-1]:
             branch = branch.setdefault(name, {})
-        if path in groups and path:
-            branch.setdefault(parts[-1], {})
-        elif path in arrays:
+        if path in arrays:
             branch[parts[-1] if parts else ""] = arrays[path]
-    return _grow("", tree, groups)
+        elif path in nodes.groups and path:
+            branch.setdefault(parts[-1], {})
+    return _grow("", tree, nodes.groups)
 
 
 def _grow(path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> Group:

@@ -1,6 +1,6 @@
 """Chunks that decode to nothing but the fill value.
 
-Owns their bytes, which a format needs that cannot leave a chunk out.
+Owns their bytes, which a format needs that cannot leave a chunk out, and how to tell them again.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..codecs.decode import decode_chunk
 from ..codecs.inlined import wrap_inlined
 from ..codecs.zarr2 import SEGMENT_ID, decode_foreign, to_zarr2
 from ..errors import ManifestMismatch
 from ..model.codec import ForeignCodec, SegmentCodec
 
-__all__ = ["encode_fill_chunk"]
+__all__ = ["encode_fill_chunk", "is_fill_chunk"]
 
 
 def encode_fill_chunk(
@@ -44,7 +45,8 @@ def encode_fill_chunk(
     compressor = encoding["compressor"]
     if isinstance(codec, SegmentCodec) and (compressor or {}).get("id") == SEGMENT_ID:
         return wrap_inlined(SegmentCodec(codec.shape, codec.dtype), values.tobytes())
-    data = values
+    # predictors run along the rows of a segment
+    data = values.reshape(codec.shape if isinstance(codec, SegmentCodec) else chunks)
     try:
         for config in [*(encoding["filters"] or ()), *([compressor] if compressor else ())]:
             data = numcodecs.get_codec(dict(config)).encode(data)
@@ -55,6 +57,21 @@ def encode_fill_chunk(
     if again.tobytes() != values.tobytes():
         raise _inexact(path, encoding, "other values after decoding")
     return stored
+
+
+def is_fill_chunk(
+    data: bytes, codec: SegmentCodec | ForeignCodec, chunks: tuple[int, ...], fill_value: Any
+) -> bool:
+    """Tell whether stored bytes decode to nothing but the fill value, 0 where there is none."""
+    try:
+        if isinstance(codec, SegmentCodec):
+            values = decode_chunk(codec, data)
+        else:
+            values = decode_foreign(codec, data, chunks)
+    except (ValueError, TypeError, RuntimeError):
+        return False
+    fill = np.array(0 if fill_value is None else fill_value, values.dtype)
+    return bool((values.view(f"V{fill.itemsize}") == fill.view(f"V{fill.itemsize}")).all())
 
 
 def _inexact(path: str, encoding: dict, got: str) -> ManifestMismatch:

@@ -101,7 +101,7 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
         )
         for path, array in nodes.arrays.items()
     }
-    return Parsed(build_tree(nodes.groups, arrays), tuple(series))
+    return Parsed(build_tree(nodes, arrays), tuple(series))
 
 
 def _report_strays(

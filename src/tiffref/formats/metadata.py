@@ -14,7 +14,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,14 @@ class ArrayMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All nodes of a document by path: groups with their attributes, and arrays."""
+    """All nodes of a document by path: groups with their attributes, and arrays.
+
+    `order` has the paths of both in the order of the document.
+    """
 
     groups: Mapping[str, Mapping[str, Any]]
     arrays: Mapping[str, ArrayMetadata]
+    order: Sequence[str]
 
 
 class _Invalid(ValueError):
@@ -106,8 +110,9 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
                     "codec", "metadata", error.what, key, _text(error.got), _text(error.expected)
                 )
             )
-    _check_nesting(arrays, documents, report)
-    return Nodes(groups, arrays)
+    _check_nesting(groups, arrays, report)
+    paths = dict.fromkeys(key.rpartition("/")[0] for key in documents)
+    return Nodes(groups, arrays, [path for path in paths if path in groups or path in arrays])
 
 
 def _is_v2(path: str, documents: Mapping[str, Any]) -> bool:
@@ -119,23 +124,24 @@ def _text(value: object) -> str | None:
 
 
 def _check_nesting(
-    arrays: dict[str, ArrayMetadata], documents: Mapping[str, Any], report: Reporter
+    groups: dict[str, Mapping[str, Any]], arrays: dict[str, ArrayMetadata], report: Reporter
 ) -> None:
-    """Leave out what lies inside another array: its keys could be taken for either's."""
-    for path in sorted(arrays):
+    """Leave out what lies inside an array: its keys could be taken for either's."""
+    for path in sorted(groups.keys() | arrays.keys()):
         parts = path.split("/")
         above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
         outer = next((name for name in above if name in arrays), None)
         if outer is not None:
-            del arrays[path]
+            groups.pop(path, None)
+            arrays.pop(path, None)
             report(
                 Finding(
                     "nesting",
                     "metadata",
-                    "an array lies inside another",
+                    "a node lies inside an array",
                     path,
                     f"array '{outer}' above it",
-                    "groups",
+                    "only groups above it",
                 )
             )
 
@@ -267,8 +273,8 @@ def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ..
             raise _Invalid(f"bad {name}", value, f"a list of whole numbers from {least}")
     if len(shape) != len(chunks):
         raise _Invalid("chunks do not fit the shape", chunks, f"{len(shape)} numbers")
-    if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) >= 2**31:
-        raise _Invalid("more chunks than can be listed", chunks, "fewer than 2**31 chunks")
+    if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) >= 2**27:
+        raise _Invalid("more chunks than can be listed", chunks, "fewer than 2**27 chunks")
     return tuple(shape), tuple(chunks)
 
 

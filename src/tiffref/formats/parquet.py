@@ -10,6 +10,9 @@ reads as: a chunk of fill value in `raw`, stored once per file by parquet's dict
 is 0, which tells it from inlined bytes of the same value; readers take no notice. Column
 statistics stay on: without them fastparquet reads whole numbers as floats and fsspec fails.
 
+Groups in groups are written, but fsspec finds the file system of such references by itself only
+sometimes; readers then need the option `remote_protocol`.
+
 Follows https://fsspec.github.io/kerchunk/spec.html, section "Parquet references", and fsspec's
 `LazyReferenceMapper`, which knows Zarr v2 with "." in chunk keys only.
 """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidReferences, ManifestMismatch, MissingExtra, SourceError
+from ..errors import InvalidReferences, MissingExtra, SourceError
 from ..model.node import Group
 from .assemble import (
     ChunkColumns,
@@ -24,7 +24,7 @@ from .assemble import (
     rank_sources,
     take_provenance,
 )
-from .fill import encode_fill_chunk
+from .fill import is_fill_chunk
 from .findings import raise_finding
 from .kerchunk_read import Parsed
 from .metadata import ArrayMetadata, parse_metadata
@@ -74,10 +74,9 @@ def parse_parquet(
         nodes = parse_metadata(metadata, raise_finding)
         columns = {}
         for name, array in nodes.arrays.items():
-            fill = _fill_chunk(name, array)
             files = _iter_files(f"{root}/{name}", array, record_size)
             records = [
-                _parse_record(fs.cat_file(file), rows, addresses, fill) for file, rows in files
+                _parse_record(fs.cat_file(file), rows, addresses, array) for file, rows in files
             ]
             columns[name] = _join(records)
     except (OSError, ImportError) as error:
@@ -97,7 +96,7 @@ def parse_parquet(
         name: build_array(array, build_manifest(array.grid, columns[name], sources, rank))
         for name, array in nodes.arrays.items()
     }
-    return Parsed(build_tree(nodes.groups, arrays), tuple(series))
+    return Parsed(build_tree(nodes, arrays), tuple(series))
 
 
 def import_pyarrow() -> Any:
@@ -136,16 +135,8 @@ def _iter_files(folder: str, array: ArrayMetadata, record_size: int) -> Iterator
         yield f"{folder}/refs.{record}.parq", range(start, min(start + record_size, n_chunks))
 
 
-def _fill_chunk(path: str, array: ArrayMetadata) -> bytes | None:
-    """Give the chunk that stands for a missing one, if the codec has one."""
-    try:
-        return encode_fill_chunk(path, array.codec, array.chunks, array.fill_value)
-    except ManifestMismatch:
-        return None
-
-
 def _parse_record(
-    data: bytes, rows: range, addresses: dict[str, int], fill: bytes | None
+    data: bytes, rows: range, addresses: dict[str, int], array: ArrayMetadata
 ) -> ChunkColumns:
     """Read one file; new addresses are entered into `addresses` with their place."""
     import pyarrow
@@ -168,12 +159,12 @@ def _parse_record(
             values[:] = np.asarray(table[name].fill_null(0)).astype(np.uint64)
     inlined: dict[int, bytes] = {}
     if "raw" in table.column_names:
-        inlined = _parse_raw(table["raw"].combine_chunks(), source, length, fill)
+        inlined = _parse_raw(table["raw"].combine_chunks(), source, length, array)
     return ChunkColumns(np.arange(n_rows) + rows.start, source, offset, length, inlined)
 
 
 def _parse_raw(
-    raw: Any, source: NDArray[np.int64], length: NDArray[np.uint64], fill: bytes | None
+    raw: Any, source: NDArray[np.int64], length: NDArray[np.uint64], array: ArrayMetadata
 ) -> dict[int, bytes]:
     """Give inlined bytes by row, and mark their rows in `source`: -2, or -1 for missing chunks."""
     import pyarrow
@@ -182,8 +173,13 @@ def _parse_raw(
     encoded = raw.cast(pyarrow.binary()).dictionary_encode()
     values = encoded.dictionary.to_pylist()
     codes = np.asarray(encoded.indices.fill_null(0))
-    is_fill = is_inlined & np.array([value == fill for value in values] or [False])[codes]
-    is_fill &= length == 0
+    is_fill = is_inlined & (length == 0)
+    candidates = np.unique(codes[is_fill])
+    # chunks in the place of missing ones have all the same bytes
+    if len(candidates) != 1 or not is_fill_chunk(
+        values[candidates[0]], array.codec, array.chunks, array.fill_value
+    ):
+        is_fill[:] = False
     source[is_inlined] = -2
     source[is_fill] = -1
     rows = np.flatnonzero(is_inlined & ~is_fill).tolist()

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from groups import VALUES, assert_same, make_flat, make_group, make_image
+
+from tiffref.errors import InvalidReferences, ManifestMismatch, MissingExtra, SourceError
+from tiffref.formats import parquet
+from tiffref.formats.kerchunk import to_kerchunk
+from tiffref.formats.parquet import from_parquet, write_parquet
+from tiffref.model.codec import SegmentCodec
+from tiffref.model.node import Array, Group
+from tiffref.references import References
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("fastparquet")
+
+# what fsspec's readers warn about among themselves is not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore:.*fastparquet", "ignore::DeprecationWarning")
+
+
+@pytest.mark.parametrize("record_size", [1, 4, 100_000])
+@pytest.mark.parametrize("fill", [None, 3])
+def test_round_trip_and_readers(tmp_path: Path, record_size: int, fill: int | None) -> None:
+    group = make_group(tmp_path, missing=(0, 3), fill_value=fill)
+    path = str(tmp_path / "refs.parquet")
+    write_parquet(group, path, record_size=record_size)
+    assert_same(group, from_parquet(path))
+    expected = VALUES.copy()
+    expected[:4, :5] = expected[4:8, 5:] = fill or 0
+    opened = zarr.open_group(
+        "reference://",
+        mode="r",
+        storage_options={"fo": path, "remote_protocol": "file"},
+        zarr_format=2,
+    )
+    for name in ("image", "inner/level/image"):
+        np.testing.assert_array_equal(opened[name][:], expected)
+    assert opened["spatial_ref"][()] == 0
+    options = {"storage_options": {"remote_protocol": "file"}}  # for the groups inside
+    with xr.open_dataset(path, engine="kerchunk", **options) as dataset:
+        masked = expected if fill is None else np.where(expected == fill, np.nan, expected)
+        np.testing.assert_array_equal(dataset["image"], masked)
+        np.testing.assert_array_equal(dataset["y"], np.linspace(0, 1, 12))
+
+
+def test_missing_chunks_at_the_very_beginning(tmp_path: Path) -> None:
+    group = Group({"image": make_image(tmp_path, missing=(0, 1, 2, 3, 4, 5))})
+    path = str(tmp_path / "refs.parquet")
+    write_parquet(group, path)
+    again = from_parquet(path)["image"]
+    assert again.manifest.is_missing.all()
+    with xr.open_dataset(path, engine="kerchunk") as dataset:
+        assert not dataset["image"].values.any()
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        SegmentCodec((1, 4, 5, 1), "<u2", 8),
+        SegmentCodec((1, 4, 5, 1), "<u2", 50000, predictor=2),
+        SegmentCodec((1, 4, 5, 1), "<u2", 5, byteorder=">"),
+        SegmentCodec((1, 4, 5, 1), "<u2", 1, edge=(1, 2, 5)),
+    ],
+    ids=["zlib", "zstd and predictor", "LZW", "tiffref_segment"],
+)
+def test_missing_chunks_of_compressed_arrays(tmp_path: Path, codec: SegmentCodec) -> None:
+    image = make_image(tmp_path, missing=(0, 1, 2, 3, 4, 5), fill_value=7)
+    group = Group({"image": Array(image.shape, image.chunks, image.dtype, image.dims, (codec,),
+                                  image.manifest, 7)})  # fmt: skip
+    path = str(tmp_path / "refs.parquet")
+    write_parquet(group, path)
+    assert from_parquet(path)["image"].manifest.is_missing.all()
+    opened = zarr.open_group(
+        "reference://",
+        mode="r",
+        storage_options={"fo": path, "remote_protocol": "file"},
+        zarr_format=2,
+    )
+    np.testing.assert_array_equal(opened["image"][:], np.full((12, 10), 7))
+
+
+def test_a_photograph_with_missing_chunks_is_refused(tmp_path: Path) -> None:
+    image = make_flat(2, 2)["image"]
+    image.manifest.source[0] = -1
+    codec = SegmentCodec((1, 16, 16, 1), "|u1", 7)
+    group = Group({"image": Array(image.shape, image.chunks, image.dtype, image.dims, (codec,),
+                                  image.manifest, 7)})  # fmt: skip
+    try:
+        write_parquet(group, tmp_path / "refs.parquet")
+    except ManifestMismatch as error:
+        assert "'image'" in str(error)
+        assert not (tmp_path / "refs.parquet").exists()
+    else:  # a flat image may come through JPEG unchanged
+        assert from_parquet(tmp_path / "refs.parquet")["image"].manifest.is_missing[0]
+
+
+def test_what_kerchunk_writes(tmp_path: Path) -> None:
+    df = pytest.importorskip("kerchunk.df")
+    group = make_group(tmp_path)
+    path = str(tmp_path / "refs.parquet")
+    df.refs_to_dataframe(to_kerchunk(group), path, record_size=4)
+    again = from_parquet(path)
+    assert sorted(again.children) == sorted(group.children)
+    for name in ("image", "y", "inner/level/x"):
+        assert again[name].manifest == group[name].manifest
+
+
+@pytest.mark.parametrize("n_sources", [1, 500])
+def test_many_chunks(tmp_path: Path, n_sources: int) -> None:
+    group = make_flat(300, 311, n_sources)
+    write_parquet(group, tmp_path / "refs.parquet", record_size=40_000)
+    files = sorted(file.name for file in (tmp_path / "refs.parquet" / "image").iterdir())
+    assert files == ["refs.0.parq", "refs.1.parq", "refs.2.parq"]
+    assert_same(group, from_parquet(tmp_path / "refs.parquet"))
+
+
+def test_references(tmp_path: Path) -> None:
+    series = [{"index": 0, "levels": [{"path": "image"}]}]
+    references = References(make_group(tmp_path), series)
+    references.to_parquet(tmp_path / "a.parquet", url="s3://bucket/x", groupname="g")
+    again = References.from_parquet(tmp_path / "a.parquet")
+    assert [source.url for source in again.sources] == [
+        "s3://bucket/x/a.bin",
+        "s3://bucket/x/b.bin",
+    ]
+    assert list(again.series) == [{"index": 0, "levels": [{"path": "g/image"}]}]
+    assert "image" in again.group["g"].children
+
+
+def test_remote_folder(tmp_path: Path) -> None:
+    group = make_group(tmp_path)
+    write_parquet(group, "memory://formats/refs.parquet")
+    assert_same(group, from_parquet("memory://formats/refs.parquet"))
+
+
+def test_an_old_folder_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "refs.parquet"
+    write_parquet(make_flat(3, 3), path, record_size=1)
+    write_parquet(make_flat(2, 2), path, record_size=4)
+    assert len(list((path / "image").iterdir())) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["refs.parquet"]
+
+
+def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "precious").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("home", "file"):
+        with pytest.raises(SourceError, match="in the way"):
+            write_parquet(make_flat(2, 2), tmp_path / name)
+    assert (tmp_path / "home" / "precious").read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "home"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_an_error_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "refs.parquet"
+    write_parquet(make_flat(2, 2), path)
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(parquet, "_record_columns", fail)
+    with pytest.raises(SourceError if isinstance(error, OSError) else type(error)):
+        write_parquet(make_flat(3, 3), path)
+    monkeypatch.undo()
+    assert_same(make_flat(2, 2), from_parquet(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["refs.parquet"]
+
+
+def test_what_the_layout_cannot_say(tmp_path: Path) -> None:
+    image = make_image(tmp_path)
+    with pytest.raises(InvalidReferences, match="array at the root"):
+        write_parquet(Group({"": image}), tmp_path / "refs.parquet")
+    with pytest.raises(InvalidReferences, match="record_size"):
+        write_parquet(Group({"a": image}), tmp_path / "refs.parquet", record_size=0)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot read"):
+        from_parquet(tmp_path / "none")
+    path = tmp_path / "refs.parquet"
+    write_parquet(make_flat(2, 2), path)
+    good = (path / ".zmetadata").read_text()
+    for bad in ("", "[]", "{}", json.dumps({"metadata": {}, "record_size": 0})):
+        (path / ".zmetadata").write_text(bad)
+        with pytest.raises(InvalidReferences, match="not parquet references"):
+            from_parquet(path)
+    (path / ".zmetadata").write_text(good)
+    (path / "image" / "refs.0.parq").write_bytes(b"PAR1 and more")
+    with pytest.raises(InvalidReferences, match="not parquet references"):
+        from_parquet(path)
+    (path / "image" / "refs.0.parq").unlink()
+    with pytest.raises(SourceError, match=r"refs\.0\.parq"):
+        from_parquet(path)
+
+
+def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra, match=r"tiffref\[parquet\]"):
+        write_parquet(make_flat(2, 2), tmp_path / "refs.parquet")
+    with pytest.raises(MissingExtra, match=r"tiffref\[parquet\]"):
+        from_parquet(tmp_path / "refs.parquet")

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from groups import assert_same, make_flat, make_group
+
+from tiffref.errors import InvalidReferences, SourceError
+from tiffref.references import References
+
+SERIES = (
+    {
+        "index": 0,
+        "kind": "generic",
+        "name": "",
+        "axes": "YX",
+        "levels": [{"path": "image"}, {"refused": "UnsupportedTiff: too odd"}],
+    },
+)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> References:
+    return References(make_group(tmp_path), SERIES)
+
+
+def test_sources_are_listed_once(references: References, tmp_path: Path) -> None:
+    assert [source.url for source in references.sources] == [
+        str(tmp_path / "a.bin"),
+        str(tmp_path / "b.bin"),
+    ]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("version", [0, 1])
+def test_round_trip(references: References, zarr_format: int, version: int) -> None:
+    document = references.to_kerchunk(zarr_format, version)
+    again = References.from_kerchunk(document)
+    assert_same(again.group, references.group)
+    assert again.sources == references.sources
+    assert tuple(again.series) == SERIES
+    assert again.to_kerchunk(zarr_format, version) == document
+
+
+def test_provenance_names_the_addresses_of_the_document(references: References) -> None:
+    document = references.to_kerchunk(url="s3://bucket/folder")
+    assert document["refs"]["image/0.0"][0] == "s3://bucket/folder/a.bin"
+    provenance = json.loads(json.loads(document["refs"][".zattrs"])["tiffref"])
+    assert provenance["sources"] == {
+        "prefix": "s3://bucket/folder/",
+        "url": ["a.bin", "b.bin"],
+        "size": [136, 136],
+        "mtime": [1.5e9, 1.5e9],
+        "etag": ["tag-a.bin", "tag-b.bin"],
+    }
+    assert provenance["series"] == list(SERIES)
+
+
+def test_write_fsspec_writes_what_to_kerchunk_gives(references: References, tmp_path: Path) -> None:
+    options = {"groupname": "g/h", "templatename": "u", "zarr_format": 3, "version": 1}
+    references.write_fsspec(tmp_path / "refs.json", "https://host/x", **options)
+    document = json.loads((tmp_path / "refs.json").read_text())
+    assert document == references.to_kerchunk(3, 1, "https://host/x", groupname="g/h",
+                                              templatename="u")  # fmt: skip
+    assert document["templates"] == {"u": "https://host/x/"}
+    assert document["refs"]["g/h/image/c/0/0"][0] == "{{u}}a.bin"
+    again = References.from_kerchunk(tmp_path / "refs.json")
+    assert again.series[0]["levels"][0] == {"path": "g/h/image"}
+    assert again.series[0]["levels"][1] == SERIES[0]["levels"][1]
+    assert again.group["g/h/image"].manifest.sources[0].url == "https://host/x/a.bin"
+
+
+def test_arguments_as_tifffile_has_them(references: References) -> None:
+    file = io.StringIO()
+    references.write_fsspec(file, "http://host", groupname=None, templatename=None,
+                            zarr_format=None, version=None)  # fmt: skip
+    assert json.loads(file.getvalue()) == references.to_kerchunk(url="http://host")
+
+
+def test_a_template_of_one_file() -> None:
+    document = References(make_flat(2, 2)).to_kerchunk(url="s3://b", templatename="u")
+    assert document["templates"] == {"u": "s3://b/"}
+    assert document["refs"]["image/0.0"][0] == "{{u}}image_000000.tif"
+
+
+def test_nothing_recorded_is_nothing_written() -> None:
+    document = References(make_flat(1, 1)).to_kerchunk()
+    del document["refs"][".zattrs"]
+    again = References.from_kerchunk(document)
+    assert again.series == ()
+    assert again.sources[0].size is None
+
+
+def test_provenance_of_another_version_is_no_obstacle() -> None:
+    document = References(make_flat(1, 1)).to_kerchunk()
+    document["refs"][".zattrs"] = json.dumps({"tiffref": '{"version": 99}', "a": 1})
+    again = References.from_kerchunk(document)
+    assert again.group.attributes == {"a": 1}
+    assert again.series == ()
+
+
+def test_bad_documents(tmp_path: Path) -> None:
+    with pytest.raises(InvalidReferences, match="no array and no group"):
+        References.from_kerchunk({})
+    with pytest.raises(SourceError):
+        References.from_kerchunk(tmp_path / "none.json")

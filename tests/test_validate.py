@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from bad_documents import BAD, GOOD
+from groups import make_flat, make_group
+
+import tiffref
+from tiffref.errors import InvalidReferences, SourceError
+from tiffref.formats.parquet import write_parquet
+from tiffref.references import References
+from tiffref.validate import Report, load_schema, validate, validate_document
+
+ZARRAY: dict[str, Any] = {
+    "zarr_format": 2, "shape": [4, 4], "chunks": [2, 2], "dtype": "<u2", "order": "C",
+    "compressor": None, "filters": None, "fill_value": None,
+}  # fmt: skip
+ZARR_JSON: dict[str, Any] = {
+    "zarr_format": 3, "node_type": "array", "shape": [4, 4], "data_type": "uint16",
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2, 2]}},
+    "chunk_key_encoding": {"name": "default"}, "fill_value": 0,
+    "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+}  # fmt: skip
+
+
+def codes(report: Report) -> list[str]:
+    return [finding.code for finding in report.findings]
+
+
+def check(refs: dict[str, Any]) -> Report:
+    return validate_document({"version": 1, "refs": {".zgroup": {"zarr_format": 2}, **refs}})
+
+
+# ---- the document
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("version", [0, 1])
+def test_what_we_write_is_valid(tmp_path: Path, zarr_format: int, version: int) -> None:
+    group = make_group(tmp_path, missing=(1,))
+    report = validate_document(References(group).to_kerchunk(zarr_format, version))
+    assert report.ok
+    assert report.findings == []
+    assert report.n_sources == 2
+    assert report.arrays["image"] == {
+        "shape": [12, 10], "chunks": [4, 5], "dtype": "<u2", "n_chunks": 6,
+        "n_missing": 1, "n_inlined": 0, "n_stored": 5,
+    }  # fmt: skip
+    assert report.arrays["y"]["n_inlined"] == 1
+    json.dumps(report.to_json())
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_structure_of_good_documents(name: str) -> None:
+    report = validate_document(GOOD[name])
+    assert [finding for finding in report.findings if finding.stage == "structure"] == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_structure_of_bad_documents(name: str) -> None:
+    report = validate_document(BAD[name][0])
+    assert not report.ok
+    assert report.findings[0].code == BAD[name][1]
+    with pytest.raises(InvalidReferences):
+        report.raise_first()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zarr_format": 3}, {"zarr_format": True}, {"shape": [4]}, {"shape": 4}, {"shape": [-1, 4]},
+        {"shape": [4.0, 4]}, {"chunks": [0, 2]}, {"chunks": [2]}, {"chunks": [2, 2, 2]},
+        {"dtype": "<q9"}, {"dtype": None, "order": "C"}, {"order": "K"}, {"fill_value": "abc"},
+        {"fill_value": 70000}, {"fill_value": 1.5}, {"dimension_separator": "-"},
+        {"shape": [10**9, 10**9]},
+    ],
+)  # fmt: skip
+def test_bad_array_metadata(change: dict[str, Any]) -> None:
+    if change.get("dtype", "") is None:
+        metadata = {name: value for name, value in ZARRAY.items() if name != "dtype"}
+    else:
+        metadata = ZARRAY | change
+    for document in (metadata, json.dumps(metadata)):
+        report = check({"a/.zarray": document})
+        assert codes(report) == ["metadata"]
+        assert report.findings[0].key == "a/.zarray"
+        assert report.findings[0].got
+        assert report.findings[0].expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zarr_format": 2}, {"node_type": "file"}, {"shape": [4]}, {"data_type": "uint17"},
+        {"data_type": {"name": "odd"}}, {"fill_value": None}, {"fill_value": "NaN"},
+        {"chunk_grid": {"name": "rectilinear"}}, {"chunk_grid": None}, {"dimension_names": ["y"]},
+        {"chunk_key_encoding": {"name": "other"}}, {"attributes": []},
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "-"}}},
+    ],
+)  # fmt: skip
+def test_bad_v3_metadata(change: dict[str, Any]) -> None:
+    report = validate_document({"version": 1, "refs": {"a/zarr.json": ZARR_JSON | change}})
+    assert codes(report)[0] == "metadata"
+    assert report.findings[0].key == "a/zarr.json"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", "", "base64:AAE=", '"text"'])
+def test_metadata_that_is_no_json_object(text: str) -> None:
+    report = check({"a/.zarray": text})
+    assert codes(report) == ["json"]
+    assert report.findings[0].key == "a/.zarray"
+
+
+def test_keys_of_no_array_are_named_but_no_error() -> None:
+    report = check({"a/.zarray": ZARRAY, "a/2.0": ["a.tif", 0, 8], "b/0": "x", "a/0.0": "12345678"})
+    assert codes(report) == ["stray"]
+    assert (report.findings[0].key, report.findings[0].n_more) == ("a/2.0", 1)
+    assert report.ok
+
+
+def test_chunks_that_cannot_have_their_bytes() -> None:
+    report = check({"a/.zarray": ZARRAY, "a/0.0": ["a.tif", 0, 8], "a/0.1": ["a.tif", 0, 7],
+                    "a/1.0": "1234567890"})  # fmt: skip
+    assert codes(report) == ["length"]
+    finding = report.findings[0]
+    assert (finding.key, finding.got, finding.expected) == ("a chunk (0, 1)", "7 bytes", "8 bytes")
+    assert finding.n_more == 1
+    assert check({"a/.zarray": ZARRAY | {"compressor": {"id": "zlib", "level": 1}},
+                  "a/0.0": ["a.tif", 0, 7]}).ok  # fmt: skip
+
+
+def test_overlapping_ranges_are_fine() -> None:
+    refs = {f"a/{i}.{j}": ["a.tif", 4, 8] for i in (0, 1) for j in (0, 1)}
+    assert check({"a/.zarray": ZARRAY, **refs}).findings == []
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"a/.zarray": ZARRAY | {"compressor": {"id": "nobody_knows"}}},
+        {"a/.zarray": ZARRAY | {"filters": [{"id": "nobody_knows"}]}},
+        {"a/zarr.json": ZARR_JSON | {"codecs": [{"name": "nobody_knows"}]}},
+    ],
+)
+def test_unknown_codecs(metadata: dict[str, Any]) -> None:
+    report = check(metadata)
+    assert codes(report) == ["unknown-codec"]
+    assert report.findings[0].got == "nobody_knows"
+
+
+def test_known_codecs_of_others() -> None:
+    blosc = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
+    v3 = [{"name": "bytes", "configuration": {"endian": "little"}},
+          {"name": "blosc", "configuration": {"cname": "lz4"}}]  # fmt: skip
+    assert check({"a/.zarray": ZARRAY | {"compressor": blosc}}).ok
+    assert check({"a/zarr.json": ZARR_JSON | {"codecs": v3}}).ok
+
+
+def test_nodes_inside_arrays() -> None:
+    report = check({"a/.zarray": ZARRAY, "a/b/.zarray": ZARRAY, "a/c/.zgroup": {"zarr_format": 2}})
+    assert codes(report) == ["nesting", "nesting"]
+    assert list(report.arrays) == ["a"]
+
+
+def test_array_at_the_root_is_a_warning() -> None:
+    report = validate_document({".zarray": ZARRAY})
+    assert codes(report) == ["root-array"]
+    assert report.ok
+
+
+def test_many_references_are_one_look(tmp_path: Path) -> None:
+    document = References(make_flat(300, 311)).to_kerchunk()
+    document["refs"]["image/7.7"] = ["file:///data/folder/image_000000.tif", 5, -1]
+    report = validate_document(document)
+    assert codes(report) == ["value"]
+    assert report.arrays["image"]["n_missing"] == 1
+
+
+# ---- files
+
+
+def test_files(tmp_path: Path) -> None:
+    group = make_group(tmp_path)
+    References(group).write_fsspec(tmp_path / "refs.json")
+    write_parquet(group, tmp_path / "refs.parquet")
+    for name in ("refs.json", "refs.parquet"):
+        report = validate(tmp_path / name, sources=True, pixels="all")
+        assert report.url == str(tmp_path / name)
+        # the files here are other than their record says, in time and ETag
+        assert {finding.code for finding in report.findings} <= {"stale"}
+        assert list(report.arrays) == [path for path, _ in group.arrays()]
+
+
+def test_files_that_are_no_documents(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        validate(tmp_path / "none.json")
+    for content in (b"", b"{", b"[1]", b"\xff"):
+        (tmp_path / "refs.json").write_bytes(content)
+        report = validate(tmp_path / "refs.json")
+        assert codes(report)[0] == "document"
+        assert not report.ok
+
+
+def test_a_bad_parquet_folder(tmp_path: Path) -> None:
+    write_parquet(make_flat(2, 2), tmp_path / "refs.parquet")
+    (tmp_path / "refs.parquet" / ".zmetadata").write_text("{}")
+    assert codes(validate(tmp_path / "refs.parquet")) == ["document"]
+
+
+# ---- sources and pixels
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    values = np.random.default_rng(3).integers(0, 50, (3, 70, 50)).astype(np.uint16)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, values, tile=(16, 32), compression="zlib", predictor=2,
+                     photometric="minisblack")  # fmt: skip
+    tiffref.scan(path).write_fsspec(tmp_path / "refs.json")
+    return path
+
+
+def test_pixels_of_a_good_file(image: Path) -> None:
+    report = validate(image.with_name("refs.json"), sources=True, pixels="all")
+    assert report.findings == []
+    assert report.n_chunks_compared == report.arrays["image"]["n_chunks"] == 3 * 5 * 2
+    report = validate(image.with_name("refs.json"), pixels=4)
+    assert (report.findings, report.n_chunks_compared) == ([], 4)
+
+
+def test_a_file_that_is_gone(image: Path) -> None:
+    image.unlink()
+    report = validate(image.with_name("refs.json"), sources=True)
+    assert codes(report) == ["unreachable"]
+    assert str(image) in report.findings[0].what
+    assert validate(image.with_name("refs.json")).ok
+
+
+def test_a_file_that_changed(image: Path) -> None:
+    image.write_bytes(image.read_bytes() + b"more")
+    report = validate(image.with_name("refs.json"), sources=True)
+    assert codes(report) == ["stale"]
+
+
+def test_a_range_past_the_end(image: Path) -> None:
+    document = json.loads(image.with_name("refs.json").read_text())
+    size = image.stat().st_size
+    document["refs"]["image/1.2.0"] = [f"file://{image}", size - 10, 11]
+    report = validate(document, sources=True)
+    assert codes(report) == ["range"]
+    assert report.findings[0].key == "image chunk (1, 2, 0)"
+    assert report.findings[0].got == f"end at {size + 1}"
+
+
+def test_two_chunks_exchanged(image: Path) -> None:
+    document = json.loads(image.with_name("refs.json").read_text())
+    refs = document["refs"]
+    refs["image/0.0.0"], refs["image/1.0.0"] = refs["image/1.0.0"], refs["image/0.0.0"]
+    assert validate(document, sources=True).ok  # only the pixels tell
+    report = validate(document, pixels="all")
+    assert codes(report) == ["pixels"]
+    assert report.findings[0].key == "image chunk (0, 0, 0)"
+
+
+def test_a_range_that_does_not_decode(image: Path) -> None:
+    document = json.loads(image.with_name("refs.json").read_text())
+    document["refs"]["image/2.0.0"] = [f"file://{image}", 0, 40]
+    report = validate(document, pixels="all")
+    assert codes(report) == ["undecodable"]
+    assert report.findings[0].key == "image chunk (2, 0, 0)"
+
+
+def test_only_allowed_sources_are_opened(image: Path) -> None:
+    refs = image.with_name("refs.json")
+    assert validate(refs, sources=True, pixels=1, allow=[str(image.parent)]).ok
+    report = validate(refs, sources=True, pixels=1, allow=["s3://bucket/"])
+    assert codes(report) == ["not-allowed"]
+    assert report.n_chunks_compared == 0
+    document = json.loads(refs.read_text())
+    document["refs"]["image/0.0.0"][0] = f"file://{image.parent}/../secret"
+    assert codes(validate(document, sources=True, allow=[str(image.parent)])) == ["not-allowed"]
+
+
+def test_schemas_are_there() -> None:
+    for name in ("kerchunk-v0", "kerchunk-v1", "provenance"):
+        assert load_schema(name)["$schema"].endswith("2020-12/schema")
