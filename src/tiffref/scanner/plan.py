@@ -182,7 +182,7 @@ def plan_level(
         )
     codecs, of_page = _codec_table(level, is_short)
     if level.run_offset is not None:
-        return _plan_run(level, dims, codecs)
+        return _plan_run(level, dims, codecs, segment[2] if is_native else None)
     if not is_native and len(codecs) == 1 and is_plain(codecs[0]) and ifd.tile is None:
         planes = _contiguous_planes(level, ifd, segment, codecs[0])
         if planes is not None:
@@ -265,7 +265,9 @@ def _contiguous_planes(
     return offset[:, 0] if is_run else None
 
 
-def _plan_run(level: LevelFacts, dims: tuple[str, ...], codecs: list[SegmentCodec]) -> LevelPlan:
+def _plan_run(
+    level: LevelFacts, dims: tuple[str, ...], codecs: list[SegmentCodec], n_rows: int | None
+) -> LevelPlan:
     """One IFD that describes planes stored one after the other (ImageJ, STK, ...)."""
     (codec,) = codecs
     ifd = level.ifds[0]
@@ -282,7 +284,8 @@ def _plan_run(level: LevelFacts, dims: tuple[str, ...], codecs: list[SegmentCode
         ifd=np.zeros(n_planes, np.int32),
         source=np.full(n_planes, level.source[0], np.int32),
     )
-    return LevelPlan(_plan_planes(run, dims, codec, (1, 1, *ifd.shape[2:]), starts), True)
+    page = (1, 1, *ifd.shape[2:])
+    return LevelPlan(_plan_planes(run, dims, codec, page, starts, n_rows), True)
 
 
 def _plan_planes(
@@ -291,15 +294,19 @@ def _plan_planes(
     codec: SegmentCodec,
     page: Shape5,
     starts: np.ndarray,
+    n_rows: int | None = None,
 ) -> Array:
-    """Chunks over planes that are each one run of samples: rows put together, then planes."""
+    """Chunks over planes that are each one run of samples: rows put together, then planes.
+
+    With `n_rows`, chunks have as many rows, and planes stay apart.
+    """
     itemsize = np.dtype(codec.dtype).itemsize
     row_bytes = page[3] * page[4] * itemsize
     plane_bytes = page[2] * row_bytes
     n_pages = len(level.ifd)
     source = np.repeat(level.source, len(starts) // n_pages)
     _check_end(level, source, starts, plane_bytes)
-    rows = plan_run_rows(page[2], row_bytes)
+    rows = n_rows or plan_run_rows(page[2], row_bytes)
     sizes = _source_sizes(level.sources)[source]
     if page[2] % rows and (starts + np.uint64(-(-page[2] // rows) * rows * row_bytes) > sizes).any():
         # the last chunk may read on into what follows, but not past the end of the file
@@ -313,7 +320,7 @@ def _plan_planes(
     first = np.arange(grid_rows, dtype=np.uint64) * np.uint64(rows * row_bytes)
     offset = (starts[:, None] + first).reshape(-1)
     n_planes = 1
-    if grid_rows == 1:
+    if grid_rows == 1 and n_rows is None:
         chunks, n_planes = _merge_planes(level, chunks, starts, plane_bytes, sizes)
     grid = tuple(-(-n // c) for n, c in zip(level.shape, chunks, strict=True))
     if n_planes > 1:
@@ -398,6 +405,8 @@ def _plan_segments(
 
 def _split_sources(level: LevelFacts, of_page: np.ndarray) -> tuple[tuple[Source, ...], np.ndarray]:
     """Give each pair of file and codec a row of its own in the table of sources."""
+    if len(level.sources) == 1 and not of_page.any():
+        return level.sources, np.zeros(len(of_page), np.int32)
     pairs, row = np.unique(np.stack([level.source, of_page]), axis=1, return_inverse=True)
     sources = tuple(replace(level.sources[s], codec=int(c)) for s, c in pairs.T)
     return sources, row.reshape(-1)

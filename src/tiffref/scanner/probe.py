@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import lzma
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numcodecs
 import numpy as np
@@ -32,19 +33,30 @@ _MAX_DECODED_BYTES = 64 << 20
 _MAX_INLINED_STRIPS = 64
 _ENCODERS = frozenset({"zlib", "zstd", "lzma", "delta"})
 
-Fetch = Callable[[str, int, int], bytes]
-"""(url, offset, length) -> bytes."""
+_MAX_REQUESTS = 4
+"""Strips to fetch from afar, for the sake of a portable codec."""
 
 
-def checked_array(level: LevelFacts, dims: tuple[str, ...], is_native: bool, fetch: Fetch) -> Array:
+class Segments(Protocol):
+    """Where the bytes of segments come from."""
+
+    def read_segment(self, url: str, offset: int, length: int) -> bytes:
+        """Read the stored bytes of a segment."""
+
+    def is_at_hand(self, url: str, offset: int, length: int) -> bool:
+        """Say whether that costs no request."""
+
+
+def checked_array(level: LevelFacts, dims: tuple[str, ...], is_native: bool, segments: Segments) -> Array:
     """Plan a level so that its codec holds for the segments looked at.
 
     Parameters
     ----------
     level, dims, is_native
         As `plan.plan_level` takes them.
-    fetch
-        Reads the bytes of a segment.
+    segments
+        Reads the bytes of segments. What is not at hand is not looked at, save for a few partial
+        strips: a scan from afar costs few requests.
 
     Raises
     ------
@@ -56,15 +68,15 @@ def checked_array(level: LevelFacts, dims: tuple[str, ...], is_native: bool, fet
     plan = plan_level(level, dims, is_native=is_native)
     if plan.is_merged:
         return plan.array
-    whole = _with_whole_strips(level, plan.array, fetch)
+    whole = _with_whole_strips(level, plan.array, segments)
     if whole is not None and all(
-        _is_whole(whole, n, fetch) for n in probe_indices(whole.manifest)
+        _is_whole(whole, n, segments) for n in _at_hand(whole, segments)
     ):
-        return _with_one_codec(whole, fetch)
+        return _with_one_codec(whole, segments)
     short = plan_level(level, dims, is_short=True, is_native=is_native).array
-    for n in probe_indices(short.manifest):
-        _decode(short, n, fetch)
-    return _with_one_codec(short, fetch)
+    for n in _at_hand(short, segments):
+        _decode(short, n, segments)
+    return _with_one_codec(short, segments)
 
 
 def probe_indices(manifest: Manifest) -> list[int]:
@@ -75,6 +87,17 @@ def probe_indices(manifest: Manifest) -> list[int]:
     length = manifest.length[here]
     chosen = {here[0], here[-1], here[int(length.argmin())], here[int(length.argmax())]}
     return sorted(int(n) for n in chosen)
+
+
+def _at_hand(array: Array, segments: Segments) -> list[int]:
+    manifest = array.manifest
+    return [
+        n
+        for n in probe_indices(manifest)
+        if segments.is_at_hand(
+            manifest.sources[manifest.source[n]].url, int(manifest.offset[n]), int(manifest.length[n])
+        )
+    ]
 
 
 def is_exact(codec: SegmentCodec, data: bytes) -> bool:
@@ -112,20 +135,20 @@ def _codec_at(array: Array, n: int) -> SegmentCodec:
     return codec
 
 
-def _is_whole(array: Array, n: int, fetch: Fetch) -> bool:
-    return is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, fetch))
+def _is_whole(array: Array, n: int, segments: Segments) -> bool:
+    return is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
 
 
-def _decode(array: Array, n: int, fetch: Fetch) -> None:
+def _decode(array: Array, n: int, segments: Segments) -> None:
     try:
-        decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, fetch))
+        decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
     except MalformedTiff as error:
         error.url = error.url or array.manifest.sources[array.manifest.source[n]].url
         error.tag = f"segment {n}, {error.tag}" if error.tag else f"segment {n}"
         raise
 
 
-def _with_whole_strips(level: LevelFacts, array: Array, fetch: Fetch) -> Array | None:
+def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> Array | None:
     """Give the array with whole last strips: stored so, or inlined; None if neither can be."""
     ifd = level.ifds[0]
     rows = array.codecs[0].shape[1] if isinstance(array.codecs[0], SegmentCodec) else 1
@@ -137,12 +160,14 @@ def _with_whole_strips(level: LevelFacts, array: Array, fetch: Fetch) -> Array |
     n_strips = -(-ifd.shape[2] // rows)
     last = np.arange(n_strips - 1, array.manifest.n_chunks, n_strips)
     here = [int(n) for n in last[array.manifest.source[last] >= 0]]
-    if all(_is_whole(array, n, fetch) for n in here[:4] + here[-1:]):
+    if len(here) > _MAX_REQUESTS and not set(here[-1:]) <= set(_at_hand(array, segments)):
+        return None
+    if all(_is_whole(array, n, segments) for n in here[:4] + here[-1:]):
         return array
-    return _inline_strips(array, here, n_last, fetch)
+    return _inline_strips(array, here, n_last, segments)
 
 
-def _inline_strips(array: Array, indices: Sequence[int], n_rows: int, fetch: Fetch) -> Array | None:
+def _inline_strips(array: Array, indices: Sequence[int], n_rows: int, segments: Segments) -> Array | None:
     """Inline partial strips, padded and encoded anew without loss.
 
     `n_rows` is how many rows of the image each holds. None if the codec cannot encode, or the
@@ -163,7 +188,7 @@ def _inline_strips(array: Array, indices: Sequence[int], n_rows: int, fetch: Fet
     inlined: dict[int, bytes] = {}
     for n in indices:
         try:
-            strip = decode_segment(short, _chunk_bytes(array.manifest, n, fetch))
+            strip = decode_segment(short, _chunk_bytes(array.manifest, n, segments))
         except MalformedTiff:
             return None
         buffer: object = np.ascontiguousarray(strip.astype(chain["dtype"], copy=False))
@@ -175,7 +200,7 @@ def _inline_strips(array: Array, indices: Sequence[int], n_rows: int, fetch: Fet
     return replace(array, manifest=array.manifest.with_inlined(inlined))
 
 
-def _with_one_codec(array: Array, fetch: Fetch) -> Array:
+def _with_one_codec(array: Array, segments: Segments) -> Array:
     """Make one codec of several: chunks of the rarer ones are inlined with their own description."""
     if len(array.codecs) == 1:
         return array
@@ -192,7 +217,7 @@ def _with_one_codec(array: Array, fetch: Fetch) -> Array:
             hint="Scan the pages one by one with `key=`.",
         )
     inlined = {
-        int(n): wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, int(n), fetch))
+        int(n): wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, int(n), segments))
         for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major))
     }
     codec = array.codecs[major]
@@ -203,11 +228,11 @@ def _with_one_codec(array: Array, fetch: Fetch) -> Array:
     return replace(array, codecs=(codec,), manifest=manifest)
 
 
-def _chunk_bytes(manifest: Manifest, n: int, fetch: Fetch) -> bytes:
+def _chunk_bytes(manifest: Manifest, n: int, segments: Segments) -> bytes:
     if n in manifest.inlined:
         return manifest.inlined[n]
     source = manifest.sources[manifest.source[n]]
-    data = fetch(source.url, int(manifest.offset[n]), int(manifest.length[n]))
+    data = segments.read_segment(source.url, int(manifest.offset[n]), int(manifest.length[n]))
     if len(data) != manifest.length[n]:
         raise MalformedTiff(
             "a segment is cut off",

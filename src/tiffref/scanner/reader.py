@@ -24,6 +24,7 @@ from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.manifest import Source
 from .ifd import Entry, Header, parse_header, read_array, read_entries
+from .pages import BulkPages, read_bulk_pages
 from .source import ByteSource, LocalSource, SourceFile, open_source
 
 __all__ = ["OpenTiff", "PARSE_ERRORS", "open_tiff"]
@@ -76,6 +77,7 @@ class OpenTiff:
     base: int = 0
     owns: bool = True
     arrays: dict[int, dict[int, Entry]] = field(default_factory=dict)
+    bulk: BulkPages | None = None
     _siblings: dict[str, ByteSource] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -104,6 +106,17 @@ class OpenTiff:
         if path not in self._siblings:
             self._siblings[path] = LocalSource(path)
         return self._siblings[path]
+
+    def read_segment(self, url: str, offset: int, length: int) -> bytes:
+        """Read the stored bytes of a segment of this file, or of another one of its set."""
+        return self._source_at(url).read(offset, length)
+
+    def is_at_hand(self, url: str, offset: int, length: int) -> bool:
+        """Say whether a segment can be read without a request."""
+        return self._source_at(url).is_at_hand(offset, length)
+
+    def _source_at(self, url: str) -> ByteSource:
+        return self.source if url == self.source.source.url else self.sibling(url)
 
     def facts(self) -> FileFacts:
         """Read all series with all levels.
@@ -160,17 +173,12 @@ class OpenTiff:
         shape, axes = level.shape, level.axes
         if level.kind != "shaped":
             shape, axes = _squeeze(shape, axes)
-        pages = list(level)
+        run_offset = None if level.is_multifile else level.dataoffset
+        is_run = run_offset is not None and level.keyframe.size != level.size
+        pages = [level.keyframe] if is_run else list(level)
         if not pages:
             raise MalformedTiff("holds no page", url=self.source.source.url)
-        run_offset = level.dataoffset
-        if len(pages) == 1 or run_offset is None:
-            is_run = run_offset is not None and level.keyframe.size != level.size
-        else:
-            is_run = False
-        if is_run:
-            pages = pages[:1]
-        columns = self.page_columns(pages, level.keyframe)
+        columns = self.bulk_columns(pages) or self.page_columns(pages)
         if columns[0][0].dtype is None:
             shape, axes = (0, *shape), f"Q{axes}"  # no samples can be told: imread gives none
         return LevelFacts(
@@ -181,9 +189,26 @@ class OpenTiff:
             int(run_offset) + self.base if is_run and run_offset is not None else None,
         )
 
-    def page_columns(
-        self, pages: Sequence[TiffPage | TiffFrame | None], keyframe: TiffPage
-    ) -> tuple:
+    def bulk_columns(self, pages: Sequence[TiffPage | TiffFrame | None]) -> tuple | None:
+        """The same as `page_columns` where all pages are known from the bulk reading."""
+        if self.bulk is None or len(pages) < 2:
+            return None
+        tif = self.tif
+        if any(page is None or page.parent is not tif for page in pages):
+            return None
+        index = np.array([page.index for page in pages])  # type: ignore[union-attr]
+        if index.ndim != 1 or not self.bulk.is_known[index].all():
+            return None
+        first = pages[0].keyframe  # type: ignore[union-attr]
+        kind = np.zeros(len(pages), np.int32)
+        offset = self.bulk.offset[index]
+        offset = np.where(offset > 0, offset + np.uint64(self.base), 0)
+        ifd = self.ifd_facts(first, self.source)
+        if n_segments_of(ifd) != offset.shape[1]:
+            return None
+        return (ifd,), (self.source.source,), kind, kind, offset, self.bulk.length[index]
+
+    def page_columns(self, pages: Sequence[TiffPage | TiffFrame | None]) -> tuple:
         """Tell the kind of each page's IFD, its source, and where its segments are."""
         ifds: list[IfdFacts] = []
         kinds: dict[Any, int] = {}
@@ -396,7 +421,49 @@ def _open(source: ByteSource) -> OpenTiff:
             url=source.source.url,
             got=f"{type(error).__name__}: {error}",
         ) from error
-    return OpenTiff(tif, source, header, arrays=arrays)
+    bulk = None
+    if isinstance(source, LocalSource) and not arrays and _needs_pages(tif):
+        bulk = read_bulk_pages(source.source.url, header, _DECODING_TAGS)
+        if bulk is not None:
+            _preload_frames(tif, bulk)
+    return OpenTiff(tif, source, header, arrays=arrays, bulk=bulk)
+
+
+def _needs_pages(tif: TiffFile) -> bool:
+    """Say whether the series of a file depend on more than a few pages."""
+    page = tif.pages.first
+    is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
+    return not is_run and not tif.tiff.is_ndpi
+
+
+def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
+    """Hand tifffile the frames that were read in bulk, so that it need not read them one by one.
+
+    This touches attributes that tifffile keeps to itself; where they are not as expected, tifffile
+    reads the frames itself.
+    """
+    pages = tif.pages
+    names = ("_loaded", "_offsets", "_indexed", "_cached")
+    if not bulk.is_known.all() or not all(hasattr(pages, name) for name in names):
+        return
+    if not isinstance(pages._loaded, dict) or len(pages._offsets) != 1:
+        return
+    keyframe = pages.first
+    if keyframe.subifds or keyframe.offset != bulk.ifd_offset[0] or keyframe.is_lsm:
+        return
+    rows = zip(
+        bulk.ifd_offset.tolist(), map(tuple, bulk.offset.tolist()), map(tuple, bulk.length.tolist()),
+        strict=True,
+    )  # fmt: skip
+    frames = {
+        n: TiffFrame(tif, n, offset=where, keyframe=keyframe, dataoffsets=offset, databytecounts=length)
+        for n, (where, offset, length) in enumerate(rows)
+    }
+    frames[0] = keyframe  # type: ignore[assignment]
+    pages._loaded = frames
+    pages._offsets = bulk.ifd_offset.tolist()
+    pages._indexed = pages._cached = True
+    pages.cache = True
 
 
 def _adopt(tif: TiffFile) -> OpenTiff:

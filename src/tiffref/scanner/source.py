@@ -1,7 +1,7 @@
 """Bytes in: the one place that opens files for scanning.
 
-Owns how a scan reads bytes from local files, fsspec URLs and open file objects: by offset and
-length, thread-safe, with a range cache where a read costs a request. It knows nothing of TIFF.
+Owns how a scan reads bytes from local files and open file objects, by offset and length, and the
+choice of the right kind of source (`remote` has those of fsspec). It knows nothing of TIFF.
 """
 
 from __future__ import annotations
@@ -16,40 +16,10 @@ from typing import Any, BinaryIO
 
 from ..errors import SourceError
 from ..model.manifest import Source
+from .bytesource import ByteSource
+from .remote import RemoteSource, open_remote
 
-__all__ = ["ByteSource", "FileObjectSource", "LocalSource", "RemoteSource", "SourceFile", "open_source"]
-
-_FIRST_READ_BYTES = 1 << 16
-_MAX_AHEAD_BYTES = 1 << 20
-
-
-class ByteSource:
-    """Bytes of one file by offset.
-
-    Attributes
-    ----------
-    source
-        Address and state of the file when it was opened.
-    """
-
-    source: Source
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        assert self.source.size is not None
-        return self.source.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at `offset`; fewer only at the end of the file."""
-        raise NotImplementedError
-
-    def fileno(self) -> int:
-        """The descriptor of a local file."""
-        raise io.UnsupportedOperation("fileno")
-
-    def close(self) -> None:
-        """Release what was opened."""
+__all__ = ["FileObjectSource", "LocalSource", "SourceFile", "open_source"]
 
 
 class LocalSource(ByteSource):
@@ -102,58 +72,6 @@ class FileObjectSource(ByteSource):
             self._file.seek(offset)
             data = self._file.read(length)
             self._file.seek(before)
-        return data
-
-
-class RemoteSource(ByteSource):
-    """An fsspec URL, read through a sparse cache of ranges."""
-
-    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        import fsspec
-
-        try:
-            self._fs, self._path = fsspec.url_to_fs(url, **(storage_options or {}))
-            info = self._fs.info(self._path)
-        except (OSError, ValueError, ImportError) as error:
-            raise SourceError("cannot be read", url=url, got=_reason(error)) from error
-        if info.get("type") == "directory":
-            raise SourceError("is a directory", url=url, expected="a TIFF file")
-        etag = info.get("ETag") or info.get("etag")
-        mtime = info.get("mtime") or info.get("LastModified")
-        self.source = Source(
-            url,
-            info.get("size"),
-            mtime.timestamp() if hasattr(mtime, "timestamp") else mtime,
-            etag.strip('"') if isinstance(etag, str) else None,
-        )
-        self._ranges: dict[int, bytes] = {}
-        self._ahead = _FIRST_READ_BYTES
-
-    def read(self, offset: int, length: int) -> bytes:
-        length = max(0, min(length, self.size - offset))
-        for start, data in self._ranges.items():
-            if start <= offset and offset + length <= start + len(data):
-                return data[offset - start : offset - start + length]
-        end = min(self.size, offset + max(length, self._ahead))
-        self._ahead = min(2 * self._ahead, _MAX_AHEAD_BYTES)
-        data = self._fetch(offset, end)
-        self._ranges[offset] = data
-        return data[:length]
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        try:
-            data = self._fs.cat_file(self._path, start=start, end=end)
-        except (OSError, ValueError) as error:
-            raise SourceError(
-                f"bytes {start} to {end} cannot be read", url=self.source.url, got=_reason(error)
-            ) from error
-        if len(data) != end - start:
-            raise SourceError(
-                f"the answer for bytes {start} to {end} has another length",
-                url=self.source.url,
-                got=f"{len(data)} bytes",
-                expected=f"{end - start} bytes",
-            )
         return data
 
 
@@ -210,14 +128,14 @@ def open_source(
         url = where.fs.unstrip_protocol(where.path)
         if url.startswith("file://"):
             return LocalSource(url[7:])
-        return _adopt(where, url)
+        return RemoteSource(where.fs, where.path, url)
     if isinstance(where, str | os.PathLike):
         name = os.fspath(where)
         if "://" not in name and "::" not in name:
             return LocalSource(name)
         if name.startswith("file://"):
             return LocalSource(name[7:])
-        return RemoteSource(name, storage_options)
+        return open_remote(name, storage_options)
     if hasattr(where, "read") and hasattr(where, "seek"):
         name = getattr(where, "name", None)
         if isinstance(name, str) and Path(name).is_file():
@@ -228,16 +146,3 @@ def open_source(
         got=type(where).__name__,
         expected="a path, URL, fsspec OpenFile or open binary file",
     )
-
-
-def _adopt(file: Any, url: str) -> ByteSource:
-    source = RemoteSource.__new__(RemoteSource)
-    source._fs, source._path = file.fs, file.path
-    info = file.fs.info(file.path)
-    source.source = Source(url, info["size"])
-    source._ranges, source._ahead = {}, _FIRST_READ_BYTES
-    return source
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

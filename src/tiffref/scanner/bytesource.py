@@ -1,0 +1,45 @@
+"""What a scan reads from: bytes by offset.
+
+Owns the face that local files, remote objects and open files share.
+"""
+
+from __future__ import annotations
+
+import io
+
+from ..model.manifest import Source
+
+__all__ = ["ByteSource"]
+
+
+class ByteSource:
+    """Bytes of one file by offset.
+
+    Attributes
+    ----------
+    source
+        Address and state of the file when it was opened.
+    """
+
+    source: Source
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        assert self.source.size is not None
+        return self.source.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at `offset`; fewer only at the end of the file."""
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        """The descriptor of a local file."""
+        raise io.UnsupportedOperation("fileno")
+
+    def is_at_hand(self, offset: int, length: int) -> bool:
+        """Say whether these bytes can be read without a request."""
+        return True
+
+    def close(self) -> None:
+        """Release what was opened."""

@@ -1,0 +1,220 @@
+"""Bytes of remote objects, where every read costs a request.
+
+Owns the sparse cache of byte ranges and the policy of what to fetch with a miss: a large first
+block, read-ahead that grows while reads follow one another and shrinks when they jump, and, after a
+long run of equal jumps, the next ones in advance. It knows nothing of TIFF; TIFF parsers jump from
+directory to directory.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import SourceError
+from ..model.manifest import Source
+from .bytesource import ByteSource
+
+__all__ = ["RemoteSource", "open_remote"]
+
+_FIRST_BYTES = 1 << 16
+_MIN_AHEAD_BYTES = 1 << 10
+_MAX_AHEAD_BYTES = 1 << 22
+_MIN_RUN = 8
+"""Equal jumps before the next ones are guessed: fewer misfire on ordinary files."""
+_MAX_GUESSES = 128
+_MAX_WASTED_BYTES = 1 << 20
+
+
+def open_remote(url: str, storage_options: Mapping[str, Any] | None = None) -> RemoteSource:
+    """Open an fsspec URL.
+
+    Raises
+    ------
+    SourceError
+        If there is no such object or file system.
+    """
+    import fsspec
+
+    try:
+        fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
+    except (OSError, ValueError, ImportError) as error:
+        raise SourceError("cannot be opened", url=url, got=reason(error)) from error
+    return RemoteSource(fs, path, url)
+
+
+class RemoteSource(ByteSource):
+    """An object behind an fsspec file system, read through a sparse cache of ranges."""
+
+    def __init__(self, fs: Any, path: str, url: str) -> None:
+        self._fs, self._path = fs, path
+        self._starts: list[int] = []
+        self._blocks: list[bytes] = []
+        self._ahead = _FIRST_BYTES
+        self._misses: list[int] = []
+        self._guessed: dict[int, int] = {}
+        self.source, first = self._open(url)
+        if first:
+            self._keep(0, first)
+
+    def is_at_hand(self, offset: int, length: int) -> bool:
+        return self._find(offset, length) is not None
+
+    def read(self, offset: int, length: int) -> bytes:
+        length = max(0, min(length, self.size - offset))
+        found = self._find(offset, length)
+        if found is None:
+            self._miss(offset, length)
+            found = self._find(offset, length)
+            assert found is not None
+        start, block = found
+        return block[offset - start : offset - start + length]
+
+    def _find(self, offset: int, length: int) -> tuple[int, bytes] | None:
+        at = bisect.bisect_right(self._starts, offset) - 1
+        if at < 0:
+            return (offset, b"") if length == 0 else None
+        start, block = self._starts[at], self._blocks[at]
+        if offset + length > start + len(block):
+            return (offset, b"") if length == 0 else None
+        self._guessed.pop(start, None)
+        return start, block
+
+    def _keep(self, start: int, data: bytes) -> None:
+        at = bisect.bisect_left(self._starts, start)
+        if at < len(self._starts) and self._starts[at] == start:
+            if len(self._blocks[at]) < len(data):
+                self._blocks[at] = data
+            return
+        self._starts.insert(at, start)
+        self._blocks.insert(at, data)
+
+    def _miss(self, offset: int, length: int) -> None:
+        """Fetch what was asked for, and what is likely to be asked for next."""
+        before = bisect.bisect_right(self._starts, offset) - 1
+        follows = before >= 0 and (
+            offset <= self._starts[before] + len(self._blocks[before]) + self._ahead
+        )
+        if self._misses:
+            grown = 2 * self._ahead if follows else self._ahead // 4
+            self._ahead = max(_MIN_AHEAD_BYTES, min(grown, _MAX_AHEAD_BYTES))
+        self._misses.append(offset)
+        size = max(length, self._ahead)
+        starts = [offset, *self._guesses(offset, size)]
+        ends = [min(self.size, start + size) for start in starts]
+        for start, data in zip(starts, self._fetch(starts, ends), strict=True):
+            self._keep(start, data)
+        self._guessed.update((start, size) for start in starts[1:])
+
+    def _guesses(self, offset: int, size: int) -> list[int]:
+        """Where the next reads will be, if the last ones were evenly spaced."""
+        run = self._misses[-_MIN_RUN - 1 :]
+        jumps = {after - before for before, after in zip(run, run[1:], strict=False)}
+        if len(run) <= _MIN_RUN or len(jumps) != 1 or sum(self._guessed.values()) > _MAX_WASTED_BYTES:
+            return []
+        (jump,) = jumps
+        if jump <= size:
+            return []
+        wanted = range(offset + jump, self.size - size, jump)[:_MAX_GUESSES]
+        # what follows a guessed run is one jump behind its last start
+        self._misses.extend(wanted)
+        return list(wanted)
+
+    def _fetch(self, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+        try:
+            if len(starts) == 1:
+                answers = [self._fs.cat_file(self._path, start=starts[0], end=ends[0])]
+            else:
+                paths = [self._path] * len(starts)
+                answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="raise")
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"bytes {starts[0]} to {ends[0]} cannot be read",
+                url=self.source.url,
+                got=reason(error),
+            ) from error
+        for start, end, data in zip(starts, ends, answers, strict=True):
+            if len(data) != end - start:
+                raise SourceError(
+                    f"the answer for bytes {start} to {end} has another length",
+                    url=self.source.url,
+                    got=f"{len(data)} bytes",
+                    expected=f"{end - start} bytes",
+                    hint="The server may not know range requests, or the file has changed.",
+                )
+        return answers
+
+    def _open(self, url: str) -> tuple[Source, bytes]:
+        """Learn size and state of the object, with its first bytes where one request gives both."""
+        if hasattr(self._fs, "set_session"):
+            return _open_http(self._fs, self._path, url)
+        try:
+            info = self._fs.info(self._path)
+        except (OSError, ValueError) as error:
+            raise SourceError("cannot be read", url=url, got=reason(error)) from error
+        if info.get("type") == "directory":
+            raise SourceError("is a directory", url=url, expected="a TIFF file")
+        mtime = info.get("mtime") or info.get("LastModified") or info.get("created")
+        etag = info.get("ETag") or info.get("etag")
+        seconds = mtime.timestamp() if hasattr(mtime, "timestamp") else mtime
+        return Source(url, info.get("size"), seconds, _clean(etag)), b""
+
+
+def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
+    """Ask for the first bytes; the answer's headers say the rest (RFC 9110, section 14)."""
+    import email.utils
+
+    import fsspec.asyn
+
+    async def ask() -> tuple[int, Mapping[str, str], bytes]:
+        session = await fs.set_session()
+        headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{_FIRST_BYTES - 1}"}
+        options = {**fs.kwargs, "headers": headers}
+        async with session.get(fs.encode_url(path), **options) as answer:
+            # a server that knows no ranges sends everything: no more than this is taken
+            data = await answer.content.read(1) if answer.status == 200 else await answer.read()
+            return answer.status, dict(answer.headers), data
+
+    try:
+        status, headers, data = fsspec.asyn.sync(fs.loop, ask)
+    except (OSError, ValueError) as error:
+        raise SourceError("cannot be read", url=url, got=reason(error)) from error
+    lower = {name.lower(): value for name, value in headers.items()}
+    if status == 416:
+        return Source(url, 0), b""
+    if status != 206:
+        raise SourceError(
+            "the server does not answer range requests" if status == 200 else "cannot be read",
+            url=url,
+            got=f"HTTP status {status}",
+            expected="HTTP status 206",
+        )
+    total = lower.get("content-range", "").rpartition("/")[2]
+    if not lower.get("content-range", "").startswith("bytes 0-") or not total.isdigit():
+        raise SourceError(
+            "the server does not say how long the file is",
+            url=url,
+            tag="Content-Range",
+            got=lower.get("content-range"),
+            expected=f"bytes 0-{_FIRST_BYTES - 1}/SIZE",
+        )
+    if len(data) != min(_FIRST_BYTES, int(total)):
+        raise SourceError(
+            "the answer has another length than asked for",
+            url=url,
+            got=f"{len(data)} bytes",
+            expected=f"{min(_FIRST_BYTES, int(total))} bytes",
+        )
+    modified = lower.get("last-modified")
+    mtime = email.utils.parsedate_to_datetime(modified).timestamp() if modified else None
+    return Source(url, int(total), mtime, _clean(lower.get("etag"))), data
+
+
+def _clean(etag: object) -> str | None:
+    return etag.strip('"') if isinstance(etag, str) else None
+
+
+def reason(error: BaseException) -> str:
+    """Say an error in one line."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
