@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["dimension_names"]
 
-_NAMES = {"S": "s", "Q": "q", "I": "i", "R": "r"}
+_NAMES = {"B": "band"}
 
 
 def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:

@@ -20,8 +20,8 @@ __all__ = ["METHODS", "conversion_of"]
 class Parameter(NamedTuple):
     """One parameter of a projection method.
 
-    `kind` is "angle", "length" or "scale"; `keys` are the GeoKeys it may be stored in, the right one
-    first: writers disagree about "natural origin", "false origin" and "center".
+    `kind` is "angle", "length" or "scale"; `keys` are the GeoKeys it may be stored in, the
+    right one first: writers disagree about "natural origin", "false origin" and "center".
     """
 
     name: str
@@ -124,9 +124,7 @@ _POLAR_B = Method(
 )
 
 
-def conversion_of(
-    keys: GeoKeys, angle: float, unit: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def conversion_of(keys: GeoKeys, angle: float, unit: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give the conversion that a user-defined projected system names, in PROJJSON.
 
     Parameters

@@ -1,0 +1,131 @@
+"""Coordinate systems and coordinates as CF has them.
+
+Owns the `spatial_ref` variable, the attributes of `x` and `y`, and how long coordinates are kept
+small. It takes a system from `crs` and a placement from `placement`.
+
+References: CF conventions 1.11, sections 4, 5.6 and appendix F; GDAL's netCDF driver for
+`GeoTransform` and `spatial_ref`; rioxarray for `gcps`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.codec import ForeignCodec
+from ..model.node import Array
+from .placement import Affine, Placement
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+__all__ = ["axis_attributes", "coordinate", "crs_attributes", "spatial_ref"]
+
+_SMALL = 64
+"""Values up to which a coordinate is not worth compressing."""
+_ZLIB_LEVEL = 9
+
+
+@functools.lru_cache(maxsize=64)
+def crs_attributes(crs: CRS) -> Mapping[str, Any]:
+    """Give the CF grid mapping of a system: parameters where CF knows them, WKT always."""
+    wkt = crs.to_wkt()
+    try:
+        found = crs.to_cf()
+    except (KeyError, ValueError, AttributeError, TypeError):
+        found = {}  # pyproj knows no CF name for parts of it
+    plain = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in found.items()
+    }
+    return {**plain, "crs_wkt": wkt, "spatial_ref": wkt}
+
+
+@functools.lru_cache(maxsize=64)
+def axis_attributes(crs: CRS | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Give the attributes of `x` and `y`."""
+    if crs is None:
+        return {"axis": "X"}, {"axis": "Y"}
+    horizontal = crs.sub_crs_list[0] if crs.is_compound else crs
+    horizontal = horizontal.source_crs if horizontal.is_bound else horizontal
+    if horizontal.is_geographic:
+        return (
+            _axis("X", "longitude", "longitude", "degrees_east"),
+            _axis("Y", "latitude", "latitude", "degrees_north"),
+        )
+    unit = horizontal.axis_info[0].unit_name if horizontal.axis_info else "metre"
+    return (
+        _axis("X", "x coordinate of projection", "projection_x_coordinate", unit),
+        _axis("Y", "y coordinate of projection", "projection_y_coordinate", unit),
+    )
+
+
+def _axis(axis: str, long_name: str, standard_name: str, units: str) -> Mapping[str, Any]:
+    return {"axis": axis, "long_name": long_name, "standard_name": standard_name, "units": units}
+
+
+def spatial_ref(crs: CRS | None, placement: Placement, transform: Affine | None) -> Array:
+    """Build the grid mapping variable.
+
+    Parameters
+    ----------
+    crs
+        Coordinate system, or None.
+    placement
+        For control points.
+    transform
+        Of the array that will point here: each level has its own.
+    """
+    attributes = dict(crs_attributes(crs)) if crs is not None else {}
+    if transform is not None:
+        a, b, c, d, e, f = transform
+        attributes["GeoTransform"] = " ".join(repr(float(n)) for n in (c, a, b, f, d, e))
+    if placement.gcps:
+        attributes["gcps"] = json.dumps(_geojson(placement))
+    return Array.from_values(np.int64(0), (), attributes)
+
+
+def _geojson(placement: Placement) -> dict[str, Any]:
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"id": str(n), "info": "", "row": row, "col": column},
+            "geometry": {"type": "Point", "coordinates": [x, y, z]},
+        }
+        for n, (row, column, x, y, z) in enumerate(placement.gcps, 1)
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None = None) -> Array:
+    """Build a coordinate array, stored small.
+
+    Evenly spaced numbers differ little in their upper bytes: putting the first bytes of all numbers
+    together, then the second, and so on, lets zlib take 100 000 of them to some kilobytes. Both
+    steps are codecs that every Zarr reader knows.
+    """
+    array = Array.from_values(values, (dim,), attributes)
+    if values.size <= _SMALL or values.dtype.kind not in "iuf":
+        return array
+    raw = array.manifest.inlined[0]
+    width = values.dtype.itemsize
+    shuffled = np.frombuffer(raw, np.uint8).reshape(-1, width).T.tobytes()
+    codec = ForeignCodec(
+        2,
+        {
+            "dtype": values.dtype.newbyteorder("<").str,
+            "filters": [{"id": "shuffle", "elementsize": width}],
+            "compressor": {"id": "zlib", "level": _ZLIB_LEVEL},
+            "order": "C",
+        },
+    )
+    packed = zlib.compress(shuffled, _ZLIB_LEVEL)
+    manifest = replace(array.manifest, inlined={0: packed})
+    return replace(array, codecs=(codec,), manifest=manifest)

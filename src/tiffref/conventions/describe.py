@@ -1,0 +1,334 @@
+"""Planned arrays to a group that readers understand.
+
+Owns what each array of a file gets: coordinates, attributes, and the attributes of the root. It
+calls the modules of this room that know single conventions; it reads no file.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
+from ..model.node import Array, Group
+from .calibration import Calibration
+from .cf import coordinate
+from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata, parse_rpcs
+from .geo import GeoLevel, GeoReference, describe_level, geozarr_attributes, read_georeference
+from .geokeys import is_georeferenced
+from .layout import LevelName
+from .microscopes import calibrate
+from .ngff import channel_names, multiscale, omero, physical_coordinates
+from .report import Report
+from .tags import dump_tags, gdal_tag_attributes
+from .time import acquired_from_items, acquired_from_name, created_from_tag, time_coordinate
+
+__all__ = ["describe"]
+
+GDAL_METADATA, RPCS, DATE_TIME, COLOR_MAP, DESCRIPTION = 42112, 50844, 306, 320, 270
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What is known of one image of the file, for all of its levels."""
+
+    series: SeriesFacts
+    full: LevelFacts
+    ifd: IfdFacts
+    reference: GeoReference | None
+    items: GdalMetadata
+    calibration: Calibration
+    acquired: datetime.datetime | None
+
+
+@dataclass(slots=True)
+class _Tree:
+    """The group under construction, as paths: images, and what describes them."""
+
+    images: dict[str, Array] = field(default_factory=dict)
+    variables: dict[str, Array] = field(default_factory=dict)
+
+    def add(self, group: str, name: str, array: Array) -> None:
+        """Put a variable in, unless there is one of that name already."""
+        self.variables.setdefault(f"{group}/{name}" if group else name, array)
+
+    def to_group(self, attributes: Mapping[str, Any]) -> Group:
+        """Build the nested groups."""
+        tree: dict[str, Any] = {}
+        for path, array in {**self.images, **self.variables}.items():
+            *groups, name = path.split("/")
+            here = tree
+            for one in groups:
+                here = here.setdefault(one, {})
+            here[name] = array
+        return _nested(tree, attributes)
+
+
+def _nested(tree: Mapping[str, Any], attributes: Mapping[str, Any]) -> Group:
+    children = {
+        name: node if isinstance(node, Array) else _nested(node, {}) for name, node in tree.items()
+    }
+    return Group(children, dict(attributes))
+
+
+def describe(
+    facts: FileFacts,
+    names: Mapping[tuple[int, int], LevelName],
+    arrays: Mapping[tuple[int, int], Array],
+    report: Report,
+) -> Group:
+    """Give the group of a file's arrays with their metadata.
+
+    Parameters
+    ----------
+    facts
+        Of the file.
+    names
+        From `layout.name_levels`.
+    arrays
+        Planned arrays, by position of the series and index of the level.
+    report
+        Takes what is wrong with the metadata; the arrays are described without it.
+    """
+    tree = _Tree()
+    attributes: dict[str, Any] = {}
+    main: _Image | None = None
+    for position, series in enumerate(facts.series):
+        levels = [n for n in range(len(series.levels)) if (position, n) in arrays]
+        if not levels:
+            continue
+        role = names[position, levels[0]].role
+        image = _image(facts, series, series.levels[levels[0]], main, role, report)
+        main = main or image
+        described = [
+            _describe_array(
+                image, names[position, n], arrays[position, n], n == levels[0], tree, report
+            )
+            for n in levels
+        ]
+        if role == "image":
+            paths = [names[position, n] for n in levels]
+            _describe_group(
+                image, paths, [arrays[position, n] for n in levels], described, attributes
+            )
+    return tree.to_group(attributes)
+
+
+def _image(
+    facts: FileFacts,
+    series: SeriesFacts,
+    here: LevelFacts | Exception,
+    main: _Image | None,
+    role: str,
+    report: Report,
+) -> _Image:
+    """Read what the first IFD of a series, and the file's own metadata, say about it."""
+    first = series.levels[0]
+    full = first if isinstance(first, LevelFacts) else here
+    assert isinstance(full, LevelFacts)
+    ifd = full.ifds[0]
+    reference = None
+    if is_georeferenced(ifd.tags):
+        reference = read_georeference(ifd.tags, report)
+    elif role == "mask" and main is not None and main.full.shape[:2] == full.shape[:2]:
+        reference = main.reference
+    items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), report)
+    calibration = Calibration()
+    if reference is None and role != "mask":
+        calibration = calibrate(facts, series, ifd.tags, report)
+    acquired = (
+        calibration.acquired
+        or acquired_from_items(items.items)
+        or acquired_from_name(facts.source.url)
+    )
+    return _Image(series, full, ifd, reference, items, calibration, acquired)
+
+
+# ---- arrays
+
+
+def _describe_array(
+    image: _Image, name: LevelName, array: Array, is_first: bool, tree: _Tree, report: Report
+) -> GeoLevel:
+    """Add one level to the tree, with its coordinates."""
+    attributes: dict[str, Any] = {}
+    places = []
+    axes = dict(zip(name.dims, _axes_of(image, array), strict=True))
+    geo = _georeference(image, name, array, axes, report)
+    for key, variable in geo.variables.items():
+        tree.add(name.group, key, variable)
+    attributes.update(geo.attributes)
+    if "coordinates" in attributes:
+        places.append(attributes["coordinates"])
+    for key, variable in _coordinates(image, array, axes).items():
+        tree.add(name.group, key, variable)
+    if image.acquired is not None and name.role == "image":
+        tree.add(name.group, "time", time_coordinate(image.acquired))
+        places.append("time")
+    if places:
+        attributes["coordinates"] = " ".join(places)
+    attributes.update(_values_attributes(image, array, axes, is_first))
+    if name.role != "image":
+        attributes["role"] = name.role
+    if is_first:
+        attributes.update(_image_attributes(image, report))
+    tree.images[name.path] = array.with_attributes(**attributes)
+    return geo
+
+
+def _axes_of(image: _Image, array: Array) -> str:
+    """Give the axis codes of the dimensions of an array of this image."""
+    axes = image.full.axes
+    return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
+
+
+def _size(array: Array, axes: Mapping[str, str], wanted: str) -> tuple[str, int] | None:
+    for at, (dim, axis) in enumerate(axes.items()):
+        if axis == wanted:
+            return dim, array.shape[at]
+    return None
+
+
+def _georeference(
+    image: _Image, name: LevelName, array: Array, axes: Mapping[str, str], report: Report
+) -> GeoLevel:
+    rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
+    if image.reference is None or rows is None or columns is None:
+        return GeoLevel()
+    full = image.full
+    sizes = dict(zip(full.axes, full.shape, strict=True))
+    # what lies on the same rows and columns shares their coordinates
+    suffix = rows[0].partition("_")[2]
+    mapping = f"spatial_ref_{suffix}" if suffix else "spatial_ref"
+    return describe_level(
+        image.reference,
+        (rows[1], columns[1]),
+        (sizes["Y"], sizes["X"]),
+        (mapping, rows[0], columns[0]),
+        report,
+    )
+
+
+def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[str, Array]:
+    """Give the coordinates that are not from a georeference: bands, channels, sizes, times."""
+    found: dict[str, Array] = {}
+    dims = {axis: dim for dim, axis in axes.items()}
+    if image.reference is not None:
+        bands = _size(array, axes, "S")
+        if bands is not None:
+            found[bands[0]] = coordinate(np.arange(1, bands[1] + 1), bands[0])
+        return found
+    letters = "".join(axes.values())
+    if "?" in letters or len(set(letters)) < len(letters):
+        return found
+    described = physical_coordinates(letters, array.shape, image.full.shape, image.calibration)
+    for axis, (values, attributes) in described.items():
+        found[dims[axis]] = coordinate(values, dims[axis], attributes)
+    channels = _size(array, axes, "C")
+    names = channel_names(image.calibration.channels, channels[1]) if channels else None
+    if channels is not None and names is not None:
+        found[channels[0]] = Array.from_values(np.asarray(names, np.str_), (channels[0],))
+    return found
+
+
+def _values_attributes(
+    image: _Image, array: Array, axes: Mapping[str, str], is_first: bool
+) -> dict[str, Any]:
+    """Give the attributes that say what the values mean; overviews need some of them too."""
+    bands = _size(array, axes, "S")
+    n_bands = bands[1] if bands else 1
+    found = image.items.attributes(n_bands)
+    if image.reference is not None and image.reference.height_unit:
+        found.setdefault("units", image.reference.height_unit)
+    if not is_first:
+        return {name: value for name, value in found.items() if name in _MEANING}
+    roles = image.items.roles.get("colorinterp", {})
+    ifd = image.ifd
+    if image.reference is not None or roles:
+        found.update(color_attributes(ifd.photometric, ifd.extra_samples, n_bands, roles))
+    return found
+
+
+_MEANING = frozenset({"scale_factor", "add_offset", "scales", "offsets", "units", "long_name"})
+
+
+def _image_attributes(image: _Image, report: Report) -> dict[str, Any]:
+    """Give the attributes that describe the image as a whole; only its full-size array has them."""
+    tags = image.ifd.tags
+    found: dict[str, Any] = {}
+    if image.reference is not None:
+        found["AREA_OR_POINT"] = "Point" if image.reference.placement.is_point else "Area"
+        found.update(gdal_tag_attributes(tags))
+        rpcs = parse_rpcs(tags.get(RPCS), report)
+        if rpcs is not None:
+            found["rpcs"] = rpcs
+    table = _color_table(image.ifd)
+    if table:
+        found["color_table"] = table
+    created = created_from_tag(tags.get(DATE_TIME))
+    if created is not None:
+        found["date_created"] = created
+    if image.calibration.acquired is not None:
+        found["time_coverage_start"] = image.calibration.acquired.isoformat()
+    names = [channel.name for channel in image.calibration.channels]
+    if any(names):
+        found["channel_names"] = names
+    if image.calibration.name and image.series.kind != "generic":
+        found["title"] = image.calibration.name
+    found.update(image.calibration.attributes)
+    found["tiff_tags"] = dump_tags(tags)
+    return found
+
+
+def _color_table(ifd: IfdFacts) -> list[str]:
+    """Give the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
+    table = ifd.tags.get(COLOR_MAP)
+    if ifd.photometric != 3 or table is None or not 3 <= np.size(table) <= 3 * 256:
+        return []
+    colors = np.asarray(table).reshape(3, -1).T >> 8
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]
+
+
+# ---- groups
+
+
+def _describe_group(
+    image: _Image,
+    names: Sequence[LevelName],
+    arrays: Sequence[Array],
+    levels: Sequence[GeoLevel],
+    attributes: dict[str, Any],
+) -> None:
+    """Add the root attributes that lead to the levels of an image."""
+    letters = image.full.axes
+    if image.reference is not None:
+        if "multiscales" not in attributes and "zarr_conventions" not in attributes:
+            at = (letters.index("Y"), letters.index("X")) if {"Y", "X"} <= set(letters) else None
+            if at is not None:
+                described = [
+                    (name.path, (array.shape[at[0]], array.shape[at[1]]), level.transform)
+                    for name, array, level in zip(names, arrays, levels, strict=True)
+                ]
+                dims = (names[0].dims[at[0]], names[0].dims[at[1]])
+                attributes.update(geozarr_attributes(image.reference, described, dims))
+        return
+    calibration = image.calibration
+    if len(arrays) == 1 and calibration == Calibration():
+        return
+    entry = multiscale(
+        calibration.name or image.series.name or names[0].name,
+        letters,
+        names[0].dims,
+        [(name.path, array.shape) for name, array in zip(names, arrays, strict=True)],
+        calibration,
+    )
+    if entry is None or isinstance(attributes.get("multiscales"), dict):
+        return
+    attributes.setdefault("multiscales", []).append(entry)
+    n_channels = dict(zip(letters, arrays[0].shape, strict=True)).get("C", 1)
+    if "omero" not in attributes and len(calibration.channels) == n_channels:
+        attributes["omero"] = omero(entry["name"], calibration.channels, arrays[0].dtype)

@@ -1,0 +1,240 @@
+"""What GDAL keeps in TIFF tags of its own: metadata items, and the nodata value.
+
+Owns the XML of tag 42112 and the text of tag 42113, and which attributes they become: those that
+`rioxarray.open_rasterio` gives. Colours come from the baseline tags, as GDAL reads them.
+
+References: GDAL documentation of the GTiff driver, "Metadata", "Nodata value", "Georeferencing"
+(RPC); CF conventions, section 8.1 (packed data).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from xml.sax.saxutils import unescape
+
+import numpy as np
+
+from .geokeys import numbers
+from .report import Report
+from .xml import XmlError, parse_xml
+
+__all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata", "parse_rpcs"]
+
+_METADATA_LABEL = "GDAL_METADATA (42112)"
+_NODATA_LABEL = "GDAL_NODATA (42113)"
+_RPC_LABEL = "RPCCoefficient (50844)"
+
+_RESERVED = frozenset(
+    {
+        *("_FillValue", "missing_value", "scale_factor", "add_offset", "scales", "offsets"),
+        *("units", "dtype", "calendar", "coordinates", "grid_mapping", "bounds", "_Unsigned"),
+        *("_ARRAY_DIMENSIONS", "long_name", "standard_name", "axis"),
+    }
+)
+"""Attribute names that readers act on: an item of that name is kept with the tags only."""
+
+
+@dataclass(frozen=True, slots=True)
+class GdalMetadata:
+    """Metadata items of one dataset.
+
+    `items` are those of the dataset, `bands` those of each band by its number from 0, `roles` the
+    items with a role (scale, offset, description, unittype, colorinterp) by role and band.
+    """
+
+    items: Mapping[str, str] = field(default_factory=dict)
+    bands: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    roles: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    def attributes(self, n_bands: int) -> dict[str, Any]:
+        """Give the attributes of the image, one value each or one for each band."""
+        found: dict[str, Any] = {}
+        for name, value in self.items.items():
+            found[_attribute_name(name)] = _parse_value(value)
+        for name in sorted({name for items in self.bands.values() for name in items}):
+            values = [_parse_value(self.bands.get(n, {}).get(name, "")) for n in range(n_bands)]
+            found[_attribute_name(name)] = _per_band(values)
+        found = {name: value for name, value in found.items() if name not in _RESERVED}
+        found.update(self._packing(n_bands))
+        for role, name in (("description", "long_name"), ("unittype", "units")):
+            texts = [self.roles.get(role, {}).get(n, "") for n in range(n_bands)]
+            if any(texts):
+                same = len(set(texts)) == 1
+                found[name] = texts[0] if same else texts
+        return found
+
+    def _packing(self, n_bands: int) -> dict[str, Any]:
+        """Give scale and offset: CF's attributes if all bands agree, else plain lists."""
+        found: dict[str, Any] = {}
+        for role, one, many, neutral in _PACKING:
+            texts = self.roles.get(role, {})
+            values = [_number(texts.get(n), neutral) for n in range(n_bands)]
+            if len(set(values)) > 1:
+                found[many] = values
+            elif values and values[0] != neutral:
+                found[one] = values[0]
+        # a reader that knows one name but not the other must not unpack by half
+        if "scales" in found or "offsets" in found:
+            for _, one, many, neutral in _PACKING:
+                if one in found or many not in found:
+                    found[many] = [found.pop(one, neutral)] * n_bands
+        return found
+
+
+_PACKING = (("scale", "scale_factor", "scales", 1.0), ("offset", "add_offset", "offsets", 0.0))
+
+
+def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
+    """Read the items of tag 42112; what is no XML is reported, and left as the tag it is."""
+    if not value:
+        return GdalMetadata()
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    try:
+        root = parse_xml(text)
+    except XmlError as error:
+        report.add(_METADATA_LABEL, "is not valid XML", got=error)
+        return GdalMetadata()
+    items: dict[str, str] = {}
+    bands: dict[int, dict[str, str]] = {}
+    roles: dict[str, dict[int, str]] = {}
+    for item in root.iter("Item"):
+        name, role, sample = (item.get(key) for key in ("name", "role", "sample"))
+        if item.get("domain") or not name:
+            continue
+        # GDAL escapes what it puts into the XML once more
+        content = unescape(item.text or "", {"&quot;": '"', "&apos;": "'"})
+        if sample is None or not sample.isdecimal():
+            items[name] = content
+        elif role:
+            roles.setdefault(role, {})[int(sample)] = content
+        else:
+            bands.setdefault(int(sample), {})[name] = content
+    return GdalMetadata(items, bands, roles)
+
+
+def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, float | None]:
+    """Read tag 42113.
+
+    Returns
+    -------
+    fill_value, nodata
+        The value as the array's own type can hold it, or None; and as a number, or None.
+    """
+    if value is None or value == "":
+        return None, None
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    text = text.strip("\0 \t\r\n")
+    # GDAL writes "nan", Windows runtimes wrote "-1.#IND"
+    number = math.nan if "#IND" in text or "#QNAN" in text else _number(text, None)
+    if number is None:
+        report.add(_NODATA_LABEL, "is not a number", got=repr(text[:40]))
+        return None, None
+    if dtype.kind in "fc":
+        with np.errstate(over="ignore"):
+            held = dtype.type(number)
+        is_held = not math.isfinite(number) or bool(np.isfinite(held))
+        return (held.item() if is_held else None), number
+    if dtype.kind == "b":
+        return (bool(number) if number in (0, 1) else None), number
+    if dtype.kind not in "iu" or not math.isfinite(number) or number != int(number):
+        return None, number
+    exact = int(text) if re.fullmatch(r"[+-]?\d+", text) else int(number)
+    limits = np.iinfo(dtype)
+    return (exact if limits.min <= exact <= limits.max else None), number
+
+
+def _number(text: str | None, default: Any) -> Any:
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        return default
+
+
+def _parse_value(text: str) -> Any:
+    """Read an item: a number, "{1, 2}" as a list of numbers, or else the text."""
+    if text.startswith("{") and text.endswith("}"):
+        values = [_number(part, None) for part in text[1:-1].split(",")]
+        return text if None in values else values
+    if re.fullmatch(r"[+-]?\d{1,15}", text):
+        return int(text)
+    number = _number(text, None)
+    return text if number is None or not math.isfinite(number) else number
+
+
+def _per_band(values: Sequence[Any]) -> Any:
+    if len(values) == 1:
+        return values[0]
+    is_numeric = all(isinstance(value, int | float) for value in values)
+    return list(values) if is_numeric else [str(value) for value in values]
+
+
+def _attribute_name(name: str) -> str:
+    # netCDF allows no slash in names
+    return name.removeprefix("NC_GLOBAL#").replace("/", "_")
+
+
+# ---- colours and sensor models
+
+
+def color_attributes(
+    photometric: int, extra_samples: Sequence[int], n_samples: int, roles: Mapping[int, str]
+) -> dict[str, Any]:
+    """Say what the bands of an image are: red, green, blue, alpha, palette, gray.
+
+    Parameters
+    ----------
+    photometric
+        PhotometricInterpretation (tag 262).
+    extra_samples
+        ExtraSamples (tag 338); 1 and 2 are alpha.
+    n_samples
+        Bands.
+    roles
+        What GDAL's metadata says of single bands, by number.
+    """
+    names = list(_COLORS.get(photometric, ("undefined",)))[:n_samples]
+    extras = ["alpha" if kind in (1, 2) else "undefined" for kind in extra_samples]
+    n_missing = n_samples - len(names)
+    names += (extras + ["undefined"] * n_missing)[:n_missing]
+    for band, name in roles.items():
+        if band < len(names):
+            names[band] = name.lower()
+    if set(names) <= {"gray", "undefined"}:
+        return {}
+    return {"color_interpretation": names[0] if n_samples == 1 else names}
+
+
+_COLORS = {
+    0: ("gray",),
+    1: ("gray",),
+    2: ("red", "green", "blue"),
+    3: ("palette",),
+    5: ("cyan", "magenta", "yellow", "black"),
+    6: ("red", "green", "blue"),
+}
+
+
+def parse_rpcs(value: Any, report: Report) -> str | None:
+    """Give the rational polynomial model of tag 50844, as the JSON that rioxarray reads."""
+    if value is None:
+        return None
+    coefficients = numbers(value)
+    if len(coefficients) < 92:
+        report.add(_RPC_LABEL, "has less than 92 numbers", got=len(coefficients))
+        return None
+    found: dict[str, Any] = dict(zip(_RPC_NUMBERS, coefficients, strict=False))
+    for n, name in enumerate(_RPC_SERIES):
+        found[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
+    return json.dumps(found)
+
+
+_RPC_NUMBERS = (
+    "err_bias", "err_rand", "line_off", "samp_off", "lat_off", "long_off", "height_off",
+    "line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale",
+)  # fmt: skip
+_RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")

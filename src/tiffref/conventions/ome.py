@@ -1,0 +1,188 @@
+"""OME-XML: sizes, channels, times and positions of the images of a file.
+
+Owns what is read from an OME-XML document, any version of the schema. Which pages belong to an
+image is settled by the scanner.
+
+Reference: OME model 2016-06, elements Image, Pixels, Channel, Plane, Objective, Plate.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from .calibration import Calibration, Channel, positive, to_unit
+from .report import Report
+from .xml import XmlError, local_name, parse_xml
+
+__all__ = ["parse_date", "parse_ome"]
+
+_LABEL = "OME-XML in ImageDescription (270)"
+_DEFAULT_UNITS = {"X": "µm", "Y": "µm", "Z": "µm"}
+
+
+def parse_ome(text: str, report: Report) -> list[Calibration]:
+    """Read the images of an OME-XML document, in its order."""
+    try:
+        root = parse_xml(text)
+    except XmlError as error:
+        report.add(_LABEL, "is not valid XML", got=error)
+        return []
+    objectives = {
+        element.get("ID"): element for element in root.iter() if local_name(element) == "Objective"
+    }
+    wells = _wells(root)
+    return [
+        _image(element, objectives, wells, report)
+        for element in root
+        if local_name(element) == "Image"
+    ]
+
+
+def _children(element: Element, name: str) -> Iterator[Element]:
+    return (child for child in element if local_name(child) == name)
+
+
+def _child(element: Element, name: str) -> Element | None:
+    return next(_children(element, name), None)
+
+
+def _image(
+    image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], report: Report
+) -> Calibration:
+    pixels = _child(image, "Pixels")
+    attributes: dict[str, Any] = {}
+    settings = _child(image, "ObjectiveSettings")
+    objective = objectives.get(settings.get("ID")) if settings is not None else None
+    if objective is not None:
+        for name, key in (
+            ("NominalMagnification", "magnification"),
+            ("LensNA", "numerical_aperture"),
+        ):
+            value = positive(objective.get(name))
+            if value is not None:
+                attributes[key] = value
+    attributes.update(wells.get(image.get("ID", ""), {}))
+    date = _child(image, "AcquisitionDate")
+    acquired = parse_date(date.text if date is not None else image.get("AcquiredDate"))
+    name = image.get("Name", "")
+    if pixels is None:
+        return Calibration(name=name, acquired=acquired, attributes=attributes)
+    scales, units = _sizes(pixels, report)
+    planes = list(_children(pixels, "Plane"))
+    times = _times(planes, pixels)
+    if times and "T" not in units:
+        units["T"] = to_unit(planes[0].get("DeltaTUnit", "s")) or "second"
+    for axis in "XYZ":
+        value = planes[0].get(f"Position{axis}") if planes else None
+        if value is not None:
+            attributes[f"stage_position_{axis.lower()}"] = _number(value)
+            unit = to_unit(planes[0].get(f"Position{axis}Unit", ""))
+            if unit:
+                attributes[f"stage_position_{axis.lower()}_unit"] = unit
+    attributes = {key: value for key, value in attributes.items() if value is not None}
+    return Calibration(scales, units, _channels(pixels), times, acquired, name, attributes)
+
+
+def _sizes(pixels: Element, report: Report) -> tuple[dict[str, float], dict[str, str]]:
+    scales: dict[str, float] = {}
+    units: dict[str, str] = {}
+    for axis, key, default in (
+        ("X", "PhysicalSizeX", "µm"),
+        ("Y", "PhysicalSizeY", "µm"),
+        ("Z", "PhysicalSizeZ", "µm"),
+        ("T", "TimeIncrement", "s"),
+    ):
+        text = pixels.get(key)
+        if text is None:
+            continue
+        value = positive(text)
+        if value is None:
+            report.add(f"{_LABEL}, {key}", "is not a size", got=text)
+            continue
+        scales[axis] = value
+        unit = to_unit(pixels.get(f"{key}Unit", default))
+        if unit:
+            units[axis] = unit
+    return scales, units
+
+
+def _channels(pixels: Element) -> tuple[Channel, ...]:
+    channels = []
+    for element in _children(pixels, "Channel"):
+        name = element.get("Name") or element.get("Fluor") or ""
+        channel = Channel(name, _color(element.get("Color")))
+        # the samples of an RGB channel are an axis of their own
+        channels.append(channel)
+    return tuple(channels)
+
+
+def _color(text: str | None) -> str | None:
+    # a signed 32-bit number: red, green, blue, alpha from the top
+    try:
+        value = int(text or "") & 0xFFFFFFFF
+    except ValueError:
+        return None
+    return f"{value >> 8:06X}"
+
+
+def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
+    """Give when time points were taken: that of the first plane of each, if all say so."""
+    n_times = int(positive(pixels.get("SizeT")) or 1)
+    found: dict[int, float] = {}
+    for plane in planes:
+        delta, index = _number(plane.get("DeltaT")), _number(plane.get("TheT"))
+        if delta is not None and index is not None:
+            found.setdefault(int(index), delta)
+    if n_times < 2 or set(found) != set(range(n_times)):
+        return ()
+    times = tuple(found[n] for n in range(n_times))
+    is_rising = all(late > early for early, late in pairwise(times))
+    return times if is_rising else ()
+
+
+def _wells(root: Element) -> dict[str, dict[str, Any]]:
+    """Give the well of each image that is a field of one, by the image's ID."""
+    found = {}
+    for plate in (element for element in root.iter() if local_name(element) == "Plate"):
+        for well in _children(plate, "Well"):
+            row, column = (_number(well.get(key)) for key in ("Row", "Column"))
+            for sample in _children(well, "WellSample"):
+                reference = _child(sample, "ImageRef")
+                if reference is None or row is None or column is None:
+                    continue
+                found[reference.get("ID", "")] = {
+                    "plate": plate.get("Name") or plate.get("ID", ""),
+                    "well": f"{_row_name(int(row))}{int(column) + 1:02d}",
+                    "field": int(_number(sample.get("Index")) or 0),
+                }
+    return found
+
+
+def _row_name(row: int) -> str:
+    name = ""
+    while row >= 0:
+        name = chr(ord("A") + row % 26) + name
+        row = row // 26 - 1
+    return name
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def parse_date(text: str | None) -> datetime.datetime | None:
+    """Read an ISO 8601 date and time, as UTC where it has no zone."""
+    if not text:
+        return None
+    try:
+        date = datetime.datetime.fromisoformat(text.strip().strip("\0"))
+    except ValueError:
+        return None
+    return date.replace(tzinfo=datetime.UTC) if date.tzinfo is None else date

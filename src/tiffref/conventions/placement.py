@@ -1,0 +1,139 @@
+"""Where the pixels of a GeoTIFF are: an affine transformation, or ground control points.
+
+Owns the three tags that place a raster, and what comes first where several are present. Coordinates
+are those of the model; which system they are in is for `crs`.
+
+References: OGC 19-008r4, requirement class "Raster to Model Coordinate Transformation"; the order
+of the tags, and what becomes of negative scales, follow GDAL's reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .geokeys import GeoKeys, numbers
+from .report import Report
+
+__all__ = ["Affine", "Placement", "centres", "place", "scaled"]
+
+SCALE, TIEPOINTS, MATRIX = 33550, 33922, 34264
+_SCALE_LABEL = "ModelPixelScale (33550)"
+_TIEPOINT_LABEL = "ModelTiepoint (33922)"
+_MATRIX_LABEL = "ModelTransformation (34264)"
+
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; (0, 0) is the outer
+corner of the first pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a raster is.
+
+    `transform` is None without tags, or with control points only. `gcps` are (row, column, x, y, z)
+    in pixels and model units. `is_point` says that the tags speak of pixel centres; the values here
+    always speak of corners.
+    """
+
+    transform: Affine | None = None
+    gcps: tuple[tuple[float, float, float, float, float], ...] = ()
+    is_point: bool = False
+
+
+def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
+    """Read the placement of the raster of one IFD.
+
+    Parameters
+    ----------
+    tags
+        Tags of the IFD, by number.
+    keys
+        GeoKeys of the same IFD, for GTRasterType.
+    report
+        Takes what is wrong with the tags.
+    """
+    is_point = keys.values.get(1025) == 2
+    half = 0.5 if is_point else 0.0
+    scale, ties, matrix = (numbers(tags.get(tag)) for tag in (SCALE, TIEPOINTS, MATRIX))
+    for tag, label, found, n in (
+        (SCALE, _SCALE_LABEL, scale, 2),
+        (TIEPOINTS, _TIEPOINT_LABEL, ties, 6),
+        (MATRIX, _MATRIX_LABEL, matrix, 16),
+    ):
+        if tag in tags and len(found) < n:
+            report.add(label, f"has less than {n} numbers", got=len(found))
+    transform: Affine | None = None
+    label = _SCALE_LABEL
+    if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
+        transform = _from_scale(scale, ties, half)
+    elif len(matrix) >= 16:
+        label = _MATRIX_LABEL
+        a, b, _, c, d, e, _, f = matrix[:8]
+        transform = _shifted((a, b, c, d, e, f), half)
+    elif len(ties) >= 6:
+        return Placement(None, _gcps(ties, half, report), is_point)
+    if transform is not None and not np.isfinite(transform).all():
+        report.add(label, "the transformation is not finite", got=transform)
+        transform = None
+    elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
+        report.add(label, "pixels have no size", got=transform)
+        transform = None
+    return Placement(transform, (), is_point)
+
+
+def _from_scale(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:
+    # rows go down whatever sign writers give the scale
+    a, e = scale[0], -abs(scale[1])
+    if len(ties) < 6:
+        return (a, 0.0, 0.0, 0.0, e, 0.0)
+    column, row, _, x, y, _ = ties[:6]
+    return _shifted((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
+
+
+def _shifted(transform: Affine, half: float) -> Affine:
+    if not half:
+        return transform
+    a, b, c, d, e, f = transform
+    return (a, b, c - (a * half + b * half), d, e, f - (d * half + e * half))
+
+
+def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ...]:
+    points = [
+        (row + half, column + half, x, y, z)
+        for column, row, _, x, y, z in zip(*(ties[n::6] for n in range(6)), strict=False)
+    ]
+    kept = tuple(point for point in points if np.isfinite(point).all())
+    if len(kept) < len(points):
+        report.add(_TIEPOINT_LABEL, "tiepoints are not finite", got=len(points) - len(kept))
+    return kept
+
+
+def scaled(transform: Affine, columns: float, rows: float) -> Affine:
+    """Give the transformation of an overview: `columns` and `rows` say how many pixels of the full
+    image go into one of its own."""
+    a, b, c, d, e, f = transform
+    return (a * columns, b * rows, c, d * columns, e * rows, f)
+
+
+def centres(transform: Affine, n_columns: int, n_rows: int) -> tuple[NDArray, NDArray] | None:
+    """Give the pixel centres of a raster that is not rotated.
+
+    The order of the operations is that of the package affine, so that the numbers are those of
+    other readers to the last bit.
+
+    Returns
+    -------
+    x, y
+        `(n_columns,)` and `(n_rows,)` float64; None for a rotated raster, or if they overflow.
+    """
+    a, b, c, d, e, f = transform
+    if b != 0 or d != 0:
+        return None
+    x = np.arange(n_columns) * a + np.zeros(n_columns) * b + (a * 0.5 + b * 0.5 + c)
+    y = np.zeros(n_rows) * d + np.arange(n_rows) * e + (d * 0.5 + e * 0.5 + f)
+    return (x, y) if np.isfinite(x).all() and np.isfinite(y).all() else None
