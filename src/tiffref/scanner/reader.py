@@ -431,7 +431,10 @@ def _open(source: ByteSource) -> OpenTiff:
 
 def _needs_pages(tif: TiffFile) -> bool:
     """Say whether the series of a file depend on more than a few pages."""
-    page = tif.pages.first
+    try:
+        page = tif.pages.first
+    except IndexError:
+        return False
     is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
     return not is_run and not tif.tiff.is_ndpi
 
