@@ -148,8 +148,7 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
     n_files = sum(len(kind.members) for kind in kinds)
     error = ManifestMismatch(
         f"{n_files} files do not combine: {len(kinds)} groups differ in {', '.join(names)}\n"
-        + "\n".join(lines)
-        + "\n",
+        + "\n".join(lines),
         hint=_advise(kinds),
     )
     error.groups = groups  # type: ignore[attr-defined]
@@ -163,7 +162,9 @@ def _advise(kinds: Sequence[Kind]) -> str:
         rest = tuple((k, v) for k, v in kind.aspects.items() if k not in STORAGE)
         mixed.setdefault(rest, []).append(number)
     several = [numbers for numbers in mixed.values() if len(numbers) > 1]
-    hint = "Each group combines for itself: on_mismatch='split' makes one array of each."
+    hint = "\nEach group combines for itself: on_mismatch='split' makes one array of each."
+    if "georeference" in differing(kinds):
+        hint += " mosaic=True puts files side by side by their georeference."
     if several:
         together = "; ".join(
             "groups " + ", ".join(map(str, numbers[:8])) for numbers in several[:_SHOWN]
@@ -176,7 +177,7 @@ def _advise(kinds: Sequence[Kind]) -> str:
 
 
 def _say(value: Any) -> str:
-    if isinstance(value, tuple) and len(value) == 1 and not isinstance(value[0], int):
+    if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, SegmentCodec):
         value = value.to_config()

@@ -203,7 +203,8 @@ def make_axis(
     """
     if categories is None:
         unique, index = np.unique(values, return_inverse=True)
-        return Axis(name, unique, index.reshape(-1).astype(np.int64), len(unique), _describe(unique))
+        index = index.reshape(-1).astype(np.int64)
+        return Axis(name, unique, index, len(unique), _describe(unique))
     order = {str(label): int(n) for label, n in categories.items()}
     texts = [str(value) for value in values.tolist()]
     unknown = sorted({text for text in texts if text not in order})

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch, SelectionError
@@ -21,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["read_dates"]
 
-_SOURCES = {"DateTime": (306, re.compile(rb"(\d{4}:\d{2}:\d{2} \d{2}:\d{2}:\d{2})")),
-            "AcquisitionDate": (270, re.compile(rb"<(?:\w+:)?AcquisitionDate>\s*([^<\s]+)"))}  # fmt: skip
+_SOURCES = {
+    "DateTime": (306, re.compile(rb"(\d{4}:\d{2}:\d{2} \d{2}:\d{2}:\d{2})")),
+    "AcquisitionDate": (270, re.compile(rb"<(?:\w+:)?AcquisitionDate>\s*([^<\s]+)")),
+}
 _SHOWN = 3
 
 

@@ -203,11 +203,7 @@ def _has_source(array: Array) -> bool:
 
 def place_of(notes: Mapping[int, Any]) -> tuple:
     """Give the georeference of a file as a value that can be compared."""
-    return tuple(
-        (code, value if isinstance(value, bytes) else tuple(value))
-        for code, value in sorted(notes.items())
-        if code in GEO_TAGS
-    )
+    return tuple((code, notes[code]) for code in sorted(notes) if code in GEO_TAGS)
 
 
 def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> TiffrefError:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import SelectionError, SourceError
@@ -102,9 +103,8 @@ def _list(
         return _from_table(files, "")
     if hasattr(files, "files") and hasattr(files, "indices"):
         return _from_file_sequence(files)
-    items = list(getattr(files, "items", None) or files) if not callable(
-        getattr(files, "items", None)
-    ) else list(files)
+    items = files.items if hasattr(files, "items") and not callable(files.items) else files
+    items = list(items)
     if items and all(_is_stac(item) for item in items):
         return _from_stac(items, assets)
     return FileList([_address(item) for item in items])
@@ -123,10 +123,11 @@ def _address(item: Any) -> str:
 def _list_name(
     name: str, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
 ) -> FileList:
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = Path(name).suffix.lower()
     if suffix in _TABLES:
         delimiter = "\t" if suffix == ".tsv" else ","
-        rows = list(csv.DictReader(_read_text(name, storage_options).splitlines(), delimiter=delimiter))
+        lines = _read_text(name, storage_options).splitlines()
+        rows = list(csv.DictReader(lines, delimiter=delimiter))
         columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
         return _from_table(columns, name.rpartition("/")[0])
     if suffix in _ITEMS:
@@ -134,7 +135,7 @@ def _list_name(
         return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
     if has_fields(name):
         return FileList(_expand(to_glob(name), storage_options), pattern=_tail(name))
-    if _MAGIC.search(name) and not os.path.exists(name):
+    if _MAGIC.search(name) and not Path(name).exists():
         return FileList(_expand(name, storage_options))
     return FileList([name])
 
@@ -162,7 +163,8 @@ def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
 
 def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     if "://" not in pattern:
-        return sorted(glob.glob(pattern, recursive=True), key=natural_key)
+        # Path.glob does not take absolute patterns
+        return sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207
     import fsspec
 
     try:
@@ -186,7 +188,7 @@ def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
 
 
 def _resolve(url: str, folder: str) -> str:
-    is_full = "://" in url or os.path.isabs(url)
+    is_full = "://" in url or Path(url).is_absolute()
     return url if is_full or not folder else f"{folder}/{url.removeprefix('./')}"
 
 

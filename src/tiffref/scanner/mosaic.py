@@ -1,43 +1,67 @@
 """Files side by side by their georeference.
 
-Owns the place of files along y and x, from ModelPixelScale and ModelTiepoint (OGC GeoTIFF 1.1,
-section 7.1.2), and the coordinates of the whole. Files must share their pixel grid; that they fall
-on chunk boundaries is checked where they are put together.
+Owns the place of files along y and x, and the coordinates of the whole. What the tags of one file
+say is `conventions.geo`'s. Files must share their pixel grid; that they fall on chunk boundaries is
+checked where they are put together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions.geo import describe_level, geozarr_attributes, read_georeference
+from ..conventions.geokeys import parse_geokeys
+from ..conventions.placement import Affine, place
+from ..conventions.report import Report
 from ..errors import ManifestMismatch
-from ..model.node import Array, Group
+from ..model.node import Array
 
 if TYPE_CHECKING:
     from .files import Part
 
-__all__ = ["mosaic_coordinates", "mosaic_origins"]
+__all__ = ["describe_mosaic", "mosaic_origins"]
 
-_SCALE, _TIEPOINT = 33550, 33922
 _GEO_KEYS = (34735, 34736, 34737)
 _TOLERANCE = 1e-3
 """Of a pixel: writers round the corners of tiles."""
 
 
-def mosaic_origins(
-    parts: Sequence[Part], path: str, suffix: str
-) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Dimensions of one level of a mosaic, and what distinguishes its names."""
+
+    path: str
+
+    @property
+    def suffix(self) -> str:
+        return self.path.removeprefix("image")
+
+    @property
+    def rows(self) -> str:
+        return f"y{self.suffix}"
+
+    @property
+    def columns(self) -> str:
+        return f"x{self.suffix}"
+
+    def size(self, array: Array) -> tuple[int, int]:
+        """Rows and columns of an array of this level."""
+        sizes = dict(zip(array.dims, array.shape, strict=True))
+        return sizes[self.rows], sizes[self.columns]
+
+
+def mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64], tuple[int, ...]]:
     """Find where the array of each file goes, in samples.
 
     Parameters
     ----------
     path
-        Of the array; overviews lie where their level 0 lies, in their own pixels.
-    suffix
-        Of the names of its dimensions.
+        Of the array; overviews lie where their full image lies, in their own pixels.
 
     Returns
     -------
@@ -49,89 +73,95 @@ def mosaic_origins(
     ManifestMismatch
         If files have no georeference, or lie on different grids.
     """
-    place = np.stack(
-        [_pixels(part, parts[0], suffix, path) for part in parts]
-    )  # (n_files, 2): rows, columns
-    origins_yx = np.rint(place - place.min(axis=0)).astype(np.int64)
-    off = np.abs(place - place.min(axis=0) - origins_yx).max(axis=1)
+    level = _Level(path)
+    corners = _corners(parts, path)
+    corners -= corners.min(axis=0)
+    pixels = np.rint(corners).astype(np.int64)
+    off = np.abs(corners - pixels).max(axis=1)
     if (off > _TOLERANCE).any():
         n = int(off.argmax())
         raise ManifestMismatch(
             f"{int((off > _TOLERANCE).sum())} of {len(parts)} files lie between the pixels of the"
-            " first one",
+            " others",
             url=parts[n].url,
             got=f"off by {off[n]:.3f} pixels",
-            hint="level=0 leaves overviews out." if suffix else "They have to be resampled.",
+            hint="level=0 leaves overviews out." if level.suffix else "Resample them first.",
         )
-    arrays = [part.arrays[path] for part in parts]
-    first = arrays[0]
-    axes = [first.dims.index(f"{name}{suffix}") for name in ("y", "x")]
+    first = parts[0].arrays[path]
+    sizes = np.array([level.size(part.arrays[path]) for part in parts])
     origins = np.zeros((len(parts), len(first.shape)), np.int64)
     shape = list(first.shape)
-    for n, axis in enumerate(axes):
-        origins[:, axis] = origins_yx[:, n]
-        shape[axis] = int((origins_yx[:, n] + [array.shape[axis] for array in arrays]).max())
+    for n, dim in enumerate((level.rows, level.columns)):
+        axis = first.dims.index(dim)
+        origins[:, axis] = pixels[:, n]
+        shape[axis] = int((pixels[:, n] + sizes[:, n]).max())
     return origins, tuple(shape)
 
 
-def _pixels(part: Part, first: Part, suffix: str, path: str) -> NDArray[np.float64]:
-    """Give (row, column) of a file's corner, in pixels of its level."""
-    corner, scale = _corner(part)
-    _, reference = _corner(first)
-    if not np.allclose(scale, reference, rtol=1e-9, atol=0) or any(
-        part.notes.get(code) is not None
-        and not np.array_equal(part.notes[code], first.notes.get(code, ()))
-        for code in _GEO_KEYS
-    ):
-        raise ManifestMismatch(
-            "files of a mosaic differ in pixel size or coordinate reference system",
-            url=part.url,
-            got=tuple(scale),
-            expected=f"{tuple(reference)} as {first.url}",
-        )
-    factor = np.ones(2)
-    if suffix:
-        level, full = part.arrays[path], part.arrays["image"]
-        factor = np.array(
-            [
-                level.shape[level.dims.index(f"{name}{suffix}")] / full.shape[full.dims.index(name)]
-                for name in ("y", "x")
-            ]
-        )
-    return np.array([-corner[1] / scale[1], corner[0] / scale[0]]) * factor
+def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
+    """Give the (row, column) of each file's corner, `(n_files, 2)`, in pixels of its level."""
+    level, full = _Level(path), _Level("image")
+    reference = _transform(parts[0])
+    found = []
+    for part in parts:
+        a, b, c, d, e, f = _transform(part)
+        is_alike = np.allclose((a, b, d, e), np.take(reference, (0, 1, 3, 4)), rtol=1e-9, atol=0)
+        if not is_alike or any(
+            part.notes.get(code) != parts[0].notes.get(code) for code in _GEO_KEYS
+        ):
+            raise ManifestMismatch(
+                "files of a mosaic differ in pixel size or coordinate reference system",
+                url=part.url,
+                got=(a, b, d, e),
+                expected=f"as {parts[0].url}",
+            )
+        n_rows, n_columns = level.size(part.arrays[path])
+        all_rows, all_columns = full.size(part.arrays["image"])
+        found.append((f / e * n_rows / all_rows, c / a * n_columns / all_columns))
+    return np.array(found)
 
 
-def _corner(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give x and y of the corner of pixel (0, 0), and the pixel size."""
-    scale, tie = part.notes.get(_SCALE), part.notes.get(_TIEPOINT)
-    if scale is None or tie is None or len(tie) != 6 or len(scale) < 2:
+def _transform(part: Part) -> Affine:
+    transform = place(part.notes, parse_geokeys(part.notes), Report(part.url)).transform
+    if transform is None or transform[1] or transform[3]:
         raise ManifestMismatch(
-            "a file of the mosaic has no place",
+            "a file of the mosaic has no place on a grid of rows and columns",
             url=part.url,
             expected="ModelPixelScale (33550) and one ModelTiepoint (33922)",
             hint="Give rows and columns by the pattern and concat={'row': 'y', 'column': 'x'}.",
         )
-    i, j, _, x, y, _ = tie
-    return np.array([x - i * scale[0], y + j * scale[1]]), np.array(scale[:2])
+    return transform
 
 
-def mosaic_coordinates(
-    constant: Mapping[str, Array | Group], parts: Sequence[Part], children: Mapping[str, Any]
-) -> dict[str, Array | Group]:
-    """Give y and x of the whole at pixel centres, in place of those of one file."""
-    corners = np.stack([_corner(part)[0] for part in parts])
-    scale = _corner(parts[0])[1]
-    left, top = corners[:, 0].min(), corners[:, 1].max()
-    whole = children["image"]
-    lengths = dict(zip(whole.dims, whole.shape, strict=True))
-    found = {
-        name: child
-        for name, child in constant.items()
-        if isinstance(child, Array) and not {"x", "y"} & {dim.split("_")[0] for dim in child.dims}
-    }
-    for name, start, step in (("y", top, -scale[1]), ("x", left, scale[0])):
-        old = constant.get(name)
-        attributes = old.attributes if isinstance(old, Array) else {"axis": name.upper()}
-        values = start + step * (np.arange(lengths[name]) + 0.5)
-        found[name] = Array.from_values(values, (name,), attributes)
-    return found
+def describe_mosaic(
+    parts: Sequence[Part], arrays: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Give the coordinates of the whole, and the attributes of its group.
+
+    Parameters
+    ----------
+    parts
+        The files.
+    arrays
+        Levels of the whole by path.
+    """
+    corners = _corners(parts, "image")
+    top, left = corners.argmin(axis=0)
+    a, _, x, _, e, _ = _transform(parts[left])
+    y = _transform(parts[top])[5]
+    scale, ties = (abs(a), abs(e), 0.0), (0.0, 0.0, 0.0, x, y, 0.0)
+    tags = {code: parts[0].notes[code] for code in _GEO_KEYS if code in parts[0].notes}
+    if parse_geokeys(tags).values.get(1025) == 2:  # the tags speak of pixel centres
+        ties = (0.0, 0.0, 0.0, x + a / 2, y + e / 2, 0.0)
+    report = Report(parts[0].url)
+    reference = read_georeference({**tags, 33550: scale, 33922: ties}, report)
+    full = _Level("image").size(arrays["image"])
+    variables: dict[str, Array] = {}
+    levels = []
+    for path, array in arrays.items():
+        level = _Level(path)
+        names = (f"spatial_ref{level.suffix}", level.rows, level.columns)
+        one = describe_level(reference, level.size(array), full, names, report)
+        variables |= one.variables
+        levels.append((path, level.size(array), one.transform))
+    return variables, geozarr_attributes(reference, levels, ("y", "x"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ManifestMismatch, SelectionError
@@ -262,15 +262,18 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     )
 
 
-def _views(names: Sequence[str], n_parts: int):  # noqa: ANN202
+def _views(names: Sequence[str], n_parts: int):
     """Give the parts of all names to match, one choice after the other."""
     paths = [name.replace("\\", "/") if os.sep == "\\" else name for name in names]
     if n_parts:
         yield ["/".join(path.split("/")[-n_parts:]) for path in paths]
         return
     yield [path.rsplit("/", 1)[-1] for path in paths]
-    folder = os.path.commonprefix([path.rsplit("/", 1)[0] for path in paths]).rsplit("/", 1)[0]
-    yield [path[len(folder) :].lstrip("/") for path in paths]
+    folders = [path.rsplit("/", 1)[0].split("/") for path in (min(paths), max(paths))]
+    n_shared = next(
+        (n for n, (a, b) in enumerate(zip(*folders, strict=False)) if a != b), min(map(len, folders))
+    )
+    yield ["/".join(path.split("/")[n_shared:]) for path in paths]
     yield paths
 
 

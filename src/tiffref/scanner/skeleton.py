@@ -1,9 +1,9 @@
 """What files of a series have in common: their directories without offsets and dates.
 
-Owns the comparison of raw directories (TIFF 6.0 section 2, BigTIFF). Files of a series mostly differ
-in nothing but where their segments are; the first is then scanned in full, and of the others only
-the columns of offsets and lengths are taken. A file with any other difference is scanned in full:
-this module says yes only where all that a scan looks at is equal.
+Owns the comparison of raw directories (TIFF 6.0 section 2, BigTIFF). Files of a series mostly
+differ in nothing but where their segments are; the first is then scanned in full, and of the others
+only the columns of offsets and lengths are taken. A file with any other difference is scanned in
+full: this module says yes only where all that a scan looks at is equal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..references import References
 from .ifd import TYPE_SIZES, Header, parse_header
 from .source import ByteSource, LocalSource
 
-__all__ = ["GEO_TAGS", "Skeleton", "Template", "make_template", "read_skeleton"]
+__all__ = ["GEO_TAGS", "VOLATILE_TAGS", "Skeleton", "Template", "make_template", "read_skeleton"]
 
 GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 34736, 34737})
 """ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
@@ -33,9 +33,9 @@ _LENGTH_TAGS = frozenset({279, 325})
 _COLUMN_TAGS = _OFFSET_TAGS | _LENGTH_TAGS
 _NOTED_TAGS = GEO_TAGS | {270, 306}
 _SUB_IFDS = 330
-_VOLATILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
+VOLATILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
 """DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
-Exif, GPS and interoperability directories: they change from file to file, and no scan reads them."""
+Exif, GPS and interoperability directories: they change from file to file and move no pixel."""
 _MARKED_JPEG = frozenset({7, 33007, 34892})
 _OLD_JPEG = 6
 _KINDS = frozenset({"generic", "uniform", "shaped", "imagej", "ome", "geotiff"})
@@ -120,7 +120,7 @@ def _read_ahead(there: ByteSource) -> Read:
     def read(offset: int, length: int) -> bytes:
         for start, data in blocks:
             at = offset - start
-            if 0 <= at and at + length <= len(data):
+            if at >= 0 and at + length <= len(data):
                 return data[at : at + length]
         data = there.read(offset, max(length, _AHEAD_BYTES))
         blocks.append((offset, data))
@@ -183,7 +183,7 @@ class _Reader:
                 self.notes[code] = self._number(kind, value[:size])
                 if code == 270:
                     add((code, kind, count, value[:size]))
-            elif code not in _VOLATILE_TAGS:
+            elif code not in VOLATILE_TAGS:
                 add((code, kind, count, value[:size]))
                 if code == 259:
                     compression = self._integers(kind, value[:size])[0]
@@ -223,8 +223,11 @@ class _Reader:
         return np.frombuffer(data, dtype).astype(np.uint64)
 
     def _number(self, kind: int, data: bytes) -> Any:
+        """Give a value as tags have it: text as bytes, numbers as a tuple."""
         if kind == 12:
-            return np.frombuffer(data, f"{self._header.byteorder}f8").astype(float)
+            return tuple(np.frombuffer(data, f"{self._header.byteorder}f8").tolist())
+        if kind in self._dtypes and kind != 1:
+            return tuple(np.frombuffer(data, self._dtypes[kind]).tolist())
         return data
 
 
@@ -233,7 +236,7 @@ class Template:
     """A file that was scanned in full, as the model for others of its signature.
 
     `rows` says for each array with segments which directories its chunks are, in order; an array
-    whose chunks are put together from contiguous segments has none and can only be moved as a whole.
+    whose chunks are put together from contiguous segments has none and is moved as a whole.
     """
 
     references: References

@@ -1,48 +1,54 @@
 """A Zarr store over many files that are one array.
 
-Owns which files there are and what the store says of them. How file names give an index, and how
-files combine, is for the scanner and `model.combine`; until they say more, files of one series each
-are stacked on a new first axis.
+Owns what the store says of its files. Which files there are, how their names give coordinates and
+how they combine is `scanner.sequence`'s; files that are no TIFF are read by `zarr.reader`.
 """
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
-
-from ..errors import ManifestMismatch, SourceError, UnsupportedTiff
-from ..model.manifest import Manifest
-from ..model.node import Array, Group
+from ..errors import SelectionError, UnsupportedTiff
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.fetch import Fetcher
 from ..references import References
 from .base import ZarrStore
+from .keyspace import KeySpace, build_keys
+from .reader import ReadFiles, describe_files, read_region
 
-__all__ = ["ZarrFileSequenceStore", "list_files"]
+__all__ = ["ZarrFileSequenceStore"]
 
 
 class ZarrFileSequenceStore(ZarrStore):
-    """Files of one shape and type as a read-only Zarr store; the first axis counts the files.
+    """Many files as one read-only Zarr array, with the axes of the sequence in front.
 
     Parameters
     ----------
     files
-        Paths or URLs in order, or a glob pattern (local, or of an fsspec URL), whose matches are
-        put in natural order.
-    imread, pattern, axesorder, categories
-        How files are read and how their names give an index; not supported yet.
+        Paths or URLs in order; a glob (local, or of an fsspec URL) in natural order; a readable
+        pattern; a table, STAC items or tifffile's `FileSequence`; or `References` to a sequence.
+    imread
+        Function that reads one file, given its path or URL, for files that are no TIFF: each file
+        is then one chunk.
+    pattern, axesorder, categories
+        How file names give coordinates, and the order of the axes and labels, as in
+        `tiffref.scan_sequence`.
     chunkmode
         What a chunk is, as in `ZarrTiffStore`; "file" is all of one file.
     fillvalue
         Value of missing data.
     zattrs
         Attributes to add.
+    key, series, level
+        Of each file, as in `tiffref.scan`; by default the full size of the first series.
+    on_mismatch
+        "decode" keeps files together that differ only in how they are stored; "error" refuses them.
+    ignore
+        Differences to overlook, as in `scan_sequence`: files need not lie at one place.
     storage_options
         For the fsspec file system of URLs.
     verify
@@ -50,14 +56,15 @@ class ZarrFileSequenceStore(ZarrStore):
     read_only
         Must be true.
     scan_options
-        For each file, as in `tiffref.scan`: `key`, `series`, `level`.
+        Further arguments of `tiffref.scan_sequence`: `formats`, `concat`, `mosaic`, `allow_holes`,
+        `time_from`, `workers`, `progress`, `assets`.
 
     Raises
     ------
     SourceError
         If no file is found, or one cannot be read.
     ManifestMismatch
-        If files differ in shape, type or chunks.
+        If files do not combine.
     """
 
     def __init__(
@@ -66,141 +73,121 @@ class ZarrFileSequenceStore(ZarrStore):
         *,
         imread: Callable[..., Any] | None = None,
         pattern: str | None = None,
-        axesorder: Sequence[int] | None = None,
+        axesorder: Sequence[str | int] | None = None,
         categories: Mapping[str, Mapping[str, int]] | None = None,
         chunkmode: Any = None,
         fillvalue: Any = None,
         zattrs: Mapping[str, Any] | None = None,
+        key: int | slice | Sequence[int] | None = None,
+        series: int | None = 0,
+        level: int | None = 0,
+        on_mismatch: str = "decode",
+        ignore: Sequence[str] = ("georeference", "nodata"),
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         read_only: bool = True,
         **scan_options: Any,
     ) -> None:
-        unsupported = {
-            "imread": imread,
-            "pattern": pattern,
-            "axesorder": axesorder,
-            "categories": categories,
-        }
-        for name, value in unsupported.items():
-            if value is not None:
-                raise UnsupportedTiff(f"sequences with {name}=", got=value)
-        from ..scanner.tiff import scan
+        from ..scanner.sequence import scan_sequence, stack_arrays
 
         mode = parse_chunkmode(chunkmode)
-        options = {
-            "series": None if scan_options.get("key") is not None else 0,
-            "level": 0 if scan_options.get("key") is None else None,
-            "chunkmode": "strile" if mode == CHUNKMODE.STRILE else None,
-            "fillvalue": fillvalue,
-            "storage_options": storage_options,
-            **scan_options,
-        }
-        self._names = list_files(files, storage_options)
-        arrays = [_only_array(scan(name, **options)) for name in self._names]
+        naming = {"pattern": pattern, "axesorder": axesorder, "categories": categories}
+        self._imread = imread
+        if isinstance(files, References):
+            references = files
+        elif imread is not None:
+            _check_whole_files(mode, key)
+            references = stack_arrays(
+                files,
+                partial(describe_files, imread, fill_value=fillvalue),
+                zattrs=zattrs,
+                storage_options=storage_options,
+                **naming,
+                **scan_options,
+            )
+        else:
+            references = scan_sequence(
+                files,
+                chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
+                fillvalue=fillvalue,
+                zattrs=zattrs,
+                key=key,
+                series=series,
+                level=level if key is None else None,
+                on_mismatch=on_mismatch,
+                ignore=ignore,
+                storage_options=storage_options,
+                **naming,
+                **scan_options,
+            )
+        main = _main_path(references)
+        self._names = [source.url for source in references.sources]
+        folder = self._names[0].rpartition("/")[0] if self._names else ""
         super().__init__(
-            references=References(Group({"image": _stack(arrays)}, dict(zattrs or {}))),
-            path=files if isinstance(files, str) else os.path.dirname(self._names[0]),
+            references=references,
+            main=main,
+            path=os.fspath(files) if isinstance(files, str | os.PathLike) else folder,
             fetch=Fetcher(storage_options, verify=verify),
             chunkmode=mode,
             read_only=read_only,
         )
 
+    @cached_property
+    def _keys(self) -> KeySpace:
+        keys = build_keys(self._references.group, self._main, self._chunkmode)
+        if self._imread is not None:
+            for path in ("", self._main):
+                if path in keys.arrays:
+                    array = keys.arrays[path].array
+                    # shown is a copy, which says that chunks are decoded: by the function
+                    keys.arrays[path] = ReadFiles(array, replace(array), self._imread)
+        return keys
+
     @property
     def files(self) -> list[str]:
-        """Paths or URLs of the files, in the order of the first axis."""
+        """Paths or URLs of the files, in the order of their first chunks."""
         return list(self._names)
 
+    def __getitem__(self, key: Any) -> Any:
+        """Give the bytes under a key (a string), or a region of the array (a selection)."""
+        if self._imread is None or isinstance(key, str):
+            return super().__getitem__(key)
+        served = self._keys.arrays.get("") or self._keys.arrays[self._main]
+        assert isinstance(served, ReadFiles)
+        return read_region(served, key)
 
-def list_files(files: Any, storage_options: Mapping[str, Any] | None = None) -> list[str]:
-    """Give the files of a sequence.
+    def write_fsspec(self, jsonfile: Any, /, url: str | None = None, **options: Any) -> None:
+        """Write the references of the store as kerchunk JSON, as `ZarrStore.write_fsspec` does.
 
-    Parameters
-    ----------
-    files
-        Paths or URLs, a sequence that has them as `files`, or a glob pattern.
-    storage_options
-        For the file system of a pattern that is a URL.
-
-    Raises
-    ------
-    SourceError
-        If there are none.
-    """
-    if isinstance(files, str | os.PathLike):
-        names = _expand(os.fspath(files), storage_options)
-    else:
-        names = [os.fspath(name) for name in getattr(files, "files", files)]
-    if not names:
-        raise SourceError("no files found", url=str(files))
-    return names
-
-
-def natural_key(name: str) -> list[Any]:
-    """Order names as people do: numbers by value.
-
-    Examples
-    --------
-    >>> sorted(["t10.tif", "t9.tif"], key=natural_key)
-    ['t9.tif', 't10.tif']
-    """
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+        Raises
+        ------
+        UnsupportedTiff
+            If a function reads the files, so that their bytes are no chunks.
+        """
+        if self._imread is not None:
+            raise UnsupportedTiff(
+                "references cannot say files that a function reads",
+                url=self._path or None,
+                got=getattr(self._imread, "__name__", type(self._imread).__name__),
+                hint="Read them through this store, or copy it into a Zarr store.",
+            )
+        super().write_fsspec(jsonfile, url, **options)
 
 
-def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    if "://" not in pattern:
-        return sorted(glob.glob(pattern), key=natural_key)
-    import fsspec
-
-    fs, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
-    return sorted((fs.unstrip_protocol(name) for name in fs.glob(path)), key=natural_key)
-
-
-def _only_array(references: References) -> Array:
-    ((_, array),) = references.group.arrays()
-    return array
+def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
+    if mode not in (None, CHUNKMODE.FILE) or key is not None:
+        raise SelectionError(
+            "files that a function reads are whole chunks",
+            got=f"chunkmode={mode.name if mode is not None else None}, key={key}",
+            expected="chunkmode='file' and no key",
+        )
 
 
-def _stack(arrays: Sequence[Array]) -> Array:
-    """Stack equal arrays on a new first axis, as the columns of their manifests one below another.
-
-    Each source points to its array's row in the codec table, since files may be stored differently.
-    """
-    first = arrays[0]
-    for array in arrays:
-        for what in ("shape", "dtype", "chunks"):
-            if getattr(array, what) != getattr(first, what):
-                raise ManifestMismatch(
-                    f"files differ in {what}",
-                    url=array.manifest.sources[0].url,
-                    got=getattr(array, what),
-                    expected=f"{getattr(first, what)} as {first.manifest.sources[0].url}",
-                )
-    codecs = list(dict.fromkeys(codec for array in arrays for codec in array.codecs))
-    sources, columns, inlined = [], [], {}
-    for i, array in enumerate(arrays):
-        manifest = array.manifest
-        here = manifest.source
-        columns.append(np.where(here >= 0, here + len(sources), here).astype(np.int32))
-        sources += [
-            replace(source, codec=codecs.index(array.codecs[source.codec]))
-            for source in manifest.sources
-        ]
-        inlined |= {flat + i * manifest.n_chunks: data for flat, data in manifest.inlined.items()}
-    manifest = Manifest(
-        (len(arrays), *first.grid),
-        tuple(sources),
-        np.concatenate(columns),
-        np.concatenate([array.manifest.offset for array in arrays]),
-        np.concatenate([array.manifest.length for array in arrays]),
-        inlined,
-    )
-    name = next(n for n in ("t", "i", "file") if n not in first.dims)
-    return replace(
-        first,
-        shape=(len(arrays), *first.shape),
-        chunks=(1, *first.chunks),
-        dims=(name, *first.dims),
-        codecs=tuple(codecs),
-        manifest=manifest,
-    )
+def _main_path(references: References) -> str:
+    """Give the path of the array that the store is: the first level of the first series."""
+    paths = [path for path, _ in references.group.arrays()]
+    for row in references.series:
+        for level in row["levels"]:
+            if "path" in level:
+                return level["path"]
+    return paths[0]

@@ -1,0 +1,266 @@
+"""Scanned files to one group: which of them combine, where each goes, what is beside them.
+
+Owns the refusals of a sequence (files that differ, two files at one place, holes) and the making of
+its group: arrays with their levels, and coordinates. How columns are combined is `model.combine`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.inlined import MAGIC, wrap_inlined
+from ..errors import ManifestMismatch, SelectionError
+from ..model.codec import SegmentCodec
+from ..model.combine import STORAGE, Kind, aspects_of, group_alike, mismatch, occupied, place
+from ..model.node import Array, Group
+from ..references import References
+from .coordinates import Axis, axis_array
+from .describe import describe_image, describe_whole
+from .files import Part, place_of
+from .mosaic import mosaic_origins
+
+__all__ = ["METADATA", "Plan", "combine", "compare"]
+
+METADATA = frozenset({"georeference", "nodata"})
+"""Differences between files that may be overlooked."""
+_SHOWN = 3
+_MEANING = ("scale_factor", "add_offset", "scales", "offsets", "units")
+"""Attributes that say what the values mean."""
+MAX_REPORTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How files are to be put together.
+
+    `concat` maps fields to dimensions of the files that they are joined along; the other fields
+    become new axes.
+    """
+
+    concat: Mapping[str, str] = field(default_factory=dict)
+    is_mosaic: bool = False
+    on_mismatch: str = "error"
+    ignore: frozenset[str] = frozenset()
+    allow_holes: bool = False
+
+
+def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
+    """Find which files combine.
+
+    Returns
+    -------
+    The indices of the files of each group: one group, unless files may be split.
+    """
+    known: dict[Any, dict[str, Any]] = {}
+    aspects = []
+    for part in parts:
+        where = () if plan.is_mosaic or "georeference" in plan.ignore else place_of(part.notes)
+        has_missing = "nodata" in plan.ignore and _has_missing(part)
+        key = (id(part.model), where, has_missing)
+        if key not in known:
+            known[key] = _aspects(part, where, plan, has_missing)
+        aspects.append(known[key])
+    kinds = group_alike(aspects)
+    if len(kinds) > 1 and plan.on_mismatch == "decode":
+        kinds = _join_stored(kinds)
+    if len(kinds) > 1 and plan.on_mismatch != "split":
+        raise mismatch(kinds, [part.url for part in parts])
+    return [np.array(kind.members) for kind in sorted(kinds, key=lambda kind: kind.members[0])]
+
+
+def _has_missing(part: Part) -> bool:
+    return any(bool(array.manifest.is_missing.any()) for array in part.arrays.values())
+
+
+def _aspects(part: Part, where: tuple, plan: Plan, has_missing: bool) -> dict[str, Any]:
+    """Say everything about a file that must agree with the others of its sequence."""
+    free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
+    found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
+    for path, array in part.arrays.items():
+        suffix = path.removeprefix("image")
+        one = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
+        for name, value in one.items():
+            found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
+        scale = {name: array.attributes.get(name) for name in _MEANING}
+        found["scale"] = (*found.get("scale", ()), repr(scale))
+    found["georeference"] = where
+    if "nodata" in plan.ignore and not has_missing:
+        found["nodata"] = None  # with missing chunks the value would show in the pixels
+    return found
+
+
+def _join_stored(kinds: Sequence[Kind]) -> list[Kind]:
+    """Join groups that differ only in how samples are stored."""
+    joined: dict[Any, list[Kind]] = {}
+    for kind in kinds:
+        rest = tuple((k, v) for k, v in kind.aspects.items() if k not in STORAGE)
+        joined.setdefault(rest, []).append(kind)
+    return [
+        Kind(group[0].aspects, tuple(sorted(n for kind in group for n in kind.members)))
+        for group in joined.values()
+    ]
+
+
+def combine(
+    parts: Sequence[Part],
+    axes: Sequence[Axis],
+    mask: NDArray[np.bool_],
+    plan: Plan,
+    record: Mapping[str, Any],
+) -> References:
+    """Put files that combine into one group.
+
+    Parameters
+    ----------
+    parts
+        The files that can be read.
+    mask
+        Which of the files of the axes they are.
+    """
+    index = np.zeros((len(mask), len(axes)), np.int64)
+    for n, axis in enumerate(axes):
+        index[:, n] = axis.index
+    lengths = [axis.length for axis in axes]
+    report = {} if plan.is_mosaic else _check_filled(index, mask, axes, parts, plan)
+    index = index[mask]
+    new = [n for n, axis in enumerate(axes) if axis.name not in plan.concat]
+    dims = [axes[n].name for n in new]
+    joined = {
+        plan.concat[axis.name]: (axis, index[:, n]) for n, axis in enumerate(axes) if n not in new
+    }
+    images: dict[str, Array] = {}
+    for path in parts[0].arrays:
+        arrays = [part.arrays[path] for part in parts]
+        if plan.is_mosaic:
+            inner, shape = mosaic_origins(parts, path)
+        else:
+            inner, shape = _joined_origins(arrays, joined, path.removeprefix("image"))
+        if len({codec for array in _distinct(arrays) for codec in array.codecs}) > 1:
+            arrays = [_self_describing(array) for array in arrays]
+        origins = np.concatenate([index[:, new], inner], axis=1)
+        images[path] = place(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
+        if plan.is_mosaic:
+            _check_covered(images[path], arrays, plan, report)
+    variables, attributes = describe_whole(parts, images, dims, joined, plan.is_mosaic)
+    children: dict[str, Array | Group] = {
+        path: describe_image(image, parts, path) for path, image in images.items()
+    }
+    children |= variables
+    children |= {axes[n].name: child for n in new if (child := axis_array(axes[n])) is not None}
+    sequence = {**record, "dims": dims, "files": len(mask), **report}
+    series = tuple({**row, "sequence": sequence} for row in parts[0].model.series)
+    return References(Group(children, attributes), series)
+
+
+def _distinct(arrays: Sequence[Array]) -> list[Array]:
+    """Give one array for each table of codecs."""
+    return list({id(array.codecs): array for array in arrays}.values())
+
+
+def _check_filled(
+    index: NDArray[np.int64],
+    mask: NDArray[np.bool_],
+    axes: Sequence[Axis],
+    parts: Sequence[Part],
+    plan: Plan,
+) -> dict[str, Any]:
+    """Refuse two files at one place, and places without a file unless they are allowed."""
+    lengths = [axis.length for axis in axes]
+    n_places = math.prod(lengths)
+    if n_places > max(1 << 24, 64 * len(mask)):
+        raise ManifestMismatch(
+            f"{len(mask)} files leave nearly all of {n_places} places empty",
+            got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
+            hint="Stack on fewer axes.",
+        )
+    count = occupied(index[mask], lengths)
+    if (count > 1).any():
+        where = tuple(np.argwhere(count > 1)[0])
+        at = np.flatnonzero((index[mask] == where).all(axis=1))
+        raise ManifestMismatch(
+            f"{int((count > 1).sum())} places are taken by more than one file",
+            got=f"{_say_place(axes, where)}: {', '.join(parts[n].url for n in at[:_SHOWN])}",
+            hint="Add what tells them apart to the pattern, or leave files out.",
+        )
+    empty = np.argwhere(count == 0)
+    if not len(empty):
+        return {}
+    places = [_say_place(axes, tuple(where)) for where in empty[:MAX_REPORTED]]
+    if not plan.allow_holes:
+        raise ManifestMismatch(
+            f"{len(empty)} of {n_places} places have no file",
+            got="; ".join(places[:_SHOWN]) + ("; ..." if len(empty) > _SHOWN else ""),
+            hint="allow_holes=True leaves them missing and lists them.",
+        )
+    return {"n_holes": len(empty), "holes": places}
+
+
+def _say_place(axes: Sequence[Axis], where: Sequence[int]) -> str:
+    said = (
+        f"{axis.name}={n if axis.values is None else axis.values[n]}"
+        for axis, n in zip(axes, where, strict=True)
+    )
+    return ", ".join(said)
+
+
+def _joined_origins(
+    arrays: Sequence[Array], joined: Mapping[str, tuple[Axis, NDArray]], suffix: str
+) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Find where each array goes along the dimensions that are joined."""
+    first = arrays[0]
+    origins = np.zeros((len(arrays), len(first.shape)), np.int64)
+    shape = list(first.shape)
+    for dim, (axis, index) in joined.items():
+        name = dim if dim in first.dims else f"{dim}{suffix}"
+        if name not in first.dims:
+            raise SelectionError(
+                "concat names no dimension of the files", got=dim, expected=first.dims
+            )
+        n = first.dims.index(name)
+        sizes = np.array([array.shape[n] for array in arrays])
+        extent = np.zeros(axis.length, np.int64)
+        np.maximum.at(extent, index, sizes)
+        if (extent[index] != sizes).any():
+            bad = int(np.flatnonzero(extent[index] != sizes)[0])
+            raise ManifestMismatch(
+                f"files at one place along '{dim}' differ in length",
+                url=arrays[bad].manifest.sources[0].url,
+                got=int(sizes[bad]),
+                expected=int(extent[index[bad]]),
+            )
+        origins[:, n] = (np.cumsum(extent) - extent)[index]
+        shape[n] = int(extent.sum())
+    return origins, tuple(shape)
+
+
+def _check_covered(
+    whole: Array, arrays: Sequence[Array], plan: Plan, report: dict[str, Any]
+) -> None:
+    n_holes = whole.manifest.n_chunks - sum(array.manifest.n_chunks for array in arrays)
+    if n_holes and not plan.allow_holes:
+        raise ManifestMismatch(
+            f"{n_holes} of {whole.manifest.n_chunks} chunks of the mosaic have no file",
+            hint="allow_holes=True leaves them missing.",
+        )
+    report["n_holes"] = max(n_holes, report.get("n_holes", 0))
+
+
+def _self_describing(array: Array) -> Array:
+    """Let inlined chunks say how they decode, since the array will have codecs of other files."""
+    if not array.manifest.inlined:
+        return array
+    codec = array.codecs[0]
+    assert isinstance(codec, SegmentCodec)
+    parameters = {k: v for k, v in codec.parameters.items() if k != "is_mixed"}
+    plain = replace(codec, parameters=parameters)
+    inlined = {
+        n: data if data[: len(MAGIC)] == MAGIC else wrap_inlined(plain, data)
+        for n, data in array.manifest.inlined.items()
+    }
+    return replace(array, manifest=replace(array.manifest, inlined=inlined))

@@ -1,0 +1,136 @@
+"""What is said of a sequence as a whole, from what its files say.
+
+Owns which coordinates and attributes of the files hold for all of them. What says something of one
+file only, such as its date, is left out: it is in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..conventions.tags import TAG_NAMES
+from ..model.manifest import INLINED
+from ..model.node import Array
+from .files import Part, place_of
+from .mosaic import describe_mosaic
+from .skeleton import VOLATILE_TAGS
+
+__all__ = ["describe_image", "describe_whole"]
+
+_PERSONAL = frozenset(
+    {"TIFFTAG_DATETIME", "TIFFTAG_ARTIST", "TIFFTAG_HOSTCOMPUTER", "TIFFTAG_DOCUMENTNAME",
+     "date_created", "time_coverage_start"}
+)  # fmt: skip
+"""Attributes that say something of one file."""
+_TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
+_CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
+
+
+def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
+    """Keep the attributes, and the fill value, that all files agree in."""
+    models = {id(part.model): part.arrays[path] for part in parts}.values()
+    first, *others = [_shared_attributes(array) for array in models]
+    kept = {
+        name: value
+        for name, value in first.items()
+        if all(name in other and repr(other[name]) == repr(value) for other in others)
+    }
+    fills = {repr(array.fill_value) for array in models}
+    return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
+
+
+def _shared_attributes(array: Array) -> dict[str, Any]:
+    """Leave out what says something of one file: its time, and tags that change."""
+    found = {name: value for name, value in array.attributes.items() if name not in _PERSONAL}
+    places = [name for name in str(found.pop("coordinates", "")).split() if name != "time"]
+    if places:
+        found["coordinates"] = " ".join(places)
+    if "tiff_tags" in found:
+        names = {TAG_NAMES.get(code, str(code)) for code in VOLATILE_TAGS}
+        tags = json.loads(found["tiff_tags"])
+        kept = {name: value for name, value in tags.items() if name not in names}
+        found["tiff_tags"] = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    return found
+
+
+def describe_whole(
+    parts: Sequence[Part],
+    images: Mapping[str, Array],
+    dims: Sequence[str],
+    joined: Iterable[str],
+    is_mosaic: bool,
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Give the coordinates of the files that hold for the whole, and the attributes of its group.
+
+    Parameters
+    ----------
+    images
+        Arrays of the whole by path.
+    dims
+        New axes.
+    joined
+        Dimensions that files were concatenated along: their coordinates hold no more.
+    """
+    if is_mosaic:
+        return describe_mosaic(parts, images)
+    if len({place_of(part.notes) for part in parts}) > 1:
+        return {}, {}
+    gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
+    group = parts[0].model.group
+    variables = {
+        name: child
+        for name, child in group.children.items()
+        if name not in images
+        and isinstance(child, Array)
+        and bool((child.manifest.source == INLINED).all())
+        and not gone & set(child.dims)
+        and not (name == "time" and not child.dims)
+    }
+    attributes = dict(group.attributes)
+    if gone:
+        attributes = {
+            name: value
+            for name, value in attributes.items()
+            if name not in ("multiscales", "omero", "zarr_conventions")
+            and not name.startswith("spatial:")
+        }
+    elif isinstance(attributes.get("multiscales"), list):
+        attributes = _with_axes(attributes, dims)
+    return variables, attributes
+
+
+def _with_axes(attributes: dict[str, Any], dims: Sequence[str]) -> dict[str, Any]:
+    """Put the new axes in front of those of OME-NGFF, or leave it out where it admits them not."""
+    new = [_axis(dim) for dim in dims]
+    entries = []
+    for entry in attributes["multiscales"]:
+        axes = [*new, *entry["axes"]]
+        ranks = [{"time": 0, "space": 2}.get(axis.get("type", ""), 1) for axis in axes]
+        if ranks != sorted(ranks) or ranks.count(0) > 1 or ranks.count(1) > 1:
+            return {k: v for k, v in attributes.items() if k not in ("multiscales", "omero")}
+        datasets = [_with_steps(dataset, len(new)) for dataset in entry["datasets"]]
+        entries.append({**entry, "axes": axes, "datasets": datasets})
+    found = {**attributes, "multiscales": entries}
+    if any(axis.get("type") == "channel" for axis in new):
+        found.pop("omero", None)
+    return found
+
+
+def _axis(dim: str) -> dict[str, str]:
+    if dim.lower() in _TIME_NAMES:
+        return {"name": dim, "type": "time"}
+    if dim.lower() in _CHANNEL_NAMES:
+        return {"name": dim, "type": "channel"}
+    return {"name": dim}
+
+
+def _with_steps(dataset: Mapping[str, Any], n: int) -> dict[str, Any]:
+    neutral = {"scale": 1.0, "translation": 0.0}
+    steps = [
+        {"type": step["type"], step["type"]: [*[neutral[step["type"]]] * n, *step[step["type"]]]}
+        for step in dataset["coordinateTransformations"]
+    ]
+    return {**dataset, "coordinateTransformations": steps}
