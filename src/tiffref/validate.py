@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +30,7 @@ from .formats.findings import Finding
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
 from .formats.parquet_read import ZMETADATA, parse_parquet
-from .model.manifest import MISSING
+from .model.manifest import MISSING, Source
 from .model.node import Array
 from .read import Fetcher, read_array
 from .read.fetch import check_fresh
@@ -38,6 +40,9 @@ __all__ = ["Report", "load_schema", "validate", "validate_document"]
 
 _MAX_COMPARED_BYTES = 1 << 30
 """Arrays up to this size are decoded whole for comparison; of larger ones chunks only decode."""
+
+_N_REQUESTS = 16
+"""Sources asked for at once."""
 
 
 @dataclass(slots=True)
@@ -245,15 +250,17 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
 
 def _check_sources(references: References, fetch: Fetcher, report: Report) -> None:
     ends = _find_ends(references)
-    for source in references.sources:
+    sources = references.sources
+    with ThreadPoolExecutor(_N_REQUESTS) as pool:
+        states = list(pool.map(partial(_ask, fetch), sources))
+    for source, now in zip(sources, states, strict=True):
+        if isinstance(now, SourceError):
+            report.findings.append(_from_error("unreachable", "sources", None, now))
+            continue
         try:
-            now = fetch.state(source)
-            check_fresh(source, lambda url, now=now: now)
+            check_fresh(source, {source.url: now}.__getitem__)
         except StaleSource as error:
             report.findings.append(_from_error("stale", "sources", None, error))
-        except SourceError as error:
-            report.findings.append(_from_error("unreachable", "sources", None, error))
-            continue
         end, key = ends.get(source.url, (0, None))
         if now.size is not None and end > now.size:
             report.findings.append(
@@ -266,6 +273,13 @@ def _check_sources(references: References, fetch: Fetcher, report: Report) -> No
                     f"at most {now.size} bytes",
                 )
             )
+
+
+def _ask(fetch: Fetcher, source: Source) -> Source | SourceError:
+    try:
+        return fetch.state(source)
+    except SourceError as error:
+        return error
 
 
 def _find_ends(references: References) -> dict[str, tuple[int, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ def check_array(path: str, array: Array) -> Iterator[Finding]:
 
 def name_chunk(path: str, array: Array, flat: int) -> str:
     """Name a chunk by its array and its index, for people."""
-    return f"{path} chunk {tuple(int(n) for n in np.unravel_index(flat, array.grid))}"
+    shape: Any = array.grid
+    return f"{path} chunk {tuple(map(int, np.unravel_index(flat, shape)))}"
 
 
 def _check_codec(path: str, array: Array) -> Iterator[Finding]:
@@ -52,7 +54,7 @@ def _unknown_codecs(codec: ForeignCodec) -> list[str]:
         configs = [*(metadata.get("filters") or ()), metadata.get("compressor")]
         names = [str(config.get("id")) for config in configs if config]
         return [name for name in names if name not in known]
-    configs = metadata.get("codecs") or ()
+    configs = [*(metadata.get("codecs") or ())]
     names = [config if isinstance(config, str) else str(config.get("name")) for config in configs]
     return [name for name in names if not _is_zarr_codec(name)]
 

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import InvalidReferences
 from ..model.node import Array, Group
 from .atomic import open_atomic
@@ -176,7 +178,7 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
 def _inlined(spelling: KeySpelling, array: Array) -> Iterator[tuple[str, str]]:
     inlined = sorted(array.manifest.inlined.items())
     if inlined:
-        keys = spelling.keys(array.grid, [flat for flat, _ in inlined])
+        keys = spelling.keys(array.grid, np.array([flat for flat, _ in inlined]))
         for key, (_, data) in zip(keys, inlined, strict=True):
             yield key, spell_inlined(data)
 

@@ -47,13 +47,16 @@ def load_document(
         return _parse_json(text, path)
 
 
+_ACCESS_ERRORS: tuple[type[BaseException], ...] = (OSError, ValueError, ImportError)
+
+
 def _fetch(path: str, storage_options: dict[str, Any]) -> bytes:
     import fsspec
 
     try:
         with fsspec.open(path, "rb", compression="infer", **storage_options) as file:
             return file.read()
-    except (OSError, ValueError, ImportError, *_client_errors()) as error:
+    except _ACCESS_ERRORS + _client_errors() as error:
         raise SourceError(
             "cannot read the references", url=path, got=f"{type(error).__name__}: {error}"
         ) from error

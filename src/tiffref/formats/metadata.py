@@ -83,12 +83,12 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
     report
         Takes every offence; a node that has one is left out.
     """
-    documents = {
+    parsed = {
         key: _parse_json(key, value, report)
         for key, value in metadata.items()
         if not key.endswith(".zmetadata")
     }
-    documents = {key: value for key, value in documents.items() if value is not None}
+    documents = {key: value for key, value in parsed.items() if value is not None}
     groups: dict[str, Mapping[str, Any]] = {}
     arrays: dict[str, ArrayMetadata] = {}
     for key, document in documents.items():
@@ -315,8 +315,8 @@ def _take_dims(
 ) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """Take the names of dimensions out of attributes, or number them, as xarray does."""
     names = attributes.get(_DIMS)
-    is_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if is_names and len(names) == ndim:
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if names is not None and is_list and len(names) == ndim:
         return tuple(names), {key: v for key, v in attributes.items() if key != _DIMS}
     return tuple(f"dim_{row}" for row in range(ndim)), attributes
 

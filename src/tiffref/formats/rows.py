@@ -92,8 +92,8 @@ def iter_rows(manifest: Manifest) -> Iterator[Rows]:
         for chosen, whole in ((is_stored & ~is_whole, False), (is_whole, True)):
             flat = np.flatnonzero(chosen) + start
             if flat.size:
-                columns = manifest.source, manifest.offset, manifest.length
-                yield Rows(flat, *(column[flat] for column in columns), whole)
+                source = manifest.source[flat]
+                yield Rows(flat, source, manifest.offset[flat], manifest.length[flat], whole)
 
 
 def spell_inlined(data: bytes) -> str:

@@ -196,7 +196,8 @@ def _parse_chunks(
     place = {url: row for row, url in enumerate(table)}
     for rows, column in ((ranged, urls), (whole, whole_urls)):
         source[rows] = np.fromiter(map(place.__getitem__, column), np.int32, len(column))
-    inlined = {row: _decode_text(values[row]) for row in np.flatnonzero(form == 0).tolist()}
+    texts = np.flatnonzero(form == 0).tolist()
+    inlined = {row: data for row in texts if (data := _decode_text(values[row])) is not None}
     expanded = [expand_url(url, templates, report) for url in table]
     return RefColumns(metadata, keys, expanded, source, offset, length, inlined)
 

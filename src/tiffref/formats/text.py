@@ -83,7 +83,7 @@ def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDA
         return texts[int(rows[0])]
     used, inverse = np.unique(rows, return_inverse=True)
     table = np.array([texts[row] for row in used.tolist()], np.bytes_)
-    return table.view(np.uint8).reshape(len(used), -1).take(inverse, axis=0)
+    return table.view(np.uint8).reshape(len(used), -1)[inverse]
 
 
 def join_columns(n_rows: int, columns: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
