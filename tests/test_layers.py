@@ -39,7 +39,7 @@ THIRD_PARTY = {
     "model": {"numpy"},
     "conventions": {"numpy"},
     "codecs": {"numpy", "numcodecs", "imagecodecs"},
-    "codecs.bridge": {"numpy", "numcodecs", "zarr"},
+    "codecs.bridge": {"numpy", "numcodecs", "imagecodecs", "zarr"},
     "codecs.segment3": {"numpy", "zarr"},
     "scanner": {"numpy", "numcodecs", "fsspec", "tifffile"},
     "formats": {"numpy", "ujson", "orjson"},
