@@ -98,5 +98,5 @@ def _is_plain(array: Array) -> bool:
     if isinstance(codec, SegmentCodec) or codec.zarr_format == 2:
         encoding = to_zarr2(codec)
         return not encoding["filters"] and not encoding["compressor"]
-    codecs = codec.metadata.get("codecs") or ()
+    codecs = [*(codec.metadata.get("codecs") or ())]
     return len(codecs) == 1 and isinstance(codecs[0], Mapping) and codecs[0].get("name") == "bytes"
