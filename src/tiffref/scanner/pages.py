@@ -130,7 +130,10 @@ def _groups(
     names = ["code", "type", "count", "value"]
     formats = ["u2", "u2", *(["u8", "V8"] if header.is_big else ["u4", "V4"])]
     entry = np.dtype(
-        [(n, f"{header.byteorder}{f}" if f[0] == "u" else f) for n, f in zip(names, formats, strict=True)]
+        [
+            (n, f"{header.byteorder}{f}" if f[0] == "u" else f)
+            for n, f in zip(names, formats, strict=True)
+        ]
     )
     groups: list[tuple[NDArray, NDArray]] = []
     for n_entries in np.unique(counts):
@@ -192,7 +195,10 @@ def _values(raw: NDArray, header: Header, entries: NDArray, n_bytes: int) -> NDA
     if n_bytes <= inline.shape[1]:
         return np.ascontiguousarray(inline[:, :n_bytes])
     where = inline.view(f"{header.byteorder}u{inline.shape[1]}").reshape(-1).astype(np.uint64)
-    if n_bytes * len(entries) > _MAX_GATHERED_BYTES or (where + np.uint64(n_bytes) > len(raw)).any():
+    if (
+        n_bytes * len(entries) > _MAX_GATHERED_BYTES
+        or (where + np.uint64(n_bytes) > len(raw)).any()
+    ):
         return None
     return _gather(raw, where, n_bytes)
 

@@ -102,8 +102,8 @@ def _has_byteorder(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
 
 
 def _is_subsampled(ifd: IfdFacts) -> bool:
-    return ifd.photometric == _YCBCR and ifd.compression not in _JPEG and (
-        ifd.subsampling != (1, 1)
+    return (
+        ifd.photometric == _YCBCR and ifd.compression not in _JPEG and (ifd.subsampling != (1, 1))
     )
 
 
@@ -308,7 +308,10 @@ def _plan_planes(
     _check_end(level, source, starts, plane_bytes)
     rows = n_rows or plan_run_rows(page[2], row_bytes)
     sizes = _source_sizes(level.sources)[source]
-    if page[2] % rows and (starts + np.uint64(-(-page[2] // rows) * rows * row_bytes) > sizes).any():
+    if (
+        page[2] % rows
+        and (starts + np.uint64(-(-page[2] // rows) * rows * row_bytes) > sizes).any()
+    ):
         # the last chunk may read on into what follows, but not past the end of the file
         rows = page[2]
     chunks = fit_chunks(level.shape, level.axes, page, (1, 1, rows, page[3], page[4]), n_pages)
@@ -333,7 +336,9 @@ def _plan_planes(
     length = np.full(len(offset), n_planes * rows * row_bytes, np.uint64)
     manifest = Manifest.from_columns(grid, level.sources, offset, length, index=source)
     whole = codec.with_shape((n_planes, rows, page[3], page[4]))
-    return Array(level.shape, chunks, np.dtype(codec.dtype).newbyteorder("="), dims, (whole,), manifest)
+    return Array(
+        level.shape, chunks, np.dtype(codec.dtype).newbyteorder("="), dims, (whole,), manifest
+    )
 
 
 def fit_chunks_lead(level: LevelFacts, page: Shape5) -> int:
@@ -418,8 +423,10 @@ def _clip(
     """Correct the byte counts of uncompressed segments, which writers get wrong in several ways."""
     if codec.compression != 1 or codec.parameters.get("subsampling"):
         return length
-    bits = sum(codec.bits) if len(codec.bits) > 1 else (
-        (codec.bits[0] if codec.bits else 8 * np.dtype(codec.dtype).itemsize) * segment[4]
+    bits = (
+        sum(codec.bits)
+        if len(codec.bits) > 1
+        else ((codec.bits[0] if codec.bits else 8 * np.dtype(codec.dtype).itemsize) * segment[4])
     )
     row_bytes = -(-segment[3] * bits // 8)
     full = segment[1] * segment[2] * row_bytes

@@ -47,7 +47,9 @@ class Segments(Protocol):
         """Say whether that costs no request."""
 
 
-def checked_array(level: LevelFacts, dims: tuple[str, ...], is_native: bool, segments: Segments) -> Array:
+def checked_array(
+    level: LevelFacts, dims: tuple[str, ...], is_native: bool, segments: Segments
+) -> Array:
     """Plan a level so that its codec holds for the segments looked at.
 
     Parameters
@@ -69,9 +71,7 @@ def checked_array(level: LevelFacts, dims: tuple[str, ...], is_native: bool, seg
     if plan.is_merged:
         return plan.array
     whole = _with_whole_strips(level, plan.array, segments)
-    if whole is not None and all(
-        _is_whole(whole, n, segments) for n in _at_hand(whole, segments)
-    ):
+    if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
         return _with_one_codec(whole, segments)
     short = plan_level(level, dims, is_short=True, is_native=is_native).array
     for n in _at_hand(short, segments):
@@ -95,7 +95,9 @@ def _at_hand(array: Array, segments: Segments) -> list[int]:
         n
         for n in probe_indices(manifest)
         if segments.is_at_hand(
-            manifest.sources[manifest.source[n]].url, int(manifest.offset[n]), int(manifest.length[n])
+            manifest.sources[manifest.source[n]].url,
+            int(manifest.offset[n]),
+            int(manifest.length[n]),
         )
     ]
 
@@ -167,7 +169,9 @@ def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> A
     return _inline_strips(array, here, n_last, segments)
 
 
-def _inline_strips(array: Array, indices: Sequence[int], n_rows: int, segments: Segments) -> Array | None:
+def _inline_strips(
+    array: Array, indices: Sequence[int], n_rows: int, segments: Segments
+) -> Array | None:
     """Inline partial strips, padded and encoded anew without loss.
 
     `n_rows` is how many rows of the image each holds. None if the codec cannot encode, or the

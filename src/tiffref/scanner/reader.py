@@ -8,10 +8,10 @@ series decode alike, which files in the wild break.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import struct
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,9 +164,7 @@ class OpenTiff:
             except PARSE_ERRORS as error:
                 levels.append(self.malformed(f"series {index} cannot be read", error))
         transform = series.kind if getattr(series, "transform", None) is not None else None
-        return SeriesFacts(
-            index, series.kind, series.name, series.axes, tuple(levels), transform
-        )
+        return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels), transform)
 
     def level_facts(self, level: TiffPageSeries) -> LevelFacts:
         """Read all pages of one level into columns."""
@@ -282,9 +280,7 @@ class OpenTiff:
             subsampling=(int(subsampling[0]), int(subsampling[1])),
             subfile_type=int(page.subfiletype),
             nodata=_nodata(page),
-            tags={
-                tag.code: _plain(tag.value) for tag in page.tags if tag.code not in _UNKEPT_TAGS
-            },
+            tags={tag.code: _plain(tag.value) for tag in page.tags if tag.code not in _UNKEPT_TAGS},
             tables=self.tables(page, there),
         )
 
@@ -325,7 +321,11 @@ class OpenTiff:
             start = int(_sequence(values[513])[0])
             length = 0 if values[514] is None else int(_sequence(values[514])[0])
             found["ojpeg_interchange"] = read(start, min(length or 1 << 16, 1 << 20))
-        for code, name in ((519, "ojpeg_q_tables"), (520, "ojpeg_dc_tables"), (521, "ojpeg_ac_tables")):
+        for code, name in (
+            (519, "ojpeg_q_tables"),
+            (520, "ojpeg_dc_tables"),
+            (521, "ojpeg_ac_tables"),
+        ):
             if values[code] is not None:
                 offsets = [int(where) for where in _sequence(values[code])]
                 found[name] = b"".join(_old_jpeg_table(read, at, code == 519) for at in offsets)
@@ -353,7 +353,9 @@ class OpenTiff:
         else:
             offset, length = (_unsigned(v) for v in (page.dataoffsets, page.databytecounts))
         n_segments = n_segments_of(ifd)
-        return _fit(offset + np.uint64(self.base), n_segments, offset == 0), _fit(length, n_segments)
+        return _fit(offset + np.uint64(self.base), n_segments, offset == 0), _fit(
+            length, n_segments
+        )
 
     def malformed(self, what: str, error: BaseException) -> MalformedTiff:
         """Wrap an error of the parser."""
@@ -459,7 +461,9 @@ def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
         strict=True,
     )  # fmt: skip
     frames = {
-        n: TiffFrame(tif, n, offset=where, keyframe=keyframe, dataoffsets=offset, databytecounts=length)
+        n: TiffFrame(
+            tif, n, offset=where, keyframe=keyframe, dataoffsets=offset, databytecounts=length
+        )
         for n, (where, offset, length) in enumerate(rows)
     }
     frames[0] = keyframe  # type: ignore[assignment]
@@ -472,7 +476,9 @@ def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
 def _adopt(tif: TiffFile) -> OpenTiff:
     handle = tif.filehandle
     base = getattr(handle, "_offset", 0)
-    if handle.is_file and os.path.exists(os.path.join(handle.dirname, os.path.basename(handle.path))):
+    if handle.is_file and os.path.exists(
+        os.path.join(handle.dirname, os.path.basename(handle.path))
+    ):
         source: ByteSource = LocalSource(handle.path)
     else:
         source = open_source(getattr(handle, "_fh", None))
@@ -507,7 +513,11 @@ def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entr
         if len(long) == 2 and all(e.value_offset + e.nbytes <= source.size for e in long.values()):
             found[offset] = long
         for entry in entries:
-            if entry.code == 330 and entry.count <= _MAX_PEEK_IFDS and entry.type in (4, 13, 16, 18):
+            if (
+                entry.code == 330
+                and entry.count <= _MAX_PEEK_IFDS
+                and entry.type in (4, 13, 16, 18)
+            ):
                 queue.extend(int(n) for n in read_array(source.read, header, entry))
         queue.append(following)
         if not found and len(seen) >= 8:
@@ -528,7 +538,9 @@ class _PatchedFile(SourceFile):
 
 
 def _patch(data: bytes, position: int, patches: Mapping[int, bytes]) -> bytes:
-    inside = [at for at in patches if position <= at and at + len(patches[at]) <= position + len(data)]
+    inside = [
+        at for at in patches if position <= at and at + len(patches[at]) <= position + len(data)
+    ]
     if not inside:
         return data
     changed = bytearray(data)
@@ -543,7 +555,11 @@ def _header_of(page: TiffPage | TiffFrame) -> Header:
 
 def _squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
     """Leave out dimensions of length 1 but x and y, as `imread` does."""
-    kept = [n for n, (size, axis) in enumerate(zip(shape, axes, strict=True)) if size > 1 or axis in "XY"]
+    kept = [
+        n
+        for n, (size, axis) in enumerate(zip(shape, axes, strict=True))
+        if size > 1 or axis in "XY"
+    ]
     kept = kept or [len(shape) - 1]
     return tuple(shape[n] for n in kept), "".join(axes[n] for n in kept)
 
@@ -579,7 +595,9 @@ def _unsigned(values: Any) -> np.ndarray:
     if column.size == 0:
         return np.zeros(0, np.uint64)
     if column.dtype.kind not in "ui" or (column.dtype.kind == "i" and (column < 0).any()):
-        raise MalformedTiff("segment offsets or lengths are not unsigned integers", got=column.dtype)
+        raise MalformedTiff(
+            "segment offsets or lengths are not unsigned integers", got=column.dtype
+        )
     return column.astype(np.uint64)
 
 
@@ -604,15 +622,23 @@ def _plain(value: Any) -> Any:
     return value
 
 
+_IS_SCANNING = contextvars.ContextVar("is_scanning", default=False)
+
+
+class _Silence(logging.Filter):
+    """Keep tifffile from talking while we scan: what matters is raised or reported by us."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _IS_SCANNING.get()
+
+
+logging.getLogger("tifffile").addFilter(_Silence())
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep tifffile from talking: what matters is raised or reported by us."""
-    logger = logging.getLogger("tifffile")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    token = _IS_SCANNING.set(True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.setLevel(before)
+        _IS_SCANNING.reset(token)

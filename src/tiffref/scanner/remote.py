@@ -111,7 +111,11 @@ class RemoteSource(ByteSource):
         """Where the next reads will be, if the last ones were evenly spaced."""
         run = self._misses[-_MIN_RUN - 1 :]
         jumps = {after - before for before, after in zip(run, run[1:], strict=False)}
-        if len(run) <= _MIN_RUN or len(jumps) != 1 or sum(self._guessed.values()) > _MAX_WASTED_BYTES:
+        if (
+            len(run) <= _MIN_RUN
+            or len(jumps) != 1
+            or sum(self._guessed.values()) > _MAX_WASTED_BYTES
+        ):
             return []
         (jump,) = jumps
         if jump <= size:
