@@ -20,6 +20,7 @@ _HOMES = {
     "TiffFile": "dropin",
     "TiffrefError": "errors",
     "UnsupportedTiff": "errors",
+    "append_sequence": "scanner.append",
     "imread": "dropin",
     "memmap": "dropin",
     "scan": "scanner.tiff",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         UnsupportedTiff,
     )
     from .references import References
+    from .scanner.append import append_sequence
     from .scanner.sequence import scan_sequence
     from .scanner.tiff import scan
     from .validate import validate

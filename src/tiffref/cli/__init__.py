@@ -18,12 +18,18 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import info, scan, validate
+from . import append, info, scan, stack, validate
 from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
 
 __all__ = ["build_parser", "main"]
 
-COMMANDS = {"info": info, "scan": scan, "validate": validate}
+COMMANDS = {
+    "info": info,
+    "scan": scan,
+    "stack": stack,
+    "append": append,
+    "validate": validate,
+}
 """Name of each command, and its module: `HELP` (one line), `add_arguments(parser)`, and
 `run(arguments) -> exit code`."""
 

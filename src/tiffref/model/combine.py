@@ -412,8 +412,10 @@ def occupied(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int
     -------
     `lengths` int64.
     """
-    flat = np.ravel_multi_index(tuple(index.T), tuple(lengths)) if len(lengths) else (
-        np.zeros(len(index), np.int64)
+    flat = (
+        np.ravel_multi_index(tuple(index.T), tuple(lengths))
+        if len(lengths)
+        else (np.zeros(len(index), np.int64))
     )
     return np.bincount(flat, minlength=math.prod(lengths)).reshape(tuple(lengths))
 
@@ -455,6 +457,7 @@ def merge(first: Array, second: Array) -> Array:
         n = int(np.flatnonzero(both)[0])
         names = [_name(array, array.manifest.source[n]) for array in (first, second)]
         raise ManifestMismatch("two files cover one place", got=" and ".join(names))
+    assert first.manifest.shape == second.manifest.shape
     codecs, rows = unify_codecs([first, second])
     sources, (ours, theirs) = _source_columns([first, second], rows)
     take = theirs != MISSING

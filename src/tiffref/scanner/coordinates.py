@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ManifestMismatch, SelectionError
+from ..errors import InvalidReferences, ManifestMismatch, SelectionError
 from ..model.node import Array
 
-__all__ = ["Axis", "axis_array", "make_axis", "order_axes", "read_values", "stored_values"]
+__all__ = ["Axis", "axis_array", "join_axes", "make_axis", "order_axes", "read_axis", "read_values"]
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -252,13 +252,70 @@ def _describe(values: NDArray) -> dict[str, Any]:
     }
 
 
-def stored_values(values: NDArray) -> NDArray:
-    """Give values as they are stored: times as integers."""
-    return values.astype(np.int64) if values.dtype.kind == "M" else values
-
-
 def axis_array(axis: Axis) -> Array | None:
     """Give the coordinate variable of an axis, or None where there are no values."""
     if axis.values is None:
         return None
-    return Array.from_values(stored_values(axis.values), (axis.name,), axis.attributes)
+    stored = axis.values.astype(np.int64) if axis.values.dtype.kind == "M" else axis.values
+    return Array.from_values(stored, (axis.name,), axis.attributes)
+
+
+def read_axis(name: str, array: Array) -> Axis:
+    """Read a coordinate variable that `axis_array` gave, also one that went through a document.
+
+    Raises
+    ------
+    InvalidReferences
+        If its values are not in the manifest, uncompressed.
+    """
+    data = array.manifest.inlined.get(0, b"")
+    dtype = array.dtype.newbyteorder("<")
+    (length,) = array.shape if len(array.shape) == 1 else (-1,)
+    if len(data) != length * dtype.itemsize:
+        raise InvalidReferences(
+            "the coordinate of a sequence is not as tiffref writes it",
+            tag=name,
+            got=f"{len(data)} bytes",
+            expected=f"{length} values of {dtype}",
+        )
+    values = np.frombuffer(data, dtype).astype(array.dtype)
+    units = str(array.attributes.get("units", "")).split(" since ")[0]
+    code = next((code for code, unit in _UNITS.items() if unit == units), None)
+    if code is not None and values.dtype.kind == "i":
+        values = values.astype(f"M8[{code}]")
+    return Axis(name, values, np.arange(length), length, dict(array.attributes))
+
+
+def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np.int64]]:
+    """Make one axis of two: sorted as long as the old one is, else with the new values at the end.
+
+    Returns
+    -------
+    axis, old_index, new_index
+        Positions of the values of each on the whole.
+    """
+    if old.values is None or new.values is None:
+        length = old.length + new.length
+        return (
+            Axis(old.name, None, np.arange(length), length),
+            np.arange(old.length),
+            np.arange(old.length, length),
+        )
+    if (old.values.dtype.kind == "M") != (new.values.dtype.kind == "M"):
+        raise ManifestMismatch(
+            f"values of '{old.name}' are of another kind than those that are there",
+            got=new.values.dtype,
+            expected=old.values.dtype,
+        )
+    whole = np.union1d(old.values, new.values)
+    if (np.sort(old.values) != old.values).any():
+        unseen = new.values[~np.isin(new.values, old.values)]
+        whole = np.concatenate([old.values, unseen])
+    at = {value: n for n, value in enumerate(whole.tolist())}
+    values = whole if whole.dtype.kind != "M" else _coarsen(whole)
+    axis = Axis(old.name, values, np.arange(len(whole)), len(whole), _describe(values))
+    positions = (
+        np.array([at[value] for value in one.values.astype(whole.dtype).tolist()], np.int64)
+        for one in (old, new)
+    )
+    return axis, *positions

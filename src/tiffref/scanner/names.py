@@ -262,7 +262,7 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     )
 
 
-def _views(names: Sequence[str], n_parts: int):
+def _views(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
     """Give the parts of all names to match, one choice after the other."""
     paths = [name.replace("\\", "/") if os.sep == "\\" else name for name in names]
     if n_parts:
@@ -270,9 +270,8 @@ def _views(names: Sequence[str], n_parts: int):
         return
     yield [path.rsplit("/", 1)[-1] for path in paths]
     folders = [path.rsplit("/", 1)[0].split("/") for path in (min(paths), max(paths))]
-    n_shared = next(
-        (n for n, (a, b) in enumerate(zip(*folders, strict=False)) if a != b), min(map(len, folders))
-    )
+    differ = (n for n, (a, b) in enumerate(zip(*folders, strict=False)) if a != b)
+    n_shared = next(differ, min(map(len, folders)))
     yield ["/".join(path.split("/")[n_shared:]) for path in paths]
     yield paths
 

@@ -1,0 +1,254 @@
+"""More files for a sequence that was scanned before: `append_sequence`.
+
+Owns what becomes of files that are in it already (nothing, unless they have changed), and the
+joining of old and new. Old files are not scanned again; the file system is only asked whether they
+are still what they were, and of those only that are named again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..codecs.zarr2 import to_zarr2
+from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
+from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
+from ..model.manifest import MISSING, Source
+from ..model.node import Array, Group
+from ..references import References
+from .coordinates import Axis, axis_array, join_axes, read_axis
+from .files import Progress
+from .inputs import FileList, list_files
+from .sequence import scan_sequence
+from .source import open_source
+
+__all__ = ["append_sequence"]
+
+_SHOWN = 3
+_MTIME_TOLERANCE_S = 1e-3
+"""JSON and file systems round modification times."""
+
+
+def append_sequence(
+    references: References | str | os.PathLike[str],
+    files: Any,
+    *,
+    pattern: str | None = None,
+    allow_holes: bool = False,
+    level: int | None = None,
+    chunkmode: Any = None,
+    assets: Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    progress: Progress | bool | None = None,
+) -> References:
+    """Add files to a sequence.
+
+    Parameters
+    ----------
+    references
+        What `scan_sequence` gave, or the document that was written of it.
+    files
+        As in `scan_sequence`. Files that are in the sequence already are passed over.
+    pattern
+        How names give coordinates; by default as when the sequence was made.
+    allow_holes, level, chunkmode, assets, storage_options, workers, progress
+        As in `scan_sequence`, and as they were given to it.
+
+    Returns
+    -------
+    The sequence with the new files; the same object if there are none.
+
+    Raises
+    ------
+    InvalidReferences
+        If the references are not those of a sequence.
+    StaleSource
+        If a file that is in the sequence has changed since.
+    ManifestMismatch
+        If new files do not combine with the old ones, take their places, or leave holes.
+    """
+    if not isinstance(references, References):
+        references = References.from_kerchunk(references, storage_options)
+    record = _record(references)
+    listed = list_files(files, assets=assets, storage_options=storage_options)
+    new = _unseen(listed, references, storage_options)
+    if not new["url"]:
+        return references
+    added = scan_sequence(
+        new,
+        pattern=pattern or listed.pattern or record.get("pattern"),
+        formats=_formats(references, record),
+        axesorder=record["dims"] if record["dims"] != ["i"] else None,
+        time_from=record.get("time_from"),
+        allow_holes=True,
+        level=level,
+        chunkmode=chunkmode,
+        storage_options=storage_options,
+        workers=workers,
+        progress=progress,
+    )
+    unreadable = added.series[0]["sequence"].get("unreadable")
+    if unreadable and not allow_holes:
+        raise ManifestMismatch(
+            f"{len(unreadable)} new files cannot be scanned",
+            got="; ".join(row["reason"] for row in unreadable[:_SHOWN]),
+        )
+    return _join(references, added, record, allow_holes)
+
+
+def _record(references: References) -> dict[str, Any]:
+    rows = [row["sequence"] for row in references.series if "sequence" in row]
+    if len(rows) != 1:
+        raise InvalidReferences(
+            "these references are not of one sequence",
+            got=f"{len(rows)} sequences",
+            hint="Files can be added to what scan_sequence made, not split into parts.",
+        )
+    if rows[0].get("concat") or not rows[0]["dims"]:
+        raise SelectionError(
+            "files can be added along new axes only",
+            got=f"a sequence joined along {sorted(rows[0].get('concat', {}).values())}",
+        )
+    return rows[0]
+
+
+def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str]:
+    """Give the kinds of the axes as they are: few new values may look like another kind."""
+    kinds = {"U": "str", "i": "int", "f": "float"}
+    found = {}
+    for dim in record["dims"]:
+        child = references.group.children.get(dim)
+        if isinstance(child, Array) and (values := read_axis(dim, child).values) is not None:
+            found[dim] = kinds.get(values.dtype.kind)
+    return {dim: kind for dim, kind in found.items() if kind} | dict(record.get("formats") or {})
+
+
+def _unseen(
+    listed: FileList, references: References, storage_options: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Give the files that are not in the sequence, as a table; those that are must be unchanged."""
+    known = {source.url: source for source in references.sources}
+    changed, rows, seen = [], [], set()
+    for n, url in enumerate(listed.urls):
+        address = url if "://" in url else str(Path(url).absolute())
+        if address in seen:
+            continue
+        seen.add(address)
+        if address not in known:
+            rows.append(n)
+        elif _has_changed(known[address], storage_options):
+            changed.append(url)
+    if changed:
+        raise StaleSource(
+            f"{len(changed)} files of the sequence have changed since they were scanned",
+            got=", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else ""),
+            hint="Scan the sequence anew.",
+        )
+    columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
+    return {"url": [listed.urls[n] for n in rows], **columns}
+
+
+def _has_changed(source: Source, storage_options: Mapping[str, Any] | None) -> bool:
+    there = open_source(source.url, storage_options)
+    there.close()
+    now = there.source
+    if None not in (source.mtime, now.mtime):
+        if abs(source.mtime - now.mtime) > _MTIME_TOLERANCE_S:  # type: ignore[operator]
+            return True
+    return any(
+        before is not None and after is not None and before != after
+        for before, after in ((source.size, now.size), (source.etag, now.etag))
+    )
+
+
+def _join(
+    old: References, new: References, record: Mapping[str, Any], allow_holes: bool
+) -> References:
+    dims = list(record["dims"])
+    axes: list[Axis] = []
+    index: list[tuple[Any, Any]] = []
+    main = next(level["path"] for level in old.series[0]["levels"] if "path" in level)
+    for at, dim in enumerate(dims):
+        axis, ours, theirs = join_axes(*(_axis(one, main, dim, at) for one in (old, new)))
+        axes.append(axis)
+        index.append((ours, theirs))
+    children: dict[str, Array | Group] = dict(old.group.children)
+    for row in old.series[0]["levels"]:
+        path = row.get("path")
+        if path is None:
+            continue
+        first, second = old.group[path], _alike(old.group, new.group, path, dims)
+        assert isinstance(first, Array)
+        for at, (axis, (ours, theirs)) in enumerate(zip(axes, index, strict=True)):
+            first = reindex(first, at, ours, axis.length)
+            second = reindex(second, at, theirs, axis.length)
+        children[path] = merge(first, second)
+    holes = _count_holes(children[main], len(dims))  # type: ignore[arg-type]
+    if holes and not allow_holes:
+        raise ManifestMismatch(
+            f"{holes} places would have no file",
+            got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
+            hint="allow_holes=True leaves them missing.",
+        )
+    children |= {axis.name: found for axis in axes if (found := axis_array(axis)) is not None}
+    n_files = record.get("files", 0) + new.series[0]["sequence"]["files"]
+    sequence = {**record, "files": n_files, "n_holes": holes}
+    sequence.pop("holes", None)
+    series = tuple({**row, "sequence": sequence} for row in old.series)
+    return References(Group(children, dict(old.group.attributes)), series)
+
+
+def _axis(references: References, main: str, dim: str, at: int) -> Axis:
+    child = references.group.children.get(dim)
+    if isinstance(child, Array):
+        return read_axis(dim, child)
+    image = references.group[main]
+    assert isinstance(image, Array)
+    return Axis(dim, None, np.arange(image.shape[at]), image.shape[at])
+
+
+def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
+    """Give the new array of a path, which must combine with the old one."""
+    first, second = old[path], new.children.get(path)
+    assert isinstance(first, Array)
+    if not isinstance(second, Array):
+        raise ManifestMismatch("the new files have no such level", got=path)
+    if len(second.codecs) == 1 and to_zarr2(first.codec) == to_zarr2(second.codec):
+        second = replace(second, codecs=first.codecs)  # a document does not tell all of a codec
+    aspects = [
+        {**aspects_of(_plain_fill(array), dims), "georeference": _place(group)}
+        for array, group in ((first, old), (second, new))
+    ]
+    kinds = group_alike(aspects)
+    if len(kinds) > 1:
+        labels = [array.manifest.sources[0].url for array in (first, second)]
+        raise mismatch(kinds, labels)
+    return second
+
+
+def _plain_fill(array: Array) -> Array:
+    """Give the fill value without its NumPy type, which a document does not keep."""
+    fill = array.fill_value
+    return array if fill is None else replace(array, fill_value=np.asarray(fill).item())
+
+
+def _place(group: Group) -> tuple[Any, ...]:
+    """Say where the files lie, from the coordinates that were made of their georeference."""
+    found = []
+    for name in ("x", "y", "spatial_ref"):
+        child = group.children.get(name)
+        if isinstance(child, Array):
+            crs = (child.attributes.get("crs_wkt"), child.attributes.get("GeoTransform"))
+            found.append((name, tuple(child.manifest.inlined.values()), crs))
+    return tuple(found)
+
+
+def _count_holes(array: Array, n_dims: int) -> int:
+    filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_dims], -1)
+    return int((~filled.any(axis=-1)).sum())
