@@ -53,9 +53,7 @@ class TiffFile(tifffile.TiffFile):
         source: Any = self
         if isinstance(series, tifffile.TiffPageSeries):
             source, series = series, None
-        return ZarrTiffStore(
-            source, key=key, series=series, level=level, **_without_hints(options)
-        )
+        return ZarrTiffStore(source, key=key, series=series, level=level, **_without_hints(options))
 
 
 def imread(

@@ -10,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
 from tiffref.model.node import Array
+
 
 def build_array(
     values: np.ndarray,
@@ -33,7 +35,11 @@ def build_array(
         index = np.unravel_index(flat, grid)
         region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
         part = values[region]
-        block = np.pad(part, [(0, c - n) for n, c in zip(part.shape, chunks, strict=True)]) if chunks else part
+        block = (
+            np.pad(part, [(0, c - n) for n, c in zip(part.shape, chunks, strict=True)])
+            if chunks
+            else part
+        )
         stored = block.astype(values.dtype.newbyteorder(byteorder)).tobytes()
         stored = zlib.compress(stored) if compression == 8 else stored
         here = flat not in missing
@@ -63,7 +69,9 @@ class CountingServer:
         self.etag: str | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
         self._thread.start()
 
     @property
@@ -117,6 +125,9 @@ class CountingServer:
                 self.send_header("Content-Length", str(len(body)))
                 if server.behaviour != "no ranges":
                     self.send_header("Accept-Ranges", "bytes")
+                if status == 206:
+                    last_sent = int(first) + len(body) - 1
+                    self.send_header("Content-Range", f"bytes {first}-{last_sent}/{len(data)}")
                 if server.etag:
                     self.send_header("ETag", f'"{server.etag}"')
                 self.end_headers()

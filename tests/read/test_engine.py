@@ -81,8 +81,20 @@ def test_any_basic_selection_equals_numpy(
 
 @pytest.mark.parametrize(
     "selection",
-    [7, -8, (0, 50), (0, 0, 0, 0), (..., ...), "a", 1.5, True, [1, 2], slice("a", None),
-     np.zeros(7, bool), slice(None, None, 0)],
+    [
+        7,
+        -8,
+        (0, 50),
+        (0, 0, 0, 0),
+        (..., ...),
+        "a",
+        1.5,
+        True,
+        [1, 2],
+        slice("a", None),
+        np.zeros(7, bool),
+        slice(None, None, 0),
+    ],
     ids=str,
 )
 def test_bad_selections_are_refused(make_array: Callable[..., Array], selection: Any) -> None:
@@ -123,8 +135,15 @@ def test_missing_chunks_read_as_fill_value(
 
 def test_array_of_missing_chunks_needs_no_source() -> None:
     manifest = Manifest.from_columns((2,), Source("/nowhere"), [0, 0], [0, 0])
-    array = Array((5,), (3,), np.dtype("f4"), ("x",), (SegmentCodec((1, 1, 1, 3), "<f4"),),
-                  manifest, fill_value=2.5)
+    array = Array(
+        (5,),
+        (3,),
+        np.dtype("f4"),
+        ("x",),
+        (SegmentCodec((1, 1, 1, 3), "<f4"),),
+        manifest,
+        fill_value=2.5,
+    )
     assert read_array(array, ..., fetch=Fetcher()).tolist() == [2.5] * 5
 
 
@@ -143,12 +162,16 @@ def test_inlined_compressed_chunk(make_array: Callable[..., Array]) -> None:
 
 
 @pytest.mark.parametrize("compression", [1, 8])
-def test_whole_file_chunks(tmp_path: Path, make_array: Callable[..., Array], compression: int) -> None:
+def test_whole_file_chunks(
+    tmp_path: Path, make_array: Callable[..., Array], compression: int
+) -> None:
     parts = [make_array(VALUES[i], (50, 61), base=0, compression=compression) for i in range(3)]
     sources = tuple(part.manifest.sources[0] for part in parts)
     zeros = np.zeros(3, np.uint64)
     manifest = Manifest((3, 1, 1), sources, np.arange(3, dtype=np.int32), zeros, zeros)
-    array = Array((3, 50, 61), (1, 50, 61), VALUES.dtype, ("t", "y", "x"), parts[0].codecs, manifest)
+    array = Array(
+        (3, 50, 61), (1, 50, 61), VALUES.dtype, ("t", "y", "x"), parts[0].codecs, manifest
+    )
     np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), VALUES[:3])
     np.testing.assert_array_equal(read_array(array, (1, 4), fetch=Fetcher()), VALUES[1, 4])
 
@@ -158,9 +181,7 @@ def test_sources_with_different_codecs(make_array: Callable[..., Array]) -> None
         make_array(VALUES[0], (50, 61), compression=8),
         make_array(VALUES[1], (50, 61), byteorder=">"),
     ]
-    sources = tuple(
-        replace(part.manifest.sources[0], codec=i) for i, part in enumerate(parts)
-    )
+    sources = tuple(replace(part.manifest.sources[0], codec=i) for i, part in enumerate(parts))
     column = [np.concatenate([getattr(p.manifest, n) for p in parts]) for n in ("offset", "length")]
     manifest = Manifest((2, 1, 1), sources, np.arange(2, dtype=np.int32), *column)
     codecs = tuple(part.codec for part in parts)
@@ -238,9 +259,7 @@ def test_range_past_the_end_needs_no_memory(make_array: Callable[..., Array]) ->
     array = make_array(VALUES, (7, 50, 61), compression=8)
     for size in (None, 100):
         source = replace(array.manifest.sources[0], size=size, mtime=None)
-        manifest = replace(
-            array.manifest, sources=(source,), length=np.array([2**62], np.uint64)
-        )
+        manifest = replace(array.manifest, sources=(source,), length=np.array([2**62], np.uint64))
         with pytest.raises(SourceError):
             read_array(replace(array, manifest=manifest), ..., fetch=Fetcher(verify="never"))
 
@@ -263,9 +282,7 @@ def test_broken_chunk_is_named(make_array: Callable[..., Array]) -> None:
     with pytest.raises(MalformedTiff, match=r"chunk 1\.1\.0") as caught:
         read_array(array, ..., fetch=Fetcher(verify="never"))
     assert caught.value.url == str(path)
-    np.testing.assert_array_equal(
-        read_array(array, 0, fetch=Fetcher(verify="never")), VALUES[0]
-    )
+    np.testing.assert_array_equal(read_array(array, 0, fetch=Fetcher(verify="never")), VALUES[0])
 
 
 def test_changed_source_is_stale(make_array: Callable[..., Array]) -> None:

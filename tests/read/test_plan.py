@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +46,7 @@ def test_every_chunk_is_inside_one_range(
         longest = max(n for *_, n in inside)
         assert stop - start <= limit + longest
         ends = sorted((o, o + n) for _, o, n in inside)
-        assert all(b - a <= max(gap, 0) for (_, a), (b, _) in zip(ends, ends[1:], strict=False))
+        assert all(b - a <= max(gap, 0) for (_, a), (b, _) in pairwise(ends))
     assert sorted(seen) == list(range(len(chunks)))
 
 

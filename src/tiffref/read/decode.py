@@ -108,7 +108,7 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
 
 
 def _scratch_for(codec: SegmentCodec) -> NDArray:
-    """Give this thread's array for decoding aside: fresh memory for each chunk costs page faults."""
+    """Give this thread's array for decoding aside; new memory would cost page faults."""
     dtype = np.dtype(codec.dtype).newbyteorder("=")
     kept = getattr(_scratch, "array", None)
     if kept is None or kept.dtype != dtype or kept.shape != codec.shape:

@@ -150,9 +150,7 @@ def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
         _read_ranges(reading, chosen, ranges, spans[0], fetch)
         return
     pool = decode_pool()
-    futures = [
-        pool.submit(_read_ranges, reading, chosen, ranges, span, fetch) for span in spans
-    ]
+    futures = [pool.submit(_read_ranges, reading, chosen, ranges, span, fetch) for span in spans]
     try:
         for future in futures:
             future.result()
@@ -259,18 +257,23 @@ def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range:
 
 def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memoryview) -> None:
     """Decode chunks out of a range that begins at byte `start` of its source."""
-    for k in members.tolist():
-        low = int(reading.offset[k]) - start
-        length = int(reading.length[k])
-        row = int(reading.rows[k])
-        target, codec = reading.target[reading.region(row)], reading.codec(k)
+    target, strides = reading.target, reading.sample_strides
+    columns = (
+        members,
+        reading.rows[members],
+        reading.offset[members].astype(np.int64) - start,
+        reading.length[members].astype(np.int64),
+        reading.is_plain[members],
+    )
+    for k, row, low, length, is_plain in zip(*(c.tolist() for c in columns), strict=True):
+        region, codec = target[reading.region(row)], reading.codec(k)
         part = data[low : low + length] if length else data
-        if reading.is_plain[k]:
+        if is_plain:
             assert isinstance(codec, SegmentCodec)
-            target[...] = view_plain(codec, part, target.shape, reading.sample_strides)
+            region[...] = view_plain(codec, part, region.shape, strides)
             continue
         try:
-            decode_chunk(reading.array, codec, part, target, reading.inner(row))
+            decode_chunk(reading.array, codec, part, region, reading.inner(row))
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
 

@@ -92,6 +92,7 @@ class Fetcher:
         self._remote = RemoteFiles(self.storage_options, self.filesystems)
         self._objects = {url: FileObject(file) for url, file in self.files.items()}
         self._checks: dict[Source, Future[None]] = {}
+        self._fresh: dict[str, Source] = {}
         self._lock = threading.Lock()
 
     def backend(self, url: str) -> Backend:
@@ -174,19 +175,22 @@ class Fetcher:
         costs no time; many readers of one source share it.
         """
         backend = self.backend(source.url)
-        if self.verify == "never":
+        if self._fresh.get(source.url) is source or self.verify == "never":
             return backend, _checked
         if self.verify == "always":
             check_fresh(source, backend.state)
             return backend, _checked
-        check = self._checks.get(source)
-        if check is None:
-            with self._lock:
-                check = self._checks.get(source)
-                if check is None:
-                    check = run_soon(check_fresh, source, backend.state, wait=backend.is_local)
-                    self._checks[source] = check
-        return backend, check.result  # type: ignore[return-value]
+        with self._lock:
+            check = self._checks.get(source)
+            if check is None:
+                check = run_soon(check_fresh, source, backend.state, wait=backend.is_local)
+                self._checks[source] = check
+
+        def finish() -> None:
+            check.result()
+            self._fresh[source.url] = source  # by identity, which is told faster than equality
+
+        return backend, finish
 
     def __getstate__(self) -> dict[str, Any]:
         if self.files:

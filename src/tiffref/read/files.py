@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections import OrderedDict
 from typing import BinaryIO
 
 from ..errors import SourceError
@@ -61,7 +60,7 @@ class LocalFiles:
     is_local = True
 
     def __init__(self) -> None:
-        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._files: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
     def read(self, url: str, offset: int, length: int) -> bytes:
@@ -96,11 +95,9 @@ class LocalFiles:
             self._files.clear()
 
     def _open(self, url: str) -> _OpenFile:
-        with self._lock:
-            file = self._files.get(url)
-            if file is not None:
-                self._files.move_to_end(url)
-                return file
+        file = self._files.get(url)
+        if file is not None:
+            return file
         try:
             file = _OpenFile(local_path(url))
         except OSError as error:
@@ -108,7 +105,7 @@ class LocalFiles:
         with self._lock:
             file = self._files.setdefault(url, file)
             while len(self._files) > _MAX_OPEN:
-                self._files.popitem(last=False)
+                del self._files[next(iter(self._files))]  # the one opened first
         return file
 
 

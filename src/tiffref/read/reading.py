@@ -77,8 +77,10 @@ def plan_reading(array: Array, wanted: Selection, target: NDArray) -> Reading:
     ]
     shape = tuple(len(axis.chunk) for axis in axes)
     flat = _outer_sum([axis.chunk for axis in axes], array.grid)
-    position = np.stack(np.unravel_index(np.arange(len(flat)), shape), -1) if shape else (
-        np.zeros((1, 0), np.int64)
+    position = (
+        np.stack(np.unravel_index(np.arange(len(flat)), shape), -1)
+        if shape
+        else (np.zeros((1, 0), np.int64))
     )
     return Reading(array, target, axes, wanted.step, flat, position)
 
@@ -127,5 +129,3 @@ def _sample_span(
         low += axis.low[at] * stride
         high += (axis.low[at] + axis.extent[at] - 1) * stride
     return low.astype(np.uint64), high.astype(np.uint64)
-
-

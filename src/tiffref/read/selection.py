@@ -130,9 +130,7 @@ def plan_axis(first: int, step: int, count: int, chunk: int) -> Axis:
     low = first + start * step - chunks * chunk
     extent = (stop - start - 1) * step + 1
     out = [slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
-    inner = [
-        slice(a, a + n, step) for a, n in zip(low.tolist(), extent.tolist(), strict=True)
-    ]
+    inner = [slice(a, a + n, step) for a, n in zip(low.tolist(), extent.tolist(), strict=True)]
     return Axis(chunks, out, inner, (stop - start == chunk).tolist(), low, extent)
 
 

@@ -16,13 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from ..errors import UnsupportedTiff
@@ -34,6 +28,7 @@ from ..references import References
 from .filesystem import reference_filesystem
 from .keyspace import Chunk, KeySpace, build_keys
 from .requests import Requests
+from .values import read_value, resolve_range, value_size
 
 if TYPE_CHECKING:
     from fsspec.implementations.reference import ReferenceFileSystem
@@ -238,11 +233,28 @@ class ZarrStore(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         found = self._keys.find(key)
-        if isinstance(found, Chunk) and self._is_slow(found):
-            data = await self._get_slowly(found, byte_range)
+        if isinstance(found, Chunk):
+            data = await self._get_chunk(found, byte_range)
         else:
-            data = self._data(found, byte_range)
+            data = read_value(found, byte_range, self._fetch)
         return None if data is None else prototype.buffer.from_bytes(data)
+
+    async def _get_chunk(self, chunk: Chunk, byte_range: ByteRequest | None) -> Any:
+        """Give the bytes of a chunk without keeping the event loop from its other work."""
+        place = chunk.location()
+        if place is None and not chunk.served.is_decoded:
+            return read_value(chunk, byte_range, self._fetch)
+        if place is None or not place[2]:
+            return await asyncio.to_thread(read_value, chunk, byte_range, self._fetch)
+        source, offset, length = place
+        start, stop = (0, length) if byte_range is None else resolve_range(byte_range, length)
+        if start >= stop:
+            return b""
+        if not self._fetch.is_local(source):
+            return await self._requests.read(source, offset + start, stop - start)
+        if stop - start <= _MAX_INLINE_BYTES:
+            return self._fetch.read(source, offset + start, stop - start)
+        return await asyncio.to_thread(self._fetch.read, source, offset + start, stop - start)
 
     def get_sync(
         self,
@@ -263,46 +275,8 @@ class ZarrStore(Store):
         # which remote sources are better spared
         return all(self._fetch.is_local(source) for source in self._references.sources)
 
-    def _is_slow(self, chunk: Chunk) -> bool:
-        """Tell whether reading a chunk would keep the event loop from its other work."""
-        if chunk.served.is_decoded:
-            return True
-        if chunk.inlined is not None:
-            return False
-        source, _, length = chunk.location()
-        return not 0 < length <= _MAX_INLINE_BYTES or not self._fetch.is_local(source)
-
-    async def _get_slowly(self, chunk: Chunk, byte_range: ByteRequest | None) -> Any:
-        if not chunk.served.is_decoded:
-            source, offset, length = chunk.location()
-            if length and not self._fetch.is_local(source):
-                start, stop = _resolve(byte_range, length)
-                if start == stop:
-                    return b""
-                return await self._requests.read(source, offset + start, stop - start)
-        return await asyncio.to_thread(self._data, chunk, byte_range)
-
     def _read(self, key: str, byte_range: ByteRequest | None) -> Any:
-        return self._data(self._keys.find(key), byte_range)
-
-    def _data(self, found: bytes | Chunk | None, byte_range: ByteRequest | None) -> Any:
-        """Give the bytes of a document or chunk, or a range of them."""
-        if found is None:
-            return None
-        if not isinstance(found, Chunk):
-            return _cut(found, byte_range)
-        if found.served.is_decoded:
-            return _cut(memoryview(found.served.decode(found.flat, self._fetch)), byte_range)
-        inlined = found.inlined
-        if inlined is not None:
-            return _cut(inlined, byte_range)
-        source, offset, length = found.location()
-        if not length:
-            if byte_range is None:
-                return self._fetch.read_all(source)
-            length = self._fetch.size(source)
-        start, stop = _resolve(byte_range, length)
-        return self._fetch.read(source, offset + start, stop - start) if stop > start else b""
+        return read_value(self._keys.find(key), byte_range, self._fetch)
 
     async def get_partial_values(
         self,
@@ -322,14 +296,9 @@ class ZarrStore(Store):
         found = self._keys.find(key)
         if found is None:
             raise FileNotFoundError(key)
-        if not isinstance(found, Chunk):
-            return len(found)
-        if found.served.is_decoded:
-            return found.served.chunk_nbytes()
-        if found.inlined is not None:
-            return len(found.inlined)
-        source, _, length = found.location()
-        return length or await asyncio.to_thread(self._fetch.size, source)
+        if isinstance(found, Chunk):
+            return await asyncio.to_thread(value_size, found, self._fetch)
+        return len(found)
 
     async def list(self) -> AsyncIterator[str]:
         for key in self._keys:
@@ -412,23 +381,3 @@ class ZarrStore(Store):
 
 def _arrays(store: ZarrStore) -> Mapping[str, Array]:
     return dict(store.references.group.arrays())
-
-
-def _cut(data: Any, byte_range: ByteRequest | None) -> Any:
-    start, stop = _resolve(byte_range, len(data))
-    return data[start:stop] if byte_range is not None else data
-
-
-def _resolve(byte_range: ByteRequest | None, length: int) -> tuple[int, int]:
-    """Give start and stop of a byte range inside a value."""
-    if byte_range is None:
-        return 0, length
-    if isinstance(byte_range, RangeByteRequest):
-        return min(byte_range.start, length), min(byte_range.end, length)
-    if isinstance(byte_range, OffsetByteRequest):
-        return min(byte_range.offset, length), length
-    if isinstance(byte_range, SuffixByteRequest):
-        return max(0, length - byte_range.suffix), length
-    raise ValueError(f"Unexpected byte_range, got {byte_range}.")
-
-

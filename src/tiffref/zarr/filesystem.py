@@ -35,10 +35,10 @@ class ReferenceMapping(Mapping[str, Any]):
             return found
         if found.served.is_decoded:
             return _escape(found.served.decode(found.flat, self._fetch).tobytes())
-        inlined = found.inlined
-        if inlined is not None:
-            return _escape(inlined)
-        source, offset, length = found.location()
+        place = found.location()
+        if place is None:
+            return _escape(found.inlined or b"")
+        source, offset, length = place
         url = to_document_url(source.url)
         return [url, offset, length] if length else [url]
 

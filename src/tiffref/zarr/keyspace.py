@@ -10,23 +10,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..formats.documents import to_documents
 from ..formats.rows import BLOCK_ROWS, KeySpelling
 from ..model.codec import ForeignCodec
-from ..model.manifest import INLINED, MISSING, Source
+from ..model.manifest import MISSING, Source
 from ..model.node import Array, Group
 from ..read.chunkmode import CHUNKMODE, Served, serve
 
 __all__ = ["Chunk", "KeySpace", "build_keys"]
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One chunk of an array: `flat` is its C-order index in the grid."""
 
     served: Served
@@ -35,14 +33,20 @@ class Chunk:
     @property
     def inlined(self) -> bytes | None:
         """Its bytes, if they are in the manifest."""
-        manifest = self.served.array.manifest
-        return manifest.inlined[self.flat] if manifest.source[self.flat] == INLINED else None
+        return self.served.array.manifest.inlined.get(self.flat)
 
-    def location(self) -> tuple[Source, int, int]:
-        """Source, offset and length of a chunk that lies in a source; length 0 is all of it."""
+    def location(self) -> tuple[Source, int, int] | None:
+        """Source, offset and length of a chunk that lies in a source; length 0 is all of it.
+
+        None for a chunk that is decoded before it is handed on, or lies in the manifest.
+        """
+        if self.served.is_decoded:
+            return None
         manifest, flat = self.served.array.manifest, self.flat
-        source = manifest.sources[manifest.source[flat]]
-        return source, int(manifest.offset[flat]), int(manifest.length[flat])
+        row = manifest.source[flat]
+        if row < 0:
+            return None
+        return manifest.sources[row], int(manifest.offset[flat]), int(manifest.length[flat])
 
 
 class KeySpace:
@@ -74,8 +78,7 @@ class KeySpace:
         self._zarr_format = zarr_format
         self._grids = {
             path: [
-                (n, math.prod(served.shown.grid[i + 1 :]))
-                for i, n in enumerate(served.shown.grid)
+                (n, math.prod(served.shown.grid[i + 1 :])) for i, n in enumerate(served.shown.grid)
             ]
             for path, served in arrays.items()
         }
@@ -239,14 +242,14 @@ def _encode(documents: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
 
 def _parse_indices(indices: list[str], grid: list[tuple[int, int]]) -> int | None:
     """Give the flat index of a chunk from its indices as text, if they name one."""
-    if len(indices) != len(grid):
-        return None
     flat = 0
-    for text, (n, stride) in zip(indices, grid, strict=True):
-        if not (text.isascii() and text.isdecimal()) or (text[0] == "0" and len(text) > 1):
-            return None
-        index = int(text)
-        if index >= n:
-            return None
-        flat += index * stride
+    try:
+        for text, (n, stride) in zip(indices, grid, strict=True):
+            index = int(text)
+            # int() also takes "01", "+1", "1_0" and digits of other scripts
+            if not 0 <= index < n or str(index) != text:
+                return None
+            flat += index * stride
+    except ValueError:
+        return None
     return flat

@@ -82,7 +82,9 @@ class ZarrTiffStore(ZarrStore):
         mode = parse_chunkmode(chunkmode)
         if _is_document(tifffile):
             if key is not None:
-                raise SelectionError("a reference document has no pages to choose", got=f"key={key}")
+                raise SelectionError(
+                    "a reference document has no pages to choose", got=f"key={key}"
+                )
             whole = _open_document(tifffile, storage_options)
             references, main = _choose_level(whole, series, level)
             references = _with_values(references, fillvalue, zattrs)
@@ -140,9 +142,9 @@ def _choose_level(
         return references, _largest(references.group)
     row = _pick(rows, series or 0, "series")
     levels = row["levels"] if level is None else [_pick(row["levels"], level, "level")]
-    others = {
-        one["path"] for other in rows for one in other["levels"] if "path" in one
-    } - {one["path"] for one in levels if "path" in one}
+    others = {one["path"] for other in rows for one in other["levels"] if "path" in one} - {
+        one["path"] for one in levels if "path" in one
+    }
     group = _without(references.group, others)
     chosen = References(group, ({**row, "levels": levels},))
     return chosen, _main_path(chosen)

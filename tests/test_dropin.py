@@ -1,0 +1,207 @@
+"""Code written for tifffile runs with `import tiffref as tifffile`: the contract's examples."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import fsspec
+import numpy as np
+import pytest
+import tifffile as original
+import zarr
+
+import tiffref as tifffile
+from tiffref.zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
+
+STACK = np.random.default_rng(1).integers(0, 60000, (5, 150, 160)).astype("u2")
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the files that the examples name, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    tiles = {"tile": (64, 64), "compression": "zlib", "photometric": "minisblack"}
+    original.imwrite("huge.tif", STACK, **tiles)
+    original.imwrite("plain.tif", STACK)
+    for i in range(3):
+        original.imwrite(f"img00{i + 1}.tif", STACK[i])
+        original.imwrite(f"timeseries_{i + 9}.tif", STACK[i])
+    with original.TiffWriter("pyramid.tif") as writer:
+        writer.write(STACK[0], subifds=2, **tiles)
+        writer.write(STACK[0, ::2, ::2], subfiletype=1, **tiles)
+        writer.write(STACK[0, ::4, ::4], subfiletype=1, **tiles)
+
+
+def test_imread_as_zarr() -> None:
+    store = tifffile.imread("huge.tif", aszarr=True)
+    assert isinstance(store, ZarrTiffStore)
+    z = zarr.open(store, mode="r")
+    assert (z.shape, z.dtype) == (STACK.shape, STACK.dtype)
+    np.testing.assert_array_equal(z[:, 100, 100], STACK[:, 100, 100])
+    for function in (np.mean, np.max, np.std):
+        np.testing.assert_array_equal(function(z, axis=0), function(STACK, axis=0))
+    means = [z[t, 10:20, 10:20].mean() for t in range(z.shape[0])]
+    assert means == [STACK[t, 10:20, 10:20].mean() for t in range(5)]
+    assert tifffile.imread("huge.tif", return_as="zarr") == store
+
+
+def test_lists_and_globs() -> None:
+    names = ["img001.tif", "img002.tif", "img003.tif"]
+    store = tifffile.imread(names, aszarr=True)
+    assert isinstance(store, ZarrFileSequenceStore)
+    assert store.shape == (3, 150, 160)
+    np.testing.assert_array_equal(store[:], STACK[:3])
+    store = tifffile.imread("timeseries_*.tif", aszarr=True)
+    assert [Path(name).name for name in store.files] == [f"timeseries_{i}.tif" for i in (9, 10, 11)]
+    np.testing.assert_array_equal(zarr.open(store, mode="r")[:], STACK[:3])
+    assert tifffile.imread(["huge.tif"], aszarr=True).shape == STACK.shape
+
+
+def test_windows() -> None:
+    def process(path: str) -> Iterator[np.ndarray]:
+        with tifffile.imread(path, key=0, aszarr=True) as store:
+            height, width = store.shape
+            for y in range(0, height, 64):
+                for x in range(0, width, 64):
+                    yield store[y : min(y + 64, height), x : min(x + 64, width)]
+
+    parts = list(process("huge.tif"))
+    assert len(parts) == 9
+    np.testing.assert_array_equal(parts[4], STACK[0, 64:128, 64:128])
+
+
+def test_levels() -> None:
+    with tifffile.TiffFile("pyramid.tif") as tif:
+        shapes = [tif.aszarr(level=i).shape for i in range(3)]
+        np.testing.assert_array_equal(da.from_zarr(tif.aszarr()).compute(), STACK[0])
+    assert shapes == [(150, 160), (75, 80), (38, 40)]
+
+
+@pytest.mark.parametrize("path", ["huge.tif", "plain.tif"])
+def test_store_outlives_its_file(path: str) -> None:
+    def open_store() -> ZarrTiffStore:
+        with tifffile.TiffFile(path) as tif:
+            return tif.aszarr()
+
+    store = open_store()
+    np.testing.assert_array_equal(store[:], STACK)
+    np.testing.assert_array_equal(da.from_zarr(store).sum().compute(), STACK.sum(dtype="u8"))
+
+
+def test_cloud() -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/bucket/image.tif", Path("huge.tif").read_bytes())
+    with fs.open("memory://bucket/image.tif") as f, tifffile.TiffFile(f) as tif:
+        store = tif.aszarr()
+        target = zarr.create_array(
+            zarr.storage.MemoryStore(), shape=store.shape, chunks=store.chunks, dtype=store.dtype
+        )
+        target[:] = store[:]
+    np.testing.assert_array_equal(target[:], STACK)
+    store = tifffile.imread("memory://bucket/image.tif", aszarr=True, storage_options={})
+    np.testing.assert_array_equal(store[2], STACK[2])
+    np.testing.assert_array_equal(tifffile.imread("memory://bucket/image.tif"), STACK)
+
+
+def test_open_file_works_while_it_is_open() -> None:
+    file = io.BytesIO(Path("huge.tif").read_bytes())
+    with tifffile.TiffFile(file) as tif:
+        store = tif.aszarr()
+        np.testing.assert_array_equal(store[:], STACK)
+    file.close()
+    with pytest.raises(OSError, match="cannot be read"):
+        store[:]
+
+
+def test_chunk_modes() -> None:
+    with tifffile.TiffFile("huge.tif") as tif:
+        for mode, chunks in (
+            (tifffile.CHUNKMODE.PAGE, (1, 150, 160)),
+            (tifffile.CHUNKMODE.FRAME, (1, 150, 160)),
+            (tifffile.CHUNKMODE.TILE, (1, 64, 64)),
+            (original.CHUNKMODE.PAGE, (1, 150, 160)),
+            ("tile", (1, 64, 64)),
+        ):
+            assert tif.aszarr(chunkmode=mode).chunks == chunks
+    assert tifffile.imread("huge.tif", aszarr=True, chunkmode="tile").chunks == (1, 64, 64)
+    for mode in original.CHUNKMODE:
+        assert tifffile.CHUNKMODE[mode.name] == mode
+
+
+def test_sequence_in_pages_with_workers() -> None:
+    store = tifffile.imread("timeseries_*.tif", aszarr=True, maxworkers=4, chunkmode="page")
+    array = da.from_zarr(store)
+    assert array.chunksize == (1, 150, 160)
+    result = array.map_blocks(lambda block: block // 2, dtype=array.dtype).compute()
+    np.testing.assert_array_equal(result, STACK[:3] // 2)
+
+
+def test_memmap_beside_a_store() -> None:
+    mapped = tifffile.memmap("plain.tif")
+    store = tifffile.imread("plain.tif", aszarr=True)
+    assert da.from_zarr(store).sum().compute() == mapped.sum()
+
+
+def test_chunk_sizes_from_a_store() -> None:
+    store = tifffile.imread("huge.tif", aszarr=True)
+    n_bytes = store.dtype.itemsize
+    for n in store.shape:
+        n_bytes *= n
+    assert n_bytes == STACK.nbytes
+
+
+def test_errors_are_of_the_kinds_that_code_catches() -> None:
+    store = tifffile.imread("huge.tif", aszarr=True)
+    with pytest.raises(ValueError, match="out of range"):
+        store[9]
+    os.truncate("huge.tif", 5000)
+    with pytest.raises(IOError, match=r"huge\.tif"):
+        store[0]
+
+
+def test_base_class() -> None:
+    with ZarrStore() as store:
+        assert store.mode == "r"
+    store.close()
+
+
+# ---- the rest of tifffile's arguments
+
+
+def test_arrays_are_tifffiles() -> None:
+    np.testing.assert_array_equal(tifffile.imread("huge.tif", key=1), STACK[1])
+    np.testing.assert_array_equal(tifffile.imread("timeseries_*.tif", maxworkers=2), STACK[:3])
+    with tifffile.TiffFile("huge.tif") as tif:
+        assert isinstance(tif, original.TiffFile)
+        np.testing.assert_array_equal(tif.asarray(key=2), STACK[2])
+
+
+def test_selection_reads_a_region() -> None:
+    selection = (slice(1, 3), 5)
+    result = tifffile.imread("huge.tif", selection=selection)
+    np.testing.assert_array_equal(result, STACK[selection])
+
+
+def test_file_inside_another() -> None:
+    data = Path("huge.tif").read_bytes()
+    Path("holder.bin").write_bytes(bytes(1000) + data)
+    store = tifffile.imread("holder.bin", aszarr=True, offset=1000, size=len(data))
+    np.testing.assert_array_equal(store[:], STACK)
+
+
+def test_series_object_and_pages() -> None:
+    with tifffile.TiffFile("huge.tif") as tif:
+        np.testing.assert_array_equal(tif.aszarr(series=tif.series[0])[:], STACK)
+        np.testing.assert_array_equal(tif.aszarr(key=[0, 3])[:], STACK[[0, 3]])
+
+
+@pytest.mark.parametrize("argument", ["unknown", "squeeze", "kind"])
+def test_arguments_without_effect_are_refused(argument: str) -> None:
+    options: dict[str, Any] = {argument: "ome"}
+    with pytest.raises(TypeError, match=argument):
+        tifffile.imread("huge.tif", aszarr=True, **options)

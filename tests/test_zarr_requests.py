@@ -1,0 +1,117 @@
+"""Stores over HTTP: how many requests reads take, through the store and through zarr."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from chunked import CountingServer
+from zarr.core.buffer import default_buffer_prototype
+
+from tiffref.errors import SourceError
+from tiffref.zarr import ZarrTiffStore
+
+PROTOTYPE = default_buffer_prototype()
+VALUES = np.cumsum(np.random.default_rng(1).integers(0, 9, (3072, 3072)), 1).astype("u2")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("http") / "image.tif"
+    tifffile.imwrite(path, VALUES, tile=(256, 256), compression="zlib")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(image: bytes) -> Iterator[CountingServer]:
+    running = CountingServer()
+    running.files["/image.tif"] = image
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def store(server: CountingServer) -> ZarrTiffStore:
+    store = ZarrTiffStore(f"{server.url}/image.tif")
+    server.requests.clear()
+    server.latency_s = 0.02
+    return store
+
+
+WINDOW = (slice(500, 2500), slice(600, 2600))
+
+
+def test_window_takes_one_request_for_each_row_of_tiles(
+    store: ZarrTiffStore, server: CountingServer
+) -> None:
+    np.testing.assert_array_equal(store[WINDOW], VALUES[WINDOW])
+    assert server.n_get <= 11
+
+
+def test_zarr_asks_for_chunks_together(store: ZarrTiffStore, server: CountingServer) -> None:
+    array = zarr.open_array(store, mode="r")
+    np.testing.assert_array_equal(array[WINDOW], VALUES[WINDOW])
+    # 81 tiles, ten at a time, some of which straddle rows of tiles; how they meet is a matter of
+    # threads, so that this is no exact number
+    assert server.n_get <= 40
+
+
+def test_concurrent_requests_are_one(store: ZarrTiffStore, server: CountingServer) -> None:
+    async def get_all() -> list[bytes]:
+        keys = [f"3.{i}" for i in range(10)]
+        values = await asyncio.gather(*(store.get(key, PROTOTYPE) for key in [*keys, keys[0]]))
+        partial = await store.get_partial_values(PROTOTYPE, [(key, None) for key in keys])
+        assert [v.to_bytes() for v in values[:10]] == [v.to_bytes() for v in partial]
+        return [value.to_bytes() for value in values]
+
+    values = asyncio.run(get_all())
+    assert server.n_get == 2
+    assert values[0] == values[10]
+    assert values[4] == store["3.4"]
+
+
+def test_event_loops_are_served_apart(store: ZarrTiffStore) -> None:
+    for _ in range(3):
+        assert asyncio.run(store.get("0.0", PROTOTYPE)).to_bytes() == store["0.0"]
+
+
+def test_given_up_requests_do_not_hurt_others(store: ZarrTiffStore) -> None:
+    async def main() -> None:
+        one = asyncio.ensure_future(store.get("0.0", PROTOTYPE))
+        two = asyncio.ensure_future(store.get("0.1", PROTOTYPE))
+        await asyncio.sleep(0.005)
+        one.cancel()
+        assert (await two).to_bytes() == store["0.1"]
+
+    asyncio.run(main())
+
+
+def test_failed_requests_reach_everyone_who_asked(
+    store: ZarrTiffStore, server: CountingServer
+) -> None:
+    server.behaviour = "short"
+
+    async def main() -> list[object]:
+        gets = (store.get(f"0.{i}", PROTOTYPE) for i in range(3))
+        return await asyncio.gather(*gets, return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(main())] == [SourceError] * 3
+    with pytest.raises(SourceError, match=r"image\.tif"):
+        zarr.open_array(store, mode="r")[:256, :256]
+
+
+def test_dask_threads(store: ZarrTiffStore) -> None:
+    array = da.from_zarr(store)[WINDOW]
+    np.testing.assert_array_equal(array.compute(num_workers=4), VALUES[WINDOW])
+
+
+def test_storage_options(server: CountingServer, tmp_path: Path) -> None:
+    options = {"headers": {"X-Test": "1"}}
+    store = ZarrTiffStore(f"{server.url}/image.tif", storage_options=options)
+    assert store.fs.fss["http"].kwargs["headers"] == {"X-Test": "1"}
