@@ -20,9 +20,7 @@ _WHOLE_BYTES = 8 << 20
 Shape5 = tuple[int, int, int, int, int]
 
 
-def segment_shape(
-    page: Shape5, tile: tuple[int, int, int] | None, rows_per_strip: int
-) -> Shape5:
+def segment_shape(page: Shape5, tile: tuple[int, int, int] | None, rows_per_strip: int) -> Shape5:
     """Samples that one full strip or tile holds along each page dimension."""
     _, _, length, width, samples = page
     if tile is None:

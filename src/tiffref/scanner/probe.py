@@ -205,7 +205,7 @@ def _inline_strips(
 
 
 def _with_one_codec(array: Array, segments: Segments) -> Array:
-    """Make one codec of several: chunks of the rarer ones are inlined with their own description."""
+    """Make one codec of several: chunks of rarer ones are inlined with their own codec."""
     if len(array.codecs) == 1:
         return array
     manifest = array.manifest

@@ -1,4 +1,4 @@
-"""One file to facts: the only importer of tifffile.
+"""One file to facts, by tifffile.
 
 tifffile supplies flavours, series and the meaning of tags, with its knowledge of deviant writers.
 What a decoder needs is then taken from each IFD for itself: tifffile assumes that the pages of a
@@ -8,53 +8,29 @@ series decode alike, which files in the wild break.
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import logging
-import os
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-from ..codecs.headers import scan_header
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.manifest import Source
-from .ifd import Entry, Header, parse_header, read_array, read_entries
-from .pages import BulkPages, read_bulk_pages
-from .source import ByteSource, LocalSource, SourceFile, open_source
+from .ifd import Entry, Header, read_array, read_entries
+from .pagefacts import as_sequence, n_segments_of, page_facts
+from .pages import BulkPages
+from .source import ByteSource, LocalSource
+from .talk import PARSE_ERRORS, quiet
 
-__all__ = ["OpenTiff", "PARSE_ERRORS", "open_tiff"]
+__all__ = ["DECODING_TAGS", "OpenTiff"]
 
-PARSE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What tifffile raises on files that it cannot make sense of."""
-
-_ARRAY_TAGS = frozenset({273, 279, 324, 325})
-_LONG_ARRAY = 4096
-"""Segments from which on tifffile is spared the offset arrays: it makes a Python object of each."""
-_SHOWN = 3
-_MAX_PEEK_IFDS = 64
-_DECODING_TAGS = frozenset(
+DECODING_TAGS = frozenset(
     {256, 257, 258, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 338, 339, 347, 529, 530,
      532, 32997, 32998, 50674, 65007, 65008, 65009}
 )  # fmt: skip
 """Tags that decide how segments decode; pages that agree in all of them decode alike."""
-_UNKEPT_TAGS = frozenset({273, 279, 288, 289, 324, 325, 347, 513, 514, 519, 520, 521, 65426, 65432})
 
 
 @dataclass
@@ -127,7 +103,7 @@ class OpenTiff:
             If no series can be made out at all.
         """
         try:
-            with _quiet():
+            with quiet():
                 series = list(self.tif.series)
         except PARSE_ERRORS as error:
             raise self.malformed("the images of the file cannot be told", error) from error
@@ -146,7 +122,7 @@ class OpenTiff:
         """Metadata of the file's flavours, as tifffile gives it, by flavour."""
         found = {}
         for name in sorted(self.tif.flags):
-            with contextlib.suppress(*PARSE_ERRORS), _quiet():
+            with contextlib.suppress(*PARSE_ERRORS), quiet():
                 value = getattr(self.tif, f"{name}_metadata", None)
                 if value:
                     found[name] = value
@@ -157,7 +133,7 @@ class OpenTiff:
         levels: list[LevelFacts | Exception] = []
         for level in series.levels:
             try:
-                with _quiet():
+                with quiet():
                     levels.append(self.level_facts(level))
             except TiffrefError as error:
                 levels.append(error)
@@ -248,41 +224,15 @@ class OpenTiff:
             return page.offset
         key = []
         for entry in entries:
-            if entry.code in _DECODING_TAGS:
+            if entry.code in DECODING_TAGS:
                 data = there.read(entry.value_offset + self.base, min(entry.nbytes, 1 << 20))
                 key.append((entry.code, entry.type, entry.count, data))
         return page.parent.byteorder, tuple(key)
 
     def ifd_facts(self, page: TiffPage | TiffFrame, there: ByteSource) -> IfdFacts:
-        """Take what one IFD says from tifffile's full page."""
-        if isinstance(page, TiffFrame):
-            page = self.full_page(page)
-        bits = page.bitspersample
-        tile = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else None
-        subsampling = page.subsampling or (
-            (2, 2) if page.photometric == 6 and page.compression not in (6, 7) else (1, 1)
-        )
-        return IfdFacts(
-            name=str(page.index) if isinstance(page.index, int) else f"@{page.offset}",
-            byteorder=page.parent.byteorder,
-            shape=tuple(int(n) for n in page.shaped),  # type: ignore[arg-type]
-            dtype=None if page.dtype is None else np.dtype(page.dtype).str,
-            compression=int(page.compression),
-            predictor=int(page.predictor),
-            fill_order=int(page.fillorder),
-            photometric=int(page.photometric),
-            bits=tuple(bits) if isinstance(bits, tuple) else (int(bits),),
-            sample_format=_plain(page.sampleformat),
-            tile=tile,
-            rows_per_strip=int(page.rowsperstrip),
-            is_separate=page.planarconfig == 2 and page.shaped[0] > 1,
-            extra_samples=tuple(int(n) for n in _sequence(page.extrasamples)),
-            subsampling=(int(subsampling[0]), int(subsampling[1])),
-            subfile_type=int(page.subfiletype),
-            nodata=_nodata(page),
-            tags={tag.code: _plain(tag.value) for tag in page.tags if tag.code not in _UNKEPT_TAGS},
-            tables=self.tables(page, there),
-        )
+        """Take what one IFD says."""
+        full = self.full_page(page) if isinstance(page, TiffFrame) else page
+        return page_facts(full, self._read(there))
 
     def full_page(self, frame: TiffFrame) -> TiffPage:
         """The whole IFD of a page that tifffile holds in short."""
@@ -298,46 +248,6 @@ class OpenTiff:
         finally:
             if was_closed:
                 handle.close()
-
-    def tables(self, page: TiffPage, there: ByteSource) -> dict[str, Any]:
-        """Collect decoder tables that lie outside the segments."""
-        found: dict[str, Any] = {}
-        if page.jpegtables:
-            found["jpeg_tables"] = bytes(page.jpegtables)
-        if page.jpegheader:
-            found["jpeg_header"] = bytes(page.jpegheader)
-        if page.compression in (6, 7, 33007, 34892):
-            found["is_jfif"] = bool(page.is_jfif)
-        if page.compression == 6:
-            found.update(self.old_jpeg_tables(page, there))
-        return found
-
-    def old_jpeg_tables(self, page: TiffPage, there: ByteSource) -> dict[str, Any]:
-        """Collect the tables of old-style JPEG (TIFF 6.0 section 22), which lie at offsets."""
-        values = {code: page.tags.valueof(code) for code in (512, 513, 514, 515, 519, 520, 521)}
-        found: dict[str, Any] = {}
-        read = self._read(there)
-        if values[513] is not None:
-            start = int(_sequence(values[513])[0])
-            length = 0 if values[514] is None else int(_sequence(values[514])[0])
-            found["ojpeg_interchange"] = read(start, min(length or 1 << 16, 1 << 20))
-        for code, name in (
-            (519, "ojpeg_q_tables"),
-            (520, "ojpeg_dc_tables"),
-            (521, "ojpeg_ac_tables"),
-        ):
-            if values[code] is not None:
-                offsets = [int(where) for where in _sequence(values[code])]
-                found[name] = b"".join(_old_jpeg_table(read, at, code == 519) for at in offsets)
-        for code, name in ((512, "ojpeg_proc"), (515, "ojpeg_restart_interval")):
-            if values[code] is not None:
-                found[name] = int(_sequence(values[code])[0])
-        if page.dataoffsets and page.databytecounts:
-            first = read(int(page.dataoffsets[0]), min(int(page.databytecounts[0]), 1 << 12))
-            header = scan_header(first)
-            if header:
-                found["ojpeg_scan_header"] = header
-        return found
 
     def segments(
         self, page: TiffPage | TiffFrame, ifd: IfdFacts, there: ByteSource
@@ -366,187 +276,6 @@ class OpenTiff:
     def _read(self, there: ByteSource) -> Any:
         base = self.base
         return lambda offset, length: there.read(offset + base, length)
-
-
-def _old_jpeg_table(read: Any, offset: int, is_quantization: bool) -> bytes:
-    # a Huffman table is 16 counts and as many values as they sum up to
-    return read(offset, 64 if is_quantization else 16 + sum(read(offset, 16)))
-
-
-def n_segments_of(ifd: IfdFacts) -> int:
-    """Count the segments that the shape of an image asks for."""
-    planes, depth, rows, columns, _ = ifd.shape
-    if ifd.tile is None:
-        return planes * depth * -(-rows // max(1, ifd.rows_per_strip))
-    return planes * int(
-        np.prod([-(-n // max(1, t)) for n, t in zip((depth, rows, columns), ifd.tile, strict=True)])
-    )
-
-
-def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> OpenTiff:
-    """Open a TIFF for scanning.
-
-    Parameters
-    ----------
-    where
-        Path, URL, fsspec OpenFile, open binary file, or `tifffile.TiffFile`.
-
-    Raises
-    ------
-    SourceError
-        If it cannot be read.
-    MalformedTiff
-        If it is no TIFF.
-    """
-    if isinstance(where, TiffFile):
-        return _adopt(where)
-    source = open_source(where, storage_options)
-    try:
-        return _open(source)
-    except BaseException:
-        source.close()
-        raise
-
-
-def _open(source: ByteSource) -> OpenTiff:
-    try:
-        header = parse_header(source.read(0, 16))
-        arrays = _long_arrays(source, header)
-        with _quiet():
-            tif = TiffFile(_handle(source, header, arrays))
-    except TiffrefError as error:
-        error.url = error.url or source.source.url
-        raise
-    except PARSE_ERRORS as error:
-        raise MalformedTiff(
-            "cannot be parsed as TIFF",
-            url=source.source.url,
-            got=f"{type(error).__name__}: {error}",
-        ) from error
-    bulk = None
-    if isinstance(source, LocalSource) and not arrays and _needs_pages(tif):
-        bulk = read_bulk_pages(source.source.url, header, _DECODING_TAGS)
-        if bulk is not None:
-            _preload_frames(tif, bulk)
-    return OpenTiff(tif, source, header, arrays=arrays, bulk=bulk)
-
-
-def _needs_pages(tif: TiffFile) -> bool:
-    """Say whether the series of a file depend on more than a few pages."""
-    try:
-        page = tif.pages.first
-    except IndexError:
-        return False
-    is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
-    return not is_run and not tif.tiff.is_ndpi
-
-
-def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
-    """Hand tifffile the frames that were read in bulk, so that it need not read them one by one.
-
-    This touches attributes that tifffile keeps to itself; where they are not as expected, tifffile
-    reads the frames itself.
-    """
-    pages = tif.pages
-    names = ("_loaded", "_offsets", "_indexed", "_cached")
-    if not bulk.is_known.all() or not all(hasattr(pages, name) for name in names):
-        return
-    if not isinstance(pages._loaded, dict) or len(pages._offsets) != 1:
-        return
-    keyframe = pages.first
-    if keyframe.subifds or keyframe.offset != bulk.ifd_offset[0] or keyframe.is_lsm:
-        return
-    rows = zip(
-        bulk.ifd_offset.tolist(), map(tuple, bulk.offset.tolist()), map(tuple, bulk.length.tolist()),
-        strict=True,
-    )  # fmt: skip
-    frames = {
-        n: TiffFrame(
-            tif, n, offset=where, keyframe=keyframe, dataoffsets=offset, databytecounts=length
-        )
-        for n, (where, offset, length) in enumerate(rows)
-    }
-    frames[0] = keyframe  # type: ignore[assignment]
-    pages._loaded = frames
-    pages._offsets = bulk.ifd_offset.tolist()
-    pages._indexed = pages._cached = True
-    pages.cache = True
-
-
-def _adopt(tif: TiffFile) -> OpenTiff:
-    handle = tif.filehandle
-    base = getattr(handle, "_offset", 0)
-    if handle.is_file and os.path.exists(
-        os.path.join(handle.dirname, os.path.basename(handle.path))
-    ):
-        source: ByteSource = LocalSource(handle.path)
-    else:
-        source = open_source(getattr(handle, "_fh", None))
-    header = parse_header(source.read(base, 16))
-    return OpenTiff(tif, source, header, base, owns=False)
-
-
-def _handle(source: ByteSource, header: Header, arrays: dict[int, dict[int, Entry]]) -> Any:
-    patches = {}
-    for entries in arrays.values():
-        for entry in entries.values():
-            count = struct.pack(f"{header.byteorder}{'Q' if header.is_big else 'I'}", _SHOWN)
-            patches[entry.position + 4] = count
-    if isinstance(source, LocalSource) and not patches:
-        return source.source.url
-    return _PatchedFile(source, patches)
-
-
-def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
-    """Find offset arrays too long for tifffile, by IFD offset: in the first IFDs and below them."""
-    found: dict[int, dict[int, Entry]] = {}
-    if source.source.url.lower().endswith(".ndpi"):
-        return found  # 64-bit offsets in a classic header
-    queue, seen = [header.first_ifd], set()
-    while queue and len(seen) < _MAX_PEEK_IFDS:
-        offset = queue.pop(0)
-        if offset in seen or not 0 < offset < source.size:
-            continue
-        seen.add(offset)
-        entries, following = read_entries(source.read, header, offset)
-        long = {e.code: e for e in entries if e.code in _ARRAY_TAGS and e.count > _LONG_ARRAY}
-        if len(long) == 2 and all(e.value_offset + e.nbytes <= source.size for e in long.values()):
-            found[offset] = long
-        for entry in entries:
-            if (
-                entry.code == 330
-                and entry.count <= _MAX_PEEK_IFDS
-                and entry.type in (4, 13, 16, 18)
-            ):
-                queue.extend(int(n) for n in read_array(source.read, header, entry))
-        queue.append(following)
-        if not found and len(seen) >= 8:
-            break  # many pages: long arrays would have shown by now
-    return found
-
-
-class _PatchedFile(SourceFile):
-    """A source that shows tifffile the long offset arrays as short ones."""
-
-    def __init__(self, source: ByteSource, patches: Mapping[int, bytes]) -> None:
-        super().__init__(source)
-        self._patches = patches
-
-    def read(self, size: int = -1) -> bytes:
-        position = self.tell()
-        return _patch(super().read(size), position, self._patches)
-
-
-def _patch(data: bytes, position: int, patches: Mapping[int, bytes]) -> bytes:
-    inside = [
-        at for at in patches if position <= at and at + len(patches[at]) <= position + len(data)
-    ]
-    if not inside:
-        return data
-    changed = bytearray(data)
-    for at in inside:
-        changed[at - position : at - position + len(patches[at])] = patches[at]
-    return bytes(changed)
 
 
 def _header_of(page: TiffPage | TiffFrame) -> Header:
@@ -591,7 +320,7 @@ def _fit(column: np.ndarray, n: int, is_zero: np.ndarray | None = None) -> np.nd
 
 def _unsigned(values: Any) -> np.ndarray:
     # BYTE arrays come as bytes: small counts may be stored so
-    column = np.asarray(list(values) if isinstance(values, bytes) else _sequence(values))
+    column = np.asarray(list(values) if isinstance(values, bytes) else as_sequence(values))
     if column.size == 0:
         return np.zeros(0, np.uint64)
     if column.dtype.kind not in "ui" or (column.dtype.kind == "i" and (column < 0).any()):
@@ -599,46 +328,3 @@ def _unsigned(values: Any) -> np.ndarray:
             "segment offsets or lengths are not unsigned integers", got=column.dtype
         )
     return column.astype(np.uint64)
-
-
-def _sequence(value: Any) -> Any:
-    return value if isinstance(value, tuple | list | np.ndarray) else (value,)
-
-
-def _nodata(page: TiffPage) -> float | int | None:
-    return page.nodata if 42113 in page.tags and page.tags.valueof(42113) is not None else None
-
-
-def _plain(value: Any) -> Any:
-    """Strip enumerations and array types off a tag value."""
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, bool | str | bytes) or value is None:
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
-
-
-_IS_SCANNING = contextvars.ContextVar("is_scanning", default=False)
-
-
-class _Silence(logging.Filter):
-    """Keep tifffile from talking while we scan: what matters is raised or reported by us."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not _IS_SCANNING.get()
-
-
-logging.getLogger("tifffile").addFilter(_Silence())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    token = _IS_SCANNING.set(True)
-    try:
-        yield
-    finally:
-        _IS_SCANNING.reset(token)

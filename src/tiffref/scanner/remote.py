@@ -9,6 +9,7 @@ directory to directory.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ class RemoteSource(ByteSource):
     def _guesses(self, offset: int, size: int) -> list[int]:
         """Where the next reads will be, if the last ones were evenly spaced."""
         run = self._misses[-_MIN_RUN - 1 :]
-        jumps = {after - before for before, after in zip(run, run[1:], strict=False)}
+        jumps = {after - before for before, after in itertools.pairwise(run)}
         if (
             len(run) <= _MIN_RUN
             or len(jumps) != 1

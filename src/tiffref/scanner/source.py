@@ -26,7 +26,7 @@ class LocalSource(ByteSource):
     """A local file, read by position through one descriptor."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        name = os.path.abspath(path)
+        name = os.path.abspath(path)  # noqa: PTH100 - links stay as the user gave them
         try:
             self._descriptor = os.open(name, os.O_RDONLY)
             state = os.fstat(self._descriptor)

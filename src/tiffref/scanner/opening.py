@@ -1,0 +1,195 @@
+"""From a path, URL or open file to an open TIFF.
+
+Owns opening: the header, long offset arrays that tifffile is spared, long chains of pages that are
+read in bulk, and TIFFs that the caller has opened already.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tifffile import TiffFile, TiffFrame
+
+from ..errors import MalformedTiff, TiffrefError
+from .ifd import Entry, Header, parse_header, read_array, read_entries
+from .pages import BulkPages, read_bulk_pages
+from .reader import DECODING_TAGS, OpenTiff
+from .source import ByteSource, LocalSource, SourceFile, open_source
+from .talk import PARSE_ERRORS, quiet
+
+__all__ = ["open_tiff"]
+
+_ARRAY_TAGS = frozenset({273, 279, 324, 325})
+_LONG_ARRAY = 4096
+"""Segments from which on tifffile is spared the offset arrays: it makes a Python object of each."""
+_SHOWN = 3
+_MAX_PEEK_IFDS = 64
+
+
+def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> OpenTiff:
+    """Open a TIFF for scanning.
+
+    Parameters
+    ----------
+    where
+        Path, URL, fsspec OpenFile, open binary file, or `tifffile.TiffFile`.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    MalformedTiff
+        If it is no TIFF.
+    """
+    if isinstance(where, TiffFile):
+        return _adopt(where)
+    source = open_source(where, storage_options)
+    try:
+        return _open(source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _open(source: ByteSource) -> OpenTiff:
+    try:
+        header = parse_header(source.read(0, 16))
+        arrays = _long_arrays(source, header)
+        with quiet():
+            tif = TiffFile(_handle(source, header, arrays))
+    except TiffrefError as error:
+        error.url = error.url or source.source.url
+        raise
+    except PARSE_ERRORS as error:
+        raise MalformedTiff(
+            "cannot be parsed as TIFF",
+            url=source.source.url,
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    bulk = None
+    if isinstance(source, LocalSource) and not arrays and _needs_pages(tif):
+        bulk = read_bulk_pages(source.source.url, header, DECODING_TAGS)
+        if bulk is not None:
+            _preload_frames(tif, bulk)
+    return OpenTiff(tif, source, header, arrays=arrays, bulk=bulk)
+
+
+def _needs_pages(tif: TiffFile) -> bool:
+    """Say whether the series of a file depend on more than a few pages."""
+    try:
+        page = tif.pages.first
+    except IndexError:
+        return False
+    is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
+    return not is_run and not tif.tiff.is_ndpi
+
+
+def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
+    """Hand tifffile the frames that were read in bulk, so that it need not read them one by one.
+
+    This touches attributes that tifffile keeps to itself; where they are not as expected, tifffile
+    reads the frames itself.
+    """
+    pages = tif.pages
+    names = ("_loaded", "_offsets", "_indexed", "_cached")
+    if not bulk.is_known.all() or not all(hasattr(pages, name) for name in names):
+        return
+    if not isinstance(pages._loaded, dict) or len(pages._offsets) != 1:
+        return
+    keyframe = pages.first
+    if keyframe.subifds or keyframe.offset != bulk.ifd_offset[0] or keyframe.is_lsm:
+        return
+    rows = zip(
+        bulk.ifd_offset.tolist(),
+        map(tuple, bulk.offset.tolist()),
+        map(tuple, bulk.length.tolist()),
+        strict=True,
+    )
+    frames = {
+        n: TiffFrame(
+            tif, n, offset=where, keyframe=keyframe, dataoffsets=offset, databytecounts=length
+        )
+        for n, (where, offset, length) in enumerate(rows)
+    }
+    frames[0] = keyframe  # type: ignore[assignment]
+    pages._loaded = frames
+    pages._offsets = bulk.ifd_offset.tolist()
+    pages._indexed = pages._cached = True
+    pages.cache = True
+
+
+def _adopt(tif: TiffFile) -> OpenTiff:
+    handle = tif.filehandle
+    base = getattr(handle, "_offset", 0)
+    if handle.is_file and Path(handle.path).is_file():
+        source: ByteSource = LocalSource(handle.path)
+    else:
+        source = open_source(getattr(handle, "_fh", None))
+    header = parse_header(source.read(base, 16))
+    return OpenTiff(tif, source, header, base, owns=False)
+
+
+def _handle(source: ByteSource, header: Header, arrays: dict[int, dict[int, Entry]]) -> Any:
+    patches = {}
+    for entries in arrays.values():
+        for entry in entries.values():
+            count = struct.pack(f"{header.byteorder}{'Q' if header.is_big else 'I'}", _SHOWN)
+            patches[entry.position + 4] = count
+    if isinstance(source, LocalSource) and not patches:
+        return source.source.url
+    return _PatchedFile(source, patches)
+
+
+def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
+    """Find offset arrays too long for tifffile, by IFD offset: in the first IFDs and below them."""
+    found: dict[int, dict[int, Entry]] = {}
+    if source.source.url.lower().endswith(".ndpi"):
+        return found  # 64-bit offsets in a classic header
+    queue, seen = [header.first_ifd], set()
+    while queue and len(seen) < _MAX_PEEK_IFDS:
+        offset = queue.pop(0)
+        if offset in seen or not 0 < offset < source.size:
+            continue
+        seen.add(offset)
+        entries, following = read_entries(source.read, header, offset)
+        long = {e.code: e for e in entries if e.code in _ARRAY_TAGS and e.count > _LONG_ARRAY}
+        if len(long) == 2 and all(e.value_offset + e.nbytes <= source.size for e in long.values()):
+            found[offset] = long
+        for entry in entries:
+            if (
+                entry.code == 330
+                and entry.count <= _MAX_PEEK_IFDS
+                and entry.type in (4, 13, 16, 18)
+            ):
+                queue.extend(int(n) for n in read_array(source.read, header, entry))
+        queue.append(following)
+        if not found and len(seen) >= 8:
+            break  # many pages: long arrays would have shown by now
+    return found
+
+
+class _PatchedFile(SourceFile):
+    """A source that shows tifffile the long offset arrays as short ones."""
+
+    def __init__(self, source: ByteSource, patches: Mapping[int, bytes]) -> None:
+        super().__init__(source)
+        self._patches = patches
+
+    def read(self, size: int = -1) -> bytes:
+        position = self.tell()
+        return _patch(super().read(size), position, self._patches)
+
+
+def _patch(data: bytes, position: int, patches: Mapping[int, bytes]) -> bytes:
+    inside = [
+        at for at in patches if position <= at and at + len(patches[at]) <= position + len(data)
+    ]
+    if not inside:
+        return data
+    changed = bytearray(data)
+    for at in inside:
+        changed[at - position : at - position + len(patches[at])] = patches[at]
+    return bytes(changed)

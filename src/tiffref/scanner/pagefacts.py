@@ -1,0 +1,139 @@
+"""One page of tifffile to facts.
+
+Owns what is taken from a full page: the tags that decide how it decodes, the tables that its
+decoder needs from elsewhere in the file, and its other tags as plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tifffile import TiffPage
+
+from ..codecs.headers import scan_header
+from ..model.facts import IfdFacts
+
+__all__ = ["as_sequence", "n_segments_of", "page_facts"]
+
+_UNKEPT_TAGS = frozenset({273, 279, 288, 289, 324, 325, 347, 513, 514, 519, 520, 521, 65426, 65432})
+
+Read = Callable[[int, int], bytes]
+"""(offset, length) -> bytes of the file."""
+
+
+def page_facts(page: TiffPage, read: Read) -> IfdFacts:
+    """Take what one IFD says from tifffile's full page.
+
+    Parameters
+    ----------
+    page
+        The page.
+    read
+        Reads the file that it lies in.
+    """
+    bits = page.bitspersample
+    tile = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else None
+    subsampling = page.subsampling or (
+        (2, 2) if page.photometric == 6 and page.compression not in (6, 7) else (1, 1)
+    )
+    return IfdFacts(
+        name=str(page.index) if isinstance(page.index, int) else f"@{page.offset}",
+        byteorder=page.parent.byteorder,
+        shape=tuple(int(n) for n in page.shaped),  # type: ignore[arg-type]
+        dtype=None if page.dtype is None else np.dtype(page.dtype).str,
+        compression=int(page.compression),
+        predictor=int(page.predictor),
+        fill_order=int(page.fillorder),
+        photometric=int(page.photometric),
+        bits=tuple(bits) if isinstance(bits, tuple) else (int(bits),),
+        sample_format=_plain(page.sampleformat),
+        tile=tile,
+        rows_per_strip=int(page.rowsperstrip),
+        is_separate=page.planarconfig == 2 and page.shaped[0] > 1,
+        extra_samples=tuple(int(n) for n in as_sequence(page.extrasamples)),
+        subsampling=(int(subsampling[0]), int(subsampling[1])),
+        subfile_type=int(page.subfiletype),
+        nodata=_nodata(page),
+        tags={tag.code: _plain(tag.value) for tag in page.tags if tag.code not in _UNKEPT_TAGS},
+        tables=_decoder_tables(page, read),
+    )
+
+
+def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
+    """Collect decoder tables that lie outside the segments."""
+    found: dict[str, Any] = {}
+    if page.jpegtables:
+        found["jpeg_tables"] = bytes(page.jpegtables)
+    if page.jpegheader:
+        found["jpeg_header"] = bytes(page.jpegheader)
+    if page.compression in (6, 7, 33007, 34892):
+        found["is_jfif"] = bool(page.is_jfif)
+    if page.compression == 6:
+        found.update(_old_jpeg_tables(page, read))
+    return found
+
+
+def _old_jpeg_tables(page: TiffPage, read: Read) -> dict[str, Any]:
+    """Collect the tables of old-style JPEG (TIFF 6.0 section 22), which lie at offsets."""
+    values = {code: page.tags.valueof(code) for code in (512, 513, 514, 515, 519, 520, 521)}
+    found: dict[str, Any] = {}
+    if values[513] is not None:
+        start = int(as_sequence(values[513])[0])
+        length = 0 if values[514] is None else int(as_sequence(values[514])[0])
+        found["ojpeg_interchange"] = read(start, min(length or 1 << 16, 1 << 20))
+    for code, name in (
+        (519, "ojpeg_q_tables"),
+        (520, "ojpeg_dc_tables"),
+        (521, "ojpeg_ac_tables"),
+    ):
+        if values[code] is not None:
+            offsets = [int(where) for where in as_sequence(values[code])]
+            found[name] = b"".join(_old_jpeg_table(read, at, code == 519) for at in offsets)
+    for code, name in ((512, "ojpeg_proc"), (515, "ojpeg_restart_interval")):
+        if values[code] is not None:
+            found[name] = int(as_sequence(values[code])[0])
+    if page.dataoffsets and page.databytecounts:
+        first = read(int(page.dataoffsets[0]), min(int(page.databytecounts[0]), 1 << 12))
+        header = scan_header(first)
+        if header:
+            found["ojpeg_scan_header"] = header
+    return found
+
+
+def _old_jpeg_table(read: Any, offset: int, is_quantization: bool) -> bytes:
+    # a Huffman table is 16 counts and as many values as they sum up to
+    return read(offset, 64 if is_quantization else 16 + sum(read(offset, 16)))
+
+
+def n_segments_of(ifd: IfdFacts) -> int:
+    """Count the segments that the shape of an image asks for."""
+    planes, depth, rows, columns, _ = ifd.shape
+    if ifd.tile is None:
+        return planes * depth * -(-rows // max(1, ifd.rows_per_strip))
+    return planes * int(
+        np.prod([-(-n // max(1, t)) for n, t in zip((depth, rows, columns), ifd.tile, strict=True)])
+    )
+
+
+def as_sequence(value: Any) -> Any:
+    """Give a tag value of one or of many numbers as many."""
+    return value if isinstance(value, tuple | list | np.ndarray) else (value,)
+
+
+def _nodata(page: TiffPage) -> float | int | None:
+    return page.nodata if 42113 in page.tags and page.tags.valueof(42113) is not None else None
+
+
+def _plain(value: Any) -> Any:
+    """Strip enumerations and array types off a tag value."""
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, bool | str | bytes) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

@@ -1,0 +1,147 @@
+"""What an IFD says to the codec of its segments.
+
+Owns which facts matter to which decoder. Everything that a decoder uses goes into the codec, and
+nothing else, so that pages decode alike exactly when their codecs are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..codecs.table import COMPRESSIONS, jpeg_colorspaces
+from ..errors import UnsupportedTiff
+from ..model.codec import SegmentCodec
+from ..model.facts import IfdFacts
+from ..model.grid import segment_shape
+
+__all__ = ["is_plain", "segment_codec"]
+
+_JPEG = frozenset({6, 7, 33007, 34892})
+_YCBCR = 6
+_FILL_ORDER = frozenset({2, 3, 4})
+_PHOTOMETRIC = frozenset({6, 34676, 34677})
+_BITS = frozenset({32766, 32809})
+"""Compressions whose image decoder depends on FillOrder, on PhotometricInterpretation, on
+BitsPerSample."""
+
+_PARAMETER_TAGS: dict[int, dict[str, int]] = {
+    2: {},
+    3: {"t4_options": 292},
+    4: {"t6_options": 293},
+    34887: {"lerc_parameters": 50674},
+    65002: {"skip_bits": 65007, "horizontal_bits": 65008, "vertical_bits": 65009},
+}
+"""What decoders need from tags beyond those of `SegmentCodec`, by compression."""
+
+
+def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
+    """Describe how the segments of an IFD decode.
+
+    Parameters
+    ----------
+    is_short
+        Some segments are stored cropped or short: the codec is told the part inside the image.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If there is no data type for the samples.
+    """
+    if ifd.dtype is None:
+        raise UnsupportedTiff(
+            "no data type holds these samples",
+            ifd=ifd.name,
+            tag="BitsPerSample (258), SampleFormat (339)",
+            got=f"{ifd.bits} bits, format {ifd.sample_format}",
+        )
+    if not isinstance(ifd.sample_format, int):
+        raise UnsupportedTiff(
+            "samples of different formats",
+            ifd=ifd.name,
+            tag="SampleFormat (339)",
+            got=ifd.sample_format,
+            expected="one format",
+        )
+    shape = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
+    dtype = np.dtype(ifd.dtype)
+    row = COMPRESSIONS.get(ifd.compression)
+    is_image = row is not None and row.kind == "image"
+    edge = tuple(n % s or s for n, s in zip(ifd.shape[1:4], shape[1:4], strict=True))
+    return SegmentCodec(
+        shape=shape[1:],
+        dtype=dtype.newbyteorder("<").str,
+        compression=ifd.compression,
+        predictor=1 if is_image else ifd.predictor,
+        byteorder=ifd.byteorder if _has_byteorder(ifd, dtype, is_image) else "<",
+        bits=ifd.bits if _needs_bits(ifd, dtype, is_image) else (),
+        sample_format=1 if is_image else ifd.sample_format,
+        fill_order=1 if is_image and ifd.compression not in _FILL_ORDER else ifd.fill_order,
+        photometric=ifd.photometric if _needs_photometric(ifd) else 1,
+        edge=edge if is_short else None,  # type: ignore[arg-type]
+        fill=ifd.nodata if is_short and ifd.nodata else None,
+        parameters=_parameters(ifd),
+    )
+
+
+def _has_byteorder(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
+    return not is_image and (dtype.itemsize > 1 or max(ifd.bits) > 8)
+
+
+def _is_subsampled(ifd: IfdFacts) -> bool:
+    return (
+        ifd.photometric == _YCBCR and ifd.compression not in _JPEG and (ifd.subsampling != (1, 1))
+    )
+
+
+def _needs_photometric(ifd: IfdFacts) -> bool:
+    return _is_subsampled(ifd) or ifd.compression in _PHOTOMETRIC
+
+
+def _needs_bits(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
+    if is_image:
+        return ifd.compression in _BITS
+    return ifd.bits != (8 * dtype.itemsize,)
+
+
+def _parameters(ifd: IfdFacts) -> dict[str, Any]:
+    tags: Mapping[int, Any] = ifd.tags
+    found: dict[str, Any] = {
+        name: tags[code]
+        for name, code in _PARAMETER_TAGS.get(ifd.compression, {}).items()
+        if tags.get(code)
+    }
+    found.update({name: value for name, value in ifd.tables.items() if name != "is_jfif"})
+    if ifd.compression in _JPEG:
+        found.update(
+            jpeg_colorspaces(
+                ifd.photometric, ifd.is_separate, ifd.extra_samples, bool(ifd.tables.get("is_jfif"))
+            )
+        )
+    if _is_subsampled(ifd) or ifd.compression == 6:
+        found["subsampling"] = ifd.subsampling
+        for name, code in (("ycbcr_coefficients", 529), ("reference_black_white", 532)):
+            if code in tags:
+                found[name] = _ratios(tags[code])
+    return found
+
+
+def _ratios(values: Sequence[Any]) -> tuple[float, ...]:
+    """Turn the flat numerators and denominators of a RATIONAL tag into numbers."""
+    flat = [float(n) for n in values]
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return tuple(n / d if d else n for n, d in pairs)
+
+
+def is_plain(codec: SegmentCodec) -> bool:
+    """Say whether stored bytes are the samples, save for their byte order."""
+    return (
+        codec.compression == 1
+        and codec.predictor == 1
+        and codec.fill_order == 1
+        and not codec.bits
+        and not codec.parameters
+        and codec.sample_format != 5
+    )
