@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,10 +38,13 @@ _ZLIB_LEVEL = 9
 def crs_attributes(crs: CRS) -> Mapping[str, Any]:
     """Give the CF grid mapping of a system: parameters where CF knows them, WKT always."""
     wkt = crs.to_wkt()
-    try:
-        found = crs.to_cf()
-    except (KeyError, ValueError, AttributeError, TypeError):
-        found = {}  # pyproj knows no CF name for parts of it
+    with warnings.catch_warnings():
+        # parameters that CF has no name for are in the WKT all the same
+        warnings.simplefilter("ignore")
+        try:
+            found = crs.to_cf()
+        except (KeyError, ValueError, AttributeError, TypeError):
+            found = {}
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in found.items()

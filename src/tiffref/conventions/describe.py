@@ -23,6 +23,7 @@ from .geokeys import is_georeferenced
 from .layout import LevelName
 from .microscopes import calibrate
 from .ngff import channel_names, multiscale, omero, physical_coordinates
+from .placement import MAX_COORDINATE
 from .report import Report
 from .tags import dump_tags, gdal_tag_attributes
 from .time import acquired_from_items, acquired_from_name, created_from_tag, time_coordinate
@@ -219,7 +220,7 @@ def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[s
     dims = {axis: dim for dim, axis in axes.items()}
     if image.reference is not None:
         bands = _size(array, axes, "S")
-        if bands is not None:
+        if bands is not None and bands[1] <= MAX_COORDINATE:
             found[bands[0]] = coordinate(np.arange(1, bands[1] + 1), bands[0])
         return found
     letters = "".join(axes.values())

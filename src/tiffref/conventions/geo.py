@@ -18,7 +18,7 @@ from ..model.node import Array
 from .cf import axis_attributes, coordinate, spatial_ref
 from .crs import build_crs
 from .geokeys import GeoKeys, parse_geokeys
-from .placement import Affine, Placement, centres, place, scaled
+from .placement import MAX_COORDINATE, Affine, Placement, centres, place, scaled
 from .report import Report
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def describe_level(
             x_attributes, y_attributes = axis_attributes(reference.crs)
             variables[x_name] = coordinate(found[0], x_name, x_attributes)
             variables[y_name] = coordinate(found[1], y_name, y_attributes)
-        elif transform[1] == transform[3] == 0:
+        elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
     attributes: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Calibration, Channel
+from .placement import MAX_COORDINATE
 
 __all__ = [
     "channel_names",
@@ -157,7 +158,7 @@ def physical_coordinates(
     found: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     scales, translations = level_grid(axes, shape, full_shape, calibration)
     for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):
-        if axis not in _TYPES or axis == "C":
+        if axis not in _TYPES or axis == "C" or size > MAX_COORDINATE:
             continue
         values = np.arange(size) * scale + start
         if axis == "T" and len(calibration.times) == size:

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from .geokeys import GeoKeys, numbers
 from .report import Report
 
-__all__ = ["Affine", "Placement", "centres", "place", "scaled"]
+__all__ = ["MAX_COORDINATE", "Affine", "Placement", "centres", "place", "scaled"]
 
 SCALE, TIEPOINTS, MATRIX = 33550, 33922, 34264
 _SCALE_LABEL = "ModelPixelScale (33550)"
 _TIEPOINT_LABEL = "ModelTiepoint (33922)"
 _MATRIX_LABEL = "ModelTransformation (34264)"
+
+MAX_COORDINATE = 1 << 22
+"""Rows or columns up to which coordinates are written; a larger raster has its transformation."""
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; (0, 0) is the outer
@@ -129,10 +132,10 @@ def centres(transform: Affine, n_columns: int, n_rows: int) -> tuple[NDArray, ND
     Returns
     -------
     x, y
-        `(n_columns,)` and `(n_rows,)` float64; None for a rotated raster, or if they overflow.
+        `(n_columns,)` and `(n_rows,)` float64; None for a rotated or huge raster, or if they overflow.
     """
     a, b, c, d, e, f = transform
-    if b != 0 or d != 0:
+    if b != 0 or d != 0 or max(n_columns, n_rows) > MAX_COORDINATE:
         return None
     x = np.arange(n_columns) * a + np.zeros(n_columns) * b + (a * 0.5 + b * 0.5 + c)
     y = np.zeros(n_rows) * d + np.arange(n_rows) * e + (d * 0.5 + e * 0.5 + f)

@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage, TiffPageSeries
 
-from ..conventions.dims import dimension_names
+from ..conventions.describe import describe
+from ..conventions.gdal import parse_nodata
+from ..conventions.layout import LevelName, name_levels
+from ..conventions.report import Report
 from ..errors import MalformedTiff, SelectionError, TiffrefError, UnsupportedTiff
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
-from ..model.node import Array, Group
+from ..model.node import Array
 from ..references import References
+from .opening import open_tiff
 from .probe import checked_array
-from .reader import PARSE_ERRORS, OpenTiff, open_tiff
+from .reader import OpenTiff
+from .talk import PARSE_ERRORS
 
 __all__ = ["scan"]
 
@@ -33,6 +38,8 @@ class _Options:
     is_native: bool
     fill_value: Any
     layout: str
+    level: int | None
+    is_strict: bool
 
 
 def scan(
@@ -45,6 +52,7 @@ def scan(
     fillvalue: Any = None,
     zattrs: Mapping[str, Any] | None = None,
     layout: str = "dataset",
+    strict: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> References:
     """Find where the bytes of a TIFF are.
@@ -69,6 +77,9 @@ def scan(
         Attributes to add at the root.
     layout
         "dataset": all arrays side by side, `image`, `image_1`, ... "tree": a group for each level.
+    strict
+        Raise where metadata makes no sense; by default it is warned of (`MetadataWarning`) and left
+        out, for the pixels are right.
     storage_options
         For the fsspec file system of a URL.
 
@@ -81,15 +92,18 @@ def scan(
     SourceError
         If the source cannot be read.
     MalformedTiff
-        If it is no TIFF, or is damaged so that nothing of it can be located.
+        If it is no TIFF, or is damaged so that nothing of it can be located; with `strict`, if its
+        metadata makes no sense.
     UnsupportedTiff
         If references can express nothing of it.
     """
     tiff, wanted = _open(source, storage_options)
     with tiff:
         facts = _select(tiff, wanted, series, level, key)
+        if level is not None and level < 0:
+            level += len(facts.series[0].levels)
         native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
-        options = _Options(native, fillvalue, layout)
+        options = _Options(native, fillvalue, layout, level, strict)
         return _references(tiff, facts, options, zattrs or {})
 
 
@@ -124,10 +138,8 @@ def _select(
         if series is not None:
             facts = replace(facts, series=(_pick(facts.series, series, "series", facts),))
     if level is not None:
-        chosen = tuple(
-            replace(one, levels=(_pick(one.levels, level, "level", facts),)) for one in facts.series
-        )
-        facts = replace(facts, series=chosen)
+        for one in facts.series:
+            _pick(one.levels, level, "level", facts)
     return facts
 
 
@@ -158,46 +170,63 @@ def _page_series(tiff: OpenTiff, key: Any, series: int | None) -> TiffPageSeries
     if len(chosen) == 1:
         return TiffPageSeries(chosen, parent=tiff.tif, kind="page")
     return TiffPageSeries(
-        chosen, (len(chosen), *first.shape), first.dtype, f"I{first.axes}", parent=tiff.tif, kind="page"
+        chosen,
+        (len(chosen), *first.shape),
+        first.dtype,
+        f"I{first.axes}",
+        parent=tiff.tif,
+        kind="page",
     )
 
 
 def _references(
     tiff: OpenTiff, facts: FileFacts, options: _Options, zattrs: Mapping[str, Any]
 ) -> References:
-    children: dict[str, Array] = {}
+    report = Report(facts.source.url, options.is_strict)
+    names = name_levels(facts, options.layout, options.level)
+    arrays: dict[tuple[int, int], Array] = {}
     provenance, refusals = [], []
     for position, one in enumerate(facts.series):
         levels: list[dict[str, Any]] = []
         for n, level in enumerate(one.levels):
-            suffix = _suffix(position, n)
+            if options.level not in (None, n):
+                continue
             try:
-                array = _array(tiff, one, level, suffix, options)
+                name = names.get((position, n))
+                arrays[position, n] = _array(tiff, one, level, name, options, report)
             except TiffrefError as error:
                 error.url = error.url or facts.source.url
                 refusals.append(error)
                 levels.append({"refused": f"{type(error).__name__}: {error}"})
                 continue
-            children[f"image{suffix}"] = array
-            levels.append({"path": f"image{suffix}"})
+            levels.append({"path": names[position, n].path})
         provenance.append(
-            {"index": one.index, "kind": one.kind, "name": one.name, "axes": one.axes, "levels": levels}
+            {
+                "index": one.index,
+                "kind": one.kind,
+                "name": one.name,
+                "axes": one.axes,
+                "levels": levels,
+            }
         )
-    if not children:
+    if not arrays:
         raise refusals[0]
-    return References(Group(children, dict(zattrs)), tuple(provenance))
-
-
-def _suffix(series: int, level: int) -> str:
-    return (f"_s{series}" if series else "") + (f"_{level}" if level else "")
+    group = describe(facts, names, arrays, report)
+    return References(group.with_attributes(**zattrs), tuple(provenance))
 
 
 def _array(
-    tiff: OpenTiff, series: SeriesFacts, level: LevelFacts | Exception, suffix: str, options: _Options
+    tiff: OpenTiff,
+    series: SeriesFacts,
+    level: LevelFacts | Exception,
+    name: LevelName | None,
+    options: _Options,
+    report: Report,
 ) -> Array:
     """Plan one level, and correct the plan by a look at its segments."""
     if isinstance(level, Exception):
         raise level
+    assert name is not None
     if series.transform is not None:
         raise UnsupportedTiff(f"the transformation of {series.kind} samples", got=series.transform)
     missing = int((level.ifd < 0).sum())
@@ -206,17 +235,12 @@ def _array(
             f"{missing} of {len(level.ifd)} pages are missing",
             hint="Put all files of the set side by side.",
         )
-    dims = dimension_names(level.axes, suffix)
-    array = checked_array(level, dims, options.is_native, _fetcher(tiff))
-    fill = options.fill_value
-    if fill is None:
-        fill = level.ifds[0].nodata
+    array = checked_array(level, name.dims, options.is_native, tiff)
+    if options.fill_value is not None:
+        return replace(array, fill_value=options.fill_value)
+    full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
+    fill, nodata = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, report)
+    if nodata is not None and fill is None:
+        # no sample can have this value: nothing is masked by it
+        array = array.with_attributes(nodata=nodata)
     return replace(array, fill_value=fill)
-
-
-def _fetcher(tiff: OpenTiff) -> Any:
-    def fetch(url: str, offset: int, length: int) -> bytes:
-        there = tiff.source if url == tiff.source.source.url else tiff.sibling(url)
-        return there.read(offset, length)
-
-    return fetch
