@@ -5,8 +5,8 @@
     python3 dev.py test [OPTIONS]     run the tests; OPTIONS go to pytest
 
 Needs Python 3.11 or newer and nothing else. Each Python version gets a virtual environment of its
-own beside this file (`.venv-3.11`, ...); it is made once and installed into again only when
-`pyproject.toml` changes. `TIFFREF_VENV` names another folder for it.
+own beside this file (`.venv-dev-3.11`, ...); it is made once and installed into again only when
+`pyproject.toml` changes. Delete the folder to start afresh.
 """
 
 import hashlib
@@ -38,24 +38,24 @@ def main(arguments):
 
 def install(extra):
     """Make the environment where it is missing, install the extra into it, give its Python."""
-    default = ROOT / ".venv-{}.{}".format(*sys.version_info)
-    folder = Path(os.environ.get("TIFFREF_VENV", default))
+    folder = ROOT / ".venv-dev-{}.{}".format(*sys.version_info)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = folder / f"tiffref-{extra}"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    stamp = folder / "tiffref-installed"
+    project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    done = stamp.read_text().split() if stamp.exists() else []
+    if project in done and extra in done:
         return python
     say(f"setting up {folder} (Python {sys.version.split()[0]}); this takes a minute or two")
+    # without the stamp an earlier set-up was cut off, and may have left half a package
+    create = [sys.executable, "-m", "venv", *(["--clear"] if not done else []), str(folder)]
+    run(create, "No environment could be made. On Debian and Ubuntu: apt install python3-venv")
+    stamp.unlink(missing_ok=True)
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     run(
-        [sys.executable, "-m", "venv", str(folder)],
-        "No environment could be made. On Debian and Ubuntu: apt install python3-venv",
-    )
-    run(
-        [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        + ["--editable", f"{ROOT}[{extra}]"],
+        [*pip, "--editable", f"{ROOT}[{extra}]"],
         "The packages could not be installed; what pip says is above.",
     )
-    stamp.write_text(wanted)
+    stamp.write_text(" ".join([*(done if project in done else [project]), extra]))
     return python
 
 
@@ -70,4 +70,7 @@ def say(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
