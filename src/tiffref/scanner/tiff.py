@@ -7,7 +7,9 @@ describe them. All else is done by the rooms it calls.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from ..errors import MalformedTiff, SelectionError, TiffrefError, UnsupportedTif
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.node import Array
 from ..references import References
+from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff
 from .probe import checked_array
 from .reader import OpenTiff
@@ -40,6 +43,7 @@ class _Options:
     layout: str
     level: int | None
     is_strict: bool
+    allows_holes: bool
 
 
 def scan(
@@ -53,6 +57,7 @@ def scan(
     zattrs: Mapping[str, Any] | None = None,
     layout: str = "dataset",
     strict: bool = False,
+    allow_holes: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> References:
     """Find where the bytes of a TIFF are.
@@ -61,7 +66,7 @@ def scan(
     ----------
     source
         Path, URL, fsspec OpenFile, open binary file, or tifffile's `TiffFile`, `TiffPage` or
-        `TiffPageSeries`.
+        `TiffPageSeries`; or the path of the companion file of an OME-TIFF set.
     series
         Index of the one series wanted; all by default.
     level
@@ -80,6 +85,9 @@ def scan(
     strict
         Raise where metadata makes no sense; by default it is warned of (`MetadataWarning`) and left
         out, for the pixels are right.
+    allow_holes
+        Leave chunks missing where a file of a multi-file set is not there; `References.series`
+        names the files. By default that is an error.
     storage_options
         For the fsspec file system of a URL.
 
@@ -97,22 +105,30 @@ def scan(
     UnsupportedTiff
         If references can express nothing of it.
     """
-    tiff, wanted = _open(source, storage_options)
-    with tiff:
+    with ExitStack() as stack:
+        tiff, wanted = _open(source, storage_options, stack)
         facts = _select(tiff, wanted, series, level, key)
         if level is not None and level < 0:
             level += len(facts.series[0].levels)
         native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
-        options = _Options(native, fillvalue, layout, level, strict)
+        options = _Options(native, fillvalue, layout, level, strict, allow_holes)
         return _references(tiff, facts, options, zattrs or {})
 
 
-def _open(source: Any, storage_options: Mapping[str, Any] | None) -> tuple[OpenTiff, Any]:
-    if isinstance(source, TiffPageSeries):
-        return open_tiff(source.keyframe.parent if source.parent is None else source.parent), source
-    if isinstance(source, TiffPage) or hasattr(source, "keyframe"):
-        return open_tiff(source.parent), source
-    return open_tiff(source, storage_options), None
+def _open(
+    source: Any, storage_options: Mapping[str, Any] | None, stack: ExitStack
+) -> tuple[OpenTiff, Any]:
+    """Open the file until the stack is left; give what of it was handed in, or None for all."""
+    wanted: Any = None
+    if is_companion(source):
+        where, wanted = stack.enter_context(open_companion(source))
+    elif isinstance(source, TiffPageSeries):
+        where, wanted = source.parent or source.keyframe.parent, source
+    elif isinstance(source, TiffPage) or hasattr(source, "keyframe"):
+        where, wanted = source.parent, source
+    else:
+        where = source
+    return stack.enter_context(open_tiff(where, storage_options)), wanted
 
 
 def _select(
@@ -123,16 +139,16 @@ def _select(
     key: int | slice | Sequence[int] | None,
 ) -> FileFacts:
     """Read the facts of what was asked for."""
-    if key is not None or wanted is not None:
+    if isinstance(wanted, list) and key is None:
+        facts = _facts_of(tiff, wanted)
+        if series is not None:
+            facts = replace(facts, series=(_pick(facts.series, series, "series", facts),))
+    elif key is not None or wanted is not None:
         if wanted is None:
             wanted = _page_series(tiff, key, series)
         elif not isinstance(wanted, TiffPageSeries):
             wanted = TiffPageSeries([wanted], parent=tiff.tif, kind="page")
-        one = tiff.series_facts(0, wanted)
-        facts = FileFacts(
-            tiff.source.source, tiff.tif.byteorder, tiff.tif.is_bigtiff,
-            tuple(sorted(tiff.tif.flags)), (one,), tiff.metadata(),
-        )  # fmt: skip
+        facts = _facts_of(tiff, [wanted])
     else:
         facts = tiff.facts()
         if series is not None:
@@ -141,6 +157,17 @@ def _select(
         for one in facts.series:
             _pick(one.levels, level, "level", facts)
     return facts
+
+
+def _facts_of(tiff: OpenTiff, series: Sequence[TiffPageSeries]) -> FileFacts:
+    return FileFacts(
+        tiff.source.source,
+        tiff.tif.byteorder,
+        tiff.tif.is_bigtiff,
+        tuple(sorted(tiff.tif.flags)),
+        tuple(tiff.series_facts(n, one) for n, one in enumerate(series)),
+        tiff.metadata(),
+    )
 
 
 def _pick(items: Sequence[Any], index: int, what: str, facts: FileFacts) -> Any:
@@ -199,7 +226,7 @@ def _references(
                 refusals.append(error)
                 levels.append({"refused": f"{type(error).__name__}: {error}"})
                 continue
-            levels.append({"path": names[position, n].path})
+            levels.append({"path": names[position, n].path, **_holes(tiff, one, level)})
         provenance.append(
             {
                 "index": one.index,
@@ -230,10 +257,11 @@ def _array(
     if series.transform is not None:
         raise UnsupportedTiff(f"the transformation of {series.kind} samples", got=series.transform)
     missing = int((level.ifd < 0).sum())
-    if missing and series.kind not in _SPARSE_KINDS:
+    if missing and series.kind not in _SPARSE_KINDS and not options.allows_holes:
         raise MalformedTiff(
             f"{missing} of {len(level.ifd)} pages are missing",
-            hint="Put all files of the set side by side.",
+            got=", ".join(_missing_files(tiff)[:3]) or None,
+            hint="Put all files of the set side by side, or leave holes with allow_holes=True.",
         )
     array = checked_array(level, name.dims, options.is_native, tiff)
     if options.fill_value is not None:
@@ -244,3 +272,17 @@ def _array(
         # no sample can have this value: nothing is masked by it
         array = array.with_attributes(nodata=nodata)
     return replace(array, fill_value=fill)
+
+
+def _holes(tiff: OpenTiff, series: SeriesFacts, level: LevelFacts | Exception) -> dict[str, Any]:
+    """Report the pages of a level that no file has, for its record."""
+    missing = int((level.ifd < 0).sum()) if isinstance(level, LevelFacts) else 0
+    if not missing or series.kind in _SPARSE_KINDS:
+        return {}
+    return {"missing_pages": missing, "missing_files": _missing_files(tiff)}
+
+
+def _missing_files(tiff: OpenTiff) -> list[str]:
+    """Name the members of an OME-TIFF set that are not there."""
+    folder = Path(tiff.source.source.url).parent
+    return missing_members(tiff.metadata().get("ome"), str(folder))

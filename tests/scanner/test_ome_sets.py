@@ -1,0 +1,150 @@
+"""OME-TIFF sets of several files: sub-folders, companion files, mixed byte orders, missing members."""
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref.errors import ManifestMismatch, MalformedTiff, SourceError
+from tiffref.zarr import ZarrTiffStore
+
+rng = np.random.default_rng(3)
+SHAPE = (40, 48)
+
+
+def ome_xml(names, n_planes, dtype="uint16", order="XYZTC", root="", physical=""):
+    """OME-XML of one image whose channels are the files and whose z planes are their pages."""
+    blocks = "".join(
+        f'<TiffData IFD="0" PlaneCount="{n_planes}" FirstZ="0" FirstC="{c}" FirstT="0">'
+        f'<UUID FileName="{name}">urn:uuid:{one}</UUID></TiffData>'
+        for c, (name, one) in enumerate(names.items())
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{c}" Name="ch{c}"/>' for c in range(len(names)))
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" {root}>'
+        '<Image ID="Image:0" Name="set"><Pixels ID="Pixels:0" '
+        f'DimensionOrder="{order}" Type="{dtype}" SizeX="{SHAPE[1]}" SizeY="{SHAPE[0]}" '
+        f'SizeZ="{n_planes}" SizeC="{len(names)}" SizeT="1" {physical}>{channels}{blocks}'
+        "</Pixels></Image></OME>"
+    )
+
+
+def write_set(folder: Path, names, *, dtype="u2", byteorders=None, companion=None, n_planes=3, **how):
+    """Write a set; the OME-XML is in each member, or in a companion file."""
+    ids = {name: uuid.uuid5(uuid.NAMESPACE_URL, name) for name in names}
+    data = (rng.random((len(names), n_planes, *SHAPE)) * 200).astype(dtype)
+    kind = np.dtype(dtype).name
+    for c, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if companion:
+            text = (
+                '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+                f'UUID="urn:uuid:{ids[name]}">'
+                f'<BinaryOnly MetadataFile="{companion}" UUID="urn:uuid:0"/></OME>'
+            )
+        else:
+            text = ome_xml(ids, n_planes, kind, root=f'UUID="urn:uuid:{ids[name]}"')
+        tifffile.imwrite(
+            path, data[c], photometric="minisblack", metadata=None, description=text,
+            byteorder=(byteorders or ["<"] * len(names))[c], **how,
+        )  # fmt: skip
+    if companion:
+        text = ome_xml(ids, n_planes, kind, physical='PhysicalSizeX="0.5" PhysicalSizeY="0.5"')
+        (folder / companion).write_text(text)
+    return data
+
+
+def assert_pixels(references, data):
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], data)
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib", "tile": (16, 16)}])
+def test_members_in_sub_folders(tmp_path, how):
+    names = ["first.ome.tif", "a/same.ome.tif", "b/same.ome.tif"]
+    data = write_set(tmp_path, names, **how)
+    references = tiffref.scan(tmp_path / names[0])
+    assert_pixels(references, data)
+    assert {source.url for source in references.sources} == {str(tmp_path / n) for n in names}
+    document = references.to_kerchunk()["refs"]
+    assert document["image/1.0.0.0"][0] == f"file://{tmp_path}/a/same.ome.tif"
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}])
+def test_a_companion_file_describes_members_below_it(tmp_path, how):
+    names = ["x/one.ome.tif", "y/one.ome.tif", "two.ome.tif"]
+    data = write_set(tmp_path, names, companion="set.companion.ome", **how)
+    references = tiffref.scan(tmp_path / "set.companion.ome")
+    assert_pixels(references, data)
+    assert references.group["image"].dims == ("c", "z", "y", "x")
+    # the companion file's metadata, not that of a member
+    assert references.group["x"].attributes["units"] == "micrometer"
+
+
+def test_planes_of_a_companion_file_follow_its_dimension_order(tmp_path):
+    data = (rng.random((2, 3, *SHAPE)) * 200).astype("u1")  # t, z
+    tifffile.imwrite(tmp_path / "m.ome.tif", data, photometric="minisblack", metadata=None)
+    text = ome_xml({"m.ome.tif": 1}, 6, "uint8").replace('SizeZ="6"', 'SizeZ="3"')
+    text = text.replace('SizeT="1"', 'SizeT="2"')
+    (tmp_path / "m.companion.ome").write_text(text)
+    assert_pixels(tiffref.scan(tmp_path / "m.companion.ome"), data)
+    text = text.replace('PlaneCount="6"', 'PlaneCount="7"')
+    (tmp_path / "m.companion.ome").write_text(text)
+    with pytest.raises(MalformedTiff, match="not there"):
+        tiffref.scan(tmp_path / "m.companion.ome")
+
+
+def test_a_missing_member_is_named_or_left_as_a_hole(tmp_path):
+    names = ["first.ome.tif", "a/second.ome.tif", "b/third.ome.tif"]
+    data = write_set(tmp_path, names)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(MalformedTiff, match="3 of 9 pages are missing.*a/second"):
+        tiffref.scan(tmp_path / names[0])
+    references = tiffref.scan(tmp_path / names[0], allow_holes=True)
+    data[1] = 0
+    assert_pixels(references, data)
+    (level,) = references.series[0]["levels"]
+    assert level["missing_pages"] == 3
+    assert level["missing_files"] == ["a/second.ome.tif"]
+
+
+def test_a_companion_file_with_missing_members(tmp_path):
+    names = ["x/one.ome.tif", "y/two.ome.tif"]
+    data = write_set(tmp_path, names, companion="set.companion.ome")
+    (tmp_path / names[0]).unlink()
+    with pytest.raises(MalformedTiff, match=r"x/one\.ome\.tif"):
+        tiffref.scan(tmp_path / "set.companion.ome")
+    data[0] = 0
+    assert_pixels(tiffref.scan(tmp_path / "set.companion.ome", allow_holes=True), data)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(SourceError, match=r"none of the files.*x/one\.ome\.tif"):
+        tiffref.scan(tmp_path / "set.companion.ome", allow_holes=True)
+
+
+def test_a_companion_file_that_is_none(tmp_path):
+    (tmp_path / "a.companion.ome").write_text("<OME>")
+    with pytest.raises(MalformedTiff, match="no OME-XML"):
+        tiffref.scan(tmp_path / "a.companion.ome")
+    (tmp_path / "b.companion.ome").write_text("<OME/>")
+    with pytest.raises(SourceError, match="describes no image"):
+        tiffref.scan(tmp_path / "b.companion.ome")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_members_of_mixed_byte_order_read_right(tmp_path, dtype):
+    data = write_set(tmp_path, ["a.ome.tif", "b.ome.tif"], dtype=dtype, byteorders="<>")
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    assert_pixels(references, data)
+    if dtype == "u1":  # nothing to turn around
+        assert not references.group["image"].manifest.inlined
+
+
+def test_large_members_of_mixed_byte_order_are_refused_by_name(tmp_path):
+    n_planes = 1 + (1 << 20) // (2 * SHAPE[0] * SHAPE[1])
+    write_set(tmp_path, ["a.ome.tif", "b.ome.tif"], byteorders="<>", n_planes=n_planes)
+    with pytest.raises(ManifestMismatch, match=r"[ab]\.ome\.tif"):
+        tiffref.scan(tmp_path / "a.ome.tif")
