@@ -16,6 +16,7 @@ __all__ = [
     "SourceError",
     "StaleSource",
     "TiffrefError",
+    "TruncationWarning",
     "UnsupportedTiff",
 ]
 
@@ -137,3 +138,7 @@ class MetadataWarning(UserWarning):
         super().__init__(message)
         self.url = url
         self.key = key
+
+
+class TruncationWarning(UserWarning):
+    """Part of an image lies behind the end of its file; what is there is right."""

@@ -26,10 +26,28 @@ __all__ = ["LevelPlan", "plan_level"]
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """An array; `is_merged` if its chunks are runs of plain samples, not segments."""
+    """An array; `is_merged` if its chunks are runs of plain samples, not segments.
+
+    `behind_end` has the flat indices of segments that start behind the end of the file.
+    """
 
     array: Array
     is_merged: bool
+    behind_end: tuple[int, ...] = ()
+
+    def truncation(self) -> MalformedTiff:
+        """Describe the segments behind the end of the file."""
+        manifest = self.array.manifest
+        first = self.behind_end[0]
+        source = manifest.sources[max(0, manifest.source[first])]
+        return MalformedTiff(
+            f"{len(self.behind_end)} of {manifest.n_chunks} segments lie behind the end of the file",
+            url=source.url,
+            tag=f"segment {first}",
+            got=f"offset {manifest.offset[first]}",
+            expected=f"less than {source.size}",
+            hint="The file is truncated; get a whole copy.",
+        )
 
 
 def plan_level(
@@ -73,7 +91,7 @@ def plan_level(
         planes = contiguous_planes(level, ifd, segment, codecs[0])
         if planes is not None:
             return LevelPlan(plan_planes(level, dims, codecs[0], ifd.shape, planes), True)
-    return LevelPlan(_plan_segments(level, dims, codecs, of_page, segment), False)
+    return _plan_segments(level, dims, codecs, of_page, segment)
 
 
 def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
@@ -120,7 +138,7 @@ def _plan_segments(
     codecs: list[SegmentCodec],
     of_page: np.ndarray,
     segment: Shape5,
-) -> Array:
+) -> LevelPlan:
     """One chunk for each strip or tile."""
     page = level.ifds[0].shape
     n_pages = len(level.ifd)
@@ -137,10 +155,13 @@ def _plan_segments(
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
     row = np.repeat(row, level.offset.shape[1])
     length = _clip(level, codecs[0], segment, offset, length)
-    length = _inside(level, offset, length)
+    size = np.repeat(source_sizes(level.sources)[level.source], level.offset.shape[1])
+    behind = np.flatnonzero((length > 0) & (offset >= size))
+    length = np.minimum(length, size - np.minimum(offset, size))
     manifest = Manifest.from_columns(grid, sources, offset, length, index=row)
     dtype = np.dtype(codecs[0].dtype).newbyteorder("=")
-    return Array(level.shape, chunks, dtype, dims, tuple(codecs), manifest)
+    array = Array(level.shape, chunks, dtype, dims, tuple(codecs), manifest)
+    return LevelPlan(array, False, tuple(behind.tolist()))
 
 
 def _split_sources(level: LevelFacts, of_page: np.ndarray) -> tuple[tuple[Source, ...], np.ndarray]:
@@ -168,21 +189,3 @@ def _clip(
     if level.offset.shape[1] == 1 and level.ifds[0].tile is None:
         return np.where(offset > 0, np.uint64(full), 0).astype(np.uint64)
     return np.minimum(length, np.uint64(full))
-
-
-def _inside(level: LevelFacts, offset: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Cut byte ranges at the end of the file; a range that starts behind it is an error."""
-    size = np.repeat(source_sizes(level.sources)[level.source], level.offset.shape[1])
-    outside = (length > 0) & (offset > 0) & (offset >= size)
-    if outside.any():
-        first = int(np.flatnonzero(outside)[0])
-        raise MalformedTiff(
-            f"{int(outside.sum())} of {len(offset)} segments lie behind the end of the file",
-            url=level.sources[0].url,
-            ifd=level.ifds[0].name,
-            tag=f"segment {first}",
-            got=f"offset {offset[first]}",
-            expected=f"less than {size[first]}",
-            hint="The file is truncated; get a whole copy.",
-        )
-    return np.where(outside, length, np.minimum(length, size - np.minimum(offset, size)))

@@ -8,6 +8,7 @@ function that it is given.
 from __future__ import annotations
 
 import lzma
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,12 +20,12 @@ import numpy as np
 from ..codecs.decode import decode_segment
 from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import to_zarr2
-from ..errors import MalformedTiff, ManifestMismatch
+from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.manifest import Manifest
 from ..model.node import Array
-from .plan import plan_level
+from .plan import LevelPlan, plan_level
 
 __all__ = ["checked_array", "is_exact", "probe_indices"]
 
@@ -70,13 +71,31 @@ def checked_array(
     plan = plan_level(level, dims, is_native=is_native)
     if plan.is_merged:
         return plan.array
+    if plan.behind_end:
+        short = plan_level(level, dims, is_short=True, is_native=is_native)
+        return _with_empty_segments(short, segments)
     whole = _with_whole_strips(level, plan.array, segments)
     if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
         return _with_one_codec(whole, segments)
     short = plan_level(level, dims, is_short=True, is_native=is_native).array
-    for n in _at_hand(short, segments):
-        _decode(short, n, segments)
-    return _with_one_codec(short, segments)
+    return _with_one_codec(_decoded(short, segments), segments)
+
+
+def _with_empty_segments(plan: LevelPlan, segments: Segments) -> Array:
+    """Give segments behind the end of the file as segments of no bytes, if their decoder can.
+
+    Fax decoders make a white segment of nothing, and readers show such files; all others refuse.
+    """
+    array = plan.array
+    try:
+        for codec in array.codecs:
+            assert isinstance(codec, SegmentCodec)
+            decode_segment(codec, b"")
+    except MalformedTiff as error:
+        raise plan.truncation() from error
+    warnings.warn(TruncationWarning(f"{plan.truncation()} They read as white."), stacklevel=2)
+    manifest = array.manifest.with_inlined(dict.fromkeys(plan.behind_end, b""))
+    return _with_one_codec(_decoded(replace(array, manifest=manifest), segments), segments)
 
 
 def probe_indices(manifest: Manifest) -> list[int]:
@@ -141,13 +160,16 @@ def _is_whole(array: Array, n: int, segments: Segments) -> bool:
     return is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
 
 
-def _decode(array: Array, n: int, segments: Segments) -> None:
-    try:
-        decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
-    except MalformedTiff as error:
-        error.url = error.url or array.manifest.sources[array.manifest.source[n]].url
-        error.tag = f"segment {n}, {error.tag}" if error.tag else f"segment {n}"
-        raise
+def _decoded(array: Array, segments: Segments) -> Array:
+    """Give the array back if the segments looked at decode."""
+    for n in _at_hand(array, segments):
+        try:
+            decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
+        except MalformedTiff as error:
+            error.url = error.url or array.manifest.sources[array.manifest.source[n]].url
+            error.tag = f"segment {n}, {error.tag}" if error.tag else f"segment {n}"
+            raise
+    return array
 
 
 def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> Array | None:
