@@ -49,4 +49,8 @@ def test_sgilog_luv_24_agrees_with_its_xyz():
     weight = xyz @ [1, 15, 3]
     np.testing.assert_allclose(luv[:, 1] / 32768, 4 * xyz[:, 0] / weight, atol=1 / 32000)
     np.testing.assert_allclose(luv[:, 2] / 32768, 9 * xyz[:, 1] / weight, atol=1 / 32000)
-    np.testing.assert_allclose(2 ** ((luv[:, 0] + 0.5) / 256 - 64), xyz[:, 1], rtol=0.01)
+    # libtiff lets the highest bit of the chromaticity code into the lowest of the logarithm
+    luminance = 2 ** ((luv[:, 0] + 0.5) / 256 - 64)
+    is_clean = np.arange(1 << 14) < 1 << 12
+    np.testing.assert_allclose(luminance[is_clean], xyz[is_clean, 1], rtol=0.0015)
+    np.testing.assert_allclose(luminance, xyz[:, 1], rtol=0.005)

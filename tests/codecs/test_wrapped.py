@@ -25,9 +25,13 @@ def test_fax_group_4(fill_order):
 def test_fax_modified_huffman():
     # white 2, black 3, white 3 are the codes 0111 10 1000; every row starts at a byte
     row = int("0111101000".ljust(16, "0"), 2).to_bytes(2, "big")
-    codec = SegmentCodec((1, 3, 8, 1), "|b1", 2, bits=(1,), photometric=0)
     expected = [[0, 0, 1, 1, 1, 0, 0, 0]] * 3
-    np.testing.assert_array_equal(decode_segment(codec, row * 3)[0, ..., 0], expected)
+    for bits in ((1,), ()):
+        codec = SegmentCodec((1, 3, 8, 1), "|b1", 2, bits=bits, photometric=0)
+        np.testing.assert_array_equal(decode_segment(codec, row * 3)[0, ..., 0], expected)
+    codec = SegmentCodec((1, 3, 8, 1), "|b1", 2, fill_order=2, photometric=0)
+    backwards = imagecodecs.bitorder_decode(row * 3)
+    np.testing.assert_array_equal(decode_segment(codec, backwards)[0, ..., 0], expected)
 
 
 def test_fax_short_last_strip():
@@ -42,6 +46,13 @@ def test_thunderscan():
     data = bytes([0xC0 | 5, 0x02, 0x80 | 0b001_111])
     codec = SegmentCodec((1, 1, 5, 1), "|u1", 32809, bits=(4,))
     assert decode_segment(codec, data).ravel().tolist() == [5, 5, 5, 6, 5]
+
+
+def test_thunderscan_short_last_strip():
+    row = bytes([0xC0 | 5, 0x02, 0x80 | 0b001_111])
+    codec = SegmentCodec((1, 3, 5, 1), "|u1", 32809, bits=(4,), edge=(1, 2, 5))
+    decoded = decode_segment(codec, row * 2)
+    assert decoded[0, ..., 0].tolist() == [[5, 5, 5, 6, 5], [5, 5, 5, 6, 5], [0] * 5]
 
 
 def test_next():

@@ -91,10 +91,9 @@ class Delta(_Named, ArrayArrayCodec):
 
     def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         stored = chunk_data.as_numpy_array()
-        # zarr 3.1 hands on samples in the stored byte order, later versions in the native one
-        native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        # of either byte order: zarr 3.1 hands samples on as stored, later versions as native ones
         decoded = imagecodecs.delta_decode(
-            native.reshape(self.configuration["shape"]),
+            stored.reshape(self.configuration["shape"]),
             axis=self.configuration["axis"],
             dist=self.configuration["dist"],
         )

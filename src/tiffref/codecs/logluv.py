@@ -54,7 +54,8 @@ def _triples(data: Any, n_pixels: int) -> NDArray[np.uint32]:
 
 def _from_24_bits(words: NDArray[np.uint32]) -> NDArray[np.int16]:
     luv = np.empty((words.size, 3), np.int16)
-    # the 10-bit logarithm (steps of 1/64, from 2**-12) in terms of the 16-bit one
+    # the 10-bit logarithm (steps of 1/64, from 2**-12) in terms of the 16-bit one; that a bit of
+    # the chromaticity gets into its lowest bit is libtiff's doing, and so GDAL's
     luv[:, 0] = (words >> 12 & 0xFFD) + 13314
     luv[:, 1:] = _chromaticities()[words & (_N_CODES - 1)]
     return luv

@@ -71,8 +71,8 @@ def layout_of(codec: SegmentCodec) -> Layout:
     if len(codec.bits) > 1:
         return _MIXED
     width = np.dtype(codec.dtype).itemsize * 8
-    bits = codec.bits[0] if codec.bits else width
-    if bits == width and codec.dtype != "|b1":
+    bits = sample_bits(codec)
+    if bits == width:
         return _WHOLE
     if 1 <= bits <= 32 and bits <= width:
         return _PACKED
@@ -124,6 +124,14 @@ def _undefined_predictor(codec: SegmentCodec) -> UnsupportedTiff:
 _NO_PREDICTOR = (0, 1)
 
 
+def sample_bits(codec: SegmentCodec) -> int:
+    """Give the bits of one sample, of the first where they differ."""
+    if codec.bits:
+        return codec.bits[0]
+    dtype = np.dtype(codec.dtype)
+    return 1 if dtype.kind == "b" else dtype.itemsize * 8
+
+
 def is_subsampled(codec: SegmentCodec) -> bool:
     """Say whether samples are YCbCr with fewer chroma than luma samples (TIFF 6.0, section 21)."""
     subsampling = tuple(codec.parameters.get("subsampling", (1, 1)))
@@ -135,12 +143,11 @@ def _padded_rows(bits: int, shape: Shape) -> int:
 
 
 def _equal_bytes(codec: SegmentCodec, shape: Shape) -> int:
-    bits = codec.bits[0] if codec.bits else np.dtype(codec.dtype).itemsize * 8
-    return _padded_rows(bits * shape[3], shape)
+    return _padded_rows(sample_bits(codec) * shape[3], shape)
 
 
 def _unpack_packed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
-    (bits,) = codec.bits
+    bits = sample_bits(codec)
     dtype = np.dtype(codec.dtype)
     row_length = shape[2] * shape[3]
     if bits == 24:

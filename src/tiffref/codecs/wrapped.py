@@ -215,7 +215,8 @@ def _wrap(
         Tag number -> what its values are offsets to.
     """
     _, _, columns, samples = codec.shape
-    bits = codec.bits or (np.dtype(codec.dtype).itemsize * 8,)
+    dtype = np.dtype(codec.dtype)
+    bits = codec.bits or (1 if dtype.kind == "b" else dtype.itemsize * 8,)
     fields: dict[int, tuple[int, Sequence[int]]] = {
         256: (_LONG, [columns]),
         257: (_LONG, [rows]),
