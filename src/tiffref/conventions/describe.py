@@ -20,7 +20,7 @@ from .cf import coordinate
 from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata, parse_rpcs
 from .geo import GeoLevel, GeoReference, describe_level, geozarr_attributes, read_georeference
 from .geokeys import is_georeferenced
-from .layout import LevelName
+from .layout import LevelName, is_in_place
 from .microscopes import calibrate
 from .ngff import channel_names, multiscale, omero, physical_coordinates
 from .placement import MAX_COORDINATE
@@ -35,11 +35,15 @@ GDAL_METADATA, RPCS, DATE_TIME, COLOR_MAP, DESCRIPTION = 42112, 50844, 306, 320,
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What is known of one image of the file, for all of its levels."""
+    """What is known of one image of the file, for all of its levels.
+
+    `extent` is the image that the georeference speaks of: this one, or the one it is a copy of.
+    """
 
     series: SeriesFacts
     full: LevelFacts
     ifd: IfdFacts
+    extent: LevelFacts
     reference: GeoReference | None
     items: GdalMetadata
     calibration: Calibration
@@ -132,11 +136,11 @@ def _image(
     full = first if isinstance(first, LevelFacts) else here
     assert isinstance(full, LevelFacts)
     ifd = full.ifds[0]
-    reference = None
+    reference, extent = None, full
     if is_georeferenced(ifd.tags):
         reference = read_georeference(ifd.tags, report)
-    elif role == "mask" and main is not None and main.full.shape[:2] == full.shape[:2]:
-        reference = main.reference
+    elif main is not None and is_in_place(facts, series):
+        reference, extent = main.reference, main.extent
     items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), report)
     calibration = Calibration()
     if reference is None and role != "mask":
@@ -146,7 +150,7 @@ def _image(
         or acquired_from_items(items.items)
         or acquired_from_name(facts.source.url)
     )
-    return _Image(series, full, ifd, reference, items, calibration, acquired)
+    return _Image(series, full, ifd, extent, reference, items, calibration, acquired)
 
 
 # ---- arrays
@@ -200,8 +204,7 @@ def _georeference(
     rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
     if image.reference is None or rows is None or columns is None:
         return GeoLevel()
-    full = image.full
-    sizes = dict(zip(full.axes, full.shape, strict=True))
+    sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
     # what lies on the same rows and columns shares their coordinates
     suffix = rows[0].partition("_")[2]
     mapping = f"spatial_ref_{suffix}" if suffix else "spatial_ref"

@@ -3,7 +3,8 @@
 Owns names, dimension names and the roles of images that are not the main one: masks, thumbnails,
 labels. A mask shares the dimensions of the image that it masks.
 
-Reference: TIFF 6.0, NewSubfileType (254): bit 2 says "transparency mask".
+Reference: TIFF 6.0, NewSubfileType (254): bit 0 says "reduced-resolution version", bit 2
+"transparency mask".
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from .dims import dimension_names
 from .geokeys import is_georeferenced
 
-__all__ = ["LevelName", "name_levels"]
+__all__ = ["LevelName", "is_in_place", "name_levels"]
 
-MASK_BIT = 4
+REDUCED_BIT, MASK_BIT = 1, 4
 _ROLES = frozenset({"thumbnail", "label", "macro", "map", "overview", "probability"})
 """Names that tifffile gives the minor images of slide files."""
 
@@ -100,9 +101,7 @@ class _Where:
         """Axis codes, with "B" for the samples of a georeferenced image."""
         one = self.series.levels[self.n]
         assert isinstance(one, LevelFacts)
-        full = self.series.levels[0]
-        tags = (full if isinstance(full, LevelFacts) else one).ifds[0].tags
-        return one.axes.replace("S", "B") if is_georeferenced(tags) else one.axes
+        return one.axes.replace("S", "B") if is_in_place(self.facts, self.series) else one.axes
 
 
 def _role(position: int, series: SeriesFacts) -> str:
@@ -113,6 +112,17 @@ def _role(position: int, series: SeriesFacts) -> str:
         return "mask"
     name = series.name.lower()
     return name if name in _ROLES else "image"
+
+
+def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:
+    """Tell if a series is georeferenced: by its own tags, or as a reduced copy of the main one."""
+    first, main = (next(iter(one.levels), None) for one in (series, facts.series[0]))
+    if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
+        return False
+    if is_georeferenced(first.ifds[0].tags):
+        return True
+    is_copy = bool(first.ifds[0].subfile_type & (REDUCED_BIT | MASK_BIT))
+    return is_copy and is_georeferenced(main.ifds[0].tags)
 
 
 _Names = Mapping[tuple[int, int], LevelName]

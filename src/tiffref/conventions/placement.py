@@ -132,7 +132,7 @@ def centres(transform: Affine, n_columns: int, n_rows: int) -> tuple[NDArray, ND
     Returns
     -------
     x, y
-        `(n_columns,)` and `(n_rows,)` float64; None for a rotated or huge raster, or if they overflow.
+        `(n_columns,)` and `(n_rows,)` float64; None for a rotated or huge raster or on overflow.
     """
     a, b, c, d, e, f = transform
     if b != 0 or d != 0 or max(n_columns, n_rows) > MAX_COORDINATE:

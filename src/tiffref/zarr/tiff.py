@@ -17,7 +17,7 @@ from ..read.fetch import Fetcher
 from ..references import References
 from .base import ZarrStore
 
-__all__ = ["ZarrTiffStore"]
+__all__ = ["ZarrTiffStore", "is_document", "make_fetcher"]
 
 _DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
 
@@ -80,7 +80,7 @@ class ZarrTiffStore(ZarrStore):
         read_only: bool = True,
     ) -> None:
         mode = parse_chunkmode(chunkmode)
-        if _is_document(tifffile):
+        if is_document(tifffile):
             if key is not None:
                 raise SelectionError(
                     "a reference document has no pages to choose", got=f"key={key}"
@@ -107,13 +107,14 @@ class ZarrTiffStore(ZarrStore):
             references=references,
             main=main,
             path=_identify(tifffile, references),
-            fetch=_make_fetcher(tifffile, references, storage_options, verify),
+            fetch=make_fetcher(tifffile, references, storage_options, verify),
             chunkmode=mode,
             read_only=read_only,
         )
 
 
-def _is_document(source: Any) -> bool:
+def is_document(source: Any) -> bool:
+    """Tell if a source is a reference document rather than a TIFF."""
     if isinstance(source, References | Mapping):
         return True
     return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(
@@ -197,7 +198,8 @@ def _with_fill_value(group: Group, value: Any) -> Group:
         {
             name: _with_fill_value(child, value)
             if isinstance(child, Group)
-            else replace(child, fill_value=value)
+            # coordinates lie in the document itself: none of their values is missing
+            else replace(child, fill_value=value if child.manifest.sources else child.fill_value)
             for name, child in group.children.items()
         }
     )
@@ -211,7 +213,7 @@ def _identify(source: Any, references: References) -> str:
     return sources[0].url if sources else type(source).__name__
 
 
-def _make_fetcher(
+def make_fetcher(
     source: Any,
     references: References,
     storage_options: Mapping[str, Any] | None,

@@ -1,0 +1,278 @@
+"""The xarray backend: `xr.open_dataset("image.tif", engine="tiffref")`.
+
+Owns how arrays over byte ranges become lazy xarray variables: no document, no Zarr, and no second
+decoding in between. Decoding by CF conventions is xarray's own.
+
+Reference: xarray documentation, "How to add a new backend".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import (
+    AbstractDataStore,
+    BackendArray,
+    BackendEntrypoint,
+    StoreBackendEntrypoint,
+)
+from xarray.core import indexing
+
+from .errors import SelectionError
+from .model.node import Array, Group
+from .read.engine import read_array
+from .read.fetch import Fetcher
+from .references import References
+from .zarr.tiff import is_document, make_fetcher
+
+__all__ = ["TiffrefBackendEntrypoint"]
+
+_SUFFIXES = (
+    *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".bigtiff", ".geotiff", ".gtiff", ".gtif"),
+    *(".svs", ".ndpi", ".scn", ".qptiff", ".bif", ".lsm", ".stk", ".flex", ".dng"),
+)
+"""Names of TIFF files that the backend takes without being asked for by name."""
+_FOLDER_SUFFIXES = (".parquet", ".parq")
+
+
+class TiffrefBackendEntrypoint(BackendEntrypoint):
+    """Opens TIFF files, and references to them, as xarray datasets."""
+
+    description = "Open TIFF files, local or remote, and kerchunk references to them"
+    open_dataset_parameters = (
+        "filename_or_obj",
+        "drop_variables",
+        "mask_and_scale",
+        "decode_times",
+        "concat_characters",
+        "decode_coords",
+        "use_cftime",
+        "decode_timedelta",
+        "group",
+        "series",
+        "level",
+        "key",
+        "strict",
+        "storage_options",
+    )
+    supports_groups = True
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Tell if a source looks like a TIFF."""
+        if isinstance(filename_or_obj, References):
+            return True
+        if not isinstance(filename_or_obj, str | os.PathLike):
+            return False
+        return os.fspath(filename_or_obj).lower().partition("?")[0].endswith(_SUFFIXES)
+
+    def open_dataset(  # type: ignore[override]
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        mask_and_scale: bool | Mapping[str, bool] = True,
+        decode_times: Any = True,
+        concat_characters: Any = True,
+        decode_coords: Any = True,
+        use_cftime: Any = None,
+        decode_timedelta: Any = None,
+        group: str | None = None,
+        series: int | None = None,
+        level: int | None = None,
+        key: Any = None,
+        strict: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> xr.Dataset:
+        """Open the arrays of one group as a lazy dataset.
+
+        Parameters
+        ----------
+        filename_or_obj
+            Path or URL of a TIFF, an open binary file, or references: `References`, a mapping, or
+            the path or URL of a JSON file or parquet folder.
+        drop_variables, mask_and_scale, decode_times, concat_characters, decode_coords, \
+use_cftime, decode_timedelta
+            As in `xarray.open_dataset`.
+        group
+            Group of the references; the root by default.
+        series, level, key, strict
+            As in `tiffref.scan`; of a TIFF only.
+        storage_options
+            For the fsspec file system of a URL.
+        """
+        chosen = {"series": series, "level": level, "key": key, "strict": strict}
+        references, fetch = _open(filename_or_obj, chosen, storage_options)
+        decoding = {
+            "mask_and_scale": mask_and_scale,
+            "decode_times": decode_times,
+            "concat_characters": concat_characters,
+            "decode_coords": decode_coords,
+            "use_cftime": use_cftime,
+            "decode_timedelta": decode_timedelta,
+        }
+        node = _find_group(references.group, group)
+        return _decode(node, fetch, filename_or_obj, drop_variables, decoding)
+
+    def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
+        """Open all groups as a tree: for a TIFF, one group for each level."""
+        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
+
+    def open_groups_as_dict(  # type: ignore[override]
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
+        series: int | None = None,
+        level: int | None = None,
+        key: Any = None,
+        strict: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        **decoding: Any,
+    ) -> dict[str, xr.Dataset]:
+        """Open each group as a dataset, by its path; parameters are those of `open_dataset`."""
+        chosen = {"series": series, "level": level, "key": key, "strict": strict}
+        references, fetch = _open(filename_or_obj, {**chosen, "layout": "tree"}, storage_options)
+        root = _find_group(references.group, group)
+        groups = {"/": root}
+        groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
+        return {
+            path: _decode(node, fetch, filename_or_obj, drop_variables, decoding)
+            for path, node in groups.items()
+        }
+
+
+def _open(
+    source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
+) -> tuple[References, Fetcher]:
+    """Give the references to a source, and the way to its bytes."""
+    is_path = isinstance(source, str | os.PathLike)
+    if is_path and os.fspath(source).rstrip("/").lower().endswith(_FOLDER_SUFFIXES):
+        references = References.from_parquet(source, storage_options)
+    elif isinstance(source, References):
+        references = source
+    elif is_document(source):
+        references = References.from_kerchunk(source, storage_options)
+    else:
+        from .scanner.tiff import scan
+
+        references = scan(source, storage_options=storage_options, **chosen)
+        return references, make_fetcher(source, references, storage_options, "first")
+    asked = [name for name in ("series", "level", "key") if chosen.get(name) is not None]
+    if asked:
+        raise SelectionError(
+            "references are opened as they are", got=", ".join(asked), hint="Use group=."
+        )
+    return references, Fetcher(storage_options)
+
+
+def _find_group(root: Group, path: str | None) -> Group:
+    path = (path or "").strip("/")
+    try:
+        node = root[path] if path else root
+    except KeyError:
+        node = None
+    if not isinstance(node, Group):
+        groups = sorted(name for name, one in root.walk() if isinstance(one, Group))
+        raise SelectionError("no such group", got=path, expected=f"one of {groups}")
+    return node
+
+
+def _decode(
+    group: Group,
+    fetch: Fetcher,
+    source: Any,
+    drop_variables: str | Iterable[str] | None,
+    decoding: Mapping[str, Any],
+) -> xr.Dataset:
+    store = _Store(group, fetch)
+    dataset = StoreBackendEntrypoint().open_dataset(
+        store, drop_variables=drop_variables, **decoding
+    )
+    if isinstance(source, str | os.PathLike):
+        dataset.encoding["source"] = os.fspath(source)
+    return dataset
+
+
+class _Store(AbstractDataStore):
+    """The arrays of one group, as xarray asks for them."""
+
+    def __init__(self, group: Group, fetch: Fetcher) -> None:
+        self._group = group
+        self._fetch = fetch
+
+    def get_variables(self) -> dict[str, xr.Variable]:
+        return {
+            name or "image": _variable(array, self._fetch)
+            for name, array in self._group.children.items()
+            if isinstance(array, Array)
+        }
+
+    def get_attrs(self) -> dict[str, Any]:
+        return plain_attributes(self._group.attributes)
+
+    def get_dimensions(self) -> dict[str, int]:
+        return {
+            dim: size
+            for _, variable in self.get_variables().items()
+            for dim, size in variable.sizes.items()
+        }
+
+    def close(self) -> None:
+        self._fetch.close()
+
+
+def _variable(array: Array, fetch: Fetcher) -> xr.Variable:
+    attributes = plain_attributes(array.attributes)
+    if array.fill_value is not None:
+        attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
+    data = indexing.LazilyIndexedArray(_LazyArray(array, fetch))
+    # codecs are left out: written to another store, samples are stored by that store's own
+    chunks = dict(zip(array.dims, array.chunks, strict=True))
+    return xr.Variable(array.dims, data, attributes, {"preferred_chunks": chunks})
+
+
+class _LazyArray(BackendArray):
+    """An array over byte ranges, read region by region; pickles without an open file."""
+
+    def __init__(self, array: Array, fetch: Fetcher) -> None:
+        self.array = array
+        self.fetch = fetch
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+
+    def _read(self, selection: tuple[Any, ...]) -> Any:
+        return read_array(self.array, selection, fetch=self.fetch)
+
+
+def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give attributes that netCDF can hold: nested ones, such as `multiscales`, as JSON text."""
+    found = {}
+    for name, value in attributes.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping) or _is_nested(value):
+            found[name] = json.dumps(value)
+        else:
+            found[name] = int(value) if isinstance(value, bool) else value
+    return found
+
+
+def _is_nested(value: Any) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    is_text = {isinstance(item, str) for item in value}
+    has_other = any(
+        not isinstance(item, str | int | float) or isinstance(item, bool) for item in value
+    )
+    return has_other or len(is_text) > 1 or not value
