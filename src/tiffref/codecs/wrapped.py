@@ -87,6 +87,10 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 def ycbcr_to_rgb(codec: SegmentCodec, data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
     """Convert uncompressed 8-bit YCbCr to RGB, as libtiff's RGBA interface and GDAL do.
 
+    That includes a fault of libtiff 4.7, which every decoder built on it shares: with subsampling
+    4 x 4 and an odd number of blocks across, it rounds the bytes of a row down, so that the last
+    block or two of the strip read as zeros (dark green).
+
     Parameters
     ----------
     codec
