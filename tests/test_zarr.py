@@ -301,6 +301,17 @@ def test_decoded_chunks_are_sized_and_padded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], values)
 
 
+@pytest.mark.parametrize("mode", [None, "strile", "page"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_samples_of_one_bit(tmp_path: Path, mode: Any, compression: Any) -> None:
+    path = tmp_path / "bits.tif"
+    values = np.random.default_rng(1).integers(0, 2, (20, 33)).astype(bool)
+    tifffile.imwrite(path, values, rowsperstrip=7, compression=compression)
+    store = ZarrTiffStore(path, chunkmode=mode)
+    np.testing.assert_array_equal(store[:], values)
+    np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], values)
+
+
 def test_decoded_chunks_cannot_be_written_as_references(stack: Path, tmp_path: Path) -> None:
     store = ZarrTiffStore(stack, chunkmode="page")
     target = tmp_path / "refs.json"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.codec import SegmentCodec
+from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import MISSING, Manifest
 from ..model.node import Array
 from .engine import read_array
@@ -112,9 +112,16 @@ def serve(array: Array, chunkmode: CHUNKMODE | None) -> Served:
     grid = tuple(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
     nothing = np.zeros(math.prod(grid), np.uint64)
     manifest = Manifest.from_columns(grid, (), nothing, nothing)
-    samples = (1, 1, 1, math.prod(chunks))
-    codec = SegmentCodec(samples, array.dtype.newbyteorder("<").str)
-    return Served(array, replace(array, chunks=chunks, codecs=(codec,), manifest=manifest))
+    shown = replace(array, chunks=chunks, codecs=(_plain_codec(array, chunks),), manifest=manifest)
+    return Served(array, shown)
+
+
+def _plain_codec(array: Array, chunks: tuple[int, ...]) -> SegmentCodec | ForeignCodec:
+    """Say that chunks are little-endian samples as they stand."""
+    dtype = array.dtype.newbyteorder("<").str
+    if array.dtype == np.bool_:  # to a TIFF these are packed bits, so that only Zarr can say it
+        return ForeignCodec(2, {"dtype": dtype, "compressor": None, "filters": None, "order": "C"})
+    return SegmentCodec((1, 1, 1, math.prod(chunks)), dtype)
 
 
 def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:

@@ -31,7 +31,8 @@ def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
         return False
     bits = np.dtype(codec.dtype).itemsize * 8
     return (
-        codec.compression == 1
+        codec.dtype != "|b1"  # samples of one bit are packed, even where `bits` does not say it
+        and codec.compression == 1
         and codec.predictor == 1
         and codec.fill_order == 1
         and codec.sample_format != 5
