@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from tiffref.formats import atomic, kerchunk
 from tiffref.formats.kerchunk import from_kerchunk, to_kerchunk, write_json
 from tiffref.formats.rows import BLOCK_ROWS
 from tiffref.formats.urls import plan_prefix
+from tiffref.model.codec import ForeignCodec
 from tiffref.model.manifest import MISSING, Manifest, Source
 from tiffref.model.node import Array, Group
 from tiffref.references import References
@@ -277,6 +280,26 @@ def test_writing_makes_no_object_per_chunk(tmp_path: Path) -> None:
     # a million objects of any kind take more than this; some blocks of text do not
     assert peak < 48 * 1_000_000
     assert (tmp_path / "refs.json").stat().st_size > 48 * 1_000_000
+
+
+def test_codecs_of_v2_only_are_stored_anew_in_v3(tmp_path: Path) -> None:
+    values = np.linspace(5, 6, 1000)
+    plain = Array.from_values(values, ("x",))
+    codec = ForeignCodec(2, {"dtype": "<f8", "filters": None, "order": "C",
+                             "compressor": {"id": "bz2", "level": 1}})  # fmt: skip
+    manifest = replace(plain.manifest, inlined={0: bz2.compress(values.tobytes())})
+    group = Group({"x": replace(plain, codecs=(codec,), manifest=manifest)})
+    assert_same(group, from_kerchunk(to_kerchunk(group)))
+    for zarr_format in (2, 3):
+        document = to_kerchunk(group, zarr_format=zarr_format)
+        opened = zarr.open_group("reference://", mode="r", storage_options={"fo": document})
+        np.testing.assert_array_equal(opened["x"][:], values)
+    image = replace(make_image(tmp_path), codecs=(codec,))
+    with pytest.raises(InvalidReferences, match=r"'image'.*only in Zarr v2"):
+        to_kerchunk(Group({"image": image}), zarr_format=3)
+    foreign = ForeignCodec(3, {"data_type": "uint16", "codecs": [{"name": "bytes"}]})
+    with pytest.raises(InvalidReferences, match=r"'g/image'.*only in Zarr v3"):
+        to_kerchunk(Group({"g": Group({"image": replace(image, codecs=(foreign,))})}))
 
 
 # ---- documents of others

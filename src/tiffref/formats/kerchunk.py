@@ -27,6 +27,7 @@ from ..model.node import Array, Group
 from .atomic import open_atomic
 from .kerchunk_read import from_kerchunk
 from .plan import plan_document
+from .recode import in_format
 from .rows import KeySpelling, Rows, iter_rows, spell_inlined
 from .text import format_numbers, join_columns, pick_texts
 
@@ -67,6 +68,7 @@ def to_kerchunk(
     InvalidReferences
         If an attribute or an address has no form in the document.
     """
+    group = in_format(group, zarr_format)
     plan = _plan(group, zarr_format, version, rename, templates, series)
     refs: dict[str, Any] = dict(plan.metadata)
     for path, array in group.arrays():
@@ -115,6 +117,7 @@ def write_json(
     SourceError
         If the file cannot be written.
     """
+    group = in_format(group, zarr_format)
     plan = _plan(group, zarr_format, version, rename, templates, series)
     with open_atomic(path, storage_options) as file:
         for text in _iter_json(group, plan, zarr_format, version):
@@ -133,7 +136,8 @@ def _plan(
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
     plan = plan_document(group, zarr_format, rename, series)
     metadata = {
-        key: json.dumps(value, separators=(",", ":")) for key, value in plan.documents.items()
+        key: json.dumps(value, separators=(",", ":"), allow_nan=False)
+        for key, value in plan.documents.items()
     }
     if not templates or version == 0:
         return _JsonPlan(metadata, plan.addresses)

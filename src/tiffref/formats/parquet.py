@@ -35,6 +35,7 @@ from .atomic import open_folder_atomic
 from .fill import encode_fill_chunk
 from .parquet_read import ZMETADATA, from_parquet, import_pyarrow
 from .plan import plan_document
+from .recode import in_format
 
 __all__ = ["from_parquet", "write_parquet"]
 
@@ -85,13 +86,14 @@ def write_parquet(
             "parquet references cannot hold an array at the root",
             hint="Give the array a name, or write JSON.",
         )
+    group = in_format(group, 2)
     plan = plan_document(group, 2, rename, series)
     with open_folder_atomic(path, ZMETADATA, storage_options) as folder:
         for name, array in group.arrays():
             urls = [plan.addresses[source.url] for source in array.manifest.sources]
             _write_array(folder / name, name, array, urls, record_size)
         metadata = {"metadata": plan.documents, "record_size": record_size}
-        (folder / ZMETADATA).write_text(json.dumps(metadata), encoding="ascii")
+        (folder / ZMETADATA).write_text(json.dumps(metadata, allow_nan=False), encoding="ascii")
 
 
 def _write_array(

@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["ForeignCodec", "SegmentCodec"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SegmentCodec:
     """How one TIFF segment (strip or tile) decodes to one chunk.
 
@@ -61,7 +61,7 @@ class SegmentCodec:
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
             if value != default:
-                config[name] = list(value) if isinstance(value, tuple) else value
+                config[name] = _to_json(value)
         if self.parameters:
             config["parameters"] = {
                 name: _to_json(value) for name, value in sorted(self.parameters.items())
@@ -76,10 +76,19 @@ class SegmentCodec:
             for name, value in config.items()
             if name != "parameters"
         }
+        if isinstance(fields.get("fill"), str):
+            fields["fill"] = float(fields["fill"])
         parameters = {
             name: _from_json(value) for name, value in config.get("parameters", {}).items()
         }
         return cls(**fields, parameters=parameters)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SegmentCodec):
+            return NotImplemented
+        return all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "fill"
+        ) and (_to_json(self.fill) == _to_json(other.fill))  # NaN equals NaN here
 
     def __hash__(self) -> int:
         return hash((self.shape, self.dtype, self.compression, self.predictor, self.bits))
@@ -120,6 +129,9 @@ _DEFAULTS: dict[str, Any] = {
 def _to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, float) and not math.isfinite(value):
+        # JSON has no such numbers; Zarr spells them so in fill values
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return list(value) if isinstance(value, tuple) else value
 
 
