@@ -42,7 +42,7 @@ def to_zarr3(
     """
     if isinstance(codec, ForeignCodec):
         return {name: codec.metadata[name] for name in ("data_type", "codecs")}
-    data_type = np.dtype(codec.dtype).name
+    data_type = _data_type(np.dtype(codec.dtype))
     row = compression_of(codec.compression)
     if row.v3 is None or codec.predictor not in (0, 1) or reason_for_segment(codec) is not None:
         config = codec.to_config()
@@ -71,6 +71,19 @@ def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     return codec if codec is not None and is_same else foreign
 
 
+def _data_type(dtype: np.dtype) -> Any:
+    if dtype.kind == "U":
+        configuration = {"length_bytes": dtype.itemsize}
+        return {"name": "fixed_length_utf32", "configuration": configuration}
+    return dtype.name
+
+
+def _dtype(data_type: Any) -> np.dtype:
+    if isinstance(data_type, Mapping) and data_type["name"] == "fixed_length_utf32":
+        return np.dtype(f"<U{data_type['configuration']['length_bytes'] // 4}")
+    return np.dtype(data_type)
+
+
 def _bytes_codec(codec: SegmentCodec) -> dict[str, Any]:
     if np.dtype(codec.dtype).itemsize == 1:
         return {"name": "bytes"}
@@ -82,7 +95,7 @@ def _raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCode
     first, *rest = given["codecs"]
     if first["name"] == SEGMENT_ID:
         return SegmentCodec.from_config(first["configuration"])
-    dtype = np.dtype(given["data_type"])
+    dtype = _dtype(given["data_type"])
     endian = first.get("configuration", {}).get("endian", "little")
     wanted = rest[0] if rest else {}
     for row in _RAISED:
