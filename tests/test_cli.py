@@ -317,6 +317,47 @@ def test_info_of_an_unsupported_file_gives_1(
     assert "Traceback" not in captured.err
 
 
+# ---------------------------------------------------------------- stack and append
+
+
+@pytest.fixture
+def scenes(folder: Path) -> Path:
+    """Write four files of two days and two bands."""
+    (folder / "scenes").mkdir()
+    for day in ("20240101", "20240111"):
+        for band in ("B02", "B03"):
+            pixels = np.full((32, 32), int(band[1:]), np.uint16)
+            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
+    return folder / "scenes"
+
+
+def test_stack_and_append(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pattern = "{time:%Y%m%d}_{band}.tif"
+    first = ["scenes/20240101_B02.tif", "scenes/20240101_B03.tif"]
+    assert main(["stack", *first, "--pattern", pattern, "-o", "cube.json"]) == 0
+    assert "time 1, band 2, y 32, x 32" in capsys.readouterr().out
+    assert main(["append", "cube.json", "scenes/*.tif", "--pattern", pattern]) == 0
+    assert "time 2, band 2, y 32, x 32" in capsys.readouterr().out
+    cube = zarr.open_group("reference::cube.json", mode="r")["image"][...]
+    assert cube[:, :, 0, 0].tolist() == [[2, 3], [2, 3]]
+
+
+def test_stack_with_a_hole_gives_1(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (scenes / "20240111_B03.tif").unlink()
+    command = ["stack", "scenes/{time:%Y%m%d}_{band}.tif", "-o", "cube.json"]
+    assert main(command) == 1
+    assert_plain_error(capsys.readouterr().err)
+    assert not Path("cube.json").exists()
+    assert main([*command, "--allow-holes"]) == 1
+    assert "1 place" in capsys.readouterr().err
+    assert Path("cube.json").exists()
+
+
+def test_stack_of_nothing_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stack", "no_*.tif", "-o", "cube.json"]) == 3
+    assert_plain_error(capsys.readouterr().err, "no_*.tif")
+
+
 # ---------------------------------------------------------------- validate
 
 

@@ -26,12 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Add files and write; 1 where places are left empty."""
-    import tiffref
+    from ..references import References
+    from ..scanner.append import append_sequence
 
     arguments.output = arguments.output or arguments.document
     options = dict(arguments.storage_option) or None
-    before = tiffref.References.from_kerchunk(arguments.document)
-    after = tiffref.append_sequence(
+    before = References.from_kerchunk(arguments.document)
+    after = append_sequence(
         before,
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,
         pattern=arguments.pattern,

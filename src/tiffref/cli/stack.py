@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="FILE", help="the document to write"
     )
     add_sequence_arguments(parser)
-    parser.add_argument(
-        "--axes", metavar="A,B", help="order of the new axes, as time,band"
-    )
+    parser.add_argument("--axes", metavar="A,B", help="order of the new axes, as time,band")
     parser.add_argument(
         "--time-from", choices=("DateTime", "AcquisitionDate"),
         help="take an axis 'time' from this tag of the files",
@@ -41,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="join files along one of their own dimensions; may be repeated with a field of the "
         "pattern for each",
     )  # fmt: skip
-    parser.add_argument(
-        "--mosaic", action="store_true", help="place files by their georeference"
-    )
+    parser.add_argument("--mosaic", action="store_true", help="place files by their georeference")
     parser.add_argument(
         "--on-mismatch", choices=("error", "split"), default="error",
         help="what to do about files that do not combine (default: %(default)s)",
@@ -80,9 +76,9 @@ def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan all files, write, and say what was written; 1 where places are left empty."""
-    import tiffref
+    from ..scanner.sequence import scan_sequence
 
-    references = tiffref.scan_sequence(
+    references = scan_sequence(
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,
         pattern=arguments.pattern,
         axesorder=arguments.axes.split(",") if arguments.axes else None,
@@ -113,9 +109,7 @@ def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
 def finish(references: References, arguments: argparse.Namespace, zarr_format: int) -> int:
     """Write the document and tell what is in it."""
     with console.progress(f"writing {arguments.output}"):
-        references.write_fsspec(
-            arguments.output, arguments.url_prefix, zarr_format=zarr_format
-        )
+        references.write_fsspec(arguments.output, arguments.url_prefix, zarr_format=zarr_format)
     summary = summarise(references, arguments.output)
     if arguments.json:
         console.print_json(summary)
@@ -126,7 +120,7 @@ def finish(references: References, arguments: argparse.Namespace, zarr_format: i
     for row in summary["unreadable"]:
         console.report(f"left out: {row['reason']}", "warning")
     if summary["holes"]:
-        console.report(f"{summary['holes']:,} places have no file", "warning")
+        console.report(f"{console.count(summary['holes'], 'place')} without a file", "warning")
     return console.INVALID if summary["holes"] or summary["unreadable"] else console.OK
 
 
