@@ -178,6 +178,55 @@ def test_pages_by_key(tmp_path):
         tiffref.scan(path, key=9)
 
 
+@pytest.mark.parametrize("kind", [2, 128])
+def test_md_gel_samples_are_calibrated(tmp_path, kind):
+    path = tmp_path / "a.gel"
+    data = rng.integers(0, 60000, (70, 60), "u2")
+    tags = [(33445, 4, 1, kind, True), (33446, 5, 1, (1, 21025), True)]
+    tifffile.imwrite(path, data, extratags=tags, metadata=None, rowsperstrip=32)
+    references = tiffref.scan(path)
+    assert references.series[0]["kind"] == "mdgel"
+    with tifffile.TiffFile(path) as tif:
+        expected = tif.series[0].asarray()  # imread leaves the stored samples
+    for zarr_format in (2, 3):
+        got = open_group(references, zarr_format)["image"][...]
+        assert got.dtype == expected.dtype == "float32"
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_pages_with_tables_of_their_own(tmp_path):
+    """Abbreviated JPEG streams whose tables differ from page to page."""
+    imagecodecs = pytest.importorskip("imagecodecs")
+    path = tmp_path / "a.tif"
+    image = (rng.random((3, 64, 64)) * 255).astype("u1")
+    with tifffile.TiffWriter(path) as tif:
+        for level, page in zip((50, 95, 95), image, strict=True):
+            stream = imagecodecs.jpeg8_encode(page, level=level)
+            tables, scan = _split_jpeg(stream)
+            tif.write(
+                iter([scan]), shape=page.shape, dtype="u1", compression="jpeg", rowsperstrip=64,
+                jpegtables=tables, metadata=None, photometric="minisblack",
+            )  # fmt: skip
+    references = tiffref.scan(path)
+    expected = np.stack([tifffile.imread(path, key=n) for n in range(3)])
+    np.testing.assert_array_equal(open_group(references)["image"][...], expected)
+    assert len(references.group["image"].manifest.inlined) == 1
+
+
+def _split_jpeg(stream):
+    """Move the tables of a JPEG stream into a stream of their own."""
+    tables, rest, at = b"\xff\xd8", b"\xff\xd8", 2
+    while stream[at + 1] != 0xDA:
+        size = 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        part = stream[at : at + size]
+        if stream[at + 1] in (0xDB, 0xC4):
+            tables += part
+        else:
+            rest += part
+        at += size
+    return tables + b"\xff\xd9", rest + stream[at:]
+
+
 def test_every_kind_of_source(tmp_path):
     fsspec = pytest.importorskip("fsspec")
     path = tmp_path / "a.tif"

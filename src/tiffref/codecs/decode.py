@@ -18,6 +18,7 @@ superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
 skip_bits,
 horizontal_bits,
 vertical_bits
+calibration            (stored dtype, power, scale): sample ** power * scale is the result (MD Gel)
 =====================  ============================================================================
 """
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import imagecodecs
@@ -73,6 +75,8 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     MalformedTiff
         If the bytes are not such a segment.
     """
+    if "calibration" in codec.parameters:
+        return _decode_calibrated(codec, data, out)
     check_supported(codec)
     row = compression_of(codec.compression)
     dtype = np.dtype(codec.dtype).newbyteorder("=")
@@ -95,6 +99,18 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
         return target
     if not is_direct:
         out[...] = target.reshape(out.shape)
+    return out
+
+
+def _decode_calibrated(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode stored samples and turn them into the measured quantity, as float32."""
+    stored, power, scale = codec.parameters["calibration"]
+    others = {n: value for n, value in codec.parameters.items() if n != "calibration"}
+    samples = decode_segment(replace(codec, dtype=stored, parameters=others), data)
+    measured = samples.astype(np.float32) ** int(power) * float(scale)
+    if out is None:
+        return measured
+    out[...] = measured.reshape(out.shape)
     return out
 
 

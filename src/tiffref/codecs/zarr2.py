@@ -222,6 +222,7 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (_has_odd_bits, "samples are packed or not of a NumPy type"),
     (lambda codec: is_subsampled(codec) and not _is_image(codec), "chroma is subsampled"),
     (_has_odd_predictor, "no other codec undoes this predictor for such samples"),
+    (lambda codec: "calibration" in codec.parameters, "samples are calibrated when read"),
     (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
     (lambda codec: "jpeg_process" in codec.parameters, "the process of JPEG is not a common one"),
 )

@@ -81,7 +81,6 @@ class SeriesFacts:
     name: str
     axes: str
     levels: tuple[LevelFacts | Exception, ...]
-    transform: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

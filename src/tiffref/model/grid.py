@@ -1,7 +1,7 @@
 """Chunk grids: how the segments of pages become the chunks of an array.
 
-Owns the arithmetic between a page's segments and an array's chunks. Pure: integers in, integers out.
-A page is five dimensions, (planes, depth, length, width, samples), as TIFF stores it.
+Owns the arithmetic between a page's segments and an array's chunks. Pure: integers in, integers
+out. A page is five dimensions, (planes, depth, length, width, samples), as TIFF stores it.
 """
 
 from __future__ import annotations

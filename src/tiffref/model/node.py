@@ -96,9 +96,7 @@ class Array:
         grid = tuple(-(-n // c) for n, c in zip(data.shape, chunks, strict=True))
         none = np.zeros(math.prod(grid), np.uint64)
         inlined = {0: data.tobytes()} if none.size else {}
-        manifest = Manifest(
-            grid, (), np.full(none.size, INLINED, np.int32), none, none, inlined
-        )
+        manifest = Manifest(grid, (), np.full(none.size, INLINED, np.int32), none, none, inlined)
         codec = SegmentCodec((1, 1, 1, math.prod(chunks)), data.dtype.str)
         dtype = data.dtype.newbyteorder("=")
         return cls(data.shape, chunks, dtype, dims, (codec,), manifest, None, attributes or {})

@@ -27,7 +27,7 @@ _SOURCES = {
 _SHOWN = 3
 
 
-def read_dates(parts: Sequence[Part | None], time_from: str) -> NDArray:
+def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:
     """Read the date of each file.
 
     Parameters
@@ -51,10 +51,9 @@ def read_dates(parts: Sequence[Part | None], time_from: str) -> NDArray:
     code, expression = _SOURCES[time_from]
     texts = []
     for part in parts:
-        found = expression.search(part.notes.get(code, b"")) if part is not None else None
+        found = expression.search(part.notes.get(code, b""))
         texts.append(found[1].decode() if found else None)
-    missing = [part.url if part else "an unreadable file"
-               for part, text in zip(parts, texts, strict=True) if text is None]  # fmt: skip
+    missing = [part.url for part, text in zip(parts, texts, strict=True) if text is None]
     if missing:
         raise ManifestMismatch(
             f"{len(missing)} of {len(parts)} files have no {time_from}",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage
 
-from ..codecs.headers import scan_header
+from ..codecs.headers import jpeg_frame, scan_header
 from ..model.facts import IfdFacts
 
 __all__ = ["as_sequence", "n_segments_of", "page_facts"]
@@ -70,9 +70,29 @@ def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
         found["jpeg_header"] = bytes(page.jpegheader)
     if page.compression in (6, 7, 33007, 34892):
         found["is_jfif"] = bool(page.is_jfif)
+        frame = jpeg_frame(_first_bytes(page, read))
+        if frame is not None and frame.marker not in (0xC0, 0xC1, 0xC2):
+            found["jpeg_process"] = frame.marker
     if page.compression == 6:
         found.update(_old_jpeg_tables(page, read))
+    if page.is_mdgel:
+        found.update(_calibration(page))
     return found
+
+
+def _first_bytes(page: TiffPage, read: Read) -> bytes:
+    if not page.dataoffsets or not page.databytecounts or not page.dataoffsets[0]:
+        return b""
+    return read(int(page.dataoffsets[0]), min(int(page.databytecounts[0]), 1 << 12))
+
+
+def _calibration(page: TiffPage) -> dict[str, Any]:
+    """How MD Gel samples become the measured quantity: tags MDFileTag and MDScalePixel."""
+    kind, scale = page.tags.valueof(33445), page.tags.valueof(33446)
+    if kind not in (2, 128) or scale is None or page.dtype is None:
+        return {}
+    stored = np.dtype(page.dtype).newbyteorder("<").str
+    return {"calibration": (stored, 2 if kind == 2 else 1, scale[0] / scale[1])}
 
 
 def _old_jpeg_tables(page: TiffPage, read: Read) -> dict[str, Any]:
@@ -94,11 +114,9 @@ def _old_jpeg_tables(page: TiffPage, read: Read) -> dict[str, Any]:
     for code, name in ((512, "ojpeg_proc"), (515, "ojpeg_restart_interval")):
         if values[code] is not None:
             found[name] = int(as_sequence(values[code])[0])
-    if page.dataoffsets and page.databytecounts:
-        first = read(int(page.dataoffsets[0]), min(int(page.databytecounts[0]), 1 << 12))
-        header = scan_header(first)
-        if header:
-            found["ojpeg_scan_header"] = header
+    header = scan_header(_first_bytes(page, read))
+    if header:
+        found["ojpeg_scan_header"] = header
     return found
 
 

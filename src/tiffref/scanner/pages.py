@@ -56,7 +56,10 @@ def read_bulk_pages(path: str, header: Header, decoding_tags: frozenset[int]) ->
     -------
     None for short chains, and for those that only a full parser can follow.
     """
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+    with (
+        Path(path).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+    ):
         chain = _walk(view, header)
         if chain is None:
             return None

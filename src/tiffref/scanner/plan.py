@@ -41,7 +41,8 @@ class LevelPlan:
         first = self.behind_end[0]
         source = manifest.sources[max(0, manifest.source[first])]
         return MalformedTiff(
-            f"{len(self.behind_end)} of {manifest.n_chunks} segments lie behind the end of the file",
+            f"{len(self.behind_end)} of {manifest.n_chunks} segments lie behind the end of "
+            "the file",
             url=source.url,
             tag=f"segment {first}",
             got=f"offset {manifest.offset[first]}",
@@ -107,6 +108,7 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
     """The different codecs of a level, and the codec of each page."""
     codecs: list[SegmentCodec] = []
     of_ifd = np.zeros(len(level.ifds), np.int32)
+    first = segment_codec(level.ifds[0])
     for n, ifd in enumerate(level.ifds):
         if ifd.shape != level.ifds[0].shape:
             raise ManifestMismatch(
@@ -117,15 +119,15 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
             )
         codec = segment_codec(ifd, is_short=is_short)
         check_supported(codec)
-        if codec.dtype != np.dtype(level.ifds[0].dtype).newbyteorder("<").str:
-            raise ManifestMismatch("pages of one series differ in data type", ifd=ifd.name)
-        if codec.shape != segment_codec(level.ifds[0]).shape:
-            raise ManifestMismatch(
-                "pages of one series differ in segment shape",
-                ifd=ifd.name,
-                got=codec.shape,
-                expected=segment_codec(level.ifds[0]).shape,
-            )
+        for what in ("dtype", "shape"):
+            got, expected = getattr(codec, what), getattr(first, what)
+            if got != expected:
+                raise ManifestMismatch(
+                    f"segments of one series differ in {what}",
+                    ifd=ifd.name,
+                    got=got,
+                    expected=expected,
+                )
         if codec not in codecs:
             codecs.append(codec)
         of_ifd[n] = codecs.index(codec)

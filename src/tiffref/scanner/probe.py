@@ -47,6 +47,10 @@ class Segments(Protocol):
     def is_at_hand(self, url: str, offset: int, length: int) -> bool:
         """Say whether that costs no request."""
 
+    @property
+    def is_regular(self) -> bool:
+        """The file's writer declares that every tile is stored whole."""
+
 
 def checked_array(
     level: LevelFacts, dims: tuple[str, ...], is_native: bool, segments: Segments
@@ -110,6 +114,8 @@ def probe_indices(manifest: Manifest) -> list[int]:
 
 def _at_hand(array: Array, segments: Segments) -> list[int]:
     manifest = array.manifest
+    if segments.is_regular:
+        return []
     return [
         n
         for n in probe_indices(manifest)

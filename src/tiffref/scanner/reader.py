@@ -32,6 +32,9 @@ DECODING_TAGS = frozenset(
 )  # fmt: skip
 """Tags that decide how segments decode; pages that agree in all of them decode alike."""
 
+_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
+"""Start of the text that GDAL puts behind the header of files of a declared layout."""
+
 
 @dataclass
 class OpenTiff:
@@ -91,6 +94,12 @@ class OpenTiff:
         """Say whether a segment can be read without a request."""
         return self._source_at(url).is_at_hand(offset, length)
 
+    @property
+    def is_regular(self) -> bool:
+        """The file's writer declares that every tile is stored whole (GDAL's COG driver)."""
+        declared = self.source.read(self.base + (16 if self.header.is_big else 8), 512)
+        return declared.startswith(_GHOST) and b"LAYOUT=IFDS_BEFORE_DATA" in declared
+
     def _source_at(self, url: str) -> ByteSource:
         return self.source if url == self.source.source.url else self.sibling(url)
 
@@ -139,8 +148,7 @@ class OpenTiff:
                 levels.append(error)
             except PARSE_ERRORS as error:
                 levels.append(self.malformed(f"series {index} cannot be read", error))
-        transform = series.kind if getattr(series, "transform", None) is not None else None
-        return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels), transform)
+        return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels))
 
     def level_facts(self, level: TiffPageSeries) -> LevelFacts:
         """Read all pages of one level into columns."""

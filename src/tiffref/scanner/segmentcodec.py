@@ -70,9 +70,11 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     row = COMPRESSIONS.get(ifd.compression)
     is_image = row is not None and row.kind == "image"
     edge = tuple(n % s or s for n, s in zip(ifd.shape[1:4], shape[1:4], strict=True))
+    parameters = _parameters(ifd)
+    is_calibrated = "calibration" in parameters
     return SegmentCodec(
         shape=shape[1:],
-        dtype=dtype.newbyteorder("<").str,
+        dtype="<f4" if is_calibrated else dtype.newbyteorder("<").str,
         compression=ifd.compression,
         predictor=1 if is_image else ifd.predictor,
         byteorder=ifd.byteorder if _has_byteorder(ifd, dtype, is_image) else "<",
@@ -82,7 +84,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         photometric=ifd.photometric if _needs_photometric(ifd) else 1,
         edge=edge if is_short else None,  # type: ignore[arg-type]
         fill=ifd.nodata if is_short and ifd.nodata else None,
-        parameters=_parameters(ifd),
+        parameters=parameters,
     )
 
 
@@ -122,15 +124,17 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
         )
     if _is_subsampled(ifd) or ifd.compression == 6:
         found["subsampling"] = ifd.subsampling
-        for name, code in (("ycbcr_coefficients", 529), ("reference_black_white", 532)):
+        for name, code, n in (("ycbcr_coefficients", 529, 3), ("reference_black_white", 532, 6)):
             if code in tags:
-                found[name] = _ratios(tags[code])
+                found[name] = _numbers(tags[code], n)
     return found
 
 
-def _ratios(values: Sequence[Any]) -> tuple[float, ...]:
-    """Turn the flat numerators and denominators of a RATIONAL tag into numbers."""
-    flat = [float(n) for n in values]
+def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
+    """Give `n` numbers of a tag, which may list numerators and denominators, or the numbers."""
+    flat = [float(value) for value in values]
+    if len(flat) == n:
+        return tuple(flat)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return tuple(n / d if d else n for n, d in pairs)
 

@@ -129,6 +129,10 @@ def scan_sequence(
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
     if time_from is not None:
+        # a file that cannot be read has no date, and so no place
+        here = [n for n, part in enumerate(parts) if part is not None]
+        parts = [parts[n] for n in here]
+        fields = {name: values[here] for name, values in fields.items()}
         fields = {"time": read_dates(parts, time_from), **fields}
     record = {
         "pattern": text,

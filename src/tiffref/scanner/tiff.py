@@ -19,7 +19,7 @@ from ..conventions.describe import describe
 from ..conventions.gdal import parse_nodata
 from ..conventions.layout import LevelName, name_levels
 from ..conventions.report import Report
-from ..errors import MalformedTiff, SelectionError, TiffrefError, UnsupportedTiff
+from ..errors import MalformedTiff, SelectionError, TiffrefError
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.node import Array
 from ..references import References
@@ -254,8 +254,6 @@ def _array(
     if isinstance(level, Exception):
         raise level
     assert name is not None
-    if series.transform is not None:
-        raise UnsupportedTiff(f"the transformation of {series.kind} samples", got=series.transform)
     missing = int((level.ifd < 0).sum())
     if missing and series.kind not in _SPARSE_KINDS and not options.allows_holes:
         raise MalformedTiff(
