@@ -25,6 +25,7 @@ calibration            (stored dtype, power, scale): sample ** power * scale is 
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from dataclasses import replace
 from typing import Any
@@ -38,10 +39,17 @@ from ..model.codec import SegmentCodec
 from .fit import find_shape, fit_image, pad_into
 from .headers import image_size
 from .inlined import split_inlined
+from .limits import check_expansion
 from .table import Compression, check_supported, compression_of
 from .unpack import layout_of, unpredict
 
 __all__ = ["decode_chunk", "decode_segment"]
+
+_DECODING_ERRORS = (
+    *(RuntimeError, ValueError, IndexError, TypeError),
+    *(ArithmeticError, MemoryError, struct.error),
+)
+"""What decoders raise on bytes, and on parameters out of tags, that make no sense."""
 
 MAX_OVERSIZE = 16
 """An image may hold this many times the pixels of its segment before it is taken for a bomb:
@@ -75,6 +83,7 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     MalformedTiff
         If the bytes are not such a segment.
     """
+    check_expansion(codec, len(data))
     if "calibration" in codec.parameters:
         return _decode_calibrated(codec, data, out)
     check_supported(codec)
@@ -86,7 +95,7 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     target = target.reshape(codec.shape)
     try:
         _DECODERS[row.kind](row, codec, data, target)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except _DECODING_ERRORS as error:
         if isinstance(error, TiffrefError):
             raise
         raise MalformedTiff(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import decode_segment
 from ..codecs.inlined import split_inlined
+from ..codecs.limits import check_expansion
 from ..errors import MalformedTiff
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.node import Array
@@ -90,6 +91,7 @@ def decode_chunk(
         decode_segment(codec, data, out=target.reshape(codec.shape))
         return
     else:
+        check_expansion(codec, len(data))
         block = decode_segment(codec, data, out=_scratch_for(codec)).reshape(array.chunks)
     target[...] = block if inner is None else block[inner]
 

@@ -6,6 +6,7 @@ decoder needs from elsewhere in the file, and its other tags as plain values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -130,8 +131,8 @@ def n_segments_of(ifd: IfdFacts) -> int:
     planes, depth, rows, columns, _ = ifd.shape
     if ifd.tile is None:
         return planes * depth * -(-rows // max(1, ifd.rows_per_strip))
-    return planes * int(
-        np.prod([-(-n // max(1, t)) for n, t in zip((depth, rows, columns), ifd.tile, strict=True)])
+    return planes * math.prod(
+        -(-n // max(1, t)) for n, t in zip((depth, rows, columns), ifd.tile, strict=True)
     )
 
 

@@ -32,6 +32,9 @@ DECODING_TAGS = frozenset(
 )  # fmt: skip
 """Tags that decide how segments decode; pages that agree in all of them decode alike."""
 
+_MAX_UNLISTED = 1 << 20
+"""Segments that a file may leave out of its lists; sparse files list theirs as 0."""
+
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
 
@@ -318,6 +321,13 @@ def _stack(offsets: list, lengths: list, tiff: OpenTiff) -> tuple[np.ndarray, np
 
 def _fit(column: np.ndarray, n: int, is_zero: np.ndarray | None = None) -> np.ndarray:
     """Cut or fill a column to `n` rows; what the file does not list is missing."""
+    if n - len(column) > _MAX_UNLISTED:
+        raise MalformedTiff(
+            "the size of the image asks for segments that the file does not list",
+            tag="ImageWidth (256), ImageLength (257)",
+            got=f"{len(column)} offsets or lengths",
+            expected=f"{n}",
+        )
     fitted = np.zeros(n, np.uint64)
     size = min(n, len(column))
     fitted[:size] = column[:size]

@@ -59,6 +59,16 @@ def plan_run(
         raise UnsupportedTiff("planes behind one IFD are not plain samples", ifd=ifd.name)
     plane = math.prod(ifd.shape[2:]) * np.dtype(codec.dtype).itemsize
     n_bytes = math.prod(level.shape) * np.dtype(codec.dtype).itemsize
+    size = level.sources[level.source[0]].size
+    if size is not None and n_bytes > size:
+        raise MalformedTiff(
+            "planes reach past the end of the file",
+            url=level.sources[0].url,
+            ifd=ifd.name,
+            got=f"{size} bytes",
+            expected=f"at least {n_bytes} bytes",
+            hint="The file is truncated; get a whole copy.",
+        )
     starts = np.uint64(level.run_offset or 0) + np.arange(n_bytes // plane, dtype=np.uint64) * (
         np.uint64(plane)
     )

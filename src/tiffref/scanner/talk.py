@@ -11,8 +11,11 @@ import contextvars
 import logging
 import struct
 from collections.abc import Iterator
+from types import TracebackType
 
-__all__ = ["PARSE_ERRORS", "quiet"]
+from ..errors import MalformedTiff, TiffrefError
+
+__all__ = ["PARSE_ERRORS", "quiet", "typed_errors"]
 
 PARSE_ERRORS = (
     ArithmeticError,
@@ -28,6 +31,33 @@ PARSE_ERRORS = (
     struct.error,
 )
 """What tifffile raises on files that it cannot make sense of."""
+
+
+@contextlib.contextmanager
+def typed_errors(url: str) -> Iterator[None]:
+    """Make of what tifffile raises, wherever it is asked, a `MalformedTiff`.
+
+    tifffile looks at a file when its attributes are asked for, so that any of them may fail. Errors
+    that do not come out of tifffile pass as they are.
+    """
+    try:
+        yield
+    except TiffrefError:
+        raise
+    except PARSE_ERRORS as error:
+        if not _is_from_tifffile(error.__traceback__):
+            raise
+        raise MalformedTiff(
+            "cannot be parsed as TIFF", url=url, got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _is_from_tifffile(trace: TracebackType | None) -> bool:
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "tifffile":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 _IS_SCANNING = contextvars.ContextVar("is_scanning", default=False)

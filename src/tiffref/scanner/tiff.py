@@ -27,7 +27,7 @@ from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff
 from .probe import checked_array
 from .reader import OpenTiff
-from .talk import PARSE_ERRORS
+from .talk import PARSE_ERRORS, typed_errors
 
 __all__ = ["scan"]
 
@@ -106,6 +106,7 @@ def scan(
         If references can express nothing of it.
     """
     with ExitStack() as stack:
+        stack.enter_context(typed_errors(str(source)))
         tiff, wanted = _open(source, storage_options, stack)
         facts = _select(tiff, wanted, series, level, key)
         if level is not None and level < 0:
