@@ -1,4 +1,4 @@
-"""OME-TIFF sets of several files: sub-folders, companion files, mixed byte orders, missing members."""
+"""OME-TIFF sets: sub-folders, companion files, mixed byte orders, missing members."""
 
 import uuid
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.errors import ManifestMismatch, MalformedTiff, SourceError
+from tiffref.errors import MalformedTiff, ManifestMismatch, SourceError
 from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(3)
@@ -33,7 +33,9 @@ def ome_xml(names, n_planes, dtype="uint16", order="XYZTC", root="", physical=""
     )
 
 
-def write_set(folder: Path, names, *, dtype="u2", byteorders=None, companion=None, n_planes=3, **how):
+def write_set(
+    folder: Path, names, *, dtype="u2", byteorders=None, companion=None, n_planes=3, **how
+):
     """Write a set; the OME-XML is in each member, or in a companion file."""
     ids = {name: uuid.uuid5(uuid.NAMESPACE_URL, name) for name in names}
     data = (rng.random((len(names), n_planes, *SHAPE)) * 200).astype(dtype)
@@ -102,7 +104,7 @@ def test_a_missing_member_is_named_or_left_as_a_hole(tmp_path):
     names = ["first.ome.tif", "a/second.ome.tif", "b/third.ome.tif"]
     data = write_set(tmp_path, names)
     (tmp_path / names[1]).unlink()
-    with pytest.raises(MalformedTiff, match="3 of 9 pages are missing.*a/second"):
+    with pytest.raises(MalformedTiff, match=r"3 of 9 pages are missing.*a/second"):
         tiffref.scan(tmp_path / names[0])
     references = tiffref.scan(tmp_path / names[0], allow_holes=True)
     data[1] = 0

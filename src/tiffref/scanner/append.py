@@ -84,7 +84,7 @@ def append_sequence(
         new,
         pattern=pattern or listed.pattern or record.get("pattern"),
         formats=_formats(references, record),
-        axesorder=record["dims"] if record["dims"] != ["i"] else None,
+        axesorder=record["dims"],
         time_from=record.get("time_from"),
         allow_holes=True,
         level=level,
@@ -158,12 +158,12 @@ def _has_changed(source: Source, storage_options: Mapping[str, Any] | None) -> b
     there = open_source(source.url, storage_options)
     there.close()
     now = there.source
-    if None not in (source.mtime, now.mtime):
-        if abs(source.mtime - now.mtime) > _MTIME_TOLERANCE_S:  # type: ignore[operator]
-            return True
+    before, after = source.mtime, now.mtime
+    if before is not None and after is not None and abs(before - after) > _MTIME_TOLERANCE_S:
+        return True
     return any(
-        before is not None and after is not None and before != after
-        for before, after in ((source.size, now.size), (source.etag, now.etag))
+        None not in pair and pair[0] != pair[1]
+        for pair in ((source.size, now.size), (source.etag, now.etag))
     )
 
 

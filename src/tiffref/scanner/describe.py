@@ -25,6 +25,7 @@ _PERSONAL = frozenset(
      "date_created", "time_coverage_start"}
 )  # fmt: skip
 """Attributes that say something of one file."""
+_PLACE_TAGS = frozenset({33550, 33922, 34264})
 _TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
 _CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 
@@ -32,7 +33,10 @@ _CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     """Keep the attributes, and the fill value, that all files agree in."""
     models = {id(part.model): part.arrays[path] for part in parts}.values()
-    first, *others = [_shared_attributes(array) for array in models]
+    gone = VOLATILE_TAGS
+    if len({place_of(part.notes) for part in parts}) > 1:
+        gone = gone | _PLACE_TAGS
+    first, *others = [_shared_attributes(array, gone) for array in models]
     kept = {
         name: value
         for name, value in first.items()
@@ -42,14 +46,14 @@ def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
 
 
-def _shared_attributes(array: Array) -> dict[str, Any]:
+def _shared_attributes(array: Array, gone: frozenset[int]) -> dict[str, Any]:
     """Leave out what says something of one file: its time, and tags that change."""
     found = {name: value for name, value in array.attributes.items() if name not in _PERSONAL}
     places = [name for name in str(found.pop("coordinates", "")).split() if name != "time"]
     if places:
         found["coordinates"] = " ".join(places)
     if "tiff_tags" in found:
-        names = {TAG_NAMES.get(code, str(code)) for code in VOLATILE_TAGS}
+        names = {TAG_NAMES.get(code, str(code)) for code in gone}
         tags = json.loads(found["tiff_tags"])
         kept = {name: value for name, value in tags.items() if name not in names}
         found["tiff_tags"] = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)

@@ -101,7 +101,7 @@ def _list(
         if files.get("type") in ("Feature", "FeatureCollection"):
             return _from_stac(files.get("features", [files]), assets)
         return _from_table(files, "")
-    if hasattr(files, "files") and hasattr(files, "indices"):
+    if hasattr(files, "indices") and hasattr(files, "dims"):
         return _from_file_sequence(files)
     items = files.items if hasattr(files, "items") and not callable(files.items) else files
     items = list(items)
@@ -222,7 +222,7 @@ def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
 
 def _from_file_sequence(sequence: Any) -> FileList:
     """Take files and indices of tifffile's `FileSequence`."""
-    urls = [os.fspath(name) for name in sequence.files]
+    urls = [os.fspath(name) for name in sequence]
     names = [str(dim) for dim in sequence.dims]
     if len(names) == 1 and names[0] == "I":
         return FileList(urls)

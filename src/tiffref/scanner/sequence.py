@@ -197,16 +197,16 @@ def _build(
     record: Mapping[str, Any],
 ) -> list[References]:
     """Make the group of all files that combine: one, or several where they may be split."""
-    names = order_axes(_axis_names(fields, plan), axesorder)
+    here = [n for n, part in enumerate(parts) if part is not None]
+    names = order_axes(_axis_names(fields, plan, parts[here[0]]), axesorder)
     unknown = sorted(set(categories or {}) - set(names))
     if unknown:
         raise SelectionError("categories name no axis", got=unknown, expected=names)
-    here = np.array([n for n, part in enumerate(parts) if part is not None])
     kinds = compare([part for part in parts if part is not None], plan)
     built = []
     for members in kinds:
         # the places of files that cannot be read are holes, as long as there is one array
-        chosen = here[members] if len(kinds) > 1 else np.arange(len(parts))
+        chosen = np.array(here)[members] if len(kinds) > 1 else np.arange(len(parts))
         axes = [
             make_axis(name, fields[name][chosen], (categories or {}).get(name))
             if name in fields
@@ -257,7 +257,7 @@ def _read_fields(
     return {name: read_values(name, column, kinds.get(name)) for name, column in texts.items()}
 
 
-def _axis_names(fields: Mapping[str, Any], plan: Plan) -> list[str]:
+def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> list[str]:
     """Name the axes; files that nothing is known of are counted along `i`, or what they join."""
     if fields:
         unknown = sorted(set(plan.concat) - set(fields))
@@ -266,7 +266,8 @@ def _axis_names(fields: Mapping[str, Any], plan: Plan) -> list[str]:
         return list(fields)
     if plan.is_mosaic:
         return []
-    return list(plan.concat) or ["i"]
+    taken = {dim for array in part.arrays.values() for dim in array.dims} if part else set()
+    return list(plan.concat) or [next(name for name in ("i", "file") if name not in taken)]
 
 
 def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> References:

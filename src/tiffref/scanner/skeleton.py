@@ -70,6 +70,8 @@ class Skeleton:
         Of the segments of each directory, `(n_segments,)` uint64.
     notes
         Values of the first directory by tag: georeference, date and description.
+    volatile
+        (directory, tag, type, count, bytes) of tags that are not in the signature.
     """
 
     source: Source
@@ -77,6 +79,7 @@ class Skeleton:
     offsets: tuple[NDArray[np.uint64], ...] = ()
     lengths: tuple[NDArray[np.uint64], ...] = ()
     notes: Mapping[int, Any] = field(default_factory=dict)
+    volatile: tuple[tuple[int, int, int, int, bytes], ...] = ()
 
 
 class _Irregular(Exception):
@@ -109,7 +112,12 @@ def read_skeleton(there: ByteSource) -> Skeleton:
     if reader.is_special or suffix == "ndpi":
         return Skeleton(there.source, None, notes=reader.notes)
     return Skeleton(
-        there.source, signature, tuple(reader.offsets), tuple(reader.lengths), reader.notes
+        there.source,
+        signature,
+        tuple(reader.offsets),
+        tuple(reader.lengths),
+        reader.notes,
+        tuple(reader.volatile),
     )
 
 
@@ -143,6 +151,7 @@ class _Reader:
         self.offsets: list[NDArray[np.uint64]] = []
         self.lengths: list[NDArray[np.uint64]] = []
         self.notes: dict[int, Any] = {}
+        self.volatile: list[tuple[int, int, int, int, bytes]] = []
         self.is_special = False
 
     def read_chain(self, offset: int) -> None:
@@ -183,7 +192,9 @@ class _Reader:
                 self.notes[code] = self._number(kind, value[:size])
                 if code == 270:
                     add((code, kind, count, value[:size]))
-            elif code not in VOLATILE_TAGS:
+            elif code in VOLATILE_TAGS:
+                self.volatile.append((len(self.offsets), code, kind, count, value[:size]))
+            else:
                 add((code, kind, count, value[:size]))
                 if code == 259:
                     compression = self._integers(kind, value[:size])[0]

@@ -1,0 +1,186 @@
+"""Names to fields, and fields to axes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tiffref.errors import ManifestMismatch, SelectionError
+from tiffref.scanner.coordinates import make_axis, order_axes, read_values
+from tiffref.scanner.names import PRESETS, parse_pattern, read_names, to_glob
+
+
+def read(names, pattern, formats=None):
+    parsed = parse_pattern(pattern, formats)
+    columns = read_names(names, parsed)
+    return {
+        key: read_values(key, column, parsed.formats.get(key)) for key, column in columns.items()
+    }
+
+
+def test_readable_form():
+    names = ["/d/S2A_33UUP_20220510_B08.tif", "/d/S2A_33UUP_20220505_B04.tif"]
+    fields = read(names, "S2A_{tile}_{time:%Y%m%d}_{band}.tif")
+    assert list(fields) == ["tile", "time", "band"]
+    assert fields["time"].astype("M8[D]").astype(str).tolist() == ["2022-05-10", "2022-05-05"]
+    assert fields["band"].tolist() == ["B08", "B04"]
+    axis = make_axis("time", fields["time"])
+    assert axis.length == 2
+    assert axis.index.tolist() == [1, 0]
+    assert axis.attributes["units"] == "seconds since 1970-01-01"
+
+
+def test_readable_form_across_folders_and_with_wildcards():
+    names = ["/x/t001/c2_a.tif", "/x/t010/c1_zz.tif"]
+    fields = read(names, "t{t}/c{c:d}_*.tif")
+    assert fields["t"].tolist() == [1, 10]
+    assert fields["c"].tolist() == [2, 1]
+
+
+def test_a_field_twice_must_agree():
+    assert read(["A_1_A.tif"], "{row}_{t}_{row}.tif")["row"].tolist() == ["A"]
+    with pytest.raises(ManifestMismatch, match=r"A_1_B\.tif"):
+        read(["A_1_B.tif"], "{row}_{t}_{row}.tif")
+
+
+def test_regular_expression_searches_names_then_folders():
+    assert read(["/t9/img_t1_c2.tif"], r"t(?P<T>\d+)_c(?P<C>\d+)")["T"].tolist() == [1]
+    fields = read(["/d/t1/img.tif", "/d/t2/img.tif"], r"t(?P<T>\d+)")
+    assert fields["T"].tolist() == [1, 2]
+
+
+def test_unnamed_groups_are_named_by_the_letter_before():
+    fields = read(["img_c1_t2.tif", "img_c3_t4.tif"], "axes")
+    assert {key: value.tolist() for key, value in fields.items()} == {"c": [1, 3], "t": [2, 4]}
+    assert read(["a12.tif"], r"a(\d)(\d)") == {"i": 1, "i2": 2}
+
+
+def test_wildcards_of_a_glob_are_fields():
+    assert read(["img_03.tif", "img_1.tif"], "img_*.tif")["i"].tolist() == [3, 1]
+
+
+def test_names_that_do_not_match_are_named():
+    names = [f"img_{n}.tif" for n in range(5)] + ["other.tif", "thing.tif"]
+    with pytest.raises(ManifestMismatch, match=r"2 of 7 names.*other\.tif, thing\.tif"):
+        read(names, "img_{t}.tif")
+
+
+@pytest.mark.parametrize("pattern", ["img", "(", "img_{t:%q"])
+def test_what_is_no_pattern(pattern):
+    with pytest.raises(SelectionError):
+        read(["img_1.tif"], pattern)
+
+
+def test_unknown_format():
+    with pytest.raises(SelectionError, match="unknown format"):
+        parse_pattern("img_{t:foo}.tif")
+
+
+EXAMPLES = {
+    "sentinel-2": (
+        ["T33UUP_20220505T101559_B04_10m.tif", "L2A_T33UUP_20220510T101559_B8A.tif"],
+        {"tile": ["33UUP"] * 2, "band": ["B04", "B8A"]},
+    ),
+    "landsat": (
+        ["LC08_L2SP_190024_20220505_20220510_02_T1_SR_B4.TIF"],
+        {"tile": ["190024"], "band": ["SR_B4"]},
+    ),
+    "modis": (
+        ["MOD13Q1.A2022129.h18v04.061.2022145123456.NDVI.tif"],
+        {"tile": ["h18v04"], "band": ["NDVI"], "time": [np.datetime64("2022-05-09")]},
+    ),
+    "cellvoyager": (
+        ["Plate_B03_T0001F002L01A01Z04C05.tif"],
+        {"row": ["B"], "column": [3], "t": [1], "field": [2], "z": [4], "c": [5]},
+    ),
+    "opera": (
+        ["r02c03f04p05-ch6sk7fk1fl1.tiff"],
+        {"row": [2], "column": [3], "field": [4], "z": [5], "c": [6], "t": [7]},
+    ),
+    "incell": (
+        ["B - 2(fld 1 wv DAPI - DAPI z 3).tif"],
+        {"row": ["B"], "column": [2], "field": [1], "c": ["DAPI - DAPI"], "z": [3]},
+    ),
+    "micromanager": (
+        ["img_000000003_Default_001.tif"],
+        {"t": [3], "c": ["Default"], "z": [1]},
+    ),
+    "axes": (["a_t01_z02.tif"], {"t": [1], "z": [2]}),
+}
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets(preset):
+    names, expected = EXAMPLES[preset]
+    fields = read(names, preset)
+    assert {key: fields[key].tolist() for key in expected} == {
+        key: np.asarray(value).tolist() if key != "time" else np.asarray(value, "M8[s]").tolist()
+        for key, value in expected.items()
+    }
+
+
+def test_the_other_names_of_sentinel_2():
+    fields = read(["/b/S2A_33UUP_20220505_0_L2A/B04.tif", "/b/S2A_33UUP_20220505_0_L2A/B08.tif"],
+                  "sentinel-2")  # fmt: skip
+    assert fields["band"].tolist() == ["B04", "B08"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "kind", "expected"),
+    [
+        ("band", ["04", "08"], None, np.array([4, 8])),
+        ("band", ["04", "8A"], None, np.array(["04", "8A"])),
+        ("band", ["04", "08"], "str", np.array(["04", "08"])),
+        ("x", ["1.5", "-2"], None, np.array([1.5, -2.0])),
+        ("t", ["20220505", "20220506"], None, np.array([20220505, 20220506])),
+        ("time", ["20220505", "20220506"], None, np.array(["2022-05-05", "2022-05-06"], "M8[s]")),
+        ("time", ["001", "002"], None, np.array([1, 2])),
+        ("t", ["2022-05-05T10:00:00Z"], None, np.array(["2022-05-05T10:00"], "M8[s]")),
+        (
+            "t",
+            ["2022-05-05T12:00:00.250+02:00"],
+            None,
+            np.array(["2022-05-05T10:00:00.250"], "M8[ms]"),
+        ),
+        ("t", ["2022129"], "%Y%j", np.array(["2022-05-09"], "M8[s]")),
+        ("t", [3, 1], None, np.array([3, 1])),
+        ("t", [0.5, 1], None, np.array([0.5, 1.0])),
+    ],
+)
+def test_values_are_what_they_look_like(name, column, kind, expected):
+    values = read_values(name, column, kind)
+    assert values.dtype == expected.dtype
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_values_of_another_kind_are_refused():
+    with pytest.raises(SelectionError, match=r"'t'.*got 'x'"):
+        read_values("t", ["1", "x"], "int")
+    with pytest.raises(SelectionError, match="1 of 2 files have no value for 't'"):
+        read_values("t", [1, None])
+
+
+def test_an_axis_is_the_sorted_set_of_values():
+    axis = make_axis("band", np.array(["B08", "B04", "B08"]))
+    assert axis.values.tolist() == ["B04", "B08"]
+    assert axis.index.tolist() == [1, 0, 1]
+
+
+def test_categories_order_labels():
+    axis = make_axis("c", np.array(["red", "blue"]), {"red": 0, "green": 1, "blue": 2})
+    assert axis.values.tolist() == ["red", "blue"]
+    assert axis.index.tolist() == [0, 1]
+    with pytest.raises(ManifestMismatch, match="in no category, got red"):
+        make_axis("c", np.array(["red"]), {"blue": 2})
+
+
+def test_axes_are_ordered_by_name_or_place():
+    assert order_axes(["a", "b", "c"], ["c", "a", "b"]) == ["c", "a", "b"]
+    assert order_axes(["a", "b", "c"], [2, 0, 1]) == ["c", "a", "b"]
+    with pytest.raises(SelectionError, match="axesorder"):
+        order_axes(["a", "b"], ["a"])
+
+
+def test_a_readable_pattern_is_its_own_glob():
+    glob = to_glob("/d/S2_{time:%Y%m%d}_{band}.tif")
+    assert re.fullmatch(r"/d/S2_\*_\*\.tif", glob)
