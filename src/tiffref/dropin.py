@@ -25,10 +25,10 @@ _OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superr
 """Arguments that say how a file is opened as TIFF."""
 
 
-class TiffFile(tifffile.TiffFile):
+class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checkers only
     """tifffile's `TiffFile`, whose `aszarr` gives our store."""
 
-    def aszarr(
+    def aszarr(  # type: ignore[override]  # another store
         self,
         key: int | slice | Sequence[int] | None = None,
         *,
@@ -142,7 +142,7 @@ def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -
     if not _given(opening):
         return ZarrTiffStore(files, **_given(options))
     with TiffFile(files, **_given(opening)) as tif:
-        return tif.aszarr(**_given(options))
+        return tif.aszarr(**_given(options))  # type: ignore[return-value]  # see TiffFile
 
 
 def _opens(name: str) -> bool:

@@ -21,7 +21,7 @@ from ..errors import MalformedTiff
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.node import Array
 
-__all__ = ["decode_chunk", "decode_inlined", "is_stored_plain", "view_plain"]
+__all__ = ["decode_chunk", "decode_inlined", "is_stored_plain", "stored_dtype", "view_plain"]
 
 _scratch = threading.local()
 
@@ -42,6 +42,12 @@ def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
     )
 
 
+def stored_dtype(codec: SegmentCodec) -> np.dtype:
+    """Give the type of samples as they are stored, with their byte order."""
+    dtype = np.dtype(codec.dtype)
+    return dtype.newbyteorder(">") if codec.byteorder == ">" else dtype.newbyteorder("<")
+
+
 def view_plain(
     codec: SegmentCodec, data: Any, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> NDArray:
@@ -58,7 +64,7 @@ def view_plain(
     strides
         Samples, not bytes, between neighbours.
     """
-    dtype = np.dtype(codec.dtype).newbyteorder(codec.byteorder)
+    dtype = stored_dtype(codec)
     return np.ndarray(shape, dtype, data, 0, tuple(n * dtype.itemsize for n in strides))
 
 

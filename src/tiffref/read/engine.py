@@ -21,7 +21,7 @@ from ..errors import MalformedTiff, SelectionError
 from ..model.codec import SegmentCodec
 from ..model.manifest import INLINED, MISSING
 from ..model.node import Array
-from .decode import decode_chunk, decode_inlined, view_plain
+from .decode import decode_chunk, decode_inlined, stored_dtype, view_plain
 from .fetch import Fetcher
 from .plan import Ranges, plan_ranges
 from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool
@@ -182,7 +182,7 @@ def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
     codec = reading.codec(k)
     assert isinstance(codec, SegmentCodec)
     region = reading.target[reading.region(int(reading.rows[k]))]
-    is_native = np.dtype(codec.dtype).newbyteorder(codec.byteorder) == reading.array.dtype
+    is_native = stored_dtype(codec) == reading.array.dtype
     if not is_native or region.nbytes != reading.length[k] or not region.flags.c_contiguous:
         return None
     return memoryview(region.reshape(-1).view(np.uint8))

@@ -77,7 +77,12 @@ def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
     """
     items = _expand(selection, len(shape))
     dimension = 0
-    first, step, counts, index, inverse, out_shape = [], [], [], [], [], []
+    first: list[int] = []
+    step: list[int] = []
+    counts: list[int] = []
+    out_shape: list[int] = []
+    index: list[Any] = []
+    inverse: list[Any] = []
     for item in items:
         if item is None:
             index.append(None)

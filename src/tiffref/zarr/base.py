@@ -168,7 +168,9 @@ class ZarrStore(Store):
             return bytes(data)
         self._array  # noqa: B018 - says why a store without an array has no regions
         assert self._main is not None
-        return read_array(self._references.group[self._main], key, fetch=self._fetch)
+        array = self._references.group[self._main]
+        assert isinstance(array, Array)
+        return read_array(array, key, fetch=self._fetch)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise NotImplementedError("the store is read-only")

@@ -68,7 +68,7 @@ class KeySpace:
     def __init__(
         self,
         documents: Mapping[str, bytes],
-        arrays: Mapping[str, Served],
+        arrays: dict[str, Served],
         unlisted: frozenset[str] = frozenset(),
         zarr_format: int = 2,
     ) -> None:

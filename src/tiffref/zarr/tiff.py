@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
+from ..model.manifest import INLINED
 from ..model.node import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.fetch import Fetcher
@@ -194,15 +195,15 @@ def _with_values(
 
 
 def _with_fill_value(group: Group, value: Any) -> Group:
-    return group.with_children(
-        {
-            name: _with_fill_value(child, value)
-            if isinstance(child, Group)
-            # coordinates lie in the document itself: none of their values is missing
-            else replace(child, fill_value=value if child.manifest.sources else child.fill_value)
-            for name, child in group.children.items()
-        }
-    )
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        if isinstance(child, Group):
+            children[name] = _with_fill_value(child, value)
+        elif bool((child.manifest.source == INLINED).all()):
+            children[name] = child  # coordinates lie in the document: none of their values misses
+        else:
+            children[name] = replace(child, fill_value=value)
+    return group.with_children(children)
 
 
 def _identify(source: Any, references: References) -> str:
