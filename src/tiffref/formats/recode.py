@@ -39,7 +39,7 @@ def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
     InvalidReferences
         If an array has a codec of the other format, and bytes in files.
     """
-    children = {}
+    children: dict[str, Array | Group] = {}
     for name, child in group.children.items():
         if isinstance(child, Group):
             children[name] = in_format(child, zarr_format, f"{prefix}{name}/")

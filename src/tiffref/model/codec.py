@@ -71,7 +71,7 @@ class SegmentCodec:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SegmentCodec:
         """Build the codec from what `to_config` gave."""
-        fields = {
+        fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in config.items()
             if name != "parameters"
