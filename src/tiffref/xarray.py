@@ -194,9 +194,16 @@ def _decode(
     dataset = StoreBackendEntrypoint().open_dataset(
         store, drop_variables=drop_variables, **decoding
     )
+    # what describes images stays a coordinate, also where the image it belongs to was dropped
+    described = {name for name, one in group.children.items() if _is_description(one)}
+    dataset = dataset.set_coords(sorted(described & set(dataset.data_vars)))
     if isinstance(source, str | os.PathLike):
         dataset.encoding["source"] = os.fspath(source)
     return dataset
+
+
+def _is_description(node: Array | Group) -> bool:
+    return isinstance(node, Array) and node.manifest.n_chunks > 0 and not node.manifest.sources
 
 
 class _Store(AbstractDataStore):

@@ -60,13 +60,13 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_a_user_defined_projection_projects_as_the_same_in_proj(method):
     parameters, proj = METHODS[method]
-    crs = build({1024: 1, 3072: 32767, 3074: 32767, 3075: method, 3076: 9001, **SPHERE, **parameters})
+    crs = build(
+        {1024: 1, 3072: 32767, 3074: 32767, 3075: method, 3076: 9001, **SPHERE, **parameters}
+    )
     expected = pyproj.CRS(proj + " +ellps=WGS84 +units=m")
     points = ([12.0, 20.0, -30.0], [45.0, 60.0, 50.0])
     results = [
-        pyproj.Transformer.from_crs(
-            one.geodetic_crs, one, always_xy=True
-        ).transform(*points)
+        pyproj.Transformer.from_crs(one.geodetic_crs, one, always_xy=True).transform(*points)
         for one in (crs, expected)
     ]
     for got, wanted in zip(*results, strict=True):
@@ -139,7 +139,10 @@ BAD = {
     "unknown unit": ({1024: 1, 3072: 32767, 3075: 1, 3076: 9999, **SPHERE}, "ProjLinearUnits"),
     "unknown method": ({1024: 1, 3072: 32767, 3075: 99, **SPHERE}, "ProjMethod (GeoKey 3075)"),
     "absurd axis": ({1024: 2, 2048: 32767, 2057: -5.0}, "EllipsoidSemiMajorAxis"),
-    "broken ESRI string": ({1024: 1, 3072: 32767, 3073: "ESRI PE String = PROJCS["}, "ProjectedCRS"),
+    "broken ESRI string": (
+        {1024: 1, 3072: 32767, 3073: "ESRI PE String = PROJCS["},
+        "ProjectedCRS",
+    ),
 }
 
 

@@ -69,7 +69,9 @@ def test_statistics_are_lists_over_bands():
     assert attributes(xml + second, 2) == {"STATISTICS_MEAN": [1.5, 2.5]}
 
 
-@pytest.mark.parametrize("text", ["<GDALMetadata><Item", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'])
+@pytest.mark.parametrize(
+    "text", ["<GDALMetadata><Item", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>']
+)
 def test_bad_xml_is_reported(text):
     with pytest.warns(MetadataWarning, match=r"GDAL_METADATA \(42112\).*not valid XML"):
         assert parse_gdal_metadata(text, Report("a.tif")).attributes(1) == {}
@@ -107,7 +109,12 @@ def test_nodata_that_is_not_a_number():
 
 
 def test_colors():
-    assert color_attributes(2, (2,), 4, {})["color_interpretation"] == ["red", "green", "blue", "alpha"]
+    assert color_attributes(2, (2,), 4, {})["color_interpretation"] == [
+        "red",
+        "green",
+        "blue",
+        "alpha",
+    ]
     assert color_attributes(3, (), 1, {})["color_interpretation"] == "palette"
     assert color_attributes(1, (0, 0), 3, {}) == {}
     assert color_attributes(1, (0,), 2, {1: "Alpha"})["color_interpretation"] == ["gray", "alpha"]

@@ -49,7 +49,10 @@ def test_tiepoints_alone_are_control_points():
     ("tags", "key"),
     [
         ({33550: (2.0, math.inf, 0.0), 33922: TIE}, "ModelPixelScale (33550)"),
-        ({33550: (2.0, 3.0, 0.0), 33922: (*TIE[:3], math.nan, 1.0, 0.0)}, "ModelPixelScale (33550)"),
+        (
+            {33550: (2.0, 3.0, 0.0), 33922: (*TIE[:3], math.nan, 1.0, 0.0)},
+            "ModelPixelScale (33550)",
+        ),
         ({34264: (0.0,) * 16}, "ModelTransformation (34264)"),
         ({34264: (1.0, 2.0)}, "ModelTransformation (34264)"),
         ({33922: (0.0, 0.0)}, "ModelTiepoint (33922)"),

@@ -9,6 +9,7 @@ Reference: OME model 2016-06, elements Image, Pixels, Channel, Plane, Objective,
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -21,25 +22,37 @@ from .xml import XmlError, local_name, parse_xml
 __all__ = ["parse_date", "parse_ome"]
 
 _LABEL = "OME-XML in ImageDescription (270)"
-_DEFAULT_UNITS = {"X": "µm", "Y": "µm", "Z": "µm"}
 
 
 def parse_ome(text: str, report: Report) -> list[Calibration]:
     """Read the images of an OME-XML document, in its order."""
+    images, defects = _parse(text)
+    for key, what, got in defects:
+        report.add(key, what, got=got)
+    return images
+
+
+_Defects = list[tuple[str, str, str]]
+
+
+@functools.lru_cache(maxsize=1)
+def _parse(text: str) -> tuple[list[Calibration], _Defects]:
+    """Read the document once for all series of a file, which ask for it one after the other."""
+    defects: _Defects = []
     try:
         root = parse_xml(text)
     except XmlError as error:
-        report.add(_LABEL, "is not valid XML", got=error)
-        return []
+        return [], [(_LABEL, "is not valid XML", str(error))]
     objectives = {
         element.get("ID"): element for element in root.iter() if local_name(element) == "Objective"
     }
     wells = _wells(root)
-    return [
-        _image(element, objectives, wells, report)
+    images = [
+        _image(element, objectives, wells, defects)
         for element in root
         if local_name(element) == "Image"
     ]
+    return images, defects
 
 
 def _children(element: Element, name: str) -> Iterator[Element]:
@@ -51,7 +64,7 @@ def _child(element: Element, name: str) -> Element | None:
 
 
 def _image(
-    image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], report: Report
+    image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], defects: _Defects
 ) -> Calibration:
     pixels = _child(image, "Pixels")
     attributes: dict[str, Any] = {}
@@ -71,7 +84,7 @@ def _image(
     name = image.get("Name", "")
     if pixels is None:
         return Calibration(name=name, acquired=acquired, attributes=attributes)
-    scales, units = _sizes(pixels, report)
+    scales, units = _sizes(pixels, defects)
     planes = list(_children(pixels, "Plane"))
     times = _times(planes, pixels)
     if times and "T" not in units:
@@ -87,7 +100,7 @@ def _image(
     return Calibration(scales, units, _channels(pixels), times, acquired, name, attributes)
 
 
-def _sizes(pixels: Element, report: Report) -> tuple[dict[str, float], dict[str, str]]:
+def _sizes(pixels: Element, defects: _Defects) -> tuple[dict[str, float], dict[str, str]]:
     scales: dict[str, float] = {}
     units: dict[str, str] = {}
     for axis, key, default in (
@@ -101,7 +114,7 @@ def _sizes(pixels: Element, report: Report) -> tuple[dict[str, float], dict[str,
             continue
         value = positive(text)
         if value is None:
-            report.add(f"{_LABEL}, {key}", "is not a size", got=text)
+            defects.append((f"{_LABEL}, {key}", "is not a size", text))
             continue
         scales[axis] = value
         unit = to_unit(pixels.get(f"{key}Unit", default))

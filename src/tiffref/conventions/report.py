@@ -34,12 +34,12 @@ class Report:
         MalformedTiff
             If strictness was asked for.
         """
-        if (key, what) in self.defects:
-            return
-        self.defects.append((key, what))
         error = MalformedTiff(what, url=self.url, tag=key, got=got, hint=hint)
         if self.is_strict:
             raise error
+        if (key, what) in self.defects:
+            return
+        self.defects.append((key, what))
         warnings.warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
 
     def note(self, key: str, what: str, *, hint: str) -> None:

@@ -1,0 +1,230 @@
+"""What a scan gives each array: names, coordinates, attributes, and what a defect costs."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.read import Fetcher, read_array
+
+from .geotags import PLACED, UTM, geotags, write_geotiff
+
+
+def values(array):
+    """Read a whole array."""
+    return read_array(array, ..., fetch=Fetcher())
+
+
+def write_pyramid(path, mask=False, **options):
+    tags = geotags(UTM, **PLACED)
+    extra = [
+        (code, {34735: 3}.get(code, 12), len(value), value, True) for code, value in tags.items()
+    ]
+    data = np.arange(64 * 48, dtype="u2").reshape(64, 48)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(data, extratags=extra, metadata=None, tile=(16, 16), **options)
+        if mask:
+            tiff.write(data > 9, photometric=4, subfiletype=4, metadata=None, tile=(16, 16))
+        for n in (2, 4):
+            tiff.write(data[::n, ::n], subfiletype=1, metadata=None, tile=(16, 16))
+    return path
+
+
+def test_a_geotiff_has_coordinates_and_a_system(tmp_path):
+    pyproj = pytest.importorskip("pyproj")
+    path = write_geotiff(tmp_path / "a.tif", geotags(UTM, **PLACED))
+    group = tiffref.scan(path).group
+    image = group["image"]
+    assert image.dims == ("y", "x")
+    assert image.attributes["grid_mapping"] == image.attributes["coordinates"] == "spatial_ref"
+    assert values(group["x"]).tolist() == [500005.0 + 10 * n for n in range(8)]
+    assert values(group["y"]).tolist() == [5199990.0 - 20 * n for n in range(6)]
+    assert group["x"].attributes["standard_name"] == "projection_x_coordinate"
+    reference = group["spatial_ref"].attributes
+    assert reference["GeoTransform"] == "500000.0 10.0 0.0 5200000.0 0.0 -20.0"
+    assert reference["grid_mapping_name"] == "transverse_mercator"
+    assert pyproj.CRS(reference["crs_wkt"]) == pyproj.CRS(32633)
+    assert group.attributes["proj:code"] == "EPSG:32633"
+    assert group.attributes["spatial:bbox"] == [500000.0, 5199880.0, 500080.0, 5200000.0]
+    assert [c["name"] for c in group.attributes["zarr_conventions"]] == ["proj:", "spatial:"]
+
+
+@pytest.mark.parametrize(("shape", "planar", "dims"), [
+    ((6, 8, 3), "contig", ("y", "x", "band")), ((3, 6, 8), "separate", ("band", "y", "x")),
+])  # fmt: skip
+def test_samples_of_a_geotiff_are_bands(tmp_path, shape, planar, dims):
+    tags = geotags(UTM, **PLACED)
+    path = write_geotiff(
+        tmp_path / "a.tif", tags, shape, planarconfig=planar, photometric="minisblack"
+    )
+    group = tiffref.scan(path).group
+    assert group["image"].dims == dims
+    assert values(group["band"]).tolist() == [1, 2, 3]
+
+
+def test_overviews_have_coordinates_of_their_own(tmp_path):
+    group = tiffref.scan(write_pyramid(tmp_path / "a.tif")).group
+    assert group["image_1"].dims == ("y_1", "x_1")
+    assert group["image_1"].attributes["grid_mapping"] == "spatial_ref_1"
+    assert values(group["x_1"])[:2].tolist() == [500010.0, 500030.0]
+    assert group["spatial_ref_1"].attributes["GeoTransform"].split()[1] == "20.0"
+    layout = group.attributes["multiscales"]["layout"]
+    assert [one["asset"] for one in layout] == ["image", "image_1", "image_2"]
+    assert layout[1]["transform"]["scale"] == [2.0, 2.0]
+
+
+def test_an_overview_alone_knows_where_it_is(tmp_path):
+    group = tiffref.scan(write_pyramid(tmp_path / "a.tif"), level=1).group
+    assert group["image"].dims == ("y", "x")
+    assert values(group["x"])[:2].tolist() == [500010.0, 500030.0]
+
+
+def test_a_tree_has_plain_names_in_a_group_for_each_level(tmp_path):
+    references = tiffref.scan(write_pyramid(tmp_path / "a.tif"), layout="tree")
+    assert list(references.group.children) == ["0", "1", "2"]
+    assert references.group["1/image"].dims == ("y", "x")
+    assert set(references.group["1"].children) == {"image", "y", "x", "spatial_ref"}
+    assert [one["path"] for one in references.series[0]["levels"]] == [
+        "0/image", "1/image", "2/image"
+    ]  # fmt: skip
+
+
+def test_a_mask_lies_on_the_image(tmp_path):
+    references = tiffref.scan(write_pyramid(tmp_path / "a.tif", mask=True))
+    mask = references.group["mask"]
+    assert mask.dims == references.group["image"].dims == ("y", "x")
+    assert mask.attributes["role"] == "mask"
+    assert mask.attributes["grid_mapping"] == "spatial_ref"
+
+
+def test_nodata_outside_the_type_is_an_attribute(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", {42113: "-9999"})
+    image = tiffref.scan(path).group["image"]
+    assert image.fill_value is None
+    assert image.attributes["nodata"] == -9999.0
+    path = write_geotiff(tmp_path / "b.tif", {42113: "7"})
+    assert tiffref.scan(path).group["image"].fill_value == 7
+    assert tiffref.scan(path, fillvalue=3).group["image"].fill_value == 3
+
+
+def test_every_kept_tag_is_in_one_attribute_of_the_full_array(tmp_path):
+    path = write_pyramid(
+        tmp_path / "a.tif", description="hello", software="me", datetime="2020:01:02 03:04:05"
+    )
+    group = tiffref.scan(path).group
+    tags = json.loads(group["image"].attributes["tiff_tags"])
+    assert tags["ImageDescription"] == "hello"
+    assert tags["ModelPixelScale"] == [10.0, 20.0, 0.0]
+    assert tags["TileWidth"] == 16
+    assert group["image"].attributes["TIFFTAG_SOFTWARE"] == "me"
+    assert group["image"].attributes["date_created"] == "2020-01-02T03:04:05"
+    assert "tiff_tags" not in group["image_1"].attributes
+
+
+def test_zattrs_win_over_what_the_file_says(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", geotags(UTM, **PLACED))
+    found = tiffref.scan(path, zattrs={"proj:code": "EPSG:1", "mine": [1, 2]}).group.attributes
+    assert found["proj:code"] == "EPSG:1"
+    assert found["mine"] == [1, 2]
+
+
+def test_long_coordinates_stay_small(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", geotags(UTM, **PLACED), (1, 100_000))
+    x = tiffref.scan(path).group["x"]
+    assert len(x.manifest.inlined[0]) < 8000
+    assert values(x)[-1] == 500005.0 + 10 * 99_999
+
+
+DEFECTS = {
+    "keys": (geotags({**UTM, 3072: 31000}, **PLACED), "ProjectedCRS"),
+    "xml": ({42112: "<GDALMetadata>"}, "GDAL_METADATA"),
+    "scale": (geotags(UTM, t33550=(np.inf, 1.0, 0.0), t33922=(0.0,) * 6), "ModelPixelScale"),
+    "nodata": ({42113: "no"}, "GDAL_NODATA"),
+}
+
+
+@pytest.mark.parametrize("case", DEFECTS)
+def test_a_defect_never_hides_pixels(tmp_path, case):
+    pytest.importorskip("pyproj")
+    tags, key = DEFECTS[case]
+    path = write_geotiff(tmp_path / "a.tif", tags)
+    with pytest.warns(MetadataWarning, match=rf"a\.tif.*{key}") as caught:
+        group = tiffref.scan(path).group
+    assert len(caught) == 1
+    np.testing.assert_array_equal(values(group["image"]), tifffile.imread(path))
+    code = {"keys": "GeoKeyDirectory", "xml": key, "scale": key, "nodata": key}[case]
+    kept = json.loads(group["image"].attributes["tiff_tags"])
+    assert code in kept
+    with pytest.raises(MalformedTiff, match=key):
+        tiffref.scan(path, strict=True)
+
+
+def test_without_pyproj_the_keys_are_kept_and_said_to_be(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", geotags(UTM, **PLACED))
+    script = f"""
+import sys, warnings
+sys.modules["pyproj"] = None
+import tiffref
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    group = tiffref.scan({str(path)!r}, strict=True).group
+assert [type(w.message).__name__ for w in caught] == ["MetadataWarning"], caught
+assert "tiffref[geo]" in str(caught[0].message)
+assert '"ProjectedCRS": 32633' in group["image"].attributes["geo_keys"]
+assert group["x"].shape == (8,)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_plain_scan_imports_neither_pyproj_nor_xarray(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", {})
+    script = (
+        f"import sys, tiffref; tiffref.scan({str(path)!r}); "
+        "assert not {'pyproj', 'xarray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_an_ome_tiff_has_channels_sizes_and_times(tmp_path):
+    metadata = {
+        "axes": "TCYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "TimeIncrement": 3.0,
+        "Channel": {"Name": ["DAPI", "GFP"]},
+    }  # fmt: skip
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(
+        path, np.zeros((3, 2, 8, 8), "u2"), metadata=metadata, photometric="minisblack"
+    )
+    group = tiffref.scan(path).group
+    assert values(group["t"]).tolist() == [0, 3, 6]
+    assert values(group["c"]).tolist() == ["DAPI", "GFP"]
+    assert values(group["y"])[:2].tolist() == [0, 0.5]
+    assert group["x"].attributes["units"] == "micrometer"
+    (entry,) = group.attributes["multiscales"]
+    assert [axis["name"] for axis in entry["axes"]] == ["t", "c", "y", "x"]
+    assert [c["label"] for c in group.attributes["omero"]["channels"]] == ["DAPI", "GFP"]
+
+
+def test_an_imagej_stack_has_the_size_of_its_voxels(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, np.zeros((3, 8, 8), "u1"), imagej=True, resolution=(4, 2),
+        metadata={"axes": "ZYX", "spacing": 2.5, "unit": "um"},
+    )  # fmt: skip
+    group = tiffref.scan(path).group
+    assert values(group["z"]).tolist() == [0, 2.5, 5]
+    assert values(group["x"])[1] == 0.25
+    assert values(group["y"])[1] == 0.5
+
+
+def test_a_plain_picture_has_no_coordinates(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 8, 3), "u1"), resolution=(72, 72), resolutionunit=2)
+    group = tiffref.scan(path).group
+    assert list(group.children) == ["image"]
+    assert group["image"].dims == ("y", "x", "s")
+    assert dict(group.attributes) == {}

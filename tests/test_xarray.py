@@ -1,0 +1,194 @@
+"""The xarray backend: what it opens, how lazily, and what can be done with the result."""
+
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+
+xr = pytest.importorskip("xarray")
+pytest.importorskip("pyproj")
+
+KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
+EXTRA = [
+    (33550, 12, 3, (10.0, 10.0, 0.0), True),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 5.2e6, 0.0), True),
+    (34735, 3, len(KEYS), KEYS, True),
+    (42113, 2, 3, "-9", True),
+    (42112, 2, 0, '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.5</Item>'
+     "</GDALMetadata>", True),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory):
+    path = tmp_path_factory.mktemp("xarray") / "a.tif"
+    data = np.arange(64 * 48, dtype="i2").reshape(64, 48)
+    data[5, 5] = -9
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(data, extratags=EXTRA, metadata=None, tile=(16, 16), compression="zlib")
+        for n in (2, 4):
+            tiff.write(data[::n, ::n], subfiletype=1, metadata=None, tile=(16, 16))
+    return path
+
+
+@pytest.fixture
+def opened(pyramid):
+    return xr.open_dataset(pyramid, engine="tiffref")
+
+
+def test_values_are_masked_and_scaled(pyramid, opened):
+    stored = tifffile.imread(pyramid)
+    expected = np.where(stored == -9, np.nan, stored * 0.5)
+    np.testing.assert_array_equal(opened.image, expected)
+    raw = xr.open_dataset(pyramid, engine="tiffref", mask_and_scale=False)
+    np.testing.assert_array_equal(raw.image, stored)
+    assert set(opened.data_vars) == {"image", "image_1", "image_2"}
+    assert {"x", "y", "spatial_ref"} <= set(opened.image.coords)
+
+
+def test_nothing_is_read_before_it_is_asked_for(pyramid, monkeypatch):
+    from tiffref import xarray
+
+    regions = []
+    original = xarray.read_array
+    monkeypatch.setattr(
+        xarray, "read_array",
+        lambda array, selection, **k: regions.append((array.shape, selection))
+        or original(array, selection, **k),
+    )  # fmt: skip
+    image = xr.open_dataset(pyramid, engine="tiffref").image
+    assert all(len(shape) < 2 for shape, _ in regions)
+    regions.clear()
+    image[3:5, 7].load()
+    assert [one for one in regions if len(one[0]) == 2] == [((64, 48), (slice(3, 5, 1), 7))]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [(slice(None, None, -2), slice(3)), ([5, 1, 5], slice(None)), (4, [0, 2]), ([1, 2], [3, 4])],
+)
+def test_any_selection(pyramid, selection):
+    image = xr.open_dataset(pyramid, engine="tiffref", mask_and_scale=False).image
+    expected = tifffile.imread(pyramid)
+    expected = expected[selection[0]][..., selection[1]]
+    np.testing.assert_array_equal(image[selection], expected)
+
+
+def test_dask_takes_the_chunks_of_the_file(pyramid, opened):
+    pytest.importorskip("dask")
+    lazy = xr.open_dataset(pyramid, engine="tiffref", chunks={})
+    assert lazy.image.chunks == ((16,) * 4, (16,) * 3)
+    xr.testing.assert_identical(lazy.compute(), opened)
+
+
+def test_pickles(opened):
+    again = pickle.loads(pickle.dumps(opened))
+    xr.testing.assert_identical(again, opened)
+
+
+def test_drop_variables(pyramid):
+    found = xr.open_dataset(pyramid, engine="tiffref", drop_variables=["image_1", "image_2"])
+    assert list(found.data_vars) == ["image"]
+    assert "spatial_ref_1" in found.coords
+
+
+def test_one_level_or_series(pyramid):
+    found = xr.open_dataset(pyramid, engine="tiffref", level=1)
+    assert found.image.shape == (32, 24)
+    assert float(found.x[1] - found.x[0]) == 20.0
+    with pytest.raises(IndexError):
+        xr.open_dataset(pyramid, engine="tiffref", series=7)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_reference_documents_and_mappings(pyramid, opened, tmp_path, zarr_format):
+    references = tiffref.scan(pyramid)
+    references.write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
+    for source in (
+        tmp_path / "a.json",
+        references.to_kerchunk(zarr_format=zarr_format),
+        references,
+    ):
+        found = xr.open_dataset(source, engine="tiffref")
+        xr.testing.assert_equal(found, opened)
+        assert found.image.attrs == opened.image.attrs
+    with pytest.raises(IndexError, match="opened as they are"):
+        xr.open_dataset(references, engine="tiffref", level=1)
+
+
+def test_a_url_with_storage_options(pyramid, opened, tmp_path):
+    found = xr.open_dataset(
+        f"simplecache::file://{pyramid}", engine="tiffref",
+        storage_options={"simplecache": {"cache_storage": str(tmp_path)}},
+    )  # fmt: skip
+    xr.testing.assert_equal(found, opened)
+
+
+def test_an_open_file(pyramid, opened):
+    with pyramid.open("rb") as file:
+        xr.testing.assert_equal(xr.open_dataset(file, engine="tiffref").load(), opened)
+
+
+def test_the_tree_has_a_group_for_each_level(pyramid, opened):
+    tree = xr.open_datatree(pyramid, engine="tiffref")
+    assert tree.groups == ("/", "/0", "/1", "/2")
+    np.testing.assert_array_equal(tree["1/image"], opened.image_1)
+    assert tree["1/image"].dims == ("y", "x")
+    one = xr.open_dataset(
+        tiffref.scan(pyramid, layout="tree").to_kerchunk(), engine="tiffref", group="1"
+    )
+    np.testing.assert_array_equal(one.image, opened.image_1)
+    with pytest.raises(IndexError, match="no such group"):
+        xr.open_dataset(pyramid, engine="tiffref", group="9")
+
+
+@pytest.mark.parametrize(
+    ("name", "can"),
+    [("a.tif", 1), ("s3://b/A.TIFF?x=1", 1), ("a.svs", 1), ("a.nc", 0), ("a.json", 0), (3, 0)],
+)
+def test_guess(name, can):
+    from tiffref.xarray import TiffrefBackendEntrypoint
+
+    assert TiffrefBackendEntrypoint().guess_can_open(name) == can
+
+
+def test_the_engine_is_registered():
+    assert "tiffref" in xr.backends.list_engines()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:zarr", "ignore::FutureWarning")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_written_to_zarr_and_read_back(opened, tmp_path, zarr_format):
+    opened.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, consolidated=False)
+    again = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    xr.testing.assert_equal(again.load(), opened)
+
+
+def test_written_to_netcdf_and_read_back(opened, tmp_path):
+    pytest.importorskip("netCDF4")
+    opened.to_netcdf(tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc") as again:
+        xr.testing.assert_equal(again.load(), opened)
+    assert "EPSG:32633" in again.attrs.values()
+
+
+def test_attributes_are_such_as_netcdf_holds():
+    from tiffref.xarray import plain_attributes
+
+    found = plain_attributes(
+        {
+            "a": {"b": 1},
+            "l": [1, 2],
+            "n": None,
+            "t": True,
+            "m": [{"x": 1}],
+            "s": ["u", "v"],
+            "e": [],
+        }
+    )
+    assert found == {
+        "a": '{"b": 1}', "l": [1, 2], "t": 1, "m": '[{"x": 1}]', "s": ["u", "v"], "e": "[]"
+    }  # fmt: skip
