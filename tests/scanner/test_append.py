@@ -1,0 +1,145 @@
+"""`append_sequence`: as if all files had been scanned at once."""
+
+import os
+
+import numpy as np
+import pytest
+from sequences import geo_tags, pixels, write
+
+import tiffref
+from tiffref.errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
+from tiffref.read import Fetcher, read_array
+
+
+def read(references):
+    return read_array(references.group["image"], ..., fetch=Fetcher())
+
+
+def coordinates(references):
+    return {
+        name: array.manifest.inlined[0]
+        for name, array in references.group.children.items()
+        if name != "image"
+    }
+
+
+def through_document(references, folder):
+    references.write_fsspec(folder / "doc.json")
+    return folder / "doc.json"
+
+
+@pytest.fixture(params=["references", "document"])
+def keep(request, tmp_path):
+    """Appends work on references in memory and on what was written of them."""
+    if request.param == "references":
+        return lambda references: references
+    return lambda references: through_document(references, tmp_path)
+
+
+def put(folder, *names):
+    for name in names:
+        write(folder / f"S_{name}.tif", pixels(sum(map(ord, name))))
+    return str(folder / "S_{time:%Y%m%d}_{band}.tif")
+
+
+def test_files_between_and_behind_the_old_ones(tmp_path, keep, monkeypatch):
+    pattern = put(tmp_path, "20220505_B04", "20220601_B04")
+    before = keep(tiffref.scan_sequence(pattern))
+    put(tmp_path, "20220510_B04", "20220701_B04")
+    opened = []
+    import tiffref.scanner.files as files
+
+    scan = files.scan
+    monkeypatch.setattr(files, "scan", lambda url, **how: opened.append(url) or scan(url, **how))
+    after = tiffref.append_sequence(before, pattern)
+    assert [url.rsplit("_", 2)[1] for url in opened] == ["20220510"]
+    whole = tiffref.scan_sequence(pattern)
+    np.testing.assert_array_equal(read(after), read(whole))
+    assert coordinates(after) == coordinates(whole)
+    assert after.group["image"].dims == whole.group["image"].dims
+    assert after.series[0]["sequence"]["files"] == 4
+
+
+def test_a_new_band_of_all_dates(tmp_path, keep):
+    pattern = put(tmp_path, "20220505_B04", "20220601_B04")
+    before = keep(tiffref.scan_sequence(pattern))
+    put(tmp_path, "20220505_B8A")
+    with pytest.raises(ManifestMismatch, match="1 places would have no file, got time 2, band 2"):
+        tiffref.append_sequence(before, pattern)
+    hole = tiffref.append_sequence(before, pattern, allow_holes=True)
+    assert (read(hole)[1, 1] == 0).all()
+    put(tmp_path, "20220601_B8A")
+    after = tiffref.append_sequence(keep(hole), pattern)
+    np.testing.assert_array_equal(read(after), read(tiffref.scan_sequence(pattern)))
+
+
+def test_the_same_files_are_nothing_new(tmp_path, keep):
+    pattern = put(tmp_path, "20220505_B04", "20220601_B04")
+    before = tiffref.scan_sequence(pattern)
+    assert tiffref.append_sequence(before, pattern) is before
+    again = tiffref.append_sequence(keep(before), [tmp_path / "S_20220505_B04.tif"] * 2)
+    np.testing.assert_array_equal(read(again), read(before))
+
+
+def test_a_changed_file_is_named(tmp_path, keep):
+    pattern = put(tmp_path, "20220505_B04", "20220601_B04")
+    before = keep(tiffref.scan_sequence(pattern))
+    os.utime(tmp_path / "S_20220505_B04.tif", (1, 1))
+    with pytest.raises(StaleSource, match=r"1 files.*S_20220505_B04\.tif"):
+        tiffref.append_sequence(before, pattern)
+
+
+def test_files_that_are_counted_go_to_the_end(tmp_path, keep):
+    for n in range(4):
+        write(tmp_path / f"{n}.tif", pixels(n))
+    before = keep(tiffref.scan_sequence([tmp_path / "0.tif", tmp_path / "2.tif"]))
+    after = tiffref.append_sequence(before, str(tmp_path / "?.tif"))
+    np.testing.assert_array_equal(read(after), np.stack([pixels(n) for n in (0, 2, 1, 3)]))
+
+
+def test_numbers_that_look_otherwise_stay_labels(tmp_path, keep):
+    for name in ("04", "8A"):
+        write(tmp_path / f"b{name}.tif", pixels(1))
+    before = keep(tiffref.scan_sequence(tmp_path / "b{band}.tif"))
+    write(tmp_path / "b02.tif", pixels(2))
+    after = tiffref.append_sequence(before, tmp_path / "b{band}.tif")
+    labels = after.group["band"]
+    values = np.frombuffer(labels.manifest.inlined[0], labels.dtype)
+    assert values.tolist() == ["02", "04", "8A"]
+
+
+@pytest.mark.parametrize(
+    ("how", "match"),
+    [
+        ({"compression": "lzw"}, "differ in compression"),
+        ({"dtype": "i2"}, "differ in dtype"),
+        ({"extratags": geo_tags(10.0, 0.0)}, "differ in georeference"),
+        ({"extratags": [*geo_tags(0.0, 0.0), (42113, 2, 2, "7", True)]}, "differ in nodata"),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_combine(tmp_path, keep, how, match):
+    how = dict(how)
+    write(tmp_path / "0.tif", pixels(0), extratags=geo_tags(0.0, 0.0))
+    before = keep(tiffref.scan_sequence(tmp_path / "{t}.tif"))
+    dtype = how.pop("dtype", "u2")
+    write(tmp_path / "1.tif", pixels(1, dtype=dtype), **{"extratags": geo_tags(0.0, 0.0), **how})
+    with pytest.raises(ManifestMismatch, match=match):
+        tiffref.append_sequence(before, tmp_path / "{t}.tif")
+
+
+def test_a_place_that_is_taken(tmp_path, keep):
+    for folder in "ab":
+        write(tmp_path / folder / "1.tif", pixels(1))
+    before = keep(tiffref.scan_sequence(tmp_path / "a" / "{t}.tif"))
+    with pytest.raises(ManifestMismatch, match=r"a/1\.tif and .*b/1\.tif"):
+        tiffref.append_sequence(before, tmp_path / "b" / "{t}.tif")
+
+
+def test_what_files_cannot_be_added_to(tmp_path):
+    write(tmp_path / "0.tif", pixels(0))
+    with pytest.raises(InvalidReferences, match="0 sequences"):
+        tiffref.append_sequence(tiffref.scan(tmp_path / "0.tif"), str(tmp_path / "*.tif"))
+    joined = tiffref.scan_sequence([tmp_path / "0.tif"], concat="y")
+    with pytest.raises(SelectionError, match="along new axes only"):
+        tiffref.append_sequence(joined, str(tmp_path / "*.tif"))
