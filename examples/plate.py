@@ -1,0 +1,43 @@
+"""Open the images of a well plate by row, column, field and channel.
+
+Run it as it is: `python examples/plate.py`. It makes its own files.
+"""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import xarray as xr
+
+import tiffref
+
+
+def make_files(folder: Path) -> None:
+    """Write what an Opera microscope writes for two rows, three columns and two channels."""
+    rng = np.random.default_rng(7)
+    for row, column, field, channel in itertools.product((2, 3), (4, 5, 6), (1, 2), (1, 2)):
+        name = folder / f"r{row:02}c{column:02}f{field:02}p01-ch{channel}sk1fk1fl1.tiff"
+        image = rng.integers(0, 100 * column, (64, 64), np.uint16)
+        tifffile.imwrite(name, image, compression="zlib", metadata=None)
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tiffref-"))
+    make_files(folder)
+
+    references = tiffref.scan_sequence(str(folder / "*.tiff"), pattern="opera")
+    references.write_fsspec(folder / "plate.json")
+
+    with xr.open_dataset(str(folder / "plate.json"), engine="kerchunk") as plate:
+        print(plate.sizes)
+        well = plate.image.sel(row=2, column=5, c=1)
+        assert well.squeeze().shape == (2, 64, 64)
+        intensity = plate.image.sel(c=1).mean(["field", "t", "z", "y", "x"])
+        print(intensity.to_pandas().round(1))
+        assert intensity.sel(column=6).mean() > intensity.sel(column=4).mean()
+
+
+if __name__ == "__main__":
+    main()
