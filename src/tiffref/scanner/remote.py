@@ -22,6 +22,8 @@ __all__ = ["RemoteSource", "open_remote"]
 _FIRST_BYTES = 1 << 16
 _MIN_AHEAD_BYTES = 1 << 10
 _MAX_AHEAD_BYTES = 1 << 22
+_NEAR_BYTES = 1 << 12
+"""A read that starts no farther than this behind the last one is no jump."""
 _MIN_RUN = 8
 """Equal jumps before the next ones are guessed: fewer misfire on ordinary files."""
 _MAX_GUESSES = 128
@@ -53,7 +55,9 @@ class RemoteSource(ByteSource):
         self._starts: list[int] = []
         self._blocks: list[bytes] = []
         self._ahead = _FIRST_BYTES
-        self._misses: list[int] = []
+        self._jumps: list[int] = []
+        self._reaches: list[int] = []
+        self._end = 0
         self._guessed: dict[int, int] = {}
         self.source, first = self._open(url)
         if first:
@@ -64,6 +68,7 @@ class RemoteSource(ByteSource):
 
     def read(self, offset: int, length: int) -> bytes:
         length = max(0, min(length, self.size - offset))
+        self._note(offset, length)
         found = self._find(offset, length)
         if found is None:
             self._miss(offset, length)
@@ -91,40 +96,44 @@ class RemoteSource(ByteSource):
         self._starts.insert(at, start)
         self._blocks.insert(at, data)
 
+    def _note(self, offset: int, length: int) -> None:
+        """Remember where reads jumped to, and how far they read on from there."""
+        if self._jumps and self._jumps[-1] <= offset <= self._end + _NEAR_BYTES:
+            reach = max(self._reaches[-1], offset + length - self._jumps[-1])
+            self._reaches[-1] = reach
+        else:
+            self._jumps = [*self._jumps[-_MIN_RUN:], offset]
+            self._reaches = [*self._reaches[-_MIN_RUN:], length]
+        self._end = offset + length
+
     def _miss(self, offset: int, length: int) -> None:
         """Fetch what was asked for, and what is likely to be asked for next."""
-        before = bisect.bisect_right(self._starts, offset) - 1
-        follows = before >= 0 and (
-            offset <= self._starts[before] + len(self._blocks[before]) + self._ahead
-        )
-        if self._misses:
-            grown = 2 * self._ahead if follows else self._ahead // 4
-            self._ahead = max(_MIN_AHEAD_BYTES, min(grown, _MAX_AHEAD_BYTES))
-        self._misses.append(offset)
-        size = max(length, self._ahead)
-        starts = [offset, *self._guesses(offset, size)]
-        ends = [min(self.size, start + size) for start in starts]
+        guesses, size = self._guess(offset)
+        if not guesses:
+            before = bisect.bisect_right(self._starts, offset) - 1
+            follows = before >= 0 and (
+                offset <= self._starts[before] + len(self._blocks[before]) + self._ahead
+            )
+            if self._starts:
+                grown = 2 * self._ahead if follows else self._ahead // 4
+                self._ahead = max(_MIN_AHEAD_BYTES, min(grown, _MAX_AHEAD_BYTES))
+            size = self._ahead
+        starts = [offset, *guesses]
+        ends = [min(self.size, start + max(length, size)) for start in starts]
         for start, data in zip(starts, self._fetch(starts, ends), strict=True):
             self._keep(start, data)
-        self._guessed.update((start, size) for start in starts[1:])
+        self._guessed.update((start, size) for start in guesses)
 
-    def _guesses(self, offset: int, size: int) -> list[int]:
-        """Where the next reads will be, if the last ones were evenly spaced."""
-        run = self._misses[-_MIN_RUN - 1 :]
-        jumps = {after - before for before, after in itertools.pairwise(run)}
-        if (
-            len(run) <= _MIN_RUN
-            or len(jumps) != 1
-            or sum(self._guessed.values()) > _MAX_WASTED_BYTES
-        ):
-            return []
-        (jump,) = jumps
-        if jump <= size:
-            return []
-        wanted = range(offset + jump, self.size - size, jump)[:_MAX_GUESSES]
-        # what follows a guessed run is one jump behind its last start
-        self._misses.extend(wanted)
-        return list(wanted)
+    def _guess(self, offset: int) -> tuple[list[int], int]:
+        """Where the next reads will be if the last ones were evenly spaced, and how long."""
+        steps = {after - before for before, after in itertools.pairwise(self._jumps)}
+        if len(self._jumps) <= _MIN_RUN or len(steps) != 1 or self._jumps[-1] != offset:
+            return [], 0
+        (step,) = steps
+        size = max(2 * max(self._reaches[:-1]), _MIN_AHEAD_BYTES)
+        if step <= size or sum(self._guessed.values()) > _MAX_WASTED_BYTES:
+            return [], 0
+        return list(range(offset + step, self.size - size, step)[:_MAX_GUESSES]), size
 
     def _fetch(self, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
         try:

@@ -1,0 +1,147 @@
+"""Requests that scanning from afar costs, and servers that do not do as they should."""
+
+import itertools
+
+import fsspec
+import numpy as np
+import pytest
+import tifffile
+from chunked import CountingServer
+
+import tiffref
+from tiffref.errors import SourceError
+from tiffref.scanner.remote import RemoteSource, open_remote
+
+rng = np.random.default_rng(5)
+
+
+class Counted:
+    """An fsspec-like file system in memory that counts requests and bytes."""
+
+    def __init__(self, data):
+        self.data, self.requests = data, []
+
+    def info(self, path):
+        return {"size": len(self.data), "type": "file"}
+
+    def cat_file(self, path, start, end):
+        self.requests.append((start, end))
+        return self.data[start:end]
+
+    def cat_ranges(self, paths, starts, ends, on_error):
+        return [self.cat_file(*one) for one in zip(paths, starts, ends, strict=True)]
+
+    @property
+    def n_bytes(self):
+        return sum(end - start for start, end in self.requests)
+
+
+def remote(data):
+    fs = Counted(data)
+    return fs, RemoteSource(fs, "a", "test://a")
+
+
+DATA = rng.integers(0, 255, 8 << 20, "u1").tobytes()
+
+
+def test_reads_within_what_was_fetched_cost_nothing():
+    fs, source = remote(DATA)
+    for start, length in ((0, 16), (100, 4000), (65000, 536), (10, 60000)):
+        assert source.read(start, length) == DATA[start : start + length]
+    assert fs.requests == [(0, 65536)]
+
+
+def test_read_ahead_grows_while_reads_follow_one_another():
+    fs, source = remote(DATA)
+    for start in range(0, 4 << 20, 1000):
+        assert source.read(start, 1000) == DATA[start : start + 1000]
+    assert len(fs.requests) < 10
+
+
+def test_read_ahead_shrinks_with_jumps():
+    fs, source = remote(DATA)
+    jumps = np.cumsum(rng.integers(200_000, 900_000, 12)).tolist()
+    for start in jumps:
+        assert source.read(start, 20) == DATA[start : start + 20]
+    assert fs.n_bytes < 200_000
+
+
+def test_even_jumps_are_fetched_in_advance():
+    fs, source = remote(DATA)
+    step = 32 << 10
+    batches = []
+    fs.cat_ranges = lambda paths, starts, ends, on_error: (
+        batches.append(len(starts)) or [fs.cat_file("a", *one) for one in zip(starts, ends, strict=True)]
+    )
+    for start in range(0, 8 << 20, step):
+        assert source.read(start, 300) == DATA[start : start + 300]
+    assert sum(batches) > 150
+    assert len(batches) < 10
+    assert fs.n_bytes < 2 << 20
+
+
+def test_an_irregularity_ends_the_guessing():
+    fs, source = remote(DATA)
+    starts = [*range(0, 4 << 20, 32 << 10)]
+    far = np.cumsum(rng.integers(200_000, 600_000, 8)) + (4 << 20)
+    for start in [*starts, *far.tolist()]:
+        assert source.read(start, 300) == DATA[start : start + 300]
+    assert fs.n_bytes < 3 << 20
+
+
+def test_a_shorter_answer_is_an_error():
+    fs, source = remote(DATA)
+    fs.cat_file = lambda path, start, end: DATA[start : end - 1]
+    with pytest.raises(SourceError, match="has another length"):
+        source.read(0, 10)
+
+
+def test_reads_at_the_end():
+    _, source = remote(DATA[:100])
+    assert source.read(90, 50) == DATA[90:100]
+    assert source.read(200, 50) == b""
+
+
+@pytest.fixture
+def server():
+    running = CountingServer()
+    yield running
+    running.close()
+
+
+def test_a_small_file_costs_one_request(tmp_path, server):
+    data = rng.integers(0, 4000, (600, 500), "u2")
+    tifffile.imwrite(tmp_path / "a.tif", data, tile=(64, 64), compression="zlib", metadata=None)
+    server.files["/a.tif"] = (tmp_path / "a.tif").read_bytes()
+    references = tiffref.scan(f"{server.url}/a.tif")
+    assert len(server.requests) == 1
+    assert references.group["image"].codec.edge is None
+    assert references.sources[0].size == (tmp_path / "a.tif").stat().st_size
+
+
+def test_the_same_references_from_afar(tmp_path, server):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for n in range(80):
+            tif.write(np.full((30, 30), n, "u2"), contiguous=False, compression="zlib", metadata=None)
+    server.files["/a.tif"] = path.read_bytes()
+    here = tiffref.scan(path).group["image"].manifest
+    there = tiffref.scan(f"{server.url}/a.tif").group["image"].manifest
+    np.testing.assert_array_equal(here.offset, there.offset)
+    np.testing.assert_array_equal(here.length, there.length)
+
+
+def test_what_is_not_there(server):
+    with pytest.raises(SourceError, match="404"):
+        tiffref.scan(f"{server.url}/no.tif")
+    with pytest.raises(SourceError):
+        open_remote("nosuchprotocol://a/b")
+
+
+def test_memory_file_system(tmp_path):
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/remote-test/a.bin", DATA[:5000])
+    source = open_remote("memory://remote-test/a.bin")
+    assert source.size == 5000
+    pairs = itertools.product((0, 100, 4999), (1, 10))
+    assert all(source.read(a, n) == DATA[:5000][a : a + n] for a, n in pairs)
