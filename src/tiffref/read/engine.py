@@ -82,7 +82,12 @@ def read_array(
 def _make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArray:
     """Give the array that samples are put in, in ascending order along all dimensions."""
     if out is None:
-        return np.empty(wanted.counts, array.dtype)
+        try:
+            return np.empty(wanted.counts, array.dtype)
+        except ValueError as error:  # more than 2**63 bytes
+            raise SelectionError(
+                "the selection is larger than any memory", got=wanted.counts, hint="Read a part."
+            ) from error
     if out.shape != wanted.shape or out.dtype != array.dtype:
         raise SelectionError(
             "the output array does not fit the selection",

@@ -15,6 +15,7 @@ from tifffile import TiffFile, TiffFrame
 
 from ..errors import MalformedTiff, TiffrefError
 from .ifd import Entry, Header, parse_header, read_array, read_entries
+from .overlap import check_directories
 from .pages import BulkPages, read_bulk_pages
 from .reader import DECODING_TAGS, OpenTiff
 from .source import ByteSource, LocalSource, SourceFile, open_source
@@ -57,6 +58,7 @@ def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> O
 def _open(source: ByteSource) -> OpenTiff:
     try:
         header = parse_header(source.read(0, 16))
+        check_directories(source, header)
         arrays = _long_arrays(source, header)
         with quiet():
             tif = TiffFile(_handle(source, header, arrays))

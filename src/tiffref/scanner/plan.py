@@ -24,6 +24,10 @@ from .segmentcodec import is_plain, segment_codec
 __all__ = ["LevelPlan", "plan_level"]
 
 
+_MAX_LENGTH = 2**63 - 1
+"""A range may be said to be of so many bytes; what is not in the file is cut off later."""
+
+
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
     """An array; `is_merged` if its chunks are runs of plain samples, not segments.
@@ -187,7 +191,7 @@ def _clip(
         else ((codec.bits[0] if codec.bits else 8 * np.dtype(codec.dtype).itemsize) * segment[4])
     )
     row_bytes = -(-segment[3] * bits // 8)
-    full = segment[1] * segment[2] * row_bytes
+    full = min(segment[1] * segment[2] * row_bytes, _MAX_LENGTH)
     if level.offset.shape[1] == 1 and level.ifds[0].tile is None:
         return np.where(offset > 0, np.uint64(full), 0).astype(np.uint64)
     return np.minimum(length, np.uint64(full))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs.table import COMPRESSIONS, jpeg_colorspaces
-from ..errors import UnsupportedTiff
+from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import IfdFacts
 from ..model.grid import segment_shape
@@ -132,6 +132,9 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
 
 def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
     """Give `n` numbers of a tag, which may list numerators and denominators, or the numbers."""
+    is_list = isinstance(values, tuple) and all(isinstance(n, int | float) for n in values)
+    if not is_list or len(values) not in (n, 2 * n):
+        raise MalformedTiff("a tag has no such numbers", got=repr(values)[:60], expected=f"{n}")
     flat = [float(value) for value in values]
     if len(flat) == n:
         return tuple(flat)

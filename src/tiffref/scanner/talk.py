@@ -35,13 +35,14 @@ PARSE_ERRORS = (
 
 @contextlib.contextmanager
 def typed_errors(url: str) -> Iterator[None]:
-    """Make of what tifffile raises, wherever it is asked, a `MalformedTiff`.
+    """Make of what tifffile raises, wherever it is asked, a `MalformedTiff`; keep it quiet.
 
     tifffile looks at a file when its attributes are asked for, so that any of them may fail. Errors
     that do not come out of tifffile pass as they are.
     """
     try:
-        yield
+        with quiet():
+            yield
     except TiffrefError:
         raise
     except PARSE_ERRORS as error:
