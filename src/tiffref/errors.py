@@ -7,6 +7,7 @@ got and expected, then what to do. It imports nothing, so that every room can us
 from __future__ import annotations
 
 __all__ = [
+    "CatalogError",
     "InvalidReferences",
     "MalformedTiff",
     "ManifestMismatch",
@@ -115,6 +116,10 @@ class SourceError(TiffrefError, OSError):
 
 class StaleSource(SourceError):
     """A source is no longer what it was when it was scanned."""
+
+
+class CatalogError(SourceError):
+    """A catalog cannot be built: its folder, its lock, its disk or its workers fail."""
 
 
 class MissingExtra(TiffrefError, ImportError):

@@ -107,7 +107,8 @@ def read_skeleton(there: ByteSource) -> Skeleton:
     try:
         reader.read_chain(header.first_ifd)
     except (_Irregular, struct.error):
-        return Skeleton(there.source, None, notes=reader.notes)
+        return Skeleton(there.source, None, notes=reader.notes, place=_place_of(reader.notes))
+    place = _place_of(reader.notes)
     signature = (suffix, header.byteorder, header.is_big, *reader.parts)
     if reader.is_special or suffix == "ndpi":
         return Skeleton(there.source, None, notes=reader.notes)

@@ -1,0 +1,20 @@
+"""Catalogs: batch builds over many files, and the way back into them.
+
+`build` makes a catalog of an archive, resumably and in parallel; `open` opens one, to search it and
+to open what was found. `convert` and `rewrite` change reference documents that are there already.
+
+    import tiffref.catalog
+
+    tiffref.catalog.build("archive/", "catalog/", workers=4)
+    found = tiffref.catalog.open("catalog/").query(bounds=(14, 47, 15, 48), time="2022-05")
+    dataset = found.open()
+"""
+
+from ..errors import CatalogError
+from .builder import build
+from .documents import convert, rewrite
+from .query import Catalog
+from .query import open_catalog as open  # noqa: A004 - as xarray and zarr call it
+from .report import Summary
+
+__all__ = ["Catalog", "CatalogError", "Summary", "build", "convert", "open", "rewrite"]

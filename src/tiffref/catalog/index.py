@@ -1,0 +1,190 @@
+"""The index of a catalog: `catalog.parquet`, a row for each file.
+
+Owns its columns and how it is written: as GeoParquet, block by block from the rows of the journal,
+so that a million rows are never in memory. Equal rows give equal bytes.
+
+Reference: GeoParquet 1.1.0.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingExtra
+from .footprint import footprint, outline_of, ring_bounds, to_wkb
+
+__all__ = ["field_kinds", "import_pyarrow", "place_row", "read_index", "write_index"]
+
+_BLOCK_ROWS = 5_000
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {
+        "geometry": {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon", "MultiPolygon"],
+            "covering": {
+                "bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
+            },
+        }
+    },
+}
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def import_pyarrow() -> Any:
+    """Give pyarrow.
+
+    Raises
+    ------
+    MissingExtra
+        If it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(
+            "catalogs need pyarrow", hint="pip install 'tiffref[catalog]'"
+        ) from error
+    return pyarrow
+
+
+def _columns(pa: Any) -> dict[str, Any]:
+    """Give the columns that every index has, with their types."""
+    text, whole, number = pa.string(), pa.int64(), pa.float64()
+    return {
+        "url": text,
+        "status": text,
+        "error": text,
+        "error_type": text,
+        "references": text,
+        "size": whole,
+        "mtime": number,
+        "etag": text,
+        "shape": pa.list_(whole),
+        "dims": pa.list_(text),
+        "dtype": text,
+        "chunks": pa.list_(whole),
+        "codec": text,
+        "nodata": number,
+        "nbytes": whole,
+        "n_series": whole,
+        "n_levels": whole,
+        "n_chunks": whole,
+        "missing_chunks": whole,
+        "stored_bytes": whole,
+        "largest_chunk": whole,
+        "crs": text,
+        "transform": pa.list_(number),
+        "bounds": pa.list_(number),
+        "time": pa.timestamp("us", "UTC"),
+        "warnings": pa.list_(text),
+        "bbox": pa.struct([(side, number) for side in _SIDES]),
+        "geometry": pa.binary(),
+    }
+
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "bool"), (int, "int64"), (float, "float64"), (str, "string"),
+)  # fmt: skip
+
+
+def field_kinds(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Find the types of the fields that names and tables gave: those that fit all rows."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.get("fields", {}).items():
+            kind = next(label for kind, label in _KINDS if isinstance(value, kind))
+            found.setdefault(name, set()).add(kind)
+    kinds = {}
+    for name, seen in sorted(found.items()):
+        if seen == {"int64", "float64"}:
+            kinds[name] = "float64"
+        else:
+            kinds[name] = seen.pop() if len(seen) == 1 else "string"
+    return kinds
+
+
+def write_index(rows: Iterable[Mapping[str, Any]], path: Path, fields: Mapping[str, str]) -> None:
+    """Write the index.
+
+    Parameters
+    ----------
+    rows
+        Rows of the journal in the order that they are to have.
+    fields
+        Name and type of further columns; one called `time` is used where a file tells no time, and
+        other names that the index has itself get "field_" in front.
+    """
+    pa = import_pyarrow()
+    columns = _columns(pa)
+    names = {
+        name: f"field_{name}" if name in columns else name for name in fields if name != "time"
+    }
+    own = {names[name]: getattr(pa, fields[name])() for name in names}
+    schema = pa.schema(
+        [*columns.items(), *own.items()], metadata={"geo": json.dumps(_GEO, sort_keys=True)}
+    )
+    kinds = {names[name]: fields[name] for name in names}
+    with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for block in _blocks(rows):
+            placed = [place_row(row) for row in block]
+            table = {
+                name: pa.array([row.get(name) for row in placed], columns[name])
+                for name in columns
+            }
+            for name, target in names.items():
+                values = [row.get("fields", {}).get(name) for row in block]
+                if kinds[target] == "string":
+                    values = [None if value is None else str(value) for value in values]
+                table[target] = pa.array(values, own[target])
+            writer.write_table(pa.table(table, schema))
+
+
+def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    remaining = iter(rows)
+    yield list(itertools.islice(remaining, _BLOCK_ROWS))
+    while block := list(itertools.islice(remaining, _BLOCK_ROWS)):
+        yield block
+
+
+def place_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a row with its bounds, footprint and time."""
+    placed = dict(row)
+    placed["time"] = _moment(row)
+    if row.get("transform") and row.get("raster"):
+        outline = outline_of(row["transform"], row["raster"])
+        placed["bounds"] = [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
+        rings = footprint(row.get("crs"), outline)
+        if rings is not None:
+            placed["rings"] = rings
+            placed["geometry"] = to_wkb(rings)
+            placed["bbox"] = dict(zip(_SIDES, ring_bounds(rings), strict=True))
+    return placed
+
+
+def _moment(row: Mapping[str, Any]) -> datetime.datetime | None:
+    """Give the time of a file: what its table or name says comes before its tags."""
+    for text in (row.get("fields", {}).get("time"), row.get("time")):
+        try:
+            moment = datetime.datetime.fromisoformat(str(text)) if text is not None else None
+        except ValueError:
+            moment = None
+        if moment is not None:
+            return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return None
+
+
+def read_index(path: str, storage_options: Mapping[str, Any] | None = None) -> Any:
+    """Give the index as a pyarrow table."""
+    pa = import_pyarrow()
+    import fsspec
+
+    with fsspec.open(path, "rb", **(storage_options or {})) as file:
+        return pa.parquet.read_table(file)

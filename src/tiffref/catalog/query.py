@@ -1,0 +1,312 @@
+"""A catalog that was built, opened: search it, and open what was found.
+
+Owns the way back: from the index to files by place, time and column, and from files to one xarray
+object.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidReferences, ManifestMismatch, MissingExtra, SelectionError, SourceError
+from ..references import References
+from ..scanner.sequence import scan_sequence
+from .index import import_pyarrow, read_index
+from .state import INDEX
+
+if TYPE_CHECKING:
+    import pyarrow
+    import xarray
+
+__all__ = ["Catalog", "open_catalog"]
+
+
+
+def open_catalog(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Catalog:
+    """Open a catalog that `build` wrote.
+
+    Parameters
+    ----------
+    path
+        Its folder, here or elsewhere, or its `catalog.parquet`.
+    storage_options
+        For the file system of a URL.
+
+    Raises
+    ------
+    SourceError
+        If there is no catalog.
+    MissingExtra
+        If pyarrow is not installed.
+    """
+    text = os.fspath(path).rstrip("/")
+    folder = text.removesuffix(f"/{INDEX}") if text.endswith(INDEX) else text
+    pa = import_pyarrow()
+    try:
+        table = read_index(f"{folder}/{INDEX}" if folder else INDEX, storage_options)
+    except FileNotFoundError as error:
+        raise SourceError(
+            "there is no catalog", url=folder, expected=f"a folder with {INDEX}",
+            hint="Build one: tiffref catalog build FILES -o FOLDER.",
+        ) from error  # fmt: skip
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidReferences("the index cannot be read", url=folder, got=str(error)) from error
+    return Catalog(folder, table, storage_options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalog:
+    """A catalog, or what a search left of one.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    table
+        Rows of the index, as a pyarrow table; `docs/catalogs.md` tells the columns.
+    storage_options
+        For the file system of `folder` and of the files.
+    """
+
+    folder: str
+    table: pyarrow.Table
+    storage_options: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def urls(self) -> list[str]:
+        """Addresses of the files."""
+        return self.table["url"].to_pylist()
+
+    def query(
+        self,
+        *,
+        bounds: Sequence[float] | None = None,
+        time: str | tuple[str | None, str | None] | None = None,
+        status: str | None = "ok",
+        where: Mapping[str, Any] | None = None,
+    ) -> Catalog:
+        """Search.
+
+        Parameters
+        ----------
+        bounds
+            (west, south, east, north) in degrees; west is more than east across the antimeridian.
+            Files whose bounding box touches it are found.
+        time
+            A day, month, year or moment ("2022-05"), or (first, last), both included, either None.
+        status
+            "ok", "failed" or "deleted"; None for all.
+        where
+            Column -> the value, or a list of values of which one must be.
+
+        Raises
+        ------
+        SelectionError
+            If there is no such column, or the bounds or times make no sense.
+        """
+        import pyarrow.compute as pc
+
+        table = self.table
+        if status is not None:
+            table = table.filter(pc.equal(table["status"], status))
+        for name, value in (where or {}).items():
+            table = table.filter(_matches(table, name, value))
+        if bounds is not None:
+            table = table.filter(_touches(table, bounds))
+        if time is not None:
+            first, last = _period(time)
+            moments = table["time"]
+            mask = pc.is_valid(moments)
+            if first is not None:
+                mask = pc.and_(mask, pc.greater_equal(moments, first))
+            if last is not None:
+                mask = pc.and_(mask, pc.less(moments, last))
+            table = table.filter(mask)
+        return Catalog(self.folder, table, self.storage_options)
+
+    def references(self, url: str | None = None) -> References:
+        """Give the references of one file: that of this address, or the only one found."""
+        rows = self.table.select(["url", "references"]).to_pylist()
+        chosen = [row for row in rows if url is None or row["url"] == url]
+        if len(chosen) != 1 or chosen[0]["references"] is None:
+            raise SelectionError(
+                "no such references" if len(chosen) != 1 else "the file has no references",
+                url=self.folder, got=url or f"{len(chosen)} files", expected="one file",
+            )  # fmt: skip
+        path = f"{self.folder}/{chosen[0]['references']}"
+        read = References.from_parquet if path.endswith(".parq") else References.from_kerchunk
+        return read(path, self.storage_options)
+
+    def stack(self, **options: Any) -> References:
+        """Give references to all files found as one array.
+
+        Files that differ in time or in fields are stacked along these; files that lie side by side
+        are put together by their georeference.
+
+        Parameters
+        ----------
+        options
+            Further arguments of `scan_sequence`, which come first.
+
+        Raises
+        ------
+        ManifestMismatch
+            If the files do not combine.
+        """
+        if not len(self):
+            raise SelectionError("no files", url=self.folder, hint="Search for something else.")
+        columns = _axes(self.table)
+        table = {"url": self.urls, **columns}
+        options.setdefault("mosaic", _lie_apart(self.table))
+        try:
+            return scan_sequence(
+                table if columns else self.urls, storage_options=self.storage_options, **options
+            )
+        except ManifestMismatch as error:
+            error.hint = error.hint or "Search for less: by time, bounds or a column."
+            raise
+
+    def open(self, **options: Any) -> xarray.Dataset:
+        """Open the files found as one xarray dataset.
+
+        Parameters
+        ----------
+        options
+            As for `stack`.
+
+        Raises
+        ------
+        ManifestMismatch
+            If the files do not combine.
+        MissingExtra
+            If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise MissingExtra(
+                "opening needs xarray", hint="pip install 'tiffref[xarray]'"
+            ) from error
+        is_one = len(self) == 1 and not options
+        if is_one and self.table["references"][0].is_valid:
+            references = self.references()
+        else:
+            references = self.stack(**options)
+        remote = dict(self.storage_options or {})
+        kwargs = {"storage_options": {"remote_options": remote}} if remote else {}
+        return xarray.open_dataset(references.to_kerchunk(), engine="kerchunk", **kwargs)
+
+    def combined(self) -> list[dict[str, Any]]:
+        """Give the record of the combined sets: `name`, `keys`, `path`, `shape`, ..."""
+        import json
+
+        import fsspec
+
+        path = f"{self.folder}/combined.json"
+        try:
+            with fsspec.open(path, "rt", encoding="utf-8", **(self.storage_options or {})) as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return []
+
+
+def _matches(table: Any, name: str, value: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name not in table.column_names:
+        raise SelectionError("no such column", got=name, expected=table.column_names)
+    kind = table.schema.field(name).type
+    if pa.types.is_nested(kind):
+        raise SelectionError("a column of lists cannot be searched", got=name)
+    values = value if isinstance(value, list | tuple | set) else [value]
+    try:
+        wanted = pa.array([_as_kind(one, kind) for one in values], kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise SelectionError(
+            f"a value of '{name}' is of another kind", got=value, expected=str(kind)
+        ) from error
+    return pc.is_in(table[name], wanted)
+
+
+def _as_kind(value: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    if not isinstance(value, str) or pa.types.is_string(kind):
+        return str(value) if pa.types.is_string(kind) else value
+    if pa.types.is_integer(kind):
+        return int(value)
+    if pa.types.is_floating(kind):
+        return float(value)
+    return value
+
+
+def _touches(table: Any, bounds: Sequence[float]) -> Any:
+    import pyarrow.compute as pc
+
+    if len(bounds) != 4 or bounds[1] > bounds[3]:
+        raise SelectionError("bad bounds", got=bounds, expected="west, south, east, north")
+    west, south, east, north = (float(number) for number in bounds)
+    box = table["bbox"].combine_chunks()
+    xmin, ymin, xmax, ymax = (pc.struct_field(box, side) for side in
+                              ("xmin", "ymin", "xmax", "ymax"))  # fmt: skip
+    rows = pc.and_(pc.less_equal(ymin, north), pc.greater_equal(ymax, south))
+    starts, ends = pc.less_equal(xmin, east), pc.greater_equal(xmax, west)
+    crosses = pc.greater(xmin, xmax)
+    if west > east:
+        columns = pc.or_(crosses, pc.or_(starts, ends))
+    else:
+        columns = pc.if_else(crosses, pc.or_(starts, ends), pc.and_(starts, ends))
+    return pc.fill_null(pc.and_(rows, columns), False)
+
+
+def _period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
+    """Give the first moment and the one after the last."""
+    first, last = (time, time) if isinstance(time, str) else time
+    return (
+        None if first is None else _span(first)[0],
+        None if last is None else _span(last)[1],
+    )
+
+
+def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
+    import numpy as np
+
+    try:
+        moment = np.datetime64(text.removesuffix("Z"))
+    except ValueError as error:
+        raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05") from error
+    start, end = (m.astype("M8[us]").item().replace(tzinfo=datetime.UTC)
+                  for m in (moment, moment + 1))  # fmt: skip
+    return start, end
+
+
+def _axes(table: Any) -> dict[str, list[Any]]:
+    """Give what tells files apart: their time, and fields that differ."""
+    found: dict[str, list[Any]] = {}
+    names = table.column_names
+    fields = names[names.index("geometry") + 1 :]
+    for name in ["time", *fields]:
+        column = table[name].to_pylist()
+        if None in column or len(set(column)) < 2:
+            continue
+        found[name] = [
+            value.replace(tzinfo=None).isoformat() if name == "time" else value
+            for value in column
+        ]
+    return found
+
+
+def _lie_apart(table: Any) -> bool:
+    """Say whether files of one time and one kind lie at different places."""
+    places = {str(bounds) for bounds in table["bounds"].to_pylist()}
+    return len(places) > 1 and "None" not in places
