@@ -22,7 +22,7 @@ from ..model.node import Array, Group
 from ..references import References
 from .coordinates import Axis, axis_array
 from .describe import describe_image, describe_whole
-from .files import Part, place_of
+from .files import Part
 from .mosaic import mosaic_origins
 
 __all__ = ["METADATA", "Plan", "combine", "compare"]
@@ -60,7 +60,7 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     known: dict[Any, dict[str, Any]] = {}
     aspects = []
     for part in parts:
-        where = () if plan.is_mosaic or "georeference" in plan.ignore else place_of(part.notes)
+        where = () if plan.is_mosaic or "georeference" in plan.ignore else part.place
         has_missing = "nodata" in plan.ignore and _has_missing(part)
         key = (id(part.model), where, has_missing)
         if key not in known:

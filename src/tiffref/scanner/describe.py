@@ -14,7 +14,7 @@ from typing import Any
 from ..conventions.tags import TAG_NAMES
 from ..model.manifest import INLINED
 from ..model.node import Array
-from .files import Part, place_of
+from .files import Part
 from .mosaic import describe_mosaic
 from .skeleton import VOLATILE_TAGS
 
@@ -34,7 +34,7 @@ def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     """Keep the attributes, and the fill value, that all files agree in."""
     models = {id(part.model): part.arrays[path] for part in parts}.values()
     gone = VOLATILE_TAGS
-    if len({place_of(part.notes) for part in parts}) > 1:
+    if len({part.place for part in parts}) > 1:
         gone = gone | _PLACE_TAGS
     first, *others = [_shared_attributes(array, gone) for array in models]
     kept = {
@@ -80,7 +80,7 @@ def describe_whole(
     """
     if is_mosaic:
         return describe_mosaic(parts, images)
-    if len({place_of(part.notes) for part in parts}) > 1:
+    if len({part.place for part in parts}) > 1:
         return {}, {}
     gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
     group = parts[0].model.group

@@ -22,7 +22,7 @@ from ..errors import SourceError, TiffrefError
 from ..model.manifest import Source
 from ..model.node import Array
 from ..references import References
-from .skeleton import GEO_TAGS, Skeleton, Template, make_template, read_skeleton
+from .skeleton import Skeleton, Template, make_template, read_skeleton
 from .source import open_source
 from .tiff import scan
 
@@ -51,6 +51,8 @@ class Part:
         The file's own arrays with segments, by path.
     notes
         Georeference, date and description by tag.
+    place
+        The georeference alone, as a value that can be compared.
     """
 
     url: str
@@ -58,6 +60,7 @@ class Part:
     model: References
     arrays: Mapping[str, Array]
     notes: Mapping[int, Any] = field(default_factory=dict)
+    place: tuple = ()
 
 
 def scan_files(
@@ -173,12 +176,14 @@ class _Scanner:
         arrays = template.arrays_of(skeleton)
         if arrays is None:
             return lambda: self._scan(url, skeleton)
-        return Part(url, skeleton.source, template.references, arrays, skeleton.notes)
+        return Part(
+            url, skeleton.source, template.references, arrays, skeleton.notes, skeleton.place
+        )
 
     def _key(self, skeleton: Skeleton) -> Any:
         if skeleton.signature is None or self._ignores_place:
             return skeleton.signature
-        return skeleton.signature, place_of(skeleton.notes)
+        return skeleton.signature, skeleton.place
 
     def _scan(self, url: str, skeleton: Skeleton) -> Part | TiffrefError:
         try:
@@ -194,16 +199,11 @@ class _Scanner:
         if refused:
             return SourceError(f"a level cannot be told: {refused[0]}", url=url)
         arrays = {path: array for path, array in references.group.arrays() if _has_source(array)}
-        return Part(url, skeleton.source, references, arrays, skeleton.notes)
+        return Part(url, skeleton.source, references, arrays, skeleton.notes, skeleton.place)
 
 
 def _has_source(array: Array) -> bool:
     return bool(array.manifest.sources)
-
-
-def place_of(notes: Mapping[int, Any]) -> tuple:
-    """Give the georeference of a file as a value that can be compared."""
-    return tuple((code, notes[code]) for code in sorted(notes) if code in GEO_TAGS)
 
 
 def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> TiffrefError:

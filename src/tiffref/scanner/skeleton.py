@@ -72,6 +72,8 @@ class Skeleton:
         Values of the first directory by tag: georeference, date and description.
     volatile
         (directory, tag, type, count, bytes) of tags that are not in the signature.
+    place
+        The georeference alone, as a value that can be compared.
     """
 
     source: Source
@@ -80,6 +82,7 @@ class Skeleton:
     lengths: tuple[NDArray[np.uint64], ...] = ()
     notes: Mapping[int, Any] = field(default_factory=dict)
     volatile: tuple[tuple[int, int, int, int, bytes], ...] = ()
+    place: tuple = ()
 
 
 class _Irregular(Exception):
@@ -111,7 +114,7 @@ def read_skeleton(there: ByteSource) -> Skeleton:
     place = _place_of(reader.notes)
     signature = (suffix, header.byteorder, header.is_big, *reader.parts)
     if reader.is_special or suffix == "ndpi":
-        return Skeleton(there.source, None, notes=reader.notes)
+        return Skeleton(there.source, None, notes=reader.notes, place=place)
     return Skeleton(
         there.source,
         signature,
@@ -119,7 +122,12 @@ def read_skeleton(there: ByteSource) -> Skeleton:
         tuple(reader.lengths),
         reader.notes,
         tuple(reader.volatile),
+        place,
     )
+
+
+def _place_of(notes: Mapping[int, Any]) -> tuple:
+    return tuple((code, notes[code]) for code in sorted(notes) if code in GEO_TAGS)
 
 
 def _read_ahead(there: ByteSource) -> Read:
