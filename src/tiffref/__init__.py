@@ -16,6 +16,7 @@ _HOMES = {
     "InvalidReferences": "errors",
     "MalformedTiff": "errors",
     "ManifestMismatch": "errors",
+    "MetadataWarning": "errors",
     "References": "references",
     "TiffFile": "dropin",
     "TiffrefError": "errors",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         InvalidReferences,
         MalformedTiff,
         ManifestMismatch,
+        MetadataWarning,
         TiffrefError,
         UnsupportedTiff,
     )

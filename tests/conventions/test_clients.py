@@ -42,7 +42,7 @@ def test_rioxarray_sees_what_it_sees_in_the_file(geotiff):
     rioxarray = pytest.importorskip("rioxarray")
     xr = pytest.importorskip("xarray")
     expected = rioxarray.open_rasterio(geotiff, mask_and_scale=True)
-    engines = [("tiffref", geotiff), ("kerchunk", geotiff.with_suffix(".json"))]
+    engines = [("tiffref", geotiff), ("kerchunk", str(geotiff.with_suffix(".json")))]
     for engine, source in engines:
         dataset = xr.open_dataset(source, engine=engine)
         image = dataset.image
