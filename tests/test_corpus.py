@@ -13,9 +13,9 @@ import warnings
 
 import numpy as np
 import pytest
-import zarr
 
 import tiffref
+import zarr
 from tiffref.codecs.zarr2 import portability
 from tiffref.zarr import ZarrTiffStore
 

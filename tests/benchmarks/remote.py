@@ -57,6 +57,7 @@ def _window(url: str, cog: Path) -> None:
     import fsspec
     import rasterio
     import xarray
+
     import zarr
 
     address = f"{url}/{cog.name}"
@@ -85,11 +86,11 @@ def _window(url: str, cog: Path) -> None:
 
     def by_kerchunk() -> Any:
         options = {"remote_protocol": "http", "skip_instance_cache": True}
-        dataset = xarray.open_dataset(path, engine="kerchunk", storage_options=options)
+        dataset = xarray.open_dataset(str(path), engine="kerchunk", storage_options=options)
         return dataset["image"][region].values
 
     def by_tiffref_xarray() -> Any:
-        with xarray.open_dataset(path, engine="tiffref") as dataset:
+        with xarray.open_dataset(str(path), engine="tiffref") as dataset:
             return dataset["image"][region].values
 
     store = ZarrTiffStore(references)

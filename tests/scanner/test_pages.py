@@ -79,7 +79,9 @@ def test_pages_that_decode_differently_are_not_taken_for_alike(tmp_path, change)
 
 def test_one_page_stored_otherwise_still_gives_its_pixels(tmp_path):
     path = tmp_path / "a.tif"
-    images = write(path, irregular=lambda n: {"extratags": [(266, 3, 1, 1, True)]} if n == 9 else {})
+    images = write(
+        path, irregular=lambda n: {"extratags": [(266, 3, 1, 1, True)]} if n == 9 else {}
+    )
     store = tiffref.imread(path, aszarr=True)
     np.testing.assert_array_equal(store[:], images)
 

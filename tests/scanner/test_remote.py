@@ -71,7 +71,8 @@ def test_even_jumps_are_fetched_in_advance():
     step = 32 << 10
     batches = []
     fs.cat_ranges = lambda paths, starts, ends, on_error: (
-        batches.append(len(starts)) or [fs.cat_file("a", *one) for one in zip(starts, ends, strict=True)]
+        batches.append(len(starts))
+        or [fs.cat_file("a", *one) for one in zip(starts, ends, strict=True)]
     )
     for start in range(0, 8 << 20, step):
         assert source.read(start, 300) == DATA[start : start + 300]
@@ -123,7 +124,9 @@ def test_the_same_references_from_afar(tmp_path, server):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:
         for n in range(80):
-            tif.write(np.full((30, 30), n, "u2"), contiguous=False, compression="zlib", metadata=None)
+            tif.write(
+                np.full((30, 30), n, "u2"), contiguous=False, compression="zlib", metadata=None
+            )
     server.files["/a.tif"] = path.read_bytes()
     here = tiffref.scan(path).group["image"].manifest
     there = tiffref.scan(f"{server.url}/a.tif").group["image"].manifest

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 import tifffile
-import zarr
 
 import tiffref
+import zarr
 from tiffref.errors import MalformedTiff, SelectionError, SourceError
 
 rng = np.random.default_rng(7)
@@ -239,7 +239,8 @@ def test_every_kind_of_source(tmp_path):
     with tifffile.TiffFile(path) as tif, path.open("rb") as file:
         sources = [
             str(path), f"file://{path}", "memory://folder/a.tif", fsspec.open(f"file://{path}"),
-            memory.open("/folder/a.tif"), io.BytesIO(raw), file, tif, tif.pages.first, tif.series[0],
+            memory.open("/folder/a.tif"), io.BytesIO(raw), file, tif, tif.pages.first,
+            tif.series[0],
         ]  # fmt: skip
         for source in sources:
             manifest = tiffref.scan(source).group["image"].manifest

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tifffile import TiffFile, TiffFrame
+from tifffile import TiffFile, TiffFrame, TiffPage
 
 from ..errors import MalformedTiff, TiffrefError
 from .ifd import Entry, Header, parse_header, read_array, read_entries
@@ -86,7 +86,8 @@ def _needs_pages(tif: TiffFile) -> bool:
     except IndexError:
         return False
     is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
-    return not is_run and not tif.tiff.is_ndpi
+    # tables of old-style JPEG lie at offsets of their own
+    return not is_run and not tif.tiff.is_ndpi and page.compression != 6
 
 
 def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
@@ -110,13 +111,13 @@ def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
         map(tuple, bulk.length.tolist()),
         strict=True,
     )
-    frames = {
+    frames: dict[int, TiffPage | TiffFrame] = {
         n: TiffFrame(
             tif, n, offset=where, keyframe=keyframe, dataoffsets=offset, databytecounts=length
         )
         for n, (where, offset, length) in enumerate(rows)
     }
-    frames[0] = keyframe  # type: ignore[assignment]
+    frames[0] = keyframe
     pages._loaded = frames
     pages._offsets = bulk.ifd_offset.tolist()
     pages._indexed = pages._cached = True
@@ -150,7 +151,8 @@ def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entr
     found: dict[int, dict[int, Entry]] = {}
     if source.source.url.lower().endswith(".ndpi"):
         return found  # 64-bit offsets in a classic header
-    queue, seen = [header.first_ifd], set()
+    queue = [header.first_ifd]
+    seen: set[int] = set()
     while queue and len(seen) < _MAX_PEEK_IFDS:
         offset = queue.pop(0)
         if offset in seen or not 0 < offset < source.size:

@@ -30,7 +30,7 @@ _MAX_REMOTE_BYTES = 1 << 20
 def check_directories(source: ByteSource, header: Header) -> None:
     """Count the entries that a parser would read.
 
-    Remote files of some size are not looked at: each directory may cost a request.
+    Remote files are looked at where they are at hand as a whole: each directory may cost a request.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def check_directories(source: ByteSource, header: Header) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, MalformedTiff):
             raise
-        if source.size <= _MAX_REMOTE_BYTES:  # no local file
+        if source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
             _count(source.read(0, source.size), header, source)
 
 

@@ -76,8 +76,8 @@ def checked_array(
     if plan.is_merged:
         return plan.array
     if plan.behind_end:
-        short = plan_level(level, dims, is_short=True, is_native=is_native)
-        return _with_empty_segments(short, segments)
+        truncated = plan_level(level, dims, is_short=True, is_native=is_native)
+        return _with_empty_segments(truncated, segments)
     whole = _with_whole_strips(level, plan.array, segments)
     if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
         return _with_one_codec(whole, segments)
@@ -249,8 +249,8 @@ def _with_one_codec(array: Array, segments: Segments) -> Array:
             hint="Scan the pages one by one with `key=`.",
         )
     inlined = {
-        int(n): wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, int(n), segments))
-        for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major))
+        n: wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, n, segments))
+        for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major)).tolist()
     }
     codec = array.codecs[major]
     assert isinstance(codec, SegmentCodec)

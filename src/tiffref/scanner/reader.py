@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -37,6 +37,17 @@ _MAX_UNLISTED = 1 << 20
 
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
+
+
+class _Columns(NamedTuple):
+    """The columns of `LevelFacts`."""
+
+    ifds: tuple[IfdFacts, ...]
+    sources: tuple[Source, ...]
+    ifd: np.ndarray
+    source: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
 
 
 @dataclass
@@ -164,17 +175,17 @@ class OpenTiff:
         if not pages:
             raise MalformedTiff("holds no page", url=self.source.source.url)
         columns = self.bulk_columns(pages) or self.page_columns(pages)
-        if columns[0][0].dtype is None:
+        if columns.ifds[0].dtype is None:
             shape, axes = (0, *shape), f"Q{axes}"  # no samples can be told: imread gives none
         return LevelFacts(
             tuple(int(n) for n in shape),
             axes,
             np.dtype(level.dtype).str,
-            *columns,
-            int(run_offset) + self.base if is_run and run_offset is not None else None,
+            **columns._asdict(),
+            run_offset=int(run_offset) + self.base if is_run and run_offset is not None else None,
         )
 
-    def bulk_columns(self, pages: Sequence[TiffPage | TiffFrame | None]) -> tuple | None:
+    def bulk_columns(self, pages: Sequence[TiffPage | TiffFrame | None]) -> _Columns | None:
         """The same as `page_columns` where all pages are known from the bulk reading."""
         if self.bulk is None or len(pages) < 2:
             return None
@@ -185,15 +196,17 @@ class OpenTiff:
         if index.ndim != 1 or not self.bulk.is_known[index].all():
             return None
         first = pages[0].keyframe  # type: ignore[union-attr]
+        assert first is not None
         kind = np.zeros(len(pages), np.int32)
         offset = self.bulk.offset[index]
         offset = np.where(offset > 0, offset + np.uint64(self.base), 0)
         ifd = self.ifd_facts(first, self.source)
         if n_segments_of(ifd) != offset.shape[1]:
             return None
-        return (ifd,), (self.source.source,), kind, kind, offset, self.bulk.length[index]
+        length = self.bulk.length[index]
+        return _Columns((ifd,), (self.source.source,), kind, kind, offset, length)
 
-    def page_columns(self, pages: Sequence[TiffPage | TiffFrame | None]) -> tuple:
+    def page_columns(self, pages: Sequence[TiffPage | TiffFrame | None]) -> _Columns:
         """Tell the kind of each page's IFD, its source, and where its segments are."""
         ifds: list[IfdFacts] = []
         kinds: dict[Any, int] = {}
@@ -220,7 +233,8 @@ class OpenTiff:
             offsets[n], lengths[n] = self.segments(page, ifds[ifd[n]], there)
         if not ifds:
             raise MalformedTiff("all pages are missing", url=self.source.source.url)
-        return (tuple(ifds), tuple(rows), ifd, source, *_stack(offsets, lengths, self))
+        columns = _stack(offsets, self), _stack(lengths, self)
+        return _Columns(tuple(ifds), tuple(rows), ifd, source, *columns)
 
     def fingerprint(self, page: TiffPage | TiffFrame, there: ByteSource) -> Any:
         """Bytes that are equal for pages that decode alike."""
@@ -247,7 +261,7 @@ class OpenTiff:
 
     def full_page(self, frame: TiffFrame) -> TiffPage:
         """The whole IFD of a page that tifffile holds in short."""
-        if frame.offset == 0:
+        if frame.offset == 0 and frame.keyframe is not None:
             return frame.keyframe
         handle = frame.parent.filehandle
         was_closed = handle.closed
@@ -304,19 +318,17 @@ def _squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
     return tuple(shape[n] for n in kept), "".join(axes[n] for n in kept)
 
 
-def _stack(offsets: list, lengths: list, tiff: OpenTiff) -> tuple[np.ndarray, np.ndarray]:
-    widths = {len(row) for row in offsets if row is not None}
+def _stack(rows: Sequence[np.ndarray | None], tiff: OpenTiff) -> np.ndarray:
+    """Put the columns of pages on top of each other; a missing page has zeros."""
+    widths = {len(row) for row in rows if row is not None}
     if len(widths) > 1:
         raise ManifestMismatch(
             "pages of one series have different segment counts",
             url=tiff.source.source.url,
             got=sorted(widths),
         )
-    (width,) = widths
-    empty = np.zeros(width, np.uint64)
-    return tuple(
-        np.stack([empty if row is None else row for row in rows]) for rows in (offsets, lengths)
-    )  # type: ignore[return-value]
+    empty = np.zeros(widths.pop(), np.uint64)
+    return np.stack([empty if row is None else row for row in rows])
 
 
 def _fit(column: np.ndarray, n: int, is_zero: np.ndarray | None = None) -> np.ndarray:
