@@ -192,9 +192,9 @@ def _page_series(tiff: OpenTiff, key: Any, series: int | None) -> TiffPageSeries
         raise SelectionError(
             "no such page", url=tiff.source.source.url, got=key, hint=str(error)
         ) from error
-    if not chosen:
+    first = chosen[0].keyframe if chosen and chosen[0] is not None else None
+    if first is None:
         raise SelectionError("selects no page", url=tiff.source.source.url, got=key)
-    first = chosen[0].keyframe
     if len(chosen) == 1:
         return TiffPageSeries(chosen, parent=tiff.tif, kind="page")
     return TiffPageSeries(
