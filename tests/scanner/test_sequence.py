@@ -230,22 +230,34 @@ def test_any_other_tag_means_a_scan_in_full(tmp_path, change, count_scans):
     np.testing.assert_array_equal(read(references), np.stack([pixels(0), pixels(1)]))
 
 
-def test_strips_in_another_order_are_scanned_in_full(tmp_path, count_scans):
+@pytest.mark.parametrize("chunkmode", [None, "tile"])
+def test_strips_in_another_order_read_right(tmp_path, chunkmode):
     for n in range(2):
-        write(tmp_path / f"{n}.tif", pixels(n), compression=None, tile=None, rowsperstrip=20)
+        write(tmp_path / f"{n}.tif", pixels(n), compression=None, tile=None, rowsperstrip=10)
     raw = bytearray((tmp_path / "1.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "1.tif") as tif:
-        tag = tif.pages[0].tags["StripOffsets"]
-        offsets = np.array(tag.value, "<u4")
-        at = tag.valueoffset
-        half = tif.pages[0].databytecounts[0]
-    raw[at : at + 8] = offsets[::-1].tobytes()
-    first, second = (bytes(raw[o : o + half]) for o in offsets)
-    raw[offsets[0] : offsets[0] + half], raw[offsets[1] : offsets[1] + half] = second, first
+        where = tif.pages[0].tags["StripOffsets"].valueoffset
+        (_, one, two, _), n_bytes = tif.pages[0].dataoffsets, tif.pages[0].databytecounts[0]
+    raw[where + 4 : where + 12] = np.array([two, one], "<u4").tobytes()
+    first, second = (bytes(raw[at : at + n_bytes]) for at in (one, two))
+    raw[one : one + n_bytes], raw[two : two + n_bytes] = second, first
     (tmp_path / "1.tif").write_bytes(raw)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "1.tif"), pixels(1))
-    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), chunkmode="tile")
+    files = [tmp_path / "0.tif", tmp_path / "1.tif"]
+    if chunkmode is None:  # in one piece, and in pieces
+        with pytest.raises(ManifestMismatch, match="chunk shape"):
+            tiffref.scan_sequence(files)
+        return
+    references = tiffref.scan_sequence(files, chunkmode=chunkmode)
     np.testing.assert_array_equal(read(references), np.stack([pixels(0), pixels(1)]))
+
+
+def test_partial_strips_of_every_file_are_looked_at(tmp_path, count_scans):
+    how = {"tile": None, "rowsperstrip": 16}
+    data = [write(tmp_path / f"{n}.tif", pixels(n, (41, 48)), **how) for n in range(3)]
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"))
+    assert len(count_scans) == 3
+    np.testing.assert_array_equal(read(references), np.stack(data))
 
 
 def test_a_truncated_file_is_found(tmp_path):

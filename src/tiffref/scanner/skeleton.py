@@ -348,6 +348,8 @@ def make_template(references: References, skeleton: Skeleton) -> Template | None
             continue  # a coordinate: it follows from tags that are in the signature
         if len(manifest.sources) != 1 or len(array.codecs) != 1 or manifest.inlined:
             return None
+        if _has_padded_strips(array, skeleton):
+            return None
         found = _match_rows(manifest, skeleton)
         if found is None and (manifest.source == MISSING).any():
             return None
@@ -360,6 +362,21 @@ def make_template(references: References, skeleton: Skeleton) -> Template | None
     ):
         return None
     return template
+
+
+def _has_padded_strips(array: Array, skeleton: Skeleton) -> bool:
+    """Say whether the file was found to store partial last strips padded to whole ones.
+
+    That is up to the writer: another file may store them short, and only a look at them tells.
+    Tiles are always whole (TIFF 6.0, section 15).
+    """
+    codec = array.codecs[0]
+    if not isinstance(codec, SegmentCodec) or codec.compression == 1 or codec.edge is not None:
+        return False
+    codes = {part[0] for part in skeleton.signature or () if isinstance(part, tuple)}
+    return 322 not in codes and any(
+        n % c for n, c in zip(array.shape, array.chunks, strict=True)
+    )
 
 
 def _match_rows(manifest: Manifest, skeleton: Skeleton) -> tuple[int, ...] | None:
