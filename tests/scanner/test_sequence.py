@@ -167,6 +167,26 @@ def test_a_glob_of_urls():
     np.testing.assert_array_equal(read(references), np.stack([pixels(n) for n in range(3)]))
 
 
+def test_a_remote_file_costs_two_requests(monkeypatch):
+    fs = fsspec.filesystem("memory")
+    for n in range(9):
+        with fs.open(f"/requests/t_{n}.tif", "wb") as file:
+            how = {"tile": (16, 16), "compression": "zlib", "metadata": None}
+            tifffile.imwrite(file, pixels(n, (512, 512)), **how)
+    requests = []
+    kind = type(fs)
+    for name in ("cat_file", "info", "open"):
+        asked = getattr(kind, name)
+        monkeypatch.setattr(
+            kind, name, lambda self, path, *a, _n=name, _f=asked, **k: requests.append((_n, path))
+            or _f(self, path, *a, **k)
+        )  # fmt: skip
+    tiffref.scan_sequence([f"memory://requests/t_{n}.tif" for n in range(9)])
+    of_last = [name for name, path in requests if path.endswith("t_8.tif")]
+    assert of_last.count("cat_file") == 1, requests
+    assert of_last.count("info") <= 1, requests
+
+
 @pytest.mark.parametrize("files", [[], "nothing_*.tif", "nothing_{t}.tif", "memory://no/*.tif"])
 def test_no_files(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,7 @@ worker is the default there. Remote files wait for the network: 16 threads.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,20 +125,20 @@ def _in_order(outline: Any, part: Any, urls: Sequence[str], workers: int) -> Ite
     ahead: deque[tuple[str, Future]] = deque()
     done: deque[Any] = deque()
     names = iter(urls)
+    window = 4 * workers
     try:
         while True:
-            while len(ahead) < 4 * workers and (url := next(names, None)) is not None:
+            for url in itertools.islice(names, window - len(ahead)):
                 ahead.append((url, pool.submit(outline, url)))
-            while ahead and len(done) < 4 * workers:
+            if ahead and len(done) < window:
                 url, future = ahead.popleft()
                 found = part(url, future.result())
                 done.append(pool.submit(found) if callable(found) else found)
-                break
-            if not done and not ahead:
-                return
-            if done and (len(done) >= 4 * workers or not ahead):
+            elif done:
                 first = done.popleft()
                 yield first.result() if isinstance(first, Future) else first
+            else:
+                return
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
