@@ -145,6 +145,50 @@ def test_the_tree_has_a_group_for_each_level(pyramid, opened):
         xr.open_dataset(pyramid, engine="tiffref", group="9")
 
 
+@pytest.fixture
+def bands(tmp_path):
+    """Three bands side by side in each pixel, with scales of their own."""
+    items = "".join(
+        f'<Item name="{name}" sample="{n}" role="{role}">{value}</Item>'
+        for name, role, values in (
+            ("SCALE", "scale", (1, 2, 4)), ("DESCRIPTION", "description", ("a", "b", "c")),
+        )
+        for n, value in enumerate(values)
+    )  # fmt: skip
+    extra = [*EXTRA[:3], (42112, 2, 0, f"<GDALMetadata>{items}</GDALMetadata>", True)]
+    data = np.arange(8 * 6 * 3, dtype="u2").reshape(8, 6, 3)
+    path = tmp_path / "bands.tif"
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(path, data, metadata=None, extratags=extra, **options)
+    return path, data
+
+
+def test_bands_can_come_first(bands):
+    path, data = bands
+    image = xr.open_dataset(path, engine="tiffref", band_first=True).image
+    assert image.dims == ("band", "y", "x")
+    expected = data.transpose(2, 0, 1)
+    np.testing.assert_array_equal(image, expected)
+    np.testing.assert_array_equal(image[1, :, 2:4], expected[1, :, 2:4])
+    np.testing.assert_array_equal(image[::-1, 3], expected[::-1, 3])
+    np.testing.assert_array_equal(image[:, [5, 0], 1], expected[:, [5, 0], 1])
+    assert xr.open_dataset(path, engine="tiffref").image.dims == ("y", "x", "band")
+
+
+def test_bands_can_be_variables(bands):
+    path, data = bands
+    found = xr.open_dataset(path, engine="tiffref", band_as_variable=True)
+    assert list(found.data_vars) == ["band_1", "band_2", "band_3"]
+    assert "band" not in found.coords
+    for n, scale in enumerate((1, 2, 4)):
+        band = found[f"band_{n + 1}"]
+        assert band.dims == ("y", "x")
+        assert band.attrs["long_name"] == "abc"[n]
+        np.testing.assert_array_equal(band, data[..., n] * scale)
+    again = pickle.loads(pickle.dumps(found))
+    xr.testing.assert_identical(again.load(), found.load())
+
+
 @pytest.mark.parametrize(
     ("name", "can"),
     [("a.tif", 1), ("s3://b/A.TIFF?x=1", 1), ("a.svs", 1), ("a.nc", 0), ("a.json", 0), (3, 0)],

@@ -37,6 +37,9 @@ _SUFFIXES = (
     *(".svs", ".ndpi", ".scn", ".qptiff", ".bif", ".lsm", ".stk", ".flex", ".dng"),
 )
 """Names of TIFF files that the backend takes without being asked for by name."""
+BAND = "band"
+_BAND_NAMES = {"scales": "scale_factor", "offsets": "add_offset"}
+"""Attributes of an image whose bands differ, and what they are called for one band."""
 _FOLDER_SUFFIXES = (".parquet", ".parq")
 
 
@@ -58,6 +61,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         "level",
         "key",
         "strict",
+        "band_first",
+        "band_as_variable",
         "storage_options",
     )
     supports_groups = True
@@ -86,6 +91,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         level: int | None = None,
         key: Any = None,
         strict: bool = False,
+        band_first: bool = False,
+        band_as_variable: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         """Open the arrays of one group as a lazy dataset.
@@ -102,6 +109,11 @@ use_cftime, decode_timedelta
             Group of the references; the root by default.
         series, level, key, strict
             As in `tiffref.scan`; of a TIFF only.
+        band_first
+            Put the dimension `band` first, wherever the file has it.
+        band_as_variable
+            Make a variable of each band, `band_1`, `band_2`, ..., with the description, scale and
+            unit of its own.
         storage_options
             For the fsspec file system of a URL.
         """
@@ -115,8 +127,8 @@ use_cftime, decode_timedelta
             "use_cftime": use_cftime,
             "decode_timedelta": decode_timedelta,
         }
-        node = _find_group(references.group, group)
-        return _decode(node, fetch, filename_or_obj, drop_variables, decoding)
+        store = _Store(_find_group(references.group, group), fetch, band_first, band_as_variable)
+        return _decode(store, filename_or_obj, drop_variables, decoding)
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
         """Open all groups as a tree: for a TIFF, one group for each level."""
@@ -142,7 +154,7 @@ use_cftime, decode_timedelta
         groups = {"/": root}
         groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
         return {
-            path: _decode(node, fetch, filename_or_obj, drop_variables, decoding)
+            path: _decode(_Store(node, fetch), filename_or_obj, drop_variables, decoding)
             for path, node in groups.items()
         }
 
@@ -184,18 +196,16 @@ def _find_group(root: Group, path: str | None) -> Group:
 
 
 def _decode(
-    group: Group,
-    fetch: Fetcher,
+    store: _Store,
     source: Any,
     drop_variables: str | Iterable[str] | None,
     decoding: Mapping[str, Any],
 ) -> xr.Dataset:
-    store = _Store(group, fetch)
     dataset = StoreBackendEntrypoint().open_dataset(
         store, drop_variables=drop_variables, **decoding
     )
     # what describes images stays a coordinate, also where the image it belongs to was dropped
-    described = {name for name, one in group.children.items() if _is_description(one)}
+    described = {name for name, one in store.group.children.items() if _is_description(one)}
     dataset = dataset.set_coords(sorted(described & set(dataset.data_vars)))
     if isinstance(source, str | os.PathLike):
         dataset.encoding["source"] = os.fspath(source)
@@ -209,24 +219,34 @@ def _is_description(node: Array | Group) -> bool:
 class _Store(AbstractDataStore):
     """The arrays of one group, as xarray asks for them."""
 
-    def __init__(self, group: Group, fetch: Fetcher) -> None:
-        self._group = group
+    def __init__(
+        self, group: Group, fetch: Fetcher, band_first: bool = False, band_as_variable: bool = False
+    ) -> None:
+        self.group = group
         self._fetch = fetch
+        self._band_first = band_first
+        self._band_as_variable = band_as_variable
 
     def get_variables(self) -> dict[str, xr.Variable]:
-        return {
-            name or "image": _variable(array, self._fetch)
-            for name, array in self._group.children.items()
-            if isinstance(array, Array)
-        }
+        found: dict[str, xr.Variable] = {}
+        for name, array in self.group.children.items():
+            if not isinstance(array, Array):
+                continue
+            variable = _variable(array, self._fetch, self._band_first)
+            if self._band_as_variable and BAND in array.dims:
+                # the numbers of the bands are in the names
+                found.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
+            else:
+                found[name or "image"] = variable
+        return found
 
     def get_attrs(self) -> dict[str, Any]:
-        return plain_attributes(self._group.attributes)
+        return plain_attributes(self.group.attributes)
 
     def get_dimensions(self) -> dict[str, int]:
         return {
             dim: size
-            for _, variable in self.get_variables().items()
+            for variable in self.get_variables().values()
             for dim, size in variable.sizes.items()
         }
 
@@ -234,23 +254,50 @@ class _Store(AbstractDataStore):
         self._fetch.close()
 
 
-def _variable(array: Array, fetch: Fetcher) -> xr.Variable:
+def _variable(array: Array, fetch: Fetcher, band_first: bool) -> xr.Variable:
     attributes = plain_attributes(array.attributes)
     if array.fill_value is not None:
         attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
-    data = indexing.LazilyIndexedArray(_LazyArray(array, fetch))
+    order = list(range(len(array.dims)))
+    if band_first:
+        order.sort(key=lambda axis: array.dims[axis] != BAND)
+    data = indexing.LazilyIndexedArray(_LazyArray(array, fetch, tuple(order)))
     # codecs are left out: written to another store, samples are stored by that store's own
-    chunks = dict(zip(array.dims, array.chunks, strict=True))
-    return xr.Variable(array.dims, data, attributes, {"preferred_chunks": chunks})
+    chunks = {array.dims[axis]: array.chunks[axis] for axis in order}
+    dims = tuple(array.dims[axis] for axis in order)
+    return xr.Variable(dims, data, attributes, {"preferred_chunks": chunks})
+
+
+def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
+    """Give each band as a variable, with its own part of the attributes that are lists of bands."""
+    n_bands = variable.sizes[BAND]
+    suffix = name.removeprefix("image") if name.startswith("image") else f"_{name}"
+    found = {}
+    for n in range(n_bands):
+        band = variable.isel({BAND: n})
+        band.attrs = {
+            _BAND_NAMES.get(key, key): value[n]
+            if isinstance(value, list) and len(value) == n_bands
+            else value
+            for key, value in variable.attrs.items()
+        }
+        chunks = variable.encoding["preferred_chunks"]
+        band.encoding = {"preferred_chunks": {d: c for d, c in chunks.items() if d != BAND}}
+        found[f"band_{n + 1}{suffix}"] = band
+    return found
 
 
 class _LazyArray(BackendArray):
-    """An array over byte ranges, read region by region; pickles without an open file."""
+    """An array over byte ranges, read region by region; pickles without an open file.
 
-    def __init__(self, array: Array, fetch: Fetcher) -> None:
+    `order` are the array's axes in the order in which they are shown.
+    """
+
+    def __init__(self, array: Array, fetch: Fetcher, order: tuple[int, ...]) -> None:
         self.array = array
         self.fetch = fetch
-        self.shape = array.shape
+        self.order = order
+        self.shape = tuple(array.shape[axis] for axis in order)
         self.dtype = array.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -259,7 +306,11 @@ class _LazyArray(BackendArray):
         )
 
     def _read(self, selection: tuple[Any, ...]) -> Any:
-        return read_array(self.array, selection, fetch=self.fetch)
+        asked = dict(zip(self.order, selection, strict=True))
+        stored = tuple(asked[axis] for axis in range(len(selection)))
+        result = read_array(self.array, stored, fetch=self.fetch)
+        kept = [axis for axis in range(len(selection)) if isinstance(asked[axis], slice)]
+        return np.transpose(result, [kept.index(axis) for axis in self.order if axis in kept])
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
