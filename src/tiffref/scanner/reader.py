@@ -127,7 +127,7 @@ class OpenTiff:
         """
         try:
             with quiet():
-                series = list(self.tif.series)
+                series = _with_bare_directories(self.tif)
         except PARSE_ERRORS as error:
             raise self.malformed("the images of the file cannot be told", error) from error
         if not series:
@@ -301,6 +301,20 @@ class OpenTiff:
     def _read(self, there: ByteSource) -> Any:
         base = self.base
         return lambda offset, length: there.read(offset + base, length)
+
+
+def _with_bare_directories(tif: TiffFile) -> list[TiffPageSeries]:
+    """List the series, with one for each directory that holds no image.
+
+    Newer versions of tifffile count them; the numbers of series should not depend on it.
+    """
+    series = list(tif.series)
+    if any(one.kind != "generic" for one in series):
+        return series
+    known = {page.offset for one in series for page in one if page is not None}
+    bare = [page for page in tif.pages if page.offset not in known and page.shape == ()]
+    series += [TiffPageSeries([page], (1,), "f8", "I", parent=tif, kind="generic") for page in bare]
+    return series
 
 
 def _header_of(page: TiffPage | TiffFrame) -> Header:
