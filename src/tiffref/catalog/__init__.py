@@ -14,7 +14,7 @@ from ..errors import CatalogError
 from .builder import build
 from .documents import convert, rewrite
 from .query import Catalog
-from .query import open_catalog as open  # noqa: A004 - as xarray and zarr call it
+from .query import open_catalog as open
 from .report import Summary
 
 __all__ = ["Catalog", "CatalogError", "Summary", "build", "convert", "open", "rewrite"]

@@ -1,14 +1,16 @@
 """Reference documents of files that differ in little: spelled once, filled in for each.
 
-Owns the text of a document in which only the record of the source and the byte ranges change. It is
-taken from the document that `formats.kerchunk` writes of one file, and must give that one back.
+Owns the text of a document in which only some things change: the record of the source, the byte
+ranges, and texts that the caller names. It is taken from the document that `formats.kerchunk`
+writes of one file, and must give that one back.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,28 +38,40 @@ def document_of(references: References, rename: Callable[[str], str]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class _Record:
+    """Place of the record of the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Place of the byte ranges of an array, with the beginning of the line of each chunk."""
+
+    path: str
+    lines: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SpelledDocument:
     """The document of one file, in pieces.
 
     Attributes
     ----------
-    head
-        The text before and after the record of the source.
-    body
-        For each array in order: fixed text, or its path with the beginning of the line of each
-        chunk.
-    tail
-        What ends the document.
+    pieces
+        Fixed text, places of what is filled in, and indices of the texts that the caller gives.
     series
         For the record of the source.
     """
 
-    head: tuple[bytes, bytes]
-    body: tuple[bytes | tuple[str, tuple[bytes, ...]], ...]
-    tail: bytes
+    pieces: tuple[bytes | int | _Record | _Rows, ...]
     series: tuple[Mapping[str, Any], ...]
 
-    def fill(self, source: Source, address: str, arrays: Mapping[str, Array]) -> bytes:
+    def fill(
+        self,
+        source: Source,
+        address: str,
+        arrays: Mapping[str, Array],
+        texts: Sequence[bytes] = (),
+    ) -> bytes:
         """Give the document of another file.
 
         Parameters
@@ -66,33 +80,42 @@ class SpelledDocument:
             The file, and what the document calls it.
         arrays
             Its arrays with byte ranges, by path.
+        texts
+            What stands where `spell_document` found its texts.
         """
-        record = spell_provenance([source], {source.url: address}, self.series)
         quoted = json.dumps(address).encode() + b","
-        parts = [self.head[0], _twice_escaped(record), self.head[1]]
-        for piece in self.body:
+        parts: list[bytes] = []
+        for piece in self.pieces:
             if isinstance(piece, bytes):
                 parts.append(piece)
-                continue
-            path, lines = piece
-            manifest = arrays[path].manifest
-            columns = (
-                lines, manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
-            )  # fmt: skip
-            for line, row, offset, length in zip(*columns, strict=True):
-                if row >= 0:
-                    parts += (line, quoted, b"%d,%d]" % (offset, length))
-        parts.append(self.tail)
+            elif isinstance(piece, int):
+                parts.append(texts[piece])
+            elif isinstance(piece, _Record):
+                parts.append(_spell_record(source, address, self.series))
+            else:
+                parts += _fill_rows(piece, arrays[piece.path], quoted)
         return b"".join(parts)
 
 
-def _twice_escaped(record: str | None) -> bytes:
+def _fill_rows(rows: _Rows, array: Array, quoted: bytes) -> Iterator[bytes]:
+    manifest = array.manifest
+    columns = manifest.source.tolist(), manifest.offset.tolist(), manifest.length.tolist()
+    for line, row, offset, length in zip(rows.lines, *columns, strict=True):
+        if row >= 0:
+            yield line + quoted + b"%d,%d]" % (offset, length)
+
+
+def _spell_record(source: Source, address: str, series: Sequence[Mapping[str, Any]]) -> bytes:
     """Escape the record as it stands in the text of an attribute in the text of a reference."""
+    record = spell_provenance([source], {source.url: address}, series)
     return json.dumps(json.dumps(record)[1:-1])[1:-1].encode()
 
 
 def spell_document(
-    references: References, rename: Callable[[str], str], text: bytes
+    references: References,
+    rename: Callable[[str], str],
+    text: bytes,
+    changing: Sequence[bytes] = (),
 ) -> SpelledDocument | None:
     """Take the document of a file to pieces.
 
@@ -104,6 +127,8 @@ def spell_document(
         Gives what documents call a file.
     text
         Its document.
+    changing
+        Texts in it, none of them empty, that are others in the documents of others.
 
     Returns
     -------
@@ -111,28 +136,45 @@ def spell_document(
     """
     (source,) = references.sources
     address = rename(source.url)
-    record = _twice_escaped(spell_provenance([source], {source.url: address}, references.series))
-    head, found, rest = text.partition(record)
+    series = tuple(references.series)
     arrays = dict(references.group.arrays())
-    if not found or sum(array.manifest.n_chunks for array in arrays.values()) > _MAX_CHUNKS:
+    if sum(array.manifest.n_chunks for array in arrays.values()) > _MAX_CHUNKS:
         return None
-    body = tuple(_spell_body(path, array) for path, array in arrays.items())
+    body = [_spell_body(path, array) for path, array in arrays.items()]
+    body.append(_TAIL)
     own = {path: array for path, array in arrays.items() if array.manifest.sources}
-    unfilled = SpelledDocument((b"", b""), body, _TAIL, tuple(references.series))
-    rows = unfilled.fill(source, address, own)[len(record) :]
-    if not rest.endswith(rows):
+    rows = SpelledDocument(tuple(body), series).fill(source, address, own)
+    record = _spell_record(source, address, series)
+    head, found, middle = text.removesuffix(rows).partition(record)
+    if not found:
         return None
-    middle = rest[: len(rest) - len(rows)]
-    spelled = SpelledDocument((head, middle), body, _TAIL, tuple(references.series))
-    return spelled if spelled.fill(source, address, own) == text else None
+    pieces: list[Any] = []
+    for piece in (head, _Record(), middle, *body):
+        pieces += _cut(piece, changing) if isinstance(piece, bytes) else [piece]
+    spelled = SpelledDocument(tuple(pieces), series)
+    return spelled if spelled.fill(source, address, own, changing) == text else None
 
 
-def _spell_body(path: str, array: Array) -> bytes | tuple[str, tuple[bytes, ...]]:
+def _cut(text: bytes, changing: Sequence[bytes]) -> Iterator[bytes | int]:
+    """Cut fixed text where changing texts stand in it."""
+    if not changing:
+        yield text
+        return
+    # of texts that begin alike the longest counts
+    order = sorted(changing, key=len, reverse=True)
+    for n, part in enumerate(re.split(b"(" + b"|".join(map(re.escape, order)) + b")", text)):
+        if n % 2:
+            yield changing.index(part)
+        elif part:
+            yield part
+
+
+def _spell_body(path: str, array: Array) -> bytes | _Rows:
     manifest = array.manifest
     keys = KeySpelling.of(path, 2).keys(array.grid, np.arange(manifest.n_chunks))
     lines = [b",\n" + json.dumps(key).encode() + b":" for key in keys]
     if manifest.sources:
-        return path, tuple(line + b"[" for line in lines)
+        return _Rows(path, tuple(line + b"[" for line in lines))
     return b"".join(
         lines[flat] + json.dumps(spell_inlined(data)).encode()
         for flat, data in sorted(manifest.inlined.items())

@@ -104,7 +104,7 @@ def _dump(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _identify(row: Mapping[str, Any], ids: dict[str, None]) -> str:
-    """Give the item of a file its name: that of the file, with more where it is not the only one."""
+    """Name the item of a file as the file is called, with more where that is taken."""
     name = Path(row["url"]).stem or "item"
     if name in ids:
         name = f"{name}~{hashlib.sha256(row['url'].encode()).hexdigest()[:8]}"

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import append, info, scan, stack, validate
+from . import append, catalog, convert, info, rewrite, scan, stack, validate
 from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
 
 __all__ = ["build_parser", "main"]
@@ -28,6 +28,9 @@ COMMANDS = {
     "scan": scan,
     "stack": stack,
     "append": append,
+    "catalog": catalog,
+    "convert": convert,
+    "rewrite": rewrite,
     "validate": validate,
 }
 """Name of each command, and its module: `HELP` (one line), `add_arguments(parser)`, and

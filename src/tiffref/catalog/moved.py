@@ -1,0 +1,194 @@
+"""What a file's place and dates change in its document, as texts.
+
+Owns the texts that differ between files of one structure that lie side by side or were taken one
+after the other: coordinates, transformations, dates. Whether these are all, and rightly spelled, is
+never taken for granted: the caller compares with a file that was scanned in full before it trusts
+them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..conventions.cf import coordinate
+from ..conventions.geokeys import GeoKeys, parse_geokeys
+from ..conventions.placement import Affine, centres, place, scaled
+from ..conventions.report import Report
+from ..conventions.time import acquired_from_name, created_from_tag, time_coordinate
+from ..formats.rows import spell_inlined
+from ..model.node import Array
+from ..references import References
+from ..scanner.skeleton import GEO_TAGS, Skeleton
+
+__all__ = [
+    "TIEPOINTS",
+    "Changing",
+    "Level",
+    "changing_of",
+    "differences_of",
+    "find_levels",
+    "moved_facts",
+    "spell_changing",
+]
+
+TIEPOINTS, DATE_TIME = 33922, 306
+_DATE = re.compile(rb"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d\x00")
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """What changes from file to file: tiepoint, date of the name, and date of the tag."""
+
+    tiepoint: tuple[float, ...] | None
+    acquired: datetime.datetime | None
+    made: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a georeferenced image: names of its coordinates, and how many there are."""
+
+    x: str
+    y: str
+    shape: tuple[int, int]
+
+
+def changing_of(skeleton: Skeleton) -> tuple[Changing, tuple[Any, ...]]:
+    """Tell what changes from the other values of a file that are not in its signature.
+
+    Returns
+    -------
+    changing, constant
+    """
+    notes = dict(skeleton.notes)
+    tiepoint = notes.get(TIEPOINTS)
+    if isinstance(tiepoint, tuple) and len(tiepoint) == 6:
+        del notes[TIEPOINTS]
+    else:
+        tiepoint = None
+    made = None
+    date = notes.get(DATE_TIME)
+    if isinstance(date, bytes) and _DATE.fullmatch(date):
+        made = date[:-1].decode()
+        del notes[DATE_TIME]
+    acquired = acquired_from_name(skeleton.source.url)
+    kept = tuple((code, notes[code]) for code in sorted(notes)
+                 if code in GEO_TAGS or code == DATE_TIME)  # fmt: skip
+    present = (tiepoint is None, made is None, acquired is None)
+    return Changing(tiepoint, acquired, made), (kept, present)
+
+
+def differences_of(one: Changing, other: Changing) -> frozenset[str]:
+    """Name the values that differ, each number of the tiepoint by itself."""
+    names = [name for name in ("acquired", "made") if getattr(one, name) != getattr(other, name)]
+    pairs = zip(one.tiepoint or (), other.tiepoint or (), strict=False)
+    names += [f"tiepoint {n}" for n, (a, b) in enumerate(pairs) if a != b]
+    return frozenset(names)
+
+
+def find_levels(references: References) -> tuple[Level, ...]:
+    """Find the coordinates of the levels at the root, that of full size first."""
+    children = references.group.children
+    found = []
+    for name, x in children.items():
+        y_name = f"y{name[1:]}"
+        y = children.get(y_name)
+        if name[:1] == "x" and isinstance(x, Array) and isinstance(y, Array):
+            found.append(Level(name, y_name, (y.shape[0], x.shape[0])))
+    return tuple(sorted(found, key=lambda level: -level.shape[1]))
+
+
+def transform_of(changing: Changing, constant: Mapping[int, Any]) -> Affine | None:
+    """Give the transformation of the full-size image."""
+    if changing.tiepoint is None:
+        return None
+    tags = {**constant, TIEPOINTS: changing.tiepoint}
+    return place(tags, _keys(tuple(sorted(constant.items()))), Report()).transform
+
+
+@functools.lru_cache(maxsize=64)
+def _keys(tags: tuple[tuple[int, Any], ...]) -> GeoKeys:
+    return parse_geokeys(dict(tags))
+
+
+def spell_changing(
+    changing: Changing, constant: Mapping[int, Any], levels: tuple[Level, ...]
+) -> tuple[bytes, ...]:
+    """Give the texts of a document that change, always as many and in the same order.
+
+    Parameters
+    ----------
+    changing
+        Of the file.
+    constant
+        Its other georeferencing tags.
+    levels
+        Of the file that the document was made of.
+    """
+    return tuple(text.encode() for text in _texts(changing, constant, levels))
+
+
+def _texts(
+    changing: Changing, constant: Mapping[int, Any], levels: tuple[Level, ...]
+) -> Iterator[str]:
+    transform = transform_of(changing, constant)
+    if transform is not None and levels:
+        rows, columns = levels[0].shape
+        a, _, c, _, e, f = transform
+        yield _dump([c, f + rows * e, c + columns * a, f])
+        yield _dump(list(changing.tiepoint or ()))
+        for level in levels:
+            own = scaled(transform, columns / level.shape[1], rows / level.shape[0])
+            own = transform if level.shape == (rows, columns) else own
+            yield _dump(list(own))
+            yield " ".join(repr(float(own[n])) for n in (2, 0, 1, 5, 3, 4))
+            yield f'"{level.x}/0":' + _spell_centres(own, level.shape, 0)
+            yield f'"{level.y}/0":' + _spell_centres(own, level.shape, 1)
+    if changing.acquired is not None:
+        data = time_coordinate(changing.acquired).manifest.inlined[0]
+        yield '"time/0":' + json.dumps(spell_inlined(data))
+    if changing.made is not None:
+        yield changing.made
+        yield str(created_from_tag(changing.made))
+
+
+def _dump(numbers: list[float]) -> str:
+    return json.dumps(numbers, separators=(",", ":"))
+
+
+def _spell_centres(transform: Affine, shape: tuple[int, int], axis: int) -> str:
+    # of the two axes, only its own numbers matter to each
+    a, b, c, d, e, f = transform
+    own = (a, b, c, d, 1.0, 0.0) if axis == 0 else (1.0, b, 0.0, d, e, f)
+    return _spell_axis(own, (1, shape[1]) if axis == 0 else (shape[0], 1), axis)
+
+
+@functools.lru_cache(maxsize=1024)
+def _spell_axis(transform: Affine, shape: tuple[int, int], axis: int) -> str:
+    found = centres(transform, shape[1], shape[0])
+    if found is None:
+        return ""
+    return json.dumps(spell_inlined(coordinate(found[axis], "x").manifest.inlined[0]))
+
+
+def moved_facts(
+    facts: Mapping[str, Any], changing: Changing, constant: Mapping[int, Any]
+) -> dict[str, Any]:
+    """Give the facts of a file from those of another one."""
+    moved = dict(facts)
+    transform = transform_of(changing, constant)
+    if transform is not None and facts.get("transform"):
+        moved["transform"] = list(transform)
+    if facts.get("time"):
+        moment = changing.acquired
+        if moment is not None:
+            moved["time"] = moment.replace(tzinfo=None).isoformat()
+        elif changing.made is not None:
+            moved["time"] = created_from_tag(changing.made)
+    return moved
