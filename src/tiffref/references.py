@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .formats import kerchunk, parquet
-from .formats.kerchunk_read import parse_document
-from .formats.load import load_document
+from .formats.kerchunk_read import read_document
 from .formats.parquet_read import parse_parquet
 from .formats.urls import plan_prefix, shared_folder, to_document_url
 from .model.manifest import Source
@@ -146,7 +145,7 @@ class References:
         SourceError
             If the file cannot be read.
         """
-        parsed = parse_document(load_document(document, storage_options))
+        parsed = read_document(document, storage_options)
         return cls(parsed.group, parsed.series)
 
     def to_parquet(

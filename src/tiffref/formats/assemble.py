@@ -103,9 +103,12 @@ def build_manifest(
     source = np.full(n_chunks, MISSING, np.int32)
     offset, length = np.zeros((2, n_chunks), np.uint64)
     stored = np.flatnonzero(chunks.source >= 0)
-    used, compact = np.unique(rank[chunks.source[stored]], return_inverse=True)
+    row = rank[chunks.source[stored]]
+    used = np.flatnonzero(np.bincount(row, minlength=1))
+    compact = np.zeros(len(sources) + 1, np.int32)
+    compact[used] = np.arange(len(used))
     flat = chunks.flat[stored]
-    source[flat] = compact
+    source[flat] = compact[row]
     offset[flat], length[flat] = chunks.offset[stored], chunks.length[stored]
     inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
     source[list(inlined)] = INLINED

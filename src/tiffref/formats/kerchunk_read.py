@@ -2,18 +2,21 @@
 
 Owns putting together what the parsers of this room find: `structure` (columns of references),
 `metadata` (arrays and groups), `keys` (which chunk is whose) and `provenance` (what the sources
-were when they were scanned).
+were when they were scanned); and the choice of the short way (`lines`) where the text is laid out
+as we write it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidReferences
+from ..model.manifest import Source
 from ..model.node import Group
 from .assemble import (
     ChunkColumns,
@@ -25,11 +28,12 @@ from .assemble import (
 )
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
-from .load import load_document, without_garbage_collection
-from .metadata import parse_metadata
+from .lines import Lines, parse_lines, split_document
+from .load import fetch_text, parse_json, without_garbage_collection
+from .metadata import Nodes, parse_metadata
 from .structure import RefColumns, parse_structure
 
-__all__ = ["Parsed", "from_kerchunk", "parse_document"]
+__all__ = ["Parsed", "from_kerchunk", "parse_document", "read_document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,32 @@ def from_kerchunk(
     SourceError
         If the file cannot be read.
     """
-    return parse_document(load_document(document, storage_options)).group
+    return read_document(document, storage_options).group
+
+
+def read_document(
+    document: Mapping[str, Any] | str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+) -> Parsed:
+    """Read a reference document; parameters and errors as in `from_kerchunk`."""
+    if isinstance(document, Mapping):
+        return parse_document(document)
+    text = fetch_text(document, storage_options)
+    return _parse_lines(text) or parse_document(parse_json(text, document))
+
+
+def _parse_lines(text: bytes) -> Parsed | None:
+    """Read a document laid out as we write it; None if it is any other."""
+    split = split_document(text)
+    if split is None:
+        return None
+    try:
+        parts = _take_apart(split.document, raise_finding)
+    except InvalidReferences:
+        return None  # the general reader says what is wrong
+    taken = {path: chunks.flat for path, chunks in parts.chunks.items()}
+    lines = parse_lines(text, split, parts.nodes.arrays, taken)
+    return None if lines is None else _put_together(parts, lines)
 
 
 def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
@@ -75,6 +104,21 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
     report
         Takes every offence; by default the first is raised.
     """
+    return _put_together(_take_apart(document, report), Lines())
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the parsers say of a document: `chunks` are the rows of `columns` by array."""
+
+    columns: RefColumns
+    nodes: Nodes
+    recorded: list[Source]
+    series: list[dict[str, Any]]
+    chunks: Mapping[str, ChunkIndex]
+
+
+def _take_apart(document: Any, report: Reporter) -> _Parts:
     with without_garbage_collection():
         columns = parse_structure(document, report)
     nodes = parse_metadata(columns.metadata, report)
@@ -94,14 +138,32 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
     rules = {path: array.rule for path, array in nodes.arrays.items()}
     chunks, strays = parse_keys(columns.keys, grids, rules)
     _report_strays(columns, strays, grids, report)
-    sources, rank = rank_sources(columns.urls, recorded)
-    arrays = {
-        path: build_array(
-            array, build_manifest(array.grid, _take_chunks(columns, chunks[path]), sources, rank)
-        )
-        for path, array in nodes.arrays.items()
-    }
-    return Parsed(build_tree(nodes, arrays), tuple(series))
+    return _Parts(columns, nodes, recorded, series, chunks)
+
+
+def _put_together(parts: _Parts, lines: Lines) -> Parsed:
+    urls = [*parts.columns.urls, *lines.urls]
+    sources, rank = rank_sources(urls, parts.recorded)
+    arrays = {}
+    for path, array in parts.nodes.arrays.items():
+        chunks = _take_chunks(parts.columns, parts.chunks[path])
+        if path in lines.chunks:
+            chunks = _join(chunks, lines.chunks[path], len(parts.columns.urls))
+        arrays[path] = build_array(array, build_manifest(array.grid, chunks, sources, rank))
+    return Parsed(build_tree(parts.nodes, arrays), tuple(parts.series))
+
+
+def _join(first: ChunkColumns, second: ChunkColumns, n_urls: int) -> ChunkColumns:
+    """Join chunks of one array; the addresses of `second` come after the `n_urls` of `first`."""
+    if not len(first.flat):
+        return replace(second, source=second.source + n_urls)
+    return ChunkColumns(
+        np.concatenate([first.flat, second.flat]),
+        np.concatenate([first.source, second.source + n_urls]),
+        np.concatenate([first.offset, second.offset]),
+        np.concatenate([first.length, second.length]),
+        first.inlined,
+    )
 
 
 def _report_strays(

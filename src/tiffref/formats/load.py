@@ -17,7 +17,7 @@ import ujson
 
 from ..errors import InvalidReferences, SourceError
 
-__all__ = ["load_document", "without_garbage_collection"]
+__all__ = ["fetch_text", "load_document", "parse_json", "without_garbage_collection"]
 
 
 def load_document(
@@ -41,20 +41,21 @@ def load_document(
     """
     if isinstance(document, Mapping):
         return document
-    path = os.fspath(document)
-    text = _fetch(path, dict(storage_options or {}))
-    with without_garbage_collection():
-        return _parse_json(text, path)
+    return parse_json(fetch_text(document, storage_options), document)
 
 
 _ACCESS_ERRORS: tuple[type[BaseException], ...] = (OSError, ValueError, ImportError)
 
 
-def _fetch(path: str, storage_options: dict[str, Any]) -> bytes:
+def fetch_text(
+    document: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> bytes:
+    """Read the text of a document; parameters and errors as in `load_document`."""
     import fsspec
 
+    path = os.fspath(document)
     try:
-        with fsspec.open(path, "rb", compression="infer", **storage_options) as file:
+        with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
             return file.read()
     except _ACCESS_ERRORS + _client_errors() as error:
         raise SourceError(
@@ -68,9 +69,11 @@ def _client_errors() -> tuple[type[BaseException], ...]:
     return (aiohttp.ClientError,) if aiohttp else ()
 
 
-def _parse_json(text: bytes, path: str) -> Any:
+def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
+    """Parse the text of a document, whose path is for the error; errors as in `load_document`."""
     try:
-        return _fast_loads(text)
+        with without_garbage_collection():
+            return _fast_loads(text)
     except (ValueError, RecursionError, MemoryError):
         pass  # the standard parser says where, and takes NaN, which kerchunk writes
     try:
@@ -78,7 +81,7 @@ def _parse_json(text: bytes, path: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise InvalidReferences(
             "not a JSON document",
-            url=path,
+            url=os.fspath(document),
             got=f"{len(text)} bytes: {str(error)[:120]}",
             expected="a kerchunk reference document",
         ) from error

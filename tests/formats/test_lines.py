@@ -1,0 +1,160 @@
+"""Documents laid out as we write them are read without the general reader, and all others by it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiffref.errors import InvalidReferences
+from tiffref.formats import kerchunk_read
+from tiffref.formats.kerchunk import write_json
+from tiffref.formats.kerchunk_read import parse_document, read_document
+from tiffref.model.codec import SegmentCodec
+from tiffref.model.manifest import Manifest, Source
+from tiffref.model.node import Array, Group
+
+
+def make_array(manifest: Manifest) -> Array:
+    """Give an array of one sample in each chunk."""
+    shape, dims = manifest.shape, tuple(f"d{n}" for n in range(len(manifest.shape)))
+    codec = SegmentCodec((1, 1, 1, 1), "<u2")
+    return Array(shape, (1,) * len(shape), np.dtype("u2"), dims, (codec,), manifest)
+
+
+def _array(grid: tuple[int, ...], sources: list[str], seed: int = 0, n_missing: int = 0) -> Array:
+    """An array of one-sample chunks at offsets of 1 to 17 digits, sources in runs."""
+    rng = np.random.default_rng(seed)
+    n = int(np.prod(grid))
+    offset = 10 ** rng.integers(0, 17, n) + rng.integers(0, 9, n)
+    length = 10 ** rng.integers(0, 6, n) + rng.integers(0, 9, n)
+    manifest = Manifest.from_columns(
+        grid, [Source(url) for url in sources], offset, length,
+        index=np.sort(rng.integers(0, len(sources), n)),
+    )  # fmt: skip
+    manifest.source[:n_missing] = -1
+    return make_array(manifest)
+
+
+GROUPS = {
+    "one": Group({"image": _array((7, 130), ["/data/a.tif"])}),
+    "pyramid": Group(
+        {
+            "image": _array((12, 11), ["s3://b/a.tif"]),
+            "image_1": _array((6, 6), ["s3://b/a.tif"], 1),
+            "image_2": _array((3, 3), ["s3://b/a.ovr"], 2),
+        }
+    ),
+    "nested": Group({"a": Group({"1": _array((30,), ["/x 1.tif"]), "c": _array((4, 5), ["/y"])})}),
+    "sources": Group({"image": _array((4, 4, 4), [f"/data/[{n}] \"'é,.tif" for n in range(5)])}),
+    "holes": Group({"image": _array((40, 3), ["/a.tif", "/b.tif"], n_missing=17)}),
+    "inlined": Group(
+        {
+            "x": Array.from_values(np.int16([7]), ("x",)),
+            "image": make_array(
+                _array((5, 50), ["/a"]).manifest.with_inlined({3: b"c", 249: b"d"})
+            ),
+        }
+    ),
+}
+
+
+def _write(tmp_path: Path, group: Group, **options: object) -> Path:
+    path = tmp_path / "refs.json"
+    write_json(group, path, **options)
+    return path
+
+
+def _refuse(*args: object) -> None:
+    raise AssertionError("the general reader was asked")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("name", GROUPS)
+def test_our_documents_need_no_general_reader(
+    name: str, zarr_format: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path, GROUPS[name], zarr_format=zarr_format)
+    expected = parse_document(json.loads(path.read_text()))
+    monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)
+    found = read_document(path)
+    assert dict(found.group.arrays()).keys() == dict(expected.group.arrays()).keys()
+    for name, array in expected.group.arrays():
+        other = found.group[name]
+        assert isinstance(other, Array)
+        assert other.manifest == array.manifest
+        assert other.manifest.source.dtype == array.manifest.source.dtype
+        assert (other.shape, other.attributes) == (array.shape, array.attributes)
+
+
+def test_blocks_and_layouts_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiffref.formats.lines._BLOCK_BYTES", 300)
+    monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)
+    group = GROUPS["pyramid"]
+    found = read_document(_write(tmp_path, group)).group
+    for name, array in group.arrays():
+        assert found[name].manifest == array.manifest
+
+
+CHANGES = {
+    "leading zero": ('"image/0.1":', '"image/0.01":'),
+    "leading zero of an offset": (",12345,", ",012345,"),
+    "sign": (",12345,", ",-12345,"),
+    "space": (",12345,", ", 12345,"),
+    "other digits": (",12345,", ",1234\\u0665,"),
+    "float": (",12345,", ",12345.0,"),
+    "too large": (",12345,", ",12345678901234567890,"),
+    "empty": (",12345,7]", ",12345,0]"),
+    "outside of the grid": ('"image/0.1":', '"image/0.9":'),
+    "named twice": ('"image/0.1":', '"image/0.0":'),
+    "named twice, once with text": ('"image/.zarray"', '"image/0.0":"x",\n"image/.zarray"'),
+    "another key": ('"image/0.1":', '"image/0.x":'),
+    "another array": ('"image/0.1":', '"other/0.1":'),
+    "no comma": ("],\n", "]\n"),
+    "a comma too many": ("]\n}}", "],\n}}"),
+    "template": ("file:///a.tif", "{{u}}a.tif"),
+    "whole file": (",12345,7]", "]"),
+    "no address": ("file:///a.tif", ""),
+    "bad escape": ("file:///a.tif", "file:///\\x.tif"),
+    "two lines in one": ("],\n", "],"),
+    "metadata as an object": ('".zgroup":"{\\"zarr_format\\":2}"', '".zgroup":{"zarr_format":2}'),
+    "metadata last": (
+        '".zgroup":"{\\"zarr_format\\":2}",\n',
+        "",
+    ),
+    "cut": ("\n}}\n", ""),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_any_difference_is_left_to_the_general_reader(change: str, tmp_path: Path) -> None:
+    manifest = Manifest.from_columns((1, 4), Source("/a.tif"), [12345, 20, 30, 40], [7] * 4)
+    path = _write(tmp_path, Group({"image": make_array(manifest)}))
+    text = path.read_text()
+    old, new = CHANGES[change]
+    assert old in text
+    changed = text.replace(old, new)
+    path.write_text(changed)
+
+    def outcome(read: object) -> object:
+        try:
+            return read().group["image"].manifest
+        except (InvalidReferences, KeyError) as error:
+            return type(error), getattr(error, "what", None)
+
+    general = outcome(lambda: parse_document(kerchunk_read.parse_json(changed.encode(), str(path))))
+    assert outcome(lambda: read_document(path)) == general
+
+
+def test_chunks_cost_no_object(tmp_path: Path) -> None:
+    n = 20_000
+    manifest = Manifest.from_columns((n,), Source("/a.tif"), np.arange(1, n + 1), np.full(n, 9))
+    path = _write(tmp_path, Group({"image": make_array(manifest)}))
+    read_document(path)
+    before = sys.getallocatedblocks()
+    kept = read_document(path)
+    assert sys.getallocatedblocks() - before < n / 10
+    assert kept.group["image"].manifest == manifest
