@@ -243,7 +243,7 @@ class _Store(AbstractDataStore):
     def get_attrs(self) -> dict[str, Any]:
         return plain_attributes(self.group.attributes)
 
-    def get_dimensions(self) -> dict[str, int]:
+    def get_dimensions(self) -> dict[Any, int]:
         return {
             dim: size
             for variable in self.get_variables().values()
@@ -315,7 +315,7 @@ class _LazyArray(BackendArray):
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Give attributes that netCDF can hold: nested ones, such as `multiscales`, as JSON text."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in attributes.items():
         if value is None:
             continue

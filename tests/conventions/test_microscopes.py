@@ -6,6 +6,7 @@ import pytest
 from tiffref.conventions.calibration import Calibration, Channel, to_unit
 from tiffref.conventions.microscopes import calibrate
 from tiffref.conventions.report import Report
+from tiffref.errors import MetadataWarning
 from tiffref.model.facts import FileFacts, SeriesFacts
 from tiffref.model.manifest import Source
 
@@ -135,3 +136,11 @@ def test_units():
     assert to_unit("µm") == to_unit("μm") == to_unit("micron") == to_unit(" UM\0") == "micrometer"
     assert to_unit("pixel") is None
     assert to_unit(None) is None
+
+
+def test_metadata_of_another_kind_costs_the_metadata_only():
+    series = SeriesFacts(0, "imagej", "", "YX", ())
+    metadata = {"imagej": {"channels": 2, "Ranges": 3.0}}
+    facts = FileFacts(Source("a.tif"), "<", False, ("imagej",), (series,), metadata)
+    with pytest.warns(MetadataWarning, match=r"a\.tif, imagej metadata"):
+        assert calibrate(facts, series, {}, Report("a.tif")) == Calibration()

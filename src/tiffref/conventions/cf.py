@@ -58,7 +58,7 @@ def axis_attributes(crs: CRS | None) -> tuple[Mapping[str, Any], Mapping[str, An
     if crs is None:
         return {"axis": "X"}, {"axis": "Y"}
     horizontal = crs.sub_crs_list[0] if crs.is_compound else crs
-    horizontal = horizontal.source_crs if horizontal.is_bound else horizontal
+    horizontal = horizontal.source_crs or horizontal if horizontal.is_bound else horizontal
     if horizontal.is_geographic:
         return (
             _axis("X", "longitude", "longitude", "degrees_east"),

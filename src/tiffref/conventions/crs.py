@@ -73,7 +73,7 @@ def _main_key(keys: GeoKeys) -> int:
 
 
 def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
-    model = keys.values.get(1024)
+    model = keys.values.get(1024, 0)
     if keys.code(3072) is not None and model != GEOGRAPHIC:
         model = PROJECTED
     elif model not in (PROJECTED, GEOGRAPHIC, GEOCENTRIC) and keys.code(2048) is not None:

@@ -288,10 +288,14 @@ def _image_attributes(image: _Image, report: Report) -> dict[str, Any]:
     return found
 
 
+_PALETTES = frozenset(3 << bits for bits in range(1, 9))
+"""Numbers in a colour table of 1 to 8 bits."""
+
+
 def _color_table(ifd: IfdFacts) -> list[str]:
     """Give the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
     table = ifd.tags.get(COLOR_MAP)
-    if ifd.photometric != 3 or table is None or not 3 <= np.size(table) <= 3 * 256:
+    if ifd.photometric != 3 or table is None or np.size(table) not in _PALETTES:
         return []
     colors = np.asarray(table).reshape(3, -1).T >> 8
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]

@@ -10,6 +10,7 @@ formats as OpenSlide documents them.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +28,7 @@ Tags = Mapping[int, Any]
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _MICROMETERS = {2: 25400.0, 3: 10000.0}
 """Length of ResolutionUnit (tag 296): inch, centimetre."""
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 MAX_PLAIN_SIZE = 25.4
 """Micrometres: resolutions coarser than 1000 per inch are, in files of no known instrument, those
 of a screen or printer (72, 96, 300) rather than of what is in the picture."""
@@ -48,7 +50,12 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
     """
     for flavour, read in READERS.items():
         if flavour in facts.metadata or flavour in facts.flags:
-            found = read(facts.metadata.get(flavour), series, tags, report)
+            try:
+                found = read(facts.metadata.get(flavour), series, tags, report)
+            except _NONSENSE as error:
+                # makers change their formats; a value of another kind must not cost the pixels
+                report.add(f"{flavour} metadata", "is not as expected", got=repr(error))
+                continue
             if found is not None:
                 return found
     return _resolution(tags, MAX_PLAIN_SIZE)
@@ -56,7 +63,8 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
 
 def _resolution(tags: Tags, largest: float = 1e9) -> Calibration:
     """Read the resolution tags."""
-    unit = _MICROMETERS.get(tags.get(RESOLUTION_UNIT, 2))
+    code = tags.get(RESOLUTION_UNIT, 2)
+    unit = _MICROMETERS.get(code) if isinstance(code, int) else None
     scales = {}
     for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
         per_unit = _rational(tags.get(tag))
@@ -224,7 +232,10 @@ def _metaseries(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> 
         if isinstance(plane.get(key), int | float | str)
     }
     taken = plane.get("acquisition-time-local")
-    taken = taken.isoformat() if hasattr(taken, "isoformat") else _metamorph_date(taken)
+    if isinstance(taken, datetime.datetime):
+        taken = taken.isoformat()
+    else:
+        taken = _metamorph_date(taken)
     name = str(plane.get("image-name") or "")
     return _made(
         scales, dict.fromkeys("XY", unit), (Channel(name),) if name else (),

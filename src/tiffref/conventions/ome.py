@@ -90,9 +90,9 @@ def _image(
     if times and "T" not in units:
         units["T"] = to_unit(planes[0].get("DeltaTUnit", "s")) or "second"
     for axis in "XYZ":
-        value = planes[0].get(f"Position{axis}") if planes else None
-        if value is not None:
-            attributes[f"stage_position_{axis.lower()}"] = _number(value)
+        position = planes[0].get(f"Position{axis}") if planes else None
+        if position is not None:
+            attributes[f"stage_position_{axis.lower()}"] = _number(position)
             unit = to_unit(planes[0].get(f"Position{axis}Unit", ""))
             if unit:
                 attributes[f"stage_position_{axis.lower()}_unit"] = unit

@@ -124,7 +124,9 @@ _POLAR_B = Method(
 )
 
 
-def conversion_of(keys: GeoKeys, angle: float, unit: Mapping[str, Any]) -> dict[str, Any] | None:
+def conversion_of(
+    keys: GeoKeys, angle: float, unit: str | Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Give the conversion that a user-defined projected system names, in PROJJSON.
 
     Parameters

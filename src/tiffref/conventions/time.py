@@ -70,7 +70,9 @@ def created_from_tag(value: Any) -> str | None:
     if not found:
         return None
     try:
-        return datetime.datetime(*(int(n) for n in found.groups())).isoformat()
+        return datetime.datetime.fromisoformat(
+            "{}-{}-{}T{}:{}:{}".format(*found.groups())
+        ).isoformat()
     except ValueError:
         return None
 
