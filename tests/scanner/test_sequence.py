@@ -608,3 +608,13 @@ def test_a_sparse_grid_is_refused_before_it_is_built(tmp_path):
         columns["b"].append(n)
     with pytest.raises(ManifestMismatch, match="nearly all"):
         tiffref.scan_sequence(columns, allow_holes=True)
+
+
+@pytest.mark.parametrize("offset", [2**63, 10**6, 3])
+def test_directories_at_impossible_places(tmp_path, offset):
+    write(tmp_path / "0.tif", pixels(0), bigtiff=True)
+    raw = bytearray((tmp_path / "0.tif").read_bytes())
+    raw[8:16] = offset.to_bytes(8, "little")
+    (tmp_path / "1.tif").write_bytes(raw)
+    with pytest.raises(TiffrefError, match=r"1\.tif"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"))

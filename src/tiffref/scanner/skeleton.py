@@ -105,7 +105,7 @@ def read_skeleton(there: ByteSource) -> Skeleton:
     except MalformedTiff as error:
         error.url = error.url or there.source.url
         raise
-    reader = _Reader(read, header)
+    reader = _Reader(read, header, there.size)
     suffix = there.source.url.rpartition(".")[2].lower()
     try:
         reader.read_chain(header.first_ifd)
@@ -149,8 +149,8 @@ def _read_ahead(there: ByteSource) -> Read:
 class _Reader:
     """Walks the directories of one file and collects what `Skeleton` holds."""
 
-    def __init__(self, read: Read, header: Header) -> None:
-        self._read, self._header = read, header
+    def __init__(self, read: Read, header: Header, size: int) -> None:
+        self._read, self._header, self._size = read, header, size
         self._entry = struct.Struct(header.entry_format)
         self._pointer = struct.Struct(header.offset_format)
         self._dtypes = _DTYPES[header.byteorder]
@@ -222,9 +222,11 @@ class _Reader:
             self.is_special = True  # its tables lie at offsets of their own
         if compression in _MARKED_JPEG and len(columns[0]) and columns[0][0]:
             # the decoder's colours depend on the marker in the first segment
-            self.parts.append(self._read(int(columns[0][0]) + 6, 4) == b"JFIF")
+            self.parts.append(self._exactly(int(columns[0][0]) + 6, 4) == b"JFIF")
 
     def _exactly(self, offset: int, length: int) -> bytes:
+        if offset + length > self._size:
+            raise _Irregular
         data = self._read(offset, length)
         if len(data) != length:
             raise _Irregular
