@@ -58,10 +58,10 @@ def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> O
 def _open(source: ByteSource) -> OpenTiff:
     try:
         header = parse_header(source.read(0, 16))
-        check_directories(source, header)
+        patches = check_directories(source, header)
         arrays = _long_arrays(source, header)
         with quiet():
-            tif = TiffFile(_handle(source, header, arrays))
+            tif = TiffFile(_handle(source, header, arrays, patches))
     except TiffrefError as error:
         error.url = error.url or source.source.url
         raise
@@ -135,8 +135,12 @@ def _adopt(tif: TiffFile) -> OpenTiff:
     return OpenTiff(tif, source, header, base, owns=False)
 
 
-def _handle(source: ByteSource, header: Header, arrays: dict[int, dict[int, Entry]]) -> Any:
-    patches = {}
+def _handle(
+    source: ByteSource,
+    header: Header,
+    arrays: dict[int, dict[int, Entry]],
+    patches: dict[int, bytes],
+) -> Any:
     for entries in arrays.values():
         for entry in entries.values():
             count = struct.pack(f"{header.byteorder}{'Q' if header.is_big else 'I'}", _SHOWN)

@@ -1,9 +1,9 @@
-"""Are the directories of a file too many for its size?
+"""Does the chain of directories end, and is it as long as the file has room for?
 
-Owns a look at the chain of directories before a parser walks it. Directories of a real file lie
-beside one another; in a damaged or hostile one, each may point into the middle of the last, so that
-some kilobytes hold a million entries and a parser is busy for hours. Only the numbers of entries
-are looked at (TIFF 6.0 section 2, BigTIFF).
+Owns a look at the chain before a parser walks it. In a damaged or hostile file a directory may be
+followed by one that was there before, or each may point into the middle of the last, so that some
+kilobytes keep a parser busy for hours. Only the numbers of entries are looked at (TIFF 6.0 section
+2, BigTIFF).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import MalformedTiff
 from .bytesource import ByteSource
 from .ifd import TYPE_SIZES, Header
+from .source import LocalSource
 
 __all__ = ["check_directories"]
 
@@ -27,37 +28,43 @@ _MAX_OVERLAP = 2
 _MAX_REMOTE_BYTES = 1 << 20
 
 
-def check_directories(source: ByteSource, header: Header) -> None:
-    """Count the entries that a parser would read.
+def check_directories(source: ByteSource, header: Header) -> dict[int, bytes]:
+    """Follow the chain, and count the entries that a parser would read.
 
-    Remote files are looked at where they are at hand as a whole: each directory may cost a request.
+    Remote files of some size are not looked at: each directory may cost a request.
+
+    Returns
+    -------
+    patches
+        Position of a pointer to a directory that was there before, if there is one, with the bytes
+        that end the chain there, as libtiff does.
 
     Raises
     ------
     MalformedTiff
-        If they are far more than the file has room for.
+        If there are far more entries than the file has room for.
     """
     if source.size == 0:
-        return
-    try:
+        return {}
+    if isinstance(source, LocalSource):
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            _count(view, header, source)
-    except (OSError, ValueError) as error:
-        if isinstance(error, MalformedTiff):
-            raise
-        if source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
-            _count(source.read(0, source.size), header, source)
+            return _follow(view, header, source)
+    if source.size <= _MAX_REMOTE_BYTES:
+        return _follow(source.read(0, source.size), header, source)
+    return {}
 
 
-def _count(view: Any, header: Header, source: ByteSource) -> None:
+def _follow(view: Any, header: Header, source: ByteSource) -> dict[int, bytes]:
     entry = struct.Struct(header.entry_format)
     most = _MAX_OVERLAP * source.size // entry.size + _SPARE_ENTRIES
     n_entries = 0
     seen: set[int] = set()
     offset = header.first_ifd
-    while offset and offset not in seen:
+    while offset:
         seen.add(offset)
-        body, offset = _read_ifd(view, header, entry, offset)
+        body, pointer, offset = _read_ifd(view, header, entry, offset)
+        if offset in seen:
+            return {pointer: bytes(struct.calcsize(header.offset_format))}
         n_entries += len(body) // entry.size
         if b"\x4a\x01" in body or b"\x01\x4a" in body:
             for below in _sub_ifds(view, header, entry, body):
@@ -71,20 +78,23 @@ def _count(view: Any, header: Header, source: ByteSource) -> None:
                 got=f"more than {most} entries",
                 expected=f"as many as {source.size} bytes have room for",
             )
+    return {}
 
 
-def _read_ifd(view: Any, header: Header, entry: struct.Struct, offset: int) -> tuple[bytes, int]:
-    """Give the entries of a directory as bytes, and where the next one is."""
+def _read_ifd(
+    view: Any, header: Header, entry: struct.Struct, offset: int
+) -> tuple[bytes, int, int]:
+    """Give the entries of a directory as bytes, where the pointer to the next is, and that."""
     count, following = struct.Struct(header.count_format), struct.Struct(header.offset_format)
     if offset + count.size > len(view):
-        return b"", 0
+        return b"", 0, 0
     (n,) = count.unpack_from(view, offset)
     if n > _MAX_ENTRIES:
-        return b"", 0
+        return b"", 0, 0
     start = offset + count.size
     end = start + n * entry.size
     after = following.unpack_from(view, end)[0] if end + following.size <= len(view) else 0
-    return bytes(view[start : min(end, len(view))]), after
+    return bytes(view[start : min(end, len(view))]), end, after
 
 
 def _sub_ifds(view: Any, header: Header, entry: struct.Struct, body: bytes) -> Iterator[int]:
