@@ -235,7 +235,7 @@ class _Run:
         """Give the jobs that are to be done: new files, failed ones, and what is not in place."""
         todo = []
         for job in jobs:
-            row = self.journal[job.url] if job.url in self.journal else None
+            row = self.journal.get(job.url)
             if row is None or row["status"] != "ok" or not self._is_in_place(row):
                 todo.append(job)
             elif update:

@@ -10,6 +10,7 @@ cross the antimeridian; OGC 06-103r4 for WKB.
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ def _closed(ring: Ring) -> Ring:
 def _clip(ring: Ring, limit: float, below: bool) -> Ring:
     """Keep the part of a ring on one side of a meridian (Sutherland and Hodgman)."""
     kept = []
-    for start, end in zip(ring[:-1], ring[1:], strict=True):
+    for start, end in itertools.pairwise(ring):
         inside = [(point[0] <= limit) == below for point in (start, end)]
         if inside[0]:
             kept.append(start)

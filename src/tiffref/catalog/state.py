@@ -215,6 +215,10 @@ class Journal:
         self._file.seek(self._at[url])
         return json.loads(self._file.readline())
 
+    def get(self, url: str) -> dict[str, Any] | None:
+        """Give the line of a file, None if there is none."""
+        return self[url] if url in self._at else None
+
     def append(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Add lines, through the disk.
 

@@ -18,7 +18,10 @@ from ..model.facts import IfdFacts
 
 __all__ = ["as_sequence", "n_segments_of", "page_facts"]
 
-_UNKEPT_TAGS = frozenset({273, 279, 288, 289, 324, 325, 347, 513, 514, 519, 520, 521, 65426, 65432})
+_UNKEPT_TAGS = frozenset(
+    {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
+)
+"""Offsets and lengths, which mean nothing outside their file, and decoder tables."""
 
 Read = Callable[[int, int], bytes]
 """(offset, length) -> bytes of the file."""

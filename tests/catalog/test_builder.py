@@ -1,0 +1,298 @@
+"""Builds: what is written, what resumes, what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from archive import contents, strays, write_archive, write_image
+
+import tiffref
+import tiffref.catalog as catalog
+from tiffref.catalog import worker
+from tiffref.errors import CatalogError, MissingExtra, SelectionError, SourceError
+
+pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder, 12)
+    return folder
+
+
+@pytest.mark.parametrize("format", ["json", "parquet"])
+def test_references_are_those_of_a_scan_of_each_file(archive: Path, tmp_path: Path, format) -> None:
+    summary = catalog.build(archive, tmp_path / "c", format=format)
+    assert (summary.ok, summary.failed, summary.scanned) == (12, 0, 12)
+    found = catalog.open(tmp_path / "c")
+    for row in found.table.select(["url", "references"]).to_pylist():
+        alone = tiffref.scan(row["url"])
+        path = tmp_path / "c" / row["references"]
+        if format == "json":
+            alone.write_fsspec(tmp_path / "alone.json")
+            assert path.read_bytes() == (tmp_path / "alone.json").read_bytes()
+        else:
+            read = tiffref.References.from_parquet(path)
+            assert read.group["image"].manifest == alone.group["image"].manifest
+    assert not strays(tmp_path / "c")
+
+
+def test_most_files_are_not_scanned_in_full(archive: Path, tmp_path: Path, monkeypatch) -> None:
+    from tiffref.catalog import scanning
+
+    full: list[str] = []
+    scan = scanning.scan
+    monkeypatch.setattr(scanning, "scan", lambda url, **o: full.append(url) or scan(url, **o))
+    worker._HERE.__dict__.clear()
+    catalog.build(archive, tmp_path / "c")
+    assert len(full) == 3  # the first of its structure, another column, another row
+
+
+def test_a_tag_that_differs_is_in_the_references(tmp_path: Path) -> None:
+    for n in range(4):
+        made = f"2022:05:0{n + 1} 10:00:00"
+        write_image(tmp_path / "a" / f"{n}.tif", value=n, datetime=made, software=f"s{n // 3}")
+    catalog.build(tmp_path / "a", tmp_path / "c")
+    found = catalog.open(tmp_path / "c")
+    assert [str(time)[:10] for time in found.table["time"].to_pylist()] == [
+        "2022-05-01", "2022-05-02", "2022-05-03", "2022-05-04",
+    ]  # fmt: skip
+    for path in sorted((tmp_path / "a").iterdir()):
+        tiffref.scan(path).write_fsspec(tmp_path / "alone.json")
+        written = tmp_path / "c" / "references" / f"{path.name}.json"
+        assert written.read_bytes() == (tmp_path / "alone.json").read_bytes()
+
+
+def test_the_index_says_what_a_file_is(archive: Path, tmp_path: Path) -> None:
+    catalog.build(archive, tmp_path / "c")
+    row = catalog.open(tmp_path / "c").table.slice(6, 1).to_pylist()[0]
+    path = archive / "tile_006.tif"
+    assert row["url"] == str(path)
+    assert (row["shape"], row["dims"], row["dtype"]) == ([96, 96], ["y", "x"], "uint16")
+    assert (row["n_levels"], row["n_chunks"], row["chunks"]) == (2, 5, [64, 64])
+    assert row["size"] == path.stat().st_size and row["mtime"] == path.stat().st_mtime
+    assert row["crs"] == "EPSG:32633"
+    assert row["bounds"] == [300960.0, 4998080.0, 301920.0, 4999040.0]
+    with tifffile.TiffFile(path) as tif:
+        lengths = [n for level in tif.series[0].levels for n in level.pages[0].databytecounts]
+    assert (row["stored_bytes"], row["largest_chunk"]) == (sum(lengths), max(lengths))
+
+
+def test_failures_are_rows(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(archive, folder)
+    (folder / "bad.tif").write_bytes(b"no TIFF at all")
+    (folder / "list.txt").write_text(
+        "\n".join(["# a comment", "tile_001.tif", "bad.tif", "not_there.tif", ""])
+    )
+    summary = catalog.build(folder / "list.txt", tmp_path / "c", report=tmp_path / "r.jsonl")
+    assert (summary.ok, summary.failed, summary.is_complete) == (1, 2, False)
+    assert summary.errors == {"MalformedTiff": 1, "SourceError": 1}
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines[:-1]] == ["failed", "failed", "ok"]
+    assert "not_there.tif" in lines[1]["error"] and lines[-1]["summary"]["failed"] == 2
+    with pytest.raises(CatalogError, match="first file that cannot be scanned"):
+        catalog.build(folder / "list.txt", tmp_path / "d", fail_fast=True)
+
+
+def test_a_failed_file_is_tried_again(archive: Path, tmp_path: Path) -> None:
+    files = [archive / "tile_001.tif", tmp_path / "late.tif"]
+    assert catalog.build(files, tmp_path / "c").failed == 1
+    shutil.copy(archive / "tile_002.tif", tmp_path / "late.tif")
+    summary = catalog.build(files, tmp_path / "c")
+    assert (summary.ok, summary.failed, summary.scanned, summary.skipped) == (2, 0, 1, 1)
+
+
+def test_files_of_one_name_stay_apart(archive: Path, tmp_path: Path) -> None:
+    for name in ("a/x.tif", "b/x.tif", "b/x.tiff"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(archive / "tile_001.tif", tmp_path / "in" / name)
+    catalog.build(tmp_path / "in", tmp_path / "c", url_prefix="s3://bucket/all")
+    names = sorted(p.relative_to(tmp_path / "c").as_posix() for p in tmp_path.glob("c/**/*.json"))
+    assert [name for name in names if name.startswith("ref")] == [
+        "references/a/x.tif.json", "references/b/x.tif.json", "references/b/x.tiff.json",
+    ]  # fmt: skip
+    document = json.loads((tmp_path / "c/references/b/x.tif.json").read_text())
+    assert document["refs"]["image/0.0"][0] == "s3://bucket/all/b/x.tif"
+
+
+def test_update_scans_what_changed_and_marks_what_is_gone(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(archive, folder)
+    catalog.build(folder, tmp_path / "c")
+    write_image(folder / "tile_003.tif", value=99)
+    (folder / "tile_004.tif").unlink()
+    write_image(folder / "tile_900.tif", value=5)
+    summary = catalog.build(folder, tmp_path / "c", update=True)
+    assert (summary.ok, summary.deleted, summary.unchanged, summary.scanned) == (12, 1, 10, 2)
+    found = catalog.open(tmp_path / "c")
+    assert [Path(url).name for url in found.query(status="deleted").urls] == ["tile_004.tif"]
+    assert not (tmp_path / "c/references/tile_004.tif.json").exists()
+    read = found.references(str(folder / "tile_003.tif")).group["image"].manifest
+    assert read == tiffref.scan(folder / "tile_003.tif").group["image"].manifest
+
+
+def test_damaged_references_are_made_anew(archive: Path, tmp_path: Path) -> None:
+    catalog.build(archive, tmp_path / "c")
+    before = contents(tmp_path / "c")
+    (tmp_path / "c/references/tile_001.tif.json").write_bytes(b"")
+    (tmp_path / "c/references/tile_002.tif.json").unlink()
+    journal = tmp_path / "c/.tiffref/journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])  # a line torn by a kill
+    summary = catalog.build(archive, tmp_path / "c")
+    assert summary.scanned == 3
+    assert contents(tmp_path / "c") == before
+
+
+def test_every_executor_builds_the_same(archive: Path, tmp_path: Path) -> None:
+    catalog.build(archive, tmp_path / "serial", stac=False)
+    before = contents(tmp_path / "serial")
+    with ThreadPoolExecutor(2) as own:
+        for name, options in {
+            "threads": {"executor": "threads", "workers": 3},
+            "own": {"executor": own},
+            "processes": {"executor": "processes", "workers": 2},
+        }.items():
+            catalog.build(archive, tmp_path / name, **options)
+            assert contents(tmp_path / name) == before, name
+
+
+def test_dask_workers_build_the_same(archive: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    catalog.build(archive, tmp_path / "serial")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+    ) as cluster:
+        catalog.build(archive, tmp_path / "dask", scheduler=cluster.scheduler_address)
+        with distributed.Client(cluster) as client:
+            catalog.build(archive, tmp_path / "client", executor=client)
+    assert contents(tmp_path / "dask") == contents(tmp_path / "serial")
+    assert contents(tmp_path / "client") == contents(tmp_path / "serial")
+
+
+def test_a_scheduler_that_is_not_there(archive: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("distributed")
+    from tiffref.catalog import executors
+
+    monkeypatch.setattr(executors, "_SCHEDULER_TIMEOUT_S", 0.3)
+    with pytest.raises(CatalogError, match="no Dask scheduler answers"):
+        catalog.build(archive, tmp_path / "c", scheduler="tcp://127.0.0.1:9")
+
+
+class _Killed(ThreadPoolExecutor):
+    """An executor whose workers die of one file."""
+
+    def submit(self, fn, batch):
+        from concurrent.futures import BrokenExecutor
+
+        future: Future = Future()
+        if any("tile_005" in job.url for job in batch.jobs):
+            future.set_exception(BrokenExecutor("a worker died"))
+        else:
+            future.set_result(fn(batch))
+        return future
+
+
+def test_a_file_that_kills_its_worker_is_a_row(archive: Path, tmp_path: Path) -> None:
+    with _Killed(1) as executor:
+        summary = catalog.build(archive, tmp_path / "c", executor=executor)
+    assert (summary.ok, summary.failed) == (11, 1)
+    assert summary.failures[0][0].endswith("tile_005.tif")
+
+
+def test_a_second_build_is_refused_or_waits(archive: Path, tmp_path: Path) -> None:
+    from tiffref.catalog.state import CatalogFolder
+
+    folder = CatalogFolder(tmp_path / "c")
+    with folder.locked():
+        with pytest.raises(CatalogError, match=f"another build .* got process {os.getpid()}"):
+            catalog.build(archive, tmp_path / "c")
+        waiting = threading.Thread(
+            target=catalog.build, args=(archive, tmp_path / "c"), kwargs={"wait_for_lock": True}
+        )
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join()
+    assert catalog.build(archive, tmp_path / "c").skipped == 12
+
+
+def test_a_folder_of_something_else_is_refused(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CatalogError, match="no catalog"):
+        catalog.build(archive, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CatalogError, match="another folder"):
+        catalog.build(archive, tmp_path / "file")
+    with pytest.raises(CatalogError, match="local folder"):
+        catalog.build(archive, "s3://bucket/catalog")
+
+
+def test_other_options_are_refused(archive: Path, tmp_path: Path) -> None:
+    catalog.build(archive, tmp_path / "c")
+    with pytest.raises(CatalogError, match="another format, got parquet, expected json"):
+        catalog.build(archive, tmp_path / "c", format="parquet")
+    with pytest.raises(SelectionError, match="unknown format"):
+        catalog.build(archive, tmp_path / "d", format="xml")
+    with pytest.raises(SelectionError, match="number of workers"):
+        catalog.build(archive, tmp_path / "d", workers=0)
+    with pytest.raises(SourceError, match="no files"):
+        catalog.build(tmp_path / "c", tmp_path / "d")
+
+
+def test_a_full_disk_stops_the_build_and_loses_nothing(
+    archive: Path, tmp_path: Path, monkeypatch
+) -> None:
+    written = []
+    write = os.write
+
+    def fill(descriptor: int, data) -> int:
+        if len(data) > 1000:
+            written.append(1)
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(worker.os, "write", fill)
+    with pytest.raises(CatalogError, match=r"No space left on device\. Make room"):
+        catalog.build(archive, tmp_path / "c")
+    monkeypatch.undo()
+    for path in tmp_path.glob("c/references/*.json"):
+        json.loads(path.read_text())
+    assert catalog.build(archive, tmp_path / "c").ok == 12
+    catalog.build(archive, tmp_path / "d")
+    assert contents(tmp_path / "c") == contents(tmp_path / "d")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(archive: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CatalogError, match="may write"):
+        catalog.build(archive, tmp_path / "c")
+
+
+def test_missing_pyarrow_names_the_extra(archive: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"tiffref\[catalog\]"):
+        catalog.build(archive, tmp_path / "c")
+
+
+def test_metadata_that_makes_no_sense_is_noted(tmp_path: Path) -> None:
+    tags = [(34735, "H", 8, (1, 1, 0, 9, 1024, 0, 1, 1), True)]
+    data = np.zeros((64, 64), np.uint8)
+    for n in range(2):
+        tifffile.imwrite(tmp_path / f"{n}.tif", data, extratags=tags, metadata=None)
+    summary = catalog.build(tmp_path, tmp_path.parent / "c")
+    assert summary.warned == 2
+    table = catalog.open(tmp_path.parent / "c").table
+    assert all("GeoKey" in row[0] for row in table["warnings"].to_pylist())
