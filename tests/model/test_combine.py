@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 
 from tiffref.errors import ManifestMismatch
+from tiffref.model.alike import aspects_of, group_alike, mismatch
 from tiffref.model.codec import SegmentCodec
-from tiffref.model.combine import (
-    aspects_of,
-    group_alike,
-    merge,
-    mismatch,
-    occupied,
-    place,
-    reindex,
-    stack,
-    unify_codecs,
-)
+from tiffref.model.combine import merge, occupied, place, reindex, stack, unify_codecs
 from tiffref.model.manifest import INLINED, MISSING, Manifest, Source
 from tiffref.model.node import Array
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
-from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
+from ..model.alike import aspects_of, group_alike, mismatch
+from ..model.combine import merge, reindex
 from ..model.manifest import MISSING, Source
 from ..model.node import Array, Group
 from ..references import References

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ..codecs.inlined import MAGIC, wrap_inlined
 from ..errors import ManifestMismatch, SelectionError
+from ..model.alike import STORAGE, Kind, aspects_of, group_alike, mismatch
 from ..model.codec import SegmentCodec
-from ..model.combine import STORAGE, Kind, aspects_of, group_alike, mismatch, occupied, place
+from ..model.combine import occupied, place
 from ..model.node import Array, Group
 from ..references import References
 from .coordinates import Axis, axis_array

@@ -281,6 +281,7 @@ class Template:
             )
             if manifest is None:
                 return None
+            # thrice as quick as dataclasses.replace
             found[path] = Array(
                 array.shape, array.chunks, array.dtype, array.dims, array.codecs, manifest,
                 array.fill_value, array.attributes,
@@ -376,9 +377,8 @@ def _has_padded_strips(array: Array, skeleton: Skeleton) -> bool:
     if not isinstance(codec, SegmentCodec) or codec.compression == 1 or codec.edge is not None:
         return False
     codes = {part[0] for part in skeleton.signature or () if isinstance(part, tuple)}
-    return 322 not in codes and any(
-        n % c for n, c in zip(array.shape, array.chunks, strict=True)
-    )
+    is_partial = any(n % c for n, c in zip(array.shape, array.chunks, strict=True))
+    return is_partial and 322 not in codes
 
 
 def _match_rows(manifest: Manifest, skeleton: Skeleton) -> tuple[int, ...] | None:
