@@ -12,22 +12,26 @@ from typing import Any
 
 from ..errors import InvalidReferences, SelectionError
 from ..formats.kerchunk import write_json
+from ..formats.load import load_document
 from ..formats.parquet import write_parquet
 from ..formats.urls import to_document_url
 from ..references import References
 
-__all__ = ["convert", "read_document", "rewrite"]
+__all__ = ["convert", "rewrite"]
 
 _FOLDERS = (".parq", ".parquet")
 
 
-def read_document(
-    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> References:
-    """Read references: a folder of parquet files by the ending of its name, else JSON."""
+def _read(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
+) -> tuple[References, int]:
+    """Read references, a folder of parquet files by the ending of its name, and their Zarr format."""
     if _is_parquet(path):
-        return References.from_parquet(path, storage_options)
-    return References.from_kerchunk(path, storage_options)
+        return References.from_parquet(path, storage_options), 2
+    document = load_document(path, storage_options)
+    references = References.from_kerchunk(document)
+    refs = document.get("refs", document)
+    return references, 3 if any(key.rpartition("/")[2] == "zarr.json" for key in refs) else 2
 
 
 def convert(
@@ -63,7 +67,7 @@ def convert(
     SourceError
         If one cannot be read or written.
     """
-    references = read_document(source, storage_options)
+    references, _ = _read(source, storage_options)
     _write(references, target, None, zarr_format, version, record_size, storage_options)
     return references
 
@@ -98,7 +102,7 @@ def rewrite(
     InvalidReferences
         If the source is no valid document, or two files would become one.
     """
-    references = read_document(source, storage_options)
+    references, zarr_format = _read(source, storage_options)
     rename = _plan_moves(moves)
     addresses = [to_document_url(one.url) for one in references.sources]
     moved = [rename(address) for address in addresses]
@@ -110,7 +114,6 @@ def rewrite(
         )  # fmt: skip
     if len(set(moved)) < len(set(addresses)):
         raise InvalidReferences("two files would have one address", url=os.fspath(source))
-    zarr_format = _format_of(references)
     _write(references, target, rename, zarr_format, 1, 100_000, storage_options)
     return n_moved
 
@@ -133,16 +136,6 @@ def _plan_moves(moves: Mapping[str, str]) -> Callable[[str], str]:
 
 def _as_address(prefix: str) -> str:
     return f"file://{prefix}" if prefix.startswith("/") else prefix
-
-
-def _format_of(references: References) -> int:
-    """Give the Zarr format that a document came in, as its codecs have it."""
-    formats = {
-        getattr(codec, "zarr_format", 2)
-        for _, array in references.group.arrays()
-        for codec in array.codecs
-    }
-    return max(formats, default=2)
 
 
 def _write(

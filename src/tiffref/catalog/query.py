@@ -285,8 +285,11 @@ def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
         moment = np.datetime64(text.removesuffix("Z"))
     except ValueError as error:
         raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05") from error
-    start, end = (m.astype("M8[us]").item().replace(tzinfo=datetime.UTC)
-                  for m in (moment, moment + 1))  # fmt: skip
+    unit, _ = np.datetime_data(moment.dtype)
+    if np.isnat(moment) or unit == "generic":
+        raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05")
+    ends = (moment, moment + np.timedelta64(1, unit))
+    start, end = (m.astype("M8[us]").item().replace(tzinfo=datetime.UTC) for m in ends)
     return start, end
 
 

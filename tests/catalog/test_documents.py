@@ -1,0 +1,86 @@
+"""Documents to other formats and addresses, in Python and on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from archive import write_image
+
+import tiffref
+import tiffref.catalog as catalog
+from tiffref.cli import main
+from tiffref.errors import InvalidReferences, SelectionError
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    write_image(tmp_path / "image.tif")
+    tiffref.scan(tmp_path / "image.tif").write_fsspec(tmp_path / "refs.json", url="s3://a/x")
+    return tmp_path / "refs.json"
+
+
+def test_there_and_back(document: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    catalog.convert(document, tmp_path / "refs.parq")
+    catalog.convert(tmp_path / "refs.parq", tmp_path / "back.json")
+    assert json.loads(document.read_text()) == json.loads((tmp_path / "back.json").read_text())
+    with pytest.raises(InvalidReferences, match="Zarr v2 only"):
+        catalog.convert(document, tmp_path / "three.parq", zarr_format=3)
+
+
+def test_files_that_moved(document: Path, tmp_path: Path) -> None:
+    moves = {"s3://a/": "https://b/", "s3://a/x/": "https://c/"}
+    assert catalog.rewrite(document, tmp_path / "new.json", moves) == 1
+    refs = json.loads((tmp_path / "new.json").read_text())["refs"]
+    assert refs["image/0.0"][0] == "https://c/image.tif"
+    before = json.loads(document.read_text())["refs"]
+    assert refs["image/0.0"][1:] == before["image/0.0"][1:]
+    assert refs["image/.zarray"] == before["image/.zarray"]
+    with pytest.raises(SelectionError, match="no address begins so"):
+        catalog.rewrite(document, tmp_path / "new.json", {"s3://z/": "s3://y/"})
+
+
+def test_zarr_3_stays_zarr_3(document: Path, tmp_path: Path) -> None:
+    catalog.convert(document, tmp_path / "three.json", zarr_format=3)
+    catalog.rewrite(tmp_path / "three.json", tmp_path / "three.json", {"s3://": "gs://"})
+    refs = json.loads((tmp_path / "three.json").read_text())["refs"]
+    assert "zarr.json" in refs and refs["image/c/0/0"][0] == "gs://a/x/image.tif"
+
+
+def test_commands(document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    assert main(["convert", str(document), str(tmp_path / "r.parq")]) == 0
+    assert "chunks" in capsys.readouterr().out
+    arguments = ["rewrite", str(document), "--from", "s3://a/", "--to", "https://b/"]
+    assert main(arguments) == 0
+    assert "https://b/x/image.tif" in document.read_text()
+    assert main([*arguments, "--to", "https://c/"]) == 2
+    assert main(arguments) == 2
+
+
+def test_catalog_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("xarray")
+    write_image(tmp_path / "in" / "T_1.tif", value=1)
+    write_image(tmp_path / "in" / "T_2.tif", value=2)
+    folder = str(tmp_path / "c")
+    build = ["catalog", "build", str(tmp_path / "in"), "-o", folder]
+    assert main([*build, "--stack", "T_{n}.tif", "--report", str(tmp_path / "r.jsonl")]) == 0
+    printed = capsys.readouterr()
+    assert "files" in printed.out and "catalog: 2 of 2 files" in printed.err
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 3
+    assert main(["catalog", "query", folder, "--where", "n=2"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'in' / 'T_2.tif'}\n"
+    assert main(["catalog", "query", folder, "--bounds", "50,0,60,1"]) == 1
+    assert main(["catalog", "show", folder]) == 0
+    printed = capsys.readouterr().out
+    assert "2 files, 2 ok" in printed and "combined all: 2 files" in printed
+    assert main(["catalog", "open", folder]) == 0
+    assert "n: 2" in capsys.readouterr().out
+    (tmp_path / "in" / "T_3.tif").write_bytes(b"nothing")
+    assert main([*build, "--pattern", "T_{n}.tif", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["failed"] == 1
+    assert main(["catalog", "build", str(tmp_path / "in"), "-o", str(tmp_path)]) == 3
+    assert main(["catalog", "open", str(tmp_path)]) == 3
