@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tiffref.access import http
+
+http.RETRY = http.Retry(first_s=0.01)  # tests need not wait for faults to go away
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -23,6 +23,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 RANKS = (
     {"errors"},
     {"model"},
+    {"access"},
     {"codecs", "conventions"},
     {"formats"},
     {"references"},
@@ -37,6 +38,7 @@ RANKS = (
 THIRD_PARTY = {
     "errors": set(),
     "model": {"numpy"},
+    "access": {"fsspec"},
     "conventions": {"numpy"},
     "codecs": {"numpy", "numcodecs", "imagecodecs"},
     "codecs.bridge": {"numpy", "numcodecs", "imagecodecs", "zarr"},

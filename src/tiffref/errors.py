@@ -19,6 +19,7 @@ __all__ = [
     "TiffrefError",
     "TruncationWarning",
     "UnsupportedTiff",
+    "UntrustedSource",
 ]
 
 
@@ -120,6 +121,10 @@ class StaleSource(SourceError):
 
 class CatalogError(SourceError):
     """A catalog cannot be built: its folder, its lock, its disk or its workers fail."""
+
+
+class UntrustedSource(SourceError):
+    """A document, or a redirect, names a source outside the addresses that may be read."""
 
 
 class MissingExtra(TiffrefError, ImportError):

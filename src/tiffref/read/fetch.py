@@ -8,13 +8,15 @@ an error: a short answer would shift pixels. Which ranges to ask for is decided 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
-from ..errors import SourceError, StaleSource
+from ..access.allow import AllowList
+from ..access.fresh import check_same
+from ..errors import SourceError
 from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
@@ -24,23 +26,30 @@ __all__ = ["Backend", "Fetcher"]
 
 VERIFY = ("first", "always", "never")
 
-_MTIME_TOLERANCE_S = 1e-3
-"""File systems and JSON both round modification times; a real change is further away."""
-
 
 class Backend(Protocol):
     """One kind of access to sources."""
 
     is_local: bool
 
-    def read(self, url: str, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at `offset`; fewer only at the end of the source."""
+    def read(
+        self, url: str, offset: int, length: int, expected: Source | None = None
+    ) -> bytes:
+        """Read up to `length` bytes at `offset`; fewer only at the end of the source.
 
-    def read_all(self, url: str) -> bytes:
+        `expected` is what the source must still be, for those that `checks_answers`.
+        """
+
+    def read_all(self, url: str, expected: Source | None = None) -> bytes:
         """Read a whole source."""
 
-    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
+    def read_into(
+        self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
+    ) -> int:
         """Read into a buffer of bytes; give how many there were."""
+
+    def checks_answers(self, url: str) -> bool:
+        """Tell whether what is read is itself compared with what is expected."""
 
     def state(self, url: str) -> Source:
         """What can be told of a source now."""
@@ -64,6 +73,9 @@ class Fetcher:
     filesystems
         Ready file systems by URL, as (file system, path), for sources that storage options cannot
         open again.
+    allow
+        Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them; by
+        default all.
 
     Notes
     -----
@@ -78,6 +90,7 @@ class Fetcher:
         verify: str = "first",
         files: Mapping[str, BinaryIO] | None = None,
         filesystems: Mapping[str, tuple[fsspec.AbstractFileSystem, str]] | None = None,
+        allow: str | Iterable[str] | None = None,
     ) -> None:
         if verify not in VERIFY:
             raise ValueError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
@@ -85,18 +98,27 @@ class Fetcher:
         self.verify = verify
         self.files = dict(files or {})
         self.filesystems = dict(filesystems or {})
+        self.allow = None if allow is None else AllowList(allow)
         self._start()
 
     def _start(self) -> None:
         self._local = LocalFiles()
-        self._remote = RemoteFiles(self.storage_options, self.filesystems)
+        self._remote = RemoteFiles(self.storage_options, self.filesystems, self.allow)
         self._objects = {url: FileObject(file) for url, file in self.files.items()}
         self._checks: dict[Source, Future[None]] = {}
         self._fresh: dict[str, Source] = {}
         self._lock = threading.Lock()
 
     def backend(self, url: str) -> Backend:
-        """Give the access that a source needs."""
+        """Give the access that a source needs.
+
+        Raises
+        ------
+        UntrustedSource
+            If it may not be read.
+        """
+        if self.allow is not None:
+            self.allow.check(url)
         if self._objects and url in self._objects:
             return self._objects[url]
         return self._local if is_local(url) else self._remote
@@ -115,10 +137,10 @@ class Fetcher:
         StaleSource
             If it is no longer what was scanned.
         """
-        backend, check = self._begin(source)
+        backend, check, expected = self._begin(source)
         if source.size is not None and offset + length > source.size:
             raise _short(source.url, offset, length, max(0, source.size - offset))
-        data = backend.read(source.url, offset, length)
+        data = backend.read(source.url, offset, length, expected)
         check()
         if len(data) != length:
             raise _short(source.url, offset, length, len(data))
@@ -126,16 +148,16 @@ class Fetcher:
 
     def read_into(self, source: Source, offset: int, buffer: memoryview) -> None:
         """Read a byte range into a buffer of bytes; errors as in `read`."""
-        backend, check = self._begin(source)
-        n_read = backend.read_into(source.url, offset, buffer)
+        backend, check, expected = self._begin(source)
+        n_read = backend.read_into(source.url, offset, buffer, expected)
         check()
         if n_read != len(buffer):
             raise _short(source.url, offset, len(buffer), n_read)
 
     def read_all(self, source: Source) -> bytes:
         """Read a whole source; errors as in `read`."""
-        backend, check = self._begin(source)
-        data = backend.read_all(source.url)
+        backend, check, expected = self._begin(source)
+        data = backend.read_all(source.url, expected)
         check()
         if source.size is not None and len(data) != source.size:
             raise _short(source.url, 0, source.size, len(data))
@@ -160,6 +182,8 @@ class Fetcher:
 
     def filesystem(self, url: str) -> fsspec.AbstractFileSystem:
         """Give the file system that a source lies on, for those who want one."""
+        if self.allow is not None:
+            self.allow.check(url)
         if is_local(url):
             return fsspec.filesystem("file")
         return self._remote.resolve(url)[0]
@@ -168,18 +192,25 @@ class Fetcher:
         """Release open files; later reads open them again. Files that were handed in stay open."""
         self._local.close()
 
-    def _begin(self, source: Source) -> tuple[Backend, Callable[[], None]]:
-        """Start the check of a source; give its access, and what waits for the check.
+    def _begin(self, source: Source) -> tuple[Backend, Callable[[], None], Source | None]:
+        """Start the check of a source; give its access, what waits for the check, and what the
+        access itself has to compare.
 
-        Remote sources are asked about while their first bytes are on the way, so that the check
-        costs no time; many readers of one source share it.
+        Remote sources that do not tell with each answer what they are get a question of its own,
+        which is asked while their first bytes are on the way, so that it costs no time; many
+        readers of one source share it.
         """
         backend = self.backend(source.url)
-        if self._fresh.get(source.url) is source or self.verify == "never":
-            return backend, _checked
-        if self.verify == "always":
+        if self.verify == "never":
+            return backend, _checked, None
+        if self.verify == "always" and not (
+            backend.checks_answers(source.url) and not backend.is_local
+        ):
             check_fresh(source, backend.state)
-            return backend, _checked
+        if backend.checks_answers(source.url):
+            return backend, _checked, source
+        if self.verify == "always" or self._fresh.get(source.url) is source:
+            return backend, _checked, None
         with self._lock:
             check = self._checks.get(source)
             if check is None:
@@ -190,7 +221,7 @@ class Fetcher:
             check.result()
             self._fresh[source.url] = source  # by identity, which is told faster than equality
 
-        return backend, finish
+        return backend, finish, None
 
     def __getstate__(self) -> dict[str, Any]:
         if self.files:
@@ -202,6 +233,7 @@ class Fetcher:
             "verify": self.verify,
             "files": {},
             "filesystems": self.filesystems,
+            "allow": self.allow,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -219,29 +251,11 @@ def check_fresh(source: Source, state: Callable[[str], Source]) -> None:
     """
     if source.size is None and source.etag is None and source.mtime is None:
         return
-    now = state(source.url)
-    known = [
-        ("size", source.size, now.size, source.size == now.size),
-        ("ETag", source.etag, now.etag, source.etag == now.etag),
-        ("mtime", source.mtime, now.mtime, _is_same_time(source.mtime, now.mtime)),
-    ]
-    for name, before, after, is_same in known:
-        if before is not None and after is not None and not is_same:
-            raise StaleSource(
-                "has changed since it was scanned",
-                url=source.url,
-                got=f"{name} {after}",
-                expected=f"{name} {before}",
-                hint="Scan it again, or read it as it is with verify='never'.",
-            )
+    check_same(source, state(source.url))
 
 
 def _checked() -> None:
     """Stand in for a check that is done."""
-
-
-def _is_same_time(before: float | None, after: float | None) -> bool:
-    return before is None or after is None or abs(before - after) <= _MTIME_TOLERANCE_S
 
 
 def _short(url: str, offset: int, length: int, n_read: int) -> SourceError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import threading
 from typing import BinaryIO
 
+from ..access.allow import is_local
+from ..access.fresh import check_same
 from ..errors import SourceError
 from ..model.manifest import Source
 
@@ -23,12 +27,18 @@ class _OpenFile:
     give its number to another file, and the reader would get that file's bytes.
     """
 
-    __slots__ = ("descriptor", "lock", "size")
+    __slots__ = ("checked", "descriptor", "lock", "mtime", "size")
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self.size = os.fstat(self.descriptor).st_size
+        # without O_NONBLOCK, a pipe in the place of a file would keep us waiting for its writer
+        flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        self.descriptor = os.open(path, os.O_RDONLY | flags)
+        state = os.fstat(self.descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", path)
+        self.size, self.mtime = state.st_size, state.st_mtime
+        self.checked: Source | None = None
         self.lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
@@ -63,41 +73,58 @@ class LocalFiles:
         self._files: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
-    def read(self, url: str, offset: int, length: int) -> bytes:
-        file = self._open(url)
+    def read(
+        self, url: str, offset: int, length: int, expected: Source | None = None
+    ) -> bytes:
+        file = self._open(url, expected)
         # no buffer for bytes that are not there: a bad length may be larger than memory
         length = max(0, min(length, file.size - offset))
-        if hasattr(os, "pread"):
-            data = os.pread(file.descriptor, length, offset)
-            if len(data) == length:
-                return data
-        buffer = bytearray(length)
-        return bytes(buffer[: file.read_into(offset, memoryview(buffer))])
-
-    def read_all(self, url: str) -> bytes:
-        return self.read(url, 0, self._open(url).size)
-
-    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
         try:
-            return self._open(url).read_into(offset, buffer)
+            if hasattr(os, "pread"):
+                data = os.pread(file.descriptor, length, offset)
+                if len(data) == length:
+                    return data
+            buffer = bytearray(length)
+            return bytes(buffer[: file.read_into(offset, memoryview(buffer))])
+        except OSError as error:
+            raise _unreadable(url, error) from error
+
+    def read_all(self, url: str, expected: Source | None = None) -> bytes:
+        return self.read(url, 0, self._open(url, expected).size, expected)
+
+    def read_into(
+        self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
+    ) -> int:
+        file = self._open(url, expected)
+        try:
+            return file.read_into(offset, buffer)
         except OSError as error:
             raise _unreadable(url, error) from error
 
     def state(self, url: str) -> Source:
         try:
-            stat = os.stat(local_path(url))  # noqa: PTH116
+            found = os.stat(local_path(url))  # noqa: PTH116
         except OSError as error:
             raise _unreadable(url, error) from error
-        return Source(url, stat.st_size, stat.st_mtime)
+        return Source(url, found.st_size, found.st_mtime)
+
+    def checks_answers(self, url: str) -> bool:
+        """Tell that a file is compared when it is opened, which the cache may do again."""
+        return True
 
     def close(self) -> None:
         with self._lock:
             self._files.clear()
 
-    def _open(self, url: str) -> _OpenFile:
-        file = self._files.get(url)
-        if file is not None:
-            return file
+    def _open(self, url: str, expected: Source | None) -> _OpenFile:
+        """Open a file, or find it open; it is this very file that is compared."""
+        file = self._files.get(url) or self._open_new(url)
+        if expected is not None and file.checked is not expected:
+            check_same(expected, Source(url, file.size, file.mtime))
+            file.checked = expected
+        return file
+
+    def _open_new(self, url: str) -> _OpenFile:
         try:
             file = _OpenFile(local_path(url))
         except OSError as error:
@@ -118,7 +145,9 @@ class FileObject:
         self._file = file
         self._lock = threading.Lock()
 
-    def read(self, url: str, offset: int, length: int) -> bytes:
+    def read(
+        self, url: str, offset: int, length: int, expected: Source | None = None
+    ) -> bytes:
         try:
             with self._lock:
                 before = self._file.tell()
@@ -129,10 +158,12 @@ class FileObject:
             raise _unreadable(url, error) from error
         return data
 
-    def read_all(self, url: str) -> bytes:
+    def read_all(self, url: str, expected: Source | None = None) -> bytes:
         return self.read(url, 0, -1)
 
-    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
+    def read_into(
+        self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
+    ) -> int:
         data = self.read(url, offset, len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -147,13 +178,12 @@ class FileObject:
             raise _unreadable(url, error) from error
         return Source(url, size)
 
+    def checks_answers(self, url: str) -> bool:
+        """Tell that the size of the file has to be asked for."""
+        return False
+
     def close(self) -> None:
         """Leave the file to whoever opened it."""
-
-
-def is_local(url: str) -> bool:
-    """Tell a local path, plain or as file:// URL, from other addresses."""
-    return url.startswith("file://") or not ("://" in url or "::" in url)
 
 
 def local_path(url: str) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import fsspec
-import fsspec.asyn
 
+from ..access import http, s3
+from ..access.allow import AllowList
 from ..errors import SourceError
 from ..model.manifest import Source
 
@@ -30,39 +31,62 @@ class RemoteFiles:
         self,
         storage_options: Mapping[str, Any],
         filesystems: Mapping[str, tuple[fsspec.AbstractFileSystem, str]],
+        allow: AllowList | None = None,
     ) -> None:
         self._storage_options = storage_options
         self._given = filesystems
+        self._permits = None if allow is None else allow.permits
         self._found: dict[str, tuple[fsspec.AbstractFileSystem, str]] = {}
         self._process = os.getpid()
         self._lock = threading.Lock()
 
-    def read(self, url: str, offset: int, length: int) -> bytes:
+    def read(
+        self, url: str, offset: int, length: int, expected: Source | None = None
+    ) -> bytes:
         fs, path = self.resolve(url)
         try:
-            if hasattr(fs, "encode_url"):  # fsspec's file system for HTTP
-                return fsspec.asyn.sync(fs.loop, _get_range, fs, path, url, offset, length)
+            if http.is_http(fs):
+                return http.read_range(
+                    fs, path, url, offset, length, expected=expected, permits=self._permits
+                )
+            if s3.is_s3(fs):
+                return s3.read_range(fs, path, url, offset, length, expected=expected)
             return fs.cat_file(path, start=offset, end=offset + length)
         except SourceError:
             raise
         except access_errors() as error:
             raise _unreadable(url, error, f"bytes {offset} to {offset + length}") from error
 
-    def read_all(self, url: str) -> bytes:
+    def read_all(self, url: str, expected: Source | None = None) -> bytes:
         fs, path = self.resolve(url)
         try:
+            if http.is_http(fs):
+                return http.read_all(fs, path, url, expected=expected, permits=self._permits)
+            if s3.is_s3(fs):
+                return s3.read_range(fs, path, url, 0, None, expected=expected)
             return fs.cat_file(path)
+        except SourceError:
+            raise
         except access_errors() as error:
             raise _unreadable(url, error) from error
 
-    def read_into(self, url: str, offset: int, buffer: memoryview) -> int:
-        data = self.read(url, offset, len(buffer))
+    def read_into(
+        self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
+    ) -> int:
+        data = self.read(url, offset, len(buffer), expected)
         if len(data) == len(buffer):
             buffer[:] = data
         return len(data)
 
+    def checks_answers(self, url: str) -> bool:
+        """Tell whether each answer says which object it is of."""
+        fs, _ = self.resolve(url)
+        return http.is_http(fs) or s3.is_s3(fs)
+
     def state(self, url: str) -> Source:
         fs, path = self.resolve(url)
+        if http.is_http(fs):
+            return http.read_state(fs, path, url, self._permits)
         try:
             info = fs.info(path)
         except access_errors():
@@ -99,34 +123,6 @@ class RemoteFiles:
 
     def close(self) -> None:
         """Keep the file systems: fsspec shares them with others."""
-
-
-async def _get_range(fs: Any, path: str, url: str, offset: int, length: int) -> bytes:
-    """Ask an HTTP server for a range, and check that it answers with this range.
-
-    fsspec hands on whatever comes: a server that knows no ranges would send the whole file each
-    time, and other bytes of the right number would be shifted pixels (RFC 9110, sections 14 and
-    15.3.7).
-    """
-    session = await fs.set_session()
-    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes={offset}-{offset + length - 1}"}
-    async with session.get(fs.encode_url(path), **{**fs.kwargs, "headers": headers}) as answer:
-        if answer.status == 206:
-            got = answer.headers.get("Content-Range", "")
-            if got and not got.startswith(f"bytes {offset}-"):
-                raise _wrong_answer(url, offset, length, f"Content-Range {got}", f"from {offset}")
-            return await answer.read()
-        if answer.status == 416:
-            return b""  # the file ends before the range
-        if answer.status == 200:
-            got = f"all {answer.headers.get('Content-Length', '')} bytes".replace("  ", " ")
-            raise _wrong_answer(url, offset, length, got, "a server that answers range requests")
-        raise SourceError("cannot be read", url=url, got=f"HTTP status {answer.status}")
-
-
-def _wrong_answer(url: str, offset: int, length: int, got: str, expected: str) -> SourceError:
-    what = f"the answer for bytes {offset} to {offset + length} is another part of the file"
-    return SourceError(what, url=url, got=got, expected=expected)
 
 
 def access_errors() -> tuple[type[BaseException], ...]:

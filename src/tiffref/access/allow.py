@@ -1,0 +1,155 @@
+"""Which addresses a document may make us read.
+
+Owns the allow-list. A reference document is a list of places to read from, and whoever wrote it may
+name any file that the reader can reach: private keys, metadata services of a cloud, hosts of an
+internal network. Addresses are therefore compared with prefixes, part by part, before anything is
+opened; references that this process scanned itself need no list.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+from ..errors import UntrustedSource
+
+__all__ = ["ANYWHERE", "AllowList", "are_made_here", "location_prefix", "remember_addresses"]
+
+ANYWHERE = "*"
+"""The prefix that allows every address."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+"""Characters that programs read differently in an address."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+_made_here: set[str] = set()
+"""Addresses in documents that this process made out of what it scanned itself."""
+
+
+def remember_addresses(urls: Iterable[str]) -> None:
+    """Note addresses of sources that this process scanned and wrote into a document."""
+    _made_here.update(urls)
+
+
+def are_made_here(urls: Iterable[str]) -> bool:
+    """Tell whether this process itself wrote all of these addresses into documents."""
+    return all(url in _made_here for url in urls)
+
+
+def location_prefix(location: str) -> str:
+    """Give the folder that a document lies in, as a prefix.
+
+    Examples
+    --------
+    >>> location_prefix("simplecache::https://host/data/refs.json")
+    'https://host/data/'
+    """
+    where = location.rpartition("::")[2]
+    if is_local(where):
+        folder = os.path.dirname(os.path.abspath(where.removeprefix("file://")))  # noqa: PTH100, PTH120
+        return folder.rstrip("/") + "/"
+    where = where.partition("?")[0].partition("#")[0]
+    scheme = _SCHEME.match(where)
+    start = scheme.end() if scheme else 0
+    return where[: where.rindex("/", start) + 1] if "/" in where[start:] else where + "/"
+
+
+def is_local(url: str) -> bool:
+    """Tell a local path, plain or as file:// URL, from other addresses."""
+    return url.startswith("file://") or not ("://" in url or "::" in url)
+
+
+class AllowList:
+    """Prefixes of addresses that may be read.
+
+    Parameters
+    ----------
+    prefixes
+        Each an address or the beginning of one, up to a "/": "https://host/data" allows
+        "https://host/data" and "https://host/data/a.tif", not "https://host/database". Local
+        files as paths or file:// URLs; `ANYWHERE` for all.
+    """
+
+    def __init__(self, prefixes: str | Iterable[str]) -> None:
+        given = (prefixes,) if isinstance(prefixes, str) else tuple(map(os.fspath, prefixes))
+        self.prefixes = given
+        self._permitted: set[str] = set()
+
+    def __reduce__(self) -> tuple:
+        return AllowList, (self.prefixes,)
+
+    def check(self, url: str) -> None:
+        """Let an address pass.
+
+        Raises
+        ------
+        UntrustedSource
+            If it is outside of all prefixes.
+        """
+        if not self.permits(url):
+            listed = " or ".join(self.prefixes[:5]) or "no address at all"
+            raise UntrustedSource(
+                "the references name a source outside the allowed addresses",
+                url=url,
+                expected=listed,
+                hint="If you trust it, open the references with allow=[...] and its prefix.",
+            )
+
+    def permits(self, url: str) -> bool:
+        """Tell whether an address may be read."""
+        if url in self._permitted:
+            return True
+        is_permitted = any(_covers(prefix, url) for prefix in self.prefixes)
+        if is_permitted:
+            self._permitted.add(url)
+        return is_permitted
+
+
+def _covers(prefix: str, url: str) -> bool:
+    if prefix == ANYWHERE:
+        return True
+    if _CONTROL.search(url) or is_local(prefix) != is_local(url):
+        return False
+    if is_local(url):
+        return _is_below(_real_path(url), _real_path(prefix))
+    # a chain such as "zip://a.tif::file:///x.zip" opens its last link; a prefix must say them all
+    if url.count("::") != prefix.count("::"):
+        return False
+    links = zip(_split(prefix), _split(url), strict=True)
+    return all(_is_link_below(there, here) for here, there in links)
+
+
+def _split(url: str) -> list[str]:
+    return url.split("::")
+
+
+def _is_link_below(url: str, prefix: str) -> bool:
+    if is_local(url) or is_local(prefix):
+        return url == prefix
+    scheme, _, rest = url.partition("://")
+    wanted_scheme, _, wanted = prefix.partition("://")
+    host, _, path = rest.partition("/")
+    wanted_host, _, wanted_path = wanted.partition("/")
+    if scheme.lower() != wanted_scheme.lower() or host.lower() != wanted_host.lower():
+        return False
+    if not host and not wanted_host and not wanted_path:
+        return True
+    return not _climbs(path) and _is_below(path, wanted_path)
+
+
+def _climbs(path: str) -> bool:
+    """Tell whether a path has steps up, spelled in any way that some server undoes."""
+    plain = unquote(unquote(path.partition("?")[0])).replace("\\", "/")
+    return any(part in (".", "..") for part in plain.split("/"))
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    folder = prefix.rstrip("/")
+    return path == folder or path == prefix or not folder or path.startswith(folder + "/")
+
+
+def _real_path(url: str) -> str:
+    """Give the path of a local file with all links followed, so that none leads elsewhere."""
+    return os.path.realpath(url.removeprefix("file://"))
