@@ -73,6 +73,9 @@ def sources(stack: Path) -> Iterator[dict[str, Any]]:
     document = tiffref.scan(stack, series=0).to_kerchunk()
     json_path = stack.with_suffix(".json")
     json_path.write_text(json.dumps(document))
+    parquet, folder = stack.with_suffix(".parq"), stack.with_name("refs")
+    for path in (parquet, folder):
+        tiffref.scan(stack, series=0).to_parquet(path)
     with tifffile.TiffFile(stack) as tif, stack.open("rb") as file:
         yield {
             "str": str(stack),
@@ -89,12 +92,14 @@ def sources(stack: Path) -> Iterator[dict[str, Any]]:
             "json": json_path,
             "json path": str(json_path),
             "json url": f"file://{json_path}",
+            "parquet": parquet,
+            "folder": str(folder),
         }
 
 
 @pytest.mark.parametrize(
     "kind", ["str", "path", "file url", "url", "open file", "file", "bytes", "TiffFile", "series",
-             "references", "document", "json", "json path", "json url"]
+             "references", "document", "json", "json path", "json url", "parquet", "folder"]
 )  # fmt: skip
 def test_everything_a_store_is_made_from(sources: dict[str, Any], kind: str) -> None:
     with ZarrTiffStore(sources[kind]) as store:

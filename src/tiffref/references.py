@@ -13,7 +13,7 @@ from typing import Any
 
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import read_document
-from .formats.parquet_read import parse_parquet
+from .formats.parquet_read import is_parquet, parse_parquet
 from .formats.urls import plan_prefix, shared_folder, to_document_url
 from .model.manifest import Source
 from .model.node import Group
@@ -122,6 +122,19 @@ class References:
             storage_options=storage_options,
             **self._options(url, groupname, templatename),
         )
+
+    @classmethod
+    def open(
+        cls,
+        document: Mapping[str, Any] | str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> References:
+        """Read a document of either kind: JSON, or a folder of parquet references.
+
+        Parameters and errors are those of `from_kerchunk` and `from_parquet`.
+        """
+        read = cls.from_parquet if is_parquet(document) else cls.from_kerchunk
+        return read(document, storage_options)  # type: ignore[arg-type]
 
     @classmethod
     def from_kerchunk(

@@ -40,7 +40,6 @@ _SUFFIXES = (
 BAND = "band"
 _BAND_NAMES = {"scales": "scale_factor", "offsets": "add_offset"}
 """Attributes of an image whose bands differ, and what they are called for one band."""
-_FOLDER_SUFFIXES = (".parquet", ".parq")
 
 
 class TiffrefBackendEntrypoint(BackendEntrypoint):
@@ -163,13 +162,10 @@ def _open(
     source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
 ) -> tuple[References, Fetcher]:
     """Give the references to a source, and the way to its bytes."""
-    is_path = isinstance(source, str | os.PathLike)
-    if is_path and os.fspath(source).rstrip("/").lower().endswith(_FOLDER_SUFFIXES):
-        references = References.from_parquet(source, storage_options)
-    elif isinstance(source, References):
+    if isinstance(source, References):
         references = source
     elif is_document(source):
-        references = References.from_kerchunk(source, storage_options)
+        references = References.open(source, storage_options)
     else:
         from .scanner.tiff import scan
 

@@ -243,10 +243,10 @@ def test_an_error_in_the_middle_leaves_what_was_there(
 def test_a_file_that_was_not_there_is_not_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(fd: int) -> None:
+    def fail(path: Path, target: Path) -> None:
         raise OSError(5, "disk error")
 
-    monkeypatch.setattr(atomic.os, "fsync", fail)
+    monkeypatch.setattr(atomic.Path, "replace", fail)
     with pytest.raises(SourceError, match="disk error"):
         write_json(make_flat(1, 1), tmp_path / "refs.json")
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,23 @@ from .fill import is_fill_chunk
 from .findings import raise_finding
 from .kerchunk_read import Parsed
 from .metadata import ArrayMetadata, parse_metadata
+from .urls import has_scheme
 
-__all__ = ["ZMETADATA", "from_parquet", "import_pyarrow", "parse_parquet"]
+__all__ = ["ZMETADATA", "from_parquet", "import_pyarrow", "is_parquet", "parse_parquet"]
 
 ZMETADATA = ".zmetadata"
 """The file that tells a folder of parquet references."""
+_SUFFIXES = (".parq", ".parquet")
+
+
+def is_parquet(source: object) -> bool:
+    """Tell a folder of parquet references by its name, or, on this machine, by what it holds."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = os.fspath(source)
+    if path.rstrip("/").lower().endswith(_SUFFIXES):
+        return True
+    return not has_scheme(path) and Path(path, ZMETADATA).is_file()
 
 
 def from_parquet(
@@ -142,12 +155,15 @@ def _parse_record(
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).slice(0, len(rows))
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+    table = file.read().slice(0, len(rows))
     n_rows = table.num_rows
     source = np.full(n_rows, -1, np.int64)
     offset, length = np.zeros((2, n_rows), np.uint64)
     if "path" in table.column_names:
-        column = table["path"].combine_chunks().cast(pyarrow.string()).dictionary_encode()
+        column = table["path"].combine_chunks()
+        if not pyarrow.types.is_dictionary(column.type):  # other writers'
+            column = column.cast(pyarrow.string()).dictionary_encode()
         places = [
             addresses.setdefault(url, len(addresses)) for url in column.dictionary.to_pylist()
         ]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
+from ..formats.parquet_read import is_parquet
 from ..model.manifest import INLINED
 from ..model.node import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
@@ -34,7 +35,7 @@ class ZarrTiffStore(ZarrStore):
     tifffile
         Path, URL, fsspec OpenFile, open binary file; tifffile's `TiffFile`, `TiffPage` or
         `TiffPageSeries`; or a reference document: `References`, a mapping, or the path or URL of
-        its JSON file.
+        its JSON file or of its folder of parquet files.
     key
         Page or pages instead of a series: an index, a slice or indices.
     series
@@ -118,15 +119,15 @@ def is_document(source: Any) -> bool:
     """Tell if a source is a reference document rather than a TIFF."""
     if isinstance(source, References | Mapping):
         return True
-    return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(
-        _DOCUMENT_SUFFIXES
-    )
+    is_path = isinstance(source, str | os.PathLike)
+    is_json = is_path and os.fspath(source).lower().endswith(_DOCUMENT_SUFFIXES)
+    return is_json or is_parquet(source)
 
 
 def _open_document(source: Any, storage_options: Mapping[str, Any] | None) -> References:
     if isinstance(source, References):
         return source
-    return References.from_kerchunk(source, storage_options)
+    return References.open(source, storage_options)
 
 
 def _choose_level(
