@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from range_server import serve
 
 import tiffref
+import zarr
 from tiffref.cli import console, main
 
 pytestmark = [
@@ -421,3 +421,37 @@ def test_validate_bad_documents(
     captured = capsys.readouterr()
     assert "refs.json" in captured.out + captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
+def test_info_tells_where_and_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("pyproj")
+    path = tmp_path / "LC08_L1TP_193024_20220505_20220511_02_T1_B4.TIF"
+    transform = rasterio.transform.from_origin(500_000, 6_000_000, 30, 30)
+    profile = {"driver": "GTiff", "width": 40, "height": 50, "count": 1, "dtype": "int16"}
+    with rasterio.open(path, "w", **profile, crs=32633, transform=transform, nodata=-9999) as image:
+        image.write(np.zeros((1, 50, 40), "int16"))
+    assert main(["info", str(path)]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line)
+    assert lines["crs"] == "EPSG:32633 (WGS 84 / UTM zone 33N)"
+    assert lines["bounds"] == "x 500000 to 501200, y 5998500 to 6000000"
+    assert lines["nodata"] == "-9999"
+    assert lines["time"].startswith("2022-05-05")
+
+
+def test_info_tells_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.ome.tif"
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 0.25,
+        "PhysicalSizeXUnit": "µm",
+        "Channel": {"Name": ["DAPI", "GFP"]},
+    }
+    data = np.zeros((2, 40, 50), "u2")
+    tifffile.imwrite(path, data, ome=True, metadata=metadata, photometric="minisblack")
+    assert main(["info", "--json", str(path)]) == 0
+    meaning = json.loads(capsys.readouterr().out)["meaning"]
+    assert meaning["axes"]["x"]["step"] == 0.25
+    assert meaning["axes"]["x"]["units"] == "micrometer"
+    assert meaning["channels"] == ["DAPI", "GFP"]

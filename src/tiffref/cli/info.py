@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import console
+from .meaning import describe_meaning, tell_meaning
 
 if TYPE_CHECKING:
     from ..model.codec import ForeignCodec, SegmentCodec
@@ -66,7 +67,7 @@ def describe(references: References) -> dict[str, Any]:
         ]
         series.append({**row, "levels": levels})
     sources = [{"url": source.url, "size": source.size} for source in references.sources]
-    return {"sources": sources, "series": series}
+    return {"sources": sources, "series": series, "meaning": describe_meaning(references)}
 
 
 def _describe_array(array: Array) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def tell(image: str, facts: Mapping[str, Any]) -> Iterator[str]:
         for index, level in enumerate(series["levels"]):
             if "refused" in level:
                 yield f"  level {index} cannot be expressed: {level['refused']}"
+    yield from tell_meaning(facts["meaning"])
     yield from _tell_readers(facts)
 
 

@@ -1,0 +1,146 @@
+"""What `tiffref info` says of the meaning of pixels: coordinate system, bounds, axes, channels.
+
+Owns how coordinates and attributes of the main image are told to a person. They come from the scan;
+nothing is worked out here but extents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from ..model.node import Array
+    from ..references import References
+
+__all__ = ["describe_meaning", "tell_meaning"]
+
+_MAX_LABELS = 8
+_KEPT = (
+    "date_created", "nodata", "scale_factor", "add_offset", "long_name", "units",
+)  # fmt: skip
+"""Attributes of the image that are told as they stand."""
+
+
+def describe_meaning(references: References) -> dict[str, Any]:
+    """Give coordinate system, bounds, axes and channels of the main image as JSON values.
+
+    What the file does not tell is left out.
+    """
+    from ..model.node import Array
+
+    arrays = dict(references.group.arrays())
+    path = next(
+        (level["path"] for one in references.series for level in one["levels"] if "path" in level),
+        None,
+    )
+    image = arrays.get(path) if path else None
+    if not isinstance(image, Array):
+        return {}
+    folder = path.rpartition("/")[0] if path else ""
+    near = {name.removeprefix(f"{folder}/"): one for name, one in arrays.items()}
+    found = _georeference(image, near)
+    code = references.group.attributes.get("proj:code")
+    if code:
+        found["crs"] = f"{code} ({found['crs']})" if found.get("crs") else code
+    axes = {dim: _describe_axis(near[dim]) for dim in image.dims if dim in near and near[dim].shape}
+    found |= {"axes": axes} if axes else {}
+    channels = references.group.attributes.get("omero", {}).get("channels", ())
+    found |= {"channels": [one["label"] for one in channels]} if channels else {}
+    if "time" in near and not near["time"].shape:
+        found["time"] = _date(near["time"])
+    found |= {name: image.attributes[name] for name in _KEPT if name in image.attributes}
+    if image.fill_value is not None:
+        found["nodata"] = image.fill_value
+    return found
+
+
+def _georeference(image: Array, near: Mapping[str, Array]) -> dict[str, Any]:
+    mapping = near.get(image.attributes.get("grid_mapping", ""))
+    if mapping is None:
+        return {}
+    attributes = mapping.attributes
+    names = ("projected_crs_name", "geographic_crs_name", "local_crs_name")
+    found: dict[str, Any] = {
+        "crs": next((attributes[name] for name in names if attributes.get(name)), None)
+    }
+    if "GeoTransform" in attributes:
+        x, dx, rx, y, ry, dy = (float(n) for n in attributes["GeoTransform"].split())
+        sizes = dict(zip(image.dims, image.shape, strict=True))
+        n_x, n_y = sizes.get("x", 0), sizes.get("y", 0)
+        corners = [(x + i * dx + j * rx, y + i * ry + j * dy) for i in (0, n_x) for j in (0, n_y)]
+        across, down = zip(*corners, strict=True)
+        found["bounds"] = [min(across), min(down), max(across), max(down)]
+        found["pixel_size"] = [dx, dy]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _describe_axis(coordinate: Array) -> dict[str, Any]:
+    """First and last value, step where it is even, and unit of a coordinate."""
+    import numpy as np
+
+    from ..read import Fetcher, read_array
+
+    values = read_array(coordinate, ..., fetch=Fetcher())
+    found: dict[str, Any] = {"n": int(values.size)}
+    if values.dtype.kind in "US":
+        return found | {"labels": values.tolist()[:_MAX_LABELS]}
+    if values.size:
+        found |= {"first": values.reshape(-1)[0].item(), "last": values.reshape(-1)[-1].item()}
+    steps = np.diff(values.reshape(-1).astype(float))
+    if steps.size and np.allclose(steps, steps[0]):
+        found["step"] = float(np.median(steps))
+    unit = coordinate.attributes.get("units")
+    return found | ({"units": unit} if unit else {})
+
+
+def _date(coordinate: Array) -> str:
+    """Spell the time of a scalar CF coordinate (seconds since 1970)."""
+    import datetime
+
+    from ..read import Fetcher, read_array
+
+    seconds = int(read_array(coordinate, ..., fetch=Fetcher()))
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
+
+
+def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Give the lines that a person reads."""
+    rows = []
+    if "crs" in facts:
+        rows.append(["crs", facts["crs"]])
+    if "bounds" in facts:
+        west, south, east, north = (f"{n:.10g}" for n in facts["bounds"])
+        rows.append(["bounds", f"x {west} to {east}, y {south} to {north}"])
+        rows.append(["pixel size", " x ".join(f"{abs(n):.10g}" for n in facts["pixel_size"])])
+    for name, axis in facts.get("axes", {}).items():
+        if name in ("x", "y") and "bounds" in facts:
+            continue
+        rows.append([name, _tell_axis(axis)])
+    if facts.get("channels"):
+        rows.append(["channels", _shorten(facts["channels"])])
+    for name in ("time", *_KEPT):
+        if name in facts:
+            value = facts[name]
+            rows.append([name, _shorten(value) if isinstance(value, list | tuple) else str(value)])
+    if rows:
+        yield ""
+        yield console.format_table(rows)
+
+
+def _tell_axis(axis: Mapping[str, Any]) -> str:
+    if "labels" in axis:
+        more = axis["n"] - len(axis["labels"])
+        return ", ".join(axis["labels"]) + (f" and {more} more" if more else "")
+    text = f"{axis['first']:.10g} to {axis['last']:.10g}" if axis["n"] else "no values"
+    if "step" in axis:
+        text += f" in steps of {axis['step']:.6g}"
+    return f"{text} {axis['units']}" if "units" in axis else text
+
+
+def _shorten(values: Any) -> str:
+    shown = ", ".join(str(value) for value in values[:_MAX_LABELS])
+    more = len(values) - _MAX_LABELS
+    return f"{shown} and {more} more" if more > 0 else shown
