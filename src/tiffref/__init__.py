@@ -26,7 +26,7 @@ _HOMES = {
     "memmap": "dropin",
     "scan": "scanner.tiff",
     "scan_sequence": "scanner.sequence",
-    "validate": "validate",
+    "validate": "validation",
 }
 """Public name -> the module that holds it."""
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from .scanner.append import append_sequence
     from .scanner.sequence import scan_sequence
     from .scanner.tiff import scan
-    from .validate import validate
+    from .validation import validate
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from tiffref.errors import InvalidReferences
 from tiffref.formats.provenance import parse_provenance, spell_provenance
 from tiffref.model.manifest import Source
-from tiffref.validate import load_schema
+from tiffref.validation import load_schema
 
 SCHEMA = jsonschema.Draft202012Validator(load_schema("provenance"))
 SERIES = [{"index": 0, "kind": "ome", "name": "a", "axes": "YX",

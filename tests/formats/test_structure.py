@@ -11,7 +11,7 @@ from tiffref.errors import InvalidReferences
 from tiffref.formats.findings import Finding
 from tiffref.formats.kerchunk import from_kerchunk
 from tiffref.formats.structure import parse_structure
-from tiffref.validate import load_schema
+from tiffref.validation import load_schema
 
 SCHEMAS = [
     jsonschema.Draft202012Validator(load_schema(f"kerchunk-v{version}")) for version in (0, 1)

@@ -1,6 +1,6 @@
-"""`tiffref validate`: is a reference document right?
+"""`tiffref.validation`: is a reference document right?
 
-Owns the arguments and how the report reads; the checks are `tiffref.validate`.
+Owns the arguments and how the report reads; the checks are `tiffref.validation`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from . import console
 
 if TYPE_CHECKING:
     from ..formats.findings import Finding
-    from ..validate import Report
+    from ..validation import Report
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and report; 1 where an error was found."""
-    from ..validate import validate
+    from ..validation import validate
 
     with console.progress(f"checking {arguments.document}"):
         report = validate(

@@ -14,7 +14,7 @@ import tiffref
 from tiffref.errors import InvalidReferences, SourceError
 from tiffref.formats.parquet import write_parquet
 from tiffref.references import References
-from tiffref.validate import Report, load_schema, validate, validate_document
+from tiffref.validation import Report, load_schema, validate, validate_document
 
 ZARRAY: dict[str, Any] = {
     "zarr_format": 2, "shape": [4, 4], "chunks": [2, 2], "dtype": "<u2", "order": "C",
