@@ -1,4 +1,7 @@
-"""Scanning and writing references, local: against tifffile, kerchunk and VirtualiZarr."""
+"""Scanning and writing references, local: against tifffile, kerchunk and VirtualiZarr.
+
+All write new files: over old ones, ext4 waits for the disk, 3 ms for whichever side.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ import tiffref
 
 
 def _ours(source: object, target: Path) -> None:
+    target.unlink(missing_ok=True)
     tiffref.scan(source).write_fsspec(target)
 
 
 def _tifffile(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
     with tifffile.TiffFile(source) as tif, tif.series[0].aszarr() as store:
         store.write_fsspec(target, url=source.parent.as_uri(), version=1)
 

@@ -268,6 +268,19 @@ def test_a_link_keeps_pointing(tmp_path: Path) -> None:
     assert_same(make_flat(1, 1), from_kerchunk(tmp_path / "real" / "refs.json"))
 
 
+@pytest.mark.parametrize("options", [{}, {"zarr_format": 3}, {"version": 0}])
+def test_few_rows_are_spelled_like_many(
+    options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = Group({**make_group(tmp_path).children, "é": make_flat(5, 4, 3).children["image"]})
+    few, many = io.BytesIO(), io.BytesIO()
+    write_json(group, few, **options)
+    monkeypatch.setattr("tiffref.formats.rows.FEW_ROWS", -1)
+    monkeypatch.setattr(kerchunk, "FEW_ROWS", -1)
+    write_json(group, many, **options)
+    assert few.getvalue() == many.getvalue()
+
+
 def test_writing_makes_no_object_per_chunk(tmp_path: Path) -> None:
     group = make_flat(1000, 1000)
     write_json(make_flat(300, 300), tmp_path / "warm.json")

@@ -13,9 +13,9 @@ import functools
 import json
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,36 @@ from .placement import Affine, Placement
 if TYPE_CHECKING:
     from pyproj import CRS
 
-__all__ = ["axis_attributes", "coordinate", "crs_attributes", "spatial_ref"]
+__all__ = ["axis_attributes", "code_of", "coordinate", "crs_attributes", "spatial_ref"]
 
 _SMALL = 64
 """Values up to which a coordinate is not worth compressing."""
 _ZLIB_LEVEL = 9
+_MAX_KEPT = 64
+_Result = TypeVar("_Result")
 
 
-@functools.lru_cache(maxsize=64)
+def once_for_each(function: Callable[[Any], _Result]) -> Callable[[Any], _Result]:
+    """Keep what a function gives for the last systems, which `crs` makes once for equal keys.
+
+    By identity: the hash of a system is that of its WKT, which takes longer to write than most of
+    what is asked. None has results as well.
+    """
+    kept: dict[int, tuple[Any, _Result]] = {}
+
+    @functools.wraps(function)
+    def find(crs: Any) -> _Result:
+        found = kept.get(id(crs))
+        if found is None or found[0] is not crs:
+            if len(kept) >= _MAX_KEPT:
+                kept.clear()
+            found = kept[id(crs)] = (crs, function(crs))
+        return found[1]
+
+    return find
+
+
+@once_for_each
 def crs_attributes(crs: CRS) -> Mapping[str, Any]:
     """Give the CF grid mapping of a system: parameters where CF knows them, WKT always."""
     wkt = crs.to_wkt()
@@ -52,7 +74,13 @@ def crs_attributes(crs: CRS) -> Mapping[str, Any]:
     return {**plain, "crs_wkt": wkt, "spatial_ref": wkt}
 
 
-@functools.lru_cache(maxsize=64)
+@once_for_each
+def code_of(crs: CRS) -> tuple[str, str] | None:
+    """Give the authority and code of a system that is surely it, such as ("EPSG", "32633")."""
+    return crs.to_authority(min_confidence=100)
+
+
+@once_for_each
 def axis_attributes(crs: CRS | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Give the attributes of `x` and `y`."""
     if crs is None:

@@ -29,6 +29,10 @@ __all__ = ["build_crs"]
 PROJECTED, GEOGRAPHIC, GEOCENTRIC = 1, 2, 3
 _PE_STRING = re.compile(r"ESRI PE String\s*=\s*(.*)", re.IGNORECASE | re.DOTALL)
 
+_MAX_BUILT = 64
+_built: dict[tuple[Any, ...], Any] = {}
+"""Systems by their keys: the files of a collection have mostly the same."""
+
 
 def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
     """Build the coordinate reference system that GeoKeys describe.
@@ -58,11 +62,20 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         ) from error
     if not keys.values:
         return None
+    plain = (keys.version, tuple(sorted(keys.values.items())))
+    if plain in _built:
+        return _built[plain]
+    n_defects = len(report.defects)
     try:
         horizontal = _horizontal(keys, report)
         if horizontal is None:
             return None
-        return _with_height(with_shift(horizontal, keys), keys, report)
+        crs = _with_height(with_shift(horizontal, keys), keys, report)
+        if len(report.defects) == n_defects:  # defects are reported for each file
+            if len(_built) >= _MAX_BUILT:
+                _built.clear()
+            _built[plain] = crs
+        return crs
     except (ProjError, ValueError, ArithmeticError) as error:
         report.add(key_label(_main_key(keys)), "the coordinate system makes no sense", got=error)
         return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra
 from ..model.node import Array
-from .cf import axis_attributes, coordinate, spatial_ref
+from .cf import axis_attributes, code_of, coordinate, spatial_ref
 from .crs import build_crs
 from .geokeys import GeoKeys, parse_geokeys
 from .placement import MAX_COORDINATE, Affine, Placement, centres, place, scaled
@@ -166,7 +166,7 @@ def geozarr_attributes(
     crs = reference.crs
     if crs is not None:
         used.append("proj:")
-        code = crs.to_authority(min_confidence=100)
+        code = code_of(crs)
         if code is not None:
             attributes["proj:code"] = ":".join(code)
         else:

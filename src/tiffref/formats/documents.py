@@ -176,6 +176,9 @@ def _order(array: Array) -> str:
 # ---- values
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def to_plain(value: Any, where: str = "") -> Any:
     """Give attributes as plain JSON values: no NumPy types, tuples, NaN or infinity.
 
@@ -191,10 +194,12 @@ def to_plain(value: Any, where: str = "") -> Any:
     InvalidReferences
         If a value has no JSON form.
     """
-    if value is None or isinstance(value, str | bool | int):
-        return value if not isinstance(value, str) else str(value)
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, float):
         return _spell_float(value)
+    if isinstance(value, str | bool | int):
+        return str(value) if isinstance(value, str) else value
     if isinstance(value, Mapping):
         return {str(name): to_plain(item, where) for name, item in value.items()}
     if isinstance(value, list | tuple):

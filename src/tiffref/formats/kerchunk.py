@@ -28,10 +28,14 @@ from .atomic import open_atomic
 from .kerchunk_read import from_kerchunk
 from .plan import plan_document
 from .recode import in_format
-from .rows import KeySpelling, Rows, iter_rows, spell_inlined
+from .rows import FEW_ROWS, KeySpelling, Rows, iter_rows, spell_inlined
 from .text import format_numbers, join_columns, pick_texts
 
 __all__ = ["from_kerchunk", "to_kerchunk", "write_json"]
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_quote = json.JSONEncoder().encode
+"""Made once: a document of a small file has a hundred short texts."""
 
 
 def to_kerchunk(
@@ -135,10 +139,7 @@ def _plan(
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
     plan = plan_document(group, zarr_format, rename, series)
-    metadata = {
-        key: json.dumps(value, separators=(",", ":"), allow_nan=False)
-        for key, value in plan.documents.items()
-    }
+    metadata = {key: _encode(value) for key, value in plan.documents.items()}
     if not templates or version == 0:
         return _JsonPlan(metadata, plan.addresses)
     used = {url: _use_template(address, templates) for url, address in plan.addresses.items()}
@@ -189,31 +190,34 @@ def _inlined(spelling: KeySpelling, array: Array) -> Iterator[tuple[str, str]]:
 
 def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
     """Give the document piece by piece, every piece after the metadata with its comma in front."""
-    metadata = ",\n".join(
-        f"{json.dumps(key)}:{json.dumps(text)}" for key, text in plan.metadata.items()
-    )
+    metadata = ",\n".join(f"{_quote(key)}:{_quote(text)}" for key, text in plan.metadata.items())
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     yield f"{head}\n{metadata}".encode()
     for path, array in group.arrays():
         spelling = KeySpelling.of(path, zarr_format)
         quoted = KeySpelling(
-            *(
-                json.dumps(part)[1:-1]
-                for part in (spelling.prefix, spelling.separator, spelling.scalar)
-            )
+            *(_quote(part)[1:-1] for part in (spelling.prefix, spelling.separator, spelling.scalar))
         )
-        urls = [json.dumps(plan.addresses[s.url]).encode() for s in array.manifest.sources]
+        urls = [_quote(plan.addresses[s.url]).encode() for s in array.manifest.sources]
         for rows in iter_rows(array.manifest):
             yield _json_rows(quoted, array.grid, urls, rows)
         for key, value in _inlined(spelling, array):
-            yield f",\n{json.dumps(key)}:{json.dumps(value)}".encode()
+            yield f",\n{_quote(key)}:{_quote(value)}".encode()
     yield b"\n}}\n" if version == 1 else b"\n}\n"
 
 
 def _json_rows(
     spelling: KeySpelling, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows
 ) -> bytes:
+    if len(rows.flat) <= FEW_ROWS:
+        keys = spelling.keys(grid, rows.flat)
+        values = _values([url.decode() for url in urls], rows)
+        lines = [
+            f',\n"{key}":[{",".join(map(str, value))}]'
+            for key, value in zip(keys, values, strict=True)
+        ]
+        return "".join(lines).encode()
     columns = [b',\n"', *spelling.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
     if not rows.is_whole:
         columns += [b",", format_numbers(rows.offset), b",", format_numbers(rows.length)]

@@ -21,10 +21,13 @@ from ..model.manifest import Manifest
 from .documents import join_key
 from .text import format_numbers, join_columns
 
-__all__ = ["BLOCK_ROWS", "KeySpelling", "Rows", "iter_rows", "spell_inlined"]
+__all__ = ["BLOCK_ROWS", "FEW_ROWS", "KeySpelling", "Rows", "iter_rows", "spell_inlined"]
 
 BLOCK_ROWS = 65_536
 """Chunks handled at once: large enough to forget NumPy's cost per call, and some 10 MB of text."""
+
+FEW_ROWS = 64
+"""Rows up to which Python's own formatting is faster than NumPy's cost per call."""
 
 _RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
 
@@ -64,8 +67,20 @@ class KeySpelling:
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Give the keys of chunks as strings."""
+        if len(flat) <= FEW_ROWS:
+            return [self._key(grid, number) for number in flat.tolist()]
         text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
         return text.decode().split("\n")[:-1]
+
+    def _key(self, grid: tuple[int, ...], flat: int) -> str:
+        """Give the key of one chunk."""
+        if not grid:
+            return self.scalar
+        indices = []
+        for n_chunks in reversed(grid):
+            flat, index = divmod(flat, n_chunks)
+            indices.append(str(index))
+        return self.prefix + self.separator.join(reversed(indices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,8 @@ class Rows:
 
 def iter_rows(manifest: Manifest) -> Iterator[Rows]:
     """Walk the chunks that lie in sources, in C order within blocks of `BLOCK_ROWS`."""
+    if not manifest.sources:
+        return
     for start in range(0, manifest.n_chunks, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         is_stored = manifest.source[block] >= 0
