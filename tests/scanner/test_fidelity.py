@@ -1,0 +1,131 @@
+"""Any shape in any segments: what references give equals what tifffile reads."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tiffref
+
+rng = np.random.default_rng(2)
+
+
+def read_all_ways(path):
+    """Read the main image through the store's v2 chunks, decoded by zarr, and directly."""
+    import zarr
+    from tiffref.zarr import ZarrTiffStore
+
+    store = ZarrTiffStore(path)
+    yield store[...]
+    yield zarr.open_array(store, mode="r")[...]
+    document = tiffref.scan(path).to_kerchunk(zarr_format=3)
+    options = {"fo": document, "remote_protocol": "file", "asynchronous": True}
+    options["remote_options"] = {"asynchronous": True}
+    yield zarr.open_group("reference://", mode="r", storage_options=options, zarr_format=3)[
+        "image"
+    ][...]
+
+
+def assert_same(path, expected=None):
+    expected = tifffile.imread(path) if expected is None else expected
+    for got in read_all_ways(path):
+        assert got.dtype.newbyteorder("=") == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 7, 9, 10, 12, 14, 15])
+@pytest.mark.parametrize(
+    ("layout", "byteorder"), list(itertools.product(["strips", "tiles", "planar"], "<>"))
+)
+def test_packed_bits(tmp_path, bits, layout, byteorder):
+    path = tmp_path / "a.tif"
+    shape = (3, 37, 45) if layout == "planar" else (37, 45)
+    data = rng.integers(0, 1 << bits, shape, "u1" if bits <= 8 else "u2")
+    how = {"bitspersample": bits, "byteorder": byteorder, "metadata": None}
+    if layout == "tiles":
+        how["tile"] = (16, 32)
+    else:
+        how["rowsperstrip"] = 10
+    if layout == "planar":
+        how |= {"photometric": "rgb", "planarconfig": "separate"}
+    if bits == 1:
+        data = data.astype(bool)
+        del how["bitspersample"]
+    tifffile.imwrite(path, data, **how)
+    assert_same(path)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u8", "c8", "c16"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_sample_types(tmp_path, dtype, byteorder, compression, predictor):
+    if predictor and (compression is None or dtype[0] == "c" or dtype in ("i8", "u8")):
+        pytest.skip("tifffile writes no such files")
+    path = tmp_path / "a.tif"
+    data = (rng.normal(size=(40, 33)) * 100).astype(dtype)
+    how = {"byteorder": byteorder, "compression": compression, "predictor": predictor}
+    tifffile.imwrite(path, data, rowsperstrip=16, metadata=None, **how)
+    assert_same(path, data)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(1, 4)),
+    tile=st.none() | st.tuples(st.sampled_from([16, 32, 48]), st.sampled_from([16, 64])),
+    rows=st.integers(1, 80),
+    compression=st.sampled_from([None, "zlib", "zstd", "packbits"]),
+    planar=st.booleans(),
+    byteorder=st.sampled_from("<>"),
+    dtype=st.sampled_from(["u1", "u2", "f4"]),
+)
+def test_any_shape(tmp_path, shape, tile, rows, compression, planar, byteorder, dtype):
+    n_pages, length, width, samples = shape
+    how = {"compression": compression, "byteorder": byteorder, "metadata": None}
+    how |= {"tile": tile} if tile else {"rowsperstrip": rows}
+    page = (samples, length, width) if planar else (length, width, samples)
+    if samples == 1:
+        page = (length, width)
+    else:
+        how |= {"planarconfig": "separate" if planar else "contig"}
+        how |= {"photometric": "rgb" if samples > 2 else "minisblack"}
+    how.setdefault("photometric", "minisblack")
+    data = rng.integers(0, 200, (n_pages, *page)).astype(dtype)
+    path = tmp_path / f"{rng.integers(1 << 40)}.tif"
+    with tifffile.TiffWriter(path, byteorder=how.pop("byteorder")) as tif:
+        for image in data:
+            tif.write(image, contiguous=False, **how)
+    assert_same(path)
+    path.unlink()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_indexing_agrees_with_numpy(data):
+    values = np.arange(5 * 33 * 41, dtype="u2").reshape(5, 33, 41)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, tile=(16, 16), compression="zlib", photometric="minisblack")
+    from tiffref.zarr import ZarrTiffStore
+
+    store = ZarrTiffStore(buffer)
+    selection = tuple(
+        data.draw(
+            st.integers(-n, n - 1)
+            | st.builds(
+                slice,
+                st.none() | st.integers(-n - 2, n + 2),
+                st.none() | st.integers(-n - 2, n + 2),
+                st.none() | st.sampled_from([1, 2, 3, 7, -1, -2]),
+            )
+        )
+        for n in values.shape[: data.draw(st.integers(1, 3))]
+    )
+    np.testing.assert_array_equal(store[selection], values[selection])
