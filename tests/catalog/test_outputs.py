@@ -42,6 +42,7 @@ def test_fields_of_names_are_columns(built: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:The .fastparquet. engine")
 def test_combined_sets_open(built: Path) -> None:
     xarray = pytest.importorskip("xarray")
     pytest.importorskip("fastparquet")

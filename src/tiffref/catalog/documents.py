@@ -25,7 +25,7 @@ _FOLDERS = (".parq", ".parquet")
 def _read(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
 ) -> tuple[References, int]:
-    """Read references, a folder of parquet files by the ending of its name, and their Zarr format."""
+    """Read references, parquet by the ending of their name, and tell their Zarr format."""
     if _is_parquet(path):
         return References.from_parquet(path, storage_options), 2
     document = load_document(path, storage_options)

@@ -20,10 +20,24 @@ from numpy.typing import NDArray
 
 __all__ = ["Footprint", "footprint", "outline_of", "ring_bounds", "to_geojson", "to_wkb"]
 
-_EDGE_POINTS = 8
+_EDGE_POINTS = 4
 """Points along each edge: straight lines of a projection are curves on the globe."""
 _DECIMALS = 9
 """Of a degree: a tenth of a millimetre. Last digits differ between versions of PROJ."""
+
+
+
+def _unit_outline() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give columns and rows of the outline of a raster of one by one."""
+    t = np.linspace(0, 1, _EDGE_POINTS, endpoint=False)
+    zero, one = np.zeros_like(t), np.ones_like(t)
+    return (
+        np.concatenate([zero, t, one, 1 - t, [0]]),
+        np.concatenate([t, one, 1 - t, zero, [0]]),
+    )
+
+
+_UNIT = _unit_outline()
 
 Ring = NDArray[np.float64]
 """`(n, 2)` longitudes and latitudes, the first point again at the end."""
@@ -45,12 +59,12 @@ def outline_of(transform: Sequence[float], raster: Sequence[int]) -> NDArray[np.
     -------
     `(n, 2)` float64, counterclockwise for a raster whose rows go down.
     """
-    t = np.linspace(0, 1, _EDGE_POINTS, endpoint=False)
-    zero, one = np.zeros_like(t), np.ones_like(t)
-    column = np.concatenate([zero, t, one, 1 - t, [0]]) * raster[1]
-    row = np.concatenate([t, one, 1 - t, zero, [0]]) * raster[0]
+    column, row = _UNIT[0] * raster[1], _UNIT[1] * raster[0]
     a, b, c, d, e, f = transform
-    return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
+    outline = np.empty((len(row), 2))
+    outline[:, 0] = a * column + b * row + c
+    outline[:, 1] = d * column + e * row + f
+    return outline
 
 
 @functools.lru_cache(maxsize=64)

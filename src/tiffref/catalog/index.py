@@ -9,6 +9,7 @@ Reference: GeoParquet 1.1.0.
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -159,13 +160,24 @@ def place_row(row: Mapping[str, Any]) -> dict[str, Any]:
     placed = dict(row)
     placed["time"] = _moment(row)
     if row.get("transform") and row.get("raster"):
-        outline = outline_of(row["transform"], row["raster"])
-        placed["bounds"] = [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
-        rings = footprint(row.get("crs"), outline)
-        if rings is not None:
-            placed["rings"] = rings
-            placed["geometry"] = to_wkb(rings)
-            placed["bbox"] = dict(zip(_SIDES, ring_bounds(rings), strict=True))
+        placed.update(_placed(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
+    return placed
+
+
+@functools.lru_cache(maxsize=1024)
+def _placed(
+    crs: str | None, transform: tuple[float, ...], raster: tuple[int, ...]
+) -> dict[str, Any]:
+    """Give bounds and footprint: files of one place are many in an archive."""
+    outline = outline_of(transform, raster)
+    placed: dict[str, Any] = {
+        "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
+    }
+    rings = footprint(crs, outline)
+    if rings is not None:
+        placed["rings"] = rings
+        placed["geometry"] = to_wkb(rings)
+        placed["bbox"] = dict(zip(_SIDES, ring_bounds(rings), strict=True))
     return placed
 
 

@@ -90,10 +90,19 @@ class Settings:
 
     def rename(self, url: str) -> str:
         """Give the address that documents have for a file."""
-        address = to_document_url(url)
+        address = _address(url)
         if self.prefix is None or not address.startswith(self.root):
             return address
         return self.prefix + address[len(self.root) :]
+
+    def is_below(self, url: str) -> bool:
+        """Say whether a file lies below the root."""
+        return _address(url).startswith(self.root)
+
+
+def _address(url: str) -> str:
+    # paths of jobs are full already: no need to ask for the working folder, as others must
+    return f"file://{url}" if url.startswith("/") else to_document_url(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +166,7 @@ def reference_path(url: str, root: str, suffix: str) -> str:
     >>> reference_path("s3://other/x.tif", "file:///data/", ".json")
     'references/_elsewhere/s3/other/x.tif.json'
     """
-    address = to_document_url(url)
+    address = _address(url)
     if root and address.startswith(root):
         name = address[len(root) :]
     else:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..formats.urls import to_document_url
 from ..model.codec import SegmentCodec
 from ..model.manifest import Source
 from ..model.node import Array, Group
@@ -24,6 +23,7 @@ from ..scanner.probe import is_exact, probe_indices
 from ..scanner.skeleton import GEO_TAGS, Skeleton, Template, make_template, read_skeleton
 from ..scanner.source import open_source
 from ..scanner.tiff import scan
+from .imprint import Imprint, take_imprint
 from .moved import (
     TIEPOINTS,
     Changing,
@@ -41,8 +41,10 @@ from .warned import noted
 
 __all__ = ["FileScanner", "Scanned"]
 
-_MAX_KNOWN = 512
-"""Structures and places to remember: some 20 KB each."""
+_MAX_STRUCTURES = 64
+_MAX_MODELS = 64
+"""Places and dates of one structure to remember: some 20 KB each."""
+_MAX_IMPRINTS = 8
 _POINTERS = frozenset({34665, 34853, 40965})
 """Tags that lead to directories which a comparison does not read: Exif, GPS, interoperability."""
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
@@ -78,6 +80,7 @@ class _Known:
     levels: tuple[Level, ...]
     spelled: SpelledDocument | None
     proven: frozenset[str] | None = frozenset()
+    own_texts: tuple[bytes, ...] | None = None
 
     def allows(self, changing: Changing) -> bool:
         """Say whether a file with these values can be told by this model."""
@@ -86,7 +89,45 @@ class _Known:
 
     def texts(self, changing: Changing) -> tuple[bytes, ...]:
         """Give the texts that the changing values of a file make."""
-        return spell_changing(changing, self.constant, self.levels)
+        if changing != self.changing:
+            return spell_changing(changing, self.constant, self.levels)
+        if self.own_texts is None:
+            self.own_texts = spell_changing(changing, self.constant, self.levels)
+        return self.own_texts
+
+
+@dataclass(slots=True, eq=False)
+class _Structure:
+    """Files that differ in nothing but the places of segments, their own place, and dates.
+
+    Attributes
+    ----------
+    constant
+        What else they have in common (see `moved.changing_of`).
+    is_whole
+        Their writer declares that tiles are stored whole.
+    is_below
+        They lie below the root of the catalog.
+    first
+        The model of them all, as far as it is proven; None if none can be made.
+    others
+        Models of files that it does not allow, by what changes.
+    imprint
+        The bytes of their directories, if these can be compared as they are.
+    """
+
+    constant: Any
+    is_whole: bool
+    is_below: bool
+    first: _Known | None = None
+    others: OrderedDict[Changing, _Known | None] = field(default_factory=OrderedDict)
+    imprint: Imprint | None = None
+
+    def find(self, changing: Changing) -> _Known | None:
+        """Give the model for a file."""
+        if self.first is not None and self.first.allows(changing):
+            return self.first
+        return self.others.get(changing)
 
 
 class FileScanner:
@@ -94,7 +135,8 @@ class FileScanner:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._known: OrderedDict[Any, _Known | None] = OrderedDict()
+        self._structures: OrderedDict[Any, _Structure] = OrderedDict()
+        self._imprinted: list[_Structure] = []
 
     def scan(self, job: Job) -> Scanned | None:
         """Scan one file.
@@ -111,26 +153,57 @@ class FileScanner:
         with closing(open_source(job.url, self._settings.storage_options)) as there:
             if _is_unchanged(job, there.source):
                 return None
-            skeleton = read_skeleton(there)
-            is_whole = _is_declared_whole(there, skeleton)
+            skeleton, structure = self._outline(there)
             changing, constant = changing_of(skeleton)
-            key = _key(skeleton, is_whole, constant, self._settings)
-            known = self._find(key, changing)
-            if known is not None:
-                found = self._alike(known, skeleton, changing, None if is_whole else there)
+            if structure is not None and structure.constant != constant:
+                structure = self._structure(skeleton, there, constant)
+            known = structure.find(changing) if structure is not None else None
+            if known is not None and structure is not None:
+                looked_at = None if structure.is_whole else there
+                found = self._alike(known, skeleton, changing, looked_at)
                 if found is not None:
                     return found
-        return self._in_full(job, skeleton, key, changing)
+            if structure is not None and structure.first is None and structure.is_whole:
+                structure.imprint = take_imprint(there, skeleton)
+        return self._in_full(job, skeleton, structure, changing)
 
-    def _find(self, key: Any, changing: Changing) -> _Known | None:
-        if key is None:
+    def _outline(self, there: ByteSource) -> tuple[Skeleton, _Structure | None]:
+        """Read the directories of a file, and find those that it is like."""
+        if self._imprinted:
+            data = there.read(0, max(one.imprint.length for one in self._imprinted
+                                     if one.imprint is not None))  # fmt: skip
+            is_below = self._is_below(there.source)
+            for structure in self._imprinted:
+                assert structure.imprint is not None
+                if is_below == structure.is_below:
+                    skeleton = structure.imprint.match(data, there.source)
+                    if skeleton is not None:
+                        return skeleton, structure
+        skeleton = read_skeleton(there)
+        return skeleton, self._structure(skeleton, there, changing_of(skeleton)[1])
+
+    def _is_below(self, source: Source) -> bool:
+        return self._settings.is_below(source.url)
+
+    def _structure(
+        self, skeleton: Skeleton, there: ByteSource, constant: Any
+    ) -> _Structure | None:
+        """Give the structure of a file, a new one if need be; None for files that stand alone."""
+        if skeleton.signature is None:
             return None
-        for at in ((key, None), (key, changing)):
-            known = self._known.get(at)
-            if known is not None and known.allows(changing):
-                self._known.move_to_end(at)
-                return known
-        return None
+        if any(code in _POINTERS for _, code, *_ in skeleton.volatile):
+            return None
+        is_whole = _is_declared_whole(there, skeleton)
+        is_below = self._is_below(skeleton.source)
+        key = (skeleton.signature, constant, skeleton.volatile, is_whole, is_below)
+        structure = self._structures.get(key)
+        if structure is None:
+            structure = self._structures[key] = _Structure(constant, is_whole, is_below)
+            if len(self._structures) > _MAX_STRUCTURES:
+                _, gone = self._structures.popitem(last=False)
+                self._imprinted = [one for one in self._imprinted if one is not gone]
+        self._structures.move_to_end(key)
+        return structure
 
     def _alike(
         self, known: _Known, skeleton: Skeleton, changing: Changing, there: ByteSource | None
@@ -160,7 +233,9 @@ class FileScanner:
         references = References(_with_arrays(model.group, arrays), model.series)
         return self._finished(source, facts, references)
 
-    def _in_full(self, job: Job, skeleton: Skeleton, key: Any, changing: Changing) -> Scanned:
+    def _in_full(
+        self, job: Job, skeleton: Skeleton, structure: _Structure | None, changing: Changing
+    ) -> Scanned:
         with noted() as warnings:
             references = scan(
                 job.url, storage_options=self._settings.storage_options, **self._settings.scan
@@ -172,8 +247,8 @@ class FileScanner:
         if warnings:
             facts["warnings"] = list(warnings)
         scanned = self._finished(skeleton.source, facts, references)
-        if key is not None and not warnings:
-            self._learn(key, references, skeleton, scanned, changing)
+        if structure is not None and not warnings:
+            self._learn(structure, references, skeleton, scanned, changing)
         return scanned
 
     def _finished(
@@ -186,7 +261,7 @@ class FileScanner:
 
     def _learn(
         self,
-        key: Any,
+        structure: _Structure,
         references: References,
         skeleton: Skeleton,
         scanned: Scanned,
@@ -194,19 +269,20 @@ class FileScanner:
     ) -> None:
         """Remember a file as the model of others, or prove one by it.
 
-        The model of a structure stands at `(key, None)`. Files that it does not allow, and that do
-        not prove that it should, are models for others of their own place and dates.
+        Files that the first model does not allow, and that do not prove that it should, are models
+        for others of their own place and dates.
         """
-        first = self._known.get((key, None))
-        if first is not None and first.proven is not None:
-            first.proven = self._prove(first, skeleton, scanned, changing)
-            if first.proven:
-                return
-        known = self._model(references, skeleton, scanned, changing)
-        at = (key, None) if (key, None) not in self._known else (key, changing)
-        self._known[at] = known
-        if len(self._known) > _MAX_KNOWN:
-            self._known.popitem(last=False)
+        first = structure.first
+        if first is None:
+            structure.first = self._model(references, skeleton, scanned, changing)
+            if structure.first is not None and structure.imprint is not None:
+                self._imprinted = [structure, *self._imprinted][:_MAX_IMPRINTS]
+            return
+        first.proven = self._prove(first, skeleton, scanned, changing)
+        if not first.proven:
+            structure.others[changing] = self._model(references, skeleton, scanned, changing)
+            if len(structure.others) > _MAX_MODELS:
+                structure.others.popitem(last=False)
 
     def _prove(
         self, known: _Known, skeleton: Skeleton, scanned: Scanned, changing: Changing
@@ -256,16 +332,6 @@ def _is_unchanged(job: Job, now: Source) -> bool:
     if job.etag is not None or now.etag is not None:
         return job.etag == now.etag
     return job.mtime is not None and job.mtime == now.mtime
-
-
-def _key(skeleton: Skeleton, is_whole: bool, constant: Any, settings: Settings) -> Any:
-    """Give what files must share to be told alike; None for those that stand alone."""
-    if skeleton.signature is None:
-        return None
-    if any(code in _POINTERS for _, code, *_ in skeleton.volatile):
-        return None
-    is_below = to_document_url(skeleton.source.url).startswith(settings.root)
-    return skeleton.signature, constant, skeleton.volatile, is_whole, is_below
 
 
 def _is_declared_whole(there: ByteSource, skeleton: Skeleton) -> bool:

@@ -28,6 +28,7 @@ __all__ = ["SpelledDocument", "document_of", "spell_document"]
 _MAX_CHUNKS = 4096
 """With more, writing by columns is as fast, and keys are many."""
 _TAIL = b"\n}}\n"
+_SERIES = ',"series":[]}'
 
 
 def document_of(references: References, rename: Callable[[str], str]) -> bytes:
@@ -58,12 +59,9 @@ class SpelledDocument:
     ----------
     pieces
         Fixed text, places of what is filled in, and indices of the texts that the caller gives.
-    series
-        For the record of the source.
     """
 
     pieces: tuple[bytes | int | _Record | _Rows, ...]
-    series: tuple[Mapping[str, Any], ...]
 
     def fill(
         self,
@@ -91,7 +89,7 @@ class SpelledDocument:
             elif isinstance(piece, int):
                 parts.append(texts[piece])
             elif isinstance(piece, _Record):
-                parts.append(_spell_record(source, address, self.series))
+                parts.append(_spell_record(source, address))
             else:
                 parts += _fill_rows(piece, arrays[piece.path], quoted)
         return b"".join(parts)
@@ -105,10 +103,13 @@ def _fill_rows(rows: _Rows, array: Array, quoted: bytes) -> Iterator[bytes]:
             yield line + quoted + b"%d,%d]" % (offset, length)
 
 
-def _spell_record(source: Source, address: str, series: Sequence[Mapping[str, Any]]) -> bytes:
-    """Escape the record as it stands in the text of an attribute in the text of a reference."""
-    record = spell_provenance([source], {source.url: address}, series)
-    return json.dumps(json.dumps(record)[1:-1])[1:-1].encode()
+def _spell_record(source: Source, address: str) -> bytes:
+    """Escape the record as it stands in the text of an attribute in the text of a reference.
+
+    What the record says of series is the same in all documents: it is left out.
+    """
+    record = spell_provenance([source], {source.url: address}) or ""
+    return json.dumps(json.dumps(record.removesuffix(_SERIES))[1:-1])[1:-1].encode()
 
 
 def spell_document(
@@ -136,22 +137,21 @@ def spell_document(
     """
     (source,) = references.sources
     address = rename(source.url)
-    series = tuple(references.series)
     arrays = dict(references.group.arrays())
     if sum(array.manifest.n_chunks for array in arrays.values()) > _MAX_CHUNKS:
         return None
     body = [_spell_body(path, array) for path, array in arrays.items()]
     body.append(_TAIL)
     own = {path: array for path, array in arrays.items() if array.manifest.sources}
-    rows = SpelledDocument(tuple(body), series).fill(source, address, own)
-    record = _spell_record(source, address, series)
+    rows = SpelledDocument(tuple(body)).fill(source, address, own)
+    record = _spell_record(source, address)
     head, found, middle = text.removesuffix(rows).partition(record)
     if not found:
         return None
     pieces: list[Any] = []
     for piece in (head, _Record(), middle, *body):
         pieces += _cut(piece, changing) if isinstance(piece, bytes) else [piece]
-    spelled = SpelledDocument(tuple(pieces), series)
+    spelled = SpelledDocument(tuple(pieces))
     return spelled if spelled.fill(source, address, own, changing) == text else None
 
 
