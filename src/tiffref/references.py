@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .access.allow import are_made_here, location_prefix, remember_addresses
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import read_document
 from .formats.parquet_read import is_parquet, parse_parquet
-from .formats.urls import plan_prefix, shared_folder, to_document_url
+from .formats.urls import from_document_url, plan_prefix, shared_folder, to_document_url
 from .model.manifest import Source
 from .model.node import Group
 
@@ -33,10 +34,14 @@ class References:
         Record of the series of the source, as plain values, one mapping for each: `index`, `kind`,
         `name`, `axes`, and `levels`, each with the `path` of its array in the group or the reason
         why it was `refused`.
+    allow
+        Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them. None
+        allows all: nobody but this process said where the bytes are.
     """
 
     group: Group
     series: Sequence[Mapping[str, Any]] = ()
+    allow: Sequence[str] | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -128,19 +133,23 @@ class References:
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
+        *,
+        allow: str | Sequence[str] | None = None,
     ) -> References:
         """Read a document of either kind: JSON, or a folder of parquet references.
 
         Parameters and errors are those of `from_kerchunk` and `from_parquet`.
         """
         read = cls.from_parquet if is_parquet(document) else cls.from_kerchunk
-        return read(document, storage_options)  # type: ignore[arg-type]
+        return read(document, storage_options, allow=allow)  # type: ignore[arg-type]
 
     @classmethod
     def from_kerchunk(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
+        *,
+        allow: str | Sequence[str] | None = None,
     ) -> References:
         """Read a kerchunk reference document, ours or another's, version 0 or 1.
 
@@ -150,6 +159,10 @@ class References:
             Path or URL of a JSON file, or the document.
         storage_options
             For the file system of a URL.
+        allow
+            Prefixes of the addresses that may be read through the references; "*" for all. By
+            default those in the folder of the document, and what this process itself scanned and
+            wrote into documents.
 
         Raises
         ------
@@ -159,7 +172,7 @@ class References:
             If the file cannot be read.
         """
         parsed = read_document(document, storage_options)
-        return cls(parsed.group, parsed.series)
+        return cls(parsed.group, parsed.series, _allowed(parsed.group, document, allow))
 
     def to_parquet(
         self,
@@ -207,9 +220,15 @@ class References:
 
     @classmethod
     def from_parquet(
-        cls, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        allow: str | Sequence[str] | None = None,
     ) -> References:
         """Read references in kerchunk's parquet layout, ours or another's.
+
+        `allow` is as in `from_kerchunk`.
 
         Raises
         ------
@@ -221,13 +240,15 @@ class References:
             If it cannot be read.
         """
         parsed = parse_parquet(path, storage_options)
-        return cls(parsed.group, parsed.series)
+        return cls(parsed.group, parsed.series, _allowed(parsed.group, path, allow))
 
     def _options(
         self, url: str | None, groupname: str | None, templatename: str | None
     ) -> dict[str, Any]:
         addresses = [source.url for source in self.sources]
         rename = to_document_url if url is None else plan_prefix(url, addresses)
+        if self.allow is None:
+            remember_addresses(from_document_url(rename(url)) for url in addresses)
         templates = {}
         if templatename:
             templates = {templatename: shared_folder([rename(url) for url in addresses])}
@@ -236,6 +257,19 @@ class References:
             "templates": templates,
             "series": _move_series(self.series, groupname),
         }
+
+
+def _allowed(
+    group: Group, document: Any, allow: str | Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """Give the addresses that references out of a document may read, None for all."""
+    if allow is not None:
+        return (allow,) if isinstance(allow, str) else tuple(allow)
+    urls = [source.url for source in References(group).sources]
+    if are_made_here(urls):
+        return None
+    folder = () if isinstance(document, Mapping) else (location_prefix(os.fspath(document)),)
+    return (*folder, *(url for url in urls if are_made_here([url])))
 
 
 def _nest(group: Group, name: str | None) -> Group:

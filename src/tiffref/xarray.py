@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         "band_first",
         "band_as_variable",
         "storage_options",
+        "verify",
+        "allow",
     )
     supports_groups = True
 
@@ -93,6 +95,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         band_first: bool = False,
         band_as_variable: bool = False,
         storage_options: Mapping[str, Any] | None = None,
+        verify: str = "first",
+        allow: str | Sequence[str] | None = None,
     ) -> xr.Dataset:
         """Open the arrays of one group as a lazy dataset.
 
@@ -115,9 +119,12 @@ use_cftime, decode_timedelta
             unit of its own.
         storage_options
             For the fsspec file system of a URL.
+        verify, allow
+            When to check that files are as they were when scanned, and which addresses references
+            may name, as in `ZarrTiffStore`.
         """
         chosen = {"series": series, "level": level, "key": key, "strict": strict}
-        references, fetch = _open(filename_or_obj, chosen, storage_options)
+        references, fetch = _open(filename_or_obj, chosen, storage_options, verify, allow)
         decoding = {
             "mask_and_scale": mask_and_scale,
             "decode_times": decode_times,
@@ -144,11 +151,15 @@ use_cftime, decode_timedelta
         key: Any = None,
         strict: bool = False,
         storage_options: Mapping[str, Any] | None = None,
+        verify: str = "first",
+        allow: str | Sequence[str] | None = None,
         **decoding: Any,
     ) -> dict[str, xr.Dataset]:
         """Open each group as a dataset, by its path; parameters are those of `open_dataset`."""
         chosen = {"series": series, "level": level, "key": key, "strict": strict}
-        references, fetch = _open(filename_or_obj, {**chosen, "layout": "tree"}, storage_options)
+        references, fetch = _open(
+            filename_or_obj, {**chosen, "layout": "tree"}, storage_options, verify, allow
+        )
         root = _find_group(references.group, group)
         groups = {"/": root}
         groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
@@ -159,24 +170,28 @@ use_cftime, decode_timedelta
 
 
 def _open(
-    source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
+    source: Any,
+    chosen: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None,
+    verify: str,
+    allow: str | Sequence[str] | None,
 ) -> tuple[References, Fetcher]:
     """Give the references to a source, and the way to its bytes."""
     if isinstance(source, References):
         references = source
     elif is_document(source):
-        references = References.open(source, storage_options)
+        references = References.open(source, storage_options, allow=allow)
     else:
         from .scanner.tiff import scan
 
         references = scan(source, storage_options=storage_options, **chosen)
-        return references, make_fetcher(source, references, storage_options, "first")
+        return references, make_fetcher(source, references, storage_options, verify)
     asked = [name for name in ("series", "level", "key") if chosen.get(name) is not None]
     if asked:
         raise SelectionError(
             "references are opened as they are", got=", ".join(asked), hint="Use group=."
         )
-    return references, Fetcher(storage_options)
+    return references, Fetcher(storage_options, verify=verify, allow=references.allow)
 
 
 def _find_group(root: Group, path: str | None) -> Group:

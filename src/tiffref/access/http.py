@@ -211,9 +211,7 @@ class _RangeRequest:
         headers = {"Range": f"bytes={self.offset}-{self.offset + self.length - 1}"}
         if self.is_conditional and self.expected is not None:
             headers |= _conditions(self.expected)
-        answer = await _ask(
-            self.fs, "GET", self.path, self.url, headers, self.length, self.permits
-        )
+        answer = await _ask(self.fs, "GET", self.path, self.url, headers, self.length, self.permits)
         if answer.status == 412:
             return await self._ask_unconditionally()
         if answer.status == 416:

@@ -28,6 +28,7 @@ from .assemble import (
 )
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
+from .limits import check_counts, check_nodes
 from .lines import Lines, parse_lines, split_document
 from .load import fetch_text, parse_json, without_garbage_collection
 from .metadata import Nodes, parse_metadata
@@ -121,7 +122,9 @@ class _Parts:
 def _take_apart(document: Any, report: Reporter) -> _Parts:
     with without_garbage_collection():
         columns = parse_structure(document, report)
+    check_counts(len(columns.keys), sum(map(len, columns.inlined.values())), report)
     nodes = parse_metadata(columns.metadata, report)
+    nodes = check_nodes(nodes, len(columns.keys), report)
     nodes, recorded, series = take_provenance(nodes, report)
     if not nodes.arrays and not nodes.groups:
         report(

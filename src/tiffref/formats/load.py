@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import lzma
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ujson
 
 from ..errors import InvalidReferences, SourceError
+from .limits import LIMITS
 
 __all__ = ["fetch_text", "load_document", "parse_json", "without_garbage_collection"]
 
@@ -44,7 +47,10 @@ def load_document(
     return parse_json(fetch_text(document, storage_options), document)
 
 
-_ACCESS_ERRORS: tuple[type[BaseException], ...] = (OSError, ValueError, ImportError)
+_ACCESS_ERRORS: tuple[type[BaseException], ...] = (
+    *(OSError, ValueError, ImportError),
+    *(EOFError, zlib.error, lzma.LZMAError),  # compressed text that is cut off or broken
+)
 
 
 def fetch_text(
@@ -56,11 +62,16 @@ def fetch_text(
     path = os.fspath(document)
     try:
         with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
-            return file.read()
+            text = file.read(LIMITS.document_bytes + 1)
     except _ACCESS_ERRORS + _client_errors() as error:
         raise SourceError(
             "cannot read the references", url=path, got=f"{type(error).__name__}: {error}"
         ) from error
+    if len(text) > LIMITS.document_bytes:
+        raise InvalidReferences(
+            "too large a document", url=path, expected=f"at most {LIMITS.document_bytes} bytes"
+        )
+    return text
 
 
 def _client_errors() -> tuple[type[BaseException], ...]:

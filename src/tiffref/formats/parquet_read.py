@@ -28,6 +28,7 @@ from .assemble import (
 from .fill import is_fill_chunk
 from .findings import raise_finding
 from .kerchunk_read import Parsed
+from .limits import check_nodes
 from .metadata import ArrayMetadata, parse_metadata
 from .urls import has_scheme
 
@@ -84,7 +85,7 @@ def parse_parquet(
     try:
         fs, root = fsspec.url_to_fs(location, **(storage_options or {}))
         metadata, record_size = _parse_zmetadata(fs.cat_file(f"{root}/{ZMETADATA}"), location)
-        nodes = parse_metadata(metadata, raise_finding)
+        nodes = check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
         columns = {}
         for name, array in nodes.arrays.items():
             files = _iter_files(f"{root}/{name}", array, record_size)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import decode_segment
 from ..codecs.inlined import split_inlined
-from ..codecs.limits import check_expansion
-from ..errors import MalformedTiff
+from ..codecs.limits import HARMLESS_BYTES, MAX_EXPANSION, check_expansion
+from ..codecs.safe import unsafe_codecs
+from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.node import Array
 
@@ -126,10 +127,20 @@ def _scratch_for(codec: SegmentCodec) -> NDArray:
 
 
 def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
+    refused = unsafe_codecs(codec)
+    if refused:
+        raise UnsupportedTiff("a codec is not one of those that are run", got=refused[0])
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * len(data)):
+        raise MalformedTiff(
+            "the decoded size of a chunk is out of proportion to its stored bytes",
+            got=f"{len(data)} bytes",
+            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
+        )
     decode = _decode_zarr2 if codec.zarr_format == 2 else _decode_zarr3
     try:
         block = decode(array, codec, bytes(data))
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
         raise MalformedTiff(
             f"chunk does not decode: {error}", got=f"{len(data)} bytes", expected=codec.metadata
         ) from error

@@ -31,7 +31,7 @@ _MAX_REMOTE_BYTES = 1 << 20
 def check_directories(source: ByteSource, header: Header) -> dict[int, bytes]:
     """Follow the chain, and count the entries that a parser would read.
 
-    Remote files of some size are not looked at: each directory may cost a request.
+    What would cost a request is not looked at.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def check_directories(source: ByteSource, header: Header) -> dict[int, bytes]:
     if isinstance(source, LocalSource):
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
             return _follow(view, header, source)
-    if source.size <= _MAX_REMOTE_BYTES:
+    if source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
         return _follow(source.read(0, source.size), header, source)
     return {}
 

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..access import http
 from ..errors import SourceError
 from ..model.manifest import Source
 from .bytesource import ByteSource
@@ -137,11 +138,20 @@ class RemoteSource(ByteSource):
 
     def _fetch(self, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
         try:
-            if len(starts) == 1:
+            if len(starts) == 1 and http.is_http(self._fs):
+                url, size = self.source.url, ends[0] - starts[0]
+                answers = [
+                    http.read_range(
+                        self._fs, self._path, url, starts[0], size, expected=self.source
+                    )
+                ]
+            elif len(starts) == 1:
                 answers = [self._fs.cat_file(self._path, start=starts[0], end=ends[0])]
             else:
                 paths = [self._path] * len(starts)
                 answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="raise")
+        except SourceError:
+            raise
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"bytes {starts[0]} to {ends[0]} cannot be read",
@@ -161,7 +171,7 @@ class RemoteSource(ByteSource):
 
     def _open(self, url: str) -> tuple[Source, bytes]:
         """Learn size and state of the object, with its first bytes where one request gives both."""
-        if hasattr(self._fs, "set_session"):
+        if http.is_http(self._fs):
             return _open_http(self._fs, self._path, url)
         try:
             info = self._fs.info(self._path)
@@ -177,24 +187,13 @@ class RemoteSource(ByteSource):
 
 def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
     """Ask for the first bytes; the answer's headers say the rest (RFC 9110, section 14)."""
-    import email.utils
-
-    import fsspec.asyn
-
-    async def ask() -> tuple[int, Mapping[str, str], bytes]:
-        session = await fs.set_session()
-        headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{_FIRST_BYTES - 1}"}
-        options = {**fs.kwargs, "headers": headers}
-        async with session.get(fs.encode_url(path), **options) as answer:
-            # a server that knows no ranges sends everything: no more than this is taken
-            data = await answer.content.read(1) if answer.status == 200 else await answer.read()
-            return answer.status, dict(answer.headers), data
-
     try:
-        status, headers, data = fsspec.asyn.sync(fs.loop, ask)
+        answer = http.read_start(fs, path, url, _FIRST_BYTES)
     except (OSError, ValueError) as error:
+        if isinstance(error, SourceError):
+            raise
         raise SourceError("cannot be read", url=url, got=reason(error)) from error
-    lower = {name.lower(): value for name, value in headers.items()}
+    status, lower, data = answer.status, answer.headers, answer.body
     if status == 416:
         return Source(url, 0), b""
     if status != 206:
@@ -220,9 +219,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
             got=f"{len(data)} bytes",
             expected=f"{min(_FIRST_BYTES, int(total))} bytes",
         )
-    modified = lower.get("last-modified")
-    mtime = email.utils.parsedate_to_datetime(modified).timestamp() if modified else None
-    return Source(url, int(total), mtime, _clean(lower.get("etag"))), data
+    return answer.source(url), data
 
 
 def _clean(etag: object) -> str | None:

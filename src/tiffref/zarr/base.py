@@ -84,7 +84,7 @@ class ZarrStore(Store):
         names = [name for name, _ in self._references.group.arrays()]
         self._main = names[0] if main is None and len(names) == 1 else main
         self._path = path
-        self._fetch = fetch or Fetcher()
+        self._fetch = fetch or Fetcher(allow=self._references.allow)
         self._chunkmode = parse_chunkmode(chunkmode)
         self._requests = Requests(self._fetch)
 

@@ -39,6 +39,7 @@ class ReferenceMapping(Mapping[str, Any]):
         if place is None:
             return _escape(found.inlined or b"")
         source, offset, length = place
+        self._fetch.backend(source.url)  # refuses what may not be read
         url = to_document_url(source.url)
         return [url, offset, length] if length else [url]
 

@@ -55,6 +55,9 @@ class ZarrTiffStore(ZarrStore):
     verify
         When to check that files are still what they were when scanned: "first" time that each is
         read, "always", or "never".
+    allow
+        Prefixes of the addresses that a reference document may make us read, as in
+        `References.from_kerchunk`.
     read_only
         Must be true.
 
@@ -79,6 +82,7 @@ class ZarrTiffStore(ZarrStore):
         zattrs: Mapping[str, Any] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
+        allow: str | Sequence[str] | None = None,
         read_only: bool = True,
     ) -> None:
         mode = parse_chunkmode(chunkmode)
@@ -87,7 +91,7 @@ class ZarrTiffStore(ZarrStore):
                 raise SelectionError(
                     "a reference document has no pages to choose", got=f"key={key}"
                 )
-            whole = _open_document(tifffile, storage_options)
+            whole = _open_document(tifffile, storage_options, allow)
             references, main = _choose_level(whole, series, level)
             references = _with_values(references, fillvalue, zattrs)
         else:
@@ -124,10 +128,15 @@ def is_document(source: Any) -> bool:
     return is_json or is_parquet(source)
 
 
-def _open_document(source: Any, storage_options: Mapping[str, Any] | None) -> References:
+def _open_document(
+    source: Any,
+    storage_options: Mapping[str, Any] | None,
+    allow: str | Sequence[str] | None,
+) -> References:
     if isinstance(source, References):
-        return source
-    return References.open(source, storage_options)
+        given = (allow,) if isinstance(allow, str) else allow
+        return source if given is None else replace(source, allow=given)
+    return References.open(source, storage_options, allow=allow)
 
 
 def _choose_level(
@@ -149,7 +158,7 @@ def _choose_level(
         one["path"] for one in levels if "path" in one
     }
     group = _without(references.group, others)
-    chosen = References(group, ({**row, "levels": levels},))
+    chosen = References(group, ({**row, "levels": levels},), references.allow)
     return chosen, _main_path(chosen)
 
 
@@ -192,7 +201,7 @@ def _with_values(
     group = references.group
     if fillvalue is not None:
         group = _with_fill_value(group, fillvalue)
-    return References(group.with_attributes(**(zattrs or {})), references.series)
+    return replace(references, group=group.with_attributes(**(zattrs or {})))
 
 
 def _with_fill_value(group: Group, value: Any) -> Group:
@@ -229,7 +238,7 @@ def make_fetcher(
     file = _open_file(source)
     names = [one.url for one in references.sources]
     if file is None or not names:
-        return Fetcher(storage_options, verify=verify)
+        return Fetcher(storage_options, verify=verify, allow=references.allow)
     if hasattr(file, "fs") and hasattr(file, "path"):
         url = file.fs.unstrip_protocol(file.path)
         filesystems = {url: (file.fs, file.path)} if url in names else {}
