@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -61,10 +62,8 @@ def _run_and_kill(script: Path, archive: Path, output: Path, rng: random.Random,
     time.sleep(rng.uniform(0, 0.3))
     victims = [process.pid] if parent else _children(process.pid)
     for pid in victims[-1:]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     return process.wait(60) == 0
 
 

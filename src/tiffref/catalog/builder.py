@@ -18,11 +18,10 @@ from typing import Any
 from ..errors import CatalogError, SelectionError
 from ..formats.urls import has_scheme
 from ..model.manifest import Source
-from ..scanner.inputs import natural_key
 from .combined import CombinedSettings, combine_groups
 from .executors import Pool, open_pool
 from .index import field_kinds, import_pyarrow, write_index
-from .inputs import find_files, read_fields
+from .inputs import find_files, order_key, read_fields
 from .intake import write_intake
 from .outline import encode_row
 from .plan import FORMATS, Batch, Job, Settings, batches, make_jobs, shared_root
@@ -174,7 +173,7 @@ def build(
                 run.work(pool, todo)
             if update:
                 run.mark_deleted({job.url for job in jobs})
-            order = sorted(journal, key=natural_key)
+            order = sorted(journal, key=order_key)
             combined: list[dict[str, Any]] = []
             if stack:
                 sets = CombinedSettings(text, tuple(group_by), stack_format, stack_options or {})

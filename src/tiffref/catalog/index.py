@@ -12,7 +12,7 @@ import datetime
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from .footprint import footprint, outline_of, ring_bounds, to_wkb
 
 __all__ = ["field_kinds", "import_pyarrow", "place_row", "read_index", "write_index"]
 
-_BLOCK_ROWS = 5_000
+_BLOCK_ROWS = 500
+"""Rows that are Python objects at once, some 5 KB each."""
+_GROUP_BLOCKS = 20
 _GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
@@ -132,20 +134,35 @@ def write_index(rows: Iterable[Mapping[str, Any]], path: Path, fields: Mapping[s
     schema = pa.schema(
         [*columns.items(), *own.items()], metadata={"geo": json.dumps(_GEO, sort_keys=True)}
     )
-    kinds = {names[name]: fields[name] for name in names}
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        group: list[Any] = []
         for block in _blocks(rows):
-            placed = [place_row(row) for row in block]
-            table = {
-                name: pa.array([row.get(name) for row in placed], columns[name])
-                for name in columns
-            }
-            for name, target in names.items():
-                values = [row.get("fields", {}).get(name) for row in block]
-                if kinds[target] == "string":
-                    values = [None if value is None else str(value) for value in values]
-                table[target] = pa.array(values, own[target])
-            writer.write_table(pa.table(table, schema))
+            group.append(_to_table(pa, block, columns, names, own, schema))
+            if len(group) == _GROUP_BLOCKS:
+                writer.write_table(pa.concat_tables(group))
+                group = []
+        if group:
+            writer.write_table(pa.concat_tables(group))
+
+
+def _to_table(
+    pa: Any,
+    block: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Any],
+    names: Mapping[str, str],
+    own: Mapping[str, Any],
+    schema: Any,
+) -> Any:
+    placed = [place_row(row) for row in block]
+    table = {
+        name: pa.array([row.get(name) for row in placed], kind) for name, kind in columns.items()
+    }
+    for name, target in names.items():
+        values = [row.get("fields", {}).get(name) for row in block]
+        if own[target] == pa.string():
+            values = [None if value is None else str(value) for value in values]
+        table[target] = pa.array(values, own[target])
+    return pa.table(table, schema)
 
 
 def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -7,6 +7,7 @@ files, Parquet tables, and several of all that together. It opens tables, never 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,25 @@ from typing import Any
 from ..errors import MissingExtra, SelectionError, SourceError
 from ..formats.urls import from_document_url, has_scheme
 from ..scanner.coordinates import read_values
-from ..scanner.inputs import FileList, list_files, natural_key
+from ..scanner.inputs import FileList, list_files
 from ..scanner.names import parse_pattern, read_names
 
-__all__ = ["find_files", "read_fields"]
+__all__ = ["find_files", "order_key", "read_fields"]
 
+_DIGITS = re.compile(r"\d+")
+_WIDTH = 12
 _ENDINGS = (".tif", ".tiff")
 _LISTS = (".txt", ".lst", ".list")
 _TABLES = (".parquet", ".pq", ".geoparquet")
+
+
+def order_key(url: str) -> tuple[str, str]:
+    """Order names as people do: numbers by value. A text, since many keys are held at once.
+
+    >>> sorted(["t10.tif", "t9.tif"], key=order_key)
+    ['t9.tif', 't10.tif']
+    """
+    return _DIGITS.sub(lambda match: match[0].zfill(_WIDTH), url), url
 
 
 def find_files(
@@ -97,7 +109,7 @@ def _walk(folder: str) -> list[str]:
         for name in names
         if name.lower().endswith(_ENDINGS)
     ]
-    return sorted(found, key=natural_key)
+    return sorted(found, key=order_key)
 
 
 def _cannot_list(error: OSError) -> None:
@@ -113,7 +125,7 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
     except (OSError, ValueError, ImportError) as error:
         raise SourceError("cannot be listed", url=url, got=str(error)) from error
     names = [fs.unstrip_protocol(name) for name in found if name.lower().endswith(_ENDINGS)]
-    return sorted(names, key=natural_key)
+    return sorted(names, key=order_key)
 
 
 def _read_list(name: str, storage_options: Mapping[str, Any] | None) -> list[str]:
