@@ -209,14 +209,32 @@ def test_large_arrays_are_split_over_threads(
 ) -> None:
     values = np.random.default_rng(2).integers(0, 9, (1024, 1024)).astype("u2")
     array = make_array(values, (64, 64), compression=8)
-    threads = set()
+    threads, is_shared = set(), threading.Event()
     place = engine._place
-    monkeypatch.setattr(
-        engine, "_place", lambda *args: (threads.add(threading.get_ident()), place(*args))[1]
-    )
+
+    def place_beside_others(*args: object) -> None:
+        threads.add(threading.get_ident())
+        if len(threads) > 1:
+            is_shared.set()
+        assert is_shared.wait(30)  # nobody goes on before two have begun
+        place(*args)
+
+    monkeypatch.setattr(engine, "_place", place_beside_others)
     monkeypatch.setattr(engine, "TASK_BYTES", 1 << 12)
     np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), values)
-    assert threading.get_ident() not in threads
+    assert threading.get_ident() in threads
+
+
+def test_a_busy_pool_keeps_nobody_waiting(make_array: Callable[..., Array]) -> None:
+    values = np.random.default_rng(2).integers(0, 9, (1024, 1024)).astype("u2")
+    array = make_array(values, (64, 64), compression=8)
+    is_over = threading.Event()
+    busy = [engine.decode_pool().submit(is_over.wait, 30) for _ in range(engine.N_CORES)]
+    try:
+        np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), values)
+        assert not any(future.done() for future in busy)
+    finally:
+        is_over.set()
 
 
 def test_many_threads_share_one_fetcher(make_array: Callable[..., Array]) -> None:

@@ -8,6 +8,7 @@ so that a region of an image larger than memory can be read.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
@@ -39,7 +40,9 @@ LOCAL_GAP_BYTES = 1 << 12
 LOCAL_RANGE_BYTES = 1 << 18
 """Local ranges are small: they stay in the cache of the core that decodes them."""
 TASK_BYTES = 1 << 18
-"""Bytes for one decoding task, so that ranges of many megabytes still feed all cores."""
+"""Bytes for one decoding task, so that ranges of many megabytes still feed all cores; decoded bytes
+where a task also reads: a window of few compressed kilobytes takes as long as what it inflates to.
+"""
 
 
 def read_array(
@@ -139,7 +142,7 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
             yield value, rows
 
 
-# ---- local files: read and decode on the same thread
+# ---- local files: read and decode on the same thread, the caller's being one of them
 
 
 def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
@@ -147,20 +150,30 @@ def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
     n_bytes = (ranges.stop - ranges.start).astype(np.int64)
     total = int(n_bytes.sum())
     # four tasks for each core even out segments that take longer than others
-    n_tasks = min(len(ranges), 4 * N_CORES, total // TASK_BYTES + 1)
+    n_tasks = min(len(ranges), 4 * N_CORES, _decoded_bytes(reading, chosen) // TASK_BYTES + 1)
     share = (np.cumsum(n_bytes) - n_bytes) * n_tasks // max(1, total)
     bounds = np.searchsorted(share, np.arange(n_tasks + 1)).tolist()
     spans = [range(a, b) for a, b in pairwise(bounds) if b > a]
-    if len(spans) == 1:
-        _read_ranges(reading, chosen, ranges, spans[0], fetch)
-        return
-    pool = decode_pool()
-    futures = [pool.submit(_read_ranges, reading, chosen, ranges, span, fetch) for span in spans]
+    pool, (first, *others) = decode_pool(), spans
+    futures = [pool.submit(_read_ranges, reading, chosen, ranges, span, fetch) for span in others]
     try:
-        for future in futures:
-            future.result()
+        _read_ranges(reading, chosen, ranges, first, fetch)
+        for future, span in reversed([*zip(futures, others, strict=True)]):
+            if future.cancel():  # not begun: sooner done here than handed over
+                _read_ranges(reading, chosen, ranges, span, fetch)
+            else:
+                future.result()
     finally:
         _settle(futures)
+
+
+def _decoded_bytes(reading: Reading, chosen: NDArray[np.int64]) -> int:
+    """Give how much decoding makes: chunks that are samples as they stand count as they are."""
+    is_plain = reading.is_plain[chosen]
+    n_coded = len(chosen) - int(np.count_nonzero(is_plain))
+    n_samples = math.prod(reading.array.chunks)
+    n_plain = int(reading.length[chosen[is_plain]].sum())
+    return n_coded * n_samples * reading.array.dtype.itemsize + n_plain
 
 
 def _read_ranges(
@@ -296,9 +309,8 @@ def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTi
 
 def _settle(futures: list[Future[Any]]) -> None:
     """Wait until no task writes into the result any more; those not begun never begin."""
-    for future in futures:
-        future.cancel()
-    wait(futures)
-    for future in futures:
-        if not future.cancelled() and not future.exception() and isinstance(future.result(), list):
+    begun = [future for future in futures if not future.cancel()]
+    wait(begun)
+    for future in begun:
+        if not future.exception() and isinstance(future.result(), list):
             _settle(future.result())
