@@ -246,6 +246,8 @@ def test_other_options_are_refused(archive: Path, tmp_path: Path) -> None:
         catalog.build(archive, tmp_path / "d", format="xml")
     with pytest.raises(SelectionError, match="number of workers"):
         catalog.build(archive, tmp_path / "d", workers=0)
+    with pytest.raises(SourceError, match="no such folder"):
+        catalog.build(f"{tmp_path}/nowhere/", tmp_path / "d")
     with pytest.raises(SourceError, match="no files"):
         catalog.build(tmp_path / "c", tmp_path / "d")
 

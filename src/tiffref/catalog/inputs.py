@@ -94,6 +94,8 @@ def _find(files: Any, assets: Any, storage_options: Any) -> FileList:
             return FileList(_walk_remote(name, storage_options))
     elif Path(name).is_dir():
         return FileList(_walk(name))
+    elif name.endswith("/"):
+        raise SourceError("there is no such folder", url=name)
     if suffix in _LISTS:
         return FileList(_read_list(name, storage_options))
     if suffix in _TABLES:
