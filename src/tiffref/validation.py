@@ -24,11 +24,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .access.allow import AllowList
 from .errors import InvalidReferences, SourceError, StaleSource, TiffrefError
 from .formats.checks import check_array, name_chunk
 from .formats.findings import Finding
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
+from .formats.urls import to_document_url
 from .formats.parquet_read import ZMETADATA, parse_parquet
 from .model.manifest import MISSING, Source
 from .model.node import Array
@@ -50,12 +52,14 @@ class Report:
     """What was found.
 
     `findings` are in the order of the checks; `arrays` says of each array its shape, its chunks and
-    how many of them are missing, inlined or in sources.
+    how many of them are missing, inlined or in sources; `touches` lists by scheme and host the paths
+    that a reader of the document would open.
     """
 
     url: str | None = None
     findings: list[Finding] = field(default_factory=list)
     arrays: dict[str, dict[str, Any]] = field(default_factory=dict)
+    touches: dict[str, list[str]] = field(default_factory=dict)
     n_sources: int = 0
     n_chunks_compared: int = 0
 
@@ -71,6 +75,7 @@ class Report:
             "ok": self.ok,
             "findings": [finding.to_json() for finding in self.findings],
             "arrays": self.arrays,
+            "touches": self.touches,
             "n_sources": self.n_sources,
             "n_chunks_compared": self.n_chunks_compared,
         }
@@ -223,6 +228,18 @@ def _check_arrays(references: References, report: Report) -> None:
         }
         report.findings += check_array(path, array)
     report.n_sources = len(references.sources)
+    for source in references.sources:
+        host, path = _split_host(to_document_url(source.url))
+        report.touches.setdefault(host, []).append(path)
+
+
+def _split_host(url: str) -> tuple[str, str]:
+    """Split an address into scheme and host, and path; that of a chain is not split."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or "::" in url:
+        return url, ""
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}", f"{slash}{path}"
 
 
 # ---- sources
@@ -232,8 +249,8 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
     """Report sources outside the allowed addresses; tell whether there are any."""
     if allow is None:
         return False
-    urls = [source.url for source in references.sources]
-    outside = [url for url in urls if not url.startswith(tuple(allow)) or ".." in url.split("/")]
+    allowed = AllowList(allow)
+    outside = [source.url for source in references.sources if not allowed.permits(source.url)]
     if outside:
         report.findings.append(
             Finding(

@@ -142,10 +142,13 @@ def run(first: int, count: int) -> dict[str, Any]:
             outcomes[outcome.split(":")[0]] += 1
             if outcome not in ("read", "refused"):
                 problems.append(f"{seed} {seed_name} {outcome}")
+                print(problems[-1], file=sys.stderr, flush=True)
+        print(at, dict(outcomes), file=sys.stderr, flush=True)
         at = done[-1][0] + 1 if done else at
         if died is not None:
             outcomes["crash"] += 1
             problems.append(died)
+            print(died, file=sys.stderr, flush=True)
             at = int(died.split()[0]) + 1
     return {"first": first, "count": count, "outcomes": dict(outcomes), "problems": problems}
 
@@ -165,7 +168,8 @@ def _run_batch(
             elif time.monotonic() - since > STALL_SECONDS:
                 child.send_signal(signal.SIGKILL)
                 child.wait()
-    said = (folder / "stderr").read_text(errors="replace")[-400:]
+    said = (folder / "stderr").read_text(errors="replace")
+    said = said[max(0, said.rfind("Fatal Python error")) :][:1500]
     log = folder / "log"
     lines = [line.split("\t", 2) for line in log.read_text().splitlines()] if log.exists() else []
     if not lines:

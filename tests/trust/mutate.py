@@ -38,7 +38,7 @@ def find_entries(data: bytes) -> list[Spot]:
             )
             if not where:
                 break
-    except struct.error:
+    except (struct.error, OverflowError):
         pass
     return [spot for spot in spots if spot[0] + size + offset <= len(data)]
 

@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode N chunks of each array, or all, and compare them with the TIFF",
     )  # fmt: skip
     parser.add_argument(
+        "--untrusted", action="store_true",
+        help="list every host and path that reading the document would touch; open none of them",
+    )  # fmt: skip
+    parser.add_argument(
         "--allow", action="append", metavar="PREFIX",
         help="open only sources whose URL begins so; may be repeated (default: all)",
     )  # fmt: skip
@@ -49,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     with console.progress(f"checking {arguments.document}"):
         report = validate(
             arguments.document,
-            sources=arguments.sources,
-            pixels=arguments.pixels,
+            sources=arguments.sources and not arguments.untrusted,
+            pixels=0 if arguments.untrusted else arguments.pixels,
             storage_options=dict(arguments.storage_option) or None,
             source_options=dict(arguments.source_option) or None,
             allow=arguments.allow,
@@ -59,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print_json(report.to_json())
     else:
         print("\n".join(tell(arguments.document, report, bool(arguments.pixels))))
+        if arguments.untrusted:
+            print("\n".join(tell_touches(report)))
     return console.OK if report.ok else console.INVALID
 
 
@@ -75,6 +81,13 @@ def tell(document: str, report: Report, compared: bool) -> Iterator[str]:
     yield f"{document}: {', '.join(verdict + counts)}"
     for finding in report.findings:
         yield f"  {_describe(finding)}"
+
+
+def tell_touches(report: Report) -> Iterator[str]:
+    """Give each host that reading would touch, and below it each path."""
+    for host, paths in sorted(report.touches.items()):
+        yield f"  touches {host}"
+        yield from (f"    {path!r}" for path in sorted(set(paths)))
 
 
 def _describe(finding: Finding) -> str:

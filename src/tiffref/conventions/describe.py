@@ -297,7 +297,10 @@ def _color_table(ifd: IfdFacts) -> list[str]:
     table = ifd.tags.get(COLOR_MAP)
     if ifd.photometric != 3 or table is None or np.size(table) not in _PALETTES:
         return []
-    colors = np.asarray(table).reshape(3, -1).T >> 8
+    numbers = np.asarray(table)
+    if numbers.dtype.kind not in "iu":
+        return []
+    colors = numbers.reshape(3, -1).T >> 8
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]
 
 

@@ -1,0 +1,112 @@
+"""A server that breaks its answers: every read gives the truth or a typed error."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from faulty import FAULTS, FaultyServer
+
+import tiffref
+from tiffref.access import http
+from tiffref.errors import SourceError, TiffrefError
+from tiffref.model.manifest import Source
+from tiffref.read import Fetcher
+from tiffref.zarr import ZarrTiffStore
+
+N_READS = int(os.environ.get("TIFFREF_FAULT_READS", "300"))
+
+
+@pytest.fixture
+def stored(server: FaultyServer, data: bytes) -> Iterator[tuple[FaultyServer, str, bytes]]:
+    server.files["/a.tif"], server.etags["/a.tif"] = data, "one"
+    yield server, f"{server.url}/a.tif", data
+
+
+def test_reads_with_faults_at_random(
+    stored: tuple[FaultyServer, str, bytes], image: np.ndarray
+) -> None:
+    """One answer of ten is broken."""
+    server, url, _ = stored
+    store = ZarrTiffStore(url)
+    server.probability = 0.1
+    rng = random.Random(7)
+    outcomes: collections.Counter[str] = collections.Counter()
+    for _ in range(N_READS):
+        y, x = rng.randrange(96), rng.randrange(128)
+        region = slice(y, y + rng.randrange(1, 40)), slice(x, x + rng.randrange(1, 40))
+        try:
+            result = store[region]
+        except TiffrefError as error:
+            outcomes[type(error).__name__] += 1
+        else:
+            np.testing.assert_array_equal(result, image[region])
+            outcomes["truth"] += 1
+    print(dict(outcomes), server.n_faults, "faults")
+    assert outcomes["truth"] > 0.9 * N_READS
+    assert server.n_faults > N_READS // 50
+
+
+def test_scans_with_faults_at_random(
+    stored: tuple[FaultyServer, str, bytes], image: np.ndarray
+) -> None:
+    server, url, _ = stored
+    truth = tiffref.scan(url).to_kerchunk()
+    server.probability = 0.3
+    n_right = 0
+    for _ in range(20):
+        try:
+            found = tiffref.scan(url).to_kerchunk()
+        except TiffrefError:
+            continue
+        assert found == truth
+        n_right += 1
+    assert n_right > 5
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_alone(
+    stored: tuple[FaultyServer, str, bytes], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that never ends is an error after a bounded number of tries, or harmless."""
+    server, url, data = stored
+    server.files["/a.tif"] = data = data + bytes(1 << 20)  # too large to be cut out of
+    server.pick_fault = lambda: fault  # type: ignore[method-assign]
+    monkeypatch.setattr(http, "RETRY", http.Retry(n_tries=3, first_s=0.001))
+    source = Source(url, len(data), None, "one")
+    try:
+        assert Fetcher().read(source, 1000, 500) == data[1000:1500]
+        assert fault == "stall"
+    except SourceError as error:
+        assert error.url == url
+        assert fault != "stall"
+    assert len(server.requests) <= 6  # aiohttp itself asks anew on a connection that was closed
+
+
+@pytest.mark.parametrize("fault", ["whole file"])
+def test_small_whole_file_is_cut(stored: tuple[FaultyServer, str, bytes], fault: str) -> None:
+    server, url, data = stored
+    server.pick_fault = lambda: fault  # type: ignore[method-assign]
+    assert Fetcher().read(Source(url, len(data), None, "one"), 100, 50) == data[100:150]
+
+
+def test_passing_faults_are_tried_again(stored: tuple[FaultyServer, str, bytes]) -> None:
+    server, url, data = stored
+    faults = iter([f for f in FAULTS if f.startswith("status 5")] + ["reset"])
+    server.pick_fault = lambda: next(faults, None)  # type: ignore[method-assign]
+    assert Fetcher().read(Source(url, len(data)), 8, 100) == data[8:108]
+    assert len(server.requests) == 6
+
+
+def test_retry_waits_longer_each_time() -> None:
+    retry = http.Retry(first_s=1.0, longest_s=5.0)
+    for n_failed, most in enumerate((1, 2, 4, 5, 5)):
+        waits = [retry.delay_s(n_failed) for _ in range(200)]
+        assert 0 <= min(waits) < max(waits) <= most
+        assert max(waits) > most / 2  # jitter spreads over the whole time
+    assert retry.delay_s(0, asked_s=3.0) >= 3.0
+    assert retry.delay_s(0, asked_s=1e9) <= 6.0

@@ -1,0 +1,130 @@
+"""Mutated TIFFs: only typed errors, no crash, no hang, no memory out of proportion.
+
+The long run is `TIFFREF_FUZZ_COUNT=200000 pytest -m slow tests/trust/test_fuzz.py`, or
+`python tests/trust/fuzzing.py FIRST COUNT`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from fuzzing import run
+from mutate import find_entries, mutate
+from seeds import SEEDS
+
+import tiffref
+from tiffref.codecs.decode import decode_segment
+from tiffref.codecs.limits import HARMLESS_BYTES
+from tiffref.errors import MalformedTiff, TiffrefError
+from tiffref.model.codec import SegmentCodec
+from tiffref.zarr import ZarrTiffStore
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory and time of a child")
+
+N_MUTATIONS = 600
+
+
+def test_mutated_files() -> None:
+    report = run(0, N_MUTATIONS)
+    assert report["problems"] == []
+    assert report["outcomes"]["read"] > N_MUTATIONS // 5
+    assert report["outcomes"]["refused"] > N_MUTATIONS // 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TIFFREF_FUZZ_COUNT" not in os.environ, reason="runs for minutes to hours")
+def test_many_mutated_files() -> None:
+    count = int(os.environ["TIFFREF_FUZZ_COUNT"])
+    assert run(N_MUTATIONS, count)["problems"] == []
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_seeds_are_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "seed.tif"
+    path.write_bytes(SEEDS[name]())
+    assert tiffref.scan(path).sources[0].size == path.stat().st_size
+
+
+def test_mutations_are_the_same_for_the_same_seed() -> None:
+    data = SEEDS["plain"]()
+    assert [mutate(data, n) for n in range(50)] == [mutate(data, n) for n in range(50)]
+    assert len({mutate(data, n) for n in range(50)}) > 40
+
+
+def set_tag(data: bytes, code: int, value: int) -> bytes:
+    result = bytearray(data)
+    for at, order, _ in find_entries(data):
+        if struct.unpack_from(f"{order}H", data, at)[0] == code:
+            struct.pack_into(f"{order}HII", result, at + 2, 4, 1, value)
+    return bytes(result)
+
+
+@pytest.mark.parametrize("name", ["plain", "zlib", "jpeg", "packbits", "ccitt4"])
+@pytest.mark.parametrize(
+    "sizes", [{256: 2_147_000_000, 257: 65_535}, {257: 4_294_967_295, 278: 4_294_967_295}]
+)
+def test_absurd_sizes_allocate_nothing(name: str, sizes: dict[int, int], tmp_path: Path) -> None:
+    """A file of some KiB that says billions of pixels is refused, or none of its chunks decodes."""
+    import tracemalloc
+
+    data = SEEDS[name]()
+    for code, value in sizes.items():
+        data = set_tag(data, code, value)
+    path = tmp_path / "absurd.tif"
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        store = ZarrTiffStore(path)
+        with pytest.raises(TiffrefError):
+            store[0, 0]
+    except TiffrefError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < HARMLESS_BYTES * 2
+
+
+def test_directories_in_a_circle_end(tmp_path: Path) -> None:
+    data = bytearray(SEEDS["pages"]())
+    offsets = []
+    (offset,) = struct.unpack_from("<I", data, 4)
+    while offset:
+        (n,) = struct.unpack_from("<H", data, offset)
+        offsets.append(offset)
+        end = offset + 2 + 12 * n
+        (offset,) = struct.unpack_from("<I", data, end)
+    struct.pack_into("<I", data, end, offsets[1])
+    path = tmp_path / "circle.tif"
+    path.write_bytes(data)
+    whole = tmp_path / "whole.tif"
+    whole.write_bytes(SEEDS["pages"]())
+    found, expected = (ZarrTiffStore(one) for one in (path, whole))
+    assert (found[:] == expected[:]).all()
+
+
+def test_directories_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Each directory of 4000 entries begins 6 bytes behind the last."""
+    n = 20_000
+    data = bytearray(b"II*\0\x08\0\0\0") + bytes(8 + 12 * n)
+    rng = random.Random(1)
+    for k in range(1, 3000):
+        at = 8 + 6 * k
+        struct.pack_into("<H", data, at, 4000)
+        struct.pack_into("<I", data, at + 2 + 12 * 4000, at + 6)
+    struct.pack_into("<I", data, 4, 14)
+    path = tmp_path / "overlap.tif"
+    path.write_bytes(bytes(data) + rng.randbytes(10))
+    with pytest.raises(MalformedTiff, match="overlap"):
+        tiffref.scan(path)
+
+
+def test_decoders_refuse_bombs() -> None:
+    codec = SegmentCodec((1, 1 << 15, 1 << 15, 1), "|u1", compression=8)
+    with pytest.raises(MalformedTiff, match="proportion"):
+        decode_segment(codec, bytes(100))
