@@ -53,6 +53,7 @@ class GdalMetadata:
 
     def attributes(self, n_bands: int) -> dict[str, Any]:
         """Give the attributes of the image, one value each or one for each band."""
+        n_bands = min(n_bands, _MAX_BANDS)
         found: dict[str, Any] = {}
         for name, value in self.items.items():
             found[_attribute_name(name)] = _parse_value(value)
@@ -67,6 +68,9 @@ class GdalMetadata:
                 same = len(set(texts)) == 1
                 found[name] = texts[0] if same else texts
         return found
+
+_MAX_BANDS = 65535
+"""SamplesPerPixel is a SHORT; what a broken file says is no reason to count to a billion."""
 
     def _packing(self, n_bands: int) -> dict[str, Any]:
         """Give scale and offset: CF's attributes if all bands agree, else plain lists."""
