@@ -142,6 +142,19 @@ def test_update_scans_what_changed_and_marks_what_is_gone(archive: Path, tmp_pat
     assert read == tiffref.scan(folder / "tile_003.tif").group["image"].manifest
 
 
+def test_update_of_a_list_with_missing_files(archive: Path, tmp_path: Path) -> None:
+    for name in ("tile_001.tif", "tile_002.tif", "tile_003.tif"):
+        shutil.copy(archive / name, tmp_path / name)
+    (tmp_path / "list.txt").write_text("tile_001.tif\ntile_002.tif\ntile_003.tif\nnever.tif\n")
+    catalog.build(tmp_path / "list.txt", tmp_path / "c")
+    (tmp_path / "tile_001.tif").unlink()
+    (tmp_path / "tile_002.tif").write_bytes(b"overwritten")
+    summary = catalog.build(tmp_path / "list.txt", tmp_path / "c", update=True)
+    assert (summary.ok, summary.failed, summary.deleted) == (1, 2, 1)
+    names = [path.name for path in (tmp_path / "c/references").iterdir()]
+    assert names == ["tile_003.tif.json"]
+
+
 def test_damaged_references_are_made_anew(archive: Path, tmp_path: Path) -> None:
     catalog.build(archive, tmp_path / "c")
     before = contents(tmp_path / "c")

@@ -8,7 +8,6 @@ the rest, write the journal, and then, when all is in it, what is made of it. Wh
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from .progress import Counts, Progress
 from .report import Summary, write_report
 from .stac import write_stac
 from .state import INDEX, CatalogFolder, Journal, checksum, explain_output
-from .worker import Done, failed_row, run_batch
+from .worker import Done, failed_row, remove_references, run_batch
 
 __all__ = ["build"]
 
@@ -237,7 +236,7 @@ class _Run:
             row = self.journal.get(job.url)
             if row is None or row["status"] != "ok" or not self._is_in_place(row):
                 todo.append(job)
-            elif update:
+            elif update and (has_scheme(job.url) or Path(job.url).exists()):
                 known = replace(job, size=row["size"], mtime=row["mtime"], etag=row["etag"])
                 todo.append(known)
         self.counts.n_jobs = len(todo)
@@ -335,32 +334,28 @@ class _Run:
     def mark_deleted(self, listed: set[str]) -> None:
         """Mark files that are no longer there, and remove their references.
 
-        A local file is looked for; one elsewhere is gone when it is no longer listed.
+        A local file is looked for; one elsewhere is gone when it is no longer listed. A list that
+        names a file which never was there is wrong, though: that row stays failed.
         """
         rows = []
         for url in list(self.journal):
             is_there = url in listed if has_scheme(url) else Path(url).exists()
             row = self.journal[url]
-            if is_there or row["status"] == "deleted":
+            is_wrong = row["status"] == "failed" and url in listed
+            if is_there or is_wrong or row["status"] == "deleted":
                 continue
             if row.get("references"):
-                self._remove(self.folder.path / row["references"])
+                with explain_output(self.folder.path):
+                    remove_references(self.folder.path / row["references"])
             kept = {key: value for key, value in row.items() if key not in _OWN_COLUMNS}
             source = Source(url, row.get("size"), row.get("mtime"), row.get("etag"))
             rows.append(encode_row(url, source, "deleted", kept))
         if rows:
             self.journal.append(rows)
 
-    def _remove(self, target: Path) -> None:
-        with explain_output(target):
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
 
-
-_OWN_COLUMNS = frozenset({"url", "status", "size", "mtime", "etag", "references",
-                          "document_size", "document_crc"})  # fmt: skip
+_OWN_COLUMNS = frozenset({"url", "status", "size", "mtime", "etag", "references", "error",
+                          "error_type", "document_size", "document_crc"})  # fmt: skip
 
 
 def _submit(pool: Pool, running: dict[Future, Batch], batch: Batch) -> bool:

@@ -216,4 +216,7 @@ def read_index(path: str, storage_options: Mapping[str, Any] | None = None) -> A
     import fsspec
 
     with fsspec.open(path, "rb", **(storage_options or {})) as file:
-        return pa.parquet.read_table(file)
+        data = file.read()
+    # Arrow's own threads now and then abort the interpreter when it ends right after (pyarrow 26)
+    reader = pa.BufferReader(data)
+    return pa.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)

@@ -160,7 +160,9 @@ def _read_table(name: str, storage_options: Mapping[str, Any] | None) -> dict[st
 
     try:
         with fsspec.open(name, "rb", **(storage_options or {})) as file:
-            return pyarrow.parquet.read_table(file).to_pydict()
+            reader = pyarrow.BufferReader(file.read())
+        table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
+        return table.to_pydict()
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise SourceError("cannot be read", url=name, got=str(error)) from error
 

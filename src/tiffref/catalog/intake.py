@@ -54,7 +54,8 @@ def write_intake(
             "metadata": metadata,
             "user_parameters": {},
         }
-        aliases[name] = f"r{token}"
+        # folders and dots become "_" in names, so that two files may come to one
+        aliases[name if name not in aliases else f"{name}_{token[:6]}"] = f"r{token}"
     document = {
         "version": 2,
         "metadata": {},

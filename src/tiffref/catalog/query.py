@@ -202,8 +202,9 @@ class Catalog:
         else:
             references = self.stack(**options)
         remote = dict(self.storage_options or {})
-        kwargs = {"storage_options": {"remote_options": remote}} if remote else {}
-        return xarray.open_dataset(references.to_kerchunk(), engine="kerchunk", **kwargs)
+        kwargs: dict[str, Any] = {"storage_options": {"remote_options": remote}} if remote else {}
+        document: Any = references.to_kerchunk()
+        return xarray.open_dataset(document, engine="kerchunk", **kwargs)
 
     def combined(self) -> list[dict[str, Any]]:
         """Give the record of the combined sets: `name`, `keys`, `path`, `shape`, ..."""
@@ -285,7 +286,7 @@ def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
         moment = np.datetime64(text.removesuffix("Z"))
     except ValueError as error:
         raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05") from error
-    unit, _ = np.datetime_data(moment.dtype)
+    unit: Any = np.datetime_data(moment.dtype)[0]
     if np.isnat(moment) or unit == "generic":
         raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05")
     ends = (moment, moment + np.timedelta64(1, unit))

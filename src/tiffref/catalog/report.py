@@ -81,7 +81,7 @@ class Summary:
         """Sum up a build."""
         status: Counter[str] = Counter()
         errors: Counter[str] = Counter()
-        failures = []
+        failures: list[tuple[str, str]] = []
         n_chunks = n_warned = 0
         for row in rows:
             status[row["status"]] += 1

@@ -96,10 +96,10 @@ class CatalogFolder:
         CatalogError
             If it was built otherwise.
         """
-        plan = json.loads(json.dumps({"version": _VERSION, **plan}))
+        wanted: dict[str, Any] = json.loads(json.dumps({"version": _VERSION, **plan}))
         if not self._plan.exists():
-            self.write(self._plan, json.dumps(plan, indent=1).encode())
-            return plan
+            self.write(self._plan, json.dumps(wanted, indent=1).encode())
+            return wanted
         try:
             known = json.loads(self._plan.read_text("utf-8"))
         except ValueError as error:
@@ -107,7 +107,7 @@ class CatalogFolder:
                 "the catalog's plan cannot be read", url=str(self._plan), got=str(error),
                 hint="Build into a new folder.",
             ) from error  # fmt: skip
-        for name, value in plan.items():
+        for name, value in wanted.items():
             if name != "root" and known.get(name) != value:
                 raise CatalogError(
                     f"the catalog was built with another {name}",

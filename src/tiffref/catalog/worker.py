@@ -23,7 +23,7 @@ from .scanning import FileScanner, Scanned
 from .state import checksum, explain_output
 from .transient import retried
 
-__all__ = ["Done", "run_batch"]
+__all__ = ["Done", "failed_row", "remove_references", "run_batch"]
 
 _HERE = threading.local()
 """The scanner of each thread, for the build that it worked for last."""
@@ -63,6 +63,9 @@ def run_batch(batch: Batch) -> Done:
             n_failed += 1
             first_error = first_error or str(error)
             rows.append(failed_row(job, error))
+            target = Path(batch.settings.folder, job.output)
+            with explain_output(target):
+                remove_references(target)  # of the file as it was before it changed
             continue
         if scanned is None:
             n_unchanged += 1
@@ -84,6 +87,14 @@ def failed_row(job: Job, error: BaseException) -> tuple[str, bytes]:
         "fields": dict(job.fields),
     }
     return encode_row(job.url, None, "failed", facts)
+
+
+def remove_references(target: Path) -> None:
+    """Remove the references of a file, if there are any."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _scanner_for(settings: Settings) -> FileScanner:
