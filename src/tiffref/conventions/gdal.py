@@ -39,6 +39,10 @@ _RESERVED = frozenset(
 """Attribute names that readers act on: an item of that name is kept with the tags only."""
 
 
+_MAX_BANDS = 65535
+"""SamplesPerPixel is a SHORT; what a broken file says is no reason to count to a billion."""
+
+
 @dataclass(frozen=True, slots=True)
 class GdalMetadata:
     """Metadata items of one dataset.
@@ -68,9 +72,6 @@ class GdalMetadata:
                 same = len(set(texts)) == 1
                 found[name] = texts[0] if same else texts
         return found
-
-_MAX_BANDS = 65535
-"""SamplesPerPixel is a SHORT; what a broken file says is no reason to count to a billion."""
 
     def _packing(self, n_bands: int) -> dict[str, Any]:
         """Give scale and offset: CF's attributes if all bands agree, else plain lists."""
