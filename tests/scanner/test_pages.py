@@ -5,10 +5,12 @@ import pytest
 import tifffile
 
 import tiffref
+from tiffref.scanner.chain import follow_chain
 from tiffref.scanner.ifd import parse_header
 from tiffref.scanner.opening import open_tiff
 from tiffref.scanner.pages import read_bulk_pages
 from tiffref.scanner.reader import DECODING_TAGS
+from tiffref.scanner.source import LocalSource
 
 rng = np.random.default_rng(11)
 N = 100
@@ -27,7 +29,8 @@ def write(path, n=N, byteorder="<", bigtiff=False, irregular=None, **how):
 
 def bulk(path):
     header = parse_header(path.read_bytes()[:16])
-    return read_bulk_pages(str(path), header, DECODING_TAGS)
+    chain = follow_chain(LocalSource(path), header)
+    return read_bulk_pages(str(path), header, chain, DECODING_TAGS)
 
 
 def assert_like_tifffile(path):

@@ -1,9 +1,9 @@
-"""Does the chain of directories end, and is it as long as the file has room for?
+"""The chain of directories: where each is, whether it ends, and whether the file has room for it.
 
-Owns a look at the chain before a parser walks it. In a damaged or hostile file a directory may be
-followed by one that was there before, or each may point into the middle of the last, so that some
-kilobytes keep a parser busy for hours. Only the numbers of entries are looked at (TIFF 6.0 section
-2, BigTIFF).
+Owns one walk along the chain before a parser follows it. In a damaged or hostile file a directory
+may be followed by one that was there before, or each may point into the middle of the last, so that
+some kilobytes keep a parser busy for hours. Only the numbers of entries are looked at (TIFF 6.0
+section 2, BigTIFF).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import MalformedTiff
@@ -18,9 +19,11 @@ from .bytesource import ByteSource
 from .ifd import TYPE_SIZES, Header
 from .source import LocalSource
 
-__all__ = ["check_directories"]
+__all__ = ["Chain", "follow_chain"]
 
 _SUB_IFDS = 330
+_SUB_IFD_MARKS = (b"\x4a\x01", b"\x01\x4a")
+"""Tag SubIFDs in either byte order."""
 _MAX_ENTRIES = 4096
 """Entries of one directory, from which on tifffile takes it for none."""
 _SPARE_ENTRIES = 1 << 14
@@ -28,76 +31,93 @@ _MAX_OVERLAP = 2
 _MAX_REMOTE_BYTES = 1 << 20
 
 
-def check_directories(source: ByteSource, header: Header) -> dict[int, bytes]:
+@dataclass(slots=True)
+class Chain:
+    """Directories of a file in their order.
+
+    `offsets` and `counts` say where each is and how many entries it has. `is_whole` if the chain
+    ends as it should. `patches` has the position of a pointer to a directory that was there before,
+    if there is one, with the bytes that end the chain there, as libtiff does.
+    """
+
+    offsets: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    is_whole: bool = False
+    patches: dict[int, bytes] = field(default_factory=dict)
+
+
+def follow_chain(source: ByteSource, header: Header) -> Chain:
     """Follow the chain, and count the entries that a parser would read.
 
-    What would cost a request is not looked at.
-
-    Returns
-    -------
-    patches
-        Position of a pointer to a directory that was there before, if there is one, with the bytes
-        that end the chain there, as libtiff does.
+    What would cost a request is not looked at: the chain is then empty.
 
     Raises
     ------
     MalformedTiff
         If there are far more entries than the file has room for.
     """
-    if source.size == 0:
-        return {}
-    if isinstance(source, LocalSource):
+    if source.size and isinstance(source, LocalSource):
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
             return _follow(view, header, source)
-    if source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
+    if 0 < source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
         return _follow(source.read(0, source.size), header, source)
-    return {}
+    return Chain()
 
 
-def _follow(view: Any, header: Header, source: ByteSource) -> dict[int, bytes]:
-    entry = struct.Struct(header.entry_format)
-    most = _MAX_OVERLAP * source.size // entry.size + _SPARE_ENTRIES
-    n_entries = 0
-    seen: set[int] = set()
+def _follow(view: Any, header: Header, source: ByteSource) -> Chain:
+    # a million directories are walked here: nothing is looked up or called twice
+    entry_size = struct.calcsize(header.entry_format)
+    count, following = struct.Struct(header.count_format), struct.Struct(header.offset_format)
+    read_count, read_next, n_head = count.unpack_from, following.unpack_from, count.size
+    size, find = len(view), view.find
+    mark = _SUB_IFD_MARKS[header.byteorder == ">"]
+    most = _MAX_OVERLAP * size // entry_size + _SPARE_ENTRIES
+    chain, n_entries, seen = Chain(), 0, set()
     offset = header.first_ifd
-    while offset:
+    while offset and offset + n_head <= size:
         seen.add(offset)
-        body, pointer, offset = _read_ifd(view, header, entry, offset)
-        if offset in seen:
-            return {pointer: bytes(struct.calcsize(header.offset_format))}
-        n_entries += len(body) // entry.size
-        if b"\x4a\x01" in body or b"\x01\x4a" in body:
-            for below in _sub_ifds(view, header, entry, body):
-                n_entries += 1 + len(_read_ifd(view, header, entry, below)[0]) // entry.size
-                if n_entries > most:
-                    break
+        (n,) = read_count(view, offset)
+        if n > _MAX_ENTRIES:
+            return chain
+        end = offset + n_head + n * entry_size
+        n_entries += n
+        if find(mark, offset + n_head, end) >= 0:
+            n_entries += _count_below(view, header, offset + n_head, min(end, size), most)
         if n_entries > most:
             raise MalformedTiff(
                 "directories overlap",
                 url=source.source.url,
                 got=f"more than {most} entries",
-                expected=f"as many as {source.size} bytes have room for",
+                expected=f"as many as {size} bytes have room for",
             )
-    return {}
+        chain.offsets.append(offset)
+        chain.counts.append(n)
+        if end + following.size > size:
+            return chain
+        (offset,) = read_next(view, end)
+        if offset in seen:
+            chain.patches[end] = bytes(following.size)
+            return chain
+    chain.is_whole = offset == 0
+    return chain
 
 
-def _read_ifd(
-    view: Any, header: Header, entry: struct.Struct, offset: int
-) -> tuple[bytes, int, int]:
-    """Give the entries of a directory as bytes, where the pointer to the next is, and that."""
-    count, following = struct.Struct(header.count_format), struct.Struct(header.offset_format)
-    if offset + count.size > len(view):
-        return b"", 0, 0
-    (n,) = count.unpack_from(view, offset)
-    if n > _MAX_ENTRIES:
-        return b"", 0, 0
-    start = offset + count.size
-    end = start + n * entry.size
-    after = following.unpack_from(view, end)[0] if end + following.size <= len(view) else 0
-    return bytes(view[start : min(end, len(view))]), end, after
+def _count_below(view: Any, header: Header, start: int, end: int, most: int) -> int:
+    """Count the entries of the directories below one; stop at `most`."""
+    count = struct.Struct(header.count_format)
+    n_entries = 0
+    for offset in _sub_ifds(view, header, bytes(view[start:end])):
+        n_entries += 1
+        if offset + count.size <= len(view):
+            (n,) = count.unpack_from(view, offset)
+            n_entries += n if n <= _MAX_ENTRIES else 0
+        if n_entries > most:
+            break
+    return n_entries
 
 
-def _sub_ifds(view: Any, header: Header, entry: struct.Struct, body: bytes) -> Iterator[int]:
+def _sub_ifds(view: Any, header: Header, body: bytes) -> Iterator[int]:
+    entry = struct.Struct(header.entry_format)
     whole = body[: len(body) // entry.size * entry.size]
     for code, kind, n, value in entry.iter_unpack(whole):
         size = TYPE_SIZES.get(kind, 0)

@@ -14,8 +14,8 @@ from typing import Any
 from tifffile import TiffFile, TiffFrame, TiffPage
 
 from ..errors import MalformedTiff, TiffrefError
+from .chain import Chain, follow_chain
 from .ifd import Entry, Header, parse_header, read_array, read_entries
-from .overlap import check_directories
 from .pages import BulkPages, read_bulk_pages
 from .reader import DECODING_TAGS, OpenTiff
 from .source import ByteSource, LocalSource, SourceFile, open_source
@@ -58,10 +58,9 @@ def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> O
 def _open(source: ByteSource) -> OpenTiff:
     try:
         header = parse_header(source.read(0, 16))
-        patches = check_directories(source, header)
         arrays = _long_arrays(source, header)
         with quiet():
-            tif = TiffFile(_handle(source, header, arrays, patches))
+            tif, chain = _parsed(source, header, arrays)
     except TiffrefError as error:
         error.url = error.url or source.source.url
         raise
@@ -73,10 +72,35 @@ def _open(source: ByteSource) -> OpenTiff:
         ) from error
     bulk = None
     if isinstance(source, LocalSource) and not arrays and _needs_pages(tif):
-        bulk = read_bulk_pages(source.source.url, header, DECODING_TAGS)
+        bulk = read_bulk_pages(source.source.url, header, chain, DECODING_TAGS)
         if bulk is not None:
             _preload_frames(tif, bulk)
     return OpenTiff(tif, source, header, arrays=arrays, bulk=bulk)
+
+
+def _parsed(
+    source: ByteSource, header: Header, arrays: dict[int, dict[int, Entry]]
+) -> tuple[TiffFile, Chain]:
+    """Open a file with tifffile, once more with patches where its directories go in a circle."""
+    tif = TiffFile(_handle(source, header, arrays, {}))
+    try:
+        chain = follow_chain(source, header) if _follows_chain(tif) else Chain()
+    except BaseException:
+        tif.close()
+        raise
+    if chain.patches:
+        tif.close()
+        tif = TiffFile(_handle(source, header, arrays, chain.patches))
+    return tif, chain
+
+
+def _follows_chain(tif: TiffFile) -> bool:
+    """Say whether tifffile will follow the chain: not where one directory describes all planes."""
+    try:
+        page = tif.pages.first
+    except IndexError:
+        return True
+    return not (page.is_final and (page.is_imagej or page.is_stk))
 
 
 def _needs_pages(tif: TiffFile) -> bool:

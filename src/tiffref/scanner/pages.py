@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .chain import Chain
 from .ifd import TYPE_SIZES, Header
 
 __all__ = ["BulkPages", "read_bulk_pages"]
@@ -42,13 +43,15 @@ class BulkPages:
     length: NDArray[np.uint64]
 
 
-def read_bulk_pages(path: str, header: Header, decoding_tags: frozenset[int]) -> BulkPages | None:
-    """Read the chain of IFDs of a local file.
+def read_bulk_pages(
+    path: str, header: Header, chain: Chain, decoding_tags: frozenset[int]
+) -> BulkPages | None:
+    """Read all directories of a local file.
 
     Parameters
     ----------
-    path, header
-        The file.
+    path, header, chain
+        The file, and where its directories are.
     decoding_tags
         Tags whose values decide how segments decode.
 
@@ -56,42 +59,18 @@ def read_bulk_pages(path: str, header: Header, decoding_tags: frozenset[int]) ->
     -------
     None for short chains, and for those that only a full parser can follow.
     """
+    if len(chain.offsets) < _MIN_PAGES or not chain.is_whole or max(chain.counts) > _MAX_ENTRIES:
+        return None
     with (
         Path(path).open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
     ):
-        chain = _walk(view, header)
-        if chain is None:
-            return None
         raw = np.frombuffer(view, np.uint8)
+        offsets, counts = np.array(chain.offsets, np.uint64), np.array(chain.counts)
         try:
-            return _read(raw, header, *chain, decoding_tags)
+            return _read(raw, header, offsets, counts, decoding_tags)
         finally:
             del raw  # the map cannot be closed while an array looks at it
-
-
-def _walk(view: mmap.mmap, header: Header) -> tuple[NDArray, NDArray] | None:
-    """Follow the chain: offset and entry count of each IFD."""
-    count, following = struct.Struct(header.count_format), struct.Struct(header.offset_format)
-    entry_size = struct.calcsize(header.entry_format)
-    offsets: list[int] = []
-    counts: list[int] = []
-    seen: set[int] = set()
-    offset, size = header.first_ifd, len(view)
-    while offset:
-        if offset in seen or offset + count.size > size:
-            return None
-        seen.add(offset)
-        (n_entries,) = count.unpack_from(view, offset)
-        end = offset + count.size + n_entries * entry_size
-        if n_entries > _MAX_ENTRIES or end + following.size > size:
-            return None
-        offsets.append(offset)
-        counts.append(n_entries)
-        (offset,) = following.unpack_from(view, end)
-    if len(offsets) < _MIN_PAGES:
-        return None
-    return np.array(offsets, np.uint64), np.array(counts)
 
 
 def _read(
