@@ -184,7 +184,7 @@ def test_dask_workers_build_the_same(archive: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     catalog.build(archive, tmp_path / "serial")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as cluster:
         catalog.build(archive, tmp_path / "dask", scheduler=cluster.scheduler_address)
         with distributed.Client(cluster) as client:

@@ -165,7 +165,7 @@ def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
             n = workers or os.cpu_count() or 1
             address: Any = stack.enter_context(
                 distributed.LocalCluster(
-                    n_workers=n, threads_per_worker=1, dashboard_address=None
+                    n_workers=n, threads_per_worker=1, dashboard_address=":0"
                 )
             )
         else:
