@@ -75,6 +75,28 @@ def test_windows() -> None:
     np.testing.assert_array_equal(parts[4], STACK[0, 64:128, 64:128])
 
 
+def test_pages_and_series() -> None:
+    with tifffile.TiffFile("pyramid.tif") as tif:
+        series, page = tif.series[0], tif.pages[0]
+        parts = [series, page, *series.levels, *page.pages]
+        stores = [part.aszarr(maxworkers=2) for part in parts]
+        stores.append(series.aszarr(level=2, chunkmode="page"))
+        parts.append(series.levels[2])
+        for store, part in zip(stores, parts, strict=True):
+            assert isinstance(store, ZarrTiffStore)
+            np.testing.assert_array_equal(store[...], part.asarray())
+    with tifffile.TiffFile("plain.tif") as tif:
+        assert len(tif.series[0].pages) == 5  # frames, not pages
+        np.testing.assert_array_equal(tif.series[0].pages[3].aszarr()[...], STACK[3])
+
+
+def test_what_tifffile_opened_stays_its_own() -> None:
+    with original.TiffFile("plain.tif") as tif:
+        for part in (tif, tif.pages[0], tif.series[0]):
+            with part.aszarr() as store:
+                assert not isinstance(store, ZarrStore)
+
+
 def test_levels() -> None:
     with tifffile.TiffFile("pyramid.tif") as tif:
         shapes = [tif.aszarr(level=i).shape for i in range(3)]
@@ -205,3 +227,19 @@ def test_arguments_without_effect_are_refused(argument: str) -> None:
     options: dict[str, Any] = {argument: "ome"}
     with pytest.raises(TypeError, match=argument):
         tifffile.imread("huge.tif", aszarr=True, **options)
+
+
+@pytest.mark.parametrize("url", [None, "https://example.org/"])
+def test_files_without_a_name_have_no_references(tmp_path: Path, url: str | None) -> None:
+    file = io.BytesIO(Path("huge.tif").read_bytes())
+    with tifffile.TiffFile(file) as tif:
+        for source in (file, tif):
+            references = tifffile.scan(source)
+            with pytest.raises(tifffile.ManifestMismatch, match="no name"):
+                references.write_fsspec(tmp_path / "refs.json", url=url)
+            with pytest.raises(tifffile.ManifestMismatch, match="no name"):
+                references.to_kerchunk(url=url)
+            with pytest.raises(tifffile.ManifestMismatch, match="no name"):
+                ZarrTiffStore(source).write_fsspec(tmp_path / "refs.json", url=url)
+            np.testing.assert_array_equal(ZarrTiffStore(references)[:0].shape, (0, 150, 160))
+    assert not (tmp_path / "refs.json").exists()

@@ -6,6 +6,7 @@ Owns tifffile's argument names and what they mean here, so that code written for
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,9 +25,12 @@ _HINTS = frozenset({"maxworkers", "buffersize", "ioworkers", "lock"})
 _OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superres", "_multifile"})
 """Arguments that say how a file is opened as TIFF."""
 
+_PARTS = (tifffile.TiffPage, tifffile.TiffFrame, tifffile.TiffPageSeries)
+"""What tifffile makes of a file, each with an `aszarr` of its own."""
+
 
 class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checkers only
-    """tifffile's `TiffFile`, whose `aszarr` gives our store."""
+    """tifffile's `TiffFile`, whose `aszarr`, and those of its pages and series, give our stores."""
 
     def aszarr(  # type: ignore[override]  # another store
         self,
@@ -54,6 +58,27 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
         if isinstance(series, tifffile.TiffPageSeries):
             source, series = series, None
         return ZarrTiffStore(source, key=key, series=series, level=level, **_without_hints(options))
+
+
+def _divert(part: Any) -> None:
+    """Make the `aszarr` of one of tifffile's classes give our store, for our `TiffFile` alone.
+
+    Functions of tifffile make pages and series by the names of its classes, so that no subclass of
+    ours can take their place. Those of a file that tifffile opened keep tifffile's store.
+    """
+    original = part.aszarr
+
+    @functools.wraps(original)
+    def aszarr(self: Any, **options: Any) -> Any:
+        if isinstance(self.parent, TiffFile):
+            return ZarrTiffStore(self, **_without_hints(options))
+        return original(self, **options)
+
+    part.aszarr = aszarr
+
+
+for _part in _PARTS:
+    _divert(_part)
 
 
 def imread(

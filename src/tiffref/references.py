@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .access.allow import are_made_here, location_prefix, remember_addresses
+from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import read_document
 from .formats.parquet_read import is_parquet, parse_parquet
 from .formats.urls import from_document_url, plan_prefix, shared_folder, to_document_url
-from .model.manifest import Source
+from .model.manifest import NAMELESS, Source
 from .model.node import Group
 
 __all__ = ["References"]
@@ -81,7 +82,8 @@ class References:
         Raises
         ------
         ManifestMismatch
-            If an array has more than one codec, or the files share no folder for `url`.
+            If an array has more than one codec, the files share no folder for `url`, or the image
+            was read from an open file that has no name.
         InvalidReferences
             If an attribute or address has no form in the document.
         """
@@ -246,6 +248,12 @@ class References:
         self, url: str | None, groupname: str | None, templatename: str | None
     ) -> dict[str, Any]:
         addresses = [source.url for source in self.sources]
+        if any(address.startswith(NAMELESS) for address in addresses):
+            raise ManifestMismatch(
+                "the image was read from an open file that has no name, so that references cannot "
+                "say where it is",
+                hint="Scan its path or URL; or read it through ZarrTiffStore, which needs none.",
+            )
         rename = to_document_url if url is None else plan_prefix(url, addresses)
         if self.allow is None:
             remember_addresses(from_document_url(rename(url)) for url in addresses)

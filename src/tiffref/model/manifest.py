@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MalformedTiff
 
-__all__ = ["INLINED", "MISSING", "Manifest", "Source"]
+__all__ = ["INLINED", "MISSING", "NAMELESS", "Manifest", "Source"]
 
 MISSING = -1
 """`source` of a chunk without bytes: it reads as the fill value."""
 INLINED = -2
 """`source` of a chunk whose bytes are in the manifest itself."""
+NAMELESS = "object://"
+"""How the `url` of an open file without a name begins: only who holds the file can read it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError
-from ..model.manifest import Source
+from ..model.manifest import NAMELESS, Source
 from .bytesource import ByteSource
 from .remote import RemoteSource, open_remote
 
@@ -64,7 +64,7 @@ class FileObjectSource(ByteSource):
             before = file.tell()
             size = file.seek(0, io.SEEK_END)
             file.seek(before)
-        self.source = Source(url or f"object://{id(file):x}", size)
+        self.source = Source(url or f"{NAMELESS}{id(file):x}", size)
 
     def read(self, offset: int, length: int) -> bytes:
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
 from ..formats.parquet_read import is_parquet
-from ..model.manifest import INLINED
+from ..model.manifest import INLINED, NAMELESS
 from ..model.node import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.fetch import Fetcher
@@ -243,7 +243,7 @@ def make_fetcher(
         url = file.fs.unstrip_protocol(file.path)
         filesystems = {url: (file.fs, file.path)} if url in names else {}
         return Fetcher(storage_options, verify=verify, filesystems=filesystems)
-    files = {url: file for url in names if url.startswith("object://")}
+    files = {url: file for url in names if url.startswith(NAMELESS)}
     return Fetcher(storage_options, verify=verify, files=files)
 
 
