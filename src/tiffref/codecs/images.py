@@ -8,13 +8,17 @@ A broken stream raises what the library raises, `RuntimeError` or `ValueError`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import imagecodecs
+import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import SegmentCodec
 from .headers import jpeg_frame
+from .limits import HARMLESS_BYTES
+from .pngstream import clean_png
 
 __all__ = ["eer", "has_tables", "jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp"]
 
@@ -83,7 +87,8 @@ def webp(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 def png(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode PNG."""
-    return imagecodecs.png_decode(data, out=out)
+    n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
+    return imagecodecs.png_decode(clean_png(data, 16 * n_bytes + HARMLESS_BYTES), out=out)
 
 
 def lerc(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:

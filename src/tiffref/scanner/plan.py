@@ -191,7 +191,7 @@ def _clip(
         else ((codec.bits[0] if codec.bits else 8 * np.dtype(codec.dtype).itemsize) * segment[4])
     )
     row_bytes = -(-segment[3] * bits // 8)
-    full = min(segment[1] * segment[2] * row_bytes, _MAX_LENGTH)
+    full = max(0, min(segment[1] * segment[2] * row_bytes, _MAX_LENGTH))
     if level.offset.shape[1] == 1 and level.ifds[0].tile is None:
         return np.where(offset > 0, np.uint64(full), 0).astype(np.uint64)
     return np.minimum(length, np.uint64(full))

@@ -136,6 +136,10 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
     decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
     if any(config and config["id"] == "tiffref_segment" for config in decoders):
         return _decodes(codec, data)
+    if any(config and config["id"] == "imagecodecs_png" for config in decoders) and not _decodes(
+        codec, data
+    ):
+        return False  # libpng is not to see a broken stream: see `codecs.pngstream`
     buffer = data
     try:
         for config in decoders:

@@ -180,7 +180,7 @@ def source_sizes(sources: Sequence[Source]) -> np.ndarray:
 
 def _check_end(level: LevelFacts, source: np.ndarray, starts: np.ndarray, n_bytes: int) -> None:
     size = source_sizes(level.sources)[source]
-    behind = starts + np.uint64(n_bytes) > size
+    behind = starts + np.uint64(min(n_bytes, 2**62)) > size
     if behind.any():
         first = int(np.flatnonzero(behind)[0])
         raise MalformedTiff(
