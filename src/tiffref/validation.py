@@ -30,8 +30,8 @@ from .formats.checks import check_array, name_chunk
 from .formats.findings import Finding
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
-from .formats.urls import to_document_url
 from .formats.parquet_read import ZMETADATA, parse_parquet
+from .formats.urls import to_document_url
 from .model.manifest import MISSING, Source
 from .model.node import Array
 from .read import Fetcher, read_array
@@ -52,8 +52,8 @@ class Report:
     """What was found.
 
     `findings` are in the order of the checks; `arrays` says of each array its shape, its chunks and
-    how many of them are missing, inlined or in sources; `touches` lists by scheme and host the paths
-    that a reader of the document would open.
+    how many of them are missing, inlined or in sources; `touches` lists by scheme and host the
+    paths that a reader of the document would open.
     """
 
     url: str | None = None

@@ -198,7 +198,13 @@ class Watch:
     def _hook(self, event: str, args: tuple) -> None:
         if not self.is_on:
             return
-        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class"):
+        if event in (
+            "os.system",
+            "subprocess.Popen",
+            "os.exec",
+            "os.posix_spawn",
+            "pickle.find_class",
+        ):
             self.seen.append((event, repr(args)))
         elif event == "socket.connect":
             self.seen.append((event, repr(args[1])))
@@ -283,8 +289,9 @@ def test_documents(name: str, watch: Watch, place: tuple[Path, Path]) -> None:
     assert not Path("/tmp/tiffref-was-here").exists()
 
 
-def test_redirects_stay_inside(watch: Watch, place: tuple[Path, Path], server: FaultyServer) -> None:
-    here, _ = place
+def test_redirects_stay_inside(
+    watch: Watch, place: tuple[Path, Path], server: FaultyServer
+) -> None:
     other = FaultyServer()
     try:
         other.files["/secret"] = b"s" * 64
@@ -334,9 +341,7 @@ def test_what_this_process_scanned_needs_no_list(tmp_path: Path, data: bytes) ->
     assert ZarrTiffStore(tmp_path / "out" / "refs.json")[:].any()
 
 
-def test_document_too_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_document_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gzip
 
     path = tmp_path / "refs.json.gz"

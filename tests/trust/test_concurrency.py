@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from faulty import FaultyServer
 
+import zarr
 from tiffref.errors import TiffrefError
 from tiffref.zarr import ZarrTiffStore
 
@@ -106,7 +106,7 @@ def test_inherited_by_a_fork(store: ZarrTiffStore) -> None:
 
 def test_tasks(store: ZarrTiffStore) -> None:
     prototype = zarr.core.buffer.default_buffer_prototype()
-    keys = [key for key in store.keys() if key[0].isdigit()]
+    keys = [key for key in store if key[0].isdigit()]
 
     async def read_all() -> list[bytes]:
         asked = [store.get(key, prototype) for key in keys * 20]

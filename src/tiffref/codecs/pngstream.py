@@ -87,9 +87,7 @@ def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise ValueError("PNG has no end")
 
 
-def _rows(
-    width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int
-) -> tuple[int, int]:
+def _rows(width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int) -> tuple[int, int]:
     """Give the rows of one pass, and the bytes of each with its filter in front."""
     columns = -(-(width - x) // dx) if width > x else 0
     n_rows = -(-(height - y) // dy) if height > y else 0

@@ -32,9 +32,7 @@ class Backend(Protocol):
 
     is_local: bool
 
-    def read(
-        self, url: str, offset: int, length: int, expected: Source | None = None
-    ) -> bytes:
+    def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         """Read up to `length` bytes at `offset`; fewer only at the end of the source.
 
         `expected` is what the source must still be, for those that `checks_answers`.

@@ -73,9 +73,7 @@ class LocalFiles:
         self._files: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
-    def read(
-        self, url: str, offset: int, length: int, expected: Source | None = None
-    ) -> bytes:
+    def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         file = self._open(url, expected)
         # no buffer for bytes that are not there: a bad length may be larger than memory
         length = max(0, min(length, file.size - offset))
@@ -145,9 +143,7 @@ class FileObject:
         self._file = file
         self._lock = threading.Lock()
 
-    def read(
-        self, url: str, offset: int, length: int, expected: Source | None = None
-    ) -> bytes:
+    def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         try:
             with self._lock:
                 before = self._file.tell()

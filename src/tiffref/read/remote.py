@@ -40,9 +40,7 @@ class RemoteFiles:
         self._process = os.getpid()
         self._lock = threading.Lock()
 
-    def read(
-        self, url: str, offset: int, length: int, expected: Source | None = None
-    ) -> bytes:
+    def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         fs, path = self.resolve(url)
         try:
             if http.is_http(fs):
