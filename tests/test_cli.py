@@ -455,3 +455,36 @@ def test_info_tells_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert meaning["axes"]["x"]["step"] == 0.25
     assert meaning["axes"]["x"]["units"] == "micrometer"
     assert meaning["channels"] == ["DAPI", "GFP"]
+
+
+def test_interrupting_a_request_that_hangs_ends_at_once(tmp_path: Path) -> None:
+    import http.server
+    import signal
+    import threading
+
+    asked, released = threading.Event(), threading.Event()
+
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            released.wait(60)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        urls = [f"http://127.0.0.1:{server.server_port}/{name}.tif" for name in "ab"]
+        command = [sys.executable, "-m", "tiffref", "stack", *urls, "-o", "c.json"]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=30)
+    finally:
+        released.set()
+        server.shutdown()
+        server.server_close()
+    assert process.returncode == 130
+    assert message.decode().splitlines()[-1].endswith("interrupted")
+    assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,9 @@ import fsspec
 import numpy as np
 import pytest
 import tifffile as original
-import zarr
 
 import tiffref as tifffile
+import zarr
 from tiffref.zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 
 STACK = np.random.default_rng(1).integers(0, 60000, (5, 150, 160)).astype("u2")

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
-import zarr
 from fsspec.implementations.reference import ReferenceFileSystem
 
 import tiffref
+import zarr
 from tiffref.errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -497,3 +497,12 @@ def test_inlined_chunks(tmp_path: Path, stack: Path) -> None:
     assert again["0.0.0"] == data
     assert again.fs.cat("0.0.0") == data
     np.testing.assert_array_equal(zarr.open_array(again, mode="r")[:], STACK)
+
+
+def test_numpy_functions_take_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    data = np.arange(3 * 40 * 30, dtype="u2").reshape(3, 40, 30)
+    tifffile.imwrite(path, data, photometric="minisblack")
+    store = ZarrTiffStore(path)
+    np.testing.assert_array_equal(np.mean(store, axis=0), data.mean(axis=0))
+    assert np.asarray(store, "f4").dtype == "f4"

@@ -10,10 +10,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from chunked import CountingServer
 from zarr.core.buffer import default_buffer_prototype
 
+import zarr
 from tiffref.errors import SourceError
 from tiffref.zarr import ZarrTiffStore
 

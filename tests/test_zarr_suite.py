@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.testing.store import StoreTests
 
+import zarr
 from tiffref.zarr import ZarrStore, ZarrTiffStore
 
 VALUES = np.random.default_rng(1).integers(0, 9, (3, 100, 120)).astype("u2")

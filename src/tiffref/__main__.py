@@ -1,7 +1,5 @@
 """`python -m tiffref` is the command `tiffref`."""
 
-import sys
+from .cli import program
 
-from .cli import main
-
-sys.exit(main())
+program()

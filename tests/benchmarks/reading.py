@@ -12,10 +12,10 @@ import fsspec
 import imagecodecs
 import numpy as np
 import tifffile
-import zarr
 from harness import Work
 
 import tiffref
+import zarr
 from tiffref.zarr import ZarrTiffStore
 
 

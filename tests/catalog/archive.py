@@ -10,8 +10,9 @@ import tifffile
 EPSG_32633 = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 
 
-def write_image(path: Path, x: float = 300000.0, y: float = 5000000.0, value: int = 1,
-                **options: object) -> None:
+def write_image(
+    path: Path, x: float = 300000.0, y: float = 5000000.0, value: int = 1, **options: object
+) -> None:
     """Write a georeferenced TIFF of two levels, unlike others in its pixels and their lengths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = np.random.default_rng(value).integers(0, 1 + value % 7, (96, 96), np.uint16)

@@ -50,9 +50,7 @@ def test_combined_sets_open(built: Path) -> None:
     assert [(row["name"], row["keys"]["tile"], row["n_files"]) for row in rows] == [
         ("A", "A", 2), ("B", "B", 2),
     ]  # fmt: skip
-    with xarray.open_dataset(
-        str(built / "c" / rows[1]["path"]), engine="kerchunk"
-    ) as dataset:
+    with xarray.open_dataset(str(built / "c" / rows[1]["path"]), engine="kerchunk") as dataset:
         found = dataset.image.sel(time="2022-05-02").values
     assert (found.squeeze() == pixels(built, "B", 2)).all()
 

@@ -9,12 +9,12 @@ from importlib.metadata import entry_points
 import imagecodecs
 import numpy as np
 import pytest
-import zarr
 from segments import compress, values
 from zarr.core.buffer import cpu
 from zarr.registry import get_codec_class
 from zarr.storage import MemoryStore
 
+import zarr
 from tiffref.codecs.segment import ReadOnlyCodec
 from tiffref.codecs.table import COMPRESSIONS
 from tiffref.codecs.zarr2 import to_zarr2

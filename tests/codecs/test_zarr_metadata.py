@@ -11,13 +11,13 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segments import compress, values
 from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore
 
+import zarr
 from tiffref.codecs.decode import decode_segment
 from tiffref.codecs.segment import ReadOnlyCodec, TiffrefSegment, wrap_inlined
 from tiffref.codecs.zarr2 import decode_foreign, from_zarr2, portability, to_zarr2

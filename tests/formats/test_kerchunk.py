@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from groups import VALUES, assert_same, make_flat, make_group, make_image
 
+import zarr
 from tiffref.errors import InvalidReferences, SourceError
 from tiffref.formats import atomic, kerchunk
 from tiffref.formats.kerchunk import from_kerchunk, to_kerchunk, write_json

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from groups import VALUES, assert_same, make_flat, make_group, make_image
 
+import zarr
 from tiffref.errors import InvalidReferences, ManifestMismatch, MissingExtra, SourceError
 from tiffref.formats import parquet
 from tiffref.formats.kerchunk import to_kerchunk

@@ -55,6 +55,7 @@ def read_zarr_storage_options(document: Path) -> NDArray:
 
 def read_fsspec_mapper(document: Path) -> NDArray:
     import fsspec
+
     import zarr
 
     mapper = fsspec.get_mapper("reference://", fo=str(document), asynchronous=True)

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from clients import CLIENTS, install_zarrita, read_zarrita
 from numpy.typing import NDArray
 from range_server import serve
 
 import tiffref
+import zarr
 from tiffref.zarr import ZarrTiffStore
 
 pytestmark = [

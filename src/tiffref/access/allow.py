@@ -147,7 +147,7 @@ def _climbs(path: str) -> bool:
 
 def _is_below(path: str, prefix: str) -> bool:
     folder = prefix.rstrip("/")
-    return path == folder or path == prefix or not folder or path.startswith(folder + "/")
+    return path in (folder, prefix) or not folder or path.startswith(folder + "/")
 
 
 def _real_path(url: str) -> str:

@@ -158,6 +158,4 @@ def _write(
             )  # fmt: skip
         write_parquet(references.group, target, record_size=record_size, **options)
     else:
-        write_json(
-            references.group, target, zarr_format=zarr_format, version=version, **options
-        )
+        write_json(references.group, target, zarr_format=zarr_format, version=version, **options)

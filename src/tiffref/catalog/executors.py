@@ -164,16 +164,12 @@ def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
         if scheduler is None:
             n = workers or os.cpu_count() or 1
             address: Any = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=n, threads_per_worker=1, dashboard_address=":0"
-                )
+                distributed.LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0")
             )
         else:
             address = scheduler
         try:
-            client = stack.enter_context(
-                distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_S)
-            )
+            client = stack.enter_context(distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_S))
         except (OSError, ValueError) as error:
             raise CatalogError(
                 "no Dask scheduler answers", url=scheduler, got=str(error) or None,

@@ -26,7 +26,6 @@ _DECIMALS = 9
 """Of a degree: a tenth of a millimetre. Last digits differ between versions of PROJ."""
 
 
-
 def _unit_outline() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give columns and rows of the outline of a raster of one by one."""
     t = np.linspace(0, 1, _EDGE_POINTS, endpoint=False)

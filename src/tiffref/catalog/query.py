@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "open_catalog"]
 
 
-
 def open_catalog(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> Catalog:
@@ -304,8 +303,7 @@ def _axes(table: Any) -> dict[str, list[Any]]:
         if None in column or len(set(column)) < 2:
             continue
         found[name] = [
-            value.replace(tzinfo=None).isoformat() if name == "time" else value
-            for value in column
+            value.replace(tzinfo=None).isoformat() if name == "time" else value for value in column
         ]
     return found
 

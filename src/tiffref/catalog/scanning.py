@@ -185,9 +185,7 @@ class FileScanner:
     def _is_below(self, source: Source) -> bool:
         return self._settings.is_below(source.url)
 
-    def _structure(
-        self, skeleton: Skeleton, there: ByteSource, constant: Any
-    ) -> _Structure | None:
+    def _structure(self, skeleton: Skeleton, there: ByteSource, constant: Any) -> _Structure | None:
         """Give the structure of a file, a new one if need be; None for files that stand alone."""
         if skeleton.signature is None:
             return None

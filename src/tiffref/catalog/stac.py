@@ -168,9 +168,7 @@ def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"proj:wkt2": crs, **known} if crs else known
 
 
-def _collection(
-    pystac: Any, title: str, ids: Iterable[str], extent: _Extent
-) -> dict[str, Any]:
+def _collection(pystac: Any, title: str, ids: Iterable[str], extent: _Extent) -> dict[str, Any]:
     is_placed = extent.bbox[0] <= extent.bbox[2]
     spatial = pystac.SpatialExtent([extent.bbox if is_placed else [-180.0, -90.0, 180.0, 90.0]])
     temporal = pystac.TemporalExtent([[extent.first, extent.last]])

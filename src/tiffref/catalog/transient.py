@@ -62,8 +62,10 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def retried(
-    work: Callable[[], T], retries: int, backoff_s: float, sleep: Callable[[float], None]
-    = time.sleep,
+    work: Callable[[], T],
+    retries: int,
+    backoff_s: float,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """Do something, again after errors that may pass.
 

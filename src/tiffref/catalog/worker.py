@@ -136,9 +136,7 @@ def _write(scanned: Scanned, job: Job, settings: Settings) -> dict[str, int]:
 def _write_parquet(
     references: References, scratch: Path, target: Path, settings: Settings
 ) -> dict[str, int]:
-    write_parquet(
-        references.group, scratch, rename=settings.rename, series=references.series
-    )
+    write_parquet(references.group, scratch, rename=settings.rename, series=references.series)
     found = checksum(scratch)
     assert found is not None
     target.parent.mkdir(parents=True, exist_ok=True)

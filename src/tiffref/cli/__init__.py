@@ -21,7 +21,7 @@ from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
 from . import append, catalog, convert, info, rewrite, scan, stack, validate
 from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "program"]
 
 COMMANDS = {
     "info": info,
@@ -98,6 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report(describe(error))
             return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     return code
+
+
+def program() -> None:
+    """Be the program `tiffref`: run and end with the exit code.
+
+    An interrupted one ends at once: the interpreter would wait for threads whose requests hang.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def describe(error: BaseException) -> str:

@@ -62,9 +62,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("combined sets and catalogs")
-    group.add_argument(
-        "--pattern", metavar="P", help="how names give fields, as for tiffref stack"
-    )
+    group.add_argument("--pattern", metavar="P", help="how names give fields, as for tiffref stack")
     group.add_argument(
         "--stack", nargs="?", const=True, default=False, metavar="P",
         help="combine files too; P is a pattern as for --pattern",
@@ -110,9 +108,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from .. import catalog
 
     pattern = arguments.pattern or (arguments.stack if isinstance(arguments.stack, str) else None)
-    options = {
-        name: True for name in ("mosaic", "allow_holes") if getattr(arguments, name)
-    }
+    options = {name: True for name in ("mosaic", "allow_holes") if getattr(arguments, name)}
     summary = catalog.build(
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,
         arguments.output,
@@ -157,9 +153,7 @@ def _split(text: str | None) -> Sequence[str]:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("catalog", metavar="CATALOG", help="its folder: path or URL")
-    parser.add_argument(
-        "--bounds", metavar="W,S,E,N", type=_parse_bounds, help="in degrees"
-    )
+    parser.add_argument("--bounds", metavar="W,S,E,N", type=_parse_bounds, help="in degrees")
     parser.add_argument(
         "--time", metavar="T[/T]", help="2022-05, or 2022-05-01/2022-05-09; .. leaves an end open"
     )

@@ -23,6 +23,7 @@ _SHOWN = 3
 _LENIENT = {"edge": None, "fill": None}
 """Fields of a codec that only let it take short segments as well."""
 
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """Arrays or files that combine with one another.

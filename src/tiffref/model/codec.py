@@ -48,7 +48,8 @@ class SegmentCodec:
     """Value that pads a segment stored cropped or short; None is 0."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """What else the decoder needs, by name: `jpeg_tables` (bytes), `t4_options` (int),
-    `subsampling` (two ints), `ycbcr_coefficients` (three floats), ... JSON values and bytes only."""
+    `subsampling` (two ints), `ycbcr_coefficients` (three floats), ... JSON
+    values and bytes only."""
 
     @property
     def n_samples(self) -> int:

@@ -184,9 +184,7 @@ def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
     return np.array([str(value) for value in column])
 
 
-def make_axis(
-    name: str, values: NDArray, categories: Mapping[str, int] | None = None
-) -> Axis:
+def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None = None) -> Axis:
     """Sort the values of a field into an axis.
 
     Parameters

@@ -140,7 +140,9 @@ def _in_order(outline: Any, part: Any, urls: Sequence[str], workers: int) -> Ite
             else:
                 return
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # a request that hangs must not hold up who gives up
+        is_given_up = sys.exc_info()[0] is KeyboardInterrupt
+        pool.shutdown(wait=not is_given_up, cancel_futures=True)
 
 
 class _Scanner:

@@ -115,9 +115,7 @@ def _address(item: Any) -> str:
         return os.fspath(item)
     if hasattr(item, "fs") and hasattr(item, "path"):
         return item.fs.unstrip_protocol(item.path)
-    raise SourceError(
-        "is no address of a file", got=type(item).__name__, expected="a path or URL"
-    )
+    raise SourceError("is no address of a file", got=type(item).__name__, expected="a path or URL")
 
 
 def _list_name(
@@ -196,9 +194,7 @@ def _is_stac(item: Any) -> bool:
     return hasattr(item, "assets") or (isinstance(item, Mapping) and "assets" in item)
 
 
-def _from_stac(
-    items: Iterable[Any], assets: Sequence[str] | None, folder: str = ""
-) -> FileList:
+def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:
     """Give a row for each asset of each item: its item's time, and its own key as band."""
     urls, times, bands = [], [], []
     for item in items:

@@ -276,8 +276,8 @@ class Template:
         for path, rows in self.rows.items():
             array = self.references.group[path]
             assert isinstance(array, Array)
-            manifest = self._move(array, other) if rows is None else (
-                self._gather(array, rows, other)
+            manifest = (
+                self._move(array, other) if rows is None else (self._gather(array, rows, other))
             )
             if manifest is None:
                 return None
@@ -361,7 +361,8 @@ def make_template(references: References, skeleton: Skeleton) -> Template | None
     # the file itself must come out as it was scanned
     again = template.arrays_of(skeleton)
     if again is None or any(
-        again[path].manifest != references.group[path].manifest for path in rows  # type: ignore[union-attr]
+        again[path].manifest != references.group[path].manifest
+        for path in rows  # type: ignore[union-attr]
     ):
         return None
     return template

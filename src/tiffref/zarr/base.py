@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
@@ -171,6 +172,11 @@ class ZarrStore(Store):
         array = self._references.group[self._main]
         assert isinstance(array, Array)
         return read_array(array, key, fetch=self._fetch)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        """Read the whole array, so that NumPy's functions take the store."""
+        values = self[...]
+        return values if dtype is None else values.astype(dtype)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise NotImplementedError("the store is read-only")
