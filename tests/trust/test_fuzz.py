@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fuzzing import run
 from mutate import find_entries, mutate
-from seeds import SEEDS
+from seeds import SEEDS, pages
 
 import tiffref
 from tiffref.codecs.decode import decode_segment
@@ -95,7 +95,7 @@ def test_absurd_sizes_allocate_nothing(name: str, sizes: dict[int, int], tmp_pat
 
 
 def test_directories_in_a_circle_end(tmp_path: Path) -> None:
-    data = bytearray(SEEDS["pages"]())
+    data = bytearray(pages(120))
     offsets = []
     (offset,) = struct.unpack_from("<I", data, 4)
     while offset:
@@ -107,7 +107,7 @@ def test_directories_in_a_circle_end(tmp_path: Path) -> None:
     path = tmp_path / "circle.tif"
     path.write_bytes(data)
     whole = tmp_path / "whole.tif"
-    whole.write_bytes(SEEDS["pages"]())
+    whole.write_bytes(pages(120))
     found, expected = (ZarrTiffStore(one) for one in (path, whole))
     assert (found[:] == expected[:]).all()
 

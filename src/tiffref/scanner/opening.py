@@ -27,6 +27,8 @@ _ARRAY_TAGS = frozenset({273, 279, 324, 325})
 _LONG_ARRAY = 4096
 """Segments from which on tifffile is spared the offset arrays: it makes a Python object of each."""
 _SHOWN = 3
+_CIRCLE_CHECKED = 100
+"""Directories among which tifffile finds a circle by itself; it walks longer ones without end."""
 _MAX_PEEK_IFDS = 64
 
 
@@ -88,7 +90,7 @@ def _parsed(
     except BaseException:
         tif.close()
         raise
-    if chain.patches:
+    if chain.patches and len(chain.offsets) >= _CIRCLE_CHECKED:
         tif.close()
         tif = TiffFile(_handle(source, header, arrays, chain.patches))
     return tif, chain
