@@ -30,6 +30,7 @@ _SHOWN = 3
 _CIRCLE_CHECKED = 100
 """Directories among which tifffile finds a circle by itself; it walks longer ones without end."""
 _MAX_PEEK_IFDS = 64
+_GEO_KEYS, _SHORT = 34735, 3
 
 
 def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> OpenTiff:
@@ -84,7 +85,8 @@ def _parsed(
     source: ByteSource, header: Header, arrays: dict[int, dict[int, Entry]]
 ) -> tuple[TiffFile, Chain]:
     """Open a file with tifffile, once more with patches where its directories go in a circle."""
-    tif = TiffFile(_handle(source, header, arrays, {}))
+    odd = _odd_geokeys(source, header)
+    tif = TiffFile(_handle(source, header, arrays, odd))
     try:
         chain = follow_chain(source, header) if _follows_chain(tif) else Chain()
     except BaseException:
@@ -92,7 +94,7 @@ def _parsed(
         raise
     if chain.patches and len(chain.offsets) >= _CIRCLE_CHECKED:
         tif.close()
-        tif = TiffFile(_handle(source, header, arrays, chain.patches))
+        tif = TiffFile(_handle(source, header, arrays, {**odd, **chain.patches}))
     return tif, chain
 
 
@@ -174,6 +176,16 @@ def _handle(
     if isinstance(source, LocalSource) and not patches:
         return source.source.url
     return _PatchedFile(source, patches)
+
+
+def _odd_geokeys(source: ByteSource, header: Header) -> dict[int, bytes]:
+    """Hide a GeoKeyDirectory of the first directory that is not of SHORT.
+
+    It then may say that it has billions of keys, and tifffile asks for each of them.
+    """
+    entries, _ = read_entries(source.read, header, header.first_ifd)
+    odd = [entry for entry in entries if entry.code == _GEO_KEYS and entry.type != _SHORT]
+    return {entry.position: b"\xff\xff" for entry in odd}
 
 
 def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
