@@ -41,6 +41,8 @@ def check_expansion(codec: SegmentCodec, n_stored: int) -> None:
     n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
     # one bit is stored for each byte of a bilevel image; the last strip may be short
     growth = 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
+    if min(codec.shape) < 0:
+        raise MalformedTiff("a segment has a negative size", got=codec.shape)
     if n_bytes > max(HARMLESS_BYTES, growth * n_stored):
         raise MalformedTiff(
             "the decoded size of a segment is out of proportion to its stored bytes",
