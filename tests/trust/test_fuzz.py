@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_directories_in_a_circle_end(tmp_path: Path) -> None:
     whole.write_bytes(pages(120))
     found, expected = (ZarrTiffStore(one) for one in (path, whole))
     assert (found[:] == expected[:]).all()
+
+
+@pytest.mark.parametrize(("seed", "name"), [(4072, "imagej"), (4784, "many-pages")])
+def test_circles_that_are_walked_page_by_page(seed: int, name: str, tmp_path: Path) -> None:
+    """tifffile finds circles when it counts pages, not when it walks them: these once hung."""
+    path = tmp_path / "circle.tif"
+    path.write_bytes(mutate(SEEDS[name](), seed))
+    command = [sys.executable, "-c", "import sys, tiffref; tiffref.scan(sys.argv[1])", str(path)]
+    subprocess.run(command, timeout=60, check=False, capture_output=True)
 
 
 def test_directories_that_overlap_are_refused(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def _parsed(
     if chain.patches and len(chain.offsets) >= _CIRCLE_CHECKED:
         tif.close()
         tif = TiffFile(_handle(source, header, arrays, {**odd, **chain.patches}))
+    elif chain.patches:
+        len(tif.pages)  # counting finds the circle; walking page by page does not
     return tif, chain
 
 
