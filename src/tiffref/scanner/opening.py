@@ -96,7 +96,8 @@ def _parsed(
         tif.close()
         tif = TiffFile(_handle(source, header, arrays, {**odd, **chain.patches}))
     elif chain.patches:
-        len(tif.pages)  # counting finds the circle; walking page by page does not
+        tif.close()
+        tif = TiffFile(_CircleFile(source, odd))
     return tif, chain
 
 
@@ -229,6 +230,21 @@ class _PatchedFile(SourceFile):
     def read(self, size: int = -1) -> bytes:
         position = self.tell()
         return _patch(super().read(size), position, self._patches)
+
+
+class _CircleFile(_PatchedFile):
+    """A source whose directories go in a circle: it ends when tifffile goes round without end.
+
+    tifffile finds such a circle when it counts pages, but not when it walks from page to page.
+    """
+
+    n_left = 20_000
+
+    def read(self, size: int = -1) -> bytes:
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise OSError("the directories go in a circle")
+        return super().read(size)
 
 
 def _patch(data: bytes, position: int, patches: Mapping[int, bytes]) -> bytes:
