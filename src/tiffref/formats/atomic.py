@@ -53,16 +53,22 @@ def open_atomic(
         yield _as_binary(target)
         return
     path = os.fspath(target)
+    if has_scheme(path) and not path.startswith("file:"):
+        opened: Any = _open_remote(path, storage_options)
+    else:
+        opened = _open_local(path.removeprefix("file://"))
+    with _typed_errors(path), opened as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _typed_errors(path: str) -> Iterator[None]:
+    """Say what cannot be written, and where."""
     try:
-        if has_scheme(path) and not path.startswith("file:"):
-            opened: Any = _open_remote(path, storage_options)
-        else:
-            opened = _open_local(path.removeprefix("file://"))
-        with opened as file:
-            yield file
+        yield
+    except SourceError:
+        raise
     except OSError as error:
-        if isinstance(error, SourceError):
-            raise
         raise SourceError(
             "cannot write the references", url=path, got=f"{type(error).__name__}: {error}"
         ) from error
@@ -93,20 +99,13 @@ def open_folder_atomic(
     """
     path = os.fspath(target)
     is_remote = has_scheme(path) and not path.startswith("file:")
-    try:
-        opened = (
-            _open_remote_folder(path, marker, storage_options)
-            if is_remote
-            else _open_local_folder(path.removeprefix("file://"), marker)
-        )
-        with opened as folder:
-            yield folder
-    except OSError as error:
-        if isinstance(error, SourceError):
-            raise
-        raise SourceError(
-            "cannot write the references", url=path, got=f"{type(error).__name__}: {error}"
-        ) from error
+    opened = (
+        _open_remote_folder(path, marker, storage_options)
+        if is_remote
+        else _open_local_folder(path.removeprefix("file://"), marker)
+    )
+    with _typed_errors(path), opened as folder:
+        yield folder
 
 
 @contextlib.contextmanager
