@@ -65,7 +65,7 @@ def test_runs_make_chunks_of_useful_size(n_rows, row_bytes):
 
 
 @given(st.tuples(*[st.integers(1, 50)] * 5), st.tuples(*[st.integers(1, 20)] * 5))
-def test_segment_grid_covers_the_page(page, segment):
-    n = np.array(grid.segment_grid(page, segment))
+def test_chunk_grid_covers_the_page(page, segment):
+    n = np.array(grid.chunk_grid(page, segment))
     assert (n * segment >= page).all()
     assert ((n - 1) * segment < page).all()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["PAGE_AXES", "fit_chunks", "plan_run_rows", "segment_grid", "segment_shape"]
+__all__ = ["PAGE_AXES", "chunk_grid", "fit_chunks", "plan_run_rows", "segment_shape"]
 
 PAGE_AXES = "SZYXS"
 """Axis code of each dimension of a page: separate planes, depth, length, width, samples."""
@@ -28,13 +28,13 @@ def segment_shape(page: Shape5, tile: tuple[int, int, int] | None, rows_per_stri
     return 1, *tile, samples
 
 
-def segment_grid(page: Shape5, segment: Shape5) -> Shape5:
-    """Segments along each page dimension.
+def chunk_grid(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+    """Chunks along each dimension; the last one may reach past the array.
 
-    >>> segment_grid((3, 1, 100, 90, 1), (1, 1, 64, 90, 1))
+    >>> chunk_grid((3, 1, 100, 90, 1), (1, 1, 64, 90, 1))
     (3, 1, 2, 1, 1)
     """
-    return tuple(-(-n // s) for n, s in zip(page, segment, strict=True))  # type: ignore[return-value]
+    return tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
 
 
 def fit_chunks(

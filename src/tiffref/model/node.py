@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .codec import ForeignCodec, SegmentCodec
+from .grid import chunk_grid
 from .manifest import INLINED, Manifest
 
 __all__ = ["Array", "Group", "Node"]
@@ -60,7 +61,7 @@ class Array:
     @property
     def grid(self) -> tuple[int, ...]:
         """Chunks along each dimension."""
-        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+        return chunk_grid(self.shape, self.chunks)
 
     @property
     def codec(self) -> SegmentCodec | ForeignCodec:
@@ -93,7 +94,7 @@ class Array:
         data = np.ascontiguousarray(np.asarray(values))
         data = data.reshape(np.shape(values)).astype(data.dtype.newbyteorder("<"), copy=False)
         chunks = tuple(max(1, n) for n in data.shape)
-        grid = tuple(-(-n // c) for n, c in zip(data.shape, chunks, strict=True))
+        grid = chunk_grid(data.shape, chunks)
         none = np.zeros(math.prod(grid), np.uint64)
         inlined = {0: data.tobytes()} if none.size else {}
         manifest = Manifest(grid, (), np.full(none.size, INLINED, np.int32), none, none, inlined)

@@ -15,7 +15,7 @@ from ..codecs.table import check_supported
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
-from ..model.grid import Shape5, fit_chunks, segment_shape
+from ..model.grid import Shape5, chunk_grid, fit_chunks, segment_shape
 from ..model.manifest import Manifest, Source
 from ..model.node import Array
 from .runs import contiguous_planes, plan_planes, plan_run, source_sizes
@@ -101,7 +101,7 @@ def plan_level(
 
 def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
     chunks = tuple(max(1, n) for n in shape)
-    grid = tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+    grid = chunk_grid(shape, chunks)
     little = np.dtype(dtype).newbyteorder("<").str
     codec = SegmentCodec((1, 1, 1, math.prod(chunks)), little)
     manifest = Manifest.from_columns(grid, (), [], [])
@@ -156,7 +156,7 @@ def _plan_segments(
             got=f"{n_pages} pages of {page} in segments of {segment}",
             expected=f"an array of {level.shape}",
         )
-    grid = tuple(-(-n // c) for n, c in zip(level.shape, chunks, strict=True))
+    grid = chunk_grid(level.shape, chunks)
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
     row = np.repeat(row, level.offset.shape[1])

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import IfdFacts, LevelFacts
-from ..model.grid import Shape5, fit_chunks, plan_run_rows
+from ..model.grid import Shape5, chunk_grid, fit_chunks, plan_run_rows
 from ..model.manifest import Manifest, Source
 from ..model.node import Array
 from .segmentcodec import is_plain
@@ -119,7 +119,7 @@ def plan_planes(
     n_planes = 1
     if grid_rows == 1 and n_rows is None:
         chunks, n_planes = _merge_planes(level, chunks, starts, plane_bytes, sizes)
-    grid = tuple(-(-n // c) for n, c in zip(level.shape, chunks, strict=True))
+    grid = chunk_grid(level.shape, chunks)
     if n_planes > 1:
         axis = _innermost(level.shape, _n_lead(level, page))
         keep = np.arange(0, level.shape[axis], n_planes)
