@@ -246,7 +246,7 @@ def test_a_file_that_was_not_there_is_not_left(
     def fail(path: Path, target: Path) -> None:
         raise OSError(5, "disk error")
 
-    monkeypatch.setattr(atomic.Path, "replace", fail)
+    monkeypatch.setattr(atomic.os, "replace", fail)
     with pytest.raises(SourceError, match="disk error"):
         write_json(make_flat(1, 1), tmp_path / "refs.json")
     assert list(tmp_path.iterdir()) == []
