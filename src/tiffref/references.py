@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .access.allow import are_made_here, location_prefix, remember_addresses
+from .access.allow import are_made_here, check_moved, location_prefix, remember_addresses
 from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import read_document
@@ -120,14 +120,17 @@ class References:
             As in `to_kerchunk`.
         SourceError
             If the file cannot be written.
+        UntrustedSource
+            If the references are out of a document that may not read what lies beside `path`.
         """
+        options = self._options(url, groupname, templatename, path)
         kerchunk.write_json(
             _nest(self.group, groupname),
             path,
             zarr_format=zarr_format or 2,
             version=1 if version is None else version,
             storage_options=storage_options,
-            **self._options(url, groupname, templatename),
+            **options,
         )
 
     @classmethod
@@ -209,8 +212,10 @@ class References:
             As in `to_kerchunk`; also for missing chunks whose codec cannot store the fill value.
         SourceError
             If the folder cannot be written.
+        UntrustedSource
+            As in `write_fsspec`.
         """
-        options = self._options(url, groupname, None)
+        options = self._options(url, groupname, None, path)
         parquet.write_parquet(
             _nest(self.group, groupname),
             path,
@@ -245,7 +250,11 @@ class References:
         return cls(parsed.group, parsed.series, _allowed(parsed.group, path, allow))
 
     def _options(
-        self, url: str | None, groupname: str | None, templatename: str | None
+        self,
+        url: str | None,
+        groupname: str | None,
+        templatename: str | None,
+        target: Any = None,
     ) -> dict[str, Any]:
         addresses = [source.url for source in self.sources]
         if any(address.startswith(NAMELESS) for address in addresses):
@@ -255,6 +264,8 @@ class References:
                 hint="Scan its path or URL; or read it through ZarrTiffStore, which needs none.",
             )
         rename = to_document_url if url is None else plan_prefix(url, addresses)
+        if url is None and isinstance(target, str | os.PathLike):
+            check_moved(addresses, self.allow, os.fspath(target))
         if self.allow is None:
             remember_addresses(from_document_url(rename(url)) for url in addresses)
         templates = {}

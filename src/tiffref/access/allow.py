@@ -11,11 +11,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import UntrustedSource
 
-__all__ = ["ANYWHERE", "AllowList", "are_made_here", "location_prefix", "remember_addresses"]
+__all__ = [
+    "ANYWHERE",
+    "AllowList",
+    "are_made_here",
+    "check_moved",
+    "location_prefix",
+    "remember_addresses",
+]
 
 ANYWHERE = "*"
 """The prefix that allows every address."""
@@ -61,6 +70,40 @@ def is_local(url: str) -> bool:
     return url.startswith("file://") or not ("://" in url or "::" in url)
 
 
+def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -> None:
+    """Refuse to write a document where its addresses would be allowed that were not before.
+
+    Parameters
+    ----------
+    urls
+        Addresses that are written as they were read.
+    allow
+        What the document that they came from may read; None: this process itself found them.
+    target
+        Where they are to be written.
+
+    Raises
+    ------
+    UntrustedSource
+        If the folder of `target` holds sources that `allow` does not permit: whoever opens the new
+        document would read them without being asked.
+    """
+    if allow is None:
+        return
+    before, after = AllowList(allow), AllowList([location_prefix(target)])
+    for url in urls:
+        if after.permits(url) and not before.permits(url):
+            raise UntrustedSource(
+                f"references may not move to where this source lies, {target}",
+                url=url,
+                expected=before.listed,
+                hint=_HINT,
+            )
+
+
+_HINT = "If you trust it, open the references with allow=[...] (--allow) and its prefix."
+
+
 class AllowList:
     """Prefixes of addresses that may be read.
 
@@ -75,10 +118,21 @@ class AllowList:
     def __init__(self, prefixes: str | Iterable[str]) -> None:
         given = (prefixes,) if isinstance(prefixes, str) else tuple(map(os.fspath, prefixes))
         self.prefixes = given
+        self._exact = frozenset(given)
         self._permitted: set[str] = set()
 
     def __reduce__(self) -> tuple:
         return AllowList, (self.prefixes,)
+
+    @property
+    def listed(self) -> str:
+        """The first prefixes, as messages say them."""
+        return " or ".join(self.prefixes[:5]) or "no address at all"
+
+    @cached_property
+    def _folders(self) -> frozenset[str]:
+        """Local prefixes with their links followed: sequences have one for each of many files."""
+        return frozenset(map(_real_path, filter(is_local, self._exact - {ANYWHERE})))
 
     def check(self, url: str) -> None:
         """Let an address pass.
@@ -89,33 +143,38 @@ class AllowList:
             If it is outside of all prefixes.
         """
         if not self.permits(url):
-            listed = " or ".join(self.prefixes[:5]) or "no address at all"
             raise UntrustedSource(
                 "the references name a source outside the allowed addresses",
                 url=url,
-                expected=listed,
-                hint="If you trust it, open the references with allow=[...] and its prefix.",
+                expected=self.listed,
+                hint=_HINT,
             )
 
     def permits(self, url: str) -> bool:
         """Tell whether an address may be read."""
         if url in self._permitted:
             return True
-        is_permitted = any(_covers(prefix, url) for prefix in self.prefixes)
+        is_permitted = self._covers(url)
         if is_permitted:
             self._permitted.add(url)
         return is_permitted
 
+    def _covers(self, url: str) -> bool:
+        if ANYWHERE in self._exact:
+            return True
+        if _CONTROL.search(url):
+            return False
+        if is_local(url):
+            real = Path(_real_path(url))
+            return any(str(folder) in self._folders for folder in (real, *real.parents))
+        if url in self._exact and not _climbs(url):
+            return True
+        return any(_is_chain_below(url, prefix) for prefix in self.prefixes)
 
-def _covers(prefix: str, url: str) -> bool:
-    if prefix == ANYWHERE:
-        return True
-    if _CONTROL.search(url) or is_local(prefix) != is_local(url):
-        return False
-    if is_local(url):
-        return _is_below(_real_path(url), _real_path(prefix))
+
+def _is_chain_below(url: str, prefix: str) -> bool:
     # a chain such as "zip://a.tif::file:///x.zip" opens its last link; a prefix must say them all
-    if url.count("::") != prefix.count("::"):
+    if is_local(prefix) or url.count("::") != prefix.count("::"):
         return False
     links = zip(_split(prefix), _split(url), strict=True)
     return all(_is_link_below(there, here) for here, there in links)

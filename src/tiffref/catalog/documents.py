@@ -7,9 +7,11 @@ Owns reading a document whatever its format, and writing it as another. What sta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ..access.allow import check_moved, location_prefix
 from ..errors import InvalidReferences, SelectionError
 from ..formats.kerchunk import write_json
 from ..formats.load import load_document
@@ -23,13 +25,18 @@ _FOLDERS = (".parq", ".parquet")
 
 
 def _read(
-    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
+    path: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None,
+    allow: str | Sequence[str] | None,
 ) -> tuple[References, int]:
     """Read references, parquet by the ending of their name, and tell their Zarr format."""
     if _is_parquet(path):
-        return References.from_parquet(path, storage_options), 2
+        return References.from_parquet(path, storage_options, allow=allow), 2
     document = load_document(path, storage_options)
-    references = References.from_kerchunk(document)
+    references = References.from_kerchunk(document, allow=allow)
+    if allow is None and references.allow is not None:
+        folder = location_prefix(os.fspath(path))
+        references = replace(references, allow=(folder, *references.allow))
     refs = document.get("refs", document)
     return references, 3 if any(key.rpartition("/")[2] == "zarr.json" for key in refs) else 2
 
@@ -42,6 +49,7 @@ def convert(
     version: int = 1,
     record_size: int = 100_000,
     storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
 ) -> References:
     """Write references in another format: JSON, or parquet where the name ends in ".parq".
 
@@ -55,6 +63,8 @@ def convert(
         Chunks in one file of parquet references.
     storage_options
         For the file systems of URLs.
+    allow
+        Prefixes of addresses that the source is trusted with, as in `References.from_kerchunk`.
 
     Returns
     -------
@@ -66,8 +76,11 @@ def convert(
         If the source is no valid document, or the target's format cannot say it.
     SourceError
         If one cannot be read or written.
+    UntrustedSource
+        If files that the source may not read lie beside the target, where anybody who opens the
+        target would read them.
     """
-    references, _ = _read(source, storage_options)
+    references, _ = _read(source, storage_options, allow)
     _write(references, target, None, zarr_format, version, record_size, storage_options)
     return references
 
@@ -78,6 +91,7 @@ def rewrite(
     moves: Mapping[str, str],
     *,
     storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
 ) -> int:
     """Write references to files that have moved.
 
@@ -88,8 +102,8 @@ def rewrite(
     moves
         Beginning of an address -> what stands there instead: {"s3://a/": "https://b/"}. The longest
         that fits counts; a local folder stands for "file://" and itself.
-    storage_options
-        For the file systems of URLs.
+    storage_options, allow
+        As in `convert`; what `moves` changes needs no trust.
 
     Returns
     -------
@@ -101,8 +115,10 @@ def rewrite(
         If no address begins so.
     InvalidReferences
         If the source is no valid document, or two files would become one.
+    UntrustedSource
+        As in `convert`.
     """
-    references, zarr_format = _read(source, storage_options)
+    references, zarr_format = _read(source, storage_options, allow)
     rename = _plan_moves(moves)
     addresses = [to_document_url(one.url) for one in references.sources]
     moved = [rename(address) for address in addresses]
@@ -147,6 +163,9 @@ def _write(
     record_size: int,
     storage_options: Mapping[str, Any] | None,
 ) -> None:
+    kept = [one.url for one in references.sources
+            if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
+    check_moved(kept, references.allow, os.fspath(target))
     options: dict[str, Any] = {
         "rename": rename, "series": references.series, "storage_options": storage_options
     }  # fmt: skip

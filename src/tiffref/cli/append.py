@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="the document to write; by default DOC itself"
     )
     stack.add_sequence_arguments(parser)
+    console.add_allow_argument(parser, "DOC")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     arguments.output = arguments.output or arguments.document
     options = dict(arguments.storage_option) or None
-    before = References.from_kerchunk(arguments.document)
+    before = References.from_kerchunk(arguments.document, allow=arguments.allow)
     after = append_sequence(
         before,
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,

@@ -20,6 +20,7 @@ __all__ = [
     "OK",
     "USAGE",
     "UsageError",
+    "add_allow_argument",
     "add_options_argument",
     "add_source_arguments",
     "count",
@@ -91,6 +92,14 @@ def add_options_argument(parser: argparse.ArgumentParser, name: str, what: str) 
         type=_parse_option,
         help=f"option of the file system that opens {what}, as anon=true; may be repeated",
     )
+
+
+def add_allow_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add an option that collects the addresses that a document is trusted with."""
+    parser.add_argument(
+        "--allow", metavar="PREFIX", action="append",
+        help=f"let {what} name sources whose address begins so, '*' for all; may be repeated",
+    )  # fmt: skip
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="chunks in one parquet file (default: 100000)",
     )  # fmt: skip
     console.add_options_argument(parser, "--storage-option", "REFS and TARGET")
+    console.add_allow_argument(parser, "REFS")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             version=arguments.reference_version,
             record_size=arguments.record_size,
             storage_options=dict(arguments.storage_option) or None,
+            allow=arguments.allow,
         )
     arrays = [array for _, array in references.group.arrays()]
     n_chunks = sum(array.manifest.n_chunks for array in arrays)

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="TARGET", help="what to write; by default REFS itself"
     )
     console.add_options_argument(parser, "--storage-option", "REFS and TARGET")
+    console.add_allow_argument(parser, "REFS")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             target,
             dict(zip(arguments.before, arguments.after, strict=True)),
             storage_options=dict(arguments.storage_option) or None,
+            allow=arguments.allow,
         )
     print(f"{target}: {console.count(n_moved, 'file')} moved")
     return console.OK

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..access.allow import remember_addresses
 from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from ..model.alike import aspects_of, group_alike, mismatch
@@ -47,6 +48,7 @@ def append_sequence(
     storage_options: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: Progress | bool | None = None,
+    allow: str | Sequence[str] | None = None,
 ) -> References:
     """Add files to a sequence.
 
@@ -60,6 +62,9 @@ def append_sequence(
         How names give coordinates; by default as when the sequence was made.
     allow_holes, level, chunkmode, assets, storage_options, workers, progress
         As in `scan_sequence`, and as they were given to it.
+    allow
+        What a document may make us read, as in `References.from_kerchunk`; the new files are added
+        to it.
 
     Returns
     -------
@@ -75,7 +80,7 @@ def append_sequence(
         If new files do not combine with the old ones, take their places, or leave holes.
     """
     if not isinstance(references, References):
-        references = References.from_kerchunk(references, storage_options)
+        references = References.from_kerchunk(references, storage_options, allow=allow)
     record = _record(references)
     listed = list_files(files, assets=assets, storage_options=storage_options)
     new = _unseen(listed, references, storage_options)
@@ -202,7 +207,17 @@ def _join(
     sequence = {**record, "files": n_files, "n_holes": holes}
     sequence.pop("holes", None)
     series = tuple({**row, "sequence": sequence} for row in old.series)
-    return References(Group(children, dict(old.group.attributes)), series)
+    group = Group(children, dict(old.group.attributes))
+    return References(group, series, _allow_both(old.allow, new))
+
+
+def _allow_both(allow: Sequence[str] | None, new: References) -> tuple[str, ...] | None:
+    """Let the new files be read besides what the old references may read."""
+    if allow is None:
+        return None
+    urls = [source.url for source in new.sources]
+    remember_addresses(urls)
+    return (*allow, *urls)
 
 
 def _axis(references: References, main: str, dim: str, at: int) -> Axis:

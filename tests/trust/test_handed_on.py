@@ -1,0 +1,104 @@
+"""Documents of strangers that are appended to, converted or moved gain no access by it.
+
+Each has a secret TIFF in it, outside the folder that it lies in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref import catalog
+from tiffref.access import allow
+from tiffref.cli import main
+from tiffref.errors import UntrustedSource
+from tiffref.references import References
+from tiffref.zarr import ZarrTiffStore
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Make `evil/refs.json`, a sequence of one file in `evil` and one in `home`."""
+    for folder in ("evil", "home"):
+        (tmp_path / folder).mkdir()
+    names = [("evil", "t1"), ("home", "t2"), ("home", "t3")]
+    for n, (folder, name) in enumerate(names):
+        tifffile.imwrite(tmp_path / folder / f"{name}.tif", np.full((16, 16), n, "u1"))
+    files = [str(tmp_path / folder / f"{name}.tif") for folder, name in names[:2]]
+    references = tiffref.scan_sequence(files, pattern="t{time}.tif")
+    references.write_fsspec(tmp_path / "evil" / "refs.json")
+    allow._made_here.clear()
+    return tmp_path
+
+
+def test_appending_gives_no_access(place: Path) -> None:
+    secret, mine = str(place / "home" / "t2.tif"), str(place / "home" / "t3.tif")
+    after = tiffref.append_sequence(place / "evil" / "refs.json", [mine])
+    assert after.allow is not None and mine in after.allow
+    with pytest.raises(UntrustedSource, match="t2"):
+        ZarrTiffStore(after)[:]
+    np.testing.assert_array_equal(ZarrTiffStore(after)[2], np.full((16, 16), 2))
+    after.write_fsspec(place / "evil" / "more.json")
+    assert mine in allow._made_here and secret not in allow._made_here
+    with pytest.raises(UntrustedSource, match="t2"):
+        ZarrTiffStore(place / "evil" / "more.json")[:]
+    with pytest.raises(UntrustedSource, match="may not move"):
+        after.write_fsspec(place / "home" / "refs.json")
+    trusted = tiffref.append_sequence(place / "evil" / "refs.json", [mine], allow=str(place))
+    assert ZarrTiffStore(trusted)[1].any()
+
+
+@pytest.mark.parametrize("target", ["refs.json", "refs.parq"])
+def test_converting_gives_no_access(place: Path, target: str) -> None:
+    if target.endswith(".parq"):
+        pytest.importorskip("pyarrow")
+    source, beside, home = place / "evil" / "refs.json", place / "evil", place / "home"
+    with pytest.raises(UntrustedSource, match="t2"):
+        catalog.convert(source, home / target)
+    assert not (home / target).exists()
+    assert catalog.convert(source, beside / f"2{target}").allow == (f"{beside}/",)
+    with pytest.raises(UntrustedSource, match="t2"):
+        ZarrTiffStore(beside / f"2{target}")[:]
+    with pytest.raises(UntrustedSource, match="may not move"):
+        catalog.convert(beside / f"2{target}", home / "3.json")
+    catalog.convert(source, home / target, allow=str(place))
+    assert ZarrTiffStore(home / target, allow=str(place))[:].any()
+
+
+def test_moving_some_files_moves_no_others(place: Path) -> None:
+    source, home = place / "evil" / "refs.json", place / "home"
+    with pytest.raises(UntrustedSource, match="t2"):
+        catalog.rewrite(source, home / "r.json", {f"{place}/evil": "s3://b"})
+    assert catalog.rewrite(source, home / "r.json", {f"{place}/": "s3://b/"}) == 2
+
+
+def test_references_of_a_document_are_written_where_they_may(place: Path) -> None:
+    references = References.from_kerchunk(place / "evil" / "refs.json")
+    with pytest.raises(UntrustedSource, match="t2"):
+        references.write_fsspec(place / "home" / "refs.json")
+    # what the caller calls the files is the caller's own word
+    references.write_fsspec(place / "home" / "refs.json", url=str(place))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["convert", "{evil}/refs.json", "{home}/new.json"],
+        ["rewrite", "{evil}/refs.json", "--from={evil}", "--to=s3://b", "-o{home}/n.json"],
+        ["append", "{evil}/refs.json", "{home}/t3.tif", "-o", "{home}/new.json"],
+    ],
+)
+def test_commands_ask(place: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"evil": place / "evil", "home": place / "home"}
+    arguments = [part.format(**names) for part in command]
+    assert main(arguments) == 3
+    assert "--allow" in capsys.readouterr().err
+    assert not (place / "home" / "new.json").exists()
+    assert main([*arguments, "--allow", str(place)]) == 0
+    written = json.loads(next((place / "home").glob("n*.json")).read_text())
+    assert any("t2.tif" in str(ref) for ref in written["refs"].values())
