@@ -20,7 +20,12 @@ __all__ = [
     "TruncationWarning",
     "UnsupportedTiff",
     "UntrustedSource",
+    "install_hint",
+    "unreadable",
 ]
+
+_URL_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
+"""Scheme of a URL, and the extra that installs its file system."""
 
 
 class TiffrefError(Exception):
@@ -152,3 +157,39 @@ class MetadataWarning(UserWarning):
 
 class TruncationWarning(UserWarning):
     """Part of an image lies behind the end of its file; what is there is right."""
+
+
+def install_hint(extra: str) -> str:
+    """Say how the packages of an extra are installed."""
+    return f"pip install 'tiffref[{extra}]'"
+
+
+def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> SourceError:
+    """Make the error that says that a source cannot be reached, to be raised from its cause.
+
+    Parameters
+    ----------
+    url
+        Of the source.
+    error
+        What its file system raised.
+    what
+        One clause that says what could not be done.
+
+    Returns
+    -------
+    SourceError
+        Its hint names the extra that is missing, if it is one of ours.
+    """
+    reason = str(error)
+    if isinstance(error, OSError) and error.strerror and url.endswith(str(error.filename or "")):
+        reason = error.strerror  # without the path, which the message has already
+    name = type(error).__name__
+    scheme = url.rpartition("::")[2].partition("://")[0]
+    extra = _URL_EXTRAS.get(scheme) if isinstance(error, ImportError) else None
+    return SourceError(
+        what,
+        url=url,
+        got=f"{name}: {reason}" if reason else name,
+        hint=None if extra is None else install_hint(extra),
+    )

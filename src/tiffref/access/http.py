@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec.asyn
 
-from ..errors import SourceError, UntrustedSource
+from ..errors import SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
 from .fresh import check_same, is_weak
 
@@ -381,5 +381,4 @@ def _parse_date(text: str) -> float | None:
 
 def _unreadable(url: str, error: BaseException, headers: Mapping[str, str]) -> SourceError:
     what = headers.get("Range", "").replace("bytes=", "bytes ").replace("-", " to ")
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return SourceError(f"{what} cannot be read".strip(), url=url, got=reason)
+    return unreadable(url, error, f"{what} cannot be read".strip())

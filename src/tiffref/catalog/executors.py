@@ -15,7 +15,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CatalogError, MissingExtra, SelectionError
+from ..errors import CatalogError, MissingExtra, SelectionError, install_hint
 
 __all__ = ["KINDS", "Pool", "open_pool"]
 
@@ -158,7 +158,7 @@ def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
         import distributed
     except ImportError as error:
         raise MissingExtra(
-            "Dask's scheduler needs distributed", hint="pip install 'tiffref[dask]'"
+            "Dask's scheduler needs distributed", hint=install_hint("dask")
         ) from error
     with contextlib.ExitStack() as stack:
         if scheduler is None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra
+from ..errors import MissingExtra, install_hint
 from .footprint import footprint, outline_of, ring_bounds, to_wkb
 
 __all__ = ["field_kinds", "import_pyarrow", "place_row", "read_index", "write_index"]
@@ -52,9 +52,7 @@ def import_pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtra(
-            "catalogs need pyarrow", hint="pip install 'tiffref[catalog]'"
-        ) from error
+        raise MissingExtra("catalogs need pyarrow", hint=install_hint("catalog")) from error
     return pyarrow
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra, SelectionError, SourceError
+from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
 from ..formats.urls import from_document_url, has_scheme
 from ..scanner.coordinates import read_values
 from ..scanner.inputs import FileList, list_files
@@ -125,7 +125,7 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
         fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
         found = fs.find(path)
     except (OSError, ValueError, ImportError) as error:
-        raise SourceError("cannot be listed", url=url, got=str(error)) from error
+        raise unreadable(url, error, "cannot be listed") from error
     names = [fs.unstrip_protocol(name) for name in found if name.lower().endswith(_ENDINGS)]
     return sorted(names, key=order_key)
 
@@ -138,7 +138,7 @@ def _read_list(name: str, storage_options: Mapping[str, Any] | None) -> list[str
         with fsspec.open(name, "rt", encoding="utf-8-sig", **(storage_options or {})) as file:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError("cannot be read", url=name, got=str(error)) from error
+        raise unreadable(name, error) from error
     folder = name.rpartition("/")[0]
     return [_beside(line, folder) for line in lines if line and not line.startswith("#")]
 
@@ -154,7 +154,7 @@ def _read_table(name: str, storage_options: Mapping[str, Any] | None) -> dict[st
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra(
-            "a Parquet table needs pyarrow", url=name, hint="pip install 'tiffref[catalog]'"
+            "a Parquet table needs pyarrow", url=name, hint=install_hint("catalog")
         ) from error
     import fsspec
 
@@ -164,7 +164,7 @@ def _read_table(name: str, storage_options: Mapping[str, Any] | None) -> dict[st
         table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
         return table.to_pydict()
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise SourceError("cannot be read", url=name, got=str(error)) from error
+        raise unreadable(name, error) from error
 
 
 def read_fields(found: FileList, pattern: str | None) -> dict[str, list[Any]]:

@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidReferences, ManifestMismatch, MissingExtra, SelectionError, SourceError
+from ..errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    MissingExtra,
+    SelectionError,
+    SourceError,
+    install_hint,
+)
 from ..references import References
 from ..scanner.sequence import scan_sequence
 from .index import import_pyarrow, read_index
@@ -192,9 +199,7 @@ class Catalog:
         try:
             import xarray
         except ImportError as error:
-            raise MissingExtra(
-                "opening needs xarray", hint="pip install 'tiffref[xarray]'"
-            ) from error
+            raise MissingExtra("opening needs xarray", hint=install_hint("xarray")) from error
         is_one = len(self) == 1 and not options
         if is_one and self.table["references"][0].is_valid:
             references = self.references()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra
+from ..errors import MissingExtra, install_hint
 from .footprint import to_geojson
 from .index import place_row
 from .plan import Settings
@@ -38,9 +38,7 @@ def _import_pystac() -> Any:
     try:
         import pystac
     except ImportError as error:
-        raise MissingExtra(
-            "STAC catalogs need pystac", hint="pip install 'tiffref[catalog]'"
-        ) from error
+        raise MissingExtra("STAC catalogs need pystac", hint=install_hint("catalog")) from error
     return pystac
 
 

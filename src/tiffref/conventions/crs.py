@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtra
+from ..errors import MissingExtra, install_hint
 from .epsg import citation, in_degrees, json_unit, look_up, unit_of
 from .geodetic import geographic, with_shift
 from .geokeys import GeoKeys, key_label
@@ -58,7 +58,7 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         from pyproj.exceptions import ProjError
     except ImportError as error:
         raise MissingExtra(
-            "pyproj is needed for coordinate systems", hint="pip install tiffref[geo]"
+            "pyproj is needed for coordinate systems", hint=install_hint("geo")
         ) from error
     if not keys.values:
         return None

@@ -17,7 +17,7 @@ from typing import Any
 
 import ujson
 
-from ..errors import InvalidReferences, SourceError
+from ..errors import InvalidReferences, unreadable
 from .limits import LIMITS
 
 __all__ = ["fetch_text", "load_document", "parse_json", "without_garbage_collection"]
@@ -64,9 +64,7 @@ def fetch_text(
         with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
             text = file.read(LIMITS.document_bytes + 1)
     except _ACCESS_ERRORS + _client_errors() as error:
-        raise SourceError(
-            "cannot read the references", url=path, got=f"{type(error).__name__}: {error}"
-        ) from error
+        raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:
         raise InvalidReferences(
             "too large a document", url=path, expected=f"at most {LIMITS.document_bytes} bytes"

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from ..access.allow import is_local
 from ..access.fresh import check_same
-from ..errors import SourceError
+from ..errors import unreadable
 from ..model.manifest import Source
 
 __all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]
@@ -85,7 +85,7 @@ class LocalFiles:
             buffer = bytearray(length)
             return bytes(buffer[: file.read_into(offset, memoryview(buffer))])
         except OSError as error:
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
 
     def read_all(self, url: str, expected: Source | None = None) -> bytes:
         return self.read(url, 0, self._open(url, expected).size, expected)
@@ -97,13 +97,13 @@ class LocalFiles:
         try:
             return file.read_into(offset, buffer)
         except OSError as error:
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
 
     def state(self, url: str) -> Source:
         try:
             found = os.stat(local_path(url))  # noqa: PTH116
         except OSError as error:
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
         return Source(url, found.st_size, found.st_mtime)
 
     def checks_answers(self, url: str) -> bool:
@@ -126,7 +126,7 @@ class LocalFiles:
         try:
             file = _OpenFile(local_path(url))
         except OSError as error:
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
         with self._lock:
             file = self._files.setdefault(url, file)
             while len(self._files) > _MAX_OPEN:
@@ -151,7 +151,7 @@ class FileObject:
                 data = self._file.read(length)
                 self._file.seek(before)
         except (OSError, ValueError) as error:  # a closed file is a ValueError
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
         return data
 
     def read_all(self, url: str, expected: Source | None = None) -> bytes:
@@ -171,7 +171,7 @@ class FileObject:
                 size = self._file.seek(0, io.SEEK_END)
                 self._file.seek(before)
         except (OSError, ValueError) as error:
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
         return Source(url, size)
 
     def checks_answers(self, url: str) -> bool:
@@ -185,8 +185,3 @@ class FileObject:
 def local_path(url: str) -> str:
     """Give the path of a local source."""
     return url.removeprefix("file://")
-
-
-def _unreadable(url: str, error: Exception) -> SourceError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return SourceError("cannot be read", url=url, got=f"{type(error).__name__}: {reason}")

@@ -12,7 +12,7 @@ import fsspec
 
 from ..access import http, s3
 from ..access.allow import AllowList
-from ..errors import SourceError
+from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 
 __all__ = ["RemoteFiles"]
@@ -53,7 +53,8 @@ class RemoteFiles:
         except SourceError:
             raise
         except access_errors() as error:
-            raise _unreadable(url, error, f"bytes {offset} to {offset + length}") from error
+            what = f"bytes {offset} to {offset + length} cannot be read"
+            raise unreadable(url, error, what) from error
 
     def read_all(self, url: str, expected: Source | None = None) -> bytes:
         fs, path = self.resolve(url)
@@ -66,7 +67,7 @@ class RemoteFiles:
         except SourceError:
             raise
         except access_errors() as error:
-            raise _unreadable(url, error) from error
+            raise unreadable(url, error) from error
 
     def read_into(
         self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
@@ -114,7 +115,7 @@ class RemoteFiles:
             try:
                 found = fsspec.url_to_fs(url, **self._storage_options)
             except (OSError, ValueError, ImportError) as error:
-                raise _unreadable(url, error) from error
+                raise unreadable(url, error) from error
             with self._lock:
                 self._found[url] = found
         return found
@@ -131,8 +132,3 @@ def access_errors() -> tuple[type[BaseException], ...]:
     aiohttp = sys.modules.get("aiohttp")
     client_errors = (aiohttp.ClientError,) if aiohttp is not None else ()
     return (OSError, ValueError, *client_errors)
-
-
-def _unreadable(url: str, error: BaseException, what: str = "") -> SourceError:
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return SourceError(f"{what} cannot be read".strip(), url=url, got=reason)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import SelectionError, SourceError
+from ..errors import SelectionError, SourceError, unreadable
 from .names import has_fields, to_glob
 
 __all__ = ["FileList", "list_files", "natural_key"]
@@ -155,8 +155,8 @@ def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
     try:
         with fsspec.open(name, "rt", encoding="utf-8-sig", **(storage_options or {})) as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError("cannot be read", url=name, got=str(error)) from error
+    except (OSError, ValueError, ImportError) as error:
+        raise unreadable(name, error) from error
 
 
 def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str]:
@@ -169,7 +169,7 @@ def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str
         fs, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
         return sorted((fs.unstrip_protocol(name) for name in fs.glob(path)), key=natural_key)
     except (OSError, ValueError, ImportError) as error:
-        raise SourceError("cannot be listed", url=pattern, got=str(error)) from error
+        raise unreadable(pattern, error, "cannot be listed") from error
 
 
 def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:

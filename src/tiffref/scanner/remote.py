@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..access import http
-from ..errors import SourceError
+from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 from .bytesource import ByteSource
 
@@ -44,7 +44,7 @@ def open_remote(url: str, storage_options: Mapping[str, Any] | None = None) -> R
     try:
         fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
     except (OSError, ValueError, ImportError) as error:
-        raise SourceError("cannot be opened", url=url, got=reason(error)) from error
+        raise unreadable(url, error, "cannot be opened") from error
     return RemoteSource(fs, path, url)
 
 
@@ -153,11 +153,8 @@ class RemoteSource(ByteSource):
         except SourceError:
             raise
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"bytes {starts[0]} to {ends[0]} cannot be read",
-                url=self.source.url,
-                got=reason(error),
-            ) from error
+            what = f"bytes {starts[0]} to {ends[0]} cannot be read"
+            raise unreadable(self.source.url, error, what) from error
         for start, end, data in zip(starts, ends, answers, strict=True):
             if len(data) != end - start:
                 raise SourceError(
@@ -176,7 +173,7 @@ class RemoteSource(ByteSource):
         try:
             info = self._fs.info(self._path)
         except (OSError, ValueError) as error:
-            raise SourceError("cannot be read", url=url, got=reason(error)) from error
+            raise unreadable(url, error) from error
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
         mtime = info.get("mtime") or info.get("LastModified") or info.get("created")
@@ -192,7 +189,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
     except (OSError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError("cannot be read", url=url, got=reason(error)) from error
+        raise unreadable(url, error) from error
     status, lower, data = answer.status, answer.headers, answer.body
     if status == 416:
         return Source(url, 0), b""
@@ -224,8 +221,3 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
 
 def _clean(etag: object) -> str | None:
     return etag.strip('"') if isinstance(etag, str) else None
-
-
-def reason(error: BaseException) -> str:
-    """Say an error in one line."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ManifestMismatch, SourceError
+from ..errors import ManifestMismatch, unreadable
 from ..model.codec import SegmentCodec
 from ..model.manifest import Manifest, Source
 from ..model.node import Array
@@ -73,7 +73,7 @@ def _read(reader: Reader, url: str) -> NDArray:
     try:
         return np.asarray(reader(url))
     except FileNotFoundError as error:
-        raise SourceError("cannot be read", url=url, got=str(error)) from error
+        raise unreadable(url, error) from error
 
 
 def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) -> list[Array]:
@@ -100,7 +100,7 @@ def _source(url: str) -> Source:
         path = Path(url).absolute()
         state = path.stat()
     except OSError as error:
-        raise SourceError("cannot be read", url=url, got=error.strerror) from error
+        raise unreadable(url, error) from error
     return Source(str(path), state.st_size, state.st_mtime)
 
 

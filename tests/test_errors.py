@@ -1,0 +1,55 @@
+"""How errors read, and that they survive the way through worker processes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from tiffref.errors import MalformedTiff, TiffrefError, install_hint, unreadable
+
+
+def test_a_message_says_what_where_got_expected_and_what_to_do() -> None:
+    error = MalformedTiff(
+        "wrong", url="a.tif", ifd=3, tag="Width (256)", got=0, expected=1, hint="Mend it."
+    )
+    assert str(error) == "a.tif, IFD 3, Width (256): wrong, got 0, expected 1. Mend it."
+    assert str(TiffrefError("wrong")) == "wrong"
+
+
+def test_errors_pickle_with_their_fields() -> None:
+    error = pickle.loads(pickle.dumps(MalformedTiff("wrong", url="a.tif", got=0)))
+    assert type(error) is MalformedTiff
+    assert (error.what, error.url, error.got) == ("wrong", "a.tif", 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "text"),
+    [
+        (
+            *("a.tif", FileNotFoundError(2, "No such file", "/folder/a.tif")),
+            "a.tif: cannot be read, got FileNotFoundError: [Errno 2] No such file: '/folder/a.tif'",
+        ),
+        (
+            *("/folder/a.tif", FileNotFoundError(2, "No such file", "/folder/a.tif")),
+            "/folder/a.tif: cannot be read, got FileNotFoundError: No such file",
+        ),
+        ("a.tif", TimeoutError(), "a.tif: cannot be read, got TimeoutError"),
+        (
+            *("https://host/a.tif", ImportError("no aiohttp")),
+            "https://host/a.tif: cannot be read, got ImportError: no aiohttp. "
+            + install_hint("http"),
+        ),
+        (
+            *("simplecache::s3://bucket/a.tif", ImportError("no s3fs")),
+            "simplecache::s3://bucket/a.tif: cannot be read, got ImportError: no s3fs. "
+            + install_hint("s3"),
+        ),
+        (
+            *("gs://bucket/a.tif", ImportError("install gcsfs")),
+            "gs://bucket/a.tif: cannot be read, got ImportError: install gcsfs",
+        ),
+    ],
+)
+def test_what_a_file_system_raised_is_said_once(url: str, error: Exception, text: str) -> None:
+    assert str(unreadable(url, error)) == text
