@@ -2,8 +2,9 @@
 
 Owns the comparison of raw bytes: where all directories of two files lie at the same places, and all
 bytes of them are equal but for the places of segments, tiepoint and date, the second need not be
-parsed. That is so for the files of one archive that GDAL's COG driver wrote, whose directories come
-first. It says yes only where a parser would find the same (see `scanner.skeleton`).
+parsed. What lies between the header and the first directory must be equal, too. That is so for the
+files of one archive that GDAL's COG driver wrote, whose directories come first. It says yes only
+where a parser would find the same (see `scanner.skeleton`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _OFFSETS, _LENGTHS = frozenset({273, 324}), frozenset({279, 325})
 _SUB_IFDS, _COMPRESSION, _TIEPOINTS, _DATE_TIME = 330, 259, 33922, 306
 _LOOKED_AT = frozenset({6, 7, 33007, 34892})
 """Compressions whose segments a comparison looks at, too."""
+_MAX_DECLARED_BYTES = 1 << 10
 _TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 
 
@@ -118,7 +120,7 @@ def take_imprint(there: ByteSource, skeleton: Skeleton) -> Imprint | None:
     directories = list(_walk(read, header, header.first_ifd, 0))
     if len(directories) != len(skeleton.offsets):
         return None
-    spans = [(0, 16 if header.is_big else 8)]
+    spans = [(0, min(header.first_ifd, _MAX_DECLARED_BYTES))]
     open_spans: list[tuple[int, int]] = []
     columns = []
     notes = []

@@ -20,8 +20,9 @@ from ..model.node import Array, Group
 from ..references import References
 from ..scanner.bytesource import ByteSource
 from ..scanner.probe import is_exact, probe_indices
-from ..scanner.skeleton import GEO_TAGS, Skeleton, Template, make_template, read_skeleton
+from ..scanner.skeleton import GEO_TAGS, Skeleton, read_skeleton
 from ..scanner.source import open_source
+from ..scanner.template import Template, make_template
 from ..scanner.tiff import scan
 from .imprint import Imprint, take_imprint
 from .moved import (
@@ -47,8 +48,6 @@ _MAX_MODELS = 64
 _MAX_IMPRINTS = 8
 _POINTERS = frozenset({34665, 34853, 40965})
 """Tags that lead to directories which a comparison does not read: Exif, GPS, interoperability."""
-_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
-_GHOST_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +155,7 @@ class FileScanner:
             skeleton, structure = self._outline(there)
             changing, constant = changing_of(skeleton)
             if structure is not None and structure.constant != constant:
-                structure = self._structure(skeleton, there, constant)
+                structure = self._structure(skeleton, constant)
             known = structure.find(changing) if structure is not None else None
             if known is not None and structure is not None:
                 looked_at = None if structure.is_whole else there
@@ -180,23 +179,22 @@ class FileScanner:
                     if skeleton is not None:
                         return skeleton, structure
         skeleton = read_skeleton(there)
-        return skeleton, self._structure(skeleton, there, changing_of(skeleton)[1])
+        return skeleton, self._structure(skeleton, changing_of(skeleton)[1])
 
     def _is_below(self, source: Source) -> bool:
         return self._settings.is_below(source.url)
 
-    def _structure(self, skeleton: Skeleton, there: ByteSource, constant: Any) -> _Structure | None:
+    def _structure(self, skeleton: Skeleton, constant: Any) -> _Structure | None:
         """Give the structure of a file, a new one if need be; None for files that stand alone."""
         if skeleton.signature is None:
             return None
         if any(code in _POINTERS for _, code, *_ in skeleton.volatile):
             return None
-        is_whole = _is_declared_whole(there, skeleton)
         is_below = self._is_below(skeleton.source)
-        key = (skeleton.signature, constant, skeleton.volatile, is_whole, is_below)
+        key = (skeleton.signature, constant, skeleton.volatile, is_below)
         structure = self._structures.get(key)
         if structure is None:
-            structure = self._structures[key] = _Structure(constant, is_whole, is_below)
+            structure = self._structures[key] = _Structure(constant, skeleton.is_whole, is_below)
             if len(self._structures) > _MAX_STRUCTURES:
                 _, gone = self._structures.popitem(last=False)
                 self._imprinted = [one for one in self._imprinted if one is not gone]
@@ -330,14 +328,6 @@ def _is_unchanged(job: Job, now: Source) -> bool:
     if job.etag is not None or now.etag is not None:
         return job.etag == now.etag
     return job.mtime is not None and job.mtime == now.mtime
-
-
-def _is_declared_whole(there: ByteSource, skeleton: Skeleton) -> bool:
-    """Say whether GDAL's COG driver declares that every tile is stored whole."""
-    if skeleton.signature is None:
-        return False
-    data = there.read(16 if skeleton.signature[2] else 8, _GHOST_BYTES)
-    return data.startswith(_GHOST) and b"LAYOUT=IFDS_BEFORE_DATA" in data
 
 
 def _stored_alike(array: Array, there: ByteSource) -> bool:

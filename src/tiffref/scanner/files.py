@@ -23,8 +23,9 @@ from ..errors import SourceError, TiffrefError
 from ..model.manifest import Source
 from ..model.node import Array
 from ..references import References
-from .skeleton import Skeleton, Template, make_template, read_skeleton
+from .skeleton import Skeleton, read_skeleton
 from .source import open_source
+from .template import Template, make_template
 from .tiff import scan
 
 __all__ = ["Part", "Progress", "scan_files", "unreadable"]

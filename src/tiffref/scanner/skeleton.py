@@ -9,22 +9,19 @@ full: this module says yes only where all that a scan looks at is equal.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
-from ..model.codec import SegmentCodec
-from ..model.manifest import INLINED, MISSING, Manifest, Source
-from ..model.node import Array
-from ..references import References
+from ..model.manifest import Source
 from .ifd import TYPE_SIZES, Header, parse_header
 from .source import ByteSource, LocalSource
 
-__all__ = ["GEO_TAGS", "VOLATILE_TAGS", "Skeleton", "Template", "make_template", "read_skeleton"]
+__all__ = ["GEO_TAGS", "VOLATILE_TAGS", "Skeleton", "read_skeleton"]
 
 GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 34736, 34737})
 """ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
@@ -38,8 +35,9 @@ VOLATILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34
 Exif, GPS and interoperability directories: they change from file to file and move no pixel."""
 _MARKED_JPEG = frozenset({7, 33007, 34892})
 _OLD_JPEG = 6
-_KINDS = frozenset({"generic", "uniform", "shaped", "imagej", "ome", "geotiff"})
-"""Series that tifffile tells from the directories of one file alone."""
+_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
+"""Start of the text that GDAL puts behind the header of files of a declared layout."""
+_MAX_GHOST_BYTES = 512
 _AHEAD_BYTES = 1 << 13
 _MAX_IFDS = 1 << 16
 _MAX_VALUE_BYTES = 1 << 26
@@ -66,6 +64,8 @@ class Skeleton:
     signature
         Equal for files that a scan tells alike but for the places of segments; None where that
         cannot be said.
+    declared
+        What GDAL's COG driver declares of the layout behind the header, nothing for other files.
     offsets, lengths
         Of the segments of each directory, `(n_segments,)` uint64.
     notes
@@ -78,19 +78,32 @@ class Skeleton:
 
     source: Source
     signature: tuple | None
+    declared: bytes = b""
     offsets: tuple[NDArray[np.uint64], ...] = ()
     lengths: tuple[NDArray[np.uint64], ...] = ()
     notes: Mapping[int, Any] = field(default_factory=dict)
     volatile: tuple[tuple[int, int, int, int, bytes], ...] = ()
     place: tuple = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """The writer declares that every tile is stored whole."""
+        return b"LAYOUT=IFDS_BEFORE_DATA" in self.declared
+
 
 class _Irregular(Exception):
     """A directory is not as it should be: the scan in full says what is wrong with it."""
 
 
-def read_skeleton(there: ByteSource) -> Skeleton:
+def read_skeleton(there: ByteSource, max_ifds: int = _MAX_IFDS) -> Skeleton:
     """Read all directories of an open file.
+
+    Parameters
+    ----------
+    there
+        The file.
+    max_ifds
+        Directories to read; of a file that has more nothing is said.
 
     Raises
     ------
@@ -105,19 +118,21 @@ def read_skeleton(there: ByteSource) -> Skeleton:
     except MalformedTiff as error:
         error.url = error.url or there.source.url
         raise
-    reader = _Reader(read, header, there.size)
+    reader = _Reader(read, header, there.size, max_ifds)
     suffix = there.source.url.rpartition(".")[2].lower()
     try:
         reader.read_chain(header.first_ifd)
     except (_Irregular, struct.error):
         return Skeleton(there.source, None, notes=reader.notes, place=_place_of(reader.notes))
     place = _place_of(reader.notes)
-    signature = (suffix, header.byteorder, header.is_big, *reader.parts)
+    declared = _declared(read, header)
+    signature = (suffix, header.byteorder, header.is_big, declared, *reader.parts)
     if reader.is_special or suffix == "ndpi":
         return Skeleton(there.source, None, notes=reader.notes, place=place)
     return Skeleton(
         there.source,
         signature,
+        declared,
         tuple(reader.offsets),
         tuple(reader.lengths),
         reader.notes,
@@ -128,6 +143,12 @@ def read_skeleton(there: ByteSource) -> Skeleton:
 
 def _place_of(notes: Mapping[int, Any]) -> tuple:
     return tuple((code, notes[code]) for code in sorted(notes) if code in GEO_TAGS)
+
+
+def _declared(read: Read, header: Header) -> bytes:
+    start = 16 if header.is_big else 8
+    data = read(start, max(0, min(header.first_ifd - start, _MAX_GHOST_BYTES)))
+    return data if data.startswith(_GHOST) else b""
 
 
 def _read_ahead(there: ByteSource) -> Read:
@@ -149,8 +170,9 @@ def _read_ahead(there: ByteSource) -> Read:
 class _Reader:
     """Walks the directories of one file and collects what `Skeleton` holds."""
 
-    def __init__(self, read: Read, header: Header, size: int) -> None:
+    def __init__(self, read: Read, header: Header, size: int, max_ifds: int) -> None:
         self._read, self._header, self._size = read, header, size
+        self._max_ifds = max_ifds
         self._entry = struct.Struct(header.entry_format)
         self._pointer = struct.Struct(header.offset_format)
         self._dtypes = _DTYPES[header.byteorder]
@@ -166,7 +188,7 @@ class _Reader:
     def read_chain(self, offset: int) -> None:
         """Read an IFD and those that follow it, with all below them."""
         while offset:
-            if offset in self._seen or len(self._seen) >= _MAX_IFDS:
+            if offset in self._seen or len(self._seen) >= self._max_ifds:
                 raise _Irregular
             self._seen.add(offset)
             offset = self._read_ifd(offset)
@@ -185,7 +207,9 @@ class _Reader:
         below: list[int] = []
         compression = 1
         add = self.parts.append
+        codes = set()
         for code, kind, count, value in self._entry.iter_unpack(body[:n_bytes]):
+            codes.add(code)
             size = TYPE_SIZES.get(kind, 0) * count
             if size > self._inline:
                 value = self._outside(value, size)
@@ -199,30 +223,32 @@ class _Reader:
                 add((code, count))
             elif is_first and code in _NOTED_TAGS:
                 self.notes[code] = self._number(kind, value[:size])
-                if code == 270:
-                    add((code, kind, count, value[:size]))
+                add((code, kind, count, value[:size] if code == 270 else None))
             elif code in VOLATILE_TAGS:
                 self.volatile.append((len(self.offsets), code, kind, count, value[:size]))
             else:
                 add((code, kind, count, value[:size]))
                 if code == 259:
                     compression = self._integers(kind, value[:size])[0]
+        if len(codes) < n_entries:
+            raise _Irregular  # of a tag that is there twice, which one counts is up to the parser
         self._add_columns(columns, int(compression))
         for one in below:
             add("below")
             self.read_chain(one)
         return struct.unpack(header.offset_format, body[n_bytes:])[0]
 
-    def _add_columns(self, columns: dict[int, NDArray[np.uint64]], compression: int) -> None:
-        if len(columns) != 2 or len(columns[0]) != len(columns[1]):
+    def _add_columns(self, columns: dict[bool, NDArray[np.uint64]], compression: int) -> None:
+        if len(columns) != 2 or len(columns[False]) != len(columns[True]):
             raise _Irregular
-        self.offsets.append(columns[0])
-        self.lengths.append(columns[1])
+        offset = columns[False]
+        self.offsets.append(offset)
+        self.lengths.append(columns[True])
         if compression == _OLD_JPEG:
             self.is_special = True  # its tables lie at offsets of their own
-        if compression in _MARKED_JPEG and len(columns[0]) and columns[0][0]:
+        if compression in _MARKED_JPEG and len(offset) and offset[0]:
             # the decoder's colours depend on the marker in the first segment
-            self.parts.append(self._exactly(int(columns[0][0]) + 6, 4) == b"JFIF")
+            self.parts.append(self._exactly(int(offset[0]) + 6, 4) == b"JFIF")
 
     def _exactly(self, offset: int, length: int) -> bytes:
         if offset + length > self._size:
@@ -251,155 +277,3 @@ class _Reader:
         if kind in self._dtypes and kind != 1:
             return tuple(np.frombuffer(data, self._dtypes[kind]).tolist())
         return data
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Template:
-    """A file that was scanned in full, as the model for others of its signature.
-
-    `rows` says for each array with segments which directories its chunks are, in order; an array
-    whose chunks are put together from contiguous segments has none and is moved as a whole.
-    """
-
-    references: References
-    skeleton: Skeleton
-    rows: Mapping[str, tuple[int, ...] | None]
-
-    def arrays_of(self, other: Skeleton) -> dict[str, Array] | None:
-        """Give the arrays of another file of the same signature.
-
-        Returns
-        -------
-        None if the places of its segments are not regular enough to tell.
-        """
-        found = {}
-        for path, rows in self.rows.items():
-            array = self.references.group[path]
-            assert isinstance(array, Array)
-            manifest = (
-                self._move(array, other) if rows is None else (self._gather(array, rows, other))
-            )
-            if manifest is None:
-                return None
-            # thrice as quick as dataclasses.replace
-            found[path] = Array(
-                array.shape, array.chunks, array.dtype, array.dims, array.codecs, manifest,
-                array.fill_value, array.attributes,
-            )  # fmt: skip
-        return found
-
-    def _gather(self, array: Array, rows: Sequence[int], other: Skeleton) -> Manifest | None:
-        """Take chunks from the columns of directories: each chunk is one segment."""
-        offset = _join(other.offsets, rows)
-        length = _join(other.lengths, rows)
-        old = array.manifest
-        codec = array.codecs[0]
-        is_sized = isinstance(codec, SegmentCodec) and codec.compression == 1
-        if len(offset) != len(old.offset) or (is_sized and (length != old.length).any()):
-            return None
-        if int((offset + length).max()) > (other.source.size or 0):
-            return None
-        source = old.source
-        is_missing = (offset == 0) | (length == 0)
-        if is_missing.any() or source.min() < 0:
-            source = np.where(is_missing, MISSING, 0).astype(np.int32)
-        return Manifest(old.shape, (_like(other.source, old),), source, offset, length)
-
-    def _move(self, array: Array, other: Skeleton) -> Manifest | None:
-        """Move all chunks by as much as all segments of the file are moved."""
-        n = range(len(self.skeleton.offsets))
-        ours, theirs = _join(self.skeleton.offsets, n), _join(other.offsets, n)
-        if len(ours) != len(theirs) or not len(ours):
-            return None
-        delta = theirs - ours  # wraps around where it is negative, and back again below
-        if (delta != delta[0]).any() or (
-            _join(self.skeleton.lengths, n) != _join(other.lengths, n)
-        ).any():
-            return None
-        old = array.manifest
-        offset = old.offset + delta[0]
-        if (offset + old.length > np.uint64(other.source.size or 0)).any():
-            return None
-        return Manifest(old.shape, (_like(other.source, old),), old.source, offset, old.length)
-
-
-def _like(source: Source, manifest: Manifest) -> Source:
-    codec = manifest.sources[0].codec
-    return source if codec == source.codec else replace(source, codec=codec)
-
-
-def _join(columns: Sequence[NDArray[np.uint64]], rows: Sequence[int]) -> NDArray[np.uint64]:
-    return columns[rows[0]] if len(rows) == 1 else np.concatenate([columns[n] for n in rows])
-
-
-def make_template(references: References, skeleton: Skeleton) -> Template | None:
-    """Find how the chunks of a scanned file follow from its directories.
-
-    Returns
-    -------
-    None if they do not follow from them alone: chunks are inlined, lie in several files, or were
-    found by other means.
-    """
-    if skeleton.signature is None:
-        return None
-    if any(row.get("kind") not in _KINDS for row in references.series):
-        return None
-    rows: dict[str, tuple[int, ...] | None] = {}
-    for path, array in references.group.arrays():
-        manifest = array.manifest
-        if not manifest.sources and (manifest.source == INLINED).all():
-            continue  # a coordinate: it follows from tags that are in the signature
-        if len(manifest.sources) != 1 or len(array.codecs) != 1 or manifest.inlined:
-            return None
-        if _has_padded_strips(array, skeleton):
-            return None
-        found = _match_rows(manifest, skeleton)
-        if found is None and (manifest.source == MISSING).any():
-            return None
-        rows[path] = found
-    template = Template(references, skeleton, rows)
-    # the file itself must come out as it was scanned
-    again = template.arrays_of(skeleton)
-    if again is None or any(
-        again[path].manifest != references.group[path].manifest
-        for path in rows  # type: ignore[union-attr]
-    ):
-        return None
-    return template
-
-
-def _has_padded_strips(array: Array, skeleton: Skeleton) -> bool:
-    """Say whether the file was found to store partial last strips padded to whole ones.
-
-    That is up to the writer: another file may store them short, and only a look at them tells.
-    Tiles are always whole (TIFF 6.0, section 15).
-    """
-    codec = array.codecs[0]
-    if not isinstance(codec, SegmentCodec) or codec.compression == 1 or codec.edge is not None:
-        return False
-    codes = {part[0] for part in skeleton.signature or () if isinstance(part, tuple)}
-    is_partial = any(n % c for n, c in zip(array.shape, array.chunks, strict=True))
-    return is_partial and 322 not in codes
-
-
-def _match_rows(manifest: Manifest, skeleton: Skeleton) -> tuple[int, ...] | None:
-    """Find the directories whose columns make up a manifest, one after the other."""
-    by_first: dict[bytes, list[int]] = {}
-    for n, offset in enumerate(skeleton.offsets):
-        by_first.setdefault(offset.tobytes(), []).append(n)
-    sizes = sorted({len(offset) for offset in skeleton.offsets})
-    rows: list[int] = []
-    at = 0
-    while at < manifest.n_chunks:
-        candidates = [
-            n
-            for size in sizes
-            for n in by_first.get(manifest.offset[at : at + size].tobytes(), ())
-            if at + size <= manifest.n_chunks
-            and np.array_equal(skeleton.lengths[n], manifest.length[at : at + size])
-        ]
-        if len(candidates) != 1:
-            return None  # none, or directories that share their segments
-        rows.append(candidates[0])
-        at += len(skeleton.offsets[candidates[0]])
-    return tuple(rows)
