@@ -184,6 +184,8 @@ def _parse(
     try:
         if not isinstance(document, Mapping) and (Path(document) / ZMETADATA).is_file():
             parsed = parse_parquet(document, storage_options)
+            for _, array in parsed.group.arrays():
+                array.manifest.load()
         else:
             loaded = load_document(document, storage_options)
             parsed = parse_document(loaded, report.findings.append)

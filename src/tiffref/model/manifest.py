@@ -2,7 +2,8 @@
 
 Owns the chunk manifest: a table of sources, and for each chunk of a grid, in C order, the source,
 offset and length of its bytes. A million chunks are three NumPy arrays (20 MB) and no Python object
-each. It opens nothing and knows nothing of codecs.
+each. It opens nothing and knows nothing of codecs. Columns of large documents may be loaded when
+they are first needed (see `deferred`): ask for some chunks by `at` and `take`, which load little.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MalformedTiff
+from .deferred import Columns, Deferred
 
 __all__ = ["INLINED", "MISSING", "NAMELESS", "Manifest", "Source"]
 
@@ -57,6 +60,63 @@ class Manifest:
     offset: NDArray[np.uint64]
     length: NDArray[np.uint64]
     inlined: Mapping[int, bytes] = field(default_factory=dict)
+    _deferred: Deferred | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def defer(cls, shape: Sequence[int], sources: Sequence[Source], columns: Deferred) -> Manifest:
+        """Give a manifest whose columns are loaded when they are first needed.
+
+        `source`, `offset`, `length` and `inlined` load all of them.
+
+        Parameters
+        ----------
+        shape
+            The chunk grid.
+        sources
+            All sources.
+        columns
+            Blocks that have all chunks of the grid together.
+        """
+        manifest = object.__new__(cls)
+        values = {"shape": tuple(shape), "sources": tuple(sources), "_deferred": columns}
+        for name, value in values.items():
+            object.__setattr__(manifest, name, value)
+        return manifest
+
+    def __getattr__(self, name: str) -> Any:
+        """Load all columns when the first of them is asked for; Python asks where one is unset."""
+        if name in Columns._fields:
+            self.load()
+        return object.__getattribute__(self, name)
+
+    def load(self) -> None:
+        """Load the columns that are not yet loaded."""
+        deferred = self._deferred
+        if deferred is not None:
+            for name, column in deferred.join()._asdict().items():
+                object.__setattr__(self, name, column)
+            object.__setattr__(self, "_deferred", None)
+
+    def at(self, flat: int) -> tuple[int, int, int]:
+        """Give source, offset and length of the chunk with this index in C order."""
+        deferred = self._deferred
+        if deferred is not None:
+            return deferred.at(flat)
+        return self.source.item(flat), self.offset.item(flat), self.length.item(flat)
+
+    def take(
+        self, flat: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
+        """Give source, offset and length of some chunks, `(n,)`, by their index in C order."""
+        deferred = self._deferred
+        if deferred is not None:
+            return deferred.take(flat)
+        return self.source[flat], self.offset[flat], self.length[flat]
+
+    def data(self, flat: int) -> bytes:
+        """Give the bytes of a chunk that is inlined."""
+        deferred = self._deferred
+        return self.inlined[flat] if deferred is None else deferred.inlined(flat)
 
     @classmethod
     def from_columns(
@@ -107,7 +167,7 @@ class Manifest:
     @property
     def n_chunks(self) -> int:
         """Chunks in the grid, missing ones included."""
-        return len(self.source)
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

@@ -105,7 +105,7 @@ def decode_chunk(
 
 def decode_inlined(array: Array, flat: int) -> NDArray:
     """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
-    codec, data = array.codecs[0], memoryview(array.manifest.inlined[flat])
+    codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
     if isinstance(codec, SegmentCodec):
         codec, data = split_inlined(codec, data)
         n_bytes = math.prod(array.chunks) * array.dtype.itemsize

@@ -102,13 +102,13 @@ def _make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArra
 
 def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher) -> None:
     reading = plan_reading(array, wanted, target)
-    state = array.manifest.source[reading.flat]
+    state, offset, length = array.manifest.take(reading.flat)
     _fill_missing(reading, np.flatnonzero(state == MISSING))
     for row in np.flatnonzero(state == INLINED).tolist():
         _place_inlined(reading, row)
     rows = np.flatnonzero(state >= 0)
     if len(rows):
-        locate(reading, rows, state[rows])
+        locate(reading, rows, state[rows], offset[rows], length[rows])
         for is_local, chosen in _by_access(reading, fetch):
             (_read_local if is_local else _read_remote)(reading, chosen, fetch)
 

@@ -98,11 +98,15 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
-def locate(reading: Reading, rows: NDArray[np.int64], source: NDArray[np.int32]) -> None:
-    """Look up the byte ranges of the chunks to fetch, cut to the selected samples if plain."""
+def locate(
+    reading: Reading,
+    rows: NDArray[np.int64],
+    source: NDArray[np.int32],
+    offset: NDArray[np.uint64],
+    length: NDArray[np.uint64],
+) -> None:
+    """Note the byte ranges of the chunks to fetch, cut to the selected samples if plain."""
     array, manifest = reading.array, reading.array.manifest
-    flat = reading.flat[rows]
-    offset, length = manifest.offset[flat], manifest.length[flat]
     itemsize = np.uint64(array.dtype.itemsize)
     is_plain = np.zeros(len(rows), bool)
     if any(is_stored_plain(codec) for codec in array.codecs):

@@ -17,7 +17,7 @@ import numpy as np
 from ..formats.documents import to_documents
 from ..formats.rows import BLOCK_ROWS, KeySpelling
 from ..model.codec import ForeignCodec
-from ..model.manifest import MISSING, Source
+from ..model.manifest import INLINED, MISSING, Source
 from ..model.node import Array, Group
 from ..read.chunkmode import CHUNKMODE, Served, serve
 
@@ -33,7 +33,8 @@ class Chunk(NamedTuple):
     @property
     def inlined(self) -> bytes | None:
         """Its bytes, if they are in the manifest."""
-        return self.served.array.manifest.inlined.get(self.flat)
+        manifest = self.served.array.manifest
+        return manifest.data(self.flat) if manifest.at(self.flat)[0] == INLINED else None
 
     def location(self) -> tuple[Source, int, int] | None:
         """Source, offset and length of a chunk that lies in a source; length 0 is all of it.
@@ -43,10 +44,8 @@ class Chunk(NamedTuple):
         if self.served.is_decoded:
             return None
         manifest, flat = self.served.array.manifest, self.flat
-        row = manifest.source[flat]
-        if row < 0:
-            return None
-        return manifest.sources[row], int(manifest.offset[flat]), int(manifest.length[flat])
+        row, offset, length = manifest.at(flat)
+        return None if row < 0 else (manifest.sources[row], offset, length)
 
 
 class KeySpace:
@@ -95,7 +94,7 @@ class KeySpace:
         flat = _parse_indices(indices, self._grids[path])
         if flat is None:
             return None
-        if not served.is_decoded and served.array.manifest.source[flat] == MISSING:
+        if not served.is_decoded and served.array.manifest.at(flat)[0] == MISSING:
             return None
         return Chunk(served, flat)
 
