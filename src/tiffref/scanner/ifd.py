@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +21,23 @@ TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
               16: 8, 17: 8, 18: 8}  # fmt: skip
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _MAX_ENTRIES = 4096
+_ASCII = 2
 
 Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """How a file spells its directories: byte order, and BigTIFF or classic."""
+    """How a file spells its directories: byte order, and BigTIFF or classic.
+
+    `is_ndpi` for the classic header of Hamamatsu: offsets of directories have 8 bytes, and the high
+    halves of the offsets in a directory follow it.
+    """
 
     byteorder: str
     is_big: bool
     first_ifd: int
+    is_ndpi: bool = False
 
     @property
     def count_format(self) -> str:
@@ -43,7 +49,7 @@ class Header:
 
     @property
     def offset_format(self) -> str:
-        return f"{self.byteorder}{'Q' if self.is_big else 'I'}"
+        return f"{self.byteorder}{'Q' if self.is_big or self.is_ndpi else 'I'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,10 @@ class Entry:
         return TYPE_SIZES.get(self.type, 0) * self.count
 
 
-def parse_header(data: bytes) -> Header:
+def parse_header(data: bytes, url: str = "") -> Header:
     """Read byte order, flavour and the first IFD's offset from the first 16 bytes of a file.
+
+    Nothing in the header tells NDPI from classic TIFF: the name of the file does.
 
     Raises
     ------
@@ -76,10 +84,12 @@ def parse_header(data: bytes) -> Header:
             "not a TIFF file", got=repr(data[:4]) if data else "no bytes", expected="II or MM"
         )
     is_big = struct.unpack_from(f"{byteorder}H", data, 2)[0] == 43
-    if is_big and len(data) < 16:
+    is_ndpi = not is_big and byteorder == "<" and url.lower().endswith(".ndpi")
+    if len(data) < (16 if is_big else 12 if is_ndpi else 8):
         raise MalformedTiff("the header is cut off", got=f"{len(data)} bytes", expected="16")
-    first = struct.unpack_from(f"{byteorder}{'Q' if is_big else 'I'}", data, 8 if is_big else 4)[0]
-    return Header(byteorder, is_big, first)
+    header = Header(byteorder, is_big, 0, is_ndpi)
+    (first,) = struct.unpack_from(header.offset_format, data, 8 if is_big else 4)
+    return replace(header, first_ifd=first)
 
 
 def read_entries(read: Read, header: Header, offset: int) -> tuple[list[Entry], int]:
@@ -96,16 +106,21 @@ def read_entries(read: Read, header: Header, offset: int) -> tuple[list[Entry], 
     if n_entries > _MAX_ENTRIES:
         return [], 0
     n_offset = struct.calcsize(header.offset_format)
-    body = read(offset + n_count, n_entries * size + n_offset)
+    n_high = 4 * n_entries if header.is_ndpi else 0
+    body = read(offset + n_count, n_entries * size + n_offset + n_high)
+    tail = body[n_entries * size :]
     entries = []
     for index in range(min(n_entries, len(body) // size)):
         code, kind, count, value = struct.unpack_from(header.entry_format, body, index * size)
         position = offset + n_count + index * size
         where = position + size - len(value)
-        if TYPE_SIZES.get(kind, 0) * count > len(value):
-            (where,) = struct.unpack(header.offset_format, value)
+        # NDPI has no text in place of an offset
+        is_far = TYPE_SIZES.get(kind, 0) * count > len(value) or (header.is_ndpi and kind == _ASCII)
+        if is_far:
+            high = tail[n_offset + 4 * index :][:4] if header.is_ndpi else b""
+            (where,) = struct.unpack(header.offset_format, value + high.ljust(n_high and 4, b"\0"))
         entries.append(Entry(code, kind, count, position, where))
-    tail = body[n_entries * size :]
+    tail = tail[:n_offset]
     following = struct.unpack(header.offset_format, tail)[0] if len(tail) == n_offset else 0
     return entries, following
 

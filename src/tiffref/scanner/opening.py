@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tifffile import TiffFile, TiffFrame, TiffPage
+from tifffile import TiffFile, TiffFrame, TiffPage, TiffPages
 
 from ..errors import MalformedTiff, TiffrefError
 from .chain import Chain, follow_chain
@@ -31,6 +31,8 @@ _CIRCLE_CHECKED = 100
 """Directories among which tifffile finds a circle by itself; it walks longer ones without end."""
 _MAX_PEEK_IFDS = 64
 _GEO_KEYS, _SHORT = 34735, 3
+_FIRST_POINTER = 4
+"""Where a classic header has the offset of the first directory."""
 
 
 def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> OpenTiff:
@@ -60,7 +62,7 @@ def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> O
 
 def _open(source: ByteSource) -> OpenTiff:
     try:
-        header = parse_header(source.read(0, 16))
+        header = parse_header(source.read(0, 16), source.source.url)
         arrays = _long_arrays(source, header)
         with quiet():
             tif, chain = _parsed(source, header, arrays)
@@ -98,6 +100,10 @@ def _parsed(
     elif chain.patches:
         tif.close()
         tif = TiffFile(_CircleFile(source, odd))
+    elif tif.is_scanimage and not header.is_big and len(chain.offsets) >= len(tif.pages):
+        # tifffile has computed where they are, for files of which the chain may be broken
+        tif.filehandle.seek(_FIRST_POINTER)
+        tif.pages = TiffPages(tif)
     return tif, chain
 
 
@@ -162,7 +168,7 @@ def _adopt(tif: TiffFile) -> OpenTiff:
         source: ByteSource = LocalSource(handle.path)
     else:
         source = open_source(getattr(handle, "_fh", None))
-    header = parse_header(source.read(base, 16))
+    header = parse_header(source.read(base, 16), ".ndpi" if tif.tiff.is_ndpi else "")
     return OpenTiff(tif, source, header, base, owns=False)
 
 
@@ -194,8 +200,8 @@ def _odd_geokeys(source: ByteSource, header: Header) -> dict[int, bytes]:
 def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
     """Find offset arrays too long for tifffile, by IFD offset: in the first IFDs and below them."""
     found: dict[int, dict[int, Entry]] = {}
-    if source.source.url.lower().endswith(".ndpi"):
-        return found  # 64-bit offsets in a classic header
+    if header.is_ndpi:
+        return found  # the lists that are long there are no tags of their own: see McuStarts
     queue = [header.first_ifd]
     seen: set[int] = set()
     while queue and len(seen) < _MAX_PEEK_IFDS:

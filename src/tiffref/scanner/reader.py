@@ -8,7 +8,7 @@ series decode alike, which files in the wild break.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,6 +37,10 @@ _MAX_UNLISTED = 1 << 20
 
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
+
+
+_FLAVOURS_IN_TAGS = frozenset({"gdal", "geotiff"})
+"""Flavours whose metadata is read from the tags themselves."""
 
 
 class _Columns(NamedTuple):
@@ -144,7 +148,7 @@ class OpenTiff:
     def metadata(self) -> dict[str, Any]:
         """Metadata of the file's flavours, as tifffile gives it, by flavour."""
         found = {}
-        for name in sorted(self.tif.flags):
+        for name in sorted(self.tif.flags - _FLAVOURS_IN_TAGS):
             with contextlib.suppress(*PARSE_ERRORS), quiet():
                 value = getattr(self.tif, f"{name}_metadata", None)
                 if value:
@@ -256,23 +260,16 @@ class OpenTiff:
 
     def ifd_facts(self, page: TiffPage | TiffFrame, there: ByteSource) -> IfdFacts:
         """Take what one IFD says."""
-        full = self.full_page(page) if isinstance(page, TiffFrame) else page
-        return page_facts(full, self._read(there))
+        with _opened(page.parent):
+            full = self.full_page(page) if isinstance(page, TiffFrame) else page
+            return page_facts(full, self._read(there))
 
     def full_page(self, frame: TiffFrame) -> TiffPage:
         """The whole IFD of a page that tifffile holds in short."""
         if frame.offset == 0 and frame.keyframe is not None:
             return frame.keyframe
-        handle = frame.parent.filehandle
-        was_closed = handle.closed
-        if was_closed:
-            handle.open()
-        try:
-            handle.seek(frame.offset)
-            return TiffPage(frame.parent, index=frame.index)
-        finally:
-            if was_closed:
-                handle.close()
+        frame.parent.filehandle.seek(frame.offset)
+        return TiffPage(frame.parent, index=frame.index)
 
     def segments(
         self, page: TiffPage | TiffFrame, ifd: IfdFacts, there: ByteSource
@@ -317,8 +314,23 @@ def _with_bare_directories(tif: TiffFile) -> list[TiffPageSeries]:
     return series
 
 
+@contextlib.contextmanager
+def _opened(tif: TiffFile) -> Iterator[None]:
+    """Open the file of a set that tifffile has closed again, for as long as it is read."""
+    handle = tif.filehandle
+    was_closed = handle.closed
+    if was_closed:
+        handle.open()
+    try:
+        yield
+    finally:
+        if was_closed:
+            handle.close()
+
+
 def _header_of(page: TiffPage | TiffFrame) -> Header:
-    return Header(page.parent.byteorder, page.parent.tiff.is_bigtiff, 0)
+    tiff = page.parent.tiff
+    return Header(tiff.byteorder, tiff.is_bigtiff, 0, tiff.is_ndpi)
 
 
 def _squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
