@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from types import TracebackType
 
+import numpy as np
+
 from ..errors import MalformedTiff, TiffrefError
 
 __all__ = ["PARSE_ERRORS", "quiet", "typed_errors"]
@@ -76,9 +78,10 @@ logging.getLogger("tifffile").addFilter(_Silence())
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop tifffile's log messages, in this thread or task alone."""
+    """Drop tifffile's log messages and NumPy's about its sums, in this thread or task alone."""
     token = _IS_SCANNING.set(True)
     try:
-        yield
+        with np.errstate(all="ignore"):  # MetaMorph's tags hold fractions, 0 over 0 among them
+            yield
     finally:
         _IS_SCANNING.reset(token)
