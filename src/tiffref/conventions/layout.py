@@ -108,10 +108,13 @@ def _role(position: int, series: SeriesFacts) -> str:
     first = series.levels[0] if series.levels else None
     if position == 0:
         return "image"
-    if isinstance(first, LevelFacts) and first.ifds[0].subfile_type & MASK_BIT:
-        return "mask"
+    kind = first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
     name = series.name.lower()
-    return name if name in _ROLES else "image"
+    if kind & MASK_BIT:
+        return "mask"
+    if name in _ROLES:
+        return name
+    return "thumbnail" if kind & REDUCED_BIT else "image"
 
 
 def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:

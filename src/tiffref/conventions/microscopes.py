@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..model.facts import FileFacts, SeriesFacts
@@ -154,11 +155,21 @@ def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
         return None
     unit = to_unit(found.get("CalibrationUnits"))
     scales = {"X": positive(found.get("XCalibration")), "Y": positive(found.get("YCalibration"))}
-    distances = found.get("ZDistance")
-    if distances is not None and len(distances) > 1:
-        scales["Z"] = positive(distances[1])
+    distances = list(found.get("ZDistance", ()))[1:]
+    if len(set(distances)) == 1:
+        scales["Z"] = positive(distances[0])
     name = str(found.get("Name") or "").strip("\0")
-    return _made(scales, dict.fromkeys("XYZ", unit), name=name) if unit else None
+    if unit is None:
+        return None
+    return _made(scales, dict.fromkeys("XYZ", unit), name=name, times=_stk_times(found))
+
+
+def _stk_times(found: Mapping[str, Any]) -> tuple[float, ...]:
+    """Give seconds since the first plane, where each plane has a time of its own."""
+    moments = found.get("DatetimeCreated")
+    if moments is None or len(set(moments.tolist())) < len(moments):
+        return ()
+    return tuple((moments - moments[0]).astype("timedelta64[ns]").astype(float) / 1e9)
 
 
 def _micromanager(
@@ -183,6 +194,15 @@ def _micromanager(
     return _made(scales, _MICRO, channels, name=str(summary.get("Prefix") or ""))
 
 
+def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    plain = _micromanager(found, series, tags, report)
+    names = found.get("Labels", {}).get("channel", ()) if isinstance(found, Mapping) else ()
+    if plain is None or not names:
+        return plain
+    known = {channel.name: channel for channel in plain.channels}
+    return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
+
+
 def _argb(value: Any) -> str | None:
     return f"{int(value) & 0xFFFFFF:06X}" if isinstance(value, int) else None
 
@@ -205,13 +225,19 @@ def _scanimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> C
             pixels = positive(frame.get(sizes[axis]))
             extent = max(c[n] for c in corners) - min(c[n] for c in corners)
             scales[axis] = positive(extent / pixels) if pixels else None
-    saved = frame.get("SI.hChannels.channelSave")
-    numbers = saved if isinstance(saved, list | tuple) else [saved] if saved else []
+    numbers = _flat(frame.get("SI.hChannels.channelSave"))
     names = frame.get("SI.hChannels.channelName") or ()
     channels = tuple(
         Channel(str(names[int(n) - 1]) if int(n) <= len(names) else f"Channel {n}") for n in numbers
     )
     return _made(scales, _MICRO, channels)
+
+
+def _flat(value: Any) -> list[Any]:
+    """Give the items of a vector of MATLAB: a number, or a list of numbers or of rows."""
+    if not isinstance(value, list | tuple):
+        return [] if value is None else [value]
+    return [item for row in value for item in _flat(row)]
 
 
 def _metaseries(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
@@ -320,8 +346,8 @@ _MICRO = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"
 READERS: Mapping[str, Callable[[Any, SeriesFacts, Tags, Report], Calibration | None]] = {
     "ome": _ome,
     "lsm": _lsm,
+    "ndtiff": _ndtiff,
     "micromanager": _micromanager,
-    "ndtiff": _micromanager,
     "scanimage": _scanimage,
     "imagej": _imagej,
     "metaseries": _metaseries,

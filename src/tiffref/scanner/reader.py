@@ -19,6 +19,7 @@ from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.manifest import Source
 from .ifd import Entry, Header, read_array, read_entries
+from .ndtiff import ndtiff_metadata
 from .pagefacts import as_sequence, n_segments_of, page_facts
 from .pages import BulkPages
 from .source import ByteSource, LocalSource
@@ -151,6 +152,8 @@ class OpenTiff:
         for name in sorted(self.tif.flags - _FLAVOURS_IN_TAGS):
             with contextlib.suppress(*PARSE_ERRORS), quiet():
                 value = getattr(self.tif, f"{name}_metadata", None)
+                if name == "ndtiff":
+                    value = ndtiff_metadata(self.tif)
                 if value:
                     found[name] = value
         return found

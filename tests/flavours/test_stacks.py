@@ -1,0 +1,284 @@
+"""Stacks of microscopes, made by hand as their formats are described.
+
+Pixels by four ways, axes, sizes and names.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from ifds import BIG, As, image, write_tiff
+from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of
+
+import tiffref
+
+# ---- Zeiss LSM
+
+
+def lsm_info(shape, scan_type, *, colors=0, stamps=0):
+    """The structure CZ_LSMINFO, as LSM 2.0 has it."""
+    sizes = [shape.get(axis, 1) for axis in "XYZCT"]
+    info = struct.pack("<I9i", 50350412, 152, *sizes, 1, 8, 8)
+    info += struct.pack("<6dHHI", 1e-7, 1e-7, 2e-6, 0, 0, 0, scan_type, 0, 0)
+    info += struct.pack("<4Id8I", 0, 0, 0, colors, 0.0, 0, 0, 0, stamps, 0, 0, 0, 0)
+    return As(1, info)
+
+
+def lsm_blocks(names, stamps):
+    """ChannelColors and TimeStamps, to stand at bytes 8 and 8 + 256."""
+    spelled = b"".join(struct.pack("<I", len(n) + 1) + n.encode() + b"\0" for n in names)
+    colors = bytes(4 * len(names))
+    at = 24 + len(colors)
+    block = (
+        struct.pack("<6I", at + len(spelled), len(names), len(names), 24, at, 0) + colors + spelled
+    )
+    n = len(stamps)
+    return block.ljust(256, b"\0") + struct.pack(f"<ii{n}d", 8 + 8 * n, n, *stamps)
+
+
+@pytest.mark.parametrize("compression", [1, 5])
+def test_lsm_with_thumbnails_between_its_pages(tmp_path, compression):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    data = pixels(3, 2, 3, 20, 24, dtype="u1")  # t, z, c, y, x
+    small = pixels(6, 3, 8, 8, dtype="u1")
+    info = lsm_info({"X": 24, "Y": 20, "Z": 2, "C": 3, "T": 3}, 6, colors=8, stamps=264)
+    encode = {1: None, 5: lambda part: imagecodecs.lzw_encode(part.tobytes())}[compression]
+    pages = []
+    for n, plane in enumerate(data.reshape(6, 3, 20, 24)):
+        tags = {259: compression, **({34412: info} if n == 0 else {})}
+        pages.append(image(plane, tags, encode=encode, is_planar=True))
+        pages.append(image(small[n], {254: 1, 262: 2}, is_planar=True))
+    path = tmp_path / "a.lsm"
+    write_tiff(path, pages, prefix=lsm_blocks(["Ch1", "Ch2", "Ch3"], [5.0, 6.0, 8.0]))
+    references = tiffref.scan(path)
+    assert kinds(references) == ["lsm", "lsm"]
+    assert references.group["image"].dims == ("t", "z", "c", "y", "x")
+    assert_pixels(references, {"image": data, "thumbnail": small.reshape(3, 2, 3, 8, 8)})
+    assert references.group["thumbnail"].attributes["role"] == "thumbnail"
+    assert channel_names(references) == ["Ch1", "Ch2", "Ch3"]
+    assert scales_of(references) == {"t": (1, "second"), "z": UM(2), "y": UM(0.1), "x": UM(0.1)}
+
+
+def test_lsm_samples_side_by_side(tmp_path):
+    data = pixels(3, 20, 24, 3, dtype="u1")  # t, y, x, c
+    info = lsm_info({"X": 24, "Y": 20, "C": 3, "T": 3}, 3)
+    pages = []
+    for n, plane in enumerate(data):
+        pages.append(image(plane, {34412: info} if n == 0 else {}))
+        pages.append(image(pixels(8, 8, dtype="u1"), {254: 1}))
+    path = tmp_path / "a.lsm"
+    write_tiff(path, pages)
+    references = tiffref.scan(path)
+    assert references.group["image"].dims == ("t", "y", "x", "c")
+    assert_pixels(references, {"image": data})
+
+
+# ---- MetaMorph STK
+
+
+def uic_tags(n_planes, distance, created):
+    """UIC1Tag, whose values are at byte 8 of the file, and UIC2Tag; and those values."""
+    uic1 = struct.pack("<10I", 3, 1, 4, 8, 5, 16, 6, 24, 7, 31)  # calibrated; sizes; unit; name
+    values = struct.pack("<4II3sI5s", 13, 100, 26, 100, 3, b"um\0", 5, b"neat\0")
+    rows = [(*distance, 2451545, created[n], 2451545, created[n]) for n in range(n_planes)]
+    uic2 = struct.pack(f"<{6 * n_planes}I", *np.ravel(rows).tolist())
+    return {33628: As(4, uic1, 5), 33629: As(5, uic2, n_planes)}, values
+
+
+@pytest.mark.parametrize("axis", ["z", "t", "i"])
+def test_stk_planes_behind_one_directory(tmp_path, axis):
+    data = pixels(5, 20, 24)
+    created = [1000 * n * (axis == "t") for n in range(5)]
+    tags, values = uic_tags(5, (3, 2) if axis == "z" else (0, 1), created)
+    one = image(data[0], tags, rows=7)
+    one.lengths = [len(strip) for strip in one.segments]
+    one.segments = [*one.segments[:-1], one.segments[-1] + data[1:].tobytes()]
+    path = tmp_path / "a.stk"
+    write_tiff(path, [one], prefix=values)
+    references = tiffref.scan(path)
+    assert kinds(references) == ["stk"]
+    assert references.group["image"].dims == (axis, "y", "x")
+    assert_pixels(references, {"image": data})
+    expected = {"y": UM(0.26), "x": UM(0.13)}
+    expected |= {"z": {"z": UM(1.5)}, "t": {"t": (1, "second")}, "i": {}}[axis]
+    assert scales_of(references) == expected
+    assert references.group["image"].attributes["title"] == "neat"
+
+
+# ---- ScanImage
+
+
+FRAME_DATA = """SI.hChannels.channelSave = [1;2]
+SI.hChannels.channelName = {'green' 'red'}
+SI.hStackManager.framesPerSlice = 2
+SI.hStackManager.stackZStepSize = 5
+SI.hRoiManager.scanFrameRate = 20
+SI.hRoiManager.pixelsPerLine = 24
+SI.hRoiManager.linesPerFrame = 20
+SI.hRoiManager.imagingFovUm = [-12 -20;12 -20;12 20;-12 20]"""
+"""Of ScanImage 2016 and later; it stands between the header and the first directory, and in the
+tag Software of each directory."""
+
+
+def test_scanimage_bigtiff(tmp_path):
+    data = pixels(3, 2, 2, 20, 24, dtype="i2")  # z, t, c
+    parts = FRAME_DATA.encode() + b"\0", json.dumps({"RoiGroups": {}}).encode() + b"\0"
+    prefix = struct.pack("<4I", 0x07030301, 3, *map(len, parts)) + b"".join(parts)
+    pages = [
+        image(plane, {270: f"frameNumbers = {n}\n", 305: FRAME_DATA})
+        for n, plane in enumerate(data.reshape(-1, 20, 24))
+    ]
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages, form=BIG, prefix=prefix)
+    references = tiffref.scan(path)
+    assert kinds(references) == ["scanimage"]
+    assert references.group["image"].dims == ("z", "t", "c", "y", "x")
+    assert_pixels(references, {"image": data})
+    assert channel_names(references) == ["green", "red"]
+    assert scales_of(references) == {
+        "z": UM(5), "t": (pytest.approx(0.05), "second"), "y": UM(2), "x": UM(1)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("gap", [0, 6])
+def test_scanimage_of_old_with_directories_at_uneven_distance(tmp_path, gap):
+    """tifffile computes where the pages of such files are, from the first ones."""
+    data = pixels(9, 20, 24)
+    text = "state.configPath = 'x'"
+    pages = [image(plane, {270: text + (n > 6) * gap * " "}) for n, plane in enumerate(data)]
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages)
+    references = tiffref.scan(path)
+    assert references.group["image"].dims == ("i", "y", "x")
+    assert_pixels(references, {"image": data})
+
+
+# ---- Micro-Manager
+
+
+def write_mmstack(path, planes, summary, *, order="<"):
+    """Write planes {(c, z, t, p): pixels}: 13 tags, then the pixels, as Micro-Manager does."""
+    text = json.dumps(summary).encode()
+    pages = []
+    for plane in planes.values():
+        one = image(plane, {51123: As(2, b"{}\0\0\0\0\0\0")}, order=order, is_pixels_first=True)
+        one.tags[282] = 1
+        pages.append(one)
+    assert 2 + 12 * (len(pages[0].tags) + 2) + 4 == 162
+    offsets = write_tiff(path, pages, order=order, prefix=bytes(32) + text)
+    index_at = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(8)
+        file.write(struct.pack(f"{order}8I", 54773648, index_at, 0, 0, 0, 0, 2355492, len(text)))
+        file.seek(index_at)
+        file.write(struct.pack(f"{order}II", 3453623, len(planes)))
+        for where, at in zip(planes, offsets, strict=True):
+            file.write(struct.pack(f"{order}5I", *where, at))
+        file.write(bytes(162))
+
+
+SUMMARY = {
+    "MicroManagerVersion": "1.4", "Frames": 2, "Slices": 2, "Channels": 2, "Positions": 1,
+    "TimeFirst": True, "SlicesFirst": False, "PixelSize_um": 0.5, "z-step_um": 2.0,
+    "Interval_ms": 3000.0, "ChNames": ["DAPI", "FITC"], "ChColors": [255, -16711936],
+    "Prefix": "run",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_lost", [0, 1])
+def test_micromanager_stack(tmp_path, order, n_lost):
+    data = pixels(2, 2, 2, 20, 24)  # t, c, z
+    # the order of the pages in the file is that of acquisition, not of the array
+    places = [(c, z, t, 0) for t in (1, 0) for c in range(2) for z in range(2)]
+    for c, z, t, _ in places[:n_lost]:
+        data[t, c, z] = 0
+    planes = {place: data[place[2], place[0], place[1]] for place in places[n_lost:]}
+    path = tmp_path / "run_MMStack.ome.tif"
+    write_mmstack(path, planes, SUMMARY, order=order)
+    references = tiffref.scan(path)
+    assert kinds(references) == ["mmstack"]
+    assert references.group["image"].dims == ("t", "c", "z", "y", "x")
+    assert_pixels(references, {"image": data})
+    assert channel_names(references) == ["DAPI", "FITC"]
+    assert scales_of(references) == {"t": (3, "second"), "z": UM(2), "y": UM(0.5), "x": UM(0.5)}
+
+
+def test_micromanager_positions_in_several_files(tmp_path):
+    data = pixels(2, 2, 20, 24)  # position, channel
+    summary = SUMMARY | {"Frames": 1, "Slices": 1, "Positions": 2}
+    for p in range(2):
+        planes = {(c, 0, 0, p): data[p, c] for c in range(2)}
+        write_mmstack(tmp_path / f"run_MMStack_Pos{p}.ome.tif", planes, summary)
+    references = tiffref.scan(tmp_path / "run_MMStack_Pos0.ome.tif")
+    assert references.group["image"].dims == ("r", "c", "y", "x")
+    assert_pixels(references, {"image": data})
+    assert len(references.sources) == 2
+
+
+# ---- NDTiff
+
+
+def write_ndtiff(folder, files, summary):
+    """Write files of planes {name: [(axes, pixels)]} and their NDTiff.index."""
+    text = json.dumps(summary).encode()
+    prefix = struct.pack("<5I", 483729, 3, 3, 2355492, len(text)) + text
+    index = b""
+    for name, planes in files.items():
+        pages = [image(plane, {51123: As(2, b"{}\0\0\0\0\0\0")}) for _, plane in planes]
+        write_tiff(folder / name, pages, prefix=prefix)
+        with tifffile.TiffFile(folder / name) as tif:
+            at = [page.dataoffsets[0] for page in tif.pages]
+        for (axes, _), where in zip(planes, at, strict=True):
+            key = json.dumps(axes).encode()
+            index += struct.pack("<I", len(key)) + key
+            index += struct.pack("<I", len(name)) + name.encode()
+            index += struct.pack("<IiiiiIii", where, 24, 20, 1, 0, 8, 2, 0)
+    (folder / "NDTiff.index").write_bytes(index)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_ndtiff_folder(tmp_path, is_whole):
+    data = pixels(3, 2, 20, 24)
+    names = ["DAPI", "FITC"]
+    planes = [({"time": t, "channel": names[c]}, data[t, c]) for t in range(3) for c in range(2)]
+    if not is_whole:
+        planes.pop(3)
+        data[1, 1] = 0
+    summary = {"PixelSize_um": 0.5, "Interval_ms": 100}
+    files = {"a_NDTiffStack.tif": planes[:3], "a_NDTiffStack_1.tif": planes[3:]}
+    write_ndtiff(tmp_path, files, summary)
+    references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    assert kinds(references) == ["ndtiff"]
+    assert references.group["image"].dims == ("t", "c", "y", "x")
+    assert_pixels(references, {"image": data})
+    assert channel_names(references) == names
+    assert scales_of(references)["x"] == UM(0.5)
+
+
+# ---- ImageJ
+
+
+def test_imagej_stack_of_more_than_4_gib(tmp_path):
+    """One directory describes all planes; the file is a hole but for two of them."""
+    n, length, width = 1100, 2048, 2048
+    first, late = pixels(2, length, width, dtype="u1")
+    text = f"ImageJ=1.53t\nimages={n}\nslices={n}\nunit=micron\nspacing=1.5\nloop=false\n"
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(first, {270: text})])
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size + 1049 * length * width)
+        file.write(late)
+        file.truncate(size + (n - 1) * length * width)
+    assert path.stat().st_blocks * 512 < 64 << 20
+    references = tiffref.scan(path)
+    array = references.group["image"]
+    assert (array.dims, array.shape) == (("z", "y", "x"), (n, length, width))
+    for at, plane in ((0, first), (1050, late), (n - 1, 0 * late)):
+        assert_pixels(references, {"image": plane[:70]}, (at, slice(70)))
+    assert scales_of(references) == {"z": UM(1.5)}
