@@ -8,6 +8,7 @@ section 2, BigTIFF).
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from .bytesource import ByteSource
 from .ifd import TYPE_SIZES, Header
 from .source import LocalSource
 
-__all__ = ["Chain", "follow_chain"]
+__all__ = ["Chain", "check_sizes", "follow_chain"]
 
 _SUB_IFDS = 330
 _SUB_IFD_MARKS = (b"\x4a\x01", b"\x01\x4a")
@@ -29,6 +30,9 @@ _MAX_ENTRIES = 4096
 _SPARE_ENTRIES = 1 << 14
 _MAX_OVERLAP = 2
 _MAX_REMOTE_BYTES = 1 << 20
+_SIZE_TAGS = frozenset({256, 257, 277, 32997})
+_SIGNED_SIZES = {6: 1, 8: 2, 9: 4, 17: 8}
+_FLOATS = frozenset({11, 12})
 
 
 @dataclass(slots=True)
@@ -56,12 +60,62 @@ def follow_chain(source: ByteSource, header: Header) -> Chain:
     MalformedTiff
         If there are far more entries than the file has room for.
     """
+    with _looking_at(source) as view:
+        return Chain() if view is None else _follow(view, header, source)
+
+
+def check_sizes(source: ByteSource, header: Header, chain: Chain) -> None:
+    """Refuse images of less than no pixels: tifffile steps backwards over them, without an end.
+
+    Only its own ("shaped") series are walked so. Large remote files are not looked at.
+
+    Raises
+    ------
+    MalformedTiff
+        If the width, length, depth or number of samples of an image is negative or no integer.
+    """
+    with _looking_at(source) as view:
+        for offset, n in zip(chain.offsets, chain.counts, strict=True):
+            body = _directory(view, header, offset, n)
+            below = [_directory(view, header, one) for one in _sub_ifds(view, header, body)]
+            if any(_has_odd_size(header, one) for one in (body, *below)):
+                raise MalformedTiff(
+                    "an image has a negative size", url=source.source.url, ifd=f"@{offset}"
+                )
+
+
+def _has_odd_size(header: Header, body: bytes) -> bool:
+    for code, kind, _, value in struct.iter_unpack(header.entry_format, body):
+        if code in _SIZE_TAGS and (kind in _SIGNED_SIZES or kind in _FLOATS):
+            sign = value[0 if header.byteorder == ">" else _SIGNED_SIZES.get(kind, 1) - 1]
+            if kind in _FLOATS or sign >= 0x80:
+                return True
+    return False
+
+
+def _directory(view: Any, header: Header, offset: int, n: int | None = None) -> bytes:
+    """Give the entries of a directory as they are, as far as the file goes."""
+    count = struct.Struct(header.count_format)
+    if offset + count.size > len(view):
+        return b""
+    if n is None:
+        (n,) = count.unpack_from(view, offset)
+    size = struct.calcsize(header.entry_format)
+    first = offset + count.size
+    n = min(n, _MAX_ENTRIES, max(0, len(view) - first) // size)
+    return bytes(view[first : first + n * size])
+
+
+@contextlib.contextmanager
+def _looking_at(source: ByteSource) -> Iterator[Any]:
+    """Give the bytes of a file where they cost no request, else None."""
     if source.size and isinstance(source, LocalSource):
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return _follow(view, header, source)
-    if 0 < source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
-        return _follow(source.read(0, source.size), header, source)
-    return Chain()
+            yield view
+    elif 0 < source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
+        yield source.read(0, source.size)
+    else:
+        yield None
 
 
 def _follow(view: Any, header: Header, source: ByteSource) -> Chain:

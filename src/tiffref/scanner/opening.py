@@ -14,7 +14,7 @@ from typing import Any
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPages
 
 from ..errors import MalformedTiff, TiffrefError
-from .chain import Chain, follow_chain
+from .chain import Chain, check_sizes, follow_chain
 from .ifd import Entry, Header, parse_header, read_array, read_entries
 from .pages import BulkPages, read_bulk_pages
 from .reader import DECODING_TAGS, OpenTiff
@@ -91,6 +91,8 @@ def _parsed(
     tif = TiffFile(_handle(source, header, arrays, odd))
     try:
         chain = follow_chain(source, header) if _follows_chain(tif) else Chain()
+        if tif.is_shaped:
+            check_sizes(source, header, chain)
     except BaseException:
         tif.close()
         raise

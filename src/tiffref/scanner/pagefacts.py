@@ -68,8 +68,8 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
 def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
     """Collect decoder tables that lie outside the segments."""
     found: dict[str, Any] = {}
-    if page.jpegtables:
-        found["jpeg_tables"] = bytes(page.jpegtables)
+    if isinstance(page.jpegtables, bytes) and page.jpegtables:
+        found["jpeg_tables"] = page.jpegtables
     if page.jpegheader:
         found["jpeg_header"] = bytes(page.jpegheader)
     if page.compression in (6, 7, 33007, 34892):

@@ -14,7 +14,7 @@ import numpy as np
 from ..codecs.table import check_supported
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
 from ..model.codec import SegmentCodec
-from ..model.facts import LevelFacts
+from ..model.facts import IfdFacts, LevelFacts
 from ..model.grid import Shape5, chunk_grid, fit_chunks, segment_shape
 from ..model.manifest import Manifest, Source
 from ..model.node import Array
@@ -89,6 +89,7 @@ def plan_level(
         raise MalformedTiff(
             "segments have no pixels", ifd=ifd.name, got=segment, expected="positive lengths"
         )
+    _check_addressable(ifd, segment)
     codecs, of_page = _codec_table(level, is_short)
     if level.run_offset is not None:
         return LevelPlan(plan_run(level, dims, codecs, segment[2] if is_native else None), True)
@@ -97,6 +98,19 @@ def plan_level(
         if planes is not None:
             return LevelPlan(plan_planes(level, dims, codecs[0], ifd.shape, planes), True)
     return _plan_segments(level, dims, codecs, of_page, segment)
+
+
+def _check_addressable(ifd: IfdFacts, segment: Shape5) -> None:
+    """Refuse pages and segments whose bytes cannot be counted in 63 bits."""
+    itemsize = np.dtype(ifd.dtype or "|b1").itemsize
+    n_bytes = itemsize * max(math.prod(ifd.shape), math.prod(segment))
+    if n_bytes >= 1 << 63:
+        raise MalformedTiff(
+            "an image has more bytes than can be counted",
+            tag="ImageWidth (256), ImageLength (257)",
+            ifd=ifd.name,
+            got=f"{ifd.dtype} samples of shape {ifd.shape}",
+        )
 
 
 def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
