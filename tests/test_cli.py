@@ -118,6 +118,31 @@ def test_interrupt_gives_130(
     assert_plain_error(capsys.readouterr().err, "interrupted")
 
 
+@pytest.mark.parametrize("module", ["tiffref.cli", "tiffref.scanner.tiff"])
+def test_interrupt_while_modules_load_is_no_traceback(module: str, image: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv[1:] = ['info', 'image.tif']\n"
+        "runpy.run_module('tiffref', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "tiffref: error: interrupted\n"
+
+
+def test_help_loads_no_arrays(folder: Path) -> None:
+    code = (
+        "import sys; from tiffref.cli import main; main(['--help']); "
+        "sys.exit(str({'numpy', 'tifffile', 'zarr', 'importlib.metadata'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"
+
+
 def test_closed_output_ends_quietly(image: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -307,6 +332,29 @@ def test_info_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (half["shape"], half["n_chunks"]) == ([48, 32], 2)
     assert full["codecs"][0]["ids"] == ["zlib"]
     assert facts["sources"][0]["size"] == image.stat().st_size
+
+
+def test_info_wraps_sentences_and_spells_numbers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.zeros((64, 64), np.float32)
+    nodata = (42113, "s", 0, "nan", True)
+    tifffile.imwrite(
+        "sparse.tif", image, tile=(32, 32), compression="zlib", predictor=3, extratags=[nodata],
+        metadata=None,
+    )  # fmt: skip
+    with tifffile.TiffFile("sparse.tif", mode="r+b") as tif:
+        tif.pages[0].tags["TileByteCounts"].overwrite((0, 0, 0, 0))
+        tif.pages[0].tags["TileOffsets"].overwrite((0, 0, 0, 0))
+    assert main(["info", "sparse.tif"]) == 0
+    out = capsys.readouterr().out
+    assert "level 0: 4 of 4 chunks not stored" in out
+    _, sentences = out.split("imagecodecs_floatpred + zlib: ")
+    assert "\n    VirtualiZarr" in sentences
+    assert max(map(len, sentences.splitlines())) <= 80
+    assert main(["info", "sparse.tif", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert facts["meaning"]["nodata"] == "NaN"
 
 
 def test_info_of_an_unsupported_file_gives_1(

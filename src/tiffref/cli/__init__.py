@@ -15,13 +15,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
 from . import append, catalog, convert, info, rewrite, scan, stack, validate
 from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
 
-__all__ = ["build_parser", "main", "program"]
+__all__ = ["build_parser", "main"]
 
 COMMANDS = {
     "info": info,
@@ -47,6 +46,16 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 """Exit code of each error that a user can cause; the first row that fits counts."""
 
 
+class _Version(argparse.Action):
+    """Print the version, which takes longer to find than all of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"tiffref {version('tiffref')}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Give the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -54,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Make TIFF files readable as Zarr without copying a byte.",
         epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 access.",
     )
-    parser.add_argument("--version", action="version", version=f"tiffref {version('tiffref')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
@@ -98,19 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report(describe(error))
             return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     return code
-
-
-def program() -> None:
-    """Be the program `tiffref`: run and end with the exit code.
-
-    An interrupted one ends at once: the interpreter would wait for threads whose requests hang.
-    """
-    code = main()
-    if code == INTERRUPTED:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def describe(error: BaseException) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -30,6 +32,7 @@ __all__ = [
     "progress",
     "report",
     "say_warning",
+    "wrap",
 ]
 
 OK, INVALID, USAGE, ACCESS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -73,7 +76,18 @@ def progress(message: str) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(_spell_numbers(value), indent=2, ensure_ascii=False, default=str))
+
+
+def _spell_numbers(value: Any) -> Any:
+    """Spell numbers that JSON does not know as Zarr does: "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, dict):
+        return {name: _spell_numbers(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell_numbers(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +147,18 @@ def count(n: int, noun: str) -> str:
     ('1 chunk', '2,500 chunks')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def wrap(text: str, indent: str = "  ") -> str:
+    """Lay a sentence out in lines of at most 80 columns, the further ones deeper."""
+    return textwrap.fill(
+        text,
+        80,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def format_table(rows: list[list[str]], indent: str = "  ") -> str:

@@ -127,7 +127,12 @@ def tell(image: str, facts: Mapping[str, Any]) -> Iterator[str]:
             yield console.format_table(rows)
         for index, level in enumerate(series["levels"]):
             if "refused" in level:
-                yield f"  level {index} cannot be expressed: {level['refused']}"
+                yield console.wrap(f"level {index} cannot be expressed: {level['refused']}")
+            elif level["missing_chunks"]:
+                yield console.wrap(
+                    f"level {index}: {level['missing_chunks']:,} of "
+                    f"{console.count(level['n_chunks'], 'chunk')} not stored"
+                )
     yield from tell_meaning(facts["meaning"])
     yield from _tell_readers(facts)
 
@@ -137,8 +142,6 @@ def _row(index: int, level: Mapping[str, Any]) -> list[str]:
     chunks = " x ".join(str(n) for n in level["chunks"])
     codecs = "; ".join(_name(codec) for codec in level["codecs"])
     stored = console.format_bytes(level["stored_bytes"])
-    if level["missing_chunks"]:
-        stored += f", {level['missing_chunks']} of {level['n_chunks']} chunks missing"
     return [str(index), level["path"], shape, level["dtype"], chunks, stored, codecs]
 
 
@@ -153,9 +156,11 @@ def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
     for name, codec in codecs.items():
         yield ""
         # where a codec that everybody has says it, there is nothing to explain
-        why = f": {codec['why']}" if codec["tier"] == "tiffref" else ""
-        yield f"{name} (TIFF compression {codec['compression']}){why}"
-        yield f"  opens in {'; '.join(codec['readers'])}"
+        why = f"; {codec['why']}" if codec["tier"] == "tiffref" else ""
+        compression = codec["compression"] or "unknown"
+        stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
+        yield console.wrap(f"{name}: {stored}{why}", indent="")
+        yield console.wrap(f"opens in {'; '.join(codec['readers'])}")
 
 
 def _name(codec: Mapping[str, Any]) -> str:

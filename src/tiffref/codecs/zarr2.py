@@ -89,11 +89,11 @@ def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
     if reason is not None:
         return "tiffref", reason
     document = to_zarr2(codec)
-    used = [*(document["filters"] or ()), document["compressor"] or {"id": "no compressor"}]
-    names = [config["id"] for config in used]
+    used = [*(document["filters"] or ()), document["compressor"]]
+    names = [config["id"] for config in used if config is not None]
     if any(name.startswith("imagecodecs_") for name in names):
-        return "imagecodecs", f"{' and '.join(names)} say it exactly"
-    return "standard", f"{' and '.join(names)} say it exactly"
+        return "imagecodecs", f"said exactly by {' and '.join(names)}"
+    return "standard", f"said exactly by {' and '.join(names) or 'no codec'}"
 
 
 def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
