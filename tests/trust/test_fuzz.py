@@ -118,7 +118,9 @@ def test_directories_in_a_circle_end(tmp_path: Path) -> None:
     assert (found[:] == expected[:]).all()
 
 
-@pytest.mark.parametrize(("seed", "name"), [(4072, "imagej"), (4784, "many-pages")])
+@pytest.mark.parametrize(
+    ("seed", "name"), [(4072, "imagej"), (4784, "many-pages"), (1071249, "ome")]
+)
 def test_circles_that_are_walked_page_by_page(seed: int, name: str, tmp_path: Path) -> None:
     """tifffile finds circles when it counts pages, not when it walks them: these once hung."""
     path = tmp_path / "circle.tif"

@@ -29,6 +29,8 @@ _LONG_ARRAY = 4096
 _SHOWN = 3
 _CIRCLE_CHECKED = 100
 """Directories among which tifffile finds a circle by itself; it walks longer ones without end."""
+_MOST_TIMES_READ, _SPARE_BYTES, _READ_COST_BYTES = 8, 1 << 20, 64
+"""How much tifffile may read of a file whose directories go in a circle."""
 _MAX_PEEK_IFDS = 64
 _GEO_KEYS, _SHORT = 34735, 3
 _FIRST_POINTER = 4
@@ -246,13 +248,16 @@ class _CircleFile(_PatchedFile):
     tifffile finds such a circle when it counts pages, but not when it walks from page to page.
     """
 
-    n_left = 20_000
+    def __init__(self, source: ByteSource, patches: Mapping[int, bytes]) -> None:
+        super().__init__(source, patches)
+        self._n_left = _MOST_TIMES_READ * source.size + _SPARE_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        self.n_left -= 1
-        if self.n_left < 0:
+        data = super().read(size)
+        self._n_left -= len(data) + _READ_COST_BYTES
+        if self._n_left < 0:
             raise OSError("the directories go in a circle")
-        return super().read(size)
+        return data
 
 
 def _patch(data: bytes, position: int, patches: Mapping[int, bytes]) -> bytes:
