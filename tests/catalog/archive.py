@@ -22,7 +22,7 @@ def write_image(
         (34735, "H", len(EPSG_32633), EPSG_32633, True),
     ]
     with tifffile.TiffWriter(path) as writer:
-        keep = {"tile": (64, 64), "compression": "zlib", "metadata": None, **options}
+        keep = {"tile": (48, 48), "compression": "zlib", "metadata": None, **options}
         writer.write(data, extratags=tags, subifds=1, **keep)
         writer.write(data[::2, ::2], subfiletype=1, **keep)
 

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..errors import CatalogError, SelectionError, TiffrefError
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
+from ..model.node import Array
 from ..references import References
 from ..scanner.sequence import scan_sequence
+from .executors import Pool
+from .folder import Folder, Holds, checksum
+from .handing import Handing
+from .journal import Journal
 from .outline import main_path
 from .plan import FORMATS, Settings
-from .state import CatalogFolder, checksum, explain_output
 
-__all__ = ["CombinedSettings", "combine_groups", "open_rows"]
+__all__ = ["RECORD", "CombinedSettings", "GroupTask", "combine_group", "combine_groups"]
 
-_RECORD = "combined.json"
+RECORD = "combined.json"
 _FOLDER = "combined"
+_RECORD_S = 5.0
+"""How often the record is written: with thousands of sets it is long, and sets made since are but
+made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,70 +49,103 @@ class CombinedSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """One set to make: `row` is what is known of it, `members` are what is known of its files."""
+
+    row: Mapping[str, Any]
+    members: tuple[Mapping[str, Any], ...]
+    settings: Settings
+    wanted: CombinedSettings
+
+
 def combine_groups(
-    folder: CatalogFolder,
-    settings: Settings,
-    wanted: CombinedSettings,
-    rows: Iterable[Mapping[str, Any]],
+    pool: Pool, journal: Journal, order: Iterable[str], settings: Settings, wanted: CombinedSettings
 ) -> list[dict[str, Any]]:
     """Write a combined set for each group of files, and the record of all sets.
 
-    A set whose files are those of the last run is left as it is.
+    A set whose files are those of the last run is left as it is. Of files that are not at work now
+    only the addresses are in memory.
 
     Returns
     -------
     A row for each set: `name`, `keys`, `status`, `path` or `error`, `n_files`, `shape`.
     """
-    record = folder.path / _RECORD
-    before = {row["name"]: row for row in open_rows(record)}
-    groups = _group(rows, wanted.group_by)
+    folder = settings.folder
+    before = {row["name"]: row for row in _read_record(folder)}
+    groups = _group(journal.rows(order), wanted.group_by)
     names = _names(groups)
-    done: list[dict[str, Any]] = []
-    for keys, members in groups.items():
-        state = _state(members, settings, wanted)
-        known = before.get(names[keys])
-        if known is not None and known["state"] == state and _is_in_place(folder, known):
-            done.append(known)
-            continue
-        row = {
-            "name": names[keys],
-            "keys": dict(zip(wanted.group_by, keys, strict=True)),
-            "state": state,
-            "n_files": len(members),
-        }
-        done.append({**row, **_combine(folder, settings, wanted, names[keys], members)})
-        kept = [row for row in before.values() if row["name"] not in {r["name"] for r in done}]
-        _write_record(folder, record, [*done, *kept])
-    for name in set(before) - set(names.values()):
-        if before[name].get("path"):
-            _remove(folder.path / before[name]["path"])
-    _write_record(folder, record, done)
-    return done
+    done: dict[str, dict[str, Any]] = {}
+
+    written_s = time.monotonic()
+
+    def take(row: dict[str, Any]) -> None:
+        nonlocal written_s
+        done[row["name"]] = row
+        if time.monotonic() > written_s + _RECORD_S:
+            _write_record(folder, {**before, **done}.values())
+            written_s = time.monotonic()
+
+    def tasks() -> Iterator[GroupTask]:
+        holds = folder.survey()
+        for keys, urls in groups.items():
+            task = _task(names[keys], keys, journal.rows(urls), settings, wanted)
+            known = before.get(task.row["name"], {})
+            if known.get("state") == task.row["state"] and _is_in_place(holds, known):
+                done[known["name"]] = known
+            else:
+                yield task
+
+    handing = Handing(pool, combine_group, take, lambda task: (task,),
+                      lambda task, error: take({**task.row, **_failed(error)}))  # fmt: skip
+    handing.work(tasks())
+    found = [done[name] for name in names.values()]
+    for path in {row.get("path") for row in before.values()} - {row.get("path") for row in found}:
+        if path is not None:
+            folder.remove(path)
+    if found != list(before.values()):
+        _write_record(folder, found)
+    return found
 
 
-def open_rows(record: Path) -> list[dict[str, Any]]:
+def _read_record(folder: Folder) -> list[dict[str, Any]]:
     """Give the record of combined sets; none if there is no record."""
-    try:
-        return json.loads(record.read_text("utf-8"))
-    except FileNotFoundError:
-        return []
+    return json.loads(folder.read(RECORD) or b"[]")
 
 
-def _write_record(folder: CatalogFolder, record: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    folder.write(record, json.dumps(rows, indent=1, ensure_ascii=False).encode() + b"\n")
+def _write_record(folder: Folder, rows: Iterable[Mapping[str, Any]]) -> None:
+    folder.put(RECORD, json.dumps(list(rows), indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _group(
     rows: Iterable[Mapping[str, Any]], group_by: Sequence[str]
-) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+) -> dict[tuple[Any, ...], list[str]]:
+    groups: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         if row["status"] == "ok":
             keys = tuple(_key(row, name) for name in group_by)
-            groups.setdefault(keys, []).append(
-                {name: row.get(name) for name in ("url", "size", "mtime", "etag", "fields")}
-            )
+            groups.setdefault(keys, []).append(row["url"])
     return dict(sorted(groups.items(), key=lambda item: str(item[0])))
+
+
+def _task(
+    name: str,
+    keys: Sequence[Any],
+    rows: Iterable[Mapping[str, Any]],
+    settings: Settings,
+    wanted: CombinedSettings,
+) -> GroupTask:
+    members = tuple(
+        {column: row.get(column) for column in ("url", "size", "mtime", "etag", "fields")}
+        for row in rows
+    )
+    row = {
+        "name": name,
+        "keys": dict(zip(wanted.group_by, keys, strict=True)),
+        "state": _state(members, settings, wanted),
+        "n_files": len(members),
+    }
+    return GroupTask(row, members, settings, wanted)
 
 
 def _key(row: Mapping[str, Any], name: str) -> Any:
@@ -147,38 +185,45 @@ def _state(
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _is_in_place(folder: CatalogFolder, row: Mapping[str, Any]) -> bool:
+def _is_in_place(holds: Holds, row: Mapping[str, Any]) -> bool:
     if row["status"] != "ok":
         return False
-    return checksum(folder.path / row["path"]) == (row["document_size"], row["document_crc"])
+    return holds(row["path"], row["document_size"], row["document_crc"])
 
 
-def _combine(
-    folder: CatalogFolder,
-    settings: Settings,
-    wanted: CombinedSettings,
-    name: str,
-    members: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+def combine_group(task: GroupTask) -> dict[str, Any]:
+    """Make one set, and give its row.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be written.
+    """
+    settings, wanted = task.settings, task.wanted
     try:
         references = scan_sequence(
-            _table(members, wanted),
+            _table(task.members, wanted),
             pattern=wanted.pattern,
             storage_options=settings.storage_options,
             **{**_known(settings.scan), **wanted.options},
         )
-        path = f"{_FOLDER}/{name}{FORMATS[wanted.format]}"
-        found = _write(references, folder.path / path, settings, wanted.format)
+        path = f"{_FOLDER}/{task.row['name']}{FORMATS[wanted.format]}"
+        found = _write(references, path, settings, wanted.format)
     except CatalogError:
         raise
     except TiffrefError as error:
-        return {"status": "failed", "error": str(error), "error_type": type(error).__name__}
+        return {**task.row, **_failed(error)}
     array = references.group[main_path(references)]
-    shape = dict(zip(array.dims, array.shape, strict=True))  # type: ignore[union-attr]
+    assert isinstance(array, Array)
     return {
-        "status": "ok", "path": path, "shape": shape,
+        **task.row, "status": "ok", "path": path,
+        "shape": dict(zip(array.dims, array.shape, strict=True)),
         "document_size": found[0], "document_crc": found[1],
     }  # fmt: skip
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    return {"status": "failed", "error": str(error), "error_type": type(error).__name__}
 
 
 def _known(scan: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,27 +243,11 @@ def _table(members: Sequence[Mapping[str, Any]], wanted: CombinedSettings) -> An
     return {"url": urls, **varying}
 
 
-def _write(
-    references: References, target: Path, settings: Settings, format: str
-) -> tuple[int, int]:
+def _write(references: References, path: str, settings: Settings, format: str) -> tuple[int, int]:
     """Put a set in place, whole; give its size and checksum."""
-    scratch = Path(settings.scratch) / target.name
-    options: dict[str, Any] = {"rename": settings.rename, "series": references.series}
-    if format == "json":
-        write_json(references.group, scratch, **options)
-    else:
-        write_parquet(references.group, scratch, **options)
-    found = checksum(scratch)
+    write = write_json if format == "json" else write_parquet
+    with settings.folder.making(path) as made:
+        write(references.group, made, rename=settings.rename, series=references.series)
+        found = checksum(made)
     assert found is not None
-    with explain_output(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(target)
-        os.replace(scratch, target)  # noqa: PTH105 - a folder too
     return found
-
-
-def _remove(target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)

@@ -19,8 +19,9 @@ from typing import Any
 from ..errors import MissingExtra, install_hint
 from .footprint import footprint, outline_of, ring_bounds, to_wkb
 
-__all__ = ["field_kinds", "import_pyarrow", "place_row", "read_index", "write_index"]
+__all__ = ["INDEX", "field_kinds", "import_pyarrow", "place_row", "read_index", "write_index"]
 
+INDEX = "catalog.parquet"
 _BLOCK_ROWS = 500
 """Rows that are Python objects at once, some 5 KB each."""
 _GROUP_BLOCKS = 20

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .state import CatalogFolder
+from .folder import Folder
 
 __all__ = ["write_intake"]
 
@@ -23,7 +23,7 @@ _XARRAY = "xarray:Dataset"
 
 
 def write_intake(
-    folder: CatalogFolder,
+    folder: Folder,
     rows: Iterable[Mapping[str, Any]],
     combined: Sequence[Mapping[str, Any]],
 ) -> None:
@@ -64,7 +64,7 @@ def write_intake(
         "aliases": aliases,
         "user_parameters": {},
     }
-    folder.write(folder.path / "intake.yaml", json.dumps(document, indent=1).encode() + b"\n")
+    folder.put("intake.yaml", json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _name(path: str, taken: set[str]) -> str:

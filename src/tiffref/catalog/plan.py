@@ -7,16 +7,18 @@ writes; everything pickles, so that it travels to any executor.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import SelectionError
+from ..errors import CatalogError, SelectionError
 from ..formats.urls import shared_folder, to_document_url
+from .folder import STATE, Folder
 
-__all__ = ["FORMATS", "Batch", "Job", "Settings", "batches", "make_jobs", "reference_path"]
+__all__ = ["FORMATS", "Batch", "Job", "Settings", "agree", "batches", "make_jobs", "reference_path"]
 
 FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
 """Format of the references of one file -> what their names end in."""
@@ -25,6 +27,8 @@ _MAX_NAME_BYTES = 240
 _BATCH_FILES = 64
 """Files in a batch: some 20 ms of work, against which handing it over costs little."""
 _MIN_BATCHES = 8
+_PLAN = f"{STATE}/plan.json"
+_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,6 @@ class Settings:
     ----------
     folder
         Of the catalog.
-    scratch
-        Folder for files that are not complete, on the same disk.
     root
         Address of the folder that the files of the first build share.
     prefix
@@ -78,8 +80,7 @@ class Settings:
         Seconds before the first of these; each further one waits twice as long.
     """
 
-    folder: str
-    scratch: str
+    folder: Folder
     root: str
     prefix: str | None = None
     format: str = "json"
@@ -111,6 +112,43 @@ class Batch:
 
     jobs: tuple[Job, ...]
     settings: Settings
+
+
+def agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Record how a catalog is built, or check that it is built the same way as before.
+
+    Returns
+    -------
+    The recorded plan.
+
+    Raises
+    ------
+    CatalogError
+        If it was built otherwise.
+    """
+    plan: dict[str, Any] = json.loads(json.dumps({"version": _VERSION, **wanted}))
+    text = folder.read(_PLAN)
+    if text is None:
+        folder.put(_PLAN, json.dumps(plan, indent=1).encode())
+        folder.flush()
+        return plan
+    try:
+        known = json.loads(text)
+    except ValueError as error:
+        raise CatalogError(
+            "the catalog's plan cannot be read", url=f"{folder.address}/{_PLAN}", got=str(error),
+            hint="Build into a new folder.",
+        ) from error  # fmt: skip
+    for name, value in plan.items():
+        if name != "root" and known.get(name) != value:
+            raise CatalogError(
+                f"the catalog was built with another {name}",
+                url=folder.address,
+                got=value,
+                expected=known.get(name),
+                hint="Build into a new folder, or with the options it was built with.",
+            )
+    return known
 
 
 def batches(jobs: Sequence[Job], settings: Settings, n_workers: int) -> Iterator[Batch]:

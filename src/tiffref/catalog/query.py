@@ -22,8 +22,7 @@ from ..errors import (
 )
 from ..references import References
 from ..scanner.sequence import scan_sequence
-from .index import import_pyarrow, read_index
-from .state import INDEX
+from .index import INDEX, import_pyarrow, read_index
 
 if TYPE_CHECKING:
     import pyarrow

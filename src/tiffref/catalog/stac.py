@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ from ..errors import MissingExtra, install_hint
 from .footprint import to_geojson
 from .index import place_row
 from .plan import Settings
-from .state import CatalogFolder, explain_output
 
 __all__ = ["write_stac"]
 
@@ -63,10 +61,8 @@ class _Extent:
             ]  # fmt: skip
 
 
-def write_stac(
-    folder: CatalogFolder, settings: Settings, rows: Iterable[Mapping[str, Any]]
-) -> None:
-    """Write `stac/collection.json` and `stac/items/`, all or nothing.
+def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write `stac/collection.json` and `stac/items/`, all or nothing on a disk.
 
     Raises
     ------
@@ -74,11 +70,11 @@ def write_stac(
         If pystac is not installed.
     """
     pystac = _import_pystac()
-    scratch = Path(settings.scratch) / _FOLDER
+    title = settings.folder.address.rpartition("/")[2]
     extent = _Extent()
     ids: dict[str, None] = {}
-    with explain_output(folder.path / _FOLDER):
-        (scratch / "items").mkdir(parents=True)
+    with settings.folder.making(_FOLDER) as made:
+        (made / "items").mkdir(parents=True)
         for row in rows:
             if row["status"] != "ok":
                 continue
@@ -89,12 +85,8 @@ def write_stac(
             bbox = list(placed["bbox"].values()) if rings else None
             extent.add(bbox, moment)
             item = _item(pystac, name, placed, moment, bbox, settings)
-            _dump(scratch / "items" / f"{name}.json", item)
-        _dump(scratch / "collection.json", _collection(pystac, folder.path.name, ids, extent))
-        target = folder.path / _FOLDER
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.rename(target)
+            _dump(made / "items" / f"{name}.json", item)
+        _dump(made / "collection.json", _collection(pystac, title, ids, extent))
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:

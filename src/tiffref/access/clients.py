@@ -1,0 +1,30 @@
+"""What the clients of object stores raise.
+
+Owns the list of their error classes that are no `OSError`: without credentials, say, botocore
+raises one of its own. A client that was never loaded has raised nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["client_errors"]
+
+_CLIENTS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("azure.core.exceptions", "AzureError"),
+)
+
+
+def client_errors() -> tuple[type[BaseException], ...]:
+    """Give the classes of errors by which a file system says that something cannot be done.
+
+    `OSError`, `ValueError` and `NotImplementedError` are among them.
+    """
+    found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
+    own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
+    return (OSError, ValueError, NotImplementedError, *own)
