@@ -143,6 +143,16 @@ def test_help_loads_no_arrays(folder: Path) -> None:
     assert done.stderr.strip() == "set()"
 
 
+@pytest.mark.parametrize("command", ["info image.tif", "scan image.tif -o refs.json"])
+def test_local_files_load_no_file_systems(command: str, image: Path) -> None:
+    code = (
+        f"import sys; from tiffref.cli import main; main({command.split()!r}); "
+        "sys.exit(str({'asyncio', 'fsspec', 'zarr', 'xarray', 'ssl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"
+
+
 def test_closed_output_ends_quietly(image: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -10,18 +10,16 @@ References: RFC 9110 (sections 13 to 15), RFC 6585 (429).
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec.asyn
-
 from ..errors import SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
 from .fresh import check_same, is_weak
+from .waiting import wait_for
 
 __all__ = ["Answer", "Retry", "is_http", "read_all", "read_range", "read_start", "read_state"]
 
@@ -129,7 +127,7 @@ def read_range(
         If a redirect leads to where it may not.
     """
     request = _RangeRequest(fs, path, url, offset, length, expected, permits)
-    return fsspec.asyn.sync(fs.loop, request.run)
+    return wait_for(fs, request.run)
 
 
 def read_all(
@@ -149,7 +147,7 @@ def read_all(
             check_same(expected, answer.source(url))
         return answer.body
 
-    return fsspec.asyn.sync(fs.loop, _try_often, ask)
+    return wait_for(fs, _try_often, ask)
 
 
 def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
@@ -165,7 +163,7 @@ def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
             _check_status(answer, url, 206)
         return answer
 
-    return fsspec.asyn.sync(fs.loop, _try_often, ask)
+    return wait_for(fs, _try_often, ask)
 
 
 def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> Source:
@@ -180,7 +178,7 @@ def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> 
     async def ask() -> Source:
         return await _state(fs, path, url, permits)
 
-    return fsspec.asyn.sync(fs.loop, _try_often, ask)
+    return wait_for(fs, _try_often, ask)
 
 
 async def _state(fs: Any, path: str, url: str, permits: Permits | None) -> Source:
@@ -266,6 +264,8 @@ class _RangeRequest:
 
 async def _try_often(ask: Callable[[], Any]) -> Any:
     """Ask until there is an answer, a bounded number of times."""
+    import asyncio
+
     for n_failed in range(RETRY.n_tries):
         try:
             return await ask()

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import fsspec.asyn
-
 from ..errors import SourceError, StaleSource
 from ..model.manifest import Source
 from .fresh import check_same
+from .waiting import wait_for
 
 __all__ = ["is_s3", "read_range"]
 
@@ -51,7 +50,7 @@ def read_range(
             return answer, await body.read()
 
     try:
-        answer, data = fsspec.asyn.sync(fs.loop, ask)
+        answer, data = wait_for(fs, ask)
     except OSError as error:
         if _status(error) == 416:
             return b""  # the object ends before the range

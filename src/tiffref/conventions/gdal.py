@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from xml.sax.saxutils import unescape
 
 import numpy as np
 
@@ -28,6 +27,8 @@ __all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nod
 _METADATA_LABEL = "GDAL_METADATA (42112)"
 _NODATA_LABEL = "GDAL_NODATA (42113)"
 _RPC_LABEL = "RPCCoefficient (50844)"
+_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
+"""What stands for characters in XML; `&` last, for it may begin the name of another."""
 
 _RESERVED = frozenset(
     {
@@ -112,7 +113,7 @@ def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
         if item.get("domain") or not name:
             continue
         # GDAL escapes what it puts into the XML once more
-        content = unescape(item.text or "", {"&quot;": '"', "&apos;": "'"})
+        content = _unescape(item.text or "")
         if sample is None or not sample.isdecimal():
             items[name] = content
         elif role:
@@ -120,6 +121,12 @@ def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
         else:
             bands.setdefault(int(sample), {})[name] = content
     return GdalMetadata(items, bands, roles)
+
+
+def _unescape(text: str) -> str:
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text
 
 
 def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, float | None]:

@@ -6,14 +6,15 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
-
-import fsspec
+from typing import TYPE_CHECKING, Any
 
 from ..access import http, s3
 from ..access.allow import AllowList
 from ..errors import SourceError, unreadable
 from ..model.manifest import Source
+
+if TYPE_CHECKING:
+    import fsspec
 
 __all__ = ["RemoteFiles"]
 
@@ -112,6 +113,8 @@ class RemoteFiles:
                 self._process = os.getpid()
             found = self._found.get(url)
         if found is None:
+            import fsspec  # local files do not need it
+
             try:
                 found = fsspec.url_to_fs(url, **self._storage_options)
             except (OSError, ValueError, ImportError) as error:
