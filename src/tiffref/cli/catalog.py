@@ -41,7 +41,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "files", nargs="+", metavar="FILES",
         help="folders, globs, patterns, listing files (.txt), tables (.csv, .parquet), STAC items",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="of the catalog")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FOLDER", help="of the catalog: path or URL"
+    )
     parser.add_argument(
         "--format", choices=("json", "parquet"), default="json",
         help="of the references of each file (default: %(default)s)",
@@ -57,6 +59,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     _add_outputs(parser)
     _add_running(parser)
     console.add_options_argument(parser, "--storage-option", "FILES")
+    console.add_options_argument(parser, "--output-option", "FOLDER")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -134,6 +137,7 @@ def _build(arguments: argparse.Namespace) -> int:
         assets=arguments.asset,
         scan_options={} if arguments.level is None else {"level": arguments.level},
         storage_options=dict(arguments.storage_option) or None,
+        output_options=dict(arguments.output_option) or None,
     )
     if arguments.json:
         console.print_json(summary.to_json())
