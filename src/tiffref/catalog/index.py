@@ -31,6 +31,7 @@ _GEO = {
     "columns": {
         "geometry": {
             "encoding": "WKB",
+            "orientation": "counterclockwise",
             "geometry_types": ["Polygon", "MultiPolygon"],
             "covering": {
                 "bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
@@ -185,11 +186,11 @@ def _placed(
     crs: str | None, transform: tuple[float, ...], raster: tuple[int, ...]
 ) -> dict[str, Any]:
     """Give bounds and footprint: files of one place are many in an archive."""
-    outline = outline_of(transform, raster)
+    outline = outline_of(transform, raster, range(4))
     placed: dict[str, Any] = {
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
     }
-    rings = footprint(crs, outline)
+    rings = footprint(crs, transform, raster)
     if rings is not None:
         placed["rings"] = rings
         placed["geometry"] = to_wkb(rings)
