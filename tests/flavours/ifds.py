@@ -142,7 +142,7 @@ def _write_ifd(file: BinaryIO, form: Form, order: str, ifd: Ifd) -> tuple[int, i
 
 
 def _is_outside(form: Form, kind: int, count: int, raw: bytes) -> bool:
-    """Say whether a value goes behind the directory; NDPI has LONGs of 64 bits, and no short text."""
+    """Say whether a value goes behind the directory: in NDPI all texts do, and no single LONG."""
     if form is NDPI and (kind == 2 or (kind == 4 and count == 1)):
         return kind == 2
     return len(raw) > form.value_size

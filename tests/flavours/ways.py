@@ -15,7 +15,6 @@ import tiffref
 import zarr
 from tiffref.zarr import ZarrTiffStore
 
-
 rng = np.random.default_rng(11)
 
 
@@ -34,7 +33,7 @@ def channel_names(references: tiffref.References, path: str = "image") -> list[s
     return references.group[path].attributes.get("channel_names")
 
 
-def UM(size: float) -> tuple[Any, str]:  # noqa: N802
+def UM(size: float) -> tuple[Any, str]:
     """Give a size in micrometres, about."""
     return pytest.approx(size), "micrometer"
 

@@ -10,11 +10,37 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Calibration", "Channel", "color_hex", "positive", "to_unit"]
+from ..model.facts import SeriesFacts
+from .report import Report
+
+__all__ = [
+    "MICROMETERS",
+    "X_RESOLUTION",
+    "Y_RESOLUTION",
+    "Calibration",
+    "Channel",
+    "Reader",
+    "Tags",
+    "calibrated",
+    "color_hex",
+    "plain_sizes",
+    "positive",
+    "rational",
+    "to_unit",
+]
+
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+MICROMETERS = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"}
+"""Units of most instruments."""
+_RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}
+"""Micrometres in a ResolutionUnit (tag 296): inch, centimetre."""
+
+Tags = Mapping[int, Any]
+"""Tags of an IFD, by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +81,45 @@ class Calibration:
     acquired: datetime.datetime | None = None
     name: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[Any, SeriesFacts, Tags, Report], Calibration | None]
+"""(the flavour's metadata, series, tags of its first IFD, report) -> None if it says nothing."""
+
+
+def calibrated(
+    scales: Mapping[str, float | None],
+    units: Mapping[str, str | None],
+    channels: tuple[Channel, ...] = (),
+    **more: Any,
+) -> Calibration:
+    """Build a calibration without the sizes that are not known."""
+    known = {axis: scale for axis, scale in scales.items() if scale is not None}
+    named = {axis: unit for axis, unit in units.items() if unit is not None and axis in known}
+    if more.get("times"):
+        named.setdefault("T", units.get("T") or "second")
+    return Calibration(known, named, channels, **more)
+
+
+def plain_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
+    """Read the size of pixels from the resolution tags; sizes over `largest` µm count as none."""
+    code = tags.get(RESOLUTION_UNIT, 2)
+    unit = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
+    scales = {}
+    for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
+        per_unit = rational(tags.get(tag))
+        if unit is not None and per_unit is not None and unit / per_unit <= largest:
+            scales[axis] = unit / per_unit
+    if len(scales) != 2:
+        return Calibration()
+    return Calibration(scales, dict.fromkeys(scales, "micrometer"))
+
+
+def rational(value: Any) -> float | None:
+    """Give a positive number that a tag has as numerator and denominator, or as it is."""
+    if isinstance(value, tuple) and len(value) == 2 and value[1]:
+        value = value[0] / value[1]
+    return positive(value) if isinstance(value, int | float) else None
 
 
 _UNITS = {

@@ -99,6 +99,8 @@ def describe(
     report
         Takes what is wrong with the metadata; the arrays are described without it.
     """
+    if facts.defect:
+        report.add("series", "its pages are given as they are", got=facts.defect)
     tree = _Tree()
     attributes: dict[str, Any] = {}
     main: _Image | None = None

@@ -1,34 +1,44 @@
-"""Metadata of microscopes and slide scanners: one reader for each flavour.
+"""Metadata of light microscopes, and the choice among all flavours: one reader for each.
 
 Owns what the flavours' metadata, parsed by the scanner into plain mappings, says about sizes,
-channels and times. A new flavour is a function and a row in `READERS`.
+channels and times. A new flavour is a function and a row in `READERS`, or in those of `slides` and
+`instruments`.
 
 References: ImageJ's `TiffDecoder` and `FileInfo`; Zeiss LSM 5 image format; MetaMorph Stack format;
-Micro-Manager wiki, "Files on disk"; ScanImage manual, "BigTiff specification"; Aperio and Hamamatsu
-formats as OpenSlide documents them.
+Micro-Manager wiki, "Files on disk"; ScanImage manual, "BigTiff specification".
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..model.facts import FileFacts, SeriesFacts
-from .calibration import Calibration, Channel, color_hex, positive, to_unit
+from .calibration import (
+    MICROMETERS,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    Calibration,
+    Channel,
+    Reader,
+    Tags,
+    calibrated,
+    color_hex,
+    plain_sizes,
+    positive,
+    rational,
+    to_unit,
+)
+from .instruments import INSTRUMENT_READERS
 from .ome import parse_date, parse_ome
 from .report import Report
-from .xml import XmlError, local_name, parse_xml
+from .slides import SLIDE_READERS
 
 __all__ = ["calibrate"]
 
-Tags = Mapping[int, Any]
-
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-_MICROMETERS = {2: 25400.0, 3: 10000.0}
-"""Length of ResolutionUnit (tag 296): inch, centimetre."""
 _NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 MAX_PLAIN_SIZE = 25.4
 """Micrometres: resolutions coarser than 1000 per inch are, in files of no known instrument, those
@@ -59,27 +69,7 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
                 continue
             if found is not None:
                 return found
-    return _resolution(tags, MAX_PLAIN_SIZE)
-
-
-def _resolution(tags: Tags, largest: float = 1e9) -> Calibration:
-    """Read the resolution tags."""
-    code = tags.get(RESOLUTION_UNIT, 2)
-    unit = _MICROMETERS.get(code) if isinstance(code, int) else None
-    scales = {}
-    for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
-        per_unit = _rational(tags.get(tag))
-        if unit is not None and per_unit is not None and unit / per_unit <= largest:
-            scales[axis] = unit / per_unit
-    if len(scales) != 2:
-        return Calibration()
-    return Calibration(scales, dict.fromkeys(scales, "micrometer"))
-
-
-def _rational(value: Any) -> float | None:
-    if isinstance(value, tuple) and len(value) == 2 and value[1]:
-        value = value[0] / value[1]
-    return positive(value) if isinstance(value, int | float) else None
+    return plain_sizes(tags, MAX_PLAIN_SIZE)
 
 
 # ---- flavours
@@ -104,10 +94,10 @@ def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cali
     units["T"] = to_unit(found.get("tunit")) or "second"
     if unit is not None:
         for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
-            per_unit = _rational(tags.get(tag))
+            per_unit = rational(tags.get(tag))
             scales[axis] = None if per_unit is None else 1 / per_unit
     n_channels = int(positive(found.get("channels")) or 1)
-    return _made(scales, units, _imagej_channels(found, n_channels))
+    return calibrated(scales, units, _imagej_channels(found, n_channels))
 
 
 def _imagej_channels(found: Mapping[str, Any], n_channels: int) -> tuple[Channel, ...]:
@@ -147,7 +137,7 @@ def _lsm(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
     )
     stamps = found.get("TimeStamps")
     times = () if stamps is None or len(stamps) < 2 else tuple(float(t - stamps[0]) for t in stamps)
-    return _made(scales, _MICRO, channels, times=times)
+    return calibrated(scales, MICROMETERS, channels, times=times)
 
 
 def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
@@ -161,7 +151,7 @@ def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
     name = str(found.get("Name") or "").strip("\0")
     if unit is None:
         return None
-    return _made(scales, dict.fromkeys("XYZ", unit), name=name, times=_stk_times(found))
+    return calibrated(scales, dict.fromkeys("XYZ", unit), name=name, times=_stk_times(found))
 
 
 def _stk_times(found: Mapping[str, Any]) -> tuple[float, ...]:
@@ -191,7 +181,7 @@ def _micromanager(
         Channel(str(name), _argb(colors[n]) if n < len(colors) else None)
         for n, name in enumerate(names)
     )
-    return _made(scales, _MICRO, channels, name=str(summary.get("Prefix") or ""))
+    return calibrated(scales, MICROMETERS, channels, name=str(summary.get("Prefix") or ""))
 
 
 def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
@@ -230,7 +220,7 @@ def _scanimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> C
     channels = tuple(
         Channel(str(names[int(n) - 1]) if int(n) <= len(names) else f"Channel {n}") for n in numbers
     )
-    return _made(scales, _MICRO, channels)
+    return calibrated(scales, MICROMETERS, channels)
 
 
 def _flat(value: Any) -> list[Any]:
@@ -263,7 +253,7 @@ def _metaseries(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> 
     else:
         taken = _metamorph_date(taken)
     name = str(plane.get("image-name") or "")
-    return _made(
+    return calibrated(
         scales, dict.fromkeys("XY", unit), (Channel(name),) if name else (),
         acquired=parse_date(taken), attributes=attributes,
     )  # fmt: skip
@@ -275,75 +265,7 @@ def _metamorph_date(text: Any) -> str | None:
     return f"{found[1]}-{found[2]}-{found[3]}T{found[4]}" if found else None
 
 
-def _fei(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    scan = found.get("Scan") if isinstance(found, Mapping) else None
-    if not isinstance(scan, Mapping):
-        return None
-    scales = {}
-    for axis, key in (("X", "PixelWidth"), ("Y", "PixelHeight")):
-        size = positive(scan.get(key))
-        scales[axis] = None if size is None else size * 1e9
-    return _made(scales, dict.fromkeys("XY", "nanometer"))
-
-
-def _sem(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    size = found.get("ap_image_pixel_size") if isinstance(found, Mapping) else None
-    if not isinstance(size, tuple) or len(size) < 3:
-        return None
-    return _made(dict.fromkeys("XY", positive(size[1])), dict.fromkeys("XY", to_unit(str(size[2]))))
-
-
-def _svs(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    items = dict(re.findall(r"\|\s*([^|=]+?)\s*=\s*([^|]*?)\s*(?=\||$)", str(tags.get(270) or "")))
-    size = positive(items.get("MPP"))
-    attributes = {}
-    magnification = positive(items.get("AppMag"))
-    if magnification is not None:
-        attributes["magnification"] = magnification
-    return _made(dict.fromkeys("XY", size), _MICRO, attributes=attributes)
-
-
-def _ndpi(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    plain = _resolution(tags)
-    magnification = positive(tags.get(65421))
-    attributes = {} if magnification is None else {"magnification": magnification}
-    return _made(plain.scales, plain.units, attributes=attributes)
-
-
-def _scn(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    try:
-        root = parse_xml(found if isinstance(found, str) else str(tags.get(270) or ""))
-    except XmlError as error:
-        report.add("SCN XML in ImageDescription (270)", "is not valid XML", got=error)
-        return _resolution(tags)
-    objective = next((e for e in root.iter() if local_name(e) == "objective"), None)
-    magnification = positive(objective.text) if objective is not None else None
-    plain = _resolution(tags)
-    attributes = {} if magnification is None else {"magnification": magnification}
-    return _made(plain.scales, plain.units, attributes=attributes)
-
-
-def _slide(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    return _resolution(tags)
-
-
-def _made(
-    scales: Mapping[str, float | None],
-    units: Mapping[str, str | None],
-    channels: tuple[Channel, ...] = (),
-    **more: Any,
-) -> Calibration:
-    """Build a calibration without the sizes that are not known."""
-    known = {axis: scale for axis, scale in scales.items() if scale is not None}
-    named = {axis: unit for axis, unit in units.items() if unit is not None and axis in known}
-    if more.get("times"):
-        named.setdefault("T", units.get("T") or "second")
-    return Calibration(known, named, channels, **more)
-
-
-_MICRO = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"}
-
-READERS: Mapping[str, Callable[[Any, SeriesFacts, Tags, Report], Calibration | None]] = {
+READERS: Mapping[str, Reader] = {
     "ome": _ome,
     "lsm": _lsm,
     "ndtiff": _ndtiff,
@@ -352,13 +274,7 @@ READERS: Mapping[str, Callable[[Any, SeriesFacts, Tags, Report], Calibration | N
     "imagej": _imagej,
     "metaseries": _metaseries,
     "stk": _stk,
-    "svs": _svs,
-    "ndpi": _ndpi,
-    "scn": _scn,
-    "bif": _slide,
-    "philips": _slide,
-    "qpi": _slide,
-    "fei": _fei,
-    "sem": _sem,
+    **SLIDE_READERS,
+    **INSTRUMENT_READERS,
 }
 """Readers by flavour, the most telling first: a file may be of several."""

@@ -85,7 +85,10 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileFacts:
-    """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...)."""
+    """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...).
+
+    `defect` says why the series are not those of the file's flavour, but its pages as they are.
+    """
 
     source: Source
     byteorder: str
@@ -93,3 +96,4 @@ class FileFacts:
     flags: tuple[str, ...]
     series: tuple[SeriesFacts, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    defect: str = ""

@@ -18,8 +18,9 @@ from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.manifest import Source
+from .flavours import OWN_METADATA
+from .grouping import list_series, squeeze
 from .ifd import Entry, Header, read_array, read_entries
-from .ndtiff import ndtiff_metadata
 from .pagefacts import as_sequence, n_segments_of, page_facts
 from .pages import BulkPages
 from .source import ByteSource, LocalSource
@@ -131,8 +132,7 @@ class OpenTiff:
             If no series can be made out at all.
         """
         try:
-            with quiet():
-                series = _with_bare_directories(self.tif)
+            series, defect = list_series(self.tif)
         except PARSE_ERRORS as error:
             raise self.malformed("the images of the file cannot be told", error) from error
         if not series:
@@ -144,6 +144,7 @@ class OpenTiff:
             tuple(sorted(self.tif.flags)),
             tuple(self.series_facts(index, one) for index, one in enumerate(series)),
             self.metadata(),
+            defect,
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -151,9 +152,8 @@ class OpenTiff:
         found = {}
         for name in sorted(self.tif.flags - _FLAVOURS_IN_TAGS):
             with contextlib.suppress(*PARSE_ERRORS), quiet():
-                value = getattr(self.tif, f"{name}_metadata", None)
-                if name == "ndtiff":
-                    value = ndtiff_metadata(self.tif)
+                own = OWN_METADATA.get(name)
+                value = own(self.tif) if own else getattr(self.tif, f"{name}_metadata", None)
                 if value:
                     found[name] = value
         return found
@@ -175,7 +175,7 @@ class OpenTiff:
         """Read all pages of one level into columns."""
         shape, axes = level.shape, level.axes
         if level.kind != "shaped":
-            shape, axes = _squeeze(shape, axes)
+            shape, axes = squeeze(shape, axes)
         run_offset = None if level.is_multifile else level.dataoffset
         is_run = run_offset is not None and level.keyframe.size != level.size
         pages = [level.keyframe] if is_run else list(level)
@@ -303,20 +303,6 @@ class OpenTiff:
         return lambda offset, length: there.read(offset + base, length)
 
 
-def _with_bare_directories(tif: TiffFile) -> list[TiffPageSeries]:
-    """List the series, with one for each directory that holds no image.
-
-    Newer versions of tifffile count them; the numbers of series should not depend on it.
-    """
-    series = list(tif.series)
-    if any(one.kind != "generic" for one in series):
-        return series
-    known = {page.offset for one in series for page in one if page is not None}
-    bare = [page for page in tif.pages if page.offset not in known and page.shape == ()]
-    series += [TiffPageSeries([page], (1,), "f8", "I", parent=tif, kind="generic") for page in bare]
-    return series
-
-
 @contextlib.contextmanager
 def _opened(tif: TiffFile) -> Iterator[None]:
     """Open the file of a set that tifffile has closed again, for as long as it is read."""
@@ -334,17 +320,6 @@ def _opened(tif: TiffFile) -> Iterator[None]:
 def _header_of(page: TiffPage | TiffFrame) -> Header:
     tiff = page.parent.tiff
     return Header(tiff.byteorder, tiff.is_bigtiff, 0, tiff.is_ndpi)
-
-
-def _squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
-    """Leave out dimensions of length 1 but x and y, as `imread` does."""
-    kept = [
-        n
-        for n, (size, axis) in enumerate(zip(shape, axes, strict=True))
-        if size > 1 or axis in "XY"
-    ]
-    kept = kept or [len(shape) - 1]
-    return tuple(shape[n] for n in kept), "".join(axes[n] for n in kept)
 
 
 def _stack(rows: Sequence[np.ndarray | None], tiff: OpenTiff) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Which pages make an image: tifffile's series, and what is done where it finds none.
+
+Owns corrections to tifffile's list of series that do not depend on the flavour of a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+from .talk import PARSE_ERRORS, quiet
+
+__all__ = ["list_series", "squeeze"]
+
+
+def list_series(tif: TiffFile) -> tuple[list[TiffPageSeries], str]:
+    """List the series of a file.
+
+    Returns
+    -------
+    series, defect
+        `defect` says why they are but the pages as they are: what a flavour's metadata says of the
+        pages makes no sense, or is more than tifffile knows, which must not cost the pixels.
+
+    Raises
+    ------
+    What tifffile raises, if there are no pages either.
+    """
+    try:
+        with quiet():
+            return _with_bare_directories(tif), ""
+    except PARSE_ERRORS as error:
+        series = _by_likeness(tif)
+        if not series:
+            raise
+        return series, f"{type(error).__name__}: {error}"
+
+
+def _with_bare_directories(tif: TiffFile) -> list[TiffPageSeries]:
+    """Add a series for each directory that holds no image.
+
+    Newer versions of tifffile count them; the numbers of series should not depend on it.
+    """
+    series = list(tif.series)
+    if any(one.kind != "generic" for one in series):
+        return series
+    known = {page.offset for one in series for page in one if page is not None}
+    bare = [page for page in tif.pages if page.offset not in known and page.shape == ()]
+    series += [TiffPageSeries([page], (1,), "f8", "I", parent=tif, kind="generic") for page in bare]
+    return series
+
+
+def _by_likeness(tif: TiffFile) -> list[TiffPageSeries]:
+    """Make a series of all pages that are alike; none if pages cannot be read."""
+    alike: dict[int, list[TiffPage]] = {}
+    with contextlib.suppress(*PARSE_ERRORS), quiet():
+        for page in tif.pages:
+            full = page.aspage()
+            if full.size:
+                alike.setdefault(full.hash, []).append(full)
+        return [_stacked(tif, pages) for pages in alike.values()]
+    return []
+
+
+def _stacked(tif: TiffFile, pages: list[TiffPage]) -> TiffPageSeries:
+    first = pages[0]
+    shape = (len(pages), *first.shape)
+    return TiffPageSeries(pages, shape, first.dtype, f"I{first.axes}", parent=tif, kind="generic")
+
+
+def squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
+    """Leave out dimensions of length 1 but x and y, as `imread` does."""
+    kept = [
+        n
+        for n, (size, axis) in enumerate(zip(shape, axes, strict=True))
+        if size > 1 or axis in "XY"
+    ]
+    kept = kept or [len(shape) - 1]
+    return tuple(shape[n] for n in kept), "".join(axes[n] for n in kept)

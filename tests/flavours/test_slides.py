@@ -1,0 +1,322 @@
+"""Slide scanners' files, made by hand as their formats are described.
+
+Pixels by four ways, pyramids, sizes, names of channels, and the roles of labels and macros.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import tifffile
+from ifds import BIG, As, image, write_tiff
+from ways import UM, assert_like_tifffile, assert_pixels, channel_names, kinds, pixels, scales_of
+
+import tiffref
+
+TILE = (16, 16)
+BASE, HALF, SMALL, LABEL, MACRO = (
+    pixels(*shape, 3, dtype="u1") for shape in ((80, 96), (40, 48), (20, 24), (18, 22), (20, 30))
+)
+PER_CM = {282: Fraction(20000), 283: Fraction(20000), 296: 3}
+"""Resolution of 0.5 µm."""
+
+
+def attributes(references, path="image"):
+    return references.group[path].attributes
+
+
+def roles(references):
+    found = {path: array.attributes.get("role") for path, array in references.group.arrays()}
+    return {path: role for path, role in found.items() if role}
+
+
+def levels(references, series=0):
+    return [level.get("path") for level in references.series[series]["levels"]]
+
+
+# ---- Aperio and its kin
+
+
+def write_aperio(path, text, make=""):
+    more = {271: make} if make else {}
+    ifds = [
+        image(BASE, {270: text + "|AppMag = 20|MPP = 0.5000", **more}, tile=TILE),
+        image(SMALL, {270: text}, rows=8),
+        image(HALF, {270: text, **more}, tile=TILE),
+        image(SMALL, {270: text, **more}, tile=TILE),
+        image(LABEL, {254: 1, 270: text + "\r\nlabel"}, rows=9),
+        image(MACRO, {254: 9, 270: text + "\r\nmacro"}, rows=10),
+    ]
+    write_tiff(path, ifds, form=BIG)
+
+
+APERIO = {
+    "image": BASE, "image_1": HALF, "image_2": SMALL, "thumbnail": SMALL, "label": LABEL,
+    "macro": MACRO,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "make"),
+    [
+        ("svs", "Aperio Image Library v1\r\n96x80 (16x16)", ""),
+        ("mikroscan", "Mikroscan Image Structure v1\r\n96x80 (16x16)", ""),
+        ("motic", "Motic Image Library v1\r\n96x80", ""),
+        ("huron", "Huron Digital Pathology", "Huron LE"),
+    ],
+)
+def test_aperio_and_those_who_follow_it(tmp_path, kind, text, make):
+    path = tmp_path / "a.svs"
+    write_aperio(path, text, make)
+    references = tiffref.scan(path)
+    assert_like_tifffile(path, references)
+    if not hasattr(tifffile.TiffFile, f"is_{kind}") and kind != "svs":
+        return  # this version of tifffile does not know the kind
+    assert kinds(references) == [kind] * 4
+    assert levels(references) == ["image", "image_1", "image_2"]
+    assert_pixels(references, APERIO)
+    assert roles(references) == {name: name for name in ("thumbnail", "label", "macro")}
+    if kind != "huron":
+        assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+        assert scales_of(references, "image_1") == {"y_1": UM(1), "x_1": UM(1)}
+        assert attributes(references)["magnification"] == 20
+
+
+def test_aperio_focal_planes(tmp_path):
+    data = pixels(3, 80, 96, dtype="u1")
+    low = pixels(3, 40, 48, dtype="u1")
+    text = "Aperio Image Library v1\r\n96x80"
+    ifds = [image(data[0], {270: text}, tile=TILE), image(pixels(20, 24, dtype="u1"), {270: text})]
+    ifds += [image(plane, {270: text}, tile=TILE) for plane in (data[1], data[2], *low)]
+    path = tmp_path / "a.svs"
+    write_tiff(path, ifds)
+    references = tiffref.scan(path)
+    assert references.group["image"].dims == ("z", "y", "x")
+    assert_pixels(references, {"image": data, "image_1": low})
+
+
+# ---- Leica SCN
+
+
+def scn_xml(images):
+    """Describe images: [(name, magnification, [(ifd, r, c, z)])]."""
+    parts = ""
+    for name, magnification, dimensions in images:
+        cells = "".join(
+            f'<dimension ifd="{ifd}" r="{r}" c="{c}" z="{z}" sizeX="9" sizeY="9"/>'
+            for ifd, r, c, z in dimensions
+        )
+        size_z = 1 + max(z for *_, z in dimensions)
+        parts += (
+            f'<image name="{name}" sizeZ="{size_z}"><pixels>{cells}</pixels><scanSettings>'
+            f"<objectiveSettings><objective>{magnification}</objective></objectiveSettings>"
+            "</scanSettings></image>"
+        )
+    return f'<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection>{parts}</collection></scn>'
+
+
+def test_leica_scn_with_channels_and_several_images(tmp_path):
+    macro, macro_low = pixels(40, 32, dtype="u1"), pixels(20, 16, dtype="u1")
+    full, low = pixels(2, 80, 96, dtype="u1"), pixels(2, 40, 48, dtype="u1")
+    text = scn_xml(
+        [
+            ("macro", 1, [(0, 0, 0, 0), (1, 1, 0, 0)]),
+            ("scan", 20, [(2 + 2 * r + c, r, c, 0) for r in range(2) for c in range(2)]),
+        ]
+    )
+    planes = [macro, macro_low, *full, *low]
+    ifds = [
+        image(plane, {**PER_CM, **({270: text} if n == 0 else {})}, tile=TILE)
+        for n, plane in enumerate(planes)
+    ]
+    path = tmp_path / "a.scn"
+    write_tiff(path, ifds, form=BIG)
+    references = tiffref.scan(path)
+    assert kinds(references) == ["scn", "scn"]
+    (first, first_low), (second, second_low) = levels(references, 0), levels(references, 1)
+    expected = {first: macro, first_low: macro_low, second: full, second_low: low}
+    assert_pixels(references, expected)
+    assert references.group[second].dims[0].startswith("c")
+    assert attributes(references, first)["magnification"] == 1
+    assert attributes(references, second)["magnification"] == 20
+
+
+def test_leica_scn_of_focal_planes_is_read_page_by_page(tmp_path):
+    """tifffile refuses these; what the XML says is lost then, not the pixels."""
+    data = pixels(3, 80, 96, dtype="u1")
+    text = scn_xml([("scan", 20, [(n, 0, 0, n) for n in range(3)])])
+    ifds = [image(plane, {270: text} if n == 0 else {}, tile=TILE) for n, plane in enumerate(data)]
+    path = tmp_path / "a.scn"
+    write_tiff(path, ifds)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="Z-Stacks not supported"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
+
+
+# ---- PerkinElmer QPTIFF
+
+
+def qpi_xml(kind, name=""):
+    name = f"<Name>{name}</Name><Color>0,0,255</Color>" if name else ""
+    return (
+        '<?xml version="1.0" encoding="utf-16"?>\n<PerkinElmer-QPI-ImageDescription>'
+        f"<ImageType>{kind}</ImageType>{name}<Objective>20x</Objective>"
+        "</PerkinElmer-QPI-ImageDescription>"
+    )
+
+
+def test_qptiff(tmp_path):
+    names = ["DAPI", "FITC", "Cy5"]
+    full, half = pixels(3, 80, 96), pixels(3, 40, 48)
+
+    def page(plane, kind, name="", **how):
+        return image(plane, {270: qpi_xml(kind, name), 305: "PerkinElmer-QPI", **PER_CM}, **how)
+
+    ifds = [page(p, "FullResolution", n, tile=TILE) for p, n in zip(full, names, strict=True)]
+    ifds += [page(SMALL, "Thumbnail")]
+    ifds += [page(p, "ReducedResolution", n, tile=TILE) for p, n in zip(half, names, strict=True)]
+    ifds += [page(MACRO, "Overview"), page(LABEL, "Label")]
+    path = tmp_path / "a.qptiff"
+    write_tiff(path, ifds, form=BIG)
+    references = tiffref.scan(path)
+    assert kinds(references) == ["qpi"] * 4
+    assert references.group["image"].dims == ("c", "y", "x")
+    others = {"thumbnail": SMALL, "macro": MACRO, "label": LABEL}
+    assert_pixels(references, {"image": full, "image_1": half, **others})
+    assert roles(references) == {name: name for name in others}
+    assert channel_names(references) == names
+    assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+    assert references.group.attributes["omero"]["channels"][0]["color"] == "0000FF"
+
+
+# ---- Philips
+
+
+def philips_xml(spacings):
+    cells = "".join(
+        '<DataObject ObjectType="PixelDataRepresentation"><Attribute Name="DICOM_PIXEL_SPACING" '
+        f'Group="0x0028">"{size}" "{size}"</Attribute></DataObject>'
+        for size in spacings
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport"><Attribute '
+        'Name="PIM_DP_SCANNED_IMAGES"><Array><DataObject ObjectType="DPScannedImage"><Attribute '
+        f'Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE"><Array>{cells}</Array></Attribute>'
+        "</DataObject></Array></Attribute></DataObject>"
+    )
+
+
+def test_philips_levels_padded_to_whole_tiles(tmp_path):
+    """The tags give the size of a level with its padding; the XML says what is image."""
+    full = pixels(80, 90, 3, dtype="u1")
+    half = np.pad(pixels(40, 45, 3, dtype="u1"), [(0, 8), (0, 3), (0, 0)])
+    text = philips_xml([0.00025, 0.0005])
+    ifds = [
+        image(full, {270: text, 305: "Philips DP v1.0"}, tile=TILE),
+        image(half, {270: "level=1 mag=20"}, tile=TILE),
+        image(MACRO, {270: "Macro image"}),
+        image(LABEL, {270: "Label"}),
+    ]
+    path = tmp_path / "a.tiff"
+    write_tiff(path, ifds)
+    references = tiffref.scan(path)
+    assert set(kinds(references)) == {"philips"}
+    expected = {"image": full, "image_1": half[:40, :45], "macro": MACRO, "label": LABEL}
+    assert_pixels(references, expected)
+    assert_like_tifffile(path, references)
+    assert roles(references) == {"macro": "macro", "label": "label"}
+    assert scales_of(references) == {"y": UM(0.25), "x": UM(0.25)}
+    assert scales_of(references, "image_1") == {"y_1": UM(0.5), "x_1": UM(0.5)}
+
+
+# ---- Ventana BIF
+
+
+def test_ventana_bif(tmp_path):
+    scan = '<EncodeInfo/><iScan Magnification="40" ScanRes="0.25" Z-layers="1" Z-spacing="1"/>'
+    xmp = As(1, f"<Metadata>{scan}</Metadata>".replace("<EncodeInfo/>", "").encode() + b"\0")
+    ifds = [
+        image(LABEL, {270: "Label_Image", 305: "ScanOutputManager 1.1", 700: xmp}),
+        image(SMALL, {270: "Probability_Image"}),
+        image(BASE, {270: "level=0 mag=40 quality=90"}, tile=TILE),
+        image(HALF, {270: "level=1 mag=20 quality=90"}, tile=TILE),
+    ]
+    path = tmp_path / "a.bif"
+    write_tiff(path, ifds, form=BIG)
+    references = tiffref.scan(path)
+    assert set(kinds(references)) == {"bif"}
+    (label,), (small,) = levels(references, 1), levels(references, 2)
+    assert_pixels(references, {"image": BASE, "image_1": HALF, label: LABEL, small: SMALL})
+    # what tifffile calls them depends on its version
+    assert set(roles(references)) in ({"overview", "probability"}, {"label", "thumbnail"})
+    assert scales_of(references) == {"y": UM(0.25), "x": UM(0.25)}
+    assert attributes(references)["magnification"] == 40
+
+
+# ---- Indica, Trestle, Argos
+
+
+def test_indica_labs(tmp_path):
+    full, half = pixels(2, 80, 96), pixels(2, 40, 48)
+    cells = "".join(
+        f'<dimension level="{level}" channel="{c}" ifd="{2 * level + c}"/>'
+        for level in range(2) for c in range(2)
+    )  # fmt: skip
+    text = (
+        f"<indica><image><objective>20</objective><pixels>{cells}</pixels><channels>"
+        '<channel id="0" name="DAPI" rgb="255"/><channel id="1" name="CD8" rgb="65280"/>'
+        "</channels></image></indica>"
+    )
+    software = "IndicaLabsImageWriter v1.2.1"
+    ifds = [
+        image(plane, {254: n // 2, 305: software, **PER_CM, 270: "" if n else text}, tile=TILE)
+        for n, plane in enumerate([*full, *half])
+    ]
+    path = tmp_path / "a.tif"
+    write_tiff(path, ifds, form=BIG)
+    references = tiffref.scan(path)
+    assert_like_tifffile(path, references)
+    if kinds(references) == ["generic"]:
+        return  # older versions of tifffile do not read the XML
+    assert kinds(references) == ["indica"]
+    assert references.group["image"].dims == ("c", "y", "x")
+    assert_pixels(references, {"image": full, "image_1": half})
+    assert channel_names(references) == ["DAPI", "CD8"]
+    assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+    assert attributes(references)["magnification"] == 20
+
+
+def test_trestle(tmp_path):
+    """Resolution is in micrometres for a pixel; tiles overlap, and are given as they are stored."""
+    tags = {270: "OverlapsXY=0 0 0 0;Objective Name=20x", 305: "MedScan", 296: 3}
+    tags |= {282: Fraction(1, 2), 283: Fraction(1, 2)}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(BASE, tags, tile=TILE), image(HALF, {254: 1}, tile=TILE)])
+    references = tiffref.scan(path)
+    assert_pixels(references, {"image": BASE, "image_1": HALF})
+    if hasattr(tifffile.TiffFile, "is_trestle"):
+        assert kinds(references) == ["trestle"]
+        assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+
+
+def test_argos_focal_planes(tmp_path):
+    xml = (
+        "<Argos.Scan.Metadata><ObjectiveMagnification>40</ObjectiveMagnification>"
+        "<ZRange>4.0</ZRange></Argos.Scan.Metadata>"
+    )
+    full, half = pixels(3, 80, 96, dtype="u1"), pixels(3, 40, 48, dtype="u1")
+    ifds = [
+        image(plane, {**PER_CM, 65000: xml} if n == 0 else {**PER_CM, 254: int(n > 2)}, tile=TILE)
+        for n, plane in enumerate([*full, *half])
+    ]
+    ifds += [image(SMALL), image(MACRO)]
+    path = tmp_path / "a.avs"
+    write_tiff(path, ifds, form=BIG)
+    references = tiffref.scan(path)
+    assert set(kinds(references)) == {"avs"}
+    assert references.group["image"].dims == ("z", "y", "x")
+    assert_pixels(references, {"image": full, "image_1": half, "map": SMALL, "macro": MACRO})
+    assert scales_of(references) == {"z": UM(2), "y": UM(0.5), "x": UM(0.5)}
+    assert attributes(references)["magnification"] == 40
