@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Footprint", "footprint", "outline_of", "ring_bounds", "to_geojson", "to_wkb"]
 
-_EDGE_POINTS = 4
-"""Points along each edge at least: straight lines of a projection are curves on the globe."""
+_COARSE = np.linspace(0, 4, 17)
+"""Where an outline has points at least: straight lines of a projection are curves on the globe."""
 _MAX_STEP = 2.0
 """Degrees between neighbours: chords of 2 degrees are within 0.01 of what they stand for."""
 _MAX_HALVINGS = 16
@@ -56,10 +56,13 @@ def outline_of(transform: Sequence[float], raster: Sequence[int], at: Any) -> ND
     `(n, 2)` float64.
     """
     at = np.asarray(at, float)
-    row = raster[0] * np.interp(at, (0, 1, 2, 3, 4), (0, 1, 1, 0, 0))
-    column = raster[1] * np.interp(at, (0, 1, 2, 3, 4), (0, 0, 1, 1, 0))
+    row = raster[0] * np.minimum(np.maximum(1.5 - np.abs(at - 1.5), 0.0), 1.0)
+    column = raster[1] * np.minimum(np.maximum(1.5 - np.abs(at - 2.5), 0.0), 1.0)
     a, b, c, d, e, f = transform
-    return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
+    outline = np.empty((len(at), 2))
+    outline[:, 0] = a * column + b * row + c
+    outline[:, 1] = d * column + e * row + f
+    return outline
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,17 @@ def footprint(
     projection = _projection(crs) if crs is not None else None
     if projection is None:
         return None
-    points = _project(projection, transform, raster)
+    points = _project(projection, transform, raster, _COARSE)
     if points is None:
         return None
-    if not projection.is_plain and (gap := _find_gap(points)) is not None:
-        return _split(_around_gap(points, *gap))
+    if _is_small(points):
+        return (_finished(points),)
+    if not projection.is_plain:
+        points = _refined(projection, transform, raster, points)
+        if points is None:
+            return None
+        if (gap := _find_gap(points)) is not None:
+            return _split(_around_gap(points, *gap))
     # x past 180 is how a raster in degrees crosses the antimeridian, a jump how others do
     points[:, 0] = np.unwrap(points[:, 0], period=360.0)
     turn = points[-1, 0] - points[0, 0]
@@ -129,22 +138,45 @@ def footprint(
 
 
 def _project(
-    projection: _Projection, transform: Sequence[float], raster: Sequence[int]
+    projection: _Projection,
+    transform: Sequence[float],
+    raster: Sequence[int],
+    at: NDArray[np.float64],
 ) -> NDArray[np.float64] | None:
-    """Give the outline on the globe, with more points where they lie far apart."""
-    at = np.linspace(0, 4, 4 * _EDGE_POINTS + 1)
+    """Give points of the outline on the globe; None if some have no place there."""
+    points = outline_of(transform, raster, at)
+    points[:, 0], points[:, 1] = projection.to_globe(points[:, 0], points[:, 1])
+    if not np.isfinite(points).all():
+        return None
+    np.clip(points[:, 1], -90.0, 90.0, out=points[:, 1])
+    return points
+
+
+def _is_small(points: NDArray[np.float64]) -> bool:
+    """Say whether an outline is far from the poles and the antimeridian, as most are."""
+    (west, south), (east, north) = points.min(axis=0), points.max(axis=0)
+    is_short = east - west < _MAX_STEP and north - south < _MAX_STEP
+    return bool(is_short and west >= -180 and east <= 180 and max(-south, north) < 89)
+
+
+def _refined(
+    projection: _Projection,
+    transform: Sequence[float],
+    raster: Sequence[int],
+    points: NDArray[np.float64] | None,
+) -> NDArray[np.float64] | None:
+    """Add points where neighbours lie far apart; at a pole they always do."""
+    at = _COARSE
     for _ in range(_MAX_HALVINGS):
-        outline = outline_of(transform, raster, at)
-        points = np.stack(projection.to_globe(outline[:, 0], outline[:, 1]), axis=1)
-        if not np.isfinite(points).all():
-            return None
+        if points is None:
+            break
         steps = np.abs(np.diff(points, axis=0))
         steps[:, 0] = np.minimum(steps[:, 0], np.abs(360.0 - steps[:, 0]))
         is_far = (steps > _MAX_STEP).any(axis=1)
-        if projection.is_plain or not is_far.any():
+        if not is_far.any():
             break
         at = np.sort(np.concatenate([at, (at[:-1] + at[1:])[is_far] / 2]))
-    points[:, 1] = np.clip(points[:, 1], -90.0, 90.0)
+        points = _project(projection, transform, raster, at)
     return points
 
 
