@@ -13,12 +13,14 @@ import datetime
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, install_hint
+from .folder import Folder
 from .footprint import to_geojson
 from .index import place_row
 from .plan import Settings
@@ -28,7 +30,8 @@ __all__ = ["write_stac"]
 _FOLDER = "stac"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _XARRAY = "https://stac-extensions.github.io/xarray-assets/v1.0.0/schema.json"
-_TIFF = "image/tiff; application=geotiff"
+_TIFF = "image/tiff"
+_GEOTIFF = "image/tiff; application=geotiff"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -70,7 +73,6 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
         If pystac is not installed.
     """
     pystac = _import_pystac()
-    title = settings.folder.address.rpartition("/")[2]
     extent = _Extent()
     ids: dict[str, None] = {}
     with settings.folder.making(_FOLDER) as made:
@@ -86,7 +88,7 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
             extent.add(bbox, moment)
             item = _item(pystac, name, placed, moment, bbox, settings)
             _dump(made / "items" / f"{name}.json", item)
-        _dump(made / "collection.json", _collection(pystac, title, ids, extent))
+        _dump(made / "collection.json", _collection(pystac, settings.folder, ids, extent))
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:
@@ -125,7 +127,8 @@ def _item(
     if row.get("transform"):
         item.stac_extensions.append(_PROJECTION)
         item.properties.update(_projection(row))
-    item.add_asset("data", pystac.Asset(settings.rename(row["url"]), media_type=_TIFF,
+    kind = _GEOTIFF if row.get("transform") else _TIFF
+    item.add_asset("data", pystac.Asset(settings.rename(row["url"]), media_type=kind,
                                         roles=["data"]))  # fmt: skip
     if row.get("references"):
         item.add_asset("references", _references_asset(pystac, row["references"]))
@@ -133,7 +136,16 @@ def _item(
                              ("collection", "collection")):  # fmt: skip
         item.add_link(pystac.Link(relation, f"../{target}.json", "application/json"))
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
-    return {**document, "collection": "catalog"}
+    return {**document, "collection": _collection_id(settings.folder)}
+
+
+def _collection_id(folder: Folder) -> str:
+    """Name the collection as its folder is called, in letters that STAC recommends for ids."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", _title(folder)) or "catalog"
+
+
+def _title(folder: Folder) -> str:
+    return folder.address.rpartition("/")[2]
 
 
 def _references_asset(pystac: Any, path: str) -> Any:
@@ -158,15 +170,15 @@ def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"proj:wkt2": crs, **known} if crs else known
 
 
-def _collection(pystac: Any, title: str, ids: Iterable[str], extent: _Extent) -> dict[str, Any]:
+def _collection(pystac: Any, folder: Folder, ids: Iterable[str], extent: _Extent) -> dict[str, Any]:
     is_placed = extent.bbox[0] <= extent.bbox[2]
     spatial = pystac.SpatialExtent([extent.bbox if is_placed else [-180.0, -90.0, 180.0, 90.0]])
     temporal = pystac.TemporalExtent([[extent.first, extent.last]])
     collection = pystac.Collection(
-        "catalog",
-        f"References to the TIFF files of {title}, made by tiffref.",
+        _collection_id(folder),
+        f"References to the TIFF files of {_title(folder)}, made by tiffref.",
         pystac.Extent(spatial, temporal),
-        title=title,
+        title=_title(folder) or None,
     )
     document = collection.to_dict(include_self_link=False, transform_hrefs=False)
     links = [{"rel": "root", "href": "./collection.json", "type": "application/json"}]
