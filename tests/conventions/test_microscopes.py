@@ -5,6 +5,7 @@ import pytest
 
 from tiffref.conventions.calibration import Calibration, Channel, to_unit
 from tiffref.conventions.microscopes import calibrate
+from tiffref.conventions.ome import parse_ome
 from tiffref.conventions.report import Report
 from tiffref.errors import MetadataWarning
 from tiffref.model.facts import FileFacts, SeriesFacts
@@ -144,3 +145,13 @@ def test_metadata_of_another_kind_costs_the_metadata_only():
     facts = FileFacts(Source("a.tif"), "<", False, ("imagej",), (series,), metadata)
     with pytest.warns(MetadataWarning, match=r"a\.tif, imagej metadata"):
         assert calibrate(facts, series, {}, Report("a.tif")) == Calibration()
+
+
+def test_numbers_of_channels_and_times_out_of_all_proportion() -> None:
+    """A text of some bytes may say any number; nothing is made for each."""
+    assert read("imagej", {"channels": 10**12, "spacing": 2.0}).channels == ()
+    ome = (
+        '<OME><Image><Pixels DimensionOrder="XYCZT" SizeT="1000000000000" SizeX="1" SizeY="1">'
+        '<Plane TheT="0" DeltaT="1"/></Pixels></Image></OME>'
+    )
+    assert parse_ome(ome, Report())[0].times == ()

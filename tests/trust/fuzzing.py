@@ -1,13 +1,15 @@
 """Scan and decode mutated TIFFs in a child process with limits on memory and time.
 
 `python fuzzing.py FIRST COUNT` runs mutations FIRST to FIRST+COUNT, several children one after the
-other, and prints one line of JSON: how many were refused or read, and what went wrong.
+other, and prints one line of JSON: how many were refused or read, and what went wrong. Those from
+`FIRST_HOSTILE` on are files built to do harm (`hostile`) instead.
 """
 
 from __future__ import annotations
 
 import collections
 import faulthandler
+import functools
 import json
 import os
 import resource
@@ -34,6 +36,7 @@ STALL_SECONDS = 120
 """Wall time without progress after which a child is killed: it hangs outside of Python."""
 BATCH = 2000
 MAX_CHUNKS = 4
+FIRST_HOSTILE = 1_000_000_000
 
 
 class Hang(BaseException):
@@ -80,11 +83,29 @@ def try_file(path: Path) -> str:
     return "read"
 
 
-def run_child(first: int, count: int, folder: Path) -> None:
-    """Run mutations one by one; leave the result of each in a file as soon as it is there."""
+def make_case(seed: int) -> tuple[str, str, bytes]:
+    """Give the kind, file name and bytes of a case."""
+    if seed >= FIRST_HOSTILE:
+        import hostile
+
+        return hostile.make(seed)
     from mutate import mutate
     from seeds import SEEDS
 
+    names = sorted(SEEDS)
+    name = names[seed % len(names)]
+    return name, "case.tif", mutate(_seed_file(name), seed)
+
+
+@functools.cache
+def _seed_file(name: str) -> bytes:
+    from seeds import SEEDS
+
+    return SEEDS[name]()
+
+
+def run_child(first: int, count: int, folder: Path) -> None:
+    """Run mutations one by one; leave the result of each in a file as soon as it is there."""
     import tiffref.errors
 
     warnings.simplefilter("ignore")
@@ -92,15 +113,11 @@ def run_child(first: int, count: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, _hang)
-    names = sorted(SEEDS)
-    cache: dict[str, bytes] = {}
     log = (folder / "log").open("w", buffering=1)
-    path = folder / "case.tif"
     for seed in range(first, first + count):
-        name = names[seed % len(names)]
-        data = cache.setdefault(name, b"") or cache.setdefault(name + "!", SEEDS[name]())
-        cache[name] = data
-        path.write_bytes(mutate(data, seed))
+        name, file, data = make_case(seed)
+        path = folder / file
+        path.write_bytes(data)
         log.write(f"{seed}\t{name}\tbegun\n")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)

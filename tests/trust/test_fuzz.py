@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import tifffile
-from fuzzing import run
+from fuzzing import FIRST_HOSTILE, run
 from mutate import find_entries, mutate
 from seeds import GRAY, SEEDS, pages
 
@@ -37,6 +37,12 @@ def test_mutated_files() -> None:
     assert report["problems"] == []
     assert report["outcomes"]["read"] > N_MUTATIONS // 5
     assert report["outcomes"]["refused"] > N_MUTATIONS // 5
+
+
+def test_files_built_to_do_harm() -> None:
+    report = run(FIRST_HOSTILE, N_MUTATIONS)
+    assert report["problems"] == []
+    assert report["outcomes"]["read"] > N_MUTATIONS // 5
 
 
 @pytest.mark.slow

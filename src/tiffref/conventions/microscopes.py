@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..model.facts import FileFacts, SeriesFacts
+from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from .calibration import (
     MICROMETERS,
     X_RESOLUTION,
@@ -43,6 +43,9 @@ _NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 MAX_PLAIN_SIZE = 25.4
 """Micrometres: resolutions coarser than 1000 per inch are, in files of no known instrument, those
 of a screen or printer (72, 96, 300) rather than of what is in the picture."""
+
+_MAX_CHANNELS = 1 << 16
+"""Channels that are believed where the size of the image is not known."""
 
 
 def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report) -> Calibration:
@@ -97,6 +100,10 @@ def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cali
             per_unit = rational(tags.get(tag))
             scales[axis] = None if per_unit is None else 1 / per_unit
     n_channels = int(positive(found.get("channels")) or 1)
+    full = series.levels[0] if series.levels else None
+    most = max(full.shape, default=1) if isinstance(full, LevelFacts) else _MAX_CHANNELS
+    if n_channels > most:
+        return calibrated(scales, units)  # more channels than there is of anything
     return calibrated(scales, units, _imagej_channels(found, n_channels))
 
 

@@ -150,7 +150,7 @@ def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
         delta, index = _number(plane.get("DeltaT")), _number(plane.get("TheT"))
         if delta is not None and index is not None:
             found.setdefault(int(index), delta)
-    if n_times < 2 or set(found) != set(range(n_times)):
+    if n_times < 2 or len(found) != n_times or set(found) != set(range(n_times)):
         return ()
     times = tuple(found[n] for n in range(n_times))
     is_rising = all(late > early for early, late in pairwise(times))
