@@ -13,14 +13,14 @@ import functools
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import ForeignCodec
+from ..model.kept import once_for_each
 from ..model.node import Array
 from .placement import Affine, Placement
 
@@ -31,29 +31,14 @@ __all__ = ["axis_attributes", "code_of", "coordinate", "crs_attributes", "spatia
 
 _SMALL = 64
 """Values up to which a coordinate is not worth compressing."""
-_ZLIB_LEVEL = 9
-_MAX_KEPT = 64
-_Result = TypeVar("_Result")
+_SHORT = 4096
+_SHORT_LEVEL, _LEVEL = 1, 9
+"""For short coordinates the higher level takes thrice as long, which was a tenth of a scan, to save
+some tens of bytes; of long ones it halves the size."""
 
 
-def once_for_each(function: Callable[[Any], _Result]) -> Callable[[Any], _Result]:
-    """Keep what a function gives for the last systems, which `crs` makes once for equal keys.
-
-    By identity: the hash of a system is that of its WKT, which takes longer to write than most of
-    what is asked. None has results as well.
-    """
-    kept: dict[int, tuple[Any, _Result]] = {}
-
-    @functools.wraps(function)
-    def find(crs: Any) -> _Result:
-        found = kept.get(id(crs))
-        if found is None or found[0] is not crs:
-            if len(kept) >= _MAX_KEPT:
-                kept.clear()
-            found = kept[id(crs)] = (crs, function(crs))
-        return found[1]
-
-    return find
+# a system by identity: `crs` makes one for equal keys, and its hash is that of its WKT, which takes
+# longer to write than most of what is asked
 
 
 @once_for_each
@@ -115,13 +100,18 @@ def spatial_ref(crs: CRS | None, placement: Placement, transform: Affine | None)
     transform
         Of the array that will point here: each level has its own.
     """
-    attributes = dict(crs_attributes(crs)) if crs is not None else {}
+    attributes = {**crs_attributes(crs)} if crs is not None else {}
     if transform is not None:
         a, b, c, d, e, f = transform
         attributes["GeoTransform"] = " ".join(repr(float(n)) for n in (c, a, b, f, d, e))
     if placement.gcps:
         attributes["gcps"] = json.dumps(_geojson(placement))
-    return Array.from_values(np.int64(0), (), attributes)
+    return _scalar().as_variable((), attributes)
+
+
+@functools.cache
+def _scalar() -> Array:
+    return Array.from_values(np.int64(0))
 
 
 def _geojson(placement: Placement) -> dict[str, Any]:
@@ -143,21 +133,22 @@ def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None =
     together, then the second, and so on, lets zlib take 100 000 of them to some kilobytes. Both
     steps are codecs that every Zarr reader knows.
     """
-    array = Array.from_values(values, (dim,), attributes)
     if values.size <= _SMALL or values.dtype.kind not in "iuf":
-        return array
-    raw = array.manifest.inlined[0]
-    width = values.dtype.itemsize
-    shuffled = np.frombuffer(raw, np.uint8).reshape(-1, width).T.tobytes()
-    codec = ForeignCodec(
-        2,
-        {
-            "dtype": values.dtype.newbyteorder("<").str,
-            "filters": [{"id": "shuffle", "elementsize": width}],
-            "compressor": {"id": "zlib", "level": _ZLIB_LEVEL},
-            "order": "C",
-        },
-    )
-    packed = zlib.compress(shuffled, _ZLIB_LEVEL)
-    manifest = replace(array.manifest, inlined={0: packed})
-    return replace(array, codecs=(codec,), manifest=manifest)
+        return Array.from_values(values, (dim,), attributes)
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    shuffled = little.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes()
+    level = _SHORT_LEVEL if values.size <= _SHORT else _LEVEL
+    packed = zlib.compress(shuffled, level)
+    dtype = values.dtype.newbyteorder("=")
+    return Array.from_chunk(packed, _packing(dtype, level), values.shape, dtype, (dim,), attributes)
+
+
+@functools.lru_cache(maxsize=16)
+def _packing(dtype: np.dtype, level: int) -> ForeignCodec:
+    metadata = {
+        "dtype": dtype.newbyteorder("<").str,
+        "filters": [{"id": "shuffle", "elementsize": dtype.itemsize}],
+        "compressor": {"id": "zlib", "level": level},
+        "order": "C",
+    }
+    return ForeignCodec(2, metadata)

@@ -8,6 +8,7 @@ References: CF conventions 1.11; zarr-conventions `proj:`, `spatial:` and `multi
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
 __all__ = ["GeoLevel", "GeoReference", "describe_level", "geozarr_attributes", "read_georeference"]
+
+_MAX_KEPT_LENGTH = 1 << 14
+"""Longer coordinates are made anew for each file: 256 are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,11 @@ def describe_level(
         transform = scaled(transform, all_columns / n_columns, all_rows / n_rows)
     variables: dict[str, Array] = {}
     if transform is not None:
-        found = centres(transform, n_columns, n_rows)
+        found = _coordinates(transform, n_columns, n_rows)
         if found is not None:
-            x_attributes, y_attributes = axis_attributes(reference.crs)
-            variables[x_name] = coordinate(found[0], x_name, x_attributes)
-            variables[y_name] = coordinate(found[1], y_name, y_attributes)
+            attributes_of = axis_attributes(reference.crs)
+            for name, array, own in zip((x_name, y_name), found, attributes_of, strict=True):
+                variables[name] = array.as_variable((name,), own)
         elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
@@ -116,6 +120,24 @@ def describe_level(
     if reference.keys.values and (reference.crs is None or not reference.is_complete):
         attributes["geo_keys"] = json.dumps(reference.keys.named())
     return GeoLevel(variables, attributes, transform)
+
+
+def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array, Array] | None:
+    """Give the centres of `placement.centres` as arrays without names and attributes."""
+    a, b, c, d, e, f = transform
+    found = []
+    for step, cross, origin, n in ((a, b, c, n_columns), (e, d, f, n_rows)):
+        make = _axis if n <= _MAX_KEPT_LENGTH else _axis.__wrapped__
+        found.append(make(step, cross, origin, n))
+    x, y = found
+    return None if x is None or y is None else (x, y)
+
+
+@functools.lru_cache(maxsize=256)
+def _axis(step: float, cross: float, origin: float, n: int) -> Array | None:
+    # kept, for tiles of a grid share rows and columns: making and packing was a third of a scan
+    found = centres((step, cross, origin, 0.0, 1.0, 0.0), n, 1)
+    return coordinate(found[0], "") if found is not None else None
 
 
 # ---- GeoZarr

@@ -8,6 +8,7 @@ Reference: OGC 19-008r4 (GeoTIFF 1.1), section 7.1; GeoTIFF 1.0, section 2.4.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,6 +149,17 @@ def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
     ----------
     OGC 19-008r4, requirement class GeoKeyDirectory: header of four SHORTs, then four per key.
     """
+    own = [(code, tags[code]) for code in (DIRECTORY, DOUBLES, TEXTS) if code in tags]
+    try:
+        return _parsed(tuple(own))
+    except TypeError:  # a value that cannot be looked up: an array
+        return _parsed.__wrapped__(tuple(own))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
+    # kept, for the files of a collection have mostly the same
+    tags = dict(own)
     directory = [int(n) for n in numbers(tags.get(DIRECTORY))]
     if len(directory) < 4:
         if DIRECTORY not in tags:

@@ -22,6 +22,8 @@ MAX_BYTES = 1 << 20
 """A longer binary value is said by its length: it would burden whoever opens the document."""
 _MAX_TEXT = 1 << 12
 _MAX_NUMBERS = 1 << 14
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types that JSON has as they are, whatever the value."""
 
 TAG_NAMES: Mapping[int, str] = {
     254: "NewSubfileType", 255: "SubfileType", 256: "ImageWidth", 257: "ImageLength",
@@ -88,6 +90,8 @@ def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, bytes | bytearray):
         if len(value) > MAX_BYTES:
             return {"omitted": "bytes", "length": len(value)}
@@ -97,11 +101,11 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, tuple | list):
         if len(value) > _MAX_NUMBERS:
             return {"omitted": "values", "length": len(value)}
-        return [_to_json(item) for item in value]
+        return list(value) if _PLAIN.issuperset(map(type, value)) else [*map(_to_json, value)]
     if isinstance(value, Mapping):
         return {str(name): _to_json(item) for name, item in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, int | str):
         return value
     return str(value)

@@ -14,6 +14,7 @@ values.
 from __future__ import annotations
 
 import base64
+import functools
 import math
 import struct
 from collections.abc import Mapping
@@ -87,21 +88,34 @@ def _spell_group2(path: str, group: Group) -> dict[str, dict[str, Any]]:
 
 
 def _spell_array2(path: str, array: Array) -> dict[str, dict[str, Any]]:
-    encoding = to_zarr2(_only_codec(path, array))
+    document = _zarray(_only_codec(path, array), array.shape, array.chunks)
+    if array.fill_value is not None:
+        document = {**document, "fill_value": _fill2(array)}
     key = join_key(path, ".zattrs")
     return {
-        join_key(path, ".zarray"): {
-            "zarr_format": 2,
-            "shape": list(array.shape),
-            "chunks": list(array.chunks),
-            "dtype": encoding["dtype"],
-            "compressor": encoding["compressor"],
-            "fill_value": _fill2(array),
-            "order": _order(array),
-            "filters": encoding["filters"],
-            "dimension_separator": ".",
-        },
+        join_key(path, ".zarray"): document,
         key: {**to_plain(array.attributes, key), "_ARRAY_DIMENSIONS": list(array.dims)},
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, Any]:
+    """Give the document of an array without a fill value.
+
+    The same object for equal arguments: the arrays of many files differ in nothing of it, and what
+    is made of it can be kept (see `kerchunk`).
+    """
+    encoding = to_zarr2(codec)
+    return {
+        "zarr_format": 2,
+        "shape": list(shape),
+        "chunks": list(chunks),
+        "dtype": encoding["dtype"],
+        "compressor": encoding["compressor"],
+        "fill_value": None,
+        "order": _order(codec),
+        "filters": encoding["filters"],
+        "dimension_separator": ".",
     }
 
 
@@ -168,8 +182,7 @@ def _describe(codec: Any) -> str:
     )
 
 
-def _order(array: Array) -> str:
-    codec = array.codecs[0]
+def _order(codec: Any) -> str:
     return str(codec.metadata.get("order", "C")) if isinstance(codec, ForeignCodec) else "C"
 
 
@@ -201,8 +214,13 @@ def to_plain(value: Any, where: str = "") -> Any:
     if isinstance(value, str | bool | int):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, Mapping):
-        return {str(name): to_plain(item, where) for name, item in value.items()}
+        return {
+            str(name): item if type(item) in _PLAIN else to_plain(item, where)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
+        if _PLAIN.issuperset(map(type, value)):
+            return list(value)
         return [to_plain(item, where) for item in value]
     if isinstance(value, np.generic | np.ndarray):
         return to_plain(value.tolist(), where)

@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..errors import InvalidReferences
+from ..model.kept import once_for_each
 from ..model.node import Array, Group
 from .atomic import open_atomic
 from .kerchunk_read import from_kerchunk
@@ -34,8 +33,11 @@ from .text import format_numbers, join_columns, pick_texts
 __all__ = ["from_kerchunk", "to_kerchunk", "write_json"]
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode_array = once_for_each(_encode)
 _quote = json.JSONEncoder().encode
-"""Made once: a document of a small file has a hundred short texts."""
+_quote_lines = json.JSONEncoder(separators=(",\n", ":")).encode
+"""Made once: a document of a small file has a hundred short texts. The last takes a mapping of
+texts: an entry on each line, in braces."""
 
 
 def to_kerchunk(
@@ -139,7 +141,10 @@ def _plan(
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
     plan = plan_document(group, zarr_format, rename, series)
-    metadata = {key: _encode(value) for key, value in plan.documents.items()}
+    metadata = {
+        key: (_encode_array if key.endswith(".zarray") else _encode)(value)
+        for key, value in plan.documents.items()
+    }
     if not templates or version == 0:
         return _JsonPlan(metadata, plan.addresses)
     used = {url: _use_template(address, templates) for url, address in plan.addresses.items()}
@@ -181,27 +186,26 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
 
 
 def _inlined(spelling: KeySpelling, array: Array) -> Iterator[tuple[str, str]]:
-    inlined = sorted(array.manifest.inlined.items())
-    if inlined:
-        keys = spelling.keys(array.grid, np.array([flat for flat, _ in inlined]))
-        for key, (_, data) in zip(keys, inlined, strict=True):
-            yield key, spell_inlined(data)
+    for flat, data in sorted(array.manifest.inlined.items()):
+        yield spelling.key(array.grid, flat), spell_inlined(data)
 
 
 def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
     """Give the document piece by piece, every piece after the metadata with its comma in front."""
-    metadata = ",\n".join(f"{_quote(key)}:{_quote(text)}" for key, text in plan.metadata.items())
+    metadata = _quote_lines(plan.metadata)[1:-1]
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     yield f"{head}\n{metadata}".encode()
     for path, array in group.arrays():
         spelling = KeySpelling.of(path, zarr_format)
-        quoted = KeySpelling(
-            *(_quote(part)[1:-1] for part in (spelling.prefix, spelling.separator, spelling.scalar))
-        )
-        urls = [_quote(plan.addresses[s.url]).encode() for s in array.manifest.sources]
-        for rows in iter_rows(array.manifest):
-            yield _json_rows(quoted, array.grid, urls, rows)
+        if array.manifest.sources:
+            quoted = KeySpelling(
+                *(_quote(part)[1:-1]
+                  for part in (spelling.prefix, spelling.separator, spelling.scalar))
+            )  # fmt: skip
+            urls = [_quote(plan.addresses[s.url]).encode() for s in array.manifest.sources]
+            for rows in iter_rows(array.manifest):
+                yield _json_rows(quoted, array.grid, urls, rows)
         for key, value in _inlined(spelling, array):
             yield f",\n{_quote(key)}:{_quote(value)}".encode()
     yield b"\n}}\n" if version == 1 else b"\n}\n"

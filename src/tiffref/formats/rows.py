@@ -68,11 +68,11 @@ class KeySpelling:
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Give the keys of chunks as strings."""
         if len(flat) <= FEW_ROWS:
-            return [self._key(grid, number) for number in flat.tolist()]
+            return [self.key(grid, number) for number in flat.tolist()]
         text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
         return text.decode().split("\n")[:-1]
 
-    def _key(self, grid: tuple[int, ...], flat: int) -> str:
+    def key(self, grid: tuple[int, ...], flat: int) -> str:
         """Give the key of one chunk."""
         if not grid:
             return self.scalar

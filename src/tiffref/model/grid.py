@@ -6,6 +6,7 @@ out. A page is five dimensions, (planes, depth, length, width, samples), as TIFF
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -34,6 +35,12 @@ def chunk_grid(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
     >>> chunk_grid((3, 1, 100, 90, 1), (1, 1, 64, 90, 1))
     (3, 1, 2, 1, 1)
     """
+    return _grid(tuple(shape), tuple(chunks))
+
+
+@functools.lru_cache(maxsize=1024)
+def _grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
+    # kept, for each array is asked several times, and the arrays of many files have the same
     return tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
 
 

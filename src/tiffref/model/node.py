@@ -6,12 +6,14 @@ Owns the tree of named arrays with their metadata. It does not know how document
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
@@ -76,7 +78,15 @@ class Array:
 
     def with_attributes(self, **attributes: Any) -> Array:
         """Give the array with more attributes."""
-        return replace(self, attributes={**self.attributes, **attributes})
+        return self.as_variable(self.dims, {**self.attributes, **attributes})
+
+    def as_variable(self, dims: tuple[str, ...], attributes: Mapping[str, Any]) -> Array:
+        """Give the same chunks with these names of dimensions and attributes."""
+        # thrice as quick as dataclasses.replace, which was a fifth of a scan
+        return Array(
+            self.shape, self.chunks, self.dtype, dims, self.codecs, self.manifest,
+            self.fill_value, attributes,
+        )  # fmt: skip
 
     @classmethod
     def from_values(
@@ -91,16 +101,43 @@ class Array:
         dims
             Name of each dimension of `values`.
         """
-        data = np.ascontiguousarray(np.asarray(values))
-        data = data.reshape(np.shape(values)).astype(data.dtype.newbyteorder("<"), copy=False)
-        chunks = tuple(max(1, n) for n in data.shape)
-        grid = chunk_grid(data.shape, chunks)
-        none = np.zeros(math.prod(grid), np.uint64)
-        inlined = {0: data.tobytes()} if none.size else {}
-        manifest = Manifest(grid, (), np.full(none.size, INLINED, np.int32), none, none, inlined)
-        codec = SegmentCodec((1, 1, 1, math.prod(chunks)), data.dtype.str)
+        data = np.asarray(values)
+        data = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        codec = _plain_codec(math.prod(max(1, n) for n in data.shape), data.dtype.str)
         dtype = data.dtype.newbyteorder("=")
-        return cls(data.shape, chunks, dtype, dims, (codec,), manifest, None, attributes or {})
+        return cls.from_chunk(data.tobytes(), codec, data.shape, dtype, dims, attributes)
+
+    @classmethod
+    def from_chunk(
+        cls,
+        data: bytes,
+        codec: SegmentCodec | ForeignCodec,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        dims: tuple[str, ...] = (),
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Array:
+        """Give a small array whose one chunk is inlined as these bytes."""
+        chunks = tuple(max(1, n) for n in shape)
+        grid = chunk_grid(shape, chunks)
+        inlined, none = _inlined_columns(math.prod(grid))
+        chunk = {0: data} if len(none) else {}
+        manifest = Manifest(grid, (), inlined, none, none, chunk)
+        return cls(shape, chunks, dtype, dims, (codec,), manifest, None, attributes or {})
+
+
+@functools.lru_cache(maxsize=2)
+def _inlined_columns(n_chunks: int) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+    """Give the columns of a manifest of no chunk or one; all small arrays share them."""
+    columns = np.full(n_chunks, INLINED, np.int32), np.zeros(n_chunks, np.uint64)
+    for column in columns:
+        column.flags.writeable = False
+    return columns
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_codec(n_samples: int, dtype: str) -> SegmentCodec:
+    return SegmentCodec((1, 1, 1, n_samples), dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

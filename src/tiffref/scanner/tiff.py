@@ -1,7 +1,8 @@
 """One TIFF to references: `scan`.
 
 Owns the order of a scan: open, read facts, plan arrays, look at a few segments, name the arrays and
-describe them. All else is done by the rooms it calls.
+describe them. Of files like one that was scanned before, `similar` tells all up to the description.
+All else is done by the rooms it calls.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff
 from .probe import checked_array
 from .reader import OpenTiff
+from .similar import Located, SimilarFiles
 from .talk import PARSE_ERRORS, typed_errors
 
 __all__ = ["scan"]
 
+
+_SIMILAR = SimilarFiles()
+"""What this process scanned last."""
 
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
 """Series with an index of what was acquired: positions without a page are not missing files."""
@@ -105,15 +110,25 @@ def scan(
     UnsupportedTiff
         If references can express nothing of it.
     """
+    native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
+    options = _Options(native, fillvalue, layout, level, strict, allow_holes)
+    is_all = series is level is key is fillvalue is None and layout == "dataset"
+    report = Report(str(source), strict)
     with ExitStack() as stack:
         stack.enter_context(typed_errors(str(source)))
-        tiff, wanted = _open(source, storage_options, stack)
-        facts = _select(tiff, wanted, series, level, key)
-        if level is not None and level < 0:
-            level += len(facts.series[0].levels)
-        native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
-        options = _Options(native, fillvalue, layout, level, strict, allow_holes)
-        return _references(tiff, facts, options, zattrs or {})
+        located = _SIMILAR.find(source, options) if is_all else None
+        if located is None:
+            tiff, wanted = _open(source, storage_options, stack)
+            facts = _select(tiff, wanted, series, level, key)
+            if level is not None and level < 0:
+                options = replace(options, level=level + len(facts.series[0].levels))
+            report.url = facts.source.url
+            located = _locate(tiff, facts, options, report)
+            if is_all and wanted is None and not report.defects:
+                _SIMILAR.learn(tiff.source, located, options)
+        report.url = located.facts.source.url
+        group = describe(located.facts, located.names, located.arrays, report)
+    return References(group.with_attributes(**zattrs or {}), tuple(located.series))
 
 
 def _open(
@@ -207,10 +222,8 @@ def _page_series(tiff: OpenTiff, key: Any, series: int | None) -> TiffPageSeries
     )
 
 
-def _references(
-    tiff: OpenTiff, facts: FileFacts, options: _Options, zattrs: Mapping[str, Any]
-) -> References:
-    report = Report(facts.source.url, options.is_strict)
+def _locate(tiff: OpenTiff, facts: FileFacts, options: _Options, report: Report) -> Located:
+    """Plan the arrays of all levels."""
     names = name_levels(facts, options.layout, options.level)
     arrays: dict[tuple[int, int], Array] = {}
     provenance, refusals = [], []
@@ -239,8 +252,7 @@ def _references(
         )
     if not arrays:
         raise refusals[0]
-    group = describe(facts, names, arrays, report)
-    return References(group.with_attributes(**zattrs), tuple(provenance))
+    return Located(facts, names, arrays, tuple(provenance))
 
 
 def _array(
