@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,13 +223,6 @@ def test_series_object_and_pages() -> None:
         np.testing.assert_array_equal(tif.aszarr(key=[0, 3])[:], STACK[[0, 3]])
 
 
-@pytest.mark.parametrize("argument", ["unknown", "squeeze", "kind"])
-def test_arguments_without_effect_are_refused(argument: str) -> None:
-    options: dict[str, Any] = {argument: "ome"}
-    with pytest.raises(TypeError, match=argument):
-        tifffile.imread("huge.tif", aszarr=True, **options)
-
-
 @pytest.mark.parametrize("url", [None, "https://example.org/"])
 def test_files_without_a_name_have_no_references(tmp_path: Path, url: str | None) -> None:
     file = io.BytesIO(Path("huge.tif").read_bytes())
@@ -243,3 +237,72 @@ def test_files_without_a_name_have_no_references(tmp_path: Path, url: str | None
                 ZarrTiffStore(source).write_fsspec(tmp_path / "refs.json", url=url)
             np.testing.assert_array_equal(ZarrTiffStore(references)[:0].shape, (0, 150, 160))
     assert not (tmp_path / "refs.json").exists()
+
+
+def test_sequences_and_writers() -> None:
+    with tifffile.TiffSequence("timeseries_*.tif") as files:
+        store = files.aszarr(maxworkers=2)
+        assert isinstance(store, ZarrFileSequenceStore)
+        np.testing.assert_array_equal(store[:], STACK[:3])
+        np.testing.assert_array_equal(store[:], files.asarray())
+    with tifffile.TiffSequence("img*.tif", pattern=r"(g)(\d+)") as files:
+        np.testing.assert_array_equal(files.aszarr()[:], STACK[:3])
+    tifffile.imwrite("new.tif", STACK[0])
+    with tifffile.TiffWriter("new.tif", append=True) as writer:
+        writer.write(STACK[1])
+    np.testing.assert_array_equal(tifffile.imread("new.tif", key=1, aszarr=True)[:], STACK[1])
+
+
+def test_files_in_an_archive() -> None:
+    with zipfile.ZipFile("files.zip", "w") as archive:
+        for n in range(3):
+            archive.write(f"img00{3 - n}.tif", f"img00{n + 1}.tif")  # others lie beside it
+    reverse = STACK[2::-1]
+    names = ["img001.tif", "img002.tif", "img003.tif"]
+    for files in (None, "img*.tif", names):
+        np.testing.assert_array_equal(
+            tifffile.imread(files, container="files.zip", aszarr=True)[:], reverse
+        )
+        with tifffile.TiffSequence(files, container="files.zip") as sequence:
+            np.testing.assert_array_equal(sequence.aszarr()[:], reverse)
+    single = tifffile.imread(names[0], container="files.zip", aszarr=True)
+    assert single.shape[-2:] == STACK.shape[1:]
+
+
+def test_arguments_of_readers() -> None:
+    options = {"imreadargs": {"key": 1}, "aszarr": True, "squeeze": True, "chunkshape": (150, 160)}
+    original.imwrite("again.tif", STACK[::-1])
+    for reader in (None, original.imread):
+        store = tifffile.imread(["plain.tif", "again.tif"], imread=reader, **options)
+        np.testing.assert_array_equal(store[:], STACK[[1, 3]])
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"squeeze": False},
+        {"kind": "shaped"},
+        {"sort": False},
+        {"axestiled": {0: 0}},
+        {"dimension_names": ["a", "b", "c"]},
+        {"out": np.zeros_like(STACK)},
+    ],
+    ids=lambda argument: next(iter(argument)),
+)
+@pytest.mark.parametrize("names", ["plain.tif", "img*.tif"])
+def test_arguments_that_stores_do_not_take_are_named(names: str, argument: dict[str, Any]) -> None:
+    (name,) = argument
+    with pytest.raises(tifffile.TiffrefError, match=name) as caught:
+        tifffile.imread(names, aszarr=True, **argument)
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.hint
+    with tifffile.TiffFile("plain.tif") as tif:
+        for part in (tif, tif.series[0], tif.pages[0]):
+            with pytest.raises(tifffile.TiffrefError, match=name):
+                part.aszarr(**argument)
+
+
+def test_unknown_arguments_are_type_errors() -> None:
+    for files in ("plain.tif", "img*.tif"):
+        with pytest.raises(TypeError, match="squeese"):
+            tifffile.imread(files, aszarr=True, squeese=True)

@@ -19,10 +19,13 @@ _HOMES = {
     "MetadataWarning": "errors",
     "References": "references",
     "TiffFile": "dropin",
+    "TiffSequence": "dropin",
+    "TiffWriter": "dropin",
     "TiffrefError": "errors",
     "UnsupportedTiff": "errors",
     "append_sequence": "scanner.append",
     "imread": "dropin",
+    "imwrite": "dropin",
     "memmap": "dropin",
     "scan": "scanner.tiff",
     "scan_sequence": "scanner.sequence",
@@ -33,7 +36,7 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
-    from .dropin import CHUNKMODE, TiffFile, imread, memmap
+    from .dropin import CHUNKMODE, TiffFile, TiffSequence, TiffWriter, imread, imwrite, memmap
     from .errors import (
         InvalidReferences,
         MalformedTiff,

@@ -1,4 +1,4 @@
-"""The entrances that look like tifffile's: `imread`, `TiffFile`, `memmap`, `CHUNKMODE`.
+"""The entrances that look like tifffile's: `imread`, `TiffFile`, `TiffSequence`, `CHUNKMODE`.
 
 Owns tifffile's argument names and what they mean here, so that code written for tifffile runs with
 `import tiffref as tifffile`. Stores are ours; everything that is no store is tifffile's own.
@@ -12,15 +12,42 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tifffile
-from tifffile import memmap
+from tifffile import TiffWriter, imwrite, memmap
 
+from .access.allow import is_local
+from .errors import SelectionError
 from .read.chunkmode import CHUNKMODE
+from .scanner.inputs import in_archive
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 
-__all__ = ["CHUNKMODE", "TiffFile", "imread", "memmap"]
+__all__ = [
+    "CHUNKMODE",
+    "TiffFile",
+    "TiffSequence",
+    "TiffWriter",
+    "imread",
+    "imwrite",
+    "memmap",
+]
 
-_HINTS = frozenset({"maxworkers", "buffersize", "ioworkers", "lock"})
+_HINTS = frozenset(
+    {
+        *("maxworkers", "buffersize", "ioworkers", "lock"),
+        *("chunkshape", "chunkdtype"),  # what a look into the first file tells
+        "multiscales",  # stores of pyramids open as array and as group
+    }
+)
 """Arguments of tifffile that say how to work, not what comes out; here they change nothing."""
+
+_REFUSED = {
+    "squeeze": "Stores have no dimensions of length 1, as tifffile's have none by default.",
+    "kind": "Choose with series= among the series that tifffile finds by default.",
+    "sort": "Give the files as a list, in the order that they shall have.",
+    "axestiled": "tiffref.scan_sequence(..., concat=...) joins files side by side.",
+    "dimension_names": "Rename the dimensions where the store is read.",
+    "out": "Read the store into the array: out[...] = store[...].",
+}
+"""Arguments of tifffile that stores do not have, and what to do instead."""
 
 _OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superres", "_multifile"})
 """Arguments that say how a file is opened as TIFF."""
@@ -57,7 +84,15 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
         source: Any = self
         if isinstance(series, tifffile.TiffPageSeries):
             source, series = series, None
-        return ZarrTiffStore(source, key=key, series=series, level=level, **_without_hints(options))
+        return ZarrTiffStore(source, key=key, series=series, level=level, **_accepted(options))
+
+
+class TiffSequence(tifffile.TiffSequence):
+    """tifffile's `TiffSequence`, whose `aszarr` gives our store."""
+
+    def aszarr(self, **options: Any) -> ZarrFileSequenceStore:  # type: ignore[override]
+        """Give the files as a Zarr store; options as of `ZarrFileSequenceStore`."""
+        return ZarrFileSequenceStore(self, **_accepted(options))
 
 
 def _divert(part: Any) -> None:
@@ -71,7 +106,7 @@ def _divert(part: Any) -> None:
     @functools.wraps(original)
     def aszarr(self: Any, **options: Any) -> Any:
         if isinstance(self.parent, TiffFile):
-            return ZarrTiffStore(self, **_without_hints(options))
+            return ZarrTiffStore(self, **_accepted(options))
         return original(self, **options)
 
     part.aszarr = aszarr
@@ -97,6 +132,8 @@ def imread(
     pattern: str | None = None,
     axesorder: Sequence[int] | None = None,
     categories: Mapping[str, Mapping[str, int]] | None = None,
+    imreadargs: Mapping[str, Any] | None = None,
+    container: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     verify: str = "first",
     **kwargs: Any,
@@ -115,6 +152,10 @@ def imread(
         As of `tiffref.zarr.ZarrTiffStore`.
     imread, pattern, axesorder, categories
         As of `tiffref.zarr.ZarrFileSequenceStore`.
+    imreadargs
+        Arguments for the function `imread`, or where there is none, of each file.
+    container
+        ZIP file that holds the files.
     kwargs
         Further arguments of `tifffile.imread`.
 
@@ -127,15 +168,26 @@ def imread(
     ------
     TypeError
         If there is no such argument.
+    SelectionError
+        If tifffile has an argument that stores do not have.
     """
     wants_store = aszarr or return_as == "zarr"
-    choice = {"key": key, "series": series, "level": level}
+    choice: dict[str, Any] = {"key": key, "series": series, "level": level}
     sequence = {
         "imread": imread, "pattern": pattern, "axesorder": axesorder, "categories": categories,
     }  # fmt: skip
     if not wants_store and selection is None and not _is_url(files):
-        given = {**choice, **sequence, "return_as": return_as, **kwargs}
+        given = {
+            **choice, **sequence, "imreadargs": imreadargs, "container": container,
+            "return_as": return_as, **kwargs,
+        }  # fmt: skip
         return tifffile.imread(files, **{k: v for k, v in given.items() if v is not None})
+    if imread is None:
+        choice |= imreadargs or {}
+    elif imreadargs:
+        sequence["imread"] = functools.partial(imread, **imreadargs)
+    if container is not None:
+        files = in_archive("*" if files is None else files, os.fspath(container))
     store = _open_store(
         files,
         sequence,
@@ -146,7 +198,7 @@ def imread(
             "zattrs": zattrs,
             "storage_options": storage_options,
             "verify": verify,
-            **_without_hints(kwargs),
+            **_accepted(kwargs),
         },
     )
     if wants_store and selection is None:
@@ -178,10 +230,21 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _without_hints(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in _HINTS}
+def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the arguments that matter here; refuse those of tifffile that stores do not have."""
+    kept = {name: value for name, value in _given(options).items() if name not in _HINTS}
+    if kept.get("squeeze") is True:
+        del kept["squeeze"]
+    refused = next((name for name in kept if name in _REFUSED), None)
+    if refused is not None:
+        raise SelectionError(
+            "stores do not take this argument of tifffile",
+            got=f"{refused}={kept[refused]!r}",
+            hint=_REFUSED[refused],
+        )
+    return kept
 
 
 def _is_url(files: Any) -> bool:
     first = files[0] if isinstance(files, list | tuple) and files else files
-    return isinstance(first, str) and "://" in first
+    return isinstance(first, str) and not is_local(first)

@@ -22,6 +22,7 @@ __all__ = [
     "AllowList",
     "are_made_here",
     "check_moved",
+    "is_local",
     "location_prefix",
     "remember_addresses",
 ]
@@ -55,7 +56,7 @@ def location_prefix(location: str) -> str:
     >>> location_prefix("simplecache::https://host/data/refs.json")
     'https://host/data/'
     """
-    where = location.rpartition("::")[2]
+    where = location if is_local(location) else location.rpartition("::")[2]
     if is_local(where):
         folder = os.path.dirname(os.path.abspath(where.removeprefix("file://")))  # noqa: PTH100, PTH120
         return folder.rstrip("/") + "/"
@@ -67,7 +68,7 @@ def location_prefix(location: str) -> str:
 
 def is_local(url: str) -> bool:
     """Tell a local path, plain or as file:// URL, from other addresses."""
-    return url.startswith("file://") or not ("://" in url or "::" in url)
+    return url.startswith(("file://", "/")) or not ("://" in url or "::" in url)
 
 
 def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import SelectionError, SourceError, unreadable
 from .names import has_fields, to_glob
 
-__all__ = ["FileList", "list_files", "natural_key"]
+__all__ = ["FileList", "in_archive", "list_files", "natural_key"]
 
 _MAGIC = re.compile(r"[*?\[]")
 _URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
@@ -110,6 +110,13 @@ def _list(
     return FileList([_address(item) for item in items])
 
 
+def in_archive(files: Any, archive: str) -> Any:
+    """Give the address of a file or glob inside a ZIP file, or those of many."""
+    if isinstance(files, str | os.PathLike):
+        return f"zip://{os.fspath(files)}::{archive}"
+    return [in_archive(name, archive) for name in files]
+
+
 def _address(item: Any) -> str:
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
@@ -165,9 +172,17 @@ def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str
         return sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207
     import fsspec
 
+    # the path belongs to the first link of a chain that has one: "simplecache::zip://*.tif::a.zip"
+    links = pattern.split("::")
+    at = next(n for n, link in enumerate(links) if "://" in link)
+    scheme = links[at].partition("://")[0]
     try:
         fs, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
-        return sorted((fs.unstrip_protocol(name) for name in fs.glob(path)), key=natural_key)
+        found = fs.glob(path)
+        names = [f"{scheme}://{name}" if at else fs.unstrip_protocol(name) for name in found]
+        return sorted(
+            ("::".join((*links[:at], name, *links[at + 1 :])) for name in names), key=natural_key
+        )
     except (OSError, ValueError, ImportError) as error:
         raise unreadable(pattern, error, "cannot be listed") from error
 
@@ -219,6 +234,9 @@ def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
 def _from_file_sequence(sequence: Any) -> FileList:
     """Take files and indices of tifffile's `FileSequence`."""
     urls = [os.fspath(name) for name in sequence]
+    archive = getattr(sequence, "_container", None)  # tifffile tells it in no other way
+    if archive is not None:
+        urls = in_archive(urls, archive.filename)
     names = [str(dim) for dim in sequence.dims]
     if len(names) == 1 and names[0] == "I":
         return FileList(urls)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..access.allow import is_local
 from ..errors import SourceError
 from ..model.manifest import NAMELESS, Source
 from .bytesource import ByteSource
@@ -108,8 +109,9 @@ class SourceFile(io.RawIOBase):
         return data
 
     def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
+        view = memoryview(buffer).cast("B")  # tifffile reads into arrays of any type
+        data = self.read(len(view))
+        view[: len(data)] = data
         return len(data)
 
 
@@ -131,10 +133,8 @@ def open_source(
         return RemoteSource(where.fs, where.path, url)
     if isinstance(where, str | os.PathLike):
         name = os.fspath(where)
-        if "://" not in name and "::" not in name:
-            return LocalSource(name)
-        if name.startswith("file://"):
-            return LocalSource(name[7:])
+        if is_local(name) or Path(name).is_file():  # a file may be called "a::b.tif"
+            return LocalSource(name.removeprefix("file://"))
         return open_remote(name, storage_options)
     if hasattr(where, "read") and hasattr(where, "seek"):
         name = getattr(where, "name", None)

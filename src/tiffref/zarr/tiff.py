@@ -72,7 +72,6 @@ class ZarrTiffStore(ZarrStore):
     def __init__(
         self,
         tifffile: Any,
-        /,
         *,
         key: int | slice | Sequence[int] | None = None,
         series: int | None = None,

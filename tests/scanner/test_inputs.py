@@ -1,0 +1,57 @@
+"""What may stand for many files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref.scanner.inputs import list_files
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write eleven files into an archive; each holds its number."""
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("a.zip", "w") as file:
+        for n in range(11):
+            tifffile.imwrite("one.tif", np.full((4, 5), n, np.uint8), metadata=None)
+            file.write("one.tif", f"t{n}.tif")
+    return tmp_path / "a.zip"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", "::{archive}"), ("", "::file://{archive}"), ("simplecache::", "::{archive}")],
+)
+def test_globs_in_chains_keep_the_chain(before: str, after: str, archive: Path) -> None:
+    after = after.format(archive=archive)
+    found = list_files(f"{before}zip://t*.tif{after}")
+    assert found.urls == [f"{before}zip://t{n}.tif{after}" for n in range(11)]
+    stack = tiffref.imread(f"{before}zip://t*.tif{after}", aszarr=True)
+    assert stack[:, 0, 0].tolist() == list(range(11))
+
+
+def test_patterns_in_chains_find_files_and_name_places(archive: Path) -> None:
+    stack = tiffref.scan_sequence(f"zip://t{{time:d}}.tif::{archive}")
+    assert stack.group["image"].dims == ("time", "y", "x")
+    assert stack.group["image"].shape == (11, 4, 5)
+
+
+@pytest.mark.parametrize("name", ["a::b.tif", "zip::c.tif"])
+def test_local_names_may_look_like_chains(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    tifffile.imwrite(name, image, metadata=None)
+    for where in (name, tmp_path / name):
+        np.testing.assert_array_equal(tiffref.imread(where, aszarr=True)[:], image)
+    assert tiffref.imread("*.tif", aszarr=True).shape == (1, 4, 5)
+    tiffref.scan(name).write_fsspec("refs.json")
+    again = tiffref.zarr.ZarrTiffStore("refs.json")
+    np.testing.assert_array_equal(again[:], image)
