@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from ifds import BIG, As, image, write_tiff
-from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of
+from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of, scan
 
 import tiffref
 
@@ -54,7 +54,7 @@ def test_lsm_with_thumbnails_between_its_pages(tmp_path, compression):
         pages.append(image(small[n], {254: 1, 262: 2}, is_planar=True))
     path = tmp_path / "a.lsm"
     write_tiff(path, pages, prefix=lsm_blocks(["Ch1", "Ch2", "Ch3"], [5.0, 6.0, 8.0]))
-    references = tiffref.scan(path)
+    references = scan(path)
     assert kinds(references) == ["lsm", "lsm"]
     assert references.group["image"].dims == ("t", "z", "c", "y", "x")
     assert_pixels(references, {"image": data, "thumbnail": small.reshape(3, 2, 3, 8, 8)})
@@ -72,7 +72,7 @@ def test_lsm_samples_side_by_side(tmp_path):
         pages.append(image(pixels(8, 8, dtype="u1"), {254: 1}))
     path = tmp_path / "a.lsm"
     write_tiff(path, pages)
-    references = tiffref.scan(path)
+    references = scan(path)
     assert references.group["image"].dims == ("t", "y", "x", "c")
     assert_pixels(references, {"image": data})
 
@@ -99,7 +99,7 @@ def test_stk_planes_behind_one_directory(tmp_path, axis):
     one.segments = [*one.segments[:-1], one.segments[-1] + data[1:].tobytes()]
     path = tmp_path / "a.stk"
     write_tiff(path, [one], prefix=values)
-    references = tiffref.scan(path)
+    references = scan(path)
     assert kinds(references) == ["stk"]
     assert references.group["image"].dims == (axis, "y", "x")
     assert_pixels(references, {"image": data})
@@ -134,7 +134,7 @@ def test_scanimage_bigtiff(tmp_path):
     ]
     path = tmp_path / "a.tif"
     write_tiff(path, pages, form=BIG, prefix=prefix)
-    references = tiffref.scan(path)
+    references = scan(path)
     assert kinds(references) == ["scanimage"]
     assert references.group["image"].dims == ("z", "t", "c", "y", "x")
     assert_pixels(references, {"image": data})
@@ -152,7 +152,7 @@ def test_scanimage_of_old_with_directories_at_uneven_distance(tmp_path, gap):
     pages = [image(plane, {270: text + (n > 6) * gap * " "}) for n, plane in enumerate(data)]
     path = tmp_path / "a.tif"
     write_tiff(path, pages)
-    references = tiffref.scan(path)
+    references = scan(path)
     assert references.group["image"].dims == ("i", "y", "x")
     assert_pixels(references, {"image": data})
 
@@ -200,7 +200,7 @@ def test_micromanager_stack(tmp_path, order, n_lost):
     planes = {place: data[place[2], place[0], place[1]] for place in places[n_lost:]}
     path = tmp_path / "run_MMStack.ome.tif"
     write_mmstack(path, planes, SUMMARY, order=order)
-    references = tiffref.scan(path)
+    references = scan(path)
     assert kinds(references) == ["mmstack"]
     assert references.group["image"].dims == ("t", "c", "z", "y", "x")
     assert_pixels(references, {"image": data})

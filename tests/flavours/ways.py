@@ -18,6 +18,25 @@ from tiffref.zarr import ZarrTiffStore
 rng = np.random.default_rng(11)
 
 
+def scan(path: Path) -> tiffref.References:
+    """Scan a file where it is, and from afar: both must say the same."""
+    fsspec = pytest.importorskip("fsspec")
+    references = tiffref.scan(path)
+    fsspec.filesystem("memory").pipe(f"/flavours/{path.name}", path.read_bytes())
+    from_afar = tiffref.scan(f"memory://flavours/{path.name}")
+    here, there = (dict(one.group.arrays()) for one in (references, from_afar))
+    assert {name: _told(array) for name, array in here.items()} == {
+        name: _told(array) for name, array in there.items()
+    }
+    store = ZarrTiffStore(from_afar)
+    np.testing.assert_array_equal(store[...], ZarrTiffStore(references)[...])
+    return references
+
+
+def _told(array: Any) -> tuple[Any, ...]:
+    return array.shape, array.dims, array.dtype, array.attributes
+
+
 def pixels(*shape: int, dtype: str = "u2") -> np.ndarray:
     """Give samples, none of them 0."""
     return rng.integers(1, 250, shape).astype(dtype)

@@ -16,6 +16,7 @@ from tifffile import TiffFile, TiffFrame, TiffPage, TiffPages
 from ..errors import MalformedTiff, TiffrefError
 from .chain import Chain, check_sizes, follow_chain
 from .ifd import Entry, Header, parse_header, read_array, read_entries
+from .pagefacts import decodes_by_stream
 from .pages import BulkPages, read_bulk_pages
 from .reader import DECODING_TAGS, OpenTiff
 from .source import ByteSource, LocalSource, SourceFile, open_source
@@ -127,8 +128,7 @@ def _needs_pages(tif: TiffFile) -> bool:
     except IndexError:
         return False
     is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
-    # tables of old-style JPEG lie at offsets of their own
-    return not is_run and not tif.tiff.is_ndpi and page.compression != 6
+    return not is_run and not tif.tiff.is_ndpi and not decodes_by_stream(page)
 
 
 def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:

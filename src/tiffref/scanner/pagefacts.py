@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tifffile import TiffPage
+from tifffile import TiffFrame, TiffPage
 
 from ..codecs.headers import jpeg_frame, scan_header
 from ..model.facts import IfdFacts
 
-__all__ = ["as_sequence", "n_segments_of", "page_facts"]
+__all__ = ["as_sequence", "decodes_by_stream", "n_segments_of", "page_facts", "stream_key"]
+
+_OLD_JPEG, _RGB = 6, 2
+_JPEG = frozenset({7, 33007, 34892})
 
 _UNKEPT_TAGS = frozenset(
     {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
@@ -72,16 +75,37 @@ def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
         found["jpeg_tables"] = page.jpegtables
     if page.jpegheader:
         found["jpeg_header"] = bytes(page.jpegheader)
-    if page.compression in (6, 7, 33007, 34892):
+    if page.compression == _OLD_JPEG or page.compression in _JPEG:
         found["is_jfif"] = bool(page.is_jfif)
         frame = jpeg_frame(_first_bytes(page, read))
         if frame is not None and frame.marker not in (0xC0, 0xC1, 0xC2):
             found["jpeg_process"] = frame.marker
-    if page.compression == 6:
+    if page.compression == _OLD_JPEG:
         found.update(_old_jpeg_tables(page, read))
     if page.is_mdgel:
         found.update(_calibration(page))
     return found
+
+
+def decodes_by_stream(page: TiffPage) -> bool:
+    """Say whether how a page decodes is told by its segments too, not by its tags alone."""
+    is_undeclared = page.compression in _JPEG and page.photometric == _RGB
+    return page.compression == _OLD_JPEG or page.jpegheader is not None or is_undeclared
+
+
+def stream_key(page: TiffPage | TiffFrame, keyframe: TiffPage, read: Read) -> Any:
+    """Give what pages of equal tags must have in common to decode alike.
+
+    Tables of old-style JPEG lie at offsets of their own, those of NDPI in the strip; JPEG of RGB
+    samples holds YCbCr if it has a JFIF marker.
+    """
+    if not decodes_by_stream(keyframe):
+        return None
+    if keyframe.compression == _OLD_JPEG:
+        return page.offset
+    if keyframe.jpegheader is not None:
+        return page.aspage().jpegheader
+    return read(int(page.dataoffsets[0]) + 6, 4) == b"JFIF" if page.dataoffsets else None
 
 
 def _first_bytes(page: TiffPage, read: Read) -> bytes:

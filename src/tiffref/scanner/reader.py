@@ -21,7 +21,7 @@ from ..model.manifest import Source
 from .flavours import OWN_METADATA
 from .grouping import list_series, squeeze
 from .ifd import Entry, Header, read_array, read_entries
-from .pagefacts import as_sequence, n_segments_of, page_facts
+from .pagefacts import as_sequence, n_segments_of, page_facts, stream_key
 from .pages import BulkPages
 from .source import ByteSource, LocalSource
 from .talk import PARSE_ERRORS, quiet
@@ -245,16 +245,13 @@ class OpenTiff:
 
     def fingerprint(self, page: TiffPage | TiffFrame, there: ByteSource) -> Any:
         """Bytes that are equal for pages that decode alike."""
-        if isinstance(page, TiffFrame):
-            keyframe = page.keyframe
-            if not page.offset or keyframe is None:
-                return id(keyframe)  # a virtual frame has no IFD of its own
-        elif page.compression == 6:
-            return page.offset  # old-style JPEG: tables lie at offsets of their own
+        keyframe = page.keyframe
+        if not page.offset or keyframe is None:
+            return id(keyframe)  # a virtual frame has no IFD of its own
         entries, _ = read_entries(self._read(there), _header_of(page), page.offset)
         if not entries:
             return page.offset
-        key = []
+        key: list[Any] = [stream_key(page, keyframe, self._read(there))]
         for entry in entries:
             if entry.code in DECODING_TAGS:
                 data = there.read(entry.value_offset + self.base, min(entry.nbytes, 1 << 20))
