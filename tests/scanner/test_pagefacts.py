@@ -20,7 +20,7 @@ rng = np.random.default_rng(5)
 def test_rgb_pages_with_and_without_jfif_marker(tmp_path, n_pages):
     """JPEG of RGB samples holds RGB, or YCbCr if it has a JFIF marker."""
     images = rng.integers(0, 255, (n_pages, 16, 16, 3), "u1")
-    spaces = ["RGB" if n % 2 else "YCBCR" for n in range(n_pages)]
+    spaces = ["YCBCR" if n % 2 else "RGB" for n in range(n_pages)]
     pages = []
     for data, space in zip(images, spaces, strict=True):
         stream = imagecodecs.jpeg8_encode(data, colorspace="RGB", outcolorspace=space)
