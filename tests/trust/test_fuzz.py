@@ -76,7 +76,7 @@ def set_tag(data: bytes, code: int, value: int, kind: int = 4, page: int | None 
     return bytes(result)
 
 
-def get(data: bytes, form: str, at: int) -> int:
+def get(data: bytes | bytearray, form: str, at: int) -> int:
     return struct.unpack_from(form, data, at)[0]
 
 
@@ -202,6 +202,33 @@ def test_tables_that_are_numbers_are_none(tmp_path: Path) -> None:
     )
     codec = next(tiffref.scan(path).group.arrays())[1].codecs[0]
     assert "jpeg_tables" not in codec.parameters
+
+
+@pytest.mark.parametrize(("page", "code"), [(0, 277), (0, 32997), (1, 32997)])
+def test_factors_that_are_no_numbers_are_refused(page: int, code: int, tmp_path: Path) -> None:
+    """tifffile made billions of copies of a pair, one for each strip."""
+    data = bytearray(write_two())
+    at = [at for at, _, _ in find_entries(bytes(data)) if get(data, "<H", at) == 282][page]
+    struct.pack_into("<HHI", data, at, code, 5, 1)
+    path = tmp_path / "factor.tif"
+    path.write_bytes(data)
+    with pytest.raises(MalformedTiff, match="not one whole number"):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        'DimensionOrder="XYCZT" SizeC="999999" SizeT="999999999"',
+        f'DimensionOrder="XYCZT" SizeT="{"9" * 5000}"',
+        'DimensionOrder="CZTXY"',
+    ],
+)
+def test_companions_that_ask_for_too_much_are_refused(attributes: str, tmp_path: Path) -> None:
+    path = tmp_path / "set.companion.ome"
+    path.write_text(f"<OME><Image><Pixels {attributes}/></Image></OME>")
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path)
 
 
 def test_decoders_refuse_bombs() -> None:

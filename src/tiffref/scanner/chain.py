@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from .bytesource import ByteSource
 from .ifd import TYPE_SIZES, Header
 from .source import LocalSource
 
-__all__ = ["Chain", "check_sizes", "follow_chain"]
+__all__ = ["Chain", "check_factors", "check_sizes", "follow_chain"]
 
 _SUB_IFDS = 330
 _SUB_IFD_MARKS = (b"\x4a\x01", b"\x01\x4a")
@@ -33,6 +33,10 @@ _MAX_REMOTE_BYTES = 1 << 20
 _SIZE_TAGS = frozenset({256, 257, 277, 32997})
 _SIGNED_SIZES = {6: 1, 8: 2, 9: 4, 17: 8}
 _FLOATS = frozenset({11, 12})
+_FACTORS = frozenset({277, 32997})
+_NUMBERS = frozenset({1, 3, 4, 6, 8, 9, 13, 16, 17, 18})
+_DEPTH_MARKS = (b"\xe5\x80", b"\x80\xe5")
+"""Tag ImageDepth in either byte order."""
 
 
 @dataclass(slots=True)
@@ -84,6 +88,29 @@ def check_sizes(source: ByteSource, header: Header, chain: Chain) -> None:
                 )
 
 
+def check_factors(entries: Iterable[tuple[int, int, int]]) -> None:
+    """Refuse depths and numbers of samples that are no one number: of texts and of pairs tifffile
+    makes as many copies as there are strips.
+
+    Parameters
+    ----------
+    entries
+        Tag, type and count of each.
+
+    Raises
+    ------
+    MalformedTiff
+        If there is such an entry.
+    """
+    for code, kind, count in entries:
+        if code in _FACTORS and (kind not in _NUMBERS or count != 1):
+            raise MalformedTiff(
+                "is not one whole number",
+                tag="ImageDepth (32997)" if code == 32997 else "SamplesPerPixel (277)",
+                got=f"{count} values of type {kind}",
+            )
+
+
 def _has_odd_size(header: Header, body: bytes) -> bool:
     for code, kind, _, value in struct.iter_unpack(header.entry_format, body):
         if code in _SIZE_TAGS and (kind in _SIGNED_SIZES or kind in _FLOATS):
@@ -124,7 +151,7 @@ def _follow(view: Any, header: Header, source: ByteSource) -> Chain:
     count, following = struct.Struct(header.count_format), struct.Struct(header.offset_format)
     read_count, read_next, n_head = count.unpack_from, following.unpack_from, count.size
     size, find = len(view), view.find
-    mark = _SUB_IFD_MARKS[header.byteorder == ">"]
+    mark, depth = (marks[header.byteorder == ">"] for marks in (_SUB_IFD_MARKS, _DEPTH_MARKS))
     most = _MAX_OVERLAP * size // entry_size + _SPARE_ENTRIES
     chain, n_entries, seen = Chain(), 0, set()
     offset = header.first_ifd
@@ -137,6 +164,9 @@ def _follow(view: Any, header: Header, source: ByteSource) -> Chain:
         n_entries += n
         if find(mark, offset + n_head, end) >= 0:
             n_entries += _count_below(view, header, offset + n_head, min(end, size), most)
+        if find(depth, offset + n_head, end) >= 0:
+            entries = struct.iter_unpack(header.entry_format, _directory(view, header, offset, n))
+            check_factors(entry[:3] for entry in entries)
         if n_entries > most:
             raise MalformedTiff(
                 "directories overlap",

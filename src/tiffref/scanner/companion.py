@@ -27,6 +27,9 @@ from .talk import PARSE_ERRORS, quiet
 
 __all__ = ["is_companion", "missing_members", "open_companion"]
 
+_MAX_DIGITS = 18
+_MAX_PLANES = 1 << 24
+"""Planes of one image: a few bytes of text say any number, and each takes a place in memory."""
 _FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
 
 
@@ -161,7 +164,16 @@ def _read_image(image: Element, members: _Members, url: str) -> _Image:
     sizes = {axis: _number(pixels, f"Size{axis}", 1, url) for axis in "CZT"}
     # the samples of a page are counted among the channels
     sizes["C"] = len(channels) or sizes["C"]
+    if sorted(order) != sorted(sizes):
+        raise MalformedTiff(
+            "no such order of dimensions", url=url, tag="DimensionOrder",
+            got=repr(pixels.get("DimensionOrder", "")[:40]), expected="XYCZT, XYZTC, ...",
+        )  # fmt: skip
     lead = tuple(sizes[axis] for axis in order[::-1])
+    if math.prod(lead) > _MAX_PLANES:
+        raise MalformedTiff(
+            "an image has too many planes", url=url, got=lead, expected=f"{_MAX_PLANES} at most"
+        )
     planes: list[TiffPage | None] = [None] * math.prod(lead)
     for data in (child for child in pixels if local_name(child) == "TiffData"):
         _place_planes(data, order, sizes, planes, members, url)
@@ -207,6 +219,6 @@ def _number(element: Element, name: str, default: int, url: str) -> int:
     text = element.get(name)
     if text is None:
         return default
-    if not text.isdecimal():
-        raise MalformedTiff("a number is none", url=url, tag=name, got=repr(text))
+    if not (text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise MalformedTiff("a number is none", url=url, tag=name, got=repr(text[:40]))
     return int(text)

@@ -7,14 +7,14 @@ read in bulk, and TIFFs that the caller has opened already.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPages
 
 from ..errors import MalformedTiff, TiffrefError
-from .chain import Chain, check_sizes, follow_chain
+from .chain import Chain, check_factors, check_sizes, follow_chain
 from .ifd import Entry, Header, parse_header, read_array, read_entries
 from .pagefacts import decodes_by_stream
 from .pages import BulkPages, read_bulk_pages
@@ -90,7 +90,9 @@ def _parsed(
     source: ByteSource, header: Header, arrays: dict[int, dict[int, Entry]]
 ) -> tuple[TiffFile, Chain]:
     """Open a file with tifffile, once more with patches where its directories go in a circle."""
-    odd = _odd_geokeys(source, header)
+    entries, _ = read_entries(source.read, header, header.first_ifd)
+    check_factors([(entry.code, entry.type, entry.count) for entry in entries])
+    odd = _odd_geokeys(entries)
     tif = TiffFile(_handle(source, header, arrays, odd))
     try:
         chain = follow_chain(source, header) if _follows_chain(tif) else Chain()
@@ -191,12 +193,11 @@ def _handle(
     return _PatchedFile(source, patches)
 
 
-def _odd_geokeys(source: ByteSource, header: Header) -> dict[int, bytes]:
+def _odd_geokeys(entries: Iterable[Entry]) -> dict[int, bytes]:
     """Hide a GeoKeyDirectory of the first directory that is not of SHORT.
 
     It then may say that it has billions of keys, and tifffile asks for each of them.
     """
-    entries, _ = read_entries(source.read, header, header.first_ifd)
     odd = [entry for entry in entries if entry.code == _GEO_KEYS and entry.type != _SHORT]
     return {entry.position: b"\xff\xff" for entry in odd}
 
