@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import SelectionError
 from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import INLINED, Manifest
@@ -80,6 +81,29 @@ class Array:
         """Give the array with more attributes."""
         return self.as_variable(self.dims, {**self.attributes, **attributes})
 
+    def with_fill_value(self, value: Any) -> Array:
+        """Give the array with another value for missing data.
+
+        Raises
+        ------
+        SelectionError
+            If a sample cannot have this value.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                sample = np.asarray(value).astype(self.dtype)
+            is_same = sample.shape == () and _is_same(sample[()], value)
+        except (TypeError, ValueError, OverflowError):
+            is_same = False
+        if not is_same:
+            raise SelectionError(
+                "no sample can have this fill value",
+                got=repr(value),
+                expected=f"a value of type {self.dtype}",
+                hint="Other series may be of another type: choose one with series=.",
+            )
+        return replace(self, fill_value=sample.item())
+
     def as_variable(self, dims: tuple[str, ...], attributes: Mapping[str, Any]) -> Array:
         """Give the same chunks with these names of dimensions and attributes."""
         # thrice as quick as dataclasses.replace, which was a fifth of a scan
@@ -124,6 +148,13 @@ class Array:
         chunk = {0: data} if len(none) else {}
         manifest = Manifest(grid, (), inlined, none, none, chunk)
         return cls(shape, chunks, dtype, dims, (codec,), manifest, None, attributes or {})
+
+
+def _is_same(sample: Any, value: Any) -> bool:
+    """Tell whether a number is still the same as a sample, but for digits that floats lack."""
+    if isinstance(sample, np.inexact):
+        return bool(np.isfinite(sample) == np.isfinite(value))
+    return bool(sample == value)
 
 
 @functools.lru_cache(maxsize=2)

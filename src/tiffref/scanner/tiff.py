@@ -275,8 +275,8 @@ def _array(
             hint="Put all files of the set side by side, or leave holes with allow_holes=True.",
         )
     array = checked_array(level, name.dims, options.is_native, tiff)
-    if options.fill_value is not None:
-        return replace(array, fill_value=options.fill_value)
+    if options.fill_value is not None and name.role == "image":
+        return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
     fill, nodata = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, report)
     if nodata is not None and fill is None:

@@ -89,7 +89,8 @@ def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) 
             grid, (_source(url),), np.zeros(1, np.int32), np.zeros(1, np.uint64),
             np.zeros(1, np.uint64),
         )  # fmt: skip
-        arrays.append(Array(image.shape, image.shape, dtype, dims, codec, manifest, fill_value))
+        array = Array(image.shape, image.shape, dtype, dims, codec, manifest)
+        arrays.append(array if fill_value is None else array.with_fill_value(fill_value))
     return arrays
 
 

@@ -208,10 +208,10 @@ def _with_fill_value(group: Group, value: Any) -> Group:
     for name, child in group.children.items():
         if isinstance(child, Group):
             children[name] = _with_fill_value(child, value)
-        elif bool((child.manifest.source == INLINED).all()):
+        elif "role" in child.attributes or bool((child.manifest.source == INLINED).all()):
             children[name] = child  # coordinates lie in the document: none of their values misses
         else:
-            children[name] = replace(child, fill_value=value)
+            children[name] = child.with_fill_value(value)
     return group.with_children(children)
 
 
