@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..conventions.cf import coordinate
-from ..conventions.geokeys import GeoKeys, parse_geokeys
+from ..conventions.cf import coordinate_bytes
+from ..conventions.geokeys import parse_geokeys
 from ..conventions.placement import Affine, centres, place, scaled
 from ..conventions.report import Report
 from ..conventions.time import acquired_from_name, created_from_tag, time_coordinate
@@ -109,12 +109,7 @@ def transform_of(changing: Changing, constant: Mapping[int, Any]) -> Affine | No
     if changing.tiepoint is None:
         return None
     tags = {**constant, TIEPOINTS: changing.tiepoint}
-    return place(tags, _keys(tuple(sorted(constant.items()))), Report()).transform
-
-
-@functools.lru_cache(maxsize=64)
-def _keys(tags: tuple[tuple[int, Any], ...]) -> GeoKeys:
-    return parse_geokeys(dict(tags))
+    return place(tags, parse_geokeys(constant), Report()).transform
 
 
 def spell_changing(
@@ -174,7 +169,7 @@ def _spell_axis(transform: Affine, shape: tuple[int, int], axis: int) -> str:
     found = centres(transform, shape[1], shape[0])
     if found is None:
         return ""
-    return json.dumps(spell_inlined(coordinate(found[axis], "x").manifest.inlined[0]))
+    return json.dumps(spell_inlined(coordinate_bytes(found[axis])))
 
 
 def moved_facts(

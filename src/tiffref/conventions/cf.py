@@ -27,7 +27,14 @@ from .placement import Affine, Placement
 if TYPE_CHECKING:
     from pyproj import CRS
 
-__all__ = ["axis_attributes", "code_of", "coordinate", "crs_attributes", "spatial_ref"]
+__all__ = [
+    "axis_attributes",
+    "code_of",
+    "coordinate",
+    "coordinate_bytes",
+    "crs_attributes",
+    "spatial_ref",
+]
 
 _SMALL = 64
 """Values up to which a coordinate is not worth compressing."""
@@ -133,14 +140,29 @@ def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None =
     together, then the second, and so on, lets zlib take 100 000 of them to some kilobytes. Both
     steps are codecs that every Zarr reader knows.
     """
-    if values.size <= _SMALL or values.dtype.kind not in "iuf":
+    if not _is_packed(values):
         return Array.from_values(values, (dim,), attributes)
-    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    shuffled = little.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes()
-    level = _SHORT_LEVEL if values.size <= _SHORT else _LEVEL
-    packed = zlib.compress(shuffled, level)
     dtype = values.dtype.newbyteorder("=")
-    return Array.from_chunk(packed, _packing(dtype, level), values.shape, dtype, (dim,), attributes)
+    codec = _packing(dtype, _level_of(values))
+    chunk = coordinate_bytes(values)
+    return Array.from_chunk(chunk, codec, values.shape, dtype, (dim,), attributes)
+
+
+def coordinate_bytes(values: NDArray) -> bytes:
+    """Give the bytes of the one chunk that `coordinate` makes."""
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    if not _is_packed(values):
+        return little.tobytes()
+    shuffled = little.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes()
+    return zlib.compress(shuffled, _level_of(values))
+
+
+def _is_packed(values: NDArray) -> bool:
+    return values.size > _SMALL and values.dtype.kind in "iuf"
+
+
+def _level_of(values: NDArray) -> int:
+    return _SHORT_LEVEL if values.size <= _SHORT else _LEVEL
 
 
 @functools.lru_cache(maxsize=16)

@@ -20,6 +20,7 @@ __all__ = ["KEY_NAMES", "GeoKeys", "is_georeferenced", "key_label", "numbers", "
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
 _GEO_TAGS = (33550, 33922, 34264, DIRECTORY)
 USER_DEFINED = 32767
+_FLOATS = frozenset({float})
 
 KEY_NAMES: Mapping[int, str] = {
     1024: "GTModelType",
@@ -132,6 +133,8 @@ def numbers(value: Any) -> tuple[float, ...]:
         value = value.tolist()
     if not isinstance(value, tuple | list):
         return ()
+    if type(value) is tuple and _FLOATS.issuperset(map(type, value)):
+        return value  # as most are
     return tuple(float(v) for v in value if isinstance(v, int | float))
 
 

@@ -9,6 +9,8 @@ of the tags, and what becomes of negative scales, follow GDAL's reader.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,8 @@ _MATRIX_LABEL = "ModelTransformation (34264)"
 
 MAX_COORDINATE = 1 << 22
 """Rows or columns up to which coordinates are written; a larger raster has its transformation."""
+
+_MAX_KEPT = 1 << 14
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; (0, 0) is the outer
@@ -80,7 +84,7 @@ def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
         transform = _shifted((a, b, c, d, e, f), half)
     elif len(ties) >= 6:
         return Placement(None, _gcps(ties, half, report), is_point)
-    if transform is not None and not np.isfinite(transform).all():
+    if transform is not None and not all(map(math.isfinite, transform)):
         report.add(label, "the transformation is not finite", got=transform)
         transform = None
     elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
@@ -137,6 +141,18 @@ def centres(transform: Affine, n_columns: int, n_rows: int) -> tuple[NDArray, ND
     a, b, c, d, e, f = transform
     if b != 0 or d != 0 or max(n_columns, n_rows) > MAX_COORDINATE:
         return None
-    x = np.arange(n_columns) * a + np.zeros(n_columns) * b + (a * 0.5 + b * 0.5 + c)
-    y = np.zeros(n_rows) * d + np.arange(n_rows) * e + (d * 0.5 + e * 0.5 + f)
+    x = _steps(a, b, n_columns) + (a * 0.5 + b * 0.5 + c)
+    y = _steps(e, d, n_rows) + (d * 0.5 + e * 0.5 + f)
     return (x, y) if np.isfinite(x).all() and np.isfinite(y).all() else None
+
+
+def _steps(step: float, cross: float, n: int) -> NDArray:
+    """Give the distances of pixels from the first along one axis."""
+    make = _make_steps if n <= _MAX_KEPT else _make_steps.__wrapped__
+    return make(step, cross, n)
+
+
+@functools.lru_cache(maxsize=64)
+def _make_steps(step: float, cross: float, n: int) -> NDArray:
+    # the files of a collection have mostly the same
+    return np.arange(n) * step + np.zeros(n) * cross
