@@ -114,4 +114,4 @@ def test_dask_threads(store: ZarrTiffStore) -> None:
 def test_storage_options(server: CountingServer, tmp_path: Path) -> None:
     options = {"headers": {"X-Test": "1"}}
     store = ZarrTiffStore(f"{server.url}/image.tif", storage_options=options)
-    assert store.fs.fss["http"].kwargs["headers"] == {"X-Test": "1"}
+    assert store.fs.fss["http"]._fetch.storage_options == options

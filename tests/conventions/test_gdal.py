@@ -106,6 +106,8 @@ def test_nodata_that_is_not_a_number():
     assert fill is None
     with pytest.warns(MetadataWarning, match=r"GDAL_NODATA \(42113\)"):
         assert parse_nodata("none", np.dtype("u1"), Report("a.tif")) == (None, None)
+    with pytest.warns(MetadataWarning):  # a tag of many numbers where a text should be
+        assert parse_nodata(np.arange(3), np.dtype("u1"), Report("a.tif")) == (None, None)
 
 
 def test_colors():

@@ -137,7 +137,7 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, floa
     fill_value, nodata
         The value as the array's own type can hold it, or None; and as a number, or None.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None, None
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
     text = text.strip("\0 \t\r\n")

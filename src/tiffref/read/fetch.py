@@ -10,9 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, BinaryIO, Protocol
-
-import fsspec
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..access.allow import AllowList
 from ..access.fresh import check_same
@@ -21,6 +19,9 @@ from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
 from .remote import RemoteFiles
+
+if TYPE_CHECKING:
+    import fsspec
 
 __all__ = ["Backend", "Fetcher"]
 
@@ -177,14 +178,6 @@ class Fetcher:
     def state(self, source: Source) -> Source:
         """Give what can be told of a source now."""
         return self.backend(source.url).state(source.url)
-
-    def filesystem(self, url: str) -> fsspec.AbstractFileSystem:
-        """Give the file system that a source lies on, for those who want one."""
-        if self.allow is not None:
-            self.allow.check(url)
-        if is_local(url):
-            return fsspec.filesystem("file")
-        return self._remote.resolve(url)[0]
 
     def close(self) -> None:
         """Release open files; later reads open them again. Files that were handed in stay open."""

@@ -1,20 +1,24 @@
 """A store as fsspec's ReferenceFileSystem.
 
 Owns the lazy mapping from keys to references: a file system over a million chunks keeps no
-dictionary of a million entries (architecture, decision 12).
+dictionary of a million entries (architecture, decision 12); and the sources as a file system, so
+that what is read this way is checked as what the store itself reads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 
 from ..formats.urls import to_document_url
+from ..model.manifest import Source
 from ..read.fetch import Fetcher
+from ..read.pools import fetch_pool
 from .keyspace import Chunk, KeySpace
 
 __all__ = ["ReferenceMapping", "reference_filesystem"]
@@ -53,28 +57,64 @@ class ReferenceMapping(Mapping[str, Any]):
         return self._keys.n_keys()
 
 
+class SourceFileSystem(AsyncFileSystem):
+    """The sources of a store as files, by their addresses in documents.
+
+    Parameters
+    ----------
+    sources
+        By address.
+    fetch
+        Reads them, and says what may not be read, is no longer what it was, or is too short.
+    """
+
+    cachable = False
+
+    def __init__(self, sources: Mapping[str, Source], fetch: Fetcher) -> None:
+        super().__init__()
+        self._sources = sources
+        self._fetch = fetch
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return path
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> bytes:
+        source = self._find(path)
+        if start is None and end is None:
+            return await _run(self._fetch.read_all, source)
+        if end is None or min(start or 0, end) < 0:
+            start, end, _step = slice(start, end).indices(await _run(self._fetch.size, source))
+        first = start or 0
+        return await _run(self._fetch.read, source, first, end - first) if end > first else b""
+
+    async def _info(self, path: str, **_: Any) -> dict[str, Any]:
+        size = await _run(self._fetch.size, self._find(path))
+        return {"name": path, "type": "file", "size": size}
+
+    def _find(self, path: str) -> Source:
+        if path not in self._sources:
+            raise FileNotFoundError(path)
+        return self._sources[path]
+
+
+async def _run(work: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.wrap_future(fetch_pool().submit(work, *arguments))
+
+
 def reference_filesystem(keys: KeySpace, fetch: Fetcher) -> ReferenceFileSystem:
     """Give a file system with the keys of a store as its files."""
-    filesystems = _target_filesystems(keys, fetch)
-    fs = ReferenceFileSystem({}, fs=filesystems or None)
+    sources = {
+        to_document_url(source.url): source
+        for served in keys.arrays.values()
+        for source in served.array.manifest.sources
+    }
+    files = SourceFileSystem(sources, fetch)
+    fs = ReferenceFileSystem({}, fs={url.split("://", 1)[0]: files for url in sources} or None)
     fs.references = ReferenceMapping(keys, fetch)
     return fs
-
-
-def _target_filesystems(keys: KeySpace, fetch: Fetcher) -> dict[str, Any]:
-    """Give the file system of each protocol that sources have."""
-    found: dict[str, Any] = {}
-    for served in keys.arrays.values():
-        for source in served.array.manifest.sources:
-            url = to_document_url(source.url)
-            protocol = url.split("://", 1)[0]
-            if protocol in found or source.url in fetch.files:
-                continue
-            fs = fetch.filesystem(url)
-            if not fs.async_impl:
-                fs = AsyncFileSystemWrapper(fs, asynchronous=False)
-            found[protocol] = fs
-    return found
 
 
 def _escape(data: bytes) -> bytes:
