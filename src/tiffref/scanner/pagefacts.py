@@ -6,6 +6,7 @@ decoder needs from elsewhere in the file, and its other tags as plain values.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from tifffile import TiffFrame, TiffPage
 
 from ..codecs.headers import jpeg_frame, scan_header
 from ..model.facts import IfdFacts
+from .talk import PARSE_ERRORS
 
 __all__ = ["as_sequence", "decodes_by_stream", "n_segments_of", "page_facts", "stream_key"]
 
@@ -82,8 +84,9 @@ def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
             found["jpeg_process"] = frame.marker
     if page.compression == _OLD_JPEG:
         found.update(_old_jpeg_tables(page, read))
-    if page.is_mdgel:
-        found.update(_calibration(page))
+    if page.index == 0:
+        with contextlib.suppress(*PARSE_ERRORS):  # another page is looked at
+            found.update(_calibration(page))
     return found
 
 
@@ -115,8 +118,12 @@ def _first_bytes(page: TiffPage, read: Read) -> bytes:
 
 
 def _calibration(page: TiffPage) -> dict[str, Any]:
-    """How MD Gel samples become the measured quantity: tags MDFileTag and MDScalePixel."""
-    kind, scale = page.tags.valueof(33445), page.tags.valueof(33446)
+    """How MD Gel samples become the measured quantity: tags MDFileTag and MDScalePixel.
+
+    They may be on the page behind the image.
+    """
+    gel = page.parent.mdgel_metadata or {}
+    kind, scale = gel.get("FileTag"), gel.get("ScalePixel")
     if kind not in (2, 128) or scale is None or page.dtype is None:
         return {}
     stored = np.dtype(page.dtype).newbyteorder("<").str
