@@ -234,6 +234,25 @@ def test_bad_files(
     assert files() <= {"bad.tif"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("i*.tif", None, ["tiffref stack"]),
+        ("refs.json", b'{"version": 1, "refs": {}}', ["JSON", "tiffref validate"]),
+        ("a.tif", b"\x89HDF\r\n\x1a\n", ["HDF5"]),
+        ("a.tif", b"<html></html>", ["HTML"]),
+    ],
+)
+def test_what_is_taken_for_a_tiff_is_named(
+    name: str, content: bytes | None, words: list[str], folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert main(["info", name]) in (1, 3)
+    assert_plain_error(capsys.readouterr().err, name, *words)
+
+
 def test_directory_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(folder)]) == 3
     assert_plain_error(capsys.readouterr().err, str(folder))
@@ -249,7 +268,9 @@ def test_output_that_cannot_be_written_gives_3(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["scan", str(image), "-o", "no/such/folder/refs.json"]) == 3
-    assert_plain_error(capsys.readouterr().err, "no/such/folder")
+    err = capsys.readouterr().err
+    assert_plain_error(err, "no/such/folder")
+    assert ".tmp" not in err  # of the file that is renamed in the end
     assert files() == {"image.tif"}
 
 

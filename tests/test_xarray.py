@@ -236,3 +236,32 @@ def test_attributes_are_such_as_netcdf_holds():
     assert found == {
         "a": '{"b": 1}', "l": [1, 2], "t": 1, "m": '[{"x": 1}]', "s": ["u", "v"], "e": "[]"
     }  # fmt: skip
+
+
+@pytest.fixture
+def days(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for day in (9, 10):
+        image = np.full((4, 5), day, "u1")
+        tifffile.imwrite(f"day_{day}.tif", image, metadata=None)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "dim"),
+    [("day_*.tif", "i"), ("day_{t}.tif", "t"), (["day_9.tif", "day_10.tif"], "i")],
+    ids=["glob", "pattern", "list"],
+)
+def test_many_files_are_one_dataset(days, files, dim):
+    found = xr.open_dataset(files, engine="tiffref", series=0, level=0)
+    assert found.image.dims == (dim, "y", "x")
+    assert found.image[:, 0, 0].values.tolist() == [9, 10]
+    with pytest.raises(tiffref.TiffrefError, match="strict"):
+        xr.open_dataset(files, engine="tiffref", strict=True)
+
+
+def test_a_tiff_may_be_called_as_a_document(days):
+    (days / "day_9.tif").rename("day.json")
+    assert xr.open_dataset("day.json", engine="tiffref").image.shape == (4, 5)
+    with pytest.raises(OSError, match=r"gone\.json"):
+        xr.open_dataset("gone.json", engine="tiffref")

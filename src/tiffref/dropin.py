@@ -18,6 +18,7 @@ from .access.allow import is_local
 from .errors import SelectionError
 from .read.chunkmode import CHUNKMODE
 from .scanner.inputs import in_archive
+from .scanner.names import is_pattern
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 
 __all__ = [
@@ -211,8 +212,8 @@ def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -
     is_many = isinstance(files, Sequence) and not isinstance(files, str)
     if is_many and len(files) == 1 and sequence["pattern"] is None:
         files, is_many = files[0], False
-    is_pattern = isinstance(files, str | os.PathLike) and any(c in os.fspath(files) for c in "*?")
-    if is_many or is_pattern or hasattr(files, "files"):
+    is_found = isinstance(files, str | os.PathLike) and is_pattern(os.fspath(files))
+    if is_many or is_found or hasattr(files, "files"):
         return ZarrFileSequenceStore(files, **_given(sequence), **_given(options))
     opening = {name: value for name, value in options.items() if _opens(name)}
     options = {name: value for name, value in options.items() if name not in opening}

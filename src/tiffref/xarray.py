@@ -28,6 +28,7 @@ from .model.node import Array, Group
 from .read.engine import read_array
 from .read.fetch import Fetcher
 from .references import References
+from .scanner.names import is_pattern
 from .zarr.tiff import is_document, make_fetcher
 
 __all__ = ["TiffrefBackendEntrypoint"]
@@ -103,8 +104,9 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj
-            Path or URL of a TIFF, an open binary file, or references: `References`, a mapping, or
-            the path or URL of a JSON file or parquet folder.
+            Path or URL of a TIFF, or an open binary file; a list, glob or pattern of files that
+            are one array, as in `tiffref.scan_sequence`; or references: `References`, a mapping,
+            or the path or URL of a JSON file or parquet folder.
         drop_variables, mask_and_scale, decode_times, concat_characters, decode_coords, \
 use_cftime, decode_timedelta
             As in `xarray.open_dataset`.
@@ -181,6 +183,9 @@ def _open(
         references = source
     elif is_document(source):
         references = References.open(source, storage_options, allow=allow)
+    elif _is_many(source):
+        references = _stack(source, chosen, storage_options)
+        return references, Fetcher(storage_options, verify=verify, allow=references.allow)
     else:
         from .scanner.tiff import scan
 
@@ -192,6 +197,28 @@ def _open(
             "references are opened as they are", got=", ".join(asked), hint="Use group=."
         )
     return references, Fetcher(storage_options, verify=verify, allow=references.allow)
+
+
+def _is_many(source: Any) -> bool:
+    """Tell what stands for many files: a list, a glob, a pattern with fields."""
+    if isinstance(source, str | os.PathLike):
+        return is_pattern(os.fspath(source))
+    return isinstance(source, list | tuple)
+
+
+def _stack(
+    source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
+) -> References:
+    from .scanner.sequence import scan_sequence
+
+    taken = {name: chosen[name] for name in ("series", "level", "key")}
+    refused = [name for name, value in chosen.items() if value and name not in taken]
+    if refused:
+        raise SelectionError(
+            "many files are one dataset without this option", got=", ".join(refused)
+        )
+    given = {name: value for name, value in taken.items() if value is not None}
+    return scan_sequence(source, storage_options=storage_options, **given)
 
 
 def _find_group(root: Group, path: str | None) -> Group:

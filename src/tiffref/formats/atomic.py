@@ -69,8 +69,12 @@ def _typed_errors(path: str) -> Iterator[None]:
     except SourceError:
         raise
     except OSError as error:
+        # the names in the text of the error are those of a temporary file
         raise SourceError(
-            "cannot write the references", url=path, got=f"{type(error).__name__}: {error}"
+            "cannot write the references",
+            url=path,
+            got=f"{type(error).__name__}: {error.strerror or error}",
+            hint="Is there such a folder?" if isinstance(error, FileNotFoundError) else None,
         ) from error
 
 

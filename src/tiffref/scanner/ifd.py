@@ -22,6 +22,21 @@ TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _MAX_ENTRIES = 4096
 _ASCII = 2
+_OTHERS = (
+    (
+        b"{",
+        "This looks like JSON; `tiffref validate` reads reference documents.",
+    ),
+    (b"\x89HDF", "This is an HDF5 or netCDF 4 file; kerchunk has references for it."),
+    (b"CDF", "This is a netCDF 3 file; kerchunk has references for it."),
+    (b"GRIB", "This is a GRIB file; kerchunk has references for it."),
+    (b"PK\x03\x04", "This is a ZIP archive; a file in it is zip://NAME::ARCHIVE."),
+    (b"\x1f\x8b", "This is a gzip file; its bytes must be unpacked first."),
+    (b"\x89PNG", "This is a PNG image."),
+    (b"\xff\xd8\xff", "This is a JPEG image."),
+    (b"<", "This looks like XML or HTML: an answer of a server, perhaps."),
+)
+"""First bytes of what is often taken for a TIFF, and what to do about it."""
 
 Read = Callable[[int, int], bytes]
 
@@ -81,7 +96,10 @@ def parse_header(data: bytes, url: str = "") -> Header:
     byteorder = {b"II": "<", b"MM": ">", b"EP": "<"}.get(data[:2])
     if byteorder is None or len(data) < 8:
         raise MalformedTiff(
-            "not a TIFF file", got=repr(data[:4]) if data else "no bytes", expected="II or MM"
+            "not a TIFF file",
+            got=repr(data[:4]) if data else "no bytes",
+            expected="II or MM",
+            hint=next((hint for magic, hint in _OTHERS if data.startswith(magic)), None),
         )
     is_big = struct.unpack_from(f"{byteorder}H", data, 2)[0] == 43
     is_ndpi = not is_big and byteorder == "<" and url.lower().endswith(".ndpi")

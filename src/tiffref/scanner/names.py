@@ -11,10 +11,19 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..errors import ManifestMismatch, SelectionError
 
-__all__ = ["PRESETS", "NamePattern", "has_fields", "parse_pattern", "read_names", "to_glob"]
+__all__ = [
+    "PRESETS",
+    "NamePattern",
+    "has_fields",
+    "is_pattern",
+    "parse_pattern",
+    "read_names",
+    "to_glob",
+]
 
 _PLACE = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
 _MAGIC = re.compile(r"[*?\[]")
@@ -109,6 +118,18 @@ class NamePattern:
 def has_fields(text: str) -> bool:
     """Say whether a pattern is in the readable form."""
     return "(?" not in text and _PLACE.search(text) is not None
+
+
+def is_pattern(name: str) -> bool:
+    """Tell a glob, or a pattern with fields, from the name of one file.
+
+    A file that is there may have any name, and in a web address "?" begins the query.
+
+    >>> is_pattern("t_*.tif"), is_pattern("t_{time}.tif"), is_pattern("https://host/t.tif?a=*")
+    (True, True, False)
+    """
+    text = name.partition("?")[0] if name.startswith(("http://", "https://")) else name
+    return bool(has_fields(text) or _MAGIC.search(text)) and not Path(name).exists()
 
 
 def to_glob(text: str) -> str:

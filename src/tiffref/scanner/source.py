@@ -22,6 +22,8 @@ from .remote import RemoteSource, open_remote
 
 __all__ = ["FileObjectSource", "LocalSource", "SourceFile", "open_source"]
 
+_MANY = "Many files are one array to `tiffref stack` and `tiffref.scan_sequence`."
+
 
 class LocalSource(ByteSource):
     """A local file, read by position through one descriptor."""
@@ -35,7 +37,11 @@ class LocalSource(ByteSource):
                 raise IsADirectoryError(21, "Is a directory", name)
         except OSError as error:
             raise SourceError(
-                "cannot be read", url=name, got=error.strerror, expected="a readable TIFF file"
+                "cannot be read",
+                url=name,
+                got=error.strerror,
+                expected="a readable TIFF file",
+                hint=_MANY if set("*?{") & set(name) else None,
             ) from error
         self.source = Source(name, state.st_size, state.st_mtime)
 
@@ -145,4 +151,5 @@ def open_source(
         "is no source of bytes",
         got=type(where).__name__,
         expected="a path, URL, fsspec OpenFile or open binary file",
+        hint=_MANY if isinstance(where, list | tuple) else None,
     )
