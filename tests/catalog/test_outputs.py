@@ -279,3 +279,38 @@ def test_files_of_other_file_systems(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "c/references/b/1.tif.json").read_text())
     assert written["refs"]["image/0.0"][0].startswith("memory://")
     memory.rm("/archive", recursive=True)
+
+
+def test_what_was_made_once_is_kept_up(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 5)
+    options = {"stack": True, "stack_options": {"mosaic": True}, "stac": True, "intake": True}
+    catalog.build(tmp_path / "in", tmp_path / "1/c", **options)
+    (path,) = write_archive(tmp_path / "new", 1)
+    tifffile.imwrite(tmp_path / "in/tile_004.tif", np.zeros((8, 8), np.uint8))
+    (tmp_path / "in/tile_003.tif").unlink()
+    path.rename(tmp_path / "in/tile_003.tif")
+    failed = catalog.build(tmp_path / "in", tmp_path / "1/c", update=True)
+    assert failed.scanned == 2 and failed.combined_failed
+    assert not (tmp_path / "1/c/combined/all.parq").exists()  # of files as they were
+    write_archive(tmp_path / "in", 5)
+    assert catalog.build(tmp_path / "in", tmp_path / "1/c", update=True).combined == 1
+    catalog.build(tmp_path / "in", tmp_path / "2/c", **options)
+    assert contents(tmp_path / "1/c") == contents(tmp_path / "2/c")
+    with pytest.raises(SelectionError, match="recorded as JSON"):
+        catalog.build(tmp_path / "in", tmp_path / "3", stack=True, stack_options={"key": slice(2)})
+
+
+def test_lists_and_tables_of_a_sequence(tmp_path: Path) -> None:
+    from tiffref.scanner.inputs import list_files
+
+    (tmp_path / "list.txt").write_text("# a comment\na.tif\n\n  /b.tif\ns3://c/d.tif\n./e.tif\n")
+    assert list_files(tmp_path / "list.txt").urls == [
+        f"{tmp_path}/a.tif", "/b.tif", "s3://c/d.tif", f"{tmp_path}/e.tif",
+    ]  # fmt: skip
+    for text in ("{}", "[1]", "no JSON"):
+        (tmp_path / "refs.json").write_text(text)
+        with pytest.raises(SourceError, match=r"refs\.json: (holds no STAC|cannot be read)"):
+            list_files(tmp_path / "refs.json")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR0")
+    with pytest.raises(SourceError, match="cannot be read"):
+        list_files(tmp_path / "bad.parquet")

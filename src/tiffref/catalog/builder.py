@@ -12,16 +12,25 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..access.allow import remember_addresses
 from ..errors import SelectionError
 from ..formats.urls import has_scheme
 from .combined import CombinedSettings, combine_groups
-from .executors import open_pool
+from .executors import Pool, open_pool
 from .folder import LocalFolder
-from .index import INDEX, field_kinds, import_pyarrow, write_index
+from .index import INDEX, field_kinds, import_pyarrow, index_address, write_index
 from .inputs import find_files, order_key, read_fields
 from .intake import write_intake
 from .journal import Journal
-from .plan import FORMATS, Settings, agree, make_jobs, shared_root
+from .plan import (
+    FORMATS,
+    Settings,
+    agree,
+    make_jobs,
+    plan_products,
+    record_products,
+    shared_root,
+)
 from .progress import Counts, Progress
 from .remote import RemoteFolder
 from .report import Summary, write_report
@@ -64,7 +73,8 @@ def build(
 
     A build can be killed at any moment and started again: finished files are not scanned again, and
     the catalog is the same as that of an undisturbed run. A file that cannot be scanned is a row
-    with its error.
+    with its error. What was made once of a catalog (`stack`, `stac`, `intake`) is kept up by later
+    builds of it, asked for or not.
 
     Parameters
     ----------
@@ -142,19 +152,27 @@ def build(
     found = find_files(files, assets=assets, storage_options=storage_options)
     fields = read_fields(found, pattern)
     text = pattern or found.pattern
-    wanted = {
+    plan: dict[str, Any] = {
         "root": shared_root(found.urls),
         "format": format if per_file else "none",
         "prefix": _slashed(url_prefix),
         "scan": dict(scan_options or {}),
         "pattern": text,
     }
-    sets = CombinedSettings(text, tuple(group_by), stack_format, stack_options or {})
+    sets = {
+        "pattern": text,
+        "group_by": list(group_by),
+        "format": stack_format,
+        "options": dict(stack_options or {}),
+    }
     show = progress if isinstance(progress, Progress) else Progress() if progress else None
     with contextlib.ExitStack() as open_things:
         held = open_things.enter_context(place.held(wait_for_lock))
         journal = open_things.enter_context(Journal(held.journal, held.keep))
-        plan = agree(held.folder, wanted)
+        plan = agree(held.folder, plan)
+        products = plan_products(
+            held.folder, {"stack": stack and sets, "stac": stac, "intake": intake}
+        )
         settings = Settings(
             held.folder, plan["root"], plan["prefix"], plan["format"], dict(scan_options or {}),
             storage_options, retries, backoff_s,
@@ -169,12 +187,9 @@ def build(
             if update:
                 run.mark_deleted({job.url for job in jobs})
             order = sorted(journal, key=order_key)
-            combined = combine_groups(pool, journal, order, settings, sets) if stack else []
-        _write_index(run, order)
-        if stac:
-            write_stac(settings, journal.rows(order))
-        if intake:
-            write_intake(settings.folder, journal.rows(order), combined)
+            combined = _combine(run, pool, order, products)
+        _write_products(run, order, products, combined)
+        remember_addresses([index_address(place.address)])
         summary = Summary.of(run.counts, journal.rows(order), combined, place.address)
         if report is not None:
             write_report(report, journal.rows(order), summary)
@@ -204,10 +219,30 @@ def _check(
         raise SelectionError("group_by is for combined sets", hint="Give stack=True (--stack).")
 
 
-def _write_index(run: Run, order: Sequence[str]) -> None:
-    """Write the index, when all that it speaks of is on the disk."""
-    fields = field_kinds(run.journal.rows(order))
-    with run.settings.folder.making(INDEX) as made:
-        write_index(run.journal.rows(order), made, fields)
+def _combine(
+    run: Run, pool: Pool, order: Sequence[str], products: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    if "stack" not in products:
+        return []
+    how = CombinedSettings(**products["stack"])
+    return combine_groups(pool, run.journal, order, run.settings, how, run.show)
+
+
+def _write_products(
+    run: Run,
+    order: Sequence[str],
+    products: Mapping[str, Any],
+    combined: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the index, when all that it speaks of is on the disk, and what else is wanted."""
+    folder, rows = run.settings.folder, run.journal.rows
+    with folder.making(INDEX) as made:
+        write_index(rows(order), made, field_kinds(rows(order)))
         if run.counts.n_done:
-            run.settings.folder.flush()
+            folder.flush()
+    if "stac" in products:
+        write_stac(run.settings, rows(order))
+    if "intake" in products:
+        write_intake(folder, rows(order), combined)
+    if products:
+        record_products(folder, products)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from .handing import Handing
 from .journal import Journal
 from .outline import main_path
 from .plan import FORMATS, Settings
+from .progress import Counts
 
 __all__ = ["RECORD", "CombinedSettings", "GroupTask", "combine_group", "combine_groups"]
 
@@ -60,12 +61,28 @@ class GroupTask:
 
 
 def combine_groups(
-    pool: Pool, journal: Journal, order: Iterable[str], settings: Settings, wanted: CombinedSettings
+    pool: Pool,
+    journal: Journal,
+    order: Iterable[str],
+    settings: Settings,
+    wanted: CombinedSettings,
+    show: Callable[[Counts], None],
 ) -> list[dict[str, Any]]:
     """Write a combined set for each group of files, and the record of all sets.
 
     A set whose files are those of the last run is left as it is. Of files that are not at work now
     only the addresses are in memory.
+
+    Parameters
+    ----------
+    pool
+        Who makes them.
+    journal, order
+        What is known of the files, and their order.
+    settings, wanted
+        Of the build, and of its combined sets.
+    show
+        Called with how far it has come.
 
     Returns
     -------
@@ -77,22 +94,27 @@ def combine_groups(
     names = _names(groups)
     done: dict[str, dict[str, Any]] = {}
 
+    counts = Counts(len(groups), what="combined set")
     written_s = time.monotonic()
 
     def take(row: dict[str, Any]) -> None:
         nonlocal written_s
         done[row["name"]] = row
+        counts.n_done += 1
+        counts.n_failed += row["status"] != "ok"
+        show(counts)
         if time.monotonic() > written_s + _RECORD_S:
             _write_record(folder, {**before, **done}.values())
             written_s = time.monotonic()
 
     def tasks() -> Iterator[GroupTask]:
         holds = folder.survey()
+        show(counts)
         for keys, urls in groups.items():
             task = _task(names[keys], keys, journal.rows(urls), settings, wanted)
             known = before.get(task.row["name"], {})
             if known.get("state") == task.row["state"] and _is_in_place(holds, known):
-                done[known["name"]] = known
+                take(known)
             else:
                 yield task
 

@@ -1,7 +1,7 @@
 """What a catalog is built of: folders, lists, tables, globs, STAC items.
 
-Owns what a catalog takes besides what a sequence does (see `scanner.inputs`): folders, listing
-files, Parquet tables, and several of all that together. It opens tables, never images.
+Owns what a catalog takes besides what a sequence does (see `scanner.inputs`): folders, and several
+of all that together. It opens tables, never images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
+from ..errors import SelectionError, SourceError, unreadable
 from ..formats.urls import from_document_url, has_scheme
 from ..scanner.coordinates import read_values
 from ..scanner.inputs import FileList, list_files
@@ -23,8 +23,7 @@ __all__ = ["find_files", "order_key", "read_fields"]
 _DIGITS = re.compile(r"\d+")
 _WIDTH = 12
 _ENDINGS = (".tif", ".tiff")
-_LISTS = (".txt", ".lst", ".list")
-_TABLES = (".parquet", ".pq", ".geoparquet")
+_MAGIC = re.compile(r"[*?\[{]")
 
 
 def order_key(url: str) -> tuple[str, str]:
@@ -88,18 +87,15 @@ def _find(files: Any, assets: Any, storage_options: Any) -> FileList:
     if not isinstance(files, str | os.PathLike):
         return list_files(files, assets=assets, storage_options=storage_options)
     name = from_document_url(os.fspath(files))
-    suffix = Path(name).suffix.lower()
     if has_scheme(name):
         if name.endswith("/"):
             return FileList(_walk_remote(name, storage_options))
     elif Path(name).is_dir():
         return FileList(_walk(name))
-    elif name.endswith("/"):
+    elif name.endswith("/") or not (
+        Path(name).suffix or _MAGIC.search(name) or Path(name).exists()
+    ):
         raise SourceError("there is no such folder", url=name)
-    if suffix in _LISTS:
-        return FileList(_read_list(name, storage_options))
-    if suffix in _TABLES:
-        return list_files(_read_table(name, storage_options))
     return list_files(name, assets=assets, storage_options=storage_options)
 
 
@@ -128,43 +124,6 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
         raise unreadable(url, error, "cannot be listed") from error
     names = [fs.unstrip_protocol(name) for name in found if name.lower().endswith(_ENDINGS)]
     return sorted(names, key=order_key)
-
-
-def _read_list(name: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    """Read an address from each line; those without a folder lie beside the list."""
-    import fsspec
-
-    try:
-        with fsspec.open(name, "rt", encoding="utf-8-sig", **(storage_options or {})) as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(name, error) from error
-    folder = name.rpartition("/")[0]
-    return [_beside(line, folder) for line in lines if line and not line.startswith("#")]
-
-
-def _beside(line: str, folder: str) -> str:
-    is_full = has_scheme(line) or Path(line).is_absolute() or not folder
-    return line if is_full else f"{folder}/{line.removeprefix('./')}"
-
-
-def _read_table(name: str, storage_options: Mapping[str, Any] | None) -> dict[str, list[Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(
-            "a Parquet table needs pyarrow", url=name, hint=install_hint("catalog")
-        ) from error
-    import fsspec
-
-    try:
-        with fsspec.open(name, "rb", **(storage_options or {})) as file:
-            reader = pyarrow.BufferReader(file.read())
-        table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
-        return table.to_pydict()
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise unreadable(name, error) from error
 
 
 def read_fields(found: FileList, pattern: str | None) -> dict[str, list[Any]]:

@@ -24,6 +24,7 @@ class Counts:
 
     `n_jobs` files are to be looked at; of these `n_done` have been, among them `n_failed` and
     `n_unchanged`. `n_skipped` were finished by an earlier run. `n_bytes` is what the images take.
+    `what` is counted.
     """
 
     n_jobs: int = 0
@@ -32,6 +33,7 @@ class Counts:
     n_unchanged: int = 0
     n_skipped: int = 0
     n_bytes: int = 0
+    what: str = "file"
 
 
 @dataclass(slots=True)
@@ -42,14 +44,16 @@ class Progress:
     clock: Callable[[], float] = time.monotonic
     _start: float | None = None
     _shown: float = 0.0
+    _what: str = ""
 
     def update(self, counts: Counts) -> None:
         """Show where the build is."""
         now = self.clock()
-        if self._start is None:
+        if self._start is None or self._what != counts.what:
             self._start = self._shown = now
+            self._what = counts.what
             if not self.stream.isatty():
-                self._line(f"catalog: {counts.n_jobs:,} files to scan, "
+                self._line(f"catalog: {_count(counts.n_jobs, counts.what)} to do, "
                            f"{counts.n_skipped:,} finished before")  # fmt: skip
             return
         is_last = counts.n_done == counts.n_jobs
@@ -81,11 +85,18 @@ class Progress:
     def _text(self, counts: Counts, elapsed_s: float) -> str:
         rate = counts.n_done / elapsed_s if elapsed_s > 0 else 0.0
         left = (counts.n_jobs - counts.n_done) / rate if rate else 0.0
-        return (
-            f"{counts.n_done:,} of {counts.n_jobs:,} files, {rate:,.0f}/s, "
-            f"{counts.n_failed:,} failed, {_say_bytes(counts.n_bytes)} of images, "
-            f"{_say_seconds(left)} left"
-        )
+        parts = [
+            f"{counts.n_done:,} of {_count(counts.n_jobs, counts.what)}",
+            f"{rate:,.0f}/s",
+            f"{counts.n_failed:,} failed",
+            f"{_say_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
+            f"{_say_seconds(left)} left",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _say_bytes(n: float) -> str:

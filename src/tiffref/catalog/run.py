@@ -61,7 +61,7 @@ class Run:
 
     def scan(self, pool: Pool, todo: Sequence[Job]) -> None:
         """Have the jobs done."""
-        self._show()
+        self.show(self.counts)
         handing = Handing(pool, run_batch, self._note, _singles, self._note_lost)
         handing.work(batches(todo, self.settings, pool.n_workers))
 
@@ -73,7 +73,7 @@ class Run:
         self.counts.n_failed += done.n_failed
         self.counts.n_unchanged += done.n_unchanged
         self.counts.n_bytes += done.n_bytes
-        self._show()
+        self.show(self.counts)
         if self.fail_fast and done.n_failed:
             raise CatalogError(
                 "stopped at the first file that cannot be scanned",
@@ -98,9 +98,10 @@ class Run:
         rows = tuple(failed_row(job, error) for job in batch.jobs)
         self._note(Done(rows, len(rows), first_error=str(error)))
 
-    def _show(self) -> None:
+    def show(self, counts: Counts) -> None:
+        """Tell how far it has come."""
         if self.progress is not None:
-            self.progress.update(self.counts)
+            self.progress.update(counts)
 
     def mark_deleted(self, listed: set[str]) -> None:
         """Mark files that are no longer there, and remove their references.

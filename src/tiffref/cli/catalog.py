@@ -193,7 +193,8 @@ def _parse_pair(text: str) -> tuple[str, str]:
 def _search(arguments: argparse.Namespace) -> Catalog:
     from .. import catalog
 
-    opened = catalog.open(arguments.catalog, dict(arguments.storage_option) or None)
+    options = dict(arguments.storage_option) or None
+    opened = catalog.open(arguments.catalog, options, allow=getattr(arguments, "allow", None))
     where: dict[str, Any] = {}
     for name, value in arguments.where:
         where.setdefault(name, []).append(value)
@@ -221,6 +222,8 @@ def _query(arguments: argparse.Namespace) -> int:
     else:
         for row in rows:
             print(row["url"])
+    if not rows:
+        console.report(f"{arguments.catalog}: nothing was found", "warning")
     return console.OK if rows else console.INVALID
 
 
@@ -269,17 +272,24 @@ def _say(value: Any) -> str:
 
 def _add_open(parser: argparse.ArgumentParser) -> None:
     _add_search(parser)
+    console.add_allow_argument(parser, "CATALOG")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write references to what was found, as JSON"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write references to what was found: JSON, or parquet if FILE ends in .parq",
     )
 
 
 def _open(arguments: argparse.Namespace) -> int:
     """Print what was found as one dataset, or write its references."""
+    from ..formats.parquet_read import is_parquet
+
     found = _search(arguments)
     if arguments.output:
         references = found.references() if len(found) == 1 else found.stack()
-        references.write_fsspec(arguments.output)
+        write = references.to_parquet if is_parquet(arguments.output) else references.write_fsspec
+        write(arguments.output)
         print(f"{arguments.output}: {console.count(len(found), 'file')}")
         return console.OK
     with found.open() as dataset:

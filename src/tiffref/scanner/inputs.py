@@ -11,20 +11,19 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import SelectionError, SourceError, unreadable
+from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
 from .names import has_fields, to_glob
 
 __all__ = ["FileList", "in_archive", "list_files", "natural_key"]
 
 _MAGIC = re.compile(r"[*?\[]")
+_STAC_TYPES = ("Feature", "FeatureCollection")
 _URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
-_TABLES = (".csv", ".tsv")
-_ITEMS = (".json", ".geojson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,9 @@ def list_files(
     ----------
     files
         Paths or URLs; a glob (local, or of an fsspec URL), in natural order; a readable pattern
-        (`"S2_{time:%Y%m%d}.tif"`), which is its own glob; a CSV file or DataFrame with a column of
-        addresses and columns of coordinates; STAC items, as objects, dictionaries or a JSON file;
+        (`"S2_{time:%Y%m%d}.tif"`), which is its own glob; a listing file (".txt", an address on
+        each line); a CSV or Parquet file or DataFrame with a column of addresses and columns of
+        coordinates; STAC items, as objects, dictionaries or a JSON file;
         or tifffile's `FileSequence`.
     assets
         Keys of the assets of STAC items; by default all whose media type is TIFF.
@@ -98,7 +98,7 @@ def _list(
     if hasattr(files, "columns") and hasattr(files, "to_dict"):
         return _from_table(files.to_dict("list"), "")
     if isinstance(files, Mapping):
-        if files.get("type") in ("Feature", "FeatureCollection"):
+        if files.get("type") in _STAC_TYPES:
             return _from_stac(files.get("features", [files]), assets)
         return _from_table(files, "")
     if hasattr(files, "indices") and hasattr(files, "dims"):
@@ -128,16 +128,9 @@ def _address(item: Any) -> str:
 def _list_name(
     name: str, assets: Sequence[str] | None, storage_options: Mapping[str, Any] | None
 ) -> FileList:
-    suffix = Path(name).suffix.lower()
-    if suffix in _TABLES:
-        delimiter = "\t" if suffix == ".tsv" else ","
-        lines = _read_text(name, storage_options).splitlines()
-        rows = list(csv.DictReader(lines, delimiter=delimiter))
-        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-        return _from_table(columns, name.rpartition("/")[0])
-    if suffix in _ITEMS:
-        document = json.loads(_read_text(name, storage_options))
-        return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
+    read = _READERS.get(Path(name).suffix.lower())
+    if read is not None:
+        return read(name, assets, storage_options)
     if has_fields(name):
         return FileList(_expand(to_glob(name), storage_options), pattern=_tail(name))
     if _MAGIC.search(name) and not Path(name).exists():
@@ -154,6 +147,63 @@ def _tail(pattern: str) -> str:
     parts = pattern.split("/")
     first = next(n for n, part in enumerate(parts) if has_fields(part))
     return "/".join(parts[first:])
+
+
+def _read_list(name: str, assets: Any, storage_options: Any) -> FileList:
+    """Read an address from each line; those without a folder lie beside the list."""
+    lines = [line.strip() for line in _read_text(name, storage_options).splitlines()]
+    folder = name.rpartition("/")[0]
+    return FileList([_resolve(line, folder) for line in lines if line and line[0] != "#"])
+
+
+def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
+    delimiter = "\t" if name.lower().endswith(".tsv") else ","
+    lines = _read_text(name, storage_options).splitlines()
+    rows = list(csv.DictReader(lines, delimiter=delimiter))
+    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+    return _from_table(columns, name.rpartition("/")[0])
+
+
+def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
+    import fsspec
+
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(
+            "a Parquet table needs pyarrow", url=name, hint=install_hint("parquet")
+        ) from error
+    try:
+        with fsspec.open(name, "rb", **(storage_options or {})) as file:
+            reader = pyarrow.BufferReader(file.read())
+        # Arrow's own threads now and then abort an interpreter that ends right after (pyarrow 26)
+        table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
+    except (OSError, ValueError, ImportError) as error:  # ArrowInvalid is a ValueError
+        raise unreadable(name, error) from error
+    return _from_table(table.to_pydict(), name.rpartition("/")[0])
+
+
+def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -> FileList:
+    text = _read_text(name, storage_options)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise unreadable(name, error) from error
+    if not isinstance(document, dict) or document.get("type") not in _STAC_TYPES:
+        raise SourceError(
+            "holds no STAC items", url=name, expected="an Item, an ItemCollection, or a table"
+        )
+    return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
+
+
+_READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
+    ".csv": _read_csv, ".tsv": _read_csv,
+    ".txt": _read_list, ".lst": _read_list, ".list": _read_list,
+    ".parquet": _read_parquet, ".pq": _read_parquet, ".geoparquet": _read_parquet,
+    ".json": _read_items, ".geojson": _read_items,
+}  # fmt: skip
+"""Ending of a file that names others -> what reads it."""
 
 
 def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
