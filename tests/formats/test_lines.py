@@ -1,17 +1,18 @@
-"""Documents laid out as we write them are read without the general reader, and all others by it."""
+"""Documents whose references are spaced alike need no general reader; all others are read by it."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 from tiffref.errors import InvalidReferences
-from tiffref.formats import kerchunk_read
-from tiffref.formats.kerchunk import write_json
+from tiffref.formats import kerchunk_read, load
+from tiffref.formats.kerchunk import to_kerchunk, write_json
 from tiffref.formats.kerchunk_read import parse_document, read_document
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
@@ -97,6 +98,117 @@ def test_blocks_and_layouts_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = read_document(_write(tmp_path, group)).group
     for name, array in group.arrays():
         assert found[name].manifest == array.manifest
+
+
+def _spaced(document: dict, separator: str, colon: str, inner: str) -> str:
+    """Give a document spaced in some way, byte ranges otherwise than the rest."""
+    refs = document.get("refs", document)
+    values = {
+        key: json.dumps(value)
+        if isinstance(value, str)
+        else f"[{inner}{json.dumps(value[0])},{inner}{value[1]},{inner}{value[2]}{inner}]"
+        for key, value in refs.items()
+    }
+    body = f",{separator}".join(f"{json.dumps(key)}{colon}{text}" for key, text in values.items())
+    wrapped = f'{{"version":{inner}1,"refs":{{{body}}}{inner}}}' if "refs" in document else ""
+    return wrapped or f"{{{separator}{body}{inner}}}"
+
+
+SPACINGS = {
+    "json.dumps": json.dumps,
+    "compact": lambda document: json.dumps(document, separators=(",", ":")),
+    "indented": lambda document: json.dumps(document, indent=2),
+    "ujson": lambda document: json.dumps(document).replace("/", r"\/"),
+    "tifffile": lambda document: _spaced(document, "\n ", ": ", " "),
+    "odd": lambda document: _spaced(document, "\r\n\t", " : ", "\n"),
+}
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", GROUPS)
+def test_documents_spaced_otherwise_need_no_general_reader(
+    name: str, spacing: str, version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiffref.formats.lines._BLOCK_BYTES", 1000)
+    document = to_kerchunk(GROUPS[name], version=version)
+    path = tmp_path / "refs.json"
+    path.write_text(SPACINGS[spacing](document), newline="")
+    monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)
+    found = read_document(path).group
+    for path_inside, array in GROUPS[name].arrays():
+        assert found[path_inside].manifest == array.manifest
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_any_damage_is_left_to_the_general_reader(
+    spacing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiffref.formats.lines._BLOCK_BYTES", 1000)
+    random = Random(spacing)
+    signs = '"{}[],: 0123456789\n\t\\/ax'
+    n_read = 0
+    documents = [to_kerchunk(GROUPS["nested"], version=version) for version in (0, 1)]
+    for _ in range(60):
+        text = SPACINGS[spacing](random.choice(documents))
+        at = random.randrange(len(text))
+        n_lost, n_new = random.choice([(0, 1), (1, 0), (1, 1), (70, 0)])
+        text = text[:at] + "".join(random.choices(signs, k=n_new)) + text[at + n_lost :]
+        short = kerchunk_read._parse_lines(text.encode())
+        if short is None:
+            continue
+        n_read += 1
+        general = parse_document(kerchunk_read.parse_json(text.encode(), "refs.json")).group
+        for name, array in short.group.arrays():
+            assert general[name].manifest == array.manifest
+    assert n_read > 3  # damage to an address is none
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_large_files_are_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_changed: bool
+) -> None:
+    monkeypatch.setattr(load, "_LARGE_BYTES", 1000)
+    monkeypatch.setattr(load, "_PART_BYTES", 100)
+    monkeypatch.setattr("tiffref.formats.lines._BLOCK_BYTES", 500)
+    path = _write(tmp_path, GROUPS["one"])
+    if is_changed:
+        monkeypatch.setattr(load.FileText, "is_changed", True)
+    else:
+        monkeypatch.setattr(kerchunk_read, "fetch_text", _refuse)
+        monkeypatch.setattr(kerchunk_read, "parse_json", _refuse)
+    found = read_document(path).group["image"]
+    assert found.manifest == GROUPS["one"]["image"].manifest
+
+
+def test_a_large_file_of_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_LARGE_BYTES", 1000)
+    document = to_kerchunk(GROUPS["one"])
+    document["templates"] = {"unused": "text"}
+    path = tmp_path / "refs.json"
+    path.write_text(json.dumps(document))
+    assert read_document(path).group["image"].manifest == GROUPS["one"]["image"].manifest
+
+
+def test_text_in_a_file_is_searched_as_text_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_PART_BYTES", 7)
+    random = Random(1)
+    data = bytes(random.choices(b"ab", k=300))
+    path = tmp_path / "text"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        text = load.FileText(file)
+        assert (len(text), text[:], text[3:9], text[290:400]) == (300, data, data[3:9], data[290:])
+        for _ in range(300):
+            part = bytes(random.choices(b"ab", k=random.randrange(1, 9)))
+            start, stop = sorted(random.choices(range(301), k=2))
+            assert text.find(part, start, stop) == data.find(part, start, stop)
+            assert text.rfind(part, start, stop) == data.rfind(part, start, stop)
+        assert not text.is_changed
+        path.write_bytes(data[:-1])
+        assert text.is_changed
 
 
 CHANGES = {

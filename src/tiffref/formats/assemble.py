@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.manifest import INLINED, MISSING, Manifest, Source
+from ..model.deferred import Columns
+from ..model.manifest import MISSING, Manifest, Source
 from ..model.node import Array, Group
 from .findings import Finding, Reporter
 from .metadata import ArrayMetadata, Nodes
@@ -26,6 +27,7 @@ __all__ = [
     "build_manifest",
     "build_tree",
     "rank_sources",
+    "settle_manifest",
     "take_provenance",
 ]
 
@@ -102,18 +104,34 @@ def build_manifest(
     n_chunks = math.prod(grid)
     source = np.full(n_chunks, MISSING, np.int32)
     offset, length = np.zeros((2, n_chunks), np.uint64)
-    stored = np.flatnonzero(chunks.source >= 0)
-    row = rank[chunks.source[stored]]
-    used = np.flatnonzero(np.bincount(row, minlength=1))
-    compact = np.zeros(len(sources) + 1, np.int32)
-    compact[used] = np.arange(len(used))
-    flat = chunks.flat[stored]
-    source[flat] = compact[row]
-    offset[flat], length[flat] = chunks.offset[stored], chunks.length[stored]
+    source[chunks.flat] = chunks.source
+    offset[chunks.flat], length[chunks.flat] = chunks.offset, chunks.length
     inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
-    source[list(inlined)] = INLINED
+    return settle_manifest(grid, Columns(source, offset, length, inlined), sources, rank)
+
+
+def settle_manifest(
+    grid: tuple[int, ...],
+    columns: Columns,
+    sources: Sequence[Source],
+    rank: NDArray[np.int32],
+) -> Manifest:
+    """Give a manifest of columns whose `source` is a row of all addresses.
+
+    Parameters
+    ----------
+    grid, sources, rank
+        As in `build_manifest`.
+    columns
+        Of all chunks; `source` is changed.
+    """
+    source = columns.source
+    is_stored = source >= 0
+    row = source[is_stored]
+    used = np.unique(rank[np.bincount(row, minlength=len(rank)) > 0])
+    source[is_stored] = np.searchsorted(used, rank)[row]
     table = tuple(sources[row] for row in used.tolist())
-    return Manifest(grid, table, source, offset, length, inlined)
+    return Manifest(grid, table, source, columns.offset, columns.length, columns.inlined)
 
 
 def build_array(metadata: ArrayMetadata, manifest: Manifest) -> Array:

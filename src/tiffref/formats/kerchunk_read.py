@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,16 @@ from .assemble import (
     build_manifest,
     build_tree,
     rank_sources,
+    settle_manifest,
     take_provenance,
 )
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
 from .limits import check_counts, check_nodes
 from .lines import Lines, parse_lines, split_document
-from .load import fetch_text, parse_json, without_garbage_collection
+from .load import fetch_text, open_large, parse_json, without_garbage_collection
 from .metadata import Nodes, parse_metadata
+from .spacing import Text
 from .structure import RefColumns, parse_structure
 
 __all__ = ["Parsed", "from_kerchunk", "parse_document", "read_document"]
@@ -77,12 +79,16 @@ def read_document(
     """Read a reference document; parameters and errors as in `from_kerchunk`."""
     if isinstance(document, Mapping):
         return parse_document(document)
-    text = fetch_text(document, storage_options)
-    return _parse_lines(text) or parse_document(parse_json(text, document))
+    with open_large(document) as large:
+        parsed = None if large is None else _parse_lines(large)
+        if parsed is not None and not large.is_changed:
+            return parsed
+        text = fetch_text(document, storage_options) if large is None else large[:]
+    return (None if large else _parse_lines(text)) or parse_document(parse_json(text, document))
 
 
-def _parse_lines(text: bytes) -> Parsed | None:
-    """Read a document laid out as we write it; None if it is any other."""
+def _parse_lines(text: Text) -> Parsed | None:
+    """Read a document whose references are spaced alike; None if it is any other."""
     split = split_document(text)
     if split is None:
         return None
@@ -150,23 +156,14 @@ def _put_together(parts: _Parts, lines: Lines) -> Parsed:
     arrays = {}
     for path, array in parts.nodes.arrays.items():
         chunks = _take_chunks(parts.columns, parts.chunks[path])
-        if path in lines.chunks:
-            chunks = _join(chunks, lines.chunks[path], len(parts.columns.urls))
-        arrays[path] = build_array(array, build_manifest(array.grid, chunks, sources, rank))
+        if path in lines.columns:
+            inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
+            columns = lines.columns[path]._replace(inlined=inlined)
+            manifest = settle_manifest(array.grid, columns, sources, rank)
+        else:
+            manifest = build_manifest(array.grid, chunks, sources, rank)
+        arrays[path] = build_array(array, manifest)
     return Parsed(build_tree(parts.nodes, arrays), tuple(parts.series))
-
-
-def _join(first: ChunkColumns, second: ChunkColumns, n_urls: int) -> ChunkColumns:
-    """Join chunks of one array; the addresses of `second` come after the `n_urls` of `first`."""
-    if not len(first.flat):
-        return replace(second, source=second.source + n_urls)
-    return ChunkColumns(
-        np.concatenate([first.flat, second.flat]),
-        np.concatenate([first.source, second.source + n_urls]),
-        np.concatenate([first.offset, second.offset]),
-        np.concatenate([first.length, second.length]),
-        first.inlined,
-    )
 
 
 def _report_strays(

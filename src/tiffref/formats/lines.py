@@ -1,17 +1,18 @@
-"""Documents as we write them, read a block of lines at a time.
+"""Documents whose references are all spaced alike, read a block of them at a time.
 
-Owns the shortest way from the text of a reference document to columns. `kerchunk` writes one
-reference on each line, so that lines of equal layout (the same address, numbers of as many digits)
-differ in digits alone: they are put under one another as a matrix, in which all other columns must
-equal those of the first line. Nothing is guessed, and no chunk costs a Python object. A document
-that differs in anything is left to the general reader.
+Owns the shortest way from the text of a reference document to columns. References of equal layout
+(the same address, numbers of as many digits) differ in digits alone: they are put under one another
+as a matrix, in which all other columns must equal those of the first. They are called lines, which
+they are in what we write. Nothing is guessed, and no chunk costs a Python object. A document that
+differs in anything is left to the general reader.
 
-Follows the layout of `kerchunk.write_json`.
+How references are spaced is told by `spacing`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,17 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .assemble import ChunkColumns
+from ..model.deferred import Columns
+from ..model.manifest import INLINED, MISSING
 from .documents import join_key
 from .metadata import ArrayMetadata
+from .spacing import Spacing, Text, find_spacing
 
 __all__ = ["Lines", "Split", "parse_lines", "split_document"]
 
 _Block = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
 """Flat index, row of addresses, offset and length of some chunks."""
 
-_HEAD = b'{"version":1,"refs":{\n'
-_FOOT = b"\n}}\n"
 _BLOCK_BYTES = 1 << 20
 """Text handled at once: it and what is made of it stay in the cache of a core."""
 _MAX_LAYOUTS = 256
@@ -40,18 +41,20 @@ _MAX_DIGITS = 18
 """Digits of a number that fits 63 bits in any case."""
 _EXACT_DIGITS = 15
 """Digits of a number that a float64 holds exactly."""
-_NEWLINE, _ZERO = ord("\n"), ord("0")
-_IS_TEXT = b'":"'
-_IS_RANGE = b'":["'
+_QUOTE, _ZERO = ord('"'), ord("0")
 _FIRST_KEY = re.compile(
-    rb'"((?:[^"\\]*/)?c/(?=[0-9]+(?:/[0-9]+)*\Z)|(?:[^"\\]*/)?(?=[0-9]+(?:\.[0-9]+)*\Z))'
+    rb'"((?:(?:[^"\\\x00-\x1f]|\\/)*\\?/)?c\\?/(?=[0-9]+(?:\\?/[0-9]+)*\Z)'
+    rb'|(?:(?:[^"\\\x00-\x1f]|\\/)*\\?/)?(?=[0-9]+(?:\.[0-9]+)*\Z))'
 )
-"""The key of a line up to its closing quote: what all keys of the array begin with, and indices."""
+"""The key of a line up to its closing quote: what all keys of the array begin with, and indices.
+
+ujson writes "\\/" for "/".
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A document in two parts: `document`, all lines whose value is text, parsed; and `runs`.
+    """A document in two parts: `document`, all references whose value is text, parsed; and `runs`.
 
     Each run is a stretch of lines whose keys begin alike, with byte ranges as values: what they
     begin with, and where they start and stop in the text.
@@ -59,65 +62,76 @@ class Split:
 
     document: Mapping[str, Any]
     runs: list[tuple[bytes, int, int]]
+    spacing: Spacing
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Byte ranges of chunks by the path of their array; `source` is a row of `urls`."""
+    """Columns of whole arrays by path, in which `source` is a row of `urls`."""
 
     urls: dict[str, int] = field(default_factory=dict)
-    chunks: dict[str, ChunkColumns] = field(default_factory=dict)
+    columns: dict[str, Columns] = field(default_factory=dict)
 
 
-def split_document(text: bytes) -> Split | None:
-    """Split the text of a document; None if it is not laid out as we write it."""
-    if not text.startswith(_HEAD) or not text.endswith(_FOOT):
+def split_document(text: Text) -> Split | None:
+    """Split the text of a document; None if its references are not all spaced alike."""
+    spacing = find_spacing(text)
+    if spacing is None:
         return None
-    stop = len(text) - len(_FOOT) + 1  # with the end of the last line, which has no comma
-    if text.endswith(b",\n", 0, stop):
-        return None
+    separator, stop = spacing.separator, spacing.stop
     runs: list[tuple[bytes, int, int]] = []
     kept: list[bytes] = []
-    at = len(_HEAD)
+    at = spacing.start
     while at < stop:
-        next_range = text.find(_IS_RANGE, at, stop)
-        start = stop if next_range < 0 else text.rfind(b"\n", at - 1, next_range) + 1
-        kept.append(text[at:start])
-        if start == stop:
+        next_range = text.find(spacing.is_range, at, stop)
+        if next_range < 0:
+            kept.append(text[at:stop])
             break
-        if not text.endswith(b",\n", 0, start) and start != len(_HEAD):
-            return None
+        mark = text.rfind(separator + b'"', at, next_range)
+        start = at if mark < 0 else mark + len(separator)
         first = _FIRST_KEY.match(text[start:next_range])
         if first is None:
             return None
-        prefix = first[1]
-        at = _find_end(text, prefix, start, stop)
-        if not text.endswith(b",\n", start, at) and at != stop:
+        kept.append(text[at:start])
+        at = _find_end(text, spacing, first[1], start)
+        if at <= start:
             return None
-        runs.append((prefix, start, at))
-    lines = b"".join(kept).removesuffix(b"\n").removesuffix(b",")
+        runs.append((first[1], start, at))
+    else:  # the last of them is a run, so that what comes before it ends with a separator
+        kept = [b"".join(kept).removesuffix(separator)]
     try:
-        refs = json.loads(b"{" + lines + b"}")
+        refs = json.loads(b"{" + b"".join(kept) + b"}", object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
     is_plain = all(isinstance(value, str) for value in refs.values())
-    # a key that is there twice is the general reader's business
-    is_single = len(refs) == lines.count(b"\n") + bool(lines)
-    return Split({"version": 1, "refs": refs}, runs) if is_plain and is_single and runs else None
+    document = {"version": 1, "refs": refs} if spacing.is_wrapped else refs
+    return Split(document, runs, spacing) if is_plain and runs else None
 
 
-def _find_end(text: bytes, prefix: bytes, start: int, stop: int) -> int:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that is there twice, which is the general reader's business."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key is there twice")
+    return members
+
+
+def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
     """Give where the lines end whose keys begin with `prefix`, or sooner, at one that has text."""
-    last = max(start, text.rfind(b'\n"' + prefix, start, stop) + 1)
-    end = text.find(b"\n", last, stop) + 1
-    if text.find(_IS_TEXT, last, end) < 0:
+    separator, stop = spacing.separator, spacing.stop
+    mark = text.rfind(separator + b'"' + prefix, start, stop)
+    last = start if mark < 0 else mark + len(separator)
+    next_mark = text.find(spacing.closing + separator + b'"', last, stop)
+    end = stop if next_mark < 0 else next_mark + len(spacing.closing + separator)
+    if text.find(spacing.is_text, last, end) < 0:
         return end
-    first = text.find(_IS_TEXT, start, end)  # of the lines with text, which come last
-    return text.rfind(b"\n", start, first) + 1
+    first = text.find(spacing.is_text, start, end)  # of the lines with text, which come last
+    mark = text.rfind(separator + b'"', start, first)
+    return start if mark < 0 else mark + len(separator)
 
 
 def parse_lines(
-    text: bytes,
+    text: Text,
     split: Split,
     arrays: Mapping[str, ArrayMetadata],
     taken: Mapping[str, NDArray[np.integer]],
@@ -133,60 +147,77 @@ def parse_lines(
     taken
         Flat indices of chunks that lines with text name, by path.
     """
-    owners = {_spell_prefix(path, array): path for path, array in arrays.items() if array.grid}
+    owners = {join_key(path, array.rule.lead): path for path, array in arrays.items() if array.grid}
     lines = Lines()
-    blocks: dict[str, list[_Block]] = {}
     for prefix, start, stop in split.runs:
-        path = owners.get(prefix)
+        lead = _unquote(b'"' + prefix + b'"')
+        path = None if lead is None else owners.get(lead)
         if path is None:
             return None
-        for block in _iter_blocks(text, start, stop):
-            found = _parse_block(block, prefix, arrays[path], lines.urls)
-            if found is None:
+        if path not in lines.columns:
+            lines.columns[path] = _make_columns(arrays[path], taken[path])
+        pattern = _compile_line(prefix, arrays[path], split.spacing)
+        for block in _iter_blocks(text, start, stop, split.spacing):
+            found = _parse_block(block, pattern, arrays[path].grid, split.spacing, lines.urls)
+            if found is None or not _enter(lines.columns[path], found):
                 return None
-            blocks.setdefault(path, []).append(found)
-    for path, parts in blocks.items():
-        flat, source, offset, length = (np.concatenate(c) for c in zip(*parts, strict=True))
-        if not _is_distinct(flat, taken[path]):
-            return None
-        columns = source, offset.astype(np.uint64), length.astype(np.uint64)
-        lines.chunks[path] = ChunkColumns(flat, *columns, {})
     return lines
 
 
-def _is_distinct(flat: NDArray[np.integer], taken: NDArray[np.integer]) -> bool:
-    """Tell whether every chunk is named once."""
-    if len(taken) or (np.diff(flat) <= 0).any():
-        return len(np.unique(np.concatenate([flat, taken]))) == len(flat) + len(taken)
+def _make_columns(array: ArrayMetadata, taken: NDArray[np.integer]) -> Columns:
+    n_chunks = math.prod(array.grid)
+    offset, length = np.zeros((2, n_chunks), np.uint64)
+    columns = Columns(np.full(n_chunks, MISSING, np.int32), offset, length, {})
+    columns.source[taken] = INLINED
+    return columns
+
+
+def _enter(columns: Columns, block: _Block) -> bool:
+    """Enter chunks into the columns of their array; tell whether each is named once."""
+    flat, source, offset, length = block
+    is_ascending = bool((np.diff(flat) > 0).all())
+    if not is_ascending and len(np.unique(flat)) != len(flat):
+        return False
+    if (columns.source[flat] != MISSING).any():
+        return False
+    columns.source[flat], columns.offset[flat], columns.length[flat] = source, offset, length
     return True
 
 
-def _spell_prefix(path: str, array: ArrayMetadata) -> bytes:
-    return json.dumps(join_key(path, array.rule.lead))[1:-1].encode()
-
-
-def _iter_blocks(text: bytes, start: int, stop: int) -> Iterator[bytes]:
-    """Give whole lines, each with its comma, also where it is the last line of the document."""
+def _iter_blocks(text: Text, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
+    """Give whole lines, each with its separator, also where it is the last of the document."""
+    mark = spacing.closing + spacing.separator + b'"'
     while start < stop:
-        end = stop
-        if stop - start > _BLOCK_BYTES:
-            end = text.rfind(b"\n", start, start + _BLOCK_BYTES) + 1 or stop
-        block = text[start:end]
-        yield block if block.endswith(b",\n") else block[:-1] + b",\n"
-        start = end
+        block = text[start : min(start + _BLOCK_BYTES, stop)]
+        end = start + len(block)
+        if end < stop:
+            # a line that is longer than a block is cut, and is then none
+            cut = block.rfind(mark)
+            block = block if cut < 0 else block[: cut + len(mark) - 1]
+        elif end == spacing.stop:
+            block += spacing.separator
+        yield block
+        start = start + len(block) if end < stop else stop
 
 
 def _parse_block(
-    block: bytes, prefix: bytes, array: ArrayMetadata, places: dict[str, int]
+    block: bytes,
+    pattern: re.Pattern[bytes],
+    grid: tuple[int, ...],
+    spacing: Spacing,
+    places: dict[str, int],
 ) -> _Block | None:
     """Read one block; new addresses are entered into `places`. None if it is anything else."""
     codes = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(codes == _NEWLINE) + 1
+    ends = _find_ends(codes, spacing.closing + spacing.separator)
+    if not len(ends) or ends[-1] != len(codes):
+        return None
     starts = np.concatenate([[0], ends[:-1]])
     n_codes = ends - starts
-    pattern = _compile_line(prefix, array)
     source = np.empty(len(starts), np.int32)
-    numbers = np.empty((len(array.grid) + 2, len(starts)), np.int64)
+    numbers = np.empty((len(grid) + 2, len(starts)), np.int64)
+    begins: dict[str, int] = {}
+    urls: dict[str, int] = {}
     n_layouts = 0
     for width in np.flatnonzero(np.bincount(n_codes)).tolist():
         rest = np.flatnonzero(n_codes == width)
@@ -200,13 +231,30 @@ def _parse_block(
             if digits is None:
                 return None
             rows, rest = rest[is_same], rest[~is_same]
-            source[rows] = places.setdefault(layout.url, len(places))
+            source[rows] = urls.setdefault(layout.url, len(urls))
+            begins[layout.url] = min(int(rows[0]), begins.get(layout.url, len(starts)))
             for column, span in zip(numbers, layout.numbers, strict=True):
                 column[rows] = _parse_digits(digits[:, slice(*span)])
     *index, offset, length = numbers
-    if any(i.max() >= n for i, n in zip(index, array.grid, strict=True)) or not length.all():
+    if any(i.max() >= n for i, n in zip(index, grid, strict=True)) or not length.all():
         return None
-    return np.ravel_multi_index(tuple(index), array.grid), source, offset, length
+    for url in sorted(begins, key=begins.__getitem__):
+        places.setdefault(url, len(places))
+    source = np.array([places[url] for url in urls], np.int32)[source]
+    return np.ravel_multi_index(tuple(index), grid), source, offset, length
+
+
+def _find_ends(codes: NDArray[np.uint8], mark: bytes) -> NDArray[np.intp]:
+    """Give the end of each line: after `mark`, where a quote or nothing follows.
+
+    An address may hold the mark and then a quote at its end. What is cut there begins with no
+    line, which is seen when it is read.
+    """
+    ends = np.flatnonzero(codes[: len(codes) - len(mark) + 1] == mark[0]) + len(mark)
+    for place, code in enumerate(mark[1:], start=1):
+        ends = ends[codes[ends - len(mark) + place] == code]
+    is_last = ends == len(codes)
+    return ends[is_last | (codes[np.minimum(ends, len(codes) - 1)] == _QUOTE)]
 
 
 # ---- lines of equal layout
@@ -221,12 +269,18 @@ class _Layout:
     numbers: list[tuple[int, int]]
 
 
-def _compile_line(prefix: bytes, array: ArrayMetadata) -> re.Pattern[bytes]:
+def _compile_line(prefix: bytes, array: ArrayMetadata, spacing: Spacing) -> re.Pattern[bytes]:
     separator = re.escape(array.rule.separator.encode())
+    if b"\\/" in prefix:
+        separator = separator.replace(b"/", rb"\\/")
     index = separator.join([rb"([0-9]+)"] * len(array.grid))
-    return re.compile(
-        rb'"' + re.escape(prefix) + index + rb'":\[("(?:[^"\\]|\\.)+"),([0-9]+),([0-9]+)\],\n'
-    )
+    quoted = rb'("(?:[^"\\]|\\.)+")'
+    parts = [
+        *(b'"' + prefix, index, b'"' + spacing.colon + spacing.opening, quoted),
+        *(spacing.commas[0], rb"([0-9]+)", spacing.commas[1], rb"([0-9]+)"),
+        spacing.closing + spacing.separator,
+    ]
+    return re.compile(b"".join(part if n % 2 else re.escape(part) for n, part in enumerate(parts)))
 
 
 def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
@@ -236,13 +290,22 @@ def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
         return None
     *index, url, offset, length = range(1, len(match.groups()) + 1)
     numbers = [match.span(group) for group in (*index, offset, length)]
-    try:
-        address = json.loads(match[url])
-    except ValueError:
-        return None
-    if "{" in address or max(stop - start for start, stop in numbers) > _MAX_DIGITS:
+    address = _unquote(match[url])
+    if (
+        address is None
+        or "{" in address
+        or max(stop - start for start, stop in numbers) > _MAX_DIGITS
+    ):
         return None
     return _Layout(np.frombuffer(line, np.uint8), address, numbers)
+
+
+def _unquote(text: bytes) -> str | None:
+    """Give what a JSON string says; None if it is none."""
+    try:
+        return json.loads(text.decode())
+    except ValueError:
+        return None
 
 
 def _match(

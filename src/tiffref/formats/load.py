@@ -1,6 +1,7 @@
 """Reference documents, loaded.
 
-Owns fetching and parsing JSON. Nothing in the document is followed.
+Owns fetching and parsing JSON, and large files of text that are read in parts rather than held in
+memory. Nothing in the document is followed.
 """
 
 from __future__ import annotations
@@ -13,14 +14,27 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import ujson
 
+from ..access.allow import is_local
 from ..errors import InvalidReferences, unreadable
 from .limits import LIMITS
 
-__all__ = ["fetch_text", "load_document", "parse_json", "without_garbage_collection"]
+__all__ = [
+    "FileText",
+    "fetch_text",
+    "load_document",
+    "open_large",
+    "parse_json",
+    "without_garbage_collection",
+]
+
+_LARGE_BYTES = 1 << 23
+"""A document from this size on is read in parts where it can be."""
+_PART_BYTES = 1 << 20
 
 
 def load_document(
@@ -70,6 +84,62 @@ def fetch_text(
             "too large a document", url=path, expected=f"at most {LIMITS.document_bytes} bytes"
         )
     return text
+
+
+class FileText:
+    """The text of a local file, of which no more is in memory than what is asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._state = self._stat()
+
+    def _stat(self) -> tuple[int, int]:
+        state = os.fstat(self._file.fileno())
+        return state.st_size, state.st_mtime_ns
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file was written to since it was opened."""
+        return self._stat() != self._state
+
+    def __len__(self) -> int:
+        return self._state[0]
+
+    def __getitem__(self, span: slice) -> bytes:
+        start, stop, _ = span.indices(len(self))
+        self._file.seek(start)
+        return self._file.read(max(0, stop - start))
+
+    def find(self, part: bytes, start: int, stop: int) -> int:
+        """Give the first place of `part` that lies between `start` and `stop`, or -1."""
+        for first in range(start, stop, _PART_BYTES):
+            at = self[first : min(first + _PART_BYTES + len(part) - 1, stop)].find(part)
+            if at >= 0:
+                return first + at
+        return -1
+
+    def rfind(self, part: bytes, start: int, stop: int) -> int:
+        """Give the last place of `part` that lies between `start` and `stop`, or -1."""
+        for last in range(stop, start, -_PART_BYTES):
+            first = max(start, last - _PART_BYTES - len(part) + 1)
+            at = self[first:last].rfind(part)
+            if at >= 0:
+                return first + at
+        return -1
+
+
+@contextlib.contextmanager
+def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
+    """Give the text of a large local file that is not compressed; None for all others."""
+    path = os.fspath(document)
+    with contextlib.ExitStack() as stack:
+        text = None
+        if is_local(path) and path.endswith(".json"):
+            with contextlib.suppress(OSError):  # `fetch_text` says why
+                file = stack.enter_context(Path(path.removeprefix("file://")).open("rb"))
+                text = FileText(file)
+        is_apt = text is not None and _LARGE_BYTES <= len(text) <= LIMITS.document_bytes
+        yield text if is_apt else None
 
 
 def _client_errors() -> tuple[type[BaseException], ...]:
