@@ -102,3 +102,32 @@ def test_commands_ask(place: Path, command: list[str], capsys: pytest.CaptureFix
     assert main([*arguments, "--allow", str(place)]) == 0
     written = json.loads(next((place / "home").glob("n*.json")).read_text())
     assert any("t2.tif" in str(ref) for ref in written["refs"].values())
+
+
+def test_catalogs_give_no_access(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    folder = place / "evil" / "catalog"
+    catalog.build([str(place / "evil"), str(place / "home")], folder)
+    mine = catalog.open(folder)
+    assert mine.allow is None and mine.query(where={"url": mine.urls[0]}).references().allow is None
+    allow._made_here.clear()
+    monkeypatch.chdir(folder)
+    for name in (folder, f"{folder}/catalog.parquet", "."):
+        found = catalog.open(name)
+        with pytest.raises(UntrustedSource, match="evil/t1"):
+            found.stack()
+        one = found.query(where={"url": str(place / "home" / "t2.tif")})
+        assert len(one) == 1
+        with pytest.raises(UntrustedSource, match="home/t2"):
+            one.open().image.load()
+        with pytest.raises(UntrustedSource, match="home/t2"):
+            ZarrTiffStore(one.references())[:]
+    trusted = catalog.open(folder, allow=str(place / "home")).query(
+        where={"url": [str(place / "home" / f"t{n}.tif") for n in (2, 3)]}
+    )
+    assert trusted.stack().allow == (str(place / "home"),)
+    monkeypatch.chdir(place)
+    arguments = ["catalog", "open", str(folder), "--where", f"url={place}/home/t2.tif"]
+    assert main([*arguments, "-o", str(place / "home" / "r.json")]) == 3
+    assert main([*arguments, "-o", str(place / "home" / "r.json"), "--allow", str(place)]) == 0
+    assert main(arguments) == 0  # what there is can be told without reading it

@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, install_hint
+from ..formats.urls import from_document_url, to_document_url
 from .footprint import footprint, outline_of, ring_bounds, to_wkb
 
-__all__ = ["INDEX", "field_kinds", "import_pyarrow", "place_row", "read_index", "write_index"]
+__all__ = [
+    "INDEX",
+    "field_kinds",
+    "import_pyarrow",
+    "index_address",
+    "place_row",
+    "read_index",
+    "write_index",
+]
 
 INDEX = "catalog.parquet"
 _BLOCK_ROWS = 500
@@ -208,6 +217,11 @@ def _moment(row: Mapping[str, Any]) -> datetime.datetime | None:
         if moment is not None:
             return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return None
+
+
+def index_address(folder: str) -> str:
+    """Give the full address of the index of a catalog: the same one however its folder is named."""
+    return from_document_url(to_document_url(f"{folder or '.'}/{INDEX}"))
 
 
 def read_index(path: str, storage_options: Mapping[str, Any] | None = None) -> Any:

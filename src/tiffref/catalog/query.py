@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..access.allow import AllowList, are_made_here
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -22,7 +23,7 @@ from ..errors import (
 )
 from ..references import References
 from ..scanner.sequence import scan_sequence
-from .index import INDEX, import_pyarrow, read_index
+from .index import INDEX, import_pyarrow, index_address, read_index
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,7 +33,10 @@ __all__ = ["Catalog", "open_catalog"]
 
 
 def open_catalog(
-    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    allow: str | Sequence[str] | None = None,
 ) -> Catalog:
     """Open a catalog that `build` wrote.
 
@@ -42,6 +46,9 @@ def open_catalog(
         Its folder, here or elsewhere, or its `catalog.parquet`.
     storage_options
         For the file system of a URL.
+    allow
+        Prefixes of the addresses that the catalog may make us read, "*" for all. By default those
+        in its own folder; any of a catalog that this process has built.
 
     Raises
     ------
@@ -62,7 +69,10 @@ def open_catalog(
         ) from error  # fmt: skip
     except (OSError, pa.ArrowInvalid) as error:
         raise InvalidReferences("the index cannot be read", url=folder, got=str(error)) from error
-    return Catalog(folder, table, storage_options)
+    if allow is None and not are_made_here([index_address(folder)]):
+        allow = [f"{folder or '.'}/"]
+    trusted = (allow,) if isinstance(allow, str) else allow
+    return Catalog(folder, table, storage_options, None if trusted is None else tuple(trusted))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,11 +87,14 @@ class Catalog:
         Rows of the index, as a pyarrow table; `docs/catalogs.md` tells the columns.
     storage_options
         For the file system of `folder` and of the files.
+    allow
+        Prefixes of the addresses that may be read, as of `References`; None for all.
     """
 
     folder: str
     table: pyarrow.Table
     storage_options: Mapping[str, Any] | None = None
+    allow: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -136,7 +149,7 @@ class Catalog:
             if last is not None:
                 mask = pc.and_(mask, pc.less(moments, last))
             table = table.filter(mask)
-        return Catalog(self.folder, table, self.storage_options)
+        return replace(self, table=table)
 
     def references(self, url: str | None = None) -> References:
         """Give the references of one file: that of this address, or the only one found."""
@@ -149,7 +162,7 @@ class Catalog:
             )  # fmt: skip
         path = f"{self.folder}/{chosen[0]['references']}"
         read = References.from_parquet if path.endswith(".parq") else References.from_kerchunk
-        return read(path, self.storage_options)
+        return replace(read(path, self.storage_options), allow=self.allow)
 
     def stack(self, **options: Any) -> References:
         """Give references to all files found as one array.
@@ -166,16 +179,23 @@ class Catalog:
         ------
         ManifestMismatch
             If the files do not combine.
+        UntrustedSource
+            If one lies where the catalog may not make us read.
         """
         if not len(self):
             raise SelectionError("no files", url=self.folder, hint="Search for something else.")
+        if self.allow is not None:
+            allowed = AllowList(self.allow)
+            for url in self.urls:
+                allowed.check(url)
         columns = _axes(self.table)
         table = {"url": self.urls, **columns}
         options.setdefault("mosaic", _lie_apart(self.table))
         try:
-            return scan_sequence(
+            found = scan_sequence(
                 table if columns else self.urls, storage_options=self.storage_options, **options
             )
+            return replace(found, allow=self.allow)
         except ManifestMismatch as error:
             error.hint = error.hint or "Search for less: by time, bounds or a column."
             raise
@@ -190,8 +210,8 @@ class Catalog:
 
         Raises
         ------
-        ManifestMismatch
-            If the files do not combine.
+        ManifestMismatch, UntrustedSource
+            As in `stack`.
         MissingExtra
             If xarray is not installed.
         """
@@ -204,10 +224,9 @@ class Catalog:
             references = self.references()
         else:
             references = self.stack(**options)
-        remote = dict(self.storage_options or {})
-        kwargs: dict[str, Any] = {"storage_options": {"remote_options": remote}} if remote else {}
-        document: Any = references.to_kerchunk()
-        return xarray.open_dataset(document, engine="kerchunk", **kwargs)
+        options = {} if self.storage_options is None else {"storage_options": self.storage_options}
+        # our own engine, since it asks before it reads what a catalog of a stranger names
+        return xarray.open_dataset(references, engine="tiffref", **options)  # type: ignore[arg-type]
 
     def combined(self) -> list[dict[str, Any]]:
         """Give the record of the combined sets: `name`, `keys`, `path`, `shape`, ..."""
