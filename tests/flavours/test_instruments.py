@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -215,6 +216,35 @@ def test_md_gel(tmp_path, page, kind):
     expected = first**2 * np.float32(0.25) if kind == 2 else first * np.float32(0.25)
     assert_pixels(references, {"image": expected})
     assert attributes(references)["units"] == "Counts"
+
+
+# ---- FLIMage
+
+
+@pytest.mark.skipif(not hasattr(tifffile.TiffFile, "flimage_metadata"), reason="an old tifffile")
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize(
+    ("layout", "axes", "shape"),
+    [("Linear", "cyxh", (2, 20, 24, 4)), ("ChTime_YX", "yxch", (20, 24, 2, 4)),
+     ("ChYX_Time", "hcyx", (4, 2, 20, 24))],
+)  # fmt: skip
+def test_flimage_pages_are_arrays_of_more_axes(tmp_path, layout, axes, shape, compression):
+    data = pixels(3, *shape)
+    text = (
+        "FLIMimage parameters\r\nState.Acq.pixelsPerLine = 24\r\nState.Acq.linesPerFrame = 20\r\n"
+        "State.Acq.nChannels = 2\r\nState.Spc.spcData.n_dataPoint = 4\r\n"
+        "State.Acq.acquisition = [True, True]\r\nState.Acq.acqFLIMA = [True, True]\r\n"
+        f"State.Acq.field_of_view = [12.0, 5.0]\r\nFormat = {layout}\r\n"
+    )
+    encode = {1: None, 8: lambda part: zlib.compress(part.tobytes())}[compression]
+    tags = {270: text, 259: compression}
+    pages = [image(part.reshape(20, -1), tags, encode=encode) for part in data]
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages)
+    references = scan(path)
+    assert references.group["image"].dims == ("i", *axes)
+    assert_pixels(references, {"image": data})
+    assert scales_of(references) == {"y": UM(0.25), "x": UM(0.5)}
 
 
 # ---- MetaMorph MetaSeries

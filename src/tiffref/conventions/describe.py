@@ -254,7 +254,8 @@ def _values_attributes(
         return {name: value for name, value in found.items() if name in _MEANING}
     roles = image.items.roles.get("colorinterp", {})
     ifd = image.ifd
-    if image.reference is not None or roles:
+    if n_bands == ifd.shape[0] * ifd.shape[4]:
+        # else the samples are channels or planes, whatever colour is said to be theirs
         found.update(color_attributes(ifd.photometric, ifd.extra_samples, n_bands, roles))
     return found
 

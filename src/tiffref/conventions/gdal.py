@@ -228,6 +228,7 @@ _COLORS = {
     3: ("palette",),
     5: ("cyan", "magenta", "yellow", "black"),
     6: ("red", "green", "blue"),
+    8: ("lightness", "a", "b"),
 }
 
 

@@ -149,6 +149,15 @@ def _mdgel(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calib
     return calibrated(plain.scales, plain.units, attributes={"units": units} if units else {})
 
 
+def _flimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    field = found.get("State.Acq.field_of_view") if isinstance(found, Mapping) else None
+    if not isinstance(field, list) or len(field) < 2:
+        return None
+    counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
+    sizes = [positive(width / n) for width, n in zip(field[:2], counts, strict=True)]
+    return calibrated(dict(zip("XY", sizes, strict=True)), MICROMETERS)
+
+
 INSTRUMENT_READERS: Mapping[str, Reader] = {
     "fluoview": _fluoview,
     "sis": _sis,
@@ -159,5 +168,6 @@ INSTRUMENT_READERS: Mapping[str, Reader] = {
     "eer": _eer,
     "pilatus": _pilatus,
     "mdgel": _mdgel,
+    "flimage": _flimage,
 }
 """Readers by flavour."""

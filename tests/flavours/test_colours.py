@@ -1,0 +1,86 @@
+"""What samples mean: extra samples, colour tables, profiles, masks; in documents and in xarray."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from ifds import As, image, write_tiff
+from ways import assert_pixels, pixels, scan
+
+PROFILE = b"\0" * 36 + b"acsp" + b"\0" * 88
+
+
+def told(path):
+    """Scan, and give the image's attributes, which xarray must show as well."""
+    xarray = pytest.importorskip("xarray")
+    references = scan(path)
+    attributes = references.group["image"].attributes
+    dataset = xarray.open_dataset(path, engine="tiffref")
+    for name in ("color_interpretation", "color_table"):
+        assert dataset["image"].attrs.get(name) == attributes.get(name)
+    return references, attributes
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "tags", "names"),
+    [
+        (3, {262: 2}, ["red", "green", "blue"]),
+        (4, {262: 2, 338: 2}, ["red", "green", "blue", "alpha"]),
+        (5, {262: 2, 338: [0, 1]}, ["red", "green", "blue", "undefined", "alpha"]),
+        (2, {262: 1, 338: 2}, ["gray", "alpha"]),
+        (3, {262: 1, 338: [0, 0]}, None),
+        (4, {262: 5, 332: 1}, ["cyan", "magenta", "yellow", "black"]),
+        (3, {262: 8}, ["lightness", "a", "b"]),
+        (1, {262: 1}, None),
+    ],
+)
+@pytest.mark.parametrize("is_planar", [False, True])
+def test_samples(tmp_path, n_samples, tags, names, is_planar):
+    data = pixels(20, 24, n_samples, dtype="u1")
+    stored = np.ascontiguousarray(np.moveaxis(data, 2, 0)) if is_planar else data
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(stored, {**tags, 34675: As(7, PROFILE)}, is_planar=is_planar)])
+    references, attributes = told(path)
+    assert attributes.get("color_interpretation") == names
+    kept = json.loads(attributes["tiff_tags"])
+    assert base64.b64decode(kept["ICCProfile"]["base64"]) == PROFILE
+    shown = stored if n_samples > 1 else stored.reshape(20, 24)
+    assert_pixels(references, {"image": shown})
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_colour_tables(tmp_path, bits):
+    n = 1 << bits
+    table = pixels(3, n).astype(int) << 8
+    data = pixels(20, 24, dtype="u1") & (n - 1)
+    stored = [data.tobytes()]
+    if bits == 4:
+        stored = [(data[:, ::2] << 4 | data[:, 1::2]).tobytes()]
+    one = image(data, {258: bits, 262: 3, 320: As(3, table.ravel().tolist())})
+    one.segments = stored
+    path = tmp_path / "a.tif"
+    write_tiff(path, [one])
+    references, attributes = told(path)
+    assert attributes["color_interpretation"] == "palette"
+    colors = [f"#{r >> 8:02x}{g >> 8:02x}{b >> 8:02x}" for r, g, b in table.T]
+    assert attributes["color_table"] == colors
+    assert_pixels(references, {"image": data})
+
+
+def test_masks_and_reduced_images(tmp_path):
+    data, small = pixels(20, 24, 3, dtype="u1"), pixels(7, 5, 3, dtype="u1")
+    inside = pixels(20, 24) > 120
+    mask = image(inside.view("u1"), {254: 4, 258: 1, 262: 4})
+    mask.segments = [np.packbits(inside, axis=1).tobytes()]
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(data), mask, image(small, {254: 1})])
+    references = scan(path)
+    assert_pixels(references, {"image": data, "mask": inside, "thumbnail": small})
+    arrays = dict(references.group.arrays())
+    assert arrays["mask"].dims == arrays["image"].dims[:2]
+    assert [arrays[name].attributes["role"] for name in ("mask", "thumbnail")] == [
+        "mask", "thumbnail",
+    ]  # fmt: skip
