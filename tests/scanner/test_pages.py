@@ -1,5 +1,7 @@
 """Pages read in bulk equal pages read one by one, and irregular ones are left to the parser."""
 
+import io
+
 import numpy as np
 import pytest
 import tifffile
@@ -120,3 +122,22 @@ def test_frames_are_not_read_one_by_one(tmp_path, monkeypatch):
         facts = tiff.facts()
     assert facts.series[0].levels[0].offset.shape[0] == N
     assert len(n_reads) < N
+
+
+class CountedFile(io.BytesIO):
+    """Counts how often it is read."""
+
+    n_reads = 0
+
+    def read(self, size=-1):
+        self.n_reads += 1
+        return super().read(size)
+
+
+def test_pages_that_lie_one_after_the_other_are_not_walked_along(tmp_path):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, rng.integers(0, 9, (500, 8, 8), "u2"), imagej=True)
+    file = CountedFile(path.read_bytes())
+    array = tiffref.scan(file).group["image"]
+    assert array.shape == (500, 8, 8)
+    assert file.n_reads < 200

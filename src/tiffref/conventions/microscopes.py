@@ -109,6 +109,10 @@ def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cali
 
 def _imagej_channels(found: Mapping[str, Any], n_channels: int) -> tuple[Channel, ...]:
     labels = [str(label) for label in found.get("Labels") or ()]
+    ranges = list(found.get("Ranges") or ())
+    luts = found.get("LUTs") or ()
+    if not labels and not ranges and not len(luts):
+        return ()  # tifffile calls each of 100,000 planes a channel
     names = []
     for n in range(n_channels):
         # labels are per plane, channels innermost; one that all planes of a channel share names it
@@ -116,8 +120,6 @@ def _imagej_channels(found: Mapping[str, Any], n_channels: int) -> tuple[Channel
         names.append(own.pop() if len(own) == 1 else "")
     if n_channels == 1 and len(labels) < 2:
         names = [""]
-    ranges = list(found.get("Ranges") or ())
-    luts = found.get("LUTs") or ()
     channels = []
     for n, name in enumerate(names):
         window = tuple(float(v) for v in ranges[2 * n : 2 * n + 2])

@@ -8,12 +8,13 @@ series decode alike, which files in the wild break.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+from tifffile import TIFF, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
@@ -40,7 +41,8 @@ _MAX_UNLISTED = 1 << 20
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
 
-
+_UNASKED_FLAVOURS = frozenset({"c2pa"})
+"""Flavours that no reader asks for, and that tifffile walks along all pages to tell."""
 _FLAVOURS_IN_TAGS = frozenset({"gdal", "geotiff"})
 """Flavours whose metadata is read from the tags themselves."""
 
@@ -141,16 +143,22 @@ class OpenTiff:
             self.source.source,
             self.tif.byteorder,
             self.tif.is_bigtiff,
-            tuple(sorted(self.tif.flags)),
+            tuple(sorted(self.flags)),
             tuple(self.series_facts(index, one) for index, one in enumerate(series)),
             self.metadata(),
             defect,
         )
 
+    @functools.cached_property
+    def flags(self) -> frozenset[str]:
+        """Flavours of the file, as tifffile tells them."""
+        names = TIFF.FILE_FLAGS - _UNASKED_FLAVOURS
+        return frozenset(name.lower() for name in names if getattr(self.tif, f"is_{name}"))
+
     def metadata(self) -> dict[str, Any]:
         """Metadata of the file's flavours, as tifffile gives it, by flavour."""
         found = {}
-        for name in sorted(self.tif.flags - _FLAVOURS_IN_TAGS):
+        for name in sorted(self.flags - _FLAVOURS_IN_TAGS):
             with contextlib.suppress(*PARSE_ERRORS), quiet():
                 own = OWN_METADATA.get(name)
                 value = own(self.tif) if own else getattr(self.tif, f"{name}_metadata", None)

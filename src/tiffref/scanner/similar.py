@@ -214,7 +214,8 @@ def _is_simple(located: Located) -> bool:
     facts = located.facts
     levels = [level for one in facts.series for level in one.levels]
     return (
-        _FLAVOURS.issuperset(facts.flags)
+        not facts.defect
+        and _FLAVOURS.issuperset(facts.flags)
         and _KINDS.issuperset(one.kind for one in facts.series)
         and len(levels) == len(located.arrays)
         and all(

@@ -180,7 +180,7 @@ def _facts_of(tiff: OpenTiff, series: Sequence[TiffPageSeries]) -> FileFacts:
         tiff.source.source,
         tiff.tif.byteorder,
         tiff.tif.is_bigtiff,
-        tuple(sorted(tiff.tif.flags)),
+        tuple(sorted(tiff.flags)),
         tuple(tiff.series_facts(n, one) for n, one in enumerate(series)),
         tiff.metadata(),
     )
