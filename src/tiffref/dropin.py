@@ -88,7 +88,7 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
         return ZarrTiffStore(source, key=key, series=series, level=level, **_accepted(options))
 
 
-class TiffSequence(tifffile.TiffSequence):
+class TiffSequence(tifffile.TiffSequence):  # type: ignore[misc]  # as TiffFile
     """tifffile's `TiffSequence`, whose `aszarr` gives our store."""
 
     def aszarr(self, **options: Any) -> ZarrFileSequenceStore:  # type: ignore[override]

@@ -230,8 +230,8 @@ def _check_arrays(references: References, report: Report) -> None:
         }
         report.findings += check_array(path, array)
     report.n_sources = len(references.sources)
-    for source in references.sources:
-        host, path = _split_host(to_document_url(source.url))
+    for url in (source.url for source in references.sources):
+        host, path = _split_host(to_document_url(url))
         report.touches.setdefault(host, []).append(path)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import imagecodecs
 import numcodecs
@@ -38,7 +38,7 @@ class _Named:
     configuration: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> _Named:
+    def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build the codec from its entry in a codec list."""
         return cls(dict(data.get("configuration", {})))
 
@@ -92,10 +92,12 @@ class Delta(_Named, ArrayArrayCodec):
     def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         stored = chunk_data.as_numpy_array()
         # of either byte order: zarr 3.1 hands samples on as stored, later versions as native ones
-        decoded = imagecodecs.delta_decode(
-            stored.reshape(self.configuration["shape"]),
-            axis=self.configuration["axis"],
-            dist=self.configuration["dist"],
+        decoded = np.asarray(
+            imagecodecs.delta_decode(
+                stored.reshape(self.configuration["shape"]),
+                axis=self.configuration["axis"],
+                dist=self.configuration["dist"],
+            )
         )
         return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(stored.shape))
 

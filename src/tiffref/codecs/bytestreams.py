@@ -32,7 +32,7 @@ def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
     return stored.size
 
 
-def deflate(data: Any, buffer: NDArray[np.uint8]) -> int:
+def deflate(data: Any, buffer: Any) -> int:
     """Inflate a zlib stream; one with a bad checksum or without an end gives what it holds."""
     try:
         return len(imagecodecs.deflate_decode(data, out=buffer))
@@ -41,7 +41,7 @@ def deflate(data: Any, buffer: NDArray[np.uint8]) -> int:
         return _inflate_leniently(data, buffer)
 
 
-def lzw(data: Any, buffer: NDArray[np.uint8]) -> int:
+def lzw(data: Any, buffer: Any) -> int:
     """Decode LZW of either bit order; the old order (TIFF 5.0) is told by its first bytes."""
     return len(imagecodecs.lzw_decode(data, out=buffer))
 
@@ -56,7 +56,7 @@ def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
     return _decode_with_slack(imagecodecs.zstd_decode, data, buffer)
 
 
-def lzma(data: Any, buffer: NDArray[np.uint8]) -> int:
+def lzma(data: Any, buffer: Any) -> int:
     """Decode an xz stream."""
     return len(imagecodecs.lzma_decode(data, out=buffer))
 

@@ -49,7 +49,7 @@ def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 def _triples(data: Any, n_pixels: int) -> NDArray[np.uint32]:
     stored = np.frombuffer(data, np.uint8)[: n_pixels * 3]
     first, second, third = stored[: stored.size // 3 * 3].reshape(-1, 3).astype(np.uint32).T
-    return first << 16 | second << 8 | third
+    return first << np.uint32(16) | second << np.uint32(8) | third
 
 
 def _from_24_bits(words: NDArray[np.uint32]) -> NDArray[np.int16]:

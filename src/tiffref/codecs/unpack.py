@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -219,7 +220,7 @@ def _unpack_mixed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) ->
 
 
 def _unpack_float24(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
-    byteorder = codec.byteorder
+    byteorder: Any = codec.byteorder
     if codec.predictor in FLOATING_POINT:
         data = _unpredict_triples(data, shape, FLOATING_POINT[codec.predictor])
         byteorder = ">"

@@ -163,7 +163,7 @@ def _rows_of(codec: SegmentCodec) -> int:
 
 
 def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
-    stored = bytes(data)
+    stored: Any = bytes(data)
     if codec.fill_order == 2:
         stored = imagecodecs.bitorder_decode(stored)
     rows, columns = _rows_of(codec), codec.shape[2]
@@ -264,7 +264,7 @@ def _write(
         if size > 4:
             places[number] = end
             end += size + size % 2
-    offsets = {}
+    offsets: dict[int, list[int]] = {}
     for number, parts in blobs.items():
         offsets[number] = []
         for part in parts:

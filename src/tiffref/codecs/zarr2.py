@@ -63,7 +63,8 @@ def stored_dtype(codec: SegmentCodec) -> str:
     dtype = np.dtype(codec.dtype)
     if dtype.itemsize == 1 or codec.predictor in FLOATING_POINT:
         return codec.dtype
-    return dtype.newbyteorder(codec.byteorder).str
+    byteorder: Any = codec.byteorder
+    return dtype.newbyteorder(byteorder).str
 
 
 def reason_for_segment(codec: SegmentCodec) -> str | None:
@@ -225,6 +226,8 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (lambda codec: "calibration" in codec.parameters, "samples are calibrated when read"),
     (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
     (lambda codec: "jpeg_process" in codec.parameters, "the process of JPEG is not a common one"),
+    (lambda codec: "lerc_mask" in codec.parameters, "a mask of LERC stands for NaN or for alpha"),
+    (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of an image are swapped"),
 )
 """Why a codec needs `tiffref_segment`: the first that applies is given."""
 

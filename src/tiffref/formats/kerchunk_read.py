@@ -81,7 +81,7 @@ def read_document(
         return parse_document(document)
     with open_large(document) as large:
         parsed = None if large is None else _parse_lines(large)
-        if parsed is not None and not large.is_changed:
+        if large is not None and parsed is not None and not large.is_changed:
             return parsed
         text = fetch_text(document, storage_options) if large is None else large[:]
     return (None if large else _parse_lines(text)) or parse_document(parse_json(text, document))

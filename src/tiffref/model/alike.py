@@ -20,8 +20,6 @@ STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
 """Aspects that say only how samples are stored: arrays that differ in them can be read decoded."""
 
 _SHOWN = 3
-_LENIENT = {"edge": None, "fill": None}
-"""Fields of a codec that only let it take short segments as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,8 @@ def without_leniency(codec: SegmentCodec | ForeignCodec) -> SegmentCodec | Forei
     if isinstance(codec, ForeignCodec):
         return codec
     parameters = {k: v for k, v in codec.parameters.items() if k != "is_mixed"}
-    return replace(codec, **_LENIENT, parameters=parameters)
+    # what only lets it take short segments as well
+    return replace(codec, edge=None, fill=None, parameters=parameters)
 
 
 def group_alike(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
@@ -110,7 +109,7 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
     The error, with the groups as plain values in its attribute `groups`.
     """
     names = differing(kinds)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "count": len(kind.members),
             "files": [labels[n] for n in kind.members[:_SHOWN]],

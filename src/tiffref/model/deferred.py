@@ -64,12 +64,14 @@ class Deferred:
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
         """Give source, offset and length of some chunks, `(n,)`, by their index in C order."""
         number, row = np.divmod(flat, self._block_rows)
-        source, offset, length = (np.empty(len(flat), t) for t in (np.int32, np.uint64, np.uint64))
+        source = np.empty(len(flat), np.int32)
+        offset, length = np.empty(len(flat), np.uint64), np.empty(len(flat), np.uint64)
         for n in np.unique(number).tolist():
             here = number == n
-            columns = self._block(n)
-            for target, column in zip((source, offset, length), columns[:3], strict=True):
-                target[here] = column[row[here]]
+            block = self._block(n)
+            source[here] = block.source[row[here]]
+            offset[here] = block.offset[row[here]]
+            length[here] = block.length[row[here]]
         return source, offset, length
 
     def inlined(self, flat: int) -> bytes:

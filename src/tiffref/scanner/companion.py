@@ -115,7 +115,7 @@ class _Members:
                 tif = TiffFile(path, omexml=self.text)
                 # frames would take what decodes them from another page
                 tif.pages.useframes = False
-                pages = list(tif.pages)
+                pages: list[Any] = list(tif.pages)
         except PARSE_ERRORS as error:
             raise MalformedTiff(
                 "cannot be parsed as TIFF",

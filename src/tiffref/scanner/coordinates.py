@@ -312,8 +312,8 @@ def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np
     at = {value: n for n, value in enumerate(whole.tolist())}
     values = whole if whole.dtype.kind != "M" else _coarsen(whole)
     axis = Axis(old.name, values, np.arange(len(whole)), len(whole), _describe(values))
-    positions = (
-        np.array([at[value] for value in one.values.astype(whole.dtype).tolist()], np.int64)
-        for one in (old, new)
+    old_index, new_index = (
+        np.array([at[value] for value in values.astype(whole.dtype).tolist()], np.int64)
+        for values in (old.values, new.values)
     )
-    return axis, *positions
+    return axis, old_index, new_index

@@ -271,7 +271,7 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
             found = [match(part) for part in parts]
             failed = [n for n, one in enumerate(found) if one is None]
             if not failed:
-                return _columns(names, found)
+                return _columns(names, [one for one in found if one is not None])
             if not best or len(failed) < len(best):
                 best = failed
     shown = ", ".join(names[n].rsplit("/", 1)[-1] for n in best[:_SHOWN])

@@ -106,7 +106,8 @@ def _parsed(
         tif = TiffFile(_handle(source, header, arrays, {**odd, **chain.patches}))
     elif chain.patches:
         tif.close()
-        tif = TiffFile(_CircleFile(source, odd))
+        circle: Any = _CircleFile(source, odd)
+        tif = TiffFile(circle)
     elif tif.is_scanimage and not header.is_big and len(chain.offsets) >= len(tif.pages):
         # tifffile has computed where they are, for files of which the chain may be broken
         tif.filehandle.seek(_FIRST_POINTER)

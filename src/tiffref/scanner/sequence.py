@@ -131,9 +131,10 @@ def scan_sequence(
     if time_from is not None:
         # a file that cannot be read has no date, and so no place
         here = [n for n, part in enumerate(parts) if part is not None]
-        parts = [parts[n] for n in here]
+        readable = [part for part in parts if part is not None]
         fields = {name: values[here] for name, values in fields.items()}
-        fields = {"time": read_dates(parts, time_from), **fields}
+        fields = {"time": read_dates(readable, time_from), **fields}
+        parts = [*readable]
     record = {
         "pattern": text,
         "formats": dict(formats or {}),
@@ -206,7 +207,7 @@ def _build(
     built = []
     for members in kinds:
         # the places of files that cannot be read are holes, as long as there is one array
-        chosen = np.array(here)[members] if len(kinds) > 1 else np.arange(len(parts))
+        chosen = [here[n] for n in members] if len(kinds) > 1 else list(range(len(parts)))
         axes = [
             make_axis(name, fields[name][chosen], (categories or {}).get(name))
             if name in fields

@@ -91,7 +91,9 @@ class ZarrFileSequenceStore(ZarrStore):
         from ..scanner.sequence import scan_sequence, stack_arrays
 
         mode = parse_chunkmode(chunkmode)
-        naming = {"pattern": pattern, "axesorder": axesorder, "categories": categories}
+        naming: dict[str, Any] = {
+            "pattern": pattern, "axesorder": axesorder, "categories": categories,
+        }  # fmt: skip
         self._imread = imread
         if isinstance(files, References):
             references = files
@@ -152,7 +154,7 @@ class ZarrFileSequenceStore(ZarrStore):
         """Give the bytes under a key (a string), or a region of the array (a selection)."""
         if self._imread is None or isinstance(key, str):
             return super().__getitem__(key)
-        served = self._keys.arrays.get("") or self._keys.arrays[self._main]
+        served = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
         assert isinstance(served, ReadFiles)
         return read_region(served, key)
 
