@@ -3,6 +3,7 @@
 
     python3 dev.py demo               make a pyramid, scan it, open the references with xarray
     python3 dev.py test [OPTIONS]     run the tests; OPTIONS go to pytest
+    python3 dev.py check              look at style and types, with ruff and mypy
 
 Needs Python 3.11 or newer and nothing else. Each Python version gets a virtual environment of its
 own beside this file (`.venv-dev-3.11`, ...); it is made once and installed into again only when
@@ -17,9 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 COMMANDS = {
-    # name: (extra that it needs, arguments of Python that run it)
-    "demo": ("xarray", [str(ROOT / "examples" / "quickstart.py")]),
-    "test": ("test", ["-m", "pytest", "-n", "2"]),
+    # name: (extra that it needs, arguments of Python that run it, step by step)
+    "demo": ("xarray", [[str(ROOT / "examples" / "quickstart.py")]]),
+    "test": ("test", [["-m", "pytest", "-n", "2"]]),
+    "check": (
+        "check",
+        [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
+    ),
 }
 
 
@@ -30,10 +35,14 @@ def main(arguments):
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__.strip())
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    extra, command = COMMANDS[arguments[0]]
+    extra, steps = COMMANDS[arguments[0]]
     python = install(extra)
-    folder = ROOT if arguments[0] == "test" else Path.cwd()
-    return subprocess.run([str(python), *command, *arguments[1:]], cwd=folder).returncode
+    folder = Path.cwd() if arguments[0] == "demo" else ROOT
+    codes = [
+        subprocess.run([str(python), *step, *arguments[1:]], cwd=folder).returncode
+        for step in steps
+    ]
+    return max(codes, key=abs)
 
 
 def install(extra):

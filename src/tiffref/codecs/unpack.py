@@ -147,7 +147,7 @@ def _equal_bytes(codec: SegmentCodec, shape: Shape) -> int:
     return _padded_rows(sample_bits(codec) * shape[3], shape)
 
 
-def _unpack_packed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
+def _unpack_packed(codec: SegmentCodec, data: Any, shape: Shape) -> NDArray:
     bits = sample_bits(codec)
     dtype = np.dtype(codec.dtype)
     row_length = shape[2] * shape[3]

@@ -324,7 +324,7 @@ def _match(
         least[start:stop], most[start:stop] = _ZERO, 9
     digits = lines - least
     fits = digits <= most
-    is_same = np.ones(len(lines), np.bool_)
+    is_same: Any = np.ones(len(lines), np.bool_)
     if not fits.all():
         is_same = fits.all(axis=1)
         digits = digits[is_same]
