@@ -58,16 +58,26 @@ def _user_geographic(keys: GeoKeys, report: Report) -> CRS | None:
     return crs
 
 
-def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
-    from pyproj.crs import Datum
+def _by_code(keys: GeoKeys, key: int, kind: Any, report: Report) -> dict[str, Any] | None:
+    """Look up what a key names by its EPSG code, if it does."""
     from pyproj.exceptions import CRSError
 
-    code = keys.code(2050)
-    if code is not None:
-        try:
-            return Datum.from_epsg(code).to_json_dict()
-        except CRSError:
-            report.add(key_label(2050), "no such EPSG code", got=code)
+    code = keys.code(key)
+    if code is None:
+        return None
+    try:
+        return kind.from_epsg(code).to_json_dict()
+    except CRSError:
+        report.add(key_label(key), "no such EPSG code", got=code)
+        return None
+
+
+def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
+    from pyproj.crs import Datum
+
+    known = _by_code(keys, 2050, Datum, report)
+    if known is not None:
+        return known
     ellipsoid = _ellipsoid(keys, report)
     if ellipsoid is None:
         return None
@@ -81,14 +91,10 @@ def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 
 def _ellipsoid(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
     from pyproj.crs import Ellipsoid
-    from pyproj.exceptions import CRSError
 
-    code = keys.code(2056)
-    if code is not None:
-        try:
-            return Ellipsoid.from_epsg(code).to_json_dict()
-        except CRSError:
-            report.add(key_label(2056), "no such EPSG code", got=code)
+    known = _by_code(keys, 2056, Ellipsoid, report)
+    if known is not None:
+        return known
     major, minor, inverse = keys.number(2057), keys.number(2058), keys.number(2059)
     if major is None or not 1.0 <= major < 1e12:
         if major is not None:
@@ -104,14 +110,10 @@ def _ellipsoid(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 
 def _prime_meridian(keys: GeoKeys, report: Report) -> dict[str, Any]:
     from pyproj.crs import PrimeMeridian
-    from pyproj.exceptions import CRSError
 
-    code = keys.code(2051)
-    if code is not None:
-        try:
-            return PrimeMeridian.from_epsg(code).to_json_dict()
-        except CRSError:
-            report.add(key_label(2051), "no such EPSG code", got=code)
+    known = _by_code(keys, 2051, PrimeMeridian, report)
+    if known is not None:
+        return known
     name, radians = unit_of(keys, 2054, 2055, "angular", report)
     longitude = (keys.number(2061) or 0.0) * in_degrees(name, radians)
     default = "Greenwich" if longitude == 0 else "unknown"
