@@ -30,7 +30,7 @@ from .time import acquired_from_items, acquired_from_name, created_from_tag, tim
 
 __all__ = ["describe"]
 
-GDAL_METADATA, RPCS, DATE_TIME, COLOR_MAP, DESCRIPTION = 42112, 50844, 306, 320, 270
+GDAL_METADATA, RPCS, DATE_TIME, COLOR_MAP = 42112, 50844, 306, 320
 
 
 @dataclass(frozen=True, slots=True)

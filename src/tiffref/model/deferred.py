@@ -48,11 +48,6 @@ class Deferred:
         self._blocks: list[Columns | None] = [None] * n_blocks
         self._lock = threading.Lock()
 
-    @property
-    def n_loaded(self) -> int:
-        """Blocks that are loaded."""
-        return sum(block is not None for block in self._blocks)
-
     def at(self, flat: int) -> tuple[int, int, int]:
         """Give source, offset and length of one chunk."""
         number, row = divmod(flat, self._block_rows)
