@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from segments import BYTEORDERS, compress, decode_page, roundtrip, values
 
 from tiffref.codecs.decode import decode_segment
+from tiffref.codecs.zarr2 import portability
 from tiffref.errors import MalformedTiff
 from tiffref.model.codec import SegmentCodec
 
@@ -79,6 +80,54 @@ def test_lerc_with_inner_compression(inner):
     options = {"compression": inner}
     image = values((64, 64), "f4")
     roundtrip(image, compression="lerc", compressionargs=options, tile=(32, 32))
+
+
+@pytest.mark.parametrize("inner", [None, "zstd"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_mask_of_lerc_stands_for_nan(samples, inner):
+    image = values((1, 12, 20, samples), "f4")
+    stored = np.ascontiguousarray(image[0]) if samples > 1 else image[0, ..., 0]
+    mask = values((12, 20), "?")
+    image[0, ~mask] = np.nan
+    data = imagecodecs.lerc_encode(stored, masks=mask, compression=inner)
+    codec = SegmentCodec(image.shape, "<f4", 34887, parameters={"lerc_mask": "nan"})
+    np.testing.assert_array_equal(decode_segment(codec, data), image)
+    out = np.empty(image.shape, "f4")
+    np.testing.assert_array_equal(decode_segment(codec, data, out), image)
+
+
+def test_samples_of_lerc_may_have_a_mask_each():
+    planes = values((3, 12, 20), "f4")
+    masks = values((3, 12, 20), "?")
+    data = imagecodecs.lerc_encode(planes, masks=masks, planar=True)
+    codec = SegmentCodec((1, 12, 20, 3), "<f4", 34887, parameters={"lerc_mask": "nan"})
+    expected = np.moveaxis(np.where(masks, planes, np.nan), 0, -1)[None]
+    np.testing.assert_array_equal(decode_segment(codec, data), expected)
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_mask_of_lerc_stands_for_alpha(samples):
+    mask = values((12, 20), "?")
+    color = values((12, 20, samples - 1), "u1")
+    codec = SegmentCodec((1, 12, 20, samples), "|u1", 34887, parameters={"lerc_mask": "alpha"})
+    for valid in (mask, None):
+        opaque = np.ones((12, 20, 1), bool) if valid is None else valid[..., None]
+        # what is masked is not stored
+        image = np.concatenate([np.where(opaque, color, 0), opaque * np.uint8(255)], axis=2)
+        data = imagecodecs.lerc_encode(color.squeeze(), masks=valid)
+        np.testing.assert_array_equal(decode_segment(codec, data)[0], image)
+    # an alpha of other values is stored as it is
+    graded = values((12, 20, samples), "u1")
+    np.testing.assert_array_equal(decode_segment(codec, imagecodecs.lerc_encode(graded))[0], graded)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4", "<f4"])
+def test_lerc_of_big_endian_files_is_swapped(dtype):
+    image = values((12, 20), dtype)
+    data = imagecodecs.lerc_encode(image.byteswap())
+    codec = SegmentCodec((1, 12, 20, 1), dtype, 34887, byteorder=">")
+    np.testing.assert_array_equal(decode_segment(codec, data)[0, ..., 0], image)
+    assert portability(codec)[0] == "tiffref"
 
 
 def test_volumetric_tiles():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -37,6 +38,44 @@ def assert_same(path, expected=None):
     for got in read_all_ways(path):
         assert got.dtype.newbyteorder("=") == expected.dtype
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("kind", ["u2", "f4", "alpha"])
+def test_lerc_as_libtiff_writes_it(tmp_path, kind, byteorder):
+    """NaN and alpha of two values are in the mask; big-endian samples are swapped, then encoded."""
+    path = tmp_path / "a.tif"
+    mask = rng.random((2, 1, 16, 16)) > 0.3
+    data = rng.integers(0, 255, (32, 16, 4 if kind == "alpha" else 1), "u1")
+    how = {"photometric": "minisblack", "metadata": None}
+    if kind == "alpha":
+        data[..., 3] = mask.reshape(32, 16) * np.uint8(255)
+        data[data[..., 3] == 0] = 0
+        stored = np.ascontiguousarray(data[..., :3]).reshape(2, 16, 16, 3)
+        how = {"photometric": "rgb", "extrasamples": ["unassalpha"], "metadata": None}
+    else:
+        data = data.astype(kind)
+        stored = data.reshape(2, 16, 16)
+        if byteorder == ">":
+            stored = stored.byteswap()
+    has_mask = kind == "alpha" or (kind == "f4" and byteorder == "<")
+    tiles = [
+        imagecodecs.lerc_encode(tile, masks=valid[0] if has_mask else None)
+        for tile, valid in zip(stored, mask, strict=True)
+    ]
+    if has_mask and kind == "f4":
+        data[~mask.reshape(32, 16)] = np.nan
+    tifffile.imwrite(
+        path,
+        iter(tiles),
+        shape=data.squeeze().shape,
+        dtype=data.dtype,
+        byteorder=byteorder,
+        tile=(16, 16),
+        compression="lerc",
+        **how,
+    )
+    assert_same(path, data.squeeze())
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 7, 9, 10, 12, 14, 15])

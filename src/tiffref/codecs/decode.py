@@ -14,6 +14,7 @@ jpeg_process           int, marker of the JPEG frame header (`headers.jpeg_frame
                        of 0xC0 to 0xC2: it keeps lossless JPEG away from codecs of others
 colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
 outcolorspace
+lerc_mask              "nan" or "alpha": what the mask of a LERC image stands for
 superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
 skip_bits,
 horizontal_bits,
@@ -153,7 +154,9 @@ def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
     else:
         buffer = np.empty(layout.stored_bytes(codec, codec.shape), np.uint8)
     n_bytes = row.decode(data, buffer)
-    shape = find_shape(codec, n_bytes, lambda shape: layout.stored_bytes(codec, shape))
+    shape = codec.shape
+    if n_bytes != buffer.size:
+        shape = find_shape(codec, n_bytes, lambda shape: layout.stored_bytes(codec, shape))
     if layout.unpack is None:
         samples = target.reshape(-1)[: math.prod(shape)].reshape(shape)
         # the floating-point predictor orders bytes by itself

@@ -92,8 +92,30 @@ def png(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 def lerc(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
-    """Decode LERC; deflate or Zstandard around it (tag 50674) is told by its first bytes."""
-    return imagecodecs.lerc_decode(data, masks=False, out=out)
+    """Decode LERC; deflate or Zstandard around it (tag 50674) is told by its first bytes.
+
+    Parameters used: `lerc_mask`, what libtiff stores in the mask that goes with the samples: "nan"
+    (which samples are numbers) or "alpha" (the last sample of pixels, where it is 0 or 255 only).
+    libtiff swaps samples of big-endian files before it encodes them, as if they were bytes.
+    """
+    meaning = codec.parameters.get("lerc_mask")
+    if meaning is None:
+        image, mask = imagecodecs.lerc_decode(data, masks=False, out=out), None
+    else:
+        # without its alpha an image is smaller than its segment
+        out = out if meaning == "nan" else None
+        image, mask = imagecodecs.lerc_decode(data, masks=True, out=out)
+    if meaning == "nan" and mask is not None:
+        image[~mask] = np.nan
+    n_samples = codec.shape[3]
+    if image.ndim == 3 and image.shape[2] != n_samples == image.shape[0]:
+        image = np.moveaxis(image, 0, -1).copy()  # each sample has a mask of its own
+    if meaning == "alpha" and math.prod(image.shape[2:]) == n_samples - 1:
+        alpha = np.full((*image.shape[:2], 1), 255, image.dtype)
+        if mask is not None:
+            alpha[~mask] = 0
+        image = np.concatenate([image.reshape(*image.shape[:2], -1), alpha], axis=2)
+    return image.byteswap(inplace=True) if codec.byteorder == ">" else image
 
 
 def eer(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:

@@ -217,7 +217,6 @@ def _has_odd_predictor(codec: SegmentCodec) -> bool:
 
 _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (_has_no_id, "no codec of others decodes this compression exactly"),
-    (lambda codec: codec.edge is not None, "segments at the edge may be stored short or cropped"),
     (lambda codec: codec.fill_order == 2 and not _is_image(codec), "bits are stored backwards"),
     (lambda codec: codec.sample_format == 5, "samples are complex integers"),
     (_has_odd_bits, "samples are packed or not of a NumPy type"),
@@ -226,10 +225,11 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (lambda codec: "calibration" in codec.parameters, "samples are calibrated when read"),
     (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
     (lambda codec: "jpeg_process" in codec.parameters, "the process of JPEG is not a common one"),
+    (lambda codec: codec.edge is not None, "segments at the edge may be stored short or cropped"),
     (lambda codec: "lerc_mask" in codec.parameters, "a mask of LERC stands for NaN or for alpha"),
     (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of an image are swapped"),
 )
-"""Why a codec needs `tiffref_segment`: the first that applies is given."""
+"""Why a codec needs `tiffref_segment`: the first that applies is given, the most telling first."""
 
 
 def _raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:

@@ -27,11 +27,14 @@ _BITS = frozenset({32766, 32809})
 """Compressions whose image decoder depends on FillOrder, on PhotometricInterpretation, on
 BitsPerSample."""
 
+_LERC = 34887
+_UNASSOCIATED_ALPHA = 2
+
 _PARAMETER_TAGS: dict[int, dict[str, int]] = {
     2: {},
     3: {"t4_options": 292},
     4: {"t6_options": 293},
-    34887: {"lerc_parameters": 50674},
+    _LERC: {"lerc_parameters": 50674},
     65002: {"skip_bits": 65007, "horizontal_bits": 65008, "vertical_bits": 65009},
 }
 """What decoders need from tags beyond those of `SegmentCodec`, by compression."""
@@ -89,7 +92,9 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
 
 
 def _has_byteorder(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
-    return not is_image and (dtype.itemsize > 1 or max(ifd.bits) > 8)
+    if is_image:
+        return ifd.compression == _LERC and dtype.itemsize > 1
+    return dtype.itemsize > 1 or max(ifd.bits) > 8
 
 
 def _is_subsampled(ifd: IfdFacts) -> bool:
@@ -122,12 +127,23 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
                 ifd.photometric, ifd.is_separate, ifd.extra_samples, bool(ifd.tables.get("is_jfif"))
             )
         )
+    if ifd.compression == _LERC:
+        found.update(_lerc_mask(ifd))
     if _is_subsampled(ifd) or ifd.compression == 6:
         found["subsampling"] = ifd.subsampling
         for name, code, n in (("ycbcr_coefficients", 529, 3), ("reference_black_white", 532, 6)):
             if code in tags:
                 found[name] = _numbers(tags[code], n)
     return found
+
+
+def _lerc_mask(ifd: IfdFacts) -> dict[str, str]:
+    """Say what a mask beside the samples means, if libtiff writes one for such images."""
+    dtype = np.dtype(ifd.dtype)
+    if dtype.kind == "f":
+        return {"lerc_mask": "nan"}
+    has_alpha = ifd.extra_samples[-1:] == (_UNASSOCIATED_ALPHA,) and not ifd.is_separate
+    return {"lerc_mask": "alpha"} if has_alpha and dtype == np.uint8 else {}
 
 
 def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
