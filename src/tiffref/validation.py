@@ -31,7 +31,7 @@ from .formats.findings import Finding
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
 from .formats.parquet_read import ZMETADATA, parse_parquet
-from .formats.urls import to_document_url
+from .formats.urls import split_host, to_document_url
 from .model.manifest import MISSING, Source
 from .model.node import Array
 from .read import Fetcher, read_array
@@ -231,17 +231,8 @@ def _check_arrays(references: References, report: Report) -> None:
         report.findings += check_array(path, array)
     report.n_sources = len(references.sources)
     for url in (source.url for source in references.sources):
-        host, path = _split_host(to_document_url(url))
+        host, path = split_host(to_document_url(url))
         report.touches.setdefault(host, []).append(path)
-
-
-def _split_host(url: str) -> tuple[str, str]:
-    """Split an address into scheme and host, and path; that of a chain is not split."""
-    scheme, mark, rest = url.partition("://")
-    if not mark or "::" in url:
-        return url, ""
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host}", f"{slash}{path}"
 
 
 # ---- sources

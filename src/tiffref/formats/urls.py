@@ -14,7 +14,14 @@ from urllib.parse import quote
 
 from ..errors import ManifestMismatch
 
-__all__ = ["from_document_url", "has_scheme", "plan_prefix", "shared_folder", "to_document_url"]
+__all__ = [
+    "from_document_url",
+    "has_scheme",
+    "plan_prefix",
+    "shared_folder",
+    "split_host",
+    "to_document_url",
+]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """Two characters at least: "C:" is a drive."""
@@ -85,6 +92,21 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
         return prefix + encode(to_document_url(url)[len(folder) :])
 
     return rename
+
+
+def split_host(url: str) -> tuple[str, str]:
+    """Split an address into scheme and host, and path; that of a chain is not split.
+
+    Examples
+    --------
+    >>> split_host("s3://bucket/a.tif"), split_host("zip://a.tif::a.zip")
+    (('s3://bucket', '/a.tif'), ('zip://a.tif::a.zip', ''))
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark or "::" in url:
+        return url, ""
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}", f"{slash}{path}"
 
 
 def shared_folder(addresses: Sequence[str]) -> str:
