@@ -145,8 +145,8 @@ def imread(
     ----------
     files
         Path, URL, open binary file, sequence of paths or URLs, or glob pattern.
-    aszarr
-        Give a store instead of an array; `return_as="zarr"` says the same.
+    aszarr, return_as
+        True or "zarr" gives a store instead of an array.
     selection
         Region to read, as NumPy basic indexing; only its bytes are read.
     key, series, level, chunkmode, fillvalue, zattrs, storage_options, verify

@@ -143,7 +143,17 @@ class References:
     ) -> References:
         """Read a document of either kind: JSON, or a folder of parquet references.
 
-        Parameters and errors are those of `from_kerchunk` and `from_parquet`.
+        Parameters
+        ----------
+        document
+            Path or URL of either, or the document itself.
+        storage_options, allow
+            As in `from_kerchunk`.
+
+        Raises
+        ------
+        InvalidReferences, SourceError, MissingExtra
+            As in `from_kerchunk` and `from_parquet`.
         """
         read = cls.from_parquet if is_parquet(document) else cls.from_kerchunk
         return read(document, storage_options, allow=allow)  # type: ignore[arg-type]
@@ -235,7 +245,12 @@ class References:
     ) -> References:
         """Read references in kerchunk's parquet layout, ours or another's.
 
-        `allow` is as in `from_kerchunk`.
+        Parameters
+        ----------
+        path
+            Folder, or its URL.
+        storage_options, allow
+            As in `from_kerchunk`.
 
         Raises
         ------

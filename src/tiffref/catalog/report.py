@@ -78,7 +78,19 @@ class Summary:
         combined: Sequence[Mapping[str, Any]],
         output: str,
     ) -> Summary:
-        """Sum up a build."""
+        """Sum up a build.
+
+        Parameters
+        ----------
+        counts
+            What was done in this run.
+        rows
+            Of the index, one for each file.
+        combined
+            What became of each combined set.
+        output
+            Folder of the catalog.
+        """
         status: Counter[str] = Counter()
         errors: Counter[str] = Counter()
         failures: list[tuple[str, str]] = []

@@ -1,0 +1,1 @@
+"""What metadata of TIFFs means: dimensions, coordinates, systems, sizes, channels and times."""

@@ -1,0 +1,1 @@
+"""Groups of arrays to reference documents, and back."""

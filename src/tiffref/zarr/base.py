@@ -271,7 +271,7 @@ class ZarrStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Give what `get` gives, without an event loop."""
+        """Give what `get` gives, without an event loop; parameters are as in `get`."""
         data = self._read(key, byte_range)
         if data is None:
             return None
