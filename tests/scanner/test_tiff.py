@@ -136,11 +136,16 @@ def test_a_last_chunk_never_reads_past_the_end_of_the_file(tmp_path, n_pages):
     assert_all_levels_equal(path, references)
 
 
-@pytest.mark.parametrize("compression", ["zlib", "zstd", None])
-def test_a_partial_last_strip_stays_portable(tmp_path, compression):
+@pytest.mark.parametrize(
+    ("compression", "predictor", "dtype"),
+    [("zlib", False, "u2"), ("zstd", False, "u2"), (None, False, "u2"), ("zlib", True, ">i4"),
+     ("zstd", True, ">f4"), ("packbits", False, "u1")],
+)  # fmt: skip
+def test_a_partial_last_strip_stays_portable(tmp_path, compression, predictor, dtype):
     path = tmp_path / "a.tif"
-    data = rng.integers(0, 4000, (1100, 900), "u2")
-    tifffile.imwrite(path, data, rowsperstrip=64, compression=compression)
+    data = rng.integers(0, 250, (1100, 300)).astype(dtype)
+    how = {"compression": compression, "predictor": predictor, "byteorder": dtype[0].strip("u<")}
+    tifffile.imwrite(path, data, rowsperstrip=64, **{k: v for k, v in how.items() if v})
     document = tiffref.scan(path).to_kerchunk()
     assert "tiffref_segment" not in document["refs"]["image/.zarray"]
     assert_all_levels_equal(path, tiffref.scan(path))

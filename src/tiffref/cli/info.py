@@ -31,6 +31,12 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "tiffref": ("xarray, zarr, dask and VirtualiZarr with tiffref installed",),
 }
 """Who opens an array, for each tier of `codecs.zarr2.portability`; held by tests/interop."""
+PREDICTORS: Mapping[int | None, str] = {
+    **dict.fromkeys((2, 34892, 34893), "horizontal"),
+    **dict.fromkeys((3, 34894, 34895), "floating-point"),
+}
+"""Names of values of tag 317."""
+_MAX_SHOWN = 4
 UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
 """Codecs of the standard tier that a reader does not have."""
 
@@ -147,20 +153,32 @@ def _row(index: int, level: Mapping[str, Any]) -> list[str]:
 
 def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
     """Say once for each codec of the file what it stands for, why, and who reads it."""
-    codecs = {
-        _name(codec): codec
-        for series in facts["series"]
-        for level in series["levels"]
-        for codec in level.get("codecs", ())
-    }
-    for name, codec in codecs.items():
+    users: dict[tuple[str, str], list[str]] = {}
+    codecs: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for series in facts["series"]:
+        for level in series["levels"]:
+            for codec in level.get("codecs", ()):
+                key = _name(codec), _meaning(codec)
+                codecs[key] = codec
+                users.setdefault(key, []).append(level["path"])
+    names = [name for name, _ in codecs]
+    for (name, meaning), codec in codecs.items():
         yield ""
-        # where a codec that everybody has says it, there is nothing to explain
-        why = f"; {codec['why']}" if codec["tier"] == "tiffref" else ""
-        compression = codec["compression"] or "unknown"
-        stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
-        yield console.wrap(f"{name}: {stored}{why}", indent="")
+        paths = users[name, meaning]
+        more = f" and {len(paths) - _MAX_SHOWN} more" if len(paths) > _MAX_SHOWN else ""
+        of = f" of {', '.join(paths[:_MAX_SHOWN])}{more}" if names.count(name) > 1 else ""
+        yield console.wrap(f"{name}{of}: {meaning}", indent="")
         yield console.wrap(f"opens in {'; '.join(codec['readers'])}")
+
+
+def _meaning(codec: Mapping[str, Any]) -> str:
+    """Say what of the TIFF a codec stands for, and why it has to be one of our own."""
+    compression = codec["compression"] or "unknown"
+    stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
+    predictor = PREDICTORS.get(codec["predictor"])
+    # where a codec that everybody has says it, there is nothing to explain
+    why = f"; {codec['why']}" if codec["tier"] == "tiffref" else ""
+    return f"{stored}{f', {predictor} predictor' if predictor else ''}{why}"
 
 
 def _name(codec: Mapping[str, Any]) -> str:

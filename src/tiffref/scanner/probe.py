@@ -32,7 +32,11 @@ __all__ = ["checked_array", "is_exact", "probe_indices"]
 _MAX_INLINED_BYTES = 1 << 20
 _MAX_DECODED_BYTES = 64 << 20
 _MAX_INLINED_STRIPS = 64
-_ENCODERS = frozenset({"zlib", "zstd", "lzma", "delta"})
+_ENCODERS = frozenset(
+    {"zlib", "zstd", "lzma", "delta", "imagecodecs_delta", "imagecodecs_floatpred",
+     "imagecodecs_packbits"}
+)  # fmt: skip
+"""Codecs that encode without loss; JPEG and its kin do not, or spell the same in many ways."""
 
 _MAX_REQUESTS = 4
 """Strips to fetch from afar, for the sake of a portable codec."""
