@@ -6,5 +6,6 @@ stored bytes of chunks. It knows nothing of Zarr (see `tiffref.zarr`).
 
 from .engine import read_array
 from .fetch import Fetcher
+from .kept import set_kept_bytes
 
-__all__ = ["Fetcher", "read_array"]
+__all__ = ["Fetcher", "read_array", "set_kept_bytes"]

@@ -22,7 +22,14 @@ from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.node import Array
 
-__all__ = ["decode_chunk", "decode_inlined", "is_stored_plain", "stored_dtype", "view_plain"]
+__all__ = [
+    "decode_chunk",
+    "decode_inlined",
+    "decode_whole",
+    "is_stored_plain",
+    "stored_dtype",
+    "view_plain",
+]
 
 _scratch = threading.local()
 
@@ -101,6 +108,14 @@ def decode_chunk(
         check_expansion(codec, len(data))
         block = decode_segment(codec, data, out=_scratch_for(codec)).reshape(array.chunks)
     target[...] = block if inner is None else block[inner]
+
+
+def decode_whole(array: Array, codec: SegmentCodec | ForeignCodec, data: Any) -> NDArray:
+    """Decode a chunk into new memory; parameters and errors as in `decode_chunk`."""
+    if isinstance(codec, ForeignCodec):
+        # what numcodecs gives may be a view of something that others write to
+        return np.array(_decode_foreign(array, codec, data))
+    return decode_segment(codec, data).reshape(array.chunks)
 
 
 def decode_inlined(array: Array, flat: int) -> NDArray:

@@ -22,8 +22,9 @@ from ..errors import MalformedTiff, SelectionError
 from ..model.codec import SegmentCodec
 from ..model.manifest import INLINED, MISSING
 from ..model.node import Array
-from .decode import decode_chunk, decode_inlined, stored_dtype, view_plain
+from .decode import decode_chunk, decode_inlined, decode_whole, stored_dtype, view_plain
 from .fetch import Fetcher
+from .kept import KEPT
 from .plan import Ranges, plan_ranges
 from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool
 from .reading import Reading, locate, plan_reading
@@ -110,7 +111,12 @@ def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher)
     if len(rows):
         locate(reading, rows, state[rows], offset[rows], length[rows])
         for is_local, chosen in _by_access(reading, fetch):
-            (_read_local if is_local else _read_remote)(reading, chosen, fetch)
+            if not is_local:
+                _read_remote(reading, chosen, fetch)
+                continue
+            chosen = _place_kept(reading, chosen, fetch)
+            if len(chosen):
+                _read_local(reading, chosen, fetch)
 
 
 def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
@@ -120,18 +126,21 @@ def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
         reading.target[...] = value
         return
     for row in rows.tolist():
-        reading.target[reading.region(row)] = value
+        reading.target[reading.slices(row)[0]] = value
 
 
 def _place_inlined(reading: Reading, row: int) -> None:
     block = decode_inlined(reading.array, int(reading.flat[row]))
-    inner = reading.inner(row)
-    reading.target[reading.region(row)] = block if inner is None else block[inner]
+    region, inner = reading.slices(row)
+    reading.target[region] = block if inner is None else block[inner]
 
 
 def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:
     """Split the chunks to fetch into those of local and those of remote sources."""
     sources = reading.array.manifest.sources
+    if len(sources) == 1:
+        yield fetch.is_local(sources[0]), np.arange(len(reading.source))
+        return
     used = np.unique(reading.source)
     is_local = np.zeros(len(sources), bool)
     is_local[[i for i in used.tolist() if fetch.is_local(sources[i])]] = True
@@ -140,6 +149,27 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
         rows = np.flatnonzero(chosen == value)
         if len(rows):
             yield value, rows
+
+
+def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
+    """Place chunks that an earlier read decoded; give those that are left to read."""
+    array = reading.array
+    if not KEPT.takes(math.prod(array.chunks) * array.dtype.itemsize):
+        return chosen
+    partial = chosen[reading.is_partial(reading.rows[chosen]) & ~reading.is_plain[chosen]]
+    for source in np.unique(reading.source[partial]).tolist():
+        reading.identities[source] = fetch.identity(array.manifest.sources[source])
+    if not len(KEPT):
+        return chosen
+    is_left = np.ones(len(reading.rows), np.bool_)
+    for k, row in zip(partial.tolist(), reading.rows[partial].tolist(), strict=True):
+        key = reading.key(k)
+        block = None if key is None else KEPT.get(key)
+        if block is not None:
+            region, inner = reading.slices(row)
+            reading.target[region] = block[inner]
+            is_left[k] = False
+    return chosen[is_left[chosen]]
 
 
 # ---- local files: read and decode on the same thread, the caller's being one of them
@@ -199,7 +229,7 @@ def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
         return None
     codec = reading.codec(k)
     assert isinstance(codec, SegmentCodec)
-    region = reading.target[reading.region(int(reading.rows[k]))]
+    region = reading.target[reading.slices(int(reading.rows[k]))[0]]
     is_native = stored_dtype(codec) == reading.array.dtype
     if not is_native or region.nbytes != reading.length[k] or not region.flags.c_contiguous:
         return None
@@ -284,14 +314,21 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
         reading.is_plain[members],
     )
     for k, row, low, length, is_plain in zip(*(c.tolist() for c in columns), strict=True):
-        region, codec = target[reading.region(row)], reading.codec(k)
+        place, inner = reading.slices(row)
+        region, codec = target[place], reading.codec(k)
         part = data[low : low + length] if length else data
         if is_plain:
             assert isinstance(codec, SegmentCodec)
             region[...] = view_plain(codec, part, region.shape, strides)
             continue
+        key = None if inner is None else reading.key(k)
         try:
-            decode_chunk(reading.array, codec, part, region, reading.inner(row))
+            if key is None:
+                decode_chunk(reading.array, codec, part, region, inner)
+            else:
+                block = decode_whole(reading.array, codec, part)
+                region[...] = block[inner]
+                KEPT.put(key, block, codec)
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
 

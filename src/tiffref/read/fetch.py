@@ -50,6 +50,9 @@ class Backend(Protocol):
     def checks_answers(self, url: str) -> bool:
         """Tell whether what is read is itself compared with what is expected."""
 
+    def identity(self, url: str, expected: Source | None = None) -> tuple[int, ...] | None:
+        """What tells a source in its present state from all others, if that costs no request."""
+
     def state(self, url: str) -> Source:
         """What can be told of a source now."""
 
@@ -161,6 +164,20 @@ class Fetcher:
         if source.size is not None and len(data) != source.size:
             raise _short(source.url, 0, source.size, len(data))
         return data
+
+    def identity(self, source: Source) -> tuple[int, ...] | None:
+        """Give what tells a source in its present state from all others; None where that cannot be
+        told for nothing. The source is checked as it is before a read.
+
+        Raises
+        ------
+        SourceError, StaleSource
+            As `read`.
+        """
+        backend, check, expected = self._begin(source)
+        found = backend.identity(source.url, expected)
+        check()
+        return found
 
     def size(self, source: Source) -> int:
         """Give the bytes in a source, asking only where the manifest does not know.

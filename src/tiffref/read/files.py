@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import threading
+import time
 from typing import BinaryIO
 
 from ..access.allow import is_local
@@ -16,6 +17,9 @@ from ..model.manifest import Source
 
 __all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]
 
+_SETTLED_S = 2.0
+"""A file whose last change is older will bear another time after the next: clocks of file systems
+tick every 10 ms at least, those of FAT every 2 s."""
 _MAX_OPEN = 128
 """Files kept open; the common limit of a process is 1024 descriptors, for everything it does."""
 
@@ -49,6 +53,15 @@ class _OpenFile:
                 break
             n_read += n_now
         return n_read
+
+    def identity(self) -> tuple[int, ...] | None:
+        """Give what tells this file, in the state that it is in, from all others; None where the
+        next change might not show."""
+        state = os.fstat(self.descriptor)
+        if not time.time() - _SETTLED_S - max(state.st_mtime, state.st_ctime) >= 0:
+            return None
+        times = state.st_mtime_ns, state.st_ctime_ns
+        return (state.st_dev, state.st_ino, state.st_size, *times)
 
     def _read_some(self, offset: int, buffer: memoryview) -> int:
         if hasattr(os, "preadv"):
@@ -109,6 +122,9 @@ class LocalFiles:
     def checks_answers(self, url: str) -> bool:
         """Tell that a file is compared when it is opened, which the cache may do again."""
         return True
+
+    def identity(self, url: str, expected: Source | None = None) -> tuple[int, ...] | None:
+        return self._open(url, expected).identity()
 
     def close(self) -> None:
         with self._lock:
@@ -173,6 +189,9 @@ class FileObject:
         except (OSError, ValueError) as error:
             raise unreadable(url, error) from error
         return Source(url, size)
+
+    def identity(self, url: str, expected: Source | None = None) -> None:
+        """Tell nothing: whoever opened the file may write to it."""
 
     def checks_answers(self, url: str) -> bool:
         """Tell that the size of the file has to be asked for."""
