@@ -63,9 +63,19 @@ def read_some(references: Any) -> None:
         for selection in selections[: MAX_CHUNKS + 1]:
             try:
                 read_array(array, selection, fetch=fetch)
-            except TiffrefError:
-                continue
+            except TiffrefError as error:
+                if _is_out_of_memory(error):
+                    raise MemoryError from error
     fetch.close()
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error was made of one of memory: something asked for far too much."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def try_file(path: Path) -> str:
@@ -77,7 +87,7 @@ def try_file(path: Path) -> str:
         references = tiffref.scan(path)
     except TiffrefError as error:
         str(error)
-        return "refused"
+        return "out of memory" if _is_out_of_memory(error) else "refused"
     references.to_kerchunk()
     read_some(references)
     return "read"

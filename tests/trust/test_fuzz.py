@@ -12,8 +12,10 @@ import random
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 from fuzzing import FIRST_HOSTILE, run
@@ -23,7 +25,7 @@ from seeds import GRAY, SEEDS, pages
 import tiffref
 from tiffref.codecs.decode import decode_segment
 from tiffref.codecs.limits import HARMLESS_BYTES
-from tiffref.errors import MalformedTiff, TiffrefError
+from tiffref.errors import MalformedTiff, MetadataWarning, TiffrefError
 from tiffref.model.codec import SegmentCodec
 from tiffref.zarr import ZarrTiffStore
 
@@ -86,8 +88,6 @@ def get(data: bytes | bytearray, form: str, at: int) -> int:
 )
 def test_absurd_sizes_allocate_nothing(name: str, sizes: dict[int, int], tmp_path: Path) -> None:
     """A file of some KiB that says billions of pixels is refused, or none of its chunks decodes."""
-    import tracemalloc
-
     data = SEEDS[name]()
     for code, value in sizes.items():
         data = set_tag(data, code, value)
@@ -229,6 +229,31 @@ def test_companions_that_ask_for_too_much_are_refused(attributes: str, tmp_path:
     path.write_text(f"<OME><Image><Pixels {attributes}/></Image></OME>")
     with pytest.raises(MalformedTiff):
         tiffref.scan(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="i"><Pixels '
+        'ID="p" DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="48" SizeC="1" SizeZ="1" '
+        'SizeT="500000000">{}</Pixels></Image></OME>',
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="i"><Pixels '
+        'ID="p" DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="48" SizeC="1" SizeZ="1" '
+        'SizeT="1"><TiffData IFD="500000000" PlaneCount="1"/>{}</Pixels></Image></OME>',
+    ],
+)
+def test_texts_that_speak_of_too_many_planes(text: str, tmp_path: Path) -> None:
+    """The pixels are there all the same, and no list is made of half a billion places."""
+    path = tmp_path / "many.ome.tif"
+    tifffile.imwrite(path, GRAY, description=text.format("<TiffData/>"), metadata=None)
+    tracemalloc.start()
+    try:
+        with pytest.warns(MetadataWarning):
+            store = ZarrTiffStore(path)
+        np.testing.assert_array_equal(store[:], GRAY)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
 
 
 def test_decoders_refuse_bombs() -> None:

@@ -6,6 +6,8 @@ Owns corrections to tifffile's list of series that do not depend on the flavour 
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 from collections.abc import Sequence
 
 from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -13,6 +15,13 @@ from tifffile import TiffFile, TiffPage, TiffPageSeries
 from .talk import PARSE_ERRORS, quiet
 
 __all__ = ["list_series", "squeeze"]
+
+_MAX_PLANES = 1 << 22
+"""Planes of one image; tifffile makes a list of as many as XML says, which may be any number."""
+_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
+_SIZE = re.compile(r"\bSize[CZT]\s*=\s*[\"'](\d{1,18})")
+_INDEX = re.compile(r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd)\s*=\s*[\"'](\d+)")
+"""Numbers of planes, in OME-XML and in that of Leica slides."""
 
 
 def list_series(tif: TiffFile) -> tuple[list[TiffPageSeries], str]:
@@ -30,12 +39,27 @@ def list_series(tif: TiffFile) -> tuple[list[TiffPageSeries], str]:
     """
     try:
         with quiet():
+            if tif.is_ome or tif.is_scn:
+                _check_planes(tif.pages.first.description)
             return _with_bare_directories(tif), ""
     except PARSE_ERRORS as error:
         series = _by_likeness(tif)
         if not series:
             raise
         return series, f"{type(error).__name__}: {error}"
+
+
+def _check_planes(text: str) -> None:
+    """Refuse XML that speaks of more planes than any file has, before lists are made of them.
+
+    Raises
+    ------
+    ValueError
+    """
+    counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
+    counts += [int(number[:19]) for number in _INDEX.findall(text)]
+    if max(counts, default=0) > _MAX_PLANES:
+        raise ValueError(f"the XML speaks of {max(counts)} planes")
 
 
 def _with_bare_directories(tif: TiffFile) -> list[TiffPageSeries]:
