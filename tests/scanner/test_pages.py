@@ -1,12 +1,15 @@
 """Pages read in bulk equal pages read one by one, and irregular ones are left to the parser."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import tifffile
 
 import tiffref
+from tiffref.errors import TiffrefError
+from tiffref.scanner import chain
 from tiffref.scanner.chain import follow_chain
 from tiffref.scanner.ifd import parse_header
 from tiffref.scanner.opening import open_tiff
@@ -141,3 +144,50 @@ def test_pages_that_lie_one_after_the_other_are_not_walked_along(tmp_path):
     array = tiffref.scan(file).group["image"]
     assert array.shape == (500, 8, 8)
     assert file.n_reads < 200
+
+
+UNUSED = 32996
+
+
+def with_depths(path, byteorder="<"):
+    """Make ImageDepth of an unused tag: tifffile writes none itself."""
+    unused, depth = (struct.pack(f"{byteorder}HH", code, 4) for code in (UNUSED, 32997))
+    assert unused in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(unused, depth))
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_rare_directories_are_found_by_columns_as_one_by_one(
+    tmp_path, monkeypatch, byteorder, bigtiff
+):
+    path = tmp_path / "rare.tif"
+    depth = (UNUSED, "I", 1, 1, True)
+
+    def irregular(i):
+        return {"description": "d"} if i % 7 == 2 else {"extratags": [depth]} if i == 50 else {}
+
+    write(path, byteorder=byteorder, bigtiff=bigtiff, irregular=irregular)
+    with tifffile.TiffWriter(path, append=True) as tif:
+        for i in range(3):
+            tif.write(np.zeros((8, 8), "u1"), subifds=i % 2, metadata=None)
+            for _ in range(i % 2):
+                tif.write(np.zeros((4, 4), "u1"), subfiletype=1, metadata=None)
+    with_depths(path, byteorder)
+    data = path.read_bytes()
+    header = parse_header(data[:16])
+    found = follow_chain(LocalSource(path), header)
+    rare = chain._find_rare_among_many(data, header, found)
+    assert rare == [50, N + 1]
+    assert set(rare) <= set(chain._find_rare(data, header, found))
+    monkeypatch.setattr(chain, "_MANY", 1)
+    assert follow_chain(LocalSource(path), header) == found
+
+
+def test_a_depth_of_many_numbers_is_refused_among_many_pages(tmp_path):
+    path = tmp_path / "depths.tif"
+    depths = (UNUSED, "I", 2, (1, 1), True)
+    write(path, n=300, irregular=lambda i: {"extratags": [depths]} if i == 299 else {})
+    with_depths(path)
+    with pytest.raises(TiffrefError, match="whole number"):
+        tiffref.scan(path)

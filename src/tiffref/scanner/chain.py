@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import MalformedTiff
 from .bytesource import ByteSource
 from .ifd import TYPE_SIZES, Header
@@ -22,9 +24,7 @@ from .source import LocalSource
 
 __all__ = ["Chain", "check_factors", "check_sizes", "follow_chain"]
 
-_SUB_IFDS = 330
-_SUB_IFD_MARKS = (b"\x4a\x01", b"\x01\x4a")
-"""Tag SubIFDs in either byte order."""
+_SUB_IFDS, _DEPTH = 330, 32997
 _MAX_ENTRIES = 4096
 """Entries of one directory, from which on tifffile takes it for none."""
 _SPARE_ENTRIES = 1 << 14
@@ -35,8 +35,8 @@ _SIGNED_SIZES = {6: 1, 8: 2, 9: 4, 17: 8}
 _FLOATS = frozenset({11, 12})
 _FACTORS = frozenset({277, 32997})
 _NUMBERS = frozenset({1, 3, 4, 6, 8, 9, 13, 16, 17, 18})
-_DEPTH_MARKS = (b"\xe5\x80", b"\x80\xe5")
-"""Tag ImageDepth in either byte order."""
+_MANY = 256
+"""Directories from which on whole columns are quicker than one after the other."""
 
 
 @dataclass(slots=True)
@@ -150,47 +150,89 @@ def _follow(view: Any, header: Header, source: ByteSource) -> Chain:
     entry_size = struct.calcsize(header.entry_format)
     count, following = struct.Struct(header.count_format), struct.Struct(header.offset_format)
     read_count, read_next, n_head = count.unpack_from, following.unpack_from, count.size
-    size, find = len(view), view.find
-    mark, depth = (marks[header.byteorder == ">"] for marks in (_SUB_IFD_MARKS, _DEPTH_MARKS))
+    size, last = len(view), len(view) - following.size
     most = _MAX_OVERLAP * size // entry_size + _SPARE_ENTRIES
-    chain, n_entries, seen = Chain(), 0, set()
+    found: dict[int, int] = {}
+    n_entries, patches = 0, {}
     offset = header.first_ifd
     while offset and offset + n_head <= size:
-        seen.add(offset)
         (n,) = read_count(view, offset)
         if n > _MAX_ENTRIES:
-            return chain
-        end = offset + n_head + n * entry_size
+            break
         n_entries += n
-        if find(mark, offset + n_head, end) >= 0:
-            n_entries += _count_below(view, header, offset + n_head, min(end, size), most)
-        if find(depth, offset + n_head, end) >= 0:
-            entries = struct.iter_unpack(header.entry_format, _directory(view, header, offset, n))
-            check_factors(entry[:3] for entry in entries)
         if n_entries > most:
-            raise MalformedTiff(
-                "directories overlap",
-                url=source.source.url,
-                got=f"more than {most} entries",
-                expected=f"as many as {size} bytes have room for",
-            )
-        chain.offsets.append(offset)
-        chain.counts.append(n)
-        if end + following.size > size:
-            return chain
+            break
+        found[offset] = n
+        end = offset + n_head + n * entry_size
+        if end > last:
+            break
         (offset,) = read_next(view, end)
-        if offset in seen:
-            chain.patches[end] = bytes(following.size)
-            return chain
-    chain.is_whole = offset == 0
+        if offset in found:
+            patches[end] = bytes(following.size)
+            break
+    chain = Chain(list(found), list(found.values()), offset == 0, patches)
+    n_entries += _check_rare(view, header, chain, most)
+    if n_entries > most:
+        raise MalformedTiff(
+            "directories overlap",
+            url=source.source.url,
+            got=f"more than {most} entries",
+            expected=f"as many as {size} bytes have room for",
+        )
     return chain
 
 
-def _count_below(view: Any, header: Header, start: int, end: int, most: int) -> int:
+def _check_rare(view: Any, header: Header, chain: Chain, most: int) -> int:
+    """Count the entries below directories, and check the factors of those that have a depth."""
+    n_below = 0
+    find = _find_rare if len(chain.offsets) < _MANY else _find_rare_among_many
+    for at in find(view, header, chain):
+        body = _directory(view, header, chain.offsets[at], chain.counts[at])
+        n_below += _count_below(view, header, body, most)
+        if n_below > most:
+            break
+        entries = list(struct.iter_unpack(header.entry_format, body))
+        if any(code == _DEPTH for code, *_ in entries):
+            check_factors(entry[:3] for entry in entries)
+    return n_below
+
+
+def _find_rare(view: Any, header: Header, chain: Chain) -> list[int]:
+    """Find the directories that may have SubIFDs or a depth, by their place in the chain."""
+    marks = [struct.pack(f"{header.byteorder}H", code) for code in (_SUB_IFDS, _DEPTH)]
+    size = struct.calcsize(header.entry_format)
+    head = struct.calcsize(header.count_format)
+    places = enumerate(zip(chain.offsets, chain.counts, strict=True))
+    return [
+        at
+        for at, (offset, n) in places
+        if any(view.find(mark, offset + head, offset + head + n * size) >= 0 for mark in marks)
+    ]
+
+
+def _find_rare_among_many(view: Any, header: Header, chain: Chain) -> list[int]:
+    """Find the same by columns of tags: the first of each directory, the second of each, ..."""
+    raw = np.frombuffer(view, np.uint8)
+    size = struct.calcsize(header.entry_format)
+    counts = np.array(chain.counts)
+    # directories with many entries first, so that each column is the beginning of the last one
+    order = np.argsort(-counts, kind="stable")
+    start = np.array(chain.offsets)[order] + struct.calcsize(header.count_format)
+    is_rare = np.zeros(len(order), bool)
+    low, high = (0, 1) if header.byteorder == "<" else (1, 0)
+    n_with_column = np.searchsorted(-counts[order], -np.arange(counts.max()), side="left")
+    for column, n in enumerate(n_with_column.tolist()):
+        at = np.minimum(start[:n] + column * size, len(raw) - 2)
+        code = raw[at + low] + raw[at + high] * np.uint16(256)
+        is_rare[:n] |= (code == _SUB_IFDS) | (code == _DEPTH)
+    return sorted(order[is_rare].tolist())
+
+
+def _count_below(view: Any, header: Header, body: bytes, most: int) -> int:
     """Count the entries of the directories below one; stop at `most`."""
     count = struct.Struct(header.count_format)
     n_entries = 0
-    for offset in _sub_ifds(view, header, bytes(view[start:end])):
+    for offset in _sub_ifds(view, header, body):
         n_entries += 1
         if offset + count.size <= len(view):
             (n,) = count.unpack_from(view, offset)

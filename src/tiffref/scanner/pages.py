@@ -123,11 +123,12 @@ def _groups(
         rows = np.flatnonzero(counts == n_entries)
         start = ifd_offset[rows] + np.uint64(struct.calcsize(header.count_format))
         entries = _gather(raw, start, int(n_entries) * entry.itemsize).view(entry)
-        shape = np.concatenate(
-            [entries[name].astype(np.uint64) for name in ("code", "type", "count")], axis=1
-        )
+        shape = entries[["code", "type", "count"]]
         while len(rows):
             same = (shape == shape[0]).all(axis=1)
+            if same.all():  # nothing is copied
+                groups.append((rows, entries))
+                break
             groups.append((rows[same], entries[same]))
             if len(groups) > _MAX_GROUPS:
                 return None
