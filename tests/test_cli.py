@@ -333,6 +333,22 @@ def test_scan_of_an_unsupported_file_gives_1(
     assert "Traceback" not in captured.err
 
 
+def test_convert_and_rewrite_tell_in_words_or_as_json(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
+    moved = ["rewrite", "refs.json", "--from", f"file://{image.parent}/", "--to", "s3://a/"]
+    for command, words, facts in (
+        (["convert", "refs.json", "2.json"], "2 arrays, 8 chunks", {"arrays": 2, "chunks": 8}),
+        ([*moved, "-o", "2.json"], "1 file moved", {"moved": 1}),
+    ):
+        capsys.readouterr()
+        assert main(command) == 0
+        assert capsys.readouterr().out == f"2.json: {words}\n"
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"output": "2.json", **facts}
+
+
 # ---------------------------------------------------------------- info
 
 

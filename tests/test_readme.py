@@ -90,6 +90,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / match["target"]).exists(), match["target"]
 
 
+def test_the_index_has_every_page() -> None:
+    linked = {match["target"] for match in LINK.finditer((ROOT / "docs" / "index.md").read_text())}
+    assert linked >= {page.name for page in PAGES[1:]} - {"index.md"}
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -23,6 +23,7 @@ __all__ = [
     "USAGE",
     "UsageError",
     "add_allow_argument",
+    "add_json_argument",
     "add_options_argument",
     "add_source_arguments",
     "count",
@@ -94,6 +95,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that opens a TIFF takes."""
     parser.add_argument("image", metavar="IMG", help="TIFF file: a path or a URL")
     add_options_argument(parser, "--storage-option", "IMG")
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that makes the output one JSON document."""
+    parser.add_argument("--json", action="store_true", help="print JSON, not sentences")
 
 
 def add_options_argument(parser: argparse.ArgumentParser, name: str, what: str) -> None:

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     console.add_options_argument(parser, "--storage-option", "REFS and TARGET")
     console.add_allow_argument(parser, "REFS")
+    console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     arrays = [array for _, array in references.group.arrays()]
     n_chunks = sum(array.manifest.n_chunks for array in arrays)
-    print(f"{arguments.target}: {console.count(len(arrays), 'array')}, "
-          f"{console.count(n_chunks, 'chunk')}")  # fmt: skip
+    if arguments.json:
+        console.print_json({"output": arguments.target, "arrays": len(arrays), "chunks": n_chunks})
+    else:
+        what = f"{console.count(len(arrays), 'array')}, {console.count(n_chunks, 'chunk')}"
+        print(f"{arguments.target}: {what}")
     return console.OK

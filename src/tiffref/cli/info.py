@@ -44,7 +44,7 @@ UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     console.add_source_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     console.add_options_argument(parser, "--storage-option", "REFS and TARGET")
     console.add_allow_argument(parser, "REFS")
+    console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,5 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
             storage_options=dict(arguments.storage_option) or None,
             allow=arguments.allow,
         )
-    print(f"{target}: {console.count(n_moved, 'file')} moved")
+    if arguments.json:
+        console.print_json({"output": target, "moved": n_moved})
+    else:
+        print(f"{target}: {console.count(n_moved, 'file')} moved")
     return console.OK

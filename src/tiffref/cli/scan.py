@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--zarr-format", type=int, choices=(2, 3), default=2,
         help="Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
     )  # fmt: skip
-    parser.add_argument(
-        "--json", action="store_true", help="print what was written as JSON, not as a sentence"
-    )
+    console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url-prefix", metavar="URL", help="where readers find the TIFFs")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that read files")
     console.add_options_argument(parser, "--storage-option", "FILES")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     console.add_options_argument(parser, "--storage-option", "REFS")
     console.add_options_argument(parser, "--source-option", "the sources")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
