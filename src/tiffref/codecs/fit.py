@@ -16,7 +16,7 @@ from ..errors import MalformedTiff
 from ..model.codec import SegmentCodec
 from .unpack import Shape
 
-__all__ = ["find_shape", "fit_image", "pad_into"]
+__all__ = ["find_shape", "fit_image", "has_twin_edges", "pad_into"]
 
 
 def find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
@@ -50,6 +50,18 @@ def find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape]
     )
 
 
+def has_twin_edges(codec: SegmentCodec, stored_bytes: Callable[[Shape], int]) -> bool:
+    """Say whether cropped tiles of the right edge have as many bytes as those of the lower edge."""
+    if codec.edge is None:
+        return False
+    depth, rows, columns = codec.edge
+    samples = codec.shape[3]
+    if rows == codec.shape[1] or columns == codec.shape[2]:
+        return False
+    lower = stored_bytes((depth, rows, codec.shape[2], samples))
+    return lower == stored_bytes((*codec.shape[:2], columns, samples))
+
+
 def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
     """Bring a decoded image to four dimensions and the type of its codec, cut to the segment.
 
@@ -58,7 +70,10 @@ def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
     MalformedTiff
         If it is not as large as a segment that is whole or at an edge.
     """
-    for shape in _stored_shapes(codec):
+    shapes = list(_stored_shapes(codec))
+    # an image says its own size; as many pixels may be in another shape
+    shapes.sort(key=lambda shape: shape[1:3] != image.shape[:2])
+    for shape in shapes:
         if image.size == math.prod(shape):
             return _cast(codec, image.reshape(shape))
         rows, n_rows = shape[1], image.size // max(1, math.prod(shape[2:]))
@@ -85,14 +100,18 @@ def pad_into(target: NDArray, samples: NDArray, fill: float | int | None) -> Non
 
 
 def _stored_shapes(codec: SegmentCodec) -> Iterator[Shape]:
-    """Give the shapes that a segment may be stored in: whole, cropped, cropped vertically."""
+    """Give the shapes that a segment may be stored in: whole, cropped at the corner, the lower edge
+    or the right edge.
+
+    Where tiles of the right edge have as many bytes as those of the lower edge, the scanner gives
+    them a codec of their own: here they are taken for the latter.
+    """
     full = codec.shape
     yield full
     if codec.edge is not None:
         depth, rows, columns = codec.edge
-        for shape in ((depth, rows, columns, full[3]), (depth, rows, full[2], full[3])):
-            if shape != full:
-                yield shape
+        cropped = ((depth, rows, columns), (depth, rows, full[2]), (*full[:2], columns))
+        yield from dict.fromkeys((*size, full[3]) for size in cropped if size != full[:3])
 
 
 def _is_strip_end(codec: SegmentCodec, shape: Shape) -> bool:

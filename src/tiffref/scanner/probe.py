@@ -25,6 +25,7 @@ from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.manifest import Manifest
 from ..model.node import Array
+from .edges import with_told_edges
 from .plan import LevelPlan, plan_level
 
 __all__ = ["checked_array", "is_exact", "probe_indices"]
@@ -86,7 +87,8 @@ def checked_array(
     if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
         return _with_one_codec(whole, segments)
     short = plan_level(level, dims, is_short=True, is_native=is_native).array
-    return _with_one_codec(_decoded(short, segments), segments)
+    told = with_told_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
+    return _with_one_codec(_decoded(told, segments), segments)
 
 
 def _with_empty_segments(plan: LevelPlan, segments: Segments) -> Array:

@@ -1,0 +1,94 @@
+"""Cropped tiles whose bytes do not say at which edge they lie.
+
+Writers that crop tiles store those of the right edge narrower and those of the lower edge shorter.
+Where both have as many bytes (square tiles of a square image), a decoder that knows one segment
+takes the ones for the others. Owns finding those of the right edge, and giving them a codec of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..codecs.decode import decode_segment
+from ..codecs.fit import has_twin_edges
+from ..codecs.inlined import wrap_inlined
+from ..codecs.table import compression_of
+from ..codecs.unpack import layout_of
+from ..errors import MalformedTiff, UnsupportedTiff
+from ..model.codec import SegmentCodec
+from ..model.facts import LevelFacts
+from ..model.grid import chunk_grid
+from ..model.node import Array
+
+__all__ = ["with_told_edges"]
+
+_MAX_INLINED_BYTES = 1 << 20
+_SAMPLE = 16
+"""Tiles of a right edge too large to inline that are looked at."""
+
+
+def with_told_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
+    """Inline cropped tiles of the right edge with their own codec, where they need one.
+
+    Parameters
+    ----------
+    level, array
+        The level, and its plan with a codec that knows of cropped tiles.
+    read
+        Index of a chunk -> its bytes.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If they are too many bytes.
+    """
+    codec = array.codecs[0]
+    assert isinstance(codec, SegmentCodec)
+    if len(array.codecs) > 1 or compression_of(codec.compression).kind != "bytes":
+        return array
+    layout = layout_of(codec)
+    if not has_twin_edges(codec, lambda shape: layout.stored_bytes(codec, shape)):
+        return array
+    manifest = array.manifest
+    column = _right_edge(level, array)
+    column = column[manifest.source[column] >= 0]
+    n_bytes = int(manifest.length[column].sum())
+    is_small = n_bytes <= _MAX_INLINED_BYTES
+    looked_at = column if is_small else column[:: -(-len(column) // _SAMPLE)]
+    assert codec.edge is not None
+    narrow = replace(codec, edge=(*codec.shape[:2], codec.edge[2]))
+    cropped = {}
+    for n in looked_at.tolist():
+        data = read(n)
+        if not _is_whole(codec, data):
+            cropped[n] = wrap_inlined(narrow, data)
+    if cropped and not is_small:
+        raise UnsupportedTiff(
+            "cropped tiles of the right edge cannot be told from those of the lower edge",
+            url=manifest.sources[0].url,
+            got=f"{n_bytes} bytes at the right edge",
+            expected=f"at most {_MAX_INLINED_BYTES} to inline",
+            hint="Rewrite the file with tiles of another size.",
+        )
+    return replace(array, manifest=manifest.with_inlined(cropped)) if cropped else array
+
+
+def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
+    """Give the indices of the chunks in the last column, save for the corner."""
+    grid = chunk_grid(array.shape, array.chunks)
+    index = np.arange(array.manifest.n_chunks).reshape(grid)
+    y, x = level.axes.index("Y"), level.axes.index("X")
+    column = index.take([-1], axis=x)
+    return column.take(range(grid[y] - 1), axis=y).reshape(-1)
+
+
+def _is_whole(codec: SegmentCodec, data: bytes) -> bool:
+    try:
+        decode_segment(replace(codec, edge=None), data)
+    except MalformedTiff:
+        return False
+    return True

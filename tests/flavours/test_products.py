@@ -1,0 +1,53 @@
+"""Any combination that our writer makes, read back with and without merged chunks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from products import Product, products, write
+from ways import assert_pixels
+
+import tiffref
+from tiffref.errors import UnsupportedTiff
+from tiffref.zarr import ZarrTiffStore
+
+PLAIN = Product(
+    shape=(1, 35, 35, 1), dtype="u2", bits=None, compression=8, predictor=1, order="<",
+    tile=(16, 16), rows=16, is_planar=False, edges="cropped", fill_order=1, is_big=False, seed=1,
+)  # fmt: skip
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(product=products())
+def test_any_product(tmp_path, product):
+    path = tmp_path / "a.tif"
+    expected = write(path, product)
+    for mode in (None, "strile"):
+        got = ZarrTiffStore(path, chunkmode=mode)[...]
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("shape", [(1, 35, 35, 1), (2, 35, 35, 3), (1, 35, 15, 1), (1, 48, 35, 1)])
+@pytest.mark.parametrize("bits", [None, 12])
+def test_cropped_tiles_of_the_right_and_the_lower_edge(tmp_path, shape, compression, bits):
+    """Of 16 x 3 and of 3 x 16 samples: their bytes are as many."""
+    path = tmp_path / "a.tif"
+    product = replace(PLAIN, shape=shape, compression=compression, bits=bits)
+    expected = write(path, product)
+    assert_pixels(tiffref.scan(path), {"image": expected})
+
+
+def test_cropped_tiles_that_cannot_be_told_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    write(
+        path, replace(PLAIN, shape=(1, 2500, 2500, 1), dtype="u8", tile=(512, 512), compression=1)
+    )
+    with pytest.raises(UnsupportedTiff, match="right edge"):
+        tiffref.scan(path)
