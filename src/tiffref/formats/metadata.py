@@ -24,6 +24,7 @@ from ..codecs.zarr2 import from_zarr2
 from ..codecs.zarr3 import from_zarr3
 from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.grid import chunk_grid
 from .documents import join_key, spell_mask_value
 from .findings import Finding, Reporter
 from .keys import KeyRule
@@ -50,7 +51,7 @@ class ArrayMetadata:
     @property
     def grid(self) -> tuple[int, ...]:
         """Chunks along each dimension."""
-        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+        return chunk_grid(self.shape, self.chunks)
 
 
 @dataclass(frozen=True, slots=True)

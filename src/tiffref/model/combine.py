@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestMismatch
 from .alike import without_leniency
 from .codec import ForeignCodec, SegmentCodec
+from .grid import chunk_grid
 from .manifest import INLINED, MISSING, Manifest, Source
 from .node import Array
 
@@ -127,7 +128,7 @@ def place(
     ones = (1,) * len(dims)
     chunks = (*ones, *first.chunks)
     _check_aligned(arrays, origins, shape, chunks, (*dims, *first.dims))
-    grid = tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+    grid = chunk_grid(shape, chunks)
     strides = np.array([math.prod(grid[axis + 1 :]) for axis in range(len(grid))], np.int64)
     base = (origins // np.array(chunks, np.int64)) @ strides
     codecs, rows = unify_codecs(arrays)
