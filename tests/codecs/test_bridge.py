@@ -123,3 +123,13 @@ def test_every_imagecodecs_id_has_its_bridge():
         assert codec.to_dict() == {"name": f"numcodecs.{name}", "configuration": {"axis": 1}}
         with pytest.raises(TiffrefError, match="encoded size"):
             codec.compute_encoded_size(8, None)
+
+
+def test_broken_png_never_reaches_its_decoder() -> None:
+    """imagecodecs leaves libpng's errors with corrupted memory (see `codecs.pngstream`)."""
+    codec = SegmentCodec(FULL, "|u1", compression=34933)
+    data = imagecodecs.png_encode(values(FULL[1:3], "u1"))
+    assert read(codec, data).shape == (8, 12)
+    for broken in (data[:-20], data[:60] + b"\0" + data[61:], b"\0" * 100):
+        with pytest.raises(ValueError, match="PNG"):
+            read(codec, broken)

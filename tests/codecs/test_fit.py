@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segments import compress, values
 
-from tiffref.codecs.decode import HARMLESS_PIXELS, decode_segment
+from tiffref.codecs.decode import decode_segment
+from tiffref.codecs.guard import HARMLESS_PIXELS
 from tiffref.errors import MalformedTiff, UnsupportedTiff
 from tiffref.model.codec import SegmentCodec
 

@@ -7,11 +7,14 @@ requests that a server gets and all processes that are started are counted.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import pickle
 import sys
+import tracemalloc
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from faulty import FaultyServer
 
 import tiffref
 from tiffref.access.allow import AllowList, location_prefix
+from tiffref.codecs.limits import HARMLESS_BYTES
 from tiffref.errors import InvalidReferences, TiffrefError, UntrustedSource
 from tiffref.formats import limits
 from tiffref.references import References
@@ -124,6 +128,9 @@ def _addresses(secret: str, host: str) -> dict[str, str]:
 
 TEXTS = tuple(_addresses("/s/secret.bin", "http://h"))
 
+HUGE_PNG = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1 << 20).to_bytes(4, "big") * 2 + b"\x08\0\0\0\0" + bytes(4)
+)
 PICKLED = pickle.dumps(Bomb())
 DOCUMENTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "template names the secret": lambda s: version1(refs("{{u}}"), templates={"u": s}),
@@ -163,6 +170,17 @@ DOCUMENTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "huge type": lambda s: inlined(b"x", dtype="|V2147483647"),
     "bomb": lambda s: inlined(b"\0" * 64, shape=[2**30], chunks=[2**30],
                               compressor={"id": "zlib", "level": 1}),
+    "bomb in a bomb": lambda s: inlined(
+        zlib.compress(zlib.compress(bytes(1 << 27))), filters=[{"id": "zlib", "level": 1}],
+        compressor={"id": "zlib", "level": 1}),
+    "bomb of gzip": lambda s: inlined(
+        gzip.compress(bytes(1 << 27), 1), compressor={"id": "gzip", "level": 1}),
+    "frame that says exabytes": lambda s: inlined(
+        b"\x28\xb5\x2f\xfd\xe0" + b"\xff" * 7 + b"\x0f\1\0\0", compressor={"id": "zstd"}),
+    "picture of a million by a million": lambda s: inlined(
+        HUGE_PNG, compressor={"id": "imagecodecs_png"}),
+    "picture that is broken": lambda s: inlined(
+        HUGE_PNG[:40], compressor={"id": "imagecodecs_png"}),
     "many chunks": lambda s: refs("x", shape=[2**26], chunks=[1]),
     "many arrays of chunks": lambda s: {
         f"{n}/.zarray": json.dumps({**MEASURE, "shape": [2**22], "chunks": [1]})
@@ -241,7 +259,7 @@ def read_everything(path: Path, **options: Any) -> None:
     store = ZarrTiffStore(path, **options)
     for key in list(store.keys()):
         store[key]
-    store[:]
+    store[(0,) * store.ndim]
 
 
 def forbidden(watch: Watch, here: Path) -> list[tuple[str, str]]:
@@ -285,7 +303,14 @@ def test_addresses(
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents(name: str, watch: Watch, place: tuple[Path, Path]) -> None:
     here, secret = place
-    attack(watch, here, DOCUMENTS[name](str(secret)))
+    document = DOCUMENTS[name](str(secret))
+    tracemalloc.start()
+    try:
+        attack(watch, here, document)
+        # two times what a chunk may harmlessly take, and the document itself
+        assert tracemalloc.get_traced_memory()[1] < 3 * HARMLESS_BYTES
+    finally:
+        tracemalloc.stop()
     assert not Path("/tmp/tiffref-was-here").exists()
 
 

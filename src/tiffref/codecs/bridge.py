@@ -9,6 +9,7 @@ the v2 codecs. They only read.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec
 
+from .guard import guarded
 from .segment import ReadOnlyCodec
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class _Named:
     """A v2 codec under its v3 name."""
 
     is_fixed_size = False
+    is_image: ClassVar[bool] = False
     codec_id: ClassVar[str] = ""
 
     configuration: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -51,8 +54,11 @@ class _Named:
         """Give the v2 configuration, which VirtualiZarr writes into kerchunk documents."""
         return {"id": self.codec_id, **self.configuration}
 
-    def _decode_v2(self, data: NDArray) -> Any:
-        return numcodecs.get_codec(self.codec_config).decode(data)
+    def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec) -> Any:
+        n_bytes = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
+        # only images say their own size; what else there is decodes to what its bytes come to
+        stream = guarded(self.codec_id, data.tobytes(), n_bytes) if self.is_image else data
+        return numcodecs.get_codec(self.codec_config).decode(stream)
 
     async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
@@ -73,13 +79,13 @@ class _Named:
 
 class _BytesBytes(_Named, BytesBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        decoded = self._decode_v2(chunk_data.as_numpy_array())
+        decoded = self._decode_v2(chunk_data.as_numpy_array(), chunk_spec)
         return chunk_spec.prototype.buffer.from_bytes(bytes(decoded))
 
 
 class _ArrayBytes(_Named, ArrayBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array()))
+        decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array(), chunk_spec))
         decoded = decoded.astype(chunk_spec.dtype.to_native_dtype(), copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(chunk_spec.shape))
 
@@ -114,43 +120,47 @@ class PackBits(_BytesBytes):
     codec_id = "imagecodecs_packbits"
 
 
-class Jpeg(_ArrayBytes):
+class _Image(_ArrayBytes):
+    is_image = True
+
+
+class Jpeg(_Image):
     """JPEG."""
 
     codec_id = "imagecodecs_jpeg"
 
 
-class Jpeg2000(_ArrayBytes):
+class Jpeg2000(_Image):
     """JPEG 2000."""
 
     codec_id = "imagecodecs_jpeg2k"
 
 
-class JpegXl(_ArrayBytes):
+class JpegXl(_Image):
     """JPEG XL."""
 
     codec_id = "imagecodecs_jpegxl"
 
 
-class JpegXr(_ArrayBytes):
+class JpegXr(_Image):
     """JPEG XR."""
 
     codec_id = "imagecodecs_jpegxr"
 
 
-class Lerc(_ArrayBytes):
+class Lerc(_Image):
     """LERC."""
 
     codec_id = "imagecodecs_lerc"
 
 
-class Png(_ArrayBytes):
+class Png(_Image):
     """PNG."""
 
     codec_id = "imagecodecs_png"
 
 
-class WebP(_ArrayBytes):
+class WebP(_Image):
     """WebP."""
 
     codec_id = "imagecodecs_webp"

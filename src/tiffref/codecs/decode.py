@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from ..errors import MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .fit import find_shape, fit_image, pad_into
-from .headers import image_size
+from .guard import check_image
 from .inlined import split_inlined
 from .limits import check_expansion
 from .table import Compression, check_supported, compression_of
@@ -51,12 +51,6 @@ _DECODING_ERRORS = (
     *(ArithmeticError, MemoryError, struct.error),
 )
 """What decoders raise on bytes, and on parameters out of tags, that make no sense."""
-
-MAX_OVERSIZE = 16
-"""An image may hold this many times the pixels of its segment before it is taken for a bomb:
-some writers pad strips to whole blocks of the compression, tiles to powers of two."""
-HARMLESS_PIXELS = 1 << 24
-"""An image of up to so many pixels is decoded whatever its segment."""
 
 
 def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
@@ -176,21 +170,10 @@ def _decode_image(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
         image = row.decode(codec, data, target)
     except ValueError:
         # another size or type than the segment's, found out before anything was decoded
-        _refuse_bombs(row, codec, data)
+        check_image(row.decode.__name__, bytes(data), math.prod(codec.shape[:3]))
         image = row.decode(codec, data, None)
     if not np.shares_memory(image, target):
         pad_into(target, fit_image(codec, image), codec.fill)
-
-
-def _refuse_bombs(row: Compression, codec: SegmentCodec, data: Any) -> None:
-    size = image_size(row.decode.__name__ if row.decode else "", bytes(data))
-    limit = max(MAX_OVERSIZE * math.prod(codec.shape[:3]), HARMLESS_PIXELS)
-    if size is not None and math.prod(size) > limit:
-        raise MalformedTiff(
-            f"{row.name} image is far larger than its segment",
-            got=f"{size[0]} x {size[1]} pixels",
-            expected=f"{codec.shape[1]} x {codec.shape[2]}",
-        )
 
 
 _NATIVE = "<" if sys.byteorder == "little" else ">"

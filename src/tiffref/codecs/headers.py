@@ -4,7 +4,8 @@ Owns the few bytes of each image format that say how large the decoded image is,
 decompression bomb is refused before it is decoded. It judges nothing (see `codecs.decode`).
 
 References: ITU-T T.81 annex B (JPEG), ISO/IEC 15444-1 annex A (JPEG 2000), RFC 2083 (PNG),
-RFC 9649 (WebP), Lerc2 blob header (LERC).
+RFC 9649 (WebP), Lerc2 blob header (LERC), ISO/IEC 18181-1 annex D (JPEG XL), ITU-T T.832 annex A
+(JPEG XR).
 """
 
 from __future__ import annotations
@@ -106,9 +107,48 @@ def _lerc(data: bytes) -> tuple[int, int] | None:
     return rows, columns
 
 
+def _jpegxl(data: bytes) -> tuple[int, int] | None:
+    if data[4:8] == b"JXL ":  # in boxes: the codestream begins in jxlc, or behind 4 bytes of jxlp
+        at = data.find(b"jxl", 32, 4096) + 4
+        data = data[at + (4 if data[at - 1 : at] == b"p" else 0) :]
+    if data[:2] != b"\xff\x0a":
+        return None
+    bits, at = int.from_bytes(data[2:16], "little"), 0
+
+    def take(n: int) -> int:
+        nonlocal at
+        at += n
+        return bits >> (at - n) & ((1 << n) - 1)
+
+    def length(is_short: int) -> int:
+        return 8 * (1 + take(5)) if is_short else 1 + take((9, 13, 18, 30)[take(2)])
+
+    is_short = take(1)
+    rows = length(is_short)
+    ratio = take(3)
+    if ratio == 0:
+        return rows, length(is_short)
+    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return rows, rows * across // down
+
+
+def _jpegxr(data: bytes) -> tuple[int, int] | None:
+    if data[:3] != b"II\xbc":
+        return None
+    (at,) = struct.unpack_from("<I", data, 4)
+    (n,) = struct.unpack_from("<H", data, at)
+    found = {}
+    for k in range(min(n, 64)):
+        code, kind, _, value = struct.unpack_from("<HHII", data, at + 2 + 12 * k)
+        found[code] = value & (0xFFFF if kind == 3 else 0xFFFFFFFF)
+    return (found[0xBC81], found[0xBC80]) if {0xBC80, 0xBC81} <= found.keys() else None
+
+
 HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "jpeg": _jpeg,
     "jpeg2k": _jpeg2k,
+    "jpegxl": _jpegxl,
+    "jpegxr": _jpegxr,
     "lerc": _lerc,
     "png": _png,
     "webp": _webp,

@@ -76,7 +76,7 @@ def fetch_text(
     path = os.fspath(document)
     try:
         with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
-            text = file.read(LIMITS.document_bytes + 1)
+            text = _read_up_to(file, LIMITS.document_bytes + 1)
     except _ACCESS_ERRORS + _client_errors() as error:
         raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:
@@ -84,6 +84,15 @@ def fetch_text(
             "too large a document", url=path, expected=f"at most {LIMITS.document_bytes} bytes"
         )
     return text
+
+
+def _read_up_to(file: Any, most: int) -> bytes:
+    """Read a file in parts: asked for all that it may have, it would make room for that."""
+    parts, n_left = [], most
+    while n_left and (part := file.read(min(n_left, _LARGE_BYTES))):
+        parts.append(part)
+        n_left -= len(part)
+    return b"".join(parts)
 
 
 class FileText:

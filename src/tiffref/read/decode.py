@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import decode_segment
+from ..codecs.guard import decode_within, guarded
 from ..codecs.inlined import split_inlined
 from ..codecs.limits import HARMLESS_BYTES, MAX_EXPANSION, check_expansion
 from ..codecs.safe import unsafe_codecs
@@ -127,6 +128,7 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also of types that no segment has, such as the strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
+    _check_proportion(array, len(data))
     block = np.empty(array.chunks, array.dtype)
     decode_chunk(array, codec, data, block, None)
     return block
@@ -141,17 +143,22 @@ def _scratch_for(codec: SegmentCodec) -> NDArray:
     return kept
 
 
+def _check_proportion(array: Array, n_stored: int) -> None:
+    """Refuse a chunk that so many bytes cannot hold, before anything is allocated."""
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * n_stored):
+        raise MalformedTiff(
+            "the decoded size of a chunk is out of proportion to its stored bytes",
+            got=f"{n_stored} bytes",
+            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
+        )
+
+
 def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
     refused = unsafe_codecs(codec)
     if refused:
         raise UnsupportedTiff("a codec is not one of those that are run", got=refused[0])
-    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * len(data)):
-        raise MalformedTiff(
-            "the decoded size of a chunk is out of proportion to its stored bytes",
-            got=f"{len(data)} bytes",
-            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
-        )
+    _check_proportion(array, len(data))
     decode = _decode_zarr2 if codec.zarr_format == 2 else _decode_zarr3
     try:
         block = decode(array, codec, bytes(data))
@@ -172,8 +179,16 @@ def _decode_zarr2(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
     dtype = np.dtype(codec.metadata["dtype"])
     chain = [*(codec.metadata.get("filters") or []), codec.metadata.get("compressor")]
     value: Any = data
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
     for config in reversed([config for config in chain if config is not None]):
+        if isinstance(value, bytes):
+            decoded = decode_within(config, value, n_bytes)
+            if decoded is not None:
+                value = decoded
+                continue
+            value = guarded(config["id"], value, n_bytes)
         value = numcodecs.get_codec(dict(config)).decode(value)
+        value = value if isinstance(value, np.ndarray) else bytes(value)
     if isinstance(value, np.ndarray) and value.dtype != object:
         value = np.ascontiguousarray(value).reshape(-1)
         return value.view(dtype) if value.dtype != dtype else value
@@ -186,6 +201,12 @@ def _decode_zarr3(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
     import zarr
 
+    last = codec.metadata["codecs"][-1] if codec.metadata.get("codecs") else {}
+    if isinstance(last, dict):  # the first to be undone
+        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        name = str(last.get("name", "")).removeprefix("numcodecs.")
+        decode_within({"id": name}, data, n_bytes)
+        data = guarded(name, data, n_bytes)
     document = {
         "zarr_format": 3,
         "node_type": "array",

@@ -82,6 +82,7 @@ def plan_level(
         If the level cannot be told exactly.
     """
     ifd = level.ifds[0]
+    _check_addressable(ifd, level.shape)
     if 0 in level.shape:
         return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
     segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
@@ -100,11 +101,12 @@ def plan_level(
     return _plan_segments(level, dims, codecs, of_page, segment)
 
 
-def _check_addressable(ifd: IfdFacts, segment: Shape5) -> None:
-    """Refuse pages and segments whose bytes cannot be counted in 63 bits."""
+def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...]) -> None:
+    """Refuse pages, and images or segments of them, whose bytes cannot be counted in 63 bits."""
     itemsize = np.dtype(ifd.dtype or "|b1").itemsize
-    n_bytes = itemsize * max(math.prod(ifd.shape), math.prod(segment))
-    if n_bytes >= 1 << 63:
+    # without the dimensions that have no samples at all
+    n_samples = max(math.prod(n or 1 for n in one) for one in (ifd.shape, shape))
+    if itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
             "an image has more bytes than can be counted",
             tag="ImageWidth (256), ImageLength (257)",

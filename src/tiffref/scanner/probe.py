@@ -12,12 +12,14 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numcodecs
 import numpy as np
 
 from ..codecs.decode import decode_segment
+from ..codecs.guard import guarded
+from ..codecs.headers import HEADERS
 from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import to_zarr2
 from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning
@@ -142,19 +144,21 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
     decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
     if any(config and config["id"] == "tiffref_segment" for config in decoders):
         return _decodes(codec, data)
-    if any(config and config["id"] == "imagecodecs_png" for config in decoders) and not _decodes(
-        codec, data
-    ):
-        return False  # libpng is not to see a broken stream: see `codecs.pngstream`
-    buffer = data
+    buffer: Any = data
+    n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     try:
         for config in decoders:
             if config:
+                if config["id"] in _IMAGE_CODECS:
+                    buffer = guarded(config["id"], bytes(buffer), n_bytes)
                 buffer = numcodecs.get_codec(dict(config)).decode(buffer)
     except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, lzma.LZMAError):
         return False
-    n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     return memoryview(np.ascontiguousarray(buffer)).nbytes == n_bytes
+
+
+_IMAGE_CODECS = frozenset(f"imagecodecs_{name}" for name in HEADERS)
+"""Codecs whose streams say their own size."""
 
 
 def _decodes(codec: SegmentCodec, data: bytes) -> bool:
