@@ -19,7 +19,7 @@ from ..model.manifest import Source
 from ..model.node import Array, Group
 from ..references import References
 from ..scanner.bytesource import ByteSource
-from ..scanner.probe import is_exact, probe_indices
+from ..scanner.similar import is_stored_alike
 from ..scanner.skeleton import GEO_TAGS, Skeleton, read_skeleton
 from ..scanner.source import open_source
 from ..scanner.template import Template, make_template
@@ -211,7 +211,9 @@ class FileScanner:
         arrays = known.template.arrays_of(skeleton)
         if arrays is None:
             return None
-        if there is not None and not all(_stored_alike(array, there) for array in arrays.values()):
+        if there is not None and not all(
+            is_stored_alike(array, there) for array in arrays.values()
+        ):
             return None
         source = skeleton.source
         facts = {**known.facts, **chunk_facts(arrays, known.facts["main"])}
@@ -328,21 +330,6 @@ def _is_unchanged(job: Job, now: Source) -> bool:
     if job.etag is not None or now.etag is not None:
         return job.etag == now.etag
     return job.mtime is not None and job.mtime == now.mtime
-
-
-def _stored_alike(array: Array, there: ByteSource) -> bool:
-    """Look at the segments that a scan in full would look at."""
-    codec = array.codecs[0]
-    manifest = array.manifest
-    if not isinstance(codec, SegmentCodec):
-        return False
-    if codec.compression == 1:
-        return True  # lengths tell all, and were compared
-    return all(
-        is_exact(codec, there.read(int(manifest.offset[n]), int(manifest.length[n])))
-        for n in probe_indices(manifest)
-        if there.is_at_hand(int(manifest.offset[n]), int(manifest.length[n]))
-    )
 
 
 def _with_arrays(group: Group, arrays: Mapping[str, Array], prefix: str = "") -> Group:
