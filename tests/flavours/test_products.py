@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from ifds import image, write_tiff
 from products import Product, products, write
-from ways import assert_pixels
+from ways import assert_pixels, pixels
 
 import tiffref
 from tiffref.errors import UnsupportedTiff
@@ -34,14 +35,33 @@ def test_any_product(tmp_path, product):
 
 
 @pytest.mark.parametrize("compression", [1, 8])
-@pytest.mark.parametrize("shape", [(1, 35, 35, 1), (2, 35, 35, 3), (1, 35, 15, 1), (1, 48, 35, 1)])
-@pytest.mark.parametrize("bits", [None, 12])
+@pytest.mark.parametrize(
+    "shape", [(1, 35, 35, 1), (2, 35, 35, 3), (1, 35, 15, 1), (1, 48, 35, 1), (1, 4, 42, 1)]
+)
+@pytest.mark.parametrize("bits", [None, 12, 1])
 def test_cropped_tiles_of_the_right_and_the_lower_edge(tmp_path, shape, compression, bits):
     """Of 16 x 3 and of 3 x 16 samples: their bytes are as many."""
     path = tmp_path / "a.tif"
     product = replace(PLAIN, shape=shape, compression=compression, bits=bits)
     expected = write(path, product)
     assert_pixels(tiffref.scan(path), {"image": expected})
+
+
+@pytest.mark.parametrize(("compression", "encoder"), [(34933, "png"), (34712, "jpeg2k")])
+@pytest.mark.parametrize("size", [35, 48])
+def test_cropped_images_say_their_size(tmp_path, compression, encoder, size):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    encode = getattr(imagecodecs, f"{encoder}_encode")
+    data = pixels(size, 35, 3, dtype="u1")
+    one = image(data, {259: compression, 262: 2}, tile=(16, 16))
+    one.segments = [
+        encode(np.ascontiguousarray(data[y : y + 16, x : x + 16]))
+        for y in range(0, size, 16)
+        for x in range(0, 35, 16)
+    ]
+    path = tmp_path / "a.tif"
+    write_tiff(path, [one])
+    assert_pixels(tiffref.scan(path), {"image": data})
 
 
 def test_cropped_tiles_that_cannot_be_told_are_refused(tmp_path):

@@ -100,8 +100,8 @@ def pad_into(target: NDArray, samples: NDArray, fill: float | int | None) -> Non
 
 
 def _stored_shapes(codec: SegmentCodec) -> Iterator[Shape]:
-    """Give the shapes that a segment may be stored in: whole, cropped at the corner, the lower edge
-    or the right edge.
+    """Give the shapes that a segment may be stored in: whole, cropped at the lower edge, the right
+    edge or the corner.
 
     Where tiles of the right edge have as many bytes as those of the lower edge, the scanner gives
     them a codec of their own: here they are taken for the latter.
@@ -110,7 +110,8 @@ def _stored_shapes(codec: SegmentCodec) -> Iterator[Shape]:
     yield full
     if codec.edge is not None:
         depth, rows, columns = codec.edge
-        cropped = ((depth, rows, columns), (depth, rows, full[2]), (*full[:2], columns))
+        # of packed samples, shapes may have as many bytes: the larger one then holds the smaller
+        cropped = ((depth, rows, full[2]), (*full[:2], columns), (depth, rows, columns))
         yield from dict.fromkeys((*size, full[3]) for size in cropped if size != full[:3])
 
 
