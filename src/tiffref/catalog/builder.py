@@ -22,16 +22,9 @@ from .index import INDEX, field_kinds, import_pyarrow, index_address, write_inde
 from .inputs import find_files, order_key, read_fields
 from .intake import write_intake
 from .journal import Journal
-from .plan import (
-    FORMATS,
-    Settings,
-    agree,
-    make_jobs,
-    plan_products,
-    record_products,
-    shared_root,
-)
+from .plan import FORMATS, Settings, make_jobs, shared_root
 from .progress import Counts, Progress
+from .record import agree, plan_products, record_products
 from .remote import RemoteFolder
 from .report import Summary, write_report
 from .run import Run

@@ -7,29 +7,17 @@ writes; everything pickles, so that it travels to any executor.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import CatalogError, SelectionError
+from ..errors import SelectionError
 from ..formats.urls import shared_folder, to_document_url
-from .folder import STATE, Folder
+from .folder import Folder
 
-__all__ = [
-    "FORMATS",
-    "Batch",
-    "Job",
-    "Settings",
-    "agree",
-    "batches",
-    "make_jobs",
-    "plan_products",
-    "record_products",
-    "reference_path",
-]
+__all__ = ["FORMATS", "Batch", "Job", "Settings", "batches", "make_jobs", "reference_path"]
 
 FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
 """Format of the references of one file -> what their names end in."""
@@ -38,9 +26,6 @@ _MAX_NAME_BYTES = 240
 _BATCH_FILES = 64
 """Files in a batch: some 20 ms of work, against which handing it over costs little."""
 _MIN_BATCHES = 8
-_PLAN = f"{STATE}/plan.json"
-_PRODUCTS = f"{STATE}/products.json"
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,74 +109,6 @@ class Batch:
 
     jobs: tuple[Job, ...]
     settings: Settings
-
-
-def agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Record how a catalog is built, or check that it is built the same way as before.
-
-    Returns
-    -------
-    The recorded plan.
-
-    Raises
-    ------
-    CatalogError
-        If it was built otherwise.
-    """
-    plan: dict[str, Any] = json.loads(json.dumps({"version": _VERSION, **wanted}))
-    text = folder.read(_PLAN)
-    if text is None:
-        folder.put(_PLAN, json.dumps(plan, indent=1).encode())
-        folder.flush()
-        return plan
-    try:
-        known = json.loads(text)
-    except ValueError as error:
-        raise CatalogError(
-            "the catalog's plan cannot be read", url=f"{folder.address}/{_PLAN}", got=str(error),
-            hint="Build into a new folder.",
-        ) from error  # fmt: skip
-    for name, value in plan.items():
-        if name != "root" and known.get(name) != value:
-            raise CatalogError(
-                f"the catalog was built with another {name}",
-                url=folder.address,
-                got=value,
-                expected=known.get(name) or "none",
-                hint="Build into a new folder, or with the options it was built with.",
-            )
-    return known
-
-
-def plan_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is to be made of a catalog besides its index: what is wanted, and what was before.
-
-    What a build has made once, each later one keeps up: sets and items of files as they were before
-    would be wrong.
-
-    Parameters
-    ----------
-    folder
-        Of the catalog.
-    wanted
-        Product -> how it is made; None or False for what this run does not ask for.
-    """
-    before = folder.read(_PRODUCTS)
-    try:
-        asked = json.loads(json.dumps({name: how for name, how in wanted.items() if how}))
-    except TypeError as error:
-        raise SelectionError(
-            "options of combined sets are recorded as JSON", got=str(error),
-            expected="texts, numbers and lists of these",
-        ) from error  # fmt: skip
-    return {**(json.loads(before) if before else {}), **asked}
-
-
-def record_products(folder: Folder, products: Mapping[str, Any]) -> None:
-    """Record what was made of a catalog."""
-    data = json.dumps(products, indent=1).encode()
-    if folder.read(_PRODUCTS) != data:
-        folder.put(_PRODUCTS, data)
 
 
 def batches(jobs: Sequence[Job], settings: Settings, n_workers: int) -> Iterator[Batch]:

@@ -37,6 +37,7 @@ class Run:
     progress: Progress | None
     fail_fast: bool
     counts: Counts
+    _is_shared: bool = False
 
     def choose(self, jobs: Sequence[Job], update: bool) -> list[Job]:
         """Give the jobs that are to be done: new files, failed ones, and what is not in place."""
@@ -84,9 +85,10 @@ class Run:
 
     def _check_shared(self, done: Done) -> None:
         """See once that what a worker wrote is where this process finds it."""
-        if self.counts.n_done or done.written is None:
+        if self._is_shared or done.written is None:
             return
-        if not self.settings.folder.has(done.written):
+        self._is_shared = self.settings.folder.has(done.written)
+        if not self._is_shared:
             raise CatalogError(
                 "the workers write into another folder",
                 url=self.settings.folder.address,
