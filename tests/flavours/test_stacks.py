@@ -11,7 +11,7 @@ import struct
 import numpy as np
 import pytest
 import tifffile
-from ifds import BIG, As, image, write_tiff
+from ifds import BIG, As, Ifd, image, write_tiff
 from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of, scan
 
 import tiffref
@@ -282,3 +282,33 @@ def test_imagej_stack_of_more_than_4_gib(tmp_path):
     for at, plane in ((0, first), (1050, late), (n - 1, 0 * late)):
         assert_pixels(references, {"image": plane[:70]}, (at, slice(70)))
     assert scales_of(references) == {"z": UM(1.5)}
+
+
+def test_lsm_of_more_than_4_gib(tmp_path):
+    """Offsets of strips wrap around; the order of pages says how often."""
+    n, length, width = 80, 8192, 8192
+    info = lsm_info({"X": width, "Y": length, "T": n}, 3)
+    size = length * width
+    start = 1 << 20
+    plane = {256: width, 257: length, 258: 8, 259: 1, 262: 1, 277: 1, 278: length, 284: 1}
+    small = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8, 284: 1, 254: 1}
+    pages = []
+    for t in range(n):
+        at = start + t * (size + 64)
+        places = ((plane, at, size), (small, at + size, 64))
+        for tags, where, n_bytes in places:
+            stored = {273: As(4, where % (1 << 32)), 279: n_bytes}
+            pages.append(Ifd({**tags, **stored, **({34412: info} if not pages else {})}))
+    path = tmp_path / "a.lsm"
+    write_tiff(path, pages)
+    assert path.stat().st_size < start
+    expected = pixels(2, 100, width, dtype="u1")
+    with path.open("r+b") as file:
+        for rows, t in zip(expected, (1, 75), strict=True):
+            file.seek(start + t * (size + 64))
+            file.write(rows)
+        file.truncate(start + n * (size + 64))
+    references = tiffref.scan(path)
+    assert references.group["image"].dims == ("t", "y", "x")
+    for rows, t in zip(expected, (1, 75), strict=True):
+        assert_pixels(references, {"image": rows}, (t, slice(100)))

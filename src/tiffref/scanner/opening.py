@@ -131,7 +131,9 @@ def _needs_pages(tif: TiffFile) -> bool:
     except IndexError:
         return False
     is_run = page.is_final and (page.is_imagej or page.is_shaped or page.is_stk)
-    return not is_run and not tif.tiff.is_ndpi and not decodes_by_stream(page)
+    # tifffile corrects the offsets of large LSM files
+    is_odd = tif.tiff.is_ndpi or page.is_lsm or decodes_by_stream(page)
+    return not is_run and not is_odd
 
 
 def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
@@ -147,7 +149,7 @@ def _preload_frames(tif: TiffFile, bulk: BulkPages) -> None:
     if not isinstance(pages._loaded, dict) or len(pages._offsets) != 1:
         return
     keyframe = pages.first
-    if keyframe.subifds or keyframe.offset != bulk.ifd_offset[0] or keyframe.is_lsm:
+    if keyframe.subifds or keyframe.offset != bulk.ifd_offset[0]:
         return
     rows = zip(
         bulk.ifd_offset.tolist(),

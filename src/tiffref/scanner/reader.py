@@ -182,6 +182,8 @@ class OpenTiff:
     def level_facts(self, level: TiffPageSeries) -> LevelFacts:
         """Read all pages of one level into columns."""
         shape, axes = level.shape, level.axes
+        if not shape:
+            raise MalformedTiff("a directory says nothing of an image", url=self.source.source.url)
         if level.kind != "shaped":
             shape, axes = squeeze(shape, axes)
         run_offset = None if level.is_multifile else level.dataoffset
@@ -208,7 +210,8 @@ class OpenTiff:
         if any(page is None or page.parent is not tif for page in pages):
             return None
         index = np.array([page.index for page in pages])  # type: ignore[union-attr]
-        if index.ndim != 1 or not self.bulk.is_known[index].all():
+        is_beyond = index.ndim != 1 or index.max() >= len(self.bulk.is_known)
+        if is_beyond or not self.bulk.is_known[index].all():
             return None
         first = pages[0].keyframe  # type: ignore[union-attr]
         assert first is not None
