@@ -319,6 +319,8 @@ async def _ask(
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
         if isinstance(error, SourceError):
             raise
+        if isinstance(error, aiohttp.InvalidURL):
+            raise _unreadable(url, error, headers) from error
         raise _Passing(_unreadable(url, error, headers)) from error
     raise SourceError("is redirected without an end", url=url, got=f"{_MAX_REDIRECTS} redirects")
 

@@ -52,13 +52,25 @@ def open_atomic(
     if hasattr(target, "write"):
         yield _as_binary(target)
         return
-    path = os.fspath(target)
+    path = _named(target)
     if has_scheme(path) and not path.startswith("file:"):
         opened: Any = _open_remote(path, storage_options)
     else:
         opened = _open_local(path.removeprefix("file://"))
     with _typed_errors(path), opened as file:
         yield file
+
+
+def _named(target: str | os.PathLike[str]) -> str:
+    """Give a name that the system takes."""
+    path = os.fspath(target)
+    try:
+        is_name = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise SourceError("cannot write the references", url=repr(path), got="no name of a file")
+    return path
 
 
 @contextlib.contextmanager
@@ -101,7 +113,7 @@ def open_folder_atomic(
     SourceError
         If something of another kind is in the way, or the folder cannot be written.
     """
-    path = os.fspath(target)
+    path = _named(target)
     is_remote = has_scheme(path) and not path.startswith("file:")
     opened = (
         _open_remote_folder(path, marker, storage_options)

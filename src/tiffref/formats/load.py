@@ -35,6 +35,8 @@ __all__ = [
 _LARGE_BYTES = 1 << 23
 """A document from this size on is read in parts where it can be."""
 _PART_BYTES = 1 << 20
+_TIFF = frozenset({b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"})
+_TIFF_HINT = "This is a TIFF: `tiffref info` tells what it holds, `tiffref scan` writes a document."
 
 
 def load_document(
@@ -144,7 +146,7 @@ def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
     with contextlib.ExitStack() as stack:
         text = None
         if is_local(path) and path.endswith(".json"):
-            with contextlib.suppress(OSError):  # `fetch_text` says why
+            with contextlib.suppress(OSError, ValueError):  # `fetch_text` says why
                 file = stack.enter_context(Path(path.removeprefix("file://")).open("rb"))
                 text = FileText(file)
         is_apt = text is not None and _LARGE_BYTES <= len(text) <= LIMITS.document_bytes
@@ -172,6 +174,7 @@ def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
             url=os.fspath(document),
             got=f"{len(text)} bytes: {str(error)[:120]}",
             expected="a kerchunk reference document",
+            hint=_TIFF_HINT if bytes(text[:4]) in _TIFF else None,
         ) from error
 
 

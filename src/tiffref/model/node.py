@@ -20,7 +20,7 @@ from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import INLINED, Manifest
 
-__all__ = ["Array", "Group", "Node"]
+__all__ = ["Array", "Group", "Node", "given_attributes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,3 +210,20 @@ class Group:
 
 
 Node = Array | Group
+
+
+def given_attributes(zattrs: Any) -> dict[str, Any]:
+    """Give the attributes that a caller adds, None for none.
+
+    Raises
+    ------
+    SelectionError
+        If they are no mapping of names to values.
+    """
+    if zattrs is None:
+        return {}
+    if not isinstance(zattrs, Mapping) or not all(isinstance(name, str) for name in zattrs):
+        raise SelectionError(
+            "attributes are no mapping", got=f"zattrs={zattrs!r}"[:80], expected="names and values"
+        )
+    return dict(zattrs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..access.allow import AllowList
 from ..access.fresh import check_same
-from ..errors import SourceError
+from ..errors import SelectionError, SourceError
 from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
@@ -95,7 +95,7 @@ class Fetcher:
         allow: str | Iterable[str] | None = None,
     ) -> None:
         if verify not in VERIFY:
-            raise ValueError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
+            raise SelectionError("no such way to verify", got=repr(verify), expected=VERIFY)
         self.storage_options = dict(storage_options or {})
         self.verify = verify
         self.files = dict(files or {})

@@ -115,7 +115,7 @@ class LocalFiles:
     def state(self, url: str) -> Source:
         try:
             found = os.stat(local_path(url))  # noqa: PTH116
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise unreadable(url, error) from error
         return Source(url, found.st_size, found.st_mtime)
 
@@ -141,7 +141,7 @@ class LocalFiles:
     def _open_new(self, url: str) -> _OpenFile:
         try:
             file = _OpenFile(local_path(url))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             raise unreadable(url, error) from error
         with self._lock:
             file = self._files.setdefault(url, file)

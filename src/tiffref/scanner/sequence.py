@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SelectionError, TiffrefError
-from ..model.node import Array, Group
+from ..model.node import Array, Group, given_attributes
 from ..references import References
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
 from .coordinates import Axis, make_axis, order_axes, read_values
@@ -143,7 +143,7 @@ def scan_sequence(
         **_report(failures, listed.urls),
     }
     built = _build(parts, fields, axesorder, categories, plan, record)
-    return _finish(built, zattrs or {})
+    return _finish(built, given_attributes(zattrs))
 
 
 def stack_arrays(
@@ -178,7 +178,7 @@ def stack_arrays(
         for url, array in zip(listed.urls, arrays, strict=True)
     ]
     built = _build(parts, fields, axesorder, categories, plan, {"pattern": text})
-    return _finish(built, zattrs or {})
+    return _finish(built, given_attributes(zattrs))
 
 
 def _report(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:

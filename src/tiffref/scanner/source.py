@@ -6,6 +6,7 @@ choice of the right kind of source (`remote` has those of fsspec). It knows noth
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -31,15 +32,19 @@ class LocalSource(ByteSource):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         name = os.path.abspath(path)  # noqa: PTH100 - links stay as the user gave them
         try:
-            self._descriptor = os.open(name, os.O_RDONLY)
+            # without O_NONBLOCK, a pipe would keep us waiting for its writer
+            flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+            self._descriptor = os.open(name, os.O_RDONLY | flags)
             state = os.fstat(self._descriptor)
             if stat.S_ISDIR(state.st_mode):
-                raise IsADirectoryError(21, "Is a directory", name)
-        except OSError as error:
+                raise IsADirectoryError(errno.EISDIR, "Is a directory", name)
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "Is no regular file", name)
+        except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             raise SourceError(
                 "cannot be read",
                 url=name,
-                got=error.strerror,
+                got=getattr(error, "strerror", None) or str(error),
                 expected="a readable TIFF file",
                 hint=_MANY if set("*?{") & set(name) else None,
             ) from error

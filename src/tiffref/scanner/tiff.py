@@ -22,7 +22,7 @@ from ..conventions.layout import LevelName, name_levels
 from ..conventions.report import Report
 from ..errors import MalformedTiff, SelectionError, TiffrefError
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
-from ..model.node import Array
+from ..model.node import Array, given_attributes
 from ..references import References
 from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff
@@ -128,7 +128,7 @@ def scan(
                 _SIMILAR.learn(tiff.source, located, options)
         report.url = located.facts.source.url
         group = describe(located.facts, located.names, located.arrays, report)
-    return References(group.with_attributes(**zattrs or {}), tuple(located.series))
+    return References(group.with_attributes(**given_attributes(zattrs)), tuple(located.series))
 
 
 def _open(
@@ -189,7 +189,7 @@ def _facts_of(tiff: OpenTiff, series: Sequence[TiffPageSeries]) -> FileFacts:
 def _pick(items: Sequence[Any], index: int, what: str, facts: FileFacts) -> Any:
     try:
         return items[index]
-    except IndexError:
+    except (IndexError, TypeError):
         raise SelectionError(
             f"no such {what}", url=facts.source.url, got=index, expected=f"less than {len(items)}"
         ) from None

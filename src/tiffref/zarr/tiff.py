@@ -15,7 +15,7 @@ from ..access.allow import is_local
 from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
 from ..formats.parquet_read import is_parquet
 from ..model.manifest import INLINED, NAMELESS
-from ..model.node import Array, Group
+from ..model.node import Array, Group, given_attributes
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.fetch import Fetcher
 from ..references import References
@@ -178,7 +178,8 @@ def _choose_level(
 
 
 def _pick(items: Sequence[Any], index: int, what: str) -> Any:
-    if not -len(items) <= index < len(items):
+    is_index = hasattr(index, "__index__")
+    if not is_index or not -len(items) <= index < len(items):
         raise SelectionError(f"no such {what}", got=index, expected=f"less than {len(items)}")
     return items[index]
 
@@ -216,7 +217,7 @@ def _with_values(
     group = references.group
     if fillvalue is not None:
         group = _with_fill_value(group, fillvalue)
-    return replace(references, group=group.with_attributes(**(zattrs or {})))
+    return replace(references, group=group.with_attributes(**given_attributes(zattrs)))
 
 
 def _with_fill_value(group: Group, value: Any) -> Group:
