@@ -489,6 +489,16 @@ def test_validate_finds_sources_that_are_gone_or_not_allowed(
     assert "image.tif" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["validate", "convert", "append"])
+def test_a_tiff_is_no_document(
+    command: str, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"validate": [], "convert": ["refs.json"], "append": ["image.tif"]}
+    assert main([command, "image.tif", *more[command]]) == 1
+    captured = capsys.readouterr()
+    assert "tiffref scan" in captured.out + captured.err
+
+
 def test_validate_names_what_is_wrong(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["scan", "image.tif", "-o", "refs.json"])
     document = json.loads(Path("refs.json").read_text())

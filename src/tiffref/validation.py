@@ -199,7 +199,7 @@ def _from_error(code: str, stage: str, key: str | None, error: TiffrefError) -> 
     got = None if error.got is None else str(error.got)
     expected = None if error.expected is None else str(error.expected)
     what = error.what if error.url is None else f"{error.url}: {error.what}"
-    return Finding(code, stage, what, key, got, expected)
+    return Finding(code, stage, what, key, got, expected, hint=error.hint)
 
 
 # ---- arrays

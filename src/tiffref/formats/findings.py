@@ -21,7 +21,7 @@ class Finding:
 
     `code` is a short fixed name for programs; `stage` one of "structure" (what the JSON Schemas
     say), "metadata", "chunks", "sources", "pixels"; `severity` "error" or "warning"; `key` where it
-    is; `n_more` how many more keys have the same.
+    is; `n_more` how many more keys have the same; `hint` what to do about it.
     """
 
     code: str
@@ -32,6 +32,7 @@ class Finding:
     expected: str | None = None
     severity: str = "error"
     n_more: int = 0
+    hint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the finding as plain values."""
@@ -39,7 +40,7 @@ class Finding:
 
     def to_error(self, url: str | None = None) -> InvalidReferences:
         """Give the finding as an error."""
-        hint = f"{self.n_more} more keys have the same problem." if self.n_more else None
+        hint = f"{self.n_more} more keys have the same problem." if self.n_more else self.hint
         return InvalidReferences(
             self.what,
             url=url,
