@@ -6,14 +6,19 @@ All write new files: over old ones, ext4 waits for the disk, 3 ms for whichever 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import files
 import tifffile
 from harness import Work
 
 import tiffref
+from tiffref import catalog
 
 
 def _ours(source: object, target: Path) -> None:
@@ -28,8 +33,6 @@ def _tifffile(source: Path, target: Path) -> None:
 
 
 def _tifffile_parquet(source: Path, target: Path) -> None:
-    import shutil
-
     from kerchunk.df import refs_to_dataframe
 
     document = target.with_suffix(".json")
@@ -76,17 +79,39 @@ def works(folder: Path, is_full: bool) -> Iterator[Work]:
                 {"tifffile write_fsspec": lambda path=path: _tifffile(path, other)},
                 {"tifffile write_fsspec": 5},
             )
-    cogs = [files.cog(folder, i) for i in range(500 if is_full else 50)]
-    peers = {"tifffile write_fsspec": lambda: [_tifffile(path, other) for path in cogs]}
+    yield from _small_cogs(folder, 500 if is_full else 50)
+
+
+def _small_cogs(folder: Path, n: int) -> Iterator[Work]:
+    """Compare ways to tell many small files; each writes new files into a folder of its own."""
+    cogs = [files.cog(folder / "cogs", i) for i in range(n)]
+
+    def each(write: Callable[[Path, Path], None]) -> None:
+        targets = _emptied(folder / "documents")
+        for path in cogs:
+            write(path, targets / f"{path.stem}.json")
+
+    peers = {"tifffile write_fsspec": lambda: each(_tifffile)}
     try:
         import virtual_tiff  # noqa: F401
 
-        peers["VirtualiZarr + virtual-tiff"] = lambda: [_virtualizarr(p, other) for p in cogs]
+        peers["VirtualiZarr + virtual-tiff"] = lambda: each(_virtualizarr)
     except ImportError:
         print("virtual-tiff is not installed: its column is left out")
-    yield Work(
-        f"scan + JSON, {len(cogs)} small COGs, one by one",
-        lambda: [_ours(path, out) for path in cogs],
-        peers,
-        {"tifffile write_fsspec": 5, "VirtualiZarr + virtual-tiff": 20},
-    )
+    goal = {"tifffile write_fsspec": 5, "VirtualiZarr + virtual-tiff": 20}
+    yield Work(f"scan + JSON, {n} small COGs, one by one", lambda: each(_ours), peers, goal)
+
+    def build(executor: Any = None) -> None:
+        target = _emptied(folder / "catalog") / "built"
+        catalog.build(folder / "cogs", target, executor=executor)
+
+    yield Work(f"catalog, {n} small COGs, one worker", build, peers, goal)
+    # starting two processes takes longer than 500 files: these are up already
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield Work(f"catalog, {n} small COGs, two workers", lambda: build(pool), peers, goal)
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder

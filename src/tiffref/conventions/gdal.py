@@ -9,6 +9,7 @@ References: GDAL documentation of the GTiff driver, "Metadata", "Nodata value", 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -40,6 +41,7 @@ _RESERVED = frozenset(
 """Attribute names that readers act on: an item of that name is kept with the tags only."""
 
 
+_MAX_KEPT = 1 << 14
 _MAX_BANDS = 65535
 """SamplesPerPixel is a SHORT; what a broken file says is no reason to count to a billion."""
 
@@ -100,11 +102,18 @@ def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
     if not value:
         return GdalMetadata()
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    parse = _parse_items if len(text) <= _MAX_KEPT else _parse_items.__wrapped__
     try:
-        root = parse_xml(text)
+        return parse(text)
     except XmlError as error:
         report.add(_METADATA_LABEL, "is not valid XML", got=error)
         return GdalMetadata()
+
+
+@functools.lru_cache(maxsize=16)
+def _parse_items(text: str) -> GdalMetadata:
+    # kept, for the files of a collection often have the same
+    root = parse_xml(text)
     items: dict[str, str] = {}
     bands: dict[int, dict[str, str]] = {}
     roles: dict[str, dict[int, str]] = {}

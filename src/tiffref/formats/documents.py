@@ -190,6 +190,7 @@ def _order(codec: Any) -> str:
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})
+_FLOAT = {float}
 
 
 def to_plain(value: Any, where: str = "") -> Any:
@@ -219,7 +220,8 @@ def to_plain(value: Any, where: str = "") -> Any:
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
-        if _PLAIN.issuperset(map(type, value)):
+        kinds = set(map(type, value))
+        if kinds <= _PLAIN or (kinds == _FLOAT and all(map(math.isfinite, value))):
             return list(value)
         return [to_plain(item, where) for item in value]
     if isinstance(value, np.generic | np.ndarray):

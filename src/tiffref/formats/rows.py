@@ -104,8 +104,13 @@ def iter_rows(manifest: Manifest) -> Iterator[Rows]:
         return
     for start in range(0, manifest.n_chunks, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        is_stored = manifest.source[block] >= 0
-        is_whole = is_stored & (manifest.length[block] == 0)
+        source, length = manifest.source[block], manifest.length[block]
+        if source.min() >= 0 and length.all():  # as mostly: columns need not be picked apart
+            flat = np.arange(start, start + len(source))
+            yield Rows(flat, source, manifest.offset[block], length, False)
+            continue
+        is_stored = source >= 0
+        is_whole = is_stored & (length == 0)
         for chosen, whole in ((is_stored & ~is_whole, False), (is_whole, True)):
             flat = np.flatnonzero(chosen) + start
             if flat.size:
