@@ -42,6 +42,16 @@ def test_patterns_in_chains_find_files_and_name_places(archive: Path) -> None:
     assert stack.group["image"].shape == (11, 4, 5)
 
 
+@pytest.mark.parametrize("name", ["https://host/a.tif?key=a*b", "a[1].tif", "a{b}.tif"])
+def test_names_of_single_files_are_no_patterns(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "://" not in name:
+        Path(name).touch()
+    assert list_files(name).urls == [name]
+
+
 @pytest.mark.parametrize("name", ["a::b.tif", "zip::c.tif"])
 def test_local_names_may_look_like_chains(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
-from .names import has_fields, to_glob
+from .names import has_fields, is_pattern, to_glob
 
 __all__ = ["FileList", "in_archive", "list_files", "natural_key"]
 
-_MAGIC = re.compile(r"[*?\[]")
 _STAC_TYPES = ("Feature", "FeatureCollection")
 _URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
 
@@ -131,11 +130,11 @@ def _list_name(
     read = _READERS.get(Path(name).suffix.lower())
     if read is not None:
         return read(name, assets, storage_options)
+    if not is_pattern(name):
+        return FileList([name])
     if has_fields(name):
         return FileList(_expand(to_glob(name), storage_options), pattern=_tail(name))
-    if _MAGIC.search(name) and not Path(name).exists():
-        return FileList(_expand(name, storage_options))
-    return FileList([name])
+    return FileList(_expand(name, storage_options))
 
 
 def _tail(pattern: str) -> str:
