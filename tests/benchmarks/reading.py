@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness import Work
 
 import tiffref
 import zarr
+from tiffref.read.kept import KEPT
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -69,22 +71,38 @@ def works(folder: Path, is_full: bool) -> Iterator[Work]:
 
         yield Work(f"read all, {compression}", lambda store=store: store[:], peers, goal, check)
     path = files.tiled_image(folder, "zlib", size)
-    yield _windows(path, size)
+    yield from _windows(path, size)
     yield from _through_zarr(folder)
     yield from _opening(folder, 1000 if is_full else 300)
 
 
-def _windows(path: Path, size: int) -> Work:
+def _windows(path: Path, size: int) -> Iterator[Work]:
     import rasterio
 
     store = ZarrTiffStore(path)
     corners = np.random.default_rng(3).integers(0, size - 512, (20, 2)).tolist()
     windows = [rasterio.windows.Window(x, y, 512, 512) for y, x in corners]
-    return Work(
+    rows = [rasterio.windows.Window(0, y, size, 1) for y in range(1000, 1300)]
+
+    def cold(read: Callable[[], object]) -> Callable[[], object]:
+        """Begin without decoded tiles, as rasterio does when it opens the file."""
+
+        def run() -> object:
+            KEPT.clear()
+            return read()
+
+        return run
+
+    yield Work(
         "20 random windows of 512 x 512, deflate",
-        lambda: [store[y : y + 512, x : x + 512] for y, x in corners],
+        cold(lambda: [store[y : y + 512, x : x + 512] for y, x in corners]),
         {"rasterio": lambda: _rasterio(path, windows)},
         {"rasterio": 1},
+    )
+    yield Work(
+        "300 rows one by one, deflate",
+        cold(lambda: [store[y] for y in range(1000, 1300)]),
+        {"rasterio": lambda: _rasterio(path, rows)},
     )
 
 
@@ -122,11 +140,13 @@ def _through_zarr(folder: Path) -> Iterator[Work]:
 def _opening(folder: Path, n: int) -> Iterator[Work]:
     references = tiffref.scan(files.tiles(folder, n))
     document, table = folder / "open.json", folder / "open.parq"
+    dumped = folder / "open-dumped.json"
     references.write_fsspec(document)
     references.to_parquet(table)
-    for target, goal in ((document, 5.0), (table, 1.0)):
+    dumped.write_text(json.dumps(references.to_kerchunk()))
+    for target, goal in ((document, 5.0), (dumped, 1.0), (table, 1.0)):
         yield Work(
-            f"open {n * n} references, read one chunk, {target.suffix[1:]}",
+            f"open {n * n} references, read one chunk, {target.name[5:]}",
             lambda target=target: ZarrTiffStore(str(target))[:16, :16],
             {"ReferenceFileSystem": lambda target=target: _reference_array(str(target))[:16, :16]},
             {"ReferenceFileSystem": goal},
