@@ -7,7 +7,8 @@ read in bulk, and TIFFs that the caller has opened already.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,15 @@ _CIRCLE_CHECKED = 100
 _MOST_TIMES_READ, _SPARE_BYTES, _READ_COST_BYTES = 8, 1 << 20, 64
 """How much tifffile may read of a file whose directories go in a circle."""
 _MAX_PEEK_IFDS = 64
-_GEO_KEYS, _SHORT = 34735, 3
+_GEO_KEYS = 34735
+_BYTES, _SHORT, _LONG = (1, 7), 3, 4
+_NUMBERS = frozenset(
+    {254, 255, 256, 257, 259, 262, 266, 274, 277, 278, 284, 292, 293, 317, 322, 323, 32997}
+)
+"""Tags of one number that decides how pixels are read."""
+_PER_SAMPLE = frozenset({258, 338, 339})
+"""Tags of a number for each sample."""
+_MOST_SAMPLES = 1 << 16
 _FIRST_POINTER = 4
 """Where a classic header has the offset of the first directory."""
 
@@ -92,8 +101,8 @@ def _parsed(
     """Open a file with tifffile, once more with patches where its directories go in a circle."""
     entries, _ = read_entries(source.read, header, header.first_ifd)
     check_factors([(entry.code, entry.type, entry.count) for entry in entries])
-    odd = _odd_geokeys(entries)
-    tif = TiffFile(_handle(source, header, arrays, odd))
+    odd = _odd_entries(source, header)
+    tif = _tiff_file(_handle(source, header, arrays, odd))
     try:
         chain = follow_chain(source, header) if _follows_chain(tif) else Chain()
         if tif.is_shaped:
@@ -113,6 +122,19 @@ def _parsed(
         tif.filehandle.seek(_FIRST_POINTER)
         tif.pages = TiffPages(tif)
     return tif, chain
+
+
+def _tiff_file(handle: Any) -> TiffFile:
+    """Open a file with tifffile, as a plain TIFF where it only claims to be an LSM.
+
+    tifffile looks for the pages of an LSM, which come in pairs, before anything is asked of it.
+    """
+    try:
+        return TiffFile(handle)
+    except IndexError:
+        if not isinstance(handle, str):
+            handle.seek(0)  # tifffile takes the place where it finds an open file for its start
+        return TiffFile(handle, is_lsm=False)
 
 
 def _follows_chain(tif: TiffFile) -> bool:
@@ -196,20 +218,48 @@ def _handle(
     return _PatchedFile(source, patches)
 
 
-def _odd_geokeys(entries: Iterable[Entry]) -> dict[int, bytes]:
-    """Hide a GeoKeyDirectory of the first directory that is not of SHORT.
+def _odd_entries(source: ByteSource, header: Header) -> dict[int, bytes]:
+    """Show entries that tifffile misreads as other readers take them.
 
-    It then may say that it has billions of keys, and tifffile asks for each of them.
+    A file that is odd in its first directory is taken to be odd in all.
     """
-    odd = [entry for entry in entries if entry.code == _GEO_KEYS and entry.type != _SHORT]
-    return {entry.position: b"\xff\xff" for entry in odd}
+    patches: dict[int, bytes] = {}
+    for _, entries in _directories(source, header):
+        for entry in entries:
+            patches.update(_as_expected(entry, source, header))
+        if not patches:
+            break
+    return patches
 
 
-def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
-    """Find offset arrays too long for tifffile, by IFD offset: in the first IFDs and below them."""
-    found: dict[int, dict[int, Entry]] = {}
-    if header.is_ndpi:
-        return found  # the lists that are long there are no tags of their own: see McuStarts
+def _as_expected(entry: Entry, source: ByteSource, header: Header) -> dict[int, bytes]:
+    """Give the bytes that an entry should have, by position; none for most.
+
+    A GeoKeyDirectory that is not of SHORT is hidden: it may say that it has billions of keys, and
+    tifffile asks for each of them. A number given as BYTE, or once for each sample (TIFF 5.0 and
+    before), is shown as SHORT or LONG: libtiff reads both, tifffile takes them for texts or lists.
+    """
+    if entry.code == _GEO_KEYS:
+        return {} if entry.type == _SHORT else {entry.position: b"\xff\xff"}
+    is_byte = entry.type in _BYTES and entry.count == 1 and entry.code in _NUMBERS | _PER_SAMPLE
+    is_list = entry.count > 1 and entry.code in _NUMBERS
+    is_there = entry.nbytes <= _MOST_SAMPLES and entry.value_offset + entry.nbytes <= source.size
+    if header.is_ndpi or not (is_byte or is_list) or not is_there:
+        return {}
+    plain = replace(entry, type=_BYTES[0]) if entry.type in _BYTES else entry
+    values = {int(n) for n in read_array(source.read, header, plain)}
+    if len(values) != 1:
+        return {}
+    value = values.pop()
+    kind = _SHORT if value < 1 << 16 else _LONG
+    count, room = ("Q", 8) if header.is_big else ("I", 4)
+    number = struct.pack(f"{header.byteorder}{'H' if kind == _SHORT else 'I'}", value & 0xFFFFFFFF)
+    start = struct.pack(f"{header.byteorder}H{count}", kind, 1)
+    return {entry.position + 2: start + number.ljust(room, b"\0")}
+
+
+def _directories(source: ByteSource, header: Header) -> Iterator[tuple[int, list[Entry]]]:
+    """Walk the first directories and those below them, as offsets and entries."""
     queue = [header.first_ifd]
     seen: set[int] = set()
     while queue and len(seen) < _MAX_PEEK_IFDS:
@@ -218,9 +268,7 @@ def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entr
             continue
         seen.add(offset)
         entries, following = read_entries(source.read, header, offset)
-        long = {e.code: e for e in entries if e.code in _ARRAY_TAGS and e.count > _LONG_ARRAY}
-        if len(long) == 2 and all(e.value_offset + e.nbytes <= source.size for e in long.values()):
-            found[offset] = long
+        yield offset, entries
         for entry in entries:
             if (
                 entry.code == 330
@@ -229,7 +277,18 @@ def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entr
             ):
                 queue.extend(int(n) for n in read_array(source.read, header, entry))
         queue.append(following)
-        if not found and len(seen) >= 8:
+
+
+def _long_arrays(source: ByteSource, header: Header) -> dict[int, dict[int, Entry]]:
+    """Find offset arrays too long for tifffile, by IFD offset: in the first IFDs and below them."""
+    found: dict[int, dict[int, Entry]] = {}
+    if header.is_ndpi:
+        return found  # the lists that are long there are no tags of their own: see McuStarts
+    for n_seen, (offset, entries) in enumerate(_directories(source, header), 1):
+        long = {e.code: e for e in entries if e.code in _ARRAY_TAGS and e.count > _LONG_ARRAY}
+        if len(long) == 2 and all(e.value_offset + e.nbytes <= source.size for e in long.values()):
+            found[offset] = long
+        if not found and n_seen >= 8:
             break  # many pages: long arrays would have shown by now
     return found
 

@@ -15,6 +15,7 @@ import numpy as np
 from tifffile import TiffFrame, TiffPage
 
 from ..codecs.headers import jpeg_frame, scan_header
+from ..errors import MalformedTiff
 from ..model.facts import IfdFacts
 from .talk import PARSE_ERRORS
 
@@ -41,7 +42,19 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
         The page.
     read
         Reads the file that it lies in.
+
+    Raises
+    ------
+    MalformedTiff
+        If it does not say in which order the samples of a pixel are.
     """
+    if page.samplesperpixel > 1 and page.planarconfig not in (1, 2):
+        raise MalformedTiff(
+            "the order of samples is not known",
+            tag="PlanarConfiguration (284)",
+            got=page.planarconfig,
+            expected="1 or 2",
+        )
     bits = page.bitspersample
     tile = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else None
     subsampling = page.subsampling or (

@@ -27,6 +27,8 @@ _BITS = frozenset({32766, 32809})
 """Compressions whose image decoder depends on FillOrder, on PhotometricInterpretation, on
 BitsPerSample."""
 
+_NONE = 1
+"""Without compression libtiff ignores a predictor, and no writer at hand applies one."""
 _LERC = 34887
 _UNASSOCIATED_ALPHA = 2
 
@@ -79,7 +81,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         shape=shape[1:],
         dtype="<f4" if is_calibrated else dtype.newbyteorder("<").str,
         compression=ifd.compression,
-        predictor=1 if is_image else ifd.predictor,
+        predictor=1 if is_image or ifd.compression == _NONE else ifd.predictor,
         byteorder=ifd.byteorder if _has_byteorder(ifd, dtype, is_image) else "<",
         bits=ifd.bits if _needs_bits(ifd, dtype, is_image) else (),
         sample_format=1 if is_image else ifd.sample_format,

@@ -1,0 +1,82 @@
+"""Directories that other readers understand and tifffile alone does not."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ifds import BIG, CLASSIC, As, Ifd, write_tiff
+
+import tiffref
+from tiffref.errors import MalformedTiff
+from tiffref.zarr import ZarrTiffStore
+
+IMAGE = np.random.default_rng(3).integers(0, 255, (8, 12, 3), np.uint8)
+TAGS = {256: 12, 257: 8, 258: 8, 259: 8, 262: 2, 277: 3, 278: 4, 284: 1, 317: 2, 339: 1}
+
+
+def stored(image: np.ndarray) -> list[bytes]:
+    """Deflate strips of four rows, horizontally differenced."""
+    first = np.zeros_like(image[:, :1])
+    differences = np.diff(image, axis=1, prepend=first)
+    return [zlib.compress(differences[row : row + 4].tobytes()) for row in (0, 4)]
+
+
+def spelled(value: object, code: int) -> Ifd:
+    return Ifd({n: As(3, [v]) for n, v in TAGS.items()} | {code: value}, stored(IMAGE))
+
+
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", TAGS)
+def test_numbers_given_as_bytes(tmp_path: Path, code: int, order: str, form: object) -> None:
+    path = tmp_path / "a.tif"
+    ifds = [spelled(As(kind, [TAGS[code]]), code) for kind in (1, 1)]
+    write_tiff(path, ifds, form=form, order=order)
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], [IMAGE, IMAGE])
+
+
+@pytest.mark.parametrize("code", [259, 262, 284, 317])
+def test_numbers_given_for_each_sample(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, [spelled(As(3, [TAGS[code]] * 3), code)])
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+    write_tiff(path, [spelled(As(3, [TAGS[code], 5, 6]), code)])
+    with pytest.raises(MalformedTiff):
+        ZarrTiffStore(path)[...]
+
+
+@pytest.mark.parametrize("planar", [0, 3])
+def test_samples_in_no_known_order_are_refused(tmp_path: Path, planar: int) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, [spelled(planar, 284)])
+    with pytest.raises(MalformedTiff, match="order of samples"):
+        ZarrTiffStore(path)[...]
+    # of one sample there is but one order
+    gray = np.ascontiguousarray(IMAGE[..., 0])
+    write_tiff(path, [Ifd(TAGS | {259: 1, 277: 1, 278: 8, 284: planar}, [gray.tobytes()])])
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], gray)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_file_that_only_claims_to_be_an_lsm(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "a.tif"
+    claim = b"\x4c\x49\x00\x04" + bytes(508)
+    write_tiff(path, [spelled(As(1, list(claim)), 34412)], order=order)
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+    # also where tifffile is shown other bytes than those of the file
+    ifd = spelled(As(1, list(claim)), 34412)
+    ifd.tags[262] = As(1, [2])
+    write_tiff(path, [ifd], order=order)
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+
+
+@pytest.mark.parametrize("predictor", [2, 3, 50])
+def test_a_predictor_without_compression_says_nothing(tmp_path: Path, predictor: int) -> None:
+    path = tmp_path / "a.tif"
+    strips = [IMAGE[row : row + 4].tobytes() for row in (0, 4)]
+    write_tiff(path, [Ifd(TAGS | {259: 1, 317: predictor}, strips)])
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+    assert tiffref.scan(path).group["image"].codec.predictor == 1
