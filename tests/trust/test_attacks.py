@@ -384,6 +384,48 @@ def test_documents(name: str, watch: Watch, place: tuple[Path, Path]) -> None:
     assert not Path("/tmp/tiffref-was-here").exists()
 
 
+PARQUET_WAYS = ("path", "file url", "localhost", "climbs", "link", "link to a folder", "http",
+                "simplecache", "chain behind allowed", "reference in reference", "s3")  # fmt: skip
+
+
+@pytest.mark.parametrize("way", PARQUET_WAYS)
+def test_addresses_in_parquet(
+    way: str, watch: Watch, place: tuple[Path, Path], server: FaultyServer
+) -> None:
+    pytest.importorskip("pyarrow")
+    here, secret = place
+    server.files["/secret"] = b"s" * 64
+    url = _addresses(str(secret), server.url)[way]
+    url = url.replace("{here}", str(here)).replace("{base}", server.url)
+    folder = here / "refs.parq"
+    References.from_kerchunk(refs(url), allow="*").to_parquet(folder)
+    watch.is_on = True
+    with pytest.raises(UntrustedSource):
+        read_everything(folder)
+    watch.is_on = False
+    assert [one for one in forbidden(watch, here) if not one[1].startswith(str(folder))] == []
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("record_size", [0, -1, 10**30, 0.5, "x", None])
+@pytest.mark.parametrize("name", ["a", "../secret", "/etc/passwd", "a/../../secret"])
+def test_parquet_that_makes_no_sense(
+    record_size: Any, name: str, watch: Watch, place: tuple[Path, Path]
+) -> None:
+    pytest.importorskip("pyarrow")
+    here, _ = place
+    folder = here / "refs.parq"
+    folder.mkdir()
+    metadata = {".zgroup": GROUP, f"{name}/.zarray": MEASURE}
+    text = json.dumps({"metadata": metadata, "record_size": record_size})
+    (folder / ".zmetadata").write_text(text)
+    watch.is_on = True
+    with pytest.raises(TiffrefError):
+        read_everything(folder)
+    watch.is_on = False
+    assert [one for one in forbidden(watch, here) if not one[1].startswith(str(folder))] == []
+
+
 def test_redirects_stay_inside(
     watch: Watch, place: tuple[Path, Path], server: FaultyServer
 ) -> None:

@@ -131,3 +131,17 @@ def test_catalogs_give_no_access(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert main([*arguments, "-o", str(place / "home" / "r.json")]) == 3
     assert main([*arguments, "-o", str(place / "home" / "r.json"), "--allow", str(place)]) == 0
     assert main(arguments) == 0  # what there is can be told without reading it
+
+
+def test_an_index_names_no_documents_elsewhere(place: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    folder = place / "evil" / "catalog"
+    catalog.build(str(place / "evil"), folder)
+    allow._made_here.clear()
+    tiffref.scan(place / "home" / "t2.tif").write_fsspec(place / "home" / "refs.json")
+    for where in ("../../home/refs.json", "x/../../../home/refs.json"):
+        found = catalog.open(folder)
+        index = found.table.column_names.index("references")
+        forged = found.table.set_column(index, "references", pa.array([where]))
+        with pytest.raises(UntrustedSource, match="home/refs"):
+            catalog.Catalog(found.folder, forged, None, found.allow).references()

@@ -161,6 +161,8 @@ class Catalog:
                 url=self.folder, got=url or f"{len(chosen)} files", expected="one file",
             )  # fmt: skip
         path = f"{self.folder}/{chosen[0]['references']}"
+        if self.allow is not None:
+            AllowList([*self.allow, f"{self.folder or '.'}/"]).check(path)
         read = References.from_parquet if path.endswith(".parq") else References.from_kerchunk
         return replace(read(path, self.storage_options), allow=self.allow)
 
