@@ -201,6 +201,17 @@ def test_large_files_are_not_remembered(tmp_path: Path, memory: SimilarFiles) ->
     assert not memory._models
 
 
+@pytest.mark.parametrize(("n_tags", "n_bytes"), [(1, 1 << 17), (6, 50_000)])
+def test_files_with_long_tags_are_not_remembered(
+    tmp_path: Path, memory: SimilarFiles, n_tags: int, n_bytes: int
+) -> None:
+    more = [(65000 + n, "B", n_bytes, bytes(n_bytes), True) for n in range(n_tags)]
+    learn(tmp_path, tags=more)
+    assert not memory._models
+    learn(tmp_path, tags=more[:1] if n_tags > 1 else [])
+    assert memory._models
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="no corpus; TIFFREF_CORPUS says where it is")
 def test_copies_of_all_files_are_told_alike(tmp_path: Path, memory: SimilarFiles) -> None:

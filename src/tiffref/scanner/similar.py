@@ -44,6 +44,9 @@ _LOOKED_INTO = frozenset({6, 7, 33007, 34892})
 """Compressions (JPEG) of which a scan takes facts from the segments."""
 _MAX_IFDS = 16
 _MAX_SEGMENTS = 4096
+_MAX_VALUE_BYTES = 1 << 16
+_MAX_BYTES = 1 << 18
+"""Bytes of all tags of a model: 64 of them are kept."""
 _MAX_MODELS = 64
 _MAX_NOTED = 256
 _MAX_ATTEMPTS = 4
@@ -146,7 +149,7 @@ class SimilarFiles:
         if outline is None:
             return
         skeleton, kept, tags = outline
-        if not _has_tags(located.facts, tags):
+        if not _has_tags(located.facts, tags) or _nbytes(skeleton) > _MAX_BYTES:
             return
         children = {located.names[place].path: array for place, array in located.arrays.items()}
         template = make_template(References(Group(children), located.series), skeleton)
@@ -191,7 +194,7 @@ def _outline(there: ByteSource) -> tuple[Skeleton, tuple[Any, ...], dict[int, An
         as facts have them. None for files that only a scan in full can tell.
     """
     try:
-        skeleton = read_skeleton(there, _MAX_IFDS)
+        skeleton = read_skeleton(there, _MAX_IFDS, _MAX_VALUE_BYTES)
     except MalformedTiff:
         return None  # no TIFF; it may be the companion file of some
     if skeleton.signature is None:
@@ -242,6 +245,13 @@ def _look_of(facts: FileFacts) -> tuple[Any, ...]:
         for level in one.levels
         if isinstance(level, LevelFacts)
     )
+
+
+def _nbytes(skeleton: Skeleton) -> int:
+    """Count the bytes of all values that are kept of a file, columns of segments left out."""
+    parts = [part for part in skeleton.signature or () if isinstance(part, tuple)]
+    values = [part[-1] for part in (*parts, *skeleton.volatile)]
+    return sum(len(value) for value in values if isinstance(value, bytes))
 
 
 def _has_tags(facts: FileFacts, tags: Mapping[int, Any]) -> bool:

@@ -95,15 +95,18 @@ class _Irregular(Exception):
     """A directory is not as it should be: the scan in full says what is wrong with it."""
 
 
-def read_skeleton(there: ByteSource, max_ifds: int = _MAX_IFDS) -> Skeleton:
+def read_skeleton(
+    there: ByteSource, max_ifds: int = _MAX_IFDS, max_value_bytes: int = _MAX_VALUE_BYTES
+) -> Skeleton:
     """Read all directories of an open file.
 
     Parameters
     ----------
     there
         The file.
-    max_ifds
-        Directories to read; of a file that has more nothing is said.
+    max_ifds, max_value_bytes
+        Directories to read, and bytes of the value of one tag; of a file that has more nothing is
+        said.
 
     Raises
     ------
@@ -118,7 +121,7 @@ def read_skeleton(there: ByteSource, max_ifds: int = _MAX_IFDS) -> Skeleton:
     except MalformedTiff as error:
         error.url = error.url or there.source.url
         raise
-    reader = _Reader(read, header, there.size, max_ifds)
+    reader = _Reader(read, header, there.size, max_ifds, max_value_bytes)
     suffix = there.source.url.rpartition(".")[2].lower()
     try:
         reader.read_chain(header.first_ifd)
@@ -170,9 +173,11 @@ def _read_ahead(there: ByteSource) -> Read:
 class _Reader:
     """Walks the directories of one file and collects what `Skeleton` holds."""
 
-    def __init__(self, read: Read, header: Header, size: int, max_ifds: int) -> None:
+    def __init__(
+        self, read: Read, header: Header, size: int, max_ifds: int, max_value_bytes: int
+    ) -> None:
         self._read, self._header, self._size = read, header, size
-        self._max_ifds = max_ifds
+        self._max_ifds, self._max_value_bytes = max_ifds, max_value_bytes
         self._entry = struct.Struct(header.entry_format)
         self._pointer = struct.Struct(header.offset_format)
         self._dtypes = _DTYPES[header.byteorder]
@@ -259,7 +264,7 @@ class _Reader:
         return data
 
     def _outside(self, value: bytes, size: int) -> bytes:
-        if size > _MAX_VALUE_BYTES:
+        if size > self._max_value_bytes:
             raise _Irregular
         (where,) = self._pointer.unpack(value)
         return self._exactly(where, size)
