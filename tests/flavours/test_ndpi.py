@@ -141,3 +141,15 @@ def test_pages_beyond_4_gib_decode_by_their_own_tags(tmp_path):
     write_tiff(path, [ifd for ifd, _ in made], form=NDPI)
     references = tiffref.scan(path)
     assert_pixels(references, {"image": np.stack([decoded for _, decoded in made])})
+
+
+def test_gray_samples_of_16_bits_under_tags_that_say_otherwise(tmp_path):
+    """CaptureMode (65441) of 7 and more: the tags describe an image of three bytes."""
+    data = pixels(48, 64) * 200
+    tags = {
+        256: 64, 257: 48, 258: [8, 8, 8], 259: 22610, 262: 2, 271: "Hamamatsu", 277: 3, 278: 48,
+        284: 1, 65420: 1, 65421: As(11, 20.0), 65441: As(4, 7),
+    }  # fmt: skip
+    path = tmp_path / "a.ndpi"
+    write_tiff(path, [Ifd(tags, [imagecodecs.jpegxr_encode(data)])], form=NDPI)
+    assert_pixels(scan(path), {"image": data})

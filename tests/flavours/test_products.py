@@ -28,7 +28,7 @@ PLAIN = Product(
 def test_any_product(tmp_path, product):
     path = tmp_path / "a.tif"
     expected = write(path, product)
-    for mode in (None, "strile"):
+    for mode in (None, "strile", "plane", "page", "file"):
         got = ZarrTiffStore(path, chunkmode=mode)[...]
         assert got.dtype == expected.dtype
         np.testing.assert_array_equal(got, expected)
