@@ -105,8 +105,7 @@ def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher)
     reading = plan_reading(array, wanted, target)
     state, offset, length = array.manifest.take(reading.flat)
     _fill_missing(reading, np.flatnonzero(state == MISSING))
-    for row in np.flatnonzero(state == INLINED).tolist():
-        _place_inlined(reading, row)
+    _place_inlined(reading, np.flatnonzero(state == INLINED))
     rows = np.flatnonzero(state >= 0)
     if len(rows):
         locate(reading, rows, state[rows], offset[rows], length[rows])
@@ -125,14 +124,15 @@ def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
     if len(rows) == len(reading.flat):
         reading.target[...] = value
         return
-    for row in rows.tolist():
-        reading.target[reading.slices(row)[0]] = value
+    for region, _ in reading.slices(rows):
+        reading.target[region] = value
 
 
-def _place_inlined(reading: Reading, row: int) -> None:
-    block = decode_inlined(reading.array, int(reading.flat[row]))
-    region, inner = reading.slices(row)
-    reading.target[region] = block if inner is None else block[inner]
+def _place_inlined(reading: Reading, rows: NDArray[np.int64]) -> None:
+    for flat, place in zip(reading.flat[rows].tolist(), reading.slices(rows), strict=True):
+        block = decode_inlined(reading.array, flat)
+        region, inner = place
+        reading.target[region] = block if inner is None else block[inner]
 
 
 def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:
@@ -162,11 +162,11 @@ def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
     if not len(KEPT):
         return chosen
     is_left = np.ones(len(reading.rows), np.bool_)
-    for k, row in zip(partial.tolist(), reading.rows[partial].tolist(), strict=True):
-        key = reading.key(k)
+    places = reading.slices(reading.rows[partial])
+    for k, key, place in zip(partial.tolist(), reading.keys(partial), places, strict=True):
         block = None if key is None else KEPT.get(key)
         if block is not None:
-            region, inner = reading.slices(row)
+            region, inner = place
             reading.target[region] = block[inner]
             is_left[k] = False
     return chosen[is_left[chosen]]
@@ -229,7 +229,8 @@ def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
         return None
     codec = reading.codec(k)
     assert isinstance(codec, SegmentCodec)
-    region = reading.target[reading.slices(int(reading.rows[k]))[0]]
+    [(place, _)] = reading.slices(reading.rows[[k]])
+    region = reading.target[place]
     is_native = stored_dtype(codec) == reading.array.dtype
     if not is_native or region.nbytes != reading.length[k] or not region.flags.c_contiguous:
         return None
@@ -308,22 +309,21 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
     target, strides = reading.target, reading.sample_strides
     columns = (
         members,
-        reading.rows[members],
         reading.offset[members].astype(np.int64) - start,
         reading.length[members].astype(np.int64),
         reading.is_plain[members],
     )
-    for k, row, low, length, is_plain in zip(*(c.tolist() for c in columns), strict=True):
-        place, inner = reading.slices(row)
+    places, keys = reading.slices(reading.rows[members]), reading.keys(members)
+    chunks = zip(*(c.tolist() for c in columns), places, keys, strict=True)
+    for k, low, length, is_plain, (place, inner), key in chunks:
         region, codec = target[place], reading.codec(k)
         part = data[low : low + length] if length else data
         if is_plain:
             assert isinstance(codec, SegmentCodec)
             region[...] = view_plain(codec, part, region.shape, strides)
             continue
-        key = None if inner is None else reading.key(k)
         try:
-            if key is None:
+            if key is None or inner is None:
                 decode_chunk(reading.array, codec, part, region, inner)
             else:
                 block = decode_whole(reading.array, codec, part)

@@ -8,7 +8,7 @@ samples, so that a small window of a large uncompressed chunk reads only its par
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,16 +57,23 @@ class Reading:
         """How the fetched chunk `k` decodes."""
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
-    def key(self, k: int) -> Hashable | None:
-        """What tells the fetched chunk `k` from all chunks of all files; None where nothing does.
+    def keys(self, chosen: NDArray[np.int64]) -> list[Hashable | None]:
+        """What tells fetched chunks from all chunks of all files; None where nothing does.
 
         Arrays may share a codec and bytes, and have them in another shape.
         """
-        identity = self.identities.get(int(self.source[k]))
-        if identity is None:
-            return None
-        place = int(self.offset[k]), int(self.length[k])
-        return id(self.codec(k)), self.array.chunks, self.array.dtype, identity, place
+        if not self.identities:
+            return [None] * len(chosen)
+        leads = {}
+        for source, identity in self.identities.items():
+            codec = self.array.codecs[self.array.manifest.sources[source].codec]
+            kind = id(codec), self.array.chunks, self.array.dtype.str
+            leads[source] = None if identity is None else (*kind, *identity)
+        columns = (c[chosen].tolist() for c in (self.source, self.offset, self.length))
+        return [
+            None if leads.get(source) is None else (leads[source], offset, length)
+            for source, offset, length in zip(*columns, strict=True)
+        ]
 
     def is_partial(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell of which chunks not all samples are selected."""
@@ -75,13 +82,18 @@ class Reading:
             is_partial |= ~np.array(axis.is_whole, np.bool_)[self.position[rows, d]]
         return is_partial
 
-    def slices(self, row: int) -> tuple[tuple[slice, ...], tuple[slice, ...] | None]:
-        """Where a chunk's samples go, and which of its samples they are; None for all."""
-        at = [*zip(self.axes, self.position[row].tolist(), strict=True)]
-        region = tuple([axis.out[p] for axis, p in at])
-        if all([axis.is_whole[p] for axis, p in at]):  # noqa: C419 - lists take half the time
-            return region, None
-        return region, tuple([axis.inner[p] for axis, p in at])
+    def slices(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...] | None]]:
+        """Give where the samples of each chunk go, and which of them they are; None for all."""
+        axes = self.axes
+        # lists, since this is most of what a small window costs
+        for at in self.position[rows].tolist():
+            region = tuple([axis.out[p] for axis, p in zip(axes, at, strict=True)])
+            if all([axis.is_whole[p] for axis, p in zip(axes, at, strict=True)]):  # noqa: C419
+                yield region, None
+            else:
+                yield region, tuple([axis.inner[p] for axis, p in zip(axes, at, strict=True)])
 
 
 def plan_reading(array: Array, wanted: Selection, target: NDArray) -> Reading:
