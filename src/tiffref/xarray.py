@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,8 @@ def _open(
 ) -> tuple[References, Fetcher]:
     """Give the references to a source, and the way to its bytes."""
     if isinstance(source, References):
-        references = source
+        given = (allow,) if isinstance(allow, str) else allow
+        references = source if given is None else replace(source, allow=given)
     elif is_document(source):
         references = References.open(source, storage_options, allow=allow)
     elif _is_many(source):

@@ -145,3 +145,15 @@ def test_an_index_names_no_documents_elsewhere(place: Path) -> None:
         forged = found.table.set_column(index, "references", pa.array([where]))
         with pytest.raises(UntrustedSource, match="home/refs"):
             catalog.Catalog(found.folder, forged, None, found.allow).references()
+
+
+def test_references_are_opened_with_another_list(place: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    references = References.from_kerchunk(place / "evil" / "refs.json")
+    with pytest.raises(UntrustedSource, match="t2"):
+        xarray.open_dataset(references, engine="tiffref").image.load()
+    with xarray.open_dataset(references, engine="tiffref", allow=str(place)) as dataset:
+        assert dataset.image.values[1].all()
+    owned = tiffref.scan(place / "home" / "t2.tif")
+    with pytest.raises(UntrustedSource, match="t2"):
+        xarray.open_dataset(owned, engine="tiffref", allow="/nowhere").image.load()
