@@ -75,6 +75,22 @@ def test_images_of_other_formats(compression, layout):
         roundtrip(gray, compression=compression, photometric="minisblack", **layout)
 
 
+IMAGES = {
+    34887: lambda image: imagecodecs.lerc_encode(image),
+    34927: lambda image: imagecodecs.webp_encode(image, lossless=True),
+    50001: lambda image: imagecodecs.webp_encode(image, lossless=True),
+}
+
+
+@pytest.mark.parametrize("compression", IMAGES)
+def test_images_whose_bits_are_stored_backwards(compression):
+    image = values((12, 20, 3), "u1")
+    data = imagecodecs.bitorder_decode(bytes(IMAGES[compression](image)))
+    codec = SegmentCodec((1, 12, 20, 3), "|u1", compression, fill_order=2)
+    np.testing.assert_array_equal(decode_segment(codec, data)[0], image)
+    assert portability(codec)[0] == "tiffref"
+
+
 @pytest.mark.parametrize("inner", ["deflate", "zstd"])
 def test_lerc_with_inner_compression(inner):
     options = {"compression": inner}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from ifds import BIG, CLASSIC, As, Ifd, write_tiff
@@ -80,3 +81,27 @@ def test_a_predictor_without_compression_says_nothing(tmp_path: Path, predictor:
     write_tiff(path, [Ifd(TAGS | {259: 1, 317: predictor}, strips)])
     np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
     assert tiffref.scan(path).group["image"].codec.predictor == 1
+
+
+# two rows of 16 pixels: words of white and black runs; bytes of a whole row; one code a pixel
+BACKWARDS = {
+    32771: (1, bytes.fromhex("a8d0a8d0")),
+    32766: (2, bytes.fromhex("0001020304 00a1b2c3d4")),
+    32809: (4, bytes(range(0xC0, 0xD0)) + bytes(range(0xCF, 0xBF, -1))),
+}
+
+
+@pytest.mark.parametrize("compression", BACKWARDS)
+def test_fill_order_of_what_libtiff_decodes(tmp_path: Path, compression: int) -> None:
+    """The measure is libtiff's own word on the whole file."""
+    bits, data = BACKWARDS[compression]
+    path = tmp_path / "a.tif"
+    tags = {256: 16, 257: 2, 258: bits, 259: compression, 262: 1, 277: 1, 278: 2}
+    images = []
+    for order in (1, 2):
+        strip = data if order == 1 else imagecodecs.bitorder_decode(data)
+        write_tiff(path, [Ifd(tags | {266: order}, [strip])])
+        images.append(ZarrTiffStore(path)[...])
+        expected = imagecodecs.tiff_decode(path.read_bytes())
+        np.testing.assert_array_equal(images[-1], expected)
+    np.testing.assert_array_equal(*images)

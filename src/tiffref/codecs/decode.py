@@ -166,6 +166,8 @@ def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
 def _decode_image(row: Compression, codec: SegmentCodec, data: Any, target: NDArray) -> None:
     """Decode an image into `target`, directly where it is as large as the segment."""
     assert row.decode is not None
+    if codec.fill_order == 2 and row.fill_order == "first":
+        data = imagecodecs.bitorder_decode(bytes(data))
     try:
         image = row.decode(codec, data, target)
     except ValueError:

@@ -41,6 +41,9 @@ class Compression:
         Zarr v2 configuration that the package imagecodecs-numcodecs registers, where exact.
     v3
         Name and configuration of the Zarr v3 codec that says exactly this, if there is one.
+    fill_order
+        What FillOrder (tag 266) does to an image: "" nothing, "first" the bits are turned before
+        they are decoded, "inside" the decoder sees to it. Those of bytes are always turned first.
     note
         What a reader of the table should know.
     reason
@@ -54,6 +57,7 @@ class Compression:
     standard: Mapping[str, Any] | None = None
     imagecodecs: Mapping[str, Any] | None = None
     v3: Mapping[str, Any] | None = None
+    fill_order: str = ""
     note: str = ""
     reason: str = ""
 
@@ -87,7 +91,13 @@ def _zstd(code: int, name: str, note: str = "") -> Compression:
 
 
 def _image(
-    code: int, name: str, decode: Callable[..., Any], codec_id: str | None = None, note: str = ""
+    code: int,
+    name: str,
+    decode: Callable[..., Any],
+    codec_id: str | None = None,
+    *,
+    fill_order: str = "",
+    note: str = "",
 ) -> Compression:
     return Compression(
         code,
@@ -95,6 +105,7 @@ def _image(
         "image",
         decode,
         imagecodecs=None if codec_id is None else {"id": codec_id},
+        fill_order=fill_order,
         note=note,
     )
 
@@ -105,9 +116,9 @@ def _unsupported(code: int, name: str, reason: str) -> Compression:
 
 _ROWS: Sequence[Compression] = (
     Compression(1, "none", "bytes", bytestreams.copy, standard={}, v3={}),
-    _image(2, "CCITT modified Huffman", wrapped.ccitt),
-    _image(3, "CCITT Group 3", wrapped.ccitt),
-    _image(4, "CCITT Group 4", wrapped.ccitt),
+    _image(2, "CCITT modified Huffman", wrapped.ccitt, fill_order="inside"),
+    _image(3, "CCITT Group 3", wrapped.ccitt, fill_order="inside"),
+    _image(4, "CCITT Group 4", wrapped.ccitt, fill_order="inside"),
     Compression(
         5,
         "LZW",
@@ -122,22 +133,34 @@ _ROWS: Sequence[Compression] = (
     _image(7, "JPEG", images.jpeg, note="abbreviated streams take their tables from tag 347"),
     _zlib(8, "deflate (Adobe)"),
     _image(22610, "JPEG XR (NDPI)", images.jpegxr, "imagecodecs_jpegxr"),
-    _image(32766, "NeXT", wrapped.libtiff),
-    _image(32771, "CCITT modified Huffman, words", wrapped.ccitt),
+    _image(32766, "NeXT", wrapped.libtiff, fill_order="inside"),
+    _image(32771, "CCITT modified Huffman, words", wrapped.ccitt, fill_order="inside"),
     Compression(
         32773, "PackBits", "bytes", bytestreams.packbits, imagecodecs={"id": "imagecodecs_packbits"}
     ),
-    _image(32809, "ThunderScan", wrapped.libtiff),
-    _image(32909, "PixarLog", wrapped.libtiff),
+    _image(32809, "ThunderScan", wrapped.libtiff, fill_order="inside"),
+    _image(32909, "PixarLog", wrapped.libtiff, fill_order="inside"),
     _zlib(32946, "deflate"),
     _image(33003, "JPEG 2000 (Aperio, YCbCr)", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33004, "JPEG 2000 (lossy)", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33005, "JPEG 2000 (Aperio, RGB)", images.jpeg2k, "imagecodecs_jpeg2k"),
     _image(33007, "JPEG (alternative)", images.jpeg),
-    _image(34676, "SGILog", logluv.sgilog, note="int16 logarithm, or (L, u, v); see `logluv`"),
-    _image(34677, "SGILog 24-bit", logluv.sgilog, note="int16 (L, u, v); see `logluv`"),
+    _image(
+        34676,
+        "SGILog",
+        logluv.sgilog,
+        fill_order="first",
+        note="int16 logarithm, or (L, u, v); see `logluv`",
+    ),
+    _image(
+        34677,
+        "SGILog 24-bit",
+        logluv.sgilog,
+        fill_order="first",
+        note="int16 (L, u, v); see `logluv`",
+    ),
     _image(34712, "JPEG 2000", images.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(34887, "LERC", images.lerc, "imagecodecs_lerc"),
+    _image(34887, "LERC", images.lerc, "imagecodecs_lerc", fill_order="first"),
     _image(34892, "JPEG (lossy DNG)", images.jpeg),
     Compression(
         34925,
@@ -148,11 +171,13 @@ _ROWS: Sequence[Compression] = (
         v3={"name": "numcodecs.lzma", "configuration": _LZMA_V3},
     ),
     _zstd(34926, "Zstandard", note="deprecated number"),
-    _image(34927, "WebP", images.webp, "imagecodecs_webp", note="deprecated number"),
+    _image(
+        34927, "WebP", images.webp, "imagecodecs_webp", fill_order="first", note="deprecated number"
+    ),
     _image(34933, "PNG", images.png, "imagecodecs_png"),
     _image(34934, "JPEG XR", images.jpegxr, "imagecodecs_jpegxr"),
     _zstd(50000, "Zstandard"),
-    _image(50001, "WebP", images.webp, "imagecodecs_webp"),
+    _image(50001, "WebP", images.webp, "imagecodecs_webp", fill_order="first"),
     _image(50002, "JPEG XL", images.jpegxl, "imagecodecs_jpegxl"),
     _zlib(50013, "deflate (PixTIFF)"),
     _image(52546, "JPEG XL (DNG)", images.jpegxl, "imagecodecs_jpegxl"),

@@ -217,7 +217,7 @@ def _has_odd_predictor(codec: SegmentCodec) -> bool:
 
 _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (_has_no_id, "no codec of others decodes this compression exactly"),
-    (lambda codec: codec.fill_order == 2 and not _is_image(codec), "bits are stored backwards"),
+    (lambda codec: codec.fill_order == 2, "bits are stored backwards"),
     (lambda codec: codec.sample_format == 5, "samples are complex integers"),
     (_has_odd_bits, "samples are packed or not of a NumPy type"),
     (lambda codec: is_subsampled(codec) and not _is_image(codec), "chroma is subsampled"),

@@ -21,11 +21,9 @@ __all__ = ["is_plain", "segment_codec"]
 
 _JPEG = frozenset({6, 7, 33007, 34892})
 _YCBCR = 6
-_FILL_ORDER = frozenset({2, 3, 4})
 _PHOTOMETRIC = frozenset({6, 34676, 34677})
 _BITS = frozenset({32766, 32809})
-"""Compressions whose image decoder depends on FillOrder, on PhotometricInterpretation, on
-BitsPerSample."""
+"""Compressions whose image decoder depends on PhotometricInterpretation, on BitsPerSample."""
 
 _NONE = 1
 """Without compression libtiff ignores a predictor, and no writer at hand applies one."""
@@ -74,6 +72,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     dtype = np.dtype(ifd.dtype)
     row = COMPRESSIONS.get(ifd.compression)
     is_image = row is not None and row.kind == "image"
+    has_fill_order = row is None or not is_image or bool(row.fill_order)
     edge = tuple(n % s or s for n, s in zip(ifd.shape[1:4], shape[1:4], strict=True))
     parameters = _parameters(ifd)
     is_calibrated = "calibration" in parameters
@@ -85,7 +84,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         byteorder=ifd.byteorder if _has_byteorder(ifd, dtype, is_image) else "<",
         bits=ifd.bits if _needs_bits(ifd, dtype, is_image) else (),
         sample_format=1 if is_image else ifd.sample_format,
-        fill_order=1 if is_image and ifd.compression not in _FILL_ORDER else ifd.fill_order,
+        fill_order=ifd.fill_order if has_fill_order else 1,
         photometric=ifd.photometric if _needs_photometric(ifd) else 1,
         edge=edge if is_short else None,  # type: ignore[arg-type]
         fill=ifd.nodata if is_short and ifd.nodata else None,
