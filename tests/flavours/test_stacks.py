@@ -160,20 +160,20 @@ def test_scanimage_of_old_with_directories_at_uneven_distance(tmp_path, gap):
 # ---- Micro-Manager
 
 
-def write_mmstack(path, planes, summary, *, order="<"):
+def write_mmstack(path, planes, summary, *, order="<", text=None):
     """Write planes {(c, z, t, p): pixels}: 13 tags, then the pixels, as Micro-Manager does."""
-    text = json.dumps(summary).encode()
+    head = json.dumps(summary).encode()
     pages = []
     for plane in planes.values():
         one = image(plane, {51123: As(2, b"{}\0\0\0\0\0\0")}, order=order, is_pixels_first=True)
-        one.tags[282] = 1
+        one.tags |= {270: text} if text else {282: 1}
         pages.append(one)
     assert 2 + 12 * (len(pages[0].tags) + 2) + 4 == 162
-    offsets = write_tiff(path, pages, order=order, prefix=bytes(32) + text)
+    offsets = write_tiff(path, pages, order=order, prefix=bytes(32) + head)
     index_at = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(8)
-        file.write(struct.pack(f"{order}8I", 54773648, index_at, 0, 0, 0, 0, 2355492, len(text)))
+        file.write(struct.pack(f"{order}8I", 54773648, index_at, 0, 0, 0, 0, 2355492, len(head)))
         file.seek(index_at)
         file.write(struct.pack(f"{order}II", 3453623, len(planes)))
         for where, at in zip(planes, offsets, strict=True):
@@ -220,6 +220,24 @@ def test_micromanager_positions_in_several_files(tmp_path):
     assert len(references.sources) == 2
 
 
+def test_a_missing_file_of_a_micromanager_set_is_named(tmp_path):
+    data = pixels(3, 2, 20, 24)  # position, channel
+    summary = SUMMARY | {"Frames": 1, "Slices": 1, "Positions": 3}
+    names = [f"run_MMStack_Pos{p}.ome.tif" for p in range(3)]
+    text = f"<OME>{''.join(f'<UUID FileName={n!r}/>' for n in names)}</OME>".replace("'", '"')
+    for p, name in enumerate(names):
+        planes = {(c, 0, 0, p): data[p, c] for c in range(2)}
+        write_mmstack(tmp_path / name, planes, summary, text=text)
+    assert_pixels(tiffref.scan(tmp_path / names[0]), {"image": data})
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(tiffref.errors.MalformedTiff, match=r"2 of 6 pages .*Pos1\.ome\.tif"):
+        tiffref.scan(tmp_path / names[0])
+    data[1] = 0
+    references = tiffref.scan(tmp_path / names[0], allow_holes=True)
+    assert_pixels(references, {"image": data})
+    assert references.series[0]["levels"][0]["missing_files"] == [names[1]]
+
+
 # ---- NDTiff
 
 
@@ -258,6 +276,14 @@ def test_ndtiff_folder(tmp_path, is_whole):
     assert_pixels(references, {"image": data})
     assert channel_names(references) == names
     assert scales_of(references)["x"] == UM(0.5)
+
+
+def test_a_missing_file_of_an_ndtiff_set_is_named(tmp_path):
+    planes = [({"time": t}, plane) for t, plane in enumerate(pixels(4, 20, 24))]
+    write_ndtiff(tmp_path, {"a_NDTiffStack.tif": planes[:2], "a_NDTiffStack_1.tif": planes[2:]}, {})
+    (tmp_path / "a_NDTiffStack_1.tif").unlink()
+    with pytest.raises(tiffref.errors.TiffrefError, match=r"a_NDTiffStack_1\.tif"):
+        tiffref.scan(tmp_path / "a_NDTiffStack.tif")
 
 
 # ---- ImageJ

@@ -42,6 +42,8 @@ def list_series(tif: TiffFile) -> tuple[list[TiffPageSeries], str]:
             if tif.is_ome or tif.is_scn:
                 _check_planes(tif.pages.first.description)
             return _with_bare_directories(tif), ""
+    except OSError:
+        raise  # a file of a set that is not there, or cannot be read
     except PARSE_ERRORS as error:
         series = _by_likeness(tif)
         if not series:

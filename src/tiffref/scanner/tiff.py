@@ -38,7 +38,8 @@ _SIMILAR = SimilarFiles()
 """What this process scanned last."""
 
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
-"""Series with an index of what was acquired: positions without a page are not missing files."""
+"""Series with an index of what was acquired: positions without a page are not missing files, unless
+the files of the set name others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +268,8 @@ def _array(
     if isinstance(level, Exception):
         raise level
     assert name is not None
-    missing = int((level.ifd < 0).sum())
-    if missing and series.kind not in _SPARSE_KINDS and not options.allows_holes:
+    missing = _count_lost(tiff, series, level)
+    if missing and not options.allows_holes:
         raise MalformedTiff(
             f"{missing} of {len(level.ifd)} pages are missing",
             got=", ".join(_missing_files(tiff)[:3]) or None,
@@ -287,10 +288,18 @@ def _array(
 
 def _holes(tiff: OpenTiff, series: SeriesFacts, level: LevelFacts | Exception) -> dict[str, Any]:
     """Report the pages of a level that no file has, for its record."""
-    missing = int((level.ifd < 0).sum()) if isinstance(level, LevelFacts) else 0
-    if not missing or series.kind in _SPARSE_KINDS:
+    missing = _count_lost(tiff, series, level) if isinstance(level, LevelFacts) else 0
+    if not missing:
         return {}
     return {"missing_pages": missing, "missing_files": _missing_files(tiff)}
+
+
+def _count_lost(tiff: OpenTiff, series: SeriesFacts, level: LevelFacts) -> int:
+    """Count the pages of files that are not there; positions never acquired are none of them."""
+    is_index_whole = len(level.sources) < 2 or not _missing_files(tiff)
+    if series.kind in _SPARSE_KINDS and is_index_whole:
+        return 0
+    return int((level.ifd < 0).sum())
 
 
 def _missing_files(tiff: OpenTiff) -> list[str]:
