@@ -53,10 +53,14 @@ def bucket() -> Iterator[Place]:
     running.stop()
 
 
-@pytest.fixture(params=["memory", "s3"])
+on_both = pytest.mark.parametrize("place", ["memory", "s3"], indirect=True)
+"""The others run in memory: what they try is the same on all file systems."""
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest, monkeypatch) -> Iterator[Place]:
     monkeypatch.setattr(claims, "_BEAT_S", 0.05)
-    if request.param == "s3":
+    if getattr(request, "param", "memory") == "s3":
         url, options = request.getfixturevalue("bucket")
     else:
         url, options = "memory://", {}
@@ -77,6 +81,7 @@ def remote_contents(place: Place, with_state: bool = False) -> dict[str, bytes]:
     return {name[len(root) + 1 :]: fs.cat_file(name) for name in names}
 
 
+@on_both
 def test_all_that_is_written_is_as_on_a_disk(archive: Path, tmp_path: Path, place: Place) -> None:
     options = {
         "stac": True, "intake": True, "stack": True,
@@ -129,6 +134,7 @@ def test_a_build_that_ended_early_goes_on(
     assert remote_contents(place) == contents(tmp_path / "c")
 
 
+@on_both
 def test_update(archive: Path, tmp_path: Path, place: Place) -> None:
     folder = tmp_path / "in"
     shutil.copytree(archive, folder)
@@ -153,6 +159,7 @@ def claim_of(place: Place, **other: Any) -> None:
     fs.pipe_file(f"{root}/.tiffref/claim.json", json.dumps({**found, **other}).encode())
 
 
+@on_both
 def test_a_claim_of_a_process_that_is_gone_is_taken(archive: Path, place: Place) -> None:
     claim_of(place)  # never beats
     assert catalog.build(archive, place[0], output_options=place[1]).ok == 12
@@ -191,6 +198,7 @@ def test_a_build_whose_claim_was_taken_stops(archive: Path, place: Place) -> Non
     assert json.loads(remote_contents(place, True)[".tiffref/claim.json"])["who"] == "somebody"
 
 
+@on_both
 def test_what_cannot_be_written(archive: Path, tmp_path: Path, place: Place) -> None:
     fs, root = fsspec.url_to_fs(place[0], **place[1])
     fs.pipe_file(f"{root}/thesis.txt", b"years of work")
@@ -207,3 +215,11 @@ def test_workers_that_write_elsewhere(archive: Path) -> None:
     # each process has a memory of its own
     with pytest.raises(CatalogError, match="workers write into another folder"):
         catalog.build(archive, "memory://elsewhere/c", executor="processes", workers=1)
+
+
+def test_errors_of_clients() -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    from tiffref.access.clients import client_errors
+
+    assert issubclass(exceptions.NoCredentialsError, client_errors())
+    assert not issubclass(KeyError, client_errors())

@@ -23,8 +23,9 @@ _CLIENTS = (
 def client_errors() -> tuple[type[BaseException], ...]:
     """Give the classes of errors by which a file system says that something cannot be done.
 
-    `OSError`, `ValueError` and `NotImplementedError` are among them.
+    Among them are `OSError`, `ValueError`, `NotImplementedError`, and `ImportError`, which is how
+    fsspec says that the package of a client is missing.
     """
     found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
     own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
-    return (OSError, ValueError, NotImplementedError, *own)
+    return (OSError, ValueError, NotImplementedError, ImportError, *own)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..access.clients import client_errors
 from ..errors import SelectionError, SourceError, unreadable
 from ..formats.urls import from_document_url, has_scheme
 from ..scanner.coordinates import read_values
@@ -120,7 +121,7 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
     try:
         fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
         found = fs.find(path)
-    except (OSError, ValueError, ImportError) as error:
+    except client_errors() as error:
         raise unreadable(url, error, "cannot be listed") from error
     names = [fs.unstrip_protocol(name) for name in found if name.lower().endswith(_ENDINGS)]
     return sorted(names, key=order_key)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..access.allow import AllowList, are_made_here
+from ..access.clients import client_errors
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -20,6 +21,7 @@ from ..errors import (
     SelectionError,
     SourceError,
     install_hint,
+    unreadable,
 )
 from ..references import References
 from ..scanner.sequence import scan_sequence
@@ -67,8 +69,10 @@ def open_catalog(
             "there is no catalog", url=folder, expected=f"a folder with {INDEX}",
             hint="Build one: tiffref catalog build FILES -o FOLDER.",
         ) from error  # fmt: skip
-    except (OSError, pa.ArrowInvalid) as error:
+    except pa.ArrowInvalid as error:
         raise InvalidReferences("the index cannot be read", url=folder, got=str(error)) from error
+    except client_errors() as error:
+        raise unreadable(folder, error) from error
     if allow is None and not are_made_here([index_address(folder)]):
         allow = [f"{folder or '.'}/"]
     trusted = (allow,) if isinstance(allow, str) else allow

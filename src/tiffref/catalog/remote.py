@@ -41,7 +41,7 @@ class RemoteFolder:
 
         try:
             fs, root = fsspec.url_to_fs(self.address, **self.options)
-        except (OSError, ValueError, ImportError) as error:
+        except client_errors() as error:
             raise unreadable(self.address, error, "cannot be opened") from error
         return fs, root.rstrip("/")
 

@@ -11,7 +11,6 @@ import gc
 import json
 import lzma
 import os
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 import ujson
 
 from ..access.allow import is_local
+from ..access.clients import client_errors
 from ..errors import InvalidReferences, unreadable
 from .limits import LIMITS
 
@@ -63,10 +63,8 @@ def load_document(
     return parse_json(fetch_text(document, storage_options), document)
 
 
-_ACCESS_ERRORS: tuple[type[BaseException], ...] = (
-    *(OSError, ValueError, ImportError),
-    *(EOFError, zlib.error, lzma.LZMAError),  # compressed text that is cut off or broken
-)
+_BROKEN: tuple[type[BaseException], ...] = (EOFError, zlib.error, lzma.LZMAError)
+"""What is raised of compressed text that is cut off or broken."""
 
 
 def fetch_text(
@@ -79,7 +77,7 @@ def fetch_text(
     try:
         with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
             text = _read_up_to(file, LIMITS.document_bytes + 1)
-    except _ACCESS_ERRORS + _client_errors() as error:
+    except _BROKEN + client_errors() as error:
         raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:
         raise InvalidReferences(
@@ -151,12 +149,6 @@ def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
                 text = FileText(file)
         is_apt = text is not None and _LARGE_BYTES <= len(text) <= LIMITS.document_bytes
         yield text if is_apt else None
-
-
-def _client_errors() -> tuple[type[BaseException], ...]:
-    """Give the errors of HTTP clients, which are none of Python's, if a client is loaded at all."""
-    aiohttp = sys.modules.get("aiohttp")
-    return (aiohttp.ClientError,) if aiohttp else ()
 
 
 def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:

@@ -14,7 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidReferences, MissingExtra, install_hint, unreadable
+from ..access.clients import client_errors
+from ..errors import InvalidReferences, MissingExtra, TiffrefError, install_hint, unreadable
 from ..model.node import Group
 from .assemble import build_array, build_tree, rank_sources, take_provenance
 from .findings import raise_finding
@@ -83,7 +84,9 @@ def parse_parquet(
             files = _iter_files(f"{root}/{name}", array, record_size)
             records[name] = [Record(fs.cat_file(file), n_rows, file) for file, n_rows in files]
             addresses[name] = list_addresses(records[name])
-    except (OSError, ImportError) as error:
+    except TiffrefError:
+        raise
+    except client_errors() as error:
         raise unreadable(location, error, "cannot read the references") from error
     nodes, recorded, series = take_provenance(nodes, raise_finding)
     sources, rank = rank_sources(chain.from_iterable(addresses.values()), recorded)

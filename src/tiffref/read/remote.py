@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..access import http, s3
 from ..access.allow import AllowList
+from ..access.clients import client_errors
 from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 
@@ -53,7 +53,7 @@ class RemoteFiles:
             return fs.cat_file(path, start=offset, end=offset + length)
         except SourceError:
             raise
-        except access_errors() as error:
+        except client_errors() as error:
             what = f"bytes {offset} to {offset + length} cannot be read"
             raise unreadable(url, error, what) from error
 
@@ -67,7 +67,7 @@ class RemoteFiles:
             return fs.cat_file(path)
         except SourceError:
             raise
-        except access_errors() as error:
+        except client_errors() as error:
             raise unreadable(url, error) from error
 
     def read_into(
@@ -92,7 +92,7 @@ class RemoteFiles:
             return http.read_state(fs, path, url, self._permits)
         try:
             info = fs.info(path)
-        except access_errors():
+        except client_errors():
             # some servers let a file be read but not asked about, as with signed URLs; where it
             # cannot be read either, the request that follows says so
             return Source(url)
@@ -120,7 +120,7 @@ class RemoteFiles:
 
             try:
                 found = fsspec.url_to_fs(url, **self._storage_options)
-            except (OSError, ValueError, ImportError) as error:
+            except client_errors() as error:
                 raise unreadable(url, error) from error
             with self._lock:
                 self._found[url] = found
@@ -128,13 +128,3 @@ class RemoteFiles:
 
     def close(self) -> None:
         """Keep the file systems: fsspec shares them with others."""
-
-
-def access_errors() -> tuple[type[BaseException], ...]:
-    """Give the classes of errors that file systems raise where a source cannot be read.
-
-    `aiohttp.ClientError`, which fsspec lets through, is no OSError.
-    """
-    aiohttp = sys.modules.get("aiohttp")
-    client_errors = (aiohttp.ClientError,) if aiohttp is not None else ()
-    return (OSError, ValueError, *client_errors)

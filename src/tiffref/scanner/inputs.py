@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..access.clients import client_errors
 from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
 from .names import has_fields, is_pattern, to_glob
 
@@ -178,7 +179,7 @@ def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
             reader = pyarrow.BufferReader(file.read())
         # Arrow's own threads now and then abort an interpreter that ends right after (pyarrow 26)
         table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
-    except (OSError, ValueError, ImportError) as error:  # ArrowInvalid is a ValueError
+    except client_errors() as error:  # ArrowInvalid is a ValueError
         raise unreadable(name, error) from error
     return _from_table(table.to_pydict(), name.rpartition("/")[0])
 
@@ -211,7 +212,7 @@ def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
     try:
         with fsspec.open(name, "rt", encoding="utf-8-sig", **(storage_options or {})) as file:
             return file.read()
-    except (OSError, ValueError, ImportError) as error:
+    except client_errors() as error:
         raise unreadable(name, error) from error
 
 
@@ -232,7 +233,7 @@ def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str
         return sorted(
             ("::".join((*links[:at], name, *links[at + 1 :])) for name in names), key=natural_key
         )
-    except (OSError, ValueError, ImportError) as error:
+    except client_errors() as error:
         raise unreadable(pattern, error, "cannot be listed") from error
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..access import http
+from ..access.clients import client_errors
 from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 from .bytesource import ByteSource
@@ -43,7 +44,7 @@ def open_remote(url: str, storage_options: Mapping[str, Any] | None = None) -> R
 
     try:
         fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
-    except (OSError, ValueError, ImportError) as error:
+    except client_errors() as error:
         raise unreadable(url, error, "cannot be opened") from error
     return RemoteSource(fs, path, url)
 
@@ -152,7 +153,7 @@ class RemoteSource(ByteSource):
                 answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="raise")
         except SourceError:
             raise
-        except (OSError, ValueError) as error:
+        except client_errors() as error:
             what = f"bytes {starts[0]} to {ends[0]} cannot be read"
             raise unreadable(self.source.url, error, what) from error
         for start, end, data in zip(starts, ends, answers, strict=True):
@@ -172,7 +173,7 @@ class RemoteSource(ByteSource):
             return _open_http(self._fs, self._path, url)
         try:
             info = self._fs.info(self._path)
-        except (OSError, ValueError) as error:
+        except client_errors() as error:
             raise unreadable(url, error) from error
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
@@ -186,7 +187,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
     """Ask for the first bytes; the answer's headers say the rest (RFC 9110, section 14)."""
     try:
         answer = http.read_start(fs, path, url, _FIRST_BYTES)
-    except (OSError, ValueError) as error:
+    except client_errors() as error:
         if isinstance(error, SourceError):
             raise
         raise unreadable(url, error) from error
