@@ -384,6 +384,15 @@ def test_documents(name: str, watch: Watch, place: tuple[Path, Path]) -> None:
     assert not Path("/tmp/tiffref-was-here").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["pickle compressor", "pickle v3", "pickle v3 in a shard", "codec of nobody"]
+)
+def test_codecs_are_refused_before_others_hear_of_them(name: str) -> None:
+    """Newer versions of numcodecs refuse pickles too, older ones run them."""
+    with pytest.raises(InvalidReferences, match="not one of those that are run"):
+        References.from_kerchunk(DOCUMENTS[name]("/s/secret"))
+
+
 PARQUET_WAYS = ("path", "file url", "localhost", "climbs", "link", "link to a folder", "http",
                 "simplecache", "chain behind allowed", "reference in reference", "s3")  # fmt: skip
 
