@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_attacks import refs
+from attacks import refs
 
 from tiffref.cli import main
 from tiffref.validation import validate
