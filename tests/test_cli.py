@@ -286,6 +286,20 @@ def test_scan_writes_a_document_that_opens(image: Path, capsys: pytest.CaptureFi
     np.testing.assert_array_equal(array, tifffile.imread(image))
 
 
+def test_scan_writes_parquet_where_the_name_says_so(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    assert main(["scan", "image.tif", "-o", "refs.parq"]) == 0
+    assert capsys.readouterr().out == "refs.parq: 2 arrays, 8 chunks\n"
+    assert (Path("refs.parq") / ".zmetadata").is_file()
+    array = tiffref.References.open("refs.parq").group["image"]
+    assert array.shape == tifffile.imread(image).shape
+    assert main(["scan", "image.tif", "-o", "v3.parq", "--zarr-format", "3"]) == 2
+    assert "parquet references hold Zarr 2 only" in capsys.readouterr().err
+    assert not Path("v3.parq").exists()
+
+
 def test_scan_to_standard_output_prints_the_document_only(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,20 +16,24 @@ def series(tmp_path):
     return str(tmp_path / "S_{time:%Y%m%d}.tif")
 
 
-def test_stack_then_append(series, tmp_path, capsys):
-    document = str(tmp_path / "doc.json")
+@pytest.mark.parametrize("name", ["doc.json", "doc.parq"])
+def test_stack_then_append(series, tmp_path, capsys, name):
+    if name.endswith(".parq"):
+        pytest.importorskip("pyarrow")
+    document = str(tmp_path / name)
+    written = tmp_path / name / ".zmetadata" if name.endswith(".parq") else tmp_path / name
     assert main(["stack", series, "-o", document]) == 0
     assert "image (time 2, y 40, x 48), 2 files" in capsys.readouterr().out
-    before = (tmp_path / "doc.json").read_bytes()
+    before = written.read_bytes()
     assert main(["append", document, series]) == 0
     assert "nothing new" in capsys.readouterr().out
-    assert (tmp_path / "doc.json").read_bytes() == before
+    assert written.read_bytes() == before
     write(tmp_path / "S_20220601.tif", pixels(5), extratags=geo_tags(0.0, 0.0))
     assert main(["append", document, series, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["files"] == 3
     assert summary["arrays"] == [{"path": "image", "shape": {"time": 3, "y": 40, "x": 48}}]
-    assert References.from_kerchunk(document).group["image"].shape == (3, 40, 48)
+    assert References.open(document).group["image"].shape == (3, 40, 48)
 
 
 def test_a_refusal_leaves_nothing(series, tmp_path, capsys):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import console, stack
+from . import console, output, stack
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("document", metavar="DOC", help="what tiffref stack wrote")
     parser.add_argument("files", nargs="+", metavar="FILES", help="as for tiffref stack")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="the document to write; by default DOC itself"
+        "-o", "--output", metavar="FILE", help=f"{output.HELP}; by default DOC itself"
     )
     stack.add_sequence_arguments(parser)
     console.add_allow_argument(parser, "DOC")
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     arguments.output = arguments.output or arguments.document
     options = dict(arguments.storage_option) or None
-    before = References.from_kerchunk(arguments.document, allow=arguments.allow)
+    before = References.open(arguments.document, allow=arguments.allow)
     after = append_sequence(
         before,
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,

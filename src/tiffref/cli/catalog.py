@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import console
+from . import console, output
 
 if TYPE_CHECKING:
     from ..catalog import Catalog
@@ -277,19 +277,16 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="write references to what was found: JSON, or parquet if FILE ends in .parq",
+        help=f"references to what was found: {output.HELP}",
     )
 
 
 def _open(arguments: argparse.Namespace) -> int:
     """Print what was found as one dataset, or write its references."""
-    from ..formats.parquet_read import is_parquet
-
     found = _search(arguments)
     if arguments.output:
         references = found.references() if len(found) == 1 else found.stack()
-        write = references.to_parquet if is_parquet(arguments.output) else references.write_fsspec
-        write(arguments.output)
+        output.write_references(references, arguments.output)
         print(f"{arguments.output}: {console.count(len(found), 'file')}")
         return console.OK
     with found.open() as dataset:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import console
+from . import console, output
 
 if TYPE_CHECKING:
     from ..references import References
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     console.add_source_arguments(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE",
-        help="the document to write; - is standard output",
+        help=f"{output.HELP}; - is standard output",
     )  # fmt: skip
     parser.add_argument(
         "--url-prefix", metavar="URL",
@@ -62,13 +62,16 @@ def run(arguments: argparse.Namespace) -> int:
             layout=arguments.layout,
             storage_options=dict(arguments.storage_option) or None,
         )
-    options = {"url": arguments.url_prefix, "zarr_format": arguments.zarr_format}
     if to_stdout:
-        json.dump(references.to_kerchunk(**options), sys.stdout)
+        document = references.to_kerchunk(
+            url=arguments.url_prefix, zarr_format=arguments.zarr_format
+        )
+        json.dump(document, sys.stdout)
         sys.stdout.write("\n")
     else:
-        with console.progress(f"writing {arguments.output}"):
-            references.write_fsspec(arguments.output, **options)
+        output.write_references(
+            references, arguments.output, arguments.url_prefix, arguments.zarr_format
+        )
     summary = summarise(references, arguments.output)
     for refused in summary["refused"]:
         console.report(
@@ -85,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     return console.INVALID if summary["refused"] else console.OK
 
 
-def summarise(references: References, output: str) -> dict[str, Any]:
+def summarise(references: References, where: str) -> dict[str, Any]:
     """Say what a document holds and what was left out of it, as JSON values."""
     arrays = list(references.group.arrays())
     refused = [
@@ -95,7 +98,7 @@ def summarise(references: References, output: str) -> dict[str, Any]:
         if "refused" in level
     ]
     return {
-        "output": output,
+        "output": where,
         "arrays": len(arrays),
         "chunks": sum(array.manifest.n_chunks for _, array in arrays),
         "missing_chunks": sum(int(array.manifest.is_missing.sum()) for _, array in arrays),
@@ -103,8 +106,8 @@ def summarise(references: References, output: str) -> dict[str, Any]:
     }
 
 
-def _is_same_file(output: str, image: str) -> bool:
+def _is_same_file(where: str, image: str) -> bool:
     try:
-        return Path(output).samefile(image)
+        return Path(where).samefile(image)
     except OSError:
         return False  # one of them does not exist, or is a URL

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from . import console
+from . import console, output
 
 if TYPE_CHECKING:
     from ..references import References
@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="TIFF files; a glob or a pattern such as 'S2_{time:%%Y%%m%%d}_{band}.tif', in quotes; "
         "or a CSV file or STAC items",
     )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help="the document to write"
-    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=output.HELP)
     add_sequence_arguments(parser)
     parser.add_argument("--axes", metavar="A,B", help="order of the new axes, as time,band")
     parser.add_argument(
@@ -108,8 +106,7 @@ def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
 
 def finish(references: References, arguments: argparse.Namespace, zarr_format: int) -> int:
     """Write the document and tell what is in it."""
-    with console.progress(f"writing {arguments.output}"):
-        references.write_fsspec(arguments.output, arguments.url_prefix, zarr_format=zarr_format)
+    output.write_references(references, arguments.output, arguments.url_prefix, zarr_format)
     summary = summarise(references, arguments.output)
     if arguments.json:
         console.print_json(summary)
@@ -124,7 +121,7 @@ def finish(references: References, arguments: argparse.Namespace, zarr_format: i
     return console.INVALID if summary["holes"] or summary["unreadable"] else console.OK
 
 
-def summarise(references: References, output: str) -> dict[str, Any]:
+def summarise(references: References, where: str) -> dict[str, Any]:
     """Say what a document holds, as JSON values."""
     records = [row["sequence"] for row in references.series if "sequence" in row]
     paths = [
@@ -136,7 +133,7 @@ def summarise(references: References, output: str) -> dict[str, Any]:
         if path in paths
     ]
     return {
-        "output": output,
+        "output": where,
         "files": len(references.sources),
         "arrays": arrays,
         "holes": sum(record.get("n_holes", 0) for record in records),

@@ -80,7 +80,7 @@ def append_sequence(
         If new files do not combine with the old ones, take their places, or leave holes.
     """
     if not isinstance(references, References):
-        references = References.from_kerchunk(references, storage_options, allow=allow)
+        references = References.open(references, storage_options, allow=allow)
     record = _record(references)
     listed = list_files(files, assets=assets, storage_options=storage_options)
     new = _unseen(listed, references, storage_options)

@@ -1,0 +1,52 @@
+"""Where a command writes references: JSON or parquet, told by the name.
+
+Owns that choice, so that every command that writes references makes the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import console
+
+if TYPE_CHECKING:
+    from ..references import References
+
+__all__ = ["HELP", "write_references"]
+
+HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
+
+
+def write_references(
+    references: References, output: str, url_prefix: str | None = None, zarr_format: int = 2
+) -> None:
+    """Write references, and say so while it takes.
+
+    Parameters
+    ----------
+    references
+        What to write.
+    output
+        File or URL; a folder of parquet references where the name ends in .parq or .parquet.
+    url_prefix
+        Where readers find the TIFFs.
+    zarr_format
+        2 or 3; parquet references hold 2 only.
+
+    Raises
+    ------
+    UsageError
+        If parquet is to hold Zarr 3.
+    """
+    from ..formats.parquet_read import is_parquet
+
+    with console.progress(f"writing {output}"):
+        if not is_parquet(output):
+            references.write_fsspec(output, url_prefix, zarr_format=zarr_format)
+        elif zarr_format == 2:
+            references.to_parquet(output, url_prefix)
+        else:
+            raise console.UsageError(
+                f"{output}: parquet references hold Zarr 2 only; leave out --zarr-format, or "
+                "write JSON"
+            )
