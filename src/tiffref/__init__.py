@@ -23,12 +23,12 @@ _HOMES = {
     "TiffWriter": "dropin",
     "TiffrefError": "errors",
     "UnsupportedTiff": "errors",
-    "append_sequence": "scanner.append",
+    "append_sequence": "sequences.append",
     "imread": "dropin",
     "imwrite": "dropin",
     "memmap": "dropin",
     "scan": "scanner.tiff",
-    "scan_sequence": "scanner.sequence",
+    "scan_sequence": "sequences.sequence",
     "validate": "validation",
 }
 """Public name -> the module that holds it."""
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
         UnsupportedTiff,
     )
     from .references import References
-    from .scanner.append import append_sequence
-    from .scanner.sequence import scan_sequence
     from .scanner.tiff import scan
+    from .sequences.append import append_sequence
+    from .sequences.sequence import scan_sequence
     from .validation import validate
 
 

@@ -17,8 +17,8 @@ from tifffile import TiffWriter, imwrite, memmap
 from .access.allow import is_local
 from .errors import SelectionError
 from .read.chunkmode import CHUNKMODE
-from .scanner.inputs import in_archive
-from .scanner.names import is_pattern
+from .sequences.inputs import in_archive
+from .sequences.names import is_pattern
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 
 __all__ = [

@@ -29,7 +29,7 @@ from .model.node import Array, Group
 from .read.engine import read_array
 from .read.fetch import Fetcher
 from .references import References
-from .scanner.names import is_pattern
+from .sequences.names import is_pattern
 from .zarr.tiff import is_document, make_fetcher
 
 __all__ = ["TiffrefBackendEntrypoint"]
@@ -211,7 +211,7 @@ def _is_many(source: Any) -> bool:
 def _stack(
     source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
 ) -> References:
-    from .scanner.sequence import scan_sequence
+    from .sequences.sequence import scan_sequence
 
     taken = {name: chosen[name] for name in ("series", "level", "key")}
     refused = [name for name, value in chosen.items() if value and name not in taken]

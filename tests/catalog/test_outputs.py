@@ -301,7 +301,7 @@ def test_what_was_made_once_is_kept_up(tmp_path: Path) -> None:
 
 
 def test_lists_and_tables_of_a_sequence(tmp_path: Path) -> None:
-    from tiffref.scanner.inputs import list_files
+    from tiffref.sequences.inputs import list_files
 
     (tmp_path / "list.txt").write_text("# a comment\na.tif\n\n  /b.tif\ns3://c/d.tif\n./e.tif\n")
     assert list_files(tmp_path / "list.txt").urls == [

@@ -9,7 +9,7 @@ import pytest
 
 import tiffref
 from tiffref.errors import TiffrefError
-from tiffref.scanner.files import Part, scan_files
+from tiffref.sequences.files import Part, scan_files
 
 CORPUS = Path(
     os.environ.get("TIFFREF_CORPUS", Path(__file__).parents[3] / "shared/conformance/corpus")

@@ -1,7 +1,7 @@
 """Combined sets: the files of a catalog as arrays with the axes of their sequence in front.
 
 Owns which files go together and what becomes of sets that cannot be made. The work is
-`scanner.sequence`'s.
+`sequences.sequence`'s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..model.node import Array
 from ..references import References
-from ..scanner.sequence import scan_sequence
+from ..sequences.sequence import scan_sequence
 from .executors import Pool
 from .folder import Folder, Holds, checksum
 from .handing import Handing

@@ -1,7 +1,7 @@
 """What a catalog is built of: folders, lists, tables, globs, STAC items.
 
-Owns what a catalog takes besides what a sequence does (see `scanner.inputs`): folders, and several
-of all that together. It opens tables, never images.
+Owns what a catalog takes besides what a sequence does (see `sequences.inputs`): folders, and
+several of all that together. It opens tables, never images.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from ..access.clients import client_errors
 from ..errors import SelectionError, SourceError, unreadable
 from ..formats.urls import from_document_url, has_scheme
-from ..scanner.coordinates import read_values
-from ..scanner.inputs import FileList, list_files
-from ..scanner.names import parse_pattern, read_names
+from ..sequences.coordinates import read_values
+from ..sequences.inputs import FileList, list_files
+from ..sequences.names import parse_pattern, read_names
 
 __all__ = ["find_files", "order_key", "read_fields"]
 

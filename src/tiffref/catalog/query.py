@@ -24,7 +24,7 @@ from ..errors import (
     unreadable,
 )
 from ..references import References
-from ..scanner.sequence import scan_sequence
+from ..sequences.sequence import scan_sequence
 from .index import INDEX, import_pyarrow, index_address, read_index
 
 if TYPE_CHECKING:

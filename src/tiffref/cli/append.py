@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Add files and write; 1 where places are left empty."""
     from ..references import References
-    from ..scanner.append import append_sequence
+    from ..sequences.append import append_sequence
 
     arguments.output = arguments.output or arguments.document
     options = dict(arguments.storage_option) or None

@@ -74,7 +74,7 @@ def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan all files, write, and say what was written; 1 where places are left empty."""
-    from ..scanner.sequence import scan_sequence
+    from ..sequences.sequence import scan_sequence
 
     references = scan_sequence(
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,

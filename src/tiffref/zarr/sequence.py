@@ -1,7 +1,7 @@
 """A Zarr store over many files that are one array.
 
 Owns what the store says of its files. Which files there are, how their names give coordinates and
-how they combine is `scanner.sequence`'s; files that are no TIFF are read by `zarr.reader`.
+how they combine is `sequences.sequence`'s; files that are no TIFF are read by `zarr.reader`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ZarrFileSequenceStore(ZarrStore):
         read_only: bool = True,
         **scan_options: Any,
     ) -> None:
-        from ..scanner.sequence import scan_sequence, stack_arrays
+        from ..sequences.sequence import scan_sequence, stack_arrays
 
         mode = parse_chunkmode(chunkmode)
         naming: dict[str, Any] = {

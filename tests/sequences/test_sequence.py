@@ -7,10 +7,10 @@ import fsspec
 import numpy as np
 import pytest
 import tifffile
-from sequences import geo_tags, pixels, write
 
 import tiffref
-import tiffref.scanner.files as scanner_files
+import tiffref.sequences.files as scanner_files
+from sequences import geo_tags, pixels, write
 from tiffref.errors import (
     MalformedTiff,
     ManifestMismatch,

@@ -23,11 +23,11 @@ from ..model.combine import merge, reindex
 from ..model.manifest import MISSING, Source
 from ..model.node import Array, Group
 from ..references import References
+from ..scanner.source import open_source
 from .coordinates import Axis, axis_array, join_axes, read_axis
 from .files import Progress
 from .inputs import FileList, list_files
 from .sequence import scan_sequence
-from .source import open_source
 
 __all__ = ["append_sequence"]
 

@@ -14,9 +14,9 @@ from typing import Any
 from ..conventions.tags import TAG_NAMES
 from ..model.manifest import INLINED
 from ..model.node import Array
+from ..scanner.skeleton import VOLATILE_TAGS
 from .files import Part
 from .mosaic import describe_mosaic
-from .skeleton import VOLATILE_TAGS
 
 __all__ = ["describe_image", "describe_whole"]
 

@@ -23,10 +23,10 @@ from ..errors import SourceError, TiffrefError
 from ..model.manifest import Source
 from ..model.node import Array
 from ..references import References
-from .skeleton import Skeleton, read_skeleton
-from .source import open_source
-from .template import Template, make_template
-from .tiff import scan
+from ..scanner.skeleton import Skeleton, read_skeleton
+from ..scanner.source import open_source
+from ..scanner.template import Template, make_template
+from ..scanner.tiff import scan
 
 __all__ = ["Part", "Progress", "scan_files", "unreadable"]
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.scanner.inputs import list_files
+from tiffref.sequences.inputs import list_files
 
 
 @pytest.fixture

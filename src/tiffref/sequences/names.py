@@ -2,7 +2,7 @@
 
 Owns the three spellings of a pattern (readable form, regular expression, glob), the presets of
 well-known products, and matching. It gives text by field; what the text means is said by
-`scanner.coordinates`. Nothing is opened.
+`sequences.coordinates`. Nothing is opened.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tiffref.errors import ManifestMismatch, SelectionError
-from tiffref.scanner.coordinates import make_axis, order_axes, read_values
-from tiffref.scanner.names import PRESETS, parse_pattern, read_names, to_glob
+from tiffref.sequences.coordinates import make_axis, order_axes, read_values
+from tiffref.sequences.names import PRESETS, parse_pattern, read_names, to_glob
 
 
 def read(names, pattern, formats=None):

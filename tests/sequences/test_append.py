@@ -4,9 +4,9 @@ import os
 
 import numpy as np
 import pytest
-from sequences import geo_tags, pixels, write
 
 import tiffref
+from sequences import geo_tags, pixels, write
 from tiffref.errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from tiffref.read import Fetcher, read_array
 
@@ -47,7 +47,7 @@ def test_files_between_and_behind_the_old_ones(tmp_path, keep, monkeypatch):
     before = keep(tiffref.scan_sequence(pattern))
     put(tmp_path, "20220510_B04", "20220701_B04")
     opened = []
-    import tiffref.scanner.files as files
+    import tiffref.sequences.files as files
 
     scan = files.scan
     monkeypatch.setattr(files, "scan", lambda url, **how: opened.append(url) or scan(url, **how))

@@ -1,0 +1,1 @@
+"""From many files to one array: names, coordinates, mosaics; `scanner` reads each file."""
