@@ -139,6 +139,10 @@ class OpenTiff:
             raise self.malformed("the images of the file cannot be told", error) from error
         if not series:
             raise MalformedTiff("holds no image", url=self.source.source.url)
+        return self.facts_of(series, defect)
+
+    def facts_of(self, series: Sequence[TiffPageSeries], defect: str = "") -> FileFacts:
+        """Read some series; `defect` is that of `FileFacts`."""
         return FileFacts(
             self.source.source,
             self.tif.byteorder,

@@ -157,7 +157,7 @@ def _select(
 ) -> FileFacts:
     """Read the facts of what was asked for."""
     if isinstance(wanted, list) and key is None:
-        facts = _facts_of(tiff, wanted)
+        facts = tiff.facts_of(wanted)
         if series is not None:
             facts = replace(facts, series=(_pick(facts.series, series, "series", facts),))
     elif key is not None or wanted is not None:
@@ -165,7 +165,7 @@ def _select(
             wanted = _page_series(tiff, key, series)
         elif not isinstance(wanted, TiffPageSeries):
             wanted = TiffPageSeries([wanted], parent=tiff.tif, kind="page")
-        facts = _facts_of(tiff, [wanted])
+        facts = tiff.facts_of([wanted])
     else:
         facts = tiff.facts()
         if series is not None:
@@ -174,17 +174,6 @@ def _select(
         for one in facts.series:
             _pick(one.levels, level, "level", facts)
     return facts
-
-
-def _facts_of(tiff: OpenTiff, series: Sequence[TiffPageSeries]) -> FileFacts:
-    return FileFacts(
-        tiff.source.source,
-        tiff.tif.byteorder,
-        tiff.tif.is_bigtiff,
-        tuple(sorted(tiff.flags)),
-        tuple(tiff.series_facts(n, one) for n, one in enumerate(series)),
-        tiff.metadata(),
-    )
 
 
 def _pick(items: Sequence[Any], index: int, what: str, facts: FileFacts) -> Any:
