@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 
-__all__ = ["Entry", "Header", "parse_header", "read_array", "read_entries"]
+__all__ = [
+    "INTEGER_TYPES",
+    "TYPE_SIZES",
+    "Entry",
+    "Header",
+    "parse_header",
+    "read_array",
+    "read_entries",
+]
 
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
               16: 8, 17: 8, 18: 8}  # fmt: skip
-_INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+"""Types of whole numbers without a sign, and of bytes, as NumPy spells them."""
 _MAX_ENTRIES = 4096
 _ASCII = 2
 _OTHERS = (
@@ -151,7 +160,7 @@ def read_array(read: Read, header: Header, entry: Entry) -> NDArray[np.uint64]:
     MalformedTiff
         If the type is not an unsigned integer, or the values reach past the end of the file.
     """
-    kind = _INTEGER_TYPES.get(entry.type)
+    kind = INTEGER_TYPES.get(entry.type)
     if kind is None:
         raise MalformedTiff("an offset array has a wrong type", tag=entry.code, got=entry.type)
     data = read(entry.value_offset, entry.nbytes)

@@ -16,7 +16,7 @@ from tifffile import TiffFile, TiffFrame, TiffPage, TiffPages
 
 from ..errors import MalformedTiff, TiffrefError
 from .chain import Chain, check_factors, check_sizes, follow_chain
-from .ifd import Entry, Header, parse_header, read_array, read_entries
+from .ifd import INTEGER_TYPES, Entry, Header, parse_header, read_array, read_entries
 from .pagefacts import decodes_by_stream
 from .pages import BulkPages, read_bulk_pages
 from .reader import DECODING_TAGS, OpenTiff
@@ -242,7 +242,7 @@ def _as_expected(entry: Entry, source: ByteSource, header: Header) -> dict[int, 
     if entry.code == _GEO_KEYS:
         return {} if entry.type == _SHORT else {entry.position: b"\xff\xff"}
     is_byte = entry.type in _BYTES and entry.count == 1 and entry.code in _NUMBERS | _PER_SAMPLE
-    is_list = entry.count > 1 and entry.code in _NUMBERS
+    is_list = entry.count > 1 and entry.code in _NUMBERS and entry.type in INTEGER_TYPES
     is_there = entry.nbytes <= _MOST_SAMPLES and entry.value_offset + entry.nbytes <= source.size
     if header.is_ndpi or not (is_byte or is_list) or not is_there:
         return {}
