@@ -266,6 +266,15 @@ def test_texts_that_speak_of_too_many_planes(text: str, tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+def test_blocks_of_colours_are_in_proportion() -> None:
+    codec = SegmentCodec(
+        (1, 16, 16, 3), "|u1", compression=8, photometric=6,
+        parameters={"subsampling": (65535, 65535)},
+    )  # fmt: skip
+    with pytest.raises(MalformedTiff, match="proportion"):
+        decode_segment(codec, bytes(100))
+
+
 def test_decoders_refuse_bombs() -> None:
     codec = SegmentCodec((1, 1 << 15, 1 << 15, 1), "|u1", compression=8)
     with pytest.raises(MalformedTiff, match="proportion"):

@@ -146,7 +146,10 @@ def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
     if layout.unpack is None:
         buffer = target.reshape(-1).view(np.uint8)
     else:
-        buffer = np.empty(layout.stored_bytes(codec, codec.shape), np.uint8)
+        # blocks of subsampled colours may be larger than the segment
+        n_packed = layout.stored_bytes(codec, codec.shape)
+        check_expansion(codec, len(data), n_packed)
+        buffer = np.empty(n_packed, np.uint8)
     n_bytes = row.decode(data, buffer)
     shape = codec.shape
     if n_bytes != buffer.size:

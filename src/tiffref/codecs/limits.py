@@ -22,7 +22,7 @@ MAX_EXPANSION = 1 << 16
 the densest; blank lines of Group 4 fax take one bit each, which is 8 KiB for 65,535 pixels."""
 
 
-def check_expansion(codec: SegmentCodec, n_stored: int) -> None:
+def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = None) -> None:
     """Refuse a segment whose decoded size is out of proportion, before anything is allocated.
 
     Parameters
@@ -31,14 +31,17 @@ def check_expansion(codec: SegmentCodec, n_stored: int) -> None:
         How it decodes.
     n_stored
         Its stored bytes.
+    n_bytes
+        What they become by decompression; by default as many as the samples take.
 
     Raises
     ------
     MalformedTiff
-        If its samples take more than `HARMLESS_BYTES` and more than `MAX_EXPANSION` times its
+        If that is more than `HARMLESS_BYTES` and more than `MAX_EXPANSION` times its
         stored bytes; uncompressed ones, more than 8 times.
     """
-    n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
+    if n_bytes is None:
+        n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
     # one bit is stored for each byte of a bilevel image; the last strip may be short
     growth = 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
     if min(codec.shape) < 0:
