@@ -117,6 +117,7 @@ def test_colors():
         "blue",
         "alpha",
     ]
+    assert color_attributes(2, (), 1 << 40, {}) == {}
     assert color_attributes(3, (), 1, {})["color_interpretation"] == "palette"
     assert color_attributes(1, (0, 0), 3, {}) == {}
     assert color_attributes(1, (0,), 2, {1: "Alpha"})["color_interpretation"] == ["gray", "alpha"]

@@ -127,7 +127,8 @@ def test_directories_in_a_circle_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "name"), [(4072, "imagej"), (4784, "many-pages"), (1071249, "ome")]
+    ("seed", "name"),
+    [(4072, "imagej"), (4184936, "imagej"), (4784, "many-pages"), (1071249, "ome")],
 )
 def test_circles_that_are_walked_page_by_page(seed: int, name: str, tmp_path: Path) -> None:
     """tifffile finds circles when it counts pages, not when it walks them: these once hung."""

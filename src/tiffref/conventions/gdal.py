@@ -218,6 +218,8 @@ def color_attributes(
     roles
         What GDAL's metadata says of single bands, by number.
     """
+    if n_samples > _MAX_SAMPLES:
+        return {}
     names = list(_COLORS.get(photometric, ("undefined",)))[:n_samples]
     extras = ["alpha" if kind in (1, 2) else "undefined" for kind in extra_samples]
     n_missing = n_samples - len(names)
@@ -229,6 +231,9 @@ def color_attributes(
         return {}
     return {"color_interpretation": names[0] if n_samples == 1 else names}
 
+
+_MAX_SAMPLES = 0xFFFF
+"""Of a pixel: SamplesPerPixel is a SHORT (TIFF 6.0)."""
 
 _COLORS = {
     0: ("gray",),

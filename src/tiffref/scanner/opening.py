@@ -6,6 +6,7 @@ read in bulk, and TIFFs that the caller has opened already.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -143,7 +144,18 @@ def _follows_chain(tif: TiffFile) -> bool:
         page = tif.pages.first
     except IndexError:
         return True
-    return not (page.is_final and (page.is_imagej or page.is_stk))
+    return not (page.is_final and (page.is_stk or (page.is_imagej and _has_all_planes(tif, page))))
+
+
+def _has_all_planes(tif: TiffFile, page: TiffPage) -> bool:
+    """Say whether the planes that ImageJ counts are there: else tifffile walks along pages."""
+    counts = tif.imagej_metadata
+    if not counts:
+        return False
+    sizes = [counts.get(name, 1) for name in ("images", "frames", "slices", "channels")]
+    if not all(isinstance(size, int) and size >= 1 for size in sizes):
+        return False
+    return page.dataoffsets[0] + math.prod(sizes[1:]) * page.nbytes <= tif.filehandle.size
 
 
 def _needs_pages(tif: TiffFile) -> bool:
