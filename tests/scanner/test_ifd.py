@@ -7,7 +7,14 @@ import pytest
 import tifffile
 
 from tiffref.errors import MalformedTiff
-from tiffref.scanner.ifd import parse_header, read_array, read_entries
+from tiffref.scanner.ifd import (
+    Header,
+    declares_whole_tiles,
+    parse_header,
+    read_array,
+    read_declared,
+    read_entries,
+)
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])
@@ -44,3 +51,20 @@ def test_an_unreadable_directory_has_no_entries():
     header = parse_header(b"II*\0\x08\0\0\0")
     assert read_entries(lambda offset, length: b"", header, 8) == ([], 0)
     assert read_entries(lambda offset, length: b"\xff" * length, header, 8) == ([], 0)
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+def test_what_gdal_declares_lies_before_the_first_directory(is_big):
+    start = 16 if is_big else 8
+    text = b"GDAL_STRUCTURAL_METADATA_SIZE=000024 bytes\nLAYOUT=IFDS_BEFORE_DATA\n"
+    raw = bytes(start) + text + b"directories"
+
+    def read(offset, length):
+        return raw[offset : offset + length]
+
+    declared = read_declared(read, Header("<", is_big, start + len(text)))
+    assert (declared, declares_whole_tiles(declared)) == (text, True)
+    assert read_declared(read, Header("<", is_big, start - 8)) == b""
+    assert not declares_whole_tiles(read_declared(read, Header("<", is_big, start + 44)))
+    raw = bytes(start) + b"anything else LAYOUT=IFDS_BEFORE_DATA"
+    assert read_declared(read, Header("<", is_big, len(raw))) == b""

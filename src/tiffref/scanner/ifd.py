@@ -20,8 +20,10 @@ __all__ = [
     "TYPE_SIZES",
     "Entry",
     "Header",
+    "declares_whole_tiles",
     "parse_header",
     "read_array",
+    "read_declared",
     "read_entries",
 ]
 
@@ -31,6 +33,9 @@ INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 """Types of whole numbers without a sign, and of bytes, as NumPy spells them."""
 _MAX_ENTRIES = 4096
 _ASCII = 2
+_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
+"""Start of the text that GDAL puts behind the header of files of a declared layout."""
+_MAX_GHOST_BYTES = 512
 _OTHERS = (
     (
         b"{",
@@ -117,6 +122,18 @@ def parse_header(data: bytes, url: str = "") -> Header:
     header = Header(byteorder, is_big, 0, is_ndpi)
     (first,) = struct.unpack_from(header.offset_format, data, 8 if is_big else 4)
     return replace(header, first_ifd=first)
+
+
+def read_declared(read: Read, header: Header) -> bytes:
+    """Read what GDAL declares of the layout between header and first IFD; no bytes if nothing."""
+    start = 16 if header.is_big else 8
+    data = read(start, max(0, min(header.first_ifd - start, _MAX_GHOST_BYTES)))
+    return data if data.startswith(_GHOST) else b""
+
+
+def declares_whole_tiles(declared: bytes) -> bool:
+    """Say whether a layout is that of GDAL's COG driver, which stores every tile whole."""
+    return b"LAYOUT=IFDS_BEFORE_DATA" in declared
 
 
 def read_entries(read: Read, header: Header, offset: int) -> tuple[list[Entry], int]:

@@ -21,7 +21,7 @@ from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.manifest import Source
 from .flavours import OWN_METADATA
 from .grouping import list_series, squeeze
-from .ifd import Entry, Header, read_array, read_entries
+from .ifd import Entry, Header, declares_whole_tiles, read_array, read_declared, read_entries
 from .pagefacts import as_sequence, n_segments_of, page_facts, stream_key
 from .pages import BulkPages
 from .source import ByteSource, LocalSource
@@ -37,9 +37,6 @@ DECODING_TAGS = frozenset(
 
 _MAX_UNLISTED = 1 << 20
 """Segments that a file may leave out of its lists; sparse files list theirs as 0."""
-
-_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
-"""Start of the text that GDAL puts behind the header of files of a declared layout."""
 
 _UNASKED_FLAVOURS = frozenset({"c2pa"})
 """Flavours that no reader asks for, and that tifffile walks along all pages to tell."""
@@ -119,8 +116,7 @@ class OpenTiff:
     @property
     def is_regular(self) -> bool:
         """The file's writer declares that every tile is stored whole (GDAL's COG driver)."""
-        declared = self.source.read(self.base + (16 if self.header.is_big else 8), 512)
-        return declared.startswith(_GHOST) and b"LAYOUT=IFDS_BEFORE_DATA" in declared
+        return declares_whole_tiles(read_declared(self._read(self.source), self.header))
 
     def _source_at(self, url: str) -> ByteSource:
         return self.source if url == self.source.source.url else self.sibling(url)

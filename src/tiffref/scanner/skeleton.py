@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from ..model.manifest import Source
-from .ifd import TYPE_SIZES, Header, parse_header
+from .ifd import TYPE_SIZES, Header, declares_whole_tiles, parse_header, read_declared
 from .source import ByteSource, LocalSource
 
 __all__ = ["GEO_TAGS", "VOLATILE_TAGS", "Skeleton", "read_skeleton"]
@@ -35,9 +35,6 @@ VOLATILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34
 Exif, GPS and interoperability directories: they change from file to file and move no pixel."""
 _MARKED_JPEG = frozenset({7, 33007, 34892})
 _OLD_JPEG = 6
-_GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
-"""Start of the text that GDAL puts behind the header of files of a declared layout."""
-_MAX_GHOST_BYTES = 512
 _AHEAD_BYTES = 1 << 13
 _MAX_IFDS = 1 << 16
 _MAX_VALUE_BYTES = 1 << 26
@@ -88,7 +85,7 @@ class Skeleton:
     @property
     def is_whole(self) -> bool:
         """The writer declares that every tile is stored whole."""
-        return b"LAYOUT=IFDS_BEFORE_DATA" in self.declared
+        return declares_whole_tiles(self.declared)
 
 
 class _Irregular(Exception):
@@ -128,7 +125,7 @@ def read_skeleton(
     except (_Irregular, struct.error):
         return Skeleton(there.source, None, notes=reader.notes, place=_place_of(reader.notes))
     place = _place_of(reader.notes)
-    declared = _declared(read, header)
+    declared = read_declared(read, header)
     signature = (suffix, header.byteorder, header.is_big, declared, *reader.parts)
     if reader.is_special or suffix == "ndpi":
         return Skeleton(there.source, None, notes=reader.notes, place=place)
@@ -146,12 +143,6 @@ def read_skeleton(
 
 def _place_of(notes: Mapping[int, Any]) -> tuple:
     return tuple((code, notes[code]) for code in sorted(notes) if code in GEO_TAGS)
-
-
-def _declared(read: Read, header: Header) -> bytes:
-    start = 16 if header.is_big else 8
-    data = read(start, max(0, min(header.first_ifd - start, _MAX_GHOST_BYTES)))
-    return data if data.startswith(_GHOST) else b""
 
 
 def _read_ahead(there: ByteSource) -> Read:
