@@ -19,14 +19,12 @@ import numpy as np
 
 from ..errors import MalformedTiff
 from .bytesource import ByteSource
-from .ifd import TYPE_SIZES, Header
+from .ifd import MAX_ENTRIES, TYPE_SIZES, Header
 from .source import LocalSource
 
 __all__ = ["Chain", "check_factors", "check_sizes", "follow_chain"]
 
 _SUB_IFDS, _DEPTH = 330, 32997
-_MAX_ENTRIES = 4096
-"""Entries of one directory, from which on tifffile takes it for none."""
 _SPARE_ENTRIES = 1 << 14
 _MAX_OVERLAP = 2
 _MAX_REMOTE_BYTES = 1 << 20
@@ -129,7 +127,7 @@ def _directory(view: Any, header: Header, offset: int, n: int | None = None) -> 
         (n,) = count.unpack_from(view, offset)
     size = struct.calcsize(header.entry_format)
     first = offset + count.size
-    n = min(n, _MAX_ENTRIES, max(0, len(view) - first) // size)
+    n = min(n, MAX_ENTRIES, max(0, len(view) - first) // size)
     return bytes(view[first : first + n * size])
 
 
@@ -157,7 +155,7 @@ def _follow(view: Any, header: Header, source: ByteSource) -> Chain:
     offset = header.first_ifd
     while offset and offset + n_head <= size:
         (n,) = read_count(view, offset)
-        if n > _MAX_ENTRIES:
+        if n > MAX_ENTRIES:
             break
         n_entries += n
         if n_entries > most:
@@ -236,7 +234,7 @@ def _count_below(view: Any, header: Header, body: bytes, most: int) -> int:
         n_entries += 1
         if offset + count.size <= len(view):
             (n,) = count.unpack_from(view, offset)
-            n_entries += n if n <= _MAX_ENTRIES else 0
+            n_entries += n if n <= MAX_ENTRIES else 0
         if n_entries > most:
             break
     return n_entries

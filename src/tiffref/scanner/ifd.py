@@ -17,6 +17,7 @@ from ..errors import MalformedTiff
 
 __all__ = [
     "INTEGER_TYPES",
+    "MAX_ENTRIES",
     "TYPE_SIZES",
     "Entry",
     "Header",
@@ -31,7 +32,8 @@ TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
               16: 8, 17: 8, 18: 8}  # fmt: skip
 INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 """Types of whole numbers without a sign, and of bytes, as NumPy spells them."""
-_MAX_ENTRIES = 4096
+MAX_ENTRIES = 4096
+"""Entries of one directory; what has more tifffile takes for none."""
 _ASCII = 2
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
@@ -147,7 +149,7 @@ def read_entries(read: Read, header: Header, offset: int) -> tuple[list[Entry], 
     if len(data) < n_count:
         return [], 0
     (n_entries,) = struct.unpack(header.count_format, data)
-    if n_entries > _MAX_ENTRIES:
+    if n_entries > MAX_ENTRIES:
         return [], 0
     n_offset = struct.calcsize(header.offset_format)
     n_high = 4 * n_entries if header.is_ndpi else 0

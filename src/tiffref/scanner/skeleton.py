@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from ..model.manifest import Source
-from .ifd import TYPE_SIZES, Header, declares_whole_tiles, parse_header, read_declared
+from .ifd import (
+    INTEGER_TYPES,
+    MAX_ENTRIES,
+    TYPE_SIZES,
+    Header,
+    declares_whole_tiles,
+    parse_header,
+    read_declared,
+)
 from .source import ByteSource, LocalSource
 
 __all__ = ["GEO_TAGS", "VOLATILE_TAGS", "Skeleton", "read_skeleton"]
@@ -39,11 +47,7 @@ _AHEAD_BYTES = 1 << 13
 _MAX_IFDS = 1 << 16
 _MAX_VALUE_BYTES = 1 << 26
 _DTYPES = {
-    order: {
-        kind: np.dtype(order + code)
-        for kind, code in ((1, "u1"), (3, "u2"), (4, "u4"), (13, "u4"), (16, "u8"), (18, "u8"))
-    }
-    for order in "<>"
+    order: {kind: np.dtype(order + code) for kind, code in INTEGER_TYPES.items()} for order in "<>"
 }
 """Byte order -> type of an entry -> data type; other types hold no offsets."""
 
@@ -194,7 +198,7 @@ class _Reader:
         header = self._header
         n_count = 8 if header.is_big else 2
         (n_entries,) = struct.unpack(header.count_format, self._exactly(offset, n_count))
-        if not 0 < n_entries <= 4096:
+        if not 0 < n_entries <= MAX_ENTRIES:
             raise _Irregular
         n_bytes = n_entries * self._entry.size
         body = self._exactly(offset + n_count, n_bytes + self._inline)
