@@ -42,7 +42,7 @@ from .guard import check_image
 from .inlined import split_inlined
 from .limits import check_expansion
 from .table import Compression, check_supported, compression_of
-from .unpack import layout_of, unpredict
+from .unpack import FLOATING_POINT, layout_of, unpredict
 
 __all__ = ["decode_chunk", "decode_segment"]
 
@@ -157,7 +157,7 @@ def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
     if layout.unpack is None:
         samples = target.reshape(-1)[: math.prod(shape)].reshape(shape)
         # the floating-point predictor orders bytes by itself
-        if codec.byteorder != _NATIVE and codec.predictor not in (3, 34894, 34895):
+        if codec.byteorder != _NATIVE and codec.predictor not in FLOATING_POINT:
             samples.byteswap(inplace=True)
     else:
         samples = layout.unpack(codec, buffer[: layout.stored_bytes(codec, shape)], shape)

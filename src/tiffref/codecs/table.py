@@ -15,7 +15,15 @@ from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
 from . import bytestreams, images, logluv, wrapped
 
-__all__ = ["COMPRESSIONS", "Compression", "check_supported", "compression_of", "jpeg_colorspaces"]
+__all__ = [
+    "COMPRESSIONS",
+    "JPEG",
+    "OLD_JPEG",
+    "Compression",
+    "check_supported",
+    "compression_of",
+    "jpeg_colorspaces",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +217,10 @@ _ROWS: Sequence[Compression] = (
 
 COMPRESSIONS: Mapping[int, Compression] = MappingProxyType({row.code: row for row in _ROWS})
 """Value of tag 259 -> its row."""
+JPEG = frozenset(row.code for row in _ROWS if row.decode is images.jpeg)
+"""Compressions whose segments are JPEG streams: their markers say how they decode, too."""
+OLD_JPEG = 6
+"""JPEG of TIFF 6.0, whose tables lie where tags of their own say."""
 
 
 def compression_of(code: int) -> Compression:

@@ -15,15 +15,14 @@ import numpy as np
 from tifffile import TiffFrame, TiffPage
 
 from ..codecs.headers import jpeg_frame, scan_header
+from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
 from ..model.facts import IfdFacts
 from .talk import PARSE_ERRORS
 
 __all__ = ["as_sequence", "decodes_by_stream", "n_segments_of", "page_facts", "stream_key"]
 
-_OLD_JPEG, _RGB = 6, 2
-_JPEG = frozenset({7, 33007, 34892})
-
+_RGB = 2
 _UNKEPT_TAGS = frozenset(
     {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
 )
@@ -90,12 +89,12 @@ def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
         found["jpeg_tables"] = page.jpegtables
     if page.jpegheader:
         found["jpeg_header"] = bytes(page.jpegheader)
-    if page.compression == _OLD_JPEG or page.compression in _JPEG:
+    if page.compression == OLD_JPEG or page.compression in JPEG:
         found["is_jfif"] = bool(page.is_jfif)
         frame = jpeg_frame(_first_bytes(page, read))
         if frame is not None and frame.marker not in (0xC0, 0xC1, 0xC2):
             found["jpeg_process"] = frame.marker
-    if page.compression == _OLD_JPEG:
+    if page.compression == OLD_JPEG:
         found.update(_old_jpeg_tables(page, read))
     if page.index == 0:
         with contextlib.suppress(*PARSE_ERRORS):  # another page is looked at
@@ -105,8 +104,8 @@ def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
 
 def decodes_by_stream(page: TiffPage) -> bool:
     """Say whether how a page decodes is told by its segments too, not by its tags alone."""
-    is_undeclared = page.compression in _JPEG and page.photometric == _RGB
-    return page.compression == _OLD_JPEG or page.jpegheader is not None or is_undeclared
+    is_undeclared = page.compression in JPEG and page.photometric == _RGB
+    return page.compression == OLD_JPEG or page.jpegheader is not None or is_undeclared
 
 
 def stream_key(page: TiffPage | TiffFrame, keyframe: TiffPage, read: Read) -> Any:
@@ -117,7 +116,7 @@ def stream_key(page: TiffPage | TiffFrame, keyframe: TiffPage, read: Read) -> An
     """
     if not decodes_by_stream(keyframe):
         return None
-    if keyframe.compression == _OLD_JPEG:
+    if keyframe.compression == OLD_JPEG:
         return page.offset
     if keyframe.jpegheader is not None:
         return page.aspage().jpegheader

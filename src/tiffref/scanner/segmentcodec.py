@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs.table import COMPRESSIONS, jpeg_colorspaces
+from ..codecs.table import COMPRESSIONS, JPEG, OLD_JPEG, jpeg_colorspaces
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import IfdFacts
@@ -19,7 +19,7 @@ from ..model.grid import segment_shape
 
 __all__ = ["is_plain", "segment_codec"]
 
-_JPEG = frozenset({6, 7, 33007, 34892})
+_ANY_JPEG = JPEG | {OLD_JPEG}
 _YCBCR = 6
 _PHOTOMETRIC = frozenset({6, 34676, 34677})
 _BITS = frozenset({32766, 32809})
@@ -99,9 +99,8 @@ def _has_byteorder(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
 
 
 def _is_subsampled(ifd: IfdFacts) -> bool:
-    return (
-        ifd.photometric == _YCBCR and ifd.compression not in _JPEG and (ifd.subsampling != (1, 1))
-    )
+    is_jpeg = ifd.compression in _ANY_JPEG
+    return ifd.photometric == _YCBCR and not is_jpeg and ifd.subsampling != (1, 1)
 
 
 def _needs_photometric(ifd: IfdFacts) -> bool:
@@ -122,7 +121,7 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
         if tags.get(code)
     }
     found.update({name: value for name, value in ifd.tables.items() if name != "is_jfif"})
-    if ifd.compression in _JPEG:
+    if ifd.compression in _ANY_JPEG:
         found.update(
             jpeg_colorspaces(
                 ifd.photometric, ifd.is_separate, ifd.extra_samples, bool(ifd.tables.get("is_jfif"))
@@ -130,7 +129,7 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
         )
     if ifd.compression == _LERC:
         found.update(_lerc_mask(ifd))
-    if _is_subsampled(ifd) or ifd.compression == 6:
+    if _is_subsampled(ifd) or ifd.compression == OLD_JPEG:
         found["subsampling"] = ifd.subsampling
         for name, code, n in (("ycbcr_coefficients", 529, 3), ("reference_black_white", 532, 6)):
             if code in tags:
