@@ -44,7 +44,7 @@ from .limits import check_expansion
 from .table import Compression, check_supported, compression_of
 from .unpack import FLOATING_POINT, layout_of, unpredict
 
-__all__ = ["decode_chunk", "decode_segment"]
+__all__ = ["decode_chunk", "decode_segment", "decodes"]
 
 _DECODING_ERRORS = (
     *(RuntimeError, ValueError, IndexError, TypeError),
@@ -116,6 +116,21 @@ def _decode_calibrated(codec: SegmentCodec, data: Any, out: NDArray | None) -> N
         return measured
     out[...] = measured.reshape(out.shape)
     return out
+
+
+def decodes(codec: SegmentCodec, data: Any) -> bool:
+    """Say whether bytes are a segment of this codec; parameters as in `decode_segment`.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If nothing decodes such segments.
+    """
+    try:
+        decode_segment(codec, data)
+    except MalformedTiff:
+        return False
+    return True
 
 
 def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:

@@ -13,20 +13,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..codecs.decode import decode_segment
+from ..codecs.decode import decodes
 from ..codecs.fit import has_twin_edges
 from ..codecs.inlined import wrap_inlined
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
-from ..errors import MalformedTiff, UnsupportedTiff
+from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.grid import chunk_grid
 from ..model.node import Array
 
-__all__ = ["with_told_edges"]
+__all__ = ["MAX_INLINED_BYTES", "with_told_edges"]
 
-_MAX_INLINED_BYTES = 1 << 20
+MAX_INLINED_BYTES = 1 << 20
+"""Bytes of a file that references may hold themselves, for the sake of one codec for all."""
 _SAMPLE = 16
 """Tiles of a right edge too large to inline that are looked at."""
 
@@ -57,21 +58,22 @@ def with_told_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes
     column = _right_edge(level, array)
     column = column[manifest.source[column] >= 0]
     n_bytes = int(manifest.length[column].sum())
-    is_small = n_bytes <= _MAX_INLINED_BYTES
+    is_small = n_bytes <= MAX_INLINED_BYTES
     looked_at = column if is_small else column[:: -(-len(column) // _SAMPLE)]
     assert codec.edge is not None
+    whole = replace(codec, edge=None)
     narrow = replace(codec, edge=(*codec.shape[:2], codec.edge[2]))
     cropped = {}
     for n in looked_at.tolist():
         data = read(n)
-        if not _is_whole(codec, data):
+        if not decodes(whole, data):
             cropped[n] = wrap_inlined(narrow, data)
     if cropped and not is_small:
         raise UnsupportedTiff(
             "cropped tiles of the right edge cannot be told from those of the lower edge",
             url=manifest.sources[0].url,
             got=f"{n_bytes} bytes at the right edge",
-            expected=f"at most {_MAX_INLINED_BYTES} to inline",
+            expected=f"at most {MAX_INLINED_BYTES} to inline",
             hint="Rewrite the file with tiles of another size.",
         )
     return replace(array, manifest=manifest.with_inlined(cropped)) if cropped else array
@@ -84,11 +86,3 @@ def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
     y, x = level.axes.index("Y"), level.axes.index("X")
     column = index.take([-1], axis=x)
     return column.take(range(grid[y] - 1), axis=y).reshape(-1)
-
-
-def _is_whole(codec: SegmentCodec, data: bytes) -> bool:
-    try:
-        decode_segment(replace(codec, edge=None), data)
-    except MalformedTiff:
-        return False
-    return True

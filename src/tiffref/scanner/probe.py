@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numcodecs
 import numpy as np
 
-from ..codecs.decode import decode_segment
+from ..codecs.decode import decode_segment, decodes
 from ..codecs.guard import guarded
 from ..codecs.headers import HEADERS
 from ..codecs.segment import wrap_inlined
@@ -27,12 +27,11 @@ from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.manifest import Manifest
 from ..model.node import Array
-from .edges import with_told_edges
+from .edges import MAX_INLINED_BYTES, with_told_edges
 from .plan import LevelPlan, plan_level
 
 __all__ = ["checked_array", "is_exact", "probe_indices"]
 
-_MAX_INLINED_BYTES = 1 << 20
 _MAX_DECODED_BYTES = 64 << 20
 _MAX_INLINED_STRIPS = 64
 _ENCODERS = frozenset(
@@ -143,7 +142,7 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
     chain = to_zarr2(codec)
     decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
     if any(config and config["id"] == "tiffref_segment" for config in decoders):
-        return _decodes(codec, data)
+        return decodes(codec, data)
     buffer: Any = data
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     try:
@@ -159,14 +158,6 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
 
 _IMAGE_CODECS = frozenset(f"imagecodecs_{name}" for name in HEADERS)
 """Codecs whose streams say their own size."""
-
-
-def _decodes(codec: SegmentCodec, data: bytes) -> bool:
-    try:
-        decode_segment(codec, data)
-    except MalformedTiff:
-        return False
-    return True
 
 
 def _codec_at(array: Array, n: int) -> SegmentCodec:
@@ -241,7 +232,7 @@ def _inline_strips(
         for config in encoders:
             buffer = numcodecs.get_codec(dict(config)).encode(buffer)
         inlined[n] = bytes(memoryview(np.ascontiguousarray(buffer)).cast("B"))
-        if sum(map(len, inlined.values())) > _MAX_INLINED_BYTES:
+        if sum(map(len, inlined.values())) > MAX_INLINED_BYTES:
             return None
     return replace(array, manifest=array.manifest.with_inlined(inlined))
 
@@ -255,7 +246,7 @@ def _with_one_codec(array: Array, segments: Segments) -> Array:
     of_chunk = np.where(manifest.source >= 0, codec_of[np.maximum(manifest.source, 0)], -1)
     n_bytes = [int(manifest.length[of_chunk == n].sum()) for n in range(len(array.codecs))]
     major = int(np.argmax(n_bytes))
-    if sum(n_bytes) - n_bytes[major] > _MAX_INLINED_BYTES:
+    if sum(n_bytes) - n_bytes[major] > MAX_INLINED_BYTES:
         raise ManifestMismatch(
             "pages of one series are stored in different ways, and too many bytes to inline",
             url=manifest.sources[0].url,
