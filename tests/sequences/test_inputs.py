@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.sequences.inputs import list_files
+from tiffref.sequences.inputs import list_files, natural_key
 
 
 @pytest.fixture
@@ -65,3 +65,9 @@ def test_local_names_may_look_like_chains(
     tiffref.scan(name).write_fsspec("refs.json")
     again = tiffref.zarr.ZarrTiffStore("refs.json")
     np.testing.assert_array_equal(again[:], image)
+
+
+def test_names_are_ordered_as_people_do() -> None:
+    times = ["a99999999999999999999", "a100000000000000000000"]  # of more digits than 64 bits hold
+    ordered = ["a", "a0-", "a01", "a1", "a1b", "a9", "a10", "a10-2", "a10-11", "a10b", *times, "a-"]
+    assert sorted(set(ordered), key=natural_key) == ordered

@@ -15,11 +15,12 @@ from typing import Any
 from ..access.allow import remember_addresses
 from ..errors import SelectionError
 from ..formats.urls import has_scheme
+from ..sequences.inputs import natural_key
 from .combined import CombinedSettings, combine_groups
 from .executors import Pool, open_pool
 from .folder import LocalFolder
 from .index import INDEX, field_kinds, import_pyarrow, index_address, write_index
-from .inputs import find_files, order_key, read_fields
+from .inputs import find_files, read_fields
 from .intake import write_intake
 from .journal import Journal
 from .plan import FORMATS, Settings, make_jobs, shared_root
@@ -179,7 +180,7 @@ def build(
             run.scan(pool, run.choose(jobs, update))
             if update:
                 run.mark_deleted({job.url for job in jobs})
-            order = sorted(journal, key=order_key)
+            order = sorted(journal, key=natural_key)
             combined = _combine(run, pool, order, products)
         _write_products(run, order, products, combined)
         remember_addresses([index_address(place.address)])

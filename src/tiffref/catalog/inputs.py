@@ -16,24 +16,13 @@ from ..access.clients import client_errors
 from ..errors import SelectionError, SourceError, unreadable
 from ..formats.urls import from_document_url, has_scheme
 from ..sequences.coordinates import read_values
-from ..sequences.inputs import FileList, list_files
+from ..sequences.inputs import FileList, list_files, natural_key
 from ..sequences.names import parse_pattern, read_names
 
-__all__ = ["find_files", "order_key", "read_fields"]
+__all__ = ["find_files", "read_fields"]
 
-_DIGITS = re.compile(r"\d+")
-_WIDTH = 12
 _ENDINGS = (".tif", ".tiff")
 _MAGIC = re.compile(r"[*?\[{]")
-
-
-def order_key(url: str) -> tuple[str, str]:
-    """Order names as people do: numbers by value. A text, since many keys are held at once.
-
-    >>> sorted(["t10.tif", "t9.tif"], key=order_key)
-    ['t9.tif', 't10.tif']
-    """
-    return _DIGITS.sub(lambda match: match[0].zfill(_WIDTH), url), url
 
 
 def find_files(
@@ -108,7 +97,7 @@ def _walk(folder: str) -> list[str]:
         for name in names
         if name.lower().endswith(_ENDINGS)
     ]
-    return sorted(found, key=order_key)
+    return sorted(found, key=natural_key)
 
 
 def _cannot_list(error: OSError) -> None:
@@ -124,7 +113,7 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
     except client_errors() as error:
         raise unreadable(url, error, "cannot be listed") from error
     names = [fs.unstrip_protocol(name) for name in found if name.lower().endswith(_ENDINGS)]
-    return sorted(names, key=order_key)
+    return sorted(names, key=natural_key)
 
 
 def read_fields(found: FileList, pattern: str | None) -> dict[str, list[Any]]:

@@ -23,6 +23,7 @@ from .names import has_fields, is_pattern, to_glob
 __all__ = ["FileList", "in_archive", "list_files", "natural_key"]
 
 _STAC_TYPES = ("Feature", "FeatureCollection")
+_NUMBER = re.compile("0*([0-9]+)")
 _URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
 
 
@@ -45,13 +46,14 @@ class FileList:
     pattern: str | None = None
 
 
-def natural_key(name: str) -> list[Any]:
-    """Order names as people do: numbers by value.
+def natural_key(name: str) -> tuple[str, str]:
+    """Order names as people do: numbers by value. Texts, since many keys are held at once.
 
     >>> sorted(["t10.tif", "t9.tif"], key=natural_key)
     ['t9.tif', 't10.tif']
     """
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    # numbers come before all else, those of fewer digits first
+    return _NUMBER.sub(lambda found: f"\0{chr(len(found[1]))}{found[1]}", name), name
 
 
 def list_files(
