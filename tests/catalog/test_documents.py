@@ -30,6 +30,14 @@ def test_there_and_back(document: Path, tmp_path: Path) -> None:
         catalog.convert(document, tmp_path / "three.parq", zarr_format=3)
 
 
+def test_a_folder_of_any_name_may_be_rewritten(document: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    tiffref.References.open(document, allow="*").to_parquet(tmp_path / "refs")
+    assert catalog.rewrite(tmp_path / "refs", tmp_path / "refs", {"s3://a/": "https://b/"}) == 1
+    sources = tiffref.References.open(tmp_path / "refs").sources
+    assert [source.url for source in sources] == ["https://b/x/image.tif"]
+
+
 def test_files_that_moved(document: Path, tmp_path: Path) -> None:
     moves = {"s3://a/": "https://b/", "s3://a/x/": "https://c/"}
     assert catalog.rewrite(document, tmp_path / "new.json", moves) == 1

@@ -16,12 +16,11 @@ from ..errors import InvalidReferences, SelectionError
 from ..formats.kerchunk import write_json
 from ..formats.load import load_document
 from ..formats.parquet import write_parquet
+from ..formats.parquet_read import is_parquet
 from ..formats.urls import to_document_url
 from ..references import References
 
 __all__ = ["convert", "rewrite"]
-
-_FOLDERS = (".parq", ".parquet")
 
 
 def _read(
@@ -29,8 +28,8 @@ def _read(
     storage_options: Mapping[str, Any] | None,
     allow: str | Sequence[str] | None,
 ) -> tuple[References, int]:
-    """Read references, parquet by the ending of their name, and tell their Zarr format."""
-    if _is_parquet(path):
+    """Read references, and tell their Zarr format."""
+    if is_parquet(path):
         return References.from_parquet(path, storage_options, allow=allow), 2
     document = load_document(path, storage_options)
     references = References.from_kerchunk(document, allow=allow)
@@ -134,10 +133,6 @@ def rewrite(
     return n_moved
 
 
-def _is_parquet(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).rstrip("/").endswith(_FOLDERS)
-
-
 def _plan_moves(moves: Mapping[str, str]) -> Callable[[str], str]:
     full = {_as_address(before): _as_address(after) for before, after in moves.items()}
     order = sorted(full, key=len, reverse=True)
@@ -169,7 +164,7 @@ def _write(
     options: dict[str, Any] = {
         "rename": rename, "series": references.series, "storage_options": storage_options
     }  # fmt: skip
-    if _is_parquet(target):
+    if is_parquet(target):
         if zarr_format != 2:
             raise InvalidReferences(
                 "parquet references say Zarr v2 only", url=os.fspath(target), got=zarr_format,

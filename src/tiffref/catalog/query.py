@@ -167,8 +167,7 @@ class Catalog:
         path = f"{self.folder}/{chosen[0]['references']}"
         if self.allow is not None:
             AllowList([*self.allow, f"{self.folder or '.'}/"]).check(path)
-        read = References.from_parquet if path.endswith(".parq") else References.from_kerchunk
-        return replace(read(path, self.storage_options), allow=self.allow)
+        return replace(References.open(path, self.storage_options), allow=self.allow)
 
     def stack(self, **options: Any) -> References:
         """Give references to all files found as one array.
