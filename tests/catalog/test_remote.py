@@ -36,21 +36,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Place]:
-    moto = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    running = moto.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    _, port = running.get_host_and_port()
-    options = {
-        "key": "x",
-        "secret": "y",
-        "endpoint_url": f"http://127.0.0.1:{port}",
-        "client_kwargs": {"region_name": "us-east-1"},
-    }
-    s3fs.S3FileSystem(**options).call_s3("create_bucket", Bucket="bucket")
-    yield "s3://bucket", options
-    running.stop()
+def bucket(s3_options: dict[str, Any]) -> Place:
+    fs = pytest.importorskip("s3fs").S3FileSystem(**s3_options)
+    fs.call_s3("create_bucket", Bucket="archive")
+    return "s3://archive", s3_options
 
 
 on_both = pytest.mark.parametrize("place", ["memory", "s3"], indirect=True)

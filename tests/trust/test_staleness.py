@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -254,22 +254,10 @@ def test_server_that_meets_no_condition(
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[tuple[Any, dict[str, Any]]]:
-    moto = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    running = moto.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    _, port = running.get_host_and_port()
-    options = {
-        "key": "x",
-        "secret": "y",
-        "endpoint_url": f"http://127.0.0.1:{port}",
-        "client_kwargs": {"region_name": "us-east-1"},
-    }
-    fs = s3fs.S3FileSystem(**options)
-    fs.call_s3("create_bucket", Bucket="bucket")
-    yield fs, options
-    running.stop()
+def bucket(s3_options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    fs = pytest.importorskip("s3fs").S3FileSystem(**s3_options)
+    fs.call_s3("create_bucket", Bucket="stale")
+    return fs, s3_options
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -280,7 +268,7 @@ def test_s3(
     change: str, when: str,
 ) -> None:  # fmt: skip
     fs, options = bucket
-    url = f"s3://bucket/{change[:5]}{when[:3]}.tif"
+    url = f"s3://stale/{change[:5]}{when[:3]}.tif"
     fs.pipe_file(url, data)
     references = tiffref.scan(url, storage_options=options)
     checked = [
