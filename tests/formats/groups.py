@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tiffref.codecs.zarr2 import to_zarr2
+from tiffref.formats.kerchunk_read import read_document
+from tiffref.formats.parquet_read import parse_parquet
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import MISSING, Manifest, Source
 from tiffref.model.node import Array, Group
@@ -14,6 +17,16 @@ from tiffref.model.node import Array, Group
 VALUES = np.arange(12 * 10, dtype=np.uint16).reshape(12, 10)
 CHUNKS = (4, 5)
 GRID = (3, 2)
+
+
+def from_kerchunk(document: Any) -> Group:
+    """Read a JSON document back."""
+    return read_document(document).group
+
+
+def from_parquet(path: str | Path) -> Group:
+    """Read parquet references back."""
+    return parse_parquet(path).group
 
 
 def make_image(

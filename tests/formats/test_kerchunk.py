@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from groups import VALUES, assert_same, make_flat, make_group, make_image
+from groups import VALUES, assert_same, from_kerchunk, make_flat, make_group, make_image
 
 import zarr
 from tiffref.errors import InvalidReferences, SourceError
 from tiffref.formats import atomic, kerchunk
-from tiffref.formats.kerchunk import from_kerchunk, to_kerchunk, write_json
+from tiffref.formats.kerchunk import to_kerchunk, write_json
 from tiffref.formats.rows import BLOCK_ROWS
 from tiffref.formats.urls import plan_prefix
 from tiffref.model.codec import ForeignCodec

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from groups import VALUES, assert_same, make_flat, make_group, make_image
+from groups import VALUES, assert_same, from_parquet, make_flat, make_group, make_image
 
 import zarr
 from tiffref.errors import InvalidReferences, ManifestMismatch, MissingExtra, SourceError
 from tiffref.formats import parquet
 from tiffref.formats.kerchunk import to_kerchunk
-from tiffref.formats.parquet import from_parquet, write_parquet
+from tiffref.formats.parquet import write_parquet
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.node import Array, Group
 from tiffref.references import References

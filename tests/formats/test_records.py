@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from groups import assert_same, make_flat
+from groups import assert_same, from_parquet, make_flat
 
 from tiffref.errors import InvalidReferences
 from tiffref.formats import records
-from tiffref.formats.parquet import from_parquet, write_parquet
+from tiffref.formats.parquet import write_parquet
 from tiffref.model.manifest import MISSING, Manifest
 
 pa = pytest.importorskip("pyarrow")

@@ -9,7 +9,7 @@ from bad_documents import BAD, BEYOND_SCHEMA, GOOD, META, RANGE
 
 from tiffref.errors import InvalidReferences
 from tiffref.formats.findings import Finding
-from tiffref.formats.kerchunk import from_kerchunk
+from tiffref.formats.kerchunk_read import read_document
 from tiffref.formats.structure import parse_structure
 from tiffref.validation import load_schema
 
@@ -64,7 +64,7 @@ def test_reading_a_bad_document_names_the_key(name: str) -> None:
     if isinstance(document, str):
         return  # would be taken for a path
     with pytest.raises((InvalidReferences, TypeError)) as caught:
-        from_kerchunk(document)
+        read_document(document)
     if isinstance(document, dict):
         assert isinstance(caught.value, InvalidReferences)
         assert caught.value.expected

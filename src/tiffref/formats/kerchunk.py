@@ -24,13 +24,12 @@ from ..errors import InvalidReferences
 from ..model.kept import once_for_each
 from ..model.node import Array, Group
 from .atomic import open_atomic
-from .kerchunk_read import from_kerchunk
 from .plan import plan_document
 from .recode import in_format
 from .rows import FEW_ROWS, KeySpelling, Rows, iter_rows, spell_inlined
 from .text import format_numbers, join_columns, pick_texts
 
-__all__ = ["from_kerchunk", "to_kerchunk", "write_json"]
+__all__ = ["to_kerchunk", "write_json"]
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _encode_array = once_for_each(_encode)

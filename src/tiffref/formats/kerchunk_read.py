@@ -36,7 +36,7 @@ from .metadata import Nodes, parse_metadata
 from .spacing import Text
 from .structure import RefColumns, parse_structure
 
-__all__ = ["Parsed", "from_kerchunk", "parse_document", "read_document"]
+__all__ = ["Parsed", "parse_document", "read_document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class Parsed:
     series: tuple[Mapping[str, Any], ...]
 
 
-def from_kerchunk(
+def read_document(
     document: Mapping[str, Any] | str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
-) -> Group:
+) -> Parsed:
     """Read a reference document, version 0 or 1, into the model.
 
     An array at the root of the document becomes the child "" of the group.
@@ -69,14 +69,6 @@ def from_kerchunk(
     SourceError
         If the file cannot be read.
     """
-    return read_document(document, storage_options).group
-
-
-def read_document(
-    document: Mapping[str, Any] | str | os.PathLike[str],
-    storage_options: Mapping[str, Any] | None = None,
-) -> Parsed:
-    """Read a reference document; parameters and errors as in `from_kerchunk`."""
     if isinstance(document, Mapping):
         return parse_document(document)
     with open_large(document) as large:

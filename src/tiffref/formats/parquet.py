@@ -33,11 +33,11 @@ from ..model.manifest import INLINED, Manifest
 from ..model.node import Array, Group
 from .atomic import open_folder_atomic
 from .fill import encode_fill_chunk
-from .parquet_read import ZMETADATA, from_parquet, import_pyarrow
+from .parquet_read import ZMETADATA, import_pyarrow
 from .plan import plan_document
 from .recode import in_format
 
-__all__ = ["from_parquet", "write_parquet"]
+__all__ = ["write_parquet"]
 
 
 def write_parquet(

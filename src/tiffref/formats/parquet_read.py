@@ -16,7 +16,6 @@ from typing import Any
 
 from ..access.clients import client_errors
 from ..errors import InvalidReferences, MissingExtra, TiffrefError, install_hint, unreadable
-from ..model.node import Group
 from .assemble import build_array, build_tree, rank_sources, take_provenance
 from .findings import raise_finding
 from .kerchunk_read import Parsed
@@ -25,7 +24,7 @@ from .metadata import ArrayMetadata, parse_metadata
 from .records import Record, defer_manifest, list_addresses
 from .urls import has_scheme
 
-__all__ = ["ZMETADATA", "from_parquet", "import_pyarrow", "is_parquet", "parse_parquet"]
+__all__ = ["ZMETADATA", "import_pyarrow", "is_parquet", "parse_parquet"]
 
 ZMETADATA = ".zmetadata"
 """The file that tells a folder of parquet references."""
@@ -42,10 +41,10 @@ def is_parquet(source: object) -> bool:
     return not has_scheme(path) and Path(path, ZMETADATA).is_file()
 
 
-def from_parquet(
+def parse_parquet(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> Group:
-    """Read parquet references into the model.
+) -> Parsed:
+    """Read parquet references into the model, with the series that their provenance records.
 
     Parameters
     ----------
@@ -63,13 +62,6 @@ def from_parquet(
     SourceError
         If it cannot be read.
     """
-    return parse_parquet(path, storage_options).group
-
-
-def parse_parquet(
-    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> Parsed:
-    """Read parquet references, with the series that their provenance records."""
     import fsspec
 
     import_pyarrow()
