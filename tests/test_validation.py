@@ -275,6 +275,68 @@ def test_a_range_that_does_not_decode(image: Path) -> None:
     assert report.findings[0].key == "image chunk (2, 0, 0)"
 
 
+def test_pixels_of_a_file_that_changed_say_so_once(image: Path) -> None:
+    tifffile.imwrite(image, np.zeros((3, 70, 50), np.uint16), photometric="minisblack")
+    report = validate(image.with_name("refs.json"), sources=True, pixels=2)
+    assert codes(report) == ["stale"]
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    whole = np.arange(128 * 96, dtype=np.uint16).reshape(128, 96)
+    for row in range(2):
+        for column in range(2):
+            part = whole[row * 64 : row * 64 + 64, column * 48 : column * 48 + 48]
+            tifffile.imwrite(tmp_path / f"r{row}_c{column}.tif", part, tile=(16, 16),
+                             compression="zlib")  # fmt: skip
+            # the last strip is short: it lies in the document
+            tifffile.imwrite(tmp_path / f"s{row}_c{column}.tif", part, rowsperstrip=40,
+                             compression="zlib")  # fmt: skip
+    return tmp_path
+
+
+SEQUENCES = {
+    # name: (files, how they are joined, chunks to compare)
+    "stacked": ("r{row}_c{column}.tif", {}, 4 * 12),
+    "joined": ("r{row}_c{column}.tif", {"concat": {"row": "y", "column": "x"}}, 4 * 12),
+    "both": ("r{row}_c{column}.tif", {"concat": {"column": "x"}}, 4 * 12),
+    "inlined": ("s{row}_c{column}.tif", {}, 4 * 2),
+    "holes": ("r{row}_c{column}.tif", {"allow_holes": True}, 3 * 12),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_each_file_of_a_sequence_is_compared(tiles: Path, name: str) -> None:
+    files, options, n_chunks = SEQUENCES[name]
+    if name == "holes":
+        (tiles / "r1_c0.tif").unlink()
+    document = tiffref.scan_sequence(str(tiles / files), **options).to_kerchunk()
+    report = validate(document, pixels="all")
+    assert (report.findings, report.n_chunks_compared) == ([], n_chunks)
+
+
+def test_two_files_of_a_sequence_exchanged(tiles: Path) -> None:
+    for name in ("stacked", "joined"):
+        files, options, _ = SEQUENCES[name]
+        document = tiffref.scan_sequence(str(tiles / files), **options).to_kerchunk()
+        # the document takes the second tile of a file for its first
+        first, second = [key for key in document["refs"] if key.startswith("image/0")][:2]
+        document["refs"][first] = document["refs"][second]
+        assert codes(validate(document, pixels="all")) == ["pixels"]
+
+
+def test_files_that_tifffile_cannot_decode_are_named_once(
+    tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tiffref.scan_sequence(str(tiles / "r{row}_c{column}.tif")).to_kerchunk()
+    monkeypatch.setattr("tiffref.truth._MAX_DECODED_BYTES", 10)
+    report = validate(document, pixels="all")
+    (finding,) = report.findings
+    assert (finding.code, finding.severity, finding.n_more) == ("not-compared", "warning", 47)
+    assert "too large" in finding.what
+    assert report.n_chunks_compared == 0
+
+
 def test_only_allowed_sources_are_opened(image: Path) -> None:
     refs = image.with_name("refs.json")
     assert validate(refs, sources=True, pixels=1, allow=[str(image.parent)]).ok

@@ -37,11 +37,9 @@ from .model.node import Array
 from .read import Fetcher, read_array
 from .read.fetch import check_fresh
 from .references import References
+from .truth import find_truth
 
 __all__ = ["Report", "load_schema", "validate", "validate_document"]
-
-_MAX_COMPARED_BYTES = 1 << 30
-"""Arrays up to this size are decoded whole for comparison; of larger ones chunks only decode."""
 
 _N_REQUESTS = 16
 """Sources asked for at once."""
@@ -316,36 +314,45 @@ def _check_pixels(
     references: References, fetch: Fetcher, pixels: int | Literal["all"], report: Report
 ) -> None:
     for path, array in references.group.arrays():
-        truth, reason = _read_truth(references, path, array)
-        if reason:
-            report.findings.append(
-                Finding("not-compared", "pixels", reason, path, severity="warning")
-            )
+        truth = find_truth(references, path, array, fetch.storage_options)
         n_chunks = array.manifest.n_chunks
         n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
-        for flat in np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist():
-            if finding := _check_chunk(path, array, flat, truth, fetch):
-                report.findings.append(finding)
+        wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64))
+        unknown: list[str] = []
+        found = len(report.findings)
+        for flat in wanted.tolist():
+            index = tuple(int(n) for n in np.unravel_index(flat, array.grid))
+            expected = None if truth is None else truth.chunk(index)
+            if isinstance(expected, str):
+                unknown.append(expected)
+                expected = None
+            if finding := _check_chunk(path, array, flat, expected, fetch):
+                finding = _explain(finding, array, flat, fetch)
+                report.findings += [finding] if finding not in report.findings else []
                 break
-            report.n_chunks_compared += truth is not None
+            report.n_chunks_compared += expected is not None
+        if unknown and len(report.findings) == found:
+            what = f"not compared, only decoded: {unknown[0]}"
+            more = len(unknown) - 1
+            report.findings.append(
+                Finding("not-compared", "pixels", what, path, severity="warning", n_more=more)
+            )
 
 
 def _check_chunk(
-    path: str, array: Array, flat: int, truth: NDArray | None, fetch: Fetcher
+    path: str, array: Array, flat: int, expected: NDArray | None, fetch: Fetcher
 ) -> Finding | None:
-    index = np.unravel_index(flat, array.grid)
     region = tuple(
         slice(int(i) * size, (int(i) + 1) * size)
-        for i, size in zip(index, array.chunks, strict=True)
+        for i, size in zip(np.unravel_index(flat, array.grid), array.chunks, strict=True)
     )
     name = name_chunk(path, array, flat)
     try:
         values = read_array(array, region, fetch=fetch)
     except TiffrefError as error:
         return _from_error("undecodable", "pixels", name, error)
-    if truth is None:
+    if expected is None:
         return None
-    expected = truth[region]
     differs = values != expected
     if array.dtype.kind in "fc":
         differs &= ~(np.isnan(values) & np.isnan(expected))
@@ -362,36 +369,16 @@ def _check_chunk(
     )
 
 
-def _read_truth(
-    references: References, path: str, array: Array
-) -> tuple[NDArray | None, str | None]:
-    """Decode with tifffile the level that an array stands for, or say why that cannot be.
-
-    Arrays that stand for no level (coordinates) have neither.
-    """
-    import fsspec
-    import tifffile
-
-    place = _find_level(references, path)
-    if place is None or not array.manifest.sources:
-        return None, None
-    if array.nbytes > _MAX_COMPARED_BYTES:
-        return None, "the array is too large to be compared as a whole; its chunks were decoded"
-    series, level = place
-    url = array.manifest.sources[0].url
+def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Finding:
+    """Say of a bad chunk that its file has changed, if it has."""
+    row = int(array.manifest.source[flat])
+    if row < 0:
+        return finding
+    source = array.manifest.sources[row]
     try:
-        with fsspec.open(url, "rb") as file, tifffile.TiffFile(file, name=url) as tif:
-            truth = tif.series[series].levels[level].asarray()
-    except (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportError) as error:
-        return None, f"tifffile cannot decode it: {type(error).__name__}: {error}"
-    if truth.shape != array.shape:
-        return None, f"tifffile gives another shape, {truth.shape}"
-    return truth, None
-
-
-def _find_level(references: References, path: str) -> tuple[int, int] | None:
-    for series in references.series:
-        for number, level in enumerate(series.get("levels", ())):
-            if level.get("path") == path:
-                return int(series["index"]), number
-    return None
+        check_fresh(source, lambda url: fetch.state(source))
+    except StaleSource as error:
+        return _from_error("stale", "sources", None, error)
+    except SourceError:
+        return finding  # which says so already
+    return finding
