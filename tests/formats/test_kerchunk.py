@@ -252,11 +252,20 @@ def test_a_file_that_was_not_there_is_not_left(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
+def test_targets_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for target in (tmp_path, tmp_path / "no" / "folder.json"):
         with pytest.raises(SourceError, match="cannot write"):
             write_json(make_flat(1, 1), target)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SourceError, match="cannot write"):
+        write_json(make_flat(1, 1), "nosuchscheme://a.json")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise NotImplementedError("this file system only reads")
+
+    monkeypatch.setattr("fsspec.AbstractFileSystem.put_file", refuse)
+    with pytest.raises(SourceError, match="only reads"):
+        write_json(make_flat(1, 1), "memory://formats/a.json")
 
 
 def test_a_link_keeps_pointing(tmp_path: Path) -> None:

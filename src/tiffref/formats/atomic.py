@@ -20,10 +20,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import SourceError
+from ..access.clients import client_errors
+from ..errors import SourceError, unreadable
 from .urls import has_scheme
 
 __all__ = ["open_atomic", "open_folder_atomic"]
+
+_WHAT = "cannot write the references"
 
 
 @contextlib.contextmanager
@@ -69,7 +72,7 @@ def _named(target: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         is_name = False
     if not is_name:
-        raise SourceError("cannot write the references", url=repr(path), got="no name of a file")
+        raise SourceError(_WHAT, url=repr(path), got="no name of a file")
     return path
 
 
@@ -83,11 +86,22 @@ def _typed_errors(path: str) -> Iterator[None]:
     except OSError as error:
         # the names in the text of the error are those of a temporary file
         raise SourceError(
-            "cannot write the references",
+            _WHAT,
             url=path,
             got=f"{type(error).__name__}: {error.strerror or error}",
             hint="Is there such a folder?" if isinstance(error, FileNotFoundError) else None,
         ) from error
+
+
+@contextlib.contextmanager
+def _store_at(url: str) -> Iterator[None]:
+    """Say what a client raises that is no `OSError`: without credentials, say, or of a scheme."""
+    try:
+        yield
+    except OSError:
+        raise
+    except client_errors() as error:
+        raise unreadable(url, error, _WHAT) from error
 
 
 @contextlib.contextmanager
@@ -154,14 +168,16 @@ def _open_remote_folder(
 ) -> Iterator[Path]:
     import fsspec
 
-    fs, root = fsspec.url_to_fs(url, **(storage_options or {}))
+    with _store_at(url):
+        fs, root = fsspec.url_to_fs(url, **(storage_options or {}))
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         yield Path(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
-        for file in sorted(files, key=lambda file: file.name == marker):
-            place = f"{root}/{file.relative_to(folder).as_posix()}"
-            fs.makedirs(place.rpartition("/")[0], exist_ok=True)
-            fs.put_file(str(file), place)
+        with _store_at(url):
+            for file in sorted(files, key=lambda file: file.name == marker):
+                place = f"{root}/{file.relative_to(folder).as_posix()}"
+                fs.makedirs(place.rpartition("/")[0], exist_ok=True)
+                fs.put_file(str(file), place)
 
 
 def _beside(path: Path) -> Path:
@@ -209,12 +225,14 @@ def _mode_of(path: str, look: Callable[[str], os.stat_result]) -> int | None:
 def _open_remote(url: str, storage_options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
     import fsspec
 
-    fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
+    with _store_at(url):
+        fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         local = Path(folder) / "references"
         with local.open("wb") as file:
             yield file
-        fs.put_file(str(local), path)
+        with _store_at(url):
+            fs.put_file(str(local), path)
 
 
 def _as_binary(file: Any) -> Any:
