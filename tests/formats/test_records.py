@@ -104,10 +104,23 @@ def test_statistics_that_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         manifest.at(0)
 
 
-def test_numbers_that_do_not_decode(tmp_path: Path) -> None:
-    def words(table: pa.Table) -> pa.Table:
-        return table.set_column(1, "offset", pa.array(["a", "b", "c", "d"]))
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("offset", ["a", "b", "c", "d"]),
+        ("offset", [0, 8, -8, 24]),
+        ("offset", [0.0, 8.0, float("nan"), 24.0]),
+        ("offset", [0, 8, 1 << 63, 24]),
+        ("size", [8, 8, -8, 8]),
+        ("size", [8.0, 8.0, 8.5, 8.0]),
+        ("size", [8, 8, 0, 8]),
+    ],
+)
+def test_numbers_that_are_none(tmp_path: Path, name: str, numbers: list) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        kind = pa.uint64() if max(numbers) == 1 << 63 else None
+        return table.set_column(table.column_names.index(name), name, pa.array(numbers, kind))
 
-    manifest = from_parquet(rewrite(tmp_path / "refs.parquet", words))["image"].manifest
+    manifest = from_parquet(rewrite(tmp_path / "refs.parquet", change))["image"].manifest
     with pytest.raises(InvalidReferences, match=r"refs\.0\.parq: not parquet references"):
         manifest.load()

@@ -167,12 +167,23 @@ def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Co
     with _naming(record.name):
         for name, values in (("offset", offset), ("size", length)):
             if name in table.column_names:
-                column = np.asarray(table[name].fill_null(0))
-                values[: len(column)] = column.astype(np.uint64)
+                values[: table.num_rows] = _numbers(table[name].fill_null(0))
         inlined: dict[int, bytes] = {}
         if "raw" in table.column_names and table["raw"].null_count < table.num_rows:
             inlined = _parse_raw(table["raw"].combine_chunks(), source, length, array)
+        if ((source >= 0) & (length == 0) & (offset > 0)).any():
+            raise ValueError("a range has no bytes; a whole file has offset and size 0")
     return Columns(source, offset, length, inlined)
+
+
+def _numbers(column: Any) -> NDArray[np.uint64]:
+    """Give offsets or sizes; some writers have them as floats."""
+    found = np.asarray(column)
+    with np.errstate(invalid="ignore"):
+        numbers = found.astype(np.int64)
+    if numbers.min(initial=0) < 0 or (numbers != found).any():
+        raise ValueError("an offset or a size is no whole number from 0 on")
+    return numbers.astype(np.uint64)
 
 
 def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64]]:
