@@ -18,6 +18,8 @@ from archive import contents, strays, write_archive, write_image
 import tiffref
 import tiffref.catalog as catalog
 from tiffref.errors import CatalogError, MissingExtra, SelectionError, SourceError
+from tiffref.scanner import tiff
+from tiffref.scanner.similar import SimilarFiles
 
 pytest.importorskip("pyarrow")
 
@@ -35,7 +37,7 @@ def test_references_are_those_of_a_scan_of_each_file(archive: Path, tmp_path: Pa
     assert (summary.ok, summary.failed, summary.scanned) == (12, 0, 12)
     found = catalog.open(tmp_path / "c")
     for row in found.table.select(["url", "references"]).to_pylist():
-        alone = tiffref.scan(row["url"])
+        alone = tiffref.scan(row["url"], strict=True)  # which no other file is told by
         path = tmp_path / "c" / row["references"]
         if format == "json":
             alone.write_fsspec(tmp_path / "alone.json")
@@ -47,26 +49,24 @@ def test_references_are_those_of_a_scan_of_each_file(archive: Path, tmp_path: Pa
 
 
 def test_most_files_are_not_scanned_in_full(archive: Path, tmp_path: Path, monkeypatch) -> None:
-    from tiffref.catalog import scanning
-
     full: list[str] = []
-    scan = scanning.scan
-    monkeypatch.setattr(scanning, "scan", lambda url, **o: full.append(url) or scan(url, **o))
+    open_tiff = tiff.open_tiff
+    monkeypatch.setattr(tiff, "_SIMILAR", SimilarFiles())
+    monkeypatch.setattr(tiff, "open_tiff", lambda *a: full.append(a[0].source.url) or open_tiff(*a))
     catalog.build(archive, tmp_path / "c")
-    assert len(full) == 3  # the first of its structure, another column, another row
+    assert len(full) == 2  # one file is no kind
 
 
 def test_a_tag_that_differs_is_in_the_references(tmp_path: Path) -> None:
-    for n in range(4):
+    for n in range(9):
         made = f"2022:05:0{n + 1} 10:00:00"
-        write_image(tmp_path / "a" / f"{n}.tif", value=n, datetime=made, software=f"s{n // 3}")
+        write_image(tmp_path / "a" / f"{n}.tif", value=n, datetime=made, software=f"s{n // 7}")
     catalog.build(tmp_path / "a", tmp_path / "c")
     found = catalog.open(tmp_path / "c")
-    assert [str(time)[:10] for time in found.table["time"].to_pylist()] == [
-        "2022-05-01", "2022-05-02", "2022-05-03", "2022-05-04",
-    ]  # fmt: skip
+    times = [str(time)[:10] for time in found.table["time"].to_pylist()]
+    assert times == [f"2022-05-0{n + 1}" for n in range(9)]
     for path in sorted((tmp_path / "a").iterdir()):
-        tiffref.scan(path).write_fsspec(tmp_path / "alone.json")
+        tiffref.scan(path, strict=True).write_fsspec(tmp_path / "alone.json")
         written = tmp_path / "c" / "references" / f"{path.name}.json"
         assert written.read_bytes() == (tmp_path / "alone.json").read_bytes()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ import tiffref
 from tiffref.errors import MetadataWarning, TiffrefError
 from tiffref.scanner import tiff
 from tiffref.scanner.similar import SimilarFiles
+from tiffref.scanner.source import LocalSource
 
 CORPUS = Path(
     os.environ.get("TIFFREF_CORPUS", Path(__file__).parents[3] / "shared/conformance/corpus")
@@ -52,14 +56,34 @@ def document(path: Path, **options: object) -> dict:
 
 def told(memory: SimilarFiles, path: Path) -> bool:
     """Say whether the memory tells a file, and hold what comes of it against a scan in full."""
-    models = memory._models
-    found = any(memory.find(path, key[0]) is not None for key in models)
+    found = is_told(memory, path)
     quick = document(path)
-    memory._models = {}
-    memory._noted = {}
-    assert document(path) == quick
-    memory._models, memory._noted = models, {}
+    texts = {text(path), text(path)}  # taken to pieces, and filled in
+    with forgotten(memory):
+        assert document(path) == quick
+        assert {text(path)} == texts
     return found
+
+
+def text(path: Path) -> bytes:
+    file = io.BytesIO()
+    tiffref.scan(path).write_fsspec(file)
+    return file.getvalue()
+
+
+def is_told(memory: SimilarFiles, path: Path) -> bool:
+    with closing(LocalSource(path)) as there:
+        return any(memory.find(there, key[0]) is not None for key in memory._kinds)
+
+
+@contextmanager
+def forgotten(memory: SimilarFiles) -> Iterator[None]:
+    """Let files be scanned in full."""
+    kept = memory._kinds, memory._imprinted
+    memory._kinds, memory._imprinted, memory._noted = {}, (), {}
+    yield
+    memory._kinds, memory._imprinted = kept
+    memory._noted = {}
 
 
 def learn(folder: Path, **how: object) -> None:
@@ -69,9 +93,9 @@ def learn(folder: Path, **how: object) -> None:
 
 def test_a_similar_file_is_told(tmp_path: Path, memory: SimilarFiles) -> None:
     document(write(tmp_path / "a.tif"))
-    assert not memory._models, "one file is no kind"
+    assert not memory._kinds, "one file is no kind"
     document(write(tmp_path / "b.tif", seed=1))
-    assert len(memory._models) == 1
+    assert len(memory._kinds) == 1
     other = write(tmp_path / "c.tif", x=3e5, seed=2, datetime="2020:01:02 03:04:05")
     assert not told(memory, other), "it has one more tag"
     assert told(memory, write(tmp_path / "d.tif", x=4e5, seed=3))
@@ -114,7 +138,7 @@ def test_any_difference_means_a_scan_in_full(
     tmp_path: Path, memory: SimilarFiles, how: dict
 ) -> None:
     learn(tmp_path)
-    assert memory._models
+    assert memory._kinds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MetadataWarning)
         assert not told(memory, write(tmp_path / "other.tif", **how))
@@ -128,15 +152,21 @@ def test_exif_is_not_compared_and_so_never_told(tmp_path: Path, memory: SimilarF
         assert code in path.read_bytes()
         path.write_bytes(path.read_bytes().replace(code, exif))
         document(path)
-    assert not memory._models
+    assert not memory._kinds
 
 
-def test_jpeg_is_looked_into_and_so_never_told(tmp_path: Path, memory: SimilarFiles) -> None:
+def test_the_marker_of_jpeg_segments_counts(tmp_path: Path, memory: SimilarFiles) -> None:
     for n in range(3):
         data = np.random.default_rng(n).integers(0, 9, (64, 64), np.uint8)
         tifffile.imwrite(tmp_path / f"{n}.tif", data, compression="jpeg", tile=(32, 32))
         document(tmp_path / f"{n}.tif")
-    assert not memory._models
+    assert told(memory, tmp_path / "2.tif")
+    with tifffile.TiffFile(tmp_path / "2.tif") as tif:
+        marker = tif.pages.first.dataoffsets[0] + 6
+    data = bytearray(Path(tmp_path / "2.tif").read_bytes())
+    data[marker : marker + 4] = b"JFIX" if data[marker : marker + 4] == b"JFIF" else b"JFIF"
+    (tmp_path / "other.tif").write_bytes(data)
+    assert not is_told(memory, tmp_path / "other.tif")
 
 
 def test_other_options_are_other_scans(tmp_path: Path, memory: SimilarFiles) -> None:
@@ -193,12 +223,15 @@ def test_records_are_not_shared(tmp_path: Path, memory: SimilarFiles) -> None:
     assert json.dumps(again.to_kerchunk()) == json.dumps(document(tmp_path / "c.tif"))
 
 
-def test_large_files_are_not_remembered(tmp_path: Path, memory: SimilarFiles) -> None:
-    for n in range(3):
-        how = {"metadata": None, "photometric": "minisblack", "compression": "zlib"}
-        tifffile.imwrite(tmp_path / f"{n}.tif", np.zeros((20, 8, 8), "u1"), **how)
-        document(tmp_path / f"{n}.tif")
-    assert not memory._models
+def test_files_of_many_pages_are_not_remembered(tmp_path: Path, memory: SimilarFiles) -> None:
+    for n_pages, is_remembered in ((300, False), (20, True)):
+        for n in range(3):
+            how = {"metadata": None, "photometric": "minisblack", "compression": "zlib"}
+            path = tmp_path / f"{n}.tif"
+            tifffile.imwrite(path, np.zeros((n_pages, 8, 8), "u1"), **how)
+            document(path)
+        assert bool(memory._kinds) == is_remembered
+    assert told(memory, path)
 
 
 @pytest.mark.parametrize(("n_tags", "n_bytes"), [(1, 1 << 17), (6, 50_000)])
@@ -207,9 +240,9 @@ def test_files_with_long_tags_are_not_remembered(
 ) -> None:
     more = [(65000 + n, "B", n_bytes, bytes(n_bytes), True) for n in range(n_tags)]
     learn(tmp_path, tags=more)
-    assert not memory._models
+    assert not memory._kinds
     learn(tmp_path, tags=more[:1] if n_tags > 1 else [])
-    assert memory._models
+    assert memory._kinds
 
 
 @pytest.mark.slow
@@ -219,7 +252,7 @@ def test_copies_of_all_files_are_told_alike(tmp_path: Path, memory: SimilarFiles
     for path in sorted(CORPUS.rglob("*.tif")):
         if path.stat().st_size >= _MAX_BYTES:
             continue
-        memory._models, memory._noted = {}, {}
+        memory._kinds, memory._imprinted, memory._noted = {}, (), {}
         copies = [tmp_path / f"{n}_{path.name}" for n in range(3)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ import tifffile
 import tiffref
 from tiffref.scanner.skeleton import read_skeleton
 from tiffref.scanner.source import LocalSource
-from tiffref.scanner.template import make_template
+from tiffref.scanner.template import Template, make_template
 
 
 @pytest.fixture
@@ -37,6 +37,12 @@ def changed(path: Path, position: int, data: bytes) -> Path:
     other = path.with_name("other.tif")
     other.write_bytes(whole)
     return other
+
+
+def template_of(path: Path) -> Template | None:
+    references = tiffref.scan(path)
+    skeleton = read_skeleton(LocalSource(path))
+    return make_template(dict(references.group.arrays()), references.series, skeleton)
 
 
 def signature_of(path: Path) -> tuple | None:
@@ -85,7 +91,7 @@ def test_more_directories_than_asked_for_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("offset", [2**32 - 1, 10**6])
 def test_segments_behind_the_end_are_not_told(image: Path, offset: int) -> None:
     skeleton = read_skeleton(LocalSource(image))
-    template = make_template(tiffref.scan(image), skeleton)
+    template = template_of(image)
     assert template is not None
     assert template.arrays_of(skeleton) is not None
     with tifffile.TiffFile(image) as tif:
@@ -98,7 +104,7 @@ def test_an_end_that_wraps_around_is_behind_the_end(tmp_path: Path) -> None:
     path = tmp_path / "big.tif"
     data = np.random.default_rng(0).integers(0, 9, (64, 64), np.uint8)
     tifffile.imwrite(path, data, tile=(32, 32), compression="zlib", metadata=None, bigtiff=True)
-    template = make_template(tiffref.scan(path), read_skeleton(LocalSource(path)))
+    template = template_of(path)
     assert template is not None
     with tifffile.TiffFile(path) as tif:
         place = tif.pages.first.tags[324].valueoffset

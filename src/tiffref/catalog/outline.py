@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..codecs.table import COMPRESSIONS
+from ..conventions.time import created_from_tag
 from ..model.codec import SegmentCodec
 from ..model.manifest import Source
 from ..model.node import Array
 from ..references import References
+from ..scanner.moved import Changing, transform_of
 
-__all__ = ["chunk_facts", "encode_row", "image_facts", "main_path"]
+__all__ = ["chunk_facts", "encode_row", "image_facts", "main_path", "moved_facts"]
 
 
 def main_path(references: References) -> str:
@@ -118,6 +120,31 @@ def chunk_facts(arrays: Mapping[str, Array], main: str) -> dict[str, Any]:
         "largest_chunk": largest,
         "main": main,
     }
+
+
+def moved_facts(
+    facts: Mapping[str, Any], changing: Changing, place: Mapping[int, Any]
+) -> dict[str, Any]:
+    """Give what files of one structure have in common, for one of another place or date.
+
+    Parameters
+    ----------
+    facts
+        What `image_facts` gave of one.
+    changing, place
+        Of the other (see `scanner.moved`).
+    """
+    moved = dict(facts)
+    transform = transform_of(changing, place)
+    if transform is not None and facts.get("transform"):
+        moved["transform"] = list(transform)
+    if facts.get("time"):
+        moment = changing.acquired
+        if moment is not None:
+            moved["time"] = moment.replace(tzinfo=None).isoformat()
+        elif changing.made is not None:
+            moved["time"] = created_from_tag(changing.made)
+    return moved
 
 
 def encode_row(

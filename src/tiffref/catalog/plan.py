@@ -93,10 +93,6 @@ class Settings:
             return address
         return self.prefix + address[len(self.root) :]
 
-    def is_below(self, url: str) -> bool:
-        """Say whether a file lies below the root."""
-        return _address(url).startswith(self.root)
-
 
 def _address(url: str) -> str:
     # paths of jobs are full already: no need to ask for the working folder, as others must

@@ -19,7 +19,7 @@ from ..model.node import Array
 from .cf import axis_attributes, code_of, coordinate, spatial_ref
 from .crs import build_crs
 from .geokeys import GeoKeys, parse_geokeys
-from .placement import MAX_COORDINATE, Affine, Placement, centres, place, scaled
+from .placement import MAX_COORDINATE, Affine, Placement, bounds_of, centres, place, scaled
 from .report import Report
 
 if TYPE_CHECKING:
@@ -199,21 +199,13 @@ def geozarr_attributes(
         attributes["spatial:dimensions"] = list(names)
         attributes["spatial:shape"] = list(shape)
         attributes["spatial:transform"] = list(transform)
-        attributes["spatial:bbox"] = _bounds(transform, shape)
+        attributes["spatial:bbox"] = bounds_of(transform, shape)
     if len(levels) > 1 and transform is not None:
         used.append("multiscales")
         attributes["multiscales"] = {"layout": [_layout(level, levels[0]) for level in levels]}
     if used:
         attributes["zarr_conventions"] = [dict(_CONVENTIONS[name]) for name in used]
     return attributes
-
-
-def _bounds(transform: Affine, shape: tuple[int, int]) -> list[float]:
-    a, b, c, d, e, f = transform
-    corners = [(column, row) for column in (0, shape[1]) for row in (0, shape[0])]
-    x = [a * column + b * row + c for column, row in corners]
-    y = [d * column + e * row + f for column, row in corners]
-    return [min(x), min(y), max(x), max(y)]
 
 
 def _layout(

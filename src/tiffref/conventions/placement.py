@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .geokeys import GeoKeys, numbers
 from .report import Report
 
-__all__ = ["MAX_COORDINATE", "Affine", "Placement", "centres", "place", "scaled"]
+__all__ = ["MAX_COORDINATE", "Affine", "Placement", "bounds_of", "centres", "place", "scaled"]
 
 SCALE, TIEPOINTS, MATRIX = 33550, 33922, 34264
 _SCALE_LABEL = "ModelPixelScale (33550)"
@@ -125,6 +125,15 @@ def scaled(transform: Affine, columns: float, rows: float) -> Affine:
     image go into one of its own."""
     a, b, c, d, e, f = transform
     return (a * columns, b * rows, c, d * columns, e * rows, f)
+
+
+def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
+    """Give the box around an image of (rows, columns): least x and y, then greatest."""
+    a, b, c, d, e, f = transform
+    corners = [(column, row) for column in (0, shape[1]) for row in (0, shape[0])]
+    x = [a * column + b * row + c for column, row in corners]
+    y = [d * column + e * row + f for column, row in corners]
+    return [min(x), min(y), max(x), max(y)]
 
 
 def centres(transform: Affine, n_columns: int, n_rows: int) -> tuple[NDArray, NDArray] | None:

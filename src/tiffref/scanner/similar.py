@@ -1,98 +1,64 @@
 """Files like one that was scanned before: told by their directories, without a parser.
 
 Owns what a process remembers of the files that it scanned last. Of files of one archive mostly
-nothing differs but the places of segments, the tiepoint and dates; the facts of the next such file
-are those of the first with other values in these places, and it is described as any other file. A
-file with any other difference is scanned in full, and so is one whose segments are not stored as
-the first's. Only small local files are remembered, and only the second of a kind is taken as a
-model, so that a scan of files that have nothing in common loses next to nothing.
+nothing differs but the places of segments, the tiepoint and dates; the next such file is told by
+the first (see `told`). A file with any other difference is scanned in full, and so is one whose
+segments are not stored as the first's. Only files with few directories are remembered, and only the
+second of a kind is taken as a model, so that a scan of files that have nothing in common loses next
+to nothing.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import re
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..conventions.layout import LevelName
 from ..errors import MalformedTiff
 from ..model.codec import SegmentCodec
 from ..model.facts import FileFacts, LevelFacts
-from ..model.manifest import Source
-from ..model.node import Array, Group
-from ..references import References
 from .bytesource import ByteSource
-from .probe import is_exact, probe_indices
+from .imprint import Imprint, take_imprint
+from .moved import Changing, changing_of
+from .remote import RemoteSource
 from .skeleton import Skeleton, read_skeleton
 from .source import LocalSource
-from .template import Template, make_template
+from .template import make_template
+from .told import Located, Model, Told, tags_of
 
-__all__ = ["Located", "SimilarFiles", "is_stored_alike"]
+__all__ = ["SimilarFiles"]
 
 POINTERS = frozenset({34665, 34853, 40965})
 """Tags that lead to directories which a comparison does not read: Exif, GPS, interoperability."""
-_TIEPOINTS, _DATE_TIME = 33922, 306
-_DATE = re.compile(rb"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d\x00")
-_KINDS = frozenset({"generic", "uniform", "shaped", "geotiff"})
-_FLAVOURS = frozenset({"gdal", "geotiff", "shaped", "uniform"})
+_FLAVOURS = frozenset({"gdal", "geotiff", "imagej", "ome", "shaped", "uniform"})
 """Flavours whose metadata is all in the tags that are compared."""
-_LOOKED_INTO = frozenset({6, 7, 33007, 34892})
-"""Compressions (JPEG) of which a scan takes facts from the segments."""
-_MAX_IFDS = 16
+_NAMES_FILES = "FileName"
+"""Attribute of OME-XML that leads to pages of files by their names, which are others each time."""
+_MAX_IFDS = 256
 _MAX_SEGMENTS = 4096
 _MAX_VALUE_BYTES = 1 << 16
 _MAX_BYTES = 1 << 18
 """Bytes of all tags of a model: 64 of them are kept."""
 _MAX_MODELS = 64
+_MAX_IMPRINTS = 8
 _MAX_NOTED = 256
 _MAX_ATTEMPTS = 4
 """Times that a model is made for files that look alike, before giving up on them."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Located:
-    """All that a scan finds before it describes: facts, and arrays as planned and looked at.
+class _Outline(NamedTuple):
+    """The directories of a file, and what of them may differ from a model's, and may not."""
 
-    `names` and `arrays` are by position of the series and index of the level; `series` is the
-    record of the series as `References` has it.
-    """
-
-    facts: FileFacts
-    names: Mapping[tuple[int, int], LevelName]
-    arrays: Mapping[tuple[int, int], Array]
-    series: Sequence[Mapping[str, Any]]
+    skeleton: Skeleton
+    changing: Changing
+    constant: Any
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """A file that was scanned in full. `look` is what it looked like (see `_look_of`)."""
+class _Kind(NamedTuple):
+    """A model, what its file looked like (see `_look_of`), and the options of its scan."""
 
-    located: Located
-    template: Template
+    model: Model
     look: Any
-
-    def tell(
-        self, skeleton: Skeleton, tags: Mapping[int, Any], there: ByteSource
-    ) -> Located | None:
-        """Tell another file; None if it is not alike after all."""
-        by_path = self.template.arrays_of(skeleton)
-        if by_path is None:
-            return None
-        if not skeleton.is_whole and not all(
-            is_stored_alike(array, there) for array in by_path.values()
-        ):
-            return None
-        facts = _with_tags(self.located.facts, skeleton.source, tags)
-        arrays = {place: by_path[self.located.names[place].path] for place in self.located.arrays}
-        series = [
-            {**row, "levels": [dict(level) for level in row["levels"]]}
-            for row in self.located.series
-        ]
-        return Located(facts, self.located.names, arrays, series)
+    options: Any
+    imprint: Imprint | None
 
 
 class SimilarFiles:
@@ -103,10 +69,12 @@ class SimilarFiles:
     """
 
     def __init__(self) -> None:
-        self._models: dict[Any, _Model] = {}
+        self._kinds: dict[Any, _Kind] = {}
+        self._imprinted: tuple[_Kind, ...] = ()
+        self._most_ifds = 0
         self._noted: dict[Any, int] = {}
 
-    def find(self, where: Any, options: Any) -> Located | None:
+    def find(self, there: ByteSource, options: Any) -> Told | None:
         """Tell a file by one that was scanned with the same options.
 
         Returns
@@ -118,25 +86,34 @@ class SimilarFiles:
         SourceError
             If it cannot be read.
         """
-        if not self._models or not isinstance(where, str | os.PathLike):
+        if not self._kinds:
             return None
-        name = os.fspath(where)
-        if not isinstance(name, str) or "://" in name or "::" in name:
+        outline, kind = self._outline(there, options)
+        if outline is None or kind is None:
             return None
-        with closing(LocalSource(name)) as there:
-            outline = _outline(there)
-            if outline is None:
-                return None
-            skeleton, kept, tags = outline
-            model = self._models.get((options, skeleton.signature, skeleton.volatile, kept))
-            located = model.tell(skeleton, tags, there) if model is not None else None
-            if located is not None and model is not None:
-                self._noted[model.look] = 1
-            return located
+        told = kind.model.tell(outline.skeleton, outline.changing, there)
+        if told is not None:
+            self._noted[kind.look] = 1
+        return told
+
+    def _outline(self, there: ByteSource, options: Any) -> tuple[_Outline | None, _Kind | None]:
+        """Read the directories of a file, and find the kind that it is of."""
+        imprinted = [kind for kind in self._imprinted if kind.options == options]
+        if imprinted:
+            data = there.read(0, max(kind.imprint.length for kind in imprinted if kind.imprint))
+            for kind in imprinted:
+                skeleton = kind.imprint.match(data, there.source) if kind.imprint else None
+                if skeleton is not None:
+                    outline = _Outline(skeleton, *changing_of(skeleton))
+                    is_alike = outline.constant == kind.model.constant
+                    return outline, kind if is_alike else self._kinds.get(_key(outline, options))
+        # a file with more directories than any model is like none of them
+        found = _read_outline(there, self._most_ifds)
+        return found, self._kinds.get(_key(found, options)) if found is not None else None
 
     def learn(self, there: ByteSource, located: Located, options: Any) -> None:
         """Remember a file that was scanned in full, if it can be the model of others."""
-        if not isinstance(there, LocalSource) or not _is_simple(located):
+        if not isinstance(there, LocalSource | RemoteSource) or not _is_simple(located):
             return
         look = (options, _look_of(located.facts))
         n_seen = self._noted.get(look, 0)
@@ -145,71 +122,42 @@ class SimilarFiles:
         self._noted[look] = n_seen + 1
         if not 0 < n_seen <= _MAX_ATTEMPTS:
             return
-        outline = _outline(there)
+        outline = _read_outline(there, _MAX_IFDS)
         if outline is None:
             return
-        skeleton, kept, tags = outline
-        if not _has_tags(located.facts, tags) or _nbytes(skeleton) > _MAX_BYTES:
+        skeleton = outline.skeleton
+        if not _has_tags(located.facts, outline.changing) or _nbytes(skeleton) > _MAX_BYTES:
             return
-        children = {located.names[place].path: array for place, array in located.arrays.items()}
-        template = make_template(References(Group(children), located.series), skeleton)
-        if template is None or template.rows.keys() != children.keys():
+        arrays = {located.names[place].path: array for place, array in located.arrays.items()}
+        template = make_template(arrays, located.series, skeleton)
+        if template is None or template.rows.keys() != arrays.keys():
             return  # an array without segments has no row
-        if len(self._models) >= _MAX_MODELS:
-            self._models.clear()
-        key = (options, skeleton.signature, skeleton.volatile, kept)
-        self._models[key] = _Model(located, template, look)
+        if len(self._kinds) >= _MAX_MODELS:
+            self._kinds, self._imprinted, self._most_ifds = {}, (), 0
+        model = Model(located, template, outline.changing, outline.constant)
+        imprint = take_imprint(there, skeleton) if skeleton.is_whole else None
+        kind = self._kinds[_key(outline, options)] = _Kind(model, look, options, imprint)
+        self._most_ifds = max(self._most_ifds, len(skeleton.offsets))
+        if imprint is not None:
+            self._imprinted = (kind, *self._imprinted)[:_MAX_IMPRINTS]
 
 
-def is_stored_alike(array: Array, there: ByteSource) -> bool:
-    """Look at the segments that a scan in full would look at.
-
-    Parameters
-    ----------
-    array
-        With its byte ranges in the file, and the codec of another one.
-    there
-        The file.
-    """
-    codec = array.codecs[0]
-    manifest = array.manifest
-    if not isinstance(codec, SegmentCodec):
-        return False
-    if codec.compression == 1:
-        return True  # lengths tell all, and were compared
-    return all(
-        is_exact(codec, there.read(int(manifest.offset[n]), int(manifest.length[n])))
-        for n in probe_indices(manifest)
-        if there.is_at_hand(int(manifest.offset[n]), int(manifest.length[n]))
-    )
+def _key(outline: _Outline, options: Any) -> tuple[Any, ...]:
+    skeleton = outline.skeleton
+    return options, skeleton.signature, skeleton.volatile, outline.constant
 
 
-def _outline(there: ByteSource) -> tuple[Skeleton, tuple[Any, ...], dict[int, Any]] | None:
-    """Read the directories of a file.
-
-    Returns
-    -------
-    skeleton, kept, tags
-        `kept` are values that must be equal; `tags` values of the first directory that need not be,
-        as facts have them. None for files that only a scan in full can tell.
-    """
+def _read_outline(there: ByteSource, max_ifds: int) -> _Outline | None:
+    """Read the directories of a file; None for files that only a scan in full can tell."""
     try:
-        skeleton = read_skeleton(there, _MAX_IFDS, _MAX_VALUE_BYTES)
+        skeleton = read_skeleton(there, max_ifds, _MAX_VALUE_BYTES)
     except MalformedTiff:
         return None  # no TIFF; it may be the companion file of some
     if skeleton.signature is None:
         return None
     if any(code in POINTERS for _, code, *_ in skeleton.volatile):
         return None
-    notes = dict(skeleton.notes)
-    tags: dict[int, Any] = {}
-    tiepoint = notes.get(_TIEPOINTS)
-    if isinstance(tiepoint, tuple) and len(tiepoint) == 6 and all(map(math.isfinite, tiepoint)):
-        tags[_TIEPOINTS] = notes.pop(_TIEPOINTS)
-    date = notes.get(_DATE_TIME)
-    if isinstance(date, bytes) and _DATE.fullmatch(date):
-        tags[_DATE_TIME] = notes.pop(_DATE_TIME)[:-1].decode()
-    return skeleton, tuple(sorted(notes.items())), tags
+    return _Outline(skeleton, *changing_of(skeleton))
 
 
 def _is_simple(located: Located) -> bool:
@@ -219,13 +167,10 @@ def _is_simple(located: Located) -> bool:
     return (
         not facts.defect
         and _FLAVOURS.issuperset(facts.flags)
-        and _KINDS.issuperset(one.kind for one in facts.series)
+        and _NAMES_FILES not in str(facts.metadata.get("ome", ""))
         and len(levels) == len(located.arrays)
         and all(
-            isinstance(level, LevelFacts)
-            and level.offset.size <= _MAX_SEGMENTS
-            and len(level.ifds) == 1
-            and level.ifds[0].compression not in _LOOKED_INTO
+            isinstance(level, LevelFacts) and level.offset.size <= _MAX_SEGMENTS
             for level in levels
         )
         # what a look at segments told need not hold for others
@@ -254,19 +199,10 @@ def _nbytes(skeleton: Skeleton) -> int:
     return sum(len(value) for value in values if isinstance(value, bytes))
 
 
-def _has_tags(facts: FileFacts, tags: Mapping[int, Any]) -> bool:
-    """Say whether the facts of the first directory are where `_with_tags` looks for them."""
+def _has_tags(facts: FileFacts, changing: Changing) -> bool:
+    """Say whether the facts of the first directory are where those of others are put."""
+    tags = tags_of(changing)
     level = facts.series[0].levels[0]
     assert isinstance(level, LevelFacts)
     ifd = level.ifds[0]
-    return ifd.name == "0" and all(ifd.tags.get(code) == tags[code] for code in tags)
-
-
-def _with_tags(facts: FileFacts, source: Source, tags: Mapping[int, Any]) -> FileFacts:
-    """Give the facts of another file, with other values of tags of the first directory."""
-    first, *others = facts.series
-    full, *rest = first.levels
-    assert isinstance(full, LevelFacts)
-    ifd = replace(full.ifds[0], tags={**full.ifds[0].tags, **tags})
-    levels = (replace(full, ifds=(ifd,)), *rest)
-    return replace(facts, source=source, series=(replace(first, levels=levels), *others))
+    return not tags or (ifd.name == "0" and all(ifd.tags.get(code) == tags[code] for code in tags))

@@ -131,11 +131,15 @@ def open_source(
 ) -> ByteSource:
     """Open a path, URL, fsspec OpenFile or binary file object for reading by offset.
 
+    What is open for that already is given back.
+
     Raises
     ------
     SourceError
         If it cannot be opened, or is a directory.
     """
+    if isinstance(where, ByteSource):
+        return where
     if hasattr(where, "fs") and hasattr(where, "path"):
         # an fsspec OpenFile, or a file that fsspec opened: its address serves later readers too
         url = where.fs.unstrip_protocol(where.path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from ..model.codec import SegmentCodec
 from ..model.manifest import INLINED, MISSING, Manifest, Source
 from ..model.node import Array
-from ..references import References
 from .skeleton import Skeleton
 
 __all__ = ["Template", "make_template"]
@@ -28,11 +28,12 @@ _KINDS = frozenset({"generic", "uniform", "shaped", "imagej", "ome", "geotiff"})
 class Template:
     """A file that was scanned in full, as the model for others of its signature.
 
-    `rows` says for each array with segments which directories its chunks are, in order; an array
-    whose chunks are put together from contiguous segments has none and is moved as a whole.
+    `arrays` are those with segments, by path. `rows` says for each which directories its chunks
+    are, in order; an array whose chunks are put together from contiguous segments has none and is
+    moved as a whole.
     """
 
-    references: References
+    arrays: Mapping[str, Array]
     skeleton: Skeleton
     rows: Mapping[str, tuple[int, ...] | None]
 
@@ -45,8 +46,7 @@ class Template:
         """
         found = {}
         for path, rows in self.rows.items():
-            array = self.references.group[path]
-            assert isinstance(array, Array)
+            array = self.arrays[path]
             manifest = (
                 self._move(array, other) if rows is None else (self._gather(array, rows, other))
             )
@@ -110,8 +110,17 @@ def _join(columns: Sequence[NDArray[np.uint64]], rows: Sequence[int]) -> NDArray
     return columns[rows[0]] if len(rows) == 1 else np.concatenate([columns[n] for n in rows])
 
 
-def make_template(references: References, skeleton: Skeleton) -> Template | None:
+def make_template(
+    arrays: Mapping[str, Array], series: Sequence[Mapping[str, Any]], skeleton: Skeleton
+) -> Template | None:
     """Find how the chunks of a scanned file follow from its directories.
+
+    Parameters
+    ----------
+    arrays, series
+        What was found of the file: arrays by path, and the record that `References` has.
+    skeleton
+        Its directories.
 
     Returns
     -------
@@ -120,10 +129,10 @@ def make_template(references: References, skeleton: Skeleton) -> Template | None
     """
     if skeleton.signature is None:
         return None
-    if any(row.get("kind") not in _KINDS for row in references.series):
+    if any(row.get("kind") not in _KINDS for row in series):
         return None
     rows: dict[str, tuple[int, ...] | None] = {}
-    for path, array in references.group.arrays():
+    for path, array in arrays.items():
         manifest = array.manifest
         if not manifest.sources and (manifest.source == INLINED).all():
             continue  # a coordinate: it follows from tags that are in the signature
@@ -135,12 +144,11 @@ def make_template(references: References, skeleton: Skeleton) -> Template | None
         if found is None and (manifest.source == MISSING).any():
             return None
         rows[path] = found
-    template = Template(references, skeleton, rows)
+    template = Template({path: arrays[path] for path in rows}, skeleton, rows)
     # the file itself must come out as it was scanned
     again = template.arrays_of(skeleton)
     if again is None:
         return None
-    arrays = dict(references.group.arrays())
     if any(again[path].manifest != arrays[path].manifest for path in rows):
         return None
     return template

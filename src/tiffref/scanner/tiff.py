@@ -1,14 +1,15 @@
 """One TIFF to references: `scan`.
 
 Owns the order of a scan: open, read facts, plan arrays, look at a few segments, name the arrays and
-describe them. Of files like one that was scanned before, `similar` tells all up to the description.
-All else is done by the rooms it calls.
+describe them. Files like one that was scanned before are told by `similar` instead. All else is
+done by the rooms it calls.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage, TiffPageSeries
 
-from ..conventions.describe import describe
 from ..conventions.gdal import parse_nodata
 from ..conventions.layout import LevelName, name_levels
 from ..conventions.report import Report
@@ -24,12 +24,15 @@ from ..errors import MalformedTiff, SelectionError, TiffrefError
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.node import Array, given_attributes
 from ..references import References
+from .bytesource import ByteSource
 from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff
 from .probe import checked_array
 from .reader import OpenTiff
-from .similar import Located, SimilarFiles
+from .similar import SimilarFiles
+from .source import open_source
 from .talk import PARSE_ERRORS, typed_errors
+from .told import Located
 
 __all__ = ["scan"]
 
@@ -111,25 +114,38 @@ def scan(
     UnsupportedTiff
         If references can express nothing of it.
     """
+    added = given_attributes(zattrs)
     native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
     options = _Options(native, fillvalue, layout, level, strict, allow_holes)
-    is_all = series is level is key is fillvalue is None and layout == "dataset"
+    # what is strict must look for defects at once
+    is_like_others = key is fillvalue is None and layout == "dataset" and not strict
+    asked = options, series
     report = Report(str(source), strict)
     with ExitStack() as stack:
         stack.enter_context(typed_errors(str(source)))
-        located = _SIMILAR.find(source, options) if is_all else None
-        if located is None:
-            tiff, wanted = _open(source, storage_options, stack)
-            facts = _select(tiff, wanted, series, level, key)
-            if level is not None and level < 0:
-                options = replace(options, level=level + len(facts.series[0].levels))
-            report.url = facts.source.url
-            located = _locate(tiff, facts, options, report)
-            if is_all and wanted is None and not report.defects:
-                _SIMILAR.learn(tiff.source, located, options)
-        report.url = located.facts.source.url
-        group = describe(located.facts, located.names, located.arrays, report)
-    return References(group.with_attributes(**given_attributes(zattrs)), tuple(located.series))
+        where = _enter(source, storage_options, stack)
+        if is_like_others and isinstance(where, ByteSource):
+            told = _SIMILAR.find(where, asked)
+            if told is not None:
+                references = References.defer(told)
+                return references.with_attributes(**added) if added else references
+        tiff, wanted = _open(where, storage_options, stack)
+        facts = _select(tiff, wanted, series, level, key)
+        if level is not None and level < 0:
+            options = replace(options, level=level + len(facts.series[0].levels))
+        report.url = facts.source.url
+        located = _locate(tiff, facts, options, report)
+        group = located.describe(report)
+        if is_like_others and wanted is None and not report.defects:
+            _SIMILAR.learn(tiff.source, located, asked)
+    return References(group.with_attributes(**added), tuple(located.series))
+
+
+def _enter(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitStack) -> Any:
+    """Open a path or URL until the stack is left; give what is open already as it is."""
+    if not isinstance(source, str | os.PathLike) or is_companion(source):
+        return source
+    return stack.enter_context(closing(open_source(source, storage_options)))
 
 
 def _open(

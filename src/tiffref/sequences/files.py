@@ -152,7 +152,7 @@ class _Scanner:
     def __init__(self, options: Mapping[str, Any], ignores_place: bool) -> None:
         self._options = options
         self._ignores_place = ignores_place
-        self._templates: dict[Any, Template | None] = {}
+        self._templates: dict[Any, tuple[References, Template] | None] = {}
 
     def outline(self, url: str) -> Skeleton | TiffrefError:
         """Read the directories of a file."""
@@ -169,20 +169,21 @@ class _Scanner:
         key = self._key(skeleton)
         if key is None:
             return lambda: self._scan(url, skeleton)
-        template = self._templates.get(key)
-        if template is None:
+        known = self._templates.get(key)
+        if known is None:
             if key in self._templates or len(self._templates) >= _MAX_TEMPLATES:
                 return lambda: self._scan(url, skeleton)
             part = self._scan(url, skeleton)
             if isinstance(part, Part):
-                self._templates[key] = make_template(part.model, skeleton)
+                model = part.model
+                template = make_template(dict(model.group.arrays()), model.series, skeleton)
+                self._templates[key] = (model, template) if template is not None else None
             return part
+        model, template = known
         arrays = template.arrays_of(skeleton)
         if arrays is None:
             return lambda: self._scan(url, skeleton)
-        return Part(
-            url, skeleton.source, template.references, arrays, skeleton.notes, skeleton.place
-        )
+        return Part(url, skeleton.source, model, arrays, skeleton.notes, skeleton.place)
 
     def _key(self, skeleton: Skeleton) -> Any:
         if skeleton.signature is None or self._ignores_place:

@@ -1,8 +1,8 @@
 """Reference documents of files that differ in little: spelled once, filled in for each.
 
 Owns the text of a document in which only some things change: the record of the source, the byte
-ranges, and texts that the caller names. It is taken from the document that `formats.kerchunk`
-writes of one file, and must give that one back.
+ranges, and texts that the caller names. It is taken from the document that `kerchunk` writes of one
+file, and must give that one back.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..formats.kerchunk import write_json
-from ..formats.provenance import spell_provenance
-from ..formats.rows import KeySpelling, spell_inlined
 from ..model.manifest import Source
-from ..model.node import Array
-from ..references import References
+from ..model.node import Array, Group
+from .kerchunk import write_json
+from .provenance import spell_provenance
+from .rows import KeySpelling, spell_inlined
 
 __all__ = ["SpelledDocument", "document_of", "spell_document"]
 
@@ -31,10 +30,12 @@ _TAIL = b"\n}}\n"
 _SERIES = ',"series":[]}'
 
 
-def document_of(references: References, rename: Callable[[str], str]) -> bytes:
-    """Give the whole reference document as bytes of JSON."""
+def document_of(
+    group: Group, rename: Callable[[str], str], series: Sequence[Mapping[str, Any]]
+) -> bytes:
+    """Give the reference document that `kerchunk.write_json` writes by default, as bytes."""
     buffer = io.BytesIO()
-    write_json(references.group, buffer, rename=rename, series=references.series)
+    write_json(group, buffer, rename=rename, series=series)
     return buffer.getvalue()
 
 
@@ -113,8 +114,9 @@ def _spell_record(source: Source, address: str) -> bytes:
 
 
 def spell_document(
-    references: References,
-    rename: Callable[[str], str],
+    group: Group,
+    source: Source,
+    address: str,
     text: bytes,
     changing: Sequence[bytes] = (),
 ) -> SpelledDocument | None:
@@ -122,12 +124,12 @@ def spell_document(
 
     Parameters
     ----------
-    references
-        Of one file.
-    rename
-        Gives what documents call a file.
+    group
+        The root, with the arrays of one file.
+    source, address
+        The file, and what the document calls it.
     text
-        Its document.
+        The document.
     changing
         Texts in it, none of them empty, that are others in the documents of others.
 
@@ -135,9 +137,7 @@ def spell_document(
     -------
     None where the pieces would not give this document back.
     """
-    (source,) = references.sources
-    address = rename(source.url)
-    arrays = dict(references.group.arrays())
+    arrays = dict(group.arrays())
     if sum(array.manifest.n_chunks for array in arrays.values()) > _MAX_CHUNKS:
         return None
     body = [_spell_body(path, array) for path, array in arrays.items()]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,23 +19,23 @@ from typing import Any
 
 from ..conventions.cf import coordinate_bytes
 from ..conventions.geokeys import parse_geokeys
-from ..conventions.placement import Affine, centres, place, scaled
+from ..conventions.placement import Affine, bounds_of, centres, place, scaled
 from ..conventions.report import Report
 from ..conventions.time import acquired_from_name, created_from_tag, time_coordinate
 from ..formats.rows import spell_inlined
-from ..model.node import Array
-from ..references import References
-from ..scanner.skeleton import GEO_TAGS, Skeleton
+from ..model.node import Array, Group
+from .skeleton import GEO_TAGS, Skeleton
 
 __all__ = [
+    "DATE_TIME",
     "TIEPOINTS",
     "Changing",
     "Level",
     "changing_of",
     "differences_of",
     "find_levels",
-    "moved_facts",
     "spell_changing",
+    "transform_of",
 ]
 
 TIEPOINTS, DATE_TIME = 33922, 306
@@ -68,7 +69,7 @@ def changing_of(skeleton: Skeleton) -> tuple[Changing, tuple[Any, ...]]:
     """
     notes = dict(skeleton.notes)
     tiepoint = notes.get(TIEPOINTS)
-    if isinstance(tiepoint, tuple) and len(tiepoint) == 6:
+    if isinstance(tiepoint, tuple) and len(tiepoint) == 6 and all(map(math.isfinite, tiepoint)):
         del notes[TIEPOINTS]
     else:
         tiepoint = None
@@ -92,9 +93,9 @@ def differences_of(one: Changing, other: Changing) -> frozenset[str]:
     return frozenset(names)
 
 
-def find_levels(references: References) -> tuple[Level, ...]:
+def find_levels(group: Group) -> tuple[Level, ...]:
     """Find the coordinates of the levels at the root, that of full size first."""
-    children = references.group.children
+    children = group.children
     found = []
     for name, x in children.items():
         y_name = f"y{name[1:]}"
@@ -135,8 +136,7 @@ def _texts(
     transform = transform_of(changing, constant)
     if transform is not None and levels:
         rows, columns = levels[0].shape
-        a, _, c, _, e, f = transform
-        yield _dump([c, f + rows * e, c + columns * a, f])
+        yield _dump(bounds_of(transform, levels[0].shape))
         yield _dump(list(changing.tiepoint or ()))
         for level in levels:
             own = scaled(transform, columns / level.shape[1], rows / level.shape[0])
@@ -170,20 +170,3 @@ def _spell_axis(transform: Affine, shape: tuple[int, int], axis: int) -> str:
     if found is None:
         return ""
     return json.dumps(spell_inlined(coordinate_bytes(found[axis])))
-
-
-def moved_facts(
-    facts: Mapping[str, Any], changing: Changing, constant: Mapping[int, Any]
-) -> dict[str, Any]:
-    """Give the facts of a file from those of another one."""
-    moved = dict(facts)
-    transform = transform_of(changing, constant)
-    if transform is not None and facts.get("transform"):
-        moved["transform"] = list(transform)
-    if facts.get("time"):
-        moment = changing.acquired
-        if moment is not None:
-            moved["time"] = moment.replace(tzinfo=None).isoformat()
-        elif changing.made is not None:
-            moved["time"] = created_from_tag(changing.made)
-    return moved

@@ -4,7 +4,7 @@ Owns the comparison of raw bytes: where all directories of two files lie at the 
 bytes of them are equal but for the places of segments, tiepoint and date, the second need not be
 parsed. What lies between the header and the first directory must be equal, too. That is so for the
 files of one archive that GDAL's COG driver wrote, whose directories come first. It says yes only
-where a parser would find the same (see `scanner.skeleton`).
+where a parser would find the same (see `skeleton`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from ..errors import MalformedTiff
 from ..model.manifest import Source
-from ..scanner.bytesource import ByteSource
-from ..scanner.ifd import TYPE_SIZES, Entry, Header, parse_header, read_entries
-from ..scanner.skeleton import Skeleton
+from .bytesource import ByteSource
+from .ifd import TYPE_SIZES, Entry, Header, parse_header, read_entries
+from .skeleton import Skeleton
 
 __all__ = ["MAX_IMPRINT_BYTES", "Imprint", "take_imprint"]
 
