@@ -73,17 +73,17 @@ def test_a_nan_tiepoint_leaves_the_others():
 
 
 def test_centres_are_half_a_pixel_in():
-    x, y = centres((10.0, 0.0, 100.0, 0.0, -20.0, 50.0), 3, 2)
-    assert x.tolist() == [105, 115, 125]
-    assert y.tolist() == [40, 20]
-    assert centres((1.0, 0.5, 0.0, 0.0, 1.0, 0.0), 3, 2) is None
-    assert centres((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), MAX_COORDINATE + 1, 2) is None
+    assert centres(10.0, 0.0, 100.0, 3).tolist() == [105, 115, 125]
+    assert centres(-20.0, 0.0, 50.0, 2).tolist() == [40, 20]
+    assert centres(1.0, 0.5, 0.0, 3) is None
+    assert centres(1.0, 0.0, 0.0, MAX_COORDINATE + 1) is None
+    assert centres(1e308, 0.0, 0.0, 3) is centres(1.0, 0.0, float("inf"), 3) is None
 
 
 def test_centres_are_those_of_rioxarray_to_the_last_bit():
     affine = pytest.importorskip("affine")
     transform = (0.1, 0.0, 1 / 3, 0.0, -0.7, 1e6 / 7)
-    x, y = centres(transform, 1000, 900)
+    x, y = centres(*transform[:3], 1000), centres(transform[4], transform[3], transform[5], 900)
     shifted = affine.Affine(*transform) @ affine.Affine.translation(0.5, 0.5)
     expected_x, _ = shifted @ (np.arange(1000), np.zeros(1000))
     _, expected_y = shifted @ (np.zeros(900), np.arange(900))

@@ -19,7 +19,7 @@ from ..model.codec import SegmentCodec
 from ..model.manifest import Source
 from ..model.node import Array
 from ..references import References
-from ..scanner.moved import Changing, transform_of
+from ..scanner.told import Told
 
 __all__ = ["chunk_facts", "encode_row", "image_facts", "main_path", "moved_facts"]
 
@@ -122,20 +122,18 @@ def chunk_facts(arrays: Mapping[str, Array], main: str) -> dict[str, Any]:
     }
 
 
-def moved_facts(
-    facts: Mapping[str, Any], changing: Changing, place: Mapping[int, Any]
-) -> dict[str, Any]:
+def moved_facts(facts: Mapping[str, Any], told: Told) -> dict[str, Any]:
     """Give what files of one structure have in common, for one of another place or date.
 
     Parameters
     ----------
     facts
         What `image_facts` gave of one.
-    changing, place
-        Of the other (see `scanner.moved`).
+    told
+        The other.
     """
     moved = dict(facts)
-    transform = transform_of(changing, place)
+    changing, transform = told.changing, told.transform
     if transform is not None and facts.get("transform"):
         moved["transform"] = list(transform)
     if facts.get("time"):

@@ -58,16 +58,13 @@ class _Known:
         differences = differences_of(self.changing, told.changing)
         if differences and (self.proven is None or not differences <= self.proven):
             return None
-        return self.move(told)
-
-    def move(self, told: Told) -> dict[str, Any]:
-        return moved_facts(self.facts, told.changing, told.model.place)
+        return moved_facts(self.facts, told)
 
     def prove(self, told: Told, facts: Mapping[str, Any]) -> None:
         """Learn from another file what may differ; `facts` were found without this one."""
         if self.proven is not None:
             differences = differences_of(self.changing, told.changing)
-            is_same = self.move(told) == facts
+            is_same = moved_facts(self.facts, told) == facts
             self.proven = self.proven | differences if is_same else None
 
 

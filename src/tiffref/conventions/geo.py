@@ -123,7 +123,7 @@ def describe_level(
 
 
 def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array, Array] | None:
-    """Give the centres of `placement.centres` as arrays without names and attributes."""
+    """Give the pixel centres along x and y as arrays without names and attributes."""
     a, b, c, d, e, f = transform
     found = []
     for step, cross, origin, n in ((a, b, c, n_columns), (e, d, f, n_rows)):
@@ -136,8 +136,8 @@ def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array,
 @functools.lru_cache(maxsize=256)
 def _axis(step: float, cross: float, origin: float, n: int) -> Array | None:
     # kept, for tiles of a grid share rows and columns: making and packing was a third of a scan
-    found = centres((step, cross, origin, 0.0, 1.0, 0.0), n, 1)
-    return coordinate(found[0], "") if found is not None else None
+    found = centres(step, cross, origin, n)
+    return coordinate(found, "") if found is not None else None
 
 
 # ---- GeoZarr

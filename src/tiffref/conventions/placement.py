@@ -136,23 +136,29 @@ def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
     return [min(x), min(y), max(x), max(y)]
 
 
-def centres(transform: Affine, n_columns: int, n_rows: int) -> tuple[NDArray, NDArray] | None:
-    """Give the pixel centres of a raster that is not rotated.
+def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
+    """Give the pixel centres along one axis of a raster that is not rotated.
 
     The order of the operations is that of the package affine, so that the numbers are those of
     other readers to the last bit.
 
+    Parameters
+    ----------
+    step, cross, origin
+        Of the transformation of this axis: a, b, c for x; e, d, f for y.
+    n
+        Pixels along the axis.
+
     Returns
     -------
-    x, y
-        `(n_columns,)` and `(n_rows,)` float64; None for a rotated or huge raster or on overflow.
+    `(n,)` float64; None for a rotated or huge raster or on overflow.
     """
-    a, b, c, d, e, f = transform
-    if b != 0 or d != 0 or max(n_columns, n_rows) > MAX_COORDINATE:
+    if cross != 0 or n > MAX_COORDINATE:
         return None
-    x = _steps(a, b, n_columns) + (a * 0.5 + b * 0.5 + c)
-    y = _steps(e, d, n_rows) + (d * 0.5 + e * 0.5 + f)
-    return (x, y) if np.isfinite(x).all() and np.isfinite(y).all() else None
+    with np.errstate(over="ignore"):
+        found = _steps(step, cross, n) + (step * 0.5 + cross * 0.5 + origin)
+    # between finite ends of even steps all is finite
+    return found if not n or (math.isfinite(found[0]) and math.isfinite(found[-1])) else None
 
 
 def _steps(step: float, cross: float, n: int) -> NDArray:

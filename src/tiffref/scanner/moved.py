@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 TIEPOINTS, DATE_TIME = 33922, 306
+_quote = json.JSONEncoder().encode
 _DATE = re.compile(rb"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d\x00")
 
 
@@ -105,68 +106,58 @@ def find_levels(group: Group) -> tuple[Level, ...]:
     return tuple(sorted(found, key=lambda level: -level.shape[1]))
 
 
-def transform_of(changing: Changing, constant: Mapping[int, Any]) -> Affine | None:
-    """Give the transformation of the full-size image."""
+def transform_of(changing: Changing, georeference: Mapping[int, Any]) -> Affine | None:
+    """Give the transformation of the full-size image; `georeference` are its other tags."""
     if changing.tiepoint is None:
         return None
-    tags = {**constant, TIEPOINTS: changing.tiepoint}
-    return place(tags, parse_geokeys(constant), Report()).transform
+    tags = {**georeference, TIEPOINTS: changing.tiepoint}
+    return place(tags, parse_geokeys(georeference), Report()).transform
 
 
 def spell_changing(
-    changing: Changing, constant: Mapping[int, Any], levels: tuple[Level, ...]
+    changing: Changing, transform: Affine | None, levels: tuple[Level, ...]
 ) -> tuple[bytes, ...]:
     """Give the texts of a document that change, always as many and in the same order.
 
     Parameters
     ----------
-    changing
+    changing, transform
         Of the file.
-    constant
-        Its other georeferencing tags.
     levels
         Of the file that the document was made of.
     """
-    return tuple(text.encode() for text in _texts(changing, constant, levels))
+    return tuple(text.encode() for text in _texts(changing, transform, levels))
 
 
 def _texts(
-    changing: Changing, constant: Mapping[int, Any], levels: tuple[Level, ...]
+    changing: Changing, transform: Affine | None, levels: tuple[Level, ...]
 ) -> Iterator[str]:
-    transform = transform_of(changing, constant)
     if transform is not None and levels:
         rows, columns = levels[0].shape
         yield _dump(bounds_of(transform, levels[0].shape))
-        yield _dump(list(changing.tiepoint or ()))
+        yield _dump(changing.tiepoint or ())
         for level in levels:
             own = scaled(transform, columns / level.shape[1], rows / level.shape[0])
             own = transform if level.shape == (rows, columns) else own
-            yield _dump(list(own))
-            yield " ".join(repr(float(own[n])) for n in (2, 0, 1, 5, 3, 4))
-            yield f'"{level.x}/0":' + _spell_centres(own, level.shape, 0)
-            yield f'"{level.y}/0":' + _spell_centres(own, level.shape, 1)
+            yield _dump(own)
+            a, b, c, d, e, f = own
+            yield " ".join(repr(float(n)) for n in (c, a, b, f, d, e))
+            yield f'"{level.x}/0":' + _spell_axis(a, b, c, level.shape[1])
+            yield f'"{level.y}/0":' + _spell_axis(e, d, f, level.shape[0])
     if changing.acquired is not None:
         data = time_coordinate(changing.acquired).manifest.inlined[0]
-        yield '"time/0":' + json.dumps(spell_inlined(data))
+        yield '"time/0":' + _quote(spell_inlined(data))
     if changing.made is not None:
         yield changing.made
         yield str(created_from_tag(changing.made))
 
 
-def _dump(numbers: list[float]) -> str:
-    return json.dumps(numbers, separators=(",", ":"))
-
-
-def _spell_centres(transform: Affine, shape: tuple[int, int], axis: int) -> str:
-    # of the two axes, only its own numbers matter to each
-    a, b, c, d, e, f = transform
-    own = (a, b, c, d, 1.0, 0.0) if axis == 0 else (1.0, b, 0.0, d, e, f)
-    return _spell_axis(own, (1, shape[1]) if axis == 0 else (shape[0], 1), axis)
+def _dump(numbers: Sequence[float]) -> str:
+    # as json does, without its cost for each call; all are floats, and finite
+    return f"[{','.join(map(float.__repr__, numbers))}]"
 
 
 @functools.lru_cache(maxsize=1024)
-def _spell_axis(transform: Affine, shape: tuple[int, int], axis: int) -> str:
-    found = centres(transform, shape[1], shape[0])
-    if found is None:
-        return ""
-    return json.dumps(spell_inlined(coordinate_bytes(found[axis])))
+def _spell_axis(step: float, cross: float, origin: float, n: int) -> str:
+    found = centres(step, cross, origin, n)
+    return _quote(spell_inlined(coordinate_bytes(found))) if found is not None else ""

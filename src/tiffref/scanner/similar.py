@@ -170,8 +170,7 @@ def _is_simple(located: Located) -> bool:
         and _NAMES_FILES not in str(facts.metadata.get("ome", ""))
         and len(levels) == len(located.arrays)
         and all(
-            isinstance(level, LevelFacts) and level.offset.size <= _MAX_SEGMENTS
-            for level in levels
+            isinstance(level, LevelFacts) and level.offset.size <= _MAX_SEGMENTS for level in levels
         )
         # what a look at segments told need not hold for others
         and not any(

@@ -44,11 +44,19 @@ class Template:
         -------
         None if the places of its segments are not regular enough to tell.
         """
+        all_rows = range(len(other.offsets))
+        offset, length = _join(other.offsets, all_rows), _join(other.lengths, all_rows)
+        # looked at together, for a look takes longer than the few segments of a level
+        if _reach_behind(offset, length, other.source):
+            return None
+        has_all = bool(offset.all() and length.all())
         found = {}
         for path, rows in self.rows.items():
             array = self.arrays[path]
             manifest = (
-                self._move(array, other) if rows is None else (self._gather(array, rows, other))
+                self._move(array, other)
+                if rows is None
+                else self._gather(array, rows, other, has_all)
             )
             if manifest is None:
                 return None
@@ -59,8 +67,13 @@ class Template:
             )  # fmt: skip
         return found
 
-    def _gather(self, array: Array, rows: Sequence[int], other: Skeleton) -> Manifest | None:
-        """Take chunks from the columns of directories: each chunk is one segment."""
+    def _gather(
+        self, array: Array, rows: Sequence[int], other: Skeleton, has_all: bool
+    ) -> Manifest | None:
+        """Take chunks from the columns of directories: each chunk is one segment.
+
+        `has_all` tells that no segment of the file is missing.
+        """
         offset = _join(other.offsets, rows)
         length = _join(other.lengths, rows)
         old = array.manifest
@@ -68,11 +81,9 @@ class Template:
         is_sized = isinstance(codec, SegmentCodec) and codec.compression == 1
         if len(offset) != len(old.offset) or (is_sized and (length != old.length).any()):
             return None
-        if _reach_behind(offset, length, other.source):
-            return None
         source = old.source
-        is_missing = (offset == 0) | (length == 0)
-        if is_missing.any() or source.min() < 0:
+        if not has_all or source.min() < 0:
+            is_missing = (offset == 0) | (length == 0)
             source = np.where(is_missing, MISSING, 0).astype(np.int32)
         return Manifest(old.shape, (_like(other.source, old),), source, offset, length)
 

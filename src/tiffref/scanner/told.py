@@ -8,6 +8,7 @@ is proven that nothing else does. Which file is a model of which is up to `simil
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..conventions.describe import describe
 from ..conventions.layout import LevelName
+from ..conventions.placement import Affine
 from ..conventions.report import Report
 from ..formats.spelled import SpelledDocument, document_of, spell_document
 from ..model.codec import SegmentCodec
@@ -31,6 +33,7 @@ from .moved import (
     differences_of,
     find_levels,
     spell_changing,
+    transform_of,
 )
 from .probe import is_exact, probe_indices
 from .skeleton import GEO_TAGS, Skeleton
@@ -74,8 +77,10 @@ class Model:
 
     Attributes
     ----------
-    place
-        Georeferencing tags but for the tiepoint.
+    georeference
+        Its tags but for the tiepoint.
+    spelling
+        The document of the files that it tells.
     """
 
     def __init__(
@@ -84,8 +89,8 @@ class Model:
         self.located, self.template = located, template
         self.changing, self.constant = changing, constant
         notes = template.skeleton.notes
-        self.place = {c: notes[c] for c in notes if c in GEO_TAGS and c != TIEPOINTS}
-        self.spelling = _Spelling(self.place)
+        self.georeference = {c: notes[c] for c in notes if c in GEO_TAGS and c != TIEPOINTS}
+        self.spelling = _Spelling()
 
     def tell(self, skeleton: Skeleton, changing: Changing, there: ByteSource) -> Told | None:
         """Tell another file.
@@ -109,7 +114,7 @@ class Model:
         return Told(self, skeleton.source, changing, arrays)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Told:
     """A file that was told by a model; `arrays` by path, not described yet."""
 
@@ -128,6 +133,11 @@ class Told:
             {**row, "levels": [dict(level) for level in row["levels"]]}
             for row in self.model.located.series
         )
+
+    @functools.cached_property
+    def transform(self) -> Affine | None:
+        """From pixels of the full-size image to model coordinates."""
+        return transform_of(self.changing, self.model.georeference)
 
     def describe(self) -> Group:
         """Give the arrays with their metadata."""
@@ -166,16 +176,10 @@ class _Spelling:
 
     It is taken from the first file that is written out in full. What differs in others is filled in
     without a look once enough files that differed in it came out as they were written; after one
-    that did not, nothing may differ any more.
-
-    Parameters
-    ----------
-    constant
-        Georeferencing tags but for the tiepoint, which are the same in all these files.
+    that did not, all are written in full.
     """
 
-    def __init__(self, constant: Mapping[int, Any]) -> None:
-        self._constant = constant
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._document: SpelledDocument | None = None
         self._changing: Changing | None = None
@@ -193,7 +197,7 @@ class _Spelling:
 
     def fill(self, told: Told, address: str) -> bytes | None:
         """Give the document of a file; None if it has other texts than the first."""
-        texts = spell_changing(told.changing, self._constant, self._levels)
+        texts = spell_changing(told.changing, told.transform, self._levels)
         if len(texts) != self._n_texts or not all(texts):
             return None
         assert self._document is not None
@@ -215,7 +219,7 @@ class _Spelling:
 
     def _take(self, told: Told, group: Group, address: str, text: bytes) -> None:
         self._levels = find_levels(group)
-        texts = spell_changing(told.changing, self._constant, self._levels)
+        texts = spell_changing(told.changing, told.transform, self._levels)
         self._n_texts = len(texts)
         self._changing = told.changing
         if all(texts):
