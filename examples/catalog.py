@@ -1,6 +1,6 @@
 """Build a catalog of an archive, search it by place and time, and open what was found.
 
-Run it as it is: `python examples/catalog.py`. It needs `pip install 'tiffref[catalog,xarray,geo]'`.
+Run it as it is: `python examples/catalog.py`. It needs the extras `catalog`, `xarray` and `geo`.
 """
 
 import tempfile

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,12 @@ def test_errors_pickle_with_their_fields() -> None:
 )
 def test_what_a_file_system_raised_is_said_once(url: str, error: Exception, text: str) -> None:
     assert str(unreadable(url, error)) == text
+
+
+def test_the_packages_of_extras_are_those_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    for name in ("catalog", "dask", "geo", "http", "parquet", "s3", "xarray"):
+        packages = (re.match(r"[\w\[\],-]+", one)[0] for one in extras[name])
+        quoted = (f"'{one}'" if "[" in one else one for one in packages)
+        assert install_hint(name) == f"pip install {' '.join(quoted)} (or tiffref[{name}])"

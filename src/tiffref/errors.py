@@ -27,6 +27,17 @@ __all__ = [
 _URL_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 """Scheme of a URL, and the extra that installs its file system."""
 
+_EXTRAS = {
+    "catalog": "pyarrow pystac",
+    "dask": "'dask[array,distributed]'",
+    "geo": "pyproj",
+    "http": "aiohttp requests",
+    "parquet": "pyarrow fastparquet",
+    "s3": "s3fs",
+    "xarray": "xarray 'dask[array]'",
+}
+"""Extras, and their packages: tiffref itself need not come from where pip looks."""
+
 
 class TiffrefError(Exception):
     """Base of all errors of this package.
@@ -83,7 +94,9 @@ class TiffrefError(Exception):
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
         text = ", ".join(parts)
-        return f"{text}. {self.hint}" if self.hint else text
+        # a hint in a line of its own follows a list, which needs no full stop
+        stop = "" if (self.hint or "").startswith("\n") else ". "
+        return f"{text}{stop}{self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple:
         # keyword-only fields do not survive the default way through worker processes
@@ -160,8 +173,12 @@ class TruncationWarning(UserWarning):
 
 
 def install_hint(extra: str) -> str:
-    """Say how the packages of an extra are installed."""
-    return f"pip install 'tiffref[{extra}]'"
+    """Say how the packages of an extra are installed.
+
+    >>> install_hint("geo")
+    'pip install pyproj (or tiffref[geo])'
+    """
+    return f"pip install {_EXTRAS[extra]} (or tiffref[{extra}])"
 
 
 def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> SourceError:

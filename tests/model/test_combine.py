@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiffref.errors import ManifestMismatch
-from tiffref.model.alike import aspects_of, group_alike, mismatch
+from tiffref.model.alike import Kind, aspects_of, group_alike, mismatch
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.combine import merge, occupied, place, reindex, stack, unify_codecs
 from tiffref.model.manifest import INLINED, MISSING, Manifest, Source
@@ -146,7 +146,17 @@ def test_groups_are_told_in_one_error():
     text = str(error)
     assert "7 files do not combine: 3 groups differ in shape, compression" in text
     assert "5 files with shape (2, 4, 6), compression 8: a, b, c, ..." in text
-    assert "groups 1, 2 differ only in how they are stored" in text
+    assert "c, ...\n  group 2: 1 file with" in text
+    assert "g\nEach group combines for itself" in text
+    assert "Groups 1, 2 differ only in how they are stored" in text
+
+
+def test_of_many_differences_three_are_told():
+    kinds = [Kind(dict.fromkeys("abcde", n), (n,)) for n in range(2)]
+    error = mismatch(kinds, ["one", "two"])
+    assert "2 groups differ in a, b, c and 2 more\n" in str(error)
+    assert "group 2: 1 file with a 1, b 1, c 1: two" in str(error)
+    assert error.groups[1] == {"count": 1, "files": ["two"], **dict.fromkeys("abcde", "1")}
 
 
 def test_free_dimensions_may_differ():

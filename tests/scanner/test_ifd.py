@@ -47,6 +47,12 @@ def test_what_is_no_header(data):
         parse_header(data)
 
 
+@pytest.mark.parametrize("data", [b"II*\0", b"MM\0*\0\0\0", b"II+\0\x08\0\0\0"])
+def test_a_header_that_is_cut_off_is_a_tiff_still(data):
+    with pytest.raises(MalformedTiff, match=f"header is cut off, got {len(data)} bytes"):
+        parse_header(data)
+
+
 def test_an_unreadable_directory_has_no_entries():
     header = parse_header(b"II*\0\x08\0\0\0")
     assert read_entries(lambda offset, length: b"", header, 8) == ([], 0)

@@ -284,3 +284,18 @@ def test_prefixes_end_at_parts() -> None:
     assert allowed.permits("https://host/a") and not allowed.permits("http://host/a")
     assert not allowed.permits(f"https://host/{urllib.parse.quote('..', safe='')}/%2e%2e/a")
     assert pickle.loads(pickle.dumps(allowed)).prefixes == allowed.prefixes
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("file:///data/my tiffs/a.tif", "allow=['/data/my tiffs/']"),
+        ("https://host/a/b.tif", "allow=['https://host/a/']"),
+        ("zip://a.tif::https://host/a.zip", "beginning of its address in allow=[...]"),
+        ("https://host/a/../b.tif", "beginning of its address in allow=[...]"),
+    ],
+)
+def test_a_refusal_says_what_to_allow(url: str, hint: str) -> None:
+    with pytest.raises(UntrustedSource) as caught:
+        AllowList(["s3://bucket/"]).check(url)
+    assert hint in str(caught.value)

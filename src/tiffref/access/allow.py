@@ -98,11 +98,16 @@ def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -
                 f"references may not move to where this source lies, {target}",
                 url=url,
                 expected=before.listed,
-                hint=_HINT,
+                hint=_advise(url),
             )
 
 
-_HINT = "If you trust it, open the references with allow=[...] (--allow) and its prefix."
+def _advise(url: str) -> str:
+    """Say how an address is allowed, by the folder that it is in."""
+    prefix = location_prefix(url)
+    if not AllowList([prefix]).permits(url):
+        return "If you trust it, name the beginning of its address in allow=[...] (--allow)."
+    return f"If you trust what lies there: allow=[{prefix!r}]."
 
 
 class AllowList:
@@ -148,7 +153,7 @@ class AllowList:
                 "the references name a source outside the allowed addresses",
                 url=url,
                 expected=self.listed,
-                hint=_HINT,
+                hint=_advise(url),
             )
 
     def permits(self, url: str) -> bool:

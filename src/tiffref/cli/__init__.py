@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
 from . import append, catalog, convert, info, rewrite, scan, stack, validate
 from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
+from .parser import Parser, print_help, spell_options
 
 __all__ = ["build_parser", "main"]
 
@@ -58,17 +59,18 @@ class _Version(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """Give the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tiffref",
         description="Make TIFF files readable as Zarr without copying a byte.",
         epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 access.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.set_defaults(run=lambda _: print_help(parser), parser=parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        command.set_defaults(run=module.run, parser=command)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
     return parser
 
 
@@ -104,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report("interrupted")
             return INTERRUPTED
         except tuple(kind for kind, _ in EXIT_CODES) as error:
-            report(describe(error))
+            report(spell_options(describe(error), parsed.parser.options()))
             return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     return code
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import console, output
+from .parser import print_help
 
 if TYPE_CHECKING:
     from ..catalog import Catalog
@@ -18,17 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "build a catalog of many TIFF files, search it, open what was found"
-_COLUMNS = ("url", "status", "shape", "dtype", "codec", "crs", "time")
+_COLUMNS = ("url", "status", "shape", "dtype", "codec", "crs", "time", "error")
 _SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser.set_defaults(act=lambda _: print_help(parser))
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     for name, (text, add, act) in _ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         add(action)
-        action.set_defaults(act=act)
+        action.set_defaults(act=act, parser=action)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -121,13 +121,16 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
     for number, group in enumerate(groups[:limit], 1):
         files = ", ".join(str(one) for one in group["files"])
         more = ", ..." if group["count"] > _SHOWN else ""
-        values = ", ".join(f"{name} {group[name]}" for name in names)
-        lines.append(f"  group {number}: {group['count']} files with {values}: {files}{more}")
+        values = ", ".join(f"{name} {group[name]}" for name in names[:_SHOWN])
+        noun = "file" if group["count"] == 1 else "files"
+        lines.append(f"  group {number}: {group['count']} {noun} with {values}: {files}{more}")
     if len(groups) > limit:
         lines.append(f"  and {len(groups) - limit} more groups")
     n_files = sum(len(kind.members) for kind in kinds)
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    differences = f"{', '.join(names[:_SHOWN])}{rest}"
     error = ManifestMismatch(
-        f"{n_files} files do not combine: {len(kinds)} groups differ in {', '.join(names)}\n"
+        f"{n_files} files do not combine: {len(kinds)} groups differ in {differences}\n"
         + "\n".join(lines),
         hint=_advise(kinds),
     )
@@ -148,7 +151,7 @@ def _advise(kinds: Sequence[Kind]) -> str:
     if several:
         together = "; ".join(
             "groups " + ", ".join(map(str, numbers[:8])) for numbers in several[:_SHOWN]
-        )
+        ).capitalize()
         hint += (
             f" {together} differ only in how they are stored: on_mismatch='decode' keeps them in"
             " one array, which can be read but not exported."

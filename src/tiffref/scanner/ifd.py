@@ -110,7 +110,14 @@ def parse_header(data: bytes, url: str = "") -> Header:
         If this is no TIFF header.
     """
     byteorder = {b"II": "<", b"MM": ">", b"EP": "<"}.get(data[:2])
-    if byteorder is None or len(data) < 8:
+    if byteorder is not None and len(data) < 8:
+        raise MalformedTiff(
+            "the header is cut off",
+            got=f"{len(data)} bytes",
+            expected="at least 8",
+            hint="The file is truncated; get a whole copy.",
+        )
+    if byteorder is None:
         raise MalformedTiff(
             "not a TIFF file",
             got=repr(data[:4]) if data else "no bytes",

@@ -1,0 +1,56 @@
+"""What the command line says of wrong arguments, and how it spells those of Python."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from tiffref.cli import build_parser, main, parser
+from tiffref.cli.parser import spell_options
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(parser).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program", "text"),
+    [
+        ("scan a.tif -o a.json --sries 1", "scan", "unknown option --sries; did you mean --series"),
+        ("scan a.tif -o a.json --lvl=1", "scan", "unknown option --lvl; did you mean --level?"),
+        ("scan a.tif -o a.json -q", "scan", "unknown option -q\n"),
+        ("scan a.tif b.tif -o a.json", "scan", "one argument too many: b.tif"),
+        ("catalog query images --wher=a=b --xyz", "catalog query", "unknown option --xyz\n"),
+        ("--xyz scan a.tif -o a.json", "", "unknown option --xyz\n"),
+    ],
+)
+def test_unknown_options_are_told_where_they_are(
+    arguments: str, program: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: tiffref {program}".rstrip())
+    assert f"{f'tiffref {program}'.strip()}: error: {text}" in told
+
+
+@pytest.mark.parametrize("arguments", [[], ["catalog"]])
+def test_no_command_shows_what_there_is(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for line in ("usage: tiffref", "show this help message and exit"):
+        assert line in captured.err
+
+
+def test_arguments_of_python_are_spelled_as_options() -> None:
+    command = build_parser().parse_args(["catalog", "open", "images"]).parser
+    assert "--allow" in command.options()
+    text = "If you trust what lies there: allow=['/my data/']."
+    assert spell_options(text, command.options()) == (
+        "If you trust what lies there: --allow '/my data/'."
+    )
+    assert spell_options(text, []) == text
+    assert spell_options("verify='never' reads it", command.options()) == "verify='never' reads it"
