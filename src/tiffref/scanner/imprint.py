@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
 from ..model.manifest import Source
 from .bytesource import ByteSource
-from .ifd import TYPE_SIZES, Entry, Header, parse_header, read_entries
+from .ifd import INTEGER_TYPES, TYPE_SIZES, Entry, Header, parse_header, read_entries
 from .skeleton import Skeleton
 
-__all__ = ["MAX_IMPRINT_BYTES", "Imprint", "take_imprint"]
+__all__ = ["Imprint", "take_imprint"]
 
-MAX_IMPRINT_BYTES = 1 << 14
+_MAX_BYTES = 1 << 14
 _OFFSETS, _LENGTHS = frozenset({273, 324}), frozenset({279, 325})
 _SUB_IFDS, _COMPRESSION, _TIEPOINTS, _DATE_TIME = 330, 259, 33922, 306
-_LOOKED_AT = frozenset({6, 7, 33007, 34892})
-"""Compressions whose segments a comparison looks at, too."""
 _MAX_DECLARED_BYTES = 1 << 10
-_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+_TYPES = {**INTEGER_TYPES, 1: "S", 12: "f8"}
+"""Type of an entry -> what its values are looked at as; the rest as bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ def take_imprint(there: ByteSource, skeleton: Skeleton) -> Imprint | None:
     -------
     None if its directories do not all lie at its beginning, or are not all there is to compare.
     """
-    data = there.read(0, MAX_IMPRINT_BYTES)
+    data = there.read(0, _MAX_BYTES)
     try:
         header = parse_header(data[:16])
     except MalformedTiff:
@@ -170,14 +170,15 @@ def _walk(
 
 
 def _place(entry: Entry, header: Header) -> tuple[int, int, str]:
-    kind = "f8" if entry.type == 12 else _TYPES.get(entry.type, "S")
+    kind = _TYPES.get(entry.type, "S")
     end = entry.value_offset + TYPE_SIZES.get(entry.type, 0) * entry.count
     return entry.value_offset, end, kind if kind == "S" else header.byteorder + kind
 
 
 def _marks(header: Header) -> frozenset[bytes]:
+    """Give the compressions whose segments a comparison looks at, too, as they stand in a file."""
     order = "little" if header.byteorder == "<" else "big"
-    return frozenset(n.to_bytes(2, order) for n in _LOOKED_AT)  # type: ignore[arg-type]
+    return frozenset(n.to_bytes(2, order) for n in JPEG | {OLD_JPEG})  # type: ignore[arg-type]
 
 
 def _without(

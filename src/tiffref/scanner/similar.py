@@ -26,7 +26,7 @@ from .told import Located, Model, Told, tags_of
 
 __all__ = ["SimilarFiles"]
 
-POINTERS = frozenset({34665, 34853, 40965})
+_POINTERS = frozenset({34665, 34853, 40965})
 """Tags that lead to directories which a comparison does not read: Exif, GPS, interoperability."""
 _FLAVOURS = frozenset({"gdal", "geotiff", "imagej", "ome", "shaped", "uniform"})
 """Flavours whose metadata is all in the tags that are compared."""
@@ -155,7 +155,7 @@ def _read_outline(there: ByteSource, max_ifds: int) -> _Outline | None:
         return None  # no TIFF; it may be the companion file of some
     if skeleton.signature is None:
         return None
-    if any(code in POINTERS for _, code, *_ in skeleton.volatile):
+    if any(code in _POINTERS for _, code, *_ in skeleton.volatile):
         return None
     return _Outline(skeleton, *changing_of(skeleton))
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
 from ..model.manifest import Source
 from .ifd import (
@@ -41,8 +42,6 @@ _SUB_IFDS = 330
 VOLATILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
 """DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
 Exif, GPS and interoperability directories: they change from file to file and move no pixel."""
-_MARKED_JPEG = frozenset({7, 33007, 34892})
-_OLD_JPEG = 6
 _AHEAD_BYTES = 1 << 13
 _MAX_IFDS = 1 << 16
 _MAX_VALUE_BYTES = 1 << 26
@@ -244,9 +243,9 @@ class _Reader:
         offset = columns[False]
         self.offsets.append(offset)
         self.lengths.append(columns[True])
-        if compression == _OLD_JPEG:
+        if compression == OLD_JPEG:
             self.is_special = True  # its tables lie at offsets of their own
-        if compression in _MARKED_JPEG and len(offset) and offset[0]:
+        if compression in JPEG and len(offset) and offset[0]:
             # the decoder's colours depend on the marker in the first segment
             self.parts.append(self._exactly(int(offset[0]) + 6, 4) == b"JFIF")
 
