@@ -26,7 +26,6 @@ calibration            (stored dtype, power, scale): sample ** power * scale is 
 from __future__ import annotations
 
 import math
-import struct
 import sys
 from dataclasses import replace
 from typing import Any
@@ -38,19 +37,13 @@ from numpy.typing import NDArray
 from ..errors import MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .fit import find_shape, fit_image, pad_into
-from .guard import check_image
+from .guard import DECODING_ERRORS, check_image
 from .inlined import split_inlined
 from .limits import check_expansion
 from .table import Compression, check_supported, compression_of
 from .unpack import FLOATING_POINT, layout_of, unpredict
 
 __all__ = ["decode_chunk", "decode_segment", "decodes"]
-
-_DECODING_ERRORS = (
-    *(RuntimeError, ValueError, IndexError, TypeError),
-    *(ArithmeticError, MemoryError, struct.error),
-)
-"""What decoders raise on bytes, and on parameters out of tags, that make no sense."""
 
 
 def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
@@ -90,7 +83,7 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     target = target.reshape(codec.shape)
     try:
         _DECODERS[row.kind](row, codec, data, target)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         if isinstance(error, TiffrefError):
             raise
         raise MalformedTiff(

@@ -23,7 +23,20 @@ from .headers import image_size
 from .limits import HARMLESS_BYTES
 from .pngstream import clean_png
 
-__all__ = ["HARMLESS_PIXELS", "MAX_OVERSIZE", "check_image", "decode_within", "guarded"]
+__all__ = [
+    "DECODING_ERRORS",
+    "HARMLESS_PIXELS",
+    "MAX_OVERSIZE",
+    "check_image",
+    "decode_within",
+    "guarded",
+]
+
+DECODING_ERRORS = (
+    *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
+    *(OSError, EOFError, struct.error, zlib.error, lzma.LZMAError),
+)
+"""What decoders raise on bytes, and on parameters out of tags, that make no sense."""
 
 MAX_OVERSIZE = 16
 """An image may hold this many times the pixels of its segment before it is taken for a bomb:
@@ -89,7 +102,8 @@ def guarded(codec_id: str, data: bytes, n_bytes: int) -> bytes:
 def decode_within(config: Mapping[str, Any], data: bytes, n_bytes: int) -> bytes | None:
     """Decode a stream that says no size, up to a bound; None for codecs that are not such.
 
-    Parameters and errors are those of `guarded`; `config` is the codec's in a document.
+    Parameters are those of `guarded`; `config` is the codec's in a document. What does not decode
+    raises one of `DECODING_ERRORS`.
     """
     make = _INFLATERS.get(config["id"])
     if make is None or config.get("format", lzma.FORMAT_XZ) != lzma.FORMAT_XZ:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import decode_segment
-from ..codecs.guard import decode_within, guarded
+from ..codecs.guard import DECODING_ERRORS, decode_within, guarded
 from ..codecs.inlined import split_inlined
 from ..codecs.limits import HARMLESS_BYTES, MAX_EXPANSION, check_expansion
 from ..codecs.safe import unsafe_codecs
@@ -162,7 +162,7 @@ def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
     decode = _decode_zarr2 if codec.zarr_format == 2 else _decode_zarr3
     try:
         block = decode(array, codec, bytes(data))
-    except (RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
+    except DECODING_ERRORS as error:
         raise MalformedTiff(
             f"chunk does not decode: {error}", got=f"{len(data)} bytes", expected=codec.metadata
         ) from error

@@ -7,9 +7,7 @@ function that it is given.
 
 from __future__ import annotations
 
-import lzma
 import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -18,7 +16,7 @@ import numcodecs
 import numpy as np
 
 from ..codecs.decode import decode_segment, decodes
-from ..codecs.guard import guarded
+from ..codecs.guard import DECODING_ERRORS, guarded
 from ..codecs.headers import HEADERS
 from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import to_zarr2
@@ -151,7 +149,7 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
                 if config["id"] in _IMAGE_CODECS:
                     buffer = guarded(config["id"], bytes(buffer), n_bytes)
                 buffer = numcodecs.get_codec(dict(config)).decode(buffer)
-    except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, lzma.LZMAError):
+    except DECODING_ERRORS:
         return False
     return memoryview(np.ascontiguousarray(buffer)).nbytes == n_bytes
 
