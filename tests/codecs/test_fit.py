@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from segments import compress, values
 
 from tiffref.codecs.decode import decode_segment
+from tiffref.codecs.fit import fit_image
 from tiffref.codecs.guard import HARMLESS_PIXELS
 from tiffref.errors import MalformedTiff, UnsupportedTiff
 from tiffref.model.codec import SegmentCodec
@@ -116,7 +117,7 @@ def test_bombs_are_refused_before_they_are_decoded():
 
 def test_wider_samples_than_the_tags_say_are_refused():
     codec = SegmentCodec((1, 8, 8, 1), "|u1", 34933)
-    with pytest.raises(MalformedTiff, match="wider"):
+    with pytest.raises(MalformedTiff, match="type cannot hold"):
         decode_segment(codec, imagecodecs.png_encode(np.full((8, 8), 300, np.uint16)))
 
 
@@ -128,3 +129,37 @@ def test_out_need_not_be_contiguous_or_of_the_type():
     assert decode_segment(codec, data, wide[:, :, ::2]).base is wide
     np.testing.assert_array_equal(wide[:, :, ::2], image)
     assert not wide[:, :, 1::2].any()
+
+
+@pytest.mark.parametrize(
+    ("stored", "said", "samples"),
+    [
+        ("f4", "<i4", [1.5, 2.0]),
+        ("f4", "<u4", [np.nan, 2.0]),
+        ("f4", "<f2", [1e6, 2.0]),
+        ("u4", "<f4", [(1 << 24) + 1, 2]),
+        ("i1", "<u2", [-1, 2]),
+        ("u2", "|u1", [256, 2]),
+    ],
+)
+def test_samples_that_their_type_cannot_hold(stored: str, said: str, samples: list) -> None:
+    codec = SegmentCodec((1, 1, 2, 1), said, 34887)
+    with pytest.raises(MalformedTiff, match="type cannot hold"):
+        fit_image(codec, np.array([samples], stored))
+
+
+@pytest.mark.parametrize(
+    ("stored", "said", "samples", "expected"),
+    [
+        ("u2", "<i2", [65535, 2], [-1, 2]),
+        ("u1", "|b1", [255, 0], [True, False]),
+        ("f8", "<f4", [np.nan, 2.0], [np.nan, 2.0]),
+        ("u2", "|u1", [255, 2], [255, 2]),
+        ("f4", "<u1", [255.0, 2.0], [255, 2]),
+    ],
+)
+def test_samples_of_another_type(stored: str, said: str, samples: list, expected: list) -> None:
+    codec = SegmentCodec((1, 1, 2, 1), said, 34887)
+    fitted = fit_image(codec, np.array([samples], stored))
+    assert fitted.dtype == np.dtype(said)
+    np.testing.assert_array_equal(fitted[0, 0, :, 0], expected)

@@ -76,6 +76,17 @@ def test_images_say_their_size(name: str, shape: tuple[int, int]) -> None:
     check_image(name, data, 1)
 
 
+@pytest.mark.parametrize("name", [b"jxlc", b"jxlp"])
+def test_jpeg_xl_in_boxes_says_its_size(name: bytes) -> None:
+    stream = imagecodecs.jpegxl_encode(IMAGE, usecontainer=False)
+    body = stream if name == b"jxlc" else b"\0\0\0\0" + stream
+    boxes = [
+        (b"JXL ", b"\r\n\x87\n"), (b"ftyp", b"jxl \0\0\0\0jxl "), (b"jxll", b"\x0a"), (name, body)
+    ]  # fmt: skip
+    data = b"".join((8 + len(part)).to_bytes(4, "big") + kind + part for kind, part in boxes)
+    assert image_size("jpegxl", data) == (48, 80)
+
+
 def test_images_far_larger_than_their_segment() -> None:
     data = bytearray(imagecodecs.png_encode(IMAGE))
     data[16:24] = (1 << 20).to_bytes(4, "big") * 2

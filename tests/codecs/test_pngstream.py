@@ -47,16 +47,23 @@ def test_whatever_is_broken_is_refused_or_decodes(image: np.ndarray) -> None:
     assert n_refused > 300
 
 
+def spell(name: bytes, body: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + body))
+    return struct.pack(">I", len(body)) + name + body + checksum
+
+
+def test_a_palette_that_is_only_a_suggestion_is_left_out() -> None:
+    stream = imagecodecs.png_encode(IMAGES[2])
+    at = stream.index(b"IDAT") - 4
+    suggested = stream[:at] + spell(b"PLTE", b"no colours") + stream[at:]
+    assert clean_png(suggested, 1 << 20) == clean_png(stream, 1 << 20)
+
+
 def test_interlaced_sizes() -> None:
     """A 3 x 2 image of one byte for each pixel in seven passes, all of zeros."""
     header = struct.pack(">2I5B", 3, 2, 8, 0, 0, 0, 1)
     # passes of 1x1, 0, 0, 1x1 (column 2), 0, 2x0... counted by hand: rows of 2, 2, 2 and 4 bytes
     pixels = bytes(2 + 2 + 2 + 4)
-
-    def spell(name: bytes, body: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + body))
-        return struct.pack(">I", len(body)) + name + body + checksum
-
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
     stream = b"\x89PNG\r\n\x1a\n" + b"".join(spell(*chunk) for chunk in chunks)
     assert imagecodecs.png_decode(clean_png(stream, 1 << 20)).shape == (2, 3)

@@ -124,11 +124,16 @@ def _cast(codec: SegmentCodec, image: NDArray) -> NDArray:
     dtype = np.dtype(codec.dtype).newbyteorder("=")
     if image.dtype == dtype:
         return image
-    cast = image.astype(dtype)
-    if image.dtype.itemsize > dtype.itemsize and not np.array_equal(cast, image):
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = image.astype(dtype)
+    # whether integers have a sign is for the tags to say, not for the decoder
+    is_integer = image.dtype.kind in "biu" and dtype.kind in "biu"
+    is_same = is_integer and image.dtype.itemsize == dtype.itemsize
+    is_exact = is_same or np.can_cast(image.dtype, dtype)
+    if not is_exact and not np.array_equal(cast, image, equal_nan=cast.dtype.kind == "f"):
         raise MalformedTiff(
-            "image in the segment has wider samples than its tags say",
-            tag="BitsPerSample (258)",
+            "image in the segment has samples that their type cannot hold",
+            tag="BitsPerSample (258), SampleFormat (339)",
             got=image.dtype,
             expected=dtype,
         )

@@ -10,6 +10,7 @@ RFC 9649 (WebP), Lerc2 blob header (LERC), ISO/IEC 18181-1 annex D (JPEG XL), IT
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -109,8 +110,8 @@ def _lerc(data: bytes) -> tuple[int, int] | None:
 
 def _jpegxl(data: bytes) -> tuple[int, int] | None:
     if data[4:8] == b"JXL ":  # in boxes: the codestream begins in jxlc, or behind 4 bytes of jxlp
-        at = data.find(b"jxl", 32, 4096) + 4
-        data = data[at + (4 if data[at - 1 : at] == b"p" else 0) :]
+        box = re.search(rb"jxlc|jxlp.{4}", data[32:4096], re.DOTALL)
+        data = data[32 + box.end() :] if box else b""
     if data[:2] != b"\xff\x0a":
         return None
     bits, at = int.from_bytes(data[2:16], "little"), 0

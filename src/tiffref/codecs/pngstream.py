@@ -25,7 +25,8 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
           (0, 1, 1, 2))  # fmt: skip
 _MAX_SIDE = 1_000_000
 """libpng's own limit of width and height."""
-_KEPT = (b"PLTE", b"tRNS")
+_KEPT = {0: (b"tRNS",), 2: (b"tRNS",), 3: (b"PLTE", b"tRNS")}
+"""Chunks beside the image that change samples, by kind of colour."""
 
 
 def clean_png(data: Any, most_bytes: int) -> bytes:
@@ -64,7 +65,7 @@ def clean_png(data: Any, most_bytes: int) -> bytes:
     passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
     sizes = [_rows(width, height, depth * _SAMPLES[color], *one) for one in passes]
     _check_image(image, [size for size in sizes if size[0] and size[1]], most_bytes)
-    kept = [(name, parts[name][0]) for name in _KEPT if name in parts and color in (0, 2, 3)]
+    kept = [(name, parts[name][0]) for name in _KEPT.get(color, ()) if name in parts]
     chunks = [(b"IHDR", header), *kept, (b"IDAT", image), (b"IEND", b"")]
     return _SIGNATURE + b"".join(map(_spell, chunks))
 
