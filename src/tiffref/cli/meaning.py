@@ -6,6 +6,8 @@ nothing is worked out here but extents.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +21,14 @@ __all__ = ["describe_meaning", "tell_meaning"]
 
 _MAX_LABELS = 8
 _KEPT = (
-    "date_created", "nodata", "scale_factor", "add_offset", "long_name", "units",
+    "date_created", "color_interpretation", "magnification", "magnification_setting",
+    "numerical_aperture", "plate", "well", "nodata", "scale_factor", "add_offset", "scales",
+    "offsets", "long_name", "units",
 )  # fmt: skip
 """Attributes of the image that are told as they stand."""
+
+_WKT_NAME = re.compile(r'"([^"]+)"')
+"""The first text in WKT is the name of the system, also where a BOUNDCRS is around it."""
 
 
 def describe_meaning(references: References) -> dict[str, Any]:
@@ -62,10 +69,10 @@ def _georeference(image: Array, near: Mapping[str, Array]) -> dict[str, Any]:
     if mapping is None:
         return {}
     attributes = mapping.attributes
-    names = ("projected_crs_name", "geographic_crs_name", "local_crs_name")
-    found: dict[str, Any] = {
-        "crs": next((attributes[name] for name in names if attributes.get(name)), None)
-    }
+    named = _WKT_NAME.search(attributes.get("crs_wkt", ""))
+    found: dict[str, Any] = {"crs": named[1] if named else None}
+    if "gcps" in attributes:
+        found["control_points"] = len(json.loads(attributes["gcps"])["features"])
     if "GeoTransform" in attributes:
         x, dx, rx, y, ry, dy = (float(n) for n in attributes["GeoTransform"].split())
         sizes = dict(zip(image.dims, image.shape, strict=True))
@@ -115,11 +122,15 @@ def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
         west, south, east, north = (f"{n:.10g}" for n in facts["bounds"])
         rows.append(["bounds", f"x {west} to {east}, y {south} to {north}"])
         rows.append(["pixel size", " x ".join(f"{abs(n):.10g}" for n in facts["pixel_size"])])
-    for name, axis in facts.get("axes", {}).items():
-        if name in ("x", "y") and "bounds" in facts:
-            continue
-        rows.append([name, _tell_axis(axis)])
-    if facts.get("channels"):
+    if "control_points" in facts:
+        rows.append(["control points", str(facts["control_points"])])
+    axes = dict(facts.get("axes", {}))
+    if "bounds" in facts or (plane := _tell_plane(axes)):
+        rows += [] if "bounds" in facts else plane
+        axes = {name: axis for name, axis in axes.items() if name not in ("x", "y")}
+    # numbers from 1 say no more than the shape does
+    rows += [[name, _tell_axis(axis)] for name, axis in axes.items() if not _only_counts(axis)]
+    if facts.get("channels") and "labels" not in axes.get("c", {}):
         rows.append(["channels", _shorten(facts["channels"])])
     for name in ("time", *_KEPT):
         if name in facts:
@@ -128,6 +139,24 @@ def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield ""
         yield console.format_table(rows)
+
+
+def _tell_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Tell the size of pixels and of the image, where both axes have even steps in one unit."""
+    across, down = axes.get("x", {}), axes.get("y", {})
+    if "step" not in across or "step" not in down or across.get("units") != down.get("units"):
+        return []
+    unit = f" {across['units']}" if "units" in across else ""
+    sizes = [f"{abs(axis['step']):.6g}" for axis in (across, down)]
+    extents = [f"{abs(axis['step']) * axis['n']:.6g}" for axis in (across, down)]
+    return [
+        ["pixel size", f"{' x '.join(sizes)}{unit}"],
+        ["extent", f"{' x '.join(extents)}{unit}"],
+    ]
+
+
+def _only_counts(axis: Mapping[str, Any]) -> bool:
+    return "units" not in axis and (axis.get("first"), axis.get("last")) == (1, axis["n"])
 
 
 def _tell_axis(axis: Mapping[str, Any]) -> str:

@@ -110,8 +110,8 @@ def _sizes(pixels: Element, defects: _Defects) -> tuple[dict[str, float], dict[s
         ("T", "TimeIncrement", "s"),
     ):
         text = pixels.get(key)
-        if text is None:
-            continue
+        if text is None or (axis == "T" and _number(text) == 0):
+            continue  # Micro-Manager and Bio-Formats write 0 s where they do not know it
         value = positive(text)
         if value is None:
             defects.append((f"{_LABEL}, {key}", "is not a size", text))
