@@ -18,7 +18,7 @@ import zarr
 from tiffref.codecs.segment import ReadOnlyCodec
 from tiffref.codecs.table import COMPRESSIONS
 from tiffref.codecs.zarr2 import to_zarr2
-from tiffref.errors import TiffrefError
+from tiffref.errors import MalformedTiff, TiffrefError
 from tiffref.model.codec import SegmentCodec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
@@ -110,6 +110,13 @@ def test_images_of_other_formats(compression, encode):
     image = values(FULL[1:3], "u1")
     codec = SegmentCodec(FULL, "|u1", compression)
     np.testing.assert_array_equal(read(codec, encode(image)), image)
+
+
+def test_images_of_wider_samples_are_refused() -> None:
+    codec = SegmentCodec(FULL, "|u1", compression=34933)
+    wide = np.full(FULL[1:3], 300, "u2")
+    with pytest.raises(MalformedTiff, match="type cannot hold"):
+        read(codec, imagecodecs.png_encode(wide))
 
 
 def test_every_imagecodecs_id_has_its_bridge():

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec
 
+from .fit import cast_samples
 from .guard import guarded
 from .segment import ReadOnlyCodec
 
@@ -86,7 +87,8 @@ class _BytesBytes(_Named, BytesBytesCodec):
 class _ArrayBytes(_Named, ArrayBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array(), chunk_spec))
-        decoded = decoded.astype(chunk_spec.dtype.to_native_dtype(), copy=False)
+        dtype = chunk_spec.dtype.to_native_dtype()
+        decoded = cast_samples(decoded, dtype).astype(dtype, copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(chunk_spec.shape))
 
 

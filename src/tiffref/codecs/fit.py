@@ -16,7 +16,7 @@ from ..errors import MalformedTiff
 from ..model.codec import SegmentCodec
 from .unpack import Shape
 
-__all__ = ["find_shape", "fit_image", "has_twin_edges", "pad_into"]
+__all__ = ["cast_samples", "find_shape", "fit_image", "has_twin_edges", "pad_into"]
 
 
 def find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
@@ -70,17 +70,18 @@ def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
     MalformedTiff
         If it is not as large as a segment that is whole or at an edge.
     """
+    dtype = np.dtype(codec.dtype)
     shapes = list(_stored_shapes(codec))
     # an image says its own size; as many pixels may be in another shape
     shapes.sort(key=lambda shape: shape[1:3] != image.shape[:2])
     for shape in shapes:
         if image.size == math.prod(shape):
-            return _cast(codec, image.reshape(shape))
+            return cast_samples(image.reshape(shape), dtype)
         rows, n_rows = shape[1], image.size // max(1, math.prod(shape[2:]))
         is_taller = shape[0] == 1 and n_rows > rows and image.shape[:2] == (n_rows, shape[2])
         if is_taller:
             # rows of the last block of the compression that lie below the strip
-            return _cast(codec, image.reshape(1, n_rows, *shape[2:])[:, :rows])
+            return cast_samples(image.reshape(1, n_rows, *shape[2:])[:, :rows], dtype)
     raise MalformedTiff(
         "image in the segment has another size than the segment",
         got=image.shape,
@@ -119,9 +120,15 @@ def _is_strip_end(codec: SegmentCodec, shape: Shape) -> bool:
     return shape != codec.shape and codec.edge is not None and codec.edge[2] == codec.shape[2]
 
 
-def _cast(codec: SegmentCodec, image: NDArray) -> NDArray:
-    """Give samples in the type of the codec, refusing where that would change values."""
-    dtype = np.dtype(codec.dtype).newbyteorder("=")
+def cast_samples(image: NDArray, dtype: np.dtype) -> NDArray:
+    """Give decoded samples in the type that they should have, in the machine's byte order.
+
+    Raises
+    ------
+    MalformedTiff
+        If that would change values.
+    """
+    dtype = dtype.newbyteorder("=")
     if image.dtype == dtype:
         return image
     with np.errstate(invalid="ignore", over="ignore"):
