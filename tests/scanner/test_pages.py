@@ -35,7 +35,7 @@ def write(path, n=N, byteorder="<", bigtiff=False, irregular=None, **how):
 def bulk(path):
     header = parse_header(path.read_bytes()[:16])
     chain = follow_chain(LocalSource(path), header)
-    return read_bulk_pages(str(path), header, chain, DECODING_TAGS)
+    return read_bulk_pages(LocalSource(path), header, chain, DECODING_TAGS)
 
 
 def assert_like_tifffile(path):

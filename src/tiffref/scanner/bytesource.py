@@ -6,10 +6,13 @@ Owns the face that local files, remote objects and open files share.
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from ..model.manifest import Source
 
 __all__ = ["ByteSource"]
+
+_MAX_LOOK_BYTES = 1 << 20
 
 
 class ByteSource:
@@ -40,6 +43,12 @@ class ByteSource:
     def is_at_hand(self, offset: int, length: int) -> bool:
         """Say whether these bytes can be read without a request."""
         return True
+
+    def look(self) -> Any:
+        """Give the whole file as a buffer where that costs no request, else None."""
+        if 0 < self.size <= _MAX_LOOK_BYTES and self.is_at_hand(0, self.size):
+            return self.read(0, self.size)
+        return None
 
     def close(self) -> None:
         """Release what was opened."""

@@ -8,8 +8,6 @@ section 2, BigTIFF).
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +18,12 @@ import numpy as np
 from ..errors import MalformedTiff
 from .bytesource import ByteSource
 from .ifd import MAX_ENTRIES, TYPE_SIZES, Header
-from .source import LocalSource
 
 __all__ = ["Chain", "check_factors", "check_sizes", "follow_chain"]
 
 _SUB_IFDS, _DEPTH = 330, 32997
 _SPARE_ENTRIES = 1 << 14
 _MAX_OVERLAP = 2
-_MAX_REMOTE_BYTES = 1 << 20
 _SIZE_TAGS = frozenset({256, 257, 277, 32997})
 _SIGNED_SIZES = {6: 1, 8: 2, 9: 4, 17: 8}
 _FLOATS = frozenset({11, 12})
@@ -62,8 +58,8 @@ def follow_chain(source: ByteSource, header: Header) -> Chain:
     MalformedTiff
         If there are far more entries than the file has room for.
     """
-    with _looking_at(source) as view:
-        return Chain() if view is None else _follow(view, header, source)
+    view = source.look()
+    return Chain() if view is None else _follow(view, header, source)
 
 
 def check_sizes(source: ByteSource, header: Header, chain: Chain) -> None:
@@ -76,14 +72,14 @@ def check_sizes(source: ByteSource, header: Header, chain: Chain) -> None:
     MalformedTiff
         If the width, length, depth or number of samples of an image is negative or no integer.
     """
-    with _looking_at(source) as view:
-        for offset, n in zip(chain.offsets, chain.counts, strict=True):
-            body = _directory(view, header, offset, n)
-            below = [_directory(view, header, one) for one in _sub_ifds(view, header, body)]
-            if any(_has_odd_size(header, one) for one in (body, *below)):
-                raise MalformedTiff(
-                    "an image has a negative size", url=source.source.url, ifd=f"@{offset}"
-                )
+    view = source.look()
+    for offset, n in zip(chain.offsets, chain.counts, strict=True):
+        body = _directory(view, header, offset, n)
+        below = [_directory(view, header, one) for one in _sub_ifds(view, header, body)]
+        if any(_has_odd_size(header, one) for one in (body, *below)):
+            raise MalformedTiff(
+                "an image has a negative size", url=source.source.url, ifd=f"@{offset}"
+            )
 
 
 def check_factors(entries: Iterable[tuple[int, int, int]]) -> None:
@@ -129,18 +125,6 @@ def _directory(view: Any, header: Header, offset: int, n: int | None = None) -> 
     first = offset + count.size
     n = min(n, MAX_ENTRIES, max(0, len(view) - first) // size)
     return bytes(view[first : first + n * size])
-
-
-@contextlib.contextmanager
-def _looking_at(source: ByteSource) -> Iterator[Any]:
-    """Give the bytes of a file where they cost no request, else None."""
-    if source.size and isinstance(source, LocalSource):
-        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            yield view
-    elif 0 < source.size <= _MAX_REMOTE_BYTES and source.is_at_hand(0, source.size):
-        yield source.read(0, source.size)
-    else:
-        yield None
 
 
 def _follow(view: Any, header: Header, source: ByteSource) -> Chain:

@@ -90,7 +90,7 @@ def _open(source: ByteSource) -> OpenTiff:
         ) from error
     bulk = None
     if isinstance(source, LocalSource) and not arrays and _needs_pages(tif):
-        bulk = read_bulk_pages(source.source.url, header, chain, DECODING_TAGS)
+        bulk = read_bulk_pages(source, header, chain, DECODING_TAGS)
         if bulk is not None:
             _preload_frames(tif, bulk)
     return OpenTiff(tif, source, header, arrays=arrays, bulk=bulk)

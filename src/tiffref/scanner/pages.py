@@ -7,16 +7,15 @@ by page by those who ask. Local files only: it reads all over the file.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .chain import Chain
 from .ifd import TYPE_SIZES, Header
+from .source import LocalSource
 
 __all__ = ["BulkPages", "read_bulk_pages"]
 
@@ -44,13 +43,13 @@ class BulkPages:
 
 
 def read_bulk_pages(
-    path: str, header: Header, chain: Chain, decoding_tags: frozenset[int]
+    source: LocalSource, header: Header, chain: Chain, decoding_tags: frozenset[int]
 ) -> BulkPages | None:
     """Read all directories of a local file.
 
     Parameters
     ----------
-    path, header, chain
+    source, header, chain
         The file, and where its directories are.
     decoding_tags
         Tags whose values decide how segments decode.
@@ -61,16 +60,9 @@ def read_bulk_pages(
     """
     if len(chain.offsets) < _MIN_PAGES or not chain.is_whole or max(chain.counts) > _MAX_ENTRIES:
         return None
-    with (
-        Path(path).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
-    ):
-        raw = np.frombuffer(view, np.uint8)
-        offsets, counts = np.array(chain.offsets, np.uint64), np.array(chain.counts)
-        try:
-            return _read(raw, header, offsets, counts, decoding_tags)
-        finally:
-            del raw  # the map cannot be closed while an array looks at it
+    raw = np.frombuffer(source.look(), np.uint8)
+    offsets, counts = np.array(chain.offsets, np.uint64), np.array(chain.counts)
+    return _read(raw, header, offsets, counts, decoding_tags)
 
 
 def _read(

@@ -6,8 +6,11 @@ choice of the right kind of source (`remote` has those of fsspec). It knows noth
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import io
+import mmap
 import os
 import stat
 import threading
@@ -56,7 +59,17 @@ class LocalSource(ByteSource):
     def fileno(self) -> int:
         return self._descriptor
 
+    @functools.cached_property
+    def _map(self) -> mmap.mmap:
+        return mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+
+    def look(self) -> Any:
+        return self._map if self.size else None
+
     def close(self) -> None:
+        if "_map" in self.__dict__:
+            with contextlib.suppress(BufferError):  # it ends with the last array that looks at it
+                self._map.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
