@@ -66,17 +66,18 @@ class Handing(Generic[T, R]):
                     break
                 if not self._submit(piece):
                     orphans.append(piece)
+                    break
             if not self._running:
-                break
+                if not orphans:
+                    return
+                self._alone(orphans)
+                orphans = []
+                continue
             ended, _ = wait(self._running, return_when=FIRST_COMPLETED)
             if any(isinstance(future.exception(), BrokenExecutor) for future in ended):
                 wait(self._running)  # a pool that has lost a worker gives up all it was given
                 ended = set(self._running)
             orphans += [piece for future in ended if (piece := self._finish(future)) is not None]
-            if orphans and self.pool.restart is not None:
-                self._alone(orphans)
-                orphans = []
-        self._alone(orphans)
 
     def _submit(self, piece: T) -> bool:
         try:
@@ -97,7 +98,7 @@ class Handing(Generic[T, R]):
         return None
 
     def _alone(self, lost: Iterable[T]) -> None:
-        """Do pieces one at a time after a worker died: the one that kills it is then known."""
+        """Do pieces one at a time, and nothing else: the one that kills its worker is then known."""
         self.pool.revive()
         for piece in lost:
             for single in self.split(piece):
