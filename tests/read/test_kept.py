@@ -64,14 +64,35 @@ def test_rows_one_by_one_decode_each_tile_once(tmp_path: Path, n_decoded: list[i
     assert n_decoded[0] == 9
 
 
-def test_chunks_used_whole_are_not_kept(tmp_path: Path, n_decoded: list[int]) -> None:
+def test_reads_of_whole_chunks_are_not_kept(tmp_path: Path, n_decoded: list[int]) -> None:
     make_image(tmp_path / "a.tif", shape=(64, 64))
     store = ZarrTiffStore(tmp_path / "a.tif")
     store[...]
     store[:32]
     assert (n_decoded[0], len(KEPT)) == (6, 0)
-    store[:33]
-    assert (n_decoded[0], len(KEPT)) == (10, 2)
+    make_image(tmp_path / "b.tif", shape=(50, 40))  # its last tiles reach past it
+    store = ZarrTiffStore(tmp_path / "b.tif")
+    store[...]
+    store[32:]
+    assert (n_decoded[0], len(KEPT)) == (12, 0)
+
+
+def test_a_window_keeps_all_its_chunks(tmp_path: Path, n_decoded: list[int]) -> None:
+    image = make_image(tmp_path / "a.tif")
+    store = ZarrTiffStore(tmp_path / "a.tif")
+    np.testing.assert_array_equal(store[10:80, 20:90], image[10:80, 20:90])
+    np.testing.assert_array_equal(store[11:81, 32:64], image[11:81, 32:64])
+    assert (n_decoded[0], len(KEPT)) == (9, 9)
+
+
+def test_a_large_window_keeps_the_chunks_at_its_edge(tmp_path: Path, n_decoded: list[int]) -> None:
+    image = make_image(tmp_path / "a.tif")
+    tiffref.read.set_kept_bytes(9 * 32 * 32 * 2)
+    store = ZarrTiffStore(tmp_path / "a.tif")
+    np.testing.assert_array_equal(store[1:, 1:], image[1:, 1:])
+    assert (n_decoded[0], len(KEPT)) == (9, 5)
+    np.testing.assert_array_equal(store[1:, 1:], image[1:, 1:])
+    assert n_decoded[0] == 13
 
 
 def test_nothing_is_kept_when_turned_off(tmp_path: Path, n_decoded: list[int]) -> None:
@@ -163,10 +184,10 @@ def test_the_least_recently_used_make_room() -> None:
     chunks = [np.full(100, n, np.uint8) for n in range(12)]
     for n, chunk in enumerate(chunks[:10]):
         kept.put(n, chunk, None)
-    assert kept.get(0) is chunks[0]
+    assert kept.find([0])[0] is chunks[0]
     kept.put(10, chunks[10], None)
     kept.put(11, chunks[11], None)
-    assert [n for n in range(12) if kept.get(n) is None] == [1, 2]
+    assert [n for n in range(12) if kept.find([n])[0] is None] == [1, 2]
     kept.put(11, chunks[9], None)
     assert len(kept) == 10
     assert (kept.takes(250), kept.takes(251)) == (True, False)

@@ -8,11 +8,11 @@ so that a region of an image larger than memory can be read.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,9 +104,10 @@ def _make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArra
 def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher) -> None:
     reading = plan_reading(array, wanted, target)
     state, offset, length = array.manifest.take(reading.flat)
-    _fill_missing(reading, np.flatnonzero(state == MISSING))
-    _place_inlined(reading, np.flatnonzero(state == INLINED))
     rows = np.flatnonzero(state >= 0)
+    if len(rows) < len(state):
+        _fill_missing(reading, np.flatnonzero(state == MISSING))
+        _place_inlined(reading, np.flatnonzero(state == INLINED))
     if len(rows):
         locate(reading, rows, state[rows], offset[rows], length[rows])
         for is_local, chosen in _by_access(reading, fetch):
@@ -124,15 +125,15 @@ def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
     if len(rows) == len(reading.flat):
         reading.target[...] = value
         return
-    for region, _ in reading.slices(rows):
+    regions, _, _ = reading.places(rows)
+    for region in regions:
         reading.target[region] = value
 
 
 def _place_inlined(reading: Reading, rows: NDArray[np.int64]) -> None:
-    for flat, place in zip(reading.flat[rows].tolist(), reading.slices(rows), strict=True):
-        block = decode_inlined(reading.array, flat)
-        region, inner = place
-        reading.target[region] = block if inner is None else block[inner]
+    regions, inners, _ = reading.places(rows)
+    for flat, region, inner in zip(reading.flat[rows].tolist(), regions, inners, strict=True):
+        reading.target[region] = decode_inlined(reading.array, flat)[inner]
 
 
 def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:
@@ -153,23 +154,43 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
 
 def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
     """Place chunks that an earlier read decoded; give those that are left to read."""
-    array = reading.array
-    if not KEPT.takes(math.prod(array.chunks) * array.dtype.itemsize):
-        return chosen
-    partial = chosen[reading.is_partial(reading.rows[chosen]) & ~reading.is_plain[chosen]]
-    for source in np.unique(reading.source[partial]).tolist():
-        reading.identities[source] = fetch.identity(array.manifest.sources[source])
-    if not len(KEPT):
+    to_keep = _choose_to_keep(reading, chosen, fetch)
+    reading.is_kept[to_keep] = True
+    if not len(KEPT) or not len(to_keep):
         return chosen
     is_left = np.ones(len(reading.rows), np.bool_)
-    places = reading.slices(reading.rows[partial])
-    for k, key, place in zip(partial.tolist(), reading.keys(partial), places, strict=True):
-        block = None if key is None else KEPT.get(key)
+    pieces = list(reading.pieces(to_keep))
+    found = KEPT.find(piece.key for piece in pieces)
+    for k, block, piece in zip(to_keep.tolist(), found, pieces, strict=True):
         if block is not None:
-            region, inner = place
-            reading.target[region] = block[inner]
+            reading.target[piece.region] = block[piece.inner]
             is_left[k] = False
     return chosen[is_left[chosen]]
+
+
+def _choose_to_keep(
+    reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher
+) -> NDArray[np.int64]:
+    """Choose the chunks that the next read may want again, and find out how they are told apart.
+
+    These are all of a window that touches some in part; where all would be much of what can be
+    kept, those in part alone.
+    """
+    array = reading.array
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if not KEPT.takes(n_bytes):
+        return chosen[:0]
+    is_partial = reading.is_partial(chosen)
+    is_wanted = ~reading.is_plain[chosen] & is_partial.any()
+    if not KEPT.takes(n_bytes * len(chosen)):
+        is_wanted &= is_partial
+    for source in set(reading.source[chosen[is_wanted]].tolist()):
+        identity = fetch.identity(array.manifest.sources[source])
+        if identity is None:
+            is_wanted &= reading.source[chosen] != source
+        else:
+            reading.name_source(source, identity)
+    return chosen[is_wanted]
 
 
 # ---- local files: read and decode on the same thread, the caller's being one of them
@@ -177,41 +198,38 @@ def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
 
 def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
     ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, LOCAL_RANGE_BYTES)
-    n_bytes = (ranges.stop - ranges.start).astype(np.int64)
-    total = int(n_bytes.sum())
-    # four tasks for each core even out segments that take longer than others
-    n_tasks = min(len(ranges), 4 * N_CORES, _decoded_bytes(reading, chosen) // TASK_BYTES + 1)
-    share = (np.cumsum(n_bytes) - n_bytes) * n_tasks // max(1, total)
-    bounds = np.searchsorted(share, np.arange(n_tasks + 1)).tolist()
-    spans = [range(a, b) for a, b in pairwise(bounds) if b > a]
-    pool, (first, *others) = decode_pool(), spans
-    futures = [pool.submit(_read_ranges, reading, chosen, ranges, span, fetch) for span in others]
+    todo = deque(range(len(ranges)))
+    n_tasks = min(len(ranges), N_CORES, _decoded_bytes(reading, chosen) // TASK_BYTES + 1)
+    work = functools.partial(_read_ranges, reading, chosen, ranges, todo, fetch)
+    helpers = [decode_pool().submit(work) for _ in range(n_tasks - 1)]
     try:
-        _read_ranges(reading, chosen, ranges, first, fetch)
-        for future, span in reversed([*zip(futures, others, strict=True)]):
-            if future.cancel():  # not begun: sooner done here than handed over
-                _read_ranges(reading, chosen, ranges, span, fetch)
-            else:
-                future.result()
+        work()
+        for helper in helpers:
+            if not helper.cancel():  # not begun: there is nothing left to do
+                helper.result()
     finally:
-        _settle(futures)
+        todo.clear()
+        _settle(helpers)
 
 
 def _decoded_bytes(reading: Reading, chosen: NDArray[np.int64]) -> int:
     """Give how much decoding makes: chunks that are samples as they stand count as they are."""
     is_plain = reading.is_plain[chosen]
-    n_coded = len(chosen) - int(np.count_nonzero(is_plain))
-    n_samples = math.prod(reading.array.chunks)
-    n_plain = int(reading.length[chosen[is_plain]].sum())
-    return n_coded * n_samples * reading.array.dtype.itemsize + n_plain
+    n_samples = np.count_nonzero(~is_plain) * math.prod(reading.array.chunks)
+    n_plain = int(reading.length[chosen[is_plain]].sum()) if is_plain.any() else 0
+    return int(n_samples) * reading.array.dtype.itemsize + n_plain
 
 
 def _read_ranges(
-    reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, which: range, fetch: Fetcher
+    reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, todo: deque[int], fetch: Fetcher
 ) -> None:
-    """Read some ranges and decode what is in them."""
+    """Read ranges that nobody has begun, one after the other, and decode what is in them."""
     sources = reading.array.manifest.sources
-    for i in which:
+    while True:
+        try:
+            i = todo.popleft()
+        except IndexError:
+            return
         members = chosen[ranges.members(i)]
         source, start, stop = sources[ranges.source[i]], int(ranges.start[i]), int(ranges.stop[i])
         if len(members) == 1:
@@ -229,7 +247,7 @@ def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
         return None
     codec = reading.codec(k)
     assert isinstance(codec, SegmentCodec)
-    [(place, _)] = reading.slices(reading.rows[[k]])
+    ([place], _, _) = reading.places(reading.rows[[k]])
     region = reading.target[place]
     is_native = stored_dtype(codec) == reading.array.dtype
     if not is_native or region.nbytes != reading.length[k] or not region.flags.c_contiguous:
@@ -305,30 +323,23 @@ def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range:
 
 
 def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memoryview) -> None:
-    """Decode chunks out of a range that begins at byte `start` of its source."""
-    target, strides = reading.target, reading.sample_strides
-    columns = (
-        members,
-        reading.offset[members].astype(np.int64) - start,
-        reading.length[members].astype(np.int64),
-        reading.is_plain[members],
-    )
-    places, keys = reading.slices(reading.rows[members]), reading.keys(members)
-    chunks = zip(*(c.tolist() for c in columns), places, keys, strict=True)
-    for k, low, length, is_plain, (place, inner), key in chunks:
-        region, codec = target[place], reading.codec(k)
-        part = data[low : low + length] if length else data
-        if is_plain:
+    """Decode chunks out of a range that begins at byte `start` of its one source."""
+    array, codec = reading.array, reading.codec(members[0])
+    for k, piece in zip(members, reading.pieces(members), strict=True):
+        region = reading.target[piece.region]
+        low = piece.offset - start
+        part = data[low : low + piece.length] if piece.length else data
+        if piece.is_plain:
             assert isinstance(codec, SegmentCodec)
-            region[...] = view_plain(codec, part, region.shape, strides)
+            region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
             continue
         try:
-            if key is None or inner is None:
-                decode_chunk(reading.array, codec, part, region, inner)
+            if piece.key is None:
+                decode_chunk(array, codec, part, region, None if piece.is_whole else piece.inner)
             else:
-                block = decode_whole(reading.array, codec, part)
-                region[...] = block[inner]
-                KEPT.put(key, block, codec)
+                block = decode_whole(array, codec, part)
+                region[...] = block[piece.inner]
+                KEPT.put(piece.key, block, codec)
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
 
@@ -347,7 +358,8 @@ def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTi
 def _settle(futures: list[Future[Any]]) -> None:
     """Wait until no task writes into the result any more; those not begun never begin."""
     begun = [future for future in futures if not future.cancel()]
-    wait(begun)
+    if begun:  # waiting for nothing takes time too
+        wait(begun)
     for future in begun:
         if not future.exception() and isinstance(future.result(), list):
             _settle(future.result())

@@ -1,9 +1,9 @@
 """Decoded chunks of local files, kept for the next read that wants another part of them.
 
 Owns what is kept, for how long, and how it is told apart. Windows that overlap, and rows read one
-by one, want the same tile many times, and inflating it costs most of a read. Only chunks that were
-used in part are kept: whoever reads whole chunks comes by each once. The bound is for the whole
-process, which may have thousands of stores.
+by one, want the same tile many times, and inflating it costs most of a read. Whoever reads whole
+chunks comes by each once: chunks are kept of reads that touch some in part, and of large ones only
+these. The bound is for the whole process, which may have thousands of stores.
 
 A chunk is found again only with the state of the very file it was read from (device, inode, size,
 times of change), the byte range and the codec. A file that was written to has another state, so
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 __all__ = ["KEPT", "KeptChunks", "set_kept_bytes"]
 
 _MAX_SHARE = 4
-"""A chunk is kept only if so many like it could be."""
+"""A chunk is kept only if so many like it could be, and all of a read if so many reads could be."""
 
 
 class KeptChunks:
@@ -49,14 +49,11 @@ class KeptChunks:
         """Tell whether a chunk of so many bytes is kept at all."""
         return n_bytes * _MAX_SHARE <= self.max_bytes
 
-    def get(self, key: Hashable) -> NDArray | None:
-        """Give the samples of a chunk, which cannot be changed, if they are here."""
+    def find(self, keys: Iterable[Hashable | None]) -> list[NDArray | None]:
+        """Give the samples of each chunk that is here, which cannot be changed, and None for
+        others."""
         with self._lock:
-            found = self._chunks.get(key)
-            if found is None:
-                return None
-            self._chunks.move_to_end(key)
-            return found[0]
+            return [self._find(key) for key in keys]
 
     def put(self, key: Hashable, samples: NDArray, owner: Any) -> None:
         """Keep the samples of a chunk.
@@ -90,6 +87,13 @@ class KeptChunks:
         with self._lock:
             self._chunks.clear()
             self._n_bytes = 0
+
+    def _find(self, key: Hashable | None) -> NDArray | None:
+        found = self._chunks.get(key)
+        if found is None:
+            return None
+        self._chunks.move_to_end(key)
+        return found[0]
 
     def _shrink(self) -> None:
         while self._n_bytes > self.max_bytes:

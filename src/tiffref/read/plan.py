@@ -16,6 +16,8 @@ from ..errors import InvalidReferences
 
 __all__ = ["Ranges", "plan_ranges"]
 
+_TOO_FAR = np.uint64(2**63)
+
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
@@ -65,31 +67,32 @@ def plan_ranges(
     InvalidReferences
         If a chunk ends past the largest byte offset there is.
     """
-    is_whole = length == 0
-    offset = np.where(is_whole, np.uint64(0), offset)
+    offset = np.where(length == 0, np.uint64(0), offset)
     stop = offset + length
-    if bool((stop < offset).any()) or bool((stop > np.uint64(2**63 - 1)).any()):
-        row = int(np.argmax((stop < offset) | (stop > np.uint64(2**63 - 1))))
+    is_past = (offset | length | stop) >= _TOO_FAR  # also where the sum has wrapped around
+    if is_past.any():
+        row = int(np.argmax(is_past))
         raise InvalidReferences(
             "a byte range ends past the largest possible file",
             got=f"offset {offset[row]}, length {length[row]}",
         )
-    order = np.lexsort((offset, source)).astype(np.int64)
-    source, offset, length, stop = source[order], offset[order], length[order], stop[order]
-    is_first = np.ones(len(order), bool)
-    if max_gap_bytes >= 0 and len(order) > 1:
+    order = np.lexsort((offset, source))
+    source, offset, stop = source[order], offset[order], stop[order]
+    is_first = np.ones(len(order) + 1, bool)  # the last says where the last range ends
+    if max_gap_bytes >= 0 and len(order):
         # the end of the one chunk before, not of all before: a chunk inside another only makes
         # one range more
-        is_first[1:] = (
-            (source[1:] != source[:-1])
-            | (offset[1:] > stop[:-1] + np.uint64(max_gap_bytes))
-            | (length[1:] == 0)
-            | (length[:-1] == 0)
-        )
-        _cut_long(is_first, offset, stop, max_range_bytes)
-    first = np.flatnonzero(is_first)
+        is_far = offset[1:] > stop[:-1] + np.uint64(max_gap_bytes)
+        is_whole = stop == 0
+        is_first[1:-1] = is_far | (source[1:] != source[:-1]) | is_whole[1:] | is_whole[:-1]
+        first = np.flatnonzero(is_first)[:-1]
+        n_bytes = np.maximum.reduceat(stop, first) - offset[first]
+        if n_bytes.max() > max_range_bytes:
+            _cut_long(is_first, offset, stop, max_range_bytes)
+    bounds = np.flatnonzero(is_first)
+    first = bounds[:-1]
     ends = np.maximum.reduceat(stop, first) if len(first) else stop
-    return Ranges(order, np.append(first, len(order)), source[first], offset[first], ends)
+    return Ranges(order, bounds, source[first], offset[first], ends)
 
 
 def _cut_long(
@@ -99,9 +102,8 @@ def _cut_long(
     max_range_bytes: int,
 ) -> None:
     """Cut runs that are too long, at the chunk that crosses each multiple of the limit."""
-    run = np.cumsum(is_first) - 1
-    start = offset[np.flatnonzero(is_first)][run]
-    bucket = (np.maximum(stop, start + np.uint64(1)) - start - np.uint64(1)) // np.uint64(
-        max_range_bytes
-    )
-    is_first[1:] |= bucket[1:] != bucket[:-1]
+    first = np.flatnonzero(is_first)
+    start = np.repeat(offset[first[:-1]], np.diff(first))
+    bucket = np.maximum(stop - start, np.uint64(1)) - np.uint64(1)
+    bucket //= np.uint64(max_range_bytes)
+    is_first[1:-1] |= bucket[1:] != bucket[:-1]

@@ -7,9 +7,12 @@ samples, so that a small window of a large uncompressed chunk reads only its par
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Hashable, Iterator, Sequence
+import operator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,108 +22,118 @@ from ..model.node import Array
 from .decode import is_stored_plain
 from .selection import Axis, Selection, plan_axis
 
-__all__ = ["Reading", "locate", "plan_reading"]
+__all__ = ["Piece", "Reading", "locate", "plan_reading"]
+
+Places = Iterable[tuple[slice, ...]]
+
+
+class Piece(NamedTuple):
+    """A chunk to fetch: one row of the columns of a `Reading`.
+
+    `key` tells a chunk that is kept from all chunks of all files; `region` is where its samples go
+    in the result, and `inner` which of them they are.
+    """
+
+    offset: int
+    length: int
+    is_plain: bool
+    key: Hashable | None
+    region: tuple[slice, ...]
+    inner: tuple[slice, ...]
+    is_whole: bool
 
 
 @dataclass(slots=True)
 class Reading:
     """One read under way: the chunks it touches, in columns, and where their samples go.
 
-    Row `j` stands for the chunk at `position[j]` of the axes. `rows` are those that are fetched;
-    `source`, `offset`, `length` say from where, and `is_plain` that `offset` and `length` are
-    those of the selected samples alone, each in the order of `rows`.
+    Row `j` stands for chunk `flat[j]` of the array; rows are in C order of the `shape` that the
+    axes span. `rows` are those that are fetched; `source`, `offset`, `length` say from where,
+    `is_plain` that `offset` and `length` are those of the selected samples alone, and `is_kept`
+    that the chunk is kept when it is decoded, each in the order of `rows`; `locate` sets them.
     """
 
     array: Array
     target: NDArray
     axes: list[Axis]
     steps: tuple[int, ...]
+    shape: tuple[int, ...]
     flat: NDArray[np.int64]
-    position: NDArray[np.int64]
-    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    source: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    offset: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    length: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    is_plain: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
-    identities: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
-    """Of sources of whose chunks some are kept: row of the source to `Fetcher.identity`."""
+    rows: NDArray[np.int64] = field(init=False)
+    source: NDArray[np.int32] = field(init=False)
+    offset: NDArray[np.uint64] = field(init=False)
+    length: NDArray[np.uint64] = field(init=False)
+    is_plain: NDArray[np.bool_] = field(init=False)
+    is_kept: NDArray[np.bool_] = field(init=False)
+    leads: dict[int, Hashable] = field(default_factory=dict)
+    """How keys of chunks begin, by row of the source (`name_source`)."""
 
     @property
     def sample_strides(self) -> tuple[int, ...]:
         """Stored samples between selected neighbours along each dimension of a chunk."""
-        return tuple(
-            step * stride
-            for step, stride in zip(self.steps, _strides(self.array.chunks), strict=True)
-        )
+        return tuple(map(operator.mul, self.steps, _strides(self.array.chunks)))
 
     def codec(self, k: int) -> SegmentCodec | ForeignCodec:
         """How the fetched chunk `k` decodes."""
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
-    def keys(self, chosen: NDArray[np.int64]) -> list[Hashable | None]:
-        """What tells fetched chunks from all chunks of all files; None where nothing does.
+    def name_source(self, source: int, identity: tuple[int, ...]) -> None:
+        """Give chunks of a source keys, by what `Fetcher.identity` tells of it.
 
         Arrays may share a codec and bytes, and have them in another shape.
         """
-        if not self.identities:
-            return [None] * len(chosen)
-        leads = {}
-        for source, identity in self.identities.items():
-            codec = self.array.codecs[self.array.manifest.sources[source].codec]
-            kind = id(codec), self.array.chunks, self.array.dtype.str
-            leads[source] = None if identity is None else (*kind, *identity)
-        columns = (c[chosen].tolist() for c in (self.source, self.offset, self.length))
-        return [
-            None if leads.get(source) is None else (leads[source], offset, length)
-            for source, offset, length in zip(*columns, strict=True)
+        array = self.array
+        codec = array.codecs[array.manifest.sources[source].codec]
+        self.leads[source] = (id(codec), array.chunks, array.dtype.str, *identity)
+
+    def is_partial(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell of which fetched chunks some samples of the array are not selected."""
+        is_partial = np.zeros(1, np.bool_)
+        for axis in self.axes:
+            is_partial = np.logical_or.outer(is_partial, ~np.array(axis.is_all)).reshape(-1)
+        return is_partial[self.rows[chosen]]
+
+    def places(self, rows: NDArray[np.int64]) -> tuple[Places, Places, Iterable[bool]]:
+        """Give, for each chunk, where its samples go, which of them, and whether that is all."""
+        if not self.axes:
+            return [()] * len(rows), [()] * len(rows), [True] * len(rows)
+        positions = [column.tolist() for column in np.unravel_index(rows, self.shape)]
+
+        def combine(values: Iterable[list[Any]]) -> Iterator[tuple[Any, ...]]:
+            # column by column: for a small window, a loop over chunks took as long as all the rest
+            along = zip(values, positions, strict=True)
+            return zip(*(map(value.__getitem__, at) for value, at in along), strict=True)
+
+        regions = combine(axis.out for axis in self.axes)
+        inners = combine(axis.inner for axis in self.axes)
+        return regions, inners, map(all, combine(axis.is_whole for axis in self.axes))
+
+    def pieces(self, chosen: NDArray[np.int64]) -> Iterator[Piece]:
+        """Give fetched chunks one by one."""
+        columns = (self.source, self.offset, self.length, self.is_plain, self.is_kept)
+        source, *values, is_kept = (column[chosen].tolist() for column in columns)
+        offset, length, _ = values
+        keys = [
+            (self.leads[row], first, n_bytes) if is_wanted else None
+            for row, first, n_bytes, is_wanted in zip(source, offset, length, is_kept, strict=True)
         ]
-
-    def is_partial(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell of which chunks not all samples are selected."""
-        is_partial = np.zeros(len(rows), np.bool_)
-        for d, axis in enumerate(self.axes):
-            is_partial |= ~np.array(axis.is_whole, np.bool_)[self.position[rows, d]]
-        return is_partial
-
-    def slices(
-        self, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...] | None]]:
-        """Give where the samples of each chunk go, and which of them they are; None for all."""
-        axes = self.axes
-        # lists, since this is most of what a small window costs
-        for at in self.position[rows].tolist():
-            region = tuple([axis.out[p] for axis, p in zip(axes, at, strict=True)])
-            if all([axis.is_whole[p] for axis, p in zip(axes, at, strict=True)]):  # noqa: C419
-                yield region, None
-            else:
-                yield region, tuple([axis.inner[p] for axis, p in zip(axes, at, strict=True)])
+        rest = self.places(self.rows[chosen])
+        return map(Piece._make, zip(*values, keys, *rest, strict=True))
 
 
 def plan_reading(array: Array, wanted: Selection, target: NDArray) -> Reading:
     """Find the chunks that a selection touches."""
-    axes = [
-        plan_axis(*values)
-        for values in zip(wanted.first, wanted.step, wanted.counts, array.chunks, strict=True)
-    ]
+    columns = wanted.first, wanted.step, wanted.counts, array.chunks, array.shape
+    axes = list(map(plan_axis, *columns))
     shape = tuple(len(axis.chunk) for axis in axes)
-    flat = _outer_sum([axis.chunk for axis in axes], array.grid)
-    position = (
-        np.stack(np.unravel_index(np.arange(len(flat)), shape), -1)
-        if shape
-        else (np.zeros((1, 0), np.int64))
-    )
-    return Reading(array, target, axes, wanted.step, flat, position)
+    flat = np.zeros(1, np.int64)
+    for axis, stride in zip(axes, _strides(array.manifest.shape), strict=True):
+        flat = np.add.outer(flat, np.array(axis.chunk, np.int64) * stride).reshape(-1)
+    return Reading(array, target, axes, wanted.step, shape, flat)
 
 
-def _outer_sum(columns: Sequence[NDArray[np.int64]], grid: Sequence[int]) -> NDArray[np.int64]:
-    """Give the C-order index in a grid of all combinations of indices along its dimensions."""
-    total = np.zeros(1, np.int64)
-    for column, stride in zip(columns, _strides(grid), strict=True):
-        total = (total[:, None] + column * stride).reshape(-1)
-    return total
-
-
-def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+@functools.lru_cache(maxsize=1024)
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Give the C-order strides of a shape, in elements."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
@@ -147,16 +160,17 @@ def locate(
         length = np.where(is_plain, (high - low) * itemsize, length)
     reading.rows, reading.source, reading.is_plain = rows, source, is_plain
     reading.offset, reading.length = offset, length
+    reading.is_kept = np.zeros(len(rows), bool)
 
 
 def _sample_span(
     reading: Reading, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Give the first selected sample of each chunk and the end of the last, in C order."""
-    low = np.zeros(len(rows), np.int64)
-    high = np.ones(len(rows), np.int64)
-    for d, stride in enumerate(_strides(reading.array.chunks)):
-        axis, at = reading.axes[d], reading.position[rows, d]
-        low += axis.low[at] * stride
-        high += (axis.low[at] + axis.extent[at] - 1) * stride
-    return low.astype(np.uint64), high.astype(np.uint64)
+    low, high = np.zeros(1, np.int64), np.ones(1, np.int64)
+    for axis, stride in zip(reading.axes, _strides(reading.array.chunks), strict=True):
+        first = np.array([inner.start for inner in axis.inner], np.int64)
+        last = np.array([inner.stop for inner in axis.inner], np.int64) - 1
+        low = np.add.outer(low, first * stride).reshape(-1)
+        high = np.add.outer(high, last * stride).reshape(-1)
+    return low[rows].astype(np.uint64), high[rows].astype(np.uint64)

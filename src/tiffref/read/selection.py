@@ -13,7 +13,6 @@ from types import EllipsisType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import SelectionError
 
@@ -41,18 +40,16 @@ class Selection:
 class Axis:
     """The chunks that a selection touches along one dimension.
 
-    `chunk` is `(m,)` int64, ascending. For each, `out` is where its samples go in the result, and
-    `inner` which samples of the chunk they are; `is_whole` tells that they are all of them.
-    `low` and `extent` say the same in numbers: the first sample within the chunk, and the samples
-    from there to the last one, both included.
+    `chunk` are their indices, ascending. For each, `out` is where its samples go in the result, and
+    `inner` which samples of the chunk they are; `is_whole` tells that they are all of them, and
+    `is_all` that they are all that lie in the array, past which the last chunk may reach.
     """
 
-    chunk: NDArray[np.int64]
+    chunk: Sequence[int]
     out: list[slice]
     inner: list[slice]
     is_whole: list[bool]
-    low: NDArray[np.int64]
-    extent: NDArray[np.int64]
+    is_all: list[bool]
 
 
 def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
@@ -111,7 +108,7 @@ def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
     )
 
 
-def plan_axis(first: int, step: int, count: int, chunk: int) -> Axis:
+def plan_axis(first: int, step: int, count: int, chunk: int, size: int) -> Axis:
     """Intersect the selection of one dimension with its chunks.
 
     Parameters
@@ -120,23 +117,27 @@ def plan_axis(first: int, step: int, count: int, chunk: int) -> Axis:
         The selected samples: `first + step * arange(count)`, step at least 1.
     chunk
         Samples of a chunk along this dimension.
+    size
+        Samples of the array along it.
     """
-    if count == 0:
-        none = np.zeros(0, np.int64)
-        return Axis(none, [], [], [], none, none)
     last = first + step * (count - 1)
+    chunks: Sequence[int]
     if step <= chunk:
-        chunks = np.arange(first // chunk, last // chunk + 1, dtype=np.int64)
-    else:
-        chunks = np.unique((first + step * np.arange(count, dtype=np.int64)) // chunk)
-    # ceil((edge - first) / step) is the first selected sample at or past a chunk's edge
-    start = np.maximum(-((first - chunks * chunk) // step), 0)
-    stop = np.minimum(-((first - (chunks + 1) * chunk) // step), count)
-    low = first + start * step - chunks * chunk
-    extent = (stop - start - 1) * step + 1
-    out = [slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
-    inner = [slice(a, a + n, step) for a, n in zip(low.tolist(), extent.tolist(), strict=True)]
-    return Axis(chunks, out, inner, (stop - start == chunk).tolist(), low, extent)
+        chunks = range(first // chunk, last // chunk + 1) if count else ()
+    else:  # no chunk has two of them
+        chunks = [n // chunk for n in range(first, last + 1, step)]
+    axis = Axis(chunks, [], [], [], [])
+    # numbers, not columns: most axes have few chunks, and each gets its slices anyhow
+    for edge in [n * chunk for n in chunks]:
+        # ceil((edge - first) / step) is the first selected sample at or past a chunk's edge
+        start = max(-((first - edge) // step), 0)
+        stop = min(-((first - edge - chunk) // step), count)
+        low = first + start * step - edge
+        axis.out.append(slice(start, stop))
+        axis.inner.append(slice(low, low + (stop - start - 1) * step + 1, step))
+        axis.is_whole.append(stop - start == chunk)
+        axis.is_all.append(stop - start == min(chunk, size - edge))
+    return axis
 
 
 def _expand(selection: Any, ndim: int) -> list[Any]:
