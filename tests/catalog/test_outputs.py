@@ -239,6 +239,18 @@ def test_equal_archives_give_equal_catalogs(tmp_path: Path) -> None:
     assert made == {path: path.stat().st_mtime_ns for path in made}
 
 
+def test_fields_that_the_place_tells_are_no_axes_of_a_mosaic(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 10)
+    built = catalog.build(tmp_path / "in" / "tile_{row:d}.tif", tmp_path / "c")
+    assert built.ok == 10
+    mosaic = catalog.open(tmp_path / "c").stack().group["image"]
+    assert mosaic.dims == ("y", "x")
+    # files of one place differ in the field only
+    write_archive(tmp_path / "same", 3, apart=False)
+    catalog.build(tmp_path / "same" / "tile_{row:d}.tif", tmp_path / "d")
+    assert catalog.open(tmp_path / "d").stack().group["image"].dims == ("row", "y", "x")
+
+
 def test_other_inputs(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet

@@ -143,5 +143,5 @@ def test_size(serve: Callable[..., Array], server: CountingServer, tmp_path: Any
     assert Fetcher().size(source) == len(server.files["/data0.bin"])
     assert Fetcher().size(replace(source, size=5)) == 5
     server.files.clear()
-    with pytest.raises(SourceError, match="404"):
+    with pytest.raises(SourceError, match=r"404\. There is no such file"):
         Fetcher().size(source)

@@ -135,7 +135,7 @@ def test_the_same_references_from_afar(tmp_path, server):
 
 
 def test_what_is_not_there(server):
-    with pytest.raises(SourceError, match="404"):
+    with pytest.raises(SourceError, match=r"404.*There is no such file"):
         tiffref.scan(f"{server.url}/no.tif")
     with pytest.raises(SourceError):
         open_remote("nosuchprotocol://a/b")

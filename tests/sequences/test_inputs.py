@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 import tiffref
+from tiffref.errors import SelectionError, SourceError
 from tiffref.sequences.inputs import list_files, natural_key
 
 
@@ -50,6 +51,24 @@ def test_names_of_single_files_are_no_patterns(
     if "://" not in name:
         Path(name).touch()
     assert list_files(name).urls == [name]
+
+
+def test_globs_among_other_names_find_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a2.tif", "a10.tif", "b[1].tif", "c.tif"):
+        Path(name).touch()
+    assert list_files(["c.tif", "a*.tif", "b[1].tif"]).urls == [
+        "c.tif", "a2.tif", "a10.tif", "b[1].tif",
+    ]  # fmt: skip
+
+
+def test_what_is_no_file_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=rf"{tmp_path}: is a folder.*{tmp_path}/\*\.tif"):
+        list_files(f"{tmp_path}/")
+    with pytest.raises(SelectionError, match="a pattern with fields stands alone, got t_"):
+        list_files(["a.tif", "t_{time}.tif"])
 
 
 @pytest.mark.parametrize("name", ["a::b.tif", "zip::c.tif"])

@@ -21,7 +21,25 @@ from ..model.manifest import Source
 from .fresh import check_same, is_weak
 from .waiting import wait_for
 
-__all__ = ["Answer", "Retry", "is_http", "read_all", "read_range", "read_start", "read_state"]
+__all__ = [
+    "STATUS_HINTS",
+    "Answer",
+    "Retry",
+    "is_http",
+    "read_all",
+    "read_range",
+    "read_start",
+    "read_state",
+]
+
+_CREDENTIALS = "The server wants to know who asks: storage_options takes credentials."
+STATUS_HINTS = {
+    401: _CREDENTIALS,
+    403: _CREDENTIALS,
+    404: "There is no such file.",
+    410: "The file is there no longer.",
+}
+"""What answers mean that do not pass."""
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -367,7 +385,12 @@ def _conditions(expected: Source) -> dict[str, str]:
 def _check_status(answer: Answer, url: str, wanted: int) -> None:
     if answer.status == wanted:
         return
-    error = SourceError("cannot be read", url=url, got=f"HTTP status {answer.status}")
+    error = SourceError(
+        "cannot be read",
+        url=url,
+        got=f"HTTP status {answer.status}",
+        hint=STATUS_HINTS.get(answer.status),
+    )
     if answer.status in _RETRIED:
         asked = answer.headers.get("retry-after", "")
         raise _Passing(error, float(asked) if asked.isdigit() else 0.0)

@@ -193,9 +193,9 @@ class Catalog:
             allowed = AllowList(self.allow)
             for url in self.urls:
                 allowed.check(url)
-        columns = _axes(self.table)
-        table = {"url": self.urls, **columns}
         options.setdefault("mosaic", _lie_apart(self.table))
+        columns = _axes(self.table, options["mosaic"])
+        table = {"url": self.urls, **columns}
         try:
             found = scan_sequence(
                 table if columns else self.urls, storage_options=self.storage_options, **options
@@ -321,15 +321,24 @@ def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
     return start, end
 
 
-def _axes(table: Any) -> dict[str, list[Any]]:
-    """Give what tells files apart: their time, and fields that differ."""
+def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
+    """Give what tells files apart: their time, and fields that differ.
+
+    In a mosaic, a field that is the same in all files of a place says no more than the place does,
+    as the name of a tile. A time is left to be said, also if each place has one of its own.
+    """
     found: dict[str, list[Any]] = {}
     names = table.column_names
     fields = names[names.index("geometry") + 1 :]
+    places = [str(bounds) for bounds in table["bounds"].to_pylist()] if is_mosaic else []
     for name in ["time", *fields]:
         column = table[name].to_pylist()
         if None in column or len(set(column)) < 2:
             continue
+        if name != "time" and is_mosaic:
+            told = set(zip(places, column, strict=True))
+            if len(told) == len(set(places)):
+                continue
         found[name] = [
             value.replace(tzinfo=None).isoformat() if name == "time" else value for value in column
         ]

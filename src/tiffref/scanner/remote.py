@@ -200,6 +200,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
             url=url,
             got=f"HTTP status {status}",
             expected="HTTP status 206",
+            hint=http.STATUS_HINTS.get(status),
         )
     total = lower.get("content-range", "").rpartition("/")[2]
     if not lower.get("content-range", "").startswith("bytes 0-") or not total.isdigit():

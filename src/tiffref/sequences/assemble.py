@@ -147,7 +147,7 @@ def combine(
         origins = np.concatenate([index[:, new], inner], axis=1)
         images[path] = place(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
         if plan.is_mosaic:
-            _check_covered(images[path], arrays, plan, report)
+            _check_covered(images[path], arrays, dims, plan, report)
     variables, attributes = describe_whole(parts, images, dims, joined, plan.is_mosaic)
     children: dict[str, Array | Group] = {
         path: describe_image(image, parts, path) for path, image in images.items()
@@ -241,13 +241,14 @@ def _joined_origins(
 
 
 def _check_covered(
-    whole: Array, arrays: Sequence[Array], plan: Plan, report: dict[str, Any]
+    whole: Array, arrays: Sequence[Array], dims: Sequence[str], plan: Plan, report: dict[str, Any]
 ) -> None:
     n_holes = whole.manifest.n_chunks - sum(array.manifest.n_chunks for array in arrays)
     if n_holes and not plan.allow_holes:
+        fewer = f"There is a mosaic for each {', '.join(dims)}: stack on fewer fields. "
         raise ManifestMismatch(
             f"{n_holes} of {whole.manifest.n_chunks} chunks of the mosaic have no file",
-            hint="allow_holes=True leaves them missing.",
+            hint=f"{fewer if dims else ''}allow_holes=True leaves them missing.",
         )
     report["n_holes"] = max(n_holes, report.get("n_holes", 0))
 

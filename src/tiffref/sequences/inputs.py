@@ -109,7 +109,21 @@ def _list(
     items = list(items)
     if items and all(_is_stac(item) for item in items):
         return _from_stac(items, assets)
-    return FileList([_address(item) for item in items])
+    names = [_address(item) for item in items]
+    return FileList([url for name in names for url in _list_member(name, storage_options)])
+
+
+def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[str]:
+    """Give the files that one of several names stands for: itself, or what a glob finds."""
+    if not is_pattern(name):
+        return [name]
+    if has_fields(name):
+        raise SelectionError(
+            "a pattern with fields stands alone",
+            got=name,
+            hint="Give it without other files, or list all files and say pattern='...'.",
+        )
+    return _expand(name, storage_options)
 
 
 def in_archive(files: Any, archive: str) -> Any:
@@ -133,6 +147,11 @@ def _list_name(
     read = _READERS.get(Path(name).suffix.lower())
     if read is not None:
         return read(name, assets, storage_options)
+    if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
+        folder = name.rstrip("/")
+        raise SourceError(
+            "is a folder", url=folder, expected="files", hint=f"Say which: '{folder}/*.tif'."
+        )
     if not is_pattern(name):
         return FileList([name])
     if has_fields(name):
