@@ -315,9 +315,26 @@ def test_scan_summary_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -
         "output": "refs.json",
         "arrays": 2,
         "chunks": 8,
+        "coordinates": 0,
         "missing_chunks": 0,
         "refused": [],
     }
+
+
+def test_coordinates_are_counted_by_themselves(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 1,
+        "PhysicalSizeY": 1,
+        "Channel": {"Name": ["a", "b"]},
+    }
+    tifffile.imwrite("a.ome.tif", np.zeros((2, 64, 32), "u1"), ome=True, metadata=metadata,
+                     photometric="minisblack", rowsperstrip=32, compression="zlib")  # fmt: skip
+    for command in (["scan", "a.ome.tif", "-o", "refs.json"], ["convert", "refs.json", "2.json"]):
+        assert main(command) == 0
+        assert capsys.readouterr().out.endswith(": 1 array, 4 chunks, 3 coordinates\n")
 
 
 def test_scan_options_reach_the_document(image: Path) -> None:
@@ -353,8 +370,12 @@ def test_convert_and_rewrite_tell_in_words_or_as_json(
     assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
     moved = ["rewrite", "refs.json", "--from", f"file://{image.parent}/", "--to", "s3://a/"]
     for command, words, facts in (
-        (["convert", "refs.json", "2.json"], "2 arrays, 8 chunks", {"arrays": 2, "chunks": 8}),
-        ([*moved, "-o", "2.json"], "1 file moved", {"moved": 1}),
+        (
+            ["convert", "refs.json", "2.json"],
+            "2 arrays, 8 chunks",
+            {"arrays": 2, "chunks": 8, "coordinates": 0},
+        ),
+        ([*moved, "-o", "2.json"], "1 file with another address", {"moved": 1}),
     ):
         capsys.readouterr()
         assert main(command) == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import console
+from . import console, output
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -50,11 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
             storage_options=dict(arguments.storage_option) or None,
             allow=arguments.allow,
         )
-    arrays = [array for _, array in references.group.arrays()]
-    n_chunks = sum(array.manifest.n_chunks for array in arrays)
+    counts = output.count_arrays(references)
     if arguments.json:
-        console.print_json({"output": arguments.target, "arrays": len(arrays), "chunks": n_chunks})
+        console.print_json({"output": arguments.target, **counts})
     else:
-        what = f"{console.count(len(arrays), 'array')}, {console.count(n_chunks, 'chunk')}"
-        print(f"{arguments.target}: {what}")
+        print(f"{arguments.target}: {output.tell_counts(counts)}")
     return console.OK

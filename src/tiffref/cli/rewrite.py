@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rewrite, and say how many files have moved."""
+    """Rewrite, and say how many files have another address."""
     from .. import catalog
 
     if len(arguments.before) != len(arguments.after):
@@ -53,5 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json({"output": target, "moved": n_moved})
     else:
-        print(f"{target}: {console.count(n_moved, 'file')} moved")
+        print(f"{target}: {console.count(n_moved, 'file')} with another address")
     return console.OK

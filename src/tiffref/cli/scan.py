@@ -81,10 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(summary)
     elif not to_stdout:
-        print(
-            f"{arguments.output}: {console.count(summary['arrays'], 'array')}, "
-            f"{console.count(summary['chunks'], 'chunk')}"
-        )
+        print(f"{arguments.output}: {output.tell_counts(summary)}")
     return console.INVALID if summary["refused"] else console.OK
 
 
@@ -99,8 +96,7 @@ def summarise(references: References, where: str) -> dict[str, Any]:
     ]
     return {
         "output": where,
-        "arrays": len(arrays),
-        "chunks": sum(array.manifest.n_chunks for _, array in arrays),
+        **output.count_arrays(references),
         "missing_chunks": sum(int(array.manifest.is_missing.sum()) for _, array in arrays),
         "refused": refused,
     }
