@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import tifffile
 from archive import contents, write_archive, write_image
 
 import tiffref.catalog as catalog
-from tiffref.errors import SelectionError, SourceError
+from tiffref.errors import CatalogError, SelectionError, SourceError
 
 pytest.importorskip("pyarrow")
 
@@ -326,3 +328,43 @@ def test_lists_and_tables_of_a_sequence(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR0")
     with pytest.raises(SourceError, match="cannot be read"):
         list_files(tmp_path / "bad.parquet")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    pytest.importorskip("pystac")
+    path = tmp_path / "in" / os.fsdecode(b"image_\xff.tif")
+    path.parent.mkdir()
+    try:
+        write_image(path)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    options: dict[str, Any] = {"stac": True, "stack": True, "report": tmp_path / "report.jsonl"}
+    summary = catalog.build(path.parent, tmp_path / "c", stack_format="json", **options)
+    assert (summary.ok, summary.combined, summary.is_complete) == (1, 1, True)
+    assert catalog.open(tmp_path / "c").urls == [f"{tmp_path}/in/image_\\udcff.tif"]
+    row, _ = map(json.loads, (tmp_path / "report.jsonl").read_text("utf-8").splitlines())
+    assert row["url"] == str(path)
+    (item,) = (tmp_path / "c/stac/items").iterdir()
+    assert json.loads(item.read_text("utf-8"))["assets"]["data"]["href"] == f"file://{path}"
+    summary = catalog.build(path.parent, tmp_path / "p", format="parquet")
+    assert dict(summary.errors) == {"InvalidReferences": 1}
+
+
+def test_records_that_cannot_be_read(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 2, apart=False)
+    options: dict[str, Any] = {"stack": True, "group_by": ["crs"], "stack_format": "json"}
+    assert catalog.build(tmp_path / "in", tmp_path / "c", **options).combined == 1
+    (tmp_path / "c/combined.json").write_bytes(bytes(8))
+    assert catalog.build(tmp_path / "in", tmp_path / "c", **options).combined == 1
+    assert len(catalog.open(tmp_path / "c").combined()) == 1
+    for name in ("products.json", "plan.json"):
+        (tmp_path / "c/.tiffref" / name).write_bytes(bytes(8))
+        with pytest.raises(CatalogError, match=f"{name}: the catalog's plan cannot be read"):
+            catalog.build(tmp_path / "in", tmp_path / "c", **options)
+
+
+def test_sets_by_what_is_no_one_value(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 2)
+    for name in ("fields", "nothing"):
+        with pytest.raises(SelectionError, match="cannot be grouped"):
+            catalog.build(tmp_path / "in", tmp_path / name, stack=True, group_by=[name])

@@ -131,12 +131,15 @@ def combine_groups(
 
 
 def _read_record(folder: Folder) -> list[dict[str, Any]]:
-    """Give the record of combined sets; none if there is no record."""
-    return json.loads(folder.read(RECORD) or b"[]")
+    """Give the record of combined sets; none if there is no record, and they are made again."""
+    try:
+        return json.loads(folder.read(RECORD) or b"[]")
+    except ValueError:  # nothing waits for the disk: power was lost
+        return []
 
 
 def _write_record(folder: Folder, rows: Iterable[Mapping[str, Any]]) -> None:
-    folder.put(RECORD, json.dumps(list(rows), indent=1, ensure_ascii=False).encode() + b"\n")
+    folder.put(RECORD, json.dumps(list(rows), indent=1).encode() + b"\n")
 
 
 def _group(
@@ -172,12 +175,12 @@ def _task(
 
 def _key(row: Mapping[str, Any], name: str) -> Any:
     fields = row.get("fields", {})
-    if name not in fields and name not in row:
+    value = fields.get(name, row.get(name, fields))
+    if isinstance(value, Mapping):
         raise SelectionError(
             "files cannot be grouped by what they do not have", url=row["url"], got=name,
             expected=sorted({*fields, "crs", "dtype", "codec", "shape", "dims"}),
         )  # fmt: skip
-    value = fields.get(name, row.get(name))
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -98,7 +98,7 @@ class Handing(Generic[T, R]):
         return None
 
     def _alone(self, lost: Iterable[T]) -> None:
-        """Do pieces one at a time, and nothing else: the one that kills its worker is then known."""
+        """Do pieces one at a time, and nothing else: which one kills its worker is then known."""
         self.pool.revive()
         for piece in lost:
             for single in self.split(piece):

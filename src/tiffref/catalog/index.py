@@ -164,14 +164,28 @@ def _to_table(
 ) -> Any:
     placed = [place_row(row) for row in block]
     table = {
-        name: pa.array([row.get(name) for row in placed], kind) for name, kind in columns.items()
+        name: _column(pa, [row.get(name) for row in placed], kind) for name, kind in columns.items()
     }
     for name, target in names.items():
         values = [row.get("fields", {}).get(name) for row in block]
         if own[target] == pa.string():
             values = [None if value is None else str(value) for value in values]
-        table[target] = pa.array(values, own[target])
+        table[target] = _column(pa, values, own[target])
     return pa.table(table, schema)
+
+
+def _column(pa: Any, values: list[Any], kind: Any) -> Any:
+    """Give a column; bytes of file names that are no UTF-8 are spelled as Python escapes them."""
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([_escaped(value) for value in values], kind)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_escaped(one) for one in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -38,13 +38,7 @@ def agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
         folder.put(_PLAN, json.dumps(plan, indent=1).encode())
         folder.flush()
         return plan
-    try:
-        known = json.loads(text)
-    except ValueError as error:
-        raise CatalogError(
-            "the catalog's plan cannot be read", url=f"{folder.address}/{_PLAN}", got=str(error),
-            hint="Build into a new folder.",
-        ) from error  # fmt: skip
+    known = _parse(folder, _PLAN, text)
     for name, value in plan.items():
         if name != "root" and known.get(name) != value:
             raise CatalogError(
@@ -55,6 +49,16 @@ def agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
                 hint="Build into a new folder, or with the options it was built with.",
             )
     return known
+
+
+def _parse(folder: Folder, name: str, text: bytes) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise CatalogError(
+            "the catalog's plan cannot be read", url=f"{folder.address}/{name}", got=str(error),
+            hint="Build into a new folder.",
+        ) from error  # fmt: skip
 
 
 def plan_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +74,8 @@ def plan_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
     wanted
         Product -> how it is made; None or False for what this run does not ask for.
     """
-    before = folder.read(_PRODUCTS)
+    text = folder.read(_PRODUCTS)
+    before = _parse(folder, _PRODUCTS, text) if text is not None else {}
     try:
         asked = json.loads(json.dumps({name: how for name, how in wanted.items() if how}))
     except TypeError as error:
@@ -78,7 +83,7 @@ def plan_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
             "options of combined sets are recorded as JSON", got=str(error),
             expected="texts, numbers and lists of these",
         ) from error  # fmt: skip
-    return {**(json.loads(before) if before else {}), **asked}
+    return {**before, **asked}
 
 
 def record_products(folder: Folder, products: Mapping[str, Any]) -> None:

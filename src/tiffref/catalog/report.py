@@ -147,5 +147,10 @@ def write_report(
     with open_atomic(path) as file:
         for row in rows:
             kept = {key: value for key, value in row.items() if key not in _HIDDEN}
-            file.write(json.dumps(kept, ensure_ascii=False).encode() + b"\n")
-        file.write(json.dumps({"summary": summary.to_json()}, ensure_ascii=False).encode() + b"\n")
+            file.write(_line(kept))
+        file.write(_line({"summary": summary.to_json()}))
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    # names that are no UTF-8 become what JSON escapes them as
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -13,6 +13,7 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -92,14 +93,16 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), "utf-8")
+    # names that are no UTF-8 become what JSON escapes them as
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    path.write_text(text, "utf-8", "backslashreplace")
 
 
 def _identify(row: Mapping[str, Any], ids: dict[str, None]) -> str:
     """Name the item of a file as the file is called, with more where that is taken."""
     name = Path(row["url"]).stem or "item"
     if name in ids:
-        name = f"{name}~{hashlib.sha256(row['url'].encode()).hexdigest()[:8]}"
+        name = f"{name}~{hashlib.sha256(os.fsencode(row['url'])).hexdigest()[:8]}"
     ids[name] = None
     return name
 

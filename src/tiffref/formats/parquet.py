@@ -124,11 +124,18 @@ def _record_columns(
     source = manifest.source[rows]
     is_stored = source >= 0
     used, codes = np.unique(source[is_stored], return_inverse=True)
+    try:
+        addresses = pyarrow.array(urls[used], pyarrow.string())
+    except UnicodeEncodeError as error:  # of a name that is no UTF-8, which JSON can spell
+        raise InvalidReferences(
+            "parquet cannot hold the name of a file", got=ascii(error.object),
+            hint="Rename the file, or write JSON.",
+        ) from error  # fmt: skip
     paths = np.zeros(len(source), np.int32)
     paths[is_stored] = codes
     columns = {
         "path": pyarrow.DictionaryArray.from_arrays(
-            pyarrow.array(paths, mask=~is_stored), pyarrow.array(urls[used], pyarrow.string())
+            pyarrow.array(paths, mask=~is_stored), addresses
         ),
         "offset": np.where(is_stored, manifest.offset[rows], 0).astype(np.int64),
         "size": np.where(is_stored, manifest.length[rows], 0).astype(np.int64),
