@@ -141,8 +141,12 @@ def test_the_tree_has_a_group_for_each_level(pyramid, opened):
         tiffref.scan(pyramid, layout="tree").to_kerchunk(), engine="tiffref", group="1"
     )
     np.testing.assert_array_equal(one.image, opened.image_1)
-    with pytest.raises(IndexError, match="no such group"):
+    level = xr.open_dataset(pyramid, engine="tiffref", group="/1")
+    xr.testing.assert_identical(level, tree["1"].to_dataset(inherit=False))
+    with pytest.raises(IndexError, match=r"no such group, got 9, expected one of \['0', '1', "):
         xr.open_dataset(pyramid, engine="tiffref", group="9")
+    with pytest.raises(IndexError, match="many files are one dataset, without groups"):
+        xr.open_datatree([pyramid, pyramid], engine="tiffref")
 
 
 @pytest.fixture

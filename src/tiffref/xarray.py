@@ -112,7 +112,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
 use_cftime, decode_timedelta
             As in `xarray.open_dataset`.
         group
-            Group of the references; the root by default.
+            Group of the references, or level of a TIFF ("0", "1", ...), as `xarray.open_datatree`
+            gives them; the root by default.
         series, level, key, strict
             As in `tiffref.scan`; of a TIFF only.
         band_first
@@ -126,7 +127,9 @@ use_cftime, decode_timedelta
             When to check that files are as they were when scanned, and which addresses references
             may name, as in `ZarrTiffStore`.
         """
-        chosen = {"series": series, "level": level, "key": key, "strict": strict}
+        chosen: dict[str, Any] = {"series": series, "level": level, "key": key, "strict": strict}
+        if group is not None:
+            chosen["layout"] = "tree"
         references, fetch = _open(filename_or_obj, chosen, storage_options, verify, allow)
         decoding = {
             "mask_and_scale": mask_and_scale,
@@ -214,11 +217,10 @@ def _stack(
     from .sequences.sequence import scan_sequence
 
     taken = {name: chosen[name] for name in ("series", "level", "key")}
-    refused = [name for name, value in chosen.items() if value and name not in taken]
-    if refused:
-        raise SelectionError(
-            "many files are one dataset without this option", got=", ".join(refused)
-        )
+    if "layout" in chosen:
+        raise SelectionError("many files are one dataset, without groups", got=source)
+    if chosen["strict"]:
+        raise SelectionError("many files are one dataset without this option", got="strict")
     given = {name: value for name, value in taken.items() if value is not None}
     return scan_sequence(source, storage_options=storage_options, **given)
 

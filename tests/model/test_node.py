@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tiffref.errors import SelectionError
-from tiffref.model.node import Array
+from tiffref.model.node import Array, Group
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,10 @@ def test_nan_is_a_fill_value_of_floats() -> None:
 def test_fill_values_that_no_sample_has_are_refused(dtype: str, value: Any) -> None:
     with pytest.raises(SelectionError, match="fill value"):
         Array.from_values(np.zeros(3, dtype), ("x",)).with_fill_value(value)
+
+
+def test_arrays_and_groups_are_shown_in_short() -> None:
+    array = Array.from_values(np.zeros((40, 50), "u2"), ("y", "x"))
+    assert repr(array) == "Array((y 40, x 50), uint16, chunks (40, 50))"
+    group = Group({"a": Group({"image": array}), "n": Array.from_values(1.5)})
+    assert repr(group) == f"Group(a: Group(image: {array!r}), n: Array((), float64, chunks ()))"

@@ -61,6 +61,11 @@ class Array:
         assert len(self.shape) == len(self.chunks) == len(self.dims), (self.shape, self.chunks)
         assert self.manifest.shape == self.grid, (self.manifest.shape, self.grid)
 
+    def __repr__(self) -> str:
+        # without the columns of the manifest, which are pages long
+        sizes = ", ".join(f"{dim} {n}" for dim, n in zip(self.dims, self.shape, strict=True))
+        return f"Array(({sizes}), {self.dtype}, chunks {self.chunks})"
+
     @property
     def grid(self) -> tuple[int, ...]:
         """Chunks along each dimension."""
@@ -177,6 +182,9 @@ class Group:
 
     children: Mapping[str, Array | Group] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Group({', '.join(f'{name}: {child!r}' for name, child in self.children.items())})"
 
     def arrays(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Walk all arrays below, depth first, as (path, array)."""
