@@ -81,6 +81,16 @@ def test_the_same_files_are_nothing_new(tmp_path, keep):
     np.testing.assert_array_equal(read(again), read(before))
 
 
+def test_the_same_files_by_other_names(tmp_path, keep, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "a", "b", "c")
+    before = tiffref.scan_sequence(["S_a.tif", "S_b.tif"])
+    named = ["./S_a.tif", f"../{tmp_path.name}/S_b.tif", f"file://{tmp_path}/S_a.tif"]
+    assert tiffref.append_sequence(before, named) is before
+    after = tiffref.append_sequence(keep(before), [*named, "S_c.tif", "./S_c.tif"])
+    assert after.group["image"].shape[0] == 3
+
+
 def test_a_changed_file_is_named(tmp_path, keep):
     pattern = put(tmp_path, "20220505_B04", "20220601_B04")
     before = keep(tiffref.scan_sequence(pattern))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..access.allow import remember_addresses
+from ..access.allow import is_local, remember_addresses
+from ..access.fresh import check_same
 from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from ..model.alike import aspects_of, group_alike, mismatch
@@ -32,8 +32,6 @@ from .sequence import scan_sequence
 __all__ = ["append_sequence"]
 
 _SHOWN = 3
-_MTIME_TOLERANCE_S = 1e-3
-"""JSON and file systems round modification times."""
 
 
 def append_sequence(
@@ -110,7 +108,8 @@ def append_sequence(
 
 def _record(references: References) -> dict[str, Any]:
     rows = [row["sequence"] for row in references.series if "sequence" in row]
-    if len(rows) != 1:
+    has_image = any("path" in level for row in references.series[:1] for level in row["levels"])
+    if len(rows) != 1 or not has_image:
         raise InvalidReferences(
             "these references are not of one sequence",
             got=f"{len(rows)} sequences",
@@ -142,7 +141,8 @@ def _unseen(
     known = {source.url: source for source in references.sources}
     changed, rows, seen = [], [], set()
     for n, url in enumerate(listed.urls):
-        address = url if "://" in url else str(Path(url).absolute())
+        path = url.removeprefix("file://")
+        address = os.path.abspath(path) if is_local(url) else url  # noqa: PTH100 - links stay
         if address in seen:
             continue
         seen.add(address)
@@ -163,14 +163,11 @@ def _unseen(
 def _has_changed(source: Source, storage_options: Mapping[str, Any] | None) -> bool:
     there = open_source(source.url, storage_options)
     there.close()
-    now = there.source
-    before, after = source.mtime, now.mtime
-    if before is not None and after is not None and abs(before - after) > _MTIME_TOLERANCE_S:
+    try:
+        check_same(source, there.source)
+    except StaleSource:
         return True
-    return any(
-        None not in pair and pair[0] != pair[1]
-        for pair in ((source.size, now.size), (source.etag, now.etag))
-    )
+    return False
 
 
 def _join(
