@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from tiffref.errors import InvalidReferences
-from tiffref.formats.provenance import parse_provenance, spell_provenance
+from tiffref.formats.provenance import check_series, parse_provenance, spell_provenance
 from tiffref.model.manifest import Source
 from tiffref.validation import load_schema
 
@@ -54,6 +54,9 @@ BAD: list[Any] = [
     '{"version": 1, "sources": {"url": "a"}, "series": []}',
     '{"version": 1, "sources": {"url": [], "prefix": 1}, "series": []}',
     '{"version": 1, "sources": {"url": []}, "series": [1]}',
+    '{"version": 1, "sources": {"url": ["a"], "size": ["7"]}, "series": []}',
+    '{"version": 1, "sources": {"url": ["a"], "mtime": ["7"]}, "series": []}',
+    '{"version": 1, "sources": {"url": ["a"], "etag": [7]}, "series": []}',
 ]  # fmt: skip
 
 
@@ -71,3 +74,35 @@ def test_bad_texts(text: Any) -> None:
 def test_columns_of_other_lengths() -> None:
     with pytest.raises(InvalidReferences, match="columns of one length"):
         parse_provenance('{"version": 1, "sources": {"url": ["a"], "size": []}, "series": []}')
+
+
+SEQUENCE = {"dims": ["i"], "pattern": None, "formats": {"i": "int"}, "concat": {}, "files": 2}
+LEVELS = [{"path": "image"}]
+
+
+def test_series_that_are_good() -> None:
+    check_series(SERIES, {"image"})
+    check_series([{"index": 0, "levels": LEVELS, "sequence": SEQUENCE}], {"image", "image_1"})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"levels": LEVELS}, {"index": 0}, {"index": "0", "levels": LEVELS},
+        *({"index": 0, "levels": levels}
+          for levels in (3, [], [3], [{}], [{"path": 3}], [{"path": "image", "refused": "so"}])),
+        *({"index": 0, "levels": LEVELS, "sequence": sequence}
+          for sequence in (None, [], {}, {"dims": 5}, {**SEQUENCE, "files": "x"},
+                           {**SEQUENCE, "formats": 3}, {**SEQUENCE, "pattern": 3},
+                           {**SEQUENCE, "concat": [1]})),
+    ],
+)  # fmt: skip
+def test_series_that_are_none(row: Any) -> None:
+    assert not SCHEMA.is_valid({"version": 1, "sources": {"url": []}, "series": [row]})
+    with pytest.raises(InvalidReferences, match="the provenance has"):
+        check_series([row], {"image"})
+
+
+def test_levels_that_are_not_there() -> None:
+    with pytest.raises(InvalidReferences, match="not there, got 'image'"):
+        check_series([{"index": 0, "levels": LEVELS}], {"other"})

@@ -18,7 +18,7 @@ from ..model.manifest import MISSING, Manifest, Source
 from ..model.node import Array, Group
 from .findings import Finding, Reporter
 from .metadata import ArrayMetadata, Nodes
-from .provenance import PROVENANCE, parse_provenance
+from .provenance import PROVENANCE, check_series, parse_provenance
 from .urls import from_document_url
 
 __all__ = [
@@ -43,7 +43,9 @@ def take_provenance(
     sources: list[Source] = []
     series: list[dict[str, Any]] = []
     try:
-        sources, series = parse_provenance(holder[PROVENANCE])
+        sources, found = parse_provenance(holder[PROVENANCE])
+        check_series(found, nodes.arrays)
+        series = found
     except ValueError as error:
         report(Finding("provenance", "metadata", str(error), None, severity="warning"))
     return _without_attribute(nodes), sources, series

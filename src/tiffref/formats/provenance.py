@@ -12,7 +12,7 @@ thousand of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidReferences
@@ -20,13 +20,20 @@ from ..model.manifest import Source
 from .documents import to_plain
 from .urls import from_document_url, shared_folder
 
-__all__ = ["PROVENANCE", "parse_provenance", "spell_provenance"]
+__all__ = ["PROVENANCE", "check_series", "parse_provenance", "spell_provenance"]
 
 PROVENANCE = "tiffref"
 """Name of the attribute."""
 
 _VERSION = 1
-_FIELDS = ("size", "mtime", "etag")
+_NONE = type(None)
+_TEXT = (str, _NONE)
+_FIELDS = {"size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}}
+_SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict}
+_LEVEL = {"path": str, "refused": str}
+_SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "concat": dict,
+             "time_from": _TEXT, "n_holes": int, "unreadable": list}  # fmt: skip
+"""Columns and members of objects, and of what kinds they are."""
 
 
 def spell_provenance(
@@ -105,6 +112,40 @@ def parse_provenance(text: Any) -> tuple[list[Source], list[dict[str, Any]]]:
     return sources, series
 
 
+def check_series(series: Sequence[Mapping[str, Any]], paths: Container[str]) -> None:
+    """Check that the record of series is what it should be, and speaks of arrays that are there.
+
+    Parameters
+    ----------
+    series
+        From `parse_provenance`.
+    paths
+        Of the arrays of the document.
+
+    Raises
+    ------
+    InvalidReferences
+        If it is not.
+    """
+    for row in series:
+        if not _fits(row, _SERIES) or not row.keys() >= {"index", "levels"} or not row["levels"]:
+            raise _invalid("has an odd series", row, f"members {', '.join(_SERIES)}")
+        for level in row["levels"]:
+            if not _fits(level, _LEVEL) or len(_LEVEL.keys() & level) != 1:
+                raise _invalid("has an odd level", level, "its path, or why it was refused")
+            if "path" in level and level["path"] not in paths:
+                raise _invalid("names an array that is not there", level["path"], "a path")
+        sequence = row.get("sequence", {"dims": []})
+        if not _fits(sequence, _SEQUENCE) or "dims" not in sequence:
+            raise _invalid("has an odd sequence", sequence, f"members {', '.join(_SEQUENCE)}")
+
+
+def _fits(row: Any, kinds: Mapping[str, Any]) -> bool:
+    return isinstance(row, dict) and all(
+        isinstance(row[name], kind) for name, kind in kinds.items() if name in row
+    )
+
+
 def _is_table(columns: Mapping[str, Any]) -> bool:
     lists = [value for name, value in columns.items() if name != "prefix"]
     return (
@@ -112,7 +153,8 @@ def _is_table(columns: Mapping[str, Any]) -> bool:
         and isinstance(columns.get("prefix", ""), str)
         and all(isinstance(value, list) for value in lists)
         and len({len(value) for value in lists}) == 1
-        and all(isinstance(url, str) for url in columns["url"])
+        and {*map(type, columns["url"])} <= {str}
+        and all({*map(type, columns.get(name, ()))} <= kinds for name, kinds in _FIELDS.items())
     )
 
 
