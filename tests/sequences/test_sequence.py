@@ -403,6 +403,25 @@ def test_mosaic_by_georeference(tmp_path, mosaic, count_scans):
         assert ds.spatial_ref.attrs["GeoTransform"].split()[::3] == ["500000.0", "6000000.0"]
 
 
+@pytest.mark.parametrize("raster_type", [1, 2])
+@pytest.mark.parametrize(("a", "e"), [(10.0, -10.0), (10.0, 10.0), (-10.0, -10.0)])
+def test_mosaic_of_rows_that_go_up(tmp_path, a, e, raster_type):
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, raster_type, 3072, 0, 1, 32633)
+    for n in range(2):
+        matrix = (a, 0.0, 0.0, 5e5, 0.0, e, 0.0, 6e6 + 32 * n * e, *(0.0,) * 7, 1.0)
+        tags = [(34264, 12, 16, matrix, True), (34735, 3, len(keys), keys, True)]
+        write(tmp_path / f"{n}.tif", pixels(n, (32, 32)), extratags=tags)
+    mosaic = xr.open_dataset(
+        tiffref.scan_sequence(tmp_path / "*.tif", mosaic=True), engine="tiffref"
+    )
+    for n in range(2):
+        one = xr.open_dataset(tmp_path / f"{n}.tif", engine="tiffref")
+        part = mosaic.isel(y=slice(32 * n, 32 * n + 32))
+        np.testing.assert_array_equal(part.image, one.image)
+        np.testing.assert_array_equal(part.y, one.y)
+        np.testing.assert_array_equal(part.x, one.x)
+
+
 def test_mosaic_with_a_hole(tmp_path, mosaic):
     next(tmp_path.glob("t1_*.tif")).unlink()
     told = "4 of 48 chunks of the mosaic have no file. There is a mosaic for each t: stack on fewer"

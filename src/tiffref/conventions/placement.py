@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from .geokeys import GeoKeys, numbers
 from .report import Report
 
-__all__ = ["MAX_COORDINATE", "Affine", "Placement", "bounds_of", "centres", "place", "scaled"]
+__all__ = [
+    "MATRIX",
+    "MAX_COORDINATE",
+    "Affine",
+    "Placement",
+    "bounds_of",
+    "centres",
+    "place",
+    "scaled",
+]
 
 SCALE, TIEPOINTS, MATRIX = 33550, 33922, 34264
 _SCALE_LABEL = "ModelPixelScale (33550)"

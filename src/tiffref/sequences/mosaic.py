@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..conventions.geo import describe_level, geozarr_attributes, read_georeference
 from ..conventions.geokeys import parse_geokeys
-from ..conventions.placement import Affine, place
+from ..conventions.placement import MATRIX, Affine, place
 from ..conventions.report import Report
 from ..errors import ManifestMismatch
 from ..model.node import Array
@@ -149,12 +149,13 @@ def describe_mosaic(
     top, left = corners.argmin(axis=0)
     a, _, x, _, e, _ = _transform(parts[left])
     y = _transform(parts[top])[5]
-    scale, ties = (abs(a), abs(e), 0.0), (0.0, 0.0, 0.0, x, y, 0.0)
     tags = {code: parts[0].notes[code] for code in _GEO_KEYS if code in parts[0].notes}
     if parse_geokeys(tags).values.get(1025) == 2:  # the tags speak of pixel centres
-        ties = (0.0, 0.0, 0.0, x + a / 2, y + e / 2, 0.0)
+        x, y = x + a / 2, y + e / 2
     report = Report(parts[0].url)
-    reference = read_georeference({**tags, 33550: scale, 33922: ties}, report)
+    # unlike a scale it has a sign: rows may go up
+    matrix = (a, 0.0, 0.0, x, 0.0, e, 0.0, y, *(0.0,) * 7, 1.0)
+    reference = read_georeference({**tags, MATRIX: matrix}, report)
     full = _Level("image").size(arrays["image"])
     variables: dict[str, Array] = {}
     levels = []
