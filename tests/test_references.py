@@ -48,14 +48,22 @@ def test_provenance_names_the_addresses_of_the_document(references: References) 
     document = references.to_kerchunk(url="s3://bucket/folder")
     assert document["refs"]["image/0.0"][0] == "s3://bucket/folder/a.bin"
     provenance = json.loads(json.loads(document["refs"][".zattrs"])["tiffref"])
-    assert provenance["sources"] == {
-        "prefix": "s3://bucket/folder/",
-        "url": ["a.bin", "b.bin"],
-        "size": [136, 136],
-        "mtime": [1.5e9, 1.5e9],
-        "etag": ["tag-a.bin", "tag-b.bin"],
-    }
+    sources = {"prefix": "s3://bucket/folder/", "url": ["a.bin", "b.bin"], "size": [136, 136]}
+    assert provenance["sources"] == sources
     assert provenance["series"] == list(SERIES)
+
+
+def test_time_and_etag_are_of_the_file_that_was_scanned(references: References) -> None:
+    folder = f"file://{Path(references.sources[0].url).parent}/"
+    for document in (references.to_kerchunk(), references.to_kerchunk(url=folder)):
+        provenance = json.loads(json.loads(document["refs"][".zattrs"])["tiffref"])
+        assert provenance["sources"] == {
+            "prefix": folder,
+            "url": ["a.bin", "b.bin"],
+            "size": [136, 136],
+            "mtime": [1.5e9, 1.5e9],
+            "etag": ["tag-a.bin", "tag-b.bin"],
+        }
 
 
 def test_write_fsspec_writes_what_to_kerchunk_gives(references: References, tmp_path: Path) -> None:

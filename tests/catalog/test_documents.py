@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from archive import write_image
 import tiffref
 import tiffref.catalog as catalog
 from tiffref.cli import main
-from tiffref.errors import InvalidReferences, SelectionError
+from tiffref.errors import InvalidReferences, SelectionError, StaleSource
+from tiffref.zarr import ZarrTiffStore
 
 
 @pytest.fixture
@@ -48,6 +50,26 @@ def test_files_that_moved(document: Path, tmp_path: Path) -> None:
     assert refs["image/.zarray"] == before["image/.zarray"]
     with pytest.raises(SelectionError, match="no address begins so"):
         catalog.rewrite(document, tmp_path / "new.json", {"s3://z/": "s3://y/"})
+
+
+@pytest.mark.parametrize("way", ["url", "rewrite"])
+def test_copies_elsewhere_have_times_of_their_own(way: str, tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        write_image(tmp_path / name / "image.tif", value=1)
+    image, copy = tmp_path / "here/image.tif", tmp_path / "there/image.tif"
+    where = tmp_path / "refs.json"
+    os.utime(copy, (1e9, 1e9))
+    if way == "url":
+        tiffref.scan(image).write_fsspec(where, url=f"file://{copy.parent}/")
+    else:
+        tiffref.scan(image).write_fsspec(where)
+        catalog.rewrite(where, where, {str(image.parent): str(copy.parent)})
+    assert tiffref.validate(where, sources=True, pixels="all").findings == []
+    assert (ZarrTiffStore(where)[:] == ZarrTiffStore(image)[:]).all()
+    # its size is what a copy shares
+    copy.write_bytes(copy.read_bytes() + b"more")
+    with pytest.raises(StaleSource, match="got size"):
+        ZarrTiffStore(where)[:]
 
 
 def test_zarr_3_stays_zarr_3(document: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import InvalidReferences
 from ..model.manifest import Source
 from .documents import to_plain
-from .urls import from_document_url, shared_folder
+from .urls import from_document_url, shared_folder, to_document_url
 
 __all__ = ["PROVENANCE", "check_series", "parse_provenance", "spell_provenance"]
 
@@ -29,6 +29,8 @@ _VERSION = 1
 _NONE = type(None)
 _TEXT = (str, _NONE)
 _FIELDS = {"size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}}
+_SHARED = "size"
+"""What a file and its copy elsewhere have in common; times and ETags are those of a server."""
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict}
 _LEVEL = {"path": str, "refused": str}
 _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "concat": dict,
@@ -66,8 +68,12 @@ def spell_provenance(
     columns: dict[str, Any] = {"url": [url[len(prefix) :] for url in urls]}
     if prefix:
         columns = {"prefix": prefix} | columns
+    is_same = [_is_address_of(source, url) for source, url in zip(rows, urls, strict=True)]
     for name in _FIELDS:
-        values = [getattr(source, name) for source in rows]
+        values = [
+            getattr(source, name) if same or name == _SHARED else None
+            for source, same in zip(rows, is_same, strict=True)
+        ]
         if any(value is not None for value in values):
             columns[name] = values
     document = {
@@ -76,6 +82,11 @@ def spell_provenance(
         "series": to_plain(list(series), PROVENANCE),
     }
     return json.dumps(document, separators=(",", ":"))
+
+
+def _is_address_of(source: Source, address: str) -> bool:
+    """Tell whether a document names the very file that was scanned, not a copy elsewhere."""
+    return address in (source.url, to_document_url(source.url))
 
 
 def parse_provenance(text: Any) -> tuple[list[Source], list[dict[str, Any]]]:
