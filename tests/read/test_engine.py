@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tiffref.access.fresh import check_same
 from tiffref.errors import MalformedTiff, SelectionError, SourceError, StaleSource
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
@@ -314,6 +315,8 @@ def test_changed_source_is_stale(make_array: Callable[..., Array]) -> None:
     with pytest.raises(StaleSource):
         read_array(array, 0, fetch=every)
     for _ in range(2):
-        with pytest.raises(StaleSource, match="mtime"):
+        with pytest.raises(StaleSource, match=r"got mtime 1970-01-01 00:00:01\+00:00, expected"):
             read_array(array, 0, fetch=pickle.loads(pickle.dumps(fetch)))
     read_array(array, 0, fetch=Fetcher(verify="never"))
+    with pytest.raises(StaleSource, match="mtime 1e[+]300"):
+        check_same(Source("a", mtime=1e300), Source("a", mtime=1.0))

@@ -5,6 +5,8 @@ Owns the comparison of what was recorded with what is found. It asks nobody.
 
 from __future__ import annotations
 
+import datetime
+
 from ..errors import StaleSource
 from ..model.manifest import Source
 
@@ -37,10 +39,19 @@ def check_same(recorded: Source, now: Source) -> None:
             raise StaleSource(
                 "has changed since it was scanned",
                 url=recorded.url,
-                got=f"{name} {after}",
-                expected=f"{name} {before}",
+                got=f"{name} {_say(name, after)}",
+                expected=f"{name} {_say(name, before)}",
                 hint="Scan it again, or read it as it is with verify='never'.",
             )
+
+
+def _say(name: str, value: object) -> str:
+    if name != "mtime" or not isinstance(value, int | float):
+        return str(value)
+    try:
+        return datetime.datetime.fromtimestamp(value, datetime.UTC).isoformat(" ")
+    except (OverflowError, OSError, ValueError):  # documents of strangers can have any number
+        return str(value)
 
 
 def is_weak(etag: str | None) -> bool:
