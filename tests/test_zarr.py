@@ -423,6 +423,12 @@ def test_equality(stack: Path, pyramid: Path) -> None:
     assert store != "store"
 
 
+def test_dask_tells_pages_of_one_file(stack: Path) -> None:
+    pages = [da.from_array(ZarrTiffStore(stack, key=n)) for n in (1, 2, 2)]
+    assert pages[0].name != pages[1].name == pages[2].name
+    np.testing.assert_array_equal(da.stack(pages).compute(), STACK[[1, 2, 2]])
+
+
 def test_reading_goes_on_after_close(stack: Path) -> None:
     store = ZarrTiffStore(stack)
     store.close()

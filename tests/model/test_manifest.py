@@ -45,3 +45,12 @@ def test_sources_can_be_renamed():
     manifest = Manifest.from_columns((1,), Source("/a/b.tif", 9), [8], [1])
     moved = manifest.with_sources(lambda s: Source(s.url.replace("/a", "s3://c"), s.size))
     assert moved.sources == (Source("s3://c/b.tif", 9),)
+
+
+def test_digests_tell_manifests() -> None:
+    def make(offset, inlined):
+        return Manifest.from_columns((3,), Source("a"), [8, offset, 24], [8, 8, 8], inlined=inlined)
+
+    manifests = [make(16, {}), make(17, {}), make(16, {1: b"x"}), make(16, {1: b"y"})]
+    assert len({manifest.digest for manifest in manifests}) == 4
+    assert manifests[0].digest == make(16, {}).digest

@@ -373,8 +373,9 @@ class ZarrStore(Store):
         return f"<tiffref.zarr.{name} {self._path!r} {array.dtype} {array.shape}>"
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        sources = self._references.sources
-        return type(self).__name__, self._path, sources, self._keys.documents, self.__hash__()
+        # pages of one file may differ in nothing but their offsets
+        arrays = [(path, a.manifest.sources, a.manifest.digest) for path, a in _arrays(self).items()]
+        return type(self).__name__, self._path, self._main, self._keys.documents, arrays
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
