@@ -374,7 +374,8 @@ class ZarrStore(Store):
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # pages of one file may differ in nothing but their offsets
-        arrays = [(path, a.manifest.sources, a.manifest.digest) for path, a in _arrays(self).items()]
+        manifests = [(path, array.manifest) for path, array in _arrays(self).items()]
+        arrays = [(path, manifest.sources, manifest.digest) for path, manifest in manifests]
         return type(self).__name__, self._path, self._main, self._keys.documents, arrays
 
     def __getstate__(self) -> dict[str, Any]:
