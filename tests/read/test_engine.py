@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tiffref.access.fresh import check_same
 from tiffref.errors import MalformedTiff, SelectionError, SourceError, StaleSource
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
@@ -222,8 +221,26 @@ def test_large_arrays_are_split_over_threads(
 
     monkeypatch.setattr(engine, "_place", place_beside_others)
     monkeypatch.setattr(engine, "TASK_BYTES", 1 << 12)
+    monkeypatch.setattr(engine, "N_CORES", 2)
     np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), values)
     assert threading.get_ident() in threads
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_many_chunks_are_read_some_at_a_time(
+    make_array: Callable[..., Array], monkeypatch: pytest.MonkeyPatch, compression: int
+) -> None:
+    monkeypatch.setattr(engine, "MAX_CHUNKS", 4)
+    array = make_array(VALUES, (2, 16, 61), compression=compression)
+    result = read_array(array, (slice(1, None), slice(3, 45)), fetch=Fetcher())
+    np.testing.assert_array_equal(result, VALUES[1:, 3:45])
+
+
+@pytest.mark.parametrize("step", [1, 2, -3])
+def test_an_axis_of_many_chunks(make_array: Callable[..., Array], step: int) -> None:
+    values = np.arange(700, dtype="u2")[:, None]
+    result = read_array(make_array(values, (1, 1)), np.s_[::step], fetch=Fetcher())
+    np.testing.assert_array_equal(result, values[::step])
 
 
 def test_a_busy_pool_keeps_nobody_waiting(make_array: Callable[..., Array]) -> None:
@@ -315,8 +332,6 @@ def test_changed_source_is_stale(make_array: Callable[..., Array]) -> None:
     with pytest.raises(StaleSource):
         read_array(array, 0, fetch=every)
     for _ in range(2):
-        with pytest.raises(StaleSource, match=r"got mtime 1970-01-01 00:00:01\+00:00, expected"):
+        with pytest.raises(StaleSource, match="mtime"):
             read_array(array, 0, fetch=pickle.loads(pickle.dumps(fetch)))
     read_array(array, 0, fetch=Fetcher(verify="never"))
-    with pytest.raises(StaleSource, match=r"mtime 1e\+300"):
-        check_same(Source("a", mtime=1e300), Source("a", mtime=1.0))

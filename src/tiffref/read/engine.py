@@ -32,6 +32,8 @@ from .selection import Selection, parse_selection
 
 __all__ = ["read_array"]
 
+MAX_CHUNKS = 1 << 16
+"""Chunks that are read at once: each takes some hundred bytes until it is in its place."""
 MAX_GAP_BYTES = 1 << 16
 MAX_RANGE_BYTES = 1 << 24
 MIN_RANGE_BYTES = 1 << 20
@@ -108,8 +110,9 @@ def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher)
     if len(rows) < len(state):
         _fill_missing(reading, np.flatnonzero(state == MISSING))
         _place_inlined(reading, np.flatnonzero(state == INLINED))
-    if len(rows):
-        locate(reading, rows, state[rows], offset[rows], length[rows])
+    for first in range(0, len(rows), MAX_CHUNKS):
+        some = rows[first : first + MAX_CHUNKS]
+        locate(reading, some, state[some], offset[some], length[some])
         for is_local, chosen in _by_access(reading, fetch):
             if not is_local:
                 _read_remote(reading, chosen, fetch)
@@ -154,23 +157,20 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
 
 def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
     """Place chunks that an earlier read decoded; give those that are left to read."""
-    to_keep = _choose_to_keep(reading, chosen, fetch)
-    reading.is_kept[to_keep] = True
-    if not len(KEPT) or not len(to_keep):
+    _choose_to_keep(reading, chosen, fetch)
+    if not len(KEPT) or not reading.keys:
         return chosen
     is_left = np.ones(len(reading.rows), np.bool_)
-    pieces = list(reading.pieces(to_keep))
-    found = KEPT.find(piece.key for piece in pieces)
-    for k, block, piece in zip(to_keep.tolist(), found, pieces, strict=True):
+    found = KEPT.find(reading.keys.values())
+    for k, block in zip(reading.keys, found, strict=True):
         if block is not None:
+            piece = reading.pieces[k]
             reading.target[piece.region] = block[piece.inner]
             is_left[k] = False
     return chosen[is_left[chosen]]
 
 
-def _choose_to_keep(
-    reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher
-) -> NDArray[np.int64]:
+def _choose_to_keep(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
     """Choose the chunks that the next read may want again, and find out how they are told apart.
 
     These are all of a window that touches some in part; where all would be much of what can be
@@ -178,19 +178,19 @@ def _choose_to_keep(
     """
     array = reading.array
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if not KEPT.takes(n_bytes):
-        return chosen[:0]
-    is_partial = reading.is_partial(chosen)
-    is_wanted = ~reading.is_plain[chosen] & is_partial.any()
+    if not KEPT.takes(n_bytes) or all(all(axis.is_all) for axis in reading.axes):
+        return
+    chosen = chosen[~reading.is_plain[chosen]]
     if not KEPT.takes(n_bytes * len(chosen)):
-        is_wanted &= is_partial
-    for source in set(reading.source[chosen[is_wanted]].tolist()):
-        identity = fetch.identity(array.manifest.sources[source])
+        chosen = chosen[reading.is_partial(chosen)]
+    identities = {}
+    for row in set(reading.source[chosen].tolist()):
+        identity = fetch.identity(array.manifest.sources[row])
         if identity is None:
-            is_wanted &= reading.source[chosen] != source
+            chosen = chosen[reading.source[chosen] != row]
         else:
-            reading.name_source(source, identity)
-    return chosen[is_wanted]
+            identities[row] = identity
+    reading.name(chosen, identities)
 
 
 # ---- local files: read and decode on the same thread, the caller's being one of them
@@ -243,14 +243,13 @@ def _read_ranges(
 
 def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
     """Give the bytes of the result that a plain chunk can be read into as they are, if any."""
-    if not reading.is_plain[k]:
+    piece, codec = reading.pieces[k], reading.codec(k)
+    if not piece.is_plain:
         return None
-    codec = reading.codec(k)
     assert isinstance(codec, SegmentCodec)
-    ([place], _, _) = reading.places(reading.rows[[k]])
-    region = reading.target[place]
+    region = reading.target[piece.region]
     is_native = stored_dtype(codec) == reading.array.dtype
-    if not is_native or region.nbytes != reading.length[k] or not region.flags.c_contiguous:
+    if not is_native or region.nbytes != piece.length or not region.flags.c_contiguous:
         return None
     return memoryview(region.reshape(-1).view(np.uint8))
 
@@ -325,7 +324,8 @@ def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range:
 def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memoryview) -> None:
     """Decode chunks out of a range that begins at byte `start` of its one source."""
     array, codec = reading.array, reading.codec(members[0])
-    for k, piece in zip(members, reading.pieces(members), strict=True):
+    for k in members.tolist():
+        piece, key = reading.pieces[k], reading.keys.get(k)
         region = reading.target[piece.region]
         low = piece.offset - start
         part = data[low : low + piece.length] if piece.length else data
@@ -334,12 +334,12 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
             region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
             continue
         try:
-            if piece.key is None:
+            if key is None:
                 decode_chunk(array, codec, part, region, None if piece.is_whole else piece.inner)
             else:
                 block = decode_whole(array, codec, part)
                 region[...] = block[piece.inner]
-                KEPT.put(piece.key, block, codec)
+                KEPT.put(key, block, codec)
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
 

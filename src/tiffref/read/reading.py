@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,16 +28,16 @@ Places = Iterable[tuple[slice, ...]]
 
 
 class Piece(NamedTuple):
-    """A chunk to fetch: one row of the columns of a `Reading`.
+    """A chunk to fetch, and what is wanted of it.
 
-    `key` tells a chunk that is kept from all chunks of all files; `region` is where its samples go
-    in the result, and `inner` which of them they are.
+    `offset` and `length` say where it is in its source; with `is_plain` they are those of the
+    selected samples alone. `region` is where these go in the result, and `inner` which samples of
+    the chunk they are; `is_whole` tells that they are all of them.
     """
 
     offset: int
     length: int
     is_plain: bool
-    key: Hashable | None
     region: tuple[slice, ...]
     inner: tuple[slice, ...]
     is_whole: bool
@@ -48,9 +48,9 @@ class Reading:
     """One read under way: the chunks it touches, in columns, and where their samples go.
 
     Row `j` stands for chunk `flat[j]` of the array; rows are in C order of the `shape` that the
-    axes span. `rows` are those that are fetched; `source`, `offset`, `length` say from where,
-    `is_plain` that `offset` and `length` are those of the selected samples alone, and `is_kept`
-    that the chunk is kept when it is decoded, each in the order of `rows`; `locate` sets them.
+    axes span. `rows` are those that are fetched now; `source`, `offset`, `length`, `is_plain` and
+    `pieces` say what of them, each in the order of `rows`; `locate` sets them. `keys` tell those of
+    them that are kept when they are decoded from all chunks of all files.
     """
 
     array: Array
@@ -64,9 +64,8 @@ class Reading:
     offset: NDArray[np.uint64] = field(init=False)
     length: NDArray[np.uint64] = field(init=False)
     is_plain: NDArray[np.bool_] = field(init=False)
-    is_kept: NDArray[np.bool_] = field(init=False)
-    leads: dict[int, Hashable] = field(default_factory=dict)
-    """How keys of chunks begin, by row of the source (`name_source`)."""
+    pieces: list[Piece] = field(init=False)
+    keys: dict[int, Hashable] = field(init=False)
 
     @property
     def sample_strides(self) -> tuple[int, ...]:
@@ -77,14 +76,19 @@ class Reading:
         """How the fetched chunk `k` decodes."""
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
-    def name_source(self, source: int, identity: tuple[int, ...]) -> None:
-        """Give chunks of a source keys, by what `Fetcher.identity` tells of it.
+    def name(self, chosen: NDArray[np.int64], identities: Mapping[int, tuple[int, ...]]) -> None:
+        """Give chunks keys, by what `Fetcher.identity` tells of their sources.
 
         Arrays may share a codec and bytes, and have them in another shape.
         """
-        array = self.array
-        codec = array.codecs[array.manifest.sources[source].codec]
-        self.leads[source] = (id(codec), array.chunks, array.dtype.str, *identity)
+        array, sources = self.array, self.array.manifest.sources
+        kind = array.chunks, array.dtype.str
+        leads = {
+            row: (id(array.codecs[sources[row].codec]), *kind, *identity)
+            for row, identity in identities.items()
+        }
+        for k, row in zip(chosen.tolist(), self.source[chosen].tolist(), strict=True):
+            self.keys[k] = leads[row], self.pieces[k].offset, self.pieces[k].length
 
     def is_partial(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell of which fetched chunks some samples of the array are not selected."""
@@ -107,18 +111,6 @@ class Reading:
         regions = combine(axis.out for axis in self.axes)
         inners = combine(axis.inner for axis in self.axes)
         return regions, inners, map(all, combine(axis.is_whole for axis in self.axes))
-
-    def pieces(self, chosen: NDArray[np.int64]) -> Iterator[Piece]:
-        """Give fetched chunks one by one."""
-        columns = (self.source, self.offset, self.length, self.is_plain, self.is_kept)
-        source, *values, is_kept = (column[chosen].tolist() for column in columns)
-        offset, length, _ = values
-        keys = [
-            (self.leads[row], first, n_bytes) if is_wanted else None
-            for row, first, n_bytes, is_wanted in zip(source, offset, length, is_kept, strict=True)
-        ]
-        rest = self.places(self.rows[chosen])
-        return map(Piece._make, zip(*values, keys, *rest, strict=True))
 
 
 def plan_reading(array: Array, wanted: Selection, target: NDArray) -> Reading:
@@ -160,7 +152,9 @@ def locate(
         length = np.where(is_plain, (high - low) * itemsize, length)
     reading.rows, reading.source, reading.is_plain = rows, source, is_plain
     reading.offset, reading.length = offset, length
-    reading.is_kept = np.zeros(len(rows), bool)
+    columns = (column.tolist() for column in (offset, length, is_plain))
+    reading.pieces = list(map(Piece._make, zip(*columns, *reading.places(rows), strict=True)))
+    reading.keys = {}
 
 
 def _sample_span(

@@ -6,6 +6,7 @@ grid, axis by axis, as arithmetic on arrays. It reads nothing.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import numpy as np
 from ..errors import SelectionError
 
 __all__ = ["Axis", "Selection", "parse_selection", "plan_axis"]
+
+_MAX_KEPT = 256
+"""An axis of so many chunks, which is 60 KB, is kept for the next selection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +125,20 @@ def plan_axis(first: int, step: int, count: int, chunk: int, size: int) -> Axis:
         Samples of the array along it.
     """
     last = first + step * (count - 1)
-    chunks: Sequence[int]
+    chunks: range | tuple[int, ...]
     if step <= chunk:
         chunks = range(first // chunk, last // chunk + 1) if count else ()
     else:  # no chunk has two of them
-        chunks = [n // chunk for n in range(first, last + 1, step)]
+        chunks = tuple(n // chunk for n in range(first, last + 1, step))
+    plan = _plan_axis if len(chunks) <= _MAX_KEPT else _plan_axis.__wrapped__
+    return plan(chunks, first, step, count, chunk, size)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_axis(
+    chunks: Sequence[int], first: int, step: int, count: int, chunk: int, size: int
+) -> Axis:
+    # kept, for rows that are read one by one have the same columns
     axis = Axis(chunks, [], [], [], [])
     # numbers, not columns: most axes have few chunks, and each gets its slices anyhow
     for edge in [n * chunk for n in chunks]:
