@@ -46,6 +46,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_SLICED_BYTES = 1 << 20
 """A whole file of so many bytes is taken as the answer to a range request, and cut."""
+_READ_AHEAD_BYTES = 1 << 20
+"""Kept by the client before it lets the server wait, which by default it does after 128 KiB."""
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
 
@@ -319,6 +321,7 @@ async def _ask(
         "timeout": aiohttp.ClientTimeout(slowest_s, sock_connect=_STALL_S, sock_read=_STALL_S),
         **{name: value for name, value in fs.kwargs.items() if name != "allow_redirects"},
         # a range of compressed bytes is no range of the file
+        "read_bufsize": _READ_AHEAD_BYTES,
         "headers": {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity", **headers},
     }
     address: Any = fs.encode_url(path)
@@ -365,12 +368,13 @@ async def _read_body(answer: Any, most: int, most_of_all: int, method: str) -> b
     size = answer.content_length
     if size is not None and size > limit:
         return b"" if answer.status == 200 else await answer.content.read(1)
-    data = bytearray()
+    pieces, n_read = [], 0
     async for piece in answer.content.iter_any():
-        data += piece
-        if len(data) > limit:
+        pieces.append(piece)
+        n_read += len(piece)
+        if n_read > limit:
             break
-    return bytes(data)
+    return b"".join(pieces)
 
 
 def _conditions(expected: Source) -> dict[str, str]:
