@@ -145,6 +145,7 @@ def test_the_other_names_of_sentinel_2():
         ("t", ["2022129"], "%Y%j", np.array(["2022-05-09"], "M8[s]")),
         ("t", [3, 1], None, np.array([3, 1])),
         ("t", [0.5, 1], None, np.array([0.5, 1.0])),
+        ("cell", [1 << 63, 1], None, np.array(["9223372036854775808", "1"])),
     ],
 )
 def test_values_are_what_they_look_like(name, column, kind, expected):

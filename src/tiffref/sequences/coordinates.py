@@ -177,8 +177,8 @@ def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
     values = np.asarray(column)
     if values.dtype.kind == "M":
         return _coarsen(values)
-    if values.dtype.kind in "iub":
-        return values.astype(np.int64)
+    if values.dtype.kind in "iub" and values.max() <= np.iinfo(np.int64).max:
+        return values.astype(np.int64)  # larger ones, as cells of S2 have, stay labels
     if values.dtype.kind == "f":
         return values.astype(np.float64)
     return np.array([str(value) for value in column])
