@@ -174,11 +174,14 @@ def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
         )
     if all(isinstance(value, datetime) for value in column):
         return _coarsen(np.array([_to_datetime64(value) for value in column]))
+    is_whole = all(isinstance(value, int | np.integer) for value in column)
+    if is_whole and max(abs(int(value)) for value in column) > np.iinfo(np.int64).max:
+        return np.array([str(value) for value in column])  # as the numbers of S2 cells
     values = np.asarray(column)
     if values.dtype.kind == "M":
         return _coarsen(values)
-    if values.dtype.kind in "iub" and values.max() <= np.iinfo(np.int64).max:
-        return values.astype(np.int64)  # larger ones, as cells of S2 have, stay labels
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64)
     if values.dtype.kind == "f":
         return values.astype(np.float64)
     return np.array([str(value) for value in column])
