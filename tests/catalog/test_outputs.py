@@ -13,7 +13,7 @@ import tifffile
 from archive import contents, write_archive, write_image
 
 import tiffref.catalog as catalog
-from tiffref.errors import CatalogError, SelectionError, SourceError
+from tiffref.errors import CatalogError, InvalidReferences, SelectionError, SourceError
 
 pytest.importorskip("pyarrow")
 
@@ -208,12 +208,25 @@ def test_searches(built: Path) -> None:
     assert len(opened.query(where={"n_chunks": "5", "dtype": ["uint16", "int8"]})) == 4
     with pytest.raises(SelectionError, match="no such column"):
         opened.query(where={"nothing": 1})
-    with pytest.raises(SelectionError, match="not a date"):
-        opened.query(time="yesterday")
+    assert len(opened.query(time=("2022-05-02", "9999-12-31"))) == 2
+    for text in ("yesterday", "", "NaT", "99999", "2022-05-01T10:00:00.1234567891"):
+        with pytest.raises(SelectionError, match="not a date"):
+            opened.query(time=text)
+    with pytest.raises(SelectionError, match="not a period"):
+        opened.query(time=("2022", "2023", "2024"))
     with pytest.raises(SelectionError, match="bad bounds"):
         opened.query(bounds=(0, 10, 5, 0))
     with pytest.raises(SourceError, match="there is no catalog"):
         catalog.open(built)
+
+
+def test_a_table_that_is_no_index(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"url": ["a"]}), tmp_path / "catalog.parquet")
+    with pytest.raises(InvalidReferences, match="no column bbox, bounds"):
+        catalog.open(tmp_path)
 
 
 def test_what_is_found_opens_as_one(built: Path) -> None:

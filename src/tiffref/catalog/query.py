@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalog", "open_catalog"]
 
+_SPANS = frozenset({"Y", "M", "D", "h", "m", "s", "ms", "us", "ns"})
+"""What the last part of a date may be, as NumPy calls it."""
+_NEEDED = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
+
 
 def open_catalog(
     path: str | os.PathLike[str],
@@ -73,6 +77,11 @@ def open_catalog(
         raise InvalidReferences("the index cannot be read", url=folder, got=str(error)) from error
     except client_errors() as error:
         raise unreadable(folder, error) from error
+    missing = sorted(_NEEDED - set(table.column_names))
+    if missing:
+        raise InvalidReferences(
+            "is no index of a catalog", url=folder, got=f"no column {', '.join(missing)}"
+        )
     if allow is None and not are_made_here([index_address(folder)]):
         allow = [f"{folder or '.'}/"]
     trusted = (allow,) if isinstance(allow, str) else allow
@@ -245,6 +254,8 @@ class Catalog:
                 return json.load(file)
         except FileNotFoundError:
             return []
+        except client_errors() as error:
+            raise unreadable(path, error) from error
 
 
 def _matches(table: Any, name: str, value: Any) -> Any:
@@ -299,6 +310,8 @@ def _touches(table: Any, bounds: Sequence[float]) -> Any:
 
 def _period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
     """Give the first moment and the one after the last."""
+    if not isinstance(time, str) and len(time) != 2:
+        raise SelectionError("not a period", got=time, expected="a date, or (first, last)")
     first, last = (time, time) if isinstance(time, str) else time
     return (
         None if first is None else _span(first)[0],
@@ -311,14 +324,16 @@ def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
 
     try:
         moment = np.datetime64(text.removesuffix("Z"))
-    except ValueError as error:
-        raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05") from error
+    except ValueError:
+        moment = np.datetime64("NaT")
     unit: Any = np.datetime_data(moment.dtype)[0]
-    if np.isnat(moment) or unit == "generic":
+    start = moment.astype("M8[us]").item() if unit in _SPANS else None
+    if not isinstance(start, datetime.datetime):
         raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05")
-    ends = (moment, moment + np.timedelta64(1, unit))
-    start, end = (m.astype("M8[us]").item().replace(tzinfo=datetime.UTC) for m in ends)
-    return start, end
+    end = (moment + np.timedelta64(1, unit)).astype("M8[us]").item()
+    if not isinstance(end, datetime.datetime):
+        end = datetime.datetime.max  # of the year 9999, which stands for no end
+    return start.replace(tzinfo=datetime.UTC), end.replace(tzinfo=datetime.UTC)
 
 
 def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
