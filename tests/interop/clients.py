@@ -77,7 +77,8 @@ def read_rasterio(document: Path) -> NDArray:
         pytest.skip(f"GDAL {rasterio.__gdal_version__} reads no references; 3.11 is the first")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(document) as dataset:
+        # the document by itself lists its arrays, if there are several
+        with rasterio.open(f'ZARR:"{document}":/image') as dataset:
             return dataset.read()
 
 
