@@ -6,6 +6,7 @@ object.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Mapping, Sequence
@@ -322,12 +323,12 @@ def _period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | No
 def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
     import numpy as np
 
-    try:
-        moment = np.datetime64(text.removesuffix("Z"))
-    except ValueError:
-        moment = np.datetime64("NaT")
-    unit: Any = np.datetime_data(moment.dtype)[0]
-    start = moment.astype("M8[us]").item() if unit in _SPANS else None
+    start = None
+    with contextlib.suppress(ValueError):
+        # a text without digits may be a time, but of no unit
+        moment = np.datetime64(text.removesuffix("Z") if text[:1].isdigit() else "no date")
+        unit: Any = np.datetime_data(moment.dtype)[0]
+        start = moment.astype("M8[us]").item() if unit in _SPANS else None
     if not isinstance(start, datetime.datetime):
         raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05")
     end = (moment + np.timedelta64(1, unit)).astype("M8[us]").item()

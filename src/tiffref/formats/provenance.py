@@ -28,7 +28,9 @@ PROVENANCE = "tiffref"
 _VERSION = 1
 _NONE = type(None)
 _TEXT = (str, _NONE)
-_FIELDS = {"size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}}
+_FIELDS: Mapping[str, set[type]] = {
+    "size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}
+}  # fmt: skip
 _SHARED = "size"
 """What a file and its copy elsewhere have in common; times and ETags are those of a server."""
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict}
