@@ -206,6 +206,12 @@ def test_files_that_are_no_documents(tmp_path: Path) -> None:
         assert not report.ok
 
 
+def test_a_parquet_folder_elsewhere() -> None:
+    write_parquet(make_flat(2, 2), "memory://validation/refs.parquet")
+    report = validate("memory://validation/refs.parquet")
+    assert (report.findings, report.arrays["image"]["n_stored"]) == ([], 4)
+
+
 def test_a_bad_parquet_folder(tmp_path: Path) -> None:
     write_parquet(make_flat(2, 2), tmp_path / "refs.parquet")
     (tmp_path / "refs.parquet" / ".zmetadata").write_text("{}")

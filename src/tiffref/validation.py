@@ -30,7 +30,7 @@ from .formats.checks import check_array, name_chunk
 from .formats.findings import Finding
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
-from .formats.parquet_read import ZMETADATA, parse_parquet
+from .formats.parquet_read import is_parquet, parse_parquet
 from .formats.urls import split_host, to_document_url
 from .model.manifest import MISSING, Source
 from .model.node import Array
@@ -180,8 +180,8 @@ def _parse(
     report: Report,
 ) -> References | None:
     try:
-        if not isinstance(document, Mapping) and (Path(document) / ZMETADATA).is_file():
-            parsed = parse_parquet(document, storage_options)
+        if is_parquet(document):
+            parsed = parse_parquet(document, storage_options)  # type: ignore[arg-type]
             for _, array in parsed.group.arrays():
                 array.manifest.load()
         else:
