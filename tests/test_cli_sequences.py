@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from sequences import geo_tags, pixels, write
 
+from sequences import geo_tags, pixels, write
 from tiffref import References
 from tiffref.cli import main
 
@@ -51,9 +51,11 @@ def test_holes_are_told(series, tmp_path, capsys):
     document = str(tmp_path / "doc.json")
     assert main(["stack", series, "-o", document]) == 1
     assert main(["stack", series, "-o", document, "--allow-holes"]) == 1
-    told = capsys.readouterr().err
+    captured = capsys.readouterr()
+    told = captured.err
     assert "S_20220510.tif: not a TIFF file" in told
-    assert "1 place without a file" in told
+    assert "1 place without a file: time=2022-05-10" in told
+    assert "image (time 2, y 40, x 48), 1 file\n" in captured.out
 
 
 @pytest.mark.parametrize(

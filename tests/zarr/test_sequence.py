@@ -4,10 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
-from sequences import pixels, write
 
 import tiffref
 import zarr
+from sequences import pixels, write
 from tiffref.errors import ManifestMismatch, SelectionError, SourceError, UnsupportedTiff
 from tiffref.zarr import ZarrFileSequenceStore
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "add_arguments", "add_sequence_arguments", "finish", "run"]
 
 HELP = "write kerchunk references of many TIFF files as one array"
+_SHOWN = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,11 +114,17 @@ def finish(references: References, arguments: argparse.Namespace, zarr_format: i
     else:
         for array in summary["arrays"]:
             shape = ", ".join(f"{dim} {n}" for dim, n in array["shape"].items())
-            print(f"{arguments.output}: {array['path']} ({shape}), {summary['files']:,} files")
+            files = console.count(summary["files"], "file")
+            print(f"{arguments.output}: {array['path']} ({shape}), {files}")
     for row in summary["unreadable"]:
         console.report(f"left out: {row['reason']}", "warning")
     if summary["holes"]:
-        console.report(f"{console.count(summary['holes'], 'place')} without a file", "warning")
+        named = "; ".join(summary["empty"][:_SHOWN])
+        more = "; ..." if named and summary["holes"] > _SHOWN else ""
+        which = f": {named}{more}" if named else ""
+        console.report(
+            f"{console.count(summary['holes'], 'place')} without a file{which}", "warning"
+        )
     return console.INVALID if summary["holes"] or summary["unreadable"] else console.OK
 
 
@@ -137,5 +144,6 @@ def summarise(references: References, where: str) -> dict[str, Any]:
         "files": len(references.sources),
         "arrays": arrays,
         "holes": sum(record.get("n_holes", 0) for record in records),
+        "empty": [place for record in records for place in record.get("holes", [])],
         "unreadable": [row for record in records for row in record.get("unreadable", [])],
     }
