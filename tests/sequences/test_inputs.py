@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +92,32 @@ def test_names_are_ordered_as_people_do() -> None:
     times = ["a99999999999999999999", "a100000000000000000000"]  # of more digits than 64 bits hold
     ordered = ["a", "a0-", "a01", "a1", "a1b", "a9", "a10", "a10-2", "a10-11", "a10b", *times, "a-"]
     assert sorted(set(ordered), key=natural_key) == ordered
+
+
+def make_item(**asset: Any) -> dict[str, Any]:
+    return {"type": "Feature", "properties": {"datetime": "2022-01-01"}, "assets": {"a": asset}}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        make_item(type="image/tiff"),
+        make_item(href=5, type="image/tiff"),
+        make_item(href="x.tif", roles=5),
+        {"type": "Feature", "assets": [1]},
+        {"type": "Feature", "properties": "no", "assets": {}},
+        {"type": "FeatureCollection", "features": [3]},
+    ],
+)
+def test_what_is_no_stac_item(tmp_path: Path, document: Any) -> None:
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    with pytest.raises(SourceError, match="is no STAC item"):
+        list_files(tmp_path / "items.json")
+
+
+def test_tables_that_are_ragged(tmp_path: Path) -> None:
+    (tmp_path / "files.csv").write_text("url,t\na.tif,1\nb,c.tif,2\n")
+    with pytest.raises(SelectionError, match="row 2 of the table has more cells"):
+        list_files(tmp_path / "files.csv")
+    with pytest.raises(SelectionError, match="differ in length"):
+        list_files({"url": ["a.tif", "b.tif"], "t": [1]})

@@ -11,7 +11,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,12 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
     delimiter = "\t" if name.lower().endswith(".tsv") else ","
     lines = _read_text(name, storage_options).splitlines()
     rows = list(csv.DictReader(lines, delimiter=delimiter))
+    longer = next((n for n, row in enumerate(rows, 1) if None in row), None)
+    if longer is not None:
+        raise SelectionError(
+            f"row {longer} of the table has more cells than its head", url=name,
+            hint="Put addresses with a comma into quotes.",
+        )  # fmt: skip
     columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return _from_table(columns, name.rpartition("/")[0])
 
@@ -267,6 +273,9 @@ def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
             got=list(columns),
             expected=f"one called {', '.join(_URL_COLUMNS)}",
         )
+    lengths = {str(name): len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise SelectionError("columns of a table differ in length", got=lengths)
     urls = [_resolve(os.fspath(url), folder) for url in columns[key]]
     return FileList(urls, {str(k): list(v) for k, v in columns.items() if k != key})
 
@@ -282,18 +291,31 @@ def _is_stac(item: Any) -> bool:
 
 def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:
     """Give a row for each asset of each item: its item's time, and its own key as band."""
-    urls, times, bands = [], [], []
+    rows: list[tuple[str, Any, str]] = []
     for item in items:
-        document = item if isinstance(item, Mapping) else item.to_dict()
-        properties = document.get("properties", {})
-        moment = properties.get("datetime") or properties.get("start_datetime")
-        for key, asset in document.get("assets", {}).items():
-            if key in assets if assets is not None else _is_tiff_asset(asset):
-                urls.append(_resolve(asset["href"], folder))
-                times.append(moment)
-                bands.append(key)
+        try:
+            rows += _read_item(item, assets, folder)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise SourceError(
+                "is no STAC item",
+                got=f"{type(error).__name__}: {error} in {repr(item)[:80]}",
+                expected="properties, and assets with an href each",
+            ) from error
+    urls, times, bands = ([row[n] for row in rows] for n in range(3))
     columns = {"time": times, "band": bands}
     return FileList(urls, {k: v for k, v in columns.items() if k == "time" or len(set(v)) > 1})
+
+
+def _read_item(
+    item: Any, assets: Sequence[str] | None, folder: str
+) -> Iterator[tuple[str, Any, str]]:
+    """Give address, time and key of the assets of an item."""
+    document = item if isinstance(item, Mapping) else item.to_dict()
+    properties = document.get("properties") or {}
+    moment = properties.get("datetime") or properties.get("start_datetime")
+    for key, asset in document.get("assets", {}).items():
+        if key in assets if assets is not None else _is_tiff_asset(asset):
+            yield _resolve(asset["href"], folder), moment, key
 
 
 def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
