@@ -1,6 +1,6 @@
 """What scans warn of, noted for the index instead of shown.
 
-Owns the catching of `MetadataWarning`s while several threads scan: `warnings.catch_warnings` alone
+Owns the catching of our own warnings while several threads scan: `warnings.catch_warnings` alone
 holds for a whole process, and mixes theirs up.
 """
 
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import MetadataWarning
+from ..errors import MetadataWarning, TruncationWarning
 
 __all__ = ["noted"]
 
@@ -20,6 +20,7 @@ _LOCK = threading.Lock()
 _HERE = threading.local()
 _PATCH = contextlib.ExitStack()
 _MAX_NOTED = 20
+_NOTED = (MetadataWarning, TruncationWarning)
 _users = 0
 
 
@@ -43,7 +44,8 @@ def _enter() -> None:
         _users += 1
         if _users == 1:
             _PATCH.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("always", MetadataWarning)
+            for kind in _NOTED:
+                warnings.simplefilter("always", kind)
             warnings.showwarning = _note_or_show(warnings.showwarning)
 
 
@@ -58,7 +60,7 @@ def _leave() -> None:
 def _note_or_show(show: Any) -> Any:
     def note(message: Any, category: type[Warning], *place: Any) -> None:
         found = getattr(_HERE, "found", None)
-        if found is None or not issubclass(category, MetadataWarning):
+        if found is None or not issubclass(category, _NOTED):
             show(message, category, *place)
         elif len(found) < _MAX_NOTED:
             found.append(str(message))
