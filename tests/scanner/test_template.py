@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 import tiffref
+from tiffref.scanner.imprint import take_imprint
 from tiffref.scanner.skeleton import read_skeleton
 from tiffref.scanner.source import LocalSource
 from tiffref.scanner.template import Template, make_template
@@ -112,3 +113,30 @@ def test_an_end_that_wraps_around_is_behind_the_end(tmp_path: Path) -> None:
     # offset and length come to 2**64 + 4, which is 4
     other = changed(path, place, struct.pack("<Q", 2**64 - length + 4))
     assert template.arrays_of(read_skeleton(LocalSource(other))) is None
+
+
+def test_segments_of_no_length_are_not_told(tmp_path: Path) -> None:
+    """A strip of which a writer left out the length is there, and is not missing."""
+    for n in range(3):
+        path = tmp_path / f"{n}.tif"
+        tifffile.imwrite(path, np.full((64, 64), 7, np.uint8), metadata=None)
+        with tifffile.TiffFile(path) as tif:
+            places = [tif.pages.first.tags[code].valueoffset for code in (273, 279)]
+        with path.open("r+b") as file:
+            for place in places[n > 1 :]:
+                file.seek(place)
+                file.write(bytes(4))
+        told = tiffref.scan(path)
+        full = tiffref.scan(path, strict=True)
+        assert told.group["image"].manifest == full.group["image"].manifest
+    assert full.group["image"].manifest.length.sum() == 64 * 64
+
+
+def test_a_beginning_that_is_cut_off_is_told_as_ever(image: Path, tmp_path: Path) -> None:
+    there = LocalSource(image)
+    imprint = take_imprint(there, read_skeleton(there))
+    assert imprint is not None
+    data = there.read(0, imprint.length)
+    assert imprint.match(data, there.source) is not None
+    for n in (imprint.length - 1, imprint.length // 2, 1, 0):
+        assert imprint.match(data[:n], there.source) is None

@@ -204,8 +204,8 @@ def _georeference(
     image: _Image, name: LevelName, array: Array, axes: Mapping[str, str], report: Report
 ) -> GeoLevel:
     rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
-    if image.reference is None or rows is None or columns is None:
-        return GeoLevel()
+    if image.reference is None or rows is None or columns is None or not rows[1] * columns[1]:
+        return GeoLevel()  # what has no pixels has no place
     sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
     # what lies on the same rows and columns shares their coordinates
     suffix = rows[0].partition("_")[2]

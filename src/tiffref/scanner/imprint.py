@@ -70,6 +70,8 @@ class Imprint:
         -------
         None if it is not like this one.
         """
+        if len(data) < self.length:
+            return None
         for start, end, expected in self.fixed:
             if data[start:end] != expected:
                 return None

@@ -83,7 +83,9 @@ class Template:
             return None
         source = old.source
         if not has_all or source.min() < 0:
-            is_missing = (offset == 0) | (length == 0)
+            is_missing = offset == 0
+            if (is_missing != (length == 0)).any():
+                return None  # the parser may know what is meant
             source = np.where(is_missing, MISSING, 0).astype(np.int32)
         return Manifest(old.shape, (_like(other.source, old),), source, offset, length)
 
