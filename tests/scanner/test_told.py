@@ -164,3 +164,29 @@ def test_ome_that_names_its_file_is_not_told(tmp_path: Path, n_described: list[s
         for n in range(4):
             tiffref.scan(tmp_path / f"{names_file}{n}.ome.tif")
         assert len(n_described) == (4 if names_file else 2)
+
+
+def test_segments_that_follow_one_another_are_put_together_as_ever(tmp_path: Path) -> None:
+    """Whether or not they do so in the model."""
+    for n, gap in enumerate((16, 16, 16, 0, 0, 16)):
+        path = tmp_path / f"{n}.tif"
+        tifffile.imwrite(path, np.full((64, 64), n, np.uint8), rowsperstrip=32, metadata=None)
+        with tifffile.TiffFile(path) as tif:
+            second = tif.pages.first.dataoffsets[1]
+            place = tif.pages.first.tags[273].valueoffset
+        data = bytearray(path.read_bytes())
+        data[second:second] = bytes(gap)
+        data[place + 4 : place + 8] = (second + gap).to_bytes(4, "little")
+        path.write_bytes(data)
+        assert b'"image/1.0"' in check(path) or not gap
+
+
+def test_signs_of_zero_count(tmp_path: Path) -> None:
+    for n in range(8):
+        path = write(tmp_path / f"{n}.tif", x=3e5 + n)
+        with tifffile.TiffFile(path) as tif:
+            place = tif.pages.first.tags[33550].valueoffset + 16
+        data = bytearray(path.read_bytes())
+        data[place : place + 8] = np.float64(-0.0 if n > 5 else 0.0).tobytes()
+        path.write_bytes(data)
+        assert (b"-0.0]" in check(path)) == (n > 5)

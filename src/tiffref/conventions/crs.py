@@ -71,6 +71,7 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         if horizontal is None:
             return None
         crs = _with_height(with_shift(horizontal, keys), keys, report)
+        crs.from_wkt(crs.to_wkt())  # names may be such that no reader can make sense of it
         if len(report.defects) == n_defects:  # defects are reported for each file
             if len(_built) >= _MAX_BUILT:
                 _built.clear()

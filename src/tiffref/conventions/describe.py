@@ -7,7 +7,7 @@ calls the modules of this room that know single conventions; it reads no file.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,15 @@ class _Image:
     items: GdalMetadata
     calibration: Calibration
     acquired: datetime.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One level of an image: what it is called, its array, and where on Earth it is."""
+
+    name: LevelName
+    array: Array
+    geo: GeoLevel
 
 
 @dataclass(slots=True)
@@ -118,10 +127,11 @@ def describe(
             for n in levels
         ]
         if role == "image":
-            paths = [names[position, n] for n in levels]
-            _describe_group(
-                image, paths, [arrays[position, n] for n in levels], described, attributes
-            )
+            pyramid = [
+                _Level(names[position, n], arrays[position, n], geo)
+                for n, geo in zip(levels, described, strict=True)
+            ]
+            _describe_group(image, pyramid, attributes)
     return tree.to_group(attributes)
 
 
@@ -310,39 +320,39 @@ def _color_table(ifd: IfdFacts) -> list[str]:
 # ---- groups
 
 
-def _describe_group(
-    image: _Image,
-    names: Sequence[LevelName],
-    arrays: Sequence[Array],
-    levels: Sequence[GeoLevel],
-    attributes: dict[str, Any],
-) -> None:
+def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, Any]) -> None:
     """Add the root attributes that lead to the levels of an image."""
     letters = image.full.axes
+    # a broken directory may say that it is a level of it and have other dimensions, or no pixels
+    levels = [one for one in pyramid if one.array.nbytes and len(one.array.shape) == len(letters)]
+    if not levels or levels[0] is not pyramid[0]:
+        return
+    first = levels[0]
     if image.reference is not None:
         if "multiscales" not in attributes and "zarr_conventions" not in attributes:
             at = (letters.index("Y"), letters.index("X")) if {"Y", "X"} <= set(letters) else None
             if at is not None:
                 described = [
-                    (name.path, (array.shape[at[0]], array.shape[at[1]]), level.transform)
-                    for name, array, level in zip(names, arrays, levels, strict=True)
-                ]
-                dims = (names[0].dims[at[0]], names[0].dims[at[1]])
+                    (one.name.path, (one.array.shape[at[0]], one.array.shape[at[1]]),
+                     one.geo.transform)
+                    for one in levels
+                ]  # fmt: skip
+                dims = (first.name.dims[at[0]], first.name.dims[at[1]])
                 attributes.update(geozarr_attributes(image.reference, described, dims))
         return
     calibration = image.calibration
-    if len(arrays) == 1 and calibration == Calibration():
+    if len(levels) == 1 and calibration == Calibration():
         return
     entry = multiscale(
-        calibration.name or image.series.name or names[0].name,
+        calibration.name or image.series.name or first.name.name,
         letters,
-        names[0].dims,
-        [(name.path, array.shape) for name, array in zip(names, arrays, strict=True)],
+        first.name.dims,
+        [(one.name.path, one.array.shape) for one in levels],
         calibration,
     )
     if entry is None or isinstance(attributes.get("multiscales"), dict):
         return
     attributes.setdefault("multiscales", []).append(entry)
-    n_channels = dict(zip(letters, arrays[0].shape, strict=True)).get("C", 1)
+    n_channels = dict(zip(letters, first.array.shape, strict=True)).get("C", 1)
     if "omero" not in attributes and len(calibration.channels) == n_channels:
-        attributes["omero"] = omero(entry["name"], calibration.channels, arrays[0].dtype)
+        attributes["omero"] = omero(entry["name"], calibration.channels, first.array.dtype)

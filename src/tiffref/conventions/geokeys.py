@@ -200,7 +200,8 @@ def _key_value(tags: Mapping[int, Any], directory: Sequence[int], entry: Sequenc
             text = text.decode("latin-1")
         if not isinstance(text, str) or value > len(text):
             return None
-        return text[value : value + count].rstrip("|\0 ").strip()
+        # as for readers in C, a text ends at the first NUL
+        return text[value : value + count].partition("\0")[0].rstrip("| ").strip()
     if location == DIRECTORY:
         found_codes = directory[value : value + count]
         return found_codes[0] if len(found_codes) == count == 1 else None

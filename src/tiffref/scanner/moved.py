@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,10 +81,16 @@ def changing_of(skeleton: Skeleton) -> tuple[Changing, tuple[Any, ...]]:
         made = date[:-1].decode()
         del notes[DATE_TIME]
     acquired = acquired_from_name(skeleton.source.url)
-    kept = tuple((code, notes[code]) for code in sorted(notes)
+    kept = tuple((code, _exactly(notes[code])) for code in sorted(notes)
                  if code in GEO_TAGS or code == DATE_TIME)  # fmt: skip
     present = (tiepoint is None, made is None, acquired is None)
     return Changing(tiepoint, acquired, made), (kept, present)
+
+
+def _exactly(value: Any) -> Any:
+    """Give a value that is equal to another only where all digits are: -0.0 equals 0.0."""
+    is_floats = isinstance(value, tuple) and value and isinstance(value[0], float)
+    return struct.pack(f"{len(value)}d", *value) if is_floats else value
 
 
 def differences_of(one: Changing, other: Changing) -> frozenset[str]:

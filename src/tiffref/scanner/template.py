@@ -78,9 +78,13 @@ class Template:
         length = _join(other.lengths, rows)
         old = array.manifest
         codec = array.codecs[0]
-        is_sized = isinstance(codec, SegmentCodec) and codec.compression == 1
-        if len(offset) != len(old.offset) or (is_sized and (length != old.length).any()):
+        if len(offset) != len(old.offset):
             return None
+        if isinstance(codec, SegmentCodec) and codec.compression == 1:
+            # segments that follow one another are put together: a scan would do so here, too
+            joints = _joints(offset, length) == _joints(old.offset, old.length)
+            if (length != old.length).any() or not joints.all():
+                return None
         source = old.source
         if not has_all or source.min() < 0:
             is_missing = offset == 0
@@ -105,6 +109,11 @@ class Template:
         if _reach_behind(offset, old.length, other.source):
             return None
         return Manifest(old.shape, (_like(other.source, old),), old.source, offset, old.length)
+
+
+def _joints(offset: NDArray[np.uint64], length: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Say of each segment but the first whether it begins where the one before it ends."""
+    return offset[1:] == offset[:-1] + length[:-1]
 
 
 def _reach_behind(offset: NDArray[np.uint64], length: NDArray[np.uint64], source: Source) -> bool:
