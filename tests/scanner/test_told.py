@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import tifffile
 
 import tiffref
+from tiffref.errors import TiffrefError
 from tiffref.scanner import moved, tiff, told
 from tiffref.scanner.similar import SimilarFiles
 
@@ -190,3 +192,43 @@ def test_signs_of_zero_count(tmp_path: Path) -> None:
         data[place : place + 8] = np.float64(-0.0 if n > 5 else 0.0).tobytes()
         path.write_bytes(data)
         assert (b"-0.0]" in check(path)) == (n > 5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_changed_copies_are_told_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever byte of a directory differs, what comes out is what a scan in full gives."""
+    rng = np.random.default_rng(seed)
+    how: dict = [{}, {"compression": None}, {"tile": None}, {"bigtiff": True}][seed]
+    paths = [write(tmp_path / f"{n}.tif", x=3e5 + n, **how) for n in range(6)]
+    for path in paths:
+        outcome(path)
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        spans = [(tag.offset, tag.offset + 12) for tag in page.tags]
+        spans += [(tag.valueoffset, tag.valueoffset + tag.valuebytecount) for tag in page.tags]
+    whole = path.read_bytes()
+    n_told = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        at = int(rng.integers(*spans[rng.integers(len(spans))]))
+        data[at] = (data[at] ^ (1 << rng.integers(8))) if rng.random() < 0.7 else rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.1 else data)
+        quick, is_told = outcome(path)
+        n_told += is_told
+        with monkeypatch.context() as patch:
+            patch.setattr(tiff, "_SIMILAR", SimilarFiles())
+            assert outcome(path)[0] == quick
+    assert 0 < n_told < 60
+
+
+def outcome(path: Path) -> tuple[object, bool]:
+    """Give what comes of a file: its document, or the kind of error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            references = tiffref.scan(path)
+            return written(references), references.told is not None
+        except TiffrefError as error:
+            return type(error), False
