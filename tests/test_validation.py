@@ -335,12 +335,48 @@ def test_files_that_tifffile_cannot_decode_are_named_once(
     tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = tiffref.scan_sequence(str(tiles / "r{row}_c{column}.tif")).to_kerchunk()
-    monkeypatch.setattr("tiffref.truth._MAX_DECODED_BYTES", 10)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no decoder")
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", fail)
     report = validate(document, pixels="all")
     (finding,) = report.findings
     assert (finding.code, finding.severity, finding.n_more) == ("not-compared", "warning", 47)
-    assert "too large" in finding.what
+    assert "tifffile cannot decode it: ValueError: no decoder" in finding.what
     assert report.n_chunks_compared == 0
+
+
+@pytest.mark.parametrize("name", ["stacked", "joined"])
+def test_of_large_images_only_the_chunks_are_decoded(
+    name: str, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiffref.truth._MAX_DECODED_BYTES", 10)
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", None)
+    files, options, n_chunks = SEQUENCES[name]
+    document = tiffref.scan_sequence(str(tiles / files), **options).to_kerchunk()
+    report = validate(document, pixels="all")
+    assert (report.findings, report.n_chunks_compared) == ([], n_chunks)
+    first, second = [key for key in document["refs"] if key.startswith("image/0")][:2]
+    document["refs"][first] = document["refs"][second]
+    assert codes(validate(document, pixels="all")) == ["pixels"]
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_chunks_that_large_images_do_not_store(
+    nodata: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sparse.tif"
+    extra = [] if nodata is None else [(42113, 2, 0, str(nodata), True)]
+    with tifffile.TiffWriter(path) as tif:
+        tif.write((np.full((16, 16), n, "u2") if n < 5 else None for n in range(6)), shape=(32, 48),
+                  dtype="u2", tile=(16, 16), extratags=extra, metadata=None)  # fmt: skip
+    document = tiffref.scan(path).to_kerchunk()
+    assert "image/1.2" not in document["refs"]
+    for limit in (10, 1 << 20):
+        monkeypatch.setattr("tiffref.truth._MAX_DECODED_BYTES", limit)
+        report = validate(document, pixels="all")
+        assert (report.findings, report.n_chunks_compared) == ([], 6)
 
 
 def test_only_allowed_sources_are_opened(image: Path) -> None:

@@ -6,6 +6,7 @@ reference, so that a wrong reference cannot prove itself right.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +19,15 @@ from .references import References
 __all__ = ["Truth", "find_truth"]
 
 _MAX_DECODED_BYTES = 1 << 30
-"""Larger images are not decoded; of others so many bytes are kept for the next chunk."""
+"""Of larger images only what is asked for is decoded; of others so many bytes are kept."""
+
+_FAILURES = (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportError)
+"""What tifffile and the decoders raise for files that they cannot read."""
 
 
 def find_truth(
     references: References, path: str, array: Array, options: Mapping[str, Any] | None = None
-) -> Truth | None:
+) -> Truth:
     """Give what an array is to be compared with.
 
     Parameters
@@ -32,29 +36,25 @@ def find_truth(
         One of the arrays of `references`.
     options
         For the file systems of the sources.
-
-    Returns
-    -------
-    truth
-        Nothing for arrays that stand for no image of a file, as coordinates do.
     """
     for series in references.series:
         for level, row in enumerate(series.get("levels", ())):
             if row.get("path") == path and array.manifest.sources:
                 n_new = len(series["sequence"]["dims"]) if "sequence" in series else None
                 return Truth(array, (int(series["index"]), level), n_new, options)
-    return None
+    return Truth(array, None, None, options)
 
 
 class Truth:
-    """The images that tifffile decodes from the files of one array.
+    """The images that tifffile decodes from the files of one array, while the context lasts.
 
     Parameters
     ----------
     array
         What references make of them.
     place
-        Which image of each file it is: series and level.
+        Which image of each file it is: series and level; nothing for what is no image of a file,
+        as coordinates are.
     n_new
         New axes of a sequence of files, each of which is a part of the array; or nothing where
         the first file gives it all: one TIFF, or an OME set, whose members name each other.
@@ -65,7 +65,7 @@ class Truth:
     def __init__(
         self,
         array: Array,
-        place: tuple[int, int],
+        place: tuple[int, int] | None,
         n_new: int | None,
         options: Mapping[str, Any] | None,
     ) -> None:
@@ -73,7 +73,19 @@ class Truth:
         self._place = place
         self._n_new = n_new
         self._options = dict(options or {})
-        self._images: dict[int, NDArray | str] = {}
+        self._images: dict[int, Any] = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Truth:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the images, and close the files of large ones."""
+        self._images.clear()
+        self._open.close()
 
     def chunk(self, index: tuple[int, ...]) -> NDArray | str | None:
         """Give the samples that a chunk should have, without those past the end of the array.
@@ -91,9 +103,9 @@ class Truth:
         """
         array, n_new = self._array, self._n_new or 0
         source = 0 if self._n_new is None else self._find_source(index)
-        if source is None:
+        if source is None or self._place is None:
             return None
-        image = self._decode(source)
+        image = self._decode(source, self._place)
         if isinstance(image, str):
             return image
         begin = self._find_begin(source, index[:n_new], image.shape)
@@ -102,7 +114,10 @@ class Truth:
         start = np.multiply(index, array.chunks)[n_new:]
         stop = np.minimum(start + array.chunks[n_new:], array.shape[n_new:])
         inside = tuple(slice(*pair) for pair in zip(start - begin, stop - begin, strict=True))
-        return image[(*(np.newaxis,) * n_new, *inside)]
+        try:
+            return np.asarray(image[inside])[(np.newaxis,) * n_new]
+        except _FAILURES as error:
+            return _say_failure(error)
 
     def _find_source(self, index: tuple[int, ...]) -> int | None:
         """Find the file of a chunk; where no bytes of it are used, the only one at its place."""
@@ -134,26 +149,35 @@ class Truth:
         last = (begin + shape - 1) // chunks
         return begin if np.array_equal(last[partial], own.max(axis=0)[partial]) else None
 
-    def _decode(self, source: int) -> NDArray | str:
+    def _decode(self, source: int, place: tuple[int, int]) -> Any:
         """Decode the image of a file once, or say why that cannot be."""
         if source not in self._images:
             kept = sum(one.nbytes for one in self._images.values() if not isinstance(one, str))
             if kept > _MAX_DECODED_BYTES:
-                self._images.clear()
-            self._images[source] = self._read(self._array.manifest.sources[source].url)
+                self._forget()
+            self._images[source] = self._read(self._array.manifest.sources[source].url, *place)
         return self._images[source]
 
-    def _read(self, url: str) -> NDArray | str:
+    def _read(self, url: str, series: int, level: int) -> Any:
+        """Give the image of a file as an array, or as what is indexed like one if it is large."""
         import fsspec
         import tifffile
 
-        series, level = self._place
+        import zarr
+
         try:
-            file = fsspec.open(url, "rb", **self._options)
-            with file as opened, tifffile.TiffFile(opened, name=url) as tif:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(fsspec.open(url, "rb", **self._options))
+                tif = stack.enter_context(tifffile.TiffFile(file, name=url))
                 image = tif.series[series].levels[level]
-                if image.nbytes > _MAX_DECODED_BYTES:
-                    return "the image is too large to be decoded as a whole"
-                return image.asarray()
-        except (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportError) as error:
-            return f"tifffile cannot decode it: {type(error).__name__}: {error}"
+                if image.nbytes <= _MAX_DECODED_BYTES:
+                    return image.asarray()
+                array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
+                self._open.push(stack.pop_all())
+                return array
+        except _FAILURES as error:
+            return _say_failure(error)
+
+
+def _say_failure(error: Exception) -> str:
+    return f"tifffile cannot decode it: {type(error).__name__}: {error}"

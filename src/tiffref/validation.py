@@ -37,7 +37,7 @@ from .model.node import Array
 from .read import Fetcher, read_array
 from .read.fetch import check_fresh
 from .references import References
-from .truth import find_truth
+from .truth import Truth, find_truth
 
 __all__ = ["Report", "load_schema", "validate", "validate_document"]
 
@@ -314,29 +314,32 @@ def _check_pixels(
     references: References, fetch: Fetcher, pixels: int | Literal["all"], report: Report
 ) -> None:
     for path, array in references.group.arrays():
-        truth = find_truth(references, path, array, fetch.storage_options)
         n_chunks = array.manifest.n_chunks
         n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
-        wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64))
-        unknown: list[str] = []
-        found = len(report.findings)
-        for flat in wanted.tolist():
-            index = tuple(int(n) for n in np.unravel_index(flat, array.grid))
-            expected = None if truth is None else truth.chunk(index)
-            if isinstance(expected, str):
-                unknown.append(expected)
-                expected = None
-            if finding := _check_chunk(path, array, flat, expected, fetch):
-                finding = _explain(finding, array, flat, fetch)
-                report.findings += [finding] if finding not in report.findings else []
-                break
-            report.n_chunks_compared += expected is not None
-        if unknown and len(report.findings) == found:
-            what = f"not compared, only decoded: {unknown[0]}"
-            more = len(unknown) - 1
-            report.findings.append(
-                Finding("not-compared", "pixels", what, path, severity="warning", n_more=more)
-            )
+        wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist()
+        with find_truth(references, path, array, fetch.storage_options) as truth:
+            _check_chunks(path, array, wanted, truth, fetch, report)
+
+
+def _check_chunks(
+    path: str, array: Array, wanted: Sequence[int], truth: Truth, fetch: Fetcher, report: Report
+) -> None:
+    unknown: list[str] = []
+    for flat in wanted:
+        expected = truth.chunk(tuple(int(n) for n in np.unravel_index(flat, array.grid)))
+        if isinstance(expected, str):
+            unknown.append(expected)
+            expected = None
+        if finding := _check_chunk(path, array, flat, expected, fetch):
+            finding = _explain(finding, array, flat, fetch)
+            report.findings += [finding] if finding not in report.findings else []
+            return
+        report.n_chunks_compared += expected is not None
+    if unknown:
+        what, n_more = f"not compared, only decoded: {unknown[0]}", len(unknown) - 1
+        report.findings.append(
+            Finding("not-compared", "pixels", what, path, severity="warning", n_more=n_more)
+        )
 
 
 def _check_chunk(
