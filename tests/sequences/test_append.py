@@ -153,3 +153,8 @@ def test_what_files_cannot_be_added_to(tmp_path):
     joined = tiffref.scan_sequence([tmp_path / "0.tif"], concat="y")
     with pytest.raises(SelectionError, match="along new axes only"):
         tiffref.append_sequence(joined, str(tmp_path / "*.tif"))
+    write(tmp_path / "1.tif", pixels(1), compression=None)
+    mixed = tiffref.scan_sequence([tmp_path / "0.tif", tmp_path / "1.tif"], on_mismatch="decode")
+    write(tmp_path / "2.tif", pixels(2))
+    with pytest.raises(ManifestMismatch, match="differ in compression"):
+        tiffref.append_sequence(mixed, [tmp_path / "2.tif"])

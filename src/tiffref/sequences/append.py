@@ -232,7 +232,8 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
     assert isinstance(first, Array)
     if not isinstance(second, Array):
         raise ManifestMismatch("the new files have no such level", got=path)
-    if len(second.codecs) == 1 and to_zarr2(first.codec) == to_zarr2(second.codec):
+    is_one = len(first.codecs) == len(second.codecs) == 1
+    if is_one and to_zarr2(first.codec) == to_zarr2(second.codec):
         second = replace(second, codecs=first.codecs)  # a document does not tell all of a codec
     aspects = [
         {**aspects_of(_plain_fill(array), dims), "georeference": _place(group)}
