@@ -53,6 +53,15 @@ def test_unnamed_groups_are_named_by_the_letter_before():
     fields = read(["img_c1_t2.tif", "img_c3_t4.tif"], "axes")
     assert {key: value.tolist() for key, value in fields.items()} == {"c": [1, 3], "t": [2, 4]}
     assert read(["a12.tif"], r"a(\d)(\d)") == {"i": 1, "i2": 2}
+    # tifffile takes capital letters as well
+    fields = read(["img_C1_T02.tif", "img_C3_t4.tif"], "axes")
+    assert {key: value.tolist() for key, value in fields.items()} == {"c": [1, 3], "t": [2, 4]}
+    assert list(read(["img_C1.tif"], r"_(C)(\d)")) == ["C"]
+
+
+def test_names_that_no_preset_fits_are_told_what_would():
+    with pytest.raises(ManifestMismatch, match=r"expected 'modis', M\[OYC\]D.*\?P<time>"):
+        read(["a.tif"], "modis")
 
 
 def test_wildcards_of_a_glob_are_fields():

@@ -87,7 +87,7 @@ PRESETS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
         ),
         {},
     ),
-    "axes": ((r"_?" + _AXIS + rf"(?:_?{_AXIS})?" * 6,), {}),
+    "axes": ((r"(?i)_?" + _AXIS + rf"(?:_?{_AXIS})?" * 6,), {}),
 }
 """Name -> regular expressions, of which the first that matches all names counts, and formats."""
 
@@ -278,9 +278,13 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     raise ManifestMismatch(
         f"{len(best)} of {len(names)} names do not match the pattern",
         got=shown + (", ..." if len(best) > _SHOWN else ""),
-        expected=repr(pattern.text),
+        expected=repr(pattern.text) if pattern.text not in PRESETS else _spell_preset(pattern),
         hint="Give a pattern that fits all names, or only the files that it fits.",
     )
+
+
+def _spell_preset(pattern: NamePattern) -> str:
+    return f"'{pattern.text}', {' or '.join(one.pattern for one in pattern.expressions)}"
 
 
 def _views(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
@@ -319,14 +323,17 @@ def _columns(names: Sequence[str], matches: Sequence[re.Match[str]]) -> dict[str
 
 
 def _pairs(match: re.Match[str]) -> dict[str, str]:
-    """Read unnamed groups: a group of letters names the axis of the digits that follow."""
+    """Read unnamed groups: a group of letters names the axis of the digits that follow.
+
+    Where capital letters match as small ones do, they name the same axis.
+    """
     fields: dict[str, str] = {}
     axis = None
     for text in match.groups():
         if text is None:
             continue
         if text[:1].isalpha() and axis is None:
-            axis = text
+            axis = text.lower() if match.re.flags & re.IGNORECASE else text
             continue
         name = axis or ("i" if "i" not in fields else f"i{len(fields) + 1}")
         fields[name] = text
