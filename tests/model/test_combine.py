@@ -132,6 +132,18 @@ def test_a_codec_that_takes_short_segments_takes_whole_ones():
         assert rows == [(0,), (0,)]
 
 
+def test_codecs_of_other_edges_stay_apart():
+    """A tile of 2 x 1 samples, cut at the right, has as many as one of 1 x 2, cut below."""
+    below, right, whole = (
+        SegmentCodec((1, 2, 2, 1), "<u2", compression=8, edge=(1, *size))
+        for size in ((1, 2), (2, 1), (2, 2))
+    )
+    arrays = [make("a", codecs=[codec]) for codec in (whole, below, CODEC, right, below)]
+    codecs, rows = unify_codecs(arrays)
+    assert codecs == (below, right)
+    assert rows == [(0,), (0,), (0,), (1,), (0,)]
+
+
 def test_groups_are_told_in_one_error():
     lzw = SegmentCodec((1, 2, 2, 1), "<u2", compression=5)
     arrays = [make(n) for n in "abcde"] + [make("f", codecs=[lzw]), make("g", (3, 4, 6))]

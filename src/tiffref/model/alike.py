@@ -67,9 +67,8 @@ def without_leniency(codec: SegmentCodec | ForeignCodec) -> SegmentCodec | Forei
     """Give a codec without what only lets it take more segments."""
     if isinstance(codec, ForeignCodec):
         return codec
-    parameters = {k: v for k, v in codec.parameters.items() if k != "is_mixed"}
-    # what only lets it take short segments as well
-    return replace(codec, edge=None, fill=None, parameters=parameters)
+    # these only let it take short segments as well
+    return replace(codec, edge=None, fill=None)
 
 
 def group_alike(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:

@@ -31,14 +31,15 @@ Codec = SegmentCodec | ForeignCodec
 def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple[int, ...]]]:
     """Make one table of codecs for many arrays.
 
-    Codecs that differ only in taking short segments as well become the one that takes them.
+    Codecs that differ only in taking short segments as well become the one that takes them; not
+    those that take segments of different edges, of which one may be as long as another's.
 
     Returns
     -------
     codecs, rows
         The table, and for each array the row of each of its own codecs.
     """
-    table: dict[Codec, int] = {}
+    table: dict[Codec, list[int]] = {}
     codecs: list[Codec] = []
     rows, known = [], {}
     for array in arrays:
@@ -49,20 +50,29 @@ def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple
     return tuple(codecs), rows
 
 
-def _row_of(codec: Codec, table: dict[Codec, int], codecs: list[Codec]) -> int:
-    row = table.setdefault(without_leniency(codec), len(codecs))
-    if row == len(codecs):
-        codecs.append(codec)
-    elif isinstance(codec, SegmentCodec) and codec != codecs[row]:
-        before = codecs[row]
-        assert isinstance(before, SegmentCodec)
-        codecs[row] = replace(
-            before,
-            edge=before.edge or codec.edge,
-            fill=before.fill if before.edge else codec.fill,
-            parameters={**before.parameters, **codec.parameters},
-        )
-    return row
+def _row_of(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec]) -> int:
+    rows = table.setdefault(without_leniency(codec), [])
+    for row in rows:
+        both = _unified(codecs[row], codec)
+        if both is not None:
+            codecs[row] = both
+            return row
+    rows.append(len(codecs))
+    codecs.append(codec)
+    return rows[-1]
+
+
+def _unified(one: Codec, other: Codec) -> Codec | None:
+    """Give the codec that takes the segments of two that differ in leniency, if there is one."""
+    if one == other or not (isinstance(one, SegmentCodec) and isinstance(other, SegmentCodec)):
+        return one
+    whole = one.shape[:3]
+    # whole segments at the edge leave the word to the other
+    if one.edge in (None, whole) and other.edge is not None:
+        one, other = other, one
+    if other.edge not in (None, whole, one.edge):
+        return None
+    return one
 
 
 def stack(

@@ -259,10 +259,8 @@ def _self_describing(array: Array) -> Array:
         return array
     codec = array.codecs[0]
     assert isinstance(codec, SegmentCodec)
-    parameters = {k: v for k, v in codec.parameters.items() if k != "is_mixed"}
-    plain = replace(codec, parameters=parameters)
     inlined = {
-        n: data if data[: len(MAGIC)] == MAGIC else wrap_inlined(plain, data)
+        n: data if data[: len(MAGIC)] == MAGIC else wrap_inlined(codec, data)
         for n, data in array.manifest.inlined.items()
     }
     return replace(array, manifest=replace(array.manifest, inlined=inlined))
