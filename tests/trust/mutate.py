@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from collections.abc import Callable
@@ -95,6 +96,28 @@ def _set_compression(data: bytearray, rng: random.Random, spot: Spot) -> None:
             data[where : where + 2] = _swap(order, rng.choice(_COMPRESSIONS).to_bytes(2, "little"))
 
 
+def _spoil_value(data: bytearray, rng: random.Random, spot: Spot) -> None:
+    """Change what lies where an entry points, or the value itself where it is short."""
+    at, order, is_big = spot
+    width = 8 if is_big else 4
+    where = at + 4 + width
+    count, offset = (
+        int.from_bytes(_swap(order, bytes(data[one : one + width])), "little")
+        for one in (at + 4, where)
+    )
+    start, end = (where, where + width) if count <= 2 else (offset, offset + 8 * count)
+    if start >= len(data):
+        return
+    place = rng.randrange(start, max(start + 1, min(end, len(data))))
+    new = rng.choice((b"\0", bytes([rng.randrange(256)]), _number(rng, 2), _double(rng, order)))
+    data[place : place + len(new)] = new
+
+
+def _double(rng: random.Random, order: str) -> bytes:
+    value = rng.choice((0.0, -0.0, 1e300, 1e-300, -1.0, math.inf, math.nan, rng.random()))
+    return struct.pack(f"{order}d", value)
+
+
 def _copy_entry(data: bytearray, rng: random.Random, spot: Spot) -> None:
     at, _, is_big = spot
     size = 20 if is_big else 12
@@ -144,7 +167,7 @@ def _copy(data: bytearray, rng: random.Random) -> None:
 
 _OF_ENTRIES: tuple[Callable[[bytearray, random.Random, Spot], None], ...] = (
     _set_value, _set_value, _set_value, _set_count, _set_type, _set_tag, _set_compression,
-    _copy_entry,
+    _spoil_value, _spoil_value, _copy_entry,
 )  # fmt: skip
 _OF_BYTES: tuple[Callable[[bytearray, random.Random], None], ...] = (
     _flip_bit, _set_byte, _set_word, _truncate, _extend, _erase, _remove, _copy

@@ -50,6 +50,35 @@ def geo() -> bytes:
     return write(FLOATS, tile=(16, 16), compression="zlib", predictor=3, extratags=tags)
 
 
+def geo_pyramid() -> bytes:
+    """Give an image with overviews in a system of its own: names, and numbers for all of it."""
+    texts = "Somewhere|GCS Name = WGS 84|Datum = unknown|Ellipsoid = WGS84|Primem = Greenwich|"
+    numbers = (6378137.0, 298.257223563, 15.0, 0.9996, 500000.0, 0.0, 0.0)
+    keys = {
+        1024: (0, 1, 1), 1025: (0, 1, 1), 1026: (34737, 10, 0), 2048: (0, 1, 32767),
+        2049: (34737, 69, 10), 2050: (0, 1, 32767), 2054: (0, 1, 9102), 2056: (0, 1, 32767),
+        2057: (34736, 1, 0), 2059: (34736, 1, 1), 3072: (0, 1, 32767), 3073: (34737, 10, 0),
+        3074: (0, 1, 32767), 3075: (0, 1, 1), 3076: (0, 1, 9001), 3080: (34736, 1, 2),
+        3081: (34736, 1, 5), 3082: (34736, 1, 4), 3083: (34736, 1, 5), 3092: (34736, 1, 3),
+    }  # fmt: skip
+    directory = (1, 1, 0, len(keys), *(n for key, rest in keys.items() for n in (key, *rest)))
+    tags = [
+        (33550, 12, 3, (10.0, 10.0, 0.0), True),
+        (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True),
+        (34735, 3, len(directory), directory, True),
+        (34736, 12, len(numbers), numbers, True),
+        (34737, 2, 0, texts, True),
+    ]
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for n in (1, 2, 4):
+            writer.write(
+                WIDE[::n, ::n], tile=(16, 16), compression="zlib", subfiletype=int(n > 1),
+                metadata=None, extratags=tags if n == 1 else (),
+            )  # fmt: skip
+    return buffer.getvalue()
+
+
 def pages(n: int, **options: Any) -> bytes:
     return write(*np.arange(n * 64, dtype="u1").reshape(n, 8, 8), metadata=None, **options)
 
@@ -91,6 +120,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     ),
     "pyramid": pyramid,
     "geo": geo,
+    "geo-pyramid": geo_pyramid,
     "pages": lambda: pages(5),
     "many-pages": lambda: pages(70),
     "many-compressed": lambda: pages(70, compression="zlib"),
