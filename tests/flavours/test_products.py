@@ -47,6 +47,23 @@ def test_cropped_tiles_of_the_right_and_the_lower_edge(tmp_path, shape, compress
     assert_pixels(tiffref.scan(path), {"image": expected})
 
 
+def test_files_with_cropped_tiles_put_together(tmp_path):
+    """Tiles of one file's right edge are as large as those of another's lower edge."""
+    blocks = [
+        [
+            write(
+                tmp_path / f"{row}_{column}.tif",
+                replace(PLAIN, shape=(1, n_rows, n_columns, 1), seed=2 * row + column),
+            )
+            for column, n_columns in enumerate((32, 19))
+        ]
+        for row, n_rows in enumerate((32, 19))
+    ]
+    joined = {"row": "y", "column": "x"}
+    references = tiffref.scan_sequence(tmp_path / "{row}_{column}.tif", concat=joined)
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], np.block(blocks))
+
+
 @pytest.mark.parametrize(("compression", "encoder"), [(34933, "png"), (34712, "jpeg2k")])
 @pytest.mark.parametrize("size", [35, 48])
 def test_cropped_images_say_their_size(tmp_path, compression, encoder, size):
