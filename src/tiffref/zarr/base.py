@@ -175,8 +175,10 @@ class ZarrStore(Store):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         """Read the whole array, so that NumPy's functions take the store."""
+        if copy is False:
+            raise ValueError("copy is False, but the samples of the store are not in memory")
         values = self[...]
-        return values if dtype is None else values.astype(dtype)
+        return values if dtype is None else values.astype(dtype, copy=False)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise NotImplementedError("the store is read-only")
