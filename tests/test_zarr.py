@@ -512,6 +512,5 @@ def test_numpy_functions_take_the_store(tmp_path: Path) -> None:
     store = ZarrTiffStore(path)
     np.testing.assert_array_equal(np.mean(store, axis=0), data.mean(axis=0))
     assert np.asarray(store, "f4").dtype == "f4"
-    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
-        with pytest.raises(ValueError, match="not in memory"):
-            np.asarray(store, copy=False)
+    with pytest.raises(ValueError, match="not in memory"):
+        np.asarray(store, copy=False)
