@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +254,29 @@ def test_a_busy_pool_keeps_nobody_waiting(make_array: Callable[..., Array]) -> N
         assert not any(future.done() for future in busy)
     finally:
         is_over.set()
+
+
+def test_an_error_ends_the_work_of_others(
+    make_array: Callable[..., Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(2).integers(0, 9, (1024, 1024)).astype("u2")
+    array = make_array(values, (64, 64), compression=8)
+    caller, has_begun, placed = threading.get_ident(), threading.Event(), []
+
+    def place(*args: object) -> None:
+        if threading.get_ident() == caller:
+            assert has_begun.wait(30)
+            raise MalformedTiff("broken")
+        placed.append(args)
+        has_begun.set()
+        time.sleep(0.05)
+
+    monkeypatch.setattr(engine, "_place", place)
+    monkeypatch.setattr(engine, "LOCAL_RANGE_BYTES", 1)
+    monkeypatch.setattr(engine, "N_CORES", 2)
+    with pytest.raises(MalformedTiff, match="broken"):
+        read_array(array, ..., fetch=Fetcher())
+    assert len(placed) < 100  # of 256
 
 
 def test_many_threads_share_one_fetcher(make_array: Callable[..., Array]) -> None:
