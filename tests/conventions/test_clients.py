@@ -134,14 +134,17 @@ def ngff(request, tmp_path_factory):
     return path, data
 
 
-def open_store(path):
-    from zarr.storage import FsspecStore
-
-    filesystem = fsspec.filesystem(
-        "reference", fo=str(path), asynchronous=True, remote_protocol="file",
-        remote_options={"asynchronous": True},
-    )  # fmt: skip
-    return FsspecStore(filesystem, read_only=True)
+@pytest.mark.filterwarnings("ignore")
+def test_napari_by_dask(ngff):
+    da = pytest.importorskip("dask.array")
+    path, data = ngff
+    root = json.loads(json.loads(path.read_text())["refs"][".zattrs"])
+    names = [level["path"] for level in root["multiscales"][0]["datasets"]]
+    levels = [da.from_zarr(f"reference::{path}", component=name) for name in names]
+    assert [level.shape for level in levels] == [(2, 3, 128, 160), (2, 3, 64, 80)]
+    np.testing.assert_array_equal(levels[0], data)
+    layers = pytest.importorskip("napari.layers")
+    assert layers.Image(levels, multiscale=True).multiscale
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -165,7 +168,9 @@ def test_ome_zarr_py(ngff):
     from ome_zarr.reader import Reader
 
     path, data = ngff
-    (node,) = Reader(ZarrLocation(open_store(path), fmt=FormatV04()))()
+    from tiffref.zarr import ZarrTiffStore
+
+    (node,) = Reader(ZarrLocation(ZarrTiffStore(path), fmt=FormatV04()))()
     assert [level.shape for level in node.data] == [(2, 3, 128, 160), (2, 3, 64, 80)]
     assert node.metadata["channel_names"] == ["DAPI", "GFP"]
     np.testing.assert_array_equal(node.data[0], data)
@@ -189,7 +194,7 @@ def test_ome_zarr_models(ngff):
     models = pytest.importorskip("ome_zarr_models.v04")
     zarr = pytest.importorskip("zarr")
     path, _ = ngff
-    group = zarr.open_group(open_store(path), mode="r", zarr_format=2)
+    group = zarr.open_group(f"reference::{path}", mode="r", zarr_format=2)
     (entry,) = models.Image.from_zarr(group).attributes.multiscales
     assert [axis.name for axis in entry.axes] == ["c", "z", "y", "x"]
 
