@@ -98,3 +98,17 @@ def test_columns() -> None:
 def test_lone_surrogates_do_not_stop_it() -> None:
     document = {"a/\ud800": "x\ud800", "a/0": RANGE}
     assert find(document) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("image/0.0", "image/0.0: wrong"),
+        ("image chunk (0, 1)", "image chunk (0, 1): wrong"),
+        ("", "'': wrong"),
+        ("a\nb", r"'a\nb': wrong"),
+        (None, "wrong"),
+    ],
+)
+def test_findings_say_where_they_are(key: str | None, told: str) -> None:
+    assert str(Finding("code", "structure", "wrong", key).to_error()) == told

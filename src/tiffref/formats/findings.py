@@ -6,6 +6,7 @@ Owns the finding and what reading does with it: the parsers of this room hand ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from ..errors import InvalidReferences
 
 __all__ = ["Finding", "Reporter", "raise_finding"]
+
+_SIMPLE = re.compile(r"[!-~]+(?: [!-~]+)*")
+"""Keys that a line of text can hold as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Finding:
         return InvalidReferences(
             self.what,
             url=url,
-            tag=None if self.key is None else f"key '{self.key}'",
+            tag=self.key if self.key is None or _SIMPLE.fullmatch(self.key) else repr(self.key),
             got=self.got,
             expected=self.expected,
             hint=hint,
