@@ -10,7 +10,9 @@ from chunked import CountingServer
 
 import tiffref
 from tiffref.errors import SourceError
+from tiffref.scanner import tiff
 from tiffref.scanner.remote import RemoteSource, open_remote
+from tiffref.scanner.similar import SimilarFiles
 
 rng = np.random.default_rng(5)
 
@@ -108,6 +110,26 @@ def server():
     running = CountingServer()
     yield running
     running.close()
+
+
+def test_similar_files_cost_no_more_requests(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(tiff, "_SIMILAR", SimilarFiles())
+    n_requests = []
+    for n in range(5):
+        path = tmp_path / f"{n}.tif"
+        data = rng.integers(0, 4000, (600, 500), "u2")
+        with tifffile.TiffWriter(path) as writer:  # overviews behind the pixels
+            writer.write(data, tile=(64, 64), compression="zlib", metadata=None)
+            writer.write(data[::2, ::2], tile=(64, 64), subfiletype=1, metadata=None)
+        server.files[f"/{n}.tif"] = path.read_bytes()
+        server.requests.clear()
+        references = tiffref.scan(f"{server.url}/{n}.tif")
+        n_requests.append(len(server.requests))
+        assert (references.told is None) == (n < 2)
+        ours = references.group["image"].manifest
+        local = tiffref.scan(path, strict=True).group["image"].manifest
+        assert (ours.offset == local.offset).all() and (ours.length == local.length).all()
+    assert max(n_requests) == n_requests[0]
 
 
 def test_a_small_file_costs_one_request(tmp_path, server):
