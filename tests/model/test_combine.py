@@ -190,3 +190,10 @@ def test_occupied_counts_files():
     index = np.array([[0, 0], [1, 1], [1, 1]])
     np.testing.assert_array_equal(occupied(index, (2, 2)), [[1, 0], [0, 2]])
     assert occupied(np.zeros((3, 0), int), ()) == 3
+
+
+def test_groups_of_other_arrays_are_told_apart_too():
+    kinds = group_alike([{"levels": ("image",), "dtype": "u1"}, {"levels": ()}])
+    for order in (kinds, kinds[::-1]):
+        error = mismatch(order, ["one", "two"])
+        assert "dtype u1" in str(error) and "dtype none" in str(error)

@@ -19,6 +19,7 @@ __all__ = ["STORAGE", "Kind", "aspects_of", "group_alike", "mismatch", "without_
 STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
 """Aspects that say only how samples are stored: arrays that differ in them can be read decoded."""
 
+_NONE = "none"
 _SHOWN = 3
 
 
@@ -82,10 +83,13 @@ def group_alike(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
 
 def differing(kinds: Sequence[Kind]) -> list[str]:
     """Name the aspects in which groups differ; "codec" only where nothing says it plainer."""
+    # groups of files with other arrays have other aspects
+    every = dict.fromkeys(name for kind in kinds for name in kind.aspects)
+    first = kinds[0].aspects
     names = [
         name
-        for name in kinds[0].aspects
-        if any(kind.aspects.get(name) != kinds[0].aspects[name] for kind in kinds)
+        for name in every
+        if any(kind.aspects.get(name, _NONE) != first.get(name, _NONE) for kind in kinds)
     ]
     plain = [name for name in names if name != "codec"]
     return plain or names
@@ -112,7 +116,7 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
         {
             "count": len(kind.members),
             "files": [labels[n] for n in kind.members[:_SHOWN]],
-            **{name: _say(kind.aspects[name]) for name in names},
+            **{name: _say(kind.aspects.get(name, _NONE)) for name in names},
         }
         for kind in kinds
     ]
