@@ -34,6 +34,14 @@ def test_unknown_options_are_told_where_they_are(
     assert f"{f'tiffref {program}'.strip()}: error: {text}" in told
 
 
+def test_bounds_may_begin_in_the_west() -> None:
+    for bounds in (["--bounds", "-10.5,40,5,50"], ["--bounds=-10.5,40,5,50"]):
+        parsed = build_parser().parse_args(["catalog", "query", *bounds, "images"])
+        assert parsed.bounds == (-10.5, 40.0, 5.0, 50.0)
+    parsed = build_parser().parse_args(["scan", "a.tif", "-o", "-", "--series", "-1"])
+    assert (parsed.series, parsed.output) == (-1, "-")
+
+
 @pytest.mark.parametrize("arguments", [[], ["catalog"]])
 def test_no_command_shows_what_there_is(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

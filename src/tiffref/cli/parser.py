@@ -1,7 +1,8 @@
 """The argument parser of all commands, which says what is wrong where it is wrong.
 
-Owns wrong options: argparse leaves those of a command to the program, whose usage does not show
-what there is. It also spells hints for a terminal: errors name arguments as Python has them.
+Owns what argparse does not do: it leaves wrong options of a command to the program, whose usage
+does not show what there is, and takes bounds in the west for options. It also spells hints for a
+terminal: errors name arguments as Python has them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .console import USAGE
@@ -19,6 +20,7 @@ from .console import USAGE
 __all__ = ["Parser", "print_help", "spell_options"]
 
 _OPTION = re.compile(r"--[a-z][a-z-]*")
+_NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\])")
 
 
@@ -29,7 +31,8 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """Parse all arguments; none is left to the parser above."""
-        found, rest = super().parse_known_args(args, namespace)
+        given = sys.argv[1:] if args is None else args
+        found, rest = super().parse_known_args(list(_join_numbers(given)), namespace)
         if rest:
             self.error(self._refuse(rest[0]))
         return found, rest
@@ -44,6 +47,24 @@ class Parser(argparse.ArgumentParser):
         name = argument.partition("=")[0]
         near = difflib.get_close_matches(name, self.options(), 1)
         return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _join_numbers(arguments: Sequence[str]) -> Iterator[str]:
+    """Join options with numbers below 0, where argparse takes the minus for another option.
+
+    >>> list(_join_numbers(["query", "--bounds", "-10,40,5.5,50", "images"]))
+    ['query', '--bounds=-10,40,5.5,50', 'images']
+    """
+    before = None
+    for argument in arguments:
+        if before is not None and _OPTION.fullmatch(before) and _NUMBERS.fullmatch(argument):
+            before = f"{before}={argument}"
+            continue
+        if before is not None:
+            yield before
+        before = argument
+    if before is not None:
+        yield before
 
 
 def print_help(parser: argparse.ArgumentParser) -> int:
