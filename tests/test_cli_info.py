@@ -83,6 +83,13 @@ def test_what_a_microscopist_looks_for_first(tmp_path, capsys):
     assert not {"x", "y", "channels"} & set(lines)
 
 
+def test_channels_without_names_are_not_told(tmp_path, capsys):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.stack([DATA, DATA]), ome=True, metadata={"axes": "CYX"},
+                     photometric="minisblack")  # fmt: skip
+    assert not {"c", "channels"} & set(lines_of(path, capsys))
+
+
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
 def test_what_is_told_of_a_map(tmp_path, capsys):
     rasterio = pytest.importorskip("rasterio")

@@ -54,8 +54,8 @@ def describe_meaning(references: References) -> dict[str, Any]:
         found["crs"] = f"{code} ({found['crs']})" if found.get("crs") else code
     axes = {dim: _describe_axis(near[dim]) for dim in image.dims if dim in near and near[dim].shape}
     found |= {"axes": axes} if axes else {}
-    channels = references.group.attributes.get("omero", {}).get("channels", ())
-    found |= {"channels": [one["label"] for one in channels]} if channels else {}
+    channels = image.attributes.get("channel_names")
+    found |= {"channels": list(channels)} if channels else {}
     if "time" in near and not near["time"].shape:
         found["time"] = _date(near["time"])
     found |= {name: image.attributes[name] for name in _KEPT if name in image.attributes}
