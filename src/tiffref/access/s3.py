@@ -7,6 +7,7 @@ Reference: Amazon S3 API, GetObject (If-Match, Range).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import SourceError, StaleSource
@@ -63,21 +64,25 @@ def read_range(
             expected=f"ETag {expected.etag if expected else None}",
             hint="Scan it again, or read it as it is with verify='never'.",
         ) from error
+    if expected is not None:
+        check_same(expected, _answered(answer, url))
+    span = str(answer.get("ContentRange", ""))
+    if length is not None and not span.startswith(f"bytes {offset}-"):
+        raise SourceError("the answer is another part of the object", url=url, got=span)
+    return data
+
+
+def _answered(answer: Mapping[str, Any], url: str) -> Source:
+    """Give what an answer says of the whole object."""
     total = str(answer.get("ContentRange") or answer.get("ContentLength", "")).rpartition("/")[2]
     modified = answer.get("LastModified")
     etag = answer.get("ETag")
-    now = Source(
+    return Source(
         url,
         int(total) if total.isdigit() else None,
         modified.timestamp() if modified is not None else None,
         etag.strip('"') if etag else None,
     )
-    if expected is not None:
-        check_same(expected, now)
-    span = str(answer.get("ContentRange", ""))
-    if length is not None and not span.startswith(f"bytes {offset}-"):
-        raise SourceError("the answer is another part of the object", url=url, got=span)
-    return data
 
 
 def _status(error: BaseException) -> int | None:
