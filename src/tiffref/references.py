@@ -57,6 +57,11 @@ class References:
     allow
         Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them. None
         allows all: nobody but this process said where the bytes are.
+
+    Attributes
+    ----------
+    told
+        What a scan knows of the file where it was told by another one; None for all others.
     """
 
     group: Group
