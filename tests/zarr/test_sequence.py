@@ -8,7 +8,13 @@ import pytest
 import tiffref
 import zarr
 from sequences import pixels, write
-from tiffref.errors import ManifestMismatch, SelectionError, SourceError, UnsupportedTiff
+from tiffref.errors import (
+    ManifestMismatch,
+    SelectionError,
+    SourceError,
+    UnsupportedTiff,
+    UntrustedSource,
+)
 from tiffref.zarr import ZarrFileSequenceStore
 
 
@@ -154,9 +160,22 @@ def test_a_file_of_another_shape_is_named(arrays, tmp_path):
     np.testing.assert_array_equal(store[0], arrays[0])
     with pytest.raises(ManifestMismatch, match=r"a_t1_c1\.npy.*\(7, 8\)"):
         store[:]
+    np.save(tmp_path / "a_t1_c1.npy", np.zeros((9, 7), "f4"))  # as many samples
+    with pytest.raises(ManifestMismatch, match=r"a_t1_c1\.npy.*\(9, 7\)"):
+        store[:]
     (tmp_path / "a_t1_c1.npy").unlink()
     with pytest.raises(SourceError, match=r"a_t1_c1\.npy"):
         store[3]
+
+
+def test_references_keep_the_addresses_that_they_may_name(images, tmp_path):
+    references = tiffref.scan_sequence(str(tmp_path / "img*.tif"))
+    document = references.to_kerchunk()
+    given = tiffref.References.from_kerchunk(document, allow=["https://example.com/"])
+    with pytest.raises(UntrustedSource, match="img00"):
+        ZarrFileSequenceStore(given)[0]
+    given = tiffref.References.from_kerchunk(document, allow=[str(tmp_path)])
+    np.testing.assert_array_equal(ZarrFileSequenceStore(given)[0], images[0])
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ class ZarrFileSequenceStore(ZarrStore):
             references=references,
             main=main,
             path=os.fspath(files) if isinstance(files, str | os.PathLike) else folder,
-            fetch=Fetcher(storage_options, verify=verify),
+            fetch=Fetcher(storage_options, verify=verify, allow=references.allow),
             chunkmode=mode,
             read_only=read_only,
         )
