@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from tiffref.errors import SourceError, StaleSource
 from tiffref.model.manifest import Source
 from tiffref.model.node import Array
 from tiffref.read import Fetcher, engine, read_array
+from tiffref.read.files import FileObject
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 
@@ -114,6 +117,31 @@ def test_memory_file_system_and_open_files() -> None:
     file.close()
     with pytest.raises(SourceError, match="closed"):
         read_array(array, ..., fetch=fetch)
+
+
+def test_readers_of_one_open_file_take_turns() -> None:
+    class Slow(io.BytesIO):
+        def seek(self, *place: int) -> int:
+            position = super().seek(*place)
+            time.sleep(1e-4)  # lets another thread come in between
+            return position
+
+    file = Slow(bytes(range(256)))
+
+    def read(offset: int) -> list[bytes]:
+        one = FileObject(file)
+        return [one.read("", offset, 1) for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(4)))
+    assert found == [[bytes([n])] * 20 for n in range(4)]
+
+
+def test_an_open_file_that_cannot_be_a_key_is_read() -> None:
+    class Odd(io.BytesIO):
+        __hash__ = None  # type: ignore[assignment]
+
+    assert FileObject(Odd(b"abc")).read("", 1, 1) == b"b"
 
 
 def test_storage_options_reach_the_file_system(
