@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -14,7 +17,7 @@ from chunked import CountingServer
 from zarr.core.buffer import default_buffer_prototype
 
 import zarr
-from tiffref.errors import SourceError
+from tiffref.errors import InvalidReferences, SourceError
 from tiffref.zarr import ZarrTiffStore
 
 PROTOTYPE = default_buffer_prototype()
@@ -117,3 +120,20 @@ def test_storage_options(server: CountingServer, tmp_path: Path) -> None:
     options = {"headers": {"X-Test": "1"}}
     store = ZarrTiffStore(f"{server.url}/image.tif", storage_options=options)
     assert store.fs.fss["http"]._fetch.storage_options == options
+
+
+def test_a_range_past_all_files_keeps_nobody_waiting() -> None:
+    fsspec.filesystem("memory").pipe_file("/four.bin", b"1234")
+    array = {"zarr_format": 2, "shape": [8], "chunks": [4], "dtype": "|u1", "order": "C",
+             "compressor": None, "filters": None, "fill_value": 0}  # fmt: skip
+    url = "memory://four.bin"
+    refs = {".zarray": json.dumps(array), "0": [url, 2**63 - 3, 4], "1": [url, 0, 4]}
+    store = ZarrTiffStore({"version": 1, "refs": refs}, allow=[f"{url}/"])
+
+    async def get_both() -> list[Any]:
+        both = (store.get(key, PROTOTYPE) for key in ("0", "1"))
+        return await asyncio.wait_for(asyncio.gather(*both, return_exceptions=True), 20)
+
+    refused, found = asyncio.run(get_both())
+    assert isinstance(refused, InvalidReferences)
+    assert found.to_bytes() == b"1234"

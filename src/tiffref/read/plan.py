@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidReferences
 
-__all__ = ["Ranges", "plan_ranges"]
+__all__ = ["Ranges", "check_range", "plan_ranges"]
 
-_TOO_FAR = np.uint64(2**63)
+_TOO_FAR = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,21 @@ class Ranges:
     def members(self, i: int) -> NDArray[np.int64]:
         """Give the chunks of one range."""
         return self.order[self.first[i] : self.first[i + 1]]
+
+
+def check_range(offset: int, length: int) -> None:
+    """Refuse a byte range that ends past the largest byte offset there is.
+
+    Raises
+    ------
+    InvalidReferences
+        If it does.
+    """
+    if offset + length >= _TOO_FAR:
+        raise InvalidReferences(
+            "a byte range ends past the largest possible file",
+            got=f"offset {offset}, length {length}",
+        )
 
 
 def plan_ranges(
@@ -69,13 +84,11 @@ def plan_ranges(
     """
     offset = np.where(length == 0, np.uint64(0), offset)
     stop = offset + length
-    is_past = (offset | length | stop) >= _TOO_FAR  # also where the sum has wrapped around
+    # also where the sum has wrapped around
+    is_past = (offset | length | stop) >= np.uint64(_TOO_FAR)
     if is_past.any():
         row = int(np.argmax(is_past))
-        raise InvalidReferences(
-            "a byte range ends past the largest possible file",
-            got=f"offset {offset[row]}, length {length[row]}",
-        )
+        check_range(int(offset[row]), int(length[row]))
     order = np.lexsort((offset, source))
     source, offset, stop = source[order], offset[order], stop[order]
     is_first = np.ones(len(order) + 1, bool)  # the last says where the last range ends

@@ -19,7 +19,7 @@ import numpy as np
 from ..model.manifest import Source
 from ..read.engine import MAX_GAP_BYTES, MAX_RANGE_BYTES
 from ..read.fetch import Fetcher
-from ..read.plan import plan_ranges
+from ..read.plan import check_range, plan_ranges
 from ..read.pools import fetch_pool
 
 __all__ = ["Requests"]
@@ -53,6 +53,7 @@ class Requests:
 
     async def read(self, source: Source, offset: int, length: int) -> memoryview:
         """Read a byte range, together with what others ask for now; errors as of `Fetcher`."""
+        check_range(offset, length)  # here: an error in the batch would keep all of it waiting
         loop = asyncio.get_running_loop()
         batch = self._batches.get(loop)
         if batch is None:
