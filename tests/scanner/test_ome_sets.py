@@ -100,6 +100,18 @@ def test_planes_of_a_companion_file_follow_its_dimension_order(tmp_path):
         tiffref.scan(tmp_path / "m.companion.ome")
 
 
+@pytest.mark.parametrize("place", ['FirstC="1"', 'FirstT="1"'])
+def test_planes_of_a_companion_file_stay_on_their_axes(tmp_path, place):
+    tifffile.imwrite(tmp_path / "m.ome.tif", np.zeros((3, *SHAPE), "u1"), metadata=None)
+    text = ome_xml({"m.ome.tif": 1}, 3, "uint8", order="XYTCZ")
+    # plane 1 along an axis of one would be the next plane along z
+    text = text.replace('PlaneCount="3"', 'PlaneCount="1"').replace(place[:7] + '"0"', place)
+    assert place in text
+    (tmp_path / "m.companion.ome").write_text(text)
+    with pytest.raises(MalformedTiff, match=r"plane that is not there.*less than 1"):
+        tiffref.scan(tmp_path / "m.companion.ome", allow_holes=True)
+
+
 def test_a_missing_member_is_named_or_left_as_a_hole(tmp_path):
     names = ["first.ome.tif", "a/second.ome.tif", "b/third.ome.tif"]
     data = write_set(tmp_path, names)

@@ -111,21 +111,20 @@ class _Members:
         if not path.is_file():
             return None
         try:
-            with quiet():
-                tif = TiffFile(path, omexml=self.text)
+            with quiet(), ExitStack() as stack:
+                tif = stack.enter_context(TiffFile(path, omexml=self.text))
                 # frames would take what decodes them from another page
                 tif.pages.useframes = False
                 pages: list[Any] = list(tif.pages)
+                if self.host is None:
+                    self.host = tif
+                    self.stack.push(stack.pop_all())
         except PARSE_ERRORS as error:
             raise MalformedTiff(
                 "cannot be parsed as TIFF",
                 url=str(path),
                 got=f"{type(error).__name__}: {error}",
             ) from error
-        if self.host is None:
-            self.host = self.stack.enter_context(tif)
-        else:
-            tif.close()
         return pages
 
 
@@ -199,7 +198,13 @@ def _place_planes(
     first = _number(data, "IFD", 0, url)
     at, step = 0, 1
     for axis in order:
-        at += step * _number(data, f"First{axis}", 0, url)
+        index = _number(data, f"First{axis}", 0, url)
+        if index >= sizes[axis]:  # would be a plane of the next axis
+            raise MalformedTiff(
+                "a TiffData element names a plane that is not there", url=url, tag=f"First{axis}",
+                got=index, expected=f"less than {sizes[axis]}",
+            )  # fmt: skip
+        at += step * index
         step *= sizes[axis]
     default = 1 if data.get("IFD") is not None else len(pages or [None])
     count = _number(data, "PlaneCount", _number(data, "NumPlanes", default, url), url)
