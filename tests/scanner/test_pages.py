@@ -1,5 +1,6 @@
 """Pages read in bulk equal pages read one by one, and irregular ones are left to the parser."""
 
+import gc
 import io
 import struct
 
@@ -191,3 +192,15 @@ def test_a_depth_of_many_numbers_is_refused_among_many_pages(tmp_path):
     with_depths(path)
     with pytest.raises(TiffrefError, match="whole number"):
         tiffref.scan(path)
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_the_collector_of_garbage_is_left_as_it_was(tmp_path, was_enabled):
+    images = write(tmp_path / "a.tif")
+    try:
+        if not was_enabled:
+            gc.disable()
+        assert tiffref.scan(tmp_path / "a.tif").group["image"].shape == images.shape
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.enable()
