@@ -73,6 +73,28 @@ def test_samples_in_no_known_order_are_refused(tmp_path: Path, planar: int) -> N
     np.testing.assert_array_equal(ZarrTiffStore(path)[...], gray)
 
 
+@pytest.mark.parametrize("kind", ["scan", "strile"])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_strips_of_no_rows_are_one_of_all(tmp_path: Path, compression: int, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    data = IMAGE.tobytes() if compression == 1 else zlib.compress(IMAGE.tobytes())
+    tags = TAGS | {259: compression, 317: 1, 278: 0}
+    write_tiff(path, [Ifd(tags, [data])] * 2)
+    store = ZarrTiffStore(path, chunkmode="strile" if kind == "strile" else None)
+    np.testing.assert_array_equal(store[...], [IMAGE, IMAGE])
+    write_tiff(path, [Ifd(tags, [data, data])])
+    with pytest.raises(MalformedTiff, match=r"no rows.*2 strips"):
+        ZarrTiffStore(path)
+
+
+def test_tiles_of_no_width_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tags = {code: value for code, value in TAGS.items() if code != 278}
+    write_tiff(path, [Ifd(tags | {259: 1, 317: 1, 322: 0, 323: 16}, [IMAGE.tobytes()])])
+    with pytest.raises(MalformedTiff, match="no width"):
+        ZarrTiffStore(path)[...]
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_a_file_that_only_claims_to_be_an_lsm(tmp_path: Path, order: str) -> None:
     path = tmp_path / "a.tif"

@@ -45,7 +45,8 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
     Raises
     ------
     MalformedTiff
-        If it does not say in which order the samples of a pixel are.
+        If it does not say in which order the samples of a pixel are, or its tiles or strips have no
+        pixels.
     """
     if page.samplesperpixel > 1 and page.planarconfig not in (1, 2):
         raise MalformedTiff(
@@ -54,6 +55,8 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
             got=page.planarconfig,
             expected="1 or 2",
         )
+    if 322 in page.tags and not page.is_tiled:
+        raise MalformedTiff("tiles have no width", tag="TileWidth (322)", got=page.tilewidth)
     bits = page.bitspersample
     tile = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else None
     subsampling = page.subsampling or (
@@ -71,7 +74,7 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
         bits=tuple(bits) if isinstance(bits, tuple) else (int(bits),),
         sample_format=_plain(page.sampleformat),
         tile=tile,
-        rows_per_strip=int(page.rowsperstrip),
+        rows_per_strip=_rows_per_strip(page),
         is_separate=page.planarconfig == 2 and page.shaped[0] > 1,
         extra_samples=tuple(int(n) for n in as_sequence(page.extrasamples)),
         subsampling=(int(subsampling[0]), int(subsampling[1])),
@@ -80,6 +83,17 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
         tags={tag.code: _plain(tag.value) for tag in page.tags if tag.code not in _UNKEPT_TAGS},
         tables=_decoder_tables(page, read),
     )
+
+
+def _rows_per_strip(page: TiffPage) -> int:
+    """Give the rows of a strip; 0 of a single strip are all, as to libtiff."""
+    if page.rowsperstrip or page.is_tiled:
+        return int(page.rowsperstrip)
+    if len(page.dataoffsets) > page.shaped[0] * page.shaped[1]:
+        raise MalformedTiff(
+            "strips have no rows", tag="RowsPerStrip (278)", got=f"{len(page.dataoffsets)} strips"
+        )
+    return int(page.imagelength)
 
 
 def _decoder_tables(page: TiffPage, read: Read) -> dict[str, Any]:
