@@ -170,3 +170,10 @@ def test_memory_file_system(tmp_path):
     assert source.size == 5000
     pairs = itertools.product((0, 100, 4999), (1, 10))
     assert all(source.read(a, n) == DATA[:5000][a : a + n] for a, n in pairs)
+
+
+def test_a_file_system_that_does_not_tell_sizes():
+    fs = Counted(b"II*")
+    fs.info = lambda path: {"size": None, "type": "file"}
+    with pytest.raises(SourceError, match="how long"):
+        RemoteSource(fs, "a.tif", "odd://a.tif")

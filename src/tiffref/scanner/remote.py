@@ -177,6 +177,8 @@ class RemoteSource(ByteSource):
             raise unreadable(url, error) from error
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
+        if info.get("size") is None:
+            raise SourceError("its file system does not say how long it is", url=url)
         mtime = info.get("mtime") or info.get("LastModified") or info.get("created")
         etag = info.get("ETag") or info.get("etag")
         seconds = mtime.timestamp() if hasattr(mtime, "timestamp") else mtime
