@@ -20,6 +20,7 @@ from tiffref.model.manifest import Source
 from tiffref.model.node import Array
 from tiffref.read import Fetcher, engine, read_array
 from tiffref.read.files import FileObject
+from tiffref.scanner.source import FileObjectSource
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 
@@ -129,8 +130,8 @@ def test_readers_of_one_open_file_take_turns() -> None:
     file = Slow(bytes(range(256)))
 
     def read(offset: int) -> list[bytes]:
-        one = FileObject(file)
-        return [one.read("", offset, 1) for _ in range(20)]
+        one, scanned = FileObject(file), FileObjectSource(file)
+        return [one.read("", offset, 1) if n % 2 else scanned.read(offset, 1) for n in range(20)]
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(read, range(4)))

@@ -9,10 +9,10 @@ import stat
 import threading
 import time
 from typing import BinaryIO
-from weakref import WeakKeyDictionary
 
 from ..access.allow import is_local
 from ..access.fresh import check_same
+from ..access.turns import lock_of
 from ..errors import unreadable
 from ..model.manifest import Source
 
@@ -23,9 +23,6 @@ _SETTLED_S = 2.0
 tick every 10 ms at least, those of FAT every 2 s."""
 _MAX_OPEN = 128
 """Files kept open; the common limit of a process is 1024 descriptors, for everything it does."""
-_locks: WeakKeyDictionary[BinaryIO, threading.Lock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
-_lock_of_others = threading.Lock()
 
 
 class _OpenFile:
@@ -157,15 +154,14 @@ class LocalFiles:
 class FileObject:
     """An open binary file, read under a lock; its position is left where it was.
 
-    The lock is that of the file: each store over it has a `FileObject` of its own, and they would
-    move the position under one another.
+    The lock is that of the file: each store over it has a `FileObject` of its own.
     """
 
     is_local = True
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._lock = _lock_of(file)
+        self._lock = lock_of(file)
 
     def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         try:
@@ -207,15 +203,6 @@ class FileObject:
 
     def close(self) -> None:
         """Leave the file to whoever opened it."""
-
-
-def _lock_of(file: BinaryIO) -> threading.Lock:
-    """Give the lock that all readers of an open file share."""
-    try:
-        with _locks_lock:
-            return _locks.setdefault(file, threading.Lock())
-    except TypeError:  # it cannot be hashed, or not be referred to weakly
-        return _lock_of_others
 
 
 def local_path(url: str) -> str:

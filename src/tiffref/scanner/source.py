@@ -13,12 +13,12 @@ import io
 import mmap
 import os
 import stat
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..access.allow import is_local
+from ..access.turns import lock_of
 from ..errors import SourceError
 from ..model.manifest import NAMELESS, Source
 from .bytesource import ByteSource
@@ -84,7 +84,7 @@ class FileObjectSource(ByteSource):
 
     def __init__(self, file: BinaryIO, url: str | None = None) -> None:
         self._file = file
-        self._lock = threading.Lock()
+        self._lock = lock_of(file)
         with self._lock:
             before = file.tell()
             size = file.seek(0, io.SEEK_END)
