@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..codecs.table import COMPRESSIONS
 from ..conventions.time import created_from_tag
 from ..model.codec import SegmentCodec
-from ..model.manifest import Source
+from ..model.manifest import MISSING, Source
 from ..model.node import Array
 from ..references import References
 from ..scanner.told import Told
@@ -103,21 +104,20 @@ def _iso(text: Any) -> str | None:
 
 def chunk_facts(arrays: Mapping[str, Array], main: str) -> dict[str, Any]:
     """Give the statistics of the chunks of a file: of all arrays, and the largest of them."""
-    n_chunks = n_missing = stored = largest = 0
-    for array in arrays.values():
-        manifest = array.manifest
-        here = manifest.length if manifest.source.min(initial=0) >= 0 else manifest.length[
-            manifest.source >= 0
-        ]  # fmt: skip
-        n_chunks += manifest.n_chunks
-        n_missing += int(manifest.is_missing.sum()) if len(here) < manifest.n_chunks else 0
-        stored += int(here.sum())
-        largest = max(largest, int(here.max(initial=0)))
+    # looked at together: a look takes longer than the few chunks of a level
+    manifests = [array.manifest for array in arrays.values()]
+    none: list[NDArray[Any]] = [np.empty(0, np.uint64)]
+    source = np.concatenate([manifest.source for manifest in manifests] or none)
+    length = np.concatenate([manifest.length for manifest in manifests] or none)
+    n_chunks, n_missing = len(source), 0
+    if n_chunks and source.min() < 0:
+        n_missing = int((source == MISSING).sum())
+        length = length[source >= 0]
     return {
         "n_chunks": n_chunks,
         "missing_chunks": n_missing,
-        "stored_bytes": stored,
-        "largest_chunk": largest,
+        "stored_bytes": int(length.sum()),
+        "largest_chunk": int(length.max(initial=0)),
         "main": main,
     }
 

@@ -18,6 +18,7 @@ from .outline import encode_row
 from .plan import Batch, Job, Settings
 from .scanning import FileScanner, Scanned
 from .transient import retried
+from .warned import noted
 
 __all__ = ["Done", "failed_row", "run_batch"]
 
@@ -50,6 +51,11 @@ def run_batch(batch: Batch) -> Done:
     CatalogError
         If references cannot be written.
     """
+    with noted():  # once for all: setting filters of warnings takes as long as telling a file
+        return _run(batch)
+
+
+def _run(batch: Batch) -> Done:
     scanner = _scanner_for(batch.settings)
     rows: list[tuple[str, bytes]] = []
     n_unchanged = n_failed = n_bytes = 0
