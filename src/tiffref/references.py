@@ -85,6 +85,15 @@ class References:
         object.__setattr__(self, "group", group)
         return group
 
+    @property
+    def _is_made(self) -> bool:
+        """Whether the group is there: who looked at it may have changed it."""
+        try:
+            object.__getattribute__(self, "group")
+        except AttributeError:
+            return False
+        return True
+
     def with_attributes(self, **attributes: Any) -> References:
         """Give the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
@@ -173,7 +182,7 @@ class References:
         options = self._options(url, groupname, templatename, path)
         zarr_format, version = zarr_format or 2, 1 if version is None else version
         is_usual = zarr_format == 2 and version == 1 and not (groupname or templatename)
-        if self.told is not None and is_usual and not isinstance(version, bool):
+        if self.told is not None and not self._is_made and is_usual and version is not True:
             text = self.told.text(self, options["rename"])
             with open_atomic(path, storage_options) as file:
                 file.write(text)

@@ -139,6 +139,14 @@ def test_groups_are_made_when_asked_for(tmp_path: Path, n_described: list[str]) 
         references.nothing  # noqa: B018
 
 
+def test_what_is_changed_in_a_group_is_written(tmp_path: Path) -> None:
+    for n in range(8):
+        references = tiffref.scan(make(n, tmp_path))
+        if n % 2:
+            references.group.attributes["mine"] = n  # type: ignore[index]
+        assert (b"mine" in written(references)) == n % 2
+
+
 def test_threads_share_what_they_know(tmp_path: Path) -> None:
     paths = [make(n, tmp_path) for n in range(24)]
     with ThreadPoolExecutor(6) as pool:
