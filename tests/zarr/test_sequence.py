@@ -123,6 +123,22 @@ def test_imread_reads_whole_files(arrays, tmp_path):
     check(store, arrays)
 
 
+@pytest.mark.parametrize(
+    "image", [np.eye(3, 4) > 0, np.float64(3.5), np.zeros((0, 3)), np.arange(6, dtype=">u2")]
+)
+def test_imread_gives_samples_of_any_kind(arrays, tmp_path, image):
+    store = ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=lambda _: image)
+    expected = np.stack([image] * len(arrays))
+    for found in (store[...], zarr.open_array(store, mode="r")[...]):
+        assert found.dtype == expected.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_imread_gives_no_objects(arrays, tmp_path):
+    with pytest.raises(UnsupportedTiff, match="objects, not samples"):
+        ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=lambda _: np.array([[None]]))
+
+
 def test_imread_with_a_pattern(arrays, tmp_path):
     store = ZarrFileSequenceStore(str(tmp_path / "a_t{t}_c{c}.npy"), imread=load)
     check(store, arrays.reshape(3, 2, 7, 9))

@@ -191,7 +191,7 @@ def _scatter(
 def _pattern(array: Array, strides: NDArray[np.int64]) -> NDArray[np.int64]:
     """Flat places of an array's chunks in the larger grid, counted from its first."""
     own = array.manifest.shape
-    return (np.indices(own).reshape(len(own), -1).T @ strides).reshape(-1)
+    return (np.indices(own).reshape(len(own), math.prod(own)).T @ strides).reshape(-1)
 
 
 def _check_aligned(

@@ -20,7 +20,7 @@ from ..model.node import Array
 from .engine import read_array
 from .fetch import Fetcher
 
-__all__ = ["CHUNKMODE", "Served", "parse_chunkmode", "serve"]
+__all__ = ["CHUNKMODE", "Served", "parse_chunkmode", "plain_codec", "serve"]
 
 
 class CHUNKMODE(enum.IntEnum):
@@ -112,16 +112,17 @@ def serve(array: Array, chunkmode: CHUNKMODE | None) -> Served:
     grid = tuple(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
     nothing = np.zeros(math.prod(grid), np.uint64)
     manifest = Manifest.from_columns(grid, (), nothing, nothing)
-    shown = replace(array, chunks=chunks, codecs=(_plain_codec(array, chunks),), manifest=manifest)
+    codec = plain_codec(array.dtype, chunks)
+    shown = replace(array, chunks=chunks, codecs=(codec,), manifest=manifest)
     return Served(array, shown)
 
 
-def _plain_codec(array: Array, chunks: tuple[int, ...]) -> SegmentCodec | ForeignCodec:
+def plain_codec(dtype: np.dtype, chunks: tuple[int, ...]) -> SegmentCodec | ForeignCodec:
     """Say that chunks are little-endian samples as they stand."""
-    dtype = array.dtype.newbyteorder("<").str
-    if array.dtype == np.bool_:  # to a TIFF these are packed bits, so that only Zarr can say it
-        return ForeignCodec(2, {"dtype": dtype, "compressor": None, "filters": None, "order": "C"})
-    return SegmentCodec((1, 1, 1, math.prod(chunks)), dtype)
+    little = dtype.newbyteorder("<").str
+    if dtype == np.bool_:  # to a TIFF these are packed bits, so that only Zarr can say it
+        return ForeignCodec(2, {"dtype": little, "compressor": None, "filters": None, "order": "C"})
+    return SegmentCodec((1, 1, 1, math.prod(chunks)), little)
 
 
 def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ to them cannot be written.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ManifestMismatch, unreadable
-from ..model.codec import SegmentCodec
+from ..errors import ManifestMismatch, UnsupportedTiff, unreadable
+from ..model.grid import chunk_grid
 from ..model.manifest import Manifest, Source
 from ..model.node import Array
-from ..read.chunkmode import Served
+from ..read.chunkmode import Served, plain_codec
 from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
 from ..read.selection import parse_selection
@@ -82,19 +83,28 @@ def _read(reader: Reader, url: str) -> NDArray:
 
 
 def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) -> list[Array]:
-    """Give an array of one whole-file chunk for each file, from a look into the first."""
+    """Give an array of one whole-file chunk for each file, from a look into the first.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If it holds Python objects.
+    """
     image = _read(reader, urls[0])
+    if image.dtype.hasobject:
+        raise UnsupportedTiff(
+            "the function gives objects, not samples", url=urls[0], got=str(image.dtype)
+        )
     dims = _dims(image)
-    grid = (1,) * image.ndim
+    chunks = tuple(max(1, n) for n in image.shape)
+    grid = chunk_grid(image.shape, chunks)
     dtype = image.dtype.newbyteorder("=")
-    codec = (SegmentCodec((1, 1, 1, max(1, image.size)), dtype.newbyteorder("<").str),)
+    codec = (plain_codec(dtype, chunks),)
+    row, nothing = np.zeros(math.prod(grid), np.int32), np.zeros(math.prod(grid), np.uint64)
     arrays = []
     for url in urls:
-        manifest = Manifest(
-            grid, (_source(url),), np.zeros(1, np.int32), np.zeros(1, np.uint64),
-            np.zeros(1, np.uint64),
-        )  # fmt: skip
-        array = Array(image.shape, image.shape, dtype, dims, codec, manifest)
+        manifest = Manifest(grid, (_source(url),), row, nothing, nothing)
+        array = Array(image.shape, chunks, dtype, dims, codec, manifest)
         arrays.append(array if fill_value is None else array.with_fill_value(fill_value))
     return arrays
 
