@@ -20,6 +20,7 @@ from tiffref.model.manifest import Source
 from tiffref.model.node import Array
 from tiffref.read import Fetcher, engine, read_array
 from tiffref.read.files import FileObject
+from tiffref.read.remote import RemoteFiles
 from tiffref.scanner.source import FileObjectSource
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
@@ -118,6 +119,29 @@ def test_memory_file_system_and_open_files() -> None:
     file.close()
     with pytest.raises(SourceError, match="closed"):
         read_array(array, ..., fetch=fetch)
+
+
+def test_a_check_that_failed_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source("memory://two.bin", 1)
+    data, array = build_array(VALUES, (100, 100), source, compression=8)
+    source = replace(source, size=len(data))
+    manifest = replace(array.manifest, sources=(source,))
+    array = replace(array, manifest=manifest)
+    fsspec.filesystem("memory").pipe_file("/two.bin", data)
+    fails = [True]
+    state = RemoteFiles.state
+
+    def fail_once(self: RemoteFiles, url: str) -> Source:
+        if fails:
+            fails.pop()
+            raise SourceError("a fault that passes", url=url)
+        return state(self, url)
+
+    monkeypatch.setattr(RemoteFiles, "state", fail_once)
+    fetch = Fetcher()
+    with pytest.raises(SourceError, match="a fault that passes"):
+        read_array(array, ..., fetch=fetch)
+    np.testing.assert_array_equal(read_array(array, ..., fetch=fetch), VALUES)
 
 
 def test_readers_of_one_open_file_take_turns() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..access.allow import AllowList
 from ..access.fresh import check_same
-from ..errors import SelectionError, SourceError
+from ..errors import SelectionError, SourceError, StaleSource
 from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
@@ -226,7 +226,14 @@ class Fetcher:
                 self._checks[source] = check
 
         def finish() -> None:
-            check.result()
+            try:
+                check.result()
+            except StaleSource:
+                raise
+            except BaseException:
+                with self._lock:  # what may pass is asked again
+                    self._checks.pop(source, None)
+                raise
             self._fresh[source.url] = source  # by identity, which is told faster than equality
 
         return backend, finish, None
