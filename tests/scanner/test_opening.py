@@ -85,6 +85,8 @@ def test_strips_of_no_rows_are_one_of_all(tmp_path: Path, compression: int, kind
     write_tiff(path, [Ifd(tags, [data, data])])
     with pytest.raises(MalformedTiff, match=r"no rows.*2 strips"):
         ZarrTiffStore(path)
+    write_tiff(path, [Ifd(tags | {257: 0}, [data, data])])  # which is right for an image of none
+    assert tiffref.scan(path).group["image"].shape[0] == 0
 
 
 def test_tiles_of_no_width_are_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
             got=page.planarconfig,
             expected="1 or 2",
         )
-    if 322 in page.tags and not page.is_tiled:
+    if 322 in page.tags and not page.is_tiled and page.imagelength * page.imagewidth:
         raise MalformedTiff("tiles have no width", tag="TileWidth (322)", got=page.tilewidth)
     bits = page.bitspersample
     tile = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else None
@@ -87,7 +87,7 @@ def page_facts(page: TiffPage, read: Read) -> IfdFacts:
 
 def _rows_per_strip(page: TiffPage) -> int:
     """Give the rows of a strip; 0 of a single strip are all, as to libtiff."""
-    if page.rowsperstrip or page.is_tiled:
+    if page.rowsperstrip or page.is_tiled or not page.imagelength:  # an image of no rows
         return int(page.rowsperstrip)
     if len(page.dataoffsets) > page.shaped[0] * page.shaped[1]:
         raise MalformedTiff(
