@@ -32,6 +32,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
     """Answers GET with one `Range: bytes=first-last`; everything else as the base class does."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the client to confirm the headers
     server: RangeServer
 
     def send_head(self) -> BinaryIO | None:

@@ -1,10 +1,12 @@
 """The xarray backend: what it opens, how lazily, and what can be done with the result."""
 
+import math
 import pickle
 
 import numpy as np
 import pytest
 import tifffile
+from chunked import CountingServer
 
 import tiffref
 
@@ -32,6 +34,13 @@ def pyramid(tmp_path_factory):
         for n in (2, 4):
             tiff.write(data[::n, ::n], subfiletype=1, metadata=None, tile=(16, 16))
     return path
+
+
+@pytest.fixture
+def server():
+    running = CountingServer()
+    yield running
+    running.close()
 
 
 @pytest.fixture
@@ -79,9 +88,65 @@ def test_any_selection(pyramid, selection):
 
 def test_dask_takes_the_chunks_of_the_file(pyramid, opened):
     pytest.importorskip("dask")
-    lazy = xr.open_dataset(pyramid, engine="tiffref", chunks={})
+    lazy = xr.open_dataset(pyramid, engine="tiffref", chunks={}, stored_chunks=True)
     assert lazy.image.chunks == ((16,) * 4, (16,) * 3)
     xr.testing.assert_identical(lazy.compute(), opened)
+    assert xr.open_dataset(pyramid, engine="tiffref", chunks={}).image.chunks == ((64,), (48,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((2000, 3000), {"tile": (256, 256)}, (1024, 1024)),
+        ((2000, 3000), {"tile": (512, 256)}, (1024, 1024)),
+        ((2000, 3000, 3), {"tile": (256, 256)}, (512, 1024, 3)),
+        ((3, 2000, 3000), {"tile": (256, 256), "planarconfig": 2}, (1, 1024, 1024)),
+        ((3000, 1000), {"rowsperstrip": 8}, (2048, 1000)),
+        ((3000, 1000), {"rowsperstrip": 1}, (2048, 1000)),
+        ((5, 300, 3000), {"tile": (256, 256)}, (1, 512, 2048)),
+        ((100, 30, 40), {"rowsperstrip": 7}, (100, 30, 40)),
+        ((3000, 3000), {"rowsperstrip": 3000}, (3000, 3000)),
+    ],
+)
+def test_chunks_for_dask_are_whole_groups_of_tiles(tmp_path, shape, options, expected):
+    pytest.importorskip("dask")
+    data = np.arange(math.prod(shape), dtype="u4").reshape(shape).astype("u1")
+    options = {"compression": "zlib", "photometric": "rgb" if 3 in shape else None} | options
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+    tiffref.scan(tmp_path / "a.tif").write_fsspec(tmp_path / "a.json")
+    for name in ("a.tif", "a.json"):
+        lazy = xr.open_dataset(tmp_path / name, engine="tiffref", chunks={}).image
+        assert lazy.data.chunksize == tuple(map(min, expected, shape))
+        np.testing.assert_array_equal(lazy, data)
+        stored = xr.open_dataset(tmp_path / name, engine="tiffref").image
+        preferred = stored.encoding["preferred_chunks"]
+        assert all(n % preferred.stored[dim] == 0 for dim, n in preferred.items())
+
+
+def test_chunks_of_ones_own_choice_warn_where_they_divide_a_tile(pyramid):
+    pytest.importorskip("dask")
+    for chosen in (pyramid, tiffref.scan(pyramid)):
+        lazy = xr.open_dataset(chosen, engine="tiffref", chunks={"y": 32, "x": 16})
+        assert lazy.image.data.chunksize == (32, 16)
+        again = pickle.loads(pickle.dumps(xr.open_dataset(chosen, engine="tiffref")))
+        assert again.chunk({"y": 32}).image.data.chunksize == (32, 48)
+        with pytest.warns(UserWarning, match="separate the stored chunks"):
+            xr.open_dataset(chosen, engine="tiffref", chunks={"y": 24}, drop_variables="y")
+
+
+def test_dask_takes_few_requests_for_a_remote_window(tmp_path, server):
+    pytest.importorskip("dask")
+    data = np.random.default_rng(1).integers(0, 9, (4096, 4096)).astype("u2")
+    tifffile.imwrite(tmp_path / "a.tif", data, tile=(256, 256), compression="zlib")
+    server.files["/a.tif"] = (tmp_path / "a.tif").read_bytes()
+    window = (slice(1000, 3000), slice(1100, 3100))
+    scanned = tiffref.scan(f"{server.url}/a.tif")
+    for source in (f"{server.url}/a.tif", scanned, scanned.to_kerchunk()):
+        with xr.open_dataset(source, engine="tiffref", chunks={}) as lazy:
+            assert lazy.image.data.chunksize == (2048, 2048)
+            server.requests.clear()
+            np.testing.assert_array_equal(lazy.image[window], data[window])
+        assert server.n_get <= 20
 
 
 def test_pickles(opened):

@@ -9,9 +9,10 @@ Reference: xarray documentation, "How to add a new backend".
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from xarray.backends import (
 )
 from xarray.core import indexing
 
+from .access.allow import is_local
 from .errors import SelectionError
+from .model.manifest import NAMELESS
 from .model.node import Array, Group
 from .read.engine import read_array
 from .read.fetch import Fetcher
@@ -42,6 +45,10 @@ _SUFFIXES = (
 BAND = "band"
 _BAND_NAMES = {"scales": "scale_factor", "offsets": "add_offset"}
 """Attributes of an image whose bands differ, and what they are called for one band."""
+LOCAL_CHUNK_BYTES = 1 << 20
+REMOTE_CHUNK_BYTES = 1 << 23
+"""Chunks for dask have at least so many bytes. Of a window, dask reads no more for larger ones,
+since it hands selections down; a task for each tile of a remote file took 20 times as long."""
 
 
 class TiffrefBackendEntrypoint(BackendEntrypoint):
@@ -64,6 +71,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         "strict",
         "band_first",
         "band_as_variable",
+        "stored_chunks",
         "storage_options",
         "verify",
         "allow",
@@ -96,6 +104,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         strict: bool = False,
         band_first: bool = False,
         band_as_variable: bool = False,
+        stored_chunks: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
@@ -121,6 +130,9 @@ use_cftime, decode_timedelta
         band_as_variable
             Make a variable of each band, `band_1`, `band_2`, ..., with the description, scale and
             unit of its own.
+        stored_chunks
+            Let `chunks={}` mean the tiles or strips of the file. By default it means whole groups
+            of them: 1 to 4 MiB for local files, 8 to 16 MiB for remote ones.
         storage_options
             For the fsspec file system of a URL.
         verify, allow
@@ -139,7 +151,8 @@ use_cftime, decode_timedelta
             "use_cftime": use_cftime,
             "decode_timedelta": decode_timedelta,
         }
-        store = _Store(_find_group(references.group, group), fetch, band_first, band_as_variable)
+        shown = _Shown(band_first, band_as_variable, stored_chunks)
+        store = _Store(_find_group(references.group, group), fetch, shown)
         return _decode(store, filename_or_obj, drop_variables, decoding)
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
@@ -156,6 +169,7 @@ use_cftime, decode_timedelta
         level: int | None = None,
         key: Any = None,
         strict: bool = False,
+        stored_chunks: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
@@ -169,8 +183,9 @@ use_cftime, decode_timedelta
         root = _find_group(references.group, group)
         groups = {"/": root}
         groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
+        shown = _Shown(stored_chunks=stored_chunks)
         return {
-            path: _decode(_Store(node, fetch), filename_or_obj, drop_variables, decoding)
+            path: _decode(_Store(node, fetch, shown), filename_or_obj, drop_variables, decoding)
             for path, node in groups.items()
         }
 
@@ -258,24 +273,30 @@ def _is_description(node: Array | Group) -> bool:
     return isinstance(node, Array) and node.manifest.n_chunks > 0 and not node.manifest.sources
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How arrays are shown, by the options of `open_dataset`."""
+
+    band_first: bool = False
+    band_as_variable: bool = False
+    stored_chunks: bool = False
+
+
 class _Store(AbstractDataStore):
     """The arrays of one group, as xarray asks for them."""
 
-    def __init__(
-        self, group: Group, fetch: Fetcher, band_first: bool = False, band_as_variable: bool = False
-    ) -> None:
+    def __init__(self, group: Group, fetch: Fetcher, shown: _Shown) -> None:
         self.group = group
         self._fetch = fetch
-        self._band_first = band_first
-        self._band_as_variable = band_as_variable
+        self._shown = shown
 
     def get_variables(self) -> dict[str, xr.Variable]:
         found: dict[str, xr.Variable] = {}
         for name, array in self.group.children.items():
             if not isinstance(array, Array):
                 continue
-            variable = _variable(array, self._fetch, self._band_first)
-            if self._band_as_variable and BAND in array.dims:
+            variable = _variable(array, self._fetch, self._shown)
+            if self._shown.band_as_variable and BAND in array.dims:
                 # the numbers of the bands are in the names
                 found.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
             else:
@@ -296,18 +317,64 @@ class _Store(AbstractDataStore):
         self._fetch.close()
 
 
-def _variable(array: Array, fetch: Fetcher, band_first: bool) -> xr.Variable:
+def _variable(array: Array, fetch: Fetcher, shown: _Shown) -> xr.Variable:
     attributes = plain_attributes(array.attributes)
     if array.fill_value is not None:
         attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
     order = list(range(len(array.dims)))
-    if band_first:
+    if shown.band_first:
         order.sort(key=lambda axis: array.dims[axis] != BAND)
     data = indexing.LazilyIndexedArray(_LazyArray(array, fetch, tuple(order)))
     # codecs are left out: written to another store, samples are stored by that store's own
-    chunks = {array.dims[axis]: array.chunks[axis] for axis in order}
     dims = tuple(array.dims[axis] for axis in order)
+    stored = dict(zip(array.dims, array.chunks, strict=True))
+    grown = array.chunks if shown.stored_chunks else _grow_chunks(array)
+    chunks = PreferredChunks(dict(zip(array.dims, grown, strict=True)), stored)
     return xr.Variable(dims, data, attributes, {"preferred_chunks": chunks})
+
+
+class PreferredChunks(dict[str, int]):
+    """Chunk sizes for xarray's `chunks={}`: multiples of those in the file, which are `stored`.
+
+    xarray looks up what to prefer with a default, and what the user's own chunks should not divide
+    without one. The latter is answered by what is stored: a warning is due where chunks divide a
+    tile, not where they hold fewer tiles than we would put together.
+    """
+
+    def __init__(self, chunks: Mapping[str, int], stored: Mapping[str, int]) -> None:
+        super().__init__(chunks)
+        self.stored = stored
+
+    def get(self, dim: str, default: Any = None) -> Any:  # type: ignore[override]
+        return self.stored.get(dim) if default is None else super().get(dim, default)
+
+    def without(self, dim: str) -> PreferredChunks:
+        """Return the sizes along all other dimensions."""
+        sizes = ({d: n for d, n in chunks.items() if d != dim} for chunks in (self, self.stored))
+        return PreferredChunks(*sizes)
+
+
+def _grow_chunks(array: Array) -> tuple[int, ...]:
+    """Double chunks until one is worth a task: their shorter side first, the innermost of equals.
+
+    Axes along which a stored chunk has one sample, as time in a stack, grow last.
+    """
+    sources = array.manifest.sources
+    is_near = not sources or is_local(sources[0].url) or sources[0].url.startswith(NAMELESS)
+    target = LOCAL_CHUNK_BYTES if is_near else REMOTE_CHUNK_BYTES
+    chunks = list(array.chunks)
+
+    def rank(axis: int) -> tuple[bool, int, int]:
+        is_single = array.chunks[axis] == 1
+        return is_single, 0 if is_single else chunks[axis], -axis
+
+    growing = [axis for axis, n in enumerate(array.chunks) if n < array.shape[axis]]
+    while growing and math.prod(chunks) * array.dtype.itemsize < target:
+        axis = min(growing, key=rank)
+        chunks[axis] *= 2
+        if chunks[axis] >= array.shape[axis]:
+            growing.remove(axis)
+    return tuple(chunks)
 
 
 def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
@@ -323,8 +390,7 @@ def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
             else value
             for key, value in variable.attrs.items()
         }
-        chunks = variable.encoding["preferred_chunks"]
-        band.encoding = {"preferred_chunks": {d: c for d, c in chunks.items() if d != BAND}}
+        band.encoding = {"preferred_chunks": variable.encoding["preferred_chunks"].without(BAND)}
         found[f"band_{n + 1}{suffix}"] = band
     return found
 

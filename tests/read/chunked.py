@@ -101,6 +101,7 @@ class CountingServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_HEAD(self) -> None:
                 self._answer(send_body=False)
