@@ -7,7 +7,7 @@ from tiffref.conventions.geokeys import parse_geokeys
 from tiffref.conventions.report import Report
 from tiffref.errors import MalformedTiff, MetadataWarning
 
-from .geotags import geotags
+from .geotags import PLACED, geotags, write_geotiff
 
 pyproj = pytest.importorskip("pyproj")
 
@@ -22,6 +22,47 @@ def build(keys, strict=True, **tags):
 @pytest.mark.parametrize("code", [32633, 3857, 2263, 27700, 2056, 5041])
 def test_a_projected_code(code):
     assert build({1024: 1, 3072: code}) == pyproj.CRS(code)
+
+
+KEYS_OF = {
+    "PROJECTED_CRS": lambda code: {1024: 1, 3072: code},
+    "GEOGRAPHIC_2D_CRS": lambda code: {1024: 2, 2048: code},
+    "GEOGRAPHIC_3D_CRS": lambda code: {1024: 2, 2048: code},
+    "GEOCENTRIC_CRS": lambda code: {1024: 3, 2048: code},
+    "VERTICAL_CRS": lambda code: {1024: 1, 3072: 32633, 4096: code},
+}
+
+
+@pytest.mark.parametrize("kind", KEYS_OF)
+def test_each_code_of_the_database_is_itself_or_what_took_its_place(kind):
+    known = pyproj.database.query_crs_info(auth_name="EPSG", allow_deprecated=True)
+    codes = {int(one.code): one.deprecated for one in known if one.type.name == kind}
+    built = {
+        code: build(KEYS_OF[kind](code), minor=1) for code in codes if code < 32767 or code > 32768
+        if code < 65535
+    }  # fmt: skip
+    for code, crs in built.items():
+        crs = crs.sub_crs_list[1] if kind == "VERTICAL_CRS" else crs
+        right = {("EPSG", str(code))}
+        if codes[code]:
+            successors = pyproj.CRS(code).get_non_deprecated()
+            right |= {one.to_authority(min_confidence=100) for one in successors}
+            # one successor is taken; of several, none is the right one
+            right -= {("EPSG", str(code))} if len(successors) == 1 else set()
+        assert crs.to_authority(min_confidence=100) in right, code
+    assert any(codes.values())
+
+
+@pytest.mark.parametrize("code", [3785, 27582, 2400, 2036, 3787])
+def test_a_withdrawn_code_is_where_rasterio_has_it(code, tmp_path):
+    rasterio = pytest.importorskip("rasterio.warp") and pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "a.tif", geotags({1024: 1, 3072: code}, **PLACED))
+    with rasterio.open(path) as dataset:
+        theirs = dataset.crs
+    ours = rasterio.crs.CRS.from_wkt(build({1024: 1, 3072: code}).to_wkt())
+    assert rasterio.warp.transform(ours, "EPSG:4326", [5e5], [5.2e6]) == (
+        rasterio.warp.transform(theirs, "EPSG:4326", [5e5], [5.2e6])
+    )
 
 
 @pytest.mark.parametrize("model", [1, 2, 0])

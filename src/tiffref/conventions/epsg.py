@@ -29,9 +29,10 @@ def from_epsg(code: int) -> CRS:
 
     crs = CRS.from_epsg(code)
     if crs.is_deprecated:
-        successors = crs.get_non_deprecated()
-        if len(successors) == 1:
-            return successors[0]
+        # pyproj gives objects of a private class; by their code they are systems like all others
+        successors = {one.to_authority(min_confidence=100) for one in crs.get_non_deprecated()}
+        if len(successors) == 1 and (successor := successors.pop()) is not None:
+            return CRS.from_authority(*successor)
     return crs
 
 
