@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .access.allow import are_made_here, check_moved, location_prefix, remember_addresses
 from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
-from .formats.atomic import open_atomic
 from .formats.kerchunk_read import read_document
 from .formats.parquet_read import is_parquet, parse_parquet
 from .formats.urls import from_document_url, plan_prefix, shared_folder, to_document_url
@@ -22,24 +21,6 @@ from .model.manifest import NAMELESS, Source
 from .model.node import Group
 
 __all__ = ["References"]
-
-
-class ToldFile(Protocol):
-    """A file of which all is known, but not made yet (see `scanner.told`)."""
-
-    @property
-    def source(self) -> Source:
-        """The file."""
-
-    @property
-    def series(self) -> Sequence[Mapping[str, Any]]:
-        """As in `References`."""
-
-    def describe(self) -> Group:
-        """Make the group."""
-
-    def text(self, references: References, rename: Callable[[str], str]) -> bytes:
-        """Give the JSON document, of Zarr v2 and version 1; `rename` gives the file's address."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,42 +38,11 @@ class References:
     allow
         Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them. None
         allows all: nobody but this process said where the bytes are.
-
-    Attributes
-    ----------
-    told
-        What a scan knows of the file where it was told by another one; None for all others.
     """
 
     group: Group
     series: Sequence[Mapping[str, Any]] = ()
     allow: Sequence[str] | None = None
-    told: ToldFile | None = field(default=None, init=False, repr=False)
-
-    @classmethod
-    def defer(cls, told: ToldFile) -> References:
-        """Give the references of a file whose group is made when it is asked for."""
-        references = object.__new__(cls)
-        for name, value in (("series", told.series), ("allow", None), ("told", told)):
-            object.__setattr__(references, name, value)
-        return references
-
-    def __getattr__(self, name: str) -> Any:
-        # asked only for what is not there: of a slot, the group that is not made yet
-        if name != "group" or self.told is None:
-            raise AttributeError(name)
-        group = self.told.describe()
-        object.__setattr__(self, "group", group)
-        return group
-
-    @property
-    def _is_made(self) -> bool:
-        """Whether the group is there: who looked at it may have changed it."""
-        try:
-            object.__getattribute__(self, "group")
-        except AttributeError:
-            return False
-        return True
 
     def with_attributes(self, **attributes: Any) -> References:
         """Give the references with more attributes at the root."""
@@ -101,8 +51,6 @@ class References:
     @property
     def sources(self) -> tuple[Source, ...]:
         """All files that the arrays lie in, each once, as they were when they were scanned."""
-        if self.told is not None:
-            return (self.told.source,)
         table: dict[str, Source] = {}
         for _, array in self.group.arrays():
             for source in array.manifest.sources:
@@ -181,12 +129,6 @@ class References:
         """
         options = self._options(url, groupname, templatename, path)
         zarr_format, version = zarr_format or 2, 1 if version is None else version
-        is_usual = zarr_format == 2 and version == 1 and not (groupname or templatename)
-        if self.told is not None and not self._is_made and is_usual and version is not True:
-            text = self.told.text(self, options["rename"])
-            with open_atomic(path, storage_options) as file:
-                file.write(text)
-            return
         kerchunk.write_json(
             _nest(self.group, groupname),
             path,

@@ -18,8 +18,6 @@ from archive import contents, strays, write_archive, write_image
 import tiffref
 import tiffref.catalog as catalog
 from tiffref.errors import CatalogError, MissingExtra, SelectionError, SourceError
-from tiffref.scanner import tiff
-from tiffref.scanner.similar import SimilarFiles
 
 pytest.importorskip("pyarrow")
 
@@ -37,7 +35,7 @@ def test_references_are_those_of_a_scan_of_each_file(archive: Path, tmp_path: Pa
     assert (summary.ok, summary.failed, summary.scanned) == (12, 0, 12)
     found = catalog.open(tmp_path / "c")
     for row in found.table.select(["url", "references"]).to_pylist():
-        alone = tiffref.scan(row["url"], strict=True)  # which no other file is told by
+        alone = tiffref.scan(row["url"], strict=True)
         path = tmp_path / "c" / row["references"]
         if format == "json":
             alone.write_fsspec(tmp_path / "alone.json")
@@ -46,15 +44,6 @@ def test_references_are_those_of_a_scan_of_each_file(archive: Path, tmp_path: Pa
             read = tiffref.References.from_parquet(path)
             assert read.group["image"].manifest == alone.group["image"].manifest
     assert not strays(tmp_path / "c")
-
-
-def test_most_files_are_not_scanned_in_full(archive: Path, tmp_path: Path, monkeypatch) -> None:
-    full: list[str] = []
-    open_tiff = tiff.open_tiff
-    monkeypatch.setattr(tiff, "_SIMILAR", SimilarFiles())
-    monkeypatch.setattr(tiff, "open_tiff", lambda *a: full.append(a[0].source.url) or open_tiff(*a))
-    catalog.build(archive, tmp_path / "c")
-    assert len(full) == 2  # one file is no kind
 
 
 def test_a_tag_that_differs_is_in_the_references(tmp_path: Path) -> None:

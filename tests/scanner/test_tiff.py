@@ -2,6 +2,9 @@
 
 import io
 import itertools
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -323,3 +326,19 @@ class TestBadInput:
         path.write_bytes(raw)
         references = tiffref.scan(path)
         assert len(references.series) == 1
+
+
+def test_a_scan_depends_on_the_file_and_the_options_alone(tmp_path):
+    """Files that are alike, and one that is alike but for a byte of a tag, in any order."""
+    paths = [tmp_path / f"{n}.tif" for n in range(6)]
+    for n, path in enumerate(paths):
+        data = np.random.default_rng(n).integers(0, 99, (64, 64), np.uint16)
+        how = {"tile": (32, 32), "compression": "zlib", "metadata": None}
+        tifffile.imwrite(path, data, software="other" if n == 4 else "alike", **how)
+    documents = [tiffref.scan(path).to_kerchunk() for path in paths]
+    again = [tiffref.scan(path).to_kerchunk() for path in reversed(paths)]
+    assert documents == again[::-1]
+    alone = "import sys, json, tiffref; print(json.dumps(tiffref.scan(sys.argv[1]).to_kerchunk()))"
+    run = [sys.executable, "-c", alone, str(paths[-1])]
+    output = subprocess.run(run, capture_output=True, check=True, text=True).stdout
+    assert json.loads(output) == documents[-1]

@@ -49,10 +49,12 @@ def test_files_between_and_behind_the_old_ones(tmp_path, keep, monkeypatch):
     opened = []
     import tiffref.sequences.files as files
 
-    scan = files.scan
-    monkeypatch.setattr(files, "scan", lambda url, **how: opened.append(url) or scan(url, **how))
+    scan = files.scan_with_facts
+    monkeypatch.setattr(
+        files, "scan_with_facts", lambda url, **how: opened.append(url) or scan(url, **how)
+    )
     after = tiffref.append_sequence(before, pattern)
-    assert [url.rsplit("_", 2)[1] for url in opened] == ["20220510"]
+    assert [url.rsplit("_", 2)[1] for url in opened] == ["20220510", "20220701"]
     whole = tiffref.scan_sequence(pattern)
     np.testing.assert_array_equal(read(after), read(whole))
     assert coordinates(after) == coordinates(whole)

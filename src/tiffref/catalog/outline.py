@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.table import COMPRESSIONS
-from ..conventions.time import created_from_tag
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..model.node import Array
 from ..references import References
-from ..scanner.told import Told
 
-__all__ = ["chunk_facts", "encode_row", "image_facts", "main_path", "moved_facts"]
+__all__ = ["encode_row", "file_facts", "main_path"]
 
 
 def main_path(references: References) -> str:
@@ -34,8 +32,8 @@ def main_path(references: References) -> str:
     return next(path for path, _ in references.group.arrays())
 
 
-def image_facts(references: References) -> dict[str, Any]:
-    """Give what files of one structure and place have in common."""
+def file_facts(references: References) -> dict[str, Any]:
+    """Measure the image of a file: its form, its place and time, and its chunks."""
     array = references.group[main_path(references)]
     assert isinstance(array, Array)
     attributes = references.group.attributes
@@ -59,6 +57,7 @@ def image_facts(references: References) -> dict[str, Any]:
         "raster": attributes.get("spatial:shape"),
         "time": _time(references),
         "refused": refused,
+        **_chunk_facts(references),
     }
 
 
@@ -102,10 +101,10 @@ def _iso(text: Any) -> str | None:
     return moment.isoformat()
 
 
-def chunk_facts(arrays: Mapping[str, Array], main: str) -> dict[str, Any]:
-    """Give the statistics of the chunks of a file: of all arrays, and the largest of them."""
+def _chunk_facts(references: References) -> dict[str, Any]:
+    """Measure the chunks of all arrays of a file together."""
     # looked at together: a look takes longer than the few chunks of a level
-    manifests = [array.manifest for array in arrays.values()]
+    manifests = [array.manifest for _, array in references.group.arrays() if array.manifest.sources]
     none: list[NDArray[Any]] = [np.empty(0, np.uint64)]
     source = np.concatenate([manifest.source for manifest in manifests] or none)
     length = np.concatenate([manifest.length for manifest in manifests] or none)
@@ -118,31 +117,8 @@ def chunk_facts(arrays: Mapping[str, Array], main: str) -> dict[str, Any]:
         "missing_chunks": n_missing,
         "stored_bytes": int(length.sum()),
         "largest_chunk": int(length.max(initial=0)),
-        "main": main,
+        "main": main_path(references),
     }
-
-
-def moved_facts(facts: Mapping[str, Any], told: Told) -> dict[str, Any]:
-    """Give what files of one structure have in common, for one of another place or date.
-
-    Parameters
-    ----------
-    facts
-        What `image_facts` gave of one.
-    told
-        The other.
-    """
-    moved = dict(facts)
-    changing, transform = told.changing, told.transform
-    if transform is not None and facts.get("transform"):
-        moved["transform"] = list(transform)
-    if facts.get("time"):
-        moment = changing.acquired
-        if moment is not None:
-            moved["time"] = moment.replace(tzinfo=None).isoformat()
-        elif changing.made is not None:
-            moved["time"] = created_from_tag(changing.made)
-    return moved
 
 
 def encode_row(

@@ -7,23 +7,40 @@ A folder on a disk must be there under the same path as in the process that buil
 
 from __future__ import annotations
 
-import threading
+import io
 import zlib
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import TiffrefError
+from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
+from ..model.manifest import Source
+from ..references import References
+from ..scanner.source import open_source
+from ..scanner.tiff import scan
 from .folder import checksum
-from .outline import encode_row
+from .outline import encode_row, file_facts
 from .plan import Batch, Job, Settings
-from .scanning import FileScanner, Scanned
 from .transient import retried
 from .warned import noted
 
 __all__ = ["Done", "failed_row", "run_batch"]
 
-_HERE = threading.local()
-"""The scanner of each thread, for the build that it worked for last."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scanned:
+    """What a scan found of one file.
+
+    `facts` are for its row of the index. `document` is the JSON text; None in other formats.
+    """
+
+    source: Source
+    references: References
+    facts: Mapping[str, Any]
+    document: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +68,17 @@ def run_batch(batch: Batch) -> Done:
     CatalogError
         If references cannot be written.
     """
-    with noted():  # once for all: setting filters of warnings takes as long as telling a file
+    with noted():  # once for all files: setting filters of warnings takes time
         return _run(batch)
 
 
 def _run(batch: Batch) -> Done:
-    scanner = _scanner_for(batch.settings)
     rows: list[tuple[str, bytes]] = []
     n_unchanged = n_failed = n_bytes = 0
     first_error = last_written = None
     for job in batch.jobs:
         try:
-            scanned = _scan(scanner, job, batch.settings)
+            scanned = _scan(job, batch.settings)
         except TiffrefError as error:
             n_failed += 1
             first_error = first_error or str(error)
@@ -92,24 +108,44 @@ def failed_row(job: Job, error: BaseException) -> tuple[str, bytes]:
     return encode_row(job.url, None, "failed", facts)
 
 
-def _scanner_for(settings: Settings) -> FileScanner:
-    known = getattr(_HERE, "known", None)
-    if known is None or known[0] != settings:
-        _HERE.known = known = (settings, FileScanner(settings))
-    return known[1]
+def _scan(job: Job, settings: Settings) -> _Scanned | None:
+    """Scan one file; None if it is still what the job says that it was."""
+    return retried(lambda: _scan_once(job, settings), settings.retries, settings.backoff_s)
 
 
-def _scan(scanner: FileScanner, job: Job, settings: Settings) -> Scanned | None:
-    return retried(lambda: scanner.scan(job), settings.retries, settings.backoff_s)
+def _scan_once(job: Job, settings: Settings) -> _Scanned | None:
+    with closing(open_source(job.url, settings.storage_options)) as there:
+        if _is_unchanged(job, there.source):
+            return None
+        with noted() as warnings:
+            references = scan(there, **settings.scan)
+            facts = file_facts(references)
+            document = _document(references, settings) if settings.format == "json" else None
+        if warnings:
+            facts["warnings"] = list(warnings)
+        return _Scanned(there.source, references, facts, document)
 
 
-def _write(scanned: Scanned, job: Job, settings: Settings) -> dict[str, int]:
+def _document(references: References, settings: Settings) -> bytes:
+    buffer = io.BytesIO()
+    write_json(references.group, buffer, rename=settings.rename, series=references.series)
+    return buffer.getvalue()
+
+
+def _is_unchanged(job: Job, now: Source) -> bool:
+    if job.size is None or job.size != now.size:
+        return False
+    if job.etag is not None or now.etag is not None:
+        return job.etag == now.etag
+    return job.mtime is not None and job.mtime == now.mtime
+
+
+def _write(scanned: _Scanned, job: Job, settings: Settings) -> Mapping[str, int]:
     """Put the references of a file in place; give their size and checksum."""
     document, references = scanned.document, scanned.references
     if document is not None:
         settings.folder.put(job.output, document)
         return {"document_size": len(document), "document_crc": zlib.crc32(document)}
-    assert references is not None
     with settings.folder.making(job.output) as made:
         write_parquet(references.group, made, rename=settings.rename, series=references.series)
         found = checksum(made)

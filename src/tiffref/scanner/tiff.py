@@ -1,15 +1,14 @@
 """One TIFF to references: `scan`.
 
 Owns the order of a scan: open, read facts, plan arrays, look at a few segments, name the arrays and
-describe them. Files like one that was scanned before are told by `similar` instead. All else is
-done by the rooms it calls.
+describe them. All else is done by the rooms it calls. What comes of a scan depends on the file and
+the options alone.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage, TiffPageSeries
 
+from ..conventions.describe import describe
 from ..conventions.gdal import parse_nodata
 from ..conventions.layout import LevelName, name_levels
 from ..conventions.report import Report
@@ -24,21 +24,13 @@ from ..errors import MalformedTiff, SelectionError, TiffrefError
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.node import Array, given_attributes
 from ..references import References
-from .bytesource import ByteSource
 from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff
 from .probe import checked_array
 from .reader import OpenTiff
-from .similar import SimilarFiles
-from .source import open_source
 from .talk import PARSE_ERRORS, typed_errors
-from .told import Located
 
-__all__ = ["scan"]
-
-
-_SIMILAR = SimilarFiles()
-"""What this process scanned last."""
+__all__ = ["scan", "scan_with_facts"]
 
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
 """Series with an index of what was acquired: positions without a page are not missing files, unless
@@ -115,37 +107,49 @@ def scan(
         If references can express nothing of it.
     """
     added = given_attributes(zattrs)
+    references, _ = scan_with_facts(
+        source,
+        series=series,
+        level=level,
+        key=key,
+        chunkmode=chunkmode,
+        fillvalue=fillvalue,
+        layout=layout,
+        strict=strict,
+        allow_holes=allow_holes,
+        storage_options=storage_options,
+    )
+    return references.with_attributes(**added) if added else references
+
+
+def scan_with_facts(
+    source: Any,
+    *,
+    series: int | None = None,
+    level: int | None = None,
+    key: int | slice | Sequence[int] | None = None,
+    chunkmode: Any = None,
+    fillvalue: Any = None,
+    layout: str = "dataset",
+    strict: bool = False,
+    allow_holes: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[References, FileFacts]:
+    """Scan a file as `scan` does, and return what was read of its tags besides."""
     native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
     options = _Options(native, fillvalue, layout, level, strict, allow_holes)
-    # what is strict must look for defects at once
-    is_like_others = key is fillvalue is None and layout == "dataset" and not strict
-    asked = options, series
     report = Report(str(source), strict)
     with ExitStack() as stack:
         stack.enter_context(typed_errors(str(source)))
-        where = _enter(source, storage_options, stack)
-        if is_like_others and isinstance(where, ByteSource):
-            told = _SIMILAR.find(where, asked)
-            if told is not None:
-                references = References.defer(told)
-                return references.with_attributes(**added) if added else references
-        tiff, wanted = _open(where, storage_options, stack)
+        tiff, wanted = _open(source, storage_options, stack)
         facts = _select(tiff, wanted, series, level, key)
         if level is not None and level < 0:
             options = replace(options, level=level + len(facts.series[0].levels))
         report.url = facts.source.url
-        located = _locate(tiff, facts, options, report)
-        group = located.describe(report)
-        if is_like_others and wanted is None and not report.defects:
-            _SIMILAR.learn(tiff.source, located, asked)
-    return References(group.with_attributes(**added), tuple(located.series))
-
-
-def _enter(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitStack) -> Any:
-    """Open a path or URL until the stack is left; give what is open already as it is."""
-    if not isinstance(source, str | os.PathLike) or is_companion(source):
-        return source
-    return stack.enter_context(closing(open_source(source, storage_options)))
+        names = name_levels(facts, options.layout, options.level)
+        arrays, provenance = _plan_arrays(tiff, facts, names, options, report)
+        group = describe(facts, names, arrays, report)
+    return References(group, provenance), facts
 
 
 def _open(
@@ -228,9 +232,14 @@ def _page_series(tiff: OpenTiff, key: Any, series: int | None) -> TiffPageSeries
     )
 
 
-def _locate(tiff: OpenTiff, facts: FileFacts, options: _Options, report: Report) -> Located:
-    """Plan the arrays of all levels."""
-    names = name_levels(facts, options.layout, options.level)
+def _plan_arrays(
+    tiff: OpenTiff,
+    facts: FileFacts,
+    names: Mapping[tuple[int, int], LevelName],
+    options: _Options,
+    report: Report,
+) -> tuple[dict[tuple[int, int], Array], tuple[dict[str, Any], ...]]:
+    """Plan the arrays of all levels, and record what became of each series."""
     arrays: dict[tuple[int, int], Array] = {}
     provenance, refusals = [], []
     for position, one in enumerate(facts.series):
@@ -258,7 +267,7 @@ def _locate(tiff: OpenTiff, facts: FileFacts, options: _Options, report: Report)
         )
     if not arrays:
         raise refusals[0]
-    return Located(facts, names, arrays, tuple(provenance))
+    return arrays, tuple(provenance)
 
 
 def _array(

@@ -58,15 +58,8 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     -------
     The indices of the files of each group: one group, unless files may be split.
     """
-    known: dict[Any, dict[str, Any]] = {}
-    aspects = []
-    for part in parts:
-        where = () if plan.is_mosaic or "georeference" in plan.ignore else part.place
-        has_missing = "nodata" in plan.ignore and _has_missing(part)
-        key = (id(part.model), where, has_missing)
-        if key not in known:
-            known[key] = _aspects(part, where, plan, has_missing)
-        aspects.append(known[key])
+    is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
+    aspects = [_aspects(part, () if is_anywhere else part.place, plan) for part in parts]
     kinds = group_alike(aspects)
     if len(kinds) > 1 and plan.on_mismatch == "decode":
         kinds = _join_stored(kinds)
@@ -79,7 +72,7 @@ def _has_missing(part: Part) -> bool:
     return any(bool(array.manifest.is_missing.any()) for array in part.arrays.values())
 
 
-def _aspects(part: Part, where: tuple, plan: Plan, has_missing: bool) -> dict[str, Any]:
+def _aspects(part: Part, where: tuple, plan: Plan) -> dict[str, Any]:
     """Say everything about a file that must agree with the others of its sequence."""
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
     found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
@@ -91,7 +84,7 @@ def _aspects(part: Part, where: tuple, plan: Plan, has_missing: bool) -> dict[st
         scale = {name: array.attributes.get(name) for name in _MEANING}
         found["scale"] = (*found.get("scale", ()), repr(scale))
     found["georeference"] = where
-    if "nodata" in plan.ignore and not has_missing:
+    if "nodata" in plan.ignore and not _has_missing(part):
         found["nodata"] = None  # with missing chunks the value would show in the pixels
     return found
 
@@ -155,7 +148,7 @@ def combine(
     children |= variables
     children |= {axes[n].name: child for n in new if (child := axis_array(axes[n])) is not None}
     sequence = {**record, "dims": dims, "files": len(mask), **report}
-    series = tuple({**row, "sequence": sequence} for row in parts[0].model.series)
+    series = tuple({**row, "sequence": sequence} for row in parts[0].references.series)
     return References(Group(children, attributes), series)
 
 

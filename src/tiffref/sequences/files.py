@@ -1,11 +1,11 @@
-"""Scan many files: a few in full, the others by comparison with them.
+"""Scan the files of a sequence.
 
-Owns the concurrency of a sequence's scan, its progress, and what becomes of files that cannot be
-read. At most as many files are open as there are workers.
+Owns the concurrency of a sequence's scan, its progress, what is kept of each file, and what becomes
+of files that cannot be read. At most as many files are open as there are workers.
 
-Local directories are read in a few tens of microseconds each, most of them in Python, so that
-threads gain little and processes cost more than they save (measured in docs/sequences.md): one
-worker is the default there. Remote files wait for the network: 16 threads.
+A scan of a local file is nearly all Python, so that threads gain little and processes cost more
+than they save (measured in docs/sequences.md): one worker is the default there. Remote files wait
+for the network: 16 threads.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import SourceError, TiffrefError
+from ..model.facts import FileFacts, LevelFacts
 from ..model.manifest import Source
-from ..model.node import Array
+from ..model.node import Array, Group
 from ..references import References
-from ..scanner.skeleton import Skeleton, read_skeleton
-from ..scanner.source import open_source
-from ..scanner.template import Template, make_template
-from ..scanner.tiff import scan
+from ..scanner.tiff import scan_with_facts
+from .dates import find_dates
+from .describe import shared_attributes
 
 __all__ = ["Part", "Progress", "scan_files", "unreadable"]
 
+_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+"""ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
 _BLOCK_FILES = 32
 _REMOTE_WORKERS = 16
-_MAX_TEMPLATES = 64
 _SHOWN = 3
 
 Progress = Callable[[int, int], None]
@@ -47,22 +47,28 @@ class Part:
     ----------
     url, source
         The file.
-    model
-        Of the file that was scanned in full: what is not in `arrays` holds for this one too.
+    references
+        Of this file, or of one that says the same of everything but `arrays`.
     arrays
-        The file's own arrays with segments, by path.
-    notes
-        Georeference, date and description by tag.
-    place
-        The georeference alone, as a value that can be compared.
+        The file's own arrays with segments, by path, with the attributes that are not of this file
+        alone.
+    georeference
+        The tags of its georeference.
+    dates
+        The dates that the file itself says, by the names that `time_from` takes.
     """
 
     url: str
     source: Source
-    model: References
+    references: References
     arrays: Mapping[str, Array]
-    notes: Mapping[int, Any] = field(default_factory=dict)
-    place: tuple = ()
+    georeference: Mapping[int, Any] = field(default_factory=dict)
+    dates: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple:
+        """The georeference, as a value that can be compared."""
+        return tuple(self.georeference.items())
 
 
 def scan_files(
@@ -71,7 +77,6 @@ def scan_files(
     *,
     workers: int | None = None,
     progress: Progress | bool | None = None,
-    ignores_place: bool = False,
 ) -> tuple[list[Part | None], dict[int, TiffrefError]]:
     """Scan the files of a sequence.
 
@@ -86,8 +91,6 @@ def scan_files(
     progress
         Called with the number of files done and of all; True draws a bar where standard error is a
         terminal.
-    ignores_place
-        Files that differ in their georeference alone are of one kind.
 
     Returns
     -------
@@ -97,10 +100,10 @@ def scan_files(
     if workers is None:
         workers = _REMOTE_WORKERS if any("://" in url for url in urls) else 1
     show = _bar if progress is True and sys.stderr.isatty() else progress
-    scanner = _Scanner(options, ignores_place)
+    once = _Once()
     parts: list[Part | None] = []
     failures: dict[int, TiffrefError] = {}
-    for found in _in_order(scanner.outline, scanner.part, urls, max(1, workers)):
+    for found in _in_order(lambda url: _scan(url, options, once), urls, max(1, workers)):
         if isinstance(found, TiffrefError):
             failures[len(parts)] = found
             parts.append(None)
@@ -111,104 +114,100 @@ def scan_files(
     return parts, failures
 
 
-def _in_order(outline: Any, part: Any, urls: Sequence[str], workers: int) -> Iterator[Any]:
-    """Read outlines ahead in threads, and turn them into parts in order.
-
-    What needs a scan in full is scanned in the threads too; the window of files that wait is
-    bounded, so that a hundred thousand names take no more memory than their columns.
-    """
+def _in_order(
+    scan_one: Callable[[str], Part | TiffrefError], urls: Sequence[str], workers: int
+) -> Iterator[Part | TiffrefError]:
+    """Scan in threads and give the results in order; the window of files that wait is bounded."""
     if workers == 1:
-        for url in urls:
-            found = part(url, outline(url))
-            yield found() if callable(found) else found
+        yield from map(scan_one, urls)
         return
     pool = ThreadPoolExecutor(workers, "tiffref-scan")
-    ahead: deque[tuple[str, Future]] = deque()
-    done: deque[Any] = deque()
+    ahead: deque[Future] = deque()
     names = iter(urls)
-    window = 4 * workers
     try:
         while True:
-            for url in itertools.islice(names, window - len(ahead)):
-                ahead.append((url, pool.submit(outline, url)))
-            if ahead and len(done) < window:
-                url, future = ahead.popleft()
-                found = part(url, future.result())
-                done.append(pool.submit(found) if callable(found) else found)
-            elif done:
-                first = done.popleft()
-                yield first.result() if isinstance(first, Future) else first
-            else:
+            for url in itertools.islice(names, 4 * workers - len(ahead)):
+                ahead.append(pool.submit(scan_one, url))
+            if not ahead:
                 return
+            yield ahead.popleft().result()
     finally:
         # a request that hangs must not hold up who gives up
         is_given_up = sys.exc_info()[0] is KeyboardInterrupt
         pool.shutdown(wait=not is_given_up, cancel_futures=True)
 
 
-class _Scanner:
-    """Scans files, and remembers those that others may be alike to."""
-
-    def __init__(self, options: Mapping[str, Any], ignores_place: bool) -> None:
-        self._options = options
-        self._ignores_place = ignores_place
-        self._templates: dict[Any, tuple[References, Template] | None] = {}
-
-    def outline(self, url: str) -> Skeleton | TiffrefError:
-        """Read the directories of a file."""
-        try:
-            with closing(open_source(url, self._options.get("storage_options"))) as there:
-                return read_skeleton(there)
-        except TiffrefError as error:
-            return error
-
-    def part(self, url: str, skeleton: Skeleton | TiffrefError) -> Any:
-        """Give the part of a file, an error, or a function that scans it in full."""
-        if isinstance(skeleton, TiffrefError):
-            return skeleton
-        key = self._key(skeleton)
-        if key is None:
-            return lambda: self._scan(url, skeleton)
-        known = self._templates.get(key)
-        if known is None:
-            if key in self._templates or len(self._templates) >= _MAX_TEMPLATES:
-                return lambda: self._scan(url, skeleton)
-            part = self._scan(url, skeleton)
-            if isinstance(part, Part):
-                model = part.model
-                template = make_template(dict(model.group.arrays()), model.series, skeleton)
-                self._templates[key] = (model, template) if template is not None else None
-            return part
-        model, template = known
-        arrays = template.arrays_of(skeleton)
-        if arrays is None:
-            return lambda: self._scan(url, skeleton)
-        return Part(url, skeleton.source, model, arrays, skeleton.notes, skeleton.place)
-
-    def _key(self, skeleton: Skeleton) -> Any:
-        if skeleton.signature is None or self._ignores_place:
-            return skeleton.signature
-        return skeleton.signature, skeleton.place
-
-    def _scan(self, url: str, skeleton: Skeleton) -> Part | TiffrefError:
-        try:
-            references = scan(url, **self._options)
-        except TiffrefError as error:
-            return error
-        refused = [
-            level["refused"]
-            for row in references.series
-            for level in row["levels"]
-            if "refused" in level
-        ]
-        if refused:
-            return SourceError(f"a level cannot be told: {refused[0]}", url=url)
-        arrays = {path: array for path, array in references.group.arrays() if _has_source(array)}
-        return Part(url, skeleton.source, references, arrays, skeleton.notes, skeleton.place)
+def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefError:
+    try:
+        references, facts = scan_with_facts(url, **options)
+    except TiffrefError as error:
+        return error
+    refused = [
+        level["refused"]
+        for row in references.series
+        for level in row["levels"]
+        if "refused" in level
+    ]
+    if refused:
+        return SourceError(f"a level cannot be told: {refused[0]}", url=url)
+    arrays = {
+        path: once.array(array)
+        for path, array in references.group.arrays()
+        if array.manifest.sources
+    }
+    tags = _first_tags(facts)
+    georeference = {code: tags[code] for code in _GEO_TAGS if code in tags}
+    kept = once.references(references, arrays, georeference)
+    return Part(url, facts.source, kept, arrays, georeference, find_dates(tags))
 
 
-def _has_source(array: Array) -> bool:
-    return bool(array.manifest.sources)
+def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
+    """Give the tags of the first directory of what was scanned."""
+    for level in facts.series[0].levels:
+        if isinstance(level, LevelFacts):
+            return level.ifds[0].tags
+    return {}
+
+
+class _Once:
+    """What files of one sequence have in common, held once: a hundred thousand files fit then."""
+
+    def __init__(self) -> None:
+        self._values: dict[Any, Any] = {}
+
+    def _share(self, key: Any, value: Any) -> Any:
+        return self._values.setdefault(key, value)
+
+    def array(self, array: Array) -> Array:
+        """Give an array with what says something of its file alone left out."""
+        attributes = shared_attributes(array)
+        return replace(
+            array,
+            codecs=self._share(array.codecs, array.codecs),
+            attributes=self._share(repr(attributes), attributes),
+        )
+
+    def references(
+        self, references: References, arrays: Mapping[str, Array], georeference: Mapping[int, Any]
+    ) -> References:
+        """Give references that say the same of everything but the arrays with segments."""
+        group = references.group
+        others = {name: child for name, child in group.children.items() if name not in arrays}
+        key = (
+            tuple(georeference.items()),
+            repr(group.attributes),
+            repr(references.series),
+            tuple((name, _identity(child)) for name, child in others.items() if name != "time"),
+        )
+        return self._share(key, References(Group(others, group.attributes), references.series))
+
+
+def _identity(child: Array | Group) -> Any:
+    """Give a value that is equal for variables that are equal."""
+    if isinstance(child, Group):
+        children = tuple((name, _identity(one)) for name, one in child.children.items())
+        return repr(child.attributes), children
+    return child.shape, repr(child.attributes), tuple(child.manifest.inlined.items())
 
 
 def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> TiffrefError:

@@ -107,7 +107,7 @@ def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
         a, b, c, d, e, f = _transform(part)
         is_alike = np.allclose((a, b, d, e), np.take(reference, (0, 1, 3, 4)), rtol=1e-9, atol=0)
         if not is_alike or any(
-            part.notes.get(code) != parts[0].notes.get(code) for code in _GEO_KEYS
+            part.georeference.get(code) != parts[0].georeference.get(code) for code in _GEO_KEYS
         ):
             raise ManifestMismatch(
                 "files of a mosaic differ in pixel size or coordinate reference system",
@@ -122,7 +122,8 @@ def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
 
 
 def _transform(part: Part) -> Affine:
-    transform = place(part.notes, parse_geokeys(part.notes), Report(part.url)).transform
+    tags = part.georeference
+    transform = place(tags, parse_geokeys(tags), Report(part.url)).transform
     if transform is None or transform[1] or transform[3]:
         raise ManifestMismatch(
             "a file of the mosaic has no place on a grid of rows and columns",
@@ -149,7 +150,8 @@ def describe_mosaic(
     top, left = corners.argmin(axis=0)
     a, _, x, _, e, _ = _transform(parts[left])
     y = _transform(parts[top])[5]
-    tags = {code: parts[0].notes[code] for code in _GEO_KEYS if code in parts[0].notes}
+    first = parts[0].georeference
+    tags = {code: first[code] for code in _GEO_KEYS if code in first}
     if parse_geokeys(tags).values.get(1025) == 2:  # the tags speak of pixel centres
         x, y = x + a / 2, y + e / 2
     report = Report(parts[0].url)

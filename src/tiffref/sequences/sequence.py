@@ -123,9 +123,7 @@ def scan_sequence(
         "fillvalue": fillvalue,
         "storage_options": storage_options,
     }
-    parts, failures = scan_files(
-        listed.urls, options, workers=workers, progress=progress, ignores_place=mosaic
-    )
+    parts, failures = scan_files(listed.urls, options, workers=workers, progress=progress)
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
     if time_from is not None:
