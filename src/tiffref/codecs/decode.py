@@ -43,7 +43,7 @@ from .limits import check_expansion
 from .table import Compression, check_supported, compression_of
 from .unpack import FLOATING_POINT, layout_of, unpredict
 
-__all__ = ["decode_chunk", "decode_segment", "decodes"]
+__all__ = ["decode_chunk", "decode_segment", "decodes", "undo_transposes"]
 
 
 def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
@@ -97,6 +97,15 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     if not is_direct:
         out[...] = target.reshape(out.shape)
     return out
+
+
+def undo_transposes(codec: SegmentCodec, samples: NDArray) -> NDArray:
+    """Return a view of a segment's samples, of `codec.shape`, with the axes of the chunk."""
+    for order in reversed(codec.transposes):
+        lead = samples.ndim - len(order)
+        inverse = sorted(range(len(order)), key=order.__getitem__)
+        samples = samples.transpose(*range(lead), *(lead + axis for axis in inverse))
+    return samples
 
 
 def _decode_calibrated(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from numcodecs.abc import Codec
+from numcodecs.compat import ndarray_copy
 from numpy.typing import NDArray
 
 from ..errors import TiffrefError
 from ..model.codec import SegmentCodec
-from .decode import decode_chunk
+from .decode import decode_chunk, undo_transposes
 from .inlined import MAGIC, wrap_inlined
 
 __all__ = ["MAGIC", "ReadOnlyCodec", "TiffrefSegment", "wrap_inlined"]
@@ -44,8 +45,10 @@ class TiffrefSegment(Codec):
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Decode one chunk to a contiguous array of the codec's shape and type, or into `out`."""
-        if out is None:
-            return _stored(self.segment, decode_chunk(self.segment, buf))
+        if out is None or self.segment.transposes:
+            samples = undo_transposes(self.segment, decode_chunk(self.segment, buf))
+            samples = np.ascontiguousarray(_stored(self.segment, samples))
+            return samples if out is None else ndarray_copy(samples, out)
         target = np.asarray(out).reshape(-1).view(self.segment.dtype).reshape(self.segment.shape)
         decode_chunk(self.segment, buf, target)
         return out

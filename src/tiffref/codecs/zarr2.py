@@ -228,6 +228,7 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (lambda codec: codec.edge is not None, "segments at the edge may be stored short or cropped"),
     (lambda codec: "lerc_mask" in codec.parameters, "a mask of LERC stands for NaN or for alpha"),
     (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of an image are swapped"),
+    (lambda codec: bool(codec.transposes), "Zarr v2 cannot transpose the samples of a chunk"),
 )
 """Why a codec needs `tiffref_segment`: the first that applies is given, the most telling first."""
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.transpose import trim_order, with_transposes
 from .table import COMPRESSIONS, compression_of
 from .zarr2 import SEGMENT_ID, reason_for_segment
 
@@ -37,11 +39,16 @@ def to_zarr3(
     codec
         How segments decode.
     ndim, chunks
-        Dimensions and chunk shape of the array. No codec in use depends on them: a decoded segment
+        Dimensions and chunk shape of the array. Only `transpose` depends on them: a decoded segment
         is C-contiguous, whatever its dimensions are called.
     """
     if isinstance(codec, ForeignCodec):
         return {name: codec.metadata[name] for name in ("data_type", "codecs")}
+    if codec.transposes:
+        assert ndim is not None
+        stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks)
+        first = [_transpose_codec(order, ndim) for order in codec.transposes]
+        return {**stored, "codecs": [*first, *stored["codecs"]]}
     data_type = _data_type(np.dtype(codec.dtype))
     row = compression_of(codec.compression)
     if row.v3 is None or codec.predictor not in (0, 1) or reason_for_segment(codec) is not None:
@@ -65,7 +72,7 @@ def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     try:
         chunks = grid.get("configuration", {}).get("chunk_shape", ())
         codec = _raise_codec(given, chunks)
-        is_same = codec is not None and to_zarr3(codec) == given
+        is_same = codec is not None and to_zarr3(codec, ndim=len(chunks)) == given
     except (TypeError, ValueError, KeyError, AttributeError, TiffrefError):
         return foreign
     return codec if codec is not None and is_same else foreign
@@ -91,8 +98,32 @@ def _bytes_codec(codec: SegmentCodec) -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": endian}}
 
 
+def _transpose_codec(order: tuple[int, ...], ndim: int) -> dict[str, Any]:
+    lead = ndim - len(order)
+    full = [*range(lead), *(lead + axis for axis in order)]
+    return {"name": "transpose", "configuration": {"order": full}}
+
+
+def _split_transposes(
+    codecs: Sequence[Mapping[str, Any]], chunks: Sequence[int]
+) -> tuple[tuple[tuple[int, ...], ...], Sequence[int], Sequence[Mapping[str, Any]]]:
+    """Return the transposes that a codec list begins with, the stored chunk shape, and the rest."""
+    transposes = []
+    n = 0
+    while n < len(codecs) and codecs[n]["name"] == "transpose":
+        order = codecs[n]["configuration"]["order"]
+        chunks = [chunks[axis] for axis in order]
+        transposes.append(trim_order(order))
+        n += 1
+    return tuple(transposes), chunks, codecs[n:]
+
+
 def _raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
-    first, *rest = given["codecs"]
+    transposes, chunks, codecs = _split_transposes(given["codecs"], chunks)
+    if transposes:
+        stored = _raise_codec({**given, "codecs": codecs}, chunks)
+        return None if stored is None else with_transposes(stored, transposes, chunks)
+    first, *rest = codecs
     if first["name"] == SEGMENT_ID:
         return SegmentCodec.from_config(first["configuration"])
     dtype = _dtype(given["data_type"])

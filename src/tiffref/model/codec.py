@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 __all__ = ["ForeignCodec", "SegmentCodec"]
 
 
@@ -50,6 +52,22 @@ class SegmentCodec:
     """What else the decoder needs, by name: `jpeg_tables` (bytes), `t4_options` (int),
     `subsampling` (two ints), `ycbcr_coefficients` (three floats), ... JSON
     values and bytes only."""
+    transposes: tuple[tuple[int, ...], ...] = ()
+    """Orders of axes, each as Zarr's `transpose` codec has them and counted on the last axes of the
+    chunk, that lead from the chunk to the segment, one after the other. Empty: the same axes."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the stored bytes are the samples as they stand, in either byte order."""
+        width = 0 if self.dtype == "|b1" else _width(self.dtype)  # bits are packed
+        return (
+            self.compression == self.predictor == self.fill_order == 1
+            and self.sample_format != 5
+            and {*self.bits, width} == {width}
+            and width > 0
+            and not self.parameters
+            and not self.transposes
+        )
 
     @property
     def n_samples(self) -> int:
@@ -73,9 +91,7 @@ class SegmentCodec:
     def from_config(cls, config: Mapping[str, Any]) -> SegmentCodec:
         """Build the codec from what `to_config` gave."""
         fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in config.items()
-            if name != "parameters"
+            name: _from_json(value) for name, value in config.items() if name != "parameters"
         }
         if isinstance(fields.get("fill"), str):
             fields["fill"] = float(fields["fill"])
@@ -124,7 +140,13 @@ _DEFAULTS: dict[str, Any] = {
     "photometric": 1,
     "edge": None,
     "fill": None,
+    "transposes": (),
 }
+
+
+def _width(dtype: str) -> int:
+    """Return the bits of one sample."""
+    return np.dtype(dtype).itemsize * 8
 
 
 def _to_json(value: Any) -> Any:
@@ -133,10 +155,10 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         # JSON has no such numbers; Zarr spells them so in fill values
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return list(value) if isinstance(value, tuple) else value
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _from_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return base64.b64decode(value["base64"])
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_from_json(item) for item in value) if isinstance(value, list) else value

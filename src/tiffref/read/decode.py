@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.decode import decode_segment
+from ..codecs.decode import decode_segment, undo_transposes
 from ..codecs.guard import DECODING_ERRORS, decode_within, guarded
 from ..codecs.inlined import split_inlined
 from ..codecs.limits import HARMLESS_BYTES, MAX_EXPANSION, check_expansion
@@ -39,16 +40,7 @@ def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
     """Tell whether stored bytes are the samples as they stand, in either byte order."""
     if isinstance(codec, ForeignCodec):
         return False
-    bits = np.dtype(codec.dtype).itemsize * 8
-    return (
-        codec.dtype != "|b1"  # samples of one bit are packed, even where `bits` does not say it
-        and codec.compression == 1
-        and codec.predictor == 1
-        and codec.fill_order == 1
-        and codec.sample_format != 5
-        and set(codec.bits) <= {bits}
-        and not codec.parameters
-    )
+    return codec.is_plain
 
 
 def stored_dtype(codec: SegmentCodec) -> np.dtype:
@@ -102,12 +94,13 @@ def decode_chunk(
     """
     if isinstance(codec, ForeignCodec):
         block = _decode_foreign(array, codec, data)
-    elif inner is None and target.flags.c_contiguous:
+    elif inner is None and target.flags.c_contiguous and not codec.transposes:
         decode_segment(codec, data, out=target.reshape(codec.shape))
         return
     else:
         check_expansion(codec, len(data))
-        block = decode_segment(codec, data, out=_scratch_for(codec)).reshape(array.chunks)
+        samples = decode_segment(codec, data, out=_scratch_for(codec))
+        block = undo_transposes(codec, samples).reshape(array.chunks)
     target[...] = block if inner is None else block[inner]
 
 
@@ -116,14 +109,17 @@ def decode_whole(array: Array, codec: SegmentCodec | ForeignCodec, data: Any) ->
     if isinstance(codec, ForeignCodec):
         # what numcodecs gives may be a view of something that others write to
         return np.array(_decode_foreign(array, codec, data))
-    return decode_segment(codec, data).reshape(array.chunks)
+    return undo_transposes(codec, decode_segment(codec, data)).reshape(array.chunks)
 
 
 def decode_inlined(array: Array, flat: int) -> NDArray:
     """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
     codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
     if isinstance(codec, SegmentCodec):
+        transposes = codec.transposes
         codec, data = split_inlined(codec, data)
+        if transposes != codec.transposes:  # those of the array hold for all of its chunks
+            codec = replace(codec, shape=array.codecs[0].shape, transposes=transposes)
         n_bytes = math.prod(array.chunks) * array.dtype.itemsize
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also of types that no segment has, such as the strings of a coordinate
