@@ -4,6 +4,8 @@
     python3 dev.py demo               make a pyramid, scan it, open the references with xarray
     python3 dev.py test [OPTIONS]     run the tests; OPTIONS go to pytest
     python3 dev.py check              look at style and types, with ruff and mypy
+    python3 dev.py docs               build the documentation site into `site/`
+    python3 dev.py package            build wheel and sdist into `dist/`, check and import them
 
 Needs Python 3.11 or newer and nothing else. Each Python version gets a virtual environment of its
 own beside this file (`.venv-dev-3.11`, ...); it is made once and installed into again only when
@@ -21,6 +23,8 @@ COMMANDS = {
     # name: (extra that it needs, arguments of Python that run it, step by step)
     "demo": ("xarray", [[str(ROOT / "examples" / "quickstart.py")]]),
     "test": ("test", [["-m", "pytest", "-n", "2"]]),
+    "package": ("package", [[str(ROOT / "tests" / "check_package.py")]]),
+    "docs": ("docs", [["-m", "mkdocs", "build", "--strict"]]),
     "check": (
         "check",
         [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
@@ -59,7 +63,9 @@ def install(extra):
     create = [sys.executable, "-m", "venv", *(["--clear"] if not done else []), str(folder)]
     run(create, "No environment could be made. On Debian and Ubuntu: apt install python3-venv")
     stamp.unlink(missing_ok=True)
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    # pip before 24 tries many versions of a package before it finds those that fit together
+    run([*pip, "--quiet", "--upgrade", "pip"], "pip could not be brought up to date.")
     run(
         [*pip, "--editable", f"{ROOT}[{extra}]"],
         "The packages could not be installed; what pip says is above.",

@@ -23,7 +23,7 @@ import tifffile
 from tiffref.codecs.table import COMPRESSIONS, Compression
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "range_server")
 BLOCK = re.compile(r"^```(?P<kind>python|console)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<target>[^)#\s]+)")
@@ -91,8 +91,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_index_has_every_page() -> None:
-    linked = {match["target"] for match in LINK.finditer((ROOT / "docs" / "index.md").read_text())}
-    assert linked >= {page.name for page in PAGES[1:]} - {"index.md"}
+    docs = ROOT / "docs"
+    linked = {match["target"] for match in LINK.finditer((docs / "index.md").read_text())}
+    assert linked >= {page.relative_to(docs).as_posix() for page in PAGES[1:]} - {"index.md"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -1,0 +1,93 @@
+"""Build the gallery of the documentation site: run each example, show its output and pictures.
+
+MkDocs calls `on_files` before it reads pages. Links to files of the repository that are no pages
+lead to the repository.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = "https://github.com/tiffref/tiffref/blob/main/"
+EXAMPLES = (
+    "quickstart",
+    "remote",
+    "time_series",
+    "mosaic",
+    "plate",
+    "catalog",
+    "dask_processes",
+)
+_OUTSIDE = re.compile(r"\]\((?:\.\./)+(?P<target>[A-Za-z][^)#\s]*)\)")
+
+
+def on_files(files, config):
+    """Add a page and the pictures of every example."""
+    if os.environ.get("TIFFREF_DOCS_GALLERY") == "0":  # quick builds while writing
+        return files
+    for name in EXAMPLES:
+        for file in _run_example(name, config):
+            files.append(file)
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Lead links to files outside docs/ to the repository, and list the gallery."""
+    if page.file.src_uri == "gallery.md":
+        markdown += "\n" + "\n".join(
+            f"- [{_title(name)}](gallery/{name}.md)"
+            for name in EXAMPLES
+            if files.get_file_from_path(f"gallery/{name}.md")
+        )
+    here = Path(page.file.src_uri).parent
+
+    def lead(match):
+        target = os.path.normpath(Path("docs") / here / match[0][2:-1])
+        is_page = target.startswith("docs")
+        return match[0] if is_page else f"]({SOURCES}{target})"
+
+    return _OUTSIDE.sub(lead, markdown)
+
+
+def _title(name):
+    return ast.get_docstring(ast.parse(_code(name))).splitlines()[0].rstrip(".")
+
+
+def _code(name):
+    return (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def _run_example(name, config):
+    """Run one example in an empty folder; return its page and pictures as MkDocs files."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": folder},
+        )
+        if done.returncode:
+            raise PluginError(f"examples/{name}.py failed:\n{done.stderr}")
+        pictures = sorted(Path(folder).rglob("*.png"))
+        output = done.stdout.replace(folder + os.sep, "")
+        shown = "\n".join(f"![What {name} draws]({name}-{picture.name})" for picture in pictures)
+        text = (
+            f"# {_title(name)}\n\n{shown}\n\n```python\n{_code(name)}```\n\n"
+            f"It prints:\n\n```text\n{output}```\n"
+        )
+        yield File.generated(config, f"gallery/{name}.md", content=text)
+        for picture in pictures:
+            yield File.generated(
+                config, f"gallery/{name}-{picture.name}", content=picture.read_bytes()
+            )
