@@ -37,14 +37,18 @@ def geotags(keys: Mapping[int, Any], **tags: Any) -> dict[int, Any]:
     return found
 
 
+def extra_tags(tags: Mapping[int, Any]) -> list[tuple[Any, ...]]:
+    """Give tags as tifffile writes them."""
+    return [
+        (code, TYPES[code], len(value) + isinstance(value, str), value, True)
+        for code, value in tags.items()
+    ]
+
+
 def write_geotiff(path: Path, tags: Mapping[int, Any], shape=(6, 8), **options: Any) -> Path:
     """Write a small TIFF with some tags."""
-    extra = []
-    for code, value in tags.items():
-        count = len(value) + 1 if isinstance(value, str) else len(value)
-        extra.append((code, TYPES[code], count, value, True))
     data = np.arange(np.prod(shape), dtype=options.pop("dtype", "u1")).reshape(shape)
-    tifffile.imwrite(path, data, extratags=extra, metadata=None, **options)
+    tifffile.imwrite(path, data, extratags=extra_tags(tags), metadata=None, **options)
     return path
 
 

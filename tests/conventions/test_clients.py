@@ -61,6 +61,13 @@ def test_rioxarray_sees_what_it_sees_in_the_file(geotiff):
         assert image.rio.reproject("EPSG:3857").shape == expected.rio.reproject("EPSG:3857").shape
         box = (500100, 5199000, 500500, 5199500)
         assert image.rio.clip_box(*box).shape == expected.rio.clip_box(*box).shape
+        assert dataset.rio.crs == expected.rio.crs
+        assert dataset.rio.transform() == expected.rio.transform()
+        assert dataset.rio.bounds() == expected.rio.bounds()
+        assert dataset.rio.clip_box(*box).image.shape == expected.rio.clip_box(*box).shape
+        copy = geotiff.with_name(f"{engine}.tif")
+        image.rio.to_raster(copy)
+        assert rioxarray.open_rasterio(copy).rio.transform() == expected.rio.transform()
         smaller = rioxarray.open_rasterio(geotiff, overview_level=0)
         assert dataset.image_1.rio.transform() == smaller.rio.transform()
         assert dataset.image_1.rio.crs == smaller.rio.crs

@@ -68,11 +68,15 @@ def found(path: Path) -> dict:
     attributes = image.attributes
     mapping = attributes.get("grid_mapping")
     reference = dict(group[mapping].attributes) if mapping else {}
+    # a grid mapping that levels share has none; the group has that of the full-size one
+    placed = group.attributes.get("spatial:transform")
     numbers = [float(n) for n in reference.get("GeoTransform", "").split()]
     gcps = json.loads(reference.get("gcps", '{"features": []}'))["features"]
     return {
         "crs": reference.get("crs_wkt"),
-        "transform": tuple(numbers[n] for n in (1, 2, 0, 4, 5, 3)) if numbers else None,
+        "transform": tuple(numbers[n] for n in (1, 2, 0, 4, 5, 3))
+        if numbers
+        else placed and tuple(placed),
         "gcps": [
             (f["properties"]["row"], f["properties"]["col"], *f["geometry"]["coordinates"])
             for f in gcps

@@ -12,7 +12,7 @@ import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.read import Fetcher, read_array
 
-from .geotags import PLACED, UTM, geotags, write_geotiff
+from .geotags import PLACED, UTM, extra_tags, geotags, write_geotiff
 
 
 def values(array):
@@ -20,11 +20,8 @@ def values(array):
     return read_array(array, ..., fetch=Fetcher())
 
 
-def write_pyramid(path, mask=False, **options):
-    tags = geotags(UTM, **PLACED)
-    extra = [
-        (code, {34735: 3}.get(code, 12), len(value), value, True) for code, value in tags.items()
-    ]
+def write_pyramid(path, tags=None, mask=False, **options):
+    extra = extra_tags(tags or geotags(UTM, **PLACED))
     data = np.arange(64 * 48, dtype="u2").reshape(64, 48)
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(data, extratags=extra, metadata=None, tile=(16, 16), **options)
@@ -70,12 +67,44 @@ def test_samples_of_a_geotiff_are_bands(tmp_path, shape, planar, dims):
 def test_overviews_have_coordinates_of_their_own(tmp_path):
     group = tiffref.scan(write_pyramid(tmp_path / "a.tif")).group
     assert group["image_1"].dims == ("y_1", "x_1")
-    assert group["image_1"].attributes["grid_mapping"] == "spatial_ref_1"
     assert values(group["x_1"])[:2].tolist() == [500010.0, 500030.0]
-    assert group["spatial_ref_1"].attributes["GeoTransform"].split()[1] == "20.0"
     layout = group.attributes["multiscales"]["layout"]
     assert [one["asset"] for one in layout] == ["image", "image_1", "image_2"]
     assert layout[1]["transform"]["scale"] == [2.0, 2.0]
+
+
+def test_a_dataset_has_one_grid_mapping(tmp_path):
+    group = tiffref.scan(write_pyramid(tmp_path / "a.tif")).group
+    mappings = {name for name in group.children if name.startswith("spatial_ref")}
+    assert mappings == {group[f"image{n}"].attributes["grid_mapping"] for n in ("", "_1", "_2")}
+    # that of one level would be wrong for the others
+    assert "GeoTransform" not in group["spatial_ref"].attributes
+    alone = tiffref.scan(tmp_path / "a.tif", level=1).group["spatial_ref"].attributes
+    assert alone["GeoTransform"].split()[1] == "20.0"
+
+
+def test_levels_without_coordinates_have_a_transformation_each(tmp_path):
+    turned = (7.0, 7.0, 0.0, 5e5, 7.0, -7.0, 0.0, 5.2e6, *[0.0] * 7, 1.0)
+    path = write_pyramid(tmp_path / "a.tif", geotags(UTM, t34264=turned))
+    group = tiffref.scan(path).group
+    steps = [
+        float(group[group[name].attributes["grid_mapping"]].attributes["GeoTransform"].split()[1])
+        for name in ("image", "image_1", "image_2")
+    ]
+    assert steps == [7.0, 14.0, 28.0]
+
+
+def test_images_of_other_systems_have_a_grid_mapping_each(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for code, size in ((32633, 6), (32634, 7)):
+            tags = geotags({**UTM, 3072: code}, **PLACED)
+            writer.write(np.zeros((size, size), "u1"), extratags=extra_tags(tags), metadata=None)
+    group = tiffref.scan(tmp_path / "a.tif").group
+    found = [
+        group[group[name].attributes["grid_mapping"]].attributes["projected_crs_name"]
+        for name in ("image", "image_s1")
+    ]
+    assert found == ["WGS 84 / UTM zone 33N", "WGS 84 / UTM zone 34N"]
 
 
 def test_an_overview_alone_knows_where_it_is(tmp_path):

@@ -34,6 +34,7 @@ __all__ = [
     "coordinate_bytes",
     "crs_attributes",
     "spatial_ref",
+    "system_attributes",
 ]
 
 _SMALL = 64
@@ -95,24 +96,28 @@ def _axis(axis: str, long_name: str, standard_name: str, units: str) -> Mapping[
     return {"axis": axis, "long_name": long_name, "standard_name": standard_name, "units": units}
 
 
-def spatial_ref(crs: CRS | None, placement: Placement, transform: Affine | None) -> Array:
-    """Build the grid mapping variable.
+def system_attributes(crs: CRS | None, placement: Placement) -> dict[str, Any]:
+    """Return the attributes of a grid mapping variable: of its system, and control points."""
+    attributes = {**crs_attributes(crs)} if crs is not None else {}
+    if placement.gcps:
+        attributes["gcps"] = json.dumps(_geojson(placement))
+    return attributes
+
+
+def spatial_ref(system: Mapping[str, Any], transform: Affine | None) -> Array:
+    """Build a grid mapping variable.
 
     Parameters
     ----------
-    crs
-        Coordinate system, or None.
-    placement
-        For control points.
+    system
+        From `system_attributes`.
     transform
-        Of the array that will point here: each level has its own.
+        Of the arrays that point here, None where they differ in it.
     """
-    attributes = {**crs_attributes(crs)} if crs is not None else {}
+    attributes = dict(system)
     if transform is not None:
         a, b, c, d, e, f = transform
         attributes["GeoTransform"] = " ".join(repr(float(n)) for n in (c, a, b, f, d, e))
-    if placement.gcps:
-        attributes["gcps"] = json.dumps(_geojson(placement))
     return _scalar().as_variable((), attributes)
 
 

@@ -18,7 +18,14 @@ from ..model.node import Array, Group
 from .calibration import Calibration
 from .cf import coordinate
 from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata, parse_rpcs
-from .geo import GeoLevel, GeoReference, describe_level, geozarr_attributes, read_georeference
+from .geo import (
+    GeoLevel,
+    GeoReference,
+    describe_level,
+    geozarr_attributes,
+    grid_mappings,
+    read_georeference,
+)
 from .geokeys import is_georeferenced
 from .layout import LevelName, is_in_place
 from .microscopes import calibrate
@@ -61,10 +68,27 @@ class _Level:
 
 @dataclass(slots=True)
 class _Tree:
-    """The group under construction, as paths: images, and what describes them."""
+    """The group under construction, as paths: images, and what describes them.
+
+    `places` are the georeferences of the images, by group and path.
+    """
 
     images: dict[str, Array] = field(default_factory=dict)
     variables: dict[str, Array] = field(default_factory=dict)
+    places: dict[str, dict[str, GeoLevel]] = field(default_factory=dict)
+
+    def map_grids(self) -> None:
+        """Let each image point to the grid mapping variable of its group."""
+        for group, levels in self.places.items():
+            variables, names = grid_mappings(levels)
+            for key, variable in variables.items():
+                self.add(group, key, variable)
+            for path, mapping in names.items():
+                image = self.images[path]
+                places = [mapping, *str(image.attributes.get("coordinates", "")).split()]
+                self.images[path] = image.with_attributes(
+                    grid_mapping=mapping, coordinates=" ".join(places)
+                )
 
     def add(self, group: str, name: str, array: Array) -> None:
         """Put a variable in, unless there is one of that name already."""
@@ -132,6 +156,7 @@ def describe(
                 for n, geo in zip(levels, described, strict=True)
             ]
             _describe_group(image, pyramid, attributes)
+    tree.map_grids()
     return tree.to_group(attributes)
 
 
@@ -173,21 +198,17 @@ def _describe_array(
 ) -> GeoLevel:
     """Add one level to the tree, with its coordinates."""
     attributes: dict[str, Any] = {}
-    places = []
     axes = dict(zip(name.dims, _axes_of(image, array), strict=True))
     geo = _georeference(image, name, array, axes, report)
     for key, variable in geo.variables.items():
         tree.add(name.group, key, variable)
+    tree.places.setdefault(name.group, {})[name.path] = geo
     attributes.update(geo.attributes)
-    if "coordinates" in attributes:
-        places.append(attributes["coordinates"])
     for key, variable in _coordinates(image, array, axes).items():
         tree.add(name.group, key, variable)
     if image.acquired is not None and name.role == "image":
         tree.add(name.group, "time", time_coordinate(image.acquired))
-        places.append("time")
-    if places:
-        attributes["coordinates"] = " ".join(places)
+        attributes["coordinates"] = "time"
     attributes.update(_values_attributes(image, array, axes, is_first))
     if name.role != "image":
         attributes["role"] = name.role
@@ -217,14 +238,11 @@ def _georeference(
     if image.reference is None or rows is None or columns is None or not rows[1] * columns[1]:
         return GeoLevel()  # what has no pixels has no place
     sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
-    # what lies on the same rows and columns shares their coordinates
-    suffix = rows[0].partition("_")[2]
-    mapping = f"spatial_ref_{suffix}" if suffix else "spatial_ref"
     return describe_level(
         image.reference,
         (rows[1], columns[1]),
         (sizes["Y"], sizes["X"]),
-        (mapping, rows[0], columns[0]),
+        (rows[0], columns[0]),
         report,
     )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra
 from ..model.node import Array
-from .cf import axis_attributes, code_of, coordinate, spatial_ref
+from .cf import axis_attributes, code_of, coordinate, spatial_ref, system_attributes
 from .crs import build_crs
 from .geokeys import GeoKeys, parse_geokeys
 from .placement import MAX_COORDINATE, Affine, Placement, bounds_of, centres, place, scaled
@@ -25,7 +25,14 @@ from .report import Report
 if TYPE_CHECKING:
     from pyproj import CRS
 
-__all__ = ["GeoLevel", "GeoReference", "describe_level", "geozarr_attributes", "read_georeference"]
+__all__ = [
+    "GeoLevel",
+    "GeoReference",
+    "describe_level",
+    "geozarr_attributes",
+    "grid_mappings",
+    "read_georeference",
+]
 
 _MAX_KEPT_LENGTH = 1 << 14
 """Longer coordinates are made anew for each file: 256 are kept."""
@@ -50,11 +57,16 @@ class GeoReference:
 
 @dataclass(frozen=True, slots=True)
 class GeoLevel:
-    """What one level of a georeferenced image gets: variables and attributes of its own."""
+    """What one level of a georeferenced image gets.
+
+    `variables` are its coordinates, `system` the attributes of its grid mapping variable but for
+    the transformation, None where it has none.
+    """
 
     variables: Mapping[str, Array] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     transform: Affine | None = None
+    system: Mapping[str, Any] | None = None
 
 
 def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
@@ -81,10 +93,10 @@ def describe_level(
     reference: GeoReference,
     shape: tuple[int, int],
     full_shape: tuple[int, int],
-    names: tuple[str, str, str],
+    names: tuple[str, str],
     report: Report,
 ) -> GeoLevel:
-    """Give the coordinates of one level.
+    """Build the coordinates of one level.
 
     Parameters
     ----------
@@ -93,10 +105,9 @@ def describe_level(
     shape, full_shape
         (rows, columns) of this level, and of the full-size image.
     names
-        Names of the grid mapping variable and of the dimensions along rows and columns:
-        ("spatial_ref", "y", "x").
+        Names of the dimensions along rows and columns: ("y", "x").
     """
-    mapping, y_name, x_name = names
+    y_name, x_name = names
     (n_rows, n_columns), (all_rows, all_columns) = shape, full_shape
     placement = reference.placement
     transform = placement.transform
@@ -113,13 +124,46 @@ def describe_level(
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
     attributes: dict[str, Any] = {}
+    system = None
     if reference.crs is not None or transform is not None or placement.gcps:
-        variables[mapping] = spatial_ref(reference.crs, placement, transform)
-        attributes["grid_mapping"] = mapping
-        attributes["coordinates"] = mapping
+        system = system_attributes(reference.crs, placement)
     if reference.keys.values and (reference.crs is None or not reference.is_complete):
         attributes["geo_keys"] = json.dumps(reference.keys.named())
-    return GeoLevel(variables, attributes, transform)
+    return GeoLevel(variables, attributes, transform, system)
+
+
+def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Build the grid mapping variables of the levels in one group.
+
+    Levels share the variable of their system, so that a dataset has one grid mapping. It holds the
+    transformation where that is one for all; else readers take each level's from its coordinates.
+    Levels without coordinates, as of a rotated raster, share it only where it is the same.
+
+    Parameters
+    ----------
+    levels
+        Of one group, by the name of their array.
+
+    Returns
+    -------
+    variables, names
+        The variables by name, and for each array the name of its own.
+    """
+    shared: dict[Any, list[str]] = {}
+    for name, level in levels.items():
+        if level.system is not None:
+            said = level.system.get("crs_wkt"), level.system.get("gcps")
+            placed = None if level.variables else level.transform
+            shared.setdefault((said, placed), []).append(name)
+    variables, names = {}, {}
+    for n, members in enumerate(shared.values()):
+        mapping = f"spatial_ref_{n}" if n else "spatial_ref"
+        transforms = {levels[name].transform for name in members}
+        system = levels[members[0]].system
+        assert system is not None
+        variables[mapping] = spatial_ref(system, transforms.pop() if len(transforms) == 1 else None)
+        names.update(dict.fromkeys(members, mapping))
+    return variables, names
 
 
 def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array, Array] | None:

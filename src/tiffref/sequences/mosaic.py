@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conventions.geo import describe_level, geozarr_attributes, read_georeference
+from ..conventions.geo import describe_level, geozarr_attributes, grid_mappings, read_georeference
 from ..conventions.geokeys import parse_geokeys
 from ..conventions.placement import MATRIX, Affine, place
 from ..conventions.report import Report
@@ -160,11 +160,13 @@ def describe_mosaic(
     reference = read_georeference({**tags, MATRIX: matrix}, report)
     full = _Level("image").size(arrays["image"])
     variables: dict[str, Array] = {}
+    described = {}
     levels = []
     for path, array in arrays.items():
         level = _Level(path)
-        names = (f"spatial_ref{level.suffix}", level.rows, level.columns)
-        one = describe_level(reference, level.size(array), full, names, report)
+        names = level.rows, level.columns
+        one = described[path] = describe_level(reference, level.size(array), full, names, report)
         variables |= one.variables
         levels.append((path, level.size(array), one.transform))
+    variables |= grid_mappings(described)[0]
     return variables, geozarr_attributes(reference, levels, ("y", "x"))
