@@ -381,7 +381,7 @@ def test_mosaic_by_georeference(tmp_path, mosaic):
     with xr.open_dataset(f"{tmp_path}/m.json", engine="kerchunk") as ds:
         np.testing.assert_allclose(ds.x, 5e5 + 10 * (np.arange(64) + 0.5))
         np.testing.assert_allclose(ds.y, 6e6 - 10 * (np.arange(96) + 0.5))
-        assert ds.spatial_ref.attrs["GeoTransform"].split()[::3] == ["500000.0", "6000000.0"]
+        assert ds.attrs["spatial:transform"][2::3] == [5e5, 6e6]
 
 
 @pytest.mark.parametrize("raster_type", [1, 2])
