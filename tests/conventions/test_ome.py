@@ -57,7 +57,7 @@ def test_objective_date_and_stage():
         '<ObjectiveSettings ID="O:1"/><Pixels><Plane PositionX="1.5" PositionXUnit="mm"/></Pixels>'
         "</Image>"
     )
-    assert image.acquired == datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    assert image.acquired == datetime.datetime(2020, 1, 2, 3, 4, 5)
     assert image.attributes == {
         "magnification": 20.0,
         "numerical_aperture": 0.8,

@@ -8,6 +8,8 @@ from tiffref.conventions.time import (
     acquired_from_items,
     acquired_from_name,
     created_from_tag,
+    iso_text,
+    read_time_coordinate,
     time_coordinate,
 )
 
@@ -52,8 +54,28 @@ def test_date_time_tag(value, expected):
     assert created_from_tag(value) == expected
 
 
-def test_coordinate_is_whole_seconds():
+def test_coordinate_of_whole_seconds():
     array = time_coordinate(datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC))
     assert (array.shape, array.dtype) == ((), "int64")
     assert array.manifest.inlined[0] == (86400).to_bytes(8, "little")
     assert array.attributes["units"] == "seconds since 1970-01-01"
+    assert "comment" not in array.attributes
+
+
+@pytest.mark.parametrize("microsecond", [0, 453000, 453001])
+@pytest.mark.parametrize("zone", [None, datetime.UTC])
+@pytest.mark.parametrize("year", [1968, 2026])
+def test_coordinates_are_as_exact_as_the_date(year, zone, microsecond):
+    date = datetime.datetime(year, 3, 4, 5, 6, 7, microsecond, zone)
+    array = time_coordinate(date)
+    number = int.from_bytes(array.manifest.inlined[0], "little", signed=True)
+    found = read_time_coordinate(array.attributes["units"], number)
+    assert found == date.replace(tzinfo=datetime.UTC)
+    assert ("comment" in array.attributes) == (zone is None)
+    assert datetime.datetime.fromisoformat(iso_text(date)) == date
+
+
+def test_units_of_others_are_no_times_of_ours():
+    assert read_time_coordinate("days since 1970-01-01", 1) is None
+    assert read_time_coordinate("seconds since 2000-01-01", 1) is None
+    assert read_time_coordinate("seconds since 1970-01-01", 1 << 62) is None

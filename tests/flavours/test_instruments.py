@@ -247,7 +247,88 @@ def test_flimage_pages_are_arrays_of_more_axes(tmp_path, layout, axes, shape, co
     assert scales_of(references) == {"y": UM(0.25), "x": UM(0.5)}
 
 
+@pytest.mark.skipif(not hasattr(tifffile.TiffFile, "flimage_metadata"), reason="an old tifffile")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("zoom", "size"), [("1", 2), ("2", 1), ("0.5", 4), ("-1", None)])
+def test_the_pixel_size_of_flimage_depends_on_its_zoom(tmp_path, zoom, size, order):
+    data = pixels(20, 24, 4)
+    text = (
+        "FLIMimage parameters\r\nState.Acq.pixelsPerLine = 24\r\nState.Acq.linesPerFrame = 20\r\n"
+        "State.Acq.nChannels = 1\r\nState.Spc.spcData.n_dataPoint = 4\r\n"
+        "State.Acq.acquisition = [True]\r\nState.Acq.acqFLIMA = [True]\r\n"
+        f"State.Acq.field_of_view = [48.0, 40.0]\r\nState.Acq.zoom = {zoom}\r\n"
+        "Format = Linear\r\n"
+    )
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(data.reshape(20, -1), {270: text}, order=order)], order=order)
+    if size is None:
+        with pytest.warns(tiffref.errors.MetadataWarning, match=r"zoom.*not a size"):
+            assert scales_of(tiffref.scan(path)) == {}
+        return
+    references = scan(path)
+    assert scales_of(references) == {"y": UM(size), "x": UM(size)}
+    assert attributes(references)["zoom"] == float(zoom)
+
+
 # ---- MetaMorph MetaSeries
+
+
+def metaseries_xml(plane, root=None):
+    """Properties {name: (type, value)} of the plane, and of the document."""
+
+    def rows(found, element):
+        return "".join(f'<{element} id="{n}" type="{t}" value="{v}"/>' for n, (t, v) in found)
+
+    body = rows((root or {}).items(), "custom-prop")
+    return f"<MetaData>{body}<PlaneInfo>{rows(plane.items(), 'prop')}</PlaneInfo></MetaData>"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_imagexpress(tmp_path, order):
+    plane = {
+        "spatial-calibration-state": ("bool", "on"), "spatial-calibration-x": ("float", 0.5),
+        "spatial-calibration-y": ("float", 0.5), "spatial-calibration-units": ("string", "um"),
+        "image-name": ("string", "DAPI"), "stage-label": ("string", "G08 : Site 5"),
+        "acquisition-time-local": ("time", "20121015 15:22:02.453"),
+        "wavelength": ("float", 447), "stage-position-x": ("float", -12.5),
+    }  # fmt: skip
+    root = {"_MagNA_": ("float", 0.75), "_MagSetting_": ("string", "20X"),
+            "Plate Name": ("string", "assay 7")}  # fmt: skip
+    tags = {270: metaseries_xml(plane, root), 305: "MetaSeries"}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(pixels(20, 24), tags, order=order)], order=order)
+    references = scan(path)
+    found = attributes(references)
+    expected = {
+        "numerical_aperture": 0.75, "wavelength": 447.0, "wavelength_unit": "nanometer",
+        "plate": "assay 7", "well": "G08", "site": 5, "magnification_setting": "20X",
+        "stage_position_x": -12.5, "time_coverage_start": "2012-10-15T15:22:02.453",
+    }  # fmt: skip
+    assert {name: found.get(name) for name in expected} == expected
+    time = references.group["time"]
+    assert time.attributes["units"] == "milliseconds since 1970-01-01"
+    moment = np.datetime64("2012-10-15T15:22:02.453", "ms").astype("i8")
+    assert int.from_bytes(time.manifest.inlined[0], "little") == moment
+    assert "no time zone" in time.attributes["comment"]
+    assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("plane", "key"),
+    [
+        ({"acquisition-time-local": ("time", "20129915 15:22:02.453")}, "acquisition-time-local"),
+        ({"wavelength": ("string", "green")}, "wavelength"),
+        ({"spatial-calibration-units": ("string", "um"), "spatial-calibration-x": ("float", "nan")},
+         "spatial-calibration-x"),
+    ],
+)  # fmt: skip
+def test_properties_of_metaseries_that_make_no_sense_are_reported(tmp_path, plane, key):
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(pixels(20, 24), {270: metaseries_xml(plane), 305: "MetaSeries"})])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=key):
+        references = tiffref.scan(path)
+    assert "time" not in references.group.children
+    assert scales_of(references) == {}
 
 
 def test_metaseries(tmp_path):

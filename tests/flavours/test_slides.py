@@ -93,6 +93,34 @@ def test_aperio_and_those_who_follow_it(tmp_path, kind, text, make):
         assert attributes(references)["magnification"] == 20
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("repeats", ["", "|AppMag = 20|MPP = 0.5000"])
+def test_minor_images_do_not_take_the_size_of_the_slide(tmp_path, repeats, order):
+    """A thumbnail shows the slide with fewer pixels; of a label or macro no size is known."""
+    text = "Aperio Image Library v1\r\n96x80"
+    ifds = [
+        image(BASE, {270: text + "|AppMag = 20|MPP = 0.5000"}, tile=TILE, order=order),
+        image(SMALL, {270: text + repeats}, rows=8, order=order),
+        image(LABEL, {254: 1, 270: f"{text}\r\nlabel{repeats}"}, rows=9, order=order),
+        image(MACRO, {254: 9, 270: f"{text}\r\nmacro{repeats}"}, rows=10, order=order),
+    ]
+    path = tmp_path / "a.svs"
+    write_tiff(path, ifds, order=order)
+    references = scan(path)
+    assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+    assert list(scales_of(references, "thumbnail").values()) == [UM(2)] * 2
+    assert scales_of(references, "label") == scales_of(references, "macro") == {}
+    assert "magnification" not in attributes(references, "thumbnail")
+
+
+def test_a_size_that_makes_no_sense_is_reported(tmp_path):
+    path = tmp_path / "a.svs"
+    write_tiff(path, [image(BASE, {270: "Aperio Image Library v1|MPP = -0.5"}, tile=TILE)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"MPP.*not a size.*-0\.5"):
+        references = tiffref.scan(path)
+    assert scales_of(references) == {}
+
+
 def test_aperio_focal_planes(tmp_path):
     data = pixels(3, 80, 96, dtype="u1")
     low = pixels(3, 40, 48, dtype="u1")
@@ -198,6 +226,46 @@ def test_qptiff(tmp_path):
     assert channel_names(references) == names
     assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
     assert references.group.attributes["omero"]["channels"][0]["color"] == "0000FF"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tile", [None, TILE])
+def test_qptiff_without_a_pyramid(tmp_path, tile, order):
+    """Each page says what it is; each image has the size that its own tags give."""
+    size = dict.fromkeys((282, 283), Fraction(20000)) | {296: 3}
+    thumb = dict.fromkeys((282, 283), Fraction(10_000_000, 1986)) | {296: 3}
+    names = ["DAPI", "FITC"]
+    full = pixels(2, 80, 96)
+
+    def page(plane, kind, tags, name="", **how):
+        tags = {270: qpi_xml(kind, name), 305: "PerkinElmer-QPI", **tags}
+        return image(plane, tags, order=order, **how)
+
+    ifds = [page(p, "FullResolution", size, n, tile=tile) for p, n in zip(full, names, strict=True)]
+    ifds += [page(SMALL, "Thumbnail", thumb), page(MACRO, "Overview", {}), page(LABEL, "Label", {})]
+    path = tmp_path / "a.qptiff"
+    write_tiff(path, ifds, order=order)
+    references = scan(path)
+    assert kinds(references) == ["qpi"] * 4
+    assert_pixels(references, {"image": full, "thumbnail": SMALL, "macro": MACRO, "label": LABEL})
+    assert roles(references) == {name: name for name in ("thumbnail", "macro", "label")}
+    assert channel_names(references) == names
+    assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
+    assert list(scales_of(references, "thumbnail").values()) == [UM(1.986)] * 2
+    assert scales_of(references, "macro") == scales_of(references, "label") == {}
+
+
+def test_qptiff_whose_overview_comes_first_and_whose_pages_say_nothing(tmp_path):
+    def page(plane, text):
+        return image(plane, {270: text, 305: "PerkinElmer-QPI"})
+
+    path = tmp_path / "a.qptiff"
+    ifds = [page(BASE, qpi_xml("FullResolution")), page(MACRO, qpi_xml("Overview"))]
+    write_tiff(path, ifds)
+    references = scan(path)
+    assert_pixels(references, {"image": BASE, "macro": MACRO})
+    write_tiff(path, [page(BASE, ""), page(SMALL, "")])
+    assert_pixels(scan(path), {"image": BASE, "thumbnail": SMALL})
 
 
 # ---- Philips

@@ -109,7 +109,129 @@ def test_stk_planes_behind_one_directory(tmp_path, axis):
     assert references.group["image"].attributes["title"] == "neat"
 
 
+def uic4(stage, labels):
+    """UIC4Tag: an odd record, positions of the stage (signed, in thousandths), and labels."""
+    rows = [round(1000 * n) if k % 2 == 0 else 1000 for xy in stage for k, n in
+            enumerate((xy[0], 1, xy[1], 1))]  # fmt: skip
+    spelled = b"".join(struct.pack("<I", len(n) + 1) + n.encode() + b"\0" for n in labels)
+    data = struct.pack("<HI", 18, 7) + struct.pack(f"<H{len(rows)}i", 28, *rows)
+    return As(4, data + struct.pack("<H", 37) + spelled + bytes(2), len(stage))
+
+
+def test_stk_times_stage_wavelength_and_aperture(tmp_path):
+    data = pixels(3, 20, 24)
+    tags, _ = uic_tags(3, (0, 1), [1000, 2500, 4750])
+    name, value = b"_MagNA_", struct.pack("<II", 75, 100)
+    optics = bytes([len(name)]) + name + struct.pack("<IB", 0, 1) + value
+    # CreateTime (16): julian day and milliseconds; PlaneProperty (49): 4 bytes, then the property
+    values = struct.pack("<4II3sI5s", 13, 100, 26, 100, 3, b"um\0", 5, b"neat\0").ljust(40, b"\0")
+    values += struct.pack("<2I", 2451545, 45_296_789) + bytes(4) + optics
+    pairs = (3, 1, 4, 8, 5, 16, 6, 24, 7, 31, 16, 48, 49, 56)
+    tags[33628] = As(4, struct.pack("<14I", *pairs), 7)
+    tags[33630] = As(5, struct.pack("<6I", *(525, 1) * 3), 3)
+    tags[33631] = uic4([(-12.5, 3.25)] * 3, ["B02 : Site 1"] * 3)
+    one = image(data[0], tags, rows=20)
+    one.lengths = [len(one.segments[0])]
+    one.segments = [one.segments[0] + data[1:].tobytes()]
+    path = tmp_path / "a.stk"
+    write_tiff(path, [one], prefix=values)
+    references = scan(path)
+    assert_pixels(references, {"image": data})
+    expected = {
+        "numerical_aperture": 0.75, "wavelength": 525.0, "wavelength_unit": "nanometer",
+        "stage_position_x": -12.5, "stage_position_y": 3.25, "stage_label": "B02 : Site 1",
+        "well": "B02", "site": 1, "time_coverage_start": "2000-01-02T12:34:56.789",
+    }  # fmt: skip
+    found = references.group["image"].attributes
+    assert {key: found.get(key) for key in expected} == expected
+    times = tiffref.zarr.ZarrTiffStore(
+        tiffref.References(references.group.with_children({"t": references.group["t"]}))
+    )
+    np.testing.assert_array_equal(times[...], [0, 1.5, 3.75])
+
+
+# ---- Bruker PrairieView
+
+
+STUB = struct.pack("<8I", 3, 1, 4, 8, 5, 8, 6, 16)
+"""UIC1 of PrairieView: one calibrated plane, 99/1 "microns" (values at byte 8)."""
+PLACEHOLDER = struct.pack("<2II8s", 99, 1, 8, b"microns\0")
+
+
+def write_prairieview(folder, companion="run.companion.ome"):
+    """Write two members that name the file with their metadata, and that file."""
+    names = ["run_c0.ome.tif", "run_c1.ome.tif"]
+    data = pixels(2, 3, 20, 24)
+    blocks = "".join(
+        f'<TiffData FirstC="{c}" PlaneCount="3"><UUID FileName="{name}">urn:uuid:{c}</UUID>'
+        "</TiffData>"
+        for c, name in enumerate(names)
+    )
+    text = (
+        '<OME><Image ID="Image:0"><Pixels DimensionOrder="XYZCT" SizeX="24" SizeY="20" SizeZ="3" '
+        'SizeC="2" SizeT="1" Type="uint16" PhysicalSizeX="0.294118" PhysicalSizeY="0.294118">'
+        f'<Channel Name="Ch1"/><Channel Name="Ch2"/>{blocks}</Pixels></Image></OME>'
+    )
+    member = f'<OME><BinaryOnly MetadataFile="{companion}" UUID="urn:uuid:9"/></OME>'
+    for name, planes in zip(names, data, strict=True):
+        tags = {270: member, 33628: As(4, STUB, 4)}
+        pages = [image(plane, tags if n == 0 else {}) for n, plane in enumerate(planes)]
+        write_tiff(folder / name, pages, prefix=PLACEHOLDER)
+    return names, data, text
+
+
+def test_a_member_takes_its_metadata_from_the_file_that_it_names(tmp_path):
+    names, data, text = write_prairieview(tmp_path)
+    (tmp_path / "run.companion.ome").write_text(text)
+    for name, planes, channel in zip(names, data, ("Ch1", "Ch2"), strict=True):
+        references = tiffref.scan(tmp_path / name)
+        assert_pixels(references, {"image": planes})
+        assert scales_of(references) == {"y": UM(0.294118), "x": UM(0.294118)}
+        assert channel_names(references) == [channel]
+
+
+@pytest.mark.parametrize("companion", ["run.companion.ome", "../secret.ome", "/etc/passwd"])
+def test_a_member_without_that_file_has_no_metadata_rather_than_wrong_one(tmp_path, companion):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    names, data, text = write_prairieview(folder, companion)
+    (tmp_path / "secret.ome").write_text(text)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="was not read"):
+        references = tiffref.scan(folder / names[0])
+    assert_pixels(references, {"image": data[0]})
+    assert scales_of(references) == {}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_member_may_name_a_tiff(tmp_path, order):
+    names, data, text = write_prairieview(tmp_path, "first.ome.tif")
+    first = image(pixels(20, 24), {270: text}, order=order)
+    write_tiff(tmp_path / "first.ome.tif", [first], order=order)
+    references = tiffref.scan(tmp_path / names[1])
+    assert scales_of(references) == {"y": UM(0.294118), "x": UM(0.294118)}
+    assert_pixels(references, {"image": data[1]})
+
+
 # ---- ScanImage
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("end", ["\r", "\n"])
+def test_scanimage_3(tmp_path, order, end):
+    state = ["configName='a'", "acq.frameRate=15.625", "acq.zoomFactor=2.5",
+             "acq.numberOfChannelsSave=2", "acq.savingChannel1=1", "acq.savingChannel2=0",
+             "acq.savingChannel3=1",
+             "internal.triggerTimeString='6/20/2014 13:26:02.234'"]  # fmt: skip
+    text = "".join(f"state.{line}{end}" for line in state)
+    data = pixels(4, 20, 24)
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(plane, {270: text}, order=order) for plane in data], order=order)
+    references = scan(path)
+    assert_pixels(references, {"image": data})
+    found = references.group["image"].attributes
+    assert (found["frame_rate"], found["zoom"]) == (15.625, 2.5)
+    assert found["channel_names"] == ["Channel 1", "Channel 3"]
+    assert found["time_coverage_start"] == "2014-06-20T13:26:02.234"
 
 
 FRAME_DATA = """SI.hChannels.channelSave = [1;2]

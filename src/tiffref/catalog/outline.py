@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.table import COMPRESSIONS
+from ..conventions.time import read_time_coordinate
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..model.node import Array
@@ -82,10 +83,11 @@ def _time(references: References) -> str | None:
     if isinstance(variable, Array) and variable.shape == ():
         units = str(variable.attributes.get("units", ""))
         data = variable.manifest.inlined.get(0, b"")
-        if units.startswith("seconds since 1970-01-01") and len(data) == 8:
-            seconds = np.frombuffer(data, variable.dtype.newbyteorder("<"))[0]
-            moment = datetime.datetime.fromtimestamp(float(seconds), datetime.UTC)
-            return moment.replace(tzinfo=None).isoformat()
+        if len(data) == 8:
+            number = np.frombuffer(data, variable.dtype.newbyteorder("<"))[0]
+            moment = read_time_coordinate(units, int(number))
+            if moment is not None:
+                return moment.replace(tzinfo=None).isoformat()
     array = references.group[main_path(references)]
     made = array.attributes.get("time_coverage_start") or array.attributes.get("date_created")
     return _iso(made)

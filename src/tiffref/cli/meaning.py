@@ -22,8 +22,8 @@ __all__ = ["describe_meaning", "tell_meaning"]
 _MAX_LABELS = 8
 _KEPT = (
     "date_created", "color_interpretation", "magnification", "magnification_setting",
-    "numerical_aperture", "plate", "well", "nodata", "scale_factor", "add_offset", "scales",
-    "offsets", "long_name", "units",
+    "numerical_aperture", "wavelength", "plate", "well", "site", "nodata",
+    "scale_factor", "add_offset", "scales", "offsets", "long_name", "units",
 )  # fmt: skip
 """Attributes of the image that are told as they stand."""
 
@@ -56,8 +56,8 @@ def describe_meaning(references: References) -> dict[str, Any]:
     found |= {"axes": axes} if axes else {}
     channels = image.attributes.get("channel_names")
     found |= {"channels": list(channels)} if channels else {}
-    if "time" in near and not near["time"].shape:
-        found["time"] = _date(near["time"])
+    date = _date(near["time"]) if "time" in near and not near["time"].shape else None
+    found |= {"time": date} if date else {}
     found |= {name: image.attributes[name] for name in _KEPT if name in image.attributes}
     if image.fill_value is not None:
         found["nodata"] = image.fill_value
@@ -103,14 +103,17 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
     return found | ({"units": unit} if unit else {})
 
 
-def _date(coordinate: Array) -> str:
-    """Spell the time of a scalar CF coordinate (seconds since 1970)."""
-    import datetime
-
+def _date(coordinate: Array) -> str | None:
+    """Format the time of a scalar CF coordinate, with the zone only if the file names one."""
+    from ..conventions.time import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
-    seconds = int(read_array(coordinate, ..., fetch=Fetcher()))
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
+    number = int(read_array(coordinate, ..., fetch=Fetcher()))
+    moment = read_time_coordinate(str(coordinate.attributes.get("units", "")), number)
+    is_local = "comment" in coordinate.attributes
+    if moment is None:
+        return None
+    return iso_text(moment.replace(tzinfo=None) if is_local else moment)
 
 
 def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:

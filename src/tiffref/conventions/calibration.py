@@ -1,7 +1,7 @@
 """What a microscope's metadata says, in one form for all makers.
 
 Owns the record of pixel sizes, channels and times of one image, and the names of units. Reading
-makers' metadata is for `ome` and `microscopes`; writing it for `ngff`.
+makers' metadata is for `ome` and `microscopy`; writing it for `ngff`.
 
 Reference: OME-NGFF 0.4, "axes" metadata, for names of units (UDUNITS-2).
 """
@@ -67,7 +67,7 @@ class Calibration:
     times
         When each time point was taken, in the unit of T, where they are not evenly spaced.
     acquired
-        When the image was taken.
+        When the image was taken; without a zone where the file names none.
     name
         Of the image.
     attributes

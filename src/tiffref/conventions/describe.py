@@ -28,12 +28,18 @@ from .geo import (
 )
 from .geokeys import is_georeferenced
 from .layout import LevelName, is_in_place
-from .microscopes import calibrate
+from .microscopy import calibrate, calibrate_minor
 from .ngff import channel_names, multiscale, omero, physical_coordinates
 from .placement import MAX_COORDINATE
 from .report import Report
 from .tags import dump_tags, gdal_tag_attributes
-from .time import acquired_from_items, acquired_from_name, created_from_tag, time_coordinate
+from .time import (
+    acquired_from_items,
+    acquired_from_name,
+    created_from_tag,
+    iso_text,
+    time_coordinate,
+)
 
 __all__ = ["describe"]
 
@@ -182,6 +188,8 @@ def _image(
     calibration = Calibration()
     if reference is None and role != "mask":
         calibration = calibrate(facts, series, ifd.tags, report)
+        if role != "image" and main is not None:
+            calibration = calibrate_minor(calibration, full, main.calibration, main.full, role)
     acquired = (
         calibration.acquired
         or acquired_from_items(items.items)
@@ -308,7 +316,7 @@ def _image_attributes(image: _Image, report: Report) -> dict[str, Any]:
     if created is not None:
         found["date_created"] = created
     if image.calibration.acquired is not None:
-        found["time_coverage_start"] = image.calibration.acquired.isoformat()
+        found["time_coverage_start"] = iso_text(image.calibration.acquired)
     names = [channel.name for channel in image.calibration.channels]
     if any(names):
         found["channel_names"] = names

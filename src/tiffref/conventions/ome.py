@@ -3,23 +3,27 @@
 Owns what is read from an OME-XML document, any version of the schema. Which pages belong to an
 image is settled by the scanner.
 
-Reference: OME model 2016-06, elements Image, Pixels, Channel, Plane, Objective, Plate.
+Reference: OME model 2016-06, elements Image, Pixels, Channel, Plane, Objective, Plate; OME-TIFF
+specification, "BinaryOnly".
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
 from .calibration import Calibration, Channel, positive, to_unit
 from .report import Report
 from .xml import XmlError, local_name, parse_xml
 
-__all__ = ["parse_date", "parse_ome"]
+__all__ = ["calibrate_member", "metadata_file", "parse_date", "parse_ome"]
 
 _LABEL = "OME-XML in ImageDescription (270)"
 
@@ -30,6 +34,66 @@ def parse_ome(text: str, report: Report) -> list[Calibration]:
     for key, what, got in defects:
         report.add(key, what, got=got)
     return images
+
+
+_BINARY_ONLY = re.compile(r"""<(?:\w+:)?BinaryOnly\b[^>]*?\bMetadataFile\s*=\s*["']([^"']+)""")
+_HEAD = 1 << 16
+"""Characters within which an OME-XML document says that its metadata is in another file."""
+
+
+def metadata_file(text: str) -> str | None:
+    """Return the name of the file that holds the metadata of a member of a set, if it is another.
+
+    >>> metadata_file('<OME><BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/></OME>')
+    'a.companion.ome'
+    """
+    found = _BINARY_ONLY.search(text[:_HEAD])
+    return found[1] if found else None
+
+
+def calibrate_member(text: str, file: str, report: Report) -> Calibration:
+    """Read what the OME-XML of a set says about one of its members, which is named by the report.
+
+    Parameters
+    ----------
+    text
+        The OME-XML of `file`, empty if it could not be read.
+    file
+        Name of the file that the member names as the place of its metadata.
+    report
+        Of the member.
+    """
+    name = unquote(str(report.url or "")).replace("\\", "/").rpartition("/")[2]
+    images = parse_ome(text, report) if text else []
+    for image, planes in zip(images, _planes_of(text, name), strict=False):
+        if planes:
+            # times and channels are those of the whole set, of which the member has some planes
+            named = sorted({plane for plane in planes if plane < len(image.channels)})
+            channels = tuple(image.channels[n] for n in named)
+            place = {k: v for k, v in image.attributes.items() if k[:16] != "stage_position_z"}
+            return replace(image, channels=channels, times=(), attributes=place)
+    report.note(
+        _LABEL, f"its metadata is in {file}, which was not read",
+        hint="Keep the files of a set side by side, and scan the file that describes it.",
+    )  # fmt: skip
+    return Calibration()
+
+
+def _planes_of(text: str, name: str) -> Iterator[list[int]]:
+    """Yield for each image the channels of the TiffData elements that name a file."""
+    try:
+        root = parse_xml(text)
+    except XmlError:
+        return
+    for image in _children(root, "Image"):
+        found = []
+        pixels = _child(image, "Pixels")
+        for data in _children(pixels, "TiffData") if pixels is not None else ():
+            uuid = _child(data, "UUID")
+            file = uuid.get("FileName", "") if uuid is not None else ""
+            if file.replace("\\", "/").rpartition("/")[2] == name:
+                found.append(int(_number(data.get("FirstC")) or 0))
+        yield found
 
 
 _Defects = list[tuple[str, str, str]]
@@ -191,11 +255,8 @@ def _number(text: str | None) -> float | None:
 
 
 def parse_date(text: str | None) -> datetime.datetime | None:
-    """Read an ISO 8601 date and time, as UTC where it has no zone."""
-    if not text:
-        return None
+    """Read an ISO 8601 date and time; it has a zone only where the text has one."""
     try:
-        date = datetime.datetime.fromisoformat(text.strip().strip("\0"))
+        return datetime.datetime.fromisoformat((text or "").strip().strip("\0"))
     except ValueError:
         return None
-    return date.replace(tzinfo=datetime.UTC) if date.tzinfo is None else date

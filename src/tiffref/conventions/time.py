@@ -18,7 +18,22 @@ import numpy as np
 
 from ..model.node import Array
 
-__all__ = ["acquired_from_items", "acquired_from_name", "created_from_tag", "time_coordinate"]
+__all__ = [
+    "acquired_from_items",
+    "acquired_from_name",
+    "created_from_tag",
+    "iso_text",
+    "read_time_coordinate",
+    "time_coordinate",
+]
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_STEPS = {
+    "seconds": datetime.timedelta(seconds=1),
+    "milliseconds": datetime.timedelta(milliseconds=1),
+    "microseconds": datetime.timedelta(microseconds=1),
+}
+"""Units of time coordinates, the coarsest first."""
 
 _NAMES = (
     # S2A_MSIL2A_20220505T101601_..., S1A_IW_GRDH_1SDV_20220505T...; T32UPU_20220505T..._B04
@@ -77,19 +92,43 @@ def created_from_tag(value: Any) -> str | None:
         return None
 
 
+def iso_text(date: datetime.datetime) -> str:
+    """Return ISO 8601 text, with as many decimals of a second as needed: none, three or six.
+
+    >>> iso_text(datetime.datetime(2023, 4, 1, 12, 34, 56, 789000))
+    '2023-04-01T12:34:56.789'
+    """
+    is_exact_in_ms = date.microsecond and not date.microsecond % 1000
+    return date.isoformat(timespec="milliseconds" if is_exact_in_ms else "auto")
+
+
 def time_coordinate(date: datetime.datetime) -> Array:
-    """Build a scalar CF time coordinate."""
-    seconds = round(date.timestamp())
+    """Build a scalar CF time coordinate, as exact as the date; a local one says so."""
+    has_zone = date.tzinfo is not None
+    since = (date if has_zone else date.replace(tzinfo=datetime.UTC)) - _EPOCH
+    name, step = next(row for row in _STEPS.items() if not since % row[1])
     return Array.from_values(
-        np.int64(seconds),
+        np.int64(since // step),
         (),
         {
             "standard_name": "time",
             "long_name": "time of acquisition",
-            "units": "seconds since 1970-01-01",
+            "units": f"{name} since 1970-01-01",
             "calendar": "proleptic_gregorian",
+            **({} if has_zone else {"comment": "local time: the file names no time zone"}),
         },
     )
+
+
+def read_time_coordinate(units: str, value: int) -> datetime.datetime | None:
+    """Return the moment, in UTC, of a value of `time_coordinate`; None for units of others."""
+    name, _, epoch = units.partition(" since ")
+    if name not in _STEPS or not epoch.startswith("1970-01-01"):
+        return None
+    try:
+        return _EPOCH + value * _STEPS[name]
+    except OverflowError:
+        return None
 
 
 def _parse(text: str) -> datetime.datetime | None:

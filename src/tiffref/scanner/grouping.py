@@ -70,11 +70,44 @@ def _with_bare_directories(tif: TiffFile) -> list[TiffPageSeries]:
     Newer versions of tifffile count them; the numbers of series should not depend on it.
     """
     series = list(tif.series)
+    if series and series[0].kind == "qpi":
+        return _by_image_type(tif) or series
     if any(one.kind != "generic" for one in series):
         return series
     known = {page.offset for one in series for page in one if page is not None}
     bare = [page for page in tif.pages if page.offset not in known and page.shape == ()]
     series += [TiffPageSeries([page], (1,), "f8", "I", parent=tif, kind="generic") for page in bare]
+    return series
+
+
+_IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
+_QPI_NAMES = {"Overview": "Macro", "FullResolution": "Baseline"}
+"""Names of series by ImageType, where they are not the same."""
+
+
+def _by_image_type(tif: TiffFile) -> list[TiffPageSeries]:
+    """Make the series of a QPTIFF by the ImageType of each page; none if a page has none.
+
+    tifffile goes by the order of the pages, and leaves out those that it does not expect.
+    """
+    alike: dict[tuple[str, tuple[int, ...]], list[TiffPage]] = {}
+    for page in tif.pages:
+        full = page.aspage()
+        found = _IMAGE_TYPE.search(full.description)
+        if found is None or not full.size:
+            return []
+        alike.setdefault((found[1], full.shape), []).append(full)
+    series: list[TiffPageSeries] = []
+    for (kind, shape), pages in alike.items():
+        name = _QPI_NAMES.get(kind, kind)
+        one = TiffPageSeries(
+            pages, (len(pages), *shape), pages[0].dtype, f"C{pages[0].axes}", name=name, kind="qpi"
+        )
+        main = series[0] if series else one
+        if kind == "ReducedResolution" and len(pages) == len(main.pages):
+            main.levels.append(one)
+        else:
+            series.append(one)
     return series
 
 

@@ -1,14 +1,16 @@
-"""`microscopes`: each flavour's metadata to a calibration."""
+"""`microscopy`: each flavour's metadata to a calibration."""
+
+import datetime
 
 import numpy as np
 import pytest
 
 from tiffref.conventions.calibration import Calibration, Channel, to_unit
-from tiffref.conventions.microscopes import calibrate
+from tiffref.conventions.microscopy import calibrate, calibrate_minor
 from tiffref.conventions.ome import parse_ome
 from tiffref.conventions.report import Report
-from tiffref.errors import MetadataWarning
-from tiffref.model.facts import FileFacts, SeriesFacts
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.model.facts import FileFacts, LevelFacts, SeriesFacts
 from tiffref.model.manifest import Source
 
 
@@ -32,6 +34,67 @@ def test_imagej():
     assert found.scales == {"Z": 2.0, "T": 0.5, "X": 0.25, "Y": 0.5}
     assert found.units == {**MICRONS, "Z": "micrometer", "T": "second"}
     assert found.channels == (Channel("a", "0000FF", (0.0, 9.0)), Channel("b", None, (1.0, 8.0)))
+
+
+@pytest.mark.parametrize(
+    ("own", "units"),
+    [
+        ({}, ("micrometer", "micrometer", "micrometer")),
+        ({"yunit": "nm", "zunit": "mm"}, ("micrometer", "nanometer", "millimeter")),
+        ({"zunit": "pixel"}, ("micrometer", "micrometer", None)),
+    ],
+)
+def test_imagej_axes_may_have_units_of_their_own(own, units):
+    found = read("imagej", {"unit": "micron", "spacing": 0.3, **own}, {282: (10, 1), 283: (10, 1)})
+    assert found.scales == {"X": 0.1, "Y": 0.1, "Z": 0.3}
+    assert tuple(found.units.get(axis) for axis in "XYZ") == units
+
+
+def test_imagej_spacing_has_no_sign():
+    assert read("imagej", {"unit": "um", "spacing": -2.0}).scales == {"Z": 2.0}
+
+
+def test_scifio_gives_scales_and_units_by_axis():
+    comment = {"SCIFIO": 0.43, "axes": "X,Y,Z,Channel,Time", "scales": "0.1,0.2,0.3,1.0,5",
+               "units": "um,um,nm,null,sec", "unit": "um"}  # fmt: skip
+    found = read("imagej", comment, {282: (10, 1), 283: (10, 1)})
+    assert found.scales == {"X": 0.1, "Y": 0.2, "Z": 0.3, "T": 5.0}
+    assert found.units == {**MICRONS, "Z": "nanometer", "T": "second"}
+    assert read("imagej", {**comment, "units": "null,null,null"}, {}).scales == {}
+
+
+@pytest.mark.parametrize(
+    ("flavour", "metadata", "key"),
+    [
+        ("imagej", {"unit": "um", "spacing": "wide"}, "spacing"),
+        ("lsm", {"VoxelSizeX": -1e-7}, "VoxelSizeX"),
+        ("micromanager", {"Summary": {"PixelSize_um": float("nan")}}, "PixelSize_um"),
+        ("scanimage", {"FrameData": {"SI.hRoiManager.scanFrameRate": float("inf")}}, "FrameRate"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_reported(flavour, metadata, key):
+    with pytest.raises(MalformedTiff, match=key):
+        read(flavour, metadata)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "metadata"),
+    [
+        ("lsm", {"VoxelSizeX": 0.0, "VoxelSizeZ": 0.0, "TimeIntervall": 0.0}),
+        ("micromanager", {"Summary": {"PixelSize_um": 0, "z-step_um": 0, "Interval_ms": 0.0}}),
+        ("scanimage", {"FrameData": {"SI.hStackManager.stackZStepSize": []}}),
+        ("imagej", {"spacing": 0.0, "finterval": 0}),
+    ],
+)
+def test_zero_is_how_writers_say_that_a_size_is_not_known(flavour, metadata):
+    assert read(flavour, metadata).scales == {}
+
+
+def test_a_placeholder_of_metamorph_tags_is_not_read():
+    stub = {"SpatialCalibration": 1, "XCalibration": 99.0, "YCalibration": 99.0,
+            "CalibrationUnits": "microns", "NumberPlanes": 1}  # fmt: skip
+    assert read("stk", stub).scales == {}
+    assert read("stk", stub, {33629: {}}).scales == {"X": 99.0, "Y": 99.0}
 
 
 def test_imagej_labels_of_planes_are_no_channel_names():
@@ -84,6 +147,37 @@ def test_scanimage():
     assert [channel.name for channel in found.channels] == ["green", "far red"]
 
 
+def level(rows, columns):
+    column = np.zeros((1, 1), np.uint64)
+    kind = np.zeros(1, np.int32)
+    return LevelFacts((rows, columns), "YX", "<u1", (), (), kind, kind, column, column)
+
+
+@pytest.mark.parametrize(
+    ("own", "role", "shape", "expected"),
+    [
+        ({}, "thumbnail", (100, 200), {"X": 5.0, "Y": 5.0}),
+        ({"X": 0.5, "Y": 0.5}, "thumbnail", (100, 201), {"X": 1000 / 201, "Y": 5.0}),
+        ({"X": 4.9, "Y": 4.9}, "thumbnail", (100, 200), {"X": 4.9, "Y": 4.9}),
+        ({"X": 0.5, "Y": 0.5}, "thumbnail", (200, 200), {}),  # not all of the slide
+        ({"X": 0.5, "Y": 0.5}, "label", (100, 200), {}),
+        ({"X": 30.0, "Y": 30.0}, "macro", (100, 200), {"X": 30.0, "Y": 30.0}),
+        ({"X": 0.5, "Y": 0.5}, "thumbnail", (1000, 2000), {"X": 0.5, "Y": 0.5}),
+    ],
+)
+def test_sizes_of_minor_images(own, role, shape, expected):
+    main = Calibration({"X": 0.5, "Y": 0.5}, MICRONS)
+    found = calibrate_minor(
+        Calibration(own, dict.fromkeys(own, "micrometer")), level(*shape), main, level(1000, 2000),
+        role,
+    )  # fmt: skip
+    assert found.scales == pytest.approx(expected)
+    assert set(found.units) == set(found.scales)
+    assert calibrate_minor(Calibration(own), level(1, 1), Calibration(), level(9, 9), role) == (
+        Calibration(own)
+    )
+
+
 def test_slides():
     found = read("svs", tags={270: "Aperio\r\n10x10|AppMag = 20|MPP = 0.4990|Date = x"})
     assert found.scales == {"X": 0.499, "Y": 0.499}
@@ -110,7 +204,7 @@ def test_metaseries():
              "acquisition-time-local": "20230401 12:34:56.789", "image-name": "w1"}  # fmt: skip
     found = read("metaseries", {"PlaneInfo": plane})
     assert found.scales == {"X": 1.3, "Y": 1.3}
-    assert found.acquired.isoformat() == "2023-04-01T12:34:56+00:00"
+    assert found.acquired == datetime.datetime(2023, 4, 1, 12, 34, 56, 789000)
     assert found.attributes == {"stage_position_z": 7.5}
 
 
