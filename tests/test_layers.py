@@ -31,6 +31,7 @@ RANKS = (
     {"sequences", "truth"},
     {"zarr", "validation", "catalog"},
     {"xarray", "dropin"},
+    {"napari"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -55,6 +56,7 @@ THIRD_PARTY = {
     "catalog": {"numpy"},
     "xarray": {"numpy", "xarray"},
     "dropin": {"numpy", "tifffile"},
+    "napari": set(),
     "cli": set(),
     "__init__": set(),
     "__main__": set(),

@@ -1,0 +1,102 @@
+"""The napari reader gives levels, channels, colours and sizes, and napari's manifest is right."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref.napari import get_reader, read_layers
+
+OPTIONS = {"tile": (64, 64), "compression": "zlib", "photometric": "minisblack"}
+
+
+@pytest.fixture(params=["<", ">"])
+def cells(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
+    pixels = np.arange(2 * 256 * 192, dtype=np.uint16).reshape(2, 256, 192)
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 0.5,
+        "PhysicalSizeY": 0.25,
+        "Channel": {"Name": ["nuclei", "actin"], "Color": [0x0000FFFF, 0x00FF00FF]},
+    }
+    path = tmp_path / "cells.ome.tif"
+    with tifffile.TiffWriter(path, ome=True, byteorder=request.param) as tif:
+        tif.write(pixels, subifds=1, metadata=metadata, **OPTIONS)
+        tif.write(pixels[:, ::2, ::2], subfiletype=1, **OPTIONS)
+    return path, pixels
+
+
+def test_a_pyramid_is_one_layer_of_all_levels(cells: tuple[Path, np.ndarray]) -> None:
+    path, pixels = cells
+    ((data, options, kind),) = read_layers(str(path))
+    assert kind == "image"
+    assert [level.shape for level in data] == [(2, 256, 192), (2, 128, 96)]
+    np.testing.assert_array_equal(data[0].compute(), pixels)
+    assert options["multiscale"] and options["channel_axis"] == 0
+    assert options["name"] == ["nuclei", "actin"]
+    assert options["colormap"] == ["#0000FF", "#00FF00"]
+    assert options["scale"] == [0.25, 0.5] and options["translate"] == [0.0, 0.0]
+    assert options["units"] == ["micrometer"] * 2 and options["axis_labels"] == ["y", "x"]
+
+
+def test_references_give_the_same_layers(cells: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    path, pixels = cells
+    document = tmp_path / "cells.json"
+    tiffref.scan(path).write_fsspec(document)
+    ((data, options, _),) = get_reader(str(document))(str(document))
+    np.testing.assert_array_equal(data[1].compute(), pixels[:, ::2, ::2])
+    assert options["scale"] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_colour_stays_one_layer(tmp_path: Path, planes: int) -> None:
+    pixels = np.arange(planes * 32 * 40 * 3, dtype=np.uint8).reshape(planes, 32, 40, 3).squeeze()
+    tifffile.imwrite(tmp_path / "rgb.tif", pixels, photometric="rgb")
+    ((data, options, _),) = read_layers(str(tmp_path / "rgb.tif"))
+    assert options["rgb"] is True and "channel_axis" not in options
+    assert len(options["scale"]) == pixels.ndim - 1
+    np.testing.assert_array_equal(data.compute(), pixels)
+
+
+def test_several_files_are_a_stack(tmp_path: Path) -> None:
+    names = [str(tmp_path / f"t{n}.tif") for n in range(3)]
+    for n, name in enumerate(names):
+        tifffile.imwrite(name, np.full((8, 9), n, np.uint8))
+    ((data, options, _),) = read_layers(names)
+    assert data.shape == (3, 8, 9) and len(options["scale"]) == 3
+    assert data[:, 0, 0].compute().tolist() == [0, 1, 2]
+
+
+def test_what_is_no_image_is_left_to_others(tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"a": 1}))
+    assert get_reader(str(other)) is None
+    assert get_reader(str(tmp_path)) is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # npe2's own
+def test_napari_finds_the_reader() -> None:
+    npe2 = pytest.importorskip("npe2")
+    (entry,) = (one for one in entry_points(group="napari.manifest") if one.name == "tiffref")
+    manifest = npe2.PluginManifest.from_file(Path(tiffref.__file__).parent / "napari.yaml")
+    assert entry.value == "tiffref:napari.yaml"
+    (command,) = manifest.contributions.commands
+    assert command.python_name == "tiffref.napari:get_reader"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # napari's own
+def test_napari_shows_the_layers(cells: tuple[Path, np.ndarray]) -> None:
+    components = pytest.importorskip("napari.components")
+    path, pixels = cells
+    viewer = components.ViewerModel()
+    for data, options, _ in read_layers(str(path)):
+        viewer.add_image(data, **options)
+    assert [layer.name for layer in viewer.layers] == ["nuclei", "actin"]
+    np.testing.assert_array_equal(viewer.layers[1].data[0], pixels[1])
+    assert viewer.layers[0].scale.tolist() == [0.25, 0.5]
