@@ -6,6 +6,7 @@ Owns the face that local files, remote objects and open files share.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from ..model.manifest import Source
@@ -25,6 +26,8 @@ class ByteSource:
     """
 
     source: Source
+    is_local = True
+    """A read costs no request."""
 
     @property
     def size(self) -> int:
@@ -43,6 +46,9 @@ class ByteSource:
     def is_at_hand(self, offset: int, length: int) -> bool:
         """Say whether these bytes can be read without a request."""
         return True
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges (offset, length) that will be read, together, where reads cost requests."""
 
     def look(self) -> Any:
         """Give the whole file as a buffer where that costs no request, else None."""

@@ -65,6 +65,22 @@ class RemoteSource(ByteSource):
         if first:
             self._keep(0, first)
 
+    is_local = False
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        missing = sorted(
+            {
+                (offset, min(length, self.size - offset))
+                for offset, length in ranges
+                if offset < self.size
+                and self._find(offset, min(length, self.size - offset)) is None
+            }
+        )
+        if len(missing) > 1:
+            starts, ends = zip(*((at, at + length) for at, length in missing), strict=True)
+            for start, data in zip(starts, self._fetch(starts, ends), strict=True):
+                self._keep(start, data)
+
     def is_at_hand(self, offset: int, length: int) -> bool:
         return self._find(offset, length) is not None
 

@@ -1,0 +1,1 @@
+"""From TIFFs to arrays: the only room that opens a TIFF."""

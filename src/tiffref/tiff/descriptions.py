@@ -1,0 +1,182 @@
+"""What ImageJ and tifffile write about the planes of a file.
+
+Owns parsing of their descriptions, and of ImageJ's binary metadata, into plain values.
+
+References: ImageJ `FileInfo` and `TiffDecoder`, tags 50838 and 50839; tifffile, "shaped" series.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import MalformedTiff
+from .ifd import Directory
+
+__all__ = [
+    "IJ_METADATA",
+    "Shaped",
+    "ij_metadata",
+    "imagej_metadata",
+    "imagej_text",
+    "parse_shaped",
+    "shaped_text",
+]
+
+_DESCRIPTION, _IJ_COUNTS, IJ_METADATA = 270, 50838, 50839
+_OLD_SHAPE = re.compile(r"shape=\(([\d, ]*)\)")
+_MAX_HEADER_BYTES = 804
+_BOOLEANS = {"true": True, "false": False}
+_MAX_DIMENSIONS = 32
+
+
+def _texts(one: Directory) -> Iterator[str]:
+    for text in (one.get(_DESCRIPTION), *one.more_texts[:1]):
+        if isinstance(text, str) and text:
+            yield text
+
+
+def shaped_text(one: Directory) -> str | None:
+    """Return the description by which tifffile gives the shape of a series."""
+    for text in _texts(one):
+        is_json = text.startswith("{") and '"shape":' in text
+        if '"mibi.' not in text and (is_json or text.startswith("shape=")):
+            return text
+    return None
+
+
+def imagej_text(one: Directory) -> str | None:
+    """Return the description by which ImageJ or SCIFIO counts planes."""
+    return next((text for text in _texts(one) if text.startswith(("ImageJ=", "SCIFIO="))), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """What tifffile wrote of a series; `axes` is "" where it does not fit the shape."""
+
+    shape: tuple[int, ...]
+    axes: str | None
+    name: str
+    is_truncated: bool | None
+
+
+def parse_shaped(text: str) -> Shaped | None:
+    """Parse a description with a shape; None if it has none that can be."""
+    old = _OLD_SHAPE.match(text)
+    try:
+        found = (
+            {"shape": [int(n) for n in old[1].split(",") if n.strip()]} if old else json.loads(text)
+        )
+        shape, axes = found["shape"], found.get("axes")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    is_shape = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
+    if not is_shape or not all(type(n) is int and 0 <= n < 1 << 62 for n in shape):
+        return None
+    if axes is not None and (not isinstance(axes, str) or len(axes) != len(shape)):
+        axes = ""
+    truncated = found.get("truncated")
+    name = found.get("name", "")
+    return Shaped(
+        tuple(shape), axes, name if isinstance(name, str) else "",
+        None if truncated is None else bool(truncated),
+    )  # fmt: skip
+
+
+def _value(text: str) -> Any:
+    for parse in (int, float):
+        try:
+            return parse(text)
+        except ValueError:
+            continue
+    return _BOOLEANS.get(text.lower(), text)
+
+
+def imagej_metadata(one: Directory, byteorder: str) -> dict[str, Any] | None:
+    """Return the items of ImageJ's description and of its binary metadata; None without any."""
+    text = imagej_text(one)
+    if text is None:
+        return None
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    found = {key.strip(): _value(value.strip()) for key, value in pairs}
+    if IJ_METADATA in one:
+        found.update(ij_metadata(one, byteorder) or {})
+    return found
+
+
+def ij_metadata(one: Directory, byteorder: str) -> dict[str, Any] | None:
+    """Return the items of tag IJMetadata by name; None if it is damaged."""
+    data, counts = one.get(IJ_METADATA), one.get(_IJ_COUNTS)
+    if not isinstance(data, bytes) or not isinstance(counts, tuple) or not counts:
+        return None
+    if data[:4] not in (b"IJIJ", b"JIJI") or not 12 <= counts[0] <= _MAX_HEADER_BYTES:
+        return None
+    try:
+        return _parse_ij(data, counts, byteorder)
+    except (struct.error, ValueError, IndexError, TypeError):
+        return None
+
+
+def _parse_ij(data: bytes, counts: tuple[int, ...], byteorder: str) -> dict[str, Any]:
+    n_types = (counts[0] - 4) // 8
+    header = struct.unpack_from(f"{byteorder}{'4sI' * n_types}", data, 4)
+    position, n_read = 4 + 8 * n_types, 0
+    found: dict[str, Any] = {}
+    for mark, count in zip(header[::2], header[1::2], strict=True):
+        name, read = _IJ_ITEMS.get(
+            mark if byteorder == ">" else mark[::-1], (mark.decode("latin-1"), _raw)
+        )
+        values = []
+        for _ in range(min(count, len(counts) - 1 - n_read)):
+            n_read += 1
+            values.append(read(data[position : position + counts[n_read]], byteorder))
+            position += counts[n_read]
+        found[name.strip()] = values[0] if count == 1 and values else values
+    properties = found.get("Properties")
+    if isinstance(properties, list) and len(properties) % 2 == 0:
+        found["Properties"] = dict(zip(properties[::2], properties[1::2], strict=True))
+    return found
+
+
+def _text(data: bytes, byteorder: str) -> str:
+    return data.decode("utf-16-be" if byteorder == ">" else "utf-16-le")
+
+
+def _doubles(data: bytes, byteorder: str) -> tuple[float, ...]:
+    return struct.unpack(f"{byteorder}{len(data) // 8}d", data[: len(data) // 8 * 8])
+
+
+def _table(data: bytes, byteorder: str) -> np.ndarray:
+    return np.frombuffer(data, np.uint8).reshape(-1, 256)
+
+
+def _raw(data: bytes, byteorder: str) -> bytes:
+    return data
+
+
+_IJ_ITEMS: Mapping[bytes, tuple[str, Any]] = {
+    b"info": ("Info", _text),
+    b"labl": ("Labels", _text),
+    b"rang": ("Ranges", _doubles),
+    b"luts": ("LUTs", _table),
+    b"plot": ("Plot", _raw),
+    b"roi ": ("ROI", _raw),
+    b"over": ("Overlays", _raw),
+    b"prop": ("Properties", _text),
+}
+"""Kinds of items in IJMetadata, as a big-endian file has them."""
+
+
+def refuse_short(what: str, got: object, expected: object, url: str) -> MalformedTiff:
+    """Build the error for planes that the file promises and does not have."""
+    return MalformedTiff(
+        what, url=url, got=got, expected=expected,
+        hint="The file may be truncated; get a whole copy, or take what is there with"
+        " allow_holes=True.",
+    )  # fmt: skip

@@ -1,0 +1,321 @@
+"""The images of a file as rows, and levels of an image as columns of their segments.
+
+Owns the step from directories to `LevelFacts`: which rows decode alike, what each kind says, and
+where the segments of the chosen rows are. Which rows make a level is said by `series`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
+from ..model.facts import IfdFacts, LevelFacts
+from .columns import Columns, read_columns
+from .facts import (
+    decodes_by_stream,
+    n_segments_of,
+    ndpi_segments,
+    read_facts,
+    shape_of,
+    stream_key,
+)
+from .ifd import SUB_IFDS, Directory, TiffReader
+
+__all__ = ["Level", "Pages", "Series", "squeeze"]
+
+_MAX_UNLISTED = 1 << 20
+"""Segments that a file may leave out of its lists; sparse files list theirs as 0."""
+_FAX = frozenset({2, 3, 4})
+_NOWHERE = frozenset({273, 324})
+
+
+class Pages:
+    """Directories of one file, as rows.
+
+    Parameters
+    ----------
+    reader
+        Of the file.
+    offsets
+        Where the directories are; the chain of the file if not given.
+    names
+        What they are called, where not by their place in the chain.
+    """
+
+    def __init__(
+        self,
+        reader: TiffReader,
+        offsets: Sequence[int] | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        self.reader = reader
+        self.offsets = reader.chain() if offsets is None else offsets
+        self.names = names
+        self._facts: dict[int, IfdFacts] = {}
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @functools.cached_property
+    def columns(self) -> Columns:
+        """How each row decodes, and where its segments are."""
+        return read_columns(self.reader, self.offsets, self.names)
+
+    @property
+    def has_sub_ifds(self) -> bool:
+        """Some directory has SubIFDs."""
+        return SUB_IFDS in self.directory(0) if len(self) == 1 else self.columns.has_sub_ifds
+
+    def directory(self, row: int) -> Directory:
+        """Return the directory of a row."""
+        name = self.names[row] if self.names else str(row)
+        one = self.reader.directory(self.offsets[row], name)
+        if one is None:
+            raise MalformedTiff("a directory cannot be read", url=self.reader.url, ifd=name)
+        return one
+
+    def facts(self, row: int) -> IfdFacts:
+        """Return what a row says of its image."""
+        found = self._facts.get(row)
+        if found is None:
+            found = self._facts[row] = read_facts(self.reader, self.directory(row))
+        return found
+
+    @functools.cached_property
+    def kind(self) -> NDArray[np.int32]:
+        """Number the rows that decode alike, by tags and, where those leave it open, by stream."""
+        columns = self.columns
+        kind = columns.kind.copy()
+        for number, first in enumerate(columns.first):
+            try:
+                facts = self.facts(first)
+            except MalformedTiff:
+                continue
+            if decodes_by_stream(facts):
+                self._split(kind, np.flatnonzero(columns.kind == number), facts)
+        return kind
+
+    def _split(self, kind: NDArray[np.int32], rows: NDArray[np.intp], facts: IfdFacts) -> None:
+        """Give rows that their streams tell apart numbers of their own."""
+        keys: dict[object, int] = {}
+        for row in rows.tolist():
+            key = stream_key(self.reader, self.directory(row), facts)
+            kind[row] = keys.setdefault(key, int(kind.max()) + 1 if keys else int(kind[row]))
+
+    def likeness(self, row: int) -> tuple[object, ...]:
+        """Return what the images of one series have in common."""
+        ifd = self.facts(row)
+        return (
+            ifd.shape, ifd.rows_per_strip, ifd.tile, ifd.sample_format, ifd.bits, ifd.fill_order,
+            ifd.predictor, ifd.compression, ifd.extra_samples, ifd.photometric,
+        )  # fmt: skip
+
+    def shape(self, row: int) -> tuple[tuple[int, ...], str]:
+        """Return shape and axes of an image as `imread` gives them."""
+        ifd = self.facts(row)
+        return shape_of(ifd.shape, ifd.photometric == 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """One resolution level: which row of which pages each plane is, in C order.
+
+    Attributes
+    ----------
+    pages
+        Of each file.
+    row
+        `(n,)` row of each plane; -1 where no directory is.
+    file
+        `(n,)` index into `pages`; None if there is one file.
+    shape, axes
+        Of the array, before dimensions of length 1 are left out.
+    is_run
+        The first directory describes all planes, which lie one after the other.
+    segments
+        Offset and length `(n, n_segments)` where they are not those of the directories.
+    error
+        Why the level cannot be read.
+    """
+
+    pages: tuple[Pages, ...]
+    row: NDArray[np.intp]
+    shape: tuple[int, ...]
+    axes: str
+    file: NDArray[np.intp] | None = None
+    is_run: bool = False
+    is_squeezed: bool = True
+    segments: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None
+    error: TiffrefError | None = None
+
+    @property
+    def first(self) -> tuple[Pages, int]:
+        """Pages and row of the first plane that is there.
+
+        Raises
+        ------
+        MalformedTiff
+            If none is.
+        """
+        here = np.flatnonzero(self.row >= 0)
+        if not len(here):
+            raise MalformedTiff("all pages are missing", url=self.pages[0].reader.url)
+        file = 0 if self.file is None else int(self.file[here[0]])
+        return self.pages[file], int(self.row[here[0]])
+
+    def to_facts(self) -> LevelFacts:
+        """Read the level into columns.
+
+        Raises
+        ------
+        MalformedTiff, ManifestMismatch
+            If its directories make no sense, or do not fit each other.
+        """
+        if self.error is not None:
+            raise self.error
+        ifds, kind = self._kinds()
+        n_segments = {n_segments_of(ifd) for ifd in ifds}
+        if len(n_segments) > 1:
+            raise ManifestMismatch(
+                "pages of one series have different segment counts",
+                url=self.pages[0].reader.url, got=sorted(n_segments),
+            )  # fmt: skip
+        offset, length = self._segments(ifds[0], n_segments.pop())
+        first = ifds[0]
+        shape, axes = (
+            squeeze(self.shape, self.axes) if self.is_squeezed else (self.shape, self.axes)
+        )
+        if first.dtype is None:
+            shape, axes = (0, *shape), f"Q{axes}"  # no samples can be told: imread gives none
+        source = np.zeros(len(kind), np.int32) if self.file is None else self.file.astype(np.int32)
+        return LevelFacts(
+            tuple(int(n) for n in shape),
+            axes,
+            first.dtype or "<f8",
+            ifds,
+            tuple(pages.reader.source.source for pages in self.pages),
+            kind,
+            source,
+            offset,
+            length,
+            run_offset=int(offset[0, 0]) if self.is_run else None,
+        )
+
+    def _kinds(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:
+        """Return what the different directories say, in order of use, and which each plane has."""
+        pages, row = self.first
+        if len(self.row) == 1:
+            return (pages.facts(row),), np.zeros(1, np.int32)
+        key = np.full(len(self.row), -1, np.int64)
+        for number, one in enumerate(self.pages):
+            here = self.row >= 0 if self.file is None else (self.row >= 0) & (self.file == number)
+            if here.any():
+                key[here] = one.kind[self.row[here]] + (np.int64(number) << 32)
+        found, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        order = [n for n in np.argsort(first, kind="stable").tolist() if found[n] >= 0]
+        rank = np.full(len(found), -1, np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        ifds = []
+        for plane in first[order].tolist():
+            file = 0 if self.file is None else int(self.file[plane])
+            ifds.append(self.pages[file].facts(int(self.row[plane])))
+        return tuple(ifds), rank[inverse.reshape(-1)]
+
+    def _segments(
+        self, ifd: IfdFacts, n_segments: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        if self.file is None:
+            offset, length = _read_segments(self.pages[0], self.row, ifd, n_segments)
+        else:
+            offset, length = (np.zeros((len(self.row), n_segments), np.uint64) for _ in "ol")
+            for number, pages in enumerate(self.pages):
+                here = self.file == number
+                if here.any():
+                    read = _read_segments(pages, self.row[here], ifd, n_segments)
+                    offset[here], length[here] = read
+        if self.segments is not None:
+            offset, length = (_fit(column, n_segments) for column in self.segments)
+        base = np.uint64(self.pages[0].reader.base)
+        return np.where(offset > 0, offset + base, 0), length
+
+
+def _fit(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+    fitted = np.zeros((len(column), n), np.uint64)
+    fitted[:, : column.shape[1]] = column[:, :n]
+    return fitted
+
+
+def _read_segments(
+    pages: Pages, rows: NDArray[np.intp], ifd: IfdFacts, n_segments: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return offset and length of the segments of some rows of a file."""
+    if "jpeg_header" in ifd.tables:
+        parts = [ndpi_segments(pages.reader, pages.directory(row)) for row in rows.tolist()]
+        return tuple(np.stack([_fit(c[None], n_segments)[0] for c in one])
+                     for one in zip(*parts, strict=True))  # type: ignore[return-value]  # fmt: skip
+    first = int(rows[rows >= 0][0]) if (rows >= 0).any() else 0
+    n_listed = _n_listed(pages.directory(first))
+    if n_segments - n_listed > _MAX_UNLISTED:
+        raise MalformedTiff(
+            "the size of the image asks for segments that the file does not list",
+            url=pages.reader.url,
+            ifd=ifd.name,
+            tag="ImageWidth (256), ImageLength (257)",
+            got=f"{n_listed} offsets or lengths",
+            expected=f"{n_segments}",
+        )
+    offset, length, _ = pages.columns.segments(rows, n_segments)
+    if n_segments == 1:
+        length = _estimated(pages, first, ifd, offset, length)
+    length[offset == 0] = 0
+    return offset, length
+
+
+def _n_listed(one: Directory) -> int:
+    """Count the segments that a directory lists; refuse one whose list is lost."""
+    lost = next((f for f in one.findings if f.tag in _NOWHERE and f.tag not in one), None)
+    if lost is not None:
+        raise lost.to_error()
+    return next((one.entries[code][1] for code in (324, 273, 513) if code in one), 0)
+
+
+def _estimated(
+    pages: Pages, first: int, ifd: IfdFacts, offset: NDArray[np.uint64], length: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Return the length of single strips whose writer did not give it, as decoders take it."""
+    if not (length == 0).any():
+        return length
+    if ifd.compression in _FAX:
+        rest = np.uint64(pages.reader.size) - np.minimum(offset, np.uint64(pages.reader.size))
+        return np.where(length == 0, rest, length)
+    if ifd.compression == 1 and not {279, 325, 514} & pages.directory(first).entries.keys():
+        n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
+        return np.full_like(length, min(n_bytes, 2**62))
+    return length
+
+
+@dataclass(slots=True, eq=False)
+class Series:
+    """One image of a file, with its resolution levels."""
+
+    kind: str
+    levels: list[Level]
+    name: str = ""
+    defects: list[str] = field(default_factory=list)
+
+    @property
+    def axes(self) -> str:
+        level = self.levels[0]
+        return squeeze(level.shape, level.axes)[1] if level.is_squeezed else level.axes
+
+
+def squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
+    """Leave out dimensions of length 1 but x and y, as `imread` does."""
+    kept = [n for n, axis in enumerate(axes) if shape[n] > 1 or axis in "XY"]
+    kept = kept or [len(shape) - 1]
+    return tuple(shape[n] for n in kept), "".join(axes[n] for n in kept)

@@ -1,0 +1,517 @@
+"""Which directories make an image: plain files, GeoTIFF and COG, ImageJ, tifffile's own.
+
+Owns the grouping of ordinary files into series and resolution levels, and the check that the planes
+that a description promises are there. Series of other makers come from `vendor`, OME from `ome`.
+
+References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-026 (COG); ImageJ
+`TiffDecoder`. Shapes and order are those of `tifffile.imread`, which users compare with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MalformedTiff
+from .descriptions import Shaped, imagej_metadata, parse_shaped, refuse_short, shaped_text
+from .ifd import Directory, TiffReader
+from .pages import Level, Pages, Series
+
+__all__ = ["Listing", "geotiff_series", "imagej_series", "plain_series", "shaped_series"]
+
+_GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
+_MIN_UNIFORM = 8
+"""Pages from which on a file of equal pages is one stack rather than pages of a kind."""
+_FACTORS = (2, 3, 4)
+_MAX_LEVELS = 16
+_ORDERS = {
+    "czt": "TZC", "default": "TZC", "ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT",
+    "tzc": "CZT",
+}  # fmt: skip
+"""ImageJ's orders, fastest first, as axes."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """The series of a file.
+
+    `defects` says what of its description does not fit the pages; `missing` is the error for
+    planes that it promises and that the file does not have, which holes may stand for.
+    """
+
+    series: list[Series]
+    defects: list[str] = field(default_factory=list)
+    missing: MalformedTiff | None = None
+
+
+def _rows(values: Sequence[int]) -> NDArray[np.intp]:
+    return np.array(values, np.intp)
+
+
+def _stack(pages: Pages, rows: Sequence[int], axis: str = "I") -> Level:
+    """Stack images that are alike."""
+    shape, axes = pages.shape(rows[0])
+    return Level((pages,), _rows(rows), (len(rows), *shape), f"{axis}{axes}")
+
+
+# ---- plain files and GeoTIFF
+
+
+def plain_series(reader: TiffReader) -> Listing:
+    """Group images that are alike; smaller ones that fit are levels of the one before.
+
+    A file of one image, or of eight and more that are all alike, is one series.
+    """
+    pages = Pages(reader)
+    first = pages.directory(0)
+    if len(pages) == 1 and not pages.has_sub_ifds and first.entries:
+        shape, axes = pages.shape(0)
+        return Listing([Series("uniform", [Level((pages,), _rows([0]), shape, axes)])])
+    groups = _group(pages, _has_pixels)
+    is_uniform = (
+        len(groups) == 1 and len(groups[0].rows) == len(pages) and len(pages) >= _MIN_UNIFORM
+    )
+    kind = "uniform" if is_uniform else "generic"
+    series = [Series(kind, [one.to_level()]) for one in groups]
+    if not first.entries.keys() >= _AGILENT:
+        _make_pyramids(series, is_reduced=False)
+    return Listing(series + _bare(pages))
+
+
+def geotiff_series(reader: TiffReader) -> Listing:
+    """Group images that are alike; in a COG, reduced ones that fit are levels of the one before."""
+    pages = Pages(reader)
+    series = [Series("geotiff", [one.to_level()]) for one in _group(pages, _is_any)]
+    is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in reader.declared_layout
+    _make_pyramids(series, is_reduced=is_cog)
+    return Listing(series)
+
+
+_Test = Callable[[Pages, int], bool]
+
+
+def _has_pixels(pages: Pages, row: int) -> bool:
+    return math.prod(pages.shape(row)[0]) > 0
+
+
+def _is_any(pages: Pages, row: int) -> bool:
+    return True
+
+
+@dataclass(slots=True)
+class _Group:
+    """Rows of images that are alike, of the chain or of the SubIFDs."""
+
+    pages: Pages
+    rows: list[int]
+
+    def to_level(self) -> Level:
+        try:
+            return _stack(self.pages, self.rows)
+        except MalformedTiff as error:
+            return Level((self.pages,), _rows(self.rows), (), "", error=error)
+
+
+def _group(pages: Pages, is_image: _Test) -> list[_Group]:
+    """Put images together that are alike, in the order of their first; SubIFDs after their image.
+
+    SubIFDs are rows behind those of the chain.
+    """
+    offsets, names, below = list(pages.offsets), [str(n) for n in range(len(pages))], {}
+    reader = pages.reader
+    if pages.has_sub_ifds:
+        found = reader.sub_directories([pages.directory(row) for row in range(len(pages))])
+        known = set(offsets)
+        for row, some in enumerate(found):
+            for at in some:
+                if at >= 8 and at not in known and _is_directory(reader, at, pages.directory(row)):
+                    known.add(at)
+                    below.setdefault(row, []).append(len(offsets))
+                    offsets.append(at)
+                    names.append(f"@{at}")
+        if below:
+            pages = Pages(reader, offsets, names)
+    return _by_likeness(pages, below, is_image)
+
+
+def _is_directory(reader: TiffReader, offset: int, above: Directory) -> bool:
+    if reader.directory(offset, f"@{offset}") is not None:
+        return True
+    reader.note_lost(above, offset)
+    return False
+
+
+def _by_likeness(pages: Pages, below: dict[int, list[int]], is_image: _Test) -> list[_Group]:
+    kind = pages.kind
+    n_chain = len(kind) - sum(map(len, below.values()))
+    if not below and len(np.unique(kind)) == 1:
+        rows = list(range(len(kind)))
+        return [_Group(pages, rows)] if pages.directory(0).entries and is_image(pages, 0) else []
+    groups: dict[object, _Group] = {}
+    key_of: dict[int, object] = {}
+    for row in range(n_chain):
+        for one in (row, *below.get(row, ())):
+            number = int(kind[one])
+            if number not in key_of:
+                key_of[number] = _key(pages, one, is_image)
+            key = key_of[number]
+            if key is not None:
+                groups.setdefault(key, _Group(pages, [])).rows.append(one)
+    return list(groups.values())
+
+
+def _key(pages: Pages, row: int, is_image: _Test) -> object:
+    """Return what images of the same series have in common; None where there is no image."""
+    try:
+        is_there = bool(pages.directory(row).entries) and is_image(pages, row)
+        return pages.likeness(row) if is_there else None
+    except MalformedTiff:
+        return pages.directory(row).offset  # its level says why
+
+
+def _bare(pages: Pages) -> list[Series]:
+    """Make a series of each directory that holds no image."""
+    found = []
+    for row in pages.columns.first:
+        if not pages.directory(row).entries:
+            rows = np.flatnonzero(pages.columns.kind == pages.columns.kind[row]).tolist()
+            found += [Series("generic", [Level((pages,), _rows([one]), (1,), "I")]) for one in rows]
+    return found
+
+
+# ---- pyramids
+
+
+def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
+    """Move series that are a smaller copy of an earlier one to its levels.
+
+    With `is_reduced`, only images that say so of themselves (NewSubfileType).
+    """
+    position = 0
+    while position < len(series):
+        top = series[position]
+        factor: int | None = None
+        after = position + 1
+        while after < len(series) and not _first_name(top).startswith("@"):
+            level = series[after].levels[0]
+            if not is_reduced or (level.error is None and _subfile_type(level) & 1):
+                last = top.levels[-1]
+                factors = _FACTORS if factor is None else (factor,)
+                found = next((f for f in factors if _is_reduced(last, level, f)), None)
+                if found is not None:
+                    factor = found
+                    top.levels.append(level)
+                    del series[after]
+                    continue
+            after += 1
+        position += 1
+
+
+def _first_name(one: Series) -> str:
+    pages, row = one.levels[0].first
+    return pages.directory(row).name
+
+
+def _subfile_type(level: Level) -> int:
+    pages, row = level.first
+    return pages.facts(row).subfile_type
+
+
+def _is_reduced(large: Level, small: Level, factor: int) -> bool:
+    """Return whether a level is one step of a factor below another one, rounded either way."""
+    if large.error or small.error or large.axes != small.axes or _dtype(large) != _dtype(small):
+        return False
+    steps: int | None = None
+    for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
+        if axis not in "XYZ":
+            if n != m:
+                return False
+        elif steps is None:
+            steps = _steps(n, m, factor)
+            if steps is None:
+                return False
+        elif not _fits(n, m, factor**steps):
+            return False
+    return steps == 1
+
+
+def _steps(n: int, m: int, factor: int) -> int | None:
+    for steps in range(_MAX_LEVELS):
+        if factor**steps > n:
+            return None
+        if _fits(n, m, factor**steps):
+            return steps
+    return None
+
+
+def _fits(n: int, m: int, divisor: int) -> bool:
+    return divisor <= n and m in (n // divisor, -(-n // divisor))
+
+
+def _dtype(level: Level) -> str | None:
+    pages, row = level.first
+    return pages.facts(row).dtype
+
+
+# ---- one directory that describes many planes
+
+
+def is_final(pages: Pages, row: int) -> bool:
+    """Return whether an image is stored as plain samples, one after the other."""
+    ifd, one = pages.facts(row), pages.directory(row)
+    bits = ifd.bits[0] if len(ifd.bits) == 1 else 0
+    is_plain = ifd.compression == 1 and bits in (8, 16, 32, 64) and ifd.sample_format != 5
+    is_simple = ifd.fill_order == 1 and ifd.predictor == 1
+    if not is_plain or not is_simple or (ifd.photometric == 6 and ifd.subsampling != (1, 1)):
+        return False
+    if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
+        return False
+    offset, length, _ = pages.columns.segments(_rows([row]), _n_listed(one))
+    if offset.shape[1] < 2:
+        return offset.shape[1] == 1
+    ends = offset[0, :-1] + length[0, :-1]
+    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == n_bytes_of(pages, row)
+
+
+def _are_rows(shape: tuple[int, ...], tile: tuple[int, int, int]) -> bool:
+    return (
+        shape[3] == tile[2] and shape[2] % max(1, tile[1]) == 0 and shape[1] % max(1, tile[0]) == 0
+    )
+
+
+def _n_listed(one: Directory) -> int:
+    return next((one.entries[code][1] for code in (324, 273) if code in one), 0)
+
+
+def n_bytes_of(pages: Pages, row: int) -> int:
+    """Return the bytes of an image as samples."""
+    ifd = pages.facts(row)
+    return math.prod(ifd.shape) * (np.dtype(ifd.dtype).itemsize if ifd.dtype else 0)
+
+
+def _start(pages: Pages, row: int) -> int:
+    return int(pages.columns.segments(_rows([row]), 1)[0][0, 0])
+
+
+# ---- ImageJ
+
+
+def imagej_series(reader: TiffReader) -> Listing | None:
+    """Read the series that ImageJ describes; None if its description makes no sense.
+
+    Planes may follow the first image without directories of their own.
+    """
+    found = imagej_metadata(reader.first, reader.header.byteorder)
+    names = ("frames", "slices", "channels")
+    counts = [(found or {}).get(name, 1) for name in ("images", *names)]
+    if found is None or not all(type(n) is int and 1 <= n < 1 << 31 for n in counts):
+        return None
+    head = Pages(reader, [reader.first.offset])
+    ifd = head.facts(0)
+    images, frames, slices, channels = counts
+    if channels == 1 or (ifd.shape[0] > 1 and ifd.shape[0] == channels):
+        images = frames * slices  # samples may be said to be channels
+    elif images == frames * slices and ifd.shape[4] == channels:
+        channels = 1
+    else:
+        images = frames * slices * channels
+    order = str(found.get("order", "czt")).lower()
+    return _ImageJ(reader, head, images, dict(zip("TZC", (frames, slices, channels), strict=True)),
+                   _ORDERS.get(order, "TZC")).list()  # fmt: skip
+
+
+@dataclass(slots=True)
+class _ImageJ:
+    """The planes that ImageJ counts: of the axes T, Z and C."""
+
+    reader: TiffReader
+    head: Pages
+    n_images: int
+    sizes: dict[str, int]
+    order: str
+
+    def list(self) -> Listing:
+        is_one = not self.reader.first.following
+        if self.n_images == 1 and not is_one:
+            self.n_images = len(self.reader.chain())
+            is_one = self.n_images == 1
+        if is_final(self.head, 0):
+            end = _start(self.head, 0) + self.n_images * n_bytes_of(self.head, 0)
+            is_behind = is_one or self.n_images == 1 or end <= self.reader.first.following
+            if end <= self.reader.size and is_behind:
+                if self.reader.first.following >= self.reader.size:
+                    self.reader.chain(2)  # a file that was cut off behind the planes says so
+                level = self._level(self.head, 1, is_run=self.n_images > 1)
+                return Listing([Series("imagej", [level])])
+            if is_one or len(self.reader.chain(2)) == 1:
+                return self._cut_off()
+        return self._of_pages()
+
+    def _level(self, pages: Pages, n_rows: int, *, is_run: bool = False) -> Level:
+        shape, axes = tuple(self.sizes[axis] for axis in self.order), self.order
+        rest = self.n_images // math.prod(shape)
+        if rest > 1:
+            shape, axes = (rest, *shape), f"I{axes}"
+        one, one_axes = pages.shape(0)
+        if pages.facts(0).shape[0] > 1 and axes[-1] == "C":
+            shape, axes = (*shape[:-1], *one), axes + one_axes[1:]
+        else:
+            shape, axes = (*shape, *one), axes + one_axes
+        return Level((pages,), _rows(range(n_rows)), shape, axes, is_run=is_run)
+
+    def _cut_off(self) -> Listing:
+        """List the planes of a run that the end of the file cuts off."""
+        n_bytes = n_bytes_of(self.head, 0)
+        room = max(0, self.reader.size - _start(self.head, 0))
+        n_there = max(1, min(self.n_images, room // n_bytes if n_bytes else 1))
+        missing = refuse_short(
+            "planes that ImageJ counts reach past the end of the file",
+            f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
+        )  # fmt: skip
+        shape, axes = self.head.shape(0)
+        level = Level((self.head,), _rows([0]), (n_there, *shape), f"I{axes}", is_run=n_there > 1)
+        return Listing([Series("imagej", [level])], missing=missing)
+
+    def _of_pages(self) -> Listing:
+        """List the planes that have directories of their own."""
+        pages = Pages(self.reader)
+        n_planes = math.prod(self.sizes.values())
+        is_alike = len(np.unique(pages.kind)) == 1 or len(
+            {pages.likeness(row)[0] for row in pages.columns.first}
+        ) == 1  # fmt: skip
+        if len(pages) == self.n_images and is_alike:
+            return Listing([Series("imagej", [self._level(pages, len(pages))])])
+        found = plain_series(self.reader)
+        sizes = ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())
+        got = f"{len(pages)} pages, {n_planes} planes ({sizes})"
+        lost = any(one.loses_pixels for one in self.reader.findings)
+        if lost and len(pages) < self.n_images:
+            found.missing = refuse_short(
+                "ImageJ counts more planes than there are pages", len(pages), self.n_images,
+                self.reader.url,
+            )  # fmt: skip
+        found.defects.append(f"ImageJ's counts do not fit the pages: {got}")
+        for one in found.series[:1]:
+            one.kind = "imagej"
+        return found
+
+
+# ---- tifffile's own
+
+
+def shaped_series(reader: TiffReader) -> Listing | None:
+    """Read the series that tifffile describes by their shape; None if the pages do not fit."""
+    pages = Pages(reader)
+    listing = Listing([])
+    if not _list_shaped(pages, listing):
+        return None
+    _make_pyramids(listing.series, is_reduced=True)
+    return listing
+
+
+def _list_shaped(pages: Pages, listing: Listing) -> bool:
+    """Add the series of a chain of directories, and those of their SubIFDs behind each."""
+    index = 0
+    while index < len(pages):
+        text = shaped_text(pages.directory(index))
+        found = None if text is None else parse_shaped(text)
+        if found is None:
+            return False
+        one = _Shaped(pages, index, found, listing)
+        size, part = math.prod(found.shape), math.prod(pages.shape(index)[0])
+        n_pages, rest = divmod(size, part) if size and part else (1, 0)
+        if rest or not _fits_page(found.shape, pages.shape(index)[0]):
+            return False
+        n_used = one.add(n_pages)
+        if not _list_shaped_below(pages, range(index, index + n_used), listing):
+            return False
+        index += n_pages
+    return True
+
+
+def _fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
+    """Return whether the last dimensions of a series are those of its pages."""
+    whole, part = ([n for n in one if n != 1] for one in (shape, page))
+    return not part or whole[-len(part) :] == part
+
+
+def _list_shaped_below(pages: Pages, rows: range, listing: Listing) -> bool:
+    if not pages.columns.sub_ifds(rows[0]):
+        return True
+    below = pages.reader.sub_directories([pages.directory(row) for row in rows])
+    for n in range(len(below[0])):
+        if any(len(some) <= n for some in below):
+            return False
+        offsets = [some[n] for some in below]
+        for row, at in zip(rows, offsets, strict=True):
+            if not _is_directory(pages.reader, at, pages.directory(row)):
+                return False
+        if not _list_shaped(Pages(pages.reader, offsets, [f"@{at}" for at in offsets]), listing):
+            return False
+    return True
+
+
+@dataclass(slots=True)
+class _Shaped:
+    """A series of tifffile, whose first image is at `index`."""
+
+    pages: Pages
+    index: int
+    found: Shaped
+    listing: Listing
+
+    def add(self, n_pages: int) -> int:
+        """Add the series; return how many directories it has."""
+        pages, index = self.pages, self.index
+        is_run = n_pages > 1 and self._is_run(n_pages)
+        n_there = 1 if is_run else min(n_pages, len(pages) - index)
+        rows = [*range(index, index + n_there)]
+        if not is_run and n_there < n_pages:
+            self.listing.missing = refuse_short(
+                "tifffile wrote more pages than there are", f"{n_there} pages", f"{n_pages}",
+                pages.reader.url,
+            )  # fmt: skip
+            rows += [-1] * (n_pages - n_there)
+        shape, axes = self._shape(n_pages)
+        level = Level((pages,), _rows(rows), shape, axes, is_run=is_run, is_squeezed=False)
+        self.listing.series.append(Series("shaped", [level], self.found.name))
+        return n_there
+
+    def _is_run(self, n_pages: int) -> bool:
+        """Return whether the planes follow the first one, described by its directory."""
+        pages, index = self.pages, self.index
+        if not is_final(pages, index):
+            return False
+        if self.found.is_truncated or index + 1 >= len(pages):
+            return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)
+        end = _start(pages, index) + n_pages * n_bytes_of(pages, index)
+        return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
+
+    def _shape(self, n_pages: int) -> tuple[tuple[int, ...], str]:
+        one, one_axes = self.pages.shape(self.index)
+        shape, axes = self.found.shape, self.found.axes
+        if axes is None:
+            whole = (n_pages, *one) if n_pages > 1 else one
+            return shape, _reshaped_axes(("Q" if n_pages > 1 else "") + one_axes, whole, shape)
+        return shape, axes or "Q" * len(shape)
+
+
+def _reshaped_axes(axes: str, shape: tuple[int, ...], new: tuple[int, ...]) -> str:
+    """Name the dimensions of an array that was reshaped; "Q" where none is the same."""
+    found, at, size, new_size = [], len(shape) - 1, 1, 1
+    padded = (*new, *(1,) * max(0, len(shape) - len(new)))
+    for n in reversed(padded):
+        new_size *= n
+        while at > 0 and shape[at] == 1 and n != 1:
+            at -= 1
+        if at >= 0 and n == shape[at] and new_size == size * n:
+            size *= n
+            found.append(axes[at])
+            at -= 1
+        else:
+            found.append("Q")
+    return "".join(reversed(found[len(padded) - len(new) :]))
