@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -131,11 +132,60 @@ def test_a_mask_lies_on_the_image(tmp_path):
     assert mask.attributes["grid_mapping"] == "spatial_ref"
 
 
-def test_nodata_outside_the_type_is_an_attribute(tmp_path):
-    path = write_geotiff(tmp_path / "a.tif", {42113: "-9999"})
-    image = tiffref.scan(path).group["image"]
-    assert image.fill_value is None
-    assert image.attributes["nodata"] == -9999.0
+@pytest.mark.filterwarnings("ignore")  # of affine, in rioxarray
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("u1", "7"),
+        ("u1", "-9999"),
+        ("u1", "256"),
+        ("i2", "nan"),
+        ("u2", "-1"),
+        ("i2", "1e10"),
+        ("f4", "nan"),
+    ],
+)
+def test_nodata_outside_the_type_hinders_no_reader(tmp_path, dtype, text, byteorder):
+    rioxarray = pytest.importorskip("rioxarray")
+    xr = pytest.importorskip("xarray")
+    tags = geotags(UTM, **PLACED) | {42113: text}
+    path = write_geotiff(tmp_path / "a.tif", tags, dtype=dtype, byteorder=byteorder)
+    tiffref.scan(path).write_fsspec(tmp_path / "a.json")
+    for masked in (False, True):
+        with rioxarray.open_rasterio(path, masked=masked) as array:
+            expected = array.rio.nodata
+        for source, engine in ((path, "tiffref"), (str(tmp_path / "a.json"), "kerchunk")):
+            with xr.open_dataset(source, engine=engine, mask_and_scale=masked) as dataset:
+                np.testing.assert_equal(dataset.image.rio.nodata, expected)
+                dataset.image.rio.reproject("EPSG:32634")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "filled"),
+    [
+        ("u1", "7", 7),
+        ("u1", "300", 255),
+        ("u1", "3.7", 4),
+        ("i2", "-1e9", -32768),
+        ("u1", "-1", 0),
+        ("i2", "nan", 0),
+    ],
+)
+def test_missing_tiles_have_the_sample_nearest_to_nodata(tmp_path, dtype, text, filled):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            iter([np.ones((16, 16), dtype), None]), shape=(16, 32), dtype=dtype, tile=(16, 16),
+            extratags=extra_tags({42113: text}), metadata=None,
+        )  # fmt: skip
+    is_said = filled not in (0, 7)
+    with pytest.warns(MetadataWarning, match="missing segments are") if is_said else nullcontext():
+        image = tiffref.scan(path).group["image"]
+    np.testing.assert_array_equal(values(image), np.repeat([[1, filled]], 16, 0).repeat(16, 1))
+
+
+def test_nodata_is_the_fill_value_unless_another_is_given(tmp_path):
     path = write_geotiff(tmp_path / "b.tif", {42113: "7"})
     assert tiffref.scan(path).group["image"].fill_value == 7
     assert tiffref.scan(path, fillvalue=3).group["image"].fill_value == 3

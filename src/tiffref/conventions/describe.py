@@ -217,7 +217,7 @@ def _describe_array(
     if image.acquired is not None and name.role == "image":
         tree.add(name.group, "time", time_coordinate(image.acquired))
         attributes["coordinates"] = "time"
-    attributes.update(_values_attributes(image, array, axes, is_first))
+    attributes.update(_values_attributes(image, array, axes, is_first, report))
     if name.role != "image":
         attributes["role"] = name.role
     if is_first:
@@ -278,12 +278,12 @@ def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[s
 
 
 def _values_attributes(
-    image: _Image, array: Array, axes: Mapping[str, str], is_first: bool
+    image: _Image, array: Array, axes: Mapping[str, str], is_first: bool, report: Report
 ) -> dict[str, Any]:
     """Give the attributes that say what the values mean; overviews need some of them too."""
     bands = _size(array, axes, "S")
     n_bands = bands[1] if bands else 1
-    found = image.items.attributes(n_bands)
+    found = image.items.attributes(n_bands, report)
     if image.reference is not None and image.reference.height_unit:
         found.setdefault("units", image.reference.height_unit)
     if not is_first:

@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,8 @@ class GdalMetadata:
     bands: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     roles: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
-    def attributes(self, n_bands: int) -> dict[str, Any]:
-        """Give the attributes of the image, one value each or one for each band."""
+    def attributes(self, n_bands: int, report: Report) -> dict[str, Any]:
+        """Return the attributes of the image, one value each or one for each band."""
         n_bands = min(n_bands, _MAX_BANDS)
         found: dict[str, Any] = {}
         for name, value in self.items.items():
@@ -68,7 +68,7 @@ class GdalMetadata:
             values = [_parse_value(self.bands.get(n, {}).get(name, "")) for n in range(n_bands)]
             found[_attribute_name(name)] = _per_band(values)
         found = {name: value for name, value in found.items() if name not in _RESERVED}
-        found.update(self._packing(n_bands))
+        found.update(self._packing(n_bands, report))
         for role, name in (("description", "long_name"), ("unittype", "units")):
             texts = [self.roles.get(role, {}).get(n, "") for n in range(n_bands)]
             if any(texts):
@@ -76,12 +76,24 @@ class GdalMetadata:
                 found[name] = texts[0] if same else texts
         return found
 
-    def _packing(self, n_bands: int) -> dict[str, Any]:
-        """Give scale and offset: CF's attributes if all bands agree, else plain lists."""
+    def _packing(self, n_bands: int, report: Report) -> dict[str, Any]:
+        """Return scale and offset: CF's attributes if all bands agree, else plain lists.
+
+        A band whose scale or offset makes no sense is left as it is stored.
+        """
         found: dict[str, Any] = {}
+        columns = {role: [neutral] * n_bands for role, _, _, neutral in _PACKING}
+        for n in {n for role in columns for n in self.roles.get(role, {}) if n < n_bands}:
+            band = {role: self.roles[role][n] for role in columns if n in self.roles.get(role, {})}
+            numbers = {role: _leading_number(text)[0] for role, text in band.items()}
+            wrong = [role for role, value in numbers.items() if not _is_packing(role, value)]
+            for role in wrong:
+                report.add(_METADATA_LABEL, f"the {role} of a band makes no sense", got=band[role])
+            if not wrong:
+                for role, value in numbers.items():
+                    columns[role][n] = float(value)
         for role, one, many, neutral in _PACKING:
-            texts = self.roles.get(role, {})
-            values = [_number(texts.get(n), neutral) for n in range(n_bands)]
+            values = columns[role]
             if len(set(values)) > 1:
                 found[many] = values
             elif values and values[0] != neutral:
@@ -94,11 +106,15 @@ class GdalMetadata:
         return found
 
 
+def _is_packing(role: str, value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and (role != "scale" or value != 0)
+
+
 _PACKING = (("scale", "scale_factor", "scales", 1.0), ("offset", "add_offset", "offsets", 0.0))
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
-    """Read the items of tag 42112; what is no XML is reported, and left as the tag it is."""
+    """Parse the items of tag 42112; of what is not XML, those that are whole."""
     if not value:
         return GdalMetadata()
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
@@ -107,22 +123,37 @@ def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
         return parse(text)
     except XmlError as error:
         report.add(_METADATA_LABEL, "is not valid XML", got=error)
-        return GdalMetadata()
+        return _sorted(_find_items(text))
 
 
 @functools.lru_cache(maxsize=16)
 def _parse_items(text: str) -> GdalMetadata:
     # kept, for the files of a collection often have the same
-    root = parse_xml(text)
+    return _sorted((dict(item.attrib), item.text or "") for item in parse_xml(text).iter("Item"))
+
+
+def _find_items(text: str) -> Iterator[tuple[dict[str, str], str]]:
+    """Find the whole items in a text that is not XML, as one with a bare ampersand."""
+    for start, content in _ITEM.findall(text):
+        found = {name: _unescape(one or other) for name, one, other in _ATTRIBUTE.findall(start)}
+        yield found, _unescape(content)
+
+
+_ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item\s*>")
+_ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+
+
+def _sorted(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata:
+    """Sort items, as pairs of XML attributes and text, by what they belong to."""
     items: dict[str, str] = {}
     bands: dict[int, dict[str, str]] = {}
     roles: dict[str, dict[int, str]] = {}
-    for item in root.iter("Item"):
+    for item, text in found:
         name, role, sample = (item.get(key) for key in ("name", "role", "sample"))
         if item.get("domain") or not name:
             continue
         # GDAL escapes what it puts into the XML once more
-        content = _unescape(item.text or "")
+        content = _unescape(text)
         if sample is None or not sample.isdecimal():
             items[name] = content
         elif role:
@@ -138,35 +169,79 @@ def _unescape(text: str) -> str:
     return text
 
 
-def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, float | None]:
-    """Read tag 42113.
+def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]:
+    """Parse tag 42113.
+
+    Of several numbers, as some write for the bands, the first counts, and a comma before any point
+    is a decimal one: both as GDAL reads them.
 
     Returns
     -------
-    fill_value, nodata
-        The value as the array's own type can hold it, or None; and as a number, or None.
+    fill_value, nearest
+        The value as a sample of this type can have it, or None; and the nearest that a sample can
+        have, which GDAL gives segments that are missing. None for both without a number.
     """
     if value is None or (isinstance(value, str) and not value):
         return None, None
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
     text = text.strip("\0 \t\r\n")
-    # GDAL writes "nan", Windows runtimes wrote "-1.#IND"
-    number = math.nan if "#IND" in text or "#QNAN" in text else _number(text, None)
+    number, rest = _leading_number(text)
     if number is None:
         report.add(_NODATA_LABEL, "is not a number", got=repr(text[:40]))
         return None, None
+    others = [_leading_number(one)[0] for one in re.split(r"[\s;|]+", rest) if one]
+    if any(other != number and str(other) != str(number) for other in others):  # NaN is not NaN
+        report.add(
+            _NODATA_LABEL, "bands have values of their own; the first counts", got=repr(text[:40])
+        )
+    return _as_samples(number, dtype)
+
+
+def _as_samples(number: float, dtype: np.dtype) -> tuple[Any, Any]:
+    """Return a number as a sample has it, None where none can, and the nearest sample to it."""
     if dtype.kind in "fc":
         with np.errstate(over="ignore"):
-            held = dtype.type(number)
-        is_held = not math.isfinite(number) or bool(np.isfinite(held))
-        return (held.item() if is_held else None), number
-    if dtype.kind == "b":
-        return (bool(number) if number in (0, 1) else None), number
-    if dtype.kind not in "iu" or not math.isfinite(number) or number != int(number):
-        return None, number
-    exact = int(text) if re.fullmatch(r"[+-]?\d+", text) else int(number)
-    limits = np.iinfo(dtype)
-    return (exact if limits.min <= exact <= limits.max else None), number
+            held = dtype.type(number).item()
+        return held, held
+    if number != number:
+        return None, dtype.type(0).item()
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    near = min(max(number, least), most)
+    # halves go away from zero
+    near = int(near) if near == int(near) else int(near + math.copysign(0.5, near))
+    near = bool(near) if dtype.kind == "b" else near
+    return (near if near == number else None), near
+
+
+_LEADING = re.compile(
+    r"[+-]?(?:(?P<nan>nan|1\.#(?:IND|QNAN|SNAN)\w*)|(?P<inf>1\.#INF\w*|inf(?:inity)?)"
+    r"|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?![\w#])",
+    re.IGNORECASE,
+)
+
+
+def _leading_number(text: str) -> tuple[float | None, str]:
+    """Parse the number that a text begins with, None for none, and return what comes after it.
+
+    Examples
+    --------
+    >>> _leading_number("-9999,5"), _leading_number("0 0 0"), _leading_number("none")
+    ((-9999.5, ''), (0, '0 0'), (None, ''))
+    """
+    text = text.strip()
+    comma, point = text.find(","), text.find(".")
+    if comma >= 0 and not 0 <= point < comma:
+        text = text.replace(",", ".", 1)
+    found = _LEADING.match(text)
+    if found is None:
+        return None, ""
+    rest = text[found.end() :].strip(" \t\r\n\0,.;|")
+    if found["nan"]:
+        return math.nan, rest
+    if found["inf"]:
+        return math.copysign(math.inf, -1 if text[0] == "-" else 1), rest
+    said = found[0]
+    return (int(said) if said.lstrip("+-").isdecimal() else float(said)), rest
 
 
 def _number(text: str | None, default: Any) -> Any:
@@ -179,8 +254,8 @@ def _number(text: str | None, default: Any) -> Any:
 def _parse_value(text: str) -> Any:
     """Read an item: a number, "{1, 2}" as a list of numbers, or else the text."""
     if text.startswith("{") and text.endswith("}"):
-        values = [_number(part, None) for part in text[1:-1].split(",")]
-        return text if None in values else values
+        values = [_number(part, math.nan) for part in text[1:-1].split(",")]
+        return values if all(map(math.isfinite, values)) else text
     if re.fullmatch(r"[+-]?\d{1,15}", text):
         return int(text)
     number = _number(text, None)
@@ -253,6 +328,9 @@ def parse_rpcs(value: Any, report: Report) -> str | None:
     coefficients = numbers(value)
     if len(coefficients) < 92:
         report.add(_RPC_LABEL, "has less than 92 numbers", got=len(coefficients))
+        return None
+    if not all(map(math.isfinite, coefficients[:92])):
+        report.add(_RPC_LABEL, "has numbers that are not finite")
         return None
     found: dict[str, Any] = dict(zip(_RPC_NUMBERS, coefficients, strict=False))
     for n, name in enumerate(_RPC_SERIES):

@@ -293,10 +293,15 @@ def _array(
     if options.fill_value is not None and name.role == "image":
         return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
-    fill, nodata = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, report)
-    if nodata is not None and fill is None:
-        # no sample can have this value: nothing is masked by it
-        array = array.with_attributes(nodata=nodata)
+    fill, nearest = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, report)
+    if fill is None and nearest and array.manifest.is_missing.any():
+        report.note(
+            "GDAL_NODATA (42113)",
+            f"no sample can have the value: missing segments are {nearest}, as in GDAL,"
+            " and readers take such samples for missing",
+            hint="fill_value= gives another value.",
+        )
+        fill = nearest
     return replace(array, fill_value=fill)
 
 
