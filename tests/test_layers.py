@@ -32,7 +32,7 @@ RANKS = (
     {"sequences", "truth"},
     {"zarr", "validation", "catalog"},
     {"xarray", "dropin"},
-    {"napari"},
+    {"viewers"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -58,7 +58,8 @@ THIRD_PARTY = {
     "catalog": {"numpy"},
     "xarray": {"numpy", "xarray"},
     "dropin": {"numpy", "tifffile"},
-    "napari": set(),
+    "viewers": set(),
+    "viewers.bioio": {"bioio_base", "xarray"},
     "cli": set(),
     "__init__": set(),
     "__main__": set(),

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.napari import get_reader, read_layers
+from tiffref.viewers.napari import get_reader, read_layers
 
 OPTIONS = {"tile": (64, 64), "compression": "zlib", "photometric": "minisblack"}
 
@@ -84,10 +84,12 @@ def test_what_is_no_image_is_left_to_others(tmp_path: Path) -> None:
 def test_napari_finds_the_reader() -> None:
     npe2 = pytest.importorskip("npe2")
     (entry,) = (one for one in entry_points(group="napari.manifest") if one.name == "tiffref")
-    manifest = npe2.PluginManifest.from_file(Path(tiffref.__file__).parent / "napari.yaml")
-    assert entry.value == "tiffref:napari.yaml"
+    manifest = npe2.PluginManifest.from_file(
+        Path(tiffref.__file__).parent / "viewers" / "napari.yaml"
+    )
+    assert entry.value == "tiffref.viewers:napari.yaml"
     (command,) = manifest.contributions.commands
-    assert command.python_name == "tiffref.napari:get_reader"
+    assert command.python_name == "tiffref.viewers.napari:get_reader"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # napari's own

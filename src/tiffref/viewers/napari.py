@@ -8,25 +8,22 @@ Reference: napari documentation, "Reader contribution", and the manifest `napari
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import MissingExtra, TiffrefError, install_hint
+from ..errors import TiffrefError
+from ..references import References
+from .images import Image, open_images
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from .references import References
 
 __all__ = ["LayerData", "get_reader", "read_layers"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 """(levels or pixels, arguments of the layer, "image" or "labels")."""
 
-_SUFFIX = re.compile(r"(_\d+)?$")
 _SAMPLES = "s"
 _CHANNELS = "c"
 
@@ -43,8 +40,6 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
     if Path(first).is_dir() and not (Path(first) / ".zmetadata").exists():
         return None
     if first.endswith(".json"):  # not every JSON document holds references
-        from .references import References
-
         try:
             References.open(first)
         except (TiffrefError, OSError):
@@ -68,65 +63,23 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     TiffrefError
         If the source cannot be read.
     """
-    references = _open(path)
-    try:
-        import xarray as xr
-
-        dataset = xr.open_dataset(references, engine="tiffref", chunks={}, mask_and_scale=False)
-    except ImportError as error:  # chunks= imports dask
-        raise MissingExtra(
-            "layers need xarray and dask", got=error.name, hint=install_hint("xarray")
-        ) from error
-    channels = _parse_json(dataset.attrs.get("omero")).get("channels", [])
-    first = next(iter(images := _group_levels(references, dataset)), None)
-    return [
-        _layer(name, [dataset[level] for level in levels], channels if name == first else [])
-        for name, levels in images.items()
-    ]
+    return [_layer(image) for image in open_images(path)]
 
 
-def _open(path: str | Sequence[str]) -> References:
-    from .scanner.tiff import scan
-    from .sequences.sequence import scan_sequence
-    from .zarr.tiff import is_document
-
-    if not isinstance(path, str):
-        return scan_sequence(list(path)) if len(path) > 1 else _open(path[0])
-    if is_document(path):
-        from .references import References
-
-        return References.open(path)
-    return scan(path)
-
-
-def _group_levels(references: References, dataset: xr.Dataset) -> dict[str, list[str]]:
-    """List the arrays of each image, largest first, by the name of the first."""
-    by_series = [
-        [level["path"] for level in one["levels"] if level.get("path") in dataset]
-        for one in references.series
-    ]
-    images = {levels[0]: levels for levels in by_series if levels}
-    listed = {name for levels in images.values() for name in levels}
-    for name, variable in dataset.data_vars.items():  # references of other programs list nothing
-        if name not in listed and variable.ndim > 1:
-            images.setdefault(_SUFFIX.sub("", str(name)), []).append(str(name))
-    return {levels[0]: levels for levels in images.values()}
-
-
-def _layer(name: str, levels: list[xr.DataArray], channels: Sequence[Mapping]) -> LayerData:
-    full = levels[0]
+def _layer(image: Image) -> LayerData:
+    full = image.levels[0]
     dims = [str(dim) for dim in full.dims]
-    options: dict[str, Any] = {"name": full.attrs.get("title") or name}
+    options: dict[str, Any] = {"name": full.attrs.get("title") or image.name}
     options["metadata"] = {"attributes": dict(full.attrs)}
     if is_rgb := dims[-1] == _SAMPLES and full.shape[-1] in (3, 4) and full.dtype.kind == "u":
         options["rgb"] = True
         dims.pop()
     is_mask = full.attrs.get("role") == "mask"
     if _CHANNELS in dims and not is_mask and not is_rgb:
-        options |= _channel_options(full, dims.index(_CHANNELS), channels)
+        options |= _channel_options(full, dims.index(_CHANNELS), image.channels)
         dims.remove(_CHANNELS)
     options |= _placement(full, dims)
-    data = [level.data for level in levels]
+    data = [level.data for level in image.levels]
     if len(data) > 1:
         options["multiscale"] = True
     return data if len(data) > 1 else data[0], options, "labels" if is_mask else "image"
@@ -159,8 +112,3 @@ def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping])
     ]
     options["visible"] = [bool(one.get("active", True)) for one in channels]
     return {key: value for key, value in options.items() if not isinstance(value, list) or value}
-
-
-def _parse_json(text: Any) -> Mapping[str, Any]:
-    value = json.loads(text) if isinstance(text, str) else text
-    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,1 @@
+"""Plugins for image viewers: napari and bioio."""

@@ -1,0 +1,112 @@
+"""The bioio reader: `BioImage("slide.svs", reader=tiffref.viewers.bioio.Reader)`.
+
+Owns the translation of images to bioio's scenes, levels and dimensions T, C, Z, Y, X and S. bioio
+finds it by the entry point `bioio.readers`.
+
+Reference: bioio-base documentation, `bioio_base.reader.Reader`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import bioio_base.exceptions
+import bioio_base.io
+import bioio_base.reader
+import bioio_base.reader_metadata
+import xarray as xr
+from bioio_base.types import PhysicalPixelSizes
+
+from ..errors import TiffrefError
+from .images import Image, open_images
+
+__all__ = ["Reader", "ReaderMetadata"]
+
+_EXTENSIONS = (
+    *(".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".qptiff", ".bif"),
+    *(".lsm", ".stk", ".json", ".parq"),
+)
+
+
+class ReaderMetadata(bioio_base.reader_metadata.ReaderMetadata):
+    """What bioio asks before it imports the reader."""
+
+    @staticmethod
+    def get_supported_extensions() -> list[str]:
+        """Return the file extensions that may be TIFFs or references."""
+        return [*_EXTENSIONS]
+
+    @staticmethod
+    def get_reader() -> type[Reader]:
+        """Return the reader class."""
+        return Reader
+
+
+class Reader(bioio_base.reader.Reader):
+    """Reads TIFFs and references through byte ranges.
+
+    Parameters
+    ----------
+    image
+        Path or URL of a TIFF or of references.
+    fs_kwargs
+        Options of the fsspec file system of a URL.
+
+    Raises
+    ------
+    bioio_base.exceptions.UnsupportedFileFormatError
+        If it is neither a TIFF nor references.
+    """
+
+    def __init__(self, image: Any, fs_kwargs: Mapping[str, Any] | None = None) -> None:
+        self._fs, self._path = bioio_base.io.pathlike_to_fs(
+            image, enforce_exists=True, fs_kwargs=dict(fs_kwargs or {})
+        )
+        try:
+            images = open_images(str(image), fs_kwargs or None)
+        except TiffrefError as error:
+            raise bioio_base.exceptions.UnsupportedFileFormatError(
+                "tiffref", self._path, str(error)
+            ) from error
+        self._images: dict[str, Image] = {one.name: one for one in images}
+
+    @staticmethod
+    def _is_supported_image(fs: Any, path: str, **kwargs: Any) -> bool:
+        with fs.open(path) as file:
+            start = file.read(4)
+        # the magic numbers of TIFF, BigTIFF and JSON
+        return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or start[:1] == b"{"
+
+    @functools.cached_property
+    def scenes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the images of the file."""
+        return tuple(self._images)
+
+    @property
+    def resolution_levels(self) -> tuple[int, ...]:
+        """Levels of the current scene; 0 is full size."""
+        return tuple(range(len(self._images[self.current_scene].levels)))
+
+    @property
+    def physical_pixel_sizes(self) -> PhysicalPixelSizes:
+        """Sizes of a pixel along Z, Y and X, in the unit of the file's metadata."""
+        level = self.xarray_dask_data
+        return PhysicalPixelSizes(*(_step(level, dim) for dim in "ZYX"))
+
+    def _read_delayed(self) -> xr.DataArray:
+        level = self._images[self.current_scene].levels[self.current_resolution_level]
+        # dimensions of overviews and further images have a suffix: y_1, c_s1
+        names = {dim: str(dim).partition("_")[0].upper() for dim in level.dims}
+        return level.rename(names)
+
+    def _read_immediate(self) -> xr.DataArray:
+        return self._read_delayed().compute()
+
+
+def _step(level: xr.DataArray, dim: str) -> float | None:
+    axis = level.coords.get(dim)
+    if axis is None or axis.dtype.kind != "f" or axis.size < 2:
+        return None
+    return float(axis[1] - axis[0])

@@ -1,0 +1,69 @@
+"""The bioio reader gives scenes, levels, channels and sizes of pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+
+exceptions = pytest.importorskip("bioio_base.exceptions")
+bioio = pytest.importorskip("tiffref.viewers.bioio")
+
+OPTIONS = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
+
+
+@pytest.fixture(params=["tiff", "references"])
+def cells(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
+    pixels = np.arange(2 * 3 * 64 * 96, dtype=np.uint16).reshape(2, 3, 64, 96)
+    metadata = {
+        "axes": "CZYX",
+        "PhysicalSizeX": 0.5,
+        "PhysicalSizeY": 0.25,
+        "PhysicalSizeZ": 2.0,
+        "Channel": {"Name": ["nuclei", "actin"]},
+    }
+    path = tmp_path / "cells.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(pixels, subifds=1, metadata=metadata, **OPTIONS)
+        tif.write(pixels[..., ::2, ::2], subfiletype=1, **OPTIONS)
+    if request.param == "references":
+        tiffref.scan(path).write_fsspec(tmp_path / "cells.json")
+        path = tmp_path / "cells.json"
+    return path, pixels
+
+
+def test_scenes_levels_and_sizes(cells: tuple[Path, np.ndarray]) -> None:
+    path, pixels = cells
+    reader = bioio.Reader(path)
+    assert reader.is_supported_image(path)
+    assert reader.scenes == ("image",) and reader.resolution_levels == (0, 1)
+    assert reader.dims.order == "CZYX"
+    assert reader.channel_names == ["nuclei", "actin"]
+    assert tuple(reader.physical_pixel_sizes) == (2.0, 0.25, 0.5)
+    np.testing.assert_array_equal(reader.get_image_data("ZYX", C=1), pixels[1])
+    reader.set_resolution_level(1)
+    np.testing.assert_array_equal(reader.data, pixels[..., ::2, ::2])
+    assert tuple(reader.physical_pixel_sizes) == (2.0, 0.5, 1.0)
+
+
+def test_each_image_is_a_scene(tmp_path: Path) -> None:
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.zeros((8, 9), np.uint8), photometric="minisblack")
+        tif.write(np.ones((5, 6, 3), np.uint8), photometric="rgb")
+    reader = bioio.Reader(path)
+    assert len(reader.scenes) == 2
+    reader.set_scene(1)
+    assert reader.dims.order == "YXS" and reader.data.shape == (5, 6, 3)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.tif"
+    path.write_bytes(b"not a TIFF at all")
+    assert not bioio.Reader.is_supported_image(path)
+    with pytest.raises(exceptions.UnsupportedFileFormatError, match="tiffref"):
+        bioio.Reader(path)
