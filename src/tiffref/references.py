@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .access.allow import are_made_here, check_moved, location_prefix, remember_addresses
+from .conventions.axes import order_axes
+from .conventions.hierarchy import from_ngff, to_ngff, without_pending
 from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import read_document
@@ -38,15 +40,52 @@ class References:
     allow
         Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them. None
         allows all: nobody but this process said where the bytes are.
+    axes
+        Order of axes that was asked for; None leaves it to the Zarr format (see `laid_out`).
     """
 
     group: Group
     series: Sequence[Mapping[str, Any]] = ()
     allow: Sequence[str] | None = None
+    axes: str | None = None
 
     def with_attributes(self, **attributes: Any) -> References:
         """Give the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
+
+    def with_axes(self, axes: str | None) -> References:
+        """Return the references with the axes of images in another order.
+
+        Parameters
+        ----------
+        axes
+            "ngff" (t, c, z, y, x), "bands-first" (band, y, x) or "as-stored". None leaves them: as
+            stored, but that Zarr v3 documents have microscopes in the order of OME-NGFF.
+
+        Raises
+        ------
+        SelectionError
+            If there is no such order, or the images have not the axes for it.
+        UnsupportedTiff
+            If the chunks of an image cannot be transposed.
+        """
+        group = order_axes(self.group, self.series, axes)
+        return replace(self, group=group, axes=axes or self.axes)
+
+    def laid_out(self, zarr_format: int) -> References:
+        """Return the references with the metadata and groups that a Zarr format should have.
+
+        In v3 microscopes are OME-NGFF 0.5: a group for each level, axes in its order unless
+        `axes="as-stored"` was asked for. In v2 they are OME-NGFF 0.4, where it can say the axes.
+        """
+        if zarr_format != 3:
+            has_ome = any("ome" in node.attributes for _, node in self.group.walk()
+                          if isinstance(node, Group))  # fmt: skip
+            is_ome = has_ome or "ome" in self.group.attributes
+            return replace(self, group=from_ngff(self.group)) if is_ome else self
+        group = without_pending(self.group) if self.axes == "as-stored" else self.group
+        group, series = to_ngff(group, self.series)
+        return replace(self, group=group, series=series)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -91,9 +130,10 @@ class References:
         InvalidReferences
             If an attribute or address has no form in the document.
         """
-        options = self._options(url, groupname, templatename)
+        shown = self.laid_out(zarr_format)
+        options = shown._options(url, groupname, templatename)
         return kerchunk.to_kerchunk(
-            _nest(self.group, groupname), zarr_format=zarr_format, version=version, **options
+            _nest(shown.group, groupname), zarr_format=zarr_format, version=version, **options
         )
 
     def write_fsspec(
@@ -127,10 +167,11 @@ class References:
         UntrustedSource
             If the references are out of a document that may not read what lies beside `path`.
         """
-        options = self._options(url, groupname, templatename, path)
         zarr_format, version = zarr_format or 2, 1 if version is None else version
+        shown = self.laid_out(zarr_format)
+        options = shown._options(url, groupname, templatename, path)
         kerchunk.write_json(
-            _nest(self.group, groupname),
+            _nest(shown.group, groupname),
             path,
             zarr_format=zarr_format,
             version=version,
@@ -230,9 +271,10 @@ class References:
         UntrustedSource
             As in `write_fsspec`.
         """
-        options = self._options(url, groupname, None, path)
+        shown = self.laid_out(2)
+        options = shown._options(url, groupname, None, path)
         parquet.write_parquet(
-            _nest(self.group, groupname),
+            _nest(shown.group, groupname),
             path,
             rename=options["rename"],
             series=options["series"],

@@ -7,7 +7,7 @@ calls the modules of this room that know single conventions; it reads no file.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from ..model.node import Array, Group
-from .calibration import Calibration
+from .calibration import Calibration, Channel
 from .cf import coordinate
 from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata, parse_rpcs
 from .geo import (
@@ -27,9 +27,10 @@ from .geo import (
     read_georeference,
 )
 from .geokeys import is_georeferenced
+from .hierarchy import add_image
 from .layout import LevelName, is_in_place
 from .microscopy import calibrate, calibrate_minor
-from .ngff import channel_names, multiscale, omero, physical_coordinates
+from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
 from .placement import MAX_COORDINATE
 from .report import Report
 from .tags import dump_tags, gdal_tag_attributes
@@ -102,21 +103,7 @@ class _Tree:
 
     def to_group(self, attributes: Mapping[str, Any]) -> Group:
         """Build the nested groups."""
-        tree: dict[str, Any] = {}
-        for path, array in {**self.images, **self.variables}.items():
-            *groups, name = path.split("/")
-            here = tree
-            for one in groups:
-                here = here.setdefault(one, {})
-            here[name] = array
-        return _nested(tree, attributes)
-
-
-def _nested(tree: Mapping[str, Any], attributes: Mapping[str, Any]) -> Group:
-    children = {
-        name: node if isinstance(node, Array) else _nested(node, {}) for name, node in tree.items()
-    }
-    return Group(children, dict(attributes))
+        return Group.from_paths({**self.images, **self.variables}, {"": attributes})
 
 
 def describe(
@@ -366,19 +353,42 @@ def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, 
                 dims = (first.name.dims[at[0]], first.name.dims[at[1]])
                 attributes.update(geozarr_attributes(image.reference, described, dims))
         return
-    calibration = image.calibration
-    if len(levels) == 1 and calibration == Calibration():
+    if len(levels) == 1 and image.calibration == Calibration():
+        return
+    _describe_scales(image, levels, attributes)
+
+
+def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, Any]) -> None:
+    """Add OME-NGFF metadata: of version 0.4 where it can say the axes as they are stored, else as
+    what the axes would be in the order that it admits (see `hierarchy`)."""
+    first, calibration = levels[0], image.calibration
+    letters = image.full.axes if "C" in image.full.axes else image.full.axes.replace("S", "C")
+    order = ngff_order(letters)
+    if order is None:
         return
     entry = multiscale(
         calibration.name or image.series.name or first.name.name,
-        letters,
-        first.name.dims,
-        [(one.name.path, one.array.shape) for one in levels],
+        "".join(letters[axis] for axis in order),
+        [first.name.dims[axis] for axis in order],
+        [(one.name.path, [one.array.shape[axis] for axis in order]) for one in levels],
         calibration,
     )
-    if entry is None or isinstance(attributes.get("multiscales"), dict):
-        return
-    attributes.setdefault("multiscales", []).append(entry)
+    assert entry is not None
     n_channels = dict(zip(letters, first.array.shape, strict=True)).get("C", 1)
-    if "omero" not in attributes and len(calibration.channels) == n_channels:
-        attributes["omero"] = omero(entry["name"], calibration.channels, first.array.dtype)
+    channels = _channels(image, n_channels)
+    shown = omero(entry["name"], channels, first.array.dtype) if channels else None
+    add_image(attributes, entry, shown, order == tuple(range(len(order))))
+
+
+def _channels(image: _Image, n_channels: int) -> Sequence[Channel]:
+    """Return what is known of each channel; the samples of a colour image are its channels."""
+    known = image.calibration.channels
+    if len(known) == n_channels:
+        return known
+    if "S" in image.full.axes and image.ifd.photometric in _COLORED and n_channels in (3, 4):
+        return (*_COLORS, Channel())[:n_channels]
+    return ()
+
+
+_COLORED = frozenset({2, 6})
+_COLORS = Channel("red", "FF0000"), Channel("green", "00FF00"), Channel("blue", "0000FF")

@@ -1,7 +1,8 @@
 """OME-NGFF 0.4 metadata, and physical coordinates.
 
 Owns `multiscales` and `omero`, which axes OME-NGFF admits, and where the pixels of an overview are.
-What the sizes and channels are comes from `calibration`.
+What the sizes and channels are comes from `calibration`; how a group becomes OME-NGFF 0.5 is said
+by `hierarchy`.
 
 Reference: OME-NGFF 0.4, "axes", "multiscales" and "omero" metadata.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "level_factor",
     "level_grid",
     "multiscale",
+    "ngff_order",
     "omero",
     "physical_coordinates",
 ]
@@ -57,6 +59,26 @@ def level_grid(
     return scales, translations
 
 
+def ngff_order(axes: str) -> tuple[int, ...] | None:
+    """Return the order in which OME-NGFF admits some axes, None where it admits them in none.
+
+    Time comes first, then at most one other axis, then two or three in space, Z before Y before X.
+
+    Examples
+    --------
+    >>> ngff_order("TZCYX"), ngff_order("YXS"), ngff_order("CYXS")
+    ((0, 2, 1, 3, 4), (2, 0, 1), None)
+    """
+    kinds = [_TYPES.get(axis, "") for axis in axes]
+    spaces = "".join(sorted((axis for axis in axes if axis in "ZYX"), reverse=True))
+    if spaces not in ("YX", "ZYX"):
+        return None
+    if kinds.count("time") > 1 or kinds.count("channel") + kinds.count("") > 1:
+        return None
+    places = [(_RANKS[kind], "ZYX".find(axis)) for kind, axis in zip(kinds, axes, strict=True)]
+    return tuple(sorted(range(len(axes)), key=places.__getitem__))
+
+
 def multiscale(
     name: str,
     axes: str,
@@ -82,16 +104,11 @@ def multiscale(
     Returns
     -------
     entry
-        None where OME-NGFF does not admit the axes: time must come first, then at most one other
-        axis, then two or three in space, Z before Y before X.
+        None where OME-NGFF does not admit the axes in this order (see `ngff_order`).
     """
+    if ngff_order(axes) != tuple(range(len(axes))):
+        return None
     kinds = [_TYPES.get(axis, "") for axis in axes]
-    ranks = [_RANKS[kind] for kind in kinds]
-    spaces = "".join(axis for axis, kind in zip(axes, kinds, strict=True) if kind == "space")
-    if spaces not in ("YX", "ZYX") or ranks != sorted(ranks):
-        return None
-    if ranks.count(0) > 1 or ranks.count(1) > 1:
-        return None
     described = []
     for axis, kind, dim in zip(axes, kinds, dims, strict=True):
         entry = {"name": dim}

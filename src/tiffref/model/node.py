@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -186,6 +186,27 @@ class Group:
     def __repr__(self) -> str:
         return f"Group({', '.join(f'{name}: {child!r}' for name, child in self.children.items())})"
 
+    @classmethod
+    def from_paths(
+        cls, arrays: Mapping[str, Array], attributes: Mapping[str, Mapping[str, Any]]
+    ) -> Group:
+        """Build nested groups.
+
+        Parameters
+        ----------
+        arrays
+            By path; the groups that they are in are made.
+        attributes
+            Of groups, by path; the root's is empty.
+        """
+        tree: dict[str, Any] = {}
+        for path in attributes:
+            _descend(tree, path.split("/") if path else [])
+        for path, array in arrays.items():
+            *groups, name = path.split("/")
+            _descend(tree, groups)[name] = array
+        return _nested(tree, "", attributes)
+
     def arrays(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Walk all arrays below, depth first, as (path, array)."""
         for path, node in self.walk(prefix):
@@ -215,6 +236,24 @@ class Group:
     def with_children(self, children: Mapping[str, Array | Group]) -> Group:
         """Give the group with these children instead of its own."""
         return replace(self, children=dict(children))
+
+
+def _descend(tree: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    for name in names:
+        tree = tree.setdefault(name, {})
+    return tree
+
+
+def _nested(
+    tree: Mapping[str, Any], path: str, attributes: Mapping[str, Mapping[str, Any]]
+) -> Group:
+    children = {
+        name: node
+        if isinstance(node, Array)
+        else _nested(node, f"{path}/{name}" if path else name, attributes)
+        for name, node in tree.items()
+    }
+    return Group(children, dict(attributes.get(path, {})))
 
 
 Node = Array | Group

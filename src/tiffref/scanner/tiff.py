@@ -57,6 +57,7 @@ def scan(
     fillvalue: Any = None,
     zattrs: Mapping[str, Any] | None = None,
     layout: str = "dataset",
+    axes: str | None = None,
     strict: bool = False,
     allow_holes: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -83,6 +84,10 @@ def scan(
         Attributes to add at the root.
     layout
         "dataset": all arrays side by side, `image`, `image_1`, ... "tree": a group for each level.
+        In Zarr v3, pyramids of microscopes are always trees, as OME-NGFF 0.5 has them.
+    axes
+        Order of axes: "as-stored"; "ngff" (t, c, z, y, x); "bands-first" (band, y, x). By default
+        as stored, but that Zarr v3 documents have microscopes in the order of OME-NGFF.
     strict
         Raise where metadata makes no sense; by default it is warned of (`MetadataWarning`) and left
         out, for the pixels are right.
@@ -119,7 +124,8 @@ def scan(
         allow_holes=allow_holes,
         storage_options=storage_options,
     )
-    return references.with_attributes(**added) if added else references
+    references = references.with_attributes(**added) if added else references
+    return references.with_axes(axes) if axes else references
 
 
 def scan_with_facts(

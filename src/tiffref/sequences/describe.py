@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..conventions.hierarchy import PENDING, insert_axes
 from ..conventions.tags import TAG_NAMES
 from ..model.manifest import INLINED
 from ..model.node import Array
@@ -107,29 +108,12 @@ def describe_whole(
         attributes = {
             name: value
             for name, value in attributes.items()
-            if name not in ("multiscales", "omero", "zarr_conventions")
+            if name not in ("multiscales", "omero", PENDING, "zarr_conventions")
             and not name.startswith("spatial:")
         }
-    elif isinstance(attributes.get("multiscales"), list):
-        attributes = _with_axes(attributes, dims)
+    else:
+        attributes = insert_axes(group, [_axis(dim) for dim in dims])
     return variables, attributes
-
-
-def _with_axes(attributes: dict[str, Any], dims: Sequence[str]) -> dict[str, Any]:
-    """Put the new axes in front of those of OME-NGFF, or leave it out where it admits them not."""
-    new = [_axis(dim) for dim in dims]
-    entries = []
-    for entry in attributes["multiscales"]:
-        axes = [*new, *entry["axes"]]
-        ranks = [{"time": 0, "space": 2}.get(axis.get("type", ""), 1) for axis in axes]
-        if ranks != sorted(ranks) or ranks.count(0) > 1 or ranks.count(1) > 1:
-            return {k: v for k, v in attributes.items() if k not in ("multiscales", "omero")}
-        datasets = [_with_steps(dataset, len(new)) for dataset in entry["datasets"]]
-        entries.append({**entry, "axes": axes, "datasets": datasets})
-    found = {**attributes, "multiscales": entries}
-    if any(axis.get("type") == "channel" for axis in new):
-        found.pop("omero", None)
-    return found
 
 
 def _axis(dim: str) -> dict[str, str]:
@@ -138,12 +122,3 @@ def _axis(dim: str) -> dict[str, str]:
     if dim.lower() in _CHANNEL_NAMES:
         return {"name": dim, "type": "channel"}
     return {"name": dim}
-
-
-def _with_steps(dataset: Mapping[str, Any], n: int) -> dict[str, Any]:
-    neutral = {"scale": 1.0, "translation": 0.0}
-    steps = [
-        {"type": step["type"], step["type"]: [*[neutral[step["type"]]] * n, *step[step["type"]]]}
-        for step in dataset["coordinateTransformations"]
-    ]
-    return {**dataset, "coordinateTransformations": steps}
