@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tiffref.access import http
+from tiffref.io import http
 
 http.RETRY = http.Retry(first_s=0.01)  # tests need not wait for faults to go away
 

@@ -6,12 +6,12 @@ import doctest
 
 import pytest
 
-from tiffref.cli import build_parser, main, parser
-from tiffref.cli.parser import spell_options
+from tiffref.cli import build_parser, console, main
+from tiffref.cli.console import spell_options
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(parser).failed == 0
+    assert doctest.testmod(console).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -351,7 +351,7 @@ def test_files_that_tifffile_cannot_decode_are_named_once(
 def test_of_large_images_only_the_chunks_are_decoded(
     name: str, tiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tiffref.truth._MAX_DECODED_BYTES", 10)
+    monkeypatch.setattr("tiffref.validation._MAX_DECODED_BYTES", 10)
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", None)
     files, options, n_chunks = SEQUENCES[name]
     document = tiffref.scan_sequence(str(tiles / files), **options).to_kerchunk()
@@ -374,7 +374,7 @@ def test_chunks_that_large_images_do_not_store(
     document = tiffref.scan(path).to_kerchunk()
     assert "image/1.2" not in document["refs"]
     for limit in (10, 1 << 20):
-        monkeypatch.setattr("tiffref.truth._MAX_DECODED_BYTES", limit)
+        monkeypatch.setattr("tiffref.validation._MAX_DECODED_BYTES", limit)
         report = validate(document, pixels="all")
         assert (report.findings, report.n_chunks_compared) == ([], 6)
 

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CHUNKMODE": "dropin",
+    "CHUNKMODE": "compat",
     "InvalidReferences": "errors",
     "MalformedTiff": "errors",
     "ManifestMismatch": "errors",
     "MetadataWarning": "errors",
     "References": "references",
-    "TiffFile": "dropin",
-    "TiffSequence": "dropin",
-    "TiffWriter": "dropin",
+    "TiffFile": "compat",
+    "TiffSequence": "compat",
+    "TiffWriter": "compat",
     "TiffrefError": "errors",
     "UnsupportedTiff": "errors",
     "append_sequence": "sequences.append",
-    "imread": "dropin",
-    "imwrite": "dropin",
-    "memmap": "dropin",
+    "imread": "compat",
+    "imwrite": "compat",
+    "memmap": "compat",
     "scan": "scanner.tiff",
-    "scan_sequence": "sequences.sequence",
+    "scan_sequence": "sequences.stack",
     "validate": "validation",
 }
 """Public name -> the module that holds it."""
@@ -36,7 +36,7 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
-    from .dropin import CHUNKMODE, TiffFile, TiffSequence, TiffWriter, imread, imwrite, memmap
+    from .compat import CHUNKMODE, TiffFile, TiffSequence, TiffWriter, imread, imwrite, memmap
     from .errors import (
         InvalidReferences,
         MalformedTiff,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .references import References
     from .scanner.tiff import scan
     from .sequences.append import append_sequence
-    from .sequences.sequence import scan_sequence
+    from .sequences.stack import scan_sequence
     from .validation import validate
 
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .access.allow import are_made_here, check_moved, location_prefix, remember_addresses
-from .conventions.axes import order_axes
-from .conventions.hierarchy import from_ngff, to_ngff, without_pending
 from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import read_document
-from .formats.parquet_read import is_parquet, parse_parquet
-from .formats.urls import from_document_url, plan_prefix, shared_folder, to_document_url
+from .formats.parquet import is_parquet, parse_parquet
+from .io.allow import are_made_here, check_moved, location_prefix, remember_addresses
+from .io.urls import from_document_url, plan_prefix, shared_folder, to_document_url
+from .metadata.axes import order_axes
+from .metadata.hierarchy import from_ngff, to_ngff, without_pending
+from .model.array import Group
 from .model.manifest import NAMELESS, Source
-from .model.node import Group
 
 __all__ = ["References"]
 

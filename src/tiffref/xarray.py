@@ -25,15 +25,15 @@ from xarray.backends import (
 )
 from xarray.core import indexing
 
-from .access.allow import is_local
 from .errors import SelectionError
+from .io.allow import is_local
+from .model.array import Array, Group
 from .model.manifest import NAMELESS
-from .model.node import Array, Group
 from .read.engine import read_array
 from .read.fetch import Fetcher
 from .references import References
 from .sequences.names import is_pattern
-from .zarr.tiff import is_document, make_fetcher
+from .zarr.tiff_store import is_document, make_fetcher
 
 __all__ = ["TiffrefBackendEntrypoint"]
 
@@ -229,7 +229,7 @@ def _is_many(source: Any) -> bool:
 def _stack(
     source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
 ) -> References:
-    from .sequences.sequence import scan_sequence
+    from .sequences.stack import scan_sequence
 
     taken = {name: chosen[name] for name in ("series", "level", "key")}
     if "layout" in chosen:

@@ -17,7 +17,7 @@ from harness import Work
 
 import tiffref
 import zarr
-from tiffref.read.kept import KEPT
+from tiffref.read.cache import KEPT
 from tiffref.zarr import ZarrTiffStore
 
 

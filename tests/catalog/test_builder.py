@@ -211,7 +211,7 @@ def test_a_file_that_kills_its_worker_is_a_row(archive: Path, tmp_path: Path) ->
 
 
 def test_a_second_build_is_refused_or_waits(archive: Path, tmp_path: Path) -> None:
-    from tiffref.catalog.folder import LocalFolder
+    from tiffref.catalog.storage import LocalFolder
 
     folder = LocalFolder(str(tmp_path / "c"))
     with folder.held(wait=False):

@@ -13,9 +13,7 @@ import numcodecs
 import numpy as np
 import pytest
 
-from tiffref.codecs.guard import check_image, decode_within, guarded
-from tiffref.codecs.headers import image_size
-from tiffref.codecs.limits import HARMLESS_BYTES
+from tiffref.codecs.guard import HARMLESS_BYTES, check_image, decode_within, guarded, image_size
 from tiffref.errors import MalformedTiff
 
 ZEROS = bytes(HARMLESS_BYTES + (1 << 20))

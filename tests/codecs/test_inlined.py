@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from segments import compress, values
 
-from tiffref.codecs.decode import decode_chunk
-from tiffref.codecs.inlined import wrap_inlined
+from tiffref.codecs.decode import decode_chunk, wrap_inlined
 from tiffref.errors import InvalidReferences
 from tiffref.model.codec import SegmentCodec
 

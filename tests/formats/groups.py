@@ -9,10 +9,10 @@ import numpy as np
 
 from tiffref.codecs.zarr2 import to_zarr2
 from tiffref.formats.kerchunk_read import read_document
-from tiffref.formats.parquet_read import parse_parquet
+from tiffref.formats.parquet import parse_parquet
+from tiffref.model.array import Array, Group
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import MISSING, Manifest, Source
-from tiffref.model.node import Array, Group
 
 VALUES = np.arange(12 * 10, dtype=np.uint16).reshape(12, 10)
 CHUNKS = (4, 5)

@@ -16,13 +16,13 @@ from groups import VALUES, assert_same, from_kerchunk, make_flat, make_group, ma
 
 import zarr
 from tiffref.errors import InvalidReferences, SourceError
-from tiffref.formats import atomic, kerchunk
-from tiffref.formats.kerchunk import to_kerchunk, write_json
-from tiffref.formats.rows import BLOCK_ROWS
-from tiffref.formats.urls import plan_prefix
+from tiffref.formats import kerchunk
+from tiffref.formats.kerchunk import BLOCK_ROWS, to_kerchunk, write_json
+from tiffref.io import atomic
+from tiffref.io.urls import plan_prefix
+from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec
 from tiffref.model.manifest import MISSING, Manifest, Source
-from tiffref.model.node import Array, Group
 from tiffref.references import References
 
 FORMATS = [(2, 0), (2, 1), (3, 0), (3, 1)]
@@ -284,7 +284,7 @@ def test_few_rows_are_spelled_like_many(
     group = Group({**make_group(tmp_path).children, "é": make_flat(5, 4, 3).children["image"]})
     few, many = io.BytesIO(), io.BytesIO()
     write_json(group, few, **options)
-    monkeypatch.setattr("tiffref.formats.rows.FEW_ROWS", -1)
+    monkeypatch.setattr("tiffref.formats.kerchunk.FEW_ROWS", -1)
     monkeypatch.setattr(kerchunk, "FEW_ROWS", -1)
     write_json(group, many, **options)
     assert few.getvalue() == many.getvalue()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiffref.formats.kerchunk import KeySpelling
 from tiffref.formats.keys import KeyRule, parse_keys
-from tiffref.formats.rows import KeySpelling
 
 V2 = KeyRule("", ".", "0")
 NESTED = KeyRule("", "/", "0")

@@ -14,8 +14,8 @@ from tiffref.errors import InvalidReferences, ManifestMismatch, MissingExtra, So
 from tiffref.formats import parquet
 from tiffref.formats.kerchunk import to_kerchunk
 from tiffref.formats.parquet import write_parquet
+from tiffref.model.array import Array, Group
 from tiffref.model.codec import SegmentCodec
-from tiffref.model.node import Array, Group
 from tiffref.references import References
 
 pytest.importorskip("pyarrow")

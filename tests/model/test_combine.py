@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from tiffref.errors import ManifestMismatch
-from tiffref.model.alike import Kind, aspects_of, group_alike, mismatch
+from tiffref.model.array import Array
 from tiffref.model.codec import SegmentCodec
-from tiffref.model.combine import merge, occupied, place, reindex, stack, unify_codecs
+from tiffref.model.combine import (
+    Kind,
+    aspects_of,
+    group_alike,
+    merge,
+    mismatch,
+    occupied,
+    place,
+    reindex,
+    stack,
+    unify_codecs,
+)
 from tiffref.model.manifest import INLINED, MISSING, Manifest, Source
-from tiffref.model.node import Array
 
 CODEC = SegmentCodec((1, 2, 2, 1), "<u2", compression=8)
 DIMS = ("z", "y", "x")

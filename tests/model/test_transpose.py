@@ -10,9 +10,9 @@ import pytest
 import tiffref
 import zarr
 from tiffref.errors import UnsupportedTiff
+from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec, SegmentCodec
 from tiffref.model.manifest import Manifest, Source
-from tiffref.model.node import Array, Group
 from tiffref.model.transpose import permute, trim_order
 from tiffref.read.engine import read_array
 from tiffref.references import References

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tiffref.model.array import Array
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
-from tiffref.model.node import Array
 
 
 def build_array(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from chunked import CountingServer, build_array
 
+from tiffref.model.array import Array
 from tiffref.model.manifest import Source
-from tiffref.model.node import Array
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tiffref.errors import MalformedTiff, SelectionError, SourceError, StaleSource
+from tiffref.model.array import Array
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
-from tiffref.model.node import Array
 from tiffref.read import Fetcher, engine, read_array
 
 VALUES = np.random.default_rng(1).integers(0, 60000, (7, 50, 61)).astype("u2")

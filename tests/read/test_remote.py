@@ -16,8 +16,8 @@ import pytest
 from chunked import CountingServer, build_array
 
 from tiffref.errors import SourceError, StaleSource
+from tiffref.model.array import Array
 from tiffref.model.manifest import Source
-from tiffref.model.node import Array
 from tiffref.read import Fetcher, engine, read_array
 from tiffref.read.files import FileObject
 from tiffref.read.remote import RemoteFiles

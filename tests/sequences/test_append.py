@@ -47,7 +47,7 @@ def test_files_between_and_behind_the_old_ones(tmp_path, keep, monkeypatch):
     before = keep(tiffref.scan_sequence(pattern))
     put(tmp_path, "20220510_B04", "20220701_B04")
     opened = []
-    import tiffref.sequences.files as files
+    import tiffref.sequences.file_scans as files
 
     scan = files.scan_with_facts
     monkeypatch.setattr(

@@ -19,13 +19,7 @@ from tiffref.model.facts import LevelFacts
 from tiffref.scanner.source import LocalSource
 from tiffref.tiff.descriptions import imagej_text, shaped_text
 from tiffref.tiff.ifd import TiffReader
-from tiffref.tiff.series import (
-    Listing,
-    geotiff_series,
-    imagej_series,
-    plain_series,
-    shaped_series,
-)
+from tiffref.tiff.series import Listing, geotiff_series, imagej_series, plain_series, shaped_series
 
 GRADIENT = np.arange(24 * 32 * 48, dtype="u2").reshape(24, 32, 48)
 OPTIONS: list[dict[str, Any]] = [

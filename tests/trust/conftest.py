@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from faulty import FaultyServer
 
-from tiffref.access import allow
+from tiffref.io import allow
 
 IMAGE = np.random.default_rng(5).integers(0, 60000, (96, 128)).astype("u2")
 

@@ -23,10 +23,10 @@ from attacks import BESIDE_ALLOWED, DOCUMENTS, GROUP, MEASURE, TEXTS, addresses,
 from faulty import FaultyServer
 
 import tiffref
-from tiffref.access.allow import AllowList, location_prefix
-from tiffref.codecs.limits import HARMLESS_BYTES
+from tiffref.codecs.guard import HARMLESS_BYTES
 from tiffref.errors import InvalidReferences, TiffrefError, UntrustedSource
-from tiffref.formats import limits
+from tiffref.formats import load
+from tiffref.io.allow import AllowList, location_prefix
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore
 
@@ -247,7 +247,7 @@ def test_document_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     path = tmp_path / "refs.json.gz"
     path.write_bytes(gzip.compress(b" " * 100_000))
-    monkeypatch.setattr("tiffref.formats.load.LIMITS", limits.Limits(document_bytes=50_000))
+    monkeypatch.setattr("tiffref.formats.load.LIMITS", load.Limits(document_bytes=50_000))
     with pytest.raises(InvalidReferences, match="too large"):
         References.from_kerchunk(path)
     path.write_bytes(path.read_bytes()[:50])
@@ -256,7 +256,7 @@ def test_document_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_counts_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LIMITS", limits.Limits(references=1, inlined_bytes=100))
+    monkeypatch.setattr(load, "LIMITS", load.Limits(references=1, inlined_bytes=100))
     with pytest.raises(InvalidReferences, match="too many references"):
         References.from_kerchunk({**refs("x"), "a/0.1": ["x", 0, 16]})
     with pytest.raises(InvalidReferences, match="too many inlined"):

@@ -12,8 +12,8 @@ import pytest
 from faulty import FAULTS, FaultyServer
 
 import tiffref
-from tiffref.access import http
 from tiffref.errors import SourceError, TiffrefError
+from tiffref.io import http
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher
 from tiffref.zarr import ZarrTiffStore

@@ -25,7 +25,7 @@ from seeds import GRAY, SEEDS, pages
 
 import tiffref
 from tiffref.codecs.decode import decode_segment
-from tiffref.codecs.limits import HARMLESS_BYTES
+from tiffref.codecs.guard import HARMLESS_BYTES
 from tiffref.errors import MalformedTiff, MetadataWarning, TiffrefError
 from tiffref.model.codec import SegmentCodec
 from tiffref.zarr import ZarrTiffStore

@@ -14,9 +14,9 @@ import tifffile
 
 import tiffref
 from tiffref import catalog
-from tiffref.access import allow
 from tiffref.cli import main
 from tiffref.errors import UntrustedSource
+from tiffref.io import allow
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore
 

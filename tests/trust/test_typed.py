@@ -13,8 +13,8 @@ import tifffile
 from faulty import FaultyServer
 
 import tiffref
-from tiffref.access import http
 from tiffref.errors import MalformedTiff, SelectionError, SourceError
+from tiffref.io import http
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore
 

@@ -12,9 +12,9 @@ to open what was found. `convert` and `rewrite` change reference documents that 
 
 from ..errors import CatalogError
 from .builder import build
-from .documents import convert, rewrite
+from .conversion import convert, rewrite
 from .query import Catalog
 from .query import open_catalog as open
-from .report import Summary
+from .summary import Summary
 
 __all__ = ["Catalog", "CatalogError", "Summary", "build", "convert", "open", "rewrite"]

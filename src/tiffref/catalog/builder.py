@@ -3,35 +3,423 @@
 Owns the order of a build: claim the folder, find the files, leave out what is finished, hand out
 the rest, write the journal, and then, when all is in it, what is made of it. What workers do is in
 `worker`; nothing here opens an image.
+
+One run of a build: which files are looked at, and what becomes of them.
+
+Owns the way from jobs to lines of the journal. It opens no image: workers do.
+
+Combined sets: the files of a catalog as arrays with the axes of their sequence in front.
+
+Owns which files go together and what becomes of sets that cannot be made. The work is
+`sequences.sequence`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ..access.allow import remember_addresses
-from ..errors import SelectionError
-from ..formats.urls import has_scheme
-from ..sequences.inputs import natural_key
-from .combined import CombinedSettings, combine_groups
-from .executors import Pool, open_pool
-from .folder import LocalFolder
+from ..errors import CatalogError, SelectionError, TiffrefError
+from ..formats.kerchunk import write_json
+from ..formats.parquet import write_parquet
+from ..io.allow import remember_addresses
+from ..io.urls import has_scheme
+from ..model.array import Array
+from ..model.manifest import Source
+from ..references import References
+from ..sequences.inputs import find_files, natural_key, read_fields
+from ..sequences.stack import scan_sequence
+from .executors import Handing, Pool, open_pool
 from .index import INDEX, field_kinds, import_pyarrow, index_address, write_index
-from .inputs import find_files, read_fields
-from .intake import write_intake
-from .journal import Journal
-from .plan import FORMATS, Settings, make_jobs, shared_root
-from .progress import Counts, Progress
-from .record import agree, plan_products, record_products
-from .remote import RemoteFolder
-from .report import Summary, write_report
-from .run import Run
-from .stac import write_stac
+from .jobs import (
+    FORMATS,
+    Batch,
+    Job,
+    Journal,
+    Settings,
+    agree,
+    batches,
+    make_jobs,
+    plan_products,
+    record_products,
+    shared_root,
+)
+from .stac import write_intake, write_stac
+from .storage import Folder, Holds, LocalFolder, RemoteFolder, checksum
+from .summary import Counts, Progress, Summary, write_report
+from .worker import Done, encode_row, failed_row, main_path, run_batch
 
-__all__ = ["build"]
+__all__ = [
+    "RECORD",
+    "CombinedSettings",
+    "GroupTask",
+    "Run",
+    "build",
+    "combine_group",
+    "combine_groups",
+]
+
+_OWN_COLUMNS = frozenset({"url", "status", "size", "mtime", "etag", "references", "error",
+                          "error_type", "document_size", "document_crc"})  # fmt: skip
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of a catalog, and what is being done about it."""
+
+    journal: Journal
+    settings: Settings
+    progress: Progress | None
+    fail_fast: bool
+    counts: Counts
+    _is_shared: bool = False
+
+    def choose(self, jobs: Sequence[Job], update: bool) -> list[Job]:
+        """Give the jobs that are to be done: new files, failed ones, and what is not in place."""
+        todo = []
+        holds = self.settings.folder.survey()
+        for job in jobs:
+            row = self.journal.get(job.url)
+            if row is None or row["status"] != "ok" or not self._is_in_place(row, holds):
+                todo.append(job)
+            elif update and (has_scheme(job.url) or Path(job.url).exists()):
+                known = replace(job, size=row["size"], mtime=row["mtime"], etag=row["etag"])
+                todo.append(known)
+        self.counts.n_jobs = len(todo)
+        self.counts.n_skipped = len(jobs) - len(todo)
+        return todo
+
+    def _is_in_place(self, row: Mapping[str, Any], holds: Holds) -> bool:
+        """Say whether the references that the journal tells of are there, whole."""
+        if row.get("references") is None:
+            return self.settings.format == "none"
+        return holds(row["references"], row["document_size"], row["document_crc"])
+
+    def scan(self, pool: Pool, todo: Sequence[Job]) -> None:
+        """Have the jobs done."""
+        self.show(self.counts)
+        handing = Handing(pool, run_batch, self._note, _singles, self._note_lost)
+        handing.work(batches(todo, self.settings, pool.n_workers))
+
+    def _note(self, done: Done) -> None:
+        if done.rows:
+            self._check_shared(done)
+            self.journal.append(done.rows)
+        self.counts.n_done += len(done.rows) + done.n_unchanged
+        self.counts.n_failed += done.n_failed
+        self.counts.n_unchanged += done.n_unchanged
+        self.counts.n_bytes += done.n_bytes
+        self.show(self.counts)
+        if self.fail_fast and done.n_failed:
+            raise CatalogError(
+                "stopped at the first file that cannot be scanned",
+                url=self.settings.folder.address,
+                got=done.first_error,
+                hint="Leave out fail_fast (--fail-fast) to go on without such files.",
+            )
+
+    def _check_shared(self, done: Done) -> None:
+        """See once that what a worker wrote is where this process finds it."""
+        if self._is_shared or done.written is None:
+            return
+        self._is_shared = self.settings.folder.has(done.written)
+        if not self._is_shared:
+            raise CatalogError(
+                "the workers write into another folder",
+                url=self.settings.folder.address,
+                got=f"no {done.written}",
+                hint="Give a folder that all workers share under one path, or the URL of a store.",
+            )
+
+    def _note_lost(self, batch: Batch, error: BaseException) -> None:
+        rows = tuple(failed_row(job, error) for job in batch.jobs)
+        self._note(Done(rows, len(rows), first_error=str(error)))
+
+    def show(self, counts: Counts) -> None:
+        """Tell how far it has come."""
+        if self.progress is not None:
+            self.progress.update(counts)
+
+    def mark_deleted(self, listed: set[str]) -> None:
+        """Mark files that are no longer there, and remove their references.
+
+        A local file is looked for; one elsewhere is gone when it is no longer listed. A list that
+        names a file which never was there is wrong, though: that row stays failed.
+        """
+        rows = []
+        for url in list(self.journal):
+            is_there = url in listed if has_scheme(url) else Path(url).exists()
+            row = self.journal[url]
+            is_wrong = row["status"] == "failed" and url in listed
+            if is_there or is_wrong or row["status"] == "deleted":
+                continue
+            if row.get("references"):
+                self.settings.folder.remove(row["references"])
+            kept = {key: value for key, value in row.items() if key not in _OWN_COLUMNS}
+            source = Source(url, row.get("size"), row.get("mtime"), row.get("etag"))
+            rows.append(encode_row(url, source, "deleted", kept))
+        if rows:
+            self.journal.append(rows)
+
+
+def _singles(batch: Batch) -> list[Batch]:
+    return [replace(batch, jobs=(job,)) for job in batch.jobs]
+
+
+RECORD = "combined.json"
+_FOLDER = "combined"
+_RECORD_S = 5.0
+"""How often the record is written: with thousands of sets it is long, and sets made since are but
+made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedSettings:
+    """How files are combined.
+
+    `pattern` gives their axes; `group_by` names fields or columns of the index; `format` is
+    "parquet" or "json"; `options` go to `scan_sequence`.
+    """
+
+    pattern: str | None
+    group_by: tuple[str, ...]
+    format: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """One set to make: `row` is what is known of it, `members` are what is known of its files."""
+
+    row: Mapping[str, Any]
+    members: tuple[Mapping[str, Any], ...]
+    settings: Settings
+    wanted: CombinedSettings
+
+
+def combine_groups(
+    pool: Pool,
+    journal: Journal,
+    order: Iterable[str],
+    settings: Settings,
+    wanted: CombinedSettings,
+    show: Callable[[Counts], None],
+) -> list[dict[str, Any]]:
+    """Write a combined set for each group of files, and the record of all sets.
+
+    A set whose files are those of the last run is left as it is. Of files that are not at work now
+    only the addresses are in memory.
+
+    Parameters
+    ----------
+    pool
+        Who makes them.
+    journal, order
+        What is known of the files, and their order.
+    settings, wanted
+        Of the build, and of its combined sets.
+    show
+        Called with how far it has come.
+
+    Returns
+    -------
+    A row for each set: `name`, `keys`, `status`, `path` or `error`, `n_files`, `shape`.
+    """
+    folder = settings.folder
+    before = {row["name"]: row for row in _read_record(folder)}
+    groups = _group(journal.rows(order), wanted.group_by)
+    names = _names(groups)
+    done: dict[str, dict[str, Any]] = {}
+
+    counts = Counts(len(groups), what="combined set")
+    written_s = time.monotonic()
+
+    def take(row: dict[str, Any]) -> None:
+        nonlocal written_s
+        done[row["name"]] = row
+        counts.n_done += 1
+        counts.n_failed += row["status"] != "ok"
+        show(counts)
+        if time.monotonic() > written_s + _RECORD_S:
+            _write_record(folder, {**before, **done}.values())
+            written_s = time.monotonic()
+
+    def tasks() -> Iterator[GroupTask]:
+        holds = folder.survey()
+        show(counts)
+        for keys, urls in groups.items():
+            task = _task(names[keys], keys, journal.rows(urls), settings, wanted)
+            known = before.get(task.row["name"], {})
+            if known.get("state") == task.row["state"] and _is_in_place(holds, known):
+                take(known)
+            else:
+                yield task
+
+    handing = Handing(pool, combine_group, take, lambda task: (task,),
+                      lambda task, error: take({**task.row, **_failed(error)}))  # fmt: skip
+    handing.work(tasks())
+    found = [done[name] for name in names.values()]
+    for path in {row.get("path") for row in before.values()} - {row.get("path") for row in found}:
+        if path is not None:
+            folder.remove(path)
+    if found != list(before.values()):
+        _write_record(folder, found)
+    return found
+
+
+def _read_record(folder: Folder) -> list[dict[str, Any]]:
+    """Give the record of combined sets; none if there is no record, and they are made again."""
+    try:
+        return json.loads(folder.read(RECORD) or b"[]")
+    except ValueError:  # nothing waits for the disk: power was lost
+        return []
+
+
+def _write_record(folder: Folder, rows: Iterable[Mapping[str, Any]]) -> None:
+    folder.put(RECORD, json.dumps(list(rows), indent=1).encode() + b"\n")
+
+
+def _group(
+    rows: Iterable[Mapping[str, Any]], group_by: Sequence[str]
+) -> dict[tuple[Any, ...], list[str]]:
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            keys = tuple(_key(row, name) for name in group_by)
+            groups.setdefault(keys, []).append(row["url"])
+    return dict(sorted(groups.items(), key=lambda item: str(item[0])))
+
+
+def _task(
+    name: str,
+    keys: Sequence[Any],
+    rows: Iterable[Mapping[str, Any]],
+    settings: Settings,
+    wanted: CombinedSettings,
+) -> GroupTask:
+    members = tuple(
+        {column: row.get(column) for column in ("url", "size", "mtime", "etag", "fields")}
+        for row in rows
+    )
+    row = {
+        "name": name,
+        "keys": dict(zip(wanted.group_by, keys, strict=True)),
+        "state": _state(members, settings, wanted),
+        "n_files": len(members),
+    }
+    return GroupTask(row, members, settings, wanted)
+
+
+def _key(row: Mapping[str, Any], name: str) -> Any:
+    fields = row.get("fields", {})
+    value = fields.get(name, row.get(name, fields))
+    if isinstance(value, Mapping):
+        raise SelectionError(
+            "files cannot be grouped by what they do not have", url=row["url"], got=name,
+            expected=sorted({*fields, "crs", "dtype", "codec", "shape", "dims"}),
+        )  # fmt: skip
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _names(groups: Mapping[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], str]:
+    """Name each group by its keys, as a file may be called."""
+    names: dict[tuple[Any, ...], str] = {}
+    for keys in groups:
+        text = "_".join(_spell(key) for key in keys) or "all"
+        if text in names.values() or len(text) > 100:
+            digest = hashlib.sha256(repr(keys).encode()).hexdigest()[:8]
+            text = f"{text[:100]}~{digest}"
+        names[keys] = text
+    return names
+
+
+def _spell(key: Any) -> str:
+    text = "x".join(map(str, key)) if isinstance(key, tuple) else str(key)
+    return "".join(c if c.isalnum() or c in "-+." else "-" for c in text).strip(".") or "none"
+
+
+def _state(
+    members: Sequence[Mapping[str, Any]], settings: Settings, wanted: CombinedSettings
+) -> str:
+    """Say in short what a set is made of."""
+    what = [list(members), wanted.pattern, wanted.format, dict(wanted.options),
+            settings.prefix, dict(settings.scan)]  # fmt: skip
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _is_in_place(holds: Holds, row: Mapping[str, Any]) -> bool:
+    if row["status"] != "ok":
+        return False
+    return holds(row["path"], row["document_size"], row["document_crc"])
+
+
+def combine_group(task: GroupTask) -> dict[str, Any]:
+    """Make one set, and give its row.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be written.
+    """
+    settings, wanted = task.settings, task.wanted
+    try:
+        references = scan_sequence(
+            _table(task.members, wanted),
+            pattern=wanted.pattern,
+            storage_options=settings.storage_options,
+            **{**_known(settings.scan), **wanted.options},
+        )
+        path = f"{_FOLDER}/{task.row['name']}{FORMATS[wanted.format]}"
+        found = _write(references, path, settings, wanted.format)
+    except CatalogError:
+        raise
+    except TiffrefError as error:
+        return {**task.row, **_failed(error)}
+    array = references.group[main_path(references)]
+    assert isinstance(array, Array)
+    return {
+        **task.row, "status": "ok", "path": path,
+        "shape": dict(zip(array.dims, array.shape, strict=True)),
+        "document_size": found[0], "document_crc": found[1],
+    }  # fmt: skip
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    return {"status": "failed", "error": str(error), "error_type": type(error).__name__}
+
+
+def _known(scan: Mapping[str, Any]) -> dict[str, Any]:
+    """Give those arguments of `scan` that `scan_sequence` takes as well."""
+    names = ("series", "level", "key", "chunkmode", "fillvalue", "zattrs")
+    return {name: scan[name] for name in names if name in scan}
+
+
+def _table(members: Sequence[Mapping[str, Any]], wanted: CombinedSettings) -> Any:
+    """Give the files, with the fields that came from a table if there is no pattern."""
+    urls = [row["url"] for row in members]
+    names = dict.fromkeys(name for row in members for name in row["fields"] or {})
+    if wanted.pattern is not None or not names:
+        return urls
+    columns = {name: [row["fields"].get(name) for row in members] for name in names}
+    varying = {k: v for k, v in columns.items() if k not in wanted.group_by and len(set(v)) > 1}
+    return {"url": urls, **varying}
+
+
+def _write(references: References, path: str, settings: Settings, format: str) -> tuple[int, int]:
+    """Put a set in place, whole; give its size and checksum."""
+    write = write_json if format == "json" else write_parquet
+    with settings.folder.making(path) as made:
+        write(references.group, made, rename=settings.rename, series=references.series)
+        found = checksum(made)
+    assert found is not None
+    return found
 
 
 def build(

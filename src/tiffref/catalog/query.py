@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..access.allow import AllowList, are_made_here
-from ..access.clients import client_errors
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -24,8 +22,10 @@ from ..errors import (
     install_hint,
     unreadable,
 )
+from ..io.allow import AllowList, are_made_here
+from ..io.clients import client_errors
 from ..references import References
-from ..sequences.sequence import scan_sequence
+from ..sequences.stack import scan_sequence
 from .index import INDEX, import_pyarrow, index_address, read_index
 
 if TYPE_CHECKING:

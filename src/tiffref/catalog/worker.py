@@ -3,31 +3,300 @@
 Owns the one function that executors run: scan each file, write its references, and give back the
 lines of the journal. A bad file becomes a line; an output that cannot be written ends the batch.
 A folder on a disk must be there under the same path as in the process that builds the catalog.
+
+What the index says of a file, from its references.
+
+Owns the row of one file as plain values: what is measured of the image, and where it is. Rows are
+written to the journal as they are; columns of the index are made of them by `index`.
+
+What scans warn of, noted for the index instead of shown.
+
+Owns the catching of our own warnings while several threads scan: `warnings.catch_warnings` alone
+holds for a whole process, and mixes theirs up.
+
+Which errors may pass when one tries again.
+
+Owns the line between a busy network or server and a file that is wrong: only the former is tried
+again, after a pause that doubles.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import errno
 import io
+import json
+import re
+import threading
+import time
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import TiffrefError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.table import COMPRESSIONS
+from ..errors import MetadataWarning, SourceError, TiffrefError, TruncationWarning
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
-from ..model.manifest import Source
+from ..metadata.time import read_time_coordinate
+from ..model.array import Array
+from ..model.codec import SegmentCodec
+from ..model.manifest import MISSING, Source
 from ..references import References
 from ..scanner.source import open_source
 from ..scanner.tiff import scan
-from .folder import checksum
-from .outline import encode_row, file_facts
-from .plan import Batch, Job, Settings
-from .transient import retried
-from .warned import noted
+from .jobs import Batch, Job, Settings
+from .storage import checksum
 
-__all__ = ["Done", "failed_row", "run_batch"]
+__all__ = [
+    "Done",
+    "encode_row",
+    "failed_row",
+    "file_facts",
+    "is_transient",
+    "main_path",
+    "noted",
+    "retried",
+    "run_batch",
+]
+
+
+def main_path(references: References) -> str:
+    """Give the path of the array that a file is described by: level 0 of its first series."""
+    for row in references.series:
+        for level in row["levels"]:
+            if "path" in level:
+                return level["path"]
+    return next(path for path, _ in references.group.arrays())
+
+
+def file_facts(references: References) -> dict[str, Any]:
+    """Measure the image of a file: its form, its place and time, and its chunks."""
+    array = references.group[main_path(references)]
+    assert isinstance(array, Array)
+    attributes = references.group.attributes
+    levels = [level for row in references.series[:1] for level in row["levels"]]
+    refused = [
+        level["refused"] for row in references.series for level in row["levels"]
+        if "refused" in level
+    ]  # fmt: skip
+    return {
+        "shape": list(array.shape),
+        "dims": list(array.dims),
+        "dtype": str(array.dtype),
+        "chunks": list(array.chunks),
+        "codec": _name_codec(array),
+        "nbytes": array.nbytes,
+        "n_levels": len(levels),
+        "n_series": len(references.series),
+        "nodata": _number(array.fill_value),
+        "crs": attributes.get("proj:code") or attributes.get("proj:wkt2"),
+        "transform": attributes.get("spatial:transform"),
+        "raster": attributes.get("spatial:shape"),
+        "time": _time(references),
+        "refused": refused,
+        **_chunk_facts(references),
+    }
+
+
+def _name_codec(array: Array) -> str:
+    codec = array.codecs[0]
+    if not isinstance(codec, SegmentCodec):
+        return "foreign"
+    name = COMPRESSIONS[codec.compression].name if codec.compression in COMPRESSIONS else "unknown"
+    return name if codec.predictor == 1 else f"{name}+predictor{codec.predictor}"
+
+
+def _number(value: Any) -> float | None:
+    if value is None or isinstance(value, complex):
+        return None
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def _time(references: References) -> str | None:
+    """Give when the image was taken, or else made, as ISO text."""
+    variable = references.group.children.get("time")
+    if isinstance(variable, Array) and variable.shape == ():
+        units = str(variable.attributes.get("units", ""))
+        data = variable.manifest.inlined.get(0, b"")
+        if len(data) == 8:
+            number = np.frombuffer(data, variable.dtype.newbyteorder("<"))[0]
+            moment = read_time_coordinate(units, int(number))
+            if moment is not None:
+                return moment.replace(tzinfo=None).isoformat()
+    array = references.group[main_path(references)]
+    made = array.attributes.get("time_coverage_start") or array.attributes.get("date_created")
+    return _iso(made)
+
+
+def _iso(text: Any) -> str | None:
+    try:
+        moment = datetime.datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    return moment.isoformat()
+
+
+def _chunk_facts(references: References) -> dict[str, Any]:
+    """Measure the chunks of all arrays of a file together."""
+    # looked at together: a look takes longer than the few chunks of a level
+    manifests = [array.manifest for _, array in references.group.arrays() if array.manifest.sources]
+    none: list[NDArray[Any]] = [np.empty(0, np.uint64)]
+    source = np.concatenate([manifest.source for manifest in manifests] or none)
+    length = np.concatenate([manifest.length for manifest in manifests] or none)
+    n_chunks, n_missing = len(source), 0
+    if n_chunks and source.min() < 0:
+        n_missing = int((source == MISSING).sum())
+        length = length[source >= 0]
+    return {
+        "n_chunks": n_chunks,
+        "missing_chunks": n_missing,
+        "stored_bytes": int(length.sum()),
+        "largest_chunk": int(length.max(initial=0)),
+        "main": main_path(references),
+    }
+
+
+def encode_row(
+    url: str, source: Source | None, status: str, facts: Mapping[str, Any]
+) -> tuple[str, bytes]:
+    """Give the line of the journal for one file."""
+    row: dict[str, Any] = {"url": url, "status": status}
+    if source is not None:
+        row.update(size=source.size, mtime=source.mtime, etag=source.etag)
+    row.update(facts)
+    return url, json.dumps(row, separators=(",", ":")).encode() + b"\n"
+
+
+_LOCK = threading.Lock()
+_HERE = threading.local()
+_PATCH = contextlib.ExitStack()
+_MAX_NOTED = 20
+_NOTED = (MetadataWarning, TruncationWarning)
+_users = 0
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect what this thread warns of; other threads and other warnings are left alone."""
+    found: list[str] = []
+    before = getattr(_HERE, "found", None)
+    _HERE.found = found
+    _enter()
+    try:
+        yield found
+    finally:
+        _leave()
+        _HERE.found = before
+
+
+def _enter() -> None:
+    global _users
+    with _LOCK:
+        _users += 1
+        if _users == 1:
+            _PATCH.enter_context(warnings.catch_warnings())
+            for kind in _NOTED:
+                warnings.simplefilter("always", kind)
+            warnings.showwarning = _note_or_show(warnings.showwarning)
+
+
+def _leave() -> None:
+    global _users
+    with _LOCK:
+        _users -= 1
+        if not _users:
+            _PATCH.close()
+
+
+def _note_or_show(show: Any) -> Any:
+    def note(message: Any, category: type[Warning], *place: Any) -> None:
+        found = getattr(_HERE, "found", None)
+        if found is None or not issubclass(category, _NOTED):
+            show(message, category, *place)
+        elif len(found) < _MAX_NOTED:
+            found.append(str(message))
+
+    return note
+
+
+T = TypeVar("T")
+
+_ERRNOS = frozenset(
+    {
+        errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
+        errno.EHOSTUNREACH, errno.EINTR, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH,
+        errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
+    }
+)  # fmt: skip
+_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers by which a server says "later"; 404 and 403 say "never"."""
+_STATUS = re.compile(r"HTTP status (\d{3})$")
+_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
+"""Codes of S3 and kin."""
+_CLIENTS = ("aiohttp", "botocore", "urllib3", "requests", "gcsfs")
+_KINDS = ("Timeout", "Connection", "Disconnected", "Incomplete", "Payload")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether an error may be gone the next time."""
+    return isinstance(error, SourceError) and any(_may_pass(cause) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if getattr(error, "errno", None) in _ERRNOS or getattr(error, "status", None) in _STATUSES:
+        return True
+    if isinstance(error, SourceError):
+        found = _STATUS.search(str(error.got))
+        return found is not None and int(found[1]) in _STATUSES
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        return answer.get("Error", {}).get("Code") in _CODES
+    # clients have dozens of classes for this, that need not be installed
+    is_client = type(error).__module__.startswith(_CLIENTS)
+    return is_client and any(kind in type(error).__name__ for kind in _KINDS)
+
+
+def retried(
+    work: Callable[[], T],
+    retries: int,
+    backoff_s: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Do something, again after errors that may pass.
+
+    Parameters
+    ----------
+    retries
+        How often to try again.
+    backoff_s
+        Seconds before the first time; the pause doubles each time.
+    """
+    for attempt in range(retries):
+        try:
+            return work()
+        except SourceError as error:
+            if not is_transient(error):
+                raise
+        sleep(backoff_s * 2**attempt)
+    return work()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,24 +17,33 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import append, catalog, convert, info, rewrite, scan, stack, validate
-from .console import ACCESS, INTERRUPTED, INVALID, USAGE, UsageError, report, say_warning
-from .parser import Parser, print_help, spell_options
+from . import catalog_command, commands, info
+from .console import (
+    ACCESS,
+    INTERRUPTED,
+    INVALID,
+    USAGE,
+    Parser,
+    UsageError,
+    print_help,
+    report,
+    say_warning,
+    spell_options,
+)
 
 __all__ = ["build_parser", "main"]
 
 COMMANDS = {
-    "info": info,
-    "scan": scan,
-    "stack": stack,
-    "append": append,
-    "catalog": catalog,
-    "convert": convert,
-    "rewrite": rewrite,
-    "validate": validate,
+    "info": (info.HELP, info.add_arguments, info.run),
+    "scan": (commands.SCAN_HELP, commands.add_scan_arguments, commands.run_scan),
+    "stack": (commands.STACK_HELP, commands.add_stack_arguments, commands.run_stack),
+    "append": (commands.APPEND_HELP, commands.add_append_arguments, commands.run_append),
+    "catalog": (catalog_command.HELP, catalog_command.add_arguments, catalog_command.run),
+    "convert": (commands.CONVERT_HELP, commands.add_convert_arguments, commands.run_convert),
+    "rewrite": (commands.REWRITE_HELP, commands.add_rewrite_arguments, commands.run_rewrite),
+    "validate": (commands.VALIDATE_HELP, commands.add_validate_arguments, commands.run_validate),
 }
-"""Name of each command, and its module: `HELP` (one line), `add_arguments(parser)`, and
-`run(arguments) -> exit code`."""
+"""Name of each command: help (one line), what adds its arguments, what runs it."""
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
@@ -66,11 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.set_defaults(run=lambda _: print_help(parser), parser=parser)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        command.set_defaults(run=module.run, parser=command)
-        module.add_arguments(command)
+    group = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (text, add_arguments, run) in COMMANDS.items():
+        command = group.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run, parser=command)
+        add_arguments(command)
     return parser
 
 

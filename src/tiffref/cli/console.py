@@ -2,38 +2,62 @@
 
 Results go to standard output, everything else to standard error, and progress only where standard
 error is a terminal.
+
+The argument parser of all commands, which says what is wrong where it is wrong.
+
+Owns what argparse does not do: it leaves wrong options of a command to the program, whose usage
+does not show what there is, and takes bounds in the west for options. It also spells hints for a
+terminal: errors name arguments as Python has them.
+
+Where a command writes references: JSON or parquet, told by the name.
+
+Owns that choice, and how what was written is counted, so that every command that writes references
+does the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
+import re
+import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from ..references import References
 
 __all__ = [
     "ACCESS",
     "INTERRUPTED",
     "INVALID",
     "OK",
+    "OUTPUT_HELP",
     "USAGE",
+    "Parser",
     "UsageError",
     "add_allow_argument",
     "add_json_argument",
     "add_options_argument",
     "add_source_arguments",
     "count",
+    "count_arrays",
     "format_bytes",
     "format_table",
+    "print_help",
     "print_json",
     "progress",
     "report",
     "say_warning",
+    "spell_options",
+    "tell_counts",
     "wrap",
+    "write_references",
 ]
 
 OK, INVALID, USAGE, ACCESS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -175,3 +199,139 @@ def format_table(rows: list[list[str]], indent: str = "  ") -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+_OPTION = re.compile(r"--[a-z][a-z-]*")
+_NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
+_ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\])")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses what it does not know itself, and says what may have been meant."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Parse all arguments; none is left to the parser above."""
+        given = sys.argv[1:] if args is None else args
+        found, rest = super().parse_known_args(list(_join_numbers(given)), namespace)
+        if rest:
+            self.error(self._refuse(rest[0]))
+        return found, rest
+
+    def options(self) -> list[str]:
+        """Give the long options, as `--level`."""
+        return sorted(set(_OPTION.findall(self.format_usage())))
+
+    def _refuse(self, argument: str) -> str:
+        if not argument.startswith("-"):
+            return f"one argument too many: {argument}"
+        name = argument.partition("=")[0]
+        near = difflib.get_close_matches(name, self.options(), 1)
+        return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _join_numbers(arguments: Sequence[str]) -> Iterator[str]:
+    """Join options with numbers below 0, where argparse takes the minus for another option.
+
+    >>> list(_join_numbers(["query", "--bounds", "-10,40,5.5,50", "images"]))
+    ['query', '--bounds=-10,40,5.5,50', 'images']
+    """
+    before = None
+    for argument in arguments:
+        if before is not None and _OPTION.fullmatch(before) and _NUMBERS.fullmatch(argument):
+            before = f"{before}={argument}"
+            continue
+        if before is not None:
+            yield before
+        before = argument
+    if before is not None:
+        yield before
+
+
+def print_help(parser: argparse.ArgumentParser) -> int:
+    """Show what there is to whoever named no command; that is wrong use all the same."""
+    parser.print_help(sys.stderr)
+    return USAGE
+
+
+def spell_options(text: str, options: Sequence[str]) -> str:
+    """Spell arguments of Python as options where the command has them.
+
+    >>> spell_options("allow_holes=True leaves them missing.", ["--allow-holes"])
+    '--allow-holes leaves them missing.'
+    >>> spell_options("on_mismatch='split' makes two.", ["--on-mismatch"])
+    '--on-mismatch split makes two.'
+    """
+
+    def spell(match: re.Match[str]) -> str:
+        option = f"--{match['name'].replace('_', '-')}"
+        if option not in options:
+            return match[0]
+        value = match["value"] or match["item"]
+        return f"{option} {shlex.quote(value)}" if value else option
+
+    return _ARGUMENT.sub(spell, text)
+
+
+OUTPUT_HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
+
+
+def write_references(
+    references: References, output: str, url_prefix: str | None = None, zarr_format: int = 2
+) -> None:
+    """Write references, and say so while it takes.
+
+    Parameters
+    ----------
+    references
+        What to write.
+    output
+        File or URL; a folder of parquet references where the name ends in .parq or .parquet.
+    url_prefix
+        Where readers find the TIFFs.
+    zarr_format
+        2 or 3; parquet references hold 2 only.
+
+    Raises
+    ------
+    UsageError
+        If parquet is to hold Zarr 3.
+    """
+    from ..formats.parquet import is_parquet
+
+    with progress(f"writing {output}"):
+        if not is_parquet(output):
+            references.write_fsspec(output, url_prefix, zarr_format=zarr_format)
+        elif zarr_format == 2:
+            references.to_parquet(output, url_prefix)
+        else:
+            raise UsageError(
+                f"{output}: parquet references hold Zarr 2 only; leave out --zarr-format, or "
+                "write JSON"
+            )
+
+
+def count_arrays(references: References) -> dict[str, int]:
+    """Count images and their chunks; coordinates, which nobody asked for, by themselves."""
+    levels = (level for row in references.series for level in row["levels"])
+    arrays = dict(references.group.arrays())
+    images = {level.get("path") for level in levels} & set(arrays)
+    counted = [array for path, array in arrays.items() if path in images or not images]
+    return {
+        "arrays": len(counted),
+        "chunks": sum(array.manifest.n_chunks for array in counted),
+        "coordinates": len(arrays) - len(counted),
+    }
+
+
+def tell_counts(counts: Mapping[str, int]) -> str:
+    """Say the counts in one line.
+
+    >>> tell_counts({"arrays": 2, "chunks": 8, "coordinates": 1})
+    '2 arrays, 8 chunks, 1 coordinate'
+    """
+    told = [count(counts["arrays"], "array"), count(counts["chunks"], "chunk")]
+    if counts["coordinates"]:
+        told.append(count(counts["coordinates"], "coordinate"))
+    return ", ".join(told)

@@ -6,6 +6,34 @@ bound. PNG streams are taken apart and checked (see `pngstream`).
 
 References: RFC 1950, 1952 (zlib, gzip), RFC 8878 section 3.1.1.1 (Zstandard frame header), blosc's
 README_CHUNK_FORMAT.rst.
+
+How much a few stored bytes may grow to when they are decoded.
+
+Owns the limits that keep a file of some kilobytes from asking for terabytes. Tags can say any size;
+nothing is allocated for a segment whose bytes cannot hold its samples.
+
+Read the size of an image from the first bytes of its format, without decoding it.
+
+Owns the few bytes of each image format that say how large the decoded image is, so that a
+decompression bomb is refused before it is decoded. It judges nothing (see `codecs.decode`).
+
+References: ITU-T T.81 annex B (JPEG), ISO/IEC 15444-1 annex A (JPEG 2000), RFC 2083 (PNG),
+RFC 9649 (WebP), Lerc2 blob header (LERC), ISO/IEC 18181-1 annex D (JPEG XL), ITU-T T.832 annex A
+(JPEG XR).
+
+PNG streams, checked before a decoder sees them.
+
+Owns the check that a stream holds a whole image. imagecodecs leaves libpng's errors by a jump over
+its own cleaning up, which corrupts memory now and then; so nothing that libpng would call an error
+may reach it. Chunks that do not change samples are left out for the same reason.
+
+Reference: PNG (Third Edition), sections 5 (datastream), 7 (encoding), 8 (interlacing), 9 (filters).
+
+Which codecs of other people's documents are run.
+
+Owns the list of codecs that only turn bytes into bytes or numbers. A document names its codecs, and
+whoever wrote it may name one that runs code (`pickle`) or one that nobody has thought of; what is
+not listed here is refused before zarr or numcodecs hears of it.
 """
 
 from __future__ import annotations
@@ -13,24 +41,316 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
+import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..errors import MalformedTiff
-from .headers import image_size
-from .limits import HARMLESS_BYTES
-from .pngstream import clean_png
+from ..model.codec import ForeignCodec, SegmentCodec
 
 __all__ = [
     "DECODING_ERRORS",
+    "HARMLESS_BYTES",
     "HARMLESS_PIXELS",
+    "HEADERS",
+    "MAX_EXPANSION",
     "MAX_OVERSIZE",
+    "SAFE_CODECS",
+    "JpegFrame",
+    "check_expansion",
     "check_image",
+    "clean_png",
     "decode_within",
     "guarded",
+    "image_size",
+    "jpeg_frame",
+    "scan_header",
+    "unsafe_codecs",
 ]
+
+HARMLESS_BYTES = 1 << 26
+"""A segment of so many decoded bytes is decoded whatever it is stored in."""
+MAX_EXPANSION = 1 << 16
+"""Decoded bytes for each stored one. Blocks of equal bytes take 4 bytes for 128 KiB in Zstandard,
+the densest; blank lines of Group 4 fax take one bit each, which is 8 KiB for 65,535 pixels."""
+
+
+def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = None) -> None:
+    """Refuse a segment whose decoded size is out of proportion, before anything is allocated.
+
+    Parameters
+    ----------
+    codec
+        How it decodes.
+    n_stored
+        Its stored bytes.
+    n_bytes
+        What they become by decompression; by default as many as the samples take.
+
+    Raises
+    ------
+    MalformedTiff
+        If that is more than `HARMLESS_BYTES` and more than `MAX_EXPANSION` times its
+        stored bytes; uncompressed ones, more than 8 times.
+    """
+    if n_bytes is None:
+        n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
+    # one bit is stored for each byte of a bilevel image; the last strip may be short
+    growth = 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
+    if min(codec.shape) < 0:
+        raise MalformedTiff("a segment has a negative size", got=codec.shape)
+    if n_bytes > max(HARMLESS_BYTES, growth * n_stored):
+        raise MalformedTiff(
+            "the decoded size of a segment is out of proportion to its stored bytes",
+            tag="ImageWidth (256), ImageLength (257), RowsPerStrip (278)",
+            got=f"{n_stored} bytes for {codec.dtype} samples of shape {codec.shape}",
+            expected=f"at least {n_bytes // growth} bytes",
+        )
+
+
+class JpegFrame(NamedTuple):
+    """What a JPEG frame header says: `marker` is 0xC0 for baseline, 0xC3 for lossless, ..."""
+
+    marker: int
+    precision: int
+    rows: int
+    columns: int
+    components: int
+
+
+def jpeg_frame(data: bytes) -> JpegFrame | None:
+    """Find the frame header of a JPEG stream; None if there is none."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker in _BARE_MARKERS:
+            position += 2
+        elif marker in _FRAME_MARKERS and position + 10 <= len(data):
+            precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
+            return JpegFrame(marker, precision, rows, columns, components)
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+_BARE_MARKERS = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def scan_header(data: bytes) -> bytes:
+    """Give the scan header (SOS) that old-style JPEG data may start with, else nothing."""
+    if data[:2] != b"\xff\xda":
+        return b""
+    return bytes(data[: 2 + int.from_bytes(data[2:4], "big")])
+
+
+def image_size(name: str, data: bytes) -> tuple[int, int] | None:
+    """Give (rows, columns) of an image of the named format; None where its header does not tell."""
+    read = HEADERS.get(name)
+    try:
+        return read(data) if read else None
+    except (struct.error, IndexError):
+        return None
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    frame = jpeg_frame(data)
+    return (frame.rows, frame.columns) if frame else None
+
+
+def _jpeg2k(data: bytes) -> tuple[int, int] | None:
+    start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start < 0:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    return bottom - top, right - left
+
+
+def _png(data: bytes) -> tuple[int, int] | None:
+    columns, rows = struct.unpack_from(">2I", data, 16)
+    return rows, columns
+
+
+def _webp(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        columns = int.from_bytes(data[24:27], "little") + 1
+        return int.from_bytes(data[27:30], "little") + 1, columns
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        columns, rows = struct.unpack_from("<2H", data, 26)
+        return rows & 0x3FFF, columns & 0x3FFF
+    return None
+
+
+def _lerc(data: bytes) -> tuple[int, int] | None:
+    if data[:6] != b"Lerc2 ":
+        return None
+    (version,) = struct.unpack_from("<i", data, 6)
+    # a checksum follows the version from 3 on
+    rows, columns = struct.unpack_from("<2i", data, 14 if version >= 3 else 10)
+    return rows, columns
+
+
+def _jpegxl(data: bytes) -> tuple[int, int] | None:
+    if data[4:8] == b"JXL ":  # in boxes: the codestream begins in jxlc, or behind 4 bytes of jxlp
+        box = re.search(rb"jxlc|jxlp.{4}", data[32:4096], re.DOTALL)
+        data = data[32 + box.end() :] if box else b""
+    if data[:2] != b"\xff\x0a":
+        return None
+    bits, at = int.from_bytes(data[2:16], "little"), 0
+
+    def take(n: int) -> int:
+        nonlocal at
+        at += n
+        return bits >> (at - n) & ((1 << n) - 1)
+
+    def length(is_short: int) -> int:
+        return 8 * (1 + take(5)) if is_short else 1 + take((9, 13, 18, 30)[take(2)])
+
+    is_short = take(1)
+    rows = length(is_short)
+    ratio = take(3)
+    if ratio == 0:
+        return rows, length(is_short)
+    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return rows, rows * across // down
+
+
+def _jpegxr(data: bytes) -> tuple[int, int] | None:
+    if data[:3] != b"II\xbc":
+        return None
+    (at,) = struct.unpack_from("<I", data, 4)
+    (n,) = struct.unpack_from("<H", data, at)
+    found = {}
+    for k in range(min(n, 64)):
+        code, kind, _, value = struct.unpack_from("<HHII", data, at + 2 + 12 * k)
+        found[code] = value & (0xFFFF if kind == 3 else 0xFFFFFFFF)
+    return (found[0xBC81], found[0xBC80]) if {0xBC80, 0xBC81} <= found.keys() else None
+
+
+HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
+    "jpeg": _jpeg,
+    "jpeg2k": _jpeg2k,
+    "jpegxl": _jpegxl,
+    "jpegxr": _jpegxr,
+    "lerc": _lerc,
+    "png": _png,
+    "webp": _webp,
+}
+"""Readers of (rows, columns) by the name of the decoder in `codecs.images`."""
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+          (0, 1, 1, 2))  # fmt: skip
+_MAX_SIDE = 1_000_000
+"""libpng's own limit of width and height."""
+_KEPT = {0: (b"tRNS",), 2: (b"tRNS",), 3: (b"PLTE", b"tRNS")}
+"""Chunks beside the image that change samples, by kind of colour."""
+
+
+def clean_png(data: Any, most_bytes: int) -> bytes:
+    """Give a PNG stream of the parts that make the image.
+
+    Parameters
+    ----------
+    data
+        The stream.
+    most_bytes
+        Bytes that the image may take before it is out of proportion.
+
+    Raises
+    ------
+    ValueError
+        If it does not hold a whole image, or one that is too large.
+    """
+    stream = bytes(data)
+    if not stream.startswith(_SIGNATURE):
+        raise ValueError("no PNG signature")
+    parts: dict[bytes, list[bytes]] = {}
+    for name, body in _chunks(stream):
+        parts.setdefault(name, []).append(body)
+    header = parts.get(b"IHDR", [b""])[0]
+    if len(header) != 13 or stream[12:16] != b"IHDR":
+        raise ValueError("no PNG header")
+    width, height, depth, color, compression, filters, interlace = struct.unpack(">2I5B", header)
+    if depth not in _DEPTHS.get(color, ()) or compression or filters or interlace > 1:
+        raise ValueError("no such kind of PNG")
+    if not 0 < width <= _MAX_SIDE or not 0 < height <= _MAX_SIDE:
+        raise ValueError(f"PNG of {width} x {height} pixels")
+    palette = parts.get(b"PLTE", [b""])[0]
+    if color == 3 and (not palette or len(palette) % 3 or len(palette) > 768):
+        raise ValueError("no PNG palette")
+    image = b"".join(parts.get(b"IDAT", ()))
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    sizes = [_rows(width, height, depth * _SAMPLES[color], *one) for one in passes]
+    _check_image(image, [size for size in sizes if size[0] and size[1]], most_bytes)
+    kept = [(name, parts[name][0]) for name in _KEPT.get(color, ()) if name in parts]
+    chunks = [(b"IHDR", header), *kept, (b"IDAT", image), (b"IEND", b"")]
+    return _SIGNATURE + b"".join(map(_spell, chunks))
+
+
+def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = len(_SIGNATURE)
+    while position + 12 <= len(stream):
+        (size,) = struct.unpack_from(">I", stream, position)
+        name = stream[position + 4 : position + 8]
+        end = position + 8 + size
+        if end + 4 > len(stream):
+            raise ValueError("PNG is cut off")
+        body = stream[position + 8 : end]
+        if zlib.crc32(name + body) != struct.unpack_from(">I", stream, end)[0]:
+            raise ValueError(f"checksum of PNG chunk {name!r} is wrong")
+        yield name, body
+        if name == b"IEND":
+            return
+        position = end + 4
+    raise ValueError("PNG has no end")
+
+
+def _rows(width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int) -> tuple[int, int]:
+    """Give the rows of one pass, and the bytes of each with its filter in front."""
+    columns = -(-(width - x) // dx) if width > x else 0
+    n_rows = -(-(height - y) // dy) if height > y else 0
+    return n_rows, 1 + -(-columns * bits // 8) if columns else 0
+
+
+def _check_image(image: bytes, sizes: list[tuple[int, int]], most_bytes: int) -> None:
+    n_bytes = sum(n_rows * row for n_rows, row in sizes)
+    if n_bytes > most_bytes:
+        raise ValueError(f"PNG image of {n_bytes} bytes is too large")
+    try:
+        inflater = zlib.decompressobj()
+        pixels = inflater.decompress(image, n_bytes + 1)
+    except zlib.error as error:
+        raise ValueError(f"PNG image does not inflate: {error}") from error
+    if len(pixels) != n_bytes or not inflater.eof or inflater.unused_data:
+        raise ValueError("PNG image has another size than its header says")
+    position = 0
+    for n_rows, row in sizes:
+        block = np.frombuffer(pixels, np.uint8, n_rows * row, position)
+        if (block[::row] > 4).any():
+            raise ValueError("PNG rows have unknown filters")
+        position += n_rows * row
+
+
+def _spell(chunk: tuple[bytes, bytes]) -> bytes:
+    name, body = chunk
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
 
 DECODING_ERRORS = (
     *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
@@ -173,3 +493,41 @@ def _zstd(data: bytes) -> int | None:
 
 _SAID: Mapping[str, Callable[[bytes], int | None]] = {"lz4": _lz4, "blosc": _blosc, "zstd": _zstd}
 """What the streams of a codec say that they decode to."""
+
+
+_BYTES = ("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", "pcodec", "zfpy", "packbits")
+_NUMBERS = ("astype", "bitround", "delta", "fixedscaleoffset", "quantize", "shuffle", "categorize")
+_CHECKSUMS = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
+_TEXTS = ("base64", "json2", "msgpack2", "vlen-bytes", "vlen-utf8", "vlen-array")
+_OF_V3 = ("bytes", "transpose", "sharding_indexed", "cast_value", "scale_offset")
+_OWN = ("tiffref_segment",)
+
+SAFE_CODECS = frozenset((*_BYTES, *_NUMBERS, *_CHECKSUMS, *_TEXTS, *_OF_V3, *_OWN))
+"""Names without the prefix `numcodecs.`; names that begin with `imagecodecs_` are safe as well."""
+
+
+def unsafe_codecs(codec: ForeignCodec) -> list[str]:
+    """Give the names of the codecs of a chain that are not run, those within others included."""
+    metadata = codec.metadata
+    configs = (metadata.get("filters"), metadata.get("compressor"), metadata.get("codecs"))
+    return [name for config in configs for name in _names(config) if not _is_safe(name)]
+
+
+def _names(config: Any) -> Iterator[str]:
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, list | tuple):
+        for one in config:
+            yield from _names(one)
+    elif isinstance(config, Mapping):
+        yield str(config.get("id", config.get("name")))
+        options = config.get("configuration")
+        if isinstance(options, Mapping):
+            yield from _names(options.get("codecs"))
+            yield from _names(options.get("index_codecs"))
+    elif config is not None:
+        yield repr(config)[:40]
+
+
+def _is_safe(name: str) -> bool:
+    return name.removeprefix("numcodecs.") in SAFE_CODECS or name.startswith("imagecodecs_")

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import TiffrefError
 from ..model.codec import SegmentCodec
-from .decode import decode_chunk, undo_transposes
-from .inlined import MAGIC, wrap_inlined
+from .decode import MAGIC, decode_chunk, undo_transposes, wrap_inlined
 
 __all__ = ["MAGIC", "ReadOnlyCodec", "TiffrefSegment", "wrap_inlined"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
-from . import bytestreams, images, logluv, wrapped
+from . import decoders
 
 __all__ = [
     "COMPRESSIONS",
@@ -79,7 +79,7 @@ def _zlib(code: int, name: str, note: str = "") -> Compression:
         code,
         name,
         "bytes",
-        bytestreams.deflate,
+        decoders.deflate,
         standard={"id": "zlib", "level": 1},
         v3={"name": "numcodecs.zlib", "configuration": {"level": 1}},
         note=note,
@@ -91,7 +91,7 @@ def _zstd(code: int, name: str, note: str = "") -> Compression:
         code,
         name,
         "bytes",
-        bytestreams.zstd,
+        decoders.zstd,
         standard={"id": "zstd", "level": 1},
         v3={"name": "zstd", "configuration": {"level": 1, "checksum": False}},
         note=note,
@@ -123,75 +123,80 @@ def _unsupported(code: int, name: str, reason: str) -> Compression:
 
 
 _ROWS: Sequence[Compression] = (
-    Compression(1, "none", "bytes", bytestreams.copy, standard={}, v3={}),
-    _image(2, "CCITT modified Huffman", wrapped.ccitt, fill_order="inside"),
-    _image(3, "CCITT Group 3", wrapped.ccitt, fill_order="inside"),
-    _image(4, "CCITT Group 4", wrapped.ccitt, fill_order="inside"),
+    Compression(1, "none", "bytes", decoders.copy, standard={}, v3={}),
+    _image(2, "CCITT modified Huffman", decoders.ccitt, fill_order="inside"),
+    _image(3, "CCITT Group 3", decoders.ccitt, fill_order="inside"),
+    _image(4, "CCITT Group 4", decoders.ccitt, fill_order="inside"),
     Compression(
         5,
         "LZW",
         "bytes",
-        bytestreams.lzw,
+        decoders.lzw,
         note=(
             "either bit order, told by the first bytes; imagecodecs_lzw is not exact, as it gives "
             "a byte too many where a writer left out the end code"
         ),
     ),
-    _image(6, "JPEG (old style)", wrapped.old_jpeg, note="YCbCr is given as RGB"),
-    _image(7, "JPEG", images.jpeg, note="abbreviated streams take their tables from tag 347"),
+    _image(6, "JPEG (old style)", decoders.old_jpeg, note="YCbCr is given as RGB"),
+    _image(7, "JPEG", decoders.jpeg, note="abbreviated streams take their tables from tag 347"),
     _zlib(8, "deflate (Adobe)"),
-    _image(22610, "JPEG XR (NDPI)", images.jpegxr, "imagecodecs_jpegxr"),
-    _image(32766, "NeXT", wrapped.libtiff, fill_order="inside"),
-    _image(32771, "CCITT modified Huffman, words", wrapped.ccitt, fill_order="inside"),
+    _image(22610, "JPEG XR (NDPI)", decoders.jpegxr, "imagecodecs_jpegxr"),
+    _image(32766, "NeXT", decoders.libtiff, fill_order="inside"),
+    _image(32771, "CCITT modified Huffman, words", decoders.ccitt, fill_order="inside"),
     Compression(
-        32773, "PackBits", "bytes", bytestreams.packbits, imagecodecs={"id": "imagecodecs_packbits"}
+        32773, "PackBits", "bytes", decoders.packbits, imagecodecs={"id": "imagecodecs_packbits"}
     ),
-    _image(32809, "ThunderScan", wrapped.libtiff, fill_order="inside"),
-    _image(32909, "PixarLog", wrapped.libtiff, fill_order="inside"),
+    _image(32809, "ThunderScan", decoders.libtiff, fill_order="inside"),
+    _image(32909, "PixarLog", decoders.libtiff, fill_order="inside"),
     _zlib(32946, "deflate"),
-    _image(33003, "JPEG 2000 (Aperio, YCbCr)", images.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33004, "JPEG 2000 (lossy)", images.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33005, "JPEG 2000 (Aperio, RGB)", images.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33007, "JPEG (alternative)", images.jpeg),
+    _image(33003, "JPEG 2000 (Aperio, YCbCr)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33004, "JPEG 2000 (lossy)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33005, "JPEG 2000 (Aperio, RGB)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33007, "JPEG (alternative)", decoders.jpeg),
     _image(
         34676,
         "SGILog",
-        logluv.sgilog,
+        decoders.sgilog,
         fill_order="first",
         note="int16 logarithm, or (L, u, v); see `logluv`",
     ),
     _image(
         34677,
         "SGILog 24-bit",
-        logluv.sgilog,
+        decoders.sgilog,
         fill_order="first",
         note="int16 (L, u, v); see `logluv`",
     ),
-    _image(34712, "JPEG 2000", images.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(34887, "LERC", images.lerc, "imagecodecs_lerc", fill_order="first"),
-    _image(34892, "JPEG (lossy DNG)", images.jpeg),
+    _image(34712, "JPEG 2000", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", fill_order="first"),
+    _image(34892, "JPEG (lossy DNG)", decoders.jpeg),
     Compression(
         34925,
         "LZMA",
         "bytes",
-        bytestreams.lzma,
+        decoders.lzma,
         standard=_LZMA,
         v3={"name": "numcodecs.lzma", "configuration": _LZMA_V3},
     ),
     _zstd(34926, "Zstandard", note="deprecated number"),
     _image(
-        34927, "WebP", images.webp, "imagecodecs_webp", fill_order="first", note="deprecated number"
+        34927,
+        "WebP",
+        decoders.webp,
+        "imagecodecs_webp",
+        fill_order="first",
+        note="deprecated number",
     ),
-    _image(34933, "PNG", images.png, "imagecodecs_png"),
-    _image(34934, "JPEG XR", images.jpegxr, "imagecodecs_jpegxr"),
+    _image(34933, "PNG", decoders.png, "imagecodecs_png"),
+    _image(34934, "JPEG XR", decoders.jpegxr, "imagecodecs_jpegxr"),
     _zstd(50000, "Zstandard"),
-    _image(50001, "WebP", images.webp, "imagecodecs_webp", fill_order="first"),
-    _image(50002, "JPEG XL", images.jpegxl, "imagecodecs_jpegxl"),
+    _image(50001, "WebP", decoders.webp, "imagecodecs_webp", fill_order="first"),
+    _image(50002, "JPEG XL", decoders.jpegxl, "imagecodecs_jpegxl"),
     _zlib(50013, "deflate (PixTIFF)"),
-    _image(52546, "JPEG XL (DNG)", images.jpegxl, "imagecodecs_jpegxl"),
-    _image(65000, "EER, 8 bits", images.eer),
-    _image(65001, "EER, 7 bits", images.eer),
-    _image(65002, "EER, variable bits", images.eer),
+    _image(52546, "JPEG XL (DNG)", decoders.jpegxl, "imagecodecs_jpegxl"),
+    _image(65000, "EER, 8 bits", decoders.eer),
+    _image(65001, "EER, 7 bits", decoders.eer),
+    _image(65002, "EER, variable bits", decoders.eer),
     _unsupported(262, "Kodak 262", "the compression of Kodak cameras is not published"),
     _unsupported(9, "JBIG, black and white", "no JBIG decoder is at hand"),
     _unsupported(10, "JBIG, colour", "no JBIG decoder is at hand"),
@@ -217,7 +222,7 @@ _ROWS: Sequence[Compression] = (
 
 COMPRESSIONS: Mapping[int, Compression] = MappingProxyType({row.code: row for row in _ROWS})
 """Value of tag 259 -> its row."""
-JPEG = frozenset(row.code for row in _ROWS if row.decode is images.jpeg)
+JPEG = frozenset(row.code for row in _ROWS if row.decode is decoders.jpeg)
 """Compressions whose segments are JPEG streams: their markers say how they decode, too."""
 OLD_JPEG = 6
 """JPEG of TIFF 6.0, whose tables lie where tags of their own say."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
-from .wrapped import ycbcr_to_rgb
+from .decoders import ycbcr_to_rgb
 
 __all__ = [
     "FLOATING_POINT",

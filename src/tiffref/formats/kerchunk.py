@@ -10,26 +10,382 @@ take no objects), no templates unless asked for and never `gen` (GDAL refuses bo
 always as [url, offset, length], and nothing else at the top level.
 
 Follows https://fsspec.github.io/kerchunk/spec.html.
+
+The rows of a manifest as chunk references, a block at a time.
+
+Owns how a chunk key is spelled and which chunks have a byte range, are whole files, or carry their
+bytes. It makes text columns (see `text`), never one Python object per chunk; what is built from
+them is up to `kerchunk` and `parquet`.
+
+Follows the Zarr v2 specification ("Chunks"), the default chunk key encoding of Zarr v3, and the
+kerchunk reference specification, version 1.
+
+Numbers to decimal digits and back, a whole column at a time.
+
+Owns the text side of chunk keys and byte ranges: what a loop would do with one `f"{offset}"` per
+chunk is done here on `(n, width)` matrices of ASCII codes, where NUL stands for "nothing here". It
+knows neither keys nor documents. NUL is free for that use because JSON text never contains it
+(RFC 8259, section 7: control characters are escaped).
+
+What every document of a group needs before its chunks are written.
+
+Owns the metadata documents with the provenance in them, and the address that each source has in the
+document.
+
+Small arrays stored anew, where a Zarr format cannot say how they are stored.
+
+Owns what happens to codecs that are known only by their Zarr v2 name, as the shuffled coordinates
+of `conventions.cf` are, when a document is written in Zarr v3: bytes that are in the manifest
+itself are decoded and stored in a way that both formats can say. Bytes in files stay where they
+are, and such an array is refused.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import InvalidReferences
-from ..model.kept import once_for_each
-from ..model.node import Array, Group
-from .atomic import open_atomic
-from .plan import plan_document
-from .recode import in_format
-from .rows import FEW_ROWS, KeySpelling, Rows, iter_rows, spell_inlined
-from .text import format_numbers, join_columns, pick_texts
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["to_kerchunk", "write_json"]
+from ..codecs.zarr2 import decode_foreign
+from ..errors import InvalidReferences
+from ..io.atomic import open_atomic
+from ..io.urls import to_document_url
+from ..model.array import Array, Group, once_for_each
+from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.manifest import Manifest, Source
+from .provenance import PROVENANCE, spell_provenance
+from .zarr_metadata import join_key, to_documents
+
+__all__ = [
+    "BLOCK_ROWS",
+    "FEW_ROWS",
+    "KeySpelling",
+    "Plan",
+    "Rows",
+    "format_numbers",
+    "in_format",
+    "iter_rows",
+    "join_columns",
+    "pick_texts",
+    "plan_document",
+    "spell_inlined",
+    "to_kerchunk",
+    "write_json",
+]
+
+_GROUP = 10_000
+"""Numbers are written four digits at a time: one lookup gives four bytes."""
+
+
+def _digit_table() -> NDArray[np.uint32]:
+    numbers = np.arange(_GROUP)[:, None]
+    powers = np.array([1000, 100, 10, 1])
+    digits = (numbers // powers % 10 + ord("0")).astype(np.uint8)
+    without_zeros = np.where(numbers >= powers, digits, 0).astype(np.uint8)
+    return np.concatenate([digits, without_zeros]).view(np.uint32).ravel()
+
+
+_DIGITS = _digit_table()
+"""Row `i`: the four digits of `i`; row `10000 + i`: the same, leading zeros as NUL."""
+
+
+def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
+    """Write a column of numbers in decimal.
+
+    Parameters
+    ----------
+    values
+        `(n,)` integers, 0 or more.
+
+    Returns
+    -------
+    text
+        `(n, width)` uint8, ASCII digits to the right, NUL to their left.
+
+    Examples
+    --------
+    >>> join_columns(2, [format_numbers([0, 1203]), b";"])
+    b'0;1203;'
+    """
+    numbers = np.asarray(values, np.uint64)
+    n_groups = -(-len(str(int(numbers.max(initial=0)))) // 4)
+    text = np.empty((len(numbers), n_groups), np.uint32)
+    rest = numbers
+    for column in reversed(range(n_groups)):
+        higher = rest // np.uint64(_GROUP)
+        group = (rest - higher * np.uint64(_GROUP)).astype(np.intp)
+        group[higher == 0] += _GROUP
+        text[:, column] = _DIGITS.take(group)
+        rest = higher
+    matrix = text.view(np.uint8)
+    matrix[numbers == 0, -1] = ord("0")
+    return matrix
+
+
+def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDArray[np.uint8]:
+    """Give the text of every row of a column that repeats few texts.
+
+    Parameters
+    ----------
+    texts
+        The table, without NUL.
+    rows
+        `(n,)` integers: the text of each row, at least one.
+
+    Returns
+    -------
+    text
+        The one text where all rows agree, else `(n, width)` uint8 with NUL to its right.
+    """
+    if (rows == rows[0]).all():
+        return texts[int(rows[0])]
+    used, inverse = np.unique(rows, return_inverse=True)
+    table = np.array([texts[row] for row in used.tolist()], np.bytes_)
+    return table.view(np.uint8).reshape(len(used), -1)[inverse]
+
+
+def join_columns(n_rows: int, columns: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
+    """Join columns of text row by row, leaving out every NUL.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the result.
+    columns
+        For each column the text that all rows share, or `(n_rows, width)` uint8.
+    """
+    widths = [len(column) if isinstance(column, bytes) else column.shape[1] for column in columns]
+    matrix = np.empty((n_rows, sum(widths)), np.uint8)
+    start = 0
+    for column, width in zip(columns, widths, strict=True):
+        constant = isinstance(column, bytes)
+        matrix[:, start : start + width] = np.frombuffer(column, np.uint8) if constant else column
+        start += width
+    return matrix.tobytes().translate(None, b"\0")
+
+
+BLOCK_ROWS = 65_536
+"""Chunks handled at once: large enough to forget NumPy's cost per call, and some 10 MB of text."""
+
+FEW_ROWS = 64
+"""Rows up to which Python's own formatting is faster than NumPy's cost per call."""
+
+_RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpelling:
+    """How the chunk keys of one array are spelled: `prefix`, then indices joined by `separator`."""
+
+    prefix: str
+    separator: str
+    scalar: str
+    """The key of the only chunk of an array without dimensions."""
+
+    @classmethod
+    def of(cls, path: str, zarr_format: int) -> KeySpelling:
+        """Give the spelling that we write: "image/0.0" in Zarr v2, "image/c/0/0" in v3."""
+        if zarr_format == 3:
+            return cls(join_key(path, "c/"), "/", join_key(path, "c"))
+        return cls(join_key(path, ""), ".", join_key(path, "0"))
+
+    def columns(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list:
+        """Give the text columns that join to the keys of chunks, as ASCII or UTF-8.
+
+        Parameters
+        ----------
+        grid
+            Chunks along each dimension.
+        flat
+            `(n,)` flat chunk indices in C order.
+        """
+        if not grid:
+            return [self.scalar.encode()]
+        columns: list = [self.prefix.encode()]
+        for index in np.unravel_index(flat, grid):
+            columns += [format_numbers(index), self.separator.encode()]
+        return columns[:-1]
+
+    def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
+        """Give the keys of chunks as strings."""
+        if len(flat) <= FEW_ROWS:
+            return [self.key(grid, number) for number in flat.tolist()]
+        text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
+        return text.decode().split("\n")[:-1]
+
+    def key(self, grid: tuple[int, ...], flat: int) -> str:
+        """Give the key of one chunk."""
+        if not grid:
+            return self.scalar
+        indices = []
+        for n_chunks in reversed(grid):
+            flat, index = divmod(flat, n_chunks)
+            indices.append(str(index))
+        return self.prefix + self.separator.join(reversed(indices))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some chunks of one array, all with byte ranges or all whole files.
+
+    `flat`, `source`, `offset`, `length` are columns of the manifest; `is_whole` tells that the
+    chunks are whole files, so that `offset` and `length` mean nothing.
+    """
+
+    flat: NDArray[np.intp]
+    source: NDArray[np.int32]
+    offset: NDArray[np.uint64]
+    length: NDArray[np.uint64]
+    is_whole: bool
+
+
+def iter_rows(manifest: Manifest) -> Iterator[Rows]:
+    """Walk the chunks that lie in sources, in C order within blocks of `BLOCK_ROWS`."""
+    if not manifest.sources:
+        return
+    for start in range(0, manifest.n_chunks, BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        source, length = manifest.source[block], manifest.length[block]
+        if source.min() >= 0 and length.all():  # as mostly: columns need not be picked apart
+            flat = np.arange(start, start + len(source))
+            yield Rows(flat, source, manifest.offset[block], length, False)
+            continue
+        is_stored = source >= 0
+        is_whole = is_stored & (length == 0)
+        for chosen, whole in ((is_stored & ~is_whole, False), (is_whole, True)):
+            flat = np.flatnonzero(chosen) + start
+            if flat.size:
+                source = manifest.source[flat]
+                yield Rows(flat, source, manifest.offset[flat], manifest.length[flat], whole)
+
+
+def spell_inlined(data: bytes) -> str:
+    """Spell the bytes of a chunk as a value of a reference document.
+
+    Printable ASCII stands for itself, unless it would be taken for base64: readers decode whatever
+    begins with "base64:".
+
+    Examples
+    --------
+    >>> spell_inlined(b"abc"), spell_inlined(b"\\0\\1"), spell_inlined(b"base64:")
+    ('abc', 'base64:AAE=', 'base64:YmFzZTY0Og==')
+    """
+    if _RAW_TEXT.issuperset(data) and not data.startswith(b"base64:"):
+        return data.decode("ascii")
+    return "base64:" + base64.b64encode(data).decode("ascii")
+
+
+_ROOT = ("zarr.json", ".zgroup", ".zattrs")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Metadata documents by key, the root's first; and addresses by the sources' own."""
+
+    documents: Mapping[str, Mapping[str, Any]]
+    addresses: Mapping[str, str]
+
+
+def plan_document(
+    group: Group,
+    zarr_format: int,
+    rename: Callable[[str], str] | None,
+    series: Sequence[Mapping[str, Any]],
+) -> Plan:
+    """Spell all metadata of a group.
+
+    Parameters
+    ----------
+    group
+        The root.
+    zarr_format
+        2 or 3.
+    rename
+        Gives the address in the document for each source; by default local paths become "file://"
+        addresses.
+    series
+        What provenance records of the series of the source.
+
+    Raises
+    ------
+    ManifestMismatch, InvalidReferences
+        If the group cannot be spelled; see `documents.to_documents`.
+    """
+    sources: dict[str, Source] = {}
+    for _, array in group.arrays():
+        for source in array.manifest.sources:
+            sources.setdefault(source.url, source)
+    addresses = {url: (rename or to_document_url)(url) for url in sources}
+    documents = to_documents(group, zarr_format)
+    text = spell_provenance(sources.values(), addresses, series)
+    if text is not None:
+        _set_root_attribute(documents, zarr_format, text)
+    first = {key: documents[key] for key in _ROOT if key in documents}
+    return Plan(first | documents, addresses)
+
+
+def _set_root_attribute(documents: dict[str, Any], zarr_format: int, text: str) -> None:
+    if zarr_format == 3:
+        root = documents["zarr.json"]
+        documents["zarr.json"] = {**root, "attributes": {**root["attributes"], PROVENANCE: text}}
+    else:
+        documents[".zattrs"] = {**documents.get(".zattrs", {}), PROVENANCE: text}
+
+
+_DEFLATE = 8
+
+
+def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
+    """Give a group whose arrays can all be said in a Zarr format.
+
+    Parameters
+    ----------
+    group
+        The root, or the group at the path `prefix`, which ends with "/".
+    zarr_format
+        2 or 3.
+
+    Raises
+    ------
+    InvalidReferences
+        If an array has a codec of the other format, and bytes in files.
+    """
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        if isinstance(child, Group):
+            children[name] = in_format(child, zarr_format, f"{prefix}{name}/")
+        else:
+            children[name] = _array_in_format(prefix + name, child, zarr_format)
+    return group.with_children(children)
+
+
+def _array_in_format(path: str, array: Array, zarr_format: int) -> Array:
+    codec = array.codecs[0]
+    if not isinstance(codec, ForeignCodec) or codec.zarr_format == zarr_format:
+        return array
+    if zarr_format == 2 or (array.manifest.source >= 0).any():
+        raise InvalidReferences(
+            f"the codec is known only in Zarr v{codec.zarr_format}",
+            tag=f"array '{path}'",
+            got=f"zarr_format {zarr_format}",
+            expected=f"zarr_format {codec.zarr_format}",
+        )
+    dtype = array.dtype.newbyteorder("<")
+    inlined = {
+        flat: zlib.compress(decode_foreign(codec, data, array.chunks).astype(dtype).tobytes())
+        for flat, data in array.manifest.inlined.items()
+    }
+    own = SegmentCodec((1, 1, 1, math.prod(array.chunks)), np.dtype(dtype).str, _DEFLATE)
+    return replace(array, codecs=(own,), manifest=replace(array.manifest, inlined=inlined))
+
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _encode_array = once_for_each(_encode)

@@ -4,39 +4,477 @@ Owns putting together what the parsers of this room find: `structure` (columns o
 `metadata` (arrays and groups), `keys` (which chunk is whose) and `provenance` (what the sources
 were when they were scanned); and the choice of the short way (`lines`) where the text is laid out
 as we write it.
+
+The structure of a reference document: checked, and taken apart into columns.
+
+Owns what the JSON Schemas in `schemas/` say, by hand and for whole columns, because a generic
+validator needs half a minute for 100,000 references. What the metadata means is left to `metadata`,
+which array a chunk belongs to to `keys`.
+
+Follows https://fsspec.github.io/kerchunk/spec.html, versions 0 and 1; stricter where readers
+disagree (a length of 0 is "nothing" in JSON and "everything" in parquet).
+
+Nodes, manifests and provenance, put together into a group.
+
+Owns the last step of reading a document, which JSON and parquet share.
 """
 
 from __future__ import annotations
 
+import base64
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import reprlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InvalidReferences
-from ..model.manifest import Source
-from ..model.node import Group
-from .assemble import (
-    ChunkColumns,
-    build_array,
-    build_manifest,
-    build_tree,
-    rank_sources,
-    settle_manifest,
-    take_provenance,
-)
+from ..io.urls import from_document_url
+from ..model.array import Array, Group
+from ..model.manifest import MISSING, Columns, Manifest, Source
+from .columnar import Lines, Text, parse_lines, split_document
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
-from .limits import check_counts, check_nodes
-from .lines import Lines, parse_lines, split_document
-from .load import fetch_text, open_large, parse_json, without_garbage_collection
-from .metadata import Nodes, parse_metadata
-from .spacing import Text
-from .structure import RefColumns, parse_structure
+from .load import (
+    check_counts,
+    check_nodes,
+    fetch_text,
+    open_large,
+    parse_json,
+    without_garbage_collection,
+)
+from .provenance import PROVENANCE, check_series, parse_provenance
+from .templates import expand_gen, expand_url
+from .zarr_metadata import ArrayMetadata, Nodes, parse_metadata
 
-__all__ = ["Parsed", "parse_document", "read_document"]
+__all__ = [
+    "METADATA_NAMES",
+    "ChunkColumns",
+    "Parsed",
+    "RefColumns",
+    "build_array",
+    "build_manifest",
+    "build_tree",
+    "is_metadata_key",
+    "parse_document",
+    "parse_structure",
+    "rank_sources",
+    "read_document",
+    "settle_manifest",
+    "take_provenance",
+]
+
+METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+"""Last parts of keys whose values are metadata documents."""
+
+_MAX_RANGE = 2**63 - 1
+_KEY = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\\\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\\0]+)*\Z")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
+_SIGNS = ("//", "\\", "\0/", "/\0", "/.", "\0.", "\0\0")
+"""What stands in keys joined by NUL if one is bad; and names that begin with "."."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefColumns:
+    """The references of a document, in columns.
+
+    `metadata` maps keys to JSON text or objects. For chunk references, in the order of the
+    document: `keys`; `source` `(n,)` int32, a row of `urls`, or -2 where `inlined` (row to bytes)
+    has the data; `offset` and `length` `(n,)` uint64, with length 0 for whole files.
+    """
+
+    metadata: Mapping[str, Any]
+    keys: Sequence[str]
+    urls: Sequence[str]
+    source: NDArray[np.int32]
+    offset: NDArray[np.uint64]
+    length: NDArray[np.uint64]
+    inlined: Mapping[int, bytes]
+
+
+def parse_structure(document: Any, report: Reporter) -> RefColumns:
+    """Check the structure of a document and take it apart.
+
+    Whatever looks at every reference is a pass of the interpreter's own loops (`map`, `zip`, `set`)
+    over columns; only offences are looked at one by one.
+
+    Parameters
+    ----------
+    document
+        What a JSON parser gave.
+    report
+        Takes every offence; what is wrong is left out of the result.
+    """
+    refs, templates = _open_document(document, report)
+    if not all(map(str.__instancecheck__, refs)):  # not from JSON
+        refs = {str(key): value for key, value in refs.items()}
+    chunks = dict(refs)
+    metadata = {}
+    for key in [key for key in refs if key.endswith(METADATA_NAMES) and is_metadata_key(key)]:
+        value = _check_metadata_value(key, chunks.pop(key), report)
+        if value is not None and not _check_keys([key], report):
+            metadata[key] = value
+    for key in _check_keys(chunks, report):
+        del chunks[key]
+    keys, values = list(chunks), list(chunks.values())
+    return _parse_chunks(metadata, keys, values, templates, report)
+
+
+def is_metadata_key(key: str) -> bool:
+    """Tell keys of metadata documents from keys of chunks."""
+    return key.rpartition("/")[2] in METADATA_NAMES
+
+
+def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    if not isinstance(document, Mapping):
+        report(
+            _structural(
+                "document", "a reference document is an object", None, document, "an object"
+            )
+        )
+        return {}, {}
+    if "version" not in document:
+        return document, {}
+    version = document["version"]
+    if isinstance(version, bool) or version != 1:
+        report(_structural("version", "no such version", "version", version, "1"))
+        return {}, {}
+    for name in document.keys() - {"version", "templates", "gen", "refs"}:
+        if not str(name).startswith("x-"):
+            report(
+                _structural(
+                    "top-level",
+                    "unknown member of the document",
+                    name,
+                    name,
+                    "version, templates, gen, refs or x-...",
+                )
+            )
+    templates = _member(document, "templates", Mapping, "an object", report) or {}
+    for name, text in templates.items():
+        if not isinstance(text, str):
+            report(_structural("template", "a template is text", f"templates.{name}", text, "text"))
+    templates = {name: text for name, text in templates.items() if isinstance(text, str)}
+    refs = _member(document, "refs", Mapping, "an object", report) or {}
+    gen = _member(document, "gen", list, "a list", report) or []
+    generated = expand_gen(gen, templates, report) if gen else {}
+    return ({**refs, **generated} if generated else refs), templates
+
+
+def _member(document: Mapping, name: str, kind: Any, expected: str, report: Reporter) -> Any:
+    value = document.get(name)
+    if name in document and not isinstance(value, kind):
+        report(_structural("member", f"'{name}' has the wrong type", name, value, expected))
+        return None
+    return value
+
+
+# ---- keys
+
+
+def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
+    """Find the keys that no file system could have, looking closer only where there may be one."""
+    joined = "\0" + "\0".join(keys) + "\0"
+    is_clean = joined.count("\0") == len(keys) + 1 and not any(sign in joined for sign in _SIGNS)
+    bad = [] if is_clean else [key for key in keys if not _KEY.match(key)]
+    if bad:
+        _report_many(report, "key", bad, "not a key", bad, "names joined by '/'")
+    return bad
+
+
+# ---- values
+
+
+def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
+    """Give the metadata's text or object, or None."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, str):
+        data = _decode_text(value)
+        if data is None:
+            report(_structural("base64", "not base64", key, value, "canonical base64"))
+        return data
+    if _bad_reference(value) is None:
+        report(
+            Finding(
+                "remote-metadata",
+                "metadata",
+                "the metadata lies in another file",
+                key,
+                _short(value),
+                "the metadata itself",
+            )
+        )
+        return None
+    report(_structural("value", "not a reference", key, value, "JSON text or an object"))
+    return None
+
+
+def _parse_chunks(
+    metadata: Mapping[str, Any],
+    keys: list[str],
+    values: list,
+    templates: Mapping[str, str],
+    report: Reporter,
+) -> RefColumns:
+    form = _find_forms(values)
+    ranged = np.flatnonzero(form == 3)
+    urls, offsets, lengths = zip(*_pick(values, ranged), strict=True) if ranged.size else ((),) * 3
+    others = _pick(values, np.flatnonzero(form != 3))
+    ranges = _check_ranges(urls, offsets, lengths)
+    if ranges is None or any(map(_bad_reference, others)):
+        return _parse_chunks(metadata, *_drop_bad(keys, values, report), templates, report)
+    n_rows = len(values)
+    source = np.full(n_rows, -2, np.int32)
+    offset, length = np.zeros((2, n_rows), np.uint64)
+    offset[ranged], length[ranged] = ranges
+    whole = np.flatnonzero(form == 1)
+    whole_urls = [value[0] for value in _pick(values, whole)]
+    table = dict.fromkeys(urls) | dict.fromkeys(whole_urls)
+    place = {url: row for row, url in enumerate(table)}
+    for rows, column in ((ranged, urls), (whole, whole_urls)):
+        source[rows] = np.fromiter(map(place.__getitem__, column), np.int32, len(column))
+    texts = np.flatnonzero(form == 0).tolist()
+    inlined = {row: data for row in texts if (data := _decode_text(values[row])) is not None}
+    expanded = [expand_url(url, templates, report) for url in table]
+    return RefColumns(metadata, keys, expanded, source, offset, length, inlined)
+
+
+def _find_forms(values: list) -> NDArray[np.int8]:
+    """Give 0 for text, 1 and 3 for lists of that length, -1 for what is no reference at all."""
+    n_rows = len(values)
+    if set(map(type, values)) == {list}:
+        n_parts = np.fromiter(map(len, values), np.int64, n_rows)
+        return np.where((n_parts == 1) | (n_parts == 3), n_parts, -1).astype(np.int8)
+    return np.fromiter(map(_find_form, values), np.int8, n_rows)
+
+
+def _find_form(value: Any) -> int:
+    if isinstance(value, str):
+        return 0
+    is_list = isinstance(value, list | tuple) and len(value) in (1, 3)
+    return len(value) if is_list else -1
+
+
+def _pick(values: list, rows: NDArray[np.intp]) -> list:
+    return values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
+
+
+def _check_ranges(
+    urls: Sequence, offsets: Sequence, lengths: Sequence
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Give offsets and lengths, or None where one of the rows is bad."""
+    is_text = {*map(type, urls)} <= {str} and "" not in urls
+    if not is_text or not {*map(type, offsets), *map(type, lengths)} <= {int}:
+        return None
+    try:
+        columns = [np.fromiter(column, np.int64, len(column)) for column in (offsets, lengths)]
+    except OverflowError:
+        return None
+    offset, length = columns
+    is_good = offset.min(initial=0) >= 0 and length.min(initial=1) >= 1
+    return (offset, length) if is_good else None
+
+
+def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str], list]:
+    """Report what is no reference, found one by one, and leave it out."""
+    bad = {row: why for row, value in enumerate(values) if (why := _bad_reference(value))}
+    first = next(iter(bad))
+    names = [keys[row] for row in bad]
+    _report_many(report, "value", names, "not a reference", [values[first]], bad[first])
+    rows = [row for row in range(len(keys)) if row not in bad]
+    return [keys[row] for row in rows], [values[row] for row in rows]
+
+
+def _bad_reference(value: Any) -> str | None:
+    """Tell what a value should have been, or None where it is a reference."""
+    if isinstance(value, str):
+        return None if _decode_text(value) is not None else "canonical base64"
+    if not isinstance(value, list | tuple) or len(value) not in (1, 3):
+        return "text, [url] or [url, offset, length]"
+    if not isinstance(value[0], str) or not value[0]:
+        return "an address that is not empty"
+    for number, least in zip(value[1:], (0, 1), strict=False):
+        if type(number) is not int or not least <= number <= _MAX_RANGE:
+            return f"whole numbers, offset from 0 and length from 1 to {_MAX_RANGE}"
+    return None
+
+
+def _decode_text(value: str) -> bytes | None:
+    """Give the bytes of an inlined value; None if it says base64 and is not."""
+    if not value.startswith("base64:"):
+        return value.encode("utf-8", "surrogatepass")
+    text = value[7:]
+    return base64.b64decode(text) if _BASE64.match(text) else None
+
+
+# ---- findings
+
+
+def _structural(code: str, what: str, key: Any, got: Any, expected: str) -> Finding:
+    name = None if key is None else str(key)
+    return Finding(code, "structure", what, name, _short(got), expected)
+
+
+def _report_many(
+    report: Reporter, code: str, keys: Sequence[str], what: str, got: Iterable[Any], expected: Any
+) -> None:
+    first = next(iter(zip(keys, got, repeat(expected))))
+    report(
+        Finding(code, "structure", what, first[0], _short(first[1]), first[2], n_more=len(keys) - 1)
+    )
+
+
+def _short(value: Any) -> str:
+    text = reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def take_provenance(
+    nodes: Nodes, report: Reporter
+) -> tuple[Nodes, list[Source], list[dict[str, Any]]]:
+    """Take our attribute out of the root's, be the root a group or an array."""
+    root = nodes.groups.get("", {})
+    holder = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
+    if PROVENANCE not in holder:
+        return nodes, [], []
+    sources: list[Source] = []
+    series: list[dict[str, Any]] = []
+    try:
+        sources, found = parse_provenance(holder[PROVENANCE])
+        check_series(found, nodes.arrays)
+        series = found
+    except ValueError as error:
+        report(Finding("provenance", "metadata", str(error), None, severity="warning"))
+    return _without_attribute(nodes), sources, series
+
+
+def _without_attribute(nodes: Nodes) -> Nodes:
+    groups, arrays = dict(nodes.groups), dict(nodes.arrays)
+    if "" in groups:
+        groups[""] = {k: v for k, v in groups[""].items() if k != PROVENANCE}
+    if "" in arrays:
+        rest = {k: v for k, v in arrays[""].attributes.items() if k != PROVENANCE}
+        arrays[""] = replace(arrays[""], attributes=rest)
+    return Nodes(groups, arrays, nodes.order)
+
+
+def rank_sources(
+    urls: Iterable[str], recorded: Iterable[Source]
+) -> tuple[list[Source], NDArray[np.int32]]:
+    """Give all sources, those that provenance knows first, and for each address its place."""
+    table = {source.url: source for source in recorded}
+    addresses = [from_document_url(url) for url in urls]
+    for url in addresses:
+        table.setdefault(url, Source(url))
+    place = {url: row for row, url in enumerate(table)}
+    rank = np.fromiter(map(place.__getitem__, addresses), np.int32, len(addresses))
+    return list(table.values()), rank
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkColumns:
+    """Some chunks of one array: `flat` `(n,)` index in C order; `source` a row of all addresses, or
+    -2 where `inlined` (row to bytes) has the data; `offset` and `length`, 0 for whole files."""
+
+    flat: NDArray[np.integer]
+    source: NDArray[np.integer]
+    offset: NDArray[np.uint64]
+    length: NDArray[np.uint64]
+    inlined: Mapping[int, bytes]
+
+
+def build_manifest(
+    grid: tuple[int, ...],
+    chunks: ChunkColumns,
+    sources: Sequence[Source],
+    rank: NDArray[np.int32],
+) -> Manifest:
+    """Put the chunks of an array in their places; all others are missing.
+
+    Parameters
+    ----------
+    grid
+        Chunks along each dimension.
+    chunks
+        Those that the document has.
+    sources, rank
+        From `rank_sources`.
+    """
+    n_chunks = math.prod(grid)
+    source = np.full(n_chunks, MISSING, np.int32)
+    offset, length = np.zeros((2, n_chunks), np.uint64)
+    source[chunks.flat] = chunks.source
+    offset[chunks.flat], length[chunks.flat] = chunks.offset, chunks.length
+    inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
+    return settle_manifest(grid, Columns(source, offset, length, inlined), sources, rank)
+
+
+def settle_manifest(
+    grid: tuple[int, ...],
+    columns: Columns,
+    sources: Sequence[Source],
+    rank: NDArray[np.int32],
+) -> Manifest:
+    """Give a manifest of columns whose `source` is a row of all addresses.
+
+    Parameters
+    ----------
+    grid, sources, rank
+        As in `build_manifest`.
+    columns
+        Of all chunks; `source` is changed.
+    """
+    source = columns.source
+    is_stored = source >= 0
+    row = source[is_stored]
+    used = np.unique(rank[np.bincount(row, minlength=len(rank)) > 0])
+    source[is_stored] = np.searchsorted(used, rank)[row]
+    table = tuple(sources[row] for row in used.tolist())
+    return Manifest(grid, table, source, columns.offset, columns.length, columns.inlined)
+
+
+def build_array(metadata: ArrayMetadata, manifest: Manifest) -> Array:
+    """Give the array that metadata and manifest describe together."""
+    return Array(
+        metadata.shape,
+        metadata.chunks,
+        metadata.dtype,
+        metadata.dims,
+        (metadata.codec,),
+        manifest,
+        metadata.fill_value,
+        metadata.attributes,
+    )
+
+
+def build_tree(nodes: Nodes, arrays: Mapping[str, Array]) -> Group:
+    """Hang all nodes into a tree, in the order of the document; groups in between may be unsaid."""
+    tree: dict[str, Any] = {}
+    for path in nodes.order:
+        branch = tree
+        parts = path.split("/") if path else []
+        for name in parts[:-1]:
+            branch = branch.setdefault(name, {})
+        if path in arrays:
+            branch[parts[-1] if parts else ""] = arrays[path]
+        elif path in nodes.groups and path:
+            branch.setdefault(parts[-1], {})
+    return _grow("", tree, nodes.groups)
+
+
+def _grow(path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> Group:
+    children = {
+        name: child if isinstance(child, Array) else _grow(f"{path}{name}/", child, groups)
+        for name, child in branch.items()
+    }
+    return Group(children, dict(groups.get(path.rstrip("/"), {})))
 
 
 @dataclass(frozen=True, slots=True)

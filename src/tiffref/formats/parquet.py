@@ -15,29 +15,435 @@ sometimes; readers then need the option `remote_protocol`.
 
 Follows https://fsspec.github.io/kerchunk/spec.html, section "Parquet references", and fsspec's
 `LazyReferenceMapper`, which knows Zarr v2 with "." in chunk keys only.
+
+Reference documents of kerchunk in parquet, read back into the model.
+
+Owns the way from the folder that `parquet` describes, ours or another's, to a group. What a file of
+references holds is said in `records`.
+
+Files of parquet references: one block of an array's chunks each.
+
+Owns the way from the bytes of such a file, ours or another's, to columns. A document is opened by
+reading the addresses out of each file, which are few and packed tightly; the numbers follow when a
+chunk of the file is asked for. Until then the file is kept as its bytes, some three for each chunk,
+so that what is read later is still the document that was opened.
+
+Follows https://fsspec.github.io/kerchunk/spec.html, "Parquet references".
+
+Chunks that decode to nothing but the fill value.
+
+Owns their bytes, which a format needs that cannot leave a chunk out, and how to tell them again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidReferences
-from ..model.manifest import INLINED, Manifest
-from ..model.node import Array, Group
-from .atomic import open_folder_atomic
-from .fill import encode_fill_chunk
-from .parquet_read import ZMETADATA, import_pyarrow
-from .plan import plan_document
-from .recode import in_format
+from ..codecs.decode import decode_chunk, wrap_inlined
+from ..codecs.zarr2 import SEGMENT_ID, decode_foreign, to_zarr2
+from ..errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    MissingExtra,
+    TiffrefError,
+    install_hint,
+    unreadable,
+)
+from ..io.atomic import open_folder_atomic
+from ..io.clients import client_errors
+from ..io.urls import has_scheme
+from ..model.array import Array, Group
+from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.manifest import INLINED, MISSING, Columns, Deferred, Manifest, Source
+from .findings import raise_finding
+from .kerchunk import in_format, plan_document
+from .kerchunk_read import Parsed, build_array, build_tree, rank_sources, take_provenance
+from .load import check_nodes
+from .zarr_metadata import ArrayMetadata, parse_metadata
 
-__all__ = ["write_parquet"]
+__all__ = [
+    "ZMETADATA",
+    "Record",
+    "defer_manifest",
+    "encode_fill_chunk",
+    "import_pyarrow",
+    "is_fill_chunk",
+    "is_parquet",
+    "list_addresses",
+    "parse_parquet",
+    "write_parquet",
+]
+
+
+def encode_fill_chunk(
+    path: str, codec: SegmentCodec | ForeignCodec, chunks: tuple[int, ...], fill_value: Any
+) -> bytes:
+    """Give the stored bytes of a chunk of fill value, 0 where the array has none.
+
+    Parameters
+    ----------
+    path
+        Of the array, for the error.
+    codec
+        One that Zarr v2 can say.
+    chunks, fill_value
+        Of the array.
+
+    Raises
+    ------
+    ManifestMismatch
+        If the codec cannot store these values exactly, as those of photographs.
+    """
+    import numcodecs
+
+    encoding = to_zarr2(codec)
+    fill = 0 if fill_value is None else fill_value
+    values = np.full(chunks, fill, np.dtype(encoding["dtype"]))
+    compressor = encoding["compressor"]
+    if isinstance(codec, SegmentCodec) and (compressor or {}).get("id") == SEGMENT_ID:
+        return wrap_inlined(SegmentCodec(codec.shape, codec.dtype), values.tobytes())
+    # predictors run along the rows of a segment
+    data = values.reshape(codec.shape if isinstance(codec, SegmentCodec) else chunks)
+    try:
+        for config in [*(encoding["filters"] or ()), *([compressor] if compressor else ())]:
+            data = numcodecs.get_codec(dict(config)).encode(data)
+        stored = bytes(memoryview(np.ascontiguousarray(data)).cast("B"))
+        again = decode_foreign(ForeignCodec(2, encoding), stored, chunks)
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise _inexact(path, encoding, f"{type(error).__name__}: {error}") from error
+    if again.tobytes() != values.tobytes():
+        raise _inexact(path, encoding, "other values after decoding")
+    return stored
+
+
+def is_fill_chunk(
+    data: bytes, codec: SegmentCodec | ForeignCodec, chunks: tuple[int, ...], fill_value: Any
+) -> bool:
+    """Tell whether stored bytes decode to nothing but the fill value, 0 where there is none."""
+    try:
+        if isinstance(codec, SegmentCodec):
+            values = decode_chunk(codec, data)
+        else:
+            values = decode_foreign(codec, data, chunks)
+    except (ValueError, TypeError, RuntimeError):
+        return False
+    fill = np.array(0 if fill_value is None else fill_value, values.dtype)
+    return bool((values.view(f"V{fill.itemsize}") == fill.view(f"V{fill.itemsize}")).all())
+
+
+def _inexact(path: str, encoding: dict, got: str) -> ManifestMismatch:
+    return ManifestMismatch(
+        "the array has missing chunks, and its codec cannot store the fill value in their place",
+        tag=f"array '{path}'",
+        got=f"{got} ({encoding['filters']}, {encoding['compressor']})",
+        hint="Write JSON, which can leave chunks out.",
+    )
+
+
+_UNKNOWN = -3
+"""Row of an address that is in no table of sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One file: its bytes, how many chunks it has references for, and what to call it in errors."""
+
+    data: bytes
+    n_rows: int
+    name: str
+
+    def open(self) -> Any:
+        """Give the file as pyarrow's, which reads no more than what is said about the columns."""
+        import pyarrow
+        import pyarrow.parquet
+
+        with _naming(self.name):
+            buffer = pyarrow.BufferReader(self.data)
+            return pyarrow.parquet.ParquetFile(buffer, read_dictionary=["path"])
+
+    def read(self, file: Any, columns: Sequence[str]) -> Any:
+        """Give those of the columns that the file has, as a pyarrow table; "path" as dictionary.
+
+        Raises
+        ------
+        InvalidReferences
+            If it is no such file.
+        """
+        with _naming(self.name):
+            found = [name for name in columns if name in file.schema_arrow.names]
+            # threads would only wait for one another: a file is decoded in a millisecond
+            table = file.read(found, use_threads=False).slice(0, self.n_rows)
+            return table.combine_chunks()
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Tell which file is none of parquet references."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise InvalidReferences(
+            "not parquet references",
+            url=name,
+            got=f"{type(error).__name__}: {str(error)[:120]}",
+            expected="columns path, offset, size, raw",
+        ) from error
+
+
+def list_addresses(records: Sequence[Record]) -> list[str]:
+    """Give the addresses that chunks of an array lie at, each once, as they first come."""
+    found: dict[str, None] = {}
+    for record in records:
+        file = record.open()
+        only = _only_address(file)
+        if only is not None:
+            found[only] = None
+            continue
+        urls, codes = _read_paths(record, record.read(file, ["path"]))
+        is_used = np.zeros(len(urls), np.bool_)
+        is_used[codes[codes >= 0]] = True
+        found.update(dict.fromkeys(url for url, used in zip(urls, is_used, strict=True) if used))
+    return list(found)
+
+
+def _only_address(file: Any) -> str | None:
+    """Give the one address in a file where its footer says that there is just one.
+
+    It says the least and the greatest value of each block of rows; a writer may leave them out, or
+    cut long ones, and then the greatest differs from the least.
+    """
+    if "path" not in file.schema_arrow.names:
+        return None
+    column = file.schema_arrow.names.index("path")
+    found = set()
+    for number in range(file.metadata.num_row_groups):
+        chunk = file.metadata.row_group(number).column(column)
+        values = chunk.statistics if chunk.path_in_schema == "path" else None
+        if values is None or not values.has_min_max or values.min != values.max:
+            return None
+        found.add(values.min)
+    only = found.pop() if len(found) == 1 else None
+    return only if isinstance(only, str) else None
+
+
+def defer_manifest(
+    array: ArrayMetadata,
+    records: Sequence[Record],
+    record_size: int,
+    addresses: Sequence[str],
+    rank: NDArray[np.int32],
+    sources: Sequence[Source],
+) -> Manifest:
+    """Give the manifest of an array, whose files are parsed when one of their chunks is needed.
+
+    Parameters
+    ----------
+    array
+        What its metadata says.
+    records, record_size
+        Its files, and the chunks in each but the last.
+    addresses, rank
+        What `list_addresses` gives of them, and the place of each in `sources`.
+    sources
+        Of all arrays together.
+    """
+    if not records:
+        nothing = np.zeros(math.prod(array.grid), np.uint64)
+        return Manifest.from_columns(array.grid, (), nothing, nothing)
+    used = np.unique(rank)
+    rows = np.searchsorted(used, rank).tolist()
+    place = dict(zip(addresses, rows, strict=True))
+
+    def load(number: int) -> Columns:
+        return _parse(records[number], place, array)
+
+    table = [sources[row] for row in used.tolist()]
+    return Manifest.defer(array.grid, table, Deferred(len(records), record_size, load))
+
+
+def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Columns:
+    """Parse a file; chunks that it has no reference for are missing."""
+    table = record.read(record.open(), ["path", "offset", "size", "raw"])
+    source = np.full(record.n_rows, MISSING, np.int32)
+    offset, length = np.zeros((2, record.n_rows), np.uint64)
+    urls, codes = _read_paths(record, table)
+    rows = np.array([*(place.get(url, _UNKNOWN) for url in urls), MISSING], np.int32)
+    source[: len(codes)] = rows[codes]  # a code of -1 is the last row
+    if (source == _UNKNOWN).any():
+        raise InvalidReferences(
+            "chunks lie at an address that the statistics of the file leave out",
+            url=record.name,
+            got=urls[int(codes[np.argmax(source == _UNKNOWN)])],
+        )
+    with _naming(record.name):
+        for name, values in (("offset", offset), ("size", length)):
+            if name in table.column_names:
+                values[: table.num_rows] = _numbers(table[name].fill_null(0))
+        inlined: dict[int, bytes] = {}
+        if "raw" in table.column_names and table["raw"].null_count < table.num_rows:
+            inlined = _parse_raw(table["raw"].combine_chunks(), source, length, array)
+        if ((source >= 0) & (length == 0) & (offset > 0)).any():
+            raise ValueError("a range has no bytes; a whole file has offset and size 0")
+    return Columns(source, offset, length, inlined)
+
+
+def _numbers(column: Any) -> NDArray[np.uint64]:
+    """Give offsets or sizes; some writers have them as floats."""
+    found = np.asarray(column)
+    with np.errstate(invalid="ignore"):
+        numbers = found.astype(np.int64)
+    if numbers.min(initial=0) < 0 or (numbers != found).any():
+        raise ValueError("an offset or a size is no whole number from 0 on")
+    return numbers.astype(np.uint64)
+
+
+def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64]]:
+    """Give addresses, and for each row which one it has; -1 for none."""
+    import pyarrow
+
+    if "path" not in table.column_names:
+        return [], np.full(table.num_rows, -1)
+    with _naming(record.name):
+        column = table["path"].combine_chunks()
+        if not pyarrow.types.is_dictionary(column.type):  # other writers'
+            column = column.cast(pyarrow.string()).dictionary_encode()
+        codes = np.asarray(column.indices.fill_null(-1)).astype(np.int64)
+        return column.dictionary.to_pylist(), codes
+
+
+def _parse_raw(
+    raw: Any, source: NDArray[np.int32], length: NDArray[np.uint64], array: ArrayMetadata
+) -> dict[int, bytes]:
+    """Give inlined bytes by row, and mark their rows, and those of missing chunks, in `source`."""
+    import pyarrow
+
+    rows = np.flatnonzero(np.asarray(raw.is_valid()))
+    encoded = raw.cast(pyarrow.binary()).dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    codes = np.asarray(encoded.indices.fill_null(0))
+    is_fill = length[rows] == 0
+    candidates = np.unique(codes[rows[is_fill]])
+    # chunks in the place of missing ones have all the same bytes
+    if len(candidates) != 1 or not is_fill_chunk(
+        values[candidates[0]], array.codec, array.chunks, array.fill_value
+    ):
+        is_fill[:] = False
+    source[rows] = np.where(is_fill, MISSING, INLINED)
+    return {row: values[codes[row]] for row in rows[~is_fill].tolist()}
+
+
+ZMETADATA = ".zmetadata"
+"""The file that tells a folder of parquet references."""
+_SUFFIXES = (".parq", ".parquet")
+
+
+def is_parquet(source: object) -> bool:
+    """Tell a folder of parquet references by its name, or, on this machine, by what it holds."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = os.fspath(source)
+    if path.rstrip("/").lower().endswith(_SUFFIXES):
+        return True
+    return not has_scheme(path) and Path(path, ZMETADATA).is_file()
+
+
+def parse_parquet(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Parsed:
+    """Read parquet references into the model, with the series that their provenance records.
+
+    Parameters
+    ----------
+    path
+        Folder or URL of a folder.
+    storage_options
+        For the file system of a URL.
+
+    Raises
+    ------
+    MissingExtra
+        If pyarrow is not installed.
+    InvalidReferences
+        If the folder does not hold valid references.
+    SourceError
+        If it cannot be read.
+    """
+    import fsspec
+
+    import_pyarrow()
+    location = os.fspath(path)
+    records: dict[str, list[Record]] = {}
+    addresses: dict[str, list[str]] = {}
+    try:
+        fs, root = fsspec.url_to_fs(location, **(storage_options or {}))
+        metadata, record_size = _parse_zmetadata(fs.cat_file(f"{root}/{ZMETADATA}"), location)
+        nodes = check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
+        for name, array in nodes.arrays.items():
+            files = _iter_files(f"{root}/{name}", array, record_size)
+            records[name] = [Record(fs.cat_file(file), n_rows, file) for file, n_rows in files]
+            addresses[name] = list_addresses(records[name])
+    except TiffrefError:
+        raise
+    except client_errors() as error:
+        raise unreadable(location, error, "cannot read the references") from error
+    nodes, recorded, series = take_provenance(nodes, raise_finding)
+    sources, rank = rank_sources(chain.from_iterable(addresses.values()), recorded)
+    arrays, first = {}, 0
+    for name, array in nodes.arrays.items():
+        own = rank[first : first + len(addresses[name])]
+        first += len(own)
+        manifest = defer_manifest(array, records[name], record_size, addresses[name], own, sources)
+        arrays[name] = build_array(array, manifest)
+    return Parsed(build_tree(nodes, arrays), tuple(series))
+
+
+def import_pyarrow() -> Any:
+    """Give pyarrow, or say which extra installs it."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(
+            "parquet references need pyarrow", hint=install_hint("parquet")
+        ) from error
+    return pyarrow
+
+
+def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int]:
+    try:
+        document = json.loads(text)
+        metadata, record_size = document["metadata"], document["record_size"]
+    except (ValueError, TypeError, KeyError):
+        metadata, record_size = None, None
+    is_size = type(record_size) is int and record_size > 0
+    if not isinstance(metadata, Mapping) or not is_size:
+        raise InvalidReferences(
+            "not parquet references",
+            url=location,
+            tag=ZMETADATA,
+            got=repr(text[:60]),
+            expected='{"metadata": {...}, "record_size": n}',
+        )
+    return metadata, record_size
+
+
+def _iter_files(folder: str, array: ArrayMetadata, record_size: int) -> Iterator[tuple[str, int]]:
+    """Give the files of an array, each with the number of chunks that it has references for."""
+    n_chunks = math.prod(array.grid)
+    for record, start in enumerate(range(0, n_chunks, record_size)):
+        yield f"{folder}/refs.{record}.parq", min(record_size, n_chunks - start)
 
 
 def write_parquet(

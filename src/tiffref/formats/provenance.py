@@ -16,9 +16,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidReferences
+from ..io.urls import from_document_url, shared_folder, to_document_url
 from ..model.manifest import Source
-from .documents import to_plain
-from .urls import from_document_url, shared_folder, to_document_url
+from .zarr_metadata import to_plain
 
 __all__ = ["PROVENANCE", "check_series", "parse_provenance", "spell_provenance"]
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import UnsupportedTiff
+from .array import Array
 from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import Manifest
-from .node import Array
 
 __all__ = ["permute", "trim_order", "with_transposes"]
 

@@ -4,8 +4,8 @@ Owns the read engine: `read_array` gives a region of an array as NumPy array, `f
 stored bytes of chunks. It knows nothing of Zarr (see `tiffref.zarr`).
 """
 
+from .cache import set_kept_bytes
 from .engine import read_array
 from .fetch import Fetcher
-from .kept import set_kept_bytes
 
 __all__ = ["Fetcher", "read_array", "set_kept_bytes"]

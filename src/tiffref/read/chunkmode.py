@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import MISSING, Manifest
-from ..model.node import Array
 from .engine import read_array
 from .fetch import Fetcher
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from ..access.allow import AllowList
-from ..access.fresh import check_same
 from ..errors import SelectionError, SourceError, StaleSource
+from ..io.allow import AllowList
+from ..io.freshness import check_same
 from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon

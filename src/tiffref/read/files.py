@@ -10,10 +10,10 @@ import threading
 import time
 from typing import BinaryIO
 
-from ..access.allow import is_local
-from ..access.fresh import check_same
-from ..access.turns import lock_of
 from ..errors import unreadable
+from ..io.allow import is_local
+from ..io.file_locks import lock_of
+from ..io.freshness import check_same
 from ..model.manifest import Source
 
 __all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..access import http, s3
-from ..access.allow import AllowList
-from ..access.clients import client_errors
 from ..errors import SourceError, unreadable
+from ..io import http, s3
+from ..io.allow import AllowList
+from ..io.clients import client_errors
 from ..model.manifest import Source
 
 if TYPE_CHECKING:

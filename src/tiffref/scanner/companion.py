@@ -21,8 +21,8 @@ from xml.etree.ElementTree import Element
 
 from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-from ..conventions.xml import XmlError, local_name, parse_xml
 from ..errors import MalformedTiff, SourceError
+from ..metadata.xml import XmlError, local_name, parse_xml
 from .talk import PARSE_ERRORS, quiet
 
 __all__ = ["is_companion", "missing_members", "open_companion"]

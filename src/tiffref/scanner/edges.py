@@ -13,16 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..codecs.decode import decodes
-from ..codecs.fit import has_twin_edges
-from ..codecs.inlined import wrap_inlined
+from ..codecs.decode import decodes, has_twin_edges, wrap_inlined
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
 from ..errors import UnsupportedTiff
+from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.grid import chunk_grid
-from ..model.node import Array
 
 __all__ = ["MAX_INLINED_BYTES", "with_told_edges"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tifffile import TiffFile, read_ndtiff_index
 
-from ..conventions.ome import metadata_file
+from ..metadata.ome_xml import metadata_file
 
 __all__ = ["OWN_METADATA"]
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..codecs.table import check_supported
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
+from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.facts import IfdFacts, LevelFacts
 from ..model.grid import Shape5, chunk_grid, fit_chunks, segment_shape
 from ..model.manifest import Manifest, Source
-from ..model.node import Array
 from .runs import contiguous_planes, plan_planes, plan_run, source_sizes
 from .segmentcodec import is_plain, segment_codec
 

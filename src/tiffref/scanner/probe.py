@@ -16,15 +16,14 @@ import numcodecs
 import numpy as np
 
 from ..codecs.decode import decode_segment, decodes
-from ..codecs.guard import DECODING_ERRORS, guarded
-from ..codecs.headers import HEADERS
+from ..codecs.guard import DECODING_ERRORS, HEADERS, guarded
 from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import to_zarr2
 from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning
+from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.manifest import Manifest
-from ..model.node import Array
 from .edges import MAX_INLINED_BYTES, with_told_edges
 from .plan import LevelPlan, plan_level
 

@@ -13,9 +13,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..access import http
-from ..access.clients import client_errors
 from ..errors import SourceError, unreadable
+from ..io import http
+from ..io.clients import client_errors
 from ..model.manifest import Source
 from .bytesource import ByteSource
 

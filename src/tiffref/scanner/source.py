@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..access.allow import is_local
-from ..access.turns import lock_of
 from ..errors import SourceError
+from ..io.allow import is_local
+from ..io.file_locks import lock_of
 from ..model.manifest import NAMELESS, Source
 from .bytesource import ByteSource
 from .remote import RemoteSource, open_remote

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage, TiffPageSeries
 
-from ..conventions.describe import describe
-from ..conventions.gdal import parse_nodata
-from ..conventions.layout import LevelName, name_levels
-from ..conventions.report import Report
 from ..errors import MalformedTiff, SelectionError, TiffrefError
+from ..metadata.describe import describe
+from ..metadata.gdal import parse_nodata
+from ..metadata.layout import LevelName, name_levels
+from ..metadata.report import Report
+from ..model.array import Array, given_attributes
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
-from ..model.node import Array, given_attributes
 from ..references import References
 from .companion import is_companion, missing_members, open_companion
 from .opening import open_tiff

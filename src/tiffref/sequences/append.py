@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from ..access.allow import is_local, remember_addresses
-from ..access.fresh import check_same
 from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
-from ..model.alike import aspects_of, group_alike, mismatch
-from ..model.combine import merge, reindex
+from ..io.allow import is_local, remember_addresses
+from ..io.freshness import check_same
+from ..model.array import Array, Group
+from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
 from ..model.manifest import MISSING, Source
-from ..model.node import Array, Group
 from ..references import References
 from ..scanner.source import open_source
 from .coordinates import Axis, axis_array, join_axes, read_axis
-from .files import Progress
+from .file_scans import Progress
 from .inputs import FileList, list_files
-from .sequence import scan_sequence
+from .stack import scan_sequence
 
 __all__ = ["append_sequence"]
 

@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.inlined import MAGIC, wrap_inlined
+from ..codecs.decode import MAGIC, wrap_inlined
 from ..errors import ManifestMismatch, SelectionError
-from ..model.alike import STORAGE, Kind, aspects_of, group_alike, mismatch
+from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
-from ..model.combine import occupied, place
-from ..model.node import Array, Group
+from ..model.combine import STORAGE, Kind, aspects_of, group_alike, mismatch, occupied, place
 from ..references import References
 from .coordinates import Axis, axis_array
-from .describe import describe_image, describe_whole
-from .files import Part
+from .file_scans import Part, describe_image, describe_whole
 from .mosaic import mosaic_origins
 
 __all__ = ["METADATA", "Plan", "combine", "compare"]

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conventions.geo import describe_level, geozarr_attributes, grid_mappings, read_georeference
-from ..conventions.geokeys import parse_geokeys
-from ..conventions.placement import MATRIX, Affine, place
-from ..conventions.report import Report
 from ..errors import ManifestMismatch
-from ..model.node import Array
+from ..metadata.geo import describe_level, geozarr_attributes, grid_mappings, read_georeference
+from ..metadata.geokeys import MATRIX, Affine, parse_geokeys, place
+from ..metadata.report import Report
+from ..model.array import Array
 
 if TYPE_CHECKING:
-    from .files import Part
+    from .file_scans import Part
 
 __all__ = ["describe_mosaic", "mosaic_origins"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.headers import jpeg_frame, scan_header
+from ..codecs.guard import jpeg_frame, scan_header
 from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
 from ..model.facts import IfdFacts

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.facts import IfdFacts, LevelFacts
 from .columns import Columns, read_columns
-from .facts import (
-    decodes_by_stream,
-    n_segments_of,
-    ndpi_segments,
-    read_facts,
-    shape_of,
-    stream_key,
-)
+from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
 from .ifd import SUB_IFDS, Directory, TiffReader
 
 __all__ = ["Level", "Pages", "Series", "squeeze"]

@@ -4,8 +4,8 @@ Owns the stores: `ZarrTiffStore` over one file or reference document, `ZarrFileS
 many files, and their base, `ZarrStore`. They read through `tiffref.read`.
 """
 
-from .base import ZarrStore
-from .sequence import ZarrFileSequenceStore
-from .tiff import ZarrTiffStore
+from .sequence_store import ZarrFileSequenceStore
+from .store import ZarrStore
+from .tiff_store import ZarrTiffStore
 
 __all__ = ["ZarrFileSequenceStore", "ZarrStore", "ZarrTiffStore"]

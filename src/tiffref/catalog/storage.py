@@ -1,0 +1,640 @@
+"""Where a catalog is written, on a disk.
+
+Owns the folder of a catalog here: whose it is, who builds it now, and how things appear in it whole
+or not at all. `remote` has the folders of other file systems. Names in a folder are relative to it,
+with "/" between their parts.
+
+References are not flushed to the disk one by one, which costs a millisecond each; the journal has
+their size and checksum, which a resumed build compares, and all is flushed once before the index
+takes its place: an index that is there after a loss of power speaks of references that are.
+
+Where a catalog is written, on any file system of fsspec that can write.
+
+Owns what stands for renaming and locks, which object stores have not. Each file is one put, which
+object stores do whole or not at all; a folder of several is put with the file that opens it last. A
+claim tells others that a build is running. The journal is a row of objects, one for each batch, so
+that a build goes on from any machine.
+
+Who builds a catalog that lies where there are no locks.
+
+Owns the claim: a small object that the builder makes, beats while it builds, and removes. Whoever
+finds one of a process that is gone, or that does not beat, takes it over. It is made by a put that
+fails if there is one, where the store knows that (S3, GCS, Azure); elsewhere two builds that start
+in the same moment may both believe that it is theirs. The one whose claim was overwritten finds out
+at its next beat, and stops; what both have written is whole, and the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from ..errors import CatalogError, SourceError, TiffrefError, unreadable
+from ..io.clients import client_errors
+
+__all__ = [
+    "STATE",
+    "Claim",
+    "Folder",
+    "Held",
+    "Holds",
+    "LocalFolder",
+    "RemoteFolder",
+    "checksum",
+    "explain_output",
+    "running_error",
+    "who_am_i",
+]
+
+STATE = ".tiffref"
+_POLL_S = 0.2
+_PROCESS = secrets.token_hex(4)
+"""Tells processes of one number on several machines apart."""
+
+Holds = Callable[[str, int, int], bool]
+"""Says whether something of a name, size and CRC-32 is in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A folder that is claimed for a build.
+
+    `folder` is what workers get; `journal` a local file; `keep` is called with new lines of it
+    before they count.
+    """
+
+    folder: Folder
+    journal: Path
+    keep: Callable[[bytes], None] | None = None
+
+
+class Folder(Protocol):
+    """What builders and workers need of the folder of a catalog. It travels to workers."""
+
+    @property
+    def address(self) -> str:
+        """Path or URL, without "/" at its end."""
+
+    def held(self, wait: bool) -> contextlib.AbstractContextManager[Held]:
+        """Claim the folder for a build, made if it is not there.
+
+        Raises
+        ------
+        CatalogError
+            If it belongs to something else, cannot be written, or somebody else builds it, unless
+            `wait` says to wait for that.
+        """
+
+    def read(self, name: str) -> bytes | None:
+        """Give a small file, None if it is not there."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all."""
+
+    def making(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Give a local path for a file or folder that is put in place when the block ends."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder, if it is there."""
+
+    def survey(self) -> Holds:
+        """Look at what is in place."""
+
+    def has(self, name: str) -> bool:
+        """Say whether there is something of that name."""
+
+    def flush(self) -> None:
+        """Bring to the disk whatever was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder on a disk of this machine, or one that it shares.
+
+    `scratch` takes files that are not complete, on the same disk; a build has one of its own.
+    """
+
+    path: str
+    scratch: str = ""
+
+    @property
+    def address(self) -> str:
+        return self.path
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def _temporary(self) -> str:
+        return f"{self.scratch}/{_PROCESS}-{os.getpid()}-{threading.get_ident()}"
+
+    @contextlib.contextmanager
+    def held(self, wait: bool) -> Iterator[Held]:
+        """Claim the folder; the lock is the operating system's, and ends with the process.
+
+        The name of the scratch folder is new each time: workers that outlive a killed build cannot
+        leave anything in a later one's.
+        """
+        path, state = Path(self.path), Path(self.path, STATE)
+        with explain_output(self.path):
+            if path.is_dir() and not state.is_dir() and any(path.iterdir()):
+                raise CatalogError(
+                    "the folder holds something that is no catalog",
+                    url=self.path,
+                    hint="Give an empty or new folder.",
+                )
+            state.mkdir(parents=True, exist_ok=True)
+            lock = (state / "lock").open("a+b")
+        with lock:
+            self._lock(lock, wait)
+            scratch = state / f"scratch-{secrets.token_hex(4)}"
+            with explain_output(self.path):
+                _sweep(state)
+                scratch.mkdir()
+            try:
+                yield Held(replace(self, scratch=str(scratch)), state / "journal.jsonl")
+            finally:
+                _sweep(state)
+
+    def _lock(self, lock: BinaryIO, wait: bool) -> None:
+        while not _try_lock(lock):
+            if not wait:
+                lock.seek(0)
+                raise running_error(self.path, lock.read().decode("utf-8", "replace"))
+            time.sleep(_POLL_S)
+        with explain_output(self.path):
+            lock.truncate(0)
+            lock.write(who_am_i().encode())
+            lock.flush()
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return Path(self._at(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, data: bytes) -> None:
+        target, temporary = self._at(name), self._temporary()
+        with explain_output(target):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            finally:
+                os.close(descriptor)
+            _move(temporary, target)
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[Path]:
+        # the last part of the name stays: what is made may look at its ending
+        temporary = Path(f"{self._temporary()}-{secrets.token_hex(4)}", Path(name).name)
+        with explain_output(self._at(name)):
+            temporary.parent.mkdir()
+            yield temporary
+            self.remove(name)
+            # killed between these two lines, the build finds no checksum and makes it again
+            _move(str(temporary), self._at(name))
+            temporary.parent.rmdir()
+
+    def remove(self, name: str) -> None:
+        target = Path(self._at(name))
+        with explain_output(target):
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    def survey(self) -> Holds:
+        return lambda name, size, crc: checksum(Path(self._at(name))) == (size, crc)
+
+    def has(self, name: str) -> bool:
+        return os.path.lexists(self._at(name))
+
+    def flush(self) -> None:
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()
+
+
+def _sweep(state: Path) -> None:
+    for folder in state.glob("scratch-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(temporary: str, target: str) -> None:
+    try:
+        os.replace(temporary, target)  # noqa: PTH105 - for each of many files
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        os.replace(temporary, target)  # noqa: PTH105
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def who_am_i() -> str:
+    """Name this process for others."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def running_error(address: str, who: str) -> CatalogError:
+    """Give the error of a catalog that somebody else builds."""
+    return CatalogError(
+        "another build of this catalog is running",
+        url=address,
+        got=who or None,
+        hint="Wait for its end, or give wait=True (--wait).",
+    )
+
+
+def checksum(path: Path) -> tuple[int, int] | None:
+    """Give size and CRC-32 of a file, or of all files of a folder; None if it is not there."""
+    try:
+        if not path.is_dir():
+            data = path.read_bytes()
+            return len(data), zlib.crc32(data)
+        size = total = 0
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                data = file.read_bytes()
+                size += len(data)
+                total = zlib.crc32(data, zlib.crc32(str(file.relative_to(path)).encode(), total))
+        return size, total
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextlib.contextmanager
+def explain_output(
+    address: str | os.PathLike[str], kinds: tuple[type[BaseException], ...] = (OSError,)
+) -> Iterator[None]:
+    """Say of errors of the output what to do; what was written before stays valid.
+
+    Parameters
+    ----------
+    address
+        What is written.
+    kinds
+        Errors that its file system raises.
+    """
+    try:
+        yield
+    except TiffrefError as error:
+        # what writes references says that they cannot be written, and raises it from the reason
+        is_plain = isinstance(error, CatalogError) or not isinstance(error, SourceError)
+        if is_plain or not isinstance(error.__cause__, kinds):
+            raise
+        raise _output_error(os.fspath(address), error.__cause__) from error
+    except kinds as error:
+        raise _output_error(os.fspath(address), error) from error
+
+
+_NO_ACCESS = "Give a folder that you may write to."
+_IN_THE_WAY = "A file is in the way; give another folder."
+_HINTS = {
+    errno.ENOSPC: "Make room on the disk and start the build again: it goes on where it stopped.",
+    errno.EDQUOT: "Your quota is used up; make room and start the build again.",
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: _NO_ACCESS,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOENT: "Make the bucket, or the folder above, first.",
+}
+_NUMBERS = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
+
+
+def _output_error(address: str, error: BaseException) -> CatalogError:
+    """Give the error of a catalog that cannot be written."""
+    # clients of object stores raise the class without the number
+    number = getattr(error, "errno", None) or next(
+        (number for kind, number in _NUMBERS.items() if isinstance(error, kind)), 0
+    )
+    return CatalogError(
+        "the catalog cannot be written",
+        url=address,
+        got=getattr(error, "strerror", None) or str(error) or type(error).__name__,
+        hint=_HINTS.get(number, "Start the build again when this is mended."),
+    )
+
+
+_BEAT_S = 10.0
+_MISSED = 3
+"""Beats that a claim may miss before it is taken over."""
+
+
+class Claim:
+    """A claim on the catalog of an address, at a path of its file system."""
+
+    def __init__(self, fs: Any, path: str, address: str) -> None:
+        self._fs, self._path, self._address = fs, path, address
+        self.token = secrets.token_hex(4)
+        self._n_beats = 0
+        self._ended = threading.Event()
+        self._lost: str | None = None
+        self._beats = threading.Thread(target=self._beat, daemon=True, name="tiffref-claim")
+
+    def take(self, wait: bool) -> None:
+        """Take the claim, and beat from now on.
+
+        Raises
+        ------
+        CatalogError
+            If somebody else holds it, unless `wait`.
+        """
+        while not self._make():
+            other = self._read()
+            if other is None:
+                continue
+            if self._is_dead(other):
+                self._write()
+                if self._is_mine():
+                    break
+            elif not wait:
+                raise running_error(self._address, str(other.get("who")))
+            time.sleep(_BEAT_S / 10)
+        self._beats.start()
+
+    def release(self) -> None:
+        """Give the claim up, if it is still held."""
+        self._ended.set()
+        self._beats.join()
+        with contextlib.suppress(*client_errors()):
+            if self._is_mine():
+                self._fs.rm_file(self._path)
+
+    def check(self) -> None:
+        """Raise `CatalogError` if somebody else has taken the claim."""
+        if self._lost is not None:
+            raise CatalogError(
+                "another build has taken over this catalog",
+                url=self._address,
+                got=self._lost,
+                hint="Wait for its end, and start this one again if files are missing.",
+            )
+
+    def _make(self) -> bool:
+        """Make the claim where there is none."""
+        if self._read() is not None:
+            return False
+        try:
+            self._fs.pipe_file(self._path, self._text(), mode="create")
+        except (NotImplementedError, TypeError, ValueError):
+            self._write()  # a file system that does not know this
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            if self._read() is None:
+                raise
+        return self._is_mine()
+
+    def _is_dead(self, other: Mapping[str, Any]) -> bool:
+        """Say whether the process of a claim is gone."""
+        if other.get("host") == socket.gethostname() and not _is_running(other.get("pid")):
+            return True
+        # clocks of two machines may differ: watch for a beat instead of comparing times
+        for _ in range(_MISSED):
+            time.sleep(_BEAT_S)
+            if self._read() != other:
+                return False
+        return True
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT_S):
+            with contextlib.suppress(*client_errors()):  # a network that fails may be back soon
+                now = self._read()
+                if now is None or now.get("token") != self.token:
+                    self._lost = "nobody" if now is None else str(now.get("who"))
+                    return
+                self._n_beats += 1
+                self._write()
+
+    def _is_mine(self) -> bool:
+        found = self._read()
+        return found is not None and found.get("token") == self.token
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._fs.cat_file(self._path))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+
+    def _write(self) -> None:
+        self._fs.pipe_file(self._path, self._text())
+
+    def _text(self) -> bytes:
+        found = {"token": self.token, "beat": self._n_beats, "who": who_am_i(),
+                 "host": socket.gethostname(), "pid": os.getpid()}  # fmt: skip
+        return json.dumps(found).encode()
+
+
+def _is_running(pid: Any) -> bool:
+    if os.name != "posix" or not isinstance(pid, int):
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+_MAX_PARTS_AT_ONCE = 256
+_FLAT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
+"""File systems whose folders are but names: to make one would make a bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFolder:
+    """A folder behind an fsspec URL; `options` are for its file system."""
+
+    address: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def _open(self) -> tuple[Any, str]:
+        """Give the file system, which fsspec keeps, and the path of the folder in it."""
+        import fsspec
+
+        try:
+            fs, root = fsspec.url_to_fs(self.address, **self.options)
+        except client_errors() as error:
+            raise unreadable(self.address, error, "cannot be opened") from error
+        return fs, root.rstrip("/")
+
+    def _explained(self, name: str = "") -> contextlib.AbstractContextManager[None]:
+        return explain_output(f"{self.address}/{name}".rstrip("/"), client_errors())
+
+    @contextlib.contextmanager
+    def held(self, wait: bool) -> Iterator[Held]:
+        fs, root = self._open()
+        claim = Claim(fs, f"{root}/{STATE}/claim.json", self.address)
+        with self._explained():
+            fs.invalidate_cache()
+            names = _list(fs, root)
+            if names and f"{root}/{STATE}" not in names:
+                raise CatalogError(
+                    "the folder holds something that is no catalog",
+                    url=self.address,
+                    got=names[0],
+                    hint="Give an empty or new folder.",
+                )
+            claim.take(wait)
+        try:
+            with tempfile.TemporaryDirectory(prefix="tiffref-") as temporary:
+                journal = Path(temporary, "journal.jsonl")
+                with self._explained():
+                    parts = sorted(_list(fs, f"{root}/{STATE}/journal"))
+                    _gather(fs, parts, journal)
+                yield Held(self, journal, lambda data: self._keep(parts, claim, data))
+                with self._explained():
+                    self._join(parts, claim, journal)
+        finally:
+            claim.release()
+
+    def _next(self, parts: list[str], claim: Claim) -> str:
+        """Name the next part of the journal; not as another build would, that took the claim."""
+        claim.check()
+        n = int(parts[-1].rpartition("/")[2][:8]) + 1 if parts else 0
+        parts.append(f"{self._open()[1]}/{STATE}/journal/{n:08d}-{claim.token}.jsonl")
+        return parts[-1]
+
+    def _keep(self, parts: list[str], claim: Claim, data: bytes) -> None:
+        fs, _ = self._open()
+        with self._explained(STATE):
+            _put(fs, {self._next(parts, claim): data})
+
+    def _join(self, parts: list[str], claim: Claim, journal: Path) -> None:
+        """Make one part of all: the last counts, so that a kill in between loses nothing."""
+        fs, _ = self._open()
+        old = list(parts)
+        if len(old) > 1:
+            _put(fs, {self._next(parts, claim): journal})
+            fs.rm(old)
+
+    def read(self, name: str) -> bytes | None:
+        fs, root = self._open()
+        with self._explained(name):
+            try:
+                return fs.cat_file(f"{root}/{name}")
+            except FileNotFoundError:
+                return None
+
+    def put(self, name: str, data: bytes) -> None:
+        fs, root = self._open()
+        with self._explained(name):
+            _put(fs, {f"{root}/{name}": data})
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[Path]:
+        """Give a local path; of a folder, the files at its top are put last."""
+        fs, root = self._open()
+        with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
+            made = Path(folder, Path(name).name)
+            with explain_output(folder):
+                yield made
+            target = f"{root}/{name}"
+            with self._explained(name):
+                if not made.is_dir():
+                    _put(fs, {target: made})
+                    return
+                before = set(fs.find(target))
+                files = {f"{target}/{file.relative_to(made).as_posix()}": file
+                         for file in sorted(made.rglob("*")) if file.is_file()}  # fmt: skip
+                for is_last in (False, True):
+                    some = {at: f for at, f in files.items() if is_last == (f.parent == made)}
+                    _put(fs, some)
+                if old := before - set(files):
+                    fs.rm(sorted(old))
+
+    def remove(self, name: str) -> None:
+        fs, root = self._open()
+        with self._explained(name), contextlib.suppress(FileNotFoundError):
+            fs.rm(f"{root}/{name}", recursive=name.endswith(".parq"))
+
+    def survey(self) -> Holds:
+        """List what is in place once; sizes tell whether it is whole, contents are not read."""
+        fs, root = self._open()
+        sizes: Counter[str] = Counter()
+        with self._explained():
+            fs.invalidate_cache()
+            for folder in ("references", "combined"):
+                for path, info in fs.find(f"{root}/{folder}", detail=True).items():
+                    name = path[len(root) + 1 :]
+                    whole, parquet, _ = name.rpartition(".parq/")
+                    sizes[name if name.endswith(".json") else f"{whole}{parquet[:-1]}"] += info[
+                        "size"
+                    ]
+        return lambda name, size, crc: name in sizes and sizes[name] == size
+
+    def has(self, name: str) -> bool:
+        fs, root = self._open()
+        with self._explained(name):
+            fs.invalidate_cache()
+            return fs.exists(f"{root}/{name}")
+
+    def flush(self) -> None:
+        """Do nothing: what a store has taken, it keeps."""
+
+
+def _list(fs: Any, path: str) -> list[str]:
+    try:
+        names = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    return [name.rstrip("/") for name in names if name.rstrip("/") != path]
+
+
+def _gather(fs: Any, parts: list[str], target: Path) -> None:
+    """Put the parts of a journal together, some at a time."""
+    with target.open("wb") as file:
+        for start in range(0, len(parts), _MAX_PARTS_AT_ONCE):
+            some = parts[start : start + _MAX_PARTS_AT_ONCE]
+            texts = fs.cat(some, on_error="raise")
+            file.writelines(texts[part] for part in some)
+
+
+def _put(fs: Any, files: Mapping[str, bytes | Path]) -> None:
+    """Put files, each in one go."""
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if not protocols & _FLAT:
+        for folder in {path.rpartition("/")[0] for path in files}:
+            fs.makedirs(folder, exist_ok=True)
+    whole = {path: data for path, data in files.items() if isinstance(data, bytes)}
+    if whole:
+        fs.pipe(whole)
+    if len(whole) < len(files):
+        paths = [path for path in files if path not in whole]
+        fs.put([str(files[path]) for path in paths], paths)

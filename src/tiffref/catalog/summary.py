@@ -1,0 +1,260 @@
+"""What happened in a build: the summary, and the report file.
+
+Owns the numbers that a build ends with and how they read.
+
+How a build tells what it is doing: a bar on a terminal, lines in a log.
+
+Owns nothing but words. The builder calls `Progress.update` after each batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+from ..io.atomic import open_atomic
+
+__all__ = ["Counts", "Progress", "Summary", "write_report"]
+
+_DRAW_S = 0.1
+_LINE_S = 10.0
+_WIDTH = 24
+
+
+@dataclass(slots=True)
+class Counts:
+    """How far a build has come.
+
+    `n_jobs` files are to be looked at; of these `n_done` have been, among them `n_failed` and
+    `n_unchanged`. `n_skipped` were finished by an earlier run. `n_bytes` is what the images take.
+    `what` is counted.
+    """
+
+    n_jobs: int = 0
+    n_done: int = 0
+    n_failed: int = 0
+    n_unchanged: int = 0
+    n_skipped: int = 0
+    n_bytes: int = 0
+    what: str = "file"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Shows counts on a stream: redrawn on a terminal, now and then a line elsewhere."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    clock: Callable[[], float] = time.monotonic
+    _start: float | None = None
+    _shown: float = 0.0
+    _what: str = ""
+
+    def update(self, counts: Counts) -> None:
+        """Show where the build is."""
+        now = self.clock()
+        if self._start is None or self._what != counts.what:
+            self._start = self._shown = now
+            self._what = counts.what
+            if not self.stream.isatty():
+                self._line(f"catalog: {_count(counts.n_jobs, counts.what)} to do, "
+                           f"{counts.n_skipped:,} finished before")  # fmt: skip
+            return
+        is_last = counts.n_done == counts.n_jobs
+        wait = _DRAW_S if self.stream.isatty() else _LINE_S
+        if not is_last and now - self._shown < wait:
+            return
+        self._shown = now
+        text = self._text(counts, now - self._start)
+        if self.stream.isatty():
+            self.stream.write(f"\r\x1b[K{self._bar(counts)} {text}")
+            self.stream.flush()
+        else:
+            self._line(f"catalog: {text}")
+
+    def close(self) -> None:
+        """Wipe the bar."""
+        if self.stream.isatty():
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def _line(self, text: str) -> None:
+        self.stream.write(f"{text}\n")
+        self.stream.flush()
+
+    def _bar(self, counts: Counts) -> str:
+        filled = _WIDTH * counts.n_done // max(1, counts.n_jobs)
+        return f"[{'#' * filled}{'.' * (_WIDTH - filled)}]"
+
+    def _text(self, counts: Counts, elapsed_s: float) -> str:
+        rate = counts.n_done / elapsed_s if elapsed_s > 0 else 0.0
+        left = (counts.n_jobs - counts.n_done) / rate if rate else 0.0
+        parts = [
+            f"{counts.n_done:,} of {_count(counts.n_jobs, counts.what)}",
+            f"{rate:,.0f}/s",
+            f"{counts.n_failed:,} failed",
+            f"{_say_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
+            f"{_say_seconds(left)} left",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def _say_bytes(n: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.0f} {unit}"
+        n /= 1024
+    return f"{n:.1f} TiB"
+
+
+def _say_seconds(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+_SHOWN = 5
+_HIDDEN = frozenset({"document_size", "document_crc", "main", "raster"})
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A build in numbers.
+
+    Attributes
+    ----------
+    output
+        Folder of the catalog.
+    files
+        Rows of the index.
+    ok, failed, deleted
+        Rows by status.
+    scanned, unchanged, skipped
+        Files that this run scanned, looked at in vain, or left alone since they were finished.
+    bytes
+        What the images take that this run scanned.
+    chunks
+        Chunks of all files.
+    warned
+        Files with metadata that makes no sense.
+    errors
+        Kind of error -> how many files.
+    failures
+        (url, error) of the first few.
+    combined, combined_failed
+        Combined sets that were written, and (name, error) of those that could not be.
+    """
+
+    output: str
+    files: int
+    ok: int
+    failed: int
+    deleted: int
+    scanned: int
+    unchanged: int
+    skipped: int
+    bytes: int
+    chunks: int
+    warned: int
+    errors: Mapping[str, int]
+    failures: Sequence[tuple[str, str]]
+    combined: int
+    combined_failed: Sequence[tuple[str, str]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing failed."""
+        return not self.failed and not self.combined_failed
+
+    @classmethod
+    def of(
+        cls,
+        counts: Counts,
+        rows: Iterable[Mapping[str, Any]],
+        combined: Sequence[Mapping[str, Any]],
+        output: str,
+    ) -> Summary:
+        """Sum up a build.
+
+        Parameters
+        ----------
+        counts
+            What was done in this run.
+        rows
+            Of the index, one for each file.
+        combined
+            What became of each combined set.
+        output
+            Folder of the catalog.
+        """
+        status: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        failures: list[tuple[str, str]] = []
+        n_chunks = n_warned = 0
+        for row in rows:
+            status[row["status"]] += 1
+            n_chunks += row.get("n_chunks", 0) if row["status"] == "ok" else 0
+            n_warned += bool(row.get("warnings"))
+            if row["status"] == "failed":
+                errors[row["error_type"]] += 1
+                if len(failures) < _SHOWN:
+                    failures.append((row["url"], row["error"]))
+        bad = [(row["name"], row["error"]) for row in combined if row["status"] != "ok"]
+        return cls(
+            output, status.total(), status["ok"], status["failed"], status["deleted"],
+            counts.n_done - counts.n_unchanged, counts.n_unchanged, counts.n_skipped,
+            counts.n_bytes, n_chunks, n_warned, dict(errors), failures,
+            len(combined) - len(bad), bad,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the numbers as JSON values."""
+        return asdict(self)
+
+    def table(self) -> Iterator[tuple[str, str]]:
+        """Give the rows of the summary table, those that say something."""
+        yield "files", f"{self.files:,}"
+        yield "  ok", f"{self.ok:,}"
+        for name in ("failed", "deleted", "warned"):
+            if getattr(self, name):
+                yield f"  {name}", f"{getattr(self, name):,}"
+        for kind, n in sorted(self.errors.items()):
+            yield f"    {kind}", f"{n:,}"
+        yield "scanned now", f"{self.scanned:,}"
+        if self.unchanged:
+            yield "unchanged", f"{self.unchanged:,}"
+        if self.skipped:
+            yield "finished before", f"{self.skipped:,}"
+        yield "chunks", f"{self.chunks:,}"
+        if self.combined or self.combined_failed:
+            yield "combined sets", f"{self.combined:,}"
+
+
+def write_report(
+    path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], summary: Summary
+) -> None:
+    """Write a line of JSON for each file, and one for the build at the end.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be written.
+    """
+    with open_atomic(path) as file:
+        for row in rows:
+            kept = {key: value for key, value in row.items() if key not in _HIDDEN}
+            file.write(_line(kept))
+        file.write(_line({"summary": summary.to_json()}))
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    # names that are no UTF-8 become what JSON escapes them as
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

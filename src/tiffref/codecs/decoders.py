@@ -1,0 +1,627 @@
+"""Decode segments that only libtiff can, by wrapping one segment as a TIFF of its own.
+
+Owns the smallest TIFF in memory that holds one strip with the tags its decoder looks at, and which
+of them each compression needs. libtiff comes with imagecodecs. The size of the image in the
+wrapping is that of the segment, so that nothing larger is ever decoded.
+
+References: TIFF 6.0 sections 2 (file structure), 10, 11 (CCITT), 20, 21 (RGB, YCbCr), 22 (old-style
+JPEG); TIFF Technical Note 2; libtiff's html documentation for SGILog and PixarLog.
+
+Decode segments that are whole images of another format: JPEG, JPEG 2000, WebP, PNG and kin.
+
+Owns one function for each such format. Each takes the codec, the stored bytes and either an array
+that the image must fit (then it is decoded into it, or `ValueError` says before any decoding that
+it does not fit) or None. FillOrder and Predictor do not apply to these (TIFF Technical Note 2).
+A broken stream raises what the library raises, `RuntimeError` or `ValueError`.
+
+Decompress segments whose compression knows bytes only, straight into a buffer of known size.
+
+Owns one function for each such compression. Each takes the stored bytes and a `(n,)` uint8 array,
+fills it from the front and returns how many bytes it wrote. A stream that holds more than the
+buffer is cut, as libtiff does; nothing is ever allocated beyond the buffer (or, where a library
+cannot stop early, a small multiple of it), so a decompression bomb stays small. A broken stream
+raises what the library raises, `RuntimeError` or `ValueError`; `codecs.decode` makes it a
+`MalformedTiff`. What the bytes mean is the business of `codecs.unpack`.
+
+Decode SGILog: logarithmic luminance, alone (LogL) or with chromaticity (LogLuv).
+
+Owns the value space in which such samples are given, which is libtiff's 16-bit one and thereby
+GDAL's: int16 L with log2 of the luminance as (L + 0.5) / 256 - 64 (negative L is a negative
+luminance), and int16 u', v' (CIE 1976) scaled by 32768. Samples that the tags call float32 are
+libtiff's XYZ instead.
+
+References: G. Ward Larson, "LogLuv encoding for full-gamut, high-dynamic range images", Journal of
+Graphics Tools 3(1), 1998; TIFF tags 34676 and 34677 as SGI registered them.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.codec import SegmentCodec
+from .guard import HARMLESS_BYTES, clean_png, jpeg_frame
+
+__all__ = [
+    "ccitt",
+    "copy",
+    "deflate",
+    "eer",
+    "has_tables",
+    "jpeg",
+    "jpeg2k",
+    "jpegxl",
+    "jpegxr",
+    "lerc",
+    "libtiff",
+    "lzma",
+    "lzw",
+    "old_jpeg",
+    "packbits",
+    "png",
+    "sgilog",
+    "webp",
+    "ycbcr_to_rgb",
+    "zstd",
+]
+
+_LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
+
+
+def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode JPEG of 8 to 16 bits, lossy or lossless, abbreviated or with all its tables.
+
+    Parameters used: `jpeg_tables` (tag 347), `jpeg_header` (what precedes the entropy-coded data
+    of an NDPI tile), `colorspace` and `outcolorspace` (see `codecs.table.jpeg_colorspaces`).
+    """
+    parameters = codec.parameters
+    header = parameters.get("jpeg_header")
+    stream = bytes(data) if header is None else b"".join((header, data, b"\xff\xd9"))
+    try:
+        return imagecodecs.jpeg8_decode(
+            stream,
+            tables=parameters.get("jpeg_tables"),
+            colorspace=parameters.get("colorspace"),
+            outcolorspace=parameters.get("outcolorspace"),
+            # a height of 0 or over 65500 (NDPI) is not in the frame header
+            shape=codec.shape[1:3],
+            out=out,
+        )
+    except (RuntimeError, ValueError) as error:
+        frame = jpeg_frame(stream)
+        if frame is None or frame.marker not in _LOSSLESS_FRAMES:
+            raise
+        # libjpeg knows fewer precisions and colour spaces of lossless JPEG, as DNG has them
+        try:
+            return imagecodecs.ljpeg_decode(stream, out=out)
+        except RuntimeError:
+            raise error from None
+
+
+def has_tables(data: Any) -> bool:
+    """Say whether a JPEG stream brings quantization and Huffman tables before its frame."""
+    head = bytes(data[:_HEAD_BYTES])
+    return jpeg_frame(head) is not None and b"\xff\xdb" in head and b"\xff\xc4" in head
+
+
+_HEAD_BYTES = 65536
+
+
+def jpeg2k(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode JPEG 2000, boxed or as a bare codestream."""
+    return imagecodecs.jpeg2k_decode(data, out=out)
+
+
+def jpegxl(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode JPEG XL."""
+    return imagecodecs.jpegxl_decode(data, out=out)
+
+
+def jpegxr(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode JPEG XR (HD Photo)."""
+    return imagecodecs.jpegxr_decode(data, out=out)
+
+
+def webp(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode WebP; an alpha channel that is opaque throughout may not be stored."""
+    has_alpha = True if codec.shape[3] == 4 else None
+    return imagecodecs.webp_decode(data, hasalpha=has_alpha, out=out)
+
+
+def png(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode PNG."""
+    n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
+    return imagecodecs.png_decode(clean_png(data, 16 * n_bytes + HARMLESS_BYTES), out=out)
+
+
+def lerc(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode LERC; deflate or Zstandard around it (tag 50674) is told by its first bytes.
+
+    Parameters used: `lerc_mask`, what libtiff stores in the mask that goes with the samples: "nan"
+    (which samples are numbers) or "alpha" (the last sample of pixels, where it is 0 or 255 only).
+    libtiff swaps samples of big-endian files before it encodes them, as if they were bytes.
+    """
+    meaning = codec.parameters.get("lerc_mask")
+    if meaning is None:
+        image, mask = imagecodecs.lerc_decode(data, masks=False, out=out), None
+    else:
+        # without its alpha an image is smaller than its segment
+        out = out if meaning == "nan" else None
+        image, mask = imagecodecs.lerc_decode(data, masks=True, out=out)
+    if meaning == "nan" and mask is not None:
+        image[~mask] = np.nan
+    n_samples = codec.shape[3]
+    if image.ndim == 3 and image.shape[2] != n_samples == image.shape[0]:
+        image = np.moveaxis(image, 0, -1).copy()  # each sample has a mask of its own
+    if meaning == "alpha" and math.prod(image.shape[2:]) == n_samples - 1:
+        alpha = np.full((*image.shape[:2], 1), 255, image.dtype)
+        if mask is not None:
+            alpha[~mask] = 0
+        image = np.concatenate([image.reshape(*image.shape[:2], -1), alpha], axis=2)
+    return image.byteswap(inplace=True) if codec.byteorder == ">" else image
+
+
+def eer(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode an electron event representation frame.
+
+    Parameters used: `skip_bits`, `horizontal_bits`, `vertical_bits` (tags 65007 to 65009) and
+    `superresolution` (bits of sub-pixel position to keep).
+    """
+    parameters = codec.parameters
+    image = imagecodecs.eer_decode(
+        bytes(data),
+        codec.shape[1:3],
+        parameters.get("skip_bits", _EER_SKIP_BITS.get(codec.compression, 7)),
+        parameters.get("horizontal_bits", 2),
+        parameters.get("vertical_bits", 2),
+        superres=parameters.get("superresolution", 0),
+    )
+    if out is None:
+        return image
+    out[...] = image.astype(out.dtype, copy=False).reshape(out.shape)
+    return out
+
+
+_EER_SKIP_BITS = {65000: 8, 65001: 7, 65002: 7}
+
+
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
+_FORMATS = {_SHORT: "H", _LONG: "I", _RATIONAL: "I"}
+
+Tag = tuple[int, int, Sequence[int]]
+"""(number, type, values); a rational is two values."""
+
+
+def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode CCITT modified Huffman, Group 3 (one- and two-dimensional) or Group 4.
+
+    Parameters used: `t4_options` (tag 292), `t6_options` (tag 293). Broken lines come out as
+    libtiff gives them; a stream that libtiff refuses is tried with a second decoder.
+    """
+    tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
+    try:
+        return _decode_strip(codec, data, tags)
+    except RuntimeError:
+        return _ccitt_without_libtiff(codec, data)
+
+
+def libtiff(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode a compression that libtiff knows and that needs no tags of its own."""
+    samples = _decode_strip(codec, data)
+    dtype = np.dtype(codec.dtype)
+    # SGILog: libtiff calls its signed logarithms unsigned
+    is_sign_lost = samples.dtype.kind == "u" and dtype.kind == "i"
+    return samples.view(f"i{samples.itemsize}") if is_sign_lost else samples
+
+
+def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode old-style JPEG (compression 6).
+
+    A segment that is a JPEG stream with its own tables decodes as JPEG. Else libtiff puts the
+    stream together from the parameters `ojpeg_interchange` (bytes from JPEGInterchangeFormat on),
+    `ojpeg_q_tables`, `ojpeg_dc_tables`, `ojpeg_ac_tables` (bytes of the tables of all components,
+    one behind the other), `ojpeg_restart_interval`, `ojpeg_proc`, `ojpeg_scan_header`
+    (`headers.scan_header` of the first segment, which some writers put there only), `subsampling`,
+    `ycbcr_coefficients` and `reference_black_white`; YCbCr becomes RGB.
+    """
+    if bytes(data[:2]) == b"\xff\xd8" and has_tables(data):
+        return jpeg(codec, data, out)
+    blobs = {
+        number: _split_tables(name, codec.parameters[name])
+        for name, number in _OJPEG_TABLES.items()
+        if codec.parameters.get(name)
+    }
+    tags = _option_tags(codec, {"ojpeg_proc": 512, "ojpeg_restart_interval": 515})
+    if not any(number == 512 for number, _, _ in tags):
+        tags.append((512, _SHORT, [1]))
+    scan_header = codec.parameters.get("ojpeg_scan_header", b"")
+    if scan_header and bytes(data[:2]) != scan_header[:2]:
+        data = scan_header + bytes(data)
+    interchange = codec.parameters.get("ojpeg_interchange")
+    if interchange:
+        tags.append((514, _LONG, [len(interchange)]))
+    is_color = codec.photometric == 6 and codec.shape[3] == 3
+    tags += _color_tags(codec) if is_color else []
+    return _decode(codec, data, codec.shape[1], tags, blobs, as_rgb=is_color)
+
+
+def ycbcr_to_rgb(codec: SegmentCodec, data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
+    """Convert uncompressed 8-bit YCbCr to RGB, as libtiff's RGBA interface and GDAL do.
+
+    That includes a fault of libtiff 4.7, which every decoder built on it shares: with subsampling
+    4 x 4 and an odd number of blocks across, it rounds the bytes of a row down, so that the last
+    block or two of the strip read as zeros (dark green).
+
+    Parameters
+    ----------
+    codec
+        Parameters used: `subsampling` (tag 530), `ycbcr_coefficients` (tag 529) and
+        `reference_black_white` (tag 532).
+    data
+        Blocks of luma samples, each with its two chroma samples behind it.
+    rows, columns
+        Of the image, which may end within a block.
+
+    Returns
+    -------
+    rgb
+        `(rows, columns, 3)`.
+
+    Raises
+    ------
+    RuntimeError
+        If libtiff does not know the subsampling: it knows 1, 2 and 4 across with at most as many
+        down, and 1 across with 2 down.
+    """
+    whole = SegmentCodec((1, rows, columns, 3), "|u1", photometric=6, parameters=codec.parameters)
+    return _decode(whole, data, rows, _color_tags(whole), as_rgb=True)
+
+
+# without JPEGInterchangeFormat, the tables; each entry is an offset to bytes in the file
+_OJPEG_TABLES = {
+    "ojpeg_interchange": 513,
+    "ojpeg_q_tables": 519,
+    "ojpeg_dc_tables": 520,
+    "ojpeg_ac_tables": 521,
+}
+
+
+def _split_tables(name: str, tables: bytes) -> list[bytes]:
+    """Give tables one by one: quantization has 64 bytes, Huffman 16 counts and their values."""
+    if name == "ojpeg_interchange":
+        return [tables]
+    found = []
+    position = 0
+    while position < len(tables):
+        size = 64 if name == "ojpeg_q_tables" else 16 + sum(tables[position : position + 16])
+        found.append(tables[position : position + size])
+        position += size
+    return found
+
+
+def _option_tags(codec: SegmentCodec, numbers: Mapping[str, int]) -> list[Tag]:
+    kinds = {292: _LONG, 293: _LONG}
+    return [
+        (number, kinds.get(number, _SHORT), [codec.parameters[name]])
+        for name, number in numbers.items()
+        if codec.parameters.get(name) is not None
+    ]
+
+
+def _color_tags(codec: SegmentCodec) -> list[Tag]:
+    tags: list[Tag] = [(530, _SHORT, list(codec.parameters.get("subsampling", (2, 2))))]
+    for name, number in (("ycbcr_coefficients", 529), ("reference_black_white", 532)):
+        values = codec.parameters.get(name)
+        if values is not None:
+            ratios = [Fraction(value).limit_denominator(1 << 20) for value in values]
+            pairs = [part for ratio in ratios for part in (ratio.numerator, ratio.denominator)]
+            tags.append((number, _RATIONAL, pairs))
+    return tags
+
+
+def _rows_of(codec: SegmentCodec) -> int:
+    return codec.shape[0] * codec.shape[1]
+
+
+def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
+    stored: Any = bytes(data)
+    if codec.fill_order == 2:
+        stored = imagecodecs.bitorder_decode(stored)
+    rows, columns = _rows_of(codec), codec.shape[2]
+    if codec.compression == 2:
+        return imagecodecs.ccittrle_decode(stored, rows, columns)
+    if codec.compression == 3:
+        options = codec.parameters.get("t4_options", 0)
+        return imagecodecs.ccittfax3_decode(stored, rows, columns, t4options=options)
+    return imagecodecs.ccittfax4_decode(stored, rows, columns)
+
+
+def _decode_strip(codec: SegmentCodec, data: Any, tags: Sequence[Tag] = ()) -> NDArray:
+    """Decode a whole segment, or the last strip, which may hold fewer rows."""
+    try:
+        return _decode(codec, data, _rows_of(codec), tags)
+    except RuntimeError:
+        is_maybe_short = codec.edge is not None and codec.edge[2] == codec.shape[2]
+        if codec.edge is None or not is_maybe_short:
+            raise
+        return _decode(codec, data, codec.edge[0] * codec.edge[1], tags)
+
+
+def _decode(
+    codec: SegmentCodec,
+    data: Any,
+    rows: int,
+    tags: Sequence[Tag] = (),
+    blobs: Mapping[int, Sequence[bytes]] | None = None,
+    as_rgb: bool = False,
+) -> NDArray:
+    """Decode a segment of so many rows with libtiff, to its own samples or to RGB."""
+    wrapped = _wrap(codec, bytes(data), rows, tags, blobs or {})
+    samples = imagecodecs.tiff_decode(wrapped, asrgb=as_rgb, verbose=0)
+    return np.ascontiguousarray(samples[..., :3]) if as_rgb else samples
+
+
+def _wrap(
+    codec: SegmentCodec,
+    data: bytes,
+    rows: int,
+    tags: Sequence[Tag],
+    blobs: Mapping[int, Sequence[bytes]],
+) -> bytes:
+    """Write a TIFF with one strip.
+
+    Parameters
+    ----------
+    codec, data, rows
+        The segment and how many rows it has.
+    tags
+        More tags than those every strip needs; they win over those.
+    blobs
+        Tag number -> what its values are offsets to.
+    """
+    _, _, columns, samples = codec.shape
+    dtype = np.dtype(codec.dtype)
+    bits = codec.bits or (1 if dtype.kind == "b" else dtype.itemsize * 8,)
+    fields: dict[int, tuple[int, Sequence[int]]] = {
+        256: (_LONG, [columns]),
+        257: (_LONG, [rows]),
+        258: (_SHORT, list(bits) * (samples // len(bits))),
+        259: (_SHORT, [codec.compression]),
+        262: (_SHORT, [_photometric(codec)]),
+        266: (_SHORT, [codec.fill_order]),
+        273: (_LONG, [0]),
+        277: (_SHORT, [samples]),
+        278: (_LONG, [rows]),
+        279: (_LONG, [len(data)]),
+        284: (_SHORT, [1]),
+        339: (_SHORT, [codec.sample_format] * samples),
+    }
+    fields |= {number: (kind, values) for number, kind, values in tags}
+    fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}
+    return _write(codec.byteorder, fields, {273: [data], **blobs})
+
+
+def _photometric(codec: SegmentCodec) -> int:
+    # a palette would need its colours, and the polarity of gray does not change stored samples
+    return codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1
+
+
+_DECODING_PHOTOMETRICS = (2, 6, 32844, 32845)
+
+
+def _write(
+    byteorder: str,
+    fields: Mapping[int, tuple[int, Sequence[int]]],
+    blobs: Mapping[int, Sequence[bytes]],
+) -> bytes:
+    """Lay out header, IFD, values that do not fit into it, and blobs, in this order."""
+    end = 8 + 2 + 12 * len(fields) + 4
+    sizes = {
+        number: len(values) * struct.calcsize(_FORMATS[kind])
+        for number, (kind, values) in fields.items()
+    }
+    places = {}
+    for number, size in sizes.items():
+        if size > 4:
+            places[number] = end
+            end += size + size % 2
+    offsets: dict[int, list[int]] = {}
+    for number, parts in blobs.items():
+        offsets[number] = []
+        for part in parts:
+            offsets[number].append(end)
+            end += len(part) + len(part) % 2
+    file = bytearray(end)
+    file[:8] = struct.pack(f"{byteorder}2sHI", b"II" if byteorder == "<" else b"MM", 42, 8)
+    struct.pack_into(f"{byteorder}H", file, 8, len(fields))
+    for index, number in enumerate(sorted(fields)):
+        kind, values = fields[number]
+        raw = struct.pack(f"{byteorder}{len(values)}{_FORMATS[kind]}", *offsets.get(number, values))
+        entry = 10 + 12 * index
+        count = len(values) // (2 if kind == _RATIONAL else 1)
+        struct.pack_into(f"{byteorder}HHI", file, entry, number, kind, count)
+        place = places.get(number, entry + 8)
+        if number in places:
+            struct.pack_into(f"{byteorder}I", file, entry + 8, place)
+        file[place : place + len(raw)] = raw
+    for number, parts in blobs.items():
+        for offset, part in zip(offsets[number], parts, strict=True):
+            file[offset : offset + len(part)] = part
+    return bytes(file)
+
+
+# libraries that refuse a stream longer than the buffer are given this much more, once
+_SLACK_FACTOR = 2
+_SLACK_BYTES = 4096
+
+
+def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
+    """Copy uncompressed bytes."""
+    stored = np.frombuffer(data, np.uint8)[: buffer.size]
+    buffer[: stored.size] = stored
+    return stored.size
+
+
+def deflate(data: Any, buffer: Any) -> int:
+    """Inflate a zlib stream; one with a bad checksum or without an end gives what it holds."""
+    try:
+        return len(imagecodecs.deflate_decode(data, out=buffer))
+    except RuntimeError:
+        # libdeflate tells neither "longer than the buffer" nor "checksum missing" from garbage
+        return _inflate_leniently(data, buffer)
+
+
+def lzw(data: Any, buffer: Any) -> int:
+    """Decode LZW of either bit order; the old order (TIFF 5.0) is told by its first bytes."""
+    return len(imagecodecs.lzw_decode(data, out=buffer))
+
+
+def packbits(data: Any, buffer: NDArray[np.uint8]) -> int:
+    """Decode PackBits (TIFF 6.0, section 9)."""
+    return _decode_with_slack(imagecodecs.packbits_decode, data, buffer)
+
+
+def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
+    """Decode a Zstandard frame (RFC 8878)."""
+    return _decode_with_slack(imagecodecs.zstd_decode, data, buffer)
+
+
+def lzma(data: Any, buffer: Any) -> int:
+    """Decode an xz stream."""
+    return len(imagecodecs.lzma_decode(data, out=buffer))
+
+
+def _inflate_leniently(data: Any, buffer: NDArray[np.uint8]) -> int:
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(bytes(data), buffer.size) if buffer.size else b""
+    except zlib.error as error:
+        raise RuntimeError(f"inflate: {error}") from error
+    return copy(inflated, buffer)
+
+
+def _decode_with_slack(decoder: Callable[..., Any], data: Any, buffer: NDArray[np.uint8]) -> int:
+    try:
+        return len(decoder(data, out=buffer))
+    except RuntimeError:
+        # writers that round segments up, or leave bytes behind the last row
+        wide = np.empty(buffer.size * _SLACK_FACTOR + _SLACK_BYTES, np.uint8)
+        return copy(decoder(data, out=wide), buffer)
+
+
+PHOTOMETRIC_LOGLUV = 32845
+SGILOG24 = 34677
+
+# the paper: 8-bit u', v' are steps of 1/410; 14-bit codes index squares of 0.0035 a side
+_UV_SCALE = 410.0
+_UV_SIDE = 0.0035
+_V_START = 0.016940
+_U_WHITE, _V_WHITE = 0.210526316, 0.473684211
+_N_CODES = 1 << 14
+_SCALE = 1 << 15
+
+
+def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
+    """Decode SGILog of 16 bits (LogL), 24 bits or 32 bits (LogLuv)."""
+    is_luv = codec.photometric == PHOTOMETRIC_LOGLUV and codec.shape[3] == 3
+    if not is_luv or np.dtype(codec.dtype).kind == "f":
+        return libtiff(codec, data, out)
+    n_rows, n_columns = codec.shape[0] * codec.shape[1], codec.shape[2]
+    if codec.compression == SGILOG24:
+        return _from_24_bits(_triples(data, n_rows * n_columns)).reshape(-1, n_columns, 3)
+    planes = _expand_rows(bytes(data), n_rows, n_columns)
+    return _from_32_bits(planes).reshape(-1, n_columns, 3)
+
+
+def _triples(data: Any, n_pixels: int) -> NDArray[np.uint32]:
+    stored = np.frombuffer(data, np.uint8)[: n_pixels * 3]
+    first, second, third = stored[: stored.size // 3 * 3].reshape(-1, 3).astype(np.uint32).T
+    return first << np.uint32(16) | second << np.uint32(8) | third
+
+
+def _from_24_bits(words: NDArray[np.uint32]) -> NDArray[np.int16]:
+    luv = np.empty((words.size, 3), np.int16)
+    # the 10-bit logarithm (steps of 1/64, from 2**-12) in terms of the 16-bit one; that a bit of
+    # the chromaticity gets into its lowest bit is libtiff's doing, and so GDAL's
+    luv[:, 0] = (words >> 12 & 0xFFD) + 13314
+    luv[:, 1:] = _chromaticities()[words & (_N_CODES - 1)]
+    return luv
+
+
+def _from_32_bits(planes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Convert `(rows, 4, columns)` bytes, most significant first."""
+    high, low, u, v = planes.transpose(1, 0, 2)
+    luv = np.empty((*high.shape, 3), np.int16)
+    luv[..., 0] = (high.astype(np.uint16) << 8 | low).view(np.int16)
+    for index, codes in ((1, u), (2, v)):
+        luv[..., index] = ((codes + 0.5) * (1.0 / _UV_SCALE) * _SCALE).astype(np.int16)
+    return luv
+
+
+def _expand_rows(data: bytes, n_rows: int, n_columns: int) -> NDArray[np.uint8]:
+    """Undo the run lengths; each row stores its four byte planes one after the other.
+
+    A stream that ends early leaves whole rows out.
+    """
+    planes = np.zeros((n_rows * 4, n_columns), np.uint8)
+    position = 0
+    for number, plane in enumerate(planes):
+        column = 0
+        while column < n_columns:
+            if position + 1 >= len(data):
+                return planes[: number // 4 * 4].reshape(-1, 4, n_columns)
+            length = data[position]
+            if length >= 128:
+                length -= 126
+                plane[column : column + length] = data[position + 1]
+                position += 2
+            else:
+                literal = data[position + 1 : position + 1 + min(length, n_columns - column)]
+                plane[column : column + len(literal)] = np.frombuffer(literal, np.uint8)
+                position += 1 + length
+            column += length
+    return planes.reshape(-1, 4, n_columns)
+
+
+@cache
+def _chromaticities() -> NDArray[np.int16]:
+    """Give u', v' of each 14-bit code, `(16384, 2)` int16 scaled by 32768.
+
+    The squares that the codes index have no formula (row by row they cover the visible gamut), so
+    they are asked of libtiff: XYZ of each code gives u', v' up to rounding, and a row of squares
+    starts at a multiple of 1e-6, which removes the rounding. libtiff keeps starts as float32.
+    """
+    # any luminance but zero, for which XYZ is zero
+    words = (np.arange(_N_CODES, dtype=np.uint32) | 0x200 << 14).astype(">u4")
+    stored = words.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    codec = SegmentCodec(
+        (1, 1, _N_CODES, 3),
+        "<f4",
+        SGILOG24,
+        bits=(16,),
+        sample_format=2,
+        photometric=PHOTOMETRIC_LOGLUV,
+    )
+    x, y, z = libtiff(codec, stored, None).reshape(-1, 3).astype(np.float64).T
+    weight = x + 15 * y + 3 * z
+    u, v = 4 * x / weight, 9 * y / weight
+    is_white = (abs(u - _U_WHITE) < 1e-6) & (abs(v - _V_WHITE) < 1e-6)
+    side = np.float64(np.float32(_UV_SIDE))
+    row = np.where(is_white, np.inf, np.round((v - _V_START) / _UV_SIDE - 0.5))
+    first = np.searchsorted(row, row)
+    start = np.round(u[first] - _UV_SIDE / 2, 6).astype(np.float32)
+    exact = np.empty((_N_CODES, 2))
+    exact[:, 0] = start + (np.arange(_N_CODES) - first + 0.5) * side
+    exact[:, 1] = np.float64(np.float32(_V_START)) + (row + 0.5) * side
+    # codes beyond the last square
+    exact[is_white] = _U_WHITE, _V_WHITE
+    return (exact * _SCALE).astype(np.int16)

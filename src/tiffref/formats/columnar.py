@@ -1,0 +1,439 @@
+"""Documents whose references are all spaced alike, read a block of them at a time.
+
+Owns the shortest way from the text of a reference document to columns. References of equal layout
+(the same address, numbers of as many digits) differ in digits alone: they are put under one another
+as a matrix, in which all other columns must equal those of the first. They are called lines, which
+they are in what we write. Nothing is guessed, and no chunk costs a Python object. A document that
+differs in anything is left to the general reader.
+
+How references are spaced is told by `spacing`.
+
+Where a document puts white space between its references.
+
+Owns telling the layout of a text that holds one reference after the other, all spaced alike: ours,
+with a line for each, what `json.dumps`, orjson and ujson give, what tifffile writes. What is found
+at one reference is taken for all; whether they are so is seen when they are read (`lines`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.manifest import INLINED, MISSING, Columns
+from .zarr_metadata import ArrayMetadata, join_key
+
+__all__ = ["Lines", "Spacing", "Split", "Text", "find_spacing", "parse_lines", "split_document"]
+
+_END_BYTES = 1 << 10
+"""How much of either end is looked at for braces."""
+_FIRST_BYTES = (1 << 20, 1 << 26)
+"""Where the first byte range is looked for, first in less; metadata come before it."""
+
+
+def _compile(pattern: str) -> re.Pattern[bytes]:
+    """Compile a pattern in which "_" stands for the white space of JSON."""
+    return re.compile(pattern.replace("_", r"[ \t\r\n]*").encode())
+
+
+_ENDS = (
+    (True, _compile(r'_\{_"version"_:_1_,_"refs"_:_\{(_)"'), _compile(r"_\}_\}_\Z")),
+    (False, _compile(r'_\{(_)"'), _compile(r"_\}_\Z")),
+)
+"""Whether it is version 1, how a document then begins, and how it ends."""
+_RANGE = _compile(r'"(_:_)(\[_)"(?:[^"\\]|\\.)+"(_,_)[0-9]+(_,_)[0-9]+(_\])(?:(_,_)")?')
+
+
+class Text(Protocol):
+    """The text of a document, in memory or in a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> bytes: ...
+
+    def find(self, part: bytes, start: int, stop: int, /) -> int: ...
+
+    def rfind(self, part: bytes, start: int, stop: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """The layout of a document.
+
+    References lie from `start` to `stop` of the text, inside of "refs" if `is_wrapped` (version 1,
+    else version 0). `separator` stands between two of them. A reference with a byte range is its
+    key, `colon`, `opening`, the address, `commas[0]`, offset, `commas[1]`, length, `closing`.
+    """
+
+    is_wrapped: bool
+    start: int
+    stop: int
+    separator: bytes
+    colon: bytes
+    opening: bytes
+    commas: tuple[bytes, bytes]
+    closing: bytes
+
+    @property
+    def is_range(self) -> bytes:
+        """What is in the text only between a key and a byte range: quotes in texts are escaped."""
+        return b'"' + self.colon + self.opening + b'"'
+
+    @property
+    def is_text(self) -> bytes:
+        """What is in the text only between a key and a value that is text."""
+        return b'"' + self.colon + b'"'
+
+
+def find_spacing(text: Text) -> Spacing | None:
+    """Tell the layout of a document by its ends and its first byte range; None without one."""
+    head, foot = text[:_END_BYTES], text[max(0, len(text) - _END_BYTES) : len(text)]
+    for is_wrapped, begins, ends in _ENDS:
+        begin, end = begins.match(head), ends.search(foot)
+        first = _find_first(text) if begin and end else None
+        if begin is None or end is None or first is None:
+            continue
+        colon, opening, *commas, closing, separator = first.groups()
+        return Spacing(
+            is_wrapped,
+            begin.end(1),
+            len(text) - len(foot) + end.start(),
+            separator or b"," + begin[1],  # none where no reference follows
+            colon,
+            opening,
+            (commas[0], commas[1]),
+            closing,
+        )
+    return None
+
+
+def _find_first(text: Text) -> re.Match[bytes] | None:
+    for n_bytes in _FIRST_BYTES:
+        found = _RANGE.search(text[:n_bytes])
+        if found is not None or n_bytes >= len(text):
+            return found
+    return None
+
+
+_Block = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
+"""Flat index, row of addresses, offset and length of some chunks."""
+
+_BLOCK_BYTES = 1 << 20
+"""Text handled at once: it and what is made of it stay in the cache of a core."""
+_MAX_LAYOUTS = 256
+"""Layouts in one block. A stack of small files has one for each, and the general reader is faster.
+"""
+_MAX_DIGITS = 18
+"""Digits of a number that fits 63 bits in any case."""
+_EXACT_DIGITS = 15
+"""Digits of a number that a float64 holds exactly."""
+_QUOTE, _ZERO = ord('"'), ord("0")
+_FIRST_KEY = re.compile(
+    rb'"((?:(?:[^"\\\x00-\x1f]|\\/)*\\?/)?c\\?/(?=[0-9]+(?:\\?/[0-9]+)*\Z)'
+    rb'|(?:(?:[^"\\\x00-\x1f]|\\/)*\\?/)?(?=[0-9]+(?:\.[0-9]+)*\Z))'
+)
+"""The key of a line up to its closing quote: what all keys of the array begin with, and indices.
+
+ujson writes "\\/" for "/".
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A document in two parts: `document`, all references whose value is text, parsed; and `runs`.
+
+    Each run is a stretch of lines whose keys begin alike, with byte ranges as values: what they
+    begin with, and where they start and stop in the text.
+    """
+
+    document: Mapping[str, Any]
+    runs: list[tuple[bytes, int, int]]
+    spacing: Spacing
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Columns of whole arrays by path, in which `source` is a row of `urls`."""
+
+    urls: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, Columns] = field(default_factory=dict)
+
+
+def split_document(text: Text) -> Split | None:
+    """Split the text of a document; None if its references are not all spaced alike."""
+    spacing = find_spacing(text)
+    if spacing is None:
+        return None
+    separator, stop = spacing.separator, spacing.stop
+    runs: list[tuple[bytes, int, int]] = []
+    kept: list[bytes] = []
+    at = spacing.start
+    while at < stop:
+        next_range = text.find(spacing.is_range, at, stop)
+        if next_range < 0:
+            kept.append(text[at:stop])
+            break
+        mark = text.rfind(separator + b'"', at, next_range)
+        start = at if mark < 0 else mark + len(separator)
+        first = _FIRST_KEY.match(text[start:next_range])
+        if first is None:
+            return None
+        kept.append(text[at:start])
+        at = _find_end(text, spacing, first[1], start)
+        if at <= start:
+            return None
+        runs.append((first[1], start, at))
+    else:  # the last of them is a run, so that what comes before it ends with a separator
+        kept = [b"".join(kept).removesuffix(separator)]
+    try:
+        refs = json.loads(b"{" + b"".join(kept) + b"}", object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        return None
+    is_plain = all(isinstance(value, str) for value in refs.values())
+    document = {"version": 1, "refs": refs} if spacing.is_wrapped else refs
+    return Split(document, runs, spacing) if is_plain and runs else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that is there twice, which is the general reader's business."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key is there twice")
+    return members
+
+
+def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
+    """Give where the lines end whose keys begin with `prefix`, or sooner, at one that has text."""
+    separator, stop = spacing.separator, spacing.stop
+    mark = text.rfind(separator + b'"' + prefix, start, stop)
+    last = start if mark < 0 else mark + len(separator)
+    next_mark = text.find(spacing.closing + separator + b'"', last, stop)
+    end = stop if next_mark < 0 else next_mark + len(spacing.closing + separator)
+    if text.find(spacing.is_text, last, end) < 0:
+        return end
+    first = text.find(spacing.is_text, start, end)  # of the lines with text, which come last
+    mark = text.rfind(separator + b'"', start, first)
+    return start if mark < 0 else mark + len(separator)
+
+
+def parse_lines(
+    text: Text,
+    split: Split,
+    arrays: Mapping[str, ArrayMetadata],
+    taken: Mapping[str, NDArray[np.integer]],
+) -> Lines | None:
+    """Read all runs of a document; None if one is not what it should be.
+
+    Parameters
+    ----------
+    text, split
+        The document.
+    arrays
+        Its arrays by path.
+    taken
+        Flat indices of chunks that lines with text name, by path.
+    """
+    owners = {join_key(path, array.rule.lead): path for path, array in arrays.items() if array.grid}
+    lines = Lines()
+    for prefix, start, stop in split.runs:
+        lead = _unquote(b'"' + prefix + b'"')
+        path = None if lead is None else owners.get(lead)
+        if path is None:
+            return None
+        if path not in lines.columns:
+            lines.columns[path] = _make_columns(arrays[path], taken[path])
+        pattern = _compile_line(prefix, arrays[path], split.spacing)
+        for block in _iter_blocks(text, start, stop, split.spacing):
+            found = _parse_block(block, pattern, arrays[path].grid, split.spacing, lines.urls)
+            if found is None or not _enter(lines.columns[path], found):
+                return None
+    return lines
+
+
+def _make_columns(array: ArrayMetadata, taken: NDArray[np.integer]) -> Columns:
+    n_chunks = math.prod(array.grid)
+    offset, length = np.zeros((2, n_chunks), np.uint64)
+    columns = Columns(np.full(n_chunks, MISSING, np.int32), offset, length, {})
+    columns.source[taken] = INLINED
+    return columns
+
+
+def _enter(columns: Columns, block: _Block) -> bool:
+    """Enter chunks into the columns of their array; tell whether each is named once."""
+    flat, source, offset, length = block
+    is_ascending = bool((np.diff(flat) > 0).all())
+    if not is_ascending and len(np.unique(flat)) != len(flat):
+        return False
+    if (columns.source[flat] != MISSING).any():
+        return False
+    columns.source[flat], columns.offset[flat], columns.length[flat] = source, offset, length
+    return True
+
+
+def _iter_blocks(text: Text, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
+    """Give whole lines, each with its separator, also where it is the last of the document."""
+    mark = spacing.closing + spacing.separator + b'"'
+    while start < stop:
+        block = text[start : min(start + _BLOCK_BYTES, stop)]
+        end = start + len(block)
+        if end < stop:
+            # a line that is longer than a block is cut, and is then none
+            cut = block.rfind(mark)
+            block = block if cut < 0 else block[: cut + len(mark) - 1]
+        elif end == spacing.stop:
+            block += spacing.separator
+        yield block
+        start = start + len(block) if end < stop else stop
+
+
+def _parse_block(
+    block: bytes,
+    pattern: re.Pattern[bytes],
+    grid: tuple[int, ...],
+    spacing: Spacing,
+    places: dict[str, int],
+) -> _Block | None:
+    """Read one block; new addresses are entered into `places`. None if it is anything else."""
+    codes = np.frombuffer(block, np.uint8)
+    ends = _find_ends(codes, spacing.closing + spacing.separator)
+    if not len(ends) or ends[-1] != len(codes):
+        return None
+    starts = np.concatenate([[0], ends[:-1]])
+    n_codes = ends - starts
+    source = np.empty(len(starts), np.int32)
+    numbers = np.empty((len(grid) + 2, len(starts)), np.int64)
+    begins: dict[str, int] = {}
+    urls: dict[str, int] = {}
+    n_layouts = 0
+    for width in np.flatnonzero(np.bincount(n_codes)).tolist():
+        rest = np.flatnonzero(n_codes == width)
+        while len(rest):
+            first = int(starts[rest[0]])
+            layout = _read_layout(pattern, block[first : first + width])
+            n_layouts += 1
+            if layout is None or n_layouts > _MAX_LAYOUTS:
+                return None
+            is_same, digits = _match(layout, _gather(codes, starts[rest], width))
+            if digits is None:
+                return None
+            rows, rest = rest[is_same], rest[~is_same]
+            source[rows] = urls.setdefault(layout.url, len(urls))
+            begins[layout.url] = min(int(rows[0]), begins.get(layout.url, len(starts)))
+            for column, span in zip(numbers, layout.numbers, strict=True):
+                column[rows] = _parse_digits(digits[:, slice(*span)])
+    *index, offset, length = numbers
+    if any(i.max() >= n for i, n in zip(index, grid, strict=True)) or not length.all():
+        return None
+    for url in sorted(begins, key=begins.__getitem__):
+        places.setdefault(url, len(places))
+    source = np.array([places[url] for url in urls], np.int32)[source]
+    return np.ravel_multi_index(tuple(index), grid), source, offset, length
+
+
+def _find_ends(codes: NDArray[np.uint8], mark: bytes) -> NDArray[np.intp]:
+    """Give the end of each line: after `mark`, where a quote or nothing follows.
+
+    An address may hold the mark and then a quote at its end. What is cut there begins with no
+    line, which is seen when it is read.
+    """
+    ends = np.flatnonzero(codes[: len(codes) - len(mark) + 1] == mark[0]) + len(mark)
+    for place, code in enumerate(mark[1:], start=1):
+        ends = ends[codes[ends - len(mark) + place] == code]
+    is_last = ends == len(codes)
+    return ends[is_last | (codes[np.minimum(ends, len(codes) - 1)] == _QUOTE)]
+
+
+# ---- lines of equal layout
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What lines share with the one that `codes` are of, digits at `numbers` aside."""
+
+    codes: NDArray[np.uint8]
+    url: str
+    numbers: list[tuple[int, int]]
+
+
+def _compile_line(prefix: bytes, array: ArrayMetadata, spacing: Spacing) -> re.Pattern[bytes]:
+    separator = re.escape(array.rule.separator.encode())
+    if b"\\/" in prefix:
+        separator = separator.replace(b"/", rb"\\/")
+    index = separator.join([rb"([0-9]+)"] * len(array.grid))
+    quoted = rb'("(?:[^"\\]|\\.)+")'
+    parts = [
+        *(b'"' + prefix, index, b'"' + spacing.colon + spacing.opening, quoted),
+        *(spacing.commas[0], rb"([0-9]+)", spacing.commas[1], rb"([0-9]+)"),
+        spacing.closing + spacing.separator,
+    ]
+    return re.compile(b"".join(part if n % 2 else re.escape(part) for n, part in enumerate(parts)))
+
+
+def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
+    """Read the layout of a line; None if it is no reference, or one with a template."""
+    match = pattern.fullmatch(line)
+    if match is None:
+        return None
+    *index, url, offset, length = range(1, len(match.groups()) + 1)
+    numbers = [match.span(group) for group in (*index, offset, length)]
+    address = _unquote(match[url])
+    if (
+        address is None
+        or "{" in address
+        or max(stop - start for start, stop in numbers) > _MAX_DIGITS
+    ):
+        return None
+    return _Layout(np.frombuffer(line, np.uint8), address, numbers)
+
+
+def _unquote(text: bytes) -> str | None:
+    """Give what a JSON string says; None if it is none."""
+    try:
+        return json.loads(text.decode())
+    except ValueError:
+        return None
+
+
+def _match(
+    layout: _Layout, lines: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8] | None]:
+    """Find the lines of a layout.
+
+    Returns
+    -------
+    is_same, digits
+        Which of `lines` they are; and of these, the values of digits in the columns of numbers.
+        None if a number has leading zeros.
+    """
+    least, most = layout.codes.copy(), np.zeros_like(layout.codes)
+    for start, stop in layout.numbers:
+        least[start:stop], most[start:stop] = _ZERO, 9
+    digits = lines - least
+    fits = digits <= most
+    is_same: Any = np.ones(len(lines), np.bool_)
+    if not fits.all():
+        is_same = fits.all(axis=1)
+        digits = digits[is_same]
+    leading = [start for start, stop in layout.numbers if stop - start > 1]
+    return is_same, (digits if digits[:, leading].all() else None)
+
+
+def _gather(codes: NDArray[np.uint8], starts: NDArray[np.intp], width: int) -> NDArray[np.uint8]:
+    """Give the `width` codes from each of `starts` on as rows."""
+    windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
+    return windows[starts].view(np.uint8).reshape(-1, width)
+
+
+def _parse_digits(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Give numbers from the values of their digits, `(n, k)`."""
+    low, high = digits[:, -_EXACT_DIGITS:], digits[:, :-_EXACT_DIGITS]
+    # products of floats are the only ones of matrices that NumPy hands to BLAS
+    value = (low @ 10.0 ** np.arange(low.shape[1])[::-1]).astype(np.int64)
+    return value + _parse_digits(high) * 10**_EXACT_DIGITS if high.shape[1] else value

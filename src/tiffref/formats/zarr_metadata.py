@@ -1,0 +1,664 @@
+"""Zarr metadata documents, parsed.
+
+Owns the way from `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3) to what the model
+needs of a node; undoes `documents`. Where a node has both formats, v2 is taken, as xarray's
+kerchunk engine does. Consolidated metadata (`.zmetadata`) repeats the rest and is ignored.
+
+Follows the Zarr v2 specification ("Metadata") and the Zarr v3 core specification ("Array
+metadata").
+
+Arrays and groups as Zarr metadata documents, and back.
+
+Owns how the model is spelled in `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3):
+names of dimensions, fill values, numbers that JSON does not have. Chunks and files are not its
+business (see `kerchunk` and `parquet`); codecs are spelled by `codecs.zarr2` and `codecs.zarr3`.
+
+Follows the Zarr v2 specification ("Metadata", "Fill value encoding"), the Zarr v3 core
+specification ("Array metadata", "Fill value") and xarray's `_ARRAY_DIMENSIONS`. JSON has no NaN
+and no infinity (RFC 8259, section 6), and most parsers refuse Python's spelling of them; in
+attributes they are written as the strings "NaN", "Infinity" and "-Infinity", as Zarr does in fill
+values.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..codecs.zarr2 import from_zarr2, to_zarr2
+from ..codecs.zarr3 import from_zarr3, to_zarr3
+from ..errors import InvalidReferences, ManifestMismatch, TiffrefError
+from ..model.array import Array, Group
+from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.grid import chunk_grid
+from .findings import Finding, Reporter
+from .keys import KeyRule
+
+__all__ = [
+    "ArrayMetadata",
+    "Nodes",
+    "join_key",
+    "parse_metadata",
+    "spell_mask_value",
+    "to_documents",
+    "to_plain",
+]
+
+
+def join_key(path: str, name: str) -> str:
+    """Give the key of `name` in the node at `path`; the root's path is empty."""
+    return f"{path}/{name}" if path else name
+
+
+def to_documents(group: Group, zarr_format: int = 2) -> dict[str, dict[str, Any]]:
+    """Give the metadata documents of a group and all below.
+
+    A child of the root whose name is empty is an array at the root itself, as some documents have
+    it: the root is then no group, unless it has other children as well (Zarr v2 only).
+
+    Parameters
+    ----------
+    group
+        The root.
+    zarr_format
+        2 or 3.
+
+    Returns
+    -------
+    documents
+        Key ("image/.zarray") to document, in plain JSON values; the root comes first.
+
+    Raises
+    ------
+    ManifestMismatch
+        If an array has more than one codec.
+    InvalidReferences
+        If an attribute is not a JSON value, or the root cannot be both array and group.
+    """
+    if zarr_format not in _SPELLINGS:
+        raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
+    spell_group, spell_array = _SPELLINGS[zarr_format]
+    documents: dict[str, dict[str, Any]] = {}
+    if set(group.children) != {""}:
+        documents.update(spell_group("", group))
+    for path, node in group.walk():
+        spelled = spell_group(path, node) if isinstance(node, Group) else spell_array(path, node)
+        if not documents.keys().isdisjoint(spelled):
+            raise InvalidReferences(
+                "the root is both an array and a group, which Zarr v3 cannot say",
+                tag=next(iter(spelled)),
+                hint="Write zarr_format=2, or give the array a name.",
+            )
+        documents.update(spelled)
+    return documents
+
+
+def _spell_group2(path: str, group: Group) -> dict[str, dict[str, Any]]:
+    documents: dict[str, dict[str, Any]] = {join_key(path, ".zgroup"): {"zarr_format": 2}}
+    if group.attributes:
+        key = join_key(path, ".zattrs")
+        documents[key] = to_plain(group.attributes, key)
+    return documents
+
+
+def _spell_array2(path: str, array: Array) -> dict[str, dict[str, Any]]:
+    document = _zarray(_only_codec(path, array), array.shape, array.chunks)
+    if array.fill_value is not None:
+        document = {**document, "fill_value": _fill2(array)}
+    key = join_key(path, ".zattrs")
+    return {
+        join_key(path, ".zarray"): document,
+        key: {**to_plain(array.attributes, key), "_ARRAY_DIMENSIONS": list(array.dims)},
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, Any]:
+    """Give the document of an array without a fill value.
+
+    The same object for equal arguments: the arrays of many files differ in nothing of it, and what
+    is made of it can be kept (see `kerchunk`).
+    """
+    encoding = to_zarr2(codec)
+    return {
+        "zarr_format": 2,
+        "shape": list(shape),
+        "chunks": list(chunks),
+        "dtype": encoding["dtype"],
+        "compressor": encoding["compressor"],
+        "fill_value": None,
+        "order": _order(codec),
+        "filters": encoding["filters"],
+        "dimension_separator": ".",
+    }
+
+
+def _spell_group3(path: str, group: Group) -> dict[str, dict[str, Any]]:
+    key = join_key(path, "zarr.json")
+    attributes = to_plain(group.attributes, key)
+    return {key: {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+
+
+def _spell_array3(path: str, array: Array) -> dict[str, dict[str, Any]]:
+    key = join_key(path, "zarr.json")
+    encoding = to_zarr3(_only_codec(path, array), ndim=len(array.shape), chunks=array.chunks)
+    attributes = to_plain(array.attributes, key)
+    if array.fill_value is not None:
+        # v3 always has a fill value, so that it cannot say "missing data"; this attribute does,
+        # spelled as xarray reads it
+        attributes.setdefault("_FillValue", spell_mask_value(array.fill_value, array.dtype))
+    return {
+        key: {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(array.shape),
+            "data_type": encoding["data_type"],
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": list(array.chunks)},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": _fill3(array),
+            "codecs": encoding["codecs"],
+            "attributes": attributes,
+            "dimension_names": list(array.dims),
+            "storage_transformers": [],
+        }
+    }
+
+
+_SPELLINGS: dict[int, tuple[Any, Any]] = {
+    2: (_spell_group2, _spell_array2),
+    3: (_spell_group3, _spell_array3),
+}
+
+
+def _only_codec(path: str, array: Array) -> Any:
+    if len(array.codecs) != 1:
+        kinds = sorted({_describe(codec) for codec in array.codecs})
+        raise ManifestMismatch(
+            "the chunks of the array are stored in different ways, which references cannot say",
+            tag=f"array '{path}'",
+            got=f"{len(array.codecs)} codecs ({'; '.join(kinds[:4])})",
+            expected="one codec",
+            hint="Read it through a store, or scan its pages or files as separate arrays.",
+        )
+    return array.codecs[0]
+
+
+def _describe(codec: Any) -> str:
+    if isinstance(codec, ForeignCodec):
+        return f"Zarr v{codec.zarr_format} {dict(codec.metadata)}"
+    order = "big" if codec.byteorder == ">" else "little"
+    return (
+        f"compression {codec.compression} predictor {codec.predictor} "
+        f"{codec.dtype.lstrip('<|>')} {order}-endian"
+    )
+
+
+def _order(codec: Any) -> str:
+    return str(codec.metadata.get("order", "C")) if isinstance(codec, ForeignCodec) else "C"
+
+
+# ---- values
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+_FLOAT = {float}
+
+
+def to_plain(value: Any, where: str = "") -> Any:
+    """Give attributes as plain JSON values: no NumPy types, tuples, NaN or infinity.
+
+    Parameters
+    ----------
+    value
+        Mappings, sequences, NumPy arrays and scalars, numbers, strings, None.
+    where
+        Key of the document, for the error.
+
+    Raises
+    ------
+    InvalidReferences
+        If a value has no JSON form.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, float):
+        return _spell_float(value)
+    if isinstance(value, str | bool | int):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        return {
+            str(name): item if type(item) in _PLAIN else to_plain(item, where)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        kinds = set(map(type, value))
+        if kinds <= _PLAIN or (kinds == _FLOAT and all(map(math.isfinite, value))):
+            return list(value)
+        return [to_plain(item, where) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return to_plain(value.tolist(), where)
+    raise InvalidReferences(
+        "an attribute is not a JSON value",
+        tag=where or None,
+        got=f"{type(value).__name__} {str(value)[:60]!r}",
+        expected="numbers, strings, lists or mappings",
+    )
+
+
+def _spell_float(value: float) -> float | str:
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _fill2(array: Array) -> Any:
+    return None if array.fill_value is None else _spell_scalar(array.fill_value, array.dtype)
+
+
+def _fill3(array: Array) -> Any:
+    fill = np.zeros((), array.dtype)[()] if array.fill_value is None else array.fill_value
+    return _spell_scalar(fill, array.dtype)
+
+
+def _spell_scalar(value: Any, dtype: np.dtype) -> Any:
+    """Spell a fill value, by the kind of the dtype, in the way that v2 and v3 share."""
+    if dtype.kind == "c":
+        number = complex(value)
+        return [_spell_float(number.real), _spell_float(number.imag)]
+    if dtype.kind == "f":
+        return _spell_float(float(value))
+    if dtype.kind == "b":
+        return bool(value)
+    if dtype.kind in "iu":
+        return int(value)
+    if dtype.kind in "mM":
+        return int(np.asarray(value, dtype).view("<i8"))
+    if isinstance(value, bytes | np.void):
+        return base64.b64encode(bytes(value)).decode("ascii")
+    return to_plain(value)
+
+
+def spell_mask_value(value: Any, dtype: np.dtype) -> Any:
+    """Spell a fill value as xarray reads the attribute `_FillValue` of a Zarr v3 array."""
+    if dtype.kind == "f":
+        return _pack_double(float(value))
+    if dtype.kind == "c":
+        number = complex(value)
+        return [_pack_double(number.real), _pack_double(number.imag)]
+    return _spell_scalar(value, dtype)
+
+
+def _pack_double(value: float) -> str:
+    return base64.b64encode(struct.pack("<d", value)).decode("ascii")
+
+
+_DIMS = "_ARRAY_DIMENSIONS"
+_MASK = "_FillValue"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayMetadata:
+    """What the metadata says of one array; the fields are those of `model.node.Array`."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype
+    dims: tuple[str, ...]
+    codec: SegmentCodec | ForeignCodec
+    fill_value: Any
+    attributes: Mapping[str, Any]
+    rule: KeyRule
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks along each dimension."""
+        return chunk_grid(self.shape, self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """All nodes of a document by path: groups with their attributes, and arrays.
+
+    `order` has the paths of both in the order of the document.
+    """
+
+    groups: Mapping[str, Mapping[str, Any]]
+    arrays: Mapping[str, ArrayMetadata]
+    order: Sequence[str]
+
+
+class _Invalid(ValueError):
+    """A document says something else than it should."""
+
+    def __init__(self, what: str, got: Any, expected: str) -> None:
+        super().__init__(what)
+        self.got, self.expected = repr(got)[:80], expected
+
+
+def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
+    """Parse all metadata documents.
+
+    Parameters
+    ----------
+    metadata
+        Key to JSON text (str or bytes) or parsed document.
+    report
+        Takes every offence; a node that has one is left out.
+    """
+    parsed = {
+        key: _parse_json(key, value, report)
+        for key, value in metadata.items()
+        if not key.endswith(".zmetadata")
+    }
+    documents = {key: value for key, value in parsed.items() if value is not None}
+    groups: dict[str, Mapping[str, Any]] = {}
+    arrays: dict[str, ArrayMetadata] = {}
+    for key, document in documents.items():
+        path, _, name = key.rpartition("/")
+        attributes = documents.get(join_key(path, ".zattrs"), {})
+        try:
+            if name == ".zgroup":
+                _expect(document, "zarr_format", (2,))
+                groups[path] = attributes
+            elif name == ".zarray":
+                arrays[path] = _parse_array2(document, attributes)
+            elif name == "zarr.json" and not _is_v2(path, documents):
+                _parse_node3(path, document, groups, arrays)
+        except _Invalid as error:
+            report(Finding("metadata", "metadata", str(error), key, error.got, error.expected))
+        except TiffrefError as error:
+            report(
+                Finding(
+                    "codec", "metadata", error.what, key, _text(error.got), _text(error.expected)
+                )
+            )
+    _check_nesting(groups, arrays, report)
+    paths = dict.fromkeys(key.rpartition("/")[0] for key in documents)
+    return Nodes(groups, arrays, [path for path in paths if path in groups or path in arrays])
+
+
+def _is_v2(path: str, documents: Mapping[str, Any]) -> bool:
+    return any(join_key(path, name) in documents for name in (".zarray", ".zgroup"))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)[:80]
+
+
+def _check_nesting(
+    groups: dict[str, Mapping[str, Any]], arrays: dict[str, ArrayMetadata], report: Reporter
+) -> None:
+    """Leave out what lies inside an array: its keys could be taken for either's."""
+    for path in sorted(groups.keys() | arrays.keys()):
+        parts = path.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        outer = next((name for name in above if name in arrays), None)
+        if outer is not None:
+            groups.pop(path, None)
+            arrays.pop(path, None)
+            report(
+                Finding(
+                    "nesting",
+                    "metadata",
+                    "a node lies inside an array",
+                    path,
+                    f"array '{outer}' above it",
+                    "only groups above it",
+                )
+            )
+
+
+def _parse_json(key: str, value: Any, report: Reporter) -> Mapping[str, Any] | None:
+    try:
+        document = value if isinstance(value, Mapping) else json.loads(value)
+    except (ValueError, RecursionError) as error:
+        report(
+            Finding(
+                "json",
+                "metadata",
+                "the metadata is not JSON",
+                key,
+                str(error)[:80],
+                "a JSON object",
+            )
+        )
+        return None
+    if not isinstance(document, Mapping):
+        report(
+            Finding(
+                "json",
+                "metadata",
+                "the metadata is not an object",
+                key,
+                repr(document)[:80],
+                "a JSON object",
+            )
+        )
+        return None
+    return document
+
+
+# ---- arrays
+
+
+def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ArrayMetadata:
+    _expect(document, "zarr_format", (2,))
+    shape, chunks = _parse_grid(document.get("shape"), document.get("chunks"))
+    missing = {"dtype", "compressor", "fill_value", "order", "filters"} - document.keys()
+    if missing:
+        raise _Invalid("members are missing", sorted(missing), "all members of Zarr v2 metadata")
+    _expect(document, "order", ("C", "F"))
+    separator = document.get("dimension_separator", ".")
+    if separator not in (".", "/"):
+        raise _Invalid("unknown dimension_separator", separator, "'.' or '/'")
+    dtype = _parse_dtype(document["dtype"])
+    dims, attributes = _take_dims(attributes, len(shape))
+    fill = None if document["fill_value"] is None else _parse_fill(document["fill_value"], dtype)
+    return ArrayMetadata(
+        shape,
+        chunks,
+        dtype.newbyteorder("="),
+        dims,
+        from_zarr2(document),
+        fill,
+        attributes,
+        KeyRule("", separator, "0"),
+    )
+
+
+def _parse_node3(
+    path: str,
+    document: Mapping[str, Any],
+    groups: dict[str, Mapping[str, Any]],
+    arrays: dict[str, ArrayMetadata],
+) -> None:
+    _expect(document, "zarr_format", (3,))
+    _expect(document, "node_type", ("group", "array"))
+    attributes = document.get("attributes", {})
+    if not isinstance(attributes, Mapping):
+        raise _Invalid("attributes are no object", attributes, "an object")
+    if document["node_type"] == "group":
+        groups[path] = attributes
+    else:
+        arrays[path] = _parse_array3(document, attributes)
+
+
+def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ArrayMetadata:
+    grid = document.get("chunk_grid")
+    if not isinstance(grid, Mapping) or grid.get("name") != "regular":
+        raise _Invalid("the chunk grid is not regular", grid, "the chunk grid 'regular'")
+    chunk_shape = grid.get("configuration", {}).get("chunk_shape")
+    shape, chunks = _parse_grid(document.get("shape"), chunk_shape)
+    missing = {"data_type", "chunk_key_encoding", "fill_value", "codecs"} - document.keys()
+    if missing:
+        raise _Invalid("members are missing", sorted(missing), "all members of Zarr v3 metadata")
+    dtype = _parse_data_type(document["data_type"])
+    fill = _parse_fill(document["fill_value"], dtype)
+    names = document.get("dimension_names") or [None] * len(shape)
+    if len(names) != len(shape):
+        raise _Invalid("dimension_names do not fit the shape", names, f"{len(shape)} names")
+    dims = tuple(name or f"dim_{row}" for row, name in enumerate(names))
+    fill, attributes = _take_mask(fill, dtype, attributes)
+    return ArrayMetadata(
+        shape,
+        chunks,
+        dtype,
+        dims,
+        from_zarr3(document),
+        fill,
+        attributes,
+        _parse_rule(document["chunk_key_encoding"]),
+    )
+
+
+def _parse_rule(encoding: Any) -> KeyRule:
+    name = encoding.get("name") if isinstance(encoding, Mapping) else encoding
+    defaults = {"default": "/", "v2": "."}
+    if name not in defaults:
+        raise _Invalid("unknown chunk_key_encoding", encoding, "'default' or 'v2'")
+    options = encoding.get("configuration", {}) if isinstance(encoding, Mapping) else {}
+    separator = options.get("separator", defaults[name])
+    if separator not in (".", "/"):
+        raise _Invalid("unknown separator of chunk keys", separator, "'.' or '/'")
+    return (
+        KeyRule("c" + separator, separator, "c")
+        if name == "default"
+        else KeyRule("", separator, "0")
+    )
+
+
+def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    for name, value, least in (("shape", shape, 0), ("chunks", chunks, 1)):
+        if not isinstance(value, list | tuple) or not all(
+            type(n) is int and n >= least for n in value
+        ):
+            raise _Invalid(f"bad {name}", value, f"a list of whole numbers from {least}")
+    if len(shape) != len(chunks):
+        raise _Invalid("chunks do not fit the shape", chunks, f"{len(shape)} numbers")
+    if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) >= 2**27:
+        raise _Invalid("more chunks than can be listed", chunks, "fewer than 2**27 chunks")
+    return tuple(shape), tuple(chunks)
+
+
+def _parse_dtype(text: Any) -> np.dtype:
+    try:
+        fields = [tuple(field) for field in text] if isinstance(text, list) else text
+        return np.dtype(fields)
+    except (TypeError, ValueError) as error:
+        raise _Invalid("unknown dtype", text, "a NumPy dtype string") from error
+
+
+_DATA_TYPES = {
+    "string": "O",
+    "fixed_length_utf32": "U{}",
+    "null_terminated_bytes": "S{}",
+    "raw_bytes": "V{}",
+    "numpy.datetime64": "M8[{}]",
+    "numpy.timedelta64": "m8[{}]",
+}
+
+
+def _parse_data_type(data_type: Any) -> np.dtype:
+    if not isinstance(data_type, Mapping):
+        return _parse_dtype(_DATA_TYPES.get(data_type, data_type))
+    options = data_type.get("configuration", {})
+    name = data_type.get("name", "")
+    pattern = _DATA_TYPES.get(name)
+    if pattern is None:
+        raise _Invalid("unknown data_type", data_type, "a data type of Zarr v3")
+    if "unit" in options:
+        return _parse_dtype(pattern.format(f"{options.get('scale_factor', 1)}{options['unit']}"))
+    n_bytes = options.get("length_bytes", 0)
+    return _parse_dtype(pattern.format(n_bytes // 4 if name == "fixed_length_utf32" else n_bytes))
+
+
+def _take_dims(
+    attributes: Mapping[str, Any], ndim: int
+) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Take the names of dimensions out of attributes, or number them, as xarray does."""
+    names = attributes.get(_DIMS)
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if names is not None and is_list and len(names) == ndim:
+        return tuple(names), {key: v for key, v in attributes.items() if key != _DIMS}
+    return tuple(f"dim_{row}" for row in range(ndim)), attributes
+
+
+def _take_mask(
+    fill: Any, dtype: np.dtype, attributes: Mapping[str, Any]
+) -> tuple[Any, Mapping[str, Any]]:
+    """Tell a fill value that means "no data" from the one that v3 must have in any case."""
+    if _MASK in attributes:
+        if attributes[_MASK] == spell_mask_value(fill, dtype):
+            return fill, {key: v for key, v in attributes.items() if key != _MASK}
+        return None, attributes
+    is_default = not fill if dtype.hasobject else not any(np.array(fill, dtype).tobytes())
+    return (None if is_default else fill), attributes
+
+
+def _expect(document: Mapping[str, Any], name: str, allowed: tuple) -> None:
+    value = document.get(name)
+    if isinstance(value, bool) or value not in allowed:
+        raise _Invalid(f"bad {name}", value, " or ".join(map(repr, allowed)))
+
+
+# ---- fill values
+
+
+def _parse_fill(value: Any, dtype: np.dtype) -> Any:
+    try:
+        return _FILLS.get(dtype.kind, _parse_other)(value, dtype)
+    except (TypeError, ValueError, OverflowError, binascii.Error) as error:
+        raise _Invalid("bad fill_value", value, f"a value of {dtype}") from error
+
+
+def _parse_float(value: Any, dtype: np.dtype) -> float:
+    if isinstance(value, str) and value.startswith("0x"):  # v3: the bits of the number
+        bits = bytes.fromhex(value[2:])
+        return float(np.frombuffer(bits, dtype.newbyteorder(">"))[0])
+    if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
+        raise ValueError(value)
+    return float(value)
+
+
+def _parse_complex(value: Any, dtype: np.dtype) -> complex:
+    if not isinstance(value, list):
+        return complex(value)
+    part = np.dtype(f"f{dtype.itemsize // 2}")
+    real, imaginary = (_parse_float(number, part) for number in value)
+    return complex(real, imaginary)
+
+
+def _parse_integer(value: Any, dtype: np.dtype) -> int:
+    number = int(value)
+    limits = np.iinfo(dtype)
+    if number != value or not limits.min <= number <= limits.max:
+        raise ValueError(value)
+    return number
+
+
+def _parse_other(value: Any, dtype: np.dtype) -> Any:
+    """Bytes are base64; text, times and objects stand for themselves."""
+    if dtype.kind in "SV" and isinstance(value, str):
+        return base64.b64decode(value, validate=True)
+    return np.array(value, dtype)[()] if dtype.kind in "mM" else value
+
+
+_FILLS = {
+    "f": _parse_float,
+    "c": _parse_complex,
+    "i": _parse_integer,
+    "u": _parse_integer,
+    "b": lambda value, dtype: bool(value),
+}

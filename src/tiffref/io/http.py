@@ -1,0 +1,413 @@
+"""Byte ranges over HTTP, with everything that goes wrong there.
+
+Owns requests through the session of fsspec's HTTP file system: the check that an answer is the
+range that was asked for, of the object that was scanned; tries again where that can help; and
+redirects. fsspec hands on whatever comes: a server that knows no ranges would send the whole file
+each time, and other bytes of the right number would be shifted pixels.
+
+References: RFC 9110 (sections 13 to 15), RFC 6585 (429).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SourceError, UntrustedSource, unreadable
+from ..model.manifest import Source
+from .clients import wait_for
+from .freshness import check_same, is_weak
+
+__all__ = [
+    "STATUS_HINTS",
+    "Answer",
+    "Retry",
+    "is_http",
+    "read_all",
+    "read_range",
+    "read_start",
+    "read_state",
+]
+
+_CREDENTIALS = "The server wants to know who asks: storage_options takes credentials."
+STATUS_HINTS = {
+    401: _CREDENTIALS,
+    403: _CREDENTIALS,
+    404: "There is no such file.",
+    410: "The file is there no longer.",
+}
+"""What answers mean that do not pass."""
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 5
+_MAX_SLICED_BYTES = 1 << 20
+"""A whole file of so many bytes is taken as the answer to a range request, and cut."""
+_READ_AHEAD_BYTES = 1 << 20
+"""Kept by the client before it lets the server wait, which by default it does after 128 KiB."""
+_STALL_S = 30.0
+_SLOWEST_BYTES_PER_S = 1 << 14
+
+Permits = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often to try, and how long to wait in between: a random part of a time that doubles."""
+
+    n_tries: int = 6
+    first_s: float = 0.2
+    longest_s: float = 10.0
+
+    def delay_s(self, n_failed: int, asked_s: float = 0.0) -> float:
+        """Give the time to wait after so many failures; the server may have asked for some."""
+        wait = random.uniform(0, min(self.longest_s, self.first_s * 2**n_failed))
+        return wait + min(asked_s, self.longest_s)
+
+
+RETRY = Retry()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said; `headers` by lower-case name."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def source(self, url: str) -> Source:
+        """What the answer tells of the object."""
+        total = self.headers.get("content-range", "").rpartition("/")[2]
+        if self.status == 200:
+            total = self.headers.get("content-length", "")
+        modified = self.headers.get("last-modified")
+        etag = self.headers.get("etag")
+        return Source(
+            url,
+            int(total) if total.isdigit() else None,
+            _parse_date(modified) if modified else None,
+            etag.strip('"') if etag else None,
+        )
+
+
+class _Passing(Exception):
+    """A fault that may be gone with the next try."""
+
+    def __init__(self, error: SourceError, wait_s: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error, self.wait_s = error, wait_s
+
+
+def is_http(fs: Any) -> bool:
+    """Tell fsspec's file system for HTTP, whose session can be used."""
+    return hasattr(fs, "encode_url") and hasattr(fs, "set_session")
+
+
+def read_range(
+    fs: Any,
+    path: str,
+    url: str,
+    offset: int,
+    length: int,
+    *,
+    expected: Source | None = None,
+    permits: Permits | None = None,
+) -> bytes:
+    """Read a byte range.
+
+    Parameters
+    ----------
+    fs, path
+        File system of fsspec, and the address in there.
+    url
+        What to call the source in errors.
+    offset, length
+        In bytes.
+    expected
+        What was recorded of the source: another answer is an error.
+    permits
+        Which addresses redirects may lead to; anywhere by default.
+
+    Returns
+    -------
+    data
+        `length` bytes; fewer only where the object ends.
+
+    Raises
+    ------
+    SourceError
+        If there is no answer, or the answer is not this range.
+    StaleSource
+        If the object is not the one recorded.
+    UntrustedSource
+        If a redirect leads to where it may not.
+    """
+    request = _RangeRequest(fs, path, url, offset, length, expected, permits)
+    return wait_for(fs, request.run)
+
+
+def read_all(
+    fs: Any,
+    path: str,
+    url: str,
+    *,
+    expected: Source | None = None,
+    permits: Permits | None = None,
+) -> bytes:
+    """Read a whole object; parameters and errors as in `read_range`."""
+
+    async def ask() -> bytes:
+        answer = await _ask(fs, "GET", path, url, {}, 1 << 62, permits)
+        _check_status(answer, url, 200)
+        if expected is not None:
+            check_same(expected, answer.source(url))
+        return answer.body
+
+    return wait_for(fs, _try_often, ask)
+
+
+def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
+    """Ask for the first bytes of an object; the headers say the rest.
+
+    A server that knows no ranges is asked for no more than one byte; the caller looks at `status`.
+    """
+
+    async def ask() -> Answer:
+        headers = {"Range": f"bytes=0-{length - 1}"}
+        answer = await _ask(fs, "GET", path, url, headers, length, None, most_of_all=1)
+        if answer.status in _RETRIED:
+            _check_status(answer, url, 206)
+        return answer
+
+    return wait_for(fs, _try_often, ask)
+
+
+def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> Source:
+    """Ask what can be told of an object; nothing where the server only lets it be read.
+
+    Raises
+    ------
+    SourceError
+        If there is no such object, or no answer.
+    """
+
+    async def ask() -> Source:
+        return await _state(fs, path, url, permits)
+
+    return wait_for(fs, _try_often, ask)
+
+
+async def _state(fs: Any, path: str, url: str, permits: Permits | None) -> Source:
+    answer = await _ask(fs, "HEAD", path, url, {}, 0, permits)
+    if answer.status in (404, 410) or answer.status in _RETRIED:
+        _check_status(answer, url, 200)
+    return answer.source(url) if answer.status == 200 else Source(url)
+
+
+@dataclass(slots=True)
+class _RangeRequest:
+    """One byte range to read."""
+
+    fs: Any
+    path: str
+    url: str
+    offset: int
+    length: int
+    expected: Source | None
+    permits: Permits | None
+    is_conditional: bool = True
+
+    async def run(self) -> bytes:
+        return await _try_often(self.ask)
+
+    async def ask(self) -> bytes:
+        """Ask once."""
+        headers = {"Range": f"bytes={self.offset}-{self.offset + self.length - 1}"}
+        if self.is_conditional and self.expected is not None:
+            headers |= _conditions(self.expected)
+        answer = await _ask(self.fs, "GET", self.path, self.url, headers, self.length, self.permits)
+        if answer.status == 412:
+            return await self._ask_unconditionally()
+        if answer.status == 416:
+            self._compare(answer)
+            return b""  # the object ends before the range
+        if answer.status == 200:
+            return self._cut(answer)
+        _check_status(answer, self.url, 206)
+        self._compare(answer)
+        self._check_range(answer)
+        return answer.body
+
+    async def _ask_unconditionally(self) -> bytes:
+        """See what is different; some servers take no condition at all as met."""
+        assert self.expected is not None
+        check_same(self.expected, await _state(self.fs, self.path, self.url, self.permits))
+        if not self.is_conditional:
+            raise SourceError("cannot be read", url=self.url, got="HTTP status 412")
+        self.is_conditional = False
+        return await self.ask()
+
+    def _compare(self, answer: Answer) -> None:
+        if self.expected is not None:
+            check_same(self.expected, answer.source(self.url))
+
+    def _cut(self, answer: Answer) -> bytes:
+        """Take a range out of a whole object."""
+        size = answer.headers.get("content-length", "")
+        if not answer.body or not size.isdigit() or int(size) != len(answer.body):
+            got = f"all {size} bytes".replace("  ", " ")
+            raise self._wrong(got, "a server that answers range requests")
+        self._compare(answer)
+        return answer.body[self.offset : self.offset + self.length]
+
+    def _check_range(self, answer: Answer) -> None:
+        """Check that the answer says, and has, the range that was asked for."""
+        got = answer.headers.get("content-range", "")
+        span, _, total = got.removeprefix("bytes ").partition("/")
+        last = self.offset + self.length - 1
+        if total.isdigit():
+            last = min(last, int(total) - 1)
+        if span.strip() != f"{self.offset}-{last}":
+            raise _Passing(self._wrong(f"Content-Range {got}", f"bytes {self.offset}-{last}"))
+        if len(answer.body) != last - self.offset + 1:
+            expected = f"{last - self.offset + 1} bytes"
+            raise _Passing(self._wrong(f"{len(answer.body)} bytes", expected))
+
+    def _wrong(self, got: str, expected: str) -> SourceError:
+        what = f"the answer for bytes {self.offset} to {self.offset + self.length} is another part"
+        return SourceError(f"{what} of the file", url=self.url, got=got, expected=expected)
+
+
+async def _try_often(ask: Callable[[], Any]) -> Any:
+    """Ask until there is an answer, a bounded number of times."""
+    import asyncio
+
+    for n_failed in range(RETRY.n_tries):
+        try:
+            return await ask()
+        except _Passing as fault:
+            if n_failed == RETRY.n_tries - 1:
+                fault.error.hint = f"Tried {RETRY.n_tries} times."
+                raise fault.error from fault.__cause__
+            await asyncio.sleep(RETRY.delay_s(n_failed, fault.wait_s))
+    raise AssertionError("RETRY.n_tries is 0")
+
+
+async def _ask(
+    fs: Any,
+    method: str,
+    path: str,
+    url: str,
+    headers: Mapping[str, str],
+    most: int,
+    permits: Permits | None,
+    *,
+    most_of_all: int = _MAX_SLICED_BYTES,
+) -> Answer:
+    """Send one request, and follow redirects as far as they are permitted.
+
+    Without `permits`, redirects are followed by the client itself, which keeps credentials from
+    other hosts.
+    """
+    import aiohttp
+
+    session = await fs.set_session()
+    slowest_s = _STALL_S + min(most, 1 << 40) / _SLOWEST_BYTES_PER_S
+    options: dict[str, Any] = {
+        "timeout": aiohttp.ClientTimeout(slowest_s, sock_connect=_STALL_S, sock_read=_STALL_S),
+        **{name: value for name, value in fs.kwargs.items() if name != "allow_redirects"},
+        # a range of compressed bytes is no range of the file
+        "read_bufsize": _READ_AHEAD_BYTES,
+        "headers": {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity", **headers},
+    }
+    address: Any = fs.encode_url(path)
+    try:
+        for _ in range(_MAX_REDIRECTS + 1):
+            sent = session.request(method, address, allow_redirects=permits is None, **options)
+            async with sent as answer:
+                location = answer.headers.get("Location")
+                if answer.status in _REDIRECTS and location and permits is not None:
+                    address = answer.url.join(type(answer.url)(location))
+                    _check_redirect(str(address), url, permits)
+                    continue
+                body = await _read_body(answer, most, most_of_all, method)
+                named = {name.lower(): value for name, value in answer.headers.items()}
+                return Answer(answer.status, named, body)
+    except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+        if isinstance(error, SourceError):
+            raise
+        if isinstance(error, aiohttp.InvalidURL):
+            raise _unreadable(url, error, headers) from error
+        raise _Passing(_unreadable(url, error, headers)) from error
+    raise SourceError("is redirected without an end", url=url, got=f"{_MAX_REDIRECTS} redirects")
+
+
+def _check_redirect(target: str, url: str, permits: Permits) -> None:
+    if not permits(target):
+        raise UntrustedSource(
+            "is redirected to outside the allowed addresses",
+            url=url,
+            got=target,
+            hint="If you trust it, add its prefix to allow=[...].",
+        )
+
+
+async def _read_body(answer: Any, most: int, most_of_all: int, method: str) -> bytes:
+    """Read no more than makes sense as an answer; what is more is left, and told by its length."""
+    is_good = answer.status in (200, 206)
+    if method == "HEAD" or not is_good:
+        return b""
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise SourceError("the server encodes what it sends", url=str(answer.url), got=encoding)
+    limit = most if answer.status == 206 or most > 1 << 60 else most_of_all
+    size = answer.content_length
+    if size is not None and size > limit:
+        return b"" if answer.status == 200 else await answer.content.read(1)
+    pieces, n_read = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        n_read += len(piece)
+        if n_read > limit:
+            break
+    return b"".join(pieces)
+
+
+def _conditions(expected: Source) -> dict[str, str]:
+    """Say which object is meant. Only strong ETags match in If-Match (RFC 9110, 13.1.1)."""
+    if not is_weak(expected.etag):
+        return {"If-Match": f'"{expected.etag}"'}
+    if expected.etag is None and expected.mtime is not None:
+        return {"If-Unmodified-Since": email.utils.formatdate(expected.mtime, usegmt=True)}
+    return {}
+
+
+def _check_status(answer: Answer, url: str, wanted: int) -> None:
+    if answer.status == wanted:
+        return
+    error = SourceError(
+        "cannot be read",
+        url=url,
+        got=f"HTTP status {answer.status}",
+        hint=STATUS_HINTS.get(answer.status),
+    )
+    if answer.status in _RETRIED:
+        asked = answer.headers.get("retry-after", "")
+        raise _Passing(error, float(asked) if asked.isdigit() else 0.0)
+    raise error
+
+
+def _parse_date(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unreadable(url: str, error: BaseException, headers: Mapping[str, str]) -> SourceError:
+    what = headers.get("Range", "").replace("bytes=", "bytes ").replace("-", " to ")
+    return unreadable(url, error, f"{what} cannot be read".strip())

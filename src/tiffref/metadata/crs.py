@@ -1,0 +1,658 @@
+"""GeoKeys to a coordinate reference system.
+
+Owns what each key means and which one wins where keys contradict: an EPSG code before parameters,
+an ESRI string before made-up parameters. The system itself is pyproj's, which is imported only when
+there are keys.
+
+References: OGC 19-008r4, section 7.5 (CRS requirements) and annex B; for writers that deviate, the
+behaviour of libgeotiff and GDAL.
+
+GeoKeys to geographic and geocentric systems.
+
+Owns datums, ellipsoids, prime meridians and the shift to WGS 84 of user-defined systems.
+
+References: OGC 19-008r4, section 7.5.4; EPSG Guidance Note 7-2 for the transformations.
+
+Map projections of GeoTIFF in the terms of PROJ.
+
+Owns the table from the method codes of GeoKey 3075 to conversions in PROJJSON. Reading the table
+is the only logic here; units and datums are for `crs`.
+
+References: OGC 19-008r4, annex C (map projection methods); EPSG Guidance Note 7-2; the method and
+parameter names are those of PROJ's `proj_constants`.
+
+EPSG codes, units and citations: what GeoKeys point to.
+
+Owns look-ups in PROJ's database, through pyproj, which is imported only when there are keys.
+
+References: OGC 19-008r4, sections 7.5 and annex B; EPSG dataset.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import MissingExtra, install_hint
+from .geokeys import USER_DEFINED, GeoKeys, key_label
+from .report import Report
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+__all__ = [
+    "METHODS",
+    "build_crs",
+    "citation",
+    "conversion_of",
+    "from_epsg",
+    "geographic",
+    "in_degrees",
+    "json_unit",
+    "look_up",
+    "unit_of",
+    "with_shift",
+]
+
+
+class Parameter(NamedTuple):
+    """One parameter of a projection method.
+
+    `kind` is "angle", "length" or "scale"; `keys` are the GeoKeys it may be stored in, the
+    right one first: writers disagree about "natural origin", "false origin" and "center".
+    """
+
+    name: str
+    code: int | None
+    kind: str
+    keys: tuple[int, ...]
+    default: float = 0.0
+
+
+class Method(NamedTuple):
+    """One projection method: PROJ's name, the EPSG code where it has one, and its parameters."""
+
+    name: str
+    code: int | None
+    parameters: tuple[Parameter, ...]
+
+
+_LATS, _LONGS = (3081, 3085, 3089), (3080, 3084, 3088)
+_LAT = Parameter("Latitude of natural origin", 8801, "angle", _LATS)
+_LONG = Parameter("Longitude of natural origin", 8802, "angle", _LONGS)
+_SCALE = Parameter("Scale factor at natural origin", 8805, "scale", (3092, 3093), 1.0)
+_EAST = Parameter("False easting", 8806, "length", (3082, 3090, 3086))
+_NORTH = Parameter("False northing", 8807, "length", (3083, 3091, 3087))
+_FALSE_LAT = Parameter("Latitude of false origin", 8821, "angle", (3085, 3081, 3089))
+_FALSE_LONG = Parameter("Longitude of false origin", 8822, "angle", (3084, 3080, 3088))
+_PARALLEL_1 = Parameter("Latitude of 1st standard parallel", 8823, "angle", (3078,))
+_PARALLEL_2 = Parameter("Latitude of 2nd standard parallel", 8824, "angle", (3079,))
+_FALSE_EAST = Parameter("Easting at false origin", 8826, "length", (3086, 3082, 3090))
+_FALSE_NORTH = Parameter("Northing at false origin", 8827, "length", (3087, 3083, 3091))
+_CENTER_LAT = Parameter("Latitude of projection centre", 8811, "angle", (3089, 3081, 3085))
+_CENTER_LONG = Parameter("Longitude of projection centre", 8812, "angle", (3088, 3080, 3084))
+_AZIMUTH = Parameter("Azimuth of initial line", 8813, "angle", (3094,))
+_GRID_ANGLE = Parameter("Angle from Rectified to Skew Grid", 8814, "angle", (3096, 3094))
+_CENTER_SCALE = Parameter("Scale factor on initial line", 8815, "scale", (3093, 3092), 1.0)
+_CENTER_EAST = Parameter("Easting at projection centre", 8816, "length", (3090, 3082, 3086))
+_CENTER_NORTH = Parameter("Northing at projection centre", 8817, "length", (3091, 3083, 3087))
+_POLE_LONG = Parameter("Longitude of natural origin", 8802, "angle", (3095, *_LONGS))
+_ORIGIN_LONG = Parameter("Longitude of origin", 8833, "angle", (3095, *_LONGS))
+_POLE_PARALLEL = Parameter("Latitude of standard parallel", 8832, "angle", _LATS)
+
+_NATURAL = (_LAT, _LONG, _SCALE, _EAST, _NORTH)
+_PLAIN = (_LAT, _LONG, _EAST, _NORTH)
+_CONIC = (_FALSE_LAT, _FALSE_LONG, _PARALLEL_1, _PARALLEL_2, _FALSE_EAST, _FALSE_NORTH)
+_OBLIQUE = (_CENTER_LAT, _CENTER_LONG, _AZIMUTH, _GRID_ANGLE, _CENTER_SCALE)
+_WORLD = (_LONG, _EAST, _NORTH)
+
+METHODS: Mapping[int, Method] = {
+    1: Method("Transverse Mercator", 9807, _NATURAL),
+    3: Method("Hotine Oblique Mercator (variant A)", 9812, (*_OBLIQUE, _EAST, _NORTH)),
+    4: Method("Laborde Oblique Mercator", 9813, (*_OBLIQUE[:3], _CENTER_SCALE, _EAST, _NORTH)),
+    5: Method(
+        "Hotine Oblique Mercator (variant B)",
+        9815,
+        (
+            _CENTER_LAT,
+            _CENTER_LONG,
+            # the Swiss system is the case of a central line that runs straight east
+            _AZIMUTH._replace(keys=(), default=90.0),
+            _GRID_ANGLE._replace(keys=(), default=90.0),
+            _CENTER_SCALE._replace(keys=()),
+            _CENTER_EAST,
+            _CENTER_NORTH,
+        ),
+    ),
+    7: Method("Mercator (variant A)", 9804, _NATURAL),
+    8: Method("Lambert Conic Conformal (2SP)", 9802, _CONIC),
+    9: Method("Lambert Conic Conformal (1SP)", 9801, _NATURAL),
+    10: Method("Lambert Azimuthal Equal Area", 9820, _PLAIN),
+    11: Method("Albers Equal Area", 9822, _CONIC),
+    12: Method("Azimuthal Equidistant", 1125, _PLAIN),
+    13: Method(
+        "Equidistant Conic", 1119,
+        (_FALSE_LAT, _FALSE_LONG, _PARALLEL_1, _PARALLEL_2, _FALSE_EAST, _FALSE_NORTH),
+    ),
+    14: Method("Stereographic", None, _NATURAL),
+    15: Method("Polar Stereographic (variant A)", 9810, (_LAT, _POLE_LONG, _SCALE, _EAST, _NORTH)),
+    16: Method("Oblique Stereographic", 9809, _NATURAL),
+    17: Method("Equidistant Cylindrical", 1028, (_PARALLEL_1, *_PLAIN)),
+    18: Method("Cassini-Soldner", 9806, _PLAIN),
+    19: Method("Gnomonic", None, _PLAIN),
+    20: Method("Miller Cylindrical", None, _WORLD),
+    21: Method("Orthographic", 9840, _PLAIN),
+    22: Method("American Polyconic", 9818, _PLAIN),
+    23: Method("Robinson", None, _WORLD),
+    24: Method("Sinusoidal", None, _WORLD),
+    25: Method("Van Der Grinten", None, _WORLD),
+    26: Method("New Zealand Map Grid", 9811, _PLAIN),
+    27: Method("Transverse Mercator (South Orientated)", 9808, _NATURAL),
+    28: Method("Lambert Cylindrical Equal Area", 9835, (_PARALLEL_1, *_WORLD)),
+    9815: Method(
+        "Hotine Oblique Mercator (variant B)", 9815, (*_OBLIQUE, _CENTER_EAST, _CENTER_NORTH)
+    ),
+}  # fmt: skip
+"""Methods by their code in GeoKey 3075. Modified Alaska (2), Rosenmund's double projection in other
+forms and spherical oblique Mercator (6) have no counterpart in PROJ's model of conversions."""
+
+_MERCATOR_2SP = Method("Mercator (variant B)", 9805, (_PARALLEL_1, *_WORLD))
+_POLAR_B = Method(
+    "Polar Stereographic (variant B)", 9829, (_POLE_PARALLEL, _ORIGIN_LONG, _EAST, _NORTH)
+)
+
+
+def conversion_of(
+    keys: GeoKeys, angle: float, unit: str | Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Give the conversion that a user-defined projected system names, in PROJJSON.
+
+    Parameters
+    ----------
+    keys
+        GeoKeys of the IFD.
+    angle
+        Degrees in one unit of the angular parameters.
+    unit
+        Linear unit of the false origin, in PROJJSON.
+
+    Returns
+    -------
+    conversion
+        None if the method is unknown or not said.
+    """
+    method = _method_of(keys, angle)
+    if method is None:
+        return None
+    parameters = []
+    for parameter in method.parameters:
+        value = keys.number(*parameter.keys)
+        value = parameter.default if value is None else value * _factor(parameter, angle)
+        one: dict[str, Any] = {
+            "name": parameter.name, "value": value, "unit": _UNITS.get(parameter.kind, unit)
+        }  # fmt: skip
+        if parameter.code is not None:
+            one["id"] = {"authority": "EPSG", "code": parameter.code}
+        parameters.append(one)
+    found: dict[str, Any] = {"name": method.name}
+    if method.code is not None:
+        found["id"] = {"authority": "EPSG", "code": method.code}
+    return {"name": "unnamed", "method": found, "parameters": parameters}
+
+
+_UNITS = {"angle": "degree", "scale": "unity"}
+
+
+def _factor(parameter: Parameter, angle: float) -> float:
+    return angle if parameter.kind == "angle" else 1.0
+
+
+def _method_of(keys: GeoKeys, angle: float) -> Method | None:
+    code = keys.values.get(3075)
+    if code == 7 and keys.number(3078) is not None and keys.number(3092) is None:
+        return _MERCATOR_2SP
+    if code == 15:
+        # a latitude that is not the pole is that of true scale, if no scale is given
+        latitude = (keys.number(*_LATS) or 0.0) * angle
+        scale = keys.number(3092, 3093)
+        if scale in (None, 1.0) and abs(abs(latitude) - 90) > 1e-8:
+            return _POLAR_B
+    return METHODS.get(code) if isinstance(code, int) else None
+
+
+@functools.lru_cache(maxsize=256)
+def from_epsg(code: int) -> CRS:
+    """Look up a system; a withdrawn code gives its one successor, as GDAL does it."""
+    from pyproj import CRS
+
+    crs = CRS.from_epsg(code)
+    if crs.is_deprecated:
+        # pyproj gives objects of a private class; by their code they are systems like all others
+        successors = {one.to_authority(min_confidence=100) for one in crs.get_non_deprecated()}
+        if len(successors) == 1 and (successor := successors.pop()) is not None:
+            return CRS.from_authority(*successor)
+    return crs
+
+
+def look_up(keys: GeoKeys, key: int, report: Report) -> CRS | None:
+    """Look up the system whose EPSG code a key holds; an unknown code is reported."""
+    from pyproj.exceptions import CRSError
+
+    code = keys.code(key)
+    if code is None:
+        return None
+    try:
+        return from_epsg(code)
+    except CRSError:
+        report.add(key_label(key), "no such EPSG code", got=code)
+        return None
+
+
+@functools.lru_cache(maxsize=8)
+def _units(category: str) -> dict[int, tuple[str, float]]:
+    from pyproj.database import get_units_map
+
+    table = get_units_map(auth_name="EPSG", category=category, allow_deprecated=True)
+    return {int(unit.code): (unit.name, unit.conv_factor) for unit in table.values()}
+
+
+def unit_of(
+    keys: GeoKeys, code_key: int, size_key: int, category: str, report: Report
+) -> tuple[str, float]:
+    """Name a unit and give its size in metres or radians."""
+    default = {"linear": ("metre", 1.0), "angular": ("degree", math.radians(1))}[category]
+    code = keys.code(code_key)
+    if code is not None:
+        known = _units(category)
+        if code in known:
+            return known[code]
+        report.add(key_label(code_key), "no such unit", got=code)
+        return default
+    size = keys.number(size_key)
+    is_user_defined = keys.values.get(code_key) == USER_DEFINED
+    if size is None or not 0 < size < 1e12 or not (is_user_defined or code_key not in keys.values):
+        return default
+    return "unknown", size
+
+
+def in_degrees(name: str, radians: float) -> float:
+    """Give the size of an angular unit in degrees."""
+    # exact for degrees, which nearly all files use
+    return 1.0 if name == "degree" else math.degrees(radians)
+
+
+def json_unit(kind: str, name: str, size: float) -> str | Mapping[str, Any]:
+    """Spell a unit in PROJJSON; `kind` is "LinearUnit" or "AngularUnit"."""
+    if name in ("metre", "degree"):
+        return name
+    return {"type": kind, "name": name, "conversion_factor": size}
+
+
+def citation(keys: GeoKeys, key: int, part: str) -> str:
+    """Take one part out of a citation such as "GCS Name = x|Datum = y|"."""
+    text = keys.text(key)
+    if "=" not in text:
+        return text if part.endswith("Name") else ""
+    found = re.search(rf"{part}\s*=\s*([^|]*)", text)
+    return found.group(1).strip() if found else ""
+
+
+def geographic(keys: GeoKeys, report: Report) -> CRS | None:
+    """Build the geographic or geocentric system: by its code, else by its datum."""
+    crs = look_up(keys, 2048, report)
+    if crs is not None and (crs.is_geographic or crs.is_geocentric):
+        # GeoTIFF 1.0 knows two-dimensional systems only, whatever code a writer puts in
+        return crs.to_2d() if crs.is_geographic and keys.version < (1, 1) else crs
+    if keys.code(2048) is not None and crs is None and not _has_datum(keys):
+        return None
+    return _user_geographic(keys, report)
+
+
+def _has_datum(keys: GeoKeys) -> bool:
+    return any(key in keys.values for key in (2050, 2056, 2057))
+
+
+def _user_geographic(keys: GeoKeys, report: Report) -> CRS | None:
+    from pyproj import CRS
+
+    datum = _datum(keys, report)
+    if datum is None:
+        return None
+    name, radians = unit_of(keys, 2054, 2055, "angular", report)
+    unit = json_unit("AngularUnit", name, radians)
+    axes = [
+        {"name": "Latitude", "abbreviation": "lat", "direction": "north", "unit": unit},
+        {"name": "Longitude", "abbreviation": "lon", "direction": "east", "unit": unit},
+    ]
+    place = "datum_ensemble" if datum.get("type") == "DatumEnsemble" else "datum"
+    crs = CRS.from_json_dict(
+        {
+            "type": "GeographicCRS",
+            "name": citation(keys, 2049, "GCS Name") or "unknown",
+            place: datum,
+            "coordinate_system": {"subtype": "ellipsoidal", "axis": axes},
+        }
+    )
+    return crs
+
+
+def _by_code(keys: GeoKeys, key: int, kind: Any, report: Report) -> dict[str, Any] | None:
+    """Look up what a key names by its EPSG code, if it does."""
+    from pyproj.exceptions import CRSError
+
+    code = keys.code(key)
+    if code is None:
+        return None
+    try:
+        return kind.from_epsg(code).to_json_dict()
+    except CRSError:
+        report.add(key_label(key), "no such EPSG code", got=code)
+        return None
+
+
+def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
+    from pyproj.crs import Datum
+
+    known = _by_code(keys, 2050, Datum, report)
+    if known is not None:
+        return known
+    ellipsoid = _ellipsoid(keys, report)
+    if ellipsoid is None:
+        return None
+    return {
+        "type": "GeodeticReferenceFrame",
+        "name": citation(keys, 2049, "Datum") or "unknown",
+        "ellipsoid": ellipsoid,
+        "prime_meridian": _prime_meridian(keys, report),
+    }
+
+
+def _ellipsoid(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
+    from pyproj.crs import Ellipsoid
+
+    known = _by_code(keys, 2056, Ellipsoid, report)
+    if known is not None:
+        return known
+    major, minor, inverse = keys.number(2057), keys.number(2058), keys.number(2059)
+    if major is None or not 1.0 <= major < 1e12:
+        if major is not None:
+            report.add(key_label(2057), "no body has such an axis", got=major)
+        return None
+    name = citation(keys, 2049, "Ellipsoid") or "unknown"
+    if inverse is None and minor is not None and 0 < minor <= major:
+        inverse = 0.0 if minor == major else major / (major - minor)
+    if not inverse:
+        return {"name": name, "radius": major}
+    return {"name": name, "semi_major_axis": major, "inverse_flattening": inverse}
+
+
+def _prime_meridian(keys: GeoKeys, report: Report) -> dict[str, Any]:
+    from pyproj.crs import PrimeMeridian
+
+    known = _by_code(keys, 2051, PrimeMeridian, report)
+    if known is not None:
+        return known
+    name, radians = unit_of(keys, 2054, 2055, "angular", report)
+    longitude = (keys.number(2061) or 0.0) * in_degrees(name, radians)
+    default = "Greenwich" if longitude == 0 else "unknown"
+    return {"name": citation(keys, 2049, "Primem") or default, "longitude": longitude}
+
+
+def with_shift(crs: CRS, keys: GeoKeys) -> CRS:
+    """Bind a user-defined system to WGS 84 by the three or seven numbers of GeoKey 2062.
+
+    A system that EPSG defines is not bound: what leads to it from WGS 84 is in PROJ's database.
+    """
+    from pyproj import CRS
+
+    shift = keys.values.get(2062)
+    is_defined = crs.to_authority(min_confidence=100) is not None
+    if is_defined or not isinstance(shift, tuple) or len(shift) not in (3, 7):
+        return crs
+    name, code = _SHIFTS[len(shift)]
+    parameters = [
+        {"name": label, "value": value, "unit": unit, "id": {"authority": "EPSG", "code": number}}
+        for value, (label, number, unit) in zip(shift, _SHIFT_PARAMETERS, strict=False)
+    ]
+    return CRS.from_json_dict(
+        {
+            "type": "BoundCRS",
+            "source_crs": crs.to_json_dict(),
+            "target_crs": from_epsg(4326).to_json_dict(),
+            "transformation": {
+                "name": f"Transformation from {crs.name} to WGS84",
+                "method": {"name": name, "id": {"authority": "EPSG", "code": code}},
+                "parameters": parameters,
+            },
+        }
+    )
+
+
+_SHIFTS = {
+    3: ("Geocentric translations (geog2D domain)", 9603),
+    7: ("Position Vector transformation (geog2D domain)", 9606),
+}
+_ARC_SECOND = {
+    "type": "AngularUnit", "name": "arc-second", "conversion_factor": 4.84813681109535993589914e-06
+}  # fmt: skip
+_PPM = {"type": "ScaleUnit", "name": "parts per million", "conversion_factor": 1e-06}
+_SHIFT_PARAMETERS = (
+    ("X-axis translation", 8605, "metre"),
+    ("Y-axis translation", 8606, "metre"),
+    ("Z-axis translation", 8607, "metre"),
+    ("X-axis rotation", 8608, _ARC_SECOND),
+    ("Y-axis rotation", 8609, _ARC_SECOND),
+    ("Z-axis rotation", 8610, _ARC_SECOND),
+    ("Scale difference", 8611, _PPM),
+)
+
+
+PROJECTED, GEOGRAPHIC, GEOCENTRIC = 1, 2, 3
+_PE_STRING = re.compile(r"ESRI PE String\s*=\s*(.*)", re.IGNORECASE | re.DOTALL)
+
+_MAX_BUILT = 64
+_built: dict[tuple[Any, ...], Any] = {}
+"""Systems by their keys: the files of a collection have mostly the same."""
+
+
+def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
+    """Build the coordinate reference system that GeoKeys describe.
+
+    Parameters
+    ----------
+    keys
+        GeoKeys of an IFD.
+    report
+        Takes what is wrong with them.
+
+    Returns
+    -------
+    crs
+        None if they describe none.
+
+    Raises
+    ------
+    MissingExtra
+        If pyproj is not installed.
+    """
+    try:
+        from pyproj.exceptions import ProjError
+    except ImportError as error:
+        raise MissingExtra(
+            "pyproj is needed for coordinate systems", hint=install_hint("geo")
+        ) from error
+    if not keys.values:
+        return None
+    plain = (keys.version, tuple(sorted(keys.values.items())))
+    if plain in _built:
+        return _built[plain]
+    n_defects = len(report.defects)
+    try:
+        horizontal = _horizontal(keys, report)
+        if horizontal is None:
+            return None
+        crs = _with_height(with_shift(horizontal, keys), keys, report)
+        crs.from_wkt(crs.to_wkt())  # names may be such that no reader can make sense of it
+        if len(report.defects) == n_defects:  # defects are reported for each file
+            if len(_built) >= _MAX_BUILT:
+                _built.clear()
+            _built[plain] = crs
+        return crs
+    except (ProjError, ValueError, ArithmeticError) as error:
+        report.add(key_label(_main_key(keys)), "the coordinate system makes no sense", got=error)
+        return None
+
+
+def _main_key(keys: GeoKeys) -> int:
+    return next((key for key in (3072, 3075, 2048, 2050) if key in keys.values), 1024)
+
+
+def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
+    model = keys.values.get(1024, 0)
+    if keys.code(3072) is not None and model != GEOGRAPHIC:
+        model = PROJECTED
+    elif model not in (PROJECTED, GEOGRAPHIC, GEOCENTRIC) and keys.code(2048) is not None:
+        model = GEOGRAPHIC
+    builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: geographic}
+    return builders.get(model, _engineering)(keys, report)
+
+
+# ---- projected
+
+
+def _projected(keys: GeoKeys, report: Report) -> CRS | None:
+    from pyproj import CRS
+
+    crs = look_up(keys, 3072, report)
+    if crs is not None and crs.is_projected:
+        return crs
+    for key in (3073, 1026, 2049):
+        esri = _PE_STRING.search(keys.text(key))
+        if esri:
+            return CRS.from_wkt(esri.group(1).strip())
+    return _user_projected(keys, report)
+
+
+def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
+    from pyproj import CRS
+
+    base = geographic(keys, report)
+    name, size = unit_of(keys, 3076, 3077, "linear", report)
+    unit = json_unit("LinearUnit", name, size)
+    angle_name, radians = unit_of(keys, 2054, 2055, "angular", report)
+    conversion = _known_conversion(keys, report)
+    if conversion is None:
+        conversion = conversion_of(keys, in_degrees(angle_name, radians), unit)
+    if conversion is None:
+        if 3075 in keys.values or 3074 in keys.values:
+            report.add(
+                key_label(3075), "the projection method is not known", got=keys.values.get(3075)
+            )
+        return base if base is not None and 3072 not in keys.values else _engineering(keys, report)
+    if base is None:
+        return None
+    title = citation(keys, 3073, "PCS Name") or citation(keys, 1026, "PCS Name")
+    return CRS.from_json_dict(
+        {
+            "type": "ProjectedCRS",
+            "name": title or "unnamed",
+            "base_crs": base.to_json_dict(),
+            "conversion": conversion,
+            "coordinate_system": {"subtype": "Cartesian", "axis": _axes(conversion, unit)},
+        }
+    )
+
+
+def _axes(conversion: Mapping[str, Any], unit: Any) -> list[dict[str, Any]]:
+    """Give the axes; those of a polar system all point away from, or to, one pole."""
+    directions: tuple[str, str] = ("east", "north")
+    if conversion["method"]["name"].startswith("Polar Stereographic"):
+        latitude = conversion["parameters"][0]["value"]
+        directions = ("south", "south") if latitude > 0 else ("north", "north")
+    return [
+        {"name": name, "abbreviation": name[0], "direction": direction, "unit": unit}
+        for name, direction in zip(("Easting", "Northing"), directions, strict=True)
+    ]
+
+
+def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
+    """Look up the conversion whose EPSG code GeoKey 3074 gives, as of a UTM zone."""
+    from pyproj.crs import CoordinateOperation
+    from pyproj.exceptions import CRSError
+
+    code = keys.code(3074)
+    if code is None:
+        return None
+    try:
+        found = CoordinateOperation.from_epsg(code).to_json_dict()
+    except CRSError:
+        report.add(key_label(3074), "no such EPSG code", got=code)
+        return None
+    return found if found.get("type") == "Conversion" else None
+
+
+# ---- engineering and compound
+
+
+def _engineering(keys: GeoKeys, report: Report) -> CRS | None:
+    """Give a local system, which knows only its unit."""
+    from pyproj import CRS
+
+    name, size = unit_of(keys, 3076, 3077, "linear", report)
+    title = keys.text(1026) or keys.text(3073) or keys.text(2049) or "unnamed"
+    title = " ".join(title.replace('"', "'").split())
+    return CRS.from_wkt(
+        f'LOCAL_CS["{title}",UNIT["{name}",{size!r}],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+    )
+
+
+def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
+    """Add the vertical system.
+
+    GeoTIFF 1.0 took its vertical codes from a list that is not EPSG's; only 1.1 is taken at its
+    word, as GDAL does.
+    """
+    from pyproj import CRS
+
+    if keys.version < (1, 1) or not any(key in keys.values for key in (4096, 4097, 4098)):
+        return crs
+    known = look_up(keys, 4096, report)
+    if known is not None and known.is_geographic and len(known.axis_info) == 3:
+        # PROJ's geoid grids name the ellipsoid so: the heights belong to the geographic system
+        return known if crs.is_geographic else crs
+    vertical = known.to_json_dict() if known is not None else _user_vertical(keys, report)
+    if known is not None and not known.is_vertical:
+        report.add(key_label(4096), "not a vertical system", got=known.name)
+        return crs
+    return CRS.from_json_dict(
+        {
+            "type": "CompoundCRS",
+            "name": keys.text(1026) or f"{crs.name} + {vertical['name']}",
+            "components": [crs.to_json_dict(), vertical],
+        }
+    )
+
+
+def _user_vertical(keys: GeoKeys, report: Report) -> dict[str, Any]:
+    from pyproj.crs import Datum
+    from pyproj.exceptions import CRSError
+
+    datum: dict[str, Any] = {"type": "VerticalReferenceFrame", "name": "unknown"}
+    code = keys.code(4098)
+    if code is not None:
+        try:
+            datum = Datum.from_epsg(code).to_json_dict()
+        except CRSError:
+            report.add(key_label(4098), "no such EPSG code", got=code)
+    name, size = unit_of(keys, 4099, 0, "linear", report)
+    unit = json_unit("LinearUnit", name, size)
+    axis = {"name": "Up", "abbreviation": "H", "direction": "up", "unit": unit}
+    return {
+        "type": "VerticalCRS",
+        "name": keys.text(4097) or "unknown",
+        "datum": datum,
+        "coordinate_system": {"subtype": "vertical", "axis": [axis]},
+    }

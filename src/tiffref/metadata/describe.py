@@ -1,0 +1,495 @@
+"""Planned arrays to a group that readers understand.
+
+Owns what each array of a file gets: coordinates, attributes, and the attributes of the root. It
+calls the modules of this room that know single conventions; it reads no file.
+
+The original tags of an image, kept in one attribute.
+
+Owns `tiff_tags`, the one documented place where every tag that was kept can be found: a JSON text,
+so that netCDF can hold it too, on the full-size array only.
+
+Reference: TIFF 6.0, TIFF technical notes, EXIF 2.32, DNG 1.7 and OGC 19-008r4 for the names.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..model.array import Array, Group
+from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
+from .calibration import Calibration, Channel
+from .cf import coordinate
+from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata, parse_rpcs
+from .geo import (
+    GeoLevel,
+    GeoReference,
+    describe_level,
+    geozarr_attributes,
+    grid_mappings,
+    read_georeference,
+)
+from .geokeys import MAX_COORDINATE, is_georeferenced
+from .hierarchy import add_image
+from .layout import LevelName, is_in_place
+from .microscopy import calibrate, calibrate_minor
+from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
+from .report import Report
+from .time import (
+    acquired_from_items,
+    acquired_from_name,
+    created_from_tag,
+    iso_text,
+    time_coordinate,
+)
+
+__all__ = ["TAG_NAMES", "describe", "dump_tags", "gdal_tag_attributes"]
+
+MAX_BYTES = 1 << 20
+"""A longer binary value is said by its length: it would burden whoever opens the document."""
+_MAX_TEXT = 1 << 12
+_MAX_NUMBERS = 1 << 14
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types that JSON has as they are, whatever the value."""
+
+TAG_NAMES: Mapping[int, str] = {
+    254: "NewSubfileType", 255: "SubfileType", 256: "ImageWidth", 257: "ImageLength",
+    258: "BitsPerSample", 259: "Compression", 262: "PhotometricInterpretation",
+    263: "Thresholding", 264: "CellWidth", 265: "CellLength", 266: "FillOrder",
+    269: "DocumentName", 270: "ImageDescription", 271: "Make", 272: "Model", 274: "Orientation",
+    277: "SamplesPerPixel", 278: "RowsPerStrip", 280: "MinSampleValue", 281: "MaxSampleValue",
+    282: "XResolution", 283: "YResolution", 284: "PlanarConfiguration", 285: "PageName",
+    286: "XPosition", 287: "YPosition", 290: "GrayResponseUnit", 291: "GrayResponseCurve",
+    292: "T4Options", 293: "T6Options", 296: "ResolutionUnit", 297: "PageNumber",
+    301: "TransferFunction", 305: "Software", 306: "DateTime", 315: "Artist", 316: "HostComputer",
+    317: "Predictor", 318: "WhitePoint", 319: "PrimaryChromaticities", 320: "ColorMap",
+    321: "HalftoneHints", 322: "TileWidth", 323: "TileLength", 330: "SubIFDs", 332: "InkSet",
+    333: "InkNames", 334: "NumberOfInks", 336: "DotRange", 337: "TargetPrinter",
+    338: "ExtraSamples", 339: "SampleFormat", 340: "SMinSampleValue", 341: "SMaxSampleValue",
+    342: "TransferRange", 343: "ClipPath", 346: "Indexed", 512: "JPEGProc",
+    515: "JPEGRestartInterval", 529: "YCbCrCoefficients", 530: "YCbCrSubSampling",
+    531: "YCbCrPositioning", 532: "ReferenceBlackWhite", 700: "XMP", 32781: "ImageID",
+    32997: "ImageDepth", 32998: "TileDepth", 33432: "Copyright", 33433: "ExposureTime",
+    33434: "ExposureTime", 33437: "FNumber", 33445: "MDFileTag", 33446: "MDScalePixel",
+    33447: "MDColorTable", 33448: "MDLabName", 33449: "MDSampleInfo", 33450: "MDPrepDate",
+    33451: "MDPrepTime", 33452: "MDFileUnits", 33550: "ModelPixelScale", 33628: "UIC1",
+    33629: "UIC2", 33630: "UIC3", 33631: "UIC4", 33723: "IPTC", 33922: "ModelTiepoint",
+    34118: "CZ_SEM", 34264: "ModelTransformation", 34361: "MM_Header", 34362: "MM_Stamp",
+    34377: "ImageResources", 34412: "CZ_LSMINFO", 34665: "ExifIFD", 34675: "ICCProfile",
+    34680: "FEI_SFEG", 34682: "FEI_HELIOS", 34735: "GeoKeyDirectory", 34736: "GeoDoubleParams",
+    34737: "GeoAsciiParams", 34853: "GPSIFD", 36864: "ExifVersion", 36867: "DateTimeOriginal",
+    36868: "DateTimeDigitized", 37122: "CompressedBitsPerPixel", 37386: "FocalLength",
+    37706: "TVIPS", 37707: "TVIPS1", 37724: "ImageSourceData", 40965: "InteroperabilityIFD",
+    42112: "GDAL_METADATA", 42113: "GDAL_NODATA", 50838: "IJMetadataByteCounts",
+    50839: "IJMetadata", 50844: "RPCCoefficient", 50706: "DNGVersion", 50708: "UniqueCameraModel",
+    51023: "FibicsXML", 51123: "MicroManagerMetadata", 65200: "FlexXML",
+    65420: "NDPI_FORMAT_FLAG", 65421: "Magnification", 65422: "XOffsetFromSlideCenter",
+    65423: "YOffsetFromSlideCenter", 65424: "ZOffsetFromSlideCenter", 65427: "NDPI_REFERENCE",
+    65442: "NDPI_SERIALNUMBER", 65449: "NDPI_PROPERTYMAP",
+}  # fmt: skip
+"""Names of tags; others are called by their number."""
+
+_GDAL_NAMES = {
+    269: "TIFFTAG_DOCUMENTNAME", 270: "TIFFTAG_IMAGEDESCRIPTION", 305: "TIFFTAG_SOFTWARE",
+    306: "TIFFTAG_DATETIME", 315: "TIFFTAG_ARTIST", 316: "TIFFTAG_HOSTCOMPUTER",
+    33432: "TIFFTAG_COPYRIGHT",
+}  # fmt: skip
+
+
+def dump_tags(tags: Mapping[int, Any]) -> str:
+    """Give tags by name as one JSON object.
+
+    Bytes become {"base64": ...}; a value too long to be kept becomes {"omitted": ..., "length": n}.
+    Numbers that JSON does not have become texts.
+    """
+    named = {TAG_NAMES.get(code, str(code)): _to_json(value) for code, value in tags.items()}
+    return json.dumps(named, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
+    """Give the descriptive tags under GDAL's names, as `rioxarray` has them."""
+    found = {}
+    for code, name in _GDAL_NAMES.items():
+        value = tags.get(code)
+        if isinstance(value, str) and 0 < len(value) <= _MAX_TEXT:
+            found[name] = value
+    return found
+
+
+def _to_json(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, bytes | bytearray):
+        if len(value) > MAX_BYTES:
+            return {"omitted": "bytes", "length": len(value)}
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        if len(value) > _MAX_NUMBERS:
+            return {"omitted": "values", "length": len(value)}
+        return list(value) if _PLAIN.issuperset(map(type, value)) else [*map(_to_json, value)]
+    if isinstance(value, Mapping):
+        return {str(name): _to_json(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, int | str):
+        return value
+    return str(value)
+
+
+GDAL_METADATA, RPCS, DATE_TIME, COLOR_MAP = 42112, 50844, 306, 320
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What is known of one image of the file, for all of its levels.
+
+    `extent` is the image that the georeference speaks of: this one, or the one it is a copy of.
+    """
+
+    series: SeriesFacts
+    full: LevelFacts
+    ifd: IfdFacts
+    extent: LevelFacts
+    reference: GeoReference | None
+    items: GdalMetadata
+    calibration: Calibration
+    acquired: datetime.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One level of an image: what it is called, its array, and where on Earth it is."""
+
+    name: LevelName
+    array: Array
+    geo: GeoLevel
+
+
+@dataclass(slots=True)
+class _Tree:
+    """The group under construction, as paths: images, and what describes them.
+
+    `places` are the georeferences of the images, by group and path.
+    """
+
+    images: dict[str, Array] = field(default_factory=dict)
+    variables: dict[str, Array] = field(default_factory=dict)
+    places: dict[str, dict[str, GeoLevel]] = field(default_factory=dict)
+
+    def map_grids(self) -> None:
+        """Let each image point to the grid mapping variable of its group."""
+        for group, levels in self.places.items():
+            variables, names = grid_mappings(levels)
+            for key, variable in variables.items():
+                self.add(group, key, variable)
+            for path, mapping in names.items():
+                image = self.images[path]
+                places = [mapping, *str(image.attributes.get("coordinates", "")).split()]
+                self.images[path] = image.with_attributes(
+                    grid_mapping=mapping, coordinates=" ".join(places)
+                )
+
+    def add(self, group: str, name: str, array: Array) -> None:
+        """Put a variable in, unless there is one of that name already."""
+        self.variables.setdefault(f"{group}/{name}" if group else name, array)
+
+    def to_group(self, attributes: Mapping[str, Any]) -> Group:
+        """Build the nested groups."""
+        return Group.from_paths({**self.images, **self.variables}, {"": attributes})
+
+
+def describe(
+    facts: FileFacts,
+    names: Mapping[tuple[int, int], LevelName],
+    arrays: Mapping[tuple[int, int], Array],
+    report: Report,
+) -> Group:
+    """Give the group of a file's arrays with their metadata.
+
+    Parameters
+    ----------
+    facts
+        Of the file.
+    names
+        From `layout.name_levels`.
+    arrays
+        Planned arrays, by position of the series and index of the level.
+    report
+        Takes what is wrong with the metadata; the arrays are described without it.
+    """
+    if facts.defect:
+        report.add("series", "its pages are given as they are", got=facts.defect)
+    tree = _Tree()
+    attributes: dict[str, Any] = {}
+    main: _Image | None = None
+    for position, series in enumerate(facts.series):
+        levels = [n for n in range(len(series.levels)) if (position, n) in arrays]
+        if not levels:
+            continue
+        role = names[position, levels[0]].role
+        image = _image(facts, series, series.levels[levels[0]], main, role, report)
+        main = main or image
+        described = [
+            _describe_array(
+                image, names[position, n], arrays[position, n], n == levels[0], tree, report
+            )
+            for n in levels
+        ]
+        if role == "image":
+            pyramid = [
+                _Level(names[position, n], arrays[position, n], geo)
+                for n, geo in zip(levels, described, strict=True)
+            ]
+            _describe_group(image, pyramid, attributes)
+    tree.map_grids()
+    return tree.to_group(attributes)
+
+
+def _image(
+    facts: FileFacts,
+    series: SeriesFacts,
+    here: LevelFacts | Exception,
+    main: _Image | None,
+    role: str,
+    report: Report,
+) -> _Image:
+    """Read what the first IFD of a series, and the file's own metadata, say about it."""
+    first = series.levels[0]
+    full = first if isinstance(first, LevelFacts) else here
+    assert isinstance(full, LevelFacts)
+    ifd = full.ifds[0]
+    reference, extent = None, full
+    if is_georeferenced(ifd.tags):
+        reference = read_georeference(ifd.tags, report)
+    elif main is not None and is_in_place(facts, series):
+        reference, extent = main.reference, main.extent
+    items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), report)
+    calibration = Calibration()
+    if reference is None and role != "mask":
+        calibration = calibrate(facts, series, ifd.tags, report)
+        if role != "image" and main is not None:
+            calibration = calibrate_minor(calibration, full, main.calibration, main.full, role)
+    acquired = (
+        calibration.acquired
+        or acquired_from_items(items.items)
+        or acquired_from_name(facts.source.url)
+    )
+    return _Image(series, full, ifd, extent, reference, items, calibration, acquired)
+
+
+# ---- arrays
+
+
+def _describe_array(
+    image: _Image, name: LevelName, array: Array, is_first: bool, tree: _Tree, report: Report
+) -> GeoLevel:
+    """Add one level to the tree, with its coordinates."""
+    attributes: dict[str, Any] = {}
+    axes = dict(zip(name.dims, _axes_of(image, array), strict=True))
+    geo = _georeference(image, name, array, axes, report)
+    for key, variable in geo.variables.items():
+        tree.add(name.group, key, variable)
+    tree.places.setdefault(name.group, {})[name.path] = geo
+    attributes.update(geo.attributes)
+    for key, variable in _coordinates(image, array, axes).items():
+        tree.add(name.group, key, variable)
+    if image.acquired is not None and name.role == "image":
+        tree.add(name.group, "time", time_coordinate(image.acquired))
+        attributes["coordinates"] = "time"
+    attributes.update(_values_attributes(image, array, axes, is_first, report))
+    if name.role != "image":
+        attributes["role"] = name.role
+    if is_first:
+        attributes.update(_image_attributes(image, report))
+    tree.images[name.path] = array.with_attributes(**attributes)
+    return geo
+
+
+def _axes_of(image: _Image, array: Array) -> str:
+    """Give the axis codes of the dimensions of an array of this image."""
+    axes = image.full.axes
+    return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
+
+
+def _size(array: Array, axes: Mapping[str, str], wanted: str) -> tuple[str, int] | None:
+    for at, (dim, axis) in enumerate(axes.items()):
+        if axis == wanted:
+            return dim, array.shape[at]
+    return None
+
+
+def _georeference(
+    image: _Image, name: LevelName, array: Array, axes: Mapping[str, str], report: Report
+) -> GeoLevel:
+    rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
+    if image.reference is None or rows is None or columns is None or not rows[1] * columns[1]:
+        return GeoLevel()  # what has no pixels has no place
+    sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
+    return describe_level(
+        image.reference,
+        (rows[1], columns[1]),
+        (sizes["Y"], sizes["X"]),
+        (rows[0], columns[0]),
+        report,
+    )
+
+
+def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[str, Array]:
+    """Give the coordinates that are not from a georeference: bands, channels, sizes, times."""
+    found: dict[str, Array] = {}
+    dims = {axis: dim for dim, axis in axes.items()}
+    if image.reference is not None:
+        bands = _size(array, axes, "S")
+        if bands is not None and bands[1] <= MAX_COORDINATE:
+            found[bands[0]] = coordinate(np.arange(1, bands[1] + 1), bands[0])
+        return found
+    letters = "".join(axes.values())
+    if "?" in letters or len(set(letters)) < len(letters):
+        return found
+    described = physical_coordinates(letters, array.shape, image.full.shape, image.calibration)
+    for axis, (values, attributes) in described.items():
+        found[dims[axis]] = coordinate(values, dims[axis], attributes)
+    channels = _size(array, axes, "C")
+    names = channel_names(image.calibration.channels, channels[1]) if channels else None
+    if channels is not None and names is not None:
+        found[channels[0]] = Array.from_values(np.asarray(names, np.str_), (channels[0],))
+    return found
+
+
+def _values_attributes(
+    image: _Image, array: Array, axes: Mapping[str, str], is_first: bool, report: Report
+) -> dict[str, Any]:
+    """Give the attributes that say what the values mean; overviews need some of them too."""
+    bands = _size(array, axes, "S")
+    n_bands = bands[1] if bands else 1
+    found = image.items.attributes(n_bands, report)
+    if image.reference is not None and image.reference.height_unit:
+        found.setdefault("units", image.reference.height_unit)
+    if not is_first:
+        return {name: value for name, value in found.items() if name in _MEANING}
+    roles = image.items.roles.get("colorinterp", {})
+    ifd = image.ifd
+    if n_bands == ifd.shape[0] * ifd.shape[4]:
+        # else the samples are channels or planes, whatever colour is said to be theirs
+        found.update(color_attributes(ifd.photometric, ifd.extra_samples, n_bands, roles))
+    return found
+
+
+_MEANING = frozenset({"scale_factor", "add_offset", "scales", "offsets", "units", "long_name"})
+
+
+def _image_attributes(image: _Image, report: Report) -> dict[str, Any]:
+    """Give the attributes that describe the image as a whole; only its full-size array has them."""
+    tags = image.ifd.tags
+    found: dict[str, Any] = {}
+    if image.reference is not None:
+        found["AREA_OR_POINT"] = "Point" if image.reference.placement.is_point else "Area"
+        found.update(gdal_tag_attributes(tags))
+        rpcs = parse_rpcs(tags.get(RPCS), report)
+        if rpcs is not None:
+            found["rpcs"] = rpcs
+    table = _color_table(image.ifd)
+    if table:
+        found["color_table"] = table
+    created = created_from_tag(tags.get(DATE_TIME))
+    if created is not None:
+        found["date_created"] = created
+    if image.calibration.acquired is not None:
+        found["time_coverage_start"] = iso_text(image.calibration.acquired)
+    names = [channel.name for channel in image.calibration.channels]
+    if any(names):
+        found["channel_names"] = names
+    if image.calibration.name and image.series.kind != "generic":
+        found["title"] = image.calibration.name
+    found.update(image.calibration.attributes)
+    found["tiff_tags"] = dump_tags(tags)
+    return found
+
+
+_PALETTES = frozenset(3 << bits for bits in range(1, 9))
+"""Numbers in a colour table of 1 to 8 bits."""
+
+
+def _color_table(ifd: IfdFacts) -> list[str]:
+    """Give the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
+    table = ifd.tags.get(COLOR_MAP)
+    if ifd.photometric != 3 or table is None or np.size(table) not in _PALETTES:
+        return []
+    numbers = np.asarray(table)
+    if numbers.dtype.kind not in "iu":
+        return []
+    colors = numbers.reshape(3, -1).T >> 8
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]
+
+
+# ---- groups
+
+
+def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, Any]) -> None:
+    """Add the root attributes that lead to the levels of an image."""
+    letters = image.full.axes
+    # a broken directory may say that it is a level of it and have other dimensions, or no pixels
+    levels = [one for one in pyramid if one.array.nbytes and len(one.array.shape) == len(letters)]
+    if not levels or levels[0] is not pyramid[0]:
+        return
+    first = levels[0]
+    if image.reference is not None:
+        if "multiscales" not in attributes and "zarr_conventions" not in attributes:
+            at = (letters.index("Y"), letters.index("X")) if {"Y", "X"} <= set(letters) else None
+            if at is not None:
+                described = [
+                    (one.name.path, (one.array.shape[at[0]], one.array.shape[at[1]]),
+                     one.geo.transform)
+                    for one in levels
+                ]  # fmt: skip
+                dims = (first.name.dims[at[0]], first.name.dims[at[1]])
+                attributes.update(geozarr_attributes(image.reference, described, dims))
+        return
+    if len(levels) == 1 and image.calibration == Calibration():
+        return
+    _describe_scales(image, levels, attributes)
+
+
+def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, Any]) -> None:
+    """Add OME-NGFF metadata: of version 0.4 where it can say the axes as they are stored, else as
+    what the axes would be in the order that it admits (see `hierarchy`)."""
+    first, calibration = levels[0], image.calibration
+    letters = image.full.axes if "C" in image.full.axes else image.full.axes.replace("S", "C")
+    order = ngff_order(letters)
+    if order is None:
+        return
+    entry = multiscale(
+        calibration.name or image.series.name or first.name.name,
+        "".join(letters[axis] for axis in order),
+        [first.name.dims[axis] for axis in order],
+        [(one.name.path, [one.array.shape[axis] for axis in order]) for one in levels],
+        calibration,
+    )
+    assert entry is not None
+    n_channels = dict(zip(letters, first.array.shape, strict=True)).get("C", 1)
+    channels = _channels(image, n_channels)
+    shown = omero(entry["name"], channels, first.array.dtype) if channels else None
+    add_image(attributes, entry, shown, order == tuple(range(len(order))))
+
+
+def _channels(image: _Image, n_channels: int) -> Sequence[Channel]:
+    """Return what is known of each channel; the samples of a colour image are its channels."""
+    known = image.calibration.channels
+    if len(known) == n_channels:
+        return known
+    if "S" in image.full.axes and image.ifd.photometric in _COLORED and n_channels in (3, 4):
+        return (*_COLORS, Channel())[:n_channels]
+    return ()
+
+
+_COLORED = frozenset({2, 6})
+_COLORS = Channel("red", "FF0000"), Channel("green", "00FF00"), Channel("blue", "0000FF")

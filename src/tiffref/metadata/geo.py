@@ -1,0 +1,276 @@
+"""GeoTIFF: coordinate system and coordinates of the levels of one image.
+
+Owns what a georeferenced image gets: its `spatial_ref`, `x` and `y`, and the attributes that lead
+to them, in CF and in GeoZarr. The parts are made by `crs`, `placement` and `cf`.
+
+References: CF conventions 1.11; zarr-conventions `proj:`, `spatial:` and `multiscales`, version 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingExtra
+from ..model.array import Array
+from .cf import axis_attributes, code_of, coordinate, spatial_ref, system_attributes
+from .crs import build_crs
+from .geokeys import (
+    MAX_COORDINATE,
+    Affine,
+    GeoKeys,
+    Placement,
+    bounds_of,
+    centres,
+    parse_geokeys,
+    place,
+    scaled,
+)
+from .report import Report
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+__all__ = [
+    "GeoLevel",
+    "GeoReference",
+    "describe_level",
+    "geozarr_attributes",
+    "grid_mappings",
+    "read_georeference",
+]
+
+_MAX_KEPT_LENGTH = 1 << 14
+"""Longer coordinates are made anew for each file: 256 are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeoReference:
+    """What the tags of one IFD say about where it is."""
+
+    keys: GeoKeys
+    placement: Placement
+    crs: CRS | None = None
+    is_complete: bool = True
+
+    @property
+    def height_unit(self) -> str:
+        """Unit of the vertical system, "" without one: samples of such a raster are heights."""
+        if self.crs is None or not self.crs.is_compound:
+            return ""
+        return self.crs.sub_crs_list[-1].axis_info[0].unit_name
+
+
+@dataclass(frozen=True, slots=True)
+class GeoLevel:
+    """What one level of a georeferenced image gets.
+
+    `variables` are its coordinates, `system` the attributes of its grid mapping variable but for
+    the transformation, None where it has none.
+    """
+
+    variables: Mapping[str, Array] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    transform: Affine | None = None
+    system: Mapping[str, Any] | None = None
+
+
+def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
+    """Read the georeference of an IFD.
+
+    Whatever is wrong with it goes to `report`; what can be understood is used.
+    """
+    keys = parse_geokeys(tags)
+    for label, what in keys.defects:
+        report.add(label, what)
+    placement = place(tags, keys, report)
+    try:
+        return GeoReference(keys, placement, build_crs(keys, report))
+    except MissingExtra as error:
+        report.note(
+            "GeoKeyDirectory (34735)",
+            "the coordinate system is not written, for pyproj is not installed",
+            hint=f"{error.hint}",
+        )
+        return GeoReference(keys, placement, None, False)
+
+
+def describe_level(
+    reference: GeoReference,
+    shape: tuple[int, int],
+    full_shape: tuple[int, int],
+    names: tuple[str, str],
+    report: Report,
+) -> GeoLevel:
+    """Build the coordinates of one level.
+
+    Parameters
+    ----------
+    reference
+        Of the full-size image.
+    shape, full_shape
+        (rows, columns) of this level, and of the full-size image.
+    names
+        Names of the dimensions along rows and columns: ("y", "x").
+    """
+    y_name, x_name = names
+    (n_rows, n_columns), (all_rows, all_columns) = shape, full_shape
+    placement = reference.placement
+    transform = placement.transform
+    if transform is not None and shape != full_shape:
+        transform = scaled(transform, all_columns / n_columns, all_rows / n_rows)
+    variables: dict[str, Array] = {}
+    if transform is not None:
+        found = _coordinates(transform, n_columns, n_rows)
+        if found is not None:
+            attributes_of = axis_attributes(reference.crs)
+            for name, array, own in zip((x_name, y_name), found, attributes_of, strict=True):
+                variables[name] = array.as_variable((name,), own)
+        elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
+            report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
+            transform = None
+    attributes: dict[str, Any] = {}
+    system = None
+    if reference.crs is not None or transform is not None or placement.gcps:
+        system = system_attributes(reference.crs, placement)
+    if reference.keys.values and (reference.crs is None or not reference.is_complete):
+        attributes["geo_keys"] = json.dumps(reference.keys.named())
+    return GeoLevel(variables, attributes, transform, system)
+
+
+def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Build the grid mapping variables of the levels in one group.
+
+    Levels share the variable of their system, so that a dataset has one grid mapping. It holds the
+    transformation where that is one for all; else readers take each level's from its coordinates.
+    Levels without coordinates, as of a rotated raster, share it only where it is the same.
+
+    Parameters
+    ----------
+    levels
+        Of one group, by the name of their array.
+
+    Returns
+    -------
+    variables, names
+        The variables by name, and for each array the name of its own.
+    """
+    shared: dict[Any, list[str]] = {}
+    for name, level in levels.items():
+        if level.system is not None:
+            said = level.system.get("crs_wkt"), level.system.get("gcps")
+            placed = None if level.variables else level.transform
+            shared.setdefault((said, placed), []).append(name)
+    variables, names = {}, {}
+    for n, members in enumerate(shared.values()):
+        mapping = f"spatial_ref_{n}" if n else "spatial_ref"
+        transforms = {levels[name].transform for name in members}
+        system = levels[members[0]].system
+        assert system is not None
+        variables[mapping] = spatial_ref(system, transforms.pop() if len(transforms) == 1 else None)
+        names.update(dict.fromkeys(members, mapping))
+    return variables, names
+
+
+def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array, Array] | None:
+    """Give the pixel centres along x and y as arrays without names and attributes."""
+    a, b, c, d, e, f = transform
+    found = []
+    for step, cross, origin, n in ((a, b, c, n_columns), (e, d, f, n_rows)):
+        make = _axis if n <= _MAX_KEPT_LENGTH else _axis.__wrapped__
+        found.append(make(step, cross, origin, n))
+    x, y = found
+    return None if x is None or y is None else (x, y)
+
+
+@functools.lru_cache(maxsize=256)
+def _axis(step: float, cross: float, origin: float, n: int) -> Array | None:
+    # kept, for tiles of a grid share rows and columns: making and packing was a third of a scan
+    found = centres(step, cross, origin, n)
+    return coordinate(found, "") if found is not None else None
+
+
+# ---- GeoZarr
+
+_CONVENTIONS: Mapping[str, Mapping[str, str]] = {
+    "proj:": {
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "name": "proj:",
+        "description": "Coordinate reference system information for geospatial data",
+    },
+    "spatial:": {
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "name": "spatial:",
+        "description": "Spatial coordinate information",
+    },
+    "multiscales": {
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+        "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+        "name": "multiscales",
+        "description": "Multiscale layout of zarr datasets",
+    },
+}  # fmt: skip
+
+
+def geozarr_attributes(
+    reference: GeoReference,
+    levels: Sequence[tuple[str, tuple[int, int], Affine | None]],
+    names: tuple[str, str],
+) -> dict[str, Any]:
+    """Give the attributes of the group that holds the levels of an image.
+
+    Parameters
+    ----------
+    reference
+        Of the image.
+    levels
+        Path, (rows, columns) and transformation of each level, the full-size one first.
+    names
+        Names of the dimensions along rows and columns of the first level.
+    """
+    attributes: dict[str, Any] = {}
+    used = []
+    crs = reference.crs
+    if crs is not None:
+        used.append("proj:")
+        code = code_of(crs)
+        if code is not None:
+            attributes["proj:code"] = ":".join(code)
+        else:
+            attributes["proj:wkt2"] = crs.to_wkt()
+    _, shape, transform = levels[0]
+    if transform is not None:
+        used.append("spatial:")
+        attributes["spatial:dimensions"] = list(names)
+        attributes["spatial:shape"] = list(shape)
+        attributes["spatial:transform"] = list(transform)
+        attributes["spatial:bbox"] = bounds_of(transform, shape)
+    if len(levels) > 1 and transform is not None:
+        used.append("multiscales")
+        attributes["multiscales"] = {"layout": [_layout(level, levels[0]) for level in levels]}
+    if used:
+        attributes["zarr_conventions"] = [dict(_CONVENTIONS[name]) for name in used]
+    return attributes
+
+
+def _layout(
+    level: tuple[str, tuple[int, int], Affine | None], first: tuple[str, tuple[int, int], Any]
+) -> dict[str, Any]:
+    path, shape, transform = level
+    entry: dict[str, Any] = {"asset": path}
+    if path != first[0]:
+        scale = [full / n for full, n in zip(first[1], shape, strict=True)]
+        entry["derived_from"] = first[0]
+        entry["transform"] = {"scale": scale, "translation": [0.0, 0.0]}
+    entry["spatial:shape"] = list(shape)
+    if transform is not None:
+        entry["spatial:transform"] = list(transform)
+    return entry

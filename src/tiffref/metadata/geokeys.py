@@ -1,0 +1,389 @@
+"""The GeoKey directory of a GeoTIFF as plain values.
+
+Owns how keys are taken out of their three tags. What they mean is for `crs` (coordinate system)
+and `placement` (where the pixels are).
+
+Reference: OGC 19-008r4 (GeoTIFF 1.1), section 7.1; GeoTIFF 1.0, section 2.4.
+
+Where the pixels of a GeoTIFF are: an affine transformation, or ground control points.
+
+Owns the three tags that place a raster, and what comes first where several are present. Coordinates
+are those of the model; which system they are in is for `crs`.
+
+References: OGC 19-008r4, requirement class "Raster to Model Coordinate Transformation"; the order
+of the tags, and what becomes of negative scales, follow GDAL's reader.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .report import Report
+
+__all__ = [
+    "KEY_NAMES",
+    "MATRIX",
+    "MAX_COORDINATE",
+    "Affine",
+    "GeoKeys",
+    "Placement",
+    "bounds_of",
+    "centres",
+    "is_georeferenced",
+    "key_label",
+    "numbers",
+    "parse_geokeys",
+    "place",
+    "scaled",
+]
+
+DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
+_GEO_TAGS = (33550, 33922, 34264, DIRECTORY)
+USER_DEFINED = 32767
+_FLOATS = frozenset({float})
+
+KEY_NAMES: Mapping[int, str] = {
+    1024: "GTModelType",
+    1025: "GTRasterType",
+    1026: "GTCitation",
+    2048: "GeodeticCRS",
+    2049: "GeodeticCitation",
+    2050: "GeodeticDatum",
+    2051: "PrimeMeridian",
+    2052: "GeogLinearUnits",
+    2053: "GeogLinearUnitSize",
+    2054: "GeogAngularUnits",
+    2055: "GeogAngularUnitSize",
+    2056: "Ellipsoid",
+    2057: "EllipsoidSemiMajorAxis",
+    2058: "EllipsoidSemiMinorAxis",
+    2059: "EllipsoidInvFlattening",
+    2060: "GeogAzimuthUnits",
+    2061: "PrimeMeridianLongitude",
+    2062: "GeogTOWGS84",
+    3072: "ProjectedCRS",
+    3073: "ProjectedCitation",
+    3074: "Projection",
+    3075: "ProjMethod",
+    3076: "ProjLinearUnits",
+    3077: "ProjLinearUnitSize",
+    3078: "ProjStdParallel1",
+    3079: "ProjStdParallel2",
+    3080: "ProjNatOriginLong",
+    3081: "ProjNatOriginLat",
+    3082: "ProjFalseEasting",
+    3083: "ProjFalseNorthing",
+    3084: "ProjFalseOriginLong",
+    3085: "ProjFalseOriginLat",
+    3086: "ProjFalseOriginEasting",
+    3087: "ProjFalseOriginNorthing",
+    3088: "ProjCenterLong",
+    3089: "ProjCenterLat",
+    3090: "ProjCenterEasting",
+    3091: "ProjCenterNorthing",
+    3092: "ProjScaleAtNatOrigin",
+    3093: "ProjScaleAtCenter",
+    3094: "ProjAzimuthAngle",
+    3095: "ProjStraightVertPoleLong",
+    3096: "ProjRectifiedGridAngle",
+    4096: "Vertical",
+    4097: "VerticalCitation",
+    4098: "VerticalDatum",
+    4099: "VerticalUnits",
+    5120: "CoordinateEpoch",
+}
+"""Names of keys, without the "GeoKey" that the specification ends them in."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeoKeys:
+    """Keys of one IFD.
+
+    `values` maps a key to an int, a float, a tuple of floats or a string. `version` is (1, 0) or
+    (1, 1) for the two editions of GeoTIFF. `defects` lists what was wrong, as (key label, what).
+    """
+
+    values: Mapping[int, Any] = field(default_factory=dict)
+    version: tuple[int, int] = (1, 0)
+    defects: tuple[tuple[str, str], ...] = ()
+
+    def code(self, key: int) -> int | None:
+        """Give an EPSG code or enumeration, None where it is absent, 0 or "user-defined"."""
+        value = self.values.get(key)
+        return value if isinstance(value, int) and value not in (0, USER_DEFINED) else None
+
+    def number(self, *keys: int) -> float | None:
+        """Give the first of some keys that holds a finite number."""
+        for key in keys:
+            value = self.values.get(key)
+            if isinstance(value, tuple) and value:
+                value = value[0]
+            if isinstance(value, int | float) and np.isfinite(value):
+                return float(value)
+        return None
+
+    def text(self, key: int) -> str:
+        """Give a citation, "" where it is absent."""
+        value = self.values.get(key)
+        return value if isinstance(value, str) else ""
+
+    def named(self) -> dict[str, Any]:
+        """Give the keys by name, as JSON values."""
+        return {
+            KEY_NAMES.get(key, str(key)): list(value) if isinstance(value, tuple) else value
+            for key, value in self.values.items()
+        }
+
+
+def key_label(key: int) -> str:
+    """Name a key for a message: "ProjectedCRS (GeoKey 3072)"."""
+    return f"{KEY_NAMES.get(key, 'unknown key')} (GeoKey {key})"
+
+
+def is_georeferenced(tags: Mapping[int, Any]) -> bool:
+    """Tell if any tag of an IFD says where on Earth it is."""
+    return any(tag in tags for tag in _GEO_TAGS)
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """Give a tag's value as a tuple of floats: tags with one value come without a tuple."""
+    if isinstance(value, int | float):
+        return (float(value),)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, tuple | list):
+        return ()
+    if type(value) is tuple and _FLOATS.issuperset(map(type, value)):
+        return value  # as most are
+    return tuple(float(v) for v in value if isinstance(v, int | float))
+
+
+def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
+    """Read the keys of an IFD.
+
+    Keys that point outside the tag they are stored in are left out, and named in `defects`.
+
+    Parameters
+    ----------
+    tags
+        Tags by number, with plain values.
+
+    References
+    ----------
+    OGC 19-008r4, requirement class GeoKeyDirectory: header of four SHORTs, then four per key.
+    """
+    own = [(code, tags[code]) for code in (DIRECTORY, DOUBLES, TEXTS) if code in tags]
+    try:
+        return _parsed(tuple(own))
+    except TypeError:  # a value that cannot be looked up: an array
+        return _parsed.__wrapped__(tuple(own))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
+    # kept, for the files of a collection have mostly the same
+    tags = dict(own)
+    directory = [int(n) for n in numbers(tags.get(DIRECTORY))]
+    if len(directory) < 4:
+        if DIRECTORY not in tags:
+            return GeoKeys()
+        return GeoKeys(defects=((_tag_label(DIRECTORY), "the GeoKey directory is truncated"),))
+    _, revision, minor, n_keys = directory[:4]
+    defects: list[tuple[str, str]] = []
+    if len(directory) < 4 + 4 * n_keys:
+        defects.append((_tag_label(DIRECTORY), "the GeoKey directory is truncated"))
+    values: dict[int, Any] = {}
+    for at in range(4, min(len(directory) - 3, 4 + 4 * n_keys), 4):
+        key, *entry = directory[at : at + 4]
+        if key == 0:
+            continue  # padding, as some writers leave it behind
+        value = _key_value(tags, directory, entry)
+        if value is None:
+            defects.append((key_label(key), "the GeoKey points outside its tag"))
+        else:
+            values[key] = value
+    return GeoKeys(values, (revision, minor), tuple(defects))
+
+
+def _key_value(tags: Mapping[int, Any], directory: Sequence[int], entry: Sequence[int]) -> Any:
+    location, count, value = entry
+    if location == 0:
+        return value
+    if location == DOUBLES:
+        found = numbers(tags.get(DOUBLES))[value : value + count]
+        if len(found) != count or not count:
+            return None
+        return found[0] if count == 1 else found
+    if location == TEXTS:
+        text = tags.get(TEXTS)
+        if isinstance(text, bytes):
+            text = text.decode("latin-1")
+        if not isinstance(text, str) or value > len(text):
+            return None
+        # as for readers in C, a text ends at the first NUL
+        return text[value : value + count].partition("\0")[0].rstrip("| ").strip()
+    if location == DIRECTORY:
+        found_codes = directory[value : value + count]
+        return found_codes[0] if len(found_codes) == count == 1 else None
+    return None
+
+
+def _tag_label(tag: int) -> str:
+    return {DIRECTORY: "GeoKeyDirectory (34735)"}[tag]
+
+
+SCALE, TIEPOINTS, MATRIX = 33550, 33922, 34264
+_SCALE_LABEL = "ModelPixelScale (33550)"
+_TIEPOINT_LABEL = "ModelTiepoint (33922)"
+_MATRIX_LABEL = "ModelTransformation (34264)"
+
+MAX_COORDINATE = 1 << 22
+"""Rows or columns up to which coordinates are written; a larger raster has its transformation."""
+
+_MAX_KEPT = 1 << 14
+
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; (0, 0) is the outer
+corner of the first pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a raster is.
+
+    `transform` is None without tags, or with control points only. `gcps` are (row, column, x, y, z)
+    in pixels and model units. `is_point` says that the tags speak of pixel centres; the values here
+    always speak of corners.
+    """
+
+    transform: Affine | None = None
+    gcps: tuple[tuple[float, float, float, float, float], ...] = ()
+    is_point: bool = False
+
+
+def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
+    """Read the placement of the raster of one IFD.
+
+    Parameters
+    ----------
+    tags
+        Tags of the IFD, by number.
+    keys
+        GeoKeys of the same IFD, for GTRasterType.
+    report
+        Takes what is wrong with the tags.
+    """
+    is_point = keys.values.get(1025) == 2
+    half = 0.5 if is_point else 0.0
+    scale, ties, matrix = (numbers(tags.get(tag)) for tag in (SCALE, TIEPOINTS, MATRIX))
+    for tag, label, found, n in (
+        (SCALE, _SCALE_LABEL, scale, 2),
+        (TIEPOINTS, _TIEPOINT_LABEL, ties, 6),
+        (MATRIX, _MATRIX_LABEL, matrix, 16),
+    ):
+        if tag in tags and len(found) < n:
+            report.add(label, f"has less than {n} numbers", got=len(found))
+    transform: Affine | None = None
+    label = _SCALE_LABEL
+    if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
+        transform = _from_scale(scale, ties, half)
+    elif len(matrix) >= 16:
+        label = _MATRIX_LABEL
+        a, b, _, c, d, e, _, f = matrix[:8]
+        transform = _shifted((a, b, c, d, e, f), half)
+    elif len(ties) >= 6:
+        return Placement(None, _gcps(ties, half, report), is_point)
+    if transform is not None and not all(map(math.isfinite, transform)):
+        report.add(label, "the transformation is not finite", got=transform)
+        transform = None
+    elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
+        report.add(label, "pixels have no size", got=transform)
+        transform = None
+    return Placement(transform, (), is_point)
+
+
+def _from_scale(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:
+    # rows go down whatever sign writers give the scale
+    a, e = scale[0], -abs(scale[1])
+    if len(ties) < 6:
+        return (a, 0.0, 0.0, 0.0, e, 0.0)
+    column, row, _, x, y, _ = ties[:6]
+    return _shifted((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
+
+
+def _shifted(transform: Affine, half: float) -> Affine:
+    if not half:
+        return transform
+    a, b, c, d, e, f = transform
+    return (a, b, c - (a * half + b * half), d, e, f - (d * half + e * half))
+
+
+def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ...]:
+    points = [
+        (row + half, column + half, x, y, z)
+        for column, row, _, x, y, z in zip(*(ties[n::6] for n in range(6)), strict=False)
+    ]
+    kept = tuple(point for point in points if np.isfinite(point).all())
+    if len(kept) < len(points):
+        report.add(_TIEPOINT_LABEL, "tiepoints are not finite", got=len(points) - len(kept))
+    return kept
+
+
+def scaled(transform: Affine, columns: float, rows: float) -> Affine:
+    """Give the transformation of an overview: `columns` and `rows` say how many pixels of the full
+    image go into one of its own."""
+    a, b, c, d, e, f = transform
+    return (a * columns, b * rows, c, d * columns, e * rows, f)
+
+
+def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
+    """Give the box around an image of (rows, columns): least x and y, then greatest."""
+    a, b, c, d, e, f = transform
+    corners = [(column, row) for column in (0, shape[1]) for row in (0, shape[0])]
+    x = [a * column + b * row + c for column, row in corners]
+    y = [d * column + e * row + f for column, row in corners]
+    return [min(x), min(y), max(x), max(y)]
+
+
+def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
+    """Give the pixel centres along one axis of a raster that is not rotated.
+
+    The order of the operations is that of the package affine, so that the numbers are those of
+    other readers to the last bit.
+
+    Parameters
+    ----------
+    step, cross, origin
+        Of the transformation of this axis: a, b, c for x; e, d, f for y.
+    n
+        Pixels along the axis.
+
+    Returns
+    -------
+    `(n,)` float64; None for a rotated or huge raster or on overflow.
+    """
+    if cross != 0 or n > MAX_COORDINATE:
+        return None
+    with np.errstate(over="ignore"):
+        found = _steps(step, cross, n) + (step * 0.5 + cross * 0.5 + origin)
+    # between finite ends of even steps all is finite
+    return found if not n or (math.isfinite(found[0]) and math.isfinite(found[-1])) else None
+
+
+def _steps(step: float, cross: float, n: int) -> NDArray:
+    """Give the distances of pixels from the first along one axis."""
+    make = _make_steps if n <= _MAX_KEPT else _make_steps.__wrapped__
+    return make(step, cross, n)
+
+
+@functools.lru_cache(maxsize=64)
+def _make_steps(step: float, cross: float, n: int) -> NDArray:
+    # the files of a collection have mostly the same
+    return np.arange(n) * step + np.zeros(n) * cross

@@ -1,0 +1,432 @@
+"""Groups as readers of OME-NGFF want them: order of axes, names of dimensions, places of levels.
+
+Owns the way from the group of a scan, which has the axes of the file and OME-NGFF 0.4 where that
+can say them, to axes in the order of OME-NGFF, and to version 0.5 with its groups. What the entries
+of the metadata say is made by `ngff`; how an array takes another order by `model.transpose`.
+
+Reference: OME-NGFF 0.4 and 0.5: "multiscales", "omero", "bioformats2raw.layout", "OME".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import InvalidReferences
+from ..model.array import Array, Group
+from ..model.manifest import INLINED
+from ..model.transpose import permute
+
+__all__ = [
+    "PENDING",
+    "add_image",
+    "described_paths",
+    "from_ngff",
+    "has_images",
+    "insert_axes",
+    "to_ngff",
+    "to_ngff_order",
+    "without_pending",
+]
+
+PENDING = "ngff"
+"""Root attribute, as JSON text: what of OME-NGFF the group cannot say as it stands. `multiscales`
+has the images whose axes are stored in another order, with their axes in the order of OME-NGFF;
+`omero` the channels of all images but the first, by the path of their first level."""
+
+VERSION = "0.5"
+
+
+def add_image(
+    attributes: dict[str, Any],
+    entry: Mapping[str, Any],
+    omero: Mapping[str, Any] | None,
+    is_ordered: bool,
+) -> None:
+    """Add an image to the attributes of the root.
+
+    Parameters
+    ----------
+    attributes
+        Of the root; changed.
+    entry
+        From `ngff.multiscale`, its axes named as the dimensions of the first level.
+    omero
+        Its channels, if anything is known of them.
+    is_ordered
+        Whether the axes are stored in the order of the entry.
+    """
+    if isinstance(attributes.get("multiscales"), dict):
+        return  # the root describes a map
+    is_first = "multiscales" not in attributes and PENDING not in attributes
+    pending = _pending(attributes)
+    if is_ordered:
+        attributes.setdefault("multiscales", []).append(entry)
+    else:
+        pending.setdefault("multiscales", []).append(entry)
+    if omero is not None and is_ordered and is_first:
+        attributes["omero"] = omero
+    elif omero is not None:
+        pending.setdefault("omero", {})[entry["datasets"][0]["path"]] = omero
+    if pending:
+        attributes[PENDING] = json.dumps(pending, separators=(",", ":"), ensure_ascii=False)
+
+
+def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return the attributes of a group for arrays that get new axes in front.
+
+    Images that OME-NGFF does not admit with these axes are left out.
+    """
+    images = _images(group)
+    if not images:
+        return dict(group.attributes)
+    found = {n: value for n, value in group.attributes.items() if n not in _METADATA}
+    is_channel = any(axis.get("type") == "channel" for axis in axes)
+    for image in images:
+        entry = _with_axes(image.entry, axes)
+        if entry is not None:
+            order = [axis["name"] for axis in (*axes, *image.entry["axes"])]
+            is_ordered = not image.is_pending and [one["name"] for one in entry["axes"]] == order
+            add_image(found, entry, None if is_channel else image.omero, is_ordered)
+    return found
+
+
+_METADATA = ("multiscales", "omero", PENDING)
+_RANKS = {"time": 0, "space": 2}
+
+
+def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> dict | None:
+    found = [*axes, *entry["axes"]]
+    ranks = [_RANKS.get(axis.get("type", ""), 1) for axis in found]
+    if ranks.count(0) > 1 or ranks.count(1) > 1:
+        return None
+    order = sorted(range(len(found)), key=ranks.__getitem__)
+    neutral = {"scale": 1.0, "translation": 0.0}
+    datasets = []
+    for dataset in entry["datasets"]:
+        steps = []
+        for step in dataset["coordinateTransformations"]:
+            numbers = [*[neutral[step["type"]]] * len(axes), *step[step["type"]]]
+            steps.append({"type": step["type"], step["type"]: [numbers[n] for n in order]})
+        datasets.append({**dataset, "coordinateTransformations": steps})
+    return {**entry, "axes": [found[n] for n in order], "datasets": datasets}
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One image: its `multiscales` entry, its `omero`, and whether its axes must be reordered."""
+
+    entry: Mapping[str, Any]
+    omero: Mapping[str, Any] | None
+    is_pending: bool
+
+    @property
+    def paths(self) -> list[str]:
+        return [dataset["path"] for dataset in self.entry["datasets"]]
+
+
+def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Image]:
+    """Return the images that the attributes of a group describe.
+
+    Parameters
+    ----------
+    arrays
+        Those of the group, by path: images that do not fit them are left out, as documents of
+        others may have, and the rest is in their order.
+    """
+    attributes = group.attributes
+    pending = _pending(attributes)
+    channels = pending.get("omero", {})
+    listed = attributes.get("multiscales")
+    entries = [(entry, False) for entry in listed] if isinstance(listed, list) else []
+    entries += [(entry, True) for entry in pending.get("multiscales", [])]
+    if arrays is not None:
+        entries = [(entry, flag) for entry, flag in entries if _fits(entry, arrays)]
+        order = {path: n for n, path in enumerate(arrays)}
+        entries.sort(key=lambda one: order[one[0]["datasets"][0]["path"]])
+    found = []
+    for n, (entry, is_pending) in enumerate(entries):
+        first = attributes.get("omero") if n == 0 and not is_pending else None
+        found.append(_Image(entry, channels.get(entry["datasets"][0]["path"], first), is_pending))
+    return found
+
+
+def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    text = attributes.get(PENDING)
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _fits(entry: Any, arrays: Mapping[str, Array]) -> bool:
+    """Return whether an entry describes arrays of the group, axis by axis, as version 0.4 does."""
+    try:
+        names = [axis["name"] for axis in entry["axes"]]
+        levels = [arrays[dataset["path"]] for dataset in entry["datasets"]]
+        steps = [step[step["type"]] for dataset in entry["datasets"]
+                 for step in dataset["coordinateTransformations"]]  # fmt: skip
+        return (
+            sorted(levels[0].dims) == sorted(names)
+            and all(len(level.dims) == len(names) for level in levels)
+            and all(len(numbers) == len(names) for numbers in steps)
+        )
+    except (KeyError, TypeError, IndexError):
+        return False
+
+
+def described_paths(group: Group) -> set[str]:
+    """Return the paths of the arrays that the attributes of a group describe as levels."""
+    return {path for image in _images(group, dict(group.arrays())) for path in image.paths}
+
+
+def has_images(group: Group) -> bool:
+    """Return whether a group, or one below, describes images that `to_ngff` would lay out."""
+    nodes = (group, *(node for _, node in group.walk() if isinstance(node, Group)))
+    return any(_images(node, dict(node.arrays())) for node in nodes)
+
+
+def without_pending(group: Group) -> Group:
+    """Return a group of images whose axes are to stay as they are stored."""
+    kept = {name: value for name, value in group.attributes.items() if name != PENDING}
+    return Group(group.children, kept)
+
+
+def from_ngff(group: Group) -> Group:
+    """Return a group of OME-NGFF 0.5 with the metadata of 0.4, for Zarr v2; its layout stays."""
+    ome = group.attributes.get("ome")
+    attributes = {name: value for name, value in group.attributes.items() if name != "ome"}
+    for name, value in (ome if isinstance(ome, Mapping) else {}).items():
+        if name == "multiscales":
+            attributes[name] = [{"version": "0.4", **entry} for entry in value]
+        elif name != "version":
+            is_object = isinstance(value, Mapping)
+            attributes[name] = {"version": "0.4", **value} if is_object else value
+    children = {
+        name: from_ngff(child) if isinstance(child, Group) else child
+        for name, child in group.children.items()
+    }
+    return Group(children, attributes)
+
+
+# ---- version 0.4: axes reordered in place
+
+
+def to_ngff_order(group: Group) -> Group:
+    """Return a group whose images have their axes in the order of OME-NGFF, under the same paths.
+
+    The samples of a colour image become its channels.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If the chunks of an image cannot be transposed.
+    """
+    arrays = dict(group.arrays())
+    attributes = {n: value for n, value in group.attributes.items() if n not in _METADATA}
+    for image in _images(group, arrays):
+        first_dims = arrays[image.paths[0]].dims
+        for path in image.paths:
+            moved = _ordered(arrays[path], first_dims, image)
+            dims = tuple(_channel_name(dim) for dim in moved.dims)
+            arrays[path] = moved.as_variable(dims, moved.attributes)
+        axes = [{**axis, "name": _channel_name(axis["name"])} for axis in image.entry["axes"]]
+        add_image(attributes, {**image.entry, "axes": axes}, image.omero, True)
+    below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
+    return Group.from_paths(arrays, {"": attributes, **below})
+
+
+def _channel_name(name: str) -> str:
+    """Return the name of a dimension, the samples of colour images being channels."""
+    return f"c{name[1:]}" if name.split("_")[0] == "s" else name
+
+
+def _axis_names(image: _Image) -> list[str]:
+    """Return the names of an image's axes without what tells them from those of other images."""
+    last = image.entry["axes"][-1]["name"]
+    suffix = last[1:] if last[:2] in ("x", "x_") else ""
+    return [_channel_name(axis["name"].removesuffix(suffix)) for axis in image.entry["axes"]]
+
+
+def _ordered(array: Array, first_dims: Sequence[str], image: _Image) -> Array:
+    """Return a level with its axes in the order of its entry, whose names are the first level's."""
+    return permute(array, [first_dims.index(axis["name"]) for axis in image.entry["axes"]])
+
+
+# ---- version 0.5: groups
+
+
+@dataclass(slots=True)
+class _Hierarchy:
+    """The tree under construction, and where the arrays that moved were before."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    attributes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    moves: dict[str, str] = field(default_factory=dict)
+
+    def add(self, path: str, array: Array) -> None:
+        if path in self.arrays:
+            raise InvalidReferences(
+                "two arrays have one place in OME-NGFF",
+                tag=f"array '{path}'",
+                hint="Scan one series (series=), or write Zarr v2 metadata (zarr_format=2).",
+            )
+        self.arrays[path] = array
+
+
+def to_ngff(
+    group: Group, series: Sequence[Mapping[str, Any]]
+) -> tuple[Group, Sequence[Mapping[str, Any]]]:
+    """Lay out the images of a group as OME-NGFF 0.5.
+
+    Each level of a pyramid is a group of its own, in which dimensions are called as the axes; the
+    images of a file with several are in groups "0", "1", ..., as bioformats2raw has them. What is
+    no image stays where it is.
+
+    Parameters
+    ----------
+    group
+        From a scan, or a Zarr v2 document.
+    series
+        Record of the series, as in `References`.
+
+    Returns
+    -------
+    group, series
+        The same objects where there are no images.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If the chunks of an image cannot be transposed.
+    InvalidReferences
+        If two arrays would have one path.
+    """
+    if not has_images(group):
+        return group, series
+    done = _Hierarchy()
+    _lay_out("", group, done)
+    moved = [
+        {**row, "levels": [
+            {**level, "path": done.moves.get(level["path"], level["path"])}
+            if "path" in level else level
+            for level in row["levels"]
+        ]} for row in series
+    ]  # fmt: skip
+    return Group.from_paths(done.arrays, done.attributes), moved
+
+
+def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
+    images = _images(group, dict(group.arrays()))
+    attributes = {n: v for n, v in group.attributes.items() if n not in _METADATA} \
+        if images else dict(group.attributes)  # fmt: skip
+    rest = {
+        path: array
+        for path, array in group.arrays()
+        if not any(path.startswith(f"{name}/") for name, _ in _own_images(group))
+    }
+    for name, child in _own_images(group):
+        _lay_out(f"{prefix}{name}/", child, done)
+    for n, image in enumerate(images):
+        lead = f"{prefix}{n}/" if len(images) > 1 else prefix
+        placed = _place_levels(lead, prefix, rest, image, done)
+        described = {"version": VERSION, "multiscales": [placed]}
+        if image.omero is not None:
+            described["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
+        if len(images) > 1:
+            done.attributes[lead.rstrip("/")] = {"ome": described}
+        else:
+            attributes["ome"] = described
+    if len(images) > 1:
+        attributes["ome"] = {"version": VERSION, "bioformats2raw.layout": 3}
+        listed = [str(n) for n in range(len(images))]
+        done.attributes[f"{prefix}OME"] = {"ome": {"version": VERSION, "series": listed}}
+    done.attributes[prefix.rstrip("/")] = attributes
+    for path, array in _without_moved(rest, images).items():
+        done.add(prefix + path, array)
+
+
+def _own_images(group: Group) -> Iterator[tuple[str, Group]]:
+    """Return the groups below that have images of their own, as the parts of a split sequence."""
+    for name, child in group.children.items():
+        if isinstance(child, Group) and has_images(child):
+            yield name, child
+
+
+def _place_levels(
+    lead: str, prefix: str, arrays: Mapping[str, Array], image: _Image, done: _Hierarchy
+) -> dict[str, Any]:
+    """Put the levels of an image into the tree, and return its entry."""
+    names = _axis_names(image)
+    first_dims = arrays[image.paths[0]].dims
+    datasets = []
+    for n, dataset in enumerate(image.entry["datasets"]):
+        old = dataset["path"]
+        path = f"{n}/image" if len(image.paths) > 1 else "image"
+        level = _ordered(arrays[old], first_dims, image)
+        renamed = dict(zip(level.dims, names, strict=True))
+        folder = f"{lead}{path}".rpartition("/")[0]
+        done.add(f"{lead}{path}", level.as_variable(tuple(names), level.attributes))
+        for name, variable in _coordinates(arrays, old, renamed, folder).items():
+            done.add(name, variable)
+        done.moves[prefix + old] = f"{lead}{path}"
+        datasets.append({**dataset, "path": path})
+    axes = [{**axis, "name": name} for axis, name in zip(image.entry["axes"], names, strict=True)]
+    entry = {n: v for n, v in image.entry.items() if n != "version"}
+    return {**entry, "axes": axes, "datasets": datasets}
+
+
+def _coordinates(
+    arrays: Mapping[str, Array], path: str, renamed: Mapping[str, str], folder: str
+) -> dict[str, Array]:
+    """Return what describes a level, by its new path: coordinates of its dimensions, and scalars
+    that it names."""
+    here, _, own = path.rpartition("/")
+    named = str(arrays[path].attributes.get("coordinates", "")).split()
+    found = {}
+    for name, array in arrays.items():
+        where, _, last = name.rpartition("/")
+        is_described = where == here and last != own and _is_description(array)
+        if not is_described or not set(array.dims) <= renamed.keys():
+            continue
+        if array.dims or last in named:
+            dims = tuple(renamed[dim] for dim in array.dims)
+            new = renamed.get(last, last)
+            found[f"{folder}/{new}" if folder else new] = replace(array, dims=dims)
+    return found
+
+
+def _is_description(array: Array) -> bool:
+    """Return whether an array is a coordinate: all of its values are in the document."""
+    is_inlined = array.manifest.n_chunks > 0 and bool((array.manifest.source == INLINED).all())
+    return is_inlined and "role" not in array.attributes
+
+
+def _without_moved(arrays: Mapping[str, Array], images: Sequence[_Image]) -> dict[str, Array]:
+    """Return what is left when the images and what describes them alone are gone."""
+    moved = {path for image in images for path in image.paths}
+    left = {
+        path: array
+        for path, array in arrays.items()
+        if path not in moved and not _is_description(array)
+    }
+    used, gone = _needs(left), _needs({path: arrays[path] for path in moved})
+    for path, array in arrays.items():
+        if path not in moved and path not in left:
+            where, _, name = path.rpartition("/")
+            needs = {(where, dim) for dim in array.dims} or {(where, name)}
+            if needs & used or not needs & gone:
+                left[path] = array
+    return left
+
+
+def _needs(arrays: Mapping[str, Array]) -> set[tuple[str, str]]:
+    """Return the dimensions and scalars that arrays refer to, with the groups that they are in."""
+    return {
+        (path.rpartition("/")[0], name)
+        for path, array in arrays.items()
+        for name in (*array.dims, *str(array.attributes.get("coordinates", "")).split())
+    }

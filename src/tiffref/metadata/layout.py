@@ -1,0 +1,205 @@
+"""What the arrays of a file are called, and where in the tree they go.
+
+Owns names, dimension names and the roles of images that are not the main one: masks, thumbnails,
+labels. A mask shares the dimensions of the image that it masks.
+
+Reference: TIFF 6.0, NewSubfileType (254): bit 0 says "reduced-resolution version", bit 2
+"transparency mask".
+
+Axis codes to dimension names.
+
+Owns the names of dimensions. tifffile's axis codes are one letter each; readers of Zarr want the
+lower-case names of OME-NGFF (t, c, z, y, x) and of CF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from .geokeys import is_georeferenced
+
+__all__ = ["LevelName", "dimension_names", "is_in_place", "name_levels"]
+
+_NAMES = {"B": "band"}
+
+
+def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
+    """Name the dimensions of an array.
+
+    Parameters
+    ----------
+    axes
+        One letter for each dimension, outermost first, such as "TCYX".
+    suffix
+        Added to each name, so that arrays of other sizes can share a group.
+
+    Examples
+    --------
+    >>> dimension_names("ZYX", "_1")
+    ('z_1', 'y_1', 'x_1')
+    >>> dimension_names("QQYX")
+    ('q', 'q2', 'y', 'x')
+    """
+    names: list[str] = []
+    for letter in axes:
+        name = _NAMES.get(letter, letter.lower())
+        n_before = sum(1 for other in axes[: len(names)] if other == letter)
+        names.append(f"{name}{n_before + 1 if n_before else ''}{suffix}")
+    return tuple(names)
+
+
+REDUCED_BIT, MASK_BIT = 1, 4
+_ROLES = frozenset({"thumbnail", "label", "macro", "map", "overview", "probability"})
+"""Names that tifffile gives the minor images of slide files."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelName:
+    """Name of one level's array.
+
+    `group` is the group it is in, "" for the root; `dims` are its dimensions; `suffix` is what
+    distinguishes names in the same group; `role` is "image", "mask", "thumbnail", ...
+    """
+
+    group: str
+    name: str
+    dims: tuple[str, ...]
+    suffix: str
+    role: str
+
+    @property
+    def path(self) -> str:
+        """Path of the array in the tree."""
+        return f"{self.group}/{self.name}" if self.group else self.name
+
+
+def name_levels(
+    facts: FileFacts, layout: str = "dataset", level: int | None = None
+) -> dict[tuple[int, int], LevelName]:
+    """Name the levels of all series.
+
+    Parameters
+    ----------
+    facts
+        Of the file.
+    layout
+        "dataset": side by side in one group; "tree": a group for each level.
+    level
+        The only level that is wanted; it is then called as if it were the full-size one.
+
+    Returns
+    -------
+    names
+        By position of the series and index of the level, those that cannot be told left out.
+    """
+    names: dict[tuple[int, int], LevelName] = {}
+    used: set[str] = set()
+    name_level = {"dataset": _in_dataset, "tree": _in_tree}[layout]
+    for position, series in enumerate(facts.series):
+        role = _role(position, series)
+        base = role if role not in used else f"{role}_s{position}"
+        used.add(base)
+        for n, one in enumerate(series.levels):
+            if isinstance(one, LevelFacts) and level in (None, n):
+                where = _Where(facts, position, n, 0 if level is not None else n, role, base)
+                names[position, n] = name_level(where, one, names)
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """A level: its series' position, its own index, and the index that its name shows."""
+
+    facts: FileFacts
+    position: int
+    n: int
+    index: int
+    role: str
+    base: str
+
+    @property
+    def mark(self) -> str:
+        """What distinguishes the names of this series."""
+        return f"_{self.base.removeprefix('image_')}" if self.position else ""
+
+    @property
+    def series(self) -> SeriesFacts:
+        return self.facts.series[self.position]
+
+    @property
+    def axes(self) -> str:
+        """Axis codes, with "B" for the samples of a georeferenced image."""
+        one = self.series.levels[self.n]
+        assert isinstance(one, LevelFacts)
+        return one.axes.replace("S", "B") if is_in_place(self.facts, self.series) else one.axes
+
+
+def _role(position: int, series: SeriesFacts) -> str:
+    first = series.levels[0] if series.levels else None
+    if position == 0:
+        return "image"
+    kind = first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
+    name = series.name.lower()
+    if kind & MASK_BIT:
+        return "mask"
+    if name in _ROLES:
+        return name
+    return "thumbnail" if kind & REDUCED_BIT else "image"
+
+
+def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:
+    """Tell if a series is georeferenced: by its own tags, or as a reduced copy of the main one."""
+    first, main = (next(iter(one.levels), None) for one in (series, facts.series[0]))
+    if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
+        return False
+    if is_georeferenced(first.ifds[0].tags):
+        return True
+    is_copy = bool(first.ifds[0].subfile_type & (REDUCED_BIT | MASK_BIT))
+    return is_copy and is_georeferenced(main.ifds[0].tags)
+
+
+_Names = Mapping[tuple[int, int], LevelName]
+
+
+def _in_tree(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
+    # masks lie beside the level they mask, other images in groups of their own
+    is_beside = where.position == 0 or where.role == "mask"
+    group = str(where.index) if is_beside else f"{where.mark[1:]}/{where.index}"
+    name = where.base if where.role == "mask" else "image"
+    mark = where.mark if where.role == "mask" else ""
+    dims = _shared_with_image(where, one, dimension_names(where.axes, mark), names)
+    return LevelName(group, name, dims, "", where.role)
+
+
+def _in_dataset(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
+    suffix = f"_{where.index}" if where.index else ""
+    dims = list(dimension_names(where.axes, where.mark + suffix))
+    full, full_name = where.series.levels[0], names.get((where.position, 0))
+    if where.index and isinstance(full, LevelFacts) and full_name and full.axes == one.axes:
+        for at, axis in enumerate(one.axes):
+            # an overview has the channels, times and planes of the full image
+            if axis not in "YX" and one.shape[at] == full.shape[at]:
+                dims[at] = full_name.dims[at]
+    shared = _shared_with_image(where, one, tuple(dims), names)
+    return LevelName("", where.base + suffix, shared, where.mark + suffix, where.role)
+
+
+def _shared_with_image(
+    where: _Where, one: LevelFacts, dims: tuple[str, ...], names: _Names
+) -> tuple[str, ...]:
+    """Name the rows and columns of a mask as those of the image that it masks."""
+    levels = where.facts.series[0].levels
+    image = levels[where.n] if where.n < len(levels) else None
+    name = names.get((0, where.n))
+    if where.role != "mask" or name is None or not isinstance(image, LevelFacts):
+        return dims
+    known = {
+        axis: (size, dim)
+        for axis, size, dim in zip(image.axes, image.shape, name.dims, strict=True)
+    }
+    return tuple(
+        known[axis][1] if axis in "YX" and known.get(axis, (0,))[0] == size else dim
+        for axis, size, dim in zip(one.axes, one.shape, dims, strict=True)
+    )

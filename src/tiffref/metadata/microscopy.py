@@ -1,0 +1,757 @@
+"""Metadata of microscopes, slide scanners and other instruments: one reader for each flavour.
+
+Owns what makers' records say about the size of pixels, channels, times, optics and places. The
+scanner finds the records and parses binary ones into plain mappings; which pages form an image is
+its business too. A new flavour is a function and a row in `READERS`.
+
+References: ImageJ's `TiffDecoder` and `FileInfo`; SCIFIO's `TIFFFormat`; Zeiss LSM 5 image format;
+MetaMorph Stack format; Micro-Manager wiki, "Files on disk"; ScanImage manual, "BigTiff
+specification"; NIH Image's header in "About NIH Image"; FEI/ThermoFisher EER format; TVIPS EMMENU 4
+header; slides of Aperio, Hamamatsu, Leica, Philips, Trestle and Ventana as OpenSlide documents
+them; "PerkinElmer QPTIFF image format" of Akoya; XML of IndicaLabs and Argos files. FluoView, SIS
+and FLIMage have no public description.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import TiffrefError
+from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from .calibration import (
+    MICROMETERS,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    Calibration,
+    Channel,
+    Reader,
+    Tags,
+    calibrated,
+    color_hex,
+    plain_sizes,
+    positive,
+    rational,
+    to_unit,
+)
+from .ome_xml import calibrate_member, metadata_file, parse_ome
+from .report import Report
+from .xml import Element, XmlError, local_name, parse_xml
+
+__all__ = ["calibrate", "calibrate_minor"]
+
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+MAX_PLAIN_SIZE = 25.4
+"""Micrometres: resolutions coarser than 1000 per inch are, in files of no known instrument, those
+of a screen or printer (72, 96, 300) rather than of what is in the picture."""
+
+_MAX_CHANNELS = 1 << 16
+"""Channels that are believed where the size of the image is not known."""
+_DESCRIPTION, _XMP, _UIC2, _AVS = 270, 700, 33629, 65000
+
+_Found = Mapping[str, Any]
+
+
+def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report) -> Calibration:
+    """Read the calibration of one series from the metadata of the file's flavour.
+
+    Parameters
+    ----------
+    facts
+        Of the file.
+    series
+        The series; its kind and index select among several descriptions.
+    tags
+        Of the series' first IFD.
+    report
+        Takes what makes no sense.
+    """
+    for flavour, read in READERS.items():
+        if flavour in facts.metadata or flavour in facts.flags:
+            try:
+                found = read(facts.metadata.get(flavour), series, tags, report)
+            except TiffrefError:
+                raise
+            except _NONSENSE as error:
+                # makers change their formats; a value of another kind must not cost the pixels
+                report.add(f"{flavour} metadata", "is not as expected", got=repr(error))
+                continue
+            if found is not None:
+                return found
+    return plain_sizes(tags, MAX_PLAIN_SIZE)
+
+
+def calibrate_minor(
+    own: Calibration, level: LevelFacts, main: Calibration, main_level: LevelFacts, role: str
+) -> Calibration:
+    """Correct the calibration of a thumbnail, label or macro that repeats that of the slide.
+
+    A thumbnail shows the whole slide: its pixels have the slide's extent over their number. Of
+    other images the extent is not known.
+    """
+    sizes, main_sizes = (dict(zip(one.axes, one.shape, strict=True)) for one in (level, main_level))
+    is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
+    if not {"X", "Y"} <= main.scales.keys() & sizes.keys() & main_sizes.keys() or not is_repeated:
+        return own
+    factors = {axis: main_sizes[axis] / max(sizes[axis], 1) for axis in "XY"}
+    if set(factors.values()) == {1.0}:
+        return own
+    tolerance = 0.02 + 1 / max(min(sizes["X"], sizes["Y"]), 1)
+    is_whole = abs(factors["X"] / factors["Y"] - 1) <= tolerance
+    scales, units = ({k: v for k, v in d.items() if k not in "XY"} for d in (own.scales, own.units))
+    if role == "thumbnail" and is_whole:
+        scales |= {axis: main.scales[axis] * factor for axis, factor in factors.items()}
+        units |= {axis: main.units[axis] for axis in "XY" if axis in main.units}
+    attributes = {key: own.attributes[key] for key in own.attributes if key != "magnification"}
+    return replace(own, scales=scales, units=units, attributes=attributes)
+
+
+# ---- values
+
+
+def _size(found: _Found, key: str, report: Report, factor: float = 1.0) -> float | None:
+    """Return a distance or duration times `factor`; None where writers have 0 or nothing."""
+    value = found.get(key)
+    if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
+        return None
+    number = positive(value)
+    if number is None:
+        report.add(key, "is not a size", got=value)
+    return None if number is None else number * factor
+
+
+def _known(**attributes: Any) -> dict[str, Any]:
+    """Leave out attributes without a value."""
+    return {key: value for key, value in attributes.items() if value not in (None, "")}
+
+
+def _plain_text(text: Any) -> str:
+    return str(text or "").strip("\0 ")
+
+
+def _count(series: SeriesFacts, axis: str) -> int:
+    """Return the length of an axis of the full-size image, 1 where it has none."""
+    full = series.levels[0] if series.levels else None
+    if not isinstance(full, LevelFacts) or axis not in full.axes:
+        return 1
+    return full.shape[full.axes.index(axis)]
+
+
+def _same_or_all(values: Iterable[Any]) -> Any:
+    """Return the value that all planes share, or a list with that of each; None for none."""
+    items = list(values)
+    return items[0] if items and len(set(items)) == 1 else items or None
+
+
+# ---- light microscopes
+
+
+def _ome(text: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if isinstance(text, str) and (elsewhere := metadata_file(text)) is not None:
+        text = {"file": elsewhere, "xml": ""}
+    if isinstance(text, Mapping):
+        # other tags of a member may hold placeholders, such as UIC1 of PrairieView: never ask them
+        return calibrate_member(text["xml"], text["file"], report)
+    if not isinstance(text, str):
+        return None
+    images = parse_ome(text, report)
+    named = [image for image in images if image.name == series.name]
+    if series.index < len(images) and (images[series.index] in named or not named):
+        return images[series.index]
+    return named[0] if named else (images[0] if images else None)
+
+
+def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    unit = to_unit(found.get("unit"))
+    # the unit is that of all axes, unless y or z name one of their own
+    units = {"X": unit, "T": to_unit(found.get("tunit")) or "second"}
+    units |= {a: to_unit(found[k]) if (k := f"{a.lower()}unit") in found else unit for a in "YZ"}
+    spacing = found.get("spacing")
+    is_downwards = isinstance(spacing, int | float) and spacing < 0
+    scales: dict[str, float | None] = {
+        "Z": -spacing if is_downwards else _size(found, "spacing", report),  # type: ignore[operator]
+        "T": _size(found, "finterval", report),
+    }
+    for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
+        per_unit = rational(tags.get(tag))
+        scales[axis] = None if per_unit is None or units[axis] is None else 1 / per_unit
+    for axis, scale, own in _scifio_axes(found, report):
+        scales[axis], units[axis] = scale, own
+    n_channels = int(positive(found.get("channels")) or 1)
+    full = series.levels[0] if series.levels else None
+    most = max(full.shape, default=1) if isinstance(full, LevelFacts) else _MAX_CHANNELS
+    if n_channels > most:
+        return calibrated(scales, units)  # more channels than there is of anything
+    return calibrated(scales, units, _imagej_channels(found, n_channels))
+
+
+def _scifio_axes(found: _Found, report: Report) -> Iterator[tuple[str, float, str]]:
+    """Yield (axis, scale, unit) of the axes to which SCIFIO's comment gives a unit that we know."""
+    if "SCIFIO" not in found:
+        return
+    rows = (str(found.get(key, "")).split(",") for key in ("axes", "scales", "units"))
+    for name, scale, text in zip(*rows, strict=False):
+        axis, unit = {"Time": "T"}.get(name, name), to_unit(text)
+        size = _size({f"scale of {name}": scale}, f"scale of {name}", report) if unit else None
+        if axis in ("X", "Y", "Z", "T") and unit and size:
+            yield axis, size, unit
+
+
+def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
+    labels = [str(label) for label in found.get("Labels") or ()]
+    ranges = list(found.get("Ranges") or ())
+    luts = found.get("LUTs") or ()
+    if not labels and not ranges and not len(luts):
+        return ()  # tifffile calls each of 100,000 planes a channel
+    names = []
+    for n in range(n_channels):
+        # labels are per plane, channels innermost; one that all planes of a channel share names it
+        own = set(labels[n::n_channels])
+        names.append(own.pop() if len(own) == 1 else "")
+    if n_channels == 1 and len(labels) < 2:
+        names = [""]
+    channels = []
+    for n, name in enumerate(names):
+        window = tuple(float(v) for v in ranges[2 * n : 2 * n + 2])
+        color = None
+        if n < len(luts) and getattr(luts[n], "shape", ())[:1] == (3,):
+            color = color_hex(luts[n][:, -1])
+        channels.append(Channel(name, color, window if len(window) == 2 else None))  # type: ignore[arg-type]
+    return tuple(channels) if any(c != Channel() for c in channels) else ()
+
+
+def _lsm(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    scales = {axis: _size(found, f"VoxelSize{axis}", report, 1e6) for axis in "XYZ"}
+    scales["T"] = _size(found, "TimeIntervall", report)
+    colors = found.get("ChannelColors") or {}
+    names, rgb = (list(colors.get(key) or ()) for key in ("ColorNames", "Colors"))
+    channels = tuple(
+        Channel(str(name), color_hex(rgb[n]) if n < len(rgb) else None)
+        for n, name in enumerate(names)
+    )
+    stamps = found.get("TimeStamps")
+    times = () if stamps is None or len(stamps) < 2 else tuple(float(t - stamps[0]) for t in stamps)
+    return calibrated(scales, MICROMETERS, channels, times=times)
+
+
+def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    # a UIC1 without UIC2 is no stack of MetaMorph, but what others write to be taken for one
+    if not isinstance(found, Mapping) or not ("ZDistance" in found or _UIC2 in tags):
+        return None
+    unit = to_unit(found.get("CalibrationUnits"))
+    scales: dict[str, float | None] = {}
+    if found.get("SpatialCalibration") and unit is not None:
+        scales = {axis: _size(found, f"{axis}Calibration", report) for axis in "XY"}
+        distances = set(list(found.get("ZDistance", ()))[1:])
+        scales["Z"] = positive(distances.pop()) if len(distances) == 1 else None
+    created = found.get("CreateTime")
+    moments = found.get("DatetimeCreated")
+    if not isinstance(created, datetime.datetime) and moments is not None and len(moments):
+        created = moments[0].astype("datetime64[us]").item()
+    properties = found.get("PlaneProperty") or ()
+    optics = {one["name"]: one["value"] for one in properties if isinstance(one, Mapping)}
+    waves = [w for w in map(float, found.get("Wavelengths", ())) if w > 0]
+    return calibrated(
+        scales,
+        dict.fromkeys("XYZ", unit),
+        name=_plain_text(found.get("Name")),
+        times=_stk_times(moments),
+        acquired=created if isinstance(created, datetime.datetime) else None,
+        attributes={
+            **_known(wavelength=_same_or_all(waves), wavelength_unit="nanometer" if waves else ""),
+            **_known(numerical_aperture=_size(optics, "_MagNA_", report)),
+            **_known(magnification_setting=optics.get("_MagSetting_")),
+            **_stage(found.get("Stage", ()), found.get("StageLabel") or ()),
+        },
+    )
+
+
+def _stage(positions: Any, labels: Iterable[str]) -> dict[str, Any]:
+    """Return attributes of `(n, 2)` positions of the stage, x and y, and their labels."""
+    named = [label.strip() for label in labels]
+    columns = np.asarray(positions, np.float64).reshape(-1, 2).T.tolist()
+    x, y = (_same_or_all(column) for column in columns)
+    label = _same_or_all(named) if any(named) else None
+    return _known(stage_position_x=x, stage_position_y=y, stage_label=label, **_well(label))
+
+
+def _stk_times(moments: Any) -> tuple[float, ...]:
+    """Return seconds since the first plane, where each plane has a time of its own."""
+    if moments is None or len(set(moments.tolist())) < len(moments):
+        return ()
+    return tuple((moments - moments[0]).astype("timedelta64[ns]").astype(float) / 1e9)
+
+
+_WELL = re.compile(r"([A-Z]{1,2}\d{1,2})\s*:\s*site\s*(\d+)", re.IGNORECASE)
+_PLATE = re.compile(r"^\s*plate(?:[ _-]?(?:name|id))?\s*[:=]\s*(\S.*?)\s*$", re.I | re.M)
+_PLACES = {
+    "plate": ("plate", "platename", "plateid"),
+    "well": ("well", "wellname", "wellid"),
+    "site": ("site", "siteid", "sitenumber"),
+}
+"""Properties of MetaSeries, without spaces and dashes, that say where on a plate an image is."""
+
+
+def _well(label: Any) -> dict[str, Any]:
+    """Read well and site from the label of a stage position, as in "G08 : Site 5"."""
+    found = _WELL.fullmatch(label.strip()) if isinstance(label, str) else None
+    return {"well": found[1].upper(), "site": int(found[2])} if found else {}
+
+
+def _metaseries(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    plane: dict[str, Any] = {key: v for key, v in found.items() if not isinstance(v, Mapping)}
+    for part in ("SetInfo", "PlaneInfo"):
+        plane |= found.get(part) or {}
+    unit = to_unit(str(plane.get("spatial-calibration-units") or ""))
+    scales: dict[str, float | None] = {}
+    if plane.get("spatial-calibration-state", True) and unit is not None:
+        scales = {a: _size(plane, f"spatial-calibration-{a.lower()}", report) for a in "XY"}
+    attributes = {
+        name: plane[key]
+        for key, name in _METASERIES_NAMES
+        if isinstance(plane.get(key), int | float | str)
+    }
+    wavelength = _size(plane, "wavelength", report)
+    attributes |= _known(
+        numerical_aperture=_size(plane, "_MagNA_", report),
+        wavelength=wavelength,
+        wavelength_unit="nanometer" if wavelength else None,
+        **_metaseries_place(plane),
+    )
+    name = str(plane.get("image-name") or plane.get("_IllumSetting_") or "")
+    return calibrated(
+        scales, dict.fromkeys("XY", unit), (Channel(name),) if name else (),
+        acquired=_metaseries_time(plane.get("acquisition-time-local"), report),
+        attributes=attributes,
+    )  # fmt: skip
+
+
+_METASERIES_NAMES = (
+    ("stage-position-x", "stage_position_x"),
+    ("stage-position-y", "stage_position_y"),
+    ("z-position", "stage_position_z"),
+    ("_MagSetting_", "magnification_setting"),
+    ("stage-label", "stage_label"),
+)
+
+
+def _metaseries_place(plane: _Found) -> dict[str, Any]:
+    """Read plate, well and site: from properties of their own, or a label and a description."""
+    named = {re.sub(r"[^a-z]", "", key.lower()): value for key, value in plane.items()}
+    plate = _PLATE.search(str(plane.get("Description") or ""))
+    place = {"plate": plate[1]} if plate else {}
+    place |= _well(plane.get("stage-label"))
+    for name, keys in _PLACES.items():
+        value = next((named[key] for key in keys if named.get(key) not in (None, "")), None)
+        if isinstance(value, str | int | float):
+            place[name] = value
+    return place
+
+
+def _metaseries_time(value: Any, report: Report) -> datetime.datetime | None:
+    """Read a local time, which has milliseconds and no zone: 20230401 12:34:56.789."""
+    if isinstance(value, datetime.datetime) or not value:
+        return value or None
+    found = re.fullmatch(
+        r"(\d{4})(\d\d)(\d\d) (\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d*", str(value).strip()
+    )
+    try:
+        return datetime.datetime.fromisoformat("{}-{}-{}T{}".format(*found.groups()))  # type: ignore[union-attr]
+    except (AttributeError, ValueError):
+        report.add("acquisition-time-local", "is not a time", got=value)
+        return None
+
+
+def _micromanager(
+    found: Any, series: SeriesFacts, tags: Tags, report: Report
+) -> Calibration | None:
+    summary = found.get("Summary") if isinstance(found, Mapping) else None
+    if not isinstance(summary, Mapping):
+        return None
+    scales = {axis: _size(summary, "PixelSize_um", report) for axis in "XY"}
+    scales["Z"] = _size(summary, "z-step_um", report)
+    scales["T"] = _size(summary, "Interval_ms", report, 1 / 1000)
+    colors = summary.get("ChColors") or ()
+    names = summary.get("ChNames") or ()
+    channels = tuple(
+        Channel(str(name), _argb(colors[n]) if n < len(colors) else None)
+        for n, name in enumerate(names)
+    )
+    return calibrated(scales, MICROMETERS, channels, name=str(summary.get("Prefix") or ""))
+
+
+def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    plain = _micromanager(found, series, tags, report)
+    names = found.get("Labels", {}).get("channel", ()) if isinstance(found, Mapping) else ()
+    if plain is None or not names:
+        return plain
+    known = {channel.name: channel for channel in plain.channels}
+    return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
+
+
+def _argb(value: Any) -> str | None:
+    return f"{int(value) & 0xFFFFFF:06X}" if isinstance(value, int) else None
+
+
+def _scanimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    frame = found.get("FrameData") if isinstance(found, Mapping) else None
+    if not isinstance(frame, Mapping):
+        return _scanimage3(str(tags.get(_DESCRIPTION) or ""), report)
+    rate = _size(frame, "SI.hRoiManager.scanVolumeRate", report)
+    frame_rate = _size(frame, "SI.hRoiManager.scanFrameRate", report)
+    step = _size(frame, "SI.hStackManager.actualStackZStepSize", report)
+    scales = {
+        "Z": step or _size(frame, "SI.hStackManager.stackZStepSize", report),
+        "T": 1 / (rate or frame_rate) if rate or frame_rate else None,  # type: ignore[operator]
+    }
+    corners = frame.get("SI.hRoiManager.imagingFovUm")
+    sizes = {"X": "SI.hRoiManager.pixelsPerLine", "Y": "SI.hRoiManager.linesPerFrame"}
+    if isinstance(corners, list | tuple) and len(corners) == 4:
+        for n, axis in enumerate("XY"):
+            pixels = positive(frame.get(sizes[axis]))
+            extent = max(c[n] for c in corners) - min(c[n] for c in corners)
+            scales[axis] = positive(extent / pixels) if pixels else None
+    numbers = _flat(frame.get("SI.hChannels.channelSave"))
+    names = frame.get("SI.hChannels.channelName") or ()
+    channels = tuple(
+        Channel(str(names[int(n) - 1]) if int(n) <= len(names) else f"Channel {n}") for n in numbers
+    )
+    zoom = _size(frame, "SI.hRoiManager.scanZoomFactor", report)
+    attributes = _known(frame_rate=frame_rate, zoom=zoom)
+    return calibrated(scales, MICROMETERS, channels, attributes=attributes)
+
+
+def _flat(value: Any) -> list[Any]:
+    """Return the items of a vector of MATLAB: a number, or a list of numbers or of rows."""
+    if not isinstance(value, list | tuple):
+        return [] if value is None else [value]
+    return [item for row in value for item in _flat(row)]
+
+
+_STATE = re.compile(r"^\s*state\.([\w.]+)\s*=[ \t]*(.*?)[ \t;]*$", re.MULTILINE)
+
+
+def _scanimage3(text: str, report: Report) -> Calibration | None:
+    """Read `state.acq` of ScanImage 3, in the description of each page."""
+    state = {key: value.strip("'\"") for key, value in _STATE.findall(text.replace("\r", "\n"))}
+    if not any(key.startswith("acq.") for key in state):
+        return None
+    rate = _size(state, "acq.frameRate", report)
+    saved = [n for n in range(1, 9) if positive(state.get(f"acq.savingChannel{n}"))]
+    n_saved = positive(state.get("acq.numberOfChannelsSave"))
+    if n_saved and len(saved) != int(n_saved):
+        saved = list(range(1, min(int(n_saved), 8) + 1))
+    return calibrated(
+        {"T": 1 / rate if rate else None, "Z": _size(state, "acq.zStepSize", report)},
+        MICROMETERS,
+        tuple(Channel(f"Channel {n}") for n in saved),
+        acquired=_us_time(state.get("internal.triggerTimeString", "")),
+        attributes=_known(frame_rate=rate, zoom=_size(state, "acq.zoomFactor", report)),
+    )
+
+
+def _us_time(text: str) -> datetime.datetime | None:
+    """Read a local time as MATLAB prints it in ScanImage: 6/20/2014 13:26:02.234."""
+    for form in ("%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S"):
+        try:
+            return datetime.datetime.strptime(text, form)
+        except ValueError:
+            continue
+    return None
+
+
+_FLUOVIEW_AXES = {"X": "X", "Y": "Y", "Z": "Z", "T": "T", "TIME": "T"}
+
+
+def _fluoview(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    scales: dict[str, float | None] = {}
+    units: dict[str, str | None] = {}
+    for name, _, _, step, unit in found.get("Dimensions", ()):
+        axis = _FLUOVIEW_AXES.get(str(name).upper())
+        # without a unit, steps count pixels
+        if axis is not None and to_unit(_plain_text(unit)) is not None:
+            scales[axis], units[axis] = positive(step), to_unit(_plain_text(unit))
+    return calibrated(scales, units, name=_plain_text(found.get("ImageName")))
+
+
+def _sis(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    scales = {axis: _size(found, f"pixelsize{axis.lower()}", report, 1e6) for axis in "XY"}
+    units: dict[str, str | None] = dict(MICROMETERS)
+    info = found.get("Info", {})
+    scales["Z"], units["Z"] = positive(info.get("StepZ")), to_unit(info.get("UnitZ"))
+    moments = np.asarray(found.get("Time", {}).get("TimePos", ()), np.float64)
+    times = tuple(((moments - moments[0]) / 1000).tolist()) if moments.size > 1 else ()
+    channels = tuple(Channel(str(one.get("BandName", ""))) for one in found.get("Band", ()))
+    return calibrated(
+        scales,
+        units,
+        channels if any(channel.name for channel in channels) else (),
+        times=times,
+        name=_plain_text(found.get("name")),
+        attributes=_known(magnification=_size(found, "magnification", report)),
+    )
+
+
+def _flimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    field = found.get("State.Acq.field_of_view") if isinstance(found, Mapping) else None
+    if not isinstance(field, list) or len(field) < 2:
+        return None
+    zoom = _size(found, "State.Acq.zoom", report)
+    attributes = _known(zoom=zoom)
+    if zoom is None and found.get("State.Acq.zoom") is not None:
+        return Calibration()  # the field of view is that of zoom 1
+    counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
+    sizes = [
+        positive(width / n / (zoom or 1.0)) for width, n in zip(field[:2], counts, strict=True)
+    ]
+    scales = dict(zip("XY", sizes, strict=True))
+    return calibrated(scales, MICROMETERS, attributes=attributes)
+
+
+_NIH_UNITS = {0: "nm", 1: "um", 2: "mm", 3: "cm", 4: "m", 5: "km", 6: "inch", 7: "foot"}
+_NIH_OWN_UNIT = 10
+
+
+def _nih(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    code = found.get("UnitsID")
+    text = found.get("XUnit") if code == _NIH_OWN_UNIT else _NIH_UNITS.get(code)  # type: ignore[arg-type]
+    per_unit, unit = positive(found.get("XScale")), to_unit(_plain_text(text))
+    scales: dict[str, float | None] = {"T": _size(found, "FrameInterval", report)}
+    if per_unit is not None and unit is not None:
+        scales["X"] = 1 / per_unit
+        scales["Y"] = (positive(found.get("PixelAspectRatio")) or 1) / per_unit
+        scales["Z"] = _size(found, "SliceSpacing", report, 1 / per_unit)
+    return calibrated(scales, {**dict.fromkeys("XYZ", unit), "T": "second"})
+
+
+# ---- slides
+
+
+def _slide(scales: Mapping[str, float | None], magnification: Any, **more: Any) -> Calibration:
+    """Build the calibration of a slide; magnifications are given as 20 or as "20x"."""
+    number = re.search(r"[\d.]+(?=\s*[xX]?\s*$)|[\d.]+(?=\s*[xX])", str(magnification or ""))
+    is_positive = not str(magnification).startswith("-")
+    value = positive(number[0]) if number and is_positive else None
+    return calibrated(scales, MICROMETERS, attributes=_known(magnification=value), **more)
+
+
+def _aperio(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    text = str(tags.get(_DESCRIPTION) or "")
+    items = dict(re.findall(r"\|\s*([^|=]+?)\s*=\s*([^|]*?)\s*(?=\||$)", text))
+    size = _size(items, "MPP", report)
+    return _slide(dict.fromkeys("XY", size), items.get("AppMag"))
+
+
+def _ndpi(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    # macro and map have negative numbers there
+    return _slide(plain_sizes(tags).scales, tags.get(65421))
+
+
+def _scn(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    root = _parsed(found if isinstance(found, str) else tags.get(_DESCRIPTION), "SCN XML", report)
+    images = list(_named(root, "image"))
+    here = images[series.index : series.index + 1] or images
+    objective = next((e.text for one in here for e in _named(one, "objective")), None)
+    name = here[0].get("name", "") if here else ""
+    return _slide(plain_sizes(tags).scales, objective, name=name)
+
+
+def _qpi(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if series.index:
+        # each image has its own size; the XML of a minor one may repeat that of the slide
+        return _slide(plain_sizes(tags).scales, None)
+    texts = found if isinstance(found, list) else [tags.get(_DESCRIPTION)]
+    roots = [_parsed(text, "QPTIFF XML", report) for text in texts]
+    full = [root for root in roots if _text(root, "ImageType") in ("FullResolution", None)]
+    channels = tuple(
+        Channel(_text(root, "Name") or "", color_hex((_text(root, "Color") or "").split(",")))
+        for root in full
+    )
+    is_stack = series.axes.startswith("C") and any(channel.name for channel in channels)
+    named = {"PixelSizeMicrons": _text(full[0], "PixelSizeMicrons")} if full else {}
+    size = _size(named, "PixelSizeMicrons", report)
+    scales = dict.fromkeys("XY", size) if size else plain_sizes(tags).scales
+    magnification = _text(full[0], "Magnification", "Objective") if full else None
+    return _slide(scales, magnification, channels=channels if is_stack else ())
+
+
+def _philips(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    root = _parsed(found, "Philips XML", report)
+    spacing = next((e.text for e in root.iter() if e.get("Name") == "DICOM_PIXEL_SPACING"), None)
+    # of the full-size level, which comes first; rows, then columns, in millimetres
+    sizes = [positive(text) for text in (spacing or "").replace('"', "").split()[:2]]
+    if series.index or len(sizes) < 2:
+        return plain_sizes(tags, MAX_PLAIN_SIZE)
+    return _slide({axis: n and 1000 * n for axis, n in zip("YX", sizes, strict=True)}, None)
+
+
+def _bif(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    text = found or tags.get(_XMP)
+    root = _parsed(text, "Ventana XML in XMP (700)", report)
+    scan = next(_named(root, "iScan"), None)
+    if scan is None or series.name.lower() != "baseline":
+        return plain_sizes(tags, MAX_PLAIN_SIZE)
+    size = _size(scan.attrib, "ScanRes", report)
+    scales = dict.fromkeys("XY", size) if size else plain_sizes(tags).scales
+    return _slide(scales, scan.get("Magnification"))
+
+
+def _indica(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    root = _parsed(found or tags.get(_DESCRIPTION), "IndicaLabs XML", report)
+    channels = tuple(Channel(one.get("name", "")) for one in _named(root, "channel"))
+    is_stack = series.axes.startswith("C")
+    scales = plain_sizes(tags).scales
+    return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
+
+
+def _trestle(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    # the resolution tags have micrometres for a pixel, against their meaning
+    sizes = {"X": rational(tags.get(X_RESOLUTION)), "Y": rational(tags.get(Y_RESOLUTION))}
+    text = str(tags.get(_DESCRIPTION) or "")
+    objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", text)
+    return _slide(sizes, objective and objective[1])
+
+
+def _avs(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    root = _parsed(found or tags.get(_AVS), "Argos XML", report)
+    scales: dict[str, float | None] = dict(plain_sizes(tags).scales)
+    depth = positive(_text(root, "ZRange"))
+    n_planes = _count(series, "Z")
+    if depth and n_planes > 1:
+        # from the lowest to the highest plane
+        scales["Z"] = depth / (n_planes - 1)
+    is_main = series.index == 0
+    return _slide(scales, _text(root, "ObjectiveMagnification") if is_main else None)
+
+
+def _plain(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    return plain_sizes(tags)
+
+
+def _parsed(text: Any, what: str, report: Report) -> Element:
+    """Parse XML of a tag; report what cannot be parsed, and return an empty element for it."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    try:
+        return parse_xml(str(text or "<none/>"))
+    except XmlError as error:
+        report.add(what, "is not valid XML", got=error)
+        return Element("none")
+
+
+def _named(root: Element, name: str) -> Iterator[Element]:
+    return (element for element in root.iter() if local_name(element) == name)
+
+
+def _text(root: Element, *names: str) -> str | None:
+    """Return the text of the first element of one of these names, the first name first."""
+    found = (element.text for name in names for element in _named(root, name))
+    return next((text.strip() for text in found if text and text.strip()), None)
+
+
+# ---- electrons, X-rays, gels
+
+
+def _fei(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    scan = found.get("Scan") if isinstance(found, Mapping) else None
+    if not isinstance(scan, Mapping):
+        return None
+    keys = {"X": "PixelWidth", "Y": "PixelHeight"}
+    scales = {axis: _size(scan, key, report, 1e9) for axis, key in keys.items()}
+    return calibrated(scales, dict.fromkeys("XY", "nanometer"))
+
+
+def _sem(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    size = found.get("ap_image_pixel_size") if isinstance(found, Mapping) else None
+    if not isinstance(size, tuple) or len(size) < 3:
+        return None
+    unit = to_unit(str(size[2]))
+    return calibrated(dict.fromkeys("XY", positive(size[1])), dict.fromkeys("XY", unit))
+
+
+def _tvips(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    scales = {axis: _size(found, f"PixelSize{axis}", report) for axis in "XY"}
+    magnification = _size(found, "TemMagnification", report)
+    attributes = _known(magnification=magnification)
+    return calibrated(scales, dict.fromkeys("XY", "nanometer"), attributes=attributes)
+
+
+def _eer(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    attributes = {
+        name: found[key]
+        for key, name in (("exposureTime", "exposure_time"), ("totalDose", "total_dose"))
+        if isinstance(found.get(key), int | float)
+    }
+    return Calibration(attributes=attributes)
+
+
+def _pilatus(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    size = found.get("Pixel_size") if isinstance(found, Mapping) else None
+    if not isinstance(size, tuple) or len(size) != 2:
+        return None
+    scales = {axis: (positive(n) or 0) * 1e6 or None for axis, n in zip("XY", size, strict=True)}
+    attributes = _known(exposure_time=_size(found, "Exposure_time", report))
+    return calibrated(scales, MICROMETERS, attributes=attributes)
+
+
+def _mdgel(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+    if not isinstance(found, Mapping):
+        return None
+    attributes = _known(units=_plain_text(found.get("FileUnits")))
+    return replace(plain_sizes(tags), attributes=attributes)
+
+
+READERS: Mapping[str, Reader] = {
+    "ome": _ome,
+    "lsm": _lsm,
+    "ndtiff": _ndtiff,
+    "micromanager": _micromanager,
+    "scanimage": _scanimage,
+    "imagej": _imagej,
+    "metaseries": _metaseries,
+    "stk": _stk,
+    "svs": _aperio,
+    "mikroscan": _aperio,
+    "motic": _aperio,
+    "huron": _plain,
+    "ndpi": _ndpi,
+    "scn": _scn,
+    "bif": _bif,
+    "philips": _philips,
+    "qpi": _qpi,
+    "indica": _indica,
+    "trestle": _trestle,
+    "avs": _avs,
+    "fluoview": _fluoview,
+    "sis": _sis,
+    "nih": _nih,
+    "fei": _fei,
+    "sem": _sem,
+    "tvips": _tvips,
+    "eer": _eer,
+    "pilatus": _pilatus,
+    "mdgel": _mdgel,
+    "flimage": _flimage,
+}
+"""Readers by flavour, the most telling first: a file may be of several."""

@@ -1,0 +1,227 @@
+"""Samples of one chunk: put into the result, by the shortest way there is.
+
+Owns the choice between viewing stored samples as they are, decoding straight into the result and
+decoding aside, and names the source and chunk in errors. What decoding means is said by `codecs`;
+chains of codecs from documents of others are decoded by numcodecs (Zarr v2) or zarr (v3).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.decode import decode_segment, split_inlined, undo_transposes
+from ..codecs.guard import (
+    DECODING_ERRORS,
+    HARMLESS_BYTES,
+    MAX_EXPANSION,
+    check_expansion,
+    decode_within,
+    guarded,
+    unsafe_codecs,
+)
+from ..errors import MalformedTiff, UnsupportedTiff
+from ..model.array import Array
+from ..model.codec import ForeignCodec, SegmentCodec
+
+__all__ = [
+    "decode_chunk",
+    "decode_inlined",
+    "decode_whole",
+    "is_stored_plain",
+    "stored_dtype",
+    "view_plain",
+]
+
+_scratch = threading.local()
+
+
+def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
+    """Tell whether stored bytes are the samples as they stand, in either byte order."""
+    if isinstance(codec, ForeignCodec):
+        return False
+    return codec.is_plain
+
+
+def stored_dtype(codec: SegmentCodec) -> np.dtype:
+    """Give the type of samples as they are stored, with their byte order."""
+    dtype = np.dtype(codec.dtype)
+    return dtype.newbyteorder(">") if codec.byteorder == ">" else dtype.newbyteorder("<")
+
+
+def view_plain(
+    codec: SegmentCodec, data: Any, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> NDArray:
+    """View stored samples as an array, in their byte order.
+
+    Parameters
+    ----------
+    codec
+        One that `is_stored_plain`.
+    data
+        The bytes from the first sample of the view to its last.
+    shape
+        Of the view.
+    strides
+        Samples, not bytes, between neighbours.
+    """
+    dtype = stored_dtype(codec)
+    return np.ndarray(shape, dtype, data, 0, tuple(n * dtype.itemsize for n in strides))
+
+
+def decode_chunk(
+    array: Array, codec: SegmentCodec | ForeignCodec, data: Any, target: NDArray, inner: Any
+) -> None:
+    """Decode a chunk and put its selected samples into a part of the result.
+
+    Parameters
+    ----------
+    array
+        That the chunk belongs to.
+    codec
+        Of this chunk.
+    data
+        Its bytes.
+    target
+        Part of the result.
+    inner
+        The selected samples of the chunk as slices, or None for all of them.
+
+    Raises
+    ------
+    MalformedTiff
+        If the bytes are not such a chunk.
+    """
+    if isinstance(codec, ForeignCodec):
+        block = _decode_foreign(array, codec, data)
+    elif inner is None and target.flags.c_contiguous and not codec.transposes:
+        decode_segment(codec, data, out=target.reshape(codec.shape))
+        return
+    else:
+        check_expansion(codec, len(data))
+        samples = decode_segment(codec, data, out=_scratch_for(codec))
+        block = undo_transposes(codec, samples).reshape(array.chunks)
+    target[...] = block if inner is None else block[inner]
+
+
+def decode_whole(array: Array, codec: SegmentCodec | ForeignCodec, data: Any) -> NDArray:
+    """Decode a chunk into new memory; parameters and errors as in `decode_chunk`."""
+    if isinstance(codec, ForeignCodec):
+        # what numcodecs gives may be a view of something that others write to
+        return np.array(_decode_foreign(array, codec, data))
+    return undo_transposes(codec, decode_segment(codec, data)).reshape(array.chunks)
+
+
+def decode_inlined(array: Array, flat: int) -> NDArray:
+    """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
+    codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
+    if isinstance(codec, SegmentCodec):
+        transposes = codec.transposes
+        codec, data = split_inlined(codec, data)
+        if transposes != codec.transposes:  # those of the array hold for all of its chunks
+            codec = replace(codec, shape=array.codecs[0].shape, transposes=transposes)
+        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        if is_stored_plain(codec) and len(data) == n_bytes:
+            # also of types that no segment has, such as the strings of a coordinate
+            return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
+    _check_proportion(array, len(data))
+    block = np.empty(array.chunks, array.dtype)
+    decode_chunk(array, codec, data, block, None)
+    return block
+
+
+def _scratch_for(codec: SegmentCodec) -> NDArray:
+    """Give this thread's array for decoding aside; new memory would cost page faults."""
+    dtype = np.dtype(codec.dtype).newbyteorder("=")
+    kept = getattr(_scratch, "array", None)
+    if kept is None or kept.dtype != dtype or kept.shape != codec.shape:
+        kept = _scratch.array = np.empty(codec.shape, dtype)
+    return kept
+
+
+def _check_proportion(array: Array, n_stored: int) -> None:
+    """Refuse a chunk that so many bytes cannot hold, before anything is allocated."""
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * n_stored):
+        raise MalformedTiff(
+            "the decoded size of a chunk is out of proportion to its stored bytes",
+            got=f"{n_stored} bytes",
+            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
+        )
+
+
+def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
+    refused = unsafe_codecs(codec)
+    if refused:
+        raise UnsupportedTiff("a codec is not one of those that are run", got=refused[0])
+    _check_proportion(array, len(data))
+    decode = _decode_zarr2 if codec.zarr_format == 2 else _decode_zarr3
+    try:
+        block = decode(array, codec, bytes(data))
+    except DECODING_ERRORS as error:
+        raise MalformedTiff(
+            f"chunk does not decode: {error}", got=f"{len(data)} bytes", expected=codec.metadata
+        ) from error
+    if block.size != math.prod(array.chunks):
+        raise MalformedTiff(
+            "chunk has another size", got=f"{block.size} samples", expected=array.chunks
+        )
+    return block.reshape(array.chunks, order=codec.metadata.get("order", "C"))
+
+
+def _decode_zarr2(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
+    import numcodecs
+
+    dtype = np.dtype(codec.metadata["dtype"])
+    chain = [*(codec.metadata.get("filters") or []), codec.metadata.get("compressor")]
+    value: Any = data
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    for config in reversed([config for config in chain if config is not None]):
+        if isinstance(value, bytes):
+            decoded = decode_within(config, value, n_bytes)
+            if decoded is not None:
+                value = decoded
+                continue
+            value = guarded(config["id"], value, n_bytes)
+        value = numcodecs.get_codec(dict(config)).decode(value)
+        value = value if isinstance(value, np.ndarray) else bytes(value)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        value = np.ascontiguousarray(value).reshape(-1)
+        return value.view(dtype) if value.dtype != dtype else value
+    return np.frombuffer(value, dtype)
+
+
+def _decode_zarr3(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
+    """Let zarr read an array of this one chunk."""
+    import json
+
+    import zarr
+
+    last = codec.metadata["codecs"][-1] if codec.metadata.get("codecs") else {}
+    if isinstance(last, dict):  # the first to be undone
+        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        name = str(last.get("name", "")).removeprefix("numcodecs.")
+        decode_within({"id": name}, data, n_bytes)
+        data = guarded(name, data, n_bytes)
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": array.chunks,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": array.chunks}},
+        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
+        "fill_value": 0,
+        "attributes": {},
+        **codec.metadata,
+    }
+    key = ".".join("0" for _ in array.chunks) or "0"
+    to_buffer = zarr.core.buffer.default_buffer_prototype().buffer.from_bytes
+    store = zarr.storage.MemoryStore(
+        {"zarr.json": to_buffer(json.dumps(document).encode()), key: to_buffer(data)},
+        read_only=True,
+    )
+    return np.asarray(zarr.open_array(store, mode="r")[...]).reshape(-1)

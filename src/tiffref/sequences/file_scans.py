@@ -1,0 +1,352 @@
+"""Scan the files of a sequence.
+
+Owns the concurrency of a sequence's scan, its progress, what is kept of each file, and what becomes
+of files that cannot be read. At most as many files are open as there are workers.
+
+A scan of a local file is nearly all Python, so that threads gain little and processes cost more
+than they save (measured in docs/sequences.md): one worker is the default there. Remote files wait
+for the network: 16 threads.
+
+What is said of a sequence as a whole, from what its files say.
+
+Owns which coordinates and attributes of the files hold for all of them. What says something of one
+file only, such as its date, is left out: it is in the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import SourceError, TiffrefError
+from ..metadata.describe import TAG_NAMES
+from ..metadata.hierarchy import PENDING, insert_axes
+from ..model.array import Array, Group
+from ..model.facts import FileFacts, LevelFacts
+from ..model.manifest import INLINED, Source
+from ..references import References
+from ..scanner.tiff import scan_with_facts
+from .coordinates import find_dates
+from .mosaic import describe_mosaic
+
+__all__ = [
+    "Part",
+    "Progress",
+    "describe_image",
+    "describe_whole",
+    "scan_files",
+    "shared_attributes",
+    "unreadable",
+]
+
+_PERSONAL = frozenset(
+    {"TIFFTAG_DATETIME", "TIFFTAG_ARTIST", "TIFFTAG_HOSTCOMPUTER", "TIFFTAG_DOCUMENTNAME",
+     "date_created", "time_coverage_start"}
+)  # fmt: skip
+"""Attributes that say something of one file."""
+_PERSONAL_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
+"""DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
+Exif, GPS and interoperability directories: they change from file to file."""
+_PLACE_TAGS = frozenset({33550, 33922, 34264})
+_TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
+_CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
+
+
+def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
+    """Keep the attributes, and the fill value, that all files agree in."""
+    arrays = [part.arrays[path] for part in parts]
+    first, *others = {id(array.attributes): array.attributes for array in arrays}.values()
+    if len({part.place for part in parts}) > 1:
+        first, *others = [_without_tags(one, _PLACE_TAGS) for one in (first, *others)]
+    kept = {
+        name: value
+        for name, value in first.items()
+        if all(name in other and repr(other[name]) == repr(value) for other in others)
+    }
+    fills = {repr(array.fill_value) for array in arrays}
+    return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
+
+
+def shared_attributes(array: Array) -> dict[str, Any]:
+    """Leave out what says something of one file: its time, and tags that change."""
+    found = {name: value for name, value in array.attributes.items() if name not in _PERSONAL}
+    places = [name for name in str(found.pop("coordinates", "")).split() if name != "time"]
+    if places:
+        found["coordinates"] = " ".join(places)
+    return _without_tags(found, _PERSONAL_TAGS)
+
+
+def _without_tags(attributes: Mapping[str, Any], codes: frozenset[int]) -> dict[str, Any]:
+    """Leave tags out of the attribute that lists them."""
+    found = dict(attributes)
+    if "tiff_tags" in found:
+        names = {TAG_NAMES.get(code, str(code)) for code in codes}
+        tags = json.loads(found["tiff_tags"])
+        kept = {name: value for name, value in tags.items() if name not in names}
+        found["tiff_tags"] = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    return found
+
+
+def describe_whole(
+    parts: Sequence[Part],
+    images: Mapping[str, Array],
+    dims: Sequence[str],
+    joined: Iterable[str],
+    is_mosaic: bool,
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Give the coordinates of the files that hold for the whole, and the attributes of its group.
+
+    Parameters
+    ----------
+    images
+        Arrays of the whole by path.
+    dims
+        New axes.
+    joined
+        Dimensions that files were concatenated along: their coordinates hold no more.
+    """
+    if is_mosaic:
+        return describe_mosaic(parts, images)
+    if len({part.place for part in parts}) > 1:
+        return {}, {}
+    gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
+    group = parts[0].references.group
+    variables = {
+        name: child
+        for name, child in group.children.items()
+        if name not in images
+        and isinstance(child, Array)
+        and bool((child.manifest.source == INLINED).all())
+        and not gone & set(child.dims)
+        and not (name == "time" and not child.dims)
+    }
+    attributes = dict(group.attributes)
+    if gone:
+        attributes = {
+            name: value
+            for name, value in attributes.items()
+            if name not in ("multiscales", "omero", PENDING, "zarr_conventions")
+            and not name.startswith("spatial:")
+        }
+    else:
+        attributes = insert_axes(group, [_axis(dim) for dim in dims])
+    return variables, attributes
+
+
+def _axis(dim: str) -> dict[str, str]:
+    if dim.lower() in _TIME_NAMES:
+        return {"name": dim, "type": "time"}
+    if dim.lower() in _CHANNEL_NAMES:
+        return {"name": dim, "type": "channel"}
+    return {"name": dim}
+
+
+_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+"""ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
+_BLOCK_FILES = 32
+_REMOTE_WORKERS = 16
+_SHOWN = 3
+
+Progress = Callable[[int, int], None]
+"""(files done, files in all) -> None."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One file of a sequence.
+
+    Attributes
+    ----------
+    url, source
+        The file.
+    references
+        Of this file, or of one that says the same of everything but `arrays`.
+    arrays
+        The file's own arrays with segments, by path, with the attributes that are not of this file
+        alone.
+    georeference
+        The tags of its georeference.
+    dates
+        The dates that the file itself says, by the names that `time_from` takes.
+    """
+
+    url: str
+    source: Source
+    references: References
+    arrays: Mapping[str, Array]
+    georeference: Mapping[int, Any] = field(default_factory=dict)
+    dates: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple:
+        """The georeference, as a value that can be compared."""
+        return tuple(self.georeference.items())
+
+
+def scan_files(
+    urls: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    workers: int | None = None,
+    progress: Progress | bool | None = None,
+) -> tuple[list[Part | None], dict[int, TiffrefError]]:
+    """Scan the files of a sequence.
+
+    Parameters
+    ----------
+    urls
+        Paths or URLs.
+    options
+        For `scan`: `series`, `level`, `key`, `chunkmode`, `fillvalue`, `storage_options`.
+    workers
+        Threads; by default 1 for local files, 16 for remote ones.
+    progress
+        Called with the number of files done and of all; True draws a bar where standard error is a
+        terminal.
+
+    Returns
+    -------
+    parts, failures
+        A part for each file in order, None where it cannot be told; and why, by index.
+    """
+    if workers is None:
+        workers = _REMOTE_WORKERS if any("://" in url for url in urls) else 1
+    show = _bar if progress is True and sys.stderr.isatty() else progress
+    once = _Once()
+    parts: list[Part | None] = []
+    failures: dict[int, TiffrefError] = {}
+    for found in _in_order(lambda url: _scan(url, options, once), urls, max(1, workers)):
+        if isinstance(found, TiffrefError):
+            failures[len(parts)] = found
+            parts.append(None)
+        else:
+            parts.append(found)
+        if callable(show) and (len(parts) % _BLOCK_FILES == 0 or len(parts) == len(urls)):
+            show(len(parts), len(urls))
+    return parts, failures
+
+
+def _in_order(
+    scan_one: Callable[[str], Part | TiffrefError], urls: Sequence[str], workers: int
+) -> Iterator[Part | TiffrefError]:
+    """Scan in threads and give the results in order; the window of files that wait is bounded."""
+    if workers == 1:
+        yield from map(scan_one, urls)
+        return
+    pool = ThreadPoolExecutor(workers, "tiffref-scan")
+    ahead: deque[Future] = deque()
+    names = iter(urls)
+    try:
+        while True:
+            for url in itertools.islice(names, 4 * workers - len(ahead)):
+                ahead.append(pool.submit(scan_one, url))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+    finally:
+        # a request that hangs must not hold up who gives up
+        is_given_up = sys.exc_info()[0] is KeyboardInterrupt
+        pool.shutdown(wait=not is_given_up, cancel_futures=True)
+
+
+def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefError:
+    try:
+        references, facts = scan_with_facts(url, **options)
+    except TiffrefError as error:
+        return error
+    refused = [
+        level["refused"]
+        for row in references.series
+        for level in row["levels"]
+        if "refused" in level
+    ]
+    if refused:
+        return SourceError(f"a level cannot be told: {refused[0]}", url=url)
+    arrays = {
+        path: once.array(array)
+        for path, array in references.group.arrays()
+        if array.manifest.sources
+    }
+    tags = _first_tags(facts)
+    georeference = {code: tags[code] for code in _GEO_TAGS if code in tags}
+    kept = once.references(references, arrays, georeference)
+    return Part(url, facts.source, kept, arrays, georeference, find_dates(tags))
+
+
+def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
+    """Give the tags of the first directory of what was scanned."""
+    for level in facts.series[0].levels:
+        if isinstance(level, LevelFacts):
+            return level.ifds[0].tags
+    return {}
+
+
+class _Once:
+    """What files of one sequence have in common, held once: a hundred thousand files fit then."""
+
+    def __init__(self) -> None:
+        self._values: dict[Any, Any] = {}
+
+    def _share(self, key: Any, value: Any) -> Any:
+        return self._values.setdefault(key, value)
+
+    def array(self, array: Array) -> Array:
+        """Give an array with what says something of its file alone left out."""
+        attributes = shared_attributes(array)
+        return replace(
+            array,
+            codecs=self._share(array.codecs, array.codecs),
+            attributes=self._share(repr(attributes), attributes),
+        )
+
+    def references(
+        self, references: References, arrays: Mapping[str, Array], georeference: Mapping[int, Any]
+    ) -> References:
+        """Give references that say the same of everything but the arrays with segments."""
+        group = references.group
+        others = {name: child for name, child in group.children.items() if name not in arrays}
+        key = (
+            tuple(georeference.items()),
+            repr(group.attributes),
+            repr(references.series),
+            tuple((name, _identity(child)) for name, child in others.items() if name != "time"),
+        )
+        return self._share(key, References(Group(others, group.attributes), references.series))
+
+
+def _identity(child: Array | Group) -> Any:
+    """Give a value that is equal for variables that are equal."""
+    if isinstance(child, Group):
+        children = tuple((name, _identity(one)) for name, one in child.children.items())
+        return repr(child.attributes), children
+    return child.shape, repr(child.attributes), tuple(child.manifest.inlined.items())
+
+
+def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> TiffrefError:
+    """Make one error of those of several files."""
+    first = next(iter(failures.values()))
+    if len(failures) == 1:
+        first.url = first.url or urls[next(iter(failures))]
+        return first
+    told = "; ".join(f"{urls[n]}: {error.what}" for n, error in list(failures.items())[:_SHOWN])
+    error = type(first)(
+        f"{len(failures)} of {len(urls)} files cannot be scanned: {told}"
+        + ("; ..." if len(failures) > _SHOWN else ""),
+        hint="allow_holes=True leaves their chunks missing.",
+    )
+    return error
+
+
+def _bar(done: int, total: int) -> None:
+    """Draw a progress bar on standard error, and wipe it when all is done."""
+    width = 30
+    filled = width * done // max(1, total)
+    line = f"\rscanning [{'#' * filled}{'.' * (width - filled)}] {done:,} of {total:,} files"
+    sys.stderr.write("\r\x1b[K" if done == total else line)
+    sys.stderr.flush()

@@ -1,0 +1,284 @@
+"""Many files to references: `scan_sequence`.
+
+Owns the order of the work: find the files, read their names, scan them, compare them, and put their
+arrays together with the coordinates beside them. How columns are combined is `model.combine`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SelectionError, TiffrefError
+from ..model.array import Array, Group, given_attributes
+from ..references import References
+from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
+from .coordinates import Axis, make_axis, order_axes, read_dates, read_values
+from .file_scans import Part, Progress, scan_files, unreadable
+from .inputs import list_files
+from .names import parse_pattern, read_names
+
+__all__ = ["scan_sequence", "stack_arrays"]
+
+_MODES = ("error", "split", "decode")
+
+
+def scan_sequence(
+    files: Any,
+    *,
+    pattern: str | None = None,
+    formats: Mapping[str, str] | None = None,
+    axesorder: Sequence[str | int] | None = None,
+    categories: Mapping[str, Mapping[str, int]] | None = None,
+    time_from: str | None = None,
+    concat: str | Mapping[str, str] | None = None,
+    mosaic: bool = False,
+    on_mismatch: str = "error",
+    ignore: Sequence[str] = (),
+    allow_holes: bool = False,
+    series: int | None = 0,
+    level: int | None = None,
+    key: int | slice | Sequence[int] | None = None,
+    chunkmode: Any = None,
+    fillvalue: Any = None,
+    zattrs: Mapping[str, Any] | None = None,
+    assets: Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    progress: Progress | bool | None = None,
+) -> References:
+    """Find where the bytes of a series of TIFF files are, as one array with coordinates.
+
+    Parameters
+    ----------
+    files
+        Paths or URLs; a glob or readable pattern; a CSV file, DataFrame or mapping of columns; STAC
+        items; tifffile's `FileSequence`.
+    pattern
+        How names give coordinates: `"S2A_{tile}_{time:%Y%m%d}_{band}.tif"`, a regular expression
+        with named groups, a glob, or a preset ("sentinel-2", "landsat", "modis", "cellvoyager",
+        "opera", "incell", "micromanager", "axes"). Without one the files are counted.
+    formats
+        Field -> "int", "float", "str" or a format of `strptime`.
+    axesorder
+        Order of the new axes, by name or by place in the pattern.
+    categories
+        Field -> {label: index}, which orders labels.
+    time_from
+        Take an axis `time` from the files: "DateTime" (tag 306) or "AcquisitionDate" (OME-XML).
+    concat
+        Dimension of the files to join them along, instead of stacking on a new axis; or field ->
+        dimension for several.
+    mosaic
+        Place files by their georeference along y and x.
+    on_mismatch
+        "error"; "split" makes a group `part_0`, `part_1`, ... for files that combine; "decode"
+        keeps files that differ only in how they are stored in one array, which can be read but not
+        exported.
+    ignore
+        Of "georeference" and "nodata": differences to overlook; the first file's holds for all.
+    allow_holes
+        Leave chunks missing where no file is, or a file cannot be read; `References.series` has the
+        report. By default that is an error.
+    series, level, key, chunkmode, fillvalue
+        For each file, as in `scan`; by default the first series with all its levels.
+    zattrs
+        Attributes to add at the root.
+    assets
+        Keys of the assets of STAC items.
+    storage_options
+        For the fsspec file system of URLs.
+    workers
+        Threads; by default 1 for local files, 16 for remote ones.
+    progress
+        Called with the number of files done and of all; True draws a bar on a terminal.
+
+    Returns
+    -------
+    References with `image`, `image_1`, ... and a coordinate for each new axis. The dimension is the
+    sorted set of the values that occur.
+
+    Raises
+    ------
+    SourceError
+        If there are no files, or some cannot be read.
+    ManifestMismatch
+        If files do not combine, take one place, or leave holes; or names do not match.
+    SelectionError
+        If the options make no sense together.
+    """
+    plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes)
+    listed = list_files(files, assets=assets, storage_options=storage_options)
+    text = pattern or listed.pattern
+    fields = _read_fields(listed.urls, text, formats, listed.columns)
+    options = {
+        "series": None if key is not None else series,
+        "level": level,
+        "key": key,
+        "chunkmode": chunkmode,
+        "fillvalue": fillvalue,
+        "storage_options": storage_options,
+    }
+    parts, failures = scan_files(listed.urls, options, workers=workers, progress=progress)
+    if failures and (not allow_holes or len(failures) == len(parts)):
+        raise unreadable(failures, listed.urls)
+    if time_from is not None:
+        # a file that cannot be read has no date, and so no place
+        here = [n for n, part in enumerate(parts) if part is not None]
+        readable = [part for part in parts if part is not None]
+        fields = {name: values[here] for name, values in fields.items()}
+        fields = {"time": read_dates(readable, time_from), **fields}
+        parts = [*readable]
+    record = {
+        "pattern": text,
+        "formats": dict(formats or {}),
+        "time_from": time_from,
+        "concat": dict(plan.concat),
+        **_report(failures, listed.urls),
+    }
+    built = _build(parts, fields, axesorder, categories, plan, record)
+    return _finish(built, given_attributes(zattrs))
+
+
+def stack_arrays(
+    files: Any,
+    describe: Callable[[Sequence[str]], Sequence[Array]],
+    *,
+    pattern: str | None = None,
+    formats: Mapping[str, str] | None = None,
+    axesorder: Sequence[str | int] | None = None,
+    categories: Mapping[str, Mapping[str, int]] | None = None,
+    allow_holes: bool = False,
+    zattrs: Mapping[str, Any] | None = None,
+    assets: Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> References:
+    """Stack files that are no TIFF, as `scan_sequence` does with those that are.
+
+    Parameters
+    ----------
+    describe
+        Gives the array of each of the files.
+    """
+    plan = Plan(allow_holes=allow_holes)
+    listed = list_files(files, assets=assets, storage_options=storage_options)
+    text = pattern or listed.pattern
+    fields = _read_fields(listed.urls, text, formats, listed.columns)
+    series = ({"index": 0, "kind": "file", "levels": [{"path": "image"}]},)
+    arrays = describe(listed.urls)
+    model = References(Group({"image": arrays[0]}), series)
+    parts = [
+        Part(url, array.manifest.sources[0], model, {"image": array})
+        for url, array in zip(listed.urls, arrays, strict=True)
+    ]
+    built = _build(parts, fields, axesorder, categories, plan, {"pattern": text})
+    return _finish(built, given_attributes(zattrs))
+
+
+def _report(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
+    """Tell of files that were left out because they cannot be read."""
+    rows = [
+        {"url": urls[n], "reason": str(error)} for n, error in list(failures.items())[:MAX_REPORTED]
+    ]
+    return {"n_unreadable": len(failures), "unreadable": rows} if failures else {}
+
+
+def _build(
+    parts: Sequence[Part | None],
+    fields: Mapping[str, NDArray],
+    axesorder: Sequence[str | int] | None,
+    categories: Mapping[str, Mapping[str, int]] | None,
+    plan: Plan,
+    record: Mapping[str, Any],
+) -> list[References]:
+    """Make the group of all files that combine: one, or several where they may be split."""
+    here = [n for n, part in enumerate(parts) if part is not None]
+    names = order_axes(_axis_names(fields, plan, parts[here[0]]), axesorder)
+    unknown = sorted(set(categories or {}) - set(names))
+    if unknown:
+        raise SelectionError("categories name no axis", got=unknown, expected=names)
+    kinds = compare([part for part in parts if part is not None], plan)
+    built = []
+    for members in kinds:
+        # the places of files that cannot be read are holes, as long as there is one array
+        chosen = [here[n] for n in members] if len(kinds) > 1 else list(range(len(parts)))
+        axes = [
+            make_axis(name, fields[name][chosen], (categories or {}).get(name))
+            if name in fields
+            else Axis(name, None, np.arange(len(chosen)), len(chosen))
+            for name in names
+        ]
+        readable = [part for n in chosen if (part := parts[n]) is not None]
+        mask = np.array([parts[n] is not None for n in chosen])
+        built.append(combine(readable, axes, mask, plan, record))
+    return built
+
+
+def _plan(
+    concat: str | Mapping[str, str] | None,
+    mosaic: bool,
+    on_mismatch: str,
+    ignore: Sequence[str],
+    allow_holes: bool,
+) -> Plan:
+    if on_mismatch not in _MODES:
+        raise SelectionError("unknown on_mismatch", got=repr(on_mismatch), expected=_MODES)
+    unknown = set(ignore) - METADATA
+    if unknown:
+        raise SelectionError(
+            "cannot be ignored: pixels would come out different",
+            got=sorted(unknown),
+            expected=sorted(METADATA),
+        )
+    joined = {concat: concat} if isinstance(concat, str) else dict(concat or {})
+    if mosaic and joined:
+        raise SelectionError("concat and mosaic exclude one another", got=joined)
+    return Plan(joined, mosaic, on_mismatch, frozenset(ignore), allow_holes)
+
+
+def _read_fields(
+    urls: Sequence[str],
+    pattern: str | None,
+    formats: Mapping[str, str] | None,
+    columns: Mapping[str, Sequence[Any]],
+) -> dict[str, NDArray]:
+    """Give the values of all fields: those of a table, and those that names say."""
+    kinds = dict(formats or {})
+    texts: dict[str, Sequence[Any]] = dict(columns)
+    if pattern is not None:
+        parsed = parse_pattern(pattern, formats)
+        texts |= read_names(urls, parsed)
+        kinds = dict(parsed.formats)
+    return {name: read_values(name, column, kinds.get(name)) for name, column in texts.items()}
+
+
+def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> list[str]:
+    """Name the axes; files that nothing is known of are counted along `i`, or what they join."""
+    if fields:
+        unknown = sorted(set(plan.concat) - set(fields))
+        if unknown and not (len(plan.concat) == 1 and not fields):
+            raise SelectionError("concat names no field", got=unknown, expected=sorted(fields))
+        return list(fields)
+    if plan.is_mosaic:
+        return []
+    taken = {dim for array in part.arrays.values() for dim in array.dims} if part else set()
+    return list(plan.concat) or [next(name for name in ("i", "file") if name not in taken)]
+
+
+def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> References:
+    if len(built) == 1:
+        return References(built[0].group.with_attributes(**zattrs), built[0].series)
+    children = {f"part_{n}": one.group for n, one in enumerate(built)}
+    series = tuple(
+        {**row, "levels": [_below(f"part_{n}", level) for level in row["levels"]]}
+        for n, one in enumerate(built)
+        for row in one.series
+    )
+    return References(Group(children, dict(zattrs)), series)
+
+
+def _below(group: str, level: Mapping[str, Any]) -> dict[str, Any]:
+    return {**level, "path": f"{group}/{level['path']}"}

@@ -1,0 +1,341 @@
+"""A Zarr store over many files that are one array.
+
+Owns what the store says of its files. Which files there are, how their names give coordinates and
+how they combine is `sequences.sequence`'s; files that are no TIFF are read by `zarr.reader`.
+
+Files that a function of the user's reads, as chunks.
+
+Owns the array whose chunks are whole files in any format: the first file tells shape and type, and
+all others must agree when they are read. Such chunks lie nowhere as they are, so that references
+to them cannot be written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ManifestMismatch, SelectionError, UnsupportedTiff, unreadable
+from ..model.array import Array
+from ..model.grid import chunk_grid
+from ..model.manifest import Manifest, Source
+from ..read.chunkmode import CHUNKMODE, Served, parse_chunkmode, plain_codec
+from ..read.fetch import Fetcher
+from ..read.pools import decode_pool
+from ..read.selection import parse_selection
+from ..references import References
+from .keyspace import KeySpace, build_keys
+from .store import ZarrStore
+
+__all__ = ["ReadFiles", "ZarrFileSequenceStore", "describe_files", "read_region"]
+
+Reader = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFiles(Served):
+    """An array whose chunks are given by `reader(address)`."""
+
+    reader: Reader
+
+    def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
+        """Give the samples of one file as bytes; `fetch` has no part in it."""
+        little = self.read(flat).astype(self.array.dtype.newbyteorder("<"), copy=False)
+        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+
+    def read(self, flat: int) -> NDArray:
+        """Read the file of one chunk, or give the fill value where there is none.
+
+        Raises
+        ------
+        SourceError
+            If the file is not there.
+        ManifestMismatch
+            If it is not of the array's shape and type.
+        """
+        manifest = self.array.manifest
+        shape = tuple(c for c in self.array.chunks)
+        row = manifest.source[flat]
+        if row < 0:
+            fill = 0 if self.array.fill_value is None else self.array.fill_value
+            return np.full(shape, fill, self.array.dtype)
+        url = manifest.sources[row].url
+        image = _read(self.reader, url)
+        is_alike = _without_ones(image.shape) == _without_ones(shape)
+        if image.dtype.newbyteorder("=") != self.array.dtype or not is_alike:
+            raise ManifestMismatch(
+                "a file is of another shape or type than the first one",
+                url=url,
+                got=f"{image.dtype} {image.shape}",
+                expected=f"{self.array.dtype} {shape}",
+            )
+        return image.reshape(shape)
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [n for n in shape if n != 1]
+
+
+def _read(reader: Reader, url: str) -> NDArray:
+    try:
+        return np.asarray(reader(url))
+    except FileNotFoundError as error:
+        raise unreadable(url, error) from error
+
+
+def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) -> list[Array]:
+    """Give an array of one whole-file chunk for each file, from a look into the first.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If it holds Python objects.
+    """
+    image = _read(reader, urls[0])
+    if image.dtype.hasobject:
+        raise UnsupportedTiff(
+            "the function gives objects, not samples", url=urls[0], got=str(image.dtype)
+        )
+    dims = _dims(image)
+    chunks = tuple(max(1, n) for n in image.shape)
+    grid = chunk_grid(image.shape, chunks)
+    dtype = image.dtype.newbyteorder("=")
+    codec = (plain_codec(dtype, chunks),)
+    row, nothing = np.zeros(math.prod(grid), np.int32), np.zeros(math.prod(grid), np.uint64)
+    arrays = []
+    for url in urls:
+        manifest = Manifest(grid, (_source(url),), row, nothing, nothing)
+        array = Array(image.shape, chunks, dtype, dims, codec, manifest)
+        arrays.append(array if fill_value is None else array.with_fill_value(fill_value))
+    return arrays
+
+
+def _source(url: str) -> Source:
+    if "://" in url:
+        return Source(url)
+    try:
+        path = Path(url).absolute()
+        state = path.stat()
+    except OSError as error:
+        raise unreadable(url, error) from error
+    return Source(str(path), state.st_size, state.st_mtime)
+
+
+def _dims(image: NDArray) -> tuple[str, ...]:
+    """Name the dimensions of an image that nothing is known of but its shape."""
+    has_samples = image.ndim > 2 and image.shape[-1] in (3, 4)
+    last = ("y", "x", "s") if has_samples else ("y", "x")
+    lead = tuple(f"q{n}" if n else "q" for n in range(max(0, image.ndim - len(last))))
+    return (*lead, *last)[-image.ndim :] if image.ndim else ()
+
+
+def read_region(served: ReadFiles, selection: Any) -> NDArray:
+    """Read a region: each file that it touches once, several at a time.
+
+    Raises
+    ------
+    SelectionError
+        If the selection does not fit the array.
+    """
+    array = served.array
+    wanted = parse_selection(selection, array.shape)
+    target = np.empty(wanted.counts, array.dtype)
+    n_lead = max((n + 1 for n, files in enumerate(array.grid) if files > 1), default=0)
+    inner = tuple(
+        slice(first, first + step * (count - 1) + 1 if count else first, step)
+        for first, step, count in zip(wanted.first, wanted.step, wanted.counts, strict=True)
+    )[n_lead:]
+    places = list(itertools.product(*(range(n) for n in wanted.counts[:n_lead])))
+
+    def fill(place: tuple[int, ...]) -> None:
+        index = tuple(
+            first + step * k
+            for first, step, k in zip(wanted.first, wanted.step, place, strict=False)
+        )
+        flat = int(np.ravel_multi_index((*index, *(0,) * len(inner)), array.grid))
+        target[place] = served.read(flat).reshape(array.chunks[n_lead:])[inner]
+
+    if target.size:
+        list(decode_pool().map(fill, places))
+    return target[wanted.index]
+
+
+class ZarrFileSequenceStore(ZarrStore):
+    """Many files as one read-only Zarr array, with the axes of the sequence in front.
+
+    Parameters
+    ----------
+    files
+        Paths or URLs in order; a glob (local, or of an fsspec URL) in natural order; a readable
+        pattern; a table, STAC items or tifffile's `FileSequence`; or `References` to a sequence.
+    imread
+        Function that reads one file, given its path or URL, for files that are no TIFF: each file
+        is then one chunk.
+    pattern, axesorder, categories
+        How file names give coordinates, and the order of the axes and labels, as in
+        `tiffref.scan_sequence`.
+    chunkmode
+        What a chunk is, as in `ZarrTiffStore`; "file" is all of one file.
+    fillvalue
+        Value of missing data.
+    zattrs
+        Attributes to add.
+    key, series, level
+        Of each file, as in `tiffref.scan`; by default the full size of the first series.
+    on_mismatch
+        "decode" keeps files together that differ only in how they are stored; "error" refuses them.
+    ignore
+        Differences to overlook, as in `scan_sequence`: files need not lie at one place.
+    storage_options
+        For the fsspec file system of URLs.
+    verify
+        When to check that files are still what they were when scanned.
+    read_only
+        Must be true.
+    scan_options
+        Further arguments of `tiffref.scan_sequence`: `formats`, `concat`, `mosaic`, `allow_holes`,
+        `time_from`, `workers`, `progress`, `assets`.
+
+    Raises
+    ------
+    SourceError
+        If no file is found, or one cannot be read.
+    ManifestMismatch
+        If files do not combine.
+    """
+
+    def __init__(
+        self,
+        files: Any,
+        *,
+        imread: Callable[..., Any] | None = None,
+        pattern: str | None = None,
+        axesorder: Sequence[str | int] | None = None,
+        categories: Mapping[str, Mapping[str, int]] | None = None,
+        chunkmode: Any = None,
+        fillvalue: Any = None,
+        zattrs: Mapping[str, Any] | None = None,
+        key: int | slice | Sequence[int] | None = None,
+        series: int | None = 0,
+        level: int | None = 0,
+        on_mismatch: str = "decode",
+        ignore: Sequence[str] = ("georeference", "nodata"),
+        storage_options: Mapping[str, Any] | None = None,
+        verify: str = "first",
+        read_only: bool = True,
+        **scan_options: Any,
+    ) -> None:
+        from ..sequences.stack import scan_sequence, stack_arrays
+
+        mode = parse_chunkmode(chunkmode)
+        naming: dict[str, Any] = {
+            "pattern": pattern, "axesorder": axesorder, "categories": categories,
+        }  # fmt: skip
+        self._imread = imread
+        if isinstance(files, References):
+            references = files
+        elif imread is not None:
+            _check_whole_files(mode, key)
+            references = stack_arrays(
+                files,
+                partial(describe_files, imread, fill_value=fillvalue),
+                zattrs=zattrs,
+                storage_options=storage_options,
+                **naming,
+                **scan_options,
+            )
+        else:
+            references = scan_sequence(
+                files,
+                chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
+                fillvalue=fillvalue,
+                zattrs=zattrs,
+                key=key,
+                series=series,
+                level=level if key is None else None,
+                on_mismatch=on_mismatch,
+                ignore=ignore,
+                storage_options=storage_options,
+                **naming,
+                **scan_options,
+            )
+        main = _main_path(references)
+        self._names = [source.url for source in references.sources]
+        folder = self._names[0].rpartition("/")[0] if self._names else ""
+        super().__init__(
+            references=references,
+            main=main,
+            path=os.fspath(files) if isinstance(files, str | os.PathLike) else folder,
+            fetch=Fetcher(storage_options, verify=verify, allow=references.allow),
+            chunkmode=mode,
+            read_only=read_only,
+        )
+
+    @cached_property
+    def _keys(self) -> KeySpace:
+        keys = build_keys(self._references.group, self._main, self._chunkmode)
+        if self._imread is not None:
+            for path in ("", self._main):
+                if path in keys.arrays:
+                    array = keys.arrays[path].array
+                    # shown is a copy, which says that chunks are decoded: by the function
+                    keys.arrays[path] = ReadFiles(array, replace(array), self._imread)
+        return keys
+
+    @property
+    def files(self) -> list[str]:
+        """Paths or URLs of the files, in the order of their first chunks."""
+        return list(self._names)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Give the bytes under a key (a string), or a region of the array (a selection)."""
+        if self._imread is None or isinstance(key, str):
+            return super().__getitem__(key)
+        served = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
+        assert isinstance(served, ReadFiles)
+        return read_region(served, key)
+
+    def write_fsspec(self, jsonfile: Any, /, url: str | None = None, **options: Any) -> None:
+        """Write the references of the store as kerchunk JSON, as `ZarrStore.write_fsspec` does.
+
+        Raises
+        ------
+        UnsupportedTiff
+            If a function reads the files, so that their bytes are no chunks.
+        """
+        if self._imread is not None:
+            raise UnsupportedTiff(
+                "references cannot say files that a function reads",
+                url=self._path or None,
+                got=getattr(self._imread, "__name__", type(self._imread).__name__),
+                hint="Read them through this store, or copy it into a Zarr store.",
+            )
+        super().write_fsspec(jsonfile, url, **options)
+
+
+def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
+    if mode not in (None, CHUNKMODE.FILE) or key is not None:
+        raise SelectionError(
+            "files that a function reads are whole chunks",
+            got=f"chunkmode={mode.name if mode is not None else None}, key={key}",
+            expected="chunkmode='file' and no key",
+        )
+
+
+def _main_path(references: References) -> str:
+    """Give the path of the array that the store is: the first level of the first series."""
+    paths = [path for path, _ in references.group.arrays()]
+    for row in references.series:
+        for level in row["levels"]:
+            if "path" in level:
+                return level["path"]
+    return paths[0]

@@ -1,0 +1,394 @@
+"""A read-only Zarr store over byte ranges.
+
+Owns `zarr.abc.store.Store` as zarr asks for it, and the shorter ways that people ask for:
+`store["0.0"]` gives bytes, `store[selection]` a NumPy array. Which arrays there are and how they
+came about is said by the classes above it; which keys there are by `keyspace`.
+
+Zarr's rules for stores: `zarr.abc.store`, and its test kit `zarr.testing.store`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+
+from ..errors import UnsupportedTiff
+from ..model.array import Array, Group
+from ..read.chunkmode import CHUNKMODE, parse_chunkmode
+from ..read.engine import read_array
+from ..read.fetch import Fetcher
+from ..references import References
+from .batching import Requests
+from .keyspace import Chunk, KeySpace, build_keys, read_value, resolve_range, value_size
+from .reference_filesystem import reference_filesystem
+
+if TYPE_CHECKING:
+    from fsspec.implementations.reference import ReferenceFileSystem
+
+__all__ = ["ZarrStore"]
+
+_MAX_INLINE_BYTES = 1 << 20
+"""A local read up to this size takes less time than handing it to another thread."""
+
+
+class ZarrStore(Store):
+    """A read-only Zarr store over references; without any it is empty.
+
+    Parameters
+    ----------
+    references
+        The arrays.
+    main
+        Path of the array that the store is when it is opened as one; by default the only one.
+    path
+        What the store is called.
+    fetch
+        How to reach the sources.
+    chunkmode
+        What a chunk is: as stored, or decoded planes, pages or files.
+    read_only
+        Must be true.
+
+    Notes
+    -----
+    The store pickles as its references and options, without open files, and opens what it needs
+    when it is read.
+    """
+
+    supports_writes: bool = False  # type: ignore[assignment]
+    supports_deletes: bool = False  # type: ignore[assignment]
+    supports_listing: bool = True  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        *,
+        references: References | None = None,
+        main: str | None = None,
+        path: str = "",
+        fetch: Fetcher | None = None,
+        chunkmode: Any = None,
+        read_only: bool = True,
+    ) -> None:
+        if not read_only:
+            raise ValueError("read_only is False, expected True: the store cannot be written")
+        super().__init__(read_only=True)
+        self._references = references or References(Group())
+        names = [name for name, _ in self._references.group.arrays()]
+        self._main = names[0] if main is None and len(names) == 1 else main
+        self._path = path
+        self._fetch = fetch or Fetcher(allow=self._references.allow)
+        self._chunkmode = parse_chunkmode(chunkmode)
+        self._requests = Requests(self._fetch)
+
+    @cached_property
+    def _keys(self) -> KeySpace:
+        return build_keys(self._references.group, self._main, self._chunkmode)
+
+    # ---- what people ask
+
+    @property
+    def references(self) -> References:
+        """The arrays behind the store."""
+        return self._references
+
+    @property
+    def chunkmode(self) -> CHUNKMODE | None:
+        """What a chunk is, if it was asked for."""
+        return self._chunkmode
+
+    @property
+    def path(self) -> str:
+        """Path, URL or other identifier of what the store was made from."""
+        return self._path
+
+    @property
+    def mode(self) -> str:
+        """Access mode, always "r"."""
+        return "r"
+
+    @property
+    def files(self) -> list[str]:
+        """Paths or URLs of all files that chunks lie in."""
+        return [source.url for source in self._references.sources]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array; of level 0 where the store is a pyramid."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the samples, in native byte order."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of the array."""
+        return len(self._array.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Samples of one chunk along each dimension."""
+        return self._array.chunks
+
+    @property
+    def _array(self) -> Array:
+        if self._main is None:
+            raise AttributeError("the store holds no array, or several of which none is the main")
+        keys = self._keys
+        return (keys.arrays.get("") or keys.arrays[self._main]).shown
+
+    @property
+    def fs(self) -> ReferenceFileSystem:
+        """The store as fsspec's ReferenceFileSystem, over a lazy mapping of its keys."""
+        return reference_filesystem(self._keys, self._fetch)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Give the bytes under a key (a string), or a region of the array (a selection).
+
+        Raises
+        ------
+        KeyError
+            If there is nothing under the key.
+        SelectionError
+            If the selection does not fit the array.
+        """
+        if isinstance(key, str):
+            data = self._read(key, None)
+            if data is None:
+                raise KeyError(key)
+            return bytes(data)
+        self._array  # noqa: B018 - says why a store without an array has no regions
+        assert self._main is not None
+        array = self._references.group[self._main]
+        assert isinstance(array, Array)
+        return read_array(array, key, fetch=self._fetch)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        """Read the whole array, so that NumPy's functions take the store."""
+        if copy is False:
+            raise ValueError("copy is False, but the samples of the store are not in memory")
+        values = self[...]
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise NotImplementedError("the store is read-only")
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._keys.find(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def keys(self) -> Iterator[str]:
+        """Give all keys one after the other, none of which is kept."""
+        return iter(self._keys)
+
+    def write_fsspec(
+        self,
+        jsonfile: Any,
+        /,
+        url: str | None = None,
+        *,
+        groupname: str | None = None,
+        templatename: str | None = None,
+        zarr_format: int | None = None,
+        version: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Write the references of the store as kerchunk JSON.
+
+        Parameters
+        ----------
+        jsonfile
+            Path, URL or open file.
+        url, groupname, templatename, zarr_format, version, options
+            As in `References.write_fsspec`.
+
+        Raises
+        ------
+        UnsupportedTiff
+            If the store decodes its chunks, so that they lie nowhere as they are.
+        """
+        decoded = [path for path, one in self._keys.arrays.items() if one.is_decoded]
+        if decoded and self._chunkmode not in (None, CHUNKMODE.STRILE):
+            raise UnsupportedTiff(
+                f"references cannot say chunks that the store decodes to whole "
+                f"{self._chunkmode.name.lower()}s",
+                url=self._path or None,
+                hint="Make the store with chunkmode='strile' to write references.",
+            )
+        self._references.write_fsspec(
+            jsonfile,
+            url,
+            groupname=groupname,
+            templatename=templatename,
+            zarr_format=2 if zarr_format is None else zarr_format,
+            version=1 if version is None else version,
+            **options,
+        )
+
+    # ---- what zarr asks
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        found = self._keys.find(key)
+        if isinstance(found, Chunk):
+            data = await self._get_chunk(found, byte_range)
+        else:
+            data = read_value(found, byte_range, self._fetch)
+        return None if data is None else prototype.buffer.from_bytes(data)
+
+    async def _get_chunk(self, chunk: Chunk, byte_range: ByteRequest | None) -> Any:
+        """Give the bytes of a chunk without keeping the event loop from its other work."""
+        place = chunk.location()
+        if place is None and not chunk.served.is_decoded:
+            return read_value(chunk, byte_range, self._fetch)
+        if place is None or not place[2]:
+            return await asyncio.to_thread(read_value, chunk, byte_range, self._fetch)
+        source, offset, length = place
+        start, stop = (0, length) if byte_range is None else resolve_range(byte_range, length)
+        if start >= stop:
+            return b""
+        if not self._fetch.is_local(source):
+            return await self._requests.read(source, offset + start, stop - start)
+        if stop - start <= _MAX_INLINE_BYTES:
+            return self._fetch.read(source, offset + start, stop - start)
+        return await asyncio.to_thread(self._fetch.read, source, offset + start, stop - start)
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Give what `get` gives, without an event loop; parameters are as in `get`."""
+        data = self._read(key, byte_range)
+        if data is None:
+            return None
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+
+    @property
+    def _supports_sync_io(self) -> bool:
+        # zarr's name for it: its fused pipeline then asks by `get_sync`, one request per chunk,
+        # which remote sources are better spared
+        return all(self._fetch.is_local(source) for source in self._references.sources)
+
+    def _read(self, key: str, byte_range: ByteRequest | None) -> Any:
+        return read_value(self._keys.find(key), byte_range, self._fetch)
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        return list(
+            await asyncio.gather(
+                *(self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
+            )
+        )
+
+    async def exists(self, key: str) -> bool:
+        return key in self
+
+    async def getsize(self, key: str) -> int:
+        found = self._keys.find(key)
+        if found is None:
+            raise FileNotFoundError(key)
+        if isinstance(found, Chunk):
+            return await asyncio.to_thread(value_size, found, self._fetch)
+        return len(found)
+
+    async def list(self) -> AsyncIterator[str]:
+        for key in self._keys:
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        for key in self._keys.with_prefix(prefix):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        for name in self._keys.children(prefix):
+            yield name
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:
+        self._check_writable()
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Refuse, as `set` does."""
+        self._check_writable()
+
+    def delete_sync(self, key: str) -> None:
+        """Refuse, as `delete` does."""
+        self._check_writable()
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        if not read_only:
+            raise NotImplementedError(
+                f"with_read_only is not implemented for the {type(self)} store type."
+                " Its chunks are byte ranges of files, which it never writes."
+            )
+        other = copy.copy(self)
+        other._is_open = False
+        return other
+
+    def close(self) -> None:
+        """Release open files; the store opens them again if it is read after."""
+        super().close()
+        self._fetch.close()
+
+    # ---- identity
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ZarrStore) or type(other) is not type(self):
+            return False
+        return self is other or (
+            self._path == other._path
+            and self._keys.documents == other._keys.documents
+            and _arrays(self).keys() == _arrays(other).keys()
+            and all(array.manifest == _arrays(other)[path].manifest
+                    for path, array in _arrays(self).items())
+        )  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._path, tuple(self.files[:1])))
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if self._main is None:
+            return f"<tiffref.zarr.{name} {self._path!r}>"
+        array = self._array
+        return f"<tiffref.zarr.{name} {self._path!r} {array.dtype} {array.shape}>"
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        # pages of one file may differ in nothing but their offsets
+        manifests = [(path, array.manifest) for path, array in _arrays(self).items()]
+        arrays = [(path, manifest.sources, manifest.digest) for path, manifest in manifests]
+        return type(self).__name__, self._path, self._main, self._keys.documents, arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in ("_keys", "_requests"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._requests = Requests(self._fetch)
+
+
+def _arrays(store: ZarrStore) -> Mapping[str, Array]:
+    return dict(store.references.group.arrays())

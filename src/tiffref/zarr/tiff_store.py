@@ -1,0 +1,273 @@
+"""A Zarr store over one TIFF, or over a reference document.
+
+Owns what a store can be made from, and which of the arrays that a scan gives it shows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
+from ..formats.parquet import is_parquet
+from ..io.allow import is_local
+from ..model.array import Array, Group, given_attributes
+from ..model.manifest import INLINED, NAMELESS
+from ..read.chunkmode import CHUNKMODE, parse_chunkmode
+from ..read.fetch import Fetcher
+from ..references import References
+from .store import ZarrStore
+
+__all__ = ["ZarrTiffStore", "is_document", "make_fetcher"]
+
+_DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
+_TIFF = frozenset({b"II*", b"II+", b"MM\0"})
+
+
+class ZarrTiffStore(ZarrStore):
+    """A TIFF as a read-only Zarr store; nothing of it is read before it is asked for.
+
+    A store of one level is an array at its root. A store of a pyramid is level 0 to those who open
+    it as an array, and a group of all levels with `multiscales` to those who open it as a group.
+
+    Parameters
+    ----------
+    tifffile
+        Path, URL, fsspec OpenFile, open binary file; tifffile's `TiffFile`, `TiffPage` or
+        `TiffPageSeries`; or a reference document: `References`, a mapping, or the path or URL of
+        its JSON file or of its folder of parquet files.
+    key
+        Page or pages instead of a series: an index, a slice or indices.
+    series
+        Index of the series; the first by default.
+    level
+        Index of the pyramid level; all by default.
+    chunkmode
+        What a chunk is, a `CHUNKMODE` or its name. By default as stored, but uncompressed strips
+        and pages that lie side by side are put together. "strile" or "tile": exactly as stored.
+        "plane", "page", "file": decoded when read.
+    fillvalue
+        Value of missing data, instead of the file's nodata value.
+    zattrs
+        Attributes to add.
+    storage_options
+        For the fsspec file system of a URL.
+    verify
+        When to check that files are still what they were when scanned: "first" time that each is
+        read, "always", or "never".
+    allow
+        Prefixes of the addresses that a reference document may make us read, as in
+        `References.from_kerchunk`.
+    read_only
+        Must be true.
+
+    Raises
+    ------
+    SourceError, MalformedTiff, UnsupportedTiff, InvalidReferences
+        If the file cannot be read, is damaged, or cannot be told in references.
+    SelectionError
+        If there is no such series, level or page.
+    """
+
+    def __init__(
+        self,
+        tifffile: Any,
+        *,
+        key: int | slice | Sequence[int] | None = None,
+        series: int | None = None,
+        level: int | None = None,
+        chunkmode: Any = None,
+        fillvalue: Any = None,
+        zattrs: Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        verify: str = "first",
+        allow: str | Sequence[str] | None = None,
+        read_only: bool = True,
+    ) -> None:
+        mode = parse_chunkmode(chunkmode)
+        if is_document(tifffile):
+            if key is not None:
+                raise SelectionError(
+                    "a reference document has no pages to choose", got=f"key={key}"
+                )
+            whole = _open_document(tifffile, storage_options, allow)
+            references, main = _choose_level(whole, series, level)
+            references = _with_values(references, fillvalue, zattrs)
+        else:
+            from ..scanner.tiff import scan
+
+            is_part = hasattr(tifffile, "keyframe")  # a page or series of tifffile's
+            references = scan(
+                tifffile,
+                series=0 if series is None and key is None and not is_part else series,
+                level=level,
+                key=key,
+                chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
+                fillvalue=fillvalue,
+                zattrs=zattrs,
+                storage_options=storage_options,
+            )
+            main = _main_path(references)
+        super().__init__(
+            references=references,
+            main=main,
+            path=_identify(tifffile, references),
+            fetch=make_fetcher(tifffile, references, storage_options, verify),
+            chunkmode=mode,
+            read_only=read_only,
+        )
+
+
+def is_document(source: Any) -> bool:
+    """Tell if a source is a reference document rather than a TIFF."""
+    if isinstance(source, References | Mapping):
+        return True
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        if name.lower().endswith(_DOCUMENT_SUFFIXES):
+            return not _begins_as_tiff(name)
+    return is_parquet(source)
+
+
+def _begins_as_tiff(name: str) -> bool:
+    """Look into a local file that is called as a document: it may be a TIFF all the same."""
+    if not is_local(name):
+        return False
+    try:
+        with Path(name.removeprefix("file://")).open("rb") as file:
+            return file.read(4)[:3] in _TIFF
+    except (OSError, ValueError):
+        return False  # what is wrong with it shows when it is opened
+
+
+def _open_document(
+    source: Any,
+    storage_options: Mapping[str, Any] | None,
+    allow: str | Sequence[str] | None,
+) -> References:
+    if isinstance(source, References):
+        given = (allow,) if isinstance(allow, str) else allow
+        return source if given is None else replace(source, allow=given)
+    return References.open(source, storage_options, allow=allow)
+
+
+def _choose_level(
+    references: References, series: int | None, level: int | None
+) -> tuple[References, str | None]:
+    """Give the references to one series of a document, or to one level of it, and its array."""
+    rows = references.series
+    if not rows:
+        if series not in (None, 0) or level is not None:
+            raise InvalidReferences(
+                "the document does not say which arrays are series and levels",
+                got=f"series={series}, level={level}",
+                hint="Only documents that tiffref wrote say it.",
+            )
+        return references, _largest(references.group)
+    row = _pick(rows, series or 0, "series")
+    levels = row["levels"] if level is None else [_pick(row["levels"], level, "level")]
+    others = {one["path"] for other in rows for one in other["levels"] if "path" in one} - {
+        one["path"] for one in levels if "path" in one
+    }
+    group = _without(references.group, others)
+    chosen = References(group, ({**row, "levels": levels},), references.allow)
+    return chosen, _main_path(chosen)
+
+
+def _pick(items: Sequence[Any], index: int, what: str) -> Any:
+    is_index = hasattr(index, "__index__")
+    if not is_index or not -len(items) <= index < len(items):
+        raise SelectionError(f"no such {what}", got=index, expected=f"less than {len(items)}")
+    return items[index]
+
+
+def _main_path(references: References) -> str:
+    """Give the path of the first level, which must not have been refused."""
+    first = references.series[0]["levels"][0]
+    if "path" not in first:
+        raise UnsupportedTiff(f"level 0 of the series cannot be told: {first['refused']}")
+    return first["path"]
+
+
+def _largest(group: Group) -> str | None:
+    """Give the array of a foreign document that stands for it: the one with most samples."""
+    arrays = {path: array for path, array in group.arrays() if path == "" or array.shape}
+    return max(arrays, key=lambda path: arrays[path].nbytes) if arrays else None
+
+
+def _without(group: Group, paths: set[str], prefix: str = "") -> Group:
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        path = f"{prefix}{name}"
+        if isinstance(child, Group):
+            kept = _without(child, paths, f"{path}/")
+            if kept.children or not child.children:
+                children[name] = kept
+        elif path not in paths:
+            children[name] = child
+    return group.with_children(children)
+
+
+def _with_values(
+    references: References, fillvalue: Any, zattrs: Mapping[str, Any] | None
+) -> References:
+    group = references.group
+    if fillvalue is not None:
+        group = _with_fill_value(group, fillvalue)
+    return replace(references, group=group.with_attributes(**given_attributes(zattrs)))
+
+
+def _with_fill_value(group: Group, value: Any) -> Group:
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        if isinstance(child, Group):
+            children[name] = _with_fill_value(child, value)
+        elif "role" in child.attributes or bool((child.manifest.source == INLINED).all()):
+            children[name] = child  # coordinates lie in the document: none of their values misses
+        else:
+            children[name] = child.with_fill_value(value)
+    return group.with_children(children)
+
+
+def _identify(source: Any, references: References) -> str:
+    """Give the path, URL or other identifier of what a store is made from."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    sources = references.sources
+    return sources[0].url if sources else type(source).__name__
+
+
+def make_fetcher(
+    source: Any,
+    references: References,
+    storage_options: Mapping[str, Any] | None,
+    verify: str,
+) -> Fetcher:
+    """Give access to the sources of a scan, through what was handed in where nothing else reaches.
+
+    A file that fsspec opened is reached through its file system, which outlives it and pickles; any
+    other open file that has no name must stay open.
+    """
+    file = _open_file(source)
+    names = [one.url for one in references.sources]
+    if file is None or not names:
+        return Fetcher(storage_options, verify=verify, allow=references.allow)
+    if hasattr(file, "fs") and hasattr(file, "path"):
+        url = file.fs.unstrip_protocol(file.path)
+        filesystems = {url: (file.fs, file.path)} if url in names else {}
+        return Fetcher(storage_options, verify=verify, filesystems=filesystems)
+    files = {url: file for url in names if url.startswith(NAMELESS)}
+    return Fetcher(storage_options, verify=verify, files=files)
+
+
+def _open_file(source: Any) -> Any:
+    """Give the open file behind a source, if there is one."""
+    if hasattr(source, "keyframe"):
+        source = getattr(source, "parent", None) or source.keyframe.parent
+    handle = getattr(source, "filehandle", None)
+    if handle is not None:
+        return getattr(handle, "_fh", None)
+    return source if hasattr(source, "fs") or hasattr(source, "seek") else None

@@ -1,0 +1,174 @@
+"""Footprints on the globe, against values worked out by hand.
+
+On a sphere of radius R, the polar stereographic projection puts what is c degrees from the pole at
+a distance of 2 R tan(c / 2), and keeps directions: straight down from the north pole is longitude
+0, to the right of it is 90 east.
+"""
+
+from __future__ import annotations
+
+from math import atan, degrees, radians, sqrt, tan
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiffref.catalog.index import footprint, ring_bounds, to_geojson, to_wkb
+
+R = 6371000.0
+NORTH = f"+proj=stere +lat_0=90 +lon_0=0 +k=1 +R={R}"
+SOUTH = f"+proj=stere +lat_0=-90 +lon_0=0 +k=1 +R={R}"
+A = 2 * R * tan(radians(5))
+"""In a square of this half side around the pole, the middle of each edge is 10 degrees away."""
+CORNER = 90 - degrees(2 * atan(A * sqrt(2) / (2 * R)))
+"""Latitude of its corners."""
+
+
+def square(west: float, south: float, east: float, north: float) -> tuple[Any, Any]:
+    """Give transformation and size of a raster of 100 by 100 pixels."""
+    return ((east - west) / 100, 0.0, west, 0.0, (south - north) / 100, north), (100, 100)
+
+
+def shape_of(crs: str, *sides: float) -> Any:
+    """Give the footprint of a square for shapely, valid and as its bounds say."""
+    shapely = pytest.importorskip("shapely")
+    rings = footprint(crs, *square(*sides))
+    assert rings is not None
+    shape = shapely.from_wkb(to_wkb(rings))
+    assert shape.is_valid
+    west, south, east, north = ring_bounds(rings)
+    for part in getattr(shape, "geoms", [shape]):
+        assert part.exterior.is_ccw
+    if west < east:
+        assert shape.bounds == (west, south, east, north)
+    return shape
+
+
+def has(shape: Any, longitude: float, latitude: float) -> bool:
+    return shape.intersects(pytest.importorskip("shapely").Point(longitude, latitude))
+
+
+def test_a_raster_in_degrees() -> None:
+    rings = footprint("EPSG:4326", *square(10, 45, 18, 50))
+    assert rings is not None and ring_bounds(rings) == [10.0, 45.0, 18.0, 50.0]
+    assert to_geojson(rings)["type"] == "Polygon"
+    # rows that go up: the ring still goes counterclockwise
+    up = footprint("EPSG:4326", (1.0, 0.0, 10.0, 0.0, 1.0, 45.0), (5, 8))
+    assert up is not None and ring_bounds(up) == [10.0, 45.0, 18.0, 50.0]
+    for (ring,) in (rings, up):
+        x, y = ring[:, 0] - 10, ring[:, 1] - 45
+        assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2 == pytest.approx(40)
+
+
+@pytest.mark.parametrize("west", [178.0, -182.0])
+def test_across_the_antimeridian(west: float) -> None:
+    rings = footprint("EPSG:4326", *square(west, -2, west + 5, 2))
+    assert rings is not None and ring_bounds(rings) == [178.0, -2.0, -177.0, 2.0]
+    both = shape_of("EPSG:4326", west, -2, west + 5, 2)
+    assert both.geom_type == "MultiPolygon" and both.area == pytest.approx(20)
+    east, west_part = both.geoms
+    assert east.bounds == (178.0, -2.0, 180.0, 2.0)
+    assert west_part.bounds == (-180.0, -2.0, -177.0, 2.0)
+
+
+@pytest.mark.parametrize("west", [-180.0, 0.0, -180.125])
+def test_the_whole_world_is_one_polygon(west: float) -> None:
+    shape = shape_of("EPSG:4326", west, -90, west + 360 + 2 * (west == -180.125), 90)
+    assert shape.geom_type == "Polygon" and shape.bounds == (-180.0, -90.0, 180.0, 90.0)
+
+
+def test_the_world_of_web_maps() -> None:
+    pytest.importorskip("pyproj")
+    half = 20037508.342789244
+    shape = shape_of("EPSG:3857", -half, -half, half, half)
+    assert shape.geom_type == "Polygon"
+    # by definition of the projection: atan(sinh(pi))
+    assert shape.bounds == pytest.approx((-180.0, -85.0511287798, 180.0, 85.0511287798))
+
+
+def test_a_zone_at_the_antimeridian() -> None:
+    pytest.importorskip("pyproj")
+    shape = shape_of("EPSG:32660", 700000, 50000, 900000, 100000)
+    east, west = shape.geoms
+    assert east.bounds[0] > 178 and east.bounds[2] == 180.0
+    assert west.bounds[0] == -180.0 and west.bounds[2] < -179
+    # both parts meet: the same latitudes at the cut
+    assert east.bounds[1::2] == pytest.approx(west.bounds[1::2], abs=0.02)
+
+
+@pytest.mark.parametrize("pole", [90.0, -90.0])
+def test_around_a_pole(pole: float) -> None:
+    pytest.importorskip("pyproj")
+    side = np.sign(pole)
+    shape = shape_of(NORTH if pole > 0 else SOUTH, -A, -A, A, A)
+    assert shape.geom_type == "Polygon"
+    west, south, east, north = shape.bounds
+    assert (west, east) == (-180.0, 180.0)
+    assert sorted((side * south, side * north)) == pytest.approx([CORNER, 90.0])
+    # along the meridians of 0, 90 and 180 degrees the edge is 10 degrees from the pole
+    for longitude in (-180, -90, 0, 90, 180):
+        assert has(shape, longitude, side * 80.02) and not has(shape, longitude, side * 79.98)
+    for longitude in (-135, -45, 45, 135):
+        assert has(shape, longitude, side * (CORNER + 0.02))
+        assert not has(shape, longitude, side * (CORNER - 0.02))
+    assert has(shape, 12.3, pole)
+
+
+def test_a_pole_at_a_corner() -> None:
+    pytest.importorskip("pyproj")
+    shape = shape_of(NORTH, 0, -A, A, 0)
+    assert shape.bounds == pytest.approx((0.0, CORNER, 90.0, 90.0))
+    assert has(shape, 1, 89.9) and has(shape, 89, 89.9) and not has(shape, -1, 89.9)
+    # seen from above, the next quarter is that from 90 to 180 degrees
+    assert shape_of(NORTH, 0, 0, A, A).bounds == pytest.approx((90.0, CORNER, 180.0, 90.0))
+
+
+def test_a_pole_on_an_edge() -> None:
+    pytest.importorskip("pyproj")
+    for size in (A, 1.1 * A):  # a point of the outline at the pole, or none
+        shape = shape_of(NORTH, 0, -A, A, size)
+        west, _, east, north = shape.bounds
+        assert (west, east, north) == pytest.approx((0.0, 180.0, 90.0))
+        assert has(shape, 45, 89.99) and has(shape, 135, 89.99) and not has(shape, -45, 89.99)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_pole_near_an_edge(inside: bool) -> None:
+    pytest.importorskip("pyproj")
+    edge = -1000.0 if inside else 1000.0
+    shape = shape_of(NORTH, edge, -A, A, A)
+    # 1 km is 0.009 degrees
+    assert has(shape, 90, 89.98) and has(shape, 0.5, 85) and has(shape, 179.5, 85)
+    assert has(shape, -90, 89.995) is inside
+    assert not has(shape, -90, 89.98) and not has(shape, -10, 85)
+
+
+def test_beside_a_pole_and_across_the_antimeridian() -> None:
+    pytest.importorskip("pyproj")
+    # straight up from the pole is the antimeridian; to both sides 45 degrees at the near corners
+    shape = shape_of(NORTH, -A, A, A, 2 * A)
+    east, west = shape.geoms
+    assert (east.bounds[0], east.bounds[2]) == pytest.approx((135.0, 180.0))
+    assert (west.bounds[0], west.bounds[2]) == pytest.approx((-180.0, -135.0))
+    assert east.bounds[3] == pytest.approx(80.0)  # the middle of the near edge
+
+
+def test_curved_edges() -> None:
+    pytest.importorskip("pyproj")
+    # the parallel of 80 degrees is a circle, the edge a straight line inside of it
+    shape = shape_of(NORTH, -A, -2 * A, A, -A)
+    assert shape.bounds[3] == pytest.approx(80.0)
+    for longitude in (-40.0, -17.0, 8.0, 31.0):
+        latitude = 90 - degrees(2 * atan(A / (2 * R * np.cos(radians(longitude)))))
+        assert has(shape, longitude, latitude - 0.01)
+        assert not has(shape, longitude, latitude + 0.01)
+
+
+def test_what_has_no_place() -> None:
+    assert footprint(None, *square(0, 0, 1, 1)) is None
+    assert footprint("EPSG:999999", *square(0, 0, 1, 1)) is None
+    assert footprint("EPSG:4326", *square(0, 0, np.nan, 1)) is None
+    pytest.importorskip("pyproj")
+    # the corners of a full disc of a geostationary satellite see past the globe
+    disc = "+proj=geos +h=35785831 +lon_0=0 +ellps=WGS84"
+    assert footprint(disc, *square(-5.5e6, -5.5e6, 5.5e6, 5.5e6)) is None

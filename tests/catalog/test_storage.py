@@ -1,0 +1,214 @@
+"""Catalogs that are written to object stores: resumed, claimed, the same as on a disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from archive import contents, write_archive, write_image
+
+import tiffref
+import tiffref.catalog as catalog
+from tiffref.catalog import storage as claims
+from tiffref.catalog.storage import RemoteFolder
+from tiffref.catalog.summary import Progress
+from tiffref.errors import CatalogError, SourceError
+
+pytest.importorskip("pyarrow")
+
+Place = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder, 12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_options: dict[str, Any]) -> Place:
+    fs = pytest.importorskip("s3fs").S3FileSystem(**s3_options)
+    fs.call_s3("create_bucket", Bucket="archive")
+    return "s3://archive", s3_options
+
+
+on_both = pytest.mark.parametrize("place", ["memory", "s3"], indirect=True)
+"""The others run in memory: what they try is the same on all file systems."""
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, monkeypatch) -> Iterator[Place]:
+    monkeypatch.setattr(claims, "_BEAT_S", 0.05)
+    if getattr(request, "param", "memory") == "s3":
+        url, options = request.getfixturevalue("bucket")
+    else:
+        url, options = "memory://", {}
+    url = f"{url}/{secrets.token_hex(4)}/c"
+    yield url, options
+    fs, path = fsspec.url_to_fs(url, **options)
+    fs.rm(path, recursive=True)
+
+
+def manifest_of(path: Path) -> Any:
+    return tiffref.scan(path).group["image"].manifest
+
+
+def remote_contents(place: Place, with_state: bool = False) -> dict[str, bytes]:
+    fs, root = fsspec.url_to_fs(place[0], **place[1])
+    fs.invalidate_cache()
+    names = [name for name in fs.find(root) if with_state or "/.tiffref/" not in name]
+    return {name[len(root) + 1 :]: fs.cat_file(name) for name in names}
+
+
+@on_both
+def test_all_that_is_written_is_as_on_a_disk(archive: Path, tmp_path: Path, place: Place) -> None:
+    options = {
+        "stac": True, "intake": True, "stack": True,
+        "stack_options": {"mosaic": True, "allow_holes": True},
+    }  # fmt: skip
+    catalog.build(archive, tmp_path / "c", **options)
+    summary = catalog.build(archive, place[0], output_options=place[1], **options)
+    assert (summary.ok, summary.combined, summary.output) == (12, 1, place[0])
+    assert remote_contents(place) == contents(tmp_path / "c")
+    state = [name for name in remote_contents(place, True) if name.startswith(".tiffref/")]
+    assert len(state) == 3  # plan, products, one part of the journal; no claim
+    found = catalog.open(*place).references(str(archive / "tile_003.tif"))
+    assert found.group["image"].manifest == manifest_of(archive / "tile_003.tif")
+
+
+def test_parquet_references(archive: Path, place: Place) -> None:
+    options = {"format": "parquet", "output_options": place[1]}
+    catalog.build(archive, place[0], **options)
+    found = catalog.open(*place).references(str(archive / "tile_003.tif"))
+    assert found.group["image"].manifest == manifest_of(archive / "tile_003.tif")
+    # a record that an earlier, larger image has left is taken away
+    fs, root = fsspec.url_to_fs(place[0], **place[1])
+    stray = f"{root}/references/tile_003.tif.parq/image/refs.1.parq"
+    fs.pipe_file(stray, b"of an image that was larger")
+    assert catalog.build(archive, place[0], **options).scanned == 1
+    assert catalog.build(archive, place[0], **options).scanned == 0
+    fs.invalidate_cache()
+    assert not fs.exists(stray)
+
+
+def test_a_build_that_ended_early_goes_on(
+    archive: Path, tmp_path: Path, place: Place, monkeypatch
+) -> None:
+    put, done = RemoteFolder.put, []
+
+    def fail(self: RemoteFolder, name: str, data: bytes) -> None:
+        if len(done) == 7:
+            raise KeyboardInterrupt
+        done.append(name)
+        put(self, name, data)
+
+    monkeypatch.setattr(RemoteFolder, "put", fail)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.build(archive, place[0], output_options=place[1], executor="serial")
+    monkeypatch.undo()
+    assert "catalog.parquet" not in remote_contents(place)
+    summary = catalog.build(archive, place[0], output_options=place[1])
+    assert summary.ok == 12 and 0 < summary.skipped < 12
+    catalog.build(archive, tmp_path / "c")
+    assert remote_contents(place) == contents(tmp_path / "c")
+
+
+@on_both
+def test_update(archive: Path, tmp_path: Path, place: Place) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(archive, folder)
+    options = {"output_options": place[1], "update": True}
+    catalog.build(folder, place[0], **options)
+    write_image(folder / "tile_003.tif", value=99)
+    (folder / "tile_004.tif").unlink()
+    (folder / "tile_005.tif").write_bytes(b"overwritten")
+    summary = catalog.build(folder, place[0], **options)
+    assert (summary.ok, summary.failed, summary.deleted) == (10, 1, 1)
+    names = [name for name in remote_contents(place) if name.startswith("references/")]
+    assert len(names) == 10
+    fs, root = fsspec.url_to_fs(place[0], **place[1])
+    fs.pipe_file(f"{root}/references/tile_001.tif.json", b"cut")
+    assert catalog.build(folder, place[0], output_options=place[1]).scanned == 2
+
+
+def claim_of(place: Place, **other: Any) -> None:
+    """Leave the claim of another builder."""
+    fs, root = fsspec.url_to_fs(place[0], **place[1])
+    found = {"token": "theirs", "beat": 0, "who": "somebody", "host": "elsewhere", "pid": 1}
+    fs.pipe_file(f"{root}/.tiffref/claim.json", json.dumps({**found, **other}).encode())
+
+
+@on_both
+def test_a_claim_of_a_process_that_is_gone_is_taken(archive: Path, place: Place) -> None:
+    claim_of(place)  # never beats
+    assert catalog.build(archive, place[0], output_options=place[1]).ok == 12
+    gone = 2**22 + 1  # more than a process number can be
+    claim_of(place, host=socket.gethostname(), pid=gone)
+    assert catalog.build(archive, place[0], output_options=place[1]).ok == 12
+
+
+def test_a_second_build_is_refused_or_waits(archive: Path, place: Place) -> None:
+    folder = RemoteFolder(*place)
+    with folder.held(wait=False):
+        with pytest.raises(CatalogError, match=f"another build .* got process {os.getpid()}"):
+            catalog.build(archive, place[0], output_options=place[1])
+        waiting = threading.Thread(
+            target=catalog.build,
+            args=(archive, place[0]),
+            kwargs={"wait_for_lock": True, "output_options": place[1]},
+        )
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join()
+    assert catalog.build(archive, place[0], output_options=place[1]).skipped == 12
+
+
+def test_a_build_whose_claim_was_taken_stops(archive: Path, place: Place) -> None:
+    class Taken(Progress):
+        def update(self, counts: Any) -> None:
+            claim_of(place)
+            for thread in threading.enumerate():
+                if thread.name == "tiffref-claim":
+                    thread.join(10)  # it ends when it finds that the claim is lost
+
+    with pytest.raises(CatalogError, match="has taken over this catalog, got somebody"):
+        catalog.build(archive, place[0], output_options=place[1], progress=Taken())
+    assert json.loads(remote_contents(place, True)[".tiffref/claim.json"])["who"] == "somebody"
+
+
+@on_both
+def test_what_cannot_be_written(archive: Path, tmp_path: Path, place: Place) -> None:
+    fs, root = fsspec.url_to_fs(place[0], **place[1])
+    fs.pipe_file(f"{root}/thesis.txt", b"years of work")
+    with pytest.raises(CatalogError, match=r"no catalog, got .*thesis"):
+        catalog.build(archive, place[0], output_options=place[1])
+    if place[0].startswith("s3"):
+        with pytest.raises(CatalogError, match="Make the bucket"):
+            catalog.build(archive, "s3://nowhere/c", output_options=place[1])
+    with pytest.raises(SourceError, match="cannot be opened"):
+        catalog.build(archive, "nothing://x/c")
+
+
+def test_workers_that_write_elsewhere(archive: Path) -> None:
+    # each process has a memory of its own
+    with pytest.raises(CatalogError, match="workers write into another folder"):
+        catalog.build(archive, "memory://elsewhere/c", executor="processes", workers=1)
+
+
+def test_errors_of_clients() -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    from tiffref.io.clients import client_errors
+
+    assert issubclass(exceptions.NoCredentialsError, client_errors())
+    assert not issubclass(KeyError, client_errors())

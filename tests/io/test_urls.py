@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from tiffref.errors import ManifestMismatch
+from tiffref.io.urls import from_document_url, plan_prefix, shared_folder, to_document_url
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("/data/a b%20.tif", "file:///data/a b%20.tif"),
+        ("s3://bucket/a.tif", "s3://bucket/a.tif"),
+        ("memory://a.tif", "memory://a.tif"),
+        ("http://h:80/a.tif?x=1#y", "http://h:80/a.tif?x=1#y"),
+    ],
+)
+def test_both_ways(url: str, address: str) -> None:
+    assert to_document_url(url) == address
+    assert from_document_url(address) == url
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert to_document_url("a.tif") == f"file://{tmp_path}/a.tif"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "urls", "expected"),
+    [
+        ("s3://b/x", ["/d/a.tif"], ["s3://b/x/a.tif"]),
+        ("s3://b/x/", ["/d/a.tif", "/d/b.tif"], ["s3://b/x/a.tif", "s3://b/x/b.tif"]),
+        ("s3://b", ["/d/a.tif", "/d/s/a.tif"], ["s3://b/a.tif", "s3://b/s/a.tif"]),
+        ("s3://b", ["/d/t0/a.tif", "/d/t1/a.tif"], ["s3://b/t0/a.tif", "s3://b/t1/a.tif"]),
+        ("s3://b", ["/d/ab/a.tif", "/d/ac/a.tif"], ["s3://b/ab/a.tif", "s3://b/ac/a.tif"]),
+        ("https://h", ["/d/a b#.tif"], ["https://h/a%20b%23.tif"]),
+        ("s3://b", ["/d/a b#.tif"], ["s3://b/a b#.tif"]),
+        ("", ["/d/a.tif"], ["a.tif"]),
+        ("C:\\data", ["/d/a.tif"], ["C:/data/a.tif"]),
+        ("s3://b", ["http://h/x/a.tif", "http://h/x/b.tif"], ["s3://b/a.tif", "s3://b/b.tif"]),
+    ],
+)
+def test_prefix(prefix: str, urls: list[str], expected: list[str]) -> None:
+    rename = plan_prefix(prefix, urls)
+    assert [rename(url) for url in urls] == expected
+
+
+def test_prefix_for_sources_without_a_folder() -> None:
+    with pytest.raises(ManifestMismatch, match="share no folder"):
+        plan_prefix("s3://b", ["/d/a.tif", "s3://c/a.tif"])
+
+
+def test_shared_folder() -> None:
+    assert shared_folder([]) == ""
+    assert shared_folder(["s3://b/a/1", "s3://b/a/1"]) == "s3://b/a/"
+    assert shared_folder(["s3://b/a/10", "s3://b/a/1", "s3://b/a/2/3"]) == "s3://b/a/"

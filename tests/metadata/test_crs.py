@@ -1,0 +1,199 @@
+"""`crs`: GeoKeys to coordinate systems, compared with the same system said in other words."""
+
+import pytest
+
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.metadata.crs import build_crs
+from tiffref.metadata.geokeys import parse_geokeys
+from tiffref.metadata.report import Report
+
+from .geotags import PLACED, geotags, write_geotiff
+
+pyproj = pytest.importorskip("pyproj")
+
+WGS84 = {2048: 4326}
+SPHERE = {2048: 32767, 2050: 32767, 2054: 9102, 2057: 6378137.0, 2059: 298.257223563}
+
+
+def build(keys, strict=True, **tags):
+    return build_crs(parse_geokeys(geotags(keys, **tags)), Report("a.tif", strict))
+
+
+@pytest.mark.parametrize("code", [32633, 3857, 2263, 27700, 2056, 5041])
+def test_a_projected_code(code):
+    assert build({1024: 1, 3072: code}) == pyproj.CRS(code)
+
+
+KEYS_OF = {
+    "PROJECTED_CRS": lambda code: {1024: 1, 3072: code},
+    "GEOGRAPHIC_2D_CRS": lambda code: {1024: 2, 2048: code},
+    "GEOGRAPHIC_3D_CRS": lambda code: {1024: 2, 2048: code},
+    "GEOCENTRIC_CRS": lambda code: {1024: 3, 2048: code},
+    "VERTICAL_CRS": lambda code: {1024: 1, 3072: 32633, 4096: code},
+}
+
+
+@pytest.mark.parametrize("kind", KEYS_OF)
+def test_each_code_of_the_database_is_itself_or_what_took_its_place(kind):
+    known = pyproj.database.query_crs_info(auth_name="EPSG", allow_deprecated=True)
+    codes = {int(one.code): one.deprecated for one in known if one.type.name == kind}
+    built = {
+        code: build(KEYS_OF[kind](code), minor=1) for code in codes if code < 32767 or code > 32768
+        if code < 65535
+    }  # fmt: skip
+    for code, crs in built.items():
+        crs = crs.sub_crs_list[1] if kind == "VERTICAL_CRS" else crs
+        right = {("EPSG", str(code))}
+        if codes[code]:
+            successors = pyproj.CRS(code).get_non_deprecated()
+            right |= {one.to_authority(min_confidence=100) for one in successors}
+            # one successor is taken; of several, none is the right one
+            right -= {("EPSG", str(code))} if len(successors) == 1 else set()
+        assert crs.to_authority(min_confidence=100) in right, code
+    assert any(codes.values())
+
+
+@pytest.mark.parametrize("code", [3785, 27582, 2400, 2036, 3787])
+def test_a_withdrawn_code_is_where_rasterio_has_it(code, tmp_path):
+    rasterio = pytest.importorskip("rasterio.warp") and pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "a.tif", geotags({1024: 1, 3072: code}, **PLACED))
+    with rasterio.open(path) as dataset:
+        theirs = dataset.crs
+    ours = rasterio.crs.CRS.from_wkt(build({1024: 1, 3072: code}).to_wkt())
+    assert rasterio.warp.transform(ours, "EPSG:4326", [5e5], [5.2e6]) == (
+        rasterio.warp.transform(theirs, "EPSG:4326", [5e5], [5.2e6])
+    )
+
+
+@pytest.mark.parametrize("model", [1, 2, 0])
+def test_a_geographic_code_wins_over_the_model_it_contradicts(model):
+    keys = {1024: model, 2048: 4326} if model != 1 else {1024: 1, 3072: 32633, 2048: 4267}
+    assert build(keys) == pyproj.CRS(32633 if model == 1 else 4326)
+
+
+def test_geotiff_1_0_knows_two_dimensions_only():
+    assert build({1024: 2, 2048: 4979}) == pyproj.CRS(4326)
+    assert build({1024: 2, 2048: 4979}, minor=1) == pyproj.CRS(4979)
+
+
+METHODS = {
+    1: ({3080: 15.0, 3081: 0.0, 3092: 0.9996, 3082: 5e5, 3083: 0.0},
+        "+proj=tmerc +lon_0=15 +k=0.9996 +x_0=500000"),
+    7: ({3080: 10.0, 3081: 0.0, 3092: 0.9}, "+proj=merc +lon_0=10 +k=0.9"),
+    8: ({3078: 30.0, 3079: 60.0, 3084: 5.0, 3085: 40.0, 3086: 7.0},
+        "+proj=lcc +lat_1=30 +lat_2=60 +lon_0=5 +lat_0=40 +x_0=7"),
+    9: ({3080: 5.0, 3081: 40.0, 3092: 0.99}, "+proj=lcc +lat_1=40 +lat_0=40 +lon_0=5 +k_0=0.99"),
+    10: ({3088: 10.0, 3089: 52.0, 3082: 4321000.0, 3083: 3210000.0},
+         "+proj=laea +lon_0=10 +lat_0=52 +x_0=4321000 +y_0=3210000"),
+    11: ({3078: 50.0, 3079: 70.0, 3080: -96.0, 3081: 40.0},
+         "+proj=aea +lat_1=50 +lat_2=70 +lon_0=-96 +lat_0=40"),
+    12: ({3088: 10.0, 3089: 20.0}, "+proj=aeqd +lon_0=10 +lat_0=20"),
+    15: ({3095: -45.0, 3081: 70.0, 3092: 1.0}, "+proj=stere +lat_0=90 +lat_ts=70 +lon_0=-45"),
+    16: ({3080: 5.0, 3081: 52.0, 3092: 0.9999}, "+proj=sterea +lon_0=5 +lat_0=52 +k=0.9999"),
+    17: ({3088: 10.0, 3078: 30.0}, "+proj=eqc +lon_0=10 +lat_ts=30"),
+    22: ({3080: -54.0, 3081: 0.0}, "+proj=poly +lon_0=-54"),
+    23: ({3088: 10.0}, "+proj=robin +lon_0=10"),
+    24: ({3088: 10.0}, "+proj=sinu +lon_0=10"),
+    28: ({3078: 30.0, 3080: 0.0}, "+proj=cea +lat_ts=30"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_user_defined_projection_projects_as_the_same_in_proj(method):
+    parameters, proj = METHODS[method]
+    crs = build(
+        {1024: 1, 3072: 32767, 3074: 32767, 3075: method, 3076: 9001, **SPHERE, **parameters}
+    )
+    expected = pyproj.CRS(proj + " +ellps=WGS84 +units=m")
+    points = ([12.0, 20.0, -30.0], [45.0, 60.0, 50.0])
+    results = [
+        pyproj.Transformer.from_crs(one.geodetic_crs, one, always_xy=True).transform(*points)
+        for one in (crs, expected)
+    ]
+    for got, wanted in zip(*results, strict=True):
+        assert got == pytest.approx(wanted, abs=1e-3)
+
+
+def test_mercator_with_a_standard_parallel_is_the_other_variant():
+    crs = build({1024: 1, 3072: 32767, 3075: 7, 3078: 30.0, 3080: 0.0, **SPHERE})
+    assert crs.coordinate_operation.method_name == "Mercator (variant B)"
+
+
+def test_angles_are_read_in_their_unit_and_lengths_in_theirs():
+    # grads (9105) and US survey feet (9003)
+    keys = {1024: 1, 3072: 32767, 3075: 1, 3076: 9003, 3080: 10.0, 3081: 0.0, 3082: 100.0}
+    crs = build({**keys, **SPHERE, 2054: 9105})
+    parameters = {p.name: p for p in crs.coordinate_operation.params}
+    assert parameters["Longitude of natural origin"].value == pytest.approx(9.0)
+    assert parameters["False easting"].unit_conversion_factor == pytest.approx(0.3048006096)
+    assert crs.axis_info[0].unit_conversion_factor == pytest.approx(0.3048006096)
+
+
+def test_a_zone_is_looked_up_by_its_conversion():
+    crs = build({1024: 1, 3072: 32767, 3074: 16033, 3076: 9001, **WGS84})
+    assert crs == pyproj.CRS(32633)
+
+
+def test_a_user_defined_datum_ellipsoid_and_meridian():
+    crs = build({1024: 2, 2048: 32767, 2050: 32767, 2056: 7030, 2051: 8903})
+    assert crs.ellipsoid.semi_major_metre == 6378137.0
+    assert crs.prime_meridian.name == "Paris"
+    crs = build({1024: 2, 2048: 32767, 2050: 32767, 2057: 3396190.0, 2058: 3396190.0})
+    assert crs.ellipsoid.inverse_flattening == 0
+
+
+def test_esri_strings_in_a_citation_are_used():
+    wkt = pyproj.CRS(32633).to_wkt("WKT1_ESRI")
+    crs = build({1024: 1, 3072: 32767, 3073: f"ESRI PE String = {wkt}"})
+    assert crs.equals(pyproj.CRS(wkt))
+
+
+def test_three_or_seven_numbers_bind_a_user_defined_system_to_wgs84():
+    crs = build({1024: 2, **SPHERE, 2062: (1.0, 2.0, 3.0)})
+    assert crs.is_bound
+    assert crs.coordinate_operation.towgs84 == [1.0, 2.0, 3.0]
+    assert not build({1024: 2, 2048: 4326, 2062: (1.0, 2.0, 3.0)}).is_bound
+
+
+def test_heights_make_a_compound_system_in_geotiff_1_1_only():
+    keys = {1024: 1, 3072: 25832, 4096: 7837}
+    assert build(keys, minor=1).is_compound
+    assert build(keys) == pyproj.CRS(25832)
+    named = build({1024: 1, 3072: 26918, 4097: "MLLW height", 4099: 9002}, minor=1)
+    assert named.sub_crs_list[1].name == "MLLW height"
+    assert named.sub_crs_list[1].axis_info[0].unit_name == "foot"
+
+
+def test_a_local_system_knows_its_unit():
+    crs = build({1025: 1, 1026: "Site grid\n(1)", 3076: 9002})
+    assert crs.is_engineering
+    assert (crs.name, crs.axis_info[0].unit_name) == ("Site grid (1)", "foot")
+
+
+def test_no_keys_give_no_system():
+    assert build_crs(parse_geokeys({}), Report()) is None
+
+
+BAD = {
+    "unknown EPSG code": ({1024: 1, 3072: 31000}, "ProjectedCRS (GeoKey 3072)"),
+    "unknown geographic code": ({1024: 2, 2048: 31000}, "GeodeticCRS (GeoKey 2048)"),
+    "unknown unit": ({1024: 1, 3072: 32767, 3075: 1, 3076: 9999, **SPHERE}, "ProjLinearUnits"),
+    "unknown method": ({1024: 1, 3072: 32767, 3075: 99, **SPHERE}, "ProjMethod (GeoKey 3075)"),
+    "absurd axis": ({1024: 2, 2048: 32767, 2057: -5.0}, "EllipsoidSemiMajorAxis"),
+    "broken ESRI string": (
+        {1024: 1, 3072: 32767, 3073: "ESRI PE String = PROJCS["},
+        "ProjectedCRS",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_defect_is_named_and_nothing_else_happens(case):
+    keys, label = BAD[case]
+    with pytest.warns(MetadataWarning, match="a.tif") as caught:
+        build(keys, strict=False)
+    assert label in {warning.message.key.split(" ")[0] for warning in caught} | {
+        warning.message.key for warning in caught
+    }
+    with pytest.raises(MalformedTiff, match=label.split(" ")[0]):
+        build(keys)

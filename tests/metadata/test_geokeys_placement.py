@@ -1,0 +1,95 @@
+"""`placement`: the tags that say where the pixels are."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tiffref.errors import MetadataWarning
+from tiffref.metadata.geokeys import MAX_COORDINATE, GeoKeys, centres, place, scaled
+from tiffref.metadata.report import Report
+
+AREA, POINT = GeoKeys({1025: 1}), GeoKeys({1025: 2})
+MATRIX = (1.0, 2.0, 0.0, 3.0, 4.0, 5.0, 0.0, 6.0, *(0.0,) * 7, 1.0)
+TIE = (1.0, 2.0, 0.0, 10.0, 20.0, 0.0)
+
+
+def placed(tags, keys=AREA):
+    return place(tags, keys, Report("a.tif", is_strict=True))
+
+
+# expected: what GDAL 3.12 gives for the same tags
+@pytest.mark.parametrize(
+    ("tags", "keys", "expected"),
+    [
+        ({33550: (2.0, 3.0, 0.0), 33922: TIE}, AREA, (2, 0, 8, 0, -3, 26)),
+        ({33550: (2.0, 3.0, 0.0), 33922: TIE}, POINT, (2, 0, 7, 0, -3, 27.5)),
+        ({33550: (2.0, -3.0, 0.0), 33922: TIE}, AREA, (2, 0, 8, 0, -3, 26)),
+        ({33550: (-2.0, 3.0, 0.0), 33922: TIE}, AREA, (-2, 0, 12, 0, -3, 26)),
+        ({33550: (2.0, 3.0, 0.0)}, POINT, (2, 0, 0, 0, -3, 0)),
+        ({34264: MATRIX}, AREA, (1, 2, 3, 4, 5, 6)),
+        ({34264: MATRIX}, POINT, (1, 2, 1.5, 4, 5, 1.5)),
+        ({33550: (2.0, 3.0, 0.0), 33922: TIE, 34264: MATRIX}, AREA, (2, 0, 8, 0, -3, 26)),
+        ({}, AREA, None),
+    ],
+)
+def test_transformation(tags, keys, expected):
+    assert placed(tags, keys).transform == expected
+
+
+def test_tiepoints_alone_are_control_points():
+    ties = (0.0, 1.0, 0.0, 10.0, 20.0, 5.0, 4.0, 0.0, 0.0, 18.0, 20.0, 0.0)
+    assert placed({33922: ties}).gcps == ((1, 0, 10, 20, 5), (0, 4, 18, 20, 0))
+    assert placed({33922: ties}, POINT).gcps[0] == (1.5, 0.5, 10, 20, 5)
+    assert placed({33922: ties}).transform is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "key"),
+    [
+        ({33550: (2.0, math.inf, 0.0), 33922: TIE}, "ModelPixelScale (33550)"),
+        (
+            {33550: (2.0, 3.0, 0.0), 33922: (*TIE[:3], math.nan, 1.0, 0.0)},
+            "ModelPixelScale (33550)",
+        ),
+        ({34264: (0.0,) * 16}, "ModelTransformation (34264)"),
+        ({34264: (1.0, 2.0)}, "ModelTransformation (34264)"),
+        ({33922: (0.0, 0.0)}, "ModelTiepoint (33922)"),
+    ],
+)
+def test_defects_are_reported_and_place_nothing(tags, key):
+    with pytest.warns(MetadataWarning) as caught:
+        found = place(tags, AREA, Report("a.tif"))
+    assert found.transform is None
+    assert [warning.message.key for warning in caught] == [key]
+    assert caught[0].message.url == "a.tif"
+
+
+def test_a_nan_tiepoint_leaves_the_others():
+    ties = (*TIE, 0.0, 0.0, 0.0, math.nan, 1.0, 0.0)
+    with pytest.warns(MetadataWarning, match="tiepoints are not finite"):
+        assert len(place({33922: ties}, AREA, Report()).gcps) == 1
+
+
+def test_centres_are_half_a_pixel_in():
+    assert centres(10.0, 0.0, 100.0, 3).tolist() == [105, 115, 125]
+    assert centres(-20.0, 0.0, 50.0, 2).tolist() == [40, 20]
+    assert centres(1.0, 0.5, 0.0, 3) is None
+    assert centres(1.0, 0.0, 0.0, MAX_COORDINATE + 1) is None
+    assert centres(1e308, 0.0, 0.0, 3) is centres(1.0, 0.0, float("inf"), 3) is None
+
+
+def test_centres_are_those_of_rioxarray_to_the_last_bit():
+    affine = pytest.importorskip("affine")
+    transform = (0.1, 0.0, 1 / 3, 0.0, -0.7, 1e6 / 7)
+    x, y = centres(*transform[:3], 1000), centres(transform[4], transform[3], transform[5], 900)
+    shifted = affine.Affine(*transform) @ affine.Affine.translation(0.5, 0.5)
+    expected_x, _ = shifted @ (np.arange(1000), np.zeros(1000))
+    _, expected_y = shifted @ (np.zeros(900), np.arange(900))
+    assert (x == expected_x).all()
+    assert (y == expected_y).all()
+
+
+def test_an_overview_covers_the_same_ground():
+    full = (10.0, 0.0, 100.0, 0.0, -20.0, 50.0)
+    assert scaled(full, 5 / 2, 3.0) == (25, 0, 100, 0, -60, 50)

@@ -1,0 +1,96 @@
+"""`ome`: OME-XML to calibrations."""
+
+import datetime
+
+import pytest
+
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.metadata.calibration import Channel
+from tiffref.metadata.ome_xml import parse_date, parse_ome
+from tiffref.metadata.report import Report
+
+HEAD = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+STRICT = Report("a.tif", is_strict=True)
+
+
+def parse(body, report=STRICT):
+    return parse_ome(f'<?xml version="1.0" encoding="UTF-8"?>{HEAD}{body}</OME>', report)
+
+
+def test_sizes_have_the_units_of_the_schema_unless_they_say_others():
+    (image,) = parse(
+        '<Image Name="n"><Pixels PhysicalSizeX="0.5" PhysicalSizeY="500" PhysicalSizeYUnit="nm" '
+        'PhysicalSizeZ="2" TimeIncrement="3" TimeIncrementUnit="min"/></Image>'
+    )
+    assert image.scales == {"X": 0.5, "Y": 500.0, "Z": 2.0, "T": 3.0}
+    assert image.units == {
+        "X": "micrometer", "Y": "nanometer", "Z": "micrometer", "T": "minute"
+    }  # fmt: skip
+    assert image.name == "n"
+
+
+def test_channels_have_names_and_colours():
+    (image,) = parse(
+        '<Image><Pixels><Channel Name="DAPI" Color="65535"/><Channel Fluor="GFP" Color="-1"/>'
+        "<Channel/></Pixels></Image>"
+    )
+    assert image.channels == (Channel("DAPI", "0000FF"), Channel("GFP", "FFFFFF"), Channel())
+
+
+def planes(*deltas):
+    body = "".join(f'<Plane TheT="{n}" DeltaT="{d}"/>' for n, d in enumerate(deltas))
+    (image,) = parse(f'<Image><Pixels SizeT="3">{body}</Pixels></Image>')
+    return image
+
+
+def test_times_of_planes():
+    assert planes(0, 1.5, 4).times == (0.0, 1.5, 4.0)
+    assert planes(0, 1.5, 4).units == {"T": "second"}
+    assert planes(0, 1.5).times == ()
+    assert planes(0, 5, 4).times == ()
+
+
+def test_objective_date_and_stage():
+    (image,) = parse(
+        '<Instrument><Objective ID="O:1" NominalMagnification="20" LensNA="0.8"/></Instrument>'
+        "<Image><AcquisitionDate>2020-01-02T03:04:05</AcquisitionDate>"
+        '<ObjectiveSettings ID="O:1"/><Pixels><Plane PositionX="1.5" PositionXUnit="mm"/></Pixels>'
+        "</Image>"
+    )
+    assert image.acquired == datetime.datetime(2020, 1, 2, 3, 4, 5)
+    assert image.attributes == {
+        "magnification": 20.0,
+        "numerical_aperture": 0.8,
+        "stage_position_x": 1.5,
+        "stage_position_x_unit": "millimeter",
+    }
+
+
+def test_wells():
+    (image,) = parse(
+        '<Plate ID="P" Name="plate"><Well Row="1" Column="2"><WellSample Index="4">'
+        '<ImageRef ID="Image:0"/></WellSample></Well></Plate><Image ID="Image:0"><Pixels/></Image>'
+    )
+    assert image.attributes == {"plate": "plate", "well": "B03", "field": 4}
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "x", "inf"])
+def test_sizes_that_are_none_are_reported(size):
+    body = f'<Image><Pixels PhysicalSizeX="{size}" PhysicalSizeY="2"/></Image>'
+    with pytest.warns(MetadataWarning, match="PhysicalSizeX") as caught:
+        (image,) = parse(body, Report("a.tif"))
+    assert image.scales == {"Y": 2.0}
+    assert len(caught) == 1
+    with pytest.raises(MalformedTiff, match=r"a\.tif.*PhysicalSizeX"):
+        parse(body)
+
+
+def test_broken_xml_is_reported():
+    with pytest.warns(MetadataWarning, match="not valid XML"):
+        assert parse_ome("<OME><Image>", Report()) == []
+
+
+def test_dates():
+    assert parse_date("2020-01-02T03:04:05+02:00").hour == 3
+    assert parse_date("01.02.2020") is None
+    assert parse_date(None) is None

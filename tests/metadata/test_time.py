@@ -1,0 +1,81 @@
+"""`time`: when an image was taken or made."""
+
+import datetime
+
+import pytest
+
+from tiffref.metadata.time import (
+    acquired_from_items,
+    acquired_from_name,
+    created_from_tag,
+    iso_text,
+    read_time_coordinate,
+    time_coordinate,
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://b/LC09_L2SP_193024_20220505_20220511_02_T1_SR_B4.TIF", "2022-05-05T00:00:00"),
+        ("/d/S2A_32UPU_20220505_0_L2A/B04.tif", "2022-05-05T00:00:00"),
+        ("T32UPU_20220505T101601_B04_10m.tif", "2022-05-05T10:16:01"),
+        (
+            "s1a-x/S1A_IW_GRDH_1SDV_20220505T052601_20220505T052626_043075_0524C5_E5F1.tif",
+            "2022-05-05T05:26:01",
+        ),
+        ("S2A_MSIL2A_20220505T101601_N0400_R065_T32UPU_20220505T162513.tif", "2022-05-05T10:16:01"),
+        ("/data/20220505/scan.tif", None),
+        ("LC09_L2SP_193024_20221505_20220511_02_T1_SR_B4.TIF", None),
+    ],
+)
+def test_names_of_products(url, expected):
+    found = acquired_from_name(url)
+    assert (found and found.strftime("%Y-%m-%dT%H:%M:%S")) == expected
+
+
+def test_items():
+    found = acquired_from_items({"ACQUISITIONDATETIME": "2022-05-05T10:00:00Z"})
+    assert found == datetime.datetime(2022, 5, 5, 10, tzinfo=datetime.UTC)
+    assert acquired_from_items({"ACQUISITIONDATETIME": "May"}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2022:05:05 10:11:12", "2022-05-05T10:11:12"),
+        ("2022-05-05T10:11:12", "2022-05-05T10:11:12"),
+        ("0000:00:00 00:00:00", None),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_date_time_tag(value, expected):
+    assert created_from_tag(value) == expected
+
+
+def test_coordinate_of_whole_seconds():
+    array = time_coordinate(datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC))
+    assert (array.shape, array.dtype) == ((), "int64")
+    assert array.manifest.inlined[0] == (86400).to_bytes(8, "little")
+    assert array.attributes["units"] == "seconds since 1970-01-01"
+    assert "comment" not in array.attributes
+
+
+@pytest.mark.parametrize("microsecond", [0, 453000, 453001])
+@pytest.mark.parametrize("zone", [None, datetime.UTC])
+@pytest.mark.parametrize("year", [1968, 2026])
+def test_coordinates_are_as_exact_as_the_date(year, zone, microsecond):
+    date = datetime.datetime(year, 3, 4, 5, 6, 7, microsecond, zone)
+    array = time_coordinate(date)
+    number = int.from_bytes(array.manifest.inlined[0], "little", signed=True)
+    found = read_time_coordinate(array.attributes["units"], number)
+    assert found == date.replace(tzinfo=datetime.UTC)
+    assert ("comment" in array.attributes) == (zone is None)
+    assert datetime.datetime.fromisoformat(iso_text(date)) == date
+
+
+def test_units_of_others_are_no_times_of_ours():
+    assert read_time_coordinate("days since 1970-01-01", 1) is None
+    assert read_time_coordinate("seconds since 2000-01-01", 1) is None
+    assert read_time_coordinate("seconds since 1970-01-01", 1 << 62) is None

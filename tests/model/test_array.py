@@ -1,0 +1,60 @@
+"""Arrays and their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiffref.errors import SelectionError
+from tiffref.model.array import Array, Group
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "expected"),
+    [
+        ("u2", 7, 7),
+        ("u2", 7.0, 7),
+        ("u2", np.uint8(7), 7),
+        ("i1", -128, -128),
+        ("?", True, True),
+        ("f4", -1, -1.0),
+        ("f4", np.float64(0.1), float(np.float32(0.1))),
+        ("f4", float("-inf"), float("-inf")),
+        ("c8", 1 + 2j, 1 + 2j),
+    ],
+)
+def test_fill_values_become_samples(dtype: str, value: Any, expected: Any) -> None:
+    filled = Array.from_values(np.zeros(3, dtype), ("x",)).with_fill_value(value).fill_value
+    assert (filled, type(filled)) == (expected, type(expected))
+
+
+def test_nan_is_a_fill_value_of_floats() -> None:
+    assert np.isnan(Array.from_values(np.zeros(3), ("x",)).with_fill_value(np.nan).fill_value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("u2", -1),
+        ("u2", 65536),
+        ("u2", 1.5),
+        ("u2", float("nan")),
+        ("u2", "seven"),
+        ("u2", [7]),
+        ("?", 2),
+        ("f4", 1e300),
+        ("f4", "seven"),
+    ],
+)
+def test_fill_values_that_no_sample_has_are_refused(dtype: str, value: Any) -> None:
+    with pytest.raises(SelectionError, match="fill value"):
+        Array.from_values(np.zeros(3, dtype), ("x",)).with_fill_value(value)
+
+
+def test_arrays_and_groups_are_shown_in_short() -> None:
+    array = Array.from_values(np.zeros((40, 50), "u2"), ("y", "x"))
+    assert repr(array) == "Array((y 40, x 50), uint16, chunks (40, 50))"
+    group = Group({"a": Group({"image": array}), "n": Array.from_values(1.5)})
+    assert repr(group) == f"Group(a: Group(image: {array!r}), n: Array((), float64, chunks ()))"
