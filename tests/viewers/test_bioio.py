@@ -67,3 +67,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     assert not bioio.Reader.is_supported_image(path)
     with pytest.raises(exceptions.UnsupportedFileFormatError, match="tiffref"):
         bioio.Reader(path)
+
+
+def test_bioio_finds_the_reader(cells: tuple[Path, np.ndarray]) -> None:
+    found = pytest.importorskip("bioio.plugins").get_plugins(use_cache=False)
+    readers = [one.metadata.get_reader() for one in found[".svs"]]
+    assert bioio.Reader in readers
