@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from tiffref.io import http
 
+# what tests write is sealed with a key of their own
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tiffref-tests-")
 http.RETRY = http.Retry(first_s=0.01)  # tests need not wait for faults to go away
 
 REPOSITORY = Path(__file__).resolve().parent.parent

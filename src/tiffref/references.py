@@ -13,10 +13,10 @@ from typing import Any
 
 from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
-from .formats.kerchunk_read import read_document
+from .formats.kerchunk_read import Parsed, read_document
 from .formats.parquet import is_parquet, parse_parquet
-from .io.allow import are_made_here, check_moved, location_prefix, remember_addresses
-from .io.urls import from_document_url, plan_prefix, shared_folder, to_document_url
+from .io.allow import allowed_by_environment, check_moved, location_prefix
+from .io.urls import plan_prefix, shared_folder, to_document_url
 from .metadata.axes import order_axes
 from .metadata.hierarchy import from_ngff, to_ngff, without_pending
 from .model.array import Group
@@ -222,8 +222,9 @@ class References:
             For the file system of a URL.
         allow
             Prefixes of the addresses that may be read through the references; "*" for all. By
-            default those in the folder of the document, and what this process itself scanned and
-            wrote into documents.
+            default all that a document names which this user wrote on this machine; of any other,
+            those in its folder and those that the environment variable `TIFFREF_ALLOW` lists,
+            separated by commas.
 
         Raises
         ------
@@ -233,7 +234,7 @@ class References:
             If the file cannot be read.
         """
         parsed = read_document(document, storage_options)
-        return cls(parsed.group, parsed.series, _allowed(parsed.group, document, allow))
+        return cls(parsed.group, parsed.series, _allowed(parsed, document, allow))
 
     def to_parquet(
         self,
@@ -278,6 +279,7 @@ class References:
             path,
             rename=options["rename"],
             series=options["series"],
+            is_sealed=options["is_sealed"],
             record_size=record_size,
             storage_options=storage_options,
         )
@@ -309,7 +311,7 @@ class References:
             If it cannot be read.
         """
         parsed = parse_parquet(path, storage_options)
-        return cls(parsed.group, parsed.series, _allowed(parsed.group, path, allow))
+        return cls(parsed.group, parsed.series, _allowed(parsed, path, allow))
 
     def _options(
         self,
@@ -328,8 +330,6 @@ class References:
         rename = to_document_url if url is None else plan_prefix(url, addresses)
         if url is None and isinstance(target, str | os.PathLike):
             check_moved(addresses, self.allow, os.fspath(target))
-        if self.allow is None:
-            remember_addresses(from_document_url(rename(url)) for url in addresses)
         templates = {}
         if templatename:
             templates = {templatename: shared_folder([rename(url) for url in addresses])}
@@ -337,20 +337,20 @@ class References:
             "rename": rename,
             "templates": templates,
             "series": _move_series(self.series, groupname),
+            "is_sealed": self.allow is None,
         }
 
 
 def _allowed(
-    group: Group, document: Any, allow: str | Sequence[str] | None
+    parsed: Parsed, document: Any, allow: str | Sequence[str] | None
 ) -> tuple[str, ...] | None:
     """Give the addresses that references out of a document may read, None for all."""
     if allow is not None:
         return (allow,) if isinstance(allow, str) else tuple(allow)
-    urls = [source.url for source in References(group).sources]
-    if are_made_here(urls):
+    if parsed.is_own:
         return None
     folder = () if isinstance(document, Mapping) else (location_prefix(os.fspath(document)),)
-    return (*folder, *(url for url in urls if are_made_here([url])))
+    return (*folder, *allowed_by_environment())
 
 
 def _nest(group: Group, name: str | None) -> Group:

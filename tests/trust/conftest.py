@@ -10,8 +10,6 @@ import pytest
 import tifffile
 from faulty import FaultyServer
 
-from tiffref.io import allow
-
 IMAGE = np.random.default_rng(5).integers(0, 60000, (96, 128)).astype("u2")
 
 
@@ -43,12 +41,3 @@ def server() -> Iterator[FaultyServer]:
     running = FaultyServer()
     yield running
     running.close()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_made_here() -> Iterator[None]:
-    """Let documents of a test be those of strangers to the next one."""
-    before = set(allow._made_here)
-    yield
-    allow._made_here.clear()
-    allow._made_here.update(before)

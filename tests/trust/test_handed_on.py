@@ -6,6 +6,7 @@ Each has a secret TIFF in it, outside the folder that it lies in.
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,12 @@ import tiffref
 from tiffref import catalog
 from tiffref.cli import main
 from tiffref.errors import UntrustedSource
-from tiffref.io import allow
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make `evil/refs.json`, a sequence of one file in `evil` and one in `home`."""
     for folder in ("evil", "home"):
         (tmp_path / folder).mkdir()
@@ -32,19 +32,22 @@ def place(tmp_path: Path) -> Path:
     files = [str(tmp_path / folder / f"{name}.tif") for folder, name in names[:2]]
     references = tiffref.scan_sequence(files, pattern="t{time}.tif")
     references.write_fsspec(tmp_path / "evil" / "refs.json")
-    allow._made_here.clear()
+    become_another_user(monkeypatch, tmp_path)
     return tmp_path
 
 
+def become_another_user(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / f"state-{secrets.token_hex(4)}"))
+
+
 def test_appending_gives_no_access(place: Path) -> None:
-    secret, mine = str(place / "home" / "t2.tif"), str(place / "home" / "t3.tif")
+    mine = str(place / "home" / "t3.tif")
     after = tiffref.append_sequence(place / "evil" / "refs.json", [mine])
     assert after.allow is not None and mine in after.allow
     with pytest.raises(UntrustedSource, match="t2"):
         ZarrTiffStore(after)[:]
     np.testing.assert_array_equal(ZarrTiffStore(after)[2], np.full((16, 16), 2))
     after.write_fsspec(place / "evil" / "more.json")
-    assert mine in allow._made_here and secret not in allow._made_here
     with pytest.raises(UntrustedSource, match="t2"):
         ZarrTiffStore(place / "evil" / "more.json")[:]
     with pytest.raises(UntrustedSource, match="may not move"):
@@ -110,7 +113,7 @@ def test_catalogs_give_no_access(place: Path, monkeypatch: pytest.MonkeyPatch) -
     catalog.build([str(place / "evil"), str(place / "home")], folder)
     mine = catalog.open(folder)
     assert mine.allow is None and mine.query(where={"url": mine.urls[0]}).references().allow is None
-    allow._made_here.clear()
+    become_another_user(monkeypatch, place)
     monkeypatch.chdir(folder)
     for name in (folder, f"{folder}/catalog.parquet", "."):
         found = catalog.open(name)
@@ -133,11 +136,13 @@ def test_catalogs_give_no_access(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert main(arguments) == 0  # what there is can be told without reading it
 
 
-def test_an_index_names_no_documents_elsewhere(place: Path) -> None:
+def test_an_index_names_no_documents_elsewhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pa = pytest.importorskip("pyarrow")
     folder = place / "evil" / "catalog"
     catalog.build(str(place / "evil"), folder)
-    allow._made_here.clear()
+    become_another_user(monkeypatch, place)
     tiffref.scan(place / "home" / "t2.tif").write_fsspec(place / "home" / "refs.json")
     for where in ("../../home/refs.json", "x/../../../home/refs.json"):
         found = catalog.open(folder)

@@ -29,7 +29,6 @@ from typing import Any
 from ..errors import CatalogError, SelectionError, TiffrefError
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
-from ..io.allow import remember_addresses
 from ..io.urls import has_scheme
 from ..model.array import Array
 from ..model.manifest import Source
@@ -37,7 +36,7 @@ from ..references import References
 from ..sequences.inputs import find_files, natural_key, read_fields
 from ..sequences.stack import scan_sequence
 from .executors import Handing, Pool, open_pool
-from .index import INDEX, field_kinds, import_pyarrow, index_address, write_index
+from .index import INDEX, INDEX_SEAL, field_kinds, import_pyarrow, seal_index, write_index
 from .jobs import (
     FORMATS,
     Batch,
@@ -416,7 +415,8 @@ def _write(references: References, path: str, settings: Settings, format: str) -
     """Put a set in place, whole; give its size and checksum."""
     write = write_json if format == "json" else write_parquet
     with settings.folder.making(path) as made:
-        write(references.group, made, rename=settings.rename, series=references.series)
+        options = {"rename": settings.rename, "series": references.series}
+        write(references.group, made, is_sealed=references.allow is None, **options)
         found = checksum(made)
     assert found is not None
     return found
@@ -571,7 +571,6 @@ def build(
             order = sorted(journal, key=natural_key)
             combined = _combine(run, pool, order, products)
         _write_products(run, order, products, combined)
-        remember_addresses([index_address(place.address)])
         summary = Summary.of(run.counts, journal.rows(order), combined, place.address)
         if report is not None:
             write_report(report, journal.rows(order), summary)
@@ -620,8 +619,11 @@ def _write_products(
     folder, rows = run.settings.folder, run.journal.rows
     with folder.making(INDEX) as made:
         write_index(rows(order), made, field_kinds(rows(order)))
+        seal = seal_index(made.read_bytes())
         if run.counts.n_done:
             folder.flush()
+    if seal is not None:
+        folder.put(INDEX_SEAL, seal)
     if "stac" in products:
         write_stac(run.settings, rows(order))
     if "intake" in products:

@@ -161,7 +161,8 @@ def _write(
             if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
     check_moved(kept, references.allow, os.fspath(target))
     options: dict[str, Any] = {
-        "rename": rename, "series": references.series, "storage_options": storage_options
+        "rename": rename, "series": references.series, "storage_options": storage_options,
+        "is_sealed": references.allow is None,
     }  # fmt: skip
     if is_parquet(target):
         if zarr_format != 2:

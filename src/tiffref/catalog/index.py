@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import itertools
 import json
 import struct
@@ -31,19 +32,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MissingExtra, install_hint
-from ..io.urls import from_document_url, to_document_url
+from ..io.clients import client_errors
+from ..io.seal import is_own_seal, make_seal
+from .storage import STATE
 
 __all__ = [
     "INDEX",
+    "INDEX_SEAL",
     "Footprint",
     "field_kinds",
     "footprint",
     "import_pyarrow",
-    "index_address",
     "outline_of",
     "place_row",
     "read_index",
     "ring_bounds",
+    "seal_index",
     "to_geojson",
     "to_wkb",
     "write_index",
@@ -328,6 +332,8 @@ def to_geojson(rings: Footprint) -> dict[str, Any]:
 
 
 INDEX = "catalog.parquet"
+INDEX_SEAL = f"{STATE}/seal"
+"""The seal of the user who built the catalog, over the bytes of the index."""
 _BLOCK_ROWS = 500
 """Rows that are Python objects at once, some 5 KB each."""
 _GROUP_BLOCKS = 20
@@ -530,18 +536,39 @@ def _moment(row: Mapping[str, Any]) -> datetime.datetime | None:
     return None
 
 
-def index_address(folder: str) -> str:
-    """Give the full address of the index of a catalog: the same one however its folder is named."""
-    return from_document_url(to_document_url(f"{folder or '.'}/{INDEX}"))
+def seal_index(data: bytes) -> bytes | None:
+    """Return the user's seal of an index; None where the user has no key."""
+    seal = make_seal(_digest(data))
+    return None if seal is None else seal.encode()
 
 
-def read_index(path: str, storage_options: Mapping[str, Any] | None = None) -> Any:
-    """Give the index as a pyarrow table."""
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(b"catalog" + data).digest()
+
+
+def read_index(
+    folder: str, storage_options: Mapping[str, Any] | None = None
+) -> tuple[Any, Callable[[], bool]]:
+    """Read the index of a catalog.
+
+    Returns
+    -------
+    table, is_own
+        A pyarrow table, and a function that tells whether this user built the catalog.
+    """
     pa = import_pyarrow()
     import fsspec
 
-    with fsspec.open(path, "rb", **(storage_options or {})) as file:
-        data = file.read()
+    fs, root = fsspec.url_to_fs(folder or ".", **(storage_options or {}))
+    data = fs.cat_file(f"{root}/{INDEX}")
+
+    def is_own() -> bool:
+        try:
+            seal = fs.cat_file(f"{root}/{INDEX_SEAL}")
+        except client_errors():
+            return False
+        return is_own_seal(seal.decode("latin-1"), _digest(data))
+
     # Arrow's own threads now and then abort the interpreter when it ends right after (pyarrow 26)
     reader = pa.BufferReader(data)
-    return pa.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
+    return pa.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False), is_own

@@ -22,11 +22,11 @@ from ..errors import (
     install_hint,
     unreadable,
 )
-from ..io.allow import AllowList, are_made_here
+from ..io.allow import AllowList, allowed_by_environment
 from ..io.clients import client_errors
 from ..references import References
 from ..sequences.stack import scan_sequence
-from .index import INDEX, import_pyarrow, index_address, read_index
+from .index import INDEX, import_pyarrow, read_index
 
 if TYPE_CHECKING:
     import pyarrow
@@ -55,7 +55,7 @@ def open_catalog(
         For the file system of a URL.
     allow
         Prefixes of the addresses that the catalog may make us read, "*" for all. By default those
-        in its own folder; any of a catalog that this process has built.
+        in its own folder and in `TIFFREF_ALLOW`; any of a catalog that this user has built.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def open_catalog(
     folder = text.removesuffix(f"/{INDEX}") if text.endswith(INDEX) else text
     pa = import_pyarrow()
     try:
-        table = read_index(f"{folder}/{INDEX}" if folder else INDEX, storage_options)
+        table, is_own = read_index(folder, storage_options)
     except FileNotFoundError as error:
         raise SourceError(
             "there is no catalog", url=folder, expected=f"a folder with {INDEX}",
@@ -83,8 +83,8 @@ def open_catalog(
         raise InvalidReferences(
             "is no index of a catalog", url=folder, got=f"no column {', '.join(missing)}"
         )
-    if allow is None and not are_made_here([index_address(folder)]):
-        allow = [f"{folder or '.'}/"]
+    if allow is None and not is_own():
+        allow = [f"{folder or '.'}/", *allowed_by_environment()]
     trusted = (allow,) if isinstance(allow, str) else allow
     return Catalog(folder, table, storage_options, None if trusted is None else tuple(trusted))
 
@@ -177,7 +177,11 @@ class Catalog:
         path = f"{self.folder}/{chosen[0]['references']}"
         if self.allow is not None:
             AllowList([*self.allow, f"{self.folder or '.'}/"]).check(path)
-        return replace(References.open(path, self.storage_options), allow=self.allow)
+        found = References.open(path, self.storage_options)
+        if self.allow is None and found.allow is not None:
+            # of a worker with another key: what the index says is the user's own word
+            return replace(found, allow=(*found.allow, chosen[0]["url"]))
+        return found if self.allow is None else replace(found, allow=self.allow)
 
     def stack(self, **options: Any) -> References:
         """Give references to all files found as one array.

@@ -397,7 +397,8 @@ def _scan_once(job: Job, settings: Settings) -> _Scanned | None:
 
 def _document(references: References, settings: Settings) -> bytes:
     buffer = io.BytesIO()
-    write_json(references.group, buffer, rename=settings.rename, series=references.series)
+    options = {"rename": settings.rename, "series": references.series}
+    write_json(references.group, buffer, is_sealed=references.allow is None, **options)
     return buffer.getvalue()
 
 
@@ -416,7 +417,8 @@ def _write(scanned: _Scanned, job: Job, settings: Settings) -> Mapping[str, int]
         settings.folder.put(job.output, document)
         return {"document_size": len(document), "document_crc": zlib.crc32(document)}
     with settings.folder.making(job.output) as made:
-        write_parquet(references.group, made, rename=settings.rename, series=references.series)
+        options = {"rename": settings.rename, "series": references.series}
+        write_parquet(references.group, made, is_sealed=references.allow is None, **options)
         found = checksum(made)
     assert found is not None
     return {"document_size": found[0], "document_crc": found[1]}

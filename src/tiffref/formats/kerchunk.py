@@ -57,11 +57,12 @@ from numpy.typing import ArrayLike, NDArray
 from ..codecs.zarr2 import decode_foreign
 from ..errors import InvalidReferences
 from ..io.atomic import open_atomic
-from ..io.urls import to_document_url
+from ..io.urls import from_document_url, to_document_url
 from ..model.array import Array, Group, once_for_each
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
 from .provenance import PROVENANCE, spell_provenance
+from .sealing import NO_SEAL, digest_chunks, find_links, seal_texts
 from .zarr_metadata import join_key, to_documents
 
 __all__ = [
@@ -299,6 +300,7 @@ def plan_document(
     zarr_format: int,
     rename: Callable[[str], str] | None,
     series: Sequence[Mapping[str, Any]],
+    is_sealed: bool = False,
 ) -> Plan:
     """Spell all metadata of a group.
 
@@ -313,6 +315,8 @@ def plan_document(
         addresses.
     series
         What provenance records of the series of the source.
+    is_sealed
+        Whether the provenance has room for a seal.
 
     Raises
     ------
@@ -325,7 +329,8 @@ def plan_document(
             sources.setdefault(source.url, source)
     addresses = {url: (rename or to_document_url)(url) for url in sources}
     documents = to_documents(group, zarr_format)
-    text = spell_provenance(sources.values(), addresses, series)
+    seal, links = (NO_SEAL, dict(find_links(sources.values()))) if is_sealed else (None, None)
+    text = spell_provenance(sources.values(), addresses, series, seal, links)
     if text is not None:
         _set_root_attribute(documents, zarr_format, text)
     first = {key: documents[key] for key in _ROOT if key in documents}
@@ -403,6 +408,7 @@ def to_kerchunk(
     rename: Callable[[str], str] | None = None,
     templates: Mapping[str, str] | None = None,
     series: Sequence[Mapping[str, Any]] = (),
+    is_sealed: bool = False,
 ) -> dict[str, Any]:
     """Give the reference document of a group as a dictionary.
 
@@ -421,6 +427,8 @@ def to_kerchunk(
         Name to text; addresses that begin with the text have "{{name}}" instead. Needs version 1.
     series
         What `provenance` records of the series of the source, as plain values.
+    is_sealed
+        Whether the document gets the user's seal: nobody but the user said where its bytes are.
 
     Raises
     ------
@@ -430,7 +438,7 @@ def to_kerchunk(
         If an attribute or an address has no form in the document.
     """
     group = in_format(group, zarr_format)
-    plan = _plan(group, zarr_format, version, rename, templates, series)
+    plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
     refs: dict[str, Any] = dict(plan.metadata)
     for path, array in group.arrays():
         spelling = KeySpelling.of(path, zarr_format)
@@ -456,6 +464,7 @@ def write_json(
     rename: Callable[[str], str] | None = None,
     templates: Mapping[str, str] | None = None,
     series: Sequence[Mapping[str, Any]] = (),
+    is_sealed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the reference document of a group as JSON, whole or not at all.
@@ -466,7 +475,7 @@ def write_json(
         The root.
     path
         Path, URL, or a file open for writing (text or binary).
-    zarr_format, version, rename, templates, series
+    zarr_format, version, rename, templates, series, is_sealed
         As in `to_kerchunk`.
     storage_options
         For the file system of a URL.
@@ -479,7 +488,7 @@ def write_json(
         If the file cannot be written.
     """
     group = in_format(group, zarr_format)
-    plan = _plan(group, zarr_format, version, rename, templates, series)
+    plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
     with open_atomic(path, storage_options) as file:
         for text in _iter_json(group, plan, zarr_format, version):
             file.write(text)
@@ -492,14 +501,18 @@ def _plan(
     rename: Callable[[str], str] | None,
     templates: Mapping[str, str] | None,
     series: Sequence[Mapping[str, Any]],
+    is_sealed: bool,
 ) -> _JsonPlan:
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
-    plan = plan_document(group, zarr_format, rename, series)
-    metadata = {
+    plan = plan_document(group, zarr_format, rename, series, is_sealed)
+    metadata: Mapping[str, str] = {
         key: (_encode_array if key.endswith(".zarray") else _encode)(value)
         for key, value in plan.documents.items()
     }
+    if is_sealed:
+        addresses = {url: from_document_url(address) for url, address in plan.addresses.items()}
+        metadata = seal_texts(metadata, digest_chunks(group.arrays(), addresses))
     if not templates or version == 0:
         return _JsonPlan(metadata, plan.addresses)
     used = {url: _use_template(address, templates) for url, address in plan.addresses.items()}

@@ -49,7 +49,8 @@ from .load import (
     parse_json,
     without_garbage_collection,
 )
-from .provenance import PROVENANCE, check_series, parse_provenance
+from .provenance import PROVENANCE, Provenance, check_series, parse_provenance
+from .sealing import Sealed, digest_chunks
 from .templates import expand_gen, expand_url
 from .zarr_metadata import ArrayMetadata, Nodes, parse_metadata
 
@@ -336,23 +337,20 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def take_provenance(
-    nodes: Nodes, report: Reporter
-) -> tuple[Nodes, list[Source], list[dict[str, Any]]]:
+def take_provenance(nodes: Nodes, report: Reporter) -> tuple[Nodes, Provenance]:
     """Take our attribute out of the root's, be the root a group or an array."""
     root = nodes.groups.get("", {})
     holder = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
     if PROVENANCE not in holder:
-        return nodes, [], []
-    sources: list[Source] = []
-    series: list[dict[str, Any]] = []
+        return nodes, Provenance()
+    found = Provenance()
     try:
-        sources, found = parse_provenance(holder[PROVENANCE])
-        check_series(found, nodes.arrays)
-        series = found
+        found = parse_provenance(holder[PROVENANCE])
+        check_series(found.series, nodes.arrays)
     except ValueError as error:
         report(Finding("provenance", "metadata", str(error), None, severity="warning"))
-    return _without_attribute(nodes), sources, series
+        found = replace(found, series=[])
+    return _without_attribute(nodes), found
 
 
 def _without_attribute(nodes: Nodes) -> Nodes:
@@ -483,6 +481,13 @@ class Parsed:
 
     group: Group
     series: tuple[Mapping[str, Any], ...]
+    sealed: Sealed | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this user wrote this very document."""
+        sources = (source for _, array in self.group.arrays() for source in array.manifest.sources)
+        return self.sealed is not None and self.sealed.is_own(sources)
 
 
 def read_document(
@@ -550,8 +555,7 @@ class _Parts:
 
     columns: RefColumns
     nodes: Nodes
-    recorded: list[Source]
-    series: list[dict[str, Any]]
+    provenance: Provenance
     chunks: Mapping[str, ChunkIndex]
 
 
@@ -561,7 +565,7 @@ def _take_apart(document: Any, report: Reporter) -> _Parts:
     check_counts(len(columns.keys), sum(map(len, columns.inlined.values())), report)
     nodes = parse_metadata(columns.metadata, report)
     nodes = check_nodes(nodes, len(columns.keys), report)
-    nodes, recorded, series = take_provenance(nodes, report)
+    nodes, provenance = take_provenance(nodes, report)
     if not nodes.arrays and not nodes.groups:
         report(
             Finding(
@@ -577,12 +581,13 @@ def _take_apart(document: Any, report: Reporter) -> _Parts:
     rules = {path: array.rule for path, array in nodes.arrays.items()}
     chunks, strays = parse_keys(columns.keys, grids, rules)
     _report_strays(columns, strays, grids, report)
-    return _Parts(columns, nodes, recorded, series, chunks)
+    return _Parts(columns, nodes, provenance, chunks)
 
 
 def _put_together(parts: _Parts, lines: Lines) -> Parsed:
     urls = [*parts.columns.urls, *lines.urls]
-    sources, rank = rank_sources(urls, parts.recorded)
+    record = parts.provenance
+    sources, rank = rank_sources(urls, record.sources)
     arrays = {}
     for path, array in parts.nodes.arrays.items():
         chunks = _take_chunks(parts.columns, parts.chunks[path])
@@ -593,7 +598,11 @@ def _put_together(parts: _Parts, lines: Lines) -> Parsed:
         else:
             manifest = build_manifest(array.grid, chunks, sources, rank)
         arrays[path] = build_array(array, manifest)
-    return Parsed(build_tree(parts.nodes, arrays), tuple(parts.series))
+    sealed = None
+    if record.seal is not None:
+        chunks_of = digest_chunks(arrays.items(), {})
+        sealed = Sealed(record.seal, parts.columns.metadata, record.links, chunks_of)
+    return Parsed(build_tree(parts.nodes, arrays), tuple(record.series), sealed)
 
 
 def _report_strays(

@@ -70,6 +70,7 @@ from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, build_array, build_tree, rank_sources, take_provenance
 from .load import check_nodes
+from .sealing import Sealed, digest_files, seal_documents
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
 __all__ = [
@@ -399,15 +400,19 @@ def parse_parquet(
         raise
     except client_errors() as error:
         raise unreadable(location, error, "cannot read the references") from error
-    nodes, recorded, series = take_provenance(nodes, raise_finding)
-    sources, rank = rank_sources(chain.from_iterable(addresses.values()), recorded)
+    nodes, record = take_provenance(nodes, raise_finding)
+    sources, rank = rank_sources(chain.from_iterable(addresses.values()), record.sources)
     arrays, first = {}, 0
     for name, array in nodes.arrays.items():
         own = rank[first : first + len(addresses[name])]
         first += len(own)
         manifest = defer_manifest(array, records[name], record_size, addresses[name], own, sources)
         arrays[name] = build_array(array, manifest)
-    return Parsed(build_tree(nodes, arrays), tuple(series))
+    sealed = None
+    if record.seal is not None:
+        files = {name: [file.data for file in found] for name, found in records.items()}
+        sealed = Sealed(record.seal, metadata, record.links, digest_files(files, record_size))
+    return Parsed(build_tree(nodes, arrays), tuple(record.series), sealed)
 
 
 def import_pyarrow() -> Any:
@@ -453,6 +458,7 @@ def write_parquet(
     rename: Callable[[str], str] | None = None,
     series: Sequence[Mapping[str, Any]] = (),
     record_size: int = 100_000,
+    is_sealed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write references as parquet, the whole folder or nothing.
@@ -470,6 +476,8 @@ def write_parquet(
         What `provenance` records of the series of the source.
     record_size
         Chunks in one file, at least 1; a reader loads whole files.
+    is_sealed
+        As in `kerchunk.to_kerchunk`.
     storage_options
         For the file system of a URL.
 
@@ -493,13 +501,22 @@ def write_parquet(
             hint="Give the array a name, or write JSON.",
         )
     group = in_format(group, 2)
-    plan = plan_document(group, 2, rename, series)
+    plan = plan_document(group, 2, rename, series, is_sealed)
     with open_folder_atomic(path, ZMETADATA, storage_options) as folder:
         for name, array in group.arrays():
             urls = [plan.addresses[source.url] for source in array.manifest.sources]
             _write_array(folder / name, name, array, urls, record_size)
-        metadata = {"metadata": plan.documents, "record_size": record_size}
+        documents = plan.documents
+        if is_sealed:
+            files = {name: _read_files(folder / name) for name, _ in group.arrays()}
+            documents = seal_documents(documents, digest_files(files, record_size))
+        metadata = {"metadata": documents, "record_size": record_size}
         (folder / ZMETADATA).write_text(json.dumps(metadata, allow_nan=False), encoding="ascii")
+
+
+def _read_files(folder: Path) -> Iterator[bytes]:
+    n_files = len(list(folder.glob("refs.*.parq")))
+    return (Path(folder, f"refs.{number}.parq").read_bytes() for number in range(n_files))
 
 
 def _write_array(

@@ -12,7 +12,9 @@ thousand of them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidReferences
@@ -20,7 +22,7 @@ from ..io.urls import from_document_url, shared_folder, to_document_url
 from ..model.manifest import Source
 from .zarr_metadata import to_plain
 
-__all__ = ["PROVENANCE", "check_series", "parse_provenance", "spell_provenance"]
+__all__ = ["PROVENANCE", "Provenance", "check_series", "parse_provenance", "spell_provenance"]
 
 PROVENANCE = "tiffref"
 """Name of the attribute."""
@@ -31,6 +33,8 @@ _TEXT = (str, _NONE)
 _FIELDS: Mapping[str, set[type]] = {
     "size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}
 }  # fmt: skip
+_LINKS = "real"
+_SEAL = re.compile("[0-9a-f]{64}")
 _SHARED = "size"
 """What a file and its copy elsewhere have in common; times and ETags are those of a server."""
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict}
@@ -40,10 +44,25 @@ _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "con
 """Columns and members of objects, and of what kinds they are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What the attribute says, as `spell_provenance` was given it, with the document's addresses.
+
+    `seal` is None where there is none, or none that could be ours.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    series: list[dict[str, Any]] = field(default_factory=list)
+    seal: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
 def spell_provenance(
     sources: Iterable[Source],
     addresses: Mapping[str, str],
     series: Sequence[Mapping[str, Any]] = (),
+    seal: str | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> str | None:
     """Give the attribute's text.
 
@@ -56,6 +75,10 @@ def spell_provenance(
     series
         One mapping for each series: `index`, `kind`, `name`, `axes`, and `levels`, each with the
         `path` of its array or the reason why it was `refused`.
+    seal
+        What stands in the place of a seal; None for a document without one.
+    links
+        Where local sources lead that are reached through links.
 
     Returns
     -------
@@ -78,11 +101,15 @@ def spell_provenance(
         ]
         if any(value is not None for value in values):
             columns[name] = values
-    document = {
-        "version": _VERSION,
-        "sources": columns,
-        "series": to_plain(list(series), PROVENANCE),
-    }
+    if links:
+        columns[_LINKS] = [
+            links.get(source.url) if same else None
+            for source, same in zip(rows, is_same, strict=True)
+        ]
+    document = {"version": _VERSION, "sources": columns}
+    if seal is not None:
+        document["seal"] = seal
+    document["series"] = to_plain(list(series), PROVENANCE)
     return json.dumps(document, separators=(",", ":"))
 
 
@@ -91,13 +118,8 @@ def _is_address_of(source: Source, address: str) -> bool:
     return address in (source.url, to_document_url(source.url))
 
 
-def parse_provenance(text: Any) -> tuple[list[Source], list[dict[str, Any]]]:
+def parse_provenance(text: Any) -> Provenance:
     """Read the attribute.
-
-    Returns
-    -------
-    sources, series
-        What `spell_provenance` was given, with the addresses of the document.
 
     Raises
     ------
@@ -122,7 +144,11 @@ def parse_provenance(text: Any) -> tuple[list[Source], list[dict[str, Any]]]:
         Source(from_document_url(prefix + url), *values)
         for url, *values in zip(urls, *fields, strict=True)
     ]
-    return sources, series
+    seal = document.get("seal")
+    is_seal = isinstance(seal, str) and _SEAL.fullmatch(seal) is not None
+    real = columns.get(_LINKS, [])
+    links = {source.url: path for source, path in zip(sources, real, strict=False) if path}
+    return Provenance(sources, series, seal if is_seal else None, links)
 
 
 def check_series(series: Sequence[Mapping[str, Any]], paths: Container[str]) -> None:
@@ -167,6 +193,7 @@ def _is_table(columns: Mapping[str, Any]) -> bool:
         and all(isinstance(value, list) for value in lists)
         and len({len(value) for value in lists}) == 1
         and {*map(type, columns["url"])} <= {str}
+        and {*map(type, columns.get(_LINKS, ()))} <= set(_TEXT)
         and all({*map(type, columns.get(name, ()))} <= kinds for name, kinds in _FIELDS.items())
     )
 

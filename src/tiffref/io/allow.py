@@ -3,7 +3,7 @@
 Owns the allow-list. A reference document is a list of places to read from, and whoever wrote it may
 name any file that the reader can reach: private keys, metadata services of a cloud, hosts of an
 internal network. Addresses are therefore compared with prefixes, part by part, before anything is
-opened; references that this process scanned itself need no list.
+opened. Documents that the user wrote need no list (see `seal`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from ..errors import UntrustedSource
 __all__ = [
     "ANYWHERE",
     "AllowList",
-    "are_made_here",
+    "allowed_by_environment",
     "check_moved",
     "is_local",
     "location_prefix",
-    "remember_addresses",
 ]
 
 ANYWHERE = "*"
@@ -33,19 +32,13 @@ ANYWHERE = "*"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 """Characters that programs read differently in an address."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-_made_here: set[str] = set()
-"""Addresses in documents that this process made out of what it scanned itself."""
+_VARIABLE = "TIFFREF_ALLOW"
 
 
-def remember_addresses(urls: Iterable[str]) -> None:
-    """Note addresses of sources that this process scanned and wrote into a document."""
-    _made_here.update(urls)
-
-
-def are_made_here(urls: Iterable[str]) -> bool:
-    """Tell whether this process itself wrote all of these addresses into documents."""
-    return all(url in _made_here for url in urls)
+def allowed_by_environment() -> tuple[str, ...]:
+    """Return the prefixes that `TIFFREF_ALLOW` lists, separated by commas."""
+    parts = os.environ.get(_VARIABLE, "").split(",")
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def location_prefix(location: str) -> str:
@@ -107,7 +100,7 @@ def _advise(url: str) -> str:
     prefix = location_prefix(url)
     if not AllowList([prefix]).permits(url):
         return "If you trust it, name the beginning of its address in allow=[...] (--allow)."
-    return f"If you trust what lies there: allow=[{prefix!r}]."
+    return f"If you trust what lies there: allow=[{prefix!r}] (or {_VARIABLE})."
 
 
 class AllowList:

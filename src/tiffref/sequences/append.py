@@ -16,7 +16,7 @@ import numpy as np
 
 from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
-from ..io.allow import is_local, remember_addresses
+from ..io.allow import is_local
 from ..io.freshness import check_same
 from ..model.array import Array, Group
 from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
@@ -212,7 +212,6 @@ def _allow_both(allow: Sequence[str] | None, new: References) -> tuple[str, ...]
     if allow is None:
         return None
     urls = [source.url for source in new.sources]
-    remember_addresses(urls)
     return (*allow, *urls)
 
 

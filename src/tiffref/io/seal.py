@@ -1,0 +1,113 @@
+"""Seals of documents: how a user's own are told from those of others.
+
+Owns the key of the user and what is made with it. A seal is a code (HMAC-SHA-256) over what a
+document says, made with a key that only its user can read. Nobody else can make the user's seal,
+and whoever changes a document breaks it. Who owns the file says nothing, since a download belongs
+to the one who downloaded it. What a seal covers is said by `formats.sealing`.
+
+The key is a file in the user's state folder, `$XDG_STATE_HOME/tiffref/key` (by default
+`~/.local/state`; `%LOCALAPPDATA%` on Windows), made when the first document is written. A key that
+others could read or write, or that belongs to somebody else, is not used, as OpenSSH does with its
+own. Where there is no key, documents have no seal and none is trusted.
+
+Reference: RFC 2104.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+
+__all__ = ["is_own_seal", "make_seal"]
+
+_KEY_BYTES = 32
+
+
+def make_seal(digest: bytes) -> str | None:
+    """Return the user's seal of a digest, 64 hexadecimal digits; None where there is no key."""
+    key = _read_key() or _make_key()
+    return None if key is None else hmac.digest(key, digest, "sha256").hex()
+
+
+def is_own_seal(seal: str, digest: bytes) -> bool:
+    """Return whether a seal is the one that this user makes of a digest."""
+    key = _read_key()
+    own = b"" if key is None else hmac.digest(key, digest, "sha256").hex().encode()
+    return hmac.compare_digest(own, seal.encode("utf-8", "surrogatepass"))
+
+
+def _key_path() -> Path | None:
+    """Return where the key is, None where the user has no home."""
+    if os.name == "nt":
+        folder = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    else:
+        folder = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(folder):  # noqa: PTH117 - the specification ignores relative ones
+        try:
+            folder = str(Path.home() / ".local" / "state")
+        except RuntimeError:
+            return None
+    return Path(folder, "tiffref", "key")
+
+
+def _read_key() -> bytes | None:
+    path = _key_path()
+    if path is None:
+        return None
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)  # of a pipe in its place
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return None
+    try:
+        key = os.read(descriptor, _KEY_BYTES + 1) if _is_private(os.fstat(descriptor)) else b""
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return key if len(key) == _KEY_BYTES else None
+
+
+def _is_private(state: os.stat_result) -> bool:
+    """Return whether a key file is the user's and nobody else can read or write it."""
+    if not stat.S_ISREG(state.st_mode):
+        return False
+    if not hasattr(os, "geteuid"):  # Windows: what is in the user's profile is the user's
+        return True
+    return state.st_uid == os.geteuid() and not state.st_mode & 0o077 and state.st_nlink == 1
+
+
+def _make_key() -> bytes | None:
+    """Make the key, unless there is a file already; of two processes at once, one makes it."""
+    path = _key_path()
+    if path is None or os.path.lexists(path):
+        return None
+    temporary = path.with_name(f"key.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+        _put(temporary, path)
+    except OSError:
+        pass  # a home that cannot be written
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return _read_key()
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Move a file to where there is none yet; a link, since renaming would replace one."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            temporary.rename(path)
