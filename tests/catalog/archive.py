@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def strays(folder: Path) -> list[str]:
     """Give files that a finished build must not leave."""
-    known = {"journal.jsonl", "plan.json", "products.json", "lock"}
+    known = {"journal.jsonl", "plan.json", "products.json", "lock", "seal"}
     return [
         str(path)
         for path in folder.rglob("*")
