@@ -27,15 +27,11 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """Give the folder of a corpus of TIFF files, or skip where there is none.
-
-    `TIFFREF_CORPUS` names it; without it, `../shared/conformance/corpus` beside the repository.
-    """
-    default = REPOSITORY.parent / "shared" / "conformance" / "corpus"
-    folder = Path(os.environ.get("TIFFREF_CORPUS", default))
-    if not folder.is_dir():
+    """Return the folder of TIFF files that `TIFFREF_CORPUS` names, or skip where it names none."""
+    folder = os.environ.get("TIFFREF_CORPUS")
+    if not folder or not Path(folder).is_dir():
         pytest.skip("no corpus of TIFF files here (set TIFFREF_CORPUS)")
-    return folder
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ have are imported inside the function that needs them.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,3 +156,12 @@ def test_public_names_exist_and_are_listed() -> None:
     assert set(tiffref.__all__) <= set(dir(tiffref))
     for name in tiffref.__all__:
         assert getattr(tiffref, name) is not None
+
+
+def test_the_architecture_lists_the_rooms_from_the_ground_up(repository: Path) -> None:
+    page = (repository / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"(?m)^ {6}(\w+)(?:/|\.py) ", page)
+    found = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set(listed) == found - {"__init__", "__main__", "__pycache__"}
+    ranks = [rank_of(room) for room in listed]
+    assert ranks == sorted(ranks)

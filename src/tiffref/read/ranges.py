@@ -1,8 +1,8 @@
 """Which byte ranges to ask for, given the chunks that are wanted.
 
-Owns the merging of chunks into ranged requests: arrays in, arrays out, no I/O (issue 6). Chunks of
-one source that lie close together are read in one request, since a request costs more than the
-bytes of a small gap: 64 KiB take 0.5 ms at 1 Gbit/s, a request 20 ms.
+Owns the merging of chunks into ranged requests: arrays in, arrays out, no I/O. Chunks of one source
+that lie close together are read in one request, since a request costs more than the bytes of a
+small gap: 64 KiB take 0.5 ms at 1 Gbit/s, a request 20 ms.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Concurrent requests for chunks, put together.
 
 Zarr asks a store for one chunk at a time, several times at once. Requests that arrive in the same
-turn of the event loop are merged into ranges per source and fetched together (architecture,
-decision 11). Decoding then spreads the next requests over some milliseconds. Where answers take as
-long as a network does, these are waited for: until there are as many as last time, which is how
-many zarr keeps under way, or for a fraction of the time that an answer takes.
+turn of the event loop are merged into ranges per source and fetched together. Decoding then spreads
+the next requests over some milliseconds. Where answers take as long as a network does, these are
+waited for: until there are as many as last time, which is how many zarr keeps under way, or for a
+fraction of the time that an answer takes.
 """
 
 from __future__ import annotations

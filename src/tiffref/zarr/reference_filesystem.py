@@ -1,7 +1,7 @@
 """A store as fsspec's ReferenceFileSystem.
 
 Owns the lazy mapping from keys to references: a file system over a million chunks keeps no
-dictionary of a million entries (architecture, decision 12); and the sources as a file system, so
+dictionary of a million entries; and the sources as a file system, so
 that what is read this way is checked as what the store itself reads.
 """
 
