@@ -348,6 +348,13 @@ def test_scan_options_reach_the_document(image: Path) -> None:
     assert not any(key.endswith(".zarray") for key in document["refs"])
 
 
+def test_scan_axes(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["scan", "image.tif", "-o", "refs.json", "--axes"]
+    assert main([*options, "bands-first"]) == 0
+    assert main([*options, "zyx"]) == 2
+    assert "as-stored" in capsys.readouterr().err
+
+
 def test_scan_layout_tree_gives_a_group_per_level(image: Path) -> None:
     assert main(["scan", "image.tif", "-o", "refs.json", "--layout", "tree"]) == 0
     refs = json.loads(Path("refs.json").read_text())["refs"]

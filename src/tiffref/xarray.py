@@ -69,6 +69,9 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         "level",
         "key",
         "strict",
+        "axes",
+        "overviews",
+        "mosaic",
         "band_first",
         "band_as_variable",
         "stored_chunks",
@@ -102,6 +105,9 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         level: int | None = None,
         key: Any = None,
         strict: bool = False,
+        axes: str | None = None,
+        overviews: bool = True,
+        mosaic: bool = False,
         band_first: bool = False,
         band_as_variable: bool = False,
         stored_chunks: bool = False,
@@ -125,6 +131,13 @@ use_cftime, decode_timedelta
             gives them; the root by default.
         series, level, key, strict
             As in `tiffref.scan`; of a TIFF only.
+        axes
+            Order of axes, as in `tiffref.scan`: "bands-first" for rioxarray, "ngff" for
+            microscopes.
+        overviews
+            Whether to show the overviews of images, `image_1`, `image_2`, ...
+        mosaic
+            Place many files by their georeference along y and x, as `tiffref.scan_sequence` does.
         band_first
             Put the dimension `band` first, wherever the file has it.
         band_as_variable
@@ -139,10 +152,16 @@ use_cftime, decode_timedelta
             When to check that files are as they were when scanned, and which addresses references
             may name, as in `ZarrTiffStore`.
         """
-        chosen: dict[str, Any] = {"series": series, "level": level, "key": key, "strict": strict}
+        chosen: dict[str, Any] = {
+            "series": series, "level": level, "key": key, "strict": strict, "axes": axes,
+        }  # fmt: skip
         if group is not None:
             chosen["layout"] = "tree"
+        if mosaic:
+            chosen["mosaic"] = True
         references, fetch = _open(filename_or_obj, chosen, storage_options, verify, allow)
+        if not overviews:
+            references = _without_overviews(references)
         decoding = {
             "mask_and_scale": mask_and_scale,
             "decode_times": decode_times,
@@ -152,7 +171,8 @@ use_cftime, decode_timedelta
             "decode_timedelta": decode_timedelta,
         }
         shown = _Shown(band_first, band_as_variable, stored_chunks)
-        store = _Store(_find_group(references.group, group), fetch, shown)
+        path = _first_group(references) if group is None else group
+        store = _Store(_find_group(references.group, path), fetch, shown)
         return _decode(store, filename_or_obj, drop_variables, decoding)
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
@@ -169,6 +189,7 @@ use_cftime, decode_timedelta
         level: int | None = None,
         key: Any = None,
         strict: bool = False,
+        axes: str | None = None,
         stored_chunks: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
@@ -176,7 +197,7 @@ use_cftime, decode_timedelta
         **decoding: Any,
     ) -> dict[str, xr.Dataset]:
         """Open each group as a dataset, by its path; parameters are those of `open_dataset`."""
-        chosen = {"series": series, "level": level, "key": key, "strict": strict}
+        chosen = {"series": series, "level": level, "key": key, "strict": strict, "axes": axes}
         references, fetch = _open(
             filename_or_obj, {**chosen, "layout": "tree"}, storage_options, verify, allow
         )
@@ -209,14 +230,43 @@ def _open(
     else:
         from .scanner.tiff import scan
 
+        if "mosaic" in chosen:
+            raise SelectionError(
+                "a mosaic is of many files", got=source, hint="Give them as a list."
+            )
         references = scan(source, storage_options=storage_options, **chosen)
         return references, make_fetcher(source, references, storage_options, verify)
-    asked = [name for name in ("series", "level", "key") if chosen.get(name) is not None]
+    asked = [name for name in ("series", "level", "key", "mosaic") if chosen.get(name) is not None]
     if asked:
         raise SelectionError(
             "references are opened as they are", got=", ".join(asked), hint="Use group=."
         )
+    references = references.with_axes(chosen["axes"])
     return references, Fetcher(storage_options, verify=verify, allow=references.allow)
+
+
+def _first_group(references: References) -> str:
+    """Return the group to show where none was asked for: the root, or that of the first level where
+    each level has its own."""
+    if any(isinstance(child, Array) for child in references.group.children.values()):
+        return ""
+    levels = [level for row in references.series[:1] for level in row["levels"]]
+    return next((one["path"].rpartition("/")[0] for one in levels if "path" in one), "")
+
+
+def _without_overviews(references: References) -> References:
+    """Return the references without levels but the first, and without what describes them alone."""
+    levels = [level for row in references.series for level in row["levels"][1:]]
+    gone = {level["path"] for level in levels if "path" in level}
+    arrays = {path: array for path, array in references.group.arrays() if path not in gone}
+    images = [array for array in arrays.values() if not _is_description(array)]
+    used = {dim for array in images for dim in array.dims}
+    kept = {
+        path: array
+        for path, array in arrays.items()
+        if not _is_description(array) or set(array.dims) <= used
+    }
+    return replace(references, group=Group.from_paths(kept, {"": references.group.attributes}))
 
 
 def _is_many(source: Any) -> bool:
@@ -231,7 +281,7 @@ def _stack(
 ) -> References:
     from .sequences.stack import scan_sequence
 
-    taken = {name: chosen[name] for name in ("series", "level", "key")}
+    taken = {name: chosen.get(name) for name in ("series", "level", "key", "axes", "mosaic")}
     if "layout" in chosen:
         raise SelectionError("many files are one dataset, without groups", got=source)
     if chosen["strict"]:

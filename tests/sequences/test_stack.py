@@ -619,3 +619,37 @@ def test_directories_at_impossible_places(tmp_path, offset):
     (tmp_path / "1.tif").write_bytes(raw)
     with pytest.raises(TiffrefError, match=r"1\.tif"):
         tiffref.scan_sequence(str(tmp_path / "*.tif"))
+
+
+# ---- order of axes
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_axes_of_a_sequence(tmp_path, zarr_format):
+    import zarr
+
+    data = np.random.default_rng(6).integers(0, 60000, (2, 3, 4, 20, 31)).astype("u2")
+    for z in range(4):
+        # files of t, c, y, x, one for each z
+        tifffile.imwrite(tmp_path / f"a_{z}.tif", data[:, :, z], imagej=True, resolution=(4, 4),
+                         metadata={"axes": "TCYX", "unit": "um"})  # fmt: skip
+    references = tiffref.scan_sequence(str(tmp_path / "a_{z}.tif"), axes="ngff")
+    assert references.group["image"].dims == ("t", "c", "z", "y", "x")
+    document = references.to_kerchunk(zarr_format)
+    options = {"fo": document, "remote_protocol": "file", "asynchronous": True}
+    options["remote_options"] = {"asynchronous": True}
+    group = zarr.open_group("reference://", mode="r", storage_options=options)
+    np.testing.assert_array_equal(group["image"][...], data)
+    entry = (group.attrs["ome"] if zarr_format == 3 else group.attrs)["multiscales"][0]
+    assert [axis["name"] for axis in entry["axes"]] == ["t", "c", "z", "y", "x"]
+    with pytest.raises(SelectionError, match="as-stored"):
+        tiffref.append_sequence(references, str(tmp_path / "b_{z}.tif"))
+
+
+def test_a_sequence_keeps_its_order_unless_asked(tmp_path):
+    for z in range(2):
+        tifffile.imwrite(tmp_path / f"a_{z}.tif", np.zeros((2, 3, 20, 31), "u2"), imagej=True,
+                         metadata={"axes": "TCYX"}, resolution=(4, 4))  # fmt: skip
+    references = tiffref.scan_sequence(str(tmp_path / "a_{z}.tif"))
+    assert references.group["image"].dims == ("z", "t", "c", "y", "x")
+    assert "multiscales" not in references.group.attributes

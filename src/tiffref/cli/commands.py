@@ -83,6 +83,11 @@ def add_scan_arguments(parser: argparse.ArgumentParser) -> None:
         help="all levels in the root group, or a group per level (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--axes", choices=("as-stored", "ngff", "bands-first"),
+        help="order of axes: ngff is t, c, z, y, x, bands-first is band, y, x (default: as stored, "
+        "but for microscopes in Zarr v3)",
+    )  # fmt: skip
+    parser.add_argument(
         "--zarr-format", type=int, choices=(2, 3), default=2,
         help="Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
     )  # fmt: skip
@@ -104,6 +109,7 @@ def run_scan(arguments: argparse.Namespace) -> int:
             series=arguments.series,
             level=arguments.level,
             layout=arguments.layout,
+            axes=arguments.axes,
             storage_options=dict(arguments.storage_option) or None,
         )
     if to_stdout:
@@ -166,7 +172,11 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=console.OUTPUT_HELP)
     add_sequence_arguments(parser)
-    parser.add_argument("--axes", metavar="A,B", help="order of the new axes, as time,band")
+    parser.add_argument(
+        "--axes", metavar="A,B",
+        help="order of the new axes, as time,band; or of all axes: ngff (t, c, z, y, x), "
+        "bands-first (band, y, x) or as-stored",
+    )  # fmt: skip
     parser.add_argument(
         "--time-from", choices=("DateTime", "AcquisitionDate"),
         help="take an axis 'time' from this tag of the files",
@@ -213,12 +223,15 @@ def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_stack(arguments: argparse.Namespace) -> int:
     """Scan all files, write, and say what was written; 1 where places are left empty."""
+    from ..metadata.axes import AXES
     from ..sequences.stack import scan_sequence
 
+    axes = arguments.axes if arguments.axes in AXES else None
     references = scan_sequence(
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,
         pattern=arguments.pattern,
-        axesorder=arguments.axes.split(",") if arguments.axes else None,
+        axesorder=arguments.axes.split(",") if arguments.axes and axes is None else None,
+        axes=axes,
         time_from=arguments.time_from,
         concat=_parse_concat(arguments.concat),
         mosaic=arguments.mosaic,

@@ -100,7 +100,7 @@ _RANKS = {"time": 0, "space": 2}
 def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> dict | None:
     found = [*axes, *entry["axes"]]
     ranks = [_RANKS.get(axis.get("type", ""), 1) for axis in found]
-    if ranks.count(0) > 1 or ranks.count(1) > 1:
+    if ranks.count(0) > 1 or ranks.count(1) > 1 or ranks.count(2) > 3:
         return None
     order = sorted(range(len(found)), key=ranks.__getitem__)
     neutral = {"scale": 1.0, "translation": 0.0}

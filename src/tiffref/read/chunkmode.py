@@ -100,8 +100,8 @@ def parse_chunkmode(value: Any) -> CHUNKMODE | None:
         raise ValueError(f"chunkmode is {value!r}, expected one of {known}") from None
 
 
-def serve(array: Array, chunkmode: CHUNKMODE | None) -> Served:
-    """Decide how a store shows an array.
+def serve(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2) -> Served:
+    """Decide how a store with metadata of a Zarr format shows an array.
 
     Chunks are decoded where the mode asks for another shape than they are stored in, or where they
     are not all stored alike, which Zarr metadata cannot say.
@@ -112,17 +112,22 @@ def serve(array: Array, chunkmode: CHUNKMODE | None) -> Served:
     grid = tuple(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
     nothing = np.zeros(math.prod(grid), np.uint64)
     manifest = Manifest.from_columns(grid, (), nothing, nothing)
-    codec = plain_codec(array.dtype, chunks)
+    codec = plain_codec(array.dtype, chunks, zarr_format)
     shown = replace(array, chunks=chunks, codecs=(codec,), manifest=manifest)
     return Served(array, shown)
 
 
-def plain_codec(dtype: np.dtype, chunks: tuple[int, ...]) -> SegmentCodec | ForeignCodec:
+def plain_codec(
+    dtype: np.dtype, chunks: tuple[int, ...], zarr_format: int = 2
+) -> SegmentCodec | ForeignCodec:
     """Say that chunks are little-endian samples as they stand."""
     little = dtype.newbyteorder("<").str
-    if dtype == np.bool_:  # to a TIFF these are packed bits, so that only Zarr can say it
-        return ForeignCodec(2, {"dtype": little, "compressor": None, "filters": None, "order": "C"})
-    return SegmentCodec((1, 1, 1, math.prod(chunks)), little)
+    if dtype != np.bool_:
+        return SegmentCodec((1, 1, 1, math.prod(chunks)), little)
+    # to a TIFF these are packed bits, so that only Zarr can say it
+    if zarr_format == 3:
+        return ForeignCodec(3, {"data_type": "bool", "codecs": [{"name": "bytes"}]})
+    return ForeignCodec(2, {"dtype": little, "compressor": None, "filters": None, "order": "C"})
 
 
 def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:

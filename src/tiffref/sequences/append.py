@@ -119,6 +119,15 @@ def _record(references: References) -> dict[str, Any]:
             "files can be added along new axes only",
             got=f"a sequence joined along {sorted(rows[0].get('concat', {}).values())}",
         )
+    path = next(level["path"] for level in references.series[0]["levels"] if "path" in level)
+    image, dims = references.group[path], rows[0]["dims"]
+    if "/" in path or not isinstance(image, Array) or list(image.dims[: len(dims)]) != dims:
+        raise SelectionError(
+            "files are added to an array whose first axes are those of the sequence",
+            got=f"array '{path}' ({', '.join(getattr(image, 'dims', ()))})",
+            expected=f"{', '.join(dims)} first, at the root",
+            hint="Append to a document of Zarr v2 with axes='as-stored', and write the other anew.",
+        )
     return rows[0]
 
 

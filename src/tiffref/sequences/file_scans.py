@@ -144,6 +144,8 @@ def _axis(dim: str) -> dict[str, str]:
         return {"name": dim, "type": "time"}
     if dim.lower() in _CHANNEL_NAMES:
         return {"name": dim, "type": "channel"}
+    if dim.lower() == "z":
+        return {"name": dim, "type": "space"}
     return {"name": dim}
 
 

@@ -45,6 +45,7 @@ def scan_sequence(
     chunkmode: Any = None,
     fillvalue: Any = None,
     zattrs: Mapping[str, Any] | None = None,
+    axes: str | None = None,
     assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -87,6 +88,8 @@ def scan_sequence(
         For each file, as in `scan`; by default the first series with all its levels.
     zattrs
         Attributes to add at the root.
+    axes
+        Order of all axes, those of the files included, as in `scan`.
     assets
         Keys of the assets of STAC items.
     storage_options
@@ -140,7 +143,7 @@ def scan_sequence(
         **_report(failures, listed.urls),
     }
     built = _build(parts, fields, axesorder, categories, plan, record)
-    return _finish(built, given_attributes(zattrs))
+    return _finish([one.with_axes(axes) for one in built], given_attributes(zattrs))
 
 
 def stack_arrays(
@@ -270,14 +273,14 @@ def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> lis
 
 def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> References:
     if len(built) == 1:
-        return References(built[0].group.with_attributes(**zattrs), built[0].series)
+        return built[0].with_attributes(**zattrs)
     children = {f"part_{n}": one.group for n, one in enumerate(built)}
     series = tuple(
         {**row, "levels": [_below(f"part_{n}", level) for level in row["levels"]]}
         for n, one in enumerate(built)
         for row in one.series
     )
-    return References(Group(children, dict(zattrs)), series)
+    return References(Group(children, dict(zattrs)), series, axes=built[0].axes)
 
 
 def _below(group: str, level: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
-from ..formats.kerchunk import BLOCK_ROWS, KeySpelling
+from ..formats.kerchunk import BLOCK_ROWS, KeySpelling, in_format
 from ..formats.zarr_metadata import to_documents
 from ..model.array import Array, Group
 from ..model.codec import ForeignCodec
@@ -150,7 +150,7 @@ class KeySpace:
         """Give the names right below a path: nodes, documents and chunks, each once."""
         lead = f"{path.rstrip('/')}/" if path.strip("/") else ""
         seen: set[str] = set()
-        nodes = (f"{p}/" for p in self.arrays if p and p not in self._unlisted)
+        nodes = (f"{p}/" for p in self.arrays if p)
         for key in (*(key for key in self.documents if key not in self._unlisted), *nodes):
             name = key.removeprefix(lead).split("/")[0] if key.startswith(lead) else ""
             if name and name not in seen:
@@ -176,7 +176,9 @@ class KeySpace:
         return n_keys
 
 
-def build_keys(group: Group, main: str | None, chunkmode: CHUNKMODE | None) -> KeySpace:
+def build_keys(
+    group: Group, main: str | None, chunkmode: CHUNKMODE | None, zarr_format: int | None = None
+) -> KeySpace:
     """Lay out the keys of a store over a group.
 
     Parameters
@@ -184,31 +186,33 @@ def build_keys(group: Group, main: str | None, chunkmode: CHUNKMODE | None) -> K
     group
         The arrays.
     main
-        Path of the array that the store is when it is opened as one, or None. Alone, it is the
-        root; else the root is a group that also answers as this array.
+        Path of the array that the store is when it is opened as one, or None. The root of Zarr v2
+        answers as a group and as this array; it is listed as the array where that is the only one,
+        else as the group. The root of v3 can be one of them only, and is the group.
     chunkmode
         What a chunk is.
+    zarr_format
+        2 or 3; None is 2, unless a codec is known in 3 only.
     """
-    served = {path: serve(array, chunkmode) for path, array in group.arrays()}
+    known = max((_zarr_format(array) for _, array in group.arrays()), default=2)
+    zarr_format = zarr_format or known
+    group = in_format(group, zarr_format)
+    served = {path: serve(array, chunkmode, zarr_format) for path, array in group.arrays()}
     shown = _replace_arrays(group, {path: one.shown for path, one in served.items()})
-    zarr_format = max((_zarr_format(array) for _, array in group.arrays()), default=2)
-    if main is None:
+    if main is None or (main and zarr_format == 3):
         documents = to_documents(shown, zarr_format) if shown.children else {}
         return KeySpace(_encode(documents), served, zarr_format=zarr_format)
-    root = served[main]
-    alone = to_documents(Group({"": root.shown}), zarr_format)
-    if len(served) == 1:
-        attributes = to_documents(Group({}, group.attributes), zarr_format)
-        return KeySpace(
-            _encode(_merge_attributes(attributes, alone)), {"": root}, zarr_format=zarr_format
-        )
-    rest = {name: child for name, child in shown.children.items() if name}
-    documents = to_documents(shown.with_children(rest), zarr_format)
-    if zarr_format == 3:  # one document is either a group's or an array's
+    alone = to_documents(Group({"": served[main].shown}), zarr_format)
+    rest = shown.with_children({name: child for name, child in shown.children.items() if name})
+    documents = to_documents(rest if rest.children else Group({}, group.attributes), zarr_format)
+    if zarr_format == 3 and rest.children:
         return KeySpace(_encode(documents), served, zarr_format=zarr_format)
-    both = documents | _merge_attributes(documents, alone)
-    served[""] = root
-    return KeySpace(_encode(both), served, frozenset({"", ".zarray"}), zarr_format)
+    both = _merge_attributes(documents, alone)
+    unlisted = frozenset({"", ".zarray"})
+    if len(served) == 1:
+        unlisted = frozenset((*documents, main)) - both.keys() - {""}
+    served[""] = served[main]
+    return KeySpace(_encode({**documents, **both}), served, unlisted, zarr_format)
 
 
 def _zarr_format(array: Array) -> int:

@@ -33,7 +33,7 @@ from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
 from ..read.selection import parse_selection
 from ..references import References
-from .keyspace import KeySpace, build_keys
+from .keyspace import KeySpace
 from .store import ZarrStore
 
 __all__ = ["ReadFiles", "ZarrFileSequenceStore", "describe_files", "read_region"]
@@ -224,6 +224,7 @@ class ZarrFileSequenceStore(ZarrStore):
         chunkmode: Any = None,
         fillvalue: Any = None,
         zattrs: Mapping[str, Any] | None = None,
+        zarr_format: int | None = None,
         key: int | slice | Sequence[int] | None = None,
         series: int | None = 0,
         level: int | None = 0,
@@ -268,6 +269,8 @@ class ZarrFileSequenceStore(ZarrStore):
                 **naming,
                 **scan_options,
             )
+        if zarr_format == 3:
+            references = references.laid_out(3)
         main = _main_path(references)
         self._names = [source.url for source in references.sources]
         folder = self._names[0].rpartition("/")[0] if self._names else ""
@@ -277,12 +280,13 @@ class ZarrFileSequenceStore(ZarrStore):
             path=os.fspath(files) if isinstance(files, str | os.PathLike) else folder,
             fetch=Fetcher(storage_options, verify=verify, allow=references.allow),
             chunkmode=mode,
+            zarr_format=zarr_format,
             read_only=read_only,
         )
 
     @cached_property
     def _keys(self) -> KeySpace:
-        keys = build_keys(self._references.group, self._main, self._chunkmode)
+        keys = super()._keys
         if self._imread is not None:
             for path in ("", self._main):
                 if path in keys.arrays:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
-from ..errors import UnsupportedTiff
+from ..errors import SelectionError, UnsupportedTiff
 from ..model.array import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.engine import read_array
@@ -54,6 +54,8 @@ class ZarrStore(Store):
         How to reach the sources.
     chunkmode
         What a chunk is: as stored, or decoded planes, pages or files.
+    zarr_format
+        Of the metadata, 2 or 3; None is 2, but for documents that only 3 can say.
     read_only
         Must be true.
 
@@ -75,6 +77,7 @@ class ZarrStore(Store):
         path: str = "",
         fetch: Fetcher | None = None,
         chunkmode: Any = None,
+        zarr_format: int | None = None,
         read_only: bool = True,
     ) -> None:
         if not read_only:
@@ -86,11 +89,14 @@ class ZarrStore(Store):
         self._path = path
         self._fetch = fetch or Fetcher(allow=self._references.allow)
         self._chunkmode = parse_chunkmode(chunkmode)
+        if zarr_format not in (None, 2, 3):
+            raise SelectionError("no such Zarr format", got=zarr_format, expected="2 or 3")
+        self._zarr_format = zarr_format
         self._requests = Requests(self._fetch)
 
     @cached_property
     def _keys(self) -> KeySpace:
-        return build_keys(self._references.group, self._main, self._chunkmode)
+        return build_keys(self._references.group, self._main, self._chunkmode, self._zarr_format)
 
     # ---- what people ask
 
@@ -231,7 +237,7 @@ class ZarrStore(Store):
             url,
             groupname=groupname,
             templatename=templatename,
-            zarr_format=2 if zarr_format is None else zarr_format,
+            zarr_format=zarr_format or self._zarr_format or 2,
             version=1 if version is None else version,
             **options,
         )

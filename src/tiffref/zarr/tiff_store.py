@@ -30,8 +30,8 @@ _TIFF = frozenset({b"II*", b"II+", b"MM\0"})
 class ZarrTiffStore(ZarrStore):
     """A TIFF as a read-only Zarr store; nothing of it is read before it is asked for.
 
-    A store of one level is an array at its root. A store of a pyramid is level 0 to those who open
-    it as an array, and a group of all levels with `multiscales` to those who open it as a group.
+    Opened as an array, a store is level 0; opened as a group, it has all levels and `multiscales`.
+    Where there is one level only, the keys that it lists are those of the array.
 
     Parameters
     ----------
@@ -53,6 +53,11 @@ class ZarrTiffStore(ZarrStore):
         Value of missing data, instead of the file's nodata value.
     zattrs
         Attributes to add.
+    axes
+        Order of axes, as in `tiffref.scan`.
+    zarr_format
+        Of the metadata, 2 or 3; by default 2, but for documents that only 3 can say. In v3 the root
+        is a group, and microscopes are OME-NGFF 0.5.
     storage_options
         For the fsspec file system of a URL.
     verify
@@ -82,6 +87,8 @@ class ZarrTiffStore(ZarrStore):
         chunkmode: Any = None,
         fillvalue: Any = None,
         zattrs: Mapping[str, Any] | None = None,
+        axes: str | None = None,
+        zarr_format: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
@@ -111,12 +118,18 @@ class ZarrTiffStore(ZarrStore):
                 storage_options=storage_options,
             )
             main = _main_path(references)
+        if axes is not None or zarr_format == 3:
+            references = references.with_axes(axes)
+            shown = references if zarr_format != 3 else references.laid_out(3)
+            main = main if shown.series == references.series else _main_path(shown)
+            references = shown
         super().__init__(
             references=references,
             main=main,
             path=_identify(tifffile, references),
             fetch=make_fetcher(tifffile, references, storage_options, verify),
             chunkmode=mode,
+            zarr_format=zarr_format,
             read_only=read_only,
         )
 
