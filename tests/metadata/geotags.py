@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-TYPES = {33550: 12, 33922: 12, 34264: 12, 34735: 3, 34736: 12, 34737: 2, 42112: 2, 42113: 2}
+TYPES = {
+    **dict.fromkeys((33550, 33922, 34264, 34736, 50844), 12),
+    34735: 3,
+    34737: 2,
+    42112: 2,
+    42113: 2,
+}
 
 
 def geotags(keys: Mapping[int, Any], **tags: Any) -> dict[int, Any]:

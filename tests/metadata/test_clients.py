@@ -14,6 +14,8 @@ import tifffile
 import tiffref
 from tiffref.zarr import ZarrTiffStore
 
+from .geotags import write_geotiff
+
 rng = np.random.default_rng(3)
 
 
@@ -120,6 +122,24 @@ def test_control_points_are_those_of_gdal(tmp_path):
     assert got.crs == expected.crs
     points_of = lambda rio: [(p.row, p.col, p.x, p.y, p.z) for p in rio.get_gcps()]  # noqa: E731
     assert points_of(got) == points_of(expected) == [(p.row, p.col, p.x, p.y, p.z) for p in points]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tags", [{}, {34264: (1.0, *[0.0] * 4, 1.0, *[0.0] * 9, 1.0)}])
+def test_sensor_models_are_those_of_rioxarray(tmp_path, tags):
+    rioxarray = pytest.importorskip("rioxarray")
+    xr = pytest.importorskip("xarray")
+    model = (1.0, -1.0, 3.0, 4.0, 39.8, 46.8, 1046.0, 9.0, 9.0, 0.1, 0.1, 500.0)
+    model += tuple(n / 100 for n in range(80))
+    path = write_geotiff(tmp_path / "a.tif", {**tags, 50844: model})
+    tiffref.scan(path).write_fsspec(tmp_path / "a.json")
+    expected = rioxarray.open_rasterio(path)
+    for source, engine in ((path, "tiffref"), (str(tmp_path / "a.json"), "kerchunk")):
+        with xr.open_dataset(source, engine=engine) as dataset:
+            image = dataset.image
+            assert image.rio.get_rpcs().to_dict() == expected.rio.get_rpcs().to_dict()
+            assert image.rio.crs == expected.rio.crs
+            assert {"x", "y"} & {*image.coords} == {"x", "y"} & {*expected.coords} == set()
 
 
 # ---- OME-NGFF

@@ -148,6 +148,104 @@ def test_esri_strings_in_a_citation_are_used():
     assert crs.equals(pyproj.CRS(wkt))
 
 
+UTM_STRING = (
+    'PROJCS["WGS_1984_UTM_Zone_33N",GEOGCS["GCS_WGS_1984",DATUM["D_WGS_1984",'
+    'SPHEROID["WGS_1984",6378137.0,298.257223563]],PRIMEM["Greenwich",0.0],'
+    'UNIT["Degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
+    'PARAMETER["False_Easting",500000.0],PARAMETER["False_Northing",0.0],'
+    'PARAMETER["Central_Meridian",15.0],PARAMETER["Scale_Factor",0.9996],'
+    'PARAMETER["Latitude_Of_Origin",0.0],UNIT["Meter",1.0]]'
+)
+
+
+@pytest.mark.parametrize("model", [32767, 0, 1, 9])
+@pytest.mark.parametrize("key", [3073, 1026])
+@pytest.mark.parametrize("before", ["ESRI PE String = ", "PCS Name = a|esri pe string="])
+def test_an_esri_string_wins_over_the_geographic_system_beside_it(model, key, before):
+    keys = {1024: model, key: before + UTM_STRING, 2048: 4326, 2049: "GCS_WGS_1984", 3076: 9001}
+    assert build(keys).to_epsg() == 32633
+    assert build({**keys, 3072: 32632}).to_epsg() == 32632
+
+
+def test_an_esri_string_does_not_make_metres_of_degrees():
+    text = f"ESRI PE String = {UTM_STRING}"
+    assert build({1024: 2, 3073: text, 2048: 4326}).to_epsg() == 4326
+    geographic = UTM_STRING[UTM_STRING.index("GEOGCS") : UTM_STRING.index(",PROJECTION")]
+    for model in (2, 32767):
+        found = build({1024: model, 2048: 32767, 2049: f"ESRI PE String = {geographic}"})
+        assert found.to_epsg() == 4326
+    with pytest.warns(MetadataWarning, match="makes no sense"):
+        assert build({1024: 32767, 3073: text[:90], 2048: 4326}, strict=False) is None
+
+
+@pytest.mark.parametrize("keys", [{1024: 32767}, {1024: 1, 3076: 9001}, {1024: 32767, 3073: "a"}])
+def test_metres_without_a_projection_are_local(keys):
+    assert build({**keys, 2048: 4326}).is_engineering
+
+
+MERCATOR = {
+    1024: 1,
+    2048: 4326,
+    3072: 32767,
+    3074: 32767,
+    3075: 7,
+    3076: 9001,
+    3080: 0.0,
+    3092: 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["Google Maps Global Mercator", "WGS_1984_Web_Mercator_Auxiliary_Sphere"]
+)
+@pytest.mark.parametrize("key", [1026, 3073])
+def test_web_mercator_is_known_by_its_names(name, key):
+    for text in (name, name.lower(), f"PCS Name = {name}"):
+        assert build({**MERCATOR, key: text}).to_epsg() == 3857
+    for other in ({key: "WGS 84 / World Mercator"}, {key: f"not {name}"}, {key: name, 3080: 9.0}):
+        assert build({**MERCATOR, **other}).coordinate_operation.method_code == "9804"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{2057: 6370997.0, 2058: 6370997.0}, {2056: 7004}, {2057: 6377397.155, 2059: 299.1528128}],
+)
+@pytest.mark.parametrize("base", [{2048: 4326}, {2048: 32767, 2050: 6326}])
+def test_a_projection_is_on_the_ellipsoid_of_the_keys_as_in_gdal(keys, base, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    projection = {1024: 1, 3072: 32767, 3074: 32767, 3075: 11, 3076: 9001, 3078: 29.5, 3079: 45.5,
+                  3080: -96.0, 3081: 23.0}  # fmt: skip
+    path = write_geotiff(tmp_path / "a.tif", geotags({**projection, **base, **keys}, **PLACED))
+    with pytest.warns(MetadataWarning, match="is not the ellipsoid of"):
+        ours = build({**projection, **base, **keys}, strict=False)
+    with rasterio.open(path) as dataset:
+        theirs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    places = [
+        pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(5e5, 2e5)
+        for crs in (ours, theirs)
+    ]
+    assert places[0] == pytest.approx(places[1], abs=1e-9)
+    # of degrees the ellipsoid says nothing; one that fits is no defect
+    assert build({1024: 2, **base, **keys}).ellipsoid.name == "WGS 84"
+    assert build({**projection, **base, 2057: 6378137.0, 2059: 298.2572235630016})
+
+
+@pytest.mark.parametrize("unit", [{3076: 9003}, {3076: 32767, 3077: 0.3048}, {3076: 9001}])
+def test_a_known_system_is_used_in_the_unit_of_the_keys_as_in_gdal(unit, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    keys = {1024: 1, 3072: 26957, **unit}
+    path = write_geotiff(tmp_path / "a.tif", geotags(keys, **PLACED))
+    with rasterio.open(path) as dataset:
+        theirs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    ours = build(keys)
+    places = [
+        pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(5e5, 2e5)
+        for crs in (ours, theirs)
+    ]
+    assert places[0] == pytest.approx(places[1], abs=1e-9)
+    assert (ours.to_epsg() == 26957) == (unit == {3076: 9001})
+
+
 def test_three_or_seven_numbers_bind_a_user_defined_system_to_wgs84():
     crs = build({1024: 2, **SPHERE, 2062: (1.0, 2.0, 3.0)})
     assert crs.is_bound

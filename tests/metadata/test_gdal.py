@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiffref.errors import MalformedTiff, MetadataWarning
-from tiffref.metadata.gdal import color_attributes, parse_gdal_metadata, parse_nodata, parse_rpcs
+from tiffref.metadata.gdal import color_attributes, parse_gdal_metadata, parse_nodata
 from tiffref.metadata.report import Report
 
 STRICT = Report("a.tif", is_strict=True)
@@ -180,11 +180,3 @@ def test_colors():
     assert color_attributes(3, (), 1, {})["color_interpretation"] == "palette"
     assert color_attributes(1, (0, 0), 3, {}) == {}
     assert color_attributes(1, (0,), 2, {1: "Alpha"})["color_interpretation"] == ["gray", "alpha"]
-
-
-def test_rpcs():
-    found = parse_rpcs(tuple(float(n) for n in range(92)), STRICT)
-    assert '"line_off": 2.0' in found
-    assert '"samp_den_coeff": [72.0' in found
-    with pytest.warns(MetadataWarning, match="RPCCoefficient"):
-        assert parse_rpcs((1.0,), Report()) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiffref.errors import MetadataWarning
-from tiffref.metadata.geokeys import MAX_COORDINATE, GeoKeys, centres, place, scaled
+from tiffref.metadata.geokeys import MAX_COORDINATE, GeoKeys, Placement, centres, place
 from tiffref.metadata.report import Report
 
 AREA, POINT = GeoKeys({1025: 1}), GeoKeys({1025: 2})
@@ -90,6 +90,36 @@ def test_centres_are_those_of_rioxarray_to_the_last_bit():
     assert (y == expected_y).all()
 
 
+RPCS = tuple(float(n) for n in range(1, 93))
+
+
 def test_an_overview_covers_the_same_ground():
-    full = (10.0, 0.0, 100.0, 0.0, -20.0, 50.0)
-    assert scaled(full, 5 / 2, 3.0) == (25, 0, 100, 0, -60, 50)
+    full = Placement((10.0, 0, 100, 0, -20, 50), ((6.0, 5.0, 1.0, 2.0, 0.0),))
+    smaller = full.of_level(5 / 2, 3.0)
+    assert smaller.transform == (25, 0, 100, 0, -60, 50)
+    assert smaller.gcps == ((2.0, 2.0, 1.0, 2.0, 0.0),)
+    model = placed({50844: RPCS}).of_level(2.0, 4.0).rpcs
+    # offsets are those of pixel centres
+    assert (model["line_off"], model["line_scale"]) == (3.5 / 4 - 0.5, 8 / 4)
+    assert (model["samp_off"], model["samp_scale"]) == (4.5 / 2 - 0.5, 9 / 2)
+
+
+def test_a_sensor_model():
+    model = placed({50844: RPCS}).rpcs
+    assert (model["err_bias"], model["line_off"], model["height_scale"]) == (1, 3, 12)
+    assert model["samp_den_coeff"] == [float(n) for n in range(73, 93)]
+    for wrong in (RPCS[:91], (math.nan, *RPCS[1:])):
+        with pytest.warns(MetadataWarning, match="RPCCoefficient"):
+            assert place({50844: wrong}, AREA, Report()).rpcs is None
+
+
+@pytest.mark.parametrize(("tags", "is_placed"), [
+    ({34264: (1.0, *[0.0] * 4, 1.0, *[0.0] * 9, 1.0)}, False),
+    ({33550: (1.0, 1.0, 0.0), 33922: (0.0,) * 6}, False),
+    ({33550: (1.0, 1.0, 0.0), 33922: (*(0.0,) * 3, 7.0, 8.0, 0.0)}, True),
+    ({34264: MATRIX}, True),
+])  # fmt: skip
+@pytest.mark.parametrize("keys", [AREA, POINT])
+def test_numbers_of_pixels_are_no_place_beside_a_sensor_model(tags, is_placed, keys):
+    assert (placed({**tags, 50844: RPCS}, keys).transform is not None) == is_placed
+    assert placed(tags, keys).transform is not None

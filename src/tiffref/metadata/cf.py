@@ -96,10 +96,12 @@ def _axis(axis: str, long_name: str, standard_name: str, units: str) -> Mapping[
 
 
 def system_attributes(crs: CRS | None, placement: Placement) -> dict[str, Any]:
-    """Return the attributes of a grid mapping variable: of its system, and control points."""
+    """Return the attributes of a grid mapping variable: system, control points, sensor model."""
     attributes = {**crs_attributes(crs)} if crs is not None else {}
     if placement.gcps:
         attributes["gcps"] = json.dumps(_geojson(placement))
+    if placement.rpcs is not None:
+        attributes["rpcs"] = json.dumps(placement.rpcs)
     return attributes
 
 

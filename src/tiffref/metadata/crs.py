@@ -300,15 +300,60 @@ def citation(keys: GeoKeys, key: int, part: str) -> str:
     return found.group(1).strip() if found else ""
 
 
-def geographic(keys: GeoKeys, report: Report) -> CRS | None:
-    """Build the geographic or geocentric system: by its code, else by its datum."""
+def geographic(keys: GeoKeys, report: Report, is_base: bool = False) -> CRS | None:
+    """Build the geographic or geocentric system: by its code, else by its datum.
+
+    Parameters
+    ----------
+    keys
+        GeoKeys of an IFD.
+    report
+        Takes what is wrong with them.
+    is_base
+        Whether it is the base of a projection, whose ellipsoid is that of the keys.
+    """
     crs = look_up(keys, 2048, report)
     if crs is not None and (crs.is_geographic or crs.is_geocentric):
         # GeoTIFF 1.0 knows two-dimensional systems only, whatever code a writer puts in
-        return crs.to_2d() if crs.is_geographic and keys.version < (1, 1) else crs
-    if keys.code(2048) is not None and crs is None and not _has_datum(keys):
+        crs = crs.to_2d() if crs.is_geographic and keys.version < (1, 1) else crs
+    elif keys.code(2048) is not None and crs is None and not _has_datum(keys):
         return None
-    return _user_geographic(keys, report)
+    else:
+        crs = _user_geographic(keys, report)
+    return _on_own_ellipsoid(crs, keys, report) if crs is not None and is_base else crs
+
+
+def _on_own_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
+    """Give a system the ellipsoid of the keys where it is not the datum's: often a sphere.
+
+    GDAL projects on it as well. Longitudes and latitudes themselves do not depend on it.
+    """
+    from pyproj import CRS
+
+    own = _ellipsoid(keys, report) if 2056 in keys.values or 2057 in keys.values else None
+    known = crs.ellipsoid
+    if own is None or known is None:
+        return crs
+    major = own.get("radius", own.get("semi_major_axis"))
+    inverse = own.get("inverse_flattening", 0.0 if "radius" in own else None)
+    if inverse is None and "semi_minor_axis" in own:
+        inverse = major / (major - own["semi_minor_axis"])
+    is_same = math.isclose(major, known.semi_major_metre, rel_tol=1e-7)
+    if inverse is None or (
+        is_same and math.isclose(inverse, known.inverse_flattening, rel_tol=1e-6)
+    ):
+        return crs
+    report.add(
+        key_label(2057), f"is not the ellipsoid of {crs.name}, and is used", got=f"{major:.10g} m"
+    )
+    datum = {"type": "GeodeticReferenceFrame", "name": f"unknown, as {crs.name}", "ellipsoid": own}
+    meridian = crs.prime_meridian
+    if meridian is not None:
+        datum["prime_meridian"] = meridian.to_json_dict()
+    system = crs.to_json_dict()["coordinate_system"]
+    return CRS.from_json_dict(
+        {"type": "GeographicCRS", "name": crs.name, "datum": datum, "coordinate_system": system}
+    )
 
 
 def _has_datum(keys: GeoKeys) -> bool:
@@ -451,7 +496,7 @@ _SHIFT_PARAMETERS = (
 
 
 PROJECTED, GEOGRAPHIC, GEOCENTRIC = 1, 2, 3
-_PE_STRING = re.compile(r"ESRI PE String\s*=\s*(.*)", re.IGNORECASE | re.DOTALL)
+_PE_STRING = re.compile(r"ESRI PE String\s*=\s*([^|]*)", re.IGNORECASE)
 
 _MAX_BUILT = 64
 _built: dict[tuple[Any, ...], Any] = {}
@@ -511,35 +556,69 @@ def _main_key(keys: GeoKeys) -> int:
 
 
 def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
+    from pyproj import CRS
+
     model = keys.values.get(1024, 0)
     if keys.code(3072) is not None and model != GEOGRAPHIC:
         model = PROJECTED
-    elif model not in (PROJECTED, GEOGRAPHIC, GEOCENTRIC) and keys.code(2048) is not None:
+    own_key = {PROJECTED: 3072, GEOGRAPHIC: 2048, GEOCENTRIC: 2048}.get(model)
+    esri = _esri_string(keys)
+    if esri and (own_key is None or look_up(keys, own_key, report) is None):
+        # of ArcGIS, which calls any model user-defined and names the geographic system beside it
+        return CRS.from_wkt(esri)
+    if own_key is None and model != USER_DEFINED and keys.code(2048) is not None:
         model = GEOGRAPHIC
     builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: geographic}
     return builders.get(model, _engineering)(keys, report)
+
+
+def _esri_string(keys: GeoKeys) -> str:
+    """Find the system that a citation gives as WKT in the dialect of ESRI, "" for none."""
+    # that of the geographic system is only of use to it
+    places = (3073, 1026, 2049) if keys.values.get(1024) != GEOGRAPHIC else (2049,)
+    found = (_PE_STRING.search(keys.text(key)) for key in places)
+    return next((one.group(1).strip() for one in found if one), "")
 
 
 # ---- projected
 
 
 def _projected(keys: GeoKeys, report: Report) -> CRS | None:
-    from pyproj import CRS
-
     crs = look_up(keys, 3072, report)
     if crs is not None and crs.is_projected:
-        return crs
-    for key in (3073, 1026, 2049):
-        esri = _PE_STRING.search(keys.text(key))
-        if esri:
-            return CRS.from_wkt(esri.group(1).strip())
+        return _in_units(crs, keys, report)
     return _user_projected(keys, report)
+
+
+def _in_units(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
+    """Give a known system the unit that the keys name, as state planes are often used in feet."""
+    size = unit_of(keys, 3076, 3077, "linear", report)[1] if 3076 in keys.values else None
+    if size is None or math.isclose(size, crs.axis_info[0].unit_conversion_factor, rel_tol=1e-9):
+        return crs
+    name = unit_of(keys, 3076, 3077, "linear", report)[0]
+    found = crs.to_json_dict()
+    for axis in found["coordinate_system"]["axis"]:
+        axis["unit"] = json_unit("LinearUnit", name, size)
+    found.pop("id", None)
+    return crs.from_json_dict({**found, "name": f"{crs.name} ({name})"})
+
+
+def _is_web_mercator(keys: GeoKeys, title: str) -> bool:
+    """Tell Mercator on the sphere, which GeoTIFF has no code for, by the names that writers use."""
+    is_plain = not any(keys.number(key) for key in (*range(3078, 3092), 3095))
+    return keys.values.get(3075) == 7 and is_plain and title.lower() in _WEB_MERCATOR
+
+
+_WEB_MERCATOR = frozenset({"google maps global mercator", "wgs_1984_web_mercator_auxiliary_sphere"})
 
 
 def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
     from pyproj import CRS
 
-    base = geographic(keys, report)
+    title = citation(keys, 3073, "PCS Name") or citation(keys, 1026, "PCS Name")
+    if _is_web_mercator(keys, title):
+        return from_epsg(3857)
+    base = geographic(keys, report, is_base=True)
     name, size = unit_of(keys, 3076, 3077, "linear", report)
     unit = json_unit("LinearUnit", name, size)
     angle_name, radians = unit_of(keys, 2054, 2055, "angular", report)
@@ -551,10 +630,10 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
             report.add(
                 key_label(3075), "the projection method is not known", got=keys.values.get(3075)
             )
-        return base if base is not None and 3072 not in keys.values else _engineering(keys, report)
+        is_local = base is None or any(3072 <= key < 4096 for key in keys.values)
+        return _engineering(keys, report) if is_local else base
     if base is None:
         return None
-    title = citation(keys, 3073, "PCS Name") or citation(keys, 1026, "PCS Name")
     return CRS.from_json_dict(
         {
             "type": "ProjectedCRS",

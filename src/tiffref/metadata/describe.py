@@ -27,7 +27,7 @@ from ..model.array import Array, Group
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from .calibration import Calibration, Channel
 from .cf import coordinate
-from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata, parse_rpcs
+from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata
 from .geo import (
     GeoLevel,
     GeoReference,
@@ -145,7 +145,7 @@ def _to_json(value: Any) -> Any:
     return str(value)
 
 
-GDAL_METADATA, RPCS, DATE_TIME, COLOR_MAP = 42112, 50844, 306, 320
+GDAL_METADATA, DATE_TIME, COLOR_MAP = 42112, 306, 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,7 @@ def _describe_array(
     if name.role != "image":
         attributes["role"] = name.role
     if is_first:
-        attributes.update(_image_attributes(image, report))
+        attributes.update(_image_attributes(image))
     tree.images[name.path] = array.with_attributes(**attributes)
     return geo
 
@@ -387,16 +387,13 @@ def _values_attributes(
 _MEANING = frozenset({"scale_factor", "add_offset", "scales", "offsets", "units", "long_name"})
 
 
-def _image_attributes(image: _Image, report: Report) -> dict[str, Any]:
+def _image_attributes(image: _Image) -> dict[str, Any]:
     """Give the attributes that describe the image as a whole; only its full-size array has them."""
     tags = image.ifd.tags
     found: dict[str, Any] = {}
     if image.reference is not None:
         found["AREA_OR_POINT"] = "Point" if image.reference.placement.is_point else "Area"
         found.update(gdal_tag_attributes(tags))
-        rpcs = parse_rpcs(tags.get(RPCS), report)
-        if rpcs is not None:
-            found["rpcs"] = rpcs
     table = _color_table(image.ifd)
     if table:
         found["color_table"] = table

@@ -3,14 +3,13 @@
 Owns the XML of tag 42112 and the text of tag 42113, and which attributes they become: those that
 `rioxarray.open_rasterio` gives. Colours come from the baseline tags, as GDAL reads them.
 
-References: GDAL documentation of the GTiff driver, "Metadata", "Nodata value", "Georeferencing"
-(RPC); CF conventions, section 8.1 (packed data).
+References: GDAL documentation of the GTiff driver, "Metadata", "Nodata value"; CF conventions,
+section 8.1 (packed data).
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from .geokeys import numbers
 from .report import Report
 from .xml import XmlError, parse_xml
 
-__all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata", "parse_rpcs"]
+__all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata"]
 
 _METADATA_LABEL = "GDAL_METADATA (42112)"
 _NODATA_LABEL = "GDAL_NODATA (42113)"
-_RPC_LABEL = "RPCCoefficient (50844)"
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
 """What stands for characters in XML; `&` last, for it may begin the name of another."""
 
@@ -274,7 +271,7 @@ def _attribute_name(name: str) -> str:
     return name.removeprefix("NC_GLOBAL#").replace("/", "_")
 
 
-# ---- colours and sensor models
+# ---- colours
 
 
 def color_attributes(
@@ -319,27 +316,3 @@ _COLORS = {
     6: ("red", "green", "blue"),
     8: ("lightness", "a", "b"),
 }
-
-
-def parse_rpcs(value: Any, report: Report) -> str | None:
-    """Give the rational polynomial model of tag 50844, as the JSON that rioxarray reads."""
-    if value is None:
-        return None
-    coefficients = numbers(value)
-    if len(coefficients) < 92:
-        report.add(_RPC_LABEL, "has less than 92 numbers", got=len(coefficients))
-        return None
-    if not all(map(math.isfinite, coefficients[:92])):
-        report.add(_RPC_LABEL, "has numbers that are not finite")
-        return None
-    found: dict[str, Any] = dict(zip(_RPC_NUMBERS, coefficients, strict=False))
-    for n, name in enumerate(_RPC_SERIES):
-        found[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
-    return json.dumps(found)
-
-
-_RPC_NUMBERS = (
-    "err_bias", "err_rand", "line_off", "samp_off", "lat_off", "long_off", "height_off",
-    "line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale",
-)  # fmt: skip
-_RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingExtra
 from ..model.array import Array
 from .cf import axis_attributes, code_of, coordinate, spatial_ref, system_attributes
-from .crs import build_crs
+from .crs import build_crs, from_epsg
 from .geokeys import (
     MAX_COORDINATE,
     Affine,
@@ -27,7 +27,6 @@ from .geokeys import (
     centres,
     parse_geokeys,
     place,
-    scaled,
 )
 from .report import Report
 
@@ -88,7 +87,10 @@ def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
         report.add(label, what)
     placement = place(tags, keys, report)
     try:
-        return GeoReference(keys, placement, build_crs(keys, report))
+        crs = build_crs(keys, report)
+        if crs is None and placement.rpcs is not None:
+            crs = from_epsg(4326)  # that of every sensor model
+        return GeoReference(keys, placement, crs)
     except MissingExtra as error:
         report.note(
             "GeoKeyDirectory (34735)",
@@ -118,10 +120,8 @@ def describe_level(
     """
     y_name, x_name = names
     (n_rows, n_columns), (all_rows, all_columns) = shape, full_shape
-    placement = reference.placement
+    placement = reference.placement.of_level(all_columns / n_columns, all_rows / n_rows)
     transform = placement.transform
-    if transform is not None and shape != full_shape:
-        transform = scaled(transform, all_columns / n_columns, all_rows / n_rows)
     variables: dict[str, Array] = {}
     if transform is not None:
         found = _coordinates(transform, n_columns, n_rows)
@@ -134,7 +134,7 @@ def describe_level(
             transform = None
     attributes: dict[str, Any] = {}
     system = None
-    if reference.crs is not None or transform is not None or placement.gcps:
+    if any((reference.crs, transform, placement.gcps, placement.rpcs)):
         system = system_attributes(reference.crs, placement)
     if reference.keys.values and (reference.crs is None or not reference.is_complete):
         attributes["geo_keys"] = json.dumps(reference.keys.named())
@@ -161,7 +161,7 @@ def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dic
     shared: dict[Any, list[str]] = {}
     for name, level in levels.items():
         if level.system is not None:
-            said = level.system.get("crs_wkt"), level.system.get("gcps")
+            said = tuple(level.system.get(name) for name in ("crs_wkt", "gcps", "rpcs"))
             placed = None if level.variables else level.transform
             shared.setdefault((said, placed), []).append(name)
     variables, names = {}, {}

@@ -5,9 +5,9 @@ and `placement` (where the pixels are).
 
 Reference: OGC 19-008r4 (GeoTIFF 1.1), section 7.1; GeoTIFF 1.0, section 2.4.
 
-Where the pixels of a GeoTIFF are: an affine transformation, or ground control points.
+Where the pixels of a GeoTIFF are: an affine transformation, ground control points, or RPCs.
 
-Owns the three tags that place a raster, and what comes first where several are present. Coordinates
+Owns the four tags that place a raster, and what comes first where several are present. Coordinates
 are those of the model; which system they are in is for `crs`.
 
 References: OGC 19-008r4, requirement class "Raster to Model Coordinate Transformation"; the order
@@ -41,11 +41,10 @@ __all__ = [
     "numbers",
     "parse_geokeys",
     "place",
-    "scaled",
 ]
 
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
-_GEO_TAGS = (33550, 33922, 34264, DIRECTORY)
+_GEO_TAGS = (33550, 33922, 34264, 50844, DIRECTORY)
 USER_DEFINED = 32767
 _FLOATS = frozenset({float})
 
@@ -239,10 +238,11 @@ def _tag_label(tag: int) -> str:
     return {DIRECTORY: "GeoKeyDirectory (34735)"}[tag]
 
 
-SCALE, TIEPOINTS, MATRIX = 33550, 33922, 34264
+SCALE, TIEPOINTS, MATRIX, RPCS = 33550, 33922, 34264, 50844
 _SCALE_LABEL = "ModelPixelScale (33550)"
 _TIEPOINT_LABEL = "ModelTiepoint (33922)"
 _MATRIX_LABEL = "ModelTransformation (34264)"
+_RPC_LABEL = "RPCCoefficient (50844)"
 
 MAX_COORDINATE = 1 << 22
 """Rows or columns up to which coordinates are written; a larger raster has its transformation."""
@@ -260,12 +260,32 @@ class Placement:
 
     `transform` is None without tags, or with control points only. `gcps` are (row, column, x, y, z)
     in pixels and model units. `is_point` says that the tags speak of pixel centres; the values here
-    always speak of corners.
+    always speak of corners. `rpcs` is the rational polynomial model of a sensor, by GDAL's names in
+    lower case.
     """
 
     transform: Affine | None = None
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     is_point: bool = False
+    rpcs: Mapping[str, Any] | None = None
+
+    def of_level(self, columns: float, rows: float) -> Placement:
+        """Return the placement of an overview: so many pixels of the full image are one of its."""
+        if columns == rows == 1:
+            return self
+        transform, rpcs = self.transform, self.rpcs
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = (a * columns, b * rows, c, d * columns, e * rows, f)
+        gcps = tuple((row / rows, column / columns, *xyz) for row, column, *xyz in self.gcps)
+        if rpcs is not None:
+            moved = {
+                f"{name}_{what}": (rpcs[f"{name}_{what}"] + half) / factor - half
+                for name, factor in (("line", rows), ("samp", columns))
+                for what, half in (("off", 0.5), ("scale", 0.0))
+            }
+            rpcs = {**rpcs, **moved}
+        return Placement(transform, gcps, self.is_point, rpcs)  # type: ignore[arg-type]
 
 
 def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
@@ -280,6 +300,19 @@ def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
     report
         Takes what is wrong with the tags.
     """
+    transform, gcps, is_point = _place(tags, keys, report)
+    rpcs = _parse_rpcs(tags[RPCS], report) if RPCS in tags else None
+    if rpcs is not None and transform is not None:
+        a, b, c, d, e, f = transform
+        if (abs(a), b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= 0.5:
+            transform = None  # rows and columns, which say nothing beside a sensor model
+    return Placement(transform, gcps, is_point, rpcs)
+
+
+def _place(
+    tags: Mapping[int, Any], keys: GeoKeys, report: Report
+) -> tuple[Affine | None, tuple[Any, ...], bool]:
+    """Return transformation, control points, and whether the tags speak of pixel centres."""
     is_point = keys.values.get(1025) == 2
     half = 0.5 if is_point else 0.0
     scale, ties, matrix = (numbers(tags.get(tag)) for tag in (SCALE, TIEPOINTS, MATRIX))
@@ -299,14 +332,36 @@ def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
         a, b, _, c, d, e, _, f = matrix[:8]
         transform = _shifted((a, b, c, d, e, f), half)
     elif len(ties) >= 6:
-        return Placement(None, _gcps(ties, half, report), is_point)
+        return None, _gcps(ties, half, report), is_point
     if transform is not None and not all(map(math.isfinite, transform)):
         report.add(label, "the transformation is not finite", got=transform)
         transform = None
     elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
         report.add(label, "pixels have no size", got=transform)
         transform = None
-    return Placement(transform, (), is_point)
+    return transform, (), is_point
+
+
+def _parse_rpcs(value: Any, report: Report) -> dict[str, Any] | None:
+    """Parse the rational polynomial model of tag 50844."""
+    coefficients = numbers(value)
+    if len(coefficients) < 92:
+        report.add(_RPC_LABEL, "has less than 92 numbers", got=len(coefficients))
+        return None
+    if not all(map(math.isfinite, coefficients[:92])):
+        report.add(_RPC_LABEL, "has numbers that are not finite")
+        return None
+    found: dict[str, Any] = dict(zip(_RPC_NUMBERS, coefficients, strict=False))
+    for n, name in enumerate(_RPC_SERIES):
+        found[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
+    return found
+
+
+_RPC_NUMBERS = (
+    "err_bias", "err_rand", "line_off", "samp_off", "lat_off", "long_off", "height_off",
+    "line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale",
+)  # fmt: skip
+_RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
 
 
 def _from_scale(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:
@@ -334,13 +389,6 @@ def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ..
     if len(kept) < len(points):
         report.add(_TIEPOINT_LABEL, "tiepoints are not finite", got=len(points) - len(kept))
     return kept
-
-
-def scaled(transform: Affine, columns: float, rows: float) -> Affine:
-    """Give the transformation of an overview: `columns` and `rows` say how many pixels of the full
-    image go into one of its own."""
-    a, b, c, d, e, f = transform
-    return (a * columns, b * rows, c, d * columns, e * rows, f)
 
 
 def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
