@@ -29,7 +29,7 @@ def slow(self, job):
     return scan(self, job)
 scanning.FileScanner.scan = slow
 if __name__ == "__main__":
-    catalog.build(sys.argv[1], sys.argv[2], stac=True, intake=True, stack=True,
+    catalog.build(sys.argv[1], sys.argv[2], stac=True, stack=True,
                   stack_options={"mosaic": True}, workers=int(sys.argv[3]))
 """
 
@@ -71,7 +71,7 @@ def _kill_many(tmp_path: Path, n_files: int, n_kills: int, seed: int) -> None:
     script.write_text(_SLOW_SCAN)
     write_archive(tmp_path / "archive", n_files)
     whole = tmp_path / "whole"
-    options = {"stac": True, "intake": True, "stack": True, "stack_options": {"mosaic": True}}
+    options = {"stac": True, "stack": True, "stack_options": {"mosaic": True}}
     catalog.build(tmp_path / "archive", whole, **options)
     # a catalog carries the name of its folder
     whole.rename(tmp_path / "kept")

@@ -1,4 +1,4 @@
-"""What is made of a catalog: combined sets, STAC, intake, the index for others."""
+"""What is made of a catalog: combined sets, STAC, the index for others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(folder / "in" / f"S_{tile}_2022050{day}.tif", x=x, value=n + 1)
     catalog.build(
         str(folder / "in" / "S_{tile}_{time:%Y%m%d}.tif"), folder / "c",
-        stack=True, group_by=["tile"], stac=True, intake=True,
+        stack=True, group_by=["tile"], stac=True,
     )  # fmt: skip
     return folder
 
@@ -169,17 +169,6 @@ def test_xpystac_opens_items(built: Path) -> None:
         server.shutdown()
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_intake_opens_entries(built: Path) -> None:
-    intake = pytest.importorskip("intake")
-    opened = intake.open_catalog(str(built / "c/intake.yaml"))
-    assert {"A", "B", "S_A_20220501_tif"} <= set(opened)
-    dataset = opened["S_A_20220501_tif"].read()
-    assert (dataset.image.values == pixels(built, "A", 1)).all()
-    cube = opened["B"].read()
-    assert cube.image.shape[-2:] == (96, 96)
-
-
 def test_the_index_is_geoparquet(built: Path) -> None:
     shapely = pytest.importorskip("shapely")
     import pyarrow.parquet
@@ -243,7 +232,7 @@ def test_equal_archives_give_equal_catalogs(tmp_path: Path) -> None:
     write_archive(tmp_path / "in", 7)
     for name in ("1", "2"):
         catalog.build(
-            tmp_path / "in", tmp_path / name / "c", stac=True, intake=True, stack=True,
+            tmp_path / "in", tmp_path / name / "c", stac=True, stack=True,
             stack_options={"mosaic": True, "allow_holes": True},
         )  # fmt: skip
     assert contents(tmp_path / "1/c") == contents(tmp_path / "2/c")
@@ -310,7 +299,7 @@ def test_files_of_other_file_systems(tmp_path: Path) -> None:
 
 def test_what_was_made_once_is_kept_up(tmp_path: Path) -> None:
     write_archive(tmp_path / "in", 5)
-    options = {"stack": True, "stack_options": {"mosaic": True}, "stac": True, "intake": True}
+    options = {"stack": True, "stack_options": {"mosaic": True}, "stac": True}
     catalog.build(tmp_path / "in", tmp_path / "1/c", **options)
     (path,) = write_archive(tmp_path / "new", 1)
     tifffile.imwrite(tmp_path / "in/tile_004.tif", np.zeros((8, 8), np.uint8))

@@ -1,13 +1,9 @@
-"""Catalogs that are written to object stores: resumed, claimed, the same as on a disk."""
+"""Catalogs that are written to object stores: resumed, built twice at once, as on a disk."""
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,6 @@ from archive import contents, write_archive, write_image
 
 import tiffref
 import tiffref.catalog as catalog
-from tiffref.catalog import storage as claims
 from tiffref.catalog.storage import RemoteFolder
 from tiffref.catalog.summary import Progress
 from tiffref.errors import CatalogError, SourceError
@@ -47,8 +42,7 @@ on_both = pytest.mark.parametrize("place", ["memory", "s3"], indirect=True)
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, monkeypatch) -> Iterator[Place]:
-    monkeypatch.setattr(claims, "_BEAT_S", 0.05)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     if getattr(request, "param", "memory") == "s3":
         url, options = request.getfixturevalue("bucket")
     else:
@@ -73,7 +67,7 @@ def remote_contents(place: Place, with_state: bool = False) -> dict[str, bytes]:
 @on_both
 def test_all_that_is_written_is_as_on_a_disk(archive: Path, tmp_path: Path, place: Place) -> None:
     options = {
-        "stac": True, "intake": True, "stack": True,
+        "stac": True, "stack": True,
         "stack_options": {"mosaic": True, "allow_holes": True},
     }  # fmt: skip
     catalog.build(archive, tmp_path / "c", **options)
@@ -81,7 +75,7 @@ def test_all_that_is_written_is_as_on_a_disk(archive: Path, tmp_path: Path, plac
     assert (summary.ok, summary.combined, summary.output) == (12, 1, place[0])
     assert remote_contents(place) == contents(tmp_path / "c")
     state = [name for name in remote_contents(place, True) if name.startswith(".tiffref/")]
-    assert len(state) == 3  # plan, products, one part of the journal; no claim
+    assert len(state) == 4  # plan, products, seal, one part of the journal
     found = catalog.open(*place).references(str(archive / "tile_003.tif"))
     assert found.group["image"].manifest == manifest_of(archive / "tile_003.tif")
 
@@ -141,50 +135,23 @@ def test_update(archive: Path, tmp_path: Path, place: Place) -> None:
     assert catalog.build(folder, place[0], output_options=place[1]).scanned == 2
 
 
-def claim_of(place: Place, **other: Any) -> None:
-    """Leave the claim of another builder."""
-    fs, root = fsspec.url_to_fs(place[0], **place[1])
-    found = {"token": "theirs", "beat": 0, "who": "somebody", "host": "elsewhere", "pid": 1}
-    fs.pipe_file(f"{root}/.tiffref/claim.json", json.dumps({**found, **other}).encode())
-
-
 @on_both
-def test_a_claim_of_a_process_that_is_gone_is_taken(archive: Path, place: Place) -> None:
-    claim_of(place)  # never beats
-    assert catalog.build(archive, place[0], output_options=place[1]).ok == 12
-    gone = 2**22 + 1  # more than a process number can be
-    claim_of(place, host=socket.gethostname(), pid=gone)
-    assert catalog.build(archive, place[0], output_options=place[1]).ok == 12
+def test_two_builds_at_once_lose_no_data(archive: Path, tmp_path: Path, place: Place) -> None:
+    class Between(Progress):
+        """Runs another build of the same catalog when the first has written half of it."""
 
-
-def test_a_second_build_is_refused_or_waits(archive: Path, place: Place) -> None:
-    folder = RemoteFolder(*place)
-    with folder.held(wait=False):
-        with pytest.raises(CatalogError, match=f"another build .* got process {os.getpid()}"):
-            catalog.build(archive, place[0], output_options=place[1])
-        waiting = threading.Thread(
-            target=catalog.build,
-            args=(archive, place[0]),
-            kwargs={"wait_for_lock": True, "output_options": place[1]},
-        )
-        waiting.start()
-        waiting.join(0.5)
-        assert waiting.is_alive()
-    waiting.join()
-    assert catalog.build(archive, place[0], output_options=place[1]).skipped == 12
-
-
-def test_a_build_whose_claim_was_taken_stops(archive: Path, place: Place) -> None:
-    class Taken(Progress):
         def update(self, counts: Any) -> None:
-            claim_of(place)
-            for thread in threading.enumerate():
-                if thread.name == "tiffref-claim":
-                    thread.join(10)  # it ends when it finds that the claim is lost
+            if counts.n_done == 6:
+                catalog.build(archive, place[0], output_options=place[1])
 
-    with pytest.raises(CatalogError, match="has taken over this catalog, got somebody"):
-        catalog.build(archive, place[0], output_options=place[1], progress=Taken())
-    assert json.loads(remote_contents(place, True)[".tiffref/claim.json"])["who"] == "somebody"
+    options = {"output_options": place[1], "executor": "serial"}
+    summary = catalog.build(archive, place[0], progress=Between(), **options)
+    assert summary.ok == 12
+    catalog.build(archive, tmp_path / "c")
+    assert remote_contents(place) == contents(tmp_path / "c")
+    assert catalog.build(archive, place[0], output_options=place[1]).skipped == 12
+    parts = [name for name in remote_contents(place, True) if "/journal/" in name]
+    assert len(parts) == 1
 
 
 @on_both

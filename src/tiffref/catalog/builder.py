@@ -50,7 +50,7 @@ from .jobs import (
     record_products,
     shared_root,
 )
-from .stac import write_intake, write_stac
+from .stac import write_stac
 from .storage import Folder, Holds, LocalFolder, RemoteFolder, checksum
 from .summary import Counts, Progress, Summary, write_report
 from .worker import Done, encode_row, failed_row, main_path, run_batch
@@ -435,7 +435,6 @@ def build(
     stack_format: str = "parquet",
     per_file: bool = True,
     stac: bool = False,
-    intake: bool = False,
     executor: Any = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -455,8 +454,8 @@ def build(
 
     A build can be killed at any moment and started again: finished files are not scanned again, and
     the catalog is the same as that of an undisturbed run. A file that cannot be scanned is a row
-    with its error. What was made once of a catalog (`stack`, `stac`, `intake`) is kept up by later
-    builds of it, asked for or not.
+    with its error. What was made once of a catalog (`stack`, `stac`) is kept up by later builds of
+    it, asked for or not.
 
     Parameters
     ----------
@@ -484,8 +483,6 @@ def build(
         Write references of each file; if not, files are only indexed.
     stac
         Write a STAC collection with an item for each file, in `stac/`.
-    intake
-        Write `intake.yaml`, a catalog for intake 2.
     executor, workers, scheduler
         Who does the work: "serial", "threads", "processes", "dask", a Dask `Client`, or any object
         with the face of `concurrent.futures.Executor`; how many workers; the address of a Dask
@@ -552,9 +549,7 @@ def build(
         held = open_things.enter_context(place.held(wait_for_lock))
         journal = open_things.enter_context(Journal(held.journal, held.keep))
         plan = agree(held.folder, plan)
-        products = plan_products(
-            held.folder, {"stack": stack and sets, "stac": stac, "intake": intake}
-        )
+        products = plan_products(held.folder, {"stack": stack and sets, "stac": stac})
         settings = Settings(
             held.folder, plan["root"], plan["prefix"], plan["format"], dict(scan_options or {}),
             storage_options, retries, backoff_s,
@@ -570,7 +565,7 @@ def build(
                 run.mark_deleted({job.url for job in jobs})
             order = sorted(journal, key=natural_key)
             combined = _combine(run, pool, order, products)
-        _write_products(run, order, products, combined)
+        _write_products(run, order, products)
         summary = Summary.of(run.counts, journal.rows(order), combined, place.address)
         if report is not None:
             write_report(report, journal.rows(order), summary)
@@ -613,7 +608,6 @@ def _write_products(
     run: Run,
     order: Sequence[str],
     products: Mapping[str, Any],
-    combined: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the index, when all that it speaks of is on the disk, and what else is wanted."""
     folder, rows = run.settings.folder, run.journal.rows
@@ -626,7 +620,5 @@ def _write_products(
         folder.put(INDEX_SEAL, seal)
     if "stac" in products:
         write_stac(run.settings, rows(order))
-    if "intake" in products:
-        write_intake(folder, rows(order), combined)
     if products:
         record_products(folder, products)

@@ -1,34 +1,23 @@
-"""Where a catalog is written, on a disk.
+"""Where a catalog is written: a folder on a disk, or on any file system of fsspec that can write.
 
-Owns the folder of a catalog here: whose it is, who builds it now, and how things appear in it whole
-or not at all. `remote` has the folders of other file systems. Names in a folder are relative to it,
-with "/" between their parts.
+Owns how things appear in the folder of a catalog whole or not at all, and whose it is. Names in a
+folder are relative to it, with "/" between their parts.
 
-References are not flushed to the disk one by one, which costs a millisecond each; the journal has
+On a disk, references are not flushed one by one, which costs a millisecond each; the journal has
 their size and checksum, which a resumed build compares, and all is flushed once before the index
 takes its place: an index that is there after a loss of power speaks of references that are.
 
-Where a catalog is written, on any file system of fsspec that can write.
-
-Owns what stands for renaming and locks, which object stores have not. Each file is one put, which
-object stores do whole or not at all; a folder of several is put with the file that opens it last. A
-claim tells others that a build is running. The journal is a row of objects, one for each batch, so
-that a build goes on from any machine.
-
-Who builds a catalog that lies where there are no locks.
-
-Owns the claim: a small object that the builder makes, beats while it builds, and removes. Whoever
-finds one of a process that is gone, or that does not beat, takes it over. It is made by a put that
-fails if there is one, where the store knows that (S3, GCS, Azure); elsewhere two builds that start
-in the same moment may both believe that it is theirs. The one whose claim was overwritten finds out
-at its next beat, and stops; what both have written is whole, and the same.
+Object stores have neither renaming nor locks. Each file is one put, which they do whole or not at
+all; a folder of several is put with the file that opens it last. The journal is a row of objects,
+one for each batch, so that a build goes on from any machine. Two builds at once write the same
+bytes under the same names, and parts of the journal under names of their own: they lose time, but
+no data.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -48,7 +37,6 @@ from ..io.clients import client_errors
 
 __all__ = [
     "STATE",
-    "Claim",
     "Folder",
     "Held",
     "Holds",
@@ -348,130 +336,6 @@ def _output_error(address: str, error: BaseException) -> CatalogError:
     )
 
 
-_BEAT_S = 10.0
-_MISSED = 3
-"""Beats that a claim may miss before it is taken over."""
-
-
-class Claim:
-    """A claim on the catalog of an address, at a path of its file system."""
-
-    def __init__(self, fs: Any, path: str, address: str) -> None:
-        self._fs, self._path, self._address = fs, path, address
-        self.token = secrets.token_hex(4)
-        self._n_beats = 0
-        self._ended = threading.Event()
-        self._lost: str | None = None
-        self._beats = threading.Thread(target=self._beat, daemon=True, name="tiffref-claim")
-
-    def take(self, wait: bool) -> None:
-        """Take the claim, and beat from now on.
-
-        Raises
-        ------
-        CatalogError
-            If somebody else holds it, unless `wait`.
-        """
-        while not self._make():
-            other = self._read()
-            if other is None:
-                continue
-            if self._is_dead(other):
-                self._write()
-                if self._is_mine():
-                    break
-            elif not wait:
-                raise running_error(self._address, str(other.get("who")))
-            time.sleep(_BEAT_S / 10)
-        self._beats.start()
-
-    def release(self) -> None:
-        """Give the claim up, if it is still held."""
-        self._ended.set()
-        self._beats.join()
-        with contextlib.suppress(*client_errors()):
-            if self._is_mine():
-                self._fs.rm_file(self._path)
-
-    def check(self) -> None:
-        """Raise `CatalogError` if somebody else has taken the claim."""
-        if self._lost is not None:
-            raise CatalogError(
-                "another build has taken over this catalog",
-                url=self._address,
-                got=self._lost,
-                hint="Wait for its end, and start this one again if files are missing.",
-            )
-
-    def _make(self) -> bool:
-        """Make the claim where there is none."""
-        if self._read() is not None:
-            return False
-        try:
-            self._fs.pipe_file(self._path, self._text(), mode="create")
-        except (NotImplementedError, TypeError, ValueError):
-            self._write()  # a file system that does not know this
-        except (FileNotFoundError, PermissionError):
-            raise
-        except OSError:
-            if self._read() is None:
-                raise
-        return self._is_mine()
-
-    def _is_dead(self, other: Mapping[str, Any]) -> bool:
-        """Say whether the process of a claim is gone."""
-        if other.get("host") == socket.gethostname() and not _is_running(other.get("pid")):
-            return True
-        # clocks of two machines may differ: watch for a beat instead of comparing times
-        for _ in range(_MISSED):
-            time.sleep(_BEAT_S)
-            if self._read() != other:
-                return False
-        return True
-
-    def _beat(self) -> None:
-        while not self._ended.wait(_BEAT_S):
-            with contextlib.suppress(*client_errors()):  # a network that fails may be back soon
-                now = self._read()
-                if now is None or now.get("token") != self.token:
-                    self._lost = "nobody" if now is None else str(now.get("who"))
-                    return
-                self._n_beats += 1
-                self._write()
-
-    def _is_mine(self) -> bool:
-        found = self._read()
-        return found is not None and found.get("token") == self.token
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            return json.loads(self._fs.cat_file(self._path))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return {}
-
-    def _write(self) -> None:
-        self._fs.pipe_file(self._path, self._text())
-
-    def _text(self) -> bytes:
-        found = {"token": self.token, "beat": self._n_beats, "who": who_am_i(),
-                 "host": socket.gethostname(), "pid": os.getpid()}  # fmt: skip
-        return json.dumps(found).encode()
-
-
-def _is_running(pid: Any) -> bool:
-    if os.name != "posix" or not isinstance(pid, int):
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 _MAX_PARTS_AT_ONCE = 256
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
 """File systems whose folders are but names: to make one would make a bucket."""
@@ -500,7 +364,6 @@ class RemoteFolder:
     @contextlib.contextmanager
     def held(self, wait: bool) -> Iterator[Held]:
         fs, root = self._open()
-        claim = Claim(fs, f"{root}/{STATE}/claim.json", self.address)
         with self._explained():
             fs.invalidate_cache()
             names = _list(fs, root)
@@ -511,38 +374,37 @@ class RemoteFolder:
                     got=names[0],
                     hint="Give an empty or new folder.",
                 )
-            claim.take(wait)
-        try:
-            with tempfile.TemporaryDirectory(prefix="tiffref-") as temporary:
-                journal = Path(temporary, "journal.jsonl")
-                with self._explained():
-                    parts = sorted(_list(fs, f"{root}/{STATE}/journal"))
-                    _gather(fs, parts, journal)
-                yield Held(self, journal, lambda data: self._keep(parts, claim, data))
-                with self._explained():
-                    self._join(parts, claim, journal)
-        finally:
-            claim.release()
+        token = secrets.token_hex(4)
+        with tempfile.TemporaryDirectory(prefix="tiffref-") as temporary:
+            journal = Path(temporary, "journal.jsonl")
+            with self._explained():
+                parts = sorted(_list(fs, f"{root}/{STATE}/journal"))
+                _gather(fs, parts, journal)
+            yield Held(self, journal, lambda data: self._keep(parts, token, data))
+            with self._explained():
+                self._join(parts, token, journal)
 
-    def _next(self, parts: list[str], claim: Claim) -> str:
-        """Name the next part of the journal; not as another build would, that took the claim."""
-        claim.check()
+    def _next(self, parts: list[str], token: str) -> str:
+        """Name the next part of the journal; no other build names one so."""
         n = int(parts[-1].rpartition("/")[2][:8]) + 1 if parts else 0
-        parts.append(f"{self._open()[1]}/{STATE}/journal/{n:08d}-{claim.token}.jsonl")
+        parts.append(f"{self._open()[1]}/{STATE}/journal/{n:08d}-{token}.jsonl")
         return parts[-1]
 
-    def _keep(self, parts: list[str], claim: Claim, data: bytes) -> None:
+    def _keep(self, parts: list[str], token: str, data: bytes) -> None:
         fs, _ = self._open()
         with self._explained(STATE):
-            _put(fs, {self._next(parts, claim): data})
+            _put(fs, {self._next(parts, token): data})
 
-    def _join(self, parts: list[str], claim: Claim, journal: Path) -> None:
+    def _join(self, parts: list[str], token: str, journal: Path) -> None:
         """Make one part of all: the last counts, so that a kill in between loses nothing."""
-        fs, _ = self._open()
+        fs, root = self._open()
         old = list(parts)
         if len(old) > 1:
-            _put(fs, {self._next(parts, claim): journal})
-            fs.rm(old)
+            _put(fs, {self._next(parts, token): journal})
+            fs.invalidate_cache()
+            # another build may have joined some of them already
+            if still := set(old) & set(_list(fs, f"{root}/{STATE}/journal")):
+                fs.rm(sorted(still))
 
     def read(self, name: str) -> bytes | None:
         fs, root = self._open()
@@ -622,8 +484,9 @@ def _gather(fs: Any, parts: list[str], target: Path) -> None:
     with target.open("wb") as file:
         for start in range(0, len(parts), _MAX_PARTS_AT_ONCE):
             some = parts[start : start + _MAX_PARTS_AT_ONCE]
-            texts = fs.cat(some, on_error="raise")
-            file.writelines(texts[part] for part in some)
+            # a part that another build has just joined is gone: its files are scanned again
+            texts = fs.cat(some, on_error="omit")
+            file.writelines(texts[part] for part in some if part in texts)
 
 
 def _put(fs: Any, files: Mapping[str, bytes | Path]) -> None:

@@ -84,7 +84,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="of combined sets (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--stac", action="store_true", help="write a STAC collection with items")
-    group.add_argument("--intake", action="store_true", help="write a catalog for intake 2")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +125,6 @@ def _build(arguments: argparse.Namespace) -> int:
         stack_format=arguments.stack_format,
         per_file=not arguments.no_references,
         stac=arguments.stac,
-        intake=arguments.intake,
         executor=arguments.executor,
         workers=arguments.workers,
         scheduler=arguments.scheduler,
