@@ -4,23 +4,30 @@ Zarr asks a store for one chunk at a time, several times at once. Requests that 
 turn of the event loop are merged into ranges per source and fetched together. Decoding then spreads
 the next requests over some milliseconds. Where answers take as long as a network does, these are
 waited for: until there are as many as last time, which is how many zarr keeps under way, or for a
-fraction of the time that an answer takes.
+fraction of the time that an answer takes. Chunks that zarr will most probably ask for next (see
+`ahead`) are asked for with them, and dropped if nobody asks for a second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+import zarr
+
+from ..errors import TiffrefError
+from ..model.array import Array
 from ..model.manifest import Source
 from ..read.engine import MAX_GAP_BYTES, MAX_RANGE_BYTES
 from ..read.fetch import Fetcher
 from ..read.pools import fetch_pool
-from ..read.ranges import check_range, plan_ranges
+from ..read.ranges import Ranges, check_range, plan_ranges
+from .ahead import ReadAhead
 
 __all__ = ["Requests"]
 
@@ -28,16 +35,47 @@ _MAX_LINGER_S = 0.02
 _LINGER_FRACTION = 0.5
 _BUSY_S = 0.1
 """Requests this soon after an answer belong to the same read."""
+_MAX_AHEAD_BYTES = 1 << 24
+_KEPT_S = 1.0
+"""Answers that nobody came for are dropped after so long, and asked for again if need be."""
+
+Answer = asyncio.Future[memoryview | None]
+Place = tuple[Source, int, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A byte range to fetch; an answer to one that `is_ahead` may fail to come, which is None."""
+
+    source: Source
+    offset: int
+    length: int
+    answer: Answer
+    is_ahead: bool = False
+    answered_at: float = math.inf
 
 
 @dataclass(slots=True)
-class _Batch:
-    """Requests that are not sent yet, and what will send them."""
+class _Turn:
+    """What one event loop has asked for and not got.
 
-    timer: asyncio.Handle
-    requests: list[tuple[Source, int, int, asyncio.Future[memoryview]]] = field(
-        default_factory=list
-    )
+    `requests` are not sent yet, and `timer` will send them. `ahead` are those sent for chunks that
+    nobody asked for yet, by their places, and `n_ahead_bytes` the bytes of all of them.
+    """
+
+    requests: list[_Request] = field(default_factory=list)
+    timer: asyncio.Handle | None = None
+    runs: ReadAhead = field(default_factory=ReadAhead)
+    ahead: dict[Place, _Request] = field(default_factory=dict)
+    n_ahead_bytes: int = 0
+    used_at: float = 0.0
+    is_watched: bool = False
+
+    def take(self, place: Place) -> _Request | None:
+        """Remove what was asked for ahead."""
+        found = self.ahead.pop(place, None)
+        self.n_ahead_bytes -= found.length if found else 0
+        return found
 
 
 class Requests:
@@ -45,81 +83,165 @@ class Requests:
 
     def __init__(self, fetch: Fetcher) -> None:
         self._fetch = fetch
-        self._batches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Batch] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._latency_s = 0.0
         self._answered_at = 0.0
         self._n_usual = 0
 
+    async def read_chunk(self, array: Array, flat: int, place: Place) -> memoryview:
+        """Read a whole chunk, and those ahead of it; errors as of `Fetcher`."""
+        loop = asyncio.get_running_loop()
+        turn = self._turns.setdefault(loop, _Turn())
+        self._ask_ahead(loop, turn, array, flat)
+        found = turn.take(place)
+        if found is not None and not _is_old(found, loop):
+            data = await found.answer
+            if data is not None:
+                return data
+        return await self.read(*place)
+
     async def read(self, source: Source, offset: int, length: int) -> memoryview:
         """Read a byte range, together with what others ask for now; errors as of `Fetcher`."""
         check_range(offset, length)  # here: an error in the batch would keep all of it waiting
         loop = asyncio.get_running_loop()
-        batch = self._batches.get(loop)
-        if batch is None:
-            batch = self._batches[loop] = _Batch(self._schedule(loop))
-        future: asyncio.Future[memoryview] = loop.create_future()
-        batch.requests.append((source, offset, length, future))
-        if len(batch.requests) == self._n_usual:
-            batch.timer.cancel()
-            batch.timer = loop.call_soon(self._send, loop)
-        return await future
+        turn = self._turns.setdefault(loop, _Turn())
+        answer: Answer = loop.create_future()
+        self._put(loop, turn, _Request(source, offset, length, answer))
+        data = await answer
+        assert data is not None
+        return data
 
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
+    # ---- what nobody asked for yet
+
+    def _ask_ahead(
+        self, loop: asyncio.AbstractEventLoop, turn: _Turn, array: Array, flat: int
+    ) -> None:
+        if self._fetch.verify == "always":  # which promises a check after the request, not before
+            return
+        turn.used_at = loop.time()
+        n_at_once = zarr.config.get("async.concurrency")
+        try:
+            flats = turn.runs.note(array, flat, n_at_once or array.manifest.n_chunks)
+            places = [array.manifest.at(one) for one in flats]
+        except TiffrefError:  # of references that are loaded for it; who needs them is told
+            return
+        for row, offset, length in places:
+            if row < 0:
+                continue
+            source = array.manifest.sources[row]
+            place = (source, offset, length)
+            is_there = length and (source.size is None or offset + length <= source.size)
+            is_small = turn.n_ahead_bytes + length <= _MAX_AHEAD_BYTES
+            if not is_there or not is_small or place in turn.ahead:
+                continue
+            request = turn.ahead[place] = _Request(*place, loop.create_future(), is_ahead=True)
+            turn.n_ahead_bytes += length
+            self._put(loop, turn, request)
+        if turn.ahead and not turn.is_watched:
+            turn.is_watched = True
+            loop.call_later(_KEPT_S, self._drop_old, loop, turn)
+
+    def _drop_old(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
+        """Drop what nobody came for, and the runs of an idle store, now and later."""
+        for place in [place for place, one in turn.ahead.items() if _is_old(one, loop)]:
+            turn.take(place)
+        if loop.time() - turn.used_at > _KEPT_S:
+            turn.runs.clear()
+        turn.is_watched = bool(turn.ahead)
+        if turn.is_watched:
+            loop.call_later(_KEPT_S, self._drop_old, loop, turn)
+
+    # ---- sending
+
+    def _put(self, loop: asyncio.AbstractEventLoop, turn: _Turn, request: _Request) -> None:
+        """Put a request with those that are sent next."""
+        turn.requests.append(request)
+        if turn.timer is None:
+            turn.timer = self._schedule(loop, turn)
+        n_asked = sum(not one.is_ahead for one in turn.requests)
+        if request.is_ahead or n_asked == self._n_usual:
+            turn.timer.cancel()
+            turn.timer = loop.call_soon(self._send, loop, turn)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> asyncio.Handle:
         is_busy = time.monotonic() - self._answered_at < _BUSY_S
         linger = min(_MAX_LINGER_S, self._latency_s * _LINGER_FRACTION) if is_busy else 0.0
         if linger:
-            return loop.call_later(linger, self._send, loop)
-        return loop.call_soon(self._send, loop)
+            return loop.call_later(linger, self._send, loop, turn)
+        return loop.call_soon(self._send, loop, turn)
 
-    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._batches.pop(loop)
-        self._n_usual = len(batch.requests)
-        task = loop.create_task(self._serve(batch.requests))
+    def _send(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
+        requests, turn.requests, turn.timer = turn.requests, [], None
+        self._n_usual = sum(not one.is_ahead for one in requests) or self._n_usual
+        task = loop.create_task(self._serve(requests))
         self._tasks.add(task)  # the loop itself keeps no strong reference
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(
-        self, pending: list[tuple[Source, int, int, asyncio.Future[memoryview]]]
-    ) -> None:
+    async def _serve(self, requests: list[_Request]) -> None:
         """Fetch merged ranges and hand each request its part, all at the same time.
 
         Zarr keeps a fixed number of requests under way; answered together they are also followed
         up together.
         """
-        sources = list(dict.fromkeys(source for source, *_ in pending))
-        row = {source: i for i, source in enumerate(sources)}
-        ranges = plan_ranges(
-            np.array([row[source] for source, *_ in pending], np.int32),
-            np.array([offset for _, offset, *_ in pending], np.uint64),
-            np.array([length for *_, length, _ in pending], np.uint64),
-            max_gap_bytes=MAX_GAP_BYTES,
-            max_range_bytes=MAX_RANGE_BYTES,
-        )
+        sources, ranges = _merge(requests)
         before = time.monotonic()
-        answers = await asyncio.gather(
-            *(
-                asyncio.wrap_future(
-                    fetch_pool().submit(
-                        self._fetch.read,
-                        sources[ranges.source[i]],
-                        int(ranges.start[i]),
-                        int(ranges.stop[i] - ranges.start[i]),
-                    )
-                )
-                for i in range(len(ranges))
-            ),
-            return_exceptions=True,
+        reads = (
+            fetch_pool().submit(
+                self._fetch.read,
+                sources[ranges.source[i]],
+                int(ranges.start[i]),
+                int(ranges.stop[i] - ranges.start[i]),
+            )
+            for i in range(len(ranges))
         )
+        answers = await asyncio.gather(*map(asyncio.wrap_future, reads), return_exceptions=True)
         self._answered_at = time.monotonic()
         self._latency_s = self._answered_at - before
+        failed: list[_Request] = []
         for i, answer in enumerate(answers):
-            for k in ranges.members(i).tolist():
-                _, offset, length, future = pending[k]
-                if future.done():
-                    continue  # whoever asked has given up
-                if isinstance(answer, BaseException):
-                    future.set_exception(answer)
-                else:
-                    low = offset - int(ranges.start[i])
-                    future.set_result(memoryview(answer)[low : low + length])
+            members = [requests[k] for k in ranges.members(i).tolist()]
+            if isinstance(answer, BaseException):
+                failed += _fail(members, answer)
+            else:
+                _hand_out(members, memoryview(answer), int(ranges.start[i]))
+        if failed:
+            await self._serve(failed)
+
+
+def _is_old(request: _Request, loop: asyncio.AbstractEventLoop) -> bool:
+    return loop.time() - request.answered_at > _KEPT_S
+
+
+def _merge(requests: list[_Request]) -> tuple[list[Source], Ranges]:
+    sources = list(dict.fromkeys(one.source for one in requests))
+    row = {source: i for i, source in enumerate(sources)}
+    ranges = plan_ranges(
+        np.array([row[one.source] for one in requests], np.int32),
+        np.array([one.offset for one in requests], np.uint64),
+        np.array([one.length for one in requests], np.uint64),
+        max_gap_bytes=MAX_GAP_BYTES,
+        max_range_bytes=MAX_RANGE_BYTES,
+    )
+    return sources, ranges
+
+
+def _hand_out(requests: list[_Request], data: memoryview, start: int) -> None:
+    for one in requests:
+        if not one.answer.done():  # else whoever asked has given up
+            one.answer.set_result(data[one.offset - start :][: one.length])
+            one.answered_at = one.answer.get_loop().time()
+
+
+def _fail(requests: list[_Request], error: BaseException) -> list[_Request]:
+    """Fail requests of one range; return those that what was asked for ahead may have spoiled."""
+    asked = [one for one in requests if not one.is_ahead]
+    for one in requests:
+        if one.is_ahead and not one.answer.done():
+            one.answer.set_result(None)
+    if len(asked) < len(requests):
+        return asked
+    for one in asked:
+        if not one.answer.done():
+            one.answer.set_exception(error)
+    return []

@@ -266,6 +266,8 @@ class ZarrStore(Store):
         if start >= stop:
             return b""
         if not self._fetch.is_local(source):
+            if stop - start == length:
+                return await self._requests.read_chunk(chunk.served.array, chunk.flat, place)
             return await self._requests.read(source, offset + start, stop - start)
         if stop - start <= _MAX_INLINE_BYTES:
             return self._fetch.read(source, offset + start, stop - start)
