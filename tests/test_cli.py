@@ -238,7 +238,7 @@ def test_bad_files(
     ("name", "content", "words"),
     [
         ("i*.tif", None, ["tiffref stack"]),
-        ("refs.json", b'{"version": 1, "refs": {}}', ["JSON", "tiffref validate"]),
+        ("refs.tif", b'{"version": 1, "refs": {}}', ["JSON", "tiffref info"]),
         ("a.tif", b"\x89HDF\r\n\x1a\n", ["HDF5"]),
         ("a.tif", b"<html></html>", ["HTML"]),
     ],

@@ -153,9 +153,14 @@ def test_importing_the_package_loads_numpy_and_the_standard_library_only() -> No
 
 
 def test_public_names_exist_and_are_listed() -> None:
-    assert set(tiffref.__all__) <= set(dir(tiffref))
+    import tiffref.catalog  # submodules and what is loaded later are not listed
+
+    assert dir(tiffref) == sorted(tiffref.__all__)
     for name in tiffref.__all__:
         assert getattr(tiffref, name) is not None
+    kinds = vars(tiffref.errors).values()
+    found = {one.__name__ for one in kinds if isinstance(one, type) and issubclass(one, Exception)}
+    assert found <= set(tiffref.__all__)
 
 
 def test_the_architecture_lists_the_rooms_from_the_ground_up(repository: Path) -> None:

@@ -13,22 +13,31 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CHUNKMODE": "compat",
+    "CatalogError": "errors",
     "InvalidReferences": "errors",
     "MalformedTiff": "errors",
     "ManifestMismatch": "errors",
     "MetadataWarning": "errors",
+    "MissingExtra": "errors",
+    "MissingSource": "errors",
     "References": "references",
+    "SelectionError": "errors",
+    "SourceError": "errors",
+    "StaleSource": "errors",
     "TiffFile": "compat",
     "TiffSequence": "compat",
     "TiffWriter": "compat",
     "TiffrefError": "errors",
+    "TruncationWarning": "errors",
     "UnsupportedTiff": "errors",
+    "UntrustedSource": "errors",
     "append_sequence": "sequences.append",
     "imread": "compat",
     "imwrite": "compat",
     "memmap": "compat",
     "scan": "scanner.tiff",
     "scan_sequence": "sequences.stack",
+    "set_cache_size": "read.cache",
     "validate": "validation",
 }
 """Public name -> the module that holds it."""
@@ -38,13 +47,22 @@ __all__ = [*_HOMES]
 if TYPE_CHECKING:
     from .compat import CHUNKMODE, TiffFile, TiffSequence, TiffWriter, imread, imwrite, memmap
     from .errors import (
+        CatalogError,
         InvalidReferences,
         MalformedTiff,
         ManifestMismatch,
         MetadataWarning,
+        MissingExtra,
+        MissingSource,
+        SelectionError,
+        SourceError,
+        StaleSource,
         TiffrefError,
+        TruncationWarning,
         UnsupportedTiff,
+        UntrustedSource,
     )
+    from .read.cache import set_cache_size
     from .references import References
     from .scanner.tiff import scan
     from .sequences.append import append_sequence
@@ -62,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted(__all__)

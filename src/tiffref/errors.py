@@ -1,10 +1,15 @@
 """The exception tree.
 
 Owns every error type that tiffref raises on purpose, and how such an error reads: what, where,
-got and expected, then what to do. It imports nothing, so that every room can use it.
+got and expected, then what to do. It imports nothing of ours, so that every room can use it.
 """
 
 from __future__ import annotations
+
+import difflib
+import errno
+import re
+from typing import Any
 
 __all__ = [
     "CatalogError",
@@ -13,6 +18,7 @@ __all__ = [
     "ManifestMismatch",
     "MetadataWarning",
     "MissingExtra",
+    "MissingSource",
     "SelectionError",
     "SourceError",
     "StaleSource",
@@ -23,6 +29,9 @@ __all__ = [
     "install_hint",
     "unreadable",
 ]
+
+_SCHEMES = ("s3", "gs", "az", "abfs", "http", "https", "ftp", "file", "memory", "zip", "hdfs")
+"""Schemes that people mean."""
 
 _URL_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 """Scheme of a URL, and the extra that installs its file system."""
@@ -37,6 +46,9 @@ _EXTRAS = {
     "xarray": "xarray 'dask[array]'",
 }
 """Extras, and their packages: tiffref itself need not come from where pip looks."""
+
+
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 class TiffrefError(Exception):
@@ -133,6 +145,14 @@ class SourceError(TiffrefError, OSError):
     """A source cannot be read."""
 
 
+class MissingSource(SourceError, FileNotFoundError):
+    """A source does not exist."""
+
+    def __init__(self, what: str, **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.errno, self.strerror = errno.ENOENT, what
+
+
 class StaleSource(SourceError):
     """A source is no longer what it was when it was scanned."""
 
@@ -198,11 +218,24 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
     SourceError
         Its hint names the extra that is missing, if it is one of ours.
     """
+    if isinstance(error, FileNotFoundError):
+        return MissingSource("no such file", url=url)
     reason = str(error)
     if isinstance(error, OSError) and error.strerror and url.endswith(str(error.filename or "")):
         reason = error.strerror  # without the path, which the message has already
     name = type(error).__name__
     scheme = url.rpartition("::")[2].partition("://")[0]
+    if reason.startswith("Protocol not known"):
+        near = difflib.get_close_matches(scheme, _SCHEMES, 1, 0.5)
+        hint = f"Did you mean {near[0]}://?" if near else None
+        return SourceError(f"no file system is known for {scheme}://", url=url, hint=hint)
+    unknown = _UNKNOWN_OPTION.search(reason) if isinstance(error, TypeError) else None
+    if unknown is not None:
+        return SourceError(
+            f"the file system has no option {unknown[1]!r}",
+            url=url,
+            hint="Check storage_options, or --storage-option.",
+        )
     extra = _URL_EXTRAS.get(scheme) if isinstance(error, ImportError) else None
     return SourceError(
         what,

@@ -26,7 +26,7 @@ def _kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(files, "_SETTLED_S", -3600.0)
     KEPT.clear()
     yield
-    tiffref.read.set_kept_bytes(64 << 20)
+    tiffref.set_cache_size(64 << 20)
     KEPT.clear()
 
 
@@ -87,7 +87,7 @@ def test_a_window_keeps_all_its_chunks(tmp_path: Path, n_decoded: list[int]) -> 
 
 def test_a_large_window_keeps_the_chunks_at_its_edge(tmp_path: Path, n_decoded: list[int]) -> None:
     image = make_image(tmp_path / "a.tif")
-    tiffref.read.set_kept_bytes(9 * 32 * 32 * 2)
+    tiffref.set_cache_size(9 * 32 * 32 * 2)
     store = ZarrTiffStore(tmp_path / "a.tif")
     np.testing.assert_array_equal(store[1:, 1:], image[1:, 1:])
     assert (n_decoded[0], len(KEPT)) == (9, 5)
@@ -99,12 +99,12 @@ def test_nothing_is_kept_when_turned_off(tmp_path: Path, n_decoded: list[int]) -
     image = make_image(tmp_path / "a.tif")
     store = ZarrTiffStore(tmp_path / "a.tif")
     store[0]
-    tiffref.read.set_kept_bytes(0)
+    tiffref.set_cache_size(0)
     assert len(KEPT) == 0
     np.testing.assert_array_equal(store[0], image[0])
     assert (n_decoded[0], len(KEPT)) == (6, 0)
     with pytest.raises(ValueError, match="max_bytes is -1"):
-        tiffref.read.set_kept_bytes(-1)
+        tiffref.set_cache_size(-1)
 
 
 @pytest.mark.parametrize("verify", ["never", "first"])
@@ -200,7 +200,7 @@ def test_the_least_recently_used_make_room() -> None:
 def test_many_threads(tmp_path: Path) -> None:
     image = make_image(tmp_path / "a.tif")
     store = ZarrTiffStore(tmp_path / "a.tif")
-    tiffref.read.set_kept_bytes(5 * 2048)
+    tiffref.set_cache_size(5 * 2048)
     wrong: list[int] = []
 
     def read(seed: int) -> None:

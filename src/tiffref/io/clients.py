@@ -30,12 +30,13 @@ _CLIENTS = (
 def client_errors() -> tuple[type[BaseException], ...]:
     """Give the classes of errors by which a file system says that something cannot be done.
 
-    Among them are `OSError`, `ValueError`, `NotImplementedError`, and `ImportError`, which is how
-    fsspec says that the package of a client is missing.
+    Among them are `OSError`, `ValueError`, `NotImplementedError`, `TypeError` for an option that a
+    client does not know, and `ImportError`, which is how fsspec says that the package of a client
+    is missing.
     """
     found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
     own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
-    return (OSError, ValueError, NotImplementedError, ImportError, *own)
+    return (OSError, TypeError, ValueError, NotImplementedError, ImportError, *own)
 
 
 def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:

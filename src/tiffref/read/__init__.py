@@ -4,8 +4,11 @@ Owns the read engine: `read_array` gives a region of an array as NumPy array, `f
 stored bytes of chunks. It knows nothing of Zarr (see `tiffref.zarr`).
 """
 
-from .cache import set_kept_bytes
+from .cache import set_cache_size
 from .engine import read_array
 from .fetch import Fetcher
 
-__all__ = ["Fetcher", "read_array", "set_kept_bytes"]
+__all__ = ["Fetcher", "read_array", "set_cache_size", "set_kept_bytes"]
+
+set_kept_bytes = set_cache_size
+"""The name until 0.1."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["KEPT", "KeptChunks", "set_kept_bytes"]
+__all__ = ["KEPT", "KeptChunks", "set_cache_size"]
 
 _MAX_SHARE = 4
 """A chunk is kept only if so many like it could be, and all of a read if so many reads could be."""
@@ -105,7 +105,7 @@ KEPT = KeptChunks(64 << 20)
 """Those of this process."""
 
 
-def set_kept_bytes(max_bytes: int) -> None:
+def set_cache_size(max_bytes: int) -> None:
     """Set how many bytes of decoded chunks this process keeps; 0 keeps none.
 
     Parameters

@@ -18,6 +18,7 @@ from typing import Any
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPages
 
 from ..errors import MalformedTiff, TiffrefError
+from ..io.address import FIRST_BYTES
 from .chain import Chain, check_factors, check_sizes, follow_chain
 from .ifd import INTEGER_TYPES, Entry, Header, parse_header, read_array, read_entries
 from .pagefacts import decodes_by_stream
@@ -77,7 +78,7 @@ def open_tiff(where: Any, storage_options: Mapping[str, Any] | None = None) -> O
 
 def _open(source: ByteSource) -> OpenTiff:
     try:
-        header = parse_header(source.read(0, 16), source.source.url)
+        header = parse_header(source.read(0, FIRST_BYTES), source.source.url)
         arrays = _long_arrays(source, header)
         with quiet():
             tif, chain = _parsed(source, header, arrays)

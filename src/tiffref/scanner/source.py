@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError
+from ..io.address import missing_file, not_a_file
 from ..io.allow import is_local
 from ..io.file_locks import lock_of
 from ..model.manifest import NAMELESS, Source
@@ -25,8 +26,6 @@ from .bytesource import ByteSource
 from .remote import RemoteSource, open_remote
 
 __all__ = ["FileObjectSource", "LocalSource", "SourceFile", "open_source"]
-
-_MANY = "Many files are one array to `tiffref stack` and `tiffref.scan_sequence`."
 
 
 class LocalSource(ByteSource):
@@ -43,14 +42,13 @@ class LocalSource(ByteSource):
                 raise IsADirectoryError(errno.EISDIR, "Is a directory", name)
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EINVAL, "Is no regular file", name)
+        except FileNotFoundError as error:
+            raise missing_file(os.fspath(path)) from error
+        except IsADirectoryError as error:
+            raise not_a_file(os.fspath(path)) from error
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
-            raise SourceError(
-                "cannot be read",
-                url=name,
-                got=getattr(error, "strerror", None) or str(error),
-                expected="a readable TIFF file",
-                hint=_MANY if set("*?{") & set(name) else None,
-            ) from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SourceError(f"cannot be read: {reason}", url=name) from error
         self.source = Source(name, state.st_size, state.st_mtime)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -170,8 +168,9 @@ def open_source(
             return LocalSource(name)
         return FileObjectSource(where)
     raise SourceError(
-        "is no source of bytes",
-        got=type(where).__name__,
+        f"cannot open a {type(where).__name__}",
         expected="a path, URL, fsspec OpenFile or open binary file",
-        hint=_MANY if isinstance(where, list | tuple) else None,
+        hint="Many files become one array with `tiffref.scan_sequence`."
+        if isinstance(where, list | tuple)
+        else None,
     )

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
+from ..io.address import FIRST_BYTES, describe_content
 from ..scanner.bytesource import ByteSource
 
 __all__ = [
@@ -68,18 +69,6 @@ _WALKED_ONE_BY_ONE = 8
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
 _MAX_GHOST_BYTES = 512
-_OTHERS = (
-    (b"{", "This looks like JSON; `tiffref validate` reads reference documents."),
-    (b"\x89HDF", "This is an HDF5 or netCDF 4 file; kerchunk has references for it."),
-    (b"CDF", "This is a netCDF 3 file; kerchunk has references for it."),
-    (b"GRIB", "This is a GRIB file; kerchunk has references for it."),
-    (b"PK\x03\x04", "This is a ZIP archive; a file in it is zip://NAME::ARCHIVE."),
-    (b"\x1f\x8b", "This is a gzip file; its bytes must be unpacked first."),
-    (b"\x89PNG", "This is a PNG image."),
-    (b"\xff\xd8\xff", "This is a JPEG image."),
-    (b"<", "This looks like XML or HTML: an answer of a server, perhaps."),
-)
-"""First bytes of what is often taken for a TIFF, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +104,8 @@ def parse_header(data: bytes, url: str = "") -> Header:
             hint="The file is truncated; get a whole copy.",
         )
     if byteorder is None:
-        raise MalformedTiff(
-            "not a TIFF file",
-            got=repr(data[:4]) if data else "no bytes",
-            expected="II or MM",
-            hint=next((hint for magic, hint in _OTHERS if data.startswith(magic)), None),
-        )
+        what, hint = describe_content(data)
+        raise MalformedTiff(f"not a TIFF file but {what}", hint=hint)
     is_big = struct.unpack_from(f"{byteorder}H", data, 2)[0] == 43
     is_ndpi = not is_big and byteorder == "<" and url.lower().endswith(".ndpi")
     if len(data) < (16 if is_big else 12 if is_ndpi else 8):
@@ -345,7 +330,7 @@ class TiffReader:
         self.size = self.source.size - self.base
         name = self.url if self.is_ndpi is None else ".ndpi" if self.is_ndpi else ""
         try:
-            header = parse_header(self.read(0, 16), name)
+            header = parse_header(self.read(0, FIRST_BYTES), name)
         except MalformedTiff as error:
             error.url = error.url or self.url
             raise
