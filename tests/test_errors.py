@@ -5,11 +5,23 @@ from __future__ import annotations
 import pickle
 import re
 import tomllib
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from tiffref.errors import MalformedTiff, TiffrefError, install_hint, unreadable
+from tiffref.errors import (
+    MalformedTiff,
+    MetadataWarning,
+    TiffrefError,
+    TruncationWarning,
+    collect_warnings,
+    install_hint,
+    unreadable,
+    warn,
+)
 
 
 def test_a_message_says_what_where_got_expected_and_what_to_do() -> None:
@@ -65,3 +77,28 @@ def test_the_packages_of_extras_are_those_of_the_project() -> None:
         packages = (re.match(r"[\w\[\],-]+", one)[0] for one in extras[name])
         quoted = (f"'{one}'" if "[" in one else one for one in packages)
         assert install_hint(name) == f"pip install {' '.join(quoted)} (or tiffref[{name}])"
+
+
+def test_our_own_warnings_are_collected() -> None:
+    with pytest.warns(UserWarning, match="of others"), collect_warnings() as found:
+        warn(MetadataWarning("odd"))
+        warn(TruncationWarning("short"))
+        warnings.warn("of others", stacklevel=1)
+    assert found == ["odd", "short"]
+    with pytest.warns(MetadataWarning, match="odd") as shown:
+        warn(MetadataWarning("odd"))
+    assert shown[0].filename == __file__
+
+
+def test_threads_collect_their_own_warnings() -> None:
+    both = Barrier(2)
+
+    def work(name: str) -> list[str]:
+        with collect_warnings() as found:
+            both.wait()
+            warn(MetadataWarning(name))
+            both.wait()
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, "ab")) == [["a"], ["b"]]

@@ -60,6 +60,11 @@ _PARTS = (tifffile.TiffPage, tifffile.TiffFrame, tifffile.TiffPageSeries)
 class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checkers only
     """tifffile's `TiffFile`, whose `aszarr`, and those of its pages and series, give our stores."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for part in _PARTS:
+            _divert(part)
+        super().__init__(*args, **kwargs)
+
     def aszarr(  # type: ignore[override]  # another store
         self,
         key: int | slice | Sequence[int] | None = None,
@@ -96,11 +101,13 @@ class TiffSequence(tifffile.TiffSequence):  # type: ignore[misc]  # as TiffFile
         return ZarrFileSequenceStore(self, **_accepted(options))
 
 
+@functools.cache
 def _divert(part: Any) -> None:
     """Make the `aszarr` of one of tifffile's classes give our store, for our `TiffFile` alone.
 
     Functions of tifffile make pages and series by the names of its classes, so that no subclass of
-    ours can take their place. Those of a file that tifffile opened keep tifffile's store.
+    ours can take their place. Those of a file that tifffile opened keep tifffile's store. Importing
+    tiffref changes nothing: this is done when the first `TiffFile` is opened.
     """
     original = part.aszarr
 
@@ -111,10 +118,6 @@ def _divert(part: Any) -> None:
         return original(self, **options)
 
     part.aszarr = aszarr
-
-
-for _part in _PARTS:
-    _divert(_part)
 
 
 def imread(

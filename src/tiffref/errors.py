@@ -1,14 +1,19 @@
 """The exception tree.
 
 Owns every error type that tiffref raises on purpose, and how such an error reads: what, where,
-got and expected, then what to do. It imports nothing of ours, so that every room can use it.
+got and expected, then what to do. Warnings are given through `warn`, so that a caller can collect
+those of its own thread. It imports nothing of ours, so that every room can use it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import re
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 __all__ = [
@@ -26,8 +31,10 @@ __all__ = [
     "TruncationWarning",
     "UnsupportedTiff",
     "UntrustedSource",
+    "collect_warnings",
     "install_hint",
     "unreadable",
+    "warn",
 ]
 
 _SCHEMES = ("s3", "gs", "az", "abfs", "http", "https", "ftp", "file", "memory", "zip", "hdfs")
@@ -243,3 +250,35 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
         got=f"{name}: {reason}" if reason else name,
         hint=None if extra is None else install_hint(extra),
     )
+
+
+_MAX_COLLECTED = 20
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+def warn(warning: Warning, stacklevel: int = 1) -> None:
+    """Warn, or add the text to those that this thread collects.
+
+    Parameters
+    ----------
+    warning
+        One of ours, as `MetadataWarning`.
+    stacklevel
+        As of `warnings.warn`: 1 is whoever calls this.
+    """
+    found = _collected.get()
+    if found is None:
+        warnings.warn(warning, stacklevel=stacklevel + 1)
+    elif len(found) < _MAX_COLLECTED:
+        found.append(str(warning))
+
+
+@contextlib.contextmanager
+def collect_warnings() -> Iterator[list[str]]:
+    """Collect what this thread warns of instead of showing it; other threads are left alone."""
+    found: list[str] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)

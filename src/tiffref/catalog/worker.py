@@ -9,11 +9,6 @@ What the index says of a file, from its references.
 Owns the row of one file as plain values: what is measured of the image, and where it is. Rows are
 written to the journal as they are; columns of the index are made of them by `index`.
 
-What scans warn of, noted for the index instead of shown.
-
-Owns the catching of our own warnings while several threads scan: `warnings.catch_warnings` alone
-holds for a whole process, and mixes theirs up.
-
 Which errors may pass when one tries again.
 
 Owns the line between a busy network or server and a file that is wrong: only the former is tried
@@ -22,15 +17,12 @@ again, after a pause that doubles.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import errno
 import io
 import json
 import re
-import threading
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -41,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.table import COMPRESSIONS
-from ..errors import MetadataWarning, SourceError, TiffrefError, TruncationWarning
+from ..errors import SourceError, TiffrefError, collect_warnings
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..metadata.time import read_time_coordinate
@@ -61,7 +53,6 @@ __all__ = [
     "file_facts",
     "is_transient",
     "main_path",
-    "noted",
     "retried",
     "run_batch",
 ]
@@ -177,58 +168,6 @@ def encode_row(
     return url, json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
-_LOCK = threading.Lock()
-_HERE = threading.local()
-_PATCH = contextlib.ExitStack()
-_MAX_NOTED = 20
-_NOTED = (MetadataWarning, TruncationWarning)
-_users = 0
-
-
-@contextlib.contextmanager
-def noted() -> Iterator[list[str]]:
-    """Collect what this thread warns of; other threads and other warnings are left alone."""
-    found: list[str] = []
-    before = getattr(_HERE, "found", None)
-    _HERE.found = found
-    _enter()
-    try:
-        yield found
-    finally:
-        _leave()
-        _HERE.found = before
-
-
-def _enter() -> None:
-    global _users
-    with _LOCK:
-        _users += 1
-        if _users == 1:
-            _PATCH.enter_context(warnings.catch_warnings())
-            for kind in _NOTED:
-                warnings.simplefilter("always", kind)
-            warnings.showwarning = _note_or_show(warnings.showwarning)
-
-
-def _leave() -> None:
-    global _users
-    with _LOCK:
-        _users -= 1
-        if not _users:
-            _PATCH.close()
-
-
-def _note_or_show(show: Any) -> Any:
-    def note(message: Any, category: type[Warning], *place: Any) -> None:
-        found = getattr(_HERE, "found", None)
-        if found is None or not issubclass(category, _NOTED):
-            show(message, category, *place)
-        elif len(found) < _MAX_NOTED:
-            found.append(str(message))
-
-    return note
-
-
 T = TypeVar("T")
 
 _ERRNOS = frozenset(
@@ -337,11 +276,6 @@ def run_batch(batch: Batch) -> Done:
     CatalogError
         If references cannot be written.
     """
-    with noted():  # once for all files: setting filters of warnings takes time
-        return _run(batch)
-
-
-def _run(batch: Batch) -> Done:
     rows: list[tuple[str, bytes]] = []
     n_unchanged = n_failed = n_bytes = 0
     first_error = last_written = None
@@ -386,7 +320,7 @@ def _scan_once(job: Job, settings: Settings) -> _Scanned | None:
     with closing(open_source(job.url, settings.storage_options)) as there:
         if _is_unchanged(job, there.source):
             return None
-        with noted() as warnings:
+        with collect_warnings() as warnings:
             references = scan(there, **settings.scan)
             facts = file_facts(references)
             document = _document(references, settings) if settings.format == "json" else None

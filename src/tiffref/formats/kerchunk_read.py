@@ -47,7 +47,6 @@ from .load import (
     fetch_text,
     open_large,
     parse_json,
-    without_garbage_collection,
 )
 from .provenance import PROVENANCE, Provenance, check_series, parse_provenance
 from .sealing import Sealed, digest_chunks
@@ -560,8 +559,7 @@ class _Parts:
 
 
 def _take_apart(document: Any, report: Reporter) -> _Parts:
-    with without_garbage_collection():
-        columns = parse_structure(document, report)
+    columns = parse_structure(document, report)
     check_counts(len(columns.keys), sum(map(len, columns.inlined.values())), report)
     nodes = parse_metadata(columns.metadata, report)
     nodes = check_nodes(nodes, len(columns.keys), report)

@@ -12,7 +12,6 @@ line of JSON can ask for an array of a quadrillion chunks.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import lzma
 import math
@@ -43,7 +42,6 @@ __all__ = [
     "load_document",
     "open_large",
     "parse_json",
-    "without_garbage_collection",
 ]
 
 
@@ -249,8 +247,7 @@ def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
 def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
     """Parse the text of a document, whose path is for the error; errors as in `load_document`."""
     try:
-        with without_garbage_collection():
-            return _fast_loads(text)
+        return ujson.loads(text)
     except (ValueError, RecursionError, MemoryError):
         pass  # the standard parser says where, and takes NaN, which kerchunk writes
     try:
@@ -263,23 +260,3 @@ def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
             expected="a kerchunk reference document",
             hint=_TIFF_HINT if bytes(text[:4]) in _TIFF else None,
         ) from error
-
-
-def _fast_loads(text: bytes) -> Any:
-    try:
-        import orjson
-    except ImportError:
-        return ujson.loads(text)
-    return orjson.loads(text)
-
-
-@contextlib.contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Keep Python from looking through millions of new lists, none of which is garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

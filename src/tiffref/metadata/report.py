@@ -6,10 +6,9 @@ where the caller asked for strictness.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 
-from ..errors import MalformedTiff, MetadataWarning
+from ..errors import MalformedTiff, MetadataWarning, warn
 
 __all__ = ["Report"]
 
@@ -40,11 +39,11 @@ class Report:
         if (key, what) in self.defects:
             return
         self.defects.append((key, what))
-        warnings.warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
+        warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
 
     def note(self, key: str, what: str, *, hint: str) -> None:
         """Say what could not be done for another reason than the file; never an error."""
         if (key, what) not in self.defects:
             self.defects.append((key, what))
             error = MalformedTiff(what, url=self.url, tag=key, hint=hint)
-            warnings.warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
+            warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)

@@ -7,7 +7,6 @@ function that it is given.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from ..codecs.decode import decode_segment, decodes
 from ..codecs.guard import DECODING_ERRORS, HEADERS, guarded
 from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import to_zarr2
-from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning
+from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning, warn
 from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
@@ -101,7 +100,7 @@ def _with_empty_segments(plan: LevelPlan, segments: Segments) -> Array:
             decode_segment(codec, b"")
     except MalformedTiff as error:
         raise plan.truncation() from error
-    warnings.warn(TruncationWarning(f"{plan.truncation()} They read as white."), stacklevel=2)
+    warn(TruncationWarning(f"{plan.truncation()} They read as white."), stacklevel=2)
     manifest = array.manifest.with_inlined(dict.fromkeys(plan.behind_end, b""))
     return _with_one_codec(_decoded(replace(array, manifest=manifest), segments), segments)
 
