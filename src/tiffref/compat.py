@@ -73,7 +73,7 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
         level: int | None = None,
         **options: Any,
     ) -> ZarrTiffStore:
-        """Give the file, or a part of it, as a Zarr store.
+        """Return the file, or a part of it, as a Zarr store.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class TiffSequence(tifffile.TiffSequence):  # type: ignore[misc]  # as TiffFile
     """tifffile's `TiffSequence`, whose `aszarr` gives our store."""
 
     def aszarr(self, **options: Any) -> ZarrFileSequenceStore:  # type: ignore[override]
-        """Give the files as a Zarr store; options as of `ZarrFileSequenceStore`."""
+        """Return the files as a Zarr store; options as of `ZarrFileSequenceStore`."""
         return ZarrFileSequenceStore(self, **_accepted(options))
 
 
@@ -235,7 +235,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments that matter here; refuse those of tifffile that stores do not have."""
+    """Return the arguments that matter here; refuse those of tifffile that stores do not have."""
     kept = {name: value for name, value in _given(options).items() if name not in _HINTS}
     if kept.get("squeeze") is True:
         del kept["squeeze"]

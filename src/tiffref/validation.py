@@ -55,7 +55,7 @@ _FAILURES = (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportErro
 def find_truth(
     references: References, path: str, array: Array, options: Mapping[str, Any] | None = None
 ) -> Truth:
-    """Give what an array is to be compared with.
+    """Return what an array is to be compared with.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Truth:
         self._open.close()
 
     def chunk(self, index: tuple[int, ...]) -> NDArray | str | None:
-        """Give the samples that a chunk should have, without those past the end of the array.
+        """Return the samples that a chunk should have, without those past the end of the array.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class Truth:
         return self._images[source]
 
     def _read(self, url: str, series: int, level: int) -> Any:
-        """Give the image of a file as an array, or as what is indexed like one if it is large."""
+        """Return the image of a file as an array, or as what is indexed like one if it is large."""
         import fsspec
         import tifffile
 
@@ -236,7 +236,7 @@ class Report:
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as plain values."""
+        """Return the report as plain values."""
         return {
             "url": self.url,
             "ok": self.ok,
@@ -329,7 +329,7 @@ def validate_document(document: Any) -> Report:
 
 
 def load_schema(name: str) -> dict[str, Any]:
-    """Give one of the JSON Schemas that the package ships.
+    """Return one of the JSON Schemas that the package ships.
 
     Parameters
     ----------
@@ -460,7 +460,7 @@ def _ask(fetch: Fetcher, source: Source) -> Source | SourceError:
 
 
 def _find_ends(references: References) -> dict[str, tuple[int, str]]:
-    """Give for each source the end of the range that reaches farthest, and whose it is."""
+    """Return for each source the end of the range that reaches farthest, and whose it is."""
     ends: dict[str, tuple[int, str]] = {}
     for path, array in references.group.arrays():
         manifest = array.manifest
@@ -542,7 +542,7 @@ def _check_chunk(
 
 
 def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Finding:
-    """Say of a bad chunk that its file has changed, if it has."""
+    """Explain a bad chunk: its file has changed, if it has."""
     row = int(array.manifest.source[flat])
     if row < 0:
         return finding

@@ -81,7 +81,7 @@ class Run:
     _is_shared: bool = False
 
     def choose(self, jobs: Sequence[Job], update: bool) -> list[Job]:
-        """Give the jobs that are to be done: new files, failed ones, and what is not in place."""
+        """Return the jobs that are to be done: new files, failed ones, and what is not in place."""
         todo = []
         holds = self.settings.folder.survey()
         for job in jobs:
@@ -96,7 +96,7 @@ class Run:
         return todo
 
     def _is_in_place(self, row: Mapping[str, Any], holds: Holds) -> bool:
-        """Say whether the references that the journal tells of are there, whole."""
+        """Return whether the references that the journal tells of are there, whole."""
         if row.get("references") is None:
             return self.settings.format == "none"
         return holds(row["references"], row["document_size"], row["document_crc"])
@@ -142,7 +142,7 @@ class Run:
         self._note(Done(rows, len(rows), first_error=str(error)))
 
     def show(self, counts: Counts) -> None:
-        """Tell how far it has come."""
+        """Show how far it has come."""
         if self.progress is not None:
             self.progress.update(counts)
 
@@ -274,7 +274,7 @@ def combine_groups(
 
 
 def _read_record(folder: Folder) -> list[dict[str, Any]]:
-    """Give the record of combined sets; none if there is no record, and they are made again."""
+    """Return the record of combined sets; none if there is no record, and they are made again."""
     try:
         return json.loads(folder.read(RECORD) or b"[]")
     except ValueError:  # nothing waits for the disk: power was lost
@@ -347,7 +347,7 @@ def _spell(key: Any) -> str:
 def _state(
     members: Sequence[Mapping[str, Any]], settings: Settings, wanted: CombinedSettings
 ) -> str:
-    """Say in short what a set is made of."""
+    """Return a digest of what a set is made of."""
     what = [list(members), wanted.pattern, wanted.format, dict(wanted.options),
             settings.prefix, dict(settings.scan)]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
@@ -360,7 +360,7 @@ def _is_in_place(holds: Holds, row: Mapping[str, Any]) -> bool:
 
 
 def combine_group(task: GroupTask) -> dict[str, Any]:
-    """Make one set, and give its row.
+    """Make one set, and return its row.
 
     Raises
     ------
@@ -395,13 +395,13 @@ def _failed(error: BaseException) -> dict[str, Any]:
 
 
 def _known(scan: Mapping[str, Any]) -> dict[str, Any]:
-    """Give those arguments of `scan` that `scan_sequence` takes as well."""
+    """Return those arguments of `scan` that `scan_sequence` takes as well."""
     names = ("series", "level", "key", "chunkmode", "fillvalue", "zattrs")
     return {name: scan[name] for name in names if name in scan}
 
 
 def _table(members: Sequence[Mapping[str, Any]], wanted: CombinedSettings) -> Any:
-    """Give the files, with the fields that came from a table if there is no pattern."""
+    """Return the files, with the fields that came from a table if there is no pattern."""
     urls = [row["url"] for row in members]
     names = dict.fromkeys(name for row in members for name in row["fields"] or {})
     if wanted.pattern is not None or not names:
@@ -412,7 +412,7 @@ def _table(members: Sequence[Mapping[str, Any]], wanted: CombinedSettings) -> An
 
 
 def _write(references: References, path: str, settings: Settings, format: str) -> tuple[int, int]:
-    """Put a set in place, whole; give its size and checksum."""
+    """Put a set in place, whole; return its size and checksum."""
     write = write_json if format == "json" else write_parquet
     with settings.folder.making(path) as made:
         options = {"rename": settings.rename, "series": references.series}

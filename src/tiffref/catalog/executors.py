@@ -266,7 +266,7 @@ class Handing(Generic[T, R]):
         return True
 
     def _finish(self, future: Future[R]) -> T | None:
-        """Take what a piece gave; give it back if its worker did not live to tell."""
+        """Take what a piece gave; give it back if its worker died."""
         piece = self._running.pop(future)
         error = future.exception()
         if isinstance(error, CatalogError):

@@ -70,7 +70,7 @@ Footprint = tuple[Ring, ...]
 
 
 def outline_of(transform: Sequence[float], raster: Sequence[int], at: Any) -> NDArray[np.float64]:
-    """Give points of the outline of a raster in its own system.
+    """Return points of the outline of a raster in its own system.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def _projection(crs: str) -> _Projection | None:
 def footprint(
     crs: str | None, transform: Sequence[float], raster: Sequence[int]
 ) -> Footprint | None:
-    """Give the footprint of a raster.
+    """Return the footprint of a raster.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _project(
     raster: Sequence[int],
     at: NDArray[np.float64],
 ) -> NDArray[np.float64] | None:
-    """Give points of the outline on the globe; None if some have no place there."""
+    """Return points of the outline on the globe; None if some have no place there."""
     points = outline_of(transform, raster, at)
     points[:, 0], points[:, 1] = projection.to_globe(points[:, 0], points[:, 1])
     if not np.isfinite(points).all():
@@ -184,7 +184,7 @@ def _project(
 
 
 def _is_small(points: NDArray[np.float64]) -> bool:
-    """Say whether an outline is far from the poles and the antimeridian, as most are."""
+    """Return whether an outline is far from the poles and the antimeridian, as most are."""
     (west, south), (east, north) = points.min(axis=0), points.max(axis=0)
     is_short = east - west < _MAX_STEP and north - south < _MAX_STEP
     return bool(is_short and west >= -180 and east <= 180 and max(-south, north) < 89)
@@ -230,7 +230,7 @@ def _find_gap(points: NDArray[np.float64]) -> tuple[int, int] | None:
 
 
 def _around_gap(points: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
-    """Give the outline from pole to pole, where it leaves one meridian for another."""
+    """Return the outline from pole to pole, where it leaves one meridian for another."""
     n = len(points) - 1
     order = (after + np.arange((before - after) % n + 1)) % n
     rest = points[order]
@@ -243,7 +243,7 @@ def _around_gap(points: NDArray[np.float64], before: int, after: int) -> NDArray
 def _pole_inside(
     projection: _Projection, transform: Sequence[float], raster: Sequence[int]
 ) -> float | None:
-    """Say which pole lies in a raster."""
+    """Return which pole lies in a raster."""
     a, b, c, d, e, f = transform
     for latitude in (90.0, -90.0):
         x, y = projection.from_globe(0.0, latitude)
@@ -255,7 +255,7 @@ def _pole_inside(
 
 
 def _around_pole(points: NDArray[np.float64], pole: float) -> Ring:
-    """Give the ring of an outline that goes once around the globe, eastward."""
+    """Return the ring of an outline that goes once around the globe, eastward."""
     cut = 360.0 * np.ceil((points[0, 0] - 180.0) / 360.0) + 180.0
     first, second = points[points[:, 0] < cut], points[points[:, 0] >= cut]
     at_cut = np.interp(cut, points[:, 0], points[:, 1])
@@ -308,14 +308,14 @@ def _clip(ring: NDArray[np.float64], limit: float, below: bool) -> Ring:
 
 
 def ring_bounds(rings: Footprint) -> list[float]:
-    """Give west, south, east and north; west is more than east across the antimeridian."""
+    """Return west, south, east and north; west is more than east across the antimeridian."""
     south = min(float(ring[:, 1].min()) for ring in rings)
     north = max(float(ring[:, 1].max()) for ring in rings)
     return [float(rings[0][:, 0].min()), south, float(rings[-1][:, 0].max()), north]
 
 
 def to_wkb(rings: Footprint) -> bytes:
-    """Give a polygon, or a multipolygon of two, as little-endian WKB."""
+    """Return a polygon, or a multipolygon of two, as little-endian WKB."""
     polygons = [
         struct.pack("<BIII", 1, 3, 1, len(ring)) + ring.astype("<f8").tobytes() for ring in rings
     ]
@@ -325,7 +325,7 @@ def to_wkb(rings: Footprint) -> bytes:
 
 
 def to_geojson(rings: Footprint) -> dict[str, Any]:
-    """Give the geometry as GeoJSON."""
+    """Return the geometry as GeoJSON."""
     if len(rings) == 1:
         return {"type": "Polygon", "coordinates": [rings[0].tolist()]}
     return {"type": "MultiPolygon", "coordinates": [[ring.tolist()] for ring in rings]}
@@ -355,7 +355,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def import_pyarrow() -> Any:
-    """Give pyarrow.
+    """Return pyarrow.
 
     Raises
     ------
@@ -371,7 +371,7 @@ def import_pyarrow() -> Any:
 
 
 def _columns(pa: Any) -> dict[str, Any]:
-    """Give the columns that every index has, with their types."""
+    """Return the columns that every index has, with their types."""
     text, whole, number = pa.string(), pa.int64(), pa.float64()
     return {
         "url": text,
@@ -478,7 +478,7 @@ def _to_table(
 
 
 def _column(pa: Any, values: list[Any], kind: Any) -> Any:
-    """Give a column; bytes of file names that are no UTF-8 are spelled as Python escapes them."""
+    """Return a column; bytes of file names that are no UTF-8 are spelled as Python escapes them."""
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:
@@ -499,7 +499,7 @@ def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
 
 
 def place_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a row with its bounds, footprint and time."""
+    """Return a row with its bounds, footprint and time."""
     placed = dict(row)
     placed["time"] = _moment(row)
     if row.get("transform") and row.get("raster"):
@@ -511,7 +511,7 @@ def place_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _placed(
     crs: str | None, transform: tuple[float, ...], raster: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Give bounds and footprint: files of one place are many in an archive."""
+    """Return bounds and footprint: files of one place are many in an archive."""
     outline = outline_of(transform, raster, range(4))
     placed: dict[str, Any] = {
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
@@ -525,7 +525,7 @@ def _placed(
 
 
 def _moment(row: Mapping[str, Any]) -> datetime.datetime | None:
-    """Give the time of a file: what its table or name says comes before its tags."""
+    """Return the time of a file: what its table or name says comes before its tags."""
     for text in (row.get("fields", {}).get("time"), row.get("time")):
         try:
             moment = datetime.datetime.fromisoformat(str(text)) if text is not None else None

@@ -111,7 +111,7 @@ class Settings:
     backoff_s: float = 0.5
 
     def rename(self, url: str) -> str:
-        """Give the address that documents have for a file."""
+        """Return the address that documents have for a file."""
         address = _address(url)
         if self.prefix is None or not address.startswith(self.root):
             return address
@@ -141,7 +141,7 @@ def batches(jobs: Sequence[Job], settings: Settings, n_workers: int) -> Iterator
 def make_jobs(
     urls: Sequence[str], fields: Mapping[str, Sequence[Any]], root: str, suffix: str
 ) -> list[Job]:
-    """Give a job for each file, each file once.
+    """Return a job for each file, each file once.
 
     Raises
     ------
@@ -167,12 +167,12 @@ def make_jobs(
 
 
 def shared_root(urls: Sequence[str]) -> str:
-    """Give the address of the folder that holds all files, "/" at its end; "" if there is none."""
+    """Get the address of the folder that holds all files, "/" at its end; "" if there is none."""
     return shared_folder([to_document_url(url) for url in urls])
 
 
 def reference_path(url: str, root: str, suffix: str) -> str:
-    """Say where the references of a file go.
+    """Return where the references of a file go.
 
     Folders below the root stay, so that two files of the same name never meet, and so does the
     ending: `a.tif` and `a.tiff` may lie side by side.
@@ -255,11 +255,11 @@ class Journal:
         return json.loads(self._file.readline())
 
     def get(self, url: str) -> dict[str, Any] | None:
-        """Give the line of a file, None if there is none."""
+        """Return the line of a file, None if there is none."""
         return self[url] if url in self._at else None
 
     def rows(self, order: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Give the lines of files, one after the other."""
+        """Return the lines of files, one after the other."""
         for url in order:
             yield self[url]
 
@@ -337,7 +337,7 @@ def _parse(folder: Folder, name: str, text: bytes) -> dict[str, Any]:
 
 
 def plan_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is to be made of a catalog besides its index: what is wanted, and what was before.
+    """Get what is to be made of a catalog besides its index: what is wanted, and what was before.
 
     What a build has made once, each later one keeps up: sets and items of files as they were before
     would be wrong.

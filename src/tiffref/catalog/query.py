@@ -166,7 +166,7 @@ class Catalog:
         return replace(self, table=table)
 
     def references(self, url: str | None = None) -> References:
-        """Give the references of one file: that of this address, or the only one found."""
+        """Return the references of one file: that of this address, or the only one found."""
         rows = self.table.select(["url", "references"]).to_pylist()
         chosen = [row for row in rows if url is None or row["url"] == url]
         if len(chosen) != 1 or chosen[0]["references"] is None:
@@ -184,7 +184,7 @@ class Catalog:
         return found if self.allow is None else replace(found, allow=self.allow)
 
     def stack(self, **options: Any) -> References:
-        """Give references to all files found as one array.
+        """Return references to all files found as one array.
 
         Files that differ in time or in fields are stacked along these; files that lie side by side
         are put together by their georeference.
@@ -248,7 +248,7 @@ class Catalog:
         return xarray.open_dataset(references, engine="tiffref", **options)  # type: ignore[arg-type]
 
     def combined(self) -> list[dict[str, Any]]:
-        """Give the record of the combined sets: `name`, `keys`, `path`, `shape`, ..."""
+        """Return the record of the combined sets: `name`, `keys`, `path`, `shape`, ..."""
         import json
 
         import fsspec
@@ -314,7 +314,7 @@ def _touches(table: Any, bounds: Sequence[float]) -> Any:
 
 
 def _period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
-    """Give the first moment and the one after the last."""
+    """Return the first moment and the one after the last."""
     if not isinstance(time, str) and len(time) != 2:
         raise SelectionError("not a period", got=time, expected="a date, or (first, last)")
     first, last = (time, time) if isinstance(time, str) else time
@@ -342,7 +342,7 @@ def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
 
 
 def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
-    """Give what tells files apart: their time, and fields that differ.
+    """Return what tells files apart: their time, and fields that differ.
 
     In a mosaic, a field that is the same in all files of a place says no more than the place does,
     as the name of a tile. A time is left to be said, also if each place has one of its own.
@@ -366,6 +366,6 @@ def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
 
 
 def _lie_apart(table: Any) -> bool:
-    """Say whether files of one time and one kind lie at different places."""
+    """Return whether files of one time and one kind lie at different places."""
     places = {str(bounds) for bounds in table["bounds"].to_pylist()}
     return len(places) > 1 and "None" not in places

@@ -107,7 +107,7 @@ def _identify(row: Mapping[str, Any], ids: dict[str, None]) -> str:
 
 
 def _changed(row: Mapping[str, Any]) -> datetime.datetime:
-    """Give the file's own date: STAC asks for one of every item."""
+    """Return the file's own date: STAC asks for one of every item."""
     if row.get("mtime") is None:
         return _EPOCH
     return datetime.datetime.fromtimestamp(row["mtime"], datetime.UTC)

@@ -88,13 +88,13 @@ class Folder(Protocol):
         """
 
     def read(self, name: str) -> bytes | None:
-        """Give a small file, None if it is not there."""
+        """Return a small file, None if it is not there."""
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all."""
 
     def making(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Give a local path for a file or folder that is put in place when the block ends."""
+        """Return a local path for a file or folder that is put in place when the block ends."""
 
     def remove(self, name: str) -> None:
         """Remove a file or folder, if it is there."""
@@ -103,7 +103,7 @@ class Folder(Protocol):
         """Look at what is in place."""
 
     def has(self, name: str) -> bool:
-        """Say whether there is something of that name."""
+        """Return whether there is something of that name."""
 
     def flush(self) -> None:
         """Bring to the disk whatever was written."""
@@ -256,7 +256,7 @@ def who_am_i() -> str:
 
 
 def running_error(address: str, who: str) -> CatalogError:
-    """Give the error of a catalog that somebody else builds."""
+    """Return the error of a catalog that somebody else builds."""
     return CatalogError(
         "another build of this catalog is running",
         url=address,
@@ -266,7 +266,7 @@ def running_error(address: str, who: str) -> CatalogError:
 
 
 def checksum(path: Path) -> tuple[int, int] | None:
-    """Give size and CRC-32 of a file, or of all files of a folder; None if it is not there."""
+    """Return size and CRC-32 of a file, or of all files of a folder; None if it is not there."""
     try:
         if not path.is_dir():
             data = path.read_bytes()
@@ -286,7 +286,7 @@ def checksum(path: Path) -> tuple[int, int] | None:
 def explain_output(
     address: str | os.PathLike[str], kinds: tuple[type[BaseException], ...] = (OSError,)
 ) -> Iterator[None]:
-    """Say of errors of the output what to do; what was written before stays valid.
+    """Explain errors of the output; what was written before stays valid.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ _NUMBERS = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
 
 
 def _output_error(address: str, error: BaseException) -> CatalogError:
-    """Give the error of a catalog that cannot be written."""
+    """Return the error of a catalog that cannot be written."""
     # clients of object stores raise the class without the number
     number = getattr(error, "errno", None) or next(
         (number for kind, number in _NUMBERS.items() if isinstance(error, kind)), 0
@@ -349,7 +349,7 @@ class RemoteFolder:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def _open(self) -> tuple[Any, str]:
-        """Give the file system, which fsspec keeps, and the path of the folder in it."""
+        """Return the file system, which fsspec keeps, and the path of the folder in it."""
         import fsspec
 
         try:
@@ -421,7 +421,7 @@ class RemoteFolder:
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[Path]:
-        """Give a local path; of a folder, the files at its top are put last."""
+        """Return a local path; of a folder, the files at its top are put last."""
         fs, root = self._open()
         with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
             made = Path(folder, Path(name).name)

@@ -216,11 +216,11 @@ class Summary:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """Give the numbers as JSON values."""
+        """Return the numbers as JSON values."""
         return asdict(self)
 
     def table(self) -> Iterator[tuple[str, str]]:
-        """Give the rows of the summary table, those that say something."""
+        """Return the rows of the summary table, those that say something."""
         yield "files", f"{self.files:,}"
         yield "  ok", f"{self.ok:,}"
         for name in ("failed", "deleted", "warned"):

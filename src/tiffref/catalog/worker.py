@@ -59,7 +59,7 @@ __all__ = [
 
 
 def main_path(references: References) -> str:
-    """Give the path of the array that a file is described by: level 0 of its first series."""
+    """Return the path of the array that a file is described by: level 0 of its first series."""
     for row in references.series:
         for level in row["levels"]:
             if "path" in level:
@@ -112,7 +112,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time(references: References) -> str | None:
-    """Give when the image was taken, or else made, as ISO text."""
+    """Return when the image was taken, or else made, as ISO text."""
     variable = references.group.children.get("time")
     if isinstance(variable, Array) and variable.shape == ():
         units = str(variable.attributes.get("units", ""))
@@ -160,7 +160,7 @@ def _chunk_facts(references: References) -> dict[str, Any]:
 def encode_row(
     url: str, source: Source | None, status: str, facts: Mapping[str, Any]
 ) -> tuple[str, bytes]:
-    """Give the line of the journal for one file."""
+    """Return the line of the journal for one file."""
     row: dict[str, Any] = {"url": url, "status": status}
     if source is not None:
         row.update(size=source.size, mtime=source.mtime, etag=source.etag)
@@ -187,7 +187,7 @@ _KINDS = ("Timeout", "Connection", "Disconnected", "Incomplete", "Payload")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Say whether an error may be gone the next time."""
+    """Return whether an error may be gone the next time."""
     return isinstance(error, SourceError) and any(_may_pass(cause) for cause in _causes(error))
 
 
@@ -302,7 +302,7 @@ def run_batch(batch: Batch) -> Done:
 
 
 def failed_row(job: Job, error: BaseException) -> tuple[str, bytes]:
-    """Give the line of a file that cannot be told."""
+    """Return the line of a file that cannot be told."""
     facts = {
         "error": f"{error}",
         "error_type": type(error).__name__,
@@ -345,7 +345,7 @@ def _is_unchanged(job: Job, now: Source) -> bool:
 
 
 def _write(scanned: _Scanned, job: Job, settings: Settings) -> Mapping[str, int]:
-    """Put the references of a file in place; give their size and checksum."""
+    """Put the references of a file in place; return their size and checksum."""
     document, references = scanned.document, scanned.references
     if document is not None:
         settings.folder.put(job.output, document)

@@ -67,7 +67,7 @@ class _Version(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Give the parser of all commands."""
+    """Return the parser of all commands."""
     parser = Parser(
         prog="tiffref",
         description="Make TIFF files readable as Zarr without copying a byte.",
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """Say an error in one paragraph, without its class where the message stands alone."""
+    """Format an error as one paragraph, without its class where the message stands alone."""
     if isinstance(error, OSError) and not isinstance(error, TiffrefError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}"

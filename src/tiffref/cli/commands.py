@@ -136,7 +136,7 @@ def run_scan(arguments: argparse.Namespace) -> int:
 
 
 def summarise_scan(references: References, where: str) -> dict[str, Any]:
-    """Say what a document holds and what was left out of it, as JSON values."""
+    """Describe what a document holds and what was left out of it, as JSON values."""
     arrays = list(references.group.arrays())
     refused = [
         {"series": i, "level": j, "reason": level["refused"]}
@@ -280,7 +280,7 @@ def finish(references: References, arguments: argparse.Namespace, zarr_format: i
 
 
 def summarise_stack(references: References, where: str) -> dict[str, Any]:
-    """Say what a document holds, as JSON values."""
+    """Describe what a document holds, as JSON values."""
     records = [row["sequence"] for row in references.series if "sequence" in row]
     paths = [
         level["path"] for row in references.series for level in row["levels"] if "path" in level
@@ -487,7 +487,7 @@ def run_validate(arguments: argparse.Namespace) -> int:
 
 
 def tell(document: str, report: Report, compared: bool) -> Iterator[str]:
-    """Give the lines that a person reads: the verdict, then each finding."""
+    """Return the lines that a person reads: the verdict, then each finding."""
     counts = [
         console.count(sum(finding.severity == kind for finding in report.findings), kind)
         for kind in ("error", "warning")
@@ -502,7 +502,7 @@ def tell(document: str, report: Report, compared: bool) -> Iterator[str]:
 
 
 def tell_touches(report: Report) -> Iterator[str]:
-    """Give each host that reading would touch, and below it each path."""
+    """Return each host that reading would touch, and below it each path."""
     for host, paths in sorted(report.touches.items()):
         yield f"  touches {host}"
         yield from (f"    {path!r}" for path in sorted(set(paths)))

@@ -157,7 +157,7 @@ def _parse_option(text: str) -> tuple[str, Any]:
 
 
 def format_bytes(n: int) -> str:
-    """Say a number of bytes in binary units.
+    """Format a number of bytes in binary units.
 
     >>> format_bytes(999), format_bytes(2048), format_bytes(5_000_000)
     ('999 B', '2.0 KiB', '4.8 MiB')
@@ -171,7 +171,7 @@ def format_bytes(n: int) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """Say a number of things.
+    """Format a number of things.
 
     >>> count(1, "chunk"), count(2500, "chunk")
     ('1 chunk', '2,500 chunks')
@@ -220,7 +220,7 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def options(self) -> list[str]:
-        """Give the long options, as `--level`."""
+        """Return the long options, as `--level`."""
         return sorted(set(_OPTION.findall(self.format_usage())))
 
     def _refuse(self, argument: str) -> str:
@@ -326,7 +326,7 @@ def count_arrays(references: References) -> dict[str, int]:
 
 
 def tell_counts(counts: Mapping[str, int]) -> str:
-    """Say the counts in one line.
+    """Format the counts in one line.
 
     >>> tell_counts({"arrays": 2, "chunks": 8, "coordinates": 1})
     '2 arrays, 8 chunks, 1 coordinate'

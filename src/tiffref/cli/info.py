@@ -39,7 +39,7 @@ _WKT_NAME = re.compile(r'"([^"]+)"')
 
 
 def describe_meaning(references: References) -> dict[str, Any]:
-    """Give coordinate system, bounds, axes and channels of the main image as JSON values.
+    """Return coordinate system, bounds, axes and channels of the main image as JSON values.
 
     What the file does not tell is left out.
     """
@@ -124,7 +124,7 @@ def _date(coordinate: Array) -> str | None:
 
 
 def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Give the lines that a person reads."""
+    """Return the lines that a person reads."""
     rows = []
     if "crs" in facts:
         rows.append(["crs", facts["crs"]])
@@ -152,7 +152,7 @@ def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tell_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Tell the size of pixels and of the image, where both axes have even steps in one unit."""
+    """Describe the size of pixels and of the image, where both axes have even steps in one unit."""
     across, down = axes.get("x", {}), axes.get("y", {})
     if "step" not in across or "step" not in down or across.get("units") != down.get("units"):
         return []
@@ -228,7 +228,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe(references: References) -> dict[str, Any]:
-    """Give the facts that the command tells, as JSON values."""
+    """Return the facts that the command tells, as JSON values."""
     arrays = dict(references.group.arrays())
     series = []
     for row in references.series:
@@ -276,7 +276,7 @@ def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
 
 
 def tell(image: str, facts: Mapping[str, Any]) -> Iterator[str]:
-    """Give the lines that a person reads."""
+    """Return the lines that a person reads."""
     sizes = [source["size"] for source in facts["sources"]]
     parts = [image]
     if sizes and None not in sizes:
@@ -317,7 +317,7 @@ def _row(index: int, level: Mapping[str, Any]) -> list[str]:
 
 
 def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Say once for each codec of the file what it stands for, why, and who reads it."""
+    """List for each codec of the file what it stands for, why, and who reads it."""
     users: dict[tuple[str, str], list[str]] = {}
     codecs: dict[tuple[str, str], Mapping[str, Any]] = {}
     for series in facts["series"]:
@@ -337,7 +337,7 @@ def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _meaning(codec: Mapping[str, Any]) -> str:
-    """Say what of the TIFF a codec stands for, and why it has to be one of our own."""
+    """Describe what of the TIFF a codec stands for, and why it has to be one of our own."""
     compression = codec["compression"] or "unknown"
     stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
     predictor = PREDICTORS.get(codec["predictor"])

@@ -152,7 +152,7 @@ def pad_into(target: NDArray, samples: NDArray, fill: float | int | None) -> Non
 
 
 def _stored_shapes(codec: SegmentCodec) -> Iterator[Shape]:
-    """Give the shapes that a segment may be stored in: whole, cropped at the lower edge, the right
+    """Get the shapes that a segment may be stored in: whole, cropped at the lower edge, the right
     edge or the corner.
 
     Where tiles of the right edge have as many bytes as those of the lower edge, the scanner gives
@@ -172,7 +172,7 @@ def _is_strip_end(codec: SegmentCodec, shape: Shape) -> bool:
 
 
 def cast_samples(image: NDArray, dtype: np.dtype) -> NDArray:
-    """Give decoded samples in the type that they should have, in the machine's byte order.
+    """Return decoded samples in the type that they should have, in the machine's byte order.
 
     Raises
     ------
@@ -325,7 +325,7 @@ def _decode_calibrated(codec: SegmentCodec, data: Any, out: NDArray | None) -> N
 
 
 def decodes(codec: SegmentCodec, data: Any) -> bool:
-    """Say whether bytes are a segment of this codec; parameters as in `decode_segment`.
+    """Return whether bytes are a segment of this codec; parameters as in `decode_segment`.
 
     Raises
     ------

@@ -108,7 +108,7 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 def has_tables(data: Any) -> bool:
-    """Say whether a JPEG stream brings quantization and Huffman tables before its frame."""
+    """Return whether a JPEG stream brings quantization and Huffman tables before its frame."""
     head = bytes(data[:_HEAD_BYTES])
     return jpeg_frame(head) is not None and b"\xff\xdb" in head and b"\xff\xc4" in head
 
@@ -296,7 +296,7 @@ _OJPEG_TABLES = {
 
 
 def _split_tables(name: str, tables: bytes) -> list[bytes]:
-    """Give tables one by one: quantization has 64 bytes, Huffman 16 counts and their values."""
+    """Return tables one by one: quantization has 64 bytes, Huffman 16 counts and their values."""
     if name == "ojpeg_interchange":
         return [tables]
     found = []
@@ -594,7 +594,7 @@ def _expand_rows(data: bytes, n_rows: int, n_columns: int) -> NDArray[np.uint8]:
 
 @cache
 def _chromaticities() -> NDArray[np.int16]:
-    """Give u', v' of each 14-bit code, `(16384, 2)` int16 scaled by 32768.
+    """Return u', v' of each 14-bit code, `(16384, 2)` int16 scaled by 32768.
 
     The squares that the codes index have no formula (row by row they cover the visible gamut), so
     they are asked of libtiff: XYZ of each code gives u', v' up to rounding, and a row of squares

@@ -146,14 +146,14 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def scan_header(data: bytes) -> bytes:
-    """Give the scan header (SOS) that old-style JPEG data may start with, else nothing."""
+    """Return the scan header (SOS) that old-style JPEG data may start with, else nothing."""
     if data[:2] != b"\xff\xda":
         return b""
     return bytes(data[: 2 + int.from_bytes(data[2:4], "big")])
 
 
 def image_size(name: str, data: bytes) -> tuple[int, int] | None:
-    """Give (rows, columns) of an image of the named format; None where its header does not tell."""
+    """Get (rows, columns) of an image of the named format; None where its header does not tell."""
     read = HEADERS.get(name)
     try:
         return read(data) if read else None
@@ -263,7 +263,7 @@ _KEPT = {0: (b"tRNS",), 2: (b"tRNS",), 3: (b"PLTE", b"tRNS")}
 
 
 def clean_png(data: Any, most_bytes: int) -> bytes:
-    """Give a PNG stream of the parts that make the image.
+    """Return a PNG stream of the parts that make the image.
 
     Parameters
     ----------
@@ -322,7 +322,7 @@ def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _rows(width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int) -> tuple[int, int]:
-    """Give the rows of one pass, and the bytes of each with its filter in front."""
+    """Return the rows of one pass, and the bytes of each with its filter in front."""
     columns = -(-(width - x) // dx) if width > x else 0
     n_rows = -(-(height - y) // dy) if height > y else 0
     return n_rows, 1 + -(-columns * bits // 8) if columns else 0
@@ -393,7 +393,7 @@ def check_image(name: str, data: bytes, n_pixels: int) -> None:
 
 
 def guarded(codec_id: str, data: bytes, n_bytes: int) -> bytes:
-    """Give a stream that is safe to hand to the codec of numcodecs of this name.
+    """Return a stream that is safe to hand to the codec of numcodecs of this name.
 
     Parameters
     ----------
@@ -461,7 +461,7 @@ _INFLATERS: Mapping[str, Callable[[], Any]] = {
 
 
 def _unknown(data: bytes) -> None:
-    """Tell nothing."""
+    """Return nothing."""
 
 
 def _lz4(data: bytes) -> int | None:
@@ -473,7 +473,7 @@ def _blosc(data: bytes) -> int | None:
 
 
 def _zstd(data: bytes) -> int | None:
-    """Give the content size of a frame; without one, what its blocks may come to at most."""
+    """Return the content size of a frame; without one, what its blocks may come to at most."""
     if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
         return None
     flags = data[4]
@@ -507,7 +507,7 @@ SAFE_CODECS = frozenset((*_BYTES, *_NUMBERS, *_CHECKSUMS, *_TEXTS, *_OF_V3, *_OW
 
 
 def unsafe_codecs(codec: ForeignCodec) -> list[str]:
-    """Give the names of the codecs of a chain that are not run, those within others included."""
+    """Return the names of the codecs of a chain that are not run, those within others included."""
     metadata = codec.metadata
     configs = (metadata.get("filters"), metadata.get("compressor"), metadata.get("codecs"))
     return [name for config in configs for name in _names(config) if not _is_safe(name)]

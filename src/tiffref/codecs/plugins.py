@@ -51,7 +51,7 @@ class TiffrefSegmentCodec(ArrayBytesCodec):
         return cls(SegmentCodec.from_config(data.get("configuration", {})))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the codec's entry in a codec list."""
+        """Return the codec's entry in a codec list."""
         return {"name": "tiffref_segment", "configuration": self.segment.to_config()}
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -92,12 +92,12 @@ class _Named:
         return cls(dict(data.get("configuration", {})))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the codec's entry in a codec list."""
+        """Return the codec's entry in a codec list."""
         return {"name": _PREFIX + self.codec_id, "configuration": dict(self.configuration)}
 
     @property
     def codec_config(self) -> dict[str, Any]:
-        """Give the v2 configuration, which VirtualiZarr writes into kerchunk documents."""
+        """Return the v2 configuration, which VirtualiZarr writes into kerchunk documents."""
         return {"id": self.codec_id, **self.configuration}
 
     def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec) -> Any:

@@ -53,7 +53,7 @@ class TiffrefSegment(Codec):
         return out
 
     def get_config(self) -> dict[str, Any]:
-        """Give the configuration as it stands in the metadata."""
+        """Return the configuration as it stands in the metadata."""
         return {"id": self.codec_id, **self.segment.to_config()}
 
     @classmethod
@@ -66,5 +66,5 @@ class TiffrefSegment(Codec):
 
 
 def _stored(codec: SegmentCodec, samples: NDArray) -> NDArray:
-    """Give samples in the byte order that the metadata says, which is little-endian."""
+    """Return samples in the byte order that the metadata says, which is little-endian."""
     return samples.astype(codec.dtype, copy=False)

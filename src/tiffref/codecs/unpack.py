@@ -126,7 +126,7 @@ _NO_PREDICTOR = (0, 1)
 
 
 def sample_bits(codec: SegmentCodec) -> int:
-    """Give the bits of one sample, of the first where they differ."""
+    """Return the bits of one sample, of the first where they differ."""
     if codec.bits:
         return codec.bits[0]
     dtype = np.dtype(codec.dtype)
@@ -162,7 +162,7 @@ def _unpack_packed(codec: SegmentCodec, data: Any, shape: Shape) -> NDArray:
 
 
 def _triples(codec: SegmentCodec, data: NDArray[np.uint8]) -> NDArray:
-    """Give 24-bit integers as tifffile reads them.
+    """Return 24-bit integers as tifffile reads them.
 
     Most significant byte first in a little-endian file, as GDAL has it too. In a big-endian file
     least significant byte first (GDAL again agrees), and shifted up by 8 bits (GDAL does not).
@@ -233,7 +233,7 @@ def _unpack_float24(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) 
 
 
 def _restore_nan_payloads(numbers: NDArray, data: NDArray[np.uint8]) -> None:
-    """Give NaN their stored sign and payload, in place.
+    """Restore the stored sign and payload of NaN, in place.
 
     The decoder makes every NaN the same. tifffile does so too, and is followed where it can read;
     with the floating-point predictor GDAL alone can, and it keeps the payload.
@@ -294,7 +294,7 @@ def _unpack_subsampled(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shap
 
 
 def _spread_chroma(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """Give each pixel its chroma, for subsampling that libtiff does not know."""
+    """Spread chroma to each pixel, for subsampling that libtiff does not know."""
     horizontal, vertical = codec.parameters["subsampling"]
     depth, rows, columns, _ = shape
     n_luma = horizontal * vertical

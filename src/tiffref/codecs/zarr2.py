@@ -34,7 +34,7 @@ SEGMENT_ID = "tiffref_segment"
 
 
 def to_zarr2(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
-    """Give `dtype`, `filters` and `compressor` of a `.zarray`.
+    """Return `dtype`, `filters` and `compressor` of a `.zarray`.
 
     The dtype has the byte order of the file where the samples pass as they are stored, else it is
     little-endian.
@@ -59,7 +59,7 @@ def to_zarr2(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
 
 
 def stored_dtype(codec: SegmentCodec) -> str:
-    """Give the NumPy type of samples as they are when decompressed."""
+    """Return the NumPy type of samples as they are when decompressed."""
     dtype = np.dtype(codec.dtype)
     if dtype.itemsize == 1 or codec.predictor in FLOATING_POINT:
         return codec.dtype
@@ -76,7 +76,7 @@ def reason_for_segment(codec: SegmentCodec) -> str | None:
 
 
 def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
-    """Say who can decode chunks of this codec in Zarr v2.
+    """Return who can decode chunks of this codec in Zarr v2.
 
     Returns
     -------
@@ -163,7 +163,7 @@ _JPEG_NAMES = {"colorspace_jpeg": "colorspace", "colorspace_data": "outcolorspac
 
 
 def _filters(codec: SegmentCodec, dtype: str) -> list[dict[str, Any]] | None:
-    """Give the filters that undo the predictor, most portable first."""
+    """Return the filters that undo the predictor, most portable first."""
     if codec.predictor in HORIZONTAL:
         if _is_plain_delta(codec):
             return [{"id": "delta", "dtype": dtype, "astype": dtype}]

@@ -32,7 +32,7 @@ def to_zarr3(
     ndim: int | None = None,
     chunks: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Give `data_type` and `codecs` of a `zarr.json`.
+    """Return `data_type` and `codecs` of a `zarr.json`.
 
     Parameters
     ----------

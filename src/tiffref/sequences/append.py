@@ -132,7 +132,7 @@ def _record(references: References) -> dict[str, Any]:
 
 
 def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str]:
-    """Give the kinds of the axes as they are: few new values may look like another kind."""
+    """Return the kinds of the axes as they are: few new values may look like another kind."""
     kinds = {"U": "str", "i": "int", "f": "float"}
     found = {}
     for dim in record["dims"]:
@@ -145,7 +145,7 @@ def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str
 def _unseen(
     listed: FileList, references: References, storage_options: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Give the files that are not in the sequence, as a table; those that are must be unchanged."""
+    """Get the files that are not in the sequence, as a table; those that are must be unchanged."""
     known = {source.url: source for source in references.sources}
     changed, rows, seen = [], [], set()
     for n, url in enumerate(listed.urls):
@@ -234,7 +234,7 @@ def _axis(references: References, main: str, dim: str, at: int) -> Axis:
 
 
 def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
-    """Give the new array of a path, which must combine with the old one."""
+    """Return the new array of a path, which must combine with the old one."""
     first, second = old[path], new.children.get(path)
     assert isinstance(first, Array)
     if not isinstance(second, Array):
@@ -254,13 +254,13 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
 
 
 def _plain_fill(array: Array) -> Array:
-    """Give the fill value without its NumPy type, which a document does not keep."""
+    """Return the fill value without its NumPy type, which a document does not keep."""
     fill = array.fill_value
     return array if fill is None else replace(array, fill_value=np.asarray(fill).item())
 
 
 def _place(group: Group) -> tuple[Any, ...]:
-    """Say where the files lie, from the coordinates that were made of their georeference."""
+    """Find where the files lie, from the coordinates that were made of their georeference."""
     found = []
     for name in ("x", "y", "spatial_ref"):
         child = group.children.get(name)

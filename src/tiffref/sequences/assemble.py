@@ -71,7 +71,7 @@ def _has_missing(part: Part) -> bool:
 
 
 def _aspects(part: Part, where: tuple, plan: Plan) -> dict[str, Any]:
-    """Say everything about a file that must agree with the others of its sequence."""
+    """Return everything about a file that must agree with the others of its sequence."""
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
     found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
     for path, array in part.arrays.items():
@@ -151,7 +151,7 @@ def combine(
 
 
 def _distinct(arrays: Sequence[Array]) -> list[Array]:
-    """Give one array for each table of codecs."""
+    """Return one array for each table of codecs."""
     return list({id(array.codecs): array for array in arrays}.values())
 
 

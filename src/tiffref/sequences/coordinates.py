@@ -74,7 +74,7 @@ class Axis:
 
 
 def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> NDArray:
-    """Tell what a field's values are.
+    """Find what a field's values are.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def _to_datetime64(moment: datetime) -> np.datetime64:
 
 
 def _coarsen(values: NDArray) -> NDArray:
-    """Give times in the coarsest unit that holds them: s, ms or us."""
+    """Return times in the coarsest unit that holds them: s, ms or us."""
     values = values.astype("M8[us]") if values.dtype != "M8[ns]" else values
     for unit in ("s", "ms", "us"):
         coarse = values.astype(f"M8[{unit}]")
@@ -272,7 +272,7 @@ def _describe(values: NDArray) -> dict[str, Any]:
 
 
 def axis_array(axis: Axis) -> Array | None:
-    """Give the coordinate variable of an axis, or None where there are no values."""
+    """Return the coordinate variable of an axis, or None where there are no values."""
     if axis.values is None:
         return None
     stored = axis.values.astype(np.int64) if axis.values.dtype.kind == "M" else axis.values

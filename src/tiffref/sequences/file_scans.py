@@ -100,7 +100,7 @@ def describe_whole(
     joined: Iterable[str],
     is_mosaic: bool,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Give the coordinates of the files that hold for the whole, and the attributes of its group.
+    """Return the coordinates of the files that hold for the whole, and the attributes of its group.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefEr
 
 
 def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
-    """Give the tags of the first directory of what was scanned."""
+    """Return the tags of the first directory of what was scanned."""
     for level in facts.series[0].levels:
         if isinstance(level, LevelFacts):
             return level.ifds[0].tags
@@ -299,7 +299,7 @@ class _Once:
         return self._values.setdefault(key, value)
 
     def array(self, array: Array) -> Array:
-        """Give an array with what says something of its file alone left out."""
+        """Return an array with what says something of its file alone left out."""
         attributes = shared_attributes(array)
         return replace(
             array,
@@ -310,7 +310,7 @@ class _Once:
     def references(
         self, references: References, arrays: Mapping[str, Array], georeference: Mapping[int, Any]
     ) -> References:
-        """Give references that say the same of everything but the arrays with segments."""
+        """Return references that say the same of everything but the arrays with segments."""
         group = references.group
         others = {name: child for name, child in group.children.items() if name not in arrays}
         key = (
@@ -323,7 +323,7 @@ class _Once:
 
 
 def _identity(child: Array | Group) -> Any:
-    """Give a value that is equal for variables that are equal."""
+    """Return a value that is equal for variables that are equal."""
     if isinstance(child, Group):
         children = tuple((name, _identity(one)) for name, one in child.children.items())
         return repr(child.attributes), children

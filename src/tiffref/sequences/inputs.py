@@ -69,7 +69,7 @@ def list_files(
     assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> FileList:
-    """Give the files of a sequence.
+    """Return the files of a sequence.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _list(
 
 
 def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    """Give the files that one of several names stands for: itself, or what a glob finds."""
+    """Return the files that one of several names stands for: itself, or what a glob finds."""
     if not is_pattern(name):
         return [name]
     if has_fields(name):
@@ -134,7 +134,7 @@ def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[s
 
 
 def in_archive(files: Any, archive: str) -> Any:
-    """Give the address of a file or glob inside a ZIP file, or those of many."""
+    """Return the address of a file or glob inside a ZIP file, or those of many."""
     if isinstance(files, str | os.PathLike):
         return f"zip://{os.fspath(files)}::{archive}"
     return [in_archive(name, archive) for name in files]
@@ -297,7 +297,7 @@ def _is_stac(item: Any) -> bool:
 
 
 def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:
-    """Give a row for each asset of each item: its item's time, and its own key as band."""
+    """Return a row for each asset of each item: its item's time, and its own key as band."""
     rows: list[tuple[str, Any, str]] = []
     for item in items:
         try:
@@ -316,7 +316,7 @@ def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str =
 def _read_item(
     item: Any, assets: Sequence[str] | None, folder: str
 ) -> Iterator[tuple[str, Any, str]]:
-    """Give address, time and key of the assets of an item."""
+    """Return address, time and key of the assets of an item."""
     document = item if isinstance(item, Mapping) else item.to_dict()
     properties = document.get("properties") or {}
     moment = properties.get("datetime") or properties.get("start_datetime")
@@ -354,7 +354,7 @@ def find_files(
     assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> FileList:
-    """Give the files that a catalog is to be built of, each address in full.
+    """Return the files that a catalog is to be built of, each address in full.
 
     Parameters
     ----------
@@ -440,7 +440,7 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
 
 
 def read_fields(found: FileList, pattern: str | None) -> dict[str, list[Any]]:
-    """Give what names and tables say of each file: whole numbers, floats, texts or ISO dates.
+    """Return what names and tables say of each file: whole numbers, floats, texts or ISO dates.
 
     Raises
     ------

@@ -98,7 +98,7 @@ def mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64],
 
 
 def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
-    """Give the (row, column) of each file's corner, `(n_files, 2)`, in pixels of its level."""
+    """Return the (row, column) of each file's corner, `(n_files, 2)`, in pixels of its level."""
     level, full = _Level(path), _Level("image")
     reference = _transform(parts[0])
     found = []
@@ -136,7 +136,7 @@ def _transform(part: Part) -> Affine:
 def describe_mosaic(
     parts: Sequence[Part], arrays: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Give the coordinates of the whole, and the attributes of its group.
+    """Return the coordinates of the whole, and the attributes of its group.
 
     Parameters
     ----------

@@ -116,12 +116,12 @@ class NamePattern:
 
 
 def has_fields(text: str) -> bool:
-    """Say whether a pattern is in the readable form."""
+    """Return whether a pattern is in the readable form."""
     return "(?" not in text and _PLACE.search(text) is not None
 
 
 def is_pattern(name: str) -> bool:
-    """Tell a glob, or a pattern with fields, from the name of one file.
+    """Return whether a name is a glob or a pattern with fields.
 
     A file that is there may have any name, and in a web address "?" begins the query.
 
@@ -133,7 +133,7 @@ def is_pattern(name: str) -> bool:
 
 
 def to_glob(text: str) -> str:
-    """Give the glob that finds all names that a readable pattern may match.
+    """Return the glob that finds all names that a readable pattern may match.
 
     >>> to_glob("s3://b/S2_{time:%Y%m%d}_{band}.tif")
     's3://b/S2_*_*.tif'
@@ -288,7 +288,7 @@ def _spell_preset(pattern: NamePattern) -> str:
 
 
 def _views(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
-    """Give the parts of all names to match, one choice after the other."""
+    """Return the parts of all names to match, one choice after the other."""
     paths = [name.replace("\\", "/") if os.sep == "\\" else name for name in names]
     if n_parts:
         yield ["/".join(path.split("/")[-n_parts:]) for path in paths]

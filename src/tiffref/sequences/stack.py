@@ -182,7 +182,7 @@ def stack_arrays(
 
 
 def _report(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
-    """Tell of files that were left out because they cannot be read."""
+    """Report files that were left out because they cannot be read."""
     rows = [
         {"url": urls[n], "reason": str(error)} for n, error in list(failures.items())[:MAX_REPORTED]
     ]
@@ -248,7 +248,7 @@ def _read_fields(
     formats: Mapping[str, str] | None,
     columns: Mapping[str, Sequence[Any]],
 ) -> dict[str, NDArray]:
-    """Give the values of all fields: those of a table, and those that names say."""
+    """Return the values of all fields: those of a table, and those that names say."""
     kinds = dict(formats or {})
     texts: dict[str, Sequence[Any]] = dict(columns)
     if pattern is not None:
