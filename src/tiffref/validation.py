@@ -1,17 +1,14 @@
 """Reference documents, checked: as they stand, against their sources, and down to the pixels.
 
-Owns the report. What a document must look like is known to `formats.structure` and
-`formats.metadata`, which report every offence instead of raising the first; this module adds what
-takes a look at the whole: codecs that nobody knows, chunks that cannot have the bytes they are said
-to have, sources that are gone or changed, pixels that do not decode to those of the TIFF.
+Owns the report. What a document must look like is known to `formats.kerchunk_read` and
+`formats.zarr_metadata`, which report every offence instead of raising the first; this module adds
+what takes a look at the whole: codecs that nobody knows, chunks that cannot have the bytes they
+are said to have, sources that are gone or changed, pixels that do not decode to those of the TIFF.
+What tifffile decodes is found by the place of a chunk in the image, never by its reference, so
+that a wrong reference cannot prove itself right.
 
 The JSON Schemas in `schemas/` say the same about the structure of a document, for other programs;
 tests hold both against one table of documents.
-
-What tifffile makes of the files behind an array, to hold against what references give.
-
-Owns which file, and which part of its image, a chunk stands for. Not one byte is read by its
-reference, so that a wrong reference cannot prove itself right.
 """
 
 from __future__ import annotations

@@ -1,17 +1,9 @@
-"""`tiffref.catalog.build`: many files to a catalog.
+"""Build a catalog of many files: `tiffref.catalog.build`.
 
-Owns the order of a build: claim the folder, find the files, leave out what is finished, hand out
-the rest, write the journal, and then, when all is in it, what is made of it. What workers do is in
-`worker`; nothing here opens an image.
-
-One run of a build: which files are looked at, and what becomes of them.
-
-Owns the way from jobs to lines of the journal. It opens no image: workers do.
-
-Combined sets: the files of a catalog as arrays with the axes of their sequence in front.
-
-Owns which files go together and what becomes of sets that cannot be made. The work is
-`sequences.sequence`'s.
+Owns the order of a build: take the folder, find the files, leave out what is finished, run the
+rest on an executor, write the journal, then the index and what else is made of it: STAC items, and
+combined sets, which are files as arrays with the axes of their sequence in front. Nothing here
+opens an image: workers do (see `worker`).
 """
 
 from __future__ import annotations

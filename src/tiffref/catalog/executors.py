@@ -1,12 +1,8 @@
-"""Who does the work: this process, threads, processes, a Dask cluster, or what the caller has.
+"""Executors of a build: this process, threads, processes, a Dask cluster, or the caller's own.
 
-Owns how each is started and what becomes of work whose worker dies. All show the face of
-`concurrent.futures.Executor`; whatever else does serves as well.
-
-Work to an executor, and what becomes of it when a worker dies.
-
-Owns how many pieces are in flight, and the search for the one that kills its worker: what was lost
-is done again, one at a time.
+Owns how each is started, how many pieces of work are in flight, and what becomes of those whose
+worker dies: they are done again one at a time, so that the one that kills its worker is known. All
+executors have the interface of `concurrent.futures.Executor`.
 """
 
 from __future__ import annotations

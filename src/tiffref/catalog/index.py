@@ -1,14 +1,9 @@
-"""The index of a catalog: `catalog.parquet`, a row for each file.
+"""The index of a catalog: `catalog.parquet`, a row for each file, with its footprint.
 
 Owns its columns and how it is written: as GeoParquet, block by block from the rows of the journal,
-so that a million rows are never in memory. Equal rows give equal bytes.
-
-Reference: GeoParquet 1.1.0.
-
-Footprints: where images lie on the globe, as geometries of the index.
-
-Owns the outline of a raster in longitude and latitude, and its binary form. Systems are resolved by
-pyproj; without it, only rasters in longitude and latitude have footprints.
+so that a million rows are never in memory. Equal rows give equal bytes. Footprints are outlines in
+longitude and latitude: systems are resolved by pyproj; without it, only rasters in degrees have
+one.
 
 References: GeoParquet 1.1.0 (encoding WKB, OGC:CRS84); RFC 7946, section 3.1.6 for the order of
 points, 3.1.9 for footprints that cross the antimeridian, 5.3 for those that hold a pole; OGC

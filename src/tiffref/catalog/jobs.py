@@ -1,17 +1,10 @@
-"""The work of a build as data: one job for each file, in batches.
+"""Jobs of a build, its journal, and the record of how a catalog is built.
 
-Owns what workers are told, and what the files of references are called. Nothing here opens or
-writes; everything pickles, so that it travels to any executor.
-
-The journal of a build: what is known of each file.
-
-Owns its lines and how they are read back. The journal is the truth: a file that is not in it is
-scanned again, whatever else lies about. One process writes it, flushed to the disk batch by batch.
-
-What a catalog keeps of how it is built, so that all its builds agree.
-
-Owns the two small files of it: the plan, which must be the same each time, and the products, which
-are made again each time.
+Owns what workers get (a job for each file, in batches; everything pickles), what the files of
+references are called, and the journal: a file that is not in it is scanned again, whatever else
+lies about. One process writes it, flushed to the disk batch by batch. Two small files keep the
+plan, which must be the same in each build of a catalog, and the products, which are made again
+each time.
 """
 
 from __future__ import annotations

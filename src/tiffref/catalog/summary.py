@@ -1,10 +1,7 @@
-"""What happened in a build: the summary, and the report file.
+"""Progress and summary of a build, and its report file.
 
-Owns the numbers that a build ends with and how they read.
-
-How a build tells what it is doing: a bar on a terminal, lines in a log.
-
-Owns nothing but words. The builder calls `Progress.update` after each batch.
+Owns the numbers of a build and how they read: a bar on a terminal, lines in a log, a table at the
+end. The builder calls `Progress.update` after each batch.
 """
 
 from __future__ import annotations

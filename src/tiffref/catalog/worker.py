@@ -1,18 +1,10 @@
 """What a worker does with a batch of jobs.
 
-Owns the one function that executors run: scan each file, write its references, and give back the
-lines of the journal. A bad file becomes a line; an output that cannot be written ends the batch.
-A folder on a disk must be there under the same path as in the process that builds the catalog.
-
-What the index says of a file, from its references.
-
-Owns the row of one file as plain values: what is measured of the image, and where it is. Rows are
-written to the journal as they are; columns of the index are made of them by `index`.
-
-Which errors may pass when one tries again.
-
-Owns the line between a busy network or server and a file that is wrong: only the former is tried
-again, after a pause that doubles.
+Owns the one function that executors run: scan each file, write its references, and return the
+lines of the journal, with what is measured of each image as plain values. A bad file becomes a
+line; an output that cannot be written ends the batch. Errors of a busy network or server are
+retried after a pause that doubles. A folder on a disk must be there under the same path as in the
+process that builds the catalog.
 """
 
 from __future__ import annotations

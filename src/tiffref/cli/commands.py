@@ -1,26 +1,8 @@
-"""`tiffref scan`: from a TIFF to a reference document.
+"""The commands `scan`, `stack`, `append`, `convert`, `rewrite` and `validate`.
 
-Owns the arguments and the summary; the work is `tiffref.scan` and `References.write_fsspec`.
-
-`tiffref stack`: from many TIFFs to one reference document.
-
-Owns the arguments and the summary; the work is `tiffref.scan_sequence`.
-
-`tiffref append`: more files for a document that `tiffref stack` wrote.
-
-Owns the arguments; the work is `tiffref.append_sequence`.
-
-`tiffref convert`: references in another format.
-
-Owns the arguments; the work is `tiffref.catalog.convert`.
-
-`tiffref rewrite`: references to files that have moved.
-
-Owns the arguments; the work is `tiffref.catalog.rewrite`.
-
-`tiffref.validation`: is a reference document right?
-
-Owns the arguments and how the report reads; the checks are `tiffref.validation`.
+Owns the arguments of each and how its result reads. The work is done by the functions of the same
+names: `tiffref.scan`, `scan_sequence`, `append_sequence`, `catalog.convert`, `catalog.rewrite` and
+`validate`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,10 @@
-"""What all commands share of the terminal: exit codes, messages, progress, JSON output.
+"""The terminal side of all commands: exit codes, messages, progress, arguments, output.
 
 Results go to standard output, everything else to standard error, and progress only where standard
-error is a terminal.
-
-The argument parser of all commands, which says what is wrong where it is wrong.
-
-Owns what argparse does not do: it leaves wrong options of a command to the program, whose usage
-does not show what there is, and takes bounds in the west for options. It also spells hints for a
-terminal: errors name arguments as Python has them.
-
-Where a command writes references: JSON or parquet, told by the name.
-
-Owns that choice, and how what was written is counted, so that every command that writes references
-does the same.
+error is a terminal. The parser does what argparse does not: it refuses wrong options of a command
+where its own usage is shown, takes negative bounds for numbers, and writes hints with the options
+of the command line where errors name arguments of Python. References are written as JSON or
+Parquet, by the name of the output.
 """
 
 from __future__ import annotations

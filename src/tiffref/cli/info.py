@@ -1,11 +1,7 @@
 """`tiffref info`: what a TIFF holds, and who can open references to it.
 
-Owns how a scan is told to a person and as JSON. It finds nothing out by itself: series and refusals
-come from the scan, codecs and their readers from `codecs`.
-
-What `tiffref info` says of the meaning of pixels: coordinate system, bounds, axes, channels.
-
-Owns how coordinates and attributes of the main image are told to a person. They come from the scan;
+Owns how a scan is shown to a person and as JSON: series and refusals, codecs and their readers,
+coordinate system, bounds, axes and channels of the main image. All of it comes from the scan;
 nothing is worked out here but extents.
 """
 

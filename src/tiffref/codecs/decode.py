@@ -1,16 +1,21 @@
 """Decode one TIFF segment: the bytes as they lie in the file become an array of samples.
 
 Owns the order of the steps (bits turned, decompressed, unpacked, predictor undone, fitted into the
-chunk) and the errors of segments that do not hold what their codec says. What each step does is in
-`bytestreams`, `images`, `wrapped` (libtiff), `unpack` and `fit`; which decoder serves which
-compression is in `table`.
+chunk), the errors of segments that do not hold what their codec says, and the shapes in which a
+segment may be stored other than whole: the last strip, which ends with the image, and tiles at the
+right and lower edge that writers crop. Decompressing is in `decoders`, samples in `unpack`; which
+decoder serves which compression is in `table`.
+
+A chunk whose decoding differs from that of its array is inlined together with its codec: 16 fixed
+bytes, the length of a JSON text (uint32, little-endian), the JSON of `SegmentCodec.to_config()`,
+and the segment as it lies in the file.
 
 Parameters of a codec (`SegmentCodec.parameters`), all optional:
 
 =====================  ============================================================================
 jpeg_tables            bytes of JPEGTables (tag 347)
 jpeg_header            bytes that precede each tile's entropy-coded data (NDPI)
-jpeg_process           int, marker of the JPEG frame header (`headers.jpeg_frame`) where it is none
+jpeg_process           int, marker of the JPEG frame header (`guard.jpeg_frame`) where it is none
                        of 0xC0 to 0xC2: it keeps lossless JPEG away from codecs of others
 colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
 outcolorspace
@@ -21,17 +26,6 @@ horizontal_bits,
 vertical_bits
 calibration            (stored dtype, power, scale): sample ** power * scale is the result (MD Gel)
 =====================  ============================================================================
-
-Fit what a segment holds into the chunk that it stands for.
-
-Owns the shapes in which a segment may be stored other than whole: the last strip, which ends with
-the image, and tiles at the right and lower edge that writers crop. It decodes nothing.
-
-Chunks that say themselves how they decode.
-
-Owns the form of a chunk whose decoding differs from that of its array and which is therefore
-inlined together with its codec: 16 fixed bytes, the length of a JSON text (uint32, little-endian),
-the JSON of `SegmentCodec.to_config()`, and the segment as it lies in the file.
 """
 
 from __future__ import annotations

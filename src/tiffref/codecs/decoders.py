@@ -1,37 +1,27 @@
-"""Decode segments that only libtiff can, by wrapping one segment as a TIFF of its own.
+"""Decoders of compressions: bytes, whole images, libtiff, and SGILog.
 
-Owns the smallest TIFF in memory that holds one strip with the tags its decoder looks at, and which
-of them each compression needs. libtiff comes with imagecodecs. The size of the image in the
-wrapping is that of the segment, so that nothing larger is ever decoded.
+Owns one function for each compression, in three forms:
 
-References: TIFF 6.0 sections 2 (file structure), 10, 11 (CCITT), 20, 21 (RGB, YCbCr), 22 (old-style
-JPEG); TIFF Technical Note 2; libtiff's html documentation for SGILog and PixarLog.
+- Byte streams (deflate, LZW, PackBits, zstd, LZMA) take the stored bytes and a `(n,)` uint8 array,
+  fill it from the front and return how many bytes they wrote. A stream that holds more is cut, as
+  libtiff does; nothing is allocated beyond the buffer (or a small multiple of it, where a library
+  cannot stop early), so that a decompression bomb stays small.
+- Whole images of another format (JPEG, JPEG 2000, WebP, PNG and kin) take the codec, the stored
+  bytes and an array that the image must fit, or None. FillOrder and Predictor do not apply to them
+  (TIFF Technical Note 2).
+- What only libtiff decodes (CCITT, old-style JPEG, PixarLog, ...) is wrapped as the smallest TIFF
+  that holds one strip with the tags its decoder looks at. Its size is that of the segment.
 
-Decode segments that are whole images of another format: JPEG, JPEG 2000, WebP, PNG and kin.
+SGILog gives libtiff's 16-bit values, which are GDAL's: int16 L with log2 of the luminance as
+(L + 0.5) / 256 - 64 (negative L is a negative luminance), and int16 u', v' (CIE 1976) scaled by
+32768. Samples that the tags call float32 are libtiff's XYZ instead.
 
-Owns one function for each such format. Each takes the codec, the stored bytes and either an array
-that the image must fit (then it is decoded into it, or `ValueError` says before any decoding that
-it does not fit) or None. FillOrder and Predictor do not apply to these (TIFF Technical Note 2).
-A broken stream raises what the library raises, `RuntimeError` or `ValueError`.
+A broken stream raises what the library raises, `RuntimeError` or `ValueError`; `codecs.decode`
+makes it a `MalformedTiff`. What the bytes mean is the business of `codecs.unpack`.
 
-Decompress segments whose compression knows bytes only, straight into a buffer of known size.
-
-Owns one function for each such compression. Each takes the stored bytes and a `(n,)` uint8 array,
-fills it from the front and returns how many bytes it wrote. A stream that holds more than the
-buffer is cut, as libtiff does; nothing is ever allocated beyond the buffer (or, where a library
-cannot stop early, a small multiple of it), so a decompression bomb stays small. A broken stream
-raises what the library raises, `RuntimeError` or `ValueError`; `codecs.decode` makes it a
-`MalformedTiff`. What the bytes mean is the business of `codecs.unpack`.
-
-Decode SGILog: logarithmic luminance, alone (LogL) or with chromaticity (LogLuv).
-
-Owns the value space in which such samples are given, which is libtiff's 16-bit one and thereby
-GDAL's: int16 L with log2 of the luminance as (L + 0.5) / 256 - 64 (negative L is a negative
-luminance), and int16 u', v' (CIE 1976) scaled by 32768. Samples that the tags call float32 are
-libtiff's XYZ instead.
-
-References: G. Ward Larson, "LogLuv encoding for full-gamut, high-dynamic range images", Journal of
-Graphics Tools 3(1), 1998; TIFF tags 34676 and 34677 as SGI registered them.
+References: TIFF 6.0 sections 2 (file structure), 10, 11 (CCITT), 20, 21 (RGB, YCbCr), 22 (old-
+style JPEG); TIFF Technical Note 2; libtiff's documentation of SGILog and PixarLog; G. Ward Larson,
+"LogLuv encoding for full-gamut, high-dynamic range images", Journal of Graphics Tools 3(1), 1998.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
-"""The one codec of our own for Zarr v3: `tiffref_segment`, from array to bytes.
-
-Owns the zarr-python face of `decode.decode_chunk`, written against `zarr.abc.codec` only. Zarr
-finds it through the entry point `zarr.codecs`, in processes that never import tiffref.
-
-Zarr v3 names for the v2 codecs in our references: `numcodecs.imagecodecs_*` and our own.
+"""Zarr v3 codecs that zarr-python finds by entry points: `tiffref_segment` and v2 names.
 
 VirtualiZarr, Icechunk and others turn the v2 codec X into the v3 codec `numcodecs.X`, which exists
-for the codecs that numcodecs brings and for no other. Owns these names, written against
-`zarr.abc.codec` only and registered through the entry point `zarr.codecs`; the decoding is that of
-the v2 codecs. They only read.
+for the codecs that numcodecs brings and for no other: the names for those in our references are
+here. All are written against `zarr.abc.codec` only, work in processes that never import tiffref,
+and only read; the decoding is that of `decode.decode_chunk` and of the v2 codecs.
 """
 
 from __future__ import annotations

@@ -1,18 +1,10 @@
-"""Documents whose references are all spaced alike, read a block of them at a time.
+"""Reference documents whose references are laid out alike, read by columns.
 
-Owns the shortest way from the text of a reference document to columns. References of equal layout
-(the same address, numbers of as many digits) differ in digits alone: they are put under one another
-as a matrix, in which all other columns must equal those of the first. They are called lines, which
-they are in what we write. Nothing is guessed, and no chunk costs a Python object. A document that
-differs in anything is left to the general reader.
-
-How references are spaced is told by `spacing`.
-
-Where a document puts white space between its references.
-
-Owns telling the layout of a text that holds one reference after the other, all spaced alike: ours,
-with a line for each, what `json.dumps`, orjson and ujson give, what tifffile writes. What is found
-at one reference is taken for all; whether they are so is seen when they are read (`lines`).
+Owns the quick way from the text of a document to columns. References of equal layout (the same
+address, numbers of as many digits, the same white space: ours, and what `json.dumps`, ujson,
+orjson and tifffile write) differ in digits alone: they are put under one another as a matrix, in
+which all other columns must equal those of the first. Nothing is guessed, and no chunk costs a
+Python object. A document that differs in anything is left to the general reader.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""What can be wrong with a document, one finding at a time.
+"""Findings: what can be wrong with a document, one at a time.
 
-Owns the finding and what reading does with it: the parsers of this room hand every offence to a
-`report` function; reading raises at the first, validation collects them all.
-
-Arrays of a document, checked beyond what their metadata says.
-
-Owns what needs a look at codecs and chunks together. It opens nothing.
+Owns the finding and what reading does with it (the parsers of this room hand every offence to a
+`report` function; reading raises at the first, validation collects them all), and the checks that
+look at codecs and chunks together. It opens nothing.
 """
 
 from __future__ import annotations

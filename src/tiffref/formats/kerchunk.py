@@ -1,43 +1,17 @@
-"""Reference documents of kerchunk, as JSON, versions 0 and 1.
+"""Reference documents of kerchunk, written as JSON, versions 0 and 1.
 
-Owns the way from a group to a document: `to_kerchunk` gives the dictionary, `write_json` the file,
-row by row from the columns of the manifest. Metadata is spelled by `documents`, chunk keys by
-`rows`; the way back is in `kerchunk_read`.
+Owns the way from a group to a document: `to_kerchunk` returns the dictionary, `write_json` writes
+the file, row by row from the columns of the manifest, which become text a whole column at a time.
+Small arrays whose codecs a Zarr format cannot name are decoded and stored anew where their bytes
+are in the manifest. Metadata is written by `zarr_metadata`; the way back is in `kerchunk_read`.
 
 The document is the one that every reader opens: "version" first, the root's metadata first of the
 references (GDAL looks at the first kilobyte), metadata as JSON strings (zarrita and VirtualiZarr
 take no objects), no templates unless asked for and never `gen` (GDAL refuses both), byte ranges
 always as [url, offset, length], and nothing else at the top level.
 
-Follows https://fsspec.github.io/kerchunk/spec.html.
-
-The rows of a manifest as chunk references, a block at a time.
-
-Owns how a chunk key is spelled and which chunks have a byte range, are whole files, or carry their
-bytes. It makes text columns (see `text`), never one Python object per chunk; what is built from
-them is up to `kerchunk` and `parquet`.
-
-Follows the Zarr v2 specification ("Chunks"), the default chunk key encoding of Zarr v3, and the
-kerchunk reference specification, version 1.
-
-Numbers to decimal digits and back, a whole column at a time.
-
-Owns the text side of chunk keys and byte ranges: what a loop would do with one `f"{offset}"` per
-chunk is done here on `(n, width)` matrices of ASCII codes, where NUL stands for "nothing here". It
-knows neither keys nor documents. NUL is free for that use because JSON text never contains it
-(RFC 8259, section 7: control characters are escaped).
-
-What every document of a group needs before its chunks are written.
-
-Owns the metadata documents with the provenance in them, and the address that each source has in the
-document.
-
-Small arrays stored anew, where a Zarr format cannot say how they are stored.
-
-Owns what happens to codecs that are known only by their Zarr v2 name, as the shuffled coordinates
-of `conventions.cf` are, when a document is written in Zarr v3: bytes that are in the manifest
-itself are decoded and stored in a way that both formats can say. Bytes in files stay where they
-are, and such an array is refused.
+Follows https://fsspec.github.io/kerchunk/spec.html; chunk keys of the Zarr v2 specification
+("Chunks") and the default encoding of Zarr v3.
 """
 
 from __future__ import annotations

@@ -1,22 +1,13 @@
 """Reference documents of kerchunk, read back into the model.
 
-Owns putting together what the parsers of this room find: `structure` (columns of references),
-`metadata` (arrays and groups), `keys` (which chunk is whose) and `provenance` (what the sources
-were when they were scanned); and the choice of the short way (`lines`) where the text is laid out
-as we write it.
-
-The structure of a reference document: checked, and taken apart into columns.
-
-Owns what the JSON Schemas in `schemas/` say, by hand and for whole columns, because a generic
-validator needs half a minute for 100,000 references. What the metadata means is left to `metadata`,
-which array a chunk belongs to to `keys`.
+Owns the structure of a document (what the JSON Schemas in `schemas/` say, checked by hand and for
+whole columns, because a generic validator needs half a minute for 100,000 references) and how
+nodes, manifests and provenance become a group, which JSON and Parquet share. What metadata means
+is for `zarr_metadata`, which array a chunk belongs to for `keys`; text laid out as we write it is
+read by `columnar`.
 
 Follows https://fsspec.github.io/kerchunk/spec.html, versions 0 and 1; stricter where readers
-disagree (a length of 0 is "nothing" in JSON and "everything" in parquet).
-
-Nodes, manifests and provenance, put together into a group.
-
-Owns the last step of reading a document, which JSON and parquet share.
+disagree (a length of 0 is "nothing" in JSON and "everything" in Parquet).
 """
 
 from __future__ import annotations

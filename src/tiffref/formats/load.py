@@ -1,12 +1,8 @@
-"""Reference documents, loaded.
+"""Load reference documents, within limits.
 
-Owns fetching and parsing JSON, and large files of text that are read in parts rather than held in
-memory. Nothing in the document is followed.
-
-How large a document may be, and how much it may make a reader allocate.
-
-Owns the limits, and the check of what metadata asks for before anything of that size is made. A
-line of JSON can ask for an array of a quadrillion chunks.
+Owns fetching and parsing JSON, large files of text that are read in parts rather than held in
+memory, and the limits: how large a document may be, and how much it may make a reader allocate. A
+line of JSON can ask for an array of a quadrillion chunks. Nothing in the document is followed.
 """
 
 from __future__ import annotations

@@ -1,38 +1,23 @@
-"""Reference documents of kerchunk, as a folder of parquet files.
+"""Reference documents of kerchunk as a folder of Parquet files, written and read.
 
 Owns the layout: `.zmetadata` with all metadata and the `record_size`, and for each array
 `<path>/refs.<n>.parq` with the references of `record_size` chunks in C order, in the columns
-`path`, `offset`, `size` and `raw`. It takes pyarrow, which is asked for only when needed.
+`path`, `offset`, `size` and `raw`. It takes pyarrow, which is imported only when needed.
 
 The layout leaves out what has no reference by a null in `path`, but fsspec (2026.9) with today's
-pandas (3) takes that null for an address and fails. A missing chunk is therefore written as what it
-reads as: a chunk of fill value in `raw`, stored once per file by parquet's dictionary. Its `size`
-is 0, which tells it from inlined bytes of the same value; readers take no notice. Column
-statistics stay on: without them fastparquet reads whole numbers as floats and fsspec fails.
-
-Groups in groups are written, but fsspec finds the file system of such references by itself only
+pandas (3) takes that null for an address and fails. A missing chunk is therefore written as what
+it reads as: a chunk of fill value in `raw`, stored once per file by Parquet's dictionary. Its
+`size` is 0, which tells it from inlined bytes of the same value; readers take no notice. Column
+statistics stay on: without them fastparquet reads whole numbers as floats and fsspec fails. Groups
+in groups are written, but fsspec finds the file system of such references by itself only
 sometimes; readers then need the option `remote_protocol`.
+
+A document is opened by reading the addresses out of each file, which are few and packed tightly;
+the numbers follow when a chunk of the file is asked for. Until then the file is kept as its bytes,
+some three for each chunk, so that what is read later is still the document that was opened.
 
 Follows https://fsspec.github.io/kerchunk/spec.html, section "Parquet references", and fsspec's
 `LazyReferenceMapper`, which knows Zarr v2 with "." in chunk keys only.
-
-Reference documents of kerchunk in parquet, read back into the model.
-
-Owns the way from the folder that `parquet` describes, ours or another's, to a group. What a file of
-references holds is said in `records`.
-
-Files of parquet references: one block of an array's chunks each.
-
-Owns the way from the bytes of such a file, ours or another's, to columns. A document is opened by
-reading the addresses out of each file, which are few and packed tightly; the numbers follow when a
-chunk of the file is asked for. Until then the file is kept as its bytes, some three for each chunk,
-so that what is read later is still the document that was opened.
-
-Follows https://fsspec.github.io/kerchunk/spec.html, "Parquet references".
-
-Chunks that decode to nothing but the fill value.
-
-Owns their bytes, which a format needs that cannot leave a chunk out, and how to tell them again.
 """
 
 from __future__ import annotations

@@ -1,17 +1,10 @@
-"""Zarr metadata documents, parsed.
+"""Arrays and groups as Zarr metadata documents, and back.
 
-Owns the way from `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3) to what the model
-needs of a node; undoes `documents`. Where a node has both formats, v2 is taken, as xarray's
-kerchunk engine does. Consolidated metadata (`.zmetadata`) repeats the rest and is ignored.
-
-Follows the Zarr v2 specification ("Metadata") and the Zarr v3 core specification ("Array
-metadata").
-
-Arrays and groups as Zarr metadata documents, and back.
-
-Owns how the model is spelled in `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3):
-names of dimensions, fill values, numbers that JSON does not have. Chunks and files are not its
-business (see `kerchunk` and `parquet`); codecs are spelled by `codecs.zarr2` and `codecs.zarr3`.
+Owns how the model is written in `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3),
+and how it is read from them: names of dimensions, fill values, numbers that JSON does not have.
+Where a node has both formats, v2 is taken, as xarray's kerchunk engine does. Consolidated metadata
+(`.zmetadata`) repeats the rest and is ignored. Chunks and files are not its business; codecs are
+written by `codecs.zarr2` and `codecs.zarr3`.
 
 Follows the Zarr v2 specification ("Metadata", "Fill value encoding"), the Zarr v3 core
 specification ("Array metadata", "Fill value") and xarray's `_ARRAY_DIMENSIONS`. JSON has no NaN

@@ -1,13 +1,9 @@
-"""What the clients of object stores raise.
+"""Clients of object stores: the errors that they raise, and how to call them.
 
-Owns the list of their error classes that are no `OSError`: without credentials, say, botocore
-raises one of its own. A client that was never loaded has raised nothing.
-
-Waiting for asynchronous file systems.
-
-Owns the step from a coroutine of fsspec's file systems to its result. fsspec's loop and asyncio,
-which local files do not need, are loaded when it is taken: they are a sixth of the time that the
-program needs to start.
+Owns the list of error classes that are not `OSError` (without credentials, say, botocore raises
+one of its own; a client that was never loaded has raised nothing) and the step from a coroutine of
+fsspec's file systems to its result. fsspec's loop and asyncio, which local files do not need, are
+loaded when it is taken: they are a sixth of the time that the program needs to start.
 """
 
 from __future__ import annotations

@@ -1,31 +1,13 @@
 """GeoKeys to a coordinate reference system.
 
-Owns what each key means and which one wins where keys contradict: an EPSG code before parameters,
-an ESRI string before made-up parameters. The system itself is pyproj's, which is imported only when
-there are keys.
+Owns what each key means and which one wins where keys contradict (an EPSG code before parameters,
+an ESRI string before made-up parameters), user-defined datums, ellipsoids, prime meridians, shifts
+to WGS 84, and the table from GeoTIFF's projection methods to conversions in PROJJSON. The system
+itself is pyproj's, which is imported only when there are keys.
 
-References: OGC 19-008r4, section 7.5 (CRS requirements) and annex B; for writers that deviate, the
+References: OGC 19-008r4, section 7.5 (CRS requirements), annexes B and C; EPSG Guidance Note 7-2;
+names of methods and parameters are those of PROJ's `proj_constants`; for writers that deviate, the
 behaviour of libgeotiff and GDAL.
-
-GeoKeys to geographic and geocentric systems.
-
-Owns datums, ellipsoids, prime meridians and the shift to WGS 84 of user-defined systems.
-
-References: OGC 19-008r4, section 7.5.4; EPSG Guidance Note 7-2 for the transformations.
-
-Map projections of GeoTIFF in the terms of PROJ.
-
-Owns the table from the method codes of GeoKey 3075 to conversions in PROJJSON. Reading the table
-is the only logic here; units and datums are for `crs`.
-
-References: OGC 19-008r4, annex C (map projection methods); EPSG Guidance Note 7-2; the method and
-parameter names are those of PROJ's `proj_constants`.
-
-EPSG codes, units and citations: what GeoKeys point to.
-
-Owns look-ups in PROJ's database, through pyproj, which is imported only when there are keys.
-
-References: OGC 19-008r4, sections 7.5 and annex B; EPSG dataset.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 """Planned arrays to a group that readers understand.
 
 Owns what each array of a file gets: coordinates, attributes, and the attributes of the root. It
-calls the modules of this room that know single conventions; it reads no file.
+calls the modules of this room that know single conventions; it reads no file. Every tag that was
+kept is in one attribute, `tiff_tags`: a JSON text, so that netCDF can hold it too, on the full-
+size array only.
 
-The original tags of an image, kept in one attribute.
-
-Owns `tiff_tags`, the one documented place where every tag that was kept can be found: a JSON text,
-so that netCDF can hold it too, on the full-size array only.
-
-Reference: TIFF 6.0, TIFF technical notes, EXIF 2.32, DNG 1.7 and OGC 19-008r4 for the names.
+Reference: TIFF 6.0, TIFF technical notes, EXIF 2.32, DNG 1.7 and OGC 19-008r4 for the names of
+tags.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
-"""The GeoKey directory of a GeoTIFF as plain values.
+"""The GeoKey directory of a GeoTIFF, and where its pixels are, as plain values.
 
-Owns how keys are taken out of their three tags. What they mean is for `crs` (coordinate system)
-and `placement` (where the pixels are).
+Owns how keys are taken out of their three tags, and the four tags that place a raster: an affine
+transformation, ground control points, or RPCs, and which comes first where several are present.
+Which system the coordinates are in is for `crs`.
 
-Reference: OGC 19-008r4 (GeoTIFF 1.1), section 7.1; GeoTIFF 1.0, section 2.4.
-
-Where the pixels of a GeoTIFF are: an affine transformation, ground control points, or RPCs.
-
-Owns the four tags that place a raster, and what comes first where several are present. Coordinates
-are those of the model; which system they are in is for `crs`.
-
-References: OGC 19-008r4, requirement class "Raster to Model Coordinate Transformation"; the order
-of the tags, and what becomes of negative scales, follow GDAL's reader.
+References: OGC 19-008r4 (GeoTIFF 1.1), section 7.1 and requirement class "Raster to Model
+Coordinate Transformation"; GeoTIFF 1.0, section 2.4; the order of the tags, and what becomes of
+negative scales, follow GDAL's reader.
 """
 
 from __future__ import annotations

@@ -1,15 +1,11 @@
-"""What the arrays of a file are called, and where in the tree they go.
+"""Names and places of the arrays of a file.
 
 Owns names, dimension names and the roles of images that are not the main one: masks, thumbnails,
-labels. A mask shares the dimensions of the image that it masks.
+labels. A mask shares the dimensions of the image that it masks. Axis codes are one letter each;
+readers of Zarr want the lower-case names of OME-NGFF (t, c, z, y, x) and of CF.
 
 Reference: TIFF 6.0, NewSubfileType (254): bit 0 says "reduced-resolution version", bit 2
 "transparency mask".
-
-Axis codes to dimension names.
-
-Owns the names of dimensions. tifffile's axis codes are one letter each; readers of Zarr want the
-lower-case names of OME-NGFF (t, c, z, y, x) and of CF.
 """
 
 from __future__ import annotations

@@ -1,12 +1,7 @@
 """Arrays and groups: what a scan ends in and what an export starts from.
 
-Owns the tree of named arrays with their metadata. It does not know how documents spell them (see
-`formats`), nor how they came about (see `scan`).
-
-What a function gave for an object, kept as long as the same object keeps coming.
-
-Owns a memory by identity: for objects whose hash or comparison takes longer than what is asked of
-them, and which are made once and shared.
+Owns the tree of named arrays with their metadata. It does not know how documents write them (see
+`formats`), nor how they came about.
 """
 
 from __future__ import annotations

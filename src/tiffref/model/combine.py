@@ -1,13 +1,8 @@
 """Many arrays into one: stack, concatenate, place as mosaic, reindex and merge.
 
-Owns how chunk grids are put together; what may be put together is said by `model.alike`. Pure
-operations on columns: there is no loop over chunks, and where many arrays share a grid none over
-positions either. It opens nothing; files are said by their sources alone.
-
-Which arrays combine with one another, and how to say why others do not.
-
-Owns the aspects in which arrays must agree, their grouping, and the one error that tells all
-differences together. Pure.
+Owns how chunk grids are put together, the aspects in which arrays must agree for that, and the one
+error that tells all differences together. Pure operations on columns: there is no loop over
+chunks, and where many arrays share a grid none over positions either. It opens nothing.
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
-"""Where the bytes of each chunk are, in columns.
+"""The chunk manifest: where the bytes of each chunk are, in columns.
 
-Owns the chunk manifest: a table of sources, and for each chunk of a grid, in C order, the source,
-offset and length of its bytes. A million chunks are three NumPy arrays (20 MB) and no Python object
-each. It opens nothing and knows nothing of codecs. Columns of large documents may be loaded when
-they are first needed (see `deferred`): ask for some chunks by `at` and `take`, which load little.
-
-Columns of a manifest that come in blocks, each loaded when one of its chunks is asked for.
-
-Owns which block holds a chunk, and that each is loaded once. How a block is read is the business of
-whoever makes the manifest: this room opens nothing.
+Owns a table of sources, and for each chunk of a grid, in C order, the source, offset and length of
+its bytes. A million chunks are three NumPy arrays (20 MB) and no Python object each. It opens
+nothing and knows nothing of codecs. Columns of large documents come in blocks, each loaded once,
+when one of its chunks is asked for: `at` and `take` load little. How a block is read is the
+business of whoever makes the manifest.
 """
 
 from __future__ import annotations

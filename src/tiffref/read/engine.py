@@ -1,15 +1,11 @@
 """Read a region of an array: plan, fetch, decode, in one pass over its chunks.
 
-Owns the order of the work. Chunks that a selection touches are found by arithmetic, merged into
-byte ranges (`plan`), fetched (`fetch`) and decoded straight into the result (`decode`). Requests
-and decoding run on different pools, and never more than `MAX_IN_FLIGHT_BYTES` wait between them,
-so that a region of an image larger than memory can be read.
-
-The chunks that a read touches, in columns, and where their samples go.
-
-Owns the state of one read between planning and placing: arithmetic on the columns of a manifest,
-no I/O. Where the stored bytes are the samples as they stand, byte ranges are cut to the selected
-samples, so that a small window of a large uncompressed chunk reads only its part.
+Owns the order of the work and the state of one read. Chunks that a selection touches are found by
+arithmetic on the columns of a manifest, merged into byte ranges (`ranges`), fetched (`fetch`) and
+decoded straight into the result (`chunk_decoder`). Where the stored bytes are the samples as they
+stand, byte ranges are cut to the selected samples. Requests and decoding run on different pools,
+and never more than `MAX_IN_FLIGHT_BYTES` wait between them, so that a region of an image larger
+than memory can be read.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """Fields to coordinates: text and values of files become sorted axes.
 
 Owns the meaning of a field (number, date, label), the sorted set of its values, and each file's
-position on it. Time is said as CF says it: integers since 1970-01-01. Pure.
-
-Dates of files that their names do not say: from tags and OME-XML.
-
-Owns the reading of DateTime (TIFF 6.0, tag 306: "YYYY:MM:DD HH:MM:SS") and of OME's
-AcquisitionDate. Pure: it reads the tags that a scan has read.
+position on it. Times are written as CF has them: integers since 1970-01-01. Dates that names do
+not hold are taken from DateTime (TIFF 6.0, tag 306: "YYYY:MM:DD HH:MM:SS") and from OME's
+AcquisitionDate. Pure: it works on what a scan has read.
 """
 
 from __future__ import annotations

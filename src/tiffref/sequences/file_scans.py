@@ -1,16 +1,13 @@
-"""Scan the files of a sequence.
+"""Scan the files of a sequence, and find what holds for all of them.
 
-Owns the concurrency of a sequence's scan, its progress, what is kept of each file, and what becomes
-of files that cannot be read. At most as many files are open as there are workers.
+Owns the concurrency of a sequence's scan, its progress, what is kept of each file, what becomes of
+files that cannot be read, and which coordinates and attributes are the whole's: what says
+something of one file only, such as its date, is left out. At most as many files are open as there
+are workers.
 
 A scan of a local file is nearly all Python, so that threads gain little and processes cost more
 than they save (measured in docs/sequences.md): one worker is the default there. Remote files wait
 for the network: 16 threads.
-
-What is said of a sequence as a whole, from what its files say.
-
-Owns which coordinates and attributes of the files hold for all of them. What says something of one
-file only, such as its date, is left out: it is in the file.
 """
 
 from __future__ import annotations

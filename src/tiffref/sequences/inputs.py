@@ -1,12 +1,7 @@
-"""The files of a sequence: lists, globs, tables, STAC items, tifffile's sequences.
+"""The files of a sequence or catalog: lists, globs, folders, tables, STAC items.
 
-Owns what may stand for many files, and gives for all of it the same: addresses, and columns of
+Owns what may stand for many files, and returns the same for all of it: addresses, and columns of
 values that are known of them. It opens tables, never images.
-
-What a catalog is built of: folders, lists, tables, globs, STAC items.
-
-Owns what a catalog takes besides what a sequence does (see `sequences.inputs`): folders, and
-several of all that together. It opens tables, never images.
 """
 
 from __future__ import annotations

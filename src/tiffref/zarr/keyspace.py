@@ -1,10 +1,8 @@
 """The keys of a store: metadata documents and chunks, found by arithmetic.
 
-Owns the way from a key to a document or to a chunk of an array and back. Documents are few and kept
-as bytes; chunk keys are parsed when asked for and spelled when listed, never kept: there may be
-millions.
-
-What is stored under a key: the bytes of a document or chunk, or a range of them.
+Owns the way from a key to a document or to a chunk of an array and back, and what is read under a
+key, whole or a range of it. Documents are few and kept as bytes; chunk keys are parsed when asked
+for and written when listed, never kept: there may be millions.
 """
 
 from __future__ import annotations

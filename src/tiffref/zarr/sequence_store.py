@@ -1,13 +1,9 @@
 """A Zarr store over many files that are one array.
 
 Owns what the store says of its files. Which files there are, how their names give coordinates and
-how they combine is `sequences.sequence`'s; files that are no TIFF are read by `zarr.reader`.
-
-Files that a function of the user's reads, as chunks.
-
-Owns the array whose chunks are whole files in any format: the first file tells shape and type, and
-all others must agree when they are read. Such chunks lie nowhere as they are, so that references
-to them cannot be written.
+how they combine is for `sequences`. Files in other formats are read by a function of the user's:
+each is a chunk, the first file tells shape and type, and all others must agree when they are read.
+Such chunks have no byte ranges, so that references to them cannot be written.
 """
 
 from __future__ import annotations
