@@ -17,6 +17,7 @@ import pytest
 import tiffref
 import zarr
 from tiffref.codecs.zarr2 import portability
+from tiffref.codecs.zarr3 import to_zarr3
 from tiffref.zarr import ZarrTiffStore
 
 EVERY = int(os.environ.get("TIFFREF_CORPUS_EVERY", "12"))
@@ -109,7 +110,7 @@ def test_four_ways_to_the_same_pixels(corpus, records):
 
 def test_share_of_portable_documents(corpus, records, capsys):
     """What a standard id can say exactly is said by it; the share is printed for the docs."""
-    tiers, needless = collections.Counter(), []
+    tiers, needless, in_v3 = collections.Counter(), [], collections.Counter()
     for record in records:
         try:
             references = scan(corpus / "files" / record["file"])
@@ -120,6 +121,8 @@ def test_share_of_portable_documents(corpus, records, capsys):
                 continue
             tier, why = portability(array.codec)
             tiers[tier] += 1
+            v3 = to_zarr3(array.codec, ndim=len(array.shape), chunks=array.chunks)["codecs"]
+            in_v3["tiffref_segment" not in str(v3)] += 1
             config = array.codec.to_config()
             plain = {"shape", "dtype", "compression", "byteorder", "sample_format"}
             is_sayable = config.get("compression", 1) in STANDARD and set(config) <= plain
@@ -129,5 +132,8 @@ def test_share_of_portable_documents(corpus, records, capsys):
     with capsys.disabled():
         shares = ", ".join(f"{tier} {count / n:.0%}" for tier, count in tiers.most_common())
         print(f"\nof {n} levels, codecs that read them: {shares}")
+        open_v2 = 1 - tiers["tiffref"] / n
+        print(f"without tiffref: {open_v2:.0%} in Zarr v2, {in_v3[True] / n:.0%} in v3")
     assert not needless
     assert tiers["standard"] / n > 0.3
+    assert in_v3[True] >= n - tiers["tiffref"] - n // 100

@@ -25,6 +25,7 @@ __all__ = [
     "decode_foreign",
     "from_zarr2",
     "portability",
+    "raise_codec",
     "reason_for_segment",
     "to_zarr2",
 ]
@@ -108,7 +109,7 @@ def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     if zarray.get("order", "C") != "C" or not isinstance(given["dtype"], str):
         return foreign
     try:
-        codec = _raise_codec(given, zarray.get("chunks", ()))
+        codec = raise_codec(given, zarray.get("chunks", ()))
         wanted = {**given, "filters": given["filters"] or None}
         is_same = codec is not None and to_zarr2(codec) == wanted
     except (TypeError, ValueError, KeyError, AttributeError, TiffrefError):
@@ -233,8 +234,16 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
 """Why a codec needs `tiffref_segment`: the first that applies is given, the most telling first."""
 
 
-def _raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
-    """Build the codec that `to_zarr2` may have written this for; None if there is none."""
+def raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
+    """Build the codec that `to_zarr2` may have written this for; None if there is none.
+
+    Parameters
+    ----------
+    given
+        `dtype`, `filters` and `compressor` of Zarr v2 metadata.
+    chunks
+        Chunk shape.
+    """
     dtype = np.dtype(given["dtype"])
     compressor = dict(given["compressor"] or {})
     filters = list(given["filters"] or ())

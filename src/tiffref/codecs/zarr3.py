@@ -1,8 +1,10 @@
 """Zarr v3 metadata: `SegmentCodec` to a codec list, and back.
 
-Owns which codecs of the v3 specification (or registered by zarr-python under `numcodecs.`) say a
-segment exactly. The names `imagecodecs_*` are not used in v3: two packages register them with
-different meanings. It does not import zarr.
+Owns which codecs say a segment exactly and are most widely known: those of the v3 specification,
+those that zarr-python registers under `numcodecs.`, those that imagecodecs-zarr registers as
+`imagecodecs_*`, and our own. The package virtual-tiff takes some of the names of imagecodecs-zarr
+for codecs of its own, which zarr then finds instead; our readers do not ask zarr. It does not
+import zarr.
 
 References: Zarr core specification version 3, sections on codecs and data types.
 """
@@ -21,7 +23,8 @@ from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.transpose import trim_order, with_transposes
 from .table import COMPRESSIONS, compression_of
-from .zarr2 import SEGMENT_ID, reason_for_segment
+from .unpack import FLOATING_POINT, HORIZONTAL
+from .zarr2 import SEGMENT_ID, raise_codec, reason_for_segment, to_zarr2
 
 __all__ = ["from_zarr3", "to_zarr3"]
 
@@ -31,6 +34,7 @@ def to_zarr3(
     *,
     ndim: int | None = None,
     chunks: Sequence[int] | None = None,
+    is_own: bool = False,
 ) -> dict[str, Any]:
     """Return `data_type` and `codecs` of a `zarr.json`.
 
@@ -39,25 +43,60 @@ def to_zarr3(
     codec
         How segments decode.
     ndim, chunks
-        Dimensions and chunk shape of the array. Only `transpose` depends on them: a decoded segment
-        is C-contiguous, whatever its dimensions are called.
+        Dimensions and chunk shape of the array, where known: `transpose` and predictors depend on
+        them.
+    is_own
+        Use our own codec wherever bytes are decoded, which no other package's names can shadow.
     """
     if isinstance(codec, ForeignCodec):
         return {name: codec.metadata[name] for name in ("data_type", "codecs")}
     if codec.transposes:
         assert ndim is not None
-        stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks)
         first = [_transpose_codec(order, ndim) for order in codec.transposes]
+        for one in first if chunks is not None else ():
+            chunks = [chunks[axis] for axis in one["configuration"]["order"]]
+        stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
         return {**stored, "codecs": [*first, *stored["codecs"]]}
-    data_type = _data_type(np.dtype(codec.dtype))
+    codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks)
+    if codecs is None or (is_own and any("imagecodecs_" in one["name"] for one in codecs)):
+        codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
+    return {"data_type": _data_type(np.dtype(codec.dtype)), "codecs": codecs}
+
+
+def _portable(codec: SegmentCodec, chunks: Sequence[int] | None) -> list[dict[str, Any]] | None:
+    """Return the codec list that others know, None where there is none."""
     row = compression_of(codec.compression)
-    if row.v3 is None or codec.predictor not in (0, 1) or reason_for_segment(codec) is not None:
-        config = codec.to_config()
-        return {"data_type": data_type, "codecs": [{"name": SEGMENT_ID, "configuration": config}]}
-    codecs = [_bytes_codec(codec)]
-    if row.v3:
-        codecs.append(json.loads(json.dumps(row.v3)))
-    return {"data_type": data_type, "codecs": codecs}
+    if row.kind == "image":
+        return [_named(to_zarr2(codec)["compressor"])]
+    last = [] if row.v3 == {} else [json.loads(json.dumps(row.v3 or _named(row.imagecodecs or {})))]
+    if codec.predictor in (0, 1):
+        return [_bytes_codec(codec), *last]
+    axis = _row_axis(codec, chunks or ())
+    if axis is None:
+        return None
+    for name, distances, inner in (
+        ("imagecodecs_delta", HORIZONTAL, [_bytes_codec(codec)]),
+        ("imagecodecs_floatpred", FLOATING_POINT, []),
+    ):
+        if codec.predictor in distances:
+            configuration = {"axis": axis, "dist": distances[codec.predictor]}
+            return [{"name": name, "configuration": configuration}, *inner, *last]
+    return None
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the codec of v3 that imagecodecs has under the same name as in v2."""
+    configuration = {name: value for name, value in config.items() if name != "id"}
+    named = {"name": config["id"]}
+    return {**named, "configuration": configuration} if configuration else named
+
+
+def _row_axis(codec: SegmentCodec, chunks: Sequence[int]) -> int | None:
+    """Return the axis of a chunk along which predictors work, counted from the last."""
+    columns, samples = codec.shape[2:]
+    if samples == 1 and tuple(chunks[-1:]) == (columns,):
+        return -1
+    return -2 if tuple(chunks[-2:]) == (columns, samples) else None
 
 
 def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
@@ -72,7 +111,10 @@ def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     try:
         chunks = grid.get("configuration", {}).get("chunk_shape", ())
         codec = _raise_codec(given, chunks)
-        is_same = codec is not None and to_zarr3(codec, ndim=len(chunks)) == given
+        is_same = codec is not None and given in (
+            to_zarr3(codec, ndim=len(chunks), chunks=chunks),
+            to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=True),
+        )
     except (TypeError, ValueError, KeyError, AttributeError, TiffrefError):
         return foreign
     return codec if codec is not None and is_same else foreign
@@ -123,24 +165,34 @@ def _raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCode
     if transposes:
         stored = _raise_codec({**given, "codecs": codecs}, chunks)
         return None if stored is None else with_transposes(stored, transposes, chunks)
-    first, *rest = codecs
-    if first["name"] == SEGMENT_ID:
-        return SegmentCodec.from_config(first["configuration"])
-    dtype = _dtype(given["data_type"])
-    endian = first.get("configuration", {}).get("endian", "little")
-    wanted = rest[0] if rest else {}
-    for row in _RAISED:
-        if row.v3 == wanted:
-            return SegmentCodec(
-                (1, 1, 1, math.prod(chunks)),
-                dtype.newbyteorder("<").str,
-                row.code,
-                byteorder=">" if endian == "big" else "<",
-                sample_format=_SAMPLE_FORMATS.get(dtype.kind, 1),
-            )
-    return None
+    if not codecs:
+        return None
+    if codecs[0]["name"] == SEGMENT_ID:
+        return SegmentCodec.from_config(codecs[0]["configuration"])
+    return raise_codec(_in_zarr2(_dtype(given["data_type"]), codecs, chunks), chunks)
 
 
-_SAMPLE_FORMATS = {"i": 2, "f": 3, "c": 6}
+def _in_zarr2(
+    dtype: np.dtype, codecs: Sequence[Mapping[str, Any]], chunks: Sequence[int]
+) -> dict[str, Any]:
+    """Return what Zarr v2 has for a codec list that `_portable` may have written."""
+    filters, compressor = [], None
+    for one in codecs:
+        name, options = one["name"], one.get("configuration", {})
+        if name == "bytes" and options.get("endian") == "big":
+            dtype = dtype.newbyteorder(">")
+        elif name in _PREDICTORS:
+            n_samples = 1 if options["axis"] == -1 else chunks[-1]
+            columns = chunks[options["axis"]]
+            rows = math.prod(chunks) // (n_samples * columns)
+            shape = [1, rows, columns, n_samples]
+            filters.append({"id": name, "shape": shape, "dist": options["dist"]})
+        elif name != "bytes":
+            known = next((dict(row.standard or {}) for row in _STANDARD if row.v3 == one), None)
+            compressor = known or {"id": name, **options}
+    return {"dtype": dtype.str, "filters": filters, "compressor": compressor}
+
+
+_PREDICTORS = ("imagecodecs_delta", "imagecodecs_floatpred")
 # of several numbers for one compression, the one in use
-_RAISED = [COMPRESSIONS[code] for code in (1, 8, 50000, 34925)]
+_STANDARD = [COMPRESSIONS[code] for code in (8, 50000, 34925)]

@@ -52,7 +52,9 @@ def join_key(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def to_documents(group: Group, zarr_format: int = 2) -> dict[str, dict[str, Any]]:
+def to_documents(
+    group: Group, zarr_format: int = 2, *, is_own: bool = False
+) -> dict[str, dict[str, Any]]:
     """Give the metadata documents of a group and all below.
 
     A child of the root whose name is empty is an array at the root itself, as some documents have
@@ -64,6 +66,8 @@ def to_documents(group: Group, zarr_format: int = 2) -> dict[str, dict[str, Any]
         The root.
     zarr_format
         2 or 3.
+    is_own
+        Name our own codec where others know one as well (v3 only).
 
     Returns
     -------
@@ -84,7 +88,10 @@ def to_documents(group: Group, zarr_format: int = 2) -> dict[str, dict[str, Any]
     if set(group.children) != {""}:
         documents.update(spell_group("", group))
     for path, node in group.walk():
-        spelled = spell_group(path, node) if isinstance(node, Group) else spell_array(path, node)
+        if isinstance(node, Group):
+            spelled = spell_group(path, node)
+        else:
+            spelled = spell_array(path, node, is_own)
         if not documents.keys().isdisjoint(spelled):
             raise InvalidReferences(
                 "the root is both an array and a group, which Zarr v3 cannot say",
@@ -103,7 +110,7 @@ def _spell_group2(path: str, group: Group) -> dict[str, dict[str, Any]]:
     return documents
 
 
-def _spell_array2(path: str, array: Array) -> dict[str, dict[str, Any]]:
+def _spell_array2(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
     document = _zarray(_only_codec(path, array), array.shape, array.chunks)
     if array.fill_value is not None:
         document = {**document, "fill_value": _fill2(array)}
@@ -141,9 +148,10 @@ def _spell_group3(path: str, group: Group) -> dict[str, dict[str, Any]]:
     return {key: {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
 
 
-def _spell_array3(path: str, array: Array) -> dict[str, dict[str, Any]]:
+def _spell_array3(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
     key = join_key(path, "zarr.json")
-    encoding = to_zarr3(_only_codec(path, array), ndim=len(array.shape), chunks=array.chunks)
+    codec = _only_codec(path, array)
+    encoding = to_zarr3(codec, ndim=len(array.shape), chunks=array.chunks, is_own=is_own)
     attributes = to_plain(array.attributes, key)
     if array.fill_value is not None:
         # v3 always has a fill value, so that it cannot say "missing data"; this attribute does,

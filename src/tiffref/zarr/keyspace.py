@@ -198,11 +198,13 @@ def build_keys(
     served = {path: serve(array, chunkmode, zarr_format) for path, array in group.arrays()}
     shown = _replace_arrays(group, {path: one.shown for path, one in served.items()})
     if main is None or (main and zarr_format == 3):
-        documents = to_documents(shown, zarr_format) if shown.children else {}
+        # zarr finds codecs by name, and other packages may have taken the portable ones
+        documents = to_documents(shown, zarr_format, is_own=True) if shown.children else {}
         return KeySpace(_encode(documents), served, zarr_format=zarr_format)
-    alone = to_documents(Group({"": served[main].shown}), zarr_format)
+    alone = to_documents(Group({"": served[main].shown}), zarr_format, is_own=True)
     rest = shown.with_children({name: child for name, child in shown.children.items() if name})
-    documents = to_documents(rest if rest.children else Group({}, group.attributes), zarr_format)
+    below = rest if rest.children else Group({}, group.attributes)
+    documents = to_documents(below, zarr_format, is_own=True)
     if zarr_format == 3 and rest.children:
         return KeySpace(_encode(documents), served, zarr_format=zarr_format)
     both = _merge_attributes(documents, alone)
