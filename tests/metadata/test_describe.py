@@ -49,7 +49,7 @@ def test_a_geotiff_has_coordinates_and_a_system(tmp_path):
     assert pyproj.CRS(reference["crs_wkt"]) == pyproj.CRS(32633)
     assert group.attributes["proj:code"] == "EPSG:32633"
     assert group.attributes["spatial:bbox"] == [500000.0, 5199880.0, 500080.0, 5200000.0]
-    assert [c["name"] for c in group.attributes["zarr_conventions"]] == ["proj:", "spatial:"]
+    assert [c["name"] for c in group.attributes["zarr_conventions"]] == ["proj", "spatial"]
 
 
 @pytest.mark.parametrize(("shape", "planar", "dims"), [

@@ -20,7 +20,6 @@ import base64
 import json
 import math
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -319,7 +318,7 @@ def _set_root_attribute(documents: dict[str, Any], zarr_format: int, text: str) 
         documents[".zattrs"] = {**documents.get(".zattrs", {}), PROVENANCE: text}
 
 
-_DEFLATE = 8
+_ZSTD = 50000
 
 
 def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
@@ -357,12 +356,15 @@ def _array_in_format(path: str, array: Array, zarr_format: int) -> Array:
             got=f"zarr_format {zarr_format}",
             expected=f"zarr_format {codec.zarr_format}",
         )
+    from numcodecs.zstd import compress
+
+    # zlib is no codec of Zarr v3: GDAL would not read the coordinates, and place the image nowhere
     dtype = array.dtype.newbyteorder("<")
     inlined = {
-        flat: zlib.compress(decode_foreign(codec, data, array.chunks).astype(dtype).tobytes())
+        flat: compress(decode_foreign(codec, data, array.chunks).astype(dtype).tobytes(), 9)
         for flat, data in array.manifest.inlined.items()
     }
-    own = SegmentCodec((1, 1, 1, math.prod(array.chunks)), np.dtype(dtype).str, _DEFLATE)
+    own = SegmentCodec((1, 1, 1, math.prod(array.chunks)), np.dtype(dtype).str, _ZSTD)
     return replace(array, codecs=(own,), manifest=replace(array.manifest, inlined=inlined))
 
 

@@ -14,6 +14,7 @@ from ..errors import SelectionError
 from ..model.array import Array, Group
 from ..model.transpose import permute
 from .calibration import Calibration
+from .geo import fit_layout
 from .hierarchy import add_image, described_paths, to_ngff_order
 from .ngff import multiscale, ngff_order
 
@@ -58,7 +59,7 @@ def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | No
 
 def _with_arrays(group: Group, arrays: Mapping[str, Array]) -> Group:
     groups = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
-    return Group.from_paths(arrays, {"": group.attributes, **groups})
+    return Group.from_paths(arrays, {"": fit_layout(group.attributes, arrays), **groups})
 
 
 def _bands_first(array: Array) -> Array:

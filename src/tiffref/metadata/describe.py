@@ -30,8 +30,9 @@ from .geo import (
     GeoLevel,
     GeoReference,
     describe_level,
-    geozarr_attributes,
     grid_mappings,
+    is_geozarr,
+    multiscales,
     read_georeference,
 )
 from .geokeys import MAX_COORDINATE, is_georeferenced
@@ -196,13 +197,22 @@ class _Tree:
                     grid_mapping=mapping, coordinates=" ".join(places)
                 )
 
+    def group_attributes(self) -> dict[str, dict[str, Any]]:
+        """Return what GeoZarr says of the groups of single levels."""
+        return {
+            group: {name: v for name, v in next(iter(levels.values())).attributes.items()
+                    if is_geozarr(name)}
+            for group, levels in self.places.items() if group
+        }  # fmt: skip
+
     def add(self, group: str, name: str, array: Array) -> None:
         """Put a variable in, unless there is one of that name already."""
         self.variables.setdefault(f"{group}/{name}" if group else name, array)
 
     def to_group(self, attributes: Mapping[str, Any]) -> Group:
         """Build the nested groups."""
-        return Group.from_paths({**self.images, **self.variables}, {"": attributes})
+        groups = {"": attributes, **self.group_attributes()}
+        return Group.from_paths({**self.images, **self.variables}, groups)
 
 
 def describe(
@@ -436,18 +446,13 @@ def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, 
     levels = [one for one in pyramid if one.array.nbytes and len(one.array.shape) == len(letters)]
     if not levels or levels[0] is not pyramid[0]:
         return
-    first = levels[0]
     if image.reference is not None:
         if "multiscales" not in attributes and "zarr_conventions" not in attributes:
-            at = (letters.index("Y"), letters.index("X")) if {"Y", "X"} <= set(letters) else None
-            if at is not None:
-                described = [
-                    (one.name.path, (one.array.shape[at[0]], one.array.shape[at[1]]),
-                     one.geo.transform)
-                    for one in levels
-                ]  # fmt: skip
-                dims = (first.name.dims[at[0]], first.name.dims[at[1]])
-                attributes.update(geozarr_attributes(image.reference, described, dims))
+            attributes.update(
+                multiscales(
+                    [(one.name.group or one.name.path, one.array, one.geo) for one in levels]
+                )
+            )
         return
     if len(levels) == 1 and image.calibration == Calibration():
         return

@@ -3,7 +3,7 @@
 Owns what a georeferenced image gets: its `spatial_ref`, `x` and `y`, and the attributes that lead
 to them, in CF and in GeoZarr. The parts are made by `crs`, `placement` and `cf`.
 
-References: CF conventions 1.11; zarr-conventions `proj:`, `spatial:` and `multiscales`, version 1.
+References: CF conventions 1.11; zarr-conventions `proj`, `spatial` and `multiscales`, version 0.1.
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 __all__ = [
     "GeoLevel",
     "GeoReference",
+    "declared",
     "describe_level",
-    "geozarr_attributes",
+    "fit_layout",
     "grid_mappings",
+    "is_geozarr",
+    "multiscales",
     "read_georeference",
 ]
 
@@ -132,7 +135,7 @@ def describe_level(
         elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
-    attributes: dict[str, Any] = {}
+    attributes = declared(_node_attributes(reference.crs, transform, shape, names))
     system = None
     if any((reference.crs, transform, placement.gcps, placement.rpcs)):
         system = system_attributes(reference.crs, placement)
@@ -195,82 +198,109 @@ def _axis(step: float, cross: float, origin: float, n: int) -> Array | None:
 
 # ---- GeoZarr
 
-_CONVENTIONS: Mapping[str, Mapping[str, str]] = {
-    "proj:": {
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
-        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "name": "proj:",
-        "description": "Coordinate reference system information for geospatial data",
-    },
-    "spatial:": {
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
-        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
-        "name": "spatial:",
-        "description": "Spatial coordinate information",
-    },
-    "multiscales": {
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
-        "uuid": "d35379db-88df-4056-af3a-620245f8e347",
-        "name": "multiscales",
-        "description": "Multiscale layout of zarr datasets",
-    },
-}  # fmt: skip
+_CONVENTIONS: Mapping[str, tuple[str, str]] = {
+    "proj": (
+        "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "Coordinate reference system information for geospatial data",
+    ),
+    "spatial": ("689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
+    "multiscales": ("d35379db-88df-4056-af3a-620245f8e347", "Multiscale layout of zarr datasets"),
+}
+_REPOSITORIES = "zarr-conventions"
 
 
-def geozarr_attributes(
-    reference: GeoReference,
-    levels: Sequence[tuple[str, tuple[int, int], Affine | None]],
-    names: tuple[str, str],
+def declared(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a node with the declaration of the conventions that they follow."""
+    used = {name.partition(":")[0] for name in attributes} & _CONVENTIONS.keys()
+    entries = [_declaration(name) for name in _CONVENTIONS if name in used]
+    return {**attributes, "zarr_conventions": entries} if entries else dict(attributes)
+
+
+def _declaration(name: str) -> dict[str, str]:
+    uuid, description = _CONVENTIONS[name]
+    path = f"{_REPOSITORIES}/{name}"
+    return {
+        "schema_url": f"https://raw.githubusercontent.com/{path}/refs/tags/v0.1/schema.json",
+        "spec_url": f"https://github.com/{path}/blob/v0.1/README.md",
+        "uuid": uuid,
+        "name": name,
+        "description": description,
+    }
+
+
+def is_geozarr(name: str) -> bool:
+    """Tell if an attribute says where a node is, or that attributes do."""
+    return name == "zarr_conventions" or name.startswith(("proj:", "spatial:"))
+
+
+def _node_attributes(
+    crs: CRS | None, transform: Affine | None, shape: tuple[int, int], names: tuple[str, str]
 ) -> dict[str, Any]:
-    """Give the attributes of the group that holds the levels of an image.
+    """Return what GeoZarr says of one level."""
+    found: dict[str, Any] = {}
+    if crs is not None:
+        code = code_of(crs)
+        found |= {"proj:code": ":".join(code)} if code else {"proj:wkt2": crs.to_wkt()}
+    if transform is not None:
+        found["spatial:dimensions"] = list(names)
+        found["spatial:shape"] = list(shape)
+        found["spatial:transform"] = list(transform)
+        found["spatial:bbox"] = bounds_of(transform, shape)
+        found["spatial:registration"] = "pixel"
+    return found
+
+
+def multiscales(levels: Sequence[tuple[str, Array, GeoLevel]]) -> dict[str, Any]:
+    """Return the attributes of the group that holds the levels of an image.
 
     Parameters
     ----------
-    reference
-        Of the image.
     levels
-        Path, (rows, columns) and transformation of each level, the full-size one first.
-    names
-        Names of the dimensions along rows and columns of the first level.
+        Path, array and georeference of each level, the full-size one first.
     """
-    attributes: dict[str, Any] = {}
-    used = []
-    crs = reference.crs
-    if crs is not None:
-        used.append("proj:")
-        code = code_of(crs)
-        if code is not None:
-            attributes["proj:code"] = ":".join(code)
-        else:
-            attributes["proj:wkt2"] = crs.to_wkt()
-    _, shape, transform = levels[0]
-    if transform is not None:
-        used.append("spatial:")
-        attributes["spatial:dimensions"] = list(names)
-        attributes["spatial:shape"] = list(shape)
-        attributes["spatial:transform"] = list(transform)
-        attributes["spatial:bbox"] = bounds_of(transform, shape)
-    if len(levels) > 1 and transform is not None:
-        used.append("multiscales")
+    attributes = {name: v for name, v in levels[0][2].attributes.items() if is_geozarr(name)}
+    if len(levels) > 1 and levels[0][2].transform is not None:
         attributes["multiscales"] = {"layout": [_layout(level, levels[0]) for level in levels]}
-    if used:
-        attributes["zarr_conventions"] = [dict(_CONVENTIONS[name]) for name in used]
-    return attributes
+    return declared(attributes)
+
+
+def fit_layout(attributes: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the attributes of a group whose arrays have got other axes, or their axes in another
+    order.
+
+    Parameters
+    ----------
+    arrays
+        Those of the group, by path.
+    """
+    layout = attributes.get("multiscales")
+    if not isinstance(layout, dict) or not isinstance(layout.get("layout"), list):
+        return dict(attributes)
+    shapes = {}
+    for entry in layout["layout"]:
+        array = arrays.get(entry["asset"], arrays.get(f"{entry['asset']}/image"))
+        shapes[entry["asset"]] = array.shape if array is not None else ()
+    entries = []
+    for entry in layout["layout"]:
+        full, own = shapes.get(entry.get("derived_from")), shapes[entry["asset"]]
+        if "transform" in entry and full and len(full) == len(own):
+            scale = [n / m for n, m in zip(full, own, strict=True)]
+            entry = {**entry, "transform": {"scale": scale, "translation": [0.0] * len(scale)}}
+        entries.append(entry)
+    return {**attributes, "multiscales": {**layout, "layout": entries}}
 
 
 def _layout(
-    level: tuple[str, tuple[int, int], Affine | None], first: tuple[str, tuple[int, int], Any]
+    level: tuple[str, Array, GeoLevel], first: tuple[str, Array, GeoLevel]
 ) -> dict[str, Any]:
-    path, shape, transform = level
+    path, array, geo = level
     entry: dict[str, Any] = {"asset": path}
     if path != first[0]:
-        scale = [full / n for full, n in zip(first[1], shape, strict=True)]
+        # GDAL takes no level that says less than a number for each dimension
+        scale = [full / n for full, n in zip(first[1].shape, array.shape, strict=True)]
         entry["derived_from"] = first[0]
-        entry["transform"] = {"scale": scale, "translation": [0.0, 0.0]}
-    entry["spatial:shape"] = list(shape)
-    if transform is not None:
-        entry["spatial:transform"] = list(transform)
+        entry["transform"] = {"scale": scale, "translation": [0.0] * len(scale)}
+    for name in ("spatial:shape", "spatial:transform"):
+        if name in geo.attributes:
+            entry[name] = geo.attributes[name]
     return entry

@@ -139,9 +139,10 @@ def combine(
         images[path] = place(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
         if plan.is_mosaic:
             _check_covered(images[path], arrays, dims, plan, report)
-    variables, attributes = describe_whole(parts, images, dims, joined, plan.is_mosaic)
+    variables, attributes, placed = describe_whole(parts, images, dims, joined, plan.is_mosaic)
     children: dict[str, Array | Group] = {
-        path: describe_image(image, parts, path) for path, image in images.items()
+        path: describe_image(image, parts, path).with_attributes(**placed.get(path, {}))
+        for path, image in images.items()
     }
     children |= variables
     children |= {axes[n].name: child for n in new if (child := axis_array(axes[n])) is not None}

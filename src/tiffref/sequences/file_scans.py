@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import SourceError, TiffrefError
 from ..metadata.describe import TAG_NAMES
+from ..metadata.geo import GeoLevel, declared, fit_layout, is_geozarr
 from ..metadata.hierarchy import PENDING, insert_axes
 from ..model.array import Array, Group
 from ..model.facts import FileFacts, LevelFacts
@@ -56,7 +57,7 @@ _CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 
 
 def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
-    """Keep the attributes, and the fill value, that all files agree in."""
+    """Keep the attributes, and the fill value, that all files agree in; but for their place."""
     arrays = [part.arrays[path] for part in parts]
     first, *others = {id(array.attributes): array.attributes for array in arrays}.values()
     if len({part.place for part in parts}) > 1:
@@ -64,7 +65,8 @@ def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     kept = {
         name: value
         for name, value in first.items()
-        if all(name in other and repr(other[name]) == repr(value) for other in others)
+        if not is_geozarr(name)
+        and all(name in other and repr(other[name]) == repr(value) for other in others)
     }
     fills = {repr(array.fill_value) for array in arrays}
     return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
@@ -96,8 +98,9 @@ def describe_whole(
     dims: Sequence[str],
     joined: Iterable[str],
     is_mosaic: bool,
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the coordinates of the files that hold for the whole, and the attributes of its group.
+) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the coordinates of the files that hold for the whole, the attributes of its group, and
+    what GeoZarr says of each of its arrays.
 
     Parameters
     ----------
@@ -109,9 +112,10 @@ def describe_whole(
         Dimensions that files were concatenated along: their coordinates hold no more.
     """
     if is_mosaic:
-        return describe_mosaic(parts, images)
+        variables, attributes, levels = describe_mosaic(parts, images)
+        return variables, attributes, {path: _place_of(one) for path, one in levels.items()}
     if len({part.place for part in parts}) > 1:
-        return {}, {}
+        return {}, {}, {}
     gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
     group = parts[0].references.group
     variables = {
@@ -123,17 +127,24 @@ def describe_whole(
         and not gone & set(child.dims)
         and not (name == "time" and not child.dims)
     }
+    placed = {path: _place_of(array, bool(gone)) for path, array in parts[0].arrays.items()}
     attributes = dict(group.attributes)
     if gone:
         attributes = {
             name: value
             for name, value in attributes.items()
-            if name not in ("multiscales", "omero", PENDING, "zarr_conventions")
-            and not name.startswith("spatial:")
+            if name not in ("multiscales", "omero", PENDING) and not is_geozarr(name)
         }
+        attributes |= _place_of(group, is_system=True)
     else:
-        attributes = insert_axes(group, [_axis(dim) for dim in dims])
-    return variables, attributes
+        attributes = fit_layout(insert_axes(group, [_axis(dim) for dim in dims]), images)
+    return variables, attributes, placed
+
+
+def _place_of(node: Array | Group | GeoLevel, is_system: bool = False) -> dict[str, Any]:
+    """Return what GeoZarr says of a node, or only of its coordinate system."""
+    wanted = "proj:" if is_system else ("proj:", "spatial:")
+    return declared({name: v for name, v in node.attributes.items() if name.startswith(wanted)})
 
 
 def _axis(dim: str) -> dict[str, str]:

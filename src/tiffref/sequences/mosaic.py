@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch
-from ..metadata.geo import describe_level, geozarr_attributes, grid_mappings, read_georeference
+from ..metadata.geo import GeoLevel, describe_level, grid_mappings, multiscales, read_georeference
 from ..metadata.geokeys import MATRIX, Affine, parse_geokeys, place
 from ..metadata.report import Report
 from ..model.array import Array
@@ -135,8 +135,8 @@ def _transform(part: Part) -> Affine:
 
 def describe_mosaic(
     parts: Sequence[Part], arrays: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the coordinates of the whole, and the attributes of its group.
+) -> tuple[dict[str, Array], dict[str, Any], dict[str, GeoLevel]]:
+    """Return the coordinates of the whole, the attributes of its group, and of each level.
 
     Parameters
     ----------
@@ -159,13 +159,12 @@ def describe_mosaic(
     reference = read_georeference({**tags, MATRIX: matrix}, report)
     full = _Level("image").size(arrays["image"])
     variables: dict[str, Array] = {}
-    described = {}
-    levels = []
+    described: dict[str, GeoLevel] = {}
     for path, array in arrays.items():
         level = _Level(path)
         names = level.rows, level.columns
         one = described[path] = describe_level(reference, level.size(array), full, names, report)
         variables |= one.variables
-        levels.append((path, level.size(array), one.transform))
     variables |= grid_mappings(described)[0]
-    return variables, geozarr_attributes(reference, levels, ("y", "x"))
+    levels = [(path, arrays[path], one) for path, one in described.items()]
+    return variables, multiscales(levels), described

@@ -1,0 +1,144 @@
+"""`geo`: what GeoZarr says of groups and levels, by its own validator."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+
+import tiffref
+
+from .geotags import PLACED, UTM, extra_tags, geotags
+
+pytest.importorskip("pyproj")
+
+
+def write_pyramid(path, samples=1, byteorder="<", tags=None):
+    shape = (64, 64, samples) if samples > 1 else (64, 64)
+    data = np.arange(np.prod(shape), dtype="u2").reshape(shape)
+    how = {
+        "tile": (16, 16),
+        "metadata": None,
+        "photometric": "rgb" if samples == 3 else "minisblack",
+    }
+    with tifffile.TiffWriter(path, byteorder=byteorder) as tiff:
+        tiff.write(data, extratags=extra_tags(tags or geotags(UTM, **PLACED)), **how)
+        for n in (2, 4):
+            tiff.write(data[::n, ::n], subfiletype=1, **how)
+    return path
+
+
+def documents(references, zarr_format):
+    """Return attributes and metadata of the nodes of a document, by path."""
+    refs = references.to_kerchunk(zarr_format=zarr_format)["refs"]
+    name = ".zattrs" if zarr_format == 2 else "zarr.json"
+    found = {}
+    for key, text in refs.items():
+        path, _, last = key.rpartition("/")
+        if last == name:
+            found[path] = json.loads(text)
+    return {
+        path: one.get("attributes", {}) if zarr_format == 3 else one for path, one in found.items()
+    }
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("layout", ["dataset", "tree"])
+@pytest.mark.parametrize("byteorder", "<>")
+def test_each_level_declares_what_it_follows(tmp_path, zarr_format, layout, byteorder):
+    zarr_cm = pytest.importorskip("zarr_cm")
+    path = write_pyramid(tmp_path / "a.tif", 3, byteorder)
+    nodes = documents(tiffref.scan(path, layout=layout), zarr_format)
+    levels = {"dataset": ["image", "image_1", "image_2"], "tree": ["0", "1", "2"]}[layout]
+    images = levels if layout == "dataset" else [f"{level}/image" for level in levels]
+    for node in ("", *levels, *images):
+        zarr_cm.validate_all(nodes[node])
+        used = ("proj", "spatial", "multiscales") if not node else ("proj", "spatial")
+        # each entry by itself: a schema of a whole node looks at none of them
+        assert nodes[node]["zarr_conventions"] == [getattr(zarr_cm, name).CMO for name in used]
+    for n, image in enumerate(images):
+        dims = ("y", "x") if layout == "tree" or not n else (f"y_{n}", f"x_{n}")
+        assert nodes[image]["spatial:dimensions"] == list(dims)
+        step = 10.0 * 2**n
+        assert nodes[image]["spatial:transform"] == [step, 0, 5e5, 0, -2 * step, 5.2e6]
+        assert nodes[image]["spatial:shape"] == [64 >> n, 64 >> n]
+    layout = nodes[""]["multiscales"]["layout"]
+    assert [one["asset"] for one in layout] == levels
+    # a number for each dimension, also for that of the bands
+    assert layout[1]["transform"] == {"scale": [2.0, 2.0, 1.0], "translation": [0.0] * 3}
+
+
+def test_the_scales_follow_the_axes(tmp_path):
+    path = write_pyramid(tmp_path / "a.tif", 3)
+    group = tiffref.scan(path, axes="bands-first").group
+    assert group["image"].dims[0].startswith("band")
+    assert group.attributes["multiscales"]["layout"][2]["transform"]["scale"] == [1.0, 4.0, 4.0]
+    stack = tiffref.scan_sequence([path, path], pattern=None).group
+    assert stack["image"].shape == (2, 64, 64, 3)
+    layout = stack.attributes["multiscales"]["layout"]
+    assert layout[2]["transform"]["scale"] == [1.0, 4.0, 4.0, 1.0]
+    assert stack["image_1"].attributes["spatial:transform"][0] == 20.0
+
+
+def test_a_mosaic_says_where_the_whole_is(tmp_path):
+    zarr_cm = pytest.importorskip("zarr_cm")
+    for n in range(2):
+        placed = {**PLACED, "t33922": (0.0, 0.0, 0.0, 5e5 + 640 * n, 5.2e6, 0.0)}
+        write_pyramid(tmp_path / f"{n}.tif", tags=geotags(UTM, **placed))
+    group = tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True).group
+    for name in ("image", "image_1", "image_2"):
+        zarr_cm.validate_all(group[name].attributes)
+        assert group[name].attributes["spatial:bbox"] == [5e5, 5.2e6 - 1280, 5e5 + 1280, 5.2e6]
+    assert group.attributes["spatial:shape"] == [64, 128]
+
+
+def test_files_of_several_places_are_at_none(tmp_path):
+    for n in range(2):
+        placed = {**PLACED, "t33922": (0.0, 0.0, 0.0, 5e5 + 640 * n, 5.2e6, 0.0)}
+        write_pyramid(tmp_path / f"{n}.tif", tags=geotags(UTM, **placed))
+    group = tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore=["georeference"]).group
+    for node in (group, group["image"], group["image_1"]):
+        assert not [name for name in node.attributes if name.startswith(("spatial:", "zarr_"))]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.filterwarnings("ignore")
+def test_gdal_places_documents(tmp_path, zarr_format):
+    rasterio = pytest.importorskip("rasterio")
+    if tuple(int(n) for n in rasterio.__gdal_version__.split(".")[:2]) < (3, 11):
+        pytest.skip(f"GDAL {rasterio.__gdal_version__} does not read references")
+    # long enough for coordinates that are compressed
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "width": 256, "height": 192, "count": 1, "dtype": "int16",
+               "crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.2e6),
+               "tiled": True, "blockxsize": 64, "blockysize": 64}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(np.arange(192 * 256, dtype="i2").reshape(1, 192, 256))
+    with rasterio.open(path, "r+") as target:
+        target.build_overviews([2])
+    tiffref.scan(path).write_fsspec(tmp_path / "a.json", zarr_format=zarr_format)
+    for n, name in enumerate(("image", "image_1")):
+        inside = f'ZARR:"/vsikerchunk_json_ref/{{{tmp_path}/a.json}}":/{name}'
+        options = {"overview_level": n - 1} if n else {}
+        with rasterio.open(inside) as got, rasterio.open(path, **options) as expected:
+            assert got.crs == expected.crs
+            assert got.transform == expected.transform
+            np.testing.assert_array_equal(got.read(), expected.read())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("engine", ["tiffref", "kerchunk"])
+def test_rasterix_and_xproj_find_their_way(tmp_path, engine):
+    rasterix = pytest.importorskip("rasterix")
+    pytest.importorskip("xproj")
+    path = write_pyramid(tmp_path / "a.tif", 3)
+    tiffref.scan(path).write_fsspec(tmp_path / "a.json")
+    source = path if engine == "tiffref" else str(tmp_path / "a.json")
+    with xr.open_dataset(source, engine=engine, decode_coords="all") as dataset:
+        indexed = rasterix.assign_index(dataset, x_dim="x", y_dim="y")
+        assert tuple(indexed.xindexes["x"].transform())[:6] == (10, 0, 5e5, 0, -20, 5.2e6)
+        found = indexed.image.sel(x=500021.0, y=5199970.0, method="nearest")
+        np.testing.assert_array_equal(found, dataset.image[1, 2])
+        known = dataset.proj.assign_crs(spatial_ref=dataset.rio.crs.to_wkt(), allow_override=True)
+        assert known.proj.crs.to_epsg() == 32633
