@@ -70,6 +70,44 @@ def test_colour_tables(tmp_path, bits):
     assert_pixels(references, {"image": data})
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("photometric", [0, 1, 3])
+@pytest.mark.parametrize(("unit", "more"), [(257, 0), (256, 0), (1, 0), (257, 100)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_colour_tables_are_those_of_rasterio(tmp_path, photometric, unit, more, order):
+    rasterio = pytest.importorskip("rasterio")
+    table = pixels(3, 256).astype(int) * unit + more
+    data = pixels(20, 24, dtype="u1")
+    path = tmp_path / "a.tif"
+    tags = {262: photometric, 320: As(3, table.ravel().tolist())}
+    write_tiff(path, [image(data, tags, order=order)], order=order)
+    _, attributes = told(path)
+    with rasterio.open(path) as dataset:
+        expected = ["#{:02x}{:02x}{:02x}".format(*c) for c in dataset.colormap(1).values()]
+    assert attributes["color_table"] == expected
+    assert attributes["color_interpretation"] == "palette"
+
+
+@pytest.mark.parametrize("size", [3, 48, 769])
+def test_a_colour_table_of_another_size_is_none(tmp_path, size):
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(pixels(20, 24, dtype="u1"), {320: As(3, [257] * size)})])
+    _, attributes = told(path)
+    assert "color_table" not in attributes
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("is_planar", [False, True])
+def test_ycbcr_that_stays_so_is_not_called_rgb(tmp_path, dtype, is_planar):
+    data = pixels(8, 16, 3, dtype=dtype)
+    stored = np.ascontiguousarray(np.moveaxis(data, 2, 0)) if is_planar else data
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(stored, {262: 6, 530: [1, 1]}, is_planar=is_planar)])
+    references, attributes = told(path)
+    assert attributes["color_interpretation"] == ["Y", "Cb", "Cr"]
+    assert_pixels(references, {"image": stored})
+
+
 def test_masks_and_reduced_images(tmp_path):
     data, small = pixels(20, 24, 3, dtype="u1"), pixels(7, 5, 3, dtype="u1")
     inside = pixels(20, 24) > 120

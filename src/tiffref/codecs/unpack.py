@@ -27,6 +27,7 @@ __all__ = [
     "HORIZONTAL",
     "Layout",
     "Shape",
+    "check_samples",
     "is_subsampled",
     "layout_of",
     "unpredict",
@@ -85,6 +86,26 @@ def layout_of(codec: SegmentCodec) -> Layout:
     )
 
 
+def check_samples(codec: SegmentCodec) -> None:
+    """Refuse samples, and predictors of them, that nothing unpacks.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If NumPy has no type for such samples, or libtiff has no such predictor for them.
+    """
+    layout_of(codec)
+    if codec.predictor in _NO_PREDICTOR or is_subsampled(codec):
+        return
+    bits = set(codec.bits) or {sample_bits(codec)}
+    if codec.predictor in FLOATING_POINT:
+        is_defined = codec.sample_format == 3 and bits <= {16, 24, 32, 64}
+    else:
+        is_defined = codec.predictor in HORIZONTAL and bits <= {8, 16, 32, 64}
+    if not is_defined:
+        raise _undefined_predictor(codec)
+
+
 def unpredict(codec: SegmentCodec, samples: NDArray) -> NDArray:
     """Undo the predictor along the columns of `(depth, rows, columns, samples)`, in place.
 
@@ -102,14 +123,9 @@ def unpredict(codec: SegmentCodec, samples: NDArray) -> NDArray:
         distance = HORIZONTAL[codec.predictor]
         imagecodecs.delta_decode(integers, axis=-2, dist=distance, out=integers)
         return samples
-    if codec.predictor in FLOATING_POINT and samples.itemsize in (1, 2, 4, 8):
+    if codec.predictor in FLOATING_POINT and samples.dtype.kind == "f":
         distance = FLOATING_POINT[codec.predictor]
-        if samples.itemsize == 1:
-            # one byte leaves nothing to reorder
-            return imagecodecs.delta_decode(samples, axis=-2, dist=distance)
-        numbers = samples.view(f"f{samples.itemsize}")
-        numbers = imagecodecs.floatpred_decode(numbers, axis=-2, dist=distance)
-        return numbers.view(samples.dtype)
+        return imagecodecs.floatpred_decode(samples, axis=-2, dist=distance)
     raise _undefined_predictor(codec)
 
 
@@ -162,10 +178,10 @@ def _unpack_packed(codec: SegmentCodec, data: Any, shape: Shape) -> NDArray:
 
 
 def _triples(codec: SegmentCodec, data: NDArray[np.uint8]) -> NDArray:
-    """Return 24-bit integers as tifffile reads them.
+    """Return 24-bit integers as GDAL writes them and libtiff reads them.
 
-    Most significant byte first in a little-endian file, as GDAL has it too. In a big-endian file
-    least significant byte first (GDAL again agrees), and shifted up by 8 bits (GDAL does not).
+    The bytes are in the order that is not the file's: most significant first in a little-endian
+    file.
     """
     is_swapped = codec.byteorder == ">"
     triples = data[: data.size // 3 * 3].reshape(-1, 3)
@@ -174,7 +190,7 @@ def _triples(codec: SegmentCodec, data: NDArray[np.uint8]) -> NDArray:
     integers = words.view(">u4").reshape(-1).astype(np.uint32)
     if np.dtype(codec.dtype).kind == "i":
         return _extend_sign(integers, 24).view(np.int32)
-    return integers << np.uint32(8) if is_swapped else integers
+    return integers
 
 
 def _extend_sign(samples: NDArray, bits: int) -> NDArray:

@@ -25,7 +25,7 @@ from ..model.array import Array, Group
 from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from .calibration import Calibration, Channel
 from .cf import coordinate
-from .gdal import GdalMetadata, color_attributes, parse_gdal_metadata
+from .gdal import PLAIN_YCBCR, GdalMetadata, color_attributes, parse_gdal_metadata
 from .geo import (
     GeoLevel,
     GeoReference,
@@ -388,7 +388,9 @@ def _values_attributes(
     ifd = image.ifd
     if n_bands == ifd.shape[0] * ifd.shape[4]:
         # else the samples are channels or planes, whatever colour is said to be theirs
-        found.update(color_attributes(ifd.photometric, ifd.extra_samples, n_bands, roles))
+        found.update(
+            color_attributes(_photometric_of_samples(ifd), ifd.extra_samples, n_bands, roles)
+        )
     return found
 
 
@@ -422,18 +424,48 @@ def _image_attributes(image: _Image) -> dict[str, Any]:
 
 _PALETTES = frozenset(3 << bits for bits in range(1, 9))
 """Numbers in a colour table of 1 to 8 bits."""
+_WITH_COLORS = frozenset({0, 1, 3})
+"""Values of PhotometricInterpretation with a colour table; 1 where GDAL wrote pixels first."""
 
 
 def _color_table(ifd: IfdFacts) -> list[str]:
-    """Give the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
+    """Return the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
     table = ifd.tags.get(COLOR_MAP)
-    if ifd.photometric != 3 or table is None or np.size(table) not in _PALETTES:
+    is_fitting = ifd.photometric in _WITH_COLORS and np.size(table) == 3 << ifd.bits[0]
+    if table is None or not is_fitting or np.size(table) not in _PALETTES:
         return []
     numbers = np.asarray(table)
     if numbers.dtype.kind not in "iu":
         return []
-    colors = numbers.reshape(3, -1).T >> 8
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]
+    colors = (numbers.reshape(3, -1).T // _color_unit(numbers)).tolist()
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors]
+
+
+def _color_unit(numbers: np.ndarray) -> int:
+    """Return what one of 255 steps is in a colour table of 16 bits, as GDAL finds it.
+
+    Writers multiply by 257 or by 256, or not at all.
+    """
+    if numbers.max() < 256:
+        return 1
+    return 256 if not (numbers % 256).any() and (numbers % 257).any() else 257
+
+
+def _photometric_of_samples(ifd: IfdFacts) -> int:
+    """Return what decoded samples are: those of some YCbCr images are RGB, and there are palettes."""
+    if ifd.photometric == _YCBCR and not _decodes_to_rgb(ifd):
+        return PLAIN_YCBCR
+    return 3 if _color_table(ifd) else ifd.photometric
+
+
+def _decodes_to_rgb(ifd: IfdFacts) -> bool:
+    is_converted = ifd.compression in _TO_RGB or ifd.subsampling != (1, 1)
+    return is_converted and not ifd.is_separate
+
+
+_YCBCR = 6
+_TO_RGB = frozenset({6, 7, 33007, 34892, 34927, 50001})
+"""JPEG and WebP, whose decoders turn YCbCr into RGB."""
 
 
 # ---- groups

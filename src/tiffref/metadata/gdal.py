@@ -282,7 +282,7 @@ def color_attributes(
     Parameters
     ----------
     photometric
-        PhotometricInterpretation (tag 262).
+        PhotometricInterpretation (tag 262), or `PLAIN_YCBCR`.
     extra_samples
         ExtraSamples (tag 338); 1 and 2 are alpha.
     n_samples
@@ -307,7 +307,10 @@ def color_attributes(
 _MAX_SAMPLES = 0xFFFF
 """Of a pixel: SamplesPerPixel is a SHORT (TIFF 6.0)."""
 
+PLAIN_YCBCR = -6
+"""Photometric of samples that are still Y, Cb and Cr."""
 _COLORS = {
+    PLAIN_YCBCR: ("Y", "Cb", "Cr"),
     0: ("gray",),
     1: ("gray",),
     2: ("red", "green", "blue"),

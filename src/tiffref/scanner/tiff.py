@@ -7,6 +7,7 @@ the options alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -296,6 +297,7 @@ def _array(
             hint="Put all files of the set side by side, or leave holes with allow_holes=True.",
         )
     array = checked_array(level, name.dims, options.is_native, tiff)
+    _report_no_samples(level, report)
     if options.fill_value is not None and name.role == "image":
         return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
@@ -309,6 +311,17 @@ def _array(
         )
         fill = nearest
     return replace(array, fill_value=fill)
+
+
+def _report_no_samples(level: LevelFacts, report: Report) -> None:
+    """Report an image of which nothing can be given: no data type holds its samples."""
+    ifd = level.ifds[0]
+    if ifd.dtype is None and level.offset.any() and math.prod(ifd.shape):
+        report.add(
+            "BitsPerSample (258)",
+            "no data type holds these samples: the array is empty",
+            got=f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}",
+        )
 
 
 def _holes(tiff: OpenTiff, series: SeriesFacts, level: LevelFacts | Exception) -> dict[str, Any]:

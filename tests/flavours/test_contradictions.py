@@ -1,0 +1,118 @@
+"""Tags that contradict each other are refused, by every entrance; what is whole passes silently."""
+
+from __future__ import annotations
+
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+from ifds import image, write_tiff
+from ways import assert_pixels, pixels, scan
+
+import tiffref
+from tiffref.cli import main
+from tiffref.errors import MalformedTiff, MetadataWarning, UnsupportedTiff
+from tiffref.zarr import ZarrTiffStore
+
+ORDERS = ["<", ">"]
+
+
+def write_bits(path, bits, *, order="<", photometric=1):
+    one = image(np.zeros((4, 8, len(bits)), "u1"), {258: bits, 262: photometric}, order=order)
+    one.segments = [bytes(4 * sum(bits))]
+    write_tiff(path, [one], order=order)
+
+
+def write_predicted(path, array, predictor, *, order="<", compression=8, bits=None):
+    def encode(part):
+        is_float = part.dtype.kind == "f" and predictor == 3
+        stored = imagecodecs.floatpred_encode(part) if is_float else part
+        return zlib.compress(stored.tobytes()) if compression == 8 else stored.tobytes()
+
+    tags = {259: compression, 317: predictor} | ({258: bits} if bits else {})
+    write_tiff(path, [image(array, tags, encode=encode, order=order)], order=order)
+
+
+def assert_refused(path, match, tmp_path, capsys):
+    """Every entrance refuses; the command line writes nothing."""
+    xarray = pytest.importorskip("xarray")
+    for open_file in (
+        tiffref.scan,
+        lambda p: tiffref.scan(p, strict=True),
+        ZarrTiffStore,
+        lambda p: xarray.open_dataset(p, engine="tiffref"),
+        lambda p: tiffref.scan_sequence([p]),
+    ):
+        with pytest.raises(UnsupportedTiff, match=match):
+            open_file(path)
+    document = tmp_path / "refs.json"
+    assert main(["scan", str(path), "-o", str(document)])
+    assert match in capsys.readouterr().err
+    assert not document.exists()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "bits", [[16, 16, 16, 8], [8, 8, 8, 16], [16, 8], [8, 16], [8, 8, 8, 1], [8, 8, 16], [32, 16]]
+)
+def test_samples_of_different_sizes(tmp_path, capsys, bits, order):
+    path = tmp_path / "bits.tif"
+    write_bits(path, bits, order=order, photometric=2 if len(bits) > 2 else 1)
+    assert_refused(path, "258", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("bits", [[8], [8, 8], [8, 8, 8, 8]])
+def test_samples_of_one_size(tmp_path, bits):
+    path = tmp_path / "bits.tif"
+    write_bits(path, bits)
+    assert scan(path).group["image"].shape[-1] == (len(bits) if len(bits) > 1 else 8)
+
+
+def test_samples_without_a_data_type_are_reported(tmp_path):
+    path = tmp_path / "bits.tif"
+    write_bits(path, [33])
+    with pytest.warns(MetadataWarning, match="258"):
+        assert tiffref.scan(path).group["image"].shape[0] == 0
+    with pytest.raises(MalformedTiff, match="258"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8"])
+def test_floating_point_predictor_of_integers(tmp_path, capsys, dtype, order):
+    path = tmp_path / "predictor.tif"
+    write_predicted(path, pixels(8, 8, dtype=dtype), 3, order=order)
+    assert_refused(path, "317", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 12, 24])
+def test_differences_of_packed_samples(tmp_path, capsys, bits):
+    path = tmp_path / "predictor.tif"
+    dtype = "u1" if bits <= 8 else "u2" if bits <= 16 else "u4"
+    write_predicted(path, pixels(8, 8, dtype=dtype), 2, bits=bits)
+    assert_refused(path, "317", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("predictor", [4, 5, 255, 60162])
+def test_unknown_predictors(tmp_path, capsys, predictor):
+    path = tmp_path / "predictor.tif"
+    write_predicted(path, pixels(8, 8, dtype="u1"), predictor)
+    assert_refused(path, "317", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_floating_point_predictor_of_numbers(tmp_path, dtype, order):
+    path = tmp_path / "predictor.tif"
+    data = pixels(8, 8, dtype=dtype)
+    write_predicted(path, data, 3, order=order)
+    assert_pixels(scan(path), {"image": data})
+
+
+@pytest.mark.parametrize("predictor", [2, 3, 255])
+def test_a_predictor_without_compression_is_not_applied(tmp_path, predictor):
+    path = tmp_path / "predictor.tif"
+    data = pixels(8, 8, dtype="u2")
+    write_predicted(path, data, predictor, compression=1)
+    assert_pixels(scan(path), {"image": data})
