@@ -452,7 +452,7 @@ def _color_unit(numbers: np.ndarray) -> int:
 
 
 def _photometric_of_samples(ifd: IfdFacts) -> int:
-    """Return what decoded samples are: those of some YCbCr images are RGB, and there are palettes."""
+    """Return what decoded samples are: some YCbCr images decode to RGB, and there are palettes."""
     if ifd.photometric == _YCBCR and not _decodes_to_rgb(ifd):
         return PLAIN_YCBCR
     return 3 if _color_table(ifd) else ifd.photometric
