@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from pictures import draw, landscape
 
 import tiffref
 from tiffref.zarr import ZarrTiffStore
@@ -17,7 +18,7 @@ PIXEL_SIZE_M = 10.0
 
 def make_files(folder: Path) -> np.ndarray:
     """Cut an image into six GeoTIFFs."""
-    whole = np.random.default_rng(7).integers(0, 255, (256, 384), np.uint8)
+    whole = (255 * landscape(256, 384)).astype(np.uint8)
     for row, column in np.ndindex(2, 3):
         tile = whole[row * 128 : row * 128 + 128, column * 128 : column * 128 + 128]
         x, y = 5e5 + 128 * column * PIXEL_SIZE_M, 6e6 - 128 * row * PIXEL_SIZE_M
@@ -45,6 +46,7 @@ def main() -> None:
     with ZarrTiffStore(references) as store:
         window = store[100:160, 100:300]  # across four files
         assert np.array_equal(window, whole[100:160, 100:300])
+        draw(folder / "mosaic.png", store[:])
     print("a window across four files reads right")
 
 

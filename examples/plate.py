@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import xarray as xr
+from pictures import draw
 
 import tiffref
 
@@ -19,7 +20,10 @@ def make_files(folder: Path) -> None:
     rng = np.random.default_rng(7)
     for row, column, field, channel in itertools.product((2, 3), (4, 5, 6), (1, 2), (1, 2)):
         name = folder / f"r{row:02}c{column:02}f{field:02}p01-ch{channel}sk1fk1fl1.tiff"
-        image = rng.integers(0, 100 * column, (64, 64), np.uint16)
+        y, x, radius = rng.uniform(16, 48, 3)
+        rows, columns = np.mgrid[:64, :64]
+        cell = 100 * column * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (6 * radius))
+        image = (cell + rng.uniform(0, 40, (64, 64))).astype(np.uint16)
         tifffile.imwrite(name, image, compression="zlib", metadata=None)
 
 
@@ -36,6 +40,9 @@ def main() -> None:
         assert well.squeeze().shape == (2, 64, 64)
         intensity = plate.image.sel(c=1).mean(["field", "t", "z", "y", "x"])
         print(intensity.to_pandas().round(1))
+        first = plate.image.sel(c=1, field=1).squeeze()  # a picture of each well, side by side
+        side_by_side = first.transpose("row", "y", "column", "x").to_numpy().reshape(128, 192)
+        draw(folder / "plate.png", side_by_side)
         assert intensity.sel(column=6).mean() > intensity.sel(column=4).mean()
 
 

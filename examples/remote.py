@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import xarray as xr
+from pictures import draw, landscape
 from range_server import serve
 
 import tiffref
@@ -17,7 +18,7 @@ import tiffref
 
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tiffref-"))
-    image = np.random.default_rng(7).integers(0, 4096, (4096, 4096), np.uint16)
+    image = (4096 * np.tile(landscape(1024, 1024), (4, 4))).astype(np.uint16)
     tifffile.imwrite(folder / "scene.tif", image, tile=(256, 256), compression="zstd")
     size = (folder / "scene.tif").stat().st_size
 
@@ -28,10 +29,11 @@ def main() -> None:
 
         server.ranges.clear()
         dataset = xr.open_dataset(str(folder / "scene.json"), engine="kerchunk")
-        window = dataset.image[1000:1200, 2000:2200].to_numpy()
+        window = dataset.image[1100:1300, 2100:2300].to_numpy()
         read = sum(length for _, _, length in server.ranges)
 
-    assert np.array_equal(window, image[1000:1200, 2000:2200])
+    assert np.array_equal(window, image[1100:1300, 2100:2300])
+    draw(folder / "window.png", window)
     print(f"size of the TIFF:            {size:>12,} bytes")
     print(f"asked for by the scan:       {scanned:>12,} bytes")
     print(f"asked for by a 200 x 200 window: {read:>8,} bytes in {len(server.ranges)} requests")

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import xarray as xr
+from pictures import draw, landscape
 
 import tiffref
 
 
 def make_files(folder: Path) -> None:
     """Write two bands of five dates, as a processing chain would."""
-    rng = np.random.default_rng(7)
     for day in ("20220405", "20220420", "20220505", "20220510", "20220601"):
         for band in ("B04", "B08"):
-            reflectance = rng.integers(0, 3000, (256, 256), np.uint16)
+            growth = int(day[4:6]) - 3 if band == "B08" else 1  # plants reflect infrared light
+            reflectance = (500 + growth * 800 * landscape(256, 256)).astype(np.uint16)
             name = folder / f"S2A_33UUP_{day}_{band}.tif"
             tifffile.imwrite(name, reflectance, tile=(128, 128), compression="zlib", metadata=None)
 
@@ -38,7 +39,9 @@ def main() -> None:
         monthly = cube.image.resample(time="MS").mean()
         assert monthly.sizes["time"] == 3
         red, infrared = (monthly.sel(band=band) for band in ("B04", "B08"))
-        index = ((infrared - red) / (infrared + red)).mean(["y", "x"])
+        index = (infrared - red) / (infrared + red)
+        draw(folder / "june.png", index.sel(time="2022-06").squeeze().to_numpy())
+        index = index.mean(["y", "x"])
         for month, value in zip(index.time.dt.strftime("%Y-%m").values, index.values, strict=True):
             print(f"{month}: mean index {value:+.3f}")
 

@@ -24,7 +24,8 @@ from tiffref.codecs.table import COMPRESSIONS, Compression
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "range_server")
+HELPERS = {"pictures", "range_server"}
+EXAMPLES = sorted(p for p in (ROOT / "examples").glob("*.py") if p.stem not in HELPERS)
 BLOCK = re.compile(r"^```(?P<kind>python|console)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<target>[^)#\s]+)")
 
