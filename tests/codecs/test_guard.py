@@ -13,7 +13,14 @@ import numcodecs
 import numpy as np
 import pytest
 
-from tiffref.codecs.guard import HARMLESS_BYTES, check_image, decode_within, guarded, image_size
+from tiffref.codecs.guard import (
+    HARMLESS_BYTES,
+    check_image,
+    guarded,
+    image_size,
+    inflate,
+    zstd_size,
+)
 from tiffref.errors import MalformedTiff
 
 ZEROS = bytes(HARMLESS_BYTES + (1 << 20))
@@ -25,17 +32,24 @@ COMPRESSORS: dict[str, Any] = {
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_streams_without_a_size_end_at_the_bound(name: str) -> None:
     compress = COMPRESSORS[name]
-    assert decode_within({"id": name}, compress(b"abc" * 100), 300) == b"abc" * 100
+    assert inflate({"id": name}, compress(b"abc" * 100), 300) == b"abc" * 100
     with pytest.raises(MalformedTiff, match="far more"):
-        decode_within({"id": name}, compress(ZEROS), 16)
+        inflate({"id": name}, compress(ZEROS), 16)
     with pytest.raises(ValueError, match="cut off"):
-        decode_within({"id": name}, compress(b"abc" * 100)[:-5], 300)
+        inflate({"id": name}, compress(b"abc" * 100)[:-5], 300)
 
 
 def test_members_of_gzip_follow_one_another() -> None:
-    assert decode_within({"id": "gzip"}, gzip.compress(b"a") + gzip.compress(b"b"), 2) == b"ab"
-    assert decode_within({"id": "lzma", "format": 3}, b"", 2) is None
-    assert decode_within({"id": "blosc"}, b"", 2) is None
+    assert inflate({"id": "gzip"}, gzip.compress(b"a") + gzip.compress(b"b"), 2) == b"ab"
+
+
+def test_frames_of_zstandard_are_walked() -> None:
+    frames = [imagecodecs.zstd_encode(b"abc" * n) for n in (1, 1000)]
+    skipped = b"\x50\x2a\x4d\x18\3\0\0\0abc"
+    assert zstd_size(skipped.join(frames)) == (3003, 3003)
+    for cut in (1, 5, len(frames[0]) + 4):
+        with pytest.raises(ValueError, match="Zstandard"):
+            zstd_size(b"".join(frames)[:-cut])
 
 
 @pytest.mark.parametrize("config", [{"id": "lz4"}, {"id": "blosc"}, {"id": "zstd"}])

@@ -28,12 +28,6 @@ its own cleaning up, which corrupts memory now and then; so nothing that libpng 
 may reach it. Chunks that do not change samples are left out for the same reason.
 
 Reference: PNG (Third Edition), sections 5 (datastream), 7 (encoding), 8 (interlacing), 9 (filters).
-
-Which codecs of other people's documents are run.
-
-Owns the list of codecs that only turn bytes into bytes or numbers. A document names its codecs, and
-whoever wrote it may name one that runs code (`pickle`) or one that nobody has thought of; what is
-not listed here is refused before zarr or numcodecs hears of it.
 """
 
 from __future__ import annotations
@@ -50,7 +44,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import MalformedTiff
-from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.codec import SegmentCodec
 
 __all__ = [
     "DECODING_ERRORS",
@@ -59,17 +53,18 @@ __all__ = [
     "HEADERS",
     "MAX_EXPANSION",
     "MAX_OVERSIZE",
-    "SAFE_CODECS",
     "JpegFrame",
     "check_expansion",
     "check_image",
     "clean_png",
-    "decode_within",
     "guarded",
     "image_size",
+    "inflate",
+    "is_animated",
     "jpeg_frame",
+    "said_size",
     "scan_header",
-    "unsafe_codecs",
+    "zstd_size",
 ]
 
 HARMLESS_BYTES = 1 << 26
@@ -225,6 +220,30 @@ def _jpegxl(data: bytes) -> tuple[int, int] | None:
         return rows, length(is_short)
     across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
     return rows, rows * across // down
+
+
+def is_animated(data: bytes) -> bool:
+    """Return whether a JPEG XL stream may have more than one frame, or a preview."""
+    if data[4:8] == b"JXL ":
+        box = re.search(rb"jxlc|jxlp.{4}", data[32:4096], re.DOTALL)
+        data = data[32 + box.end() :] if box else b""
+    bits, at = int.from_bytes(data[2:24], "little"), 0
+
+    def take(n: int) -> int:
+        nonlocal at
+        at += n
+        return bits >> (at - n) & ((1 << n) - 1)
+
+    is_short = take(1)
+    take(5 if is_short else (9, 13, 18, 30)[take(2)])
+    if not take(3):
+        take(5 if is_short else (9, 13, 18, 30)[take(2)])
+    is_default = take(1)
+    has_more = not is_default and take(1)
+    if not has_more:
+        return False
+    take(3)  # orientation
+    return bool(take(1) or take(1) or take(1))
 
 
 def _jpegxr(data: bytes) -> tuple[int, int] | None:
@@ -419,25 +438,54 @@ def guarded(codec_id: str, data: bytes, n_bytes: int) -> bytes:
     return data
 
 
-def decode_within(config: Mapping[str, Any], data: bytes, n_bytes: int) -> bytes | None:
-    """Decode a stream that says no size, up to a bound; None for codecs that are not such.
+def inflate(config: Mapping[str, Any], data: bytes, most: int) -> bytes:
+    """Decode a stream that says no size, up to a bound.
 
-    Parameters are those of `guarded`; `config` is the codec's in a document. What does not decode
-    raises one of `DECODING_ERRORS`.
+    Parameters
+    ----------
+    config
+        Of zlib, gzip, bz2 or lzma in a document.
+    data
+        The stream.
+    most
+        Bytes that it may decode to.
+
+    Raises
+    ------
+    MalformedTiff
+        If it decodes to more. What does not decode raises one of `DECODING_ERRORS`.
     """
-    make = _INFLATERS.get(config["id"])
-    if make is None or config.get("format", lzma.FORMAT_XZ) != lzma.FORMAT_XZ:
-        return None
-    found, most = b"", _most(n_bytes)
+    name = config["id"]
+    found, left = [], most
     while data:
-        inflater = make()
-        found += inflater.decompress(data, most + 1 - len(found))
-        if len(found) > most:
-            raise _too_large(config["id"], len(found), n_bytes)
+        inflater = _inflater(config)
+        found.append(inflater.decompress(data, left + 1))
+        left -= len(found[-1])
+        if left < 0:
+            raise _too_large(name, most - left, most)
         if not inflater.eof:
-            raise ValueError(f"{config['id']} stream is cut off")
-        data = inflater.unused_data if config["id"] != "zlib" else b""
-    return found
+            raise ValueError(f"{name} stream is cut off")
+        data = inflater.unused_data if name != "zlib" else b""
+    return b"".join(found)
+
+
+def _inflater(config: Mapping[str, Any]) -> Any:
+    if config["id"] == "zlib":
+        return zlib.decompressobj()
+    if config["id"] == "gzip":
+        return zlib.decompressobj(wbits=31)
+    if config["id"] == "bz2":
+        return bz2.BZ2Decompressor()
+    is_raw = config.get("format", lzma.FORMAT_XZ) == lzma.FORMAT_RAW
+    return lzma.LZMADecompressor(
+        lzma.FORMAT_RAW if is_raw else config.get("format", lzma.FORMAT_XZ),
+        None if is_raw else _LZMA_BYTES,
+        config.get("filters") if is_raw else None,
+    )
+
+
+_LZMA_BYTES = 1 << 27
+"""Memory of a decoder of LZMA: the best preset takes half of it."""
 
 
 def _most(n_bytes: int) -> int:
@@ -452,14 +500,6 @@ def _too_large(name: str, got: int, n_bytes: int) -> MalformedTiff:
     )
 
 
-_INFLATERS: Mapping[str, Callable[[], Any]] = {
-    "zlib": zlib.decompressobj,
-    "gzip": lambda: zlib.decompressobj(wbits=31),
-    "bz2": bz2.BZ2Decompressor,
-    "lzma": lzma.LZMADecompressor,
-}
-
-
 def _unknown(data: bytes) -> None:
     """Return nothing."""
 
@@ -472,62 +512,66 @@ def _blosc(data: bytes) -> int | None:
     return struct.unpack_from("<I", data, 4)[0] if len(data) >= 16 else None
 
 
-def _zstd(data: bytes) -> int | None:
-    """Return the content size of a frame; without one, what its blocks may come to at most."""
-    if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
-        return None
-    flags = data[4]
-    width = (1 if flags & 0x20 else 0, 2, 4, 8)[flags >> 6]
-    at = 5 + (0 if flags & 0x20 else 1) + (0, 1, 2, 4)[flags & 3]
-    if width:
-        return int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
+class ZstdSize(NamedTuple):
+    """What frames of Zstandard decode to: `least` is what they say, 0 where they say nothing."""
+
+    least: int
+    most: int
+
+
+def zstd_size(data: bytes) -> ZstdSize:
+    """Find how much frames of Zstandard decode to, and that none is cut off.
+
+    Raises
+    ------
+    ValueError
+        If the data are no frames, or end within one.
+    """
+    least = most = at = 0
+    while at < len(data):
+        kind = data[at : at + 4]
+        if kind[1:] == b"\x2a\x4d\x18" and kind[0] & 0xF0 == 0x50:  # to be skipped
+            at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+            continue
+        if kind != b"\x28\xb5\x2f\xfd" or len(data) < at + 6:
+            raise ValueError("not a frame of Zstandard")
+        flags = data[at + 4]
+        width = (1 if flags & 0x20 else 0, 2, 4, 8)[flags >> 6]
+        at += 5 + (0 if flags & 0x20 else 1) + (0, 1, 2, 4)[flags & 3]
+        said = int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
+        at, n_blocks = _skip_blocks(data, at + width)
+        at += 4 if flags & 4 else 0
+        least += said
+        most += said if width else n_blocks << 17
+    if at > len(data):
+        raise ValueError("a frame of Zstandard is cut off")
+    return ZstdSize(least, most)
+
+
+def _skip_blocks(data: bytes, at: int) -> tuple[int, int]:
+    """Return the end of the blocks of a frame, and how many there are."""
     n_blocks = 0
     while at + 3 <= len(data):
         head = int.from_bytes(data[at : at + 3], "little")
         n_blocks += 1
         at += 3 + (1 if head >> 1 & 3 == 1 else head >> 3)
         if head & 1:
-            break
-    return n_blocks << 17
+            return at, n_blocks
+    raise ValueError("a frame of Zstandard is cut off")
+
+
+def _zstd(data: bytes) -> int | None:
+    try:
+        size = zstd_size(data)
+    except ValueError:
+        return None
+    return size.least or size.most
 
 
 _SAID: Mapping[str, Callable[[bytes], int | None]] = {"lz4": _lz4, "blosc": _blosc, "zstd": _zstd}
 """What the streams of a codec say that they decode to."""
 
 
-_BYTES = ("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", "pcodec", "zfpy", "packbits")
-_NUMBERS = ("astype", "bitround", "delta", "fixedscaleoffset", "quantize", "shuffle", "categorize")
-_CHECKSUMS = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
-_TEXTS = ("base64", "json2", "msgpack2", "vlen-bytes", "vlen-utf8", "vlen-array")
-_OF_V3 = ("bytes", "transpose", "sharding_indexed", "cast_value", "scale_offset")
-_OWN = ("tiffref_segment",)
-
-SAFE_CODECS = frozenset((*_BYTES, *_NUMBERS, *_CHECKSUMS, *_TEXTS, *_OF_V3, *_OWN))
-"""Names without the prefix `numcodecs.`; names that begin with `imagecodecs_` are safe as well."""
-
-
-def unsafe_codecs(codec: ForeignCodec) -> list[str]:
-    """Return the names of the codecs of a chain that are not run, those within others included."""
-    metadata = codec.metadata
-    configs = (metadata.get("filters"), metadata.get("compressor"), metadata.get("codecs"))
-    return [name for config in configs for name in _names(config) if not _is_safe(name)]
-
-
-def _names(config: Any) -> Iterator[str]:
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, list | tuple):
-        for one in config:
-            yield from _names(one)
-    elif isinstance(config, Mapping):
-        yield str(config.get("id", config.get("name")))
-        options = config.get("configuration")
-        if isinstance(options, Mapping):
-            yield from _names(options.get("codecs"))
-            yield from _names(options.get("index_codecs"))
-    elif config is not None:
-        yield repr(config)[:40]
-
-
-def _is_safe(name: str) -> bool:
-    return name.removeprefix("numcodecs.") in SAFE_CODECS or name.startswith("imagecodecs_")
+def said_size(codec_id: str, data: bytes) -> int | None:
+    """Return what a stream of lz4, blosc or zstd says that it decodes to."""
+    return _SAID[codec_id](data)

@@ -22,7 +22,6 @@ from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
 
 __all__ = [
     "SEGMENT_ID",
-    "decode_foreign",
     "from_zarr2",
     "portability",
     "raise_codec",
@@ -115,35 +114,6 @@ def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     except (TypeError, ValueError, KeyError, AttributeError, TiffrefError):
         return foreign
     return codec if codec is not None and is_same else foreign
-
-
-def decode_foreign(codec: ForeignCodec, data: Any, shape: Sequence[int]) -> np.ndarray:
-    """Decode a chunk of somebody else's v2 array by its numcodecs codecs.
-
-    Parameters
-    ----------
-    codec
-        From `from_zarr2`.
-    data
-        The chunk.
-    shape
-        Of the chunk.
-
-    Returns
-    -------
-    samples
-        Array of `shape`, in the byte order of the document.
-    """
-    import numcodecs
-
-    chunk = data
-    configs = [*(codec.metadata.get("filters") or ()), codec.metadata.get("compressor")]
-    for config in reversed(configs):
-        if config is not None:
-            chunk = numcodecs.get_codec(dict(config)).decode(chunk)
-    samples = np.asarray(chunk) if isinstance(chunk, np.ndarray) else np.frombuffer(chunk, np.uint8)
-    samples = np.ascontiguousarray(samples).reshape(-1).view(np.dtype(codec.metadata["dtype"]))
-    return samples.reshape(tuple(shape), order=codec.metadata.get("order", "C"))
 
 
 _JPEG = 7

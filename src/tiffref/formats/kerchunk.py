@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..codecs.zarr2 import decode_foreign
+from ..codecs.foreign import decode_foreign
 from ..errors import InvalidReferences
 from ..io.atomic import open_atomic
 from ..io.urls import from_document_url, to_document_url
@@ -361,11 +361,15 @@ def _array_in_format(path: str, array: Array, zarr_format: int) -> Array:
     # zlib is no codec of Zarr v3: GDAL would not read the coordinates, and place the image nowhere
     dtype = array.dtype.newbyteorder("<")
     inlined = {
-        flat: compress(decode_foreign(codec, data, array.chunks).astype(dtype).tobytes(), 9)
+        flat: compress(_decode(array, codec, data).astype(dtype).tobytes(), 9)
         for flat, data in array.manifest.inlined.items()
     }
     own = SegmentCodec((1, 1, 1, math.prod(array.chunks)), np.dtype(dtype).str, _ZSTD)
     return replace(array, codecs=(own,), manifest=replace(array.manifest, inlined=inlined))
+
+
+def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
+    return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import ujson
 
-from ..codecs.guard import unsafe_codecs
+from ..codecs.foreign import unsafe_codecs
 from ..errors import InvalidReferences, unreadable
 from ..io.allow import is_local
 from ..io.clients import client_errors

@@ -36,7 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import decode_chunk, wrap_inlined
-from ..codecs.zarr2 import SEGMENT_ID, decode_foreign, to_zarr2
+from ..codecs.foreign import decode_foreign
+from ..codecs.zarr2 import SEGMENT_ID, to_zarr2
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
@@ -105,7 +106,7 @@ def encode_fill_chunk(
         for config in [*(encoding["filters"] or ()), *([compressor] if compressor else ())]:
             data = numcodecs.get_codec(dict(config)).encode(data)
         stored = bytes(memoryview(np.ascontiguousarray(data)).cast("B"))
-        again = decode_foreign(ForeignCodec(2, encoding), stored, chunks)
+        again = decode_foreign(ForeignCodec(2, encoding), stored, chunks, values.dtype)
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise _inexact(path, encoding, f"{type(error).__name__}: {error}") from error
     if again.tobytes() != values.tobytes():
@@ -114,14 +115,18 @@ def encode_fill_chunk(
 
 
 def is_fill_chunk(
-    data: bytes, codec: SegmentCodec | ForeignCodec, chunks: tuple[int, ...], fill_value: Any
+    data: bytes,
+    codec: SegmentCodec | ForeignCodec,
+    chunks: tuple[int, ...],
+    dtype: np.dtype,
+    fill_value: Any,
 ) -> bool:
     """Tell whether stored bytes decode to nothing but the fill value, 0 where there is none."""
     try:
         if isinstance(codec, SegmentCodec):
             values = decode_chunk(codec, data)
         else:
-            values = decode_foreign(codec, data, chunks)
+            values = decode_foreign(codec, data, chunks, dtype)
     except (ValueError, TypeError, RuntimeError):
         return False
     fill = np.array(0 if fill_value is None else fill_value, values.dtype)
@@ -324,7 +329,7 @@ def _parse_raw(
     candidates = np.unique(codes[rows[is_fill]])
     # chunks in the place of missing ones have all the same bytes
     if len(candidates) != 1 or not is_fill_chunk(
-        values[candidates[0]], array.codec, array.chunks, array.fill_value
+        values[candidates[0]], array.codec, array.chunks, array.dtype, array.fill_value
     ):
         is_fill[:] = False
     source[rows] = np.where(is_fill, MISSING, INLINED)

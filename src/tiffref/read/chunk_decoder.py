@@ -1,8 +1,8 @@
 """Samples of one chunk: put into the result, by the shortest way there is.
 
 Owns the choice between viewing stored samples as they are, decoding straight into the result and
-decoding aside, and names the source and chunk in errors. What decoding means is said by `codecs`;
-chains of codecs from documents of others are decoded by numcodecs (Zarr v2) or zarr (v3).
+decoding aside, and names the source and chunk in errors. What decoding means is said by `codecs`,
+of documents of others by `codecs.foreign`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import decode_segment, split_inlined, undo_transposes
-from ..codecs.guard import (
-    DECODING_ERRORS,
-    HARMLESS_BYTES,
-    MAX_EXPANSION,
-    check_expansion,
-    decode_within,
-    guarded,
-    unsafe_codecs,
-)
-from ..errors import MalformedTiff, UnsupportedTiff
+from ..codecs.foreign import decode_foreign
+from ..codecs.guard import HARMLESS_BYTES, MAX_EXPANSION, check_expansion
+from ..errors import MalformedTiff
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
@@ -156,72 +149,4 @@ def _check_proportion(array: Array, n_stored: int) -> None:
 
 
 def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
-    refused = unsafe_codecs(codec)
-    if refused:
-        raise UnsupportedTiff("a codec is not one of those that are run", got=refused[0])
-    _check_proportion(array, len(data))
-    decode = _decode_zarr2 if codec.zarr_format == 2 else _decode_zarr3
-    try:
-        block = decode(array, codec, bytes(data))
-    except DECODING_ERRORS as error:
-        raise MalformedTiff(
-            f"chunk does not decode: {error}", got=f"{len(data)} bytes", expected=codec.metadata
-        ) from error
-    if block.size != math.prod(array.chunks):
-        raise MalformedTiff(
-            "chunk has another size", got=f"{block.size} samples", expected=array.chunks
-        )
-    return block.reshape(array.chunks, order=codec.metadata.get("order", "C"))
-
-
-def _decode_zarr2(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
-    import numcodecs
-
-    dtype = np.dtype(codec.metadata["dtype"])
-    chain = [*(codec.metadata.get("filters") or []), codec.metadata.get("compressor")]
-    value: Any = data
-    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    for config in reversed([config for config in chain if config is not None]):
-        if isinstance(value, bytes):
-            decoded = decode_within(config, value, n_bytes)
-            if decoded is not None:
-                value = decoded
-                continue
-            value = guarded(config["id"], value, n_bytes)
-        value = numcodecs.get_codec(dict(config)).decode(value)
-        value = value if isinstance(value, np.ndarray) else bytes(value)
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        value = np.ascontiguousarray(value).reshape(-1)
-        return value.view(dtype) if value.dtype != dtype else value
-    return np.frombuffer(value, dtype)
-
-
-def _decode_zarr3(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
-    """Let zarr read an array of this one chunk."""
-    import json
-
-    import zarr
-
-    last = codec.metadata["codecs"][-1] if codec.metadata.get("codecs") else {}
-    if isinstance(last, dict):  # the first to be undone
-        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-        name = str(last.get("name", "")).removeprefix("numcodecs.")
-        decode_within({"id": name}, data, n_bytes)
-        data = guarded(name, data, n_bytes)
-    document = {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": array.chunks,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": array.chunks}},
-        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
-        "fill_value": 0,
-        "attributes": {},
-        **codec.metadata,
-    }
-    key = ".".join("0" for _ in array.chunks) or "0"
-    to_buffer = zarr.core.buffer.default_buffer_prototype().buffer.from_bytes
-    store = zarr.storage.MemoryStore(
-        {"zarr.json": to_buffer(json.dumps(document).encode()), key: to_buffer(data)},
-        read_only=True,
-    )
-    return np.asarray(zarr.open_array(store, mode="r")[...]).reshape(-1)
+    return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
+from ..codecs.foreign import check_chunk
 from ..formats.kerchunk import BLOCK_ROWS, KeySpelling, in_format
 from ..formats.zarr_metadata import to_documents
 from ..model.array import Array, Group
@@ -23,7 +24,15 @@ from ..model.manifest import INLINED, MISSING, Source
 from ..read.chunkmode import CHUNKMODE, Served, serve
 from ..read.fetch import Fetcher
 
-__all__ = ["Chunk", "KeySpace", "build_keys", "read_value", "resolve_range", "value_size"]
+__all__ = [
+    "Chunk",
+    "KeySpace",
+    "build_keys",
+    "read_checked",
+    "read_value",
+    "resolve_range",
+    "value_size",
+]
 
 
 class Chunk(NamedTuple):
@@ -288,6 +297,19 @@ def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetc
         length = fetch.size(source)
     start, stop = resolve_range(byte_range, length)
     return fetch.read(source, offset + start, stop - start) if stop > start else b""
+
+
+def read_checked(found: Chunk, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
+    """Give the bytes of a chunk, or a range of them, if the whole chunk decodes within bounds.
+
+    Parameters are those of `read_value`. What is decoded here is thrown away: zarr's own decoders
+    have no bounds.
+    """
+    data = read_value(found, None, fetch)
+    if data is not None and not found.served.is_decoded:
+        array = found.served.array
+        check_chunk(array.codec, data, array.chunks, array.dtype)
+    return None if data is None else _cut(data, byte_range)
 
 
 def value_size(found: bytes | Chunk, fetch: Fetcher) -> int:
