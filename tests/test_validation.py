@@ -393,3 +393,18 @@ def test_only_allowed_sources_are_opened(image: Path) -> None:
 def test_schemas_are_there() -> None:
     for name in ("kerchunk-v0", "kerchunk-v1", "provenance"):
         assert load_schema(name)["$schema"].endswith("2020-12/schema")
+
+
+def test_sources_that_nobody_can_reach(image: Path) -> None:
+    """A file system that tells nothing of a source is asked for a byte of it."""
+    pytest.importorskip("s3fs")
+    references = tiffref.scan(image)
+    document = json.loads(
+        json.dumps(references.to_kerchunk()).replace(image.resolve().as_uri(), "s3://b/a.tif")
+    )
+    options = {"endpoint_url": "http://127.0.0.1:9", "key": "a", "secret": "b",
+               "config_kwargs": {"retries": {"max_attempts": 0}}}  # fmt: skip
+    report = validate(document, sources=True, source_options=options)
+    assert codes(report) == ["unreachable"]
+    report = validate(document, pixels=1, source_options=options)
+    assert codes(report) == ["undecodable"]

@@ -33,6 +33,7 @@ from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
 from .formats.parquet import is_parquet, parse_parquet
 from .io.allow import AllowList
+from .io.clients import client_errors
 from .io.urls import split_host, to_document_url
 from .model.array import Array
 from .model.manifest import MISSING, Source
@@ -199,7 +200,7 @@ class Truth:
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open.push(stack.pop_all())
                 return array
-        except _FAILURES as error:
+        except (*_FAILURES, *client_errors()) as error:
             return _say_failure(error)
 
 
@@ -450,8 +451,12 @@ def _check_sources(references: References, fetch: Fetcher, report: Report) -> No
 
 
 def _ask(fetch: Fetcher, source: Source) -> Source | SourceError:
+    """Ask what a source is now; one of which nothing is told must at least be readable."""
     try:
-        return fetch.state(source)
+        now = fetch.state(source)
+        if now.size is None and now.mtime is None and now.etag is None:
+            fetch.read(now, 0, 1)
+        return now
     except SourceError as error:
         return error
 
