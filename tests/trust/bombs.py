@@ -27,6 +27,7 @@ import numpy as np
 MIB = 1 << 20
 N_ITEMS = 8
 Config = dict[str, Any]
+LITTLE: Config = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def deflated(n_mib: int, before: bytes, after: bytes) -> bytes:
@@ -185,8 +186,8 @@ def v3_documents() -> Iterator[tuple[str, Mapping[str, Any], bytes]]:
         shard = {
             "name": "sharding_indexed",
             "configuration": {
-                "chunk_shape": [N_ITEMS], "codecs": [{"name": "bytes"}, codec],
-                "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+                "chunk_shape": [N_ITEMS], "codecs": [LITTLE, codec],
+                "index_codecs": [LITTLE],
             },
         }  # fmt: skip
         index = struct.pack("<QQ", 0, len(chunk))
@@ -201,7 +202,7 @@ def v3_documents() -> Iterator[tuple[str, Mapping[str, Any], bytes]]:
 def _zarr_json(
     codecs: list[Config], bytes_first: bool = True, data_type: str = "float64"
 ) -> Config:
-    first = [{"name": "bytes", "configuration": {"endian": "little"}}] if bytes_first else []
+    first = [LITTLE] if bytes_first else []
     return {
         "zarr_format": 3, "node_type": "array", "shape": [2 * N_ITEMS], "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [N_ITEMS]}},
