@@ -17,7 +17,8 @@ from groups import VALUES, assert_same, from_kerchunk, make_flat, make_group, ma
 import zarr
 from tiffref.errors import InvalidReferences, SourceError
 from tiffref.formats import kerchunk
-from tiffref.formats.kerchunk import BLOCK_ROWS, to_kerchunk, write_json
+from tiffref.formats.kerchunk import to_kerchunk, write_json
+from tiffref.formats.keys import BLOCK_ROWS
 from tiffref.io import atomic
 from tiffref.io.urls import plan_prefix
 from tiffref.model.array import Array, Group
@@ -284,7 +285,7 @@ def test_few_rows_are_spelled_like_many(
     group = Group({**make_group(tmp_path).children, "é": make_flat(5, 4, 3).children["image"]})
     few, many = io.BytesIO(), io.BytesIO()
     write_json(group, few, **options)
-    monkeypatch.setattr("tiffref.formats.kerchunk.FEW_ROWS", -1)
+    monkeypatch.setattr("tiffref.formats.keys.FEW_ROWS", -1)
     monkeypatch.setattr(kerchunk, "FEW_ROWS", -1)
     write_json(group, many, **options)
     assert few.getvalue() == many.getvalue()

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiffref.formats.kerchunk import KeySpelling
-from tiffref.formats.keys import KeyRule, parse_keys
+from tiffref.formats.keys import KeyRule, parse_key, parse_keys
 
 V2 = KeyRule("", ".", "0")
 NESTED = KeyRule("", "/", "0")
@@ -52,6 +51,7 @@ def test_strays(key: str) -> None:
     chunks, strays = parse_keys(keys, {"a": (2, 2)}, {"a": V2})
     assert strays.tolist() == [1]
     assert chunks["a"].flat.tolist() == [0, 3]
+    assert parse_key(key, {"a": (2, 2)}, 2) is None
 
 
 def test_scalar_and_empty_arrays() -> None:
@@ -76,7 +76,7 @@ def test_no_keys_and_no_arrays() -> None:
 def test_spelling_and_parsing_agree(grid: list[int], seed: int, zarr_format: int) -> None:
     n_chunks = int(np.prod(grid))
     flat = np.random.default_rng(seed).choice(n_chunks, min(n_chunks, 200), replace=False)
-    keys = KeySpelling.of("some/where", zarr_format).keys(tuple(grid), flat)
+    keys = KeyRule.written("some/where", zarr_format).keys(tuple(grid), flat)
     separator = "." if zarr_format == 2 else "/"
     index = np.unravel_index(flat[0], grid)
     assert keys[0].endswith(separator.join(str(int(n)) for n in index))
@@ -84,3 +84,17 @@ def test_spelling_and_parsing_agree(grid: list[int], seed: int, zarr_format: int
     chunks, strays = parse_keys(keys, {"some/where": tuple(grid)}, {"some/where": rule})
     assert strays.size == 0
     assert chunks["some/where"].flat.tolist() == flat.tolist()
+    one_by_one = [parse_key(key, {"some/where": tuple(grid)}, zarr_format) for key in keys]
+    assert one_by_one == [("some/where", number) for number in flat.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("key", "zarr_format", "found"),
+    [
+        ("0", 2, ("", 0)), ("s/0", 2, ("s", 0)), ("s", 2, None), ("s/0.0", 2, None),
+        ("c/1/0", 2, None), ("c/1", 2, ("c", 1)), ("c/c/1", 3, ("c", 1)), ("s/c", 3, ("s", 0)),
+        ("s/c/0", 3, None), ("c", 3, ("", 0)), ("c/cc/1", 3, None), ("c/1", 3, None),
+    ],
+)  # fmt: skip
+def test_one_key(key: str, zarr_format: int, found: tuple[str, int] | None) -> None:
+    assert parse_key(key, {"": (), "s": (), "c": (2,)}, zarr_format) == found

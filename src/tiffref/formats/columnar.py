@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.manifest import INLINED, MISSING, Columns
-from .zarr_metadata import ArrayMetadata, join_key
+from .zarr_metadata import ArrayMetadata
 
 __all__ = ["Lines", "Spacing", "Split", "Text", "find_spacing", "parse_lines", "split_document"]
 
@@ -232,7 +232,7 @@ def parse_lines(
     taken
         Flat indices of chunks that lines with text name, by path.
     """
-    owners = {join_key(path, array.rule.lead): path for path, array in arrays.items() if array.grid}
+    owners = {array.rule.below(path).lead: path for path, array in arrays.items() if array.grid}
     lines = Lines()
     for prefix, start, stop in split.runs:
         lead = _unquote(b'"' + prefix + b'"')

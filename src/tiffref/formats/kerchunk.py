@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..codecs.foreign import decode_foreign
 from ..errors import InvalidReferences
@@ -34,176 +34,30 @@ from ..io.urls import from_document_url, to_document_url
 from ..model.array import Array, Group, once_for_each
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
+from .keys import (
+    BLOCK_ROWS,
+    FEW_ROWS,
+    KeyRule,
+    format_numbers,
+    join_columns,
+    pick_texts,
+)
 from .provenance import PROVENANCE, spell_provenance
 from .sealing import NO_SEAL, digest_chunks, find_links, seal_texts
-from .zarr_metadata import join_key, to_documents
+from .zarr_metadata import to_documents
 
 __all__ = [
-    "BLOCK_ROWS",
-    "FEW_ROWS",
-    "KeySpelling",
     "Plan",
     "Rows",
-    "format_numbers",
     "in_format",
     "iter_rows",
-    "join_columns",
-    "pick_texts",
     "plan_document",
     "spell_inlined",
     "to_kerchunk",
     "write_json",
 ]
 
-_GROUP = 10_000
-"""Numbers are written four digits at a time: one lookup gives four bytes."""
-
-
-def _digit_table() -> NDArray[np.uint32]:
-    numbers = np.arange(_GROUP)[:, None]
-    powers = np.array([1000, 100, 10, 1])
-    digits = (numbers // powers % 10 + ord("0")).astype(np.uint8)
-    without_zeros = np.where(numbers >= powers, digits, 0).astype(np.uint8)
-    return np.concatenate([digits, without_zeros]).view(np.uint32).ravel()
-
-
-_DIGITS = _digit_table()
-"""Row `i`: the four digits of `i`; row `10000 + i`: the same, leading zeros as NUL."""
-
-
-def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
-    """Write a column of numbers in decimal.
-
-    Parameters
-    ----------
-    values
-        `(n,)` integers, 0 or more.
-
-    Returns
-    -------
-    text
-        `(n, width)` uint8, ASCII digits to the right, NUL to their left.
-
-    Examples
-    --------
-    >>> join_columns(2, [format_numbers([0, 1203]), b";"])
-    b'0;1203;'
-    """
-    numbers = np.asarray(values, np.uint64)
-    n_groups = -(-len(str(int(numbers.max(initial=0)))) // 4)
-    text = np.empty((len(numbers), n_groups), np.uint32)
-    rest = numbers
-    for column in reversed(range(n_groups)):
-        higher = rest // np.uint64(_GROUP)
-        group = (rest - higher * np.uint64(_GROUP)).astype(np.intp)
-        group[higher == 0] += _GROUP
-        text[:, column] = _DIGITS.take(group)
-        rest = higher
-    matrix = text.view(np.uint8)
-    matrix[numbers == 0, -1] = ord("0")
-    return matrix
-
-
-def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDArray[np.uint8]:
-    """Give the text of every row of a column that repeats few texts.
-
-    Parameters
-    ----------
-    texts
-        The table, without NUL.
-    rows
-        `(n,)` integers: the text of each row, at least one.
-
-    Returns
-    -------
-    text
-        The one text where all rows agree, else `(n, width)` uint8 with NUL to its right.
-    """
-    if (rows == rows[0]).all():
-        return texts[int(rows[0])]
-    used, inverse = np.unique(rows, return_inverse=True)
-    table = np.array([texts[row] for row in used.tolist()], np.bytes_)
-    return table.view(np.uint8).reshape(len(used), -1)[inverse]
-
-
-def join_columns(n_rows: int, columns: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
-    """Join columns of text row by row, leaving out every NUL.
-
-    Parameters
-    ----------
-    n_rows
-        Rows of the result.
-    columns
-        For each column the text that all rows share, or `(n_rows, width)` uint8.
-    """
-    widths = [len(column) if isinstance(column, bytes) else column.shape[1] for column in columns]
-    matrix = np.empty((n_rows, sum(widths)), np.uint8)
-    start = 0
-    for column, width in zip(columns, widths, strict=True):
-        constant = isinstance(column, bytes)
-        matrix[:, start : start + width] = np.frombuffer(column, np.uint8) if constant else column
-        start += width
-    return matrix.tobytes().translate(None, b"\0")
-
-
-BLOCK_ROWS = 65_536
-"""Chunks handled at once: large enough to forget NumPy's cost per call, and some 10 MB of text."""
-
-FEW_ROWS = 64
-"""Rows up to which Python's own formatting is faster than NumPy's cost per call."""
-
 _RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpelling:
-    """How the chunk keys of one array are spelled: `prefix`, then indices joined by `separator`."""
-
-    prefix: str
-    separator: str
-    scalar: str
-    """The key of the only chunk of an array without dimensions."""
-
-    @classmethod
-    def of(cls, path: str, zarr_format: int) -> KeySpelling:
-        """Give the spelling that we write: "image/0.0" in Zarr v2, "image/c/0/0" in v3."""
-        if zarr_format == 3:
-            return cls(join_key(path, "c/"), "/", join_key(path, "c"))
-        return cls(join_key(path, ""), ".", join_key(path, "0"))
-
-    def columns(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list:
-        """Give the text columns that join to the keys of chunks, as ASCII or UTF-8.
-
-        Parameters
-        ----------
-        grid
-            Chunks along each dimension.
-        flat
-            `(n,)` flat chunk indices in C order.
-        """
-        if not grid:
-            return [self.scalar.encode()]
-        columns: list = [self.prefix.encode()]
-        for index in np.unravel_index(flat, grid):
-            columns += [format_numbers(index), self.separator.encode()]
-        return columns[:-1]
-
-    def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
-        """Give the keys of chunks as strings."""
-        if len(flat) <= FEW_ROWS:
-            return [self.key(grid, number) for number in flat.tolist()]
-        text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
-        return text.decode().split("\n")[:-1]
-
-    def key(self, grid: tuple[int, ...], flat: int) -> str:
-        """Give the key of one chunk."""
-        if not grid:
-            return self.scalar
-        indices = []
-        for n_chunks in reversed(grid):
-            flat, index = divmod(flat, n_chunks)
-            indices.append(str(index))
-        return self.prefix + self.separator.join(reversed(indices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,12 +275,12 @@ def to_kerchunk(
     plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
     refs: dict[str, Any] = dict(plan.metadata)
     for path, array in group.arrays():
-        spelling = KeySpelling.of(path, zarr_format)
+        rule = KeyRule.written(path, zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
         for rows in iter_rows(array.manifest):
-            keys = spelling.keys(array.grid, rows.flat)
+            keys = rule.keys(array.grid, rows.flat)
             refs.update(zip(keys, _values(urls, rows), strict=True))
-        refs.update(_inlined(spelling, array))
+        refs.update(_inlined(rule, array))
     if version == 0:
         return refs
     head: dict[str, Any] = {"version": 1}
@@ -533,9 +387,9 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _inlined(spelling: KeySpelling, array: Array) -> Iterator[tuple[str, str]]:
+def _inlined(rule: KeyRule, array: Array) -> Iterator[tuple[str, str]]:
     for flat, data in sorted(array.manifest.inlined.items()):
-        yield spelling.key(array.grid, flat), spell_inlined(data)
+        yield rule.key(array.grid, flat), spell_inlined(data)
 
 
 def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
@@ -545,32 +399,29 @@ def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) ->
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     yield f"{head}\n{metadata}".encode()
     for path, array in group.arrays():
-        spelling = KeySpelling.of(path, zarr_format)
+        rule = KeyRule.written(path, zarr_format)
         if array.manifest.sources:
-            quoted = KeySpelling(
-                *(_quote(part)[1:-1]
-                  for part in (spelling.prefix, spelling.separator, spelling.scalar))
-            )  # fmt: skip
+            quoted = KeyRule(
+                *(_quote(part)[1:-1] for part in (rule.lead, rule.separator, rule.scalar))
+            )
             urls = [_quote(plan.addresses[s.url]).encode() for s in array.manifest.sources]
             for rows in iter_rows(array.manifest):
                 yield _json_rows(quoted, array.grid, urls, rows)
-        for key, value in _inlined(spelling, array):
+        for key, value in _inlined(rule, array):
             yield f",\n{_quote(key)}:{_quote(value)}".encode()
     yield b"\n}}\n" if version == 1 else b"\n}\n"
 
 
-def _json_rows(
-    spelling: KeySpelling, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows
-) -> bytes:
+def _json_rows(rule: KeyRule, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows) -> bytes:
     if len(rows.flat) <= FEW_ROWS:
-        keys = spelling.keys(grid, rows.flat)
+        keys = rule.keys(grid, rows.flat)
         values = _values([url.decode() for url in urls], rows)
         lines = [
             f',\n"{key}":[{",".join(map(str, value))}]'
             for key, value in zip(keys, values, strict=True)
         ]
         return "".join(lines).encode()
-    columns = [b',\n"', *spelling.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
+    columns = [b',\n"', *rule.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
     if not rows.is_whole:
         columns += [b",", format_numbers(rows.offset), b",", format_numbers(rows.length)]
     return join_columns(len(rows.flat), [*columns, b"]"])

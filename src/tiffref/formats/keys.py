@@ -1,8 +1,11 @@
-"""Chunk keys, parsed a column at a time.
+"""The grammar of chunk keys: written and read, one at a time and a column at a time.
 
-Owns the way from the keys of a document to arrays and chunk indices: keys are joined to one text,
-and NumPy finds in it where an array's path ends and which numbers follow. Only runs of keys with
-the same path cost a step in Python, not keys.
+Owns how the chunks of an array are called in every document and store: `KeyRule` writes keys, and
+`parse_key` and `parse_keys` find the array and the chunk that keys name. Columns of keys cost no
+Python object each. Written ones are joined from `(n, width)` matrices of ASCII codes, where NUL
+stands for "nothing here" (JSON text never has it: RFC 8259, section 7). Read ones are joined to one
+text, in which NumPy finds where an array's path ends and which numbers follow: only runs of keys
+with the same path cost a step in Python.
 
 Follows the Zarr v2 specification ("Chunks"; `dimension_separator`) and Zarr v3's chunk key
 encodings "default" and "v2".
@@ -14,27 +17,150 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ChunkIndex", "KeyRule", "parse_keys"]
+__all__ = [
+    "BLOCK_ROWS",
+    "FEW_ROWS",
+    "ChunkIndex",
+    "KeyRule",
+    "format_numbers",
+    "join_columns",
+    "join_key",
+    "parse_key",
+    "parse_keys",
+    "pick_texts",
+]
 
-_BLOCK_ROWS = 65_536
+BLOCK_ROWS = 65_536
+"""Chunks handled at once: large enough to forget NumPy's cost per call, and some 10 MB of text."""
+
+FEW_ROWS = 64
+"""Rows up to which Python's own formatting is faster than NumPy's cost per call."""
+
 _SLASH, _ZERO = ord("/"), ord("0")
 _MAX_DIGITS = 18
 """Digits of an index that still fits 63 bits."""
 
 
+def join_key(path: str, name: str) -> str:
+    """Return the key of something below the node at `path`; the root's path is ""."""
+    return f"{path}/{name}" if path else name
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRule:
-    """How an array's chunk keys are spelled after its path: `lead`, then indices with `separator`.
+    """How an array's chunk keys are written: `lead`, then indices with `separator` between them.
 
-    `lead` is "c/" in Zarr v3, else empty; `scalar` the key of the chunk of an array without
-    dimensions.
+    `lead` is "c/" in Zarr v3, else empty, after the array's path where the rule is `below` one;
+    `scalar` is the key of the one chunk of an array without dimensions.
     """
 
     lead: str
     separator: str
     scalar: str
+
+    @classmethod
+    def written(cls, path: str, zarr_format: int) -> KeyRule:
+        """Return the rule that we write by: "image/0.0" in Zarr v2, "image/c/0/0" in v3."""
+        return _WRITTEN[zarr_format].below(path)
+
+    def below(self, path: str) -> KeyRule:
+        """Return the rule with the path of the array in front."""
+        return KeyRule(join_key(path, self.lead), self.separator, join_key(path, self.scalar))
+
+    def key(self, grid: tuple[int, ...], flat: int) -> str:
+        """Return the key of the chunk with this index in C order.
+
+        >>> KeyRule.written("image", 3).key((2, 3), 4)
+        'image/c/1/1'
+        """
+        if not grid:
+            return self.scalar
+        indices = []
+        for n_chunks in reversed(grid):
+            flat, index = divmod(flat, n_chunks)
+            indices.append(str(index))
+        return self.lead + self.separator.join(reversed(indices))
+
+    def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
+        """Return the keys of chunks by their indices in C order."""
+        if len(flat) <= FEW_ROWS:
+            return [self.key(grid, number) for number in flat.tolist()]
+        text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
+        return text.decode().split("\n")[:-1]
+
+    def columns(
+        self, grid: tuple[int, ...], flat: NDArray[np.integer]
+    ) -> list[bytes | NDArray[np.uint8]]:
+        """Return the columns of text that join to the keys of chunks, as UTF-8.
+
+        Parameters
+        ----------
+        grid
+            Chunks along each dimension.
+        flat
+            `(n,)` flat chunk indices in C order.
+        """
+        if not grid:
+            return [self.scalar.encode()]
+        columns: list[bytes | NDArray[np.uint8]] = [self.lead.encode()]
+        for index in np.unravel_index(flat, grid):
+            columns += [format_numbers(index), self.separator.encode()]
+        return columns[:-1]
+
+
+_WRITTEN = {2: KeyRule("", ".", "0"), 3: KeyRule("c/", "/", "c")}
+
+
+def parse_key(
+    key: str, grids: Mapping[str, tuple[int, ...]], zarr_format: int
+) -> tuple[str, int] | None:
+    """Find the array and the chunk that one key names, written as we write it.
+
+    Parameters
+    ----------
+    key
+        A key of a store.
+    grids
+        Path of each array to its chunk grid.
+    zarr_format
+        2 or 3.
+
+    Returns
+    -------
+    path, flat
+        Of the array, and the chunk's index in C order; None where there is no such chunk.
+    """
+    rule = _WRITTEN[zarr_format]
+    if rule.lead:
+        # the last "c" that stands alone: paths of arrays may have such a part too
+        path, found, rest = f"/{key}".rpartition("/" + rule.scalar)
+        path, name = path[1:], rest[1:]
+        if not found or rest[:1] not in ("", "/"):
+            return None
+    else:
+        path, _, name = key.rpartition("/")
+        rest = name
+    grid = grids.get(path)
+    if grid is None:
+        return None
+    if not grid:
+        is_scalar = not rest if rule.lead else name == rule.scalar
+        return (path, 0) if is_scalar else None
+    flat = 0
+    texts = name.split(rule.separator)
+    if len(texts) != len(grid):
+        return None
+    for text, n_chunks in zip(texts, grid, strict=True):
+        # isdigit() also takes digits of other scripts, and "01" is another key than "1"
+        if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):
+            return None
+        index = int(text) if len(text) <= _MAX_DIGITS else n_chunks
+        if index >= n_chunks:
+            return None
+        flat = flat * n_chunks + index
+    return path, flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +260,10 @@ def _claim(
     owner: NDArray[np.int32],
 ) -> None:
     """Enter into `owner` whose keys these are, one look-up for each run of equal paths."""
-    for first in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[first : first + _BLOCK_ROWS]
+    for first in range(0, len(rows), BLOCK_ROWS):
+        block = rows[first : first + BLOCK_ROWS]
         start = text.start[block]
-        length = path_end[first : first + _BLOCK_ROWS] - start
+        length = path_end[first : first + BLOCK_ROWS] - start
         matrix = _gather(text.codes, start, length)
         differs = (matrix[1:] != matrix[:-1]).any(axis=1)
         runs = np.concatenate([[0], np.flatnonzero(differs) + 1, [len(block)]])
@@ -166,8 +292,8 @@ def _parse_chunks(
     """Give the flat chunk index of keys of one array, -1 where there is no such chunk."""
     flat = np.full(len(start), -1, np.intp)
     lead = (rule.lead if grid else rule.scalar).encode()
-    for first in range(0, len(start), _BLOCK_ROWS):
-        block = slice(first, first + _BLOCK_ROWS)
+    for first in range(0, len(start), BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
         length = end[block] - start[block]
         head = _gather(codes, start[block], np.minimum(length, len(lead)))
         is_led = length >= len(lead)
@@ -214,3 +340,94 @@ def _parse_indices(
     if is_good.any():
         flat[is_good] = np.ravel_multi_index(tuple(index[:, is_good]), grid)
     return flat
+
+
+_GROUP = 10_000
+"""Numbers are written four digits at a time: one lookup gives four bytes."""
+
+
+def _digit_table() -> NDArray[np.uint32]:
+    numbers = np.arange(_GROUP)[:, None]
+    powers = np.array([1000, 100, 10, 1])
+    digits = (numbers // powers % 10 + ord("0")).astype(np.uint8)
+    without_zeros = np.where(numbers >= powers, digits, 0).astype(np.uint8)
+    return np.concatenate([digits, without_zeros]).view(np.uint32).ravel()
+
+
+_DIGITS = _digit_table()
+"""Row `i`: the four digits of `i`; row `10000 + i`: the same, leading zeros as NUL."""
+
+
+def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
+    """Write a column of numbers in decimal.
+
+    Parameters
+    ----------
+    values
+        `(n,)` integers, 0 or more.
+
+    Returns
+    -------
+    text
+        `(n, width)` uint8, ASCII digits to the right, NUL to their left.
+
+    Examples
+    --------
+    >>> join_columns(2, [format_numbers([0, 1203]), b";"])
+    b'0;1203;'
+    """
+    numbers = np.asarray(values, np.uint64)
+    n_groups = -(-len(str(int(numbers.max(initial=0)))) // 4)
+    text = np.empty((len(numbers), n_groups), np.uint32)
+    rest = numbers
+    for column in reversed(range(n_groups)):
+        higher = rest // np.uint64(_GROUP)
+        group = (rest - higher * np.uint64(_GROUP)).astype(np.intp)
+        group[higher == 0] += _GROUP
+        text[:, column] = _DIGITS.take(group)
+        rest = higher
+    matrix = text.view(np.uint8)
+    matrix[numbers == 0, -1] = ord("0")
+    return matrix
+
+
+def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDArray[np.uint8]:
+    """Give the text of every row of a column that repeats few texts.
+
+    Parameters
+    ----------
+    texts
+        The table, without NUL.
+    rows
+        `(n,)` integers: the text of each row, at least one.
+
+    Returns
+    -------
+    text
+        The one text where all rows agree, else `(n, width)` uint8 with NUL to its right.
+    """
+    if (rows == rows[0]).all():
+        return texts[int(rows[0])]
+    used, inverse = np.unique(rows, return_inverse=True)
+    table = np.array([texts[row] for row in used.tolist()], np.bytes_)
+    return table.view(np.uint8).reshape(len(used), -1)[inverse]
+
+
+def join_columns(n_rows: int, columns: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
+    """Join columns of text row by row, leaving out every NUL.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the result.
+    columns
+        For each column the text that all rows share, or `(n_rows, width)` uint8.
+    """
+    widths = [len(column) if isinstance(column, bytes) else column.shape[1] for column in columns]
+    matrix = np.empty((n_rows, sum(widths)), np.uint8)
+    start = 0
+    for column, width in zip(columns, widths, strict=True):
+        constant = isinstance(column, bytes)
+        matrix[:, start : start + width] = np.frombuffer(column, np.uint8) if constant else column
+        start += width
+    return matrix.tobytes().translate(None, b"\0")

@@ -34,22 +34,16 @@ from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.grid import chunk_grid
 from .findings import Finding, Reporter
-from .keys import KeyRule
+from .keys import KeyRule, join_key
 
 __all__ = [
     "ArrayMetadata",
     "Nodes",
-    "join_key",
     "parse_metadata",
     "spell_mask_value",
     "to_documents",
     "to_plain",
 ]
-
-
-def join_key(path: str, name: str) -> str:
-    """Give the key of `name` in the node at `path`; the root's path is empty."""
-    return f"{path}/{name}" if path else name
 
 
 def to_documents(

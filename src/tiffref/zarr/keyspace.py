@@ -8,7 +8,6 @@ for and written when listed, never kept: there may be millions.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
 from ..codecs.foreign import check_chunk
-from ..formats.kerchunk import BLOCK_ROWS, KeySpelling, in_format
+from ..formats.kerchunk import in_format
+from ..formats.keys import BLOCK_ROWS, KeyRule, parse_key
 from ..formats.zarr_metadata import to_documents
 from ..model.array import Array, Group
 from ..model.codec import ForeignCodec
@@ -86,39 +86,21 @@ class KeySpace:
         self.arrays = arrays
         self._unlisted = unlisted
         self._zarr_format = zarr_format
-        self._grids = {
-            path: [
-                (n, math.prod(served.shown.grid[i + 1 :])) for i, n in enumerate(served.shown.grid)
-            ]
-            for path, served in arrays.items()
-        }
+        self._grids = {path: served.shown.grid for path, served in arrays.items()}
 
     def find(self, key: str) -> bytes | Chunk | None:
         """Give the document or chunk of a key; None where there is none."""
         document = self.documents.get(key)
         if document is not None:
             return document
-        path, indices = self._split(key)
-        served = self.arrays.get(path)
-        if served is None or indices is None:
+        found = parse_key(key, self._grids, self._zarr_format)
+        if found is None:
             return None
-        flat = _parse_indices(indices, self._grids[path])
-        if flat is None:
-            return None
+        path, flat = found
+        served = self.arrays[path]
         if not served.is_decoded and served.array.manifest.at(flat)[0] == MISSING:
             return None
         return Chunk(served, flat)
-
-    def _split(self, key: str) -> tuple[str, list[str] | None]:
-        """Split the key of a chunk into the path of its array and its indices."""
-        if self._zarr_format == 2:
-            path, _, name = key.rpartition("/")
-            # an array without dimensions has the one chunk "0"
-            return path, [] if name == "0" and not self._grids.get(path, True) else name.split(".")
-        path, lead, name = f"/{key}".rpartition("/c")
-        if not lead or (name and name[0] != "/"):
-            return key, None
-        return path[1:], name[1:].split("/") if name else []
 
     def __iter__(self) -> Iterator[str]:
         """Give all keys, documents first, without keeping them."""
@@ -132,7 +114,7 @@ class KeySpace:
     def chunk_keys(self, path: str) -> Iterator[str]:
         """Give the keys of the chunks of one array that are there."""
         served = self.arrays[path]
-        spelling = KeySpelling.of(path, self._zarr_format)
+        rule = KeyRule.written(path, self._zarr_format)
         source = served.array.manifest.source
         n_chunks = served.shown.manifest.n_chunks
         for start in range(0, n_chunks, BLOCK_ROWS):
@@ -140,7 +122,7 @@ class KeySpace:
             if not served.is_decoded:
                 flat = flat[source[flat] != MISSING]
             if len(flat):
-                yield from spelling.keys(served.shown.grid, flat)
+                yield from rule.keys(served.shown.grid, flat)
 
     def with_prefix(self, prefix: str) -> Iterator[str]:
         """Give the keys that begin with a prefix, looking only into arrays that can have some."""
@@ -254,21 +236,6 @@ def _merge_attributes(
 
 def _encode(documents: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     return {key: json.dumps(document).encode() for key, document in documents.items()}
-
-
-def _parse_indices(indices: list[str], grid: list[tuple[int, int]]) -> int | None:
-    """Give the flat index of a chunk from its indices as text, if they name one."""
-    flat = 0
-    try:
-        for text, (n, stride) in zip(indices, grid, strict=True):
-            index = int(text)
-            # int() also takes "01", "+1", "1_0" and digits of other scripts
-            if not 0 <= index < n or str(index) != text:
-                return None
-            flat += index * stride
-    except ValueError:
-        return None
-    return flat
 
 
 def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:

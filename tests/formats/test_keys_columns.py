@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tiffref.formats.kerchunk import format_numbers, join_columns, pick_texts
+from tiffref.formats.keys import format_numbers, join_columns, pick_texts
 
 EDGES = [
     0,
