@@ -18,6 +18,7 @@ from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from ..io.allow import is_local
 from ..io.freshness import check_same
+from ..metadata.location import locate, unify_locations
 from ..model.array import Array, Group
 from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
 from ..model.manifest import MISSING, Source
@@ -242,9 +243,10 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
     is_one = len(first.codecs) == len(second.codecs) == 1
     if is_one and to_zarr2(first.codec) == to_zarr2(second.codec):
         second = replace(second, codecs=first.codecs)  # a document does not tell all of a codec
+    places = unify_locations([locate(group) for group in (old, new)])
     aspects = [
-        {**aspects_of(_plain_fill(array), dims), "georeference": _place(group)}
-        for array, group in ((first, old), (second, new))
+        {**aspects_of(_plain_fill(array), dims), "georeference": place}
+        for array, place in zip((first, second), places, strict=True)
     ]
     kinds = group_alike(aspects)
     if len(kinds) > 1:
@@ -257,17 +259,6 @@ def _plain_fill(array: Array) -> Array:
     """Return the fill value without its NumPy type, which a document does not keep."""
     fill = array.fill_value
     return array if fill is None else replace(array, fill_value=np.asarray(fill).item())
-
-
-def _place(group: Group) -> tuple[Any, ...]:
-    """Find where the files lie, from the coordinates that were made of their georeference."""
-    found = []
-    for name in ("x", "y", "spatial_ref"):
-        child = group.children.get(name)
-        if isinstance(child, Array):
-            crs = (child.attributes.get("crs_wkt"), child.attributes.get("GeoTransform"))
-            found.append((name, tuple(child.manifest.inlined.values()), crs))
-    return tuple(found)
 
 
 def _count_holes(array: Array, n_dims: int) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import MAGIC, wrap_inlined
 from ..errors import ManifestMismatch, SelectionError
+from ..metadata.location import Location, unify_locations
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
 from ..model.combine import STORAGE, Kind, aspects_of, group_alike, mismatch, occupied, place
@@ -57,7 +58,8 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     The indices of the files of each group: one group, unless files may be split.
     """
     is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
-    aspects = [_aspects(part, () if is_anywhere else part.place, plan) for part in parts]
+    places = unify_locations([Location() if is_anywhere else part.location for part in parts])
+    aspects = [_aspects(part, where, plan) for part, where in zip(parts, places, strict=True)]
     kinds = group_alike(aspects)
     if len(kinds) > 1 and plan.on_mismatch == "decode":
         kinds = _join_stored(kinds)
@@ -70,7 +72,7 @@ def _has_missing(part: Part) -> bool:
     return any(bool(array.manifest.is_missing.any()) for array in part.arrays.values())
 
 
-def _aspects(part: Part, where: tuple, plan: Plan) -> dict[str, Any]:
+def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
     """Return everything about a file that must agree with the others of its sequence."""
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
     found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}

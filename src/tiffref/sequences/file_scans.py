@@ -25,6 +25,7 @@ from ..errors import SourceError, TiffrefError
 from ..metadata.describe import TAG_NAMES
 from ..metadata.geo import GeoLevel, declared, fit_layout, is_geozarr
 from ..metadata.hierarchy import PENDING, insert_axes
+from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.facts import FileFacts, LevelFacts
 from ..model.manifest import INLINED, Source
@@ -51,7 +52,6 @@ _PERSONAL = frozenset(
 _PERSONAL_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
 """DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
 Exif, GPS and interoperability directories: they change from file to file."""
-_PLACE_TAGS = frozenset({33550, 33922, 34264})
 _TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
 _CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 
@@ -60,8 +60,11 @@ def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     """Keep the attributes, and the fill value, that all files agree in; but for their place."""
     arrays = [part.arrays[path] for part in parts]
     first, *others = {id(array.attributes): array.attributes for array in arrays}.values()
-    if len({part.place for part in parts}) > 1:
-        first, *others = [_without_tags(one, _PLACE_TAGS) for one in (first, *others)]
+    gone = {
+        code for code in _GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
+    }
+    if gone:
+        first, *others = [_without_tags(one, frozenset(gone)) for one in (first, *others)]
     kept = {
         name: value
         for name, value in first.items()
@@ -114,7 +117,7 @@ def describe_whole(
     if is_mosaic:
         variables, attributes, levels = describe_mosaic(parts, images)
         return variables, attributes, {path: _place_of(one) for path, one in levels.items()}
-    if len({part.place for part in parts}) > 1:
+    if not is_one_place(parts):
         return {}, {}, {}
     gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
     group = parts[0].references.group
@@ -182,6 +185,8 @@ class Part:
         alone.
     georeference
         The tags of its georeference.
+    location
+        What they mean.
     dates
         The dates that the file itself says, by the names that `time_from` takes.
     """
@@ -192,11 +197,12 @@ class Part:
     arrays: Mapping[str, Array]
     georeference: Mapping[int, Any] = field(default_factory=dict)
     dates: Mapping[str, str] = field(default_factory=dict)
+    location: Location = field(default_factory=Location)
 
-    @property
-    def place(self) -> tuple:
-        """The georeference, as a value that can be compared."""
-        return tuple(self.georeference.items())
+
+def is_one_place(parts: Sequence[Part]) -> bool:
+    """Tell if all files lie at one place."""
+    return len({id(one) for one in unify_locations([part.location for part in parts])}) == 1
 
 
 def scan_files(
@@ -286,7 +292,8 @@ def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefEr
     tags = _first_tags(facts)
     georeference = {code: tags[code] for code in _GEO_TAGS if code in tags}
     kept = once.references(references, arrays, georeference)
-    return Part(url, facts.source, kept, arrays, georeference, find_dates(tags))
+    location = once.location(references.group)
+    return Part(url, facts.source, kept, arrays, georeference, find_dates(tags), location)
 
 
 def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
@@ -314,6 +321,11 @@ class _Once:
             codecs=self._share(array.codecs, array.codecs),
             attributes=self._share(repr(attributes), attributes),
         )
+
+    def location(self, group: Group) -> Location:
+        """Return where the file lies."""
+        location = locate(group)
+        return self._share(location, location)
 
     def references(
         self, references: References, arrays: Mapping[str, Array], georeference: Mapping[int, Any]

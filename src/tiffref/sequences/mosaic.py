@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch
 from ..metadata.geo import GeoLevel, describe_level, grid_mappings, multiscales, read_georeference
-from ..metadata.geokeys import MATRIX, Affine, parse_geokeys, place
+from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
+from ..metadata.location import TOLERANCE
 from ..metadata.report import Report
 from ..model.array import Array
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["describe_mosaic", "mosaic_origins"]
 
 _GEO_KEYS = (34735, 34736, 34737)
-_TOLERANCE = 1e-3
-"""Of a pixel: writers round the corners of tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +76,10 @@ def mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64],
     corners -= corners.min(axis=0)
     pixels = np.rint(corners).astype(np.int64)
     off = np.abs(corners - pixels).max(axis=1)
-    if (off > _TOLERANCE).any():
+    if (off > TOLERANCE).any():
         n = int(off.argmax())
         raise ManifestMismatch(
-            f"{int((off > _TOLERANCE).sum())} of {len(parts)} files lie between the pixels of the"
+            f"{int((off > TOLERANCE).sum())} of {len(parts)} files lie between the pixels of the"
             " others",
             url=parts[n].url,
             got=f"off by {off[n]:.3f} pixels",
@@ -100,19 +99,18 @@ def mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64],
 def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
     """Return the (row, column) of each file's corner, `(n_files, 2)`, in pixels of its level."""
     level, full = _Level(path), _Level("image")
+    first = parts[0].location
     reference = _transform(parts[0])
     found = []
     for part in parts:
         a, b, c, d, e, f = _transform(part)
         is_alike = np.allclose((a, b, d, e), np.take(reference, (0, 1, 3, 4)), rtol=1e-9, atol=0)
-        if not is_alike or any(
-            part.georeference.get(code) != parts[0].georeference.get(code) for code in _GEO_KEYS
-        ):
+        if not is_alike or part.location.system != first.system:
             raise ManifestMismatch(
                 "files of a mosaic differ in pixel size or coordinate reference system",
                 url=part.url,
-                got=(a, b, d, e),
-                expected=f"as {parts[0].url}",
+                got=part.location,
+                expected=f"as {parts[0].url}: {first}",
             )
         n_rows, n_columns = level.size(part.arrays[path])
         all_rows, all_columns = full.size(part.arrays["image"])
@@ -121,8 +119,7 @@ def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
 
 
 def _transform(part: Part) -> Affine:
-    tags = part.georeference
-    transform = place(tags, parse_geokeys(tags), Report(part.url)).transform
+    transform = part.location.transform
     if transform is None or transform[1] or transform[3]:
         raise ManifestMismatch(
             "a file of the mosaic has no place on a grid of rows and columns",
