@@ -6,6 +6,8 @@ nodes, manifests and provenance become a group, which JSON and Parquet share. Wh
 is for `zarr_metadata`, which array a chunk belongs to for `keys`; text laid out as we write it is
 read by `columnar`.
 
+Documents come from strangers: templates are replaced as text, never run, and `gen` is refused.
+
 Follows https://fsspec.github.io/kerchunk/spec.html, versions 0 and 1; stricter where readers
 disagree (a length of 0 is "nothing" in JSON and "everything" in Parquet).
 """
@@ -41,7 +43,6 @@ from .load import (
 )
 from .provenance import PROVENANCE, Provenance, check_series, parse_provenance
 from .sealing import Sealed, digest_chunks
-from .templates import expand_gen, expand_url
 from .zarr_metadata import ArrayMetadata, Nodes, parse_metadata
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "build_array",
     "build_manifest",
     "build_tree",
+    "expand_url",
     "is_metadata_key",
     "parse_document",
     "parse_structure",
@@ -153,9 +155,10 @@ def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], 
             report(_structural("template", "a template is text", f"templates.{name}", text, "text"))
     templates = {name: text for name, text in templates.items() if isinstance(text, str)}
     refs = _member(document, "refs", Mapping, "an object", report) or {}
-    gen = _member(document, "gen", list, "a list", report) or []
-    generated = expand_gen(gen, templates, report) if gen else {}
-    return ({**refs, **generated} if generated else refs), templates
+    if document.get("gen", []) != []:
+        expected = "all references in 'refs' (fsspec or kerchunk write them out)"
+        report(_structural("gen", "'gen' is not supported", "gen", document["gen"], expected))
+    return refs, templates
 
 
 def _member(document: Mapping, name: str, kind: Any, expected: str, report: Reporter) -> Any:
@@ -164,6 +167,60 @@ def _member(document: Mapping, name: str, kind: Any, expected: str, report: Repo
         report(_structural("member", f"'{name}' has the wrong type", name, value, expected))
         return None
     return value
+
+
+# ---- templates
+
+_NAME = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
+
+
+class _Refused(ValueError):
+    """Text is not in the language; the message is what the language has instead."""
+
+
+def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
+    """Replace `{{name}}` in an address.
+
+    Parameters
+    ----------
+    url
+        Address as in the document.
+    templates
+        Name to text. Without templates braces are plain characters, as in fsspec.
+    report
+        Takes what cannot be expanded.
+    """
+    if not templates or "{{" not in url:
+        return url
+    try:
+        return _replace_names(url, templates)
+    except _Refused as error:
+        report(
+            Finding(
+                "template",
+                "structure",
+                "a template cannot be expanded",
+                None,
+                repr(url[:80]),
+                str(error),
+            )
+        )
+        return url
+
+
+def _replace_names(text: str, templates: Mapping[str, str]) -> str:
+    def replace(match: re.Match) -> str:
+        if match[1] not in templates:
+            raise _Refused(f"one of the templates {sorted(templates)[:5]}")
+        value = templates[match[1]]
+        if "{{" in value or "}}" in value:
+            raise _Refused("{{name}} of a template that is plain text itself")
+        return value
+
+    rest = _NAME.sub("", text)
+    if "{{" in rest or "}}" in rest or "{%" in rest:
+        raise _Refused("no braces but {{name}} of a template")
+    return _NAME.sub(replace, text)
 
 
 # ---- keys
