@@ -9,20 +9,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .errors import ManifestMismatch
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
 from .formats.parquet import is_parquet, parse_parquet
-from .io.allow import allowed_by_environment, check_moved, location_prefix
+from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
 from .io.urls import plan_prefix, shared_folder, to_document_url
 from .metadata.axes import order_axes
 from .metadata.hierarchy import from_ngff, to_ngff, without_pending
 from .model.array import Group
 from .model.manifest import NAMELESS, Source
 
-__all__ = ["References"]
+__all__ = ["References", "is_document"]
+
+_DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
+_TIFF = frozenset({b"II*", b"II+", b"MM\0"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -369,3 +373,25 @@ def _move_series(
         {**level, "path": f"{prefix}/{level['path']}"} if "path" in level else level
     )
     return [{**row, "levels": [move(level) for level in row.get("levels", [])]} for row in series]
+
+
+def is_document(source: Any) -> bool:
+    """Tell if a source is a reference document rather than a TIFF."""
+    if isinstance(source, References | Mapping):
+        return True
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        if name.lower().endswith(_DOCUMENT_SUFFIXES):
+            return not _begins_as_tiff(name)
+    return is_parquet(source)
+
+
+def _begins_as_tiff(name: str) -> bool:
+    """Look into a local file that is called as a document: it may be a TIFF all the same."""
+    if not is_local(name):
+        return False
+    try:
+        with Path(name.removeprefix("file://")).open("rb") as file:
+            return file.read(4)[:3] in _TIFF
+    except (OSError, ValueError):
+        return False  # what is wrong with it shows when it is opened

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import catalog_command, commands, info
+from . import catalog_command, commands, completion, documents, info
 from .console import (
     ACCESS,
     INTERRUPTED,
@@ -25,6 +25,8 @@ from .console import (
     USAGE,
     Parser,
     UsageError,
+    add_common_arguments,
+    log_to_stderr,
     print_help,
     report,
     say_warning,
@@ -34,16 +36,40 @@ from .console import (
 __all__ = ["build_parser", "main"]
 
 COMMANDS = {
-    "info": (info.HELP, info.add_arguments, info.run),
-    "scan": (commands.SCAN_HELP, commands.add_scan_arguments, commands.run_scan),
-    "stack": (commands.STACK_HELP, commands.add_stack_arguments, commands.run_stack),
-    "append": (commands.APPEND_HELP, commands.add_append_arguments, commands.run_append),
-    "catalog": (catalog_command.HELP, catalog_command.add_arguments, catalog_command.run),
-    "convert": (commands.CONVERT_HELP, commands.add_convert_arguments, commands.run_convert),
-    "rewrite": (commands.REWRITE_HELP, commands.add_rewrite_arguments, commands.run_rewrite),
-    "validate": (commands.VALIDATE_HELP, commands.add_validate_arguments, commands.run_validate),
-}
-"""Name of each command: help (one line), what adds its arguments, what runs it."""
+    "info": (info.HELP, info.EXAMPLES, info.add_arguments, info.run),
+    "scan": (
+        commands.SCAN_HELP, commands.SCAN_EXAMPLES, commands.add_scan_arguments, commands.run_scan,
+    ),
+    "stack": (
+        commands.STACK_HELP, commands.STACK_EXAMPLES, commands.add_stack_arguments,
+        commands.run_stack,
+    ),
+    "append": (
+        commands.APPEND_HELP, commands.APPEND_EXAMPLES, commands.add_append_arguments,
+        commands.run_append,
+    ),
+    "catalog": (
+        catalog_command.HELP, catalog_command.EXAMPLES, catalog_command.add_arguments,
+        catalog_command.run,
+    ),
+    "convert": (
+        documents.CONVERT_HELP, documents.CONVERT_EXAMPLES, documents.add_convert_arguments,
+        documents.run_convert,
+    ),
+    "rewrite": (
+        documents.REWRITE_HELP, documents.REWRITE_EXAMPLES, documents.add_rewrite_arguments,
+        documents.run_rewrite,
+    ),
+    "validate": (
+        documents.VALIDATE_HELP, documents.VALIDATE_EXAMPLES, documents.add_validate_arguments,
+        documents.run_validate,
+    ),
+    "completion": (
+        completion.COMPLETION_HELP, completion.COMPLETION_EXAMPLES,
+        completion.add_completion_arguments, completion.run_completion,
+    ),
+}  # fmt: skip
+"""Name of each command: help (one line), examples, what adds its arguments, what runs it."""
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
@@ -67,7 +93,7 @@ class _Version(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+    """Build the parser of all commands."""
     parser = Parser(
         prog="tiffref",
         description="Make TIFF files readable as Zarr without copying a byte.",
@@ -76,10 +102,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.set_defaults(run=lambda _: print_help(parser), parser=parser)
     group = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (text, add_arguments, run) in COMMANDS.items():
-        command = group.add_parser(name, help=text, description=text)
+    for name, (text, examples, add_arguments, run) in COMMANDS.items():
+        command = group.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         command.set_defaults(run=run, parser=command)
         add_arguments(command)
+        add_common_arguments(command)
     return parser
 
 
@@ -100,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = build_parser().parse_args(arguments)
     except SystemExit as stop:  # argparse leaves this way after --help and after a usage error
         return stop.code if isinstance(stop.code, int) else USAGE
-    with warnings.catch_warnings():
+    verbosity = -1 if getattr(parsed, "quiet", False) else getattr(parsed, "verbose", 0)
+    with log_to_stderr(verbosity), warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.showwarning = say_warning
         try:

@@ -16,9 +16,14 @@ from .console import print_help
 if TYPE_CHECKING:
     from ..catalog import Catalog
 
-__all__ = ["HELP", "add_arguments", "run"]
+__all__ = ["EXAMPLES", "HELP", "add_arguments", "run", "show"]
 
 HELP = "build a catalog of many TIFF files, search it, open what was found"
+EXAMPLES = """\
+  tiffref catalog build scenes/ -o catalog/
+  tiffref catalog build 's3://bucket/**/*.tif' -o catalog/ --storage-option anon=true
+  tiffref catalog query catalog/ --bounds 5,45,11,48 --time 2022-05
+  tiffref catalog open catalog/ --where band=B04 -o cube.json"""
 _COLUMNS = ("url", "status", "shape", "dtype", "codec", "crs", "time", "error")
 _SHOWN = 20
 
@@ -30,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (text, add, act) in _ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         add(action)
+        console.add_common_arguments(action)
         action.set_defaults(act=act, parser=action)
 
 
@@ -44,8 +50,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="folders, globs, patterns, listing files (.txt), tables (.csv, .parquet), STAC items",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--output", required=True, metavar="FOLDER", help="of the catalog: path or URL"
-    )
+        "-o", "--output", default="catalog", metavar="FOLDER",
+        help="of the catalog: path or URL (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--format", choices=("json", "parquet"), default="json",
         help="of the references of each file (default: %(default)s)",
@@ -60,6 +67,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     )
     _add_outputs(parser)
     _add_running(parser)
+    console.add_dry_run_argument(parser)
     console.add_options_argument(parser, "--storage-option", "FILES")
     console.add_options_argument(parser, "--output-option", "FOLDER")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -111,6 +119,8 @@ def _build(arguments: argparse.Namespace) -> int:
     """Build and sum up; 1 where some files failed."""
     from .. import catalog
 
+    if arguments.dry_run:
+        return _list_inputs(arguments)
     pattern = arguments.pattern or (arguments.stack if isinstance(arguments.stack, str) else None)
     options = {name: True for name in ("mosaic", "allow_holes") if getattr(arguments, name)}
     summary = catalog.build(
@@ -133,7 +143,7 @@ def _build(arguments: argparse.Namespace) -> int:
         fail_fast=arguments.fail_fast,
         retries=arguments.retries,
         report=arguments.report,
-        progress=True,
+        progress=not arguments.quiet,
         assets=arguments.asset,
         scan_options={} if arguments.level is None else {"level": arguments.level},
         storage_options=dict(arguments.storage_option) or None,
@@ -142,13 +152,28 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(summary.to_json())
     else:
-        print(summary.output)
-        print(console.format_table([list(row) for row in summary.table()]))
+        console.say(summary.output)
+        console.say(console.format_table([list(row) for row in summary.table()]))
     for name, error in [*summary.failures, *summary.combined_failed]:
         console.report(error if name in error else f"{name}: {error}", "warning")
     if summary.failed > len(summary.failures):
         console.report(f"{summary.failed - len(summary.failures):,} more failed", "warning")
     return console.OK if summary.is_complete else console.INVALID
+
+
+def _list_inputs(arguments: argparse.Namespace) -> int:
+    """Say which files a build would scan."""
+    from ..sequences.inputs import find_files
+
+    files = arguments.files[0] if len(arguments.files) == 1 else arguments.files
+    options = dict(arguments.storage_option) or None
+    found = find_files(files, assets=arguments.asset, storage_options=options)
+    for url in found.urls[:_SHOWN]:
+        console.say(url)
+    if len(found.urls) > _SHOWN:
+        console.say(f"... {len(found.urls) - _SHOWN:,} more")
+    console.say(f"would build {arguments.output}: {console.count(len(found.urls), 'file')}")
+    return console.OK
 
 
 def _split(text: str | None) -> Sequence[str]:
@@ -235,25 +260,35 @@ def _plain_rows(found: Catalog) -> list[dict[str, Any]]:
     ]
 
 
+def show(folder: str, storage_options: Any = None, as_json: bool = False) -> int:
+    """Print a whole catalog in numbers, and its first rows; return the exit code."""
+    from .. import catalog
+
+    return _show_found(folder, catalog.open(folder, storage_options), as_json)
+
+
 def _show(arguments: argparse.Namespace) -> int:
-    """Print the catalog in numbers, and its first rows."""
+    """Print what a search finds, in numbers and its first rows."""
+    return _show_found(arguments.catalog, _search(arguments), arguments.json)
+
+
+def _show_found(name: str, found: Catalog, as_json: bool) -> int:
     from collections import Counter
 
-    found = _search(arguments)
     status = Counter(found.table["status"].to_pylist())
     combined = found.combined()
-    if arguments.json:
+    if as_json:
         console.print_json(
-            {"catalog": arguments.catalog, "files": len(found), "status": status,
+            {"catalog": name, "files": len(found), "status": status,
              "columns": found.table.column_names, "combined": combined}
         )  # fmt: skip
         return console.OK
-    print(f"{arguments.catalog}: {console.count(len(found), 'file')}"
+    print(f"{name}: {console.count(len(found), 'file')}"
           + "".join(f", {n:,} {name}" for name, n in sorted(status.items())))  # fmt: skip
     rows = _plain_rows(type(found)(found.folder, found.table.slice(0, _SHOWN)))
     if rows:
-        names = [name for name in _COLUMNS if any(name in row for row in rows)]
-        cells = [[_say(row.get(name)) for name in names] for row in rows]
+        names = [column for column in _COLUMNS if any(column in row for row in rows)]
+        cells = [[_say(row.get(column)) for column in names] for row in rows]
         print(console.format_table([list(names), *cells]))
     if len(found) > _SHOWN:
         print(f"  ... {len(found) - _SHOWN:,} more")

@@ -1,8 +1,7 @@
-"""The commands `scan`, `stack`, `append`, `convert`, `rewrite` and `validate`.
+"""`tiffref scan`, `stack` and `append`: from TIFFs to a reference document.
 
-Owns the arguments of each and how its result reads. The work is done by the functions of the same
-names: `tiffref.scan`, `scan_sequence`, `append_sequence`, `catalog.convert`, `catalog.rewrite` and
-`validate`.
+Owns their arguments, the names of what they write, and what they report; the work is
+`tiffref.scan`, `tiffref.scan_sequence`, `tiffref.append_sequence` and `References`.
 """
 
 from __future__ import annotations
@@ -10,56 +9,56 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from . import console
 
 if TYPE_CHECKING:
-    from ..formats.findings import Finding
     from ..references import References
-    from ..validation import Report
 
 __all__ = [
+    "APPEND_EXAMPLES",
     "APPEND_HELP",
-    "CONVERT_HELP",
-    "REWRITE_HELP",
+    "SCAN_EXAMPLES",
     "SCAN_HELP",
+    "STACK_EXAMPLES",
     "STACK_HELP",
-    "VALIDATE_HELP",
     "add_append_arguments",
-    "add_convert_arguments",
-    "add_rewrite_arguments",
     "add_scan_arguments",
-    "add_sequence_arguments",
     "add_stack_arguments",
-    "add_validate_arguments",
-    "finish",
     "run_append",
-    "run_convert",
-    "run_rewrite",
     "run_scan",
     "run_stack",
-    "run_validate",
 ]
 
 SCAN_HELP = "write kerchunk references of a TIFF file"
+SCAN_EXAMPLES = """\
+  tiffref scan image.tif                            writes image.json
+  tiffref scan slide.svs -o slide.parq --level 0    parquet, the full-size level only
+  tiffref scan s3://bucket/a.tif -o a.json --storage-option anon=true
+  tiffref scan image.tif --url-prefix https://host/data/ -o image.json"""
 
 
 def add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     console.add_source_arguments(parser)
     parser.add_argument(
-        "-o", "--output", required=True, metavar="FILE",
-        help=f"{console.OUTPUT_HELP}; - is standard output",
+        "-o", "--output", metavar="FILE",
+        help=f"{console.OUTPUT_HELP}; - is standard output (default: the name of IMG, as .json)",
     )  # fmt: skip
+    console.add_format_argument(parser)
     parser.add_argument(
         "--url-prefix", metavar="URL",
         help="where readers find the TIFF: this followed by its file name (s3://bucket/folder/)",
     )  # fmt: skip
     parser.add_argument("--series", type=int, metavar="N", help="one series only")
     parser.add_argument("--level", type=int, metavar="N", help="one pyramid level only")
+    parser.add_argument(
+        "--key", type=_parse_key, metavar="N",
+        help="pages instead of series: one (3), several (0,2,5) or a range (0:10)",
+    )  # fmt: skip
     parser.add_argument(
         "--layout", choices=("dataset", "tree"), default="dataset",
         help="all levels in the root group, or a group per level (default: %(default)s)",
@@ -73,38 +72,83 @@ def add_scan_arguments(parser: argparse.ArgumentParser) -> None:
         "--zarr-format", type=int, choices=(2, 3), default=2,
         help="Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
     )  # fmt: skip
+    _add_value_arguments(parser)
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse a file whose metadata makes no sense"
+    )
+    parser.add_argument(
+        "--allow-holes", action="store_true",
+        help="leave chunks missing where a file of a set is not there",
+    )  # fmt: skip
+    console.add_dry_run_argument(parser)
     console.add_json_argument(parser)
+
+
+def _add_value_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `scan` and `stack` say of chunks, fill values and attributes."""
+    parser.add_argument(
+        "--chunkmode", choices=("tile", "strile"),
+        help="one chunk for each strip or tile as stored",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fillvalue", type=_parse_number, metavar="N",
+        help="value of missing chunks, instead of the nodata value of the file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--zattrs", action="append", default=[], type=_parse_attributes, metavar="NAME=VALUE",
+        help="attribute to add at the root, or a JSON object of several; may be repeated",
+    )  # fmt: skip
+
+
+def _parse_key(text: str) -> int | slice | list[int]:
+    try:
+        if ":" in text:
+            return slice(*(int(part) if part else None for part in text.split(":")))
+        return [int(part) for part in text.split(",")] if "," in text else int(text)
+    except (TypeError, ValueError):
+        message = f"{text!r} is not a page (3), pages (0,2) or a range (0:10)"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _parse_number(text: str) -> int | float:
+    try:
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _parse_attributes(text: str) -> dict[str, Any]:
+    if text.startswith("{"):
+        try:
+            return dict(json.loads(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    name, value = console.parse_option(text)
+    return {name: value}
 
 
 def run_scan(arguments: argparse.Namespace) -> int:
     """Scan, write, and say what was written; 1 where a level could not be expressed."""
     from ..scanner.tiff import scan
 
+    image = console.only_image(arguments.image, "scan")
     to_stdout = arguments.output == "-"
     if to_stdout and arguments.json:
         raise console.UsageError("-o - and --json both write to standard output; choose one")
-    if not to_stdout and _is_same_file(arguments.output, arguments.image):
-        raise console.UsageError(f"{arguments.output}: the output would replace the image itself")
-    with console.progress(f"scanning {arguments.image}"):
-        references = scan(
-            arguments.image,
-            series=arguments.series,
-            level=arguments.level,
-            layout=arguments.layout,
-            axes=arguments.axes,
-            storage_options=dict(arguments.storage_option) or None,
-        )
+    output = console.default_output(arguments.output, _stem(image), arguments.format)
+    if not to_stdout and _is_same_file(output, image):
+        raise console.UsageError(f"{output}: the output would replace the image itself")
+    with console.progress(f"scanning {image}"):
+        references = scan(image, **_scan_options(arguments))
     if to_stdout:
         document = references.to_kerchunk(
             url=arguments.url_prefix, zarr_format=arguments.zarr_format
         )
         json.dump(document, sys.stdout)
         sys.stdout.write("\n")
-    else:
-        console.write_references(
-            references, arguments.output, arguments.url_prefix, arguments.zarr_format
-        )
-    summary = summarise_scan(references, arguments.output)
+    elif not arguments.dry_run:
+        console.write_references(references, output, arguments.url_prefix, arguments.zarr_format)
+    summary = summarise_scan(references, output)
     for refused in summary["refused"]:
         console.report(
             f"series {refused['series']} level {refused['level']} is left out: {refused['reason']}",
@@ -113,8 +157,39 @@ def run_scan(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(summary)
     elif not to_stdout:
-        print(f"{arguments.output}: {console.tell_counts(summary)}")
+        would = "would write " if arguments.dry_run else ""
+        console.say(f"{would}{output}: {console.tell_counts(summary)}")
     return console.INVALID if summary["refused"] else console.OK
+
+
+def _scan_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "series": arguments.series,
+        "level": arguments.level,
+        "key": arguments.key,
+        "chunkmode": arguments.chunkmode,
+        "fillvalue": arguments.fillvalue,
+        "zattrs": _merge(arguments.zattrs),
+        "layout": arguments.layout,
+        "axes": arguments.axes,
+        "strict": arguments.strict,
+        "allow_holes": arguments.allow_holes,
+        "storage_options": dict(arguments.storage_option) or None,
+    }
+
+
+def _merge(attributes: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return {name: value for one in attributes for name, value in one.items()} or None
+
+
+def _stem(name: str) -> str:
+    """Return the name of an image without folders, query and ending.
+
+    >>> _stem("https://host/data/a.b.tif?token=1")
+    'a.b'
+    """
+    plain = name.partition("::")[0].partition("?")[0] if "://" in name else name
+    return Path(plain.rstrip("/").rpartition("/")[2]).stem or "image"
 
 
 def summarise_scan(references: References, where: str) -> dict[str, Any]:
@@ -142,6 +217,12 @@ def _is_same_file(where: str, image: str) -> bool:
 
 
 STACK_HELP = "write kerchunk references of many TIFF files as one array"
+STACK_EXAMPLES = """\
+  tiffref stack 'S2_{time:%Y%m%d}_{band}.tif' -o cube.json    axes from the names
+  tiffref stack 'scenes/*.tif' --pattern sentinel-2           writes stack.json
+  tiffref stack tiles/*.tif --mosaic -o mosaic.json           placed by georeference
+  tiffref stack 'img_*.tif' --time-from DateTime -o series.json
+presets of --pattern: axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2"""
 _FILES_SHOWN = 3
 
 
@@ -152,8 +233,11 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
         help="TIFF files; a glob or a pattern such as 'S2_{time:%%Y%%m%%d}_{band}.tif', in quotes; "
         "or a CSV file or STAC items",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=console.OUTPUT_HELP)
-    add_sequence_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help=f"{console.OUTPUT_HELP} (default: stack.json)"
+    )
+    console.add_format_argument(parser)
+    _add_sequence_arguments(parser)
     parser.add_argument(
         "--axes", metavar="A,B",
         help="order of the new axes, as time,band; or of all axes: ngff (t, c, z, y, x), "
@@ -182,12 +266,12 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `stack` and `append` share."""
     parser.add_argument(
         "--pattern", metavar="P",
         help="how names give coordinates: with {fields}, a regular expression, or a preset such as "
-        "sentinel-2",
+        "sentinel-2 (tiffref stack --help lists them)",
     )  # fmt: skip
     parser.add_argument("--level", type=int, metavar="N", help="one pyramid level only")
     parser.add_argument(
@@ -200,14 +284,16 @@ def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url-prefix", metavar="URL", help="where readers find the TIFFs")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that read files")
     console.add_options_argument(parser, "--storage-option", "FILES")
+    console.add_dry_run_argument(parser)
     console.add_json_argument(parser)
 
 
 def run_stack(arguments: argparse.Namespace) -> int:
-    """Scan all files, write, and say what was written; 1 where places are left empty."""
+    """Scan all files, write, and say what was written."""
     from ..metadata.axes import AXES
     from ..sequences.stack import scan_sequence
 
+    arguments.output = console.default_output(arguments.output, "stack", arguments.format)
     axes = arguments.axes if arguments.axes in AXES else None
     references = scan_sequence(
         arguments.files[0] if len(arguments.files) == 1 else arguments.files,
@@ -224,9 +310,24 @@ def run_stack(arguments: argparse.Namespace) -> int:
         chunkmode=arguments.chunkmode,
         storage_options=dict(arguments.storage_option) or None,
         workers=arguments.workers,
-        progress=True,
+        progress=not arguments.quiet,
     )
-    return finish(references, arguments, arguments.zarr_format)
+    _offer_pattern(arguments)
+    return _finish(references, arguments, arguments.zarr_format)
+
+
+def _offer_pattern(arguments: argparse.Namespace) -> None:
+    """Offer a pattern where names look like dates, bands or axes and none was given."""
+    from ..sequences.inputs import list_files
+    from ..sequences.names import has_fields, suggest_pattern
+
+    files = arguments.files
+    if arguments.pattern or arguments.time_from or arguments.mosaic or has_fields(files[0]):
+        return
+    names = list_files(files[0] if len(files) == 1 else files).urls
+    pattern = suggest_pattern(names)
+    if pattern is not None:
+        console.report(f"names look like coordinates; to have axes: --pattern '{pattern}'", "note")
 
 
 def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
@@ -238,9 +339,10 @@ def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
     return {field: dim for field, _, dim in pairs} or None
 
 
-def finish(references: References, arguments: argparse.Namespace, zarr_format: int) -> int:
-    """Write the document and tell what is in it."""
-    console.write_references(references, arguments.output, arguments.url_prefix, zarr_format)
+def _finish(references: References, arguments: argparse.Namespace, zarr_format: int) -> int:
+    """Write the document and say what is in it; 1 where it lacks what nobody allowed it to."""
+    if not arguments.dry_run:
+        console.write_references(references, arguments.output, arguments.url_prefix, zarr_format)
     summary = summarise_stack(references, arguments.output)
     if arguments.json:
         console.print_json(summary)
@@ -248,7 +350,8 @@ def finish(references: References, arguments: argparse.Namespace, zarr_format: i
         for array in summary["arrays"]:
             shape = ", ".join(f"{dim} {n}" for dim, n in array["shape"].items())
             files = console.count(summary["files"], "file")
-            print(f"{arguments.output}: {array['path']} ({shape}), {files}")
+            would = "would write " if arguments.dry_run else ""
+            console.say(f"{would}{arguments.output}: {array['path']} ({shape}), {files}")
     for row in summary["unreadable"]:
         console.report(f"left out: {row['reason']}", "warning")
     if summary["holes"]:
@@ -258,7 +361,8 @@ def finish(references: References, arguments: argparse.Namespace, zarr_format: i
         console.report(
             f"{console.count(summary['holes'], 'place')} without a file{which}", "warning"
         )
-    return console.INVALID if summary["holes"] or summary["unreadable"] else console.OK
+    is_short = summary["holes"] or summary["unreadable"]
+    return console.INVALID if is_short and not arguments.allow_holes else console.OK
 
 
 def summarise_stack(references: References, where: str) -> dict[str, Any]:
@@ -283,6 +387,9 @@ def summarise_stack(references: References, where: str) -> dict[str, Any]:
 
 
 APPEND_HELP = "add files to a reference document of many TIFF files"
+APPEND_EXAMPLES = """\
+  tiffref append cube.json 'S2_202206*.tif'
+  tiffref append cube.json new.tif -o cube-2.json"""
 
 
 def add_append_arguments(parser: argparse.ArgumentParser) -> None:
@@ -292,12 +399,12 @@ def add_append_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help=f"{console.OUTPUT_HELP}; by default DOC itself"
     )
-    add_sequence_arguments(parser)
+    _add_sequence_arguments(parser)
     console.add_allow_argument(parser, "DOC")
 
 
 def run_append(arguments: argparse.Namespace) -> int:
-    """Add files and write; 1 where places are left empty."""
+    """Add files, write, and say what was written."""
     from ..references import References
     from ..sequences.append import append_sequence
 
@@ -313,190 +420,12 @@ def run_append(arguments: argparse.Namespace) -> int:
         chunkmode=arguments.chunkmode,
         storage_options=options,
         workers=arguments.workers,
-        progress=True,
+        progress=not arguments.quiet,
     )
     if after is before and arguments.output == arguments.document:
         if arguments.json:
             console.print_json(summarise_stack(after, arguments.output))
         else:
-            print(f"{arguments.output}: nothing new")
+            console.say(f"{arguments.output}: nothing new")
         return console.OK
-    return finish(after, arguments, zarr_format=2)
-
-
-CONVERT_HELP = "write references in another format: JSON, parquet, Zarr 3"
-
-
-def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument("source", metavar="REFS", help="JSON file, or folder of parquet references")
-    parser.add_argument(
-        "target", metavar="TARGET", help="what to write; parquet if it ends in .parq or .parquet"
-    )
-    parser.add_argument(
-        "--zarr-format", type=int, choices=(2, 3), default=2, help="of JSON (default: 2)"
-    )
-    parser.add_argument(
-        "--reference-version", type=int, choices=(0, 1), default=1,
-        help="of the JSON document (default: 1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--record-size", type=int, default=100_000, metavar="N",
-        help="chunks in one parquet file (default: 100000)",
-    )  # fmt: skip
-    console.add_options_argument(parser, "--storage-option", "REFS and TARGET")
-    console.add_allow_argument(parser, "REFS")
-    console.add_json_argument(parser)
-
-
-def run_convert(arguments: argparse.Namespace) -> int:
-    """Convert, and say what was written."""
-    from .. import catalog
-
-    with console.progress(f"writing {arguments.target}"):
-        references = catalog.convert(
-            arguments.source,
-            arguments.target,
-            zarr_format=arguments.zarr_format,
-            version=arguments.reference_version,
-            record_size=arguments.record_size,
-            storage_options=dict(arguments.storage_option) or None,
-            allow=arguments.allow,
-        )
-    counts = console.count_arrays(references)
-    if arguments.json:
-        console.print_json({"output": arguments.target, **counts})
-    else:
-        print(f"{arguments.target}: {console.tell_counts(counts)}")
-    return console.OK
-
-
-REWRITE_HELP = "change the addresses of the files in references"
-
-
-def add_rewrite_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument(
-        "document", metavar="REFS", help="JSON file, or folder of parquet references"
-    )
-    parser.add_argument(
-        "--from", dest="before", action="append", required=True, metavar="PREFIX",
-        help="beginning of addresses, as s3://a/; may be repeated, with a --to for each",
-    )  # fmt: skip
-    parser.add_argument(
-        "--to", dest="after", action="append", required=True, metavar="PREFIX",
-        help="what stands there instead, as https://b/",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", metavar="TARGET", help="what to write; by default REFS itself"
-    )
-    console.add_options_argument(parser, "--storage-option", "REFS and TARGET")
-    console.add_allow_argument(parser, "REFS")
-    console.add_json_argument(parser)
-
-
-def run_rewrite(arguments: argparse.Namespace) -> int:
-    """Rewrite, and say how many files have another address."""
-    from .. import catalog
-
-    if len(arguments.before) != len(arguments.after):
-        raise console.UsageError("each --from needs a --to")
-    target = arguments.output or arguments.document
-    with console.progress(f"writing {target}"):
-        n_moved = catalog.rewrite(
-            arguments.document,
-            target,
-            dict(zip(arguments.before, arguments.after, strict=True)),
-            storage_options=dict(arguments.storage_option) or None,
-            allow=arguments.allow,
-        )
-    if arguments.json:
-        console.print_json({"output": target, "moved": n_moved})
-    else:
-        print(f"{target}: {console.count(n_moved, 'file')} with another address")
-    return console.OK
-
-
-VALIDATE_HELP = "check a reference document, its sources and their pixels"
-
-
-def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument(
-        "document", metavar="REFS", help="JSON file, or folder of parquet references: path or URL"
-    )
-    parser.add_argument(
-        "--sources", action="store_true",
-        help="look whether the sources are there, unchanged, and long enough",
-    )  # fmt: skip
-    parser.add_argument(
-        "--pixels", type=_parse_count, default=0, metavar="N",
-        help="decode N chunks of each array, or all, and compare them with the TIFF",
-    )  # fmt: skip
-    parser.add_argument(
-        "--untrusted", action="store_true",
-        help="list every host and path that reading the document would touch; open none of them",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow", action="append", metavar="PREFIX",
-        help="open only sources whose URL begins so; may be repeated (default: all)",
-    )  # fmt: skip
-    console.add_options_argument(parser, "--storage-option", "REFS")
-    console.add_options_argument(parser, "--source-option", "the sources")
-    console.add_json_argument(parser)
-
-
-def run_validate(arguments: argparse.Namespace) -> int:
-    """Check and report; 1 where an error was found."""
-    from ..validation import validate
-
-    with console.progress(f"checking {arguments.document}"):
-        report = validate(
-            arguments.document,
-            sources=arguments.sources and not arguments.untrusted,
-            pixels=0 if arguments.untrusted else arguments.pixels,
-            storage_options=dict(arguments.storage_option) or None,
-            source_options=dict(arguments.source_option) or None,
-            allow=arguments.allow,
-        )
-    if arguments.json:
-        console.print_json(report.to_json())
-    else:
-        print("\n".join(tell(arguments.document, report, bool(arguments.pixels))))
-        if arguments.untrusted:
-            print("\n".join(tell_touches(report)))
-    return console.OK if report.ok else console.INVALID
-
-
-def tell(document: str, report: Report, compared: bool) -> Iterator[str]:
-    """Return the lines that a person reads: the verdict, then each finding."""
-    counts = [
-        console.count(sum(finding.severity == kind for finding in report.findings), kind)
-        for kind in ("error", "warning")
-        if any(finding.severity == kind for finding in report.findings)
-    ]
-    verdict = ["valid"] if report.ok else []
-    if compared:
-        counts.append(f"{console.count(report.n_chunks_compared, 'chunk')} compared")
-    yield f"{document}: {', '.join(verdict + counts)}"
-    for finding in report.findings:
-        yield f"  {_describe(finding)}"
-
-
-def tell_touches(report: Report) -> Iterator[str]:
-    """Return each host that reading would touch, and below it each path."""
-    for host, paths in sorted(report.touches.items()):
-        yield f"  touches {host}"
-        yield from (f"    {path!r}" for path in sorted(set(paths)))
-
-
-def _describe(finding: Finding) -> str:
-    return f"{finding.severity}: {finding.to_error()}"
-
-
-def _parse_count(text: str) -> int | Literal["all"]:
-    if text == "all":
-        return "all"
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of chunks nor all")
-    return int(text)
+    return _finish(after, arguments, zarr_format=2)

@@ -1,10 +1,10 @@
-"""The terminal side of all commands: exit codes, messages, progress, arguments, output.
+"""What all commands share: exit codes, messages, progress, output, and the parser of arguments.
 
-Results go to standard output, everything else to standard error, and progress only where standard
-error is a terminal. The parser does what argparse does not: it refuses wrong options of a command
-where its own usage is shown, takes negative bounds for numbers, and writes hints with the options
-of the command line where errors name arguments of Python. References are written as JSON or
-Parquet, by the name of the output.
+Results go to standard output, everything else to standard error through the logger `tiffref`, and
+progress only where standard error is a terminal. The parser says what is wrong where it is wrong:
+argparse leaves wrong options of a command to the program, whose usage does not show what there is,
+and takes bounds in the west for options. Hints of errors name arguments as Python has them; they
+are rendered as options here.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import logging
 import math
 import re
 import shlex
 import sys
-import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from ..formats.summary import count, format_bytes, format_table, wrap
 
 if TYPE_CHECKING:
     from ..references import References
@@ -34,17 +38,25 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_allow_argument",
+    "add_common_arguments",
+    "add_dry_run_argument",
+    "add_format_argument",
     "add_json_argument",
     "add_options_argument",
     "add_source_arguments",
     "count",
     "count_arrays",
+    "default_output",
     "format_bytes",
     "format_table",
+    "log_to_stderr",
+    "only_image",
+    "parse_option",
     "print_help",
     "print_json",
     "progress",
     "report",
+    "say",
     "say_warning",
     "spell_options",
     "tell_counts",
@@ -59,9 +71,57 @@ class UsageError(Exception):
     """Arguments that argparse accepts one by one and that make no sense together."""
 
 
+_LOG = logging.getLogger("tiffref")
+_NOTE = 25
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": _NOTE}
+_VERBOSE = ("fsspec", "s3fs", "gcsfs", "aiohttp", "botocore")
+"""Loggers of other packages that -vv shows too."""
+
+
+class _Formatter(logging.Formatter):
+    """A line as `tiffref: warning: message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        kind = "note" if record.levelno == _NOTE else record.levelname.lower()
+        where = "" if record.name == "tiffref" else f"{record.name}: "
+        return f"tiffref: {kind}: {where}{record.getMessage()}"
+
+
+@contextmanager
+def log_to_stderr(verbosity: int) -> Iterator[None]:
+    """Let what is logged be written to standard error, as long as the context lasts.
+
+    Parameters
+    ----------
+    verbosity
+        -1 for errors only, 0 for warnings too, 1 for what is done, 2 for all details.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    loggers = [_LOG, *(map(logging.getLogger, _VERBOSE) if verbosity > 1 else ())]
+    before = [(one, one.level, one.propagate) for one in loggers]
+    for one in loggers:
+        one.addHandler(handler)
+        one.propagate = False
+        one.setLevel((logging.ERROR, _NOTE, logging.INFO, logging.DEBUG)[min(verbosity, 2) + 1])
+    try:
+        yield
+    finally:
+        for one, level, propagate in before:
+            one.removeHandler(handler)
+            one.setLevel(level)
+            one.propagate = propagate
+
+
 def report(message: str, kind: str = "error") -> None:
-    """Write one message to standard error."""
-    print(f"tiffref: {kind}: {message}", file=sys.stderr)
+    """Write one message to standard error: an error, a warning or a note."""
+    _LOG.log(_LEVELS[kind], "%s", message)
+
+
+def say(text: str) -> None:
+    """Print one line of a summary, unless only errors are wanted."""
+    if _LOG.isEnabledFor(_NOTE):
+        print(text)
 
 
 def say_warning(
@@ -79,8 +139,10 @@ def say_warning(
 @contextmanager
 def progress(message: str) -> Iterator[None]:
     """Show what is being done while it is done, where standard error is a terminal."""
-    if not sys.stderr.isatty():
+    start = time.perf_counter()
+    if not sys.stderr.isatty() or not _LOG.isEnabledFor(_NOTE):
         yield
+        _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
         return
     sys.stderr.write(f"{message} ...")
     sys.stderr.flush()
@@ -89,6 +151,7 @@ def progress(message: str) -> Iterator[None]:
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
+    _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
 
 
 def print_json(value: Any) -> None:
@@ -109,8 +172,69 @@ def _spell_numbers(value: Any) -> Any:
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that opens a TIFF takes."""
-    parser.add_argument("image", metavar="IMG", help="TIFF file: a path or a URL")
+    parser.add_argument("image", nargs="+", metavar="IMG", help="TIFF file: a path or a URL")
     add_options_argument(parser, "--storage-option", "IMG")
+
+
+def only_image(names: Sequence[str], command: str) -> str:
+    """Return the only name; of several, say what else to do with them.
+
+    Raises
+    ------
+    UsageError
+        If there are several, as where a shell has expanded a glob.
+    """
+    if len(names) == 1:
+        return names[0]
+    shown = " ".join(shlex.quote(name) for name in names[:2]) + (" ..." if len(names) > 2 else "")
+    raise UsageError(
+        f"tiffref {command} takes one image, got {len(names)}"
+        f"\n  as one array: tiffref stack {shown} -o refs.json"
+        f"\n  as a catalog: tiffref catalog build {shown} -o CATALOG"
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes."""
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0,
+        help="say what is done; twice: with all details",
+    )  # fmt: skip
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+
+
+def add_dry_run_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that does everything but write."""
+    parser.add_argument("--dry-run", action="store_true", help="say what would be written")
+
+
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses between JSON and parquet."""
+    parser.add_argument(
+        "--format", choices=("json", "parquet"), help="of the references (default: by the name)"
+    )
+
+
+def default_output(output: str | None, stem: str, form: str | None) -> str:
+    """Return the name to write to: the one given, or one made of a stem.
+
+    Raises
+    ------
+    UsageError
+        If the name contradicts the format, or names a Zarr store, or one that was not given exists.
+    """
+    if output is None:
+        name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
+        if Path(name).exists():
+            raise UsageError(f"{name} exists already; to replace it, say -o {name}")
+        return name
+    ending = output.rstrip("/").lower().rpartition(".")[2]
+    if ending == "zarr":
+        better = f"{output.rstrip('/')[:-5]}.json"
+        raise UsageError(f"{output}: references are no Zarr store; name them {better}")
+    if form and (ending in ("parq", "parquet")) != (form == "parquet"):
+        raise UsageError(f"{output}: the name does not go with --format {form}")
+    return output
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +249,7 @@ def add_options_argument(parser: argparse.ArgumentParser, name: str, what: str) 
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        type=_parse_option,
+        type=parse_option,
         help=f"option of the file system that opens {what}, as anon=true; may be repeated",
     )
 
@@ -138,7 +262,8 @@ def add_allow_argument(parser: argparse.ArgumentParser, what: str) -> None:
     )  # fmt: skip
 
 
-def _parse_option(text: str) -> tuple[str, Any]:
+def parse_option(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE; the value is JSON, or else text."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -146,51 +271,6 @@ def _parse_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value  # a plain word needs no quotes
-
-
-def format_bytes(n: int) -> str:
-    """Format a number of bytes in binary units.
-
-    >>> format_bytes(999), format_bytes(2048), format_bytes(5_000_000)
-    ('999 B', '2.0 KiB', '4.8 MiB')
-    """
-    value = float(n)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{n} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def count(n: int, noun: str) -> str:
-    """Format a number of things.
-
-    >>> count(1, "chunk"), count(2500, "chunk")
-    ('1 chunk', '2,500 chunks')
-    """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def wrap(text: str, indent: str = "  ") -> str:
-    """Lay a sentence out in lines of at most 80 columns, the further ones deeper."""
-    return textwrap.fill(
-        text,
-        80,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def format_table(rows: list[list[str]], indent: str = "  ") -> str:
-    """Lay rows out in left-aligned columns; the first row is the heading."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = (
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 _OPTION = re.compile(r"--[a-z][a-z-]*")

@@ -1,8 +1,8 @@
-"""`tiffref info`: what a TIFF holds, and who can open references to it.
+"""`tiffref info`: what a TIFF, a reference document or a catalog holds, and who can open it.
 
-Owns how a scan is shown to a person and as JSON: series and refusals, codecs and their readers,
-coordinate system, bounds, axes and channels of the main image. All of it comes from the scan;
-nothing is worked out here but extents.
+Owns the arguments, and what the pixels of the main image mean: coordinate system, bounds, axes,
+channels. All of it comes from the scan or the document; nothing is worked out here but extents. The
+lines of arrays and codecs are those of `formats.summary`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import argparse
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import console
 
 if TYPE_CHECKING:
     from ..model.array import Array
-    from ..model.codec import ForeignCodec, SegmentCodec
     from ..references import References
 
-__all__ = ["HELP", "add_arguments", "describe_meaning", "run", "tell_meaning"]
+__all__ = ["EXAMPLES", "HELP", "add_arguments", "describe_meaning", "run", "tell_meaning"]
 
 _MAX_LABELS = 8
 _KEPT = (
@@ -59,7 +59,7 @@ def describe_meaning(references: References) -> dict[str, Any]:
     found |= {"axes": axes} if axes else {}
     channels = image.attributes.get("channel_names")
     found |= {"channels": list(channels)} if channels else {}
-    date = _date(near["time"]) if "time" in near and not near["time"].shape else None
+    date = _date(near["time"]) if "time" in near else None
     found |= {"time": date} if date else {}
     found |= {name: image.attributes[name] for name in _KEPT if name in image.attributes}
     if image.fill_value is not None:
@@ -93,8 +93,10 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
 
     from ..read import Fetcher, read_array
 
+    found: dict[str, Any] = {"n": coordinate.shape[0]}
+    if (coordinate.manifest.source >= 0).any():
+        return found  # a document of others: what its coordinates are is in files
     values = read_array(coordinate, ..., fetch=Fetcher())
-    found: dict[str, Any] = {"n": int(values.size)}
     if values.dtype.kind in "US":
         return found | {"labels": values.tolist()[:_MAX_LABELS]}
     if values.size:
@@ -111,6 +113,8 @@ def _date(coordinate: Array) -> str | None:
     from ..metadata.time import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
+    if coordinate.shape or (coordinate.manifest.source >= 0).any():
+        return None
     number = int(read_array(coordinate, ..., fetch=Fetcher()))
     moment = read_time_coordinate(str(coordinate.attributes.get("units", "")), number)
     is_local = "comment" in coordinate.attributes
@@ -166,6 +170,8 @@ def _only_counts(axis: Mapping[str, Any]) -> bool:
 
 
 def _tell_axis(axis: Mapping[str, Any]) -> str:
+    if "first" not in axis and "labels" not in axis:
+        return console.count(axis["n"], "value")
     if "labels" in axis:
         more = axis["n"] - len(axis["labels"])
         return ", ".join(axis["labels"]) + (f" and {more} more" if more else "")
@@ -181,166 +187,62 @@ def _shorten(values: Any) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-HELP = "tell what a TIFF file holds and who can open references to it"
-
-READERS: Mapping[str, tuple[str, ...]] = {
-    "standard": ("xarray, zarr and dask", "GDAL 3.12", "VirtualiZarr", "zarrita.js"),
-    "imagecodecs": (
-        "xarray, zarr and dask with imagecodecs-numcodecs installed",
-        "VirtualiZarr with tiffref installed",
-    ),
-    "tiffref": ("xarray, zarr, dask and VirtualiZarr with tiffref installed",),
-}
-"""Who opens an array, for each tier of `codecs.zarr2.portability`; held by tests/interop."""
-PREDICTORS: Mapping[int | None, str] = {
-    **dict.fromkeys((2, 34892, 34893), "horizontal"),
-    **dict.fromkeys((3, 34894, 34895), "floating-point"),
-}
-"""Names of values of tag 317."""
-_MAX_SHOWN = 4
-UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
-"""Codecs of the standard tier that a reader does not have."""
+HELP = "tell what a TIFF, references or a catalog hold, and who can open them"
+EXAMPLES = """\
+  tiffref info image.tif
+  tiffref info s3://bucket/image.tif --storage-option anon=true
+  tiffref info refs.json
+  tiffref info catalog/"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    console.add_source_arguments(parser)
+    parser.add_argument(
+        "image", nargs="+", metavar="IMG",
+        help="TIFF file, reference document or catalog: a path or a URL",
+    )  # fmt: skip
+    console.add_options_argument(parser, "--storage-option", "IMG")
     console.add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Scan and tell; 1 where a level cannot be expressed."""
-    from ..scanner.tiff import scan
+    """Scan or open, and tell; 1 where a level cannot be expressed."""
+    from ..formats.summary import describe_arrays, tell_arrays, tell_readers
+    from . import catalog_command
 
-    with console.progress(f"scanning {arguments.image}"):
-        references = scan(arguments.image, storage_options=dict(arguments.storage_option) or None)
-    facts = describe(references)
+    name = console.only_image(arguments.image, "info")
+    options = dict(arguments.storage_option) or None
+    if _is_catalog(name):
+        return catalog_command.show(name, options, arguments.json)
+    references = _open(name, options)
+    facts = describe_arrays(references.group, references.series, references.sources)
+    facts["meaning"] = describe_meaning(references)
     if arguments.json:
-        console.print_json({"image": arguments.image, **facts})
+        console.print_json({"image": name, **facts})
     else:
-        print("\n".join(tell(arguments.image, facts)))
+        lines = [*tell_arrays(name, facts), *tell_meaning(facts["meaning"]), *tell_readers(facts)]
+        print("\n".join(lines))
     levels = (level for series in facts["series"] for level in series["levels"])
     return console.INVALID if any("refused" in level for level in levels) else console.OK
 
 
-def describe(references: References) -> dict[str, Any]:
-    """Return the facts that the command tells, as JSON values."""
-    arrays = dict(references.group.arrays())
-    series = []
-    for row in references.series:
-        levels = [
-            {**level, **_describe_array(arrays[level["path"]])} if "path" in level else level
-            for level in row["levels"]
-        ]
-        series.append({**row, "levels": levels})
-    sources = [{"url": source.url, "size": source.size} for source in references.sources]
-    return {"sources": sources, "series": series, "meaning": describe_meaning(references)}
+def _open(name: str, options: Mapping[str, Any] | None) -> References:
+    from ..references import References, is_document
+
+    if is_document(name):
+        with console.progress(f"reading {name}"):
+            return References.open(name, options)
+    from ..scanner.tiff import scan
+
+    with console.progress(f"scanning {name}"):
+        return scan(name, storage_options=options)
 
 
-def _describe_array(array: Array) -> dict[str, Any]:
-    manifest = array.manifest
-    return {
-        "shape": list(array.shape),
-        "dims": list(array.dims),
-        "dtype": str(array.dtype),
-        "chunks": list(array.chunks),
-        "n_chunks": manifest.n_chunks,
-        "missing_chunks": int(manifest.is_missing.sum()),
-        "stored_bytes": int(manifest.length[manifest.source >= 0].sum()),
-        "codecs": [_describe_codec(codec) for codec in array.codecs],
-    }
-
-
-def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
-    from ..codecs.table import COMPRESSIONS
-    from ..codecs.zarr2 import portability, to_zarr2
-
-    tier, why = portability(codec)
-    metadata = to_zarr2(codec)
-    configs = [*(metadata["filters"] or ()), metadata["compressor"]]
-    ids = [config["id"] for config in configs if config is not None]
-    absent = {UNKNOWN_TO.get(name) for name in ids}
-    compression = getattr(codec, "compression", None)
-    return {
-        "compression": COMPRESSIONS[compression].name if compression is not None else None,
-        "predictor": getattr(codec, "predictor", None),
-        "ids": ids,
-        "tier": tier,
-        "why": why,
-        "readers": [name for name in READERS[tier] if name not in absent],
-    }
-
-
-def tell(image: str, facts: Mapping[str, Any]) -> Iterator[str]:
-    """Return the lines that a person reads."""
-    sizes = [source["size"] for source in facts["sources"]]
-    parts = [image]
-    if sizes and None not in sizes:
-        parts.append(console.format_bytes(sum(sizes)))
-    if len(sizes) > 1:
-        parts.append(f"{len(sizes)} files")
-    yield ", ".join(parts)
-    for series in facts["series"]:
-        yield ""
-        name = f" {series['name']!r}" if series.get("name") else ""
-        yield f"series {series['index']}{name}, {series['kind']}, axes {series['axes']}"
-        rows = [["level", "array", "shape", "dtype", "chunks", "stored", "codec"]]
-        rows += [
-            _row(index, level)
-            for index, level in enumerate(series["levels"])
-            if "refused" not in level
-        ]
-        if len(rows) > 1:
-            yield console.format_table(rows)
-        for index, level in enumerate(series["levels"]):
-            if "refused" in level:
-                yield console.wrap(f"level {index} cannot be expressed: {level['refused']}")
-            elif level["missing_chunks"]:
-                yield console.wrap(
-                    f"level {index}: {level['missing_chunks']:,} of "
-                    f"{console.count(level['n_chunks'], 'chunk')} not stored"
-                )
-    yield from tell_meaning(facts["meaning"])
-    yield from _tell_readers(facts)
-
-
-def _row(index: int, level: Mapping[str, Any]) -> list[str]:
-    shape = ", ".join(f"{d} {n}" for d, n in zip(level["dims"], level["shape"], strict=True))
-    chunks = " x ".join(str(n) for n in level["chunks"])
-    codecs = "; ".join(_name(codec) for codec in level["codecs"])
-    stored = console.format_bytes(level["stored_bytes"])
-    return [str(index), level["path"], shape, level["dtype"], chunks, stored, codecs]
-
-
-def _tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
-    """List for each codec of the file what it stands for, why, and who reads it."""
-    users: dict[tuple[str, str], list[str]] = {}
-    codecs: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for series in facts["series"]:
-        for level in series["levels"]:
-            for codec in level.get("codecs", ()):
-                key = _name(codec), _meaning(codec)
-                codecs[key] = codec
-                users.setdefault(key, []).append(level["path"])
-    names = [name for name, _ in codecs]
-    for (name, meaning), codec in codecs.items():
-        yield ""
-        paths = users[name, meaning]
-        more = f" and {len(paths) - _MAX_SHOWN} more" if len(paths) > _MAX_SHOWN else ""
-        of = f" of {', '.join(paths[:_MAX_SHOWN])}{more}" if names.count(name) > 1 else ""
-        yield console.wrap(f"{name}{of}: {meaning}", indent="")
-        yield console.wrap(f"opens in {'; '.join(codec['readers'])}")
-
-
-def _meaning(codec: Mapping[str, Any]) -> str:
-    """Describe what of the TIFF a codec stands for, and why it has to be one of our own."""
-    compression = codec["compression"] or "unknown"
-    stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
-    predictor = PREDICTORS.get(codec["predictor"])
-    # where a codec that everybody has says it, there is nothing to explain
-    why = f"; {codec['why']}" if codec["tier"] == "tiffref" else ""
-    return f"{stored}{f', {predictor} predictor' if predictor else ''}{why}"
-
-
-def _name(codec: Mapping[str, Any]) -> str:
-    return " + ".join(codec["ids"]) or "none"
+def _is_catalog(name: str) -> bool:
+    """Tell a catalog by its index, which lies in its folder; of others by a slash at the end."""
+    is_remote = "://" in name
+    return (
+        name.endswith("catalog.parquet")
+        or (is_remote and name.endswith("/"))
+        or (not is_remote and Path(name, "catalog.parquet").is_file())
+    )

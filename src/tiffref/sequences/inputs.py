@@ -155,6 +155,8 @@ def _list_name(
             "is a folder", url=folder, expected="files", hint=f"Say which: '{folder}/*.tif'."
         )
     if not is_pattern(name):
+        if "{" in name and not os.path.lexists(name):
+            parse_pattern(name)  # says which brace is wrong
         return FileList([name])
     if has_fields(name):
         return FileList(_expand(to_glob(name), storage_options), pattern=_tail(name))

@@ -7,6 +7,8 @@ well-known products, and matching. It gives text by field; what the text means i
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ __all__ = [
     "is_pattern",
     "parse_pattern",
     "read_names",
+    "suggest_pattern",
     "to_glob",
 ]
 
@@ -158,6 +161,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
     SelectionError
         If it is no pattern, or has no field.
     """
+    _check_spelling(text)
     if text in PRESETS:
         expressions, own = PRESETS[text]
         return NamePattern(text, tuple(map(re.compile, expressions)), {**own, **(formats or {})})
@@ -180,6 +184,28 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
             expected="fields as {time:%Y%m%d}, named groups as (?P<time>...), or wildcards",
         )
     return NamePattern(text, (compiled,), {**own, **(formats or {})}, n_parts)
+
+
+def _check_spelling(text: str) -> None:
+    """Refuse braces without a partner, fields that are none, and misspelled presets."""
+    if text.count("{") != text.count("}"):
+        which = "opened and not closed" if text.count("{") > text.count("}") else "not opened"
+        raise SelectionError(
+            f"a brace of the pattern is {which}", got=repr(text), expected="fields as {time:%Y%m%d}"
+        )
+    odd = re.search(r"\{[^{}]*\}", _PLACE.sub("", text)) if has_fields(text) else None
+    if odd is not None:
+        raise SelectionError(
+            f"{odd[0]} is not a field", got=repr(text),
+            expected="a name of letters, digits and _, as {band} or {time:%Y%m%d}",
+        )  # fmt: skip
+    if re.fullmatch(r"[\w-]+", text) and text not in PRESETS:
+        near = difflib.get_close_matches(text.lower(), PRESETS, 1, 0.5)
+        raise SelectionError(
+            f"there is no preset {text!r}",
+            expected=f"a pattern with {{fields}}, or one of {', '.join(sorted(PRESETS))}",
+            hint=f"Did you mean {near[0]}?" if near else None,
+        )
 
 
 def _translate(text: str) -> tuple[str, dict[str, str]]:
@@ -212,7 +238,13 @@ def _value_expression(kind: str) -> str:
     if "%" in kind:
         pieces = re.split(r"%(.)", kind)
         plain = [re.escape(piece) for piece in pieces[::2]]
-        codes = [_DIRECTIVES.get(code, ".+?") for code in pieces[1::2]]
+        unknown = [code for code in pieces[1::2] if code not in _DIRECTIVES]
+        if unknown:
+            raise SelectionError(
+                f"%{unknown[0]} is not a date code", got=repr(kind),
+                expected=" ".join(f"%{code}" for code in _DIRECTIVES),
+            )  # fmt: skip
+        codes = [_DIRECTIVES[code] for code in pieces[1::2]]
         return "".join(a + b for a, b in zip(plain, [*codes, ""], strict=True))
     if kind.endswith("d") or kind == "int":
         return r"[+-]?\d+"
@@ -339,3 +371,44 @@ def _pairs(match: re.Match[str]) -> dict[str, str]:
         fields[name] = text
         axis = None
     return fields
+
+
+_TOKENS = (
+    (re.compile(r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])T\d{6}(?!\d)"),
+     "{time:%Y%m%dT%H%M%S}"),
+    (re.compile(r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])(?!\d)"), "{time:%Y%m%d}"),
+    (re.compile(r"(?<!\d)(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:[0-2]\d|3[01])(?!\d)"),
+     "{time:%Y-%m-%d}"),
+    (re.compile(r"(?<=[_.-])B(?:\d{1,2}A?|AND\d+)(?=[_.-])", re.IGNORECASE), "{band}"),
+    (re.compile(r"(?<=[_.-])(?:red|green|blue|nir|swir\d*|rededge\d*)(?=[_.-])", re.IGNORECASE),
+     "{band}"),
+)  # fmt: skip
+"""What dates and bands look like in names, and the field for it."""
+
+
+def suggest_pattern(names: Sequence[str]) -> str | None:
+    """Return a preset or a pattern that tells all names apart by dates, bands or axes, if any.
+
+    >>> suggest_pattern(["a_20220501_B04.tif", "a_20220501_B08.tif"])
+    'a_20220501_{band}.tif'
+    """
+    if len(names) < 2:
+        return None
+    first = re.split(r"[\\/]", names[0])[-1]
+    if set("{}*?") & set(first):
+        return None
+    candidates = []
+    for tokens in itertools.chain(*(itertools.combinations(_TOKENS, n) for n in (2, 1))):
+        text = first
+        for token, place in tokens:
+            text = token.sub(place, text, count=1)
+        candidates.append(text)
+    for text in (*[name for name in PRESETS if name != "axes"], *candidates, "axes"):
+        try:
+            columns = read_names(names, parse_pattern(text))
+        except (ManifestMismatch, SelectionError):
+            continue
+        rows = set(zip(*columns.values(), strict=True))
+        if len(rows) == len(names) and all(len(set(values)) > 1 for values in columns.values()):
+            return text
+    return None

@@ -8,23 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
-from ..formats.parquet import is_parquet
-from ..io.allow import is_local
 from ..model.array import Array, Group, given_attributes
 from ..model.manifest import INLINED, NAMELESS
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.fetch import Fetcher
-from ..references import References
+from ..references import References, is_document
 from .store import ZarrStore
 
 __all__ = ["ZarrTiffStore", "is_document", "make_fetcher"]
-
-_DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
-_TIFF = frozenset({b"II*", b"II+", b"MM\0"})
 
 
 class ZarrTiffStore(ZarrStore):
@@ -132,28 +126,6 @@ class ZarrTiffStore(ZarrStore):
             zarr_format=zarr_format,
             read_only=read_only,
         )
-
-
-def is_document(source: Any) -> bool:
-    """Tell if a source is a reference document rather than a TIFF."""
-    if isinstance(source, References | Mapping):
-        return True
-    if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        if name.lower().endswith(_DOCUMENT_SUFFIXES):
-            return not _begins_as_tiff(name)
-    return is_parquet(source)
-
-
-def _begins_as_tiff(name: str) -> bool:
-    """Look into a local file that is called as a document: it may be a TIFF all the same."""
-    if not is_local(name):
-        return False
-    try:
-        with Path(name.removeprefix("file://")).open("rb") as file:
-            return file.read(4)[:3] in _TIFF
-    except (OSError, ValueError):
-        return False  # what is wrong with it shows when it is opened
 
 
 def _open_document(

@@ -1,0 +1,227 @@
+"""References in words: arrays, chunks, codecs, and who can open them.
+
+Owns the lines of `tiffref info` and `References.info` that come from the arrays alone, the same
+facts as JSON values, and how numbers and tables are laid out. What pixels mean is added by the
+command.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..model.array import Array, Group
+    from ..model.codec import ForeignCodec, SegmentCodec
+    from ..model.manifest import Source
+
+__all__ = [
+    "PREDICTORS",
+    "READERS",
+    "UNKNOWN_TO",
+    "count",
+    "describe_arrays",
+    "format_bytes",
+    "format_table",
+    "tell_arrays",
+    "tell_readers",
+    "wrap",
+]
+
+READERS: Mapping[str, tuple[str, ...]] = {
+    "standard": ("xarray, zarr and dask", "GDAL 3.12", "VirtualiZarr", "zarrita.js"),
+    "imagecodecs": (
+        "xarray, zarr and dask with imagecodecs-numcodecs installed",
+        "VirtualiZarr with tiffref installed",
+    ),
+    "tiffref": ("xarray, zarr, dask and VirtualiZarr with tiffref installed",),
+}
+"""Who opens an array, for each tier of `codecs.zarr2.portability`; held by tests/interop."""
+PREDICTORS: Mapping[int | None, str] = {
+    **dict.fromkeys((2, 34892, 34893), "horizontal"),
+    **dict.fromkeys((3, 34894, 34895), "floating-point"),
+}
+"""Names of values of tag 317."""
+_MAX_SHOWN = 4
+UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
+"""Codecs of the standard tier that a reader does not have."""
+
+
+def describe_arrays(
+    group: Group, series: Sequence[Mapping[str, Any]], sources: Sequence[Source]
+) -> dict[str, Any]:
+    """Return sources, and series with their arrays, as JSON values.
+
+    Documents of others record no series: all arrays but coordinates are one then.
+    """
+    arrays = dict(group.arrays())
+    rows = [
+        {**row, "levels": [_describe_level(level, arrays) for level in row.get("levels", ())]}
+        for row in series or _as_series(arrays)
+    ]
+    return {"sources": [{"url": one.url, "size": one.size} for one in sources], "series": rows}
+
+
+def _describe_level(level: Mapping[str, Any], arrays: Mapping[str, Array]) -> Mapping[str, Any]:
+    array = arrays.get(level.get("path", ""))
+    return level if array is None else {**level, **_describe_array(array)}
+
+
+def _as_series(arrays: Mapping[str, Array]) -> list[dict[str, Any]]:
+    images = [path for path, array in arrays.items() if (array.manifest.source >= 0).any()]
+    levels = [{"path": path} for path in images or arrays]
+    return [{"index": 0, "kind": "references", "name": "", "axes": "", "levels": levels}]
+
+
+def _describe_array(array: Array) -> dict[str, Any]:
+    manifest = array.manifest
+    return {
+        "shape": list(array.shape),
+        "dims": list(array.dims),
+        "dtype": str(array.dtype),
+        "chunks": list(array.chunks),
+        "n_chunks": manifest.n_chunks,
+        "missing_chunks": int(manifest.is_missing.sum()),
+        "stored_bytes": int(manifest.length[manifest.source >= 0].sum()),
+        "codecs": [_describe_codec(codec) for codec in array.codecs],
+    }
+
+
+def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
+    from ..codecs.table import COMPRESSIONS
+    from ..codecs.zarr2 import portability, to_zarr2
+
+    tier, why = portability(codec)
+    metadata = to_zarr2(codec)
+    configs = [*(metadata["filters"] or ()), metadata["compressor"]]
+    ids = [config["id"] for config in configs if config is not None]
+    absent = {UNKNOWN_TO.get(name) for name in ids}
+    compression = getattr(codec, "compression", None)
+    return {
+        "compression": COMPRESSIONS[compression].name if compression is not None else None,
+        "predictor": getattr(codec, "predictor", None),
+        "ids": ids,
+        "tier": tier,
+        "why": why,
+        "readers": [name for name in READERS[tier] if name not in absent],
+    }
+
+
+def tell_arrays(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of sources, series and arrays."""
+    sizes = [source["size"] for source in facts["sources"]]
+    parts = [name]
+    if sizes and None not in sizes:
+        parts.append(format_bytes(sum(sizes)))
+    if len(sizes) > 1:
+        parts.append(f"{len(sizes)} files")
+    yield ", ".join(parts)
+    for n, series in enumerate(facts["series"]):
+        yield ""
+        title = f" {series['name']!r}" if series.get("name") else ""
+        axes = f", axes {series['axes']}" if series.get("axes") else ""
+        yield f"series {series.get('index', n)}{title}, {series.get('kind', 'references')}{axes}"
+        yield from _tell_levels(series["levels"])
+
+
+def _tell_levels(levels: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    rows = [["level", "array", "shape", "dtype", "chunks", "stored", "codec"]]
+    rows += [_row(index, level) for index, level in enumerate(levels) if "codecs" in level]
+    if len(rows) > 1:
+        yield format_table(rows)
+    for index, level in enumerate(levels):
+        if "refused" in level:
+            yield wrap(f"level {index} cannot be expressed: {level['refused']}")
+        elif level.get("missing_chunks"):
+            yield wrap(
+                f"level {index}: {level['missing_chunks']:,} of "
+                f"{count(level['n_chunks'], 'chunk')} not stored"
+            )
+
+
+def _row(index: int, level: Mapping[str, Any]) -> list[str]:
+    shape = ", ".join(f"{d} {n}" for d, n in zip(level["dims"], level["shape"], strict=True))
+    chunks = " x ".join(str(n) for n in level["chunks"])
+    codecs = "; ".join(_name(codec) for codec in level["codecs"])
+    stored = format_bytes(level["stored_bytes"])
+    return [str(index), level["path"], shape, level["dtype"], chunks, stored, codecs]
+
+
+def tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
+    """List for each codec of the file what it stands for, why, and who reads it."""
+    users: dict[tuple[str, str], list[str]] = {}
+    codecs: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for series in facts["series"]:
+        for level in series["levels"]:
+            for codec in level.get("codecs", ()):
+                key = _name(codec), _meaning(codec)
+                codecs[key] = codec
+                users.setdefault(key, []).append(level["path"])
+    names = [name for name, _ in codecs]
+    for (name, meaning), codec in codecs.items():
+        yield ""
+        paths = users[name, meaning]
+        more = f" and {len(paths) - _MAX_SHOWN} more" if len(paths) > _MAX_SHOWN else ""
+        of = f" of {', '.join(paths[:_MAX_SHOWN])}{more}" if names.count(name) > 1 else ""
+        yield wrap(f"{name}{of}: {meaning}", indent="")
+        yield wrap(f"opens in {'; '.join(codec['readers'])}")
+
+
+def _meaning(codec: Mapping[str, Any]) -> str:
+    """Describe what of the TIFF a codec stands for, and why it has to be one of our own."""
+    compression = codec["compression"] or "unknown"
+    stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
+    predictor = PREDICTORS.get(codec["predictor"])
+    # where a codec that everybody has says it, there is nothing to explain
+    why = f"; {codec['why']}" if codec["tier"] == "tiffref" else ""
+    return f"{stored}{f', {predictor} predictor' if predictor else ''}{why}"
+
+
+def _name(codec: Mapping[str, Any]) -> str:
+    return " + ".join(codec["ids"]) or "none"
+
+
+def format_bytes(n: int) -> str:
+    """Format a number of bytes in binary units.
+
+    >>> format_bytes(999), format_bytes(2048), format_bytes(5_000_000)
+    ('999 B', '2.0 KiB', '4.8 MiB')
+    """
+    value = float(n)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{n} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def count(n: int, noun: str) -> str:
+    """Format a number of things.
+
+    >>> count(1, "chunk"), count(2500, "chunk")
+    ('1 chunk', '2,500 chunks')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def wrap(text: str, indent: str = "  ") -> str:
+    """Lay a sentence out in lines of at most 80 columns, the further ones deeper."""
+    return textwrap.fill(
+        text,
+        80,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def format_table(rows: list[list[str]], indent: str = "  ") -> str:
+    """Lay rows out in left-aligned columns; the first row is the heading."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = (
+        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
