@@ -342,3 +342,68 @@ def test_a_scan_depends_on_the_file_and_the_options_alone(tmp_path):
     run = [sys.executable, "-c", alone, str(paths[-1])]
     output = subprocess.run(run, capture_output=True, check=True, text=True).stdout
     assert json.loads(output) == documents[-1]
+
+
+# ---- LZW
+
+
+def lzw_tiles(path, data, encode):
+    """Write tiles of 32 by 32 whose LZW streams are made by `encode`."""
+    tiles = (
+        encode(np.ascontiguousarray(data[y : y + 32, x : x + 32]).tobytes())
+        for y in range(0, data.shape[0], 32)
+        for x in range(0, data.shape[1], 32)
+    )
+    tifffile.imwrite(path, tiles, shape=data.shape, dtype=data.dtype, tile=(32, 32),
+                     compression="lzw", photometric="minisblack", metadata=None)  # fmt: skip
+
+
+def without_end_code(data):
+    """Encode as writers do that leave out the end code: zeros behind it read as one byte more."""
+    import imagecodecs
+
+    stream = imagecodecs.lzw_encode(data)
+    for cut in range(1, 5):
+        found = stream[:-cut] + bytes(4)
+        if len(imagecodecs.lzw_decode(found)) > len(data) and bytes(
+            imagecodecs.lzw_decode(found, out=len(data))
+        ) == bytes(data):
+            return found
+    raise AssertionError("no such stream")
+
+
+def test_lzw_is_portable_where_all_that_was_looked_at_ends_exactly(tmp_path):
+    import imagecodecs
+
+    import zarr
+
+    data = np.random.default_rng(3).integers(0, 200, (96, 64)).astype("u1")
+    lzw_tiles(tmp_path / "a.tif", data, imagecodecs.lzw_encode)
+    lzw_tiles(tmp_path / "b.tif", data, without_end_code)
+    streams = iter([imagecodecs.lzw_encode, without_end_code] * 3)
+    lzw_tiles(tmp_path / "c.tif", data, lambda tile: next(streams)(tile))
+    for name, is_portable in (("a", True), ("b", False), ("c", False)):
+        references = tiffref.scan(tmp_path / f"{name}.tif")
+        for zarr_format in (2, 3):
+            document = references.to_kerchunk(zarr_format)
+            assert ("tiffref_segment" not in str(document["refs"])) == is_portable
+            options = {"fo": document, "remote_protocol": "file", "asynchronous": True}
+            options["remote_options"] = {"asynchronous": True}
+            if zarr_format == 2:
+                group = zarr.open_group("reference://", mode="r", storage_options=options)
+                np.testing.assert_array_equal(group["image"][...], data)
+    stack = tiffref.scan_sequence([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
+    assert len(stack.group["image"].codecs) == 1
+    assert "tiffref_segment" in str(stack.to_kerchunk()["refs"])
+
+
+def test_partial_strips_of_lzw_are_inlined(tmp_path):
+    import tiffref.zarr
+
+    data = np.random.default_rng(3).integers(0, 200, (100, 64)).astype("u2")
+    tifffile.imwrite(tmp_path / "a.tif", data, compression="lzw", rowsperstrip=16)
+    document = tiffref.scan(tmp_path / "a.tif").to_kerchunk()
+    assert "tiffref_segment" not in str(document["refs"])
+    assert isinstance(document["refs"]["image/6.0"], str)
+    store = tiffref.zarr.ZarrTiffStore(document, allow="*")
+    np.testing.assert_array_equal(store[...], data)

@@ -19,6 +19,7 @@ jpeg_process           int, marker of the JPEG frame header (`guard.jpeg_frame`)
                        of 0xC0 to 0xC2: it keeps lossless JPEG away from codecs of others
 colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
 outcolorspace
+ends_exactly           True: what imagecodecs makes of LZW is just as long as the segment
 lerc_mask              "nan" or "alpha": what the mask of a LERC image stands for
 superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
 skip_bits,

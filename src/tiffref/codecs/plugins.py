@@ -156,6 +156,12 @@ class FloatPredictor(_ArrayBytes):
     codec_id = "imagecodecs_floatpred"
 
 
+class Lzw(_BytesBytes):
+    """LZW."""
+
+    codec_id = "imagecodecs_lzw"
+
+
 class PackBits(_BytesBytes):
     """PackBits."""
 

@@ -132,9 +132,10 @@ _ROWS: Sequence[Compression] = (
         "LZW",
         "bytes",
         decoders.lzw,
+        imagecodecs={"id": "imagecodecs_lzw"},
         note=(
-            "either bit order, told by the first bytes; imagecodecs_lzw is not exact, as it gives "
-            "a byte too many where a writer left out the end code"
+            "either bit order, told by the first bytes; imagecodecs_lzw where the segments looked "
+            "at decode to just their size: where a writer left out the end code, it gives more"
         ),
     ),
     _image(6, "JPEG (old style)", decoders.old_jpeg, note="YCbCr is given as RGB"),

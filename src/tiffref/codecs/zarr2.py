@@ -21,6 +21,7 @@ from .table import COMPRESSIONS, compression_of
 from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
 
 __all__ = [
+    "LZW",
     "SEGMENT_ID",
     "from_zarr2",
     "portability",
@@ -116,7 +117,7 @@ def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     return codec if codec is not None and is_same else foreign
 
 
-_JPEG = 7
+_JPEG, LZW = 7, 5
 
 
 def _jpeg_config(codec: SegmentCodec) -> dict[str, Any]:
@@ -188,6 +189,10 @@ def _has_odd_predictor(codec: SegmentCodec) -> bool:
 
 _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (_has_no_id, "no codec of others decodes this compression exactly"),
+    (
+        lambda codec: codec.compression == LZW and "ends_exactly" not in codec.parameters,
+        "segments of LZW may lack their end code",
+    ),
     (lambda codec: codec.fill_order == 2, "bits are stored backwards"),
     (lambda codec: codec.sample_format == 5, "samples are complex integers"),
     (_has_odd_bits, "samples are packed or not of a NumPy type"),
@@ -232,6 +237,7 @@ def raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec
     for row in _RAISED:
         if compressor == dict(row.standard if row.standard is not None else row.imagecodecs or {}):
             fields["compression"] = row.code
+            fields["parameters"] = {"ends_exactly": True} if row.code == LZW else {}
             break
     else:
         return None

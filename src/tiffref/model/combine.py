@@ -87,8 +87,16 @@ def without_leniency(codec: SegmentCodec | ForeignCodec) -> SegmentCodec | Forei
     """Give a codec without what only lets it take more segments."""
     if isinstance(codec, ForeignCodec):
         return codec
-    # these only let it take short segments as well
-    return replace(codec, edge=None, fill=None)
+    # these only let it take short segments as well, or segments of LZW that lack their end code
+    return replace(_without_end(codec), edge=None, fill=None)
+
+
+def _without_end(codec: SegmentCodec) -> SegmentCodec:
+    """Return a codec that takes segments of LZW whether they end exactly or not."""
+    if "ends_exactly" not in codec.parameters:
+        return codec
+    others = {name: value for name, value in codec.parameters.items() if name != "ends_exactly"}
+    return replace(codec, parameters=others)
 
 
 def group_alike(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
@@ -233,6 +241,8 @@ def _unified(one: Codec, other: Codec) -> Codec | None:
     """Give the codec that takes the segments of two that differ in leniency, if there is one."""
     if one == other or not (isinstance(one, SegmentCodec) and isinstance(other, SegmentCodec)):
         return one
+    if one.parameters != other.parameters:  # one of them tells where its segments end
+        one, other = _without_end(one), _without_end(other)
     whole = one.shape[:3]
     # whole segments at the edge leave the word to the other
     if one.edge in (None, whole) and other.edge is not None:

@@ -17,12 +17,12 @@ import numpy as np
 from ..codecs.decode import decode_segment, decodes
 from ..codecs.guard import DECODING_ERRORS, HEADERS, guarded
 from ..codecs.segment import wrap_inlined
-from ..codecs.zarr2 import to_zarr2
+from ..codecs.zarr2 import LZW, to_zarr2
 from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning, warn
 from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
-from ..model.manifest import Manifest
+from ..model.manifest import MISSING, Manifest
 from .edges import MAX_INLINED_BYTES, with_told_edges
 from .plan import LevelPlan, plan_level
 
@@ -32,7 +32,7 @@ _MAX_DECODED_BYTES = 64 << 20
 _MAX_INLINED_STRIPS = 64
 _ENCODERS = frozenset(
     {"zlib", "zstd", "lzma", "delta", "imagecodecs_delta", "imagecodecs_floatpred",
-     "imagecodecs_packbits"}
+     "imagecodecs_packbits", "imagecodecs_lzw"}
 )  # fmt: skip
 """Codecs that encode without loss; JPEG and its kin do not, or spell the same in many ways."""
 
@@ -80,12 +80,33 @@ def checked_array(
     if plan.behind_end:
         truncated = plan_level(level, dims, is_short=True, is_native=is_native)
         return _with_empty_segments(truncated, segments)
-    whole = _with_whole_strips(level, plan.array, segments)
+    exact = _with_ends(level, plan.array, segments)
+    whole = _with_whole_strips(level, exact, segments)
     if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
         return _with_one_codec(whole, segments)
     short = plan_level(level, dims, is_short=True, is_native=is_native).array
     told = with_told_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
     return _with_one_codec(_decoded(told, segments), segments)
+
+
+def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
+    """Return an array of LZW segments whose codec says that they end exactly, if all of those that
+    show irregular storage do; else the array as it is."""
+    codec = array.codecs[0]
+    if len(array.codecs) > 1 or not isinstance(codec, SegmentCodec) or codec.compression != LZW:
+        return array
+    exact = replace(array, codecs=(replace(codec, parameters={"ends_exactly": True}),))
+    if len(_at_hand(exact, segments)) < len(probe_indices(array.manifest)):
+        return array
+    manifest = array.manifest
+    ifd = level.ifds[0]
+    n_strips = -(-ifd.shape[2] // codec.shape[1])
+    if ifd.tile is None and ifd.shape[2] % codec.shape[1]:  # last strips are shorter
+        column = manifest.source.copy()
+        column[n_strips - 1 :: n_strips] = MISSING
+        manifest = replace(manifest, source=column)
+    chosen = probe_indices(manifest)
+    return exact if chosen and all(_is_whole(exact, n, segments) for n in chosen) else array
 
 
 def _with_empty_segments(plan: LevelPlan, segments: Segments) -> Array:
