@@ -166,6 +166,9 @@ def test_curved_edges() -> None:
 
 def test_what_has_no_place() -> None:
     assert footprint(None, *square(0, 0, 1, 1)) is None
+    # metres that a file calls degrees
+    assert footprint("EPSG:4326", *square(500000, 5000000, 500100, 5000100)) is None
+    assert footprint("EPSG:4326", *square(2, 400, 5, 410)) is None
     assert footprint("EPSG:999999", *square(0, 0, 1, 1)) is None
     assert footprint("EPSG:4326", *square(0, 0, np.nan, 1)) is None
     pytest.importorskip("pyproj")

@@ -12,7 +12,8 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.errors import SelectionError, SourceError
+import tiffref.catalog
+from tiffref.errors import MetadataWarning, SelectionError, SourceError
 from tiffref.sequences.inputs import list_files, natural_key
 
 
@@ -113,6 +114,73 @@ def test_what_is_no_stac_item(tmp_path: Path, document: Any) -> None:
     (tmp_path / "items.json").write_text(json.dumps(document))
     with pytest.raises(SourceError, match="is no STAC item"):
         list_files(tmp_path / "items.json")
+
+
+BANDS = {
+    "1.0": {"raster:bands": [{"scale": 0.5, "offset": -1, "nodata": 0}]},
+    "1.1": {"bands": [{"name": "a", "raster:scale": 0.5, "raster:offset": -1, "nodata": 0}]},
+    "of the asset": {"raster:scale": 0.5, "raster:offset": -1, "nodata": "0"},
+}
+
+
+def stac_items(folder: Path, asset: dict, **tags: Any) -> list[dict]:
+    items = []
+    for day in range(2):
+        path = folder / f"{day}.tif"
+        tifffile.imwrite(path, np.array([[0, 7]], "u2"), metadata=None, **tags)
+        own = {**asset, "href": str(path), "type": "image/tiff"}
+        items.append(
+            {
+                "type": "Feature",
+                "properties": {"datetime": f"2024-01-0{day + 1}"},
+                "assets": {"a": own},
+            }
+        )
+    return items
+
+
+@pytest.mark.parametrize("version", BANDS)
+@pytest.mark.parametrize("byteorder", "<>")
+def test_what_stac_says_of_bands(tmp_path: Path, version: str, byteorder: str) -> None:
+    items = stac_items(tmp_path, BANDS[version], byteorder=byteorder)
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items})
+    )
+    for source in (items, tmp_path / "items.json"):
+        image = tiffref.scan_sequence(source).group["image"]
+        assert (image.attributes["scale_factor"], image.attributes["add_offset"]) == (0.5, -1.0)
+        assert image.fill_value == 0
+    # what is added later says the same
+    first = tiffref.scan_sequence(items[:1])
+    both = tiffref.append_sequence(first, items).group["image"]
+    assert (both.shape, both.attributes["scale_factor"], both.fill_value) == ((2, 1, 2), 0.5, 0)
+
+
+def test_what_the_file_says_of_bands_wins(tmp_path: Path) -> None:
+    scale = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">3</Item></GDALMetadata>'
+    own = [(42112, 2, 0, scale, True), (42113, 2, 0, "7", True)]
+    image = tiffref.scan_sequence(stac_items(tmp_path, BANDS["1.0"], extratags=own)).group["image"]
+    assert "add_offset" not in image.attributes
+    assert (image.attributes["scale_factor"], image.fill_value) == (3.0, 7)
+
+
+def test_bands_that_make_no_sense(tmp_path: Path) -> None:
+    items = stac_items(tmp_path, {"raster:bands": [{"scale": 0}]})
+    with pytest.warns(MetadataWarning, match="makes no sense"):
+        assert "scale_factor" not in tiffref.scan_sequence(items).group["image"].attributes
+    items = stac_items(tmp_path, {"raster:bands": [{"scale": 2}, {"scale": 3}]})
+    assert "scale_factor" not in tiffref.scan_sequence(items).group["image"].attributes
+    assert not tiffref.scan_sequence(stac_items(tmp_path, {})).group["image"].attributes.keys() & {
+        "scale_factor"
+    }
+
+
+def test_a_catalog_has_what_stac_says_of_bands(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    tiffref.catalog.build(stac_items(tmp_path, BANDS["1.1"]), tmp_path / "c")
+    for path in (tmp_path / "c" / "references").iterdir():
+        image = tiffref.References.open(path).group["image"]
+        assert (image.attributes["scale_factor"], image.fill_value) == (0.5, 0)
 
 
 def test_tables_that_are_ragged(tmp_path: Path) -> None:

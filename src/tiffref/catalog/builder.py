@@ -546,7 +546,7 @@ def build(
             held.folder, plan["root"], plan["prefix"], plan["format"], dict(scan_options or {}),
             storage_options, retries, backoff_s,
         )  # fmt: skip
-        jobs = make_jobs(found.urls, fields, settings.root, FORMATS.get(plan["format"], ""))
+        jobs = make_jobs(found, fields, settings.root, FORMATS.get(plan["format"], ""))
         if show is not None:
             open_things.callback(show.close)
         run = Run(journal, settings, show, fail_fast, Counts())

@@ -103,6 +103,10 @@ class _Projection:
     is_plain: bool
 
 
+_MOST_DEGREES = np.array([540.0, 95.0])
+"""Of longitude, for rasters across the antimeridian, and of latitude, for pixels around a pole."""
+
+
 @functools.lru_cache(maxsize=64)
 def _projection(crs: str) -> _Projection | None:
     """Resolve a system; None if it cannot be told."""
@@ -171,6 +175,8 @@ def _project(
 ) -> NDArray[np.float64] | None:
     """Return points of the outline on the globe; None if some have no place there."""
     points = outline_of(transform, raster, at)
+    if projection.is_plain and (np.abs(points) > _MOST_DEGREES).any():
+        return None  # metres, whatever the system says
     points[:, 0], points[:, 1] = projection.to_globe(points[:, 0], points[:, 1])
     if not np.isfinite(points).all():
         return None

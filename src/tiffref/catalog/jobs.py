@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import CatalogError, SelectionError
 from ..io.urls import shared_folder, to_document_url
+from ..sequences.inputs import FileList
 from .storage import STATE, Folder, explain_output
 
 __all__ = [
@@ -60,6 +61,8 @@ class Job:
         it alone.
     fields
         What is known of the file besides: values of its name, or of the table it is listed in.
+    bands
+        What a STAC item says of its bands, as in `sequences.inputs.FileList`.
     """
 
     url: str
@@ -68,6 +71,7 @@ class Job:
     mtime: float | None = None
     etag: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    bands: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def batches(jobs: Sequence[Job], settings: Settings, n_workers: int) -> Iterator
 
 
 def make_jobs(
-    urls: Sequence[str], fields: Mapping[str, Sequence[Any]], root: str, suffix: str
+    found: FileList, fields: Mapping[str, Sequence[Any]], root: str, suffix: str
 ) -> list[Job]:
     """Return a job for each file, each file once.
 
@@ -143,7 +147,7 @@ def make_jobs(
     """
     jobs: dict[str, Job] = {}
     outputs: dict[str, str] = {}
-    for n, url in enumerate(urls):
+    for n, url in enumerate(found.urls):
         if url in jobs:
             continue
         output = reference_path(url, root, suffix)
@@ -155,7 +159,7 @@ def make_jobs(
                 expected=f"another place than that of {outputs[output]}",
             )
         own = {name: values[n] for name, values in fields.items() if values[n] is not None}
-        jobs[url] = Job(url, output, fields=own)
+        jobs[url] = Job(url, output, fields=own, bands=found.bands[n] if found.bands else ())
     return list(jobs.values())
 
 

@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +28,8 @@ from ..codecs.table import COMPRESSIONS
 from ..errors import SourceError, TiffrefError, collect_warnings
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
+from ..metadata.gdal import with_bands
+from ..metadata.report import Report
 from ..metadata.time import read_time_coordinate
 from ..model.array import Array
 from ..model.codec import SegmentCodec
@@ -313,12 +315,24 @@ def _scan_once(job: Job, settings: Settings) -> _Scanned | None:
         if _is_unchanged(job, there.source):
             return None
         with collect_warnings() as warnings:
-            references = scan(there, **settings.scan)
+            references = _with_bands(scan(there, **settings.scan), job)
             facts = file_facts(references)
             document = _document(references, settings) if settings.format == "json" else None
         if warnings:
             facts["warnings"] = list(warnings)
         return _Scanned(there.source, references, facts, document)
+
+
+def _with_bands(references: References, job: Job) -> References:
+    """Add what the STAC item of a file says of its bands."""
+    if not job.bands:
+        return references
+    report = Report(job.url)
+    children = {
+        name: with_bands(child, job.bands, report) if isinstance(child, Array) else child
+        for name, child in references.group.children.items()
+    }
+    return replace(references, group=references.group.with_children(children))
 
 
 def _document(references: References, settings: Settings) -> bytes:

@@ -13,15 +13,22 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..model.array import Array
 from .report import Report
 from .xml import XmlError, parse_xml
 
-__all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata"]
+__all__ = [
+    "GdalMetadata",
+    "color_attributes",
+    "parse_gdal_metadata",
+    "parse_nodata",
+    "with_bands",
+]
 
 _METADATA_LABEL = "GDAL_METADATA (42112)"
 _NODATA_LABEL = "GDAL_NODATA (42113)"
@@ -108,6 +115,31 @@ def _is_packing(role: str, value: float | None) -> bool:
 
 
 _PACKING = (("scale", "scale_factor", "scales", 1.0), ("offset", "add_offset", "offsets", 0.0))
+
+
+def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report) -> Array:
+    """Add what a STAC item says of the bands of a file, where the file itself says nothing.
+
+    Parameters
+    ----------
+    bands
+        `scale`, `offset` and `nodata` of each band; one may stand for all.
+    """
+    sizes = [n for dim, n in zip(array.dims, array.shape, strict=True) if dim.startswith("band")]
+    n_bands = sizes[0] if sizes else 1
+    if not array.manifest.sources or "role" in array.attributes or len(bands) not in (1, n_bands):
+        return array
+    if array.fill_value is None and "nodata" in bands[0]:
+        fill, _ = parse_nodata(str(bands[0]["nodata"]), array.dtype, report)
+        array = replace(array, fill_value=fill)
+    if array.attributes.keys() & {name for _, one, many, _ in _PACKING for name in (one, many)}:
+        return array
+    every = [*bands] * (n_bands // len(bands))
+    roles = {
+        role: {n: str(band[role]) for n, band in enumerate(every) if role in band}
+        for role, *_ in _PACKING
+    }
+    return array.with_attributes(**GdalMetadata(roles=roles).attributes(n_bands, report))
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:

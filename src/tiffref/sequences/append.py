@@ -82,7 +82,7 @@ def append_sequence(
     record = _record(references)
     listed = list_files(files, assets=assets, storage_options=storage_options)
     new = _unseen(listed, references, storage_options)
-    if not new["url"]:
+    if not new.urls:
         return references
     added = scan_sequence(
         new,
@@ -145,8 +145,8 @@ def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str
 
 def _unseen(
     listed: FileList, references: References, storage_options: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Get the files that are not in the sequence, as a table; those that are must be unchanged."""
+) -> FileList:
+    """Get the files that are not in the sequence; those that are must be unchanged."""
     known = {source.url: source for source in references.sources}
     changed, rows, seen = [], [], set()
     for n, url in enumerate(listed.urls):
@@ -166,7 +166,8 @@ def _unseen(
             hint="Scan the sequence anew.",
         )
     columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
-    return {"url": [listed.urls[n] for n in rows], **columns}
+    bands = [listed.bands[n] for n in rows] if listed.bands else ()
+    return FileList([listed.urls[n] for n in rows], columns, bands=bands)
 
 
 def _has_changed(source: Source, storage_options: Mapping[str, Any] | None) -> bool:

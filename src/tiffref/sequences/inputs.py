@@ -41,11 +41,14 @@ class FileList:
         Field -> a value for each file: text, numbers or dates.
     pattern
         The pattern that the files were found by, if it has fields.
+    bands
+        What STAC says of the bands of each file: `scale`, `offset` and `nodata` of each band.
     """
 
     urls: list[str]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     pattern: str | None = None
+    bands: Sequence[Sequence[Mapping[str, Any]]] = ()
 
 
 def natural_key(name: str) -> tuple[str, str]:
@@ -86,7 +89,7 @@ def list_files(
     SelectionError
         If a table has no column of addresses.
     """
-    found = _list(files, assets, storage_options)
+    found = files if isinstance(files, FileList) else _list(files, assets, storage_options)
     if not found.urls:
         raise SourceError(
             "no files", url=files if isinstance(files, str) else None, hint="Check the pattern."
@@ -295,7 +298,7 @@ def _is_stac(item: Any) -> bool:
 
 def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:
     """Return a row for each asset of each item: its item's time, and its own key as band."""
-    rows: list[tuple[str, Any, str]] = []
+    rows: list[tuple[str, Any, str, list[dict[str, Any]]]] = []
     for item in items:
         try:
             rows += _read_item(item, assets, folder)
@@ -305,21 +308,37 @@ def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str =
                 got=f"{type(error).__name__}: {error} in {repr(item)[:80]}",
                 expected="properties, and assets with an href each",
             ) from error
-    urls, times, bands = ([row[n] for row in rows] for n in range(3))
-    columns = {"time": times, "band": bands}
-    return FileList(urls, {k: v for k, v in columns.items() if k == "time" or len(set(v)) > 1})
+    urls, times, keys, bands = ([row[n] for row in rows] for n in range(4))
+    columns = {"time": times, "band": keys}
+    shown = {k: v for k, v in columns.items() if k == "time" or len(set(v)) > 1}
+    return FileList(urls, shown, bands=bands if any(bands) else ())
 
 
 def _read_item(
     item: Any, assets: Sequence[str] | None, folder: str
-) -> Iterator[tuple[str, Any, str]]:
-    """Return address, time and key of the assets of an item."""
+) -> Iterator[tuple[str, Any, str, list[dict[str, Any]]]]:
+    """Return address, time, key and bands of the assets of an item."""
     document = item if isinstance(item, Mapping) else item.to_dict()
     properties = document.get("properties") or {}
     moment = properties.get("datetime") or properties.get("start_datetime")
     for key, asset in document.get("assets", {}).items():
         if key in assets if assets is not None else _is_tiff_asset(asset):
-            yield _resolve(asset["href"], folder), moment, key
+            yield _resolve(asset["href"], folder), moment, key, _read_bands(asset)
+
+
+def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return scale, offset and nodata of the bands of an asset.
+
+    STAC 1.0 has them in `raster:bands`, 1.1 in `bands`, or for all bands in the asset itself.
+    """
+    found = []
+    for band in asset.get("raster:bands") or asset.get("bands") or [{}]:
+        both = {**asset, **band}
+        said = {
+            name: both.get(f"raster:{name}", band.get(name)) for name in ("scale", "offset")
+        } | {"nodata": both.get("nodata")}
+        found.append({name: value for name, value in said.items() if value is not None})
+    return found if any(found) else []
 
 
 def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
@@ -381,7 +400,9 @@ def find_files(
         for name in names
     }
     patterns = {one.pattern for one in found}
-    return FileList(urls, columns, patterns.pop() if len(patterns) == 1 else None)
+    bands = [band for one in found for band in one.bands or [[]] * len(one.urls)]
+    text = patterns.pop() if len(patterns) == 1 else None
+    return FileList(urls, columns, text, bands if any(bands) else ())
 
 
 def _say(files: Any) -> str | None:

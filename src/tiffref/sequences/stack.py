@@ -7,12 +7,15 @@ arrays together with the coordinates beside them. How columns are combined is `m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SelectionError, TiffrefError
+from ..metadata.gdal import with_bands
+from ..metadata.report import Report
 from ..model.array import Array, Group, given_attributes
 from ..references import References
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
@@ -128,6 +131,11 @@ def scan_sequence(
     parts, failures = scan_files(listed.urls, options, workers=workers, progress=progress)
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
+    for n, bands in enumerate(listed.bands):
+        if bands and (part := parts[n]) is not None:
+            report = Report(part.url)
+            arrays = {path: with_bands(array, bands, report) for path, array in part.arrays.items()}
+            parts[n] = replace(part, arrays=arrays)
     if time_from is not None:
         # a file that cannot be read has no date, and so no place
         here = [n for n, part in enumerate(parts) if part is not None]
