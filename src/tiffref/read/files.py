@@ -8,7 +8,9 @@ import os
 import stat
 import threading
 import time
+from collections import OrderedDict
 from typing import BinaryIO
+from weakref import ref
 
 from ..errors import unreadable
 from ..io.allow import is_local
@@ -22,7 +24,8 @@ _SETTLED_S = 2.0
 """A file whose last change is older will bear another time after the next: clocks of file systems
 tick every 10 ms at least, those of FAT every 2 s."""
 _MAX_OPEN = 128
-"""Files kept open; the common limit of a process is 1024 descriptors, for everything it does."""
+"""Files that a process keeps open for all of its stores; the common limit of descriptors is 1024,
+for everything that it does."""
 
 
 class _OpenFile:
@@ -78,14 +81,47 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
+class _OpenFiles:
+    """Which files of which owner are open; the one opened first makes room for a new one."""
+
+    def __init__(self) -> None:
+        self._urls: OrderedDict[tuple[int, str], ref[LocalFiles]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._urls)
+
+    def add(self, owner: LocalFiles, url: str) -> None:
+        with self._lock:
+            self._urls[id(owner), url] = ref(owner)
+            while len(self._urls) > _MAX_OPEN:
+                (_, url), other = self._urls.popitem(last=False)
+                forgetful = other()
+                if forgetful is not None:
+                    forgetful.files.pop(url, None)
+
+    def remove(self, owner: LocalFiles) -> None:
+        with self._lock:
+            for url in list(owner.files):
+                self._urls.pop((id(owner), url), None)
+            owner.files.clear()
+
+
+OPEN_FILES = _OpenFiles()
+"""Those of this process."""
+
+
 class LocalFiles:
-    """Local files, by path or file:// URL, through a bounded number of descriptors."""
+    """Local files, by path or file:// URL.
+
+    Each instance opens files of its own, so that it keeps reading what it found at a path, and
+    another one may find another file there; their number is bounded for all together.
+    """
 
     is_local = True
 
     def __init__(self) -> None:
-        self._files: dict[str, _OpenFile] = {}
-        self._lock = threading.Lock()
+        self.files: dict[str, _OpenFile] = {}
 
     def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         file = self._open(url, expected)
@@ -128,12 +164,11 @@ class LocalFiles:
         return self._open(url, expected).identity()
 
     def close(self) -> None:
-        with self._lock:
-            self._files.clear()
+        OPEN_FILES.remove(self)
 
     def _open(self, url: str, expected: Source | None) -> _OpenFile:
         """Open a file, or find it open; it is this very file that is compared."""
-        file = self._files.get(url) or self._open_new(url)
+        file = self.files.get(url) or self._open_new(url)
         if expected is not None and file.checked is not expected:
             check_same(expected, Source(url, file.size, file.mtime))
             file.checked = expected
@@ -144,10 +179,8 @@ class LocalFiles:
             file = _OpenFile(local_path(url))
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             raise unreadable(url, error) from error
-        with self._lock:
-            file = self._files.setdefault(url, file)
-            while len(self._files) > _MAX_OPEN:
-                del self._files[next(iter(self._files))]  # the one opened first
+        file = self.files.setdefault(url, file)
+        OPEN_FILES.add(self, url)
         return file
 
 
@@ -208,3 +241,12 @@ class FileObject:
 def local_path(url: str) -> str:
     """Give the path of a local source."""
     return url.removeprefix("file://")
+
+
+def _start_anew() -> None:
+    # another thread of the parent process may have held the lock when it forked
+    OPEN_FILES._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
