@@ -22,7 +22,8 @@ class FaultyServer:
     """Serves bytes by path; `faults` happen with a probability.
 
     `etag` and `modified` choose which validators answers have. `redirects` maps paths to
-    addresses. `requests` counts (method, path).
+    addresses. `requests` counts (method, path), `n_bytes` what was sent. `headers` go with faults.
+    The fault "drip" sends one byte after the other.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -31,6 +32,8 @@ class FaultyServer:
         self.modified: dict[str, float] = {}
         self.redirects: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
+        self.n_bytes = 0
+        self.headers: dict[str, str] = {}
         self.honours_conditions = True
         self.probability = 0.0
         self.n_faults = 0
@@ -81,7 +84,7 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
             elif data is None:
                 self._send(404, b"", {})
             elif fault is not None and fault.startswith("status "):
-                self._send(int(fault[7:]), b"", {})
+                self._send(int(fault[7:]), b"", server.headers)
             elif fault == "reset":
                 self.close_connection = True
             elif not self._is_met():
@@ -153,7 +156,12 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            if self.command == "HEAD":
+                return
+            size = 1 if fault == "drip" else 1 << 16
+            for start in range(0, len(body), size):
+                self.wfile.write(body[start : start + size])
+                server.n_bytes += len(body[start : start + size])
+                time.sleep(0.05 if fault == "drip" else 0)
 
     return Handler

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import email.utils
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,8 @@ class Retry:
     n_tries: int = 6
     first_s: float = 0.2
     longest_s: float = 10.0
+    total_s: float = 90.0
+    """No new try after so long, as of a server that drips its answers."""
 
     def delay_s(self, n_failed: int, asked_s: float = 0.0) -> float:
         """Give the time to wait after so many failures; the server may have asked for some."""
@@ -286,12 +289,15 @@ async def _try_often(ask: Callable[[], Any]) -> Any:
     """Ask until there is an answer, a bounded number of times."""
     import asyncio
 
+    started = time.monotonic()
     for n_failed in range(RETRY.n_tries):
         try:
             return await ask()
         except _Passing as fault:
-            if n_failed == RETRY.n_tries - 1:
-                fault.error.hint = f"Tried {RETRY.n_tries} times."
+            is_late = time.monotonic() - started >= RETRY.total_s
+            if is_late or n_failed == RETRY.n_tries - 1:
+                times = "once" if not n_failed else f"{n_failed + 1} times"
+                fault.error.hint = f"Tried {times}."
                 raise fault.error from fault.__cause__
             await asyncio.sleep(RETRY.delay_s(n_failed, fault.wait_s))
     raise AssertionError("RETRY.n_tries is 0")
@@ -396,9 +402,16 @@ def _check_status(answer: Answer, url: str, wanted: int) -> None:
         hint=STATUS_HINTS.get(answer.status),
     )
     if answer.status in _RETRIED:
-        asked = answer.headers.get("retry-after", "")
-        raise _Passing(error, float(asked) if asked.isdigit() else 0.0)
+        raise _Passing(error, _parse_delay(answer.headers.get("retry-after", "")))
     raise error
+
+
+def _parse_delay(text: str) -> float:
+    """Return the seconds that a Retry-After asks to wait, given as such or as a date."""
+    if text.isdigit():
+        return float(text)
+    moment = _parse_date(text) if text else None
+    return 0.0 if moment is None else max(0.0, moment - time.time())
 
 
 def _parse_date(text: str) -> float | None:
