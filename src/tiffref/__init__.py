@@ -35,6 +35,7 @@ _HOMES = {
     "imread": "compat",
     "imwrite": "compat",
     "memmap": "compat",
+    "refresh": "sequences.refresh",
     "scan": "scanner.tiff",
     "scan_sequence": "sequences.stack",
     "set_cache_size": "read.cache",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from .references import References
     from .scanner.tiff import scan
     from .sequences.append import append_sequence
+    from .sequences.refresh import refresh
     from .sequences.stack import scan_sequence
     from .validation import validate
 

@@ -60,6 +60,10 @@ COMMANDS = {
         documents.REWRITE_HELP, documents.REWRITE_EXAMPLES, documents.add_rewrite_arguments,
         documents.run_rewrite,
     ),
+    "refresh": (
+        documents.REFRESH_HELP, documents.REFRESH_EXAMPLES, documents.add_refresh_arguments,
+        documents.run_refresh,
+    ),
     "validate": (
         documents.VALIDATE_HELP, documents.VALIDATE_EXAMPLES, documents.add_validate_arguments,
         documents.run_validate,

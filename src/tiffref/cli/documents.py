@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 __all__ = [
     "CONVERT_EXAMPLES",
     "CONVERT_HELP",
+    "REFRESH_EXAMPLES",
+    "REFRESH_HELP",
     "REWRITE_EXAMPLES",
     "REWRITE_HELP",
     "VALIDATE_EXAMPLES",
     "VALIDATE_HELP",
     "add_convert_arguments",
+    "add_refresh_arguments",
     "add_rewrite_arguments",
     "add_validate_arguments",
     "run_convert",
+    "run_refresh",
     "run_rewrite",
     "run_validate",
 ]
@@ -128,6 +132,51 @@ def run_rewrite(arguments: argparse.Namespace) -> int:
         console.print_json({"output": target, "moved": n_moved})
     else:
         console.say(f"{target}: {console.count(n_moved, 'file')} with another address")
+    return console.OK
+
+
+REFRESH_HELP = "bring references up to date with files that have changed"
+REFRESH_EXAMPLES = """\
+  tiffref refresh refs.json
+  tiffref refresh refs.json --dry-run"""
+
+
+def add_refresh_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "document", metavar="REFS", help="JSON file, or folder of parquet references"
+    )
+    console.add_options_argument(parser, "--storage-option", "REFS")
+    console.add_options_argument(parser, "--source-option", "the files")
+    console.add_allow_argument(parser, "REFS")
+    console.add_dry_run_argument(parser)
+    console.add_json_argument(parser)
+
+
+def run_refresh(arguments: argparse.Namespace) -> int:
+    """Refresh, and say what became of the files."""
+    from ..sequences.refresh import refresh
+
+    with console.progress(f"refreshing {arguments.document}"):
+        done = refresh(
+            arguments.document,
+            storage_options=dict(arguments.storage_option) or None,
+            source_options=dict(arguments.source_option) or None,
+            allow=arguments.allow,
+            dry_run=arguments.dry_run,
+        )
+    if arguments.json:
+        rows = {name: getattr(done, name) for name in ("unchanged", "accepted", "rescanned")}
+        console.print_json({"output": arguments.document, **rows})
+        return console.OK
+    would = "would be " if arguments.dry_run else "was "
+    for name, what in (
+        ("accepted", "accepted, its segments are the same"),
+        ("rescanned", "scanned again"),
+    ):
+        for url in getattr(done, name):
+            console.say(f"{url}: {would}{what}")
+    console.say(f"{arguments.document}: {console.count(len(done.unchanged), 'file')} unchanged")
     return console.OK
 
 
