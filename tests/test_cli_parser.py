@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from tiffref.cli import build_parser, console, main
-from tiffref.cli.console import spell_options
+from tiffref.cli.console import name_options
 
 
 def test_doctests() -> None:
@@ -57,8 +57,8 @@ def test_arguments_of_python_are_spelled_as_options() -> None:
     command = build_parser().parse_args(["catalog", "open", "images"]).parser
     assert "--allow" in command.options()
     text = "If you trust what lies there: allow=['/my data/']."
-    assert spell_options(text, command.options()) == (
+    assert name_options(text, command.options()) == (
         "If you trust what lies there: --allow '/my data/'."
     )
-    assert spell_options(text, []) == text
-    assert spell_options("verify='never' reads it", command.options()) == "verify='never' reads it"
+    assert name_options(text, []) == text
+    assert name_options("verify='never' reads it", command.options()) == "verify='never' reads it"

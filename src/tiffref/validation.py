@@ -41,7 +41,14 @@ from .read import Fetcher, read_array
 from .read.fetch import check_fresh
 from .references import References
 
-__all__ = ["Report", "Truth", "find_truth", "load_schema", "validate", "validate_document"]
+__all__ = [
+    "ReferenceDecoder",
+    "Report",
+    "find_reference_decoder",
+    "load_schema",
+    "validate",
+    "validate_document",
+]
 
 _MAX_DECODED_BYTES = 1 << 30
 """Of larger images only what is asked for is decoded; of others so many bytes are kept."""
@@ -50,9 +57,9 @@ _FAILURES = (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportErro
 """What tifffile and the decoders raise for files that they cannot read."""
 
 
-def find_truth(
+def find_reference_decoder(
     references: References, path: str, array: Array, options: Mapping[str, Any] | None = None
-) -> Truth:
+) -> ReferenceDecoder:
     """Return what an array is to be compared with.
 
     Parameters
@@ -66,11 +73,11 @@ def find_truth(
         for level, row in enumerate(series.get("levels", ())):
             if row.get("path") == path and array.manifest.sources:
                 n_new = len(series["sequence"]["dims"]) if "sequence" in series else None
-                return Truth(array, (int(series["index"]), level), n_new, options)
-    return Truth(array, None, None, options)
+                return ReferenceDecoder(array, (int(series["index"]), level), n_new, options)
+    return ReferenceDecoder(array, None, None, options)
 
 
-class Truth:
+class ReferenceDecoder:
     """The images that tifffile decodes from the files of one array, while the context lasts.
 
     Parameters
@@ -101,7 +108,7 @@ class Truth:
         self._images: dict[int, Any] = {}
         self._open = contextlib.ExitStack()
 
-    def __enter__(self) -> Truth:
+    def __enter__(self) -> ReferenceDecoder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +149,7 @@ class Truth:
         try:
             return np.asarray(image[inside])[(np.newaxis,) * n_new]
         except _FAILURES as error:
-            return _say_failure(error)
+            return _describe_failure(error)
 
     def _find_source(self, index: tuple[int, ...]) -> int | None:
         """Find the file of a chunk; where no bytes of it are used, the only one at its place."""
@@ -201,10 +208,10 @@ class Truth:
                 self._open.push(stack.pop_all())
                 return array
         except (*_FAILURES, *client_errors()) as error:
-            return _say_failure(error)
+            return _describe_failure(error)
 
 
-def _say_failure(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     return f"tifffile cannot decode it: {type(error).__name__}: {error}"
 
 
@@ -488,16 +495,21 @@ def _check_pixels(
         n_chunks = array.manifest.n_chunks
         n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
         wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist()
-        with find_truth(references, path, array, fetch.storage_options) as truth:
-            _check_chunks(path, array, wanted, truth, fetch, report)
+        with find_reference_decoder(references, path, array, fetch.storage_options) as decoder:
+            _check_chunks(path, array, wanted, decoder, fetch, report)
 
 
 def _check_chunks(
-    path: str, array: Array, wanted: Sequence[int], truth: Truth, fetch: Fetcher, report: Report
+    path: str,
+    array: Array,
+    wanted: Sequence[int],
+    decoder: ReferenceDecoder,
+    fetch: Fetcher,
+    report: Report,
 ) -> None:
     unknown: list[str] = []
     for flat in wanted:
-        expected = truth.chunk(tuple(int(n) for n in np.unravel_index(flat, array.grid)))
+        expected = decoder.chunk(tuple(int(n) for n in np.unravel_index(flat, array.grid)))
         if isinstance(expected, str):
             unknown.append(expected)
             expected = None

@@ -17,7 +17,7 @@ from harness import Work
 
 import tiffref
 import zarr
-from tiffref.read.cache import KEPT
+from tiffref.read.cache import CACHE
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -88,7 +88,7 @@ def _windows(path: Path, size: int) -> Iterator[Work]:
         """Begin without decoded tiles, as rasterio does when it opens the file."""
 
         def run() -> object:
-            KEPT.clear()
+            CACHE.clear()
             return read()
 
         return run

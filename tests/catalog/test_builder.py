@@ -214,7 +214,7 @@ def test_a_second_build_is_refused_or_waits(archive: Path, tmp_path: Path) -> No
     from tiffref.catalog.storage import LocalFolder
 
     folder = LocalFolder(str(tmp_path / "c"))
-    with folder.held(wait=False):
+    with folder.claim(wait=False):
         with pytest.raises(CatalogError, match=f"another build .* got process {os.getpid()}"):
             catalog.build(archive, tmp_path / "c")
         waiting = threading.Thread(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tiffref.catalog.executors import Handing, Pool
+from tiffref.catalog.executors import JobQueue, Pool
 from tiffref.errors import CatalogError
 
 PIECES = [(n, n + 1) for n in range(0, 40, 2)]
@@ -26,7 +26,7 @@ def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[tuple[int], st
     def note(piece: tuple[int], error: BaseException) -> None:
         lost.append((piece, type(error).__name__))
 
-    Handing(pool, run, done.extend, split, note).work(PIECES)
+    JobQueue(pool, run, done.extend, split, note).work(PIECES)
     return sorted(done), lost
 
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from tiffref.errors import InvalidReferences
-from tiffref.formats.provenance import check_series, parse_provenance, spell_provenance
+from tiffref.formats.provenance import check_series, format_provenance, parse_provenance
 from tiffref.model.manifest import Source
 from tiffref.validation import load_schema
 
@@ -17,7 +17,7 @@ SERIES = [{"index": 0, "kind": "ome", "name": "a", "axes": "YX",
 
 
 def spell(sources: list[Source], series: Any = ()) -> Any:
-    return spell_provenance(sources, {source.url: source.url for source in sources}, series)
+    return format_provenance(sources, {source.url: source.url for source in sources}, series)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import tiffref.read
 from tiffref.codecs import decode as codecs_decode
 from tiffref.errors import StaleSource
 from tiffref.read import files
-from tiffref.read.cache import KEPT, KeptChunks
+from tiffref.read.cache import CACHE, ChunkCache
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -24,10 +24,10 @@ from tiffref.zarr import ZarrTiffStore
 def _kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin with nothing; take files that are as young as these for settled."""
     monkeypatch.setattr(files, "_SETTLED_S", -3600.0)
-    KEPT.clear()
+    CACHE.clear()
     yield
     tiffref.set_cache_size(64 << 20)
-    KEPT.clear()
+    CACHE.clear()
 
 
 def make_image(path: Path, bits: int = 0, shape: tuple[int, ...] = (96, 96)) -> NDArray[np.uint16]:
@@ -69,12 +69,12 @@ def test_reads_of_whole_chunks_are_not_kept(tmp_path: Path, n_decoded: list[int]
     store = ZarrTiffStore(tmp_path / "a.tif")
     store[...]
     store[:32]
-    assert (n_decoded[0], len(KEPT)) == (6, 0)
+    assert (n_decoded[0], len(CACHE)) == (6, 0)
     make_image(tmp_path / "b.tif", shape=(50, 40))  # its last tiles reach past it
     store = ZarrTiffStore(tmp_path / "b.tif")
     store[...]
     store[32:]
-    assert (n_decoded[0], len(KEPT)) == (12, 0)
+    assert (n_decoded[0], len(CACHE)) == (12, 0)
 
 
 def test_a_window_keeps_all_its_chunks(tmp_path: Path, n_decoded: list[int]) -> None:
@@ -82,7 +82,7 @@ def test_a_window_keeps_all_its_chunks(tmp_path: Path, n_decoded: list[int]) -> 
     store = ZarrTiffStore(tmp_path / "a.tif")
     np.testing.assert_array_equal(store[10:80, 20:90], image[10:80, 20:90])
     np.testing.assert_array_equal(store[11:81, 32:64], image[11:81, 32:64])
-    assert (n_decoded[0], len(KEPT)) == (9, 9)
+    assert (n_decoded[0], len(CACHE)) == (9, 9)
 
 
 def test_a_large_window_keeps_the_chunks_at_its_edge(tmp_path: Path, n_decoded: list[int]) -> None:
@@ -90,7 +90,7 @@ def test_a_large_window_keeps_the_chunks_at_its_edge(tmp_path: Path, n_decoded: 
     tiffref.set_cache_size(9 * 32 * 32 * 2)
     store = ZarrTiffStore(tmp_path / "a.tif")
     np.testing.assert_array_equal(store[1:, 1:], image[1:, 1:])
-    assert (n_decoded[0], len(KEPT)) == (9, 5)
+    assert (n_decoded[0], len(CACHE)) == (9, 5)
     np.testing.assert_array_equal(store[1:, 1:], image[1:, 1:])
     assert n_decoded[0] == 13
 
@@ -100,9 +100,9 @@ def test_nothing_is_kept_when_turned_off(tmp_path: Path, n_decoded: list[int]) -
     store = ZarrTiffStore(tmp_path / "a.tif")
     store[0]
     tiffref.set_cache_size(0)
-    assert len(KEPT) == 0
+    assert len(CACHE) == 0
     np.testing.assert_array_equal(store[0], image[0])
-    assert (n_decoded[0], len(KEPT)) == (6, 0)
+    assert (n_decoded[0], len(CACHE)) == (6, 0)
     with pytest.raises(ValueError, match="max_bytes is -1"):
         tiffref.set_cache_size(-1)
 
@@ -150,7 +150,7 @@ def test_young_files_are_not_kept(
     store = ZarrTiffStore(tmp_path / "a.tif")
     store[0]
     store[0]
-    assert (n_decoded[0], len(KEPT)) == (6, 0)
+    assert (n_decoded[0], len(CACHE)) == (6, 0)
 
 
 def test_open_files_are_not_kept(tmp_path: Path, n_decoded: list[int]) -> None:
@@ -159,7 +159,7 @@ def test_open_files_are_not_kept(tmp_path: Path, n_decoded: list[int]) -> None:
         store = ZarrTiffStore(file)
         store[0]
         store[0]
-    assert len(KEPT) == (3 if n_decoded[0] == 3 else 0)  # those with a name are read by it
+    assert len(CACHE) == (3 if n_decoded[0] == 3 else 0)  # those with a name are read by it
 
 
 def test_files_alike_are_not_mixed_up(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_results_are_the_readers_own(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_make_room() -> None:
-    kept = KeptChunks(1000)
+    kept = ChunkCache(1000)
     chunks = [np.full(100, n, np.uint8) for n in range(12)]
     for n, chunk in enumerate(chunks[:10]):
         kept.put(n, chunk, None)
@@ -216,4 +216,4 @@ def test_many_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(KEPT) <= 5
+    assert len(CACHE) <= 5

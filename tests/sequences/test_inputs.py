@@ -112,7 +112,7 @@ def make_item(**asset: Any) -> dict[str, Any]:
 )
 def test_what_is_no_stac_item(tmp_path: Path, document: Any) -> None:
     (tmp_path / "items.json").write_text(json.dumps(document))
-    with pytest.raises(SourceError, match="is no STAC item"):
+    with pytest.raises(SourceError, match="not a STAC item"):
         list_files(tmp_path / "items.json")
 
 

@@ -27,7 +27,7 @@ from ..model.manifest import Source
 from ..references import References
 from ..sequences.inputs import find_files, natural_key, read_fields
 from ..sequences.stack import scan_sequence
-from .executors import Handing, Pool, open_pool
+from .executors import JobQueue, Pool, open_pool
 from .index import INDEX, INDEX_SEAL, field_kinds, import_pyarrow, seal_index, write_index
 from .jobs import (
     FORMATS,
@@ -43,7 +43,7 @@ from .jobs import (
     shared_root,
 )
 from .stac import write_stac
-from .storage import Folder, Holds, LocalFolder, RemoteFolder, checksum
+from .storage import Folder, IsComplete, LocalFolder, RemoteFolder, checksum
 from .summary import Counts, Progress, Summary, write_report
 from .worker import Done, encode_row, failed_row, main_path, run_batch
 
@@ -87,7 +87,7 @@ class Run:
         self.counts.n_skipped = len(jobs) - len(todo)
         return todo
 
-    def _is_in_place(self, row: Mapping[str, Any], holds: Holds) -> bool:
+    def _is_in_place(self, row: Mapping[str, Any], holds: IsComplete) -> bool:
         """Return whether the references that the journal tells of are there, whole."""
         if row.get("references") is None:
             return self.settings.format == "none"
@@ -96,10 +96,10 @@ class Run:
     def scan(self, pool: Pool, todo: Sequence[Job]) -> None:
         """Have the jobs done."""
         self.show(self.counts)
-        handing = Handing(pool, run_batch, self._note, _singles, self._note_lost)
-        handing.work(batches(todo, self.settings, pool.n_workers))
+        queue = JobQueue(pool, run_batch, self._record, _singles, self._record_lost)
+        queue.work(batches(todo, self.settings, pool.n_workers))
 
-    def _note(self, done: Done) -> None:
+    def _record(self, done: Done) -> None:
         if done.rows:
             self._check_shared(done)
             self.journal.append(done.rows)
@@ -129,9 +129,9 @@ class Run:
                 hint="Give a folder that all workers share under one path, or the URL of a store.",
             )
 
-    def _note_lost(self, batch: Batch, error: BaseException) -> None:
+    def _record_lost(self, batch: Batch, error: BaseException) -> None:
         rows = tuple(failed_row(job, error) for job in batch.jobs)
-        self._note(Done(rows, len(rows), first_error=str(error)))
+        self._record(Done(rows, len(rows), first_error=str(error)))
 
     def show(self, counts: Counts) -> None:
         """Show how far it has come."""
@@ -253,9 +253,9 @@ def combine_groups(
             else:
                 yield task
 
-    handing = Handing(pool, combine_group, take, lambda task: (task,),
+    queue = JobQueue(pool, combine_group, take, lambda task: (task,),
                       lambda task, error: take({**task.row, **_failed(error)}))  # fmt: skip
-    handing.work(tasks())
+    queue.work(tasks())
     found = [done[name] for name in names.values()]
     for path in {row.get("path") for row in before.values()} - {row.get("path") for row in found}:
         if path is not None:
@@ -323,7 +323,7 @@ def _names(groups: Mapping[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], str]:
     """Name each group by its keys, as a file may be called."""
     names: dict[tuple[Any, ...], str] = {}
     for keys in groups:
-        text = "_".join(_spell(key) for key in keys) or "all"
+        text = "_".join(_format_key(key) for key in keys) or "all"
         if text in names.values() or len(text) > 100:
             digest = hashlib.sha256(repr(keys).encode()).hexdigest()[:8]
             text = f"{text[:100]}~{digest}"
@@ -331,7 +331,7 @@ def _names(groups: Mapping[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], str]:
     return names
 
 
-def _spell(key: Any) -> str:
+def _format_key(key: Any) -> str:
     text = "x".join(map(str, key)) if isinstance(key, tuple) else str(key)
     return "".join(c if c.isalnum() or c in "-+." else "-" for c in text).strip(".") or "none"
 
@@ -345,7 +345,7 @@ def _state(
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _is_in_place(holds: Holds, row: Mapping[str, Any]) -> bool:
+def _is_in_place(holds: IsComplete, row: Mapping[str, Any]) -> bool:
     if row["status"] != "ok":
         return False
     return holds(row["path"], row["document_size"], row["document_crc"])
@@ -393,7 +393,7 @@ def _known(scan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(members: Sequence[Mapping[str, Any]], wanted: CombinedSettings) -> Any:
-    """Return the files, with the fields that came from a table if there is no pattern."""
+    """Return the files, with the fields that came from a table if there not a pattern."""
     urls = [row["url"] for row in members]
     names = dict.fromkeys(name for row in members for name in row["fields"] or {})
     if wanted.pattern is not None or not names:
@@ -538,7 +538,7 @@ def build(
     }
     show = progress if isinstance(progress, Progress) else Progress() if progress else None
     with contextlib.ExitStack() as open_things:
-        held = open_things.enter_context(place.held(wait_for_lock))
+        held = open_things.enter_context(place.claim(wait_for_lock))
         journal = open_things.enter_context(Journal(held.journal, held.keep))
         plan = agree(held.folder, plan)
         products = plan_products(held.folder, {"stack": stack and sets, "stac": stac})

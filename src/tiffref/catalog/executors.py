@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import CatalogError, MissingExtra, SelectionError, install_hint
 
-__all__ = ["KINDS", "Handing", "Pool", "open_pool"]
+__all__ = ["KINDS", "JobQueue", "Pool", "open_pool"]
 
 KINDS = ("serial", "threads", "processes", "dask")
 _REMOTE_THREADS = 16
@@ -102,7 +102,7 @@ def open_pool(
     if executor is not None and not isinstance(executor, str):
         if not hasattr(executor, "submit"):
             raise SelectionError(
-                "is no executor", got=type(executor).__name__, expected="an object with submit()"
+                "not an executor", got=type(executor).__name__, expected="an object with submit()"
             )
         yield Pool(executor, workers or os.cpu_count() or 1)
         return
@@ -201,7 +201,7 @@ _STRIKES = 2
 
 
 @dataclass(slots=True)
-class Handing(Generic[T, R]):
+class JobQueue(Generic[T, R]):
     """How pieces of work are handed out.
 
     Attributes

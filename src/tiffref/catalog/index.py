@@ -109,7 +109,7 @@ _MOST_DEGREES = np.array([540.0, 95.0])
 
 @functools.lru_cache(maxsize=64)
 def _projection(crs: str) -> _Projection | None:
-    """Resolve a system; None if it cannot be told."""
+    """Resolve a system; None if it is unknown."""
     try:
         import pyproj
     except ImportError:

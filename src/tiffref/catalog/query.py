@@ -81,7 +81,7 @@ def open_catalog(
     missing = sorted(_NEEDED - set(table.column_names))
     if missing:
         raise InvalidReferences(
-            "is no index of a catalog", url=folder, got=f"no column {', '.join(missing)}"
+            "not the index of a catalog", url=folder, got=f"no column {', '.join(missing)}"
         )
     if allow is None and not is_own():
         allow = [f"{folder or '.'}/", *allowed_by_environment()]

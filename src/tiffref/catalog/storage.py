@@ -37,9 +37,9 @@ from ..io.clients import client_errors
 
 __all__ = [
     "STATE",
+    "BuildFolder",
     "Folder",
-    "Held",
-    "Holds",
+    "IsComplete",
     "LocalFolder",
     "RemoteFolder",
     "checksum",
@@ -53,12 +53,12 @@ _POLL_S = 0.2
 _PROCESS = secrets.token_hex(4)
 """Tells processes of one number on several machines apart."""
 
-Holds = Callable[[str, int, int], bool]
+IsComplete = Callable[[str, int, int], bool]
 """Says whether something of a name, size and CRC-32 is in place."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BuildFolder:
     """A folder that is claimed for a build.
 
     `folder` is what workers get; `journal` a local file; `keep` is called with new lines of it
@@ -77,7 +77,7 @@ class Folder(Protocol):
     def address(self) -> str:
         """Path or URL, without "/" at its end."""
 
-    def held(self, wait: bool) -> contextlib.AbstractContextManager[Held]:
+    def claim(self, wait: bool) -> contextlib.AbstractContextManager[BuildFolder]:
         """Claim the folder for a build, made if it is not there.
 
         Raises
@@ -99,7 +99,7 @@ class Folder(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file or folder, if it is there."""
 
-    def survey(self) -> Holds:
+    def survey(self) -> IsComplete:
         """Look at what is in place."""
 
     def has(self, name: str) -> bool:
@@ -130,7 +130,7 @@ class LocalFolder:
         return f"{self.scratch}/{_PROCESS}-{os.getpid()}-{threading.get_ident()}"
 
     @contextlib.contextmanager
-    def held(self, wait: bool) -> Iterator[Held]:
+    def claim(self, wait: bool) -> Iterator[BuildFolder]:
         """Claim the folder; the lock is the operating system's, and ends with the process.
 
         The name of the scratch folder is new each time: workers that outlive a killed build cannot
@@ -140,7 +140,7 @@ class LocalFolder:
         with explain_output(self.path):
             if path.is_dir() and not state.is_dir() and any(path.iterdir()):
                 raise CatalogError(
-                    "the folder holds something that is no catalog",
+                    "the folder holds files but no catalog",
                     url=self.path,
                     hint="Give an empty or new folder.",
                 )
@@ -153,7 +153,7 @@ class LocalFolder:
                 _sweep(state)
                 scratch.mkdir()
             try:
-                yield Held(replace(self, scratch=str(scratch)), state / "journal.jsonl")
+                yield BuildFolder(replace(self, scratch=str(scratch)), state / "journal.jsonl")
             finally:
                 _sweep(state)
 
@@ -206,7 +206,7 @@ class LocalFolder:
             else:
                 target.unlink(missing_ok=True)
 
-    def survey(self) -> Holds:
+    def survey(self) -> IsComplete:
         return lambda name, size, crc: checksum(Path(self._at(name))) == (size, crc)
 
     def has(self, name: str) -> bool:
@@ -362,14 +362,14 @@ class RemoteFolder:
         return explain_output(f"{self.address}/{name}".rstrip("/"), client_errors())
 
     @contextlib.contextmanager
-    def held(self, wait: bool) -> Iterator[Held]:
+    def claim(self, wait: bool) -> Iterator[BuildFolder]:
         fs, root = self._open()
         with self._explained():
             fs.invalidate_cache()
             names = _list(fs, root)
             if names and f"{root}/{STATE}" not in names:
                 raise CatalogError(
-                    "the folder holds something that is no catalog",
+                    "the folder holds files but no catalog",
                     url=self.address,
                     got=names[0],
                     hint="Give an empty or new folder.",
@@ -380,7 +380,7 @@ class RemoteFolder:
             with self._explained():
                 parts = sorted(_list(fs, f"{root}/{STATE}/journal"))
                 _gather(fs, parts, journal)
-            yield Held(self, journal, lambda data: self._keep(parts, token, data))
+            yield BuildFolder(self, journal, lambda data: self._keep(parts, token, data))
             with self._explained():
                 self._join(parts, token, journal)
 
@@ -446,7 +446,7 @@ class RemoteFolder:
         with self._explained(name), contextlib.suppress(FileNotFoundError):
             fs.rm(f"{root}/{name}", recursive=name.endswith(".parq"))
 
-    def survey(self) -> Holds:
+    def survey(self) -> IsComplete:
         """List what is in place once; sizes tell whether it is whole, contents are not read."""
         fs, root = self._open()
         sizes: Counter[str] = Counter()

@@ -95,8 +95,8 @@ class Progress:
             f"{counts.n_done:,} of {_count(counts.n_jobs, counts.what)}",
             f"{rate:,.0f}/s",
             f"{counts.n_failed:,} failed",
-            f"{_say_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
-            f"{_say_seconds(left)} left",
+            f"{_format_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
+            f"{_format_seconds(left)} left",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -105,7 +105,7 @@ def _count(n: int, what: str) -> str:
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
-def _say_bytes(n: float) -> str:
+def _format_bytes(n: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:.0f} {unit}"
@@ -113,7 +113,7 @@ def _say_bytes(n: float) -> str:
     return f"{n:.1f} TiB"
 
 
-def _say_seconds(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 

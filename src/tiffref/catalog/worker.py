@@ -296,7 +296,7 @@ def run_batch(batch: Batch) -> Done:
 
 
 def failed_row(job: Job, error: BaseException) -> tuple[str, bytes]:
-    """Return the line of a file that cannot be told."""
+    """Return the line of a file that cannot be scanned."""
     facts = {
         "error": f"{error}",
         "error_type": type(error).__name__,

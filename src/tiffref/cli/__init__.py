@@ -27,10 +27,10 @@ from .console import (
     UsageError,
     add_common_arguments,
     log_to_stderr,
+    name_options,
     print_help,
     report,
-    say_warning,
-    spell_options,
+    show_warning,
 )
 
 __all__ = ["build_parser", "main"]
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbosity = -1 if getattr(parsed, "quiet", False) else getattr(parsed, "verbose", 0)
     with log_to_stderr(verbosity), warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = say_warning
+        warnings.showwarning = show_warning
         try:
             code = parsed.run(parsed)
             sys.stdout.flush()
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report("interrupted")
             return INTERRUPTED
         except tuple(kind for kind, _ in EXIT_CODES) as error:
-            report(spell_options(describe(error), parsed.parser.options()))
+            report(name_options(describe(error), parsed.parser.options()))
             return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     return code
 

@@ -288,7 +288,7 @@ def _show_found(name: str, found: Catalog, as_json: bool) -> int:
     rows = _plain_rows(type(found)(found.folder, found.table.slice(0, _SHOWN)))
     if rows:
         names = [column for column in _COLUMNS if any(column in row for row in rows)]
-        cells = [[_say(row.get(column)) for column in names] for row in rows]
+        cells = [[_format(row.get(column)) for column in names] for row in rows]
         print(console.format_table([list(names), *cells]))
     if len(found) > _SHOWN:
         print(f"  ... {len(found) - _SHOWN:,} more")
@@ -298,7 +298,7 @@ def _show_found(name: str, found: Catalog, as_json: bool) -> int:
     return console.OK
 
 
-def _say(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, list):
         return " x ".join(map(str, value))
     text = "" if value is None else str(value)

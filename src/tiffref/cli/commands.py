@@ -158,7 +158,7 @@ def run_scan(arguments: argparse.Namespace) -> int:
         console.print_json(summary)
     elif not to_stdout:
         would = "would write " if arguments.dry_run else ""
-        console.say(f"{would}{output}: {console.tell_counts(summary)}")
+        console.say(f"{would}{output}: {console.format_counts(summary)}")
     return console.INVALID if summary["refused"] else console.OK
 
 

@@ -48,8 +48,10 @@ __all__ = [
     "count_arrays",
     "default_output",
     "format_bytes",
+    "format_counts",
     "format_table",
     "log_to_stderr",
+    "name_options",
     "only_image",
     "parse_option",
     "print_help",
@@ -57,9 +59,7 @@ __all__ = [
     "progress",
     "report",
     "say",
-    "say_warning",
-    "spell_options",
-    "tell_counts",
+    "show_warning",
     "wrap",
     "write_references",
 ]
@@ -124,7 +124,7 @@ def say(text: str) -> None:
         print(text)
 
 
-def say_warning(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -156,15 +156,15 @@ def progress(message: str) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    print(json.dumps(_spell_numbers(value), indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(_encode_numbers(value), indent=2, ensure_ascii=False, default=str))
 
 
-def _spell_numbers(value: Any) -> Any:
+def _encode_numbers(value: Any) -> Any:
     """Spell numbers that JSON does not know as Zarr does: "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, dict):
-        return {name: _spell_numbers(one) for name, one in value.items()}
+        return {name: _encode_numbers(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_spell_numbers(one) for one in value]
+        return [_encode_numbers(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
@@ -327,12 +327,12 @@ def print_help(parser: argparse.ArgumentParser) -> int:
     return USAGE
 
 
-def spell_options(text: str, options: Sequence[str]) -> str:
+def name_options(text: str, options: Sequence[str]) -> str:
     """Spell arguments of Python as options where the command has them.
 
-    >>> spell_options("allow_holes=True leaves them missing.", ["--allow-holes"])
+    >>> name_options("allow_holes=True leaves them missing.", ["--allow-holes"])
     '--allow-holes leaves them missing.'
-    >>> spell_options("on_mismatch='split' makes two.", ["--on-mismatch"])
+    >>> name_options("on_mismatch='split' makes two.", ["--on-mismatch"])
     '--on-mismatch split makes two.'
     """
 
@@ -397,10 +397,10 @@ def count_arrays(references: References) -> dict[str, int]:
     }
 
 
-def tell_counts(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Format the counts in one line.
 
-    >>> tell_counts({"arrays": 2, "chunks": 8, "coordinates": 1})
+    >>> format_counts({"arrays": 2, "chunks": 8, "coordinates": 1})
     '2 arrays, 8 chunks, 1 coordinate'
     """
     told = [count(counts["arrays"], "array"), count(counts["chunks"], "chunk")]

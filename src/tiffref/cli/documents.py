@@ -82,7 +82,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json({"output": target, **counts})
     else:
-        console.say(f"{target}: {console.tell_counts(counts)}")
+        console.say(f"{target}: {console.format_counts(counts)}")
     return console.OK
 
 
@@ -229,13 +229,13 @@ def run_validate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(report.to_json())
     else:
-        print("\n".join(tell(arguments.document, report, bool(arguments.pixels))))
+        print("\n".join(format_report(arguments.document, report, bool(arguments.pixels))))
         if arguments.untrusted:
-            print("\n".join(tell_touches(report)))
+            print("\n".join(format_touches(report)))
     return console.OK if report.ok else console.INVALID
 
 
-def tell(document: str, report: Report, compared: bool) -> Iterator[str]:
+def format_report(document: str, report: Report, compared: bool) -> Iterator[str]:
     """Return the lines that a person reads: the verdict, then each finding."""
     counts = [
         console.count(sum(finding.severity == kind for finding in report.findings), kind)
@@ -250,7 +250,7 @@ def tell(document: str, report: Report, compared: bool) -> Iterator[str]:
         yield f"  {_describe(finding)}"
 
 
-def tell_touches(report: Report) -> Iterator[str]:
+def format_touches(report: Report) -> Iterator[str]:
     """Return each host that reading would touch, and below it each path."""
     for host, paths in sorted(report.touches.items()):
         yield f"  touches {host}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..model.array import Array
     from ..references import References
 
-__all__ = ["EXAMPLES", "HELP", "add_arguments", "describe_meaning", "run", "tell_meaning"]
+__all__ = ["EXAMPLES", "HELP", "add_arguments", "describe_meaning", "format_meaning", "run"]
 
 _MAX_LABELS = 8
 _KEPT = (
@@ -123,7 +123,7 @@ def _date(coordinate: Array) -> str | None:
     return iso_text(moment.replace(tzinfo=None) if is_local else moment)
 
 
-def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
+def format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
     """Return the lines that a person reads."""
     rows = []
     if "crs" in facts:
@@ -135,11 +135,11 @@ def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
     if "control_points" in facts:
         rows.append(["control points", str(facts["control_points"])])
     axes = dict(facts.get("axes", {}))
-    if "bounds" in facts or (plane := _tell_plane(axes)):
+    if "bounds" in facts or (plane := _format_plane(axes)):
         rows += [] if "bounds" in facts else plane
         axes = {name: axis for name, axis in axes.items() if name not in ("x", "y")}
     # numbers from 1 say no more than the shape does
-    rows += [[name, _tell_axis(axis)] for name, axis in axes.items() if not _only_counts(axis)]
+    rows += [[name, _format_axis(axis)] for name, axis in axes.items() if not _only_counts(axis)]
     if facts.get("channels") and "labels" not in axes.get("c", {}):
         rows.append(["channels", _shorten(facts["channels"])])
     for name in ("time", *_KEPT):
@@ -151,7 +151,7 @@ def tell_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
         yield console.format_table(rows)
 
 
-def _tell_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def _format_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Describe the size of pixels and of the image, where both axes have even steps in one unit."""
     across, down = axes.get("x", {}), axes.get("y", {})
     if "step" not in across or "step" not in down or across.get("units") != down.get("units"):
@@ -169,7 +169,7 @@ def _only_counts(axis: Mapping[str, Any]) -> bool:
     return "units" not in axis and (axis.get("first"), axis.get("last")) == (1, axis["n"])
 
 
-def _tell_axis(axis: Mapping[str, Any]) -> str:
+def _format_axis(axis: Mapping[str, Any]) -> str:
     if "first" not in axis and "labels" not in axis:
         return console.count(axis["n"], "value")
     if "labels" in axis:
@@ -220,7 +220,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json({"image": name, **facts})
     else:
-        lines = [*tell_arrays(name, facts), *tell_meaning(facts["meaning"]), *tell_readers(facts)]
+        lines = [*tell_arrays(name, facts), *format_meaning(facts["meaning"]), *tell_readers(facts)]
         print("\n".join(lines))
     levels = (level for series in facts["series"] for level in series["levels"])
     return console.INVALID if any("refused" in level for level in levels) else console.OK

@@ -42,17 +42,17 @@ from .keys import (
     join_columns,
     pick_texts,
 )
-from .provenance import PROVENANCE, spell_provenance
+from .provenance import PROVENANCE, format_provenance
 from .sealing import NO_SEAL, digest_chunks, find_links, seal_texts
 from .zarr_metadata import to_documents
 
 __all__ = [
     "Plan",
     "Rows",
+    "encode_inlined",
     "in_format",
     "iter_rows",
     "plan_document",
-    "spell_inlined",
     "to_kerchunk",
     "write_json",
 ]
@@ -95,7 +95,7 @@ def iter_rows(manifest: Manifest) -> Iterator[Rows]:
                 yield Rows(flat, source, manifest.offset[flat], manifest.length[flat], whole)
 
 
-def spell_inlined(data: bytes) -> str:
+def encode_inlined(data: bytes) -> str:
     """Spell the bytes of a chunk as a value of a reference document.
 
     Printable ASCII stands for itself, unless it would be taken for base64: readers decode whatever
@@ -103,7 +103,7 @@ def spell_inlined(data: bytes) -> str:
 
     Examples
     --------
-    >>> spell_inlined(b"abc"), spell_inlined(b"\\0\\1"), spell_inlined(b"base64:")
+    >>> encode_inlined(b"abc"), encode_inlined(b"\\0\\1"), encode_inlined(b"base64:")
     ('abc', 'base64:AAE=', 'base64:YmFzZTY0Og==')
     """
     if _RAW_TEXT.issuperset(data) and not data.startswith(b"base64:"):
@@ -157,7 +157,7 @@ def plan_document(
     addresses = {url: (rename or to_document_url)(url) for url in sources}
     documents = to_documents(group, zarr_format)
     seal, links = (NO_SEAL, dict(find_links(sources.values()))) if is_sealed else (None, None)
-    text = spell_provenance(sources.values(), addresses, series, seal, links)
+    text = format_provenance(sources.values(), addresses, series, seal, links)
     if text is not None:
         _set_root_attribute(documents, zarr_format, text)
     first = {key: documents[key] for key in _ROOT if key in documents}
@@ -389,7 +389,7 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
 
 def _inlined(rule: KeyRule, array: Array) -> Iterator[tuple[str, str]]:
     for flat, data in sorted(array.manifest.inlined.items()):
-        yield rule.key(array.grid, flat), spell_inlined(data)
+        yield rule.key(array.grid, flat), encode_inlined(data)
 
 
 def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:

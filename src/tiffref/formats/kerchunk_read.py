@@ -54,13 +54,13 @@ __all__ = [
     "build_manifest",
     "build_tree",
     "expand_url",
+    "extract_provenance",
     "is_metadata_key",
     "parse_document",
     "parse_structure",
     "rank_sources",
     "read_document",
     "settle_manifest",
-    "take_provenance",
 ]
 
 METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
@@ -384,7 +384,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def take_provenance(nodes: Nodes, report: Reporter) -> tuple[Nodes, Provenance]:
+def extract_provenance(nodes: Nodes, report: Reporter) -> tuple[Nodes, Provenance]:
     """Take our attribute out of the root's, be the root a group or an array."""
     root = nodes.groups.get("", {})
     holder = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
@@ -575,12 +575,12 @@ def _parse_lines(text: Text) -> Parsed | None:
     if split is None:
         return None
     try:
-        parts = _take_apart(split.document, raise_finding)
+        parts = _parse_parts(split.document, raise_finding)
     except InvalidReferences:
         return None  # the general reader says what is wrong
     taken = {path: chunks.flat for path, chunks in parts.chunks.items()}
     lines = parse_lines(text, split, parts.nodes.arrays, taken)
-    return None if lines is None else _put_together(parts, lines)
+    return None if lines is None else _assemble_group(parts, lines)
 
 
 def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
@@ -593,7 +593,7 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
     report
         Takes every offence; by default the first is raised.
     """
-    return _put_together(_take_apart(document, report), Lines())
+    return _assemble_group(_parse_parts(document, report), Lines())
 
 
 @dataclass(frozen=True, slots=True)
@@ -606,12 +606,12 @@ class _Parts:
     chunks: Mapping[str, ChunkIndex]
 
 
-def _take_apart(document: Any, report: Reporter) -> _Parts:
+def _parse_parts(document: Any, report: Reporter) -> _Parts:
     columns = parse_structure(document, report)
     check_counts(len(columns.keys), sum(map(len, columns.inlined.values())), report)
     nodes = parse_metadata(columns.metadata, report)
     nodes = check_nodes(nodes, len(columns.keys), report)
-    nodes, provenance = take_provenance(nodes, report)
+    nodes, provenance = extract_provenance(nodes, report)
     if not nodes.arrays and not nodes.groups:
         report(
             Finding(
@@ -630,13 +630,13 @@ def _take_apart(document: Any, report: Reporter) -> _Parts:
     return _Parts(columns, nodes, provenance, chunks)
 
 
-def _put_together(parts: _Parts, lines: Lines) -> Parsed:
+def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
     urls = [*parts.columns.urls, *lines.urls]
     record = parts.provenance
     sources, rank = rank_sources(urls, record.sources)
     arrays = {}
     for path, array in parts.nodes.arrays.items():
-        chunks = _take_chunks(parts.columns, parts.chunks[path])
+        chunks = _extract_chunks(parts.columns, parts.chunks[path])
         if path in lines.columns:
             inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
             columns = lines.columns[path]._replace(inlined=inlined)
@@ -669,7 +669,7 @@ def _report_strays(
         )
 
 
-def _take_chunks(columns: RefColumns, chunks: ChunkIndex) -> ChunkColumns:
+def _extract_chunks(columns: RefColumns, chunks: ChunkIndex) -> ChunkColumns:
     source = columns.source[chunks.rows]
     inlined = np.flatnonzero(source < 0).tolist()
     return ChunkColumns(

@@ -103,7 +103,12 @@ def _check_array(path: str, array: ArrayMetadata) -> Iterator[Finding]:
         yield _limit("too large a chunk", path, n_bytes, LIMITS.chunk_bytes)
     if isinstance(array.codec, SegmentCodec) and array.dtype.hasobject:
         yield Finding(
-            "dtype", "metadata", "bytes are no objects", path, str(array.dtype), "numbers"
+            "dtype",
+            "metadata",
+            "TIFF segments hold numbers, not objects",
+            path,
+            str(array.dtype),
+            "numbers",
         )
     if isinstance(array.codec, ForeignCodec):
         for name in unsafe_codecs(array.codec):

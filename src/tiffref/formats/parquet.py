@@ -54,7 +54,7 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Columns, Deferred, Manifest, Source
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
-from .kerchunk_read import Parsed, build_array, build_tree, rank_sources, take_provenance
+from .kerchunk_read import Parsed, build_array, build_tree, extract_provenance, rank_sources
 from .load import check_nodes
 from .sealing import Sealed, digest_files, seal_documents
 from .zarr_metadata import ArrayMetadata, parse_metadata
@@ -297,7 +297,7 @@ def _numbers(column: Any) -> NDArray[np.uint64]:
     with np.errstate(invalid="ignore"):
         numbers = found.astype(np.int64)
     if numbers.min(initial=0) < 0 or (numbers != found).any():
-        raise ValueError("an offset or a size is no whole number from 0 on")
+        raise ValueError("offsets and sizes must be whole numbers, 0 or more")
     return numbers.astype(np.uint64)
 
 
@@ -390,7 +390,7 @@ def parse_parquet(
         raise
     except client_errors() as error:
         raise unreadable(location, error, "cannot read the references") from error
-    nodes, record = take_provenance(nodes, raise_finding)
+    nodes, record = extract_provenance(nodes, raise_finding)
     sources, rank = rank_sources(chain.from_iterable(addresses.values()), record.sources)
     arrays, first = {}, 0
     for name, array in nodes.arrays.items():

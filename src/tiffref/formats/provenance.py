@@ -22,7 +22,7 @@ from ..io.urls import from_document_url, shared_folder, to_document_url
 from ..model.manifest import Source
 from .zarr_metadata import to_plain
 
-__all__ = ["PROVENANCE", "Provenance", "check_series", "parse_provenance", "spell_provenance"]
+__all__ = ["PROVENANCE", "Provenance", "check_series", "format_provenance", "parse_provenance"]
 
 PROVENANCE = "tiffref"
 """Name of the attribute."""
@@ -46,7 +46,7 @@ _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "con
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What the attribute says, as `spell_provenance` was given it, with the document's addresses.
+    """What the attribute says, as `format_provenance` was given it, with the document's addresses.
 
     `seal` is None where there is none, or none that could be ours.
     """
@@ -57,7 +57,7 @@ class Provenance:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def spell_provenance(
+def format_provenance(
     sources: Iterable[Source],
     addresses: Mapping[str, str],
     series: Sequence[Mapping[str, Any]] = (),

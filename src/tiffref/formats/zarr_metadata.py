@@ -39,8 +39,8 @@ from .keys import KeyRule, join_key
 __all__ = [
     "ArrayMetadata",
     "Nodes",
+    "encode_mask_value",
     "parse_metadata",
-    "spell_mask_value",
     "to_documents",
     "to_plain",
 ]
@@ -88,7 +88,7 @@ def to_documents(
             spelled = spell_array(path, node, is_own)
         if not documents.keys().isdisjoint(spelled):
             raise InvalidReferences(
-                "the root is both an array and a group, which Zarr v3 cannot say",
+                "the root is both an array and a group, which Zarr v3 does not allow",
                 tag=next(iter(spelled)),
                 hint="Write zarr_format=2, or give the array a name.",
             )
@@ -96,7 +96,7 @@ def to_documents(
     return documents
 
 
-def _spell_group2(path: str, group: Group) -> dict[str, dict[str, Any]]:
+def _group_to_v2(path: str, group: Group) -> dict[str, dict[str, Any]]:
     documents: dict[str, dict[str, Any]] = {join_key(path, ".zgroup"): {"zarr_format": 2}}
     if group.attributes:
         key = join_key(path, ".zattrs")
@@ -104,7 +104,7 @@ def _spell_group2(path: str, group: Group) -> dict[str, dict[str, Any]]:
     return documents
 
 
-def _spell_array2(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
+def _array_to_v2(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
     document = _zarray(_only_codec(path, array), array.shape, array.chunks)
     if array.fill_value is not None:
         document = {**document, "fill_value": _fill2(array)}
@@ -136,13 +136,13 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict
     }
 
 
-def _spell_group3(path: str, group: Group) -> dict[str, dict[str, Any]]:
+def _group_to_v3(path: str, group: Group) -> dict[str, dict[str, Any]]:
     key = join_key(path, "zarr.json")
     attributes = to_plain(group.attributes, key)
     return {key: {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
 
 
-def _spell_array3(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
+def _array_to_v3(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
     key = join_key(path, "zarr.json")
     codec = _only_codec(path, array)
     encoding = to_zarr3(codec, ndim=len(array.shape), chunks=array.chunks, is_own=is_own)
@@ -150,7 +150,7 @@ def _spell_array3(path: str, array: Array, is_own: bool = False) -> dict[str, di
     if array.fill_value is not None:
         # v3 always has a fill value, so that it cannot say "missing data"; this attribute does,
         # spelled as xarray reads it
-        attributes.setdefault("_FillValue", spell_mask_value(array.fill_value, array.dtype))
+        attributes.setdefault("_FillValue", encode_mask_value(array.fill_value, array.dtype))
     return {
         key: {
             "zarr_format": 3,
@@ -172,8 +172,8 @@ def _spell_array3(path: str, array: Array, is_own: bool = False) -> dict[str, di
 
 
 _SPELLINGS: dict[int, tuple[Any, Any]] = {
-    2: (_spell_group2, _spell_array2),
-    3: (_spell_group3, _spell_array3),
+    2: (_group_to_v2, _array_to_v2),
+    3: (_group_to_v3, _array_to_v3),
 }
 
 
@@ -181,7 +181,7 @@ def _only_codec(path: str, array: Array) -> Any:
     if len(array.codecs) != 1:
         kinds = sorted({_describe(codec) for codec in array.codecs})
         raise ManifestMismatch(
-            "the chunks of the array are stored in different ways, which references cannot say",
+            "the chunks of the array are stored in different ways, which references cannot express",
             tag=f"array '{path}'",
             got=f"{len(array.codecs)} codecs ({'; '.join(kinds[:4])})",
             expected="one codec",
@@ -229,7 +229,7 @@ def to_plain(value: Any, where: str = "") -> Any:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, float):
-        return _spell_float(value)
+        return _encode_float(value)
     if isinstance(value, str | bool | int):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, Mapping):
@@ -252,28 +252,28 @@ def to_plain(value: Any, where: str = "") -> Any:
     )
 
 
-def _spell_float(value: float) -> float | str:
+def _encode_float(value: float) -> float | str:
     if math.isfinite(value):
         return float(value)
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _fill2(array: Array) -> Any:
-    return None if array.fill_value is None else _spell_scalar(array.fill_value, array.dtype)
+    return None if array.fill_value is None else _encode_scalar(array.fill_value, array.dtype)
 
 
 def _fill3(array: Array) -> Any:
     fill = np.zeros((), array.dtype)[()] if array.fill_value is None else array.fill_value
-    return _spell_scalar(fill, array.dtype)
+    return _encode_scalar(fill, array.dtype)
 
 
-def _spell_scalar(value: Any, dtype: np.dtype) -> Any:
+def _encode_scalar(value: Any, dtype: np.dtype) -> Any:
     """Spell a fill value, by the kind of the dtype, in the way that v2 and v3 share."""
     if dtype.kind == "c":
         number = complex(value)
-        return [_spell_float(number.real), _spell_float(number.imag)]
+        return [_encode_float(number.real), _encode_float(number.imag)]
     if dtype.kind == "f":
-        return _spell_float(float(value))
+        return _encode_float(float(value))
     if dtype.kind == "b":
         return bool(value)
     if dtype.kind in "iu":
@@ -285,14 +285,14 @@ def _spell_scalar(value: Any, dtype: np.dtype) -> Any:
     return to_plain(value)
 
 
-def spell_mask_value(value: Any, dtype: np.dtype) -> Any:
+def encode_mask_value(value: Any, dtype: np.dtype) -> Any:
     """Spell a fill value as xarray reads the attribute `_FillValue` of a Zarr v3 array."""
     if dtype.kind == "f":
         return _pack_double(float(value))
     if dtype.kind == "c":
         number = complex(value)
         return [_pack_double(number.real), _pack_double(number.imag)]
-    return _spell_scalar(value, dtype)
+    return _encode_scalar(value, dtype)
 
 
 def _pack_double(value: float) -> str:
@@ -459,7 +459,7 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     if separator not in (".", "/"):
         raise _Invalid("unknown dimension_separator", separator, "'.' or '/'")
     dtype = _parse_dtype(document["dtype"])
-    dims, attributes = _take_dims(attributes, len(shape))
+    dims, attributes = _extract_dims(attributes, len(shape))
     fill = None if document["fill_value"] is None else _parse_fill(document["fill_value"], dtype)
     return ArrayMetadata(
         shape,
@@ -505,7 +505,7 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     if len(names) != len(shape):
         raise _Invalid("dimension_names do not fit the shape", names, f"{len(shape)} names")
     dims = tuple(name or f"dim_{row}" for row, name in enumerate(names))
-    fill, attributes = _take_mask(fill, dtype, attributes)
+    fill, attributes = _extract_mask(fill, dtype, attributes)
     return ArrayMetadata(
         shape,
         chunks,
@@ -579,7 +579,7 @@ def _parse_data_type(data_type: Any) -> np.dtype:
     return _parse_dtype(pattern.format(n_bytes // 4 if name == "fixed_length_utf32" else n_bytes))
 
 
-def _take_dims(
+def _extract_dims(
     attributes: Mapping[str, Any], ndim: int
 ) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """Take the names of dimensions out of attributes, or number them, as xarray does."""
@@ -590,12 +590,12 @@ def _take_dims(
     return tuple(f"dim_{row}" for row in range(ndim)), attributes
 
 
-def _take_mask(
+def _extract_mask(
     fill: Any, dtype: np.dtype, attributes: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
     """Tell a fill value that means "no data" from the one that v3 must have in any case."""
     if _MASK in attributes:
-        if attributes[_MASK] == spell_mask_value(fill, dtype):
+        if attributes[_MASK] == encode_mask_value(fill, dtype):
             return fill, {key: v for key, v in attributes.items() if key != _MASK}
         return None, attributes
     is_default = not fill if dtype.hasobject else not any(np.array(fill, dtype).tobytes())

@@ -39,13 +39,13 @@ def check_same(recorded: Source, now: Source) -> None:
             raise StaleSource(
                 "has changed since it was scanned",
                 url=recorded.url,
-                got=f"{name} {_say(name, after)}",
-                expected=f"{name} {_say(name, before)}",
+                got=f"{name} {_describe(name, after)}",
+                expected=f"{name} {_describe(name, before)}",
                 hint="Scan it again, or read it as it is with verify='never'.",
             )
 
 
-def _say(name: str, value: object) -> str:
+def _describe(name: str, value: object) -> str:
     if name != "mtime" or not isinstance(value, int | float):
         return str(value)
     try:

@@ -143,7 +143,7 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
         {
             "count": len(kind.members),
             "files": [labels[n] for n in kind.members[:_SHOWN]],
-            **{name: _say(kind.aspects.get(name, _NONE)) for name in names},
+            **{name: _describe(kind.aspects.get(name, _NONE)) for name in names},
         }
         for kind in kinds
     ]
@@ -189,7 +189,7 @@ def _advise(kinds: Sequence[Kind]) -> str:
     return hint
 
 
-def _say(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, SegmentCodec):

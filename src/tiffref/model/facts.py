@@ -74,7 +74,7 @@ class LevelFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesFacts:
-    """One image of a file, with its pyramid levels, or the reason why a level cannot be told."""
+    """One image of a file, with its pyramid levels, or why a level cannot be represented."""
 
     index: int
     kind: str

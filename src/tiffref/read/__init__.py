@@ -8,7 +8,4 @@ from .cache import set_cache_size
 from .engine import read_array
 from .fetch import Fetcher
 
-__all__ = ["Fetcher", "read_array", "set_cache_size", "set_kept_bytes"]
-
-set_kept_bytes = set_cache_size
-"""The name until 0.1."""
+__all__ = ["Fetcher", "read_array", "set_cache_size"]

@@ -21,13 +21,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["KEPT", "KeptChunks", "set_cache_size"]
+__all__ = ["CACHE", "ChunkCache", "set_cache_size"]
 
 _MAX_SHARE = 4
 """A chunk is kept only if so many like it could be, and all of a read if so many reads could be."""
 
 
-class KeptChunks:
+class ChunkCache:
     """Decoded chunks, the least recently used of which make room for new ones.
 
     Parameters
@@ -101,7 +101,7 @@ class KeptChunks:
             self._n_bytes -= samples.nbytes
 
 
-KEPT = KeptChunks(64 << 20)
+CACHE = ChunkCache(64 << 20)
 """Those of this process."""
 
 
@@ -115,12 +115,12 @@ def set_cache_size(max_bytes: int) -> None:
     """
     if max_bytes < 0:
         raise ValueError(f"max_bytes is {max_bytes}, expected 0 or more")
-    KEPT.resize(max_bytes)
+    CACHE.resize(max_bytes)
 
 
 def _start_anew() -> None:
     # another thread of the parent process may have held the lock when it forked
-    KEPT.__init__(KEPT.max_bytes)  # type: ignore[misc]
+    CACHE.__init__(CACHE.max_bytes)  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):

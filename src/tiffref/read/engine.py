@@ -26,7 +26,7 @@ from ..errors import MalformedTiff, SelectionError
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING
-from .cache import KEPT
+from .cache import CACHE
 from .chunk_decoder import (
     decode_chunk,
     decode_inlined,
@@ -273,7 +273,7 @@ def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher)
             if not is_local:
                 _read_remote(reading, chosen, fetch)
                 continue
-            chosen = _place_kept(reading, chosen, fetch)
+            chosen = _place_cached(reading, chosen, fetch)
             if len(chosen):
                 _read_local(reading, chosen, fetch)
 
@@ -311,13 +311,13 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
             yield value, rows
 
 
-def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
+def _place_cached(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
     """Place chunks that an earlier read decoded; give those that are left to read."""
-    _choose_to_keep(reading, chosen, fetch)
-    if not len(KEPT) or not reading.keys:
+    _choose_to_cache(reading, chosen, fetch)
+    if not len(CACHE) or not reading.keys:
         return chosen
     is_left = np.ones(len(reading.rows), np.bool_)
-    found = KEPT.find(reading.keys.values())
+    found = CACHE.find(reading.keys.values())
     for k, block in zip(reading.keys, found, strict=True):
         if block is not None:
             piece = reading.pieces[k]
@@ -326,7 +326,7 @@ def _place_kept(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
     return chosen[is_left[chosen]]
 
 
-def _choose_to_keep(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
+def _choose_to_cache(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
     """Choose the chunks that the next read may want again, and find out how they are told apart.
 
     These are all of a window that touches some in part; where all would be much of what can be
@@ -334,10 +334,10 @@ def _choose_to_keep(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher)
     """
     array = reading.array
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if not KEPT.takes(n_bytes) or all(all(axis.is_all) for axis in reading.axes):
+    if not CACHE.takes(n_bytes) or all(all(axis.is_all) for axis in reading.axes):
         return
     chosen = chosen[~reading.is_plain[chosen]]
-    if not KEPT.takes(n_bytes * len(chosen)):
+    if not CACHE.takes(n_bytes * len(chosen)):
         chosen = chosen[reading.is_partial(chosen)]
     identities = {}
     for row in set(reading.source[chosen].tolist()):
@@ -495,7 +495,7 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
             else:
                 block = decode_whole(array, codec, part)
                 region[...] = block[piece.inner]
-                KEPT.put(key, block, codec)
+                CACHE.put(key, block, codec)
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
 

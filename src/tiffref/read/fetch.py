@@ -54,7 +54,7 @@ class Backend(Protocol):
         """What tells a source in its present state from all others, if that costs no request."""
 
     def state(self, url: str) -> Source:
-        """What can be told of a source now."""
+        """What is known of a source now."""
 
     def close(self) -> None:
         """Release what is open; later reads open it again."""
@@ -189,7 +189,7 @@ class Fetcher:
         """
         size = source.size if source.size is not None else self.state(source).size
         if size is None:
-            raise SourceError("the size cannot be told", url=source.url)
+            raise SourceError("the size is not known", url=source.url)
         return size
 
     def state(self, source: Source) -> Source:

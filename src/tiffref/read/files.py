@@ -44,7 +44,7 @@ class _OpenFile:
         self.descriptor = os.open(path, os.O_RDONLY | flags)
         state = os.fstat(self.descriptor)
         if not stat.S_ISREG(state.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", path)
+            raise OSError(errno.EINVAL, "not a regular file", path)
         self.size, self.mtime = state.st_size, state.st_mtime
         self.checked: Source | None = None
         self.lock = threading.Lock()

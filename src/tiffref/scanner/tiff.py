@@ -100,15 +100,16 @@ def scan(
 
     Returns
     -------
-    References to every array that can be told exactly; `References.series` says why others cannot.
+    References to every array that can be represented exactly; `References.series` has the reason
+    why others cannot.
 
     Raises
     ------
     SourceError
         If the source cannot be read.
     MalformedTiff
-        If it is no TIFF, or is damaged so that nothing of it can be located; with `strict`, if its
-        metadata makes no sense.
+        If it is not a TIFF, or is damaged so that nothing of it can be located; with `strict`, if
+        its metadata makes no sense.
     UnsupportedTiff
         If references can express nothing of it.
     """

@@ -180,13 +180,13 @@ def _check_filled(
         at = np.flatnonzero((index[mask] == where).all(axis=1))
         raise ManifestMismatch(
             f"{int((count > 1).sum())} places are taken by more than one file",
-            got=f"{_say_place(axes, where)}: {', '.join(parts[n].url for n in at[:_SHOWN])}",
+            got=f"{_describe_place(axes, where)}: {', '.join(parts[n].url for n in at[:_SHOWN])}",
             hint="Add what tells them apart to the pattern, or leave files out.",
         )
     empty = np.argwhere(count == 0)
     if not len(empty):
         return {}
-    places = [_say_place(axes, tuple(where)) for where in empty[:MAX_REPORTED]]
+    places = [_describe_place(axes, tuple(where)) for where in empty[:MAX_REPORTED]]
     if not plan.allow_holes:
         raise ManifestMismatch(
             f"{len(empty)} of {n_places} places have no file",
@@ -196,7 +196,7 @@ def _check_filled(
     return {"n_holes": len(empty), "holes": places}
 
 
-def _say_place(axes: Sequence[Axis], where: Sequence[int]) -> str:
+def _describe_place(axes: Sequence[Axis], where: Sequence[int]) -> str:
     said = (
         f"{axis.name}={n if axis.values is None else axis.values[n]}"
         for axis, n in zip(axes, where, strict=True)

@@ -283,7 +283,7 @@ def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefEr
         if "refused" in level
     ]
     if refused:
-        return SourceError(f"a level cannot be told: {refused[0]}", url=url)
+        return SourceError(f"a level cannot be represented: {refused[0]}", url=url)
     arrays = {
         path: once.array(array)
         for path, array in references.group.arrays()

@@ -143,7 +143,9 @@ def _address(item: Any) -> str:
         return os.fspath(item)
     if hasattr(item, "fs") and hasattr(item, "path"):
         return item.fs.unstrip_protocol(item.path)
-    raise SourceError("is no address of a file", got=type(item).__name__, expected="a path or URL")
+    raise SourceError(
+        "not the address of a file", got=type(item).__name__, expected="a path or URL"
+    )
 
 
 def _list_name(
@@ -304,7 +306,7 @@ def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str =
             rows += _read_item(item, assets, folder)
         except (AttributeError, LookupError, TypeError) as error:
             raise SourceError(
-                "is no STAC item",
+                "not a STAC item",
                 got=f"{type(error).__name__}: {error} in {repr(item)[:80]}",
                 expected="properties, and assets with an href each",
             ) from error
@@ -393,7 +395,9 @@ def find_files(
     ]  # fmt: skip
     urls = [_full(url) for one in found for url in one.urls]
     if not urls:
-        raise SourceError("no files", url=_say(files), hint="Check the folder, pattern or list.")
+        raise SourceError(
+            "no files", url=_describe(files), hint="Check the folder, pattern or list."
+        )
     names = dict.fromkeys(name for one in found for name in one.columns)
     columns = {
         name: [v for one in found for v in one.columns.get(name, [None] * len(one.urls))]
@@ -405,7 +409,7 @@ def find_files(
     return FileList(urls, columns, text, bands if any(bands) else ())
 
 
-def _say(files: Any) -> str | None:
+def _describe(files: Any) -> str | None:
     return str(files) if isinstance(files, str | os.PathLike) else None
 
 

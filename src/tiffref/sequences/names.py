@@ -159,7 +159,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
     Raises
     ------
     SelectionError
-        If it is no pattern, or has no field.
+        If it not a pattern, or has no field.
     """
     _check_spelling(text)
     if text in PRESETS:
@@ -176,7 +176,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
             expression, own, n_parts = text, {}, 0
         compiled = re.compile(expression)
     except re.error as error:
-        raise SelectionError("is no pattern", got=repr(text), hint=f"{error}.") from error
+        raise SelectionError("not a pattern", got=repr(text), hint=f"{error}.") from error
     if not compiled.groups:
         raise SelectionError(
             "the pattern has no field",
@@ -310,12 +310,12 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     raise ManifestMismatch(
         f"{len(best)} of {len(names)} names do not match the pattern",
         got=shown + (", ..." if len(best) > _SHOWN else ""),
-        expected=repr(pattern.text) if pattern.text not in PRESETS else _spell_preset(pattern),
+        expected=repr(pattern.text) if pattern.text not in PRESETS else _expand_preset(pattern),
         hint="Give a pattern that fits all names, or only the files that it fits.",
     )
 
 
-def _spell_preset(pattern: NamePattern) -> str:
+def _expand_preset(pattern: NamePattern) -> str:
     return f"'{pattern.text}', {' or '.join(one.pattern for one in pattern.expressions)}"
 
 

@@ -204,7 +204,7 @@ class Requests:
             if isinstance(answer, BaseException):
                 failed += _fail(members, answer)
             else:
-                _hand_out(members, memoryview(answer), int(ranges.start[i]))
+                _deliver(members, memoryview(answer), int(ranges.start[i]))
         if failed:
             await self._serve(failed)
 
@@ -226,7 +226,7 @@ def _merge(requests: list[_Request]) -> tuple[list[Source], Ranges]:
     return sources, ranges
 
 
-def _hand_out(requests: list[_Request], data: memoryview, start: int) -> None:
+def _deliver(requests: list[_Request], data: memoryview, start: int) -> None:
     for one in requests:
         if not one.answer.done():  # else whoever asked has given up
             one.answer.set_result(data[one.offset - start :][: one.length])

@@ -314,7 +314,7 @@ class ZarrFileSequenceStore(ZarrStore):
         """
         if self._imread is not None:
             raise UnsupportedTiff(
-                "references cannot say files that a function reads",
+                "files that a function reads have no byte ranges to refer to",
                 url=self._path or None,
                 got=getattr(self._imread, "__name__", type(self._imread).__name__),
                 hint="Read them through this store, or copy it into a Zarr store.",

@@ -235,7 +235,7 @@ class ZarrStore(Store):
         decoded = [path for path, one in self._keys.arrays.items() if one.is_decoded]
         if decoded and self._chunkmode not in (None, CHUNKMODE.STRILE):
             raise UnsupportedTiff(
-                f"references cannot say chunks that the store decodes to whole "
+                f"references cannot hold chunks that the store decodes to whole "
                 f"{self._chunkmode.name.lower()}s",
                 url=self._path or None,
                 hint="Make the store with chunkmode='strile' to write references.",

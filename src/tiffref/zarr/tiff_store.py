@@ -66,7 +66,7 @@ class ZarrTiffStore(ZarrStore):
     Raises
     ------
     SourceError, MalformedTiff, UnsupportedTiff, InvalidReferences
-        If the file cannot be read, is damaged, or cannot be told in references.
+        If the file cannot be read, is damaged, or cannot be expressed in references.
     SelectionError
         If there is no such series, level or page.
     """
@@ -173,7 +173,7 @@ def _main_path(references: References) -> str:
     """Give the path of the first level, which must not have been refused."""
     first = references.series[0]["levels"][0]
     if "path" not in first:
-        raise UnsupportedTiff(f"level 0 of the series cannot be told: {first['refused']}")
+        raise UnsupportedTiff(f"level 0 of the series cannot be represented: {first['refused']}")
     return first["path"]
 
 
