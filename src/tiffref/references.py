@@ -12,10 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ManifestMismatch
+from .errors import InvalidReferences, ManifestMismatch
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
 from .formats.parquet import is_parquet, parse_parquet
+from .formats.summary import (
+    ARRAY_HEADING,
+    describe_arrays,
+    format_table,
+    html_table,
+    outline,
+    tell_arrays,
+    tell_readers,
+)
 from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
 from .io.urls import plan_prefix, shared_folder, to_document_url
 from .metadata.axes import order_axes
@@ -52,6 +61,22 @@ class References:
     series: Sequence[Mapping[str, Any]] = ()
     allow: Sequence[str] | None = None
     axes: str | None = None
+
+    def __repr__(self) -> str:
+        title, rows = outline(self.group, self.series, self.sources)
+        return "\n".join(
+            (f"<tiffref.References: {title}>", *([format_table(rows)] if rows else []))
+        )
+
+    def _repr_html_(self) -> str:
+        title, rows = outline(self.group, self.series, self.sources)
+        return html_table(f"tiffref.References: {title}", rows, ARRAY_HEADING)
+
+    def info(self) -> str:
+        """Return what the references hold, and who can open them, as `tiffref info` prints it."""
+        facts = describe_arrays(self.group, self.series, self.sources)
+        name = self.sources[0].url.rpartition("/")[2] if len(self.sources) == 1 else "references"
+        return "\n".join((*tell_arrays(name, facts), *tell_readers(facts)))
 
     def with_attributes(self, **attributes: Any) -> References:
         """Give the references with more attributes at the root."""
@@ -171,6 +196,11 @@ class References:
         UntrustedSource
             If the references are out of a document that may not read what lies beside `path`.
         """
+        if isinstance(path, str | os.PathLike) and os.fspath(path).rstrip("/").endswith(".zarr"):
+            raise InvalidReferences(
+                "references are one JSON document and no Zarr store", url=os.fspath(path),
+                hint=f"Name it {os.fspath(path).rstrip('/')[:-5]}.json.",
+            )  # fmt: skip
         zarr_format, version = zarr_format or 2, 1 if version is None else version
         shown = self.laid_out(zarr_format)
         options = shown._options(url, groupname, templatename, path)

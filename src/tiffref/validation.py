@@ -32,6 +32,7 @@ from .formats.findings import Finding, check_array, name_chunk
 from .formats.kerchunk_read import parse_document
 from .formats.load import load_document
 from .formats.parquet import is_parquet, parse_parquet
+from .formats.summary import count, html_table
 from .io.allow import AllowList
 from .io.clients import client_errors
 from .io.urls import split_host, to_document_url
@@ -234,6 +235,20 @@ class Report:
     touches: dict[str, list[str]] = field(default_factory=dict)
     n_sources: int = 0
     n_chunks_compared: int = 0
+
+    def __repr__(self) -> str:
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        verdict = "valid" if self.ok else count(len(errors), "error")
+        more = len(self.findings) - len(errors)
+        parts = [verdict, *([count(more, "warning")] if more else [])]
+        if self.n_chunks_compared:
+            parts.append(f"{count(self.n_chunks_compared, 'chunk')} compared")
+        where = f" {self.url!r}" if self.url else ""
+        return f"<tiffref.validation.Report{where}: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [[finding.severity, str(finding.to_error())] for finding in self.findings]
+        return html_table(repr(self).strip("<>"), rows)
 
     @property
     def ok(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ..errors import (
     install_hint,
     unreadable,
 )
+from ..formats.summary import count, html_table
 from ..io.allow import AllowList, allowed_by_environment
 from ..io.clients import client_errors
 from ..references import References
@@ -36,6 +38,8 @@ __all__ = ["Catalog", "open_catalog"]
 
 _SPANS = frozenset({"Y", "M", "D", "h", "m", "s", "ms", "us", "ns"})
 """What the last part of a date may be, as NumPy calls it."""
+_SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10
+"""What a notebook shows of a catalog."""
 _NEEDED = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
 
 
@@ -109,6 +113,20 @@ class Catalog:
     table: pyarrow.Table
     storage_options: Mapping[str, Any] | None = None
     allow: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<tiffref.catalog.Catalog {self.folder!r}: {self._counts()}>"
+
+    def _repr_html_(self) -> str:
+        columns = [c for c in _SHOWN_COLUMNS if c in self.table.column_names]
+        rows = self.table.slice(0, _SHOWN_ROWS).select(columns).to_pylist()
+        cells = [["" if row[c] is None else str(row[c]) for c in columns] for row in rows]
+        return html_table(f"Catalog {self.folder}: {self._counts()}", cells, columns)
+
+    def _counts(self) -> str:
+        status = Counter(self.table["status"].to_pylist())
+        counted = [f"{n:,} {name}" for name, n in sorted(status.items())]
+        return ", ".join((count(len(self), "file"), *counted))
 
     def __len__(self) -> int:
         return self.table.num_rows

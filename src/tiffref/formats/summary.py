@@ -7,6 +7,7 @@ command.
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..model.manifest import Source
 
 __all__ = [
+    "ARRAY_HEADING",
     "PREDICTORS",
     "READERS",
     "UNKNOWN_TO",
@@ -24,6 +26,8 @@ __all__ = [
     "describe_arrays",
     "format_bytes",
     "format_table",
+    "html_table",
+    "outline",
     "tell_arrays",
     "tell_readers",
     "wrap",
@@ -44,6 +48,9 @@ PREDICTORS: Mapping[int | None, str] = {
 }
 """Names of values of tag 317."""
 _MAX_SHOWN = 4
+_MAX_ROWS = 8
+ARRAY_HEADING = ("array", "shape", "dtype", "chunks")
+"""Heading of the rows of `outline`."""
 UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
 """Codecs of the standard tier that a reader does not have."""
 
@@ -66,6 +73,40 @@ def describe_arrays(
 def _describe_level(level: Mapping[str, Any], arrays: Mapping[str, Array]) -> Mapping[str, Any]:
     array = arrays.get(level.get("path", ""))
     return level if array is None else {**level, **_describe_array(array)}
+
+
+def outline(
+    group: Group, series: Sequence[Mapping[str, Any]], sources: Sequence[Source]
+) -> tuple[str, list[list[str]]]:
+    """Return one line on references, and a row for each of their first arrays; no chunk is read."""
+    arrays = dict(group.arrays())
+    rows = series or _as_series(arrays)
+    paths = [level.get("path") for row in rows for level in row.get("levels", ())]
+    images = {path: arrays[path] for path in paths if path in arrays}
+    n_chunks = sum(array.manifest.n_chunks for array in images.values())
+    sizes = [source.size for source in sources]
+    parts = [count(len(images), "array"), count(n_chunks, "chunk"), count(len(sizes), "file")]
+    if sizes and None not in sizes:
+        parts.append(format_bytes(sum(size or 0 for size in sizes)))
+    cells = []
+    for path, array in list(images.items())[:_MAX_ROWS]:
+        shape = ", ".join(f"{d} {n}" for d, n in zip(array.dims, array.shape, strict=True))
+        chunks = " x ".join(map(str, array.chunks))
+        cells.append([path or "(root)", shape or "scalar", str(array.dtype), chunks])
+    if len(images) > _MAX_ROWS:
+        cells.append([f"and {len(images) - _MAX_ROWS} more", "", "", ""])
+    return ", ".join(parts), cells
+
+
+def html_table(title: str, rows: Sequence[Sequence[str]], heading: Sequence[str] = ()) -> str:
+    """Return a title and rows as HTML, for notebooks."""
+    cells = [("th", heading)] if heading else []
+    cells += [("td", row) for row in rows]
+    body = "".join(
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+        for tag, row in cells
+    )
+    return f"<div><strong>{html.escape(title)}</strong><table>{body}</table></div>"
 
 
 def _as_series(arrays: Mapping[str, Array]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from ..errors import SelectionError, UnsupportedTiff
+from ..formats.summary import ARRAY_HEADING, html_table, outline
 from ..model.array import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.engine import read_array
@@ -147,6 +149,21 @@ class ZarrStore(Store):
     def ndim(self) -> int:
         """Dimensions of the array."""
         return len(self._array.shape)
+
+    @property
+    def size(self) -> int:
+        """Samples of the array."""
+        return math.prod(self._array.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array when it is decoded."""
+        return self._array.nbytes
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the dimensions of the array."""
+        return self._array.dims
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -397,6 +414,11 @@ class ZarrStore(Store):
             return f"<tiffref.zarr.{name} {self._path!r}>"
         array = self._array
         return f"<tiffref.zarr.{name} {self._path!r} {array.dtype} {array.shape}>"
+
+    def _repr_html_(self) -> str:
+        references = self._references
+        _, rows = outline(references.group, references.series, references.sources)
+        return html_table(repr(self).strip("<>"), rows, ARRAY_HEADING)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # pages of one file may differ in nothing but their offsets
