@@ -244,6 +244,11 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
         "bands-first (band, y, x) or as-stored",
     )  # fmt: skip
     parser.add_argument(
+        "--layout", choices=("dataset", "hcs"), default="dataset",
+        help="one array, or an OME-NGFF plate with a group for each well and field "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--time-from", choices=("DateTime", "AcquisitionDate"),
         help="take an axis 'time' from this tag of the files",
     )  # fmt: skip
@@ -300,6 +305,7 @@ def run_stack(arguments: argparse.Namespace) -> int:
         pattern=arguments.pattern,
         axesorder=arguments.axes.split(",") if arguments.axes and axes is None else None,
         axes=axes,
+        layout=arguments.layout,
         time_from=arguments.time_from,
         concat=_parse_concat(arguments.concat),
         mosaic=arguments.mosaic,

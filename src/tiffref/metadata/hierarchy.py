@@ -323,12 +323,9 @@ def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
     images = _images(group, dict(group.arrays()))
     attributes = {n: v for n, v in group.attributes.items() if n not in _METADATA} \
         if images else dict(group.attributes)  # fmt: skip
-    rest = {
-        path: array
-        for path, array in group.arrays()
-        if not any(path.startswith(f"{name}/") for name, _ in _own_images(group))
-    }
-    for name, child in _own_images(group):
+    below = dict(_own_images(group))
+    rest = {path: array for path, array in group.arrays() if path.partition("/")[0] not in below}
+    for name, child in below.items():
         _lay_out(f"{prefix}{name}/", child, done)
     for n, image in enumerate(images):
         lead = f"{prefix}{n}/" if len(images) > 1 else prefix
@@ -344,6 +341,10 @@ def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
         attributes["ome"] = {"version": VERSION, "bioformats2raw.layout": 3}
         listed = [str(n) for n in range(len(images))]
         done.attributes[f"{prefix}OME"] = {"ome": {"version": VERSION, "series": listed}}
+    for name in ("plate", "well"):
+        if isinstance(attributes.get(name), Mapping):
+            described = {**attributes.pop(name), "version": VERSION}
+            attributes["ome"] = {"version": VERSION, name: described}
     done.attributes[prefix.rstrip("/")] = attributes
     for path, array in _without_moved(rest, images).items():
         done.add(prefix + path, array)

@@ -40,7 +40,7 @@ class Plan:
     """How files are to be put together.
 
     `concat` maps fields to dimensions of the files that they are joined along; the other fields
-    become new axes.
+    become new axes. Those in `plate` are places of images, not axes of them.
     """
 
     concat: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +48,7 @@ class Plan:
     on_mismatch: str = "error"
     ignore: frozenset[str] = frozenset()
     allow_holes: bool = False
+    plate: frozenset[str] = frozenset()
 
 
 def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
@@ -141,7 +142,8 @@ def combine(
         images[path] = place(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
         if plan.is_mosaic:
             _check_covered(images[path], arrays, dims, plan, report)
-    variables, attributes, placed = describe_whole(parts, images, dims, joined, plan.is_mosaic)
+    described = [dim for dim in dims if dim not in plan.plate]
+    variables, attributes, placed = describe_whole(parts, images, described, joined, plan.is_mosaic)
     children: dict[str, Array | Group] = {
         path: describe_image(image, parts, path).with_attributes(**placed.get(path, {}))
         for path, image in images.items()

@@ -23,6 +23,7 @@ from .coordinates import Axis, make_axis, order_axes, read_dates, read_values
 from .file_scans import Part, Progress, scan_files, unreadable
 from .inputs import list_files
 from .names import parse_pattern, read_names
+from .plates import PLATE_AXES, to_plate
 
 __all__ = ["scan_sequence", "stack_arrays"]
 
@@ -49,6 +50,7 @@ def scan_sequence(
     fillvalue: Any = None,
     zattrs: Mapping[str, Any] | None = None,
     axes: str | None = None,
+    layout: str = "dataset",
     assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -93,6 +95,10 @@ def scan_sequence(
         Attributes to add at the root.
     axes
         Order of all axes, those of the files included, as in `scan`.
+    layout
+        "dataset": one array with a coordinate for each axis. "hcs": an OME-NGFF plate, with a group
+        for each well and field, from names with the fields `row` and `column` (or `well`) and
+        `field`; wells that no file is of are left out.
     assets
         Keys of the assets of STAC items.
     storage_options
@@ -116,7 +122,9 @@ def scan_sequence(
     SelectionError
         If the options make no sense together.
     """
-    plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes)
+    is_plate = _is_plate(layout, mosaic, on_mismatch)
+    plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes or is_plate)
+    plan = replace(plan, plate=PLATE_AXES) if is_plate else plan
     listed = list_files(files, assets=assets, storage_options=storage_options)
     text = pattern or listed.pattern
     fields = _read_fields(listed.urls, text, formats, listed.columns)
@@ -151,6 +159,8 @@ def scan_sequence(
         **_report(failures, listed.urls),
     }
     built = _build(parts, fields, axesorder, categories, plan, record)
+    if is_plate:
+        return to_plate(built[0], allow_holes).with_attributes(**given_attributes(zattrs))
     return _finish([one.with_axes(axes) for one in built], given_attributes(zattrs))
 
 
@@ -248,6 +258,16 @@ def _plan(
     if mosaic and joined:
         raise SelectionError("concat and mosaic exclude one another", got=joined)
     return Plan(joined, mosaic, on_mismatch, frozenset(ignore), allow_holes)
+
+
+def _is_plate(layout: str, mosaic: bool, on_mismatch: str) -> bool:
+    if layout not in ("dataset", "hcs"):
+        raise SelectionError("no such layout", got=repr(layout), expected="'dataset' or 'hcs'")
+    if layout == "hcs" and (mosaic or on_mismatch == "split"):
+        raise SelectionError(
+            "a plate is neither a mosaic nor split", got=f"mosaic={mosaic}, {on_mismatch=}"
+        )
+    return layout == "hcs"
 
 
 def _read_fields(

@@ -1,0 +1,250 @@
+"""Sequences of a screening instrument as OME-NGFF plates: a group for each well and field.
+
+Owns how the axes of rows, columns and fields become groups, which wells there are, and the `plate`
+and `well` metadata. How the image of a field is laid out is said by `metadata.hierarchy`.
+
+Reference: OME-NGFF 0.4 and 0.5, "plate" and "well" metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ManifestMismatch, SelectionError
+from ..metadata.axes import order_axes
+from ..model.array import Array, Group
+from ..model.manifest import MISSING, Manifest
+from ..references import References
+
+__all__ = ["PLATE_AXES", "to_plate"]
+
+FIELDS = ("field", "site", "fov", "position")
+PLATE_AXES = frozenset({"row", "column", "well", *FIELDS})
+"""Axes of a sequence that are places on a plate, not axes of its images."""
+
+_WELL = re.compile(r"([A-Za-z]{1,2})0*([1-9]\d*)")
+_SHOWN = 3
+VERSION = "0.4"
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of view: names of its well's row and column, its own, and its place on the axes."""
+
+    row: str
+    column: str
+    name: str
+    place: Mapping[str, int]
+
+    @property
+    def path(self) -> str:
+        """Path of its group."""
+        return f"{self.row}/{self.column}/{self.name}"
+
+
+def to_plate(references: References, allow_holes: bool) -> References:
+    """Lay out a sequence as a plate; wells and fields that no file is of are left out.
+
+    Parameters
+    ----------
+    references
+        From a sequence with the axes `row` and `column`, or `well`, and perhaps `field`.
+    allow_holes
+        Leave chunks missing where a field has some of its files.
+
+    Raises
+    ------
+    SelectionError
+        If the sequence has no such axes, or no image that OME-NGFF admits.
+    ManifestMismatch
+        If a field lacks files.
+    """
+    record = references.series[0]["sequence"]
+    dims = [dim for dim in record["dims"] if dim in PLATE_AXES]
+    if not ({"row", "column"} <= set(dims) or "well" in dims):
+        raise SelectionError(
+            "the files have no wells",
+            got=f"axes {', '.join(record['dims']) or 'none'}",
+            expected="row and column, or well",
+            hint="Name them in the pattern, as in '{row}{column:d}_{field:d}.tif'.",
+        )
+    fields, partial = _find_fields(references, dims)
+    if partial and not allow_holes:
+        raise ManifestMismatch(
+            f"{len(partial)} fields lack some of their files",
+            got=", ".join(partial[:_SHOWN]) + (", ..." if len(partial) > _SHOWN else ""),
+            hint="allow_holes=True leaves their chunks missing; whole wells may lack without it.",
+        )
+    arrays: dict[str, Array] = {}
+    attributes: dict[str, Mapping[str, Any]] = {}
+    wells: dict[tuple[str, str], list[str]] = {}
+    rows = []
+    for field, group in fields:
+        ordered = order_axes(group, references.series[:1], "ngff")
+        arrays |= {f"{field.path}/{name}": array for name, array in ordered.arrays()}
+        attributes[field.path] = ordered.attributes
+        wells.setdefault((field.row, field.column), []).append(field.name)
+        rows.append(_row_of(references.series[0], len(rows), field.path))
+    for (row, column), names in wells.items():
+        images = [{"path": name} for name in names]
+        attributes[f"{row}/{column}"] = {"well": {"version": VERSION, "images": images}}
+    attributes[""] = {**_own(references.group.attributes), "plate": _plate(wells)}
+    # what holds for the whole sequence is said once
+    sequence = {k: v for k, v in record.items() if k not in ("holes", "n_holes")}
+    rows[0]["sequence"] = sequence | ({"n_partial": len(partial)} if partial else {})
+    return References(Group.from_paths(arrays, attributes), tuple(rows), references.allow, "ngff")
+
+
+def _find_fields(
+    references: References, dims: Sequence[str]
+) -> tuple[list[tuple[_Field, Group]], list[str]]:
+    """Return the fields that have files, with their arrays, and the paths of incomplete ones."""
+    first = references.series[0]
+    levels = [one["path"] for one in first["levels"] if "path" in one]
+    n_axes = len(first["sequence"]["dims"]) - len(dims)
+    found, partial = [], []
+    for field in _fields(references.group, dims):
+        group = _group_of(references.group, levels, field.place)
+        n_empty = _empty_places(group[levels[0]], n_axes)
+        if n_empty is not None:
+            found.append((field, group))
+            partial += [field.path] if n_empty else []
+    return found, partial
+
+
+def _row_of(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
+    """Return the record of the series that one field is."""
+    levels = [{**one, "path": f"{path}/{one['path']}"} if "path" in one else one
+              for one in row["levels"]]  # fmt: skip
+    own = {name: value for name, value in row.items() if name != "sequence"}
+    return {**own, "index": index, "name": path, "levels": levels}
+
+
+def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the root that do not describe an image."""
+    return {k: v for k, v in attributes.items() if k not in ("multiscales", "omero", "ngff")}
+
+
+def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
+    """Find all places of the plate, in the order of rows, columns and fields."""
+    values = {dim: _values(group, dim) for dim in dims}
+    order = [dim for dim in ("row", "column", "well", *FIELDS) if dim in dims]
+    for index in np.ndindex(*(len(values[dim]) for dim in order)):
+        place = dict(zip(order, index, strict=True))
+        here = {dim: values[dim][n] for dim, n in place.items()}
+        if "well" in here:
+            row, column = _parse_well(here["well"])
+        else:
+            row, column = _row_name(here["row"]), _plain(here["column"])
+        names = [_plain(here[dim]) for dim in FIELDS if dim in here]
+        yield _Field(row, column, "".join(names) or "0", place)
+
+
+def _values(group: Group, dim: str) -> list[Any]:
+    array = group.children[dim]
+    assert isinstance(array, Array)
+    data = np.frombuffer(array.manifest.inlined[0], array.dtype.newbyteorder("<"))
+    return data.tolist()
+
+
+def _parse_well(value: Any) -> tuple[str, str]:
+    match = _WELL.fullmatch(str(value))
+    if match is None:
+        raise SelectionError("not the name of a well", got=value, expected="a name such as B03")
+    return match[1].upper(), match[2]
+
+
+def _row_name(value: Any) -> str:
+    """Return the letter of a row: instruments count rows by letters or by numbers from 1."""
+    if not isinstance(value, int):
+        return _plain(value)
+    name = ""
+    while value > 0:
+        value, letter = divmod(value - 1, 26)
+        name = chr(ord("A") + letter) + name
+    return name or "0"
+
+
+def _plain(value: Any) -> str:
+    """Return a name that OME-NGFF admits in a path: letters and digits."""
+    name = str(value)
+    if not name.isalnum() or not name.isascii():
+        raise SelectionError(
+            "OME-NGFF takes letters and digits only in the names of wells and fields",
+            got=name,
+            hint="Give the pattern another field, or numbers.",
+        )
+    return name
+
+
+def _group_of(group: Group, levels: Sequence[str], place: Mapping[str, int]) -> Group:
+    """Return the arrays of one field, with the coordinates of the axes that are left."""
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        if isinstance(child, Array) and name in levels:
+            children[name] = _select(child, place)
+        elif isinstance(child, Array) and not set(child.dims) & set(place):
+            children[name] = child
+    return Group(children, group.attributes)
+
+
+def _select(array: Array, place: Mapping[str, int]) -> Array:
+    """Return the part of an array at one place of some axes whose chunks are of length 1."""
+    index = tuple(place.get(dim, slice(None)) for dim in array.dims)
+    kept = [axis for axis, dim in enumerate(array.dims) if dim not in place]
+    flat = np.arange(array.manifest.n_chunks).reshape(array.manifest.shape)[index].reshape(-1)
+    source = array.manifest.source[flat]
+    used, column = np.unique(source[source >= 0], return_inverse=True)
+    renumbered = source.copy()
+    renumbered[source >= 0] = column
+    chosen = set(flat.tolist()) if array.manifest.inlined else set()
+    inlined = {
+        int(np.searchsorted(flat, n)): data
+        for n, data in array.manifest.inlined.items()
+        if n in chosen
+    }
+    manifest = Manifest(
+        tuple(array.manifest.shape[axis] for axis in kept),
+        tuple(array.manifest.sources[n] for n in used.tolist()),
+        renumbered,
+        array.manifest.offset[flat],
+        array.manifest.length[flat],
+        inlined,
+    )
+    return replace(
+        array,
+        shape=tuple(array.shape[axis] for axis in kept),
+        chunks=tuple(array.chunks[axis] for axis in kept),
+        dims=tuple(array.dims[axis] for axis in kept),
+        manifest=manifest,
+    )
+
+
+def _empty_places(array: Any, n_axes: int) -> int | None:
+    """Count the places on the new axes that no file is of; None where none has one."""
+    filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
+    n_empty = int((~filled.any(axis=-1)).sum())
+    return None if not filled.any() else n_empty
+
+
+def _plate(fields: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
+    rows = list(dict.fromkeys(row for row, _ in fields))
+    columns = sorted({column for _, column in fields}, key=lambda name: (len(name), name))
+    wells = [
+        {"path": f"{row}/{column}", "rowIndex": rows.index(row),
+         "columnIndex": columns.index(column)}
+        for row, column in fields
+    ]  # fmt: skip
+    return {
+        "version": VERSION,
+        "name": "plate",
+        "rows": [{"name": name} for name in rows],
+        "columns": [{"name": name} for name in columns],
+        "wells": wells,
+        "field_count": max(map(len, fields.values())),
+    }
