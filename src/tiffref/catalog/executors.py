@@ -8,11 +8,13 @@ executors have the interface of `concurrent.futures.Executor`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
+    ALL_COMPLETED,
     FIRST_COMPLETED,
     BrokenExecutor,
     Executor,
@@ -21,7 +23,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import CatalogError, MissingExtra, SelectionError, install_hint
@@ -196,26 +198,24 @@ R = TypeVar("R")
 
 _AHEAD = 3
 """Pieces in flight for each worker: enough that none waits, and few in memory."""
-_STRIKES = 2
-"""How often a piece may be at work when its worker dies, before it is taken for the cause."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class JobQueue(Generic[T, R]):
-    """How pieces of work are handed out.
+    """Pieces of work, and who does them.
 
     Attributes
     ----------
     pool
-        Who does them.
+        The workers.
     run
-        Does one, in a worker.
+        Does a piece, in a worker.
     take
-        Called here with what it gave.
+        Called here with its result.
     split
-        Gives the smallest pieces that one is made of.
+        Returns the smallest pieces that one is made of.
     lost
-        Called here with the smallest piece that cannot be done, and what its worker died of.
+        Called here with a smallest piece that cannot be done, and the error.
     """
 
     pool: Pool
@@ -223,10 +223,9 @@ class JobQueue(Generic[T, R]):
     take: Callable[[R], None]
     split: Callable[[T], Iterable[T]]
     lost: Callable[[T, BaseException], None]
-    _running: dict[Future[R], T] = field(default_factory=dict)
 
     def work(self, pieces: Iterable[T]) -> None:
-        """Hand out all pieces, a few ahead of the workers, and take what comes back.
+        """Do all pieces; those whose worker fails or dies are done again, each part alone.
 
         Raises
         ------
@@ -234,66 +233,56 @@ class JobQueue(Generic[T, R]):
             If what a worker does cannot be written, or the executor takes no more work.
         """
         waiting = iter(pieces)
-        orphans: list[T] = []
-        while True:
-            while len(self._running) < _AHEAD * self.pool.n_workers:
-                if (piece := next(waiting, None)) is None:
-                    break
-                if not self._submit(piece):
-                    orphans.append(piece)
-                    break
-            if not self._running:
-                if not orphans:
-                    return
-                self._alone(orphans)
-                orphans = []
-                continue
-            ended, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenExecutor) for future in ended):
-                wait(self._running)  # a pool that has lost a worker gives up all it was given
-                ended = set(self._running)
-            orphans += [piece for future in ended if (piece := self._finish(future)) is not None]
+        while failed := self._run_together(waiting):
+            self.pool.revive()
+            for piece in failed:
+                for single in self.split(piece):
+                    self._run_alone(single)
 
-    def _submit(self, piece: T) -> bool:
-        try:
-            self._running[self.pool.executor.submit(self.run, piece)] = piece
-        except (BrokenExecutor, RuntimeError):  # RuntimeError: shut down by its owner
-            return False
-        return True
+    def _run_together(self, waiting: Iterator[T]) -> list[T]:
+        """Do pieces, a few ahead of the workers, until one fails; return those that failed."""
+        running: dict[Future[R], T] = {}
+        failed: list[T] = []
+        while not failed:
+            n_free = _AHEAD * self.pool.n_workers - len(running)
+            for piece in itertools.islice(waiting, n_free):
+                try:
+                    running[self.pool.executor.submit(self.run, piece)] = piece
+                except (BrokenExecutor, RuntimeError):  # RuntimeError: shut down by its owner
+                    failed.append(piece)
+                    break
+            if not running:
+                return failed
+            failed += self._finish(running, FIRST_COMPLETED)
+        return failed + self._finish(running, ALL_COMPLETED)
 
-    def _finish(self, future: Future[R]) -> T | None:
-        """Take what a piece gave; give it back if its worker died."""
-        piece = self._running.pop(future)
+    def _finish(self, running: dict[Future[R], T], return_when: str) -> list[T]:
+        """Take the results of what has ended, and return the pieces that failed."""
+        ended, _ = wait(running, return_when=return_when)
+        pieces = [(future, running.pop(future)) for future in ended]
+        return [piece for future, piece in pieces if not self._took(future)]
+
+    def _took(self, future: Future[R]) -> bool:
         error = future.exception()
         if isinstance(error, CatalogError):
             raise error
-        if error is not None:
-            return piece
-        self.take(future.result())
-        return None
+        if error is None:
+            self.take(future.result())
+        return error is None
 
-    def _alone(self, lost: Iterable[T]) -> None:
-        """Do pieces one at a time, and nothing else: which one kills its worker is then known."""
-        self.pool.revive()
-        for piece in lost:
-            for single in self.split(piece):
-                self._one(single)
-
-    def _one(self, single: T) -> None:
-        error: BaseException | None = None
-        for _ in range(_STRIKES):
-            if not self._submit(single):
-                raise CatalogError(
-                    "the executor takes no more work",
-                    got=None if error is None else f"{type(error).__name__}: {error}",
-                    hint="Start the build again: it goes on where it stopped.",
-                )
-            (future,) = self._running
-            error = future.exception()
-            if self._finish(future) is None:
-                return
-            if not isinstance(error, BrokenExecutor):
-                break
-            self.pool.revive()
-        assert error is not None
-        self.lost(single, error)
+    def _run_alone(self, single: T) -> None:
+        """Do a smallest piece and nothing else, so that what kills its worker is known."""
+        try:
+            future = self.pool.executor.submit(self.run, single)
+        except (BrokenExecutor, RuntimeError) as error:
+            raise CatalogError(
+                "the executor takes no more work",
+                got=f"{type(error).__name__}: {error}",
+                hint="Start the build again: it goes on where it stopped.",
+            ) from error
+        if not self._took(future):
+            cause = future.exception()
+            assert cause is not None
+            if isinstance(cause, BrokenExecutor):
+                self.pool.revive()
+            self.lost(single, cause)
