@@ -58,6 +58,24 @@ _EXTRAS = {
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
+_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_SECRET = re.compile(
+    r"([?&](?:x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature"
+    r"|[\w-]*(?:token|secret|password|passwd|api[-_]?key|auth)|awsaccesskeyid|hdnea|hdnts|hmac|jwt"
+    r")=)[^&\s,;)'\"#]+",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Hide passwords and signatures in the addresses of a text.
+
+    >>> redact("https://me:pw@host/a.tif?sig=S: no such file")
+    'https://***@host/a.tif?sig=***: no such file'
+    """
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+
+
 class TiffrefError(Exception):
     """Base of all errors of this package.
 
@@ -115,7 +133,7 @@ class TiffrefError(Exception):
         text = ", ".join(parts)
         # a hint in a line of its own follows a list, which needs no full stop
         stop = "" if (self.hint or "").startswith("\n") else ". "
-        return f"{text}{stop}{self.hint}" if self.hint else text
+        return redact(f"{text}{stop}{self.hint}" if self.hint else text)
 
     def __reduce__(self) -> tuple:
         # keyword-only fields do not survive the default way through worker processes
@@ -190,7 +208,7 @@ class MetadataWarning(UserWarning):
     """
 
     def __init__(self, message: str, url: str | None = None, key: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))
         self.url = url
         self.key = key
 

@@ -26,7 +26,13 @@ from .formats.summary import (
     tell_readers,
 )
 from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
-from .io.urls import plan_prefix, shared_folder, to_document_url
+from .io.urls import (
+    plan_prefix,
+    shared_folder,
+    to_document_url,
+    to_full_url,
+    warn_of_signatures,
+)
 from .metadata.axes import order_axes
 from .metadata.hierarchy import from_ngff, to_ngff, without_pending
 from .model.array import Group
@@ -133,6 +139,7 @@ class References:
         *,
         groupname: str | None = None,
         templatename: str | None = None,
+        keep_signature: bool = False,
     ) -> dict[str, Any]:
         """Give the kerchunk reference document as a dictionary.
 
@@ -150,6 +157,9 @@ class References:
         templatename
             Name for a template that stands for the folder's address. Version 0 has none; several
             readers take no templates.
+        keep_signature
+            Write signed addresses, and those with passwords, as they are: whoever has the document
+            has access. By default signatures and passwords are left out, with a warning.
 
         Raises
         ------
@@ -160,7 +170,7 @@ class References:
             If an attribute or address has no form in the document.
         """
         shown = self.laid_out(zarr_format)
-        options = shown._options(url, groupname, templatename)
+        options = shown._options(url, groupname, templatename, keep_signature=keep_signature)
         return kerchunk.to_kerchunk(
             _nest(shown.group, groupname), zarr_format=zarr_format, version=version, **options
         )
@@ -174,6 +184,7 @@ class References:
         templatename: str | None = None,
         zarr_format: int = 2,
         version: int = 1,
+        keep_signature: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the kerchunk reference document as JSON: the whole file, or nothing.
@@ -182,7 +193,7 @@ class References:
         ----------
         path
             Path or URL of the JSON file, or a file open for writing (text or binary).
-        url, groupname, templatename, zarr_format, version
+        url, groupname, templatename, zarr_format, version, keep_signature
             As in `to_kerchunk`; the names are those of tifffile's `write_fsspec`.
         storage_options
             For the file system of `path`.
@@ -203,7 +214,7 @@ class References:
             )  # fmt: skip
         zarr_format, version = zarr_format or 2, 1 if version is None else version
         shown = self.laid_out(zarr_format)
-        options = shown._options(url, groupname, templatename, path)
+        options = shown._options(url, groupname, templatename, path, keep_signature)
         kerchunk.write_json(
             _nest(shown.group, groupname),
             path,
@@ -277,6 +288,7 @@ class References:
         *,
         groupname: str | None = None,
         record_size: int = 100_000,
+        keep_signature: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Write kerchunk's parquet layout: the whole folder, or nothing.
@@ -288,7 +300,7 @@ class References:
         ----------
         path
             Folder or URL of a folder; references that are there already are replaced.
-        url, groupname
+        url, groupname, keep_signature
             As in `to_kerchunk`.
         record_size
             Chunks in one file.
@@ -307,7 +319,7 @@ class References:
             As in `write_fsspec`.
         """
         shown = self.laid_out(2)
-        options = shown._options(url, groupname, None, path)
+        options = shown._options(url, groupname, None, path, keep_signature)
         parquet.write_parquet(
             _nest(shown.group, groupname),
             path,
@@ -353,6 +365,7 @@ class References:
         groupname: str | None,
         templatename: str | None,
         target: Any = None,
+        keep_signature: bool = False,
     ) -> dict[str, Any]:
         addresses = [source.url for source in self.sources]
         if any(address.startswith(NAMELESS) for address in addresses):
@@ -362,6 +375,10 @@ class References:
                 hint="Scan its path or URL; or read it through ZarrTiffStore, which needs none.",
             )
         rename = to_document_url if url is None else plan_prefix(url, addresses)
+        if url is None:
+            warn_of_signatures(addresses, is_kept=keep_signature)
+        if url is None and keep_signature:
+            rename = to_full_url
         if url is None and isinstance(target, str | os.PathLike):
             check_moved(addresses, self.allow, os.fspath(target))
         templates = {}

@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -40,6 +39,7 @@ from .model.array import Array
 from .model.manifest import MISSING, Source
 from .read import Fetcher, read_array
 from .read.fetch import check_fresh
+from .read.pools import check_pool
 from .references import References
 
 __all__ = [
@@ -214,10 +214,6 @@ class ReferenceDecoder:
 
 def _describe_failure(error: Exception) -> str:
     return f"tifffile cannot decode it: {type(error).__name__}: {error}"
-
-
-_N_REQUESTS = 16
-"""Sources asked for at once."""
 
 
 @dataclass(slots=True)
@@ -448,8 +444,7 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
 def _check_sources(references: References, fetch: Fetcher, report: Report) -> None:
     ends = _find_ends(references)
     sources = references.sources
-    with ThreadPoolExecutor(_N_REQUESTS) as pool:
-        states = list(pool.map(partial(_ask, fetch), sources))
+    states = list(check_pool().map(partial(_ask, fetch), sources))
     for source, now in zip(sources, states, strict=True):
         if isinstance(now, SourceError):
             report.findings.append(_from_error("unreachable", "sources", None, now))

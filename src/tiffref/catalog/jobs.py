@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CatalogError, SelectionError
-from ..io.urls import shared_folder, to_document_url
+from ..io.urls import shared_folder, to_document_url, warn_of_signatures
 from ..sequences.inputs import FileList
 from .storage import STATE, Folder, explain_output
 
@@ -145,6 +145,7 @@ def make_jobs(
     SelectionError
         If two files would have the same references.
     """
+    warn_of_signatures(found.urls, is_kept=True)  # the index names the files as they are read
     jobs: dict[str, Job] = {}
     outputs: dict[str, str] = {}
     for n, url in enumerate(found.urls):

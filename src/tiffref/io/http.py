@@ -10,7 +10,9 @@ References: RFC 9110 (sections 13 to 15), RFC 6585 (429).
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -51,19 +53,24 @@ _READ_AHEAD_BYTES = 1 << 20
 """Kept by the client before it lets the server wait, which by default it does after 128 KiB."""
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
+_WHOLE_BYTES = 1 << 30
+"""For how much there is time where it is not known how much comes."""
 
 Permits = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often to try, and how long to wait in between: a random part of a time that doubles."""
+    """How often to try, and how long to wait in between: a random part of a time that doubles.
+
+    `total_s` is for all tries of one request, besides what its bytes take on a slow line; the
+    environment variable `TIFFREF_TIMEOUT` sets another number of seconds.
+    """
 
     n_tries: int = 6
     first_s: float = 0.2
     longest_s: float = 10.0
     total_s: float = 90.0
-    """No new try after so long, as of a server that drips its answers."""
 
     def delay_s(self, n_failed: int, asked_s: float = 0.0) -> float:
         """Give the time to wait after so many failures; the server may have asked for some."""
@@ -170,7 +177,7 @@ def read_all(
             check_same(expected, answer.source(url))
         return answer.body
 
-    return wait_for(fs, _try_often, ask)
+    return wait_for(fs, _try_often, ask, url, _WHOLE_BYTES)
 
 
 def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
@@ -186,7 +193,7 @@ def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
             _check_status(answer, url, 206)
         return answer
 
-    return wait_for(fs, _try_often, ask)
+    return wait_for(fs, _try_often, ask, url, length)
 
 
 def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> Source:
@@ -201,7 +208,7 @@ def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> 
     async def ask() -> Source:
         return await _state(fs, path, url, permits)
 
-    return wait_for(fs, _try_often, ask)
+    return wait_for(fs, _try_often, ask, url, 0)
 
 
 async def _state(fs: Any, path: str, url: str, permits: Permits | None) -> Source:
@@ -225,7 +232,7 @@ class _RangeRequest:
     is_conditional: bool = True
 
     async def run(self) -> bytes:
-        return await _try_often(self.ask)
+        return await _try_often(self.ask, self.url, self.length)
 
     async def ask(self) -> bytes:
         """Ask once."""
@@ -274,6 +281,10 @@ class _RangeRequest:
         last = self.offset + self.length - 1
         if total.isdigit():
             last = min(last, int(total) - 1)
+        elif total.strip() == "*":  # the server does not know how long the object is
+            first, _, end = span.strip().partition("-")
+            is_short = first == str(self.offset) and end.isdigit() and int(end) < last
+            last = int(end) if is_short else last
         if span.strip() != f"{self.offset}-{last}":
             raise _Passing(self._wrong(f"Content-Range {got}", f"bytes {self.offset}-{last}"))
         if len(answer.body) != last - self.offset + 1:
@@ -285,8 +296,34 @@ class _RangeRequest:
         return SourceError(f"{what} of the file", url=self.url, got=got, expected=expected)
 
 
-async def _try_often(ask: Callable[[], Any]) -> Any:
-    """Ask until there is an answer, a bounded number of times."""
+async def _try_often(ask: Callable[[], Any], url: str, n_bytes: int) -> Any:
+    """Ask until there is an answer, a bounded number of times and in a bounded time."""
+    import asyncio
+
+    limit_s = _limit_s(n_bytes)
+    try:
+        async with asyncio.timeout(limit_s):
+            return await _try_again(ask)
+    except TimeoutError as error:
+        raise SourceError(
+            "the server takes too long",
+            url=url,
+            got=f"no whole answer in {limit_s:.0f} seconds",
+            hint="The environment variable TIFFREF_TIMEOUT allows more seconds.",
+        ) from error
+
+
+def _limit_s(n_bytes: int) -> float:
+    try:
+        return float(os.environ.get(_TIMEOUT, ""))
+    except ValueError:
+        return RETRY.total_s + n_bytes / _SLOWEST_BYTES_PER_S
+
+
+_TIMEOUT = "TIFFREF_TIMEOUT"
+
+
+async def _try_again(ask: Callable[[], Any]) -> Any:
     import asyncio
 
     started = time.monotonic()
@@ -316,8 +353,9 @@ async def _ask(
 ) -> Answer:
     """Send one request, and follow redirects as far as they are permitted.
 
-    Without `permits`, redirects are followed by the client itself, which keeps credentials from
-    other hosts.
+    Another origin than the first gets none of the caller's headers, cookies and credentials, by
+    whatever way the file system has them: the client itself would keep back no more than
+    `Authorization`.
     """
     import aiohttp
 
@@ -326,23 +364,33 @@ async def _ask(
     options: dict[str, Any] = {
         "timeout": aiohttp.ClientTimeout(slowest_s, sock_connect=_STALL_S, sock_read=_STALL_S),
         **{name: value for name, value in fs.kwargs.items() if name != "allow_redirects"},
-        # a range of compressed bytes is no range of the file
+        "allow_redirects": False,
         "read_bufsize": _READ_AHEAD_BYTES,
-        "headers": {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity", **headers},
     }
+    # a range of compressed bytes is no range of the file
+    own = {"Accept-Encoding": "identity", **headers}
+    options["headers"] = {**fs.kwargs.get("headers", {}), **own}
     address: Any = fs.encode_url(path)
     try:
-        for _ in range(_MAX_REDIRECTS + 1):
-            sent = session.request(method, address, allow_redirects=permits is None, **options)
-            async with sent as answer:
-                location = answer.headers.get("Location")
-                if answer.status in _REDIRECTS and location and permits is not None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(_MAX_REDIRECTS + 1):
+                async with session.request(method, address, **options) as answer:
+                    location = answer.headers.get("Location")
+                    if answer.status not in _REDIRECTS or not location:
+                        body = await _read_body(answer, most, most_of_all, method)
+                        named = {name.lower(): value for name, value in answer.headers.items()}
+                        return Answer(answer.status, named, body)
                     address = answer.url.join(type(answer.url)(location))
-                    _check_redirect(str(address), url, permits)
-                    continue
-                body = await _read_body(answer, most, most_of_all, method)
-                named = {name.lower(): value for name, value in answer.headers.items()}
-                return Answer(answer.status, named, body)
+                    if permits is not None:
+                        _check_redirect(str(address), url, permits)
+                    if not _is_same_origin(answer.url, address):
+                        options = {"headers": own} | {
+                            name: options[name]
+                            for name in ("timeout", "allow_redirects", "read_bufsize", *_SAFE)
+                            if name in options
+                        }
+                        if _has_credentials(fs):
+                            session = await stack.enter_async_context(_bare_session())
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
         if isinstance(error, SourceError):
             raise
@@ -350,6 +398,36 @@ async def _ask(
             raise _unreadable(url, error, headers) from error
         raise _Passing(_unreadable(url, error, headers)) from error
     raise SourceError("is redirected without an end", url=url, got=f"{_MAX_REDIRECTS} redirects")
+
+
+_SAFE = ("ssl", "proxy")
+"""Options of a request that tell another origin nothing."""
+_TELLING = ("headers", "auth", "cookies", "cookie_jar", "connector")
+
+
+def _is_same_origin(before: Any, after: Any) -> bool:
+    """Return whether two addresses have one host; from http to https it stays the same."""
+    is_raised = (before.scheme, before.port, after.scheme, after.port) == ("http", 80, "https", 443)
+    return before.host == after.host and (
+        is_raised or (before.scheme, before.port) == (after.scheme, after.port)
+    )
+
+
+def _has_credentials(fs: Any) -> bool:
+    """Return whether all requests of a file system's session may carry something of the caller."""
+    options = getattr(fs, "client_kwargs", None) or {}
+    is_own = getattr(fs, "get_client", None) is not None and fs.get_client.__module__ != _CLIENT
+    return is_own or any(options.get(name) for name in _TELLING)
+
+
+_CLIENT = "fsspec.implementations.http"
+"""Module of the function that makes sessions without anything of the caller."""
+
+
+def _bare_session() -> Any:
+    import aiohttp
+
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _check_redirect(target: str, url: str, permits: Permits) -> None:

@@ -9,27 +9,91 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from ..errors import ManifestMismatch
+from ..errors import ManifestMismatch, MetadataWarning
 
 __all__ = [
     "from_document_url",
     "has_scheme",
     "plan_prefix",
+    "public_url",
     "shared_folder",
     "split_host",
     "to_document_url",
+    "to_full_url",
+    "warn_of_signatures",
 ]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """Two characters at least: "C:" is a drive."""
+_SECRET = re.compile(
+    r"x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature|hdnea|hdnts"
+    r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid"
+    r"|.*(?:token|secret|password|passwd|api-?_?key|auth)",
+    re.IGNORECASE,
+)
+"""Parameters that give access: of S3, Google, Azure (SAS), CloudFront, Akamai, and tokens."""
+_BESIDE = re.compile(
+    r"x-(?:amz|goog|oss|cos|ms)-.*|key-pair-id|policy|expires|s[vtepr]|sip|spr|ss|srt|sk\w+",
+    re.IGNORECASE,
+)
+"""What is signed along, and of no use without the signature."""
+_AT_SIGN = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
+"""Schemes whose addresses name a container before an "@"."""
 
 
 def has_scheme(url: str) -> bool:
     """Tell an address with a scheme ("s3://...", "data:...") from a local path."""
     return _SCHEME.match(url) is not None
+
+
+def public_url(url: str) -> str:
+    """Return an address without what gives access: signatures, tokens, and user information.
+
+    Examples
+    --------
+    >>> public_url("https://me:pw@host/a.tif?sig=S&se=2026&versionId=3")
+    'https://host/a.tif?versionId=3'
+    """
+    if "://" not in url or not ("?" in url or "@" in url):
+        return url
+    return "::".join(map(_public_link, url.split("::")))
+
+
+def _public_link(link: str) -> str:
+    scheme, mark, rest = link.partition("://")
+    if not mark or scheme == "file":
+        return link
+    host, slash, path = rest.partition("/")
+    if scheme.lower() not in _AT_SIGN:
+        host = host.rpartition("@")[2]
+    path, question, query = path.partition("?")
+    query, hash_mark, fragment = query.partition("#")
+    parts = {part: unquote(part.partition("=")[0]) for part in query.split("&")}
+    if any(map(_SECRET.fullmatch, parts.values())):
+        parts = {part: name for part, name in parts.items()
+                 if not (_SECRET.fullmatch(name) or _BESIDE.fullmatch(name))}  # fmt: skip
+    kept = "&".join(parts)
+    after = f"{question}{kept}" if kept or not query else ""
+    return f"{scheme}://{host}{slash}{path}{after}{hash_mark}{fragment}"
+
+
+def warn_of_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None:
+    """Warn where addresses have signatures or passwords, which documents leave out or keep."""
+    signed = [url for url in urls if public_url(url) != url]
+    if not signed:
+        return
+    what = (
+        "is written with its signature or password: whoever reads it has access as you have"
+        if is_kept
+        else "is written without its signature or password; readers need access of their own "
+        "(storage_options), or keep_signature=True"
+    )
+    more = f" (and {len(signed) - 1} more)" if len(signed) > 1 else ""
+    warnings.warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"), stacklevel=3)
 
 
 def to_document_url(url: str) -> str:
@@ -40,6 +104,11 @@ def to_document_url(url: str) -> str:
     >>> to_document_url("/data/a b.tif"), to_document_url("s3://bucket/a.tif")
     ('file:///data/a b.tif', 's3://bucket/a.tif')
     """
+    return public_url(to_full_url(url))
+
+
+def to_full_url(url: str) -> str:
+    """Return the address of a source with all that it has, signatures too."""
     if has_scheme(url):
         return url
     return "file://" + os.path.abspath(url).replace(os.sep, "/")  # noqa: PTH100
@@ -73,7 +142,15 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     ManifestMismatch
         If the sources share no folder (other hosts, other schemes).
     """
-    addresses = [to_document_url(url) for url in urls]
+    sources = list(urls)
+    addresses = [_without_query(to_document_url(url)) for url in sources]
+    if len(set(addresses)) < len({to_document_url(url) for url in sources}):
+        raise ManifestMismatch(
+            "the sources differ in nothing but what follows '?', so that one URL prefix would give "
+            "them one name",
+            got=", ".join(sorted(set(addresses))[:3]),
+            hint="Write the references without `url`.",
+        )
     folder = shared_folder(addresses)
     if addresses and not folder:
         raise ManifestMismatch(
@@ -89,9 +166,15 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     encode = quote if prefix.startswith(("http:", "https:")) else str
 
     def rename(url: str) -> str:
-        return prefix + encode(to_document_url(url)[len(folder) :])
+        return prefix + encode(_without_query(to_document_url(url))[len(folder) :])
 
     return rename
+
+
+def _without_query(url: str) -> str:
+    """Return an address of the web without its query; names elsewhere may have a "?"."""
+    is_web = url.rpartition("::")[2].startswith(("http:", "https:"))
+    return url.partition("?")[0].partition("#")[0] if is_web else url
 
 
 def split_host(url: str) -> tuple[str, str]:

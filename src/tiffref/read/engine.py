@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import sys
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
@@ -36,7 +37,7 @@ from .chunk_decoder import (
     view_plain,
 )
 from .fetch import Fetcher
-from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool
+from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool, wait_for_result
 from .ranges import Ranges, plan_ranges
 from .selection import Axis, Selection, parse_selection, plan_axis
 
@@ -458,8 +459,8 @@ def _fetch_range(
 def _finish(flow: deque[tuple[Future[list[Future[None]]], int]]) -> int:
     """Wait until the oldest range is in place; give its bytes."""
     future, n_bytes = flow[0]
-    for decoding in future.result():
-        decoding.result()
+    for decoding in wait_for_result(future):
+        wait_for_result(decoding)
     flow.popleft()
     return n_bytes
 
@@ -512,8 +513,13 @@ def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTi
 
 
 def _settle(futures: list[Future[Any]]) -> None:
-    """Wait until no task writes into the result any more; those not begun never begin."""
+    """Wait until no task writes into the result any more; those not begun never begin.
+
+    Whoever gives up (Ctrl-C) waits for nothing: a request may hang for a minute.
+    """
     begun = [future for future in futures if not future.cancel()]
+    if isinstance(sys.exception(), KeyboardInterrupt):
+        return
     if begun:  # waiting for nothing takes time too
         wait(begun)
     for future in begun:

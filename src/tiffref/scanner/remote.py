@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import SourceError, unreadable
@@ -220,7 +221,9 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
             expected="HTTP status 206",
             hint=http.STATUS_HINTS.get(status),
         )
-    total = lower.get("content-range", "").rpartition("/")[2]
+    total = lower.get("content-range", "").rpartition("/")[2].strip()
+    if total == "*":  # the server does not say so here; it may where it is asked
+        total = str(http.read_state(fs, path, url).size)
     if not lower.get("content-range", "").startswith("bytes 0-") or not total.isdigit():
         raise SourceError(
             "the server does not say how long the file is",
@@ -236,7 +239,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
             got=f"{len(data)} bytes",
             expected=f"{min(_FIRST_BYTES, int(total))} bytes",
         )
-    return answer.source(url), data
+    return replace(answer.source(url), size=int(total)), data
 
 
 def _clean(etag: object) -> str | None:

@@ -17,7 +17,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.facts import FileFacts, LevelFacts
 from ..model.manifest import INLINED, Source
+from ..read.pools import DaemonPool
 from ..references import References
 from ..scanner.tiff import scan_with_facts
 from .coordinates import find_dates
@@ -255,7 +256,7 @@ def _in_order(
     if workers == 1:
         yield from map(scan_one, urls)
         return
-    pool = ThreadPoolExecutor(workers, "tiffref-scan")
+    pool = DaemonPool(workers, "tiffref-scan")
     ahead: deque[Future] = deque()
     names = iter(urls)
     try:

@@ -1,0 +1,172 @@
+"""What gives access stays with whom it was given to: in redirects, documents and messages."""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiffref
+from tiffref.errors import MetadataWarning, SourceError, redact
+from tiffref.io.urls import public_url
+from tiffref.zarr import ZarrTiffStore
+
+pytest.importorskip("aiohttp")
+
+
+class Server:
+    """Serves one file at any path, or sends on to another server; keeps all headers."""
+
+    def __init__(self, data: bytes, target: str | None = None) -> None:
+        self.seen: list[dict[str, str]] = []
+        self.total = True
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                outer.seen.append({name.lower(): value for name, value in self.headers.items()})
+                if target is not None:
+                    self.send_response(302)
+                    self.send_header("Location", target + self.path)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                span = self.headers.get("Range")
+                first, last = map(int, span[6:].split("-")) if span else (0, len(data) - 1)
+                last = min(last, len(data) - 1)
+                self.send_response(206 if span else 200)
+                total = len(data) if outer.total else "*"
+                if span:
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
+                self.send_header("Content-Length", str(last - first + 1))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(data[first : last + 1])
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def far(data: bytes) -> Iterator[Server]:
+    server = Server(data)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def near(data: bytes, far: Server) -> Iterator[Server]:
+    server = Server(data, far.url)
+    yield server
+    server.close()
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"headers": {"Authorization": "Bearer SECRET", "X-Api-Key": "SECRET"}},
+    {"cookies": {"session": "SECRET"}},
+    {"client_kwargs": {"headers": {"X-Api-Key": "SECRET", "Authorization": "SECRET"}}},
+    {"client_kwargs": {"cookies": {"session": "SECRET"}}},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_redirects_carry_nothing_to_another_origin(
+    near: Server, far: Server, options: dict[str, Any], is_listed: bool
+) -> None:
+    url = f"{near.url}/a.tif"
+    references = tiffref.scan(url, storage_options=options)
+    source: Any = references
+    more = {"allow": [near.url, far.url]} if is_listed else {}
+    assert ZarrTiffStore(source, storage_options=options, **more)[...].any()
+    assert "SECRET" in json.dumps(near.seen)
+    assert far.seen and "SECRET" not in json.dumps(far.seen)
+
+
+def test_user_information_stays_with_its_host(near: Server, far: Server) -> None:
+    url = near.url.replace("http://", "http://me:SECRET@") + "/a.tif"
+    assert ZarrTiffStore(tiffref.scan(url))[...].any()
+    assert any("authorization" in one for one in near.seen)
+    assert not any("authorization" in one for one in far.seen)
+
+
+@pytest.mark.parametrize("query", ["?sig=SECRET&se=2026&v=3", "?X-Amz-Signature=SECRET&v=3"])
+@pytest.mark.parametrize("write", ["dictionary", "json", "parquet"])
+def test_documents_have_no_signature(far: Server, tmp_path: Path, query: str, write: str) -> None:
+    references = tiffref.scan(f"{far.url}/a.tif{query}")
+    with pytest.warns(MetadataWarning, match="without its signature") as caught:
+        if write == "dictionary":
+            text = json.dumps(references.to_kerchunk())
+        elif write == "json":
+            references.write_fsspec(tmp_path / "r.json")
+            text = (tmp_path / "r.json").read_text()
+        else:
+            pytest.importorskip("pyarrow")
+            references.to_parquet(tmp_path / "r.parq")
+            text = "".join(p.read_bytes().decode("latin-1") for p in tmp_path.rglob("*")
+                           if p.is_file())  # fmt: skip
+    assert "SECRET" not in text and "a.tif?v=3" in text
+    assert not any("SECRET" in str(one.message) for one in caught)
+
+
+def test_a_signature_is_kept_where_one_asks_for_it(far: Server) -> None:
+    references = tiffref.scan(f"{far.url}/a.tif?sig=SECRET")
+    with pytest.warns(MetadataWarning, match="is written with its signature"):
+        document = references.to_kerchunk(keep_signature=True)
+    assert "a.tif?sig=SECRET" in json.dumps(document)
+    assert ZarrTiffStore(document)[...].any()
+
+
+def test_published_addresses_have_no_query(far: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for query in ("", "?sig=SECRET", "?path=/b.tif", "#part"):
+            references = tiffref.scan(f"{far.url}/x/a.tif{query}")
+            document = references.to_kerchunk(url="https://example.org/")
+            urls = {ref[0] for ref in document["refs"].values() if isinstance(ref, list)}
+            assert urls == {"https://example.org/a.tif"}
+            assert "SECRET" not in json.dumps(document)
+
+
+def test_messages_have_no_signature(far: Server) -> None:
+    with pytest.raises(SourceError) as caught:
+        tiffref.scan("http://me:SECRET@127.0.0.1:9/a.tif?sig=SECRET&x=1")
+    assert "SECRET" not in str(caught.value) and "127.0.0.1:9/a.tif" in str(caught.value)
+    text = "see https://u:p@h/a?token=p, s3://b/c@d/e and https://h/a?path=1"
+    assert redact(text) == "see https://***@h/a?token=***, s3://b/c@d/e and https://h/a?path=1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://b/a?b.tif", "https://h/a?path=/b&st=4&expires=3", "abfs://c@acc/x.tif", "/a?sig=3",
+     "file:///a?sig=3", "https://h/a@b.tif"],
+)  # fmt: skip
+def test_honest_addresses_stay(url: str) -> None:
+    assert public_url(url) == url
+
+
+def test_ranges_of_unknown_total_are_read(far: Server) -> None:
+    far.total = False
+    references = tiffref.scan(f"{far.url}/a.tif")
+    assert ZarrTiffStore(references)[...].any()
+    assert references.sources[0].size
