@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote, unquote
 
-from ..errors import ManifestMismatch, MetadataWarning
+from ..errors import ManifestMismatch, MetadataWarning, warn
 
 __all__ = [
     "from_document_url",
@@ -93,7 +92,7 @@ def warn_of_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None:
         "(storage_options), or keep_signature=True"
     )
     more = f" (and {len(signed) - 1} more)" if len(signed) > 1 else ""
-    warnings.warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"), stacklevel=3)
+    warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"), stacklevel=3)
 
 
 def to_document_url(url: str) -> str:
