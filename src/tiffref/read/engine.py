@@ -38,10 +38,11 @@ from .chunk_decoder import (
 )
 from .fetch import Fetcher
 from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool, wait_for_result
+from .progress import Progress, Tally
 from .ranges import Ranges, plan_ranges
 from .selection import Axis, Selection, parse_selection, plan_axis
 
-__all__ = ["Piece", "Reading", "locate", "plan_reading", "read_array"]
+__all__ = ["Piece", "Reading", "locate", "make_target", "plan_reading", "read_array"]
 
 Places = Iterable[tuple[slice, ...]]
 
@@ -85,6 +86,12 @@ class Reading:
     is_plain: NDArray[np.bool_] = field(init=False)
     pieces: list[Piece] = field(init=False)
     keys: dict[int, Hashable] = field(init=False)
+    tally: Tally | None = None
+
+    def count(self, n_chunks: int) -> None:
+        """Note that so many more chunks are in the result."""
+        if self.tally is not None:
+            self.tally.add(n_chunks)
 
     @property
     def sample_strides(self) -> tuple[int, ...]:
@@ -206,7 +213,12 @@ where a task also reads: a window of few compressed kilobytes takes as long as w
 
 
 def read_array(
-    array: Array, selection: Any, *, fetch: Fetcher, out: NDArray | None = None
+    array: Array,
+    selection: Any,
+    *,
+    fetch: Fetcher,
+    out: NDArray | None = None,
+    progress: Progress | None = None,
 ) -> NDArray:
     """Read a region of an array.
 
@@ -220,6 +232,8 @@ def read_array(
         How to reach the sources.
     out
         Array of the result's shape and the array's dtype to read into.
+    progress
+        Called with the number of chunks read and of all, by one thread at a time.
 
     Returns
     -------
@@ -236,13 +250,13 @@ def read_array(
         If the bytes of a chunk are not such a chunk.
     """
     wanted = parse_selection(selection, array.shape)
-    target = _make_target(array, wanted, out)
+    target = make_target(array, wanted, out)
     if target.size:
-        _read_into(array, wanted, target, fetch)
+        _read_into(array, wanted, target, fetch, progress)
     return target[wanted.index] if out is None else out
 
 
-def _make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArray:
+def make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArray:
     """Give the array that samples are put in, in ascending order along all dimensions."""
     if out is None:
         try:
@@ -260,13 +274,17 @@ def _make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArra
     return out[wanted.inverse]
 
 
-def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher) -> None:
+def _read_into(
+    array: Array, wanted: Selection, target: NDArray, fetch: Fetcher, progress: Progress | None
+) -> None:
     reading = plan_reading(array, wanted, target)
+    reading.tally = None if progress is None else Tally(progress, len(reading.flat))
     state, offset, length = array.manifest.take(reading.flat)
     rows = np.flatnonzero(state >= 0)
     if len(rows) < len(state):
         _fill_missing(reading, np.flatnonzero(state == MISSING))
         _place_inlined(reading, np.flatnonzero(state == INLINED))
+        reading.count(len(state) - len(rows))
     for first in range(0, len(rows), MAX_CHUNKS):
         some = rows[first : first + MAX_CHUNKS]
         locate(reading, some, state[some], offset[some], length[some])
@@ -274,9 +292,10 @@ def _read_into(array: Array, wanted: Selection, target: NDArray, fetch: Fetcher)
             if not is_local:
                 _read_remote(reading, chosen, fetch)
                 continue
-            chosen = _place_cached(reading, chosen, fetch)
-            if len(chosen):
-                _read_local(reading, chosen, fetch)
+            left = _place_cached(reading, chosen, fetch)
+            reading.count(len(chosen) - len(left))
+            if len(left):
+                _read_local(reading, left, fetch)
 
 
 def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
@@ -393,6 +412,7 @@ def _read_ranges(
             buffer = _direct_buffer(reading, int(members[0]))
             if buffer is not None:
                 fetch.read_into(source, start, buffer)
+                reading.count(1)
                 continue
         data = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
         _place(reading, members, start, memoryview(data))
@@ -499,6 +519,7 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
                 CACHE.put(key, block, codec)
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
+    reading.count(len(members))
 
 
 def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTiff:

@@ -30,6 +30,7 @@ from ..model.array import Array, Group
 from ..model.facts import FileFacts, LevelFacts
 from ..model.manifest import INLINED, Source
 from ..read.pools import DaemonPool
+from ..read.progress import Progress, choose_progress
 from ..references import References
 from ..scanner.tiff import scan_with_facts
 from .coordinates import find_dates
@@ -167,7 +168,6 @@ _BLOCK_FILES = 32
 _REMOTE_WORKERS = 16
 _SHOWN = 3
 
-Progress = Callable[[int, int], None]
 """(files done, files in all) -> None."""
 
 
@@ -234,7 +234,7 @@ def scan_files(
     """
     if workers is None:
         workers = _REMOTE_WORKERS if any("://" in url for url in urls) else 1
-    show = _bar if progress is True and sys.stderr.isatty() else progress
+    show = choose_progress(progress, "scanning", "files")
     once = _Once()
     parts: list[Part | None] = []
     failures: dict[int, TiffrefError] = {}
@@ -244,7 +244,7 @@ def scan_files(
             parts.append(None)
         else:
             parts.append(found)
-        if callable(show) and (len(parts) % _BLOCK_FILES == 0 or len(parts) == len(urls)):
+        if show is not None and (len(parts) % _BLOCK_FILES == 0 or len(parts) == len(urls)):
             show(len(parts), len(urls))
     return parts, failures
 
@@ -364,12 +364,3 @@ def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> Tif
         hint="allow_holes=True leaves their chunks missing.",
     )
     return error
-
-
-def _bar(done: int, total: int) -> None:
-    """Draw a progress bar on standard error, and wipe it when all is done."""
-    width = 30
-    filled = width * done // max(1, total)
-    line = f"\rscanning [{'#' * filled}{'.' * (width - filled)}] {done:,} of {total:,} files"
-    sys.stderr.write("\r\x1b[K" if done == total else line)
-    sys.stderr.flush()

@@ -25,8 +25,10 @@ from ..model.array import Array
 from ..model.grid import chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.chunkmode import CHUNKMODE, Served, parse_chunkmode, plain_codec
+from ..read.engine import make_target
 from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
+from ..read.progress import Progress, Tally, choose_progress
 from ..read.selection import parse_selection
 from ..references import References
 from .keyspace import KeySpace
@@ -134,7 +136,12 @@ def _dims(image: NDArray) -> tuple[str, ...]:
     return (*lead, *last)[-image.ndim :] if image.ndim else ()
 
 
-def read_region(served: ReadFiles, selection: Any) -> NDArray:
+def read_region(
+    served: ReadFiles,
+    selection: Any,
+    out: NDArray | None = None,
+    progress: Progress | None = None,
+) -> NDArray:
     """Read a region: each file that it touches once, several at a time.
 
     Raises
@@ -144,13 +151,14 @@ def read_region(served: ReadFiles, selection: Any) -> NDArray:
     """
     array = served.array
     wanted = parse_selection(selection, array.shape)
-    target = np.empty(wanted.counts, array.dtype)
+    target = make_target(array, wanted, out)
     n_lead = max((n + 1 for n, files in enumerate(array.grid) if files > 1), default=0)
     inner = tuple(
         slice(first, first + step * (count - 1) + 1 if count else first, step)
         for first, step, count in zip(wanted.first, wanted.step, wanted.counts, strict=True)
     )[n_lead:]
     places = list(itertools.product(*(range(n) for n in wanted.counts[:n_lead])))
+    tally = None if progress is None else Tally(progress, len(places))
 
     def fill(place: tuple[int, ...]) -> None:
         index = tuple(
@@ -159,10 +167,12 @@ def read_region(served: ReadFiles, selection: Any) -> NDArray:
         )
         flat = int(np.ravel_multi_index((*index, *(0,) * len(inner)), array.grid))
         target[place] = served.read(flat).reshape(array.chunks[n_lead:])[inner]
+        if tally is not None:
+            tally.add(1)
 
     if target.size:
         list(decode_pool().map(fill, places))
-    return target[wanted.index]
+    return target[wanted.index] if out is None else out
 
 
 class ZarrFileSequenceStore(ZarrStore):
@@ -296,13 +306,20 @@ class ZarrFileSequenceStore(ZarrStore):
         """Paths or URLs of the files, in the order of their first chunks."""
         return list(self._names)
 
-    def __getitem__(self, key: Any) -> Any:
-        """Give the bytes under a key (a string), or a region of the array (a selection)."""
-        if self._imread is None or isinstance(key, str):
-            return super().__getitem__(key)
+    def read(
+        self,
+        selection: Any = ...,
+        *,
+        out: NDArray | None = None,
+        progress: Progress | bool | None = None,
+    ) -> NDArray:
+        """Read a region, as `ZarrStore.read` does; files that a function reads are the chunks."""
+        if self._imread is None:
+            return super().read(selection, out=out, progress=progress)
         served = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
         assert isinstance(served, ReadFiles)
-        return read_region(served, key)
+        show = choose_progress(progress, "reading", "files")
+        return read_region(served, selection, out, show)
 
     def write_fsspec(self, jsonfile: Any, /, url: str | None = None, **options: Any) -> None:
         """Write the references of the store as kerchunk JSON, as `ZarrStore.write_fsspec` does.

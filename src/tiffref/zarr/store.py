@@ -27,6 +27,7 @@ from ..model.array import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.engine import read_array
 from ..read.fetch import Fetcher
+from ..read.progress import Progress, choose_progress
 from ..references import References
 from .batching import Requests
 from .keyspace import (
@@ -197,11 +198,38 @@ class ZarrStore(Store):
             if data is None:
                 raise KeyError(key)
             return bytes(data)
+        return self.read(key)
+
+    def read(
+        self,
+        selection: Any = ...,
+        *,
+        out: NDArray | None = None,
+        progress: Progress | bool | None = None,
+    ) -> NDArray:
+        """Read a region of the array, as `store[selection]` does.
+
+        Parameters
+        ----------
+        selection
+            NumPy basic indexing; all by default.
+        out
+            Array of the result's shape and dtype to read into.
+        progress
+            Called with the number of chunks read and of all; what it raises ends the read. True
+            draws a line on a terminal.
+
+        Raises
+        ------
+        SelectionError
+            If the selection or `out` does not fit the array.
+        """
         self._array  # noqa: B018 - says why a store without an array has no regions
         assert self._main is not None
         array = self._references.group[self._main]
         assert isinstance(array, Array)
-        return read_array(array, key, fetch=self._fetch)
+        show = choose_progress(progress, "reading", "chunks")
+        return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         """Read the whole array, so that NumPy's functions take the store."""
