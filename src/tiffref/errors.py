@@ -35,6 +35,7 @@ __all__ = [
     "install_hint",
     "unreadable",
     "warn",
+    "with_errno",
 ]
 
 _SCHEMES = ("s3", "gs", "az", "abfs", "http", "https", "ftp", "file", "memory", "zip", "hdfs")
@@ -226,6 +227,13 @@ def install_hint(extra: str) -> str:
     return f"pip install {_EXTRAS[extra]} (or tiffref[{extra}])"
 
 
+def with_errno(made: SourceError, error: BaseException) -> SourceError:
+    """Return an error with the number of the one that it is made of, as `EMFILE`."""
+    if isinstance(error, OSError) and error.errno is not None:
+        made.errno, made.strerror = error.errno, error.strerror
+    return made
+
+
 def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> SourceError:
     """Make the error that says that a source cannot be reached, to be raised from its cause.
 
@@ -262,12 +270,13 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
             hint="Check storage_options, or --storage-option.",
         )
     extra = _URL_EXTRAS.get(scheme) if isinstance(error, ImportError) else None
-    return SourceError(
+    made = SourceError(
         what,
         url=url,
         got=f"{name}: {reason}" if reason else name,
         hint=None if extra is None else install_hint(extra),
     )
+    return with_errno(made, error)
 
 
 _MAX_COLLECTED = 20

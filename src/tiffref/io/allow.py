@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import UntrustedSource
+from .local import opened_path
 
 __all__ = [
     "ANYWHERE",
@@ -149,6 +150,29 @@ class AllowList:
                 hint=_advise(url),
             )
 
+    def check_opened(self, url: str, descriptor: int) -> None:
+        """Let a local file pass that is open already: a link may have been swapped since `check`.
+
+        Raises
+        ------
+        UntrustedSource
+            If the file that was opened is outside of all prefixes.
+        """
+        if ANYWHERE in self._exact:
+            return
+        real = opened_path(url.removeprefix("file://"), descriptor)
+        if real is None or not self._is_in_folders(real):
+            raise UntrustedSource(
+                "the path leads to a file outside the allowed addresses",
+                url=url,
+                got=real,
+                expected=self.listed,
+            )
+
+    def _is_in_folders(self, real: str) -> bool:
+        path = Path(real)
+        return any(str(folder) in self._folders for folder in (path, *path.parents))
+
     def permits(self, url: str) -> bool:
         """Tell whether an address may be read."""
         if url in self._permitted:
@@ -164,8 +188,7 @@ class AllowList:
         if _CONTROL.search(url):
             return False
         if is_local(url):
-            real = Path(_real_path(url))
-            return any(str(folder) in self._folders for folder in (real, *real.parents))
+            return self._is_in_folders(_real_path(url))
         if url in self._exact and not _climbs(url):
             return True
         return any(_is_chain_below(url, prefix) for prefix in self.prefixes)

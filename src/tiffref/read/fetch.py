@@ -104,7 +104,7 @@ class Fetcher:
         self._start()
 
     def _start(self) -> None:
-        self._local = LocalFiles()
+        self._local = LocalFiles(self.allow)
         self._remote = RemoteFiles(self.storage_options, self.filesystems, self.allow)
         self._objects = {url: FileObject(file) for url, file in self.files.items()}
         self._checks: dict[Source, Future[None]] = {}

@@ -13,9 +13,10 @@ from typing import BinaryIO
 from weakref import ref
 
 from ..errors import unreadable
-from ..io.allow import is_local
+from ..io.allow import AllowList, is_local
 from ..io.file_locks import lock_of
 from ..io.freshness import check_same
+from ..io.local import read_at
 from ..model.manifest import Source
 
 __all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]
@@ -35,7 +36,7 @@ class _OpenFile:
     give its number to another file, and the reader would get that file's bytes.
     """
 
-    __slots__ = ("checked", "descriptor", "lock", "mtime", "size")
+    __slots__ = ("checked", "descriptor", "mtime", "size")
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
@@ -47,7 +48,6 @@ class _OpenFile:
             raise OSError(errno.EINVAL, "not a regular file", path)
         self.size, self.mtime = state.st_size, state.st_mtime
         self.checked: Source | None = None
-        self.lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         n_read = 0
@@ -70,9 +70,7 @@ class _OpenFile:
     def _read_some(self, offset: int, buffer: memoryview) -> int:
         if hasattr(os, "preadv"):
             return os.preadv(self.descriptor, [buffer], offset)
-        with self.lock:  # Windows has no positioned reads
-            os.lseek(self.descriptor, offset, os.SEEK_SET)
-            data = os.read(self.descriptor, len(buffer))
+        data = read_at(self.descriptor, len(buffer), offset)
         buffer[: len(data)] = data
         return len(data)
 
@@ -120,18 +118,18 @@ class LocalFiles:
 
     is_local = True
 
-    def __init__(self) -> None:
+    def __init__(self, allow: AllowList | None = None) -> None:
         self.files: dict[str, _OpenFile] = {}
+        self._allow = allow
 
     def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
         file = self._open(url, expected)
         # no buffer for bytes that are not there: a bad length may be larger than memory
         length = max(0, min(length, file.size - offset))
         try:
-            if hasattr(os, "pread"):
-                data = os.pread(file.descriptor, length, offset)
-                if len(data) == length:
-                    return data
+            data = read_at(file.descriptor, length, offset)
+            if len(data) == length:
+                return data
             buffer = bytearray(length)
             return bytes(buffer[: file.read_into(offset, memoryview(buffer))])
         except OSError as error:
@@ -179,6 +177,8 @@ class LocalFiles:
             file = _OpenFile(local_path(url))
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             raise unreadable(url, error) from error
+        if self._allow is not None:
+            self._allow.check_opened(url, file.descriptor)
         file = self.files.setdefault(url, file)
         OPEN_FILES.add(self, url)
         return file

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import SourceError
+from ..errors import SourceError, with_errno
 from ..io.address import missing_file, not_a_file
 from ..io.allow import is_local
 from ..io.file_locks import lock_of
+from ..io.local import read_at
 from ..model.manifest import NAMELESS, Source
 from .bytesource import ByteSource
 from .remote import RemoteSource, open_remote
@@ -48,11 +49,11 @@ class LocalSource(ByteSource):
             raise not_a_file(os.fspath(path)) from error
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             reason = getattr(error, "strerror", None) or str(error)
-            raise SourceError(f"cannot be read: {reason}", url=name) from error
+            raise with_errno(SourceError(f"cannot be read: {reason}", url=name), error) from error
         self.source = Source(name, state.st_size, state.st_mtime)
 
     def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
+        return read_at(self._descriptor, length, offset)
 
     def fileno(self) -> int:
         return self._descriptor
