@@ -50,6 +50,9 @@ _REFUSED = {
 }
 """Arguments of tifffile that stores do not have, and what to do instead."""
 
+_OF_STORES = frozenset({"chunkmode", "fillvalue", "zattrs", "storage_options", "verify"})
+"""Arguments of stores that a plain read of a local file has no use for."""
+
 _OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superres", "_multifile"})
 """Arguments that say how a file is opened as TIFF."""
 
@@ -129,18 +132,10 @@ def imread(
     key: int | slice | Sequence[int] | None = None,
     series: int | None = None,
     level: int | None = None,
-    chunkmode: Any = None,
-    fillvalue: Any = None,
-    zattrs: Mapping[str, Any] | None = None,
     imread: Callable[..., Any] | None = None,
-    pattern: str | None = None,
-    axesorder: Sequence[int] | None = None,
-    categories: Mapping[str, Mapping[str, int]] | None = None,
     imreadargs: Mapping[str, Any] | None = None,
     container: str | os.PathLike[str] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    verify: str = "first",
-    **kwargs: Any,
+    **options: Any,
 ) -> Any:
     """Read an image from one or many TIFF files, or open it as a Zarr store.
 
@@ -152,16 +147,17 @@ def imread(
         True or "zarr" gives a store instead of an array.
     selection
         Region to read, as NumPy basic indexing; only its bytes are read.
-    key, series, level, chunkmode, fillvalue, zattrs, storage_options, verify
+    key, series, level
         As of `tiffref.zarr.ZarrTiffStore`.
-    imread, pattern, axesorder, categories
+    imread
         As of `tiffref.zarr.ZarrFileSequenceStore`.
     imreadargs
         Arguments for the function `imread`, or where there is none, of each file.
     container
         ZIP file that holds the files.
-    kwargs
-        Further arguments of `tifffile.imread`.
+    options
+        Further arguments of `tifffile.imread` and of the stores: `chunkmode`, `fillvalue`,
+        `zattrs`, `storage_options`, `verify`, `pattern`, `axesorder`, `categories`, ...
 
     Returns
     -------
@@ -177,34 +173,19 @@ def imread(
     """
     wants_store = aszarr or return_as == "zarr"
     choice: dict[str, Any] = {"key": key, "series": series, "level": level}
-    sequence = {
-        "imread": imread, "pattern": pattern, "axesorder": axesorder, "categories": categories,
-    }  # fmt: skip
+    naming = {name: options.pop(name, None) for name in ("pattern", "axesorder", "categories")}
+    sequence = {"imread": imread, **naming}
     if not wants_store and selection is None and not _is_url(files):
-        given = {
-            **choice, **sequence, "imreadargs": imreadargs, "container": container,
-            "return_as": return_as, **kwargs,
-        }  # fmt: skip
-        return tifffile.imread(files, **{k: v for k, v in given.items() if v is not None})
+        given = {name: value for name, value in options.items() if name not in _OF_STORES}
+        given |= {**choice, **sequence, "imreadargs": imreadargs, "container": container}
+        return tifffile.imread(files, **_given({**given, "return_as": return_as}))
     if imread is None:
         choice |= imreadargs or {}
     elif imreadargs:
         sequence["imread"] = functools.partial(imread, **imreadargs)
     if container is not None:
         files = in_archive("*" if files is None else files, os.fspath(container))
-    store = _open_store(
-        files,
-        sequence,
-        {
-            **choice,
-            "chunkmode": chunkmode,
-            "fillvalue": fillvalue,
-            "zattrs": zattrs,
-            "storage_options": storage_options,
-            "verify": verify,
-            **_accepted(kwargs),
-        },
-    )
+    store = _open_store(files, sequence, {**choice, **_accepted(options)})
     if wants_store and selection is None:
         return store
     with store:

@@ -84,7 +84,7 @@ def test_failures_are_rows(archive: Path, tmp_path: Path) -> None:
     )
     summary = catalog.build(folder / "list.txt", tmp_path / "c", report=tmp_path / "r.jsonl")
     assert (summary.ok, summary.failed, summary.is_complete) == (1, 2, False)
-    assert summary.errors == {"MalformedTiff": 1, "SourceError": 1}
+    assert summary.errors == {"MalformedTiff": 1, "MissingSource": 1}
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines[:-1]] == ["failed", "failed", "ok"]
     assert "not_there.tif" in lines[1]["error"] and lines[-1]["summary"]["failed"] == 2

@@ -11,10 +11,19 @@ to open what was found. `convert` and `rewrite` change reference documents that 
 """
 
 from ..errors import CatalogError
-from .builder import build
+from .builder import BuildOptions, build
 from .conversion import convert, rewrite
 from .query import Catalog
 from .query import open_catalog as open
 from .summary import Summary
 
-__all__ = ["Catalog", "CatalogError", "Summary", "build", "convert", "open", "rewrite"]
+__all__ = [
+    "BuildOptions",
+    "Catalog",
+    "CatalogError",
+    "Summary",
+    "build",
+    "convert",
+    "open",
+    "rewrite",
+]

@@ -49,6 +49,7 @@ from .worker import Done, encode_row, failed_row, main_path, run_batch
 
 __all__ = [
     "RECORD",
+    "BuildOptions",
     "CombinedSettings",
     "GroupTask",
     "Run",
@@ -414,75 +415,22 @@ def _write(references: References, path: str, settings: Settings, format: str) -
     return found
 
 
-def build(
-    files: Any,
-    output: str | os.PathLike[str],
-    *,
-    format: str = "json",
-    url_prefix: str | None = None,
-    pattern: str | None = None,
-    stack: bool = False,
-    group_by: Sequence[str] = (),
-    stack_options: Mapping[str, Any] | None = None,
-    stack_format: str = "parquet",
-    per_file: bool = True,
-    stac: bool = False,
-    executor: Any = None,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    update: bool = False,
-    wait_for_lock: bool = False,
-    fail_fast: bool = False,
-    retries: int = 3,
-    backoff_s: float = 0.5,
-    report: str | os.PathLike[str] | None = None,
-    progress: bool | Progress = False,
-    assets: Sequence[str] | None = None,
-    scan_options: Mapping[str, Any] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    output_options: Mapping[str, Any] | None = None,
-) -> Summary:
-    """Build a catalog of TIFF files, or go on with one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """Further options of `build`, given by name.
 
-    A build can be killed at any moment and started again: finished files are not scanned again, and
-    the catalog is the same as that of an undisturbed run. A file that cannot be scanned is a row
-    with its error. What was made once of a catalog (`stack`, `stac`) is kept up by later builds of
-    it, asked for or not.
-
-    Parameters
+    Attributes
     ----------
-    files
-        A folder, glob, readable pattern, listing file, CSV or Parquet table, STAC items, or several
-        of these; see `catalog.inputs.find_files`.
-    output
-        Folder of the catalog, new, empty, or that of the same catalog before: a path, or a URL of
-        an fsspec file system that can write.
-    format
-        Of the references of each file: "json" or "parquet".
-    url_prefix
-        What documents say instead of the folder that the files share.
-    pattern
-        How names give fields, as in `scan_sequence`; the fields become columns of the index.
-    stack
-        Combine files too, as `scan_sequence` does with `pattern`, into sets in `combined/`.
-    group_by
-        Fields or columns of the index (as "tile" or "crs"): a combined set for each value.
-    stack_options
-        Further arguments of `scan_sequence` for combined sets.
-    stack_format
-        Of combined sets: "parquet" or "json".
+    executor, scheduler
+        Who does the work: "serial", "threads", "processes", "dask", a Dask `Client`, or any object
+        with the interface of `concurrent.futures.Executor`; and the address of a Dask scheduler. By
+        default this process for local files, threads for remote ones, processes if `workers` is
+        given, Dask if `scheduler` is.
+    stack_options, stack_format
+        Further arguments of `scan_sequence` for combined sets, and their format: "parquet" or
+        "json".
     per_file
         Write references of each file; if not, files are only indexed.
-    stac
-        Write a STAC collection with an item for each file, in `stac/`.
-    executor, workers, scheduler
-        Who does the work: "serial", "threads", "processes", "dask", a Dask `Client`, or any object
-        with the face of `concurrent.futures.Executor`; how many workers; the address of a Dask
-        scheduler. By default this process for local files, threads for remote ones, processes if
-        `workers` is given, Dask if `scheduler` is. Workers write into `output` themselves,
-        and make combined sets, one each.
-    update
-        Look at finished files too: changed ones are scanned again, deleted ones marked.
     wait_for_lock
         Wait while another build of this catalog is running; by default that is an error.
     fail_fast
@@ -498,8 +446,77 @@ def build(
         Keys of the assets of STAC items.
     scan_options
         Further arguments of `scan`, as `level` or `layout`.
-    storage_options, output_options
-        For the file systems of `files` and of `output`.
+    output_options
+        For the file system of the output.
+    """
+
+    executor: Any = None
+    scheduler: str | None = None
+    stack_options: Mapping[str, Any] | None = None
+    stack_format: str = "parquet"
+    per_file: bool = True
+    wait_for_lock: bool = False
+    fail_fast: bool = False
+    retries: int = 3
+    backoff_s: float = 0.5
+    report: str | os.PathLike[str] | None = None
+    progress: bool | Progress = False
+    assets: Sequence[str] | None = None
+    scan_options: Mapping[str, Any] | None = None
+    output_options: Mapping[str, Any] | None = None
+
+
+def build(
+    files: Any,
+    output: str | os.PathLike[str],
+    *,
+    format: str = "json",
+    url_prefix: str | None = None,
+    pattern: str | None = None,
+    stack: bool = False,
+    group_by: Sequence[str] = (),
+    stac: bool = False,
+    workers: int | None = None,
+    update: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Summary:
+    """Build a catalog of TIFF files, or go on with one.
+
+    A build can be killed at any moment and started again: finished files are not scanned again, and
+    the catalog is the same as that of an undisturbed run. A file that cannot be scanned is a row
+    with its error. What was made once of a catalog (`stack`, `stac`) is kept up by later builds of
+    it, asked for or not.
+
+    Parameters
+    ----------
+    files
+        A folder, glob, readable pattern, listing file, CSV or Parquet table, STAC items, or several
+        of these.
+    output
+        Folder of the catalog, new, empty, or that of the same catalog before: a path, or a URL of
+        an fsspec file system that can write.
+    format
+        Of the references of each file: "json" or "parquet".
+    url_prefix
+        What documents say instead of the folder that the files share.
+    pattern
+        How names give fields, as in `scan_sequence`; the fields become columns of the index.
+    stack
+        Combine files too, as `scan_sequence` does with `pattern`, into sets in `combined/`.
+    group_by
+        Fields or columns of the index (as "tile" or "crs"): a combined set for each value.
+    stac
+        Write a STAC collection with an item for each file, in `stac/`.
+    workers
+        How many workers; with more than 1, processes (see `BuildOptions.executor`). They write into
+        `output` themselves, and make combined sets, one each.
+    update
+        Look at finished files too: changed ones are scanned again, deleted ones marked.
+    storage_options
+        For the file system of `files`.
+    options
+        Further options by name, with the defaults of `BuildOptions`.
 
     Returns
     -------
@@ -517,41 +534,42 @@ def build(
     MissingExtra
         If a package is needed that is not installed.
     """
+    more = BuildOptions(**options)
     import_pyarrow()
-    _check(format, stack_format, stack, group_by, per_file)
-    place = _open_folder(output, output_options)
-    found = find_files(files, assets=assets, storage_options=storage_options)
+    _check(format, more.stack_format, stack, group_by, more.per_file)
+    place = _open_folder(output, more.output_options)
+    found = find_files(files, assets=more.assets, storage_options=storage_options)
     fields = read_fields(found, pattern)
     text = pattern or found.pattern
     plan: dict[str, Any] = {
         "root": shared_root(found.urls),
-        "format": format if per_file else "none",
+        "format": format if more.per_file else "none",
         "prefix": _slashed(url_prefix),
-        "scan": dict(scan_options or {}),
+        "scan": dict(more.scan_options or {}),
         "pattern": text,
     }
     sets = {
         "pattern": text,
         "group_by": list(group_by),
-        "format": stack_format,
-        "options": dict(stack_options or {}),
+        "format": more.stack_format,
+        "options": dict(more.stack_options or {}),
     }
-    show = progress if isinstance(progress, Progress) else Progress() if progress else None
+    show = Progress() if more.progress is True else more.progress or None
     with contextlib.ExitStack() as open_things:
-        held = open_things.enter_context(place.claim(wait_for_lock))
+        held = open_things.enter_context(place.claim(more.wait_for_lock))
         journal = open_things.enter_context(Journal(held.journal, held.keep))
         plan = agree(held.folder, plan)
         products = plan_products(held.folder, {"stack": stack and sets, "stac": stac})
         settings = Settings(
-            held.folder, plan["root"], plan["prefix"], plan["format"], dict(scan_options or {}),
-            storage_options, retries, backoff_s,
+            held.folder, plan["root"], plan["prefix"], plan["format"],
+            dict(more.scan_options or {}), storage_options, more.retries, more.backoff_s,
         )  # fmt: skip
         jobs = make_jobs(found, fields, settings.root, FORMATS.get(plan["format"], ""))
         if show is not None:
             open_things.callback(show.close)
-        run = Run(journal, settings, show, fail_fast, Counts())
+        run = Run(journal, settings, show, more.fail_fast, Counts())
         is_remote = has_scheme(place.address) or any(has_scheme(job.url) for job in jobs[:1])
-        with open_pool(executor, workers, scheduler, is_remote) as pool:
+        with open_pool(more.executor, workers, more.scheduler, is_remote) as pool:
             run.scan(pool, run.choose(jobs, update))
             if update:
                 run.mark_deleted({job.url for job in jobs})
@@ -559,8 +577,8 @@ def build(
             combined = _combine(run, pool, order, products)
         _write_products(run, order, products)
         summary = Summary.of(run.counts, journal.rows(order), combined, place.address)
-        if report is not None:
-            write_report(report, journal.rows(order), summary)
+        if more.report is not None:
+            write_report(more.report, journal.rows(order), summary)
         return summary
 
 

@@ -7,7 +7,7 @@ arrays together with the coordinates beside them. How columns are combined is `m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,36 +25,63 @@ from .inputs import list_files
 from .names import parse_pattern, read_names
 from .plates import PLATE_AXES, to_plate
 
-__all__ = ["scan_sequence", "stack_arrays"]
+__all__ = ["SequenceOptions", "scan_sequence", "stack_arrays"]
 
 _MODES = ("error", "split", "decode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceOptions:
+    """Further options of `scan_sequence`, given by name.
+
+    Attributes
+    ----------
+    formats
+        Field -> "int", "float", "str" or a format of `strptime`.
+    axesorder
+        Order of the new axes, by name or by place in the pattern.
+    categories
+        Field -> {label: index}, which orders labels.
+    time_from
+        Take an axis `time` from the files: "DateTime" (tag 306) or "AcquisitionDate" (OME-XML).
+    series, level, key, chunkmode, fillvalue
+        For each file, as in `scan`; by default the first series with all its levels.
+    assets
+        Keys of the assets of STAC items.
+    workers
+        Threads; by default 1 for local files, 16 for remote ones.
+    progress
+        Called with the number of files done and of all; True draws a bar on a terminal.
+    """
+
+    formats: Mapping[str, str] | None = None
+    axesorder: Sequence[str | int] | None = None
+    categories: Mapping[str, Mapping[str, int]] | None = None
+    time_from: str | None = None
+    series: int | None = 0
+    level: int | None = None
+    key: int | slice | Sequence[int] | None = None
+    chunkmode: Any = None
+    fillvalue: Any = None
+    assets: Sequence[str] | None = None
+    workers: int | None = None
+    progress: Progress | bool | None = None
 
 
 def scan_sequence(
     files: Any,
     *,
     pattern: str | None = None,
-    formats: Mapping[str, str] | None = None,
-    axesorder: Sequence[str | int] | None = None,
-    categories: Mapping[str, Mapping[str, int]] | None = None,
-    time_from: str | None = None,
     concat: str | Mapping[str, str] | None = None,
     mosaic: bool = False,
     on_mismatch: str = "error",
     ignore: Sequence[str] = (),
     allow_holes: bool = False,
-    series: int | None = 0,
-    level: int | None = None,
-    key: int | slice | Sequence[int] | None = None,
-    chunkmode: Any = None,
-    fillvalue: Any = None,
     zattrs: Mapping[str, Any] | None = None,
     axes: str | None = None,
     layout: str = "dataset",
-    assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    workers: int | None = None,
-    progress: Progress | bool | None = None,
+    **options: Any,
 ) -> References:
     """Find where the bytes of a series of TIFF files are, as one array with coordinates.
 
@@ -67,14 +94,6 @@ def scan_sequence(
         How names give coordinates: `"S2A_{tile}_{time:%Y%m%d}_{band}.tif"`, a regular expression
         with named groups, a glob, or a preset ("sentinel-2", "landsat", "modis", "cellvoyager",
         "opera", "incell", "micromanager", "axes"). Without one the files are counted.
-    formats
-        Field -> "int", "float", "str" or a format of `strptime`.
-    axesorder
-        Order of the new axes, by name or by place in the pattern.
-    categories
-        Field -> {label: index}, which orders labels.
-    time_from
-        Take an axis `time` from the files: "DateTime" (tag 306) or "AcquisitionDate" (OME-XML).
     concat
         Dimension of the files to join them along, instead of stacking on a new axis; or field ->
         dimension for several.
@@ -89,8 +108,6 @@ def scan_sequence(
     allow_holes
         Leave chunks missing where no file is, or a file cannot be read; `References.series` has the
         report. By default that is an error.
-    series, level, key, chunkmode, fillvalue
-        For each file, as in `scan`; by default the first series with all its levels.
     zattrs
         Attributes to add at the root.
     axes
@@ -99,14 +116,10 @@ def scan_sequence(
         "dataset": one array with a coordinate for each axis. "hcs": an OME-NGFF plate, with a group
         for each well and field, from names with the fields `row` and `column` (or `well`) and
         `field`; wells that no file is of are left out.
-    assets
-        Keys of the assets of STAC items.
     storage_options
         For the fsspec file system of URLs.
-    workers
-        Threads; by default 1 for local files, 16 for remote ones.
-    progress
-        Called with the number of files done and of all; True draws a bar on a terminal.
+    options
+        Further options by name, with the defaults of `SequenceOptions`.
 
     Returns
     -------
@@ -122,21 +135,22 @@ def scan_sequence(
     SelectionError
         If the options make no sense together.
     """
+    more = SequenceOptions(**options)
     is_plate = _is_plate(layout, mosaic, on_mismatch)
     plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes or is_plate)
     plan = replace(plan, plate=PLATE_AXES) if is_plate else plan
-    listed = list_files(files, assets=assets, storage_options=storage_options)
+    listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
-    fields = _read_fields(listed.urls, text, formats, listed.columns)
-    options = {
-        "series": None if key is not None else series,
-        "level": level,
-        "key": key,
-        "chunkmode": chunkmode,
-        "fillvalue": fillvalue,
+    fields = _read_fields(listed.urls, text, more.formats, listed.columns)
+    how = {
+        "series": None if more.key is not None else more.series,
+        "level": more.level,
+        "key": more.key,
+        "chunkmode": more.chunkmode,
+        "fillvalue": more.fillvalue,
         "storage_options": storage_options,
     }
-    parts, failures = scan_files(listed.urls, options, workers=workers, progress=progress)
+    parts, failures = scan_files(listed.urls, how, workers=more.workers, progress=more.progress)
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
     for n, bands in enumerate(listed.bands):
@@ -144,21 +158,21 @@ def scan_sequence(
             report = Report(part.url)
             arrays = {path: with_bands(array, bands, report) for path, array in part.arrays.items()}
             parts[n] = replace(part, arrays=arrays)
-    if time_from is not None:
+    if more.time_from is not None:
         # a file that cannot be read has no date, and so no place
         here = [n for n, part in enumerate(parts) if part is not None]
         readable = [part for part in parts if part is not None]
         fields = {name: values[here] for name, values in fields.items()}
-        fields = {"time": read_dates(readable, time_from), **fields}
+        fields = {"time": read_dates(readable, more.time_from), **fields}
         parts = [*readable]
     record = {
         "pattern": text,
-        "formats": dict(formats or {}),
-        "time_from": time_from,
+        "formats": dict(more.formats or {}),
+        "time_from": more.time_from,
         "concat": dict(plan.concat),
         **_report(failures, listed.urls),
     }
-    built = _build(parts, fields, axesorder, categories, plan, record)
+    built = _build(parts, fields, more.axesorder, more.categories, plan, record)
     if is_plate:
         return to_plate(built[0], allow_holes).with_attributes(**given_attributes(zattrs))
     return _finish([one.with_axes(axes) for one in built], given_attributes(zattrs))

@@ -175,6 +175,16 @@ def read_region(
     return target[wanted.index] if out is None else out
 
 
+_OF_TIFFS: Mapping[str, Any] = {
+    "key": None,
+    "series": 0,
+    "level": 0,
+    "on_mismatch": "decode",
+    "ignore": ("georeference", "nodata"),
+}
+"""Arguments of `scan_sequence` for TIFFs alone, with the defaults of a store."""
+
+
 class ZarrFileSequenceStore(ZarrStore):
     """Many files as one read-only Zarr array, with the axes of the sequence in front.
 
@@ -186,21 +196,12 @@ class ZarrFileSequenceStore(ZarrStore):
     imread
         Function that reads one file, given its path or URL, for files that are no TIFF: each file
         is then one chunk.
-    pattern, axesorder, categories
-        How file names give coordinates, and the order of the axes and labels, as in
-        `tiffref.scan_sequence`.
     chunkmode
         What a chunk is, as in `ZarrTiffStore`; "file" is all of one file.
     fillvalue
         Value of missing data.
     zattrs
         Attributes to add.
-    key, series, level
-        Of each file, as in `tiffref.scan`; by default the full size of the first series.
-    on_mismatch
-        "decode" keeps files together that differ only in how they are stored; "error" refuses them.
-    ignore
-        Differences to overlook, as in `scan_sequence`: files need not lie at one place.
     storage_options
         For the fsspec file system of URLs.
     verify
@@ -208,8 +209,9 @@ class ZarrFileSequenceStore(ZarrStore):
     read_only
         Must be true.
     scan_options
-        Further arguments of `tiffref.scan_sequence`: `formats`, `concat`, `mosaic`, `allow_holes`,
-        `time_from`, `workers`, `progress`, `assets`.
+        Further arguments of `tiffref.scan_sequence`. Here `key`, `series` and `level` are by
+        default the full size of the first series; `on_mismatch` is "decode", which keeps files
+        together that differ only in how they are stored; `ignore` lets them lie anywhere.
 
     Raises
     ------
@@ -224,18 +226,10 @@ class ZarrFileSequenceStore(ZarrStore):
         files: Any,
         *,
         imread: Callable[..., Any] | None = None,
-        pattern: str | None = None,
-        axesorder: Sequence[str | int] | None = None,
-        categories: Mapping[str, Mapping[str, int]] | None = None,
         chunkmode: Any = None,
         fillvalue: Any = None,
         zattrs: Mapping[str, Any] | None = None,
         zarr_format: int | None = None,
-        key: int | slice | Sequence[int] | None = None,
-        series: int | None = 0,
-        level: int | None = 0,
-        on_mismatch: str = "decode",
-        ignore: Sequence[str] = ("georeference", "nodata"),
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         read_only: bool = True,
@@ -244,36 +238,27 @@ class ZarrFileSequenceStore(ZarrStore):
         from ..sequences.stack import scan_sequence, stack_arrays
 
         mode = parse_chunkmode(chunkmode)
-        naming: dict[str, Any] = {
-            "pattern": pattern, "axesorder": axesorder, "categories": categories,
-        }  # fmt: skip
         self._imread = imread
         if isinstance(files, References):
             references = files
         elif imread is not None:
-            _check_whole_files(mode, key)
+            _check_whole_files(mode, scan_options.get("key"))
             references = stack_arrays(
                 files,
                 partial(describe_files, imread, fill_value=fillvalue),
                 zattrs=zattrs,
                 storage_options=storage_options,
-                **naming,
-                **scan_options,
+                **{name: value for name, value in scan_options.items() if name not in _OF_TIFFS},
             )
         else:
+            chosen = {**_OF_TIFFS, **scan_options}
             references = scan_sequence(
                 files,
                 chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
                 fillvalue=fillvalue,
                 zattrs=zattrs,
-                key=key,
-                series=series,
-                level=level if key is None else None,
-                on_mismatch=on_mismatch,
-                ignore=ignore,
                 storage_options=storage_options,
-                **naming,
-                **scan_options,
+                **{**chosen, "level": chosen["level"] if chosen["key"] is None else None},
             )
         if zarr_format == 3:
             references = references.laid_out(3)
