@@ -117,12 +117,12 @@ def test_interrupt_gives_130(
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tiffref.scanner.tiff.scan", interrupt)
+    monkeypatch.setattr("tiffref.tiff.scan.scan", interrupt)
     assert main(["info", str(image)]) == 130
     assert_plain_error(capsys.readouterr().err, "interrupted")
 
 
-@pytest.mark.parametrize("module", ["tiffref.cli", "tiffref.scanner.tiff"])
+@pytest.mark.parametrize("module", ["tiffref.cli", "tiffref.tiff.scan"])
 def test_interrupt_while_modules_load_is_no_traceback(module: str, image: Path) -> None:
     code = (
         "import runpy, sys\n"

@@ -196,7 +196,7 @@ def test_completion_of_bash_completes(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_bug_is_no_traceback_unless_asked_for(folder: Path) -> None:
     code = (
-        "import runpy, sys, tiffref.scanner.tiff as tiff\n"
+        "import runpy, sys, tiffref.tiff.scan as tiff\n"
         "def scan(*arguments, **options): raise RuntimeError('oh')\n"
         "tiff.scan = scan\n"
         "sys.argv[1:] = ['info', 'image.tif', *sys.argv[1:]]\n"

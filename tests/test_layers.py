@@ -46,7 +46,7 @@ THIRD_PARTY = {
     "metadata": {"numpy"},
     "codecs": {"numpy", "numcodecs", "imagecodecs"},
     "codecs.plugins": {"numpy", "numcodecs", "imagecodecs", "zarr"},
-    "scanner": {"numpy", "numcodecs", "fsspec", "tifffile"},
+    "scanner": {"numpy", "numcodecs", "fsspec"},
     "tiff": {"numpy"},
     "sequences": {"numpy"},
     "formats": {"numpy", "ujson"},

@@ -36,7 +36,7 @@ _HOMES = {
     "imwrite": "compat",
     "memmap": "compat",
     "refresh": "sequences.refresh",
-    "scan": "scanner.tiff",
+    "scan": "tiff.scan",
     "scan_sequence": "sequences.stack",
     "set_cache_size": "read.cache",
     "validate": "validation",
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
     )
     from .read.cache import set_cache_size
     from .references import References
-    from .scanner.tiff import scan
     from .sequences.append import append_sequence
     from .sequences.refresh import refresh
     from .sequences.stack import scan_sequence
+    from .tiff.scan import scan
     from .validation import validate
 
 

@@ -228,7 +228,7 @@ def _open(
         references = _stack(source, chosen, storage_options)
         return references, Fetcher(storage_options, verify=verify, allow=references.allow)
     else:
-        from .scanner.tiff import scan
+        from .tiff.scan import scan
 
         if "mosaic" in chosen:
             raise SelectionError(

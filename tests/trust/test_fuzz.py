@@ -122,8 +122,9 @@ def test_directories_in_a_circle_end(tmp_path: Path) -> None:
     path.write_bytes(data)
     whole = tmp_path / "whole.tif"
     whole.write_bytes(pages(120))
-    found, expected = (ZarrTiffStore(one) for one in (path, whole))
-    assert (found[:] == expected[:]).all()
+    with pytest.warns(MetadataWarning, match="returns to an earlier one"):
+        found = ZarrTiffStore(path)
+    assert (found[:] == ZarrTiffStore(whole)[:]).all()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,10 @@ def test_tables_that_are_numbers_are_none(tmp_path: Path) -> None:
 def test_factors_that_are_no_numbers_are_refused(page: int, code: int, tmp_path: Path) -> None:
     """tifffile made billions of copies of a pair, one for each strip."""
     data = bytearray(write_two())
-    at = [at for at, _, _ in find_entries(bytes(data)) if get(data, "<H", at) == 282][page]
+    old = 277 if code == 277 else 282  # of a tag that is there twice the first counts
+    at = [at for at, _, _ in find_entries(bytes(data)) if get(data, "<H", at) == old][page]
+    if code == 277:
+        struct.pack_into("<I", data, at + 8, 8)
     struct.pack_into("<HHI", data, at, code, 5, 1)
     path = tmp_path / "factor.tif"
     path.write_bytes(data)

@@ -36,7 +36,7 @@ from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..references import References
 from ..scanner.source import open_source
-from ..scanner.tiff import scan
+from ..tiff.scan import scan
 from .jobs import Batch, Job, Settings
 from .storage import checksum
 

@@ -129,7 +129,7 @@ def _parse_attributes(text: str) -> dict[str, Any]:
 
 def run_scan(arguments: argparse.Namespace) -> int:
     """Scan, write, and say what was written; 1 where a level could not be expressed."""
-    from ..scanner.tiff import scan
+    from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
     to_stdout = arguments.output == "-"

@@ -232,7 +232,7 @@ def _open(name: str, options: Mapping[str, Any] | None) -> References:
     if is_document(name):
         with console.progress(f"reading {name}"):
             return References.open(name, options)
-    from ..scanner.tiff import scan
+    from ..tiff.scan import scan
 
     with console.progress(f"scanning {name}"):
         return scan(name, storage_options=options)

@@ -32,7 +32,7 @@ from ..model.manifest import INLINED, Source
 from ..read.pools import DaemonPool
 from ..read.progress import Progress, choose_progress
 from ..references import References
-from ..scanner.tiff import scan_with_facts
+from ..tiff.scan import scan_with_facts
 from .coordinates import find_dates
 from .mosaic import describe_mosaic
 

@@ -26,7 +26,7 @@ from ..model.array import Array, Group
 from ..model.manifest import Manifest, Source
 from ..references import References
 from ..scanner.source import open_source
-from ..scanner.tiff import scan
+from ..tiff.scan import scan
 
 __all__ = ["Refreshed", "refresh"]
 

@@ -38,8 +38,9 @@ _UNKEPT_TAGS = frozenset(
 )
 """Offsets and lengths, which mean nothing outside their file, and decoder tables."""
 _MCU_STARTS, _MCU_STARTS_HIGH, _NODATA = 65426, 65432, 42113
-_LSM_INFO = 34412
+_LSM_INFO, _MAGNIFICATION, _CAPTURE_MODE = 34412, 65421, 65441
 _MAX_BITS = 32
+_RATIONALS = frozenset({5, 10})
 
 
 def _dtype_names() -> dict[tuple[int, int], str]:
@@ -71,9 +72,10 @@ def _number(one: Directory, code: int, default: int) -> int:
     if type(value) is int:
         if value >= 0:
             return value
-    elif value is None:
+        raise MalformedTiff("is a negative number", ifd=one.name, tag=code, got=value)
+    if value is None:
         return default
-    elif isinstance(value, bytes | tuple | np.ndarray):
+    if isinstance(value, bytes | tuple | np.ndarray) and one.entries[code][0] not in _RATIONALS:
         if not len(value):
             return default
         first = value[0]
@@ -159,15 +161,8 @@ class _Basic:
     """Tags of an image with what stands for those that are missing or known to be wrong."""
 
     __slots__ = (
-        "columns",
-        "compression",
-        "depth",
-        "flavour",
-        "one",
-        "photometric",
-        "planar",
-        "rows",
-        "samples",
+        "columns", "compression", "depth", "flavour", "is_gray", "one", "photometric", "planar",
+        "rows", "samples",
     )  # fmt: skip
 
     def __init__(self, reader: TiffReader, one: Directory, rows: int, columns: int) -> None:
@@ -178,7 +173,11 @@ class _Basic:
         self.samples = _number(one, 277, 1)
         self.depth = _number(one, 32997, 1)
         self.flavour = _flavour(reader)
-        if self.compression == OLD_JPEG:
+        # NDPI of fluorescence says that it has colours of 8 bits
+        self.is_gray = self.flavour == "ndpi gray" and _is_magnified(one)
+        if self.is_gray:
+            self.photometric, self.samples = 1, 1
+        elif self.compression == OLD_JPEG:
             self._old_jpeg()
         elif self.flavour in ("vista", "philips"):
             self.depth = 1  # they write a wrong one
@@ -226,6 +225,8 @@ class _Basic:
         return (depth, _number(self.one, 323, 0), width) if width else None
 
     def bits(self) -> tuple[int, ...]:
+        if self.is_gray:
+            return (16,)
         if self.compression == OLD_JPEG and 258 not in self.one:
             return (8,)
         if self.flavour == "lsm" and self.one.entries.get(258, (0, 0))[:2] == (3, 2):
@@ -241,6 +242,8 @@ class _Basic:
         return values if len(set(values)) > 1 else (values or (8,))[:1]
 
     def sample_format(self) -> int | tuple[int, ...]:
+        if self.is_gray:
+            return 1
         values = _list(self.one, 339)[: max(1, self.samples)]
         if not values and self.flavour == "indica" and self.bits() == (32,):
             return 3  # its writer leaves SampleFormat out
@@ -267,6 +270,12 @@ class _Basic:
         return self.rows  # 0 of a single strip are all, as to libtiff
 
 
+def _is_magnified(one: Directory) -> bool:
+    """Return whether an image of an NDPI is of the specimen: maps and labels are not magnified."""
+    value = one.get(_MAGNIFICATION)
+    return not isinstance(value, int | float) or value > 0
+
+
 def _flavour(reader: TiffReader) -> str:
     """Return whose habits a file has, if they differ from what its tags say."""
     software = reader.first.get(305)
@@ -275,6 +284,9 @@ def _flavour(reader: TiffReader) -> str:
                             ("indica", "IndicaLabsImageWriter")):  # fmt: skip
             if software.startswith(start):
                 return name
+    if reader.header.is_ndpi:
+        mode = reader.first.get(_CAPTURE_MODE)
+        return "ndpi gray" if isinstance(mode, int) and mode >= 6 else ""
     return "lsm" if _LSM_INFO in reader.first else ""
 
 

@@ -64,6 +64,7 @@ _BEFORE_BYTES = 1 << 11
 _SPARE_ENTRIES, _MAX_OVERLAP = 1 << 14, 2
 _SPARE_BYTES = 1 << 20
 _MIN_OFFSET = 8
+_CIRCLE_FOUND = 100
 _WALKED_ONE_BY_ONE = 8
 """Directories after which a chain is followed in bulk, where the file is at hand."""
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
@@ -309,6 +310,8 @@ class TiffReader:
         What does not hold, in the order in which it was found.
     n_reads
         Directories read so far.
+    is_circle
+        The chain was found to return to an earlier directory.
     """
 
     source: ByteSource
@@ -318,6 +321,7 @@ class TiffReader:
     size: int = field(init=False)
     findings: list[Finding] = field(default_factory=list)
     n_reads: int = 0
+    is_circle: bool = False
     _layout: _Layout = field(init=False)
     _budget: _Budget = field(init=False)
     _known: dict[int, Directory] = field(default_factory=dict)
@@ -532,6 +536,18 @@ class TiffReader:
                 else "the next directory cannot be read"
             )
             self._find(last, what, "next IFD", f"offset {offset}", not is_circle)
+            if is_circle:
+                self._end_circle(self._chain.index(offset))
+
+    def _end_circle(self, start: int) -> None:
+        """End a chain that goes round in its later part where tifffile ends it.
+
+        tifffile notices at the hundredth directory, and takes those up to the one that is there.
+        """
+        self.is_circle = True
+        period = len(self._chain) - start
+        if 0 < start < len(self._chain) < _CIRCLE_FOUND:
+            del self._chain[start + (_CIRCLE_FOUND - 1 - start) % period + 1 :]
 
     def _walk(self, view: Any) -> None:
         """Follow the chain through a buffer: a million directories are walked here."""

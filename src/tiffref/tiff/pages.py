@@ -222,7 +222,9 @@ class Level:
     def _segments(
         self, ifd: IfdFacts, n_segments: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        if self.file is None:
+        if self.segments is not None:
+            offset, length = (_fit(column, n_segments) for column in self.segments)
+        elif self.file is None:
             offset, length = _read_segments(self.pages[0], self.row, ifd, n_segments)
         else:
             offset, length = (np.zeros((len(self.row), n_segments), np.uint64) for _ in "ol")
@@ -231,8 +233,6 @@ class Level:
                 if here.any():
                     read = _read_segments(pages, self.row[here], ifd, n_segments)
                     offset[here], length[here] = read
-        if self.segments is not None:
-            offset, length = (_fit(column, n_segments) for column in self.segments)
         base = np.uint64(self.pages[0].reader.base)
         return np.where(offset > 0, offset + base, 0), length
 
@@ -271,10 +271,11 @@ def _read_segments(
 
 def _n_listed(one: Directory) -> int:
     """Count the segments that a directory lists; refuse one whose list is lost."""
-    lost = next((f for f in one.findings if f.tag in _NOWHERE and f.tag not in one), None)
-    if lost is not None:
+    listed = next((one.entries[code][1] for code in (324, 273, 513) if code in one), 0)
+    lost = next((found for found in one.findings if found.tag in _NOWHERE), None)
+    if lost is not None and not listed:
         raise lost.to_error()
-    return next((one.entries[code][1] for code in (324, 273, 513) if code in one), 0)
+    return listed
 
 
 def _estimated(
@@ -283,10 +284,10 @@ def _estimated(
     """Return the length of single strips whose writer did not give it, as decoders take it."""
     if not (length == 0).any():
         return length
-    if ifd.compression in _FAX:
+    if ifd.compression in _FAX and ifd.tile is None:
         rest = np.uint64(pages.reader.size) - np.minimum(offset, np.uint64(pages.reader.size))
         return np.where(length == 0, rest, length)
-    if ifd.compression == 1 and not {279, 325, 514} & pages.directory(first).entries.keys():
+    if not {279, 325, 514} & pages.directory(first).entries.keys():
         n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
         return np.full_like(length, min(n_bytes, 2**62))
     return length
@@ -303,7 +304,10 @@ class Series:
 
     @property
     def axes(self) -> str:
+        """Axes of the full image, "" if it cannot be read."""
         level = self.levels[0]
+        if not level.axes:
+            return ""
         return squeeze(level.shape, level.axes)[1] if level.is_squeezed else level.axes
 
 

@@ -21,9 +21,17 @@ from .descriptions import Shaped, imagej_metadata, parse_shaped, refuse_short, s
 from .ifd import Directory, TiffReader
 from .pages import Level, Pages, Series
 
-__all__ = ["Listing", "geotiff_series", "imagej_series", "plain_series", "shaped_series"]
+__all__ = [
+    "GEO_KEYS",
+    "Listing",
+    "geotiff_series",
+    "imagej_series",
+    "n_bytes_of",
+    "plain_series",
+    "shaped_series",
+]
 
-_GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
+GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
 _MIN_UNIFORM = 8
 """Pages from which on a file of equal pages is one stack rather than pages of a kind."""
 _FACTORS = (2, 3, 4)
@@ -71,15 +79,19 @@ def plain_series(reader: TiffReader) -> Listing:
     if len(pages) == 1 and not pages.has_sub_ifds and first.entries:
         shape, axes = pages.shape(0)
         return Listing([Series("uniform", [Level((pages,), _rows([0]), shape, axes)])])
+    if len(pages) >= _MIN_UNIFORM or reader.is_circle:
+        groups = _by_likeness(pages, {}, _has_pixels)
+        is_uniform = len(groups) == 1 and len(groups[0].rows) == len(pages)
+        if is_uniform and not pages.columns.sub_ifds(0):
+            return Listing([Series("uniform", [groups[0].to_level()])])
     groups = _group(pages, _has_pixels)
-    is_uniform = (
-        len(groups) == 1 and len(groups[0].rows) == len(pages) and len(pages) >= _MIN_UNIFORM
-    )
-    kind = "uniform" if is_uniform else "generic"
-    series = [Series(kind, [one.to_level()]) for one in groups]
+    series = [Series("generic", [one.to_level()]) for one in groups]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
-    return Listing(series + _bare(pages))
+    bare = _bare(pages)
+    if bare and not series:
+        raise MalformedTiff("a directory says nothing of an image", url=reader.url)
+    return Listing(series + bare)
 
 
 def geotiff_series(reader: TiffReader) -> Listing:
@@ -407,14 +419,17 @@ def shaped_series(reader: TiffReader) -> Listing | None:
     """Read the series that tifffile describes by their shape; None if the pages do not fit."""
     pages = Pages(reader)
     listing = Listing([])
-    if not _list_shaped(pages, listing):
+    if not _list_shaped(pages, listing, set(pages.offsets)):
         return None
     _make_pyramids(listing.series, is_reduced=True)
     return listing
 
 
-def _list_shaped(pages: Pages, listing: Listing) -> bool:
-    """Add the series of a chain of directories, and those of their SubIFDs behind each."""
+def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
+    """Add the series of a chain of directories, and those of their SubIFDs behind each.
+
+    `seen` are the directories of all; one that is there twice ends it.
+    """
     index = 0
     while index < len(pages):
         text = shaped_text(pages.directory(index))
@@ -427,7 +442,7 @@ def _list_shaped(pages: Pages, listing: Listing) -> bool:
         if rest or not _fits_page(found.shape, pages.shape(index)[0]):
             return False
         n_used = one.add(n_pages)
-        if not _list_shaped_below(pages, range(index, index + n_used), listing):
+        if not _list_shaped_below(pages, range(index, index + n_used), listing, seen):
             return False
         index += n_pages
     return True
@@ -439,7 +454,7 @@ def _fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
     return not part or whole[-len(part) :] == part
 
 
-def _list_shaped_below(pages: Pages, rows: range, listing: Listing) -> bool:
+def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[int]) -> bool:
     if not pages.columns.sub_ifds(rows[0]):
         return True
     below = pages.reader.sub_directories([pages.directory(row) for row in rows])
@@ -447,10 +462,14 @@ def _list_shaped_below(pages: Pages, rows: range, listing: Listing) -> bool:
         if any(len(some) <= n for some in below):
             return False
         offsets = [some[n] for some in below]
+        if not seen.isdisjoint(offsets):
+            return False
+        seen.update(offsets)
         for row, at in zip(rows, offsets, strict=True):
             if not _is_directory(pages.reader, at, pages.directory(row)):
                 return False
-        if not _list_shaped(Pages(pages.reader, offsets, [f"@{at}" for at in offsets]), listing):
+        found = Pages(pages.reader, offsets, [f"@{at}" for at in offsets])
+        if not _list_shaped(found, listing, seen):
             return False
     return True
 

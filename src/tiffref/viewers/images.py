@@ -81,8 +81,8 @@ def open_images(
 
 def _open(path: str | Sequence[str], storage_options: Mapping[str, Any] | None) -> References:
     from ..references import References
-    from ..scanner.tiff import scan
     from ..sequences.stack import scan_sequence
+    from ..tiff.scan import scan
     from ..zarr.tiff_store import is_document
 
     if not isinstance(path, str):

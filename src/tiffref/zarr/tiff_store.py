@@ -98,7 +98,7 @@ class ZarrTiffStore(ZarrStore):
             references, main = _choose_level(whole, series, level)
             references = _with_values(references, fillvalue, zattrs)
         else:
-            from ..scanner.tiff import scan
+            from ..tiff.scan import scan
 
             is_part = hasattr(tifffile, "keyframe")  # a page or series of tifffile's
             references = scan(

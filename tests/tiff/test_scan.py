@@ -324,8 +324,11 @@ class TestBadInput:
         n = int.from_bytes(raw[first : first + 2], "little")
         raw[first + 2 + 12 * n : first + 6 + 12 * n] = raw[4:8]
         path.write_bytes(raw)
-        references = tiffref.scan(path)
+        with pytest.warns(tiffref.MetadataWarning, match="returns to an earlier one"):
+            references = tiffref.scan(path)
         assert len(references.series) == 1
+        with pytest.raises(MalformedTiff, match="returns to an earlier one"):
+            tiffref.scan(path, strict=True)
 
 
 def test_a_scan_depends_on_the_file_and_the_options_alone(tmp_path):

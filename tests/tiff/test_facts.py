@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from pathlib import Path
 
@@ -48,17 +47,6 @@ def test_numbers_given_for_each_sample(tmp_path: Path, code: int) -> None:
     write_tiff(path, [spelled(As(3, [TAGS[code], 5, 6]), code)])
     with pytest.raises(MalformedTiff):
         ZarrTiffStore(path)[...]
-
-
-@pytest.mark.parametrize("kind", [9, 2817])
-def test_numbers_of_no_known_type_are_left_to_the_parser(tmp_path: Path, kind: int) -> None:
-    path = tmp_path / "a.tif"
-    write_tiff(path, [spelled(As(3, [1, 1]), 274)])
-    entry = struct.pack("<HHI", 274, 3, 2)
-    data = path.read_bytes()
-    assert data.count(entry) == 1
-    path.write_bytes(data.replace(entry, struct.pack("<HHI", 274, kind, 2)))
-    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
 
 
 @pytest.mark.parametrize("planar", [0, 3])

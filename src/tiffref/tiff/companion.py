@@ -16,14 +16,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
-from tifffile import TiffFile, TiffPage, TiffPageSeries
+import numpy as np
 
 from ..errors import MalformedTiff, SourceError
 from ..metadata.xml import XmlError, local_name, parse_xml
-from .talk import PARSE_ERRORS, quiet
+from .vendor import PARSE_ERRORS
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 __all__ = ["is_companion", "missing_members", "open_companion"]
 
@@ -84,7 +87,7 @@ def open_companion(path: str | os.PathLike[str]) -> Iterator[tuple[TiffFile, lis
                 url=name,
                 got=", ".join(missing_members(text, str(members.folder))[:3]) or None,
             )
-        with quiet():
+        with np.errstate(all="ignore"):
             series = [image.to_series(host) for image in images if image.keyframe is not None]
         yield host, series
 
@@ -111,7 +114,9 @@ class _Members:
         if not path.is_file():
             return None
         try:
-            with quiet(), ExitStack() as stack:
+            with np.errstate(all="ignore"), ExitStack() as stack:
+                from tifffile import TiffFile
+
                 tif = stack.enter_context(TiffFile(path, omexml=self.text))
                 # frames would take what decodes them from another page
                 tif.pages.useframes = False
@@ -149,6 +154,8 @@ class _Image:
         shape, axes = (*self.shape, *page.shape), self.axes + page.axes
         if is_planar and not page.axes.startswith("S"):
             axes = f"{self.axes}S{page.axes.replace('S', '')}"
+        from tifffile import TiffPageSeries
+
         return TiffPageSeries(
             self.planes, shape, page.dtype, axes, parent=host, name=self.name, kind="ome"
         )

@@ -3,7 +3,7 @@
 Owns what tifffile, or an older version of it, does not gather by itself: the labels of NDTiff's
 axes, the descriptions of all pages of a QPTIFF, the XML of Ventana, the OME-XML of a set in another
 of its files, positions of a MetaMorph stage, which have signs. All else is taken as tifffile gives
-it (`scanner.reader`).
+it (see `vendor`).
 
 References: NDTiff version 3, "Index file": a record of each plane starts with its axes as JSON;
 "PerkinElmer QPTIFF image format": the XML of each page says which channel it is; OME-TIFF
@@ -15,11 +15,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from tifffile import TiffFile, read_ndtiff_index
+from typing import TYPE_CHECKING, Any
 
 from ..metadata.ome_xml import metadata_file
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
 
 __all__ = ["OWN_METADATA"]
 
@@ -33,6 +34,8 @@ def _ndtiff(tif: TiffFile) -> dict[str, Any]:
 
     They are in the order of their first use, which is that of tifffile's indices.
     """
+    from tifffile import read_ndtiff_index
+
     labels: dict[str, dict[str, None]] = {}
     index = Path(tif.filehandle.dirname) / "NDTiff.index"
     for axes, *_ in read_ndtiff_index(index):
@@ -71,6 +74,8 @@ def _read_ome(path: Path) -> str:
         if file.read(2) not in (b"II", b"MM"):
             file.seek(0)
             return file.read(_MAX_BYTES).decode("utf-8-sig", "replace")
+    from tifffile import TiffFile
+
     with TiffFile(path) as other:
         return other.ome_metadata or ""
 

@@ -1,0 +1,628 @@
+"""One TIFF to references: `scan`.
+
+Owns the order of a scan: open, list the series, read what was asked for, plan arrays, look at a few
+segments, name the arrays and describe them; and what is done about pixels that are not there. All
+else is done by the rooms it calls. What comes of a scan depends on the file and the options alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import (
+    MalformedTiff,
+    MetadataWarning,
+    SelectionError,
+    TiffrefError,
+    TruncationWarning,
+    warn,
+)
+from ..metadata.describe import describe
+from ..metadata.gdal import parse_nodata
+from ..metadata.layout import LevelName, name_levels
+from ..metadata.report import Report
+from ..model.array import Array, given_attributes
+from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from ..references import References
+from ..scanner.bytesource import ByteSource
+from ..scanner.probe import checked_array
+from ..scanner.source import open_source
+from .descriptions import imagej_metadata, imagej_text, shaped_text
+from .ifd import Finding, TiffReader
+from .pages import Level, Pages, Series
+from .series import (
+    GEO_KEYS,
+    Listing,
+    geotiff_series,
+    imagej_series,
+    n_bytes_of,
+    plain_series,
+    shaped_series,
+)
+
+__all__ = ["scan", "scan_with_facts"]
+
+_SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
+"""Series with an index of what was acquired: positions without a page are not missing files, unless
+the files of the set name others."""
+_MAX_REPORTED = 8
+"""Findings of one kind that are told one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    is_native: bool
+    fill_value: Any
+    layout: str
+    level: int | None
+    allows_holes: bool
+    report: Report
+
+
+def scan(
+    source: Any,
+    *,
+    series: int | None = None,
+    level: int | None = None,
+    key: int | slice | Sequence[int] | None = None,
+    chunkmode: Any = None,
+    fillvalue: Any = None,
+    zattrs: Mapping[str, Any] | None = None,
+    layout: str = "dataset",
+    axes: str | None = None,
+    strict: bool = False,
+    allow_holes: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> References:
+    """Find where the bytes of a TIFF are.
+
+    Parameters
+    ----------
+    source
+        Path, URL, fsspec OpenFile, open binary file, or tifffile's `TiffFile`, `TiffPage` or
+        `TiffPageSeries`; or the path of the companion file of an OME-TIFF set.
+    series
+        Index of the one series wanted; all by default.
+    level
+        Index of the one pyramid level wanted (0 is full size); all by default.
+    key
+        Page or pages wanted, instead of a series: an index, a slice or indices.
+    chunkmode
+        None puts contiguous uncompressed strips and pages together to chunks of some MiB;
+        "strile" or "tile" gives a chunk for each strip or tile as stored.
+    fillvalue
+        Value of missing chunks, instead of the file's nodata value.
+    zattrs
+        Attributes to add at the root.
+    layout
+        "dataset": all arrays side by side, `image`, `image_1`, ... "tree": a group for each level.
+        In Zarr v3, pyramids of microscopes are always trees, as OME-NGFF 0.5 has them.
+    axes
+        Order of axes: "as-stored"; "ngff" (t, c, z, y, x); "bands-first" (band, y, x). By default
+        as stored, but that Zarr v3 documents have microscopes in the order of OME-NGFF.
+    strict
+        Raise where metadata makes no sense, or the file is cut short; by default what only metadata
+        or further images are lost by is warned of (`MetadataWarning`, `TruncationWarning`).
+    allow_holes
+        Take what is there of images that are not complete: planes that a file promises and does not
+        have, or whose file of a set is not there, stay missing. `References.series` says which. By
+        default that is an error.
+    storage_options
+        For the fsspec file system of a URL.
+
+    Returns
+    -------
+    References to every array that can be told exactly; `References.series` says why others cannot.
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be read.
+    MalformedTiff
+        If it is not a TIFF, or pixels of what was asked for are not there; with `strict`, if
+        anything of it makes no sense.
+    UnsupportedTiff
+        If references can express nothing of it.
+    """
+    added = given_attributes(zattrs)
+    references, _ = scan_with_facts(
+        source,
+        series=series,
+        level=level,
+        key=key,
+        chunkmode=chunkmode,
+        fillvalue=fillvalue,
+        layout=layout,
+        strict=strict,
+        allow_holes=allow_holes,
+        storage_options=storage_options,
+    )
+    references = references.with_attributes(**added) if added else references
+    return references.with_axes(axes) if axes else references
+
+
+def scan_with_facts(
+    source: Any,
+    *,
+    series: int | None = None,
+    level: int | None = None,
+    key: int | slice | Sequence[int] | None = None,
+    chunkmode: Any = None,
+    fillvalue: Any = None,
+    layout: str = "dataset",
+    strict: bool = False,
+    allow_holes: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[References, FileFacts]:
+    """Scan a file as `scan` does, and return what was read of its tags besides."""
+    native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
+    report = Report(str(source), strict)
+    options = _Options(native, fillvalue, layout, level, allow_holes, report)
+    with ExitStack() as stack:
+        file = _open(source, storage_options, stack)
+        report.url = file.url
+        listing = _select(file, series, key)
+        if level is not None:
+            n_levels = len(_pick(listing.series, 0, "series", file.url).levels)
+            for one in listing.series:
+                _pick(one.levels, level, "level", file.url)
+            options = replace(options, level=level + n_levels if level < 0 else level)
+        if listing.missing is not None and not allow_holes and _wants_whole(options, key):
+            raise listing.missing
+        facts = file.facts(listing)
+        names = name_levels(facts, options.layout, options.level)
+        arrays, provenance = _plan_arrays(file, facts, names, options)
+        _report_findings(file, facts, strict)
+        group = describe(facts, names, arrays, report)
+    return References(group, provenance), facts
+
+
+def _wants_whole(options: _Options, key: Any) -> bool:
+    return key is None and options.level in (None, 0)
+
+
+# ---- the file
+
+
+@dataclass(slots=True)
+class _File:
+    """A TIFF open for scanning: our reader, and for makers' files what tifffile says of it.
+
+    `given` are series that the caller handed in.
+    """
+
+    reader: TiffReader
+    vendor: Any = None
+    given: Listing | None = None
+
+    @property
+    def url(self) -> str:
+        return self.reader.url
+
+    def list(self) -> Listing:
+        """List the series of the file.
+
+        Raises
+        ------
+        MalformedTiff
+            If there is none.
+        """
+        listing = self.given or self._list()
+        if not listing.series:
+            raise MalformedTiff("holds no image", url=self.url)
+        return listing
+
+    def _list(self) -> Listing:
+        reader, first = self.reader, self.reader.first
+        if self.vendor is not None:
+            return self.vendor.list()
+        listing = None
+        if shaped_text(first) is not None:
+            listing = _or_plain(shaped_series(reader), reader, "tifffile's shape")
+        elif imagej_text(first) is not None:
+            listing = _or_plain(imagej_series(reader), reader, "ImageJ's counts")
+        elif GEO_KEYS in first:
+            listing = geotiff_series(reader)
+        return listing if listing is not None and listing.series else plain_series(reader)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the file's flavours, by flavour."""
+        if self.vendor is not None:
+            return self.vendor.metadata()
+        found = imagej_metadata(self.reader.first, self.reader.header.byteorder)
+        return {"imagej": found} if found else {}
+
+    def facts(self, listing: Listing) -> FileFacts:
+        """Read series; a level that cannot be read is given as the error that says why."""
+        metadata = self.metadata()
+        reader = self.reader
+        return FileFacts(
+            reader.source.source,
+            reader.header.byteorder,
+            reader.header.is_big,
+            tuple(sorted(metadata)),
+            tuple(_series_facts(n, one) for n, one in enumerate(listing.series)),
+            {name: value for name, value in metadata.items() if value},
+            "; ".join(listing.defects),
+        )
+
+    # ---- segments, as `probe` wants them
+
+    def read_segment(self, url: str, offset: int, length: int) -> bytes:
+        """Read the stored bytes of a segment of this file, or of another one of its set."""
+        return self._source_at(url).read(offset, length)
+
+    def is_at_hand(self, url: str, offset: int, length: int) -> bool:
+        """Return whether a segment can be read without a request."""
+        return self._source_at(url).is_at_hand(offset, length)
+
+    @property
+    def is_regular(self) -> bool:
+        """The file's writer declares that every tile is stored whole (GDAL's COG driver)."""
+        return b"LAYOUT=IFDS_BEFORE_DATA" in self.reader.declared_layout
+
+    def _source_at(self, url: str) -> ByteSource:
+        if url == self.url or self.vendor is None:
+            return self.reader.source
+        return self.vendor.sibling(url).source
+
+
+def _or_plain(listing: Listing | None, reader: TiffReader, what: str) -> Listing:
+    """Return the pages as they are where a description does not fit them."""
+    if listing is not None and listing.series:
+        return listing
+    found = plain_series(reader)
+    found.defects.append(f"{what} does not fit the pages")
+    return found
+
+
+def _series_facts(index: int, series: Series) -> SeriesFacts:
+    levels: list[LevelFacts | Exception] = []
+    for level in series.levels:
+        try:
+            levels.append(level.to_facts())
+        except TiffrefError as error:
+            levels.append(error)
+    return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels))
+
+
+def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitStack) -> _File:
+    """Open the file until the stack is left, with the series of it that were handed in."""
+    from .companion import is_companion
+
+    if is_companion(source):
+        return _open_companion(source, stack)
+    if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
+        return _adopt(source, stack)
+    where = open_source(source, storage_options)
+    if where is not source:
+        stack.enter_context(closing(where))
+    reader = TiffReader(where)
+    from .vendor import is_foreign, open_vendor
+
+    file = _File(reader)
+    if is_foreign(reader):
+        file.vendor = stack.enter_context(closing(open_vendor(where, reader)))
+    return file
+
+
+def _open_companion(source: Any, stack: ExitStack) -> _File:
+    from .companion import open_companion
+    from .vendor import open_vendor, tifffile_errors
+
+    with tifffile_errors(str(source)):
+        tif, series = stack.enter_context(open_companion(source))
+        vendor = stack.enter_context(closing(open_vendor(tif)))
+        stack.callback(vendor.reader.source.close)
+        return _File(vendor.reader, vendor, vendor.convert(series))
+
+
+def _adopt(source: Any, stack: ExitStack) -> _File:
+    """Take a file, a page or a series that tifffile has open."""
+    from tifffile import TiffPageSeries
+
+    from .vendor import open_vendor, tifffile_errors
+
+    if hasattr(source, "filehandle"):
+        tif, wanted = source, None
+    elif isinstance(source, TiffPageSeries):
+        tif, wanted = source.parent or source.keyframe.parent, source
+    else:
+        tif = source.parent
+        wanted = TiffPageSeries([source], parent=tif, kind="page")
+    with tifffile_errors(str(tif.filehandle.path)):
+        vendor = stack.enter_context(closing(open_vendor(tif)))
+        stack.callback(vendor.reader.source.close)
+        return _File(vendor.reader, vendor, None if wanted is None else vendor.convert([wanted]))
+
+
+# ---- what was asked for
+
+
+def _select(file: _File, series: int | None, key: int | slice | Sequence[int] | None) -> Listing:
+    """List what was asked for."""
+    if key is not None:
+        return Listing([_pages_series(file, key, series)])
+    listing = file.list()
+    if series is not None:
+        one = _pick(listing.series, series, "series", file.url)
+        return replace(listing, series=[one])
+    return listing
+
+
+def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
+    try:
+        return items[index]
+    except (IndexError, TypeError):
+        raise SelectionError(
+            f"no such {what}", url=url, got=index, expected=f"less than {len(items)}"
+        ) from None
+
+
+def _pages_series(file: _File, key: Any, series: int | None) -> Series:
+    """Stack the pages that `key` selects, as `imread(file, key=key)` does."""
+    if series is not None:
+        level = _pick(file.list().series, series, "series", file.url).levels[0]
+        return Series("page", [_planes_of(level, _indices(key, _n_planes(level), file.url))])
+    is_one = isinstance(key, int | np.integer)
+    if is_one and key >= 0:
+        offsets = file.reader.chain(int(key) + 1)
+    else:
+        offsets = file.reader.chain()
+    indices = _indices(key, len(offsets), file.url)
+    pages = Pages(file.reader, offsets)
+    shape, axes = pages.shape(indices[0])
+    if len(indices) > 1:
+        shape, axes = (len(indices), *shape), f"I{axes}"
+    return Series("page", [Level((pages,), np.array(indices, np.intp), shape, axes)])
+
+
+def _indices(key: Any, n: int, url: str) -> list[int]:
+    """Return the pages that a key selects, counted from the first.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such page, or none is selected.
+    """
+    try:
+        if isinstance(key, slice):
+            indices = [*range(n)[key]]
+        elif isinstance(key, int | np.integer):
+            indices = [range(n)[int(key)]]
+        else:
+            indices = [range(n)[int(k)] for k in key]
+    except (IndexError, TypeError, ValueError) as error:
+        raise SelectionError("no such page", url=url, got=key, expected=f"less than {n}") from error
+    if not indices:
+        raise SelectionError("selects no page", url=url, got=key)
+    return indices
+
+
+def _n_planes(level: Level) -> int:
+    if not level.is_run:
+        return len(level.row)
+    return int(np.prod(level.shape, dtype=object)) // max(1, int(np.prod(_plane_shape(level))))
+
+
+def _plane_shape(level: Level) -> tuple[int, ...]:
+    pages, row = level.first
+    return pages.shape(row)[0]
+
+
+def _planes_of(level: Level, indices: list[int]) -> Level:
+    """Take some planes of a level."""
+    pages, row = level.first
+    shape, axes = pages.shape(row)
+    if len(indices) > 1:
+        shape, axes = (len(indices), *shape), f"I{axes}"
+    chosen = np.array(indices, np.intp)
+    if not level.is_run:
+        file = None if level.file is None else level.file[chosen]
+        segments = None
+        if level.segments is not None:
+            segments = level.segments[0][chosen], level.segments[1][chosen]
+        return Level(level.pages, level.row[chosen], shape, axes, file, segments=segments)
+    one = replace(level, is_run=False, shape=shape, axes=axes).to_facts()
+    step = chosen.astype(np.uint64) * np.uint64(n_bytes_of(pages, row))
+    offset = one.offset[:1] - np.uint64(pages.reader.base) + step[:, None]
+    length = np.repeat(one.length[:1], len(chosen), 0)
+    rows = np.full(len(chosen), row, np.intp)
+    return Level(level.pages, rows, shape, axes, segments=(offset, length))
+
+
+# ---- arrays
+
+
+def _plan_arrays(
+    file: _File,
+    facts: FileFacts,
+    names: Mapping[tuple[int, int], LevelName],
+    options: _Options,
+) -> tuple[dict[tuple[int, int], Array], tuple[dict[str, Any], ...]]:
+    """Plan the arrays of all levels, and record what became of each series."""
+    arrays: dict[tuple[int, int], Array] = {}
+    provenance, refusals = [], []
+    for position, one in enumerate(facts.series):
+        levels: list[dict[str, Any]] = []
+        for n, level in enumerate(one.levels):
+            if options.level not in (None, n):
+                continue
+            try:
+                name = names.get((position, n))
+                arrays[position, n] = _array(file, facts, one, level, name, options)
+            except TiffrefError as error:
+                error.url = error.url or facts.source.url
+                refusals.append(error)
+                levels.append({"refused": f"{type(error).__name__}: {error}"})
+                continue
+            levels.append({"path": names[position, n].path, **_holes(facts, one, level)})
+        provenance.append(
+            {
+                "index": one.index,
+                "kind": one.kind,
+                "name": one.name,
+                "axes": one.axes,
+                "levels": levels,
+            }
+        )
+    if not arrays:
+        raise refusals[0]
+    _tell_refusals(provenance, refusals, options)
+    return arrays, tuple(provenance)
+
+
+def _tell_refusals(
+    provenance: Sequence[Mapping[str, Any]], refusals: Sequence[TiffrefError], options: _Options
+) -> None:
+    """Raise or warn where the full image of a series, which is damaged, is left out."""
+    damaged = [error for error in refusals if isinstance(error, MalformedTiff)]
+    if not damaged:
+        return
+    # overviews alone are not the image
+    is_lost = any(
+        "refused" in one["levels"][0] and any("path" in level for level in one["levels"])
+        for one in provenance
+    )
+    if options.report.is_strict or (is_lost and not options.allows_holes):
+        raise damaged[0]
+    more = f" {len(damaged) - 1} more levels are left out." if len(damaged) > 1 else ""
+    warn(TruncationWarning(f"A level is left out: {damaged[0]}{more}"), stacklevel=4)
+
+
+def _array(
+    file: _File,
+    facts: FileFacts,
+    series: SeriesFacts,
+    level: LevelFacts | Exception,
+    name: LevelName | None,
+    options: _Options,
+) -> Array:
+    """Plan one level, and correct the plan by a look at its segments."""
+    if isinstance(level, Exception):
+        raise level
+    assert name is not None
+    missing = _count_lost(facts, series, level)
+    if missing and not options.allows_holes:
+        raise MalformedTiff(
+            f"{missing} of {len(level.ifd)} pages are missing",
+            got=", ".join(_missing_files(facts)[:3]) or None,
+            hint="Put all files of the set side by side, or leave holes with allow_holes=True.",
+        )
+    stopped = _count_stopped(series, level)
+    if stopped:
+        error = MalformedTiff(
+            f"the acquisition was stopped: {stopped} of {len(level.ifd)} planes are missing",
+            url=facts.source.url,
+        )
+        if options.report.is_strict:
+            raise error
+        warn(TruncationWarning(str(error)), stacklevel=5)
+    array = checked_array(level, name.dims, options.is_native, file)
+    _report_no_samples(level, options.report)
+    if options.fill_value is not None and name.role == "image":
+        return array.with_fill_value(options.fill_value)
+    full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
+    fill, nearest = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, options.report)
+    if fill is None and nearest and array.manifest.is_missing.any():
+        options.report.note(
+            "GDAL_NODATA (42113)",
+            f"no sample can have the value: missing segments are {nearest}, as in GDAL,"
+            " and readers take such samples for missing",
+            hint="fill_value= gives another value.",
+        )
+        fill = nearest
+    return replace(array, fill_value=fill)
+
+
+def _report_no_samples(level: LevelFacts, report: Report) -> None:
+    """Report an image of which nothing can be given: no data type holds its samples."""
+    ifd = level.ifds[0]
+    if ifd.dtype is None and level.offset.any() and math.prod(ifd.shape):
+        report.add(
+            "BitsPerSample (258)",
+            "no data type holds these samples: the array is empty",
+            got=f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}",
+        )
+
+
+def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception) -> dict[str, Any]:
+    """Report the pages of a level that no file has, for its record."""
+    if not isinstance(level, LevelFacts):
+        return {}
+    missing = _count_lost(facts, series, level) or _count_stopped(series, level)
+    if not missing:
+        return {}
+    return {"missing_pages": missing, "missing_files": _missing_files(facts)}
+
+
+def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
+    """Count the pages of files that are not there; positions never acquired are none of them."""
+    is_index_whole = len(level.sources) < 2 or not _missing_files(facts)
+    if series.kind in _SPARSE_KINDS and is_index_whole:
+        return 0
+    return int((level.ifd < 0).sum())
+
+
+def _count_stopped(series: SeriesFacts, level: LevelFacts) -> int:
+    """Count the planes that an acquisition was stopped before, within its last position.
+
+    Positions without any plane were not reached; planes left out in each are as planned.
+    """
+    if series.kind != "mmstack" or not (level.ifd < 0).any():
+        return 0
+    n_lead = next((n for n, axis in enumerate(level.axes) if axis in "SYX"), 0)
+    there = (level.ifd >= 0).reshape(level.shape[:n_lead])
+    if level.axes[:1] not in ("R", "P"):
+        there = there[None]
+    started = there[there.reshape(len(there), -1).any(axis=1)]
+    is_partial = ~started.reshape(len(started), -1).all(axis=1)
+    if is_partial[:-1].any():
+        return 0
+    last = started[-1]
+    orders = itertools.permutations(range(last.ndim))
+    # in the order of acquisition, what is missing is the end
+    is_cut = any((np.diff(last.transpose(one).ravel().astype(int)) <= 0).all() for one in orders)
+    return int((~last).sum()) if is_cut else 0
+
+
+def _missing_files(facts: FileFacts) -> list[str]:
+    """Name the members of an OME-TIFF set that are not there."""
+    from .companion import missing_members
+
+    return missing_members(facts.metadata.get("ome"), str(Path(facts.source.url).parent))
+
+
+# ---- what does not hold
+
+
+def _report_findings(file: _File, facts: FileFacts, is_strict: bool) -> None:
+    """Warn of what the reader found, or raise it: what is lost is never left out in silence."""
+    findings = [*file.reader.findings]
+    if file.vendor is not None:
+        findings += [one for sibling in file.vendor.readers() for one in sibling.findings]
+    told = _worth_telling(findings)
+    if told and is_strict:
+        raise told[0].to_error()
+    for one in told[:_MAX_REPORTED]:
+        if one.loses_pixels:
+            warn(TruncationWarning(str(one.to_error())), stacklevel=4)
+        else:
+            error = str(one.to_error())
+            warn(MetadataWarning(error, url=one.url, key=str(one.tag)), stacklevel=4)
+
+
+def _worth_telling(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out findings that say the same of a directory."""
+    found: dict[tuple[str, str, Any], Finding] = {}
+    for one in findings:
+        found.setdefault((one.url, one.ifd, one.tag), one)
+    return list(found.values())

@@ -1,0 +1,485 @@
+"""Series of makers' files, as tifffile knows them: the one place that asks it.
+
+tifffile says which directories form which series, with axes, shape, name, kind and levels, and what
+the makers' metadata mean. How pixels decode and where they are comes from our own reading, except
+where a plane has no directory of its own. Only what tifffile documents is used; it is imported when
+a file needs it.
+
+A maker's file is recognized by tags and texts of its first directories (`is_foreign`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import MalformedTiff, TiffrefError
+from ..model.facts import IfdFacts
+from ..scanner.bytesource import ByteSource
+from ..scanner.source import LocalSource, SourceFile, open_source
+from .ifd import Directory, TiffReader
+from .pages import Level, Pages, Series
+from .series import Listing, plain_series
+
+__all__ = ["VendorFile", "is_foreign", "open_vendor", "tifffile_errors"]
+
+PARSE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError,
+    OSError, RuntimeError, TypeError, ValueError, struct.error,
+)  # fmt: skip
+"""What tifffile raises on files that it cannot make sense of."""
+
+FLAVOURS = (
+    "ome", "lsm", "ndtiff", "micromanager", "scanimage", "imagej", "metaseries", "stk", "svs",
+    "mikroscan", "motic", "huron", "ndpi", "scn", "bif", "philips", "qpi", "indica", "trestle",
+    "avs", "fluoview", "sis", "nih", "fei", "sem", "tvips", "eer", "pilatus", "mdgel", "flimage",
+)  # fmt: skip
+"""Flavours whose metadata is read, as tifffile calls them."""
+
+_TAGS = frozenset(
+    {33445, 33471, 33560, 33628, 34118, 34361, 34362, 34412, 34680, 34682, 37706, 43314, 51123,
+     65420}
+)  # fmt: skip
+"""Tags of makers: MD Gel, SIS, MetaMorph, Zeiss, FluoView, FEI, TVIPS, NIH, Micro-Manager, NDPI."""
+_SOFTWARE = ("SI.", "PerkinElmer-QPI", "Philips DP", "IndicaLabsImageWriter", "MedScan",
+             "TVX TIFF", "MetaSeries", "ScanOutputManager")  # fmt: skip
+_DESCRIPTIONS = ("Aperio ", "Mikroscan Image Structure", "Motic ", "state.", "FLIMimage parameters")
+_ENDS = ("OME>", "</scn>")
+_LABELS = frozenset({"Label Image", "Label_Image", "Probability_Image"})
+_TAG_VALUES = frozenset(
+    {33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680, 34682, 37706,
+     43314, 51123}
+)  # fmt: skip
+"""Tags with structures of a maker, whose meaning tifffile knows."""
+_COMPARED_BYTES = 1 << 10
+_MAX_PLANES = 1 << 22
+"""Planes of one image; tifffile makes a list of as many as XML says, which may be any number."""
+_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
+_SIZE = re.compile(r"\bSize[CZT]\s*=\s*[\"'](\d{1,18})")
+_INDEX = re.compile(r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd)\s*=\s*[\"'](\d+)")
+"""Numbers of planes, in OME-XML and in that of Leica slides."""
+
+
+def is_foreign(reader: TiffReader) -> bool:
+    """Return whether a file has marks of a maker, whose series only tifffile knows."""
+    first = reader.first
+    if _has_marks(first):
+        return True
+    if not first.following:
+        return False
+    second = reader.chain(2)[1:]
+    below = reader.directory(second[0]) if second else None
+    return below is not None and 33445 in below  # MD Gel may have its tags behind the image
+
+
+def _has_marks(one: Directory) -> bool:
+    if not _TAGS.isdisjoint(one.entries):
+        return True
+    software, text, make = (one.get(code) for code in (305, 270, 271))
+    software = software if isinstance(software, str) else ""
+    text = text if isinstance(text, str) else ""
+    if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
+        return True
+    if text[-10:].strip().endswith(_ENDS) or "scanimage.SI" in text[-256:]:
+        return True
+    if 700 in one and ("Ventana" in software or text in _LABELS):
+        return True
+    if 65001 in one and one.raw(65001, 10)[:10] == b"<metadata>":
+        return True
+    is_avs = 65000 in one and one.raw(65000, 6)[:6] == b"<Argos"
+    is_pilatus = text.startswith("# ") and software.startswith("TVX")
+    return is_avs or is_pilatus or (isinstance(make, str) and make.startswith("Huron "))
+
+
+@contextlib.contextmanager
+def tifffile_errors(url: str, what: str = "cannot be parsed as TIFF") -> Iterator[None]:
+    """Make of what tifffile raises a `MalformedTiff`."""
+    try:
+        with np.errstate(all="ignore"):  # MetaMorph's tags hold fractions, 0 over 0 among them
+            yield
+    except TiffrefError:
+        raise
+    except PARSE_ERRORS as error:
+        raise MalformedTiff(what, url=url, got=f"{type(error).__name__}: {error}") from error
+
+
+@dataclass(slots=True)
+class VendorFile:
+    """A file as tifffile sees it, beside our reader of the same file."""
+
+    tif: Any
+    reader: TiffReader
+    owns: bool = True
+    _siblings: dict[str, TiffReader] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        for sibling in self._siblings.values():
+            sibling.source.close()
+        if self.owns:
+            self.tif.close()
+
+    def readers(self) -> list[TiffReader]:
+        """Return the readers of the other files of the set."""
+        return list(self._siblings.values())
+
+    # ---- what tifffile says of the file
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the file's flavours, by flavour."""
+        from .flavours import OWN_METADATA
+
+        found = {}
+        for name in FLAVOURS:
+            with contextlib.suppress(*PARSE_ERRORS), np.errstate(all="ignore"):
+                if getattr(self.tif, f"is_{name}", False):
+                    own = OWN_METADATA.get(name)
+                    value = own(self.tif) if own else getattr(self.tif, f"{name}_metadata", None)
+                    found[name] = value or None
+        return found
+
+    def list(self) -> Listing:
+        """List the series of the file, as `_list` does; typed where tifffile cannot."""
+        with tifffile_errors(self.reader.url, "the images of the file cannot be read"):
+            return self._list()
+
+    def _list(self) -> Listing:
+        """List the series of the file.
+
+        Where what a maker's metadata says of the pages makes no sense, or is more than tifffile
+        knows, the pages are given as they are: it must not cost the pixels.
+        """
+        reader = self.reader
+        reader.chain()
+        try:
+            if reader.is_circle:  # tifffile may follow it without an end
+                raise ValueError("the chain of directories returns to an earlier one")
+            with np.errstate(all="ignore"):
+                _check_planes(reader.first.get(270))
+                series = _by_image_type(self.tif) or [*self.tif.series]
+                listing = self.convert(series)
+        except TiffrefError:
+            raise
+        except PARSE_ERRORS as error:
+            if isinstance(error, OSError):
+                raise  # a file of a set that is not there, or cannot be read
+            listing = plain_series(reader)
+            listing.defects.append(f"{type(error).__name__}: {error}")
+        else:
+            self._check(listing)
+        return listing
+
+    def _check(self, listing: Listing) -> None:
+        """Note what tifffile leaves out of a file, or does not make sense of."""
+        text = self.reader.first.get(270)
+        if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
+            return
+        if all(one.kind == "generic" for one in listing.series):
+            listing.defects.append("the OME-XML does not fit the pages")
+        used = {
+            at
+            for one in listing.series
+            for level in one.levels
+            for pages in level.pages
+            if pages.reader is self.reader
+            for at in pages.offsets
+        }
+        n_left = sum(at not in used for at in self.reader.chain())
+        is_run = any(level.is_run for one in listing.series for level in one.levels)
+        if n_left and not is_run:
+            listing.defects.append(f"{n_left} pages are not in the OME-XML")
+
+    def convert(self, series: Sequence[Any]) -> Listing:
+        """Convert tifffile's series."""
+        return Listing(
+            [
+                Series(one.kind, [self._level(level) for level in one.levels], one.name)
+                for one in series
+            ]
+        )
+
+    def _level(self, level: Any) -> Level:
+        run_offset = None if level.is_multifile else level.dataoffset
+        is_run = run_offset is not None and level.keyframe.size != level.size
+        pages = [level.keyframe] if is_run else list(level)
+        places = [_Place.of(page, self.tif) for page in pages]
+        shape, axes = tuple(int(n) for n in level.shape), level.axes
+        if self.tif.is_scanimage and not self.reader.header.is_big and not is_run:
+            n_places, places = len(places), self._by_chain(places)
+            if shape[0] == n_places:
+                shape = (len(places), *shape[1:])
+        files = list(dict.fromkeys(one.path for one in places if one is not None))
+        if not files:
+            raise MalformedTiff("all pages are missing", url=self.reader.url)
+        number = {path: n for n, path in enumerate(files)}
+        row = np.full(len(places), -1, np.intp)
+        tables = [self._pages(path, [p for p in places if p and p.path == path]) for path in files]
+        for n, place in enumerate(places):
+            if place is not None:
+                row[n] = tables[number[place.path]].row_of[place.offset]
+        file = None
+        if len(files) > 1:
+            file = np.array([number[one.path] if one else 0 for one in places], np.intp)
+        return Level(
+            tuple(tables), row, shape, axes, file, is_run,
+            segments=_own_segments(places), is_squeezed=level.kind != "shaped",
+        )  # fmt: skip
+
+    def _by_chain(self, places: list[_Place | None]) -> list[_Place | None]:
+        """Take the pages of ScanImage from the chain, if it is whole: tifffile computes them."""
+        chain = self.reader.chain()
+        if len(chain) < len(places) or not all(places):
+            return places
+        first = places[0]
+        assert first is not None
+        return [replace(first, offset=at, is_own=True) for at in chain]
+
+    def _pages(self, path: str, places: Sequence[_Place]) -> _VendorPages:
+        """Return the directories of a file that planes use, as rows."""
+        offsets = {place.offset: place for place in places}
+        reader = self.reader if path == "" else self.sibling(path)
+        return _VendorPages(reader, offsets)
+
+    def sibling(self, path: str) -> TiffReader:
+        """Return the reader of another local file of the same set, opened once."""
+        if path not in self._siblings:
+            self._siblings[path] = TiffReader(LocalSource(path))
+        return self._siblings[path]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a plane is: the file ("" for the one that was opened) and its directory.
+
+    A plane without a directory has that of another plane, and segments of its own.
+    """
+
+    path: str
+    offset: int
+    page: Any
+    is_own: bool
+
+    @classmethod
+    def of(cls, page: Any, tif: Any) -> _Place | None:
+        """Find the place of tifffile's page."""
+        if page is None:
+            return None
+        handle, own = page.parent.filehandle, tif.filehandle
+        path = "" if handle is own or handle.path == own.path else handle.path
+        is_own = bool(page.offset) and not page.parent.is_lsm
+        return cls(path, page.offset or page.keyframe.offset, page, is_own)
+
+
+def _own_segments(places: Sequence[_Place | None]) -> Any:
+    """Return the segments of planes without directories, or whose maker wraps their offsets."""
+    if all(one is None or one.is_own for one in places):
+        return None
+    rows = [((), ()) if one is None else (one.page.dataoffsets, one.page.databytecounts)
+            for one in places]  # fmt: skip
+    width = max(len(offsets) for offsets, _ in rows)
+    columns = []
+    for which in (0, 1):
+        column = np.zeros((len(rows), width), np.uint64)
+        for n, row in enumerate(rows):
+            values = row[which][:width]
+            column[n, : len(values)] = values
+        columns.append(column)
+    return tuple(columns)
+
+
+class _VendorPages(Pages):
+    """Directories that tifffile names, with what it knows of their tags."""
+
+    def __init__(self, reader: TiffReader, places: dict[int, _Place]) -> None:
+        names = [_name(place.page) for place in places.values()]
+        super().__init__(reader, list(places), names)
+        self.row_of = {offset: row for row, offset in enumerate(places)}
+        self._places = list(places.values())
+
+    def facts(self, row: int) -> IfdFacts:
+        """Return what a row says of its image; makers' structures as tifffile reads them."""
+        if row in self._facts:
+            return self._facts[row]
+        place = self._places[row]
+        page = place.page
+        if page.parent.filehandle is not page.keyframe.parent.filehandle and not place.is_own:
+            source = page.keyframe.parent.filehandle
+            other = TiffReader(LocalSource(source.path))
+            found = Pages(other, [page.keyframe.offset]).facts(0)
+            other.source.close()
+        else:
+            found = super().facts(row)
+        found = self._facts[row] = _with_values(found, page.keyframe)
+        return found
+
+    @property
+    def kind(self) -> Any:  # type: ignore[override]
+        """Number the rows that decode alike; those without directories are like their keyframe."""
+        if all(place.is_own for place in self._places):
+            return super().kind
+        return np.zeros(len(self), np.int32)
+
+
+def _name(page: Any) -> str:
+    return str(page.index) if isinstance(page.index, int) else f"@{page.offset}"
+
+
+def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
+    """Replace the bytes of makers' tags by what they mean."""
+    tags, tables = dict(facts.tags), dict(facts.tables)
+    with contextlib.suppress(*PARSE_ERRORS), _opened_again(keyframe.parent):
+        for code in _TAG_VALUES & tags.keys():
+            tags[code] = _plain(keyframe.tags.valueof(code))
+        if facts.name == "0":
+            tables.update(_calibration(keyframe, facts))
+    return replace(facts, tags=tags, tables=tables)
+
+
+@contextlib.contextmanager
+def _opened_again(tif: Any) -> Iterator[None]:
+    """Open the file of a set that tifffile has closed again, for as long as it is read."""
+    handle = tif.filehandle
+    was_closed = handle.closed
+    if was_closed:
+        handle.open()
+    try:
+        yield
+    finally:
+        if was_closed:
+            handle.close()
+
+
+def _calibration(page: Any, facts: IfdFacts) -> dict[str, Any]:
+    """How MD Gel samples become the measured quantity: tags MDFileTag and MDScalePixel.
+
+    They may be on the page behind the image.
+    """
+    gel = page.parent.mdgel_metadata or {}
+    kind, scale = gel.get("FileTag"), gel.get("ScalePixel")
+    if kind not in (2, 128) or scale is None or facts.dtype is None:
+        return {}
+    stored = np.dtype(facts.dtype).newbyteorder("<").str
+    return {"calibration": (stored, 2 if kind == 2 else 1, scale[0] / scale[1])}
+
+
+def _plain(value: Any) -> Any:
+    """Strip enumerations and array types off a tag value."""
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, bool | str | bytes) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def open_vendor(where: Any, reader: TiffReader | None = None) -> VendorFile:
+    """Open a file with tifffile, or take one that is open.
+
+    Raises
+    ------
+    MalformedTiff
+        If tifffile cannot make sense of it.
+    """
+    from tifffile import TiffFile
+
+    if reader is None:
+        source, base = _source_of(where)
+        is_ndpi = where.tiff.is_ndpi
+        return VendorFile(where, TiffReader(source, base, is_ndpi), owns=False)
+    Pages(reader, [reader.first.offset]).facts(0)  # what cannot be is refused here
+    with tifffile_errors(reader.url):
+        return VendorFile(_opened(TiffFile, reader.source), reader)
+
+
+def _opened(opener: Any, source: ByteSource) -> Any:
+    """Open a file as tifffile sees it: as a plain TIFF where it only claims to be an LSM.
+
+    tifffile looks for the pages of an LSM, which come in pairs, before anything is asked of it.
+    """
+
+    def handle() -> Any:
+        is_plain = isinstance(source, LocalSource)
+        return source.source.url if is_plain else SourceFile(source)
+
+    try:
+        return opener(handle())
+    except IndexError:
+        return opener(handle(), is_lsm=False)
+
+
+def _source_of(tif: Any) -> tuple[ByteSource, int]:
+    """Return the bytes of a file that tifffile has open, and where the TIFF starts in them."""
+    handle = tif.filehandle
+    path = Path(handle.path) if handle.path else None
+    if handle.is_file and path is not None and path.is_file():
+        source = LocalSource(path)
+        handle.seek(0)
+        start = handle.read(_COMPARED_BYTES)
+        # handles of a part of a file count its size in one of these ways
+        for base in (0, handle.size - source.size, source.size - handle.size):
+            if base >= 0 and source.read(base, len(start)) == start:
+                return source, base
+        source.close()
+    return open_source(handle), 0
+
+
+# ---- corrections
+
+
+def _check_planes(text: Any) -> None:
+    """Refuse XML that speaks of more planes than any file has, before lists are made of them.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(text, str):
+        return
+    counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
+    counts += [int(number[:19]) for number in _INDEX.findall(text)]
+    if max(counts, default=0) > _MAX_PLANES:
+        raise ValueError(f"the XML speaks of {max(counts)} planes")
+
+
+_IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
+_QPI_NAMES = {"Overview": "Macro", "FullResolution": "Baseline"}
+"""Names of series by ImageType, where they are not the same."""
+
+
+def _by_image_type(tif: Any) -> list[Any]:
+    """Make the series of a QPTIFF by the ImageType of each page; none if a page has none.
+
+    tifffile goes by the order of the pages, and leaves out those that it does not expect.
+    """
+    from tifffile import TiffPageSeries
+
+    if not tif.is_qpi:
+        return []
+    alike: dict[tuple[str, tuple[int, ...]], list[Any]] = {}
+    for page in tif.pages:
+        full = page.aspage()
+        found = _IMAGE_TYPE.search(full.description)
+        if found is None or not full.size:
+            return []
+        alike.setdefault((found[1], full.shape), []).append(full)
+    series: list[Any] = []
+    for (kind, shape), pages in alike.items():
+        name = _QPI_NAMES.get(kind, kind)
+        one = TiffPageSeries(
+            pages, (len(pages), *shape), pages[0].dtype, f"C{pages[0].axes}", name=name, kind="qpi"
+        )
+        main = series[0] if series else one
+        if kind == "ReducedResolution" and len(pages) == len(main.pages):
+            main.levels.append(one)
+        else:
+            series.append(one)
+    return series

@@ -1,0 +1,110 @@
+"""Columns of many directories: those of a gather equal those read one by one."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref.scanner.source import LocalSource
+from tiffref.tiff.columns import read_columns
+from tiffref.tiff.ifd import TiffReader
+
+rng = np.random.default_rng(11)
+N = 100
+
+
+def write(path, n=N, byteorder="<", bigtiff=False, irregular=None, **how):
+    """Write deflate pages with directories of their own; `irregular(n)` gives more for page n."""
+    images = rng.integers(0, 60, (n, 40, 30), "u2")
+    how = {"compression": "zlib", "metadata": None, "photometric": "minisblack", **how}
+    with tifffile.TiffWriter(path, byteorder=byteorder, bigtiff=bigtiff) as tif:
+        for i, image in enumerate(images):
+            more = irregular(i) if irregular else {}
+            tif.write(image, contiguous=False, **{**how, **more})
+    return images
+
+
+def read(path):
+    """Read the chain of a file into columns; give the reader too."""
+    reader = TiffReader(LocalSource(path))
+    return read_columns(reader, reader.chain()), reader
+
+
+def assert_like_tifffile(path):
+    """Manifest columns equal what tifffile says page by page."""
+    array = tiffref.scan(path, chunkmode="strile").group["image"]
+    with tifffile.TiffFile(path) as tif:
+        pages = [page.aspage() for page in tif.series[0]]
+    offsets = np.concatenate([page.dataoffsets for page in pages])
+    lengths = np.concatenate([page.databytecounts for page in pages])
+    here = array.manifest.source >= 0
+    np.testing.assert_array_equal(array.manifest.offset[here], offsets[here])
+    np.testing.assert_array_equal(array.manifest.length[here], lengths[here])
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("rowsperstrip", [40, 20])
+def test_a_regular_chain(tmp_path, byteorder, bigtiff, rowsperstrip):
+    path = tmp_path / "a.tif"
+    write(path, byteorder=byteorder, bigtiff=bigtiff, rowsperstrip=rowsperstrip)
+    columns, reader = read(path)
+    assert columns.first == [0]
+    offset, _, n_listed = columns.segments(np.arange(N), 40 // rowsperstrip)
+    assert n_listed == offset.shape[1]
+    assert (offset > 0).all()
+    assert reader.n_reads < 2 * N
+    assert_like_tifffile(path)
+
+
+def test_pages_with_other_tags_that_do_not_matter(tmp_path):
+    path = tmp_path / "a.tif"
+    write(path, irregular=lambda n: {"description": "x" * n} if n % 7 == 3 else {})
+    assert read(path)[0].first == [0]
+    assert_like_tifffile(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compression": "lzw"},
+        {"predictor": True},
+        {"rowsperstrip": 8},
+    ],
+)
+def test_pages_that_decode_differently_are_not_taken_for_alike(tmp_path, change):
+    path = tmp_path / "a.tif"
+    write(path, irregular=lambda n: change if n == 50 else {})
+    columns, _ = read(path)
+    assert columns.first == [0, 50]
+    assert (columns.kind == 0).sum() == N - 1
+
+
+def test_one_page_stored_otherwise_still_gives_its_pixels(tmp_path):
+    path = tmp_path / "a.tif"
+    images = write(
+        path, irregular=lambda n: {"extratags": [(266, 3, 1, 1, True)]} if n == 9 else {}
+    )
+    store = tiffref.imread(path, aszarr=True)
+    np.testing.assert_array_equal(store[:], images)
+
+
+class CountedFile(io.BytesIO):
+    """Counts how often it is read."""
+
+    n_reads = 0
+
+    def read(self, size=-1):
+        self.n_reads += 1
+        return super().read(size)
+
+
+def test_pages_that_lie_one_after_the_other_are_not_walked_along(tmp_path):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, rng.integers(0, 9, (500, 8, 8), "u2"), imagej=True)
+    file = CountedFile(path.read_bytes())
+    array = tiffref.scan(file).group["image"]
+    assert array.shape == (500, 8, 8)
+    assert file.n_reads < 20
