@@ -29,13 +29,13 @@ def write_imagej_stack(path):
     return data
 
 
-def write_ome_pyramid(path, compression="zlib"):
+def write_ome_pyramid(path, compression="zlib", shape=(2, 3, 4, 64, 96)):
     """Write an OME-TIFF of two levels (t, c, z, y, x) with names of channels; return its levels."""
-    data = rng.integers(0, 4096, (2, 3, 4, 64, 96)).astype("u1" if compression == "jpeg" else "u2")
+    data = rng.integers(0, 4096, shape).astype("u1" if compression == "jpeg" else "u2")
     options = {"tile": (32, 32), "photometric": "minisblack", "compression": compression}
     metadata = {
         "axes": "TCZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0,
-        "PhysicalSizeXUnit": "µm", "Channel": {"Name": ["DAPI", "GFP", "RFP"]},
+        "PhysicalSizeXUnit": "µm", "Channel": {"Name": ["DAPI", "GFP", "RFP"][: shape[1]]},
     }  # fmt: skip
     with tifffile.TiffWriter(path, ome=True) as tiff:
         tiff.write(data, subifds=1, metadata=metadata, **options)
