@@ -31,6 +31,7 @@ from .io.urls import (
     shared_folder,
     to_document_url,
     to_full_url,
+    warn_of_chains,
     warn_of_signatures,
 )
 from .metadata.axes import order_axes
@@ -377,6 +378,7 @@ class References:
         rename = to_document_url if url is None else plan_prefix(url, addresses)
         if url is None:
             warn_of_signatures(addresses, is_kept=keep_signature)
+            warn_of_chains(addresses)
         if url is None and keep_signature:
             rename = to_full_url
         if url is None and isinstance(target, str | os.PathLike):

@@ -20,6 +20,9 @@ _CLIENTS = (
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
     ("azure.core.exceptions", "AzureError"),
+    ("ftplib", "Error"),
+    ("paramiko.ssh_exception", "SSHException"),
+    ("zipfile", "BadZipFile"),
 )
 
 
@@ -32,7 +35,7 @@ def client_errors() -> tuple[type[BaseException], ...]:
     """
     found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
     own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
-    return (OSError, TypeError, ValueError, NotImplementedError, ImportError, *own)
+    return (OSError, EOFError, TypeError, ValueError, NotImplementedError, ImportError, *own)
 
 
 def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:

@@ -23,6 +23,7 @@ __all__ = [
     "split_host",
     "to_document_url",
     "to_full_url",
+    "warn_of_chains",
     "warn_of_signatures",
 ]
 
@@ -103,7 +104,28 @@ def to_document_url(url: str) -> str:
     >>> to_document_url("/data/a b.tif"), to_document_url("s3://bucket/a.tif")
     ('file:///data/a b.tif', 's3://bucket/a.tif')
     """
-    return public_url(to_full_url(url))
+    return public_url(_without_caches(to_full_url(url)))
+
+
+def _without_caches(url: str) -> str:
+    """Return an address without the caches in front of it, which are its reader's choice."""
+    first, mark, rest = url.partition("::")
+    while mark and first in _CACHES:
+        url = rest
+        first, mark, rest = url.partition("::")
+    return to_full_url(url)
+
+
+_CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
+
+
+def warn_of_chains(urls: Iterable[str]) -> None:
+    """Warn where sources lie within archives, which kerchunk's readers cannot open."""
+    chained = [url for url in map(to_document_url, urls) if "::" in url]
+    if chained:
+        what = "lies within another file, so that engine='kerchunk' and other readers of kerchunk's"
+        hint = "documents cannot open it; engine='tiffref' and ZarrTiffStore can"
+        warn(MetadataWarning(f"{chained[0]} {what} {hint}", url=chained[0]), stacklevel=3)
 
 
 def to_full_url(url: str) -> str:

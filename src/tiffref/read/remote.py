@@ -11,6 +11,7 @@ from ..errors import SourceError, unreadable
 from ..io import http, s3
 from ..io.allow import AllowList
 from ..io.clients import client_errors
+from ..io.file_locks import turn_at
 from ..model.manifest import Source
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class RemoteFiles:
                 )
             if s3.is_s3(fs):
                 return s3.read_range(fs, path, url, offset, length, expected=expected)
-            return fs.cat_file(path, start=offset, end=offset + length)
+            with turn_at(fs):
+                return fs.cat_file(path, start=offset, end=offset + length)
         except SourceError:
             raise
         except client_errors() as error:
@@ -64,7 +66,8 @@ class RemoteFiles:
                 return http.read_all(fs, path, url, expected=expected, permits=self._permits)
             if s3.is_s3(fs):
                 return s3.read_range(fs, path, url, 0, None, expected=expected)
-            return fs.cat_file(path)
+            with turn_at(fs):
+                return fs.cat_file(path)
         except SourceError:
             raise
         except client_errors() as error:
@@ -91,7 +94,8 @@ class RemoteFiles:
         if http.is_http(fs):
             return http.read_state(fs, path, url, self._permits)
         try:
-            info = fs.info(path)
+            with turn_at(fs):
+                info = fs.info(path)
         except client_errors():
             # some servers let a file be read but not asked about, as with signed URLs; where it
             # cannot be read either, the request that follows says so

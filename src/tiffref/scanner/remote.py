@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import SourceError, unreadable
 from ..io import http
 from ..io.clients import client_errors
+from ..io.file_locks import turn_at
 from ..model.manifest import Source
 from .bytesource import ByteSource
 
@@ -164,10 +165,12 @@ class RemoteSource(ByteSource):
                     )
                 ]
             elif len(starts) == 1:
-                answers = [self._fs.cat_file(self._path, start=starts[0], end=ends[0])]
+                with turn_at(self._fs):
+                    answers = [self._fs.cat_file(self._path, start=starts[0], end=ends[0])]
             else:
                 paths = [self._path] * len(starts)
-                answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="raise")
+                with turn_at(self._fs):
+                    answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="raise")
         except SourceError:
             raise
         except client_errors() as error:
@@ -189,7 +192,8 @@ class RemoteSource(ByteSource):
         if http.is_http(self._fs):
             return _open_http(self._fs, self._path, url)
         try:
-            info = self._fs.info(self._path)
+            with turn_at(self._fs):
+                info = self._fs.info(self._path)
         except client_errors() as error:
             raise unreadable(url, error) from error
         if info.get("type") == "directory":
