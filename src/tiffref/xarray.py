@@ -72,6 +72,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         "axes",
         "overviews",
         "mosaic",
+        "sidecars",
         "band_first",
         "band_as_variable",
         "stored_chunks",
@@ -108,6 +109,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         axes: str | None = None,
         overviews: bool = True,
         mosaic: bool = False,
+        sidecars: bool | None = None,
         band_first: bool = False,
         band_as_variable: bool = False,
         stored_chunks: bool = False,
@@ -138,6 +140,8 @@ use_cftime, decode_timedelta
             Whether to show the overviews of images, `image_1`, `image_2`, ...
         mosaic
             Place many files by their georeference along y and x, as `tiffref.scan_sequence` does.
+        sidecars
+            Read the files beside a TIFF, as in `tiffref.scan`.
         band_first
             Put the dimension `band` first, wherever the file has it.
         band_as_variable
@@ -154,6 +158,7 @@ use_cftime, decode_timedelta
         """
         chosen: dict[str, Any] = {
             "series": series, "level": level, "key": key, "strict": strict, "axes": axes,
+            "sidecars": sidecars,
         }  # fmt: skip
         if group is not None:
             chosen["layout"] = "tree"
@@ -190,6 +195,7 @@ use_cftime, decode_timedelta
         key: Any = None,
         strict: bool = False,
         axes: str | None = None,
+        sidecars: bool | None = None,
         stored_chunks: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
@@ -197,7 +203,10 @@ use_cftime, decode_timedelta
         **decoding: Any,
     ) -> dict[str, xr.Dataset]:
         """Open each group as a dataset, by its path; parameters are those of `open_dataset`."""
-        chosen = {"series": series, "level": level, "key": key, "strict": strict, "axes": axes}
+        chosen = {
+            "series": series, "level": level, "key": key, "strict": strict, "axes": axes,
+            "sidecars": sidecars,
+        }  # fmt: skip
         references, fetch = _open(
             filename_or_obj, {**chosen, "layout": "tree"}, storage_options, verify, allow
         )
@@ -281,7 +290,9 @@ def _stack(
 ) -> References:
     from .sequences.stack import scan_sequence
 
-    taken = {name: chosen.get(name) for name in ("series", "level", "key", "axes", "mosaic")}
+    taken = {
+        name: chosen.get(name) for name in ("series", "level", "key", "axes", "mosaic", "sidecars")
+    }
     if "layout" in chosen:
         raise SelectionError("many files are one dataset, without groups", got=source)
     if chosen["strict"]:

@@ -80,8 +80,16 @@ def add_scan_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-holes", action="store_true",
         help="leave chunks missing where a file of a set is not there",
     )  # fmt: skip
+    _add_sidecars_argument(parser)
     console.add_dry_run_argument(parser)
     console.add_json_argument(parser)
+
+
+def _add_sidecars_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sidecars", action=argparse.BooleanOptionalAction,
+        help="read the world file, .aux.xml, .ovr and .msk beside a TIFF (default: of local files)",
+    )  # fmt: skip
 
 
 def _add_value_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +182,7 @@ def _scan_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "axes": arguments.axes,
         "strict": arguments.strict,
         "allow_holes": arguments.allow_holes,
+        "sidecars": arguments.sidecars,
         "storage_options": dict(arguments.storage_option) or None,
     }
 
@@ -238,6 +247,7 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
     )
     console.add_format_argument(parser)
     _add_sequence_arguments(parser)
+    _add_sidecars_argument(parser)
     parser.add_argument(
         "--axes", metavar="A,B",
         help="order of the new axes, as time,band; or of all axes: ngff (t, c, z, y, x), "
@@ -314,6 +324,7 @@ def run_stack(arguments: argparse.Namespace) -> int:
         allow_holes=arguments.allow_holes,
         level=arguments.level,
         chunkmode=arguments.chunkmode,
+        sidecars=arguments.sidecars,
         storage_options=dict(arguments.storage_option) or None,
         workers=arguments.workers,
         progress=not arguments.quiet,

@@ -46,6 +46,8 @@ class SequenceOptions:
         Take an axis `time` from the files: "DateTime" (tag 306) or "AcquisitionDate" (OME-XML).
     series, level, key, chunkmode, fillvalue
         For each file, as in `scan`; by default the first series with all its levels.
+    sidecars
+        Read what lies beside each file, as in `scan`.
     assets
         Keys of the assets of STAC items.
     workers
@@ -63,6 +65,7 @@ class SequenceOptions:
     key: int | slice | Sequence[int] | None = None
     chunkmode: Any = None
     fillvalue: Any = None
+    sidecars: bool | None = None
     assets: Sequence[str] | None = None
     workers: int | None = None
     progress: Progress | bool | None = None
@@ -148,6 +151,7 @@ def scan_sequence(
         "key": more.key,
         "chunkmode": more.chunkmode,
         "fillvalue": more.fillvalue,
+        "sidecars": more.sidecars,
         "storage_options": storage_options,
     }
     parts, failures = scan_files(listed.urls, how, workers=more.workers, progress=more.progress)

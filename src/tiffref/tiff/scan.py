@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from .series import (
     plain_series,
     shaped_series,
 )
+from .sidecars import Beside, add_sidecars, has_sidecars
 
 __all__ = ["scan", "scan_with_facts"]
 
@@ -80,6 +81,7 @@ def scan(
     axes: str | None = None,
     strict: bool = False,
     allow_holes: bool = False,
+    sidecars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> References:
     """Find where the bytes of a TIFF are.
@@ -115,6 +117,9 @@ def scan(
         Take what is there of images that are not complete: planes that a file promises and does not
         have, or whose file of a set is not there, stay missing. `References.series` says which. By
         default that is an error.
+    sidecars
+        Read the files beside the TIFF as GDAL does: a world file, .aux.xml, .ovr and .msk. By
+        default those of a local file; of a remote one, each is a request.
     storage_options
         For the fsspec file system of a URL.
 
@@ -143,6 +148,7 @@ def scan(
         layout=layout,
         strict=strict,
         allow_holes=allow_holes,
+        sidecars=sidecars,
         storage_options=storage_options,
     )
     references = references.with_attributes(**added) if added else references
@@ -160,6 +166,7 @@ def scan_with_facts(
     layout: str = "dataset",
     strict: bool = False,
     allow_holes: bool = False,
+    sidecars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[References, FileFacts]:
     """Scan a file as `scan` does, and return what was read of its tags besides."""
@@ -170,19 +177,43 @@ def scan_with_facts(
         file = _open(source, storage_options, stack)
         report.url = file.url
         listing = _select(file, series, key)
+        facts = file.facts(listing)
+        if (
+            key is None
+            and series in (None, 0)
+            and file.given is None
+            and (has_sidecars(sidecars, source))
+        ):
+            facts = _with_sidecars(file, facts, storage_options, stack, report)
         if level is not None:
-            n_levels = len(_pick(listing.series, 0, "series", file.url).levels)
-            for one in listing.series:
+            n_levels = len(_pick(facts.series, 0, "series", file.url).levels)
+            for one in facts.series[: len(listing.series)]:
                 _pick(one.levels, level, "level", file.url)
             options = replace(options, level=level + n_levels if level < 0 else level)
         if listing.missing is not None and not allow_holes and _wants_whole(options, key):
             raise listing.missing
-        facts = file.facts(listing)
         names = name_levels(facts, options.layout, options.level)
         arrays, provenance = _plan_arrays(file, facts, names, options)
         _report_findings(file, facts, strict)
         group = describe(facts, names, arrays, report)
     return References(group, provenance), facts
+
+
+def _with_sidecars(
+    file: _File,
+    facts: FileFacts,
+    storage_options: Mapping[str, Any] | None,
+    stack: ExitStack,
+    report: Report,
+) -> FileFacts:
+    """Add what the files beside it say, which stay open until the stack is left."""
+
+    def facts_of(url: str) -> FileFacts:
+        other = _open(url, storage_options, stack)
+        file.beside[other.url] = other.reader.source
+        return other.facts(other.list())
+
+    return add_sidecars(facts, Beside(file.url, storage_options, facts_of, report))
 
 
 def _wants_whole(options: _Options, key: Any) -> bool:
@@ -196,12 +227,13 @@ def _wants_whole(options: _Options, key: Any) -> bool:
 class _File:
     """A TIFF open for scanning: our reader, and for makers' files what tifffile says of it.
 
-    `given` are series that the caller handed in.
+    `given` are series that the caller handed in, `beside` files that lie beside this one.
     """
 
     reader: TiffReader
     vendor: Any = None
     given: Listing | None = None
+    beside: dict[str, ByteSource] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -270,6 +302,8 @@ class _File:
         return b"LAYOUT=IFDS_BEFORE_DATA" in self.reader.declared_layout
 
     def _source_at(self, url: str) -> ByteSource:
+        if url in self.beside:
+            return self.beside[url]
         if url == self.url or self.vendor is None:
             return self.reader.source
         return self.vendor.sibling(url).source

@@ -52,6 +52,8 @@ class ZarrTiffStore(ZarrStore):
     zarr_format
         Of the metadata, 2 or 3; by default 2, but for documents that only 3 can say. In v3 the root
         is a group, and microscopes are OME-NGFF 0.5.
+    sidecars
+        Read the files beside a TIFF, as in `tiffref.scan`.
     storage_options
         For the fsspec file system of a URL.
     verify
@@ -83,6 +85,7 @@ class ZarrTiffStore(ZarrStore):
         zattrs: Mapping[str, Any] | None = None,
         axes: str | None = None,
         zarr_format: int | None = None,
+        sidecars: bool | None = None,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
@@ -109,6 +112,7 @@ class ZarrTiffStore(ZarrStore):
                 chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
                 fillvalue=fillvalue,
                 zattrs=zattrs,
+                sidecars=sidecars,
                 storage_options=storage_options,
             )
             main = _main_path(references)

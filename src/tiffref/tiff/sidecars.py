@@ -1,0 +1,328 @@
+"""Files beside a TIFF that say more of it: world file, .aux.xml, .ovr, .msk.
+
+Owns which files are looked for and what they add to the facts of the TIFF, as GDAL reads them: an
+.aux.xml wins over the tags, which win over a world file; overviews and masks count where the TIFF
+has none of its own. What they say becomes tags, so that all that reads tags reads them.
+
+References: GDAL documentation of the GTiff driver ("Georeferencing", "Overviews", "Nodata value")
+and of the persistent auxiliary metadata (PAM); the world file format of ESRI.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+from xml.etree.ElementTree import Element
+from xml.sax.saxutils import escape, quoteattr
+
+from ..errors import SourceError, TiffrefError
+from ..io.allow import is_local
+from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
+from ..metadata.layout import MASK_BIT, REDUCED_BIT
+from ..metadata.report import Report
+from ..metadata.xml import XmlError, parse_xml
+from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from ..model.manifest import NAMELESS
+from ..scanner.bytesource import ByteSource
+from ..scanner.source import open_source
+
+__all__ = ["Beside", "add_sidecars", "has_sidecars"]
+
+GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
+_USER_DEFINED = 32767
+
+_MAX_BYTES = 1 << 24
+"""Of a text beside a TIFF."""
+
+
+def has_sidecars(sidecars: bool | None, source: Any) -> bool:
+    """Tell if the files beside a source are to be read: by default those of a local path."""
+    url = source.source.url if isinstance(source, ByteSource) else source
+    if not isinstance(url, str | os.PathLike) or NAMELESS in os.fspath(url):
+        return False
+    return is_local(os.fspath(url)) if sidecars is None else sidecars
+
+
+@dataclass(slots=True)
+class Beside:
+    """What lies beside a TIFF, read on demand.
+
+    `facts_of` opens a TIFF and returns its facts.
+    """
+
+    url: str
+    storage_options: Mapping[str, Any] | None
+    facts_of: Callable[[str], FileFacts]
+    report: Report
+
+    def read(self, url: str) -> bytes | None:
+        """Return what a file holds, None where it is not there."""
+        if self._is_missing(url):
+            return None
+        try:
+            with closing(open_source(url, self.storage_options)) as source:
+                return source.read(0, min(source.size, _MAX_BYTES))
+        except SourceError:
+            return None
+
+    def facts(self, ending: str) -> FileFacts | None:
+        """Return the facts of the TIFF beside with this ending, None where it is not there."""
+        url = f"{self.url}{ending}"
+        if self._is_missing(url):
+            return None
+        try:
+            return self.facts_of(url)
+        except SourceError:
+            return None
+        except TiffrefError as error:
+            self.report.add(ending, "cannot be read", got=error)
+            return None
+
+    def _is_missing(self, url: str) -> bool:
+        return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - nine times a scan
+
+
+def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
+    """Add to the facts of a file what the files beside it say.
+
+    Parameters
+    ----------
+    facts
+        Of all series of the file, or of the first.
+    beside
+        The files beside it; its report takes what is wrong with them.
+    """
+    main = facts.series[0]
+    first = main.levels[0]
+    if not isinstance(first, LevelFacts):
+        return facts
+    tags = dict(first.ifds[0].tags)
+    text = beside.read(f"{beside.url}.aux.xml")
+    if text is not None:
+        tags = _with_pam(tags, text, beside.report)
+    if SCALE not in tags and MATRIX not in tags:
+        tags = _with_world_file(tags, beside)
+    if tags != first.ifds[0].tags:
+        first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
+    levels = [first, *main.levels[1:]]
+    is_alone = len(levels) == 1 and not any(map(_is_reduced, facts.series[1:]))
+    if is_alone and (found := beside.facts(".ovr")) is not None:
+        levels += _overviews(first, found)
+    series = [replace(main, levels=tuple(levels)), *facts.series[1:]]
+    if not any(map(_is_mask, series)) and (found := beside.facts(".msk")) is not None:
+        series += _masks(first, found, len(series))
+    return replace(facts, series=tuple(series))
+
+
+# ---- overviews and masks
+
+
+def _size(level: LevelFacts) -> dict[str, int]:
+    return dict(zip(level.axes, level.shape, strict=True))
+
+
+def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
+    for series in facts.series:
+        yield from (level for level in series.levels if isinstance(level, LevelFacts))
+
+
+def _overviews(full: LevelFacts, facts: FileFacts) -> list[LevelFacts]:
+    """Find the overviews of an image, the largest first."""
+    size = _size(full)
+    found = []
+    for level in _levels(facts):
+        own = _size(level)
+        is_alike = level.axes == full.axes and level.dtype == full.dtype
+        if not is_alike or level.ifds[0].subfile_type & MASK_BIT:
+            continue
+        others = (axis for axis in own if axis not in "YX")
+        if own["Y"] < size["Y"] or own["X"] < size["X"]:
+            found += [level] if all(own[axis] == size[axis] for axis in others) else []
+    return sorted(found, key=lambda level: -level.shape[level.axes.index("Y")])
+
+
+def _kind(series: SeriesFacts) -> int:
+    first = series.levels[0]
+    return first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
+
+
+def _is_mask(series: SeriesFacts) -> bool:
+    return bool(_kind(series) & MASK_BIT)
+
+
+def _is_reduced(series: SeriesFacts) -> bool:
+    return _kind(series) & (MASK_BIT | REDUCED_BIT) == REDUCED_BIT
+
+
+def _masks(full: LevelFacts, facts: FileFacts, index: int) -> list[SeriesFacts]:
+    """Find the mask of an image, with its overviews."""
+    size = _size(full)
+    levels = [
+        replace(level, ifds=tuple(
+            replace(ifd, subfile_type=ifd.subfile_type | MASK_BIT | (REDUCED_BIT if n else 0))
+            for ifd in level.ifds
+        ))
+        for n, level in enumerate(_levels(facts))
+    ]  # fmt: skip
+    if not levels or any(_size(levels[0]).get(axis) != size[axis] for axis in "YX"):
+        return []
+    return [SeriesFacts(index, "mask", "", levels[0].axes, tuple(levels))]
+
+
+# ---- world files
+
+
+def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
+    for name in _world_files(beside.url):
+        text = beside.read(name)
+        if text is None:
+            continue
+        numbers = [_number(word) for word in text.decode("latin-1").split()[:6]]
+        if len(numbers) < 6 or not all(map(math.isfinite, numbers)):
+            beside.report.add("world file", "has not six numbers", got=name)
+            return tags
+        a, d, b, e, x, y = numbers
+        if a * e == b * d:
+            beside.report.add("world file", "pixels have no size", got=name)
+            return tags
+        # it has the centre of the first pixel
+        return _with_matrix(tags, (a, b, x - a / 2 - b / 2, d, e, y - d / 2 - e / 2))
+    return tags
+
+
+def _world_files(url: str) -> Iterator[str]:
+    """Yield the names that a world file may have, as GDAL looks for them."""
+    base, dot, ending = url.rpartition(".")
+    if not dot or "/" in ending or not ending:
+        base, ending = url, "tif"
+    for one in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld"):
+        yield f"{base}.{one.lower()}"
+        yield f"{base}.{one.upper()}"
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
+def _with_matrix(tags: Mapping[int, Any], transform: Sequence[float]) -> dict[int, Any]:
+    """Add a transformation of corners, said of centres where the GeoKeys speak of these."""
+    a, b, c, d, e, f = transform
+    if parse_geokeys(tags).values.get(1025) == 2:
+        c, f = c + a / 2 + b / 2, f + d / 2 + e / 2
+    kept = {code: value for code, value in tags.items() if code not in (SCALE, TIEPOINTS)}
+    return {**kept, MATRIX: (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0)}
+
+
+# ---- .aux.xml
+
+
+def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, Any]:
+    try:
+        root = parse_xml(data.decode("utf-8", "replace"))
+    except XmlError as error:
+        report.add(".aux.xml", "is not valid XML", got=error)
+        return tags
+    found = dict(tags)
+    system = (root.findtext("SRS") or "").strip() or _attribute(root, "GCPList", "Projection")
+    if system:
+        found |= _geokeys(system, parse_geokeys(tags).values.get(1025), report)
+    numbers = [_number(word) for word in (root.findtext("GeoTransform") or "").split(",")]
+    if len(numbers) == 6 and all(map(math.isfinite, numbers)):
+        c, a, b, f, d, e = numbers
+        found = _with_matrix(found, (a, b, c, d, e, f))
+    elif (points := root.find("GCPList")) is not None:
+        found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
+        found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
+    bands = root.findall("PAMRasterBand")
+    nodata = [text for band in bands if (text := (band.findtext("NoDataValue") or "").strip())]
+    if nodata:
+        found[GDAL_NODATA] = nodata[0] if len(set(nodata)) == 1 else " ".join(nodata)
+    items = "".join([*_items(root), *(item for band in bands for item in _items(band))])
+    if items:
+        found[GDAL_METADATA] = _with_items(found.get(GDAL_METADATA), items)
+    return found
+
+
+def _attribute(root: Element, name: str, attribute: str) -> str:
+    element = root.find(name)
+    return (element.get(attribute) or "").strip() if element is not None else ""
+
+
+def _tiepoint(point: Element) -> Iterator[float]:
+    for name in ("Pixel", "Line"):
+        yield _number(point.get(name) or "0")
+    yield 0.0
+    for name in ("X", "Y", "Z"):
+        yield _number(point.get(name) or "0")
+
+
+_ROLES = {
+    "Description": "description", "UnitType": "unittype", "Scale": "scale", "Offset": "offset",
+    "ColorInterp": "colorinterp",
+}  # fmt: skip
+
+
+def _items(node: Element) -> Iterator[str]:
+    """Yield the items of a dataset or band, as tag 42112 has them."""
+    band = node.get("band")
+    sample = f' sample="{int(band) - 1}"' if band is not None and band.isdecimal() else ""
+    for name, role in _ROLES.items() if sample else ():
+        text = (node.findtext(name) or "").strip()
+        if text:
+            yield f'<Item name="{role.upper()}"{sample} role="{role}">{_escape(text)}</Item>'
+    for metadata in node.findall("Metadata"):
+        for item in metadata.findall("MDI") if not metadata.get("domain") else ():
+            name = quoteattr(item.get("key") or "")
+            yield f"<Item name={name}{sample}>{_escape(item.text or '')}</Item>"
+
+
+def _escape(text: str) -> str:
+    return escape(escape(text))  # as GDAL does it
+
+
+def _with_items(value: Any, items: str) -> str:
+    """Add items to the text of tag 42112; the last of a name counts."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+    head, end, _ = text.rpartition("</GDALMetadata>")
+    return f"{head or '<GDALMetadata>'}{items}{end or '</GDALMetadata>'}"
+
+
+def _geokeys(system: str, raster_type: Any, report: Report) -> dict[int, Any]:
+    """Return the GeoKey tags of a system: its EPSG code, or its WKT as ArcGIS writes it."""
+    keys: dict[int, Any] = {1024: _USER_DEFINED}
+    text = ""
+    try:
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+    except ImportError:
+        code = re.fullmatch(r"EPSG:(\d+)", system)
+        keys |= {3072: int(code[1])} if code else {}
+    else:
+        try:
+            crs = CRS.from_user_input(system)
+        except CRSError as error:
+            report.add(".aux.xml", "the coordinate system makes no sense", got=error)
+            return {}
+        authority = crs.to_authority(min_confidence=100)
+        if authority and authority[0] == "EPSG" and (crs.is_projected or crs.is_geographic):
+            keys = {1024: 1, 3072: int(authority[1])} if crs.is_projected else {
+                1024: 2, 2048: int(authority[1])
+            }  # fmt: skip
+        else:
+            text = f"ESRI PE String = {crs.to_wkt()}|"
+    if raster_type is not None:
+        keys[1025] = raster_type
+    directory = [1, 1, 0, len(keys) + bool(text)]
+    for key, value in sorted(keys.items()):
+        directory += [key, 0, 1, value]
+    if text:
+        directory += [3073, GEO_TEXTS, len(text), 0]
+    return {GEO_KEYS: tuple(directory), GEO_DOUBLES: (), GEO_TEXTS: text}

@@ -1,0 +1,261 @@
+"""`sidecars`: world files, .aux.xml, .ovr and .msk beside a TIFF, read as GDAL does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+from chunked import CountingServer
+from geotags import PLACED, UTM, extra_tags, geotags
+
+import tiffref
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.read import Fetcher, read_array
+from tiffref.zarr import ZarrTiffStore
+
+
+@pytest.fixture
+def server():
+    running = CountingServer()
+    yield running
+    running.close()
+
+
+DATA = np.arange(64 * 48, dtype="u2").reshape(64, 48)
+WORLD = "10\n0\n0\n-20\n500005\n5199990\n"
+TRANSFORM = [10, 0, 5e5, 0, -20, 5.2e6]
+
+
+def write(path, data=DATA, tags=None, **options):
+    extra = extra_tags(tags) if tags else []
+    tifffile.imwrite(path, data, extratags=extra, metadata=None, tile=(16, 16), **options)
+    return path
+
+
+def transform(path, **options):
+    return tiffref.scan(path, **options).group.attributes.get("spatial:transform")
+
+
+def by_rasterio(path):
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(path) as dataset:
+        return list(dataset.transform)[:6]
+
+
+def test_a_file_alone_is_as_it_was(tmp_path):
+    group = tiffref.scan(write(tmp_path / "a.tif")).group
+    assert list(group.children) == ["image"]
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("ending", ["tfw", "TFW", "tifw", "wld"])
+def test_a_world_file(tmp_path, ending, byteorder):
+    path = write(tmp_path / "a.tif", byteorder=byteorder)
+    (tmp_path / f"a.{ending}").write_text(WORLD)
+    assert transform(path) == by_rasterio(path) == TRANSFORM
+    assert transform(path, sidecars=False) is None
+
+
+def test_a_world_file_of_a_rotated_raster_with_decimal_commas(tmp_path):
+    path = write(tmp_path / "a.tiff")
+    (tmp_path / "a.tfw").write_text("7,5\n2\n2\n-7,5\n500005\n5199990\n")
+    assert transform(path) == by_rasterio(path)
+
+
+def test_tags_win_over_a_world_file(tmp_path):
+    path = write(tmp_path / "a.tif", tags=geotags(UTM, **PLACED))
+    (tmp_path / "a.tfw").write_text("1 0 0 -1 7 8")
+    assert transform(path) == by_rasterio(path) == TRANSFORM
+
+
+def test_a_world_file_beside_keys_of_centres(tmp_path):
+    path = write(tmp_path / "a.tif", tags=geotags({**UTM, 1025: 2}))
+    (tmp_path / "a.tfw").write_text(WORLD)
+    assert transform(path) == by_rasterio(path) == TRANSFORM
+
+
+@pytest.mark.parametrize("text", ["", "1 2 3", "1 0 0 -1 x 7", "0 0 0 0 1 1"])
+def test_a_world_file_that_is_none_is_told(tmp_path, text):
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "a.tfw").write_text(text)
+    with pytest.warns(MetadataWarning, match="world file"):
+        assert transform(path) is None
+    with pytest.raises(MalformedTiff, match="world file"):
+        tiffref.scan(path, strict=True)
+
+
+PAM = """<PAMDataset><SRS dataAxisToSRSAxisMapping="1,2">{system}</SRS>
+<GeoTransform> 5.0e+05, 10, 0, 5.2e+06, 0, -20</GeoTransform>
+<Metadata><MDI key="MADE_BY">A &amp; B</MDI></Metadata>
+<Metadata domain="other"><MDI key="HIDDEN">1</MDI></Metadata>
+<PAMRasterBand band="1"><Description>height</Description><UnitType>m</UnitType>
+<NoDataValue>3</NoDataValue><Offset>2</Offset><Scale>0.5</Scale>
+<Metadata><MDI key="STATISTICS_MEAN">9</MDI></Metadata></PAMRasterBand></PAMDataset>"""
+
+
+@pytest.mark.parametrize("system", ["EPSG:32632", "WKT1", "no code"])
+@pytest.mark.parametrize(
+    "tags", [None, geotags({**UTM, 1025: 2}, t33550=(1.0, 1.0, 0.0), t33922=(0.0,) * 6)]
+)
+def test_aux_xml_wins_over_tags(tmp_path, system, tags):
+    pyproj = pytest.importorskip("pyproj")
+    rasterio = pytest.importorskip("rasterio")
+    own = pyproj.CRS("+proj=aea +lat_1=29 +lat_2=45 +lat_0=23 +lon_0=-96 +ellps=GRS80")
+    text = {
+        "EPSG:32632": system,
+        "WKT1": pyproj.CRS(32632).to_wkt("WKT1_GDAL"),
+        "no code": own.to_wkt(),
+    }
+    path = write(tmp_path / "a.tif", tags=tags)
+    (tmp_path / "a.tif.aux.xml").write_text(PAM.format(system=text[system].replace('"', "&quot;")))
+    group = tiffref.scan(path).group
+    with rasterio.open(path) as dataset:
+        assert group.attributes["spatial:transform"] == list(dataset.transform)[:6] == TRANSFORM
+        assert (dataset.nodata, dataset.scales, dataset.offsets) == (3, (0.5,), (2,))
+    crs = pyproj.CRS(group["spatial_ref"].attributes["crs_wkt"])
+    assert (
+        crs.equals(own, ignore_axis_order=True) if system == "no code" else crs.to_epsg() == 32632
+    )
+    image = group["image"]
+    assert image.fill_value == 3
+    expected = {"scale_factor": 0.5, "add_offset": 2.0, "long_name": "height", "units": "m"}
+    assert image.attributes.items() >= expected.items()
+    assert (image.attributes["MADE_BY"], image.attributes["STATISTICS_MEAN"]) == ("A & B", 9)
+    assert "HIDDEN" not in image.attributes
+
+
+def test_control_points_of_aux_xml(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = write(tmp_path / "a.tif")
+    points = "".join(
+        f'<GCP Id="" Pixel="{column}" Line="{row}" X="{5 + column}" Y="{45 - row}"/>'
+        for row, column in ((0.5, 0.5), (0.5, 40.5), (60.5, 0.5))
+    )
+    (tmp_path / "a.tif.aux.xml").write_text(
+        f'<PAMDataset><GCPList Projection="EPSG:4326">{points}</GCPList></PAMDataset>'
+    )
+    tiffref.scan(path).write_fsspec(tmp_path / "a.json")
+    pytest.importorskip("rioxarray")
+    with (
+        rasterio.open(path) as dataset,
+        xr.open_dataset(str(tmp_path / "a.json"), engine="kerchunk") as opened,
+    ):
+        theirs, crs = dataset.gcps
+        assert opened.image.rio.crs == crs
+        ours = opened.image.rio.get_gcps()
+        assert [(p.row, p.col, p.x, p.y) for p in ours] == [
+            (p.row, p.col, p.x, p.y) for p in theirs
+        ]
+
+
+@pytest.mark.parametrize("text", ["", "<PAMDataset", '<!DOCTYPE a [<!ENTITY b "c">]><a/>'])
+def test_aux_xml_that_is_none_is_told(tmp_path, text):
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "a.tif.aux.xml").write_text(text)
+    with pytest.warns(MetadataWarning, match=r"\.aux\.xml"):
+        assert list(tiffref.scan(path).group.children) == ["image"]
+
+
+def with_overviews(path, tags=None, byteorder="<", data=DATA, **options):
+    write(path, data, tags, byteorder=byteorder, **options)
+    with tifffile.TiffWriter(f"{path}.ovr", byteorder=byteorder) as tiff:
+        for n in (2, 4):
+            tiff.write(data[::n, ::n], subfiletype=1, tile=(16, 16), metadata=None, **options)
+    return path
+
+
+def values(group, name):
+    return read_array(group[name], ..., fetch=Fetcher())
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("layout", ["dataset", "tree"])
+def test_overviews_beside(tmp_path, byteorder, layout):
+    path = with_overviews(tmp_path / "a.tif", geotags(UTM, **PLACED), byteorder)
+    group = tiffref.scan(path, layout=layout).group
+    names = {"dataset": ("image", "image_1", "image_2"), "tree": ("0/image", "1/image", "2/image")}
+    for n, name in enumerate(names[layout]):
+        np.testing.assert_array_equal(values(group, name), DATA[:: 2**n, :: 2**n])
+        assert group[name].attributes["spatial:transform"][0] == 10 * 2**n
+    assert tiffref.scan(path, level=2).group["image"].shape == (16, 12)
+    with pytest.raises(IndexError):
+        tiffref.scan(path, level=1, sidecars=False)
+
+
+def test_overviews_of_colours(tmp_path):
+    data = np.stack([DATA, DATA + 1, DATA + 2], -1)
+    group = tiffref.scan(with_overviews(tmp_path / "a.tif", data=data, photometric="rgb")).group
+    np.testing.assert_array_equal(values(group, "image_1"), data[::2, ::2])
+
+
+def test_own_overviews_win(tmp_path):
+    path = tmp_path / "a.tif"
+    with_overviews(path)
+    with tifffile.TiffWriter(path) as tiff:
+        for n in (1, 8):
+            tiff.write(DATA[::n, ::n], subfiletype=int(n > 1), tile=(16, 16), metadata=None)
+    assert sorted(array.shape for _, array in tiffref.scan(path).group.arrays()) == [
+        (8, 6),
+        (64, 48),
+    ]
+
+
+def test_what_is_no_overview_of_the_image_is_left(tmp_path):
+    path = write(tmp_path / "a.tif")
+    write(tmp_path / "a.tif.ovr", DATA[::2, ::2].astype("f4"))
+    write(tmp_path / "a.tif.msk", DATA[:9])
+    assert list(tiffref.scan(path).group.children) == ["image"]
+    for ending in ("ovr", "msk"):
+        (tmp_path / f"a.tif.{ending}").write_bytes(b"no TIFF")
+    with pytest.warns(MetadataWarning, match="cannot be read"):
+        assert list(tiffref.scan(path).group.children) == ["image"]
+
+
+def test_a_mask_beside(tmp_path):
+    path = with_overviews(tmp_path / "a.tif", geotags(UTM, **PLACED))
+    with tifffile.TiffWriter(f"{path}.msk") as tiff:
+        for n in (1, 2, 4):
+            mask = (DATA[::n, ::n] > 9).astype("u1") * 255
+            tiff.write(mask, subfiletype=int(n > 1), tile=(16, 16), metadata=None)
+    group = tiffref.scan(path).group
+    np.testing.assert_array_equal(values(group, "mask"), (DATA > 9) * 255)
+    assert group["mask"].dims == group["image"].dims
+    assert group["mask_1"].dims == group["image_1"].dims
+    assert group["mask"].attributes["role"] == "mask"
+
+
+def test_all_doors(tmp_path, capsys):
+    from tiffref.cli import main
+
+    path = with_overviews(tmp_path / "a.tif")
+    (tmp_path / "a.tfw").write_text(WORLD)
+    for sidecars, n_levels in ((None, 3), (True, 3), (False, 1)):
+        with xr.open_dataset(path, engine="tiffref", sidecars=sidecars) as dataset:
+            assert len(dataset.data_vars) == n_levels
+            assert ("x" in dataset.coords) == (n_levels > 1)
+        with ZarrTiffStore(path, sidecars=sidecars) as store:
+            assert ("image_2/.zarray" in store) == (n_levels > 1)
+            np.testing.assert_array_equal(store[...], DATA)
+        many = tiffref.scan_sequence([path, path], sidecars=sidecars).group
+        assert ("image_2" in many.children) == (n_levels > 1)
+        flags = {None: [], True: ["--sidecars"], False: ["--no-sidecars"]}[sidecars]
+        output = tmp_path / f"{sidecars}.json"
+        for command in ("scan", "stack"):
+            assert main([command, str(path), *flags, "-o", str(output)]) == 0
+            assert ("image_2" in tiffref.References.open(output).group.children) == (n_levels > 1)
+    with xr.open_datatree(path, engine="tiffref") as tree:
+        assert set(tree.children) == {"0", "1", "2"}
+
+
+def test_remote_files_are_asked_for_only_on_request(tmp_path, server):
+    path = with_overviews(tmp_path / "a.tif")
+    (tmp_path / "a.tfw").write_text(WORLD)
+    for name in ("a.tif", "a.tif.ovr", "a.tfw"):
+        server.files[f"/{name}"] = (tmp_path / name).read_bytes()
+    url = f"{server.url}/{Path(path).name}"
+    assert list(tiffref.scan(url).group.children) == ["image"]
+    assert not [one for one in server.requests if "tfw" in str(one) or "ovr" in str(one)]
+    group = tiffref.scan(url, sidecars=True).group
+    assert {"image", "image_1", "image_2", "x", "y"} <= group.children.keys()
+    np.testing.assert_array_equal(values(group, "image_1"), DATA[::2, ::2])
