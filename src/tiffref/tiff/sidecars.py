@@ -10,6 +10,7 @@ and of the persistent auxiliary metadata (PAM); the world file format of ESRI.
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import re
@@ -18,7 +19,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree.ElementTree import Element
-from xml.sax.saxutils import escape, quoteattr
 
 from ..errors import SourceError, TiffrefError
 from ..io.allow import is_local
@@ -280,12 +280,12 @@ def _items(node: Element) -> Iterator[str]:
             yield f'<Item name="{role.upper()}"{sample} role="{role}">{_escape(text)}</Item>'
     for metadata in node.findall("Metadata"):
         for item in metadata.findall("MDI") if not metadata.get("domain") else ():
-            name = quoteattr(item.get("key") or "")
-            yield f"<Item name={name}{sample}>{_escape(item.text or '')}</Item>"
+            name = html.escape(item.get("key") or "")
+            yield f'<Item name="{name}"{sample}>{_escape(item.text or "")}</Item>'
 
 
 def _escape(text: str) -> str:
-    return escape(escape(text))  # as GDAL does it
+    return html.escape(html.escape(text, quote=False), quote=False)  # twice, as GDAL does it
 
 
 def _with_items(value: Any, items: str) -> str:
