@@ -258,7 +258,7 @@ def test_targets_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(SourceError, match="cannot write"):
             write_json(make_flat(1, 1), target)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(SourceError, match="cannot write"):
+    with pytest.raises(SourceError, match="no file system is known"):
         write_json(make_flat(1, 1), "nosuchscheme://a.json")
 
     def refuse(*arguments: object, **options: object) -> None:
@@ -424,7 +424,7 @@ def test_nan_tokens_of_others(tmp_path: Path) -> None:
 
 
 def test_documents_that_cannot_be_loaded(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="cannot read"):
+    with pytest.raises(SourceError, match="no such file"):
         from_kerchunk(tmp_path / "none.json")
     with pytest.raises(SourceError, match="cannot read"):
         from_kerchunk(tmp_path)

@@ -408,7 +408,7 @@ def _write(references: References, path: str, settings: Settings, format: str) -
     """Put a set in place, whole; return its size and checksum."""
     write = write_json if format == "json" else write_parquet
     with settings.folder.making(path) as made:
-        options = {"rename": settings.rename, "series": references.series}
+        options: dict[str, Any] = {"rename": settings.rename, "series": references.series}
         write(references.group, made, is_sealed=references.allow is None, **options)
         found = checksum(made)
     assert found is not None

@@ -337,7 +337,7 @@ def _with_bands(references: References, job: Job) -> References:
 
 def _document(references: References, settings: Settings) -> bytes:
     buffer = io.BytesIO()
-    options = {"rename": settings.rename, "series": references.series}
+    options: dict[str, Any] = {"rename": settings.rename, "series": references.series}
     write_json(references.group, buffer, is_sealed=references.allow is None, **options)
     return buffer.getvalue()
 
@@ -357,7 +357,7 @@ def _write(scanned: _Scanned, job: Job, settings: Settings) -> Mapping[str, int]
         settings.folder.put(job.output, document)
         return {"document_size": len(document), "document_crc": zlib.crc32(document)}
     with settings.folder.making(job.output) as made:
-        options = {"rename": settings.rename, "series": references.series}
+        options: dict[str, Any] = {"rename": settings.rename, "series": references.series}
         write_parquet(references.group, made, is_sealed=references.allow is None, **options)
         found = checksum(made)
     assert found is not None

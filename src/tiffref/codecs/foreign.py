@@ -20,7 +20,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import imagecodecs
 import numcodecs
@@ -449,7 +449,7 @@ def _decode_v3(
     if any(one["id"] in _BY_ZARR for one in arrays):
         return _decode_by_zarr(codecs[: at + 1], _as_bytes(stored), shape, dtype)
     if to_bytes["id"] == "bytes":
-        order = ">" if to_bytes.get("endian") == "big" else "<"
+        order: Literal["<", ">"] = ">" if to_bytes.get("endian") == "big" else "<"
         samples = np.frombuffer(_as_bytes(stored), kept.newbyteorder(order))
     else:
         samples = _as_items(_undo([to_bytes], stored, size), kept)

@@ -53,8 +53,9 @@ def to_zarr3(
     if codec.transposes:
         assert ndim is not None
         first = [_transpose_codec(order, ndim) for order in codec.transposes]
-        for one in first if chunks is not None else ():
-            chunks = [chunks[axis] for axis in one["configuration"]["order"]]
+        for one in first:
+            order = one["configuration"]["order"]
+            chunks = None if chunks is None else [chunks[axis] for axis in order]
         stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
         return {**stored, "codecs": [*first, *stored["codecs"]]}
     codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks)

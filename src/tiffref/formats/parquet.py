@@ -400,8 +400,8 @@ def parse_parquet(
         arrays[name] = build_array(array, manifest)
     sealed = None
     if record.seal is not None:
-        files = {name: [file.data for file in found] for name, found in records.items()}
-        sealed = Sealed(record.seal, metadata, record.links, digest_files(files, record_size))
+        texts = {name: [file.data for file in found] for name, found in records.items()}
+        sealed = Sealed(record.seal, metadata, record.links, digest_files(texts, record_size))
     return Parsed(build_tree(nodes, arrays), tuple(record.series), sealed)
 
 

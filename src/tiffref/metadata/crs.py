@@ -320,7 +320,7 @@ def _on_own_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     inverse = own.get("inverse_flattening", 0.0 if "radius" in own else None)
     if inverse is None and "semi_minor_axis" in own:
         inverse = major / (major - own["semi_minor_axis"])
-    is_same = math.isclose(major, known.semi_major_metre, rel_tol=1e-7)
+    is_same = major is not None and math.isclose(major, known.semi_major_metre, rel_tol=1e-7)
     if inverse is None or (
         is_same and math.isclose(inverse, known.inverse_flattening, rel_tol=1e-6)
     ):

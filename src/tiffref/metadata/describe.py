@@ -431,7 +431,9 @@ _WITH_COLORS = frozenset({0, 1, 3})
 def _color_table(ifd: IfdFacts) -> list[str]:
     """Return the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
     table = ifd.tags.get(COLOR_MAP)
-    is_fitting = ifd.photometric in _WITH_COLORS and np.size(table) == 3 << ifd.bits[0]
+    is_fitting = (
+        ifd.photometric in _WITH_COLORS and table is not None and np.size(table) == 3 << ifd.bits[0]
+    )
     if table is None or not is_fitting or np.size(table) not in _PALETTES:
         return []
     numbers = np.asarray(table)

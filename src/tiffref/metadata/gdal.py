@@ -89,7 +89,9 @@ class GdalMetadata:
         columns = {role: [neutral] * n_bands for role, _, _, neutral in _PACKING}
         for n in {n for role in columns for n in self.roles.get(role, {}) if n < n_bands}:
             band = {role: self.roles[role][n] for role in columns if n in self.roles.get(role, {})}
-            numbers = {role: _leading_number(text)[0] for role, text in band.items()}
+            numbers: dict[str, Any] = {
+                role: _leading_number(text)[0] for role, text in band.items()
+            }
             wrong = [role for role, value in numbers.items() if not _is_packing(role, value)]
             for role in wrong:
                 report.add(_METADATA_LABEL, f"the {role} of a band makes no sense", got=band[role])

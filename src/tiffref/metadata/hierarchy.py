@@ -330,7 +330,7 @@ def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
     for n, image in enumerate(images):
         lead = f"{prefix}{n}/" if len(images) > 1 else prefix
         placed = _place_levels(lead, prefix, rest, image, done)
-        described = {"version": VERSION, "multiscales": [placed]}
+        described: dict[str, Any] = {"version": VERSION, "multiscales": [placed]}
         if image.omero is not None:
             described["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
         if len(images) > 1:

@@ -103,7 +103,8 @@ def calibrate_minor(
         return own
     tolerance = 0.02 + 1 / max(min(sizes["X"], sizes["Y"]), 1)
     is_whole = abs(factors["X"] / factors["Y"] - 1) <= tolerance
-    scales, units = ({k: v for k, v in d.items() if k not in "XY"} for d in (own.scales, own.units))
+    scales = {axis: size for axis, size in own.scales.items() if axis not in "XY"}
+    units = {axis: unit for axis, unit in own.units.items() if axis not in "XY"}
     if role == "thumbnail" and is_whole:
         scales |= {axis: main.scales[axis] * factor for axis, factor in factors.items()}
         units |= {axis: main.units[axis] for axis in "XY" if axis in main.units}

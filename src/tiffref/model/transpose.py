@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,8 @@ def with_transposes(
     if codec.shape[4 - n_moved :] == tuple(stored[len(stored) - n_moved :]):
         return replace(codec, transposes=transposes)
     padded = (*(1,) * (4 - len(stored)), *stored)
-    shape = padded[-4:] if n_moved == 4 else (math.prod(padded[:-3]), *padded[-3:])
+    first = padded[-4] if n_moved == 4 else math.prod(padded[:-3])
+    shape = (first, padded[-3], padded[-2], padded[-1])
     # where there is a predictor, rows and samples are what the codec says
     if codec.predictor not in (0, 1) or codec.edge or math.prod(shape) != codec.n_samples:
         return None
@@ -200,7 +202,7 @@ def _split(array: Array, n_split: int) -> Array:
     shift = np.repeat(within * n_bytes, rest).astype(np.uint64)
     columns = manifest.source[flat], manifest.offset[flat] + shift
     length = np.full(len(flat), n_bytes, np.uint64)
-    shape = (*(1,) * (4 - len(inner)), *inner) if len(inner) <= 4 else None
+    shape: Any = (*(1,) * (4 - len(inner)), *inner) if len(inner) <= 4 else None
     codecs = tuple(
         codec.with_shape(shape or (1, 1, 1, math.prod(inner)))
         for codec in array.codecs

@@ -114,10 +114,10 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
     """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
     codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
     if isinstance(codec, SegmentCodec):
-        transposes = codec.transposes
+        shape, transposes = codec.shape, codec.transposes
         codec, data = split_inlined(codec, data)
         if transposes != codec.transposes:  # those of the array hold for all of its chunks
-            codec = replace(codec, shape=array.codecs[0].shape, transposes=transposes)
+            codec = replace(codec, shape=shape, transposes=transposes)
         n_bytes = math.prod(array.chunks) * array.dtype.itemsize
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also of types that no segment has, such as the strings of a coordinate

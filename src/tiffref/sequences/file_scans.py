@@ -61,12 +61,16 @@ _CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     """Keep the attributes, and the fill value, that all files agree in; but for their place."""
     arrays = [part.arrays[path] for part in parts]
-    first, *others = {id(array.attributes): array.attributes for array in arrays}.values()
+    distinct: dict[int, Mapping[str, Any]] = {
+        id(array.attributes): array.attributes for array in arrays
+    }
+    given = [*distinct.values()]
     gone = {
         code for code in _GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
     }
     if gone:
-        first, *others = [_without_tags(one, frozenset(gone)) for one in (first, *others)]
+        given = [_without_tags(one, frozenset(gone)) for one in given]
+    first, *others = given
     kept = {
         name: value
         for name, value in first.items()

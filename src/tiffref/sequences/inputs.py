@@ -310,10 +310,10 @@ def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str =
                 got=f"{type(error).__name__}: {error} in {repr(item)[:80]}",
                 expected="properties, and assets with an href each",
             ) from error
-    urls, times, keys, bands = ([row[n] for row in rows] for n in range(4))
-    columns = {"time": times, "band": keys}
+    bands = [row[3] for row in rows]
+    columns = {"time": [row[1] for row in rows], "band": [row[2] for row in rows]}
     shown = {k: v for k, v in columns.items() if k == "time" or len(set(v)) > 1}
-    return FileList(urls, shown, bands=bands if any(bands) else ())
+    return FileList([row[0] for row in rows], shown, bands=bands if any(bands) else ())
 
 
 def _read_item(

@@ -83,7 +83,7 @@ def to_plate(references: References, allow_holes: bool) -> References:
     arrays: dict[str, Array] = {}
     attributes: dict[str, Mapping[str, Any]] = {}
     wells: dict[tuple[str, str], list[str]] = {}
-    rows = []
+    rows: list[Any] = []
     for field, group in fields:
         ordered = order_axes(group, references.series[:1], "ngff")
         arrays |= {f"{field.path}/{name}": array for name, array in ordered.arrays()}
