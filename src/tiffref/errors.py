@@ -252,7 +252,10 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
         Its hint names the extra that is missing, if it is one of ours.
     """
     if isinstance(error, FileNotFoundError):
-        return MissingSource("no such file", url=url)
+        # of a folder that is read, the file in it that is not there
+        missing = str(error.filename or "")
+        inside = missing.startswith(f"{url.rstrip('/')}/")
+        return MissingSource("no such file", url=missing if inside else url)
     reason = str(error)
     if isinstance(error, OSError) and error.strerror and url.endswith(str(error.filename or "")):
         reason = error.strerror  # without the path, which the message has already
