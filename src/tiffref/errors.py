@@ -234,6 +234,16 @@ def with_errno(made: SourceError, error: BaseException) -> SourceError:
     return made
 
 
+def no_such(what: str, index: object, n: int, url: str | None = None) -> SelectionError:
+    """Make the error for an index beyond what a file has.
+
+    >>> print(no_such("level", 9, 3, "a.tif"))
+    a.tif: level 9 does not exist: the file has levels 0 to 2
+    """
+    has = f"{what}s 0 to {n - 1}" if n > 1 else f"{what} 0 only" if n else f"no {what}"
+    return SelectionError(f"{what} {index} does not exist: the file has {has}", url=url)
+
+
 def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> SourceError:
     """Make the error that says that a source cannot be reached, to be raised from its cause.
 

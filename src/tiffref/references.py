@@ -6,13 +6,14 @@ it came from. It writes and reads documents through `formats`, and opens no TIFF
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidReferences, ManifestMismatch
+from .errors import InvalidReferences, ManifestMismatch, TiffrefError
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
 from .formats.parquet import is_parquet, parse_parquet
@@ -210,7 +211,7 @@ class References:
         """
         if isinstance(path, str | os.PathLike) and os.fspath(path).rstrip("/").endswith(".zarr"):
             raise InvalidReferences(
-                "references are one JSON document and no Zarr store", url=os.fspath(path),
+                "references are one JSON document, not a Zarr store", url=os.fspath(path),
                 hint=f"Name it {os.fspath(path).rstrip('/')[:-5]}.json.",
             )  # fmt: skip
         zarr_format, version = zarr_format or 2, 1 if version is None else version
@@ -279,7 +280,8 @@ class References:
         SourceError
             If the file cannot be read.
         """
-        parsed = read_document(document, storage_options)
+        with _naming(document):
+            parsed = read_document(document, storage_options)
         return cls(parsed.group, parsed.series, _allowed(parsed, document, allow))
 
     def to_parquet(
@@ -357,7 +359,8 @@ class References:
         SourceError
             If it cannot be read.
         """
-        parsed = parse_parquet(path, storage_options)
+        with _naming(path):
+            parsed = parse_parquet(path, storage_options)
         return cls(parsed.group, parsed.series, _allowed(parsed, path, allow))
 
     def _options(
@@ -404,6 +407,17 @@ def _allowed(
         return None
     folder = () if isinstance(document, Mapping) else (location_prefix(os.fspath(document)),)
     return (*folder, *allowed_by_environment())
+
+
+@contextlib.contextmanager
+def _naming(document: Any) -> Iterator[None]:
+    """Name the document in errors that say where in it something is wrong."""
+    try:
+        yield
+    except TiffrefError as error:
+        if error.url is None and isinstance(document, str | os.PathLike):
+            error.url = os.fspath(document)
+        raise
 
 
 def _nest(group: Group, name: str | None) -> Group:

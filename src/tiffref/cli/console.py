@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ..formats.summary import count, format_bytes, format_table, wrap
 
@@ -231,7 +231,7 @@ def default_output(output: str | None, stem: str, form: str | None) -> str:
     ending = output.rstrip("/").lower().rpartition(".")[2]
     if ending == "zarr":
         better = f"{output.rstrip('/')[:-5]}.json"
-        raise UsageError(f"{output}: references are no Zarr store; name them {better}")
+        raise UsageError(f"{output}: references are not a Zarr store; name them {better}")
     if form and (ending in ("parq", "parquet")) != (form == "parquet"):
         raise UsageError(f"{output}: the name does not go with --format {form}")
     return output
@@ -274,6 +274,10 @@ def parse_option(text: str) -> tuple[str, Any]:
 
 
 _OPTION = re.compile(r"--[a-z][a-z-]*")
+_INVALID_CHOICE = re.compile(
+    r"argument (?P<what>COMMAND|ACTION|SHELL): invalid choice: '(?P<value>[^']*)' "
+    r"\(choose from (?P<choices>.*)\)"
+)
 _NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\])")
 
@@ -290,6 +294,17 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(self._refuse(rest[0]))
         return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Say in a line or two what is wrong, and where all options are listed."""
+        wrong = _INVALID_CHOICE.match(message)
+        if wrong:
+            named = re.findall(r"[\w-]+", wrong["choices"])
+            near = difflib.get_close_matches(wrong["value"], named, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(named)}"
+            message = f"there is no {wrong['what'].lower()} {wrong['value']}; {hint}"
+        print(f"tiffref: error: {message}", file=sys.stderr)
+        self.exit(USAGE, f"See {self.prog} --help.\n")
 
     def options(self) -> list[str]:
         """Return the long options, as `--level`."""

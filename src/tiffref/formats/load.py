@@ -130,7 +130,7 @@ _LARGE_BYTES = 1 << 23
 """A document from this size on is read in parts where it can be."""
 _PART_BYTES = 1 << 20
 _TIFF = frozenset({b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"})
-_TIFF_HINT = "This is a TIFF: `tiffref info` tells what it holds, `tiffref scan` writes a document."
+_TIFF_HINT = "`tiffref info` tells what it holds, `tiffref scan` writes references of it."
 
 
 def load_document(
@@ -254,10 +254,8 @@ def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidReferences(
-            "not a JSON document",
-            url=os.fspath(document),
-            got=f"{len(text)} bytes: {str(error)[:120]}",
-            expected="a kerchunk reference document",
-            hint=_TIFF_HINT if bytes(text[:4]) in _TIFF else None,
-        ) from error
+        if bytes(text[:4]) in _TIFF:
+            what, hint = "is a TIFF, not a reference document", _TIFF_HINT
+        else:
+            what, hint = f"not a JSON document: {str(error)[:120]}", None
+        raise InvalidReferences(what, url=os.fspath(document), hint=hint) from error

@@ -88,6 +88,8 @@ def describe_content(data: bytes) -> tuple[str, str | None]:
 
 def missing_file(name: str) -> SourceError:
     """Make the error for a local name at which there is no file, with what may have been meant."""
+    if not name:
+        return MissingSource("the name of the file is empty")
     hint = _hint_of_name(name)
     if hint is not None:
         return MissingSource("no such file", url=name, hint=hint)
@@ -105,8 +107,6 @@ def missing_file(name: str) -> SourceError:
 
 def _hint_of_name(name: str) -> str | None:
     """Recognize spellings of other programs, and addresses that lack something."""
-    if not name:
-        return "The name is empty."
     vsi = _VSI.fullmatch(name)
     if vsi:
         return f"This is a path of GDAL; the address is {_url_of_vsi(vsi['kind'], vsi['rest'])}."
@@ -138,7 +138,10 @@ def _near_names(path: Path) -> str | None:
             names = [entry.name for _, entry in zip(range(_MAX_NAMES), entries, strict=False)]
     except OSError:
         return None
-    by_stem = {Path(name).stem.lower(): name for name in names}
+    ending = path.suffix.lower()
+    by_stem = {
+        Path(name).stem.lower(): name for name in names if Path(name).suffix.lower() == ending
+    }
     near = difflib.get_close_matches(path.stem.lower(), by_stem, 1, 0.75)
     return by_stem[near[0]] if near else None
 

@@ -89,7 +89,7 @@ def _typed_errors(path: str) -> Iterator[None]:
             _WHAT,
             url=path,
             got=f"{type(error).__name__}: {error.strerror or error}",
-            hint="Is there such a folder?" if isinstance(error, FileNotFoundError) else None,
+            hint="Make the folder first." if isinstance(error, FileNotFoundError) else None,
         ) from error
 
 

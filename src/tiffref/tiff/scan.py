@@ -23,6 +23,7 @@ from ..errors import (
     SelectionError,
     TiffrefError,
     TruncationWarning,
+    no_such,
     warn,
 )
 from ..metadata.describe import describe
@@ -396,9 +397,7 @@ def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
     try:
         return items[index]
     except (IndexError, TypeError):
-        raise SelectionError(
-            f"no such {what}", url=url, got=index, expected=f"less than {len(items)}"
-        ) from None
+        raise no_such(what, index, len(items), url) from None
 
 
 def _pages_series(file: _File, key: Any, series: int | None) -> Series:
@@ -435,9 +434,9 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
         else:
             indices = [range(n)[int(k)] for k in key]
     except (IndexError, TypeError, ValueError) as error:
-        raise SelectionError("no such page", url=url, got=key, expected=f"less than {n}") from error
+        raise no_such("page", key, n, url) from error
     if not indices:
-        raise SelectionError("selects no page", url=url, got=key)
+        raise SelectionError("key selects no page", url=url, got=key, expected="a page at least")
     return indices
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import InvalidReferences, SelectionError, UnsupportedTiff
+from ..errors import InvalidReferences, SelectionError, UnsupportedTiff, no_such
 from ..model.array import Array, Group, given_attributes
 from ..model.manifest import INLINED, NAMELESS
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
@@ -169,7 +169,7 @@ def _choose_level(
 def _pick(items: Sequence[Any], index: int, what: str) -> Any:
     is_index = hasattr(index, "__index__")
     if not is_index or not -len(items) <= index < len(items):
-        raise SelectionError(f"no such {what}", got=index, expected=f"less than {len(items)}")
+        raise no_such(what, index, len(items))
     return items[index]
 
 

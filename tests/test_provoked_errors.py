@@ -1,0 +1,238 @@
+# ruff: noqa: E501
+"""What the program says about the mistakes that people make: kept with its texts.
+
+Each is one to three lines that name what is wrong, and the next step where there is one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shlex
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from tiffref.cli import main
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+FILES = {
+    "vrt.tif": b'<VRTDataset rasterXSize="9" rasterYSize="9"></VRTDataset>',
+    "lfs.tif": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "page.tif": b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>",
+    "denied.tif": b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
+    "png.tif": b"\x89PNG\r\n\x1a\n",
+    "hdf.tif": b"\x89HDF\r\n\x1a\n",
+    "zero.tif": b"",
+    "text.tif": b"hello\n",
+    "json.tif": b'{"version": 1}',
+    "czi.tif": b"ZISRAWFILE",
+    "other.json": b'{"a": 1}',
+    "list.json": b"[1]",
+    "bad.json": b"{",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an image, scenes, and what is often taken for a TIFF."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    pixels = np.arange(32 * 32, dtype="u2").reshape(32, 32)
+    for name in ("image.tif", "scenes/S_20200101.tif", "scenes/S_20200102.tif"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(folder / name, pixels, tile=(16, 16), metadata=None)
+    (folder / "empty").mkdir()
+    (folder / "link.tif").symlink_to("gone.tif")
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+    (folder / "gz.tif").write_bytes(gzip.compress((folder / "image.tif").read_bytes()))
+    with zipfile.ZipFile(folder / "pack.tif", "w") as archive:
+        archive.write(folder / "image.tif", "image.tif")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["scan", "image.tif", "-q"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+MISTAKES = """
+$ info nope.tif  # 3
+  tiffref: error: nope.tif: no such file
+$ info imag.tif  # 3
+  tiffref: error: imag.tif: no such file. Did you mean image.tif?
+$ info IMAGE.TIF  # 3
+  tiffref: error: IMAGE.TIF: no such file. Did you mean image.tif?
+$ info nofolder/image.tif  # 3
+  tiffref: error: nofolder/image.tif: no such file. There is no folder nofolder.
+$ info link.tif  # 3
+  tiffref: error: link.tif: is a link to gone.tif, which does not exist
+$ info ' image.tif'  # 3
+  tiffref: error: ' image.tif': no such file. The name has spaces at an end.
+$ info ''  # 3
+  tiffref: error: the name of the file is empty
+$ info scenes  # 3
+  tiffref: error: scenes: is a folder with 2 TIFF files, such as S_20200101.tif
+    as one array: tiffref stack 'scenes/*.tif' -o refs.json
+    as a catalog: tiffref catalog build scenes -o CATALOG
+$ info empty  # 3
+  tiffref: error: empty: is a folder without TIFF files
+$ info scenes/*.tif  # 3
+  tiffref: error: scenes/*.tif: no such file. Many files become one array with `tiffref stack` or `tiffref.scan_sequence`: tiffref stack 'scenes/*.tif' -o refs.json.
+$ info image.tif image.tif  # 2
+  tiffref: error: tiffref info takes one image, got 2
+    as one array: tiffref stack image.tif image.tif -o refs.json
+    as a catalog: tiffref catalog build image.tif image.tif -o CATALOG
+$ info /vsicurl/https://host/a.tif  # 3
+  tiffref: error: /vsicurl/https://host/a.tif: no such file. This is a path of GDAL; the address is https://host/a.tif.
+$ info /vsis3/bucket/a.tif  # 3
+  tiffref: error: /vsis3/bucket/a.tif: no such file. This is a path of GDAL; the address is s3://bucket/a.tif.
+$ info /vsizip/pack.zip/image.tif  # 3
+  tiffref: error: /vsizip/pack.zip/image.tif: no such file. This is a path of GDAL; the address is zip://image.tif::pack.zip.
+$ info s3:/bucket/a.tif  # 3
+  tiffref: error: s3:/bucket/a.tif: no such file. The address is s3://bucket/a.tif.
+$ info https//host/a.tif  # 3
+  tiffref: error: https//host/a.tif: no such file. The address is https://host/a.tif.
+$ info www.host.com/a.tif  # 3
+  tiffref: error: www.host.com/a.tif: no such file. An address has a scheme: https://www.host.com/a.tif.
+$ info 'C:\\data\\a.tif'  # 3
+  tiffref: error: C:\\data\\a.tif: no such file. This is a path of Windows; give the path on this machine.
+$ info s4://bucket/a.tif  # 3
+  tiffref: error: s4://bucket/a.tif: no file system is known for s4://. Did you mean s3://?
+$ info http://127.0.0.1:1/a.tif --storage-option nonsense=1  # 3
+  tiffref: error: http://127.0.0.1:1/a.tif: the file system has no option 'nonsense'. Check storage_options, or --storage-option.
+$ info vrt.tif  # 1
+  tiffref: error: vrt.tif: not a TIFF file but a GDAL VRT. Give the TIFFs that it names: `tiffref stack FILES -o refs.json`, with --mosaic for tiles.
+$ info lfs.tif  # 1
+  tiffref: error: lfs.tif: not a TIFF file but a Git LFS pointer. Fetch the file itself: git lfs pull.
+$ info page.tif  # 1
+  tiffref: error: page.tif: not a TIFF file but an HTML page. Check the address: a server answers so for an error, or asks to log in.
+$ info denied.tif  # 1
+  tiffref: error: denied.tif: not a TIFF file but an error message of a server (AccessDenied). Check the address and the credentials; public buckets want anon=true.
+$ info pack.tif  # 1
+  tiffref: error: pack.tif: not a TIFF file but a ZIP archive. A TIFF in it is zip://NAME.tif::ARCHIVE.zip.
+$ info gz.tif  # 1
+  tiffref: error: gz.tif: not a TIFF file but a gzip file. Unpack it first: gunzip.
+$ info png.tif  # 1
+  tiffref: error: png.tif: not a TIFF file but a PNG image. Convert it to TIFF first.
+$ info hdf.tif  # 1
+  tiffref: error: hdf.tif: not a TIFF file but an HDF5 or netCDF 4 file. kerchunk makes references to it.
+$ info zero.tif  # 1
+  tiffref: error: zero.tif: not a TIFF file but an empty file. Get a whole copy.
+$ info text.tif  # 1
+  tiffref: error: text.tif: not a TIFF file but a text file. Give the address of a TIFF.
+$ info json.tif  # 1
+  tiffref: error: json.tif: not a TIFF file but JSON. References are read by `tiffref info` where the name ends in .json.
+$ info czi.tif  # 1
+  tiffref: error: czi.tif: not a TIFF file but a Zeiss CZI file. Convert it first: bioformats2raw, or bfconvert to OME-TIFF.
+$ info bad.json  # 1
+  tiffref: error: bad.json: not a JSON document: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)
+$ info other.json  # 1
+  tiffref: error: other.json, a: not a reference, got 1, expected text, [url] or [url, offset, length]
+$ info list.json  # 1
+  tiffref: error: list.json: a reference document is an object, got [1], expected an object
+$ scan image.tif  # 2
+  tiffref: error: image.json exists already; to replace it, say -o image.json
+$ scan image.tif -o a.zarr  # 2
+  tiffref: error: a.zarr: references are not a Zarr store; name them a.json
+$ scan image.tif -o a.json --format parquet  # 2
+  tiffref: error: a.json: the name does not go with --format parquet
+$ scan image.tif -o image.tif  # 2
+  tiffref: error: image.tif: the output would replace the image itself
+$ scan image.tif -o - --json  # 2
+  tiffref: error: -o - and --json both write to standard output; choose one
+$ scan image.tif -o nofolder/a.json  # 3
+  tiffref: error: nofolder/a.json: cannot write the references, got FileNotFoundError: No such file or directory. Make the folder first.
+$ scan image.tif -o a.json --series 7  # 2
+  tiffref: error: image.tif: series 7 does not exist: the file has series 0 only
+$ scan image.tif -o a.json --level 7  # 2
+  tiffref: error: image.tif: level 7 does not exist: the file has level 0 only
+$ scan image.tif -o a.json --key 9  # 2
+  tiffref: error: image.tif: page 9 does not exist: the file has page 0 only
+$ scan image.tif -o a.json --key x  # 2
+  tiffref: error: argument --key: 'x' is not a page (3), pages (0,2) or a range (0:10)
+  See tiffref scan --help.
+$ scan image.tif -o a.json --lvl 1  # 2
+  tiffref: error: unknown option --lvl; did you mean --level?
+  See tiffref scan --help.
+$ scan image.tif -o a.json --storage-option anon  # 2
+  tiffref: error: argument --storage-option: 'anon' is not NAME=VALUE
+  See tiffref scan --help.
+$ scan image.tif -o a.parq --zarr-format 3  # 2
+  tiffref: error: a.parq: parquet references hold Zarr 2 only; leave out --zarr-format, or write JSON
+$ fly  # 2
+  tiffref: error: there is no command fly; there are info, scan, stack, append, catalog, convert, rewrite, refresh, validate, completion
+  See tiffref --help.
+$ catalog bild  # 2
+  tiffref: error: there is no action bild; did you mean build?
+  See tiffref catalog --help.
+$ stack 'no*.tif' -o a.json  # 3
+  tiffref: error: no*.tif: no files. Check the pattern.
+$ stack scenes -o a.json  # 3
+  tiffref: error: scenes: is a folder, expected files. Say which: 'scenes/*.tif'.
+$ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2
+  tiffref: error: there is no preset 'sentinel2', expected a pattern with {fields}, or one of axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2. Did you mean sentinel-2?
+$ stack 'scenes/S_{time:%Y%m%d.tif' -o a.json  # 2
+  tiffref: error: a brace of the pattern is opened and not closed, got 'scenes/S_{time:%Y%m%d.tif', expected fields as {time:%Y%m%d}
+$ stack 'scenes/S_{time:%Y%m%Q}.tif' -o a.json  # 2
+  tiffref: error: %Q is not a date code, got '%Y%m%Q', expected %Y %m %d %H %M %S %f %j %y %b %B %p %z %%
+$ stack scenes/*.tif --pattern '{b c}_{time}.tif' -o a.json  # 2
+  tiffref: error: {b c} is not a field, got '{b c}_{time}.tif', expected a name of letters, digits and _, as {band} or {time:%Y%m%d}
+$ stack scenes/*.tif --pattern 'X_{n}.tif' -o a.json  # 1
+  tiffref: error: 2 of 2 names do not match the pattern, got S_20200101.tif, S_20200102.tif, expected 'X_{n}.tif'. Give a pattern that fits all names, or only the files that it fits.
+$ stack image.tif png.tif -o a.json  # 1
+  tiffref: error: png.tif: not a TIFF file but a PNG image. Convert it to TIFF first.
+$ validate nope.json  # 3
+  tiffref: error: nope.json: no such file
+$ convert nope.json b.json  # 3
+  tiffref: error: nope.json: no such file
+$ rewrite other.json --from a --to b --to c  # 2
+  tiffref: error: each --from needs a --to
+$ refresh nope.json  # 3
+  tiffref: error: nope.json: no such file
+$ catalog query nowhere  # 3
+  tiffref: error: nowhere: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
+$ catalog build empty -o cat  # 3
+  tiffref: error: empty: no files. Check the folder, pattern or list.
+$ append image.json image.tif  # 1
+  tiffref: error: these references are not of one sequence, got 0 sequences. Files can be added to what scan_sequence made, not split into parts.
+"""
+"""Commands, and below each what standard error gets, indented, with its exit code."""
+
+
+def mistakes() -> list[tuple[str, int, str]]:
+    """Split the table into commands, exit codes and texts."""
+    rows = []
+    for block in re.split(r"(?m)^\$ ", MISTAKES.strip())[1:]:
+        command, _, text = block.partition("\n")
+        command, _, code = command.rpartition("  # ")
+        rows.append((command, int(code), "".join(f"{line[2:]}\n" for line in text.splitlines())))
+    return rows
+
+
+@pytest.mark.parametrize(("command", "code", "text"), mistakes(), ids=lambda value: str(value)[:60])
+def test_mistakes(
+    command: str, code: int, text: str, folder: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert main(shlex.split(command)) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.replace(f"{folder}/", "") == text
+    assert 1 <= len(text.splitlines()) <= 3
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_there_are_many() -> None:
+    assert len(mistakes()) >= 40
