@@ -5,6 +5,7 @@
     python3 dev.py test [OPTIONS]     run the tests; OPTIONS go to pytest
     python3 dev.py check              look at style and types, with ruff and mypy
     python3 dev.py docs               build the documentation site into `site/`
+    python3 dev.py lowest             try the lowest versions that pyproject.toml allows
     python3 dev.py package            build wheel and sdist into `dist/`, check and import them
 
 Needs Python 3.11 or newer and nothing else. Each Python version gets a virtual environment of its
@@ -24,6 +25,7 @@ COMMANDS = {
     "demo": ("xarray", [[str(ROOT / "examples" / "quickstart.py")]]),
     "test": ("test", [["-m", "pytest", "-n", "2"]]),
     "package": ("package", [[str(ROOT / "tests" / "check_package.py")]]),
+    "lowest": ("package", [[str(ROOT / "tests" / "check_lowest.py"), sys.executable]]),
     "docs": ("docs", [["-m", "mkdocs", "build", "--strict"]]),
     "check": (
         "check",
