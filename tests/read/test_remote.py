@@ -16,12 +16,12 @@ import pytest
 from chunked import CountingServer, build_array
 
 from tiffref.errors import SourceError, StaleSource
+from tiffref.io.source import FileObjectSource
 from tiffref.model.array import Array
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher, engine, read_array
 from tiffref.read.files import FileObject
 from tiffref.read.remote import RemoteFiles
-from tiffref.scanner.source import FileObjectSource
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 

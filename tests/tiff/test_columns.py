@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.scanner.source import LocalSource
+from tiffref.io.source import LocalSource
 from tiffref.tiff.columns import read_columns
 from tiffref.tiff.ifd import TiffReader
 

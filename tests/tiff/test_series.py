@@ -15,8 +15,8 @@ import pytest
 import tifffile
 
 from tiffref.errors import MalformedTiff, TiffrefError
+from tiffref.io.source import LocalSource
 from tiffref.model.facts import LevelFacts
-from tiffref.scanner.source import LocalSource
 from tiffref.tiff.descriptions import imagej_text, shaped_text
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.series import Listing, geotiff_series, imagej_series, plain_series, shaped_series

@@ -28,6 +28,7 @@ from ..codecs.table import COMPRESSIONS
 from ..errors import SourceError, TiffrefError, collect_warnings
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
+from ..io.source import open_source
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
 from ..metadata.time import read_time_coordinate
@@ -35,7 +36,6 @@ from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..references import References
-from ..scanner.source import open_source
 from ..tiff.scan import scan
 from .jobs import Batch, Job, Settings
 from .storage import checksum

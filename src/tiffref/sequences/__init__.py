@@ -1,1 +1,1 @@
-"""From many files to one array: names, coordinates, mosaics; `scanner` reads each file."""
+"""From many files to one array: names, coordinates, mosaics; `tiff` reads each file."""

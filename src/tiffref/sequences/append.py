@@ -18,12 +18,12 @@ from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from ..io.allow import is_local
 from ..io.freshness import check_same
+from ..io.source import open_source
 from ..metadata.location import locate, unify_locations
 from ..model.array import Array, Group
 from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
 from ..model.manifest import MISSING, Source
 from ..references import References
-from ..scanner.source import open_source
 from .coordinates import Axis, axis_array, join_axes, read_axis
 from .file_scans import Progress
 from .inputs import FileList, list_files

@@ -22,10 +22,10 @@ from ..formats.load import fetch_text
 from ..formats.parquet import is_parquet
 from ..io.allow import AllowList
 from ..io.freshness import check_same
+from ..io.source import open_source
 from ..model.array import Array, Group
 from ..model.manifest import Manifest, Source
 from ..references import References
-from ..scanner.source import open_source
 from ..tiff.scan import scan
 
 __all__ = ["Refreshed", "refresh"]

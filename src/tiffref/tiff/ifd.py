@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from ..io.address import FIRST_BYTES, describe_content
-from ..scanner.bytesource import ByteSource
+from ..io.bytesource import ByteSource
 
 __all__ = [
     "DECODING_TAGS",

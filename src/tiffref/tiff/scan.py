@@ -26,6 +26,8 @@ from ..errors import (
     no_such,
     warn,
 )
+from ..io.bytesource import ByteSource
+from ..io.source import open_source
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
 from ..metadata.layout import LevelName, name_levels
@@ -33,12 +35,10 @@ from ..metadata.report import Report
 from ..model.array import Array, given_attributes
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..references import References
-from ..scanner.bytesource import ByteSource
-from ..scanner.probe import checked_array
-from ..scanner.source import open_source
 from .descriptions import imagej_metadata, imagej_text, shaped_text
 from .ifd import Finding, TiffReader
 from .pages import Level, Pages, Series
+from .probe import checked_array
 from .series import (
     GEO_KEYS,
     Listing,

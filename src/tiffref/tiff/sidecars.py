@@ -22,14 +22,14 @@ from xml.etree.ElementTree import Element
 
 from ..errors import SourceError, TiffrefError
 from ..io.allow import is_local
+from ..io.bytesource import ByteSource
+from ..io.source import open_source
 from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
 from ..metadata.report import Report
 from ..metadata.xml import XmlError, parse_xml
 from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.manifest import NAMELESS
-from ..scanner.bytesource import ByteSource
-from ..scanner.source import open_source
 
 __all__ = ["Beside", "add_sidecars", "has_sidecars"]
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import MalformedTiff, TiffrefError
+from ..io.bytesource import ByteSource
+from ..io.source import LocalSource, SourceFile, open_source
 from ..model.facts import IfdFacts
-from ..scanner.bytesource import ByteSource
-from ..scanner.source import LocalSource, SourceFile, open_source
 from .ifd import Directory, TiffReader
 from .pages import Level, Pages, Series
 from .series import Listing, plain_series

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError, with_errno
-from ..io.address import missing_file, not_a_file
-from ..io.allow import is_local
-from ..io.file_locks import lock_of
-from ..io.local import read_at
 from ..model.manifest import NAMELESS, Source
+from .address import missing_file, not_a_file
+from .allow import is_local
 from .bytesource import ByteSource
+from .file_locks import lock_of
+from .local import read_at
 from .remote import RemoteSource, open_remote
 
 __all__ = ["FileObjectSource", "LocalSource", "SourceFile", "open_source"]

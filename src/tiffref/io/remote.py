@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import SourceError, unreadable
-from ..io import http
-from ..io.clients import client_errors
-from ..io.file_locks import turn_at
 from ..model.manifest import Source
+from . import http
 from .bytesource import ByteSource
+from .clients import client_errors
+from .file_locks import turn_at
 
 __all__ = ["RemoteSource", "open_remote"]
 

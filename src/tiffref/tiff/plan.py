@@ -1,7 +1,7 @@
 """Facts to arrays: which codec, which chunks, which byte ranges.
 
 Owns the planning of one level. Pure arithmetic on facts; what has to be looked up in the file (does
-this segment really decode to a whole chunk?) is asked for by `scanner.probe`, which plans anew.
+this segment really decode to a whole chunk?) is asked for by `probe`, which plans anew.
 """
 
 from __future__ import annotations

@@ -1,1 +1,0 @@
-"""From TIFFs to arrays: the only room that opens a TIFF."""
