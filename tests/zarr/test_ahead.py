@@ -86,9 +86,23 @@ def test_whatever_is_no_row_is_not_followed():
     random.Random(1).shuffle(flats)
     scattered = ahead.ReadAhead()
     assert [one for flat in flats for one in scattered.note(array, flat, AT_ONCE)] == []
-    for step in (range(0, 1600, 3), reversed(range(1600)), [7] * 100):
+    for step in (range(0, 1600, 3), range(1599, 0, -2), [7] * 100):
         reading = ahead.ReadAhead()
         assert [one for flat in step for one in reading.note(array, flat, AT_ONCE)] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_threads_that_read_backwards_and_overtake_one_another_are_followed(seed):
+    rng, array = random.Random(seed), array_of((32, 32))
+    box = range(3, 12), range(4, 13)
+    order = [int(np.ravel_multi_index(index, (32, 32))) for index in itertools.product(*box)][::-1]
+    for n in range(2, len(order) - 1):
+        if rng.random() < 0.15:
+            order[n], order[n + 1] = order[n + 1], order[n]
+    reading = ahead.ReadAhead()
+    found = {one for flat in order for one in reading.note(array, flat, AT_ONCE)}
+    assert len(found & set(order)) > 50
+    assert len(found - set(order)) <= 20
 
 
 def test_small_windows_are_not_followed():

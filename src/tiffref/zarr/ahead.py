@@ -4,7 +4,8 @@ Owns the recognition of reads in the order of their chunks, which is what zarr m
 a box of the chunk grid in C order, of which no more than `async.concurrency` chunks are asked for
 at once. Where a remote source takes 20 ms for an answer, that limit is most of the time of a read.
 Once so many chunks have been asked for in order, the rest of the row and the next rows follow with
-high probability. No I/O here.
+high probability. Dask's threads read chunk by chunk, mostly from the last to the first, and
+overtake one another. No I/O here.
 
 What is asked for in vain is bounded: never more than was asked for in this order, and a quarter of
 it beyond a square, which most windows are. Requests in any other order are never followed up.
@@ -26,8 +27,9 @@ _MAX_CHUNKS = 18
 """A row is added while fewer are ahead: of a window of 9 x 9, two rows are asked for in vain."""
 _ROW_CHUNKS = 8
 """Steps in which a row of unknown length is followed."""
-_MAX_SKIPPED = 256
+_MAX_MISSING = 256
 """Missing chunks in a row, which zarr asks for without a request."""
+_MAX_OVERTAKEN = 4
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class _Run:
 
     `first` and `last` bound the box along each axis, `last` being None where it is not known yet;
     `at` is the chunk asked for last, and `front` the last one asked for ahead, `n_ahead` after it.
+    `overtaken` are those that should have been asked for before. Of a run that `is_reversed`,
+    chunks are counted from the end of the grid.
     """
 
     array: Array
@@ -46,17 +50,60 @@ class _Run:
     front: tuple[int, ...]
     n_chunks: int = 1
     n_ahead: int = 0
+    overtaken: set[tuple[int, ...]] = field(default_factory=set)
+    is_reversed: bool = False
 
-    def follow(self, index: tuple[int, ...]) -> bool:
+    @classmethod
+    def begin(cls, array: Array, flat: int) -> _Run:
+        grid = tuple(n for n in array.grid if n > 1)
+        index = _unravel(flat, grid)
+        return cls(array, grid, index, index, [None] * len(grid), index)
+
+    def index(self, flat: int) -> tuple[int, ...]:
+        return _unravel(self._mirror(flat), self.grid)
+
+    def flat(self, index: tuple[int, ...]) -> int:
+        return self._mirror(_ravel(index, self.grid))
+
+    def _mirror(self, flat: int) -> int:
+        return math.prod(self.grid) - 1 - flat if self.is_reversed else flat
+
+    def follow(self, flat: int) -> bool:
         """Take a chunk as the next one, unless it is not."""
-        before = self.at
-        for _ in range(_MAX_SKIPPED):
+        if self._follow(self.index(flat)):
+            return True
+        if self.n_chunks > 1:
+            return False
+        self._turn()
+        if self._follow(self.index(flat)):
+            return True
+        self._turn()
+        return False
+
+    def _turn(self) -> None:
+        first = self.flat(self.first)
+        self.is_reversed = not self.is_reversed
+        self.first = self.at = self.front = self.index(first)
+
+    def _follow(self, index: tuple[int, ...]) -> bool:
+        if index in self.overtaken:
+            self.overtaken.remove(index)
+            self.n_chunks += 1
+            return True
+        before, passed = self.at, []
+        for _ in range(_MAX_MISSING):
             if self._continues(before, index):
-                self._move(before, index)
+                self._move(before, index, len(passed))
+                self.overtaken.update(passed)
                 return True
             skipped = self.after(before)
-            if skipped is None or not self._is_missing(skipped):
+            if skipped is None:
                 break
+            if not self._is_missing(skipped):
+                passed.append(skipped)
+                n_most = min(_MAX_OVERTAKEN, self.n_chunks // 2)
+                if len(passed) + len(self.overtaken) > n_most:
+                    break
             before = skipped
         return False
 
@@ -73,17 +120,16 @@ class _Run:
         last = self.last[axis]
         return self.grid[axis] if last is None else last + 1
 
-    def _move(self, before: tuple[int, ...], index: tuple[int, ...]) -> None:
+    def _move(self, before: tuple[int, ...], index: tuple[int, ...], n_passed: int) -> None:
         axis = next(k for k, i in enumerate(index) if i != before[k])
-        expected = self.after(before)
+        is_expected = index == self.after(before)
         for k in range(axis + 1, len(index)):
             self.last[k] = before[k]
         self.at = index
         self.n_chunks += 1
-        if index != expected or not self.n_ahead:  # what is ahead is not on the way
+        self.n_ahead -= 1 + n_passed
+        if not is_expected or self.n_ahead < 0:  # what is ahead is not on the way
             self.n_ahead, self.front = 0, index
-        else:
-            self.n_ahead -= 1
 
     def after(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the chunk after one, or None at the end of the grid."""
@@ -124,7 +170,7 @@ class _Run:
         return self.n_chunks if is_within_square else self.n_chunks // 4
 
     def _is_missing(self, index: tuple[int, ...]) -> bool:
-        return self.array.manifest.at(_ravel(index, self.grid))[0] == MISSING
+        return self.array.manifest.at(self.flat(index))[0] == MISSING
 
 
 @dataclass(slots=True)
@@ -146,20 +192,17 @@ class ReadAhead:
         Returns
         -------
         flats
-            Chunks of the array; some again where the way of a read was foreseen wrongly.
+            Chunks of the array; some again where the way of a read was not the one expected.
         """
-        grid = tuple(n for n in array.grid if n > 1)
-        index = _unravel(flat, grid)
-        for run in reversed(self._runs):
-            if run.array is array and run.follow(index):
+        for run in sorted(self._runs, key=lambda run: -run.n_chunks):
+            if run.array is array and run.follow(flat):
                 break
         else:
-            unknown: list[int | None] = [None] * len(index)
-            run = _Run(array, grid, index, index, unknown, index)
+            run = _Run.begin(array, flat)
             self._runs = [*self._runs[1 - _MAX_RUNS :], run]
         if run.n_chunks < n_at_once:
             return []
-        return [_ravel(index, grid) for row in run.extend() for index in row]
+        return [run.flat(index) for row in run.extend() for index in row]
 
     def clear(self) -> None:
         """Forget all reads."""

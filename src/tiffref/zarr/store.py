@@ -348,7 +348,7 @@ class ZarrStore(Store):
         """Whether chunks are looked at before zarr decodes them: those of documents of others."""
         return self._references.allow is not None
 
-    @property
+    @cached_property
     def _supports_sync_io(self) -> bool:
         # zarr's name for it: its fused pipeline then asks by `get_sync`, one request per chunk,
         # which remote sources are better spared
