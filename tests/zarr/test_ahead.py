@@ -146,6 +146,7 @@ def server(
     stored: tuple[bytes, Array], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CountingServer]:
     monkeypatch.setattr(batching, "MAX_GAP_BYTES", 0)
+    monkeypatch.setattr(batching, "_KEPT_S", 60.0)  # a busy machine takes seconds to load a codec
     running = CountingServer()
     running.files["/a"] = stored[0]
     running.latency_s = 0.02

@@ -36,7 +36,7 @@ _LINGER_FRACTION = 0.5
 _BUSY_S = 0.1
 """Requests this soon after an answer belong to the same read."""
 _MAX_AHEAD_BYTES = 1 << 24
-_KEPT_S = 1.0
+_KEPT_S = 3.0
 """Answers that nobody came for are dropped after so long, and asked for again if need be."""
 
 Answer = asyncio.Future[memoryview | None]
