@@ -57,9 +57,16 @@ def test_window_takes_one_request_for_each_row_of_tiles(
     assert server.n_get <= 11
 
 
+@pytest.mark.parametrize("is_document", [False, True])
 def test_zarr_asks_for_chunks_together(
-    store: ZarrTiffStore, server: CountingServer, monkeypatch: pytest.MonkeyPatch
+    store: ZarrTiffStore,
+    server: CountingServer,
+    monkeypatch: pytest.MonkeyPatch,
+    is_document: bool,
 ) -> None:
+    if is_document:  # whose chunks are looked at before zarr gets them
+        document = store.references.to_kerchunk()
+        store = ZarrTiffStore(document, allow=server.url)
     monkeypatch.setattr(batching, "_KEPT_S", 60.0)  # a busy machine takes seconds to load a codec
     array = zarr.open_array(store, mode="r")
     np.testing.assert_array_equal(array[WINDOW], VALUES[WINDOW])

@@ -28,6 +28,7 @@ __all__ = [
     "Chunk",
     "KeySpace",
     "build_keys",
+    "check_value",
     "read_checked",
     "read_value",
     "resolve_range",
@@ -272,7 +273,11 @@ def read_checked(found: Chunk, byte_range: ByteRequest | None, fetch: Fetcher) -
     Parameters are those of `read_value`. What is decoded here is thrown away: zarr's own decoders
     have no bounds.
     """
-    data = read_value(found, None, fetch)
+    return check_value(found, read_value(found, None, fetch), byte_range)
+
+
+def check_value(found: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
+    """Give what `read_checked` gives, of the bytes of a whole chunk."""
     if data is not None and not found.served.is_decoded:
         array = found.served.array
         check_chunk(array.codec, data, array.chunks, array.dtype)

@@ -34,6 +34,7 @@ from .keyspace import (
     Chunk,
     KeySpace,
     build_keys,
+    check_value,
     read_checked,
     read_value,
     resolve_range,
@@ -302,7 +303,8 @@ class ZarrStore(Store):
     ) -> Buffer | None:
         found = self._keys.find(key)
         if isinstance(found, Chunk) and self._is_checked:
-            data = await asyncio.to_thread(read_checked, found, byte_range, self._fetch)
+            whole = await self._get_chunk(found, None)
+            data = await asyncio.to_thread(check_value, found, whole, byte_range)
         elif isinstance(found, Chunk):
             data = await self._get_chunk(found, byte_range)
         else:
