@@ -59,6 +59,7 @@ __all__ = [
     "fit_image",
     "has_twin_edges",
     "pad_into",
+    "runs_short",
     "split_inlined",
     "undo_transposes",
     "wrap_inlined",
@@ -332,6 +333,49 @@ def decodes(codec: SegmentCodec, data: Any) -> bool:
     except MalformedTiff:
         return False
     return True
+
+
+def runs_short(codec: SegmentCodec, data: bytes) -> bool:
+    """Return whether the decoder of an image makes up samples for bytes that are not there.
+
+    Decoders of JPEG, JPEG XR and fax go on without a word where a stream ends too early. With other
+    bytes behind it, they give other samples; a stream that is whole is not read beyond its end.
+
+    Raises
+    ------
+    MalformedTiff
+        If the bytes do not decode at all.
+    """
+    samples = decode_segment(codec, data)
+    if compression_of(codec.compression).kind != "image":
+        return False
+    return not all(_decodes_to(codec, bytes(data) + tail, samples) for tail in _TAILS)
+
+
+def _fax_lines(tag: str) -> bytes:
+    """Return lines of Group 3 fax: an end of line, and runs of 0 white, 2 black, 2 white, ..."""
+    line = "000000000001" + tag + "00110101" + "110111" * 8
+    bits = line * 64
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+_FAX_TAILS = (_fax_lines(""), _fax_lines("1"))
+_TAILS = (
+    bytes(4096),
+    bytes((73 * n + 41) % 251 for n in range(4096)),
+    *_FAX_TAILS,
+    *(imagecodecs.bitorder_decode(tail) for tail in _FAX_TAILS),
+)
+"""Bytes to put behind a stream: some continue it in each of its codings, in both orders of bits;
+none of them is a marker of JPEG."""
+
+
+def _decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
+    try:
+        found = decode_segment(codec, data)
+    except MalformedTiff:
+        return False
+    return np.array_equal(found, samples, equal_nan=samples.dtype.kind in "fc")
 
 
 def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:

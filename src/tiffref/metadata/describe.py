@@ -15,6 +15,7 @@ import base64
 import datetime
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -262,6 +263,41 @@ def describe(
     return tree.to_group(attributes)
 
 
+_DECLARED = frozenset({"shaped", "imagej", "ome"})
+"""Series whose writer says that they are one array: the tags of its first page are those of all."""
+_PLACE = (33550, 33922, 34264, 34735, 34736, 34737)
+
+
+def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Report) -> None:
+    """Report pages of one array that differ in their place, or in what their values mean."""
+    if series.kind in _DECLARED or len(full.ifds) < 2:
+        return
+    found = {
+        "georeference (33550, 33922, 34264, 34735)": [
+            repr([ifd.tags.get(code) for code in _PLACE]) for ifd in full.ifds
+        ],
+        "GDAL_NODATA (42113)": [repr(ifd.tags.get(42113)) for ifd in full.ifds],
+        "GDAL_METADATA (42112)": [_packing_of(ifd) for ifd in full.ifds],
+    }
+    for key, values in found.items():
+        if len(set(values)) > 1:
+            report.add(
+                key,
+                "pages of one image differ: what the first says is given for all",
+                got=f"{len(set(values))} different values in {len(full.ifd)} pages",
+                hint="Scan the pages one by one with key=.",
+            )
+
+
+def _packing_of(ifd: IfdFacts) -> str:
+    """Return the scales and offsets of a page as they stand in its metadata."""
+    text = ifd.tags.get(GDAL_METADATA)
+    return repr(sorted(_PACKING_ITEM.findall(str(text)))) if text else "[]"
+
+
+_PACKING_ITEM = re.compile(r"<Item[^>]*role=.(?:scale|offset)[^>]*>[^<]*<")
+
+
 def _image(
     facts: FileFacts,
     series: SeriesFacts,
@@ -275,6 +311,7 @@ def _image(
     full = first if isinstance(first, LevelFacts) else here
     assert isinstance(full, LevelFacts)
     ifd = full.ifds[0]
+    _report_differing_pages(series, full, report)
     reference, extent = None, full
     if is_georeferenced(ifd.tags):
         reference = read_georeference(ifd.tags, report)

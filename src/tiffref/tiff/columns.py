@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from .ifd import (
-    ASCII,
-    DECODING_TAGS,
+    KIND_TAGS,
     SEGMENT_LENGTHS,
     SEGMENT_OFFSETS,
     SUB_IFDS,
@@ -36,7 +35,7 @@ _MAX_GATHERED_ENTRIES = 512
 _MAX_GATHERED_BYTES = 1 << 28
 _MAX_COMPARED_BYTES = 1 << 20
 _NUMBERS = frozenset({*SEGMENT_OFFSETS, *SEGMENT_LENGTHS, SUB_IFDS})
-_MATTER = np.array(sorted(DECODING_TAGS | _NUMBERS), np.uint16)
+_MATTER = np.array(sorted(KIND_TAGS | _NUMBERS), np.uint16)
 _NONE = np.zeros((1, 0), np.uint64)
 
 
@@ -173,7 +172,7 @@ def signature(one: Directory) -> bytes:
     """Return bytes that are equal for directories whose segments decode alike."""
     parts = []
     for code, (kind, count, _, data) in one.entries.items():
-        if code in DECODING_TAGS:
+        if code in KIND_TAGS:
             parts.append(struct.pack("<HHQ", code, kind, count))
             parts.append(one.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
     return b"".join(parts)
@@ -241,13 +240,13 @@ class _Gather:
         for column in range(entries.shape[1]):
             one = entries[:, column]
             code, kind, count = int(one["code"][0]), int(one["type"][0]), int(one["count"][0])
-            if code in found or (code not in DECODING_TAGS and code not in _NUMBERS):
+            if code in found or (code not in KIND_TAGS and code not in _NUMBERS):
                 continue
             values = self._values(one, kind, TYPE_SIZES.get(kind, 0) * count)
             if values is None or (code in _NUMBERS and kind not in UNSIGNED):
                 return False
             found[code] = values
-            if code in DECODING_TAGS:
+            if code in KIND_TAGS:
                 label = np.frombuffer(struct.pack("<HHQ", code, kind, count), np.uint8)
                 texts += [np.broadcast_to(label, (len(entries), label.size)), values]
             else:
@@ -275,7 +274,7 @@ class _Gather:
         """Return the bytes of one tag's values in each directory, `(n, n_bytes)`."""
         room = self.reader._layout.room
         inline = np.ascontiguousarray(entries["value"]).view(np.uint8).reshape(len(entries), room)
-        if kind not in TYPE_SIZES or kind == ASCII or n_bytes > _MAX_COMPARED_BYTES:
+        if kind not in TYPE_SIZES or n_bytes > _MAX_COMPARED_BYTES:
             return None
         if n_bytes <= room:
             return np.ascontiguousarray(inline[:, :n_bytes])

@@ -25,6 +25,7 @@ from ..io.bytesource import ByteSource
 
 __all__ = [
     "DECODING_TAGS",
+    "KIND_TAGS",
     "MAX_ENTRIES",
     "SEGMENT_LENGTHS",
     "SEGMENT_OFFSETS",
@@ -595,5 +596,8 @@ DECODING_TAGS = frozenset(
      532, 32997, 32998, 50674, 65007, 65008, 65009}
 )  # fmt: skip
 """Tags that decide how segments decode; directories that agree in all of them decode alike."""
+KIND_TAGS = DECODING_TAGS | {33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}
+"""Those, and the tags that say where pixels are and what their values mean: georeference, metadata
+and nodata of GDAL. Directories that agree in them share their facts."""
 _LOSING = DECODING_TAGS | {273, 279, 324, 325, SUB_IFDS, 513, 514, 519, 520, 521} - {529, 532}
 """Tags without which pixels are lost."""

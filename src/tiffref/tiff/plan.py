@@ -33,12 +33,14 @@ _MAX_LENGTH = 2**63 - 1
 class LevelPlan:
     """An array; `is_merged` if its chunks are runs of plain samples, not segments.
 
-    `behind_end` has the flat indices of segments that start behind the end of the file.
+    `behind_end` has the flat indices of segments that start behind the end of the file,
+    `across_end` of those that it may cut off: their byte counts reach beyond it.
     """
 
     array: Array
     is_merged: bool
     behind_end: tuple[int, ...] = ()
+    across_end: tuple[int, ...] = ()
 
     def truncation(self) -> MalformedTiff:
         """Describe the segments behind the end of the file."""
@@ -200,11 +202,13 @@ def _plan_segments(
     length = _clip(level, codecs[0], segment, offset, length)
     size = np.repeat(source_sizes(level.sources)[level.source], level.offset.shape[1])
     behind = np.flatnonzero((length > 0) & (offset >= size))
-    length = np.minimum(length, size - np.minimum(offset, size))
+    room = size - np.minimum(offset, size)
+    across = np.flatnonzero((length > room) & (room > 0) & (offset > 0))
+    length = np.minimum(length, room)
     manifest = Manifest.from_columns(grid, sources, offset, length, index=row)
     dtype = np.dtype(codecs[0].dtype).newbyteorder("=")
     array = Array(level.shape, chunks, dtype, dims, tuple(codecs), manifest)
-    return LevelPlan(array, False, tuple(behind.tolist()))
+    return LevelPlan(array, False, tuple(behind.tolist()), tuple(across.tolist()))
 
 
 def _split_sources(level: LevelFacts, of_page: np.ndarray) -> tuple[tuple[Source, ...], np.ndarray]:

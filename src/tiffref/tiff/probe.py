@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numcodecs
 import numpy as np
 
-from ..codecs.decode import decode_segment, decodes
-from ..codecs.guard import DECODING_ERRORS, HEADERS, guarded
+from ..codecs.decode import decode_segment, decodes, runs_short
+from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, guarded, inflate, zstd_size
 from ..codecs.segment import wrap_inlined
 from ..codecs.zarr2 import LZW, to_zarr2
-from ..errors import MalformedTiff, ManifestMismatch, TruncationWarning, warn
+from ..errors import MalformedTiff, TruncationWarning, warn
+from ..metadata.report import Report
 from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.facts import LevelFacts
 from ..model.manifest import MISSING, Manifest
 from .edges import MAX_INLINED_BYTES, with_told_edges
+from .lengths import Segments, with_lengths
 from .plan import LevelPlan, plan_level
 
 __all__ = ["checked_array", "is_exact", "probe_indices"]
@@ -40,22 +42,14 @@ _MAX_REQUESTS = 4
 """Strips to fetch from afar, for the sake of a portable codec."""
 
 
-class Segments(Protocol):
-    """Where the bytes of segments come from."""
-
-    def read_segment(self, url: str, offset: int, length: int) -> bytes:
-        """Read the stored bytes of a segment."""
-
-    def is_at_hand(self, url: str, offset: int, length: int) -> bool:
-        """Say whether that costs no request."""
-
-    @property
-    def is_regular(self) -> bool:
-        """The file's writer declares that every tile is stored whole."""
-
-
 def checked_array(
-    level: LevelFacts, dims: tuple[str, ...], is_native: bool, segments: Segments
+    level: LevelFacts,
+    dims: tuple[str, ...],
+    is_native: bool,
+    segments: Segments,
+    report: Report,
+    *,
+    allows_holes: bool = False,
 ) -> Array:
     """Plan a level so that its codec holds for the segments looked at.
 
@@ -65,28 +59,36 @@ def checked_array(
         As `plan.plan_level` takes them.
     segments
         Reads the bytes of segments. What is not at hand is not looked at, save for a few partial
-        strips: a scan from afar costs few requests.
+        strips and what the end of the file may cut off: a scan from afar costs few requests.
+    report
+        Takes what was repaired.
+    allows_holes
+        Take what a decoder makes of a segment that is cut off.
 
     Raises
     ------
     MalformedTiff
-        If a segment does not decode at all.
+        If a segment does not decode at all, or is cut off.
     ManifestMismatch
-        If pages are stored in different ways, too many of them to inline.
+        If pages are stored in different ways that do not decode to one type.
     """
+    level = with_lengths(level, segments, report)
     plan = plan_level(level, dims, is_native=is_native)
     if plan.is_merged:
         return plan.array
     if plan.behind_end:
         truncated = plan_level(level, dims, is_short=True, is_native=is_native)
-        return _with_empty_segments(truncated, segments)
+        return _with_empty_segments(truncated, segments, report)
     exact = _with_ends(level, plan.array, segments)
     whole = _with_whole_strips(level, exact, segments)
     if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
-        return _with_one_codec(whole, segments)
-    short = plan_level(level, dims, is_short=True, is_native=is_native).array
-    told = with_told_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
-    return _with_one_codec(_decoded(told, segments), segments)
+        array = whole
+    else:
+        short = plan_level(level, dims, is_short=True, is_native=is_native).array
+        array = with_told_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
+        array = _decoded(array, segments)
+    _check_ends(array, plan.across_end, segments, report, allows_holes)
+    return _with_one_codec(array, segments)
 
 
 def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
@@ -109,7 +111,52 @@ def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
     return exact if chosen and all(_is_whole(exact, n, segments) for n in chosen) else array
 
 
-def _with_empty_segments(plan: LevelPlan, segments: Segments) -> Array:
+def _check_ends(
+    array: Array,
+    indices: Sequence[int],
+    segments: Segments,
+    report: Report,
+    allows_holes: bool,
+) -> None:
+    """Check the segments whose byte counts reach beyond the end of the file.
+
+    A byte count that is only too large is legal; a segment that is cut off is not. Of what fax
+    decoders make of one, readers show what there is.
+    """
+    for n in indices[:_MAX_ENDS]:
+        codec = _codec_at(array, n)
+        error = _cut_off(array, n, codec, segments)
+        if error is None:
+            continue
+        if report.is_strict or not (allows_holes or codec.compression in _FAX):
+            raise error
+        warn(TruncationWarning(str(error)), stacklevel=2)
+
+
+_FAX = frozenset({2, 3, 4, 32771})
+_MAX_ENDS = 64
+
+
+def _cut_off(array: Array, n: int, codec: SegmentCodec, segments: Segments) -> MalformedTiff | None:
+    """Return the error of a segment that ends too early, or None."""
+    try:
+        if not runs_short(codec, _chunk_bytes(array.manifest, n, segments)):
+            return None
+        cause = None
+    except MalformedTiff as error:
+        cause = error
+    found = MalformedTiff(
+        "the end of the file cuts a segment off",
+        url=array.manifest.sources[max(0, array.manifest.source[n])].url,
+        tag=f"segment {n}",
+        got=f"{int(array.manifest.length[n])} bytes",
+        hint="The file is truncated; get a whole copy.",
+    )
+    found.__cause__ = cause
+    return found
+
+
+def _with_empty_segments(plan: LevelPlan, segments: Segments, report: Report) -> Array:
     """Give segments behind the end of the file as segments of no bytes, if their decoder can.
 
     Fax decoders make a white segment of nothing, and readers show such files; all others refuse.
@@ -121,6 +168,8 @@ def _with_empty_segments(plan: LevelPlan, segments: Segments) -> Array:
             decode_segment(codec, b"")
     except MalformedTiff as error:
         raise plan.truncation() from error
+    if report.is_strict:
+        raise plan.truncation()
     warn(TruncationWarning(f"{plan.truncation()} They read as white."), stacklevel=2)
     manifest = array.manifest.with_inlined(dict.fromkeys(plan.behind_end, b""))
     return _with_one_codec(_decoded(replace(array, manifest=manifest), segments), segments)
@@ -165,16 +214,30 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
     try:
         for config in decoders:
             if config:
-                if config["id"] in _IMAGE_CODECS:
-                    buffer = guarded(config["id"], bytes(buffer), n_bytes)
-                buffer = numcodecs.get_codec(dict(config)).decode(buffer)
+                buffer = _decode_link(config, buffer, n_bytes)
     except DECODING_ERRORS:
         return False
     return memoryview(np.ascontiguousarray(buffer)).nbytes == n_bytes
 
 
+def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
+    """Decode by one codec of a chain, within the bounds of a chunk of so many bytes."""
+    name = config["id"]
+    if name in _IMAGE_CODECS:
+        buffer = guarded(name, bytes(buffer), n_bytes)
+    elif name == "zstd" and zstd_size(bytes(buffer)).least > n_bytes:
+        raise ValueError("zstd frames decode to more than their chunk")
+    elif name == "zstd" and zstd_size(bytes(buffer)).most > max(HARMLESS_BYTES, n_bytes):
+        raise ValueError("zstd frames may decode to far more than their chunk")
+    elif name in _STREAMS:
+        return inflate(config, bytes(buffer), n_bytes)
+    return numcodecs.get_codec(dict(config)).decode(buffer)
+
+
 _IMAGE_CODECS = frozenset(f"imagecodecs_{name}" for name in HEADERS)
 """Codecs whose streams say their own size."""
+_STREAMS = frozenset({"zlib", "lzma"})
+"""Codecs whose streams do not say their size."""
 
 
 def _codec_at(array: Array, n: int) -> SegmentCodec:
@@ -255,7 +318,7 @@ def _inline_strips(
 
 
 def _with_one_codec(array: Array, segments: Segments) -> Array:
-    """Make one codec of several: chunks of rarer ones are inlined with their own codec."""
+    """Make one codec of several: chunks of rarer ones are inlined, unless they are too many."""
     if len(array.codecs) == 1:
         return array
     manifest = array.manifest
@@ -264,12 +327,7 @@ def _with_one_codec(array: Array, segments: Segments) -> Array:
     n_bytes = [int(manifest.length[of_chunk == n].sum()) for n in range(len(array.codecs))]
     major = int(np.argmax(n_bytes))
     if sum(n_bytes) - n_bytes[major] > MAX_INLINED_BYTES:
-        raise ManifestMismatch(
-            "pages of one series are stored in different ways, and too many bytes to inline",
-            url=manifest.sources[0].url,
-            got=f"{len(array.codecs)} codecs over {manifest.n_chunks} chunks",
-            hint="Scan the pages one by one with `key=`.",
-        )
+        return array  # read by the stores and the engine; no document holds it
     inlined = {
         n: wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, n, segments))
         for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major)).tolist()

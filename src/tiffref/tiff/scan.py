@@ -559,7 +559,14 @@ def _array(
         if options.report.is_strict:
             raise error
         warn(TruncationWarning(str(error)), stacklevel=5)
-    array = checked_array(level, name.dims, options.is_native, file)
+    array = checked_array(
+        level,
+        name.dims,
+        options.is_native,
+        file,
+        options.report,
+        allows_holes=options.allows_holes,
+    )
     _report_no_samples(level, options.report)
     if options.fill_value is not None and name.role == "image":
         return array.with_fill_value(options.fill_value)

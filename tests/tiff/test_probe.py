@@ -1,0 +1,307 @@
+"""Segments that are cut off, without byte counts, or stored in several ways; pages that differ."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from ifds import image, write_tiff
+
+import tiffref
+from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TiffrefError
+from tiffref.zarr import ZarrTiffStore
+
+rng = np.random.default_rng(3)
+GREY = (np.add.outer(np.arange(200), np.arange(160)) // 2 + rng.integers(0, 30, (200, 160))).astype(
+    "u1"
+)
+BLACK = (np.add.outer(np.arange(200) // 5, np.arange(160) // 7) % 2).astype("u1")
+ENCODE = {
+    "none": (1, lambda part: part.tobytes()),
+    "lzw": (5, lambda part: imagecodecs.lzw_encode(part.tobytes())),
+    "deflate": (8, lambda part: zlib.compress(part.tobytes())),
+    "packbits": (32773, lambda part: imagecodecs.packbits_encode(part)),
+}
+
+
+def read(path, **options):
+    with ZarrTiffStore(path, **options) as store:
+        return store[...]
+
+
+# ---- segments that the end of the file cuts off
+
+
+def write_last_at_end(path, compression, rows):
+    if compression.startswith("CCITT"):
+        rasterio = pytest.importorskip("rasterio")
+        how = {"height": 200, "width": 160, "count": 1, "dtype": "uint8", "nbits": 1}
+        how |= {"driver": "GTiff", "compress": compression, "blockysize": rows}
+        with rasterio.open(path, "w", **how) as dataset:
+            dataset.write(BLACK, 1)
+    else:
+        how = {"compression": compression, "rowsperstrip": rows, "metadata": None}
+        tifffile.imwrite(path, GREY, **how)
+    return path
+
+
+def change_last(path, *, part=1.0, n_more=0):
+    """Keep a part of the last segment, or add to its byte count."""
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        offset, count = page.dataoffsets[-1], page.databytecounts[-1]
+        tag = page.tags["StripByteCounts"]
+    form = {3: "<H", 4: "<I"}[tag.dtype]
+    place = tag.valueoffset + struct.calcsize(form) * (tag.count - 1)
+    struct.pack_into(form, data, place, count + n_more)
+    changed = path.with_name("changed.tif")
+    changed.write_bytes(data[: offset + int(count * part)])
+    return changed
+
+
+LENIENT = ["jpeg", "jpegxr", "CCITTRLE", "CCITTFAX3", "CCITTFAX4"]
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("rows", [200, 40])
+@pytest.mark.parametrize("compression", [*LENIENT, "zlib", "lzw", "zstd"])
+def test_a_last_segment_that_is_cut_off(tmp_path, compression, rows):
+    path = write_last_at_end(tmp_path / "whole.tif", compression, rows)
+    whole = read(path)
+    np.testing.assert_array_equal(read(change_last(path, n_more=1000)), whole)
+    cut = change_last(path, part=0.5)
+    for open_file in (tiffref.scan, ZarrTiffStore, lambda p: tiffref.scan_sequence([p])):
+        if compression.startswith("CCITT"):
+            with pytest.warns(tiffref.TruncationWarning, match="cuts a segment off"):
+                open_file(cut)
+        else:
+            with pytest.raises(MalformedTiff):
+                open_file(cut)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(cut, strict=True)
+
+
+# ---- byte counts that are missing
+
+
+def write_counts(path, compression, counts, *, rows=8, order="<", tile=None):
+    code, encode = ENCODE[compression]
+    data = rng.integers(1, 255, (40, 32)).astype("u1")
+    how = {"tile": tile} if tile else {"rows": rows}
+    one = image(data, {259: code}, encode=encode, order=order, **how)
+    lengths = [len(part) for part in one.segments]
+    found = lengths if counts is None else counts(lengths)
+    one.lengths = found if len(found) == len(lengths) else None
+    write_tiff(path, [one], order=order)
+    if one.lengths is None:
+        with tifffile.TiffFile(path) as tif:
+            entry = tif.pages[0].tags[325 if tile else 279].offset
+        with path.open("r+b") as file:
+            file.seek(entry + 4)
+            file.write(struct.pack(f"{order}I", len(found)))
+    return data
+
+
+KINDS = {
+    "zeros": lambda n: [0] * len(n),
+    "few": lambda n: n[:3],
+    "one zero": lambda n: [0 if k == 2 else size for k, size in enumerate(n)],
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("compression", ENCODE)
+def test_segments_without_byte_counts_are_read(tmp_path, compression, kind, tile, order):
+    path = tmp_path / "counts.tif"
+    data = write_counts(path, compression, KINDS[kind], tile=tile, order=order)
+    with pytest.warns(MetadataWarning, match="279"):
+        found = read(path)
+    np.testing.assert_array_equal(found, data)
+    with pytest.raises(MalformedTiff, match="279"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("compression", ENCODE)
+def test_segments_with_byte_counts_are_silent(tmp_path, compression):
+    path = tmp_path / "counts.tif"
+    data = write_counts(path, compression, None)
+    np.testing.assert_array_equal(read(path), data)
+
+
+def test_empty_segments_at_the_place_of_the_next_are_silent(tmp_path):
+    """A writer that appends notes where it is when it has nothing to write."""
+    path = tmp_path / "sparse.tif"
+    one = image(np.full((40, 32), 7, "u1"), rows=8)
+    one.segments = [part if n != 2 else b"" for n, part in enumerate(one.segments)]
+    write_tiff(path, [one])
+    found = tiffref.scan(path, strict=True)
+    assert found.group["image"].manifest.is_missing.sum() in (0, 1)
+
+
+# ---- pages that are stored in different ways
+
+
+def jpeg_page(k, level):
+    """Return a page of noise whose tables are in JPEGTables, not in its segments."""
+    noise = np.random.default_rng(k).integers(0, 256, (1152, 1280)).astype("u1")
+    split = []
+
+    def encode(part):
+        stream = bytes(imagecodecs.jpeg8_encode(part, level=level))
+        tables, rest, place = b"", b"", 2
+        while stream[place + 1] != 0xDA:
+            end = place + 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+            if stream[place + 1] in (0xDB, 0xC4):
+                tables += stream[place:end]
+            elif stream[place + 1] != 0xE0:
+                rest += stream[place:end]
+            place = end
+        split.append(b"\xff\xd8" + tables + b"\xff\xd9")
+        return b"\xff\xd8" + rest + stream[place:]
+
+    one = image(noise, {259: 7}, rows=128, encode=encode)
+    one.tags[347] = split[0]
+    return one
+
+
+def test_pages_with_tables_of_their_own_are_decoded(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    path = tmp_path / "tables.tif"
+    write_tiff(path, [jpeg_page(k, level) for k, level in enumerate((95, 96, 97))])
+    whole = np.stack([tifffile.imread(path, key=k) for k in range(3)])
+    np.testing.assert_array_equal(read(path), whole)
+    np.testing.assert_array_equal(read(path, chunkmode="page"), whole)
+    with xarray.open_dataset(path, engine="tiffref") as dataset:
+        np.testing.assert_array_equal(dataset.image.values, whole)
+    references = tiffref.scan(path)
+    assert references.group["image"].shape == whole.shape
+    with pytest.raises(ManifestMismatch):
+        references.write_fsspec(tmp_path / "refs.json")
+    assert not (tmp_path / "refs.json").exists()
+
+
+# ---- pages that mean different things
+
+GEO = {33550: [10.0, 10.0, 0.0], 34735: [1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32632]}
+
+
+def place_at(west):
+    return {**GEO, 33922: [0.0, 0.0, 0.0, west, 5e6, 0.0]}
+
+
+def scale_of(number, extra=""):
+    item = f'<Item name="SCALE" sample="0" role="scale">{number}</Item>'
+    return {42112: f"<GDALMetadata>{item}{extra}</GDALMetadata>"}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_more", [0, 40])
+@pytest.mark.parametrize(
+    ("first", "second", "tag"),
+    [
+        (place_at(500.0), place_at(1500.0), "33922"),
+        (place_at(500.0), {}, "33922"),
+        ({}, place_at(500.0), "33922"),
+        ({42113: "20"}, {42113: "10"}, "42113"),
+        ({}, {42113: "10"}, "42113"),
+        (scale_of(0.1), scale_of(10), "42112"),
+        ({}, scale_of(10), "42112"),
+    ],
+)
+def test_pages_that_differ_in_meaning_are_reported(tmp_path, first, second, tag, n_more, order):
+    path = tmp_path / "pages.tif"
+    pixels = [np.full((8, 8), k, "u2") for k in range(2 + n_more)]
+    tags = [first] * (1 + n_more) + [second]
+    pages = [image(p, t, order=order) for p, t in zip(pixels, tags, strict=True)]
+    write_tiff(path, pages, order=order)
+    with pytest.warns(MetadataWarning, match=tag):
+        tiffref.scan(path)
+    with pytest.raises(MalformedTiff, match=tag):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [place_at(500.0)] * 2,
+        [{42113: "20"}] * 2,
+        [scale_of(10), scale_of(10, '<Item name="STATISTICS_MEAN">3</Item>')],
+        [{270: "a"}, {270: "b"}],
+        [{270: '{"shape": [2, 8, 8]}', **place_at(500.0)}, {}],
+    ],
+)
+def test_pages_that_mean_the_same_are_silent(tmp_path, tags):
+    path = tmp_path / "pages.tif"
+    write_tiff(path, [image(np.full((8, 8), k, "u2"), t) for k, t in enumerate(tags)])
+    assert tiffref.scan(path, strict=True).group["image"].shape == (2, 8, 8)
+
+
+# ---- streams that a decoder waits for, or that grow
+
+SCAN = """
+import resource, sys
+import tiffref
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    tiffref.scan(sys.argv[1])
+    tiffref.zarr.ZarrTiffStore(sys.argv[1])[...]
+except tiffref.TiffrefError:
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def scan_in_child(path):
+    """Scan and read in another process; return by how many KiB its memory grew."""
+    code = SCAN.replace("import tiffref\n", "import tiffref, tiffref.zarr\n")
+    run = [sys.executable, "-W", "ignore", "-c", code, str(path)]
+    return int(subprocess.run(run, capture_output=True, check=True, timeout=60).stdout)
+
+
+def zstd_frame(data):
+    """Return a zstd frame of one raw block, without content size."""
+    return b"\x28\xb5\x2f\xfd\x00\x58" + struct.pack("<I", len(data) << 3 | 1)[:3] + data
+
+
+@pytest.mark.parametrize("cut", [0, 5, 8, 40])
+def test_a_zstd_frame_that_is_cut_off_ends(tmp_path, cut):
+    two = zstd_frame(bytes(100)) + zstd_frame(bytes(100))
+    segment = two[: len(two) // 2 + cut] if cut else two
+    one = image(np.zeros((2, 100), "u1"), {259: 50000})
+    one.segments = [segment]
+    write_tiff(tmp_path / "a.tif", [one])
+    scan_in_child(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", ["deflate", "zstd", "lzma"])
+def test_looking_at_a_segment_is_bounded(tmp_path, compression):
+    bomb = bytes(600 << 20)
+    code, stored = {
+        "deflate": (8, zlib.compress),
+        "zstd": (50000, lambda data: imagecodecs.zstd_encode(data)),
+        "lzma": (34925, lambda data: imagecodecs.lzma_encode(data)),
+    }[compression]
+    one = image(np.zeros((8, 8), "u1"), {259: code})
+    one.segments = [bytes(stored(bomb))]
+    del bomb
+    write_tiff(tmp_path / "a.tif", [one])
+    assert scan_in_child(tmp_path / "a.tif") < 300 << 10
+
+
+def test_whole_files_are_errors_of_nothing(tmp_path):
+    """A typed error is what all of these are, never another one."""
+    path = tmp_path / "a.tif"
+    one = image(np.zeros((2, 100), "u1"), {259: 50000})
+    one.segments = [b"not zstd at all"]
+    write_tiff(path, [one])
+    with pytest.raises(TiffrefError):
+        tiffref.scan(path)
