@@ -194,3 +194,27 @@ def test_axes_are_ordered_by_name_or_place():
 def test_a_readable_pattern_is_its_own_glob():
     glob = to_glob("/d/S2_{time:%Y%m%d}_{band}.tif")
     assert re.fullmatch(r"/d/S2_\*_\*\.tif", glob)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("{a}_{b}_{c}_{d}_{e}_{f}_{g}_{h}.tif", "x_" * 500 + ".tix"),
+        ("{}_*_{c}_*_{e}_*_{g}_{h}.tif", "x_" * 500 + ".tix"),
+        ("*a*a*a*a*a*a*a*a.tif", "a" * 1000 + ".tix"),
+    ],
+)
+def test_names_that_fit_in_many_ways_are_found_out_at_once(pattern: str, name: str) -> None:
+    """There are 10 ** 17 ways to choose the separators of eight fields; nobody tries them."""
+    with pytest.raises(ManifestMismatch):
+        read_names([name], parse_pattern(pattern))
+
+
+def test_fields_end_where_what_follows_comes_first() -> None:
+    read = lambda pattern, name: {  # noqa: E731
+        key: values[0] for key, values in read_names([name], parse_pattern(pattern)).items()
+    }
+    assert read("{a}_{b}_{c}.tif", "x_y_z_w.tif") == {"a": "x", "b": "y", "c": "z_w"}
+    assert read("{a}_{n:int}.tif", "x_y_3.tif") == {"a": "x_y", "n": "3"}
+    assert read("{a}_{b}_{a}.tif", "x_y_z_x_y.tif") == {"a": "x_y", "b": "z"}
+    assert read("a*a*.tif", "abaca.tif") == {"i": "b", "i2": "ca"}

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ManifestMismatch, SelectionError
 
@@ -212,26 +213,72 @@ def _translate(text: str) -> tuple[str, dict[str, str]]:
     """Turn the readable form into a regular expression and the formats of its fields."""
     formats: dict[str, str] = {}
     seen: set[str] = set()
-    parts, at = [], 0
+    pieces: list[_Piece] = []
+    at = 0
     for place in _PLACE.finditer(text):
-        parts.append(_literal(text[at : place.start()]))
+        pieces += _literal(text[at : place.start()])
         at = place.end()
         name, kind = place["name"], place["format"] or ""
         if not name:
-            parts.append("[^/]*?")
+            pieces.append(_Piece("[^/]*?", is_free=True))
         elif name in seen:
-            parts.append(f"(?P={name})")
+            pieces.append(_Piece(f"(?P={name})", is_bound=True))
         else:
             seen.add(name)
-            parts.append(f"(?P<{name}>{_value_expression(kind)})")
+            pieces.append(
+                _Piece(
+                    f"(?P<{name}>{_value_expression(kind)})",
+                    is_free=not kind,
+                    is_bound=bool(kind),
+                )
+            )
             if kind:
                 formats[name] = _format_of(kind)
-    return "".join(parts) + _literal(text[at:]), formats
+    return _join(pieces + _literal(text[at:])), formats
 
 
-def _literal(text: str) -> str:
+class _Piece(NamedTuple):
+    """Part of an expression: a field of any text (`is_free`), one of a certain form (`is_bound`),
+    or neither, which is plain text."""
+
+    expression: str
+    is_free: bool = False
+    is_bound: bool = False
+
+
+def _literal(text: str) -> list[_Piece]:
     """Escape plain text; wildcards keep their meaning."""
-    return re.escape(text).replace(r"\*", "[^/]*?").replace(r"\?", "[^/]")
+    pieces = []
+    for n, part in enumerate(text.split("*")):
+        if n:
+            pieces.append(_Piece("[^/]*?", is_free=True))
+        if part:
+            pieces.append(_Piece(re.escape(part).replace(r"\?", "[^/]")))
+    return pieces
+
+
+def _join(pieces: Sequence[_Piece]) -> str:
+    """Join pieces so that a name that does not match is found out in linear time.
+
+    A field of any text ends where what follows it comes first. If only such fields follow, no later
+    place could make the rest match, so that none is tried (atomic groups): a name has as many
+    places for eight fields as there are ways to choose eight of its separators. The last field
+    stays as it is, for it may have to reach the end.
+    """
+    parts: list[str] = []
+    n = 0
+    while n < len(pieces):
+        piece, after = pieces[n], pieces[n + 1 : n + 2]
+        rest = pieces[n + 2 :]
+        is_plain = bool(after) and not (after[0].is_free or after[0].is_bound)
+        is_followed = any(one.is_free for one in rest) and not any(one.is_bound for one in rest)
+        if piece.is_free and is_plain and is_followed:
+            parts.append(f"(?>{piece.expression}{after[0].expression})")
+            n += 2
+        else:
+            parts.append(piece.expression)
+            n += 1
+    return "".join(parts)
 
 
 def _value_expression(kind: str) -> str:
@@ -277,8 +324,13 @@ def _translate_glob(text: str) -> str:
     pieces = re.split(r"[*?]+", text)
     n_fields = len(pieces) - 1
     names = ["i", *(f"i{n}" for n in range(2, n_fields + 1))][:n_fields]
-    fields = [f"(?P<{name}>.+?)" for name in names]
-    return "".join(re.escape(a) + b for a, b in zip(pieces, [*fields, ""], strict=True))
+    joined: list[_Piece] = []
+    for n, plain in enumerate(pieces):
+        if n:
+            joined.append(_Piece(f"(?P<{names[n - 1]}>.+?)", is_free=True))
+        if plain:
+            joined.append(_Piece(re.escape(plain)))
+    return _join(joined)
 
 
 def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str]]:
