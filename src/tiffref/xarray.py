@@ -255,10 +255,7 @@ def _open(
 
 
 def _first_group(references: References) -> str:
-    """Return the group to show where none was asked for: the root, or that of the first level where
-    each level has its own."""
-    if any(isinstance(child, Array) for child in references.group.children.values()):
-        return ""
+    """Return the group to show where none was asked for: that of the first level."""
     levels = [level for row in references.series[:1] for level in row["levels"]]
     return next((one["path"].rpartition("/")[0] for one in levels if "path" in one), "")
 

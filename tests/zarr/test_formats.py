@@ -106,6 +106,26 @@ def test_formats_that_there_are_not(single):
         ZarrTiffStore(single[0], zarr_format=4)
 
 
+@pytest.mark.parametrize("compression", ["jpeg", "lzw", "webp"])
+def test_codec_names_that_another_package_took_do_not_matter(tmp_path, monkeypatch, compression):
+    """virtual-tiff registers some `imagecodecs_*` names of Zarr v3 for codecs of its own."""
+    data = rng.integers(0, 255, (32, 48, 3)).astype("u1")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, tile=(16, 16), compression=compression, photometric="rgb")
+    expected = tifffile.imread(path)
+    document = tiffref.scan(path).to_kerchunk(3)
+    assert f"imagecodecs_{compression}" in document["refs"]["image/zarr.json"]
+    store = ZarrTiffStore(document, zarr_format=3, allow="*")
+    # zarr finds the one codec that nobody else has
+    assert b"imagecodecs_" not in store["image/zarr.json"]
+    np.testing.assert_array_equal(zarr.open_group(store, mode="r")["image"][...], expected)
+    monkeypatch.setattr(zarr.registry, "get_codec_class", lambda *args, **options: 1 / 0)
+    np.testing.assert_array_equal(store[...], expected)
+    xr = pytest.importorskip("xarray")
+    with xr.open_dataset(document, engine="tiffref", allow="*") as dataset:
+        np.testing.assert_array_equal(dataset.image, expected)
+
+
 # ---- xarray
 
 
@@ -123,6 +143,8 @@ def test_the_engine_opens_documents_of_either_format(tmp_path, xr, zarr_format):
         assert dataset.image.dims == ("t", "c", "z", "y", "x")
         np.testing.assert_array_equal(dataset.image, levels[0])
     if zarr_format == 3:
+        with xr.open_dataset(tmp_path / "refs.json", engine="tiffref", group="1") as dataset:
+            np.testing.assert_array_equal(dataset.image, levels[1])
         with xr.open_datatree(tmp_path / "refs.json", engine="tiffref") as tree:
             np.testing.assert_array_equal(tree["1"].image, levels[1])
 
