@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from tiffref.catalog.summary import Counts, Progress
+from tiffref.catalog.build_summary import Counts, Progress
 from tiffref.catalog.worker import is_transient, retried
 from tiffref.errors import MalformedTiff, SourceError
 

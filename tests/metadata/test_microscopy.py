@@ -10,8 +10,8 @@ from tiffref.metadata.calibration import Calibration, Channel, to_unit
 from tiffref.metadata.microscopy import calibrate, calibrate_minor
 from tiffref.metadata.ome_xml import parse_ome
 from tiffref.metadata.report import Report
-from tiffref.model.facts import FileFacts, LevelFacts, SeriesFacts
 from tiffref.model.manifest import Source
+from tiffref.model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 
 
 def read(flavour, metadata=None, tags=None, name="", index=0):

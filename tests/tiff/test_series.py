@@ -16,7 +16,7 @@ import tifffile
 
 from tiffref.errors import MalformedTiff, TiffrefError
 from tiffref.io.source import LocalSource
-from tiffref.model.facts import LevelFacts
+from tiffref.model.tiff_facts import LevelFacts
 from tiffref.tiff.descriptions import imagej_text, shaped_text
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.series import Listing, geotiff_series, imagej_series, plain_series, shaped_series

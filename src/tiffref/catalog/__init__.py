@@ -11,11 +11,11 @@ to open what was found. `convert` and `rewrite` change reference documents that 
 """
 
 from ..errors import CatalogError
+from .build_summary import Summary
 from .builder import BuildOptions, build
 from .conversion import convert, rewrite
 from .query import Catalog
 from .query import open_catalog as open
-from .summary import Summary
 
 __all__ = [
     "BuildOptions",

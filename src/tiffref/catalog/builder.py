@@ -27,6 +27,7 @@ from ..model.manifest import Source
 from ..references import References
 from ..sequences.inputs import find_files, natural_key, read_fields
 from ..sequences.stack import scan_sequence
+from .build_summary import Counts, Progress, Summary, write_report
 from .executors import JobQueue, Pool, open_pool
 from .index import INDEX, INDEX_SEAL, field_kinds, import_pyarrow, seal_index, write_index
 from .jobs import (
@@ -44,7 +45,6 @@ from .jobs import (
 )
 from .stac import write_stac
 from .storage import Folder, IsComplete, LocalFolder, RemoteFolder, checksum
-from .summary import Counts, Progress, Summary, write_report
 from .worker import Done, encode_row, failed_row, main_path, run_batch
 
 __all__ = [

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..model.facts import SeriesFacts
+from ..model.tiff_facts import SeriesFacts
 from .report import Report
 
 __all__ = [

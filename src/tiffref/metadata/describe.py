@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..model.array import Array, Group
-from ..model.facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
+from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from .calibration import Calibration, Channel
 from .cf import coordinate
 from .gdal import PLAIN_YCBCR, GdalMetadata, color_attributes, parse_gdal_metadata

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
 
 __all__ = ["LevelName", "dimension_names", "is_in_place", "name_levels"]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TiffrefError
-from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .calibration import (
     MICROMETERS,
     X_RESOLUTION,

@@ -27,8 +27,8 @@ from ..metadata.geo import GeoLevel, declared, fit_layout, is_geozarr
 from ..metadata.hierarchy import PENDING, insert_axes
 from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
-from ..model.facts import FileFacts, LevelFacts
 from ..model.manifest import INLINED, Source
+from ..model.tiff_facts import FileFacts, LevelFacts
 from ..read.pools import DaemonPool
 from ..read.progress import Progress, choose_progress
 from ..references import References

@@ -19,8 +19,8 @@ from ..codecs.unpack import layout_of
 from ..errors import UnsupportedTiff
 from ..model.array import Array
 from ..model.codec import SegmentCodec
-from ..model.facts import LevelFacts
 from ..model.grid import chunk_grid
+from ..model.tiff_facts import LevelFacts
 
 __all__ = ["MAX_INLINED_BYTES", "with_told_edges"]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..codecs.guard import jpeg_frame, scan_header
 from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
-from ..model.facts import IfdFacts
+from ..model.tiff_facts import IfdFacts
 from .descriptions import IJ_METADATA, ij_metadata
 from .exif import DIRECTORY_TAGS, read_named
 from .ifd import Directory, TiffReader

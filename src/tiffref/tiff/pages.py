@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
-from ..model.facts import IfdFacts, LevelFacts
+from ..model.tiff_facts import IfdFacts, LevelFacts
 from .columns import Columns, read_columns
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
 from .ifd import SUB_IFDS, Directory, TiffReader

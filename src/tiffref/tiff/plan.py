@@ -16,9 +16,9 @@ from ..codecs.unpack import check_samples
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
 from ..model.array import Array
 from ..model.codec import SegmentCodec
-from ..model.facts import IfdFacts, LevelFacts
 from ..model.grid import Shape5, chunk_grid, fit_chunks, segment_shape
 from ..model.manifest import Manifest, Source
+from ..model.tiff_facts import IfdFacts, LevelFacts
 from .runs import contiguous_planes, plan_planes, plan_run, source_sizes
 from .segmentcodec import is_plain, segment_codec
 

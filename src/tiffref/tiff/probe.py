@@ -22,8 +22,8 @@ from ..errors import MalformedTiff, TruncationWarning, warn
 from ..metadata.report import Report
 from ..model.array import Array
 from ..model.codec import SegmentCodec
-from ..model.facts import LevelFacts
 from ..model.manifest import MISSING, Manifest
+from ..model.tiff_facts import LevelFacts
 from .edges import MAX_INLINED_BYTES, with_told_edges
 from .lengths import Segments, with_lengths
 from .plan import LevelPlan, plan_level

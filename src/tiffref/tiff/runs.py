@@ -16,9 +16,9 @@ import numpy as np
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.array import Array
 from ..model.codec import SegmentCodec
-from ..model.facts import IfdFacts, LevelFacts
 from ..model.grid import Shape5, chunk_grid, fit_chunks, plan_run_rows
 from ..model.manifest import Manifest, Source
+from ..model.tiff_facts import IfdFacts, LevelFacts
 from .segmentcodec import is_plain
 
 __all__ = ["contiguous_planes", "plan_planes", "plan_run", "source_sizes"]

@@ -33,7 +33,7 @@ from ..metadata.gdal import parse_nodata
 from ..metadata.layout import LevelName, name_levels
 from ..metadata.report import Report
 from ..model.array import Array, given_attributes
-from ..model.facts import FileFacts, LevelFacts, SeriesFacts
+from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from ..references import References
 from .descriptions import imagej_metadata, imagej_text, shaped_text
 from .ifd import Finding, TiffReader

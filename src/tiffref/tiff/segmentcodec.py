@@ -14,8 +14,8 @@ import numpy as np
 from ..codecs.table import COMPRESSIONS, JPEG, OLD_JPEG, jpeg_colorspaces
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import SegmentCodec
-from ..model.facts import IfdFacts
 from ..model.grid import segment_shape
+from ..model.tiff_facts import IfdFacts
 
 __all__ = ["is_plain", "segment_codec"]
 

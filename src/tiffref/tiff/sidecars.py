@@ -28,8 +28,8 @@ from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
 from ..metadata.report import Report
 from ..metadata.xml import XmlError, parse_xml
-from ..model.facts import FileFacts, LevelFacts, SeriesFacts
 from ..model.manifest import NAMELESS
+from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 
 __all__ = ["Beside", "add_sidecars", "has_sidecars"]
 

@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import MalformedTiff, TiffrefError
 from ..io.bytesource import ByteSource
 from ..io.source import LocalSource, SourceFile, open_source
-from ..model.facts import IfdFacts
+from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, TiffReader
 from .pages import Level, Pages, Series
 from .series import Listing, plain_series

@@ -1,0 +1,63 @@
+"""The shape of the code: names that stand for one thing, functions that fit on a screen."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections import Counter
+from dataclasses import is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiffref
+
+ROOT = Path(tiffref.__file__).parent
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
+
+MAX_BODY_LINES = 60
+MAX_PARAMETERS = 12
+AS_OTHERS_HAVE_IT = frozenset({"ZarrTiffStore", "scan"})
+"""What takes tifffile's arguments by name, beside our own."""
+
+PUBLIC = {
+    f"{room}.{name}": getattr(import_module(room), name)
+    for room in ("tiffref", "tiffref.zarr", "tiffref.catalog")
+    for name in import_module(room).__all__
+}
+
+
+def is_plain_class(value: Any) -> bool:
+    """Return whether a name stands for data: an error, a warning, a class of fields, a constant."""
+    return (
+        not callable(value)
+        or is_dataclass(value)
+        or (isinstance(value, type) and issubclass(value, Exception))
+    )
+
+
+def test_no_module_name_stands_twice() -> None:
+    names = Counter(path.stem for path in MODULES if path.stem != "__main__")
+    assert [name for name, n in names.items() if n > 1 and name != "remote"] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+            assert lines <= MAX_BODY_LINES, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_functions_take_few_parameters(name: str) -> None:
+    value: Any = PUBLIC[name]
+    if name.rpartition(".")[2] in AS_OTHERS_HAVE_IT or is_plain_class(value):
+        return
+    if getattr(value, "__module__", "").startswith("tifffile"):
+        return
+    parameters = set(inspect.signature(value).parameters) - {"self"}
+    assert len(parameters) <= MAX_PARAMETERS, sorted(parameters)
