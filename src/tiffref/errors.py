@@ -63,7 +63,7 @@ _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _SECRET = re.compile(
     r"([?&](?:x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature"
     r"|[\w-]*(?:token|secret|password|passwd|api[-_]?key|auth)|awsaccesskeyid|hdnea|hdnts|hmac|jwt"
-    r")=)[^&\s,;)'\"#]+",
+    r")=)(?:[^&\s,;:)'\"#]|:(?!\s))+",
     re.IGNORECASE,
 )
 

@@ -18,7 +18,7 @@ from ..codecs.decode import decodes
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
 from ..metadata.report import Report
-from ..model.facts import LevelFacts
+from ..model.tiff_facts import LevelFacts
 from .runs import source_sizes
 from .segmentcodec import segment_codec
 
