@@ -68,6 +68,12 @@ _MIN_OFFSET = 8
 _CIRCLE_FOUND = 100
 _WALKED_ONE_BY_ONE = 8
 """Directories after which a chain is followed in bulk, where the file is at hand."""
+_MIN_GAPS, _MAX_GAPS, _MAX_FORESEEN = 2, 65, 256
+_MIN_FORESEEN_GAP, _MIN_FORESEEN_BYTES = 1 << 15, 512
+_MIN_SPREAD, _MAX_SPREAD = 0.001, 0.02
+"""How much of the distance between directories it may differ by, where they are to be foreseen."""
+_BESIDE_BYTES = 256
+"""What is fetched behind a directory: the values of its short lists."""
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text that GDAL puts behind the header of files of a declared layout."""
 _MAX_GHOST_BYTES = 512
@@ -329,6 +335,7 @@ class TiffReader:
     _chain: list[int] = field(default_factory=list)
     _in_chain: set[int] = field(default_factory=set)
     _is_walked: bool = False
+    _n_foreseen: int = 0
     _windows: list[tuple[int, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -515,7 +522,30 @@ class TiffReader:
             self._add(self.first.offset)
             return
         last = self._known[self._chain[-1]]
+        if not self.source.is_local and len(self._chain) >= self._n_foreseen:
+            self._foresee(last)
         self._continue_at(last.following, last)
+
+    def _foresee(self, last: Directory) -> None:
+        """Fetch the next directories of a remote file together, where they are evenly spaced.
+
+        Pages of alike images take about as many bytes each: the farther ahead, the wider the range
+        in which a directory is looked for.
+        """
+        gaps = np.diff(np.array(self._chain[-_MAX_GAPS:], np.int64))
+        if len(gaps) < _MIN_GAPS or not last.following:
+            return
+        mean, spread = float(gaps.mean()), float(gaps.std())
+        if mean < _MIN_FORESEEN_GAP or spread > _MAX_SPREAD * mean:
+            return
+        spread = max(spread, _MIN_SPREAD * mean) if gaps.min() < gaps.max() else 0.0
+        n_left = int((self.size - last.following) / mean)
+        ahead = np.arange(min(n_left + 1, max(5, 6 * len(self._chain) // 5), _MAX_FORESEEN))
+        slack = (2.5 * spread * np.sqrt(ahead**2 / len(gaps) + ahead)).astype(np.int64)
+        start = last.following + (ahead * mean).astype(np.int64) - slack + self.base
+        length = 2 * slack + max(_MIN_FORESEEN_BYTES, last.end - last.offset + _BESIDE_BYTES)
+        self._n_foreseen = len(self._chain) + len(ahead)
+        self.source.prefetch(list(zip(start.tolist(), length.tolist(), strict=True)))
 
     def _add(self, offset: int) -> None:
         self._chain.append(offset)
@@ -579,6 +609,9 @@ class TiffReader:
 
     def sub_directories(self, ones: Iterable[Directory]) -> list[list[int]]:
         """Return the offsets of the SubIFDs of some directories, and fetch all of them together."""
+        ones = list(ones)
+        lists = [one.entries[SUB_IFDS] for one in ones if SUB_IFDS in one]
+        self.source.prefetch([(entry[2] + self.base, 8 * entry[1]) for entry in lists])
         found = [
             [int(n) for n in one.column(SUB_IFDS)[:MAX_ENTRIES]] if SUB_IFDS in one else []
             for one in ones

@@ -196,7 +196,7 @@ class Level:
             source,
             offset,
             length,
-            run_offset=int(offset[0, 0]) if self.is_run else None,
+            run_offset=int(offset[0, 0]) if self.is_run and offset.size else None,
         )
 
     def _kinds(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:

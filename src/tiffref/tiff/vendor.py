@@ -158,7 +158,9 @@ class VendorFile:
         knows, the pages are given as they are: it must not cost the pixels.
         """
         reader = self.reader
-        reader.chain()
+        chain = reader.chain()
+        if not reader.source.is_local:
+            reader.sub_directories(filter(None, map(reader.directory, chain)))
         try:
             if reader.is_circle:  # tifffile may follow it without an end
                 raise ValueError("the chain of directories returns to an earlier one")

@@ -1,0 +1,89 @@
+"""Requests and bytes of scans from afar: what is known is fetched together."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+import tifffile
+from fsspec.implementations.memory import MemoryFileSystem
+
+import tiffref
+
+
+class Counted(MemoryFileSystem):
+    """One file of a file system, that counts rounds of requests and their bytes."""
+
+    protocol = "counted"
+    cachable = False
+    data = b""
+    rounds: ClassVar[list[list[tuple[int, int]]]] = []
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+        Counted.rounds.append([(start, end)])
+        return Counted.data[start:end]
+
+    def cat_ranges(self, paths: Any, starts: Any, ends: Any, **kwargs: Any) -> list[bytes]:
+        Counted.rounds.append(list(zip(starts, ends, strict=True)))
+        return [Counted.data[a:b] for a, b in zip(starts, ends, strict=True)]
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        return {"name": path, "size": len(Counted.data), "type": "file"}
+
+
+@pytest.fixture(autouse=True)
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    monkeypatch.setattr(Counted, "rounds", [])
+
+
+def scan(data: bytes) -> tuple[tiffref.References, int, int]:
+    """Scan a file; give the references, rounds and bytes."""
+    Counted.data = data
+    references = tiffref.scan("counted://a.ome.tif")
+    n_bytes = sum(end - start for one in Counted.rounds for start, end in one)
+    return references, len(Counted.rounds), n_bytes
+
+
+def test_an_ome_pyramid_of_36_pages(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 600, (36, 256, 320)).astype("u2")
+    path = tmp_path / "a.ome.tif"
+    options = {"tile": (128, 128), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(data, subifds=2, metadata={"axes": "TYX"}, **options)
+        for step in (2, 4):
+            tif.write(data[:, ::step, ::step], subfiletype=1, **options)
+    references, n_rounds, n_bytes = scan(path.read_bytes())
+    assert [array.shape for _, array in references.group.arrays() if array.manifest.sources] == [
+        (36, 256, 320), (36, 128, 160), (36, 64, 80)
+    ]  # fmt: skip
+    assert n_rounds <= 8
+    assert n_bytes <= 500_000
+
+
+def spread(n: int, gap: int) -> bytes:
+    """Build pages of one strip, each at a distance from the next."""
+    out = bytearray(8 + n * gap)
+    out[:8] = struct.pack("<2sHI", b"II", 42, 8)
+    for page in range(n):
+        at = 8 + page * gap
+        tags = [(256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 1), (262, 3, 1),
+                (273, 4, at + 200), (277, 3, 1), (278, 3, 16), (279, 4, 256)]  # fmt: skip
+        out[at : at + 2] = struct.pack("<H", len(tags))
+        for k, (code, kind, value) in enumerate(tags):
+            struct.pack_into("<HHII", out, at + 2 + 12 * k, code, kind, 1, value)
+        following = at + gap if page + 1 < n else 0
+        struct.pack_into("<I", out, at + 2 + 12 * len(tags), following)
+    return bytes(out)
+
+
+def test_evenly_spread_pages() -> None:
+    references, n_rounds, n_bytes = scan(spread(300, 1 << 17))
+    assert references.group["image"].shape == (300, 16, 16)
+    assert n_rounds <= 12
+    assert n_bytes <= 300 * 1100 + (1 << 16)
