@@ -27,6 +27,7 @@ from .formats.summary import (
     tell_readers,
 )
 from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
+from .io.local import local_path
 from .io.urls import (
     plan_prefix,
     shared_folder,
@@ -454,7 +455,7 @@ def _begins_as_tiff(name: str) -> bool:
     if not is_local(name):
         return False
     try:
-        with Path(name.removeprefix("file://")).open("rb") as file:
+        with Path(local_path(name)).open("rb") as file:
             return file.read(4)[:3] in _TIFF
     except (OSError, ValueError):
         return False  # what is wrong with it shows when it is opened

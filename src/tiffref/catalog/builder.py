@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import CatalogError, SelectionError, TiffrefError
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
+from ..io.local import local_path
 from ..io.urls import has_scheme
 from ..model.array import Array
 from ..model.manifest import Source
@@ -585,7 +586,7 @@ def build(
 def _open_folder(
     output: str | os.PathLike[str], options: Mapping[str, Any] | None
 ) -> LocalFolder | RemoteFolder:
-    text = os.fspath(output).removeprefix("file://")
+    text = local_path(os.fspath(output))
     if has_scheme(text):
         return RemoteFolder(text.rstrip("/"), dict(options or {}))
     return LocalFolder(os.path.abspath(text))  # noqa: PTH100 - links stay as the user gave them

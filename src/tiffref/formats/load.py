@@ -24,6 +24,7 @@ from ..codecs.foreign import unsafe_codecs
 from ..errors import InvalidReferences, unreadable
 from ..io.allow import is_local
 from ..io.clients import client_errors
+from ..io.local import local_path
 from ..model.codec import ForeignCodec, SegmentCodec
 from .findings import Finding, Reporter
 from .zarr_metadata import ArrayMetadata, Nodes
@@ -239,7 +240,7 @@ def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
         text = None
         if is_local(path) and path.endswith(".json"):
             with contextlib.suppress(OSError, ValueError):  # `fetch_text` says why
-                file = stack.enter_context(Path(path.removeprefix("file://")).open("rb"))
+                file = stack.enter_context(Path(local_path(path)).open("rb"))
                 text = FileText(file)
         is_apt = text is not None and _LARGE_BYTES <= len(text) <= LIMITS.document_bytes
         yield text if is_apt else None

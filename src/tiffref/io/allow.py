@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import UntrustedSource
-from .local import opened_path
+from .local import local_path, opened_path
 
 __all__ = [
     "ANYWHERE",
@@ -52,7 +52,7 @@ def location_prefix(location: str) -> str:
     """
     where = location if is_local(location) else location.rpartition("::")[2]
     if is_local(where):
-        folder = os.path.dirname(os.path.abspath(where.removeprefix("file://")))  # noqa: PTH100, PTH120
+        folder = os.path.dirname(os.path.abspath(local_path(where)))  # noqa: PTH100, PTH120
         return folder.rstrip("/") + "/"
     where = where.partition("?")[0].partition("#")[0]
     scheme = _SCHEME.match(where)
@@ -160,7 +160,7 @@ class AllowList:
         """
         if ANYWHERE in self._exact:
             return
-        real = opened_path(url.removeprefix("file://"), descriptor)
+        real = opened_path(local_path(url), descriptor)
         if real is None or not self._is_in_folders(real):
             raise UntrustedSource(
                 "the path leads to a file outside the allowed addresses",
@@ -185,7 +185,7 @@ class AllowList:
     def _covers(self, url: str) -> bool:
         if ANYWHERE in self._exact:
             return True
-        if _CONTROL.search(url):
+        if _CONTROL.search(url.replace("\\", "/") if is_local(url) and os.sep == "\\" else url):
             return False
         if is_local(url):
             return self._is_in_folders(_real_path(url))
@@ -233,4 +233,4 @@ def _is_below(path: str, prefix: str) -> bool:
 
 def _real_path(url: str) -> str:
     """Give the path of a local file with all links followed, so that none leads elsewhere."""
-    return os.path.realpath(url.removeprefix("file://"))
+    return os.path.realpath(local_path(url))

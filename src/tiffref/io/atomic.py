@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from ..errors import SourceError, unreadable
 from .clients import client_errors
+from .local import local_path
 from .urls import has_scheme
 
 __all__ = ["open_atomic", "open_folder_atomic"]
@@ -59,7 +60,7 @@ def open_atomic(
     if has_scheme(path) and not path.startswith("file:"):
         opened: Any = _open_remote(path, storage_options)
     else:
-        opened = _open_local(path.removeprefix("file://"))
+        opened = _open_local(local_path(path))
     with _typed_errors(path), opened as file:
         yield file
 
@@ -132,7 +133,7 @@ def open_folder_atomic(
     opened = (
         _open_remote_folder(path, marker, storage_options)
         if is_remote
-        else _open_local_folder(path.removeprefix("file://"), marker)
+        else _open_local_folder(local_path(path), marker)
     )
     with _typed_errors(path), opened as folder:
         yield folder

@@ -39,7 +39,8 @@ def turn_at(fs: Any) -> contextlib.AbstractContextManager[Any]:
     as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
     would use in the middle of one another's answers.
     """
-    protocols = fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,)
+    protocols = getattr(fs, "protocol", ())
+    protocols = (protocols,) if isinstance(protocols, str) else protocols
     if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(protocols):
         return contextlib.nullcontext()
     return lock_of(fs)

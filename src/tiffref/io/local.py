@@ -1,15 +1,16 @@
 """Local files by descriptor: reading by position, and which file a descriptor is.
 
-Owns what differs between systems: Windows has no positioned reads, and each system says in its own
-way where an open file lies.
+Owns what differs between systems: Windows has no positioned reads, and drives and shares that take
+their place in URLs; and each system says in its own way where an open file lies.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 
-__all__ = ["opened_path", "read_at"]
+__all__ = ["file_url", "is_file_url", "local_path", "opened_path", "read_at"]
 
 _position = threading.Lock()
 
@@ -40,3 +41,52 @@ def opened_path(path: str, descriptor: int) -> str | None:
             return None
         return real if is_same else None
     return real.removesuffix(" (deleted)") if not state.st_nlink else real
+
+
+_IS_WINDOWS = os.name == "nt"
+_DRIVE = re.compile(r"/+(?=[A-Za-z]:/)")
+
+
+def local_path(url: str, is_windows: bool = _IS_WINDOWS) -> str:
+    """Return the path of a local source.
+
+    Examples
+    --------
+    >>> local_path("file:///data/a.tif"), local_path("file:///C:/a.tif", is_windows=True)
+    ('/data/a.tif', 'C:/a.tif')
+    >>> local_path("file://server/share/a.tif", is_windows=True)
+    '//server/share/a.tif'
+    """
+    if not url.startswith("file://"):
+        return url
+    path = url[7:]
+    if not is_windows:
+        return path
+    without = _DRIVE.sub("", path, count=1)
+    is_share = without == path and not path.startswith("/")
+    return f"//{path}" if is_share and not _has_drive(path) else without
+
+
+def is_file_url(url: str, is_windows: bool = _IS_WINDOWS) -> bool:
+    """Return whether a URL names a file by its full path, or on a share where there are such."""
+    return url.startswith("file://" if is_windows else "file:///")
+
+
+def file_url(path: str, is_windows: bool = _IS_WINDOWS) -> str:
+    """Return the URL of an absolute path; undoes `local_path`.
+
+    Examples
+    --------
+    >>> file_url("/data/a.tif"), file_url(r"C:\\data\\a.tif", is_windows=True)
+    ('file:///data/a.tif', 'file:///C:/data/a.tif')
+    """
+    if not is_windows:
+        return f"file://{path}"
+    path = path.replace("\\", "/")
+    if path.startswith("//"):
+        return f"file:{path}"
+    return f"file:///{path}" if _has_drive(path) else f"file://{path}"
+
+
+def _has_drive(path: str) -> bool:
+    return path[1:3] == ":/" and path[:1].isalpha()

@@ -23,7 +23,7 @@ from .address import missing_file, not_a_file
 from .allow import is_local
 from .bytesource import ByteSource
 from .file_locks import lock_of
-from .local import read_at
+from .local import local_path, read_at
 from .remote import RemoteSource, open_remote
 
 __all__ = ["FileObjectSource", "LocalSource", "SourceFile", "open_source"]
@@ -156,12 +156,12 @@ def open_source(
         # an fsspec OpenFile, or a file that fsspec opened: its address serves later readers too
         url = where.fs.unstrip_protocol(where.path)
         if url.startswith("file://"):
-            return LocalSource(url[7:])
+            return LocalSource(local_path(url))
         return RemoteSource(where.fs, where.path, url)
     if isinstance(where, str | os.PathLike):
         name = os.fspath(where)
         if is_local(name) or Path(name).is_file():  # a file may be called "a::b.tif"
-            return LocalSource(name.removeprefix("file://"))
+            return LocalSource(local_path(name))
         return open_remote(name, storage_options)
     if hasattr(where, "read") and hasattr(where, "seek"):
         name = getattr(where, "name", None)

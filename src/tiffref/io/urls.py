@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote, unquote
 
 from ..errors import ManifestMismatch, MetadataWarning, warn
+from .local import file_url, is_file_url, local_path
 
 __all__ = [
     "from_document_url",
@@ -132,12 +133,12 @@ def to_full_url(url: str) -> str:
     """Return the address of a source with all that it has, signatures too."""
     if has_scheme(url):
         return url
-    return "file://" + os.path.abspath(url).replace(os.sep, "/")  # noqa: PTH100
+    return file_url(os.path.abspath(url))  # noqa: PTH100
 
 
 def from_document_url(url: str) -> str:
     """Give the source that a document's address means; undoes `to_document_url`."""
-    return url.removeprefix("file://") if url.startswith("file:///") else url
+    return local_path(url) if is_file_url(url) else url
 
 
 def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:

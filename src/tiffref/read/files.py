@@ -16,7 +16,7 @@ from ..errors import unreadable
 from ..io.allow import AllowList, is_local
 from ..io.file_locks import lock_of
 from ..io.freshness import check_same
-from ..io.local import read_at
+from ..io.local import local_path, read_at
 from ..model.manifest import Source
 
 __all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]
@@ -236,11 +236,6 @@ class FileObject:
 
     def close(self) -> None:
         """Leave the file to whoever opened it."""
-
-
-def local_path(url: str) -> str:
-    """Give the path of a local source."""
-    return url.removeprefix("file://")
 
 
 def _start_anew() -> None:

@@ -18,6 +18,7 @@ from ..codecs.zarr2 import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from ..io.allow import is_local
 from ..io.freshness import check_same
+from ..io.local import local_path
 from ..io.source import open_source
 from ..metadata.location import locate, unify_locations
 from ..model.array import Array, Group
@@ -150,7 +151,7 @@ def _unseen(
     known = {source.url: source for source in references.sources}
     changed, rows, seen = [], [], set()
     for n, url in enumerate(listed.urls):
-        path = url.removeprefix("file://")
+        path = local_path(url)
         address = os.path.abspath(path) if is_local(url) else url  # noqa: PTH100 - links stay
         if address in seen:
             continue
