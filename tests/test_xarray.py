@@ -168,6 +168,10 @@ def test_one_level_or_series(pyramid):
         xr.open_dataset(pyramid, engine="tiffref", series=7)
 
 
+def alone_1(path):
+    return xr.open_dataset(path, engine="tiffref", level=1).image
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_reference_documents_and_mappings(pyramid, opened, tmp_path, zarr_format):
     references = tiffref.scan(pyramid)
@@ -180,8 +184,20 @@ def test_reference_documents_and_mappings(pyramid, opened, tmp_path, zarr_format
         found = xr.open_dataset(source, engine="tiffref")
         xr.testing.assert_equal(found, opened)
         assert found.image.attrs == opened.image.attrs
-    with pytest.raises(IndexError, match="opened as they are"):
-        xr.open_dataset(references, engine="tiffref", level=1)
+        for level in (0, 1, 2):
+            one = xr.open_dataset(source, engine="tiffref", level=level)
+            alone = xr.open_dataset(pyramid, engine="tiffref", level=level)
+            xr.testing.assert_equal(one, alone)
+            assert one.image.dims == ("y", "x")
+            assert one.attrs["spatial:transform"] == alone.attrs["spatial:transform"]
+        with pytest.raises(IndexError, match="level 9 does not exist"):
+            xr.open_dataset(source, engine="tiffref", level=9)
+        with pytest.raises(IndexError, match="opened as they are"):
+            xr.open_dataset(source, engine="tiffref", key=1)
+    tree = tiffref.scan(pyramid, layout="tree").to_kerchunk(zarr_format=zarr_format)
+    xr.testing.assert_equal(
+        xr.open_dataset(tree, engine="tiffref", level=1).image, alone_1(pyramid)
+    )
 
 
 def test_a_url_with_storage_options(pyramid, opened, tmp_path):

@@ -25,8 +25,9 @@ from xarray.backends import (
 )
 from xarray.core import indexing
 
-from .errors import SelectionError
+from .errors import SelectionError, no_such
 from .io.allow import is_local
+from .metadata.geo import is_geozarr
 from .model.array import Array, Group
 from .model.manifest import NAMELESS
 from .read.engine import read_array
@@ -245,12 +246,14 @@ def _open(
             )
         references = scan(source, storage_options=storage_options, **chosen)
         return references, make_fetcher(source, references, storage_options, verify)
-    asked = [name for name in ("series", "level", "key", "mosaic") if chosen.get(name) is not None]
+    asked = [name for name in ("key", "mosaic") if chosen.get(name) is not None]
     if asked:
         raise SelectionError(
             "references are opened as they are", got=", ".join(asked), hint="Use group=."
         )
     references = references.with_axes(chosen["axes"])
+    if chosen.get("series") is not None or chosen.get("level") is not None:
+        references = _choose(references, chosen.get("series"), chosen.get("level"))
     return references, Fetcher(storage_options, verify=verify, allow=references.allow)
 
 
@@ -263,7 +266,11 @@ def _first_group(references: References) -> str:
 def _without_overviews(references: References) -> References:
     """Return the references without levels but the first, and without what describes them alone."""
     levels = [level for row in references.series for level in row["levels"][1:]]
-    gone = {level["path"] for level in levels if "path" in level}
+    return _without(references, {level["path"] for level in levels if "path" in level})
+
+
+def _without(references: References, gone: set[str]) -> References:
+    """Return the references without some arrays, and without what describes these alone."""
     arrays = {path: array for path, array in references.group.arrays() if path not in gone}
     images = [array for array in arrays.values() if not _is_description(array)]
     used = {dim for array in images for dim in array.dims}
@@ -273,6 +280,47 @@ def _without_overviews(references: References) -> References:
         if not _is_description(array) or set(array.dims) <= used
     }
     return replace(references, group=Group.from_paths(kept, {"": references.group.attributes}))
+
+
+def _choose(references: References, series: int | None, level: int | None) -> References:
+    """Return one series of a document, or one level under the names of the full-size one."""
+    rows = references.series
+    if not rows:
+        raise SelectionError(
+            "the document does not say which arrays are series and levels", hint="Use group=."
+        )
+    if series is not None:
+        rows = (_pick(rows, series, "series"),)
+    if level is not None:
+        _pick(rows[0]["levels"], level, "level")
+        rows = tuple({**row, "levels": row["levels"][level : level + 1]} for row in rows)
+    kept = {one.get("path") for row in rows for one in row["levels"]}
+    every = {one["path"] for row in references.series for one in row["levels"] if "path" in one}
+    chosen = replace(_without(references, every - kept), series=rows)
+    return _as_full(chosen, f"_{level}") if level else chosen
+
+
+def _pick(items: Sequence[Any], index: int, what: str) -> Any:
+    if not 0 <= index < len(items):
+        raise no_such(what, index, len(items))
+    return items[index]
+
+
+def _as_full(references: References, suffix: str) -> References:
+    """Return the arrays of an overview under the names that they have as an image alone."""
+    children: dict[str, Array | Group] = {}
+    attributes = {k: v for k, v in references.group.attributes.items() if k != "multiscales"}
+    for name, child in references.group.children.items():
+        if isinstance(child, Array):
+            own = dict(child.attributes)
+            if "spatial:dimensions" in own:
+                own["spatial:dimensions"] = [
+                    d.removesuffix(suffix) for d in own["spatial:dimensions"]
+                ]
+                attributes |= {k: v for k, v in own.items() if is_geozarr(k)}
+            child = child.as_variable(tuple(d.removesuffix(suffix) for d in child.dims), own)
+        children[name.removesuffix(suffix)] = child
+    return replace(references, group=Group(children, attributes))
 
 
 def _is_many(source: Any) -> bool:
