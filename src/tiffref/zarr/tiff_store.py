@@ -245,8 +245,9 @@ def make_fetcher(
     if file is None or not names:
         return Fetcher(storage_options, verify=verify, allow=references.allow)
     if hasattr(file, "fs") and hasattr(file, "path"):
-        url = file.fs.unstrip_protocol(file.path)
-        filesystems = {url: (file.fs, file.path)} if url in names else {}
+        own = file.fs.unstrip_protocol(file.path)
+        known = [url for url in names if url == own or url.startswith(NAMELESS)]
+        filesystems = dict.fromkeys(known, (file.fs, file.path))
         return Fetcher(storage_options, verify=verify, filesystems=filesystems)
     files = {url: file for url in names if url.startswith(NAMELESS)}
     return Fetcher(storage_options, verify=verify, files=files)
