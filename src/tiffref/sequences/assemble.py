@@ -7,7 +7,7 @@ its group: arrays with their levels, and coordinates. How columns are combined i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import MAGIC, wrap_inlined
 from ..errors import ManifestMismatch, SelectionError
+from ..metadata.geo import GeoLevel, declared, fit_layout, is_geozarr
+from ..metadata.hierarchy import PENDING, insert_axes
 from ..metadata.location import Location, unify_locations
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
 from ..model.combine import STORAGE, Kind, aspects_of, group_alike, mismatch, occupied, place
+from ..model.manifest import INLINED
 from ..references import References
 from .coordinates import Axis, axis_array
-from .file_scans import Part, describe_image, describe_whole
-from .mosaic import mosaic_origins
+from .file_scans import GEO_TAGS, Part, is_one_place, without_tags
+from .mosaic import describe_mosaic, mosaic_origins
 
 __all__ = ["METADATA", "Plan", "combine", "compare"]
 
@@ -33,6 +36,10 @@ _SHOWN = 3
 _MEANING = ("scale_factor", "add_offset", "scales", "offsets", "units")
 """Attributes that say what the values mean."""
 MAX_REPORTED = 1000
+
+
+_TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
+_CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +150,11 @@ def combine(
         if plan.is_mosaic:
             _check_covered(images[path], arrays, dims, plan, report)
     described = [dim for dim in dims if dim not in plan.plate]
-    variables, attributes, placed = describe_whole(parts, images, described, joined, plan.is_mosaic)
+    variables, attributes, placed = _describe_whole(
+        parts, images, described, joined, plan.is_mosaic
+    )
     children: dict[str, Array | Group] = {
-        path: describe_image(image, parts, path).with_attributes(**placed.get(path, {}))
+        path: _describe_image(image, parts, path).with_attributes(**placed.get(path, {}))
         for path, image in images.items()
     }
     children |= variables
@@ -260,3 +269,91 @@ def _self_describing(array: Array) -> Array:
         for n, data in array.manifest.inlined.items()
     }
     return replace(array, manifest=replace(array.manifest, inlined=inlined))
+
+
+def _describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
+    """Keep the attributes, and the fill value, that all files agree in; but for their place."""
+    arrays = [part.arrays[path] for part in parts]
+    distinct: dict[int, Mapping[str, Any]] = {
+        id(array.attributes): array.attributes for array in arrays
+    }
+    given = [*distinct.values()]
+    gone = {
+        code for code in GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
+    }
+    if gone:
+        given = [without_tags(one, frozenset(gone)) for one in given]
+    first, *others = given
+    kept = {
+        name: value
+        for name, value in first.items()
+        if not is_geozarr(name)
+        and all(name in other and repr(other[name]) == repr(value) for other in others)
+    }
+    fills = {repr(array.fill_value) for array in arrays}
+    return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
+
+
+def _describe_whole(
+    parts: Sequence[Part],
+    images: Mapping[str, Array],
+    dims: Sequence[str],
+    joined: Iterable[str],
+    is_mosaic: bool,
+) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the coordinates of the files that hold for the whole, the attributes of its group, and
+    what GeoZarr says of each of its arrays.
+
+    Parameters
+    ----------
+    images
+        Arrays of the whole by path.
+    dims
+        New axes.
+    joined
+        Dimensions that files were concatenated along: their coordinates hold no more.
+    """
+    if is_mosaic:
+        variables, attributes, levels = describe_mosaic(parts, images)
+        return variables, attributes, {path: _place_of(one) for path, one in levels.items()}
+    if not is_one_place(parts):
+        return {}, {}, {}
+    gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
+    group = parts[0].references.group
+    variables = {
+        name: child
+        for name, child in group.children.items()
+        if name not in images
+        and isinstance(child, Array)
+        and bool((child.manifest.source == INLINED).all())
+        and not gone & set(child.dims)
+        and not (name == "time" and not child.dims)
+    }
+    placed = {path: _place_of(array, bool(gone)) for path, array in parts[0].arrays.items()}
+    attributes = dict(group.attributes)
+    if gone:
+        attributes = {
+            name: value
+            for name, value in attributes.items()
+            if name not in ("multiscales", "omero", PENDING) and not is_geozarr(name)
+        }
+        attributes |= _place_of(group, is_system=True)
+    else:
+        attributes = fit_layout(insert_axes(group, [_axis(dim) for dim in dims]), images)
+    return variables, attributes, placed
+
+
+def _place_of(node: Array | Group | GeoLevel, is_system: bool = False) -> dict[str, Any]:
+    """Return what GeoZarr says of a node, or only of its coordinate system."""
+    wanted = "proj:" if is_system else ("proj:", "spatial:")
+    return declared({name: v for name, v in node.attributes.items() if name.startswith(wanted)})
+
+
+def _axis(dim: str) -> dict[str, str]:
+    if dim.lower() in _TIME_NAMES:
+        return {"name": dim, "type": "time"}
+    if dim.lower() in _CHANNEL_NAMES:
+        return {"name": dim, "type": "channel"}
+    if dim.lower() == "z":
+        return {"name": dim, "type": "space"}
+    return {"name": dim}

@@ -1,9 +1,7 @@
 """Fields to coordinates: text and values of files become sorted axes.
 
 Owns the meaning of a field (number, date, label), the sorted set of its values, and each file's
-position on it. Times are written as CF has them: integers since 1970-01-01. Dates that names do
-not hold are taken from DateTime (TIFF 6.0, tag 306: "YYYY:MM:DD HH:MM:SS") and from OME's
-AcquisitionDate. Pure: it works on what a scan has read.
+position on it. Times are written as CF has them: integers since 1970-01-01. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +18,13 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError
 from ..model.array import Array
 
-if TYPE_CHECKING:
-    from .file_scans import Part
-
 __all__ = [
     "Axis",
     "axis_array",
-    "find_dates",
     "join_axes",
     "make_axis",
     "order_axes",
     "read_axis",
-    "read_dates",
     "read_values",
 ]
 
@@ -335,55 +328,3 @@ def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np
         for values in (old.values, new.values)
     )
     return axis, old_index, new_index
-
-
-_SOURCES = {
-    "DateTime": (306, re.compile(r"(\d{4}:\d{2}:\d{2} \d{2}:\d{2}:\d{2})")),
-    "AcquisitionDate": (270, re.compile(r"<(?:\w+:)?AcquisitionDate>\s*([^<\s]+)")),
-}
-
-
-def find_dates(tags: Mapping[int, Any]) -> dict[str, str]:
-    """Find the dates in the tags of a file, by the names that `time_from` takes.
-
-    >>> find_dates({306: "2020:01:02 03:04:05"})
-    {'DateTime': '2020:01:02 03:04:05'}
-    """
-    found = {}
-    for name, (code, expression) in _SOURCES.items():
-        value = tags.get(code)
-        match = expression.search(value) if isinstance(value, str) else None
-        if match is not None:
-            found[name] = match[1]
-    return found
-
-
-def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:
-    """Read the date of each file.
-
-    Parameters
-    ----------
-    parts
-        Scanned files.
-    time_from
-        "DateTime" or "AcquisitionDate".
-
-    Returns
-    -------
-    `(n_files,)` datetime64.
-
-    Raises
-    ------
-    ManifestMismatch
-        If a file has no such date; files without are named.
-    """
-    if time_from not in _SOURCES:
-        raise SelectionError("unknown time_from", got=repr(time_from), expected=list(_SOURCES))
-    texts = [part.dates.get(time_from) for part in parts]
-    missing = [part.url for part, text in zip(parts, texts, strict=True) if text is None]
-    if missing:
-        raise ManifestMismatch(
-            f"{len(missing)} of {len(parts)} files have no {time_from}",
-            got=", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else ""),
-        )
-    return read_values("time", texts)

@@ -1,8 +1,9 @@
-"""Scan the files of a sequence, and find what holds for all of them.
+"""Scan the files of a sequence.
 
-Owns the concurrency of a sequence's scan, its progress, what is kept of each file, what becomes of
-files that cannot be read, and which coordinates and attributes are the whole's: what says
-something of one file only, such as its date, is left out. At most as many files are open as there
+Owns the concurrency of a sequence's scan, its progress, what is kept of each file, and what becomes
+of files that cannot be read. What says something of one file only, such as its date, is left out of
+the attributes that are kept. Dates that names do not hold are taken from DateTime (TIFF 6.0, tag
+306: "YYYY:MM:DD HH:MM:SS") and from OME's AcquisitionDate. At most as many files are open as there
 are workers.
 
 A scan of a local file is nearly all Python, so that threads gain little and processes cost more
@@ -14,36 +15,39 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import SourceError, TiffrefError
+from numpy.typing import NDArray
+
+from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError
 from ..metadata.describe import TAG_NAMES
-from ..metadata.geo import GeoLevel, declared, fit_layout, is_geozarr
-from ..metadata.hierarchy import PENDING, insert_axes
 from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
-from ..model.manifest import INLINED, Source
+from ..model.manifest import Source
 from ..model.tiff_facts import FileFacts, LevelFacts
 from ..read.pools import DaemonPool
 from ..read.progress import Progress, choose_progress
 from ..references import References
 from ..tiff.scan import scan_with_facts
-from .coordinates import find_dates
-from .mosaic import describe_mosaic
+from .coordinates import read_values
 
 __all__ = [
+    "GEO_TAGS",
     "Part",
     "Progress",
-    "describe_image",
-    "describe_whole",
+    "find_dates",
+    "is_one_place",
+    "read_dates",
     "scan_files",
     "shared_attributes",
     "unreadable",
+    "without_tags",
 ]
 
 _PERSONAL = frozenset(
@@ -54,31 +58,6 @@ _PERSONAL = frozenset(
 _PERSONAL_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
 """DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
 Exif, GPS and interoperability directories: they change from file to file."""
-_TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
-_CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
-
-
-def describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
-    """Keep the attributes, and the fill value, that all files agree in; but for their place."""
-    arrays = [part.arrays[path] for part in parts]
-    distinct: dict[int, Mapping[str, Any]] = {
-        id(array.attributes): array.attributes for array in arrays
-    }
-    given = [*distinct.values()]
-    gone = {
-        code for code in _GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
-    }
-    if gone:
-        given = [_without_tags(one, frozenset(gone)) for one in given]
-    first, *others = given
-    kept = {
-        name: value
-        for name, value in first.items()
-        if not is_geozarr(name)
-        and all(name in other and repr(other[name]) == repr(value) for other in others)
-    }
-    fills = {repr(array.fill_value) for array in arrays}
-    return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
 
 
 def shared_attributes(array: Array) -> dict[str, Any]:
@@ -87,10 +66,10 @@ def shared_attributes(array: Array) -> dict[str, Any]:
     places = [name for name in str(found.pop("coordinates", "")).split() if name != "time"]
     if places:
         found["coordinates"] = " ".join(places)
-    return _without_tags(found, _PERSONAL_TAGS)
+    return without_tags(found, _PERSONAL_TAGS)
 
 
-def _without_tags(attributes: Mapping[str, Any], codes: frozenset[int]) -> dict[str, Any]:
+def without_tags(attributes: Mapping[str, Any], codes: frozenset[int]) -> dict[str, Any]:
     """Leave tags out of the attribute that lists them."""
     found = dict(attributes)
     if "tiff_tags" in found:
@@ -101,72 +80,7 @@ def _without_tags(attributes: Mapping[str, Any], codes: frozenset[int]) -> dict[
     return found
 
 
-def describe_whole(
-    parts: Sequence[Part],
-    images: Mapping[str, Array],
-    dims: Sequence[str],
-    joined: Iterable[str],
-    is_mosaic: bool,
-) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the coordinates of the files that hold for the whole, the attributes of its group, and
-    what GeoZarr says of each of its arrays.
-
-    Parameters
-    ----------
-    images
-        Arrays of the whole by path.
-    dims
-        New axes.
-    joined
-        Dimensions that files were concatenated along: their coordinates hold no more.
-    """
-    if is_mosaic:
-        variables, attributes, levels = describe_mosaic(parts, images)
-        return variables, attributes, {path: _place_of(one) for path, one in levels.items()}
-    if not is_one_place(parts):
-        return {}, {}, {}
-    gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
-    group = parts[0].references.group
-    variables = {
-        name: child
-        for name, child in group.children.items()
-        if name not in images
-        and isinstance(child, Array)
-        and bool((child.manifest.source == INLINED).all())
-        and not gone & set(child.dims)
-        and not (name == "time" and not child.dims)
-    }
-    placed = {path: _place_of(array, bool(gone)) for path, array in parts[0].arrays.items()}
-    attributes = dict(group.attributes)
-    if gone:
-        attributes = {
-            name: value
-            for name, value in attributes.items()
-            if name not in ("multiscales", "omero", PENDING) and not is_geozarr(name)
-        }
-        attributes |= _place_of(group, is_system=True)
-    else:
-        attributes = fit_layout(insert_axes(group, [_axis(dim) for dim in dims]), images)
-    return variables, attributes, placed
-
-
-def _place_of(node: Array | Group | GeoLevel, is_system: bool = False) -> dict[str, Any]:
-    """Return what GeoZarr says of a node, or only of its coordinate system."""
-    wanted = "proj:" if is_system else ("proj:", "spatial:")
-    return declared({name: v for name, v in node.attributes.items() if name.startswith(wanted)})
-
-
-def _axis(dim: str) -> dict[str, str]:
-    if dim.lower() in _TIME_NAMES:
-        return {"name": dim, "type": "time"}
-    if dim.lower() in _CHANNEL_NAMES:
-        return {"name": dim, "type": "channel"}
-    if dim.lower() == "z":
-        return {"name": dim, "type": "space"}
-    return {"name": dim}
-
-
-_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
 _BLOCK_FILES = 32
 _REMOTE_WORKERS = 16
@@ -295,7 +209,7 @@ def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefEr
         if array.manifest.sources
     }
     tags = _first_tags(facts)
-    georeference = {code: tags[code] for code in _GEO_TAGS if code in tags}
+    georeference = {code: tags[code] for code in GEO_TAGS if code in tags}
     kept = once.references(references, arrays, georeference)
     location = once.location(references.group)
     return Part(url, facts.source, kept, arrays, georeference, find_dates(tags), location)
@@ -368,3 +282,55 @@ def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> Tif
         hint="allow_holes=True leaves their chunks missing.",
     )
     return error
+
+
+_SOURCES = {
+    "DateTime": (306, re.compile(r"(\d{4}:\d{2}:\d{2} \d{2}:\d{2}:\d{2})")),
+    "AcquisitionDate": (270, re.compile(r"<(?:\w+:)?AcquisitionDate>\s*([^<\s]+)")),
+}
+
+
+def find_dates(tags: Mapping[int, Any]) -> dict[str, str]:
+    """Find the dates in the tags of a file, by the names that `time_from` takes.
+
+    >>> find_dates({306: "2020:01:02 03:04:05"})
+    {'DateTime': '2020:01:02 03:04:05'}
+    """
+    found = {}
+    for name, (code, expression) in _SOURCES.items():
+        value = tags.get(code)
+        match = expression.search(value) if isinstance(value, str) else None
+        if match is not None:
+            found[name] = match[1]
+    return found
+
+
+def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:
+    """Read the date of each file.
+
+    Parameters
+    ----------
+    parts
+        Scanned files.
+    time_from
+        "DateTime" or "AcquisitionDate".
+
+    Returns
+    -------
+    `(n_files,)` datetime64.
+
+    Raises
+    ------
+    ManifestMismatch
+        If a file has no such date; files without are named.
+    """
+    if time_from not in _SOURCES:
+        raise SelectionError("unknown time_from", got=repr(time_from), expected=list(_SOURCES))
+    texts = [part.dates.get(time_from) for part in parts]
+    missing = [part.url for part, text in zip(parts, texts, strict=True) if text is None]
+    if missing:
+        raise ManifestMismatch(
+            f"{len(missing)} of {len(parts)} files have no {time_from}",
+            got=", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else ""),
+        )
+    return read_values("time", texts)

@@ -19,8 +19,8 @@ from ..metadata.report import Report
 from ..model.array import Array, Group, given_attributes
 from ..references import References
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
-from .coordinates import Axis, make_axis, order_axes, read_dates, read_values
-from .file_scans import Part, Progress, scan_files, unreadable
+from .coordinates import Axis, make_axis, order_axes, read_values
+from .file_scans import Part, Progress, read_dates, scan_files, unreadable
 from .inputs import list_files
 from .names import parse_pattern, read_names
 from .plates import PLATE_AXES, to_plate
