@@ -122,7 +122,9 @@ _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 def warn_of_chains(urls: Iterable[str]) -> None:
     """Warn where sources lie within archives, which kerchunk's readers cannot open."""
-    chained = [url for url in map(to_document_url, urls) if "::" in url]
+    addresses = map(to_document_url, urls)
+    # "::" may also stand in the name of a local file
+    chained = [url for url in addresses if "::" in url and not url.startswith("file://")]
     if chained:
         what = "lies within another file, so that engine='kerchunk' and other readers of kerchunk's"
         hint = "documents cannot open it; engine='tiffref' and ZarrTiffStore can"
