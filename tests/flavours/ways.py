@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,14 +63,23 @@ def read_ways(references: tiffref.References) -> dict[str, Mapping[str, Any]]:
     xarray = pytest.importorskip("xarray")
     pytest.importorskip("kerchunk")
     ways: dict[str, Mapping[str, Any]] = {}
+    # OME-NGFF 0.5 has a group for each level; the axes stay as tifffile has them
+    stored = dataclasses.replace(references, axes="as-stored")
+    moved = stored.laid_out(3).series
     for zarr_format in (2, 3):
         options = {
-            "fo": references.to_kerchunk(zarr_format=zarr_format), "remote_protocol": "file",
+            "fo": stored.to_kerchunk(zarr_format=zarr_format), "remote_protocol": "file",
             "asynchronous": True, "remote_options": {"asynchronous": True},
         }  # fmt: skip
-        ways[f"v{zarr_format} in zarr"] = zarr.open_group(
+        group = zarr.open_group(
             "reference://", mode="r", storage_options=options, zarr_format=zarr_format
         )
+        ways[f"v{zarr_format} in zarr"] = {
+            before["path"]: group[before["path"] if zarr_format == 2 else after["path"]]
+            for old, new in zip(references.series, moved, strict=True)
+            for before, after in zip(old["levels"], new["levels"], strict=True)
+            if "path" in before
+        }
     arrays = dict(references.group.arrays())
     ways["store[...]"] = {
         path: ZarrTiffStore(tiffref.References(references.group.with_children({path: array})))

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 import tiffref
+import tiffref.catalog
 from tiffref.formats.summary import html_table
 from tiffref.zarr import ZarrTiffStore
 

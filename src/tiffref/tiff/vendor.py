@@ -342,7 +342,10 @@ def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
             tags[code] = _plain(keyframe.tags.valueof(code))
         if facts.name == "0":
             tables.update(_calibration(keyframe, facts))
-    return replace(facts, tags=tags, tables=tables)
+    shape = facts.shape
+    if keyframe.parent.is_philips:  # the tags give levels with their padding, the XML without it
+        shape = (*shape[:2], keyframe.imagelength, keyframe.imagewidth, shape[4])
+    return replace(facts, tags=tags, tables=tables, shape=shape)
 
 
 @contextlib.contextmanager
