@@ -18,7 +18,7 @@ import tiffref
 
 
 def make_pyramid(path: Path, size: int = 1024) -> np.ndarray:
-    """Write a synthetic microscope image, and give the full-size pixels that are in it."""
+    """Write a synthetic microscope image, and return the full-size pixels that are in it."""
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:size, :size]
     image = np.zeros((3, size, size), np.float64)

@@ -62,7 +62,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing: the counts are in `ranges`."""
+        """Describe nothing: the counts are in `ranges`."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """Give the root of the source tree that these tests belong to."""
+    """Return the root of the source tree that these tests belong to."""
     return REPOSITORY
 
 
@@ -36,7 +36,7 @@ def corpus() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_options() -> Iterator[dict[str, Any]]:
-    """Give the options of s3fs for an S3 on this machine, which has no buckets yet."""
+    """Return the options of s3fs for an S3 on this machine, which has no buckets yet."""
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
     server.start()

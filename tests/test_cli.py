@@ -174,7 +174,7 @@ def test_closed_output_ends_quietly(image: Path) -> None:
 
 
 def run_with_terminal(arguments: list[str]) -> str:
-    """Run the command line with a terminal as standard error, and give what the terminal got."""
+    """Run the command line with a terminal as standard error, and return what the terminal got."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "tiffref", *arguments], stdout=subprocess.DEVNULL, stderr=theirs

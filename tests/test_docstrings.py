@@ -33,7 +33,7 @@ NAMES = {path: value for path, value in public_names() if path.rpartition(".")[2
 
 
 def functions_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give a function, or those of a class that are its own: public methods, and `__init__`."""
+    """Return a function, or those of a class that are its own: public methods, and `__init__`."""
     if not inspect.isclass(value):
         yield "", value
         return
@@ -44,7 +44,7 @@ def functions_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def described(docstring: str) -> set[str]:
-    """Give the names that stand alone or together at the margin of a docstring."""
+    """Return the names that stand alone or together at the margin of a docstring."""
     lines = inspect.cleandoc(docstring).replace("\\\n", " ").splitlines()
     listed = (line for line in lines if re.fullmatch(r"[\w*]+(, *[\w*]+)*", line))
     return {name.strip("* ") for line in listed for name in line.split(",")}

@@ -96,7 +96,7 @@ def walk_module_level(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def absolute_names(node: ast.AST, path: Path) -> list[str]:
-    """Give the full dotted names that an import statement asks for, without the dots in front."""
+    """Return the full dotted names that an import statement asks for, without the dots in front."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):

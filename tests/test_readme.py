@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:
-    """Give the blocks of one kind as (line number of the first line, text)."""
+    """Return the blocks of one kind as (line number of the first line, text)."""
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         if match["kind"] == kind:

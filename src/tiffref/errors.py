@@ -219,7 +219,7 @@ class TruncationWarning(UserWarning):
 
 
 def install_hint(extra: str) -> str:
-    """Say how the packages of an extra are installed.
+    """Return the command that installs the packages of an extra.
 
     >>> install_hint("geo")
     'pip install pyproj (or tiffref[geo])'

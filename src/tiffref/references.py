@@ -88,7 +88,7 @@ class References:
         return "\n".join((*tell_arrays(name, facts), *tell_readers(facts)))
 
     def with_attributes(self, **attributes: Any) -> References:
-        """Give the references with more attributes at the root."""
+        """Return the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
 
     def with_axes(self, axes: str | None) -> References:
@@ -144,7 +144,7 @@ class References:
         templatename: str | None = None,
         keep_signature: bool = False,
     ) -> dict[str, Any]:
-        """Give the kerchunk reference document as a dictionary.
+        """Return the kerchunk reference document as a dictionary.
 
         Parameters
         ----------
@@ -401,7 +401,7 @@ class References:
 def _allowed(
     parsed: Parsed, document: Any, allow: str | Sequence[str] | None
 ) -> tuple[str, ...] | None:
-    """Give the addresses that references out of a document may read, None for all."""
+    """Return the addresses that references out of a document may read, None for all."""
     if allow is not None:
         return (allow,) if isinstance(allow, str) else tuple(allow)
     if parsed.is_own:
@@ -440,7 +440,7 @@ def _move_series(
 
 
 def is_document(source: Any) -> bool:
-    """Tell if a source is a reference document rather than a TIFF."""
+    """Return whether a source is a reference document rather than a TIFF."""
     if isinstance(source, References | Mapping):
         return True
     if isinstance(source, str | os.PathLike):

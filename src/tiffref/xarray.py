@@ -84,7 +84,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
     supports_groups = True
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Tell if a source looks like a TIFF."""
+        """Return whether a source looks like a TIFF."""
         if isinstance(filename_or_obj, References):
             return True
         if not isinstance(filename_or_obj, str | os.PathLike):
@@ -228,7 +228,7 @@ def _open(
     verify: str,
     allow: str | Sequence[str] | None,
 ) -> tuple[References, Fetcher]:
-    """Give the references to a source, and the way to its bytes."""
+    """Return the references to a source, and the way to its bytes."""
     if isinstance(source, References):
         given = (allow,) if isinstance(allow, str) else allow
         references = source if given is None else replace(source, allow=given)
@@ -324,7 +324,7 @@ def _as_full(references: References, suffix: str) -> References:
 
 
 def _is_many(source: Any) -> bool:
-    """Tell what stands for many files: a list, a glob, a pattern with fields."""
+    """Return whether a source stands for many files: a list, a glob, a pattern with fields."""
     if isinstance(source, str | os.PathLike):
         return is_pattern(os.fspath(source))
     return isinstance(source, list | tuple)
@@ -484,7 +484,7 @@ def _grow_chunks(array: Array) -> tuple[int, ...]:
 
 
 def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
-    """Give each band as a variable, with its own part of the attributes that are lists of bands."""
+    """Get each band as a variable, with its own part of the attributes that are lists of bands."""
     n_bands = variable.sizes[BAND]
     suffix = name.removeprefix("image") if name.startswith("image") else f"_{name}"
     found = {}
@@ -528,7 +528,7 @@ class _LazyArray(BackendArray):
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Give attributes that netCDF can hold: nested ones, such as `multiscales`, as JSON text."""
+    """Return attributes that netCDF can hold: nested ones, such as `multiscales`, as JSON text."""
     found: dict[str, Any] = {}
     for name, value in attributes.items():
         if value is None:

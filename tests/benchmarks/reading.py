@@ -52,7 +52,7 @@ def _codec_floor(path: Path) -> Callable[[], None]:
 
 
 def works(folder: Path, is_full: bool) -> Iterator[Work]:
-    """Give all comparisons; `is_full` takes the large sizes."""
+    """Return all comparisons; `is_full` takes the large sizes."""
     size = 8192 if is_full else 4096
     for compression in ("zlib", "zstd", None, "jpeg", "lzw"):
         path = files.tiled_image(folder, compression, size)

@@ -55,7 +55,7 @@ def _virtualizarr(source: Path, target: Path) -> None:
 
 
 def works(folder: Path, is_full: bool) -> Iterator[Work]:
-    """Give all comparisons; `is_full` takes the large sizes."""
+    """Return all comparisons; `is_full` takes the large sizes."""
     out, other = folder / "ours.json", folder / "theirs.json"
     one = files.tiles(folder, 1000 if is_full else 300)
     yield Work(

@@ -40,7 +40,7 @@ def write_archive(folder: Path, n: int, apart: bool = True) -> list[Path]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Give what a catalog is made of, its state left out."""
+    """Return what a catalog is made of, its state left out."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def strays(folder: Path) -> list[str]:
-    """Give files that a finished build must not leave."""
+    """Return files that a finished build must not leave."""
     known = {"journal.jsonl", "plan.json", "products.json", "lock", "seal"}
     return [
         str(path)

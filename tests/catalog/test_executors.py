@@ -16,7 +16,7 @@ PIECES = [(n, n + 1) for n in range(0, 40, 2)]
 
 
 def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[tuple[int], str]]]:
-    """Hand out `PIECES`; give what came back, and what was lost."""
+    """Hand out `PIECES`; return what came back, and what was lost."""
     done: list[int] = []
     lost: list[tuple[tuple[int], str]] = []
 

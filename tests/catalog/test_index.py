@@ -25,12 +25,12 @@ CORNER = 90 - degrees(2 * atan(A * sqrt(2) / (2 * R)))
 
 
 def square(west: float, south: float, east: float, north: float) -> tuple[Any, Any]:
-    """Give transformation and size of a raster of 100 by 100 pixels."""
+    """Return transformation and size of a raster of 100 by 100 pixels."""
     return ((east - west) / 100, 0.0, west, 0.0, (south - north) / 100, north), (100, 100)
 
 
 def shape_of(crs: str, *sides: float) -> Any:
-    """Give the footprint of a square for shapely, valid and as its bounds say."""
+    """Return the footprint of a square for shapely, valid and as its bounds say."""
     shapely = pytest.importorskip("shapely")
     rings = footprint(crs, *square(*sides))
     assert rings is not None

@@ -50,7 +50,7 @@ def encode(codec: SegmentCodec, image: np.ndarray) -> bytes:
 
 
 def document(codec: SegmentCodec, zarr_format: int) -> dict[str, bytes]:
-    """Give the metadata of an array of one chunk."""
+    """Return the metadata of an array of one chunk."""
     shape = list(codec.shape)
     if zarr_format == 2:
         metadata = {

@@ -45,7 +45,7 @@ class Form(NamedTuple):
     value_size: int
 
     def size(self, n_entries: int) -> int:
-        """Give the bytes of a directory of so many entries."""
+        """Return the bytes of a directory of so many entries."""
         size = struct.calcsize(f"={self.entry}") + self.value_size
         size = struct.calcsize(f"={self.count}") + n_entries * size
         size += struct.calcsize(f"={self.offset}")
@@ -83,7 +83,7 @@ class Ifd:
 def write_tiff(
     path: Path, ifds: Sequence[Ifd], *, form: Form = CLASSIC, order: str = "<", prefix: bytes = b""
 ) -> list[int]:
-    """Write a file with `prefix` behind its header; give the offset of each directory."""
+    """Write a file with `prefix` behind its header; return the offset of each directory."""
     with path.open("w+b") as file:
         file.write(b"II" if order == "<" else b"MM")
         file.write(struct.pack(f"{order}H", form.version))
@@ -102,7 +102,7 @@ def write_tiff(
 
 
 def _write_ifd(file: BinaryIO, form: Form, order: str, ifd: Ifd) -> tuple[int, int]:
-    """Write one directory at the end of the file; give its place and that of its successor's."""
+    """Write one directory at the end of the file; return its place and that of its successor's."""
     tags = dict(ifd.tags)
     if ifd.subifds:
         below = [_write_ifd(file, form, order, sub)[0] for sub in ifd.subifds]
@@ -149,7 +149,7 @@ def _is_outside(form: Form, kind: int, count: int, raw: bytes) -> bool:
 
 
 def _spell(value: Any, order: str) -> tuple[int, int, bytes]:
-    """Give type, count and bytes of a tag's value."""
+    """Return type, count and bytes of a tag's value."""
     if isinstance(value, As):
         kind, items, count = value
     else:
@@ -196,7 +196,7 @@ def image(
     is_planar: bool = False,
     **more: Any,
 ) -> Ifd:
-    """Give the directory of an image (rows, columns[, samples]), or (samples, rows, columns).
+    """Return the directory of an image (rows, columns[, samples]), or (samples, rows, columns).
 
     `encode` makes the bytes of a segment; tags override those of a plain image.
     """

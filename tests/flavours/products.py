@@ -77,7 +77,7 @@ def products(draw: st.DrawFn) -> Product:
 
 
 def values(product: Product) -> np.ndarray:
-    """Give the samples of a product, (pages, rows, columns, samples)."""
+    """Return the samples of a product, (pages, rows, columns, samples)."""
     rng = np.random.default_rng(product.seed)
     if product.bits:
         return rng.integers(0, 1 << product.bits, product.shape).astype(product.dtype)
@@ -88,7 +88,7 @@ def values(product: Product) -> np.ndarray:
 
 
 def write(path: Path, product: Product) -> np.ndarray:
-    """Write a product; give the array that reading it gives."""
+    """Write a product; return the array that reading it gives."""
     data = values(product)
     pages = [_page(page, product) for page in data]
     write_tiff(path, pages, form=BIG if product.is_big else CLASSIC, order=product.order)

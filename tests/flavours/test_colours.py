@@ -14,7 +14,7 @@ PROFILE = b"\0" * 36 + b"acsp" + b"\0" * 88
 
 
 def told(path):
-    """Scan, and give the image's attributes, which xarray must show as well."""
+    """Scan, and return the image's attributes, which xarray must show as well."""
     xarray = pytest.importorskip("xarray")
     references = scan(path)
     attributes = references.group["image"].attributes

@@ -32,7 +32,7 @@ def segments_of(stream):
 
 
 def restarting_jpeg(data, *, quality=90, is_unsized=False):
-    """Encode an image as one stream of restart intervals, each a tile; give it with their starts.
+    """Encode an image as one stream of restart intervals, each a tile; return it with their starts.
 
     `is_unsized` leaves 0 for the size of the image, as in slides too large for JPEG.
     """
@@ -62,7 +62,7 @@ def restarting_jpeg(data, *, quality=90, is_unsized=False):
 
 
 def slide(data, magnification, *, at=None, is_high=False, tags=None, **how):
-    """Give the directory of an image, and the pixels that it decodes to."""
+    """Return the directory of an image, and the pixels that it decodes to."""
     stream, starts, decoded = restarting_jpeg(data, **how)
     samples = data.shape[2] if data.ndim == 3 else 1
     found = {

@@ -39,22 +39,22 @@ def _told(array: Any) -> tuple[Any, ...]:
 
 
 def pixels(*shape: int, dtype: str = "u2") -> np.ndarray:
-    """Give samples, none of them 0."""
+    """Return samples, none of them 0."""
     return rng.integers(1, 250, shape).astype(dtype)
 
 
 def kinds(references: tiffref.References) -> list[str]:
-    """Give the kind of each series."""
+    """Return the kind of each series."""
     return [series["kind"] for series in references.series]
 
 
 def channel_names(references: tiffref.References, path: str = "image") -> list[str] | None:
-    """Give the names of channels that an image's attributes have."""
+    """Return the names of channels that an image's attributes have."""
     return references.group[path].attributes.get("channel_names")
 
 
 def UM(size: float) -> tuple[Any, str]:
-    """Give a size in micrometres, about."""
+    """Return a size in micrometres, about."""
     return pytest.approx(size), "micrometer"
 
 

@@ -32,7 +32,7 @@ def from_parquet(path: str | Path) -> Group:
 def make_image(
     folder: Path, *, byteorder: str = "<", missing: tuple[int, ...] = (), **fields: object
 ) -> Array:
-    """Write `VALUES` as plain segments into two files, and give the array over them.
+    """Write `VALUES` as plain segments into two files, and return the array over them.
 
     Chunks of even flat index lie in "a.bin", the others in "b.bin", both behind 16 other bytes.
     """
@@ -55,7 +55,7 @@ def make_image(
 
 
 def make_group(folder: Path, **fields: object) -> Group:
-    """Give a group with an image, coordinates, a scalar and a group inside."""
+    """Return a group with an image, coordinates, a scalar and a group inside."""
     image = make_image(folder, attributes={"units": "m", "names": ["a", "é"]}, **fields)
     inner = Group({"image": image, "x": Array.from_values(np.arange(10.0), ("x",))})
     return Group(
@@ -70,7 +70,7 @@ def make_group(folder: Path, **fields: object) -> Group:
 
 
 def make_flat(n_rows: int, n_columns: int, n_sources: int = 1, **fields: object) -> Group:
-    """Give a group with one image of many chunks, in files that are not there."""
+    """Return a group with one image of many chunks, in files that are not there."""
     n_chunks = n_rows * n_columns
     sources = [Source(f"/data/folder/image_{row:06}.tif", 10**9) for row in range(n_sources)]
     offset = np.arange(n_chunks, dtype=np.uint64) * 321 + 8

@@ -20,7 +20,7 @@ from tiffref.model.manifest import Manifest, Source
 
 
 def make_array(manifest: Manifest) -> Array:
-    """Give an array of one sample in each chunk."""
+    """Return an array of one sample in each chunk."""
     shape, dims = manifest.shape, tuple(f"d{n}" for n in range(len(manifest.shape)))
     codec = SegmentCodec((1, 1, 1, 1), "<u2")
     return Array(shape, (1,) * len(shape), np.dtype("u2"), dims, (codec,), manifest)
@@ -101,7 +101,7 @@ def test_blocks_and_layouts_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def _spaced(document: dict, separator: str, colon: str, inner: str) -> str:
-    """Give a document spaced in some way, byte ranges otherwise than the rest."""
+    """Return a document spaced in some way, byte ranges otherwise than the rest."""
     refs = document.get("refs", document)
     values = {
         key: json.dumps(value)

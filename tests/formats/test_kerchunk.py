@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def expand(array: Array) -> np.ndarray:
-    """Give what `make_image` reads as."""
+    """Return what `make_image` reads as."""
     values = VALUES.copy()
     for flat in np.flatnonzero(array.manifest.source == MISSING).tolist():
         row, column = divmod(flat, 2)

@@ -19,7 +19,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Give a list that grows by the columns asked for with each reading of a file."""
+    """Return a list that grows by the columns asked for with each reading of a file."""
     asked: list[list[str]] = []
     read = parquet.Record.read
 

@@ -114,7 +114,7 @@ def read_zarrita(document: Path, modules: Path) -> NDArray:
 
 
 def install_zarrita(cache: Path) -> Path:
-    """Install zarrita.js from npm into the cache, once, and give the folder."""
+    """Install zarrita.js from npm into the cache, once, and return the folder."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("Node.js and npm are not installed, zarrita.js cannot run")
     versions = json.loads(ZARRITA.read_text())["dependencies"]

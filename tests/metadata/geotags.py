@@ -19,7 +19,7 @@ TYPES = {
 
 
 def geotags(keys: Mapping[int, Any], **tags: Any) -> dict[int, Any]:
-    """Give the three GeoKey tags for keys by number; `t33550=(...)` adds a tag."""
+    """Return the three GeoKey tags for keys by number; `t33550=(...)` adds a tag."""
     directory: list[int] = [1, 1, tags.pop("minor", 0), len(keys)]
     doubles: list[float] = []
     texts = ""
@@ -44,7 +44,7 @@ def geotags(keys: Mapping[int, Any], **tags: Any) -> dict[int, Any]:
 
 
 def extra_tags(tags: Mapping[int, Any]) -> list[tuple[Any, ...]]:
-    """Give tags as tifffile writes them."""
+    """Return tags as tifffile writes them."""
     return [
         (code, TYPES[code], len(value) + isinstance(value, str), value, True)
         for code, value in tags.items()

@@ -16,7 +16,7 @@ WHOLE = Manifest.from_columns(
 
 
 def defer(asked: list[int]) -> Manifest:
-    """Give the same manifest in blocks, with a list of those that are loaded."""
+    """Return the same manifest in blocks, with a list of those that are loaded."""
 
     def load(number: int) -> Columns:
         asked.append(number)

@@ -17,7 +17,7 @@ from tiffref.model.manifest import Source
 
 @pytest.fixture
 def make_array(tmp_path: Path) -> Callable[..., Array]:
-    """Give a function that stores an array in a local file and describes it."""
+    """Return a function that stores an array in a local file and describes it."""
 
     def make(values: np.ndarray, chunks: tuple[int, ...], **options: Any) -> Array:
         path = tmp_path / f"data{len(list(tmp_path.iterdir()))}.bin"
@@ -33,7 +33,7 @@ def make_array(tmp_path: Path) -> Callable[..., Array]:
 
 @pytest.fixture
 def server() -> Iterator[CountingServer]:
-    """Give a server that counts requests."""
+    """Return a server that counts requests."""
     running = CountingServer()
     yield running
     running.close()
@@ -41,7 +41,7 @@ def server() -> Iterator[CountingServer]:
 
 @pytest.fixture
 def serve(server: CountingServer) -> Callable[..., Array]:
-    """Give a function that puts an array on the server and describes it."""
+    """Return a function that puts an array on the server and describes it."""
 
     def make(values: np.ndarray, chunks: tuple[int, ...], **options: Any) -> Array:
         name = f"/data{len(server.files)}.bin"

@@ -42,7 +42,7 @@ def make_image(path: Path, bits: int = 0, shape: tuple[int, ...] = (96, 96)) -> 
 
 @pytest.fixture
 def n_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Give a list of one number, of segments decoded."""
+    """Return a list of one number, of segments decoded."""
     counted = [0]
     decode = codecs_decode._DECODERS["bytes"]
 

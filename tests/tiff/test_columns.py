@@ -27,7 +27,7 @@ def write(path, n=N, byteorder="<", bigtiff=False, irregular=None, **how):
 
 
 def read(path):
-    """Read the chain of a file into columns; give the reader too."""
+    """Read the chain of a file into columns; return the reader too."""
     reader = TiffReader(LocalSource(path))
     return read_columns(reader, reader.chain()), reader
 

@@ -42,7 +42,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scan(data: bytes) -> tuple[tiffref.References, int, int]:
-    """Scan a file; give the references, rounds and bytes."""
+    """Scan a file; return the references, rounds and bytes."""
     Counted.data = data
     references = tiffref.scan("counted://a.ome.tif")
     n_bytes = sum(end - start for one in Counted.rounds for start, end in one)

@@ -32,7 +32,7 @@ def data() -> bytes:
 
 @pytest.fixture
 def other() -> bytes:
-    """Give a file of the same size with other pixels."""
+    """Return a file of the same size with other pixels."""
     return encode(IMAGE[::-1].copy())
 
 

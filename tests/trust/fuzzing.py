@@ -70,7 +70,7 @@ def read_some(references: Any) -> None:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether an error was made of one of memory: something asked for far too much."""
+    """Return whether an error was made of one of memory: something asked for far too much."""
     while error is not None:
         if isinstance(error, MemoryError):
             return True
@@ -79,7 +79,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def try_file(path: Path) -> str:
-    """Scan and read one file; give "read" or "refused"."""
+    """Scan and read one file; return "read" or "refused"."""
     import tiffref
     from tiffref.errors import TiffrefError
 
@@ -94,7 +94,7 @@ def try_file(path: Path) -> str:
 
 
 def make_case(seed: int) -> tuple[str, str, bytes]:
-    """Give the kind, file name and bytes of a case."""
+    """Return the kind, file name and bytes of a case."""
     if seed >= FIRST_HOSTILE:
         import hostile
 

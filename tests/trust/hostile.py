@@ -104,7 +104,7 @@ def _text(code: int, text: str | bytes, kind: int = 2) -> Entry:
 
 
 def _image(width: int = 16, length: int = 16, *more: Entry, **changed: int) -> list[Entry]:
-    """Give the entries of a plain image whose strip lies at byte 16."""
+    """Return the entries of a plain image whose strip lies at byte 16."""
     values = {"bits": 8, "compression": 1, "photometric": 1, "samples": 1, "rows": length,
               "n_bytes": 256, **changed}  # fmt: skip
     entries = [
@@ -370,7 +370,7 @@ KINDS: tuple[Callable[[random.Random], tuple[str, bytes]], ...] = (
 
 
 def make(seed: int) -> tuple[str, str, bytes]:
-    """Give the kind, name and bytes of a hostile file: the same ones for the same seed."""
+    """Return the kind, name and bytes of a hostile file: the same ones for the same seed."""
     rng = random.Random(seed)
     kind = KINDS[seed % len(KINDS)]
     name, data = kind(rng)

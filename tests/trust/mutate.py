@@ -45,7 +45,7 @@ def find_entries(data: bytes) -> list[Spot]:
 
 
 def mutate(data: bytes, seed: int) -> bytes:
-    """Give a mutation of a file: the same one for the same seed."""
+    """Return a mutation of a file: the same one for the same seed."""
     rng = random.Random(seed)
     result = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5, 8))):

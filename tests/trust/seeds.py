@@ -51,7 +51,7 @@ def geo() -> bytes:
 
 
 def geo_pyramid() -> bytes:
-    """Give an image with overviews in a system of its own: names, and numbers for all of it."""
+    """Return an image with overviews in a system of its own: names, and numbers for all of it."""
     texts = "Somewhere|GCS Name = WGS 84|Datum = unknown|Ellipsoid = WGS84|Primem = Greenwich|"
     numbers = (6378137.0, 298.257223563, 15.0, 0.9996, 500000.0, 0.0, 0.0)
     keys = {
@@ -132,7 +132,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
 
 
 def ccitt(compression: int, option: int) -> bytes:
-    """Give a bilevel file that says a fax compression; its bits are noise to the decoder."""
+    """Return a bilevel file that says a fax compression; its bits are noise to the decoder."""
     data = bytearray(write(GRAY > 50, metadata=None, extratags=[(option, 4, 1, 0, True)]))
     return bytes(_retag(data, 259, compression))
 

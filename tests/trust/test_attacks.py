@@ -71,7 +71,7 @@ def watch() -> Iterator[Watch]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> tuple[Path, Path]:
-    """Give the folder of a document, with links out of it, and a secret outside of it."""
+    """Return the folder of a document, with links out of it, and a secret outside of it."""
     here, outside = tmp_path / "here", tmp_path / "secret"
     for folder in (here, outside, tmp_path / "here-evil"):
         folder.mkdir()
@@ -89,7 +89,7 @@ def read_everything(path: Path, **options: Any) -> None:
 
 
 def forbidden(watch: Watch, here: Path) -> list[tuple[str, str]]:
-    """Give what was touched besides the document, and files of the interpreter's own."""
+    """Return what was touched besides the document, and files of the interpreter's own."""
     own = (sys.prefix, sys.base_prefix, str(Path(tiffref.__file__).parent))
     return [
         (event, what)

@@ -178,7 +178,7 @@ def test_negative_sizes_are_refused(where: int | str, code: int, tmp_path: Path)
 
 
 def write_two() -> bytes:
-    """Give a file of two series that tifffile describes."""
+    """Return a file of two series that tifffile describes."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         writer.write(GRAY)

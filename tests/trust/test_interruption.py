@@ -73,7 +73,7 @@ class HangingServer:
 
 @pytest.fixture
 def large() -> bytes:
-    """Give a TIFF whose tiles are not among the first bytes."""
+    """Return a TIFF whose tiles are not among the first bytes."""
     import io
 
     import numpy as np

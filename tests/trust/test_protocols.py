@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ftp(folder: Path) -> Iterator[str]:
-    """Give the address of an FTP server over the folder."""
+    """Return the address of an FTP server over the folder."""
     servers = pytest.importorskip("pyftpdlib.servers", reason="pyftpdlib is not installed")
     from pyftpdlib.authorizers import DummyAuthorizer
     from pyftpdlib.handlers import FTPHandler
@@ -50,7 +50,7 @@ def ftp(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def sftp(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the address of an SFTP server over the folder, and options for it."""
+    """Return the address of an SFTP server over the folder, and options for it."""
     paramiko = pytest.importorskip("paramiko", reason="paramiko is not installed")
 
     class Auth(paramiko.ServerInterface):

@@ -29,7 +29,7 @@ def array_of(grid: Sequence[int], missing: Sequence[int] = ()) -> Array:
 
 
 def read(array: Array, box: Sequence[range], reading: ahead.ReadAhead) -> list[int]:
-    """Ask for the chunks of a box as zarr does; give what was asked for ahead."""
+    """Ask for the chunks of a box as zarr does; return what was asked for ahead."""
     found = []
     for index in itertools.product(*box):
         flat = int(np.ravel_multi_index(index, array.grid))

@@ -68,7 +68,7 @@ def pyramid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sources(stack: Path) -> Iterator[dict[str, Any]]:
-    """Give everything that a store of the stack can be made from."""
+    """Return everything that a store of the stack can be made from."""
     fsspec.filesystem("memory").pipe_file("/stack.tif", stack.read_bytes())
     document = tiffref.scan(stack, series=0).to_kerchunk()
     json_path = stack.with_suffix(".json")

@@ -43,7 +43,7 @@ class FilledStore(ZarrStore):
 
 
 def run(function: Callable[..., Any]) -> Callable[..., None]:
-    """Give a plain test for a test that is a coroutine."""
+    """Return a plain test for a test that is a coroutine."""
 
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> None:

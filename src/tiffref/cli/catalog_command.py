@@ -162,7 +162,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _list_inputs(arguments: argparse.Namespace) -> int:
-    """Say which files a build would scan."""
+    """Describe which files a build would scan."""
     from ..sequences.inputs import find_files
 
     files = arguments.files[0] if len(arguments.files) == 1 else arguments.files

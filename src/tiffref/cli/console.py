@@ -296,7 +296,7 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """Say in a line or two what is wrong, and where all options are listed."""
+        """Describe in a line or two what is wrong, and where all options are listed."""
         wrong = _INVALID_CHOICE.match(message)
         if wrong:
             named = re.findall(r"[\w-]+", wrong["choices"])

@@ -98,7 +98,7 @@ def find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape]
 
 
 def has_twin_edges(codec: SegmentCodec, stored_bytes: Callable[[Shape], int]) -> bool:
-    """Say whether cropped tiles of the right edge have as many bytes as those of the lower edge."""
+    """Return whether cropped tiles of the right edge have the bytes of those of the lower edge."""
     if codec.edge is None:
         return False
     depth, rows, columns = codec.edge

@@ -150,7 +150,7 @@ def sample_bits(codec: SegmentCodec) -> int:
 
 
 def is_subsampled(codec: SegmentCodec) -> bool:
-    """Say whether samples are YCbCr with fewer chroma than luma samples (TIFF 6.0, section 21)."""
+    """Return whether YCbCr has fewer chroma than luma samples (TIFF 6.0, section 21)."""
     subsampling = tuple(codec.parameters.get("subsampling", (1, 1)))
     return codec.photometric == 6 and subsampling != (1, 1)
 

@@ -69,7 +69,7 @@ def stored_dtype(codec: SegmentCodec) -> str:
 
 
 def reason_for_segment(codec: SegmentCodec) -> str | None:
-    """Say in one line why only `tiffref_segment` can decode such segments; None if others can."""
+    """Explain in one line why only `tiffref_segment` decodes such segments; None if others do."""
     for applies, reason in _REASONS:
         if applies(codec):
             return reason

@@ -85,7 +85,7 @@ class Spacing:
 
 
 def find_spacing(text: Text) -> Spacing | None:
-    """Tell the layout of a document by its ends and its first byte range; None without one."""
+    """Find the layout of a document by its ends and its first byte range; None without one."""
     head, foot = text[:_END_BYTES], text[max(0, len(text) - _END_BYTES) : len(text)]
     for is_wrapped, begins, ends in _ENDS:
         begin, end = begins.match(head), ends.search(foot)
@@ -202,7 +202,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
-    """Give where the lines end whose keys begin with `prefix`, or sooner, at one that has text."""
+    """Get where the lines end whose keys begin with `prefix`, or sooner, at one that has text."""
     separator, stop = spacing.separator, spacing.stop
     mark = text.rfind(separator + b'"' + prefix, start, stop)
     last = start if mark < 0 else mark + len(separator)
@@ -270,7 +270,7 @@ def _enter(columns: Columns, block: _Block) -> bool:
 
 
 def _iter_blocks(text: Text, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
-    """Give whole lines, each with its separator, also where it is the last of the document."""
+    """Return whole lines, each with its separator, also where it is the last of the document."""
     mark = spacing.closing + spacing.separator + b'"'
     while start < stop:
         block = text[start : min(start + _BLOCK_BYTES, stop)]
@@ -330,7 +330,7 @@ def _parse_block(
 
 
 def _find_ends(codes: NDArray[np.uint8], mark: bytes) -> NDArray[np.intp]:
-    """Give the end of each line: after `mark`, where a quote or nothing follows.
+    """Return the end of each line: after `mark`, where a quote or nothing follows.
 
     An address may hold the mark and then a quote at its end. What is cut there begins with no
     line, which is seen when it is read.
@@ -386,7 +386,7 @@ def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
 
 
 def _unquote(text: bytes) -> str | None:
-    """Give what a JSON string says; None if it is none."""
+    """Return what a JSON string says; None if it is none."""
     try:
         return json.loads(text.decode())
     except ValueError:
@@ -418,13 +418,13 @@ def _match(
 
 
 def _gather(codes: NDArray[np.uint8], starts: NDArray[np.intp], width: int) -> NDArray[np.uint8]:
-    """Give the `width` codes from each of `starts` on as rows."""
+    """Return the `width` codes from each of `starts` on as rows."""
     windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
     return windows[starts].view(np.uint8).reshape(-1, width)
 
 
 def _parse_digits(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Give numbers from the values of their digits, `(n, k)`."""
+    """Return numbers from the values of their digits, `(n, k)`."""
     low, high = digits[:, -_EXACT_DIGITS:], digits[:, :-_EXACT_DIGITS]
     # products of floats are the only ones of matrices that NumPy hands to BLAS
     value = (low @ 10.0 ** np.arange(low.shape[1])[::-1]).astype(np.int64)

@@ -46,11 +46,11 @@ class Finding:
     hint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the finding as plain values."""
+        """Return the finding as plain values."""
         return asdict(self)
 
     def to_error(self, url: str | None = None) -> InvalidReferences:
-        """Give the finding as an error."""
+        """Return the finding as an error."""
         hint = f"{self.n_more} more keys have the same problem." if self.n_more else self.hint
         return InvalidReferences(
             self.what,

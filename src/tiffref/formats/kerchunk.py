@@ -176,7 +176,7 @@ _ZSTD = 50000
 
 
 def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
-    """Give a group whose arrays can all be said in a Zarr format.
+    """Return a group whose arrays can all be said in a Zarr format.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def to_kerchunk(
     series: Sequence[Mapping[str, Any]] = (),
     is_sealed: bool = False,
 ) -> dict[str, Any]:
-    """Give the reference document of a group as a dictionary.
+    """Return the reference document of a group as a dictionary.
 
     Parameters
     ----------
@@ -393,7 +393,7 @@ def _inlined(rule: KeyRule, array: Array) -> Iterator[tuple[str, str]]:
 
 
 def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
-    """Give the document piece by piece, every piece after the metadata with its comma in front."""
+    """Get the document piece by piece, every piece after the metadata with its comma in front."""
     metadata = _quote_lines(plan.metadata)[1:-1]
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"

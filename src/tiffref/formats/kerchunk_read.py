@@ -120,7 +120,7 @@ def parse_structure(document: Any, report: Reporter) -> RefColumns:
 
 
 def is_metadata_key(key: str) -> bool:
-    """Tell keys of metadata documents from keys of chunks."""
+    """Return whether a key names a metadata document, not a chunk."""
     return key.rpartition("/")[2] in METADATA_NAMES
 
 
@@ -240,7 +240,7 @@ def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
 
 
 def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
-    """Give the metadata's text or object, or None."""
+    """Return the metadata's text or object, or None."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, str):
@@ -295,7 +295,7 @@ def _parse_chunks(
 
 
 def _find_forms(values: list) -> NDArray[np.int8]:
-    """Give 0 for text, 1 and 3 for lists of that length, -1 for what is no reference at all."""
+    """Return 0 for text, 1 and 3 for lists of that length, -1 for what is no reference at all."""
     n_rows = len(values)
     if set(map(type, values)) == {list}:
         n_parts = np.fromiter(map(len, values), np.int64, n_rows)
@@ -317,7 +317,7 @@ def _pick(values: list, rows: NDArray[np.intp]) -> list:
 def _check_ranges(
     urls: Sequence, offsets: Sequence, lengths: Sequence
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Give offsets and lengths, or None where one of the rows is bad."""
+    """Return offsets and lengths, or None where one of the rows is bad."""
     is_text = {*map(type, urls)} <= {str} and "" not in urls
     if not is_text or not {*map(type, offsets), *map(type, lengths)} <= {int}:
         return None
@@ -341,7 +341,7 @@ def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str
 
 
 def _bad_reference(value: Any) -> str | None:
-    """Tell what a value should have been, or None where it is a reference."""
+    """Describe what a value should have been, or None where it is a reference."""
     if isinstance(value, str):
         return None if _decode_text(value) is not None else "canonical base64"
     if not isinstance(value, list | tuple) or len(value) not in (1, 3):
@@ -355,7 +355,7 @@ def _bad_reference(value: Any) -> str | None:
 
 
 def _decode_text(value: str) -> bytes | None:
-    """Give the bytes of an inlined value; None if it says base64 and is not."""
+    """Return the bytes of an inlined value; None if it says base64 and is not."""
     if not value.startswith("base64:"):
         return value.encode("utf-8", "surrogatepass")
     text = value[7:]
@@ -413,7 +413,7 @@ def _without_attribute(nodes: Nodes) -> Nodes:
 def rank_sources(
     urls: Iterable[str], recorded: Iterable[Source]
 ) -> tuple[list[Source], NDArray[np.int32]]:
-    """Give all sources, those that provenance knows first, and for each address its place."""
+    """Return all sources, those that provenance knows first, and for each address its place."""
     table = {source.url: source for source in recorded}
     addresses = [from_document_url(url) for url in urls]
     for url in addresses:
@@ -467,7 +467,7 @@ def settle_manifest(
     sources: Sequence[Source],
     rank: NDArray[np.int32],
 ) -> Manifest:
-    """Give a manifest of columns whose `source` is a row of all addresses.
+    """Return a manifest of columns whose `source` is a row of all addresses.
 
     Parameters
     ----------
@@ -486,7 +486,7 @@ def settle_manifest(
 
 
 def build_array(metadata: ArrayMetadata, manifest: Manifest) -> Array:
-    """Give the array that metadata and manifest describe together."""
+    """Return the array that metadata and manifest describe together."""
     return Array(
         metadata.shape,
         metadata.chunks,

@@ -227,7 +227,7 @@ def _join(keys: Sequence[str]) -> _KeyText:
 
 
 def _find_owners(text: _KeyText, n_keys: int, paths: Sequence[str]) -> NDArray[np.int32]:
-    """Give for each key the row of the array whose path it begins with, or -1.
+    """Return for each key the row of the array whose path it begins with, or -1.
 
     Arrays do not lie in arrays, so that the deepest path that fits is the only one; the root comes
     last.
@@ -275,7 +275,7 @@ def _claim(
 def _gather(
     codes: NDArray[np.uint8], start: NDArray[np.intp], length: NDArray[np.intp]
 ) -> NDArray[np.uint8]:
-    """Give texts as the rows of a matrix, NUL to their right."""
+    """Return texts as the rows of a matrix, NUL to their right."""
     column = np.arange(int(length.max(initial=0)))
     matrix = codes.take(start[:, None] + column, mode="clip")
     matrix[column >= length[:, None]] = 0
@@ -289,7 +289,7 @@ def _parse_chunks(
     grid: tuple[int, ...],
     rule: KeyRule,
 ) -> NDArray[np.intp]:
-    """Give the flat chunk index of keys of one array, -1 where there is no such chunk."""
+    """Return the flat chunk index of keys of one array, -1 where there is no such chunk."""
     flat = np.full(len(start), -1, np.intp)
     lead = (rule.lead if grid else rule.scalar).encode()
     for first in range(0, len(start), BLOCK_ROWS):
@@ -392,7 +392,7 @@ def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
 
 
 def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDArray[np.uint8]:
-    """Give the text of every row of a column that repeats few texts.
+    """Return the text of every row of a column that repeats few texts.
 
     Parameters
     ----------

@@ -137,7 +137,7 @@ _TIFF_HINT = "`tiffref info` tells what it holds, `tiffref scan` writes referenc
 def load_document(
     document: Mapping | str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> Any:
-    """Give a document as the JSON parser gives it.
+    """Return a document as the JSON parser gives it.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class FileText:
         return self._file.read(max(0, stop - start))
 
     def find(self, part: bytes, start: int, stop: int) -> int:
-        """Give the first place of `part` that lies between `start` and `stop`, or -1."""
+        """Return the first place of `part` that lies between `start` and `stop`, or -1."""
         for first in range(start, stop, _PART_BYTES):
             at = self[first : min(first + _PART_BYTES + len(part) - 1, stop)].find(part)
             if at >= 0:
@@ -223,7 +223,7 @@ class FileText:
         return -1
 
     def rfind(self, part: bytes, start: int, stop: int) -> int:
-        """Give the last place of `part` that lies between `start` and `stop`, or -1."""
+        """Return the last place of `part` that lies between `start` and `stop`, or -1."""
         for last in range(stop, start, -_PART_BYTES):
             first = max(start, last - _PART_BYTES - len(part) + 1)
             at = self[first:last].rfind(part)
@@ -234,7 +234,7 @@ class FileText:
 
 @contextlib.contextmanager
 def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
-    """Give the text of a large local file that is not compressed; None for all others."""
+    """Return the text of a large local file that is not compressed; None for all others."""
     path = os.fspath(document)
     with contextlib.ExitStack() as stack:
         text = None

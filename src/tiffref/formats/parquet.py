@@ -76,7 +76,7 @@ __all__ = [
 def encode_fill_chunk(
     path: str, codec: SegmentCodec | ForeignCodec, chunks: tuple[int, ...], fill_value: Any
 ) -> bytes:
-    """Give the stored bytes of a chunk of fill value, 0 where the array has none.
+    """Return the stored bytes of a chunk of fill value, 0 where the array has none.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def is_fill_chunk(
     dtype: np.dtype,
     fill_value: Any,
 ) -> bool:
-    """Tell whether stored bytes decode to nothing but the fill value, 0 where there is none."""
+    """Return whether stored bytes decode to nothing but the fill value, 0 where there is none."""
     try:
         if isinstance(codec, SegmentCodec):
             values = decode_chunk(codec, data)
@@ -155,7 +155,7 @@ class Record:
     name: str
 
     def open(self) -> Any:
-        """Give the file as pyarrow's, which reads no more than what is said about the columns."""
+        """Return the file as pyarrow's, which reads no more than what is said about the columns."""
         import pyarrow
         import pyarrow.parquet
 
@@ -164,7 +164,7 @@ class Record:
             return pyarrow.parquet.ParquetFile(buffer, read_dictionary=["path"])
 
     def read(self, file: Any, columns: Sequence[str]) -> Any:
-        """Give those of the columns that the file has, as a pyarrow table; "path" as dictionary.
+        """Return those of the columns that the file has, as a pyarrow table; "path" as dictionary.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class Record:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Tell which file is none of parquet references."""
+    """Name in an error the file that is not one of parquet references."""
     import pyarrow
 
     try:
@@ -195,7 +195,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def list_addresses(records: Sequence[Record]) -> list[str]:
-    """Give the addresses that chunks of an array lie at, each once, as they first come."""
+    """Return the addresses that chunks of an array lie at, each once, as they first come."""
     found: dict[str, None] = {}
     for record in records:
         file = record.open()
@@ -211,7 +211,7 @@ def list_addresses(records: Sequence[Record]) -> list[str]:
 
 
 def _only_address(file: Any) -> str | None:
-    """Give the one address in a file where its footer says that there is just one.
+    """Return the one address in a file where its footer says that there is just one.
 
     It says the least and the greatest value of each block of rows; a writer may leave them out, or
     cut long ones, and then the greatest differs from the least.
@@ -238,7 +238,7 @@ def defer_manifest(
     rank: NDArray[np.int32],
     sources: Sequence[Source],
 ) -> Manifest:
-    """Give the manifest of an array, whose files are parsed when one of their chunks is needed.
+    """Return the manifest of an array, whose files are parsed when one of their chunks is needed.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Co
 
 
 def _numbers(column: Any) -> NDArray[np.uint64]:
-    """Give offsets or sizes; some writers have them as floats."""
+    """Return offsets or sizes; some writers have them as floats."""
     found = np.asarray(column)
     with np.errstate(invalid="ignore"):
         numbers = found.astype(np.int64)
@@ -302,7 +302,7 @@ def _numbers(column: Any) -> NDArray[np.uint64]:
 
 
 def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64]]:
-    """Give addresses, and for each row which one it has; -1 for none."""
+    """Return addresses, and for each row which one it has; -1 for none."""
     import pyarrow
 
     if "path" not in table.column_names:
@@ -318,7 +318,7 @@ def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64
 def _parse_raw(
     raw: Any, source: NDArray[np.int32], length: NDArray[np.uint64], array: ArrayMetadata
 ) -> dict[int, bytes]:
-    """Give inlined bytes by row, and mark their rows, and those of missing chunks, in `source`."""
+    """Get inlined bytes by row, and mark their rows, and those of missing chunks, in `source`."""
     import pyarrow
 
     rows = np.flatnonzero(np.asarray(raw.is_valid()))
@@ -342,7 +342,7 @@ _SUFFIXES = (".parq", ".parquet")
 
 
 def is_parquet(source: object) -> bool:
-    """Tell a folder of parquet references by its name, or, on this machine, by what it holds."""
+    """Recognize a folder of parquet references by its name, or here by what it holds."""
     if not isinstance(source, str | os.PathLike):
         return False
     path = os.fspath(source)
@@ -406,7 +406,7 @@ def parse_parquet(
 
 
 def import_pyarrow() -> Any:
-    """Give pyarrow, or say which extra installs it."""
+    """Return pyarrow, or say which extra installs it."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -435,7 +435,7 @@ def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int
 
 
 def _iter_files(folder: str, array: ArrayMetadata, record_size: int) -> Iterator[tuple[str, int]]:
-    """Give the files of an array, each with the number of chunks that it has references for."""
+    """Return the files of an array, each with the number of chunks that it has references for."""
     n_chunks = math.prod(array.grid)
     for record, start in enumerate(range(0, n_chunks, record_size)):
         yield f"{folder}/refs.{record}.parq", min(record_size, n_chunks - start)
@@ -531,7 +531,7 @@ def _write_array(
 def _record_columns(
     manifest: Manifest, rows: slice, urls: NDArray[np.object_], fill: bytes
 ) -> dict[str, Any]:
-    """Give the columns of one file; `raw` only where some chunk has it."""
+    """Return the columns of one file; `raw` only where some chunk has it."""
     import pyarrow
 
     source = manifest.source[rows]
@@ -564,7 +564,7 @@ def _record_columns(
 
 
 def _raw_column(is_stored: NDArray[np.bool_], inlined: Mapping[int, bytes], fill: bytes) -> Any:
-    """Give the bytes of inlined chunks, and for missing ones those of the fill value."""
+    """Return the bytes of inlined chunks, and for missing ones those of the fill value."""
     import pyarrow
 
     codes = np.zeros(len(is_stored), np.int32)

@@ -64,7 +64,7 @@ def format_provenance(
     seal: str | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str | None:
-    """Give the attribute's text.
+    """Return the attribute's text.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def format_provenance(
 
 
 def _is_address_of(source: Source, address: str) -> bool:
-    """Tell whether a document names the very file that was scanned, not a copy elsewhere."""
+    """Return whether a document names the very file that was scanned, not a copy elsewhere."""
     return address in (source.url, to_document_url(source.url))
 
 

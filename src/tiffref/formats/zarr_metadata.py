@@ -49,7 +49,7 @@ __all__ = [
 def to_documents(
     group: Group, zarr_format: int = 2, *, is_own: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Give the metadata documents of a group and all below.
+    """Return the metadata documents of a group and all below.
 
     A child of the root whose name is empty is an array at the root itself, as some documents have
     it: the root is then no group, unless it has other children as well (Zarr v2 only).
@@ -117,7 +117,7 @@ def _array_to_v2(path: str, array: Array, is_own: bool = False) -> dict[str, dic
 
 @functools.lru_cache(maxsize=256)
 def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, Any]:
-    """Give the document of an array without a fill value.
+    """Return the document of an array without a fill value.
 
     The same object for equal arguments: the arrays of many files differ in nothing of it, and what
     is made of it can be kept (see `kerchunk`).
@@ -212,7 +212,7 @@ _FLOAT = {float}
 
 
 def to_plain(value: Any, where: str = "") -> Any:
-    """Give attributes as plain JSON values: no NumPy types, tuples, NaN or infinity.
+    """Return attributes as plain JSON values: no NumPy types, tuples, NaN or infinity.
 
     Parameters
     ----------
@@ -593,7 +593,7 @@ def _extract_dims(
 def _extract_mask(
     fill: Any, dtype: np.dtype, attributes: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
-    """Tell a fill value that means "no data" from the one that v3 must have in any case."""
+    """Distinguish a fill value that means "no data" from the one that v3 must have in any case."""
     if _MASK in attributes:
         if attributes[_MASK] == encode_mask_value(fill, dtype):
             return fill, {key: v for key, v in attributes.items() if key != _MASK}

@@ -64,7 +64,7 @@ _MAX_NAMES = 10_000
 
 
 def describe_content(data: bytes) -> tuple[str, str | None]:
-    """Say what a file is that is not a TIFF, by its first bytes, and what to do about it.
+    """Describe what a file is that is not a TIFF, by its first bytes, and what to do about it.
 
     >>> describe_content(b"version https://git-lfs.github.com/spec/v1")
     ('a Git LFS pointer', 'Fetch the file itself: git lfs pull.')

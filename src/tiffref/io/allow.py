@@ -43,7 +43,7 @@ def allowed_by_environment() -> tuple[str, ...]:
 
 
 def location_prefix(location: str) -> str:
-    """Give the folder that a document lies in, as a prefix.
+    """Return the folder that a document lies in, as a prefix.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def location_prefix(location: str) -> str:
 
 
 def is_local(url: str) -> bool:
-    """Tell a local path, plain or as file:// URL, from other addresses."""
+    """Return whether an address is a local path, plain or as a file:// URL."""
     return url.startswith(("file://", "/")) or not ("://" in url or "::" in url)
 
 
@@ -97,7 +97,7 @@ def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -
 
 
 def _advise(url: str) -> str:
-    """Say how an address is allowed, by the folder that it is in."""
+    """Describe how an address is allowed, by the folder that it is in."""
     prefix = location_prefix(url)
     if not AllowList([prefix]).permits(url):
         return "If you trust it, name the beginning of its address in allow=[...] (--allow)."
@@ -174,7 +174,7 @@ class AllowList:
         return any(str(folder) in self._folders for folder in (path, *path.parents))
 
     def permits(self, url: str) -> bool:
-        """Tell whether an address may be read."""
+        """Return whether an address may be read."""
         if url in self._permitted:
             return True
         is_permitted = self._covers(url)
@@ -221,7 +221,7 @@ def _is_link_below(url: str, prefix: str) -> bool:
 
 
 def _climbs(path: str) -> bool:
-    """Tell whether a path has steps up, spelled in any way that some server undoes."""
+    """Return whether a path has steps up, spelled in any way that some server undoes."""
     plain = unquote(unquote(path.partition("?")[0])).replace("\\", "/")
     return any(part in (".", "..") for part in plain.split("/"))
 
@@ -232,5 +232,5 @@ def _is_below(path: str, prefix: str) -> bool:
 
 
 def _real_path(url: str) -> str:
-    """Give the path of a local file with all links followed, so that none leads elsewhere."""
+    """Return the path of a local file with all links followed, so that none leads elsewhere."""
     return os.path.realpath(local_path(url))

@@ -66,7 +66,7 @@ def open_atomic(
 
 
 def _named(target: str | os.PathLike[str]) -> str:
-    """Give a name that the system takes."""
+    """Return a name that the system takes."""
     path = os.fspath(target)
     try:
         is_name = b"\0" not in os.fsencode(path)
@@ -79,7 +79,7 @@ def _named(target: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def _typed_errors(path: str) -> Iterator[None]:
-    """Say what cannot be written, and where."""
+    """Describe what cannot be written, and where."""
     try:
         yield
     except SourceError:
@@ -96,7 +96,7 @@ def _typed_errors(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _store_at(url: str) -> Iterator[None]:
-    """Say what a client raises that is no `OSError`: without credentials, say, or of a scheme."""
+    """Translate what a client raises that is not an `OSError`, as without credentials."""
     try:
         yield
     except OSError:
@@ -111,7 +111,7 @@ def open_folder_atomic(
     marker: str,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `target` when the block ends without an error.
+    """Return an empty folder that takes the place of `target` when the block ends without an error.
 
     Parameters
     ----------

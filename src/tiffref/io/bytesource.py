@@ -44,14 +44,14 @@ class ByteSource:
         raise io.UnsupportedOperation("fileno")
 
     def is_at_hand(self, offset: int, length: int) -> bool:
-        """Say whether these bytes can be read without a request."""
+        """Return whether these bytes can be read without a request."""
         return True
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch ranges (offset, length) that will be read, together, where reads cost requests."""
 
     def look(self) -> Any:
-        """Give the whole file as a buffer where that costs no request, else None."""
+        """Return the whole file as a buffer where that costs no request, else None."""
         if 0 < self.size <= _MAX_LOOK_BYTES and self.is_at_hand(0, self.size):
             return self.read(0, self.size)
         return None

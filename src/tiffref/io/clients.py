@@ -27,7 +27,7 @@ _CLIENTS = (
 
 
 def client_errors() -> tuple[type[BaseException], ...]:
-    """Give the classes of errors by which a file system says that something cannot be done.
+    """Return the classes of errors by which a file system says that something cannot be done.
 
     Among them are `OSError`, `ValueError`, `NotImplementedError`, `TypeError` for an option that a
     client does not know, and `ImportError`, which is how fsspec says that the package of a client
@@ -39,7 +39,7 @@ def client_errors() -> tuple[type[BaseException], ...]:
 
 
 def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
-    """Call a coroutine function in the loop of a file system, and give what comes of it."""
+    """Call a coroutine function in the loop of a file system, and return what comes of it."""
     from fsspec.asyn import sync
 
     return sync(fs.loop, function, *arguments)

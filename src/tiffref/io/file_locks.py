@@ -19,7 +19,7 @@ _lock_of_others = threading.Lock()
 
 
 def lock_of(file: BinaryIO | Any) -> threading.Lock:
-    """Give the lock that all readers of an open file share."""
+    """Return the lock that all readers of an open file share."""
     try:
         with _locks_lock:
             return _locks.setdefault(file, threading.Lock())

@@ -55,7 +55,7 @@ def _describe(name: str, value: object) -> str:
 
 
 def is_weak(etag: str | None) -> bool:
-    """Tell whether equal ETags mean no more than alike contents."""
+    """Return whether equal ETags mean no more than alike contents."""
     return etag is None or etag.startswith("W/")
 
 

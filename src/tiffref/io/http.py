@@ -73,7 +73,7 @@ class Retry:
     total_s: float = 90.0
 
     def delay_s(self, n_failed: int, asked_s: float = 0.0) -> float:
-        """Give the time to wait after so many failures; the server may have asked for some."""
+        """Return the time to wait after so many failures; the server may have asked for some."""
         wait = random.uniform(0, min(self.longest_s, self.first_s * 2**n_failed))
         return wait + min(asked_s, self.longest_s)
 
@@ -113,7 +113,7 @@ class _Passing(Exception):
 
 
 def is_http(fs: Any) -> bool:
-    """Tell fsspec's file system for HTTP, whose session can be used."""
+    """Recognize fsspec's file system for HTTP, whose session can be used."""
     return hasattr(fs, "encode_url") and hasattr(fs, "set_session")
 
 
@@ -462,7 +462,7 @@ async def _read_body(answer: Any, most: int, most_of_all: int, method: str) -> b
 
 
 def _conditions(expected: Source) -> dict[str, str]:
-    """Say which object is meant. Only strong ETags match in If-Match (RFC 9110, 13.1.1)."""
+    """Describe which object is meant. Only strong ETags match in If-Match (RFC 9110, 13.1.1)."""
     if not is_weak(expected.etag):
         return {"If-Match": f'"{expected.etag}"'}
     if expected.etag is None and expected.mtime is not None:

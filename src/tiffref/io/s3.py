@@ -19,7 +19,7 @@ __all__ = ["is_s3", "read_range"]
 
 
 def is_s3(fs: Any) -> bool:
-    """Tell s3fs, whose calls of the S3 interface can be used."""
+    """Recognize s3fs, whose calls of the S3 interface can be used."""
     return hasattr(fs, "_call_s3") and hasattr(fs, "split_path")
 
 
@@ -73,7 +73,7 @@ def read_range(
 
 
 def _answered(answer: Mapping[str, Any], url: str) -> Source:
-    """Give what an answer says of the whole object."""
+    """Return what an answer says of the whole object."""
     total = str(answer.get("ContentRange") or answer.get("ContentLength", "")).rpartition("/")[2]
     modified = answer.get("LastModified")
     etag = answer.get("ETag")
@@ -86,7 +86,7 @@ def _answered(answer: Mapping[str, Any], url: str) -> Source:
 
 
 def _status(error: BaseException) -> int | None:
-    """Give the HTTP status behind an error of s3fs."""
+    """Return the HTTP status behind an error of s3fs."""
     cause: Any = error
     while cause is not None:
         response = getattr(cause, "response", None)

@@ -47,7 +47,7 @@ _AT_SIGN = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
 
 
 def has_scheme(url: str) -> bool:
-    """Tell an address with a scheme ("s3://...", "data:...") from a local path."""
+    """Distinguish an address with a scheme ("s3://...", "data:...") from a local path."""
     return _SCHEME.match(url) is not None
 
 
@@ -98,7 +98,7 @@ def warn_of_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None:
 
 
 def to_document_url(url: str) -> str:
-    """Give the address that a document has for a source.
+    """Return the address that a document has for a source.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def to_full_url(url: str) -> str:
 
 
 def from_document_url(url: str) -> str:
-    """Give the source that a document's address means; undoes `to_document_url`."""
+    """Return the source that a document's address means; undoes `to_document_url`."""
     return local_path(url) if is_file_url(url) else url
 
 
@@ -217,7 +217,7 @@ def split_host(url: str) -> tuple[str, str]:
 
 
 def shared_folder(addresses: Sequence[str]) -> str:
-    """Give the deepest folder that holds all addresses, "/" included; empty if there is none.
+    """Return the deepest folder that holds all addresses, "/" included; empty if there is none.
 
     Examples
     --------

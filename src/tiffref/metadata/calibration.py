@@ -116,7 +116,7 @@ def plain_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
 
 
 def rational(value: Any) -> float | None:
-    """Give a positive number that a tag has as numerator and denominator, or as it is."""
+    """Return a positive number that a tag has as numerator and denominator, or as it is."""
     if isinstance(value, tuple) and len(value) == 2 and value[1]:
         value = value[0] / value[1]
     return positive(value) if isinstance(value, int | float) else None
@@ -153,7 +153,7 @@ def to_unit(text: Any) -> str | None:
 
 
 def positive(value: Any) -> float | None:
-    """Give a number that can be a distance: finite and greater than 0; else None."""
+    """Return a number that can be a distance: finite and greater than 0; else None."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -162,7 +162,7 @@ def positive(value: Any) -> float | None:
 
 
 def color_hex(rgb: Any) -> str | None:
-    """Give (red, green, blue) of 0 to 255 as RRGGBB."""
+    """Return (red, green, blue) of 0 to 255 as RRGGBB."""
     try:
         red, green, blue = (int(n) & 0xFF for n in tuple(rgb)[:3])
     except (TypeError, ValueError):

@@ -50,7 +50,7 @@ some tens of bytes; of long ones it halves the size."""
 
 @once_for_each
 def crs_attributes(crs: CRS) -> Mapping[str, Any]:
-    """Give the CF grid mapping of a system: parameters where CF knows them, WKT always."""
+    """Return the CF grid mapping of a system: parameters where CF knows them, WKT always."""
     wkt = crs.to_wkt()
     with warnings.catch_warnings():
         # parameters that CF has no name for are in the WKT all the same
@@ -68,13 +68,13 @@ def crs_attributes(crs: CRS) -> Mapping[str, Any]:
 
 @once_for_each
 def code_of(crs: CRS) -> tuple[str, str] | None:
-    """Give the authority and code of a system that is surely it, such as ("EPSG", "32633")."""
+    """Return the authority and code of a system that is surely it, such as ("EPSG", "32633")."""
     return crs.to_authority(min_confidence=100)
 
 
 @once_for_each
 def axis_attributes(crs: CRS | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Give the attributes of `x` and `y`."""
+    """Return the attributes of `x` and `y`."""
     if crs is None:
         return {"axis": "X"}, {"axis": "Y"}
     horizontal = crs.sub_crs_list[0] if crs.is_compound else crs
@@ -155,7 +155,7 @@ def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None =
 
 
 def coordinate_bytes(values: NDArray) -> bytes:
-    """Give the bytes of the one chunk that `coordinate` makes."""
+    """Return the bytes of the one chunk that `coordinate` makes."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     if not _is_packed(values):
         return little.tobytes()

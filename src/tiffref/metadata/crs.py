@@ -150,7 +150,7 @@ _POLAR_B = Method(
 def conversion_of(
     keys: GeoKeys, angle: float, unit: str | Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Give the conversion that a user-defined projected system names, in PROJJSON.
+    """Return the conversion that a user-defined projected system names, in PROJJSON.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def unit_of(
 
 
 def in_degrees(name: str, radians: float) -> float:
-    """Give the size of an angular unit in degrees."""
+    """Return the size of an angular unit in degrees."""
     # exact for degrees, which nearly all files use
     return 1.0 if name == "degree" else math.degrees(radians)
 
@@ -306,7 +306,7 @@ def geographic(keys: GeoKeys, report: Report, is_base: bool = False) -> CRS | No
 
 
 def _on_own_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Give a system the ellipsoid of the keys where it is not the datum's: often a sphere.
+    """Return a system the ellipsoid of the keys where it is not the datum's: often a sphere.
 
     GDAL projects on it as well. Longitudes and latitudes themselves do not depend on it.
     """
@@ -573,7 +573,7 @@ def _projected(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _in_units(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Give a known system the unit that the keys name, as state planes are often used in feet."""
+    """Return a known system the unit that the keys name, as state planes are often used in feet."""
     size = unit_of(keys, 3076, 3077, "linear", report)[1] if 3076 in keys.values else None
     if size is None or math.isclose(size, crs.axis_info[0].unit_conversion_factor, rel_tol=1e-9):
         return crs
@@ -586,7 +586,7 @@ def _in_units(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
 
 
 def _is_web_mercator(keys: GeoKeys, title: str) -> bool:
-    """Tell Mercator on the sphere, which GeoTIFF has no code for, by the names that writers use."""
+    """Recognize Web Mercator, which GeoTIFF has no code for, by the names that writers use."""
     is_plain = not any(keys.number(key) for key in (*range(3078, 3092), 3095))
     return keys.values.get(3075) == 7 and is_plain and title.lower() in _WEB_MERCATOR
 
@@ -628,7 +628,7 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _axes(conversion: Mapping[str, Any], unit: Any) -> list[dict[str, Any]]:
-    """Give the axes; those of a polar system all point away from, or to, one pole."""
+    """Return the axes; those of a polar system all point away from, or to, one pole."""
     directions: tuple[str, str] = ("east", "north")
     if conversion["method"]["name"].startswith("Polar Stereographic"):
         latitude = conversion["parameters"][0]["value"]
@@ -659,7 +659,7 @@ def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 
 
 def _engineering(keys: GeoKeys, report: Report) -> CRS | None:
-    """Give a local system, which knows only its unit."""
+    """Return a local system, which knows only its unit."""
     from pyproj import CRS
 
     name, size = unit_of(keys, 3076, 3077, "linear", report)

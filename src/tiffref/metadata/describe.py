@@ -104,7 +104,7 @@ _GDAL_NAMES = {
 
 
 def dump_tags(tags: Mapping[int, Any]) -> str:
-    """Give tags by name as one JSON object.
+    """Return tags by name as one JSON object.
 
     Bytes become {"base64": ...}; a value too long to be kept becomes {"omitted": ..., "length": n}.
     Numbers that JSON does not have become texts.
@@ -114,7 +114,7 @@ def dump_tags(tags: Mapping[int, Any]) -> str:
 
 
 def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
-    """Give the descriptive tags under GDAL's names, as `rioxarray` has them."""
+    """Return the descriptive tags under GDAL's names, as `rioxarray` has them."""
     found = {}
     for code, name in _GDAL_NAMES.items():
         value = tags.get(code)
@@ -222,7 +222,7 @@ def describe(
     arrays: Mapping[tuple[int, int], Array],
     report: Report,
 ) -> Group:
-    """Give the group of a file's arrays with their metadata.
+    """Return the group of a file's arrays with their metadata.
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ def _describe_array(
 
 
 def _axes_of(image: _Image, array: Array) -> str:
-    """Give the axis codes of the dimensions of an array of this image."""
+    """Return the axis codes of the dimensions of an array of this image."""
     axes = image.full.axes
     return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
 
@@ -389,7 +389,7 @@ def _georeference(
 
 
 def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[str, Array]:
-    """Give the coordinates that are not from a georeference: bands, channels, sizes, times."""
+    """Return the coordinates that are not from a georeference: bands, channels, sizes, times."""
     found: dict[str, Array] = {}
     dims = {axis: dim for dim, axis in axes.items()}
     if image.reference is not None:
@@ -413,7 +413,7 @@ def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[s
 def _values_attributes(
     image: _Image, array: Array, axes: Mapping[str, str], is_first: bool, report: Report
 ) -> dict[str, Any]:
-    """Give the attributes that say what the values mean; overviews need some of them too."""
+    """Return the attributes that say what the values mean; overviews need some of them too."""
     bands = _size(array, axes, "S")
     n_bands = bands[1] if bands else 1
     found = image.items.attributes(n_bands, report)
@@ -435,7 +435,7 @@ _MEANING = frozenset({"scale_factor", "add_offset", "scales", "offsets", "units"
 
 
 def _image_attributes(image: _Image) -> dict[str, Any]:
-    """Give the attributes that describe the image as a whole; only its full-size array has them."""
+    """Get the attributes that describe the image as a whole; only its full-size array has them."""
     tags = image.ifd.tags
     found: dict[str, Any] = {}
     if image.reference is not None:

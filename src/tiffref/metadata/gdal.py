@@ -311,7 +311,7 @@ def _attribute_name(name: str) -> str:
 def color_attributes(
     photometric: int, extra_samples: Sequence[int], n_samples: int, roles: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Say what the bands of an image are: red, green, blue, alpha, palette, gray.
+    """Return what the bands of an image are: red, green, blue, alpha, palette, gray.
 
     Parameters
     ----------

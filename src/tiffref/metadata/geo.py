@@ -179,7 +179,7 @@ def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dic
 
 
 def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array, Array] | None:
-    """Give the pixel centres along x and y as arrays without names and attributes."""
+    """Return the pixel centres along x and y as arrays without names and attributes."""
     a, b, c, d, e, f = transform
     found = []
     for step, cross, origin, n in ((a, b, c, n_columns), (e, d, f, n_rows)):
@@ -229,7 +229,7 @@ def _declaration(name: str) -> dict[str, str]:
 
 
 def is_geozarr(name: str) -> bool:
-    """Tell if an attribute says where a node is, or that attributes do."""
+    """Return whether an attribute says where a node is, or that attributes do."""
     return name == "zarr_conventions" or name.startswith(("proj:", "spatial:"))
 
 

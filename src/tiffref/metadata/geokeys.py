@@ -109,12 +109,12 @@ class GeoKeys:
     defects: tuple[tuple[str, str], ...] = ()
 
     def code(self, key: int) -> int | None:
-        """Give an EPSG code or enumeration, None where it is absent, 0 or "user-defined"."""
+        """Return an EPSG code or enumeration, None where it is absent, 0 or "user-defined"."""
         value = self.values.get(key)
         return value if isinstance(value, int) and value not in (0, USER_DEFINED) else None
 
     def number(self, *keys: int) -> float | None:
-        """Give the first of some keys that holds a finite number."""
+        """Return the first of some keys that holds a finite number."""
         for key in keys:
             value = self.values.get(key)
             if isinstance(value, tuple) and value:
@@ -124,12 +124,12 @@ class GeoKeys:
         return None
 
     def text(self, key: int) -> str:
-        """Give a citation, "" where it is absent."""
+        """Return a citation, "" where it is absent."""
         value = self.values.get(key)
         return value if isinstance(value, str) else ""
 
     def named(self) -> dict[str, Any]:
-        """Give the keys by name, as JSON values."""
+        """Return the keys by name, as JSON values."""
         return {
             KEY_NAMES.get(key, str(key)): list(value) if isinstance(value, tuple) else value
             for key, value in self.values.items()
@@ -142,12 +142,12 @@ def key_label(key: int) -> str:
 
 
 def is_georeferenced(tags: Mapping[int, Any]) -> bool:
-    """Tell if any tag of an IFD says where on Earth it is."""
+    """Return whether any tag of an IFD says where on Earth it is."""
     return any(tag in tags for tag in _GEO_TAGS)
 
 
 def numbers(value: Any) -> tuple[float, ...]:
-    """Give a tag's value as a tuple of floats: tags with one value come without a tuple."""
+    """Return a tag's value as a tuple of floats: tags with one value come without a tuple."""
     if isinstance(value, int | float):
         return (float(value),)
     if isinstance(value, np.ndarray):
@@ -387,7 +387,7 @@ def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ..
 
 
 def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
-    """Give the box around an image of (rows, columns): least x and y, then greatest."""
+    """Return the box around an image of (rows, columns): least x and y, then greatest."""
     a, b, c, d, e, f = transform
     corners = [(column, row) for column in (0, shape[1]) for row in (0, shape[0])]
     x = [a * column + b * row + c for column, row in corners]
@@ -396,7 +396,7 @@ def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
 
 
 def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
-    """Give the pixel centres along one axis of a raster that is not rotated.
+    """Return the pixel centres along one axis of a raster that is not rotated.
 
     The order of the operations is that of the package affine, so that the numbers are those of
     other readers to the last bit.
@@ -421,7 +421,7 @@ def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
 
 
 def _steps(step: float, cross: float, n: int) -> NDArray:
-    """Give the distances of pixels from the first along one axis."""
+    """Return the distances of pixels from the first along one axis."""
     make = _make_steps if n <= _MAX_KEPT else _make_steps.__wrapped__
     return make(step, cross, n)
 

@@ -146,7 +146,7 @@ def _role(position: int, series: SeriesFacts) -> str:
 
 
 def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:
-    """Tell if a series is georeferenced: by its own tags, or as a reduced copy of the main one."""
+    """Return whether a series is georeferenced, itself or as a reduced copy of the main one."""
     first, main = (next(iter(one.levels), None) for one in (series, facts.series[0]))
     if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
         return False

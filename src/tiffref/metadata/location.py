@@ -59,7 +59,7 @@ class Location:
         return math.hypot(a, d), math.hypot(b, e)
 
     def is_at(self, other: Location) -> bool:
-        """Tell if another raster lies where this one does."""
+        """Return whether another raster lies where this one does."""
         if (self.system, self.others) != (other.system, other.others):
             return False
         if self.transform is None or other.transform is None:

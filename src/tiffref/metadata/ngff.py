@@ -33,7 +33,7 @@ _RANKS = {"time": 0, "channel": 1, "": 1, "space": 2}
 
 
 def level_factor(full: int, size: int) -> float:
-    """Give how many samples of the full image go into one of an overview along an axis.
+    """Return how many samples of the full image go into one of an overview along an axis.
 
     Writers halve odd sizes up or down: 1025 to 512 or 513 is a factor of 2, not of 2.0019.
     """
@@ -45,7 +45,7 @@ def level_factor(full: int, size: int) -> float:
 def level_grid(
     axes: str, shape: Sequence[int], full_shape: Sequence[int], calibration: Calibration
 ) -> tuple[list[float], list[float]]:
-    """Give the scale and the translation of each axis of a level.
+    """Return the scale and the translation of each axis of a level.
 
     The centre of the first sample of the full image is at 0; the first sample of an overview covers
     several of those, so that its centre lies half of them minus half a sample further.
@@ -86,7 +86,7 @@ def multiscale(
     levels: Sequence[tuple[str, Sequence[int]]],
     calibration: Calibration,
 ) -> dict[str, Any] | None:
-    """Give the `multiscales` entry of one image.
+    """Return the `multiscales` entry of one image.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def multiscale(
 
 
 def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, Any]:
-    """Give the `omero` metadata: what each channel is called, and how to show it."""
+    """Return the `omero` metadata: what each channel is called, and how to show it."""
     low, high = _limits(dtype)
     entries = []
     for n, channel in enumerate(channels):
@@ -162,7 +162,7 @@ def _limits(dtype: np.dtype) -> tuple[float, float]:
 
 
 def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | None:
-    """Give the names to use as a coordinate: only if every channel has one of its own."""
+    """Return the names to use as a coordinate: only if every channel has one of its own."""
     names = [channel.name for channel in channels]
     is_usable = len(names) == n_channels and all(names) and len(set(names)) == n_channels
     return names if is_usable else None
@@ -171,7 +171,7 @@ def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | N
 def physical_coordinates(
     axes: str, shape: Sequence[int], full_shape: Sequence[int], calibration: Calibration
 ) -> Mapping[str, tuple[np.ndarray, dict[str, Any]]]:
-    """Give the coordinates of the axes whose scale is known, by letter: values and attributes."""
+    """Return the coordinates of the axes whose scale is known, by letter: values and attributes."""
     found: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     scales, translations = level_grid(axes, shape, full_shape, calibration)
     for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):

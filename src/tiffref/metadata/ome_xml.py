@@ -207,7 +207,7 @@ def _color(text: str | None) -> str | None:
 
 
 def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
-    """Give when time points were taken: that of the first plane of each, if all say so."""
+    """Return when time points were taken: that of the first plane of each, if all say so."""
     n_times = int(positive(pixels.get("SizeT")) or 1)
     found: dict[int, float] = {}
     for plane in planes:
@@ -222,7 +222,7 @@ def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
 
 
 def _wells(root: Element) -> dict[str, dict[str, Any]]:
-    """Give the well of each image that is a field of one, by the image's ID."""
+    """Return the well of each image that is a field of one, by the image's ID."""
     found = {}
     for plate in (element for element in root.iter() if local_name(element) == "Plate"):
         for well in _children(plate, "Well"):

@@ -42,7 +42,7 @@ class Report:
         warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
 
     def note(self, key: str, what: str, *, hint: str) -> None:
-        """Say what could not be done for another reason than the file; never an error."""
+        """Describe what could not be done for another reason than the file; never an error."""
         if (key, what) not in self.defects:
             self.defects.append((key, what))
             error = MalformedTiff(what, url=self.url, tag=key, hint=hint)

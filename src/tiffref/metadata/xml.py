@@ -36,5 +36,5 @@ def parse_xml(text: str) -> Element:
 
 
 def local_name(element: Element) -> str:
-    """Give an element's name without its namespace."""
+    """Return an element's name without its namespace."""
     return element.tag.rpartition("}")[2]

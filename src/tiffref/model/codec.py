@@ -75,7 +75,7 @@ class SegmentCodec:
         return math.prod(self.shape)
 
     def to_config(self) -> dict[str, Any]:
-        """Give the codec as plain JSON values, leaving out what is at its default."""
+        """Return the codec as plain JSON values, leaving out what is at its default."""
         config: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
@@ -111,7 +111,7 @@ class SegmentCodec:
         return hash((self.shape, self.dtype, self.compression, self.predictor, self.bits))
 
     def with_shape(self, shape: tuple[int, int, int, int]) -> SegmentCodec:
-        """Give the same codec for segments of another shape."""
+        """Return the same codec for segments of another shape."""
         return replace(self, shape=shape)
 
 

@@ -59,7 +59,7 @@ class Kind:
 
 
 def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
-    """Say everything about an array that must agree for it to be combined.
+    """Return everything about an array that must agree for it to be combined.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def without_leniency(codec: SegmentCodec | ForeignCodec) -> SegmentCodec | ForeignCodec:
-    """Give a codec without what only lets it take more segments."""
+    """Return a codec without what only lets it take more segments."""
     if isinstance(codec, ForeignCodec):
         return codec
     # these only let it take short segments as well, or segments of LZW that lack their end code
@@ -123,7 +123,7 @@ def differing(kinds: Sequence[Kind]) -> list[str]:
 
 
 def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> ManifestMismatch:
-    """Say in one error how all groups differ, which files they are, and which would combine.
+    """Explain in one error how all groups differ, which files they are, and which would combine.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
 
 
 def _advise(kinds: Sequence[Kind]) -> str:
-    """Say which groups would combine, and how."""
+    """Describe which groups would combine, and how."""
     mixed: dict[Any, list[int]] = {}
     for number, kind in enumerate(kinds, 1):
         rest = tuple((k, v) for k, v in kind.aspects.items() if k not in STORAGE)
@@ -238,7 +238,7 @@ def _row_of(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec]) ->
 
 
 def _unified(one: Codec, other: Codec) -> Codec | None:
-    """Give the codec that takes the segments of two that differ in leniency, if there is one."""
+    """Return the codec that takes the segments of two that differ in leniency, if there is one."""
     if one == other or not (isinstance(one, SegmentCodec) and isinstance(other, SegmentCodec)):
         return one
     if one.parameters != other.parameters:  # one of them tells where its segments end
@@ -408,7 +408,7 @@ def _by_grid(arrays: Sequence[Array]) -> list[NDArray[np.int64]]:
 def _source_columns(
     arrays: Sequence[Array], rows: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[Source, ...], list[NDArray[np.int32]]]:
-    """Make one table of sources, each once, and give the source column of each array in it."""
+    """Make one table of sources, each once, and return the source column of each array in it."""
     table: dict[Source, int] = {}
     columns = []
     for array, codec_rows in zip(arrays, rows, strict=True):

@@ -57,7 +57,7 @@ class Deferred:
         self._lock = threading.Lock()
 
     def at(self, flat: int) -> tuple[int, int, int]:
-        """Give source, offset and length of one chunk."""
+        """Return source, offset and length of one chunk."""
         number, row = divmod(flat, self._block_rows)
         source, offset, length, _ = self._block(number)
         return source.item(row), offset.item(row), length.item(row)
@@ -65,7 +65,7 @@ class Deferred:
     def take(
         self, flat: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Give source, offset and length of some chunks, `(n,)`, by their index in C order."""
+        """Return source, offset and length of some chunks, `(n,)`, by their index in C order."""
         number, row = np.divmod(flat, self._block_rows)
         source = np.empty(len(flat), np.int32)
         offset, length = np.empty(len(flat), np.uint64), np.empty(len(flat), np.uint64)
@@ -78,7 +78,7 @@ class Deferred:
         return source, offset, length
 
     def inlined(self, flat: int) -> bytes:
-        """Give the bytes of one chunk that is inlined."""
+        """Return the bytes of one chunk that is inlined."""
         number, row = divmod(flat, self._block_rows)
         return self._block(number).inlined[row]
 
@@ -146,7 +146,7 @@ class Manifest:
 
     @classmethod
     def defer(cls, shape: Sequence[int], sources: Sequence[Source], columns: Deferred) -> Manifest:
-        """Give a manifest whose columns are loaded when they are first needed.
+        """Return a manifest whose columns are loaded when they are first needed.
 
         `source`, `offset`, `length` and `inlined` load all of them.
 
@@ -180,7 +180,7 @@ class Manifest:
             object.__setattr__(self, "_deferred", None)
 
     def at(self, flat: int) -> tuple[int, int, int]:
-        """Give source, offset and length of the chunk with this index in C order."""
+        """Return source, offset and length of the chunk with this index in C order."""
         deferred = self._deferred
         if deferred is not None:
             return deferred.at(flat)
@@ -189,14 +189,14 @@ class Manifest:
     def take(
         self, flat: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Give source, offset and length of some chunks, `(n,)`, by their index in C order."""
+        """Return source, offset and length of some chunks, `(n,)`, by their index in C order."""
         deferred = self._deferred
         if deferred is not None:
             return deferred.take(flat)
         return self.source[flat], self.offset[flat], self.length[flat]
 
     def data(self, flat: int) -> bytes:
-        """Give the bytes of a chunk that is inlined."""
+        """Return the bytes of a chunk that is inlined."""
         deferred = self._deferred
         return self.inlined[flat] if deferred is None else deferred.inlined(flat)
 
@@ -263,7 +263,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Tell the columns and inlined chunks from those of other manifests, as 32 digits."""
+        """Return a digest of the columns and inlined chunks, as 32 digits."""
         found = hashlib.blake2b(digest_size=16)
         for column in (self.source, self.offset, self.length):
             found.update(np.ascontiguousarray(column))
@@ -273,16 +273,16 @@ class Manifest:
         return found.hexdigest()
 
     def with_shape(self, shape: Sequence[int]) -> Manifest:
-        """Give the same chunks on a grid of another shape with as many chunks."""
+        """Return the same chunks on a grid of another shape with as many chunks."""
         assert math.prod(shape) == self.n_chunks
         return replace(self, shape=tuple(shape))
 
     def with_sources(self, rename: Callable[[Source], Source]) -> Manifest:
-        """Give the same chunks with every source passed through `rename`."""
+        """Return the same chunks with every source passed through `rename`."""
         return replace(self, sources=tuple(rename(source) for source in self.sources))
 
     def with_inlined(self, inlined: Mapping[int, bytes]) -> Manifest:
-        """Give the manifest with more chunks inlined."""
+        """Return the manifest with more chunks inlined."""
         column = self.source.copy()
         column[list(inlined)] = INLINED
         return replace(self, source=column, inlined={**self.inlined, **inlined})

@@ -46,11 +46,11 @@ class ChunkCache:
         return len(self._chunks)
 
     def takes(self, n_bytes: int) -> bool:
-        """Tell whether a chunk of so many bytes is kept at all."""
+        """Return whether a chunk of so many bytes is kept at all."""
         return n_bytes * _MAX_SHARE <= self.max_bytes
 
     def find(self, keys: Iterable[Hashable | None]) -> list[NDArray | None]:
-        """Give the samples of each chunk that is here, which cannot be changed, and None for
+        """Return the samples of each chunk that is here, which cannot be changed, and None for
         others."""
         with self._lock:
             return [self._find(key) for key in keys]

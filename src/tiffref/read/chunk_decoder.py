@@ -35,14 +35,14 @@ _scratch = threading.local()
 
 
 def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
-    """Tell whether stored bytes are the samples as they stand, in either byte order."""
+    """Return whether stored bytes are the samples as they stand, in either byte order."""
     if isinstance(codec, ForeignCodec):
         return False
     return codec.is_plain
 
 
 def stored_dtype(codec: SegmentCodec) -> np.dtype:
-    """Give the type of samples as they are stored, with their byte order."""
+    """Return the type of samples as they are stored, with their byte order."""
     dtype = np.dtype(codec.dtype)
     return dtype.newbyteorder(">") if codec.byteorder == ">" else dtype.newbyteorder("<")
 
@@ -129,7 +129,7 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
 
 
 def _scratch_for(codec: SegmentCodec) -> NDArray:
-    """Give this thread's array for decoding aside; new memory would cost page faults."""
+    """Return this thread's array for decoding aside; new memory would cost page faults."""
     dtype = np.dtype(codec.dtype).newbyteorder("=")
     kept = getattr(_scratch, "array", None)
     if kept is None or kept.dtype != dtype or kept.shape != codec.shape:

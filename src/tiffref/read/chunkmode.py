@@ -64,7 +64,7 @@ class Served:
         return math.prod(self.shown.chunks) * self.array.dtype.itemsize
 
     def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
-        """Give the bytes of a decoded chunk, padded at the edge with the fill value."""
+        """Return the bytes of a decoded chunk, padded at the edge with the fill value."""
         array, chunks = self.array, self.shown.chunks
         index = np.unravel_index(flat, self.shown.grid) if chunks else ()
         region = tuple(
@@ -120,7 +120,7 @@ def serve(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2) -> Se
 def plain_codec(
     dtype: np.dtype, chunks: tuple[int, ...], zarr_format: int = 2
 ) -> SegmentCodec | ForeignCodec:
-    """Say that chunks are little-endian samples as they stand."""
+    """Return the codec of chunks that are little-endian samples as they stand."""
     little = dtype.newbyteorder("<").str
     if dtype != np.bool_:
         return SegmentCodec((1, 1, 1, math.prod(chunks)), little)
@@ -141,7 +141,7 @@ def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:
 
 
 def _file_shape(array: Array) -> tuple[int, ...]:
-    """Give what one file holds: all, or one step of the leading dimensions in a stack of files."""
+    """Get what one file holds: all, or one step of the leading dimensions in a stack of files."""
     source = array.manifest.source
     for n_lead in range(len(array.shape) + 1):
         if any(c != 1 for c in array.chunks[:n_lead]):

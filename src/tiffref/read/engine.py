@@ -103,7 +103,7 @@ class Reading:
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
     def name(self, chosen: NDArray[np.int64], identities: Mapping[int, tuple[int, ...]]) -> None:
-        """Give chunks keys, by what `Fetcher.identity` tells of their sources.
+        """Return chunks keys, by what `Fetcher.identity` tells of their sources.
 
         Arrays may share a codec and bytes, and have them in another shape.
         """
@@ -117,7 +117,7 @@ class Reading:
             self.keys[k] = leads[row], self.pieces[k].offset, self.pieces[k].length
 
     def is_partial(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell of which fetched chunks some samples of the array are not selected."""
+        """Find of which fetched chunks some samples of the array are not selected."""
         is_partial = np.zeros(1, np.bool_)
         for axis in self.axes:
             is_partial = np.logical_or.outer(is_partial, ~np.array(axis.is_all)).reshape(-1)
@@ -152,7 +152,7 @@ def plan_reading(array: Array, wanted: Selection, target: NDArray) -> Reading:
 
 @functools.lru_cache(maxsize=1024)
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the C-order strides of a shape, in elements."""
+    """Return the C-order strides of a shape, in elements."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
@@ -186,7 +186,7 @@ def locate(
 def _sample_span(
     reading: Reading, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Give the first selected sample of each chunk and the end of the last, in C order."""
+    """Return the first selected sample of each chunk and the end of the last, in C order."""
     low, high = np.zeros(1, np.int64), np.ones(1, np.int64)
     for axis, stride in zip(reading.axes, _strides(reading.array.chunks), strict=True):
         first = np.array([inner.start for inner in axis.inner], np.int64)
@@ -257,7 +257,7 @@ def read_array(
 
 
 def make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArray:
-    """Give the array that samples are put in, in ascending order along all dimensions."""
+    """Return the array that samples are put in, in ascending order along all dimensions."""
     if out is None:
         try:
             return np.empty(wanted.counts, array.dtype)
@@ -332,7 +332,7 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
 
 
 def _place_cached(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
-    """Place chunks that an earlier read decoded; give those that are left to read."""
+    """Place chunks that an earlier read decoded; return those that are left to read."""
     _choose_to_cache(reading, chosen, fetch)
     if not len(CACHE) or not reading.keys:
         return chosen
@@ -389,7 +389,7 @@ def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> 
 
 
 def _decoded_bytes(reading: Reading, chosen: NDArray[np.int64]) -> int:
-    """Give how much decoding makes: chunks that are samples as they stand count as they are."""
+    """Return how much decoding makes: chunks that are samples as they stand count as they are."""
     is_plain = reading.is_plain[chosen]
     n_samples = np.count_nonzero(~is_plain) * math.prod(reading.array.chunks)
     n_plain = int(reading.length[chosen[is_plain]].sum()) if is_plain.any() else 0
@@ -419,7 +419,7 @@ def _read_ranges(
 
 
 def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
-    """Give the bytes of the result that a plain chunk can be read into as they are, if any."""
+    """Return the bytes of the result that a plain chunk can be read into as they are, if any."""
     piece, codec = reading.pieces[k], reading.codec(k)
     if not piece.is_plain:
         return None
@@ -477,7 +477,7 @@ def _fetch_range(
 
 
 def _finish(flow: deque[tuple[Future[list[Future[None]]], int]]) -> int:
-    """Wait until the oldest range is in place; give its bytes."""
+    """Wait until the oldest range is in place; return its bytes."""
     future, n_bytes = flow[0]
     for decoding in wait_for_result(future):
         wait_for_result(decoding)
@@ -523,7 +523,7 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
 
 
 def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTiff:
-    """Say which chunk of which source does not decode."""
+    """Describe which chunk of which source does not decode."""
     array, source = reading.array, reading.array.manifest.sources[reading.source[k]]
     index = np.unravel_index(reading.flat[reading.rows[k]], array.grid) if array.grid else ()
     key = ".".join(str(int(i)) for i in index) or "0"

@@ -45,10 +45,10 @@ class Backend(Protocol):
     def read_into(
         self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
     ) -> int:
-        """Read into a buffer of bytes; give how many there were."""
+        """Read into a buffer of bytes; return how many there were."""
 
     def checks_answers(self, url: str) -> bool:
-        """Tell whether what is read is itself compared with what is expected."""
+        """Return whether what is read is itself compared with what is expected."""
 
     def identity(self, url: str, expected: Source | None = None) -> tuple[int, ...] | None:
         """What tells a source in its present state from all others, if that costs no request."""
@@ -112,7 +112,7 @@ class Fetcher:
         self._lock = threading.Lock()
 
     def backend(self, url: str) -> Backend:
-        """Give the access that a source needs.
+        """Return the access that a source needs.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Fetcher:
         return self._local if is_local(url) else self._remote
 
     def is_local(self, source: Source) -> bool:
-        """Tell whether a request costs no more than a system call."""
+        """Return whether a request costs no more than a system call."""
         return self.backend(source.url).is_local
 
     def read(self, source: Source, offset: int, length: int) -> bytes:
@@ -166,7 +166,7 @@ class Fetcher:
         return data
 
     def identity(self, source: Source) -> tuple[int, ...] | None:
-        """Give what tells a source in its present state from all others; None where that cannot be
+        """Get what tells a source in its present state from all others; None where that cannot be
         told for nothing. The source is checked as it is before a read.
 
         Raises
@@ -180,7 +180,7 @@ class Fetcher:
         return found
 
     def size(self, source: Source) -> int:
-        """Give the bytes in a source, asking only where the manifest does not know.
+        """Return the bytes in a source, asking only where the manifest does not know.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class Fetcher:
         return size
 
     def state(self, source: Source) -> Source:
-        """Give what can be told of a source now."""
+        """Return what can be told of a source now."""
         return self.backend(source.url).state(source.url)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class Fetcher:
         self._local.close()
 
     def _begin(self, source: Source) -> tuple[Backend, Callable[[], None], Source | None]:
-        """Start the check of a source; give its access, what waits for the check, and what the
+        """Start the check of a source; return its access, what waits for the check, and what the
         access itself has to compare.
 
         Remote sources that do not tell with each answer what they are get a question of its own,

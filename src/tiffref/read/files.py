@@ -59,7 +59,7 @@ class _OpenFile:
         return n_read
 
     def identity(self) -> tuple[int, ...] | None:
-        """Give what tells this file, in the state that it is in, from all others; None where the
+        """Return what tells this file, in the state that it is in, from all others; None where the
         next change might not show."""
         state = os.fstat(self.descriptor)
         if not time.time() - _SETTLED_S - max(state.st_mtime, state.st_ctime) >= 0:
@@ -155,7 +155,7 @@ class LocalFiles:
         return Source(url, found.st_size, found.st_mtime)
 
     def checks_answers(self, url: str) -> bool:
-        """Tell that a file is compared when it is opened, which the cache may do again."""
+        """State that a file is compared when it is opened, which the cache may do again."""
         return True
 
     def identity(self, url: str, expected: Source | None = None) -> tuple[int, ...] | None:
@@ -228,10 +228,10 @@ class FileObject:
         return Source(url, size)
 
     def identity(self, url: str, expected: Source | None = None) -> None:
-        """Tell nothing: whoever opened the file may write to it."""
+        """Return nothing: whoever opened the file may write to it."""
 
     def checks_answers(self, url: str) -> bool:
-        """Tell that the size of the file has to be asked for."""
+        """State that the size of the file has to be asked for."""
         return False
 
     def close(self) -> None:

@@ -115,19 +115,19 @@ def _run(future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) ->
 
 @cache
 def fetch_pool() -> Executor:
-    """Give the pool for requests."""
+    """Return the pool for requests."""
     return DaemonPool(N_FETCHERS, "tiffref-fetch")
 
 
 @cache
 def decode_pool() -> Executor:
-    """Give the pool for decoding, and for reading of local files."""
+    """Return the pool for decoding, and for reading of local files."""
     return DaemonPool(N_CORES, "tiffref-decode")
 
 
 @cache
 def check_pool() -> Executor:
-    """Give the pool for questions about sources, which fetching tasks wait for."""
+    """Return the pool for questions about sources, which fetching tasks wait for."""
     return DaemonPool(N_FETCHERS // 2, "tiffref-check")
 
 

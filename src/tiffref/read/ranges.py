@@ -38,7 +38,7 @@ class Ranges:
         return len(self.source)
 
     def members(self, i: int) -> NDArray[np.int64]:
-        """Give the chunks of one range."""
+        """Return the chunks of one range."""
         return self.order[self.first[i] : self.first[i + 1]]
 
 

@@ -82,10 +82,10 @@ class RemoteFiles:
         return len(data)
 
     def identity(self, url: str, expected: Source | None = None) -> None:
-        """Tell nothing: it would take a request."""
+        """Return nothing: it would take a request."""
 
     def checks_answers(self, url: str) -> bool:
-        """Tell whether each answer says which object it is of."""
+        """Return whether each answer says which object it is of."""
         fs, _ = self.resolve(url)
         return http.is_http(fs) or s3.is_s3(fs)
 
@@ -111,7 +111,7 @@ class RemoteFiles:
         )
 
     def resolve(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Give the file system of a source, and its path in there."""
+        """Return the file system of a source, and its path in there."""
         if url in self._given:
             return self._given[url]
         with self._lock:

@@ -154,7 +154,7 @@ def _plan_axis(
 
 
 def _expand(selection: Any, ndim: int) -> list[Any]:
-    """Give a list with one item for each dimension, and None for each new axis."""
+    """Return a list with one item for each dimension, and None for each new axis."""
     items = list(selection) if isinstance(selection, tuple) else [selection]
     n_ellipsis = sum(isinstance(item, EllipsisType) for item in items)
     if n_ellipsis > 1:
@@ -175,7 +175,7 @@ def _has_ellipsis(selection: Any) -> bool:
 
 
 def _parse_slice(item: slice, size: int, dimension: int) -> tuple[int, int, int, slice]:
-    """Give first, positive step and count of a slice, and the slice that restores its order."""
+    """Return first, positive step and count of a slice, and the slice that restores its order."""
     try:
         start, stop, step = item.indices(size)
     except (TypeError, ValueError) as error:
@@ -187,7 +187,7 @@ def _parse_slice(item: slice, size: int, dimension: int) -> tuple[int, int, int,
 
 
 def _parse_integer(item: Any, size: int, dimension: int) -> int:
-    """Give the index of an integer, counting negative ones from the end."""
+    """Return the index of an integer, counting negative ones from the end."""
     # numpy takes booleans as masks, so they are no integers here
     if isinstance(item, bool | np.bool_):
         raise _not_basic(item)

@@ -120,7 +120,7 @@ class Part:
 
 
 def is_one_place(parts: Sequence[Part]) -> bool:
-    """Tell if all files lie at one place."""
+    """Return whether all files lie at one place."""
     return len({id(one) for one in unify_locations([part.location for part in parts])}) == 1
 
 

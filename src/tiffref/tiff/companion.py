@@ -37,7 +37,7 @@ _FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
 
 
 def is_companion(source: Any) -> bool:
-    """Say whether this is the path of a companion file, by its name."""
+    """Return whether this is the path of a companion file, by its name."""
     if not isinstance(source, str | os.PathLike):
         return False
     return os.fspath(source).lower().endswith((".companion.ome", ".ome.xml"))
@@ -105,7 +105,7 @@ class _Members:
         self._pages: dict[str, list[TiffPage] | None] = {}
 
     def pages(self, name: str) -> list[TiffPage] | None:
-        """Give the pages of a member, or None if it is not there."""
+        """Return the pages of a member, or None if it is not there."""
         if name not in self._pages:
             self._pages[name] = self._read(self.folder / name)
         return self._pages[name]
@@ -147,7 +147,7 @@ class _Image:
         return next((plane for plane in self.planes if plane is not None), None)
 
     def to_series(self, host: TiffFile) -> TiffPageSeries:
-        """Give the image as tifffile has it."""
+        """Return the image as tifffile has it."""
         page = self.keyframe
         assert page is not None
         is_planar = page.planarconfig == 2 and page.samplesperpixel > 1

@@ -78,7 +78,7 @@ def with_told_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes
 
 
 def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
-    """Give the indices of the chunks in the last column, save for the corner."""
+    """Return the indices of the chunks in the last column, save for the corner."""
     grid = chunk_grid(array.shape, array.chunks)
     index = np.arange(array.manifest.n_chunks).reshape(grid)
     y, x = level.axes.index("Y"), level.axes.index("X")

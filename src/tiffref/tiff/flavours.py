@@ -30,7 +30,7 @@ _MAX_BYTES = 1 << 26
 
 
 def _ndtiff(tif: TiffFile) -> dict[str, Any]:
-    """Give the file's own metadata, with the labels of each axis as `Labels`, by its name.
+    """Return the file's own metadata, with the labels of each axis as `Labels`, by its name.
 
     They are in the order of their first use, which is that of tifffile's indices.
     """
@@ -47,17 +47,17 @@ def _ndtiff(tif: TiffFile) -> dict[str, Any]:
 
 
 def _qpi(tif: TiffFile) -> list[str]:
-    """Give the XML of the pages of the main series, one for each channel."""
+    """Return the XML of the pages of the main series, one for each channel."""
     return [page.aspage().description for page in tif.series[0] if page is not None]
 
 
 def _bif(tif: TiffFile) -> Any:
-    """Give the XML of the first page, whichever page is the image."""
+    """Return the XML of the first page, whichever page is the image."""
     return tif.pages.first.tags.valueof(_XMP)
 
 
 def _ome(tif: TiffFile) -> Any:
-    """Give the OME-XML; for a member whose metadata is in another file, that file and its XML."""
+    """Return the OME-XML; for a member whose metadata is in another file, that file and its XML."""
     text = tif.ome_metadata
     name = metadata_file(text) if text else None
     if name is None:
@@ -81,7 +81,7 @@ def _read_ome(path: Path) -> str:
 
 
 def _stk(tif: TiffFile) -> dict[str, Any]:
-    """Give what tifffile gives, with the positions of the stage as `Stage`, a pair for each plane.
+    """Get what tifffile gives, with the positions of the stage as `Stage`, a pair for each plane.
 
     tifffile takes their numerators for unsigned numbers.
     """

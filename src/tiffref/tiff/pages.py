@@ -94,7 +94,7 @@ class Pages:
         return kind
 
     def _split(self, kind: NDArray[np.int32], rows: NDArray[np.intp], facts: IfdFacts) -> None:
-        """Give rows that their streams tell apart numbers of their own."""
+        """Return rows that their streams tell apart numbers of their own."""
         keys: dict[object, int] = {}
         for row in rows.tolist():
             key = stream_key(self.reader, self.directory(row), facts)

@@ -212,7 +212,7 @@ def _plan_segments(
 
 
 def _split_sources(level: LevelFacts, of_page: np.ndarray) -> tuple[tuple[Source, ...], np.ndarray]:
-    """Give each pair of file and codec a row of its own in the table of sources."""
+    """Return each pair of file and codec a row of its own in the table of sources."""
     if len(level.sources) == 1 and not of_page.any():
         return level.sources, np.zeros(len(of_page), np.int32)
     pairs, row = np.unique(np.stack([level.source, of_page]), axis=1, return_inverse=True)

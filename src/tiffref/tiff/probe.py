@@ -157,7 +157,7 @@ def _cut_off(array: Array, n: int, codec: SegmentCodec, segments: Segments) -> M
 
 
 def _with_empty_segments(plan: LevelPlan, segments: Segments, report: Report) -> Array:
-    """Give segments behind the end of the file as segments of no bytes, if their decoder can.
+    """Return segments behind the end of the file as segments of no bytes, if their decoder can.
 
     Fax decoders make a white segment of nothing, and readers show such files; all others refuse.
     """
@@ -201,7 +201,7 @@ def _at_hand(array: Array, segments: Segments) -> list[int]:
 
 
 def is_exact(codec: SegmentCodec, data: bytes) -> bool:
-    """Say whether the portable spelling of a codec turns this segment into just a whole chunk.
+    """Return whether the portable spelling of a codec turns this segment into just a whole chunk.
 
     The portable codecs neither cut nor pad, and some refuse what TIFF readers let pass.
     """
@@ -252,7 +252,7 @@ def _is_whole(array: Array, n: int, segments: Segments) -> bool:
 
 
 def _decoded(array: Array, segments: Segments) -> Array:
-    """Give the array back if the segments looked at decode."""
+    """Return the array back if the segments looked at decode."""
     for n in _at_hand(array, segments):
         try:
             decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
@@ -264,7 +264,7 @@ def _decoded(array: Array, segments: Segments) -> Array:
 
 
 def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> Array | None:
-    """Give the array with whole last strips: stored so, or inlined; None if neither can be."""
+    """Return the array with whole last strips: stored so, or inlined; None if neither can be."""
     ifd = level.ifds[0]
     rows = array.codecs[0].shape[1] if isinstance(array.codecs[0], SegmentCodec) else 1
     n_last = ifd.shape[2] % rows

@@ -138,7 +138,7 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
 
 
 def _lerc_mask(ifd: IfdFacts) -> dict[str, str]:
-    """Say what a mask beside the samples means, if libtiff writes one for such images."""
+    """Describe what a mask beside the samples means, if libtiff writes one for such images."""
     dtype = np.dtype(ifd.dtype)
     if dtype.kind == "f":
         return {"lerc_mask": "nan"}
@@ -147,7 +147,7 @@ def _lerc_mask(ifd: IfdFacts) -> dict[str, str]:
 
 
 def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
-    """Give `n` numbers of a tag, which may list numerators and denominators, or the numbers."""
+    """Return `n` numbers of a tag, which may list numerators and denominators, or the numbers."""
     is_list = isinstance(values, tuple) and all(isinstance(n, int | float) for n in values)
     if not is_list or len(values) not in (n, 2 * n):
         raise MalformedTiff("a tag has no such numbers", got=repr(values)[:60], expected=f"{n}")
@@ -159,7 +159,7 @@ def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
 
 
 def is_plain(codec: SegmentCodec) -> bool:
-    """Say whether stored bytes are the samples, save for their byte order."""
+    """Return whether stored bytes are the samples, save for their byte order."""
     return (
         codec.compression == 1
         and codec.predictor == 1

@@ -41,7 +41,7 @@ _MAX_BYTES = 1 << 24
 
 
 def has_sidecars(sidecars: bool | None, source: Any) -> bool:
-    """Tell if the files beside a source are to be read: by default those of a local path."""
+    """Return whether the files beside a source are to be read: by default those of a local path."""
     url = source.source.url if isinstance(source, ByteSource) else source
     if not isinstance(url, str | os.PathLike) or NAMELESS in os.fspath(url):
         return False

@@ -98,7 +98,7 @@ def _placement(full: xr.DataArray, dims: Sequence[str]) -> dict[str, Any]:
 
 
 def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping]) -> dict[str, Any]:
-    """Give each channel its name, colour and contrast."""
+    """Return each channel its name, colour and contrast."""
     n = full.sizes[_CHANNELS]
     coordinate = full.coords.get(_CHANNELS)
     labels = [f"channel {i}" for i in range(n)] if coordinate is None else coordinate.values

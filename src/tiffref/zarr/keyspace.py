@@ -90,7 +90,7 @@ class KeySpace:
         self._grids = {path: served.shown.grid for path, served in arrays.items()}
 
     def find(self, key: str) -> bytes | Chunk | None:
-        """Give the document or chunk of a key; None where there is none."""
+        """Return the document or chunk of a key; None where there is none."""
         document = self.documents.get(key)
         if document is not None:
             return document
@@ -104,7 +104,7 @@ class KeySpace:
         return Chunk(served, flat)
 
     def __iter__(self) -> Iterator[str]:
-        """Give all keys, documents first, without keeping them."""
+        """Return all keys, documents first, without keeping them."""
         for key in self.documents:
             if key not in self._unlisted:
                 yield key
@@ -113,7 +113,7 @@ class KeySpace:
                 yield from self.chunk_keys(path)
 
     def chunk_keys(self, path: str) -> Iterator[str]:
-        """Give the keys of the chunks of one array that are there."""
+        """Return the keys of the chunks of one array that are there."""
         served = self.arrays[path]
         rule = KeyRule.written(path, self._zarr_format)
         source = served.array.manifest.source
@@ -126,7 +126,7 @@ class KeySpace:
                 yield from rule.keys(served.shown.grid, flat)
 
     def with_prefix(self, prefix: str) -> Iterator[str]:
-        """Give the keys that begin with a prefix, looking only into arrays that can have some."""
+        """Return the keys that begin with a prefix, looking only into arrays that can have some."""
         for key in self.documents:
             if key.startswith(prefix) and key not in self._unlisted:
                 yield key
@@ -137,7 +137,7 @@ class KeySpace:
             yield from (key for key in self.chunk_keys(path) if key.startswith(prefix))
 
     def children(self, path: str) -> Iterator[str]:
-        """Give the names right below a path: nodes, documents and chunks, each once."""
+        """Return the names right below a path: nodes, documents and chunks, each once."""
         lead = f"{path.rstrip('/')}/" if path.strip("/") else ""
         seen: set[str] = set()
         nodes = (f"{p}/" for p in self.arrays if p)
@@ -225,7 +225,7 @@ def _replace_arrays(group: Group, arrays: Mapping[str, Array], prefix: str = "")
 def _merge_attributes(
     group: Mapping[str, dict[str, Any]], array: Mapping[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Give the documents of a root array with the attributes of the group that it stands for."""
+    """Return the documents of a root array with the attributes of the group that it stands for."""
     merged = dict(array)
     if ".zattrs" in merged:
         merged[".zattrs"] = {**group.get(".zattrs", {}), **merged[".zattrs"]}
@@ -240,7 +240,7 @@ def _encode(documents: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
 
 
 def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
-    """Give the bytes of what a key names, as a buffer; None where it names nothing.
+    """Return the bytes of what a key names, as a buffer; None where it names nothing.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetc
 
 
 def read_checked(found: Chunk, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
-    """Give the bytes of a chunk, or a range of them, if the whole chunk decodes within bounds.
+    """Return the bytes of a chunk, or a range of them, if the whole chunk decodes within bounds.
 
     Parameters are those of `read_value`. What is decoded here is thrown away: zarr's own decoders
     have no bounds.
@@ -277,7 +277,7 @@ def read_checked(found: Chunk, byte_range: ByteRequest | None, fetch: Fetcher) -
 
 
 def check_value(found: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
-    """Give what `read_checked` gives, of the bytes of a whole chunk."""
+    """Return what `read_checked` gives, of the bytes of a whole chunk."""
     if data is not None and not found.served.is_decoded:
         array = found.served.array
         check_chunk(array.codec, data, array.chunks, array.dtype)
@@ -285,7 +285,7 @@ def check_value(found: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
 
 
 def value_size(found: bytes | Chunk, fetch: Fetcher) -> int:
-    """Give the bytes of what a key names without reading it."""
+    """Return the bytes of what a key names without reading it."""
     if not isinstance(found, Chunk):
         return len(found)
     if found.served.is_decoded:
@@ -298,7 +298,7 @@ def value_size(found: bytes | Chunk, fetch: Fetcher) -> int:
 
 
 def resolve_range(byte_range: ByteRequest | None, length: int) -> tuple[int, int]:
-    """Give start and stop of a byte range inside a value of some length.
+    """Return start and stop of a byte range inside a value of some length.
 
     Raises
     ------

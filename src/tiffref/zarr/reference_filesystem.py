@@ -105,7 +105,7 @@ async def _run(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def reference_filesystem(keys: KeySpace, fetch: Fetcher) -> ReferenceFileSystem:
-    """Give a file system with the keys of a store as its files."""
+    """Return a file system with the keys of a store as its files."""
     sources = {
         to_document_url(source.url): source
         for served in keys.arrays.values()

@@ -46,7 +46,7 @@ class ReadFiles(Served):
     reader: Reader
 
     def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
-        """Give the samples of one file as bytes; `fetch` has no part in it."""
+        """Return the samples of one file as bytes; `fetch` has no part in it."""
         little = self.read(flat).astype(self.array.dtype.newbyteorder("<"), copy=False)
         return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
 
@@ -91,7 +91,7 @@ def _read(reader: Reader, url: str) -> NDArray:
 
 
 def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) -> list[Array]:
-    """Give an array of one whole-file chunk for each file, from a look into the first.
+    """Return an array of one whole-file chunk for each file, from a look into the first.
 
     Raises
     ------
@@ -334,7 +334,7 @@ def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
 
 
 def _main_path(references: References) -> str:
-    """Give the path of the array that the store is: the first level of the first series."""
+    """Return the path of the array that the store is: the first level of the first series."""
     paths = [path for path, _ in references.group.arrays()]
     for row in references.series:
         for level in row["levels"]:

@@ -185,7 +185,7 @@ class ZarrStore(Store):
         return reference_filesystem(self._keys, self._fetch)
 
     def __getitem__(self, key: Any) -> Any:
-        """Give the bytes under a key (a string), or a region of the array (a selection).
+        """Return the bytes under a key (a string), or a region of the array (a selection).
 
         Raises
         ------
@@ -249,7 +249,7 @@ class ZarrStore(Store):
         return iter(self._keys)
 
     def keys(self) -> Iterator[str]:
-        """Give all keys one after the other, none of which is kept."""
+        """Return all keys one after the other, none of which is kept."""
         return iter(self._keys)
 
     def write_fsspec(
@@ -312,7 +312,7 @@ class ZarrStore(Store):
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def _get_chunk(self, chunk: Chunk, byte_range: ByteRequest | None) -> Any:
-        """Give the bytes of a chunk without keeping the event loop from its other work."""
+        """Return the bytes of a chunk without keeping the event loop from its other work."""
         place = chunk.location()
         if place is None and not chunk.served.is_decoded:
             return read_value(chunk, byte_range, self._fetch)
@@ -337,7 +337,7 @@ class ZarrStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Give what `get` gives, without an event loop; parameters are as in `get`."""
+        """Return what `get` gives, without an event loop; parameters are as in `get`."""
         found = self._keys.find(key)
         read = read_checked if isinstance(found, Chunk) and self._is_checked else read_value
         data = read(found, byte_range, self._fetch)  # type: ignore[arg-type]

@@ -146,7 +146,7 @@ def _open_document(
 def _choose_level(
     references: References, series: int | None, level: int | None
 ) -> tuple[References, str | None]:
-    """Give the references to one series of a document, or to one level of it, and its array."""
+    """Return the references to one series of a document, or to one level of it, and its array."""
     rows = references.series
     if not rows:
         if series not in (None, 0) or level is not None:
@@ -174,7 +174,7 @@ def _pick(items: Sequence[Any], index: int, what: str) -> Any:
 
 
 def _main_path(references: References) -> str:
-    """Give the path of the first level, which must not have been refused."""
+    """Return the path of the first level, which must not have been refused."""
     first = references.series[0]["levels"][0]
     if "path" not in first:
         raise UnsupportedTiff(f"level 0 of the series cannot be represented: {first['refused']}")
@@ -182,7 +182,7 @@ def _main_path(references: References) -> str:
 
 
 def _largest(group: Group) -> str | None:
-    """Give the array of a foreign document that stands for it: the one with most samples."""
+    """Return the array of a foreign document that stands for it: the one with most samples."""
     arrays = {path: array for path, array in group.arrays() if path == "" or array.shape}
     return max(arrays, key=lambda path: arrays[path].nbytes) if arrays else None
 
@@ -222,7 +222,7 @@ def _with_fill_value(group: Group, value: Any) -> Group:
 
 
 def _identify(source: Any, references: References) -> str:
-    """Give the path, URL or other identifier of what a store is made from."""
+    """Return the path, URL or other identifier of what a store is made from."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     sources = references.sources
@@ -235,7 +235,7 @@ def make_fetcher(
     storage_options: Mapping[str, Any] | None,
     verify: str,
 ) -> Fetcher:
-    """Give access to the sources of a scan, through what was handed in where nothing else reaches.
+    """Get access to the sources of a scan, through what was handed in where nothing else reaches.
 
     A file that fsspec opened is reached through its file system, which outlives it and pickles; any
     other open file that has no name must stay open.
@@ -254,7 +254,7 @@ def make_fetcher(
 
 
 def _open_file(source: Any) -> Any:
-    """Give the open file behind a source, if there is one."""
+    """Return the open file behind a source, if there is one."""
     if hasattr(source, "keyframe"):
         source = getattr(source, "parent", None) or source.keyframe.parent
     handle = getattr(source, "filehandle", None)
