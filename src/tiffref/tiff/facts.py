@@ -39,7 +39,7 @@ _UNKEPT_TAGS = frozenset(
 """Offsets and lengths, which mean nothing outside their file, and decoder tables."""
 _MCU_STARTS, _MCU_STARTS_HIGH, _NODATA = 65426, 65432, 42113
 _LSM_INFO, _MAGNIFICATION, _CAPTURE_MODE = 34412, 65421, 65441
-_MAX_BITS = 32
+_MAX_BITS, _MAX_SHORT = 32, (1 << 16) - 1
 _RATIONALS = frozenset({5, 10})
 
 
@@ -232,6 +232,8 @@ class _Basic:
         if self.flavour == "lsm" and self.one.entries.get(258, (0, 0))[:2] == (3, 2):
             return self._lsm_bits()
         values = _list(self.one, 258)[: max(1, self.samples)]
+        if max(values, default=1) > _MAX_SHORT:
+            raise MalformedTiff("is no number of bits", ifd=self.one.name, tag=258, got=values[:4])
         return values if len(set(values)) > 1 else (values or (1,))[:1]
 
     def _lsm_bits(self) -> tuple[int, ...]:

@@ -589,7 +589,7 @@ class TiffReader:
         found = dict.fromkeys(self._chain)
         before = self._known[self._chain[-1]]
         offset, n_entries, most = before.following, 0, self._budget.n_entries
-        while offset and offset not in found and offset + n_head <= self.size:
+        while offset >= _MIN_OFFSET and offset not in found and offset + n_head <= self.size:
             (n,) = read_count(view, offset)
             end = offset + n_head + n * entry_size
             n_entries += n + 1

@@ -97,6 +97,9 @@ def plain_series(reader: TiffReader) -> Listing:
 def geotiff_series(reader: TiffReader) -> Listing:
     """Group images that are alike; in a COG, reduced ones that fit are levels of the one before."""
     pages = Pages(reader)
+    if len(pages) == 1 and not pages.has_sub_ifds:
+        shape, axes = pages.shape(0)
+        return Listing([Series("geotiff", [Level((pages,), _rows([0]), shape, axes)])])
     series = [Series("geotiff", [one.to_level()]) for one in _group(pages, _is_any)]
     is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in reader.declared_layout
     _make_pyramids(series, is_reduced=is_cog)
