@@ -13,8 +13,7 @@ import pytest
 import tifffile
 
 from tiffref.errors import MalformedTiff
-from tiffref.io.bytesource import ByteSource
-from tiffref.io.source import FileObjectSource, LocalSource
+from tiffref.io.source import ByteSource, FileObjectSource, LocalSource
 from tiffref.tiff.columns import read_columns
 from tiffref.tiff.ifd import TiffReader, parse_header
 

@@ -17,7 +17,7 @@ import tifffile
 
 import tiffref
 from tiffref.errors import MetadataWarning, SourceError
-from tiffref.io.file_locks import turn_at
+from tiffref.io.local import turn_at
 from tiffref.zarr import ZarrTiffStore
 
 PIXELS = np.random.default_rng(2).integers(0, 60000, (256, 256)).astype("u2")

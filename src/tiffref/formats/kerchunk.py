@@ -34,14 +34,7 @@ from ..io.urls import from_document_url, to_document_url
 from ..model.array import Array, Group, once_for_each
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
-from .keys import (
-    BLOCK_ROWS,
-    FEW_ROWS,
-    KeyRule,
-    format_numbers,
-    join_columns,
-    pick_texts,
-)
+from .keys import BLOCK_ROWS, FEW_ROWS, KeyRule, format_numbers, join_columns, pick_texts
 from .provenance import PROVENANCE, format_provenance
 from .sealing import NO_SEAL, digest_chunks, find_links, seal_texts
 from .zarr_metadata import to_documents

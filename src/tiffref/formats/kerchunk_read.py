@@ -34,13 +34,7 @@ from ..model.manifest import MISSING, Columns, Manifest, Source
 from .columnar import Lines, Text, parse_lines, split_document
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
-from .load import (
-    check_counts,
-    check_nodes,
-    fetch_text,
-    open_large,
-    parse_json,
-)
+from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
 from .provenance import PROVENANCE, Provenance, check_series, parse_provenance
 from .sealing import Sealed, digest_chunks
 from .zarr_metadata import ArrayMetadata, Nodes, parse_metadata

@@ -1,16 +1,21 @@
-"""Local files by descriptor: reading by position, and which file a descriptor is.
+"""Local files by descriptor, and the locks of what only one reader can use at a time.
 
 Owns what differs between systems: Windows has no positioned reads, and drives and shares that take
-their place in URLs; and each system says in its own way where an open file lies.
+their place in URLs; and each system says in its own way where an open file lies. An open file
+object, whose one position all of its readers move, has a lock, and so has each file system with one
+connection: scans and stores over one of them know nothing of one another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
+from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
-__all__ = ["file_url", "is_file_url", "local_path", "opened_path", "read_at"]
+__all__ = ["file_url", "is_file_url", "local_path", "lock_of", "opened_path", "read_at", "turn_at"]
 
 _position = threading.Lock()
 
@@ -90,3 +95,36 @@ def file_url(path: str, is_windows: bool = _IS_WINDOWS) -> str:
 
 def _has_drive(path: str) -> bool:
     return path[1:3] == ":/" and path[:1].isalpha()
+
+
+_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+_lock_of_others = threading.Lock()
+
+
+def lock_of(file: BinaryIO | Any) -> threading.Lock:
+    """Return the lock that all readers of an open file share."""
+    try:
+        with _locks_lock:
+            return _locks.setdefault(file, threading.Lock())
+    except TypeError:  # it cannot be hashed, or not be referred to weakly
+        return _lock_of_others
+
+
+_SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
+"""Protocols whose file systems several threads may use at once, though they are not asynchronous:
+they have no connection, or one that is made for that."""
+
+
+def turn_at(fs: Any) -> contextlib.AbstractContextManager[Any]:
+    """Return what a reader of a file system holds while it asks: its lock, where it needs one.
+
+    Asynchronous file systems say of themselves that they take many requests at once. Others, such
+    as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
+    would use in the middle of one another's answers.
+    """
+    protocols = getattr(fs, "protocol", ())
+    protocols = (protocols,) if isinstance(protocols, str) else protocols
+    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(protocols):
+        return contextlib.nullcontext()
+    return lock_of(fs)

@@ -14,9 +14,8 @@ from weakref import ref
 
 from ..errors import unreadable
 from ..io.allow import AllowList, is_local
-from ..io.file_locks import lock_of
 from ..io.freshness import check_same
-from ..io.local import local_path, read_at
+from ..io.local import local_path, lock_of, read_at
 from ..model.manifest import Source
 
 __all__ = ["FileObject", "LocalFiles", "is_local", "local_path"]

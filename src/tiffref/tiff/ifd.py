@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from ..io.address import FIRST_BYTES, describe_content
-from ..io.bytesource import ByteSource
+from ..io.source import ByteSource
 
 __all__ = [
     "DECODING_TAGS",

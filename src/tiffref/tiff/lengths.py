@@ -19,7 +19,7 @@ from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
 from ..metadata.report import Report
 from ..model.tiff_facts import LevelFacts
-from .runs import source_sizes
+from .plan import source_sizes
 from .segmentcodec import segment_codec
 
 __all__ = ["Segments", "with_lengths"]

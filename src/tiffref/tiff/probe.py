@@ -1,34 +1,99 @@
 """Look at a few stored segments before promising how all of them decode.
 
 Owns the check that the portable codec of an array really gives whole chunks, what is done where it
-does not, and the inlining of the few chunks that need other treatment. Reads bytes through a
-function that it is given.
+does not, and the inlining of the few chunks that need other treatment: among them cropped tiles of
+the right edge that have as many bytes as those of the lower edge, which a decoder that knows one
+segment would take for the others. Reads bytes through a function that it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numcodecs
 import numpy as np
 
-from ..codecs.decode import decode_segment, decodes, runs_short
+from ..codecs.decode import decode_segment, decodes, has_twin_edges, runs_short
 from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, guarded, inflate, zstd_size
 from ..codecs.segment import wrap_inlined
+from ..codecs.table import compression_of
+from ..codecs.unpack import layout_of
 from ..codecs.zarr2 import LZW, to_zarr2
-from ..errors import MalformedTiff, TruncationWarning, warn
+from ..errors import MalformedTiff, TruncationWarning, UnsupportedTiff, warn
 from ..metadata.report import Report
 from ..model.array import Array
 from ..model.codec import SegmentCodec
+from ..model.grid import chunk_grid
 from ..model.manifest import MISSING, Manifest
 from ..model.tiff_facts import LevelFacts
-from .edges import MAX_INLINED_BYTES, with_told_edges
 from .lengths import Segments, with_lengths
 from .plan import LevelPlan, plan_level
 
-__all__ = ["checked_array", "is_exact", "probe_indices"]
+__all__ = ["MAX_INLINED_BYTES", "checked_array", "is_exact", "probe_indices", "with_told_edges"]
+
+MAX_INLINED_BYTES = 1 << 20
+"""Bytes of a file that references may hold themselves, for the sake of one codec for all."""
+_SAMPLE = 16
+"""Tiles of a right edge too large to inline that are looked at."""
+
+
+def with_told_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
+    """Inline cropped tiles of the right edge with their own codec, where they need one.
+
+    Parameters
+    ----------
+    level, array
+        The level, and its plan with a codec that knows of cropped tiles.
+    read
+        Index of a chunk -> its bytes.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If they are too many bytes.
+    """
+    codec = array.codecs[0]
+    assert isinstance(codec, SegmentCodec)
+    if len(array.codecs) > 1 or compression_of(codec.compression).kind != "bytes":
+        return array
+    layout = layout_of(codec)
+    if not has_twin_edges(codec, lambda shape: layout.stored_bytes(codec, shape)):
+        return array
+    manifest = array.manifest
+    column = _right_edge(level, array)
+    column = column[manifest.source[column] >= 0]
+    n_bytes = int(manifest.length[column].sum())
+    is_small = n_bytes <= MAX_INLINED_BYTES
+    looked_at = column if is_small else column[:: -(-len(column) // _SAMPLE)]
+    assert codec.edge is not None
+    whole = replace(codec, edge=None)
+    narrow = replace(codec, edge=(*codec.shape[:2], codec.edge[2]))
+    cropped = {}
+    for n in looked_at.tolist():
+        data = read(n)
+        if not decodes(whole, data):
+            cropped[n] = wrap_inlined(narrow, data)
+    if cropped and not is_small:
+        raise UnsupportedTiff(
+            "cropped tiles of the right edge cannot be told from those of the lower edge",
+            url=manifest.sources[0].url,
+            got=f"{n_bytes} bytes at the right edge",
+            expected=f"at most {MAX_INLINED_BYTES} to inline",
+            hint="Rewrite the file with tiles of another size.",
+        )
+    return replace(array, manifest=manifest.with_inlined(cropped)) if cropped else array
+
+
+def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
+    """Return the indices of the chunks in the last column, save for the corner."""
+    grid = chunk_grid(array.shape, array.chunks)
+    index = np.arange(array.manifest.n_chunks).reshape(grid)
+    y, x = level.axes.index("Y"), level.axes.index("X")
+    column = index.take([-1], axis=x)
+    return column.take(range(grid[y] - 1), axis=y).reshape(-1)
+
 
 _MAX_DECODED_BYTES = 64 << 20
 _MAX_INLINED_STRIPS = 64

@@ -26,8 +26,7 @@ from ..errors import (
     no_such,
     warn,
 )
-from ..io.bytesource import ByteSource
-from ..io.source import open_source
+from ..io.source import ByteSource, open_source
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
 from ..metadata.layout import LevelName, name_levels

@@ -22,8 +22,7 @@ from xml.etree.ElementTree import Element
 
 from ..errors import SourceError, TiffrefError
 from ..io.allow import is_local
-from ..io.bytesource import ByteSource
-from ..io.source import open_source
+from ..io.source import ByteSource, open_source
 from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
 from ..metadata.report import Report

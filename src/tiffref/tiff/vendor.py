@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MalformedTiff, TiffrefError
-from ..io.bytesource import ByteSource
-from ..io.source import LocalSource, SourceFile, open_source
+from ..io.source import ByteSource, LocalSource, SourceFile, open_source
 from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, TiffReader
 from .pages import Level, Pages, Series

@@ -20,8 +20,8 @@ from tiffref.io.source import FileObjectSource
 from tiffref.model.array import Array
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher, engine, read_array
+from tiffref.read.fetch import RemoteFiles
 from tiffref.read.files import FileObject
-from tiffref.read.remote import RemoteFiles
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 

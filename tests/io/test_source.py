@@ -10,7 +10,7 @@ from chunked import CountingServer
 
 import tiffref
 from tiffref.errors import SourceError
-from tiffref.io.remote import RemoteSource, open_remote
+from tiffref.io.source import RemoteSource, open_remote
 
 rng = np.random.default_rng(5)
 
