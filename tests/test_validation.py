@@ -408,3 +408,21 @@ def test_sources_that_nobody_can_reach(image: Path) -> None:
     assert codes(report) == ["unreachable"]
     report = validate(document, pixels=1, source_options=options)
     assert codes(report) == ["undecodable"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:zarr")
+@pytest.mark.parametrize("axes", ["as-stored", "ngff", "bands-first"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_pixels_of_images_whose_axes_are_in_another_order(
+    tmp_path: Path, zarr_format: int, axes: str
+) -> None:
+    from microscopes import write_imagej_stack, write_rgb_pyramid
+
+    write_rgb_pyramid(tmp_path / "a.ome.tif")
+    write_imagej_stack(tmp_path / "b.tif")
+    for name in ("a.ome.tif", "b.tif"):
+        document = tmp_path / "refs.json"
+        tiffref.scan(tmp_path / name, axes=axes).write_fsspec(document, zarr_format=zarr_format)
+        report = tiffref.validate(document, sources=True, pixels="all")
+        assert report.findings == []
+        assert report.n_chunks_compared

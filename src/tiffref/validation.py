@@ -72,10 +72,27 @@ def find_reference_decoder(
     """
     for series in references.series:
         for level, row in enumerate(series.get("levels", ())):
-            if row.get("path") == path and array.manifest.sources:
-                n_new = len(series["sequence"]["dims"]) if "sequence" in series else None
-                return ReferenceDecoder(array, (int(series["index"]), level), n_new, options)
+            if row.get("path") != path or not array.manifest.sources or "well" in series:
+                continue
+            place = int(series["index"]), level
+            if "sequence" not in series:
+                order = _order_of(array, str(series.get("axes", "")))
+                return ReferenceDecoder(array, place, None, options, order)
+            dims = list(series["sequence"]["dims"])
+            if list(array.dims[: len(dims)]) == dims:
+                return ReferenceDecoder(array, place, len(dims), options)
     return ReferenceDecoder(array, None, None, options)
+
+
+def _order_of(array: Array, axes: str) -> tuple[int, ...] | None:
+    """Return the axes of an image, given by letters, in the order of an array; or None."""
+    names = [dim.split("_")[0].upper() for dim in array.dims]
+    letters = [
+        "S" if name == "BAND" or (name == "C" and "C" not in axes) else name for name in names
+    ]
+    if sorted(letters) != sorted(axes) or letters == list(axes):
+        return None
+    return tuple(axes.index(letter) for letter in letters)
 
 
 class ReferenceDecoder:
@@ -93,6 +110,8 @@ class ReferenceDecoder:
         the first file gives it all: one TIFF, or an OME set, whose members name each other.
     options
         For the file systems of the files.
+    order
+        Axes of the image in the order of the array; None where they are the same.
     """
 
     def __init__(
@@ -101,10 +120,12 @@ class ReferenceDecoder:
         place: tuple[int, int] | None,
         n_new: int | None,
         options: Mapping[str, Any] | None,
+        order: tuple[int, ...] | None = None,
     ) -> None:
         self._array = array
         self._place = place
         self._n_new = n_new
+        self._order = order
         self._options = dict(options or {})
         self._images: dict[int, Any] = {}
         self._open = contextlib.ExitStack()
@@ -204,7 +225,10 @@ class ReferenceDecoder:
                 tif = stack.enter_context(tifffile.TiffFile(file, name=url))
                 image = tif.series[series].levels[level]
                 if image.nbytes <= _MAX_DECODED_BYTES:
-                    return image.asarray()
+                    pixels = image.asarray()
+                    return pixels if self._order is None else pixels.transpose(self._order)
+                if self._order is not None:
+                    return "a large image whose axes are in another order"
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open.push(stack.pop_all())
                 return array

@@ -114,3 +114,19 @@ def test_catalog_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)["failed"] == 1
     assert main(["catalog", "build", str(tmp_path / "in"), "-o", str(tmp_path)]) == 3
     assert main(["catalog", "open", str(tmp_path)]) == 3
+
+
+def test_zarr_3_is_ome_ngff_05(tmp_path: Path) -> None:
+    from microscopes import write_rgb_pyramid
+
+    write_rgb_pyramid(tmp_path / "a.ome.tif")
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    references.write_fsspec(tmp_path / "two.json")
+    references.write_fsspec(tmp_path / "expected.json", zarr_format=3)
+    catalog.convert(tmp_path / "two.json", tmp_path / "three.json", zarr_format=3)
+    found, expected = (
+        json.loads((tmp_path / name).read_text())["refs"]
+        for name in ("three.json", "expected.json")
+    )
+    assert found.keys() == expected.keys()
+    assert json.loads(found["zarr.json"])["attributes"]["ome"]["version"] == "0.5"

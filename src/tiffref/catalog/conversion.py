@@ -157,6 +157,7 @@ def _write(
     record_size: int,
     storage_options: Mapping[str, Any] | None,
 ) -> None:
+    references = references.laid_out(zarr_format)
     kept = [one.url for one in references.sources
             if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
     check_moved(kept, references.allow, os.fspath(target))

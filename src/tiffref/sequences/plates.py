@@ -122,7 +122,8 @@ def _row_of(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
     levels = [{**one, "path": f"{path}/{one['path']}"} if "path" in one else one
               for one in row["levels"]]  # fmt: skip
     own = {name: value for name, value in row.items() if name != "sequence"}
-    return {**own, "index": index, "name": path, "levels": levels}
+    well = path.rpartition("/")[0]
+    return {**own, "index": index, "name": path, "well": well, "levels": levels}
 
 
 def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
