@@ -153,6 +153,7 @@ PARQUET_WAYS = ("path", "file url", "localhost", "climbs", "link", "link to a fo
                 "simplecache", "chain behind allowed", "reference in reference", "s3")  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*within another file:tiffref.MetadataWarning")
 @pytest.mark.parametrize("way", PARQUET_WAYS)
 def test_addresses_in_parquet(
     way: str, watch: Watch, place: tuple[Path, Path], server: FaultyServer
