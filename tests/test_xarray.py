@@ -257,7 +257,30 @@ def test_bands_can_come_first(bands):
     np.testing.assert_array_equal(image[1, :, 2:4], expected[1, :, 2:4])
     np.testing.assert_array_equal(image[::-1, 3], expected[::-1, 3])
     np.testing.assert_array_equal(image[:, [5, 0], 1], expected[:, [5, 0], 1])
-    assert xr.open_dataset(path, engine="tiffref").image.dims == ("y", "x", "band")
+    # so they do by default, unless their place is said
+    xr.testing.assert_identical(xr.open_dataset(path, engine="tiffref").image, image)
+    for options in ({"band_first": False}, {"axes": "as-stored"}):
+        assert xr.open_dataset(path, engine="tiffref", **options).image.dims == ("y", "x", "band")
+    stack = xr.open_dataset([path, path], engine="tiffref").image
+    assert stack.dims[1:] == ("band", "y", "x")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bands_are_where_rioxarray_wants_them(bands, tmp_path):
+    rioxarray = pytest.importorskip("rioxarray")
+    path, _ = bands
+    tiffref.scan(path, axes="bands-first").write_fsspec(tmp_path / "a.json")
+    expected = rioxarray.open_rasterio(path)
+    for source, engine in ((path, "tiffref"), (str(tmp_path / "a.json"), "kerchunk")):
+        with xr.open_dataset(source, engine=engine) as dataset:
+            image = dataset.image
+            assert (
+                image.rio.reproject("EPSG:4326").shape == expected.rio.reproject("EPSG:4326").shape
+            )
+            image.rio.to_raster(tmp_path / f"{engine}.tif")
+            np.testing.assert_array_equal(
+                rioxarray.open_rasterio(tmp_path / f"{engine}.tif"), expected
+            )
 
 
 def test_bands_can_be_variables(bands):

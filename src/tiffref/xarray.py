@@ -111,7 +111,7 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         overviews: bool = True,
         mosaic: bool = False,
         sidecars: bool | None = None,
-        band_first: bool = False,
+        band_first: bool | None = None,
         band_as_variable: bool = False,
         stored_chunks: bool = False,
         storage_options: Mapping[str, Any] | None = None,
@@ -144,7 +144,9 @@ use_cftime, decode_timedelta
         sidecars
             Read the files beside a TIFF, as in `tiffref.scan`.
         band_first
-            Put the dimension `band` first, wherever the file has it.
+            Put the dimension `band` first, or leave it where the file has it. By default it comes
+            before the rows of images with a georeference, as rioxarray wants it, unless `axes` are
+            given.
         band_as_variable
             Make a variable of each band, `band_1`, `band_2`, ..., with the description, scale and
             unit of its own.
@@ -176,7 +178,8 @@ use_cftime, decode_timedelta
             "use_cftime": use_cftime,
             "decode_timedelta": decode_timedelta,
         }
-        shown = _Shown(band_first, band_as_variable, stored_chunks)
+        bands = _BANDS[band_first] if band_first is not None or axes is None else "as stored"
+        shown = _Shown(bands, band_as_variable, stored_chunks)
         path = _first_group(references) if group is None else group
         store = _Store(_find_group(references.group, path), fetch, shown)
         return _decode(store, filename_or_obj, drop_variables, decoding)
@@ -214,7 +217,7 @@ use_cftime, decode_timedelta
         root = _find_group(references.group, group)
         groups = {"/": root}
         groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
-        shown = _Shown(stored_chunks=stored_chunks)
+        shown = _Shown(_BANDS[None] if axes is None else "as stored", stored_chunks=stored_chunks)
         return {
             path: _decode(_Store(node, fetch, shown), filename_or_obj, drop_variables, decoding)
             for path, node in groups.items()
@@ -381,9 +384,12 @@ def _is_description(node: Array | Group) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """How arrays are shown, by the options of `open_dataset`."""
+    """How arrays are shown, by the options of `open_dataset`.
 
-    band_first: bool = False
+    `bands` says where the dimension of the bands is: "first", "before rows" of maps, "as stored".
+    """
+
+    bands: str
     band_as_variable: bool = False
     stored_chunks: bool = False
 
@@ -427,9 +433,7 @@ def _variable(array: Array, fetch: Fetcher, shown: _Shown) -> xr.Variable:
     attributes = plain_attributes(array.attributes)
     if array.fill_value is not None:
         attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
-    order = list(range(len(array.dims)))
-    if shown.band_first:
-        order.sort(key=lambda axis: array.dims[axis] != BAND)
+    order = _order(array, shown.bands)
     data = indexing.LazilyIndexedArray(_LazyArray(array, fetch, tuple(order)))
     # codecs are left out: written to another store, samples are stored by that store's own
     dims = tuple(array.dims[axis] for axis in order)
@@ -437,6 +441,22 @@ def _variable(array: Array, fetch: Fetcher, shown: _Shown) -> xr.Variable:
     grown = array.chunks if shown.stored_chunks else _grow_chunks(array)
     chunks = PreferredChunks(dict(zip(array.dims, grown, strict=True)), stored)
     return xr.Variable(dims, data, attributes, {"preferred_chunks": chunks})
+
+
+_BANDS = {None: "before rows", True: "first", False: "as stored"}
+"""Where bands are shown, by `band_first`."""
+
+
+def _order(array: Array, bands: str) -> list[int]:
+    """Return the axes of an array in the order in which they are shown."""
+    order = list(range(len(array.dims)))
+    if bands == "first":
+        order.sort(key=lambda axis: array.dims[axis] != BAND)
+    elif bands == "before rows" and BAND in array.dims and "grid_mapping" in array.attributes:
+        order.remove(band := array.dims.index(BAND))
+        rows = next((n for n, axis in enumerate(order) if array.dims[axis].startswith("y")), band)
+        order.insert(min(rows, band), band)
+    return order
 
 
 class PreferredChunks(dict[str, int]):

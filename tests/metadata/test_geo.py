@@ -139,6 +139,6 @@ def test_rasterix_and_xproj_find_their_way(tmp_path, engine):
         indexed = rasterix.assign_index(dataset, x_dim="x", y_dim="y")
         assert tuple(indexed.xindexes["x"].transform())[:6] == (10, 0, 5e5, 0, -20, 5.2e6)
         found = indexed.image.sel(x=500021.0, y=5199970.0, method="nearest")
-        np.testing.assert_array_equal(found, dataset.image[1, 2])
+        np.testing.assert_array_equal(found, dataset.image.isel(y=1, x=2))
         known = dataset.proj.assign_crs(spatial_ref=dataset.rio.crs.to_wkt(), allow_override=True)
         assert known.proj.crs.to_epsg() == 32633
