@@ -36,6 +36,7 @@ from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from ..references import References
 from .descriptions import imagej_metadata, imagej_text, shaped_text
 from .ifd import Finding, TiffReader
+from .ome import OmeFile, ome_text
 from .pages import Level, Pages, Series
 from .probe import checked_array
 from .series import (
@@ -343,7 +344,9 @@ def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitSta
     from .vendor import is_foreign, open_vendor
 
     file = _File(reader)
-    if is_foreign(reader):
+    if ome_text(reader) is not None and not is_foreign(reader, but_ome=True):
+        file.vendor = stack.enter_context(closing(OmeFile(reader)))
+    elif is_foreign(reader):
         file.vendor = stack.enter_context(closing(open_vendor(where, reader)))
     return file
 
@@ -605,10 +608,11 @@ def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception)
 
 def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
     """Count the pages of files that are not there; positions never acquired are none of them."""
+    n_lost = int((level.ifd < 0).sum())
+    if not n_lost or series.kind not in _SPARSE_KINDS:
+        return n_lost
     is_index_whole = len(level.sources) < 2 or not _missing_files(facts)
-    if series.kind in _SPARSE_KINDS and is_index_whole:
-        return 0
-    return int((level.ifd < 0).sum())
+    return 0 if is_index_whole else n_lost
 
 
 def _count_stopped(series: SeriesFacts, level: LevelFacts) -> int:

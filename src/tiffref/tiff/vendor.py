@@ -67,10 +67,13 @@ _INDEX = re.compile(r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd)\s*=\s*
 """Numbers of planes, in OME-XML and in that of Leica slides."""
 
 
-def is_foreign(reader: TiffReader) -> bool:
-    """Return whether a file has marks of a maker, whose series only tifffile knows."""
+def is_foreign(reader: TiffReader, *, but_ome: bool = False) -> bool:
+    """Return whether a file has marks of a maker, whose series only tifffile knows.
+
+    With `but_ome`, marks besides OME-XML.
+    """
     first = reader.first
-    if _has_marks(first):
+    if _has_marks(first, _ENDS[but_ome:]):
         return True
     if not first.following:
         return False
@@ -79,7 +82,7 @@ def is_foreign(reader: TiffReader) -> bool:
     return below is not None and 33445 in below  # MD Gel may have its tags behind the image
 
 
-def _has_marks(one: Directory) -> bool:
+def _has_marks(one: Directory, ends: tuple[str, ...]) -> bool:
     if not _TAGS.isdisjoint(one.entries):
         return True
     software, text, make = (one.get(code) for code in (305, 270, 271))
@@ -87,7 +90,7 @@ def _has_marks(one: Directory) -> bool:
     text = text if isinstance(text, str) else ""
     if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
         return True
-    if text[-10:].strip().endswith(_ENDS) or "scanimage.SI" in text[-256:]:
+    if text[-10:].strip().endswith(ends) or "scanimage.SI" in text[-256:]:
         return True
     if 700 in one and ("Ventana" in software or text in _LABELS):
         return True

@@ -1,0 +1,456 @@
+"""OME-TIFF: which directory of which file each plane of an image is.
+
+Owns the reading of TiffData elements into columns of rows, the files of a set that they name, and
+SubIFD pyramids. What the OME-XML says of sizes, channels and times is for `metadata.ome_xml`. The
+work is in proportion to the elements and planes of the XML, whatever the number of images.
+
+Reference: OME-TIFF specification 6 (TiffData, multi-file filesets, sub-resolutions, BinaryOnly,
+6D to 8D storage by modulo annotations); OME model 2016-06. Shapes and order are those of
+`tifffile.imread`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MalformedTiff, TiffrefError
+from ..io.source import LocalSource
+from ..metadata.xml import XmlError, local_name, parse_xml
+from .ifd import TiffReader
+from .pages import Level, Pages, Series, squeeze
+from .series import Listing, plain_series
+
+__all__ = ["OmeFile", "ome_text"]
+
+_DESCRIPTION = 270
+_MAX_DIGITS = 18
+_MAX_PLANES = 1 << 22
+"""Planes of one image: a few bytes of text say any number, and each takes a place in memory."""
+_MODULO = {
+    "angle": "A", "phase": "P", "tile": "R", "lifetime": "H", "lambda": "E", "exposure": "L",
+    "event": "V", "mosaic": "M", "other": "Q", "time": "T", "channel": "C", "depth": "Z",
+}  # fmt: skip
+"""Types of modulo annotations, as axes."""
+
+
+class _Misfit(ValueError):
+    """The OME-XML makes no sense; the pages are given as they are."""
+
+
+def ome_text(reader: TiffReader) -> str | None:
+    """Return the OME-XML in the description of the first directory, or None."""
+    text = reader.first.get(_DESCRIPTION)
+    is_ome = isinstance(text, str) and text[-10:].strip("\0 \t\r\n").endswith("OME>")
+    return text if is_ome else None
+
+
+@dataclass(slots=True)
+class OmeFile:
+    """A file with OME-XML, and the other files of its set, which are opened when they are named."""
+
+    reader: TiffReader
+    _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close the other files of the set."""
+        for one in self.readers():
+            one.source.close()
+
+    def readers(self) -> list[TiffReader]:
+        """Return the readers of the other files of the set."""
+        return [one for one in self._siblings.values() if one is not None]
+
+    def metadata(self) -> dict[str, str]:
+        """Return the OME-XML, by the name of its flavour."""
+        return {"ome": ome_text(self.reader) or ""}
+
+    def sibling(self, path: str) -> TiffReader:
+        """Return the reader of another file of the set.
+
+        Raises
+        ------
+        MalformedTiff
+            If it is not there, or is not a TIFF.
+        """
+        found = self.find(path)
+        if found is None:
+            raise MalformedTiff("a file of the set cannot be read", url=path)
+        return found
+
+    def find(self, path: str) -> TiffReader | None:
+        """Return the reader of another file of the set, opened once; None if it is not there."""
+        if path not in self._siblings:
+            self._siblings[path] = _open(path)
+        return self._siblings[path]
+
+    def list(self) -> Listing:
+        """List the images that the OME-XML describes; the pages as they are where it cannot be."""
+        text = ome_text(self.reader) or ""
+        try:
+            root = parse_xml(text)
+            if any(local_name(one) == "BinaryOnly" for one in root):
+                return plain_series(self.reader)  # the file that it names says what the pages are
+            listing = _Set(self, root).list()
+        except (XmlError, _Misfit) as error:
+            return self._as_they_are(str(error))
+        if listing.series or not any(local_name(one) == "Pixels" for one in root.iter()):
+            return listing if listing.series else plain_series(self.reader)
+        return self._as_they_are("; ".join(listing.defects))
+
+    def _as_they_are(self, why: str) -> Listing:
+        listing = plain_series(self.reader)
+        reason = f": {why}" if why else ""
+        listing.defects.append(f"the OME-XML does not fit the pages{reason}")
+        return listing
+
+
+def _open(path: str) -> TiffReader | None:
+    if not Path(path).is_file():
+        return None
+    source = None
+    try:
+        source = LocalSource(path)
+        reader = TiffReader(source)
+        reader.chain()
+    except TiffrefError:
+        if source is not None:
+            source.close()
+        return None
+    return reader
+
+
+# ---- the files of a set
+
+
+class _Set:
+    """The images of an OME-XML document, and the files that they lie in, by number."""
+
+    def __init__(self, file: OmeFile, root: Element) -> None:
+        self.file, self.root = file, root
+        self.main = file.reader
+        self.pages: list[Pages] = [Pages(self.main)]
+        self.used: list[NDArray[np.bool_]] = []
+        self._id = (root.get("UUID") or "").strip()
+        self._numbers: dict[str, int | None] = {self._id: 0} if self._id else {}
+        self._folder = Path(self.main.url).parent
+        self._is_local = isinstance(self.main.source, LocalSource)
+
+    def list(self) -> Listing:
+        """List the images; `defects` say what of the document does not fit the pages."""
+        modulo = dict(_read_modulo(self.root))
+        listing = Listing([])
+        used = np.zeros(len(self.pages[0]), bool)
+        for image in _children(self.root, "Image"):
+            for pixels in _children(image, "Pixels"):
+                found = _Image(self, image, pixels)
+                level = found.level(listing.defects)
+                if level is None:
+                    continue
+                level = _with_modulo(level, modulo.get(found.annotation, {}), listing.defects)
+                _mark(used, level, self.pages[0])
+                levels = [level, *_sub_levels(level)]
+                name = found.name or ("Baseline" if len(levels) > 1 else "")
+                listing.series.append(Series("ome", levels, name))
+        n_left = int((~used).sum())
+        if listing.series and n_left:
+            listing.defects.append(f"{n_left} pages are not in the OME-XML")
+        return listing
+
+    def number(self, uuid: Element | None) -> int | None:
+        """Return the number of the file that a UUID element names; None if it is not there."""
+        if uuid is None:
+            return 0
+        key, name = (uuid.text or "").strip(), uuid.get("FileName", "")
+        is_main = not self._id and name.lower() == Path(self.main.url).name.lower()
+        if is_main and name:
+            self._id = key
+            self._numbers[key] = 0
+        key = key or f"file {name}"
+        if key not in self._numbers:
+            self._numbers[key] = self._open(name, key)
+        return self._numbers[key]
+
+    def _open(self, name: str, key: str) -> int | None:
+        path = str(self._folder / name)
+        if not name or not self._is_local:
+            return None
+        reader = self.file.find(path)
+        if reader is None or not (self._is_below(path) or _root_id(reader) == key.lower()):
+            return None
+        self.pages.append(Pages(reader))
+        return len(self.pages) - 1
+
+    def _is_below(self, path: str) -> bool:
+        """Return whether a path is in the folder of the set: others must have the right UUID."""
+        folder = os.path.realpath(self._folder)
+        try:
+            return os.path.commonpath((os.path.realpath(path), folder)) == folder
+        except ValueError:  # different drives
+            return False
+
+
+def _root_id(reader: TiffReader) -> str:
+    try:
+        return (parse_xml(ome_text(reader) or "").get("UUID") or "").strip().lower()
+    except XmlError:
+        return ""
+
+
+def _mark(used: NDArray[np.bool_], level: Level, main: Pages) -> None:
+    """Mark the rows of the main file that a level uses."""
+    for number, pages in enumerate(level.pages):
+        if pages is main:
+            here = level.row >= 0
+            if level.file is not None:
+                here &= level.file == number
+            used[level.row[here]] = True
+
+
+# ---- one image
+
+
+class _Image:
+    """One Pixels element: its axes, and the file and row of each plane.
+
+    Attributes
+    ----------
+    axes, shape
+        Of the planes and of x and y, slowest first, without the samples of a pixel.
+    """
+
+    def __init__(self, owner: _Set, image: Element, pixels: Element) -> None:
+        self.owner, self.pixels = owner, pixels
+        self.name = image.get("Name") or ""
+        references = [one.get("ID", "") for one in _children(image, "AnnotationRef")]
+        self.annotation = references[0] if references else ""
+        self.axes = (pixels.get("DimensionOrder") or "")[::-1]
+        if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
+            raise _Misfit(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
+        samples = {_number(one, "SamplesPerPixel", 1) for one in _children(pixels, "Channel")}
+        if len(samples) > 1:
+            raise _Misfit("channels differ in SamplesPerPixel")
+        self.samples = max(1, *samples) if samples else 1
+        self.shape = [
+            _number(pixels, f"Size{axis}", None) // (self.samples if axis == "C" else 1)
+            for axis in self.axes
+        ]
+        if math.prod(self.shape[:3]) > _MAX_PLANES:
+            raise _Misfit(f"an image of {math.prod(self.shape[:3])} planes")
+        self._row, self._file = np.full(64, -1, np.intp), np.zeros(64, np.intp)
+        self._n, self._last_count = 0, 0
+
+    def level(self, defects: list[str]) -> Level | None:
+        """Return the image at full size; None if there is none, or it does not fit its pages."""
+        for data in _children(self.pixels, "TiffData"):
+            self._place(data)
+        row, file = self._row[: self._n], self._file[: self._n]
+        if not (row >= 0).any():
+            return None
+        level = self._of_files(row, file, tuple(self.shape), self.axes)
+        pages, first = level.first
+        try:
+            size, _ = pages.shape(first)
+            is_separate = pages.facts(first).shape[0] > 1
+        except MalformedTiff as error:
+            return replace(level, error=error)
+        shape, axes = list(self.shape), self.axes
+        if self.samples > 1 and is_separate:
+            shape, axes = [*shape[:-2], self.samples, *shape[-2:]], f"{axes[:-2]}S{axes[-2:]}"
+        elif self.samples > 1:
+            shape, axes = [*shape, self.samples], f"{axes}S"
+        squeezed, squeezed_axes = squeeze(shape, axes)
+        if size != squeezed[len(squeezed) - len(size) :]:
+            defects.append(f"an image of {squeezed} is stored in pages of {size}")
+            return None
+        n_planes = max(1, math.prod(shape) // max(1, math.prod(size)))
+        if n_planes != len(row):
+            row, file = _fitted(row, n_planes, -1), _fitted(file, n_planes, 0)
+            if not (row >= 0).any():
+                return None
+        return self._of_files(row, file, squeezed, squeezed_axes)
+
+    def _place(self, data: Element) -> None:
+        """Note the planes that one TiffData element names."""
+        at, step = 0, 1
+        for n in (2, 1, 0):
+            index = _number(data, f"First{self.axes[n]}", 0)
+            if index >= self.shape[n]:
+                return  # cropped by ImageJ, which leaves such elements
+            at += step * index
+            step *= self.shape[n]
+        count = _number(data, "NumPlanes", 1 if data.get("IFD") is not None else 0)
+        count = _number(data, "PlaneCount", count)
+        first = _number(data, "IFD", 0)
+        number = self.owner.number(next(_children(data, "UUID"), None))
+        n_there = 0 if number is None else len(self.owner.pages[number])
+        count = count or n_there or self._last_count
+        if not count:
+            raise _Misfit("a TiffData element of a file that is not there has no PlaneCount")
+        self._last_count = count
+        self._reserve(at + count)
+        n_there = max(0, min(count, n_there - first))
+        self._row[at : at + n_there] = np.arange(first, first + n_there)
+        self._file[at : at + n_there] = number or 0
+
+    def _reserve(self, n: int) -> None:
+        if n > _MAX_PLANES:
+            raise _Misfit(f"a TiffData element of {n} planes")
+        if n > len(self._row):
+            size = max(n, 2 * len(self._row))
+            self._row, self._file = _fitted(self._row, size, -1), _fitted(self._file, size, 0)
+        self._n = max(self._n, n)
+
+    def _of_files(
+        self, row: NDArray[np.intp], file: NDArray[np.intp], shape: tuple[int, ...], axes: str
+    ) -> Level:
+        """Build a level of the files that its planes lie in."""
+        here = row >= 0
+        used = np.unique(file[here])
+        pages = tuple(self.owner.pages[number] for number in used.tolist())
+        if len(used) == 1:
+            return Level(pages, row, shape, axes)
+        places = np.where(here, np.searchsorted(used, np.where(here, file, used[0])), 0)
+        return Level(pages, row, shape, axes, places.astype(np.intp))
+
+
+def _fitted(column: NDArray[np.intp], n: int, value: int) -> NDArray[np.intp]:
+    found = np.full(n, value, np.intp)
+    size = min(n, len(column))
+    found[:size] = column[:size]
+    return found
+
+
+def _children(element: Element, name: str) -> Iterator[Element]:
+    return (child for child in element if local_name(child) == name)
+
+
+def _number(element: Element, name: str, default: int | None) -> int:
+    text = element.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not (text.strip().isdecimal() and len(text) <= _MAX_DIGITS):
+        raise _Misfit(f"{name} of {local_name(element)} is {text!r:.40}")
+    return int(text)
+
+
+# ---- axes that are folded into others
+
+
+def _read_modulo(root: Element) -> Iterator[tuple[str, dict[str, tuple[str, int]]]]:
+    """Yield the modulo annotations by ID: axis -> the axis that is folded into it, and its size."""
+    for group in _children(root, "StructuredAnnotations"):
+        for one in group:
+            if one.get("Namespace", "").endswith("modulo"):
+                along = [part for part in one.iter() if local_name(part)[:-1].endswith("Along")]
+                yield one.get("ID", ""), {local_name(part)[-1]: _folded(part) for part in along}
+
+
+def _folded(along: Element) -> tuple[str, int]:
+    axis = _MODULO.get(along.get("Type", "other"))
+    if axis is None:
+        raise _Misfit(f"a modulo annotation of type {along.get('Type')!r:.40}")
+    if along.get("Start") is None:
+        return axis, sum(1 for _ in _children(along, "Label"))
+    try:
+        start, stop, step = (float(along.get(n, "1")) for n in ("Start", "End", "Step"))
+        size = len(range(math.ceil((stop + step - start) / step)))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise _Misfit(f"a modulo annotation: {error}") from error
+    return axis, size
+
+
+def _with_modulo(level: Level, modulo: Mapping[str, tuple[str, int]], defects: list[str]) -> Level:
+    """Unfold axes as an annotation says."""
+    shape, axes = list(level.shape), level.axes
+    for axis, (new, size) in modulo.items():
+        if axis not in axes or size < 1 or shape[axes.index(axis)] % size:
+            defects.append(f"a modulo annotation of {size} along {axis} does not fit")
+            continue
+        at = axes.index(axis)
+        if shape[at] == size:
+            axes = axes.replace(axis, new, 1)
+        else:
+            shape[at : at + 1] = [shape[at] // size, size]
+            axes = axes.replace(axis, axis + new, 1)
+    if axes == level.axes:
+        return level
+    return replace(level, shape=tuple(shape), axes=axes, is_squeezed=False)
+
+
+# ---- pyramids
+
+
+def _sub_levels(level: Level) -> Iterator[Level]:
+    """Yield the smaller levels of an image, which are SubIFDs of its planes."""
+    if level.error is not None:
+        return
+    pages, first = level.first
+    if not pages.has_sub_ifds:
+        return
+    n_levels = len(pages.columns.sub_ifds(first))
+    if not n_levels:
+        return
+    below = [_below(one, level, number) for number, one in enumerate(level.pages)]
+    for n in range(n_levels):
+        found = _sub_level(level, below, n)
+        if found is None:
+            return
+        yield found
+
+
+def _below(pages: Pages, level: Level, number: int) -> dict[int, list[int]]:
+    """Return the offsets of the SubIFDs of the rows of one file, and fetch all of them together."""
+    here = level.row >= 0 if level.file is None else (level.row >= 0) & (level.file == number)
+    found = {row: pages.columns.sub_ifds(row) for row in np.unique(level.row[here]).tolist()}
+    pages.reader.fetch_directories([at for some in found.values() for at in some])
+    return found
+
+
+def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level | None:
+    """Build level `n` below the full size; None if no plane has it."""
+    files, tables = [], []
+    for pages, offsets in zip(level.pages, below, strict=True):
+        there = {
+            row: some[n]
+            for row, some in offsets.items()
+            if len(some) > n and some[n] >= 8 and _is_there(pages, row, some[n])
+        }
+        names = [f"@{at}" for at in there.values()]
+        files.append(Pages(pages.reader, list(there.values()), names))
+        tables.append({row: place for place, row in enumerate(there)})
+    numbers = np.zeros(len(level.row), np.intp) if level.file is None else level.file
+    row = np.array(
+        [
+            tables[number].get(one, -1)
+            for one, number in zip(level.row.tolist(), numbers.tolist(), strict=True)
+        ],
+        np.intp,
+    )
+    if not (row >= 0).any():
+        return None
+    found = replace(level, pages=tuple(files), row=row)
+    pages, first = found.first
+    try:
+        size = pages.facts(first).shape
+    except MalformedTiff as error:
+        return replace(found, error=error)
+    lengths = {"Y": size[2], "X": size[3]}
+    shape = tuple(
+        lengths.get(axis, length) for axis, length in zip(level.axes, level.shape, strict=True)
+    )
+    return replace(found, shape=shape)
+
+
+def _is_there(pages: Pages, row: int, offset: int) -> bool:
+    if pages.reader.directory(offset, f"@{offset}") is not None:
+        return True
+    pages.reader.note_lost(pages.directory(row), offset)
+    return False

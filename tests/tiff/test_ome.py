@@ -1,0 +1,293 @@
+"""OME-TIFF read by our own reader: equal to tifffile's series where it is right, told where not."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.io.source import LocalSource
+from tiffref.tiff.ifd import TiffReader
+from tiffref.tiff.ome import OmeFile, ome_text
+from tiffref.tiff.vendor import is_foreign, open_vendor
+from tiffref.zarr import ZarrTiffStore
+
+rng = np.random.default_rng(5)
+
+
+def pixels(*shape, dtype="u2"):
+    return rng.integers(1, 250, shape).astype(dtype)
+
+
+def columns(listing):
+    """Return what a listing says of each level, as plain values."""
+    return [
+        (one.name, [_level(level.to_facts()) for level in one.levels]) for one in listing.series
+    ]
+
+
+def _level(one):
+    offset, missing = np.where(one.ifd[:, None] < 0, 0, one.offset), (one.ifd < 0).tolist()
+    urls = [one.sources[n].url if k >= 0 else "" for n, k in zip(one.source, one.ifd, strict=True)]
+    if one.run_offset is not None:  # of planes that follow one another tifffile takes the first
+        n_bytes = np.prod(one.ifds[0].shape) * np.dtype(one.dtype).itemsize
+        n = np.prod(one.shape) // np.prod(one.ifds[0].shape)
+        offset = one.run_offset + np.arange(n)[:, None] * n_bytes
+        missing, urls = missing * n, urls * n
+    first = [] if offset.shape[1] == 1 else offset.tolist()
+    return one.shape, one.axes, one.dtype, missing, offset[:, 0].tolist(), first, urls
+
+
+def assert_as_tifffile(path: Path) -> OmeFile:
+    """Our series are tifffile's; and the file takes our way."""
+    reader = TiffReader(LocalSource(path))
+    assert ome_text(reader) is not None
+    assert not is_foreign(reader, but_ome=True)
+    ours = OmeFile(reader)
+    vendor = open_vendor(LocalSource(path), TiffReader(LocalSource(path)))
+    assert columns(ours.list()) == columns(vendor.list())
+    vendor.close()
+    return ours
+
+
+def with_xml(path: Path, change) -> Path:
+    """Change the OME-XML of a file, which must not grow."""
+    data = path.read_bytes()
+    start = data.index(b"<?xml") if b"<?xml" in data else data.index(b"<OME")
+    end = data.index(b"OME>", start) + 4
+    text = change(data[start:end].decode())
+    assert len(text.encode()) <= end - start
+    path.write_bytes(data[:start] + text.encode().ljust(end - start) + data[end:])
+    return path
+
+
+AXES = ["YX", "ZYX", "TCYX", "TZCYX", "CZYX", "ZTYX", "YXS", "ZYXS", "CYXS"]
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib", "tile": (16, 16)}, {"bigtiff": True}])
+def test_axes_are_those_of_tifffile(tmp_path, axes, byteorder, how):
+    sizes = {"T": 3, "C": 2, "Z": 4, "Y": 24, "X": 20, "S": 3}
+    data = pixels(*(sizes[axis] for axis in axes), dtype="u1" if "S" in axes else "u2")
+    path = tmp_path / "a.ome.tif"
+    photometric = "rgb" if "S" in axes else "minisblack"
+    tifffile.imwrite(
+        path, data, metadata={"axes": axes}, byteorder=byteorder, photometric=photometric, **how
+    )
+    assert_as_tifffile(path)
+    with ZarrTiffStore(path) as store:
+        np.testing.assert_array_equal(store[...], tifffile.imread(path))
+
+
+@pytest.mark.parametrize("order", ["".join(("XY", *o)) for o in itertools.permutations("ZCT")])
+@pytest.mark.parametrize("data", ["IFD count", "IFD", "none", "split", "reversed"])
+def test_tiff_data_and_dimension_orders(tmp_path, order, data):
+    n = 24
+    planes = pixels(n, 16, 20, dtype="u1")
+    element = {
+        "IFD count": f'<TiffData IFD="0" PlaneCount="{n}"/>',
+        "IFD": '<TiffData IFD="0" FirstC="1"/><TiffData IFD="3" FirstZ="2" FirstT="1"/>',
+        "none": "<TiffData/>",
+        "split": f'<TiffData IFD="4" PlaneCount="{n - 4}"/>'
+        '<TiffData IFD="0" PlaneCount="4" FirstT="1" FirstC="1"/>',
+        "reversed": "".join(
+            f'<TiffData IFD="{n - 1 - k}" PlaneCount="1" FirstZ="{k % 4}" FirstC="{k // 4 % 2}" '
+            f'FirstT="{k // 8}"/>'
+            for k in range(n)
+        ),
+    }[data]
+    path = tmp_path / "a.ome.tif"
+    text = (
+        f'<OME><Image ID="Image:0" Name="one"><Pixels ID="Pixels:0" DimensionOrder="{order}" '
+        f'Type="uint8" SizeX="20" SizeY="16" SizeZ="4" SizeC="2" SizeT="3">{element}</Pixels>'
+        "</Image></OME>"
+    )
+    tifffile.imwrite(path, planes, description=text, metadata=None, photometric="minisblack",
+                     compression="zlib")  # fmt: skip
+    assert_as_tifffile(path)
+
+
+def test_several_images_with_pyramids(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    data = pixels(3, 64, 80), pixels(32, 32, 3, dtype="u1")
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for one, axes in zip(data, ("CYX", "YXS"), strict=True):
+            how = {"photometric": "rgb" if axes == "YXS" else "minisblack", "tile": (16, 16)}
+            writer.write(one, subifds=2, metadata={"axes": axes, "Name": axes}, **how)
+            for step in (2, 4):
+                small = one[..., ::step, ::step] if axes == "CYX" else one[::step, ::step]
+                writer.write(np.ascontiguousarray(small), subfiletype=1, **how)
+    assert_as_tifffile(path)
+    group = tiffref.scan(path).group
+    assert [dict(group.arrays())[name].shape for name in ("image", "image_1", "image_2")] == [
+        (3, 64, 80), (3, 32, 40), (3, 16, 20),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "along",
+    [
+        '<ModuloAlongT Type="lifetime" Start="0" Step="1" End="2"/>',
+        '<ModuloAlongZ Type="angle"><Label>a</Label><Label>b</Label></ModuloAlongZ>',
+        '<ModuloAlongC Type="lambda" Start="500" Step="10" End="510"/>',
+        '<ModuloAlongZ Type="phase" Start="0" Step="1" End="4"/>',
+    ],
+)
+def test_modulo_annotations(tmp_path, along):
+    planes = pixels(6 * 4 * 2, 16, 20, dtype="u1")
+    space = "openmicroscopy.org/omero/dimension/modulo"
+    text = (
+        '<OME><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" '
+        'SizeX="20" SizeY="16" SizeZ="4" SizeC="2" SizeT="6"><TiffData IFD="0" PlaneCount="48"/>'
+        '</Pixels><AnnotationRef ID="Annotation:0"/></Image><StructuredAnnotations>'
+        f'<XMLAnnotation ID="Annotation:0" Namespace="{space}"><Value><Modulo>{along}</Modulo>'
+        "</Value></XMLAnnotation></StructuredAnnotations></OME>"
+    )
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, planes, description=text, metadata=None, photometric="minisblack",
+                     compression="zlib")  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_as_tifffile(path)
+
+
+def write_members(folder: Path, names, *, missing=(), ids=True, n=3):
+    """Write a set whose channels are files, with all of the OME-XML in each."""
+    data = pixels(len(names), n, 16, 20)
+    uuids = {name: f"urn:uuid:{k:08d}-0000-0000-0000-000000000000" for k, name in enumerate(names)}
+    blocks = "".join(
+        f'<TiffData IFD="0" PlaneCount="{n}" FirstC="{c}">'
+        f'<UUID FileName="{name}">{uuids[name]}</UUID></TiffData>'
+        for c, name in enumerate(names)
+    )
+    for c, name in enumerate(names):
+        if name in missing:
+            continue
+        root = f'UUID="{uuids[name]}"' if ids else ""
+        text = (
+            f'<OME {root}><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZTC" '
+            f'Type="uint16" SizeX="20" SizeY="16" SizeZ="{n}" SizeC="{len(names)}" SizeT="1">'
+            f"{blocks}</Pixels></Image></OME>"
+        )
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, data[c], description=text, metadata=None, photometric="minisblack",
+                         byteorder="<>"[c % 2])  # fmt: skip
+    return data
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("missing", [(), ("b/two.ome.tif",)])
+def test_files_of_a_set(tmp_path, ids, missing):
+    names = ["one.ome.tif", "b/two.ome.tif", "c/two.ome.tif"]
+    write_members(tmp_path, names, missing=missing, ids=ids)
+    assert_as_tifffile(tmp_path / names[0])
+    if missing:
+        with pytest.raises(MalformedTiff, match=r"3 of 9 pages are missing.*b/two"):
+            tiffref.scan(tmp_path / names[0])
+
+
+def test_a_file_outside_the_folder_must_have_its_uuid(tmp_path):
+    names = ["set/one.ome.tif", "set/../else.ome.tif"]
+    write_members(tmp_path, names)
+    (tmp_path / "set" / "one.ome.tif").unlink()
+    (tmp_path / "else.ome.tif").unlink()
+    inside = tmp_path / "set"
+    data = write_members(inside, ["one.ome.tif", "../else.ome.tif"])
+    assert_as_tifffile(inside / "one.ome.tif")
+    with ZarrTiffStore(inside / "one.ome.tif") as store:
+        np.testing.assert_array_equal(store[...], data)
+    with_xml(tmp_path / "else.ome.tif", lambda text: text.replace('OME UUID="urn:uuid:0', 'OME UUID="urn:uuid:9'))  # fmt: skip  # noqa: E501
+    with pytest.raises(MalformedTiff, match="3 of 6 pages are missing"):
+        tiffref.scan(inside / "one.ome.tif")
+
+
+# ---- XML that does not fit
+
+
+def write_stack(path, n=10):
+    data = pixels(n, 16, 20, dtype="u1")
+    tifffile.imwrite(path, data, metadata={"axes": "ZYX"}, photometric="minisblack",
+                     compression="zlib")  # fmt: skip
+    return data
+
+
+def test_a_file_whose_xml_fits_is_silent(tmp_path):
+    data = write_stack(tmp_path / "a.ome.tif")
+    assert tiffref.scan(tmp_path / "a.ome.tif", strict=True).group["image"].shape == data.shape
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('SizeZ="10"', 'SizeZ="7"', "pages are not in the OME-XML|does not fit"),
+        ('DimensionOrder="XY', 'DimensionOrder="QY', "does not fit"),
+        ('SizeX="20"', 'SizeX="19"', "does not fit"),
+        ('SizeC="1"', 'SizeC="x"', "does not fit"),
+        ("<Pixels", "<Pixel ", "OME-XML"),
+    ],
+)
+def test_xml_that_does_not_fit_is_told(tmp_path, old, new, what):
+    path = tmp_path / "a.ome.tif"
+    write_stack(path)
+    changed = with_xml(path, lambda text: text.replace(old, new, 1))
+    with pytest.warns(MetadataWarning, match=what):
+        references = tiffref.scan(changed, allow_holes=True)
+    assert references.group["image"].shape[-2:] == (16, 20)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(changed, strict=True)
+
+
+def test_fewer_pages_than_planes_are_missing(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    write_stack(path)
+    changed = with_xml(path, lambda text: text.replace('SizeZ="10"', 'SizeZ="12"', 1))
+    with pytest.raises(MalformedTiff, match="2 of 12 pages are missing"):
+        tiffref.scan(changed)
+    references = tiffref.scan(changed, allow_holes=True)
+    assert references.group["image"].shape == (12, 16, 20)
+
+
+@pytest.mark.parametrize("number", ["999999999999", "99999999999999999999999", "-1", ""])
+@pytest.mark.parametrize("name", ["PlaneCount", "SizeZ", "IFD"])
+def test_numbers_out_of_proportion_are_told(tmp_path, name, number):
+    path = tmp_path / "a.ome.tif"
+    text = (
+        '<OME><Image><Pixels DimensionOrder="XYZCT" SizeX="20" SizeY="16" SizeZ="2" SizeC="1" '
+        'SizeT="1"><TiffData IFD="0" PlaneCount="2"/></Pixels></Image></OME>'
+    )
+    text = re.sub(f'{name}="[0-9]+"', f'{name}="{number}"', text, count=1)
+    tifffile.imwrite(path, pixels(2, 16, 20), description=text, metadata=None,
+                     photometric="minisblack", compression="zlib")  # fmt: skip
+    with pytest.warns(MetadataWarning, match="OME-XML"):
+        assert tiffref.scan(path).group["image"].shape == (2, 16, 20)
+
+
+def test_many_images_read_each_element_once(tmp_path, monkeypatch):
+    """The work is in proportion to the elements, whatever the number of images."""
+    from tiffref.tiff import ome
+
+    n_calls = []
+    number = ome._number
+    monkeypatch.setattr(ome, "_number", lambda *a: n_calls.append(1) or number(*a))
+    counts = {}
+    for n in (50, 200):
+        path = tmp_path / f"{n}.ome.tif"
+        with tifffile.TiffWriter(path) as writer:
+            for k in range(n):
+                writer.write(pixels(8, 8, dtype="u1"), metadata={"axes": "YX", "Name": f"{k}"})
+        reader = TiffReader(LocalSource(path))
+        n_calls.clear()
+        listing = OmeFile(reader).list()
+        assert len(listing.series) == n
+        counts[n] = len(n_calls), reader.n_reads
+    assert counts[200][0] == 4 * counts[50][0]
+    assert counts[200][1] <= 4 * counts[50][1] + 8
