@@ -64,6 +64,7 @@ class CountingServer:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, int]] = []
+        self.n_connections = 0
         self.latency_s = 0.0
         self.behaviour = "ranges"
         self.etag: str | None = None
@@ -102,6 +103,10 @@ class CountingServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                server.n_connections += 1
+                super().setup()
 
             def do_HEAD(self) -> None:
                 self._answer(send_body=False)

@@ -74,6 +74,20 @@ def test_zarr_asks_for_chunks_together(
     assert server.n_get <= 12
 
 
+def test_stores_share_their_connections(store: ZarrTiffStore, server: CountingServer) -> None:
+    """Scans, windows and zarr, of any number of stores, keep one pool of connections alive."""
+    for _ in range(3):
+        np.testing.assert_array_equal(store[WINDOW], VALUES[WINDOW])
+    most = server.n_connections
+    assert most <= 1 + 9
+    for _ in range(4):
+        other = ZarrTiffStore(f"{server.url}/image.tif")
+        np.testing.assert_array_equal(other[WINDOW], VALUES[WINDOW])
+        np.testing.assert_array_equal(zarr.open_array(other)[WINDOW], VALUES[WINDOW])
+    assert server.n_connections <= most + 2
+    assert server.n_get > 90
+
+
 def test_concurrent_requests_are_one(store: ZarrTiffStore, server: CountingServer) -> None:
     async def get_all() -> list[bytes]:
         keys = [f"3.{i}" for i in range(10)]
