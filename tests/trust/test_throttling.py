@@ -111,9 +111,8 @@ def test_a_server_that_drips_is_given_up(opened, server, monkeypatch):
     monkeypatch.setattr(http, "RETRY", http.Retry(total_s=0.1))
     server.pick_fault = lambda: "drip"
     server.n_bytes = 0
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(SourceError, match="too long"):
         opened[...]
-    assert caught.value.hint == "Tried once."
     assert len(server.requests) == 1
     assert server.n_bytes < 1000
 
