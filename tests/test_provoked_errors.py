@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import tiffref
 from tiffref.cli import main
 
 pytestmark = [
@@ -232,6 +233,53 @@ def test_mistakes(
     assert captured.err.replace(f"{folder}/", "") == text
     assert 1 <= len(text.splitlines()) <= 3
     assert sorted(folder.rglob("*")) == before
+
+
+PYTHON = [
+    ("scan(['a.tif', 'b.tif'])", "SourceError",
+     "cannot open list, expected a path, URL, fsspec OpenFile or open binary file. Many files "
+     "become one array with `tiffref.scan_sequence`."),
+    ("scan(None)", "SourceError",
+     "cannot open NoneType, expected a path, URL, fsspec OpenFile or open binary file"),
+    ("scan('image.tif', layout='x')", "SelectionError",
+     "there is no layout 'x', expected dataset or tree"),
+    ("scan('image.tif', axes='x')", "SelectionError",
+     "no such order of axes, got 'x', expected one of as-stored, ngff, bands-first"),
+    ("scan('image.tif', chunkmode='x')", "SelectionError",
+     "there is no chunkmode 'x', expected None or tile"),
+    ("scan('image.tif', zattrs=5)", "SelectionError",
+     "zattrs is not a mapping but 5, expected names and values"),
+    ("scan('image.tif', level=9)", "SelectionError",
+     "image.tif: level 9 does not exist: the file has level 0 only"),
+    ("scan('image.tif').write_fsspec('a.zarr')", "InvalidReferences",
+     "a.zarr: references are one JSON document, not a Zarr store. Name it a.json."),
+    ("References.open(5)", "InvalidReferences",
+     "cannot open int as references, expected a path, URL, or mapping"),
+    ("References.open('nope.json')", "MissingSource", "nope.json: no such file"),
+    ("validate(5)", "InvalidReferences",
+     "cannot open int as references, expected a path, URL, or mapping"),
+    ("scan_sequence([])", "SourceError", "no files"),
+    ("scan_sequence(None)", "SourceError",
+     "cannot list files of NoneType, expected paths, a glob, a pattern, a table or STAC items"),
+]  # fmt: skip
+"""Calls, and the error that each raises."""
+
+
+@pytest.mark.parametrize(("call", "kind", "text"), PYTHON, ids=[call for call, _, _ in PYTHON])
+def test_mistakes_in_python(
+    call: str, kind: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(tiffref.TiffrefError) as caught:
+        eval(call, {name: getattr(tiffref, name) for name in tiffref.__all__})
+    assert type(caught.value).__name__ == kind
+    assert str(caught.value).replace(f"{folder}/", "") == text
+
+
+def test_a_misspelled_name_of_the_package_suggests_another() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'scna'") as caught:
+        _ = tiffref.scna
+    assert (caught.value.name, caught.value.obj) == ("scna", tiffref)
 
 
 def test_there_are_many() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from .errors import InvalidReferences, ManifestMismatch, TiffrefError
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
+from .formats.load import check_kind
 from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import (
     ARRAY_HEADING,
@@ -249,6 +250,7 @@ class References:
         InvalidReferences, SourceError, MissingExtra
             As in `from_kerchunk` and `from_parquet`.
         """
+        check_kind(document)
         read = cls.from_parquet if is_parquet(document) else cls.from_kerchunk
         return read(document, storage_options, allow=allow)  # type: ignore[arg-type]
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from .errors import InvalidReferences, SourceError, StaleSource, TiffrefError
 from .formats.findings import Finding, check_array, name_chunk
 from .formats.kerchunk_read import parse_document
-from .formats.load import load_document
+from .formats.load import check_kind, load_document
 from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import count, html_table
 from .io.allow import AllowList
@@ -334,7 +334,10 @@ def validate(
     ------
     SourceError
         If the document itself cannot be read.
+    InvalidReferences
+        If it is no address and no mapping.
     """
+    check_kind(document)
     report = Report(None if isinstance(document, Mapping) else os.fspath(document))
     references = _parse(document, storage_options, report)
     if references is None:

@@ -34,6 +34,7 @@ __all__ = [
     "FileText",
     "Limits",
     "check_counts",
+    "check_kind",
     "check_nodes",
     "fetch_text",
     "load_document",
@@ -132,6 +133,20 @@ _LARGE_BYTES = 1 << 23
 _PART_BYTES = 1 << 20
 _TIFF = frozenset({b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"})
 _TIFF_HINT = "`tiffref info` tells what it holds, `tiffref scan` writes references of it."
+
+
+def check_kind(document: Any) -> None:
+    """Refuse what can be neither the address of a document nor one.
+
+    Raises
+    ------
+    InvalidReferences
+    """
+    if not isinstance(document, Mapping | str | os.PathLike):
+        raise InvalidReferences(
+            f"cannot open {type(document).__name__} as references",
+            expected="a path, URL, or mapping",
+        )
 
 
 def load_document(

@@ -454,7 +454,7 @@ def open_source(
             return LocalSource(name)
         return FileObjectSource(where)
     raise SourceError(
-        f"cannot open a {type(where).__name__}",
+        f"cannot open {type(where).__name__}",
         expected="a path, URL, fsspec OpenFile or open binary file",
         hint="Many files become one array with `tiffref.scan_sequence`."
         if isinstance(where, list | tuple)

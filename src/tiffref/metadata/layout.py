@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..errors import SelectionError
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
 
@@ -92,7 +93,9 @@ def name_levels(
     """
     names: dict[tuple[int, int], LevelName] = {}
     used: set[str] = set()
-    name_level = {"dataset": _in_dataset, "tree": _in_tree}[layout]
+    name_level = {"dataset": _in_dataset, "tree": _in_tree}.get(layout)
+    if name_level is None:
+        raise SelectionError(f"there is no layout {layout!r}", expected="dataset or tree")
     for position, series in enumerate(facts.series):
         role = _role(position, series)
         base = role if role not in used else f"{role}_s{position}"

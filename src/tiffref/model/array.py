@@ -271,7 +271,7 @@ def given_attributes(zattrs: Any) -> dict[str, Any]:
         return {}
     if not isinstance(zattrs, Mapping) or not all(isinstance(name, str) for name in zattrs):
         raise SelectionError(
-            "attributes are no mapping", got=f"zattrs={zattrs!r}"[:80], expected="names and values"
+            f"zattrs is not a mapping but {zattrs!r}"[:80], expected="names and values"
         )
     return dict(zattrs)
 

@@ -91,9 +91,8 @@ def list_files(
     """
     found = files if isinstance(files, FileList) else _list(files, assets, storage_options)
     if not found.urls:
-        raise SourceError(
-            "no files", url=files if isinstance(files, str) else None, hint="Check the pattern."
-        )
+        named = files if isinstance(files, str) else None
+        raise SourceError("no files", url=named, hint="Check the pattern." if named else None)
     return found
 
 
@@ -111,6 +110,11 @@ def _list(
     if hasattr(files, "indices") and hasattr(files, "dims"):
         return _from_file_sequence(files)
     items = files.items if hasattr(files, "items") and not callable(files.items) else files
+    if not isinstance(items, Iterable):
+        raise SourceError(
+            f"cannot list files of {type(files).__name__}",
+            expected="paths, a glob, a pattern, a table or STAC items",
+        )
     items = list(items)
     if items and all(_is_stac(item) for item in items):
         return _from_stac(items, assets)

@@ -52,6 +52,8 @@ from .sidecars import Beside, add_sidecars, has_sidecars
 
 __all__ = ["scan", "scan_with_facts"]
 
+_CHUNK_MODES = frozenset({"strile", "tile", "plane", "page", "frame", "file", "none", "auto"})
+"""Names of chunk modes; those that decode chunks matter to stores alone."""
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
 """Series with an index of what was acquired: positions without a page are not missing files, unless
 the files of the set name others."""
@@ -171,7 +173,10 @@ def scan_with_facts(
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[References, FileFacts]:
     """Scan a file as `scan` does, and return what was read of its tags besides."""
-    native = str(getattr(chunkmode, "name", chunkmode)).lower() in ("0", "strile", "tile")
+    mode = str(getattr(chunkmode, "name", chunkmode)).lower()
+    if isinstance(chunkmode, str) and mode not in _CHUNK_MODES:
+        raise SelectionError(f"there is no chunkmode {chunkmode!r}", expected="None or tile")
+    native = mode in ("0", "strile", "tile")
     report = Report(str(source), strict)
     options = _Options(native, fillvalue, layout, level, allow_holes, report)
     with ExitStack() as stack:
