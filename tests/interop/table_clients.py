@@ -62,7 +62,9 @@ def read_xarray_kerchunk(case: Case) -> NDArray:
 def read_xarray_tiffref(case: Case) -> NDArray:
     xr = pytest.importorskip("xarray")
     group, _, name = case.arrays[3].rpartition("/")
-    with xr.open_dataset(case.documents[3], engine="tiffref", group=group) as dataset:
+    # bands of maps would be shown before their rows
+    how = {"engine": "tiffref", "group": group, "band_first": False}
+    with xr.open_dataset(case.documents[3], **how) as dataset:
         return dataset[name].to_numpy()
 
 
