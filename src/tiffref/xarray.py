@@ -290,7 +290,7 @@ def _choose(references: References, series: int | None, level: int | None) -> Re
     rows = references.series
     if not rows:
         raise SelectionError(
-            "the document does not say which arrays are series and levels", hint="Use group=."
+            "the document does not record which arrays are series and levels", hint="Use group=."
         )
     if series is not None:
         rows = (_pick(rows, series, "series"),)

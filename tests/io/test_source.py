@@ -171,5 +171,5 @@ def test_memory_file_system(tmp_path):
 def test_a_file_system_that_does_not_tell_sizes():
     fs = Counted(b"II*")
     fs.info = lambda path: {"size": None, "type": "file"}
-    with pytest.raises(SourceError, match="how long"):
+    with pytest.raises(SourceError, match="give its length"):
         RemoteSource(fs, "a.tif", "odd://a.tif")

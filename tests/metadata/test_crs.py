@@ -174,7 +174,7 @@ def test_an_esri_string_does_not_make_metres_of_degrees():
     for model in (2, 32767):
         found = build({1024: model, 2048: 32767, 2049: f"ESRI PE String = {geographic}"})
         assert found.to_epsg() == 4326
-    with pytest.warns(MetadataWarning, match="makes no sense"):
+    with pytest.warns(MetadataWarning, match="is not valid"):
         assert build({1024: 32767, 3073: text[:90], 2048: 4326}, strict=False) is None
 
 

@@ -98,7 +98,7 @@ def test_a_scale_or_offset_without_sense_leaves_the_band_as_it_is(name, role, te
         assert attributes(roles(name, role, text)) == {}
         return
     xml = roles(name, role, text) + roles("DESCRIPTION", "description", "red")
-    with pytest.warns(MetadataWarning, match=f"the {role} of a band makes no sense"):
+    with pytest.warns(MetadataWarning, match=f"the {role} of a band is not valid"):
         assert attributes(xml, report=Report("a.tif")) == {"long_name": "red"}
     with pytest.raises(MalformedTiff, match="GDAL_METADATA"):
         attributes(xml)

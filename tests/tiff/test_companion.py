@@ -141,7 +141,7 @@ def test_a_companion_file_with_missing_members(tmp_path):
 
 def test_a_companion_file_that_is_none(tmp_path):
     (tmp_path / "a.companion.ome").write_text("<OME>")
-    with pytest.raises(MalformedTiff, match="no OME-XML"):
+    with pytest.raises(MalformedTiff, match="not OME-XML"):
         tiffref.scan(tmp_path / "a.companion.ome")
     (tmp_path / "b.companion.ome").write_text("<OME/>")
     with pytest.raises(SourceError, match="describes no image"):

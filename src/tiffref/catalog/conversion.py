@@ -168,7 +168,7 @@ def _write(
     if is_parquet(target):
         if zarr_format != 2:
             raise InvalidReferences(
-                "parquet references say Zarr v2 only", url=os.fspath(target), got=zarr_format,
+                "parquet references hold Zarr v2 only", url=os.fspath(target), got=zarr_format,
                 hint="Write JSON, or leave out zarr_format.",
             )  # fmt: skip
         write_parquet(references.group, target, record_size=record_size, **options)

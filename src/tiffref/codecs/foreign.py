@@ -213,7 +213,7 @@ def _sized(config: Mapping[str, Any], value: Any, most: int) -> Any:
     data = _as_bytes(value)
     size = said_size(config["id"], data)
     if size is None:
-        raise ValueError(f"the stream of {config['id']} does not say its size")
+        raise ValueError(f"the stream of {config['id']} does not give its size")
     _check(config["id"], size, most)
     return _by_numcodecs(config, data)
 
@@ -243,7 +243,7 @@ def _image(config: Mapping[str, Any], value: Any, most: int) -> Any:
     data, name = _as_bytes(value), config["id"].removeprefix("imagecodecs_")
     size = image_size(name, data)
     if size is None:
-        raise ValueError(f"the {name} stream does not say how large the image is")
+        raise ValueError(f"the {name} stream does not give the size of the image")
     most_samples = max(most, _HARMLESS_SAMPLES)
     _check(config["id"], math.prod(size) * _planes(name, data), most_samples)
     if name == "png":

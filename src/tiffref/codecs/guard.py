@@ -357,7 +357,7 @@ def _check_image(image: bytes, sizes: list[tuple[int, int]], most_bytes: int) ->
     except zlib.error as error:
         raise ValueError(f"PNG image does not inflate: {error}") from error
     if len(pixels) != n_bytes or not inflater.eof or inflater.unused_data:
-        raise ValueError("PNG image has another size than its header says")
+        raise ValueError("PNG image has another size than its header gives")
     position = 0
     for n_rows, row in sizes:
         block = np.frombuffer(pixels, np.uint8, n_rows * row, position)

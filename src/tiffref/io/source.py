@@ -263,7 +263,7 @@ class RemoteSource(ByteSource):
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
         if info.get("size") is None:
-            raise SourceError("its file system does not say how long it is", url=url)
+            raise SourceError("its file system does not give its length", url=url)
         mtime = info.get("mtime") or info.get("LastModified") or info.get("created")
         etag = info.get("ETag") or info.get("etag")
         seconds = mtime.timestamp() if hasattr(mtime, "timestamp") else mtime
@@ -294,7 +294,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
         total = str(http.read_state(fs, path, url).size)
     if not lower.get("content-range", "").startswith("bytes 0-") or not total.isdigit():
         raise SourceError(
-            "the server does not say how long the file is",
+            "the server does not give the length of the file",
             url=url,
             tag="Content-Range",
             got=lower.get("content-range"),

@@ -529,7 +529,7 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
             _built[plain] = crs
         return crs
     except (ProjError, ValueError, ArithmeticError) as error:
-        report.add(key_label(_main_key(keys)), "the coordinate system makes no sense", got=error)
+        report.add(key_label(_main_key(keys)), "the coordinate system is not valid", got=error)
         return None
 
 

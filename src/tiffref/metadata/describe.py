@@ -283,7 +283,7 @@ def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Repor
         if len(set(values)) > 1:
             report.add(
                 key,
-                "pages of one image differ: what the first says is given for all",
+                "pages of one image differ: the values of the first are used for all",
                 got=f"{len(set(values))} different values in {len(full.ifd)} pages",
                 hint="Scan the pages one by one with key=.",
             )

@@ -94,7 +94,7 @@ class GdalMetadata:
             }
             wrong = [role for role, value in numbers.items() if not _is_packing(role, value)]
             for role in wrong:
-                report.add(_METADATA_LABEL, f"the {role} of a band makes no sense", got=band[role])
+                report.add(_METADATA_LABEL, f"the {role} of a band is not valid", got=band[role])
             if not wrong:
                 for role, value in numbers.items():
                     columns[role][n] = float(value)

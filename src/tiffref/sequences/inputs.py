@@ -130,7 +130,7 @@ def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[s
         raise SelectionError(
             "a pattern with fields stands alone",
             got=name,
-            hint="Give it without other files, or list all files and say pattern='...'.",
+            hint="Give it without other files, or list all files and give pattern='...'.",
         )
     return _expand(name, storage_options)
 

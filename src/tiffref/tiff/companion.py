@@ -67,7 +67,7 @@ def open_companion(path: str | os.PathLike[str]) -> Iterator[tuple[TiffFile, lis
     SourceError
         If the companion file cannot be read, or no member is there.
     MalformedTiff
-        If it is no OME-XML, or describes planes that members do not have.
+        If it not OME-XML, or describes planes that members do not have.
     """
     name = os.fspath(path)
     try:
@@ -76,7 +76,7 @@ def open_companion(path: str | os.PathLike[str]) -> Iterator[tuple[TiffFile, lis
     except OSError as error:
         raise SourceError("cannot be read", url=name, got=error.strerror) from error
     except (XmlError, UnicodeDecodeError) as error:
-        raise MalformedTiff("is no OME-XML", url=name, got=error) from error
+        raise MalformedTiff("not OME-XML", url=name, got=error) from error
     with ExitStack() as stack:
         members = _Members(Path(name).absolute().parent, text, stack)
         images = [_read_image(one, members, name) for one in root if local_name(one) == "Image"]
@@ -232,5 +232,5 @@ def _number(element: Element, name: str, default: int, url: str) -> int:
     if text is None:
         return default
     if not (text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise MalformedTiff("a number is none", url=url, tag=name, got=repr(text[:40]))
+        raise MalformedTiff("not a number", url=url, tag=name, got=repr(text[:40]))
     return int(text)

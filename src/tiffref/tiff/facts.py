@@ -233,7 +233,7 @@ class _Basic:
             return self._lsm_bits()
         values = _list(self.one, 258)[: max(1, self.samples)]
         if max(values, default=1) > _MAX_SHORT:
-            raise MalformedTiff("is no number of bits", ifd=self.one.name, tag=258, got=values[:4])
+            raise MalformedTiff("not a number of bits", ifd=self.one.name, tag=258, got=values[:4])
         return values if len(set(values)) > 1 else (values or (1,))[:1]
 
     def _lsm_bits(self) -> tuple[int, ...]:

@@ -77,7 +77,7 @@ def with_told_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes
             cropped[n] = wrap_inlined(narrow, data)
     if cropped and not is_small:
         raise UnsupportedTiff(
-            "cropped tiles of the right edge cannot be told from those of the lower edge",
+            "cropped tiles of the right edge look like those of the lower edge",
             url=manifest.sources[0].url,
             got=f"{n_bytes} bytes at the right edge",
             expected=f"at most {MAX_INLINED_BYTES} to inline",

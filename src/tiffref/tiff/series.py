@@ -90,7 +90,7 @@ def plain_series(reader: TiffReader) -> Listing:
         _make_pyramids(series, is_reduced=False)
     bare = _bare(pages)
     if bare and not series:
-        raise MalformedTiff("a directory says nothing of an image", url=reader.url)
+        raise MalformedTiff("a directory has no image", url=reader.url)
     return Listing(series + bare)
 
 

@@ -308,7 +308,7 @@ def _geokeys(system: str, raster_type: Any, report: Report) -> dict[int, Any]:
         try:
             crs = CRS.from_user_input(system)
         except CRSError as error:
-            report.add(".aux.xml", "the coordinate system makes no sense", got=error)
+            report.add(".aux.xml", "the coordinate system is not valid", got=error)
             return {}
         authority = crs.to_authority(min_confidence=100)
         if authority and authority[0] == "EPSG" and (crs.is_projected or crs.is_geographic):

@@ -151,9 +151,9 @@ def _choose_level(
     if not rows:
         if series not in (None, 0) or level is not None:
             raise InvalidReferences(
-                "the document does not say which arrays are series and levels",
+                "the document does not record which arrays are series and levels",
                 got=f"series={series}, level={level}",
-                hint="Only documents that tiffref wrote say it.",
+                hint="Only documents that tiffref wrote record it.",
             )
         return references, _largest(references.group)
     row = _pick(rows, series or 0, "series")
