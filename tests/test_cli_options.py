@@ -176,6 +176,12 @@ def test_every_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]) 
         assert f"tiffref {name}" in examples
 
 
+def test_help_lists_all_presets() -> None:
+    from tiffref.sequences.names import PRESETS
+
+    assert f"presets of --pattern: {', '.join(sorted(PRESETS))}" in COMMANDS["stack"][1]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0

@@ -178,6 +178,8 @@ $ catalog bild  # 2
   See tiffref catalog --help.
 $ stack 'no*.tif' -o a.json  # 3
   tiffref: error: no*.tif: no files. Check the pattern.
+$ stack '/vsis3/bucket/*.tif' -o a.json  # 3
+  tiffref: error: /vsis3/bucket/*.tif: no files. This is a path of GDAL; the address is s3://bucket/*.tif.
 $ stack scenes -o a.json  # 3
   tiffref: error: scenes: is a folder, expected files. Say which: 'scenes/*.tif'.
 $ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import MissingSource, SourceError
 
-__all__ = ["FIRST_BYTES", "describe_content", "missing_file", "not_a_file"]
+__all__ = ["FIRST_BYTES", "describe_content", "missing_file", "not_a_file", "spelling_hint"]
 
 FIRST_BYTES = 512
 """Bytes of a file by which it can be recognized."""
@@ -90,7 +90,9 @@ def missing_file(name: str) -> SourceError:
     """Make the error for a local name at which there is no file, with what may have been meant."""
     if not name:
         return MissingSource("the name of the file is empty")
-    hint = _hint_of_name(name)
+    hint = spelling_hint(name)
+    if hint is None and set("*?[{") & set(name):
+        hint = f"{_MANY}: tiffref stack '{name}' -o refs.json."
     if hint is not None:
         return MissingSource("no such file", url=name, hint=hint)
     path = Path(name)
@@ -105,8 +107,12 @@ def missing_file(name: str) -> SourceError:
     return MissingSource("no such file", url=name, hint=f"Did you mean {near}?" if near else None)
 
 
-def _hint_of_name(name: str) -> str | None:
-    """Recognize spellings of other programs, and addresses that lack something."""
+def spelling_hint(name: str) -> str | None:
+    """Recognize spellings of other programs, and addresses that lack something.
+
+    >>> spelling_hint("/vsis3/bucket/*.tif")
+    'This is a path of GDAL; the address is s3://bucket/*.tif.'
+    """
     vsi = _VSI.fullmatch(name)
     if vsi:
         return f"This is a path of GDAL; the address is {_url_of_vsi(vsi['kind'], vsi['rest'])}."
@@ -117,8 +123,6 @@ def _hint_of_name(name: str) -> str | None:
         return "This is a path of Windows; give the path on this machine."
     if _HOST.match(name):
         return f"An address has a scheme: https://{name}."
-    if set("*?[{") & set(name):
-        return f"{_MANY}: tiffref stack '{name}' -o refs.json."
     return None
 
 

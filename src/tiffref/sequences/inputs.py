@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
+from ..io.address import spelling_hint
 from ..io.clients import client_errors
 from ..io.urls import from_document_url, has_scheme
 from .coordinates import read_values
@@ -92,7 +93,8 @@ def list_files(
     found = files if isinstance(files, FileList) else _list(files, assets, storage_options)
     if not found.urls:
         named = files if isinstance(files, str) else None
-        raise SourceError("no files", url=named, hint="Check the pattern." if named else None)
+        hint = spelling_hint(named) or "Check the pattern." if named else None
+        raise SourceError("no files", url=named, hint=hint)
     return found
 
 
