@@ -125,6 +125,9 @@ def test_the_record_says_where_the_levels_went(example):
         assert group[level["path"]].shape == expected.shape
 
 
+@pytest.mark.skipif(
+    zarr.__version__ < "3.2", reason="zarr 3.1 lists nothing in the groups of references"
+)
 def test_each_level_has_the_coordinates_of_its_dimensions(tmp_path):
     xr = pytest.importorskip("xarray")
     levels = write_ome_pyramid(tmp_path / "a.ome.tif")
