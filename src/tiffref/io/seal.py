@@ -40,18 +40,18 @@ def is_own_seal(seal: str, digest: bytes) -> bool:
     return hmac.compare_digest(own, seal.encode("utf-8", "surrogatepass"))
 
 
-def _key_path() -> Path | None:
-    """Return where the key is, None where the user has no home."""
-    if os.name == "nt":
-        folder = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    else:
-        folder = os.environ.get("XDG_STATE_HOME", "")
+def _key_path() -> str | None:
+    """Return where the key is, None where the user has no home; as text, for each of many files."""
+    folder = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME", "")
     if not os.path.isabs(folder):  # noqa: PTH117 - the specification ignores relative ones
-        try:
-            folder = str(Path.home() / ".local" / "state")
-        except RuntimeError:
+        home = os.path.expanduser("~")  # noqa: PTH111
+        if home == "~":
             return None
-    return Path(folder, "tiffref", "key")
+        folder = os.path.join(home, *_STATE)  # noqa: PTH118
+    return os.path.join(folder, "tiffref", "key")  # noqa: PTH118
+
+
+_STATE = ("AppData", "Local") if os.name == "nt" else (".local", "state")
 
 
 def _read_key() -> bytes | None:
@@ -84,9 +84,10 @@ def _is_private(state: os.stat_result) -> bool:
 
 def _make_key() -> bytes | None:
     """Make the key, unless there is a file already; of two processes at once, one makes it."""
-    path = _key_path()
-    if path is None or os.path.lexists(path):
+    place = _key_path()
+    if place is None or os.path.lexists(place):
         return None
+    path = Path(place)
     temporary = path.with_name(f"key.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
