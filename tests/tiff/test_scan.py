@@ -410,3 +410,48 @@ def test_partial_strips_of_lzw_are_inlined(tmp_path):
     assert isinstance(document["refs"]["image/6.0"], str)
     store = tiffref.zarr.ZarrTiffStore(document, allow="*")
     np.testing.assert_array_equal(store[...], data)
+
+
+def test_reads_of_a_cog(tmp_path, monkeypatch):
+    """Each directory is read once, and the file a few times."""
+    rasterio = pytest.importorskip("rasterio")
+    from tiffref.io.source import LocalSource
+    from tiffref.tiff import ifd
+
+    path = tmp_path / "cog.tif"
+    profile = {"driver": "COG", "height": 1024, "width": 1024, "count": 1, "dtype": "uint8"}
+    profile |= {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+    with rasterio.open(path, "w", **profile, blocksize=256, compress="deflate") as dataset:
+        dataset.write(np.random.default_rng(0).integers(0, 255, (1024, 1024), "u1"), 1)
+    n_reads, readers = [], []
+    read, begin = LocalSource.read, ifd.TiffReader.__post_init__
+    monkeypatch.setattr(LocalSource, "read", lambda *args: n_reads.append(1) or read(*args))
+    monkeypatch.setattr(
+        ifd.TiffReader, "__post_init__", lambda self: readers.append(self) or begin(self)
+    )
+    references = tiffref.scan(path)
+    assert len(references.series[0]["levels"]) == 3
+    assert [reader.n_reads for reader in readers] == [3]
+    assert len(n_reads) <= 4
+
+
+@pytest.mark.parametrize("n_missing", [1, 3072, 7000])
+def test_a_stack_that_is_cut_off(tmp_path, n_missing):
+    """Planes that are promised and not there: an error, or holes where they are asked for."""
+    data = np.arange(24 * 32 * 48, dtype="u2").reshape(24, 32, 48)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, imagej=True)
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[0].dataoffsets[0] + data.nbytes
+    path.write_bytes(path.read_bytes()[: end - n_missing])
+    n_lost = -(-n_missing // 3072)
+    with pytest.raises(MalformedTiff, match="24 planes"):
+        tiffref.scan(path)
+    with pytest.warns(tiffref.TruncationWarning):
+        references = tiffref.scan(path, allow_holes=True)
+    (level,) = references.series[0]["levels"]
+    assert level["missing_pages"] == n_lost
+    got = open_group(references)["image"][...]
+    np.testing.assert_array_equal(got[: 24 - n_lost], data[: 24 - n_lost])
+    first = open_group(tiffref.scan(path, key=0))["image"][...]  # a part that is whole
+    np.testing.assert_array_equal(first, data[0])

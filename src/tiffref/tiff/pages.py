@@ -226,6 +226,8 @@ class Level:
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if self.segments is not None:
             offset, length = (_fit(column, n_segments) for column in self.segments)
+            offset[self.row < 0] = 0
+            length[self.row < 0] = 0
         elif self.file is None:
             offset, length = _read_segments(self.pages[0], self.row, ifd, n_segments)
         else:

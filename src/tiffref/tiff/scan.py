@@ -200,7 +200,7 @@ def scan_with_facts(
             raise listing.missing
         names = name_levels(facts, options.layout, options.level)
         arrays, provenance = _plan_arrays(file, facts, names, options)
-        _report_findings(file, facts, strict)
+        _report_findings(file, strict, is_whole=key is None)
         group = describe(facts, names, arrays, report)
     return References(group, provenance), facts
 
@@ -652,12 +652,15 @@ def _missing_files(facts: FileFacts) -> list[str]:
 # ---- what does not hold
 
 
-def _report_findings(file: _File, facts: FileFacts, is_strict: bool) -> None:
-    """Warn of what the reader found, or raise it: what is lost is never left out in silence."""
+def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> None:
+    """Warn of what the reader found, or raise it: what is lost is never left out in silence.
+
+    Single pages are not touched by what became of others.
+    """
     findings = [*file.reader.findings]
     if file.vendor is not None:
         findings += [one for sibling in file.vendor.readers() for one in sibling.findings]
-    told = _worth_telling(findings)
+    told = [one for one in _worth_telling(findings) if is_whole or one.tag != "next IFD"]
     if told and is_strict:
         raise told[0].to_error()
     for one in told[:_MAX_REPORTED]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -382,14 +382,22 @@ class _ImageJ:
         """List the planes of a run that the end of the file cuts off."""
         n_bytes = n_bytes_of(self.head, 0)
         room = max(0, self.reader.size - _start(self.head, 0))
-        n_there = max(1, min(self.n_images, room // n_bytes if n_bytes else 1))
+        n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
         missing = refuse_short(
             "planes that ImageJ counts reach past the end of the file",
             f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
         )  # fmt: skip
-        shape, axes = self.head.shape(0)
-        level = Level((self.head,), _rows([0]), (n_there, *shape), f"I{axes}", is_run=n_there > 1)
+        level = replace(self._level(self.head, 1), row=_rows([0] * self.n_images))
+        level = replace(level, segments=self._segments(n_bytes))
+        level.row[n_there:] = -1
         return Listing([Series("imagej", [level])], missing=missing)
+
+    def _segments(self, n_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return offset and length of the strips of each plane, all of which follow the first."""
+        n_strips = max(1, _n_listed(self.reader.first))
+        offset, length, _ = self.head.columns.segments(_rows([0]), n_strips)
+        step = np.arange(self.n_images, dtype=np.uint64) * np.uint64(n_bytes)
+        return offset + step[:, None], np.repeat(length, self.n_images, 0)
 
     def _of_pages(self) -> Listing:
         """List the planes that have directories of their own."""
