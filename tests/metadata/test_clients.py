@@ -76,6 +76,39 @@ def test_rioxarray_sees_what_it_sees_in_the_file(geotiff):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_rioxarray_reprojects_and_writes_colours_with_bands_first(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("pyproj")
+    rioxarray = pytest.importorskip("rioxarray")
+    xr = pytest.importorskip("xarray")
+    path = tmp_path / "rgb.tif"
+    profile = {
+        "driver": "GTiff", "width": 96, "height": 64, "count": 3, "dtype": "uint8",
+        "crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.2e6),
+        "tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate",
+        "interleave": "pixel",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(rng.integers(0, 255, (3, 64, 96)).astype("u1"))
+    expected = rioxarray.open_rasterio(path)
+    tiffref.scan(path, axes="bands-first").write_fsspec(tmp_path / "rgb.json")
+    opened = (
+        xr.open_dataset(path, engine="tiffref", axes="bands-first"),
+        xr.open_dataset(str(tmp_path / "rgb.json"), engine="kerchunk"),
+    )
+    for dataset in opened:
+        image = dataset.image
+        assert image.dims == ("band", "y", "x")
+        np.testing.assert_array_equal(image, expected)
+        found = image.rio.reproject("EPSG:3857")
+        np.testing.assert_array_equal(found, expected.rio.reproject("EPSG:3857"))
+        image.rio.to_raster(tmp_path / "again.tif")
+        with rasterio.open(tmp_path / "again.tif") as again, rasterio.open(path) as first:
+            np.testing.assert_array_equal(again.read(), first.read())
+            assert (again.crs, again.transform) == (first.crs, first.transform)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_odc_geo_sees_the_same_box(geotiff):
     pytest.importorskip("odc.geo.xr")
     rioxarray = pytest.importorskip("rioxarray")

@@ -113,6 +113,14 @@ def test_names_without_wells(tmp_path):
         tiffref.scan_sequence(str(tmp_path / "a_{well}.tif"), layout="hcs")
 
 
+def test_plates_are_no_one_image(opera):
+    folder, _ = opera
+    with pytest.raises(SelectionError, match="layout='hcs'"):
+        tiffref.scan_sequence(
+            str(folder / "*.tiff"), pattern="opera", axes="ngff", allow_holes=True
+        )
+
+
 def test_files_of_plates_that_differ_in_rank(opera):
     folder, _ = opera
     tifffile.imwrite(folder / "r05c03f01p01-ch1sk1fk1fl1.tiff", np.zeros((2, 20, 31), "u2"))

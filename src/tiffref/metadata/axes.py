@@ -112,12 +112,12 @@ def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
 
 
 def _not_admitted(array: Array) -> SelectionError:
-    is_map = "grid_mapping" in array.attributes
+    hint = "Use axes='as-stored', or choose the image by series=."
+    what = "OME-NGFF does not admit these axes"
+    if "grid_mapping" in array.attributes:
+        what, hint = "OME-NGFF does not describe maps", "Use axes='bands-first' or 'as-stored'."
+    elif {"row", "column"} <= set(array.dims) or "well" in array.dims:
+        hint = "Use layout='hcs' to make a plate, or axes='as-stored'."
     return SelectionError(
-        "OME-NGFF does not describe maps" if is_map else "OME-NGFF does not admit these axes",
-        got=", ".join(array.dims),
-        expected="t, c, z, y, x, or some of them",
-        hint="Use axes='bands-first' or axes='as-stored'."
-        if is_map
-        else "Use axes='as-stored', or choose the image by series=.",
+        what, got=", ".join(array.dims), expected="t, c, z, y, x, or some of them", hint=hint
     )
