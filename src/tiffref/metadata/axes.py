@@ -15,7 +15,7 @@ from ..model.array import Array, Group
 from ..model.transpose import permute
 from .calibration import Calibration
 from .geo import fit_layout
-from .hierarchy import add_image, described_paths, to_ngff_order
+from .hierarchy import add_image, close_images, described_paths, to_ngff_order
 from .ngff import multiscale, ngff_order
 
 __all__ = ["AXES", "order_axes"]
@@ -108,7 +108,7 @@ def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
         is_found = True
     if not is_found:
         raise SelectionError("there is no image whose axes could be ordered", got="axes='ngff'")
-    return Group(group.children, attributes)
+    return Group(group.children, close_images(attributes))
 
 
 def _not_admitted(array: Array) -> SelectionError:

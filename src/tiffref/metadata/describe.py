@@ -37,7 +37,7 @@ from .geo import (
     read_georeference,
 )
 from .geokeys import MAX_COORDINATE, is_georeferenced
-from .hierarchy import add_image
+from .hierarchy import add_image, close_images
 from .layout import LevelName, is_in_place
 from .microscopy import calibrate, calibrate_minor
 from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
@@ -260,7 +260,7 @@ def describe(
             ]
             _describe_group(image, pyramid, attributes)
     tree.map_grids()
-    return tree.to_group(attributes)
+    return tree.to_group(close_images(attributes))
 
 
 _DECLARED = frozenset({"shaped", "imagej", "ome"})

@@ -22,6 +22,7 @@ from ..model.transpose import permute
 __all__ = [
     "PENDING",
     "add_image",
+    "close_images",
     "described_paths",
     "from_ngff",
     "has_images",
@@ -45,7 +46,7 @@ def add_image(
     omero: Mapping[str, Any] | None,
     is_ordered: bool,
 ) -> None:
-    """Add an image to the attributes of the root.
+    """Add an image to the attributes of the root; `close_images` ends the adding.
 
     Parameters
     ----------
@@ -71,7 +72,15 @@ def add_image(
     elif omero is not None:
         pending.setdefault("omero", {})[entry["datasets"][0]["path"]] = omero
     if pending:
+        attributes[PENDING] = pending  # not the text yet: there may be thousands of images
+
+
+def close_images(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Turn what `add_image` collected into attributes that documents can hold, and return them."""
+    pending = attributes.get(PENDING)
+    if isinstance(pending, Mapping):
         attributes[PENDING] = json.dumps(pending, separators=(",", ":"), ensure_ascii=False)
+    return attributes
 
 
 def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, An
             order = [axis["name"] for axis in (*axes, *image.entry["axes"])]
             is_ordered = not image.is_pending and [one["name"] for one in entry["axes"]] == order
             add_image(found, entry, None if is_channel else image.omero, is_ordered)
-    return found
+    return close_images(found)
 
 
 _METADATA = ("multiscales", "omero", PENDING)
@@ -155,6 +164,8 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
 
 def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
     text = attributes.get(PENDING)
+    if isinstance(text, dict):
+        return text
     try:
         found = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
@@ -236,7 +247,7 @@ def to_ngff_order(group: Group) -> Group:
         axes = [{**axis, "name": _channel_name(axis["name"])} for axis in image.entry["axes"]]
         add_image(attributes, {**image.entry, "axes": axes}, image.omero, True)
     below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
-    return Group.from_paths(arrays, {"": attributes, **below})
+    return Group.from_paths(arrays, {"": close_images(attributes), **below})
 
 
 def _channel_name(name: str) -> str:

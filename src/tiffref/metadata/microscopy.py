@@ -161,10 +161,11 @@ def _ome(text: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibrat
     if not isinstance(text, str):
         return None
     images = parse_ome(text, report)
-    named = [image for image in images if image.name == series.name]
-    if series.index < len(images) and (images[series.index] in named or not named):
-        return images[series.index]
-    return named[0] if named else (images[0] if images else None)
+    own = images[series.index] if series.index < len(images) else None
+    if own is not None and own.name == series.name:
+        return own
+    named = next((image for image in images if image.name == series.name), None)
+    return named or own or (images[0] if images else None)
 
 
 def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:

@@ -41,6 +41,7 @@ _HEAD = 1 << 16
 """Characters within which an OME-XML document says that its metadata is in another file."""
 
 
+@functools.lru_cache(maxsize=4)
 def metadata_file(text: str) -> str | None:
     """Return the name of the file that holds the metadata of a member of a set, if it is another.
 
