@@ -19,7 +19,7 @@ import hostile
 import numpy as np
 import pytest
 import tifffile
-from fuzzing import FIRST_HOSTILE, run
+from fuzzing import FIRST_HOSTILE, make_case, run, try_file
 from mutate import find_entries, mutate
 from seeds import GRAY, SEEDS, pages
 
@@ -284,3 +284,9 @@ def test_decoders_refuse_bombs() -> None:
     codec = SegmentCodec((1, 1 << 15, 1 << 15, 1), "|u1", compression=8)
     with pytest.raises(MalformedTiff, match="proportion"):
         decode_segment(codec, bytes(100))
+
+
+def test_tiles_of_no_samples_without_byte_counts(tmp_path: Path) -> None:
+    """Seed of a mutation whose tile sizes and byte counts are both 0."""
+    (tmp_path / "a.tif").write_bytes(make_case(7_001_311)[2])
+    assert try_file(tmp_path / "a.tif") == "refused"

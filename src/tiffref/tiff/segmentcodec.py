@@ -69,6 +69,13 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
             expected="one format",
         )
     shape = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
+    if 0 in shape:
+        raise MalformedTiff(
+            "tiles or strips have no samples",
+            ifd=ifd.name,
+            tag="TileWidth (322), TileLength (323), RowsPerStrip (278)",
+            got=shape[1:],
+        )
     dtype = np.dtype(ifd.dtype)
     row = COMPRESSIONS.get(ifd.compression)
     is_image = row is not None and row.kind == "image"
