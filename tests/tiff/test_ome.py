@@ -291,3 +291,27 @@ def test_many_images_read_each_element_once(tmp_path, monkeypatch):
         counts[n] = len(n_calls), reader.n_reads
     assert counts[200][0] == 4 * counts[50][0]
     assert counts[200][1] <= 4 * counts[50][1] + 8
+
+
+@pytest.mark.parametrize("kind", ["companion", "tiff", "missing"])
+def test_a_binary_only_member_has_the_metadata_of_its_set(tmp_path, kind):
+    name = {"companion": "set.companion.ome", "tiff": "main.ome.tif", "missing": "no.ome"}[kind]
+    whole = (
+        '<OME><Image><Pixels DimensionOrder="XYZCT" SizeX="20" SizeY="16" SizeZ="1" SizeC="1" '
+        'SizeT="1" Type="uint8" PhysicalSizeX="0.25" PhysicalSizeY="0.25"><TiffData IFD="0">'
+        '<UUID FileName="member.ome.tif">urn:uuid:1</UUID></TiffData></Pixels></Image></OME>'
+    )
+    only = f'<OME UUID="urn:uuid:1"><BinaryOnly MetadataFile="{name}" UUID="urn:uuid:0"/></OME>'
+    data = pixels(16, 20, dtype="u1")
+    tifffile.imwrite(tmp_path / "member.ome.tif", data, description=only, metadata=None)
+    if kind == "companion":
+        (tmp_path / name).write_text(whole)
+    elif kind == "tiff":
+        tifffile.imwrite(tmp_path / name, data, description=whole, metadata=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        group = tiffref.scan(tmp_path / "member.ome.tif").group
+    assert any("was not read" in str(one.message) for one in caught) == (kind == "missing")
+    if kind != "missing":
+        steps = group.attributes["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        assert steps[0]["scale"] == [0.25, 0.25]

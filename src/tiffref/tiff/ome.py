@@ -13,25 +13,31 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff, TiffrefError
+from ..errors import MalformedTiff, SourceError, TiffrefError
 from ..io.source import LocalSource
+from ..metadata.ome_xml import metadata_file
 from ..metadata.xml import XmlError, local_name, parse_xml
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, squeeze
 from .series import Listing, plain_series
 
-__all__ = ["OmeFile", "ome_text"]
+__all__ = ["Companion", "OmeFile", "is_companion", "missing_members", "ome_text"]
 
 _DESCRIPTION = 270
 _MAX_DIGITS = 18
+_MAX_BYTES = 1 << 26
+"""Of a file with metadata."""
+_FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
 _MAX_PLANES = 1 << 22
 """Planes of one image: a few bytes of text say any number, and each takes a place in memory."""
 _MODULO = {
@@ -68,9 +74,30 @@ class OmeFile:
         """Return the readers of the other files of the set."""
         return [one for one in self._siblings.values() if one is not None]
 
-    def metadata(self) -> dict[str, str]:
-        """Return the OME-XML, by the name of its flavour."""
-        return {"ome": ome_text(self.reader) or ""}
+    def metadata(self) -> dict[str, Any]:
+        """Return the OME-XML, by the name of its flavour.
+
+        Of a member whose metadata is in another file, `file` is that one's name and `xml` its
+        OME-XML, empty if it cannot be read.
+        """
+        text = ome_text(self.reader) or ""
+        name = metadata_file(text)
+        return {"ome": text if name is None else {"file": name, "xml": self._read_neighbour(name)}}
+
+    def _read_neighbour(self, name: str) -> str:
+        """Read the OME-XML of a file beside this one, which holds nothing else or is a TIFF."""
+        path = Path(self.reader.url).parent / name
+        # only a neighbour: the name is what the file says
+        if Path(name).name != name or not isinstance(self.reader.source, LocalSource):
+            return ""
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            start = file.read(2)
+            if start not in (b"II", b"MM"):
+                return (start + file.read(_MAX_BYTES)).decode("utf-8-sig", "replace")
+        found = self.find(str(path))
+        return (ome_text(found) or "") if found is not None else ""
 
     def sibling(self, path: str) -> TiffReader:
         """Return the reader of another file of the set.
@@ -127,27 +154,100 @@ def _open(path: str) -> TiffReader | None:
     return reader
 
 
+# ---- a set that is described by a file of its own
+
+
+def is_companion(source: Any) -> bool:
+    """Return whether this is the path of a companion file, by its name."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    return os.fspath(source).lower().endswith((".companion.ome", ".ome.xml"))
+
+
+def missing_members(text: Any, folder: str) -> list[str]:
+    """Name the files that an OME-XML document mentions and that are not there.
+
+    >>> missing_members('<UUID FileName="no/such.ome.tif">', "/tmp")
+    ['no/such.ome.tif']
+    """
+    names = dict.fromkeys(_FILE_NAME.findall(text)) if isinstance(text, str) else {}
+    return [name for name in names if not (Path(folder) / name).is_file()]
+
+
+class Companion(OmeFile):
+    """A set that is described by a file `name.companion.ome`; members may lie in folders below it.
+
+    tifffile reads such sets only from a member that holds all of the OME-XML. `reader` is that of
+    the first member that is there.
+
+    Raises
+    ------
+    SourceError
+        If the companion file cannot be read, or no member is there.
+    MalformedTiff
+        If it is not OME-XML, or describes planes that members do not have.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._siblings: dict[str, TiffReader | None] = {}
+        name = os.fspath(path)
+        try:
+            self._text = Path(name).read_text("utf-8-sig")
+            root = parse_xml(self._text)
+        except OSError as error:
+            raise SourceError("cannot be read", url=name, got=error.strerror) from error
+        except (XmlError, UnicodeDecodeError) as error:
+            raise MalformedTiff("not OME-XML", url=name, got=error) from error
+        folder = Path(name).absolute().parent
+        try:
+            self._listing = _Set(self, root, str(folder / Path(name).name)).list()
+        except _Misfit as error:
+            raise MalformedTiff("does not describe its files", url=name, got=error) from error
+        if not self.readers():
+            is_empty = not any(local_name(one) == "Image" for one in root)
+            raise SourceError(
+                "describes no image" if is_empty else "none of the files of the set is there",
+                url=name,
+                got=", ".join(missing_members(self._text, str(folder))[:3]) or None,
+            )
+        self.reader = self.readers()[0]
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the OME-XML of the companion file."""
+        return {"ome": self._text}
+
+    def list(self) -> Listing:
+        """List the images that the companion file describes."""
+        return self._listing
+
+
 # ---- the files of a set
 
 
 class _Set:
-    """The images of an OME-XML document, and the files that they lie in, by number."""
+    """The images of an OME-XML document, and the files that they lie in, by number.
 
-    def __init__(self, file: OmeFile, root: Element) -> None:
-        self.file, self.root = file, root
-        self.main = file.reader
-        self.pages: list[Pages] = [Pages(self.main)]
+    `companion` is the path of the document if it is a file of its own: then each TiffData element
+    names a file, and what it says of planes must be so.
+    """
+
+    def __init__(self, file: OmeFile, root: Element, companion: str = "") -> None:
+        self.file, self.root, self.companion = file, root, companion
+        self.pages: list[Pages] = [] if companion else [Pages(file.reader)]
         self.used: list[NDArray[np.bool_]] = []
         self._id = (root.get("UUID") or "").strip()
-        self._numbers: dict[str, int | None] = {self._id: 0} if self._id else {}
-        self._folder = Path(self.main.url).parent
-        self._is_local = isinstance(self.main.source, LocalSource)
+        is_main = bool(self._id) and not companion
+        self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
+        self._url = companion or file.reader.url
+        self._folder = Path(self._url).parent
+        self._is_local = bool(companion) or isinstance(file.reader.source, LocalSource)
 
     def list(self) -> Listing:
         """List the images; `defects` say what of the document does not fit the pages."""
         modulo = dict(_read_modulo(self.root))
         listing = Listing([])
-        used = np.zeros(len(self.pages[0]), bool)
+        main = None if self.companion else self.pages[0]
+        used = np.zeros(len(main) if main is not None else 0, bool)
         for image in _children(self.root, "Image"):
             for pixels in _children(image, "Pixels"):
                 found = _Image(self, image, pixels)
@@ -155,7 +255,8 @@ class _Set:
                 if level is None:
                     continue
                 level = _with_modulo(level, modulo.get(found.annotation, {}), listing.defects)
-                _mark(used, level, self.pages[0])
+                if main is not None:
+                    _mark(used, level, main)
                 levels = [level, *_sub_levels(level)]
                 name = found.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name))
@@ -166,11 +267,19 @@ class _Set:
 
     def number(self, uuid: Element | None) -> int | None:
         """Return the number of the file that a UUID element names; None if it is not there."""
+        if self.companion and (uuid is None or not uuid.get("FileName")):
+            raise MalformedTiff(
+                "a TiffData element names no file",
+                url=self.companion,
+                expected="UUID with a FileName",
+            )
         if uuid is None:
             return 0
         key, name = (uuid.text or "").strip(), uuid.get("FileName", "")
-        is_main = not self._id and name.lower() == Path(self.main.url).name.lower()
-        if is_main and name:
+        if self.companion:
+            key = f"file {name}"
+        is_main = not self._id and name.lower() == Path(self._url).name.lower()
+        if is_main and name and not self.companion:
             self._id = key
             self._numbers[key] = 0
         key = key or f"file {name}"
@@ -283,6 +392,10 @@ class _Image:
         for n in (2, 1, 0):
             index = _number(data, f"First{self.axes[n]}", 0)
             if index >= self.shape[n]:
+                self._refuse(
+                    "a TiffData element names a plane that is not there",
+                    index, f"less than {self.shape[n]}",
+                )  # fmt: skip
                 return  # cropped by ImageJ, which leaves such elements
             at += step * index
             step *= self.shape[n]
@@ -295,10 +408,22 @@ class _Image:
         if not count:
             raise _Misfit("a TiffData element of a file that is not there has no PlaneCount")
         self._last_count = count
+        n_planes = math.prod(self.shape[:3])
+        if number is not None and (first + count > n_there or at + count > n_planes):
+            self._refuse(
+                "a TiffData element names pages or planes that are not there",
+                f"pages {first} to {first + count} as planes {at} to {at + count}",
+                f"{n_there} pages and {n_planes} planes",
+            )
         self._reserve(at + count)
         n_there = max(0, min(count, n_there - first))
         self._row[at : at + n_there] = np.arange(first, first + n_there)
         self._file[at : at + n_there] = number or 0
+
+    def _refuse(self, what: str, got: object, expected: str) -> None:
+        """Raise what a companion file must not say; other files are read as far as they go."""
+        if self.owner.companion:
+            raise MalformedTiff(what, url=self.owner.companion, got=got, expected=expected)
 
     def _reserve(self, n: int) -> None:
         if n > _MAX_PLANES:

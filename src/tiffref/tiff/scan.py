@@ -36,7 +36,7 @@ from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from ..references import References
 from .descriptions import imagej_metadata, imagej_text, shaped_text
 from .ifd import Finding, TiffReader
-from .ome import OmeFile, ome_text
+from .ome import Companion, OmeFile, is_companion, missing_members, ome_text
 from .pages import Level, Pages, Series
 from .probe import checked_array
 from .series import (
@@ -336,10 +336,9 @@ def _series_facts(index: int, series: Series) -> SeriesFacts:
 
 def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitStack) -> _File:
     """Open the file until the stack is left, with the series of it that were handed in."""
-    from .companion import is_companion
-
     if is_companion(source):
-        return _open_companion(source, stack)
+        companion = stack.enter_context(closing(Companion(source)))
+        return _File(companion.reader, companion)
     if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
         return _adopt(source, stack)
     where = open_source(source, storage_options)
@@ -354,17 +353,6 @@ def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitSta
     elif is_foreign(reader):
         file.vendor = stack.enter_context(closing(open_vendor(where, reader)))
     return file
-
-
-def _open_companion(source: Any, stack: ExitStack) -> _File:
-    from .companion import open_companion
-    from .vendor import open_vendor, tifffile_errors
-
-    with tifffile_errors(str(source)):
-        tif, series = stack.enter_context(open_companion(source))
-        vendor = stack.enter_context(closing(open_vendor(tif)))
-        stack.callback(vendor.reader.source.close)
-        return _File(vendor.reader, vendor, vendor.convert(series))
 
 
 def _adopt(source: Any, stack: ExitStack) -> _File:
@@ -644,8 +632,6 @@ def _count_stopped(series: SeriesFacts, level: LevelFacts) -> int:
 
 def _missing_files(facts: FileFacts) -> list[str]:
     """Name the members of an OME-TIFF set that are not there."""
-    from .companion import missing_members
-
     return missing_members(facts.metadata.get("ome"), str(Path(facts.source.url).parent))
 
 
