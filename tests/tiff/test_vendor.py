@@ -1,0 +1,103 @@
+"""What is asked of tifffile, by which names, and that ordinary files ask for none of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+
+ROOM = Path(tiffref.__file__).parent / "tiff"
+
+USED = {
+    "TiffFile": "series pages filehandle tiff close is_ome is_qpi is_scanimage mdgel_metadata"
+    " ome_metadata stk_metadata micromanager_metadata",
+    "TiffPage": "parent index offset keyframe dataoffsets databytecounts tags aspage description"
+    " size shape dtype axes planarconfig samplesperpixel",
+    "TiffPageSeries": "kind name levels shape axes keyframe is_multifile dataoffset size parent",
+    "FileHandle": "path dirname is_file closed open close read seek size",
+    "TiffTags": "valueof",
+}
+"""Attributes by class; all are documented."""
+
+
+def test_names_of_tifffile_that_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((5, 8, 8), "u1"), photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        series = tif.series[0]
+        page = tif.pages.first
+        objects = (tif, page, series, tif.filehandle, page.tags)
+        for one, names in zip(objects, USED.values(), strict=True):
+            assert type(one).__name__ in USED
+            for name in names.split():
+                assert hasattr(one, name), (type(one).__name__, name)
+    assert callable(tifffile.read_ndtiff_index)
+
+
+def test_flavours_are_known_to_tifffile(tmp_path: Path) -> None:
+    from tiffref.tiff.vendor import FLAVOURS
+
+    # newer versions of tifffile know more
+    of_newer = {"mikroscan", "motic", "huron", "trestle", "flimage"}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 8), "u1"))
+    with tifffile.TiffFile(path) as tif:
+        for name in set(FLAVOURS) - of_newer:
+            assert getattr(tif, f"is_{name}") in (True, False)
+
+
+@pytest.mark.parametrize("path", sorted(ROOM.glob("*.py")), ids=lambda path: path.stem)
+def test_private_names_of_tifffile_are_left_alone(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"\b(tif|page|handle|keyframe|filehandle|level|pages)\._\w", text)
+    assert not re.search(r"^(from tifffile import|import tifffile)", text, re.MULTILINE)
+
+
+WRITERS = {
+    "plain": {"metadata": None, "photometric": "minisblack"},
+    "shaped": {"photometric": "minisblack"},
+    "imagej": {"imagej": True},
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_ordinary_files_do_without_tifffile(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((5, 8, 8), "u1"), **WRITERS[kind])
+    code = (
+        "import sys, tiffref; tiffref.scan(sys.argv[1]).to_kerchunk();"
+        "assert 'tifffile' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_a_file_of_a_maker_keeps_its_series(tmp_path: Path) -> None:
+    path = tmp_path / "a.svs"
+    text = "Aperio Image Library v1\r\n96x80 (16x16)|AppMag = 20|MPP = 0.5"
+    image = np.random.default_rng(0).integers(0, 255, (80, 96, 3), "u1")
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(image, tile=(16, 16), description=text, metadata=None)
+        tif.write(image[::4, ::4], description=text, metadata=None)
+        tif.write(image[::2, ::2], tile=(16, 16), description=text, metadata=None)
+    references = tiffref.scan(path)
+    assert [one["kind"] for one in references.series] == ["svs", "svs"]
+    assert [len(one["levels"]) for one in references.series] == [2, 1]
+
+
+def test_what_tifffile_cannot_make_sense_of_is_given_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    text = '<OME><Image><Pixels SizeT="999999" SizeZ="999999"/></Image></OME>'
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.zeros((8, 8), "u1"), description=text, metadata=None)
+    with pytest.warns(tiffref.MetadataWarning, match="series"):
+        references = tiffref.scan(path)
+    assert references.group["image"].shape == (8, 8)
+    with pytest.raises(tiffref.MalformedTiff):
+        tiffref.scan(path, strict=True)
