@@ -286,6 +286,8 @@ def test_decoders_refuse_bombs() -> None:
         decode_segment(codec, bytes(100))
 
 
+@pytest.mark.filterwarnings("ignore::tiffref.MetadataWarning")
+@pytest.mark.filterwarnings("ignore::tiffref.TruncationWarning")
 @pytest.mark.parametrize(
     "seed",
     [
