@@ -21,11 +21,11 @@ from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import (
     ARRAY_HEADING,
     describe_arrays,
+    format_arrays,
+    format_readers,
     format_table,
     html_table,
     outline,
-    tell_arrays,
-    tell_readers,
 )
 from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
 from .io.local import local_path
@@ -34,7 +34,7 @@ from .io.urls import (
     shared_folder,
     to_document_url,
     to_full_url,
-    warn_of_chains,
+    warn_about_chains,
     warn_of_signatures,
 )
 from .metadata.axes import order_axes
@@ -86,7 +86,7 @@ class References:
         """Return what the references hold, and who can open them, as `tiffref info` prints it."""
         facts = describe_arrays(self.group, self.series, self.sources)
         name = self.sources[0].url.rpartition("/")[2] if len(self.sources) == 1 else "references"
-        return "\n".join((*tell_arrays(name, facts), *tell_readers(facts)))
+        return "\n".join((*format_arrays(name, facts), *format_readers(facts)))
 
     def with_attributes(self, **attributes: Any) -> References:
         """Return the references with more attributes at the root."""
@@ -384,7 +384,7 @@ class References:
         rename = to_document_url if url is None else plan_prefix(url, addresses)
         if url is None:
             warn_of_signatures(addresses, is_kept=keep_signature)
-            warn_of_chains(addresses)
+            warn_about_chains(addresses)
         if url is None and keep_signature:
             rename = to_full_url
         if url is None and isinstance(target, str | os.PathLike):

@@ -11,7 +11,7 @@ from tiffref.model.codec import SegmentCodec
 from tiffref.model.combine import (
     Kind,
     aspects_of,
-    group_alike,
+    group_compatible,
     merge,
     mismatch,
     occupied,
@@ -157,7 +157,7 @@ def test_codecs_of_other_edges_stay_apart():
 def test_groups_are_told_in_one_error():
     lzw = SegmentCodec((1, 2, 2, 1), "<u2", compression=5)
     arrays = [make(n) for n in "abcde"] + [make("f", codecs=[lzw]), make("g", (3, 4, 6))]
-    kinds = group_alike([aspects_of(array) for array in arrays])
+    kinds = group_compatible([aspects_of(array) for array in arrays])
     assert [kind.members for kind in kinds] == [(0, 1, 2, 3, 4), (5,), (6,)]
     error = mismatch(kinds, [*"abcdefg"])
     assert error.groups == [
@@ -183,7 +183,7 @@ def test_of_many_differences_three_are_told():
 
 def test_free_dimensions_may_differ():
     aspects = [aspects_of(make("a"), ["z"]), aspects_of(make("b", (3, 4, 6)), ["z"])]
-    assert len(group_alike(aspects)) == 1
+    assert len(group_compatible(aspects)) == 1
 
 
 def test_reindex_and_merge_are_an_outer_join():
@@ -203,7 +203,7 @@ def test_occupied_counts_files():
 
 
 def test_groups_of_other_arrays_are_told_apart_too():
-    kinds = group_alike([{"levels": ("image",), "dtype": "u1"}, {"levels": ()}])
+    kinds = group_compatible([{"levels": ("image",), "dtype": "u1"}, {"levels": ()}])
     for order in (kinds, kinds[::-1]):
         error = mismatch(order, ["one", "two"])
         assert "dtype u1" in str(error) and "dtype none" in str(error)

@@ -17,7 +17,7 @@ import tifffile
 
 import tiffref
 from tiffref.errors import MetadataWarning, SourceError
-from tiffref.io.local import turn_at
+from tiffref.io.local import lock_for
 from tiffref.zarr import ZarrTiffStore
 
 PIXELS = np.random.default_rng(2).integers(0, 60000, (256, 256)).astype("u2")
@@ -136,12 +136,12 @@ def test_who_takes_turns() -> None:
     import fsspec
 
     with_none = contextlib.nullcontext
-    assert isinstance(turn_at(fsspec.filesystem("memory")), with_none)
-    assert isinstance(turn_at(fsspec.filesystem("http")), with_none)
+    assert isinstance(lock_for(fsspec.filesystem("memory")), with_none)
+    assert isinstance(lock_for(fsspec.filesystem("http")), with_none)
     archive = fsspec.filesystem("memory")
     archive.pipe_file("/x.zip", b"PK\5\6" + bytes(18))
     fs = fsspec.filesystem("zip", fo="memory://x.zip")
-    assert turn_at(fs) is turn_at(fs) and not isinstance(turn_at(fs), with_none)
+    assert lock_for(fs) is lock_for(fs) and not isinstance(lock_for(fs), with_none)
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan or open, and tell; 1 where a level cannot be expressed."""
-    from ..formats.summary import describe_arrays, tell_arrays, tell_readers
+    from ..formats.summary import describe_arrays, format_arrays, format_readers
     from . import catalog_command
 
     name = console.only_image(arguments.image, "info")
@@ -220,7 +220,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json({"image": name, **facts})
     else:
-        lines = [*tell_arrays(name, facts), *format_meaning(facts["meaning"]), *tell_readers(facts)]
+        lines = [
+            *format_arrays(name, facts),
+            *format_meaning(facts["meaning"]),
+            *format_readers(facts),
+        ]
         print("\n".join(lines))
     levels = (level for series in facts["series"] for level in series["levels"])
     return console.INVALID if any("refused" in level for level in levels) else console.OK

@@ -35,10 +35,10 @@ from .guard import (
     HARMLESS_BYTES,
     MAX_EXPANSION,
     clean_png,
+    declared_size,
     image_size,
     inflate,
     is_animated,
-    said_size,
     zstd_size,
 )
 from .zarr2 import to_zarr2
@@ -211,7 +211,7 @@ def _stream(config: Mapping[str, Any], value: Any, most: int) -> Any:
 def _sized(config: Mapping[str, Any], value: Any, most: int) -> Any:
     """Undo a compression whose stream says its size."""
     data = _as_bytes(value)
-    size = said_size(config["id"], data)
+    size = declared_size(config["id"], data)
     if size is None:
         raise ValueError(f"the stream of {config['id']} does not give its size")
     _check(config["id"], size, most)

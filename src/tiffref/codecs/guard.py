@@ -57,12 +57,12 @@ __all__ = [
     "check_expansion",
     "check_image",
     "clean_png",
+    "declared_size",
     "guarded",
     "image_size",
     "inflate",
     "is_animated",
     "jpeg_frame",
-    "said_size",
     "scan_header",
     "zstd_size",
 ]
@@ -572,6 +572,6 @@ _SAID: Mapping[str, Callable[[bytes], int | None]] = {"lz4": _lz4, "blosc": _blo
 """What the streams of a codec say that they decode to."""
 
 
-def said_size(codec_id: str, data: bytes) -> int | None:
+def declared_size(codec_id: str, data: bytes) -> int | None:
     """Return what a stream of lz4, blosc or zstd says that it decodes to."""
     return _SAID[codec_id](data)

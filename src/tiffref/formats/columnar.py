@@ -244,7 +244,7 @@ def parse_lines(
         pattern = _compile_line(prefix, arrays[path], split.spacing)
         for block in _iter_blocks(text, start, stop, split.spacing):
             found = _parse_block(block, pattern, arrays[path].grid, split.spacing, lines.urls)
-            if found is None or not _enter(lines.columns[path], found):
+            if found is None or not _store_chunks(lines.columns[path], found):
                 return None
     return lines
 
@@ -257,7 +257,7 @@ def _make_columns(array: ArrayMetadata, taken: NDArray[np.integer]) -> Columns:
     return columns
 
 
-def _enter(columns: Columns, block: _Block) -> bool:
+def _store_chunks(columns: Columns, block: _Block) -> bool:
     """Enter chunks into the columns of their array; tell whether each is named once."""
     flat, source, offset, length = block
     is_ascending = bool((np.diff(flat) > 0).all())

@@ -31,7 +31,7 @@ from ..codecs.foreign import decode_foreign
 from ..errors import InvalidReferences
 from ..io.atomic import open_atomic
 from ..io.urls import from_document_url, to_document_url
-from ..model.array import Array, Group, once_for_each
+from ..model.array import Array, Group, cache_by_identity
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
 from .keys import BLOCK_ROWS, FEW_ROWS, KeyRule, format_numbers, join_columns, pick_texts
@@ -220,7 +220,7 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_encode_array = once_for_each(_encode)
+_encode_array = cache_by_identity(_encode)
 _quote = json.JSONEncoder().encode
 _quote_lines = json.JSONEncoder(separators=(",\n", ":")).encode
 """Made once: a document of a small file has a hundred short texts. The last takes a mapping of

@@ -24,12 +24,12 @@ __all__ = [
     "UNKNOWN_TO",
     "count",
     "describe_arrays",
+    "format_arrays",
     "format_bytes",
+    "format_readers",
     "format_table",
     "html_table",
     "outline",
-    "tell_arrays",
-    "tell_readers",
     "wrap",
 ]
 
@@ -149,7 +149,7 @@ def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
     }
 
 
-def tell_arrays(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
+def format_arrays(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of sources, series and arrays."""
     sizes = [source["size"] for source in facts["sources"]]
     parts = [name]
@@ -163,10 +163,10 @@ def tell_arrays(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
         title = f" {series['name']!r}" if series.get("name") else ""
         axes = f", axes {series['axes']}" if series.get("axes") else ""
         yield f"series {series.get('index', n)}{title}, {series.get('kind', 'references')}{axes}"
-        yield from _tell_levels(series["levels"])
+        yield from _format_levels(series["levels"])
 
 
-def _tell_levels(levels: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _format_levels(levels: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = [["level", "array", "shape", "dtype", "chunks", "stored", "codec"]]
     rows += [_row(index, level) for index, level in enumerate(levels) if "codecs" in level]
     if len(rows) > 1:
@@ -189,7 +189,7 @@ def _row(index: int, level: Mapping[str, Any]) -> list[str]:
     return [str(index), level["path"], shape, level["dtype"], chunks, stored, codecs]
 
 
-def tell_readers(facts: Mapping[str, Any]) -> Iterator[str]:
+def format_readers(facts: Mapping[str, Any]) -> Iterator[str]:
     """List for each codec of the file what it stands for, why, and who reads it."""
     users: dict[tuple[str, str], list[str]] = {}
     codecs: dict[tuple[str, str], Mapping[str, Any]] = {}

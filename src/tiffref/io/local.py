@@ -15,7 +15,7 @@ import threading
 from typing import Any, BinaryIO
 from weakref import WeakKeyDictionary
 
-__all__ = ["file_url", "is_file_url", "local_path", "lock_of", "opened_path", "read_at", "turn_at"]
+__all__ = ["file_url", "is_file_url", "local_path", "lock_for", "lock_of", "opened_path", "read_at"]
 
 _position = threading.Lock()
 
@@ -116,7 +116,7 @@ _SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
 they have no connection, or one that is made for that."""
 
 
-def turn_at(fs: Any) -> contextlib.AbstractContextManager[Any]:
+def lock_for(fs: Any) -> contextlib.AbstractContextManager[Any]:
     """Return what a reader of a file system holds while it asks: its lock, where it needs one.
 
     Asynchronous file systems say of themselves that they take many requests at once. Others, such

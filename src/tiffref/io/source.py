@@ -28,7 +28,7 @@ from . import http
 from .address import missing_file, not_a_file
 from .allow import is_local
 from .clients import client_errors
-from .local import local_path, lock_of, read_at, turn_at
+from .local import local_path, lock_for, lock_of, read_at
 
 __all__ = [
     "ByteSource",
@@ -70,7 +70,7 @@ class ByteSource:
         """The descriptor of a local file."""
         raise io.UnsupportedOperation("fileno")
 
-    def is_at_hand(self, offset: int, length: int) -> bool:
+    def is_fetched(self, offset: int, length: int) -> bool:
         """Return whether these bytes can be read without a request."""
         return True
 
@@ -79,7 +79,7 @@ class ByteSource:
 
     def look(self) -> Any:
         """Return the whole file as a buffer where that costs no request, else None."""
-        if 0 < self.size <= _MAX_LOOK_BYTES and self.is_at_hand(0, self.size):
+        if 0 < self.size <= _MAX_LOOK_BYTES and self.is_fetched(0, self.size):
             return self.read(0, self.size)
         return None
 
@@ -147,7 +147,7 @@ class RemoteSource(ByteSource):
             for start, data in zip(starts, self._fetch(starts, ends), strict=True):
                 self._keep(start, data)
 
-    def is_at_hand(self, offset: int, length: int) -> bool:
+    def is_fetched(self, offset: int, length: int) -> bool:
         return self._find(offset, length) is not None
 
     def read(self, offset: int, length: int) -> bytes:
@@ -229,11 +229,11 @@ class RemoteSource(ByteSource):
                     )
                 ]
             elif len(starts) == 1:
-                with turn_at(self._fs):
+                with lock_for(self._fs):
                     answers = [self._fs.cat_file(self._path, start=starts[0], end=ends[0])]
             else:
                 paths = [self._path] * len(starts)
-                with turn_at(self._fs):
+                with lock_for(self._fs):
                     answers = self._fs.cat_ranges(paths, list(starts), list(ends), on_error="raise")
         except SourceError:
             raise
@@ -256,7 +256,7 @@ class RemoteSource(ByteSource):
         if http.is_http(self._fs):
             return _open_http(self._fs, self._path, url)
         try:
-            with turn_at(self._fs):
+            with lock_for(self._fs):
                 info = self._fs.info(self._path)
         except client_errors() as error:
             raise unreadable(url, error) from error

@@ -24,7 +24,7 @@ __all__ = [
     "split_host",
     "to_document_url",
     "to_full_url",
-    "warn_of_chains",
+    "warn_about_chains",
     "warn_of_signatures",
 ]
 
@@ -120,7 +120,7 @@ def _without_caches(url: str) -> str:
 _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 
-def warn_of_chains(urls: Iterable[str]) -> None:
+def warn_about_chains(urls: Iterable[str]) -> None:
     """Warn where sources lie within archives, which kerchunk's readers cannot open."""
     addresses = map(to_document_url, urls)
     # "::" may also stand in the name of a local file

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.array import Array, once_for_each
+from ..model.array import Array, cache_by_identity
 from ..model.codec import ForeignCodec
 from .geokeys import Affine, Placement
 
@@ -48,7 +48,7 @@ some tens of bytes; of long ones it halves the size."""
 # longer to write than most of what is asked
 
 
-@once_for_each
+@cache_by_identity
 def crs_attributes(crs: CRS) -> Mapping[str, Any]:
     """Return the CF grid mapping of a system: parameters where CF knows them, WKT always."""
     wkt = crs.to_wkt()
@@ -66,13 +66,13 @@ def crs_attributes(crs: CRS) -> Mapping[str, Any]:
     return {**plain, "crs_wkt": wkt, "spatial_ref": wkt}
 
 
-@once_for_each
+@cache_by_identity
 def code_of(crs: CRS) -> tuple[str, str] | None:
     """Return the authority and code of a system that is surely it, such as ("EPSG", "32633")."""
     return crs.to_authority(min_confidence=100)
 
 
-@once_for_each
+@cache_by_identity
 def axis_attributes(crs: CRS | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the attributes of `x` and `y`."""
     if crs is None:

@@ -20,7 +20,7 @@ from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import INLINED, Manifest
 
-__all__ = ["Array", "Group", "Node", "given_attributes", "once_for_each"]
+__all__ = ["Array", "Group", "Node", "cache_by_identity", "given_attributes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,7 +280,7 @@ _MAX_KEPT = 256
 _Result = TypeVar("_Result")
 
 
-def once_for_each(function: Callable[[Any], _Result]) -> Callable[[Any], _Result]:
+def cache_by_identity(function: Callable[[Any], _Result]) -> Callable[[Any], _Result]:
     """Keep what a function gives for the last objects that it was asked about.
 
     Parameters

@@ -25,7 +25,7 @@ __all__ = [
     "STORAGE",
     "Kind",
     "aspects_of",
-    "group_alike",
+    "group_compatible",
     "merge",
     "mismatch",
     "occupied",
@@ -99,7 +99,7 @@ def _without_end(codec: SegmentCodec) -> SegmentCodec:
     return replace(codec, parameters=others)
 
 
-def group_alike(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
+def group_compatible(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
     """Group by equal aspects, largest group first."""
     kinds: dict[Any, list[int]] = {}
     for n, one in enumerate(aspects):

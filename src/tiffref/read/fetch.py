@@ -18,7 +18,7 @@ from ..io import http, s3
 from ..io.allow import AllowList
 from ..io.clients import client_errors
 from ..io.freshness import check_same
-from ..io.local import turn_at
+from ..io.local import lock_for
 from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
@@ -60,7 +60,7 @@ class RemoteFiles:
                 )
             if s3.is_s3(fs):
                 return s3.read_range(fs, path, url, offset, length, expected=expected)
-            with turn_at(fs):
+            with lock_for(fs):
                 return fs.cat_file(path, start=offset, end=offset + length)
         except SourceError:
             raise
@@ -75,7 +75,7 @@ class RemoteFiles:
                 return http.read_all(fs, path, url, expected=expected, permits=self._permits)
             if s3.is_s3(fs):
                 return s3.read_range(fs, path, url, 0, None, expected=expected)
-            with turn_at(fs):
+            with lock_for(fs):
                 return fs.cat_file(path)
         except SourceError:
             raise
@@ -103,7 +103,7 @@ class RemoteFiles:
         if http.is_http(fs):
             return http.read_state(fs, path, url, self._permits)
         try:
-            with turn_at(fs):
+            with lock_for(fs):
                 info = fs.info(path)
         except client_errors():
             # some servers let a file be read but not asked about, as with signed URLs; where it

@@ -22,7 +22,7 @@ from ..io.local import local_path
 from ..io.source import open_source
 from ..metadata.location import locate, unify_locations
 from ..model.array import Array, Group
-from ..model.combine import aspects_of, group_alike, merge, mismatch, reindex
+from ..model.combine import aspects_of, group_compatible, merge, mismatch, reindex
 from ..model.manifest import MISSING, Source
 from ..references import References
 from .coordinates import Axis, axis_array, join_axes, read_axis
@@ -250,7 +250,7 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
         {**aspects_of(_plain_fill(array), dims), "georeference": place}
         for array, place in zip((first, second), places, strict=True)
     ]
-    kinds = group_alike(aspects)
+    kinds = group_compatible(aspects)
     if len(kinds) > 1:
         labels = [array.manifest.sources[0].url for array in (first, second)]
         raise mismatch(kinds, labels)

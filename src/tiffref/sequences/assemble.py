@@ -21,7 +21,7 @@ from ..metadata.hierarchy import PENDING, insert_axes
 from ..metadata.location import Location, unify_locations
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
-from ..model.combine import STORAGE, Kind, aspects_of, group_alike, mismatch, occupied, place
+from ..model.combine import STORAGE, Kind, aspects_of, group_compatible, mismatch, occupied, place
 from ..model.manifest import INLINED
 from ..references import References
 from .coordinates import Axis, axis_array
@@ -68,7 +68,7 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
     places = unify_locations([Location() if is_anywhere else part.location for part in parts])
     aspects = [_aspects(part, where, plan) for part, where in zip(parts, places, strict=True)]
-    kinds = group_alike(aspects)
+    kinds = group_compatible(aspects)
     if len(kinds) > 1 and plan.on_mismatch == "decode":
         kinds = _join_stored(kinds)
     if len(kinds) > 1 and plan.on_mismatch != "split":

@@ -138,7 +138,7 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
             raise MalformedTiff(
                 "a directory cannot be read", url=reader.url, ifd=f"@{offsets[row]}"
             )
-        _enter(columns, np.array([row]), _block_of(one, row), [signature(one)], keys)
+        _store(columns, np.array([row]), _block_of(one, row), [signature(one)], keys)
     _renumber(columns)
     return columns
 
@@ -153,7 +153,7 @@ def _renumber(columns: Columns) -> None:
     columns.first = first[order].tolist()
 
 
-def _enter(
+def _store(
     columns: Columns,
     rows: NDArray[np.intp],
     block: _Block,
@@ -259,16 +259,16 @@ class _Gather:
         if offset is None or length is None:
             return False
         block = _Block(rows, offset, length, _NONE.repeat(len(rows), 0) if below is None else below)
-        self._enter_kinds(rows, block, np.concatenate(texts, axis=1))
+        self._store_kinds(rows, block, np.concatenate(texts, axis=1))
         self.reader.n_reads += len(rows)
         return True
 
-    def _enter_kinds(self, rows: NDArray[np.intp], block: _Block, text: NDArray[np.uint8]) -> None:
+    def _store_kinds(self, rows: NDArray[np.intp], block: _Block, text: NDArray[np.uint8]) -> None:
         if (text == text[0]).all():
             found = [text[0].tobytes()]
         else:
             found = [one.tobytes() for one in text]
-        _enter(self.columns, rows, block, found, self.keys)
+        _store(self.columns, rows, block, found, self.keys)
 
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
         """Return the bytes of one tag's values in each directory, `(n, n_bytes)`."""

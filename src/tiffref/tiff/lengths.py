@@ -35,7 +35,7 @@ class Segments(Protocol):
     def read_segment(self, url: str, offset: int, length: int) -> bytes:
         """Read the stored bytes of a segment."""
 
-    def is_at_hand(self, url: str, offset: int, length: int) -> bool:
+    def is_fetched(self, url: str, offset: int, length: int) -> bool:
         """Return whether that costs no request."""
 
     @property
@@ -127,7 +127,7 @@ def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> 
             for n in flat[:: -(-len(flat) // _SAMPLE)]
         ]
     )
-    if not all(segments.is_at_hand(*place) for place in places):
+    if not all(segments.is_fetched(*place) for place in places):
         places = places[:: max(1, len(places) // _REMOTE_SAMPLE)]
     codec = segment_codec(level.ifds[0], is_short=True)
     return compression_of(codec.compression).decode is not None and all(

@@ -31,7 +31,7 @@ from ..model.tiff_facts import LevelFacts
 from .lengths import Segments, with_lengths
 from .plan import LevelPlan, plan_level
 
-__all__ = ["MAX_INLINED_BYTES", "checked_array", "is_exact", "probe_indices", "with_told_edges"]
+__all__ = ["MAX_INLINED_BYTES", "checked_array", "is_exact", "probe_indices", "with_marked_edges"]
 
 MAX_INLINED_BYTES = 1 << 20
 """Bytes of a file that references may hold themselves, for the sake of one codec for all."""
@@ -39,7 +39,7 @@ _SAMPLE = 16
 """Tiles of a right edge too large to inline that are looked at."""
 
 
-def with_told_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
+def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
     """Inline cropped tiles of the right edge with their own codec, where they need one.
 
     Parameters
@@ -146,11 +146,11 @@ def checked_array(
         return _with_empty_segments(truncated, segments, report)
     exact = _with_ends(level, plan.array, segments)
     whole = _with_whole_strips(level, exact, segments)
-    if whole is not None and all(_is_whole(whole, n, segments) for n in _at_hand(whole, segments)):
+    if whole is not None and all(_is_whole(whole, n, segments) for n in _fetched(whole, segments)):
         array = whole
     else:
         short = plan_level(level, dims, is_short=True, is_native=is_native).array
-        array = with_told_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
+        array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
         array = _decoded(array, segments)
     _check_ends(array, plan.across_end, segments, report, allows_holes)
     return _with_one_codec(array, segments)
@@ -163,7 +163,7 @@ def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
     if len(array.codecs) > 1 or not isinstance(codec, SegmentCodec) or codec.compression != LZW:
         return array
     exact = replace(array, codecs=(replace(codec, parameters={"ends_exactly": True}),))
-    if len(_at_hand(exact, segments)) < len(probe_indices(array.manifest)):
+    if len(_fetched(exact, segments)) < len(probe_indices(array.manifest)):
         return array
     manifest = array.manifest
     ifd = level.ifds[0]
@@ -250,14 +250,14 @@ def probe_indices(manifest: Manifest) -> list[int]:
     return sorted(int(n) for n in chosen)
 
 
-def _at_hand(array: Array, segments: Segments) -> list[int]:
+def _fetched(array: Array, segments: Segments) -> list[int]:
     manifest = array.manifest
     if segments.is_regular:
         return []
     return [
         n
         for n in probe_indices(manifest)
-        if segments.is_at_hand(
+        if segments.is_fetched(
             manifest.sources[manifest.source[n]].url,
             int(manifest.offset[n]),
             int(manifest.length[n]),
@@ -318,7 +318,7 @@ def _is_whole(array: Array, n: int, segments: Segments) -> bool:
 
 def _decoded(array: Array, segments: Segments) -> Array:
     """Return the array back if the segments looked at decode."""
-    for n in _at_hand(array, segments):
+    for n in _fetched(array, segments):
         try:
             decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
         except MalformedTiff as error:
@@ -340,7 +340,7 @@ def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> A
     n_strips = -(-ifd.shape[2] // rows)
     last = np.arange(n_strips - 1, array.manifest.n_chunks, n_strips)
     here = [int(n) for n in last[array.manifest.source[last] >= 0]]
-    if len(here) > _MAX_REQUESTS and not set(here[-1:]) <= set(_at_hand(array, segments)):
+    if len(here) > _MAX_REQUESTS and not set(here[-1:]) <= set(_fetched(array, segments)):
         return None
     if all(_is_whole(array, n, segments) for n in here[:4] + here[-1:]):
         return array

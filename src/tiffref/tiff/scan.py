@@ -298,9 +298,9 @@ class _File:
         """Read the stored bytes of a segment of this file, or of another one of its set."""
         return self._source_at(url).read(offset, length)
 
-    def is_at_hand(self, url: str, offset: int, length: int) -> bool:
+    def is_fetched(self, url: str, offset: int, length: int) -> bool:
         """Return whether a segment can be read without a request."""
-        return self._source_at(url).is_at_hand(offset, length)
+        return self._source_at(url).is_fetched(offset, length)
 
     @property
     def is_regular(self) -> bool:
@@ -504,11 +504,11 @@ def _plan_arrays(
         )
     if not arrays:
         raise refusals[0]
-    _tell_refusals(provenance, refusals, options)
+    _report_refusals(provenance, refusals, options)
     return arrays, tuple(provenance)
 
 
-def _tell_refusals(
+def _report_refusals(
     provenance: Sequence[Mapping[str, Any]], refusals: Sequence[TiffrefError], options: _Options
 ) -> None:
     """Raise or warn where the full image of a series, which is damaged, is left out."""
