@@ -272,7 +272,12 @@ def _leading_number(text: str) -> tuple[float | None, str]:
     if found["inf"]:
         return math.copysign(math.inf, -1 if text[0] == "-" else 1), rest
     said = found[0]
-    return (int(said) if said.lstrip("+-").isdecimal() else float(said)), rest
+    is_whole = said.lstrip("+-").isdecimal() and len(said) <= _MAX_DIGITS
+    return (int(said) if is_whole else float(said)), rest
+
+
+_MAX_DIGITS = 40
+"""Of a whole number; integers have 20 at most."""
 
 
 def _number(text: str | None, default: Any) -> Any:

@@ -354,12 +354,14 @@ class _Image:
         if math.prod(self.shape[:3]) > _MAX_PLANES:
             raise _Misfit(f"an image of {math.prod(self.shape[:3])} planes")
         self._row, self._file = np.full(64, -1, np.intp), np.zeros(64, np.intp)
-        self._n, self._last_count = 0, 0
+        self._n, self._last_count, self._n_beyond = 0, 0, 0
 
     def level(self, defects: list[str]) -> Level | None:
         """Return the image at full size; None if there is none, or it does not fit its pages."""
         for data in _children(self.pixels, "TiffData"):
             self._place(data)
+        if self._n_beyond:
+            defects.append(f"TiffData elements name {self._n_beyond} pages that are not there")
         row, file = self._row[: self._n], self._file[: self._n]
         if not (row >= 0).any():
             return None
@@ -417,6 +419,7 @@ class _Image:
             )
         self._reserve(at + count)
         n_there = max(0, min(count, n_there - first))
+        self._n_beyond += 0 if number is None else count - n_there
         self._row[at : at + n_there] = np.arange(first, first + n_there)
         self._file[at : at + n_there] = number or 0
 
