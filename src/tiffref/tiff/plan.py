@@ -328,7 +328,7 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
     """The different codecs of a level, and the codec of each page."""
     codecs: list[SegmentCodec] = []
     of_ifd = np.zeros(len(level.ifds), np.int32)
-    first = segment_codec(level.ifds[0])
+    first: SegmentCodec | None = None
     for n, ifd in enumerate(level.ifds):
         if ifd.shape != level.ifds[0].shape:
             raise ManifestMismatch(
@@ -339,7 +339,9 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
             )
         codec = segment_codec(ifd, is_short=is_short)
         check_supported(codec)
-        has_segments = bool(level.offset[level.ifd == n].any())
+        first = first or codec
+        is_only = len(level.ifds) == 1
+        has_segments = bool((level.offset if is_only else level.offset[level.ifd == n]).any())
         if has_segments and compression_of(codec.compression).kind == "bytes":
             check_samples(codec)
         for what in ("dtype", "shape"):

@@ -601,11 +601,11 @@ def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception)
 
 def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
     """Count the pages of files that are not there; positions never acquired are none of them."""
-    n_lost = int((level.ifd < 0).sum())
-    if not n_lost or series.kind not in _SPARSE_KINDS:
-        return n_lost
+    n_holes = int(np.count_nonzero(level.ifd < 0))
+    if not n_holes:
+        return 0
     is_index_whole = len(level.sources) < 2 or not _missing_files(facts)
-    return 0 if is_index_whole else n_lost
+    return 0 if series.kind in _SPARSE_KINDS and is_index_whole else n_holes
 
 
 def _count_stopped(series: SeriesFacts, level: LevelFacts) -> int:
