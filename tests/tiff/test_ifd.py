@@ -216,3 +216,11 @@ def test_columns_are_those_of_single_directories(
         assert length[row].tolist() == one.column(279).tolist()
     assert columns.kind.tolist() == [int(page % 5 == 1) for page in range(n)]
     assert columns.first == [0, 1]
+
+
+def test_more_bytes_than_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"0123456789")
+    source = LocalSource(path)
+    assert source.read(4, 1 << 60) == b"456789"
+    assert source.read(40, 1 << 60) == b""

@@ -338,7 +338,8 @@ class LocalSource(ByteSource):
         self.source = Source(name, state.st_size, state.st_mtime)
 
     def read(self, offset: int, length: int) -> bytes:
-        return read_at(self._descriptor, length, offset)
+        # a byte count may be any number; as many bytes would be asked of the memory
+        return read_at(self._descriptor, max(0, min(length, self.size - offset)), offset)
 
     def fileno(self) -> int:
         return self._descriptor
