@@ -302,9 +302,8 @@ def _estimated(
     """Return the length of single strips whose writer did not give it, as decoders take it."""
     if not (length == 0).any():
         return length
-    if ifd.compression in _FAX and ifd.tile is None:
-        rest = np.uint64(pages.reader.size) - np.minimum(offset, np.uint64(pages.reader.size))
-        return np.where(length == 0, rest, length)
+    if ifd.compression in _FAX:
+        return length  # up to the next segment, if that decodes (see `lengths`)
     if not {279, 325, 514} & pages.directory(first).entries.keys():
         n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
         return np.full_like(length, min(n_bytes, 2**62))
