@@ -232,7 +232,7 @@ class ReferenceDecoder:
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open.push(stack.pop_all())
                 return array
-        except (*_FAILURES, *client_errors()) as error:
+        except (*_FAILURES, *client_errors()) as error:  # type: ignore[misc]
             return _describe_failure(error)
 
 

@@ -184,8 +184,8 @@ def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
 def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
     # kept, for the files of a collection have mostly the same
     tags = dict(own)
-    values = list(numbers(tags.get(DIRECTORY)))
-    directory = [int(n) for n in values] if all(map(math.isfinite, values)) else []
+    shorts = list(numbers(tags.get(DIRECTORY)))
+    directory = [int(n) for n in shorts] if all(map(math.isfinite, shorts)) else []
     if len(directory) < 4:
         if DIRECTORY not in tags:
             return GeoKeys()

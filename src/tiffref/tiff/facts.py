@@ -343,8 +343,8 @@ def _plain_tags(reader: TiffReader, one: Directory) -> dict[int, Any]:
 
 def first_bytes(reader: TiffReader, one: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
     """Read the start of the first segment."""
-    offset = next((one.column(c) for c in (324, 273, 513) if c in one), ())
-    length = next((one.column(c) for c in (325, 279, 514) if c in one), ())
+    offset: Any = next((one.column(c) for c in (324, 273, 513) if c in one), ())
+    length: Any = next((one.column(c) for c in (325, 279, 514) if c in one), ())
     if not len(offset) or not len(length) or not offset[0] or int(offset[0]) >= reader.size:
         return b""
     return reader.read(int(offset[0]), min(int(length[0]), most))

@@ -290,7 +290,7 @@ def _to_text(data: bytes) -> str | bytes:
 
 def _to_array(data: bytes, byteorder: str, kind: int, is_table: bool) -> NDArray[Any]:
     letter = {1: "B", 2: "B", 7: "B"}.get(kind) or _LETTERS[kind][0]
-    values = np.frombuffer(data, np.dtype(letter).newbyteorder(byteorder))
+    values = np.frombuffer(data, np.dtype(f"{byteorder}{letter}"))
     values = values.astype(values.dtype.newbyteorder("="))
     return values.reshape(3, -1) if is_table and values.size % 3 == 0 else values
 

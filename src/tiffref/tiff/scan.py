@@ -8,7 +8,6 @@ else is done by the rooms it calls. What comes of a scan depends on the file and
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -581,7 +580,7 @@ def _array(
 def _report_no_samples(level: LevelFacts, report: Report) -> None:
     """Report an image of which nothing can be given: no data type holds its samples."""
     ifd = level.ifds[0]
-    if ifd.dtype is None and level.offset.any() and math.prod(ifd.shape):
+    if ifd.dtype is None and level.offset.any() and 0 not in ifd.shape:
         report.add(
             "BitsPerSample (258)",
             "no data type holds these samples: the array is empty",

@@ -136,7 +136,8 @@ def _group(pages: Pages, is_image: _Test) -> list[_Group]:
 
     SubIFDs are rows behind those of the chain.
     """
-    offsets, names, below = list(pages.offsets), [str(n) for n in range(len(pages))], {}
+    offsets, names = list(pages.offsets), [str(n) for n in range(len(pages))]
+    below: dict[int, list[int]] = {}
     reader = pages.reader
     if pages.has_sub_ifds:
         found = reader.sub_directories([pages.directory(row) for row in range(len(pages))])

@@ -237,7 +237,7 @@ class VendorFile:
             segments=_own_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
 
-    def _by_chain(self, places: list[_Place | None]) -> list[_Place | None]:
+    def _by_chain(self, places: Sequence[_Place | None]) -> Sequence[_Place | None]:
         """Take the pages of ScanImage from the chain, if it is whole: tifffile computes them."""
         chain = self.reader.chain()
         if len(chain) < len(places) or not all(places):

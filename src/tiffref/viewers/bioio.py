@@ -39,7 +39,7 @@ class ReaderMetadata(bioio_base.reader_metadata.ReaderMetadata):
         return [*_EXTENSIONS]
 
     @staticmethod
-    def get_reader() -> type[Reader]:
+    def get_reader() -> type[Reader]:  # type: ignore[override]  # as bioio's own readers do
         """Return the reader class."""
         return Reader
 

@@ -60,7 +60,7 @@ def open_images(
         import xarray as xr
 
         dataset = xr.open_dataset(
-            references,
+            references,  # type: ignore[arg-type]  # what our engine takes
             engine="tiffref",
             chunks={},
             mask_and_scale=False,

@@ -89,7 +89,7 @@ def _placement(full: xr.DataArray, dims: Sequence[str]) -> dict[str, Any]:
     """Take the step, the origin and the unit of each axis from its coordinates."""
     scale, translate, units = [], [], []
     for dim in dims:
-        axis = full.coords.get(dim)
+        axis: Any = full.coords.get(dim)
         is_spaced = axis is not None and axis.dtype.kind == "f" and axis.size > 1
         scale.append(float(axis[1] - axis[0]) if is_spaced else 1.0)
         translate.append(float(axis[0]) if is_spaced else 0.0)

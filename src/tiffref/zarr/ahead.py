@@ -90,7 +90,8 @@ class _Run:
             self.overtaken.remove(index)
             self.n_chunks += 1
             return True
-        before, passed = self.at, []
+        before = self.at
+        passed: list[tuple[int, ...]] = []
         for _ in range(_MAX_MISSING):
             if self._continues(before, index):
                 self._move(before, index, len(passed))
