@@ -217,7 +217,7 @@ class VendorFile:
         places = [_Place.of(page, self.tif) for page in pages]
         shape, axes = tuple(int(n) for n in level.shape), level.axes
         if self.tif.is_scanimage and not self.reader.header.is_big and not is_run:
-            n_places, places = len(places), self._by_chain(places)
+            n_places, places = len(places), [*self._by_chain(places)]
             if shape[0] == n_places:
                 shape = (len(places), *shape[1:])
         files = list(dict.fromkeys(one.path for one in places if one is not None))
