@@ -407,12 +407,9 @@ def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) ->
 
 def _json_rows(rule: KeyRule, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows) -> bytes:
     if len(rows.flat) <= FEW_ROWS:
-        keys = rule.keys(grid, rows.flat)
-        values = _values([url.decode() for url in urls], rows)
-        lines = [
-            f',\n"{key}":[{",".join(map(str, value))}]'
-            for key, value in zip(keys, values, strict=True)
-        ]
+        keys, texts = rule.keys(grid, rows.flat), [url.decode() for url in urls]
+        values = (",".join(map(str, value)) for value in _values(texts, rows))
+        lines = map(',\n"{}":[{}]'.format, keys, values)
         return "".join(lines).encode()
     columns = [b',\n"', *rule.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
     if not rows.is_whole:

@@ -13,6 +13,7 @@ encodings "default" and "v2".
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,13 +76,7 @@ class KeyRule:
         >>> KeyRule.written("image", 3).key((2, 3), 4)
         'image/c/1/1'
         """
-        if not grid:
-            return self.scalar
-        indices = []
-        for n_chunks in reversed(grid):
-            flat, index = divmod(flat, n_chunks)
-            indices.append(str(index))
-        return self.lead + self.separator.join(reversed(indices))
+        return self.lead + _spell(grid, flat, self.separator) if grid else self.scalar
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Return the keys of chunks by their indices in C order."""
@@ -108,6 +103,15 @@ class KeyRule:
         for index in np.unravel_index(flat, grid):
             columns += [format_numbers(index), self.separator.encode()]
         return columns[:-1]
+
+
+@functools.lru_cache(maxsize=4096)
+def _spell(grid: tuple[int, ...], flat: int, separator: str) -> str:
+    indices = []
+    for n_chunks in reversed(grid):
+        flat, index = divmod(flat, n_chunks)
+        indices.append(str(index))
+    return separator.join(reversed(indices))
 
 
 _WRITTEN = {2: KeyRule("", ".", "0"), 3: KeyRule("c/", "/", "c")}

@@ -33,6 +33,7 @@ _TEXT = (str, _NONE)
 _FIELDS: Mapping[str, set[type]] = {
     "size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}
 }  # fmt: skip
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _LINKS = "real"
 _SEAL = re.compile("[0-9a-f]{64}")
 _SHARED = "size"
@@ -110,7 +111,7 @@ def format_provenance(
     if seal is not None:
         document["seal"] = seal
     document["series"] = to_plain(list(series), PROVENANCE)
-    return json.dumps(document, separators=(",", ":"))
+    return _encode(document)
 
 
 def _is_address_of(source: Source, address: str) -> bool:

@@ -10,6 +10,7 @@ document is opened, it is no longer what was sealed.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..io.seal import is_own_seal, make_seal
 from ..io.urls import has_scheme
@@ -114,13 +116,14 @@ def digest_chunks(
         Address of each source in the document; sources that are not in it have their own.
     """
     for path, array in sorted(arrays, key=lambda item: item[0]):
-        found = hashlib.sha256()
-        _update(found, path.encode("utf-8", "surrogatepass"))
-        _update(found, repr(array.manifest.shape).encode())
-        _update_with_ranges(found, array.manifest, addresses)
-        for flat, data in sorted(array.manifest.inlined.items()):
-            _update(found, b"%d" % flat)
-            _update(found, data)
+        manifest = array.manifest
+        texts = [path.encode("utf-8", "surrogatepass"), repr(manifest.shape).encode()]
+        names, columns = _named_ranges(manifest, addresses)
+        found = hashlib.sha256(_join([*texts, *names]))
+        for column in columns:
+            found.update(column)
+        inlined = ((b"%d" % flat, data) for flat, data in sorted(manifest.inlined.items()))
+        found.update(_join(itertools.chain.from_iterable(inlined)))
         yield found.digest()
 
 
@@ -154,29 +157,29 @@ def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
 
 
 def _digest(metadata: Mapping[str, Any], parts: Iterable[bytes], seal: str) -> bytes:
-    found = hashlib.sha256()
+    made, none = seal.encode(), NO_SEAL.encode()
+    texts = []
     for key, value in sorted(metadata.items()):
-        text = value if isinstance(value, str | bytes) else _encode(value)
+        text = value if isinstance(value, (str, bytes)) else _encode(value)
         data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        _update(found, key.encode("utf-8", "surrogatepass"))
-        _update(found, data.replace(seal.encode(), NO_SEAL.encode()))
-    for part in parts:
-        _update(found, part)
-    return found.digest()
+        texts += key.encode("utf-8", "surrogatepass"), data.replace(made, none)
+    return hashlib.sha256(_join([*texts, *parts])).digest()
 
 
-def _update(found: Any, data: bytes) -> None:
-    """Add data with its length, so that no two lists of texts look the same."""
-    found.update(b"%d:" % len(data))
-    found.update(data)
+def _join(texts: Iterable[bytes]) -> bytes:
+    """Join data, each with its length, so that no two lists of texts look the same."""
+    return b"".join([b"%d:%b" % (len(data), data) for data in texts])
 
 
-def _update_with_ranges(found: Any, manifest: Manifest, addresses: Mapping[str, str]) -> None:
+def _named_ranges(
+    manifest: Manifest, addresses: Mapping[str, str]
+) -> tuple[list[bytes], list[NDArray]]:
+    """Return the sources of the chunks as a text, and columns of source, offset and length."""
     urls = [addresses.get(source.url, source.url) for source in manifest.sources]
     source = manifest.source
     is_stored = source >= 0
     if not urls or not is_stored.any():
-        return
+        return [], []
     order = {url: row for row, url in enumerate(sorted(set(urls)))}
     offset, length = manifest.offset, manifest.length
     if len(urls) > 1:
@@ -187,6 +190,8 @@ def _update_with_ranges(found: Any, manifest: Manifest, addresses: Mapping[str, 
         source = np.where(is_stored, rank[source], source)
     if not is_stored.all():
         offset, length = np.where(is_stored, offset, 0), np.where(is_stored, length, 0)
-    _update(found, "\0".join(order).encode("utf-8", "surrogatepass"))
-    for column, kind in ((source, "<i4"), (offset, "<u8"), (length, "<u8")):
-        found.update(np.ascontiguousarray(column, kind))
+    columns = ((source, "<i4"), (offset, "<u8"), (length, "<u8"))
+    return (
+        ["\0".join(order).encode("utf-8", "surrogatepass")],
+        [np.ascontiguousarray(column, kind) for column, kind in columns],
+    )

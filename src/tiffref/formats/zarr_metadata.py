@@ -79,7 +79,7 @@ def to_documents(
         raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
     spell_group, spell_array = _SPELLINGS[zarr_format]
     documents: dict[str, dict[str, Any]] = {}
-    if set(group.children) != {""}:
+    if group.children.keys() != {""}:
         documents.update(spell_group("", group))
     for path, node in group.walk():
         if isinstance(node, Group):
@@ -115,7 +115,7 @@ def _array_to_v2(path: str, array: Array, is_own: bool = False) -> dict[str, dic
     }
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, Any]:
     """Return the document of an array without a fill value.
 
@@ -228,16 +228,16 @@ def to_plain(value: Any, where: str = "") -> Any:
     """
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, float):
-        return _encode_float(value)
-    if isinstance(value, str | bool | int):
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # a look at the class before the question to its ABC
         return {
             str(name): item if type(item) in _PLAIN else to_plain(item, where)
             for name, item in value.items()
         }
-    if isinstance(value, list | tuple):
+    if isinstance(value, float):
+        return _encode_float(value)
+    if isinstance(value, (str, bool, int)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, (list, tuple)):
         kinds = set(map(type, value))
         if kinds <= _PLAIN or (kinds == _FLOAT and all(map(math.isfinite, value))):
             return list(value)

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _MAX_KEPT_LENGTH = 1 << 14
-"""Longer coordinates are made anew for each file: 256 are kept."""
+"""Longer coordinates are made anew for each file: 2048 are kept, packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array,
     return None if x is None or y is None else (x, y)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=2048)
 def _axis(step: float, cross: float, origin: float, n: int) -> Array | None:
     # kept, for tiles of a grid share rows and columns: making and packing was a third of a scan
     found = centres(step, cross, origin, n)

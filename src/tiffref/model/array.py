@@ -209,9 +209,11 @@ class Group:
 
     def arrays(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Walk all arrays below, depth first, as (path, array)."""
-        for path, node in self.walk(prefix):
-            if isinstance(node, Array):
-                yield path, node
+        for name, child in self.children.items():
+            if isinstance(child, Group):
+                yield from child.arrays(f"{prefix}{name}/")
+            else:
+                yield f"{prefix}{name}", child
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Array | Group]]:
         """Walk all nodes below this group, depth first, as (path, node)."""
@@ -276,7 +278,7 @@ def given_attributes(zattrs: Any) -> dict[str, Any]:
     return dict(zattrs)
 
 
-_MAX_KEPT = 256
+_MAX_KEPT = 1024
 _Result = TypeVar("_Result")
 
 
