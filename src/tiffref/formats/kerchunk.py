@@ -221,7 +221,7 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _encode_array = cache_by_identity(_encode)
-_quote = json.JSONEncoder().encode
+_quote = json.encoder.encode_basestring_ascii
 _quote_lines = json.JSONEncoder(separators=(",\n", ":")).encode
 """Made once: a document of a small file has a hundred short texts. The last takes a mapping of
 texts: an entry on each line, in braces."""

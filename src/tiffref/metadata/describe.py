@@ -110,7 +110,10 @@ def dump_tags(tags: Mapping[int, Any]) -> str:
     Numbers that JSON does not have become texts.
     """
     named = {TAG_NAMES.get(code, str(code)): _to_json(value) for code, value in tags.items()}
-    return json.dumps(named, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encode_tags(named)
+
+
+_encode_tags = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:

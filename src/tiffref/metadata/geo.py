@@ -211,8 +211,8 @@ _REPOSITORIES = "zarr-conventions"
 
 def declared(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a node with the declaration of the conventions that they follow."""
-    used = {name.partition(":")[0] for name in attributes} & _CONVENTIONS.keys()
-    entries = [_declaration(name) for name in _CONVENTIONS if name in used]
+    used = {name.partition(":")[0] for name in attributes}
+    entries = [entry for name, entry in _DECLARATIONS.items() if name in used]
     return {**attributes, "zarr_conventions": entries} if entries else dict(attributes)
 
 
@@ -226,6 +226,9 @@ def _declaration(name: str) -> dict[str, str]:
         "name": name,
         "description": description,
     }
+
+
+_DECLARATIONS = {name: _declaration(name) for name in _CONVENTIONS}
 
 
 def is_geozarr(name: str) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import math
+import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,8 @@ class SegmentCodec:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SegmentCodec):
             return NotImplemented
-        return all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "fill"
-        ) and (_to_json(self.fill) == _to_json(other.fill))  # NaN equals NaN here
+        # NaN equals NaN here
+        return _exact(self) == _exact(other) and _to_json(self.fill) == _to_json(other.fill)
 
     def __hash__(self) -> int:
         return hash((self.shape, self.dtype, self.compression, self.predictor, self.bits))
@@ -113,6 +113,9 @@ class SegmentCodec:
     def with_shape(self, shape: tuple[int, int, int, int]) -> SegmentCodec:
         """Return the same codec for segments of another shape."""
         return replace(self, shape=shape)
+
+
+_exact = operator.attrgetter(*(one.name for one in fields(SegmentCodec) if one.name != "fill"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,11 +157,11 @@ class Level:
         MalformedTiff
             If none is.
         """
-        here = np.flatnonzero(self.row >= 0)
-        if not len(here):
+        at = int((self.row >= 0).argmax()) if len(self.row) else 0
+        if not len(self.row) or self.row[at] < 0:
             raise MalformedTiff("all pages are missing", url=self.pages[0].reader.url)
-        file = 0 if self.file is None else int(self.file[here[0]])
-        return self.pages[file], int(self.row[here[0]])
+        file = 0 if self.file is None else int(self.file[at])
+        return self.pages[file], int(self.row[at])
 
     def to_facts(self) -> LevelFacts:
         """Read the level into columns.

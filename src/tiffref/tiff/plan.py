@@ -383,14 +383,18 @@ def _plan_segments(
     row = np.repeat(row, level.offset.shape[1])
     length = _clip(level, codecs[0], segment, offset, length)
     size = np.repeat(source_sizes(level.sources)[level.source], level.offset.shape[1])
-    behind = np.flatnonzero((length > 0) & (offset >= size))
     room = size - np.minimum(offset, size)
-    across = np.flatnonzero((length > room) & (room > 0) & (offset > 0))
-    length = np.minimum(length, room)
+    is_beyond = length > room
+    behind: list[int] = []
+    across: list[int] = []
+    if is_beyond.any():
+        behind = np.flatnonzero(is_beyond & (room == 0)).tolist()
+        across = np.flatnonzero(is_beyond & (room > 0) & (offset > 0)).tolist()
+        length = np.minimum(length, room)
     manifest = Manifest.from_columns(grid, sources, offset, length, index=row)
     dtype = np.dtype(codecs[0].dtype).newbyteorder("=")
     array = Array(level.shape, chunks, dtype, dims, tuple(codecs), manifest)
-    return LevelPlan(array, False, tuple(behind.tolist()), tuple(across.tolist()))
+    return LevelPlan(array, False, tuple(behind), tuple(across))
 
 
 def _split_sources(level: LevelFacts, of_page: np.ndarray) -> tuple[tuple[Source, ...], np.ndarray]:
