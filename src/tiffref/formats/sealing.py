@@ -10,7 +10,6 @@ document is opened, it is no longer what was sealed.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -118,12 +117,16 @@ def digest_chunks(
     for path, array in sorted(arrays, key=lambda item: item[0]):
         manifest = array.manifest
         texts = [path.encode("utf-8", "surrogatepass"), repr(manifest.shape).encode()]
-        names, columns = _named_ranges(manifest, addresses)
-        found = hashlib.sha256(_join([*texts, *names]))
-        for column in columns:
-            found.update(column)
-        inlined = ((b"%d" % flat, data) for flat, data in sorted(manifest.inlined.items()))
-        found.update(_join(itertools.chain.from_iterable(inlined)))
+        found = hashlib.sha256()
+        if manifest.sources:
+            names, columns = _named_ranges(manifest, addresses)
+            found.update(_join([*texts, *names]))
+            for column in columns:
+                found.update(column)
+            texts = []
+        for flat, data in sorted(manifest.inlined.items()):
+            texts += b"%d" % flat, data
+        found.update(_join(texts))
         yield found.digest()
 
 
@@ -178,7 +181,7 @@ def _named_ranges(
     urls = [addresses.get(source.url, source.url) for source in manifest.sources]
     source = manifest.source
     is_stored = source >= 0
-    if not urls or not is_stored.any():
+    if not is_stored.any():
         return [], []
     order = {url: row for row, url in enumerate(sorted(set(urls)))}
     offset, length = manifest.offset, manifest.length

@@ -228,20 +228,20 @@ def to_plain(value: Any, where: str = "") -> Any:
     """
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, (dict, Mapping)):  # a look at the class before the question to its ABC
-        return {
-            str(name): item if type(item) in _PLAIN else to_plain(item, where)
-            for name, item in value.items()
-        }
     if isinstance(value, float):
         return _encode_float(value)
-    if isinstance(value, (str, bool, int)):
-        return str(value) if isinstance(value, str) else value
     if isinstance(value, (list, tuple)):
         kinds = set(map(type, value))
         if kinds <= _PLAIN or (kinds == _FLOAT and all(map(math.isfinite, value))):
             return list(value)
         return [to_plain(item, where) for item in value]
+    if isinstance(value, (dict, Mapping)):  # a look at the class before the question to its ABC
+        return {
+            str(name): item if type(item) in _PLAIN else to_plain(item, where)
+            for name, item in value.items()
+        }
+    if isinstance(value, (str, bool, int)):
+        return str(value) if isinstance(value, str) else value
     if isinstance(value, np.generic | np.ndarray):
         return to_plain(value.tolist(), where)
     raise InvalidReferences(

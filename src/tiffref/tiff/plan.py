@@ -305,7 +305,7 @@ def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...]) -> None:
     """Refuse pages, and images or segments of them, whose bytes cannot be counted in 63 bits."""
     itemsize = np.dtype(ifd.dtype or "|b1").itemsize
     # without the dimensions that have no samples at all
-    n_samples = max(math.prod(n or 1 for n in one) for one in (ifd.shape, shape))
+    n_samples = max(math.prod([n or 1 for n in one]) for one in (ifd.shape, shape))
     if itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
             "an image has more bytes than can be counted",

@@ -574,7 +574,7 @@ def _array(
             hint="fill_value= gives another value.",
         )
         fill = nearest
-    return replace(array, fill_value=fill)
+    return array if fill is None else replace(array, fill_value=fill)
 
 
 def _report_no_samples(level: LevelFacts, report: Report) -> None:

@@ -112,7 +112,9 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
     is_alone = len(levels) == 1 and not any(map(_is_reduced, facts.series[1:]))
     if is_alone and (found := beside.facts(".ovr")) is not None:
         levels += _overviews(first, found)
-    series = [replace(main, levels=tuple(levels)), *facts.series[1:]]
+    if levels != [*main.levels]:
+        main = replace(main, levels=tuple(levels))
+    series = [main, *facts.series[1:]]
     if not any(map(_is_mask, series)) and (found := beside.facts(".msk")) is not None:
         series += _masks(first, found, len(series))
     return replace(facts, series=tuple(series))
