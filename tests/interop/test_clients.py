@@ -134,8 +134,10 @@ def test_zarr_reads_zarr_v3_metadata(example: Example) -> None:
 
 
 @pytest.fixture(scope="module")
-def zarrita(request: pytest.FixtureRequest) -> Path:
-    return install_zarrita(Path(request.config.cache.mkdir("zarrita")))
+def zarrita(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    folder = Path(cache.mkdir("zarrita")) if cache else tmp_path_factory.mktemp("zarrita")
+    return install_zarrita(folder)
 
 
 def test_zarrita_reads_the_pixels_of_the_tiff(zarrita: Path, example: Example) -> None:
