@@ -351,8 +351,10 @@ class _Image:
             _number(pixels, f"Size{axis}", None) // (self.samples if axis == "C" else 1)
             for axis in self.axes
         ]
-        if math.prod(self.shape[:3]) > _MAX_PLANES:
-            raise _Misfit(f"an image of {math.prod(self.shape[:3])} planes")
+        self.n_planes = math.prod(self.shape[:3])
+        if self.n_planes > _MAX_PLANES:
+            raise _Misfit(f"an image of {self.n_planes} planes")
+        self._firsts = [(f"First{self.axes[n]}", self.shape[n]) for n in (2, 1, 0)]
         self._row, self._file = np.full(64, -1, np.intp), np.zeros(64, np.intp)
         self._n, self._last_count, self._n_beyond = 0, 0, 0
 
@@ -391,31 +393,30 @@ class _Image:
     def _place(self, data: Element) -> None:
         """Note the planes that one TiffData element names."""
         at, step = 0, 1
-        for n in (2, 1, 0):
-            index = _number(data, f"First{self.axes[n]}", 0)
-            if index >= self.shape[n]:
+        for name, size in self._firsts:
+            index = _number(data, name, 0)
+            if index >= size:
                 self._refuse(
                     "a TiffData element names a plane that is not there",
-                    index, f"less than {self.shape[n]}",
+                    index, f"less than {size}",
                 )  # fmt: skip
                 return  # cropped by ImageJ, which leaves such elements
             at += step * index
-            step *= self.shape[n]
+            step *= size
         count = _number(data, "NumPlanes", 1 if data.get("IFD") is not None else 0)
         count = _number(data, "PlaneCount", count)
         first = _number(data, "IFD", 0)
-        number = self.owner.number(next(_children(data, "UUID"), None))
+        number = self.owner.number(next(_children(data, "UUID"), None) if len(data) else None)
         n_there = 0 if number is None else len(self.owner.pages[number])
         count = count or n_there or self._last_count
         if not count:
             raise _Misfit("a TiffData element of a file that is not there has no PlaneCount")
         self._last_count = count
-        n_planes = math.prod(self.shape[:3])
-        if number is not None and (first + count > n_there or at + count > n_planes):
+        if number is not None and (first + count > n_there or at + count > self.n_planes):
             self._refuse(
                 "a TiffData element names pages or planes that are not there",
                 f"pages {first} to {first + count} as planes {at} to {at + count}",
-                f"{n_there} pages and {n_planes} planes",
+                f"{n_there} pages and {self.n_planes} planes",
             )
         self._reserve(at + count)
         n_there = max(0, min(count, n_there - first))
@@ -462,11 +463,12 @@ def _children(element: Element, name: str) -> Iterator[Element]:
 
 def _number(element: Element, name: str, default: int | None) -> int:
     text = element.get(name)
-    if text is None and default is not None:
-        return default
-    if text is None or not (text.strip().isdecimal() and len(text) <= _MAX_DIGITS):
-        raise _Misfit(f"{name} of {local_name(element)} is {text!r:.40}")
-    return int(text)
+    if text is None:
+        if default is not None:
+            return default
+    elif len(text) <= _MAX_DIGITS and text.strip().isdecimal():
+        return int(text)
+    raise _Misfit(f"{name} of {local_name(element)} is {text!r:.40}")
 
 
 # ---- axes that are folded into others
