@@ -480,7 +480,7 @@ _SHIFT_PARAMETERS = (
 PROJECTED, GEOGRAPHIC, GEOCENTRIC = 1, 2, 3
 _PE_STRING = re.compile(r"ESRI PE String\s*=\s*([^|]*)", re.IGNORECASE)
 
-_MAX_BUILT = 64
+_MAX_BUILT = 256
 _built: dict[tuple[Any, ...], Any] = {}
 """Systems by their keys: the files of a collection have mostly the same."""
 
