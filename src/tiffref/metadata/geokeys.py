@@ -243,8 +243,6 @@ _RPC_LABEL = "RPCCoefficient (50844)"
 MAX_COORDINATE = 1 << 22
 """Rows or columns up to which coordinates are written; a larger raster has its transformation."""
 
-_MAX_KEPT = 1 << 14
-
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; (0, 0) is the outer
 corner of the first pixel."""
@@ -415,19 +413,8 @@ def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
     """
     if cross != 0 or n > MAX_COORDINATE:
         return None
-    with np.errstate(over="ignore"):
-        found = _steps(step, cross, n) + (step * 0.5 + cross * 0.5 + origin)
+    start = step * 0.5 + cross * 0.5 + origin
     # between finite ends of even steps all is finite
-    return found if not n or (math.isfinite(found[0]) and math.isfinite(found[-1])) else None
-
-
-def _steps(step: float, cross: float, n: int) -> NDArray:
-    """Return the distances of pixels from the first along one axis."""
-    make = _make_steps if n <= _MAX_KEPT else _make_steps.__wrapped__
-    return make(step, cross, n)
-
-
-@functools.lru_cache(maxsize=64)
-def _make_steps(step: float, cross: float, n: int) -> NDArray:
-    # the files of a collection have mostly the same
-    return np.arange(n) * step + np.zeros(n) * cross
+    if n and not (math.isfinite(start) and math.isfinite((n - 1) * step + start)):
+        return None
+    return np.arange(n) * step + 0.0 * cross + start
