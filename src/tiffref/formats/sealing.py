@@ -161,7 +161,7 @@ def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
 
 def _digest(metadata: Mapping[str, Any], parts: Iterable[bytes], seal: str) -> bytes:
     made, none = seal.encode(), NO_SEAL.encode()
-    texts = []
+    texts: list[bytes] = []
     for key, value in sorted(metadata.items()):
         text = value if isinstance(value, (str, bytes)) else _encode(value)
         data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
