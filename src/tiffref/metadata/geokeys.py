@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
-_GEO_TAGS = (33550, 33922, 34264, 50844, DIRECTORY)
+_GEO_TAGS = frozenset({33550, 33922, 34264, 50844, DIRECTORY})
 USER_DEFINED = 32767
 _FLOATS = frozenset({float})
 
@@ -143,7 +143,7 @@ def key_label(key: int) -> str:
 
 def is_georeferenced(tags: Mapping[int, Any]) -> bool:
     """Return whether any tag of an IFD says where on Earth it is."""
-    return any(tag in tags for tag in _GEO_TAGS)
+    return not _GEO_TAGS.isdisjoint(tags)
 
 
 def numbers(value: Any) -> tuple[float, ...]:

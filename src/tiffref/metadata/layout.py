@@ -10,6 +10,7 @@ Reference: TIFF 6.0, NewSubfileType (254): bit 0 says "reduced-resolution versio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ __all__ = ["LevelName", "dimension_names", "is_in_place", "name_levels"]
 _NAMES = {"B": "band"}
 
 
+@functools.lru_cache(maxsize=1024)
 def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
     """Name the dimensions of an array.
 
