@@ -29,7 +29,9 @@ EXAMPLES = sorted(p for p in (ROOT / "examples").glob("*.py") if p.stem not in H
 BLOCK = re.compile(r"^```(?P<kind>python|console)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<target>[^)#\s]+)")
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    *(f"ignore::{name}Warning" for name in ("Deprecation", "PendingDeprecation", "Future"))
+)
 
 
 def blocks(page: Path, kind: str) -> Iterator[tuple[int, str]]:

@@ -113,14 +113,3 @@ def compress(compression: int, data: bytes) -> bytes:
         50000: imagecodecs.zstd_encode,
     }
     return encoders[compression](data)
-
-
-def skip_unless_zarr_knows(documents: object) -> None:
-    """Skip the test where Zarr v3 metadata name codecs of imagecodecs-zarr, which is not here."""
-    from importlib.metadata import entry_points
-
-    import pytest
-
-    has_names = entry_points(group="zarr.codecs", name="imagecodecs_jpeg")
-    if "imagecodecs_" in str(documents) and not has_names:
-        pytest.skip("imagecodecs-zarr, which needs Python 3.12, is not installed")

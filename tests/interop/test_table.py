@@ -50,9 +50,6 @@ NO: Mapping[tuple[str, str], str] = {
 }  # fmt: skip
 """Row and column of each cell that is not yes, and why."""
 ROWS = {**MAPS, **MICROSCOPES}
-NEEDS_IMAGECODECS_ZARR = frozenset(
-    {"COG, LZW and predictor", "COG, JPEG", "COG, WebP", "OME pyramid, JPEG", "RGB slide, JPEG"}
-)
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +86,10 @@ def cells() -> list[tuple[str, str]]:
     return found + [(row, column) for row in MICROSCOPES for column in OF_MICROSCOPES]
 
 
-@pytest.mark.parametrize(("row", "column"), cells(), ids=" / ".join)
+@pytest.mark.parametrize(("row", "column"), cells(), ids=[" / ".join(cell) for cell in cells()])
 def test_cell(
     row: str, column: str, cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from segments import skip_unless_zarr_knows
-
-    if column.endswith("v3") and "tiffref" not in column and row in NEEDS_IMAGECODECS_ZARR:
-        skip_unless_zarr_knows("imagecodecs_")
     case = make(cases, row, tmp_path_factory)
     check(case, row, column, {**GENERAL, **OF_MAPS, **OF_MICROSCOPES}[column])
 

@@ -167,6 +167,8 @@ def test_sensor_models_are_those_of_rioxarray(tmp_path, tags):
     path = write_geotiff(tmp_path / "a.tif", {**tags, 50844: model})
     tiffref.scan(path).write_fsspec(tmp_path / "a.json")
     expected = rioxarray.open_rasterio(path)
+    if not hasattr(expected.rio, "get_rpcs"):
+        pytest.skip("this rioxarray knows no sensor models")
     for source, engine in ((path, "tiffref"), (str(tmp_path / "a.json"), "kerchunk")):
         with xr.open_dataset(source, engine=engine) as dataset:
             image = dataset.image

@@ -142,6 +142,8 @@ def test_several_images_with_pyramids(tmp_path):
     ],
 )
 def test_modulo_annotations(tmp_path, along):
+    if "phase" in along and tuple(map(int, tifffile.__version__.split(".")[:2])) < (2026, 4):
+        pytest.skip("this tifffile counts the steps of a phase otherwise")
     planes = pixels(6 * 4 * 2, 16, 20, dtype="u1")
     space = "openmicroscopy.org/omero/dimension/modulo"
     text = (

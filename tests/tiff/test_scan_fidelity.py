@@ -11,7 +11,6 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from segments import skip_unless_zarr_knows
 
 import tiffref
 
@@ -27,7 +26,6 @@ def read_all_ways(path):
     yield store[...]
     yield zarr.open_array(store, mode="r")[...]
     document = tiffref.scan(path).to_kerchunk(zarr_format=3)
-    skip_unless_zarr_knows(document)
     options = {"fo": document, "remote_protocol": "file", "asynchronous": True}
     options["remote_options"] = {"asynchronous": True}
     yield zarr.open_group("reference://", mode="r", storage_options=options, zarr_format=3)[

@@ -2,8 +2,10 @@
 
 VirtualiZarr, Icechunk and others turn the v2 codec X into the v3 codec `numcodecs.X`, which exists
 for the codecs that numcodecs brings and for no other: the names for those in our references are
-here. All are written against `zarr.abc.codec` only, work in processes that never import tiffref,
-and only read; the decoding is that of `decode.decode_chunk` and of the v2 codecs.
+here. So are those of imagecodecs-zarr, which Python 3.11 cannot install; where it is there, they
+lead to its own classes. Ours are written against `zarr.abc.codec` only, work in processes that
+never import tiffref, and only read; the decoding is that of `decode.decode_chunk` and of the v2
+codecs.
 """
 
 from __future__ import annotations
@@ -80,15 +82,17 @@ class _Named:
     codec_id: ClassVar[str] = ""
 
     configuration: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    name: str = ""
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build the codec from its entry in a codec list."""
-        return cls(dict(data.get("configuration", {})))
+        return cls(dict(data.get("configuration", {})), data.get("name", ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec's entry in a codec list."""
-        return {"name": _PREFIX + self.codec_id, "configuration": dict(self.configuration)}
+        name = self.name or _PREFIX + self.codec_id
+        return {"name": name, "configuration": dict(self.configuration)}
 
     @property
     def codec_config(self) -> dict[str, Any]:
@@ -142,7 +146,7 @@ class Delta(_Named, ArrayArrayCodec):
         # of either byte order: zarr 3.1 hands samples on as stored, later versions as native ones
         decoded = np.asarray(
             imagecodecs.delta_decode(
-                stored.reshape(self.configuration["shape"]),
+                stored.reshape(self.configuration.get("shape", stored.shape)),
                 axis=self.configuration["axis"],
                 dist=self.configuration["dist"],
             )
@@ -154,6 +158,12 @@ class FloatPredictor(_ArrayBytes):
     """TIFF's floating-point predictor."""
 
     codec_id = "imagecodecs_floatpred"
+
+    def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec) -> Any:
+        # in v3 the array says both
+        dtype = chunk_spec.dtype.to_native_dtype().str
+        given = {"shape": chunk_spec.shape, "dtype": dtype, **self.codec_config}
+        return numcodecs.get_codec(given).decode(data)
 
 
 class Lzw(_BytesBytes):
@@ -218,3 +228,23 @@ class Segment(_ArrayBytes):
     """Our own codec."""
 
     codec_id = "tiffref_segment"
+
+
+_OWN = {
+    one.codec_id: one
+    for one in (
+        *(Delta, FloatPredictor, Jpeg, Jpeg2000, JpegXl, JpegXr),
+        *(Lerc, Lzw, PackBits, Png, WebP),
+    )
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return the codec of a v3 name `imagecodecs_X`: that of imagecodecs, or ours without it."""
+    if name not in _OWN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import imagecodecs.zarr as theirs
+    except ImportError:
+        return _OWN[name]
+    return getattr(theirs, name.removeprefix("imagecodecs_").capitalize(), _OWN[name])
