@@ -92,7 +92,6 @@ class FileFacts:
 
     source: Source
     byteorder: str
-    is_bigtiff: bool
     flags: tuple[str, ...]
     series: tuple[SeriesFacts, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -284,7 +284,6 @@ class _File:
         return FileFacts(
             reader.source.source,
             reader.header.byteorder,
-            reader.header.is_big,
             tuple(sorted(metadata)),
             tuple(_series_facts(n, one) for n, one in enumerate(listing.series)),
             {name: value for name, value in metadata.items() if value},
