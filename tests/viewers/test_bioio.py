@@ -16,7 +16,7 @@ bioio = pytest.importorskip("tiffref.viewers.bioio")
 OPTIONS = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
 
 
-@pytest.fixture(params=["tiff", "references"])
+@pytest.fixture(params=["tiff", 2, 3], ids=["tiff", "v2", "v3"])
 def cells(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
     pixels = np.arange(2 * 3 * 64 * 96, dtype=np.uint16).reshape(2, 3, 64, 96)
     metadata = {
@@ -30,17 +30,22 @@ def cells(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndar
     with tifffile.TiffWriter(path, ome=True) as tif:
         tif.write(pixels, subifds=1, metadata=metadata, **OPTIONS)
         tif.write(pixels[..., ::2, ::2], subfiletype=1, **OPTIONS)
-    if request.param == "references":
-        tiffref.scan(path).write_fsspec(tmp_path / "cells.json")
+    if request.param != "tiff":
+        tiffref.scan(path).write_fsspec(tmp_path / "cells.json", zarr_format=request.param)
         path = tmp_path / "cells.json"
     return path, pixels
 
 
-def test_scenes_levels_and_sizes(cells: tuple[Path, np.ndarray]) -> None:
+def test_scenes_levels_and_sizes(
+    cells: tuple[Path, np.ndarray], request: pytest.FixtureRequest
+) -> None:
     path, pixels = cells
+    is_tree = "v3" in request.node.callspec.id  # which has a group for each level
     reader = bioio.Reader(path)
     assert reader.is_supported_image(path)
-    assert reader.scenes == ("image",) and reader.resolution_levels == (0, 1)
+    assert reader.scenes == (
+        ("0/image",) if is_tree else ("image",)
+    ) and reader.resolution_levels == (0, 1)
     assert reader.dims.order == "CZYX"
     assert reader.channel_names == ["nuclei", "actin"]
     assert tuple(reader.physical_pixel_sizes) == (2.0, 0.25, 0.5)
@@ -50,11 +55,15 @@ def test_scenes_levels_and_sizes(cells: tuple[Path, np.ndarray]) -> None:
     assert tuple(reader.physical_pixel_sizes) == (2.0, 0.5, 1.0)
 
 
-def test_each_image_is_a_scene(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zarr_format", [None, 2, 3])
+def test_each_image_is_a_scene(tmp_path: Path, zarr_format: int | None) -> None:
     path = tmp_path / "two.tif"
     with tifffile.TiffWriter(path) as tif:
         tif.write(np.zeros((8, 9), np.uint8), photometric="minisblack")
         tif.write(np.ones((5, 6, 3), np.uint8), photometric="rgb")
+    if zarr_format is not None:
+        tiffref.scan(path).write_fsspec(tmp_path / "two.json", zarr_format=zarr_format)
+        path = tmp_path / "two.json"
     reader = bioio.Reader(path)
     assert len(reader.scenes) == 2
     reader.set_scene(1)

@@ -45,13 +45,18 @@ def test_a_pyramid_is_one_layer_of_all_levels(cells: tuple[Path, np.ndarray]) ->
     assert options["units"] == ["micrometer"] * 2 and options["axis_labels"] == ["y", "x"]
 
 
-def test_references_give_the_same_layers(cells: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_references_give_the_same_layers(
+    cells: tuple[Path, np.ndarray], tmp_path: Path, zarr_format: int
+) -> None:
     path, pixels = cells
     document = tmp_path / "cells.json"
-    tiffref.scan(path).write_fsspec(document)
+    tiffref.scan(path).write_fsspec(document, zarr_format=zarr_format)
     ((data, options, _),) = get_reader(str(document))(str(document))
     np.testing.assert_array_equal(data[1].compute(), pixels[:, ::2, ::2])
-    assert options["scale"] == [0.25, 0.5]
+    assert options["name"] == ["nuclei", "actin"]
+    assert options["colormap"] == ["#0000FF", "#00FF00"]
+    assert options["scale"] == [0.25, 0.5] and options["axis_labels"] == ["y", "x"]
 
 
 @pytest.mark.parametrize("planes", [1, 3])

@@ -17,6 +17,7 @@ from ..errors import MissingExtra, install_hint
 if TYPE_CHECKING:
     import xarray as xr
 
+    from ..model.array import Group
     from ..references import References
 
 __all__ = ["Image", "open_images"]
@@ -56,27 +57,64 @@ def open_images(
         If the source cannot be read.
     """
     references = _open(path, storage_options)
+    images: list[Image] = []
+    for n, one in enumerate(references.series):
+        paths = {k: level["path"] for k, level in enumerate(one["levels"]) if "path" in level}
+        levels = [
+            _variable(_dataset(references, storage_options, series=n, level=k), name)
+            for k, name in paths.items()
+        ]
+        if levels:
+            name = next(iter(paths.values()))
+            channels = _channels(references.group, name, is_first=not images)
+            images.append(Image(name, tuple(levels), channels))
+    return images or _unlisted(_dataset(references, storage_options))
+
+
+def _dataset(
+    references: References, storage_options: Mapping[str, Any] | None, **chosen: Any
+) -> xr.Dataset:
     try:
         import xarray as xr
 
-        dataset = xr.open_dataset(
+        return xr.open_dataset(
             references,  # type: ignore[arg-type]  # what our engine takes
             engine="tiffref",
             chunks={},
             mask_and_scale=False,
             storage_options=storage_options,
+            **chosen,
         )
     except ImportError as error:  # chunks= imports dask
         raise MissingExtra(
             "images for viewers need xarray and dask", got=error.name, hint=install_hint("xarray")
         ) from error
-    channels = _parse_json(dataset.attrs.get("omero")).get("channels", ())
-    images = [
-        Image(levels[0], tuple(dataset[level] for level in levels))
-        for levels in _group_levels(references, dataset)
-    ]
-    first = [Image(one.name, one.levels, tuple(channels)) for one in images[:1]]
-    return first + images[1:]
+
+
+def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
+    """Return the array of a level, which has the name of the full image."""
+    name = path.rpartition("/")[2]
+    return dataset[name if name in dataset else _SUFFIX.sub("", name)]
+
+
+def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:
+    """Find the channels that OME-NGFF gives of an image: in its group, or at the root."""
+    found = root.attributes if is_first else {}
+    parts = path.split("/")[:-1]
+    for n in range(len(parts)):
+        group = root["/".join(parts[: n + 1])]
+        found = group.attributes if "ome" in group.attributes else found
+    omero = {**found, **_parse_json(found.get("ome"))}.get("omero")
+    return tuple(_parse_json(omero).get("channels", ()))
+
+
+def _unlisted(dataset: xr.Dataset) -> list[Image]:
+    """Put together the levels in references of other programs, which list no series."""
+    images: dict[str, list[xr.DataArray]] = {}
+    for name, variable in dataset.data_vars.items():
+        if variable.ndim > 1:
+            images.setdefault(_SUFFIX.sub("", str(name)), []).append(variable)
+    return [Image(name, tuple(levels)) for name, levels in images.items()]
 
 
 def _open(path: str | Sequence[str], storage_options: Mapping[str, Any] | None) -> References:
@@ -92,20 +130,6 @@ def _open(path: str | Sequence[str], storage_options: Mapping[str, Any] | None) 
     if is_document(path):
         return References.open(path, storage_options)
     return scan(path, storage_options=storage_options)
-
-
-def _group_levels(references: References, dataset: xr.Dataset) -> list[list[str]]:
-    """List the arrays of each image, largest first."""
-    by_series = [
-        [level["path"] for level in one["levels"] if level.get("path") in dataset]
-        for one in references.series
-    ]
-    listed = {name for levels in by_series for name in levels}
-    others: dict[str, list[str]] = {}
-    for name, variable in dataset.data_vars.items():  # references of other programs list nothing
-        if name not in listed and variable.ndim > 1:
-            others.setdefault(_SUFFIX.sub("", str(name)), []).append(str(name))
-    return [levels for levels in (*by_series, *others.values()) if levels]
 
 
 def _parse_json(text: Any) -> Mapping[str, Any]:
