@@ -192,14 +192,14 @@ def test_a_scheduler_that_is_not_there(archive: Path, tmp_path: Path, monkeypatc
 class _Killed(ThreadPoolExecutor):
     """An executor whose workers die of one file."""
 
-    def submit(self, fn, batch):
+    def submit(self, fn, jobs):
         from concurrent.futures import BrokenExecutor
 
         future: Future = Future()
-        if any("tile_005" in job.url for job in batch.jobs):
+        if any("tile_005" in job.url for job in jobs):
             future.set_exception(BrokenExecutor("a worker died"))
         else:
-            future.set_result(fn(batch))
+            future.set_result(fn(jobs))
         return future
 
 
@@ -267,7 +267,7 @@ def test_a_full_disk_stops_the_build_and_loses_nothing(
 
         return fill
 
-    monkeypatch.setattr(os, "write", full(os.write))
+    monkeypatch.setattr(Path, "write_bytes", full(Path.write_bytes))
     monkeypatch.setattr(pyarrow.parquet, "write_table", full(pyarrow.parquet.write_table))
     with pytest.raises(CatalogError, match=r"No space left on device\. Make room"):
         catalog.build(archive, tmp_path / "c", format=format)

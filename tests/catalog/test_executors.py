@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from tiffref.catalog.executors import JobQueue, Pool
+from tiffref.catalog.executors import JobQueue, Pool, open_pool
 from tiffref.errors import CatalogError
 
 PIECES = [(n, n + 1) for n in range(0, 40, 2)]
 
 
-def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[tuple[int], str]]]:
+def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[int, str]]]:
     """Hand out `PIECES`; return what came back, and what was lost."""
     done: list[int] = []
-    lost: list[tuple[tuple[int], str]] = []
+    lost: list[tuple[int, str]] = []
 
-    def split(piece: Iterable[int]) -> list[tuple[int]]:
-        return [(n,) for n in piece]
+    def note(job: int, error: BaseException) -> None:
+        lost.append((job, type(error).__name__))
 
-    def note(piece: tuple[int], error: BaseException) -> None:
-        lost.append((piece, type(error).__name__))
-
-    JobQueue(pool, run, done.extend, split, note).work(PIECES)
+    JobQueue(pool, run, done.extend, note).work(PIECES)
     return sorted(done), lost
 
 
@@ -45,7 +42,7 @@ def test_a_worker_that_raises_loses_its_piece_alone(has_restart: bool) -> None:
     done, lost = hand_out(pool, run)
     pool.executor.shutdown()
     assert done == [n for n in range(40) if n != 13]
-    assert lost == [((13,), "MemoryError")]
+    assert lost == [(13, "MemoryError")]
 
 
 class Dying(Executor):
@@ -70,7 +67,7 @@ class Dying(Executor):
 def test_a_piece_that_kills_its_worker_is_found() -> None:
     done, lost = hand_out(Pool(Dying(), 2, Dying), lambda piece: piece)
     assert done == [n for n in range(40) if n != 13]
-    assert lost == [((13,), "BrokenExecutor")]
+    assert lost == [(13, "BrokenExecutor")]
 
 
 def test_an_executor_that_is_gone_ends_the_work() -> None:
@@ -84,3 +81,17 @@ def test_an_executor_that_is_gone_ends_the_work() -> None:
     with pytest.raises(CatalogError, match="takes no more work"):
         hand_out(Pool(Gone(), 2), lambda piece: piece)
     assert set(asked) == {0}  # one after the other would be asked in vain
+
+
+def test_a_request_that_hangs_does_not_hold_up_the_end() -> None:
+    hangs, is_given_up = Event(), Event()
+
+    def build() -> None:
+        with pytest.raises(KeyboardInterrupt), open_pool("threads", 1, None, False) as pool:
+            pool.executor.submit(hangs.wait)
+            raise KeyboardInterrupt
+        is_given_up.set()
+
+    Thread(target=build, daemon=True).start()
+    assert is_given_up.wait(60)
+    hangs.set()

@@ -80,7 +80,7 @@ def test_progress(is_terminal: bool) -> None:
     progress = Progress(screen, clock=lambda: next(now) * 15.0)
     progress.update(Counts(100))
     progress.update(Counts(100, 50, 2, 0, 0, 5 << 20))
-    assert "50 of 100 files, 3/s, 2 failed, 5 MiB of images, 0:00:15 left" in screen.text
+    assert "50 of 100 files, 3/s, 2 failed, 5.0 MiB of images, 0:00:15 left" in screen.text
     assert ("\r" in screen.text) is is_terminal
     progress.close()
     assert screen.text.endswith("\x1b[K" if is_terminal else "\n")

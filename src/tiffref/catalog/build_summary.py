@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any, TextIO
 
+from ..formats.summary import count, format_bytes
 from ..io.atomic import open_atomic
-
-__all__ = ["Counts", "Progress", "Summary", "write_report"]
 
 _DRAW_S = 0.1
 _LINE_S = 10.0
@@ -59,8 +59,8 @@ class Progress:
             self._start = self._shown = now
             self._what = counts.what
             if not self.stream.isatty():
-                self._line(f"catalog: {_count(counts.n_jobs, counts.what)} to do, "
-                           f"{counts.n_skipped:,} finished before")  # fmt: skip
+                todo = count(counts.n_jobs, counts.what)
+                self._write(f"catalog: {todo} to do, {counts.n_skipped:,} finished before\n")
             return
         is_last = counts.n_done == counts.n_jobs
         wait = _DRAW_S if self.stream.isatty() else _LINE_S
@@ -69,53 +69,31 @@ class Progress:
         self._shown = now
         text = self._text(counts, now - self._start)
         if self.stream.isatty():
-            self.stream.write(f"\r\x1b[K{self._bar(counts)} {text}")
-            self.stream.flush()
+            filled = _WIDTH * counts.n_done // max(1, counts.n_jobs)
+            self._write(f"\r\x1b[K[{'#' * filled}{'.' * (_WIDTH - filled)}] {text}")
         else:
-            self._line(f"catalog: {text}")
+            self._write(f"catalog: {text}\n")
 
     def close(self) -> None:
         """Wipe the bar."""
         if self.stream.isatty():
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
+            self._write("\r\x1b[K")
 
-    def _line(self, text: str) -> None:
-        self.stream.write(f"{text}\n")
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
         self.stream.flush()
-
-    def _bar(self, counts: Counts) -> str:
-        filled = _WIDTH * counts.n_done // max(1, counts.n_jobs)
-        return f"[{'#' * filled}{'.' * (_WIDTH - filled)}]"
 
     def _text(self, counts: Counts, elapsed_s: float) -> str:
         rate = counts.n_done / elapsed_s if elapsed_s > 0 else 0.0
         left = (counts.n_jobs - counts.n_done) / rate if rate else 0.0
         parts = [
-            f"{counts.n_done:,} of {_count(counts.n_jobs, counts.what)}",
+            f"{counts.n_done:,} of {count(counts.n_jobs, counts.what)}",
             f"{rate:,.0f}/s",
             f"{counts.n_failed:,} failed",
-            f"{_format_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
-            f"{_format_seconds(left)} left",
+            f"{format_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
+            f"{timedelta(seconds=int(left))} left",
         ]
         return ", ".join(part for part in parts if part)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def _format_bytes(n: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n < 1024:
-            return f"{n:.0f} {unit}"
-        n /= 1024
-    return f"{n:.1f} TiB"
-
-
-def _format_seconds(seconds: float) -> str:
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 _SHOWN = 5

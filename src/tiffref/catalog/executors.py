@@ -20,17 +20,14 @@ from concurrent.futures import (
     Executor,
     Future,
     ProcessPoolExecutor,
-    ThreadPoolExecutor,
     wait,
 )
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import CatalogError, MissingExtra, SelectionError, install_hint
+from ..read.pools import DaemonPool
 
-__all__ = ["KINDS", "JobQueue", "Pool", "open_pool"]
-
-KINDS = ("serial", "threads", "processes", "dask")
 _REMOTE_THREADS = 16
 _SCHEDULER_TIMEOUT_S = 10
 
@@ -76,9 +73,9 @@ def open_pool(
     Parameters
     ----------
     executor
-        One of `KINDS`, a Dask `Client`, or anything with the face of an executor; None chooses:
-        Dask if there is a scheduler, processes if `workers` is more than 1, threads for remote
-        files, else this process. What the caller gives is left running.
+        "serial", "threads", "processes", "dask", a Dask `Client`, or anything with the face of an
+        executor; None chooses: Dask if there is a scheduler, threads for remote files, processes if
+        `workers` is more than 1, else this process. What the caller gives is left running.
     workers
         How many.
     scheduler
@@ -97,22 +94,21 @@ def open_pool(
     """
     if workers is not None and workers < 1:
         raise SelectionError("bad number of workers", got=workers, expected="1 or more")
-    if hasattr(executor, "get_executor"):
-        with executor.get_executor(pure=False) as pool:
-            yield Pool(pool, workers or max(1, len(executor.scheduler_info()["workers"])))
-        return
-    if executor is not None and not isinstance(executor, str):
-        if not hasattr(executor, "submit"):
-            raise SelectionError(
-                "not an executor", got=type(executor).__name__, expected="an object with submit()"
-            )
+    if isinstance(executor, str) or executor is None:
+        kind = executor or _choose(workers, scheduler, is_remote)
+        if kind not in _OPENERS:
+            raise SelectionError("unknown executor", got=repr(kind), expected=tuple(_OPENERS))
+        with _OPENERS[kind](workers, scheduler) as pool:
+            yield pool
+    elif hasattr(executor, "get_executor"):
+        with _of_client(executor, workers) as pool:
+            yield pool
+    elif hasattr(executor, "submit"):
         yield Pool(executor, workers or os.cpu_count() or 1)
-        return
-    kind = executor or _choose(workers, scheduler, is_remote)
-    if kind not in KINDS:
-        raise SelectionError("unknown executor", got=repr(kind), expected=KINDS)
-    with _OPENERS[kind](workers, scheduler) as pool:
-        yield pool
+    else:
+        raise SelectionError(
+            "not an executor", got=type(executor).__name__, expected="an object with submit()"
+        )
 
 
 def _choose(workers: int | None, scheduler: str | None, is_remote: bool) -> str:
@@ -131,8 +127,12 @@ def _serial(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
 @contextlib.contextmanager
 def _threads(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
     n = workers or _REMOTE_THREADS
-    with ThreadPoolExecutor(n, "tiffref-catalog") as executor:
+    # not joined at exit: a request that hangs must not hold up who gives up
+    executor = DaemonPool(n, "tiffref-catalog")
+    try:
         yield Pool(executor, n)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -172,13 +172,13 @@ def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
             "Dask's scheduler needs distributed", hint=install_hint("dask")
         ) from error
     with contextlib.ExitStack() as stack:
-        if scheduler is None:
-            n = workers or os.cpu_count() or 1
-            address: Any = stack.enter_context(
-                distributed.LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0")
+        address: Any = scheduler or stack.enter_context(
+            distributed.LocalCluster(
+                n_workers=workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                dashboard_address=":0",
             )
-        else:
-            address = scheduler
+        )
         try:
             client = stack.enter_context(distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_S))
         except (OSError, ValueError) as error:
@@ -186,12 +186,16 @@ def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
                 "no Dask scheduler answers", url=scheduler, got=str(error) or None,
                 hint="Start one (dask scheduler), or leave out --scheduler and give --workers.",
             ) from error  # fmt: skip
-        executor = stack.enter_context(client.get_executor(pure=False))
-        yield Pool(executor, max(1, len(client.scheduler_info()["workers"])))
+        yield stack.enter_context(_of_client(client, None))
+
+
+@contextlib.contextmanager
+def _of_client(client: Any, workers: int | None) -> Iterator[Pool]:
+    with client.get_executor(pure=False) as executor:
+        yield Pool(executor, workers or max(1, len(client.scheduler_info()["workers"])))
 
 
 _OPENERS = {"serial": _serial, "threads": _threads, "processes": _processes, "dask": _dask}
-
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -202,7 +206,7 @@ _AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class JobQueue(Generic[T, R]):
-    """Pieces of work, and who does them.
+    """Pieces of work, each some jobs, and who does them.
 
     Attributes
     ----------
@@ -212,20 +216,17 @@ class JobQueue(Generic[T, R]):
         Does a piece, in a worker.
     take
         Called here with its result.
-    split
-        Returns the smallest pieces that one is made of.
     lost
-        Called here with a smallest piece that cannot be done, and the error.
+        Called here with a job that cannot be done, and the error.
     """
 
     pool: Pool
-    run: Callable[[T], R]
+    run: Callable[[tuple[T, ...]], R]
     take: Callable[[R], None]
-    split: Callable[[T], Iterable[T]]
     lost: Callable[[T, BaseException], None]
 
-    def work(self, pieces: Iterable[T]) -> None:
-        """Do all pieces; those whose worker fails or dies are done again, each part alone.
+    def work(self, pieces: Iterable[tuple[T, ...]]) -> None:
+        """Do all pieces; the jobs of those whose worker fails or dies are done again, each alone.
 
         Raises
         ------
@@ -235,14 +236,13 @@ class JobQueue(Generic[T, R]):
         waiting = iter(pieces)
         while failed := self._run_together(waiting):
             self.pool.revive()
-            for piece in failed:
-                for single in self.split(piece):
-                    self._run_alone(single)
+            for job in itertools.chain(*failed):
+                self._run_alone(job)
 
-    def _run_together(self, waiting: Iterator[T]) -> list[T]:
+    def _run_together(self, waiting: Iterator[tuple[T, ...]]) -> list[tuple[T, ...]]:
         """Do pieces, a few ahead of the workers, until one fails; return those that failed."""
-        running: dict[Future[R], T] = {}
-        failed: list[T] = []
+        running: dict[Future[R], tuple[T, ...]] = {}
+        failed: list[tuple[T, ...]] = []
         while not failed:
             n_free = _AHEAD * self.pool.n_workers - len(running)
             for piece in itertools.islice(waiting, n_free):
@@ -256,33 +256,34 @@ class JobQueue(Generic[T, R]):
             failed += self._finish(running, FIRST_COMPLETED)
         return failed + self._finish(running, ALL_COMPLETED)
 
-    def _finish(self, running: dict[Future[R], T], return_when: str) -> list[T]:
+    def _finish(
+        self, running: dict[Future[R], tuple[T, ...]], return_when: str
+    ) -> list[tuple[T, ...]]:
         """Take the results of what has ended, and return the pieces that failed."""
         ended, _ = wait(running, return_when=return_when)
         pieces = [(future, running.pop(future)) for future in ended]
-        return [piece for future, piece in pieces if not self._took(future)]
+        return [piece for future, piece in pieces if self._take(future) is not None]
 
-    def _took(self, future: Future[R]) -> bool:
+    def _take(self, future: Future[R]) -> BaseException | None:
+        """Take a result; return the error if there is none."""
         error = future.exception()
         if isinstance(error, CatalogError):
             raise error
         if error is None:
             self.take(future.result())
-        return error is None
+        return error
 
-    def _run_alone(self, single: T) -> None:
-        """Do a smallest piece and nothing else, so that what kills its worker is known."""
+    def _run_alone(self, job: T) -> None:
+        """Do one job and nothing else, so that what kills its worker is known."""
         try:
-            future = self.pool.executor.submit(self.run, single)
+            future = self.pool.executor.submit(self.run, (job,))
         except (BrokenExecutor, RuntimeError) as error:
             raise CatalogError(
                 "the executor takes no more work",
                 got=f"{type(error).__name__}: {error}",
                 hint="Start the build again: it goes on where it stopped.",
             ) from error
-        if not self._took(future):
-            cause = future.exception()
-            assert cause is not None
+        if (cause := self._take(future)) is not None:
             if isinstance(cause, BrokenExecutor):
                 self.pool.revive()
-            self.lost(single, cause)
+            self.lost(job, cause)

@@ -31,23 +31,6 @@ from ..io.clients import client_errors
 from ..io.seal import is_own_seal, make_seal
 from .storage import STATE
 
-__all__ = [
-    "INDEX",
-    "INDEX_SEAL",
-    "Footprint",
-    "field_kinds",
-    "footprint",
-    "import_pyarrow",
-    "outline_of",
-    "place_row",
-    "read_index",
-    "ring_bounds",
-    "seal_index",
-    "to_geojson",
-    "to_wkb",
-    "write_index",
-]
-
 _COARSE = np.linspace(0, 4, 17)
 """Where an outline has points at least: straight lines of a projection are curves on the globe."""
 _MAX_STEP = 2.0

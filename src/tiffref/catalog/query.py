@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import pyarrow
     import xarray
 
-__all__ = ["Catalog", "open_catalog"]
-
 _SPANS = frozenset({"Y", "M", "D", "h", "m", "s", "ms", "us", "ns"})
 """What the last part of a date may be, as NumPy calls it."""
 _SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10

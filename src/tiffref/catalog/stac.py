@@ -22,10 +22,8 @@ from typing import Any
 
 from ..errors import MissingExtra, install_hint
 from .index import place_row, to_geojson
-from .jobs import Settings
 from .storage import Folder
-
-__all__ = ["write_stac"]
+from .worker import Settings
 
 _FOLDER = "stac"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

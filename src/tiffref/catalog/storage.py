@@ -1,7 +1,7 @@
 """Where a catalog is written: a folder on a disk, or on any file system of fsspec that can write.
 
-Owns how things appear in the folder of a catalog whole or not at all, and whose it is. Names in a
-folder are relative to it, with "/" between their parts.
+Owns how things appear in the folder of a catalog whole or not at all, whose it is, and the journal
+of finished files. Names in a folder are relative to it, with "/" between their parts.
 
 On a disk, references are not flushed one by one, which costs a millisecond each; the journal has
 their size and checksum, which a resumed build compares, and all is flushed once before the index
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -27,7 +28,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -35,20 +36,8 @@ from typing import Any, BinaryIO, Protocol
 from ..errors import CatalogError, SourceError, TiffrefError, unreadable
 from ..io.clients import client_errors
 
-__all__ = [
-    "STATE",
-    "BuildFolder",
-    "Folder",
-    "IsComplete",
-    "LocalFolder",
-    "RemoteFolder",
-    "checksum",
-    "explain_output",
-    "running_error",
-    "who_am_i",
-]
-
 STATE = ".tiffref"
+_JOURNAL = f"{STATE}/journal"
 _POLL_S = 0.2
 _PROCESS = secrets.token_hex(4)
 """Tells processes of one number on several machines apart."""
@@ -57,17 +46,75 @@ IsComplete = Callable[[str, int, int], bool]
 """Says whether something of a name, size and CRC-32 is in place."""
 
 
-@dataclass(frozen=True, slots=True)
-class BuildFolder:
-    """A folder that is claimed for a build.
+class Journal:
+    """Lines of JSON, each the latest that is known of one file.
 
-    `folder` is what workers get; `journal` a local file; `keep` is called with new lines of it
-    before they count.
+    A file that is not in it is scanned again, whatever else lies about. Only the places of lines
+    are kept in memory.
+
+    Parameters
+    ----------
+    path
+        A local file, made if it is not there.
+    keep
+        Called with new lines before they count, to keep them elsewhere too.
     """
 
-    folder: Folder
-    journal: Path
-    keep: Callable[[bytes], None] | None = None
+    def __init__(self, path: Path, keep: Callable[[bytes], None] | None = None) -> None:
+        self._path = path
+        self._keep = keep
+        self._at: dict[str, int] = {}
+        with explain_output(path):
+            self._file = path.open("a+b")
+            self._load()
+
+    def _load(self) -> None:
+        self._file.seek(0)
+        end = 0
+        for line in self._file:
+            try:
+                key = json.loads(line)["url"] if line.endswith(b"\n") else None
+            except (ValueError, KeyError, TypeError):
+                key = None
+            if key is None:
+                break  # what follows a torn line was never promised
+            self._at[key] = end
+            end += len(line)
+        self._file.truncate(end)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __getitem__(self, url: str) -> dict[str, Any]:
+        self._file.seek(self._at[url])
+        return json.loads(self._file.readline())
+
+    def get(self, url: str) -> dict[str, Any] | None:
+        """Return the row of a file, None if there is none."""
+        return self[url] if url in self._at else None
+
+    def rows(self, order: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Return the rows of files, one after the other."""
+        return (self[url] for url in order)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows, through the disk."""
+        lines = [json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows]
+        data = b"".join(lines)
+        if self._keep is not None:
+            self._keep(data)
+        with explain_output(self._path):
+            at = self._file.seek(0, os.SEEK_END)
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        for row, line in zip(rows, lines, strict=True):
+            self._at[row["url"]] = at
+            at += len(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class Folder(Protocol):
@@ -77,8 +124,12 @@ class Folder(Protocol):
     def address(self) -> str:
         """Path or URL, without "/" at its end."""
 
-    def claim(self, wait: bool) -> contextlib.AbstractContextManager[BuildFolder]:
+    def claim(self, wait: bool) -> contextlib.AbstractContextManager[tuple[Folder, Journal]]:
         """Claim the folder for a build, made if it is not there.
+
+        Returns
+        -------
+        The folder as workers get it, and its journal.
 
         Raises
         ------
@@ -130,7 +181,7 @@ class LocalFolder:
         return f"{self.scratch}/{_PROCESS}-{os.getpid()}-{threading.get_ident()}"
 
     @contextlib.contextmanager
-    def claim(self, wait: bool) -> Iterator[BuildFolder]:
+    def claim(self, wait: bool) -> Iterator[tuple[Folder, Journal]]:
         """Claim the folder; the lock is the operating system's, and ends with the process.
 
         The name of the scratch folder is new each time: workers that outlive a killed build cannot
@@ -153,7 +204,8 @@ class LocalFolder:
                 _sweep(state)
                 scratch.mkdir()
             try:
-                yield BuildFolder(replace(self, scratch=str(scratch)), state / "journal.jsonl")
+                with contextlib.closing(Journal(state / "journal.jsonl")) as journal:
+                    yield replace(self, scratch=str(scratch)), journal
             finally:
                 _sweep(state)
 
@@ -161,11 +213,15 @@ class LocalFolder:
         while not _try_lock(lock):
             if not wait:
                 lock.seek(0)
-                raise running_error(self.path, lock.read().decode("utf-8", "replace"))
+                raise CatalogError(
+                    "another build of this catalog is running", url=self.path,
+                    got=lock.read().decode("utf-8", "replace") or None,
+                    hint="Wait for its end, or give wait=True (--wait).",
+                )  # fmt: skip
             time.sleep(_POLL_S)
         with explain_output(self.path):
             lock.truncate(0)
-            lock.write(who_am_i().encode())
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
             lock.flush()
 
     def read(self, name: str) -> bytes | None:
@@ -177,13 +233,7 @@ class LocalFolder:
     def put(self, name: str, data: bytes) -> None:
         target, temporary = self._at(name), self._temporary()
         with explain_output(target):
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-            finally:
-                os.close(descriptor)
+            Path(temporary).write_bytes(data)
             _move(temporary, target)
 
     @contextlib.contextmanager
@@ -248,21 +298,6 @@ def _try_lock(file: BinaryIO) -> bool:
             return False
         raise
     return True
-
-
-def who_am_i() -> str:
-    """Name this process for others."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def running_error(address: str, who: str) -> CatalogError:
-    """Return the error of a catalog that somebody else builds."""
-    return CatalogError(
-        "another build of this catalog is running",
-        url=address,
-        got=who or None,
-        hint="Wait for its end, or give wait=True (--wait).",
-    )
 
 
 def checksum(path: Path) -> tuple[int, int] | None:
@@ -348,23 +383,21 @@ class RemoteFolder:
     address: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def _open(self) -> tuple[Any, str]:
-        """Return the file system, which fsspec keeps, and the path of the folder in it."""
+    @contextlib.contextmanager
+    def _at(self, name: str = "") -> Iterator[tuple[Any, str]]:
+        """Return the file system, which fsspec keeps, and a path in it; explain its errors."""
         import fsspec
 
         try:
             fs, root = fsspec.url_to_fs(self.address, **self.options)
         except client_errors() as error:
             raise unreadable(self.address, error, "cannot be opened") from error
-        return fs, root.rstrip("/")
-
-    def _explained(self, name: str = "") -> contextlib.AbstractContextManager[None]:
-        return explain_output(f"{self.address}/{name}".rstrip("/"), client_errors())
+        with explain_output(f"{self.address}/{name}".rstrip("/"), client_errors()):
+            yield fs, f"{root.rstrip('/')}/{name}".rstrip("/")
 
     @contextlib.contextmanager
-    def claim(self, wait: bool) -> Iterator[BuildFolder]:
-        fs, root = self._open()
-        with self._explained():
+    def claim(self, wait: bool) -> Iterator[tuple[Folder, Journal]]:
+        with self._at() as (fs, root):
             fs.invalidate_cache()
             names = _list(fs, root)
             if names and f"{root}/{STATE}" not in names:
@@ -374,61 +407,32 @@ class RemoteFolder:
                     got=names[0],
                     hint="Give an empty or new folder.",
                 )
-        token = secrets.token_hex(4)
         with tempfile.TemporaryDirectory(prefix="tiffref-") as temporary:
-            journal = Path(temporary, "journal.jsonl")
-            with self._explained():
-                parts = sorted(_list(fs, f"{root}/{STATE}/journal"))
-                _gather(fs, parts, journal)
-            yield BuildFolder(self, journal, lambda data: self._keep(parts, token, data))
-            with self._explained():
-                self._join(parts, token, journal)
-
-    def _next(self, parts: list[str], token: str) -> str:
-        """Name the next part of the journal; no other build names one so."""
-        n = int(parts[-1].rpartition("/")[2][:8]) + 1 if parts else 0
-        parts.append(f"{self._open()[1]}/{STATE}/journal/{n:08d}-{token}.jsonl")
-        return parts[-1]
-
-    def _keep(self, parts: list[str], token: str, data: bytes) -> None:
-        fs, _ = self._open()
-        with self._explained(STATE):
-            _put(fs, {self._next(parts, token): data})
-
-    def _join(self, parts: list[str], token: str, journal: Path) -> None:
-        """Make one part of all: the last counts, so that a kill in between loses nothing."""
-        fs, root = self._open()
-        old = list(parts)
-        if len(old) > 1:
-            _put(fs, {self._next(parts, token): journal})
-            fs.invalidate_cache()
-            # another build may have joined some of them already
-            if still := set(old) & set(_list(fs, f"{root}/{STATE}/journal")):
-                fs.rm(sorted(still))
+            local = Path(temporary, "journal.jsonl")
+            with self._at(_JOURNAL) as (fs, folder):
+                parts = _JournalParts(self, sorted(_list(fs, folder)), secrets.token_hex(4))
+                _gather(fs, parts.names, local)
+            with contextlib.closing(Journal(local, parts.keep)) as journal:
+                yield self, journal
+            parts.join(local)
 
     def read(self, name: str) -> bytes | None:
-        fs, root = self._open()
-        with self._explained(name):
-            try:
-                return fs.cat_file(f"{root}/{name}")
-            except FileNotFoundError:
-                return None
+        with self._at(name) as (fs, path), contextlib.suppress(FileNotFoundError):
+            return fs.cat_file(path)
+        return None
 
     def put(self, name: str, data: bytes) -> None:
-        fs, root = self._open()
-        with self._explained(name):
-            _put(fs, {f"{root}/{name}": data})
+        with self._at(name) as (fs, path):
+            _put(fs, {path: data})
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[Path]:
         """Return a local path; of a folder, the files at its top are put last."""
-        fs, root = self._open()
         with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
             made = Path(folder, Path(name).name)
             with explain_output(folder):
                 yield made
-            target = f"{root}/{name}"
-            with self._explained(name):
+            with self._at(name) as (fs, target):
                 if not made.is_dir():
                     _put(fs, {target: made})
                     return
@@ -442,33 +446,56 @@ class RemoteFolder:
                     fs.rm(sorted(old))
 
     def remove(self, name: str) -> None:
-        fs, root = self._open()
-        with self._explained(name), contextlib.suppress(FileNotFoundError):
-            fs.rm(f"{root}/{name}", recursive=name.endswith(".parq"))
+        with self._at(name) as (fs, path), contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=name.endswith(".parq"))
 
     def survey(self) -> IsComplete:
         """List what is in place once; sizes tell whether it is whole, contents are not read."""
-        fs, root = self._open()
         sizes: Counter[str] = Counter()
-        with self._explained():
+        with self._at() as (fs, root):
             fs.invalidate_cache()
             for folder in ("references", "combined"):
                 for path, info in fs.find(f"{root}/{folder}", detail=True).items():
                     name = path[len(root) + 1 :]
                     whole, parquet, _ = name.rpartition(".parq/")
-                    sizes[name if name.endswith(".json") else f"{whole}{parquet[:-1]}"] += info[
-                        "size"
-                    ]
+                    key = name if name.endswith(".json") else f"{whole}{parquet[:-1]}"
+                    sizes[key] += info["size"]
         return lambda name, size, crc: name in sizes and sizes[name] == size
 
     def has(self, name: str) -> bool:
-        fs, root = self._open()
-        with self._explained(name):
+        with self._at(name) as (fs, path):
             fs.invalidate_cache()
-            return fs.exists(f"{root}/{name}")
+            return fs.exists(path)
 
     def flush(self) -> None:
         """Do nothing: what a store has taken, it keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _JournalParts:
+    """The objects of a journal, in order; those of one build have its token in their names."""
+
+    folder: RemoteFolder
+    names: list[str]
+    token: str
+
+    def keep(self, data: bytes | Path) -> None:
+        """Put one part more, which no other build names so."""
+        n = int(self.names[-1].rpartition("/")[2][:8]) + 1 if self.names else 0
+        with self.folder._at(f"{_JOURNAL}/{n:08d}-{self.token}.jsonl") as (fs, path):
+            self.names.append(path)
+            _put(fs, {path: data})
+
+    def join(self, journal: Path) -> None:
+        """Make one part of all: the last counts, so that a kill in between loses nothing."""
+        old = list(self.names)
+        if len(old) > 1:
+            self.keep(journal)
+            with self.folder._at(_JOURNAL) as (fs, path):
+                fs.invalidate_cache()
+                # another build may have joined some of them already
+                if still := set(old) & set(_list(fs, path)):
+                    fs.rm(sorted(still))
 
 
 def _list(fs: Any, path: str) -> list[str]:

@@ -1,34 +1,38 @@
-"""What a worker does with a batch of jobs.
+"""The jobs of a build, and what a worker does with them.
 
-Owns the one function that executors run: scan each file, write its references, and return the
-lines of the journal, with what is measured of each image as plain values. A bad file becomes a
-line; an output that cannot be written ends the batch. Errors of a busy network or server are
-retried after a pause that doubles. A folder on a disk must be there under the same path as in the
-process that builds the catalog.
+Owns what workers get (a job for each file, and the settings of the build; everything pickles), what
+the files of references are called, and the one function that executors run: scan each file, write
+its references, and return the rows of the journal, with what is measured of each image as plain
+values. A bad file becomes a row; an output that cannot be written ends the batch. Errors of a busy
+network or server are retried after a pause that doubles. A folder on a disk must be there under the
+same path as in the process that builds the catalog.
 """
 
 from __future__ import annotations
 
 import datetime
 import errno
+import functools
+import hashlib
 import io
-import json
+import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.table import COMPRESSIONS
-from ..errors import SourceError, TiffrefError, collect_warnings
+from ..errors import CatalogError, SelectionError, SourceError, TiffrefError, collect_warnings
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..io.source import open_source
+from ..io.urls import to_document_url, warn_of_signatures
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
 from ..metadata.time import read_time_coordinate
@@ -36,20 +40,155 @@ from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
 from ..references import References
+from ..sequences.inputs import FileList
 from ..tiff.scan import scan
-from .jobs import Batch, Job, Settings
-from .storage import checksum
+from .storage import Folder, checksum
 
-__all__ = [
-    "Done",
-    "encode_row",
-    "failed_row",
-    "file_facts",
-    "is_transient",
-    "main_path",
-    "retried",
-    "run_batch",
-]
+FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
+"""Format of the references of one file -> what their names end in."""
+_UNSAFE = re.compile(r'[\x00-\x1f%?*:"<>|\\]')
+_MAX_NAME_BYTES = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file to scan.
+
+    Attributes
+    ----------
+    url
+        Path or URL of the file.
+    output
+        Where its references go, below the catalog's folder.
+    size, mtime, etag
+        Of the file when it was scanned last, None for a new one. A worker that finds it so leaves
+        it alone.
+    fields
+        What is known of the file besides: values of its name, or of the table it is listed in.
+    bands
+        What a STAC item says of its bands, as in `sequences.inputs.FileList`.
+    """
+
+    url: str
+    output: str
+    size: int | None = None
+    mtime: float | None = None
+    etag: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    bands: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for all jobs of a build.
+
+    Attributes
+    ----------
+    folder
+        Of the catalog.
+    root
+        Address of the folder that the files of the first build share.
+    prefix
+        What documents say instead of `root`; None leaves addresses as they are.
+    format
+        "json" or "parquet".
+    scan
+        Further arguments of `scan`.
+    storage_options
+        For the file system of URLs.
+    retries
+        How often a file is tried again after an error that may pass.
+    backoff_s
+        Seconds before the first of these; each further one waits twice as long.
+    """
+
+    folder: Folder
+    root: str
+    prefix: str | None = None
+    format: str = "json"
+    scan: Mapping[str, Any] = field(default_factory=dict)
+    storage_options: Mapping[str, Any] | None = None
+    retries: int = 3
+    backoff_s: float = 0.5
+
+    def rename(self, url: str) -> str:
+        """Return the address that documents have for a file."""
+        address = _address(url)
+        if self.prefix is None or not address.startswith(self.root):
+            return address
+        return self.prefix + address[len(self.root) :]
+
+
+def _address(url: str) -> str:
+    # paths of jobs are full already: no need to ask for the working folder, as others must
+    return f"file://{url}" if url.startswith("/") else to_document_url(url)
+
+
+def make_jobs(
+    found: FileList, fields: Mapping[str, Sequence[Any]], root: str, suffix: str
+) -> list[Job]:
+    """Return a job for each file, each file once.
+
+    Raises
+    ------
+    SelectionError
+        If two files would have the same references.
+    """
+    warn_of_signatures(found.urls, is_kept=True)  # the index names the files as they are read
+    jobs: dict[str, Job] = {}
+    outputs: dict[str, str] = {}
+    for n, url in enumerate(found.urls):
+        if url in jobs:
+            continue
+        output = reference_path(url, root, suffix)
+        if outputs.setdefault(output, url) != url:
+            raise SelectionError(
+                "two files would have their references in one place",
+                url=url,
+                got=output,
+                expected=f"another place than that of {outputs[output]}",
+            )
+        own = {name: values[n] for name, values in fields.items() if values[n] is not None}
+        jobs[url] = Job(url, output, fields=own, bands=found.bands[n] if found.bands else ())
+    return list(jobs.values())
+
+
+def reference_path(url: str, root: str, suffix: str) -> str:
+    """Return where the references of a file go.
+
+    Folders below the root stay, so that two files of the same name never meet, and so does the
+    ending: `a.tif` and `a.tiff` may lie side by side.
+
+    Examples
+    --------
+    >>> reference_path("/data/a/x.tif", "file:///data/", ".json")
+    'references/a/x.tif.json'
+    >>> reference_path("s3://other/x.tif", "file:///data/", ".json")
+    'references/_elsewhere/s3/other/x.tif.json'
+    """
+    address = _address(url)
+    if root and address.startswith(root):
+        name = address[len(root) :]
+    else:
+        name = "_elsewhere/" + address.replace("://", "/", 1)
+    parts = [_safe(part) for part in name.split("/") if part]
+    parts[-1] = _shorten(parts[-1]) + suffix
+    return "/".join(["references", *map(_shorten, parts[:-1]), parts[-1]])
+
+
+def _safe(part: str) -> str:
+    """Spell a part of an address so that every file system takes it, and no two become one."""
+    if part in (".", ".."):
+        return part.replace(".", "%2E")
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", part)
+
+
+def _shorten(part: str) -> str:
+    data = os.fsencode(part)
+    if len(data) <= _MAX_NAME_BYTES:
+        return part
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return f"{data[: _MAX_NAME_BYTES - 17].decode('utf-8', 'ignore')}~{digest}"
 
 
 def main_path(references: References) -> str:
@@ -151,17 +290,6 @@ def _chunk_facts(references: References) -> dict[str, Any]:
     }
 
 
-def encode_row(
-    url: str, source: Source | None, status: str, facts: Mapping[str, Any]
-) -> tuple[str, bytes]:
-    """Return the line of the journal for one file."""
-    row: dict[str, Any] = {"url": url, "status": status}
-    if source is not None:
-        row.update(size=source.size, mtime=source.mtime, etag=source.etag)
-    row.update(facts)
-    return url, json.dumps(row, separators=(",", ":")).encode() + b"\n"
-
-
 T = TypeVar("T")
 
 _ERRNOS = frozenset(
@@ -232,95 +360,104 @@ def retried(
     return work()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scanned:
-    """What a scan found of one file.
-
-    `facts` are for its row of the index. `document` is the JSON text; None in other formats.
-    """
-
-    source: Source
-    references: References
-    facts: Mapping[str, Any]
-    document: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
-    """What became of a batch.
+    """What became of some jobs.
 
-    `rows` are URLs with their lines, files that have not changed left out; `n_unchanged` counts
+    `rows` are those of the journal, files that have not changed left out; `n_unchanged` counts
     those. `n_bytes` is what the images take that were looked at. `written` names one of the files
     that were written.
     """
 
-    rows: tuple[tuple[str, bytes], ...]
+    rows: list[dict[str, Any]] = field(default_factory=list)
     n_failed: int = 0
     n_unchanged: int = 0
     n_bytes: int = 0
     first_error: str | None = None
     written: str | None = None
 
+    def fail(self, job: Job, error: BaseException) -> None:
+        """Note that a file cannot be scanned."""
+        self.n_failed += 1
+        self.first_error = self.first_error or str(error)
+        self.rows.append(
+            {
+                "url": job.url, "status": "failed", "error": str(error),
+                "error_type": type(error).__name__, "fields": dict(job.fields),
+            }
+        )  # fmt: skip
 
-def run_batch(batch: Batch) -> Done:
-    """Scan the files of a batch and write their references.
+
+def run_jobs(settings: Settings, jobs: Sequence[Job]) -> Done:
+    """Scan files and write their references.
 
     Raises
     ------
     CatalogError
         If references cannot be written.
     """
-    rows: list[tuple[str, bytes]] = []
-    n_unchanged = n_failed = n_bytes = 0
-    first_error = last_written = None
-    for job in batch.jobs:
+    done = Done()
+    for job in jobs:
         try:
-            scanned = _scan(job, batch.settings)
+            scan_one = functools.partial(_scan, job, settings)
+            row = retried(scan_one, settings.retries, settings.backoff_s)
+        except CatalogError:
+            raise
         except TiffrefError as error:
-            n_failed += 1
-            first_error = first_error or str(error)
-            rows.append(failed_row(job, error))
-            batch.settings.folder.remove(job.output)  # of the file as it was before it changed
+            done.fail(job, error)
+            settings.folder.remove(job.output)  # of the file as it was before it changed
             continue
-        if scanned is None:
-            n_unchanged += 1
+        if row is None:
+            done.n_unchanged += 1
             continue
-        n_bytes += scanned.source.size or 0
-        facts = {"fields": dict(job.fields), **scanned.facts}
-        if batch.settings.format != "none":
-            written = _write(scanned, job, batch.settings)
-            facts = {"references": job.output, **written, **facts}
-            last_written = job.output
-        rows.append(encode_row(job.url, scanned.source, "ok", facts))
-    return Done(tuple(rows), n_failed, n_unchanged, n_bytes, first_error, last_written)
+        done.rows.append(row)
+        done.n_bytes += row["size"] or 0
+        done.written = row.get("references", done.written)
+    return done
 
 
-def failed_row(job: Job, error: BaseException) -> tuple[str, bytes]:
-    """Return the line of a file that cannot be scanned."""
-    facts = {
-        "error": f"{error}",
-        "error_type": type(error).__name__,
-        "fields": dict(job.fields),
-    }
-    return encode_row(job.url, None, "failed", facts)
-
-
-def _scan(job: Job, settings: Settings) -> _Scanned | None:
-    """Scan one file; None if it is still what the job says that it was."""
-    return retried(lambda: _scan_once(job, settings), settings.retries, settings.backoff_s)
-
-
-def _scan_once(job: Job, settings: Settings) -> _Scanned | None:
+def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
+    """Scan one file, and write its references; None if it has not changed since."""
     with closing(open_source(job.url, settings.storage_options)) as there:
         if _is_unchanged(job, there.source):
             return None
         with collect_warnings() as warnings:
             references = _with_bands(scan(there, **settings.scan), job)
-            facts = file_facts(references)
-            document = _document(references, settings) if settings.format == "json" else None
-        if warnings:
-            facts["warnings"] = list(warnings)
-        return _Scanned(there.source, references, facts, document)
+            written = {}
+            if settings.format != "none":
+                size, crc = write_references(references, job.output, settings, settings.format)
+                written = {"references": job.output, "document_size": size, "document_crc": crc}
+        return {
+            "url": job.url, "status": "ok", **state_of(there.source), **written,
+            "fields": dict(job.fields), **file_facts(references),
+            **({"warnings": list(warnings)} if warnings else {}),
+        }  # fmt: skip
+
+
+def state_of(source: Source) -> dict[str, Any]:
+    """Return by what a file is known again."""
+    return {"size": source.size, "mtime": source.mtime, "etag": source.etag}
+
+
+def write_references(
+    references: References, path: str, settings: Settings, format: str
+) -> tuple[int, int]:
+    """Put a document in place, whole; return its size and checksum."""
+    options: dict[str, Any] = {
+        "rename": settings.rename, "series": references.series,
+        "is_sealed": references.allow is None,
+    }  # fmt: skip
+    if format == "json" and len(references.sources) == 1:  # of many files it may be long
+        buffer = io.BytesIO()
+        write_json(references.group, buffer, **options)
+        settings.folder.put(path, document := buffer.getvalue())
+        return len(document), zlib.crc32(document)
+    write = write_json if format == "json" else write_parquet
+    with settings.folder.making(path) as made:
+        write(references.group, made, **options)
+        found = checksum(made)
+    assert found is not None
+    return found
 
 
 def _with_bands(references: References, job: Job) -> References:
@@ -335,30 +472,9 @@ def _with_bands(references: References, job: Job) -> References:
     return replace(references, group=references.group.with_children(children))
 
 
-def _document(references: References, settings: Settings) -> bytes:
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"rename": settings.rename, "series": references.series}
-    write_json(references.group, buffer, is_sealed=references.allow is None, **options)
-    return buffer.getvalue()
-
-
 def _is_unchanged(job: Job, now: Source) -> bool:
     if job.size is None or job.size != now.size:
         return False
     if job.etag is not None or now.etag is not None:
         return job.etag == now.etag
     return job.mtime is not None and job.mtime == now.mtime
-
-
-def _write(scanned: _Scanned, job: Job, settings: Settings) -> Mapping[str, int]:
-    """Put the references of a file in place; return their size and checksum."""
-    document, references = scanned.document, scanned.references
-    if document is not None:
-        settings.folder.put(job.output, document)
-        return {"document_size": len(document), "document_crc": zlib.crc32(document)}
-    with settings.folder.making(job.output) as made:
-        options: dict[str, Any] = {"rename": settings.rename, "series": references.series}
-        write_parquet(references.group, made, is_sealed=references.allow is None, **options)
-        found = checksum(made)
-    assert found is not None
-    return {"document_size": found[0], "document_crc": found[1]}
