@@ -81,9 +81,9 @@ def _pyramid(folder: Path, compression: str) -> Case:
     return _case(path, tiffref.scan(path), levels[0], {2: "image", 3: "0/image"})
 
 
-def _slide(folder: Path) -> Case:
+def slide(folder: Path, compression: str | None) -> Case:
     path = folder / "a.ome.tif"
-    levels = write_rgb_pyramid(path, "jpeg")
+    levels = write_rgb_pyramid(path, compression)
     pixels = levels[0].transpose(2, 0, 1)
     return _case(path, tiffref.scan(path, axes="ngff"), pixels, {2: "image", 3: "0/image"})
 
@@ -128,7 +128,8 @@ MAPS: dict[str, Callable[[Path], Case]] = {
 MICROSCOPES: dict[str, Callable[[Path], Case]] = {
     "OME pyramid, deflate": lambda folder: _pyramid(folder, "zlib"),
     "OME pyramid, JPEG": lambda folder: _pyramid(folder, "jpeg"),
-    "RGB slide, JPEG": _slide,
+    "RGB slide, JPEG": lambda folder: slide(folder, "jpeg"),
+    "RGB slide, zstd": lambda folder: slide(folder, "zstd"),
     "ImageJ stack": _stack,
     "plate": _plate,
 }

@@ -18,6 +18,7 @@ import pytest
 from cases import Case
 from numpy.typing import NDArray
 
+OWN_EXTRA = "not installed: brings 90 packages, so it is in the extra `clients`, not in `test`"
 PIPELINES = {
     "batched": "zarr.core.codec_pipeline.BatchedCodecPipeline",
     "fused": "zarr.core.codec_pipeline.FusedCodecPipeline",
@@ -95,6 +96,28 @@ def read_rasterix(case: Case) -> NDArray:
         expected = dataset["image"].to_numpy()
         np.testing.assert_array_equal(indexed["image"], expected)
         return case.pixels if expected.ndim > 2 else expected
+
+
+def read_titiler(case: Case, engine: str) -> NDArray:
+    reader = pytest.importorskip("titiler.xarray.io", reason=OWN_EXTRA, exc_type=ImportError)
+    rasterio = pytest.importorskip("rasterio")
+    import xarray as xr
+
+    def open_references(path: str, **_: Any) -> Any:
+        return xr.open_dataset(path, engine=engine, decode_coords="all")
+
+    document = case.documents[2 if engine == "kerchunk" else 3]
+    with (
+        rasterio.open(case.source) as source,
+        reader.Reader(str(document), variable="image", opener=open_references) as opened,
+    ):
+        assert opened.crs == source.crs
+        assert tuple(opened.bounds) == pytest.approx(tuple(source.bounds))
+        part = opened.part(source.bounds, bounds_crs=source.crs, dst_crs=source.crs, max_size=None)
+    pixels = part.array.data
+    if case.pixels.ndim == 2:
+        return pixels[0]
+    return pixels if case.pixels.shape == pixels.shape else pixels.transpose(1, 2, 0)
 
 
 def read_gdal(case: Case, zarr_format: int) -> NDArray:
@@ -190,6 +213,40 @@ def read_ngio(case: Case, zarr_format: int) -> NDArray:
     return found.reshape(case.pixels.shape) if found.size == case.pixels.size else found
 
 
+def read_napari_ome_zarr(case: Case, zarr_format: int) -> NDArray:
+    plugin = pytest.importorskip("napari_ome_zarr", reason=OWN_EXTRA, exc_type=ImportError)
+    address = f"reference::{case.documents[zarr_format]}"
+    layers = plugin.napari_get_reader(address)(address)
+    channels = [np.asarray(data[0]) for data, *_ in layers]
+    # wells of a plate are one picture, side by side
+    wells = np.stack(channels, axis=1 if channels[0].ndim == 4 else 0)
+    return wells[..., -case.pixels.shape[-1] :]
+
+
+def read_spatialdata(case: Case) -> NDArray:
+    models = pytest.importorskip("spatialdata.models", reason=OWN_EXTRA, exc_type=ImportError)
+    import xarray as xr
+
+    group, _, name = case.arrays[2].rpartition("/")
+    options: dict[str, Any] = {"group": group} if group else {}
+    with xr.open_dataset(
+        str(case.documents[2]), engine="kerchunk", chunks={}, **options
+    ) as dataset:
+        image = dataset[name]
+        # its images have no time
+        times = [image[n] for n in range(len(image))] if image.ndim == 5 else [image]
+        model = models.Image3DModel if image.ndim == 5 else models.Image2DModel
+        found = [model.parse(one, dims=one.dims, c_coords=None).to_numpy() for one in times]
+    return np.stack(found) if image.ndim == 5 else found[0]
+
+
+def read_tensorstore(case: Case) -> NDArray:
+    tensorstore = pytest.importorskip("tensorstore", reason=OWN_EXTRA)
+    address = f"reference::{case.documents[3].as_uri()}"
+    specification = {"driver": "zarr3", "kvstore": address, "path": case.arrays[3]}
+    return tensorstore.open(specification).result().read().result()
+
+
 def _quiet(read: Callable[..., NDArray], *arguments: Any) -> Callable[[Case], NDArray]:
     def run(case: Case) -> NDArray:
         with warnings.catch_warnings():
@@ -208,10 +265,13 @@ GENERAL = {
     "xarray tiffref, v3": _quiet(read_xarray_tiffref),
     "VirtualiZarr": _quiet(read_virtualizarr, 2),
     "VirtualiZarr, v3": _quiet(read_virtualizarr, 3),
+    "tensorstore, v3": _quiet(read_tensorstore),
 }
 OF_MAPS = {
     "rioxarray": _quiet(read_rioxarray),
     "rasterix": _quiet(read_rasterix),
+    "titiler-xarray": _quiet(read_titiler, "kerchunk"),
+    "titiler-xarray, v3": _quiet(read_titiler, "tiffref"),
     "GDAL": _quiet(read_gdal, 2),
     "GDAL, v3": _quiet(read_gdal, 3),
 }
@@ -226,5 +286,8 @@ OF_MICROSCOPES = {
     "bioio, v3": _quiet(read_bioio, 3),
     "ngio": _quiet(read_ngio, 2),
     "ngio, v3": _quiet(read_ngio, 3),
+    "napari-ome-zarr": _quiet(read_napari_ome_zarr, 2),
+    "napari-ome-zarr, v3": _quiet(read_napari_ome_zarr, 3),
+    "spatialdata": _quiet(read_spatialdata),
 }
 """Clients by the name of their column; of those without "v3" the document is Zarr v2."""

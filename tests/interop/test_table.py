@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import MAPS, MICROSCOPES, Case
+from cases import MAPS, MICROSCOPES, Case, slide
 from clients import HERE, install_zarrita
 from range_server import serve
 from table_clients import GENERAL, OF_MAPS, OF_MICROSCOPES, read_zarrita
@@ -41,12 +41,14 @@ NO: Mapping[tuple[str, str], str] = {
     ("RGB, bands first", "GDAL"): "Zarr v2 has no transpose",
     **{(f"OME pyramid, {what}", "ngff-zarr, v3"): MAPPING for what in ("deflate", "JPEG")},
     ("RGB slide, JPEG", "ngff-zarr, v3"): MAPPING,
+    ("RGB slide, zstd", "ngff-zarr, v3"): "knows no transpose",
     ("plate", "ngff-zarr"): PLATE,
     ("plate", "ngff-zarr, v3"): PLATE,
     **{(row, "zarrita.js, v3"): CODEC
        for row in ("COG, LZW and predictor", "COG, JPEG", "COG, WebP", "OME pyramid, JPEG",
                    "RGB slide, JPEG")},
     ("RGB, bands first", "zarrita.js, v3"): TWICE,
+    **{(row, "tensorstore, v3"): "does not open references" for row in (*MAPS, *MICROSCOPES)},
 }  # fmt: skip
 """Row and column of each cell that is not yes, and why."""
 ROWS = {**MAPS, **MICROSCOPES}
@@ -114,6 +116,19 @@ def test_cell_of_zarrita(
         references = tiffref.References.open(case.documents[3], allow="*")
         references.write_fsspec(document, url=server.url, zarr_format=3)
         check(case, row, "zarrita.js, v3", lambda case: read_zarrita(case, modules, document))
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "zlib", "jpeg"])
+def test_gdal_refuses_slides_whose_transpose_it_gets_wrong(
+    tmp_path: Path, compression: str | None
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    case = slide(tmp_path, compression)
+    with (
+        pytest.raises(rasterio.RasterioIOError),
+        rasterio.open(f'ZARR:"{case.documents[3]}":/{case.arrays[3]}') as found,
+    ):
+        found.read()
 
 
 # ---- the page

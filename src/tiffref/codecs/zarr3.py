@@ -21,12 +21,16 @@ import numpy as np
 
 from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
-from ..model.transpose import trim_order, with_transposes
+from ..model.transpose import is_self_inverse, trim_order, with_transposes
 from .table import COMPRESSIONS, compression_of
 from .unpack import FLOATING_POINT, HORIZONTAL
 from .zarr2 import SEGMENT_ID, raise_codec, reason_for_segment, to_zarr2
 
 __all__ = ["from_zarr3", "to_zarr3"]
+
+_UNKNOWN_TO_GDAL = {"name": "numcodecs.shuffle", "configuration": {"elementsize": 1}}
+"""A codec that changes nothing. GDAL 3.12 decodes a transpose that is not its own inverse the wrong
+way round, without an error; a codec that it does not know makes it refuse the array."""
 
 
 def to_zarr3(
@@ -57,7 +61,10 @@ def to_zarr3(
             order = one["configuration"]["order"]
             chunks = None if chunks is None else [chunks[axis] for axis in order]
         stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
-        return {**stored, "codecs": [*first, *stored["codecs"]]}
+        codecs = [*first, *stored["codecs"]]
+        if not all(map(is_self_inverse, codec.transposes)) and _gdal_decodes(codecs):
+            codecs.append(_UNKNOWN_TO_GDAL)
+        return {**stored, "codecs": codecs}
     codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks)
     if codecs is None or (is_own and any("imagecodecs_" in one["name"] for one in codecs)):
         codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
@@ -147,6 +154,10 @@ def _transpose_codec(order: tuple[int, ...], ndim: int) -> dict[str, Any]:
     return {"name": "transpose", "configuration": {"order": full}}
 
 
+def _gdal_decodes(codecs: Sequence[Mapping[str, Any]]) -> bool:
+    return {one["name"] for one in codecs} <= {"transpose", "bytes", "zstd"}
+
+
 def _split_transposes(
     codecs: Sequence[Mapping[str, Any]], chunks: Sequence[int]
 ) -> tuple[tuple[tuple[int, ...], ...], Sequence[int], Sequence[Mapping[str, Any]]]:
@@ -158,7 +169,8 @@ def _split_transposes(
         chunks = [chunks[axis] for axis in order]
         transposes.append(trim_order(order))
         n += 1
-    return tuple(transposes), chunks, codecs[n:]
+    kept = codecs[n:-1] if n and codecs[-1] == _UNKNOWN_TO_GDAL else codecs[n:]
+    return tuple(transposes), chunks, kept
 
 
 def _raise_codec(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:

@@ -22,7 +22,7 @@ from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import Manifest
 
-__all__ = ["permute", "trim_order", "with_transposes"]
+__all__ = ["is_self_inverse", "permute", "trim_order", "with_transposes"]
 
 _ROTATED = (1, 2, 0)
 _SELF_INVERSE = ((1, 0, 2), (1, 0))
@@ -38,8 +38,8 @@ def permute(array: Array, order: Sequence[int], *, self_inverse: bool = False) -
         For each axis of the result, the axis of `array` that it is.
     self_inverse
         Write the rotation that puts samples first as two transposes that are each their own
-        inverse. GDAL 3.12 takes any other transpose the wrong way round, zarrita.js 0.7 is wrong
-        with two: maps take this, microscopes the single one.
+        inverse. GDAL 3.12 takes no other transpose the right way round, zarrita.js 0.7 is wrong
+        with two: maps take this, microscopes the single one, which GDAL is made to refuse.
 
     Raises
     ------
@@ -85,6 +85,11 @@ def trim_order(order: Sequence[int]) -> tuple[int, ...]:
     """
     lead = next((n for n, axis in enumerate(order) if n != axis), len(order))
     return tuple(axis - lead for axis in order[lead:])
+
+
+def is_self_inverse(order: Sequence[int]) -> bool:
+    """Return whether an order of axes, taken twice, leaves them as they were."""
+    return all(order[axis] == n for n, axis in enumerate(order))
 
 
 def with_transposes(
