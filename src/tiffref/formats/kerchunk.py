@@ -31,13 +31,13 @@ from ..codecs.foreign import decode_foreign
 from ..errors import InvalidReferences
 from ..io.atomic import open_atomic
 from ..io.urls import from_document_url, to_document_url
-from ..model.array import Array, Group, cache_by_identity
+from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
 from .keys import BLOCK_ROWS, FEW_ROWS, KeyRule, format_numbers, join_columns, pick_texts
 from .provenance import PROVENANCE, format_provenance
 from .sealing import NO_SEAL, digest_chunks, find_links, seal_texts
-from .zarr_metadata import to_documents
+from .zarr_metadata import to_texts
 
 __all__ = [
     "Plan",
@@ -109,9 +109,9 @@ _ROOT = ("zarr.json", ".zgroup", ".zattrs")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Metadata documents by key, the root's first; and addresses by the sources' own."""
+    """Metadata as JSON texts by key, the root's first; and addresses by the sources' own."""
 
-    documents: Mapping[str, Mapping[str, Any]]
+    texts: Mapping[str, str]
     addresses: Mapping[str, str]
 
 
@@ -141,28 +141,18 @@ def plan_document(
     Raises
     ------
     ManifestMismatch, InvalidReferences
-        If the group cannot be spelled; see `documents.to_documents`.
+        If the group cannot be spelled; see `zarr_metadata.to_texts`.
     """
     sources: dict[str, Source] = {}
     for _, array in group.arrays():
         for source in array.manifest.sources:
             sources.setdefault(source.url, source)
     addresses = {url: (rename or to_document_url)(url) for url in sources}
-    documents = to_documents(group, zarr_format)
     seal, links = (NO_SEAL, dict(find_links(sources.values()))) if is_sealed else (None, None)
-    text = format_provenance(sources.values(), addresses, series, seal, links)
-    if text is not None:
-        _set_root_attribute(documents, zarr_format, text)
-    first = {key: documents[key] for key in _ROOT if key in documents}
-    return Plan(first | documents, addresses)
-
-
-def _set_root_attribute(documents: dict[str, Any], zarr_format: int, text: str) -> None:
-    if zarr_format == 3:
-        root = documents["zarr.json"]
-        documents["zarr.json"] = {**root, "attributes": {**root["attributes"], PROVENANCE: text}}
-    else:
-        documents[".zattrs"] = {**documents.get(".zattrs", {}), PROVENANCE: text}
+    record = format_provenance(sources.values(), addresses, series, seal, links)
+    texts = to_texts(group, zarr_format, root={PROVENANCE: record} if record else None)
+    first = {key: texts[key] for key in _ROOT if key in texts}
+    return Plan(first | texts, addresses)
 
 
 _ZSTD = 50000
@@ -186,15 +176,17 @@ def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
     children: dict[str, Array | Group] = {}
     for name, child in group.children.items():
         if isinstance(child, Group):
-            children[name] = in_format(child, zarr_format, f"{prefix}{name}/")
+            own: Array | Group = in_format(child, zarr_format, f"{prefix}{name}/")
         else:
-            children[name] = _array_in_format(prefix + name, child, zarr_format)
-    return group.with_children(children)
+            own = _array_in_format(prefix + name, child, zarr_format)
+        if own is not child:
+            children[name] = own
+    return group.with_children({**group.children, **children}) if children else group
 
 
 def _array_in_format(path: str, array: Array, zarr_format: int) -> Array:
     codec = array.codecs[0]
-    if not isinstance(codec, ForeignCodec) or codec.zarr_format == zarr_format:
+    if isinstance(codec, SegmentCodec) or codec.zarr_format == zarr_format:
         return array
     if zarr_format == 2 or (array.manifest.source >= 0).any():
         raise InvalidReferences(
@@ -219,8 +211,6 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
     return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_encode_array = cache_by_identity(_encode)
 _quote = json.encoder.encode_basestring_ascii
 _quote_lines = json.JSONEncoder(separators=(",\n", ":")).encode
 """Made once: a document of a small file has a hundred short texts. The last takes a mapping of
@@ -267,13 +257,14 @@ def to_kerchunk(
     group = in_format(group, zarr_format)
     plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
     refs: dict[str, Any] = dict(plan.metadata)
-    for path, array in group.arrays():
+    for path, array in plan.arrays:
         rule = KeyRule.written(path, zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
         for rows in iter_rows(array.manifest):
             keys = rule.keys(array.grid, rows.flat)
             refs.update(zip(keys, _values(urls, rows), strict=True))
-        refs.update(_inlined(rule, array))
+        for flat, data in sorted(array.manifest.inlined.items()):
+            refs[rule.key(array.grid, flat)] = encode_inlined(data)
     if version == 0:
         return refs
     head: dict[str, Any] = {"version": 1}
@@ -317,7 +308,7 @@ def write_json(
     group = in_format(group, zarr_format)
     plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
     with open_atomic(path, storage_options) as file:
-        for text in _iter_json(group, plan, zarr_format, version):
+        for text in _iter_json(plan, zarr_format, version):
             file.write(text)
 
 
@@ -333,23 +324,21 @@ def _plan(
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
     plan = plan_document(group, zarr_format, rename, series, is_sealed)
-    metadata: Mapping[str, str] = {
-        key: (_encode_array if key.endswith(".zarray") else _encode)(value)
-        for key, value in plan.documents.items()
-    }
+    metadata, arrays = plan.texts, [*group.arrays()]
     if is_sealed:
         addresses = {url: from_document_url(address) for url, address in plan.addresses.items()}
-        metadata = seal_texts(metadata, digest_chunks(group.arrays(), addresses))
+        metadata = seal_texts(metadata, digest_chunks(arrays, addresses))
     if not templates or version == 0:
-        return _JsonPlan(metadata, plan.addresses)
+        return _JsonPlan(metadata, arrays, plan.addresses)
     used = {url: _use_template(address, templates) for url, address in plan.addresses.items()}
-    return _JsonPlan(metadata, used, templates)
+    return _JsonPlan(metadata, arrays, used, templates)
 
 
 @dataclass(frozen=True, slots=True)
 class _JsonPlan:
     metadata: Mapping[str, str]
     """Key to JSON text."""
+    arrays: Sequence[tuple[str, Array]]
     addresses: Mapping[str, str]
     """Address of a source in the model to that in the document."""
     templates: Mapping[str, str] = field(default_factory=dict)
@@ -380,37 +369,35 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _inlined(rule: KeyRule, array: Array) -> Iterator[tuple[str, str]]:
-    for flat, data in sorted(array.manifest.inlined.items()):
-        yield rule.key(array.grid, flat), encode_inlined(data)
-
-
-def _iter_json(group: Group, plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
+def _iter_json(plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
     """Get the document piece by piece, every piece after the metadata with its comma in front."""
     metadata = _quote_lines(plan.metadata)[1:-1]
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
-    yield f"{head}\n{metadata}".encode()
-    for path, array in group.arrays():
+    lines = [f"{head}\n{metadata}"]
+    for path, array in plan.arrays:
         rule = KeyRule.written(path, zarr_format)
-        if array.manifest.sources:
-            quoted = KeyRule(
-                *(_quote(part)[1:-1] for part in (rule.lead, rule.separator, rule.scalar))
-            )
-            urls = [_quote(plan.addresses[s.url]).encode() for s in array.manifest.sources]
-            for rows in iter_rows(array.manifest):
-                yield _json_rows(quoted, array.grid, urls, rows)
-        for key, value in _inlined(rule, array):
-            yield f",\n{_quote(key)}:{_quote(value)}".encode()
-    yield b"\n}}\n" if version == 1 else b"\n}\n"
+        quoted = KeyRule(_quote(rule.lead)[1:-1], rule.separator, _quote(rule.scalar)[1:-1])
+        grid, manifest = array.grid, array.manifest
+        urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
+        for rows in iter_rows(manifest):
+            if len(rows.flat) <= FEW_ROWS:
+                values = (",".join(map(str, value)) for value in _values(urls, rows))
+                lines += map(',\n"{}":[{}]'.format, quoted.keys(grid, rows.flat), values)
+                continue
+            yield "".join(lines).encode()
+            lines.clear()
+            yield _json_rows(quoted, grid, [url.encode() for url in urls], rows)
+        lines += [
+            f',\n"{quoted.key(grid, flat)}":{_quote(encode_inlined(data))}'
+            for flat, data in sorted(manifest.inlined.items())
+        ]
+    lines.append("\n}}\n" if version == 1 else "\n}\n")
+    yield "".join(lines).encode()
 
 
 def _json_rows(rule: KeyRule, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows) -> bytes:
-    if len(rows.flat) <= FEW_ROWS:
-        keys, texts = rule.keys(grid, rows.flat), [url.decode() for url in urls]
-        values = (",".join(map(str, value)) for value in _values(texts, rows))
-        lines = map(',\n"{}":[{}]'.format, keys, values)
-        return "".join(lines).encode()
+    """Return the lines of many chunks, joined column by column."""
     columns = [b',\n"', *rule.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
     if not rows.is_whole:
         columns += [b",", format_numbers(rows.offset), b",", format_numbers(rows.length)]

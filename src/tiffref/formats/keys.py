@@ -14,6 +14,7 @@ encodings "default" and "v2".
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,9 @@ class KeyRule:
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Return the keys of chunks by their indices in C order."""
+        if grid and math.prod(grid) <= FEW_ROWS:
+            lead, names = self.lead, _spell_all(grid, self.separator)
+            return [lead + names[number] for number in flat.tolist()]
         if len(flat) <= FEW_ROWS:
             return [self.key(grid, number) for number in flat.tolist()]
         text = join_columns(len(flat), [*self.columns(grid, flat), b"\n"])
@@ -105,7 +109,11 @@ class KeyRule:
         return columns[:-1]
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
+def _spell_all(grid: tuple[int, ...], separator: str) -> list[str]:
+    return [_spell(grid, flat, separator) for flat in range(math.prod(grid))]
+
+
 def _spell(grid: tuple[int, ...], flat: int, separator: str) -> str:
     indices = []
     for n_chunks in reversed(grid):

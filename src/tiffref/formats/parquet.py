@@ -56,7 +56,7 @@ from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, build_array, build_tree, extract_provenance, rank_sources
 from .load import check_nodes
-from .sealing import Sealed, digest_files, seal_documents
+from .sealing import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
 __all__ = [
@@ -496,10 +496,11 @@ def write_parquet(
         for name, array in group.arrays():
             urls = [plan.addresses[source.url] for source in array.manifest.sources]
             _write_array(folder / name, name, array, urls, record_size)
-        documents = plan.documents
+        texts = plan.texts
         if is_sealed:
             files = {name: _read_files(folder / name) for name, _ in group.arrays()}
-            documents = seal_documents(documents, digest_files(files, record_size))
+            texts = seal_texts(texts, digest_files(files, record_size))
+        documents = {key: json.loads(text) for key, text in texts.items()}
         metadata = {"metadata": documents, "record_size": record_size}
         (folder / ZMETADATA).write_text(json.dumps(metadata, allow_nan=False), encoding="ascii")
 

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import InvalidReferences
 from ..io.urls import from_document_url, shared_folder, to_document_url
 from ..model.manifest import Source
-from .zarr_metadata import to_plain
+from .zarr_metadata import to_text
 
 __all__ = ["PROVENANCE", "Provenance", "check_series", "format_provenance", "parse_provenance"]
 
@@ -33,7 +33,6 @@ _TEXT = (str, _NONE)
 _FIELDS: Mapping[str, set[type]] = {
     "size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}
 }  # fmt: skip
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 _LINKS = "real"
 _SEAL = re.compile("[0-9a-f]{64}")
 _SHARED = "size"
@@ -107,11 +106,11 @@ def format_provenance(
             links.get(source.url) if same else None
             for source, same in zip(rows, is_same, strict=True)
         ]
-    document = {"version": _VERSION, "sources": columns}
+    document: dict[str, Any] = {"version": _VERSION, "sources": columns}
     if seal is not None:
         document["seal"] = seal
-    document["series"] = to_plain(list(series), PROVENANCE)
-    return _encode(document)
+    document["series"] = series
+    return to_text(document, PROVENANCE)
 
 
 def _is_address_of(source: Source, address: str) -> bool:

@@ -30,7 +30,6 @@ __all__ = [
     "digest_chunks",
     "digest_files",
     "find_links",
-    "seal_documents",
     "seal_texts",
 ]
 
@@ -89,17 +88,8 @@ def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes]) -> Mapping[s
     seal = make_seal(_digest(metadata, parts, NO_SEAL))
     if seal is None:
         return metadata
-    return {key: text.replace(NO_SEAL, seal) for key, text in metadata.items()}
-
-
-def seal_documents(
-    metadata: Mapping[str, Mapping[str, Any]], parts: Iterable[bytes]
-) -> Mapping[str, Mapping[str, Any]]:
-    """Put the seal into metadata documents that are objects, as `seal_texts` into texts."""
-    texts = {key: _encode(value) for key, value in metadata.items()}
-    sealed = seal_texts(texts, parts)
-    return {key: value if sealed[key] == texts[key] else json.loads(sealed[key])
-            for key, value in metadata.items()}  # fmt: skip
+    root = next(key for key in (".zattrs", "zarr.json") if key in metadata)
+    return {**metadata, root: metadata[root].replace(NO_SEAL, seal)}
 
 
 def digest_chunks(
@@ -117,16 +107,19 @@ def digest_chunks(
     for path, array in sorted(arrays, key=lambda item: item[0]):
         manifest = array.manifest
         texts = [path.encode("utf-8", "surrogatepass"), repr(manifest.shape).encode()]
-        found = hashlib.sha256()
+        found = None
         if manifest.sources:
             names, columns = _named_ranges(manifest, addresses)
-            found.update(_join([*texts, *names]))
+            found = hashlib.sha256(_join([*texts, *names]))
             for column in columns:
                 found.update(column)
             texts = []
         for flat, data in sorted(manifest.inlined.items()):
             texts += b"%d" % flat, data
-        found.update(_join(texts))
+        if found is None:
+            found = hashlib.sha256(_join(texts))
+        elif texts:
+            found.update(_join(texts))
         yield found.digest()
 
 
@@ -165,7 +158,9 @@ def _digest(metadata: Mapping[str, Any], parts: Iterable[bytes], seal: str) -> b
     for key, value in sorted(metadata.items()):
         text = value if isinstance(value, (str, bytes)) else _encode(value)
         data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        texts += key.encode("utf-8", "surrogatepass"), data.replace(made, none)
+        if made != none:
+            data = data.replace(made, none)
+        texts += key.encode("utf-8", "surrogatepass"), data
     return hashlib.sha256(_join([*texts, *parts])).digest()
 
 
@@ -180,11 +175,11 @@ def _named_ranges(
     """Return the sources of the chunks as a text, and columns of source, offset and length."""
     urls = [addresses.get(source.url, source.url) for source in manifest.sources]
     source = manifest.source
-    is_stored = source >= 0
-    if not is_stored.any():
+    offset, length = manifest.offset, manifest.length
+    if not source.size or source.max() < 0:
         return [], []
     order = {url: row for row, url in enumerate(sorted(set(urls)))}
-    offset, length = manifest.offset, manifest.length
+    is_stored = source >= 0
     if len(urls) > 1:
         used = np.bincount(source[is_stored], minlength=len(urls)) > 0
         named = {url for url, is_used in zip(urls, used.tolist(), strict=True) if is_used}

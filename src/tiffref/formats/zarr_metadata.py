@@ -43,13 +43,31 @@ __all__ = [
     "parse_metadata",
     "to_documents",
     "to_plain",
+    "to_text",
+    "to_texts",
 ]
 
 
 def to_documents(
     group: Group, zarr_format: int = 2, *, is_own: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Return the metadata documents of a group and all below.
+    """Return the metadata documents of a group and all below, as plain JSON values.
+
+    Parameters and errors are those of `to_texts`.
+    """
+    return {
+        key: json.loads(text) for key, text in to_texts(group, zarr_format, is_own=is_own).items()
+    }
+
+
+def to_texts(
+    group: Group,
+    zarr_format: int = 2,
+    *,
+    root: Mapping[str, Any] | None = None,
+    is_own: bool = False,
+) -> dict[str, str]:
+    """Return the metadata documents of a group and all below, as JSON texts.
 
     A child of the root whose name is empty is an array at the root itself, as some documents have
     it: the root is then no group, unless it has other children as well (Zarr v2 only).
@@ -60,13 +78,15 @@ def to_documents(
         The root.
     zarr_format
         2 or 3.
+    root
+        Further attributes of the root.
     is_own
         Name our own codec where others know one as well (v3 only).
 
     Returns
     -------
     documents
-        Key ("image/.zarray") to document, in plain JSON values; the root comes first.
+        Key ("image/.zarray") to text; the root comes first.
 
     Raises
     ------
@@ -78,94 +98,95 @@ def to_documents(
     if zarr_format not in _SPELLINGS:
         raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
     spell_group, spell_array = _SPELLINGS[zarr_format]
-    documents: dict[str, dict[str, Any]] = {}
+    documents: dict[str, Any] = {}
     if group.children.keys() != {""}:
-        documents.update(spell_group("", group))
+        documents = spell_group("", group)
     for path, node in group.walk():
-        if isinstance(node, Group):
-            spelled = spell_group(path, node)
-        else:
-            spelled = spell_array(path, node, is_own)
-        if not documents.keys().isdisjoint(spelled):
+        spelled = (
+            spell_array(path, node, is_own) if isinstance(node, Array) else spell_group(path, node)
+        )
+        if not path and not documents.keys().isdisjoint(spelled):
             raise InvalidReferences(
                 "the root is both an array and a group, which Zarr v3 does not allow",
                 tag=next(iter(spelled)),
                 hint="Write zarr_format=2, or give the array a name.",
             )
-        documents.update(spelled)
-    return documents
-
-
-def _group_to_v2(path: str, group: Group) -> dict[str, dict[str, Any]]:
-    documents: dict[str, dict[str, Any]] = {join_key(path, ".zgroup"): {"zarr_format": 2}}
-    if group.attributes:
-        key = join_key(path, ".zattrs")
-        documents[key] = to_plain(group.attributes, key)
-    return documents
-
-
-def _array_to_v2(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
-    document = _zarray(_only_codec(path, array), array.shape, array.chunks)
-    if array.fill_value is not None:
-        document = {**document, "fill_value": _fill2(array)}
-    key = join_key(path, ".zattrs")
+        documents |= spelled
+    if root and zarr_format == 3:
+        own = documents["zarr.json"]
+        documents["zarr.json"] = {**own, "attributes": {**own["attributes"], **root}}
+    elif root:
+        documents[".zattrs"] = {**documents.get(".zattrs", {}), **root}
     return {
-        join_key(path, ".zarray"): document,
-        key: {**to_plain(array.attributes, key), "_ARRAY_DIMENSIONS": list(array.dims)},
+        key: document if type(document) is str else to_text(document, key)
+        for key, document in documents.items()
+    }
+
+
+def _group_to_v2(path: str, group: Group) -> dict[str, Any]:
+    lead = f"{path}/" if path else ""
+    documents: dict[str, Any] = {f"{lead}.zgroup": '{"zarr_format":2}'}
+    if group.attributes:
+        documents[f"{lead}.zattrs"] = group.attributes
+    return documents
+
+
+def _array_to_v2(path: str, array: Array, is_own: bool = False) -> dict[str, Any]:
+    lead = f"{path}/" if path else ""
+    fill = "null" if array.fill_value is None else to_text(_fill2(array))
+    return {
+        f"{lead}.zarray": _zarray(_only_codec(path, array), array.shape, array.chunks, fill),
+        f"{lead}.zattrs": {**array.attributes, "_ARRAY_DIMENSIONS": array.dims},
     }
 
 
 @functools.lru_cache(maxsize=4096)
-def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, Any]:
-    """Return the document of an array without a fill value.
-
-    The same object for equal arguments: the arrays of many files differ in nothing of it, and what
-    is made of it can be kept (see `kerchunk`).
-    """
+def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: str) -> str:
+    """Return the document of an array; `fill` is JSON too."""
     encoding = to_zarr2(codec)
-    return {
-        "zarr_format": 2,
-        "shape": list(shape),
-        "chunks": list(chunks),
-        "dtype": encoding["dtype"],
-        "compressor": encoding["compressor"],
-        "fill_value": None,
-        "order": _order(codec),
-        "filters": encoding["filters"],
-        "dimension_separator": ".",
-    }
+    return to_text(
+        {
+            "zarr_format": 2,
+            "shape": shape,
+            "chunks": chunks,
+            "dtype": encoding["dtype"],
+            "compressor": encoding["compressor"],
+            "fill_value": json.loads(fill),
+            "order": _order(codec),
+            "filters": encoding["filters"],
+            "dimension_separator": ".",
+        }
+    )
 
 
 def _group_to_v3(path: str, group: Group) -> dict[str, dict[str, Any]]:
-    key = join_key(path, "zarr.json")
-    attributes = to_plain(group.attributes, key)
-    return {key: {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+    return {
+        join_key(path, "zarr.json"): {
+            "zarr_format": 3, "node_type": "group", "attributes": group.attributes
+        }
+    }  # fmt: skip
 
 
 def _array_to_v3(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
-    key = join_key(path, "zarr.json")
     codec = _only_codec(path, array)
     encoding = to_zarr3(codec, ndim=len(array.shape), chunks=array.chunks, is_own=is_own)
-    attributes = to_plain(array.attributes, key)
+    attributes = dict(array.attributes)
     if array.fill_value is not None:
         # v3 always has a fill value, so that it cannot say "missing data"; this attribute does,
         # spelled as xarray reads it
         attributes.setdefault("_FillValue", encode_mask_value(array.fill_value, array.dtype))
     return {
-        key: {
+        join_key(path, "zarr.json"): {
             "zarr_format": 3,
             "node_type": "array",
-            "shape": list(array.shape),
+            "shape": array.shape,
             "data_type": encoding["data_type"],
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": list(array.chunks)},
-            },
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": array.chunks}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": _fill3(array),
             "codecs": encoding["codecs"],
             "attributes": attributes,
-            "dimension_names": list(array.dims),
+            "dimension_names": array.dims,
             "storage_transformers": [],
         }
     }
@@ -209,6 +230,17 @@ def _order(codec: Any) -> str:
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _FLOAT = {float}
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def to_text(value: Any, where: str = "") -> str:
+    """Return the JSON text of attributes; parameters and errors are those of `to_plain`."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError):  # NumPy types, and numbers that JSON does not have
+        return _encode(to_plain(value, where))
 
 
 def to_plain(value: Any, where: str = "") -> Any:
