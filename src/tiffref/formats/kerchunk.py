@@ -17,6 +17,7 @@ Follows https://fsspec.github.io/kerchunk/spec.html; chunk keys of the Zarr v2 s
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
 import os
@@ -66,6 +67,14 @@ class Rows:
     offset: NDArray[np.uint64]
     length: NDArray[np.uint64]
     is_whole: bool
+
+    def places(self) -> tuple[list[int], ...]:
+        """Return offsets and lengths as numbers; nothing of whole files."""
+        return () if self.is_whole else (self.offset.tolist(), self.length.tolist())
+
+
+_ROW = (',\n"{}":[{},{},{}]'.format, ',\n"{}":[{}]'.format)
+"""Spells a chunk: a byte range, or a whole file."""
 
 
 def iter_rows(manifest: Manifest) -> Iterator[Rows]:
@@ -362,10 +371,7 @@ def _use_template(address: str, templates: Mapping[str, str]) -> str:
 
 
 def _values(urls: Sequence[str], rows: Rows) -> list[list]:
-    sources = [urls[row] for row in rows.source.tolist()]
-    if rows.is_whole:
-        return [[url] for url in sources]
-    columns = sources, rows.offset.tolist(), rows.length.tolist()
+    columns = [urls[row] for row in rows.source.tolist()], *rows.places()
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -376,14 +382,13 @@ def _iter_json(plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[byte
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     lines = [f"{head}\n{metadata}"]
     for path, array in plan.arrays:
-        rule = KeyRule.written(path, zarr_format)
-        quoted = KeyRule(_quote(rule.lead)[1:-1], rule.separator, _quote(rule.scalar)[1:-1])
+        quoted = _quoted_rule(path, zarr_format)
         grid, manifest = array.grid, array.manifest
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
         for rows in iter_rows(manifest):
             if len(rows.flat) <= FEW_ROWS:
-                values = (",".join(map(str, value)) for value in _values(urls, rows))
-                lines += map(',\n"{}":[{}]'.format, quoted.keys(grid, rows.flat), values)
+                columns = [urls[row] for row in rows.source.tolist()], *rows.places()
+                lines += map(_ROW[rows.is_whole], quoted.keys(grid, rows.flat), *columns)
                 continue
             yield "".join(lines).encode()
             lines.clear()
@@ -394,6 +399,12 @@ def _iter_json(plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[byte
         ]
     lines.append("\n}}\n" if version == 1 else "\n}\n")
     yield "".join(lines).encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _quoted_rule(path: str, zarr_format: int) -> KeyRule:
+    rule = KeyRule.written(path, zarr_format)
+    return KeyRule(_quote(rule.lead)[1:-1], rule.separator, _quote(rule.scalar)[1:-1])
 
 
 def _json_rows(rule: KeyRule, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows) -> bytes:

@@ -115,7 +115,7 @@ def format_provenance(
 
 def _is_address_of(source: Source, address: str) -> bool:
     """Return whether a document names the very file that was scanned, not a copy elsewhere."""
-    return address in (source.url, to_document_url(source.url))
+    return address == source.url or address == to_document_url(source.url)
 
 
 def parse_provenance(text: Any) -> Provenance:

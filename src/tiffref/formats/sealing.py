@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -104,22 +105,21 @@ def digest_chunks(
     addresses
         Address of each source in the document; sources that are not in it have their own.
     """
-    for path, array in sorted(arrays, key=lambda item: item[0]):
+    for path, array in sorted(arrays, key=operator.itemgetter(0)):
         manifest = array.manifest
         texts = [path.encode("utf-8", "surrogatepass"), repr(manifest.shape).encode()]
-        found = None
+        found, columns = hashlib.sha256(), list[NDArray]()
         if manifest.sources:
             names, columns = _named_ranges(manifest, addresses)
-            found = hashlib.sha256(_join([*texts, *names]))
-            for column in columns:
-                found.update(column)
-            texts = []
+            texts += names
+        if manifest.inlined and columns:
+            found.update(b"".join([_join(texts), *columns]))
+            texts, columns = [], []
         for flat, data in sorted(manifest.inlined.items()):
             texts += b"%d" % flat, data
-        if found is None:
-            found = hashlib.sha256(_join(texts))
-        elif texts:
-            found.update(_join(texts))
+        found.update(_join(texts))
+        for column in columns:
+            found.update(column)
         yield found.digest()
 
 
@@ -156,11 +156,9 @@ def _digest(metadata: Mapping[str, Any], parts: Iterable[bytes], seal: str) -> b
     made, none = seal.encode(), NO_SEAL.encode()
     texts: list[bytes] = []
     for key, value in sorted(metadata.items()):
-        text = value if isinstance(value, (str, bytes)) else _encode(value)
+        text = value if isinstance(value, str | bytes) else _encode(value)
         data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        if made != none:
-            data = data.replace(made, none)
-        texts += key.encode("utf-8", "surrogatepass"), data
+        texts += key.encode("utf-8", "surrogatepass"), data.replace(made, none)
     return hashlib.sha256(_join([*texts, *parts])).digest()
 
 

@@ -47,11 +47,11 @@ def _key_path() -> str | None:
         home = os.path.expanduser("~")  # noqa: PTH111
         if home == "~":
             return None
-        folder = os.path.join(home, *_STATE)  # noqa: PTH118
-    return os.path.join(folder, "tiffref", "key")  # noqa: PTH118
+        folder = f"{home}{_STATE}"
+    return f"{folder}{os.sep}tiffref{os.sep}key"
 
 
-_STATE = ("AppData", "Local") if os.name == "nt" else (".local", "state")
+_STATE = r"\AppData\Local" if os.name == "nt" else "/.local/state"
 
 
 def _read_key() -> bytes | None:

@@ -111,10 +111,9 @@ def to_document_url(url: str) -> str:
 def _without_caches(url: str) -> str:
     """Return an address without the caches in front of it, which are its reader's choice."""
     first, mark, rest = url.partition("::")
-    while mark and first in _CACHES:
-        url = rest
-        first, mark, rest = url.partition("::")
-    return to_full_url(url)
+    if not mark or first not in _CACHES:
+        return url
+    return _without_caches(to_full_url(rest))
 
 
 _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
@@ -122,7 +121,7 @@ _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 def warn_about_chains(urls: Iterable[str]) -> None:
     """Warn where sources lie within archives, which kerchunk's readers cannot open."""
-    addresses = map(to_document_url, urls)
+    addresses = [to_document_url(url) for url in urls if "::" in url]
     # "::" may also stand in the name of a local file
     chained = [url for url in addresses if "::" in url and not url.startswith("file://")]
     if chained:
