@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from faulty import finish_zarr
 
 from tiffref.model.array import Array
 from tiffref.model.codec import SegmentCodec
@@ -93,6 +94,7 @@ class CountingServer:
         return sum(n for _, _, n in self.requests)
 
     def close(self) -> None:
+        finish_zarr()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

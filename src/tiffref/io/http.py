@@ -326,14 +326,15 @@ _TIMEOUT = "TIFFREF_TIMEOUT"
 async def _try_again(ask: Callable[[], Any]) -> Any:
     import asyncio
 
-    for n_failed in range(RETRY.n_tries):
+    retry = RETRY
+    for n_failed in range(retry.n_tries):
         try:
             return await ask()
         except _Passing as fault:
-            if n_failed == RETRY.n_tries - 1:
-                fault.error.hint = f"Tried {RETRY.n_tries} times."
+            if n_failed == retry.n_tries - 1:
+                fault.error.hint = f"Tried {retry.n_tries} times."
                 raise fault.error from fault.__cause__
-            await asyncio.sleep(RETRY.delay_s(n_failed, fault.wait_s))
+            await asyncio.sleep(retry.delay_s(n_failed, fault.wait_s))
     raise AssertionError("RETRY.n_tries is 0")
 
 
