@@ -1,6 +1,8 @@
 """Requests that scanning from afar costs, and servers that do not do as they should."""
 
 import itertools
+import zipfile
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -9,6 +11,7 @@ import tifffile
 from chunked import CountingServer
 
 import tiffref
+import tiffref.zarr
 from tiffref.errors import SourceError
 from tiffref.io.source import RemoteSource, open_remote
 
@@ -173,3 +176,19 @@ def test_a_file_system_that_does_not_tell_sizes():
     fs.info = lambda path: {"size": None, "type": "file"}
     with pytest.raises(SourceError, match="give its length"):
         RemoteSource(fs, "a.tif", "odd://a.tif")
+
+
+def test_the_name_of_an_open_file_is_no_address(tmp_path, monkeypatch):
+    """A member of an archive is not the file of that name in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    inside, outside = np.full((4, 5), 1, "u1"), np.full((4, 5), 2, "u1")
+    tifffile.imwrite("a.tif", inside)
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        archive.write("a.tif")
+    tifffile.imwrite("a.tif", outside)
+    with zipfile.ZipFile("a.zip") as archive, archive.open("a.tif") as member:
+        assert member.name == "a.tif"
+        with tiffref.zarr.ZarrTiffStore(member) as store:
+            np.testing.assert_array_equal(store[...], inside)
+    with Path("a.tif").open("rb") as file, tiffref.zarr.ZarrTiffStore(file) as store:
+        np.testing.assert_array_equal(store[...], outside)

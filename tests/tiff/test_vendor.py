@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
 
 import tiffref
+from tiffref.zarr import ZarrTiffStore
 
 ROOM = Path(tiffref.__file__).parent / "tiff"
 
@@ -101,3 +103,19 @@ def test_what_tifffile_cannot_make_sense_of_is_given_as_it_is(tmp_path: Path) ->
     assert references.group["image"].shape == (8, 8)
     with pytest.raises(tiffref.MalformedTiff):
         tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("part", ["file", "series", "page"])
+def test_a_file_that_fsspec_opened_keeps_its_address(tmp_path: Path, part: str) -> None:
+    data = np.arange(600, dtype="u2").reshape(20, 30)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/vendor/a.tif", path.read_bytes())
+    with memory.open("/vendor/a.tif") as file, tifffile.TiffFile(file) as tif:
+        # the only name there is for what tifffile was given
+        assert tif.filehandle._fh is file
+        what = {"file": tif, "series": tif.series[0], "page": tif.pages[0]}[part]
+        references = tiffref.scan(what)
+    assert [source.url for source in references.sources] == ["memory:///vendor/a.tif"]
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], data)

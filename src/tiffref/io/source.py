@@ -451,7 +451,7 @@ def open_source(
         return open_remote(name, storage_options)
     if hasattr(where, "read") and hasattr(where, "seek"):
         name = getattr(where, "name", None)
-        if isinstance(name, str) and Path(name).is_file():
+        if isinstance(name, str) and _is_open_file(where, name):
             return LocalSource(name)
         return FileObjectSource(where)
     raise SourceError(
@@ -461,3 +461,11 @@ def open_source(
         if isinstance(where, list | tuple)
         else None,
     )
+
+
+def _is_open_file(file: Any, name: str) -> bool:
+    """Return whether an open file is the one of this name: members of archives have names too."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), Path(name).stat())
+    except (AttributeError, OSError, ValueError):
+        return False

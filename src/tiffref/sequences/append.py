@@ -128,7 +128,7 @@ def _record(references: References) -> dict[str, Any]:
             "files are added to an array whose first axes are those of the sequence",
             got=f"array '{path}' ({', '.join(getattr(image, 'dims', ()))})",
             expected=f"{', '.join(dims)} first, at the root",
-            hint="Append to a document of Zarr v2 with axes='as-stored', and write the other anew.",
+            hint="Scan all files anew. Plates and axes='ngff' or 'bands-first' take no more files.",
         )
     return rows[0]
 

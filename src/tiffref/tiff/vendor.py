@@ -426,9 +426,12 @@ def _opened(opener: Any, source: ByteSource) -> Any:
 def _source_of(tif: Any) -> tuple[ByteSource, int]:
     """Return the bytes of a file that tifffile has open, and where the TIFF starts in them."""
     handle = tif.filehandle
-    path = Path(handle.path) if handle.path else None
-    if handle.is_file and path is not None and path.is_file():
-        source = LocalSource(path)
+    where = Path(handle.path) if handle.is_file and handle.path else None
+    if where is None or not where.is_file():
+        # tifffile has no public name for the file object that it was given
+        where = getattr(handle, "_fh", None)
+    if isinstance(where, Path) or hasattr(where, "fs"):
+        source = open_source(where)
         handle.seek(0)
         start = handle.read(_COMPARED_BYTES)
         # handles of a part of a file count its size in one of these ways
