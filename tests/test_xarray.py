@@ -373,3 +373,36 @@ def test_a_tiff_may_be_called_as_a_document(days):
     assert xr.open_dataset("day.json", engine="tiffref").image.shape == (4, 5)
     with pytest.raises(OSError, match=r"gone\.json"):
         xr.open_dataset("gone.json", engine="tiffref")
+
+
+OPTIONS = (
+    *("drop_variables", "mask_and_scale", "decode_times", "concat_characters", "decode_coords"),
+    *("use_cftime", "decode_timedelta", "group", "series", "level", "key", "strict", "axes"),
+    *("overviews", "mosaic", "sidecars", "band_first", "band_as_variable", "stored_chunks"),
+    *("storage_options", "verify", "allow"),
+)
+"""What `docs/` names, and xarray's own: all work as keywords."""
+
+
+def test_all_options_are_keywords(days):
+    defaults = {"verify": "never", "stored_chunks": True, "overviews": False, "series": 0}
+    given = dict.fromkeys(OPTIONS[8:], None) | defaults
+    for name in ("strict", "mosaic", "band_as_variable"):
+        given[name] = False
+    found = xr.open_dataset("day_9.tif", engine="tiffref", mask_and_scale=False, **given)
+    assert found.image.dtype == "u1" and (found.image == 9).all()
+    engine = xr.backends.list_engines()["tiffref"]
+    assert set(OPTIONS) < set(engine.open_dataset_parameters)
+    with pytest.raises(TypeError, match="colour"):
+        xr.open_dataset("day_9.tif", engine="tiffref", colour=True)
+
+
+def test_options_hold_for_trees_too(tmp_path):
+    image = np.zeros((32, 32, 3), "u1")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(image, subifds=1, photometric="rgb", metadata=None)
+        tif.write(image[::2, ::2], subfiletype=1, photometric="rgb", metadata=None)
+    tree = xr.open_datatree(tmp_path / "a.tif", engine="tiffref", overviews=False)
+    assert [name for name in tree.groups if tree[name].data_vars] == ["/0"]
+    with pytest.raises(tiffref.SelectionError, match="many files"):
+        xr.open_datatree(tmp_path / "a.tif", engine="tiffref", mosaic=True)

@@ -36,7 +36,7 @@ _HOMES = {
     "imread": "compat",
     "imwrite": "compat",
     "memmap": "compat",
-    "refresh": "sequences.refresh",
+    "refresh": "documents",
     "scan": "tiff.scan",
     "scan_sequence": "sequences.stack",
     "set_cache_size": "read.cache",
@@ -48,6 +48,7 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from .compat import CHUNKMODE, TiffFile, TiffSequence, TiffWriter, imread, imwrite, memmap
+    from .documents import refresh
     from .errors import (
         CatalogError,
         InvalidReferences,
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from .read.cache import set_cache_size
     from .references import References
     from .sequences.append import append_sequence
-    from .sequences.refresh import refresh
     from .sequences.stack import scan_sequence
     from .tiff.scan import scan
     from .validation import validate

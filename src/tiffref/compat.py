@@ -17,8 +17,7 @@ from tifffile import TiffWriter, imwrite, memmap
 from .errors import SelectionError
 from .io.allow import is_local
 from .read.chunkmode import CHUNKMODE
-from .sequences.inputs import in_archive
-from .sequences.names import is_pattern
+from .sequences.inputs import in_archive, is_many
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 
 __all__ = [
@@ -193,11 +192,9 @@ def imread(
 
 
 def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -> ZarrStore:
-    is_many = isinstance(files, Sequence) and not isinstance(files, str)
-    if is_many and len(files) == 1 and sequence["pattern"] is None:
-        files, is_many = files[0], False
-    is_found = isinstance(files, str | os.PathLike) and is_pattern(os.fspath(files))
-    if is_many or is_found or hasattr(files, "files"):
+    if isinstance(files, list | tuple) and len(files) == 1 and sequence["pattern"] is None:
+        files = files[0]
+    if is_many(files):
         return ZarrFileSequenceStore(files, **_given(sequence), **_given(options))
     opening = {name: value for name, value in options.items() if _opens(name)}
     options = {name: value for name, value in options.items() if name not in opening}

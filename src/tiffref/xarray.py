@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from xarray.backends import (
 )
 from xarray.core import indexing
 
+from .documents import open_references
 from .errors import SelectionError, no_such
 from .io.allow import is_local
 from .metadata.geo import is_geozarr
@@ -32,11 +33,9 @@ from .model.array import Array, Group
 from .model.manifest import NAMELESS
 from .read.engine import read_array
 from .read.fetch import Fetcher
-from .references import References
-from .sequences.names import is_pattern
-from .zarr.tiff_store import is_document, make_fetcher
-
-__all__ = ["TiffrefBackendEntrypoint"]
+from .references import References, is_document
+from .sequences.inputs import is_many
+from .zarr.tiff_store import make_fetcher
 
 _SUFFIXES = (
     *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".bigtiff", ".geotiff", ".gtiff", ".gtif"),
@@ -52,34 +51,76 @@ REMOTE_CHUNK_BYTES = 1 << 23
 since it hands selections down; a task for each tile of a remote file took 20 times as long."""
 
 
+_DECODERS = (
+    "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "use_cftime",
+    "decode_timedelta",
+)  # fmt: skip
+"""Options of `xarray.open_dataset`, which decodes what the engine gives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Options of `xarray.open_dataset(..., engine="tiffref")`, beside xarray's own.
+
+    Attributes
+    ----------
+    series, level, key, strict
+        As in `tiffref.scan`; of a TIFF only, but for series and level of documents of ours.
+    axes
+        Order of axes, as in `tiffref.scan`: "bands-first" for rioxarray, "ngff" for microscopes.
+    overviews
+        Whether to show the overviews of images, `image_1`, `image_2`, ...
+    mosaic
+        Place many files by their georeference along y and x, as `tiffref.scan_sequence` does.
+    sidecars
+        Read the files beside a TIFF, as in `tiffref.scan`.
+    band_first
+        Put the dimension `band` first, or leave it where the file has it. By default it comes
+        before the rows of images with a georeference, as rioxarray wants it, unless `axes` are
+        given.
+    band_as_variable
+        Make a variable of each band, `band_1`, `band_2`, ..., with the description, scale and unit
+        of its own.
+    stored_chunks
+        Let `chunks={}` mean the tiles or strips of the file. By default it means whole groups of
+        them: 1 to 4 MiB for local files, 8 to 16 MiB for remote ones.
+    storage_options
+        For the fsspec file system of a URL.
+    verify, allow
+        When to check that files are as they were when scanned, and which addresses references may
+        name, as in `ZarrTiffStore`.
+    """
+
+    series: int | None = None
+    level: int | None = None
+    key: Any = None
+    strict: bool = False
+    axes: str | None = None
+    overviews: bool = True
+    mosaic: bool = False
+    sidecars: bool | None = None
+    band_first: bool | None = None
+    band_as_variable: bool = False
+    stored_chunks: bool = False
+    storage_options: Mapping[str, Any] | None = None
+    verify: str = "first"
+    allow: str | Sequence[str] | None = None
+
+    @property
+    def bands(self) -> str:
+        """Where bands are shown: "first", "before rows" of maps, or "as stored"."""
+        if self.band_first is None:
+            return "before rows" if self.axes is None else "as stored"
+        return "first" if self.band_first else "as stored"
+
+
 class TiffrefBackendEntrypoint(BackendEntrypoint):
     """Opens TIFF files, and references to them, as xarray datasets."""
 
     description = "Open TIFF files, local or remote, and kerchunk references to them"
     open_dataset_parameters = (
-        "filename_or_obj",
-        "drop_variables",
-        "mask_and_scale",
-        "decode_times",
-        "concat_characters",
-        "decode_coords",
-        "use_cftime",
-        "decode_timedelta",
-        "group",
-        "series",
-        "level",
-        "key",
-        "strict",
-        "axes",
-        "overviews",
-        "mosaic",
-        "sidecars",
-        "band_first",
-        "band_as_variable",
-        "stored_chunks",
-        "storage_options",
-        "verify",
-        "allow",
+        *("filename_or_obj", "drop_variables", "group", *_DECODERS),
+        *(one.name for one in fields(EngineOptions)),
     )
     supports_groups = True
 
@@ -96,27 +137,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: bool | Mapping[str, bool] = True,
-        decode_times: Any = True,
-        concat_characters: Any = True,
-        decode_coords: Any = True,
-        use_cftime: Any = None,
-        decode_timedelta: Any = None,
         group: str | None = None,
-        series: int | None = None,
-        level: int | None = None,
-        key: Any = None,
-        strict: bool = False,
-        axes: str | None = None,
-        overviews: bool = True,
-        mosaic: bool = False,
-        sidecars: bool | None = None,
-        band_first: bool | None = None,
-        band_as_variable: bool = False,
-        stored_chunks: bool = False,
-        storage_options: Mapping[str, Any] | None = None,
-        verify: str = "first",
-        allow: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> xr.Dataset:
         """Open the arrays of one group as a lazy dataset.
 
@@ -126,62 +148,19 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
             Path or URL of a TIFF, or an open binary file; a list, glob or pattern of files that
             are one array, as in `tiffref.scan_sequence`; or references: `References`, a mapping,
             or the path or URL of a JSON file or parquet folder.
-        drop_variables, mask_and_scale, decode_times, concat_characters, decode_coords, \
-use_cftime, decode_timedelta
+        drop_variables
             As in `xarray.open_dataset`.
         group
             Group of the references, or level of a TIFF ("0", "1", ...), as `xarray.open_datatree`
             gives them; the root by default.
-        series, level, key, strict
-            As in `tiffref.scan`; of a TIFF only.
-        axes
-            Order of axes, as in `tiffref.scan`: "bands-first" for rioxarray, "ngff" for
-            microscopes.
-        overviews
-            Whether to show the overviews of images, `image_1`, `image_2`, ...
-        mosaic
-            Place many files by their georeference along y and x, as `tiffref.scan_sequence` does.
-        sidecars
-            Read the files beside a TIFF, as in `tiffref.scan`.
-        band_first
-            Put the dimension `band` first, or leave it where the file has it. By default it comes
-            before the rows of images with a georeference, as rioxarray wants it, unless `axes` are
-            given.
-        band_as_variable
-            Make a variable of each band, `band_1`, `band_2`, ..., with the description, scale and
-            unit of its own.
-        stored_chunks
-            Let `chunks={}` mean the tiles or strips of the file. By default it means whole groups
-            of them: 1 to 4 MiB for local files, 8 to 16 MiB for remote ones.
-        storage_options
-            For the fsspec file system of a URL.
-        verify, allow
-            When to check that files are as they were when scanned, and which addresses references
-            may name, as in `ZarrTiffStore`.
+        options
+            `mask_and_scale`, `decode_times`, `concat_characters`, `decode_coords`, `use_cftime` and
+            `decode_timedelta` as in `xarray.open_dataset`; and those of `EngineOptions`.
         """
-        chosen: dict[str, Any] = {
-            "series": series, "level": level, "key": key, "strict": strict, "axes": axes,
-            "sidecars": sidecars,
-        }  # fmt: skip
-        if group is not None:
-            chosen["layout"] = "tree"
-        if mosaic:
-            chosen["mosaic"] = True
-        references, fetch = _open(filename_or_obj, chosen, storage_options, verify, allow)
-        if not overviews:
-            references = _without_overviews(references)
-        decoding = {
-            "mask_and_scale": mask_and_scale,
-            "decode_times": decode_times,
-            "concat_characters": concat_characters,
-            "decode_coords": decode_coords,
-            "use_cftime": use_cftime,
-            "decode_timedelta": decode_timedelta,
-        }
-        bands = _BANDS[band_first] if band_first is not None or axes is None else "as stored"
-        shown = _Shown(bands, band_as_variable, stored_chunks)
+        asked, decoding = _split_options(options)
+        references, fetch = _open(filename_or_obj, asked, as_tree=group is not None)
         path = _first_group(references) if group is None else group
-        store = _Store(_find_group(references.group, path), fetch, shown)
+        store = _Store(_find_group(references.group, path), fetch, asked)
         return _decode(store, filename_or_obj, drop_variables, decoding)
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
@@ -194,70 +173,58 @@ use_cftime, decode_timedelta
         *,
         drop_variables: str | Iterable[str] | None = None,
         group: str | None = None,
-        series: int | None = None,
-        level: int | None = None,
-        key: Any = None,
-        strict: bool = False,
-        axes: str | None = None,
-        sidecars: bool | None = None,
-        stored_chunks: bool = False,
-        storage_options: Mapping[str, Any] | None = None,
-        verify: str = "first",
-        allow: str | Sequence[str] | None = None,
-        **decoding: Any,
+        **options: Any,
     ) -> dict[str, xr.Dataset]:
         """Open each group as a dataset, by its path; parameters are those of `open_dataset`."""
-        chosen = {
-            "series": series, "level": level, "key": key, "strict": strict, "axes": axes,
-            "sidecars": sidecars,
-        }  # fmt: skip
-        references, fetch = _open(
-            filename_or_obj, {**chosen, "layout": "tree"}, storage_options, verify, allow
-        )
+        asked, decoding = _split_options(options)
+        references, fetch = _open(filename_or_obj, asked, as_tree=True)
         root = _find_group(references.group, group)
         groups = {"/": root}
         groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
-        shown = _Shown(_BANDS[None] if axes is None else "as stored", stored_chunks=stored_chunks)
         return {
-            path: _decode(_Store(node, fetch, shown), filename_or_obj, drop_variables, decoding)
+            path: _decode(_Store(node, fetch, asked), filename_or_obj, drop_variables, decoding)
             for path, node in groups.items()
         }
 
 
-def _open(
-    source: Any,
-    chosen: Mapping[str, Any],
-    storage_options: Mapping[str, Any] | None,
-    verify: str,
-    allow: str | Sequence[str] | None,
-) -> tuple[References, Fetcher]:
-    """Return the references to a source, and the way to its bytes."""
-    if isinstance(source, References):
-        given = (allow,) if isinstance(allow, str) else allow
-        references = source if given is None else replace(source, allow=given)
-    elif is_document(source):
-        references = References.open(source, storage_options, allow=allow)
-    elif _is_many(source):
-        references = _stack(source, chosen, storage_options)
-        return references, Fetcher(storage_options, verify=verify, allow=references.allow)
-    else:
-        from .tiff.scan import scan
+def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str, Any]]:
+    """Return our own options, and those by which xarray decodes."""
+    decoding = {name: value for name, value in options.items() if name in _DECODERS}
+    own = {name: value for name, value in options.items() if name not in decoding}
+    return EngineOptions(**own), decoding
 
-        if "mosaic" in chosen:
+
+def _open(source: Any, asked: EngineOptions, as_tree: bool) -> tuple[References, Fetcher]:
+    """Return the references to a source, and the way to its bytes."""
+    chosen: dict[str, Any] = {
+        "series": asked.series, "level": asked.level, "key": asked.key, "axes": asked.axes,
+        "sidecars": asked.sidecars,
+    }  # fmt: skip
+    options, verify = asked.storage_options, asked.verify
+    if is_document(source):
+        if asked.key is not None or asked.mosaic:
+            got = "key" if asked.key is not None else "mosaic"
+            raise SelectionError("references are opened as they are", got=got, hint="Use group=.")
+        references = open_references(source, options, allow=asked.allow).with_axes(asked.axes)
+        if asked.series is not None or asked.level is not None:
+            references = _choose(references, asked.series, asked.level)
+    elif is_many(source):
+        if as_tree:
+            raise SelectionError("many files are one dataset, without groups", got=source)
+        if asked.strict:
+            raise SelectionError("many files are one dataset without this option", got="strict")
+        given = {name: value for name, value in chosen.items() if value is not None}
+        references = open_references(source, options, mosaic=asked.mosaic, **given)
+    else:
+        if asked.mosaic:
             raise SelectionError(
                 "a mosaic is of many files", got=source, hint="Give them as a list."
             )
-        references = scan(source, storage_options=storage_options, **chosen)
-        return references, make_fetcher(source, references, storage_options, verify)
-    asked = [name for name in ("key", "mosaic") if chosen.get(name) is not None]
-    if asked:
-        raise SelectionError(
-            "references are opened as they are", got=", ".join(asked), hint="Use group=."
-        )
-    references = references.with_axes(chosen["axes"])
-    if chosen.get("series") is not None or chosen.get("level") is not None:
-        references = _choose(references, chosen.get("series"), chosen.get("level"))
-    return references, Fetcher(storage_options, verify=verify, allow=references.allow)
+        chosen |= {"strict": asked.strict, "layout": "tree" if as_tree else "dataset"}
+        references = open_references(source, options, **chosen)
+    if not asked.overviews:
+        references = _without_overviews(references)
+    return references, make_fetcher(source, references, options, verify)
 
 
 def _first_group(references: References) -> str:
@@ -326,29 +293,6 @@ def _as_full(references: References, suffix: str) -> References:
     return replace(references, group=Group(children, attributes))
 
 
-def _is_many(source: Any) -> bool:
-    """Return whether a source stands for many files: a list, a glob, a pattern with fields."""
-    if isinstance(source, str | os.PathLike):
-        return is_pattern(os.fspath(source))
-    return isinstance(source, list | tuple)
-
-
-def _stack(
-    source: Any, chosen: Mapping[str, Any], storage_options: Mapping[str, Any] | None
-) -> References:
-    from .sequences.stack import scan_sequence
-
-    taken = {
-        name: chosen.get(name) for name in ("series", "level", "key", "axes", "mosaic", "sidecars")
-    }
-    if "layout" in chosen:
-        raise SelectionError("many files are one dataset, without groups", got=source)
-    if chosen["strict"]:
-        raise SelectionError("many files are one dataset without this option", got="strict")
-    given = {name: value for name, value in taken.items() if value is not None}
-    return scan_sequence(source, storage_options=storage_options, **given)
-
-
 def _find_group(root: Group, path: str | None) -> Group:
     path = (path or "").strip("/")
     try:
@@ -382,33 +326,21 @@ def _is_description(node: Array | Group) -> bool:
     return isinstance(node, Array) and node.manifest.n_chunks > 0 and not node.manifest.sources
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """How arrays are shown, by the options of `open_dataset`.
-
-    `bands` says where the dimension of the bands is: "first", "before rows" of maps, "as stored".
-    """
-
-    bands: str
-    band_as_variable: bool = False
-    stored_chunks: bool = False
-
-
 class _Store(AbstractDataStore):
     """The arrays of one group, as xarray asks for them."""
 
-    def __init__(self, group: Group, fetch: Fetcher, shown: _Shown) -> None:
+    def __init__(self, group: Group, fetch: Fetcher, asked: EngineOptions) -> None:
         self.group = group
         self._fetch = fetch
-        self._shown = shown
+        self._asked = asked
 
     def get_variables(self) -> dict[str, xr.Variable]:
         found: dict[str, xr.Variable] = {}
         for name, array in self.group.children.items():
             if not isinstance(array, Array):
                 continue
-            variable = _variable(array, self._fetch, self._shown)
-            if self._shown.band_as_variable and BAND in array.dims:
+            variable = _variable(array, self._fetch, self._asked)
+            if self._asked.band_as_variable and BAND in array.dims:
                 # the numbers of the bands are in the names
                 found.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
             else:
@@ -429,22 +361,18 @@ class _Store(AbstractDataStore):
         self._fetch.close()
 
 
-def _variable(array: Array, fetch: Fetcher, shown: _Shown) -> xr.Variable:
+def _variable(array: Array, fetch: Fetcher, asked: EngineOptions) -> xr.Variable:
     attributes = plain_attributes(array.attributes)
     if array.fill_value is not None:
         attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
-    order = _order(array, shown.bands)
+    order = _order(array, asked.bands)
     data = indexing.LazilyIndexedArray(_LazyArray(array, fetch, tuple(order)))
     # codecs are left out: written to another store, samples are stored by that store's own
     dims = tuple(array.dims[axis] for axis in order)
     stored = dict(zip(array.dims, array.chunks, strict=True))
-    grown = array.chunks if shown.stored_chunks else _grow_chunks(array)
+    grown = array.chunks if asked.stored_chunks else _grow_chunks(array)
     chunks = PreferredChunks(dict(zip(array.dims, grown, strict=True)), stored)
     return xr.Variable(dims, data, attributes, {"preferred_chunks": chunks})
-
-
-_BANDS = {None: "before rows", True: "first", False: "as stored"}
-"""Where bands are shown, by `band_first`."""
 
 
 def _order(array: Array, bands: str) -> list[int]:

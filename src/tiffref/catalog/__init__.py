@@ -10,10 +10,10 @@ to open what was found. `convert` and `rewrite` change reference documents that 
     dataset = found.open()
 """
 
+from ..documents import convert, rewrite
 from ..errors import CatalogError
 from .build_summary import Summary
 from .builder import BuildOptions, build
-from .conversion import convert, rewrite
 from .query import Catalog
 from .query import open_catalog as open
 

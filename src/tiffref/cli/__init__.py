@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import catalog_command, commands, completion, documents, info
+from . import catalog_command, commands, completion, document_commands, info
 from .console import (
     ACCESS,
     INTERRUPTED,
@@ -53,20 +53,20 @@ COMMANDS = {
         catalog_command.run,
     ),
     "convert": (
-        documents.CONVERT_HELP, documents.CONVERT_EXAMPLES, documents.add_convert_arguments,
-        documents.run_convert,
+        document_commands.CONVERT_HELP, document_commands.CONVERT_EXAMPLES, document_commands.add_convert_arguments,
+        document_commands.run_convert,
     ),
     "rewrite": (
-        documents.REWRITE_HELP, documents.REWRITE_EXAMPLES, documents.add_rewrite_arguments,
-        documents.run_rewrite,
+        document_commands.REWRITE_HELP, document_commands.REWRITE_EXAMPLES, document_commands.add_rewrite_arguments,
+        document_commands.run_rewrite,
     ),
     "refresh": (
-        documents.REFRESH_HELP, documents.REFRESH_EXAMPLES, documents.add_refresh_arguments,
-        documents.run_refresh,
+        document_commands.REFRESH_HELP, document_commands.REFRESH_EXAMPLES, document_commands.add_refresh_arguments,
+        document_commands.run_refresh,
     ),
     "validate": (
-        documents.VALIDATE_HELP, documents.VALIDATE_EXAMPLES, documents.add_validate_arguments,
-        documents.run_validate,
+        document_commands.VALIDATE_HELP, document_commands.VALIDATE_EXAMPLES, document_commands.add_validate_arguments,
+        document_commands.run_validate,
     ),
     "completion": (
         completion.COMPLETION_HELP, completion.COMPLETION_EXAMPLES,

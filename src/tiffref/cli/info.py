@@ -231,15 +231,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _open(name: str, options: Mapping[str, Any] | None) -> References:
-    from ..references import References, is_document
+    from ..documents import open_references
 
-    if is_document(name):
-        with console.progress(f"reading {name}"):
-            return References.open(name, options)
-    from ..tiff.scan import scan
-
-    with console.progress(f"scanning {name}"):
-        return scan(name, storage_options=options)
+    with console.progress(f"reading {name}"):
+        return open_references(name, options)
 
 
 def _is_catalog(name: str) -> bool:

@@ -62,6 +62,13 @@ def natural_key(name: str) -> tuple[str, str]:
     return _NUMBER.sub(lambda found: f"\0{chr(len(found[1]))}{found[1]}", name), name
 
 
+def is_many(source: Any) -> bool:
+    """Return whether a source stands for many files: a list, a glob, a pattern with fields."""
+    if isinstance(source, str | os.PathLike):
+        return is_pattern(os.fspath(source))
+    return isinstance(source, list | tuple) or hasattr(source, "indices")
+
+
 def list_files(
     files: Any,
     *,

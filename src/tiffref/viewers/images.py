@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..model.array import Group
     from ..references import References
 
-__all__ = ["Image", "open_images"]
-
 _SUFFIX = re.compile(r"(_\d+)?$")
 
 
@@ -56,7 +54,10 @@ def open_images(
     TiffrefError
         If the source cannot be read.
     """
-    references = _open(path, storage_options)
+    from ..documents import open_references
+
+    is_one = not isinstance(path, str) and len(path) == 1
+    references = open_references(path[0] if is_one else path, storage_options)
     images: list[Image] = []
     for n, one in enumerate(references.series):
         paths = {k: level["path"] for k, level in enumerate(one["levels"]) if "path" in level}
@@ -115,21 +116,6 @@ def _unlisted(dataset: xr.Dataset) -> list[Image]:
         if variable.ndim > 1:
             images.setdefault(_SUFFIX.sub("", str(name)), []).append(variable)
     return [Image(name, tuple(levels)) for name, levels in images.items()]
-
-
-def _open(path: str | Sequence[str], storage_options: Mapping[str, Any] | None) -> References:
-    from ..references import References
-    from ..sequences.stack import scan_sequence
-    from ..tiff.scan import scan
-    from ..zarr.tiff_store import is_document
-
-    if not isinstance(path, str):
-        if len(path) > 1:
-            return scan_sequence(list(path), storage_options=storage_options)
-        (path,) = path
-    if is_document(path):
-        return References.open(path, storage_options)
-    return scan(path, storage_options=storage_options)
 
 
 def _parse_json(text: Any) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """`tiffref convert`, `rewrite`, `refresh` and `validate`: work on reference documents.
 
 Owns their arguments and what they report; the work is `tiffref.catalog.convert` and `rewrite`,
-`tiffref.sequences.refresh` and `tiffref.validate`.
+`tiffref.refresh` and `tiffref.validate`.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def add_refresh_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_refresh(arguments: argparse.Namespace) -> int:
     """Refresh, and say what became of the files."""
-    from ..sequences.refresh import refresh
+    from ..documents import refresh
 
     with console.progress(f"refreshing {arguments.document}"):
         done = refresh(

@@ -1,0 +1,427 @@
+"""References out of anything, and documents written again: `convert`, `rewrite`, `refresh`.
+
+Owns the choice between a document, many files and one TIFF. Of documents, owns another format for
+one, other addresses of its files, and files that have changed since: where the segments of one lie
+as before, as after a copy back, only its size, time and ETag are recorded anew; otherwise it is
+scanned again. Files that are the same are asked for their state and not read. What stands in
+documents is `formats`' business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codecs.zarr2 import to_zarr2
+from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource, TiffrefError
+from .formats.kerchunk import write_json
+from .formats.load import load_document
+from .formats.parquet import is_parquet, write_parquet
+from .io.allow import AllowList, check_moved, location_prefix
+from .io.freshness import check_same
+from .io.source import open_source
+from .io.urls import to_document_url
+from .model.array import Array, Group
+from .model.manifest import Manifest, Source
+from .references import References, is_document
+from .sequences.inputs import is_many
+from .sequences.stack import scan_sequence
+from .tiff.scan import scan
+
+_RECORD_SIZE = 100_000
+
+
+def open_references(
+    source: Any,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    allow: str | Sequence[str] | None = None,
+    **options: Any,
+) -> References:
+    """Return the references to whatever stands for images: a document, many files, or one TIFF.
+
+    Parameters
+    ----------
+    source
+        `References`, or a document as of `References.open`; a list, glob or pattern of files, as of
+        `scan_sequence`; else what `scan` takes.
+    storage_options
+        For the fsspec file system of a URL.
+    allow
+        What a document may make us read, as in `References.from_kerchunk`.
+    options
+        Of `scan` or `scan_sequence`; a document takes none.
+    """
+    if isinstance(source, References):
+        given = (allow,) if isinstance(allow, str) else allow
+        return source if given is None else replace(source, allow=given)
+    if is_document(source):
+        return References.open(source, storage_options, allow=allow)
+    find = scan_sequence if is_many(source) else scan
+    return find(source, storage_options=storage_options, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a document is written; `record_size` is for parquet."""
+
+    zarr_format: int = 2
+    version: int = 1
+    record_size: int = _RECORD_SIZE
+
+
+def _read(
+    path: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None,
+    allow: str | Sequence[str] | None,
+) -> tuple[References, _Form]:
+    """Read references, and how they are written."""
+    if is_parquet(path):
+        return References.from_parquet(path, storage_options, allow=allow), _Form()
+    document = load_document(path, storage_options)
+    references = References.from_kerchunk(document, allow=allow)
+    if allow is None and references.allow is not None:
+        folder = location_prefix(os.fspath(path))
+        references = replace(references, allow=(folder, *references.allow))
+    refs = document.get("refs", document)
+    is_v3 = any(key.rpartition("/")[2] == "zarr.json" for key in refs)
+    return references, _Form(3 if is_v3 else 2, 1 if "refs" in document else 0)
+
+
+def _write(
+    references: References,
+    target: str | os.PathLike[str],
+    form: _Form,
+    storage_options: Mapping[str, Any] | None,
+    rename: Callable[[str], str] | None = None,
+) -> None:
+    references = references.laid_out(form.zarr_format)
+    kept = [one.url for one in references.sources
+            if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
+    check_moved(kept, references.allow, os.fspath(target))
+    options: dict[str, Any] = {
+        "rename": rename, "series": references.series, "storage_options": storage_options,
+        "is_sealed": references.allow is None,
+    }  # fmt: skip
+    if not is_parquet(target):
+        write_json(
+            references.group, target, zarr_format=form.zarr_format, version=form.version, **options
+        )
+        return
+    if form.zarr_format != 2:
+        raise InvalidReferences(
+            "parquet references hold Zarr v2 only", url=os.fspath(target), got=form.zarr_format,
+            hint="Write JSON, or leave out zarr_format.",
+        )  # fmt: skip
+    write_parquet(references.group, target, record_size=form.record_size, **options)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    zarr_format: int = 2,
+    version: int = 1,
+    record_size: int = _RECORD_SIZE,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
+) -> References:
+    """Write references in another format: JSON, or parquet where the name ends in ".parq".
+
+    Parameters
+    ----------
+    source, target
+        Paths or URLs; source and target may be the same.
+    zarr_format, version
+        Of a JSON document.
+    record_size
+        Chunks in one file of parquet references.
+    storage_options
+        For the file systems of URLs.
+    allow
+        Prefixes of addresses that the source is trusted with, as in `References.from_kerchunk`.
+
+    Returns
+    -------
+    What was written.
+
+    Raises
+    ------
+    InvalidReferences
+        If the source is no valid document, or the target's format cannot say it.
+    SourceError
+        If one cannot be read or written.
+    UntrustedSource
+        If files that the source may not read lie beside the target, where anybody who opens the
+        target would read them.
+    """
+    references, _ = _read(source, storage_options, allow)
+    _write(references, target, _Form(zarr_format, version, record_size), storage_options)
+    return references
+
+
+def rewrite(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    moves: Mapping[str, str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
+) -> int:
+    """Write references to files that have moved.
+
+    Parameters
+    ----------
+    source, target
+        Documents; they may be the same.
+    moves
+        Beginning of an address -> what stands there instead: {"s3://a/": "https://b/"}. The longest
+        that fits counts; a local folder stands for "file://" and itself.
+    storage_options, allow
+        As in `convert`; what `moves` changes needs no trust.
+
+    Returns
+    -------
+    How many files have moved.
+
+    Raises
+    ------
+    SelectionError
+        If no address begins so.
+    InvalidReferences
+        If the source is no valid document, or two files would become one.
+    UntrustedSource
+        As in `convert`.
+    """
+    references, form = _read(source, storage_options, allow)
+    rename = _plan_moves(moves)
+    addresses = [to_document_url(one.url) for one in references.sources]
+    moved = [rename(address) for address in addresses]
+    n_moved = sum(before != after for before, after in zip(addresses, moved, strict=True))
+    if not n_moved:
+        raise SelectionError(
+            "no address begins so", url=os.fspath(source), got=", ".join(moves),
+            expected=f"the beginning of {addresses[0]}" if addresses else "references to files",
+        )  # fmt: skip
+    if len(set(moved)) < len(set(addresses)):
+        raise InvalidReferences("two files would have one address", url=os.fspath(source))
+    _write(references, target, form, storage_options, rename)
+    return n_moved
+
+
+def _plan_moves(moves: Mapping[str, str]) -> Callable[[str], str]:
+    full = {_as_address(before): _as_address(after) for before, after in moves.items()}
+    order = sorted(full, key=len, reverse=True)
+
+    def rename(url: str) -> str:
+        address = to_document_url(url)
+        before = next((one for one in order if address.startswith(one)), None)
+        return address if before is None else full[before] + address[len(before) :]
+
+    return rename
+
+
+def _as_address(prefix: str) -> str:
+    return f"file://{prefix}" if prefix.startswith("/") else prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What was found of the files of a document, by address.
+
+    Attributes
+    ----------
+    references
+        The references as they are now.
+    unchanged
+        Files that are what was recorded.
+    accepted
+        Files of another time or ETag whose segments lie where they lay.
+    rescanned
+        Files that have changed.
+    """
+
+    references: References
+    unchanged: tuple[str, ...]
+    accepted: tuple[str, ...]
+    rescanned: tuple[str, ...]
+
+
+def refresh(
+    document: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
+    dry_run: bool = False,
+) -> Refreshed:
+    """Bring a reference document up to date with its files, in place.
+
+    Parameters
+    ----------
+    document
+        JSON file or folder of parquet references: path or URL. It is written only if a file has
+        changed, in the format and Zarr version that it has.
+    storage_options, source_options
+        For the file systems of the document and of its files.
+    allow
+        What the document may make us read, as in `References.from_kerchunk`.
+    dry_run
+        Only say what would be done.
+
+    Raises
+    ------
+    MissingSource
+        If a file is no longer there.
+    ManifestMismatch
+        If a file has become another image, which does not fit in its place.
+    UntrustedSource
+        If the document names files that it may not make us read.
+    """
+    before, form = _read(document, storage_options, allow)
+    allowed = None if before.allow is None else AllowList(before.allow)
+    unchanged, accepted, rescanned = [], [], []
+    after = before
+    for source in before.sources:
+        if allowed is not None:
+            allowed.check(source.url)
+        with closing(open_source(source.url, source_options)) as opened:
+            now = opened.source
+        try:
+            check_same(source, now)
+            unchanged.append(source.url)
+            continue
+        except StaleSource:
+            scans = _Scans(source.url, source_options)
+        if source.size in (None, now.size) and _lies_as_before(before, source.url, scans):
+            after = _with_source(after, source.url, now)
+            accepted.append(source.url)
+            continue
+        is_only = len(before.sources) == 1
+        after = _scan_anew(before, scans) if is_only else _with_segments(after, source.url, scans)
+        rescanned.append(source.url)
+    if (accepted or rescanned) and not dry_run:
+        _write(after, document, form, storage_options)
+    return Refreshed(after, tuple(unchanged), tuple(accepted), tuple(rescanned))
+
+
+@dataclass(slots=True)
+class _Scans:
+    """A file as it is now, with chunks put together as by default, and as they are stored."""
+
+    url: str
+    options: Mapping[str, Any] | None
+
+    def arrays(self) -> Iterator[Array]:
+        """Yield the arrays of both scans."""
+        for mode in (None, "tile"):
+            for _, array in scan(
+                self.url, chunkmode=mode, storage_options=self.options
+            ).group.arrays():
+                if array.manifest.sources:
+                    yield array
+
+
+def _rows(manifest: Manifest, url: str) -> NDArray[np.int64]:
+    """Return the chunks, in C order, that lie in a file."""
+    numbers = [n for n, source in enumerate(manifest.sources) if source.url == url]
+    return np.flatnonzero(np.isin(manifest.source.ravel(), numbers))
+
+
+def _segments(manifest: Manifest, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return np.stack([manifest.offset.ravel()[rows], manifest.length.ravel()[rows]], 1)
+
+
+def _lies_as_before(references: References, url: str, scans: _Scans) -> bool:
+    """Compare the segments of a file with those that the references have."""
+    wanted = [
+        (array, {tuple(row) for row in _segments(array.manifest, rows).tolist()})
+        for _, array in references.group.arrays()
+        if (rows := _rows(array.manifest, url)).size
+    ]
+    for now in scans.arrays():
+        found = {tuple(row) for row in _segments(now.manifest, _rows(now.manifest, url)).tolist()}
+        wanted = [one for one in wanted if not (one[1] <= found and _is_alike(one[0], now))]
+    return not wanted
+
+
+def _is_alike(array: Array, now: Array) -> bool:
+    """Compare how the chunks of two arrays decode."""
+    return array.dtype == now.dtype and _decoding(array) == _decoding(now)
+
+
+def _decoding(array: Array) -> Any:
+    try:
+        return [to_zarr2(codec) for codec in array.codecs]
+    except TiffrefError:
+        return None  # of Zarr v3, by a codec that v2 does not have
+
+
+def _with_source(references: References, url: str, now: Source) -> References:
+    """Record the state of a file anew."""
+    return _map_arrays(
+        references, lambda array: replace(array, manifest=_renewed(array.manifest, url, now))
+    )
+
+
+def _renewed(manifest: Manifest, url: str, now: Source) -> Manifest:
+    state = replace(now, url=url)
+    return manifest.with_sources(lambda source: state if source.url == url else source)
+
+
+def _with_segments(references: References, url: str, scans: _Scans) -> References:
+    """Put the segments of a changed file where those that it had were."""
+    now = list(scans.arrays())
+
+    def renew(array: Array) -> Array:
+        manifest = array.manifest
+        rows = _rows(manifest, url)
+        if not rows.size:
+            return array
+        for one in now:
+            new_rows = _rows(one.manifest, url)
+            if new_rows.size == rows.size and _is_alike(array, one):
+                offset, length = manifest.offset.copy(), manifest.length.copy()
+                segments = _segments(one.manifest, new_rows)
+                offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
+                state = next(s for s in one.manifest.sources if s.url == url)
+                changed = replace(manifest, offset=offset, length=length)
+                return replace(array, manifest=_renewed(changed, url, state))
+        raise _other_image(url)
+
+    return _map_arrays(references, renew)
+
+
+def _other_image(url: str) -> ManifestMismatch:
+    return ManifestMismatch(
+        "has become another image, which does not fit in its place", url=url,
+        hint="Write the references again with tiffref scan or tiffref stack.",
+    )  # fmt: skip
+
+
+def _scan_anew(references: References, scans: _Scans) -> References:
+    """Scan the only file of references; attributes that were added to the root stay."""
+    paths = [path for path, array in references.group.arrays() if array.manifest.sources]
+    layout = "tree" if any("/" in path for path in paths) else "dataset"
+    new = scan(scans.url, layout=layout, storage_options=scans.options)
+    if paths != [path for path, array in new.group.arrays() if array.manifest.sources]:
+        raise _other_image(scans.url)
+    added = {**references.group.attributes, **new.group.attributes}
+    return replace(new, group=new.group.with_attributes(**added), allow=references.allow)
+
+
+def _map_arrays(references: References, renew: Any) -> References:
+    def walk(group: Group) -> Group:
+        children = {
+            name: renew(node) if isinstance(node, Array) else walk(node)
+            for name, node in group.children.items()
+        }
+        return replace(group, children=children)
+
+    return replace(references, group=walk(references.group))
