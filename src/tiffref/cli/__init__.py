@@ -17,7 +17,8 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import catalog_command, commands, completion, document_commands, info
+from . import catalog_command, commands, completion, info
+from . import document_commands as documents
 from .console import (
     ACCESS,
     INTERRUPTED,
@@ -53,20 +54,20 @@ COMMANDS = {
         catalog_command.run,
     ),
     "convert": (
-        document_commands.CONVERT_HELP, document_commands.CONVERT_EXAMPLES, document_commands.add_convert_arguments,
-        document_commands.run_convert,
+        documents.CONVERT_HELP, documents.CONVERT_EXAMPLES, documents.add_convert_arguments,
+        documents.run_convert,
     ),
     "rewrite": (
-        document_commands.REWRITE_HELP, document_commands.REWRITE_EXAMPLES, document_commands.add_rewrite_arguments,
-        document_commands.run_rewrite,
+        documents.REWRITE_HELP, documents.REWRITE_EXAMPLES, documents.add_rewrite_arguments,
+        documents.run_rewrite,
     ),
     "refresh": (
-        document_commands.REFRESH_HELP, document_commands.REFRESH_EXAMPLES, document_commands.add_refresh_arguments,
-        document_commands.run_refresh,
+        documents.REFRESH_HELP, documents.REFRESH_EXAMPLES, documents.add_refresh_arguments,
+        documents.run_refresh,
     ),
     "validate": (
-        document_commands.VALIDATE_HELP, document_commands.VALIDATE_EXAMPLES, document_commands.add_validate_arguments,
-        document_commands.run_validate,
+        documents.VALIDATE_HELP, documents.VALIDATE_EXAMPLES, documents.add_validate_arguments,
+        documents.run_validate,
     ),
     "completion": (
         completion.COMPLETION_HELP, completion.COMPLETION_EXAMPLES,
