@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from servers import SERVERS, Place
 
 import tiffref
 from tiffref.errors import MetadataWarning, SourceError
@@ -31,67 +30,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def ftp(folder: Path) -> Iterator[str]:
-    """Return the address of an FTP server over the folder."""
-    servers = pytest.importorskip("pyftpdlib.servers", reason="pyftpdlib is not installed")
-    from pyftpdlib.authorizers import DummyAuthorizer
-    from pyftpdlib.handlers import FTPHandler
-
-    authorizer = DummyAuthorizer()
-    authorizer.add_anonymous(str(folder))
-    handler = type("Handler", (FTPHandler,), {"authorizer": authorizer})
-    server = servers.ThreadedFTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"ftp://127.0.0.1:{server.address[1]}"
-    server.close_all()
-
-
-@pytest.fixture
-def sftp(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the address of an SFTP server over the folder, and options for it."""
-    paramiko = pytest.importorskip("paramiko", reason="paramiko is not installed")
-
-    class Auth(paramiko.ServerInterface):
-        def check_auth_password(self, username: str, password: str) -> int:
-            return paramiko.AUTH_SUCCESSFUL
-
-        def check_channel_request(self, kind: str, chanid: int) -> int:
-            return paramiko.OPEN_SUCCEEDED
-
-    class Files(paramiko.SFTPServerInterface):
-        def stat(self, path: str) -> Any:
-            try:
-                return paramiko.SFTPAttributes.from_stat((folder / path.lstrip("/")).stat())
-            except OSError as error:
-                return paramiko.SFTPServer.convert_errno(error.errno)
-
-        lstat = stat
-
-        def open(self, path: str, flags: int, attr: Any) -> Any:
-            handle = paramiko.SFTPHandle(flags)
-            handle.readfile = (folder / path.lstrip("/")).open("rb")
-            return handle
-
-    key = paramiko.RSAKey.generate(2048)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            transport = paramiko.Transport(connection)
-            transport.add_server_key(key)
-            transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files)
-            transport.start_server(server=Auth())
-
-    threading.Thread(target=serve, daemon=True).start()
-    port = listener.getsockname()[1]
-    yield f"sftp://127.0.0.1:{port}", {"username": "me", "password": "pw", "port": port}
-    listener.close()
+@pytest.fixture(params=["ftp", "sftp", "openssh"])
+def place(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    with SERVERS[request.param](folder) as place:
+        yield place
 
 
 def read_by_many(address: str, options: dict[str, Any] | None = None) -> None:
@@ -110,16 +52,10 @@ def read_by_many(address: str, options: dict[str, Any] | None = None) -> None:
     assert (stores[0][...] == PIXELS).all()
 
 
-def test_ftp(ftp: str) -> None:
-    read_by_many(ftp)
+def test_one_connection_of_many_threads(place: Place) -> None:
+    read_by_many(place.url, place.options)
     with pytest.raises(SourceError):
-        tiffref.scan(f"{ftp}/nothing.tif")
-
-
-def test_sftp(sftp: tuple[str, dict[str, Any]]) -> None:
-    read_by_many(*sftp)
-    with pytest.raises(SourceError):
-        tiffref.scan(f"{sftp[0]}/nothing.tif", storage_options=sftp[1])
+        tiffref.scan(f"{place.url}/nothing.tif", storage_options=place.options)
 
 
 def test_ftp_and_sftp_that_are_not_there() -> None:

@@ -13,9 +13,11 @@ import pytest
 import xarray as xr
 from faulty import FaultyServer
 from fsspec.implementations.reference import ReferenceNotReachable
+from servers import SERVERS, Place
 
 import tiffref
 from tiffref.errors import SourceError, StaleSource
+from tiffref.read import fetch
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore
 
@@ -291,6 +293,59 @@ def test_s3(
         elif change != "shrunk":
             expected = image if change == "grown" else image[::-1]
             np.testing.assert_array_equal(read(REST), expected[REST])
+
+
+# ---- other protocols
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with SERVERS[request.param](tmp_path_factory.mktemp(request.param)) as place:
+        yield place
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_servers(
+    place: Place, data: bytes, other: bytes, image: np.ndarray, change: str, when: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What the client listed before does not count; FTP and SFTP are asked again after a while."""
+    import fsspec
+
+    monkeypatch.setattr(fetch, "_CHECKED_S", 0.0)
+    name = f"{change[:5]}{when[:3]}.tif"
+    url, options = f"{place.url}/{name}", place.options
+    place.put(name, data)
+    references = tiffref.scan(url, storage_options=options)
+    checked = [
+        read for verify in ("first", "always") for read in readers(references, options, verify)
+    ]
+    if when != WHEN[0]:
+        for read in checked:
+            np.testing.assert_array_equal(read(FIRST), image[FIRST])
+    fs, path = fsspec.url_to_fs(url, **options)
+    fs.ls(path.rpartition("/")[0])
+    place.put(name, CHANGES[change](data, other))
+    for read in checked:
+        expect_error(lambda: read(REST), url, change)  # noqa: B023 - called at once
+
+
+def test_checks_hold_for_a_while(
+    tmp_path: Path, data: bytes, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_CHECKED_S", 1e9)
+    with SERVERS["ftp"](tmp_path) as place:
+        for name in "abc":
+            place.put(f"{name}.tif", data)
+        stores = [ZarrTiffStore(f"{place.url}/{name}.tif") for name in "abc"]
+        fs = stores[0]._fetch._remote.resolve(stores[0].references.sources[0].url)[0]
+        asked = []
+        fs.ftp.mlsd = lambda path, _ask=fs.ftp.mlsd: asked.append(path) or _ask(path)
+        for _ in range(3):
+            for y in (0, 32, 64):
+                np.testing.assert_array_equal(stores[0][y : y + 32], image[y : y + 32])
+        assert len(asked) <= 2  # one of the client's own, which opens the file
 
 
 def test_folder_gone(tmp_path: Path, data: bytes) -> None:

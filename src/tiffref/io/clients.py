@@ -1,17 +1,22 @@
-"""Clients of object stores: the errors that they raise, and how to call them.
+"""Clients of object stores and servers: the errors that they raise, and how to ask them.
 
 Owns the list of error classes that are not `OSError` (without credentials, say, botocore raises
-one of its own; a client that was never loaded has raised nothing) and the step from a coroutine of
-fsspec's file systems to its result. fsspec's loop and asyncio, which local files do not need, are
-loaded when it is taken: they are a sixth of the time that the program needs to start.
+one of its own; a client that was never loaded has raised nothing), what each calls size, time and
+ETag, and the step from a coroutine of fsspec's file systems to its result. fsspec's loop and
+asyncio, which local files do not need, are loaded when it is taken: they are a sixth of the time
+that the program needs to start.
 """
 
 from __future__ import annotations
 
+import datetime
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["client_errors", "wait_for"]
+from ..model.manifest import Source
+
+__all__ = ["ask_state", "client_errors", "source_of_info", "wait_for"]
 
 _CLIENTS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -43,3 +48,42 @@ def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
     from fsspec.asyn import sync
 
     return sync(fs.loop, function, *arguments)
+
+
+def ask_state(fs: Any, path: str, *, is_listed: bool = False) -> Mapping[str, Any]:
+    """Return what a file system says of a file now.
+
+    Parameters
+    ----------
+    is_listed
+        Whether its listing of the folder, which may be as old as the process, will do.
+    """
+    if not is_listed:
+        fs.invalidate_cache(path.rpartition("/")[0] or "/")
+    return fs.info(path)
+
+
+def source_of_info(url: str, info: Mapping[str, Any]) -> Source:
+    """Return size, time and ETag as file systems have them in their `info`."""
+    known = next((info[name] for name in _TIMES if info.get(name)), None)
+    moment: Any = _parse_time(known) if isinstance(known, str) else known
+    seconds = moment.timestamp() if hasattr(moment, "timestamp") else moment
+    etag = info.get("ETag") or info.get("etag")
+    return Source(
+        url,
+        info.get("size"),
+        seconds if isinstance(seconds, int | float) else None,
+        etag.strip('"') if isinstance(etag, str) else None,
+    )
+
+
+_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "created")
+
+
+def _parse_time(text: str) -> datetime.datetime | None:
+    """Read the time of a file as FTP says it, 20260131235959 (RFC 3659, section 2.3)."""
+    try:
+        moment = datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S")
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=datetime.UTC)

@@ -27,7 +27,7 @@ from ..model.manifest import NAMELESS, Source
 from . import http
 from .address import missing_file, not_a_file
 from .allow import is_local
-from .clients import client_errors
+from .clients import ask_state, client_errors, source_of_info
 from .local import local_path, lock_for, lock_of, read_at
 
 __all__ = [
@@ -257,17 +257,14 @@ class RemoteSource(ByteSource):
             return _open_http(self._fs, self._path, url)
         try:
             with lock_for(self._fs):
-                info = self._fs.info(self._path)
+                info = ask_state(self._fs, self._path, is_listed=True)
         except client_errors() as error:
             raise unreadable(url, error) from error
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
         if info.get("size") is None:
             raise SourceError("its file system does not give its length", url=url)
-        mtime = info.get("mtime") or info.get("LastModified") or info.get("created")
-        etag = info.get("ETag") or info.get("etag")
-        seconds = mtime.timestamp() if hasattr(mtime, "timestamp") else mtime
-        return Source(url, info.get("size"), seconds, _clean(etag)), b""
+        return source_of_info(url, info), b""
 
 
 def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
@@ -308,10 +305,6 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
             expected=f"{min(_FIRST_BYTES, int(total))} bytes",
         )
     return replace(answer.source(url), size=int(total)), data
-
-
-def _clean(etag: object) -> str | None:
-    return etag.strip('"') if isinstance(etag, str) else None
 
 
 class LocalSource(ByteSource):

@@ -7,18 +7,21 @@ an error: a short answer would shift pixels. Which ranges to ask for is decided 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SelectionError, SourceError, StaleSource, unreadable
-from ..io import http, s3
+from ..io import http
 from ..io.allow import AllowList
-from ..io.clients import client_errors
+from ..io.clients import ask_state, client_errors, source_of_info
 from ..io.freshness import check_same
 from ..io.local import lock_for
+from ..io.object_stores import find_range_reader
 from ..model.manifest import Source
 from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
@@ -43,8 +46,11 @@ class RemoteFiles:
         storage_options: Mapping[str, Any],
         filesystems: Mapping[str, tuple[fsspec.AbstractFileSystem, str]],
         allow: AllowList | None = None,
+        max_age_s: float = 0.0,
     ) -> None:
         self._storage_options = storage_options
+        self._max_age_s = max_age_s
+        self._listed: dict[int, float] = {}
         self._given = filesystems
         self._permits = None if allow is None else allow.permits
         self._found: dict[str, tuple[fsspec.AbstractFileSystem, str]] = {}
@@ -58,8 +64,9 @@ class RemoteFiles:
                 return http.read_range(
                     fs, path, url, offset, length, expected=expected, permits=self._permits
                 )
-            if s3.is_s3(fs):
-                return s3.read_range(fs, path, url, offset, length, expected=expected)
+            read_range = find_range_reader(fs)
+            if read_range is not None:
+                return read_range(fs, path, url, offset, length, expected)
             with lock_for(fs):
                 return fs.cat_file(path, start=offset, end=offset + length)
         except SourceError:
@@ -73,8 +80,9 @@ class RemoteFiles:
         try:
             if http.is_http(fs):
                 return http.read_all(fs, path, url, expected=expected, permits=self._permits)
-            if s3.is_s3(fs):
-                return s3.read_range(fs, path, url, 0, None, expected=expected)
+            read_range = find_range_reader(fs)
+            if read_range is not None:
+                return read_range(fs, path, url, 0, None, expected)
             with lock_for(fs):
                 return fs.cat_file(path)
         except SourceError:
@@ -96,7 +104,7 @@ class RemoteFiles:
     def checks_answers(self, url: str) -> bool:
         """Return whether each answer says which object it is of."""
         fs, _ = self.resolve(url)
-        return http.is_http(fs) or s3.is_s3(fs)
+        return http.is_http(fs) or find_range_reader(fs) is not None
 
     def state(self, url: str) -> Source:
         fs, path = self.resolve(url)
@@ -104,20 +112,21 @@ class RemoteFiles:
             return http.read_state(fs, path, url, self._permits)
         try:
             with lock_for(fs):
-                info = fs.info(path)
+                info = ask_state(fs, path, is_listed=self._is_listed(fs))
         except client_errors():
             # some servers let a file be read but not asked about, as with signed URLs; where it
             # cannot be read either, the request that follows says so
             return Source(url)
-        mtime = info.get("mtime") or info.get("LastModified")
-        mtime = mtime.timestamp() if hasattr(mtime, "timestamp") else mtime
-        etag = info.get("ETag") or info.get("etag")
-        return Source(
-            url,
-            info.get("size"),
-            mtime if isinstance(mtime, int | float) else None,
-            etag.strip('"') if isinstance(etag, str) else None,
-        )
+        return source_of_info(url, info)
+
+    def _is_listed(self, fs: Any) -> bool:
+        """Return whether the listings of a file system are as new as a check may be."""
+        now = time.monotonic()
+        with self._lock:
+            is_listed = now - self._listed.get(id(fs), -math.inf) < self._max_age_s
+            if not is_listed:
+                self._listed[id(fs)] = now
+        return is_listed
 
     def resolve(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         """Return the file system of a source, and its path in there."""
@@ -144,6 +153,8 @@ class RemoteFiles:
 
 
 VERIFY = ("first", "always", "never")
+_CHECKED_S = 2.0
+"""For how long a check holds of a source whose server does not say with each answer what it is."""
 
 
 class Backend(Protocol):
@@ -223,10 +234,11 @@ class Fetcher:
 
     def _start(self) -> None:
         self._local = LocalFiles(self.allow)
-        self._remote = RemoteFiles(self.storage_options, self.filesystems, self.allow)
+        max_age_s = 0.0 if self.verify == "always" else _CHECKED_S
+        self._remote = RemoteFiles(self.storage_options, self.filesystems, self.allow, max_age_s)
         self._objects = {url: FileObject(file) for url, file in self.files.items()}
         self._checks: dict[Source, Future[None]] = {}
-        self._fresh: dict[str, Source] = {}
+        self._fresh: dict[str, tuple[Source, float]] = {}
         self._lock = threading.Lock()
 
     def backend(self, url: str) -> Backend:
@@ -335,7 +347,10 @@ class Fetcher:
             check_fresh(source, backend.state)
         if backend.checks_answers(source.url):
             return backend, _checked, source
-        if self.verify == "always" or self._fresh.get(source.url) is source:
+        checked, then = self._fresh.get(source.url, (None, 0.0))
+        # by identity, which is told faster than equality
+        is_fresh = checked is source and time.monotonic() - then < _CHECKED_S
+        if self.verify == "always" or is_fresh:
             return backend, _checked, None
         with self._lock:
             check = self._checks.get(source)
@@ -352,7 +367,10 @@ class Fetcher:
                 with self._lock:  # what may pass is asked again
                     self._checks.pop(source, None)
                 raise
-            self._fresh[source.url] = source  # by identity, which is told faster than equality
+            self._fresh[source.url] = source, time.monotonic()
+            with self._lock:  # the next check asks anew
+                if self._checks.get(source) is check:
+                    del self._checks[source]
 
         return backend, finish, None
 
