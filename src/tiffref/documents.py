@@ -30,9 +30,6 @@ from .io.urls import to_document_url
 from .model.array import Array, Group
 from .model.manifest import Manifest, Source
 from .references import References, is_document
-from .sequences.inputs import is_many
-from .sequences.stack import scan_sequence
-from .tiff.scan import scan
 
 _RECORD_SIZE = 100_000
 
@@ -63,6 +60,11 @@ def open_references(
         return source if given is None else replace(source, allow=given)
     if is_document(source):
         return References.open(source, storage_options, allow=allow)
+    # what is not needed is not loaded: the program starts sooner
+    from .sequences.inputs import is_many
+    from .sequences.stack import scan_sequence
+    from .tiff.scan import scan
+
     find = scan_sequence if is_many(source) else scan
     return find(source, storage_options=storage_options, **options)
 
@@ -320,6 +322,8 @@ class _Scans:
 
     def arrays(self) -> Iterator[Array]:
         """Yield the arrays of both scans."""
+        from .tiff.scan import scan
+
         for mode in (None, "tile"):
             for _, array in scan(
                 self.url, chunkmode=mode, storage_options=self.options
@@ -407,6 +411,8 @@ def _other_image(url: str) -> ManifestMismatch:
 
 def _scan_anew(references: References, scans: _Scans) -> References:
     """Scan the only file of references; attributes that were added to the root stay."""
+    from .tiff.scan import scan
+
     paths = [path for path, array in references.group.arrays() if array.manifest.sources]
     layout = "tree" if any("/" in path for path in paths) else "dataset"
     new = scan(scans.url, layout=layout, storage_options=scans.options)

@@ -1,7 +1,7 @@
 """The command line: `tiffref COMMAND ...`.
 
 Owns the table of commands, the exit codes, and how errors and warnings read on a terminal. What a
-command does is in the module of its name; what it needs is imported when it runs, so that `--help`
+command does is in its module; what it needs is imported when it runs, so that `--help`
 and completion stay quick. It knows nothing of TIFF.
 
 Exit codes: 0 done; 1 the input is invalid, unsupported, or only a part of the work was done; 2 the
@@ -14,67 +14,24 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import catalog_command, commands, completion, info
-from . import document_commands as documents
+from . import catalog_commands, commands, document_commands, info
 from .console import (
     ACCESS,
     INTERRUPTED,
     INVALID,
+    OK,
     USAGE,
+    Command,
     Parser,
     UsageError,
-    add_common_arguments,
     log_to_stderr,
     name_options,
-    print_help,
     report,
     show_warning,
 )
-
-__all__ = ["build_parser", "main"]
-
-COMMANDS = {
-    "info": (info.HELP, info.EXAMPLES, info.add_arguments, info.run),
-    "scan": (
-        commands.SCAN_HELP, commands.SCAN_EXAMPLES, commands.add_scan_arguments, commands.run_scan,
-    ),
-    "stack": (
-        commands.STACK_HELP, commands.STACK_EXAMPLES, commands.add_stack_arguments,
-        commands.run_stack,
-    ),
-    "append": (
-        commands.APPEND_HELP, commands.APPEND_EXAMPLES, commands.add_append_arguments,
-        commands.run_append,
-    ),
-    "catalog": (
-        catalog_command.HELP, catalog_command.EXAMPLES, catalog_command.add_arguments,
-        catalog_command.run,
-    ),
-    "convert": (
-        documents.CONVERT_HELP, documents.CONVERT_EXAMPLES, documents.add_convert_arguments,
-        documents.run_convert,
-    ),
-    "rewrite": (
-        documents.REWRITE_HELP, documents.REWRITE_EXAMPLES, documents.add_rewrite_arguments,
-        documents.run_rewrite,
-    ),
-    "refresh": (
-        documents.REFRESH_HELP, documents.REFRESH_EXAMPLES, documents.add_refresh_arguments,
-        documents.run_refresh,
-    ),
-    "validate": (
-        documents.VALIDATE_HELP, documents.VALIDATE_EXAMPLES, documents.add_validate_arguments,
-        documents.run_validate,
-    ),
-    "completion": (
-        completion.COMPLETION_HELP, completion.COMPLETION_EXAMPLES,
-        completion.add_completion_arguments, completion.run_completion,
-    ),
-}  # fmt: skip
-"""Name of each command: help (one line), examples, what adds its arguments, what runs it."""
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
@@ -105,17 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 invalid or partial, 2 usage, 3 access.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    parser.set_defaults(run=lambda _: print_help(parser), parser=parser)
-    group = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (text, examples, add_arguments, run) in COMMANDS.items():
-        command = group.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"examples:\n{examples}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        command.set_defaults(run=run, parser=command)
-        add_arguments(command)
-        add_common_arguments(command)
+    Command("", actions=COMMANDS).add_to(parser, "COMMAND")
     return parser
 
 
@@ -163,3 +110,84 @@ def describe(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}"
     return str(error) or type(error).__name__
+
+
+_BASH = """\
+_tiffref() {{
+    local current=${{COMP_WORDS[COMP_CWORD]}} options
+    case ${{COMP_WORDS[1]}} in
+{cases}
+    esac
+    if [[ $COMP_CWORD -eq 1 ]]; then
+        COMPREPLY=($(compgen -W "{commands}" -- "$current"))
+    elif [[ $current == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$current"))
+    else
+        COMPREPLY=($(compgen -f -- "$current"))
+    fi
+}}
+complete -o filenames -F _tiffref tiffref
+"""
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    """Print the script."""
+    print(_SHELLS[arguments.shell](_list_options(build_parser())), end="")
+    return OK
+
+
+def _list_options(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
+    """Return the options of each command, those of its actions among them."""
+    found = {}
+    for name, command in _subparsers(parser).items():
+        parts = [command, *_subparsers(command).values()]
+        options = {o for part in parts for action in part._actions for o in action.option_strings}
+        found[name] = sorted(option for option in options if option.startswith("--"))
+        found[name] += sorted(_subparsers(command))
+    return found
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    groups = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    return groups[0].choices if groups else {}
+
+
+def _bash(options: Mapping[str, list[str]]) -> str:
+    cases = "\n".join(f'    {name}) options="{" ".join(o)}" ;;' for name, o in options.items())
+    return _BASH.format(cases=cases, commands=" ".join(options))
+
+
+def _zsh(options: Mapping[str, list[str]]) -> str:
+    return f"autoload -U +X bashcompinit && bashcompinit\n{_bash(options)}"
+
+
+def _fish(options: Mapping[str, list[str]]) -> str:
+    lines = [f"complete -c tiffref -n __fish_use_subcommand -a '{' '.join(options)}'"]
+    for name, found in options.items():
+        where = f"complete -c tiffref -n '__fish_seen_subcommand_from {name}'"
+        lines += [f"{where} -l {o[2:]}" if o[:2] == "--" else f"{where} -a {o}" for o in found]
+    return "\n".join(lines) + "\n"
+
+
+_SHELLS: Mapping[str, Callable[[Mapping[str, list[str]]], str]] = {
+    "bash": _bash,
+    "zsh": _zsh,
+    "fish": _fish,
+}
+
+
+COMMANDS: Mapping[str, Command] = {
+    **info.COMMANDS,
+    **commands.COMMANDS,
+    **catalog_commands.COMMANDS,
+    **document_commands.COMMANDS,
+    "completion": Command(
+        "print a script that lets a shell complete commands and options",
+        """\
+  source <(tiffref completion bash)
+  tiffref completion zsh >> ~/.zshrc
+  tiffref completion fish > ~/.config/fish/completions/tiffref.fish""",
+        {"shell": {"choices": tuple(_SHELLS), "metavar": "SHELL", "help": "bash, zsh or fish"}},
+        _completion,
+    ),
+}

@@ -18,51 +18,16 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from ..formats.summary import count, format_bytes, format_table, wrap
+from ..formats.summary import count
 
 if TYPE_CHECKING:
     from ..references import References
-
-__all__ = [
-    "ACCESS",
-    "INTERRUPTED",
-    "INVALID",
-    "OK",
-    "OUTPUT_HELP",
-    "USAGE",
-    "Parser",
-    "UsageError",
-    "add_allow_argument",
-    "add_common_arguments",
-    "add_dry_run_argument",
-    "add_format_argument",
-    "add_json_argument",
-    "add_options_argument",
-    "add_source_arguments",
-    "count",
-    "count_arrays",
-    "default_output",
-    "format_bytes",
-    "format_counts",
-    "format_table",
-    "log_to_stderr",
-    "name_options",
-    "only_image",
-    "parse_option",
-    "print_help",
-    "print_json",
-    "progress",
-    "report",
-    "say",
-    "show_warning",
-    "wrap",
-    "write_references",
-]
 
 OK, INVALID, USAGE, ACCESS, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -170,10 +135,122 @@ def _encode_numbers(value: Any) -> Any:
     return value
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that opens a TIFF takes."""
-    parser.add_argument("image", nargs="+", metavar="IMG", help="TIFF file: a path or a URL")
-    add_options_argument(parser, "--storage-option", "IMG")
+class OneOrMany(argparse.Action):
+    """Keep one name as text, so that a pattern or table is taken for one, and several as a list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Store the name or names."""
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
+class Merge(argparse.Action):
+    """Put what an option gives each time into one dictionary."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Add to the dictionary."""
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **values})
+
+
+def parse_option(text: str) -> dict[str, Any]:
+    """Parse NAME=VALUE; the value is JSON, or else text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return {name: json.loads(value)}
+    except json.JSONDecodeError:
+        return {name: value}  # a plain word needs no quotes
+
+
+Arguments = Mapping[str, Mapping[str, Any]]
+"""Names of an argument -> what argparse takes; or the title of a group -> the arguments in it."""
+
+OUTPUT_HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
+JSON: Arguments = {"--json": {"action": "store_true", "help": "print JSON, not sentences"}}
+DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "say what would be written"}}
+FORMAT: Arguments = {
+    "--format": {
+        "choices": ("json", "parquet"), "help": "of the references (default: by the name)",
+    },
+}  # fmt: skip
+LEVEL: Arguments = {"--level": {"type": int, "metavar": "N", "help": "one pyramid level only"}}
+_COMMON: Arguments = {
+    "-v --verbose": {
+        "action": "count", "default": 0, "help": "say what is done; twice: with all details",
+    },
+    "-q --quiet": {"action": "store_true", "help": "say nothing but errors"},
+}  # fmt: skip
+
+
+def options_of(what: str, name: str = "storage") -> Arguments:
+    """Return an option that collects the arguments of a file system."""
+    return {
+        f"--{name}-option": {
+            "metavar": "NAME=VALUE", "dest": f"{name}_options", "action": Merge,
+            "type": parse_option,
+            "help": f"option of the file system that opens {what}, as anon=true; may be repeated",
+        },
+    }  # fmt: skip
+
+
+def allow_of(what: str) -> Arguments:
+    """Return an option that collects the addresses that a document is trusted with."""
+    return {
+        "--allow": {
+            "metavar": "PREFIX", "action": "append",
+            "help": f"let {what} name sources whose address begins so, '*' for all; "
+            "may be repeated",
+        },
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: help (one line), examples, arguments, and what runs it; or actions of its own."""
+
+    help: str
+    examples: str = ""
+    arguments: Arguments = field(default_factory=dict)
+    run: Callable[[argparse.Namespace], int] | None = None
+    actions: Mapping[str, Command] = field(default_factory=dict)
+
+    def add_to(self, parser: argparse.ArgumentParser, metavar: str = "ACTION") -> None:
+        """Add the arguments and actions to a parser."""
+        parser.set_defaults(run=self.run or (lambda _: _print_help(parser)), parser=parser)
+        _add_arguments(parser, self.arguments)
+        actions = parser.add_subparsers(metavar=metavar) if self.actions else None
+        for name, action in self.actions.items():
+            assert actions is not None
+            action.add_to(
+                actions.add_parser(
+                    name,
+                    help=action.help,
+                    description=f"{action.help[0].upper()}{action.help[1:]}.",
+                    epilog=f"examples:\n{action.examples}" if action.examples else None,
+                    formatter_class=argparse.RawDescriptionHelpFormatter,
+                )
+            )
+        if self.help:
+            _add_arguments(parser, _COMMON)
+
+
+def _add_arguments(parser: Any, arguments: Arguments) -> None:
+    for names, options in arguments.items():
+        if all(isinstance(one, Mapping) for one in options.values()):
+            _add_arguments(parser.add_argument_group(names), options)
+        else:
+            parser.add_argument(*names.split(), **options)
+
+
+def _print_help(parser: argparse.ArgumentParser) -> int:
+    """Show what there is to whoever named no command; that is wrong use all the same."""
+    parser.print_help(sys.stderr)
+    return USAGE
+
+
+def pick(arguments: argparse.Namespace, names: str) -> dict[str, Any]:
+    """Return arguments that a function takes under the same names."""
+    return {name: getattr(arguments, name) for name in names.split()}
 
 
 def only_image(names: Sequence[str], command: str) -> str:
@@ -191,27 +268,6 @@ def only_image(names: Sequence[str], command: str) -> str:
         f"tiffref {command} takes one image, got {len(names)}"
         f"\n  as one array: tiffref stack {shown} -o refs.json"
         f"\n  as a catalog: tiffref catalog build {shown} -o CATALOG"
-    )
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command takes."""
-    parser.add_argument(
-        "-v", "--verbose", action="count", default=0,
-        help="say what is done; twice: with all details",
-    )  # fmt: skip
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-
-
-def add_dry_run_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that does everything but write."""
-    parser.add_argument("--dry-run", action="store_true", help="say what would be written")
-
-
-def add_format_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses between JSON and parquet."""
-    parser.add_argument(
-        "--format", choices=("json", "parquet"), help="of the references (default: by the name)"
     )
 
 
@@ -235,42 +291,6 @@ def default_output(output: str | None, stem: str, form: str | None) -> str:
     if form and (ending in ("parq", "parquet")) != (form == "parquet"):
         raise UsageError(f"{output}: the name does not go with --format {form}")
     return output
-
-
-def add_json_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that makes the output one JSON document."""
-    parser.add_argument("--json", action="store_true", help="print JSON, not sentences")
-
-
-def add_options_argument(parser: argparse.ArgumentParser, name: str, what: str) -> None:
-    """Add an option that collects the arguments of a file system as (name, value) pairs."""
-    parser.add_argument(
-        name,
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=parse_option,
-        help=f"option of the file system that opens {what}, as anon=true; may be repeated",
-    )
-
-
-def add_allow_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add an option that collects the addresses that a document is trusted with."""
-    parser.add_argument(
-        "--allow", metavar="PREFIX", action="append",
-        help=f"let {what} name sources whose address begins so, '*' for all; may be repeated",
-    )  # fmt: skip
-
-
-def parse_option(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value is JSON, or else text."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value  # a plain word needs no quotes
 
 
 _OPTION = re.compile(r"--[a-z][a-z-]*")
@@ -336,12 +356,6 @@ def _join_numbers(arguments: Sequence[str]) -> Iterator[str]:
         yield before
 
 
-def print_help(parser: argparse.ArgumentParser) -> int:
-    """Show what there is to whoever named no command; that is wrong use all the same."""
-    parser.print_help(sys.stderr)
-    return USAGE
-
-
 def name_options(text: str, options: Sequence[str]) -> str:
     """Spell arguments of Python as options where the command has them.
 
@@ -359,9 +373,6 @@ def name_options(text: str, options: Sequence[str]) -> str:
         return f"{option} {shlex.quote(value)}" if value else option
 
     return _ARGUMENT.sub(spell, text)
-
-
-OUTPUT_HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
 
 
 def write_references(

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..formats.summary import count, format_table
 from . import console
 
 if TYPE_CHECKING:
     from ..model.array import Array
     from ..references import References
-
-__all__ = ["EXAMPLES", "HELP", "add_arguments", "describe_meaning", "format_meaning", "run"]
 
 _MAX_LABELS = 8
 _KEPT = (
@@ -34,7 +33,7 @@ _WKT_NAME = re.compile(r'"([^"]+)"')
 """The first text in WKT is the name of the system, also where a BOUNDCRS is around it."""
 
 
-def describe_meaning(references: References) -> dict[str, Any]:
+def _describe_meaning(references: References) -> dict[str, Any]:
     """Return coordinate system, bounds, axes and channels of the main image as JSON values.
 
     What the file does not tell is left out.
@@ -123,7 +122,7 @@ def _date(coordinate: Array) -> str | None:
     return iso_text(moment.replace(tzinfo=None) if is_local else moment)
 
 
-def format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
+def _format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
     """Return the lines that a person reads."""
     rows = []
     if "crs" in facts:
@@ -148,7 +147,7 @@ def format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
             rows.append([name, _shorten(value) if isinstance(value, list | tuple) else str(value)])
     if rows:
         yield ""
-        yield console.format_table(rows)
+        yield format_table(rows)
 
 
 def _format_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -171,7 +170,7 @@ def _only_counts(axis: Mapping[str, Any]) -> bool:
 
 def _format_axis(axis: Mapping[str, Any]) -> str:
     if "first" not in axis and "labels" not in axis:
-        return console.count(axis["n"], "value")
+        return count(axis["n"], "value")
     if "labels" in axis:
         more = axis["n"] - len(axis["labels"])
         return ", ".join(axis["labels"]) + (f" and {more} more" if more else "")
@@ -187,42 +186,25 @@ def _shorten(values: Any) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-HELP = "tell what a TIFF, references or a catalog hold, and who can open them"
-EXAMPLES = """\
-  tiffref info image.tif
-  tiffref info s3://bucket/image.tif --storage-option anon=true
-  tiffref info refs.json
-  tiffref info catalog/"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument(
-        "image", nargs="+", metavar="IMG",
-        help="TIFF file, reference document or catalog: a path or a URL",
-    )  # fmt: skip
-    console.add_options_argument(parser, "--storage-option", "IMG")
-    console.add_json_argument(parser)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def _info(arguments: argparse.Namespace) -> int:
     """Scan or open, and tell; 1 where a level cannot be expressed."""
     from ..formats.summary import describe_arrays, format_arrays, format_readers
-    from . import catalog_command
+    from . import catalog_commands
 
     name = console.only_image(arguments.image, "info")
-    options = dict(arguments.storage_option) or None
+    options = arguments.storage_options
     if _is_catalog(name):
-        return catalog_command.show(name, options, arguments.json)
-    references = _open(name, options)
+        return catalog_commands.show(name, options, arguments.json)
+    with console.progress(f"reading {name}"):
+        references = _open(name, options)
     facts = describe_arrays(references.group, references.series, references.sources)
-    facts["meaning"] = describe_meaning(references)
+    facts["meaning"] = _describe_meaning(references)
     if arguments.json:
         console.print_json({"image": name, **facts})
     else:
         lines = [
             *format_arrays(name, facts),
-            *format_meaning(facts["meaning"]),
+            *_format_meaning(facts["meaning"]),
             *format_readers(facts),
         ]
         print("\n".join(lines))
@@ -231,10 +213,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _open(name: str, options: Mapping[str, Any] | None) -> References:
-    from ..documents import open_references
+    from ..references import References, is_document
+    from ..tiff.scan import scan
 
-    with console.progress(f"reading {name}"):
-        return open_references(name, options)
+    if is_document(name):
+        return References.open(name, options)
+    return scan(name, storage_options=options)  # a glob is no file, and says so
 
 
 def _is_catalog(name: str) -> bool:
@@ -245,3 +229,25 @@ def _is_catalog(name: str) -> bool:
         or (is_remote and name.endswith("/"))
         or (not is_remote and Path(name, "catalog.parquet").is_file())
     )
+
+
+COMMANDS = {
+    "info": console.Command(
+        "tell what a TIFF, references or a catalog hold, and who can open them",
+        """\
+  tiffref info image.tif
+  tiffref info s3://bucket/image.tif --storage-option anon=true
+  tiffref info refs.json
+  tiffref info catalog/""",
+        {
+            "image": {
+                "nargs": "+",
+                "metavar": "IMG",
+                "help": "TIFF file, reference document or catalog: a path or a URL",
+            },
+            **console.options_of("IMG"),
+            **console.JSON,
+        },
+        _info,
+    ),
+}

@@ -1,0 +1,309 @@
+"""`tiffref catalog build|open|query|show`: archives of TIFFs.
+
+Owns the arguments and how results read; the work is `tiffref.catalog`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..formats.summary import count, format_table
+from . import console
+
+if TYPE_CHECKING:
+    from ..catalog import Catalog
+
+_COLUMNS = ("url", "status", "shape", "dtype", "codec", "crs", "time", "error")
+_SHOWN = 20
+
+
+def _parse_bounds(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not W,S,E,N")
+    return numbers
+
+
+def _parse_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _parse_time(text: str) -> Any:
+    if "/" not in text:
+        return text
+    first, _, last = text.partition("/")
+    return tuple(None if part in ("", "..") else part for part in (first, last))
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE")
+    return name, value
+
+
+_BUILD_ARGUMENTS: console.Arguments = {
+    "files": {
+        "nargs": "+", "action": console.OneOrMany, "metavar": "FILES",
+        "help": "folders, globs, patterns, listing files (.txt), tables (.csv, .parquet), STAC "
+        "items",
+    },
+    "-o --output": {
+        "default": "catalog", "metavar": "FOLDER",
+        "help": "of the catalog: path or URL (default: %(default)s)",
+    },
+    "--format": {
+        "choices": ("json", "parquet"), "default": "json",
+        "help": "of the references of each file (default: %(default)s)",
+    },
+    "--url-prefix": {"metavar": "URL", "help": "where readers find the TIFFs"},
+    "--asset": {
+        "action": "append", "metavar": "KEY", "dest": "assets",
+        "help": "asset of STAC items; may be repeated",
+    },
+    **console.LEVEL,
+    "--no-references": {
+        "action": "store_false", "dest": "per_file",
+        "help": "write the index, no references of each file",
+    },
+    "combined sets and catalogs": {
+        "--pattern": {"metavar": "P", "help": "how names give fields, as for tiffref stack"},
+        "--stack": {
+            "nargs": "?", "const": True, "default": False, "metavar": "P",
+            "help": "combine files too; P is a pattern as for --pattern",
+        },
+        "--group-by": {
+            "metavar": "A,B", "type": _parse_list, "default": (),
+            "help": "a combined set for each value of these, as tile or crs",
+        },
+        "--mosaic": {"action": "store_true", "help": "combine files by their georeference"},
+        "--allow-holes": {"action": "store_true", "help": "leave places of combined sets empty"},
+        "--stack-format": {
+            "choices": ("parquet", "json"), "default": "parquet",
+            "help": "of combined sets (default: %(default)s)",
+        },
+        "--stac": {"action": "store_true", "help": "write a STAC collection with items"},
+    },
+    "the run": {
+        "--workers": {"type": int, "metavar": "N", "help": "how many; 2 or more: processes"},
+        "--executor": {
+            "choices": ("serial", "threads", "processes", "dask"), "help": "who does the work",
+        },
+        "--scheduler": {"metavar": "URL", "help": "of Dask, as tcp://host:8786"},
+        "--update": {"action": "store_true", "help": "scan changed files again, mark deleted ones"},
+        "--wait": {
+            "action": "store_true", "dest": "wait_for_lock",
+            "help": "wait while another build of this catalog runs",
+        },
+        "--fail-fast": {"action": "store_true", "help": "stop at the first bad file"},
+        "--retries": {
+            "type": int, "default": 3, "metavar": "N",
+            "help": "tries after errors that may pass (default: %(default)s)",
+        },
+        "--report": {"metavar": "FILE", "help": "JSON Lines: a line for each file"},
+    },
+    **console.DRY_RUN,
+    **console.options_of("FILES"),
+    **console.options_of("FOLDER", "output"),
+    "--json": {"action": "store_true", "help": "print the summary as JSON"},
+}  # fmt: skip
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    """Build and sum up; 1 where some files failed."""
+    from .. import catalog
+
+    if arguments.dry_run:
+        return _list_inputs(arguments)
+    pattern = arguments.pattern or (arguments.stack if isinstance(arguments.stack, str) else None)
+    names = (
+        "format url_prefix group_by stack_format per_file stac executor workers scheduler update "
+        "wait_for_lock fail_fast retries report assets storage_options output_options"
+    )
+    summary = catalog.build(
+        arguments.files,
+        arguments.output,
+        pattern=pattern,
+        stack=bool(arguments.stack),
+        stack_options={name: True for name in ("mosaic", "allow_holes") if vars(arguments)[name]},
+        progress=not arguments.quiet,
+        scan_options={} if arguments.level is None else {"level": arguments.level},
+        **console.pick(arguments, names),
+    )
+    if arguments.json:
+        console.print_json(summary.to_json())
+    else:
+        console.say(summary.output)
+        console.say(format_table([list(row) for row in summary.table()]))
+    for name, error in [*summary.failures, *summary.combined_failed]:
+        console.report(error if name in error else f"{name}: {error}", "warning")
+    if summary.failed > len(summary.failures):
+        console.report(f"{summary.failed - len(summary.failures):,} more failed", "warning")
+    return console.OK if summary.is_complete else console.INVALID
+
+
+def _list_inputs(arguments: argparse.Namespace) -> int:
+    """Describe which files a build would scan."""
+    from ..sequences.inputs import find_files
+
+    found = find_files(arguments.files, **console.pick(arguments, "assets storage_options"))
+    for url in found.urls[:_SHOWN]:
+        console.say(url)
+    if len(found.urls) > _SHOWN:
+        console.say(f"... {len(found.urls) - _SHOWN:,} more")
+    console.say(f"would build {arguments.output}: {count(len(found.urls), 'file')}")
+    return console.OK
+
+
+_SEARCH_ARGUMENTS: console.Arguments = {
+    "catalog": {"metavar": "CATALOG", "help": "its folder: path or URL"},
+    "--bounds": {"metavar": "W,S,E,N", "type": _parse_bounds, "help": "in degrees"},
+    "--time": {
+        "metavar": "T[/T]", "type": _parse_time,
+        "help": "2022-05, or 2022-05-01/2022-05-09; .. leaves an end open",
+    },
+    "--where": {
+        "action": "append", "default": [], "metavar": "COLUMN=VALUE", "type": _parse_pair,
+        "help": "may be repeated",
+    },
+    "--status": {
+        "choices": ("ok", "failed", "deleted", "all"), "default": "ok",
+        "help": "(default: %(default)s)",
+    },
+    **console.options_of("CATALOG"),
+    "--json": {"action": "store_true", "help": "print JSON"},
+}  # fmt: skip
+_OPEN_ARGUMENTS: console.Arguments = {
+    **_SEARCH_ARGUMENTS,
+    **console.allow_of("CATALOG"),
+    "-o --output": {
+        "metavar": "FILE", "help": f"references to what was found: {console.OUTPUT_HELP}",
+    },
+}  # fmt: skip
+
+
+def _search(arguments: argparse.Namespace) -> Catalog:
+    from .. import catalog
+
+    allow = getattr(arguments, "allow", None)
+    where: dict[str, Any] = {}
+    for name, value in arguments.where:
+        where.setdefault(name, []).append(value)
+    return catalog.open(arguments.catalog, arguments.storage_options, allow=allow).query(
+        bounds=arguments.bounds,
+        time=arguments.time,
+        status=None if arguments.status == "all" else arguments.status,
+        where=where,
+    )
+
+
+def _query(arguments: argparse.Namespace) -> int:
+    """Print what was found; 1 if nothing was."""
+    found = _search(arguments)
+    rows = _plain_rows(found)
+    if arguments.json:
+        console.print_json(rows)
+    else:
+        for row in rows:
+            print(row["url"])
+    if not rows:
+        console.report(f"{arguments.catalog}: nothing was found", "warning")
+    return console.OK if rows else console.INVALID
+
+
+def _plain_rows(found: Catalog) -> list[dict[str, Any]]:
+    names = [name for name in found.table.column_names if name != "geometry"]
+    return [
+        {name: value for name, value in row.items() if value is not None}
+        for row in found.table.select(names).to_pylist()
+    ]
+
+
+def show(folder: str, storage_options: Any = None, as_json: bool = False) -> int:
+    """Print a whole catalog in numbers, and its first rows; return the exit code."""
+    from .. import catalog
+
+    return _show_found(folder, catalog.open(folder, storage_options), as_json)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """Print what a search finds, in numbers and its first rows."""
+    return _show_found(arguments.catalog, _search(arguments), arguments.json)
+
+
+def _show_found(name: str, found: Catalog, as_json: bool) -> int:
+    from collections import Counter
+
+    status = Counter(found.table["status"].to_pylist())
+    combined = found.combined()
+    if as_json:
+        console.print_json(
+            {"catalog": name, "files": len(found), "status": status,
+             "columns": found.table.column_names, "combined": combined}
+        )  # fmt: skip
+        return console.OK
+    print(f"{name}: {count(len(found), 'file')}"
+          + "".join(f", {n:,} {name}" for name, n in sorted(status.items())))  # fmt: skip
+    rows = _plain_rows(type(found)(found.folder, found.table.slice(0, _SHOWN)))
+    if rows:
+        names = [column for column in _COLUMNS if any(column in row for row in rows)]
+        cells = [[_format(row.get(column)) for column in names] for row in rows]
+        print(format_table([list(names), *cells]))
+    if len(found) > _SHOWN:
+        print(f"  ... {len(found) - _SHOWN:,} more")
+    for row in combined:
+        what = row.get("path") or row["error"]
+        print(f"combined {row['name']}: {count(row['n_files'], 'file')}, {what}")
+    return console.OK
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, list):
+        return " x ".join(map(str, value))
+    text = "" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _open(arguments: argparse.Namespace) -> int:
+    """Print what was found as one dataset, or write its references."""
+    found = _search(arguments)
+    if arguments.output:
+        references = found.references() if len(found) == 1 else found.stack()
+        console.write_references(references, arguments.output)
+        print(f"{arguments.output}: {count(len(found), 'file')}")
+        return console.OK
+    with found.open() as dataset:
+        if arguments.json:
+            print(json.dumps(dataset.to_dict(data=False), default=str, indent=2))
+        else:
+            print(dataset)
+    return console.OK
+
+
+COMMANDS = {
+    "catalog": console.Command(
+        "build a catalog of many TIFF files, search it, open what was found",
+        """\
+  tiffref catalog build scenes/ -o catalog/
+  tiffref catalog build 's3://bucket/**/*.tif' -o catalog/ --storage-option anon=true
+  tiffref catalog query catalog/ --bounds 5,45,11,48 --time 2022-05
+  tiffref catalog open catalog/ --where band=B04 -o cube.json""",
+        actions={
+            "build": console.Command(
+                "build a catalog, or go on with one", "", _BUILD_ARGUMENTS, _build
+            ),
+            "open": console.Command(
+                "open what a search finds as one dataset", "", _OPEN_ARGUMENTS, _open
+            ),
+            "query": console.Command(
+                "list the files that a search finds", "", _SEARCH_ARGUMENTS, _query
+            ),
+            "show": console.Command("show what is in a catalog", "", _SEARCH_ARGUMENTS, _show),
+        },
+    ),
+}
