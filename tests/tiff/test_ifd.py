@@ -208,7 +208,7 @@ def test_columns_are_those_of_single_directories(
     columns = read_columns(reader, reader.chain())
     alone = opened(path.read_bytes())
     rows = np.arange(n)
-    offset, length, _ = columns.segments(rows, 4)
+    offset, length = columns.segments(rows, 4)
     for row, at in enumerate(alone.chain()):
         one = alone.directory(at)
         assert one is not None

@@ -41,12 +41,20 @@ _NONE = np.zeros((1, 0), np.uint64)
 
 @dataclass(slots=True)
 class _Block:
-    """Directories of one structure: `rows` of all, and their segments."""
+    """Segments and SubIFDs of directories of one structure."""
 
-    rows: NDArray[np.intp]
     offset: NDArray[np.uint64]
     length: NDArray[np.uint64]
     sub_ifds: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, one: Directory) -> _Block:
+        """Read those of a single directory."""
+        columns = []
+        for codes in ((*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)):
+            code = next((code for code in codes if code in one.entries), None)
+            columns.append(_NONE if code is None else one.column(code)[None])
+        return cls(*columns)
 
 
 @dataclass(slots=True)
@@ -67,46 +75,51 @@ class Columns:
     ifd_offset: NDArray[np.uint64]
     kind: NDArray[np.int32]
     first: list[int]
-    _blocks: list[_Block] = field(default_factory=list)
-    _block: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    _place: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    _block: NDArray[np.int32]
+    _place: NDArray[np.intp]
+    _blocks: list[_Block | Directory] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.kind)
 
+    def _at(self, number: int) -> _Block:
+        """Return a block; that of a single directory is read when it is asked for."""
+        found = self._blocks[number]
+        if isinstance(found, Directory):
+            found = self._blocks[number] = _Block.of(found)
+        return found
+
     def segments(
         self, rows: NDArray[np.intp], n_segments: int
-    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
-        """Return offset and length of `n_segments` of each row, and the fewest that one lists.
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return offset and length of `n_segments` of each row, each `(n, n_segments)`.
 
         What a directory does not list is 0; what it lists beyond is left out. A row of -1 has none.
         """
         offset = np.zeros((len(rows), n_segments), np.uint64)
         length = np.zeros((len(rows), n_segments), np.uint64)
-        fewest = n_segments
         block = np.where(rows < 0, -1, self._block[rows])
-        for number in np.unique(block[block >= 0]).tolist():
-            one = self._blocks[number]
-            here = (
-                slice(None)
-                if len(self._blocks) == 1 and (block == number).all()
-                else block == number
-            )
+        numbers = {int(block[0])} if len(block) == 1 else set(np.unique(block).tolist())
+        for number in numbers - {-1}:
+            one = self._at(number)
+            here = slice(None) if len(numbers) == 1 else block == number
             place = self._place[rows[here]]
             for column, stored in ((offset, one.offset), (length, one.length)):
                 n = min(n_segments, stored.shape[1])
                 column[here, :n] = stored[place, :n]
-            fewest = min(fewest, one.offset.shape[1])
-        return offset, length, fewest
+        return offset, length
 
     def sub_ifds(self, row: int) -> list[int]:
         """Return the offsets of the SubIFDs of one directory."""
-        return [int(n) for n in self._blocks[self._block[row]].sub_ifds[self._place[row]]]
+        return self._at(self._block[row]).sub_ifds[self._place[row]].tolist()
 
     @property
     def has_sub_ifds(self) -> bool:
         """Some directory has SubIFDs."""
-        return any(one.sub_ifds.shape[1] for one in self._blocks)
+        return any(
+            SUB_IFDS in one.entries if isinstance(one, Directory) else one.sub_ifds.shape[1]
+            for one in self._blocks
+        )
 
 
 def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str] = ()) -> Columns:
@@ -122,24 +135,29 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
         What they are called, where not by their place in the chain.
     """
     n = len(offsets)
-    columns = Columns(np.array(offsets, np.uint64), np.full(n, -1, np.int32), [])
-    columns._block, columns._place = np.zeros(n, np.int32), np.zeros(n, np.intp)
+    columns = Columns(
+        np.array(offsets, np.uint64), np.full(n, -1, np.int32), [],
+        np.zeros(n, np.int32), np.zeros(n, np.intp),
+    )  # fmt: skip
     keys: dict[bytes, int] = {}
-    left = np.arange(n)
+    left: Sequence[int] = range(n)
     view = reader.source.look() if n >= _MIN_GATHERED and not reader.base else None
     if view is not None and not reader.header.is_ndpi:
-        left = _Gather(reader, columns, keys, np.frombuffer(view, np.uint8)).run()
-    if not len(left):
-        _renumber(columns)
-        return columns
-    for row in left.tolist():
+        left = _Gather(reader, columns, keys, np.frombuffer(view, np.uint8)).run().tolist()
+    n_gathered = len(keys)
+    for row in left:
         one = reader.directory(offsets[row], names[row] if names else str(row))
         if one is None:
             raise MalformedTiff(
                 "a directory cannot be read", url=reader.url, ifd=f"@{offsets[row]}"
             )
-        _store(columns, np.array([row]), _block_of(one, row), [signature(one)], keys)
-    _renumber(columns)
+        number = columns.kind[row] = keys.setdefault(signature(one), len(keys))
+        columns._block[row] = len(columns._blocks)
+        columns._blocks.append(one)
+        if not n_gathered and number == len(columns.first):
+            columns.first.append(row)
+    if n_gathered:
+        _renumber(columns)
     return columns
 
 
@@ -149,44 +167,23 @@ def _renumber(columns: Columns) -> None:
     order = np.argsort(first, kind="stable")
     rank = np.empty(len(kinds), np.int32)
     rank[order] = np.arange(len(kinds), dtype=np.int32)
-    columns.kind = rank[columns.kind] if len(kinds) else columns.kind
+    columns.kind = rank[columns.kind]
     columns.first = first[order].tolist()
 
 
-def _store(
-    columns: Columns,
-    rows: NDArray[np.intp],
-    block: _Block,
-    found: list[bytes],
-    keys: dict[bytes, int],
-) -> None:
-    """Add directories whose signature is found[0], or one for each."""
-    columns._block[rows] = len(columns._blocks)
-    columns._place[rows] = np.arange(len(rows))
-    columns._blocks.append(block)
-    numbers = [keys.setdefault(key, len(keys)) for key in found]
-    columns.kind[rows] = numbers[0] if len(numbers) == 1 else numbers
+_label = struct.Struct("<HHQ").pack
 
 
 def signature(one: Directory) -> bytes:
     """Return bytes that are equal for directories whose segments decode alike."""
-    parts = []
-    for code, (kind, count, _, data) in one.entries.items():
-        if code in KIND_TAGS:
-            parts.append(struct.pack("<HHQ", code, kind, count))
-            parts.append(one.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
-    return b"".join(parts)
-
-
-def _block_of(one: Directory, row: int) -> _Block:
-    offset, length, below = (
-        one.column(found)[None] if found is not None else _NONE
-        for found in (
-            next((code for code in codes if code in one), None)
-            for codes in ((*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,))
-        )
+    return b"".join(
+        [
+            _label(code, kind, count)
+            + (one.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
+            for code, (kind, count, _, data) in one.entries.items()
+            if code in KIND_TAGS
+        ]
     )
-    return _Block(np.array([row]), offset, length, below)
 
 
 @dataclass(slots=True)
@@ -247,7 +244,7 @@ class _Gather:
                 return False
             found[code] = values
             if code in KIND_TAGS:
-                label = np.frombuffer(struct.pack("<HHQ", code, kind, count), np.uint8)
+                label = np.frombuffer(_label(code, kind, count), np.uint8)
                 texts += [np.broadcast_to(label, (len(entries), label.size)), values]
             else:
                 form = f"{self.reader.header.byteorder}{UNSIGNED[kind]}"
@@ -258,17 +255,21 @@ class _Gather:
         )
         if offset is None or length is None:
             return False
-        block = _Block(rows, offset, length, _NONE.repeat(len(rows), 0) if below is None else below)
-        self._store_kinds(rows, block, np.concatenate(texts, axis=1))
+        columns = self.columns
+        columns._block[rows] = len(columns._blocks)
+        columns._place[rows] = np.arange(len(rows))
+        below = _NONE.repeat(len(rows), 0) if below is None else below
+        columns._blocks.append(_Block(offset, length, below))
+        columns.kind[rows] = self._kinds(np.concatenate(texts, axis=1))
         self.reader.n_reads += len(rows)
         return True
 
-    def _store_kinds(self, rows: NDArray[np.intp], block: _Block, text: NDArray[np.uint8]) -> None:
+    def _kinds(self, text: NDArray[np.uint8]) -> int | list[int]:
+        """Number directories by what decides how they decode; one number if all agree."""
+        keys = self.keys
         if (text == text[0]).all():
-            found = [text[0].tobytes()]
-        else:
-            found = [one.tobytes() for one in text]
-        _store(self.columns, rows, block, found, self.keys)
+            return keys.setdefault(text[0].tobytes(), len(keys))
+        return [keys.setdefault(one.tobytes(), len(keys)) for one in text]
 
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
         """Return the bytes of one tag's values in each directory, `(n, n_bytes)`."""

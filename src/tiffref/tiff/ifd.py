@@ -56,6 +56,7 @@ _RAW = frozenset({33723, 33923, 37724, 40100, 50288, 50296, 50839})
 _ARRAYS = frozenset({34363, 34386, 65426, 65432, 65439})
 _TABLES = frozenset({301, 320})
 """Tags of three columns: red, green, blue."""
+_LISTED = _TUPLES | _RAW | _ARRAYS | _TABLES
 _MAX_TUPLE = 1024
 """Values beyond which a list is an array."""
 _WINDOW_BYTES = 1 << 14
@@ -221,13 +222,12 @@ class Directory:
         Numbers are one int, float or a tuple of them, more than 1024 an array; rationals are pairs
         in one tuple. ASCII is str; BYTE and UNDEFINED are bytes.
         """
-        values = self._values
-        if code in values:
-            return values[code]
-        entry = self.entries.get(code)
-        if entry is None:
-            return default
-        value = values[code] = self._decode(code, *entry)
+        value = self._values.get(code)
+        if value is None:
+            entry = self.entries.get(code)
+            if entry is None:
+                return default
+            value = self._values[code] = self._decode(code, *entry)
         return value
 
     def raw(self, code: int, most: int | None = None) -> bytes:
@@ -260,7 +260,12 @@ class Directory:
 
     def tags(self, without: frozenset[int]) -> dict[int, Any]:
         """Return all values by tag."""
-        return {code: self.get(code) for code in self.entries if code not in without}
+        known = self._values
+        return {
+            code: known[code] if code in known else self.get(code)
+            for code in self.entries
+            if code not in without
+        }
 
     def _decode(self, code: int, kind: int, count: int, where: int, data: bytes | None) -> Any:
         if data is None:
@@ -397,7 +402,7 @@ class TiffReader:
 
     # ---- directories
 
-    @property
+    @functools.cached_property
     def first(self) -> Directory:
         """The first directory.
 
@@ -459,7 +464,8 @@ class TiffReader:
     def _parse(self, one: Directory, body: bytes, where: int, high: bytes) -> None:
         """Take the entries of a directory apart."""
         layout, room, size = self._layout, self._layout.room, self.size
-        entries, step = one.entries, layout.entry.size
+        entries, step, values = one.entries, layout.entry.size, one._values
+        order: Any = "little" if self.header.byteorder == "<" else "big"
         for n, (code, kind, count, value) in enumerate(layout.entry.iter_unpack(body)):
             width = TYPE_SIZES.get(kind)
             if width is None:  # TIFF 6.0: readers skip fields of types that they do not know
@@ -468,19 +474,15 @@ class TiffReader:
                 continue
             n_bytes = width * count
             if n_bytes <= room and not (high and kind == ASCII):
-                entry = (kind, count, where + n * step, value[:n_bytes])
-                if (
-                    high
-                    and count == 1
-                    and kind in (4, 13)
-                    and high[4 * n : 4 * n + 4] > b"\0\0\0\0"
-                ):
-                    entry = (16, 1, where + n * step, value + high[4 * n : 4 * n + 4])
+                value = value[:n_bytes]
+                entry = (kind, count, where + n * step, value)
+                if high and count == 1 and kind in (4, 13):
+                    if high[4 * n : 4 * n + 4] > b"\0\0\0\0":
+                        entry = (16, 1, where + n * step, value + high[4 * n : 4 * n + 4])
+                elif count == 1 and kind in (3, 4) and code not in _LISTED and code not in entries:
+                    values[code] = int.from_bytes(value, order)  # as most tags are
             else:
-                at = int.from_bytes(
-                    value + high[4 * n : 4 * n + 4],
-                    "little" if self.header.byteorder == "<" else "big",
-                )
+                at = int.from_bytes(value + high[4 * n : 4 * n + 4], order)
                 if at + n_bytes > size or (at < 8 and n_bytes):
                     self._find(one, "values lie outside the file", code, f"{n_bytes} bytes at {at}",
                                code in _LOSING)  # fmt: skip

@@ -17,7 +17,7 @@ from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .columns import Columns, read_columns
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
-from .ifd import SEGMENT_LENGTHS, SEGMENT_OFFSETS, SUB_IFDS, Directory, TiffReader
+from .ifd import SUB_IFDS, Directory, TiffReader
 
 __all__ = ["Level", "Pages", "Series", "squeeze"]
 
@@ -49,6 +49,7 @@ class Pages:
         self.reader = reader
         self.offsets = reader.chain() if offsets is None else offsets
         self.names = names
+        self._directories: dict[int, Directory] = {}
         self._facts: dict[int, IfdFacts] = {}
 
     def __len__(self) -> int:
@@ -66,10 +67,13 @@ class Pages:
 
     def directory(self, row: int) -> Directory:
         """Return the directory of a row."""
-        name = self.names[row] if self.names else str(row)
-        one = self.reader.directory(self.offsets[row], name)
+        one = self._directories.get(row)
         if one is None:
-            raise MalformedTiff("a directory cannot be read", url=self.reader.url, ifd=name)
+            name = self.names[row] if self.names else str(row)
+            one = self.reader.directory(self.offsets[row], name)
+            if one is None:
+                raise MalformedTiff("a directory cannot be read", url=self.reader.url, ifd=name)
+            self._directories[row] = one
         return one
 
     def facts(self, row: int) -> IfdFacts:
@@ -266,25 +270,11 @@ def _read_segments(
             got=f"{n_listed} offsets or lengths",
             expected=f"{n_segments}",
         )
-    if len(rows) == 1:
-        offset, length = _segments_of(pages.directory(first), n_segments)
-    else:
-        offset, length, _ = pages.columns.segments(rows, n_segments)
+    offset, length = pages.columns.segments(rows, n_segments)
     if n_segments == 1:
         length = _estimated(pages, first, ifd, offset, length)
     length[offset == 0] = 0
     return offset, length
-
-
-def _segments_of(one: Directory, n_segments: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return offset and length of the segments of one directory, `(1, n_segments)` each."""
-    found = []
-    for codes in ((*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514)):
-        code = next((code for code in codes if code in one), None)
-        column = np.zeros(0, np.uint64) if code is None else one.column(code)
-        is_fitting = len(column) == n_segments
-        found.append(column[None] if is_fitting else _fit(column[None], n_segments))
-    return found[0], found[1]
 
 
 def _n_listed(one: Directory) -> int:

@@ -286,7 +286,7 @@ def is_final(pages: Pages, row: int) -> bool:
         return False
     if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
         return False
-    offset, length, _ = pages.columns.segments(_rows([row]), _n_listed(one))
+    offset, length = pages.columns.segments(_rows([row]), _n_listed(one))
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
@@ -396,7 +396,7 @@ class _ImageJ:
     def _segments(self, n_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return offset and length of the strips of each plane, all of which follow the first."""
         n_strips = max(1, _n_listed(self.reader.first))
-        offset, length, _ = self.head.columns.segments(_rows([0]), n_strips)
+        offset, length = self.head.columns.segments(_rows([0]), n_strips)
         step = np.arange(self.n_images, dtype=np.uint64) * np.uint64(n_bytes)
         return offset + step[:, None], np.repeat(length, self.n_images, 0)
 
