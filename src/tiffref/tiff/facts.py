@@ -89,6 +89,8 @@ def _list(one: Directory, code: int) -> tuple[int, ...]:
     value = one.get(code)
     if value is None:
         return ()
+    if type(value) is int:
+        return (value,)
     values = value if isinstance(value, bytes | tuple | list | np.ndarray) else (value,)
     try:
         return tuple(int(n) for n in values)
@@ -96,6 +98,12 @@ def _list(one: Directory, code: int) -> tuple[int, ...]:
         raise MalformedTiff(
             "is not a list of numbers", ifd=one.name, tag=code, got=repr(value)[:60]
         ) from None
+
+
+def _per_sample(one: Directory, code: int, n_samples: int) -> tuple[int, ...]:
+    """Return the numbers of a tag for each sample; one if all agree."""
+    values = _list(one, code)[: max(1, n_samples)]
+    return values if len(values) == 1 or len(set(values)) > 1 else values[:1]
 
 
 def size_of(one: Directory) -> tuple[int, int]:
@@ -231,10 +239,10 @@ class _Basic:
             return (8,)
         if self.flavour == "lsm" and self.one.entries.get(258, (0, 0))[:2] == (3, 2):
             return self._lsm_bits()
-        values = _list(self.one, 258)[: max(1, self.samples)]
-        if max(values, default=1) > _MAX_SHORT:
+        values = _per_sample(self.one, 258, self.samples) or (1,)
+        if max(values) > _MAX_SHORT:
             raise MalformedTiff("not a number of bits", ifd=self.one.name, tag=258, got=values[:4])
-        return values if len(set(values)) > 1 else (values or (1,))[:1]
+        return values
 
     def _lsm_bits(self) -> tuple[int, ...]:
         # two values fit into the entry, but old writers have an offset there
@@ -246,10 +254,10 @@ class _Basic:
     def sample_format(self) -> int | tuple[int, ...]:
         if self.is_gray:
             return 1
-        values = _list(self.one, 339)[: max(1, self.samples)]
+        values = _per_sample(self.one, 339, self.samples)
         if not values and self.flavour == "indica" and self.bits() == (32,):
             return 3  # its writer leaves SampleFormat out
-        return values if len(set(values)) > 1 else (values or (1,))[0]
+        return values if len(values) > 1 else (values or (1,))[0]
 
     def predictor(self) -> int:
         value = _number(self.one, 317, 1)
@@ -258,9 +266,10 @@ class _Basic:
     def rows_per_strip(self, shape: tuple[int, ...]) -> int:
         if 257 not in self.one and not self.rows:
             return _number(self.one, 278, 0xFFFFFFFF)
-        entry = self.one.entries.get(278)
-        is_one = entry is not None and (entry[1] == 1 or len(set(_list(self.one, 278))) == 1)
-        rows = min(_number(self.one, 278, 0), self.rows) if is_one else self.rows
+        rows = self.one.get(278)
+        if type(rows) is not int or rows < 0:
+            rows = _number(self.one, 278, 0) if len(set(_list(self.one, 278))) == 1 else self.rows
+        rows = min(rows, self.rows)
         if rows or not self.rows:
             return rows
         n_listed = next((self.one.entries[c][1] for c in (324, 273) if c in self.one), 0)
@@ -293,7 +302,7 @@ def _flavour(reader: TiffReader) -> str:
 
 
 def _subfile_type(one: Directory) -> int:
-    value = one.get(254)
+    value = one.get(254, 0)
     value = value if isinstance(value, int) else 0
     if value or 255 not in one:
         return value
@@ -331,8 +340,9 @@ def parse_nodata(value: Any, dtype: str | None) -> float | int | None:
 
 def _plain_tags(reader: TiffReader, one: Directory) -> dict[int, Any]:
     tags = one.tags(_UNKEPT_TAGS)
-    for code in DIRECTORY_TAGS & tags.keys():
-        tags[code] = read_named(reader, one, code)
+    for code in DIRECTORY_TAGS:
+        if code in tags:
+            tags[code] = read_named(reader, one, code)
     if IJ_METADATA in tags:
         tags[IJ_METADATA] = ij_metadata(one, reader.header.byteorder) or tags[IJ_METADATA]
     return tags
@@ -354,7 +364,7 @@ def _decoder_tables(reader: TiffReader, one: Directory, basic: _Basic) -> dict[s
     """Collect decoder tables that lie outside the segments."""
     found: dict[str, Any] = {}
     tables = one.get(347)
-    if isinstance(tables, bytes) and tables:
+    if tables and isinstance(tables, bytes):
         found["jpeg_tables"] = tables
     if basic.compression == OLD_JPEG or basic.compression in JPEG:
         start = first_bytes(reader, one)
