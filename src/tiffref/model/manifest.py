@@ -241,7 +241,8 @@ class Manifest:
         column = np.zeros(n_chunks, np.int32)
         if index is not None:
             column[:] = np.asarray(index, np.int32).reshape(-1)
-        column[(lengths == 0) | (offsets == 0)] = MISSING
+        if not (lengths.all() and offsets.all()):
+            column[(lengths == 0) | (offsets == 0)] = MISSING
         for flat in inlined or ():
             column[flat] = INLINED
         return cls(tuple(shape), sources, column, offsets, lengths, dict(inlined or {}))

@@ -55,6 +55,8 @@ def with_lengths(level: LevelFacts, segments: Segments, report: Report) -> Level
     report
         Takes what was found, and what was not.
     """
+    if level.length.all():
+        return level
     ifd = level.ifds[0]
     is_bare = (level.offset > 0) & (level.length == 0)
     is_one = level.offset.shape[1] == 1 and ifd.tile is None

@@ -161,9 +161,11 @@ class Level:
         MalformedTiff
             If none is.
         """
-        at = int((self.row >= 0).argmax()) if len(self.row) else 0
-        if not len(self.row) or self.row[at] < 0:
-            raise MalformedTiff("all pages are missing", url=self.pages[0].reader.url)
+        at = 0
+        if not len(self.row) or self.row[0] < 0:
+            at = int((self.row >= 0).argmax()) if len(self.row) else -1
+            if at < 0 or self.row[at] < 0:
+                raise MalformedTiff("all pages are missing", url=self.pages[0].reader.url)
         file = 0 if self.file is None else int(self.file[at])
         return self.pages[file], int(self.row[at])
 
@@ -242,7 +244,7 @@ class Level:
                     read = _read_segments(pages, self.row[here], ifd, n_segments)
                     offset[here], length[here] = read
         base = np.uint64(self.pages[0].reader.base)
-        return np.where(offset > 0, offset + base, 0), length
+        return (np.where(offset > 0, offset + base, 0) if base else offset), length
 
 
 def _fit(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
@@ -259,7 +261,7 @@ def _read_segments(
         parts = [ndpi_segments(pages.reader, pages.directory(row)) for row in rows.tolist()]
         return tuple(np.stack([_fit(c[None], n_segments)[0] for c in one])
                      for one in zip(*parts, strict=True))  # type: ignore[return-value]  # fmt: skip
-    first = int(rows[rows >= 0][0]) if (rows >= 0).any() else 0
+    first = int(next((row for row in rows if row >= 0), 0))
     n_listed = _n_listed(pages.directory(first))
     if n_segments - n_listed > _MAX_UNLISTED:
         raise MalformedTiff(
@@ -273,7 +275,8 @@ def _read_segments(
     offset, length = pages.columns.segments(rows, n_segments)
     if n_segments == 1:
         length = _estimated(pages, first, ifd, offset, length)
-    length[offset == 0] = 0
+    if not offset.all():
+        length[offset == 0] = 0
     return offset, length
 
 
@@ -290,7 +293,7 @@ def _estimated(
     pages: Pages, first: int, ifd: IfdFacts, offset: NDArray[np.uint64], length: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
     """Return the length of single strips whose writer did not give it, as decoders take it."""
-    if not (length == 0).any():
+    if length.all():
         return length
     if ifd.compression in _FAX:
         return length  # up to the next segment, if that decodes (see `lengths`)

@@ -303,10 +303,9 @@ def _check_equal_bits(ifd: IfdFacts) -> None:
 
 def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...]) -> None:
     """Refuse pages, and images or segments of them, whose bytes cannot be counted in 63 bits."""
-    itemsize = np.dtype(ifd.dtype or "|b1").itemsize
     # without the dimensions that have no samples at all
-    n_samples = max(math.prod([n or 1 for n in one]) for one in (ifd.shape, shape))
-    if itemsize * n_samples >= 1 << 63:
+    n_samples = max(math.prod([n or 1 for n in ifd.shape]), math.prod([n or 1 for n in shape]))
+    if n_samples >= 1 << 58 and np.dtype(ifd.dtype or "|b1").itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
             "an image has more bytes than can be counted",
             tag="ImageWidth (256), ImageLength (257)",
@@ -328,7 +327,6 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
     """The different codecs of a level, and the codec of each page."""
     codecs: list[SegmentCodec] = []
     of_ifd = np.zeros(len(level.ifds), np.int32)
-    first: SegmentCodec | None = None
     for n, ifd in enumerate(level.ifds):
         if ifd.shape != level.ifds[0].shape:
             raise ManifestMismatch(
@@ -339,13 +337,12 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
             )
         codec = segment_codec(ifd, is_short=is_short)
         check_supported(codec)
-        first = first or codec
         is_only = len(level.ifds) == 1
         has_segments = bool((level.offset if is_only else level.offset[level.ifd == n]).any())
         if has_segments and compression_of(codec.compression).kind == "bytes":
             check_samples(codec)
-        for what in ("dtype", "shape"):
-            got, expected = getattr(codec, what), getattr(first, what)
+        for what in ("dtype", "shape") if codecs else ():
+            got, expected = getattr(codec, what), getattr(codecs[0], what)
             if got != expected:
                 raise ManifestMismatch(
                     f"segments of one series differ in {what}",
@@ -356,6 +353,8 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
         if codec not in codecs:
             codecs.append(codec)
         of_ifd[n] = codecs.index(codec)
+    if len(codecs) == 1:
+        return codecs, np.zeros(len(level.ifd), np.int32)
     return codecs, np.where(level.ifd < 0, 0, of_ifd[level.ifd])
 
 
@@ -380,10 +379,8 @@ def _plan_segments(
     grid = chunk_grid(level.shape, chunks)
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
-    row = np.repeat(row, level.offset.shape[1])
     length = _clip(level, codecs[0], segment, offset, length)
-    size = np.repeat(source_sizes(level.sources)[level.source], level.offset.shape[1])
-    room = size - np.minimum(offset, size)
+    room = _room(level, offset)
     is_beyond = length > room
     behind: list[int] = []
     across: list[int] = []
@@ -397,13 +394,23 @@ def _plan_segments(
     return LevelPlan(array, False, tuple(behind), tuple(across))
 
 
-def _split_sources(level: LevelFacts, of_page: np.ndarray) -> tuple[tuple[Source, ...], np.ndarray]:
-    """Return each pair of file and codec a row of its own in the table of sources."""
+def _room(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
+    """Return the bytes from each segment to the end of its file."""
+    sizes = source_sizes(level.sources)
+    size = sizes if len(sizes) == 1 else np.repeat(sizes[level.source], level.offset.shape[1])
+    return size - np.minimum(offset, size)
+
+
+def _split_sources(
+    level: LevelFacts, of_page: np.ndarray
+) -> tuple[tuple[Source, ...], np.ndarray | None]:
+    """Return each pair of file and codec as a row of a table of sources, and the row of each
+    segment; None where there is but one."""
     if len(level.sources) == 1 and not of_page.any():
-        return level.sources, np.zeros(len(of_page), np.int32)
+        return level.sources, None
     pairs, row = np.unique(np.stack([level.source, of_page]), axis=1, return_inverse=True)
     sources = tuple(replace(level.sources[s], codec=int(c)) for s, c in pairs.T)
-    return sources, row.reshape(-1)
+    return sources, np.repeat(row.reshape(-1), level.offset.shape[1])
 
 
 def _clip(

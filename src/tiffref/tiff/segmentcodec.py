@@ -14,7 +14,7 @@ import numpy as np
 from ..codecs.table import COMPRESSIONS, JPEG, OLD_JPEG, jpeg_colorspaces
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import SegmentCodec
-from ..model.grid import segment_shape
+from ..model.grid import Shape5, segment_shape
 from ..model.tiff_facts import IfdFacts
 
 __all__ = ["is_plain", "segment_codec"]
@@ -80,7 +80,6 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     row = COMPRESSIONS.get(ifd.compression)
     is_image = row is not None and row.kind == "image"
     has_fill_order = row is None or not is_image or bool(row.fill_order)
-    edge = tuple(n % s or s for n, s in zip(ifd.shape[1:4], shape[1:4], strict=True))
     parameters = _parameters(ifd)
     is_calibrated = "calibration" in parameters
     return SegmentCodec(
@@ -93,10 +92,16 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         sample_format=1 if is_image else ifd.sample_format,
         fill_order=ifd.fill_order if has_fill_order else 1,
         photometric=ifd.photometric if _needs_photometric(ifd) else 1,
-        edge=edge if is_short else None,  # type: ignore[arg-type]
+        edge=_edge(ifd.shape, shape) if is_short else None,
         fill=ifd.nodata if is_short and ifd.nodata else None,
         parameters=parameters,
     )
+
+
+def _edge(page: Shape5, segment: Shape5) -> tuple[int, int, int]:
+    """Return the part of the last segment that lies inside the image."""
+    _, *edge = (n % s or s for n, s in zip(page[:4], segment[:4], strict=True))
+    return tuple(edge)  # type: ignore[return-value]
 
 
 def _has_byteorder(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
