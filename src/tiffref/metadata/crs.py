@@ -522,7 +522,8 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         if horizontal is None:
             return None
         crs = _with_height(with_shift(horizontal, keys), keys, report)
-        crs.from_wkt(crs.to_wkt())  # names may be such that no reader can make sense of it
+        if not _is_registered(crs, keys):
+            crs.from_wkt(crs.to_wkt())  # names may be such that no reader can make sense of it
         if len(report.defects) == n_defects:  # defects are reported for each file
             if len(_built) >= _MAX_BUILT:
                 _built.clear()
@@ -531,6 +532,17 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
     except (ProjError, ValueError, ArithmeticError) as error:
         report.add(key_label(_main_key(keys)), "the coordinate system is not valid", got=error)
         return None
+
+
+def _is_registered(crs: CRS, keys: GeoKeys) -> bool:
+    """Return whether a system is one of the EPSG's own, and nothing of the file is in it."""
+    from pyproj.exceptions import CRSError
+
+    codes = (keys.code(3072), keys.code(2048))
+    try:
+        return any(code is not None and crs is from_epsg(code) for code in codes)
+    except CRSError:
+        return False
 
 
 def _main_key(keys: GeoKeys) -> int:

@@ -109,7 +109,10 @@ def dump_tags(tags: Mapping[int, Any]) -> str:
     Bytes become {"base64": ...}; a value too long to be kept becomes {"omitted": ..., "length": n}.
     Numbers that JSON does not have become texts.
     """
-    named = {TAG_NAMES.get(code, str(code)): _to_json(value) for code, value in tags.items()}
+    named = {
+        TAG_NAMES.get(code) or str(code): value if type(value) in _PLAIN else _to_json(value)
+        for code, value in tags.items()
+    }
     return _encode_tags(named)
 
 
@@ -138,7 +141,10 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, tuple | list):
         if len(value) > _MAX_NUMBERS:
             return {"omitted": "values", "length": len(value)}
-        return list(value) if _PLAIN.issuperset(map(type, value)) else [*map(_to_json, value)]
+        kinds = set(map(type, value))
+        if kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, value))):
+            return list(value)
+        return [*map(_to_json, value)]
     if isinstance(value, Mapping):
         return {str(name): _to_json(item) for name, item in value.items()}
     if isinstance(value, float):
@@ -179,12 +185,13 @@ class _Level:
 
 @dataclass(slots=True)
 class _Tree:
-    """The group under construction, as paths: images, and what describes them.
+    """The group under construction, as paths: images, their attributes, and what describes them.
 
     `places` are the georeferences of the images, by group and path.
     """
 
     images: dict[str, Array] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     variables: dict[str, Array] = field(default_factory=dict)
     places: dict[str, dict[str, GeoLevel]] = field(default_factory=dict)
 
@@ -195,11 +202,9 @@ class _Tree:
             for key, variable in variables.items():
                 self.add(group, key, variable)
             for path, mapping in names.items():
-                image = self.images[path]
-                places = [mapping, *str(image.attributes.get("coordinates", "")).split()]
-                self.images[path] = image.with_attributes(
-                    grid_mapping=mapping, coordinates=" ".join(places)
-                )
+                own = self.attributes[path]
+                own["grid_mapping"] = mapping
+                own["coordinates"] = f"{mapping} {own.get('coordinates', '')}".rstrip()
 
     def group_attributes(self) -> dict[str, dict[str, Any]]:
         """Return what GeoZarr says of the groups of single levels."""
@@ -216,7 +221,11 @@ class _Tree:
     def to_group(self, attributes: Mapping[str, Any]) -> Group:
         """Build the nested groups."""
         groups = {"": attributes, **self.group_attributes()}
-        return Group.from_paths({**self.images, **self.variables}, groups)
+        arrays = {
+            path: array.as_variable(array.dims, self.attributes[path])
+            for path, array in self.images.items()
+        }
+        return Group.from_paths({**arrays, **self.variables}, groups)
 
 
 def describe(
@@ -341,15 +350,13 @@ def _describe_array(
     image: _Image, name: LevelName, array: Array, is_first: bool, tree: _Tree, report: Report
 ) -> GeoLevel:
     """Add one level to the tree, with its coordinates."""
-    attributes: dict[str, Any] = {}
     axes = dict(zip(name.dims, _axes_of(image, array), strict=True))
-    geo = _georeference(image, name, array, axes, report)
-    for key, variable in geo.variables.items():
-        tree.add(name.group, key, variable)
+    geo = _georeference(image, array, axes, report)
+    for variables in (geo.variables, _coordinates(image, array, axes)):
+        for key, variable in variables.items():
+            tree.add(name.group, key, variable)
     tree.places.setdefault(name.group, {})[name.path] = geo
-    attributes.update(geo.attributes)
-    for key, variable in _coordinates(image, array, axes).items():
-        tree.add(name.group, key, variable)
+    attributes = {**array.attributes, **geo.attributes}
     if image.acquired is not None and name.role == "image":
         tree.add(name.group, "time", time_coordinate(image.acquired))
         attributes["coordinates"] = "time"
@@ -358,7 +365,7 @@ def _describe_array(
         attributes["role"] = name.role
     if is_first:
         attributes.update(_image_attributes(image))
-    tree.images[name.path] = array.with_attributes(**attributes)
+    tree.images[name.path], tree.attributes[name.path] = array, attributes
     return geo
 
 
@@ -375,9 +382,7 @@ def _size(array: Array, axes: Mapping[str, str], wanted: str) -> tuple[str, int]
     return None
 
 
-def _georeference(
-    image: _Image, name: LevelName, array: Array, axes: Mapping[str, str], report: Report
-) -> GeoLevel:
+def _georeference(image: _Image, array: Array, axes: Mapping[str, str], report: Report) -> GeoLevel:
     rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
     if image.reference is None or rows is None or columns is None or not rows[1] * columns[1]:
         return GeoLevel()  # what has no pixels has no place

@@ -64,6 +64,8 @@ class GdalMetadata:
 
     def attributes(self, n_bands: int, report: Report) -> dict[str, Any]:
         """Return the attributes of the image, one value each or one for each band."""
+        if not (self.items or self.bands or self.roles):
+            return {}
         n_bands = min(n_bands, _MAX_BANDS)
         found: dict[str, Any] = {}
         for name, value in self.items.items():

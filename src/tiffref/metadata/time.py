@@ -44,6 +44,7 @@ _NAMES = (
     re.compile(r"(?:^|/)L[COTEM]0\d_L\d[A-Z]{2}_\d{6}_(\d{8})_"),
 )
 """File and folder names of products: the date is when the data were taken, not processed."""
+_DATE = re.compile(r"\d{8}")
 
 _ITEMS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
           "PRODUCT_START_TIME", "time_coverage_start")  # fmt: skip
@@ -58,7 +59,7 @@ def acquired_from_name(url: str) -> datetime.datetime | None:
     '2022-05-05T00:00:00+00:00'
     """
     for part in reversed(url.split("/")[-4:]):
-        for pattern in _NAMES:
+        for pattern in _NAMES if _DATE.search(part) else ():
             found = pattern.search(part)
             if found:
                 return _parse(found.group(1))
@@ -68,7 +69,7 @@ def acquired_from_name(url: str) -> datetime.datetime | None:
 def acquired_from_items(items: Mapping[str, str]) -> datetime.datetime | None:
     """Read when the data were taken from GDAL metadata items."""
     for name in _ITEMS:
-        date = _parse(items.get(name, ""))
+        date = _parse(items[name]) if name in items else None
         if date is not None:
             return date
     return None
