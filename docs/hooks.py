@@ -1,7 +1,8 @@
 """Build the gallery of the documentation site: run each example, show its output and pictures.
 
 MkDocs calls `on_files` before it reads pages. Links to files of the repository that are no pages
-lead to the repository.
+lead to the repository. In the API reference, what a function returns is the type of its signature
+and the text of its docstring: numpydoc takes a text without a type above it for a type.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
+from griffe import Extension
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
@@ -28,7 +31,21 @@ EXAMPLES = (
     "catalog",
     "dask_processes",
 )
+_RETURNS = re.compile(r"^Returns\n-{7}\n(?P<text>(?:(?! ).+(?:\n|\Z))+)(?! )", re.MULTILINE)
 _OUTSIDE = re.compile(r"\]\((?:\.\./)+(?P<target>[A-Za-z][^)#\s]*)\)")
+
+
+class TypesOfReturns(Extension):
+    """Put the type of the signature above a text that says what is returned."""
+
+    def on_function_instance(self, *, func, **_):
+        if func.docstring and func.returns:
+            func.docstring.value = _RETURNS.sub(
+                lambda match: (
+                    f"Returns\n-------\n{func.returns}\n" + textwrap.indent(match["text"], "    ")
+                ),
+                func.docstring.value,
+            )
 
 
 def on_files(files, config):

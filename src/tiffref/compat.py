@@ -60,7 +60,7 @@ _PARTS = (tifffile.TiffPage, tifffile.TiffFrame, tifffile.TiffPageSeries)
 
 
 class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checkers only
-    """tifffile's `TiffFile`, whose `aszarr`, and those of its pages and series, give our stores."""
+    """tifffile's `TiffFile`; its `aszarr`, also of pages and series, returns tiffref's stores."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         for part in _PARTS:
@@ -96,7 +96,7 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
 
 
 class TiffSequence(tifffile.TiffSequence):  # type: ignore[misc]  # as TiffFile
-    """tifffile's `TiffSequence`, whose `aszarr` gives our store."""
+    """tifffile's `TiffSequence`; its `aszarr` returns tiffref's store."""
 
     def aszarr(self, **options: Any) -> ZarrFileSequenceStore:  # type: ignore[override]
         """Return the files as a Zarr store; options as of `ZarrFileSequenceStore`."""
@@ -143,15 +143,15 @@ def imread(
     files
         Path, URL, open binary file, sequence of paths or URLs, or glob pattern.
     aszarr, return_as
-        True or "zarr" gives a store instead of an array.
+        True or "zarr" returns a store instead of an array.
     selection
-        Region to read, as NumPy basic indexing; only its bytes are read.
+        Region to read, as in NumPy's basic indexing. Only the bytes for it are read.
     key, series, level
-        As of `tiffref.zarr.ZarrTiffStore`.
+        As in `tiffref.zarr.ZarrTiffStore`.
     imread
-        As of `tiffref.zarr.ZarrFileSequenceStore`.
+        As in `tiffref.zarr.ZarrFileSequenceStore`.
     imreadargs
-        Arguments for the function `imread`, or where there is none, of each file.
+        Arguments of the function `imread`; without one, options for each file.
     container
         ZIP file that holds the files.
     options
@@ -161,14 +161,15 @@ def imread(
     Returns
     -------
     store or array
-        `ZarrTiffStore` of one file, `ZarrFileSequenceStore` of several; else a NumPy array.
+        With `aszarr`, a `ZarrTiffStore` for one file and a `ZarrFileSequenceStore` for several;
+        otherwise a NumPy array.
 
     Raises
     ------
     TypeError
         If there is no such argument.
     SelectionError
-        If tifffile has an argument that stores do not have.
+        If it is an argument of tifffile that stores do not support.
     """
     wants_store = aszarr or return_as == "zarr"
     choice: dict[str, Any] = {"key": key, "series": series, "level": level}

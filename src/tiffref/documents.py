@@ -263,28 +263,28 @@ def refresh(
     allow: str | Sequence[str] | None = None,
     dry_run: bool = False,
 ) -> Refreshed:
-    """Bring a reference document up to date with its files, in place.
+    """Update a reference document in place after its files changed.
 
     Parameters
     ----------
     document
-        JSON file or folder of parquet references: path or URL. It is written only if a file has
-        changed, in the format and Zarr version that it has.
+        Path or URL of a JSON file or of a folder of parquet references. It is rewritten only if a
+        file has changed, in the same format and Zarr version.
     storage_options, source_options
-        For the file systems of the document and of its files.
+        Options of the fsspec file systems of the document and of its files.
     allow
-        What the document may make us read, as in `References.from_kerchunk`.
+        Addresses that the document may read, as in `References.from_kerchunk`.
     dry_run
-        Only say what would be done.
+        Report what would be done, and write nothing.
 
     Raises
     ------
     MissingSource
-        If a file is no longer there.
+        If a file no longer exists.
     ManifestMismatch
-        If a file has become another image, which does not fit in its place.
+        If a file is now a different image that does not fit into the array.
     UntrustedSource
-        If the document names files that it may not make us read.
+        If the document names files that it may not read.
     """
     before, form = _read(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)

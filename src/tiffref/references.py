@@ -50,21 +50,20 @@ _TIFF = frozenset({b"II*", b"II+", b"MM\0"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
-    """Arrays over the byte ranges of files, ready to be written as a document.
+    """Arrays whose chunks are byte ranges of files, ready to be written as a document.
 
     Parameters
     ----------
     group
-        The root: arrays and groups with their attributes.
+        The root group with its arrays, groups and attributes.
     series
-        Record of the series of the source, as plain values, one mapping for each: `index`, `kind`,
-        `name`, `axes`, and `levels`, each with the `path` of its array in the group or the reason
-        why it was `refused`.
+        One mapping for each series of the source: `index`, `kind`, `name`, `axes` and `levels`. A
+        level has the `path` of its array, or the reason why it was `refused`.
     allow
-        Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them. None
-        allows all: nobody but this process said where the bytes are.
+        Prefixes of the addresses that may be read. None allows all, which is right for references
+        that were scanned in this process.
     axes
-        Order of axes that was asked for; None leaves it to the Zarr format (see `laid_out`).
+        Order of axes that was asked for. None leaves it to the Zarr format (see `laid_out`).
     """
 
     group: Group
@@ -98,13 +97,13 @@ class References:
         Parameters
         ----------
         axes
-            "ngff" (t, c, z, y, x), "bands-first" (band, y, x) or "as-stored". None leaves them: as
-            stored, but that Zarr v3 documents have microscopes in the order of OME-NGFF.
+            "ngff" (t, c, z, y, x), "bands-first" (band, y, x) or "as-stored". None is the default:
+            as stored, except for microscope images in Zarr v3 documents.
 
         Raises
         ------
         SelectionError
-            If there is no such order, or the images have not the axes for it.
+            If there is no such order, or the images do not have the axes for it.
         UnsupportedTiff
             If the chunks of an image cannot be transposed.
         """
@@ -112,10 +111,10 @@ class References:
         return replace(self, group=group, axes=axes or self.axes)
 
     def laid_out(self, zarr_format: int) -> References:
-        """Return the references with the metadata and groups that a Zarr format should have.
+        """Return the references with the metadata and groups of a Zarr format.
 
-        In v3 microscopes are OME-NGFF 0.5: a group for each level, axes in its order unless
-        `axes="as-stored"` was asked for. In v2 they are OME-NGFF 0.4, where it can say the axes.
+        In Zarr v3, microscope images follow OME-NGFF 0.5: a group for each level, and axes in its
+        order unless `axes="as-stored"`. In Zarr v2 they follow OME-NGFF 0.4 if that has their axes.
         """
         if zarr_format != 3:
             has_ome = any("ome" in node.attributes for _, node in self.group.walk()
@@ -128,7 +127,7 @@ class References:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All files that the arrays lie in, each once, as they were when they were scanned."""
+        """All files that hold chunks, each once, with their state when they were scanned."""
         table: dict[str, Source] = {}
         for _, array in self.group.arrays():
             for source in array.manifest.sources:
@@ -150,28 +149,28 @@ class References:
         Parameters
         ----------
         zarr_format
-            Of the metadata, 2 or 3; `xarray.open_dataset(engine="kerchunk")` opens only 2.
+            Zarr format of the metadata, 2 or 3. xarray's kerchunk engine opens only 2.
         version
-            Of the document, 1 or 0.
+            Version of the kerchunk format, 1 or 0.
         url
-            Address of the folder where readers find the files: the folder that holds them here is
-            replaced by it, folders below stay. By default the files' own addresses.
+            Address of the folder where readers find the files. It replaces the folder that holds
+            all files here; subfolders are kept. By default the files' own addresses are written.
         groupname
-            Group to put everything in; by default the root.
+            Group for everything. The default is the root.
         templatename
-            Name for a template that stands for the folder's address. Version 0 has none; several
-            readers take no templates.
+            Name of a template for the folder's address. Version 0 has no templates, and several
+            readers do not support them.
         keep_signature
-            Write signed addresses, and those with passwords, as they are: whoever has the document
-            has access. By default signatures and passwords are left out, with a warning.
+            Keep signatures and passwords in addresses: whoever has the document then has access. By
+            default they are removed, with a warning.
 
         Raises
         ------
         ManifestMismatch
-            If an array has more than one codec, the files share no folder for `url`, or the image
-            was read from an open file that has no name.
+            If an array has more than one codec, the files have no common folder that `url` could
+            replace, or the image was read from an open file without a name.
         InvalidReferences
-            If an attribute or address has no form in the document.
+            If an attribute or address cannot be written in the document.
         """
         shown = self.laid_out(zarr_format)
         options = shown._options(url, groupname, templatename, keep_signature=keep_signature)
@@ -191,7 +190,9 @@ class References:
         keep_signature: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the kerchunk reference document as JSON: the whole file, or nothing.
+        """Write the references as a kerchunk JSON document.
+
+        The file is replaced only when the new one is complete.
 
         Parameters
         ----------
@@ -200,7 +201,7 @@ class References:
         url, groupname, templatename, zarr_format, version, keep_signature
             As in `to_kerchunk`; the names are those of tifffile's `write_fsspec`.
         storage_options
-            For the file system of `path`.
+            Options of the fsspec file system of `path`.
 
         Raises
         ------
@@ -209,7 +210,7 @@ class References:
         SourceError
             If the file cannot be written.
         UntrustedSource
-            If the references are out of a document that may not read what lies beside `path`.
+            If the references come from a document that may not read the folder of `path`.
         """
         if isinstance(path, str | os.PathLike) and os.fspath(path).rstrip("/").endswith(".zarr"):
             raise InvalidReferences(
@@ -236,12 +237,12 @@ class References:
         *,
         allow: str | Sequence[str] | None = None,
     ) -> References:
-        """Read a document of either kind: JSON, or a folder of parquet references.
+        """Read a reference document, JSON or a folder of parquet references.
 
         Parameters
         ----------
         document
-            Path or URL of either, or the document itself.
+            Path or URL, or the document itself.
         storage_options, allow
             As in `from_kerchunk`.
 
@@ -262,18 +263,18 @@ class References:
         *,
         allow: str | Sequence[str] | None = None,
     ) -> References:
-        """Read a kerchunk reference document, ours or another's, version 0 or 1.
+        """Read a kerchunk reference document of any program, version 0 or 1.
 
         Parameters
         ----------
         document
-            Path or URL of a JSON file, or the document.
+            Path or URL of a JSON file, or the document itself.
         storage_options
-            For the file system of a URL.
+            Options of the fsspec file system of a URL.
         allow
             Prefixes of the addresses that may be read through the references; "*" for all. By
-            default all that a document names which this user wrote on this machine; of any other,
-            those in its folder and those that the environment variable `TIFFREF_ALLOW` lists,
+            default, a document that you wrote on this machine may read all that it names. Others
+            may read their own folder and what the environment variable `TIFFREF_ALLOW` lists,
             separated by commas.
 
         Raises
@@ -297,15 +298,15 @@ class References:
         keep_signature: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write kerchunk's parquet layout: the whole folder, or nothing.
+        """Write the references in kerchunk's parquet layout.
 
-        It is smaller than JSON and a reader loads only what it needs, but it says only Zarr v2, and
-        fewer readers take it.
+        It is smaller than JSON, and readers load only the parts that they need. It holds Zarr v2
+        only, and fewer readers support it. A folder is replaced when the new one is complete.
 
         Parameters
         ----------
         path
-            Folder or URL of a folder; references that are there already are replaced.
+            Path or URL of the folder. References that it holds are replaced.
         url, groupname, keep_signature
             As in `to_kerchunk`.
         record_size
@@ -344,7 +345,7 @@ class References:
         *,
         allow: str | Sequence[str] | None = None,
     ) -> References:
-        """Read references in kerchunk's parquet layout, ours or another's.
+        """Read references in kerchunk's parquet layout, written by any program.
 
         Parameters
         ----------

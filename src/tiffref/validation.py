@@ -313,29 +313,29 @@ def validate(
     Parameters
     ----------
     document
-        Path or URL of a JSON file or of a folder of parquet references, or the document.
+        Path or URL of a JSON file or of a folder of parquet references, or the document itself.
     sources
-        Ask for each source whether it is there, as it was when it was scanned, and long enough.
+        Check that each source exists, is unchanged since it was scanned, and is long enough.
     pixels
-        Chunks of each array to decode and to compare with the TIFF, spread evenly; or "all".
+        How many chunks of each array to decode and compare with the TIFF, or "all".
     storage_options
-        For the file system of `document`.
+        Options of the fsspec file system of `document`.
     source_options
-        For the file systems of the sources.
+        Options of the fsspec file systems of the sources.
     allow
-        What the addresses of sources may begin with; others are reported and never opened. By
-        default all are allowed. Documents of strangers can name any file that you can read.
+        Prefixes of the addresses that may be opened; others are reported and not opened. By default
+        all are allowed. A document from someone else can name any file that you can read.
 
     Returns
     -------
-    report
+    What was checked, and the problems found.
 
     Raises
     ------
     SourceError
         If the document itself cannot be read.
     InvalidReferences
-        If it is no address and no mapping.
+        If `document` is not a path, URL or mapping.
     """
     check_kind(document)
     report = Report(None if isinstance(document, Mapping) else os.fspath(document))

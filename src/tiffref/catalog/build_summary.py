@@ -102,7 +102,7 @@ _HIDDEN = frozenset({"document_size", "document_crc", "main", "raster"})
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A build in numbers.
+    """The result of a build in numbers.
 
     Attributes
     ----------
@@ -113,19 +113,19 @@ class Summary:
     ok, failed, deleted
         Rows by status.
     scanned, unchanged, skipped
-        Files that this run scanned, looked at in vain, or left alone since they were finished.
+        Files that this run scanned, checked and found unchanged, or skipped as finished.
     bytes
-        What the images take that this run scanned.
+        Size of the images that this run scanned.
     chunks
-        Chunks of all files.
+        Number of chunks of all files.
     warned
-        Files with metadata that makes no sense.
+        Number of files with invalid metadata.
     errors
-        Kind of error -> how many files.
+        Number of files by kind of error.
     failures
-        (url, error) of the first few.
+        (url, error) of the first few files that failed.
     combined, combined_failed
-        Combined sets that were written, and (name, error) of those that could not be.
+        Combined sets that were written, and (name, error) of those that failed.
     """
 
     output: str

@@ -232,58 +232,59 @@ def build(
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Summary:
-    """Build a catalog of TIFF files, or go on with one.
+    """Build a catalog of TIFF files, or continue a build.
 
-    A build can be killed at any moment and started again: finished files are not scanned again, and
-    the catalog is the same as that of an undisturbed run. A file that cannot be scanned is a row
-    with its error. What was made once of a catalog (`stack`, `stac`) is kept up by later builds of
-    it, asked for or not.
+    A build can be killed at any moment and started again. Finished files are not scanned again, and
+    the result is the same as without the interruption. A file that cannot be scanned becomes a row
+    with its error. Later builds of the same catalog update its combined sets and STAC items even
+    if `stack` and `stac` are not given again.
 
     Parameters
     ----------
     files
-        A folder, glob, readable pattern, listing file, CSV or Parquet table, STAC items, or several
-        of these.
+        A folder, glob, pattern with fields, listing file, CSV or Parquet table, STAC items, or a
+        sequence of these.
     output
-        Folder of the catalog, new, empty, or that of the same catalog before: a path, or a URL of
-        an fsspec file system that can write.
+        Folder of the catalog: a path, or a URL of an fsspec file system that can write. It must be
+        new, empty, or hold an earlier build of the same catalog.
     format
-        Of the references of each file: "json" or "parquet".
+        Format of the references of each file, "json" or "parquet".
     url_prefix
-        What documents say instead of the folder that the files share.
+        Address that replaces the common folder of the files in documents.
     pattern
-        How names give fields, as in `scan_sequence`; the fields become columns of the index.
+        How to read fields from file names, as in `scan_sequence`. Each field is a column of the
+        index.
     stack
-        Combine files too, as `scan_sequence` does with `pattern`, into sets in `combined/`.
+        Also combine the files into sets, as `scan_sequence` does with `pattern`. They are in
+        `combined/`.
     group_by
-        Fields or columns of the index (as "tile" or "crs"): a combined set for each value.
+        Fields or columns of the index, such as "tile" or "crs". Each value has its own set.
     stac
-        Write a STAC collection with an item for each file, in `stac/`.
+        Also write a STAC collection with an item for each file, in `stac/`.
     workers
-        How many workers; with more than 1, processes (see `BuildOptions.executor`). They write into
-        `output` themselves, and make combined sets, one each.
+        Number of workers; more than 1 are processes (see `BuildOptions.executor`).
     update
-        Look at finished files too: changed ones are scanned again, deleted ones marked.
+        Check finished files too: changed files are scanned again, and deleted ones are marked.
     storage_options
-        For the file system of `files`.
+        Options of the fsspec file system of `files`.
     options
-        Further options by name, with the defaults of `BuildOptions`.
+        Further options; see `BuildOptions` for their names and defaults.
 
     Returns
     -------
-    What happened, in numbers.
+    Numbers of files by what became of them, with the first errors.
 
     Raises
     ------
     CatalogError
-        If the folder belongs to something else, is being built by somebody else, or cannot be
-        written; if no scheduler answers, or the workers die again and again.
+        If the folder holds something else, another process is building it, or it cannot be written;
+        if no scheduler answers, or workers keep dying.
     SourceError
         If there are no files.
     SelectionError
-        If the arguments make no sense together.
+        If the arguments contradict each other.
     MissingExtra
-        If a package is needed that is not installed.
+        If a required package is not installed.
     """
     more = BuildOptions(**options)
     import_pyarrow()

@@ -52,12 +52,13 @@ def open_catalog(
     Parameters
     ----------
     path
-        Its folder, here or elsewhere, or its `catalog.parquet`.
+        Path or URL of its folder, or of its `catalog.parquet`.
     storage_options
-        For the file system of a URL.
+        Options of the fsspec file system of a URL.
     allow
-        Prefixes of the addresses that the catalog may make us read, "*" for all. By default those
-        in its own folder and in `TIFFREF_ALLOW`; any of a catalog that this user has built.
+        Prefixes of the addresses that the catalog may read; "*" for all. By default, a catalog that
+        you built may read all its files. Others may read their own folder and what `TIFFREF_ALLOW`
+        lists.
 
     Raises
     ------
@@ -93,18 +94,18 @@ def open_catalog(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalog:
-    """A catalog, or what a search left of one.
+    """A catalog, or the result of a search in one.
 
     Attributes
     ----------
     folder
-        Where it is.
+        Path or URL of the catalog.
     table
-        Rows of the index, as a pyarrow table; `docs/catalogs.md` tells the columns.
+        Rows of the index, as a pyarrow table. `docs/catalogs.md` describes the columns.
     storage_options
-        For the file system of `folder` and of the files.
+        Options of the fsspec file system of `folder` and of the files.
     allow
-        Prefixes of the addresses that may be read, as of `References`; None for all.
+        Prefixes of the addresses that may be read, as in `References`; None for all.
     """
 
     folder: str
@@ -147,19 +148,20 @@ class Catalog:
         Parameters
         ----------
         bounds
-            (west, south, east, north) in degrees; west is more than east across the antimeridian.
-            Files whose bounding box touches it are found.
+            (west, south, east, north) in degrees. West is greater than east if the box crosses the
+            antimeridian. Finds files whose bounding box touches it.
         time
-            A day, month, year or moment ("2022-05"), or (first, last), both included, either None.
+            A year, month, day or moment ("2022-05"), or (first, last). Both are included, and
+            either may be None.
         status
             "ok", "failed" or "deleted"; None for all.
         where
-            Column -> the value, or a list of values of which one must be.
+            Values, or lists of values, by column.
 
         Raises
         ------
         SelectionError
-            If there is no such column, or the bounds or times make no sense.
+            If there is no such column, or the bounds or times are invalid.
         """
         import pyarrow.compute as pc
 
@@ -182,7 +184,7 @@ class Catalog:
         return replace(self, table=table)
 
     def references(self, url: str | None = None) -> References:
-        """Return the references of one file: that of this address, or the only one found."""
+        """Return the references of the file with this address, or of the only one found."""
         rows = self.table.select(["url", "references"]).to_pylist()
         chosen = [row for row in rows if url is None or row["url"] == url]
         if len(chosen) != 1 or chosen[0]["references"] is None:
@@ -202,20 +204,20 @@ class Catalog:
     def stack(self, **options: Any) -> References:
         """Return references to all files found as one array.
 
-        Files that differ in time or in fields are stacked along these; files that lie side by side
-        are put together by their georeference.
+        Files that differ in time or in fields are stacked along these. Adjacent files are joined by
+        their georeference.
 
         Parameters
         ----------
         options
-            Further arguments of `scan_sequence`, which come first.
+            Further arguments of `scan_sequence`.
 
         Raises
         ------
         ManifestMismatch
             If the files do not combine.
         UntrustedSource
-            If one lies where the catalog may not make us read.
+            If a file is outside the addresses that the catalog may read.
         """
         if not len(self):
             raise SelectionError("no files", url=self.folder, hint="Search for something else.")

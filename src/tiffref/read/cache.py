@@ -106,12 +106,12 @@ CACHE = ChunkCache(64 << 20)
 
 
 def set_cache_size(max_bytes: int) -> None:
-    """Set how many bytes of decoded chunks this process keeps; 0 keeps none.
+    """Set how many bytes of decoded chunks this process caches; 0 turns the cache off.
 
     Parameters
     ----------
     max_bytes
-        64 MiB unless it is set.
+        Size of the cache. The default is 64 MiB.
     """
     if max_bytes < 0:
         raise ValueError(f"max_bytes is {max_bytes}, expected 0 or more")

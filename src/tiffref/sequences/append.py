@@ -54,16 +54,16 @@ def append_sequence(
     Parameters
     ----------
     references
-        What `scan_sequence` gave, or the document that was written of it.
+        The result of `scan_sequence`, or a document written from it.
     files
-        As in `scan_sequence`. Files that are in the sequence already are passed over.
+        As in `scan_sequence`. Files that are already in the sequence are skipped.
     pattern
-        How names give coordinates; by default as when the sequence was made.
+        How to read coordinates from file names. By default the pattern of the sequence is used.
     allow_holes, level, chunkmode, assets, storage_options, workers, progress
-        As in `scan_sequence`, and as they were given to it.
+        As in `scan_sequence`; use the same values as for the sequence.
     allow
-        What a document may make us read, as in `References.from_kerchunk`; the new files are added
-        to it.
+        Addresses that the document may read, as in `References.from_kerchunk`. The new files are
+        always allowed.
 
     Returns
     -------
@@ -74,9 +74,10 @@ def append_sequence(
     InvalidReferences
         If the references are not those of a sequence.
     StaleSource
-        If a file that is in the sequence has changed since.
+        If a file in the sequence has changed since it was scanned.
     ManifestMismatch
-        If new files do not combine with the old ones, take their places, or leave holes.
+        If new files do not combine with the old ones, have coordinates of old ones, or some are
+        missing.
     """
     if not isinstance(references, References):
         references = References.open(references, storage_options, allow=allow)

@@ -86,7 +86,7 @@ def scan_sequence(
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> References:
-    """Find where the bytes of a series of TIFF files are, as one array with coordinates.
+    """Combine many TIFF files into references to one array with coordinates.
 
     Parameters
     ----------
@@ -94,49 +94,50 @@ def scan_sequence(
         Paths or URLs; a glob or readable pattern; a CSV file, DataFrame or mapping of columns; STAC
         items; tifffile's `FileSequence`.
     pattern
-        How names give coordinates: `"S2A_{tile}_{time:%Y%m%d}_{band}.tif"`, a regular expression
-        with named groups, a glob, or a preset ("sentinel-2", "landsat", "modis", "cellvoyager",
-        "opera", "incell", "micromanager", "axes"). Without one the files are counted.
+        How to read coordinates from file names: `"S2A_{tile}_{time:%Y%m%d}_{band}.tif"`, a regular
+        expression with named groups, a glob, or a preset ("sentinel-2", "landsat", "modis",
+        "cellvoyager", "opera", "incell", "micromanager", "axes"). By default files are numbered.
     concat
-        Dimension of the files to join them along, instead of stacking on a new axis; or field ->
-        dimension for several.
+        Existing dimension along which to join the files, instead of stacking them on a new axis;
+        for several dimensions, a mapping of field to dimension.
     mosaic
-        Place files by their georeference along y and x.
+        Place files next to each other along y and x by their georeference.
     on_mismatch
-        "error"; "split" makes a group `part_0`, `part_1`, ... for files that combine; "decode"
-        keeps files that differ only in how they are stored in one array, which can be read but not
-        exported.
+        What to do if files do not combine. "error" raises. "split" makes a group `part_0`,
+        `part_1`, ... for each set of files that do. "decode" accepts files that differ only in how
+        they are stored; the array can be read but not exported.
     ignore
-        Of "georeference" and "nodata": differences to overlook; the first file's holds for all.
+        Differences to ignore: "georeference", "nodata" or both. The first file's value is used.
     allow_holes
-        Leave chunks missing where no file is, or a file cannot be read; `References.series` has the
-        report. By default that is an error.
+        Leave chunks missing if there is no file for them or it cannot be read, and list them in
+        `References.series`. By default this is an error.
     zattrs
         Attributes to add at the root.
     axes
-        Order of all axes, those of the files included, as in `scan`.
+        Order of all axes, including those of the files, as in `scan`.
     layout
-        "dataset": one array with a coordinate for each axis. "hcs": an OME-NGFF plate, with a group
-        for each well and field, from names with the fields `row` and `column` (or `well`) and
-        `field`; wells that no file is of are left out.
+        "dataset" makes one array with a coordinate for each axis. "hcs" makes an OME-NGFF plate
+        with a group for each well and field; names need the fields `row` and `column` (or `well`)
+        and may have `field`. Wells without files are left out.
     storage_options
-        For the fsspec file system of URLs.
+        Options of the fsspec file system, if the files are URLs.
     options
-        Further options by name, with the defaults of `SequenceOptions`.
+        Further options; see `SequenceOptions` for their names and defaults.
 
     Returns
     -------
-    References with `image`, `image_1`, ... and a coordinate for each new axis. The dimension is the
-    sorted set of the values that occur.
+    References with `image`, `image_1`, ... and a coordinate for each new axis, whose values are
+    sorted.
 
     Raises
     ------
     SourceError
         If there are no files, or some cannot be read.
     ManifestMismatch
-        If files do not combine, take one place, or leave holes; or names do not match.
+        If files do not combine, two have the same coordinates, some are missing, or names do not
+        match the pattern.
     SelectionError
-        If the options make no sense together.
+        If the options contradict each other.
     """
     more = SequenceOptions(**options)
     is_plate = _is_plate(layout, mosaic, on_mismatch)

@@ -86,58 +86,60 @@ def scan(
     sidecars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> References:
-    """Find where the bytes of a TIFF are.
+    """Find where the bytes of a TIFF are, and return references to them.
 
     Parameters
     ----------
     source
         Path, URL, fsspec OpenFile, open binary file, or tifffile's `TiffFile`, `TiffPage` or
-        `TiffPageSeries`; or the path of the companion file of an OME-TIFF set.
+        `TiffPageSeries`. For an OME-TIFF set, the path of its companion file works too.
     series
-        Index of the one series wanted; all by default.
+        Index of a series. By default all series are scanned.
     level
-        Index of the one pyramid level wanted (0 is full size); all by default.
+        Index of a pyramid level; 0 is full size. By default all levels are scanned.
     key
-        Page or pages wanted, instead of a series: an index, a slice or indices.
+        Pages to scan instead of a series: an index, a slice or a sequence of indices.
     chunkmode
-        None puts contiguous uncompressed strips and pages together to chunks of some MiB;
-        "strile" or "tile" gives a chunk for each strip or tile as stored.
+        By default, contiguous uncompressed strips and pages are joined into chunks of a few MiB.
+        "strile" or "tile" makes one chunk of each strip or tile, as stored.
     fillvalue
         Value of missing chunks, instead of the file's nodata value.
     zattrs
         Attributes to add at the root.
     layout
-        "dataset": all arrays side by side, `image`, `image_1`, ... "tree": a group for each level.
-        In Zarr v3, pyramids of microscopes are always trees, as OME-NGFF 0.5 has them.
+        "dataset" puts all arrays side by side: `image`, `image_1`, ... "tree" makes a group for
+        each level. Zarr v3 documents always have pyramids of microscopes as trees (OME-NGFF 0.5).
     axes
-        Order of axes: "as-stored"; "ngff" (t, c, z, y, x); "bands-first" (band, y, x). By default
-        as stored, but that Zarr v3 documents have microscopes in the order of OME-NGFF.
+        Order of axes: "as-stored", "ngff" (t, c, z, y, x) or "bands-first" (band, y, x). The
+        default is the order in the file, except for microscope images in Zarr v3 documents, which
+        have the order of OME-NGFF.
     strict
-        Raise where metadata makes no sense, or the file is cut short; by default what only metadata
-        or further images are lost by is warned of (`MetadataWarning`, `TruncationWarning`).
+        Raise an error if metadata is invalid or the file is truncated. By default this is only a
+        warning (`MetadataWarning`, `TruncationWarning`) if no pixels of the image are lost.
     allow_holes
-        Take what is there of images that are not complete: planes that a file promises and does not
-        have, or whose file of a set is not there, stay missing. `References.series` says which. By
-        default that is an error.
+        Accept incomplete images. Planes that the metadata lists but that do not exist, or whose
+        file is absent, stay missing and are listed in `References.series`. By default, an
+        incomplete image is an error.
     sidecars
-        Read the files beside the TIFF as GDAL does: a world file, .aux.xml, .ovr and .msk. By
-        default those of a local file; of a remote one, each is a request.
+        Read the files beside the TIFF, as GDAL does: world file, .aux.xml, .ovr and .msk. By
+        default this is done for local files only, since each costs a request elsewhere.
     storage_options
-        For the fsspec file system of a URL.
+        Options of the fsspec file system, if `source` is a URL.
 
     Returns
     -------
-    References to every array that can be told exactly; `References.series` says why others cannot.
+    References to all arrays that can be represented exactly. `References.series` gives the reason
+    for those that cannot.
 
     Raises
     ------
     SourceError
         If the source cannot be read.
     MalformedTiff
-        If it is not a TIFF, or pixels of what was asked for are not there; with `strict`, if
-        anything of it makes no sense.
+        If it is not a TIFF, or pixels of the selected images are missing; with `strict`, also if
+        any metadata is invalid.
     UnsupportedTiff
-        If references can express nothing of it.
+        If no image in it can be represented by references.
     """
     added = given_attributes(zattrs)
     references, _ = scan_with_facts(

@@ -50,8 +50,8 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """Open every image of a file, of references, or of several files as a layer.
 
-    Levels of a pyramid are given together, channels as layers of their own with names, colours and
-    contrast, sizes of pixels as `scale` and `units`.
+    A pyramid is one layer with all its levels. Channels are separate layers with their names,
+    colours and contrast limits. Pixel sizes become `scale` and `units`.
 
     Parameters
     ----------

@@ -186,32 +186,32 @@ _OF_TIFFS: Mapping[str, Any] = {
 
 
 class ZarrFileSequenceStore(ZarrStore):
-    """Many files as one read-only Zarr array, with the axes of the sequence in front.
+    """Many files as one read-only Zarr array, with the axes of the sequence first.
 
     Parameters
     ----------
     files
-        Paths or URLs in order; a glob (local, or of an fsspec URL) in natural order; a readable
-        pattern; a table, STAC items or tifffile's `FileSequence`; or `References` to a sequence.
+        Paths or URLs in order; a glob, whose files are sorted naturally; a pattern with fields; a
+        table, STAC items or tifffile's `FileSequence`; or `References` to a sequence.
     imread
-        Function that reads one file, given its path or URL, for files that are no TIFF: each file
+        Function that reads one file, given its path or URL, for files that are not TIFFs. Each file
         is then one chunk.
     chunkmode
-        What a chunk is, as in `ZarrTiffStore`; "file" is all of one file.
+        What a chunk is, as in `ZarrTiffStore`; "file" is a whole file.
     fillvalue
         Value of missing data.
     zattrs
         Attributes to add.
     storage_options
-        For the fsspec file system of URLs.
+        Options of the fsspec file system of URLs.
     verify
-        When to check that files are still what they were when scanned.
+        When to check that files are unchanged since they were scanned.
     read_only
         Must be true.
     scan_options
-        Further arguments of `tiffref.scan_sequence`. Here `key`, `series` and `level` are by
-        default the full size of the first series; `on_mismatch` is "decode", which keeps files
-        together that differ only in how they are stored; `ignore` lets them lie anywhere.
+        Further arguments of `tiffref.scan_sequence`. The defaults differ: `key`, `series` and
+        `level` select the full size of the first series, `on_mismatch` is "decode", which accepts
+        files that differ only in how they are stored, and `ignore` ignores georeferences.
 
     Raises
     ------
@@ -312,7 +312,7 @@ class ZarrFileSequenceStore(ZarrStore):
         Raises
         ------
         UnsupportedTiff
-            If a function reads the files, so that their bytes are no chunks.
+            If a function reads the files, so that there are no byte ranges.
         """
         if self._imread is not None:
             raise UnsupportedTiff(

@@ -59,22 +59,23 @@ class ZarrStore(Store):
     references
         The arrays.
     main
-        Path of the array that the store is when it is opened as one; by default the only one.
+        Path of the array that opens if the store is opened as an array. The default is the only
+        one.
     path
-        What the store is called.
+        Name of the store.
     fetch
         How to reach the sources.
     chunkmode
         What a chunk is: as stored, or decoded planes, pages or files.
     zarr_format
-        Of the metadata, 2 or 3; None is 2, but for documents that only 3 can say.
+        Zarr format of the metadata. None is 2, except for documents that need 3.
     read_only
         Must be true.
 
     Notes
     -----
-    The store pickles as its references and options, without open files, and opens what it needs
-    when it is read.
+    A store pickles as its references and options, without open files, and opens files again when
+    it is read.
     """
 
     supports_writes: bool = False  # type: ignore[assignment]
@@ -217,8 +218,8 @@ class ZarrStore(Store):
         out
             Array of the result's shape and dtype to read into.
         progress
-            Called with the number of chunks read and of all; what it raises ends the read. True
-            draws a line on a terminal.
+            Function called with the number of chunks read and of all chunks. If it raises, the read
+            ends. True shows a progress bar on a terminal.
 
         Raises
         ------
@@ -276,7 +277,7 @@ class ZarrStore(Store):
         Raises
         ------
         UnsupportedTiff
-            If the store decodes its chunks, so that they lie nowhere as they are.
+            If the store decodes its chunks, so that there are no byte ranges for them.
         """
         decoded = [path for path, one in self._keys.arrays.items() if one.is_decoded]
         if decoded and self._chunkmode not in (None, CHUNKMODE.STRILE):

@@ -22,27 +22,27 @@ __all__ = ["ZarrTiffStore", "is_document", "make_fetcher"]
 
 
 class ZarrTiffStore(ZarrStore):
-    """A TIFF as a read-only Zarr store; nothing of it is read before it is asked for.
+    """A TIFF as a read-only Zarr store, which reads chunks when they are needed.
 
-    Opened as an array, a store is level 0; opened as a group, it has all levels and `multiscales`.
-    Where there is one level only, the keys that it lists are those of the array.
+    Opened as an array, the store is level 0. Opened as a group, it has all levels and
+    `multiscales`. If there is only one level, the store lists the keys of the array.
 
     Parameters
     ----------
     tifffile
-        Path, URL, fsspec OpenFile, open binary file; tifffile's `TiffFile`, `TiffPage` or
-        `TiffPageSeries`; or a reference document: `References`, a mapping, or the path or URL of
-        its JSON file or of its folder of parquet files.
+        Path, URL, fsspec OpenFile or open binary file; tifffile's `TiffFile`, `TiffPage` or
+        `TiffPageSeries`; or references: `References`, a mapping, or the path or URL of a JSON file
+        or of a folder of parquet references.
     key
-        Page or pages instead of a series: an index, a slice or indices.
+        Pages to read instead of a series: an index, a slice or a sequence of indices.
     series
-        Index of the series; the first by default.
+        Index of the series. The default is the first.
     level
-        Index of the pyramid level; all by default.
+        Index of the pyramid level. By default the store has all levels.
     chunkmode
-        What a chunk is, a `CHUNKMODE` or its name. By default as stored, but uncompressed strips
-        and pages that lie side by side are put together. "strile" or "tile": exactly as stored.
-        "plane", "page", "file": decoded when read.
+        What a chunk is: a `CHUNKMODE` or its name. By default, chunks are as stored, and contiguous
+        uncompressed strips and pages are joined. "strile" or "tile": exactly as stored. "plane",
+        "page" or "file": whole planes, pages or files, which the store decodes.
     fillvalue
         Value of missing data, instead of the file's nodata value.
     zattrs
@@ -50,17 +50,17 @@ class ZarrTiffStore(ZarrStore):
     axes
         Order of axes, as in `tiffref.scan`.
     zarr_format
-        Of the metadata, 2 or 3; by default 2, but for documents that only 3 can say. In v3 the root
-        is a group, and microscopes are OME-NGFF 0.5.
+        Zarr format of the metadata. The default is 2, except for documents that need 3. In Zarr v3
+        the root is a group, and microscope images follow OME-NGFF 0.5.
     sidecars
         Read the files beside a TIFF, as in `tiffref.scan`.
     storage_options
-        For the fsspec file system of a URL.
+        Options of the fsspec file system of a URL.
     verify
-        When to check that files are still what they were when scanned: "first" time that each is
+        When to check that a file is unchanged since it was scanned: the "first" time that it is
         read, "always", or "never".
     allow
-        Prefixes of the addresses that a reference document may make us read, as in
+        Prefixes of the addresses that a reference document may read, as in
         `References.from_kerchunk`.
     read_only
         Must be true.
@@ -68,7 +68,7 @@ class ZarrTiffStore(ZarrStore):
     Raises
     ------
     SourceError, MalformedTiff, UnsupportedTiff, InvalidReferences
-        If the file cannot be read, is damaged, or cannot be expressed in references.
+        If the file cannot be read, is damaged, or cannot be represented by references.
     SelectionError
         If there is no such series, level or page.
     """
