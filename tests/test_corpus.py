@@ -16,8 +16,7 @@ import pytest
 
 import tiffref
 import zarr
-from tiffref.codecs.zarr2 import portability
-from tiffref.codecs.zarr3 import to_zarr3
+from tiffref.codecs.zarr_codecs import portability, to_zarr3
 from tiffref.zarr import ZarrTiffStore
 
 EVERY = int(os.environ.get("TIFFREF_CORPUS_EVERY", "12"))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs.zarr2 import to_zarr2
+from .codecs.zarr_codecs import to_zarr2
 from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource, TiffrefError
 from .formats.kerchunk import write_json
 from .formats.load import load_document

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segments import BYTEORDERS, compress, decode_page, roundtrip, values
 
 from tiffref.codecs.decode import decode_segment
-from tiffref.codecs.zarr2 import portability
+from tiffref.codecs.zarr_codecs import portability
 from tiffref.errors import MalformedTiff
 from tiffref.model.codec import SegmentCodec
 

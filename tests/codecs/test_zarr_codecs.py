@@ -21,8 +21,7 @@ import zarr
 from tiffref.codecs.decode import decode_segment
 from tiffref.codecs.foreign import decode_foreign
 from tiffref.codecs.segment import ReadOnlyCodec, TiffrefSegment, wrap_inlined
-from tiffref.codecs.zarr2 import from_zarr2, portability, to_zarr2
-from tiffref.codecs.zarr3 import from_zarr3, to_zarr3
+from tiffref.codecs.zarr_codecs import from_zarr2, from_zarr3, portability, to_zarr2, to_zarr3
 from tiffref.errors import TiffrefError
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec, SegmentCodec

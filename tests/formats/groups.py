@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tiffref.codecs.zarr2 import to_zarr2
+from tiffref.codecs.zarr_codecs import to_zarr2
 from tiffref.formats.kerchunk_read import read_document
 from tiffref.formats.parquet import parse_parquet
 from tiffref.model.array import Array, Group

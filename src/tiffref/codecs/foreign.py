@@ -5,13 +5,15 @@ codecs, and whoever wrote it may name one that runs code (`pickle`), or have a f
 gigabytes. A codec is run only if what it gives can be bounded before or while it is made: by a size
 in the stream, by a decoder that stops, or by arithmetic. The bound is applied at each link of a
 chain, and is what the link should give: from the chunk's shape upwards, each codec says what its
-encoder would have been given. Codecs without a bound are refused by name.
+encoder would have been given. Codecs without a bound are refused by name. A new codec is a row of
+`_LINKS`.
 
 This is the only decoder of such chunks: reading, validating, converting and writing go through it,
 and stores hand zarr no chunk that it refuses.
 
 References: Zarr storage specification version 2; Zarr core specification version 3, with the
-codecs `bytes`, `transpose`, `crc32c` and `sharding_indexed`; RFC 1950, 1952, 8878.
+codecs `bytes`, `transpose`, `crc32c` and `sharding_indexed`; RFC 1950, 1952, 8878; blosc's
+README_CHUNK_FORMAT.rst.
 """
 
 from __future__ import annotations
@@ -32,18 +34,17 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from .decode import decode_chunk
 from .guard import (
     DECODING_ERRORS,
-    HARMLESS_BYTES,
-    MAX_EXPANSION,
+    check_proportion,
+    check_size,
     clean_png,
-    declared_size,
     image_size,
     inflate,
     is_animated,
     zstd_size,
 )
-from .zarr2 import to_zarr2
+from .zarr_codecs import to_zarr2
 
-__all__ = ["check_chunk", "decode_foreign", "unsafe_codecs"]
+__all__ = ["check_chunk", "decode_foreign", "decode_image", "unsafe_codecs"]
 
 _SLACK_BYTES = 1 << 22
 """What a stream may be longer than it should be, besides twice: writers pad."""
@@ -52,6 +53,8 @@ _TEXT_BYTES = 1 << 25
 _MAX_ITEM_BYTES = 1 << 16
 _HARMLESS_SAMPLES = 1 << 22
 """An image of up to so many samples is decoded whatever its chunk."""
+
+_Config = Mapping[str, Any]
 
 
 def decode_foreign(
@@ -87,13 +90,7 @@ def decode_foreign(
     refused = unsafe_codecs(codec)
     if refused:
         raise UnsupportedTiff("a codec is not one of those that are run", got=refused[0])
-    n_bytes = math.prod(chunks) * dtype.itemsize
-    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * len(data)):
-        raise MalformedTiff(
-            "the decoded size of a chunk is out of proportion to its stored bytes",
-            got=f"{len(data)} bytes",
-            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
-        )
+    check_proportion(math.prod(chunks) * dtype.itemsize, len(data))
     try:
         if codec.zarr_format == 2:
             samples = _decode_v2(codec.metadata, data, math.prod(chunks))
@@ -112,23 +109,20 @@ def decode_foreign(
     return samples.reshape(tuple(chunks), order=codec.metadata.get("order", "C"))
 
 
-def _can_grow(codec: ForeignCodec | SegmentCodec) -> bool:
-    """Return whether chunks may decode to more than their bytes."""
-    if isinstance(codec, SegmentCodec):
-        return codec.compression != 1
-    return any(_configs(codec.metadata))
-
-
 def check_chunk(
     codec: ForeignCodec | SegmentCodec, data: Any, chunks: Sequence[int], dtype: np.dtype
 ) -> None:
-    """Refuse a chunk that may decode to more, before somebody else decodes it.
+    """Refuse a chunk that may decode to more than its bytes, before somebody else decodes it.
 
     Parameters and errors are those of `decode_foreign`.
     """
-    if _can_grow(codec):
-        foreign = codec if isinstance(codec, ForeignCodec) else ForeignCodec(2, to_zarr2(codec))
-        decode_foreign(foreign, data, chunks, dtype)
+    if isinstance(codec, SegmentCodec):
+        can_grow = codec.compression != 1
+        codec = ForeignCodec(2, to_zarr2(codec))
+    else:
+        can_grow = any(_configs(codec.metadata))
+    if can_grow:
+        decode_foreign(codec, data, chunks, dtype)
 
 
 # ---- what is run
@@ -167,88 +161,56 @@ def _plain(name: str) -> str:
     return name.removeprefix("numcodecs.")
 
 
-# ---- links: each undoes one codec
-
-
-class _Link(NamedTuple):
-    """How a codec is undone, and what its encoder makes of so many bytes.
-
-    `undo` takes the configuration, the value and the bytes that it may give; `grow` the
-    configuration and the bytes before encoding.
-    """
-
-    undo: Callable[[Mapping[str, Any], Any, int], Any]
-    grow: Callable[[Mapping[str, Any], int], int]
-
-
 def _as_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, np.ndarray):
-        return np.ascontiguousarray(value).tobytes()
-    return bytes(value)
+    return np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else bytes(value)
 
 
-def _check(name: str, got: int, most: int) -> None:
-    if got > most:
-        raise MalformedTiff(
-            f"{name} decodes to far more than its chunk",
-            got=f"{got} bytes",
-            expected=f"at most {most} bytes",
-        )
+# ---- how a codec is undone: from its configuration, the stored bytes, and the most it may give
 
 
-def _by_numcodecs(config: Mapping[str, Any], value: Any) -> Any:
-    found = numcodecs.get_codec(dict(config)).decode(value)
+def _by_numcodecs(config: _Config, data: bytes, most: int) -> Any:
+    found = numcodecs.get_codec(dict(config)).decode(data)
     return found if isinstance(found, np.ndarray) else bytes(found)
 
 
-def _stream(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    """Undo a compression whose decoder stops at a bound."""
-    return inflate(config, _as_bytes(value), most)
-
-
-def _sized(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    """Undo a compression whose stream says its size."""
-    data = _as_bytes(value)
-    size = declared_size(config["id"], data)
-    if size is None:
-        raise ValueError(f"the stream of {config['id']} does not give its size")
-    _check(config["id"], size, most)
-    return _by_numcodecs(config, data)
-
-
-def _zstd(config: Mapping[str, Any], value: Any, most: int) -> Any:
+def _zstd(config: _Config, data: bytes, most: int) -> Any:
     """Undo Zstandard; numcodecs waits for ever for the end of a frame that is cut off."""
-    data = _as_bytes(value)
     size = zstd_size(data)
-    _check(config["id"], size.least, most)
+    check_size(config["id"], size.least, most)
     return bytes(imagecodecs.zstd_decode(data, out=min(size.most, most)))
 
 
-def _same(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    """Undo what keeps the size."""
-    data = _as_bytes(value)
-    _check(config["id"], len(data), most)
-    return _by_numcodecs(config, data)
-
-
-def _into_buffer(config: Mapping[str, Any], value: Any, most: int) -> Any:
+def _into_buffer(config: _Config, data: bytes, most: int) -> Any:
     """Undo a compression by imagecodecs into a buffer, which it does not leave."""
     decode = getattr(imagecodecs, f"{config['id'].removeprefix('imagecodecs_')}_decode")
-    return bytes(decode(_as_bytes(value), out=most))
+    return bytes(decode(data, out=most))
 
 
-def _image(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    data, name = _as_bytes(value), config["id"].removeprefix("imagecodecs_")
+def decode_image(config: Mapping[str, Any], data: bytes, most: int) -> Any:
+    """Decode an image of another format by its codec of imagecodecs-numcodecs.
+
+    Parameters
+    ----------
+    config
+        Of the codec.
+    data
+        The stream.
+    most
+        Samples that the image may have; a small one is decoded in any case.
+
+    Raises
+    ------
+    MalformedTiff, ValueError
+        If it has more, or does not say its size, or is no whole PNG.
+    """
+    name = config["id"].removeprefix("imagecodecs_")
     size = image_size(name, data)
     if size is None:
         raise ValueError(f"the {name} stream does not give the size of the image")
-    most_samples = max(most, _HARMLESS_SAMPLES)
-    _check(config["id"], math.prod(size) * _planes(name, data), most_samples)
-    if name == "png":
-        data = clean_png(data, 8 * most_samples)
-    return _by_numcodecs(config, data)
+    most = max(most, _HARMLESS_SAMPLES)
+    check_size(config["id"], math.prod(size) * _planes(name, data), most)
+    data = clean_png(data, 8 * most) if name == "png" else data
+    return _by_numcodecs(config, data, most)
 
 
 def _planes(name: str, data: bytes) -> int:
@@ -265,75 +227,16 @@ def _planes(name: str, data: bytes) -> int:
     return 1
 
 
-def _segment(config: Mapping[str, Any], value: Any, most: int) -> Any:
+def _segment(config: _Config, data: bytes, most: int) -> Any:
     codec = SegmentCodec.from_config({k: v for k, v in config.items() if k != "id"})
-    _check(config["id"], math.prod(codec.shape) * np.dtype(codec.dtype).itemsize, most)
-    return decode_chunk(codec, _as_bytes(value))
+    check_size(config["id"], math.prod(codec.shape) * np.dtype(codec.dtype).itemsize, most)
+    return decode_chunk(codec, data)
 
 
-def _dtype(config: Mapping[str, Any], *names: str) -> np.dtype:
-    """Return the type that the first of some members names: numbers, times or short texts."""
-    given = next((config[name] for name in names if config.get(name) is not None), None)
-    dtype = np.dtype(given)
-    if dtype.hasobject or not 0 < dtype.itemsize <= _MAX_ITEM_BYTES:
-        raise ValueError(f"{config['id']} makes items of {dtype}")
-    return dtype
-
-
-def _retyped(*before: str) -> Callable[[Mapping[str, Any], Any, int], Any]:
-    """Make the way back of a filter that gives items of another type; `before` names that."""
-
-    def undo(config: Mapping[str, Any], value: Any, most: int) -> Any:
-        data = value if isinstance(value, np.ndarray) else np.frombuffer(value, np.uint8)
-        stored = _dtype(config, *(_ENCODED.get(config["id"], ("astype",))), *before)
-        n_items = data.nbytes // stored.itemsize
-        _check(config["id"], n_items * _dtype(config, *before).itemsize, most)
-        return _by_numcodecs(config, _as_bytes(data))
-
-    return undo
-
-
-_ENCODED = {"astype": ("encode_dtype",)}
-
-
-def _grow_retyped(*before: str) -> Callable[[Mapping[str, Any], int], int]:
-    def grow(config: Mapping[str, Any], n_bytes: int) -> int:
-        stored = _dtype(config, *(_ENCODED.get(config["id"], ("astype",))), *before)
-        return n_bytes * stored.itemsize // _dtype(config, *before).itemsize
-
-    return grow
-
-
-def _unpack_bits(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    data = _as_bytes(value)
-    _check(config["id"], 8 * len(data), most)
-    return _by_numcodecs(config, data)
-
-
-def _categorize(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    data = _as_bytes(value)
-    dtype = np.dtype(config["dtype"])
-    width = 8 if dtype.hasobject else _dtype(config, "dtype").itemsize
-    stored = _dtype({"id": config["id"], "astype": config.get("astype", "u1")}, "astype")
-    _check(config["id"], len(data) // stored.itemsize * width, max(most, 8 * len(data)))
-    return _by_numcodecs(config, data)
-
-
-def _texts(config: Mapping[str, Any], value: Any, most: int) -> Any:
-    """Undo texts or bytes of any length: a count, then each with its length before it."""
-    data = _as_bytes(value)
-    (n_items,) = struct.unpack_from("<I", data)
-    if 4 * n_items > len(data):
-        raise ValueError(f"{n_items} items cannot be in {len(data)} bytes")
-    _check(config["id"], len(data), most)
-    return _by_numcodecs(config, data)
-
-
-def _json2(config: Mapping[str, Any], value: Any, most: int) -> Any:
+def _json2(config: _Config, data: bytes, most: int) -> Any:
     """Undo JSON: the items, then their type and shape, which must be of as many."""
-    data = _as_bytes(value)
     # lists in lists take some twenty times the bytes of their text
-    _check(config["id"], 20 * len(data), max(most, _TEXT_BYTES))
+    check_size(config["id"], 20 * len(data), max(most, _TEXT_BYTES))
     items = json.loads(data.decode(str(config.get("encoding", "utf-8"))))
     shape = items[-1]
     if math.prod(shape) != len(items) - 2 or np.dtype(items[-2]).itemsize > _MAX_ITEM_BYTES:
@@ -343,61 +246,160 @@ def _json2(config: Mapping[str, Any], value: Any, most: int) -> Any:
     return found.reshape(shape)
 
 
-def _steady(config: Mapping[str, Any], n_bytes: int) -> int:
+# ---- how many bytes stored ones decode to
+
+
+def _same(config: _Config, data: bytes) -> int:
+    return len(data)
+
+
+def _lz4_size(config: _Config, data: bytes) -> int:
+    return int.from_bytes(_head(config, data, 0, 4), "little")
+
+
+def _blosc_size(config: _Config, data: bytes) -> int:
+    return int.from_bytes(_head(config, data, 4, 16)[:4], "little")
+
+
+def _head(config: _Config, data: bytes, start: int, stop: int) -> bytes:
+    if len(data) < stop:
+        raise ValueError(f"the stream of {config['id']} does not give its size")
+    return data[start:stop]
+
+
+def _text_size(config: _Config, data: bytes) -> int:
+    """Size texts or bytes of any length: a count, then each with its length before it."""
+    (n_items,) = struct.unpack_from("<I", data)
+    if 4 * n_items > len(data):
+        raise ValueError(f"{n_items} items cannot be in {len(data)} bytes")
+    return len(data)
+
+
+def _items_size(config: _Config, data: bytes) -> int:
+    stored, decoded = _item_types(config)
+    return len(data) // stored.itemsize * decoded.itemsize
+
+
+def _item_types(config: _Config) -> tuple[np.dtype, np.dtype]:
+    """Return the types of stored and decoded items of a filter that changes them."""
+    before = ("decode_dtype",) if config["id"] == "astype" else ("dtype",)
+    after = "encode_dtype" if config["id"] == "astype" else "astype"
+    return _dtype(config, after, *before), _dtype(config, *before)
+
+
+def _dtype(config: _Config, *names: str) -> np.dtype:
+    """Return the type that the first of some members names: numbers, times or short texts."""
+    given = next((config[name] for name in names if config.get(name) is not None), None)
+    dtype = np.dtype(given)
+    if dtype.hasobject or not 0 < dtype.itemsize <= _MAX_ITEM_BYTES:
+        raise ValueError(f"{config['id']} makes items of {dtype}")
+    return dtype
+
+
+def _categories_size(config: _Config, data: bytes) -> int:
+    dtype = np.dtype(config["dtype"])
+    width = 8 if dtype.hasobject else _dtype(config, "dtype").itemsize
+    stored = _dtype({"id": config["id"], "astype": config.get("astype", "u1")}, "astype")
+    return len(data) // stored.itemsize * width
+
+
+# ---- how many bytes an encoder makes of some
+
+
+def _kept(config: _Config, n_bytes: int) -> int:
     return n_bytes
 
 
-def _compressed(config: Mapping[str, Any], n_bytes: int) -> int:
+def _compressed(config: _Config, n_bytes: int) -> int:
     """Return what no compressor exceeds: bytes that cannot be compressed, and their frame."""
     return n_bytes + n_bytes // 3 + 4096
 
 
-_STREAMS = ("zlib", "gzip", "bz2", "lzma")
-_SIZED = ("blosc", "lz4")
-_CHECKSUMS = ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3")
-_BUFFERED = ("deflate", "zlib", "lzma", "lzw", "packbits", "zstd", "brotli", "bz2")
-_KEEPING = ("delta", "floatpred", "xor", "bitorder", "byteshuffle", "bitshuffle")
-_IMAGES = ("jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp")
+def _written_out(config: _Config, n_bytes: int) -> int:
+    return n_bytes + _TEXT_BYTES
+
+
+def _retyped(config: _Config, n_bytes: int) -> int:
+    stored, decoded = _item_types(config)
+    return n_bytes * stored.itemsize // decoded.itemsize
+
+
+class _Link(NamedTuple):
+    """How one codec is undone within bounds.
+
+    `size` says from the stored bytes how many they decode to, None where `undo` sees to the bound;
+    `grow` what its encoder makes of so many bytes; `kind` what it turns into what in Zarr v3:
+    "stream" bytes into bytes, "last" an array into bytes, "array" an array into an array.
+    """
+
+    size: Callable[[_Config, bytes], int] | None = None
+    undo: Callable[[_Config, bytes, int], Any] = _by_numcodecs
+    grow: Callable[[_Config, int], int] = _compressed
+    kind: str = "stream"
+
 
 _LINKS: Mapping[str, _Link] = {
-    **{name: _Link(_stream, _compressed) for name in _STREAMS},
-    **{name: _Link(_sized, _compressed) for name in _SIZED},
-    **{name: _Link(_same, _compressed) for name in _CHECKSUMS},
-    **{f"imagecodecs_{name}": _Link(_into_buffer, _compressed) for name in _BUFFERED},
-    **{f"imagecodecs_{name}": _Link(_same, _steady) for name in _KEEPING},
-    **{f"imagecodecs_{name}": _Link(_image, _compressed) for name in _IMAGES},
-    "zstd": _Link(_zstd, _compressed),
-    "tiffref_segment": _Link(_segment, _compressed),
-    "shuffle": _Link(_same, _steady),
-    "bitround": _Link(_same, _steady),
-    "base64": _Link(_same, _compressed),
-    "quantize": _Link(_retyped("dtype"), _grow_retyped("dtype")),
-    "delta": _Link(_retyped("dtype"), _grow_retyped("dtype")),
-    "fixedscaleoffset": _Link(_retyped("dtype"), _grow_retyped("dtype")),
-    "astype": _Link(_retyped("decode_dtype"), _grow_retyped("decode_dtype")),
-    "packbits": _Link(_unpack_bits, _compressed),
-    "categorize": _Link(_categorize, _compressed),
-    "vlen-utf8": _Link(_texts, lambda config, n_bytes: n_bytes + _TEXT_BYTES),
-    "vlen-bytes": _Link(_texts, lambda config, n_bytes: n_bytes + _TEXT_BYTES),
-    "json2": _Link(_json2, lambda config, n_bytes: n_bytes + _TEXT_BYTES),
+    **dict.fromkeys(("zlib", "gzip", "bz2", "lzma"), _Link(undo=inflate)),
+    "zstd": _Link(undo=_zstd),
+    "lz4": _Link(_lz4_size),
+    "blosc": _Link(_blosc_size),
+    **dict.fromkeys(
+        ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "base64"), _Link(_same)
+    ),
+    "shuffle": _Link(_same, grow=_kept),
+    "bitround": _Link(_same, grow=_kept, kind="array"),
+    "packbits": _Link(lambda config, data: 8 * len(data), kind="array"),
+    "categorize": _Link(_categories_size),
+    **dict.fromkeys(
+        ("quantize", "delta", "fixedscaleoffset", "astype"),
+        _Link(_items_size, grow=_retyped, kind="array"),
+    ),
+    **dict.fromkeys(("vlen-utf8", "vlen-bytes"), _Link(_text_size, grow=_written_out, kind="last")),
+    "json2": _Link(undo=_json2, grow=_written_out, kind="last"),
+    "tiffref_segment": _Link(undo=_segment, kind="last"),
+    **{
+        f"imagecodecs_{name}": _Link(undo=_into_buffer)
+        for name in ("deflate", "zlib", "lzma", "lzw", "packbits", "zstd", "brotli", "bz2")
+    },
+    **{
+        f"imagecodecs_{name}": _Link(_same, grow=_kept)
+        for name in ("xor", "bitorder", "byteshuffle", "bitshuffle")
+    },
+    "imagecodecs_delta": _Link(_same, grow=_kept, kind="array"),
+    "imagecodecs_floatpred": _Link(_same, grow=_kept, kind="last"),
+    **{
+        f"imagecodecs_{name}": _Link(undo=decode_image, kind="last")
+        for name in ("jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp")
+    },
 }
 """The codecs that are run, by their name in Zarr v2."""
+_BY_ZARR = frozenset(("cast_value", "scale_offset"))
+"""Codecs of v3 that zarr decodes, from values that are bounded and to as many."""
+_V3: Mapping[str, _Link] = {
+    **{name: link for name, link in _LINKS.items() if name != "categorize"},
+    **dict.fromkeys(("bytes", "sharding_indexed"), _Link(grow=_kept, kind="last")),
+    **dict.fromkeys(("transpose", *_BY_ZARR), _Link(kind="array")),
+}
+"""Those of Zarr v3; some are undone by functions of their own."""
 
 
-def _undo(configs: Sequence[Mapping[str, Any]], value: Any, n_bytes: int) -> Any:
+def _undo(configs: Sequence[_Config], value: Any, n_bytes: int) -> Any:
     """Undo a chain, given in the order of encoding, whose last value takes `n_bytes`."""
     sizes = [n_bytes]
     for config in configs:
         sizes.append(_LINKS[config["id"]].grow(config, sizes[-1]))
     for config, size in zip(reversed(configs), reversed(sizes[:-1]), strict=True):
-        value = _LINKS[config["id"]].undo(config, value, 2 * size + _SLACK_BYTES)
+        link, data, most = _LINKS[config["id"]], _as_bytes(value), 2 * size + _SLACK_BYTES
+        if link.size is not None:
+            check_size(config["id"], link.size(config, data), most)
+        value = link.undo(config, data, most)
     return value
 
 
 # ---- Zarr v2
 
 
-def _decode_v2(metadata: Mapping[str, Any], data: Any, n_items: int) -> NDArray:
+def _decode_v2(metadata: _Config, data: Any, n_items: int) -> NDArray:
     dtype = np.dtype(metadata["dtype"])
     chain = [*(metadata.get("filters") or ()), metadata.get("compressor")]
     value = _undo([one for one in chain if one is not None], data, n_items * dtype.itemsize)
@@ -412,26 +414,14 @@ def _as_items(value: Any, dtype: np.dtype) -> NDArray:
 
 # ---- Zarr v3
 
-_TO_BYTES = frozenset(
-    ("bytes", "sharding_indexed", "vlen-utf8", "vlen-bytes", "tiffref_segment", "json2",
-     "imagecodecs_floatpred", *(f"imagecodecs_{name}" for name in _IMAGES))
-)  # fmt: skip
-"""Codecs of v3 that turn arrays into bytes."""
-_OF_ARRAYS = frozenset(
-    ("transpose", "cast_value", "scale_offset", "delta", "astype", "fixedscaleoffset", "quantize",
-     "bitround", "packbits", "imagecodecs_delta")
-)  # fmt: skip
-_BY_ZARR = frozenset(("cast_value", "scale_offset"))
-"""Codecs of v3 that zarr decodes, from values that are bounded and to as many."""
-_V3 = frozenset((*_LINKS, *_OF_ARRAYS, *_TO_BYTES)) - {"categorize"}
-
 
 def _decode_v3(
     codecs: Sequence[Any], data: Any, shape: tuple[int, ...], dtype: np.dtype, fill_value: Any
 ) -> NDArray:
     configs = [_flat(one) for one in codecs]
-    at = next((n for n, one in enumerate(configs) if one["id"] in _TO_BYTES), None)
-    if at is None or any(one["id"] not in _OF_ARRAYS for one in configs[:at]):
+    kinds = [_V3[one["id"]].kind for one in configs]
+    at = kinds.index("last") if "last" in kinds else -1
+    if at < 0 or "stream" in kinds[:at]:
         raise ValueError("the codecs do not turn an array into bytes, once")
     arrays, to_bytes, streams = configs[:at], configs[at], configs[at + 1 :]
     n_items = math.prod(shape)
@@ -444,8 +434,7 @@ def _decode_v3(
     for one in arrays:
         kept = _stored_dtype(one, kept)
     size = n_items * kept.itemsize
-    grown = size if to_bytes["id"] == "bytes" else _LINKS[to_bytes["id"]].grow(to_bytes, size)
-    stored = _undo(streams, data, grown)
+    stored = _undo(streams, data, _V3[to_bytes["id"]].grow(to_bytes, size))
     if any(one["id"] in _BY_ZARR for one in arrays):
         return _decode_by_zarr(codecs[: at + 1], _as_bytes(stored), shape, dtype)
     if to_bytes["id"] == "bytes":
@@ -463,18 +452,15 @@ def _flat(config: Any) -> dict[str, Any]:
     return {**(config.get("configuration") or {}), "id": _plain(config["name"])}
 
 
-def _stored_dtype(config: Mapping[str, Any], dtype: np.dtype) -> np.dtype:
+def _stored_dtype(config: _Config, dtype: np.dtype) -> np.dtype:
     """Return the type of items that a codec of arrays makes of those of a type."""
-    name = config["id"]
-    if name == "packbits":
+    if config["id"] == "packbits":
         return np.dtype("u1")
-    if name in ("delta", "fixedscaleoffset", "quantize"):
-        return _dtype(config, "astype", "dtype")
-    return _dtype(config, "encode_dtype") if name == "astype" else dtype
+    return _item_types(config)[0] if _V3[config["id"]].grow is _retyped else dtype
 
 
 def _undo_arrays(
-    configs: Sequence[Mapping[str, Any]], samples: NDArray, shape: tuple[int, ...], dtype: np.dtype
+    configs: Sequence[_Config], samples: NDArray, shape: tuple[int, ...], dtype: np.dtype
 ) -> NDArray:
     """Undo codecs of arrays; transposes need the shape that the array had when it was turned."""
     shapes, kinds = [shape], [dtype]
@@ -488,22 +474,20 @@ def _undo_arrays(
             back = np.argsort(_axes(config, len(shape)))
             samples = samples.reshape(shapes[n + 1]).transpose(back)
             continue
-        n_bytes = math.prod(shape) * kinds[n].itemsize
         native = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-        value = _LINKS[config["id"]].undo(config, native, 2 * n_bytes + _SLACK_BYTES)
+        value = _undo([config], native, math.prod(shape) * kinds[n].itemsize)
         samples = _as_items(value, kinds[n].newbyteorder("="))
     return samples
 
 
-def _axes(config: Mapping[str, Any], n_dims: int) -> Sequence[int]:
+def _axes(config: _Config, n_dims: int) -> Sequence[int]:
     if config["id"] != "transpose":
         return range(n_dims)
-    order = config["order"]
-    axes = {"C": range(n_dims), "F": range(n_dims)[::-1]}.get(order) if isinstance(
-        order, str
-    ) else order  # fmt: skip
-    if axes is None or sorted(axes) != list(range(n_dims)):
-        raise ValueError(f"no order of {n_dims} axes: {order}")
+    axes = config["order"]
+    if isinstance(axes, str):
+        axes = range(n_dims)[:: -1 if axes == "F" else 1]
+    if sorted(axes) != list(range(n_dims)):
+        raise ValueError(f"no order of {n_dims} axes: {axes}")
     return axes
 
 
@@ -538,7 +522,7 @@ def _decode_by_zarr(
 _NOTHING = 2**64 - 1
 
 
-def _inner_shape(config: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _inner_shape(config: _Config, shape: tuple[int, ...]) -> tuple[int, ...]:
     inner = tuple(config["chunk_shape"])
     if len(inner) != len(shape) or any(
         type(part) is not int or part < 1 or whole % part
@@ -548,21 +532,21 @@ def _inner_shape(config: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int
     return inner
 
 
-def _index_bytes(config: Mapping[str, Any], n_chunks: int) -> int:
+def _index_bytes(config: _Config, n_chunks: int) -> int:
     names = [_flat(one)["id"] for one in config.get("index_codecs", ())]
     if names[:1] != ["bytes"] or set(names[1:]) - {"crc32c"}:
         raise ValueError(f"the index of a shard is stored by {names}")
     return 16 * n_chunks + 4 * (len(names) - 1)
 
 
-def _shard_bytes(config: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype) -> int:
+def _shard_bytes(config: _Config, shape: tuple[int, ...], dtype: np.dtype) -> int:
     n_chunks = math.prod(shape) // max(1, math.prod(_inner_shape(config, shape)))
     n_bytes = math.prod(shape) * dtype.itemsize
     return _compressed({}, n_bytes) + 4096 * n_chunks + _index_bytes(config, n_chunks)
 
 
 def _decode_shard(
-    config: Mapping[str, Any], data: bytes, shape: tuple[int, ...], dtype: np.dtype, fill: Any
+    config: _Config, data: bytes, shape: tuple[int, ...], dtype: np.dtype, fill: Any
 ) -> NDArray:
     inner = _inner_shape(config, shape)
     grid = tuple(whole // part for whole, part in zip(shape, inner, strict=True))

@@ -1,33 +1,13 @@
-"""Streams of strangers, checked or decoded within bounds before a library has them.
+"""Streams checked before a library decodes them: their size, and that they are whole.
 
-Owns what stands between a document's codecs and libraries that decode whatever a stream says: the
-size that a header says is compared with the chunk's, and streams without a size are decoded up to a
-bound. PNG streams are taken apart and checked (see `pngstream`).
+Owns the limits that keep a file of some kilobytes from asking for terabytes, what the first bytes
+of each image format say about its size, the decoding of streams without a size up to a bound, and
+the check of PNG streams: imagecodecs leaves libpng's errors by a jump over its own cleaning up,
+which corrupts memory now and then, so that nothing that libpng would call an error may reach it.
 
-References: RFC 1950, 1952 (zlib, gzip), RFC 8878 section 3.1.1.1 (Zstandard frame header), blosc's
-README_CHUNK_FORMAT.rst.
-
-How much a few stored bytes may grow to when they are decoded.
-
-Owns the limits that keep a file of some kilobytes from asking for terabytes. Tags can say any size;
-nothing is allocated for a segment whose bytes cannot hold its samples.
-
-Read the size of an image from the first bytes of its format, without decoding it.
-
-Owns the few bytes of each image format that say how large the decoded image is, so that a
-decompression bomb is refused before it is decoded. It judges nothing (see `codecs.decode`).
-
-References: ITU-T T.81 annex B (JPEG), ISO/IEC 15444-1 annex A (JPEG 2000), RFC 2083 (PNG),
-RFC 9649 (WebP), Lerc2 blob header (LERC), ISO/IEC 18181-1 annex D (JPEG XL), ITU-T T.832 annex A
-(JPEG XR).
-
-PNG streams, checked before a decoder sees them.
-
-Owns the check that a stream holds a whole image. imagecodecs leaves libpng's errors by a jump over
-its own cleaning up, which corrupts memory now and then; so nothing that libpng would call an error
-may reach it. Chunks that do not change samples are left out for the same reason.
-
-Reference: PNG (Third Edition), sections 5 (datastream), 7 (encoding), 8 (interlacing), 9 (filters).
+References: ITU-T T.81 annex B (JPEG), ISO/IEC 15444-1 annex A (JPEG 2000), RFC 9649 (WebP), Lerc2
+blob header (LERC), ISO/IEC 18181-1 annex D (JPEG XL), ITU-T T.832 annex A (JPEG XR), PNG (Third
+Edition) sections 5 and 7 to 9; RFC 1950, 1952 (zlib, gzip), RFC 8878 section 3.1.1 (Zstandard).
 """
 
 from __future__ import annotations
@@ -56,9 +36,9 @@ __all__ = [
     "JpegFrame",
     "check_expansion",
     "check_image",
+    "check_proportion",
+    "check_size",
     "clean_png",
-    "declared_size",
-    "guarded",
     "image_size",
     "inflate",
     "is_animated",
@@ -67,11 +47,24 @@ __all__ = [
     "zstd_size",
 ]
 
+DECODING_ERRORS = (
+    *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
+    *(OSError, EOFError, struct.error, zlib.error, lzma.LZMAError),
+)
+"""What decoders raise on bytes, and on parameters out of tags, that make no sense."""
+
+# ---- limits
+
 HARMLESS_BYTES = 1 << 26
 """A segment of so many decoded bytes is decoded whatever it is stored in."""
 MAX_EXPANSION = 1 << 16
 """Decoded bytes for each stored one. Blocks of equal bytes take 4 bytes for 128 KiB in Zstandard,
 the densest; blank lines of Group 4 fax take one bit each, which is 8 KiB for 65,535 pixels."""
+HARMLESS_PIXELS = 1 << 24
+"""An image of up to so many pixels is decoded whatever its segment."""
+MAX_OVERSIZE = 16
+"""An image may hold this many times the pixels of its segment before it is taken for a bomb:
+some writers pad strips to whole blocks of the compression, tiles to powers of two."""
 
 
 def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = None) -> None:
@@ -105,6 +98,61 @@ def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = No
             got=f"{n_stored} bytes for {codec.dtype} samples of shape {codec.shape}",
             expected=f"at least {n_bytes // growth} bytes",
         )
+
+
+def check_proportion(n_bytes: int, n_stored: int) -> None:
+    """Refuse a chunk of `n_bytes` that so few stored bytes cannot hold; as `check_expansion`."""
+    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * n_stored):
+        raise MalformedTiff(
+            "the decoded size of a chunk is out of proportion to its stored bytes",
+            got=f"{n_stored} bytes",
+            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
+        )
+
+
+def check_size(name: str, got: int, most: int) -> None:
+    """Refuse a stream of the codec `name` that decodes to more than a bound.
+
+    Raises
+    ------
+    MalformedTiff
+        If it does.
+    """
+    if got > most:
+        raise MalformedTiff(
+            f"{name} decodes to far more than its chunk",
+            got=f"{got} bytes or more",
+            expected=f"at most {most} bytes",
+        )
+
+
+def check_image(name: str, data: bytes, n_pixels: int) -> None:
+    """Refuse an image whose header says far more pixels than its segment has.
+
+    Parameters
+    ----------
+    name
+        Of the format, as in `HEADERS`; others pass.
+    data
+        The stream.
+    n_pixels
+        Of the segment.
+
+    Raises
+    ------
+    MalformedTiff
+        If it does.
+    """
+    size = image_size(name, data)
+    if size is not None and math.prod(size) > max(MAX_OVERSIZE * n_pixels, HARMLESS_PIXELS):
+        raise MalformedTiff(
+            f"{name} image is far larger than its segment",
+            got=f"{size[0]} x {size[1]} pixels",
+            expected=f"{n_pixels} pixels",
+        )
+
+
+# ---- sizes of images
 
 
 class JpegFrame(NamedTuple):
@@ -198,17 +246,30 @@ def _lerc(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpegxl(data: bytes) -> tuple[int, int] | None:
+    found = _jpegxl_header(data)
+    return found[:2] if found else None
+
+
+def is_animated(data: bytes) -> bool:
+    """Return whether a JPEG XL stream may have more than one frame, or a preview."""
+    found = _jpegxl_header(data)
+    return found is not None and found[2]
+
+
+def _jpegxl_header(data: bytes) -> tuple[int, int, bool] | None:
+    """Read rows, columns, and whether there may be more than one frame."""
     if data[4:8] == b"JXL ":  # in boxes: the codestream begins in jxlc, or behind 4 bytes of jxlp
         box = re.search(rb"jxlc|jxlp.{4}", data[32:4096], re.DOTALL)
         data = data[32 + box.end() :] if box else b""
     if data[:2] != b"\xff\x0a":
         return None
-    bits, at = int.from_bytes(data[2:16], "little"), 0
+    bits = int.from_bytes(data[2:24], "little")
 
     def take(n: int) -> int:
-        nonlocal at
-        at += n
-        return bits >> (at - n) & ((1 << n) - 1)
+        nonlocal bits
+        value = bits & ((1 << n) - 1)
+        bits >>= n
+        return value
 
     def length(is_short: int) -> int:
         return 8 * (1 + take(5)) if is_short else 1 + take((9, 13, 18, 30)[take(2)])
@@ -216,34 +277,15 @@ def _jpegxl(data: bytes) -> tuple[int, int] | None:
     is_short = take(1)
     rows = length(is_short)
     ratio = take(3)
-    if ratio == 0:
-        return rows, length(is_short)
-    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-    return rows, rows * across // down
-
-
-def is_animated(data: bytes) -> bool:
-    """Return whether a JPEG XL stream may have more than one frame, or a preview."""
-    if data[4:8] == b"JXL ":
-        box = re.search(rb"jxlc|jxlp.{4}", data[32:4096], re.DOTALL)
-        data = data[32 + box.end() :] if box else b""
-    bits, at = int.from_bytes(data[2:24], "little"), 0
-
-    def take(n: int) -> int:
-        nonlocal at
-        at += n
-        return bits >> (at - n) & ((1 << n) - 1)
-
-    is_short = take(1)
-    take(5 if is_short else (9, 13, 18, 30)[take(2)])
-    if not take(3):
-        take(5 if is_short else (9, 13, 18, 30)[take(2)])
-    is_default = take(1)
-    has_more = not is_default and take(1)
-    if not has_more:
-        return False
+    across, down = _RATIOS[ratio - 1] if ratio else (0, 1)
+    columns = rows * across // down if ratio else length(is_short)
+    has_more = not take(1) and take(1)  # not all at their defaults, and extra fields
     take(3)  # orientation
-    return bool(take(1) or take(1) or take(1))
+    return rows, columns, bool(has_more and (take(1) or take(1) or take(1)))
+
+
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+"""Columns to rows of JPEG XL, where only the rows are said."""
 
 
 def _jpegxr(data: bytes) -> tuple[int, int] | None:
@@ -267,8 +309,10 @@ HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "png": _png,
     "webp": _webp,
 }
-"""Readers of (rows, columns) by the name of the decoder in `codecs.images`."""
+"""Readers of (rows, columns) by the name of the decoder in `codecs.decoders`."""
 
+
+# ---- PNG
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -371,71 +415,7 @@ def _spell(chunk: tuple[bytes, bytes]) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-DECODING_ERRORS = (
-    *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
-    *(OSError, EOFError, struct.error, zlib.error, lzma.LZMAError),
-)
-"""What decoders raise on bytes, and on parameters out of tags, that make no sense."""
-
-MAX_OVERSIZE = 16
-"""An image may hold this many times the pixels of its segment before it is taken for a bomb:
-some writers pad strips to whole blocks of the compression, tiles to powers of two."""
-HARMLESS_PIXELS = 1 << 24
-"""An image of up to so many pixels is decoded whatever its segment."""
-_IMAGES = "imagecodecs_"
-
-
-def check_image(name: str, data: bytes, n_pixels: int) -> None:
-    """Refuse an image whose header says far more pixels than its segment has.
-
-    Parameters
-    ----------
-    name
-        Of the format, as in `headers.HEADERS`; others pass.
-    data
-        The stream.
-    n_pixels
-        Of the segment.
-
-    Raises
-    ------
-    MalformedTiff
-        If it does.
-    """
-    size = image_size(name, data)
-    if size is not None and math.prod(size) > max(MAX_OVERSIZE * n_pixels, HARMLESS_PIXELS):
-        raise MalformedTiff(
-            f"{name} image is far larger than its segment",
-            got=f"{size[0]} x {size[1]} pixels",
-            expected=f"{n_pixels} pixels",
-        )
-
-
-def guarded(codec_id: str, data: bytes, n_bytes: int) -> bytes:
-    """Return a stream that is safe to hand to the codec of numcodecs of this name.
-
-    Parameters
-    ----------
-    codec_id
-        As in a document.
-    data
-        The stream.
-    n_bytes
-        That the chunk decodes to.
-
-    Raises
-    ------
-    MalformedTiff, ValueError
-        If it decodes to far more, or is no whole PNG.
-    """
-    if codec_id.startswith(_IMAGES):
-        name = codec_id.removeprefix(_IMAGES)
-        check_image(name, data, n_bytes)
-        return clean_png(data, _most(n_bytes)) if name == "png" else data
-    said = _SAID.get(codec_id, _unknown)(data)
-    if said is not None and said > _most(n_bytes):
-        raise _too_large(codec_id, said, n_bytes)
-    return data
+# ---- streams
 
 
 def inflate(config: Mapping[str, Any], data: bytes, most: int) -> bytes:
@@ -461,8 +441,7 @@ def inflate(config: Mapping[str, Any], data: bytes, most: int) -> bytes:
         inflater = _inflater(config)
         found.append(inflater.decompress(data, left + 1))
         left -= len(found[-1])
-        if left < 0:
-            raise _too_large(name, most - left, most)
+        check_size(name, most - left, most)
         if not inflater.eof:
             raise ValueError(f"{name} stream is cut off")
         data = inflater.unused_data if name != "zlib" else b""
@@ -486,30 +465,6 @@ def _inflater(config: Mapping[str, Any]) -> Any:
 
 _LZMA_BYTES = 1 << 27
 """Memory of a decoder of LZMA: the best preset takes half of it."""
-
-
-def _most(n_bytes: int) -> int:
-    return max(MAX_OVERSIZE * n_bytes, HARMLESS_BYTES)
-
-
-def _too_large(name: str, got: int, n_bytes: int) -> MalformedTiff:
-    return MalformedTiff(
-        f"{name} stream decodes to far more than its chunk",
-        got=f"{got} bytes or more",
-        expected=f"{n_bytes} bytes",
-    )
-
-
-def _unknown(data: bytes) -> None:
-    """Return nothing."""
-
-
-def _lz4(data: bytes) -> int | None:
-    return struct.unpack_from("<I", data)[0] if len(data) >= 4 else None
-
-
-def _blosc(data: bytes) -> int | None:
-    return struct.unpack_from("<I", data, 4)[0] if len(data) >= 16 else None
 
 
 class ZstdSize(NamedTuple):
@@ -558,20 +513,3 @@ def _skip_blocks(data: bytes, at: int) -> tuple[int, int]:
         if head & 1:
             return at, n_blocks
     raise ValueError("a frame of Zstandard is cut off")
-
-
-def _zstd(data: bytes) -> int | None:
-    try:
-        size = zstd_size(data)
-    except ValueError:
-        return None
-    return size.least or size.most
-
-
-_SAID: Mapping[str, Callable[[bytes], int | None]] = {"lz4": _lz4, "blosc": _blosc, "zstd": _zstd}
-"""What the streams of a codec say that they decode to."""
-
-
-def declared_size(codec_id: str, data: bytes) -> int | None:
-    """Return what a stream of lz4, blosc or zstd says that it decodes to."""
-    return _SAID[codec_id](data)

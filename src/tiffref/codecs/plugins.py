@@ -24,7 +24,8 @@ from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec
 
 from ..model.codec import SegmentCodec
 from .decode import cast_samples, decode_chunk
-from .guard import guarded
+from .foreign import decode_image
+from .guard import HEADERS
 from .segment import ReadOnlyCodec
 
 if TYPE_CHECKING:
@@ -34,11 +35,32 @@ if TYPE_CHECKING:
 __all__ = ["TiffrefSegmentCodec"]
 
 
-@dataclass(frozen=True)
-class TiffrefSegmentCodec(ArrayBytesCodec):
-    """Decode chunks that are TIFF segments; `segment` says how."""
+class _ReadOnly:
+    """What all have in common: they decode in threads, and refuse to encode."""
 
     is_fixed_size = False
+    codec_id: ClassVar[str] = "tiffref_segment"
+
+    def _decode_sync(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        raise NotImplementedError
+
+    async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    def _encode_sync(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        raise ReadOnlyCodec(f"{self.codec_id} only decodes", hint="Write with another codec.")
+
+    async def _encode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        return self._encode_sync(chunk_data, chunk_spec)
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Refuse: the size of a compressed chunk is not known."""
+        raise ReadOnlyCodec(f"the encoded size of {self.codec_id} is not known")
+
+
+@dataclass(frozen=True)
+class TiffrefSegmentCodec(_ReadOnly, ArrayBytesCodec):
+    """Decode chunks that are TIFF segments; `segment` says how."""
 
     segment: SegmentCodec
 
@@ -56,30 +78,13 @@ class TiffrefSegmentCodec(ArrayBytesCodec):
         samples = samples.astype(chunk_spec.dtype.to_native_dtype(), copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(samples.reshape(chunk_spec.shape))
 
-    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
-
-    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
-        raise ReadOnlyCodec("tiffref_segment only decodes", hint="Write with another codec.")
-
-    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
-        return self._encode_sync(chunk_data, chunk_spec)
-
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Refuse: the size of a compressed segment is not known."""
-        raise ReadOnlyCodec("the encoded size of a TIFF segment is not known")
-
 
 _PREFIX = "numcodecs."
 
 
 @dataclass(frozen=True)
-class _Named:
+class _Named(_ReadOnly):
     """A v2 codec under its v3 name."""
-
-    is_fixed_size = False
-    is_image: ClassVar[bool] = False
-    codec_id: ClassVar[str] = ""
 
     configuration: Mapping[str, Any] = field(default_factory=dict, hash=False)
     name: str = ""
@@ -99,48 +104,35 @@ class _Named:
         """Return the v2 configuration, which VirtualiZarr writes into kerchunk documents."""
         return {"id": self.codec_id, **self.configuration}
 
-    def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec) -> Any:
-        n_bytes = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
-        # only images say their own size; what else there is decodes to what its bytes come to
-        stream = guarded(self.codec_id, data.tobytes(), n_bytes) if self.is_image else data
-        return numcodecs.get_codec(self.codec_config).decode(stream)
-
-    async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
-        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
-
-    def _decode_sync(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
-        raise NotImplementedError
-
-    def _encode_sync(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
-        raise ReadOnlyCodec(f"{_PREFIX}{self.codec_id} only decodes", hint="Use another codec.")
-
-    async def _encode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
-        return self._encode_sync(chunk_data, chunk_spec)
-
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Refuse: the size of a compressed chunk is not known."""
-        raise ReadOnlyCodec(f"the encoded size of {self.codec_id} is not known")
-
 
 class _BytesBytes(_Named, BytesBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        decoded = self._decode_v2(chunk_data.as_numpy_array(), chunk_spec)
+        decoded = numcodecs.get_codec(self.codec_config).decode(chunk_data.as_numpy_array())
         return chunk_spec.prototype.buffer.from_bytes(bytes(decoded))
 
 
 class _ArrayBytes(_Named, ArrayBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array(), chunk_spec))
         dtype = chunk_spec.dtype.to_native_dtype()
+        decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array(), chunk_spec, dtype))
         decoded = cast_samples(decoded, dtype).astype(dtype, copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(chunk_spec.shape))
 
+    def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec, dtype: np.dtype) -> Any:
+        if self.codec_id.removeprefix("imagecodecs_") in HEADERS:
+            n_bytes = math.prod(chunk_spec.shape) * dtype.itemsize
+            return decode_image(self.codec_config, data.tobytes(), n_bytes)
+        return numcodecs.get_codec(self.codec_config).decode(data)
 
-class Delta(_Named, ArrayArrayCodec):
-    """TIFF's horizontal predictor."""
 
-    codec_id = "imagecodecs_delta"
+class _FloatPredictor(_ArrayBytes):
+    def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec, dtype: np.dtype) -> Any:
+        # in v3 the array says both
+        given = {"shape": chunk_spec.shape, "dtype": dtype.str, **self.codec_config}
+        return numcodecs.get_codec(given).decode(data)
 
+
+class _Delta(_Named, ArrayArrayCodec):
     def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         stored = chunk_data.as_numpy_array()
         # of either byte order: zarr 3.1 hands samples on as stored, later versions as native ones
@@ -154,89 +146,25 @@ class Delta(_Named, ArrayArrayCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(stored.shape))
 
 
-class FloatPredictor(_ArrayBytes):
-    """TIFF's floating-point predictor."""
-
-    codec_id = "imagecodecs_floatpred"
-
-    def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec) -> Any:
-        # in v3 the array says both
-        dtype = chunk_spec.dtype.to_native_dtype().str
-        given = {"shape": chunk_spec.shape, "dtype": dtype, **self.codec_config}
-        return numcodecs.get_codec(given).decode(data)
+def _define(name: str, codec_id: str, base: type[_Named]) -> type[_Named]:
+    """Return the class of one v2 codec, which pickle finds under its name."""
+    return type(name, (base,), {"codec_id": codec_id, "__module__": __name__})
 
 
-class Lzw(_BytesBytes):
-    """LZW."""
-
-    codec_id = "imagecodecs_lzw"
-
-
-class PackBits(_BytesBytes):
-    """PackBits."""
-
-    codec_id = "imagecodecs_packbits"
-
-
-class _Image(_ArrayBytes):
-    is_image = True
-
-
-class Jpeg(_Image):
-    """JPEG."""
-
-    codec_id = "imagecodecs_jpeg"
-
-
-class Jpeg2000(_Image):
-    """JPEG 2000."""
-
-    codec_id = "imagecodecs_jpeg2k"
-
-
-class JpegXl(_Image):
-    """JPEG XL."""
-
-    codec_id = "imagecodecs_jpegxl"
-
-
-class JpegXr(_Image):
-    """JPEG XR."""
-
-    codec_id = "imagecodecs_jpegxr"
-
-
-class Lerc(_Image):
-    """LERC."""
-
-    codec_id = "imagecodecs_lerc"
-
-
-class Png(_Image):
-    """PNG."""
-
-    codec_id = "imagecodecs_png"
-
-
-class WebP(_Image):
-    """WebP."""
-
-    codec_id = "imagecodecs_webp"
-
-
-class Segment(_ArrayBytes):
-    """Our own codec."""
-
-    codec_id = "tiffref_segment"
-
-
-_OWN = {
-    one.codec_id: one
-    for one in (
-        *(Delta, FloatPredictor, Jpeg, Jpeg2000, JpegXl, JpegXr),
-        *(Lerc, Lzw, PackBits, Png, WebP),
-    )
-}
+Segment = _define("Segment", "tiffref_segment", _ArrayBytes)
+Delta = _define("Delta", "imagecodecs_delta", _Delta)
+FloatPredictor = _define("FloatPredictor", "imagecodecs_floatpred", _FloatPredictor)
+Lzw = _define("Lzw", "imagecodecs_lzw", _BytesBytes)
+PackBits = _define("PackBits", "imagecodecs_packbits", _BytesBytes)
+Jpeg = _define("Jpeg", "imagecodecs_jpeg", _ArrayBytes)
+Jpeg2000 = _define("Jpeg2000", "imagecodecs_jpeg2k", _ArrayBytes)
+JpegXl = _define("JpegXl", "imagecodecs_jpegxl", _ArrayBytes)
+JpegXr = _define("JpegXr", "imagecodecs_jpegxr", _ArrayBytes)
+Lerc = _define("Lerc", "imagecodecs_lerc", _ArrayBytes)
+Png = _define("Png", "imagecodecs_png", _ArrayBytes)
+WebP = _define("WebP", "imagecodecs_webp", _ArrayBytes)
+_IMAGES = (Jpeg, Jpeg2000, JpegXl, JpegXr, Lerc, Png, WebP)
+_OWN = {one.codec_id: one for one in (Delta, FloatPredictor, Lzw, PackBits, *_IMAGES)}
 
 
 def __getattr__(name: str) -> Any:

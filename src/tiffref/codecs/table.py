@@ -42,18 +42,12 @@ class Compression:
         "" where there is no decoder.
     decode
         The decoder.
-    standard
-        numcodecs configuration (Zarr v2) that says exactly this and comes with numcodecs; an empty
-        mapping where no codec is needed.
-    imagecodecs
-        Zarr v2 configuration that the package imagecodecs-numcodecs registers, where exact.
-    v3
-        Name and configuration of the Zarr v3 codec that says exactly this, if there is one.
+    zarr2
+        Configuration (Zarr v2) of a codec of numcodecs or of imagecodecs-numcodecs that says
+        exactly this; an empty mapping where no codec is needed, None where there is none.
     fill_order
         What FillOrder (tag 266) does to an image: "" nothing, "first" the bits are turned before
         they are decoded, "inside" the decoder sees to it. Those of bytes are always turned first.
-    note
-        What a reader of the table should know.
     reason
         Why the compression is not supported.
     """
@@ -62,40 +56,15 @@ class Compression:
     name: str
     kind: str = ""
     decode: Callable[..., Any] | None = None
-    standard: Mapping[str, Any] | None = None
-    imagecodecs: Mapping[str, Any] | None = None
-    v3: Mapping[str, Any] | None = None
+    zarr2: Mapping[str, Any] | None = None
     fill_order: str = ""
-    note: str = ""
     reason: str = ""
 
 
-_LZMA = {"id": "lzma", "format": 1, "check": -1, "preset": None, "filters": None}
-_LZMA_V3 = {name: value for name, value in _LZMA.items() if name != "id"}
-
-
-def _zlib(code: int, name: str, note: str = "") -> Compression:
-    return Compression(
-        code,
-        name,
-        "bytes",
-        decoders.deflate,
-        standard={"id": "zlib", "level": 1},
-        v3={"name": "numcodecs.zlib", "configuration": {"level": 1}},
-        note=note,
-    )
-
-
-def _zstd(code: int, name: str, note: str = "") -> Compression:
-    return Compression(
-        code,
-        name,
-        "bytes",
-        decoders.zstd,
-        standard={"id": "zstd", "level": 1},
-        v3={"name": "zstd", "configuration": {"level": 1, "checksum": False}},
-        note=note,
-    )
+def _bytes(
+    code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any]
+) -> Compression:
+    return Compression(code, name, "bytes", decode, zarr2)
 
 
 def _image(
@@ -103,125 +72,91 @@ def _image(
     name: str,
     decode: Callable[..., Any],
     codec_id: str | None = None,
-    *,
     fill_order: str = "",
-    note: str = "",
 ) -> Compression:
-    return Compression(
-        code,
-        name,
-        "image",
-        decode,
-        imagecodecs=None if codec_id is None else {"id": codec_id},
-        fill_order=fill_order,
-        note=note,
-    )
+    zarr2 = None if codec_id is None else {"id": codec_id}
+    return Compression(code, name, "image", decode, zarr2, fill_order)
+
+
+_LZMA = {"id": "lzma", "format": 1, "check": -1, "preset": None, "filters": None}
+_ZLIB = {"id": "zlib", "level": 1}
+_ZSTD = {"id": "zstd", "level": 1}
+
+_ROWS: Sequence[Compression] = (
+    _bytes(1, "none", decoders.copy, {}),
+    _image(2, "CCITT modified Huffman", decoders.ccitt, fill_order="inside"),
+    _image(3, "CCITT Group 3", decoders.ccitt, fill_order="inside"),
+    _image(4, "CCITT Group 4", decoders.ccitt, fill_order="inside"),
+    # imagecodecs_lzw only where the segments looked at decode to just their size: where a writer
+    # left out the end code, it gives more
+    _bytes(5, "LZW", decoders.lzw, {"id": "imagecodecs_lzw"}),
+    _image(6, "JPEG (old style)", decoders.old_jpeg),
+    _image(7, "JPEG", decoders.jpeg, "imagecodecs_jpeg"),
+    _bytes(8, "deflate (Adobe)", decoders.deflate, _ZLIB),
+    _image(22610, "JPEG XR (NDPI)", decoders.jpegxr, "imagecodecs_jpegxr"),
+    _image(32766, "NeXT", decoders.libtiff, fill_order="inside"),
+    _image(32771, "CCITT modified Huffman, words", decoders.ccitt, fill_order="inside"),
+    _bytes(32773, "PackBits", decoders.packbits, {"id": "imagecodecs_packbits"}),
+    _image(32809, "ThunderScan", decoders.libtiff, fill_order="inside"),
+    _image(32909, "PixarLog", decoders.libtiff, fill_order="inside"),
+    _bytes(32946, "deflate", decoders.deflate, _ZLIB),
+    _image(33003, "JPEG 2000 (Aperio, YCbCr)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33004, "JPEG 2000 (lossy)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33005, "JPEG 2000 (Aperio, RGB)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(33007, "JPEG (alternative)", decoders.jpeg),
+    _image(34676, "SGILog", decoders.sgilog, fill_order="first"),
+    _image(34677, "SGILog 24-bit", decoders.sgilog, fill_order="first"),
+    _image(34712, "JPEG 2000", decoders.jpeg2k, "imagecodecs_jpeg2k"),
+    _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", "first"),
+    _image(34892, "JPEG (lossy DNG)", decoders.jpeg),
+    _bytes(34925, "LZMA", decoders.lzma, _LZMA),
+    _bytes(34926, "Zstandard", decoders.zstd, _ZSTD),  # a deprecated number, as the next one
+    _image(34927, "WebP", decoders.webp, "imagecodecs_webp", "first"),
+    _image(34933, "PNG", decoders.png, "imagecodecs_png"),
+    _image(34934, "JPEG XR", decoders.jpegxr, "imagecodecs_jpegxr"),
+    _bytes(50000, "Zstandard", decoders.zstd, _ZSTD),
+    _image(50001, "WebP", decoders.webp, "imagecodecs_webp", "first"),
+    _image(50002, "JPEG XL", decoders.jpegxl, "imagecodecs_jpegxl"),
+    _bytes(50013, "deflate (PixTIFF)", decoders.deflate, _ZLIB),
+    _image(52546, "JPEG XL (DNG)", decoders.jpegxl, "imagecodecs_jpegxl"),
+    _image(65000, "EER, 8 bits", decoders.eer),
+    _image(65001, "EER, 7 bits", decoders.eer),
+    _image(65002, "EER, variable bits", decoders.eer),
+)
+
+_UNSUPPORTED: Mapping[str, Mapping[int, str]] = {
+    "the compression of Kodak cameras is not published": {262: "Kodak 262", 32947: "Kodak DCS"},
+    "no JBIG decoder is at hand": {9: "JBIG, black and white", 10: "JBIG, colour", 34661: "JBIG"},
+    "camera raw data needs its maker's decoder": {
+        32767: "Sony ARW", 32769: "packed raw (Epson ERF)", 32770: "Samsung SRW",
+        32772: "Samsung SRW 2", 34713: "Nikon NEF", 65535: "Pentax PEF",
+    },
+    "no decoder for the IT8 family is at hand": {
+        32895: "IT8 CT with padding", 32896: "IT8 line work", 32897: "IT8 monochrome picture",
+        32898: "IT8 binary line art",
+    },
+    "no decoder for it is known": {32908: "PixarFilm"},
+    "no JBIG2 decoder for TIFF is at hand": {34715: "JBIG2"},
+    "Microsoft's document imaging is not supported": {
+        34718: "MDI binary", 34719: "MDI progressive", 34720: "MDI vector"
+    },
+    "its decoder is proprietary and not part of imagecodecs' wheels": {48124: "Jetraw"},
+}  # fmt: skip
+"""Why compressions cannot be decoded."""
 
 
 def _unsupported(code: int, name: str, reason: str) -> Compression:
     return Compression(code, name, reason=reason)
 
 
-_ROWS: Sequence[Compression] = (
-    Compression(1, "none", "bytes", decoders.copy, standard={}, v3={}),
-    _image(2, "CCITT modified Huffman", decoders.ccitt, fill_order="inside"),
-    _image(3, "CCITT Group 3", decoders.ccitt, fill_order="inside"),
-    _image(4, "CCITT Group 4", decoders.ccitt, fill_order="inside"),
-    Compression(
-        5,
-        "LZW",
-        "bytes",
-        decoders.lzw,
-        imagecodecs={"id": "imagecodecs_lzw"},
-        note=(
-            "either bit order, told by the first bytes; imagecodecs_lzw where the segments looked "
-            "at decode to just their size: where a writer left out the end code, it gives more"
-        ),
-    ),
-    _image(6, "JPEG (old style)", decoders.old_jpeg, note="YCbCr is given as RGB"),
-    _image(7, "JPEG", decoders.jpeg, note="abbreviated streams take their tables from tag 347"),
-    _zlib(8, "deflate (Adobe)"),
-    _image(22610, "JPEG XR (NDPI)", decoders.jpegxr, "imagecodecs_jpegxr"),
-    _image(32766, "NeXT", decoders.libtiff, fill_order="inside"),
-    _image(32771, "CCITT modified Huffman, words", decoders.ccitt, fill_order="inside"),
-    Compression(
-        32773, "PackBits", "bytes", decoders.packbits, imagecodecs={"id": "imagecodecs_packbits"}
-    ),
-    _image(32809, "ThunderScan", decoders.libtiff, fill_order="inside"),
-    _image(32909, "PixarLog", decoders.libtiff, fill_order="inside"),
-    _zlib(32946, "deflate"),
-    _image(33003, "JPEG 2000 (Aperio, YCbCr)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33004, "JPEG 2000 (lossy)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33005, "JPEG 2000 (Aperio, RGB)", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(33007, "JPEG (alternative)", decoders.jpeg),
-    _image(
-        34676,
-        "SGILog",
-        decoders.sgilog,
-        fill_order="first",
-        note="int16 logarithm, or (L, u, v); see `logluv`",
-    ),
-    _image(
-        34677,
-        "SGILog 24-bit",
-        decoders.sgilog,
-        fill_order="first",
-        note="int16 (L, u, v); see `logluv`",
-    ),
-    _image(34712, "JPEG 2000", decoders.jpeg2k, "imagecodecs_jpeg2k"),
-    _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", fill_order="first"),
-    _image(34892, "JPEG (lossy DNG)", decoders.jpeg),
-    Compression(
-        34925,
-        "LZMA",
-        "bytes",
-        decoders.lzma,
-        standard=_LZMA,
-        v3={"name": "numcodecs.lzma", "configuration": _LZMA_V3},
-    ),
-    _zstd(34926, "Zstandard", note="deprecated number"),
-    _image(
-        34927,
-        "WebP",
-        decoders.webp,
-        "imagecodecs_webp",
-        fill_order="first",
-        note="deprecated number",
-    ),
-    _image(34933, "PNG", decoders.png, "imagecodecs_png"),
-    _image(34934, "JPEG XR", decoders.jpegxr, "imagecodecs_jpegxr"),
-    _zstd(50000, "Zstandard"),
-    _image(50001, "WebP", decoders.webp, "imagecodecs_webp", fill_order="first"),
-    _image(50002, "JPEG XL", decoders.jpegxl, "imagecodecs_jpegxl"),
-    _zlib(50013, "deflate (PixTIFF)"),
-    _image(52546, "JPEG XL (DNG)", decoders.jpegxl, "imagecodecs_jpegxl"),
-    _image(65000, "EER, 8 bits", decoders.eer),
-    _image(65001, "EER, 7 bits", decoders.eer),
-    _image(65002, "EER, variable bits", decoders.eer),
-    _unsupported(262, "Kodak 262", "the compression of Kodak cameras is not published"),
-    _unsupported(9, "JBIG, black and white", "no JBIG decoder is at hand"),
-    _unsupported(10, "JBIG, colour", "no JBIG decoder is at hand"),
-    _unsupported(32767, "Sony ARW", "camera raw data needs its maker's decoder"),
-    _unsupported(32769, "packed raw (Epson ERF)", "camera raw data needs its maker's decoder"),
-    _unsupported(32770, "Samsung SRW", "camera raw data needs its maker's decoder"),
-    _unsupported(32772, "Samsung SRW 2", "camera raw data needs its maker's decoder"),
-    _unsupported(32895, "IT8 CT with padding", "no decoder for the IT8 family is at hand"),
-    _unsupported(32896, "IT8 line work", "no decoder for the IT8 family is at hand"),
-    _unsupported(32897, "IT8 monochrome picture", "no decoder for the IT8 family is at hand"),
-    _unsupported(32898, "IT8 binary line art", "no decoder for the IT8 family is at hand"),
-    _unsupported(32908, "PixarFilm", "no decoder for it is known"),
-    _unsupported(32947, "Kodak DCS", "the compression of Kodak cameras is not published"),
-    _unsupported(34661, "JBIG", "no JBIG decoder is at hand"),
-    _unsupported(34713, "Nikon NEF", "camera raw data needs its maker's decoder"),
-    _unsupported(34715, "JBIG2", "no JBIG2 decoder for TIFF is at hand"),
-    _unsupported(34718, "MDI binary", "Microsoft's document imaging is not supported"),
-    _unsupported(34719, "MDI progressive", "Microsoft's document imaging is not supported"),
-    _unsupported(34720, "MDI vector", "Microsoft's document imaging is not supported"),
-    _unsupported(48124, "Jetraw", "its decoder is proprietary and not part of imagecodecs' wheels"),
-    _unsupported(65535, "Pentax PEF", "camera raw data needs its maker's decoder"),
+COMPRESSIONS: Mapping[int, Compression] = MappingProxyType(
+    {row.code: row for row in _ROWS}
+    | {
+        code: _unsupported(code, name, reason)
+        for reason, names in _UNSUPPORTED.items()
+        for code, name in names.items()
+    }
 )
-
-COMPRESSIONS: Mapping[int, Compression] = MappingProxyType({row.code: row for row in _ROWS})
 """Value of tag 259 -> its row."""
 JPEG = frozenset(row.code for row in _ROWS if row.decode is decoders.jpeg)
 """Compressions whose segments are JPEG streams: their markers say how they decode, too."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs.zarr2 import to_zarr2
+from ..codecs.zarr_codecs import to_zarr2
 from ..errors import InvalidReferences
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import decode_chunk, wrap_inlined
 from ..codecs.foreign import decode_foreign
-from ..codecs.zarr2 import SEGMENT_ID, to_zarr2
+from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,

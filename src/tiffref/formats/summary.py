@@ -41,7 +41,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     ),
     "tiffref": ("xarray, zarr, dask and VirtualiZarr with tiffref installed",),
 }
-"""Who opens an array, for each tier of `codecs.zarr2.portability`; held by tests/interop."""
+"""Who opens an array, for each tier of `codecs.zarr_codecs.portability`; held by tests/interop."""
 PREDICTORS: Mapping[int | None, str] = {
     **dict.fromkeys((2, 34892, 34893), "horizontal"),
     **dict.fromkeys((3, 34894, 34895), "floating-point"),
@@ -131,7 +131,7 @@ def _describe_array(array: Array) -> dict[str, Any]:
 
 def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
     from ..codecs.table import COMPRESSIONS
-    from ..codecs.zarr2 import portability, to_zarr2
+    from ..codecs.zarr_codecs import portability, to_zarr2
 
     tier, why = portability(codec)
     metadata = to_zarr2(codec)

@@ -4,7 +4,7 @@ Owns how the model is written in `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `
 and how it is read from them: names of dimensions, fill values, numbers that JSON does not have.
 Where a node has both formats, v2 is taken, as xarray's kerchunk engine does. Consolidated metadata
 (`.zmetadata`) repeats the rest and is ignored. Chunks and files are not its business; codecs are
-written by `codecs.zarr2` and `codecs.zarr3`.
+written by `codecs.zarr_codecs`.
 
 Follows the Zarr v2 specification ("Metadata", "Fill value encoding"), the Zarr v3 core
 specification ("Array metadata", "Fill value") and xarray's `_ARRAY_DIMENSIONS`. JSON has no NaN
@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs.zarr2 import from_zarr2, to_zarr2
-from ..codecs.zarr3 import from_zarr3, to_zarr3
+from ..codecs.zarr_codecs import from_zarr2, from_zarr3, to_zarr2, to_zarr3
 from ..errors import InvalidReferences, ManifestMismatch, TiffrefError
 from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec

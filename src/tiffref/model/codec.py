@@ -1,7 +1,7 @@
 """How the bytes of one chunk become samples, said in TIFF terms.
 
-Owns the neutral description of a codec. It knows neither Zarr v2 nor v3 (see `codecs.zarr2` and
-`codecs.zarr3`) and decodes nothing (see `codecs.decode`). Terms are those of TIFF 6.0.
+Owns the neutral description of a codec. It knows no Zarr metadata (see `codecs.zarr_codecs`) and
+decodes nothing (see `codecs.decode`). Terms are those of TIFF 6.0.
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import decode_segment, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
-from ..codecs.guard import HARMLESS_BYTES, MAX_EXPANSION, check_expansion
-from ..errors import MalformedTiff
+from ..codecs.guard import check_expansion, check_proportion
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
@@ -113,16 +112,16 @@ def decode_whole(array: Array, codec: SegmentCodec | ForeignCodec, data: Any) ->
 def decode_inlined(array: Array, flat: int) -> NDArray:
     """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
     codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if isinstance(codec, SegmentCodec):
         shape, transposes = codec.shape, codec.transposes
         codec, data = split_inlined(codec, data)
         if transposes != codec.transposes:  # those of the array hold for all of its chunks
             codec = replace(codec, shape=shape, transposes=transposes)
-        n_bytes = math.prod(array.chunks) * array.dtype.itemsize
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also of types that no segment has, such as the strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
-    _check_proportion(array, len(data))
+    check_proportion(n_bytes, len(data))
     block = np.empty(array.chunks, array.dtype)
     decode_chunk(array, codec, data, block, None)
     return block
@@ -135,17 +134,6 @@ def _scratch_for(codec: SegmentCodec) -> NDArray:
     if kept is None or kept.dtype != dtype or kept.shape != codec.shape:
         kept = _scratch.array = np.empty(codec.shape, dtype)
     return kept
-
-
-def _check_proportion(array: Array, n_stored: int) -> None:
-    """Refuse a chunk that so many bytes cannot hold, before anything is allocated."""
-    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * n_stored):
-        raise MalformedTiff(
-            "the decoded size of a chunk is out of proportion to its stored bytes",
-            got=f"{n_stored} bytes",
-            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
-        )
 
 
 def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:

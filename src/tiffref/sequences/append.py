@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs.zarr2 import to_zarr2
+from ..codecs.zarr_codecs import to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from ..io.allow import is_local
 from ..io.freshness import check_same

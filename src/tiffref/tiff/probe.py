@@ -15,12 +15,18 @@ from typing import Any
 import numcodecs
 import numpy as np
 
-from ..codecs.decode import decode_segment, decodes, has_twin_edges, runs_short
-from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, guarded, inflate, zstd_size
-from ..codecs.segment import wrap_inlined
+from ..codecs.decode import (
+    decode_segment,
+    decodes,
+    has_twin_edges,
+    runs_short,
+    wrap_inlined,
+)
+from ..codecs.foreign import decode_image
+from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, inflate, zstd_size
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
-from ..codecs.zarr2 import LZW, to_zarr2
+from ..codecs.zarr_codecs import LZW, to_zarr2
 from ..errors import MalformedTiff, TruncationWarning, UnsupportedTiff, warn
 from ..metadata.report import Report
 from ..model.array import Array
@@ -289,8 +295,8 @@ def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
     """Decode by one codec of a chain, within the bounds of a chunk of so many bytes."""
     name = config["id"]
     if name in _IMAGE_CODECS:
-        buffer = guarded(name, bytes(buffer), n_bytes)
-    elif name == "zstd" and zstd_size(bytes(buffer)).least > n_bytes:
+        return decode_image(config, bytes(buffer), n_bytes)
+    if name == "zstd" and zstd_size(bytes(buffer)).least > n_bytes:
         raise ValueError("zstd frames decode to more than their chunk")
     elif name == "zstd" and zstd_size(bytes(buffer)).most > max(HARMLESS_BYTES, n_bytes):
         raise ValueError("zstd frames may decode to far more than their chunk")

@@ -1,0 +1,420 @@
+"""Codecs in Zarr metadata: `SegmentCodec` to filters and compressor (v2) or a codec list (v3).
+
+Owns which codecs say a segment exactly and are most widely known: those of the v3 specification,
+of numcodecs, of imagecodecs-numcodecs and imagecodecs-zarr, and our own; and the way back. The
+package virtual-tiff takes some of the names of imagecodecs-zarr for codecs of its own, which zarr
+then finds instead; our readers do not ask zarr. Decoding is the business of `decode`.
+
+References: Zarr storage specification version 2; Zarr core specification version 3, sections on
+codecs and data types; field names of the numcodecs configurations.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import TiffrefError
+from ..model.codec import ForeignCodec, SegmentCodec
+from ..model.transpose import is_self_inverse, trim_order, with_transposes
+from .table import COMPRESSIONS, compression_of
+from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
+
+__all__ = [
+    "LZW",
+    "SEGMENT_ID",
+    "from_zarr2",
+    "from_zarr3",
+    "portability",
+    "reason_for_segment",
+    "to_zarr2",
+    "to_zarr3",
+]
+
+SEGMENT_ID = "tiffref_segment"
+"""Name of our own codec, in Zarr v2 and v3."""
+LZW, _JPEG, _WEBP = 5, 7, (34927, 50001)
+_PREDICTORS = {"imagecodecs_delta": HORIZONTAL, "imagecodecs_floatpred": FLOATING_POINT}
+"""Codecs that undo predictors: values of tag 317, and their distances."""
+_JPEG_NAMES = {"colorspace_jpeg": "colorspace", "colorspace_data": "outcolorspace"}
+"""Options of `imagecodecs_jpeg` that are parameters of ours."""
+_NOT_EXACT = (TypeError, ValueError, KeyError, AttributeError, TiffrefError)
+"""What reading metadata that we did not write may raise: it is then kept as it stands."""
+
+
+# ---- who can decode it
+
+
+def _is_image(codec: SegmentCodec) -> bool:
+    return compression_of(codec.compression).kind == "image"
+
+
+def _has_odd_bits(codec: SegmentCodec) -> bool:
+    width = np.dtype(codec.dtype).itemsize * 8
+    return codec.dtype == "|b1" or (bool(codec.bits) and codec.bits != (width,))
+
+
+def _has_odd_predictor(codec: SegmentCodec) -> bool:
+    if _is_image(codec) or codec.predictor in (0, 1):
+        return False
+    kind = np.dtype(codec.dtype).kind
+    if codec.predictor in FLOATING_POINT:
+        return kind != "f"
+    return codec.predictor not in HORIZONTAL or kind not in "iuf"
+
+
+_REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
+    (
+        lambda codec: compression_of(codec.compression).zarr2 is None,
+        "no codec of others decodes this compression exactly",
+    ),
+    (
+        lambda codec: codec.compression == LZW and "ends_exactly" not in codec.parameters,
+        "segments of LZW may lack their end code",
+    ),
+    (lambda codec: codec.fill_order == 2, "bits are stored backwards"),
+    (lambda codec: codec.sample_format == 5, "samples are complex integers"),
+    (_has_odd_bits, "samples are packed or not of a NumPy type"),
+    (lambda codec: is_subsampled(codec) and not _is_image(codec), "chroma is subsampled"),
+    (_has_odd_predictor, "no other codec undoes this predictor for such samples"),
+    (lambda codec: "calibration" in codec.parameters, "samples are calibrated when read"),
+    (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
+    (lambda codec: "jpeg_process" in codec.parameters, "the process of JPEG is not a common one"),
+    (lambda codec: codec.edge is not None, "segments at the edge may be stored short or cropped"),
+    (lambda codec: "lerc_mask" in codec.parameters, "a mask of LERC stands for NaN or for alpha"),
+    (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of an image are swapped"),
+    (lambda codec: bool(codec.transposes), "Zarr v2 cannot transpose the samples of a chunk"),
+)
+"""Why a codec needs `tiffref_segment`: the first that applies is given, the most telling first."""
+
+
+def reason_for_segment(codec: SegmentCodec) -> str | None:
+    """Explain in one line why only `tiffref_segment` decodes such segments; None if others do."""
+    return next((reason for applies, reason in _REASONS if applies(codec)), None)
+
+
+def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
+    """Return who can decode chunks of this codec in Zarr v2.
+
+    Returns
+    -------
+    tier, reason
+        "standard": every Zarr reader with numcodecs' codecs; "imagecodecs": Python with
+        imagecodecs-numcodecs; "tiffref": Python with tiffref. And why, in one line.
+    """
+    if isinstance(codec, ForeignCodec):
+        return "standard", "codecs of the document as they were found"
+    reason = reason_for_segment(codec)
+    if reason is not None:
+        return "tiffref", reason
+    document = to_zarr2(codec)
+    used = [*(document["filters"] or ()), document["compressor"]]
+    names = [config["id"] for config in used if config is not None]
+    is_standard = not any(name.startswith("imagecodecs_") for name in names)
+    said = f"said exactly by {' and '.join(names) or 'no codec'}"
+    return "standard" if is_standard else "imagecodecs", said
+
+
+# ---- Zarr v2
+
+
+def to_zarr2(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
+    """Return `dtype`, `filters` and `compressor` of a `.zarray`.
+
+    The dtype has the byte order of the file where the samples pass as they are stored, else it is
+    little-endian.
+    """
+    if isinstance(codec, ForeignCodec):
+        return {name: codec.metadata.get(name) for name in ("dtype", "filters", "compressor")}
+    if reason_for_segment(codec) is not None:
+        config = {"id": SEGMENT_ID, **codec.to_config()}
+        return {"dtype": codec.dtype, "filters": None, "compressor": config}
+    compressor = _compressor(codec)
+    if _is_image(codec):
+        return {"dtype": codec.dtype, "filters": None, "compressor": compressor}
+    dtype = np.dtype(codec.dtype)
+    if dtype.itemsize > 1 and codec.predictor not in FLOATING_POINT:
+        byteorder: Any = codec.byteorder
+        dtype = dtype.newbyteorder(byteorder)
+    filters = _filters(codec, dtype.str)
+    return {"dtype": dtype.str, "filters": filters, "compressor": compressor or None}
+
+
+def _compressor(codec: SegmentCodec) -> dict[str, Any]:
+    """Return the configuration of a compressor that others have, empty for none."""
+    config = dict(compression_of(codec.compression).zarr2 or {})
+    if codec.compression in _WEBP and codec.shape[3] == 4:
+        config["hasalpha"] = True
+    if codec.compression == _JPEG:
+        tables = codec.parameters.get("jpeg_tables")
+        if tables is not None:
+            config["tables"] = base64.b64encode(tables).decode("ascii")
+        for name, parameter in _JPEG_NAMES.items():
+            if parameter in codec.parameters:
+                config[name] = codec.parameters[parameter]
+    return config
+
+
+def _filters(codec: SegmentCodec, dtype: str) -> list[dict[str, Any]] | None:
+    """Return the filters that undo the predictor, most portable first."""
+    depth, rows, _, samples = codec.shape
+    # numcodecs' delta runs over the whole chunk, and adds floats as floats
+    is_row = depth * rows * samples == 1 and np.dtype(codec.dtype).kind in "iu"
+    if is_row and codec.predictor == 2:
+        return [{"id": "delta", "dtype": dtype, "astype": dtype}]
+    return [
+        {"id": name, "shape": list(codec.shape), "dtype": dtype, "axis": -2,
+         "dist": distances[codec.predictor]}
+        for name, distances in _PREDICTORS.items() if codec.predictor in distances
+    ] or None  # fmt: skip
+
+
+def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
+    """Read the codec part of a `.zarray`.
+
+    Metadata as `to_zarr2` writes it becomes a `SegmentCodec`, anything else a `ForeignCodec` that
+    keeps it as it stands, so that `to_zarr2` gives back what was read.
+    """
+    given = {name: zarray.get(name) for name in ("dtype", "filters", "compressor")}
+    order = zarray.get("order", "C")
+    try:
+        codec = _parse_zarr2(given, zarray.get("chunks", ())) if order == "C" else None
+        wanted = {**given, "filters": given["filters"] or None}
+        if codec is not None and isinstance(given["dtype"], str) and to_zarr2(codec) == wanted:
+            return codec
+    except _NOT_EXACT:
+        pass
+    return ForeignCodec(2, {**given, "order": order})
+
+
+def _parse_zarr2(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
+    """Return the codec that `to_zarr2` may have written this for; None if there is none.
+
+    Parameters
+    ----------
+    given
+        `dtype`, `filters` and `compressor` of Zarr v2 metadata.
+    chunks
+        Chunk shape.
+    """
+    dtype = np.dtype(given["dtype"])
+    compressor = dict(given["compressor"] or {})
+    filters = list(given["filters"] or ())
+    if compressor.get("id") == SEGMENT_ID:
+        del compressor["id"]
+        return SegmentCodec.from_config(compressor)
+    # the document does not tell rows from samples, and without a predictor it does not matter
+    shape, parameters = (1, 1, 1, math.prod(chunks)), {}
+    if compressor.pop("hasalpha", None) is not None:
+        shape = (1, 1, max(1, math.prod(chunks) // 4), 4)
+    if compressor.get("id") == "imagecodecs_jpeg":
+        for name, parameter in _JPEG_NAMES.items():
+            if name in compressor:
+                parameters[parameter] = compressor.pop(name)
+        if "tables" in compressor:
+            parameters["jpeg_tables"] = base64.b64decode(compressor.pop("tables"))
+    row = next((row for row in _WRITTEN if row.zarr2 == compressor), None)
+    if row is None:
+        return None
+    if row.code == LZW:
+        parameters["ends_exactly"] = True
+    codec = SegmentCodec(
+        shape,
+        dtype.newbyteorder("<").str,
+        row.code,
+        byteorder=">" if dtype.byteorder == ">" else "<",
+        sample_format=_SAMPLE_FORMATS.get(dtype.kind, 1),
+        parameters=parameters,
+    )
+    return replace(codec, **_predictor_fields(filters, shape)) if filters else codec
+
+
+def _predictor_fields(filters: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> dict[str, Any]:
+    (config,) = filters
+    if config["id"] == "delta":
+        return {"predictor": 2, "shape": (1, 1, math.prod(shape), 1)}
+    distances = _PREDICTORS[config["id"]].items()
+    (predictor,) = (value for value, distance in distances if distance == config["dist"])
+    return {"predictor": predictor, "shape": tuple(config["shape"])}
+
+
+_SAMPLE_FORMATS = {"i": 2, "f": 3, "c": 6}
+_PREFERRED = (1, 8, 50000, 50001, 50002, 34712, 34934)
+_WRITTEN = [
+    *(COMPRESSIONS[code] for code in _PREFERRED),
+    *(row for row in COMPRESSIONS.values() if row.zarr2 is not None),
+]
+"""Rows by what is written of them: of several numbers for one compression, the one in use first."""
+
+
+# ---- Zarr v3
+
+_UNKNOWN_TO_GDAL = {"name": "numcodecs.shuffle", "configuration": {"elementsize": 1}}
+"""A codec that changes nothing. GDAL 3.12 decodes a transpose that is not its own inverse the wrong
+way round, without an error; a codec that it does not know makes it refuse the array."""
+
+
+def to_zarr3(
+    codec: SegmentCodec | ForeignCodec,
+    *,
+    ndim: int | None = None,
+    chunks: Sequence[int] | None = None,
+    is_own: bool = False,
+) -> dict[str, Any]:
+    """Return `data_type` and `codecs` of a `zarr.json`.
+
+    Parameters
+    ----------
+    codec
+        How segments decode.
+    ndim, chunks
+        Dimensions and chunk shape of the array, where known: `transpose` and predictors depend on
+        them.
+    is_own
+        Use our own codec wherever bytes are decoded, which no other package's names can shadow.
+    """
+    if isinstance(codec, ForeignCodec):
+        return {name: codec.metadata[name] for name in ("data_type", "codecs")}
+    if codec.transposes:
+        assert ndim is not None
+        first = [_transpose_codec(order, ndim) for order in codec.transposes]
+        for one in first:
+            order = one["configuration"]["order"]
+            chunks = None if chunks is None else [chunks[axis] for axis in order]
+        stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
+        codecs = [*first, *stored["codecs"]]
+        is_read_by_gdal = {one["name"] for one in codecs} <= {"transpose", "bytes", "zstd"}
+        if is_read_by_gdal and not all(map(is_self_inverse, codec.transposes)):
+            codecs.append(_UNKNOWN_TO_GDAL)
+        return {**stored, "codecs": codecs}
+    codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks or ())
+    if codecs is None or (is_own and any("imagecodecs_" in one["name"] for one in codecs)):
+        codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
+    dtype = np.dtype(codec.dtype)
+    data_type: Any = dtype.name
+    if dtype.kind == "U":
+        data_type = {
+            "name": "fixed_length_utf32", "configuration": {"length_bytes": dtype.itemsize}
+        }  # fmt: skip
+    return {"data_type": data_type, "codecs": codecs}
+
+
+def _portable(codec: SegmentCodec, chunks: Sequence[int]) -> list[dict[str, Any]] | None:
+    """Return the codec list that others know, None where there is none."""
+    compressor = _compressor(codec)
+    last = [_v3_entry(compressor)] if compressor else []
+    if _is_image(codec):
+        return last
+    plain: dict[str, Any] = {"name": "bytes"}
+    if np.dtype(codec.dtype).itemsize > 1:
+        plain["configuration"] = {"endian": "big" if codec.byteorder == ">" else "little"}
+    if codec.predictor in (0, 1):
+        return [plain, *last]
+    # the axis of a chunk along which predictors work, counted from the last
+    columns, samples = codec.shape[2:]
+    axis = -1 if samples == 1 and tuple(chunks[-1:]) == (columns,) else -2
+    if axis == -2 and tuple(chunks[-2:]) != (columns, samples):
+        return None
+    for name, distances in _PREDICTORS.items():
+        if codec.predictor in distances:
+            options = {"axis": axis, "dist": distances[codec.predictor]}
+            inner = [] if name == "imagecodecs_floatpred" else [plain]
+            return [{"name": name, "configuration": options}, *inner, *last]
+    return None
+
+
+_V3_NAMES = {"zlib": "numcodecs.zlib", "lzma": "numcodecs.lzma"}
+_V3_MORE = {"zstd": {"checksum": False}}
+"""Codecs of v2 that have another name, or more members, in v3."""
+
+
+def _v3_entry(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry in a codec list of v3 that says what a configuration of v2 does."""
+    name = config["id"]
+    options = {key: value for key, value in config.items() if key != "id"} | _V3_MORE.get(name, {})
+    entry = {"name": _V3_NAMES.get(name, name)}
+    return {**entry, "configuration": options} if options else entry
+
+
+def _v2_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `_v3_entry`."""
+    known = next((v2 for v2, v3 in _V3_NAMES.items() if v3 == name), name)
+    more = _V3_MORE.get(known, {})
+    return {"id": known} | {key: value for key, value in options.items() if key not in more}
+
+
+def _transpose_codec(order: tuple[int, ...], ndim: int) -> dict[str, Any]:
+    lead = ndim - len(order)
+    full = [*range(lead), *(lead + axis for axis in order)]
+    return {"name": "transpose", "configuration": {"order": full}}
+
+
+def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
+    """Read the codec part of a `zarr.json`.
+
+    Metadata as `to_zarr3` writes it becomes a `SegmentCodec`, anything else a `ForeignCodec` that
+    keeps it as it stands, so that `to_zarr3` gives back what was read.
+    """
+    given = {name: metadata.get(name) for name in ("data_type", "codecs")}
+    grid = metadata.get("chunk_grid") or {}
+    try:
+        chunks = grid.get("configuration", {}).get("chunk_shape", ())
+        codec = _parse_zarr3(given, chunks)
+        for is_own in (False, True) if codec is not None else ():
+            if given == to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own):
+                return codec
+    except _NOT_EXACT:
+        pass
+    return ForeignCodec(3, given)
+
+
+def _parse_zarr3(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
+    """Return the codec that `to_zarr3` may have written this for; None if there is none."""
+    codecs = list(given["codecs"])
+    transposes = []
+    while codecs and codecs[0]["name"] == "transpose":
+        order = codecs.pop(0)["configuration"]["order"]
+        chunks = [chunks[axis] for axis in order]
+        transposes.append(trim_order(order))
+    if transposes and codecs[-1:] == [_UNKNOWN_TO_GDAL]:
+        codecs.pop()
+    if not codecs:
+        return None
+    if codecs[0]["name"] == SEGMENT_ID:
+        codec: SegmentCodec | None = SegmentCodec.from_config(codecs[0]["configuration"])
+    else:
+        codec = _parse_zarr2(_in_zarr2(_dtype(given["data_type"]), codecs, chunks), chunks)
+    if codec is None or not transposes:
+        return codec
+    return with_transposes(codec, tuple(transposes), chunks)
+
+
+def _dtype(data_type: Any) -> np.dtype:
+    if isinstance(data_type, Mapping) and data_type["name"] == "fixed_length_utf32":
+        return np.dtype(f"<U{data_type['configuration']['length_bytes'] // 4}")
+    return np.dtype(data_type)
+
+
+def _in_zarr2(
+    dtype: np.dtype, codecs: Sequence[Mapping[str, Any]], chunks: Sequence[int]
+) -> dict[str, Any]:
+    """Return what Zarr v2 has for a codec list that `_portable` may have written."""
+    filters, compressor = [], None
+    for one in codecs:
+        name, options = one["name"], one.get("configuration", {})
+        if name == "bytes" and options.get("endian") == "big":
+            dtype = dtype.newbyteorder(">")
+        elif name in _PREDICTORS:
+            n_samples = 1 if options["axis"] == -1 else chunks[-1]
+            columns = chunks[options["axis"]]
+            rows = math.prod(chunks) // (n_samples * columns)
+            shape = [1, rows, columns, n_samples]
+            filters.append({"id": name, "shape": shape, "dist": options["dist"]})
+        elif name != "bytes":
+            compressor = _v2_config(name, options)
+    return {"dtype": dtype.str, "filters": filters, "compressor": compressor}
