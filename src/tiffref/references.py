@@ -37,8 +37,7 @@ from .io.urls import (
     warn_about_chains,
     warn_of_signatures,
 )
-from .metadata.axes import order_axes
-from .metadata.hierarchy import from_ngff, to_ngff, without_pending
+from .metadata.hierarchy import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Group
 from .model.manifest import NAMELESS, Source
 

@@ -400,16 +400,16 @@ def _parse(
             loaded = load_document(document, storage_options)
             parsed = parse_document(loaded, report.findings.append)
     except InvalidReferences as error:
-        report.findings.append(_from_error("document", "structure", None, error))
+        report.findings.append(_from_error("document", None, error))
         return None
     return References(parsed.group, parsed.series)
 
 
-def _from_error(code: str, stage: str, key: str | None, error: TiffrefError) -> Finding:
+def _from_error(code: str, key: str | None, error: TiffrefError) -> Finding:
     got = None if error.got is None else str(error.got)
     expected = None if error.expected is None else str(error.expected)
     what = error.what if error.url is None else f"{error.url}: {error.what}"
-    return Finding(code, stage, what, key, got, expected, hint=error.hint)
+    return Finding(code, what, key, got, expected, hint=error.hint)
 
 
 # ---- arrays
@@ -418,15 +418,9 @@ def _from_error(code: str, stage: str, key: str | None, error: TiffrefError) -> 
 def _check_arrays(references: References, report: Report) -> None:
     group = references.group
     if "" in group.children:
-        report.findings.append(
-            Finding(
-                "root-array",
-                "metadata",
-                "an array at the root, which xarray's kerchunk engine cannot open",
-                expected="a group at the root",
-                severity="warning",
-            )
-        )
+        what = "an array at the root, which xarray's kerchunk engine cannot open"
+        expected = "a group at the root"
+        report.findings.append(Finding("root-array", what, expected=expected, severity="warning"))
     for path, array in group.arrays():
         source = array.manifest.source
         report.arrays[path] = {
@@ -458,7 +452,6 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
         report.findings.append(
             Finding(
                 "not-allowed",
-                "sources",
                 "a source is outside the allowed addresses; none was opened",
                 got=outside[0],
                 expected=" or ".join(allow),
@@ -474,18 +467,17 @@ def _check_sources(references: References, fetch: Fetcher, report: Report) -> No
     states = list(check_pool().map(partial(_ask, fetch), sources))
     for source, now in zip(sources, states, strict=True):
         if isinstance(now, SourceError):
-            report.findings.append(_from_error("unreachable", "sources", None, now))
+            report.findings.append(_from_error("unreachable", None, now))
             continue
         try:
             check_fresh(source, {source.url: now}.__getitem__)
         except StaleSource as error:
-            report.findings.append(_from_error("stale", "sources", None, error))
+            report.findings.append(_from_error("stale", None, error))
         end, key = ends.get(source.url, (0, None))
         if now.size is not None and end > now.size:
             report.findings.append(
                 Finding(
                     "range",
-                    "sources",
                     f"{source.url}: a byte range reaches past the end of the file",
                     key,
                     f"end at {end}",
@@ -558,7 +550,7 @@ def _check_chunks(
     if unknown:
         what, n_more = f"not compared, only decoded: {unknown[0]}", len(unknown) - 1
         report.findings.append(
-            Finding("not-compared", "pixels", what, path, severity="warning", n_more=n_more)
+            Finding("not-compared", what, path, severity="warning", n_more=n_more)
         )
 
 
@@ -573,7 +565,7 @@ def _check_chunk(
     try:
         values = read_array(array, region, fetch=fetch)
     except TiffrefError as error:
-        return _from_error("undecodable", "pixels", name, error)
+        return _from_error("undecodable", name, error)
     if expected is None:
         return None
     differs = values != expected
@@ -582,14 +574,9 @@ def _check_chunk(
     if not differs.any():
         return None
     first = tuple(int(n) for n in np.argwhere(differs)[0])
-    return Finding(
-        "pixels",
-        "pixels",
-        "a chunk decodes to other pixels than the TIFF",
-        name,
-        f"{values[first]} at {first}; {int(differs.sum())} differ",
-        str(expected[first]),
-    )
+    what = "a chunk decodes to other pixels than the TIFF"
+    got = f"{values[first]} at {first}; {int(differs.sum())} differ"
+    return Finding("pixels", what, name, got, str(expected[first]))
 
 
 def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Finding:
@@ -601,7 +588,7 @@ def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Findi
     try:
         check_fresh(source, lambda url: fetch.state(source))
     except StaleSource as error:
-        return _from_error("stale", "sources", None, error)
+        return _from_error("stale", None, error)
     except SourceError:
         return finding  # which says so already
     return finding

@@ -110,4 +110,4 @@ def test_lone_surrogates_do_not_stop_it() -> None:
     ],
 )
 def test_findings_say_where_they_are(key: str | None, told: str) -> None:
-    assert str(Finding("code", "structure", "wrong", key).to_error()) == told
+    assert str(Finding("code", "wrong", key).to_error()) == told

@@ -30,13 +30,11 @@ _SIMPLE = re.compile(r"[!-~]+(?: [!-~]+)*")
 class Finding:
     """One offence.
 
-    `code` is a short fixed name for programs; `stage` one of "structure" (what the JSON Schemas
-    say), "metadata", "chunks", "sources", "pixels"; `severity` "error" or "warning"; `key` where it
-    is; `n_more` how many more keys have the same; `hint` what to do about it.
+    `code` is a short fixed name for programs; `severity` "error" or "warning"; `key` where it is;
+    `n_more` how many more keys have the same; `hint` what to do about it.
     """
 
     code: str
-    stage: str
     what: str
     key: str | None = None
     got: str | None = None
@@ -45,9 +43,15 @@ class Finding:
     n_more: int = 0
     hint: str | None = None
 
+    @property
+    def stage(self) -> str:
+        """One of "structure" (what the JSON Schemas say), "metadata", "chunks", "sources",
+        "pixels"."""
+        return next((name for name, codes in _STAGES.items() if self.code in codes), "metadata")
+
     def to_json(self) -> dict[str, Any]:
         """Return the finding as plain values."""
-        return asdict(self)
+        return {"code": self.code, "stage": self.stage, **asdict(self)}
 
     def to_error(self, url: str | None = None) -> InvalidReferences:
         """Return the finding as an error."""
@@ -61,6 +65,15 @@ class Finding:
             hint=hint,
         )
 
+
+_STAGES = {
+    "structure": ("document", "version", "top-level", "template", "member", "gen", "key", "base64",
+                  "value"),
+    "chunks": ("stray", "length"),
+    "sources": ("not-allowed", "unreachable", "stale", "range"),
+    "pixels": ("undecodable", "pixels", "not-compared"),
+}  # fmt: skip
+"""Codes by what is checked; those of the metadata are all others."""
 
 Reporter = Callable[[Finding], None]
 
@@ -90,14 +103,8 @@ def _check_codec(path: str, array: Array) -> Iterator[Finding]:
     for codec in array.codecs:
         if isinstance(codec, ForeignCodec):
             for name in _unknown_codecs(codec):
-                yield Finding(
-                    "unknown-codec",
-                    "metadata",
-                    "the codec is not known here",
-                    path,
-                    name,
-                    "a codec that some installed package registers",
-                )
+                expected = "a codec that some installed package registers"
+                yield Finding("unknown-codec", "the codec is not known here", path, name, expected)
 
 
 def _unknown_codecs(codec: ForeignCodec) -> list[str]:
@@ -139,7 +146,6 @@ def _check_lengths(path: str, array: Array) -> Iterator[Finding]:
         length = int(manifest.length[flat]) if data is None else len(data)
         yield Finding(
             "length",
-            "chunks",
             "an uncompressed chunk has another number of bytes than its samples",
             name_chunk(path, array, flat),
             f"{length} bytes",

@@ -21,7 +21,6 @@ import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -37,15 +36,12 @@ from .keys import ChunkIndex, parse_keys
 from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
 from .provenance import PROVENANCE, Provenance, check_series, parse_provenance
 from .sealing import Sealed, digest_chunks
-from .zarr_metadata import ArrayMetadata, Nodes, parse_metadata
+from .zarr_metadata import Nodes, parse_metadata
 
 __all__ = [
     "METADATA_NAMES",
-    "ChunkColumns",
     "Parsed",
     "RefColumns",
-    "build_array",
-    "build_manifest",
     "build_tree",
     "expand_url",
     "extract_provenance",
@@ -54,7 +50,6 @@ __all__ = [
     "parse_structure",
     "rank_sources",
     "read_document",
-    "settle_manifest",
 ]
 
 METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
@@ -120,45 +115,39 @@ def is_metadata_key(key: str) -> bool:
 
 def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     if not isinstance(document, Mapping):
-        report(
-            _structural(
-                "document", "a reference document is an object", None, document, "an object"
-            )
-        )
+        what = "a reference document is an object"
+        report(Finding("document", what, None, _short(document), "an object"))
         return {}, {}
     if "version" not in document:
         return document, {}
     version = document["version"]
     if isinstance(version, bool) or version != 1:
-        report(_structural("version", "no such version", "version", version, "1"))
+        report(Finding("version", "no such version", "version", _short(version), "1"))
         return {}, {}
     for name in document.keys() - {"version", "templates", "gen", "refs"}:
         if not str(name).startswith("x-"):
-            report(
-                _structural(
-                    "top-level",
-                    "unknown member of the document",
-                    name,
-                    name,
-                    "version, templates, gen, refs or x-...",
-                )
-            )
+            expected = "version, templates, gen, refs or x-..."
+            what = "unknown member of the document"
+            report(Finding("top-level", what, str(name), _short(name), expected))
     templates = _member(document, "templates", Mapping, "an object", report) or {}
     for name, text in templates.items():
         if not isinstance(text, str):
-            report(_structural("template", "a template is text", f"templates.{name}", text, "text"))
+            key = f"templates.{name}"
+            report(Finding("template", "a template is text", key, _short(text), "text"))
     templates = {name: text for name, text in templates.items() if isinstance(text, str)}
     refs = _member(document, "refs", Mapping, "an object", report) or {}
     if document.get("gen", []) != []:
         expected = "all references in 'refs' (fsspec or kerchunk write them out)"
-        report(_structural("gen", "'gen' is not supported", "gen", document["gen"], expected))
+        got = _short(document["gen"])
+        report(Finding("gen", "'gen' is not supported", "gen", got, expected))
     return refs, templates
 
 
 def _member(document: Mapping, name: str, kind: Any, expected: str, report: Reporter) -> Any:
     value = document.get(name)
     if name in document and not isinstance(value, kind):
-        report(_structural("member", f"'{name}' has the wrong type", name, value, expected))
+        what = f"'{name}' has the wrong type"
+        report(Finding("member", what, name, _short(value), expected))
         return None
     return value
 
@@ -189,16 +178,8 @@ def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
     try:
         return _replace_names(url, templates)
     except _Refused as error:
-        report(
-            Finding(
-                "template",
-                "structure",
-                "a template cannot be expanded",
-                None,
-                repr(url[:80]),
-                str(error),
-            )
-        )
+        what = "a template cannot be expanded"
+        report(Finding("template", what, None, repr(url[:80]), str(error)))
         return url
 
 
@@ -226,7 +207,7 @@ def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
     is_clean = joined.count("\0") == len(keys) + 1 and not any(sign in joined for sign in _SIGNS)
     bad = [] if is_clean else [key for key in keys if not _KEY.match(key)]
     if bad:
-        _report_many(report, "key", bad, "not a key", bad, "names joined by '/'")
+        _report_many(report, "key", bad, "not a key", bad[0], "names joined by '/'")
     return bad
 
 
@@ -240,21 +221,13 @@ def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
     if isinstance(value, str):
         data = _decode_text(value)
         if data is None:
-            report(_structural("base64", "not base64", key, value, "canonical base64"))
+            report(Finding("base64", "not base64", key, _short(value), "canonical base64"))
         return data
     if _bad_reference(value) is None:
-        report(
-            Finding(
-                "remote-metadata",
-                "metadata",
-                "the metadata lies in another file",
-                key,
-                _short(value),
-                "the metadata itself",
-            )
-        )
+        what = "the metadata lies in another file"
+        report(Finding("remote-metadata", what, key, _short(value), "the metadata itself"))
         return None
-    report(_structural("value", "not a reference", key, value, "JSON text or an object"))
+    report(Finding("value", "not a reference", key, _short(value), "JSON text or an object"))
     return None
 
 
@@ -329,7 +302,7 @@ def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str
     bad = {row: why for row, value in enumerate(values) if (why := _bad_reference(value))}
     first = next(iter(bad))
     names = [keys[row] for row in bad]
-    _report_many(report, "value", names, "not a reference", [values[first]], bad[first])
+    _report_many(report, "value", names, "not a reference", values[first], bad[first])
     rows = [row for row in range(len(keys)) if row not in bad]
     return [keys[row] for row in rows], [values[row] for row in rows]
 
@@ -359,18 +332,10 @@ def _decode_text(value: str) -> bytes | None:
 # ---- findings
 
 
-def _structural(code: str, what: str, key: Any, got: Any, expected: str) -> Finding:
-    name = None if key is None else str(key)
-    return Finding(code, "structure", what, name, _short(got), expected)
-
-
 def _report_many(
-    report: Reporter, code: str, keys: Sequence[str], what: str, got: Iterable[Any], expected: Any
+    report: Reporter, code: str, keys: Sequence[str], what: str, got: Any, expected: str
 ) -> None:
-    first = next(iter(zip(keys, got, repeat(expected))))
-    report(
-        Finding(code, "structure", what, first[0], _short(first[1]), first[2], n_more=len(keys) - 1)
-    )
+    report(Finding(code, what, keys[0], _short(got), expected, n_more=len(keys) - 1))
 
 
 def _short(value: Any) -> str:
@@ -389,7 +354,7 @@ def extract_provenance(nodes: Nodes, report: Reporter) -> tuple[Nodes, Provenanc
         found = parse_provenance(holder[PROVENANCE])
         check_series(found.series, nodes.arrays)
     except ValueError as error:
-        report(Finding("provenance", "metadata", str(error), None, severity="warning"))
+        report(Finding("provenance", str(error), severity="warning"))
         found = replace(found, series=[])
     return _without_attribute(nodes), found
 
@@ -417,45 +382,7 @@ def rank_sources(
     return list(table.values()), rank
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkColumns:
-    """Some chunks of one array: `flat` `(n,)` index in C order; `source` a row of all addresses, or
-    -2 where `inlined` (row to bytes) has the data; `offset` and `length`, 0 for whole files."""
-
-    flat: NDArray[np.integer]
-    source: NDArray[np.integer]
-    offset: NDArray[np.uint64]
-    length: NDArray[np.uint64]
-    inlined: Mapping[int, bytes]
-
-
-def build_manifest(
-    grid: tuple[int, ...],
-    chunks: ChunkColumns,
-    sources: Sequence[Source],
-    rank: NDArray[np.int32],
-) -> Manifest:
-    """Put the chunks of an array in their places; all others are missing.
-
-    Parameters
-    ----------
-    grid
-        Chunks along each dimension.
-    chunks
-        Those that the document has.
-    sources, rank
-        From `rank_sources`.
-    """
-    n_chunks = math.prod(grid)
-    source = np.full(n_chunks, MISSING, np.int32)
-    offset, length = np.zeros((2, n_chunks), np.uint64)
-    source[chunks.flat] = chunks.source
-    offset[chunks.flat], length[chunks.flat] = chunks.offset, chunks.length
-    inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
-    return settle_manifest(grid, Columns(source, offset, length, inlined), sources, rank)
-
-
-def settle_manifest(
+def _settle_manifest(
     grid: tuple[int, ...],
     columns: Columns,
     sources: Sequence[Source],
@@ -465,10 +392,12 @@ def settle_manifest(
 
     Parameters
     ----------
-    grid, sources, rank
-        As in `build_manifest`.
+    grid
+        Chunks along each dimension.
     columns
         Of all chunks; `source` is changed.
+    sources, rank
+        From `rank_sources`.
     """
     source = columns.source
     is_stored = source >= 0
@@ -477,20 +406,6 @@ def settle_manifest(
     source[is_stored] = np.searchsorted(used, rank)[row]
     table = tuple(sources[row] for row in used.tolist())
     return Manifest(grid, table, source, columns.offset, columns.length, columns.inlined)
-
-
-def build_array(metadata: ArrayMetadata, manifest: Manifest) -> Array:
-    """Return the array that metadata and manifest describe together."""
-    return Array(
-        metadata.shape,
-        metadata.chunks,
-        metadata.dtype,
-        metadata.dims,
-        (metadata.codec,),
-        manifest,
-        metadata.fill_value,
-        metadata.attributes,
-    )
 
 
 def build_tree(nodes: Nodes, arrays: Mapping[str, Array]) -> Group:
@@ -607,20 +522,19 @@ def _parse_parts(document: Any, report: Reporter) -> _Parts:
     nodes = check_nodes(nodes, len(columns.keys), report)
     nodes, provenance = extract_provenance(nodes, report)
     if not nodes.arrays and not nodes.groups:
-        report(
-            Finding(
-                "empty",
-                "metadata",
-                "the document describes no array and no group",
-                None,
-                f"{len(columns.keys)} references",
-                ".zgroup, .zarray or zarr.json",
-            )
+        what, got = (
+            "the document describes no array and no group",
+            f"{len(columns.keys)} references",
         )
+        report(Finding("empty", what, None, got, ".zgroup, .zarray or zarr.json"))
     grids = {path: array.grid for path, array in nodes.arrays.items()}
     rules = {path: array.rule for path, array in nodes.arrays.items()}
     chunks, strays = parse_keys(columns.keys, grids, rules)
-    _report_strays(columns, strays, grids, report)
+    if strays.size:
+        first, n_more = columns.keys[int(strays[0])], len(strays) - 1
+        shown = ", ".join(f"{path!r} {grid}" for path, grid in list(grids.items())[:5])
+        what, expected = "the key names a chunk of no array", f"chunks of {shown}"
+        report(Finding("stray", what, first, None, expected, severity="warning", n_more=n_more))
     return _Parts(columns, nodes, provenance, chunks)
 
 
@@ -630,14 +544,13 @@ def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
     sources, rank = rank_sources(urls, record.sources)
     arrays = {}
     for path, array in parts.nodes.arrays.items():
-        chunks = _extract_chunks(parts.columns, parts.chunks[path])
-        if path in lines.columns:
-            inlined = {int(chunks.flat[row]): data for row, data in chunks.inlined.items()}
-            columns = lines.columns[path]._replace(inlined=inlined)
-            manifest = settle_manifest(array.grid, columns, sources, rank)
-        else:
-            manifest = build_manifest(array.grid, chunks, sources, rank)
-        arrays[path] = build_array(array, manifest)
+        refs, chunks = parts.columns, parts.chunks[path]
+        columns = lines.columns.get(path) or _place_chunks(refs, chunks, math.prod(array.grid))
+        is_inlined = refs.source[chunks.rows] < 0
+        flats, rows = chunks.flat[is_inlined].tolist(), chunks.rows[is_inlined].tolist()
+        inlined = {flat: refs.inlined[row] for flat, row in zip(flats, rows, strict=True)}
+        columns = columns._replace(inlined=inlined)
+        arrays[path] = array.with_manifest(_settle_manifest(array.grid, columns, sources, rank))
     sealed = None
     if record.seal is not None:
         chunks_of = digest_chunks(arrays.items(), {})
@@ -645,31 +558,11 @@ def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
     return Parsed(build_tree(parts.nodes, arrays), tuple(record.series), sealed)
 
 
-def _report_strays(
-    columns: RefColumns, strays: np.ndarray, grids: Mapping[str, Any], report: Reporter
-) -> None:
-    if strays.size:
-        report(
-            Finding(
-                "stray",
-                "chunks",
-                "the key names a chunk of no array",
-                columns.keys[int(strays[0])],
-                None,
-                f"chunks of {', '.join(f'{p!r} {g}' for p, g in list(grids.items())[:5])}",
-                n_more=len(strays) - 1,
-                severity="warning",
-            )
-        )
-
-
-def _extract_chunks(columns: RefColumns, chunks: ChunkIndex) -> ChunkColumns:
-    source = columns.source[chunks.rows]
-    inlined = np.flatnonzero(source < 0).tolist()
-    return ChunkColumns(
-        chunks.flat,
-        source,
-        columns.offset[chunks.rows],
-        columns.length[chunks.rows],
-        {row: columns.inlined[int(chunks.rows[row])] for row in inlined},
-    )
+def _place_chunks(refs: RefColumns, chunks: ChunkIndex, n_chunks: int) -> Columns:
+    """Put the references of an array in their places; all other chunks are missing."""
+    source = np.full(n_chunks, MISSING, np.int32)
+    offset, length = np.zeros((2, n_chunks), np.uint64)
+    rows = chunks.rows
+    source[chunks.flat] = refs.source[rows]
+    offset[chunks.flat], length[chunks.flat] = refs.offset[rows], refs.length[rows]
+    return Columns(source, offset, length, {})

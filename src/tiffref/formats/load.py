@@ -104,28 +104,17 @@ def _check_array(path: str, array: ArrayMetadata) -> Iterator[Finding]:
     if n_bytes > LIMITS.chunk_bytes:
         yield _limit("too large a chunk", path, n_bytes, LIMITS.chunk_bytes)
     if isinstance(array.codec, SegmentCodec) and array.dtype.hasobject:
-        yield Finding(
-            "dtype",
-            "metadata",
-            "TIFF segments hold numbers, not objects",
-            path,
-            str(array.dtype),
-            "numbers",
-        )
+        what = "TIFF segments hold numbers, not objects"
+        yield Finding("dtype", what, path, str(array.dtype), "numbers")
     if isinstance(array.codec, ForeignCodec):
         for name in unsafe_codecs(array.codec):
-            yield Finding(
-                "unknown-codec",
-                "metadata",
-                "the codec is not one of those that are run",
-                path,
-                name,
-                "a codec of numcodecs, imagecodecs or tiffref that only decodes bytes",
-            )
+            what = "the codec is not one of those that are run"
+            expected = "a codec of numcodecs, imagecodecs or tiffref that only decodes bytes"
+            yield Finding("unknown-codec", what, path, name, expected)
 
 
 def _limit(what: str, key: str | None, got: int, most: int) -> Finding:
-    return Finding("limit", "metadata", what, key, str(got), f"at most {most}")
+    return Finding("limit", what, key, str(got), f"at most {most}")
 
 
 _LARGE_BYTES = 1 << 23

@@ -54,7 +54,7 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Columns, Deferred, Manifest, Source
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
-from .kerchunk_read import Parsed, build_array, build_tree, extract_provenance, rank_sources
+from .kerchunk_read import Parsed, build_tree, extract_provenance, rank_sources
 from .load import check_nodes
 from .sealing import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
@@ -397,7 +397,7 @@ def parse_parquet(
         own = rank[first : first + len(addresses[name])]
         first += len(own)
         manifest = defer_manifest(array, records[name], record_size, addresses[name], own, sources)
-        arrays[name] = build_array(array, manifest)
+        arrays[name] = array.with_manifest(manifest)
     sealed = None
     if record.seal is not None:
         texts = {name: [file.data for file in found] for name, found in records.items()}

@@ -29,9 +29,10 @@ import numpy as np
 
 from ..codecs.zarr_codecs import from_zarr2, from_zarr3, to_zarr2, to_zarr3
 from ..errors import InvalidReferences, ManifestMismatch, TiffrefError
-from ..model.array import Array, Group
+from ..model.array import Array, Group, Node
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.grid import chunk_grid
+from ..model.manifest import Manifest
 from .findings import Finding, Reporter
 from .keys import KeyRule, join_key
 
@@ -45,6 +46,9 @@ __all__ = [
     "to_text",
     "to_texts",
 ]
+
+
+_DIMS, _MASK = "_ARRAY_DIMENSIONS", "_FillValue"
 
 
 def to_documents(
@@ -94,16 +98,12 @@ def to_texts(
     InvalidReferences
         If an attribute is not a JSON value, or the root cannot be both array and group.
     """
-    if zarr_format not in _SPELLINGS:
+    if zarr_format not in (2, 3):
         raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
-    spell_group, spell_array = _SPELLINGS[zarr_format]
-    documents: dict[str, Any] = {}
-    if group.children.keys() != {""}:
-        documents = spell_group("", group)
+    spell = _node_to_v2 if zarr_format == 2 else _node_to_v3
+    documents = spell("", group, is_own) if group.children.keys() != {""} else {}
     for path, node in group.walk():
-        spelled = (
-            spell_array(path, node, is_own) if isinstance(node, Array) else spell_group(path, node)
-        )
+        spelled = spell(path, node, is_own)
         if not path and not documents.keys().isdisjoint(spelled):
             raise InvalidReferences(
                 "the root is both an array and a group, which Zarr v3 does not allow",
@@ -122,20 +122,15 @@ def to_texts(
     }
 
 
-def _group_to_v2(path: str, group: Group) -> dict[str, Any]:
+def _node_to_v2(path: str, node: Node, is_own: bool) -> dict[str, Any]:
     lead = f"{path}/" if path else ""
-    documents: dict[str, Any] = {f"{lead}.zgroup": '{"zarr_format":2}'}
-    if group.attributes:
-        documents[f"{lead}.zattrs"] = group.attributes
-    return documents
-
-
-def _array_to_v2(path: str, array: Array, is_own: bool = False) -> dict[str, Any]:
-    lead = f"{path}/" if path else ""
-    fill = "null" if array.fill_value is None else to_text(_fill2(array))
+    if isinstance(node, Group):
+        documents: dict[str, Any] = {f"{lead}.zgroup": '{"zarr_format":2}'}
+        return documents | {f"{lead}.zattrs": node.attributes} if node.attributes else documents
+    fill = "null" if node.fill_value is None else to_text(_encode_fill(node.fill_value, node.dtype))
     return {
-        f"{lead}.zarray": _zarray(_only_codec(path, array), array.shape, array.chunks, fill),
-        f"{lead}.zattrs": {**array.attributes, "_ARRAY_DIMENSIONS": array.dims},
+        f"{lead}.zarray": _zarray(_only_codec(path, node), node.shape, node.chunks, fill),
+        f"{lead}.zattrs": {**node.attributes, _DIMS: node.dims},
     }
 
 
@@ -151,50 +146,40 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: s
             "dtype": encoding["dtype"],
             "compressor": encoding["compressor"],
             "fill_value": json.loads(fill),
-            "order": _order(codec),
+            "order": codec.metadata.get("order", "C") if isinstance(codec, ForeignCodec) else "C",
             "filters": encoding["filters"],
             "dimension_separator": ".",
         }
     )
 
 
-def _group_to_v3(path: str, group: Group) -> dict[str, dict[str, Any]]:
-    return {
-        join_key(path, "zarr.json"): {
-            "zarr_format": 3, "node_type": "group", "attributes": group.attributes
-        }
-    }  # fmt: skip
-
-
-def _array_to_v3(path: str, array: Array, is_own: bool = False) -> dict[str, dict[str, Any]]:
-    codec = _only_codec(path, array)
-    encoding = to_zarr3(codec, ndim=len(array.shape), chunks=array.chunks, is_own=is_own)
-    attributes = dict(array.attributes)
-    if array.fill_value is not None:
+def _node_to_v3(path: str, node: Node, is_own: bool) -> dict[str, Any]:
+    key = join_key(path, "zarr.json")
+    attributes = dict(node.attributes)
+    if isinstance(node, Group):
+        return {key: {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+    codec, fill = _only_codec(path, node), node.fill_value
+    encoding = to_zarr3(codec, ndim=len(node.shape), chunks=node.chunks, is_own=is_own)
+    if fill is None:
+        fill = np.zeros((), node.dtype)[()]
+    else:
         # v3 always has a fill value, so that it cannot say "missing data"; this attribute does,
         # spelled as xarray reads it
-        attributes.setdefault("_FillValue", encode_mask_value(array.fill_value, array.dtype))
-    return {
-        join_key(path, "zarr.json"): {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": array.shape,
-            "data_type": encoding["data_type"],
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": array.chunks}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": _fill3(array),
-            "codecs": encoding["codecs"],
-            "attributes": attributes,
-            "dimension_names": array.dims,
-            "storage_transformers": [],
-        }
+        attributes.setdefault(_MASK, encode_mask_value(fill, node.dtype))
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": node.shape,
+        "data_type": encoding["data_type"],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": node.chunks}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": _encode_fill(fill, node.dtype),
+        "codecs": encoding["codecs"],
+        "attributes": attributes,
+        "dimension_names": node.dims,
+        "storage_transformers": [],
     }
-
-
-_SPELLINGS: dict[int, tuple[Any, Any]] = {
-    2: (_group_to_v2, _array_to_v2),
-    3: (_group_to_v3, _array_to_v3),
-}
+    return {key: document}
 
 
 def _only_codec(path: str, array: Array) -> Any:
@@ -218,10 +203,6 @@ def _describe(codec: Any) -> str:
         f"compression {codec.compression} predictor {codec.predictor} "
         f"{codec.dtype.lstrip('<|>')} {order}-endian"
     )
-
-
-def _order(codec: Any) -> str:
-    return str(codec.metadata.get("order", "C")) if isinstance(codec, ForeignCodec) else "C"
 
 
 # ---- values
@@ -289,16 +270,7 @@ def _encode_float(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _fill2(array: Array) -> Any:
-    return None if array.fill_value is None else _encode_scalar(array.fill_value, array.dtype)
-
-
-def _fill3(array: Array) -> Any:
-    fill = np.zeros((), array.dtype)[()] if array.fill_value is None else array.fill_value
-    return _encode_scalar(fill, array.dtype)
-
-
-def _encode_scalar(value: Any, dtype: np.dtype) -> Any:
+def _encode_fill(value: Any, dtype: np.dtype) -> Any:
     """Spell a fill value, by the kind of the dtype, in the way that v2 and v3 share."""
     if dtype.kind == "c":
         number = complex(value)
@@ -323,20 +295,16 @@ def encode_mask_value(value: Any, dtype: np.dtype) -> Any:
     if dtype.kind == "c":
         number = complex(value)
         return [_pack_double(number.real), _pack_double(number.imag)]
-    return _encode_scalar(value, dtype)
+    return _encode_fill(value, dtype)
 
 
 def _pack_double(value: float) -> str:
     return base64.b64encode(struct.pack("<d", value)).decode("ascii")
 
 
-_DIMS = "_ARRAY_DIMENSIONS"
-_MASK = "_FillValue"
-
-
 @dataclass(frozen=True, slots=True)
 class ArrayMetadata:
-    """What the metadata says of one array; the fields are those of `model.node.Array`."""
+    """What the metadata says of one array, as `Array` has it; `rule` says how keys are written."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -351,6 +319,13 @@ class ArrayMetadata:
     def grid(self) -> tuple[int, ...]:
         """Chunks along each dimension."""
         return chunk_grid(self.shape, self.chunks)
+
+    def with_manifest(self, manifest: Manifest) -> Array:
+        """Return the array whose chunks are where a manifest says."""
+        return Array(
+            self.shape, self.chunks, self.dtype, self.dims, (self.codec,), manifest,
+            self.fill_value, self.attributes,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,13 +378,10 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
             elif name == "zarr.json" and not _is_v2(path, documents):
                 _parse_node3(path, document, groups, arrays)
         except _Invalid as error:
-            report(Finding("metadata", "metadata", str(error), key, error.got, error.expected))
+            report(Finding("metadata", str(error), key, error.got, error.expected))
         except TiffrefError as error:
-            report(
-                Finding(
-                    "codec", "metadata", error.what, key, _text(error.got), _text(error.expected)
-                )
-            )
+            said = (None if one is None else str(one)[:80] for one in (error.got, error.expected))
+            report(Finding("codec", error.what, key, *said))
     _check_nesting(groups, arrays, report)
     paths = dict.fromkeys(key.rpartition("/")[0] for key in documents)
     return Nodes(groups, arrays, [path for path in paths if path in groups or path in arrays])
@@ -417,10 +389,6 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
 
 def _is_v2(path: str, documents: Mapping[str, Any]) -> bool:
     return any(join_key(path, name) in documents for name in (".zarray", ".zgroup"))
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)[:80]
 
 
 def _check_nesting(
@@ -434,46 +402,20 @@ def _check_nesting(
         if outer is not None:
             groups.pop(path, None)
             arrays.pop(path, None)
-            report(
-                Finding(
-                    "nesting",
-                    "metadata",
-                    "a node lies inside an array",
-                    path,
-                    f"array '{outer}' above it",
-                    "only groups above it",
-                )
-            )
+            what, got = "a node lies inside an array", f"array '{outer}' above it"
+            report(Finding("nesting", what, path, got, "only groups above it"))
 
 
 def _parse_json(key: str, value: Any, report: Reporter) -> Mapping[str, Any] | None:
     try:
         document = value if isinstance(value, Mapping) else json.loads(value)
+        what, got = "the metadata is not an object", repr(document)
     except (ValueError, RecursionError) as error:
-        report(
-            Finding(
-                "json",
-                "metadata",
-                "the metadata is not JSON",
-                key,
-                str(error)[:80],
-                "a JSON object",
-            )
-        )
-        return None
-    if not isinstance(document, Mapping):
-        report(
-            Finding(
-                "json",
-                "metadata",
-                "the metadata is not an object",
-                key,
-                repr(document)[:80],
-                "a JSON object",
-            )
-        )
-        return None
-    return document
+        document, what, got = None, "the metadata is not JSON", str(error)
+    if isinstance(document, Mapping):
+        return document
+    report(Finding("json", what, key, got[:80], "a JSON object"))
+    return None
 
 
 # ---- arrays
@@ -482,9 +424,7 @@ def _parse_json(key: str, value: Any, report: Reporter) -> Mapping[str, Any] | N
 def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ArrayMetadata:
     _expect(document, "zarr_format", (2,))
     shape, chunks = _parse_grid(document.get("shape"), document.get("chunks"))
-    missing = {"dtype", "compressor", "fill_value", "order", "filters"} - document.keys()
-    if missing:
-        raise _Invalid("members are missing", sorted(missing), "all members of Zarr v2 metadata")
+    _expect_members(document, {"dtype", "compressor", "fill_value", "order", "filters"}, 2)
     _expect(document, "order", ("C", "F"))
     separator = document.get("dimension_separator", ".")
     if separator not in (".", "/"):
@@ -492,16 +432,8 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     dtype = _parse_dtype(document["dtype"])
     dims, attributes = _extract_dims(attributes, len(shape))
     fill = None if document["fill_value"] is None else _parse_fill(document["fill_value"], dtype)
-    return ArrayMetadata(
-        shape,
-        chunks,
-        dtype.newbyteorder("="),
-        dims,
-        from_zarr2(document),
-        fill,
-        attributes,
-        KeyRule("", separator, "0"),
-    )
+    codec, rule, dtype = from_zarr2(document), KeyRule("", separator, "0"), dtype.newbyteorder("=")
+    return ArrayMetadata(shape, chunks, dtype, dims, codec, fill, attributes, rule)
 
 
 def _parse_node3(
@@ -527,9 +459,7 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
         raise _Invalid("the chunk grid is not regular", grid, "the chunk grid 'regular'")
     chunk_shape = grid.get("configuration", {}).get("chunk_shape")
     shape, chunks = _parse_grid(document.get("shape"), chunk_shape)
-    missing = {"data_type", "chunk_key_encoding", "fill_value", "codecs"} - document.keys()
-    if missing:
-        raise _Invalid("members are missing", sorted(missing), "all members of Zarr v3 metadata")
+    _expect_members(document, {"data_type", "chunk_key_encoding", "fill_value", "codecs"}, 3)
     dtype = _parse_data_type(document["data_type"])
     fill = _parse_fill(document["fill_value"], dtype)
     names = document.get("dimension_names") or [None] * len(shape)
@@ -537,16 +467,8 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
         raise _Invalid("dimension_names do not fit the shape", names, f"{len(shape)} names")
     dims = tuple(name or f"dim_{row}" for row, name in enumerate(names))
     fill, attributes = _extract_mask(fill, dtype, attributes)
-    return ArrayMetadata(
-        shape,
-        chunks,
-        dtype,
-        dims,
-        from_zarr3(document),
-        fill,
-        attributes,
-        _parse_rule(document["chunk_key_encoding"]),
-    )
+    codec, rule = from_zarr3(document), _parse_rule(document["chunk_key_encoding"])
+    return ArrayMetadata(shape, chunks, dtype, dims, codec, fill, attributes, rule)
 
 
 def _parse_rule(encoding: Any) -> KeyRule:
@@ -558,11 +480,7 @@ def _parse_rule(encoding: Any) -> KeyRule:
     separator = options.get("separator", defaults[name])
     if separator not in (".", "/"):
         raise _Invalid("unknown separator of chunk keys", separator, "'.' or '/'")
-    return (
-        KeyRule("c" + separator, separator, "c")
-        if name == "default"
-        else KeyRule("", separator, "0")
-    )
+    return KeyRule(*(("", separator, "0") if name == "v2" else ("c" + separator, separator, "c")))
 
 
 def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -637,6 +555,12 @@ def _expect(document: Mapping[str, Any], name: str, allowed: tuple) -> None:
     value = document.get(name)
     if isinstance(value, bool) or value not in allowed:
         raise _Invalid(f"bad {name}", value, " or ".join(map(repr, allowed)))
+
+
+def _expect_members(document: Mapping[str, Any], names: set[str], zarr_format: int) -> None:
+    if missing := names - document.keys():
+        expected = f"all members of Zarr v{zarr_format} metadata"
+        raise _Invalid("members are missing", sorted(missing), expected)
 
 
 # ---- fill values

@@ -1,8 +1,9 @@
-"""Groups as readers of OME-NGFF want them: order of axes, names of dimensions, places of levels.
+"""Groups as readers want them: order of axes, names of dimensions, places of levels.
 
 Owns the way from the group of a scan, which has the axes of the file and OME-NGFF 0.4 where that
-can say them, to axes in the order of OME-NGFF, and to version 0.5 with its groups. What the entries
-of the metadata say is made by `ngff`; how an array takes another order by `model.transpose`.
+can say them, to axes in another order ("ngff": t, c, z, y, x; "bands-first": band, y, x, as
+rioxarray and GDAL have them), and to OME-NGFF 0.5 with its groups. What the entries of the metadata
+say is made by `ngff`; how an array takes another order by `model.transpose`.
 
 Reference: OME-NGFF 0.4 and 0.5: "multiscales", "omero", "bioformats2raw.layout", "OME".
 """
@@ -14,12 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import InvalidReferences
+from ..errors import InvalidReferences, SelectionError
 from ..model.array import Array, Group
 from ..model.manifest import INLINED
 from ..model.transpose import permute
+from .calibration import Calibration
+from .geo import fit_layout
+from .ngff import multiscale, ngff_order
 
 __all__ = [
+    "AXES",
     "PENDING",
     "add_image",
     "close_images",
@@ -27,6 +32,7 @@ __all__ = [
     "from_ngff",
     "has_images",
     "insert_axes",
+    "order_axes",
     "to_ngff",
     "to_ngff_order",
     "without_pending",
@@ -223,7 +229,110 @@ def from_ngff(group: Group) -> Group:
     return Group(children, attributes)
 
 
-# ---- version 0.4: axes reordered in place
+# ---- axes in another order
+
+AXES = ("as-stored", "ngff", "bands-first")
+"""Orders that may be asked for."""
+
+_BANDS = frozenset({"band", "s"})
+
+
+def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | None) -> Group:
+    """Return a group with the axes of its images in another order.
+
+    Parameters
+    ----------
+    group
+        The root.
+    series
+        Record of the series, as in `References`.
+    axes
+        One of `AXES`; None leaves the axes as they are.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such order, or the images have not the axes for it.
+    UnsupportedTiff
+        If the chunks of an image cannot be transposed.
+    """
+    if axes in (None, "as-stored"):
+        return group
+    if axes not in AXES:
+        raise SelectionError(
+            "no such order of axes", got=repr(axes), expected=f"one of {', '.join(AXES)}"
+        )
+    if axes == "bands-first":
+        arrays = {path: _bands_first(array) for path, array in group.arrays()}
+        return _with_arrays(group, arrays, fit_layout(group.attributes, arrays))
+    return to_ngff_order(_described(group, series))
+
+
+def _with_arrays(group: Group, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> Group:
+    """Return a group with other arrays and attributes; groups below keep theirs."""
+    below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
+    return Group.from_paths(arrays, {"": attributes, **below})
+
+
+def _bands_first(array: Array) -> Array:
+    kinds = [dim.split("_")[0] for dim in array.dims]
+    bands = [n for n, kind in enumerate(kinds) if kind in _BANDS]
+    planes = [n for n, kind in enumerate(kinds) if kind in ("y", "x")]
+    if len(bands) != 1 or not planes or bands[0] < planes[0]:
+        return array
+    order = [n for n in range(len(kinds)) if n != bands[0]]
+    order.insert(planes[0], bands[0])
+    return permute(array, order, self_inverse=True)
+
+
+def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
+    """Return the group with OME-NGFF metadata of all its images, also those without any sizes.
+
+    Raises
+    ------
+    SelectionError
+        If OME-NGFF does not admit the axes of one.
+    """
+    known = described_paths(group)
+    arrays = dict(group.arrays())
+    attributes = dict(group.attributes)
+    is_found = bool(known)
+    for row in series:
+        levels = [arrays[one["path"]] for one in row["levels"] if one.get("path") in arrays]
+        if not levels or "role" in levels[0].attributes or row["levels"][0].get("path") in known:
+            continue
+        first = levels[0]
+        letters = "".join(dim.split("_")[0][:1].upper() for dim in first.dims)
+        letters = letters if "C" in letters else letters.replace("S", "C")
+        order = None if "grid_mapping" in first.attributes else ngff_order(letters)
+        if order is None:
+            raise _not_admitted(first)
+        entry = multiscale(
+            row["name"] or row["levels"][0]["path"],
+            "".join(letters[axis] for axis in order),
+            [first.dims[axis] for axis in order],
+            [(one["path"], [arrays[one["path"]].shape[axis] for axis in order])
+             for one in row["levels"] if one.get("path") in arrays],
+            Calibration(),
+        )  # fmt: skip
+        assert entry is not None
+        add_image(attributes, entry, None, order == tuple(range(len(order))))
+        is_found = True
+    if not is_found:
+        raise SelectionError("there is no image whose axes could be ordered", got="axes='ngff'")
+    return Group(group.children, close_images(attributes))
+
+
+def _not_admitted(array: Array) -> SelectionError:
+    hint = "Use axes='as-stored', or choose the image by series=."
+    what = "OME-NGFF does not admit these axes"
+    if "grid_mapping" in array.attributes:
+        what, hint = "OME-NGFF does not describe maps", "Use axes='bands-first' or 'as-stored'."
+    elif {"row", "column"} <= set(array.dims) or "well" in array.dims:
+        hint = "Use layout='hcs' to make a plate, or axes='as-stored'."
+    return SelectionError(
+        what, got=", ".join(array.dims), expected="t, c, z, y, x, or some of them", hint=hint
+    )
 
 
 def to_ngff_order(group: Group) -> Group:
@@ -246,8 +355,7 @@ def to_ngff_order(group: Group) -> Group:
             arrays[path] = moved.as_variable(dims, moved.attributes)
         axes = [{**axis, "name": _channel_name(axis["name"])} for axis in image.entry["axes"]]
         add_image(attributes, {**image.entry, "axes": axes}, image.omero, True)
-    below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
-    return Group.from_paths(arrays, {"": close_images(attributes), **below})
+    return _with_arrays(group, arrays, close_images(attributes))
 
 
 def _channel_name(name: str) -> str:

@@ -72,17 +72,20 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
         Takes what makes no sense.
     """
     for flavour, read in READERS.items():
-        if flavour in facts.metadata or flavour in facts.flags:
-            try:
-                found = read(facts.metadata.get(flavour), series, tags, report)
-            except TiffrefError:
-                raise
-            except _NONSENSE as error:
-                # makers change their formats; a value of another kind must not cost the pixels
-                report.add(f"{flavour} metadata", "is not as expected", got=repr(error))
-                continue
-            if found is not None:
-                return found
+        record = facts.metadata.get(flavour)
+        is_read = isinstance(record, Mapping) or read not in _OF_RECORDS
+        if not is_read or (flavour not in facts.metadata and flavour not in facts.flags):
+            continue
+        try:
+            found = read(record, series, tags, report)
+        except TiffrefError:
+            raise
+        except _NONSENSE as error:
+            # makers change their formats; a value of another kind must not cost the pixels
+            report.add(f"{flavour} metadata", "is not as expected", got=repr(error))
+            continue
+        if found is not None:
+            return found
     return plain_sizes(tags, MAX_PLAIN_SIZE)
 
 
@@ -169,8 +172,6 @@ def _ome(text: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibrat
 
 
 def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     unit = to_unit(found.get("unit"))
     # the unit is that of all axes, unless y or z name one of their own
     units = {"X": unit, "T": to_unit(found.get("tunit")) or "second"}
@@ -230,8 +231,6 @@ def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
 
 
 def _lsm(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     scales = {axis: _size(found, f"VoxelSize{axis}", report, 1e6) for axis in "XYZ"}
     scales["T"] = _size(found, "TimeIntervall", report)
     colors = found.get("ChannelColors") or {}
@@ -247,7 +246,7 @@ def _lsm(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
 
 def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
     # a UIC1 without UIC2 is no stack of MetaMorph, but what others write to be taken for one
-    if not isinstance(found, Mapping) or not ("ZDistance" in found or _UIC2 in tags):
+    if "ZDistance" not in found and _UIC2 not in tags:
         return None
     unit = to_unit(found.get("CalibrationUnits"))
     scales: dict[str, float | None] = {}
@@ -310,8 +309,6 @@ def _well(label: Any) -> dict[str, Any]:
 
 
 def _metaseries(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     plane: dict[str, Any] = {key: v for key, v in found.items() if not isinstance(v, Mapping)}
     for part in ("SetInfo", "PlaneInfo"):
         plane |= found.get(part) or {}
@@ -378,7 +375,7 @@ def _metaseries_time(value: Any, report: Report) -> datetime.datetime | None:
 def _micromanager(
     found: Any, series: SeriesFacts, tags: Tags, report: Report
 ) -> Calibration | None:
-    summary = found.get("Summary") if isinstance(found, Mapping) else None
+    summary = found.get("Summary")
     if not isinstance(summary, Mapping):
         return None
     scales = {axis: _size(summary, "PixelSize_um", report) for axis in "XY"}
@@ -395,7 +392,7 @@ def _micromanager(
 
 def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
     plain = _micromanager(found, series, tags, report)
-    names = found.get("Labels", {}).get("channel", ()) if isinstance(found, Mapping) else ()
+    names = found.get("Labels", {}).get("channel", ())
     if plain is None or not names:
         return plain
     known = {channel.name: channel for channel in plain.channels}
@@ -477,8 +474,6 @@ _FLUOVIEW_AXES = {"X": "X", "Y": "Y", "Z": "Z", "T": "T", "TIME": "T"}
 
 
 def _fluoview(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     scales: dict[str, float | None] = {}
     units: dict[str, str | None] = {}
     for name, _, _, step, unit in found.get("Dimensions", ()):
@@ -490,8 +485,6 @@ def _fluoview(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Ca
 
 
 def _sis(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     scales = {axis: _size(found, f"pixelsize{axis.lower()}", report, 1e6) for axis in "XY"}
     units: dict[str, str | None] = dict(MICROMETERS)
     info = found.get("Info", {})
@@ -510,7 +503,7 @@ def _sis(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
 
 
 def _flimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    field = found.get("State.Acq.field_of_view") if isinstance(found, Mapping) else None
+    field = found.get("State.Acq.field_of_view")
     if not isinstance(field, list) or len(field) < 2:
         return None
     zoom = _size(found, "State.Acq.zoom", report)
@@ -530,8 +523,6 @@ _NIH_OWN_UNIT = 10
 
 
 def _nih(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     code = found.get("UnitsID")
     text = found.get("XUnit") if code == _NIH_OWN_UNIT else _NIH_UNITS.get(code)  # type: ignore[arg-type]
     per_unit, unit = positive(found.get("XScale")), to_unit(_plain_text(text))
@@ -672,7 +663,7 @@ def _text(root: Element, *names: str) -> str | None:
 
 
 def _fei(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    scan = found.get("Scan") if isinstance(found, Mapping) else None
+    scan = found.get("Scan")
     if not isinstance(scan, Mapping):
         return None
     keys = {"X": "PixelWidth", "Y": "PixelHeight"}
@@ -681,7 +672,7 @@ def _fei(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
 
 
 def _sem(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    size = found.get("ap_image_pixel_size") if isinstance(found, Mapping) else None
+    size = found.get("ap_image_pixel_size")
     if not isinstance(size, tuple) or len(size) < 3:
         return None
     unit = to_unit(str(size[2]))
@@ -689,8 +680,6 @@ def _sem(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
 
 
 def _tvips(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     scales = {axis: _size(found, f"PixelSize{axis}", report) for axis in "XY"}
     magnification = _size(found, "TemMagnification", report)
     attributes = _known(magnification=magnification)
@@ -698,8 +687,6 @@ def _tvips(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calib
 
 
 def _eer(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     attributes = {
         name: found[key]
         for key, name in (("exposureTime", "exposure_time"), ("totalDose", "total_dose"))
@@ -709,7 +696,7 @@ def _eer(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
 
 
 def _pilatus(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    size = found.get("Pixel_size") if isinstance(found, Mapping) else None
+    size = found.get("Pixel_size")
     if not isinstance(size, tuple) or len(size) != 2:
         return None
     scales = {axis: (positive(n) or 0) * 1e6 or None for axis, n in zip("XY", size, strict=True)}
@@ -718,8 +705,6 @@ def _pilatus(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cal
 
 
 def _mdgel(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if not isinstance(found, Mapping):
-        return None
     attributes = _known(units=_plain_text(found.get("FileUnits")))
     return replace(plain_sizes(tags), attributes=attributes)
 
@@ -757,3 +742,8 @@ READERS: Mapping[str, Reader] = {
     "flimage": _flimage,
 }
 """Readers by flavour, the most telling first: a file may be of several."""
+_OF_RECORDS = frozenset(
+    (_lsm, _ndtiff, _micromanager, _imagej, _metaseries, _stk, _fluoview, _sis, _nih, _fei, _sem,
+     _tvips, _eer, _pilatus, _mdgel, _flimage)
+)  # fmt: skip
+"""Those that read records as the scanner parses them, and nothing else of the file."""

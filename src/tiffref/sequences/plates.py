@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ManifestMismatch, SelectionError
-from ..metadata.axes import order_axes
+from ..metadata.hierarchy import order_axes
 from ..model.array import Array, Group
 from ..model.manifest import MISSING, Manifest
 from ..references import References
