@@ -137,6 +137,38 @@ def test_segments_with_byte_counts_are_silent(tmp_path, compression):
     np.testing.assert_array_equal(read(path), data)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", ENCODE)
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_one_tile_without_byte_counts_is_read_in_full(tmp_path, compression, order, dtype):
+    code, encode = ENCODE[compression]
+    data = rng.integers(1, 255, (40, 32)).astype(dtype)
+    path = tmp_path / "tile.tif"
+    write_tiff(
+        path, [image(data, {259: code}, encode=encode, order=order, tile=(48, 48))], order=order
+    )
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages[0].tags[325].offset
+    with path.open("r+b") as file:
+        file.seek(entry)
+        file.write(struct.pack(f"{order}H", 326))
+    with pytest.warns(MetadataWarning, match="325"):
+        np.testing.assert_array_equal(read(path), data)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("rows", [8, 40])
+def test_an_image_without_byte_counts_that_does_not_decode_is_refused(tmp_path, order, rows):
+    path = tmp_path / "counts.tif"
+    write_counts(path, "packbits", KINDS["zeros"], rows=rows, order=order)
+    path.write_bytes(path.read_bytes() + b"\x05ab")  # no run of PackBits
+    with pytest.raises(MalformedTiff, match="279"):
+        read(path)
+    with pytest.warns(MetadataWarning, match="left out"):
+        found = tiffref.scan(path, allow_holes=True)
+    assert found.group["image"].manifest.is_missing.all()
+
+
 def test_empty_segments_at_the_place_of_the_next_are_silent(tmp_path):
     """A writer that appends notes where it is when it has nothing to write."""
     path = tmp_path / "sparse.tif"
@@ -237,12 +269,31 @@ def test_pages_that_differ_in_meaning_are_reported(tmp_path, first, second, tag,
         [scale_of(10), scale_of(10, '<Item name="STATISTICS_MEAN">3</Item>')],
         [{270: "a"}, {270: "b"}],
         [{270: '{"shape": [2, 8, 8]}', **place_at(500.0)}, {}],
+        [{42113: "0"}, {42113: "0.0"}],
+        [place_at(500.0), place_at(500.0000001)],
+        [
+            place_at(500.0),
+            {
+                **place_at(500.0),
+                34735: [*GEO[34735][:3], 3, *GEO[34735][4:8], 1026, 34737, 4, 0, *GEO[34735][8:]],
+                34737: "UTM|",
+            },
+        ],
     ],
 )
 def test_pages_that_mean_the_same_are_silent(tmp_path, tags):
     path = tmp_path / "pages.tif"
     write_tiff(path, [image(np.full((8, 8), k, "u2"), t) for k, t in enumerate(tags)])
     assert tiffref.scan(path, strict=True).group["image"].shape == (2, 8, 8)
+
+
+def test_what_differs_between_pages_is_named(tmp_path):
+    other = {**place_at(500.0), 34735: [*GEO[34735][:-1], 32633]}
+    for second, what in ((other, "EPSG:32633"), (place_at(510.0), "origin 510")):
+        pages = [image(np.zeros((8, 8), "u1"), tags) for tags in (place_at(500.0), second)]
+        write_tiff(tmp_path / "a.tif", pages)
+        with pytest.warns(MetadataWarning, match=f"EPSG:32632, origin 500.*{what}"):
+            tiffref.scan(tmp_path / "a.tif")
 
 
 # ---- streams that a decoder waits for, or that grow

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from tiffref.errors import MalformedTiff, TiffrefError
+import tiffref
+from tiffref.errors import MalformedTiff, TiffrefError, TruncationWarning
 from tiffref.io.source import LocalSource
 from tiffref.model.tiff_facts import LevelFacts
 from tiffref.tiff.descriptions import imagej_text, shaped_text
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.series import Listing, geotiff_series, imagej_series, plain_series, shaped_series
+from tiffref.zarr import ZarrTiffStore
 
 GRADIENT = np.arange(24 * 32 * 48, dtype="u2").reshape(24, 32, 48)
 OPTIONS: list[dict[str, Any]] = [
@@ -213,7 +215,7 @@ def test_series_are_those_of_tifffile(
             assert ours[3:] == theirs[3:]
 
 
-def test_the_first_directory_is_enough_for_a_run(tmp_path: Path) -> None:
+def test_two_directories_are_enough_for_a_run(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT, imagej=True)
     reader = TiffReader(LocalSource(path))
@@ -221,7 +223,41 @@ def test_the_first_directory_is_enough_for_a_run(tmp_path: Path) -> None:
     assert listing is not None
     level = listing.series[0].levels[0].to_facts()
     assert level.run_offset == level.offset[0, 0]
-    assert reader.n_reads == 1
+    assert reader.n_reads == 2
+    assert not reader.findings
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("n_missing", [1, 40, 400, 3000])
+def test_directories_behind_a_run_that_are_cut_off(
+    tmp_path: Path, n_missing: int, byteorder: Any
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GRADIENT, imagej=True, byteorder=byteorder)
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[-1].tags[296].offset + 12 + 4  # the last entry, and the next offset
+    path.write_bytes(path.read_bytes()[: end - n_missing])
+    with pytest.warns(TruncationWarning):
+        assert tiffref.scan(path).group["image"].shape == (24, 32, 48)
+    with pytest.raises(MalformedTiff, match="next"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_imagej_may_count_images_and_nothing_else(
+    tmp_path: Path, dtype: str, byteorder: Any
+) -> None:
+    path, planes = tmp_path / "a.tif", GRADIENT.astype(dtype)
+    text = "ImageJ=1.34s\nimages=24\n"
+    tifffile.imwrite(path, planes[0], description=text, metadata=None, byteorder=byteorder)
+    others = planes[1:].astype(planes.dtype.newbyteorder(byteorder)).tobytes()
+    path.write_bytes(path.read_bytes() + others)
+    with ZarrTiffStore(path) as store:
+        np.testing.assert_array_equal(store[...], planes)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(MalformedTiff, match="24 planes"):
+        tiffref.scan(path)
 
 
 @pytest.mark.parametrize("n_missing", [1, 3072, 7000])

@@ -212,6 +212,69 @@ def test_what_is_no_overview_of_the_image_is_left(tmp_path):
         assert list(tiffref.scan(path).group.children) == ["image"]
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("system", ["EPSG:32632", None])
+def test_overviews_that_gdal_wrote_band_by_band(tmp_path, dtype, system):
+    rasterio = pytest.importorskip("rasterio")
+    path, data = tmp_path / "a.tif", np.arange(3 * 96 * 64).reshape(3, 96, 64).astype(dtype)
+    place = {"crs": system, "transform": rasterio.Affine(*TRANSFORM)} if system else {}
+    how = {"count": 3, "width": 64, "height": 96, "dtype": dtype, "interleave": "pixel"}
+    with rasterio.open(path, "w", driver="GTiff", **how, **place) as tiff:
+        tiff.write(data)
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as tiff:
+        tiff.build_overviews([2, 4])
+    dims = {n: dict(zip(array.dims, array.shape, strict=True)) for n, array in images(path).items()}
+    (band,) = dims["image"].keys() - {"y", "x"}
+    assert dims == {
+        "image": {"y": 96, "x": 64, band: 3},
+        "image_1": {band: 3, "y_1": 48, "x_1": 32},
+        "image_2": {band: 3, "y_2": 24, "x_2": 16},
+    }
+    for level in (1, 2):
+        with rasterio.open(path, overview_level=level - 1) as tiff:
+            expected, transform = tiff.read(), list(tiff.transform)[:6]
+        with xr.open_dataset(path, engine="tiffref", level=level) as dataset:
+            found = dataset["image"].transpose(band, "y", "x")
+            np.testing.assert_array_equal(found, expected)
+            if system:
+                assert dataset.attrs["spatial:transform"] == transform
+                assert found["y"][0] == transform[5] + transform[4] / 2
+
+
+def images(path):
+    return {n: array for n, array in tiffref.scan(path).group.arrays() if n.startswith("image")}
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_colour_table_in_an_aux_xml(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = write(tmp_path / "a.tif", DATA.astype("u1"))
+    entry = '<Entry c1="{}" c2="2" c3="255" c4="255"/>'
+    band = "<PAMRasterBand band='1'><ColorTable>{}</ColorTable></PAMRasterBand>"
+    band = f"<PAMDataset>{band}</PAMDataset>"
+    aux = tmp_path / "a.tif.aux.xml"
+    aux.write_text(band.format(entry.format(1) + entry.format(16)))
+    colors = images(path)["image"].attributes["color_table"]
+    with rasterio.open(path) as tiff:
+        expected = ["#{:02x}{:02x}{:02x}".format(*color) for color in tiff.colormap(1).values()]
+    assert colors[:2] == expected == ["#0102ff", "#1002ff"]
+    assert set(colors[2:]) == {"#000000"}
+    for wrong in ("256", "-1", "red", "1e999"):
+        aux.write_text(band.format(entry.format(wrong)))
+        with pytest.warns(MetadataWarning, match="colour table"):
+            assert "color_table" not in images(path)["image"].attributes
+
+
+def test_a_geotransform_that_is_none(tmp_path):
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "a.tif.aux.xml").write_text(
+        "<PAMDataset><GeoTransform>1, 2</GeoTransform></PAMDataset>"
+    )
+    with pytest.warns(MetadataWarning, match="six numbers"):
+        assert transform(path) is None
+
+
 def test_a_mask_beside(tmp_path):
     path = with_overviews(tmp_path / "a.tif", geotags(UTM, **PLACED))
     with tifffile.TiffWriter(f"{path}.msk") as tiff:

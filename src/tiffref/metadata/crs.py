@@ -207,11 +207,14 @@ def _method_of(keys: GeoKeys, angle: float) -> Method | None:
 
 @functools.lru_cache(maxsize=256)
 def from_epsg(code: int) -> CRS:
-    """Look up a system; a withdrawn code gives its one successor, as GDAL does it."""
+    """Look up a system; the withdrawn code of a projected one gives its one successor.
+
+    As GDAL does it: a geographic system may have a successor with other units or meridian.
+    """
     from pyproj import CRS
 
     crs = CRS.from_epsg(code)
-    if crs.is_deprecated:
+    if crs.is_deprecated and not crs.type_name.startswith("Geo"):
         # pyproj gives objects of a private class; by their code they are systems like all others
         successors = {one.to_authority(min_confidence=100) for one in crs.get_non_deprecated()}
         if len(successors) == 1 and (successor := successors.pop()) is not None:

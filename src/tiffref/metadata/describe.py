@@ -26,7 +26,13 @@ from ..model.array import Array, Group
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from .calibration import Calibration, Channel
 from .cf import coordinate
-from .gdal import PLAIN_YCBCR, GdalMetadata, color_attributes, parse_gdal_metadata
+from .gdal import (
+    PLAIN_YCBCR,
+    GdalMetadata,
+    color_attributes,
+    parse_gdal_metadata,
+    parse_nodata,
+)
 from .geo import (
     GeoLevel,
     GeoReference,
@@ -39,6 +45,7 @@ from .geo import (
 from .geokeys import MAX_COORDINATE, is_georeferenced
 from .hierarchy import add_image, close_images
 from .layout import LevelName, is_in_place
+from .location import locate_level, unify_locations
 from .microscopy import calibrate, calibrate_minor
 from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
 from .report import Report
@@ -261,7 +268,13 @@ def describe(
         main = main or image
         described = [
             _describe_array(
-                image, names[position, n], arrays[position, n], n == levels[0], tree, report
+                image,
+                series.levels[n],
+                names[position, n],
+                arrays[position, n],
+                n == levels[0],
+                tree,
+                report,
             )
             for n in levels
         ]
@@ -278,27 +291,46 @@ def describe(
 _DECLARED = frozenset({"shaped", "imagej", "ome"})
 """Series whose writer says that they are one array: the tags of its first page are those of all."""
 _PLACE = (33550, 33922, 34264, 34735, 34736, 34737)
+_MAX_PLACES = 32
+"""Georeferences of one image that are compared by their meaning, which takes a millisecond each."""
 
 
 def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Report) -> None:
     """Report pages of one array that differ in their place, or in what their values mean."""
     if series.kind in _DECLARED or len(full.ifds) < 2:
         return
+    dtype = np.dtype(full.dtype)
     found = {
-        "georeference (33550, 33922, 34264, 34735)": [
-            repr([ifd.tags.get(code) for code in _PLACE]) for ifd in full.ifds
+        "georeference (33550, 33922, 34264, 34735)": _places(full.ifds, report),
+        "GDAL_NODATA (42113)": [
+            str(parse_nodata(ifd.tags.get(42113), dtype, report)[0]) for ifd in full.ifds
         ],
-        "GDAL_NODATA (42113)": [repr(ifd.tags.get(42113)) for ifd in full.ifds],
         "GDAL_METADATA (42112)": [_packing_of(ifd) for ifd in full.ifds],
     }
     for key, values in found.items():
-        if len(set(values)) > 1:
+        others = list(dict.fromkeys(values))
+        if len(others) > 1:
             report.add(
                 key,
                 "pages of one image differ: the values of the first are used for all",
-                got=f"{len(set(values))} different values in {len(full.ifd)} pages",
+                got=f"{len(others)} in {len(full.ifd)} pages: {'; '.join(others[:2])}",
                 hint="Scan the pages one by one with key=.",
             )
+
+
+def _places(ifds: Sequence[IfdFacts], report: Report) -> list[str]:
+    """Return where each page lies, as equal texts where two lie at one place."""
+    texts = [repr([ifd.tags.get(code) for code in _PLACE]) for ifd in ifds]
+    of_text = dict(zip(reversed(texts), reversed(ifds), strict=True))
+    if not 1 < len(of_text) <= _MAX_PLACES:
+        return texts
+    levels = []
+    for ifd in of_text.values():
+        size, reference = (ifd.shape[2], ifd.shape[3]), read_georeference(ifd.tags, report)
+        levels.append(describe_level(reference, size, size, ("y", "x"), report))
+    places = unify_locations([locate_level(level) for level in levels])
+    named = dict(zip(of_text, map(str, places), strict=True))
+    return [named[text] for text in texts]
 
 
 def _packing_of(ifd: IfdFacts) -> str:
@@ -347,10 +379,16 @@ def _image(
 
 
 def _describe_array(
-    image: _Image, name: LevelName, array: Array, is_first: bool, tree: _Tree, report: Report
+    image: _Image,
+    level: LevelFacts | Exception,
+    name: LevelName,
+    array: Array,
+    is_first: bool,
+    tree: _Tree,
+    report: Report,
 ) -> GeoLevel:
     """Add one level to the tree, with its coordinates."""
-    axes = dict(zip(name.dims, _axes_of(image, array), strict=True))
+    axes = dict(zip(name.dims, _axes_of(level, array), strict=True))
     geo = _georeference(image, array, axes, report)
     for variables in (geo.variables, _coordinates(image, array, axes)):
         for key, variable in variables.items():
@@ -369,9 +407,9 @@ def _describe_array(
     return geo
 
 
-def _axes_of(image: _Image, array: Array) -> str:
-    """Return the axis codes of the dimensions of an array of this image."""
-    axes = image.full.axes
+def _axes_of(level: LevelFacts | Exception, array: Array) -> str:
+    """Return the axis codes of the dimensions of an array of this level."""
+    axes = level.axes if isinstance(level, LevelFacts) else ""
     return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
 
 
@@ -533,9 +571,15 @@ def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, 
                 )
             )
         return
+    # levels of OME-NGFF have their axes in one order
+    levels = [one for one in levels if _axis_names(one) == _axis_names(levels[0])]
     if len(levels) == 1 and image.calibration == Calibration():
         return
     _describe_scales(image, levels, attributes)
+
+
+def _axis_names(level: _Level) -> list[str]:
+    return [dim.partition("_")[0] for dim in level.name.dims]
 
 
 def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, Any]) -> None:

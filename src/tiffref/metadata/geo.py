@@ -300,7 +300,11 @@ def _layout(
     entry: dict[str, Any] = {"asset": path}
     if path != first[0]:
         # GDAL takes no level that says less than a number for each dimension
-        scale = [full / n for full, n in zip(first[1].shape, array.shape, strict=True)]
+        full = {
+            dim.partition("_")[0]: n for dim, n in zip(first[1].dims, first[1].shape, strict=True)
+        }
+        own = [dim.partition("_")[0] for dim in array.dims]
+        scale = [full.get(dim, n) / n for dim, n in zip(own, array.shape, strict=True)]
         entry["derived_from"] = first[0]
         entry["transform"] = {"scale": scale, "translation": [0.0] * len(scale)}
     for name in ("spatial:shape", "spatial:transform"):

@@ -178,11 +178,14 @@ def _in_dataset(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
     suffix = f"_{where.index}" if where.index else ""
     dims = list(dimension_names(where.axes, where.mark + suffix))
     full, full_name = where.series.levels[0], names.get((where.position, 0))
-    if where.index and isinstance(full, LevelFacts) and full_name and full.axes == one.axes:
-        for at, axis in enumerate(one.axes):
+    if where.index and isinstance(full, LevelFacts) and full_name:
+        is_same = full.axes == one.axes
+        has_same = sorted(full.axes) == sorted(set(one.axes)) == sorted(one.axes)
+        for at, axis in enumerate(one.axes if is_same or has_same else ""):
             # an overview has the channels, times and planes of the full image
-            if axis not in "YX" and one.shape[at] == full.shape[at]:
-                dims[at] = full_name.dims[at]
+            other = at if is_same else full.axes.index(axis)
+            if axis not in "YX" and one.shape[at] == full.shape[other]:
+                dims[at] = full_name.dims[other]
     shared = _shared_with_image(where, one, tuple(dims), names)
     return LevelName("", where.base + suffix, shared, where.mark + suffix, where.role)
 

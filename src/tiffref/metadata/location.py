@@ -11,14 +11,15 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..model.array import Array, Group
+from .geo import GeoLevel
 from .geokeys import Affine
 
-__all__ = ["TOLERANCE", "Location", "locate", "unify_locations"]
+__all__ = ["TOLERANCE", "Location", "locate", "locate_level", "unify_locations"]
 
 TOLERANCE = 1e-3
 """Of a pixel: writers round the corners of tiles."""
@@ -100,15 +101,23 @@ def locate(group: Group) -> Location:
     """
     mapping, x = group.children.get("spatial_ref"), group.children.get("x")
     system = mapping.attributes if isinstance(mapping, Array) else {}
-    wkt = system.get("crs_wkt")
+    return _locate(system, x, group.attributes)
+
+
+def locate_level(level: GeoLevel) -> Location:
+    """Find where a georeferenced level lies; its axes are `y` and `x`."""
+    return _locate(level.system or {}, level.variables.get("x"), level.attributes)
+
+
+def _locate(system: Mapping[str, Any], x: Any, attributes: Mapping[str, Any]) -> Location:
+    wkt, transform = system.get("crs_wkt"), attributes.get("spatial:transform")
     meaning, label = _system(wkt) if isinstance(wkt, str) else ("", "")
-    transform = group.attributes.get("spatial:transform")
     return Location(
         meaning,
         label,
         str(x.attributes.get("units", "")) if isinstance(x, Array) else "",
         tuple(map(float, transform)) if transform is not None else None,  # type: ignore[arg-type]
-        tuple(group.attributes.get("spatial:shape", (0, 0))),
+        tuple(attributes.get("spatial:shape", (0, 0))),
         tuple(system.get(name) for name in ("gcps", "rpcs")),
     )
 

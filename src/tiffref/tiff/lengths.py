@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import decodes
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
+from ..errors import MalformedTiff
 from ..metadata.report import Report
 from ..model.tiff_facts import LevelFacts
 from .plan import source_sizes
@@ -43,7 +44,9 @@ class Segments(Protocol):
         """The file's writer declares that every tile is stored whole."""
 
 
-def with_lengths(level: LevelFacts, segments: Segments, report: Report) -> LevelFacts:
+def with_lengths(
+    level: LevelFacts, segments: Segments, report: Report, *, allows_holes: bool = False
+) -> LevelFacts:
     """Find the lengths of segments that have an offset and no byte count.
 
     Parameters
@@ -54,6 +57,13 @@ def with_lengths(level: LevelFacts, segments: Segments, report: Report) -> Level
         Reads a few of them, to see whether they decode.
     report
         Takes what was found, and what was not.
+    allows_holes
+        Take an image none of whose segments is found.
+
+    Raises
+    ------
+    MalformedTiff
+        If no segment has a byte count, and none is found.
     """
     if level.length.all():
         return level
@@ -73,6 +83,12 @@ def with_lengths(level: LevelFacts, segments: Segments, report: Report) -> Level
         found = room if _decode(level, room, segments) else np.zeros_like(room)
     n_found, n_lost = int((found > 0).sum()), int(((room > 0) & (found == 0)).sum())
     counts = f"{int(is_bare.sum())} of {is_bare.size} are 0 or not listed"
+    if n_lost == level.length.size and not allows_holes:
+        raise MalformedTiff(
+            "no segment has a byte count", url=level.sources[0].url, ifd=ifd.name, tag=_TAG,
+            expected="segments that decode, each up to the next one",
+            hint="allow_holes=True takes the image as missing.",
+        )  # fmt: skip
     if n_lost:
         report.add(_TAG, "segments without a byte count are left out", got=counts)
     elif n_found:
@@ -118,17 +134,10 @@ def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> 
         return False
     width = room.shape[1]
     urls = [source.url for source in level.sources]
-    places = (
-        [
-            (urls[level.source[n // width]], int(level.offset.flat[n]), int(room.flat[n]))
-            for n in flat
-        ]
-        if len(flat) <= _SAMPLE
-        else [
-            (urls[level.source[n // width]], int(level.offset.flat[n]), int(room.flat[n]))
-            for n in flat[:: -(-len(flat) // _SAMPLE)]
-        ]
-    )
+    places = [
+        (urls[level.source[n // width]], int(level.offset.flat[n]), int(room.flat[n]))
+        for n in flat[:: -(-len(flat) // _SAMPLE)]
+    ]
     if not all(segments.is_fetched(*place) for place in places):
         places = places[:: max(1, len(places) // _REMOTE_SAMPLE)]
     codec = segment_codec(level.ifds[0], is_short=True)

@@ -295,7 +295,7 @@ def _estimated(
     """Return the length of single strips whose writer did not give it, as decoders take it."""
     if length.all():
         return length
-    if ifd.compression in _FAX:
+    if ifd.compression in _FAX or ifd.tile is not None:
         return length  # up to the next segment, if that decodes (see `lengths`)
     if not {279, 325, 514} & pages.directory(first).entries.keys():
         n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)

@@ -328,13 +328,15 @@ def imagej_series(reader: TiffReader) -> Listing | None:
         return None
     head = Pages(reader, [reader.first.offset])
     ifd = head.facts(0)
-    images, frames, slices, channels = counts
+    n_told, frames, slices, channels = counts
     if channels == 1 or (ifd.shape[0] > 1 and ifd.shape[0] == channels):
         images = frames * slices  # samples may be said to be channels
-    elif images == frames * slices and ifd.shape[4] == channels:
-        channels = 1
+    elif n_told == frames * slices and ifd.shape[4] == channels:
+        images, channels = n_told, 1
     else:
         images = frames * slices * channels
+    if images == 1 and not reader.first.following:
+        images = n_told  # old versions count images, and nothing else
     order = str(found.get("order", "czt")).lower()
     return _ImageJ(reader, head, images, dict(zip("TZC", (frames, slices, channels), strict=True)),
                    _ORDERS.get(order, "TZC")).list()  # fmt: skip
@@ -359,13 +361,22 @@ class _ImageJ:
             end = _start(self.head, 0) + self.n_images * n_bytes_of(self.head, 0)
             is_behind = is_one or self.n_images == 1 or end <= self.reader.first.following
             if end <= self.reader.size and is_behind:
-                if self.reader.first.following >= self.reader.size:
-                    self.reader.chain(2)  # a file that was cut off behind the planes says so
+                if self.n_images > 1:
+                    self._check_chain()
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
                 return Listing([Series("imagej", [level])])
             if is_one or len(self.reader.chain(2)) == 1:
                 return self._cut_off()
         return self._of_pages()
+
+    def _check_chain(self) -> None:
+        """Follow the directories behind the planes, if the end of the file cuts them off."""
+        offset = self.reader.chain(2)[-1]
+        second = self.reader.directory(offset)
+        if second is not None and second.following:
+            step = second.following - offset
+            if second.end + 4 + step * (self.n_images - 2) > self.reader.size:
+                self.reader.chain()
 
     def _level(self, pages: Pages, n_rows: int, *, is_run: bool = False) -> Level:
         shape, axes = tuple(self.sizes[axis] for axis in self.order), self.order

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
 from ..errors import SourceError, TiffrefError
 from ..io.allow import is_local
 from ..io.source import ByteSource, open_source
@@ -33,7 +35,7 @@ from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 __all__ = ["Beside", "add_sidecars", "has_sidecars"]
 
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
-_USER_DEFINED = 32767
+_USER_DEFINED, _COLOR_MAP, _N_COLORS = 32767, 320, 256
 
 _MAX_BYTES = 1 << 24
 """Of a text beside a TIFF."""
@@ -138,13 +140,14 @@ def _overviews(full: LevelFacts, facts: FileFacts) -> list[LevelFacts]:
     found = []
     for level in _levels(facts):
         own = _size(level)
-        is_alike = level.axes == full.axes and level.dtype == full.dtype
+        # GDAL writes overviews band by band, whatever the image is
+        is_alike = sorted(level.axes) == sorted(full.axes) and level.dtype == full.dtype
         if not is_alike or level.ifds[0].subfile_type & MASK_BIT:
             continue
         others = (axis for axis in own if axis not in "YX")
         if own["Y"] < size["Y"] or own["X"] < size["X"]:
             found += [level] if all(own[axis] == size[axis] for axis in others) else []
-    return sorted(found, key=lambda level: -level.shape[level.axes.index("Y")])
+    return sorted(found, key=lambda level: -_size(level)["Y"])
 
 
 def _kind(series: SeriesFacts) -> int:
@@ -235,10 +238,13 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     system = (root.findtext("SRS") or "").strip() or _attribute(root, "GCPList", "Projection")
     if system:
         found |= _geokeys(system, parse_geokeys(tags).values.get(1025), report)
-    numbers = [_number(word) for word in (root.findtext("GeoTransform") or "").split(",")]
+    text = root.findtext("GeoTransform")
+    numbers = [_number(word) for word in (text or "").split(",")]
     if len(numbers) == 6 and all(map(math.isfinite, numbers)):
         c, a, b, f, d, e = numbers
         found = _with_matrix(found, (a, b, c, d, e, f))
+    elif text is not None:
+        report.add(".aux.xml", "the GeoTransform has not six numbers", got=text.strip())
     elif (points := root.find("GCPList")) is not None:
         found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
         found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
@@ -246,6 +252,16 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     nodata = [text for band in bands if (text := (band.findtext("NoDataValue") or "").strip())]
     if nodata:
         found[GDAL_NODATA] = nodata[0] if len(set(nodata)) == 1 else " ".join(nodata)
+    colors = [
+        [_number(entry.get(f"c{n}") or "0") for n in (1, 2, 3)]
+        for entry in root.findall("PAMRasterBand/ColorTable/Entry")[:_N_COLORS]
+    ]
+    if not all(0 <= number <= 255 for color in colors for number in color):
+        report.add(".aux.xml", "the colour table has numbers other than 0 to 255")
+    elif colors and _COLOR_MAP not in found:
+        table = np.zeros((3, _N_COLORS), np.uint16)
+        table[:, : len(colors)] = 257 * np.array(colors, np.uint16).T
+        found[_COLOR_MAP] = table
     items = "".join([*_items(root), *(item for band in bands for item in _items(band))])
     if items:
         found[GDAL_METADATA] = _with_items(found.get(GDAL_METADATA), items)
