@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "UnsupportedTiff",
     "UntrustedSource",
     "collect_warnings",
+    "first_few",
     "install_hint",
     "unreadable",
     "warn",
@@ -75,6 +77,16 @@ def redact(text: str) -> str:
     'https://***@host/a.tif?sig=***: no such file'
     """
     return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+
+
+def first_few(texts: Iterable[object], separator: str = ", ") -> str:
+    """Name the first three of many things.
+
+    >>> first_few([1, 2, 3, 4])
+    '1, 2, 3, ...'
+    """
+    shown = [str(text) for text in itertools.islice(texts, 4)]
+    return separator.join([*shown[:3], *(["..."] if len(shown) > 3 else [])])
 
 
 class TiffrefError(Exception):

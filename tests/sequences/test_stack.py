@@ -601,12 +601,8 @@ def test_an_interrupted_scan_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_a_sparse_grid_is_refused_before_it_is_built(tmp_path):
-    columns = {"url": [], "a": [], "b": []}
     write(tmp_path / "0.tif", pixels(0))
-    for n in range(5000):
-        columns["url"].append(str(tmp_path / "0.tif"))
-        columns["a"].append(n)
-        columns["b"].append(n)
+    columns = {"url": [str(tmp_path / "0.tif")] * 300} | dict.fromkeys("abc", range(300))
     with pytest.raises(ManifestMismatch, match="nearly all"):
         tiffref.scan_sequence(columns, allow_holes=True)
 
@@ -642,7 +638,7 @@ def test_axes_of_a_sequence(tmp_path, zarr_format):
     np.testing.assert_array_equal(group["image"][...], data)
     entry = (group.attrs["ome"] if zarr_format == 3 else group.attrs)["multiscales"][0]
     assert [axis["name"] for axis in entry["axes"]] == ["t", "c", "z", "y", "x"]
-    with pytest.raises(SelectionError, match="as-stored"):
+    with pytest.raises(SelectionError, match="first axes"):
         tiffref.append_sequence(references, str(tmp_path / "b_{z}.tif"))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import CatalogError, SelectionError
 from ..io.local import local_path
 from ..io.urls import has_scheme, shared_folder, to_document_url
-from ..sequences.inputs import find_files, natural_key, read_fields
+from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from .build_summary import Counts, Progress, Summary, write_report
 from .combined_sets import CombinedSettings, combine_groups
 from .executors import JobQueue, Pool, open_pool
@@ -291,7 +291,7 @@ def build(
     _check(format, more, stack, group_by)
     place = _open_folder(output, more.output_options)
     found = find_files(files, assets=more.assets, storage_options=storage_options)
-    fields = read_fields(found, pattern)
+    fields = read_fields(found, pattern, read=read_plain)
     text = pattern or found.pattern
     plan = {
         "root": shared_folder([to_document_url(url) for url in found.urls]),

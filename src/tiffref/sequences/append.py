@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..codecs.zarr_codecs import to_zarr2
-from ..errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
+from ..errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    SelectionError,
+    StaleSource,
+    first_few,
+)
 from ..io.allow import is_local
 from ..io.freshness import check_same
 from ..io.local import local_path
@@ -23,16 +29,12 @@ from ..io.source import open_source
 from ..metadata.location import locate, unify_locations
 from ..model.array import Array, Group
 from ..model.combine import aspects_of, group_compatible, merge, mismatch, reindex
-from ..model.manifest import MISSING, Source
+from ..model.manifest import Source
+from ..read.progress import Progress
 from ..references import References
-from .coordinates import Axis, axis_array, join_axes, read_axis
-from .file_scans import Progress
+from .coordinates import Axis, axis_array, count_empty, join_axes, read_axis
 from .inputs import FileList, list_files
 from .stack import scan_sequence
-
-__all__ = ["append_sequence"]
-
-_SHOWN = 3
 
 
 def append_sequence(
@@ -103,7 +105,7 @@ def append_sequence(
     if unreadable and not allow_holes:
         raise ManifestMismatch(
             f"{len(unreadable)} new files cannot be scanned",
-            got="; ".join(row["reason"] for row in unreadable[:_SHOWN]),
+            got=first_few((row["reason"] for row in unreadable), "; "),
         )
     return _join(references, added, record, allow_holes)
 
@@ -164,7 +166,7 @@ def _unseen(
     if changed:
         raise StaleSource(
             f"{len(changed)} files of the sequence have changed since they were scanned",
-            got=", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else ""),
+            got=first_few(changed),
             hint="Scan the sequence anew.",
         )
     columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
@@ -204,7 +206,7 @@ def _join(
             first = reindex(first, at, ours, axis.length)
             second = reindex(second, at, theirs, axis.length)
         children[path] = merge(first, second)
-    holes = _count_holes(children[main], len(dims))  # type: ignore[arg-type]
+    holes = count_empty(children[main], len(dims))  # type: ignore[arg-type]
     if holes and not allow_holes:
         raise ManifestMismatch(
             f"{holes} places would have no file",
@@ -262,8 +264,3 @@ def _plain_fill(array: Array) -> Array:
     """Return the fill value without its NumPy type, which a document does not keep."""
     fill = array.fill_value
     return array if fill is None else replace(array, fill_value=np.asarray(fill).item())
-
-
-def _count_holes(array: Array, n_dims: int) -> int:
-    filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_dims], -1)
-    return int((~filled.any(axis=-1)).sum())

@@ -1,7 +1,9 @@
 """Scanned files to one group: which of them combine, where each goes, what is beside them.
 
 Owns the refusals of a sequence (files that differ, two files at one place, holes) and the making of
-its group: arrays with their levels, and coordinates. How columns are combined is `model.combine`'s.
+its group: arrays with their levels, and coordinates; those of files that lie side by side by their
+georeference, which share one grid of pixels. How columns are combined is `model.combine`'s; that
+files fall on chunk boundaries is checked there.
 """
 
 from __future__ import annotations
@@ -15,10 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import MAGIC, wrap_inlined
-from ..errors import ManifestMismatch, SelectionError
-from ..metadata.geo import GeoLevel, declared, fit_layout, is_geozarr
+from ..errors import ManifestMismatch, SelectionError, first_few
+from ..metadata.geo import (
+    GeoLevel,
+    declared,
+    describe_level,
+    fit_layout,
+    grid_mappings,
+    is_geozarr,
+    multiscales,
+    read_georeference,
+)
+from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
 from ..metadata.hierarchy import PENDING, insert_axes
-from ..metadata.location import Location, unify_locations
+from ..metadata.location import TOLERANCE, Location, unify_locations
+from ..metadata.report import Report
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
 from ..model.combine import STORAGE, Kind, aspects_of, group_compatible, mismatch, occupied, place
@@ -26,16 +39,13 @@ from ..model.manifest import INLINED
 from ..references import References
 from .coordinates import Axis, axis_array
 from .file_scans import GEO_TAGS, Part, is_one_place, without_tags
-from .mosaic import describe_mosaic, mosaic_origins
-
-__all__ = ["METADATA", "Plan", "combine", "compare"]
 
 METADATA = frozenset({"georeference", "nodata"})
 """Differences between files that may be overlooked."""
-_SHOWN = 3
 _MEANING = ("scale_factor", "add_offset", "scales", "offsets", "units")
 """Attributes that say what the values mean."""
 MAX_REPORTED = 1000
+_GEO_KEYS = (34735, 34736, 34737)
 
 
 _TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
@@ -140,7 +150,7 @@ def combine(
     for path in parts[0].arrays:
         arrays = [part.arrays[path] for part in parts]
         if plan.is_mosaic:
-            inner, shape = mosaic_origins(parts, path)
+            inner, shape = _mosaic_origins(parts, path)
         else:
             inner, shape = _joined_origins(arrays, joined, path.removeprefix("image"))
         if len({codec for array in _distinct(arrays) for codec in array.codecs}) > 1:
@@ -191,7 +201,7 @@ def _check_filled(
         at = np.flatnonzero((index[mask] == where).all(axis=1))
         raise ManifestMismatch(
             f"{int((count > 1).sum())} places are taken by more than one file",
-            got=f"{_describe_place(axes, where)}: {', '.join(parts[n].url for n in at[:_SHOWN])}",
+            got=f"{_describe_place(axes, where)}: {first_few(parts[n].url for n in at)}",
             hint="Add what tells them apart to the pattern, or leave files out.",
         )
     empty = np.argwhere(count == 0)
@@ -201,7 +211,7 @@ def _check_filled(
     if not plan.allow_holes:
         raise ManifestMismatch(
             f"{len(empty)} of {n_places} places have no file",
-            got="; ".join(places[:_SHOWN]) + ("; ..." if len(empty) > _SHOWN else ""),
+            got=first_few(places, "; "),
             hint="allow_holes=True leaves them missing and lists them.",
         )
     return {"n_holes": len(empty), "holes": places}
@@ -314,7 +324,7 @@ def _describe_whole(
         Dimensions that files were concatenated along: their coordinates hold no more.
     """
     if is_mosaic:
-        variables, attributes, levels = describe_mosaic(parts, images)
+        variables, attributes, levels = _describe_mosaic(parts, images)
         return variables, attributes, {path: _place_of(one) for path, one in levels.items()}
     if not is_one_place(parts):
         return {}, {}, {}
@@ -357,3 +367,141 @@ def _axis(dim: str) -> dict[str, str]:
     if dim.lower() == "z":
         return {"name": dim, "type": "space"}
     return {"name": dim}
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Dimensions of one level of a mosaic, and what distinguishes its names."""
+
+    path: str
+
+    @property
+    def suffix(self) -> str:
+        return self.path.removeprefix("image")
+
+    @property
+    def rows(self) -> str:
+        return f"y{self.suffix}"
+
+    @property
+    def columns(self) -> str:
+        return f"x{self.suffix}"
+
+    def size(self, array: Array) -> tuple[int, int]:
+        """Rows and columns of an array of this level."""
+        sizes = dict(zip(array.dims, array.shape, strict=True))
+        return sizes[self.rows], sizes[self.columns]
+
+
+def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Find where the array of each file goes, in samples.
+
+    Parameters
+    ----------
+    path
+        Of the array; overviews lie where their full image lies, in their own pixels.
+
+    Returns
+    -------
+    origins, shape
+        `(n_files, n_dims)`, and the shape of the whole.
+
+    Raises
+    ------
+    ManifestMismatch
+        If files have no georeference, or lie on different grids.
+    """
+    level = _Level(path)
+    corners = _corners(parts, path)
+    corners -= corners.min(axis=0)
+    pixels = np.rint(corners).astype(np.int64)
+    off = np.abs(corners - pixels).max(axis=1)
+    if (off > TOLERANCE).any():
+        n = int(off.argmax())
+        raise ManifestMismatch(
+            f"{int((off > TOLERANCE).sum())} of {len(parts)} files lie between the pixels of the"
+            " others",
+            url=parts[n].url,
+            got=f"off by {off[n]:.3f} pixels",
+            hint="level=0 leaves overviews out." if level.suffix else "Resample them first.",
+        )
+    first = parts[0].arrays[path]
+    sizes = np.array([level.size(part.arrays[path]) for part in parts])
+    origins = np.zeros((len(parts), len(first.shape)), np.int64)
+    shape = list(first.shape)
+    for n, dim in enumerate((level.rows, level.columns)):
+        axis = first.dims.index(dim)
+        origins[:, axis] = pixels[:, n]
+        shape[axis] = int((pixels[:, n] + sizes[:, n]).max())
+    return origins, tuple(shape)
+
+
+def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
+    """Return the (row, column) of each file's corner, `(n_files, 2)`, in pixels of its level."""
+    level, full = _Level(path), _Level("image")
+    first = parts[0].location
+    reference = _transform(parts[0])
+    found = []
+    for part in parts:
+        a, b, c, d, e, f = _transform(part)
+        is_alike = np.allclose((a, b, d, e), np.take(reference, (0, 1, 3, 4)), rtol=1e-9, atol=0)
+        if not is_alike or part.location.system != first.system:
+            raise ManifestMismatch(
+                "files of a mosaic differ in pixel size or coordinate reference system",
+                url=part.url,
+                got=part.location,
+                expected=f"as {parts[0].url}: {first}",
+            )
+        n_rows, n_columns = level.size(part.arrays[path])
+        all_rows, all_columns = full.size(part.arrays["image"])
+        found.append((f / e * n_rows / all_rows, c / a * n_columns / all_columns))
+    return np.array(found)
+
+
+def _transform(part: Part) -> Affine:
+    transform = part.location.transform
+    if transform is None or transform[1] or transform[3]:
+        raise ManifestMismatch(
+            "a file of the mosaic has no place on a grid of rows and columns",
+            url=part.url,
+            expected="ModelPixelScale (33550) and one ModelTiepoint (33922)",
+            hint="Give rows and columns by the pattern and concat={'row': 'y', 'column': 'x'}.",
+        )
+    return transform
+
+
+def _describe_mosaic(
+    parts: Sequence[Part], arrays: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Any], dict[str, GeoLevel]]:
+    """Return the coordinates of the whole, the attributes of its group, and of each level.
+
+    Parameters
+    ----------
+    parts
+        The files.
+    arrays
+        Levels of the whole by path.
+    """
+    corners = _corners(parts, "image")
+    top, left = corners.argmin(axis=0)
+    a, _, x, _, e, _ = _transform(parts[left])
+    y = _transform(parts[top])[5]
+    first = parts[0].georeference
+    tags = {code: first[code] for code in _GEO_KEYS if code in first}
+    if parse_geokeys(tags).values.get(1025) == 2:  # the tags speak of pixel centres
+        x, y = x + a / 2, y + e / 2
+    report = Report(parts[0].url)
+    # unlike a scale it has a sign: rows may go up
+    matrix = (a, 0.0, 0.0, x, 0.0, e, 0.0, y, *(0.0,) * 7, 1.0)
+    reference = read_georeference({**tags, MATRIX: matrix}, report)
+    full = _Level("image").size(arrays["image"])
+    variables: dict[str, Array] = {}
+    described: dict[str, GeoLevel] = {}
+    for path, array in arrays.items():
+        level = _Level(path)
+        names = level.rows, level.columns
+        one = described[path] = describe_level(reference, level.size(array), full, names, report)
+        variables |= one.variables
+    variables |= grid_mappings(described)[0]
+    levels = [(path, arrays[path], one) for path, one in described.items()]
+    return variables, multiscales(levels), described

@@ -15,18 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidReferences, ManifestMismatch, SelectionError
+from ..errors import InvalidReferences, ManifestMismatch, SelectionError, first_few
 from ..model.array import Array
-
-__all__ = [
-    "Axis",
-    "axis_array",
-    "join_axes",
-    "make_axis",
-    "order_axes",
-    "read_axis",
-    "read_values",
-]
+from ..model.manifest import MISSING
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -36,7 +27,6 @@ _DIGIT_TIMES = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 _TIMES = ("%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d", "%Y%m%d_%H%M%S",
           "%Y:%m:%d %H:%M:%S")  # fmt: skip
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,7 +210,7 @@ def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None =
     if unknown:
         raise ManifestMismatch(
             f"{len(unknown)} values of '{name}' are in no category",
-            got=", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else ""),
+            got=first_few(unknown),
             expected=f"one of {sorted(order)}",
         )
     numbers, first, index = np.unique(
@@ -259,6 +249,12 @@ def _describe(values: NDArray) -> dict[str, Any]:
         "units": f"{_UNITS[unit]} since 1970-01-01",
         "calendar": "proleptic_gregorian",
     }
+
+
+def count_empty(array: Array, n_axes: int) -> int:
+    """Count the places on the first axes of an array that no file is of."""
+    filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
+    return int((~filled.any(axis=-1)).sum())
 
 
 def axis_array(axis: Axis) -> Array | None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError
+from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError, first_few
 from ..metadata.describe import TAG_NAMES
 from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
@@ -36,19 +36,6 @@ from ..read.progress import Progress, choose_progress
 from ..references import References
 from ..tiff.scan import scan_with_facts
 from .coordinates import read_values
-
-__all__ = [
-    "GEO_TAGS",
-    "Part",
-    "Progress",
-    "find_dates",
-    "is_one_place",
-    "read_dates",
-    "scan_files",
-    "shared_attributes",
-    "unreadable",
-    "without_tags",
-]
 
 _PERSONAL = frozenset(
     {"TIFFTAG_DATETIME", "TIFFTAG_ARTIST", "TIFFTAG_HOSTCOMPUTER", "TIFFTAG_DOCUMENTNAME",
@@ -84,9 +71,6 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """ModelPixelScale, ModelTiepoint, ModelTransformation and the GeoKeys."""
 _BLOCK_FILES = 32
 _REMOTE_WORKERS = 16
-_SHOWN = 3
-
-"""(files done, files in all) -> None."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,14 +179,10 @@ def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefEr
         references, facts = scan_with_facts(url, **options)
     except TiffrefError as error:
         return error
-    refused = [
-        level["refused"]
-        for row in references.series
-        for level in row["levels"]
-        if "refused" in level
-    ]
-    if refused:
-        return SourceError(f"a level cannot be represented: {refused[0]}", url=url)
+    levels = (level for row in references.series for level in row["levels"])
+    refused = next((level["refused"] for level in levels if "refused" in level), None)
+    if refused is not None:
+        return SourceError(f"a level cannot be represented: {refused}", url=url)
     arrays = {
         path: once.array(array)
         for path, array in references.group.arrays()
@@ -275,13 +255,11 @@ def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> Tif
     if len(failures) == 1:
         first.url = first.url or urls[next(iter(failures))]
         return first
-    told = "; ".join(f"{urls[n]}: {error.what}" for n, error in list(failures.items())[:_SHOWN])
-    error = type(first)(
-        f"{len(failures)} of {len(urls)} files cannot be scanned: {told}"
-        + ("; ..." if len(failures) > _SHOWN else ""),
+    told = first_few((f"{urls[n]}: {error.what}" for n, error in failures.items()), "; ")
+    return type(first)(
+        f"{len(failures)} of {len(urls)} files cannot be scanned: {told}",
         hint="allow_holes=True leaves their chunks missing.",
     )
-    return error
 
 
 _SOURCES = {
@@ -331,6 +309,6 @@ def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:
     if missing:
         raise ManifestMismatch(
             f"{len(missing)} of {len(parts)} files have no {time_from}",
-            got=", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else ""),
+            got=first_few(missing),
         )
     return read_values("time", texts)

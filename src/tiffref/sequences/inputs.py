@@ -23,8 +23,6 @@ from ..io.urls import from_document_url, has_scheme
 from .coordinates import read_values
 from .names import has_fields, is_pattern, parse_pattern, read_names, to_glob
 
-__all__ = ["FileList", "find_files", "in_archive", "list_files", "natural_key", "read_fields"]
-
 _STAC_TYPES = ("Feature", "FeatureCollection")
 _NUMBER = re.compile("0*([0-9]+)")
 _URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
@@ -474,8 +472,22 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
     return sorted(names, key=natural_key)
 
 
-def read_fields(found: FileList, pattern: str | None) -> dict[str, list[Any]]:
-    """Return what names and tables say of each file: whole numbers, floats, texts or ISO dates.
+def read_fields(
+    found: FileList,
+    pattern: str | None,
+    formats: Mapping[str, str] | None = None,
+    read: Callable[[str, Sequence[Any], str | None], Any] = read_values,
+) -> dict[str, Any]:
+    """Return what names and tables say of each file.
+
+    Parameters
+    ----------
+    pattern
+        How names give fields; by default the pattern that the files were found by.
+    formats
+        Field -> what it is, as in `parse_pattern`.
+    read
+        Makes values of a column of texts, given the name and format of its field.
 
     Raises
     ------
@@ -483,16 +495,17 @@ def read_fields(found: FileList, pattern: str | None) -> dict[str, list[Any]]:
         If names do not match the pattern.
     """
     texts: dict[str, Sequence[Any]] = dict(found.columns)
-    kinds: dict[str, str] = {}
+    kinds = dict(formats or {})
     text = pattern or found.pattern
     if text is not None:
-        parsed = parse_pattern(text)
+        parsed = parse_pattern(text, formats)
         texts |= read_names(found.urls, parsed)
         kinds = dict(parsed.formats)
-    return {name: _plain(name, column, kinds.get(name)) for name, column in texts.items()}
+    return {name: read(name, column, kinds.get(name)) for name, column in texts.items()}
 
 
-def _plain(name: str, column: Sequence[Any], kind: str | None) -> list[Any]:
+def read_plain(name: str, column: Sequence[Any], kind: str | None) -> list[Any]:
+    """Read values as JSON has them: whole numbers, floats, texts, ISO dates, or None."""
     known = [n for n, value in enumerate(column) if value is not None and value != ""]
     try:
         values = read_values(name, [column[n] for n in known], kind)

@@ -16,18 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ManifestMismatch, SelectionError
-
-__all__ = [
-    "PRESETS",
-    "NamePattern",
-    "has_fields",
-    "is_pattern",
-    "parse_pattern",
-    "read_names",
-    "suggest_pattern",
-    "to_glob",
-]
+from ..errors import ManifestMismatch, SelectionError, first_few
 
 _PLACE = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
 _MAGIC = re.compile(r"[*?\[]")
@@ -37,7 +26,6 @@ _DIRECTIVES = {
     "p": r"[AaPp][Mm]", "z": r"(?:Z|[+-]\d{2}:?\d{2})", "%": "%",
 }  # fmt: skip
 """What each directive of `strptime` matches in a name."""
-_SHOWN = 3
 
 _AXIS = r"([qlpactxyz]|ch|tp)(\d{1,4})"
 _TIME_8 = {"time": "%Y%m%d"}
@@ -358,10 +346,9 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
                 return _columns(names, [one for one in found if one is not None])
             if not best or len(failed) < len(best):
                 best = failed
-    shown = ", ".join(names[n].rsplit("/", 1)[-1] for n in best[:_SHOWN])
     raise ManifestMismatch(
         f"{len(best)} of {len(names)} names do not match the pattern",
-        got=shown + (", ..." if len(best) > _SHOWN else ""),
+        got=first_few(names[n].rsplit("/", 1)[-1] for n in best),
         expected=repr(pattern.text) if pattern.text not in PRESETS else _expand_preset(pattern),
         hint="Give a pattern that fits all names, or only the files that it fits.",
     )

@@ -15,20 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ManifestMismatch, SelectionError
+from ..errors import ManifestMismatch, SelectionError, first_few
 from ..metadata.hierarchy import order_axes
 from ..model.array import Array, Group
-from ..model.manifest import MISSING, Manifest
+from ..model.manifest import Manifest
 from ..references import References
-
-__all__ = ["PLATE_AXES", "to_plate"]
+from .coordinates import count_empty
 
 FIELDS = ("field", "site", "fov", "position")
 PLATE_AXES = frozenset({"row", "column", "well", *FIELDS})
 """Axes of a sequence that are places on a plate, not axes of its images."""
 
 _WELL = re.compile(r"([A-Za-z]{1,2})0*([1-9]\d*)")
-_SHOWN = 3
 VERSION = "0.4"
 
 
@@ -77,7 +75,7 @@ def to_plate(references: References, allow_holes: bool) -> References:
     if partial and not allow_holes:
         raise ManifestMismatch(
             f"{len(partial)} fields lack some of their files",
-            got=", ".join(partial[:_SHOWN]) + (", ..." if len(partial) > _SHOWN else ""),
+            got=first_few(partial),
             hint="allow_holes=True leaves their chunks missing; whole wells may lack without it.",
         )
     arrays: dict[str, Array] = {}
@@ -110,10 +108,11 @@ def _find_fields(
     found, partial = [], []
     for field in _fields(references.group, dims):
         group = _group_of(references.group, levels, field.place)
-        n_empty = _empty_places(group[levels[0]], n_axes)
-        if n_empty is not None:
+        image = group[levels[0]]
+        assert isinstance(image, Array)
+        if not image.manifest.is_missing.all():
             found.append((field, group))
-            partial += [field.path] if n_empty else []
+            partial += [field.path] if count_empty(image, n_axes) else []
     return found, partial
 
 
@@ -224,13 +223,6 @@ def _select(array: Array, place: Mapping[str, int]) -> Array:
         dims=tuple(array.dims[axis] for axis in kept),
         manifest=manifest,
     )
-
-
-def _empty_places(array: Any, n_axes: int) -> int | None:
-    """Count the places on the new axes that no file is of; None where none has one."""
-    filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
-    n_empty = int((~filled.any(axis=-1)).sum())
-    return None if not filled.any() else n_empty
 
 
 def _plate(fields: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:

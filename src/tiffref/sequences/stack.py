@@ -19,13 +19,10 @@ from ..metadata.report import Report
 from ..model.array import Array, Group, given_attributes
 from ..references import References
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
-from .coordinates import Axis, make_axis, order_axes, read_values
+from .coordinates import Axis, make_axis, order_axes
 from .file_scans import Part, Progress, read_dates, scan_files, unreadable
-from .inputs import list_files
-from .names import parse_pattern, read_names
+from .inputs import list_files, read_fields
 from .plates import PLATE_AXES, to_plate
-
-__all__ = ["SequenceOptions", "scan_sequence", "stack_arrays"]
 
 _MODES = ("error", "split", "decode")
 
@@ -145,7 +142,7 @@ def scan_sequence(
     plan = replace(plan, plate=PLATE_AXES) if is_plate else plan
     listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
-    fields = _read_fields(listed.urls, text, more.formats, listed.columns)
+    fields = read_fields(listed, pattern, more.formats)
     how = {
         "series": None if more.key is not None else more.series,
         "level": more.level,
@@ -206,7 +203,7 @@ def stack_arrays(
     plan = Plan(allow_holes=allow_holes)
     listed = list_files(files, assets=assets, storage_options=storage_options)
     text = pattern or listed.pattern
-    fields = _read_fields(listed.urls, text, formats, listed.columns)
+    fields = read_fields(listed, pattern, formats)
     series = ({"index": 0, "kind": "file", "levels": [{"path": "image"}]},)
     arrays = describe(listed.urls)
     model = References(Group({"image": arrays[0]}), series)
@@ -289,27 +286,11 @@ def _is_plate(layout: str, mosaic: bool, on_mismatch: str) -> bool:
     return layout == "hcs"
 
 
-def _read_fields(
-    urls: Sequence[str],
-    pattern: str | None,
-    formats: Mapping[str, str] | None,
-    columns: Mapping[str, Sequence[Any]],
-) -> dict[str, NDArray]:
-    """Return the values of all fields: those of a table, and those that names say."""
-    kinds = dict(formats or {})
-    texts: dict[str, Sequence[Any]] = dict(columns)
-    if pattern is not None:
-        parsed = parse_pattern(pattern, formats)
-        texts |= read_names(urls, parsed)
-        kinds = dict(parsed.formats)
-    return {name: read_values(name, column, kinds.get(name)) for name, column in texts.items()}
-
-
 def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> list[str]:
     """Name the axes; files that nothing is known of are counted along `i`, or what they join."""
     if fields:
         unknown = sorted(set(plan.concat) - set(fields))
-        if unknown and not (len(plan.concat) == 1 and not fields):
+        if unknown:
             raise SelectionError("concat names no field", got=unknown, expected=sorted(fields))
         return list(fields)
     if plan.is_mosaic:
