@@ -55,7 +55,7 @@ class _Run:
         todo = []
         holds = self.settings.folder.survey()
         for job in jobs:
-            row = self.journal.get(job.url)
+            row = self.journal.get(job.name)
             if row is None or row["status"] != "ok" or not self._is_in_place(row, holds):
                 todo.append(job)
             elif update and (has_scheme(job.url) or Path(job.url).exists()):
@@ -139,9 +139,18 @@ class _Run:
             self.journal.append(rows)
 
     def write_products(
-        self, pool: Pool, order: Sequence[str], products: Mapping[str, Any]
+        self,
+        pool: Pool,
+        order: Sequence[str],
+        products: Mapping[str, Any],
+        signed: Mapping[str, str],
     ) -> list[dict[str, Any]]:
         """Write combined sets, the index when all that it speaks of is on the disk, and STAC.
+
+        Parameters
+        ----------
+        signed
+            Name to URL of the files that are read by another address than the journal has.
 
         Returns
         -------
@@ -150,7 +159,7 @@ class _Run:
         folder, rows = self.settings.folder, self.journal.rows
         combined = []
         if "stack" in products:
-            how = CombinedSettings(**products["stack"])
+            how = CombinedSettings(**products["stack"], signed=signed)
             combined = combine_groups(pool, self.journal, order, self.settings, how, self.show)
         with folder.making(INDEX) as made:
             write_index(rows(order), made, field_kinds(rows(order)))
@@ -199,6 +208,9 @@ class BuildOptions:
         Further arguments of `scan`, as `level` or `layout`.
     output_options
         For the file system of the output.
+    keep_signature
+        Keep signatures and passwords of addresses in the catalog and its references: whoever reads
+        them has access as you have. By default they are left out, and readers need their own.
     """
 
     executor: Any = None
@@ -215,6 +227,7 @@ class BuildOptions:
     assets: Sequence[str] | None = None
     scan_options: Mapping[str, Any] | None = None
     output_options: Mapping[str, Any] | None = None
+    keep_signature: bool = False
 
 
 def build(
@@ -314,8 +327,9 @@ def build(
         settings = Settings(
             folder, plan["root"], plan["prefix"], plan["format"],
             dict(more.scan_options or {}), storage_options, more.retries, more.backoff_s,
+            more.keep_signature,
         )  # fmt: skip
-        jobs = make_jobs(found, fields, settings.root, FORMATS.get(plan["format"], ""))
+        jobs = make_jobs(found, fields, settings)
         if show is not None:
             open_things.callback(show.close)
         run = _Run(journal, settings, show, more.fail_fast, Counts())
@@ -323,9 +337,10 @@ def build(
         with open_pool(more.executor, workers, more.scheduler, is_remote) as pool:
             run.scan(pool, run.choose(jobs, update))
             if update:
-                run.mark_deleted({job.url for job in jobs})
+                run.mark_deleted({job.name for job in jobs})
             order = sorted(journal, key=natural_key)
-            combined = run.write_products(pool, order, products)
+            signed = {job.name: job.url for job in jobs if job.name != job.url}
+            combined = run.write_products(pool, order, products, signed)
         summary = Summary.of(run.counts, journal.rows(order), combined, place.address)
         if more.report is not None:
             write_report(more.report, journal.rows(order), summary)

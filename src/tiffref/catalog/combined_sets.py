@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import CatalogError, SelectionError, TiffrefError
@@ -38,13 +38,15 @@ class CombinedSettings:
     """How files are combined.
 
     `pattern` gives their axes; `group_by` names fields or columns of the index; `format` is
-    "parquet" or "json"; `options` go to `scan_sequence`.
+    "parquet" or "json"; `options` go to `scan_sequence`; `signed` is by what other address a file is
+    read than the journal has.
     """
 
     pattern: str | None
     group_by: Sequence[str]
     format: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    signed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def combine_groups(
             else:
                 yield (one,)
 
-    run = functools.partial(_combine, settings, wanted)
+    run = functools.partial(_combine, settings, replace(wanted, signed={}))
     JobQueue(pool, run, take, lambda one, error: take(_failed(one, error))).work(pieces())
     found = [done[name] for name in groups]
     for path in {row.get("path") for row in before.values()} - {row.get("path") for row in found}:
@@ -187,7 +189,8 @@ def _describe_set(
         "state": hashlib.sha256(text.encode()).hexdigest(),
         "n_files": len(members),
     }
-    return _Set(row, members)
+    read = [{**one, "url": wanted.signed.get(one["url"], one["url"])} for one in members]
+    return _Set(row, read)
 
 
 def _combine(settings: Settings, wanted: CombinedSettings, sets: tuple[_Set]) -> dict[str, Any]:

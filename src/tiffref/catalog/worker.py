@@ -32,7 +32,7 @@ from ..errors import CatalogError, SelectionError, SourceError, TiffrefError, co
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..io.source import open_source
-from ..io.urls import to_document_url, warn_of_signatures
+from ..io.urls import public_url, to_document_url, to_full_url, warn_of_signatures
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
 from ..metadata.time import read_time_coordinate
@@ -57,7 +57,9 @@ class Job:
     Attributes
     ----------
     url
-        Path or URL of the file.
+        Path or URL of the file, with all that it takes to read it.
+    name
+        What the journal and the index call it: without signatures, unless they are to be kept.
     output
         Where its references go, below the catalog's folder.
     size, mtime, etag
@@ -70,6 +72,7 @@ class Job:
     """
 
     url: str
+    name: str
     output: str
     size: int | None = None
     mtime: float | None = None
@@ -100,6 +103,8 @@ class Settings:
         How often a file is tried again after an error that may pass.
     backoff_s
         Seconds before the first of these; each further one waits twice as long.
+    keep_signature
+        Keep signatures and passwords in addresses.
     """
 
     folder: Folder
@@ -110,9 +115,12 @@ class Settings:
     storage_options: Mapping[str, Any] | None = None
     retries: int = 3
     backoff_s: float = 0.5
+    keep_signature: bool = False
 
     def rename(self, url: str) -> str:
         """Return the address that documents have for a file."""
+        if self.prefix is None and self.keep_signature:
+            return to_full_url(url)
         address = _address(url)
         if self.prefix is None or not address.startswith(self.root):
             return address
@@ -125,7 +133,7 @@ def _address(url: str) -> str:
 
 
 def make_jobs(
-    found: FileList, fields: Mapping[str, Sequence[Any]], root: str, suffix: str
+    found: FileList, fields: Mapping[str, Sequence[Any]], settings: Settings
 ) -> list[Job]:
     """Return a job for each file, each file once.
 
@@ -134,22 +142,25 @@ def make_jobs(
     SelectionError
         If two files would have the same references.
     """
-    warn_of_signatures(found.urls, is_kept=True)  # the index names the files as they are read
+    warn_of_signatures(found.urls, is_kept=settings.keep_signature)
+    suffix = FORMATS.get(settings.format, "")
     jobs: dict[str, Job] = {}
     outputs: dict[str, str] = {}
     for n, url in enumerate(found.urls):
-        if url in jobs:
+        name = url if settings.keep_signature else public_url(url)
+        if name in jobs:
             continue
-        output = reference_path(url, root, suffix)
-        if outputs.setdefault(output, url) != url:
+        output = reference_path(url, settings.root, suffix)
+        if outputs.setdefault(output, name) != name:
             raise SelectionError(
                 "two files would have their references in one place",
-                url=url,
+                url=name,
                 got=output,
                 expected=f"another place than that of {outputs[output]}",
             )
-        own = {name: values[n] for name, values in fields.items() if values[n] is not None}
-        jobs[url] = Job(url, output, fields=own, bands=found.bands[n] if found.bands else ())
+        own = {key: values[n] for key, values in fields.items() if values[n] is not None}
+        bands = found.bands[n] if found.bands else ()
+        jobs[name] = Job(url, name, output, fields=own, bands=bands)
     return list(jobs.values())
 
 
@@ -382,7 +393,7 @@ class Done:
         self.first_error = self.first_error or str(error)
         self.rows.append(
             {
-                "url": job.url, "status": "failed", "error": str(error),
+                "url": job.name, "status": "failed", "error": str(error),
                 "error_type": type(error).__name__, "fields": dict(job.fields),
             }
         )  # fmt: skip
@@ -428,7 +439,7 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
                 size, crc = write_references(references, job.output, settings, settings.format)
                 written = {"references": job.output, "document_size": size, "document_crc": crc}
         return {
-            "url": job.url, "status": "ok", **state_of(there.source), **written,
+            "url": job.name, "status": "ok", **state_of(there.source), **written,
             "fields": dict(job.fields), **file_facts(references),
             **({"warnings": list(warnings)} if warnings else {}),
         }  # fmt: skip
