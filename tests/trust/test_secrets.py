@@ -137,6 +137,63 @@ def test_a_signature_is_kept_where_one_asks_for_it(far: Server) -> None:
     assert ZarrTiffStore(document)[...].any()
 
 
+def everything_in(folder: Path) -> str:
+    """Return the bytes and names of all files of a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return "".join(str(path) + path.read_bytes().decode("latin-1") for path in files)
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("format", ["json", "parquet"])
+def test_catalogs_have_no_signature(
+    far: Server, tmp_path: Path, format: str, is_kept: bool
+) -> None:
+    """Files are known again by the address without it: each run may have another signature."""
+    pytest.importorskip("pyarrow")
+    from tiffref import catalog
+
+    plain = [f"{far.url}/t{n}.tif" for n in range(2)]
+    urls = [f"{url}?sig=SECRET&se=2026" for url in plain]
+    options: Any = {"pattern": "t{t:d}.tif", "stack": True, "format": format, "stac": True,
+                    "keep_signature": is_kept, "report": tmp_path / "report.jsonl",
+                    "stack_format": format}  # fmt: skip
+    with pytest.warns(MetadataWarning, match="with its signature|without its signature"):
+        summary = catalog.build([*urls, urls[0]], tmp_path / "c", **options)
+    assert (summary.failed, summary.scanned, len(summary.combined_failed)) == (0, 2, 0)
+    text = everything_in(tmp_path) + repr(catalog.open(tmp_path / "c"))
+    assert ("SECRET" in text) == is_kept
+    assert catalog.open(tmp_path / "c").urls == (urls if is_kept else plain)
+    n_asked = len(far.seen)
+    again = urls if is_kept else [url.replace("SECRET", "OTHER") for url in urls]
+    with pytest.warns(MetadataWarning):
+        assert catalog.build(again, tmp_path / "c", **options).skipped == 2
+    assert len(far.seen) == n_asked
+
+
+def test_failures_in_catalogs_have_no_signature(far: Server, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from tiffref import catalog
+
+    url = "http://me:SECRET@127.0.0.1:9/a.tif?sig=SECRET"
+    with pytest.warns(MetadataWarning):
+        summary = catalog.build([url], tmp_path / "c", retries=0)
+    assert summary.failed == 1
+    text = everything_in(tmp_path) + repr(summary) + repr(summary.failures)
+    assert "SECRET" not in text and "127.0.0.1:9/a.tif" in text
+
+
+def test_commands_keep_a_signature_where_asked(far: Server, tmp_path: Path) -> None:
+    from tiffref.cli import main
+
+    url = f"{far.url}/a.tif?sig=SECRET"
+    for command in (["scan", url], ["stack", url]):
+        for keep in ([], ["--keep-signature"]):
+            output = tmp_path / "r.json"
+            assert main([*command, "-o", str(output), *keep]) == 0
+            assert ("sig=SECRET" in output.read_text()) == bool(keep)
+            output.unlink()
+
+
 def test_published_addresses_have_no_query(far: Server) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -306,7 +306,7 @@ def build(
     found = find_files(files, assets=more.assets, storage_options=storage_options)
     fields = read_fields(found, pattern, read=read_plain)
     text = pattern or found.pattern
-    plan = {
+    plan: dict[str, Any] = {
         "root": shared_folder([to_document_url(url) for url in found.urls]),
         "format": format if more.per_file else "none",
         "prefix": url_prefix and url_prefix.removesuffix("/") + "/",

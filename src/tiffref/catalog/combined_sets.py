@@ -38,8 +38,8 @@ class CombinedSettings:
     """How files are combined.
 
     `pattern` gives their axes; `group_by` names fields or columns of the index; `format` is
-    "parquet" or "json"; `options` go to `scan_sequence`; `signed` is by what other address a file is
-    read than the journal has.
+    "parquet" or "json"; `options` go to `scan_sequence`; `signed` are addresses by which files are
+    read, where the journal has another one.
     """
 
     pattern: str | None
@@ -179,7 +179,9 @@ def _describe_set(
     settings: Settings,
     wanted: CombinedSettings,
 ) -> _Set:
-    members = [{column: row.get(column) for column in _MEMBER} for row in rows]
+    members: list[dict[str, Any]] = [
+        {column: row.get(column) for column in _MEMBER} for row in rows
+    ]
     made_of = [members, wanted.pattern, wanted.format, dict(wanted.options),
                settings.prefix, dict(settings.scan)]  # fmt: skip
     text = json.dumps(made_of, sort_keys=True, default=str)

@@ -61,7 +61,7 @@ _BUILD_ARGUMENTS: console.Arguments = {
         "choices": ("json", "parquet"), "default": "json",
         "help": "of the references of each file (default: %(default)s)",
     },
-    "--url-prefix": {"metavar": "URL", "help": "where readers find the TIFFs"},
+    **console.ADDRESSES,
     "--asset": {
         "action": "append", "metavar": "KEY", "dest": "assets",
         "help": "asset of STAC items; may be repeated",
@@ -122,8 +122,9 @@ def _build(arguments: argparse.Namespace) -> int:
         return _list_inputs(arguments)
     pattern = arguments.pattern or (arguments.stack if isinstance(arguments.stack, str) else None)
     names = (
-        "format url_prefix group_by stack_format per_file stac executor workers scheduler update "
-        "wait_for_lock fail_fast retries report assets storage_options output_options"
+        "format url_prefix keep_signature group_by stack_format per_file stac executor workers "
+        "scheduler update wait_for_lock fail_fast retries report assets storage_options "
+        "output_options"
     )
     summary = catalog.build(
         arguments.files,

@@ -60,10 +60,7 @@ _SCAN_ARGUMENTS: console.Arguments = {
         "help": f"{console.OUTPUT_HELP}; - is standard output (default: the name of IMG, as .json)",
     },
     **console.FORMAT,
-    "--url-prefix": {
-        "metavar": "URL",
-        "help": "where readers find the TIFF: this followed by its file name (s3://bucket/folder/)",
-    },
+    **console.ADDRESSES,
     "--series": {"type": int, "metavar": "N", "help": "one series only"},
     **console.LEVEL,
     "--key": {
@@ -123,13 +120,13 @@ def _scan(arguments: argparse.Namespace) -> int:
     with console.progress(f"scanning {image}"):
         references = scan(image, **console.pick(arguments, names))
     if to_stdout:
-        document = references.to_kerchunk(
-            url=arguments.url_prefix, zarr_format=arguments.zarr_format
-        )
+        addresses = console.addresses_of(arguments)
+        document = references.to_kerchunk(zarr_format=arguments.zarr_format, **addresses)
         json.dump(document, sys.stdout)
         sys.stdout.write("\n")
     elif not arguments.dry_run:
-        console.write_references(references, output, arguments.url_prefix, arguments.zarr_format)
+        addresses = console.addresses_of(arguments)
+        console.write_references(references, output, arguments.zarr_format, **addresses)
     summary = _summarise_scan(references, output)
     for refused in summary["refused"]:
         console.report(
@@ -191,7 +188,7 @@ _SEQUENCE_ARGUMENTS: console.Arguments = {
         "action": "store_true",
         "help": "leave chunks missing where no file is or a file cannot be read",
     },
-    "--url-prefix": {"metavar": "URL", "help": "where readers find the TIFFs"},
+    **console.ADDRESSES,
     "--workers": {"type": int, "metavar": "N", "help": "threads that read files"},
     **console.options_of("FILES"),
     **console.DRY_RUN,
@@ -290,7 +287,8 @@ def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
 def _finish(references: References, arguments: argparse.Namespace, zarr_format: int) -> int:
     """Write the document and say what is in it; 1 where it lacks what nobody allowed it to."""
     if not arguments.dry_run:
-        console.write_references(references, arguments.output, arguments.url_prefix, zarr_format)
+        addresses = console.addresses_of(arguments)
+        console.write_references(references, arguments.output, zarr_format, **addresses)
     summary = _summarise_stack(references, arguments.output)
     if arguments.json:
         console.print_json(summary)

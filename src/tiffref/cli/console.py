@@ -375,8 +375,26 @@ def name_options(text: str, options: Sequence[str]) -> str:
     return _ARGUMENT.sub(spell, text)
 
 
+ADDRESSES: Arguments = {
+    "--url-prefix": {
+        "metavar": "URL",
+        "help": "where readers find the TIFFs: this, then the file name (s3://bucket/folder/)",
+    },
+    "--keep-signature": {
+        "action": "store_true",
+        "help": "write signatures and passwords of addresses, which are left out by default",
+    },
+}
+"""How documents name the TIFFs."""
+
+
+def addresses_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what `ADDRESSES` gave, as exports take it."""
+    return {"url": arguments.url_prefix, "keep_signature": arguments.keep_signature}
+
+
 def write_references(
-    references: References, output: str, url_prefix: str | None = None, zarr_format: int = 2
+    references: References, output: str, zarr_format: int = 2, **addresses: Any
 ) -> None:
     """Write references, and say so while it takes.
 
@@ -386,10 +404,10 @@ def write_references(
         What to write.
     output
         File or URL; a folder of parquet references where the name ends in .parq or .parquet.
-    url_prefix
-        Where readers find the TIFFs.
     zarr_format
         2 or 3; parquet references hold 2 only.
+    addresses
+        How it names the TIFFs, as `addresses_of` gives it.
 
     Raises
     ------
@@ -400,9 +418,9 @@ def write_references(
 
     with progress(f"writing {output}"):
         if not is_parquet(output):
-            references.write_fsspec(output, url_prefix, zarr_format=zarr_format)
+            references.write_fsspec(output, **addresses, zarr_format=zarr_format)
         elif zarr_format == 2:
-            references.to_parquet(output, url_prefix)
+            references.to_parquet(output, **addresses)
         else:
             raise UsageError(
                 f"{output}: parquet references hold Zarr 2 only; leave out --zarr-format, or "

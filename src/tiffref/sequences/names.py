@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ManifestMismatch, SelectionError, first_few
+from ..io.urls import public_url
 
 _PLACE = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
 _MAGIC = re.compile(r"[*?\[]")
@@ -336,6 +337,7 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     ManifestMismatch
         If some names do not match; they are named.
     """
+    names = [public_url(name) for name in names]  # a signature is no part of a name
     best: list[int] = []
     for expression in pattern.expressions:
         for parts in _views(names, pattern.n_parts):
