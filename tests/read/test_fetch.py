@@ -16,12 +16,11 @@ import pytest
 from chunked import CountingServer, build_array
 
 from tiffref.errors import SourceError, StaleSource
+from tiffref.io.remote import RemoteFile
 from tiffref.io.source import FileObjectSource
 from tiffref.model.array import Array
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher, engine, read_array
-from tiffref.read.fetch import RemoteFiles
-from tiffref.read.files import FileObject
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 
@@ -129,15 +128,15 @@ def test_a_check_that_failed_is_made_again(monkeypatch: pytest.MonkeyPatch) -> N
     array = replace(array, manifest=manifest)
     fsspec.filesystem("memory").pipe_file("/two.bin", data)
     fails = [True]
-    state = RemoteFiles.state
+    state = RemoteFile.state
 
-    def fail_once(self: RemoteFiles, url: str) -> Source:
+    def fail_once(self: RemoteFile, *is_listed: bool) -> Source:
         if fails:
             fails.pop()
-            raise SourceError("a fault that passes", url=url)
-        return state(self, url)
+            raise SourceError("a fault that passes", url=self.source.url)
+        return state(self, *is_listed)
 
-    monkeypatch.setattr(RemoteFiles, "state", fail_once)
+    monkeypatch.setattr(RemoteFile, "state", fail_once)
     fetch = Fetcher()
     with pytest.raises(SourceError, match="a fault that passes"):
         read_array(array, ..., fetch=fetch)
@@ -154,8 +153,8 @@ def test_readers_of_one_open_file_take_turns() -> None:
     file = Slow(bytes(range(256)))
 
     def read(offset: int) -> list[bytes]:
-        one, scanned = FileObject(file), FileObjectSource(file)
-        return [one.read("", offset, 1) if n % 2 else scanned.read(offset, 1) for n in range(20)]
+        one, other = FileObjectSource(file), FileObjectSource(file)
+        return [(one if n % 2 else other).read(offset, 1) for n in range(20)]
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(read, range(4)))
@@ -166,7 +165,7 @@ def test_an_open_file_that_cannot_be_a_key_is_read() -> None:
     class Odd(io.BytesIO):
         __hash__ = None  # type: ignore[assignment]
 
-    assert FileObject(Odd(b"abc")).read("", 1, 1) == b"b"
+    assert FileObjectSource(Odd(b"abc")).read(1, 1) == b"b"
 
 
 def test_storage_options_reach_the_file_system(
@@ -175,8 +174,9 @@ def test_storage_options_reach_the_file_system(
     array = serve(VALUES, (100, 100))
     fetch = Fetcher({"headers": {"X-Test": "1"}, "skip_instance_cache": True})
     read_array(array, 0, fetch=fetch)
-    fs, _ = fetch.backend(array.manifest.sources[0].url).resolve(array.manifest.sources[0].url)
-    assert fs.kwargs["headers"] == {"X-Test": "1"}
+    opened = fetch.open(array.manifest.sources[0].url)
+    assert isinstance(opened, RemoteFile)
+    assert opened.fs.kwargs["headers"] == {"X-Test": "1"}
 
 
 def test_unknown_protocol_is_a_source_error() -> None:

@@ -339,7 +339,7 @@ def test_checks_hold_for_a_while(
         for name in "abc":
             place.put(f"{name}.tif", data)
         stores = [ZarrTiffStore(f"{place.url}/{name}.tif") for name in "abc"]
-        fs = stores[0]._fetch._remote.resolve(stores[0].references.sources[0].url)[0]
+        fs = stores[0]._fetch.open(stores[0].references.sources[0].url).fs
         asked = []
         fs.ftp.mlsd = lambda path, _ask=fs.ftp.mlsd: asked.append(path) or _ask(path)
         for _ in range(3):

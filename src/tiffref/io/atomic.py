@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import SourceError, unreadable
-from .clients import client_errors
+from ..errors import SourceError
+from .clients import typed_errors
 from .local import local_path
 from .urls import has_scheme
 
@@ -94,15 +94,9 @@ def _typed_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def _store_at(url: str) -> Iterator[None]:
+def _store_at(url: str) -> contextlib.AbstractContextManager[None]:
     """Translate what a client raises that is not an `OSError`, as without credentials."""
-    try:
-        yield
-    except OSError:
-        raise
-    except client_errors() as error:
-        raise unreadable(url, error, _WHAT) from error
+    return typed_errors(url, _WHAT, OSError)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,23 @@ that the program needs to start.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 
-__all__ = ["ask_state", "client_errors", "source_of_info", "wait_for"]
+__all__ = [
+    "ask_state",
+    "client_errors",
+    "find_file_system",
+    "source_of_info",
+    "typed_errors",
+    "wait_for",
+]
 
 _CLIENTS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -41,6 +50,33 @@ def client_errors() -> tuple[type[BaseException], ...]:
     found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
     own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
     return (OSError, EOFError, TypeError, ValueError, NotImplementedError, ImportError, *own)
+
+
+@contextlib.contextmanager
+def typed_errors(
+    url: str, what: str = "cannot be read", passing: type[BaseException] = SourceError
+) -> Iterator[None]:
+    """Translate what a client raises; errors that are `passing` stay as they are."""
+    try:
+        yield
+    except passing:
+        raise
+    except client_errors() as error:
+        raise unreadable(url, error, what) from error
+
+
+def find_file_system(url: str, storage_options: Any, what: str = "cannot be opened") -> Any:
+    """Return fsspec's file system of a URL, and the path in there.
+
+    Raises
+    ------
+    SourceError
+        If there is none, or it does not take the options.
+    """
+    import fsspec  # local files do not need it
+
+    with typed_errors(url, what):
+        return fsspec.url_to_fs(url, **(storage_options or {}))
 
 
 def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:

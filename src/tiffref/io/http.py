@@ -15,7 +15,7 @@ import email.utils
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ __all__ = [
     "Retry",
     "is_http",
     "read_all",
-    "read_range",
+    "read_ranges",
     "read_start",
     "read_state",
 ]
@@ -51,6 +51,7 @@ _MAX_SLICED_BYTES = 1 << 20
 """A whole file of so many bytes is taken as the answer to a range request, and cut."""
 _READ_AHEAD_BYTES = 1 << 20
 """Kept by the client before it lets the server wait, which by default it does after 128 KiB."""
+_MAX_AT_ONCE = 64
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
 _WHOLE_BYTES = 1 << 30
@@ -117,17 +118,16 @@ def is_http(fs: Any) -> bool:
     return hasattr(fs, "encode_url") and hasattr(fs, "set_session")
 
 
-def read_range(
+def read_ranges(
     fs: Any,
     path: str,
     url: str,
-    offset: int,
-    length: int,
+    ranges: Sequence[tuple[int, int]],
     *,
     expected: Source | None = None,
     permits: Permits | None = None,
-) -> bytes:
-    """Read a byte range.
+) -> list[bytes]:
+    """Read byte ranges at the same time.
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def read_range(
         File system of fsspec, and the address in there.
     url
         What to call the source in errors.
-    offset, length
-        In bytes.
+    ranges
+        Each an offset and a length in bytes.
     expected
         What was recorded of the source: another answer is an error.
     permits
@@ -145,19 +145,38 @@ def read_range(
     Returns
     -------
     data
-        `length` bytes; fewer only where the object ends.
+        Of each range as many bytes as its length; fewer only where the object ends.
 
     Raises
     ------
     SourceError
-        If there is no answer, or the answer is not this range.
+        If there is no answer, or an answer is not the range asked for.
     StaleSource
         If the object is not the one recorded.
     UntrustedSource
         If a redirect leads to where it may not.
     """
-    request = _RangeRequest(fs, path, url, offset, length, expected, permits)
-    return wait_for(fs, request.run)
+    requests = [_RangeRequest(fs, path, url, *span, expected, permits) for span in ranges]
+    return wait_for(fs, _run_all, requests)
+
+
+async def _run_all(requests: Sequence[_RangeRequest]) -> list[bytes]:
+    import asyncio
+
+    if len(requests) == 1:
+        return [await requests[0].run()]
+    slots = asyncio.Semaphore(_MAX_AT_ONCE)  # the time of a request begins with its turn
+
+    async def run(request: _RangeRequest) -> bytes:
+        async with slots:
+            return await request.run()
+
+    tasks = [asyncio.ensure_future(run(request)) for request in requests]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def read_all(
@@ -168,7 +187,7 @@ def read_all(
     expected: Source | None = None,
     permits: Permits | None = None,
 ) -> bytes:
-    """Read a whole object; parameters and errors as in `read_range`."""
+    """Read a whole object; parameters and errors as in `read_ranges`."""
 
     async def ask() -> bytes:
         answer = await _ask(fs, "GET", path, url, {}, 1 << 62, permits)

@@ -1,8 +1,8 @@
 """Fetch byte ranges of sources for reading.
 
-Owns which kind of access a source needs (local file, fsspec URL, open file object), the check that
-a source still is what was scanned, and the rule that an answer of another length than asked for is
-an error: a short answer would shift pixels. Which ranges to ask for is decided in `ranges`.
+Owns which sources may be read, which are open, the check that a source still is what was scanned,
+and the rule that an answer of another length than asked for is an error: a short answer would shift
+pixels. How bytes are got is for `io.source` and `io.remote`, which ranges to ask for for `ranges`.
 """
 
 from __future__ import annotations
@@ -11,182 +11,62 @@ import math
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
+from weakref import ref
 
-from ..errors import SelectionError, SourceError, StaleSource, unreadable
-from ..io import http
-from ..io.allow import AllowList
-from ..io.clients import ask_state, client_errors, source_of_info
+from ..errors import SelectionError, SourceError, StaleSource
+from ..io.allow import AllowList, is_local
+from ..io.clients import find_file_system
 from ..io.freshness import check_same
-from ..io.local import lock_for
-from ..io.object_stores import find_range_reader
+from ..io.local import local_path
+from ..io.remote import RemoteFile
+from ..io.source import ByteSource, FileObjectSource, LocalSource
 from ..model.manifest import Source
-from .files import FileObject, LocalFiles, is_local
 from .pools import run_soon
 
 if TYPE_CHECKING:
     import fsspec
 
-__all__ = ["Backend", "Fetcher", "RemoteFiles"]
-
-
-class RemoteFiles:
-    """Sources by URL, read through the file system that fsspec has for them.
-
-    File systems are found when first used and again after a fork, since a session of the parent
-    process does not work in the child.
-    """
-
-    is_local = False
-
-    def __init__(
-        self,
-        storage_options: Mapping[str, Any],
-        filesystems: Mapping[str, tuple[fsspec.AbstractFileSystem, str]],
-        allow: AllowList | None = None,
-        max_age_s: float = 0.0,
-    ) -> None:
-        self._storage_options = storage_options
-        self._max_age_s = max_age_s
-        self._listed: dict[int, float] = {}
-        self._given = filesystems
-        self._permits = None if allow is None else allow.permits
-        self._found: dict[str, tuple[fsspec.AbstractFileSystem, str]] = {}
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-
-    def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
-        fs, path = self.resolve(url)
-        try:
-            if http.is_http(fs):
-                return http.read_range(
-                    fs, path, url, offset, length, expected=expected, permits=self._permits
-                )
-            read_range = find_range_reader(fs)
-            if read_range is not None:
-                return read_range(fs, path, url, offset, length, expected)
-            with lock_for(fs):
-                return fs.cat_file(path, start=offset, end=offset + length)
-        except SourceError:
-            raise
-        except client_errors() as error:
-            what = f"bytes {offset} to {offset + length} cannot be read"
-            raise unreadable(url, error, what) from error
-
-    def read_all(self, url: str, expected: Source | None = None) -> bytes:
-        fs, path = self.resolve(url)
-        try:
-            if http.is_http(fs):
-                return http.read_all(fs, path, url, expected=expected, permits=self._permits)
-            read_range = find_range_reader(fs)
-            if read_range is not None:
-                return read_range(fs, path, url, 0, None, expected)
-            with lock_for(fs):
-                return fs.cat_file(path)
-        except SourceError:
-            raise
-        except client_errors() as error:
-            raise unreadable(url, error) from error
-
-    def read_into(
-        self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
-    ) -> int:
-        data = self.read(url, offset, len(buffer), expected)
-        if len(data) == len(buffer):
-            buffer[:] = data
-        return len(data)
-
-    def identity(self, url: str, expected: Source | None = None) -> None:
-        """Return nothing: it would take a request."""
-
-    def checks_answers(self, url: str) -> bool:
-        """Return whether each answer says which object it is of."""
-        fs, _ = self.resolve(url)
-        return http.is_http(fs) or find_range_reader(fs) is not None
-
-    def state(self, url: str) -> Source:
-        fs, path = self.resolve(url)
-        if http.is_http(fs):
-            return http.read_state(fs, path, url, self._permits)
-        try:
-            with lock_for(fs):
-                info = ask_state(fs, path, is_listed=self._is_listed(fs))
-        except client_errors():
-            # some servers let a file be read but not asked about, as with signed URLs; where it
-            # cannot be read either, the request that follows says so
-            return Source(url)
-        return source_of_info(url, info)
-
-    def _is_listed(self, fs: Any) -> bool:
-        """Return whether the listings of a file system are as new as a check may be."""
-        now = time.monotonic()
-        with self._lock:
-            is_listed = now - self._listed.get(id(fs), -math.inf) < self._max_age_s
-            if not is_listed:
-                self._listed[id(fs)] = now
-        return is_listed
-
-    def resolve(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Return the file system of a source, and its path in there."""
-        if url in self._given:
-            return self._given[url]
-        with self._lock:
-            if self._process != os.getpid():
-                self._found.clear()
-                self._process = os.getpid()
-            found = self._found.get(url)
-        if found is None:
-            import fsspec  # local files do not need it
-
-            try:
-                found = fsspec.url_to_fs(url, **self._storage_options)
-            except client_errors() as error:
-                raise unreadable(url, error) from error
-            with self._lock:
-                self._found[url] = found
-        return found
-
-    def close(self) -> None:
-        """Keep the file systems: fsspec shares them with others."""
-
+__all__ = ["OPEN_FILES", "Fetcher"]
 
 VERIFY = ("first", "always", "never")
 _CHECKED_S = 2.0
 """For how long a check holds of a source whose server does not say with each answer what it is."""
+_MAX_OPEN = 128
+"""Files that a process keeps open for all of its stores; the common limit of descriptors is 1024,
+for everything that it does."""
 
 
-class Backend(Protocol):
-    """One kind of access to sources."""
+class _OpenFiles:
+    """Which files of which reader are open; the one opened first makes room for a new one."""
 
-    is_local: bool
+    def __init__(self) -> None:
+        self._urls: OrderedDict[tuple[int, str], ref[Fetcher]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def read(self, url: str, offset: int, length: int, expected: Source | None = None) -> bytes:
-        """Read up to `length` bytes at `offset`; fewer only at the end of the source.
+    def __len__(self) -> int:
+        return len(self._urls)
 
-        `expected` is what the source must still be, for those that `checks_answers`.
-        """
+    def add(self, owner: Fetcher, url: str) -> None:
+        with self._lock:
+            self._urls[id(owner), url] = ref(owner)
+            while len(self._urls) > _MAX_OPEN:
+                (_, url), other = self._urls.popitem(last=False)
+                forgetful = other()
+                if forgetful is not None:
+                    forgetful.sources.pop(url, None)
 
-    def read_all(self, url: str, expected: Source | None = None) -> bytes:
-        """Read a whole source."""
+    def remove(self, owner: Fetcher) -> None:
+        with self._lock:
+            for url in list(owner.sources):
+                self._urls.pop((id(owner), url), None)
 
-    def read_into(
-        self, url: str, offset: int, buffer: memoryview, expected: Source | None = None
-    ) -> int:
-        """Read into a buffer of bytes; return how many there were."""
 
-    def checks_answers(self, url: str) -> bool:
-        """Return whether what is read is itself compared with what is expected."""
-
-    def identity(self, url: str, expected: Source | None = None) -> tuple[int, ...] | None:
-        """What tells a source in its present state from all others, if that costs no request."""
-
-    def state(self, url: str) -> Source:
-        """What is known of a source now."""
-
-    def close(self) -> None:
-        """Release what is open; later reads open it again."""
+OPEN_FILES = _OpenFiles()
+"""Those of this process."""
 
 
 class Fetcher:
@@ -205,13 +85,14 @@ class Fetcher:
         Ready file systems by URL, as (file system, path), for sources that storage options cannot
         open again.
     allow
-        Prefixes of the addresses that may be read, as `access.allow.AllowList` takes them; by
-        default all.
+        Prefixes of the addresses that may be read, as `io.allow.AllowList` takes them; by default
+        all.
 
     Notes
     -----
-    Safe to use from many threads. It pickles without open files; one over a plain open file
-    cannot be pickled.
+    Each instance opens files of its own, so that it keeps reading what it found at a path, and
+    another one may find another file there; their number is bounded for all together. Safe to use
+    from many threads. It pickles without open files; one over a plain open file cannot be pickled.
     """
 
     def __init__(
@@ -233,31 +114,59 @@ class Fetcher:
         self._start()
 
     def _start(self) -> None:
-        self._local = LocalFiles(self.allow)
-        max_age_s = 0.0 if self.verify == "always" else _CHECKED_S
-        self._remote = RemoteFiles(self.storage_options, self.filesystems, self.allow, max_age_s)
-        self._objects = {url: FileObject(file) for url, file in self.files.items()}
+        self.sources: dict[str, ByteSource] = {}
         self._checks: dict[Source, Future[None]] = {}
         self._fresh: dict[str, tuple[Source, float]] = {}
+        self._listed: dict[int, float] = {}
         self._lock = threading.Lock()
 
-    def backend(self, url: str) -> Backend:
-        """Return the access that a source needs.
+    def open(self, url: str) -> ByteSource:
+        """Open a source, or find it open.
 
         Raises
         ------
         UntrustedSource
             If it may not be read.
+        SourceError
+            If it cannot be.
+        """
+        found = self.sources.get(url)
+        if isinstance(found, RemoteFile) and found.process != os.getpid():
+            found = None
+        return found or self._open_new(url)
+
+    def _open_new(self, url: str) -> ByteSource:
+        self.check_allowed(url)
+        if url in self.files:
+            return self.sources.setdefault(url, FileObjectSource(self.files[url], url))
+        if not is_local(url):
+            given = self.filesystems.get(url)
+            fs, path = given or find_file_system(url, self.storage_options, "cannot be read")
+            permits = None if self.allow is None else self.allow.permits
+            self.sources[url] = file = RemoteFile(fs, path, url, permits)
+            return file
+        local = LocalSource(local_path(url), url)
+        if self.allow is not None:
+            self.allow.check_opened(url, local.fileno())
+        found = self.sources.setdefault(url, local)
+        OPEN_FILES.add(self, url)
+        return found
+
+    def check_allowed(self, url: str) -> None:
+        """Let an address pass that may be read, as far as `allow` says.
+
+        Raises
+        ------
+        UntrustedSource
+            If it may not.
         """
         if self.allow is not None:
             self.allow.check(url)
-        if self._objects and url in self._objects:
-            return self._objects[url]
-        return self._local if is_local(url) else self._remote
 
     def is_local(self, source: Source) -> bool:
-        """Return whether a request costs no more than a system call."""
-        return self.backend(source.url).is_local
+        """Return whether a read costs no request; errors as of `check_allowed`."""
+        self.check_allowed(source.url)
+        return source.url in self.files or is_local(source.url)
 
     def read(self, source: Source, offset: int, length: int) -> bytes:
         """Read a byte range.
@@ -269,10 +178,10 @@ class Fetcher:
         StaleSource
             If it is no longer what was scanned.
         """
-        backend, check, expected = self._begin(source)
+        opened, check, expected = self._begin(source)
         if source.size is not None and offset + length > source.size:
             raise _short(source.url, offset, length, max(0, source.size - offset))
-        data = backend.read(source.url, offset, length, expected)
+        data = opened.read(offset, length, expected)
         check()
         if len(data) != length:
             raise _short(source.url, offset, length, len(data))
@@ -280,16 +189,16 @@ class Fetcher:
 
     def read_into(self, source: Source, offset: int, buffer: memoryview) -> None:
         """Read a byte range into a buffer of bytes; errors as in `read`."""
-        backend, check, expected = self._begin(source)
-        n_read = backend.read_into(source.url, offset, buffer, expected)
+        opened, check, expected = self._begin(source)
+        n_read = opened.read_into(offset, buffer, expected)
         check()
         if n_read != len(buffer):
             raise _short(source.url, offset, len(buffer), n_read)
 
     def read_all(self, source: Source) -> bytes:
         """Read a whole source; errors as in `read`."""
-        backend, check, expected = self._begin(source)
-        data = backend.read_all(source.url, expected)
+        opened, check, expected = self._begin(source)
+        data = opened.read_all(expected)
         check()
         if source.size is not None and len(data) != source.size:
             raise _short(source.url, 0, source.size, len(data))
@@ -304,8 +213,8 @@ class Fetcher:
         SourceError, StaleSource
             As `read`.
         """
-        backend, check, expected = self._begin(source)
-        found = backend.identity(source.url, expected)
+        opened, check, expected = self._begin(source)
+        found = opened.identity(expected)
         check()
         return found
 
@@ -324,38 +233,37 @@ class Fetcher:
 
     def state(self, source: Source) -> Source:
         """Return what can be told of a source now."""
-        return self.backend(source.url).state(source.url)
+        return self._ask(self.open(source.url))
 
     def close(self) -> None:
         """Release open files; later reads open them again. Files that were handed in stay open."""
-        self._local.close()
+        OPEN_FILES.remove(self)
+        self.sources.clear()
 
-    def _begin(self, source: Source) -> tuple[Backend, Callable[[], None], Source | None]:
-        """Start the check of a source; return its access, what waits for the check, and what the
-        access itself has to compare.
+    def _begin(self, source: Source) -> tuple[ByteSource, Callable[[], None], Source | None]:
+        """Start the check of a source; return it open, what waits for the check, and what the
+        reads themselves have to compare.
 
         Remote sources that do not tell with each answer what they are get a question of its own,
         which is asked while their first bytes are on the way, so that it costs no time; many
         readers of one source share it.
         """
-        backend = self.backend(source.url)
+        opened = self.open(source.url)
         if self.verify == "never":
-            return backend, _checked, None
-        if self.verify == "always" and not (
-            backend.checks_answers(source.url) and not backend.is_local
-        ):
-            check_fresh(source, backend.state)
-        if backend.checks_answers(source.url):
-            return backend, _checked, source
+            return opened, _checked, None
+        if self.verify == "always" and (opened.is_local or not opened.checks_answers):
+            self._check_fresh(source, opened)
+        if opened.checks_answers:
+            return opened, _checked, source
         checked, then = self._fresh.get(source.url, (None, 0.0))
         # by identity, which is told faster than equality
         is_fresh = checked is source and time.monotonic() - then < _CHECKED_S
         if self.verify == "always" or is_fresh:
-            return backend, _checked, None
+            return opened, _checked, None
         with self._lock:
             check = self._checks.get(source)
             if check is None:
-                check = run_soon(check_fresh, source, backend.state, wait=backend.is_local)
+                check = run_soon(self._check_fresh, source, opened, wait=opened.is_local)
                 self._checks[source] = check
 
         def finish() -> None:
@@ -372,7 +280,23 @@ class Fetcher:
                 if self._checks.get(source) is check:
                     del self._checks[source]
 
-        return backend, finish, None
+        return opened, finish, None
+
+    def _check_fresh(self, source: Source, opened: ByteSource) -> None:
+        """Compare a source with what was recorded of it, unless nothing was."""
+        if (source.size, source.etag, source.mtime) != (None, None, None):
+            check_same(source, self._ask(opened))
+
+    def _ask(self, opened: ByteSource) -> Source:
+        """Ask what a source is now; listings of a file system may be as old as a check."""
+        if not isinstance(opened, RemoteFile):
+            return opened.state()
+        now, max_age_s = time.monotonic(), 0.0 if self.verify == "always" else _CHECKED_S
+        with self._lock:
+            is_listed = now - self._listed.get(id(opened.fs), -math.inf) < max_age_s
+            if not is_listed:
+                self._listed[id(opened.fs)] = now
+        return opened.state(is_listed)
 
     def __getstate__(self) -> dict[str, Any]:
         if self.files:
@@ -392,19 +316,6 @@ class Fetcher:
         self._start()
 
 
-def check_fresh(source: Source, state: Callable[[str], Source]) -> None:
-    """Compare a source with what was recorded of it; what is not known on both sides is skipped.
-
-    Raises
-    ------
-    StaleSource
-        If its size, modification time or ETag is another.
-    """
-    if source.size is None and source.etag is None and source.mtime is None:
-        return
-    check_same(source, state(source.url))
-
-
 def _checked() -> None:
     """Stand in for a check that is done."""
 
@@ -417,3 +328,12 @@ def _short(url: str, offset: int, length: int, n_read: int) -> SourceError:
         expected=f"{length} bytes",
         hint="The source is shorter than when it was scanned, or its server ignores ranges.",
     )
+
+
+def _start_anew() -> None:
+    # another thread of the parent process may have held the lock when it forked
+    OPEN_FILES._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -43,7 +43,7 @@ class ReferenceMapping(Mapping[str, Any]):
         if place is None:
             return _escape(found.inlined or b"")
         source, offset, length = place
-        self._fetch.backend(source.url)  # refuses what may not be read
+        self._fetch.check_allowed(source.url)
         url = to_document_url(source.url)
         return [url, offset, length] if length else [url]
 

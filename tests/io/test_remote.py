@@ -13,7 +13,8 @@ from chunked import CountingServer
 import tiffref
 import tiffref.zarr
 from tiffref.errors import SourceError
-from tiffref.io.source import RemoteSource, open_remote
+from tiffref.io.remote import RemoteSource
+from tiffref.io.source import open_source
 
 rng = np.random.default_rng(5)
 
@@ -159,13 +160,13 @@ def test_what_is_not_there(server):
     with pytest.raises(SourceError, match=r"404.*There is no such file"):
         tiffref.scan(f"{server.url}/no.tif")
     with pytest.raises(SourceError):
-        open_remote("nosuchprotocol://a/b")
+        open_source("nosuchprotocol://a/b")
 
 
 def test_memory_file_system(tmp_path):
     fs = fsspec.filesystem("memory")
     fs.pipe("/remote-test/a.bin", DATA[:5000])
-    source = open_remote("memory://remote-test/a.bin")
+    source = open_source("memory://remote-test/a.bin")
     assert source.size == 5000
     pairs = itertools.product((0, 100, 4999), (1, 10))
     assert all(source.read(a, n) == DATA[:5000][a : a + n] for a, n in pairs)

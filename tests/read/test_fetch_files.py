@@ -12,7 +12,7 @@ import tifffile
 
 from tiffref.errors import StaleSource
 from tiffref.model.manifest import Source
-from tiffref.read import files
+from tiffref.read import fetch as fetching
 from tiffref.read.fetch import Fetcher
 from tiffref.zarr import ZarrTiffStore
 
@@ -43,13 +43,13 @@ def test_any_number_of_stores_keeps_few_files_open(folder):
     for i in range(N_FILES):
         stores.append(ZarrTiffStore(folder / f"{i}.tif"))
         assert stores[-1][7, 7] == i % 251
-        assert n_descriptors() - before <= files._MAX_OPEN + 8
+        assert n_descriptors() - before <= fetching._MAX_OPEN + 8
     for i in (0, 17, N_FILES - 1):  # those that were closed open again
         assert stores[i][7, 7] == i % 251
     for store in stores:
         store.close()
     assert n_descriptors() - before <= 8
-    assert not len(files.OPEN_FILES)
+    assert not len(fetching.OPEN_FILES)
 
 
 @needs_proc
@@ -77,7 +77,7 @@ def test_a_store_opens_what_is_there_when_it_is_made(folder, tmp_path):
 
 
 def test_threads_that_make_each_other_close(folder, monkeypatch):
-    monkeypatch.setattr(files, "_MAX_OPEN", 3)
+    monkeypatch.setattr(fetching, "_MAX_OPEN", 3)
     fetchers = [Fetcher(verify="never") for _ in range(4)]
     size = (folder / "0.tif").stat().st_size
     wrong: list[int] = []
@@ -94,4 +94,4 @@ def test_threads_that_make_each_other_close(folder, monkeypatch):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(files.OPEN_FILES) <= 3
+    assert len(fetching.OPEN_FILES) <= 3

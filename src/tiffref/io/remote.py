@@ -1,0 +1,273 @@
+"""Bytes of remote objects by offset, through the file systems that fsspec has for them.
+
+Owns requests for ranges whatever the file system (`http` and `object_stores` check what they get),
+and, for scans, where reads are small and many, the sparse cache of byte ranges and the policy of
+what to fetch with a miss: a large first block, read-ahead that grows while reads follow one another
+and shrinks when they jump, and, after a long run of equal jumps, the next ones in advance. It knows
+nothing of TIFF.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import SourceError
+from ..model.manifest import Source
+from . import http
+from .clients import ask_state, client_errors, source_of_info, typed_errors
+from .local import lock_for
+from .object_stores import find_range_reader
+from .source import ByteSource
+
+__all__ = ["RemoteFile", "RemoteSource"]
+
+
+class RemoteFile(ByteSource):
+    """A remote object; each read is a request.
+
+    Parameters
+    ----------
+    fs, path
+        File system of fsspec, and the address in there. A session of the `process` that made it
+        does not work in a forked child.
+    url
+        Its address for others.
+    permits
+        Which addresses redirects may lead to; anywhere by default.
+    """
+
+    is_local = False
+
+    def __init__(
+        self, fs: Any, path: str, url: str, permits: Callable[[str], bool] | None = None
+    ) -> None:
+        self.fs, self._path, self._permits = fs, path, permits
+        self.process = os.getpid()
+        self.source = Source(url)
+        self._is_http, self._read_range = http.is_http(fs), find_range_reader(fs)
+        self.checks_answers = self._is_http or self._read_range is not None
+
+    def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
+        return self._read_many([(offset, length)], expected)[0]
+
+    def read_all(self, expected: Source | None = None) -> bytes:
+        where = self.fs, self._path, self.source.url
+        with typed_errors(self.source.url):
+            if self._is_http:
+                return http.read_all(*where, expected=expected, permits=self._permits)
+            if self._read_range is not None:
+                return self._read_range(*where, 0, None, expected)
+            with lock_for(self.fs):
+                return self.fs.cat_file(self._path)
+
+    def state(self, is_listed: bool = False) -> Source:
+        """Return what is known of the object now, or as it `is_listed` in its folder."""
+        if self._is_http:
+            return http.read_state(self.fs, self._path, self.source.url, self._permits)
+        try:
+            with lock_for(self.fs):
+                return source_of_info(
+                    self.source.url, ask_state(self.fs, self._path, is_listed=is_listed)
+                )
+        except client_errors():
+            # some servers let a file be read but not asked about, as with signed URLs; where it
+            # cannot be read either, the request that follows says so
+            return Source(self.source.url)
+
+    def _read_many(
+        self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
+    ) -> list[bytes]:
+        """Read ranges (offset, length) at the same time."""
+        where = self.fs, self._path, self.source.url
+        offset, length = ranges[0]
+        what = f"bytes {offset} to {offset + length} cannot be read"
+        with typed_errors(self.source.url, what):
+            if self._is_http:
+                options: Mapping[str, Any] = {"expected": expected, "permits": self._permits}
+                return http.read_ranges(*where, ranges, **options)
+            if self._read_range is not None and len(ranges) == 1:
+                return [self._read_range(*where, offset, length, expected)]
+            with lock_for(self.fs):
+                if len(ranges) == 1:
+                    return [self.fs.cat_file(self._path, start=offset, end=offset + length)]
+                starts = [start for start, _ in ranges]
+                ends = [start + n_bytes for start, n_bytes in ranges]
+                paths = [self._path] * len(ranges)
+                return self.fs.cat_ranges(paths, starts, ends, on_error="raise")
+
+
+_FIRST_BYTES = 1 << 16
+_MIN_AHEAD_BYTES = 1 << 10
+_MAX_AHEAD_BYTES = 1 << 22
+_NEAR_BYTES = 1 << 12
+"""A read that starts no farther than this behind the last one is no jump."""
+_MIN_RUN = 8
+"""Equal jumps before the next ones are guessed: fewer misfire on ordinary files."""
+_MAX_GUESSES = 128
+_MAX_WASTED_BYTES = 1 << 20
+
+
+class RemoteSource(RemoteFile):
+    """A remote object to scan, read through a sparse cache of ranges."""
+
+    def __init__(self, fs: Any, path: str, url: str) -> None:
+        super().__init__(fs, path, url)
+        self._starts: list[int] = []
+        self._blocks: list[bytes] = []
+        self._ahead = _FIRST_BYTES
+        self._jumps: list[int] = []
+        self._reaches: list[int] = []
+        self._end = 0
+        self._guessed: dict[int, int] = {}
+        self.source, first = self._open()
+        if first:
+            self._keep(0, first)
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        missing = sorted(
+            {
+                (offset, min(length, self.size - offset))
+                for offset, length in ranges
+                if offset < self.size
+                and self._find(offset, min(length, self.size - offset)) is None
+            }
+        )
+        if len(missing) > 1:
+            self._fetch(missing)
+
+    def is_fetched(self, offset: int, length: int) -> bool:
+        return self._find(offset, length) is not None
+
+    def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
+        length = max(0, min(length, self.size - offset))
+        self._note(offset, length)
+        found = self._find(offset, length)
+        if found is None:
+            self._miss(offset, length)
+            found = self._find(offset, length)
+            assert found is not None
+        start, block = found
+        return block[offset - start : offset - start + length]
+
+    def _find(self, offset: int, length: int) -> tuple[int, bytes] | None:
+        at = bisect.bisect_right(self._starts, offset) - 1
+        if at < 0:
+            return (offset, b"") if length == 0 else None
+        start, block = self._starts[at], self._blocks[at]
+        if offset + length > start + len(block):
+            return (offset, b"") if length == 0 else None
+        self._guessed.pop(start, None)
+        return start, block
+
+    def _keep(self, start: int, data: bytes) -> None:
+        at = bisect.bisect_left(self._starts, start)
+        if at < len(self._starts) and self._starts[at] == start:
+            if len(self._blocks[at]) < len(data):
+                self._blocks[at] = data
+            return
+        self._starts.insert(at, start)
+        self._blocks.insert(at, data)
+
+    def _note(self, offset: int, length: int) -> None:
+        """Remember where reads jumped to, and how far they read on from there."""
+        if self._jumps and self._jumps[-1] <= offset <= self._end + _NEAR_BYTES:
+            reach = max(self._reaches[-1], offset + length - self._jumps[-1])
+            self._reaches[-1] = reach
+        else:
+            self._jumps = [*self._jumps[-_MIN_RUN:], offset]
+            self._reaches = [*self._reaches[-_MIN_RUN:], length]
+        self._end = offset + length
+
+    def _miss(self, offset: int, length: int) -> None:
+        """Fetch what was asked for, and what is likely to be asked for next."""
+        guesses, size = self._guess(offset)
+        if not guesses:
+            before = bisect.bisect_right(self._starts, offset) - 1
+            follows = before >= 0 and (
+                offset <= self._starts[before] + len(self._blocks[before]) + self._ahead
+            )
+            if self._starts:
+                grown = 2 * self._ahead if follows else self._ahead // 4
+                self._ahead = max(_MIN_AHEAD_BYTES, min(grown, _MAX_AHEAD_BYTES))
+            size = self._ahead
+        size = max(length, size)
+        self._fetch([(start, min(size, self.size - start)) for start in (offset, *guesses)])
+        self._guessed.update((start, size) for start in guesses)
+
+    def _guess(self, offset: int) -> tuple[list[int], int]:
+        """Where the next reads will be if the last ones were evenly spaced, and how long."""
+        steps = {after - before for before, after in itertools.pairwise(self._jumps)}
+        if len(self._jumps) <= _MIN_RUN or len(steps) != 1 or self._jumps[-1] != offset:
+            return [], 0
+        (step,) = steps
+        size = max(2 * max(self._reaches[:-1]), _MIN_AHEAD_BYTES)
+        if step <= size or sum(self._guessed.values()) > _MAX_WASTED_BYTES:
+            return [], 0
+        return list(range(offset + step, self.size - size, step)[:_MAX_GUESSES]), size
+
+    def _fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges (offset, length) and keep them."""
+        for (start, length), data in zip(ranges, self._read_many(ranges, self.source), strict=True):
+            if len(data) != length:
+                raise SourceError(
+                    f"the answer for bytes {start} to {start + length} has another length",
+                    url=self.source.url,
+                    got=f"{len(data)} bytes",
+                    expected=f"{length} bytes",
+                    hint="The server may not know range requests, or the file has changed.",
+                )
+            self._keep(start, data)
+
+    def _open(self) -> tuple[Source, bytes]:
+        """Learn size and state of the object, with its first bytes where one request gives both."""
+        url = self.source.url
+        with typed_errors(url):
+            if self._is_http:
+                return _open_http(self.fs, self._path, url)
+            with lock_for(self.fs):
+                info = ask_state(self.fs, self._path, is_listed=True)
+        if info.get("type") == "directory":
+            raise SourceError("is a directory", url=url, expected="a TIFF file")
+        if info.get("size") is None:
+            raise SourceError("its file system does not give its length", url=url)
+        return source_of_info(url, info), b""
+
+
+def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
+    """Ask for the first bytes; the answer's headers say the rest (RFC 9110, section 14)."""
+    answer = http.read_start(fs, path, url, _FIRST_BYTES)
+    status, lower, data = answer.status, answer.headers, answer.body
+    if status == 416:
+        return Source(url, 0), b""
+    if status != 206:
+        raise SourceError(
+            "the server does not answer range requests" if status == 200 else "cannot be read",
+            url=url,
+            got=f"HTTP status {status}",
+            expected="HTTP status 206",
+            hint=http.STATUS_HINTS.get(status),
+        )
+    total = lower.get("content-range", "").rpartition("/")[2].strip()
+    if total == "*":  # the server does not say so here; it may where it is asked
+        total = str(http.read_state(fs, path, url).size)
+    if not lower.get("content-range", "").startswith("bytes 0-") or not total.isdigit():
+        raise SourceError(
+            "the server does not give the length of the file",
+            url=url,
+            tag="Content-Range",
+            got=lower.get("content-range"),
+            expected=f"bytes 0-{_FIRST_BYTES - 1}/SIZE",
+        )
+    if len(data) != min(_FIRST_BYTES, int(total)):
+        raise SourceError(
+            "the answer has another length than asked for",
+            url=url,
+            got=f"{len(data)} bytes",
+            expected=f"{min(_FIRST_BYTES, int(total))} bytes",
+        )
+    return replace(answer.source(url), size=int(total)), data
