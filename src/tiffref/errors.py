@@ -47,7 +47,7 @@ _URL_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 """Scheme of a URL, and the extra that installs its file system."""
 
 _EXTRAS = {
-    "catalog": "pyarrow pystac",
+    "catalog": "pyarrow",
     "dask": "'dask[array,distributed]'",
     "geo": "pyproj",
     "http": "aiohttp requests",

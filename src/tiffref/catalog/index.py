@@ -18,7 +18,7 @@ import hashlib
 import itertools
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -426,60 +426,44 @@ def write_index(rows: Iterable[Mapping[str, Any]], path: Path, fields: Mapping[s
     names = {
         name: f"field_{name}" if name in columns else name for name in fields if name != "time"
     }
-    own = {names[name]: getattr(pa, fields[name])() for name in names}
-    schema = pa.schema(
-        [*columns.items(), *own.items()], metadata={"geo": json.dumps(_GEO, sort_keys=True)}
-    )
+    own = [(names[name], getattr(pa, fields[name])()) for name in names]
+    metadata = {"geo": json.dumps(_GEO, sort_keys=True)}
+    schema = pa.schema([*columns.items(), *own], metadata=metadata)
+    texts = {name for name in names if fields[name] == "string"}
+    remaining = iter(rows)
+    blocks = iter(lambda: list(itertools.islice(remaining, _BLOCK_ROWS)), [])
+    tables = (_to_table(pa, schema, block, names, texts) for block in blocks)
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        group: list[Any] = []
-        for block in _blocks(rows):
-            group.append(_to_table(pa, block, columns, names, own, schema))
-            if len(group) == _GROUP_BLOCKS:
-                writer.write_table(pa.concat_tables(group))
-                group = []
-        if group:
+        while group := list(itertools.islice(tables, _GROUP_BLOCKS)):
             writer.write_table(pa.concat_tables(group))
 
 
 def _to_table(
     pa: Any,
-    block: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, Any],
-    names: Mapping[str, str],
-    own: Mapping[str, Any],
     schema: Any,
+    block: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+    texts: Collection[str],
 ) -> Any:
-    placed = [place_row(row) for row in block]
-    table = {
-        name: _column(pa, [row.get(name) for row in placed], kind) for name, kind in columns.items()
-    }
-    for name, target in names.items():
-        values = [row.get("fields", {}).get(name) for row in block]
-        if own[target] == pa.string():
-            values = [None if value is None else str(value) for value in values]
-        table[target] = _column(pa, values, own[target])
-    return pa.table(table, schema)
-
-
-def _column(pa: Any, values: list[Any], kind: Any) -> Any:
-    """Return a column; bytes of file names that are no UTF-8 are spelled as Python escapes them."""
+    """Return rows of the journal as those of the index; `texts` are fields to spell as text."""
+    rows = []
+    for row in map(place_row, block):
+        for name, value in row.pop("fields", {}).items():
+            if name in names:
+                row[names[name]] = str(value) if name in texts and value is not None else value
+        rows.append(row)
     try:
-        return pa.array(values, kind)
-    except UnicodeEncodeError:
-        return pa.array([_escaped(value) for value in values], kind)
+        return pa.Table.from_pylist(rows, schema)
+    except UnicodeEncodeError:  # of file names: spelled as Python escapes them
+        return pa.Table.from_pylist([_escaped(row) for row in rows], schema)
 
 
 def _escaped(value: Any) -> Any:
     if isinstance(value, list):
         return [_escaped(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _escaped(one) for name, one in value.items()}
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    remaining = iter(rows)
-    yield list(itertools.islice(remaining, _BLOCK_ROWS))
-    while block := list(itertools.islice(remaining, _BLOCK_ROWS)):
-        yield block
 
 
 def place_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -290,26 +290,16 @@ def _matches(table: Any, name: str, value: Any) -> Any:
     kind = table.schema.field(name).type
     if pa.types.is_nested(kind):
         raise SelectionError("a column of lists cannot be searched", got=name)
-    values = value if isinstance(value, list | tuple | set) else [value]
+    values = list(value) if isinstance(value, list | tuple | set) else [value]
+    if pa.types.is_string(kind):
+        values = [str(one) for one in values]  # as the index spells them
     try:
-        wanted = pa.array([_as_kind(one, kind) for one in values], kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        wanted = pa.array(values).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise SelectionError(
             f"a value of '{name}' is of another kind", got=value, expected=str(kind)
         ) from error
     return pc.is_in(table[name], wanted)
-
-
-def _as_kind(value: Any, kind: Any) -> Any:
-    import pyarrow as pa
-
-    if not isinstance(value, str) or pa.types.is_string(kind):
-        return str(value) if pa.types.is_string(kind) else value
-    if pa.types.is_integer(kind):
-        return int(value)
-    if pa.types.is_floating(kind):
-        return float(value)
-    return value
 
 
 def _touches(table: Any, bounds: Sequence[float]) -> Any:

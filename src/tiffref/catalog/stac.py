@@ -12,66 +12,32 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra, install_hint
 from .index import place_row, to_geojson
-from .storage import Folder
 from .worker import Settings
 
 _FOLDER = "stac"
+_VERSION = "1.1.0"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _XARRAY = "https://stac-extensions.github.io/xarray-assets/v1.0.0/schema.json"
+_JSON = "application/json"
 _TIFF = "image/tiff"
 _GEOTIFF = "image/tiff; application=geotiff"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-def _import_pystac() -> Any:
-    try:
-        import pystac
-    except ImportError as error:
-        raise MissingExtra("STAC catalogs need pystac", hint=install_hint("catalog")) from error
-    return pystac
-
-
-@dataclass(slots=True)
-class _Extent:
-    """Where and when all items are."""
-
-    bbox: list[float] = field(default_factory=lambda: [math.inf, math.inf, -math.inf, -math.inf])
-    first: datetime.datetime | None = None
-    last: datetime.datetime | None = None
-
-    def add(self, bbox: list[float] | None, moment: datetime.datetime) -> None:
-        self.first = min(self.first or moment, moment)
-        self.last = max(self.last or moment, moment)
-        if bbox is not None:
-            west, south, east, north = bbox
-            if west > east:  # across the antimeridian
-                west, east = -180.0, 180.0
-            own = self.bbox
-            self.bbox = [
-                min(own[0], west), min(own[1], south), max(own[2], east), max(own[3], north)
-            ]  # fmt: skip
-
-
 def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write `stac/collection.json` and `stac/items/`, all or nothing on a disk.
-
-    Raises
-    ------
-    MissingExtra
-        If pystac is not installed.
-    """
-    pystac = _import_pystac()
-    extent = _Extent()
+    """Write `stac/collection.json` and `stac/items/`, all or nothing on a disk."""
+    title = settings.folder.address.rpartition("/")[2]
+    # in letters that STAC recommends for ids
+    collection = re.sub(r"[^A-Za-z0-9_.-]", "-", title) or "catalog"
+    boxes: list[list[float]] = []
+    moments: set[datetime.datetime] = set()
     ids: dict[str, None] = {}
     with settings.folder.making(_FOLDER) as made:
         (made / "items").mkdir(parents=True)
@@ -81,18 +47,42 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
             placed = place_row(row)
             name = _identify(row, ids)
             moment = placed["time"] or _changed(row)
-            rings = placed.get("rings")
-            bbox = list(placed["bbox"].values()) if rings else None
-            extent.add(bbox, moment)
-            item = _item(pystac, name, placed, moment, bbox, settings)
-            _dump(made / "items" / f"{name}.json", item)
-        _dump(made / "collection.json", _collection(pystac, settings.folder, ids, extent))
+            moments = {min(moments | {moment}), max(moments | {moment})}
+            item = _item(name, placed, moment, settings)
+            if "bbox" in item:
+                boxes = [_unite([*boxes, item["bbox"]])]
+            _dump(made / "items" / f"{name}.json", {**item, "collection": collection})
+        interval = [_iso(moment) for moment in sorted(moments)] or [None]
+        document = {
+            "type": "Collection",
+            "id": collection,
+            "stac_version": _VERSION,
+            "description": f"References to the TIFF files of {title}, made by tiffref.",
+            "links": [
+                _link("root", "./collection.json"),
+                *(_link("item", f"./items/{id}.json", "application/geo+json") for id in ids),
+            ],
+            **({"title": title} if title else {}),
+            "extent": {
+                "spatial": {"bbox": boxes or [[-180.0, -90.0, 180.0, 90.0]]},
+                "temporal": {"interval": [[interval[0], interval[-1]]]},
+            },
+            "license": "other",
+        }
+        _dump(made / "collection.json", document)
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:
     # names that are no UTF-8 become what JSON escapes them as
     text = json.dumps(document, indent=1, ensure_ascii=False)
     path.write_text(text, "utf-8", "backslashreplace")
+
+
+def _unite(boxes: Iterable[list[float]]) -> list[float]:
+    """Return the box around all; one across the antimeridian goes around the globe."""
+    whole = [[-180.0, b[1], 180.0, b[3]] if b[0] > b[2] else b for b in boxes]
+    west, south, east, north = zip(*whole, strict=True)
+    return [min(west), min(south), max(east), max(north)]
 
 
 def _identify(row: Mapping[str, Any], ids: dict[str, None]) -> str:
@@ -111,51 +101,47 @@ def _changed(row: Mapping[str, Any]) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(row["mtime"], datetime.UTC)
 
 
+def _iso(moment: datetime.datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _link(relation: str, target: str, kind: str = _JSON) -> dict[str, str]:
+    return {"rel": relation, "href": target, "type": kind}
+
+
 def _item(
-    pystac: Any,
-    name: str,
-    row: Mapping[str, Any],
-    moment: datetime.datetime,
-    bbox: list[float] | None,
-    settings: Settings,
+    name: str, row: Mapping[str, Any], moment: datetime.datetime, settings: Settings
 ) -> dict[str, Any]:
-    geometry = to_geojson(row["rings"]) if row.get("rings") else None
-    properties = {**row.get("fields", {})}
-    properties.pop("time", None)
-    item = pystac.Item(name, geometry, bbox, moment, properties)
-    item.stac_extensions.append(_XARRAY)
-    if row.get("transform"):
-        item.stac_extensions.append(_PROJECTION)
-        item.properties.update(_projection(row))
-    kind = _GEOTIFF if row.get("transform") else _TIFF
-    item.add_asset("data", pystac.Asset(settings.rename(row["url"]), media_type=kind,
-                                        roles=["data"]))  # fmt: skip
-    if row.get("references"):
-        item.add_asset("references", _references_asset(pystac, row["references"]))
-    for relation, target in (("root", "collection"), ("parent", "collection"),
-                             ("collection", "collection")):  # fmt: skip
-        item.add_link(pystac.Link(relation, f"../{target}.json", "application/json"))
-    document = item.to_dict(include_self_link=False, transform_hrefs=False)
-    return {**document, "collection": _collection_id(settings.folder)}
-
-
-def _collection_id(folder: Folder) -> str:
-    """Name the collection as its folder is called, in letters that STAC recommends for ids."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", _title(folder)) or "catalog"
-
-
-def _title(folder: Folder) -> str:
-    return folder.address.rpartition("/")[2]
-
-
-def _references_asset(pystac: Any, path: str) -> Any:
-    is_json = path.endswith(".json")
-    return pystac.Asset(
-        f"../../{path}",
-        media_type="application/json" if is_json else "application/vnd.apache.parquet",
-        roles=["references"],
-        extra_fields={"xarray:open_kwargs": {"engine": "kerchunk", "chunks": {}}},
-    )
+    rings, is_placed = row.get("rings"), bool(row.get("transform"))
+    fields = {key: value for key, value in row.get("fields", {}).items() if key != "time"}
+    assets: dict[str, Any] = {
+        "data": {
+            "href": settings.rename(row["url"]),
+            "type": _GEOTIFF if is_placed else _TIFF,
+            "roles": ["data"],
+        }
+    }
+    if path := row.get("references"):
+        assets["references"] = {
+            "href": f"../../{path}",
+            "type": _JSON if path.endswith(".json") else "application/vnd.apache.parquet",
+            "xarray:open_kwargs": {"engine": "kerchunk", "chunks": {}},
+            "roles": ["references"],
+        }
+    relations = ("root", "parent", "collection")
+    return {
+        "type": "Feature",
+        "stac_version": _VERSION,
+        "stac_extensions": [_XARRAY, *([_PROJECTION] if is_placed else [])],
+        "id": name,
+        "geometry": to_geojson(rings) if rings else None,
+        **({"bbox": list(row["bbox"].values())} if rings else {}),
+        "properties": {
+            **fields, "datetime": _iso(moment), **(_projection(row) if is_placed else {}),
+        },
+        "links": [_link(relation, "../collection.json") for relation in relations],
+        "assets": assets,
+    }  # fmt: skip
 
 
 def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,22 +154,3 @@ def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
     if crs.partition(":")[2].isalnum():
         return {"proj:code": crs, **known}
     return {"proj:wkt2": crs, **known} if crs else known
-
-
-def _collection(pystac: Any, folder: Folder, ids: Iterable[str], extent: _Extent) -> dict[str, Any]:
-    is_placed = extent.bbox[0] <= extent.bbox[2]
-    spatial = pystac.SpatialExtent([extent.bbox if is_placed else [-180.0, -90.0, 180.0, 90.0]])
-    temporal = pystac.TemporalExtent([[extent.first, extent.last]])
-    collection = pystac.Collection(
-        _collection_id(folder),
-        f"References to the TIFF files of {_title(folder)}, made by tiffref.",
-        pystac.Extent(spatial, temporal),
-        title=_title(folder) or None,
-    )
-    document = collection.to_dict(include_self_link=False, transform_hrefs=False)
-    links = [{"rel": "root", "href": "./collection.json", "type": "application/json"}]
-    links += [
-        {"rel": "item", "href": f"./items/{name}.json", "type": "application/geo+json"}
-        for name in ids
-    ]
-    return {**document, "links": links}
