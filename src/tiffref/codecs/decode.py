@@ -55,10 +55,8 @@ __all__ = [
     "decode_chunk",
     "decode_segment",
     "decodes",
-    "find_shape",
     "fit_image",
     "has_twin_edges",
-    "pad_into",
     "runs_short",
     "split_inlined",
     "undo_transposes",
@@ -66,28 +64,18 @@ __all__ = [
 ]
 
 
-def find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
-    """Find the shape of a segment from the number of its decompressed bytes.
+def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
+    """Return the shape in which a segment is stored that is decompressed to so many bytes.
 
-    Parameters
-    ----------
-    codec
-        Full shape, and what of it lies inside the image at the edge.
-    n_bytes
-        Bytes that were found, already cut to those of a full segment.
-    stored_bytes
-        Bytes that a segment of a given shape takes.
-
-    Raises
-    ------
-    MalformedTiff
-        If there is no shape with as many bytes.
+    `stored_bytes` gives the bytes that a segment of a shape takes; those found are already cut to
+    those of a full segment.
     """
     for shape in _stored_shapes(codec):
         expected = stored_bytes(shape)
         # the last strip may have bytes behind it: padding, or what LZW without its end code gives
         row = stored_bytes((1, 1, *shape[2:]))
-        if n_bytes == expected or (_is_strip_end(codec, shape) and 0 <= n_bytes - expected < row):
+        is_end = shape != codec.shape and codec.edge is not None and codec.edge[2] == codec.shape[2]
+        if n_bytes == expected or (is_end and 0 <= n_bytes - expected < row):
             return shape
     raise MalformedTiff(
         "segment does not hold the samples of its image",
@@ -136,7 +124,7 @@ def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
     )
 
 
-def pad_into(target: NDArray, samples: NDArray, fill: float | int | None) -> None:
+def _pad_into(target: NDArray, samples: NDArray, fill: float | int | None) -> None:
     """Put samples into the upper left corner of `target`, and `fill` (None is 0) elsewhere."""
     if samples.shape == target.shape:
         if not np.shares_memory(samples, target):
@@ -161,10 +149,6 @@ def _stored_shapes(codec: SegmentCodec) -> Iterator[Shape]:
         # of packed samples, shapes may have as many bytes: the larger one then holds the smaller
         cropped = ((depth, rows, full[2]), (*full[:2], columns), (depth, rows, columns))
         yield from dict.fromkeys((*size, full[3]) for size in cropped if size != full[:3])
-
-
-def _is_strip_end(codec: SegmentCodec, shape: Shape) -> bool:
-    return shape != codec.shape and codec.edge is not None and codec.edge[2] == codec.shape[2]
 
 
 def cast_samples(image: NDArray, dtype: np.dtype) -> NDArray:
@@ -273,7 +257,11 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
     """
     check_expansion(codec, len(data))
     if "calibration" in codec.parameters:
-        return _decode_calibrated(codec, data, out)
+        # stored samples become the measured quantity, as float32
+        stored, power, scale = codec.parameters["calibration"]
+        others = {n: value for n, value in codec.parameters.items() if n != "calibration"}
+        samples = decode_segment(replace(codec, dtype=stored, parameters=others), data)
+        return _put(samples.astype(np.float32) ** int(power) * float(scale), out)
     check_supported(codec)
     row = compression_of(codec.compression)
     dtype = np.dtype(codec.dtype).newbyteorder("=")
@@ -292,10 +280,14 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
             got=f"{len(data)} bytes",
             expected=f"{codec.dtype} samples of shape {codec.shape}",
         ) from error
+    return out if is_direct and out is not None else _put(target, out)
+
+
+def _put(samples: NDArray, out: NDArray | None) -> NDArray:
+    """Return samples, or `out` filled with them."""
     if out is None:
-        return target
-    if not is_direct:
-        out[...] = target.reshape(out.shape)
+        return samples
+    out[...] = samples.reshape(out.shape)
     return out
 
 
@@ -306,18 +298,6 @@ def undo_transposes(codec: SegmentCodec, samples: NDArray) -> NDArray:
         inverse = sorted(range(len(order)), key=order.__getitem__)
         samples = samples.transpose(*range(lead), *(lead + axis for axis in inverse))
     return samples
-
-
-def _decode_calibrated(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
-    """Decode stored samples and turn them into the measured quantity, as float32."""
-    stored, power, scale = codec.parameters["calibration"]
-    others = {n: value for n, value in codec.parameters.items() if n != "calibration"}
-    samples = decode_segment(replace(codec, dtype=stored, parameters=others), data)
-    measured = samples.astype(np.float32) ** int(power) * float(scale)
-    if out is None:
-        return measured
-    out[...] = measured.reshape(out.shape)
-    return out
 
 
 def decodes(codec: SegmentCodec, data: Any) -> bool:
@@ -390,11 +370,7 @@ def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> 
     # its own shape may count dimensions differently
     view = None if out is None or not out.flags.c_contiguous else out.reshape(own.shape)
     samples = decode_segment(own, segment, view).reshape(codec.shape)
-    if out is None:
-        return samples
-    if view is None:
-        out[...] = samples.reshape(out.shape)
-    return out
+    return samples if out is None else out if view is not None else _put(samples, out)
 
 
 def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDArray) -> None:
@@ -413,7 +389,7 @@ def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
     n_bytes = row.decode(data, buffer)
     shape = codec.shape
     if n_bytes != buffer.size:
-        shape = find_shape(codec, n_bytes, lambda shape: layout.stored_bytes(codec, shape))
+        shape = _find_shape(codec, n_bytes, lambda shape: layout.stored_bytes(codec, shape))
     if layout.unpack is None:
         samples = target.reshape(-1)[: math.prod(shape)].reshape(shape)
         # the floating-point predictor orders bytes by itself
@@ -423,7 +399,7 @@ def _decode_bytes(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
         samples = layout.unpack(codec, buffer[: layout.stored_bytes(codec, shape)], shape)
     if not layout.is_unpredicted:
         samples = unpredict(codec, samples)
-    pad_into(target, samples, codec.fill)
+    _pad_into(target, samples, codec.fill)
 
 
 def _decode_image(row: Compression, codec: SegmentCodec, data: Any, target: NDArray) -> None:
@@ -438,7 +414,7 @@ def _decode_image(row: Compression, codec: SegmentCodec, data: Any, target: NDAr
         check_image(row.decode.__name__, bytes(data), math.prod(codec.shape[:3]))
         image = row.decode(codec, data, None)
     if not np.shares_memory(image, target):
-        pad_into(target, fit_image(codec, image), codec.fill)
+        _pad_into(target, fit_image(codec, image), codec.fill)
 
 
 _NATIVE = "<" if sys.byteorder == "little" else ">"

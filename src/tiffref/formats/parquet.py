@@ -59,33 +59,11 @@ from .load import check_nodes
 from .sealing import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
-__all__ = [
-    "ZMETADATA",
-    "Record",
-    "defer_manifest",
-    "encode_fill_chunk",
-    "import_pyarrow",
-    "is_fill_chunk",
-    "is_parquet",
-    "list_addresses",
-    "parse_parquet",
-    "write_parquet",
-]
+__all__ = ["Record", "import_pyarrow", "is_parquet", "parse_parquet", "write_parquet"]
 
 
-def encode_fill_chunk(
-    path: str, codec: SegmentCodec | ForeignCodec, chunks: tuple[int, ...], fill_value: Any
-) -> bytes:
+def _encode_fill_chunk(path: str, array: Array) -> bytes:
     """Return the stored bytes of a chunk of fill value, 0 where the array has none.
-
-    Parameters
-    ----------
-    path
-        Of the array, for the error.
-    codec
-        One that Zarr v2 can say.
-    chunks, fill_value
-        Of the array.
 
     Raises
     ------
@@ -94,8 +72,9 @@ def encode_fill_chunk(
     """
     import numcodecs
 
+    codec, chunks = array.codec, array.chunks
     encoding = to_zarr2(codec)
-    fill = 0 if fill_value is None else fill_value
+    fill = 0 if array.fill_value is None else array.fill_value
     values = np.full(chunks, fill, np.dtype(encoding["dtype"]))
     compressor = encoding["compressor"]
     if isinstance(codec, SegmentCodec) and (compressor or {}).get("id") == SEGMENT_ID:
@@ -114,22 +93,16 @@ def encode_fill_chunk(
     return stored
 
 
-def is_fill_chunk(
-    data: bytes,
-    codec: SegmentCodec | ForeignCodec,
-    chunks: tuple[int, ...],
-    dtype: np.dtype,
-    fill_value: Any,
-) -> bool:
+def _is_fill_chunk(data: bytes, array: ArrayMetadata) -> bool:
     """Return whether stored bytes decode to nothing but the fill value, 0 where there is none."""
     try:
-        if isinstance(codec, SegmentCodec):
-            values = decode_chunk(codec, data)
+        if isinstance(array.codec, SegmentCodec):
+            values = decode_chunk(array.codec, data)
         else:
-            values = decode_foreign(codec, data, chunks, dtype)
+            values = decode_foreign(array.codec, data, array.chunks, array.dtype)
     except (ValueError, TypeError, RuntimeError):
         return False
-    fill = np.array(0 if fill_value is None else fill_value, values.dtype)
+    fill = np.array(0 if array.fill_value is None else array.fill_value, values.dtype)
     return bool((values.view(f"V{fill.itemsize}") == fill.view(f"V{fill.itemsize}")).all())
 
 
@@ -194,7 +167,7 @@ def _naming(name: str) -> Iterator[None]:
         ) from error
 
 
-def list_addresses(records: Sequence[Record]) -> list[str]:
+def _list_addresses(records: Sequence[Record]) -> list[str]:
     """Return the addresses that chunks of an array lie at, each once, as they first come."""
     found: dict[str, None] = {}
     for record in records:
@@ -230,7 +203,7 @@ def _only_address(file: Any) -> str | None:
     return only if isinstance(only, str) else None
 
 
-def defer_manifest(
+def _defer_manifest(
     array: ArrayMetadata,
     records: Sequence[Record],
     record_size: int,
@@ -240,16 +213,7 @@ def defer_manifest(
 ) -> Manifest:
     """Return the manifest of an array, whose files are parsed when one of their chunks is needed.
 
-    Parameters
-    ----------
-    array
-        What its metadata says.
-    records, record_size
-        Its files, and the chunks in each but the last.
-    addresses, rank
-        What `list_addresses` gives of them, and the place of each in `sources`.
-    sources
-        Of all arrays together.
+    `rank` has the place of each of its `addresses` in `sources`, which are those of all arrays.
     """
     if not records:
         nothing = np.zeros(math.prod(array.grid), np.uint64)
@@ -328,9 +292,7 @@ def _parse_raw(
     is_fill = length[rows] == 0
     candidates = np.unique(codes[rows[is_fill]])
     # chunks in the place of missing ones have all the same bytes
-    if len(candidates) != 1 or not is_fill_chunk(
-        values[candidates[0]], array.codec, array.chunks, array.dtype, array.fill_value
-    ):
+    if len(candidates) != 1 or not _is_fill_chunk(values[candidates[0]], array):
         is_fill[:] = False
     source[rows] = np.where(is_fill, MISSING, INLINED)
     return {row: values[codes[row]] for row in rows[~is_fill].tolist()}
@@ -385,7 +347,7 @@ def parse_parquet(
         for name, array in nodes.arrays.items():
             files = _iter_files(f"{root}/{name}", array, record_size)
             records[name] = [Record(fs.cat_file(file), n_rows, file) for file, n_rows in files]
-            addresses[name] = list_addresses(records[name])
+            addresses[name] = _list_addresses(records[name])
     except TiffrefError:
         raise
     except client_errors() as error:
@@ -396,7 +358,7 @@ def parse_parquet(
     for name, array in nodes.arrays.items():
         own = rank[first : first + len(addresses[name])]
         first += len(own)
-        manifest = defer_manifest(array, records[name], record_size, addresses[name], own, sources)
+        manifest = _defer_manifest(array, records[name], record_size, addresses[name], own, sources)
         arrays[name] = array.with_manifest(manifest)
     sealed = None
     if record.seal is not None:
@@ -519,7 +481,7 @@ def _write_array(
     folder.mkdir(parents=True, exist_ok=True)
     fill = b""
     if manifest.is_missing.any():
-        fill = encode_fill_chunk(path, array.codec, array.chunks, array.fill_value)
+        fill = _encode_fill_chunk(path, array)
     table = np.array(urls, object)
     for record, start in enumerate(range(0, manifest.n_chunks, record_size)):
         rows = slice(start, start + record_size)

@@ -108,28 +108,22 @@ def multiscale(
     """
     if ngff_order(axes) != tuple(range(len(axes))):
         return None
-    kinds = [_TYPES.get(axis, "") for axis in axes]
     described = []
-    for axis, kind, dim in zip(axes, kinds, dims, strict=True):
+    for axis, dim in zip(axes, dims, strict=True):
         entry = {"name": dim}
-        if kind:
-            entry["type"] = kind
+        if axis in _TYPES:
+            entry["type"] = _TYPES[axis]
         if axis in calibration.scales and axis in calibration.units:
             entry["unit"] = calibration.units[axis]
         described.append(entry)
-    full_shape = levels[0][1]
     datasets = []
     for path, shape in levels:
-        scale, translation = level_grid(axes, shape, full_shape, calibration)
-        datasets.append(
-            {
-                "path": path,
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": scale},
-                    {"type": "translation", "translation": translation},
-                ],
-            }
-        )
+        scale, translation = level_grid(axes, shape, levels[0][1], calibration)
+        steps = [
+            {"type": "scale", "scale": scale},
+            {"type": "translation", "translation": translation},
+        ]
+        datasets.append({"path": path, "coordinateTransformations": steps})
     return {"version": VERSION, "name": name, "axes": described, "datasets": datasets}
 
 
@@ -140,14 +134,9 @@ def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, 
     for n, channel in enumerate(channels):
         start, end = channel.window or (low, high)
         color = channel.color or _PALETTE[n % len(_PALETTE) if len(channels) > 1 else 0]
-        entries.append(
-            {
-                "label": channel.name or f"Channel {n}",
-                "color": color,
-                "window": {"min": low, "max": high, "start": start, "end": end},
-                "active": True,
-            }
-        )
+        window = {"min": low, "max": high, "start": start, "end": end}
+        label = channel.name or f"Channel {n}"
+        entries.append({"label": label, "color": color, "window": window, "active": True})
     return {"version": VERSION, "name": name, "channels": entries}
 
 

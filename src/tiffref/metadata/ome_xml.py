@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element
 
 from .calibration import Calibration, Channel, positive, to_unit
 from .report import Report
-from .xml import XmlError, local_name, parse_xml
+from .xml import XmlError, parse_xml
 
 __all__ = ["calibrate_member", "metadata_file", "parse_date", "parse_ome"]
 
@@ -86,11 +86,10 @@ def _planes_of(text: str, name: str) -> Iterator[list[int]]:
         root = parse_xml(text)
     except XmlError:
         return
-    for image in _children(root, "Image"):
+    for image in root.iterfind("{*}Image"):
         found = []
-        pixels = _child(image, "Pixels")
-        for data in _children(pixels, "TiffData") if pixels is not None else ():
-            uuid = _child(data, "UUID")
+        for data in image.iterfind("{*}Pixels/{*}TiffData"):
+            uuid = data.find("{*}UUID")
             file = uuid.get("FileName", "") if uuid is not None else ""
             if file.replace("\\", "/").rpartition("/")[2] == name:
                 found.append(int(_number(data.get("FirstC")) or 0))
@@ -108,49 +107,31 @@ def _parse(text: str) -> tuple[list[Calibration], _Defects]:
         root = parse_xml(text)
     except XmlError as error:
         return [], [(_LABEL, "is not valid XML", str(error))]
-    objectives = {
-        element.get("ID"): element for element in root.iter() if local_name(element) == "Objective"
-    }
+    objectives = {one.get("ID"): one for one in root.iterfind(".//{*}Objective")}
     wells = _wells(root)
-    images = [
-        _image(element, objectives, wells, defects)
-        for element in root
-        if local_name(element) == "Image"
-    ]
-    return images, defects
-
-
-def _children(element: Element, name: str) -> Iterator[Element]:
-    return (child for child in element if local_name(child) == name)
-
-
-def _child(element: Element, name: str) -> Element | None:
-    return next(_children(element, name), None)
+    found = root.iterfind("{*}Image")
+    return [_image(one, objectives, wells, defects) for one in found], defects
 
 
 def _image(
     image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], defects: _Defects
 ) -> Calibration:
-    pixels = _child(image, "Pixels")
+    pixels = image.find("{*}Pixels")
     attributes: dict[str, Any] = {}
-    settings = _child(image, "ObjectiveSettings")
+    settings = image.find("{*}ObjectiveSettings")
     objective = objectives.get(settings.get("ID")) if settings is not None else None
     if objective is not None:
-        for name, key in (
-            ("NominalMagnification", "magnification"),
-            ("LensNA", "numerical_aperture"),
-        ):
-            value = positive(objective.get(name))
-            if value is not None:
-                attributes[key] = value
+        attributes["magnification"] = positive(objective.get("NominalMagnification"))
+        attributes["numerical_aperture"] = positive(objective.get("LensNA"))
     attributes.update(wells.get(image.get("ID", ""), {}))
-    date = _child(image, "AcquisitionDate")
+    date = image.find("{*}AcquisitionDate")
     acquired = parse_date(date.text if date is not None else image.get("AcquiredDate"))
     name = image.get("Name", "")
     if pixels is None:
+        attributes = {key: value for key, value in attributes.items() if value is not None}
         return Calibration(name=name, acquired=acquired, attributes=attributes)
     scales, units = _sizes(pixels, defects)
-    planes = list(_children(pixels, "Plane"))
+    planes = pixels.findall("{*}Plane")
     times = _times(planes, pixels)
     if times and "T" not in units:
         units["T"] = to_unit(planes[0].get("DeltaTUnit", "s")) or "second"
@@ -189,13 +170,10 @@ def _sizes(pixels: Element, defects: _Defects) -> tuple[dict[str, float], dict[s
 
 
 def _channels(pixels: Element) -> tuple[Channel, ...]:
-    channels = []
-    for element in _children(pixels, "Channel"):
-        name = element.get("Name") or element.get("Fluor") or ""
-        channel = Channel(name, _color(element.get("Color")))
-        # the samples of an RGB channel are an axis of their own
-        channels.append(channel)
-    return tuple(channels)
+    return tuple(
+        Channel(one.get("Name") or one.get("Fluor") or "", _color(one.get("Color")))
+        for one in pixels.iterfind("{*}Channel")
+    )
 
 
 def _color(text: str | None) -> str | None:
@@ -225,11 +203,11 @@ def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
 def _wells(root: Element) -> dict[str, dict[str, Any]]:
     """Return the well of each image that is a field of one, by the image's ID."""
     found = {}
-    for plate in (element for element in root.iter() if local_name(element) == "Plate"):
-        for well in _children(plate, "Well"):
+    for plate in root.iterfind(".//{*}Plate"):
+        for well in plate.iterfind("{*}Well"):
             row, column = (_number(well.get(key)) for key in ("Row", "Column"))
-            for sample in _children(well, "WellSample"):
-                reference = _child(sample, "ImageRef")
+            for sample in well.iterfind("{*}WellSample"):
+                reference = sample.find("{*}ImageRef")
                 if reference is None or row is None or column is None:
                     continue
                 found[reference.get("ID", "")] = {
