@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import imagecodecs
 import numpy as np
+import pytest
+from segments import compress, values
 
 from tiffref.codecs.decode import decode_segment
 from tiffref.model.codec import SegmentCodec
@@ -54,3 +57,148 @@ def test_sgilog_luv_24_agrees_with_its_xyz():
     is_clean = np.arange(1 << 14) < 1 << 12
     np.testing.assert_allclose(luminance[is_clean], xyz[is_clean, 1], rtol=0.0015)
     np.testing.assert_allclose(luminance, xyz[:, 1], rtol=0.005)
+
+
+# ---- compressions that libtiff decodes, from bytes made by hand
+
+
+@pytest.mark.parametrize("fill_order", [1, 2])
+def test_fax_group_4(fill_order):
+    # Group 4, 4 white rows: each is one vertical mode code "1"; then the end of the block
+    bits = "1111" + "000000000001" * 2
+    data = int(bits.ljust(32, "0"), 2).to_bytes(4, "big")
+    if fill_order == 2:
+        data = imagecodecs.bitorder_decode(data)
+    codec = SegmentCodec((1, 4, 20, 1), "|b1", 4, bits=(1,), fill_order=fill_order, photometric=0)
+    assert not decode_segment(codec, data).any()
+
+
+def test_fax_modified_huffman():
+    # white 2, black 3, white 3 are the codes 0111 10 1000; every row starts at a byte
+    row = int("0111101000".ljust(16, "0"), 2).to_bytes(2, "big")
+    expected = [[0, 0, 1, 1, 1, 0, 0, 0]] * 3
+    for bits in ((1,), ()):
+        codec = SegmentCodec((1, 3, 8, 1), "|b1", 2, bits=bits, photometric=0)
+        np.testing.assert_array_equal(decode_segment(codec, row * 3)[0, ..., 0], expected)
+    codec = SegmentCodec((1, 3, 8, 1), "|b1", 2, fill_order=2, photometric=0)
+    backwards = imagecodecs.bitorder_decode(row * 3)
+    np.testing.assert_array_equal(decode_segment(codec, backwards)[0, ..., 0], expected)
+
+
+def test_fax_short_last_strip():
+    row = int("0111101000".ljust(16, "0"), 2).to_bytes(2, "big")
+    codec = SegmentCodec((1, 4, 8, 1), "|b1", 2, bits=(1,), photometric=0, edge=(1, 2, 8))
+    expected = [[0, 0, 1, 1, 1, 0, 0, 0]] * 2
+    np.testing.assert_array_equal(decode_segment(codec, row * 2)[0, :2, :, 0], expected)
+
+
+def test_thunderscan():
+    # raw 5, run of 2 more, then two 3-bit differences: +1 and -1
+    data = bytes([0xC0 | 5, 0x02, 0x80 | 0b001_111])
+    codec = SegmentCodec((1, 1, 5, 1), "|u1", 32809, bits=(4,))
+    assert decode_segment(codec, data).ravel().tolist() == [5, 5, 5, 6, 5]
+
+
+def test_thunderscan_short_last_strip():
+    row = bytes([0xC0 | 5, 0x02, 0x80 | 0b001_111])
+    codec = SegmentCodec((1, 3, 5, 1), "|u1", 32809, bits=(4,), edge=(1, 2, 5))
+    decoded = decode_segment(codec, row * 2)
+    assert decoded[0, ..., 0].tolist() == [[5, 5, 5, 6, 5], [5, 5, 5, 6, 5], [0] * 5]
+
+
+def test_next():
+    # a literal row of 2-bit values
+    codec = SegmentCodec((1, 1, 4, 1), "|u1", 32766, bits=(2,))
+    assert decode_segment(codec, bytes([0x00, 0b00_01_10_11])).ravel().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("dtype", "sample_format"), [("|u1", 1), ("<u2", 1), ("<f4", 3)])
+def test_pixarlog(dtype, sample_format):
+    image = np.linspace(0, 1, 64).reshape(8, 8, 1)
+    image = (image * (1 if dtype == "<f4" else 200)).astype(dtype)
+    stored = imagecodecs.pixarlog_encode(image)
+    expected = imagecodecs.pixarlog_decode(stored, shape=image.shape, dtype=image.dtype)
+    codec = SegmentCodec((1, 8, 8, 1), dtype, 32909, sample_format=sample_format)
+    np.testing.assert_array_equal(decode_segment(codec, stored)[0], expected)
+
+
+def rgb_of(luma: float, blue: float, red: float) -> list[int]:
+    """Convert by CCIR 601, which TIFF 6.0 section 21 takes as the default."""
+    values = (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue)
+    return [min(255, max(0, round(value))) for value in values]
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8])
+@pytest.mark.parametrize(
+    "subsampling", [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (1, 4), (2, 4)]
+)
+def test_subsampled_ycbcr_becomes_rgb(compression, subsampling):
+    horizontal, vertical = subsampling
+    rows, columns = 8, 16
+    n_blocks = (rows // vertical, columns // horizontal)
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(90, 160, (*n_blocks, horizontal * vertical + 2), dtype=np.uint8)
+    codec = SegmentCodec(
+        (1, rows, columns, 3),
+        "|u1",
+        compression,
+        photometric=6,
+        parameters={"subsampling": subsampling},
+    )
+    decoded = decode_segment(codec, compress(compression, blocks.tobytes()))[0].astype(int)
+    for row, column in np.ndindex(rows, columns):
+        block = blocks[row // vertical, column // horizontal].astype(int)
+        luma = block[row % vertical * horizontal + column % horizontal]
+        expected = rgb_of(luma, block[-2] - 128, block[-1] - 128)
+        assert np.abs(decoded[row, column] - expected).max() <= 2
+
+
+def test_reference_black_and_white_are_honoured():
+    data = bytes([16, 16, 16, 16, 128, 128, 235, 235, 235, 235, 128, 128])
+    parameters = {"subsampling": (2, 2), "reference_black_white": (16, 235, 128, 240, 128, 240)}
+    codec = SegmentCodec((1, 2, 4, 3), "|u1", 1, photometric=6, parameters=parameters)
+    decoded = decode_segment(codec, data)[0]
+    assert (decoded[:, :2] == 0).all()
+    assert (decoded[:, 2:] == 255).all()
+
+
+def old_jpeg_parts(image: np.ndarray) -> tuple[dict, bytes]:
+    """Take a JPEG stream apart into the tables of old-style tags and the entropy-coded data."""
+    stream = imagecodecs.jpeg_encode(image, level=90, subsampling="444")
+    tables: dict[int, dict[int, bytes]] = {0xDB: {}, 0xC4: {}}
+    position = 2
+    while stream[position + 1] != 0xDA:
+        marker, length = stream[position + 1], int.from_bytes(stream[position + 2 : position + 4])
+        body = stream[position + 4 : position + 2 + length]
+        while marker in tables and body:
+            size = 64 if marker == 0xDB else 16 + sum(body[1:17])
+            tables[marker][body[0]] = body[1 : 1 + size]
+            body = body[1 + size :]
+        position += 2 + length
+    scan = stream[position + 2 + int.from_bytes(stream[position + 2 : position + 4]) : -2]
+    quantization, huffman = tables[0xDB], tables[0xC4]
+    parameters = {
+        "subsampling": (1, 1),
+        "ojpeg_q_tables": quantization[0] + quantization[1] * 2,
+        "ojpeg_dc_tables": huffman[0x00] + huffman[0x01] * 2,
+        "ojpeg_ac_tables": huffman[0x10] + huffman[0x11] * 2,
+    }
+    return parameters, scan
+
+
+def test_old_jpeg_from_tables():
+    image = np.ascontiguousarray(
+        np.stack(np.mgrid[:16, :24].tolist() + [np.ones((16, 24)) * 9], -1) * 8
+    )
+    image = image.astype(np.uint8)
+    parameters, scan = old_jpeg_parts(image)
+    codec = SegmentCodec((1, 16, 24, 3), "|u1", 6, photometric=6, parameters=parameters)
+    decoded = decode_segment(codec, scan)[0]
+    assert np.abs(decoded.astype(int) - image).max() < 12
+
+
+def test_old_jpeg_that_is_a_whole_stream():
+    image = np.ascontiguousarray(values((16, 24, 3), "u1"))
+    stream = imagecodecs.jpeg_encode(image, level=90)
+    codec = SegmentCodec((1, 16, 24, 3), "|u1", 6, photometric=6, parameters={"outcolorspace": 2})
+    np.testing.assert_array_equal(decode_segment(codec, stream)[0], imagecodecs.jpeg_decode(stream))

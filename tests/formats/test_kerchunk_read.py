@@ -9,7 +9,7 @@ from bad_documents import BAD, BEYOND_SCHEMA, GOOD, META, RANGE
 
 from tiffref.errors import InvalidReferences
 from tiffref.formats.findings import Finding
-from tiffref.formats.kerchunk_read import parse_structure, read_document
+from tiffref.formats.kerchunk_read import expand_url, parse_structure, read_document
 from tiffref.validation import load_schema
 
 SCHEMAS = [
@@ -111,3 +111,22 @@ def test_lone_surrogates_do_not_stop_it() -> None:
 )
 def test_findings_say_where_they_are(key: str | None, told: str) -> None:
     assert str(Finding("code", "wrong", key).to_error()) == told
+
+
+def fail(finding: Finding) -> None:
+    raise AssertionError(finding)
+
+
+def test_addresses() -> None:
+    templates = {"u": "s3://bucket", "name_2": "x"}
+    assert expand_url("{{u}}/{{ name_2 }}/{{u}}", templates, fail) == "s3://bucket/x/s3://bucket"
+    assert expand_url("plain{0}", templates, fail) == "plain{0}"
+    assert expand_url("{{u}}", {}, fail) == "{{u}}"  # without templates braces are plain
+
+
+def test_a_template_is_not_run() -> None:
+    findings: list[Finding] = []
+    for url in ("{{u.__class__}}", "{{u[0]}}", "{{u}}{{", "{{7*7}}", "{{u|upper}}", "{{ }}"):
+        assert expand_url(url, {"u": "x"}, findings.append) == url
+    assert {finding.code for finding in findings} == {"template"}
+    assert len(findings) == 6
