@@ -54,7 +54,7 @@ def test_files_that_moved(document: Path, tmp_path: Path) -> None:
     before = json.loads(document.read_text())["refs"]
     assert refs["image/0.0"][1:] == before["image/0.0"][1:]
     assert refs["image/.zarray"] == before["image/.zarray"]
-    with pytest.raises(SelectionError, match="no address begins so"):
+    with pytest.raises(SelectionError, match="no address begins with"):
         catalog.rewrite(document, tmp_path / "new.json", {"s3://z/": "s3://y/"})
 
 

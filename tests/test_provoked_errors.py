@@ -36,6 +36,14 @@ FILES = {
     "text.tif": b"hello\n",
     "json.tif": b'{"version": 1}',
     "czi.tif": b"ZISRAWFILE",
+    "rar.tif": b"Rar!\x1a\x07\x00",
+    "bz2.tif": b"BZh91AY",
+    "pdf.tif": b"%PDF-1.7\n",
+    "jp2.tif": b"\0\0\0\x0cjP  \r\n",
+    "zeros.tif": bytes(512),
+    "slide.ndpis": b"[NanoZoomer Digital Pathology Image Set]\nNoImages=3\n",
+    "II.tif": b"II*\0",
+    "empty.json": b"",
     "other.json": b'{"a": 1}',
     "list.json": b"[1]",
     "bad.json": b"{",
@@ -78,7 +86,7 @@ $ info nofolder/image.tif  # 3
 $ info link.tif  # 3
   tiffref: error: link.tif: is a link to gone.tif, which does not exist
 $ info ' image.tif'  # 3
-  tiffref: error: ' image.tif': no such file. The name has spaces at an end.
+  tiffref: error: ' image.tif': no such file. The name begins or ends with a space.
 $ info ''  # 3
   tiffref: error: the name of the file is empty
 $ info scenes  # 3
@@ -104,7 +112,7 @@ $ info s3:/bucket/a.tif  # 3
 $ info https//host/a.tif  # 3
   tiffref: error: https//host/a.tif: no such file. The address is https://host/a.tif.
 $ info www.host.com/a.tif  # 3
-  tiffref: error: www.host.com/a.tif: no such file. An address has a scheme: https://www.host.com/a.tif.
+  tiffref: error: www.host.com/a.tif: no such file. Addresses need a scheme: https://www.host.com/a.tif.
 $ info 'C:\\data\\a.tif'  # 3
   tiffref: error: C:\\data\\a.tif: no such file. This is a path of Windows; give the path on this machine.
 $ info s4://bucket/a.tif  # 3
@@ -116,9 +124,9 @@ $ info vrt.tif  # 1
 $ info lfs.tif  # 1
   tiffref: error: lfs.tif: not a TIFF file but a Git LFS pointer. Fetch the file itself: git lfs pull.
 $ info page.tif  # 1
-  tiffref: error: page.tif: not a TIFF file but an HTML page. Check the address: a server answers so for an error, or asks to log in.
+  tiffref: error: page.tif: not a TIFF file but an HTML page. Check the address: servers send one for errors and for logins.
 $ info denied.tif  # 1
-  tiffref: error: denied.tif: not a TIFF file but an error message of a server (AccessDenied). Check the address and the credentials; public buckets want anon=true.
+  tiffref: error: denied.tif: not a TIFF file but an error message of a server (AccessDenied). Check the address and the credentials; public buckets need anon=true.
 $ info pack.tif  # 1
   tiffref: error: pack.tif: not a TIFF file but a ZIP archive. A TIFF in it is zip://NAME.tif::ARCHIVE.zip.
 $ info gz.tif  # 1
@@ -126,13 +134,13 @@ $ info gz.tif  # 1
 $ info png.tif  # 1
   tiffref: error: png.tif: not a TIFF file but a PNG image. Convert it to TIFF first.
 $ info hdf.tif  # 1
-  tiffref: error: hdf.tif: not a TIFF file but an HDF5 or netCDF 4 file. kerchunk makes references to it.
+  tiffref: error: hdf.tif: not a TIFF file but an HDF5 or netCDF 4 file. kerchunk can make references to it.
 $ info zero.tif  # 1
-  tiffref: error: zero.tif: not a TIFF file but an empty file. Get a whole copy.
+  tiffref: error: zero.tif: not a TIFF file but an empty file. Get a complete copy.
 $ info text.tif  # 1
   tiffref: error: text.tif: not a TIFF file but a text file. Give the address of a TIFF.
 $ info json.tif  # 1
-  tiffref: error: json.tif: not a TIFF file but JSON. References are read by `tiffref info` where the name ends in .json.
+  tiffref: error: json.tif: not a TIFF file but JSON. If it holds references: tiffref info NAME.json.
 $ info czi.tif  # 1
   tiffref: error: czi.tif: not a TIFF file but a Zeiss CZI file. Convert it first: bioformats2raw, or bfconvert to OME-TIFF.
 $ info bad.json  # 1
@@ -140,15 +148,15 @@ $ info bad.json  # 1
 $ info other.json  # 1
   tiffref: error: other.json, a: not a reference, got 1, expected text, [url] or [url, offset, length]
 $ info list.json  # 1
-  tiffref: error: list.json: a reference document is an object, got [1], expected an object
+  tiffref: error: list.json: not a reference document, got [1], expected an object
 $ scan image.tif  # 2
-  tiffref: error: image.json exists already; to replace it, say -o image.json
+  tiffref: error: image.json exists already; to replace it, use -o image.json
 $ scan image.tif -o a.zarr  # 2
-  tiffref: error: a.zarr: references are not a Zarr store; name them a.json
+  tiffref: error: a.zarr: references are JSON, not a Zarr store; name them a.json
 $ scan image.tif -o a.json --format parquet  # 2
   tiffref: error: a.json: the name does not go with --format parquet
 $ scan image.tif -o image.tif  # 2
-  tiffref: error: image.tif: the output would replace the image itself
+  tiffref: error: image.tif: references are JSON, not a TIFF; name them image.json
 $ scan image.tif -o - --json  # 2
   tiffref: error: -o - and --json both write to standard output; choose one
 $ scan image.tif -o nofolder/a.json  # 3
@@ -181,7 +189,7 @@ $ stack 'no*.tif' -o a.json  # 3
 $ stack '/vsis3/bucket/*.tif' -o a.json  # 3
   tiffref: error: /vsis3/bucket/*.tif: no files. This is a path of GDAL; the address is s3://bucket/*.tif.
 $ stack scenes -o a.json  # 3
-  tiffref: error: scenes: is a folder, expected files. Say which: 'scenes/*.tif'.
+  tiffref: error: scenes: is a folder, expected files. Name the files: 'scenes/*.tif'.
 $ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2
   tiffref: error: there is no preset 'sentinel2', expected a pattern with {fields}, or one of axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2. Did you mean sentinel-2?
 $ stack 'scenes/S_{time:%Y%m%d.tif' -o a.json  # 2
@@ -207,7 +215,129 @@ $ catalog query nowhere  # 3
 $ catalog build empty -o cat  # 3
   tiffref: error: empty: no files. Check the folder, pattern or list.
 $ append image.json image.tif  # 1
-  tiffref: error: these references are not of one sequence, got 0 sequences. Files can be added to what scan_sequence made, not split into parts.
+  tiffref: error: the references hold no sequence of files, expected one. Make it with `tiffref stack` or scan_sequence, not split into parts.
+$ info rar.tif  # 1
+  tiffref: error: rar.tif: not a TIFF file but a RAR archive. Unpack it first.
+$ info bz2.tif  # 1
+  tiffref: error: bz2.tif: not a TIFF file but a bzip2 file. Unpack it first: bunzip2.
+$ info pdf.tif  # 1
+  tiffref: error: pdf.tif: not a TIFF file but a PDF document. Give the address of a TIFF.
+$ info jp2.tif  # 1
+  tiffref: error: jp2.tif: not a TIFF file but a JPEG 2000 image. Convert it to TIFF first.
+$ info zeros.tif  # 1
+  tiffref: error: zeros.tif: not a TIFF file but a file of zeros. Get a complete copy.
+$ info slide.ndpis  # 1
+  tiffref: error: slide.ndpis: not a TIFF file but a text file. Give the address of a TIFF.
+$ info II.tif  # 1
+  tiffref: error: II.tif: the header is cut off, got 4 bytes, expected at least 8. The file is truncated; get a whole copy.
+$ info empty.json  # 1
+  tiffref: error: empty.json: not a JSON document: it is empty
+$ info scenes/  # 3
+  tiffref: error: scenes/: is a folder with 2 TIFF files, such as S_20200101.tif
+    as one array: tiffref stack 'scenes/*.tif' -o refs.json
+    as a catalog: tiffref catalog build scenes -o CATALOG
+$ info ~nobody/image.tif  # 3
+  tiffref: error: ~nobody/image.tif: no such file. There is no folder ~nobody.
+$ info zip://nope.tif::pack.tif  # 3
+  tiffref: error: zip://nope.tif::pack.tif: no such file
+$ info S3://bucket/a.tif  # 3
+  tiffref: error: S3://bucket/a.tif: no file system is known for S3://. Did you mean s3://?
+$ info htp://host/a.tif  # 3
+  tiffref: error: htp://host/a.tif: no file system is known for htp://. Did you mean http://?
+$ info http:/host/a.tif  # 3
+  tiffref: error: http:/host/a.tif: no such file. The address is http://host/a.tif.
+$ info https://  # 3
+  tiffref: error: https://: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
+$ info /dev/null  # 3
+  tiffref: error: /dev/null: cannot be read: not a regular file
+$ info image.tif --colour  # 2
+  tiffref: error: unknown option --colour
+  See tiffref info --help.
+$ info image.json image.tif  # 2
+  tiffref: error: tiffref info takes one image, got 2
+    as one array: tiffref stack image.json image.tif -o refs.json
+    as a catalog: tiffref catalog build image.json image.tif -o CATALOG
+$ scan  # 2
+  tiffref: error: the following arguments are required: IMG
+  See tiffref scan --help.
+$ scan scenes/S_20200101.tif scenes/S_20200102.tif -o a.json  # 2
+  tiffref: error: tiffref scan takes one image, got 2
+    as one array: tiffref stack scenes/S_20200101.tif scenes/S_20200102.tif -o refs.json
+    as a catalog: tiffref catalog build scenes/S_20200101.tif scenes/S_20200102.tif -o CATALOG
+$ scan image.json -o a.json  # 1
+  tiffref: error: image.json: not a TIFF file but JSON. If it holds references: tiffref info NAME.json.
+$ scan image.tif -o a.tif  # 2
+  tiffref: error: a.tif: references are JSON, not a TIFF; name them a.json
+$ scan image.tif -o a.nc  # 2
+  tiffref: error: a.nc: references are JSON, not a netCDF file; name them a.json
+$ scan image.tif -o scenes  # 3
+  tiffref: error: scenes: cannot write the references, got IsADirectoryError: Is a directory. Give the name of a file in the folder.
+$ scan image.tif -o a.json --url-prefix www.host.org/data  # 2
+  tiffref: error: www.host.org/data: not an address. Addresses need a scheme: https://www.host.org/data/.
+$ scan image.tif -o a.json --url-prefix s3:/bucket/data  # 2
+  tiffref: error: s3:/bucket/data: not an address. The address is s3://bucket/data/.
+$ scan image.tif -o a.json --fillvalue abc  # 2
+  tiffref: error: argument --fillvalue: 'abc' is not a number
+  See tiffref scan --help.
+$ scan image.tif -o a.json --fillvalue 70000  # 2
+  tiffref: error: image.tif: no sample can have this fill value, got 70000, expected a value of type uint16. Other series may be of another type: choose one with series=.
+$ scan image.tif -o a.json --zattrs a  # 2
+  tiffref: error: argument --zattrs: 'a' is not NAME=VALUE
+  See tiffref scan --help.
+$ image.tif  # 2
+  tiffref: error: there is no command image.tif; for a file: tiffref info image.tif
+  See tiffref --help.
+$ inf image.tif  # 2
+  tiffref: error: there is no command inf; did you mean info?
+  See tiffref --help.
+$ completion tcsh  # 2
+  tiffref: error: there is no shell tcsh; there are bash, zsh, fish
+  See tiffref completion --help.
+$ stack scenes/*.tif -o a.tif --pattern sentinel-2  # 2
+  tiffref: error: a.tif: references are JSON, not a TIFF; name them a.json
+$ stack 'scenes/S_{time}.tif' --concat time -o a.json  # 2
+  tiffref: error: concat names no dimension of the files, got time, expected y, x
+$ stack 'scenes/S_{time:%Y%m%d}.tif' --axes foo -o a.json  # 2
+  tiffref: error: the order of axes does not name each axis once, got foo, expected time
+$ stack 'scenes/S_{}.tif' -o a.json  # 2
+  tiffref: error: the pattern has no field, got 'S_{}.tif', expected fields as {time:%Y%m%d}, named groups as (?P<time>...), or wildcards
+$ stack 'scenes/S_{time:%Y}.tif' -o a.json  # 1
+  tiffref: error: 2 of 2 names do not match the pattern, got S_20200101.tif, S_20200102.tif, expected 'S_{time:%Y}.tif'. Give a pattern that fits all names, or only the files that it fits.
+$ stack scenes/*.tif --layout hcs -o a.json --pattern 'S_{time:%Y%m%d}.tif'  # 2
+  tiffref: error: the files have no wells, got axes time, expected row and column, or well. Name them in the pattern, as in '{row}{column:d}_{field:d}.tif'.
+$ validate scenes  # 3
+  tiffref: error: scenes: is a folder with 2 TIFF files, such as S_20200101.tif
+    as one array: tiffref stack 'scenes/*.tif' -o refs.json
+    as a catalog: tiffref catalog build scenes -o CATALOG
+$ validate image.tif --pixels few  # 2
+  tiffref: error: argument --pixels: 'few' is neither a number of chunks nor all
+  See tiffref validate --help.
+$ convert image.json  # 2
+  tiffref: error: the following arguments are required: TARGET
+  See tiffref convert --help.
+$ convert image.tif a.json  # 1
+  tiffref: error: image.tif: is a TIFF, not a reference document. `tiffref info` shows what it holds, `tiffref scan` writes references to it.
+$ convert image.json a.nc  # 2
+  tiffref: error: a.nc: references are JSON, not a netCDF file; name them a.json
+$ rewrite image.json  # 2
+  tiffref: error: the following arguments are required: --from, --to
+  See tiffref rewrite --help.
+$ rewrite image.json --from s3://nope/ --to s3://other/  # 2
+  tiffref: error: image.json: no address begins with s3://nope/. The first is file://image.tif.
+$ refresh image.tif  # 1
+  tiffref: error: image.tif: is a TIFF, not a reference document. `tiffref info` shows what it holds, `tiffref scan` writes references to it.
+$ append image.json  # 2
+  tiffref: error: the following arguments are required: FILES
+  See tiffref append --help.
+$ catalog build scenes -o scenes  # 3
+  tiffref: error: scenes: the folder holds files but no catalog. Give an empty or new folder.
+$ catalog build scenes -o image.tif  # 3
+  tiffref: error: image.tif: the catalog cannot be written, got Not a directory. A file is in the way; give another folder.
+$ catalog query image.tif  # 3
+  tiffref: error: image.tif: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
+$ catalog query cat --bounds 1,2,3  # 2
+  tiffref: error: argument --bounds: '1,2,3' is not W,S,E,N
+  See tiffref catalog query --help.
 """
 """Commands, and below each what standard error gets, indented, with its exit code."""
 
@@ -254,7 +384,7 @@ PYTHON = [
     ("scan('image.tif', level=9)", "SelectionError",
      "image.tif: level 9 does not exist: the file has level 0 only"),
     ("scan('image.tif').write_fsspec('a.zarr')", "InvalidReferences",
-     "a.zarr: references are one JSON document, not a Zarr store. Name it a.json."),
+     "a.zarr: references are JSON, not a Zarr store. Name them a.json."),
     ("References.open(5)", "InvalidReferences",
      "cannot open int as references, expected a path, URL, or mapping"),
     ("References.open('nope.json')", "MissingSource", "nope.json: no such file"),
@@ -285,4 +415,4 @@ def test_a_misspelled_name_of_the_package_suggests_another() -> None:
 
 
 def test_there_are_many() -> None:
-    assert len(mistakes()) >= 40
+    assert len(mistakes()) >= 100

@@ -76,6 +76,7 @@ class _Form:
     zarr_format: int = 2
     version: int = 1
     record_size: int = _RECORD_SIZE
+    is_written: bool = True
 
 
 def _read(
@@ -111,17 +112,19 @@ def _write(
         "rename": rename, "series": references.series, "storage_options": storage_options,
         "is_sealed": references.allow is None,
     }  # fmt: skip
-    if not is_parquet(target):
-        write_json(
-            references.group, target, zarr_format=form.zarr_format, version=form.version, **options
-        )
-        return
-    if form.zarr_format != 2:
+    if is_parquet(target) and form.zarr_format != 2:
         raise InvalidReferences(
             "parquet references hold Zarr v2 only", url=os.fspath(target), got=form.zarr_format,
             hint="Write JSON, or leave out zarr_format.",
         )  # fmt: skip
-    write_parquet(references.group, target, record_size=form.record_size, **options)
+    if not form.is_written:
+        return
+    if is_parquet(target):
+        write_parquet(references.group, target, record_size=form.record_size, **options)
+    else:
+        write_json(
+            references.group, target, zarr_format=form.zarr_format, version=form.version, **options
+        )
 
 
 def convert(
@@ -133,6 +136,7 @@ def convert(
     record_size: int = _RECORD_SIZE,
     storage_options: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] | None = None,
+    dry_run: bool = False,
 ) -> References:
     """Write references in another format: JSON, or parquet where the name ends in ".parq".
 
@@ -147,7 +151,9 @@ def convert(
     storage_options
         For the file systems of URLs.
     allow
-        Prefixes of addresses that the source is trusted with, as in `References.from_kerchunk`.
+        Prefixes of addresses that the source may read, as in `References.from_kerchunk`.
+    dry_run
+        Check all, and write nothing.
 
     Returns
     -------
@@ -164,7 +170,8 @@ def convert(
         target would read them.
     """
     references, _ = _read(source, storage_options, allow)
-    _write(references, target, _Form(zarr_format, version, record_size), storage_options)
+    form = _Form(zarr_format, version, record_size, not dry_run)
+    _write(references, target, form, storage_options)
     return references
 
 
@@ -175,6 +182,7 @@ def rewrite(
     *,
     storage_options: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Write references to files that have moved.
 
@@ -185,8 +193,8 @@ def rewrite(
     moves
         Beginning of an address -> what stands there instead: {"s3://a/": "https://b/"}. The longest
         that fits counts; a local folder stands for "file://" and itself.
-    storage_options, allow
-        As in `convert`; what `moves` changes needs no trust.
+    storage_options, allow, dry_run
+        As in `convert`; addresses that `moves` changes need not be allowed.
 
     Returns
     -------
@@ -195,7 +203,7 @@ def rewrite(
     Raises
     ------
     SelectionError
-        If no address begins so.
+        If no address begins with one of the prefixes.
     InvalidReferences
         If the source is no valid document, or two files would become one.
     UntrustedSource
@@ -208,12 +216,12 @@ def rewrite(
     n_moved = sum(before != after for before, after in zip(addresses, moved, strict=True))
     if not n_moved:
         raise SelectionError(
-            "no address begins so", url=os.fspath(source), got=", ".join(moves),
-            expected=f"the beginning of {addresses[0]}" if addresses else "references to files",
+            f"no address begins with {' or '.join(moves)}", url=os.fspath(source),
+            hint=f"The first is {addresses[0]}." if addresses else None,
         )  # fmt: skip
     if len(set(moved)) < len(set(addresses)):
         raise InvalidReferences("two files would have one address", url=os.fspath(source))
-    _write(references, target, form, storage_options, rename)
+    _write(references, target, replace(form, is_written=not dry_run), storage_options, rename)
     return n_moved
 
 

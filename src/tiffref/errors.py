@@ -227,7 +227,7 @@ class MetadataWarning(UserWarning):
 
 
 class TruncationWarning(UserWarning):
-    """Part of an image lies behind the end of its file; what is there is right."""
+    """Part of an image lies beyond the end of its file; the rest is right."""
 
 
 def install_hint(extra: str) -> str:

@@ -27,6 +27,7 @@ from .formats.summary import (
     html_table,
     outline,
 )
+from .io.address import misnamed_references
 from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
 from .io.local import local_path
 from .io.urls import (
@@ -211,11 +212,11 @@ class References:
         UntrustedSource
             If the references come from a document that may not read the folder of `path`.
         """
-        if isinstance(path, str | os.PathLike) and os.fspath(path).rstrip("/").endswith(".zarr"):
-            raise InvalidReferences(
-                "references are one JSON document, not a Zarr store", url=os.fspath(path),
-                hint=f"Name it {os.fspath(path).rstrip('/')[:-5]}.json.",
-            )  # fmt: skip
+        is_name = isinstance(path, str | os.PathLike)
+        misnamed = misnamed_references(os.fspath(path)) if is_name else None
+        if misnamed:
+            what, better = misnamed
+            raise InvalidReferences(what, url=os.fspath(path), hint=f"Name them {better}.")
         zarr_format, version = zarr_format or 2, 1 if version is None else version
         shown = self.laid_out(zarr_format)
         options = shown._options(url, groupname, templatename, path, keep_signature)

@@ -166,7 +166,7 @@ def test_outputs_have_default_names_and_replace_nothing(
     capsys.readouterr()
     assert main(command) == 2
     assert capsys.readouterr().err == (
-        f"tiffref: error: {name} exists already; to replace it, say -o {name}\n"
+        f"tiffref: error: {name} exists already; to replace it, use -o {name}\n"
     )
 
 
@@ -192,6 +192,23 @@ def test_dry_runs_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "would write stack.json: image (time 2, y 32, x 32), 2 files" in out
     assert "would build catalog: 2 files" in out
     assert sorted(folder.rglob("*")) == before
+
+
+def test_dry_runs_of_documents_check_and_write_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["scan", "image.tif", "-o", "refs.json", "-q"])
+    state = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    moves = ["--from", f"file://{folder.resolve()}/", "--to", "s3://bucket/"]
+    assert main(["convert", "refs.json", "refs.parq", "--dry-run"]) == 0
+    assert main(["rewrite", "refs.json", *moves, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "would write refs.parq: 1 array" in out
+    assert "would write refs.json: 1 file with another address" in out
+    # what would fail fails
+    assert main(["convert", "refs.json", "refs.parq", "--dry-run", "--zarr-format", "3"]) == 1
+    assert main(["rewrite", "refs.json", "--from", "s3://a", "--to", "x", "--dry-run"]) == 2
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == state
 
 
 def test_info_of_a_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,10 +265,13 @@ def test_a_pattern_is_offered_where_names_have_dates(
 
 
 def test_every_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, examples in ((name, one.examples) for name, one in COMMANDS.items()):
-        assert main([name, "--help"]) == 0
-        assert f"examples:\n{examples}" in capsys.readouterr().out
-        assert f"tiffref {name}" in examples
+    commands = dict(COMMANDS)
+    for name, command in COMMANDS.items():
+        commands |= {f"{name} {action}": one for action, one in command.actions.items()}
+    for name, command in commands.items():
+        assert main([*name.split(), "--help"]) == 0
+        assert f"examples:\n{command.examples}" in capsys.readouterr().out
+        assert f"tiffref {name}" in command.examples
 
 
 def test_help_lists_all_presets() -> None:

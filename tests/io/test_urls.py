@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiffref.errors import ManifestMismatch
+from tiffref.errors import ManifestMismatch, SelectionError
 from tiffref.io.urls import from_document_url, plan_prefix, shared_folder, to_document_url
 
 
@@ -54,3 +54,16 @@ def test_shared_folder() -> None:
     assert shared_folder([]) == ""
     assert shared_folder(["s3://b/a/1", "s3://b/a/1"]) == "s3://b/a/"
     assert shared_folder(["s3://b/a/10", "s3://b/a/1", "s3://b/a/2/3"]) == "s3://b/a/"
+
+
+@pytest.mark.parametrize("prefix", ["www.host.org/data", "s3:/bucket/x/", "/vsis3/bucket"])
+def test_prefix_that_is_no_address(prefix: str) -> None:
+    with pytest.raises(SelectionError, match="not an address"):
+        plan_prefix(prefix, ["/a/b.tif"])
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "data", "../data/", "/data", "C:/data", "s3://b/www.x.org/"]
+)
+def test_prefix_that_is_an_address(prefix: str) -> None:
+    assert plan_prefix(prefix, ["/a/b.tif"])("/a/b.tif").endswith("b.tif")

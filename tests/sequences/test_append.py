@@ -150,7 +150,7 @@ def test_a_place_that_is_taken(tmp_path, keep):
 
 def test_what_files_cannot_be_added_to(tmp_path):
     write(tmp_path / "0.tif", pixels(0))
-    with pytest.raises(InvalidReferences, match="0 sequences"):
+    with pytest.raises(InvalidReferences, match="no sequence of files"):
         tiffref.append_sequence(tiffref.scan(tmp_path / "0.tif"), str(tmp_path / "*.tif"))
     joined = tiffref.scan_sequence([tmp_path / "0.tif"], concat="y")
     with pytest.raises(SelectionError, match="along new axes only"):

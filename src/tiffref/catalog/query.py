@@ -72,9 +72,9 @@ def open_catalog(
     pa = import_pyarrow()
     try:
         table, is_own = read_index(folder, storage_options)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise SourceError(
-            "there is no catalog", url=folder, expected=f"a folder with {INDEX}",
+            "there is no catalog", url=os.fspath(path), expected=f"a folder with {INDEX}",
             hint="Build one: tiffref catalog build FILES -o FOLDER.",
         ) from error  # fmt: skip
     except pa.ArrowInvalid as error:

@@ -296,15 +296,34 @@ COMMANDS = {
   tiffref catalog open catalog/ --where band=B04 -o cube.json""",
         actions={
             "build": console.Command(
-                "build a catalog, or go on with one", "", _BUILD_ARGUMENTS, _build
+                "build a catalog, or continue a build",
+                """\
+  tiffref catalog build scenes/ -o catalog/
+  tiffref catalog build 's3://bucket/**/*.tif' -o catalog/ --storage-option anon=true
+  tiffref catalog build 'S2_{time:%Y%m%d}_{band}.tif' -o catalog/ --update --workers 8""",
+                _BUILD_ARGUMENTS,
+                _build,
             ),
             "open": console.Command(
-                "open what a search finds as one dataset", "", _OPEN_ARGUMENTS, _open
+                "open what a search finds as one dataset",
+                "  tiffref catalog open catalog/ --where band=B04 -o cube.json",
+                _OPEN_ARGUMENTS,
+                _open,
             ),
             "query": console.Command(
-                "list the files that a search finds", "", _SEARCH_ARGUMENTS, _query
+                "list the files that a search finds",
+                """\
+  tiffref catalog query catalog/ --bounds 5,45,11,48 --time 2022-05
+  tiffref catalog query catalog/ --status failed""",
+                _SEARCH_ARGUMENTS,
+                _query,
             ),
-            "show": console.Command("show what is in a catalog", "", _SEARCH_ARGUMENTS, _show),
+            "show": console.Command(
+                "show what is in a catalog",
+                "  tiffref catalog show catalog/",
+                _SEARCH_ARGUMENTS,
+                _show,
+            ),
         },
     ),
 }

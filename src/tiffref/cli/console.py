@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ..formats.summary import count
+from ..io.address import misnamed_references
 
 if TYPE_CHECKING:
     from ..references import References
@@ -167,7 +168,7 @@ Arguments = Mapping[str, Mapping[str, Any]]
 
 OUTPUT_HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
 JSON: Arguments = {"--json": {"action": "store_true", "help": "print JSON, not sentences"}}
-DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "say what would be written"}}
+DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "do all but write"}}
 FORMAT: Arguments = {
     "--format": {
         "choices": ("json", "parquet"), "help": "of the references (default: by the name)",
@@ -282,12 +283,12 @@ def default_output(output: str | None, stem: str, form: str | None) -> str:
     if output is None:
         name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
         if Path(name).exists():
-            raise UsageError(f"{name} exists already; to replace it, say -o {name}")
+            raise UsageError(f"{name} exists already; to replace it, use -o {name}")
         return name
     ending = output.rstrip("/").lower().rpartition(".")[2]
-    if ending == "zarr":
-        better = f"{output.rstrip('/')[:-5]}.json"
-        raise UsageError(f"{output}: references are not a Zarr store; name them {better}")
+    misnamed = misnamed_references(output)
+    if misnamed:
+        raise UsageError(f"{output}: {misnamed[0]}; name them {misnamed[1]}")
     if form and (ending in ("parq", "parquet")) != (form == "parquet"):
         raise UsageError(f"{output}: the name does not go with --format {form}")
     return output
@@ -322,6 +323,8 @@ class Parser(argparse.ArgumentParser):
             named = re.findall(r"[\w-]+", wrong["choices"])
             near = difflib.get_close_matches(wrong["value"], named, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(named)}"
+            if wrong["what"] == "COMMAND" and Path(wrong["value"]).exists():
+                hint = f"for a file: tiffref info {shlex.quote(wrong['value'])}"
             message = f"there is no {wrong['what'].lower()} {wrong['value']}; {hint}"
         print(f"tiffref: error: {message}", file=sys.stderr)
         self.exit(USAGE, f"See {self.prog} --help.\n")

@@ -39,21 +39,23 @@ _CONVERT_ARGUMENTS: console.Arguments = {
     },
     **console.options_of("REFS and TARGET"),
     **console.allow_of("REFS"),
+    **console.DRY_RUN,
     **console.JSON,
 }  # fmt: skip
 _REWRITE_ARGUMENTS: console.Arguments = {
     **_DOCUMENT,
     "--from": {
         "dest": "before", "action": "append", "required": True, "metavar": "PREFIX",
-        "help": "beginning of addresses, as s3://a/; may be repeated, with a --to for each",
+        "help": "beginning of addresses, such as s3://a/; may be repeated, with a --to for each",
     },
     "--to": {
         "dest": "after", "action": "append", "required": True, "metavar": "PREFIX",
-        "help": "what stands there instead, as https://b/",
+        "help": "what replaces it, such as https://b/",
     },
     "-o --output": {"metavar": "TARGET", "help": "what to write; by default REFS itself"},
     **console.options_of("REFS and TARGET"),
     **console.allow_of("REFS"),
+    **console.DRY_RUN,
     **console.JSON,
 }  # fmt: skip
 _REFRESH_ARGUMENTS: console.Arguments = {
@@ -71,14 +73,15 @@ def _convert(arguments: argparse.Namespace) -> int:
     from ..documents import convert
 
     target = console.default_output(arguments.target, "", None)
-    names = "zarr_format version record_size storage_options allow"
+    names = "zarr_format version record_size storage_options allow dry_run"
     with console.progress(f"writing {target}"):
         references = convert(arguments.document, target, **console.pick(arguments, names))
     counts = console.count_arrays(references)
     if arguments.json:
         console.print_json({"output": target, **counts})
     else:
-        console.say(f"{target}: {console.format_counts(counts)}")
+        would = "would write " if arguments.dry_run else ""
+        console.say(f"{would}{target}: {console.format_counts(counts)}")
     return console.OK
 
 
@@ -89,14 +92,17 @@ def _rewrite(arguments: argparse.Namespace) -> int:
     if len(arguments.before) != len(arguments.after):
         raise console.UsageError("each --from needs a --to")
     moves = dict(zip(arguments.before, arguments.after, strict=True))
-    target = console.default_output(arguments.output or arguments.document, "", None)
-    options = console.pick(arguments, "storage_options allow")
+    target = arguments.document
+    if arguments.output:
+        target = console.default_output(arguments.output, "", None)
+    options = console.pick(arguments, "storage_options allow dry_run")
     with console.progress(f"writing {target}"):
         n_moved = rewrite(arguments.document, target, moves, **options)
     if arguments.json:
         console.print_json({"output": target, "moved": n_moved})
     else:
-        console.say(f"{target}: {count(n_moved, 'file')} with another address")
+        would = "would write " if arguments.dry_run else ""
+        console.say(f"{would}{target}: {count(n_moved, 'file')} with another address")
     return console.OK
 
 
@@ -132,7 +138,7 @@ _VALIDATE_ARGUMENTS: console.Arguments = {
     **_DOCUMENT,
     "--sources": {
         "action": "store_true",
-        "help": "look whether the sources are there, unchanged, and long enough",
+        "help": "check that the sources exist, are unchanged, and are long enough",
     },
     "--pixels": {
         "type": _parse_count, "default": 0, "metavar": "N",
@@ -140,11 +146,11 @@ _VALIDATE_ARGUMENTS: console.Arguments = {
     },
     "--untrusted": {
         "action": "store_true",
-        "help": "list every host and path that reading the document would touch; open none of them",
+        "help": "list every host and path that the document would read, and open none of them",
     },
     "--allow": {
         "action": "append", "metavar": "PREFIX",
-        "help": "open only sources whose URL begins so; may be repeated (default: all)",
+        "help": "open only sources whose URL starts with this; may be repeated (default: all)",
     },
     **console.options_of("REFS"),
     **console.options_of("the sources", "source"),
@@ -207,12 +213,13 @@ COMMANDS = {
         "change the addresses of the files in references",
         """\
   tiffref rewrite refs.json --from file:///data/ --to https://host/data/
-  tiffref rewrite refs.json --from s3://a/ --to s3://b/ -o moved.json""",
+  tiffref rewrite refs.json --from s3://a/ --to s3://b/ -o moved.json
+  tiffref rewrite refs.json --from s3://a/ --to s3://b/ --dry-run""",
         _REWRITE_ARGUMENTS,
         _rewrite,
     ),
     "refresh": console.Command(
-        "bring references up to date with files that have changed",
+        "update references after their files changed",
         """\
   tiffref refresh refs.json
   tiffref refresh refs.json --dry-run""",

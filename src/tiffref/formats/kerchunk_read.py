@@ -115,7 +115,7 @@ def is_metadata_key(key: str) -> bool:
 
 def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     if not isinstance(document, Mapping):
-        what = "a reference document is an object"
+        what = "not a reference document"
         report(Finding("document", what, None, _short(document), "an object"))
         return {}, {}
     if "version" not in document:

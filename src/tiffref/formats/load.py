@@ -22,6 +22,7 @@ import ujson
 
 from ..codecs.foreign import unsafe_codecs
 from ..errors import InvalidReferences, unreadable
+from ..io.address import not_a_file
 from ..io.allow import is_local
 from ..io.clients import client_errors
 from ..io.local import local_path
@@ -121,7 +122,7 @@ _LARGE_BYTES = 1 << 23
 """A document from this size on is read in parts where it can be."""
 _PART_BYTES = 1 << 20
 _TIFF = frozenset({b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"})
-_TIFF_HINT = "`tiffref info` tells what it holds, `tiffref scan` writes references of it."
+_TIFF_HINT = "`tiffref info` shows what it holds, `tiffref scan` writes references to it."
 
 
 def check_kind(document: Any) -> None:
@@ -176,6 +177,8 @@ def fetch_text(
     try:
         with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
             text = _read_up_to(file, LIMITS.document_bytes + 1)
+    except IsADirectoryError as error:
+        raise not_a_file(path) from error
     except _BROKEN + client_errors() as error:
         raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:
@@ -262,5 +265,6 @@ def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
         if bytes(text[:4]) in _TIFF:
             what, hint = "is a TIFF, not a reference document", _TIFF_HINT
         else:
-            what, hint = f"not a JSON document: {str(error)[:120]}", None
+            reason = str(error)[:120] if text else "it is empty"
+            what, hint = f"not a JSON document: {reason}", None
         raise InvalidReferences(what, url=os.fspath(document), hint=hint) from error

@@ -15,13 +15,20 @@ from pathlib import Path
 
 from ..errors import MissingSource, SourceError
 
-__all__ = ["FIRST_BYTES", "describe_content", "missing_file", "not_a_file", "spelling_hint"]
+__all__ = [
+    "FIRST_BYTES",
+    "describe_content",
+    "misnamed_references",
+    "missing_file",
+    "not_a_file",
+    "spelling_hint",
+]
 
 FIRST_BYTES = 512
 """Bytes of a file by which it can be recognized."""
 
-_SERVER = "Check the address: a server answers so for an error, or asks to log in."
-_KERCHUNK = "kerchunk makes references to it."
+_SERVER = "Check the address: servers send one for errors and for logins."
+_KERCHUNK = "kerchunk can make references to it."
 _CONTENT: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull."),
     (b"<vrtdataset", "a GDAL VRT",
@@ -30,12 +37,13 @@ _CONTENT: tuple[tuple[bytes, str, str], ...] = (
     (b"<html", "an HTML page", _SERVER),
     (b"<error", "an error message of a server", _SERVER),
     (b"<ome", "OME-XML", "Name it NAME.companion.ome to scan the TIFFs that it describes."),
-    (b"{", "JSON", "References are read by `tiffref info` where the name ends in .json."),
-    (b"[", "JSON", "Give the address of a TIFF."),
+    (b"{", "JSON", "If it holds references: tiffref info NAME.json."),
     (b"pk\x03\x04", "a ZIP archive", "A TIFF in it is zip://NAME.tif::ARCHIVE.zip."),
     (b"\x1f\x8b", "a gzip file", "Unpack it first: gunzip."),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "Unpack it first: unzstd."),
     (b"7z\xbc\xaf", "a 7z archive", "Unpack it first."),
+    (b"rar!", "a RAR archive", "Unpack it first."),
+    (b"bzh", "a bzip2 file", "Unpack it first: bunzip2."),
     (b"\x89png", "a PNG image", "Convert it to TIFF first."),
     (b"\xff\xd8\xff", "a JPEG image", "Convert it to TIFF first."),
     (b"\0\0\0\x0cjp", "a JPEG 2000 image", "Convert it to TIFF first."),
@@ -51,6 +59,12 @@ _CONTENT: tuple[tuple[bytes, str, str], ...] = (
     (b"\xda\xce\xbe\x0a", "a Nikon ND2 file", "Convert it first: bfconvert to OME-TIFF."),
 )  # fmt: skip
 """First bytes in lower case, what the file is, and what to do."""
+
+_OTHER_KINDS = {
+    "zarr": "a Zarr store", "tif": "a TIFF", "tiff": "a TIFF", "nc": "a netCDF file",
+    "h5": "an HDF5 file",
+}  # fmt: skip
+"""Endings of names that readers would take for something else than references."""
 
 _ERROR_CODE = re.compile(rb"<Error>.*?<Code>(\w+)</Code>", re.DOTALL)
 _MANY = "Many files become one array with `tiffref stack` or `tiffref.scan_sequence`"
@@ -71,19 +85,32 @@ def describe_content(data: bytes) -> tuple[str, str | None]:
     """
     code = _ERROR_CODE.search(data)
     if code:
-        hint = "Check the address and the credentials; public buckets want anon=true."
+        hint = "Check the address and the credentials; public buckets need anon=true."
         return f"an error message of a server ({code[1].decode('ascii', 'replace')})", hint
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what, hint in _CONTENT:
         if start.startswith(magic):
             return what, hint
     if not data:
-        return "an empty file", "Get a whole copy."
+        return "an empty file", "Get a complete copy."
     if start.startswith(b"<"):
         return "an XML document", _SERVER
+    if not data.strip(b"\0"):
+        return "a file of zeros", "Get a complete copy."
     if data.isascii() and not re.search(rb"[\x00-\x08\x0e-\x1f]", data):
         return "a text file", "Give the address of a TIFF."
     return f"a file that begins with {data[:4]!r}", "A TIFF begins with II or MM."
+
+
+def misnamed_references(name: str) -> tuple[str, str] | None:
+    """Return what a name for references says instead, and a better name; None if it is good.
+
+    >>> misnamed_references("a.zarr/")
+    ('references are JSON, not a Zarr store', 'a.json')
+    """
+    stem, _, ending = name.rstrip("/").rpartition(".")
+    kind = _OTHER_KINDS.get(ending.lower()) if stem else None
+    return kind and (f"references are JSON, not {kind}", f"{stem}.json")
 
 
 def missing_file(name: str) -> SourceError:
@@ -100,7 +127,8 @@ def missing_file(name: str) -> SourceError:
         target = os.readlink(name)  # noqa: PTH115
         return MissingSource(f"is a link to {target}, which does not exist", url=name)
     if name.strip() != name:
-        return MissingSource("no such file", url=repr(name), hint="The name has spaces at an end.")
+        hint = "The name begins or ends with a space."
+        return MissingSource("no such file", url=repr(name), hint=hint)
     if not path.parent.is_dir():
         return MissingSource("no such file", url=name, hint=f"There is no folder {path.parent}.")
     near = _near_names(path)
@@ -122,7 +150,7 @@ def spelling_hint(name: str) -> str | None:
     if _WINDOWS.match(name) and os.sep == "/":
         return "This is a path of Windows; give the path on this machine."
     if _HOST.match(name):
-        return f"An address has a scheme: https://{name}."
+        return f"Addresses need a scheme: https://{name}."
     return None
 
 

@@ -77,6 +77,12 @@ def _named(target: str | os.PathLike[str]) -> str:
     return path
 
 
+_NEXT_STEPS = {
+    FileNotFoundError: "Make the folder first.",
+    IsADirectoryError: "Give the name of a file in the folder.",
+}
+
+
 @contextlib.contextmanager
 def _typed_errors(path: str) -> Iterator[None]:
     """Describe what cannot be written, and where."""
@@ -90,7 +96,7 @@ def _typed_errors(path: str) -> Iterator[None]:
             _WHAT,
             url=path,
             got=f"{type(error).__name__}: {error.strerror or error}",
-            hint="Make the folder first." if isinstance(error, FileNotFoundError) else None,
+            hint=_NEXT_STEPS.get(type(error)),
         ) from error
 
 

@@ -132,7 +132,7 @@ class LocalSource(ByteSource):
             if stat.S_ISDIR(state.st_mode):
                 raise IsADirectoryError(errno.EISDIR, "Is a directory", self._path)
             if not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EINVAL, "Is no regular file", self._path)
+                raise OSError(errno.EINVAL, "not a regular file", self._path)
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             raise _not_opened(os.fspath(path), url, error) from error
         self.source = Source(url or self._path, state.st_size, state.st_mtime)

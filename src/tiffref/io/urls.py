@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote, unquote
 
-from ..errors import ManifestMismatch, MetadataWarning, warn
+from ..errors import ManifestMismatch, MetadataWarning, SelectionError, warn
+from .address import spelling_hint
 from .local import file_url, is_file_url, local_path
 
 __all__ = [
@@ -164,7 +165,13 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     ------
     ManifestMismatch
         If the sources share no folder (other hosts, other schemes).
+    SelectionError
+        If the prefix is an address without its scheme, or a path of GDAL.
     """
+    is_plain = "://" not in prefix and prefix[1:2] != ":"
+    hint = spelling_hint(f"{prefix.rstrip('/')}/") if is_plain else None
+    if hint:
+        raise SelectionError("not an address", url=prefix, hint=hint)
     sources = list(urls)
     addresses = [_without_query(to_document_url(url)) for url in sources]
     if len(set(addresses)) < len({to_document_url(url) for url in sources}):

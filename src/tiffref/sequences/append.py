@@ -115,9 +115,9 @@ def _record(references: References) -> dict[str, Any]:
     has_image = any("path" in level for row in references.series[:1] for level in row["levels"])
     if len(rows) != 1 or not has_image:
         raise InvalidReferences(
-            "these references are not of one sequence",
-            got=f"{len(rows)} sequences",
-            hint="Files can be added to what scan_sequence made, not split into parts.",
+            f"the references hold {len(rows) or 'no'} sequence{'s' * (len(rows) > 1)} of files",
+            expected="one",
+            hint="Make it with `tiffref stack` or scan_sequence, not split into parts.",
         )
     if rows[0].get("concat") or not rows[0]["dims"]:
         raise SelectionError(

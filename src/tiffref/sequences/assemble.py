@@ -236,7 +236,7 @@ def _joined_origins(
         name = dim if dim in first.dims else f"{dim}{suffix}"
         if name not in first.dims:
             raise SelectionError(
-                "concat names no dimension of the files", got=dim, expected=first.dims
+                "concat names no dimension of the files", got=dim, expected=", ".join(first.dims)
             )
         n = first.dims.index(name)
         sizes = np.array([array.shape[n] for array in arrays])

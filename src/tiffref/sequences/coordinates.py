@@ -235,7 +235,9 @@ def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> l
     ]
     if sorted(map(str, wanted)) != sorted(names):
         raise SelectionError(
-            "axesorder does not name each axis once", got=list(axesorder), expected=list(names)
+            "the order of axes does not name each axis once",
+            got=", ".join(map(str, axesorder)),
+            expected=", ".join(names),
         )
     return [str(one) for one in wanted]
 

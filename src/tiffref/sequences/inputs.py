@@ -168,7 +168,7 @@ def _list_name(
     if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
         folder = name.rstrip("/")
         raise SourceError(
-            "is a folder", url=folder, expected="files", hint=f"Say which: '{folder}/*.tif'."
+            "is a folder", url=folder, expected="files", hint=f"Name the files: '{folder}/*.tif'."
         )
     if not is_pattern(name):
         if "{" in name and not os.path.lexists(name):

@@ -228,7 +228,7 @@ class LevelPlan:
         first = self.behind_end[0]
         source = manifest.sources[max(0, manifest.source[first])]
         return MalformedTiff(
-            f"{len(self.behind_end)} of {manifest.n_chunks} segments lie behind the end of "
+            f"{len(self.behind_end)} of {manifest.n_chunks} segments lie beyond the end of "
             "the file",
             url=source.url,
             tag=f"segment {first}",
