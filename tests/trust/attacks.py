@@ -209,6 +209,18 @@ DOCUMENTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "codec of nobody": lambda s: inlined(b"", compressor={"id": "os.system"}),
     "codec without a name": lambda s: inlined(b"", compressor={"level": 1}),
     "codec that is a list": lambda s: inlined(b"", compressor=[["id", "pickle"]]),
+    "filters that are a text": lambda s: inlined(b"", filters="zlib"),
+    "filters that are an object": lambda s: inlined(b"", filters={"id": "zlib"}),
+    "codecs that are a text": lambda s: zarr_json(codecs="zlib"),
+    "codecs that are null": lambda s: zarr_json(codecs=None),
+    "settings that are a list": lambda s: zarr_json(codecs=[
+        {"name": "bytes", "configuration": [1]}]),
+    "axes that are not there": lambda s: zarr_json(codecs=[
+        {"name": "transpose", "configuration": {"order": [5, 6]}}, {"name": "bytes"}]),
+    "names that are objects": lambda s: zarr_json(dimension_names=[{"x": 1}, {"y": 1}]),
+    "more dimensions than NumPy has": lambda s: inlined(b"", shape=[1] * 65, chunks=[1] * 65),
+    "deep provenance": lambda s: {
+        **refs("x"), ".zattrs": json.dumps({"tiffref": "[" * 100_000 + "]" * 100_000})},
     "objects": lambda s: inlined(bytes(128), dtype="|O"),
     "objects in fields": lambda s: inlined(bytes(144), dtype=[["a", "|O"], ["b", "|u1"]]),
     "objects by segment": lambda s: inlined(bytes(128), dtype="|O", compressor={

@@ -219,7 +219,7 @@ def split_inlined(codec: SegmentCodec, data: Any) -> tuple[SegmentCodec, memoryv
         (length,) = _LENGTH.unpack_from(view, len(MAGIC))
         config = json.loads(bytes(view[_HEADER : _HEADER + length]))
         own = SegmentCodec.from_config(config)
-    except (struct.error, ValueError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidReferences(f"self-describing chunk is garbled: {error}") from error
     if (own.n_samples, own.dtype) != (codec.n_samples, codec.dtype):
         raise InvalidReferences(

@@ -43,7 +43,7 @@ _PREDICTORS = {"imagecodecs_delta": HORIZONTAL, "imagecodecs_floatpred": FLOATIN
 """Codecs that undo predictors: values of tag 317, and their distances."""
 _JPEG_NAMES = {"colorspace_jpeg": "colorspace", "colorspace_data": "outcolorspace"}
 """Options of `imagecodecs_jpeg` that are parameters of ours."""
-_NOT_EXACT = (TypeError, ValueError, KeyError, AttributeError, TiffrefError)
+_NOT_EXACT = (TypeError, ValueError, LookupError, AttributeError, TiffrefError)
 """What reading metadata that we did not write may raise: it is then kept as it stands."""
 
 

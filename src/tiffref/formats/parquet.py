@@ -382,7 +382,7 @@ def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int
     try:
         document = json.loads(text)
         metadata, record_size = document["metadata"], document["record_size"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         metadata, record_size = None, None
     is_size = type(record_size) is int and record_size > 0
     if not isinstance(metadata, Mapping) or not is_size:

@@ -128,7 +128,7 @@ def parse_provenance(text: Any) -> Provenance:
     """
     try:
         document = json.loads(text)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise _invalid("is not JSON", text, "a JSON string") from error
     if not isinstance(document, dict) or document.get("version") != _VERSION:
         raise _invalid("has another version", text, f'an object with "version": {_VERSION}')

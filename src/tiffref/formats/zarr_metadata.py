@@ -426,6 +426,8 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     shape, chunks = _parse_grid(document.get("shape"), document.get("chunks"))
     _expect_members(document, {"dtype", "compressor", "fill_value", "order", "filters"}, 2)
     _expect(document, "order", ("C", "F"))
+    _check_codecs(document["filters"] or [], "filters")
+    _check_codecs([document["compressor"] or {}], "compressor")
     separator = document.get("dimension_separator", ".")
     if separator not in (".", "/"):
         raise _Invalid("unknown dimension_separator", separator, "'.' or '/'")
@@ -463,8 +465,13 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     dtype = _parse_data_type(document["data_type"])
     fill = _parse_fill(document["fill_value"], dtype)
     names = document.get("dimension_names") or [None] * len(shape)
-    if len(names) != len(shape):
+    if (
+        not isinstance(names, list)
+        or len(names) != len(shape)
+        or not all(isinstance(name, str | None) for name in names)
+    ):
         raise _Invalid("dimension_names do not fit the shape", names, f"{len(shape)} names")
+    _check_codecs(document["codecs"] or "", "codecs")
     dims = tuple(name or f"dim_{row}" for row, name in enumerate(names))
     fill, attributes = _extract_mask(fill, dtype, attributes)
     codec, rule = from_zarr3(document), _parse_rule(document["chunk_key_encoding"])
@@ -483,12 +490,27 @@ def _parse_rule(encoding: Any) -> KeyRule:
     return KeyRule(*(("", separator, "0") if name == "v2" else ("c" + separator, separator, "c")))
 
 
+_MAX_DIMS = 64
+
+
+def _check_codecs(codecs: Any, member: str) -> None:
+    """Check that codecs are objects, or names in v3, whatever they are."""
+    if not isinstance(codecs, list) or not all(
+        isinstance(one, str if member == "codecs" else Mapping)
+        or (isinstance(one, Mapping) and isinstance(one.get("configuration", {}), Mapping))
+        for one in codecs
+    ):
+        raise _Invalid(f"bad {member}", codecs, "codecs as objects")
+
+
 def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     for name, value, least in (("shape", shape, 0), ("chunks", chunks, 1)):
         if not isinstance(value, list | tuple) or not all(
             type(n) is int and n >= least for n in value
         ):
             raise _Invalid(f"bad {name}", value, f"a list of whole numbers from {least}")
+    if len(shape) > _MAX_DIMS:
+        raise _Invalid("too many dimensions", len(shape), f"at most {_MAX_DIMS}, as NumPy has")
     if len(shape) != len(chunks):
         raise _Invalid("chunks do not fit the shape", chunks, f"{len(shape)} numbers")
     if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) >= 2**27:

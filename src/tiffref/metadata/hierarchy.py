@@ -174,7 +174,7 @@ def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
         return text
     try:
         found = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -235,7 +235,7 @@ def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -
     text = _read_text(name, storage_options)
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unreadable(name, error) from error
     if not isinstance(document, dict) or document.get("type") not in _STAC_TYPES:
         raise SourceError(

@@ -106,7 +106,8 @@ def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any]
         group = root["/".join(parts[: n + 1])]
         found = group.attributes if "ome" in group.attributes else found
     omero = {**found, **_parse_json(found.get("ome"))}.get("omero")
-    return tuple(_parse_json(omero).get("channels", ()))
+    channels = _parse_json(omero).get("channels")
+    return tuple(channels) if isinstance(channels, list) else ()
 
 
 def _unlisted(dataset: xr.Dataset) -> list[Image]:
@@ -119,5 +120,8 @@ def _unlisted(dataset: xr.Dataset) -> list[Image]:
 
 
 def _parse_json(text: Any) -> Mapping[str, Any]:
-    value = json.loads(text) if isinstance(text, str) else text
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):  # attributes can be anything
+        return {}
     return value if isinstance(value, Mapping) else {}
