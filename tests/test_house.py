@@ -19,7 +19,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.p
 
 MAX_BODY_LINES = 60
 MAX_PARAMETERS = 12
-AS_OTHERS_HAVE_IT = frozenset({"ZarrTiffStore", "scan"})
+AS_OTHERS_HAVE_IT = frozenset({"scan"})
 """What takes tifffile's arguments by name, beside our own."""
 
 PUBLIC = {

@@ -514,3 +514,19 @@ def test_numpy_functions_take_the_store(tmp_path: Path) -> None:
     assert np.asarray(store, "f4").dtype == "f4"
     with pytest.raises(ValueError, match="not in memory"):
         np.asarray(store, copy=False)
+
+
+def test_arguments_of_the_scan_and_others(tmp_path: Path) -> None:
+    image = np.arange(96, dtype="u1").reshape(4, 8, 3)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    path = tmp_path / "a.tif"
+    document = tiffref.scan(path).to_kerchunk()
+    for source in (path, document):
+        store = ZarrTiffStore(source, axes="bands-first", sidecars=False, read_only=True)
+        np.testing.assert_array_equal(store[...], np.moveaxis(image, 2, 0))
+        with pytest.raises(TypeError, match="'axis'"):
+            ZarrTiffStore(source, axis="bands-first")
+        with pytest.raises(ValueError, match="read_only"):
+            ZarrTiffStore(source, read_only=False)
+    with pytest.raises(TypeError, match="'strict'"):
+        ZarrTiffStore(document, strict=True)

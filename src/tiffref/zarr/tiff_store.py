@@ -47,13 +47,9 @@ class ZarrTiffStore(ZarrStore):
         Value of missing data, instead of the file's nodata value.
     zattrs
         Attributes to add.
-    axes
-        Order of axes, as in `tiffref.scan`.
     zarr_format
         Zarr format of the metadata. The default is 2, except for documents that need 3. In Zarr v3
         the root is a group, and microscope images follow OME-NGFF 0.5.
-    sidecars
-        Read the files beside a TIFF, as in `tiffref.scan`.
     storage_options
         Options of the fsspec file system of a URL.
     verify
@@ -62,8 +58,9 @@ class ZarrTiffStore(ZarrStore):
     allow
         Prefixes of the addresses that a reference document may read, as in
         `References.from_kerchunk`.
-    read_only
-        Must be true.
+    options
+        `axes` is the order of axes, as in `tiffref.scan`. Of a TIFF, other arguments of that
+        function, such as `sidecars` and `strict`. `read_only`, which must be true.
 
     Raises
     ------
@@ -83,20 +80,22 @@ class ZarrTiffStore(ZarrStore):
         chunkmode: Any = None,
         fillvalue: Any = None,
         zattrs: Mapping[str, Any] | None = None,
-        axes: str | None = None,
         zarr_format: int | None = None,
-        sidecars: bool | None = None,
         storage_options: Mapping[str, Any] | None = None,
         verify: str = "first",
         allow: str | Sequence[str] | None = None,
-        read_only: bool = True,
+        **options: Any,
     ) -> None:
-        mode = parse_chunkmode(chunkmode)
+        mode, axes = parse_chunkmode(chunkmode), options.pop("axes", None)
+        read_only = options.pop("read_only", True)
         if is_document(tifffile):
             if key is not None:
                 raise SelectionError(
                     "a reference document has no pages to choose", got=f"key={key}"
                 )
+            unknown = sorted(options.keys() - {"sidecars"})
+            if unknown:
+                raise TypeError(f"a reference document takes no argument {unknown[0]!r}")
             whole = _open_document(tifffile, storage_options, allow)
             references, main = _choose_level(whole, series, level)
             references = _with_values(references, fillvalue, zattrs)
@@ -112,8 +111,8 @@ class ZarrTiffStore(ZarrStore):
                 chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
                 fillvalue=fillvalue,
                 zattrs=zattrs,
-                sidecars=sidecars,
                 storage_options=storage_options,
+                **options,
             )
             main = _main_path(references)
         if axes is not None or zarr_format == 3:
