@@ -57,3 +57,8 @@ def strays(folder: Path) -> list[str]:
         if (".tiffref" in path.relative_to(folder).parts[:-1] and path.name not in known)
         or path.name.endswith(".tmp")
     ]
+
+
+def pixels(folder: Path, tile: str, day: int) -> np.ndarray:
+    """Return the image of a tile and day of the fixture `built`."""
+    return tifffile.imread(folder / "in" / f"S_{tile}_2022050{day}.tif")

@@ -9,6 +9,7 @@ import shutil
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,12 @@ from archive import contents, strays, write_archive, write_image
 
 import tiffref
 import tiffref.catalog as catalog
-from tiffref.errors import CatalogError, MissingExtra, SelectionError, SourceError
+from tiffref.errors import (
+    CatalogError,
+    MissingExtra,
+    SelectionError,
+    SourceError,
+)
 
 pytest.importorskip("pyarrow")
 
@@ -171,7 +177,7 @@ def test_dask_workers_build_the_same(archive: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     catalog.build(archive, tmp_path / "serial")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
+        n_workers=1, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as cluster:
         catalog.build(archive, tmp_path / "dask", scheduler=cluster.scheduler_address)
         with distributed.Client(cluster) as client:
@@ -302,3 +308,80 @@ def test_metadata_that_makes_no_sense_is_noted(tmp_path: Path) -> None:
     assert summary.warned == 2
     table = catalog.open(tmp_path.parent / "c").table
     assert all("GeoKey" in row[0] for row in table["warnings"].to_pylist())
+
+
+def test_equal_archives_give_equal_catalogs(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 7)
+    for name in ("1", "2"):
+        catalog.build(
+            tmp_path / "in", tmp_path / name / "c", stac=True, stack=True,
+            stack_options={"mosaic": True, "allow_holes": True},
+        )  # fmt: skip
+    assert contents(tmp_path / "1/c") == contents(tmp_path / "2/c")
+    # what is in place is not made again
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "1/c/combined").rglob("*")}
+    catalog.build(tmp_path / "in", tmp_path / "1/c", stack=True,
+                  stack_options={"mosaic": True, "allow_holes": True})  # fmt: skip
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+
+
+def test_other_inputs(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    a, b = write_archive(tmp_path / "in", 2)
+    (tmp_path / "list.csv").write_text(f"path,site\n{a},north\n{b},south\n")
+    pyarrow.parquet.write_table(
+        pa.table({"url": [str(a), str(b)], "site": ["north", "south"]}), tmp_path / "list.parquet"
+    )
+    items = [
+        {"type": "Feature", "properties": {"datetime": f"2022-05-0{n}T00:00:00Z"},
+         "assets": {"red": {"href": str(path), "type": "image/tiff"},
+                    "preview": {"href": str(path), "type": "image/png"}}}
+        for n, path in enumerate((a, b), 1)
+    ]  # fmt: skip
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items})
+    )
+    for n, name in enumerate(("list.csv", "list.parquet")):
+        catalog.build(tmp_path / name, tmp_path / f"c{n}")
+        table = catalog.open(tmp_path / f"c{n}").table
+        assert table["site"].to_pylist() == ["north", "south"]
+    catalog.build(tmp_path / "items.json", tmp_path / "c3", assets=["red"])
+    assert len(catalog.open(tmp_path / "c3").query(time="2022-05-02")) == 1
+    catalog.build([tmp_path / "in", str(a)], tmp_path / "c4")
+    assert len(catalog.open(tmp_path / "c4")) == 2
+
+
+def test_files_of_other_file_systems(tmp_path: Path) -> None:
+    import fsspec
+
+    (path,) = write_archive(tmp_path / "in", 1)
+    memory = fsspec.filesystem("memory")
+    for name in ("a/1.tif", "b/1.tif"):
+        memory.pipe_file(f"/archive/{name}", path.read_bytes())
+    summary = catalog.build("memory://archive/", tmp_path / "c")
+    assert summary.ok == 2
+    written = json.loads((tmp_path / "c/references/b/1.tif.json").read_text())
+    assert written["refs"]["image/0.0"][0].startswith("memory://")
+    memory.rm("/archive", recursive=True)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    pytest.importorskip("pystac")
+    path = tmp_path / "in" / os.fsdecode(b"image_\xff.tif")
+    path.parent.mkdir()
+    try:
+        write_image(path)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    options: dict[str, Any] = {"stac": True, "stack": True, "report": tmp_path / "report.jsonl"}
+    summary = catalog.build(path.parent, tmp_path / "c", stack_format="json", **options)
+    assert (summary.ok, summary.combined, summary.is_complete) == (1, 1, True)
+    assert catalog.open(tmp_path / "c").urls == [f"{tmp_path}/in/image_\\udcff.tif"]
+    row, _ = map(json.loads, (tmp_path / "report.jsonl").read_text("utf-8").splitlines())
+    assert row["url"] == str(path)
+    (item,) = (tmp_path / "c/stac/items").iterdir()
+    assert json.loads(item.read_text("utf-8"))["assets"]["data"]["href"] == f"file://{path}"
+    summary = catalog.build(path.parent, tmp_path / "p", format="parquet")
+    assert dict(summary.errors) == {"InvalidReferences": 1}

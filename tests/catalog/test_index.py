@@ -7,12 +7,15 @@ a distance of 2 R tan(c / 2), and keeps directions: straight down from the north
 
 from __future__ import annotations
 
+import json
 from math import atan, degrees, radians, sqrt, tan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tiffref.catalog as catalog
 from tiffref.catalog.index import footprint, ring_bounds, to_geojson, to_wkb
 
 R = 6371000.0
@@ -175,3 +178,25 @@ def test_what_has_no_place() -> None:
     # the corners of a full disc of a geostationary satellite see past the globe
     disc = "+proj=geos +h=35785831 +lon_0=0 +ellps=WGS84"
     assert footprint(disc, *square(-5.5e6, -5.5e6, 5.5e6, 5.5e6)) is None
+
+
+def test_fields_of_names_are_columns(built: Path) -> None:
+    table = catalog.open(built / "c").table
+    assert table["tile"].to_pylist() == ["A", "A", "B", "B"]
+    assert [f"{time:%Y-%m-%d}" for time in table["time"].to_pylist()] == [
+        "2022-05-01", "2022-05-02", "2022-05-01", "2022-05-02",
+    ]  # fmt: skip
+
+
+def test_the_index_is_geoparquet(built: Path) -> None:
+    shapely = pytest.importorskip("shapely")
+    import pyarrow.parquet
+
+    schema = pyarrow.parquet.read_schema(built / "c/catalog.parquet")
+    geo = json.loads(schema.metadata[b"geo"])
+    assert geo["version"] == "1.1.0" and geo["columns"]["geometry"]["encoding"] == "WKB"
+    table = catalog.open(built / "c").table
+    polygon = shapely.from_wkb(table["geometry"][0].as_py())
+    box = table["bbox"][0].as_py()
+    assert polygon.is_valid and polygon.exterior.is_ccw
+    assert polygon.bounds == (box["xmin"], box["ymin"], box["xmax"], box["ymax"])

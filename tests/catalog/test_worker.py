@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from tiffref.catalog.build_summary import Counts, Progress
 from tiffref.catalog.worker import is_transient, retried
 from tiffref.errors import MalformedTiff, SourceError
 
@@ -57,30 +56,3 @@ def test_pauses_double_and_end() -> None:
         return answer
 
     assert retried(at_last, 1, 0.0, pauses.append) == "done"
-
-
-class Screen:
-    def __init__(self, is_terminal: bool) -> None:
-        self.is_terminal, self.text = is_terminal, ""
-
-    def isatty(self) -> bool:
-        return self.is_terminal
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress(is_terminal: bool) -> None:
-    screen = Screen(is_terminal)
-    now = iter(range(100))
-    progress = Progress(screen, clock=lambda: next(now) * 15.0)
-    progress.update(Counts(100))
-    progress.update(Counts(100, 50, 2, 0, 0, 5 << 20))
-    assert "50 of 100 files, 3/s, 2 failed, 5.0 MiB of images, 0:00:15 left" in screen.text
-    assert ("\r" in screen.text) is is_terminal
-    progress.close()
-    assert screen.text.endswith("\x1b[K" if is_terminal else "\n")

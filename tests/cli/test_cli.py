@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 import functools
-import json
 import os
 import pty
 import subprocess
@@ -17,41 +15,12 @@ import tifffile
 from range_server import serve
 
 import tiffref
-import zarr
-from tiffref.cli import console, main
+from tiffref.cli import COMMANDS, main
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def image(folder: Path) -> Path:
-    """Write a pyramid of two levels: 3 x 2 tiles, and 2 x 1."""
-    pixels = np.arange(96 * 64, dtype=np.uint16).reshape(96, 64)
-    options = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
-    path = folder / "image.tif"
-    with tifffile.TiffWriter(path, ome=True) as tif:
-        tif.write(pixels, subifds=1, **options)
-        tif.write(pixels[::2, ::2], subfiletype=1, **options)
-    return path
-
-
-@pytest.fixture
-def unsupported(folder: Path) -> Path:
-    """Write a file with a compression that nobody here decodes (JBIG, 34661)."""
-    path = folder / "jbig.tif"
-    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), metadata=None)
-    with tifffile.TiffFile(path, mode="r+b") as tif:
-        tif.pages[0].tags["Compression"].overwrite(34661)
-    return path
 
 
 def assert_plain_error(err: str, *words: str) -> None:
@@ -65,9 +34,6 @@ def assert_plain_error(err: str, *words: str) -> None:
 def files() -> set[str]:
     """List the current folder: an error must leave nothing behind."""
     return {path.name for path in Path().iterdir()}
-
-
-# ---------------------------------------------------------------- the frame
 
 
 def test_help_and_version_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,13 +169,6 @@ def test_progress_shows_on_a_terminal_only(image: Path) -> None:
     assert done.stderr == ""
 
 
-def test_console_examples() -> None:
-    assert doctest.testmod(console).failed == 0
-
-
-# ---------------------------------------------------------------- bad input
-
-
 @pytest.mark.parametrize("command", ["info", "scan"])
 @pytest.mark.parametrize(
     ("content", "code"),
@@ -278,53 +237,6 @@ def test_output_that_cannot_be_written_gives_3(
     assert files() == {"image.tif"}
 
 
-# ---------------------------------------------------------------- scan
-
-
-def test_scan_writes_a_document_that_opens(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == "refs.json: 2 arrays, 8 chunks\n"
-    assert captured.err == ""
-    array = zarr.open_group("reference::refs.json", mode="r")["image"][...]
-    np.testing.assert_array_equal(array, tifffile.imread(image))
-
-
-def test_scan_writes_parquet_where_the_name_says_so(
-    image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("pyarrow")
-    assert main(["scan", "image.tif", "-o", "refs.parq"]) == 0
-    assert capsys.readouterr().out == "refs.parq: 2 arrays, 8 chunks\n"
-    assert (Path("refs.parq") / ".zmetadata").is_file()
-    array = tiffref.References.open("refs.parq").group["image"]
-    assert array.shape == tifffile.imread(image).shape
-    assert main(["scan", "image.tif", "-o", "v3.parq", "--zarr-format", "3"]) == 2
-    assert "parquet references hold Zarr 2 only" in capsys.readouterr().err
-    assert not Path("v3.parq").exists()
-
-
-def test_scan_to_standard_output_prints_the_document_only(
-    image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
-    capsys.readouterr()
-    assert main(["scan", "image.tif", "-o", "-"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(Path("refs.json").read_text())
-
-
-def test_scan_summary_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scan", "image.tif", "-o", "refs.json", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "output": "refs.json",
-        "arrays": 2,
-        "chunks": 8,
-        "coordinates": 0,
-        "missing_chunks": 0,
-        "refused": [],
-    }
-
-
 def test_coordinates_are_counted_by_themselves(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,276 +251,6 @@ def test_coordinates_are_counted_by_themselves(
     for command in (["scan", "a.ome.tif", "-o", "refs.json"], ["convert", "refs.json", "2.json"]):
         assert main(command) == 0
         assert capsys.readouterr().out.endswith(": 1 array, 4 chunks, 3 coordinates\n")
-
-
-def test_scan_options_reach_the_document(image: Path) -> None:
-    command = ["scan", "image.tif", "-o", "refs.json", "--level", "1", "--zarr-format", "3"]
-    assert main([*command, "--url-prefix", "s3://bucket/folder/"]) == 0
-    document = json.loads(Path("refs.json").read_text())
-    chunks = [value for value in document["refs"].values() if isinstance(value, list)]
-    assert {url for url, _, _ in chunks} == {"s3://bucket/folder/image.tif"}
-    assert len(chunks) == 2
-    assert "zarr.json" in document["refs"]
-    assert not any(key.endswith(".zarray") for key in document["refs"])
-
-
-def test_scan_axes(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["scan", "image.tif", "-o", "refs.json", "--axes"]
-    assert main([*options, "bands-first"]) == 0
-    assert main([*options, "zyx"]) == 2
-    assert "as-stored" in capsys.readouterr().err
-
-
-def test_scan_layout_tree_gives_a_group_per_level(image: Path) -> None:
-    assert main(["scan", "image.tif", "-o", "refs.json", "--layout", "tree"]) == 0
-    refs = json.loads(Path("refs.json").read_text())["refs"]
-    groups = [key for key in refs if key.endswith("/.zgroup")]
-    assert len(groups) == 2
-
-
-def test_scan_of_an_unsupported_file_gives_1(
-    unsupported: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["scan", "jbig.tif", "-o", "refs.json"]) == 1
-    captured = capsys.readouterr()
-    assert "JBIG" in captured.err
-    assert "Traceback" not in captured.err
-
-
-def test_convert_and_rewrite_tell_in_words_or_as_json(
-    image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
-    moved = ["rewrite", "refs.json", "--from", f"file://{image.parent}/", "--to", "s3://a/"]
-    for command, words, facts in (
-        (
-            ["convert", "refs.json", "2.json"],
-            "2 arrays, 8 chunks",
-            {"arrays": 2, "chunks": 8, "coordinates": 0},
-        ),
-        ([*moved, "-o", "2.json"], "1 file with another address", {"moved": 1}),
-    ):
-        capsys.readouterr()
-        assert main(command) == 0
-        assert capsys.readouterr().out == f"2.json: {words}\n"
-        assert main([*command, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"output": "2.json", **facts}
-
-
-# ---------------------------------------------------------------- info
-
-
-def test_info_tells_levels_codecs_and_readers(
-    image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["info", "image.tif"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    for words in (
-        "image.tif",
-        "y 96, x 64",
-        "y_1 48, x_1 32",
-        "uint16",
-        "32 x 32",
-        "zlib",
-        "xarray",
-    ):
-        assert words in captured.out
-
-
-def test_info_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "image.tif", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    (series,) = facts["series"]
-    full, half = series["levels"]
-    assert (full["path"], full["shape"], full["chunks"]) == ("image", [96, 64], [32, 32])
-    assert (half["shape"], half["n_chunks"]) == ([48, 32], 2)
-    assert full["codecs"][0]["ids"] == ["zlib"]
-    assert facts["sources"][0]["size"] == image.stat().st_size
-
-
-def test_info_wraps_sentences_and_spells_numbers(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image = np.zeros((64, 64), np.float32)
-    nodata = (42113, "s", 0, "nan", True)
-    tifffile.imwrite(
-        "sparse.tif", image, tile=(32, 32), compression="zlib", predictor=3, extratags=[nodata],
-        metadata=None,
-    )  # fmt: skip
-    with tifffile.TiffFile("sparse.tif", mode="r+b") as tif:
-        tif.pages[0].tags["TileByteCounts"].overwrite((0, 0, 0, 0))
-        tif.pages[0].tags["TileOffsets"].overwrite((0, 0, 0, 0))
-    assert main(["info", "sparse.tif"]) == 0
-    out = capsys.readouterr().out
-    assert "level 0: 4 of 4 chunks not stored" in out
-    _, sentences = out.split("imagecodecs_floatpred + zlib: ")
-    assert "\n    VirtualiZarr" in sentences
-    assert max(map(len, sentences.splitlines())) <= 80
-    assert main(["info", "sparse.tif", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert facts["meaning"]["nodata"] == "NaN"
-
-
-def test_info_of_an_unsupported_file_gives_1(
-    unsupported: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["info", "jbig.tif"]) == 1
-    captured = capsys.readouterr()
-    assert "JBIG" in captured.out + captured.err
-    assert "Traceback" not in captured.err
-
-
-# ---------------------------------------------------------------- stack and append
-
-
-@pytest.fixture
-def scenes(folder: Path) -> Path:
-    """Write four files of two days and two bands."""
-    (folder / "scenes").mkdir()
-    for day in ("20240101", "20240111"):
-        for band in ("B02", "B03"):
-            pixels = np.full((32, 32), int(band[1:]), np.uint16)
-            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
-    return folder / "scenes"
-
-
-def test_stack_and_append(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pattern = "{time:%Y%m%d}_{band}.tif"
-    first = ["scenes/20240101_B02.tif", "scenes/20240101_B03.tif"]
-    assert main(["stack", *first, "--pattern", pattern, "-o", "cube.json"]) == 0
-    assert "time 1, band 2, y 32, x 32" in capsys.readouterr().out
-    assert main(["append", "cube.json", "scenes/*.tif", "--pattern", pattern]) == 0
-    assert "time 2, band 2, y 32, x 32" in capsys.readouterr().out
-    cube = zarr.open_group("reference::cube.json", mode="r")["image"][...]
-    assert cube[:, :, 0, 0].tolist() == [[2, 3], [2, 3]]
-
-
-def test_stack_with_a_hole_that_nobody_allowed_gives_1(
-    scenes: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (scenes / "20240111_B03.tif").unlink()
-    command = ["stack", "scenes/{time:%Y%m%d}_{band}.tif", "-o", "cube.json"]
-    assert main(command) == 1
-    assert_plain_error(capsys.readouterr().err)
-    assert not Path("cube.json").exists()
-    assert main([*command, "--allow-holes"]) == 0
-    assert "1 place" in capsys.readouterr().err
-    assert Path("cube.json").exists()
-
-
-def test_stack_of_nothing_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["stack", "no_*.tif", "-o", "cube.json"]) == 3
-    assert_plain_error(capsys.readouterr().err, "no_*.tif")
-
-
-# ---------------------------------------------------------------- validate
-
-
-def test_validate_accepts_what_scan_writes(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["scan", "image.tif", "-o", "refs.json"])
-    capsys.readouterr()
-    assert main(["validate", "refs.json"]) == 0
-    assert capsys.readouterr().out == "refs.json: valid\n"
-    assert main(["validate", "refs.json", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["ok"] is True
-    assert report["findings"] == []
-    assert set(report["arrays"]) == {"image", "image_1"}
-
-
-def test_validate_compares_pixels(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["scan", "image.tif", "-o", "refs.json"])
-    capsys.readouterr()
-    assert main(["validate", "refs.json", "--sources", "--pixels", "all"]) == 0
-    assert capsys.readouterr().out == "refs.json: valid, 8 chunks compared\n"
-
-
-def test_validate_finds_sources_that_are_gone_or_not_allowed(
-    image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["scan", "image.tif", "-o", "refs.json"])
-    capsys.readouterr()
-    assert main(["validate", "refs.json", "--allow", "s3://bucket/"]) == 1
-    assert "image.tif" in capsys.readouterr().out
-    image.unlink()
-    assert main(["validate", "refs.json"]) == 0
-    assert main(["validate", "refs.json", "--sources"]) == 1
-    assert "image.tif" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("command", ["validate", "convert", "append"])
-def test_a_tiff_is_no_document(
-    command: str, image: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    more = {"validate": [], "convert": ["refs.json"], "append": ["image.tif"]}
-    assert main([command, "image.tif", *more[command]]) == 1
-    captured = capsys.readouterr()
-    assert "tiffref scan" in captured.out + captured.err
-
-
-def test_validate_names_what_is_wrong(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["scan", "image.tif", "-o", "refs.json"])
-    document = json.loads(Path("refs.json").read_text())
-    document["refs"]["image/0.0"] = ["file:///image.tif", -5, 10]
-    Path("refs.json").write_text(json.dumps(document))
-    capsys.readouterr()
-    assert main(["validate", "refs.json"]) == 1
-    assert "image/0.0" in capsys.readouterr().out
-    assert main(["validate", "refs.json", "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)
-    assert report["ok"] is False
-    assert any("image/0.0" in str(finding) for finding in report["findings"])
-
-
-@pytest.mark.parametrize(
-    ("content", "code"),
-    [(None, 3), (b"", 1), (b"{", 1), (b"[1, 2]", 1), (b'{"a": 7}', 1), (b"\xff\xfe", 1)],
-    ids=["missing", "empty", "cut", "list", "other", "binary"],
-)
-def test_validate_bad_documents(
-    content: bytes | None, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if content is not None:
-        Path("refs.json").write_bytes(content)
-    assert main(["validate", "refs.json"]) == code
-    captured = capsys.readouterr()
-    assert "refs.json" in captured.out + captured.err
-    assert "Traceback" not in captured.err
-
-
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
-def test_info_tells_where_and_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rasterio = pytest.importorskip("rasterio")
-    pytest.importorskip("pyproj")
-    path = tmp_path / "LC08_L1TP_193024_20220505_20220511_02_T1_B4.TIF"
-    transform = rasterio.transform.from_origin(500_000, 6_000_000, 30, 30)
-    profile = {"driver": "GTiff", "width": 40, "height": 50, "count": 1, "dtype": "int16"}
-    with rasterio.open(path, "w", **profile, crs=32633, transform=transform, nodata=-9999) as image:
-        image.write(np.zeros((1, 50, 40), "int16"))
-    assert main(["info", str(path)]) == 0
-    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line)
-    assert lines["crs"] == "EPSG:32633 (WGS 84 / UTM zone 33N)"
-    assert lines["bounds"] == "x 500000 to 501200, y 5998500 to 6000000"
-    assert lines["nodata"] == "-9999"
-    assert lines["time"].startswith("2022-05-05")
-
-
-def test_info_tells_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "a.ome.tif"
-    metadata = {
-        "axes": "CYX",
-        "PhysicalSizeX": 0.25,
-        "PhysicalSizeXUnit": "µm",
-        "Channel": {"Name": ["DAPI", "GFP"]},
-    }
-    data = np.zeros((2, 40, 50), "u2")
-    tifffile.imwrite(path, data, ome=True, metadata=metadata, photometric="minisblack")
-    assert main(["info", "--json", str(path)]) == 0
-    meaning = json.loads(capsys.readouterr().out)["meaning"]
-    assert meaning["axes"]["x"]["step"] == 0.25
-    assert meaning["axes"]["x"]["units"] == "micrometer"
-    assert meaning["channels"] == ["DAPI", "GFP"]
 
 
 def test_interrupting_a_request_that_hangs_ends_at_once(tmp_path: Path) -> None:
@@ -645,3 +287,60 @@ def test_interrupting_a_request_that_hangs_ends_at_once(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert message.decode().splitlines()[-1].endswith("interrupted")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = dict(COMMANDS)
+    for name, command in COMMANDS.items():
+        commands |= {f"{name} {action}": one for action, one in command.actions.items()}
+    for name, command in commands.items():
+        assert main([*name.split(), "--help"]) == 0
+        assert f"examples:\n{command.examples}" in capsys.readouterr().out
+        assert f"tiffref {name}" in command.examples
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "chunkmode" in script
+    assert "build" in script
+
+
+def test_completion_of_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    asked = f"{script}\nCOMP_WORDS=(tiffref scan --lev); COMP_CWORD=2; _tiffref\n"
+    done = subprocess.run(
+        ["bash", "-c", asked + 'echo "${COMPREPLY[@]}"'], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("--level\n", "")
+
+
+def test_a_bug_is_no_traceback_unless_asked_for(workspace: Path) -> None:
+    code = (
+        "import runpy, sys, tiffref.tiff.scan as tiff\n"
+        "def scan(*arguments, **options): raise RuntimeError('oh')\n"
+        "tiff.scan = scan\n"
+        "sys.argv[1:] = ['info', 'image.tif', *sys.argv[1:]]\n"
+        "runpy.run_module('tiffref', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tiffref: error: RuntimeError: oh\n"
+        "This is a bug of tiffref: please report it, with what -v shows.\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "-v"], capture_output=True, text=True)
+    assert "Traceback" in done.stderr
+
+
+@pytest.fixture
+def scenes(folder: Path) -> Path:
+    """Write four files of two days and two bands."""
+    (folder / "scenes").mkdir()
+    for day in ("20240101", "20240111"):
+        for band in ("B02", "B03"):
+            pixels = np.full((32, 32), int(band[1:]), np.uint16)
+            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
+    return folder / "scenes"

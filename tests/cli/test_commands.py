@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import tifffile
 
 import tiffref
+import zarr
 from sequences import geo_tags, pixels, write
 from tiffref import References
 from tiffref.cli import COMMANDS, build_parser, main
@@ -99,19 +98,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write an image of three pages, and two scenes whose names have dates."""
-    monkeypatch.chdir(tmp_path)
-    pages = np.arange(3 * 32 * 32, dtype=np.uint16).reshape(3, 32, 32)
-    options = {"tile": (16, 16), "photometric": "minisblack", "metadata": None}
-    tifffile.imwrite(tmp_path / "image.tif", pages, **options)
-    (tmp_path / "scenes").mkdir()
-    for day in ("20200101", "20200102"):
-        tifffile.imwrite(tmp_path / "scenes" / f"S_{day}.tif", pages[0], **options)
-    return tmp_path
-
-
 def refs(name: str) -> dict:
     return json.loads(Path(name).read_text())["refs"]
 
@@ -124,7 +110,7 @@ def test_scan_takes_what_the_function_takes() -> None:
 
 
 @pytest.mark.parametrize("key", ["1", "0,2", "1:3", ":2"])
-def test_scan_of_some_pages(folder: Path, key: str) -> None:
+def test_scan_of_some_pages(workspace: Path, key: str) -> None:
     assert main(["scan", "image.tif", "--key", key, "-o", "refs.json"]) == 0
     chosen = {"1": 1, "0,2": [0, 2], "1:3": slice(1, 3), ":2": slice(2)}[key]
     expected = tiffref.scan("image.tif", key=chosen).to_kerchunk()["refs"]
@@ -133,7 +119,7 @@ def test_scan_of_some_pages(folder: Path, key: str) -> None:
     assert {name: found[name] for name in same} == {name: expected[name] for name in same}
 
 
-def test_scan_with_values_and_attributes(folder: Path) -> None:
+def test_scan_with_values_and_attributes(workspace: Path) -> None:
     command = ["scan", "image.tif", "-o", "refs.json", "--fillvalue", "7", "--chunkmode", "tile"]
     attributes = ["--zattrs", "title=cells", "--zattrs", '{"n": [1, 2]}']
     assert main([*command, *attributes]) == 0
@@ -143,7 +129,7 @@ def test_scan_with_values_and_attributes(folder: Path) -> None:
     assert (root["title"], root["n"]) == ("cells", [1, 2])
 
 
-def test_strict_refuses_metadata_without_sense(folder: Path) -> None:
+def test_strict_refuses_metadata_without_sense(workspace: Path) -> None:
     tifffile.imwrite("odd.tif", np.zeros((4, 4), "u1"), extratags=[(42112, 2, 0, "<GDAL", True)])
     assert main(["scan", "odd.tif", "-o", "refs.json", "--strict"]) == 1
     assert not Path("refs.json").exists()
@@ -159,7 +145,7 @@ def test_strict_refuses_metadata_without_sense(folder: Path) -> None:
     ],
 )
 def test_outputs_have_default_names_and_replace_nothing(
-    folder: Path, command: list[str], name: str, capsys: pytest.CaptureFixture[str]
+    workspace: Path, command: list[str], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command) == 0
     assert tiffref.References.open(name).group.children
@@ -172,7 +158,7 @@ def test_outputs_have_default_names_and_replace_nothing(
 
 @pytest.mark.parametrize("command", ["scan", "info"])
 def test_several_images_suggest_a_stack_or_a_catalog(
-    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+    workspace: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, "a.tif", "b c.tif", "d.tif"]) == 2
     assert capsys.readouterr().err.splitlines() == [
@@ -182,8 +168,8 @@ def test_several_images_suggest_a_stack_or_a_catalog(
     ]
 
 
-def test_dry_runs_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(folder.rglob("*"))
+def test_dry_runs_write_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(workspace.rglob("*"))
     assert main(["scan", "image.tif", "--dry-run"]) == 0
     assert main(["stack", "scenes/S_{time:%Y%m%d}.tif", "--dry-run"]) == 0
     assert main(["catalog", "build", "scenes", "--dry-run"]) == 0
@@ -191,60 +177,10 @@ def test_dry_runs_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "would write image.json: " in out
     assert "would write stack.json: image (time 2, y 32, x 32), 2 files" in out
     assert "would build catalog: 2 files" in out
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(workspace.rglob("*")) == before
 
 
-def test_dry_runs_of_documents_check_and_write_nothing(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["scan", "image.tif", "-o", "refs.json", "-q"])
-    state = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    moves = ["--from", f"file://{folder.resolve()}/", "--to", "s3://bucket/"]
-    assert main(["convert", "refs.json", "refs.parq", "--dry-run"]) == 0
-    assert main(["rewrite", "refs.json", *moves, "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert "would write refs.parq: 1 array" in out
-    assert "would write refs.json: 1 file with another address" in out
-    # what would fail fails
-    assert main(["convert", "refs.json", "refs.parq", "--dry-run", "--zarr-format", "3"]) == 1
-    assert main(["rewrite", "refs.json", "--from", "s3://a", "--to", "x", "--dry-run"]) == 2
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == state
-
-
-def test_info_of_a_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["scan", "image.tif", "-o", "refs.json"])
-    main(["stack", "scenes/S_{time:%Y%m%d}.tif", "-o", "cube.json"])
-    capsys.readouterr()
-    assert main(["info", "refs.json"]) == 0
-    of_document = capsys.readouterr().out
-    assert main(["info", "image.tif"]) == 0
-    of_image = capsys.readouterr().out
-    assert of_document.splitlines()[1:] == of_image.splitlines()[1:]
-    assert main(["info", "cube.json"]) == 0
-    assert "2 files" in capsys.readouterr().out
-    assert main(["info", "cube.json", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["sources"]) == 2
-
-
-def test_info_of_a_document_of_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = tiffref.scan("image.tif").to_kerchunk()
-    document["refs"][".zattrs"] = "{}"
-    Path("theirs.json").write_text(json.dumps(document))
-    assert main(["info", "theirs.json"]) == 0
-    out = capsys.readouterr().out
-    assert "series 0, references" in out
-    assert "uint16" in out
-
-
-def test_info_of_a_catalog(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pyarrow")
-    assert main(["catalog", "build", "scenes", "-o", "archive", "-q"]) == 0
-    assert capsys.readouterr().out == ""
-    assert main(["info", "archive/"]) == 0
-    assert "archive/: 2 files, 2 ok" in capsys.readouterr().out
-
-
-def test_quiet_and_verbose(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_and_verbose(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "image.tif", "-o", "refs.json", "-q"]) == 0
     assert capsys.readouterr() == ("", "")
     assert main(["scan", "image.tif", "-o", "refs.json", "-v"]) == 0
@@ -254,7 +190,7 @@ def test_quiet_and_verbose(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_pattern_is_offered_where_names_have_dates(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["stack", "scenes/*.tif", "-o", "refs.json"]) == 0
     assert "note: names look like coordinates; to have axes: --pattern 'S_{time:%Y%m%d}.tif'" in (
@@ -264,53 +200,133 @@ def test_a_pattern_is_offered_where_names_have_dates(
     assert capsys.readouterr().err == ""
 
 
-def test_every_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = dict(COMMANDS)
-    for name, command in COMMANDS.items():
-        commands |= {f"{name} {action}": one for action, one in command.actions.items()}
-    for name, command in commands.items():
-        assert main([*name.split(), "--help"]) == 0
-        assert f"examples:\n{command.examples}" in capsys.readouterr().out
-        assert f"tiffref {name}" in command.examples
-
-
 def test_help_lists_all_presets() -> None:
     from tiffref.sequences.names import PRESETS
 
     assert f"presets of --pattern: {', '.join(sorted(PRESETS))}" in COMMANDS["stack"].examples
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    assert "chunkmode" in script
-    assert "build" in script
+def assert_plain_error(err: str, *words: str) -> None:
+    """Check that standard error holds one message of ours that names what it must."""
+    assert "Traceback" not in err
+    assert err.startswith("tiffref: error: "), err
+    for word in words:
+        assert word in err, err
 
 
-def test_completion_of_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    asked = f"{script}\nCOMP_WORDS=(tiffref scan --lev); COMP_CWORD=2; _tiffref\n"
-    done = subprocess.run(
-        ["bash", "-c", asked + 'echo "${COMPREPLY[@]}"'], capture_output=True, text=True
-    )
-    assert (done.stdout, done.stderr) == ("--level\n", "")
+def test_scan_writes_a_document_that_opens(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "refs.json: 2 arrays, 8 chunks\n"
+    assert captured.err == ""
+    array = zarr.open_group("reference::refs.json", mode="r")["image"][...]
+    np.testing.assert_array_equal(array, tifffile.imread(image))
 
 
-def test_a_bug_is_no_traceback_unless_asked_for(folder: Path) -> None:
-    code = (
-        "import runpy, sys, tiffref.tiff.scan as tiff\n"
-        "def scan(*arguments, **options): raise RuntimeError('oh')\n"
-        "tiff.scan = scan\n"
-        "sys.argv[1:] = ['info', 'image.tif', *sys.argv[1:]]\n"
-        "runpy.run_module('tiffref', run_name='__main__')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "tiffref: error: RuntimeError: oh\n"
-        "This is a bug of tiffref: please report it, with what -v shows.\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, "-v"], capture_output=True, text=True)
-    assert "Traceback" in done.stderr
+def test_scan_writes_parquet_where_the_name_says_so(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    assert main(["scan", "image.tif", "-o", "refs.parq"]) == 0
+    assert capsys.readouterr().out == "refs.parq: 2 arrays, 8 chunks\n"
+    assert (Path("refs.parq") / ".zmetadata").is_file()
+    array = tiffref.References.open("refs.parq").group["image"]
+    assert array.shape == tifffile.imread(image).shape
+    assert main(["scan", "image.tif", "-o", "v3.parq", "--zarr-format", "3"]) == 2
+    assert "parquet references hold Zarr 2 only" in capsys.readouterr().err
+    assert not Path("v3.parq").exists()
+
+
+def test_scan_to_standard_output_prints_the_document_only(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
+    capsys.readouterr()
+    assert main(["scan", "image.tif", "-o", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path("refs.json").read_text())
+
+
+def test_scan_summary_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output": "refs.json",
+        "arrays": 2,
+        "chunks": 8,
+        "coordinates": 0,
+        "missing_chunks": 0,
+        "refused": [],
+    }
+
+
+def test_scan_options_reach_the_document(image: Path) -> None:
+    command = ["scan", "image.tif", "-o", "refs.json", "--level", "1", "--zarr-format", "3"]
+    assert main([*command, "--url-prefix", "s3://bucket/folder/"]) == 0
+    document = json.loads(Path("refs.json").read_text())
+    chunks = [value for value in document["refs"].values() if isinstance(value, list)]
+    assert {url for url, _, _ in chunks} == {"s3://bucket/folder/image.tif"}
+    assert len(chunks) == 2
+    assert "zarr.json" in document["refs"]
+    assert not any(key.endswith(".zarray") for key in document["refs"])
+
+
+def test_scan_axes(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["scan", "image.tif", "-o", "refs.json", "--axes"]
+    assert main([*options, "bands-first"]) == 0
+    assert main([*options, "zyx"]) == 2
+    assert "as-stored" in capsys.readouterr().err
+
+
+def test_scan_layout_tree_gives_a_group_per_level(image: Path) -> None:
+    assert main(["scan", "image.tif", "-o", "refs.json", "--layout", "tree"]) == 0
+    refs = json.loads(Path("refs.json").read_text())["refs"]
+    groups = [key for key in refs if key.endswith("/.zgroup")]
+    assert len(groups) == 2
+
+
+def test_scan_of_an_unsupported_file_gives_1(
+    unsupported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scan", "jbig.tif", "-o", "refs.json"]) == 1
+    captured = capsys.readouterr()
+    assert "JBIG" in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.fixture
+def scenes(folder: Path) -> Path:
+    """Write four files of two days and two bands."""
+    (folder / "scenes").mkdir()
+    for day in ("20240101", "20240111"):
+        for band in ("B02", "B03"):
+            pixels = np.full((32, 32), int(band[1:]), np.uint16)
+            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
+    return folder / "scenes"
+
+
+def test_stack_and_append(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pattern = "{time:%Y%m%d}_{band}.tif"
+    first = ["scenes/20240101_B02.tif", "scenes/20240101_B03.tif"]
+    assert main(["stack", *first, "--pattern", pattern, "-o", "cube.json"]) == 0
+    assert "time 1, band 2, y 32, x 32" in capsys.readouterr().out
+    assert main(["append", "cube.json", "scenes/*.tif", "--pattern", pattern]) == 0
+    assert "time 2, band 2, y 32, x 32" in capsys.readouterr().out
+    cube = zarr.open_group("reference::cube.json", mode="r")["image"][...]
+    assert cube[:, :, 0, 0].tolist() == [[2, 3], [2, 3]]
+
+
+def test_stack_with_a_hole_that_nobody_allowed_gives_1(
+    scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scenes / "20240111_B03.tif").unlink()
+    command = ["stack", "scenes/{time:%Y%m%d}_{band}.tif", "-o", "cube.json"]
+    assert main(command) == 1
+    assert_plain_error(capsys.readouterr().err)
+    assert not Path("cube.json").exists()
+    assert main([*command, "--allow-holes"]) == 0
+    assert "1 place" in capsys.readouterr().err
+    assert Path("cube.json").exists()
+
+
+def test_stack_of_nothing_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stack", "no_*.tif", "-o", "cube.json"]) == 3
+    assert_plain_error(capsys.readouterr().err, "no_*.tif")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
-from tiffref.cli import build_parser, console, main
+from tiffref.cli import build_parser, main
 from tiffref.cli.console import name_options
-
-
-def test_doctests() -> None:
-    assert doctest.testmod(console).failed == 0
 
 
 @pytest.mark.parametrize(

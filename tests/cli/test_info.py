@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
+import tiffref
+from sequences import geo_tags, pixels, write
 from tiffref.cli import main
 
 DATA = np.arange(64 * 48, dtype="u2").reshape(64, 48)
@@ -113,3 +117,153 @@ def test_what_is_told_of_a_map(tmp_path, capsys):
         image.write(np.zeros((1, 64, 48), "u1"))
     lines = lines_of(tmp_path / "b.tif", capsys)
     assert (lines["crs"], lines["control points"]) == ("EPSG:4326 (WGS 84)", "3")
+
+
+def test_info_tells_levels_codecs_and_readers(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", "image.tif"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for words in (
+        "image.tif",
+        "y 96, x 64",
+        "y_1 48, x_1 32",
+        "uint16",
+        "32 x 32",
+        "zlib",
+        "xarray",
+    ):
+        assert words in captured.out
+
+
+def test_info_as_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "image.tif", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (series,) = facts["series"]
+    full, half = series["levels"]
+    assert (full["path"], full["shape"], full["chunks"]) == ("image", [96, 64], [32, 32])
+    assert (half["shape"], half["n_chunks"]) == ([48, 32], 2)
+    assert full["codecs"][0]["ids"] == ["zlib"]
+    assert facts["sources"][0]["size"] == image.stat().st_size
+
+
+def test_info_wraps_sentences_and_spells_numbers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.zeros((64, 64), np.float32)
+    nodata = (42113, "s", 0, "nan", True)
+    tifffile.imwrite(
+        "sparse.tif", image, tile=(32, 32), compression="zlib", predictor=3, extratags=[nodata],
+        metadata=None,
+    )  # fmt: skip
+    with tifffile.TiffFile("sparse.tif", mode="r+b") as tif:
+        tif.pages[0].tags["TileByteCounts"].overwrite((0, 0, 0, 0))
+        tif.pages[0].tags["TileOffsets"].overwrite((0, 0, 0, 0))
+    assert main(["info", "sparse.tif"]) == 0
+    out = capsys.readouterr().out
+    assert "level 0: 4 of 4 chunks not stored" in out
+    _, sentences = out.split("imagecodecs_floatpred + zlib: ")
+    assert "\n    VirtualiZarr" in sentences
+    assert max(map(len, sentences.splitlines())) <= 80
+    assert main(["info", "sparse.tif", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert facts["meaning"]["nodata"] == "NaN"
+
+
+def test_info_of_an_unsupported_file_gives_1(
+    unsupported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", "jbig.tif"]) == 1
+    captured = capsys.readouterr()
+    assert "JBIG" in captured.out + captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
+def test_info_tells_where_and_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("pyproj")
+    path = tmp_path / "LC08_L1TP_193024_20220505_20220511_02_T1_B4.TIF"
+    transform = rasterio.transform.from_origin(500_000, 6_000_000, 30, 30)
+    profile = {"driver": "GTiff", "width": 40, "height": 50, "count": 1, "dtype": "int16"}
+    with rasterio.open(path, "w", **profile, crs=32633, transform=transform, nodata=-9999) as image:
+        image.write(np.zeros((1, 50, 40), "int16"))
+    assert main(["info", str(path)]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line)
+    assert lines["crs"] == "EPSG:32633 (WGS 84 / UTM zone 33N)"
+    assert lines["bounds"] == "x 500000 to 501200, y 5998500 to 6000000"
+    assert lines["nodata"] == "-9999"
+    assert lines["time"].startswith("2022-05-05")
+
+
+def test_info_tells_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.ome.tif"
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 0.25,
+        "PhysicalSizeXUnit": "µm",
+        "Channel": {"Name": ["DAPI", "GFP"]},
+    }
+    data = np.zeros((2, 40, 50), "u2")
+    tifffile.imwrite(path, data, ome=True, metadata=metadata, photometric="minisblack")
+    assert main(["info", "--json", str(path)]) == 0
+    meaning = json.loads(capsys.readouterr().out)["meaning"]
+    assert meaning["axes"]["x"]["step"] == 0.25
+    assert meaning["axes"]["x"]["units"] == "micrometer"
+    assert meaning["channels"] == ["DAPI", "GFP"]
+
+
+@pytest.fixture
+def series(tmp_path):
+    for n, day in enumerate(("20220505", "20220510")):
+        write(tmp_path / f"S_{day}.tif", pixels(n), extratags=geo_tags(0.0, 0.0))
+    return str(tmp_path / "S_{time:%Y%m%d}.tif")
+
+
+def refs(name: str) -> dict:
+    return json.loads(Path(name).read_text())["refs"]
+
+
+def test_info_of_a_document(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["scan", "image.tif", "-o", "refs.json"])
+    main(["stack", "scenes/S_{time:%Y%m%d}.tif", "-o", "cube.json"])
+    capsys.readouterr()
+    assert main(["info", "refs.json"]) == 0
+    of_document = capsys.readouterr().out
+    assert main(["info", "image.tif"]) == 0
+    of_image = capsys.readouterr().out
+    assert of_document.splitlines()[1:] == of_image.splitlines()[1:]
+    assert main(["info", "cube.json"]) == 0
+    assert "2 files" in capsys.readouterr().out
+    assert main(["info", "cube.json", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["sources"]) == 2
+
+
+def test_info_of_a_document_of_others(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = tiffref.scan("image.tif").to_kerchunk()
+    document["refs"][".zattrs"] = "{}"
+    Path("theirs.json").write_text(json.dumps(document))
+    assert main(["info", "theirs.json"]) == 0
+    out = capsys.readouterr().out
+    assert "series 0, references" in out
+    assert "uint16" in out
+
+
+def test_info_of_a_catalog(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    assert main(["catalog", "build", "scenes", "-o", "archive", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["info", "archive/"]) == 0
+    assert "archive/: 2 files, 2 ok" in capsys.readouterr().out
+
+
+@pytest.fixture
+def scenes(folder: Path) -> Path:
+    """Write four files of two days and two bands."""
+    (folder / "scenes").mkdir()
+    for day in ("20240101", "20240111"):
+        for band in ("B02", "B03"):
+            pixels = np.full((32, 32), int(band[1:]), np.uint16)
+            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
+    return folder / "scenes"

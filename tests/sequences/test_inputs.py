@@ -7,13 +7,19 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
 
 import tiffref
 import tiffref.catalog
-from tiffref.errors import MetadataWarning, SelectionError, SourceError
+from sequences import pixels, write
+from tiffref.errors import (
+    MetadataWarning,
+    SelectionError,
+    SourceError,
+)
 from tiffref.sequences.inputs import list_files, natural_key
 
 
@@ -189,3 +195,78 @@ def test_tables_that_are_ragged(tmp_path: Path) -> None:
         list_files(tmp_path / "files.csv")
     with pytest.raises(SelectionError, match="differ in length"):
         list_files({"url": ["a.tif", "b.tif"], "t": [1]})
+
+
+def test_lists_and_tables_of_a_sequence(tmp_path: Path) -> None:
+    from tiffref.sequences.inputs import list_files
+
+    (tmp_path / "list.txt").write_text("# a comment\na.tif\n\n  /b.tif\ns3://c/d.tif\n./e.tif\n")
+    assert list_files(tmp_path / "list.txt").urls == [
+        f"{tmp_path}/a.tif", "/b.tif", "s3://c/d.tif", f"{tmp_path}/e.tif",
+    ]  # fmt: skip
+    for text in ("{}", "[1]", "no JSON"):
+        (tmp_path / "refs.json").write_text(text)
+        with pytest.raises(SourceError, match=r"refs\.json: (holds no STAC|cannot be read)"):
+            list_files(tmp_path / "refs.json")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR0")
+    with pytest.raises(SourceError, match="cannot be read"):
+        list_files(tmp_path / "bad.parquet")
+
+
+def read(references, path="image"):
+    """Read an array of references."""
+    from tiffref.read import Fetcher, read_array
+
+    return read_array(references.group[path], ..., fetch=Fetcher())
+
+
+def test_stac_items(tmp_path):
+    items = []
+    for n in range(2):
+        for band in ("red", "nir"):
+            write(tmp_path / f"{n}_{band}.tif", pixels(n + 10 * len(band)))
+        kinds = "image/tiff; application=geotiff"
+        assets = {
+            b: {"href": str(tmp_path / f"{n}_{b}.tif"), "type": kinds} for b in ("red", "nir")
+        }
+        assets["thumb"] = {"href": "t.png", "type": "image/png"}
+        items.append({
+            "type": "Feature", "assets": assets,
+            "properties": {"datetime": f"2022-05-1{n}T10:00:00.5Z"},
+        })  # fmt: skip
+    references = tiffref.scan_sequence(items)
+    assert references.group["image"].dims == ("time", "band", "y", "x")
+    assert references.group["time"].attributes["units"] == "milliseconds since 1970-01-01"
+    np.testing.assert_array_equal(read(references)[1, 0], pixels(31))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items})
+    )
+    again = tiffref.scan_sequence(tmp_path / "items.json", assets=["red"])
+    assert again.group["image"].dims == ("time", "y", "x")
+
+
+def test_a_file_sequence_of_tifffile(tmp_path):
+    for n in (3, 4):
+        write(tmp_path / f"a_t{n}.tif", pixels(n))
+    sequence = tifffile.TiffSequence(
+        [str(tmp_path / f"a_t{n}.tif") for n in (4, 3)], pattern=r"_(t)(\d)"
+    )
+    references = tiffref.scan_sequence(sequence)
+    assert references.group["image"].dims == ("t", "y", "x")
+    np.testing.assert_array_equal(read(references), np.stack([pixels(3), pixels(4)]))
+
+
+def test_a_glob_of_urls():
+    fs = fsspec.filesystem("memory")
+    for n in range(3):
+        with fs.open(f"/seq/t_{n}.tif", "wb") as file:
+            tifffile.imwrite(file, pixels(n), tile=(16, 16), compression="zlib", metadata=None)
+    references = tiffref.scan_sequence("memory://seq/t_{t}.tif")
+    np.testing.assert_array_equal(read(references), np.stack([pixels(n) for n in range(3)]))
+
+
+@pytest.mark.parametrize("files", [[], "nothing_*.tif", "nothing_{t}.tif", "memory://no/*.tif"])
+def test_no_files(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="no files"):
+        tiffref.scan_sequence(files)

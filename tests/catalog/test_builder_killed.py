@@ -70,7 +70,7 @@ def _kill_many(tmp_path: Path, n_files: int, workers: list[int], seed: int) -> N
 
 
 def test_a_few_kills(tmp_path: Path) -> None:
-    _kill_many(tmp_path, 60, [1, 1, 1, 2], seed=1)
+    _kill_many(tmp_path, 40, [1, 1, 2], seed=1)
 
 
 @pytest.mark.slow

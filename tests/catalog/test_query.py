@@ -1,0 +1,70 @@
+"""Searches of a catalog, and what is found as one dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from archive import pixels, write_archive
+
+import tiffref.catalog as catalog
+from tiffref.errors import InvalidReferences, SelectionError, SourceError
+
+pytest.importorskip("pyarrow")
+
+
+def test_searches(built: Path) -> None:
+    opened = catalog.open(built / "c")
+    assert len(opened.query(time="2022-05-02")) == 2
+    assert len(opened.query(time=("2022-05-02", None))) == 2
+    assert len(opened.query(time="2022-05", where={"tile": "A"})) == 2
+    assert len(opened.query(time="2021")) == 0
+    box = opened.table["bbox"][0].as_py()
+    middle = (box["xmin"] + box["xmax"]) / 2
+    assert len(opened.query(bounds=(box["xmin"] - 1, 40, middle, 50))) == 2
+    assert len(opened.query(bounds=(20, 40, 30, 50))) == 0
+    assert len(opened.query(bounds=(170, 40, 13, 50))) == 4  # across the antimeridian
+    assert len(opened.query(where={"n_chunks": "5", "dtype": ["uint16", "int8"]})) == 4
+    with pytest.raises(SelectionError, match="no such column"):
+        opened.query(where={"nothing": 1})
+    assert len(opened.query(time=("2022-05-02", "9999-12-31"))) == 2
+    for text in ("yesterday", "", "NaT", "99999", "2022-05-01T10:00:00.1234567891"):
+        with pytest.raises(SelectionError, match="not a date"):
+            opened.query(time=text)
+    with pytest.raises(SelectionError, match="not a period"):
+        opened.query(time=("2022", "2023", "2024"))
+    with pytest.raises(SelectionError, match="bad bounds"):
+        opened.query(bounds=(0, 10, 5, 0))
+    with pytest.raises(SourceError, match="there is no catalog"):
+        catalog.open(built)
+
+
+def test_a_table_that_is_no_index(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"url": ["a"]}), tmp_path / "catalog.parquet")
+    with pytest.raises(InvalidReferences, match="no column bbox, bounds"):
+        catalog.open(tmp_path)
+
+
+def test_what_is_found_opens_as_one(built: Path) -> None:
+    pytest.importorskip("xarray")
+    opened = catalog.open(built / "c")
+    with opened.query(where={"tile": "B"}, time="2022-05-01").open() as one:
+        assert (one.image.values == pixels(built, "B", 1)).all()
+    with opened.query(where={"tile": "A"}).open() as days:
+        assert dict(days.image.sizes) == {"time": 2, "y": 96, "x": 96}
+        assert (days.image.sel(time="2022-05-02").values == pixels(built, "A", 2)).all()
+
+
+def test_fields_that_the_place_tells_are_no_axes_of_a_mosaic(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in", 10)
+    built = catalog.build(tmp_path / "in" / "tile_{row:d}.tif", tmp_path / "c")
+    assert built.ok == 10
+    mosaic = catalog.open(tmp_path / "c").stack().group["image"]
+    assert mosaic.dims == ("y", "x")
+    # files of one place differ in the field only
+    write_archive(tmp_path / "same", 3, apart=False)
+    catalog.build(tmp_path / "same" / "tile_{row:d}.tif", tmp_path / "d")
+    assert catalog.open(tmp_path / "d").stack().group["image"].dims == ("row", "y", "x")

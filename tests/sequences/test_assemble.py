@@ -1,0 +1,281 @@
+"""Files put together: joined, as a mosaic, with holes; and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+import tiffref
+from sequences import geo_tags, pixels, write
+from tiffref.errors import (
+    ManifestMismatch,
+    SelectionError,
+)
+from tiffref.zarr import ZarrTiffStore
+
+xr = pytest.importorskip("xarray")
+
+
+def read(references, path="image"):
+    """Read an array of references."""
+    from tiffref.read import Fetcher, read_array
+
+    return read_array(references.group[path], ..., fetch=Fetcher())
+
+
+@pytest.fixture
+def bands(tmp_path):
+    """Two bands of three dates."""
+    return {
+        (day, band): write(tmp_path / f"S2_{day}_{band}.tif", pixels(n))
+        for n, (day, band) in enumerate(
+            (day, band) for day in ("20220601", "20220505", "20220510") for band in ("B08", "B04")
+        )
+    }
+
+
+def test_concat_along_a_dimension(tmp_path):
+    volume = pixels(0, (9, 32, 32))
+    for n, (start, stop) in enumerate([(0, 4), (4, 5), (5, 9)]):
+        tifffile.imwrite(
+            tmp_path / f"{n}.tif", volume[start:stop], photometric="minisblack", tile=(16, 16),
+            compression="zlib", metadata={"axes": "ZYX"},
+        )  # fmt: skip
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), concat="z")
+    assert references.group["image"].dims == ("z", "y", "x")
+    np.testing.assert_array_equal(read(references), volume)
+
+
+def test_a_grid_of_files(tmp_path):
+    whole = pixels(0, (96, 80))
+    for row in range(3):
+        for column, part in enumerate((slice(0, 48), slice(48, 80))):
+            write(tmp_path / f"r{row}_c{column}.tif", whole[row * 32 : row * 32 + 32, part])
+    references = tiffref.scan_sequence(
+        tmp_path / "r{row}_c{col}.tif", concat={"row": "y", "col": "x"}
+    )
+    np.testing.assert_array_equal(read(references), whole)
+    (tmp_path / "r1_c0.tif").unlink()
+    with pytest.raises(ManifestMismatch, match="row=1, col=0"):
+        tiffref.scan_sequence(tmp_path / "r{row}_c{col}.tif", concat={"row": "y", "col": "x"})
+
+
+def test_concat_names_what_is_not_there(tmp_path):
+    write(tmp_path / "a_1.tif", pixels(0))
+    with pytest.raises(SelectionError, match="no dimension of the files, got q"):
+        tiffref.scan_sequence([tmp_path / "a_1.tif"], concat="q")
+    with pytest.raises(SelectionError, match="concat names no field"):
+        tiffref.scan_sequence([tmp_path / "a_1.tif"], pattern="a_{t}.tif", concat={"q": "y"})
+
+
+@pytest.fixture
+def mosaic(tmp_path):
+    """Two dates of a 3 x 2 mosaic with overviews; its files are in no order."""
+    whole = pixels(0, (2, 96, 64))
+    for t, row, column in np.ndindex(2, 3, 2):
+        name = tmp_path / f"t{t}_{5 - row * 2 - column}.tif"
+        part = whole[t, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+        tags = geo_tags(5e5 + 320 * column, 6e6 - 320 * row)
+        with tifffile.TiffWriter(name) as tif:
+            how = {"tile": (16, 16), "compression": "zlib", "metadata": None}
+            tif.write(part, subifds=1, extratags=tags, **how)
+            tif.write(part[::2, ::2], subfiletype=1, **how)
+    return whole
+
+
+def test_mosaic_by_georeference(tmp_path, mosaic):
+    pytest.importorskip("pyproj")
+    references = tiffref.scan_sequence(tmp_path / "t{t}_*.tif", mosaic=True)
+    np.testing.assert_array_equal(read(references), mosaic)
+    np.testing.assert_array_equal(read(references, "image_1"), mosaic[:, ::2, ::2])
+    references.write_fsspec(tmp_path / "m.json")
+    with xr.open_dataset(f"{tmp_path}/m.json", engine="kerchunk") as ds:
+        np.testing.assert_allclose(ds.x, 5e5 + 10 * (np.arange(64) + 0.5))
+        np.testing.assert_allclose(ds.y, 6e6 - 10 * (np.arange(96) + 0.5))
+        assert ds.attrs["spatial:transform"][2::3] == [5e5, 6e6]
+
+
+@pytest.mark.parametrize("raster_type", [1, 2])
+@pytest.mark.parametrize(("a", "e"), [(10.0, -10.0), (10.0, 10.0), (-10.0, -10.0)])
+def test_mosaic_of_rows_that_go_up(tmp_path, a, e, raster_type):
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, raster_type, 3072, 0, 1, 32633)
+    for n in range(2):
+        matrix = (a, 0.0, 0.0, 5e5, 0.0, e, 0.0, 6e6 + 32 * n * e, *(0.0,) * 7, 1.0)
+        tags = [(34264, 12, 16, matrix, True), (34735, 3, len(keys), keys, True)]
+        write(tmp_path / f"{n}.tif", pixels(n, (32, 32)), extratags=tags)
+    mosaic = xr.open_dataset(
+        tiffref.scan_sequence(tmp_path / "*.tif", mosaic=True), engine="tiffref"
+    )
+    for n in range(2):
+        one = xr.open_dataset(tmp_path / f"{n}.tif", engine="tiffref")
+        part = mosaic.isel(y=slice(32 * n, 32 * n + 32))
+        np.testing.assert_array_equal(part.image, one.image)
+        np.testing.assert_array_equal(part.y, one.y)
+        np.testing.assert_array_equal(part.x, one.x)
+
+
+def test_mosaic_with_a_hole(tmp_path, mosaic):
+    next(tmp_path.glob("t1_*.tif")).unlink()
+    told = "4 of 48 chunks of the mosaic have no file. There is a mosaic for each t: stack on fewer"
+    with pytest.raises(ManifestMismatch, match=told):
+        tiffref.scan_sequence(tmp_path / "t{t}_*.tif", mosaic=True)
+    references = tiffref.scan_sequence(tmp_path / "t{t}_*.tif", mosaic=True, allow_holes=True)
+    assert (read(references) == mosaic).mean() > 0.9
+
+
+def test_mosaic_off_the_grid(tmp_path):
+    write(tmp_path / "0.tif", pixels(0, (32, 32)), extratags=geo_tags(0.0, 0.0))
+    for x, match in (
+        (325.0, "between the pixels"),
+        (330.0, "chunk boundaries"),
+        (160.0, "2 files"),
+    ):
+        write(tmp_path / "1.tif", pixels(1, (32, 32)), extratags=geo_tags(x, 0.0))
+        with pytest.raises(ManifestMismatch, match=match):
+            tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True)
+    write(tmp_path / "1.tif", pixels(1, (32, 32)), extratags=geo_tags(320.0, 0.0, epsg=32634))
+    with pytest.raises(ManifestMismatch, match="coordinate reference system"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True)
+    write(tmp_path / "1.tif", pixels(1, (32, 32)))
+    with pytest.raises(ManifestMismatch, match="no place on a grid"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True)
+
+
+DIFFERENCES = {
+    "dtype": ({"dtype": "i2"}, False),
+    "shape": ({"shape": (41, 48)}, False),
+    "chunk shape": ({"tile": (32, 16)}, False),
+    "compression": ({"compression": "lzw"}, True),
+    "predictor": ({"predictor": True}, True),
+    "byte order": ({"byteorder": ">"}, True),
+    "nodata": ({"extratags": [(42113, 2, 2, "7", True)]}, False),
+    "georeference": ({"extratags": geo_tags(1.0, 1.0)}, False),
+}
+
+
+@pytest.fixture(params=DIFFERENCES)
+def difference(request, tmp_path):
+    """Five files, one of which differs in one aspect."""
+    how, is_storage = DIFFERENCES[request.param]
+    how = dict(how)
+    data = [write(tmp_path / f"{n}.tif", pixels(n)) for n in range(4)]
+    shape, dtype = how.pop("shape", (40, 48)), how.pop("dtype", "u2")
+    data.append(write(tmp_path / "4.tif", pixels(4, shape, dtype), **how))
+    return request.param, is_storage, data
+
+
+def test_differences_are_refused_together(difference, tmp_path):
+    name, is_storage, _ = difference
+    with pytest.raises(ManifestMismatch, match=f"2 groups differ in .*{name}") as caught:
+        tiffref.scan_sequence(str(tmp_path / "*.tif"))
+    assert [group["count"] for group in caught.value.groups] == [4, 1]
+    text = str(caught.value)
+    assert "0.tif" in text and "2.tif" in text and "4.tif" in text and "3.tif" not in text
+    assert ("on_mismatch='decode'" in text) == is_storage
+
+
+def test_differences_are_split(difference, tmp_path):
+    _, _, data = difference
+    references = tiffref.scan_sequence(
+        str(tmp_path / "*.tif"), pattern="{t}.tif", on_mismatch="split"
+    )
+    np.testing.assert_array_equal(read(references, "part_0/image"), np.stack(data[:4]))
+    np.testing.assert_array_equal(read(references, "part_1/image")[0], data[4])
+    assert [row["levels"][0]["path"] for row in references.series] == [
+        "part_0/image",
+        "part_1/image",
+    ]
+    document = references.to_kerchunk()["refs"]
+    assert json.loads(document["part_0/t/.zarray"])["shape"] == [4]
+    assert json.loads(document["part_1/t/.zarray"])["shape"] == [1]
+
+
+def test_differences_of_storage_are_decoded(difference, tmp_path):
+    _, is_storage, data = difference
+    if not is_storage:
+        with pytest.raises(ManifestMismatch):
+            tiffref.scan_sequence(str(tmp_path / "*.tif"), on_mismatch="decode")
+        return
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), on_mismatch="decode")
+    np.testing.assert_array_equal(read(references), np.stack(data))
+    with pytest.raises(ManifestMismatch, match="stored in different ways"):
+        references.write_fsspec(tmp_path / "no.json")
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_inlined_strips_are_decoded_by_their_own_codec(tmp_path):
+    data = []
+    for n, how in enumerate(
+        [{"compression": "zlib"}, {"compression": "zstd"}, {"compression": "lzw"}]
+    ):
+        data.append(
+            write(tmp_path / f"{n}.tif", pixels(n, (41, 48)), tile=None, rowsperstrip=16, **how)
+        )
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), on_mismatch="decode")
+    assert references.group["image"].manifest.inlined
+    np.testing.assert_array_equal(read(references), np.stack(data))
+    np.testing.assert_array_equal(ZarrTiffStore(references)[:, 40], np.stack(data)[:, 40])
+
+
+def test_byte_order_of_bytes_is_no_difference(tmp_path):
+    data = [
+        write(tmp_path / f"{n}.tif", pixels(n, dtype="u1"), byteorder=o) for n, o in enumerate("<>")
+    ]
+    np.testing.assert_array_equal(
+        read(tiffref.scan_sequence(str(tmp_path / "*.tif"))), np.stack(data)
+    )
+
+
+def test_files_at_different_places_have_no_common_coordinates(tmp_path):
+    pytest.importorskip("pyproj")
+    data = [
+        write(tmp_path / f"{n}.tif", pixels(n), extratags=geo_tags(100.0 * n, 0.0))
+        for n in range(2)
+    ]
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore=["georeference"])
+    np.testing.assert_array_equal(read(references), np.stack(data))
+    assert list(references.group.children) == ["image"]
+    with pytest.raises(SelectionError, match="pixels would come out different"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore=["dtype"])
+
+
+def test_nodata_cannot_be_ignored_where_chunks_are_missing(tmp_path):
+    for n, nodata in enumerate("37"):
+        write(tmp_path / f"{n}.tif", pixels(n), extratags=[(42113, 2, 2, nodata, True)])
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore=["nodata"])
+    assert references.group["image"].fill_value is None
+    with tifffile.TiffFile(tmp_path / "1.tif", mode="r+") as tif:
+        page = tif.pages[0]
+        page.tags["TileOffsets"].overwrite((0, *page.dataoffsets[1:]))
+        page.tags["TileByteCounts"].overwrite((0, *page.databytecounts[1:]))
+    with pytest.raises(ManifestMismatch, match="nodata"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"), ignore=["nodata"])
+
+
+def test_holes_are_named_or_allowed(bands, tmp_path):
+    (tmp_path / "S2_20220505_B08.tif").unlink()
+    pattern = tmp_path / "S2_{time:%Y%m%d}_{band}.tif"
+    with pytest.raises(ManifestMismatch, match=r"1 of 6 places.*time=2022-05-05.*band=B08"):
+        tiffref.scan_sequence(pattern)
+    references = tiffref.scan_sequence(pattern, allow_holes=True)
+    assert references.series[0]["sequence"]["n_holes"] == 1
+    values = read(references)
+    assert (values[0, 1] == 0).all()
+    np.testing.assert_array_equal(values[0, 0], bands["20220505", "B04"])
+
+
+def test_two_files_at_one_place_are_named(tmp_path):
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "t_1.tif", pixels(1))
+    with pytest.raises(ManifestMismatch, match=r"t=1: .*a/t_1\.tif.*b/t_1\.tif"):
+        tiffref.scan_sequence(
+            str(tmp_path / "*" / "t_*.tif"), pattern="t_{t}.tif", allow_holes=True
+        )
+
+
+def test_a_sparse_grid_is_refused_before_it_is_built(tmp_path):
+    write(tmp_path / "0.tif", pixels(0))
+    columns = {"url": [str(tmp_path / "0.tif")] * 300} | dict.fromkeys("abc", range(300))
+    with pytest.raises(ManifestMismatch, match="nearly all"):
+        tiffref.scan_sequence(columns, allow_holes=True)

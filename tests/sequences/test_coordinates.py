@@ -1,0 +1,64 @@
+"""Fields to coordinates: what values are, and the axes they make."""
+
+import numpy as np
+import pytest
+
+from tiffref.errors import ManifestMismatch, SelectionError
+from tiffref.sequences.coordinates import make_axis, order_axes, read_values
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "kind", "expected"),
+    [
+        ("band", ["04", "08"], None, np.array([4, 8])),
+        ("band", ["04", "8A"], None, np.array(["04", "8A"])),
+        ("band", ["04", "08"], "str", np.array(["04", "08"])),
+        ("x", ["1.5", "-2"], None, np.array([1.5, -2.0])),
+        ("t", ["20220505", "20220506"], None, np.array([20220505, 20220506])),
+        ("time", ["20220505", "20220506"], None, np.array(["2022-05-05", "2022-05-06"], "M8[s]")),
+        ("time", ["001", "002"], None, np.array([1, 2])),
+        ("t", ["2022-05-05T10:00:00Z"], None, np.array(["2022-05-05T10:00"], "M8[s]")),
+        (
+            "t",
+            ["2022-05-05T12:00:00.250+02:00"],
+            None,
+            np.array(["2022-05-05T10:00:00.250"], "M8[ms]"),
+        ),
+        ("t", ["2022129"], "%Y%j", np.array(["2022-05-09"], "M8[s]")),
+        ("t", [3, 1], None, np.array([3, 1])),
+        ("t", [0.5, 1], None, np.array([0.5, 1.0])),
+        ("cell", [1 << 63, 1], None, np.array(["9223372036854775808", "1"])),
+    ],
+)
+def test_values_are_what_they_look_like(name, column, kind, expected):
+    values = read_values(name, column, kind)
+    assert values.dtype == expected.dtype
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_values_of_another_kind_are_refused():
+    with pytest.raises(SelectionError, match=r"'t'.*got 'x'"):
+        read_values("t", ["1", "x"], "int")
+    with pytest.raises(SelectionError, match="1 of 2 files have no value for 't'"):
+        read_values("t", [1, None])
+
+
+def test_an_axis_is_the_sorted_set_of_values():
+    axis = make_axis("band", np.array(["B08", "B04", "B08"]))
+    assert axis.values.tolist() == ["B04", "B08"]
+    assert axis.index.tolist() == [1, 0, 1]
+
+
+def test_categories_order_labels():
+    axis = make_axis("c", np.array(["red", "blue"]), {"red": 0, "green": 1, "blue": 2})
+    assert axis.values.tolist() == ["red", "blue"]
+    assert axis.index.tolist() == [0, 1]
+    with pytest.raises(ManifestMismatch, match="in no category, got red"):
+        make_axis("c", np.array(["red"]), {"blue": 2})
+
+
+def test_axes_are_ordered_by_name_or_place():
+    assert order_axes(["a", "b", "c"], ["c", "a", "b"]) == ["c", "a", "b"]
+    assert order_axes(["a", "b", "c"], [2, 0, 1]) == ["c", "a", "b"]
+    with pytest.raises(SelectionError, match="axesorder"):
+        order_axes(["a", "b"], ["a"])
