@@ -340,8 +340,7 @@ def _decode_strip(codec: SegmentCodec, data: Any, tags: Sequence[Tag] = ()) -> N
     try:
         return _decode(codec, data, _rows_of(codec), tags)
     except RuntimeError:
-        is_maybe_short = codec.edge is not None and codec.edge[2] == codec.shape[2]
-        if codec.edge is None or not is_maybe_short:
+        if codec.edge is None or codec.edge[2] != codec.shape[2]:
             raise
         return _decode(codec, data, codec.edge[0] * codec.edge[1], tags)
 
@@ -386,7 +385,8 @@ def _wrap(
         257: (_LONG, [rows]),
         258: (_SHORT, list(bits) * (samples // len(bits))),
         259: (_SHORT, [codec.compression]),
-        262: (_SHORT, [_photometric(codec)]),
+        # a palette would need its colours, and the polarity of gray does not change stored samples
+        262: (_SHORT, [codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1]),
         266: (_SHORT, [codec.fill_order]),
         273: (_LONG, [0]),
         277: (_SHORT, [samples]),
@@ -398,11 +398,6 @@ def _wrap(
     fields |= {number: (kind, values) for number, kind, values in tags}
     fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}
     return _write(codec.byteorder, fields, {273: [data], **blobs})
-
-
-def _photometric(codec: SegmentCodec) -> int:
-    # a palette would need its colours, and the polarity of gray does not change stored samples
-    return codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1
 
 
 _DECODING_PHOTOMETRICS = (2, 6, 32844, 32845)
@@ -525,17 +520,14 @@ def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     is_luv = codec.photometric == PHOTOMETRIC_LOGLUV and codec.shape[3] == 3
     if not is_luv or np.dtype(codec.dtype).kind == "f":
         return libtiff(codec, data, out)
-    n_rows, n_columns = codec.shape[0] * codec.shape[1], codec.shape[2]
+    n_rows, n_columns = _rows_of(codec), codec.shape[2]
     if codec.compression == SGILOG24:
-        return _from_24_bits(_triples(data, n_rows * n_columns)).reshape(-1, n_columns, 3)
+        stored = np.frombuffer(data, np.uint8)[: n_rows * n_columns * 3]
+        high, middle, low = stored[: stored.size // 3 * 3].reshape(-1, 3).astype(np.uint32).T
+        words = high << np.uint32(16) | middle << np.uint32(8) | low
+        return _from_24_bits(words).reshape(-1, n_columns, 3)
     planes = _expand_rows(bytes(data), n_rows, n_columns)
     return _from_32_bits(planes).reshape(-1, n_columns, 3)
-
-
-def _triples(data: Any, n_pixels: int) -> NDArray[np.uint32]:
-    stored = np.frombuffer(data, np.uint8)[: n_pixels * 3]
-    first, second, third = stored[: stored.size // 3 * 3].reshape(-1, 3).astype(np.uint32).T
-    return first << np.uint32(16) | second << np.uint32(8) | third
 
 
 def _from_24_bits(words: NDArray[np.uint32]) -> NDArray[np.int16]:

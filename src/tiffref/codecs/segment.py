@@ -1,7 +1,7 @@
 """The one codec of our own for Zarr v2: `tiffref_segment`.
 
 Owns the numcodecs face of `decode.decode_chunk`. Zarr finds it through the entry point
-`numcodecs.codecs`, in processes that never import tiffref. Its Zarr v3 face is in `segment3`.
+`numcodecs.codecs`, in processes that never import tiffref. Its Zarr v3 face is in `plugins`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ndarray_copy
-from numpy.typing import NDArray
 
 from ..errors import TiffrefError
 from ..model.codec import SegmentCodec
@@ -46,7 +45,8 @@ class TiffrefSegment(Codec):
         """Decode one chunk to a contiguous array of the codec's shape and type, or into `out`."""
         if out is None or self.segment.transposes:
             samples = undo_transposes(self.segment, decode_chunk(self.segment, buf))
-            samples = np.ascontiguousarray(_stored(self.segment, samples))
+            # in the byte order that the metadata says, which is little-endian
+            samples = np.ascontiguousarray(samples.astype(self.segment.dtype, copy=False))
             return samples if out is None else ndarray_copy(samples, out)
         target = np.asarray(out).reshape(-1).view(self.segment.dtype).reshape(self.segment.shape)
         decode_chunk(self.segment, buf, target)
@@ -63,8 +63,3 @@ class TiffrefSegment(Codec):
 
     def __repr__(self) -> str:
         return f"TiffrefSegment({self.segment!r})"
-
-
-def _stored(codec: SegmentCodec, samples: NDArray) -> NDArray:
-    """Return samples in the byte order that the metadata says, which is little-endian."""
-    return samples.astype(codec.dtype, copy=False)

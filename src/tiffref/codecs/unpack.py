@@ -198,10 +198,6 @@ def _extend_sign(samples: NDArray, bits: int) -> NDArray:
     return (samples ^ sign) - sign
 
 
-def _mixed_bytes(codec: SegmentCodec, shape: Shape) -> int:
-    return _padded_rows(_word_bits(codec.bits), shape)
-
-
 def _word_bits(bits: tuple[int, ...]) -> int:
     """Width of the word that holds one pixel of mixed samples."""
     for width in (8, 16, 32):
@@ -324,6 +320,6 @@ def _spread_chroma(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -
 _SUBSAMPLED = Layout(_subsampled_bytes, _unpack_subsampled, is_unpredicted=True)
 _WHOLE = Layout(_equal_bytes)
 _PACKED = Layout(_equal_bytes, _unpack_packed)
-_MIXED = Layout(_mixed_bytes, _unpack_mixed)
+_MIXED = Layout(lambda codec, shape: _padded_rows(_word_bits(codec.bits), shape), _unpack_mixed)
 _FLOAT24 = Layout(_equal_bytes, _unpack_float24, is_unpredicted=True)
 _COMPLEX_INTEGER = Layout(_equal_bytes, _unpack_complex, is_unpredicted=True)

@@ -287,11 +287,11 @@ def to_zarr3(
             order = one["configuration"]["order"]
             chunks = None if chunks is None else [chunks[axis] for axis in order]
         stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
-        codecs = [*first, *stored["codecs"]]
-        is_read_by_gdal = {one["name"] for one in codecs} <= {"transpose", "bytes", "zstd"}
+        turned = [*first, *stored["codecs"]]
+        is_read_by_gdal = {one["name"] for one in turned} <= {"transpose", "bytes", "zstd"}
         if is_read_by_gdal and not all(map(is_self_inverse, codec.transposes)):
-            codecs.append(_UNKNOWN_TO_GDAL)
-        return {**stored, "codecs": codecs}
+            turned.append(_UNKNOWN_TO_GDAL)
+        return {**stored, "codecs": turned}
     codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks or ())
     if codecs is None or (is_own and any("imagecodecs_" in one["name"] for one in codecs)):
         codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
@@ -365,9 +365,11 @@ def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     try:
         chunks = grid.get("configuration", {}).get("chunk_shape", ())
         codec = _parse_zarr3(given, chunks)
-        for is_own in (False, True) if codec is not None else ():
-            if given == to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own):
-                return codec
+        if codec is not None and given in [
+            to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own)
+            for is_own in (False, True)
+        ]:
+            return codec
     except _NOT_EXACT:
         pass
     return ForeignCodec(3, given)

@@ -345,8 +345,12 @@ def parse_parquet(
         metadata, record_size = _parse_zmetadata(fs.cat_file(f"{root}/{ZMETADATA}"), location)
         nodes = check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
         for name, array in nodes.arrays.items():
-            files = _iter_files(f"{root}/{name}", array, record_size)
-            records[name] = [Record(fs.cat_file(file), n_rows, file) for file, n_rows in files]
+            starts = range(0, math.prod(array.grid), record_size)
+            files = [f"{root}/{name}/refs.{number}.parq" for number in range(len(starts))]
+            records[name] = [
+                Record(fs.cat_file(file), min(record_size, starts.stop - start), file)
+                for file, start in zip(files, starts, strict=True)
+            ]
             addresses[name] = _list_addresses(records[name])
     except TiffrefError:
         raise
@@ -394,13 +398,6 @@ def _parse_zmetadata(text: bytes, location: str) -> tuple[Mapping[str, Any], int
             expected='{"metadata": {...}, "record_size": n}',
         )
     return metadata, record_size
-
-
-def _iter_files(folder: str, array: ArrayMetadata, record_size: int) -> Iterator[tuple[str, int]]:
-    """Return the files of an array, each with the number of chunks that it has references for."""
-    n_chunks = math.prod(array.grid)
-    for record, start in enumerate(range(0, n_chunks, record_size)):
-        yield f"{folder}/refs.{record}.parq", min(record_size, n_chunks - start)
 
 
 def write_parquet(

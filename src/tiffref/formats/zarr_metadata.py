@@ -369,26 +369,24 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
     for key, document in documents.items():
         path, _, name = key.rpartition("/")
         attributes = documents.get(join_key(path, ".zattrs"), {})
+        is_v2 = not documents.keys().isdisjoint(join_key(path, n) for n in (".zarray", ".zgroup"))
         try:
             if name == ".zgroup":
                 _expect(document, "zarr_format", (2,))
                 groups[path] = attributes
             elif name == ".zarray":
                 arrays[path] = _parse_array2(document, attributes)
-            elif name == "zarr.json" and not _is_v2(path, documents):
+            elif name == "zarr.json" and not is_v2:
                 _parse_node3(path, document, groups, arrays)
         except _Invalid as error:
             report(Finding("metadata", str(error), key, error.got, error.expected))
         except TiffrefError as error:
-            said = (None if one is None else str(one)[:80] for one in (error.got, error.expected))
-            report(Finding("codec", error.what, key, *said))
+            said = (error.got, error.expected)
+            got, expected = (None if one is None else str(one)[:80] for one in said)
+            report(Finding("codec", error.what, key, got, expected))
     _check_nesting(groups, arrays, report)
     paths = dict.fromkeys(key.rpartition("/")[0] for key in documents)
     return Nodes(groups, arrays, [path for path in paths if path in groups or path in arrays])
-
-
-def _is_v2(path: str, documents: Mapping[str, Any]) -> bool:
-    return any(join_key(path, name) in documents for name in (".zarray", ".zgroup"))
 
 
 def _check_nesting(

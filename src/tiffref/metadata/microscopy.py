@@ -18,6 +18,7 @@ import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -136,14 +137,6 @@ def _known(**attributes: Any) -> dict[str, Any]:
 
 def _plain_text(text: Any) -> str:
     return str(text or "").strip("\0 ")
-
-
-def _count(series: SeriesFacts, axis: str) -> int:
-    """Return the length of an axis of the full-size image, 1 where it has none."""
-    full = series.levels[0] if series.levels else None
-    if not isinstance(full, LevelFacts) or axis not in full.axes:
-        return 1
-    return full.shape[full.axes.index(axis)]
 
 
 def _same_or_all(values: Iterable[Any]) -> Any:
@@ -383,10 +376,8 @@ def _micromanager(
     scales["T"] = _size(summary, "Interval_ms", report, 1 / 1000)
     colors = summary.get("ChColors") or ()
     names = summary.get("ChNames") or ()
-    channels = tuple(
-        Channel(str(name), _argb(colors[n]) if n < len(colors) else None)
-        for n, name in enumerate(names)
-    )
+    argb = [f"{n & 0xFFFFFF:06X}" if isinstance(n, int) else None for n in colors]
+    channels = tuple(Channel(str(n), color) for n, color in zip_longest(names, argb[: len(names)]))
     return calibrated(scales, MICROMETERS, channels, name=str(summary.get("Prefix") or ""))
 
 
@@ -397,10 +388,6 @@ def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cali
         return plain
     known = {channel.name: channel for channel in plain.channels}
     return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
-
-
-def _argb(value: Any) -> str | None:
-    return f"{int(value) & 0xFFFFFF:06X}" if isinstance(value, int) else None
 
 
 def _scanimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
@@ -626,7 +613,9 @@ def _avs(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
     root = _parsed(found or tags.get(_AVS), "Argos XML", report)
     scales: dict[str, float | None] = dict(plain_sizes(tags).scales)
     depth = positive(_text(root, "ZRange"))
-    n_planes = _count(series, "Z")
+    full = series.levels[0] if series.levels else None
+    sizes = zip(full.axes, full.shape, strict=True) if isinstance(full, LevelFacts) else ()
+    n_planes = dict(sizes).get("Z", 1)
     if depth and n_planes > 1:
         # from the lowest to the highest plane
         scales["Z"] = depth / (n_planes - 1)

@@ -129,7 +129,8 @@ def multiscale(
 
 def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, Any]:
     """Return the `omero` metadata: what each channel is called, and how to show it."""
-    low, high = _limits(dtype)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    low, high = (0.0, 1.0) if limits is None else (float(limits.min), float(limits.max))
     entries = []
     for n, channel in enumerate(channels):
         start, end = channel.window or (low, high)
@@ -141,13 +142,6 @@ def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, 
 
 
 _PALETTE = ("FFFFFF", "00FF00", "FF0000", "0000FF", "FF00FF", "00FFFF", "FFFF00")
-
-
-def _limits(dtype: np.dtype) -> tuple[float, float]:
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return float(limits.min), float(limits.max)
-    return 0.0, 1.0
 
 
 def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | None:
