@@ -82,5 +82,5 @@ def test_html_is_escaped():
 
 @pytest.mark.parametrize("name", ["refs.zarr", "refs.zarr/"])
 def test_references_are_not_written_as_if_they_were_a_store(image, name):
-    with pytest.raises(tiffref.InvalidReferences, match=r"Name it refs\.json"):
+    with pytest.raises(tiffref.InvalidReferences, match=r"Name them refs\.json"):
         tiffref.scan(image).write_fsspec(name)
