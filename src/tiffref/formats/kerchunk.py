@@ -16,7 +16,7 @@ Follows https://fsspec.github.io/kerchunk/spec.html; chunk keys of the Zarr v2 s
 
 from __future__ import annotations
 
-import base64
+import binascii
 import functools
 import json
 import math
@@ -84,7 +84,8 @@ def iter_rows(manifest: Manifest) -> Iterator[Rows]:
     for start in range(0, manifest.n_chunks, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         source, length = manifest.source[block], manifest.length[block]
-        if source.min() >= 0 and length.all():  # as mostly: columns need not be picked apart
+        if source.min() >= 0 and np.count_nonzero(length) == len(length):
+            # as mostly: columns need not be picked apart
             flat = np.arange(start, start + len(source))
             yield Rows(flat, source, manifest.offset[block], length, False)
             continue
@@ -110,7 +111,7 @@ def encode_inlined(data: bytes) -> str:
     """
     if _RAW_TEXT.issuperset(data) and not data.startswith(b"base64:"):
         return data.decode("ascii")
-    return "base64:" + base64.b64encode(data).decode("ascii")
+    return "base64:" + binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 _ROOT = ("zarr.json", ".zgroup", ".zattrs")
@@ -383,9 +384,10 @@ def _iter_json(plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[byte
     lines = [f"{head}\n{metadata}"]
     for path, array in plan.arrays:
         quoted = _quoted_rule(path, zarr_format)
-        grid, manifest = array.grid, array.manifest
+        manifest = array.manifest
+        grid = manifest.shape
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
-        for rows in iter_rows(manifest):
+        for rows in iter_rows(manifest) if urls else ():
             if len(rows.flat) <= FEW_ROWS:
                 columns = [urls[row] for row in rows.source.tolist()], *rows.places()
                 lines += map(_ROW[rows.is_whole], quoted.keys(grid, rows.flat), *columns)

@@ -77,7 +77,11 @@ class KeyRule:
         >>> KeyRule.written("image", 3).key((2, 3), 4)
         'image/c/1/1'
         """
-        return self.lead + _spell(grid, flat, self.separator) if grid else self.scalar
+        if not grid:
+            return self.scalar
+        if math.prod(grid) <= FEW_ROWS:
+            return self.lead + _spell_all(grid, self.separator)[flat]
+        return self.lead + _spell(grid, flat, self.separator)
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Return the keys of chunks by their indices in C order."""

@@ -107,19 +107,16 @@ def digest_chunks(
     """
     for path, array in sorted(arrays, key=operator.itemgetter(0)):
         manifest = array.manifest
-        texts = [path.encode("utf-8", "surrogatepass"), repr(manifest.shape).encode()]
-        found, columns = hashlib.sha256(), list[NDArray]()
+        found = hashlib.sha256(
+            _join([path.encode("utf-8", "surrogatepass"), b"%a" % (manifest.shape,)])
+        )
         if manifest.sources:
             names, columns = _named_ranges(manifest, addresses)
-            texts += names
-        if manifest.inlined and columns:
-            found.update(b"".join([_join(texts), *columns]))
-            texts, columns = [], []
+            found.update(_join(names))
+            for column in columns:
+                found.update(column)
         for flat, data in sorted(manifest.inlined.items()):
-            texts += b"%d" % flat, data
-        found.update(_join(texts))
-        for column in columns:
-            found.update(column)
+            found.update(_join([b"%d" % flat, data]))
         yield found.digest()
 
 
@@ -167,6 +164,9 @@ def _join(texts: Iterable[bytes]) -> bytes:
     return b"".join([b"%d:%b" % (len(data), data) for data in texts])
 
 
+_INT32, _UINT64 = np.dtype("<i4"), np.dtype("<u8")
+
+
 def _named_ranges(
     manifest: Manifest, addresses: Mapping[str, str]
 ) -> tuple[list[bytes], list[NDArray]]:
@@ -184,9 +184,9 @@ def _named_ranges(
         order = {url: row for row, url in enumerate(sorted(named))}
         rank = np.array([order.get(url, -1) for url in urls], np.int32)
         source = np.where(is_stored, rank[source], source)
-    if not is_stored.all():
+    if np.count_nonzero(is_stored) < len(is_stored):
         offset, length = np.where(is_stored, offset, 0), np.where(is_stored, length, 0)
-    columns = ((source, "<i4"), (offset, "<u8"), (length, "<u8"))
+    columns = ((source, _INT32), (offset, _UINT64), (length, _UINT64))
     return (
         ["\0".join(order).encode("utf-8", "surrogatepass")],
         [np.ascontiguousarray(column, kind) for column, kind in columns],

@@ -241,7 +241,7 @@ class Manifest:
         column = np.zeros(n_chunks, np.int32)
         if index is not None:
             column[:] = np.asarray(index, np.int32).reshape(-1)
-        if not (lengths.all() and offsets.all()):
+        if np.count_nonzero(lengths) < n_chunks or np.count_nonzero(offsets) < n_chunks:
             column[(lengths == 0) | (offsets == 0)] = MISSING
         for flat in inlined or ():
             column[flat] = INLINED

@@ -149,6 +149,13 @@ def _compiled(byteorder: str, kind: int, count: int) -> struct.Struct:
     return struct.Struct(f"{byteorder}{count * len(letters)}{letters[0]}")
 
 
+@functools.lru_cache(64)
+def _whole_type(byteorder: str, kind: int) -> np.dtype | None:
+    """Return the data type of whole numbers of a TIFF type; None where they are others."""
+    form = UNSIGNED.get(kind) or _SIGNED.get(kind)
+    return None if form is None else np.dtype(f"{byteorder}{form}")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something of a file's structure that does not hold.
@@ -247,8 +254,8 @@ class Directory:
             If it has another type.
         """
         kind = self.entries[code][0]
-        form = UNSIGNED.get(kind) or _SIGNED.get(kind)
-        values = np.frombuffer(self.raw(code), f"{self._reader.header.byteorder}{form or 'u1'}")
+        form = _whole_type(self._reader.header.byteorder, kind)
+        values = np.frombuffer(self.raw(code), form or "u1")
         if form is None or (kind in _SIGNED and (values < 0).any()):
             raise MalformedTiff(
                 "values are not unsigned integers",

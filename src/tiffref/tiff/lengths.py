@@ -65,7 +65,7 @@ def with_lengths(
     MalformedTiff
         If no segment has a byte count, and none is found.
     """
-    if level.length.all():
+    if np.count_nonzero(level.length) == level.length.size:
         return level
     ifd = level.ifds[0]
     is_bare = (level.offset > 0) & (level.length == 0)

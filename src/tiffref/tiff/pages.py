@@ -275,7 +275,7 @@ def _read_segments(
     offset, length = pages.columns.segments(rows, n_segments)
     if n_segments == 1:
         length = _estimated(pages, first, ifd, offset, length)
-    if not offset.all():
+    if np.count_nonzero(offset) < offset.size:
         length[offset == 0] = 0
     return offset, length
 

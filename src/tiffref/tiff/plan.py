@@ -338,8 +338,8 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
         codec = segment_codec(ifd, is_short=is_short)
         check_supported(codec)
         is_only = len(level.ifds) == 1
-        has_segments = bool((level.offset if is_only else level.offset[level.ifd == n]).any())
-        if has_segments and compression_of(codec.compression).kind == "bytes":
+        offset = level.offset if is_only else level.offset[level.ifd == n]
+        if compression_of(codec.compression).kind == "bytes" and np.count_nonzero(offset):
             check_samples(codec)
         for what in ("dtype", "shape") if codecs else ():
             got, expected = getattr(codec, what), getattr(codecs[0], what)
@@ -384,7 +384,7 @@ def _plan_segments(
     is_beyond = length > room
     behind: list[int] = []
     across: list[int] = []
-    if is_beyond.any():
+    if np.count_nonzero(is_beyond):
         behind = np.flatnonzero(is_beyond & (room == 0)).tolist()
         across = np.flatnonzero(is_beyond & (room > 0) & (offset > 0)).tolist()
         length = np.minimum(length, room)
@@ -406,7 +406,7 @@ def _split_sources(
 ) -> tuple[tuple[Source, ...], np.ndarray | None]:
     """Return each pair of file and codec as a row of a table of sources, and the row of each
     segment; None where there is but one."""
-    if len(level.sources) == 1 and not of_page.any():
+    if len(level.sources) == 1 and not np.count_nonzero(of_page):
         return level.sources, None
     pairs, row = np.unique(np.stack([level.source, of_page]), axis=1, return_inverse=True)
     sources = tuple(replace(level.sources[s], codec=int(c)) for s, c in pairs.T)

@@ -164,7 +164,7 @@ def _is_directory(reader: TiffReader, offset: int, above: Directory) -> bool:
 def _by_likeness(pages: Pages, below: dict[int, list[int]], is_image: _Test) -> list[_Group]:
     kind = pages.kind
     n_chain = len(kind) - sum(map(len, below.values()))
-    if not below and len(np.unique(kind)) == 1:
+    if not below and not np.count_nonzero(kind != kind[0]):
         rows = list(range(len(kind)))
         return [_Group(pages, rows)] if pages.directory(0).entries and is_image(pages, 0) else []
     groups: dict[object, _Group] = {}
