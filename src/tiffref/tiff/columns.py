@@ -37,6 +37,8 @@ _MAX_COMPARED_BYTES = 1 << 20
 _NUMBERS = frozenset({*SEGMENT_OFFSETS, *SEGMENT_LENGTHS, SUB_IFDS})
 _MATTER = np.array(sorted(KIND_TAGS | _NUMBERS), np.uint16)
 _NONE = np.zeros((1, 0), np.uint64)
+_LISTS = (*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)
+"""Tags of offsets, lengths and SubIFDs; the first that is there counts."""
 
 
 @dataclass(slots=True)
@@ -51,9 +53,13 @@ class _Block:
     def of(cls, one: Directory) -> _Block:
         """Read those of a single directory."""
         columns = []
-        for codes in ((*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)):
-            code = next((code for code in codes if code in one.entries), None)
-            columns.append(_NONE if code is None else one.column(code)[None])
+        for codes in _LISTS:
+            for code in codes:
+                if code in one.entries:
+                    columns.append(one.column(code)[None])
+                    break
+            else:
+                columns.append(_NONE)
         return cls(*columns)
 
 

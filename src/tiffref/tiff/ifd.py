@@ -368,6 +368,12 @@ class TiffReader:
         """Address of the file."""
         return self.source.source.url
 
+    def close(self) -> None:
+        """Forget all directories: as they refer to their reader, only a collector frees both."""
+        self._known.clear()
+        self._windows.clear()
+        self.__dict__.pop("first", None)
+
     # ---- bytes
 
     def read(self, offset: int, length: int) -> bytes:

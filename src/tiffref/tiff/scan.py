@@ -344,7 +344,7 @@ def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitSta
     where = open_source(source, storage_options)
     if where is not source:
         stack.enter_context(closing(where))
-    reader = TiffReader(where)
+    reader = stack.enter_context(closing(TiffReader(where)))
     from .vendor import is_foreign, open_vendor
 
     file = _File(reader)

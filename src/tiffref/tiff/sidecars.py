@@ -102,23 +102,25 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
     first = main.levels[0]
     if not isinstance(first, LevelFacts):
         return facts
-    tags = dict(first.ifds[0].tags)
+    own = tags = dict(first.ifds[0].tags)
     text = beside.read(f"{beside.url}.aux.xml")
     if text is not None:
         tags = _with_pam(tags, text, beside.report)
     if SCALE not in tags and MATRIX not in tags:
         tags = _with_world_file(tags, beside)
-    if tags != first.ifds[0].tags:
+    if tags is not own:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
     levels = [first, *main.levels[1:]]
     is_alone = len(levels) == 1 and not any(map(_is_reduced, facts.series[1:]))
     if is_alone and (found := beside.facts(".ovr")) is not None:
         levels += _overviews(first, found)
-    if levels != [*main.levels]:
+    if first is not main.levels[0] or len(levels) > len(main.levels):
         main = replace(main, levels=tuple(levels))
     series = [main, *facts.series[1:]]
     if not any(map(_is_mask, series)) and (found := beside.facts(".msk")) is not None:
         series += _masks(first, found, len(series))
+    if main is facts.series[0] and len(series) == len(facts.series):
+        return facts
     return replace(facts, series=tuple(series))
 
 
