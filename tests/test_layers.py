@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -180,3 +181,28 @@ def test_nothing_is_changed_for_the_whole_process(path: Path) -> None:
     assert not re.search(r"\bgc\.(disable|freeze)\(", text)
     if room not in ("errors", "cli"):
         assert not re.search(r"\bwarnings\.(warn|showwarning)\b", text)
+
+
+def test_few_rooms_open_a_document(tmp_path: Path) -> None:
+    import numpy as np
+    import tifffile
+
+    from tiffref.zarr import ZarrTiffStore
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((32, 32), "u2"), tile=(16, 16), metadata=None)
+    document = tmp_path / "a.json"
+    tiffref.scan(tmp_path / "a.tif").write_fsspec(document)
+    entered: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and ROOT in path.parents:
+            entered.add(path.relative_to(ROOT).parts[0].removesuffix(".py"))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        ZarrTiffStore(document).close()
+    finally:
+        sys.setprofile(before)
+    assert "zarr" in entered and len(entered) <= 8, entered

@@ -44,14 +44,14 @@ def test_names_of_tifffile_that_are_used(tmp_path: Path) -> None:
 
 
 def test_flavours_are_known_to_tifffile(tmp_path: Path) -> None:
-    from tiffref.tiff.vendor import FLAVOURS
+    from tiffref.metadata.microscopy import READERS
 
     # newer versions of tifffile know more
     of_newer = {"mikroscan", "motic", "huron", "trestle", "flimage"}
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((8, 8), "u1"))
     with tifffile.TiffFile(path) as tif:
-        for name in set(FLAVOURS) - of_newer:
+        for name in set(READERS) - of_newer:
             assert getattr(tif, f"is_{name}") in (True, False)
 
 

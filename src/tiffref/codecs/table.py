@@ -62,7 +62,7 @@ class Compression:
 
 
 def _bytes(
-    code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any]
+    code: int, name: str, decode: Callable[..., Any], zarr2: Mapping[str, Any] | None = None
 ) -> Compression:
     return Compression(code, name, "bytes", decode, zarr2)
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import MalformedTiff, TiffrefError
 from ..io.source import ByteSource, LocalSource, SourceFile, open_source
+from ..metadata.microscopy import READERS
 from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, TiffReader
 from .pages import Level, Pages, Series
@@ -35,13 +36,6 @@ PARSE_ERRORS = (
     OSError, RuntimeError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 """What tifffile raises on files that it cannot make sense of."""
-
-FLAVOURS = (
-    "ome", "lsm", "ndtiff", "micromanager", "scanimage", "imagej", "metaseries", "stk", "svs",
-    "mikroscan", "motic", "huron", "ndpi", "scn", "bif", "philips", "qpi", "indica", "trestle",
-    "avs", "fluoview", "sis", "nih", "fei", "sem", "tvips", "eer", "pilatus", "mdgel", "flimage",
-)  # fmt: skip
-"""Flavours whose metadata is read, as tifffile calls them."""
 
 _TAGS = frozenset(
     {33445, 33471, 33560, 33628, 34118, 34361, 34362, 34412, 34680, 34682, 37706, 43314, 51123,
@@ -140,7 +134,7 @@ class VendorFile:
         from .flavours import OWN_METADATA
 
         found = {}
-        for name in FLAVOURS:
+        for name in READERS:  # which has them as tifffile calls them
             with contextlib.suppress(*PARSE_ERRORS), np.errstate(all="ignore"):
                 if getattr(self.tif, f"is_{name}", False):
                     own = OWN_METADATA.get(name)
