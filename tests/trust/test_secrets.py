@@ -26,6 +26,8 @@ class Server:
     def __init__(self, data: bytes, target: str | None = None) -> None:
         self.seen: list[dict[str, str]] = []
         self.total = True
+        self.unit = "bytes"
+        self.encoding: str | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,7 +53,9 @@ class Server:
                 self.send_response(206 if span else 200)
                 total = len(data) if outer.total else "*"
                 if span:
-                    self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
+                    self.send_header("Content-Range", f"{outer.unit} {first}-{last}/{total}")
+                if outer.encoding is not None:
+                    self.send_header("Content-Encoding", outer.encoding)
                 self.send_header("Content-Length", str(last - first + 1))
                 self.end_headers()
                 if self.command == "GET":
@@ -227,3 +231,11 @@ def test_ranges_of_unknown_total_are_read(far: Server) -> None:
     references = tiffref.scan(f"{far.url}/a.tif")
     assert ZarrTiffStore(references)[...].any()
     assert references.sources[0].size
+
+
+@pytest.mark.parametrize("encoding", [None, "identity", "Identity", ""])
+@pytest.mark.parametrize("unit", ["bytes", "Bytes"])
+def test_answers_in_capital_letters_are_read(far: Server, unit: str, encoding: str | None) -> None:
+    """Units of ranges and names of encodings have no case (RFC 9110, sections 8.4.1 and 14.1)."""
+    far.unit, far.encoding = unit, encoding
+    assert ZarrTiffStore(tiffref.scan(f"{far.url}/a.tif"))[...].any()

@@ -296,7 +296,7 @@ class _RangeRequest:
     def _check_range(self, answer: Answer) -> None:
         """Check that the answer says, and has, the range that was asked for."""
         got = answer.headers.get("content-range", "")
-        span, _, total = got.removeprefix("bytes ").partition("/")
+        span, _, total = got.lower().removeprefix("bytes ").partition("/")
         last = self.offset + self.length - 1
         if total.isdigit():
             last = min(last, int(total) - 1)
@@ -462,8 +462,8 @@ async def _read_body(answer: Any, most: int, most_of_all: int, method: str) -> b
     is_good = answer.status in (200, 206)
     if method == "HEAD" or not is_good:
         return b""
-    encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
+    encoding = answer.headers.get("Content-Encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
         raise SourceError("the server encodes what it sends", url=str(answer.url), got=encoding)
     limit = most if answer.status == 206 or most > 1 << 60 else most_of_all
     size = answer.content_length

@@ -255,7 +255,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
     total = lower.get("content-range", "").rpartition("/")[2].strip()
     if total == "*":  # the server does not say so here; it may where it is asked
         total = str(http.read_state(fs, path, url).size)
-    if not lower.get("content-range", "").startswith("bytes 0-") or not total.isdigit():
+    if not lower.get("content-range", "").lower().startswith("bytes 0-") or not total.isdigit():
         raise SourceError(
             "the server does not give the length of the file",
             url=url,
