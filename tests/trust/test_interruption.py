@@ -89,6 +89,10 @@ READERS = {
     "zarr": "import zarr; zarr.open_array(tiffref.zarr.ZarrTiffStore(references), mode='r')[...]",
     "validate": "tiffref.validate(references.to_kerchunk(), sources=True, pixels=1)",
     "scan": "tiffref.scan(sys.argv[1] + '?again')",
+    "sequence": "tiffref.scan_sequence([f'{sys.argv[1]}?{n}' for n in range(9)])",
+    "file system": "tiffref.zarr.ZarrTiffStore(references).fs.cat(['0.0', '3.3', '7.7'])",
+    "xarray": "import xarray as xr; "
+    "xr.open_dataset(references.to_kerchunk(), engine='tiffref').load()",
 }
 PROGRAM = """
 import sys, tiffref, tiffref.zarr
@@ -120,6 +124,40 @@ def test_interrupted_reads_end(large: bytes, reader: str) -> None:
     assert child.returncode == 0
     if reader != "zarr":  # zarr cancels no task of its own, and asyncio complains of some at exit
         assert b"Traceback" not in err
+
+
+PROGRAMS = {
+    "dask": "import xarray; "
+    "xarray.open_dataset(references.to_kerchunk(), engine='tiffref', chunks={}).load()",
+    "catalog": "from tiffref import catalog; "
+    "catalog.build([sys.argv[1] + '?again'], sys.argv[2], executor='processes', workers=2)",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_interrupted_programs_end(large: bytes, tmp_path: Path, program: str) -> None:
+    """Python waits for the threads and processes of others: requests in there are given up."""
+    pytest.importorskip("dask")
+    pytest.importorskip("pyarrow")
+    server = HangingServer(large, n_good=1)
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import sys, tiffref\nif __name__ == '__main__':\n"
+        f"    references = tiffref.scan(sys.argv[1])\n    {PROGRAMS[program]}\n"
+    )
+    command = [sys.executable, str(script), server.url, str(tmp_path / "catalog")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert server.is_hanging.wait(120)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+        server.close()
+    assert child.returncode == -signal.SIGINT
+    assert b"KeyboardInterrupt" in err
 
 
 @pytest.mark.parametrize("drip_s", [None, 0.05])

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
@@ -144,15 +145,21 @@ def _processes(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
     def start() -> Executor:
         return ProcessPoolExecutor(n, context, initializer=_end_with_parent)
 
+    others = set(multiprocessing.active_children())
     pool = Pool(start(), n, start)
     try:
         yield pool
+    except KeyboardInterrupt:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()  # it may wait for a server
+        raise
     finally:
         pool.executor.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
     """End this worker when the process that started it is gone, killed without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the parent decides
     parent = multiprocessing.parent_process()
     assert parent is not None
 

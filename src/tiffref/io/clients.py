@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, Future, thread  # noqa: F401 - see `_give_up`
 from typing import Any
 
 from ..errors import SourceError, unreadable
@@ -80,10 +82,44 @@ def find_file_system(url: str, storage_options: Any, what: str = "cannot be open
 
 
 def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
-    """Call a coroutine function in the loop of a file system, and return what comes of it."""
-    from fsspec.asyn import sync
+    """Call a coroutine function in the loop of a file system, and return what comes of it.
 
-    return sync(fs.loop, function, *arguments)
+    Raises
+    ------
+    SourceError
+        If Ctrl-C has ended the program: the threads of other libraries, which Python waits for at
+        its end, would ask a server that hangs, one request after the other.
+    """
+    import asyncio
+
+    if _interrupted.is_set():
+        raise SourceError(_ENDING)
+    request = asyncio.run_coroutine_threadsafe(function(*arguments), fs.loop)
+    _requests.add(request)
+    try:
+        return request.result()
+    except CancelledError as error:
+        raise SourceError(_ENDING) from error
+    finally:
+        request.cancel()
+        _requests.discard(request)
+
+
+_ENDING = "is not read any more: the program was interrupted"
+_requests: set[Future[Any]] = set()
+_interrupted = threading.Event()
+
+
+def _give_up() -> None:
+    """Cancel all requests if an interruption is what ends the program."""
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        _interrupted.set()
+        for request in list(_requests):
+            request.cancel()
+
+
+# the last one is called first, and so before `concurrent.futures.thread` waits for its threads
+getattr(threading, "_register_atexit", id)(_give_up)
 
 
 def ask_state(fs: Any, path: str, *, is_listed: bool = False) -> Mapping[str, Any]:
