@@ -30,25 +30,25 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-CODEC = "codec not known there"
-MAPPING = "reads gzip, zstd and blosc only from references"
-PLATE = "reads no plates"
-TWICE = "forgets the first of two transposes"
+CODEC = "The client does not know the codec."
+MAPPING = "From references, the client reads only gzip, zstd and blosc."
+PLATE = "The client does not read plates."
+TWICE = "The client ignores all transposes but the first, so pixels are wrong."
 NO: Mapping[tuple[str, str], str] = {
     ("COG, deflate", "GDAL, v3"): CODEC,
     **{(f"COG, {what}", client): CODEC
        for what in ("LZW and predictor", "JPEG", "WebP") for client in ("GDAL", "GDAL, v3")},
-    ("RGB, bands first", "GDAL"): "Zarr v2 has no transpose",
+    ("RGB, bands first", "GDAL"): "Zarr v2 has no codec for transposes, so `tiffref_segment` is used.",
     **{(f"OME pyramid, {what}", "ngff-zarr, v3"): MAPPING for what in ("deflate", "JPEG")},
     ("RGB slide, JPEG", "ngff-zarr, v3"): MAPPING,
-    ("RGB slide, zstd", "ngff-zarr, v3"): "knows no transpose",
+    ("RGB slide, zstd", "ngff-zarr, v3"): "The client does not support transposes.",
     ("plate", "ngff-zarr"): PLATE,
     ("plate", "ngff-zarr, v3"): PLATE,
     **{(row, "zarrita.js, v3"): CODEC
        for row in ("COG, LZW and predictor", "COG, JPEG", "COG, WebP", "OME pyramid, JPEG",
                    "RGB slide, JPEG")},
     ("RGB, bands first", "zarrita.js, v3"): TWICE,
-    **{(row, "tensorstore, v3"): "does not open references" for row in (*MAPS, *MICROSCOPES)},
+    **{(row, "tensorstore, v3"): "The client does not open references." for row in (*MAPS, *MICROSCOPES)},
 }  # fmt: skip
 """Row and column of each cell that is not yes, and why."""
 ROWS = {**MAPS, **MICROSCOPES}
@@ -135,15 +135,17 @@ def test_gdal_refuses_slides_whose_transpose_it_gets_wrong(
 
 
 def render() -> str:
-    """Return the table as the page has it."""
+    """Return the table as the page has it, its reasons as notes below."""
+    notes = list(dict.fromkeys(NO.values()))
     lines = []
     for rows, own in ((MAPS, OF_MAPS), (MICROSCOPES, OF_MICROSCOPES)):
         lines += [f"| Client | {' | '.join(rows)} |", f"|---|{'---|' * len(rows)}"]
         for column in (*GENERAL, *own, "zarrita.js, v3"):
-            said = [f"no: {NO[row, column]}" if (row, column) in NO else "yes" for row in rows]
+            reasons = [NO.get((row, column)) for row in rows]
+            said = [f"no ({notes.index(one) + 1})" if one else "yes" for one in reasons]
             lines.append(f"| {column} | {' | '.join(said)} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"{n}. {note}" for n, note in enumerate(notes, 1)), ""])
 
 
 def test_the_page_shows_the_table() -> None:
