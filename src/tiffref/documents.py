@@ -70,7 +70,7 @@ def open_references(
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """How a document is written; `record_size` is for parquet."""
 
     zarr_format: int = 2
@@ -79,14 +79,14 @@ class _Form:
     is_written: bool = True
 
 
-def _read(
+def read_with_form(
     path: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None,
     allow: str | Sequence[str] | None,
-) -> tuple[References, _Form]:
-    """Read references, and how they are written."""
+) -> tuple[References, Form]:
+    """Read references, and how the document is written."""
     if is_parquet(path):
-        return References.from_parquet(path, storage_options, allow=allow), _Form()
+        return References.from_parquet(path, storage_options, allow=allow), Form()
     document = load_document(path, storage_options)
     references = References.from_kerchunk(document, allow=allow)
     if allow is None and references.allow is not None:
@@ -94,13 +94,13 @@ def _read(
         references = replace(references, allow=(folder, *references.allow))
     refs = document.get("refs", document)
     is_v3 = any(key.rpartition("/")[2] == "zarr.json" for key in refs)
-    return references, _Form(3 if is_v3 else 2, 1 if "refs" in document else 0)
+    return references, Form(3 if is_v3 else 2, 1 if "refs" in document else 0)
 
 
 def _write(
     references: References,
     target: str | os.PathLike[str],
-    form: _Form,
+    form: Form,
     storage_options: Mapping[str, Any] | None,
     rename: Callable[[str], str] | None = None,
 ) -> None:
@@ -169,8 +169,8 @@ def convert(
         If files that the source may not read lie beside the target, where anybody who opens the
         target would read them.
     """
-    references, _ = _read(source, storage_options, allow)
-    form = _Form(zarr_format, version, record_size, not dry_run)
+    references, _ = read_with_form(source, storage_options, allow)
+    form = Form(zarr_format, version, record_size, not dry_run)
     _write(references, target, form, storage_options)
     return references
 
@@ -209,7 +209,7 @@ def rewrite(
     UntrustedSource
         As in `convert`.
     """
-    references, form = _read(source, storage_options, allow)
+    references, form = read_with_form(source, storage_options, allow)
     rename = _plan_moves(moves)
     addresses = [to_document_url(one.url) for one in references.sources]
     moved = [rename(address) for address in addresses]
@@ -294,7 +294,7 @@ def refresh(
     UntrustedSource
         If the document names files that it may not read.
     """
-    before, form = _read(document, storage_options, allow)
+    before, form = read_with_form(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)
     unchanged, accepted, rescanned = [], [], []
     after = before

@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from microscopes import write_rgb_pyramid
 
 import tiffref
 from sequences import geo_tags, pixels, write
@@ -267,3 +268,50 @@ def scenes(folder: Path) -> Path:
             pixels = np.full((32, 32), int(band[1:]), np.uint16)
             tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
     return folder / "scenes"
+
+
+@pytest.mark.parametrize(
+    ("compression", "codecs", "readers"),
+    [
+        (None, "transpose", "xarray, zarr and dask; VirtualiZarr; zarrita.js"),
+        ("zstd", "transpose + zstd", "xarray, zarr and dask; VirtualiZarr; zarrita.js"),
+        ("zlib", "transpose + zlib", "xarray, zarr and dask; VirtualiZarr; zarrita.js"),
+        ("jpeg", "transpose + imagecodecs_jpeg",
+         "xarray, zarr and dask with imagecodecs-zarr installed; VirtualiZarr with "
+         "imagecodecs-zarr installed"),
+    ],
+)  # fmt: skip
+def test_codecs_of_a_slide_in_zarr_v3(tmp_path, capsys, compression, codecs, readers):
+    write_rgb_pyramid(tmp_path / "a.ome.tif", compression)
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    references.write_fsspec(tmp_path / "a.json", zarr_format=3)
+    text = told(tmp_path / "a.json", capsys)
+    assert re.search(rf" {re.escape(codecs)}: [\w ()]+ opens in {readers}$", text), text
+    # in Zarr v2 nothing transposes but our own codec, and axes stay as they are stored
+    references.write_fsspec(tmp_path / "b.json")
+    assert "transpose" not in told(tmp_path / "b.json", capsys)
+
+
+def test_bands_first_in_zarr_v3_is_read_by_gdal(tmp_path, capsys):
+    data = np.zeros((32, 48, 3), "u1")
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", tile=(16, 16), metadata=None)
+    references = tiffref.scan(tmp_path / "a.tif", axes="bands-first")
+    references.write_fsspec(tmp_path / "a.json", zarr_format=3)
+    text = told(tmp_path / "a.json", capsys)
+    assert "opens in xarray, zarr and dask; GDAL 3.12; VirtualiZarr" in text
+    assert "zarrita" not in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "text"),
+    [
+        ("S_{time:%Y%m%d}.tif", ("S_20240131", "S_20240302"), "2024-01-31 to 2024-03-02, 2 values"),
+        ("S_{time:%Y%m%d%H}.tif", ("S_2024013100", "S_2024013106"),
+         "2024-01-31T00:00:00+00:00 to 2024-01-31T06:00:00+00:00, 2 values"),
+    ],
+)  # fmt: skip
+def test_times_of_a_stack(tmp_path, capsys, pattern, names, text):
+    for name in names:
+        tifffile.imwrite(tmp_path / f"{name}.tif", DATA, metadata=None)
+    tiffref.scan_sequence(str(tmp_path / pattern)).write_fsspec(tmp_path / "a.json")
+    assert text in told(tmp_path / "a.json", capsys)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..references import References
 
 _MAX_LABELS = 8
+_MIDNIGHT = "T00:00:00+00:00"
 _KEPT = (
     "date_created", "color_interpretation", "magnification", "magnification_setting",
     "numerical_aperture", "wavelength", "plate", "well", "site", "nodata",
@@ -90,6 +91,7 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
     """First and last value, step where it is even, and unit of a coordinate."""
     import numpy as np
 
+    from ..metadata.time import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
     found: dict[str, Any] = {"n": coordinate.shape[0]}
@@ -100,10 +102,14 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
         return found | {"labels": values.tolist()[:_MAX_LABELS]}
     if values.size:
         found |= {"first": values.reshape(-1)[0].item(), "last": values.reshape(-1)[-1].item()}
+    unit = coordinate.attributes.get("units", "")
+    if " since " in unit and values.size:
+        first, last = (read_time_coordinate(unit, found[name]) for name in ("first", "last"))
+        if first is not None and last is not None:
+            return found | {"first": iso_text(first), "last": iso_text(last)}
     steps = np.diff(values.reshape(-1).astype(float))
     if steps.size and np.allclose(steps, steps[0]):
         found["step"] = float(np.median(steps))
-    unit = coordinate.attributes.get("units")
     return found | ({"units": unit} if unit else {})
 
 
@@ -174,6 +180,11 @@ def _format_axis(axis: Mapping[str, Any]) -> str:
     if "labels" in axis:
         more = axis["n"] - len(axis["labels"])
         return ", ".join(axis["labels"]) + (f" and {more} more" if more else "")
+    if isinstance(axis.get("first"), str):
+        ends = axis["first"], axis["last"]
+        if all(end.endswith(_MIDNIGHT) for end in ends):
+            ends = ends[0].removesuffix(_MIDNIGHT), ends[1].removesuffix(_MIDNIGHT)
+        return f"{' to '.join(ends)}, {count(axis['n'], 'value')}"
     text = f"{axis['first']:.10g} to {axis['last']:.10g}" if axis["n"] else "no values"
     if "step" in axis:
         text += f" in steps of {axis['step']:.6g}"
@@ -196,8 +207,8 @@ def _info(arguments: argparse.Namespace) -> int:
     if _is_catalog(name):
         return catalog_commands.show(name, options, arguments.json)
     with console.progress(f"reading {name}"):
-        references = _open(name, options)
-    facts = describe_arrays(references.group, references.series, references.sources)
+        references, zarr_format = _open(name, options)
+    facts = describe_arrays(references.group, references.series, references.sources, zarr_format)
     facts["meaning"] = _describe_meaning(references)
     if arguments.json:
         console.print_json({"image": name, **facts})
@@ -212,13 +223,17 @@ def _info(arguments: argparse.Namespace) -> int:
     return console.INVALID if any("refused" in level for level in levels) else console.OK
 
 
-def _open(name: str, options: Mapping[str, Any] | None) -> References:
-    from ..references import References, is_document
+def _open(name: str, options: Mapping[str, Any] | None) -> tuple[References, int]:
+    """Return the references of a TIFF or document, and the Zarr format of their metadata."""
+    from ..references import is_document
     from ..tiff.scan import scan
 
     if is_document(name):
-        return References.open(name, options)
-    return scan(name, storage_options=options)  # a glob is no file, and says so
+        from ..documents import read_with_form
+
+        references, form = read_with_form(name, options, None)
+        return references, form.zarr_format
+    return scan(name, storage_options=options), 2  # a glob is no file, and says so
 
 
 def _is_catalog(name: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ PREDICTORS: Mapping[int | None, str] = {
 """Names of values of tag 317."""
 _MAX_SHOWN = 4
 _MAX_ROWS = 8
+_V3_READERS: Mapping[str, str] = {
+    "xarray, zarr and dask with imagecodecs-numcodecs installed":
+        "xarray, zarr and dask with imagecodecs-zarr installed",
+    "VirtualiZarr with tiffref installed": "VirtualiZarr with imagecodecs-zarr installed",
+}  # fmt: skip
 ARRAY_HEADING = ("array", "shape", "dtype", "chunks")
 """Heading of the rows of `outline`."""
 UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
@@ -56,23 +62,32 @@ UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
 
 
 def describe_arrays(
-    group: Group, series: Sequence[Mapping[str, Any]], sources: Sequence[Source]
+    group: Group,
+    series: Sequence[Mapping[str, Any]],
+    sources: Sequence[Source],
+    zarr_format: int = 2,
 ) -> dict[str, Any]:
     """Return sources, and series with their arrays, as JSON values.
 
-    Documents of others record no series: all arrays but coordinates are one then.
+    Documents of others record no series: all arrays but coordinates are one then. Codecs and who
+    reads them are those of the Zarr format.
     """
     arrays = dict(group.arrays())
     rows = [
-        {**row, "levels": [_describe_level(level, arrays) for level in row.get("levels", ())]}
+        {
+            **row,
+            "levels": [_describe_level(one, arrays, zarr_format) for one in row.get("levels", ())],
+        }
         for row in series or _as_series(arrays)
     ]
     return {"sources": [{"url": one.url, "size": one.size} for one in sources], "series": rows}
 
 
-def _describe_level(level: Mapping[str, Any], arrays: Mapping[str, Array]) -> Mapping[str, Any]:
+def _describe_level(
+    level: Mapping[str, Any], arrays: Mapping[str, Array], zarr_format: int
+) -> Mapping[str, Any]:
     array = arrays.get(level.get("path", ""))
-    return level if array is None else {**level, **_describe_array(array)}
+    return level if array is None else {**level, **_describe_array(array, zarr_format)}
 
 
 def outline(
@@ -115,7 +130,8 @@ def _as_series(arrays: Mapping[str, Array]) -> list[dict[str, Any]]:
     return [{"index": 0, "kind": "references", "name": "", "axes": "", "levels": levels}]
 
 
-def _describe_array(array: Array) -> dict[str, Any]:
+def _describe_array(array: Array, zarr_format: int) -> dict[str, Any]:
+    describe = _describe_codec if zarr_format == 2 else _describe_codec_of_v3
     manifest = array.manifest
     return {
         "shape": list(array.shape),
@@ -125,7 +141,7 @@ def _describe_array(array: Array) -> dict[str, Any]:
         "n_chunks": manifest.n_chunks,
         "missing_chunks": int(manifest.is_missing.sum()),
         "stored_bytes": int(manifest.length[manifest.source >= 0].sum()),
-        "codecs": [_describe_codec(codec) for codec in array.codecs],
+        "codecs": [describe(codec) for codec in array.codecs],
     }
 
 
@@ -147,6 +163,23 @@ def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
         "why": why,
         "readers": [name for name in READERS[tier] if name not in absent],
     }
+
+
+def _describe_codec_of_v3(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
+    """Describe a codec of a Zarr v3 document, where standard codecs transpose."""
+    from ..model.transpose import is_self_inverse
+
+    transposes: tuple[tuple[int, ...], ...] = getattr(codec, "transposes", ())
+    stored: Any = replace(codec, transposes=()) if transposes else codec  # type: ignore[arg-type]
+    found = _describe_codec(stored)
+    absent = set()
+    if not all(map(is_self_inverse, transposes)) or set(found["ids"]) - {"zstd"}:
+        absent.add("GDAL 3.12")
+    if len(transposes) > 1:
+        absent.add("zarrita.js")
+    readers = [_V3_READERS.get(name, name) for name in found["readers"] if name not in absent]
+    ids = ["transpose"] * bool(transposes) + found["ids"]
+    return {**found, "ids": ids, "readers": readers}
 
 
 def format_arrays(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
