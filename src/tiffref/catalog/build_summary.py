@@ -161,14 +161,8 @@ class Summary:
 
         Parameters
         ----------
-        counts
-            What was done in this run.
-        rows
-            Of the index, one for each file.
-        combined
-            What became of each combined set.
-        output
-            Folder of the catalog.
+        counts, rows, combined, output
+            What this run did, the rows of the index and of combined sets, and the folder.
         """
         status: Counter[str] = Counter()
         errors: Counter[str] = Counter()

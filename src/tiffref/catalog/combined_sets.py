@@ -70,17 +70,6 @@ def combine_groups(
     A set whose files are those of the last run is left as it is. Of files that are not at work now
     only the addresses are in memory.
 
-    Parameters
-    ----------
-    pool
-        Who makes them.
-    journal, order
-        What is known of the files, and their order.
-    settings, wanted
-        Of the build, and of its combined sets.
-    show
-        Called with how far it has come.
-
     Returns
     -------
     A row for each set: `name`, `keys`, `status`, `path` or `error`, `n_files`, `shape`.

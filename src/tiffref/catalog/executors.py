@@ -73,25 +73,16 @@ def open_pool(
 
     Parameters
     ----------
-    executor
-        "serial", "threads", "processes", "dask", a Dask `Client`, or anything with the face of an
-        executor; None chooses: Dask if there is a scheduler, threads for remote files, processes if
-        `workers` is more than 1, else this process. What the caller gives is left running.
-    workers
-        How many.
-    scheduler
-        Address of a Dask scheduler.
+    executor, workers, scheduler
+        As of `build`. By default: Dask if there is a scheduler, threads for remote files, processes
+        if `workers` is more than 1, else this process. What the caller gives is left running.
     is_remote
         The files are behind a network.
 
     Raises
     ------
-    SelectionError
-        If the arguments make no sense.
-    MissingExtra
-        If Dask is needed and not installed.
-    CatalogError
-        If no scheduler answers.
+    SelectionError, MissingExtra, CatalogError
+        If the arguments make no sense, Dask is not installed, or no scheduler answers.
     """
     if workers is not None and workers < 1:
         raise SelectionError("bad number of workers", got=workers, expected="1 or more")

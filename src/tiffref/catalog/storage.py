@@ -321,14 +321,9 @@ def checksum(path: Path) -> tuple[int, int] | None:
 def explain_output(
     address: str | os.PathLike[str], kinds: tuple[type[BaseException], ...] = (OSError,)
 ) -> Iterator[None]:
-    """Explain errors of the output; what was written before stays valid.
+    """Explain errors of the output, of the kinds that its file system raises.
 
-    Parameters
-    ----------
-    address
-        What is written.
-    kinds
-        Errors that its file system raises.
+    What was written before stays valid.
     """
     try:
         yield

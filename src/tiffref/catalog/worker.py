@@ -54,21 +54,10 @@ _MAX_NAME_BYTES = 240
 class Job:
     """One file to scan.
 
-    Attributes
-    ----------
-    url
-        Path or URL of the file, with all that it takes to read it.
-    name
-        What the journal and the index call it: without signatures, unless they are to be kept.
-    output
-        Where its references go, below the catalog's folder.
-    size, mtime, etag
-        Of the file when it was scanned last, None for a new one. A worker that finds it so leaves
-        it alone.
-    fields
-        What is known of the file besides: values of its name, or of the table it is listed in.
-    bands
-        What a STAC item says of its bands, as in `sequences.inputs.FileList`.
+    `output` is where its references go, below the catalog's folder. `size`, `mtime` and `etag` are
+    of the file when it was scanned last, None for a new one: a worker that finds it so leaves it
+    alone. `fields` are values of its name, or of the table it is listed in; `bands` what a STAC
+    item says of its bands, as in `FileList`.
     """
 
     url: str
@@ -83,28 +72,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds for all jobs of a build.
+    """What holds for all jobs of a build, as of `build` and `BuildOptions`.
 
-    Attributes
-    ----------
-    folder
-        Of the catalog.
-    root
-        Address of the folder that the files of the first build share.
-    prefix
-        What documents say instead of `root`; None leaves addresses as they are.
-    format
-        "json" or "parquet".
-    scan
-        Further arguments of `scan`.
-    storage_options
-        For the file system of URLs.
-    retries
-        How often a file is tried again after an error that may pass.
-    backoff_s
-        Seconds before the first of these; each further one waits twice as long.
-    keep_signature
-        Keep signatures and passwords in addresses.
+    `root` is the address of the folder that the files of the first build share, and `prefix` what
+    documents say instead of it; None leaves addresses as they are.
     """
 
     folder: Folder
@@ -352,15 +323,7 @@ def retried(
     backoff_s: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Do something, again after errors that may pass.
-
-    Parameters
-    ----------
-    retries
-        How often to try again.
-    backoff_s
-        Seconds before the first time; the pause doubles each time.
-    """
+    """Do something, again after errors that may pass: `retries` times, with pauses that double."""
     for attempt in range(retries):
         try:
             return work()

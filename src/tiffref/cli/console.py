@@ -399,18 +399,7 @@ def addresses_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def write_references(
     references: References, output: str, zarr_format: int = 2, **addresses: Any
 ) -> None:
-    """Write references, and say so while it takes.
-
-    Parameters
-    ----------
-    references
-        What to write.
-    output
-        File or URL; a folder of parquet references where the name ends in .parq or .parquet.
-    zarr_format
-        2 or 3; parquet references hold 2 only.
-    addresses
-        How it names the TIFFs, as `addresses_of` gives it.
+    """Write references, as parquet where the name says so, and show that while it takes.
 
     Raises
     ------

@@ -18,7 +18,7 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -117,30 +117,20 @@ def scan_files(
 ) -> tuple[list[Part | None], dict[int, TiffrefError]]:
     """Scan the files of a sequence.
 
-    Parameters
-    ----------
-    urls
-        Paths or URLs.
-    options
-        For `scan`: `series`, `level`, `key`, `chunkmode`, `fillvalue`, `storage_options`.
-    workers
-        Threads; by default 1 for local files, 16 for remote ones.
-    progress
-        Called with the number of files done and of all; True draws a bar where standard error is a
-        terminal.
+    `options` are for `scan`; `workers` and `progress` as in `SequenceOptions`.
 
     Returns
     -------
     parts, failures
-        A part for each file in order, None where it cannot be told; and why, by index.
+        A part for each file in order, None where it cannot be scanned; and why, by index.
     """
     if workers is None:
         workers = _REMOTE_WORKERS if any("://" in url for url in urls) else 1
     show = choose_progress(progress, "scanning", "files")
-    once = _Once()
+    shared: _Shared = {}
     parts: list[Part | None] = []
     failures: dict[int, TiffrefError] = {}
-    for found in _in_order(lambda url: _scan(url, options, once), urls, max(1, workers)):
+    for found in _in_order(lambda url: _scan(url, options, shared), urls, max(1, workers)):
         if isinstance(found, TiffrefError):
             failures[len(parts)] = found
             parts.append(None)
@@ -174,7 +164,7 @@ def _in_order(
         pool.shutdown(wait=not is_given_up, cancel_futures=True)
 
 
-def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefError:
+def _scan(url: str, options: Mapping[str, Any], shared: _Shared) -> Part | TiffrefError:
     try:
         references, facts = scan_with_facts(url, **options)
     except TiffrefError as error:
@@ -184,15 +174,18 @@ def _scan(url: str, options: Mapping[str, Any], once: _Once) -> Part | TiffrefEr
     if refused is not None:
         return SourceError(f"a level cannot be represented: {refused}", url=url)
     arrays = {
-        path: once.array(array)
+        path: _share_array(array, shared)
         for path, array in references.group.arrays()
         if array.manifest.sources
     }
     tags = _first_tags(facts)
     georeference = {code: tags[code] for code in GEO_TAGS if code in tags}
-    kept = once.references(references, arrays, georeference)
-    location = once.location(references.group)
-    return Part(url, facts.source, kept, arrays, georeference, find_dates(tags), location)
+    kept = _share_references(references, arrays, georeference, shared)
+    location = locate(references.group)
+    return Part(
+        url, facts.source, kept, arrays, georeference, find_dates(tags),
+        shared.setdefault(location, location),
+    )  # fmt: skip
 
 
 def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
@@ -203,42 +196,33 @@ def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
     return {}
 
 
-class _Once:
-    """What files of one sequence have in common, held once: a hundred thousand files fit then."""
+_Shared = dict[Any, Any]
+"""What files of one sequence have in common, held once: a hundred thousand files fit then."""
 
-    def __init__(self) -> None:
-        self._values: dict[Any, Any] = {}
 
-    def _share(self, key: Any, value: Any) -> Any:
-        return self._values.setdefault(key, value)
+def _share_array(array: Array, shared: _Shared) -> Array:
+    """Return an array with what says something of its file alone left out."""
+    attributes = shared_attributes(array)
+    return replace(
+        array,
+        codecs=shared.setdefault(array.codecs, array.codecs),
+        attributes=shared.setdefault(repr(attributes), attributes),
+    )
 
-    def array(self, array: Array) -> Array:
-        """Return an array with what says something of its file alone left out."""
-        attributes = shared_attributes(array)
-        return replace(
-            array,
-            codecs=self._share(array.codecs, array.codecs),
-            attributes=self._share(repr(attributes), attributes),
-        )
 
-    def location(self, group: Group) -> Location:
-        """Return where the file lies."""
-        location = locate(group)
-        return self._share(location, location)
-
-    def references(
-        self, references: References, arrays: Mapping[str, Array], georeference: Mapping[int, Any]
-    ) -> References:
-        """Return references that say the same of everything but the arrays with segments."""
-        group = references.group
-        others = {name: child for name, child in group.children.items() if name not in arrays}
-        key = (
-            tuple(georeference.items()),
-            repr(group.attributes),
-            repr(references.series),
-            tuple((name, _identity(child)) for name, child in others.items() if name != "time"),
-        )
-        return self._share(key, References(Group(others, group.attributes), references.series))
+def _share_references(
+    references: References, gone: Collection[str], georeference: Mapping[int, Any], shared: _Shared
+) -> References:
+    """Return references that say the same of everything but the arrays with segments."""
+    group = references.group
+    others = {name: child for name, child in group.children.items() if name not in gone}
+    key = (
+        tuple(georeference.items()),
+        repr(group.attributes),
+        repr(references.series),
+        tuple((name, _identity(child)) for name, child in others.items() if name != "time"),
+    )
+    return shared.setdefault(key, References(Group(others, group.attributes), references.series))
 
 
 def _identity(child: Array | Group) -> Any:
@@ -284,18 +268,7 @@ def find_dates(tags: Mapping[int, Any]) -> dict[str, str]:
 
 
 def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:
-    """Read the date of each file.
-
-    Parameters
-    ----------
-    parts
-        Scanned files.
-    time_from
-        "DateTime" or "AcquisitionDate".
-
-    Returns
-    -------
-    `(n_files,)` datetime64.
+    """Read the date of each file, `(n_files,)` datetime64, from "DateTime" or "AcquisitionDate".
 
     Raises
     ------

@@ -385,15 +385,7 @@ def find_files(
 ) -> FileList:
     """Return the files that a catalog is to be built of, each address in full.
 
-    Parameters
-    ----------
-    files
-        A folder (all TIFFs below it), glob, readable pattern, listing file (".txt", an address on
-        each line), CSV or Parquet table, STAC items; or several of these.
-    assets
-        Keys of the assets of STAC items; by default all whose media type is TIFF.
-    storage_options
-        For the file system of URLs.
+    Takes what `list_files` takes, and folders (all TIFFs below them), or several of these.
 
     Raises
     ------
