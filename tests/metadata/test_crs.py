@@ -164,6 +164,15 @@ UTM_STRING = (
 )
 
 
+@pytest.mark.parametrize("code", [4326, 4269, 4267, 4258, 4277, 4230, 4674, 4283, 4171, 4314])
+@pytest.mark.parametrize("model", [2, 32767])
+def test_a_geographic_system_of_esri_is_that_of_the_epsg(code, model):
+    wkt = pyproj.CRS(code).to_wkt("WKT1_ESRI")
+    assert build({1024: model, 2048: 32767, 2049: f"ESRI PE String = {wkt}"} if model == 2 else {
+        1024: model, 3073: f"ESRI PE String = {wkt}"
+    }) == pyproj.CRS(code)  # fmt: skip
+
+
 @pytest.mark.parametrize("model", [32767, 0, 1, 9])
 @pytest.mark.parametrize("key", [3073, 1026])
 @pytest.mark.parametrize("before", ["ESRI PE String = ", "PCS Name = a|esri pe string="])

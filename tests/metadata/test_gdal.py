@@ -124,8 +124,10 @@ def test_what_is_not_finite_is_a_text():
         ("255", "u1", (255, 255)),
         ("256", "u1", (None, 255)),
         ("-9999", "u2", (None, 0)),
-        ("1.5", "i2", (None, 2)),
-        ("-1.5", "i2", (None, -2)),
+        ("1.5", "i2", (1, 2)),
+        ("-1.5", "i2", (-1, -2)),
+        ("255.5", "u1", (None, 255)),
+        ("-0.5", "u1", (None, 0)),
         ("inf", "u1", (None, 255)),
         ("nan", "i2", (None, 0)),
         ("-9999\0", "f4", (-9999.0, -9999.0)),
@@ -163,7 +165,7 @@ def test_nodata_that_is_not_a_number():
             assert parse_nodata(value, np.dtype("u1"), Report("a.tif")) == (None, None)
 
 
-@pytest.mark.parametrize(("text", "first"), [("1 2", 1), ("7,8,9", None), ("nan 0", None)])
+@pytest.mark.parametrize(("text", "first"), [("1 2", 1), ("7,8,9", 7), ("nan 0", None)])
 def test_bands_with_nodata_of_their_own_take_the_first(text, first):
     with pytest.warns(MetadataWarning, match="the first counts"):
         assert parse_nodata(text, np.dtype("u1"), Report("a.tif"))[0] == first

@@ -562,7 +562,11 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
     esri = _esri_string(keys)
     if esri and (own_key is None or look_up(keys, own_key, report) is None):
         # of ArcGIS, which calls any model user-defined and names the geographic system beside it
-        return CRS.from_wkt(esri)
+        crs = CRS.from_wkt(esri)
+        code = crs.to_epsg(min_confidence=90) if crs.is_geographic else None
+        # ESRI has longitudes first, which makes no difference to a raster
+        is_known = code is not None and crs.equals(from_epsg(code), ignore_axis_order=True)
+        return from_epsg(code) if is_known else crs
     if own_key is None and model != USER_DEFINED and keys.code(2048) is not None:
         model = GEOGRAPHIC
     builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: geographic}

@@ -231,7 +231,10 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]
 
 
 def _as_samples(number: float, dtype: np.dtype) -> tuple[Any, Any]:
-    """Return a number as a sample has it, None where none can, and the nearest sample to it."""
+    """Return a number as a sample has it, None where none can, and the nearest sample to it.
+
+    Of a fraction, GDAL masks the whole part in integers.
+    """
     if dtype.kind in "fc":
         with np.errstate(over="ignore"):
             held = dtype.type(number).item()
@@ -242,8 +245,8 @@ def _as_samples(number: float, dtype: np.dtype) -> tuple[Any, Any]:
     near = min(max(number, least), most)
     # halves go away from zero
     near = int(near) if near == int(near) else int(near + math.copysign(0.5, near))
-    near = bool(near) if dtype.kind == "b" else near
-    return (near if near == number else None), near
+    kind = bool if dtype.kind == "b" else int
+    return (kind(number) if least <= number <= most else None), kind(near)
 
 
 _LEADING = re.compile(

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ..codecs.decode import decodes
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
-from ..errors import MalformedTiff
 from ..metadata.report import Report
 from ..model.tiff_facts import LevelFacts
 from .plan import source_sizes
@@ -28,6 +27,7 @@ __all__ = ["Segments", "with_lengths"]
 _TAG = "StripByteCounts (279), TileByteCounts (325)"
 _SAMPLE = 64
 _REMOTE_SAMPLE = 4
+_PACKBITS, _MAX_RUN = 32773, 127
 
 
 class Segments(Protocol):
@@ -44,9 +44,7 @@ class Segments(Protocol):
         """The file's writer declares that every tile is stored whole."""
 
 
-def with_lengths(
-    level: LevelFacts, segments: Segments, report: Report, *, allows_holes: bool = False
-) -> LevelFacts:
+def with_lengths(level: LevelFacts, segments: Segments, report: Report) -> LevelFacts:
     """Find the lengths of segments that have an offset and no byte count.
 
     Parameters
@@ -57,13 +55,6 @@ def with_lengths(
         Reads a few of them, to see whether they decode.
     report
         Takes what was found, and what was not.
-    allows_holes
-        Take an image none of whose segments is found.
-
-    Raises
-    ------
-    MalformedTiff
-        If no segment has a byte count, and none is found.
     """
     if np.count_nonzero(level.length) == level.length.size:
         return level
@@ -80,15 +71,11 @@ def with_lengths(
         whole = _stored_bytes(level)
         found = np.where(room >= whole, whole, 0).astype(np.uint64)
     else:
+        if ifd.compression == _PACKBITS:
+            _end_last(level, room, segments)
         found = room if _decode(level, room, segments) else np.zeros_like(room)
     n_found, n_lost = int((found > 0).sum()), int(((room > 0) & (found == 0)).sum())
     counts = f"{int(is_bare.sum())} of {is_bare.size} are 0 or not listed"
-    if n_lost == level.length.size and not allows_holes:
-        raise MalformedTiff(
-            "no segment has a byte count", url=level.sources[0].url, ifd=ifd.name, tag=_TAG,
-            expected="segments that decode, each up to the next one",
-            hint="allow_holes=True takes the image as missing.",
-        )  # fmt: skip
     if n_lost:
         report.add(_TAG, "segments without a byte count are left out", got=counts)
     elif n_found:
@@ -125,6 +112,25 @@ def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
         n_strips = -(-ifd.shape[2] // shape[1])
         found[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (shape[0], n_last, *shape[2:]))
     return found
+
+
+def _end_last(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> None:
+    """End the last segment of PackBits where it has its samples; what is behind decodes to nothing.
+
+    References: TIFF 6.0, section 9.
+    """
+    n = int(level.offset.argmax())
+    source = level.sources[level.source[n // room.shape[1]]]
+    place = source.url, int(level.offset.flat[n]), int(room.flat[n])
+    if not segments.is_fetched(*place):
+        return
+    data, left = segments.read_segment(*place), int(_stored_bytes(level)[n % room.shape[1]])
+    at = 0
+    while left > 0 and at < len(data):
+        run = data[at]
+        at += run + 2 if run <= _MAX_RUN else 2 if run > _MAX_RUN + 1 else 1
+        left -= run + 1 if run <= _MAX_RUN else 257 - run if run > _MAX_RUN + 1 else 0
+    room.flat[n] = min(at, len(data))
 
 
 def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> bool:

@@ -143,7 +143,7 @@ def checked_array(
     ManifestMismatch
         If pages are stored in different ways that do not decode to one type.
     """
-    level = with_lengths(level, segments, report, allows_holes=allows_holes)
+    level = with_lengths(level, segments, report)
     plan = plan_level(level, dims, is_native=is_native)
     if plan.is_merged:
         return plan.array

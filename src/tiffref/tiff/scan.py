@@ -567,7 +567,8 @@ def _array(
         return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
     fill, nearest = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, options.report)
-    if fill is None and nearest and array.manifest.is_missing.any():
+    is_exact = array.dtype.kind not in "iub" or (fill or 0) == (nearest or 0)
+    if not is_exact and array.manifest.is_missing.any():
         options.report.note(
             "GDAL_NODATA (42113)",
             f"no sample can have the value: missing segments are {nearest}, as in GDAL,"
