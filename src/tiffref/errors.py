@@ -35,6 +35,7 @@ __all__ = [
     "collect_warnings",
     "first_few",
     "install_hint",
+    "needs",
     "unreadable",
     "warn",
     "with_errno",
@@ -237,6 +238,21 @@ def install_hint(extra: str) -> str:
     'pip install pyproj (or tiffref[geo])'
     """
     return f"pip install {_EXTRAS[extra]} (or tiffref[{extra}])"
+
+
+@contextlib.contextmanager
+def needs(extra: str, what: str, url: str | None = None) -> Iterator[None]:
+    """Say which extra installs what the imports inside did not find.
+
+    Raises
+    ------
+    MissingExtra
+        If an import fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(what, url=url, hint=install_hint(extra)) from error
 
 
 def with_errno(made: SourceError, error: BaseException) -> SourceError:

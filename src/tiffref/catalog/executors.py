@@ -26,7 +26,7 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import CatalogError, MissingExtra, SelectionError, install_hint
+from ..errors import CatalogError, SelectionError, needs
 from ..read.pools import DaemonPool
 
 _REMOTE_THREADS = 16
@@ -163,12 +163,8 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
-    try:
+    with needs("dask", "Dask's scheduler needs distributed"):
         import distributed
-    except ImportError as error:
-        raise MissingExtra(
-            "Dask's scheduler needs distributed", hint=install_hint("dask")
-        ) from error
     with contextlib.ExitStack() as stack:
         address: Any = scheduler or stack.enter_context(
             distributed.LocalCluster(

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MissingExtra, install_hint
+from ..errors import needs
 from ..io.clients import client_errors
 from ..io.seal import is_own_seal, make_seal
 from .storage import STATE
@@ -346,11 +346,8 @@ def import_pyarrow() -> Any:
     MissingExtra
         If it is not installed.
     """
-    try:
-        import pyarrow
+    with needs("catalog", "catalogs need pyarrow"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("catalogs need pyarrow", hint=install_hint("catalog")) from error
     return pyarrow
 
 

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
-    MissingExtra,
     SelectionError,
     SourceError,
-    install_hint,
+    needs,
     unreadable,
 )
 from ..formats.summary import count, html_table
@@ -252,10 +251,8 @@ class Catalog:
         MissingExtra
             If xarray is not installed.
         """
-        try:
+        with needs("xarray", "opening needs xarray"):
             import xarray
-        except ImportError as error:
-            raise MissingExtra("opening needs xarray", hint=install_hint("xarray")) from error
         is_one = len(self) == 1 and not options
         if is_one and self.table["references"][0].is_valid:
             references = self.references()

@@ -58,11 +58,7 @@ _Config = Mapping[str, Any]
 
 
 def decode_foreign(
-    codec: ForeignCodec,
-    data: Any,
-    chunks: Sequence[int],
-    dtype: np.dtype,
-    fill_value: Any = None,
+    codec: ForeignCodec, data: Any, chunks: Sequence[int], dtype: np.dtype, fill_value: Any = None
 ) -> NDArray:
     """Decode a chunk of somebody else's array.
 

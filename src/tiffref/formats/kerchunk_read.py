@@ -157,10 +157,6 @@ def _member(document: Mapping, name: str, kind: Any, expected: str, report: Repo
 _NAME = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 
 
-class _Refused(ValueError):
-    """Text is not in the language; the message is what the language has instead."""
-
-
 def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
     """Replace `{{name}}` in an address.
 
@@ -175,27 +171,17 @@ def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
     """
     if not templates or "{{" not in url:
         return url
-    try:
-        return _replace_names(url, templates)
-    except _Refused as error:
-        what = "a template cannot be expanded"
-        report(Finding("template", what, None, repr(url[:80]), str(error)))
-        return url
-
-
-def _replace_names(text: str, templates: Mapping[str, str]) -> str:
-    def replace(match: re.Match) -> str:
-        if match[1] not in templates:
-            raise _Refused(f"one of the templates {sorted(templates)[:5]}")
-        value = templates[match[1]]
-        if "{{" in value or "}}" in value:
-            raise _Refused("{{name}} of a template that is plain text itself")
-        return value
-
-    rest = _NAME.sub("", text)
+    rest, names = _NAME.sub("", url), _NAME.findall(url)
     if "{{" in rest or "}}" in rest or "{%" in rest:
-        raise _Refused("no braces but {{name}} of a template")
-    return _NAME.sub(replace, text)
+        expected = "no braces but {{name}} of a template"
+    elif not templates.keys() >= set(names):
+        expected = f"one of the templates {sorted(templates)[:5]}"
+    elif any("{{" in templates[name] or "}}" in templates[name] for name in names):
+        expected = "{{name}} of a template that is plain text itself"
+    else:
+        return _NAME.sub(lambda match: templates[match[1]], url)
+    report(Finding("template", "a template cannot be expanded", None, repr(url[:80]), expected))
+    return url
 
 
 # ---- keys
@@ -383,10 +369,7 @@ def rank_sources(
 
 
 def _settle_manifest(
-    grid: tuple[int, ...],
-    columns: Columns,
-    sources: Sequence[Source],
-    rank: NDArray[np.int32],
+    grid: tuple[int, ...], columns: Columns, sources: Sequence[Source], rank: NDArray[np.int32]
 ) -> Manifest:
     """Return a manifest of columns whose `source` is a row of all addresses.
 

@@ -198,9 +198,7 @@ class _KeyText:
 
 
 def parse_keys(
-    keys: Sequence[str],
-    grids: Mapping[str, tuple[int, ...]],
-    rules: Mapping[str, KeyRule],
+    keys: Sequence[str], grids: Mapping[str, tuple[int, ...]], rules: Mapping[str, KeyRule]
 ) -> tuple[dict[str, ChunkIndex], NDArray[np.intp]]:
     """Find the array and the chunk of every key.
 

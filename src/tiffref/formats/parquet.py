@@ -41,9 +41,8 @@ from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
-    MissingExtra,
     TiffrefError,
-    install_hint,
+    needs,
     unreadable,
 )
 from ..io.atomic import open_folder_atomic
@@ -373,12 +372,8 @@ def parse_parquet(
 
 def import_pyarrow() -> Any:
     """Return pyarrow, or say which extra installs it."""
-    try:
+    with needs("parquet", "parquet references need pyarrow"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(
-            "parquet references need pyarrow", hint=install_hint("parquet")
-        ) from error
     return pyarrow
 
 

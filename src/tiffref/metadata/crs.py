@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import MissingExtra, install_hint
+from ..errors import needs
 from .geokeys import USER_DEFINED, GeoKeys, key_label
 from .report import Report
 
@@ -508,12 +508,8 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
     MissingExtra
         If pyproj is not installed.
     """
-    try:
+    with needs("geo", "pyproj is needed for coordinate systems"):
         from pyproj.exceptions import ProjError
-    except ImportError as error:
-        raise MissingExtra(
-            "pyproj is needed for coordinate systems", hint=install_hint("geo")
-        ) from error
     if not keys.values:
         return None
     plain = (keys.version, tuple(sorted(keys.values.items())))

@@ -22,13 +22,7 @@ from ..model.array import Array
 from .report import Report
 from .xml import XmlError, parse_xml
 
-__all__ = [
-    "GdalMetadata",
-    "color_attributes",
-    "parse_gdal_metadata",
-    "parse_nodata",
-    "with_bands",
-]
+__all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata", "with_bands"]
 
 _METADATA_LABEL = "GDAL_METADATA (42112)"
 _NODATA_LABEL = "GDAL_NODATA (42113)"

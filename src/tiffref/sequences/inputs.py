@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra, SelectionError, SourceError, install_hint, unreadable
+from ..errors import SelectionError, SourceError, needs, unreadable
 from ..io.address import spelling_hint
 from ..io.clients import client_errors
 from ..io.urls import from_document_url, has_scheme
@@ -214,13 +214,9 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
 def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
     import fsspec
 
-    try:
+    with needs("parquet", "a Parquet table needs pyarrow", name):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(
-            "a Parquet table needs pyarrow", url=name, hint=install_hint("parquet")
-        ) from error
     try:
         with fsspec.open(name, "rb", **(storage_options or {})) as file:
             reader = pyarrow.BufferReader(file.read())
