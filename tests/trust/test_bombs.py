@@ -39,10 +39,10 @@ def test_by_every_door(made: Path, door: str) -> None:
     assert len(found) == len(json.loads(made.read_text()))
     large = {name: n_mib for name, (_, n_mib) in found.items() if n_mib > MOST_MIB}
     assert not large
-    right = ("refused", "read", *([_ZARRS_OWN] if door == "zarr" else []))
+    right = ("refused", "read", *([_ZARRS_OWN] if door in ("zarr", "store of v3") else []))
     wrong = {n: outcome for n, (outcome, _) in found.items() if not outcome.startswith(right)}
     assert not wrong
-    if door in ("selection", "zarr", "engine"):
+    if door in ("selection", "zarr", "engine", "dask", "store of v3"):
         honest = {
             name: outcome for name, (outcome, _) in found.items() if name.startswith("honest")
         }
