@@ -197,16 +197,13 @@ def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -
         files = files[0]
     if is_many(files):
         return ZarrFileSequenceStore(files, **_given(sequence), **_given(options))
-    opening = {name: value for name, value in options.items() if _opens(name)}
-    options = {name: value for name, value in options.items() if name not in opening}
-    if not _given(opening):
+    names = {name for name in options if name in _OPEN_ARGUMENTS or name.startswith("is_")}
+    opening = _given({name: options[name] for name in names})
+    options = {name: value for name, value in options.items() if name not in names}
+    if not opening:
         return ZarrTiffStore(files, **_given(options))
-    with TiffFile(files, **_given(opening)) as tif:
+    with TiffFile(files, **opening) as tif:
         return tif.aszarr(**_given(options))  # type: ignore[return-value]  # see TiffFile
-
-
-def _opens(name: str) -> bool:
-    return name in _OPEN_ARGUMENTS or name.startswith("is_")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -310,7 +311,7 @@ def refresh(
         except StaleSource:
             scans = _Scans(source.url, source_options)
         if source.size in (None, now.size) and _lies_as_before(before, source.url, scans):
-            after = _with_source(after, source.url, now)
+            after = _map_arrays(after, partial(_renew, source.url, now))
             accepted.append(source.url)
             continue
         is_only = len(before.sources) == 1
@@ -375,16 +376,11 @@ def _decoding(array: Array) -> Any:
         return None  # of Zarr v3, by a codec that v2 does not have
 
 
-def _with_source(references: References, url: str, now: Source) -> References:
+def _renew(url: str, now: Source, array: Array) -> Array:
     """Record the state of a file anew."""
-    return _map_arrays(
-        references, lambda array: replace(array, manifest=_renewed(array.manifest, url, now))
-    )
-
-
-def _renewed(manifest: Manifest, url: str, now: Source) -> Manifest:
     state = replace(now, url=url)
-    return manifest.with_sources(lambda source: state if source.url == url else source)
+    renewed = array.manifest.with_sources(lambda source: state if source.url == url else source)
+    return replace(array, manifest=renewed)
 
 
 def _with_segments(references: References, url: str, scans: _Scans) -> References:
@@ -404,7 +400,7 @@ def _with_segments(references: References, url: str, scans: _Scans) -> Reference
                 offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
                 state = next(s for s in one.manifest.sources if s.url == url)
                 changed = replace(manifest, offset=offset, length=length)
-                return replace(array, manifest=_renewed(changed, url, state))
+                return _renew(url, state, replace(array, manifest=changed))
         raise _other_image(url)
 
     return _map_arrays(references, renew)

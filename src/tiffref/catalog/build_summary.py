@@ -97,7 +97,7 @@ class Progress:
 
 
 _SHOWN = 5
-_HIDDEN = frozenset({"document_size", "document_crc", "main", "raster"})
+_HIDDEN = frozenset({"document_size", "document_crc", "raster"})
 
 
 @dataclass(frozen=True, slots=True)

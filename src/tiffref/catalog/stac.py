@@ -52,7 +52,7 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
             if "bbox" in item:
                 boxes = [_unite([*boxes, item["bbox"]])]
             _dump(made / "items" / f"{name}.json", {**item, "collection": collection})
-        interval = [_iso(moment) for moment in sorted(moments)] or [None]
+        interval = [_iso(min(moments)), _iso(max(moments))] if moments else [None, None]
         document = {
             "type": "Collection",
             "id": collection,
@@ -65,7 +65,7 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
             **({"title": title} if title else {}),
             "extent": {
                 "spatial": {"bbox": boxes or [[-180.0, -90.0, 180.0, 90.0]]},
-                "temporal": {"interval": [[interval[0], interval[-1]]]},
+                "temporal": {"interval": [interval]},
             },
             "license": "other",
         }

@@ -19,7 +19,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -268,7 +268,6 @@ def _chunk_facts(references: References) -> dict[str, Any]:
         "missing_chunks": n_missing,
         "stored_bytes": int(length.sum()),
         "largest_chunk": int(length.max(initial=0)),
-        "main": main_path(references),
     }
 
 
@@ -292,13 +291,10 @@ _KINDS = ("Timeout", "Connection", "Disconnected", "Incomplete", "Payload")
 
 def is_transient(error: BaseException) -> bool:
     """Return whether an error may be gone the next time."""
-    return isinstance(error, SourceError) and any(_may_pass(cause) for cause in _causes(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    cause: BaseException | None = error if isinstance(error, SourceError) else None
+    while cause is not None and not _may_pass(cause):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _may_pass(error: BaseException) -> bool:

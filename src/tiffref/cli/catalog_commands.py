@@ -225,19 +225,12 @@ def _plain_rows(found: Catalog) -> list[dict[str, Any]]:
     ]
 
 
-def show(folder: str, storage_options: Any = None, as_json: bool = False) -> int:
-    """Print a whole catalog in numbers, and its first rows; return the exit code."""
-    from .. import catalog
-
-    return _show_found(folder, catalog.open(folder, storage_options), as_json)
-
-
 def _show(arguments: argparse.Namespace) -> int:
-    """Print what a search finds, in numbers and its first rows."""
-    return _show_found(arguments.catalog, _search(arguments), arguments.json)
+    return show(arguments.catalog, _search(arguments), arguments.json)
 
 
-def _show_found(name: str, found: Catalog, as_json: bool) -> int:
+def show(name: str, found: Catalog, as_json: bool) -> int:
+    """Print a catalog, or what a search found, in numbers and its first rows."""
     from collections import Counter
 
     status = Counter(found.table["status"].to_pylist())

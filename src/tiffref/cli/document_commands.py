@@ -172,30 +172,24 @@ def _validate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(report.to_json())
     else:
-        print("\n".join(_format_report(arguments.document, report, bool(arguments.pixels))))
-        if arguments.untrusted:
-            print("\n".join(_format_touches(report)))
+        print("\n".join(_format_report(arguments, report)))
     return console.OK if report.ok else console.INVALID
 
 
-def _format_report(document: str, report: Report, compared: bool) -> Iterator[str]:
-    """Return the lines that a person reads: the verdict, then each finding."""
+def _format_report(arguments: argparse.Namespace, report: Report) -> Iterator[str]:
+    """Return the lines that a person reads: the verdict, each finding, each host and its paths."""
     counts = [
         count(sum(finding.severity == kind for finding in report.findings), kind)
         for kind in ("error", "warning")
         if any(finding.severity == kind for finding in report.findings)
     ]
     verdict = ["valid"] if report.ok else []
-    if compared:
+    if arguments.pixels:
         counts.append(f"{count(report.n_chunks_compared, 'chunk')} compared")
-    yield f"{document}: {', '.join(verdict + counts)}"
+    yield f"{arguments.document}: {', '.join(verdict + counts)}"
     for finding in report.findings:
         yield f"  {finding.severity}: {finding.to_error()}"
-
-
-def _format_touches(report: Report) -> Iterator[str]:
-    """Return each host that reading would touch, and below it each path."""
-    for host, paths in sorted(report.touches.items()):
+    for host, paths in sorted(report.touches.items()) if arguments.untrusted else ():
         yield f"  touches {host}"
         yield from (f"    {path!r}" for path in sorted(set(paths)))
 

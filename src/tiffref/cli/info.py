@@ -144,7 +144,9 @@ def _format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
         rows += [] if "bounds" in facts else plane
         axes = {name: axis for name, axis in axes.items() if name not in ("x", "y")}
     # numbers from 1 say no more than the shape does
-    rows += [[name, _format_axis(axis)] for name, axis in axes.items() if not _only_counts(axis)]
+    for name, axis in axes.items():
+        if "units" in axis or (axis.get("first"), axis.get("last")) != (1, axis["n"]):
+            rows.append([name, _format_axis(axis)])
     if facts.get("channels") and "labels" not in axes.get("c", {}):
         rows.append(["channels", _shorten(facts["channels"])])
     for name in ("time", *_KEPT):
@@ -168,10 +170,6 @@ def _format_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         ["pixel size", f"{' x '.join(sizes)}{unit}"],
         ["extent", f"{' x '.join(extents)}{unit}"],
     ]
-
-
-def _only_counts(axis: Mapping[str, Any]) -> bool:
-    return "units" not in axis and (axis.get("first"), axis.get("last")) == (1, axis["n"])
 
 
 def _format_axis(axis: Mapping[str, Any]) -> str:
@@ -205,7 +203,9 @@ def _info(arguments: argparse.Namespace) -> int:
     name = console.only_image(arguments.image, "info")
     options = arguments.storage_options
     if _is_catalog(name):
-        return catalog_commands.show(name, options, arguments.json)
+        from .. import catalog
+
+        return catalog_commands.show(name, catalog.open(name, options), arguments.json)
     with console.progress(f"reading {name}"):
         references, zarr_format = _open(name, options)
     facts = describe_arrays(references.group, references.series, references.sources, zarr_format)

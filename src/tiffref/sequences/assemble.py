@@ -86,10 +86,6 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     return [np.array(kind.members) for kind in sorted(kinds, key=lambda kind: kind.members[0])]
 
 
-def _has_missing(part: Part) -> bool:
-    return any(bool(array.manifest.is_missing.any()) for array in part.arrays.values())
-
-
 def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
     """Return everything about a file that must agree with the others of its sequence."""
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
@@ -102,7 +98,8 @@ def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
         scale = {name: array.attributes.get(name) for name in _MEANING}
         found["scale"] = (*found.get("scale", ()), repr(scale))
     found["georeference"] = where
-    if "nodata" in plan.ignore and not _has_missing(part):
+    is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
+    if "nodata" in plan.ignore and is_whole:
         found["nodata"] = None  # with missing chunks the value would show in the pixels
     return found
 
@@ -153,7 +150,8 @@ def combine(
             inner, shape = _mosaic_origins(parts, path)
         else:
             inner, shape = _joined_origins(arrays, joined, path.removeprefix("image"))
-        if len({codec for array in _distinct(arrays) for codec in array.codecs}) > 1:
+        tables = {id(array.codecs): array.codecs for array in arrays}
+        if len({codec for table in tables.values() for codec in table}) > 1:
             arrays = [_self_describing(array) for array in arrays]
         origins = np.concatenate([index[:, new], inner], axis=1)
         images[path] = place(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
@@ -172,11 +170,6 @@ def combine(
     sequence = {**record, "dims": dims, "files": len(mask), **report}
     series = tuple({**row, "sequence": sequence} for row in parts[0].references.series)
     return References(Group(children, attributes), series)
-
-
-def _distinct(arrays: Sequence[Array]) -> list[Array]:
-    """Return one array for each table of codecs."""
-    return list({id(array.codecs): array for array in arrays}.values())
 
 
 def _check_filled(
@@ -201,7 +194,7 @@ def _check_filled(
         at = np.flatnonzero((index[mask] == where).all(axis=1))
         raise ManifestMismatch(
             f"{int((count > 1).sum())} places are taken by more than one file",
-            got=f"{_describe_place(axes, where)}: {first_few(parts[n].url for n in at)}",
+            got=f"{_describe_place(axes, where)}: {first_few(parts[n].url for n in at.tolist())}",
             hint="Add what tells them apart to the pattern, or leave files out.",
         )
     empty = np.argwhere(count == 0)

@@ -394,9 +394,8 @@ def find_files(
     ]  # fmt: skip
     urls = [_full(url) for one in found for url in one.urls]
     if not urls:
-        raise SourceError(
-            "no files", url=_describe(files), hint="Check the folder, pattern or list."
-        )
+        named = str(files) if isinstance(files, str | os.PathLike) else None
+        raise SourceError("no files", url=named, hint="Check the folder, pattern or list.")
     names = dict.fromkeys(name for one in found for name in one.columns)
     columns = {
         name: [v for one in found for v in one.columns.get(name, [None] * len(one.urls))]
@@ -406,10 +405,6 @@ def find_files(
     bands = [band for one in found for band in one.bands or [[]] * len(one.urls)]
     text = patterns.pop() if len(patterns) == 1 else None
     return FileList(urls, columns, text, bands if any(bands) else ())
-
-
-def _describe(files: Any) -> str | None:
-    return str(files) if isinstance(files, str | os.PathLike) else None
 
 
 def _full(url: str) -> str:

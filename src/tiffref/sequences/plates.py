@@ -91,7 +91,9 @@ def to_plate(references: References, allow_holes: bool) -> References:
     for (row, column), names in wells.items():
         images = [{"path": name} for name in names]
         attributes[f"{row}/{column}"] = {"well": {"version": VERSION, "images": images}}
-    attributes[""] = {**_own(references.group.attributes), "plate": _plate(wells)}
+    of_image = ("multiscales", "omero", "ngff")
+    own = {k: v for k, v in references.group.attributes.items() if k not in of_image}
+    attributes[""] = {**own, "plate": _plate(wells)}
     # what holds for the whole sequence is said once
     sequence = {k: v for k, v in record.items() if k not in ("holes", "n_holes")}
     rows[0]["sequence"] = sequence | ({"n_partial": len(partial)} if partial else {})
@@ -123,11 +125,6 @@ def _row_of(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
     own = {name: value for name, value in row.items() if name != "sequence"}
     well = path.rpartition("/")[0]
     return {**own, "index": index, "name": path, "well": well, "levels": levels}
-
-
-def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of the root that do not describe an image."""
-    return {k: v for k, v in attributes.items() if k not in ("multiscales", "omero", "ngff")}
 
 
 def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
