@@ -153,6 +153,44 @@ def test_names_that_fit_in_many_ways_are_found_out_at_once(pattern: str, name: s
         read_names([name], parse_pattern(pattern))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "{a}_{b}_{c}_{d}_{n:d}.tif",
+        "{a:s}_{b:s}_{c:s}_{d:s}.tiff",
+        "{a}_{n:d}_{b}_{m:d}_{c}_{t:%H%M}_{d}.tiff",
+        "{a}{b}{c}{d}-",
+    ],
+)
+def test_fields_are_matched_without_trying_all_places(kind: str) -> None:
+    """The groups of all fields but the last are atomic."""
+    expression = parse_pattern(kind).expressions[0].pattern
+    n_free = sum(f"(?P<{name}>[^/]+?)" in expression for name in "abcd")
+    assert expression.count("(?>") == n_free - 1 == 3
+
+
+def test_atomic_groups_change_no_match() -> None:
+    """All short names, with and without them."""
+    pieces = ("{a}", "{b:s}", "{n:d}", "{m:d}", "*", "_", "1", "x_", "/", "{x:f}", "{t:%H}", "{a}")
+    random = np.random.default_rng(1)
+    names = ["".join(letters) for n in range(9) for letters in
+             random.choice(list("x1_./1_"), (60, n)).tolist()]  # fmt: skip
+    n_matches = n_atomic = 0
+    for _ in range(400):
+        text = "".join(random.permutation(pieces)[: random.integers(2, 8)]) + "{z}"
+        try:
+            (atomic,) = parse_pattern(text).expressions
+        except SelectionError:
+            continue
+        plain = re.compile(atomic.pattern.replace("(?>", "(?:"))
+        n_atomic += atomic.pattern != plain.pattern
+        for name in names:
+            found, expected = atomic.fullmatch(name), plain.fullmatch(name)
+            assert (found and found.groupdict()) == (expected and expected.groupdict()), text
+            n_matches += found is not None
+    assert n_matches > 1000 and n_atomic > 100
+
+
 def test_fields_end_where_what_follows_comes_first() -> None:
     read = lambda pattern, name: {  # noqa: E731
         key: values[0] for key, values in read_names([name], parse_pattern(pattern)).items()

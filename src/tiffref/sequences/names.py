@@ -211,28 +211,29 @@ def _translate(text: str) -> tuple[str, dict[str, str]]:
         if not name:
             pieces.append(_Piece("[^/]*?", is_free=True))
         elif name in seen:
-            pieces.append(_Piece(f"(?P={name})", is_bound=True))
+            pieces.append(_Piece(f"{_REPEATED}{name})", goes_on=r"\s\S"))
         else:
             seen.add(name)
-            pieces.append(
-                _Piece(
-                    f"(?P<{name}>{_value_expression(kind)})",
-                    is_free=not kind,
-                    is_bound=bool(kind),
-                )
-            )
+            value = _value_expression(kind)
+            is_free = value == _ANY_TEXT
+            goes_on = "" if is_free else "0-9A-Za-z.:+-" if "%" in kind or "." in value else "0-9"
+            pieces.append(_Piece(f"(?P<{name}>{value})", is_free, goes_on))
             if kind:
                 formats[name] = _format_of(kind)
     return _join(pieces + _literal(text[at:])), formats
 
 
 class _Piece(NamedTuple):
-    """Part of an expression: a field of any text (`is_free`), one of a certain form (`is_bound`),
-    or neither, which is plain text."""
+    """Part of an expression: a field of any text (`is_free`), one of a certain form, which could go
+    on with certain characters, or plain text."""
 
     expression: str
     is_free: bool = False
-    is_bound: bool = False
+    goes_on: str = ""
+
+
+_REPEATED = "(?P="
+"""How the second place of a field begins, which must have the text of the first."""
 
 
 def _literal(text: str) -> list[_Piece]:
@@ -249,25 +250,32 @@ def _literal(text: str) -> list[_Piece]:
 def _join(pieces: Sequence[_Piece]) -> str:
     """Join pieces so that a name that does not match is found out in linear time.
 
-    A field of any text ends where what follows it comes first. If only such fields follow, no later
-    place could make the rest match, so that none is tried (atomic groups): a name has as many
-    places for eight fields as there are ways to choose eight of its separators. The last field
-    stays as it is, for it may have to reach the end.
+    A field of any text ends where what follows it, up to the next such field, comes first: the next
+    one takes whatever there is, so that no later place could make the rest match and none is tried
+    (atomic groups). Without this, a name has as many places for eight fields as there are ways to
+    choose eight of its separators. The last field stays as it is, for it may have to reach the end,
+    and so do those before the second place of a field.
     """
     parts: list[str] = []
-    n = 0
-    while n < len(pieces):
-        piece, after = pieces[n], pieces[n + 1 : n + 2]
-        rest = pieces[n + 2 :]
-        is_plain = bool(after) and not (after[0].is_free or after[0].is_bound)
-        is_followed = any(one.is_free for one in rest) and not any(one.is_bound for one in rest)
-        if piece.is_free and is_plain and is_followed:
-            parts.append(f"(?>{piece.expression}{after[0].expression})")
-            n += 2
-        else:
-            parts.append(piece.expression)
-            n += 1
+    free = [n for n, piece in enumerate(pieces) if piece.is_free]
+    starts = [*free, len(pieces)]
+    for n, after in itertools.pairwise([0, *starts]):
+        text = "".join(piece.expression for piece in pieces[n:after])
+        is_followed = n in free[:-1] and after > n
+        is_repeated = any(piece.expression.startswith(_REPEATED) for piece in pieces[after:])
+        is_atomic = is_followed and not is_repeated and _is_certain(pieces[n + 1 : after])
+        parts.append(f"(?>{text})" if is_atomic else text)
     return "".join(parts)
+
+
+def _is_certain(pieces: Sequence[_Piece]) -> bool:
+    """Return whether pieces match in one way only at any place of a name."""
+    for piece, after in itertools.pairwise([*pieces, _Piece("[^/]")]):
+        first = after.expression.removeprefix("\\")[:1]
+        is_any = after.expression.startswith("[^/]") or after.goes_on
+        if piece.goes_on and (is_any or re.match(f"[{piece.goes_on}]", first)):
+            return False
+    return True
 
 
 def _value_expression(kind: str) -> str:
@@ -286,7 +294,10 @@ def _value_expression(kind: str) -> str:
         return r"[+-]?\d+"
     if kind.endswith("f") or kind == "float":
         return r"[+-]?\d+(?:\.\d+)?"
-    return "[^/]+?"
+    return _ANY_TEXT
+
+
+_ANY_TEXT = "[^/]+?"
 
 
 def _format_of(kind: str) -> str:
