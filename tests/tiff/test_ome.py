@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from chunked import CountingServer
 
 import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning
@@ -317,3 +318,114 @@ def test_a_binary_only_member_has_the_metadata_of_its_set(tmp_path, kind):
     if kind != "missing":
         steps = group.attributes["multiscales"][0]["datasets"][0]["coordinateTransformations"]
         assert steps[0]["scale"] == [0.25, 0.25]
+
+
+# ---- sets whose files are beside each other, here or afar
+
+
+UUIDS = [
+    "urn:uuid:8c0a2f0e-0000-4000-8000-00000000000a",
+    "urn:uuid:8c0a2f0e-0000-4000-8000-00000000000b",
+]
+
+
+def set_xml(own, names=("a.ome.tif", "b.ome.tif")):
+    planes = "".join(
+        f'<TiffData FirstT="{t}" IFD="{t % 3}" PlaneCount="1">'
+        f'<UUID FileName="{names[t // 3]}">{UUIDS[t // 3]}</UUID></TiffData>'
+        for t in range(6)
+    )
+    return (
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{UUIDS[own]}">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="8"'
+        ' SizeY="6" SizeC="1" SizeZ="1" SizeT="6" PhysicalSizeX="0.3" PhysicalSizeXUnit="µm">'
+        f"{planes}</Pixels></Image></OME>"
+    )
+
+
+def write_set(folder, byteorder, descriptions):
+    planes = pixels(6, 6, 8)
+    for n, (name, text) in enumerate(zip("ab", descriptions, strict=True)):
+        with tifffile.TiffWriter(folder / f"{name}.ome.tif", byteorder=byteorder) as tif:
+            for k, plane in enumerate(planes[3 * n : 3 * n + 3]):
+                tif.write(plane, description=text.encode() if k == 0 else None, metadata=None)
+    return planes
+
+
+@pytest.fixture
+def server():
+    running = CountingServer()
+    yield running
+    running.close()
+
+
+def serve(server, folder):
+    server.files = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    return server.url
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("where", ["here", "http", "memory"])
+def test_a_set_is_read_where_its_files_are(tmp_path, server, byteorder, where):
+    fsspec = pytest.importorskip("fsspec")
+    planes = write_set(tmp_path, byteorder, [set_xml(0), set_xml(1)])
+    folder = {"here": str(tmp_path), "http": serve(server, tmp_path), "memory": "memory://ome-set"}[
+        where
+    ]
+    for path in tmp_path.iterdir():
+        fsspec.filesystem("memory").pipe(f"/ome-set/{path.name}", path.read_bytes())
+    for name in ("a.ome.tif", "b.ome.tif"):
+        references = tiffref.scan(f"{folder}/{name}", strict=True)
+        assert {source.url for source in references.group["image"].manifest.sources} == {
+            f"{folder}/a.ome.tif", f"{folder}/b.ome.tif"
+        }  # fmt: skip
+        with ZarrTiffStore(references) as store:
+            np.testing.assert_array_equal(store[...], planes)
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_remote_set_that_is_not_whole_is_refused(tmp_path, server, is_cut):
+    write_set(tmp_path, "<", [set_xml(0), set_xml(1)])
+    url = serve(server, tmp_path)
+    whole = server.files.pop("/b.ome.tif")
+    if is_cut:
+        server.files["/b.ome.tif"] = whole[: len(whole) // 2]
+    with pytest.raises(MalformedTiff, match=r"pages are missing|planes"):
+        tiffref.scan(f"{url}/a.ome.tif")
+
+
+@pytest.mark.parametrize(
+    "name", ["../b.ome.tif", "x/b.ome.tif", "b.ome.tif?x=1", "%2e%2e/b.tif", "http://other/b.tif"]
+)
+def test_a_remote_set_leads_to_no_other_address(tmp_path, server, name):
+    write_set(tmp_path, "<", [set_xml(0, ("a.ome.tif", name)), set_xml(1)])
+    url = serve(server, tmp_path)
+    with pytest.raises(MalformedTiff, match="pages are missing"):
+        tiffref.scan(f"{url}/a.ome.tif")
+    assert {path for _, path, _ in server.requests} == {"/a.ome.tif"}
+
+
+def test_a_remote_set_without_its_files_costs_few_requests(tmp_path, server):
+    names = "".join(
+        f'<TiffData IFD="0" FirstT="{t}"><UUID FileName="{t}.tif">urn:uuid:{t}</UUID></TiffData>'
+        for t in range(1, 200)
+    )
+    text = set_xml(0).replace('SizeT="6"', 'SizeT="200"')
+    text = re.sub("<TiffData.*</TiffData>", '<TiffData IFD="0" PlaneCount="1"/>' + names, text)
+    write_set(tmp_path, "<", [text, text])
+    url = serve(server, tmp_path)
+    with pytest.raises(MalformedTiff, match="199 of 200 pages are missing"):
+        tiffref.scan(f"{url}/a.ome.tif")
+    assert len(server.requests) < 40
+
+
+@pytest.mark.parametrize("where", ["here", "http"])
+def test_a_member_takes_its_sizes_from_the_file_that_it_names(tmp_path, server, where):
+    only = (
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{UUIDS[1]}">'
+        f'<BinaryOnly MetadataFile="a.ome.tif" UUID="{UUIDS[0]}"/></OME>'
+    )
+    write_set(tmp_path, "<", [set_xml(0), only])
+    folder = serve(server, tmp_path) if where == "http" else tmp_path
+    x = tiffref.scan(f"{folder}/b.ome.tif", strict=True).group["x"]
+    assert x.attributes["units"] == "micrometer"

@@ -266,6 +266,13 @@ def test_a_colour_table_in_an_aux_xml(tmp_path):
             assert "color_table" not in images(path)["image"].attributes
 
 
+def test_files_beside_a_signed_address(tmp_path, server):
+    path = write(tmp_path / "a.tif")
+    server.files = {"/a.tif?sig=secret": path.read_bytes(), "/a.tfw?sig=secret": WORLD.encode()}
+    url = f"{server.url}/a.tif?sig=secret"
+    assert transform(url, sidecars=True, strict=True) == TRANSFORM
+
+
 def test_a_geotransform_that_is_none(tmp_path):
     path = write(tmp_path / "a.tif")
     (tmp_path / "a.tif.aux.xml").write_text(

@@ -101,6 +101,8 @@ class RemoteFile(ByteSource):
                 return self.fs.cat_ranges(paths, starts, ends, on_error="raise")
 
 
+_NOT_IN_NAMES = frozenset("/\\?#%:\0")
+"""Of a file beside another one: what would lead to another address."""
 _FIRST_BYTES = 1 << 16
 _MIN_AHEAD_BYTES = 1 << 10
 _MAX_AHEAD_BYTES = 1 << 22
@@ -153,6 +155,18 @@ class RemoteSource(RemoteFile):
             assert found is not None
         start, block = found
         return block[offset - start : offset - start + length]
+
+    def beside(self, name: str) -> RemoteSource | None:
+        if set(name) & _NOT_IN_NAMES or name in ("", ".", "..") or "::" in self.source.url:
+            return None
+        path, url = (
+            f"{whole.partition('?')[0].rpartition('/')[0]}/{name}"
+            for whole in (self._path, self.source.url)
+        )
+        try:
+            return RemoteSource(self.fs, path, url)
+        except SourceError:
+            return None
 
     def _find(self, offset: int, length: int) -> tuple[int, bytes] | None:
         at = bisect.bisect_right(self._starts, offset) - 1

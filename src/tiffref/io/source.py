@@ -103,6 +103,16 @@ class ByteSource:
             return self.read(0, self.size)
         return None
 
+    def beside(self, name: str) -> ByteSource | None:
+        """Open another file of the same folder; None if it cannot be.
+
+        Parameters
+        ----------
+        name
+            Without a folder: files say which others belong to them, and must not lead elsewhere.
+        """
+        return None
+
     def close(self) -> None:
         """Release what was opened."""
 
@@ -183,6 +193,10 @@ class LocalSource(ByteSource):
         if expected is not None and self._checked is not expected:
             check_same(expected, self.source)
             self._checked = expected
+
+    def beside(self, name: str) -> LocalSource | None:
+        path = Path(self._path).parent / name
+        return LocalSource(path) if Path(name).name == name and path.is_file() else None
 
     def fileno(self) -> int:
         return self._descriptor

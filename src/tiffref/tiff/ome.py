@@ -15,6 +15,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError
-from ..io.source import LocalSource
+from ..io.source import ByteSource, LocalSource
 from ..metadata.ome_xml import metadata_file
 from ..metadata.xml import XmlError, local_name, parse_xml
 from .ifd import TiffReader
@@ -38,6 +39,7 @@ _MAX_DIGITS = 18
 _MAX_BYTES = 1 << 26
 """Of a file with metadata."""
 _FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
+_MAX_MISSED, _MAX_BESIDE = 8, 4096
 _MAX_PLANES = 1 << 22
 """Planes of one image: a few bytes of text say any number, and each takes a place in memory."""
 _MODULO = {
@@ -64,6 +66,7 @@ class OmeFile:
 
     reader: TiffReader
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
+    _n_missed: int = 0
 
     def close(self) -> None:
         """Close the other files of the set."""
@@ -86,18 +89,15 @@ class OmeFile:
 
     def _read_neighbour(self, name: str) -> str:
         """Read the OME-XML of a file beside this one, which holds nothing else or is a TIFF."""
-        path = Path(self.reader.url).parent / name
-        # only a neighbour: the name is what the file says
-        if Path(name).name != name or not isinstance(self.reader.source, LocalSource):
+        source = self.reader.source.beside(name)
+        if source is None:
             return ""
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
-            start = file.read(2)
-            if start not in (b"II", b"MM"):
-                return (start + file.read(_MAX_BYTES)).decode("utf-8-sig", "replace")
-        found = self.find(str(path))
-        return (ome_text(found) or "") if found is not None else ""
+        if source.read(0, 2) in (b"II", b"MM"):
+            source.close()
+            found = self.find_beside(name)
+            return (ome_text(found) or "") if found is not None else ""
+        with closing(source):
+            return source.read(0, min(source.size, _MAX_BYTES)).decode("utf-8-sig", "replace")
 
     def sibling(self, path: str) -> TiffReader:
         """Return the reader of another file of the set.
@@ -115,8 +115,27 @@ class OmeFile:
     def find(self, path: str) -> TiffReader | None:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
-            self._siblings[path] = _open(path)
+            source = _open_source(path)
+            self._siblings[path] = source and _read_chain(source)
         return self._siblings[path]
+
+    def find_beside(self, name: str) -> TiffReader | None:
+        """Return the reader of a file beside this one, opened once; None if it is not there.
+
+        Each is a request from afar: after some that are not there, no more are looked for.
+        """
+        if self._n_missed >= _MAX_MISSED or len(self._siblings) >= _MAX_BESIDE:
+            return None
+        source = self.reader.source.beside(name)
+        if source is None:
+            self._n_missed += 1
+            return None
+        url = source.source.url
+        if url in self._siblings:
+            source.close()
+        else:
+            self._siblings[url] = _read_chain(source)
+        return self._siblings[url]
 
     def list(self) -> Listing:
         """List the images that the OME-XML describes; the pages as they are where it cannot be."""
@@ -139,17 +158,19 @@ class OmeFile:
         return listing
 
 
-def _open(path: str) -> TiffReader | None:
-    if not Path(path).is_file():
-        return None
-    source = None
+def _open_source(path: str) -> ByteSource | None:
     try:
-        source = LocalSource(path)
+        return LocalSource(path) if Path(path).is_file() else None
+    except TiffrefError:
+        return None
+
+
+def _read_chain(source: ByteSource) -> TiffReader | None:
+    try:
         reader = TiffReader(source)
         reader.chain()
     except TiffrefError:
-        if source is not None:
-            source.close()
+        source.close()
         return None
     return reader
 
@@ -190,6 +211,7 @@ class Companion(OmeFile):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._siblings: dict[str, TiffReader | None] = {}
+        self._n_missed = 0
         name = os.fspath(path)
         try:
             self._text = Path(name).read_text("utf-8-sig")
@@ -289,10 +311,11 @@ class _Set:
 
     def _open(self, name: str, key: str) -> int | None:
         path = str(self._folder / name)
-        if not name or not self._is_local:
+        if not name:
             return None
-        reader = self.file.find(path)
-        if reader is None or not (self._is_below(path) or _root_id(reader) == key.lower()):
+        reader = self.file.find(path) if self._is_local else self.file.find_beside(name)
+        is_near = not self._is_local or self._is_below(path)
+        if reader is None or not (is_near or _root_id(reader) == key.lower()):
             return None
         self.pages.append(Pages(reader))
         return len(self.pages) - 1

@@ -633,7 +633,14 @@ def _count_stopped(series: SeriesFacts, level: LevelFacts) -> int:
 
 def _missing_files(facts: FileFacts) -> list[str]:
     """Name the members of an OME-TIFF set that are not there."""
-    return missing_members(facts.metadata.get("ome"), str(Path(facts.source.url).parent))
+    levels = (one for series in facts.series for one in series.levels)
+    there = {
+        source.url.rpartition("/")[2]
+        for level in levels if isinstance(level, LevelFacts)
+        for source in level.sources
+    }  # fmt: skip
+    missing = missing_members(facts.metadata.get("ome"), str(Path(facts.source.url).parent))
+    return [name for name in missing if name not in there]
 
 
 # ---- what does not hold

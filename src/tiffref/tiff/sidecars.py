@@ -61,8 +61,17 @@ class Beside:
     facts_of: Callable[[str], FileFacts]
     report: Report
 
+    @property
+    def base(self) -> str:
+        """The address without its query, which may be a signature."""
+        return self.url.partition("?")[0] if self.url.startswith("http") else self.url
+
+    def _address(self, url: str) -> str:
+        return f"{url}{self.url.removeprefix(self.base)}"
+
     def read(self, url: str) -> bytes | None:
         """Return what a file holds, None where it is not there."""
+        url = self._address(url)
         if self._is_missing(url):
             return None
         try:
@@ -73,7 +82,7 @@ class Beside:
 
     def facts(self, ending: str) -> FileFacts | None:
         """Return the facts of the TIFF beside with this ending, None where it is not there."""
-        url = f"{self.url}{ending}"
+        url = self._address(f"{self.base}{ending}")
         if self._is_missing(url):
             return None
         try:
@@ -103,7 +112,7 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
     if not isinstance(first, LevelFacts):
         return facts
     own = tags = dict(first.ifds[0].tags)
-    text = beside.read(f"{beside.url}.aux.xml")
+    text = beside.read(f"{beside.base}.aux.xml")
     if text is not None:
         tags = _with_pam(tags, text, beside.report)
     if SCALE not in tags and MATRIX not in tags:
@@ -184,7 +193,7 @@ def _masks(full: LevelFacts, facts: FileFacts, index: int) -> list[SeriesFacts]:
 
 
 def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
-    for name in _world_files(beside.url):
+    for name in _world_files(beside.base):
         text = beside.read(name)
         if text is None:
             continue
