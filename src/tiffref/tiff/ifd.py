@@ -442,13 +442,10 @@ class TiffReader:
         known = self._known.get(offset)
         if known is not None:
             return known
-        layout = self._layout
-        if offset < _MIN_OFFSET or offset + layout.count.size > self.size:
+        layout, n = self._layout, self._count(offset)
+        if n is None:
             return None
-        (n,) = layout.count.unpack(self.read(offset, layout.count.size))
         size, start = layout.entry.size, offset + layout.count.size
-        if n > MAX_ENTRIES or start + n * size > self.size:
-            return None
         self._charge(n + 1)
         self.n_reads += 1
         one = Directory(self, offset, name or f"@{offset}")
@@ -463,6 +460,19 @@ class TiffReader:
         self._parse(one, body[: n * size], start + layout.value, high)
         self._known[offset] = one
         return one
+
+    def _count(self, offset: int) -> int | None:
+        """Return how many entries the directory at an offset has; None if there is none."""
+        layout = self._layout
+        if offset < _MIN_OFFSET or offset + layout.count.size > self.size:
+            return None
+        (n,) = layout.count.unpack(self.read(offset, layout.count.size))
+        is_whole = offset + layout.count.size + n * layout.entry.size <= self.size
+        return n if n <= MAX_ENTRIES and is_whole else None
+
+    def is_directory(self, offset: int) -> bool:
+        """Return whether a directory is at an offset, without reading its entries."""
+        return offset in self._known or self._count(offset) is not None
 
     def _charge(self, n_entries: int) -> None:
         self._budget.n_entries -= n_entries

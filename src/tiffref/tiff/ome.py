@@ -574,7 +574,7 @@ def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level
         there = {
             row: some[n]
             for row, some in offsets.items()
-            if len(some) > n and some[n] >= 8 and _is_there(pages, row, some[n])
+            if len(some) > n and some[n] >= 8 and pages.has_below(row, some[n])
         }
         names = [f"@{at}" for at in there.values()]
         files.append(Pages(pages.reader, list(there.values()), names))
@@ -600,10 +600,3 @@ def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level
         lengths.get(axis, length) for axis, length in zip(level.axes, level.shape, strict=True)
     )
     return replace(found, shape=shape)
-
-
-def _is_there(pages: Pages, row: int, offset: int) -> bool:
-    if pages.reader.directory(offset, f"@{offset}") is not None:
-        return True
-    pages.reader.note_lost(pages.directory(row), offset)
-    return False

@@ -76,6 +76,13 @@ class Pages:
             self._directories[row] = one
         return one
 
+    def has_below(self, row: int, offset: int) -> bool:
+        """Return whether a SubIFD of a row is there; one that is not is a finding."""
+        if self.reader.is_directory(offset):
+            return True
+        self.reader.note_lost(self.directory(row), offset)
+        return False
+
     def facts(self, row: int) -> IfdFacts:
         """Return what a row says of its image."""
         found = self._facts.get(row)

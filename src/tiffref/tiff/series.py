@@ -144,7 +144,7 @@ def _group(pages: Pages, is_image: _Test) -> list[_Group]:
         known = set(offsets)
         for row, some in enumerate(found):
             for at in some:
-                if at >= 8 and at not in known and _is_directory(reader, at, pages.directory(row)):
+                if at >= 8 and at not in known and pages.has_below(row, at):
                     known.add(at)
                     below.setdefault(row, []).append(len(offsets))
                     offsets.append(at)
@@ -152,13 +152,6 @@ def _group(pages: Pages, is_image: _Test) -> list[_Group]:
         if below:
             pages = Pages(reader, offsets, names)
     return _by_likeness(pages, below, is_image)
-
-
-def _is_directory(reader: TiffReader, offset: int, above: Directory) -> bool:
-    if reader.directory(offset, f"@{offset}") is not None:
-        return True
-    reader.note_lost(above, offset)
-    return False
 
 
 def _by_likeness(pages: Pages, below: dict[int, list[int]], is_image: _Test) -> list[_Group]:
@@ -489,7 +482,7 @@ def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[in
             return False
         seen.update(offsets)
         for row, at in zip(rows, offsets, strict=True):
-            if not _is_directory(pages.reader, at, pages.directory(row)):
+            if not pages.has_below(row, at):
                 return False
         found = Pages(pages.reader, offsets, [f"@{at}" for at in offsets])
         if not _list_shaped(found, listing, seen):
