@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -442,7 +442,7 @@ class TiffReader:
         known = self._known.get(offset)
         if known is not None:
             return known
-        layout, n = self._layout, self._count(offset)
+        layout, n = self._layout, self._count(offset, self.read)
         if n is None:
             return None
         size, start = layout.entry.size, offset + layout.count.size
@@ -461,18 +461,21 @@ class TiffReader:
         self._known[offset] = one
         return one
 
-    def _count(self, offset: int) -> int | None:
+    def _count(self, offset: int, read: Callable[[int, int], bytes]) -> int | None:
         """Return how many entries the directory at an offset has; None if there is none."""
         layout = self._layout
         if offset < _MIN_OFFSET or offset + layout.count.size > self.size:
             return None
-        (n,) = layout.count.unpack(self.read(offset, layout.count.size))
+        (n,) = layout.count.unpack(read(offset, layout.count.size))
         is_whole = offset + layout.count.size + n * layout.entry.size <= self.size
         return n if n <= MAX_ENTRIES and is_whole else None
 
     def is_directory(self, offset: int) -> bool:
         """Return whether a directory is at an offset, without reading its entries."""
-        return offset in self._known or self._count(offset) is not None
+        if offset in self._known:
+            return True
+        # nothing of what lies around it is wanted: the entries may be read with those of others
+        return self._count(offset, lambda at, n: self.source.read(at + self.base, n)) is not None
 
     def _charge(self, n_entries: int) -> None:
         self._budget.n_entries -= n_entries
