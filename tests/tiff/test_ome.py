@@ -429,3 +429,19 @@ def test_a_member_takes_its_sizes_from_the_file_that_it_names(tmp_path, server, 
     folder = serve(server, tmp_path) if where == "http" else tmp_path
     x = tiffref.scan(f"{folder}/b.ome.tif", strict=True).group["x"]
     assert x.attributes["units"] == "micrometer"
+
+
+def test_sub_ifds_are_read_in_bulk(tmp_path, monkeypatch):
+    """Of the planes of a pyramid, few directories are taken apart one by one."""
+    path = tmp_path / "a.ome.tif"
+    data = np.arange(40 * 64 * 64, dtype="u2").reshape(40, 64, 64)
+    options = {"tile": (16, 16), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(data, subifds=2, metadata={"axes": "ZYX"}, **options)
+        for step in (2, 4):
+            tif.write(data[:, ::step, ::step], subfiletype=1, **options)
+    parsed, parse = [], TiffReader._parse
+    monkeypatch.setattr(TiffReader, "_parse", lambda *args: parsed.append(1) or parse(*args))
+    references = tiffref.scan(path)
+    assert [len(one["levels"]) for one in references.series] == [3]
+    assert len(parsed) < 20

@@ -83,7 +83,27 @@ def spread(n: int, gap: int) -> bytes:
 
 
 def test_evenly_spread_pages() -> None:
-    references, n_rounds, n_bytes = scan(spread(300, 1 << 17))
-    assert references.group["image"].shape == (300, 16, 16)
-    assert n_rounds <= 12
-    assert n_bytes <= 300 * 1100 + (1 << 16)
+    references, n_rounds, n_bytes = scan(spread(1000, 1 << 15))
+    assert references.group["image"].shape == (1000, 16, 16)
+    assert n_rounds <= 16
+    assert n_bytes <= 1_100_000
+
+
+@pytest.mark.parametrize(("driver", "most"), [("COG", 1), ("GTiff", 2)])
+def test_overviews_in_front_and_behind(tmp_path: Path, driver: str, most: int) -> None:
+    """A COG has its directories in front; overviews that were added lie behind the image."""
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    profile = {"driver": driver, "height": 2048, "width": 2048, "count": 1, "dtype": "uint8"}
+    size = {"blocksize": 256} if driver == "COG" else {"tiled": True, "blockxsize": 256,
+                                                       "blockysize": 256}  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 255, (2048, 2048), "u1")
+    with rasterio.open(path, "w", **profile, **size, crs="EPSG:32632",
+                       transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)) as file:  # fmt: skip
+        file.write(image, 1)
+    if driver == "GTiff":
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews([2, 4])
+    references, n_rounds, _ = scan(path.read_bytes())
+    assert len(references.series[0]["levels"]) >= 3
+    assert n_rounds <= most
