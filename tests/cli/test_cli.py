@@ -15,6 +15,7 @@ import tifffile
 from range_server import serve
 
 import tiffref
+from tiffref.__main__ import program
 from tiffref.cli import COMMANDS, main
 
 pytestmark = [
@@ -157,16 +158,12 @@ def run_with_terminal(arguments: list[str]) -> str:
     return text.decode()
 
 
-def test_progress_shows_on_a_terminal_only(image: Path) -> None:
+def test_progress_shows_on_a_terminal_only(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = run_with_terminal(["scan", str(image), "-o", "refs.json"])
     assert f"scanning {image}" in text
     assert "writing refs.json" in text
-    done = subprocess.run(
-        [sys.executable, "-m", "tiffref", "scan", str(image), "-o", "refs.json"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
+    assert main(["scan", str(image), "-o", "refs.json"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("command", ["info", "scan"])
@@ -317,7 +314,9 @@ def test_completion_of_bash_completes(capsys: pytest.CaptureFixture[str]) -> Non
     assert (done.stdout, done.stderr) == ("--level\n", "")
 
 
-def test_a_bug_is_no_traceback_unless_asked_for(workspace: Path) -> None:
+def test_a_bug_is_no_traceback_unless_asked_for(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = (
         "import runpy, sys, tiffref.tiff.scan as tiff\n"
         "def scan(*arguments, **options): raise RuntimeError('oh')\n"
@@ -331,8 +330,11 @@ def test_a_bug_is_no_traceback_unless_asked_for(workspace: Path) -> None:
         "tiffref: error: RuntimeError: oh\n"
         "This is a bug of tiffref: please report it, with what -v shows.\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, "-v"], capture_output=True, text=True)
-    assert "Traceback" in done.stderr
+    monkeypatch.setattr("tiffref.tiff.scan.scan", lambda *_, **__: [][1])
+    monkeypatch.setattr(sys, "argv", ["tiffref", "info", "image.tif", "-v"])
+    with pytest.raises(IndexError):
+        program()
+    assert sys.excepthook is sys.__excepthook__
 
 
 @pytest.fixture
