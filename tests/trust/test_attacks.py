@@ -192,6 +192,78 @@ def test_parquet_that_makes_no_sense(
     assert [one for one in forbidden(watch, here) if not one[1].startswith(str(folder))] == []
 
 
+def parquet(folder: Path, name: str = "a", record_size: int = 10, **zarray: Any) -> Path:
+    """Write the metadata of parquet references; return the folder of the array's files."""
+    (folder / name).mkdir(parents=True)
+    metadata = {".zgroup": GROUP, f"{name}/.zarray": {**MEASURE, **zarray}}
+    text = json.dumps({"metadata": metadata, "record_size": record_size})
+    (folder / ".zmetadata").write_text(text)
+    return folder / name
+
+
+def test_one_value_for_many_chunks_is_counted_as_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dictionary of one value, a kilobyte of parquet, may stand for gigabytes."""
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "refs.parq"
+    files = parquet(folder, shape=[400], chunks=[4], record_size=50)
+    raw = pa.DictionaryArray.from_arrays(pa.array([0] * 50), pa.array([bytes(4)], pa.binary()))
+    empty = {"path": pa.nulls(50, pa.string()), "offset": [0] * 50, "size": [4] * 50}
+    for number in range(2):
+        pa.parquet.write_table(pa.table({**empty, "raw": raw}), files / f"refs.{number}.parq")
+    assert len(References.open(folder).to_kerchunk()["refs"]) == 100 + 3
+    monkeypatch.setattr(load, "LIMITS", load.Limits(inlined_bytes=300))
+    with pytest.raises(InvalidReferences, match="too many inlined"):
+        References.open(folder).to_kerchunk()
+    monkeypatch.setattr(load, "LIMITS", load.Limits(inlined_bytes=30))
+    with pytest.raises(InvalidReferences, match="not parquet references"):
+        References.open(folder)
+
+
+def test_more_rows_than_chunks_are_not_read(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    files = parquet(tmp_path / "refs.parq")
+    n = 3_000_000
+    columns = {"path": pa.nulls(n, pa.string()), "offset": pa.array(np.zeros(n, "i8")),
+               "size": pa.array(np.zeros(n, "i8"))}  # fmt: skip
+    pa.parquet.write_table(pa.table(columns), files / "refs.0.parq")
+    before = pa.total_allocated_bytes()
+    references = References.open(tmp_path / "refs.parq")
+    assert references.group["a"].manifest.is_missing.all()
+    assert pa.total_allocated_bytes() - before < n
+
+
+def test_ten_million_files_are_not_listed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    folder = tmp_path / "refs.parq"
+    parquet(folder, shape=[10**7], chunks=[1], record_size=1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TiffrefError):
+            References.open(folder)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+def test_pipe_among_parquet_files(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    files = parquet(tmp_path / "refs.parq")
+    os.mkfifo(files / "refs.0.parq")
+    with pytest.raises(OSError, match="regular"):
+        References.open(tmp_path / "refs.parq")
+
+
+def test_parquet_files_lie_in_their_folder(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    parquet(tmp_path / "refs.parq", "../outside")
+    with pytest.raises(InvalidReferences, match="outside the folder"):
+        References.open(tmp_path / "refs.parq")
+
+
 def test_redirects_stay_inside(
     watch: Watch, place: tuple[Path, Path], server: FaultyServer
 ) -> None:

@@ -47,14 +47,15 @@ from ..errors import (
 )
 from ..io.atomic import open_folder_atomic
 from ..io.clients import client_errors
+from ..io.source import LocalSource
 from ..io.urls import has_scheme
 from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Columns, Deferred, Manifest, Source
+from . import load
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, build_tree, extract_provenance, rank_sources
-from .load import check_nodes
 from .sealing import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
@@ -133,21 +134,40 @@ class Record:
 
         with _naming(self.name):
             buffer = pyarrow.BufferReader(self.data)
-            return pyarrow.parquet.ParquetFile(buffer, read_dictionary=["path"])
+            metadata = pyarrow.parquet.read_metadata(buffer)
+            # equal values are kept once: a few bytes of file may be a million times the same text
+            once = ["path", "raw"] if "raw" in metadata.schema.names else ["path"]
+            buffer.seek(0)
+            return pyarrow.parquet.ParquetFile(buffer, metadata=metadata, read_dictionary=once)
 
     def read(self, file: Any, columns: Sequence[str]) -> Any:
-        """Return those of the columns that the file has, as a pyarrow table; "path" as dictionary.
+        """Return those of the columns that the file has, as a pyarrow table.
+
+        No more rows are read than there are chunks. "path" and "raw" are dictionaries.
 
         Raises
         ------
         InvalidReferences
             If it is no such file.
         """
+        import pyarrow
+
         with _naming(self.name):
             found = [name for name in columns if name in file.schema_arrow.names]
+            _check_size(file.metadata)
             # threads would only wait for one another: a file is decoded in a millisecond
-            table = file.read(found, use_threads=False).slice(0, self.n_rows)
-            return table.combine_chunks()
+            if file.metadata.num_rows <= self.n_rows:
+                return file.read(found, use_threads=False).combine_chunks()
+            batches = file.iter_batches(self.n_rows, columns=found, use_threads=False)
+            return pyarrow.Table.from_batches([next(batches)]).slice(0, self.n_rows)
+
+
+def _check_size(metadata: Any) -> None:
+    """Refuse a file whose values take more memory than inlined chunks may."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    n_bytes = sum(group.total_byte_size for group in groups)
+    if n_bytes > load.LIMITS.inlined_bytes:
+        raise ValueError(f"{n_bytes} bytes are more than {load.LIMITS.inlined_bytes}")
 
 
 @contextlib.contextmanager
@@ -221,11 +241,16 @@ def _defer_manifest(
     rows = np.searchsorted(used, rank).tolist()
     place = dict(zip(addresses, rows, strict=True))
 
-    def load(number: int) -> Columns:
-        return _parse(records[number], place, array)
+    n_inlined: dict[int, int] = {}
+
+    def read(number: int) -> Columns:
+        found = _parse(records[number], place, array)
+        n_inlined[number] = sum(map(len, found.inlined.values()))
+        load.check_counts(0, sum(n_inlined.values()), raise_finding)
+        return found
 
     table = [sources[row] for row in used.tolist()]
-    return Manifest.defer(array.grid, table, Deferred(len(records), record_size, load))
+    return Manifest.defer(array.grid, table, Deferred(len(records), record_size, read))
 
 
 def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Columns:
@@ -285,8 +310,9 @@ def _parse_raw(
     import pyarrow
 
     rows = np.flatnonzero(np.asarray(raw.is_valid()))
-    encoded = raw.cast(pyarrow.binary()).dictionary_encode()
-    values = encoded.dictionary.to_pylist()
+    is_encoded = pyarrow.types.is_dictionary(raw.type)
+    encoded = raw if is_encoded else raw.cast(pyarrow.binary()).dictionary_encode()
+    values = encoded.dictionary.cast(pyarrow.binary()).to_pylist()
     codes = np.asarray(encoded.indices.fill_null(0))
     is_fill = length[rows] == 0
     candidates = np.unique(codes[rows[is_fill]])
@@ -341,13 +367,15 @@ def parse_parquet(
     addresses: dict[str, list[str]] = {}
     try:
         fs, root = fsspec.url_to_fs(location, **(storage_options or {}))
-        metadata, record_size = _parse_zmetadata(fs.cat_file(f"{root}/{ZMETADATA}"), location)
-        nodes = check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
+        metadata, record_size = _parse_zmetadata(_read_file(fs, f"{root}/{ZMETADATA}"), location)
+        nodes = load.check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
         for name, array in nodes.arrays.items():
+            if not {"..", "."}.isdisjoint(name.split("/")):
+                raise InvalidReferences("an array lies outside the folder", url=location, got=name)
             starts = range(0, math.prod(array.grid), record_size)
-            files = [f"{root}/{name}/refs.{number}.parq" for number in range(len(starts))]
+            files = (f"{root}/{name}/refs.{number}.parq" for number in range(len(starts)))
             records[name] = [
-                Record(fs.cat_file(file), min(record_size, starts.stop - start), file)
+                Record(_read_file(fs, file), min(record_size, starts.stop - start), file)
                 for file, start in zip(files, starts, strict=True)
             ]
             addresses[name] = _list_addresses(records[name])
@@ -368,6 +396,14 @@ def parse_parquet(
         texts = {name: [file.data for file in found] for name, found in records.items()}
         sealed = Sealed(record.seal, metadata, record.links, digest_files(texts, record_size))
     return Parsed(build_tree(nodes, arrays), tuple(record.series), sealed)
+
+
+def _read_file(fs: Any, path: str) -> bytes:
+    """Read a file; a local one must be a regular file, since a pipe would keep us waiting."""
+    if "file" not in fs.protocol:
+        return fs.cat_file(path)
+    with contextlib.closing(LocalSource(path)) as source:
+        return source.read(0, source.size)
 
 
 def import_pyarrow() -> Any:
