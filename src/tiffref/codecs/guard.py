@@ -217,11 +217,6 @@ def _jpeg2k(data: bytes) -> tuple[int, int] | None:
     return bottom - top, right - left
 
 
-def _png(data: bytes) -> tuple[int, int] | None:
-    columns, rows = struct.unpack_from(">2I", data, 16)
-    return rows, columns
-
-
 def _webp(data: bytes) -> tuple[int, int] | None:
     kind = data[12:16]
     if kind == b"VP8X":
@@ -306,7 +301,7 @@ HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "jpegxl": _jpegxl,
     "jpegxr": _jpegxr,
     "lerc": _lerc,
-    "png": _png,
+    "png": lambda data: struct.unpack_from(">2I", data, 16)[::-1],
     "webp": _webp,
 }
 """Readers of (rows, columns) by the name of the decoder in `codecs.decoders`."""

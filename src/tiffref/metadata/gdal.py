@@ -88,7 +88,11 @@ class GdalMetadata:
             numbers: dict[str, Any] = {
                 role: _leading_number(text)[0] for role, text in band.items()
             }
-            wrong = [role for role, value in numbers.items() if not _is_packing(role, value)]
+            wrong = [
+                role
+                for role, value in numbers.items()
+                if value is None or not math.isfinite(value) or (role == "scale" and value == 0)
+            ]
             for role in wrong:
                 report.add(_METADATA_LABEL, f"the {role} of a band is not valid", got=band[role])
             if not wrong:
@@ -106,10 +110,6 @@ class GdalMetadata:
                 if one in found or many not in found:
                     found[many] = [found.pop(one, neutral)] * n_bands
         return found
-
-
-def _is_packing(role: str, value: float | None) -> bool:
-    return value is not None and math.isfinite(value) and (role != "scale" or value != 0)
 
 
 _PACKING = (("scale", "scale_factor", "scales", 1.0), ("offset", "add_offset", "offsets", 0.0))

@@ -11,7 +11,7 @@ Reference: OME-NGFF 0.4 and 0.5: "multiscales", "omero", "bioformats2raw.layout"
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -363,13 +363,6 @@ def _channel_name(name: str) -> str:
     return f"c{name[1:]}" if name.split("_")[0] == "s" else name
 
 
-def _axis_names(image: _Image) -> list[str]:
-    """Return the names of an image's axes without what tells them from those of other images."""
-    last = image.entry["axes"][-1]["name"]
-    suffix = last[1:] if last[:2] in ("x", "x_") else ""
-    return [_channel_name(axis["name"].removesuffix(suffix)) for axis in image.entry["axes"]]
-
-
 def _ordered(array: Array, first_dims: Sequence[str], image: _Image) -> Array:
     """Return a level with its axes in the order of its entry, whose names are the first level's."""
     return permute(array, [first_dims.index(axis["name"]) for axis in image.entry["axes"]])
@@ -442,7 +435,12 @@ def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
     images = _images(group, dict(group.arrays()))
     attributes = {n: v for n, v in group.attributes.items() if n not in _METADATA} \
         if images else dict(group.attributes)  # fmt: skip
-    below = dict(_own_images(group))
+    # groups with images of their own, as the parts of a split sequence
+    below = {
+        name: child
+        for name, child in group.children.items()
+        if isinstance(child, Group) and has_images(child)
+    }
     rest = {path: array for path, array in group.arrays() if path.partition("/")[0] not in below}
     for name, child in below.items():
         _lay_out(f"{prefix}{name}/", child, done)
@@ -469,18 +467,14 @@ def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
         done.add(prefix + path, array)
 
 
-def _own_images(group: Group) -> Iterator[tuple[str, Group]]:
-    """Return the groups below that have images of their own, as the parts of a split sequence."""
-    for name, child in group.children.items():
-        if isinstance(child, Group) and has_images(child):
-            yield name, child
-
-
 def _place_levels(
     lead: str, prefix: str, arrays: Mapping[str, Array], image: _Image, done: _Hierarchy
 ) -> dict[str, Any]:
     """Put the levels of an image into the tree, and return its entry."""
-    names = _axis_names(image)
+    # without what tells them from those of other images
+    last = image.entry["axes"][-1]["name"]
+    suffix = last[1:] if last[:2] in ("x", "x_") else ""
+    names = [_channel_name(axis["name"].removesuffix(suffix)) for axis in image.entry["axes"]]
     first_dims = arrays[image.paths[0]].dims
     datasets = []
     for n, dataset in enumerate(image.entry["datasets"]):
