@@ -85,6 +85,7 @@ def test_our_own_warnings_are_collected() -> None:
         warn(TruncationWarning("short"))
         warnings.warn("of others", stacklevel=1)
     assert found == ["odd", "short"]
+    assert found.truncation == "short"
     with pytest.warns(MetadataWarning, match="odd") as shown:
         warn(MetadataWarning("odd"))
     assert shown[0].filename == __file__

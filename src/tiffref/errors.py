@@ -321,7 +321,15 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
 
 
 _MAX_COLLECTED = 20
-_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+class Collected(list[str]):
+    """Texts of warnings; `truncation` is the first that says that pixels are not there."""
+
+    truncation: str | None = None
+
+
+_collected: ContextVar[Collected | None] = ContextVar("collected", default=None)
 
 
 def warn(warning: Warning, stacklevel: int = 1) -> None:
@@ -335,6 +343,8 @@ def warn(warning: Warning, stacklevel: int = 1) -> None:
         As of `warnings.warn`: 1 is whoever calls this.
     """
     found = _collected.get()
+    if found is not None and isinstance(warning, TruncationWarning):
+        found.truncation = found.truncation or str(warning)
     if found is None:
         warnings.warn(warning, stacklevel=stacklevel + 1)
     elif len(found) < _MAX_COLLECTED:
@@ -342,9 +352,9 @@ def warn(warning: Warning, stacklevel: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def collect_warnings() -> Iterator[list[str]]:
+def collect_warnings() -> Iterator[Collected]:
     """Collect what this thread warns of instead of showing it; other threads are left alone."""
-    found: list[str] = []
+    found = Collected()
     token = _collected.set(found)
     try:
         yield found

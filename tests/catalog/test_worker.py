@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
+import tiffref.catalog
 from tiffref.catalog.worker import is_transient, retried
 from tiffref.errors import MalformedTiff, SourceError
 
@@ -56,3 +60,30 @@ def test_pauses_double_and_end() -> None:
         return answer
 
     assert retried(at_last, 1, 0.0, pauses.append) == "done"
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_file_that_was_cut_short_is_not_ok(tmp_path: Path, byteorder: str, bigtiff: bool) -> None:
+    """Pages and overviews that are lost are told by a scan; a row that is "ok" is whole."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = np.arange(64 * 64, dtype="u2").reshape(64, 64)
+    for name in ("whole.tif", "pages.tif", "overviews.tif"):
+        with tifffile.TiffWriter(folder / name, byteorder=byteorder, bigtiff=bigtiff) as tif:
+            for n in (1, 2, 4) if name == "overviews.tif" else (1, 1, 1):
+                tif.write(
+                    image[::n, ::n], subfiletype=int(n > 1), metadata=None, compression="zlib"
+                )
+        if name != "whole.tif":
+            with tifffile.TiffFile(folder / name) as tif:
+                end = tif.pages[2].offset + 20
+            data = (folder / name).read_bytes()
+            (folder / name).write_bytes(data[:end])
+    summary = tiffref.catalog.build(folder, tmp_path / "out")
+    rows = tiffref.catalog.open(tmp_path / "out").table.to_pylist()
+    assert {Path(row["url"]).name: row["status"] for row in rows} == {
+        "whole.tif": "ok", "pages.tif": "failed", "overviews.tif": "failed"
+    }  # fmt: skip
+    assert all("truncated" in row["error"] for row in rows if row["status"] == "failed")
+    assert (summary.ok, summary.failed) == (1, 2)

@@ -293,6 +293,8 @@ def test_decoders_refuse_bombs() -> None:
     [
         pytest.param(7_001_311, id="tiles without samples and byte counts"),
         pytest.param(7_003_532, id="a directory of GeoKeys that is NaN"),
+        pytest.param(8_014_403, id="an image of negative size without byte counts"),
+        pytest.param(8_015_609, id="overviews of an image without columns"),
     ],
 )
 def test_seeds_that_once_gave_untyped_errors(seed: int, tmp_path: Path) -> None:

@@ -28,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.table import COMPRESSIONS
-from ..errors import CatalogError, SelectionError, SourceError, TiffrefError, collect_warnings
+from ..errors import (
+    CatalogError,
+    MalformedTiff,
+    SelectionError,
+    SourceError,
+    TiffrefError,
+    collect_warnings,
+)
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..io.source import open_source
@@ -393,6 +400,8 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
             return None
         with collect_warnings() as warnings:
             references = _with_bands(scan(there, **settings.scan), job)
+            if warnings.truncation and not settings.scan.get("allow_holes"):
+                raise MalformedTiff(warnings.truncation)  # a row that is "ok" is whole
             written = {}
             if settings.format != "none":
                 size, crc = write_references(references, job.output, settings, settings.format)

@@ -422,13 +422,16 @@ def _size(array: Array, axes: Mapping[str, str], wanted: str) -> tuple[str, int]
 
 def _georeference(image: _Image, array: Array, axes: Mapping[str, str], report: Report) -> GeoLevel:
     rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
-    if image.reference is None or rows is None or columns is None or not rows[1] * columns[1]:
-        return GeoLevel()  # what has no pixels has no place
+    if image.reference is None or rows is None or columns is None:
+        return GeoLevel()
     sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
+    full = sizes.get("Y", 0), sizes.get("X", 0)
+    if not rows[1] * columns[1] * full[0] * full[1]:
+        return GeoLevel()  # what has no pixels has no place
     return describe_level(
         image.reference,
         (rows[1], columns[1]),
-        (sizes["Y"], sizes["X"]),
+        full,
         (rows[0], columns[0]),
         report,
     )

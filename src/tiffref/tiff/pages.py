@@ -306,7 +306,7 @@ def _estimated(
         return length  # up to the next segment, if that decodes (see `lengths`)
     if not {279, 325, 514} & pages.directory(first).entries.keys():
         n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
-        return np.full_like(length, min(n_bytes, 2**62))
+        return np.full_like(length, min(max(0, n_bytes), 2**62))
     return length
 
 
