@@ -312,6 +312,10 @@ $ validate scenes  # 3
 $ validate image.tif --pixels few  # 2
   tiffref: error: argument --pixels: 'few' is neither a number of chunks nor all
   See tiffref validate --help.
+$ convert list.json a.json  # 1
+  tiffref: error: list.json: not a reference document, got [1], expected an object
+$ convert other.json a.json  # 1
+  tiffref: error: other.json, a: not a reference, got 1, expected text, [url] or [url, offset, length]
 $ convert image.json  # 2
   tiffref: error: the following arguments are required: TARGET
   See tiffref convert --help.

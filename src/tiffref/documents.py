@@ -89,7 +89,16 @@ def read_with_form(
     if is_parquet(path):
         return References.from_parquet(path, storage_options, allow=allow), Form()
     document = load_document(path, storage_options)
-    references = References.from_kerchunk(document, allow=allow)
+    if not isinstance(document, Mapping):
+        raise InvalidReferences(
+            "not a reference document", url=os.fspath(path), got=repr(document)[:60],
+            expected="an object",
+        )  # fmt: skip
+    try:
+        references = References.from_kerchunk(document, allow=allow)
+    except TiffrefError as error:
+        error.url = error.url or os.fspath(path)
+        raise
     if allow is None and references.allow is not None:
         folder = location_prefix(os.fspath(path))
         references = replace(references, allow=(folder, *references.allow))

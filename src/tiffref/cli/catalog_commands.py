@@ -55,11 +55,11 @@ _BUILD_ARGUMENTS: console.Arguments = {
     },
     "-o --output": {
         "default": "catalog", "metavar": "FOLDER",
-        "help": "of the catalog: path or URL (default: %(default)s)",
+        "help": "folder of the catalog: path or URL (default: %(default)s)",
     },
     "--format": {
         "choices": ("json", "parquet"), "default": "json",
-        "help": "of the references of each file (default: %(default)s)",
+        "help": "format of the references of each file (default: %(default)s)",
     },
     **console.ADDRESSES,
     "--asset": {
@@ -69,33 +69,33 @@ _BUILD_ARGUMENTS: console.Arguments = {
     **console.LEVEL,
     "--no-references": {
         "action": "store_false", "dest": "per_file",
-        "help": "write the index, no references of each file",
+        "help": "write the index only, no references",
     },
     "combined sets and catalogs": {
-        "--pattern": {"metavar": "P", "help": "how names give fields, as for tiffref stack"},
+        "--pattern": {"metavar": "P", "help": "how to read fields from names"},
         "--stack": {
             "nargs": "?", "const": True, "default": False, "metavar": "P",
-            "help": "combine files too; P is a pattern as for --pattern",
+            "help": "also combine files; P is a pattern as for --pattern",
         },
         "--group-by": {
             "metavar": "A,B", "type": _parse_list, "default": (),
-            "help": "a combined set for each value of these, as tile or crs",
+            "help": "a combined set for each value of these columns",
         },
         "--mosaic": {"action": "store_true", "help": "combine files by their georeference"},
-        "--allow-holes": {"action": "store_true", "help": "leave places of combined sets empty"},
+        "--allow-holes": {"action": "store_true", "help": "allow combined sets with missing files"},
         "--stack-format": {
             "choices": ("parquet", "json"), "default": "parquet",
-            "help": "of combined sets (default: %(default)s)",
+            "help": "format of combined sets (default: %(default)s)",
         },
         "--stac": {"action": "store_true", "help": "write a STAC collection with items"},
     },
     "the run": {
-        "--workers": {"type": int, "metavar": "N", "help": "how many; 2 or more: processes"},
+        "--workers": {"type": int, "metavar": "N", "help": "2 or more are processes"},
         "--executor": {
-            "choices": ("serial", "threads", "processes", "dask"), "help": "who does the work",
+            "choices": ("serial", "threads", "processes", "dask"), "help": "how to run the workers",
         },
-        "--scheduler": {"metavar": "URL", "help": "of Dask, as tcp://host:8786"},
-        "--update": {"action": "store_true", "help": "scan changed files again, mark deleted ones"},
+        "--scheduler": {"metavar": "URL", "help": "Dask scheduler, such as tcp://host:8786"},
+        "--update": {"action": "store_true", "help": "also scan changed files, mark deleted ones"},
         "--wait": {
             "action": "store_true", "dest": "wait_for_lock",
             "help": "wait while another build of this catalog runs",
@@ -103,9 +103,9 @@ _BUILD_ARGUMENTS: console.Arguments = {
         "--fail-fast": {"action": "store_true", "help": "stop at the first bad file"},
         "--retries": {
             "type": int, "default": 3, "metavar": "N",
-            "help": "tries after errors that may pass (default: %(default)s)",
+            "help": "retries after temporary errors (default: %(default)s)",
         },
-        "--report": {"metavar": "FILE", "help": "JSON Lines: a line for each file"},
+        "--report": {"metavar": "FILE", "help": "write JSON Lines with a line for each file"},
     },
     **console.DRY_RUN,
     **console.options_of("FILES"),
@@ -162,7 +162,7 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
 
 
 _SEARCH_ARGUMENTS: console.Arguments = {
-    "catalog": {"metavar": "CATALOG", "help": "its folder: path or URL"},
+    "catalog": {"metavar": "CATALOG", "help": "folder of the catalog: path or URL"},
     "--bounds": {"metavar": "W,S,E,N", "type": _parse_bounds, "help": "in degrees"},
     "--time": {
         "metavar": "T[/T]", "type": _parse_time,
@@ -281,7 +281,7 @@ def _open(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "catalog": console.Command(
-        "build a catalog of many TIFF files, search it, open what was found",
+        "build a catalog of many TIFF files, search it, and open what was found",
         """\
   tiffref catalog build scenes/ -o catalog/
   tiffref catalog build 's3://bucket/**/*.tif' -o catalog/ --storage-option anon=true

@@ -57,11 +57,11 @@ _SCAN_ARGUMENTS: console.Arguments = {
     **console.options_of("IMG"),
     "-o --output": {
         "metavar": "FILE",
-        "help": f"{console.OUTPUT_HELP}; - is standard output (default: the name of IMG, as .json)",
+        "help": f"{console.OUTPUT_HELP}; - is standard output (default: IMG with .json)",
     },
     **console.FORMAT,
     **console.ADDRESSES,
-    "--series": {"type": int, "metavar": "N", "help": "one series only"},
+    "--series": {"type": int, "metavar": "N", "help": "only this series"},
     **console.LEVEL,
     "--key": {
         "type": _parse_key, "metavar": "N",
@@ -74,7 +74,7 @@ _SCAN_ARGUMENTS: console.Arguments = {
     "--axes": {
         "choices": ("as-stored", "ngff", "bands-first"),
         "help": "order of axes: ngff is t, c, z, y, x, bands-first is band, y, x (default: as "
-        "stored, but for microscopes in Zarr v3)",
+        "stored, except for microscopes in Zarr v3)",
     },
     "--zarr-format": {
         "type": int, "choices": (2, 3), "default": 2,
@@ -91,10 +91,10 @@ _SCAN_ARGUMENTS: console.Arguments = {
         "action": console.Merge, "type": _parse_attributes, "metavar": "NAME=VALUE",
         "help": "attribute to add at the root, or a JSON object of several; may be repeated",
     },
-    "--strict": {"action": "store_true", "help": "refuse a file whose metadata makes no sense"},
+    "--strict": {"action": "store_true", "help": "refuse a file with invalid metadata"},
     "--allow-holes": {
         "action": "store_true",
-        "help": "leave chunks missing where a file of a set is not there",
+        "help": "leave chunks missing if a file of a set is absent",
     },
     **_SIDECARS,
     **console.DRY_RUN,
@@ -179,17 +179,17 @@ _FILES_SHOWN = 3
 _SEQUENCE_ARGUMENTS: console.Arguments = {
     "--pattern": {
         "metavar": "P",
-        "help": "how names give coordinates: with {fields}, a regular expression, or a preset such "
-        "as sentinel-2 (tiffref stack --help lists them)",
+        "help": "how to read coordinates from names: {fields}, a regular expression, or a preset "
+        "such as sentinel-2 (tiffref stack --help lists them)",
     },
     **console.LEVEL,
     "--chunkmode": {"choices": ("tile",), "help": "one chunk for each strip or tile as stored"},
     "--allow-holes": {
         "action": "store_true",
-        "help": "leave chunks missing where no file is or a file cannot be read",
+        "help": "leave chunks missing if there is no file for them or it cannot be read",
     },
     **console.ADDRESSES,
-    "--workers": {"type": int, "metavar": "N", "help": "threads that read files"},
+    "--workers": {"type": int, "metavar": "N", "help": "number of threads that read files"},
     **console.options_of("FILES"),
     **console.DRY_RUN,
     **console.JSON,
@@ -227,11 +227,11 @@ _STACK_ARGUMENTS: console.Arguments = {
     "--mosaic": {"action": "store_true", "help": "place files by their georeference"},
     "--on-mismatch": {
         "choices": ("error", "split"), "default": "error",
-        "help": "what to do about files that do not combine (default: %(default)s)",
+        "help": "what to do if files do not combine (default: %(default)s)",
     },
     "--ignore": {
         "action": "append", "default": [], "choices": ("georeference", "nodata"),
-        "help": "differences between files to overlook; may be repeated",
+        "help": "differences between files to ignore; may be repeated",
     },
     "--zarr-format": {
         "type": int, "choices": (2, 3), "default": 2, "help": "Zarr metadata to write",
@@ -364,7 +364,7 @@ def _append(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "scan": console.Command(
-        "write kerchunk references of a TIFF file",
+        "write kerchunk references to a TIFF file",
         """\
   tiffref scan image.tif                            writes image.json
   tiffref scan slide.svs -o slide.parq --level 0    parquet, the full-size level only
@@ -374,7 +374,7 @@ COMMANDS = {
         _scan,
     ),
     "stack": console.Command(
-        "write kerchunk references of many TIFF files as one array",
+        "write kerchunk references to many TIFF files as one array",
         """\
   tiffref stack 'S2_{time:%Y%m%d}_{band}.tif' -o cube.json    axes from the names
   tiffref stack 'scenes/*.tif' --pattern sentinel-2           writes stack.json

@@ -167,19 +167,19 @@ Arguments = Mapping[str, Mapping[str, Any]]
 """Names of an argument -> what argparse takes; or the title of a group -> the arguments in it."""
 
 OUTPUT_HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
-JSON: Arguments = {"--json": {"action": "store_true", "help": "print JSON, not sentences"}}
-DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "do all but write"}}
+JSON: Arguments = {"--json": {"action": "store_true", "help": "print JSON"}}
+DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "do everything but write"}}
 FORMAT: Arguments = {
     "--format": {
-        "choices": ("json", "parquet"), "help": "of the references (default: by the name)",
+        "choices": ("json", "parquet"), "help": "format of the references (default: by the name)",
     },
 }  # fmt: skip
-LEVEL: Arguments = {"--level": {"type": int, "metavar": "N", "help": "one pyramid level only"}}
+LEVEL: Arguments = {"--level": {"type": int, "metavar": "N", "help": "only this pyramid level"}}
 _COMMON: Arguments = {
     "-v --verbose": {
-        "action": "count", "default": 0, "help": "say what is done; twice: with all details",
+        "action": "count", "default": 0, "help": "log each step; twice: with all details",
     },
-    "-q --quiet": {"action": "store_true", "help": "say nothing but errors"},
+    "-q --quiet": {"action": "store_true", "help": "print only errors"},
 }  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def options_of(what: str, name: str = "storage") -> Arguments:
         f"--{name}-option": {
             "metavar": "NAME=VALUE", "dest": f"{name}_options", "action": Merge,
             "type": parse_option,
-            "help": f"option of the file system that opens {what}, as anon=true; may be repeated",
+            "help": f"option of the file system that opens {what}, such as anon=true; repeatable",
         },
     }  # fmt: skip
 
@@ -199,7 +199,7 @@ def allow_of(what: str) -> Arguments:
     return {
         "--allow": {
             "metavar": "PREFIX", "action": "append",
-            "help": f"let {what} name sources whose address begins so, '*' for all; "
+            "help": f"let {what} read addresses that start with this, '*' for all; "
             "may be repeated",
         },
     }  # fmt: skip
@@ -385,7 +385,7 @@ ADDRESSES: Arguments = {
     },
     "--keep-signature": {
         "action": "store_true",
-        "help": "write signatures and passwords of addresses, which are left out by default",
+        "help": "keep signatures and passwords in addresses; by default they are removed",
     },
 }
 """How documents name the TIFFs."""

@@ -248,7 +248,7 @@ def _is_catalog(name: str) -> bool:
 
 COMMANDS = {
     "info": console.Command(
-        "tell what a TIFF, references or a catalog hold, and who can open them",
+        "show what a TIFF, references or a catalog hold, and who can open them",
         """\
   tiffref info image.tif
   tiffref info s3://bucket/image.tif --storage-option anon=true
