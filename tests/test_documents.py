@@ -78,6 +78,12 @@ def test_copies_elsewhere_have_times_of_their_own(way: str, tmp_path: Path) -> N
         ZarrTiffStore(where)[:]
 
 
+def test_version_0_stays_version_0(document: Path, tmp_path: Path) -> None:
+    catalog.convert(document, tmp_path / "old.json", version=0)
+    catalog.rewrite(tmp_path / "old.json", tmp_path / "old.json", {"s3://": "gs://"})
+    assert json.loads((tmp_path / "old.json").read_text())["image/0.0"][0] == "gs://a/x/image.tif"
+
+
 def test_zarr_3_stays_zarr_3(document: Path, tmp_path: Path) -> None:
     catalog.convert(document, tmp_path / "three.json", zarr_format=3)
     catalog.rewrite(tmp_path / "three.json", tmp_path / "three.json", {"s3://": "gs://"})

@@ -223,7 +223,8 @@ def _open(source: Any, asked: EngineOptions, as_tree: bool) -> tuple[References,
         chosen |= {"strict": asked.strict, "layout": "tree" if as_tree else "dataset"}
         references = open_references(source, options, **chosen)
     if not asked.overviews:
-        references = _without_overviews(references)
+        levels = [level for row in references.series for level in row["levels"][1:]]
+        references = _without(references, {one["path"] for one in levels if "path" in one})
     return references, make_fetcher(source, references, options, verify)
 
 
@@ -231,12 +232,6 @@ def _first_group(references: References) -> str:
     """Return the group to show where none was asked for: that of the first level."""
     levels = [level for row in references.series[:1] for level in row["levels"]]
     return next((one["path"].rpartition("/")[0] for one in levels if "path" in one), "")
-
-
-def _without_overviews(references: References) -> References:
-    """Return the references without levels but the first, and without what describes them alone."""
-    levels = [level for row in references.series for level in row["levels"][1:]]
-    return _without(references, {level["path"] for level in levels if "path" in level})
 
 
 def _without(references: References, gone: set[str]) -> References:
