@@ -38,6 +38,7 @@ _CLIENTS = (
     ("azure.core.exceptions", "AzureError"),
     ("ftplib", "Error"),
     ("paramiko.ssh_exception", "SSHException"),
+    ("asyncssh", "Error"),
     ("zipfile", "BadZipFile"),
 )
 
