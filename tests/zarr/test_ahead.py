@@ -209,7 +209,6 @@ def test_what_is_kept_is_bounded(server, stored, monkeypatch):
 
 
 def test_what_nobody_came_for_is_dropped(server, stored, monkeypatch):
-    monkeypatch.setattr(batching, "_KEPT_S", 0.05)
     store = store_of(server, stored[1])
     keys = [f"{y}.{x}" for y, x in itertools.product(range(3, 6), range(4, 13))]
 
@@ -219,7 +218,10 @@ def test_what_nobody_came_for_is_dropped(server, stored, monkeypatch):
         (turn,) = store._requests._turns.values()
         assert turn.ahead
         assert turn.n_ahead_bytes == len(turn.ahead) * 64 * 64
+        assert turn.is_watched
+        monkeypatch.setattr(batching, "_KEPT_S", 0.01)
         while turn.ahead:
+            store._requests._drop_old(asyncio.get_running_loop(), turn)
             await asyncio.sleep(0.02)
         assert turn.n_ahead_bytes == 0
         assert not turn.runs._runs
