@@ -110,7 +110,7 @@ def misnamed_references(name: str) -> tuple[str, str] | None:
     """
     stem, _, ending = name.rstrip("/").rpartition(".")
     kind = _OTHER_KINDS.get(ending.lower()) if stem else None
-    return kind and (f"references are JSON, not {kind}", f"{stem}.json")
+    return (f"references are JSON, not {kind}", f"{stem}.json") if kind else None
 
 
 def missing_file(name: str) -> SourceError:
