@@ -272,7 +272,7 @@ class _Basic:
         rows = min(rows, self.rows)
         if rows or not self.rows:
             return rows
-        n_listed = next((self.one.entries[c][1] for c in (324, 273) if c in self.one), 0)
+        n_listed = self.one.n_listed
         if n_listed > shape[0] * shape[1]:
             raise MalformedTiff(
                 "strips have no rows", ifd=self.one.name, tag="RowsPerStrip (278)",

@@ -223,6 +223,11 @@ class Directory:
     def __contains__(self, code: int) -> bool:
         return code in self.entries
 
+    @property
+    def n_listed(self) -> int:
+        """Segments whose offsets are listed."""
+        return next((self.entries[code][1] for code in (324, 273, 513) if code in self.entries), 0)
+
     def get(self, code: int, default: Any = None) -> Any:
         """Return the value of a tag; it is decoded once.
 

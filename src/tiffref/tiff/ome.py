@@ -116,7 +116,7 @@ class OmeFile:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
             source = _open_source(path)
-            self._siblings[path] = source and _read_chain(source)
+            self._siblings[path] = None if source is None else _read_chain(source)
         return self._siblings[path]
 
     def find_beside(self, name: str) -> TiffReader | None:

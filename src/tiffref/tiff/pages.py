@@ -289,7 +289,7 @@ def _read_segments(
 
 def _n_listed(one: Directory) -> int:
     """Count the segments that a directory lists; refuse one whose list is lost."""
-    listed = next((one.entries[code][1] for code in (324, 273, 513) if code in one), 0)
+    listed = one.n_listed
     lost = next((found for found in one.findings if found.tag in _NOWHERE), None)
     if lost is not None and not listed:
         raise lost.to_error()

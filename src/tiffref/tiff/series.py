@@ -279,7 +279,7 @@ def is_final(pages: Pages, row: int) -> bool:
         return False
     if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
         return False
-    offset, length = pages.columns.segments(_rows([row]), _n_listed(one))
+    offset, length = pages.columns.segments(_rows([row]), one.n_listed)
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
@@ -290,10 +290,6 @@ def _are_rows(shape: tuple[int, ...], tile: tuple[int, int, int]) -> bool:
     return (
         shape[3] == tile[2] and shape[2] % max(1, tile[1]) == 0 and shape[1] % max(1, tile[0]) == 0
     )
-
-
-def _n_listed(one: Directory) -> int:
-    return next((one.entries[code][1] for code in (324, 273) if code in one), 0)
 
 
 def n_bytes_of(pages: Pages, row: int) -> int:
@@ -399,7 +395,7 @@ class _ImageJ:
 
     def _segments(self, n_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return offset and length of the strips of each plane, all of which follow the first."""
-        n_strips = max(1, _n_listed(self.reader.first))
+        n_strips = max(1, self.reader.first.n_listed)
         offset, length = self.head.columns.segments(_rows([0]), n_strips)
         step = np.arange(self.n_images, dtype=np.uint64) * np.uint64(n_bytes)
         return offset + step[:, None], np.repeat(length, self.n_images, 0)
