@@ -1,10 +1,12 @@
 """`scan` on files of every layout: the references read back equal what tifffile reads."""
 
+import gc
 import io
 import itertools
 import json
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -433,6 +435,25 @@ def test_reads_of_a_cog(tmp_path, monkeypatch):
     assert len(references.series[0]["levels"]) == 3
     assert [reader.n_reads for reader in readers] == [3]
     assert len(n_reads) <= 4
+
+
+def test_nothing_of_a_reader_is_left_behind(tmp_path, monkeypatch):
+    """Directories refer to their reader: no collector is waited for to free both."""
+    from tiffref.tiff.ifd import TiffReader
+
+    data = np.zeros((3, 20, 30), "u2")
+    tifffile.imwrite(tmp_path / "a.tif", data, compression="zlib", photometric="minisblack")
+    readers, begin = [], TiffReader.__post_init__
+    monkeypatch.setattr(
+        TiffReader, "__post_init__", lambda self: readers.append(weakref.ref(self)) or begin(self)
+    )
+    gc.disable()
+    try:
+        references = tiffref.scan(tmp_path / "a.tif")
+        assert [reader() for reader in readers] == [None]
+    finally:
+        gc.enable()
+    assert references.group["image"].shape == (3, 20, 30)
 
 
 @pytest.mark.parametrize("n_missing", [1, 3072, 7000])

@@ -72,6 +72,7 @@ class OmeFile:
         """Close the other files of the set."""
         for one in self.readers():
             one.source.close()
+            one.close()
 
     def readers(self) -> list[TiffReader]:
         """Return the readers of the other files of the set."""

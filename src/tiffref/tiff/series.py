@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from .descriptions import Shaped, imagej_metadata, parse_shaped, refuse_short, shaped_text
-from .ifd import Directory, TiffReader
+from .ifd import TiffReader
 from .pages import Level, Pages, Series
 
 __all__ = [
