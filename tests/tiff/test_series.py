@@ -397,7 +397,7 @@ def _is_same(ours: Any, theirs: list[list[tuple[Any, ...]]]) -> bool:
     return True
 
 
-REFUSALS = ("outside the file", "asks for segments", "not one whole number")
+REFUSALS = ("outside the file", "unknown type", "asks for segments", "not one whole number")
 
 
 def _is_explained(reader: TiffReader, ours: Any, theirs: list[list[tuple[Any, ...]]]) -> bool:
