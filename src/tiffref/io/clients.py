@@ -93,11 +93,11 @@ def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
     """
     import asyncio
 
-    if _interrupted.is_set():
-        raise SourceError(_ENDING)
     request = asyncio.run_coroutine_threadsafe(function(*arguments), fs.loop)
     _requests.add(request)
     try:
+        if _interrupted.is_set():  # only now: `_give_up` sees a request, or the request sees this
+            request.cancel()
         return request.result()
     except CancelledError as error:
         raise SourceError(_ENDING) from error
