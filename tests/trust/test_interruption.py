@@ -5,6 +5,7 @@ The servers here hang until the child process is gone: a child that waited for t
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -111,26 +112,33 @@ except KeyboardInterrupt:
 """
 
 
+def interrupt(arguments: list[str], server: HangingServer) -> subprocess.CompletedProcess[bytes]:
+    """Run Python, interrupt it once the server hangs, and wait for its end."""
+    command = [sys.executable, *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # what a shell runs in the background ignores SIGINT, and hands that on
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=heed, **pipes) as child:
+        try:
+            assert server.is_hanging.wait(120)
+            child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
+            server.close()
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("reader", READERS)
 def test_interrupted_reads_end(large: bytes, reader: str) -> None:
     server = HangingServer(large, n_good=1)
     code = PROGRAM.format(read=READERS[reader])
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        assert server.is_hanging.wait(120)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-        child.wait()
-        server.close()
-    assert out.split() == [b"interrupted"], err.decode()[-2000:]
-    assert child.returncode == 0
+    done = interrupt(["-c", code, server.url], server)
+    assert done.stdout.split() == [b"interrupted"], done.stderr.decode()[-2000:]
+    assert done.returncode == 0
     if reader != "zarr":  # zarr cancels no task of its own, and asyncio complains of some at exit
-        assert b"Traceback" not in err
+        assert b"Traceback" not in done.stderr
 
 
 PROGRAMS = {
@@ -155,18 +163,9 @@ def test_interrupted_programs_end(large: bytes, tmp_path: Path, program: str) ->
         "import sys, tiffref\nif __name__ == '__main__':\n"
         f"    references = tiffref.scan(sys.argv[1])\n    {PROGRAMS[program]}\n"
     )
-    command = [sys.executable, str(script), server.url, str(tmp_path / "catalog")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert server.is_hanging.wait(120)
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-        child.wait()
-        server.close()
-    assert child.returncode == -signal.SIGINT
-    assert b"KeyboardInterrupt" in err
+    done = interrupt([str(script), server.url, str(tmp_path / "catalog")], server)
+    assert done.returncode == -signal.SIGINT
+    assert b"KeyboardInterrupt" in done.stderr
 
 
 @pytest.mark.parametrize("drip_s", [None, 0.05])
