@@ -48,3 +48,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for day in ("20200101", "20200102"):
         tifffile.imwrite(tmp_path / "scenes" / f"S_{day}.tif", pages[0], **options)
     return tmp_path
+
+
+@pytest.fixture
+def scenes(folder: Path) -> Path:
+    """Write four files of two days and two bands."""
+    (folder / "scenes").mkdir()
+    for day in ("20240101", "20240111"):
+        for band in ("B02", "B03"):
+            pixels = np.full((32, 32), int(band[1:]), np.uint16)
+            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
+    return folder / "scenes"

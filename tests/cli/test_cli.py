@@ -335,14 +335,3 @@ def test_a_bug_is_no_traceback_unless_asked_for(
     with pytest.raises(IndexError):
         program()
     assert sys.excepthook is sys.__excepthook__
-
-
-@pytest.fixture
-def scenes(folder: Path) -> Path:
-    """Write four files of two days and two bands."""
-    (folder / "scenes").mkdir()
-    for day in ("20240101", "20240111"):
-        for band in ("B02", "B03"):
-            pixels = np.full((32, 32), int(band[1:]), np.uint16)
-            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
-    return folder / "scenes"

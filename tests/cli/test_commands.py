@@ -292,17 +292,6 @@ def test_scan_of_an_unsupported_file_gives_1(
     assert "Traceback" not in captured.err
 
 
-@pytest.fixture
-def scenes(folder: Path) -> Path:
-    """Write four files of two days and two bands."""
-    (folder / "scenes").mkdir()
-    for day in ("20240101", "20240111"):
-        for band in ("B02", "B03"):
-            pixels = np.full((32, 32), int(band[1:]), np.uint16)
-            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
-    return folder / "scenes"
-
-
 def test_stack_and_append(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = "{time:%Y%m%d}_{band}.tif"
     first = ["scenes/20240101_B02.tif", "scenes/20240101_B03.tif"]

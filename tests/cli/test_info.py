@@ -259,17 +259,6 @@ def test_info_of_a_catalog(workspace: Path, capsys: pytest.CaptureFixture[str]) 
     assert "archive/: 2 files, 2 ok" in capsys.readouterr().out
 
 
-@pytest.fixture
-def scenes(folder: Path) -> Path:
-    """Write four files of two days and two bands."""
-    (folder / "scenes").mkdir()
-    for day in ("20240101", "20240111"):
-        for band in ("B02", "B03"):
-            pixels = np.full((32, 32), int(band[1:]), np.uint16)
-            tifffile.imwrite(folder / "scenes" / f"{day}_{band}.tif", pixels, metadata=None)
-    return folder / "scenes"
-
-
 @pytest.mark.parametrize(
     ("compression", "codecs", "readers"),
     [

@@ -17,6 +17,13 @@ def write(path, data, **how):
     return data
 
 
+def read(references, path="image"):
+    """Read an array of references."""
+    from tiffref.read import Fetcher, read_array
+
+    return read_array(references.group[path], ..., fetch=Fetcher())
+
+
 def geo_tags(x, y, size=10.0, epsg=32633):
     """Tags of a file whose upper left corner is at (x, y)."""
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, epsg)

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import tiffref
-from sequences import geo_tags, pixels, write
+from sequences import geo_tags, pixels, read, write
 from tiffref.errors import (
     ManifestMismatch,
     SelectionError,
@@ -15,24 +15,6 @@ from tiffref.errors import (
 from tiffref.zarr import ZarrTiffStore
 
 xr = pytest.importorskip("xarray")
-
-
-def read(references, path="image"):
-    """Read an array of references."""
-    from tiffref.read import Fetcher, read_array
-
-    return read_array(references.group[path], ..., fetch=Fetcher())
-
-
-@pytest.fixture
-def bands(tmp_path):
-    """Two bands of three dates."""
-    return {
-        (day, band): write(tmp_path / f"S2_{day}_{band}.tif", pixels(n))
-        for n, (day, band) in enumerate(
-            (day, band) for day in ("20220601", "20220505", "20220510") for band in ("B08", "B04")
-        )
-    }
 
 
 def test_concat_along_a_dimension(tmp_path):
