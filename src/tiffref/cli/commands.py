@@ -119,13 +119,12 @@ def _scan(arguments: argparse.Namespace) -> int:
     )
     with console.progress(f"scanning {image}"):
         references = scan(image, **console.pick(arguments, names))
+    addresses = console.addresses_of(arguments)
     if to_stdout:
-        addresses = console.addresses_of(arguments)
         document = references.to_kerchunk(zarr_format=arguments.zarr_format, **addresses)
         json.dump(document, sys.stdout)
         sys.stdout.write("\n")
     elif not arguments.dry_run:
-        addresses = console.addresses_of(arguments)
         console.write_references(references, output, arguments.zarr_format, **addresses)
     summary = _summarise_scan(references, output)
     for refused in summary["refused"]:

@@ -369,14 +369,15 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
     for key, document in documents.items():
         path, _, name = key.rpartition("/")
         attributes = documents.get(join_key(path, ".zattrs"), {})
-        is_v2 = not documents.keys().isdisjoint(join_key(path, n) for n in (".zarray", ".zgroup"))
         try:
             if name == ".zgroup":
                 _expect(document, "zarr_format", (2,))
                 groups[path] = attributes
             elif name == ".zarray":
                 arrays[path] = _parse_array2(document, attributes)
-            elif name == "zarr.json" and not is_v2:
+            elif name == "zarr.json" and documents.keys().isdisjoint(
+                join_key(path, v2) for v2 in (".zarray", ".zgroup")
+            ):
                 _parse_node3(path, document, groups, arrays)
         except _Invalid as error:
             report(Finding("metadata", str(error), key, error.got, error.expected))

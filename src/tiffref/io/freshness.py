@@ -10,7 +10,7 @@ import datetime
 from ..errors import StaleSource
 from ..model.manifest import Source
 
-__all__ = ["check_same"]
+__all__ = ["check_same", "stale"]
 
 _MTIME_TOLERANCE_S = 1e-3
 """File systems and JSON both round modification times; a real change is further away."""
@@ -36,13 +36,16 @@ def check_same(recorded: Source, now: Source) -> None:
     ]
     for name, before, after, is_same in known:
         if before is not None and after is not None and not is_same:
-            raise StaleSource(
-                "has changed since it was scanned",
-                url=recorded.url,
-                got=f"{name} {_describe(name, after)}",
-                expected=f"{name} {_describe(name, before)}",
-                hint="Scan it again, or read it as it is with verify='never'.",
-            )
+            got = f"{name} {_describe(name, after)}"
+            raise stale(recorded.url, got, f"{name} {_describe(name, before)}")
+
+
+def stale(url: str, got: str, expected: str) -> StaleSource:
+    """Make the error for a source that is not what was recorded."""
+    return StaleSource(
+        "has changed since it was scanned", url=url, got=got, expected=expected,
+        hint="Scan it again, or read it as it is with verify='never'.",
+    )  # fmt: skip
 
 
 def _describe(name: str, value: object) -> str:

@@ -14,10 +14,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import SourceError, StaleSource
+from ..errors import SourceError
 from ..model.manifest import Source
 from .clients import ask_state, source_of_info, wait_for
-from .freshness import check_same
+from .freshness import check_same, stale
 
 __all__ = ["RangeReader", "find_range_reader"]
 
@@ -139,13 +139,7 @@ def _nothing_or_raise(error: BaseException, fs: Any, path: str, expected: Source
         now = source_of_info(expected.url, ask_state(fs, path)).etag
     except OSError:
         now = None
-    raise StaleSource(
-        "has changed since it was scanned",
-        url=expected.url,
-        got=f"another ETag ({now})",
-        expected=f"ETag {expected.etag}",
-        hint="Scan it again, or read it as it is with verify='never'.",
-    ) from error
+    raise stale(expected.url, f"another ETag ({now})", f"ETag {expected.etag}") from error
 
 
 def _status(error: BaseException) -> int | None:
