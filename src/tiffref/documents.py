@@ -22,15 +22,14 @@ from numpy.typing import NDArray
 from .codecs.zarr_codecs import to_zarr2
 from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource, TiffrefError
 from .formats.kerchunk import write_json
-from .formats.load import load_document
 from .formats.parquet import is_parquet, write_parquet
-from .io.allow import AllowList, check_moved, location_prefix
+from .io.allow import AllowList, check_moved
 from .io.freshness import check_same
 from .io.source import open_source
 from .io.urls import to_document_url
 from .model.array import Array, Group
 from .model.manifest import Manifest, Source
-from .references import References, is_document
+from .references import References, is_document, read_references
 
 _RECORD_SIZE = 100_000
 
@@ -71,48 +70,32 @@ def open_references(
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class _Form:
     """How a document is written; `record_size` is for parquet."""
 
     zarr_format: int = 2
     version: int = 1
     record_size: int = _RECORD_SIZE
-    is_written: bool = True
 
 
-def read_with_form(
+def _read(
     path: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None,
     allow: str | Sequence[str] | None,
-) -> tuple[References, Form]:
+) -> tuple[References, _Form]:
     """Read references, and how the document is written."""
-    if is_parquet(path):
-        return References.from_parquet(path, storage_options, allow=allow), Form()
-    document = load_document(path, storage_options)
-    if not isinstance(document, Mapping):
-        raise InvalidReferences(
-            "not a reference document", url=os.fspath(path), got=repr(document)[:60],
-            expected="an object",
-        )  # fmt: skip
-    try:
-        references = References.from_kerchunk(document, allow=allow)
-    except TiffrefError as error:
-        error.url = error.url or os.fspath(path)
-        raise
-    if allow is None and references.allow is not None:
-        folder = location_prefix(os.fspath(path))
-        references = replace(references, allow=(folder, *references.allow))
-    refs = document.get("refs", document)
-    is_v3 = any(key.rpartition("/")[2] == "zarr.json" for key in refs)
-    return references, Form(3 if is_v3 else 2, 1 if "refs" in document else 0)
+    references, found = read_references(path, storage_options, allow)
+    return references, _Form(found.zarr_format, found.version)
 
 
 def _write(
     references: References,
     target: str | os.PathLike[str],
-    form: Form,
+    form: _Form,
     storage_options: Mapping[str, Any] | None,
     rename: Callable[[str], str] | None = None,
+    *,
+    dry_run: bool = False,
 ) -> None:
     references = references.laid_out(form.zarr_format)
     kept = [one.url for one in references.sources
@@ -127,7 +110,7 @@ def _write(
             "parquet references hold Zarr v2 only", url=os.fspath(target), got=form.zarr_format,
             hint="Write JSON, or leave out zarr_format.",
         )  # fmt: skip
-    if not form.is_written:
+    if dry_run:
         return
     if is_parquet(target):
         write_parquet(references.group, target, record_size=form.record_size, **options)
@@ -179,9 +162,9 @@ def convert(
         If files that the source may not read lie beside the target, where anybody who opens the
         target would read them.
     """
-    references, _ = read_with_form(source, storage_options, allow)
-    form = Form(zarr_format, version, record_size, not dry_run)
-    _write(references, target, form, storage_options)
+    references, _ = _read(source, storage_options, allow)
+    form = _Form(zarr_format, version, record_size)
+    _write(references, target, form, storage_options, dry_run=dry_run)
     return references
 
 
@@ -219,7 +202,7 @@ def rewrite(
     UntrustedSource
         As in `convert`.
     """
-    references, form = read_with_form(source, storage_options, allow)
+    references, form = _read(source, storage_options, allow)
     rename = _plan_moves(moves)
     addresses = [to_document_url(one.url) for one in references.sources]
     moved = [rename(address) for address in addresses]
@@ -231,7 +214,7 @@ def rewrite(
         )  # fmt: skip
     if len(set(moved)) < len(set(addresses)):
         raise InvalidReferences("two files would have one address", url=os.fspath(source))
-    _write(references, target, replace(form, is_written=not dry_run), storage_options, rename)
+    _write(references, target, form, storage_options, rename, dry_run=dry_run)
     return n_moved
 
 
@@ -304,7 +287,7 @@ def refresh(
     UntrustedSource
         If the document names files that it may not read.
     """
-    before, form = read_with_form(document, storage_options, allow)
+    before, form = _read(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)
     unchanged, accepted, rescanned = [], [], []
     after = before

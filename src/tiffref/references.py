@@ -251,9 +251,7 @@ class References:
         InvalidReferences, SourceError, MissingExtra
             As in `from_kerchunk` and `from_parquet`.
         """
-        check_kind(document)
-        read = cls.from_parquet if is_parquet(document) else cls.from_kerchunk
-        return read(document, storage_options, allow=allow)  # type: ignore[arg-type]
+        return read_references(document, storage_options, allow)[0]
 
     @classmethod
     def from_kerchunk(
@@ -284,9 +282,7 @@ class References:
         SourceError
             If the file cannot be read.
         """
-        with _naming(document):
-            parsed = read_document(document, storage_options)
-        return cls(parsed.group, parsed.series, _allowed(parsed, document, allow))
+        return _read(read_document, document, storage_options, allow)[0]
 
     def to_parquet(
         self,
@@ -363,9 +359,7 @@ class References:
         SourceError
             If it cannot be read.
         """
-        with _naming(path):
-            parsed = parse_parquet(path, storage_options)
-        return cls(parsed.group, parsed.series, _allowed(parsed, path, allow))
+        return _read(parse_parquet, path, storage_options, allow)[0]
 
     def _options(
         self,
@@ -399,6 +393,25 @@ class References:
             "series": _move_series(self.series, groupname),
             "is_sealed": self.allow is None,
         }
+
+
+def read_references(
+    document: Mapping[str, Any] | str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
+) -> tuple[References, Parsed]:
+    """Read a document as `References.open` does; return also what was found out about it."""
+    check_kind(document)
+    read = parse_parquet if is_parquet(document) else read_document
+    return _read(read, document, storage_options, allow)
+
+
+def _read(
+    read: Callable[..., Parsed], document: Any, storage_options: Any, allow: Any
+) -> tuple[References, Parsed]:
+    with _naming(document):
+        parsed = read(document, storage_options)
+    return References(parsed.group, parsed.series, _allowed(parsed, document, allow)), parsed
 
 
 def _allowed(

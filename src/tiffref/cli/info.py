@@ -225,14 +225,12 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _open(name: str, options: Mapping[str, Any] | None) -> tuple[References, int]:
     """Return the references of a TIFF or document, and the Zarr format of their metadata."""
-    from ..references import is_document
+    from ..references import is_document, read_references
     from ..tiff.scan import scan
 
     if is_document(name):
-        from ..documents import read_with_form
-
-        references, form = read_with_form(name, options, None)
-        return references, form.zarr_format
+        references, found = read_references(name, options)
+        return references, found.zarr_format
     return scan(name, storage_options=options), 2  # a glob is no file, and says so
 
 

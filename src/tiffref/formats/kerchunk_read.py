@@ -416,11 +416,16 @@ def _grow(path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A document in the terms of the model, with the series that its provenance records."""
+    """A document in the terms of the model, with the series that its provenance records.
+
+    `zarr_format` is that of the metadata, `version` that of the references.
+    """
 
     group: Group
     series: tuple[Mapping[str, Any], ...]
     sealed: Sealed | None = None
+    zarr_format: int = 2
+    version: int = 1
 
     @property
     def is_own(self) -> bool:
@@ -496,6 +501,7 @@ class _Parts:
     nodes: Nodes
     provenance: Provenance
     chunks: Mapping[str, ChunkIndex]
+    version: int
 
 
 def _parse_parts(document: Any, report: Reporter) -> _Parts:
@@ -518,7 +524,7 @@ def _parse_parts(document: Any, report: Reporter) -> _Parts:
         shown = ", ".join(f"{path!r} {grid}" for path, grid in list(grids.items())[:5])
         what, expected = "the key names a chunk of no array", f"chunks of {shown}"
         report(Finding("stray", what, first, None, expected, severity="warning", n_more=n_more))
-    return _Parts(columns, nodes, provenance, chunks)
+    return _Parts(columns, nodes, provenance, chunks, 1 if "refs" in document else 0)
 
 
 def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
@@ -538,7 +544,10 @@ def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
     if record.seal is not None:
         chunks_of = digest_chunks(arrays.items(), {})
         sealed = Sealed(record.seal, parts.columns.metadata, record.links, chunks_of)
-    return Parsed(build_tree(parts.nodes, arrays), tuple(record.series), sealed)
+    names = {key.rpartition("/")[2] for key in parts.columns.metadata}
+    zarr_format = 3 if "zarr.json" in names else 2
+    group = build_tree(parts.nodes, arrays)
+    return Parsed(group, tuple(record.series), sealed, zarr_format, parts.version)
 
 
 def _place_chunks(refs: RefColumns, chunks: ChunkIndex, n_chunks: int) -> Columns:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..documents import open_references
 from ..errors import InvalidReferences, SelectionError, UnsupportedTiff, no_such
 from ..model.array import Array, Group, given_attributes
 from ..model.manifest import INLINED, NAMELESS
@@ -96,7 +97,7 @@ class ZarrTiffStore(ZarrStore):
             unknown = sorted(options.keys() - {"sidecars"})
             if unknown:
                 raise TypeError(f"a reference document takes no argument {unknown[0]!r}")
-            whole = _open_document(tifffile, storage_options, allow)
+            whole = open_references(tifffile, storage_options, allow=allow)
             references, main = _choose_level(whole, series, level)
             references = _with_values(references, fillvalue, zattrs)
         else:
@@ -129,17 +130,6 @@ class ZarrTiffStore(ZarrStore):
             zarr_format=zarr_format,
             read_only=read_only,
         )
-
-
-def _open_document(
-    source: Any,
-    storage_options: Mapping[str, Any] | None,
-    allow: str | Sequence[str] | None,
-) -> References:
-    if isinstance(source, References):
-        given = (allow,) if isinstance(allow, str) else allow
-        return source if given is None else replace(source, allow=given)
-    return References.open(source, storage_options, allow=allow)
 
 
 def _choose_level(
