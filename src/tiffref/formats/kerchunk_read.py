@@ -524,7 +524,8 @@ def _parse_parts(document: Any, report: Reporter) -> _Parts:
         shown = ", ".join(f"{path!r} {grid}" for path, grid in list(grids.items())[:5])
         what, expected = "the key names a chunk of no array", f"chunks of {shown}"
         report(Finding("stray", what, first, None, expected, severity="warning", n_more=n_more))
-    return _Parts(columns, nodes, provenance, chunks, 1 if "refs" in document else 0)
+    version = 1 if isinstance(document, Mapping) and "refs" in document else 0
+    return _Parts(columns, nodes, provenance, chunks, version)
 
 
 def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
