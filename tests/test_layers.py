@@ -11,7 +11,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -183,15 +183,22 @@ def test_nothing_is_changed_for_the_whole_process(path: Path) -> None:
         assert not re.search(r"\bwarnings\.(warn|showwarning)\b", text)
 
 
-def test_few_rooms_open_a_document(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opener", ["References", "store", "engine"])
+def test_few_rooms_open_a_document(tmp_path: Path, opener: str) -> None:
     import numpy as np
     import tifffile
+    import xarray as xr
 
     from tiffref.zarr import ZarrTiffStore
 
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((32, 32), "u2"), tile=(16, 16), metadata=None)
     document = tmp_path / "a.json"
     tiffref.scan(tmp_path / "a.tif").write_fsspec(document)
+    open_it: dict[str, Callable[[Path], object]] = {
+        "References": tiffref.References.open,
+        "store": ZarrTiffStore,
+        "engine": lambda path: xr.open_dataset(path, engine="tiffref"),
+    }
     entered: set[str] = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -202,7 +209,7 @@ def test_few_rooms_open_a_document(tmp_path: Path) -> None:
     before = sys.getprofile()
     sys.setprofile(note)
     try:
-        ZarrTiffStore(document).close()
+        open_it[opener](document)
     finally:
         sys.setprofile(before)
-    assert "zarr" in entered and len(entered) <= 8, entered
+    assert "references" in entered and len(entered) <= 8, entered

@@ -4,11 +4,13 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from groups import assert_same, make_flat, make_group
 
-from tiffref.errors import InvalidReferences, SourceError
-from tiffref.references import References
+from tiffref.errors import InvalidReferences, SelectionError, SourceError
+from tiffref.model.array import Array, Group
+from tiffref.references import References, level_paths, select_levels
 
 SERIES = (
     {
@@ -114,3 +116,34 @@ def test_bad_documents(tmp_path: Path) -> None:
         References.from_kerchunk({})
     with pytest.raises(SourceError):
         References.from_kerchunk(tmp_path / "none.json")
+
+
+def test_levels_leave_with_their_coordinates(tmp_path: Path) -> None:
+    group = make_group(tmp_path)
+    image = next(one for _, one in group.arrays() if one.manifest.sources and one.shape)
+
+    def named(suffix: str) -> dict[str, Array | Group]:
+        dims = tuple(f"{dim}{suffix}" for dim in image.dims)
+        axis = Array.from_values(np.arange(image.shape[-1]), dims[-1:])
+        return {f"image{suffix}": image.as_variable(dims, {}), dims[-1]: axis}
+
+    attributes = {"title": "all"}
+    root = Group({**named(""), "1": Group(named("_1"), attributes)}, attributes)
+    levels = [{"path": "image"}, {"path": "1/image_1"}]
+    references = References(root, ({"index": 0, "levels": levels},), ("/data/",), "ngff")
+    last = image.dims[-1]
+    for level, kept in ((0, {"image", last}), (1, {"1/image_1", f"1/{last}_1"})):
+        for index in (level, level - 2):
+            chosen = select_levels(references, None, index)
+            assert {path for path, _ in chosen.group.arrays()} == kept
+            assert level_paths(chosen.series) == [levels[level]["path"]]
+            assert (chosen.allow, chosen.axes) == (references.allow, references.axes)
+            assert all(one.attributes == attributes for _, one in chosen.group.walk()
+                       if isinstance(one, Group))  # fmt: skip
+    assert select_levels(references, 0, None).group.children.keys() == root.children.keys()
+    with pytest.raises(SelectionError, match="level 2 does not exist"):
+        select_levels(references, 0, 2)
+    with pytest.raises(SelectionError, match="series x does not exist"):
+        select_levels(references, "x", None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidReferences, match="does not record which arrays"):
+        select_levels(References(root), 0, None)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidReferences, ManifestMismatch, TiffrefError
+from .errors import InvalidReferences, ManifestMismatch, TiffrefError, no_such
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
 from .formats.load import check_kind
@@ -39,7 +39,7 @@ from .io.urls import (
     warn_of_signatures,
 )
 from .metadata.hierarchy import from_ngff, order_axes, to_ngff, without_pending
-from .model.array import Group
+from .model.array import Array, Group
 from .model.manifest import NAMELESS, Source
 
 __all__ = ["References", "is_document"]
@@ -453,6 +453,89 @@ def _move_series(
         {**level, "path": f"{prefix}/{level['path']}"} if "path" in level else level
     )
     return [{**row, "levels": [move(level) for level in row.get("levels", [])]} for row in series]
+
+
+def select_levels(references: References, series: int | None, level: int | None) -> References:
+    """Return one series of references, or one level of it, without the arrays of the others.
+
+    Parameters
+    ----------
+    references
+        What to choose from. Groups and attributes stay as they are.
+    series
+        Index of a series; None keeps all.
+    level
+        Index of a pyramid level, 0 being the full size; None keeps all.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such series or level.
+    InvalidReferences
+        If the references do not record which arrays are series and levels.
+    """
+    rows = references.series
+    if not rows:
+        raise InvalidReferences(
+            "the document does not record which arrays are series and levels",
+            got=f"series={series}, level={level}",
+            hint="Only documents that tiffref wrote record it.",
+        )
+    if series is not None:
+        rows = (rows[find_index(series, len(rows), "series")],)
+    if level is not None:
+        n = find_index(level, len(rows[0]["levels"]), "level")
+        rows = tuple({**row, "levels": row["levels"][n : n + 1]} for row in rows)
+    others = {*level_paths(references.series)} - {*level_paths(rows)}
+    return replace(without_arrays(references, others), series=rows)
+
+
+def find_index(index: int, n: int, what: str) -> int:
+    """Return an index of one of `n` things, counted from the first.
+
+    Raises
+    ------
+    SelectionError
+        If there is none.
+    """
+    try:
+        return range(n)[index]
+    except (IndexError, TypeError):
+        raise no_such(what, index, n) from None
+
+
+def level_paths(series: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the paths of the levels of series, without those that were refused."""
+    return [level["path"] for row in series for level in row["levels"] if "path" in level]
+
+
+def without_arrays(references: References, paths: Collection[str]) -> References:
+    """Return references without some arrays, and without the coordinates of these alone."""
+    arrays = {path: array for path, array in references.group.arrays() if path not in paths}
+    levels = {*level_paths(references.series)}
+    described = {path for path, one in arrays.items() if path not in levels and is_description(one)}
+    used = {dim for path in arrays.keys() - described for dim in arrays[path].dims}
+    unused = {path for path in described if not used.issuperset(arrays[path].dims)}
+    group = _keep_arrays(references.group, arrays.keys() - unused)
+    return replace(references, group=group)
+
+
+def _keep_arrays(group: Group, paths: Collection[str], prefix: str = "") -> Group:
+    children: dict[str, Array | Group] = {}
+    for name, child in group.children.items():
+        path = f"{prefix}{name}"
+        if isinstance(child, Group):
+            kept = _keep_arrays(child, paths, f"{path}/")
+            if kept.children or not child.children:
+                children[name] = kept
+        elif path in paths:
+            children[name] = child
+    return group.with_children(children)
+
+
+def is_description(node: Array | Group) -> bool:
+    """Return whether a node is an array whose values lie in the document, as coordinates do."""
+    return isinstance(node, Array) and node.manifest.n_chunks > 0 and not node.manifest.sources
 
 
 def is_document(source: Any) -> bool:

@@ -26,16 +26,22 @@ from xarray.backends import (
 from xarray.core import indexing
 
 from .documents import open_references
-from .errors import SelectionError, no_such
+from .errors import SelectionError
 from .io.allow import is_local
 from .metadata.geo import is_geozarr
 from .model.array import Array, Group
 from .model.manifest import NAMELESS
 from .read.engine import read_array
-from .read.fetch import Fetcher
-from .references import References, is_document
+from .read.fetch import Fetcher, make_fetcher
+from .references import (
+    References,
+    is_description,
+    is_document,
+    level_paths,
+    select_levels,
+    without_arrays,
+)
 from .sequences.inputs import is_many
-from .zarr.tiff_store import make_fetcher
 
 _SUFFIXES = (
     *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".bigtiff", ".geotiff", ".gtiff", ".gtif"),
@@ -205,9 +211,11 @@ def _open(source: Any, asked: EngineOptions, as_tree: bool) -> tuple[References,
         if asked.key is not None or asked.mosaic:
             got = "key" if asked.key is not None else "mosaic"
             raise SelectionError("references are opened as they are", got=got, hint="Use group=.")
-        references = open_references(source, options, allow=asked.allow).with_axes(asked.axes)
+        references = open_references(source, options, allow=asked.allow)
+        if asked.axes is not None:
+            references = references.with_axes(asked.axes)
         if asked.series is not None or asked.level is not None:
-            references = _choose(references, asked.series, asked.level)
+            references = _select_levels(references, asked.series, asked.level)
     elif is_many(source):
         if as_tree:
             raise SelectionError("many files are one dataset, without groups", got=source)
@@ -223,52 +231,23 @@ def _open(source: Any, asked: EngineOptions, as_tree: bool) -> tuple[References,
         chosen |= {"strict": asked.strict, "layout": "tree" if as_tree else "dataset"}
         references = open_references(source, options, **chosen)
     if not asked.overviews:
-        levels = [level for row in references.series for level in row["levels"][1:]]
-        references = _without(references, {one["path"] for one in levels if "path" in one})
+        overviews = ({"levels": row["levels"][1:]} for row in references.series)
+        references = without_arrays(references, level_paths(overviews))
     return references, make_fetcher(source, references, options, verify)
 
 
 def _first_group(references: References) -> str:
     """Return the group to show where none was asked for: that of the first level."""
-    levels = [level for row in references.series[:1] for level in row["levels"]]
-    return next((one["path"].rpartition("/")[0] for one in levels if "path" in one), "")
+    return next(iter(level_paths(references.series[:1])), "").rpartition("/")[0]
 
 
-def _without(references: References, gone: set[str]) -> References:
-    """Return the references without some arrays, and without what describes these alone."""
-    arrays = {path: array for path, array in references.group.arrays() if path not in gone}
-    images = [array for array in arrays.values() if not _is_description(array)]
-    used = {dim for array in images for dim in array.dims}
-    kept = {
-        path: array
-        for path, array in arrays.items()
-        if not _is_description(array) or set(array.dims) <= used
-    }
-    return replace(references, group=Group.from_paths(kept, {"": references.group.attributes}))
-
-
-def _choose(references: References, series: int | None, level: int | None) -> References:
+def _select_levels(references: References, series: int | None, level: int | None) -> References:
     """Return one series of a document, or one level under the names of the full-size one."""
-    rows = references.series
-    if not rows:
-        raise SelectionError(
-            "the document does not record which arrays are series and levels", hint="Use group=."
-        )
-    if series is not None:
-        rows = (_pick(rows, series, "series"),)
-    if level is not None:
-        _pick(rows[0]["levels"], level, "level")
-        rows = tuple({**row, "levels": row["levels"][level : level + 1]} for row in rows)
-    kept = {one.get("path") for row in rows for one in row["levels"]}
-    every = {one["path"] for row in references.series for one in row["levels"] if "path" in one}
-    chosen = replace(_without(references, every - kept), series=rows)
-    return _as_full(chosen, f"_{level}") if level else chosen
-
-
-def _pick(items: Sequence[Any], index: int, what: str) -> Any:
-    if not 0 <= index < len(items):
-        raise no_such(what, index, len(items))
-    return items[index]
+    chosen = select_levels(references, series, level)
+    if not level:
+        return chosen
+    n_levels = len(references.series[series or 0]["levels"])
+    return _as_full(chosen, f"_{level % n_levels}")
 
 
 def _as_full(references: References, suffix: str) -> References:
@@ -310,15 +289,11 @@ def _decode(
         store, drop_variables=drop_variables, **decoding
     )
     # what describes images stays a coordinate, also where the image it belongs to was dropped
-    described = {name for name, one in store.group.children.items() if _is_description(one)}
+    described = {name for name, one in store.group.children.items() if is_description(one)}
     dataset = dataset.set_coords(sorted(described & set(dataset.data_vars)))
     if isinstance(source, str | os.PathLike):
         dataset.encoding["source"] = os.fspath(source)
     return dataset
-
-
-def _is_description(node: Array | Group) -> bool:
-    return isinstance(node, Array) and node.manifest.n_chunks > 0 and not node.manifest.sources
 
 
 class _Store(AbstractDataStore):

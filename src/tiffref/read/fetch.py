@@ -24,13 +24,14 @@ from ..io.freshness import check_same
 from ..io.local import local_path
 from ..io.remote import RemoteFile
 from ..io.source import ByteSource, FileObjectSource, LocalSource
-from ..model.manifest import Source
+from ..model.manifest import NAMELESS, Source
+from ..references import References
 from .pools import run_soon
 
 if TYPE_CHECKING:
     import fsspec
 
-__all__ = ["OPEN_FILES", "Fetcher"]
+__all__ = ["OPEN_FILES", "Fetcher", "make_fetcher"]
 
 VERIFY = ("first", "always", "never")
 _CHECKED_S = 2.0
@@ -314,6 +315,40 @@ class Fetcher:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start()
+
+
+def make_fetcher(
+    source: Any,
+    references: References,
+    storage_options: Mapping[str, Any] | None,
+    verify: str,
+) -> Fetcher:
+    """Get access to the sources of a scan, through what was handed in where nothing else reaches.
+
+    A file that fsspec opened is reached through its file system, which outlives it and pickles; any
+    other open file that has no name must stay open.
+    """
+    file = _open_file(source)
+    names = [one.url for one in references.sources]
+    if file is None or not names:
+        return Fetcher(storage_options, verify=verify, allow=references.allow)
+    if hasattr(file, "fs") and hasattr(file, "path"):
+        own = file.fs.unstrip_protocol(file.path)
+        known = [url for url in names if url == own or url.startswith(NAMELESS)]
+        filesystems = dict.fromkeys(known, (file.fs, file.path))
+        return Fetcher(storage_options, verify=verify, filesystems=filesystems)
+    files = {url: file for url in names if url.startswith(NAMELESS)}
+    return Fetcher(storage_options, verify=verify, files=files)
+
+
+def _open_file(source: Any) -> Any:
+    """Return the open file behind a source, if there is one."""
+    if hasattr(source, "keyframe"):
+        source = getattr(source, "parent", None) or source.keyframe.parent
+    handle = getattr(source, "filehandle", None)
+    if handle is not None:
+        return getattr(handle, "_fh", None)
+    return source if hasattr(source, "fs") or hasattr(source, "seek") else None
 
 
 def _checked() -> None:

@@ -30,7 +30,7 @@ from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
 from ..read.progress import Progress, Tally, choose_progress
 from ..read.selection import parse_selection
-from ..references import References
+from ..references import References, level_paths
 from .keyspace import KeySpace
 from .store import ZarrStore
 
@@ -335,9 +335,5 @@ def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
 
 def _main_path(references: References) -> str:
     """Return the path of the array that the store is: the first level of the first series."""
-    paths = [path for path, _ in references.group.arrays()]
-    for row in references.series:
-        for level in row["levels"]:
-            if "path" in level:
-                return level["path"]
-    return paths[0]
+    first = next((path for path, _ in references.group.arrays()), "")
+    return next(iter(level_paths(references.series)), first)

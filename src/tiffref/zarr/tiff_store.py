@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..documents import open_references
-from ..errors import InvalidReferences, SelectionError, UnsupportedTiff, no_such
+from ..errors import SelectionError, UnsupportedTiff
 from ..model.array import Array, Group, given_attributes
-from ..model.manifest import INLINED, NAMELESS
+from ..model.manifest import INLINED
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
-from ..read.fetch import Fetcher
-from ..references import References, is_document
+from ..read.fetch import make_fetcher
+from ..references import References, is_document, select_levels
 from .store import ZarrStore
 
-__all__ = ["ZarrTiffStore", "is_document", "make_fetcher"]
+__all__ = ["ZarrTiffStore"]
 
 
 class ZarrTiffStore(ZarrStore):
@@ -98,8 +98,10 @@ class ZarrTiffStore(ZarrStore):
             if unknown:
                 raise TypeError(f"a reference document takes no argument {unknown[0]!r}")
             whole = open_references(tifffile, storage_options, allow=allow)
-            references, main = _choose_level(whole, series, level)
-            references = _with_values(references, fillvalue, zattrs)
+            if whole.series or series or level is not None:
+                whole = select_levels(whole, series or 0, level)
+            main = _main_path(whole) if whole.series else _largest(whole.group)
+            references = _with_values(whole, fillvalue, zattrs)
         else:
             from ..tiff.scan import scan
 
@@ -132,36 +134,6 @@ class ZarrTiffStore(ZarrStore):
         )
 
 
-def _choose_level(
-    references: References, series: int | None, level: int | None
-) -> tuple[References, str | None]:
-    """Return the references to one series of a document, or to one level of it, and its array."""
-    rows = references.series
-    if not rows:
-        if series not in (None, 0) or level is not None:
-            raise InvalidReferences(
-                "the document does not record which arrays are series and levels",
-                got=f"series={series}, level={level}",
-                hint="Only documents that tiffref wrote record it.",
-            )
-        return references, _largest(references.group)
-    row = _pick(rows, series or 0, "series")
-    levels = row["levels"] if level is None else [_pick(row["levels"], level, "level")]
-    others = {one["path"] for other in rows for one in other["levels"] if "path" in one} - {
-        one["path"] for one in levels if "path" in one
-    }
-    group = _without(references.group, others)
-    chosen = References(group, ({**row, "levels": levels},), references.allow)
-    return chosen, _main_path(chosen)
-
-
-def _pick(items: Sequence[Any], index: int, what: str) -> Any:
-    is_index = hasattr(index, "__index__")
-    if not is_index or not -len(items) <= index < len(items):
-        raise no_such(what, index, len(items))
-    return items[index]
-
-
 def _main_path(references: References) -> str:
     """Return the path of the first level, which must not have been refused."""
     first = references.series[0]["levels"][0]
@@ -174,19 +146,6 @@ def _largest(group: Group) -> str | None:
     """Return the array of a foreign document that stands for it: the one with most samples."""
     arrays = {path: array for path, array in group.arrays() if path == "" or array.shape}
     return max(arrays, key=lambda path: arrays[path].nbytes) if arrays else None
-
-
-def _without(group: Group, paths: set[str], prefix: str = "") -> Group:
-    children: dict[str, Array | Group] = {}
-    for name, child in group.children.items():
-        path = f"{prefix}{name}"
-        if isinstance(child, Group):
-            kept = _without(child, paths, f"{path}/")
-            if kept.children or not child.children:
-                children[name] = kept
-        elif path not in paths:
-            children[name] = child
-    return group.with_children(children)
 
 
 def _with_values(
@@ -216,37 +175,3 @@ def _identify(source: Any, references: References) -> str:
         return os.fspath(source)
     sources = references.sources
     return sources[0].url if sources else type(source).__name__
-
-
-def make_fetcher(
-    source: Any,
-    references: References,
-    storage_options: Mapping[str, Any] | None,
-    verify: str,
-) -> Fetcher:
-    """Get access to the sources of a scan, through what was handed in where nothing else reaches.
-
-    A file that fsspec opened is reached through its file system, which outlives it and pickles; any
-    other open file that has no name must stay open.
-    """
-    file = _open_file(source)
-    names = [one.url for one in references.sources]
-    if file is None or not names:
-        return Fetcher(storage_options, verify=verify, allow=references.allow)
-    if hasattr(file, "fs") and hasattr(file, "path"):
-        own = file.fs.unstrip_protocol(file.path)
-        known = [url for url in names if url == own or url.startswith(NAMELESS)]
-        filesystems = dict.fromkeys(known, (file.fs, file.path))
-        return Fetcher(storage_options, verify=verify, filesystems=filesystems)
-    files = {url: file for url in names if url.startswith(NAMELESS)}
-    return Fetcher(storage_options, verify=verify, files=files)
-
-
-def _open_file(source: Any) -> Any:
-    """Return the open file behind a source, if there is one."""
-    if hasattr(source, "keyframe"):
-        source = getattr(source, "parent", None) or source.keyframe.parent
-    handle = getattr(source, "filehandle", None)
-    if handle is not None:
-        return getattr(handle, "_fh", None)
-    return source if hasattr(source, "fs") or hasattr(source, "seek") else None
