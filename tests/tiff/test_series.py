@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import warnings
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.errors import MalformedTiff, TiffrefError, TruncationWarning
+from tiffref.errors import MalformedTiff, MetadataWarning, TiffrefError, TruncationWarning
 from tiffref.io.source import LocalSource
 from tiffref.model.tiff_facts import LevelFacts
 from tiffref.tiff.descriptions import imagej_text, shaped_text
@@ -215,7 +216,7 @@ def test_series_are_those_of_tifffile(
             assert ours[3:] == theirs[3:]
 
 
-def test_two_directories_are_enough_for_a_run(tmp_path: Path) -> None:
+def test_three_directories_are_enough_for_a_run(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT, imagej=True)
     reader = TiffReader(LocalSource(path))
@@ -223,7 +224,7 @@ def test_two_directories_are_enough_for_a_run(tmp_path: Path) -> None:
     assert listing is not None
     level = listing.series[0].levels[0].to_facts()
     assert level.run_offset == level.offset[0, 0]
-    assert reader.n_reads == 2
+    assert reader.n_reads == 3
     assert not reader.findings
 
 
@@ -299,6 +300,94 @@ def test_counts_of_imagej_that_are_not_those_of_pages(tmp_path: Path, counts: st
     assert listing.missing is None
     assert len(listing.defects) == 1
     assert listing.series[0].levels[0].to_facts().shape == (10, 32, 48)
+
+
+IMAGEJ_COUNTS = {
+    "images=6\nslices=6": (6,),
+    "images=6\nchannels=2\nslices=3": (3, 2),
+    "images=2\nslices=2\nframes=3": (3, 2),
+    "images=6": (6,),
+    "images=6\nslices=3": None,
+    "images=3\nslices=3": None,
+    "images=12\nslices=12": None,
+    "images=12": None,
+    "images=6\nchannels=3": None,
+}
+
+
+@pytest.mark.parametrize("counts", IMAGEJ_COUNTS)
+@pytest.mark.parametrize("size", [2, 16])
+@pytest.mark.parametrize("padding", [0, 2000])
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_planes_of_imagej_are_those_of_the_pages(
+    tmp_path: Path, counts: str, size: int, padding: int, contiguous: bool
+) -> None:
+    """Where a directory follows each plane, a long text must not be taken for pixels."""
+    path = tmp_path / "a.tif"
+    planes = np.arange(6 * size * size, dtype="u2").reshape(6, size, size)
+    text = f"ImageJ=1.54f\n{counts}\nInfo={'#' * padding}\n"
+    with tifffile.TiffWriter(path) as tif:
+        if contiguous:
+            tif.write(planes, description=text, metadata=None, contiguous=True)
+        else:
+            for n, page in enumerate(planes):
+                own = text if n == 0 else None
+                tif.write(page, description=own, metadata=None, contiguous=False)
+    listing = series_of(path)
+    expected = IMAGEJ_COUNTS[counts]
+    assert bool(listing.defects) == (expected is None)
+    assert listing.missing is None
+    assert listing.series[0].levels[0].to_facts().shape[:-2] == (expected or (6,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = ZarrTiffStore(path)
+    np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shape"),
+    [("images=6\nslices=3", (6,)), ("images=3\nslices=6", (6,)), ("images=6\nslices=9", (6,)),
+     ("images=9\nslices=2\nframes=3", (3, 2))],
+)  # fmt: skip
+def test_contradictory_counts_of_a_single_directory(
+    tmp_path: Path, counts: str, shape: tuple[int, ...]
+) -> None:
+    path, planes = tmp_path / "a.tif", GRADIENT[:6]
+    tifffile.imwrite(path, planes[0], description=f"ImageJ=1.54f\n{counts}\n", metadata=None)
+    path.write_bytes(path.read_bytes() + planes[1:].tobytes())
+    with pytest.warns(MetadataWarning, match="images, and planes of"):
+        store = ZarrTiffStore(path)
+    assert store.shape[:-2] == shape
+    np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("axes", "lengths", "counts", "dims", "shape"),
+    [
+        ("X,Y,Z", "48,32,6", "slices=6", "zyx", (6,)),
+        ("X,Y,Channel,Z", "48,32,2,3", "channels=2\nslices=3", "zcyx", (3, 2)),
+        ("X,Y,Z,Channel", "48,32,3,2", "channels=2\nslices=3", "czyx", (2, 3)),
+        ("X,Y,Time,Z", "48,32,3,2", "frames=3\nslices=2", "ztyx", (2, 3)),
+        ("X,Y,Z,Lifetime", "48,32,3,2", "slices=3", "izyx", (2, 3)),
+        ("X,Y,Spectra,Time", "48,32,3,2", "frames=2", "tiyx", (2, 3)),
+        ("X,Y,Spectra,Lifetime", "48,32,3,2", "", "iyx", (6,)),
+    ],
+)
+def test_axes_of_scifio(
+    tmp_path: Path, axes: str, lengths: str, counts: str, dims: str, shape: tuple[int, ...]
+) -> None:
+    """SCIFIO's planes are in the order of its axes, not in that of ImageJ."""
+    path, planes = tmp_path / "a.tif", GRADIENT[:6]
+    text = f"SCIFIO=0.43\naxes={axes}\nlengths={lengths}\nimages=6\n{counts}\nhyperstack=true\n"
+    with tifffile.TiffWriter(path) as tif:
+        for n, page in enumerate(planes):
+            tif.write(page, description=text if n == 0 else None, metadata=None, contiguous=False)
+    array = tiffref.scan(path).group["image"]
+    assert ("".join(array.dims), array.shape[:-2]) == (dims, shape)
+    with ZarrTiffStore(path) as store:
+        np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-0
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ _ORDERS = {
     "tzc": "CZT",
 }  # fmt: skip
 """ImageJ's orders, fastest first, as axes."""
+_SCIFIO_AXES = {"X": "X", "Y": "Y", "Channel": "C", "Z": "Z", "Time": "T"}
 
 
 @dataclass(slots=True)
@@ -306,66 +308,116 @@ def _start(pages: Pages, row: int) -> int:
 
 
 def imagej_series(reader: TiffReader) -> Listing | None:
-    """Read the series that ImageJ describes; None if its description makes no sense.
+    """Read the series that ImageJ or SCIFIO describes; None if its description makes no sense.
 
     Planes may follow the first image without directories of their own.
     """
     found = imagej_metadata(reader.first, reader.header.byteorder)
-    names = ("frames", "slices", "channels")
-    counts = [(found or {}).get(name, 1) for name in ("images", *names)]
+    names = ("images", "frames", "slices", "channels")
+    counts = [(found or {}).get(name, 1) for name in names]
     if found is None or not all(type(n) is int and 1 <= n < 1 << 31 for n in counts):
         return None
     head = Pages(reader, [reader.first.offset])
     ifd = head.facts(0)
     n_told, frames, slices, channels = counts
+    sizes = {"T": frames, "Z": slices, "C": channels}
+    order = _ORDERS.get(str(found.get("order", "czt")).lower(), "TZC")
+    n_others = 1
+    if "SCIFIO" in found and (axes := _scifio_axes(found)) is not None:
+        order, n_others = axes
+        sizes["I"] = n_others
+    images = frames * slices * n_others
     if channels == 1 or (ifd.shape[0] > 1 and ifd.shape[0] == channels):
-        images = frames * slices  # samples may be said to be channels
-    elif n_told == frames * slices and ifd.shape[4] == channels:
-        images, channels = n_told, 1
+        pass  # samples may be said to be channels
+    elif n_told == images and ifd.shape[4] == channels:
+        sizes["C"] = 1
     else:
-        images = frames * slices * channels
-    if images == 1 and not reader.first.following:
+        images *= channels
+    if images == 1:
         images = n_told  # old versions count images, and nothing else
-    order = str(found.get("order", "czt")).lower()
-    return _ImageJ(reader, head, images, dict(zip("TZC", (frames, slices, channels), strict=True)),
-                   _ORDERS.get(order, "TZC")).list()  # fmt: skip
+    is_consistent = n_told in (1, images, images * channels)
+    return _ImageJ(reader, head, images, sizes, order, images if is_consistent else n_told).list()
+
+
+def _scifio_axes(found: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the axes of planes, slowest first, and how many there are along "I".
+
+    SCIFIO lists its axes fastest first. "I" stands for one that ImageJ does not know, such as
+    Lifetime; None if there are several of these.
+    """
+    names, lengths = (str(found.get(key, "")).split(",") for key in ("axes", "lengths"))
+    sizes = {_SCIFIO_AXES.get(name, "I"): n for name, n in zip(names, lengths, strict=False)}
+    if len(sizes) < len(names) or not sizes.keys() >= {"X", "Y"}:
+        return None
+    n_others = sizes.get("I", "1")
+    if not n_others.isdecimal() or not 1 <= int(n_others) < 1 << 31:
+        return None
+    order = "".join(axis for axis in reversed(sizes) if axis not in "XY")
+    return "".join(axis for axis in "TZC" if axis not in order) + order, int(n_others)
 
 
 @dataclass(slots=True)
 class _ImageJ:
-    """The planes that ImageJ counts: of the axes T, Z and C."""
+    """The planes that ImageJ counts: of the axes T, Z and C, and I.
+
+    `n_told` is the number of images that the description names beside the size of each axis.
+    """
 
     reader: TiffReader
     head: Pages
     n_images: int
     sizes: dict[str, int]
     order: str
+    n_told: int
 
     def list(self) -> Listing:
         is_one = not self.reader.first.following
         if self.n_images == 1 and not is_one:
-            self.n_images = len(self.reader.chain())
+            self.n_images = self.n_told = len(self.reader.chain())
             is_one = self.n_images == 1
         if is_final(self.head, 0):
-            end = _start(self.head, 0) + self.n_images * n_bytes_of(self.head, 0)
+            defect = self._settle_counts() if is_one else ""
+            end = self._end_of(self.n_images)
             is_behind = is_one or self.n_images == 1 or end <= self.reader.first.following
-            if end <= self.reader.size and is_behind:
-                if self.n_images > 1:
-                    self._check_chain()
+            if end <= self.reader.size and is_behind and (self.n_images == 1 or self._is_run()):
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
-                return Listing([Series("imagej", [level])])
+                return Listing([Series("imagej", [level])], [defect] if defect else [])
             if is_one or len(self.reader.chain(2)) == 1:
                 return self._cut_off()
         return self._of_pages()
 
-    def _check_chain(self) -> None:
-        """Follow the directories behind the planes, if the end of the file cuts them off."""
+    def _end_of(self, n_images: int) -> int:
+        return _start(self.head, 0) + n_images * n_bytes_of(self.head, 0)
+
+    def _settle_counts(self) -> str:
+        """Take the larger of two contradictory counts for which the file has room, and say so."""
+        counts, n_told = self._sizes_text(), self.n_told
+        if n_told == self.n_images:
+            return ""
+        n_there = max(n for n in (0, n_told, self.n_images) if self._end_of(n) <= self.reader.size)
+        if n_there != self.n_images:
+            self.n_images, self.sizes = n_told, dict.fromkeys(self.sizes, 1)
+        return f"ImageJ counts {n_told} images, and planes of {counts}"
+
+    def _sizes_text(self) -> str:
+        return ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())
+
+    def _is_run(self) -> bool:
+        """Return whether the planes follow each other, and the directories that there are fit them.
+
+        Directories behind the planes that the end of the file cuts off lose no pixels. Writers that
+        put a plane behind each directory may leave room for more where they put a long text.
+        """
         offset = self.reader.chain(2)[-1]
         second = self.reader.directory(offset)
-        if second is not None and second.following:
-            step = second.following - offset
-            if second.end + 4 + step * (self.n_images - 2) > self.reader.size:
-                self.reader.chain()
+        if second is None or offset == self.reader.first.offset:
+            return True
+        if _start(Pages(self.reader, [offset]), 0) != self._end_of(1):
+            return False
+        step = second.following - offset if second.following else 0
+        last = self.reader.directory(offset + step * (self.n_images - 2))
+        is_regular = last is not None and not last.following
+        return is_regular or len(self.reader.chain()) <= self.n_images
 
     def _level(self, pages: Pages, n_rows: int, *, is_run: bool = False) -> Level:
         shape, axes = tuple(self.sizes[axis] for axis in self.order), self.order
@@ -410,8 +462,7 @@ class _ImageJ:
         if len(pages) == self.n_images and is_alike:
             return Listing([Series("imagej", [self._level(pages, len(pages))])])
         found = plain_series(self.reader)
-        sizes = ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())
-        got = f"{len(pages)} pages, {n_planes} planes ({sizes})"
+        got = f"{len(pages)} pages, {n_planes} planes ({self._sizes_text()})"
         lost = any(one.loses_pixels for one in self.reader.findings)
         if lost and len(pages) < self.n_images:
             found.missing = refuse_short(
