@@ -30,9 +30,10 @@ _HOMES = {
     "TiffWriter": "compat",
     "TiffrefError": "errors",
     "TruncationWarning": "errors",
+    "UnknownArgument": "errors",
     "UnsupportedTiff": "errors",
     "UntrustedSource": "errors",
-    "append_sequence": "sequences.append",
+    "append_sequence": "sequences.stack",
     "imread": "compat",
     "imwrite": "compat",
     "memmap": "compat",
@@ -62,13 +63,13 @@ if TYPE_CHECKING:
         StaleSource,
         TiffrefError,
         TruncationWarning,
+        UnknownArgument,
         UnsupportedTiff,
         UntrustedSource,
     )
     from .read.cache import set_cache_size
     from .references import References
-    from .sequences.append import append_sequence
-    from .sequences.stack import scan_sequence
+    from .sequences.stack import append_sequence, scan_sequence
     from .tiff.scan import scan
     from .validation import validate
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import inspect
 import itertools
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,9 +31,12 @@ __all__ = [
     "StaleSource",
     "TiffrefError",
     "TruncationWarning",
+    "UnknownArgument",
     "UnsupportedTiff",
     "UntrustedSource",
+    "check_arguments",
     "collect_warnings",
+    "did_you_mean",
     "first_few",
     "install_hint",
     "needs",
@@ -180,6 +184,10 @@ class SelectionError(TiffrefError, IndexError, ValueError):
     """A selection does not fit the array."""
 
 
+class UnknownArgument(SelectionError, TypeError):
+    """A function was called with an argument that it does not take."""
+
+
 class SourceError(TiffrefError, OSError):
     """A source cannot be read."""
 
@@ -260,6 +268,39 @@ def with_errno(made: SourceError, error: BaseException) -> SourceError:
     if isinstance(error, OSError) and error.errno is not None:
         made.errno, made.strerror = error.errno, error.strerror
     return made
+
+
+def did_you_mean(given: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return a hint that names the nearest of the known names; None if none is near.
+
+    >>> did_you_mean("patern", ["pattern", "level"])
+    'Did you mean pattern?'
+    """
+    near = difflib.get_close_matches(given, list(known), 1, cutoff)
+    return f"Did you mean {near[0]}?" if near else None
+
+
+def check_arguments(given: Iterable[str], *takers: Callable[..., Any]) -> None:
+    """Refuse arguments by name that a function does not take.
+
+    Parameters
+    ----------
+    given
+        Their names.
+    takers
+        The function, and the classes of its further options.
+
+    Raises
+    ------
+    UnknownArgument
+        If one is unknown; the hint names the nearest one.
+    """
+    parameters = (one for taker in takers for one in inspect.signature(taker).parameters.values())
+    known = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    for name in given:
+        if name not in known:
+            what = f"{takers[0].__name__}() has no argument '{name}'"
+            raise UnknownArgument(what, hint=did_you_mean(name, known))
 
 
 def no_such(what: str, index: object, n: int, url: str | None = None) -> SelectionError:

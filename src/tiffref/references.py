@@ -126,6 +126,12 @@ class References:
         return replace(self, group=group, series=series)
 
     @property
+    def main_path(self) -> str:
+        """Path of the array that stands for all: the first level of the first series."""
+        first = next((path for path, _ in self.group.arrays()), "")
+        return next(iter(level_paths(self.series)), first)
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """All files that hold chunks, each once, with their state when they were scanned."""
         table: dict[str, Source] = {}
@@ -390,7 +396,7 @@ class References:
         return {
             "rename": rename,
             "templates": templates,
-            "series": _move_series(self.series, groupname),
+            "series": move_series(self.series, groupname),
             "is_sealed": self.allow is None,
         }
 
@@ -443,9 +449,10 @@ def _nest(group: Group, name: str | None) -> Group:
     return group
 
 
-def _move_series(
+def move_series(
     series: Sequence[Mapping[str, Any]], groupname: str | None
 ) -> list[Mapping[str, Any]]:
+    """Return series whose arrays are in a group."""
     prefix = (groupname or "").strip("/")
     if not prefix:
         return list(series)

@@ -23,6 +23,7 @@ from tiffref.errors import (
     MissingExtra,
     SelectionError,
     SourceError,
+    UnknownArgument,
 )
 
 pytest.importorskip("pyarrow")
@@ -385,3 +386,20 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert json.loads(item.read_text("utf-8"))["assets"]["data"]["href"] == f"file://{path}"
     summary = catalog.build(path.parent, tmp_path / "p", format="parquet")
     assert dict(summary.errors) == {"InvalidReferences": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "near"),
+    [
+        ({"update_": True}, "update"),
+        ({"worker": 2}, "workers"),
+        ({"scan_options": {"levl": 0}}, "level"),
+        ({"stack_options": {"allow_hole": True}}, "allow_holes"),
+    ],
+)
+def test_misspelled_arguments_are_refused_before_the_build(
+    archive: Path, tmp_path: Path, options: dict[str, Any], near: str
+) -> None:
+    with pytest.raises(UnknownArgument, match=f"Did you mean {near}[?]"):
+        catalog.build(archive, tmp_path / "c", stack=True, **options)
+    assert not (tmp_path / "c").exists()

@@ -8,10 +8,8 @@ import tifffile
 
 import tiffref
 from sequences import pixels, read, write
-from tiffref.errors import (
-    ManifestMismatch,
-    SelectionError,
-)
+from tiffref.errors import ManifestMismatch, SelectionError, UnknownArgument
+from tiffref.zarr import ZarrFileSequenceStore
 
 xr = pytest.importorskip("xarray")
 
@@ -125,3 +123,16 @@ def test_a_sequence_keeps_its_order_unless_asked(tmp_path):
     references = tiffref.scan_sequence(str(tmp_path / "a_{z}.tif"))
     assert references.group["image"].dims == ("z", "t", "c", "y", "x")
     assert "multiscales" not in references.group.attributes
+
+
+def test_misspelled_arguments_name_the_nearest(tmp_path):
+    write(tmp_path / "a_t1.tif", pixels(1))
+    files = str(tmp_path / "a_t{t}.tif")
+    for name, near in (("patern", "pattern"), ("axesordr", "axesorder"), ("levels", "level")):
+        with pytest.raises(UnknownArgument, match=f"{name}'. Did you mean {near}[?]") as caught:
+            tiffref.scan_sequence(files, **{name: 0})
+        assert isinstance(caught.value, TypeError)
+    with pytest.raises(UnknownArgument, match=r"append_sequence\(\) has no argument 'worker'"):
+        tiffref.append_sequence(tiffref.scan_sequence(files), files, worker=2)
+    with pytest.raises(UnknownArgument, match=r"stack_arrays\(\) has no argument 'sidecars'"):
+        ZarrFileSequenceStore(files, imread=tifffile.imread, sidecars=True)

@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import CatalogError, SelectionError
+from ..errors import CatalogError, SelectionError, check_arguments
 from ..io.local import local_path
 from ..io.urls import has_scheme, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
+from ..sequences.stack import SequenceOptions, scan_sequence
+from ..tiff.scan import scan
 from .build_summary import Counts, Progress, Summary, write_report
 from .combined_sets import CombinedSettings, combine_groups
 from .executors import JobQueue, Pool, open_pool
@@ -299,6 +301,7 @@ def build(
     MissingExtra
         If a required package is not installed.
     """
+    check_arguments(options, build, BuildOptions)
     more = BuildOptions(**options)
     import_pyarrow()
     _check(format, more, stack, group_by)
@@ -360,6 +363,8 @@ def _check(format: str, more: BuildOptions, stack: bool, group_by: Sequence[str]
     for given in (format, more.stack_format):
         if given not in FORMATS:
             raise SelectionError("unknown format", got=repr(given), expected=sorted(FORMATS))
+    check_arguments(more.scan_options or (), scan)
+    check_arguments(more.stack_options or (), scan_sequence, SequenceOptions)
     if group_by and not stack:
         raise SelectionError("group_by is for combined sets", hint="Give stack=True (--stack).")
 

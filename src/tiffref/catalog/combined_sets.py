@@ -20,7 +20,7 @@ from ..sequences.stack import scan_sequence
 from .build_summary import Counts
 from .executors import JobQueue, Pool
 from .storage import Folder, Journal
-from .worker import FORMATS, Settings, main_path, write_references
+from .worker import FORMATS, Settings, write_references
 
 RECORD = "combined.json"
 _FOLDER = "combined"
@@ -201,7 +201,7 @@ def _combine(settings: Settings, wanted: CombinedSettings, sets: tuple[_Set]) ->
         raise
     except TiffrefError as error:
         return _failed(one, error)
-    array = references.group[main_path(references)]
+    array = references.group[references.main_path]
     assert isinstance(array, Array)
     return {
         **one.row, "status": "ok", "path": path,

@@ -180,18 +180,9 @@ def _shorten(part: str) -> str:
     return f"{data[: _MAX_NAME_BYTES - 17].decode('utf-8', 'ignore')}~{digest}"
 
 
-def main_path(references: References) -> str:
-    """Return the path of the array that a file is described by: level 0 of its first series."""
-    for row in references.series:
-        for level in row["levels"]:
-            if "path" in level:
-                return level["path"]
-    return next(path for path, _ in references.group.arrays())
-
-
 def file_facts(references: References) -> dict[str, Any]:
     """Measure the image of a file: its form, its place and time, and its chunks."""
-    array = references.group[main_path(references)]
+    array = references.group[references.main_path]
     assert isinstance(array, Array)
     attributes = references.group.attributes
     levels = [level for row in references.series[:1] for level in row["levels"]]
@@ -244,7 +235,7 @@ def _time(references: References) -> str | None:
             moment = read_time_coordinate(units, int(number))
             if moment is not None:
                 return moment.replace(tzinfo=None).isoformat()
-    array = references.group[main_path(references)]
+    array = references.group[references.main_path]
     made = array.attributes.get("time_coverage_start") or array.attributes.get("date_created")
     return _iso(made)
 

@@ -344,7 +344,7 @@ _APPEND_ARGUMENTS: console.Arguments = {
 def _append(arguments: argparse.Namespace) -> int:
     """Add files, write, and say what was written."""
     from ..references import References
-    from ..sequences.append import append_sequence
+    from ..sequences.stack import append_sequence
 
     arguments.output = arguments.output or arguments.document
     before = References.open(arguments.document, allow=arguments.allow)

@@ -7,7 +7,6 @@ well-known products, and matching. It gives text by field; what the text means i
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 import re
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ManifestMismatch, SelectionError, first_few
+from ..errors import ManifestMismatch, SelectionError, did_you_mean, first_few
 from ..io.urls import public_url
 
 _PLACE = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
@@ -190,11 +189,10 @@ def _check_spelling(text: str) -> None:
             expected="a name of letters, digits and _, as {band} or {time:%Y%m%d}",
         )  # fmt: skip
     if re.fullmatch(r"[\w-]+", text) and text not in PRESETS:
-        near = difflib.get_close_matches(text.lower(), PRESETS, 1, 0.5)
         raise SelectionError(
             f"there is no preset {text!r}",
             expected=f"a pattern with {{fields}}, or one of {', '.join(sorted(PRESETS))}",
-            hint=f"Did you mean {near[0]}?" if near else None,
+            hint=did_you_mean(text.lower(), PRESETS, 0.5),
         )
 
 

@@ -1,11 +1,15 @@
-"""Many files to references: `scan_sequence`.
+"""Many files to references: `scan_sequence`, and `append_sequence` for more of them.
 
 Owns the order of the work: find the files, read their names, scan them, compare them, and put their
-arrays together with the coordinates beside them. How columns are combined is `model.combine`'s.
+arrays together with the coordinates beside them; and what becomes of files that are in a sequence
+already (nothing, unless they have changed), and the joining of old and new. Old files are not
+scanned again: the file system is only asked whether those that are named again are still what they
+were. How columns are combined is `model.combine`'s.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,23 +17,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SelectionError, TiffrefError
+from ..codecs.zarr_codecs import to_zarr2
+from ..errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    SelectionError,
+    StaleSource,
+    TiffrefError,
+    check_arguments,
+    first_few,
+)
+from ..io.allow import is_local
+from ..io.freshness import check_same
+from ..io.local import local_path
+from ..io.source import open_source
 from ..metadata.gdal import with_bands
+from ..metadata.location import locate, unify_locations
 from ..metadata.report import Report
 from ..model.array import Array, Group, given_attributes
-from ..references import References
+from ..model.combine import aspects_of, group_compatible, merge, mismatch, reindex
+from ..model.manifest import Source
+from ..references import References, move_series
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
-from .coordinates import Axis, make_axis, order_axes
+from .coordinates import (
+    Axis,
+    axis_array,
+    count_empty,
+    join_axes,
+    make_axis,
+    order_axes,
+    read_axis,
+)
 from .file_scans import Part, Progress, read_dates, scan_files, unreadable
-from .inputs import list_files, read_fields
+from .inputs import FileList, list_files, read_fields
 from .plates import PLATE_AXES, to_plate
 
 _MODES = ("error", "split", "decode")
+_OF_EACH_FILE = ("series", "level", "key", "chunkmode", "fillvalue", "sidecars")
+"""Options that each file is scanned with."""
+_OF_AXES = ("formats", "axesorder", "categories", "time_from")
+"""Options that a sequence keeps when files are added to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceOptions:
-    """Further options of `scan_sequence`, given by name.
+class AxisOptions:
+    """Options of the new axes, given by name.
 
     Attributes
     ----------
@@ -39,23 +71,34 @@ class SequenceOptions:
         Order of the new axes, by name or by place in the pattern.
     categories
         Field -> {label: index}, which orders labels.
+    assets
+        Keys of the assets of STAC items.
+    """
+
+    formats: Mapping[str, str] | None = None
+    axesorder: Sequence[str | int] | None = None
+    categories: Mapping[str, Mapping[str, int]] | None = None
+    assets: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceOptions(AxisOptions):
+    """Further options of `scan_sequence`, given by name: those of `AxisOptions` and these.
+
+    Attributes
+    ----------
     time_from
         Take an axis `time` from the files: "DateTime" (tag 306) or "AcquisitionDate" (OME-XML).
     series, level, key, chunkmode, fillvalue
         For each file, as in `scan`; by default the first series with all its levels.
     sidecars
         Read what lies beside each file, as in `scan`.
-    assets
-        Keys of the assets of STAC items.
     workers
         Threads; by default 1 for local files, 16 for remote ones.
     progress
         Called with the number of files done and of all; True draws a bar on a terminal.
     """
 
-    formats: Mapping[str, str] | None = None
-    axesorder: Sequence[str | int] | None = None
-    categories: Mapping[str, Mapping[str, int]] | None = None
     time_from: str | None = None
     series: int | None = 0
     level: int | None = None
@@ -63,7 +106,6 @@ class SequenceOptions:
     chunkmode: Any = None
     fillvalue: Any = None
     sidecars: bool | None = None
-    assets: Sequence[str] | None = None
     workers: int | None = None
     progress: Progress | bool | None = None
 
@@ -136,6 +178,7 @@ def scan_sequence(
     SelectionError
         If the options contradict each other.
     """
+    check_arguments(options, scan_sequence, SequenceOptions)
     more = SequenceOptions(**options)
     is_plate = _is_plate(layout, mosaic, on_mismatch)
     plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes or is_plate)
@@ -143,15 +186,9 @@ def scan_sequence(
     listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
     fields = read_fields(listed, pattern, more.formats)
-    how = {
-        "series": None if more.key is not None else more.series,
-        "level": more.level,
-        "key": more.key,
-        "chunkmode": more.chunkmode,
-        "fillvalue": more.fillvalue,
-        "sidecars": more.sidecars,
-        "storage_options": storage_options,
-    }
+    how = {name: getattr(more, name) for name in _OF_EACH_FILE}
+    how |= {"storage_options": storage_options}
+    how |= {} if more.key is None else {"series": None}
     parts, failures = scan_files(listed.urls, how, workers=more.workers, progress=more.progress)
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
@@ -174,7 +211,7 @@ def scan_sequence(
         "concat": dict(plan.concat),
         **_report(failures, listed.urls),
     }
-    built = _build(parts, fields, more.axesorder, more.categories, plan, record)
+    built = _build(parts, fields, more, plan, record)
     if is_plate:
         return to_plate(built[0], allow_holes).with_attributes(**given_attributes(zattrs))
     return _finish([one.with_axes(axes) for one in built], given_attributes(zattrs))
@@ -185,25 +222,26 @@ def stack_arrays(
     describe: Callable[[Sequence[str]], Sequence[Array]],
     *,
     pattern: str | None = None,
-    formats: Mapping[str, str] | None = None,
-    axesorder: Sequence[str | int] | None = None,
-    categories: Mapping[str, Mapping[str, int]] | None = None,
     allow_holes: bool = False,
     zattrs: Mapping[str, Any] | None = None,
-    assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> References:
-    """Stack files that are no TIFF, as `scan_sequence` does with those that are.
+    """Stack files that are not TIFFs, as `scan_sequence` does with those that are.
 
     Parameters
     ----------
     describe
         Gives the array of each of the files.
+    options
+        As `AxisOptions` has them.
     """
+    check_arguments(options, stack_arrays, AxisOptions)
+    more = AxisOptions(**options)
     plan = Plan(allow_holes=allow_holes)
-    listed = list_files(files, assets=assets, storage_options=storage_options)
+    listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
-    fields = read_fields(listed, pattern, formats)
+    fields = read_fields(listed, pattern, more.formats)
     series = ({"index": 0, "kind": "file", "levels": [{"path": "image"}]},)
     arrays = describe(listed.urls)
     model = References(Group({"image": arrays[0]}), series)
@@ -211,7 +249,7 @@ def stack_arrays(
         Part(url, array.manifest.sources[0], model, {"image": array})
         for url, array in zip(listed.urls, arrays, strict=True)
     ]
-    built = _build(parts, fields, axesorder, categories, plan, {"pattern": text})
+    built = _build(parts, fields, more, plan, {"pattern": text})
     return _finish(built, given_attributes(zattrs))
 
 
@@ -226,15 +264,15 @@ def _report(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[s
 def _build(
     parts: Sequence[Part | None],
     fields: Mapping[str, NDArray],
-    axesorder: Sequence[str | int] | None,
-    categories: Mapping[str, Mapping[str, int]] | None,
+    options: AxisOptions,
     plan: Plan,
     record: Mapping[str, Any],
 ) -> list[References]:
     """Make the group of all files that combine: one, or several where they may be split."""
     here = [n for n, part in enumerate(parts) if part is not None]
-    names = order_axes(_axis_names(fields, plan, parts[here[0]]), axesorder)
-    unknown = sorted(set(categories or {}) - set(names))
+    names = order_axes(_axis_names(fields, plan, parts[here[0]]), options.axesorder)
+    categories = options.categories or {}
+    unknown = sorted(set(categories) - set(names))
     if unknown:
         raise SelectionError("categories name no axis", got=unknown, expected=names)
     kinds = compare([part for part in parts if part is not None], plan)
@@ -243,7 +281,7 @@ def _build(
         # the places of files that cannot be read are holes, as long as there is one array
         chosen = [here[n] for n in members] if len(kinds) > 1 else list(range(len(parts)))
         axes = [
-            make_axis(name, fields[name][chosen], (categories or {}).get(name))
+            make_axis(name, fields[name][chosen], categories.get(name))
             if name in fields
             else Axis(name, None, np.arange(len(chosen)), len(chosen))
             for name in names
@@ -304,12 +342,233 @@ def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> Reference
         return built[0].with_attributes(**zattrs)
     children = {f"part_{n}": one.group for n, one in enumerate(built)}
     series = tuple(
-        {**row, "levels": [_below(f"part_{n}", level) for level in row["levels"]]}
-        for n, one in enumerate(built)
-        for row in one.series
+        row for n, one in enumerate(built) for row in move_series(one.series, f"part_{n}")
     )
     return References(Group(children, dict(zattrs)), series, axes=built[0].axes)
 
 
-def _below(group: str, level: Mapping[str, Any]) -> dict[str, Any]:
-    return {**level, "path": f"{group}/{level['path']}"}
+def append_sequence(
+    references: References | str | os.PathLike[str],
+    files: Any,
+    *,
+    pattern: str | None = None,
+    allow_holes: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] | None = None,
+    **options: Any,
+) -> References:
+    """Add files to a sequence.
+
+    Parameters
+    ----------
+    references
+        The result of `scan_sequence`, or a document written from it.
+    files
+        As in `scan_sequence`. Files that are already in the sequence are skipped.
+    pattern
+        How to read coordinates from file names. By default the pattern of the sequence is used.
+    allow_holes, storage_options
+        As in `scan_sequence`.
+    allow
+        Addresses that the document may read, as in `References.from_kerchunk`. The new files are
+        always allowed.
+    options
+        Further options, as in `SequenceOptions`, with the values that the sequence was made with:
+        `level`, `chunkmode`, `workers`, ... What its axes are stays as it is.
+
+    Returns
+    -------
+    The sequence with the new files; the same object if there are none.
+
+    Raises
+    ------
+    InvalidReferences
+        If the references are not those of a sequence.
+    StaleSource
+        If a file in the sequence has changed since it was scanned.
+    ManifestMismatch
+        If new files do not combine with the old ones, have coordinates of old ones, or some are
+        missing.
+    """
+    check_arguments(options, append_sequence, SequenceOptions)
+    if fixed := sorted(set(options) & set(_OF_AXES)):
+        raise SelectionError("the axes of a sequence stay as they are", got=", ".join(fixed))
+    if not isinstance(references, References):
+        references = References.open(references, storage_options, allow=allow)
+    record = _record(references)
+    listed = list_files(files, assets=options.get("assets"), storage_options=storage_options)
+    new = _unseen(listed, references, storage_options)
+    if not new.urls:
+        return references
+    added = scan_sequence(
+        new,
+        pattern=pattern or listed.pattern or record.get("pattern"),
+        formats=_formats(references, record),
+        axesorder=record["dims"],
+        time_from=record.get("time_from"),
+        allow_holes=True,
+        storage_options=storage_options,
+        **options,
+    )
+    unreadable = added.series[0]["sequence"].get("unreadable")
+    if unreadable and not allow_holes:
+        raise ManifestMismatch(
+            f"{len(unreadable)} new files cannot be scanned",
+            got=first_few((row["reason"] for row in unreadable), "; "),
+        )
+    return _join(references, added, record, allow_holes)
+
+
+def _record(references: References) -> dict[str, Any]:
+    rows = [row["sequence"] for row in references.series if "sequence" in row]
+    has_image = any("path" in level for row in references.series[:1] for level in row["levels"])
+    if len(rows) != 1 or not has_image:
+        raise InvalidReferences(
+            f"the references hold {len(rows) or 'no'} sequence{'s' * (len(rows) > 1)} of files",
+            expected="one",
+            hint="Make it with `tiffref stack` or scan_sequence, not split into parts.",
+        )
+    if rows[0].get("concat") or not rows[0]["dims"]:
+        raise SelectionError(
+            "files can be added along new axes only",
+            got=f"a sequence joined along {sorted(rows[0].get('concat', {}).values())}",
+        )
+    path, dims = references.main_path, rows[0]["dims"]
+    image = references.group[path]
+    if "/" in path or not isinstance(image, Array) or list(image.dims[: len(dims)]) != dims:
+        raise SelectionError(
+            "files are added to an array whose first axes are those of the sequence",
+            got=f"array '{path}' ({', '.join(getattr(image, 'dims', ()))})",
+            expected=f"{', '.join(dims)} first, at the root",
+            hint="Scan all files anew. Plates and axes='ngff' or 'bands-first' take no more files.",
+        )
+    return rows[0]
+
+
+def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kinds of the axes as they are: few new values may look like another kind."""
+    kinds = {"U": "str", "i": "int", "f": "float"}
+    found = {}
+    for dim in record["dims"]:
+        child = references.group.children.get(dim)
+        if isinstance(child, Array) and (values := read_axis(dim, child).values) is not None:
+            found[dim] = kinds.get(values.dtype.kind)
+    return {dim: kind for dim, kind in found.items() if kind} | dict(record.get("formats") or {})
+
+
+def _unseen(
+    listed: FileList, references: References, storage_options: Mapping[str, Any] | None
+) -> FileList:
+    """Get the files that are not in the sequence; those that are must be unchanged."""
+    known = {source.url: source for source in references.sources}
+    changed, rows, seen = [], [], set()
+    for n, url in enumerate(listed.urls):
+        path = local_path(url)
+        address = os.path.abspath(path) if is_local(url) else url  # noqa: PTH100 - links stay
+        if address in seen:
+            continue
+        seen.add(address)
+        if address not in known:
+            rows.append(n)
+        elif _has_changed(known[address], storage_options):
+            changed.append(url)
+    if changed:
+        raise StaleSource(
+            f"{len(changed)} files of the sequence have changed since they were scanned",
+            got=first_few(changed),
+            hint="Scan the sequence anew.",
+        )
+    columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
+    bands = [listed.bands[n] for n in rows] if listed.bands else ()
+    return FileList([listed.urls[n] for n in rows], columns, bands=bands)
+
+
+def _has_changed(source: Source, storage_options: Mapping[str, Any] | None) -> bool:
+    there = open_source(source.url, storage_options)
+    there.close()
+    try:
+        check_same(source, there.source)
+    except StaleSource:
+        return True
+    return False
+
+
+def _join(
+    old: References, new: References, record: Mapping[str, Any], allow_holes: bool
+) -> References:
+    dims = list(record["dims"])
+    axes: list[Axis] = []
+    index: list[tuple[Any, Any]] = []
+    for at, dim in enumerate(dims):
+        axis, ours, theirs = join_axes(*(_axis(one, dim, at) for one in (old, new)))
+        axes.append(axis)
+        index.append((ours, theirs))
+    children: dict[str, Array | Group] = dict(old.group.children)
+    for row in old.series[0]["levels"]:
+        path = row.get("path")
+        if path is None:
+            continue
+        first, second = old.group[path], _alike(old.group, new.group, path, dims)
+        assert isinstance(first, Array)
+        for at, (axis, (ours, theirs)) in enumerate(zip(axes, index, strict=True)):
+            first = reindex(first, at, ours, axis.length)
+            second = reindex(second, at, theirs, axis.length)
+        children[path] = merge(first, second)
+    holes = count_empty(children[old.main_path], len(dims))  # type: ignore[arg-type]
+    if holes and not allow_holes:
+        raise ManifestMismatch(
+            f"{holes} places would have no file",
+            got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
+            hint="allow_holes=True leaves them missing.",
+        )
+    children |= {axis.name: found for axis in axes if (found := axis_array(axis)) is not None}
+    n_files = record.get("files", 0) + new.series[0]["sequence"]["files"]
+    sequence = {**record, "files": n_files, "n_holes": holes}
+    sequence.pop("holes", None)
+    series = tuple({**row, "sequence": sequence} for row in old.series)
+    group = Group(children, dict(old.group.attributes))
+    return References(group, series, _allow_both(old.allow, new))
+
+
+def _allow_both(allow: Sequence[str] | None, new: References) -> tuple[str, ...] | None:
+    """Let the new files be read besides what the old references may read."""
+    if allow is None:
+        return None
+    urls = [source.url for source in new.sources]
+    return (*allow, *urls)
+
+
+def _axis(references: References, dim: str, at: int) -> Axis:
+    child = references.group.children.get(dim)
+    if isinstance(child, Array):
+        return read_axis(dim, child)
+    image = references.group[references.main_path]
+    assert isinstance(image, Array)
+    return Axis(dim, None, np.arange(image.shape[at]), image.shape[at])
+
+
+def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
+    """Return the new array of a path, which must combine with the old one."""
+    first, second = old[path], new.children.get(path)
+    assert isinstance(first, Array)
+    if not isinstance(second, Array):
+        raise ManifestMismatch("the new files have no such level", got=path)
+    is_one = len(first.codecs) == len(second.codecs) == 1
+    if is_one and to_zarr2(first.codec) == to_zarr2(second.codec):
+        second = replace(second, codecs=first.codecs)  # a document does not tell all of a codec
+    places = unify_locations([locate(group) for group in (old, new)])
+    aspects = [
+        {**aspects_of(_plain_fill(array), dims), "georeference": place}
+        for array, place in zip((first, second), places, strict=True)
+    ]
+    kinds = group_compatible(aspects)
+    if len(kinds) > 1:
+        labels = [array.manifest.sources[0].url for array in (first, second)]
+        raise mismatch(kinds, labels)
+    return second
+
+
+def _plain_fill(array: Array) -> Array:
+    """Return the fill value without its NumPy type, which a document does not keep."""
+    fill = array.fill_value
+    return array if fill is None else replace(array, fill_value=np.asarray(fill).item())

@@ -30,7 +30,7 @@ from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
 from ..read.progress import Progress, Tally, choose_progress
 from ..read.selection import parse_selection
-from ..references import References, level_paths
+from ..references import References
 from .keyspace import KeySpace
 from .store import ZarrStore
 
@@ -262,7 +262,7 @@ class ZarrFileSequenceStore(ZarrStore):
             )
         if zarr_format == 3:
             references = references.laid_out(3)
-        main = _main_path(references)
+        main = references.main_path
         self._names = [source.url for source in references.sources]
         folder = self._names[0].rpartition("/")[0] if self._names else ""
         super().__init__(
@@ -331,9 +331,3 @@ def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
             got=f"chunkmode={mode.name if mode is not None else None}, key={key}",
             expected="chunkmode='file' and no key",
         )
-
-
-def _main_path(references: References) -> str:
-    """Return the path of the array that the store is: the first level of the first series."""
-    first = next((path for path, _ in references.group.arrays()), "")
-    return next(iter(level_paths(references.series)), first)
