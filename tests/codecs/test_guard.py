@@ -16,18 +16,34 @@ import pytest
 
 from tiffref.codecs.guard import (
     HARMLESS_BYTES,
+    check_expansion,
     check_image,
     clean_png,
     image_size,
     inflate,
+    least_stored_bytes,
     zstd_size,
 )
 from tiffref.errors import MalformedTiff
+from tiffref.model.codec import SegmentCodec
 
 ZEROS = bytes(HARMLESS_BYTES + (1 << 20))
 COMPRESSORS: dict[str, Any] = {
     "zlib": zlib.compress, "gzip": gzip.compress, "bz2": bz2.compress, "lzma": lzma.compress
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("rows", [1, 1 << 16, (1 << 16) + 1, 1 << 30, -1])
+def test_as_many_stored_bytes_as_are_needed_pass(compression: int, rows: int) -> None:
+    codec = SegmentCodec((1, rows, 1024, 1), "|u1", compression)
+    least = least_stored_bytes(codec)
+    for n_stored in (0, least - 1, least, least + 1):
+        if n_stored >= least and rows > 0:
+            check_expansion(codec, n_stored)
+        elif 0 <= n_stored < least:
+            with pytest.raises(MalformedTiff):
+                check_expansion(codec, n_stored)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

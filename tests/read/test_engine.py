@@ -196,9 +196,12 @@ def test_window_of_plain_chunk_reads_its_rows_only(
     values = np.arange(1000 * 100, dtype="u4").reshape(1000, 100)
     array = make_array(values, (1000, 100))
     lengths = []
-    read = Fetcher.read
+    read, read_into = Fetcher.read, Fetcher.read_into
     monkeypatch.setattr(
         Fetcher, "read", lambda self, *args: (lengths.append(args[2]), read(self, *args))[1]
+    )
+    monkeypatch.setattr(
+        Fetcher, "read_into", lambda *args: (lengths.append(len(args[3])), read_into(*args))[1]
     )
     result = read_array(array, (slice(500, 502), slice(10, 20)), fetch=Fetcher())
     np.testing.assert_array_equal(result, values[500:502, 10:20])

@@ -75,7 +75,7 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """
     parameters = codec.parameters
     header = parameters.get("jpeg_header")
-    stream = bytes(data) if header is None else b"".join((header, data, b"\xff\xd9"))
+    stream = data if header is None else b"".join((header, data, b"\xff\xd9"))
     try:
         return imagecodecs.jpeg8_decode(
             stream,
@@ -87,7 +87,7 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
             out=out,
         )
     except (RuntimeError, ValueError) as error:
-        frame = jpeg_frame(stream)
+        frame = jpeg_frame(bytes(stream))
         if frame is None or frame.marker not in _LOSSLESS_FRAMES:
             raise
         # libjpeg knows fewer precisions and colour spaces of lossless JPEG, as DNG has them

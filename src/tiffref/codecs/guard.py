@@ -17,6 +17,7 @@ import lzma
 import math
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ __all__ = [
     "inflate",
     "is_animated",
     "jpeg_frame",
+    "least_stored_bytes",
     "scan_header",
     "zstd_size",
 ]
@@ -87,8 +89,7 @@ def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = No
     """
     if n_bytes is None:
         n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
-    # one bit is stored for each byte of a bilevel image; the last strip may be short
-    growth = 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
+    growth = _growth(codec)
     if min(codec.shape) < 0:
         raise MalformedTiff("a segment has a negative size", got=codec.shape)
     if n_bytes > max(HARMLESS_BYTES, growth * n_stored):
@@ -98,6 +99,19 @@ def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = No
             got=f"{n_stored} bytes for {codec.dtype} samples of shape {codec.shape}",
             expected=f"at least {n_bytes // growth} bytes",
         )
+
+
+def least_stored_bytes(codec: SegmentCodec) -> int:
+    """Return how many stored bytes pass `check_expansion`; fewer are for it to refuse."""
+    if min(codec.shape) < 0:
+        return sys.maxsize
+    n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
+    return 0 if n_bytes <= HARMLESS_BYTES else -(-n_bytes // _growth(codec))
+
+
+def _growth(codec: SegmentCodec) -> int:
+    # one bit is stored for each byte of a bilevel image; the last strip may be short
+    return 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
 
 
 def check_proportion(n_bytes: int, n_stored: int) -> None:

@@ -25,6 +25,7 @@ from .decoders import ycbcr_to_rgb
 __all__ = [
     "FLOATING_POINT",
     "HORIZONTAL",
+    "NO_PREDICTOR",
     "Layout",
     "Shape",
     "check_samples",
@@ -35,6 +36,7 @@ __all__ = [
 
 Shape = tuple[int, int, int, int]
 
+NO_PREDICTOR = (0, 1)
 HORIZONTAL = {2: 1, 34892: 2, 34893: 4}
 """Predictors that difference samples: value of tag 317 and distance in pixels (DNG 1.4)."""
 FLOATING_POINT = {3: 1, 34894: 2, 34895: 4}
@@ -95,7 +97,7 @@ def check_samples(codec: SegmentCodec) -> None:
         If NumPy has no type for such samples, or libtiff has no such predictor for them.
     """
     layout_of(codec)
-    if codec.predictor in _NO_PREDICTOR or is_subsampled(codec):
+    if codec.predictor in NO_PREDICTOR or is_subsampled(codec):
         return
     bits = set(codec.bits) or {sample_bits(codec)}
     if codec.predictor in FLOATING_POINT:
@@ -114,7 +116,7 @@ def unpredict(codec: SegmentCodec, samples: NDArray) -> NDArray:
     UnsupportedTiff
         If the predictor is unknown, or is not defined for samples of this kind.
     """
-    if codec.predictor in _NO_PREDICTOR or samples.size == 0:
+    if codec.predictor in NO_PREDICTOR or samples.size == 0:
         return samples
     is_swapped_pair = samples.dtype.kind == "c" and codec.byteorder == ">"
     if codec.predictor in HORIZONTAL and samples.itemsize <= 8 and not is_swapped_pair:
@@ -136,9 +138,6 @@ def _undefined_predictor(codec: SegmentCodec) -> UnsupportedTiff:
         got=f"{codec.predictor} with {codec.bits} bits, SampleFormat {codec.sample_format}",
         expected="1, 2 (integers) or 3 (floating-point numbers)",
     )
-
-
-_NO_PREDICTOR = (0, 1)
 
 
 def sample_bits(codec: SegmentCodec) -> int:
@@ -236,7 +235,7 @@ def _unpack_float24(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) 
     if codec.predictor in FLOATING_POINT:
         data = _unpredict_triples(data, shape, FLOATING_POINT[codec.predictor])
         byteorder = ">"
-    elif codec.predictor not in _NO_PREDICTOR:
+    elif codec.predictor not in NO_PREDICTOR:
         raise _undefined_predictor(codec)
     numbers = imagecodecs.float24_decode(data.tobytes(), byteorder=byteorder)
     if codec.predictor in FLOATING_POINT:
@@ -272,7 +271,7 @@ def _unpack_complex(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) 
     if codec.predictor in HORIZONTAL and codec.byteorder == "<":
         pairs = np.array(data).view(f"<u{bits // 8}").reshape(shape)
         data = unpredict(codec, pairs).reshape(-1).view(np.uint8)
-    elif codec.predictor not in _NO_PREDICTOR:
+    elif codec.predictor not in NO_PREDICTOR:
         raise _undefined_predictor(codec)
     parts = data.view(f"{codec.byteorder}i{bits // 16}").astype(f"f{dtype.itemsize // 2}")
     return parts.view(dtype).reshape(shape)
@@ -287,7 +286,7 @@ def _subsampled_bytes(codec: SegmentCodec, shape: Shape) -> int:
 
 def _unpack_subsampled(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
     """Convert to RGB, as libtiff and GDAL give it."""
-    if (codec.dtype, shape[3], codec.predictor in _NO_PREDICTOR) != ("|u1", 3, True):
+    if (codec.dtype, shape[3], codec.predictor in NO_PREDICTOR) != ("|u1", 3, True):
         raise UnsupportedTiff(
             "subsampled YCbCr other than 8-bit, pixel by pixel and without predictor",
             tag="YCbCrSubSampling (530)",

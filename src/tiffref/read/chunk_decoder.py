@@ -15,22 +15,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.decode import decode_segment, split_inlined, undo_transposes
+from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
-from ..codecs.guard import check_expansion, check_proportion
+from ..codecs.guard import check_proportion
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
 __all__ = [
+    "Decoder",
     "decode_chunk",
     "decode_inlined",
     "decode_whole",
     "is_stored_plain",
+    "make_decoder",
     "stored_dtype",
     "view_plain",
 ]
 
 _scratch = threading.local()
+
+Decoder = SegmentDecoder | ForeignCodec
+"""What decodes all chunks of one codec."""
+
+
+def make_decoder(codec: SegmentCodec | ForeignCodec) -> Decoder:
+    """Return what decodes the chunks of a codec.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If nothing does.
+    """
+    return codec if isinstance(codec, ForeignCodec) else SegmentDecoder(codec)
 
 
 def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
@@ -66,17 +82,15 @@ def view_plain(
     return np.ndarray(shape, dtype, data, 0, tuple(n * dtype.itemsize for n in strides))
 
 
-def decode_chunk(
-    array: Array, codec: SegmentCodec | ForeignCodec, data: Any, target: NDArray, inner: Any
-) -> None:
+def decode_chunk(array: Array, decoder: Decoder, data: Any, target: NDArray, inner: Any) -> None:
     """Decode a chunk and put its selected samples into a part of the result.
 
     Parameters
     ----------
     array
         That the chunk belongs to.
-    codec
-        Of this chunk.
+    decoder
+        Of the codec of this chunk.
     data
         Its bytes.
     target
@@ -89,24 +103,24 @@ def decode_chunk(
     MalformedTiff
         If the bytes are not such a chunk.
     """
-    if isinstance(codec, ForeignCodec):
-        block = _decode_foreign(array, codec, data)
-    elif inner is None and target.flags.c_contiguous and not codec.transposes:
-        decode_segment(codec, data, out=target.reshape(codec.shape))
+    if isinstance(decoder, ForeignCodec):
+        block = _decode_foreign(array, decoder, data)
+    elif inner is None and target.flags.c_contiguous and not decoder.codec.transposes:
+        decoder.decode(data, target.reshape(decoder.codec.shape))
         return
     else:
-        check_expansion(codec, len(data))
-        samples = decode_segment(codec, data, out=_scratch_for(codec))
-        block = undo_transposes(codec, samples).reshape(array.chunks)
+        decoder.check_stored(len(data))
+        samples = decoder.decode(data, _scratch_for(decoder))
+        block = undo_transposes(decoder.codec, samples).reshape(array.chunks)
     target[...] = block if inner is None else block[inner]
 
 
-def decode_whole(array: Array, codec: SegmentCodec | ForeignCodec, data: Any) -> NDArray:
+def decode_whole(array: Array, decoder: Decoder, data: Any) -> NDArray:
     """Decode a chunk into new memory; parameters and errors as in `decode_chunk`."""
-    if isinstance(codec, ForeignCodec):
+    if isinstance(decoder, ForeignCodec):
         # what numcodecs gives may be a view of something that others write to
-        return np.array(_decode_foreign(array, codec, data))
-    return undo_transposes(codec, decode_segment(codec, data)).reshape(array.chunks)
+        return np.array(_decode_foreign(array, decoder, data))
+    return undo_transposes(decoder.codec, decoder.decode(data)).reshape(array.chunks)
 
 
 def decode_inlined(array: Array, flat: int) -> NDArray:
@@ -123,16 +137,16 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
     check_proportion(n_bytes, len(data))
     block = np.empty(array.chunks, array.dtype)
-    decode_chunk(array, codec, data, block, None)
+    decode_chunk(array, make_decoder(codec), data, block, None)
     return block
 
 
-def _scratch_for(codec: SegmentCodec) -> NDArray:
+def _scratch_for(decoder: SegmentDecoder) -> NDArray:
     """Return this thread's array for decoding aside; new memory would cost page faults."""
-    dtype = np.dtype(codec.dtype).newbyteorder("=")
+    dtype, shape = decoder.dtype, decoder.codec.shape
     kept = getattr(_scratch, "array", None)
-    if kept is None or kept.dtype != dtype or kept.shape != codec.shape:
-        kept = _scratch.array = np.empty(codec.shape, dtype)
+    if kept is None or kept.dtype != dtype or kept.shape != shape:
+        kept = _scratch.array = np.empty(shape, dtype)
     return kept
 
 

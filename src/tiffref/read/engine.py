@@ -29,10 +29,12 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING
 from .cache import CACHE
 from .chunk_decoder import (
+    Decoder,
     decode_chunk,
     decode_inlined,
     decode_whole,
     is_stored_plain,
+    make_decoder,
     stored_dtype,
     view_plain,
 )
@@ -87,6 +89,7 @@ class Reading:
     pieces: list[Piece] = field(init=False)
     keys: dict[int, Hashable] = field(init=False)
     tally: Tally | None = None
+    decoders: dict[int, Decoder] = field(default_factory=dict)
 
     def count(self, n_chunks: int) -> None:
         """Note that so many more chunks are in the result."""
@@ -101,6 +104,14 @@ class Reading:
     def codec(self, k: int) -> SegmentCodec | ForeignCodec:
         """How the fetched chunk `k` decodes."""
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
+
+    def decoder(self, k: int) -> Decoder:
+        """Return what decodes the fetched chunk `k`; chunks of one codec share it."""
+        number = self.array.manifest.sources[self.source[k]].codec
+        found = self.decoders.get(number)
+        if found is None:
+            found = self.decoders[number] = make_decoder(self.array.codecs[number])
+        return found
 
     def name(self, chosen: NDArray[np.int64], identities: Mapping[int, tuple[int, ...]]) -> None:
         """Return chunks keys, by what `Fetcher.identity` tells of their sources.
@@ -206,6 +217,8 @@ LOCAL_GAP_BYTES = 1 << 12
 """Copying the bytes of a gap from the page cache soon costs more than another system call."""
 LOCAL_RANGE_BYTES = 1 << 18
 """Local ranges are small: they stay in the cache of the core that decodes them."""
+_LOCAL_BUFFER_BYTES = 1 << 21
+"""A longer range, which is one large chunk, gets memory of its own."""
 TASK_BYTES = 1 << 18
 """Fetched bytes for one decoding task, so that ranges of many megabytes still feed all cores."""
 LOCAL_TASK_BYTES = 1 << 20
@@ -402,6 +415,8 @@ def _read_ranges(
 ) -> None:
     """Read ranges that nobody has begun, one after the other, and decode what is in them."""
     sources = reading.array.manifest.sources
+    # used again and again: new memory for each range would cost page faults
+    buffer = memoryview(np.empty(min(_LOCAL_BUFFER_BYTES, ranges.longest), np.uint8))
     while True:
         try:
             i = todo.popleft()
@@ -410,13 +425,18 @@ def _read_ranges(
         members = chosen[ranges.members(i)]
         source, start, stop = sources[ranges.source[i]], int(ranges.start[i]), int(ranges.stop[i])
         if len(members) == 1:
-            buffer = _direct_buffer(reading, int(members[0]))
-            if buffer is not None:
-                fetch.read_into(source, start, buffer)
+            direct = _direct_buffer(reading, int(members[0]))
+            if direct is not None:
+                fetch.read_into(source, start, direct)
                 reading.count(1)
                 continue
-        data = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
-        _place(reading, members, start, memoryview(data))
+        if 0 < stop - start <= len(buffer):
+            data = buffer[: stop - start]
+            fetch.read_into(source, start, data)
+        else:
+            found = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
+            data = memoryview(found)
+        _place(reading, members, start, data)
 
 
 def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
@@ -502,6 +522,7 @@ def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range:
 def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memoryview) -> None:
     """Decode chunks out of a range that begins at byte `start` of its one source."""
     array, codec = reading.array, reading.codec(members[0])
+    decoder = None
     for k in members.tolist():
         piece, key = reading.pieces[k], reading.keys.get(k)
         region = reading.target[piece.region]
@@ -511,11 +532,12 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
             assert isinstance(codec, SegmentCodec)
             region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
             continue
+        decoder = decoder or reading.decoder(k)
         try:
             if key is None:
-                decode_chunk(array, codec, part, region, None if piece.is_whole else piece.inner)
+                decode_chunk(array, decoder, part, region, None if piece.is_whole else piece.inner)
             else:
-                block = decode_whole(array, codec, part)
+                block = decode_whole(array, decoder, part)
                 region[...] = block[piece.inner]
                 CACHE.put(key, block, codec)
         except MalformedTiff as error:

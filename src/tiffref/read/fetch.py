@@ -180,8 +180,7 @@ class Fetcher:
             If it is no longer what was scanned.
         """
         opened, check, expected = self._begin(source)
-        if source.size is not None and offset + length > source.size:
-            raise _short(source.url, offset, length, max(0, source.size - offset))
+        _check_end(source, offset, length)
         data = opened.read(offset, length, expected)
         check()
         if len(data) != length:
@@ -191,6 +190,7 @@ class Fetcher:
     def read_into(self, source: Source, offset: int, buffer: memoryview) -> None:
         """Read a byte range into a buffer of bytes; errors as in `read`."""
         opened, check, expected = self._begin(source)
+        _check_end(source, offset, len(buffer))
         n_read = opened.read_into(offset, buffer, expected)
         check()
         if n_read != len(buffer):
@@ -353,6 +353,11 @@ def _open_file(source: Any) -> Any:
 
 def _checked() -> None:
     """Stand in for a check that is done."""
+
+
+def _check_end(source: Source, offset: int, length: int) -> None:
+    if source.size is not None and offset + length > source.size:
+        raise _short(source.url, offset, length, max(0, source.size - offset))
 
 
 def _short(url: str, offset: int, length: int, n_read: int) -> SourceError:

@@ -37,6 +37,12 @@ class Ranges:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest range, whole sources not counted."""
+        is_known = self.stop > 0
+        return int((self.stop - self.start)[is_known].max()) if is_known.any() else 0
+
     def members(self, i: int) -> NDArray[np.int64]:
         """Return the chunks of one range."""
         return self.order[self.first[i] : self.first[i + 1]]
