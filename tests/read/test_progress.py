@@ -11,9 +11,9 @@ import pytest
 from chunked import CountingServer, build_array
 
 from tiffref.errors import SelectionError
+from tiffref.io.progress import Tally, choose_progress
 from tiffref.model.array import Array, Group
 from tiffref.model.manifest import Source
-from tiffref.read.progress import Tally, choose_progress
 from tiffref.references import References
 from tiffref.zarr import ZarrFileSequenceStore, ZarrTiffStore
 from tiffref.zarr.store import ZarrStore

@@ -117,8 +117,8 @@ def _scan(arguments: argparse.Namespace) -> int:
         "series level key chunkmode fillvalue zattrs layout axes strict allow_holes sidecars "
         "storage_options"
     )
-    with console.progress(f"scanning {image}"):
-        references = scan(image, **console.pick(arguments, names))
+    with console.progress(f"scanning {image}") as show:
+        references = scan(image, progress=show, **console.pick(arguments, names))
     addresses = console.addresses_of(arguments)
     if to_stdout:
         document = references.to_kerchunk(zarr_format=arguments.zarr_format, **addresses)

@@ -103,17 +103,22 @@ def show_warning(
 
 
 @contextmanager
-def progress(message: str) -> Iterator[None]:
-    """Show what is being done while it is done, where standard error is a terminal."""
+def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show what is being done while it is done, where standard error is a terminal.
+
+    Gets a callback that shows how many directories and bytes were read, where there is a terminal.
+    """
     start = time.perf_counter()
     if not sys.stderr.isatty() or not _LOG.isEnabledFor(_NOTE):
-        yield
+        yield None
         _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
         return
+    from ..io.progress import draw_counts
+
     sys.stderr.write(f"{message} ...")
     sys.stderr.flush()
     try:
-        yield
+        yield draw_counts(message)
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()

@@ -18,6 +18,7 @@ from ..formats.summary import count, format_table
 from . import console
 
 if TYPE_CHECKING:
+    from ..io.progress import Progress
     from ..model.array import Array
     from ..references import References
 
@@ -206,8 +207,8 @@ def _info(arguments: argparse.Namespace) -> int:
         from .. import catalog
 
         return catalog_commands.show(name, catalog.open(name, options), arguments.json)
-    with console.progress(f"reading {name}"):
-        references, zarr_format = _open(name, options)
+    with console.progress(f"reading {name}") as show:
+        references, zarr_format = _open(name, options, show)
     facts = describe_arrays(references.group, references.series, references.sources, zarr_format)
     facts["meaning"] = _describe_meaning(references)
     if arguments.json:
@@ -223,7 +224,9 @@ def _info(arguments: argparse.Namespace) -> int:
     return console.INVALID if any("refused" in level for level in levels) else console.OK
 
 
-def _open(name: str, options: Mapping[str, Any] | None) -> tuple[References, int]:
+def _open(
+    name: str, options: Mapping[str, Any] | None, show: Progress | None
+) -> tuple[References, int]:
     """Return the references of a TIFF or document, and the Zarr format of their metadata."""
     from ..references import is_document, read_references
     from ..tiff.scan import scan
@@ -231,7 +234,7 @@ def _open(name: str, options: Mapping[str, Any] | None) -> tuple[References, int
     if is_document(name):
         references, found = read_references(name, options)
         return references, found.zarr_format
-    return scan(name, storage_options=options), 2  # a glob is no file, and says so
+    return scan(name, storage_options=options, progress=show), 2  # a glob is no file, and says so
 
 
 def _is_catalog(name: str) -> bool:

@@ -127,6 +127,7 @@ class RemoteSource(RemoteFile):
         self._end = 0
         self._guessed: dict[int, int] = {}
         self.source, first = self._open()
+        self.n_fetched = len(first)
         if first:
             self._keep(0, first)
 
@@ -235,6 +236,7 @@ class RemoteSource(RemoteFile):
                     expected=f"{length} bytes",
                     hint="The server may not know range requests, or the file has changed.",
                 )
+            self.n_fetched += length
             self._keep(start, data)
 
     def _open(self) -> tuple[Source, bytes]:

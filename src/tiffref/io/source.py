@@ -46,6 +46,8 @@ class ByteSource:
     """A read costs no request."""
     checks_answers = False
     """Reads compare the source with the one that is `expected`, at no cost."""
+    n_fetched = 0
+    """Bytes that were read so far, for the progress of a scan."""
 
     @property
     def size(self) -> int:
@@ -160,6 +162,7 @@ class LocalSource(ByteSource):
                 data += more
         except OSError as error:
             raise unreadable(self.source.url, error) from error
+        self.n_fetched += len(data)
         return data
 
     def read_into(self, offset: int, buffer: memoryview, expected: Source | None = None) -> int:
@@ -248,7 +251,9 @@ class FileObjectSource(ByteSource):
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         with self._at(offset):
-            return self._file.read(length)
+            data = self._file.read(length)
+        self.n_fetched += len(data)
+        return data
 
     def state(self) -> Source:
         with self._at(0, io.SEEK_END):

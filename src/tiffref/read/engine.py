@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SelectionError
+from ..io.progress import Progress, Tally
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING
@@ -40,7 +41,6 @@ from .chunk_decoder import (
 )
 from .fetch import Fetcher
 from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool, wait_for_result
-from .progress import Progress, Tally
 from .ranges import Ranges, plan_ranges
 from .selection import Axis, Selection, parse_selection, plan_axis
 

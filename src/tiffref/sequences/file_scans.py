@@ -26,13 +26,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError, first_few
+from ..io.progress import Progress, choose_progress
 from ..metadata.describe import TAG_NAMES
 from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.manifest import Source
 from ..model.tiff_facts import FileFacts, LevelFacts
 from ..read.pools import DaemonPool
-from ..read.progress import Progress, choose_progress
 from ..references import References
 from ..tiff.scan import scan_with_facts
 from .coordinates import read_values

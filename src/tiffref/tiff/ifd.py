@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
 from ..io.address import FIRST_BYTES, describe_content
+from ..io.progress import Counts
 from ..io.source import ByteSource
 
 __all__ = [
@@ -328,6 +329,8 @@ class TiffReader:
     ----------
     source
         Its bytes.
+    counts
+        Takes how many directories and bytes were read, for the progress of a scan.
     base
         Where the TIFF starts in the source; not 0 if it is embedded in a larger file.
     findings
@@ -341,6 +344,7 @@ class TiffReader:
     source: ByteSource
     base: int = 0
     is_ndpi: bool | None = None
+    counts: Counts | None = None
     header: Header = field(init=False)
     size: int = field(init=False)
     findings: list[Finding] = field(default_factory=list)
@@ -354,6 +358,7 @@ class TiffReader:
     _is_walked: bool = False
     _n_foreseen: int = 0
     _windows: list[tuple[int, bytes]] = field(default_factory=list)
+    _n_counted: int = 0
 
     def __post_init__(self) -> None:
         self.size = self.source.size - self.base
@@ -464,7 +469,14 @@ class TiffReader:
         high = body[n * size + layout.offset.size :]
         self._parse(one, body[: n * size], start + layout.value, high)
         self._known[offset] = one
+        self._count_read(offset not in self._in_chain)  # there only where it is counted
         return one
+
+    def _count_read(self, n_directories: int) -> None:
+        """Count directories, and the bytes that were read since the last."""
+        if self.counts is not None:
+            before, self._n_counted = self._n_counted, self.source.n_fetched
+            self.counts.add(n_directories, self._n_counted - before)
 
     def _count(self, offset: int, read: Callable[[int, int], bytes]) -> int | None:
         """Return how many entries the directory at an offset has; None if there is none."""
@@ -631,6 +643,7 @@ class TiffReader:
             found[offset] = None
             (offset,) = read_next(view, end)
         self._charge(n_entries)
+        self._count_read(len(found) - len(self._chain))
         self._chain = list(found)
         self._in_chain = set(found)
         # how it ends is for the last directory to say, which is read in full for that

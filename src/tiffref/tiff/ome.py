@@ -117,7 +117,7 @@ class OmeFile:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
             source = _open_source(path)
-            self._siblings[path] = None if source is None else _read_chain(source)
+            self._siblings[path] = None if source is None else _read_chain(source, self.reader)
         return self._siblings[path]
 
     def find_beside(self, name: str) -> TiffReader | None:
@@ -135,7 +135,7 @@ class OmeFile:
         if url in self._siblings:
             source.close()
         else:
-            self._siblings[url] = _read_chain(source)
+            self._siblings[url] = _read_chain(source, self.reader)
         return self._siblings[url]
 
     def list(self) -> Listing:
@@ -166,9 +166,10 @@ def _open_source(path: str) -> ByteSource | None:
         return None
 
 
-def _read_chain(source: ByteSource) -> TiffReader | None:
+def _read_chain(source: ByteSource, main: TiffReader) -> TiffReader | None:
+    """Read a file that belongs to the main one; None if it is no TIFF."""
     try:
-        reader = TiffReader(source)
+        reader = TiffReader(source, counts=main.counts)
         reader.chain()
     except TiffrefError:
         source.close()

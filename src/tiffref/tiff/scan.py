@@ -25,6 +25,7 @@ from ..errors import (
     no_such,
     warn,
 )
+from ..io.progress import Counts, Progress, choose_counts
 from ..io.source import ByteSource, open_source
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
@@ -85,6 +86,7 @@ def scan(
     allow_holes: bool = False,
     sidecars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    progress: Progress | bool | None = None,
 ) -> References:
     """Find where the bytes of a TIFF are, and return references to them.
 
@@ -125,6 +127,9 @@ def scan(
         default this is done for local files only, since each costs a request elsewhere.
     storage_options
         Options of the fsspec file system, if `source` is a URL.
+    progress
+        Called with the number of directories and of bytes read so far; an error that it raises
+        ends the scan. True shows both on a terminal.
 
     Returns
     -------
@@ -154,6 +159,7 @@ def scan(
         allow_holes=allow_holes,
         sidecars=sidecars,
         storage_options=storage_options,
+        progress=progress,
     )
     references = references.with_attributes(**added) if added else references
     return references.with_axes(axes) if axes else references
@@ -172,6 +178,7 @@ def scan_with_facts(
     allow_holes: bool = False,
     sidecars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    progress: Progress | bool | None = None,
 ) -> tuple[References, FileFacts]:
     """Scan a file as `scan` does, and return what was read of its tags besides."""
     mode = str(getattr(chunkmode, "name", chunkmode)).lower()
@@ -181,7 +188,8 @@ def scan_with_facts(
     report = Report(str(source), strict)
     options = _Options(native, fillvalue, layout, level, allow_holes, report)
     with ExitStack() as stack:
-        file = _open(source, storage_options, stack)
+        counts = stack.enter_context(choose_counts(progress, f"scanning {source}"))
+        file = _open(source, storage_options, stack, counts)
         report.url = file.url
         listing = _select(file, series, key)
         facts = file.facts(listing)
@@ -334,7 +342,12 @@ def _series_facts(index: int, series: Series) -> SeriesFacts:
     return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels))
 
 
-def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitStack) -> _File:
+def _open(
+    source: Any,
+    storage_options: Mapping[str, Any] | None,
+    stack: ExitStack,
+    counts: Counts | None = None,
+) -> _File:
     """Open the file until the stack is left, with the series of it that were handed in."""
     if is_companion(source):
         companion = stack.enter_context(closing(Companion(source)))
@@ -344,7 +357,7 @@ def _open(source: Any, storage_options: Mapping[str, Any] | None, stack: ExitSta
     where = open_source(source, storage_options)
     if where is not source:
         stack.enter_context(closing(where))
-    reader = stack.enter_context(closing(TiffReader(where)))
+    reader = stack.enter_context(closing(TiffReader(where, counts=counts)))
     from .vendor import is_foreign, open_vendor
 
     file = _File(reader)

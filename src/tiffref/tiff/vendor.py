@@ -249,7 +249,7 @@ class VendorFile:
     def sibling(self, path: str) -> TiffReader:
         """Return the reader of another local file of the same set, opened once."""
         if path not in self._siblings:
-            self._siblings[path] = TiffReader(LocalSource(path))
+            self._siblings[path] = TiffReader(LocalSource(path), counts=self.reader.counts)
         return self._siblings[path]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch, SelectionError, UnsupportedTiff, unreadable
+from ..io.progress import Progress, Tally, choose_progress
 from ..model.array import Array
 from ..model.grid import chunk_grid
 from ..model.manifest import Manifest, Source
@@ -28,7 +29,6 @@ from ..read.chunkmode import CHUNKMODE, Served, parse_chunkmode, plain_codec
 from ..read.engine import make_target
 from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
-from ..read.progress import Progress, Tally, choose_progress
 from ..read.selection import parse_selection
 from ..references import References
 from .keyspace import KeySpace

@@ -23,11 +23,11 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from ..errors import SelectionError, UnsupportedTiff
 from ..formats.summary import ARRAY_HEADING, html_table, outline
+from ..io.progress import Progress, choose_progress
 from ..model.array import Array, Group
 from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.engine import read_array
 from ..read.fetch import Fetcher
-from ..read.progress import Progress, choose_progress
 from ..references import References
 from .batching import Requests
 from .keyspace import (
