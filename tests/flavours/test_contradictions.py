@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 
 import imagecodecs
@@ -116,3 +117,57 @@ def test_a_predictor_without_compression_is_not_applied(tmp_path, predictor):
     data = pixels(8, 8, dtype="u2")
     write_predicted(path, data, predictor, compression=1)
     assert_pixels(scan(path), {"image": data})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("lengths", [None, [0, 0]])
+@pytest.mark.parametrize("subsampling", [[0, 2], [2, 0], [0, 0]])
+def test_chroma_without_samples(tmp_path, subsampling, lengths, order):
+    path = tmp_path / "chroma.tif"
+    pixels = np.zeros((4, 8, 3), "u1")
+    one = image(pixels, {262: 6, 530: subsampling}, rows=2, order=order)
+    one.lengths = lengths
+    write_tiff(path, [one], order=order)
+    with pytest.raises(MalformedTiff, match="chroma has no samples"):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_strips_without_lengths_of_more_bytes_than_there_can_be(tmp_path, order):
+    path = tmp_path / "huge.tif"
+    one = image(np.zeros((4, 8), "f8"), {256: (1 << 32) - 1, 278: (1 << 31) - 1}, order=order)
+    one.tags[257] = (1 << 32) - 1
+    one.segments, one.lengths = [bytes(8)] * 3, [0] * 3
+    write_tiff(path, [one], order=order)
+    with (
+        pytest.warns(MetadataWarning, match="without a byte count are left out"),
+        pytest.raises(MalformedTiff, match="more bytes than can be counted"),
+    ):
+        tiffref.scan(path)
+
+
+TEXTS = {
+    "ImageJ": "ImageJ=1.54f\nimages=6\nslices=6\nInfo={}",
+    "ImageJ, fewer": "ImageJ=1.54f\nimages=3\nslices=3\nInfo={}",
+    "ImageJ, more": "ImageJ=1.54f\nimages=9\nslices=9\nInfo={}",
+    "tifffile": '{{"shape": [6, 4, 8], "Info": "{}"}}',
+    "tifffile, axes": '{{"shape": [6, 4, 8], "axes": "ZYX", "Info": "{}"}}',
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_between_directories_is_not_taken_for_planes(tmp_path, text, order):
+    """It is as long as the planes that would follow the first one, had they no directories."""
+    path = tmp_path / "text.tif"
+    planes = np.arange(6 * 4 * 8, dtype="u2").reshape(6, 4, 8).astype(f"{order}u2")
+    description = {270: TEXTS[text].format("#" * 9 * planes.nbytes)}
+    ifds = [image(p, {} if n else description, order=order) for n, p in enumerate(planes)]
+    for one in ifds:
+        one.is_pixels_first = True
+    write_tiff(path, ifds, order=order)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store = ZarrTiffStore(path)
+    assert bool(caught) == (text in ("ImageJ, fewer", "ImageJ, more"))
+    np.testing.assert_array_equal(store[...], planes)

@@ -105,7 +105,7 @@ def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     ifd = level.ifds[0]
     codec = segment_codec(ifd)
     layout, shape = layout_of(codec), codec.shape
-    whole = layout.stored_bytes(codec, shape)
+    whole = min(layout.stored_bytes(codec, shape), np.iinfo(np.int64).max)
     found = np.full(level.offset.shape[1], whole, np.uint64)
     n_last = ifd.shape[2] % shape[1]
     if ifd.tile is None and n_last:

@@ -142,6 +142,11 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
     if ifd.compression == _LERC:
         found.update(_lerc_mask(ifd))
     if _is_subsampled(ifd) or ifd.compression == OLD_JPEG:
+        if 0 in ifd.subsampling:
+            raise MalformedTiff(
+                "chroma has no samples", ifd=ifd.name, tag="YCbCrSubSampling (530)",
+                got=ifd.subsampling, expected="1, 2 or 4 along each axis",
+            )  # fmt: skip
         found["subsampling"] = ifd.subsampling
         for name, code, n in (("ycbcr_coefficients", 529, 3), ("reference_black_white", 532, 6)):
             if code in tags:

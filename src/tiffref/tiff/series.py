@@ -570,6 +570,8 @@ class _Shaped:
             return False
         if self.found.is_truncated or index + 1 >= len(pages):
             return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)
+        if shaped_text(pages.directory(index + 1)) is None:
+            return False  # the next directory is that of the next page
         end = _start(pages, index) + n_pages * n_bytes_of(pages, index)
         return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
 
