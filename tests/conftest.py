@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from tiffref.io import http
 
+# tests start hundreds of programs, which would each compile xarray and zarr anew
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # what tests write is sealed with a key of their own
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tiffref-tests-")
 http.RETRY = http.Retry(first_s=0.01)  # tests need not wait for faults to go away
