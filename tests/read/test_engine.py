@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -362,3 +362,34 @@ def test_changed_source_is_stale(make_array: Callable[..., Array]) -> None:
         with pytest.raises(StaleSource, match="mtime"):
             read_array(array, 0, fetch=pickle.loads(pickle.dumps(fetch)))
     read_array(array, 0, fetch=Fetcher(verify="never"))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [
+        ((64, 96), (16, 16)),
+        ((60, 90), (16, 16)),
+        ((3, 32, 64, 2), (1, 8, 16, 2)),
+        ((6, 32, 16), (1, 32, 16)),
+        ((4, 4, 4), (2, 2, 2)),
+        ((100,), (7,)),
+    ],
+    ids=str,
+)
+def test_plain_neighbours_are_copied_together(
+    make_array: Callable[..., Array],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    byteorder: str,
+    order: Literal["C", "F"],
+) -> None:
+    values = np.arange(np.prod(shape), dtype="i4").reshape(shape)
+    array = make_array(values, chunks, byteorder=byteorder)
+    out = np.zeros(shape, "i4", order=order)
+    read_array(array, ..., fetch=Fetcher(), out=out)
+    np.testing.assert_array_equal(out, values)
+    for selection in ((slice(1, None),), (..., slice(None, None, -1)), (..., slice(0, None, 2))):
+        found = read_array(array, selection, fetch=Fetcher())
+        np.testing.assert_array_equal(found, values[selection])

@@ -217,6 +217,8 @@ LOCAL_GAP_BYTES = 1 << 12
 """Copying the bytes of a gap from the page cache soon costs more than another system call."""
 LOCAL_RANGE_BYTES = 1 << 18
 """Local ranges are small: they stay in the cache of the core that decodes them."""
+LOCAL_PLAIN_RANGE_BYTES = 1 << 20
+"""Where nothing is decoded: 256 tiles of 64 KiB took 9.0 ms at 256 KiB, 3.7 ms at 1 MiB."""
 _LOCAL_BUFFER_BYTES = 1 << 21
 """A longer range, which is one large chunk, gets memory of its own."""
 TASK_BYTES = 1 << 18
@@ -387,7 +389,9 @@ def _choose_to_cache(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher
 
 
 def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
-    ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, LOCAL_RANGE_BYTES)
+    is_plain = reading.is_plain[chosen].all()
+    longest = LOCAL_PLAIN_RANGE_BYTES if is_plain else LOCAL_RANGE_BYTES
+    ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, longest)
     todo = deque(range(len(ranges)))
     n_tasks = min(len(ranges), N_CORES, _decoded_bytes(reading, chosen) // LOCAL_TASK_BYTES + 1)
     work = functools.partial(_read_ranges, reading, chosen, ranges, todo, fetch)
@@ -523,6 +527,11 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
     """Decode chunks out of a range that begins at byte `start` of its one source."""
     array, codec = reading.array, reading.codec(members[0])
     decoder = None
+    if reading.is_plain[members].all():
+        assert isinstance(codec, SegmentCodec)
+        _place_plain(reading, codec, members, start, data)
+        reading.count(len(members))
+        return
     for k in members.tolist():
         piece, key = reading.pieces[k], reading.keys.get(k)
         region = reading.target[piece.region]
@@ -543,6 +552,42 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
         except MalformedTiff as error:
             raise _locate_error(error, reading, k) from error.__cause__
     reading.count(len(members))
+
+
+def _place_plain(
+    reading: Reading,
+    codec: SegmentCodec,
+    members: NDArray[np.int64],
+    start: int,
+    data: memoryview,
+) -> None:
+    """Copy stored samples, of chunks that are neighbours in file and array all at once."""
+    pieces, shape = reading.pieces, reading.array.chunks
+    axis = max((k for k, n in enumerate(reading.shape) if n > 1), default=0)
+    for run in np.split(members, _run_starts(reading, members, axis)):
+        first, last = pieces[run[0]], pieces[run[-1]]
+        part = data[first.offset - start : last.offset + last.length - start]
+        if len(run) == 1:
+            region = reading.target[first.region]
+            region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
+            continue
+        span = slice(first.region[axis].start, last.region[axis].stop)
+        region = reading.target[(*first.region[:axis], span, *first.region[axis + 1 :])]
+        stored = view_plain(codec, part, (len(run), *shape), _strides((len(run), *shape)))
+        # one dimension is split in two, which needs no copy whatever the strides
+        region = region.reshape(*shape[:axis], len(run), *shape[axis:])
+        region[...] = np.moveaxis(stored, 0, axis)
+
+
+def _run_starts(reading: Reading, members: NDArray[np.int64], axis: int) -> NDArray[np.intp]:
+    """Find the members that do not follow the one before them in file and array, both whole."""
+    if len(members) == 1 or not reading.axes:
+        return np.arange(1, len(members))
+    rows, offset = reading.rows[members], reading.offset[members]
+    is_whole = np.array([reading.pieces[k].is_whole for k in members.tolist()])
+    is_next = (offset[1:] == offset[:-1] + reading.length[members[:-1]]) & (np.diff(rows) == 1)
+    is_next &= (rows[1:] % reading.shape[axis] != 0) & is_whole[1:] & is_whole[:-1]
+    return np.flatnonzero(~is_next) + 1
 
 
 def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTiff:
