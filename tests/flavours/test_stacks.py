@@ -5,6 +5,7 @@ Pixels by four ways, axes, sizes and names.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 
@@ -15,6 +16,8 @@ from ifds import BIG, As, Ifd, image, write_tiff
 from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of, scan
 
 import tiffref
+from tiffref.errors import TruncationWarning
+from tiffref.zarr import ZarrTiffStore
 
 # ---- Zeiss LSM
 
@@ -322,12 +325,45 @@ def test_micromanager_stack(tmp_path, order, n_lost):
     planes = {place: data[place[2], place[0], place[1]] for place in places[n_lost:]}
     path = tmp_path / "run_MMStack.ome.tif"
     write_mmstack(path, planes, SUMMARY, order=order)
-    references = scan(path)
+    with pytest.warns(TruncationWarning, match="1 of 8") if n_lost else contextlib.nullcontext():
+        references = scan(path)
     assert kinds(references) == ["mmstack"]
     assert references.group["image"].dims == ("t", "c", "z", "y", "x")
     assert_pixels(references, {"image": data})
     assert channel_names(references) == ["DAPI", "FITC"]
     assert scales_of(references) == {"t": (3, "second"), "z": UM(2), "y": UM(0.5), "x": UM(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("left_out", "match"),
+    [
+        ([(0, 0, 0, 0)], "1 of 24 planes were never written"),
+        ([(1, 1, 1, 1)], "1 of 24 planes were never written"),
+        ([(1, z, t, 2) for t in (0, 1) for z in (0, 1)], "4 of 24 planes were never written"),
+        ([(c, z, t, 2) for c in (0, 1) for t in (0, 1) for z in (0, 1)], "2 of 3 positions"),
+        ([(c, z, 1, p) for c in (0, 1) for p in range(3) for z in (0, 1)], "1 of 2 frames"),
+        ([(1, z, t, p) for t in (0, 1) for p in range(3) for z in (0, 1)], "1 of 2 channels"),
+    ],
+)
+def test_planes_that_micromanager_did_not_write(tmp_path, left_out, match):
+    data = pixels(3, 2, 2, 2, 20, 24)  # position, t, c, z
+    places = [(c, z, t, p) for p in range(3) for t in (0, 1) for c in (0, 1) for z in (0, 1)]
+    planes = {
+        (c, z, t, p): data[p, t, c, z] for c, z, t, p in places if (c, z, t, p) not in left_out
+    }
+    path = tmp_path / "run_MMStack.ome.tif"
+    write_mmstack(path, planes, SUMMARY | {"Positions": 3})
+    with pytest.warns(TruncationWarning, match=match):
+        references = tiffref.scan(path)
+    with pytest.raises(tiffref.errors.MalformedTiff, match=match):
+        tiffref.scan(path, strict=True)
+    found = ZarrTiffStore(references)[...].reshape(-1, 20, 24)
+    assert sorted(plane[0, 0] for plane in found if plane.any()) == sorted(
+        plane[0, 0] for plane in planes.values()
+    )
+    n_missing = references.series[0]["levels"][0].get("missing_pages", 0)
+    assert n_missing == len(found) - len(planes)
+    tiffref.scan(path, allow_holes=True)
 
 
 def test_micromanager_positions_in_several_files(tmp_path):
@@ -392,7 +428,8 @@ def test_ndtiff_folder(tmp_path, is_whole):
     summary = {"PixelSize_um": 0.5, "Interval_ms": 100}
     files = {"a_NDTiffStack.tif": planes[:3], "a_NDTiffStack_1.tif": planes[3:]}
     write_ndtiff(tmp_path, files, summary)
-    references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    with contextlib.nullcontext() if is_whole else pytest.warns(TruncationWarning, match="1 of 6"):
+        references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
     assert kinds(references) == ["ndtiff"]
     assert references.group["image"].dims == ("t", "c", "y", "x")
     assert_pixels(references, {"image": data})

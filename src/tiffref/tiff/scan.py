@@ -7,7 +7,6 @@ else is done by the rooms it calls. What comes of a scan depends on the file and
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -55,6 +54,8 @@ __all__ = ["scan", "scan_with_facts"]
 _CHUNK_MODES = frozenset({"strile", "tile", "plane", "page", "frame", "file", "none", "auto"})
 """Names of chunk modes; those that decode chunks matter to stores alone."""
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
+_PLANNED = {"Positions": "R", "Frames": "T", "Slices": "Z", "Channels": "C"}
+"""What Micro-Manager's summary plans, and the axis along which it is written."""
 """Series with an index of what was acquired: positions without a page are not missing files, unless
 the files of the set name others."""
 _MAX_REPORTED = 8
@@ -558,12 +559,9 @@ def _array(
             got=", ".join(_missing_files(facts)[:3]) or None,
             hint="Put all files of the set side by side, or leave holes with allow_holes=True.",
         )
-    stopped = _count_stopped(series, level)
-    if stopped:
-        error = MalformedTiff(
-            f"the acquisition was stopped: {stopped} of {len(level.ifd)} planes are missing",
-            url=facts.source.url,
-        )
+    unwritten = _unwritten_planes(facts, series, level)
+    if unwritten and not options.allows_holes:
+        error = MalformedTiff(unwritten, url=facts.source.url)
         if options.report.is_strict:
             raise error
         warn(TruncationWarning(str(error)), stacklevel=5)
@@ -607,14 +605,14 @@ def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception)
     """Report the pages of a level that no file has, for its record."""
     if not isinstance(level, LevelFacts):
         return {}
-    missing = _count_lost(facts, series, level) or _count_stopped(series, level)
+    missing = int(np.count_nonzero(level.ifd < 0))
     if not missing:
         return {}
     return {"missing_pages": missing, "missing_files": _missing_files(facts)}
 
 
 def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
-    """Count the pages of files that are not there; positions never acquired are none of them."""
+    """Count the pages of files that are not there; planes never acquired are none of them."""
     n_holes = int(np.count_nonzero(level.ifd < 0))
     if not n_holes:
         return 0
@@ -622,26 +620,24 @@ def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int
     return 0 if series.kind in _SPARSE_KINDS and is_index_whole else n_holes
 
 
-def _count_stopped(series: SeriesFacts, level: LevelFacts) -> int:
-    """Count the planes that an acquisition was stopped before, within its last position.
+def _unwritten_planes(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> str:
+    """Say which planes Micro-Manager planned and did not write; "" if all are there.
 
-    Positions without any plane were not reached; planes left out in each are as planned.
+    It skips planes on purpose, too. An array has a place for each of them all the same.
     """
-    if series.kind != "mmstack" or not (level.ifd < 0).any():
-        return 0
-    n_lead = next((n for n, axis in enumerate(level.axes) if axis in "SYX"), 0)
-    there = (level.ifd >= 0).reshape(level.shape[:n_lead])
-    if level.axes[:1] not in ("R", "P"):
-        there = there[None]
-    started = there[there.reshape(len(there), -1).any(axis=1)]
-    is_partial = ~started.reshape(len(started), -1).all(axis=1)
-    if is_partial[:-1].any():
-        return 0
-    last = started[-1]
-    orders = itertools.permutations(range(last.ndim))
-    # in the order of acquisition, what is missing is the end
-    is_cut = any((np.diff(last.transpose(one).ravel().astype(int)) <= 0).all() for one in orders)
-    return int((~last).sum()) if is_cut else 0
+    if series.kind not in _SPARSE_KINDS:
+        return ""
+    n_holes = int(np.count_nonzero(level.ifd < 0))
+    if n_holes:
+        return f"{n_holes} of {len(level.ifd)} planes were never written"
+    summary = (facts.metadata.get("micromanager") or {}).get("Summary") or {}
+    sizes = dict(zip(level.axes, level.shape, strict=True))
+    short = []
+    for key, axis in _PLANNED.items() if series.kind == "mmstack" else ():
+        n_planned, n_written = str(summary.get(key, "")), sizes.get(axis, 1)
+        if n_planned.isdecimal() and n_written < int(n_planned):
+            short.append(f"{n_written} of {n_planned} {key.lower()}")
+    return f"the acquisition was stopped: {', '.join(short)}" if short else ""
 
 
 def _missing_files(facts: FileFacts) -> list[str]:
