@@ -119,10 +119,16 @@ _ROOT = ("zarr.json", ".zgroup", ".zattrs")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Metadata as JSON texts by key, the root's first; and addresses by the sources' own."""
+    """What a document says.
+
+    `texts` is the metadata, JSON texts by key, the root's first; `arrays` are paths and arrays;
+    `addresses` has for each source of theirs its address in the document.
+    """
 
     texts: Mapping[str, str]
+    arrays: Sequence[tuple[str, Array]]
     addresses: Mapping[str, str]
+    templates: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_document(
@@ -153,8 +159,9 @@ def plan_document(
     ManifestMismatch, InvalidReferences
         If the group cannot be spelled; see `zarr_metadata.to_texts`.
     """
+    arrays = [*group.arrays()]
     sources: dict[str, Source] = {}
-    for _, array in group.arrays():
+    for _, array in arrays:
         for source in array.manifest.sources:
             sources.setdefault(source.url, source)
     addresses = {url: (rename or to_document_url)(url) for url in sources}
@@ -162,7 +169,7 @@ def plan_document(
     record = format_provenance(sources.values(), addresses, series, seal, links)
     texts = to_texts(group, zarr_format, root={PROVENANCE: record} if record else None)
     first = {key: texts[key] for key in _ROOT if key in texts}
-    return Plan(first | texts, addresses)
+    return Plan(first | texts, arrays, addresses)
 
 
 _ZSTD = 50000
@@ -223,8 +230,7 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
 _quote = json.encoder.encode_basestring_ascii
 _quote_lines = json.JSONEncoder(separators=(",\n", ":")).encode
-"""Made once: a document of a small file has a hundred short texts. The last takes a mapping of
-texts: an entry on each line, in braces."""
+"""Made once. The last takes a mapping of texts: an entry on each line, in braces."""
 
 
 def to_kerchunk(
@@ -266,7 +272,7 @@ def to_kerchunk(
     """
     group = in_format(group, zarr_format)
     plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
-    refs: dict[str, Any] = dict(plan.metadata)
+    refs: dict[str, Any] = dict(plan.texts)
     for path, array in plan.arrays:
         rule = KeyRule.written(path, zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
@@ -330,28 +336,18 @@ def _plan(
     templates: Mapping[str, str] | None,
     series: Sequence[Mapping[str, Any]],
     is_sealed: bool,
-) -> _JsonPlan:
+) -> Plan:
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
     plan = plan_document(group, zarr_format, rename, series, is_sealed)
-    metadata, arrays = plan.texts, [*group.arrays()]
+    texts, addresses = plan.texts, plan.addresses
     if is_sealed:
-        addresses = {url: from_document_url(address) for url, address in plan.addresses.items()}
-        metadata = seal_texts(metadata, digest_chunks(arrays, addresses))
-    if not templates or version == 0:
-        return _JsonPlan(metadata, arrays, plan.addresses)
-    used = {url: _use_template(address, templates) for url, address in plan.addresses.items()}
-    return _JsonPlan(metadata, arrays, used, templates)
-
-
-@dataclass(frozen=True, slots=True)
-class _JsonPlan:
-    metadata: Mapping[str, str]
-    """Key to JSON text."""
-    arrays: Sequence[tuple[str, Array]]
-    addresses: Mapping[str, str]
-    """Address of a source in the model to that in the document."""
-    templates: Mapping[str, str] = field(default_factory=dict)
+        local = {url: from_document_url(address) for url, address in addresses.items()}
+        texts = seal_texts(texts, digest_chunks(plan.arrays, local))
+    if templates and version == 1:
+        addresses = {url: _use_template(one, templates) for url, one in addresses.items()}
+        return Plan(texts, plan.arrays, addresses, templates)
+    return Plan(texts, plan.arrays, addresses)
 
 
 def _use_template(address: str, templates: Mapping[str, str]) -> str:
@@ -376,12 +372,11 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _iter_json(plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[bytes]:
+def _iter_json(plan: Plan, zarr_format: int, version: int) -> Iterator[bytes]:
     """Get the document piece by piece, every piece after the metadata with its comma in front."""
-    metadata = _quote_lines(plan.metadata)[1:-1]
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
-    lines = [f"{head}\n{metadata}"]
+    lines = [f"{head}\n", _quote_lines(plan.texts)[1:-1]]
     for path, array in plan.arrays:
         quoted = _quoted_rule(path, zarr_format)
         manifest = array.manifest
@@ -396,11 +391,16 @@ def _iter_json(plan: _JsonPlan, zarr_format: int, version: int) -> Iterator[byte
             lines.clear()
             yield _json_rows(quoted, grid, [url.encode() for url in urls], rows)
         lines += [
-            f',\n"{quoted.key(grid, flat)}":{_quote(encode_inlined(data))}'
+            f',\n"{quoted.key(grid, flat)}":{_quote_inlined(data)}'
             for flat, data in sorted(manifest.inlined.items())
         ]
     lines.append("\n}}\n" if version == 1 else "\n}\n")
     yield "".join(lines).encode()
+
+
+def _quote_inlined(data: bytes) -> str:
+    text = encode_inlined(data)
+    return f'"{text}"' if text.startswith("base64:") else _quote(text)
 
 
 @functools.lru_cache(maxsize=1024)

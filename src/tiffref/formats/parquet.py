@@ -483,12 +483,12 @@ def write_parquet(
     group = in_format(group, 2)
     plan = plan_document(group, 2, rename, series, is_sealed)
     with open_folder_atomic(path, ZMETADATA, storage_options) as folder:
-        for name, array in group.arrays():
+        for name, array in plan.arrays:
             urls = [plan.addresses[source.url] for source in array.manifest.sources]
             _write_array(folder / name, name, array, urls, record_size)
         texts = plan.texts
         if is_sealed:
-            files = {name: _read_files(folder / name) for name, _ in group.arrays()}
+            files = {name: _read_files(folder / name) for name, _ in plan.arrays}
             texts = seal_texts(texts, digest_files(files, record_size))
         documents = {key: json.loads(text) for key, text in texts.items()}
         metadata = {"metadata": documents, "record_size": record_size}

@@ -1,10 +1,11 @@
 """What the seal of a document covers.
 
 Owns the digest of a document: all metadata as its text, and of each array which chunk lies where,
-in the terms of the model, so that it is the same however the document is laid out. The seal itself
-stands in the provenance; the text is digested with zeros in its place. Local sources that are
-reached through links are recorded with where these lead (`links`): if one leads elsewhere when the
-document is opened, it is no longer what was sealed.
+in the terms of the model, so that it is the same however the document is laid out. It is one hash
+over few long texts: a hash for each array took as long as writing all else of a small document. The
+seal itself stands in the provenance; the text is digested with zeros in its place. Local sources
+that are reached through links are recorded with where these lead (`links`): if one leads elsewhere
+when the document is opened, it is no longer what was sealed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..io.seal import is_own_seal, make_seal
 from ..io.urls import has_scheme
 from ..model.array import Array
 from ..model.manifest import Manifest, Source
+from .zarr_metadata import to_text
 
 __all__ = [
     "NO_SEAL",
@@ -54,13 +56,13 @@ class Sealed:
         Local source to the file that it was when the document was sealed, where that has another
         path.
     parts
-        Digests of all that is no metadata.
+        From `digest_chunks` or `digest_files`.
     """
 
     seal: str
     metadata: Mapping[str, Any]
     links: Mapping[str, str]
-    parts: Iterable[bytes] = field(default=(), compare=False)
+    parts: Iterable[bytes | NDArray] = field(default=(), compare=False)
 
     def is_own(self, sources: Iterable[Source]) -> bool:
         """Return whether this user made the seal, of this very document and these files."""
@@ -71,7 +73,7 @@ class Sealed:
         return is_own_seal(self.seal, digest) and dict(find_links(rows)) == dict(self.links)
 
 
-def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes]) -> Mapping[str, str]:
+def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes | NDArray]) -> Mapping[str, str]:
     """Put the seal into metadata that has `NO_SEAL` in its provenance.
 
     Parameters
@@ -79,14 +81,14 @@ def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes]) -> Mapping[s
     metadata
         Key to JSON text.
     parts
-        Digests of all that is no metadata.
+        From `digest_chunks` or `digest_files`.
 
     Returns
     -------
     metadata
         As it was where the user has no key: such a seal is nobody's.
     """
-    seal = make_seal(_digest(metadata, parts, NO_SEAL))
+    seal = make_seal(_digest(metadata, parts))
     if seal is None:
         return metadata
     root = next(key for key in (".zattrs", "zarr.json") if key in metadata)
@@ -95,8 +97,11 @@ def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes]) -> Mapping[s
 
 def digest_chunks(
     arrays: Iterable[tuple[str, Array]], addresses: Mapping[str, str]
-) -> Iterator[bytes]:
-    """Return the digest of each array's chunks, the arrays in the order of their paths.
+) -> Iterator[bytes | NDArray]:
+    """Return what is digested of the chunks of arrays.
+
+    First comes one text for all arrays in the order of their paths, which says what follows: of
+    each array the columns of where its chunks lie, and its inlined chunks.
 
     Parameters
     ----------
@@ -105,31 +110,29 @@ def digest_chunks(
     addresses
         Address of each source in the document; sources that are not in it have their own.
     """
+    heads: list[Any] = []
+    data: list[bytes | NDArray] = []
     for path, array in sorted(arrays, key=operator.itemgetter(0)):
         manifest = array.manifest
-        found = hashlib.sha256(
-            _join([path.encode("utf-8", "surrogatepass"), b"%a" % (manifest.shape,)])
-        )
-        if manifest.sources:
-            names, columns = _named_ranges(manifest, addresses)
-            found.update(_join(names))
-            for column in columns:
-                found.update(column)
-        for flat, data in sorted(manifest.inlined.items()):
-            found.update(_join([b"%d" % flat, data]))
-        yield found.digest()
+        urls, columns = _named_ranges(manifest, addresses) if manifest.sources else ([], ())
+        inlined = sorted(manifest.inlined.items())
+        heads.append((path, manifest.shape, urls, [(flat, len(found)) for flat, found in inlined]))
+        data += columns
+        data += [found for _, found in inlined]
+    yield to_text(heads).encode()
+    yield from data
 
 
 def digest_files(files: Mapping[str, Iterable[bytes]], record_size: int) -> Iterator[bytes]:
-    """Return the digests of parquet references: the files of each array, in their order.
+    """Return what is digested of parquet references: the files of each array, in their order.
 
     Files are read when their turn comes, so that no more than one is in memory.
     """
     yield b"parquet %d" % record_size
     for path, parts in sorted(files.items()):
-        yield path.encode("utf-8", "surrogatepass")
-        for data in parts:
-            yield hashlib.sha256(data).digest()
+        digests = [hashlib.sha256(data).digest() for data in parts]
+        yield b"%a" % ((path, len(digests)),)
+        yield from digests
 
 
 def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
@@ -149,19 +152,27 @@ def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
             yield source.url, real
 
 
-def _digest(metadata: Mapping[str, Any], parts: Iterable[bytes], seal: str) -> bytes:
-    made, none = seal.encode(), NO_SEAL.encode()
-    texts: list[bytes] = []
-    for key, value in sorted(metadata.items()):
-        text = value if isinstance(value, str | bytes) else _encode(value)
-        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        texts += key.encode("utf-8", "surrogatepass"), data.replace(made, none)
-    return hashlib.sha256(_join([*texts, *parts])).digest()
+def _digest(
+    metadata: Mapping[str, Any], parts: Iterable[bytes | NDArray], seal: str = NO_SEAL
+) -> bytes:
+    """Digest all texts, behind their lengths so that no two lists of them look the same, and then
+    the other parts."""
+    keys = sorted(metadata)
+    values = [metadata[key] for key in keys]
+    texts = [*keys, *(value if type(value) is str else _to_str(value) for value in values)]
+    joined = "".join(texts)
+    if seal != NO_SEAL:
+        joined = joined.replace(seal, NO_SEAL)
+    found = hashlib.sha256(_encode([*map(len, texts)]).encode())
+    found.update(joined.encode("utf-8", "surrogatepass"))
+    for part in parts:
+        found.update(part)
+    return found.digest()
 
 
-def _join(texts: Iterable[bytes]) -> bytes:
-    """Join data, each with its length, so that no two lists of texts look the same."""
-    return b"".join([b"%d:%b" % (len(data), data) for data in texts])
+def _to_str(value: Any) -> str:
+    is_text = isinstance(value, bytes)
+    return value.decode("utf-8", "surrogateescape") if is_text else _encode(value)
 
 
 _INT32, _UINT64 = np.dtype("<i4"), np.dtype("<u8")
@@ -169,25 +180,22 @@ _INT32, _UINT64 = np.dtype("<i4"), np.dtype("<u8")
 
 def _named_ranges(
     manifest: Manifest, addresses: Mapping[str, str]
-) -> tuple[list[bytes], list[NDArray]]:
-    """Return the sources of the chunks as a text, and columns of source, offset and length."""
+) -> tuple[list[str], list[NDArray]]:
+    """Return the sources of the chunks, and columns of source, offset and length."""
     urls = [addresses.get(source.url, source.url) for source in manifest.sources]
-    source = manifest.source
-    offset, length = manifest.offset, manifest.length
-    if not source.size or source.max() < 0:
+    if not manifest.source.size:
         return [], []
-    order = {url: row for row, url in enumerate(sorted(set(urls)))}
-    is_stored = source >= 0
-    if len(urls) > 1:
+    source, offset, length = manifest.source, manifest.offset, manifest.length
+    if len(urls) > 1 or source.any():  # else all chunks lie in the one source
+        is_stored = source >= 0
         used = np.bincount(source[is_stored], minlength=len(urls)) > 0
         named = {url for url, is_used in zip(urls, used.tolist(), strict=True) if is_used}
+        if not named:
+            return [], []
         order = {url: row for row, url in enumerate(sorted(named))}
         rank = np.array([order.get(url, -1) for url in urls], np.int32)
-        source = np.where(is_stored, rank[source], source)
-    if np.count_nonzero(is_stored) < len(is_stored):
+        source = np.where(is_stored, rank.take(source, mode="clip"), source)
         offset, length = np.where(is_stored, offset, 0), np.where(is_stored, length, 0)
+        urls = list(order)
     columns = ((source, _INT32), (offset, _UINT64), (length, _UINT64))
-    return (
-        ["\0".join(order).encode("utf-8", "surrogatepass")],
-        [np.ascontiguousarray(column, kind) for column, kind in columns],
-    )
+    return urls, [np.ascontiguousarray(column, kind) for column, kind in columns]

@@ -101,36 +101,34 @@ def to_texts(
     if zarr_format not in (2, 3):
         raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
     spell = _node_to_v2 if zarr_format == 2 else _node_to_v3
-    documents = spell("", group, is_own) if group.children.keys() != {""} else {}
+    is_array = "" in group.children
+    texts = {}
+    if not is_array or len(group.children) > 1:
+        texts.update(spell("", group, {} if is_array else root or {}, is_own))
     for path, node in group.walk():
-        spelled = spell(path, node, is_own)
-        if not path and not documents.keys().isdisjoint(spelled):
+        spelled = spell(path, node, {} if path else root or {}, is_own)
+        if not path and not texts.keys().isdisjoint(spelled):
             raise InvalidReferences(
                 "the root is both an array and a group, which Zarr v3 does not allow",
                 tag=next(iter(spelled)),
                 hint="Write zarr_format=2, or give the array a name.",
             )
-        documents |= spelled
-    if root and zarr_format == 3:
-        own = documents["zarr.json"]
-        documents["zarr.json"] = {**own, "attributes": {**own["attributes"], **root}}
-    elif root:
-        documents[".zattrs"] = {**documents.get(".zattrs", {}), **root}
-    return {
-        key: document if type(document) is str else to_text(document, key)
-        for key, document in documents.items()
-    }
+        texts.update(spelled)
+    return texts
 
 
-def _node_to_v2(path: str, node: Node, is_own: bool) -> dict[str, Any]:
-    lead = f"{path}/" if path else ""
+def _node_to_v2(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
+    """Return the documents of a node with `more` attributes."""
+    key = join_key(path, ".zattrs")
     if isinstance(node, Group):
-        documents: dict[str, Any] = {f"{lead}.zgroup": '{"zarr_format":2}'}
-        return documents | {f"{lead}.zattrs": node.attributes} if node.attributes else documents
+        documents = {join_key(path, ".zgroup"): '{"zarr_format":2}'}
+        if node.attributes or more:
+            documents[key] = to_text({**node.attributes, **more}, key)
+        return documents
     fill = "null" if node.fill_value is None else to_text(_encode_fill(node.fill_value, node.dtype))
     return {
-        f"{lead}.zarray": _zarray(_only_codec(path, node), node.shape, node.chunks, fill),
-        f"{lead}.zattrs": {**node.attributes, _DIMS: node.dims},
+        join_key(path, ".zarray"): _zarray(_only_codec(path, node), node.shape, node.chunks, fill),
+        key: to_text({**node.attributes, _DIMS: node.dims, **more}, key),
     }
 
 
@@ -153,11 +151,14 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: s
     )
 
 
-def _node_to_v3(path: str, node: Node, is_own: bool) -> dict[str, Any]:
+def _node_to_v3(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
+    """Return the document of a node with `more` attributes."""
     key = join_key(path, "zarr.json")
     attributes = dict(node.attributes)
     if isinstance(node, Group):
-        return {key: {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+        attributes.update(more)
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return {key: to_text(group, key)}
     codec, fill = _only_codec(path, node), node.fill_value
     encoding = to_zarr3(codec, ndim=len(node.shape), chunks=node.chunks, is_own=is_own)
     if fill is None:
@@ -175,11 +176,11 @@ def _node_to_v3(path: str, node: Node, is_own: bool) -> dict[str, Any]:
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": _encode_fill(fill, node.dtype),
         "codecs": encoding["codecs"],
-        "attributes": attributes,
+        "attributes": {**attributes, **more},
         "dimension_names": node.dims,
         "storage_transformers": [],
     }
-    return {key: document}
+    return {key: to_text(document, key)}
 
 
 def _only_codec(path: str, array: Array) -> Any:
