@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import time
@@ -87,6 +88,18 @@ def _window(url: str, cog: Path) -> None:
             store = zarr.storage.FsspecStore(fs, read_only=True)
             return zarr.open_array(store, path="image", mode="r", zarr_format=2)[region]
 
+    def by_async_geotiff() -> Any:
+        from async_geotiff import GeoTIFF, Window
+        from obstore.store import HTTPStore
+
+        async def read() -> Any:
+            store = HTTPStore(url, client_options={"allow_http": True})
+            image = await GeoTIFF.open(cog.name, store=store)
+            part = Window(col_off=1100, row_off=1000, width=2000, height=2000)
+            return np.asarray((await image.read(window=part)).data)[0]
+
+        return asyncio.run(read())
+
     def by_kerchunk() -> Any:
         options = {"remote_protocol": "http", "skip_instance_cache": True}
         dataset = xarray.open_dataset(
@@ -114,6 +127,8 @@ def _window(url: str, cog: Path) -> None:
         ),
         'window: xarray engine="tiffref"': (by_tiffref_xarray, "20 GET"),
         "window: rasterio": (by_rasterio, ""),
+        "window: async-geotiff": (by_async_geotiff, ""),
+        "window: ZarrTiffStore(document)[...]": (lambda: ZarrTiffStore(document)[region], "11 GET"),
         "window: zarr + ReferenceFileSystem, concurrency 64": (by_reference_file_system, ""),
         'window: xarray engine="kerchunk"': (by_kerchunk, ""),
     }

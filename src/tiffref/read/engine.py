@@ -14,6 +14,7 @@ import functools
 import math
 import operator
 import sys
+import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
@@ -207,6 +208,9 @@ def _sample_span(
     return low[rows].astype(np.uint64), high[rows].astype(np.uint64)
 
 
+_buffers = threading.local()
+_MIN_RUN = 8
+"""Plain chunks of a range: to find out which of fewer are neighbours takes as long as it saves."""
 MAX_CHUNKS = 1 << 16
 """Chunks that are read at once: each takes some hundred bytes until it is in its place."""
 MAX_GAP_BYTES = 1 << 16
@@ -223,9 +227,9 @@ _LOCAL_BUFFER_BYTES = 1 << 21
 """A longer range, which is one large chunk, gets memory of its own."""
 TASK_BYTES = 1 << 18
 """Fetched bytes for one decoding task, so that ranges of many megabytes still feed all cores."""
-LOCAL_TASK_BYTES = 1 << 20
-"""Decoded bytes that are worth a thread: for windows of 512 x 512 bytes, handing half of them to
-another took a tenth to a third of the processor time, and gained nothing on the clock."""
+LOCAL_TASK_BYTES = 1 << 19
+"""Decoded bytes that are worth a thread: windows of 512 x 512 bytes take a sixth less on the clock
+where a core is idle, and a tenth more of the processors; smaller ones gain nothing."""
 
 
 def read_array(
@@ -419,12 +423,12 @@ def _read_ranges(
 ) -> None:
     """Read ranges that nobody has begun, one after the other, and decode what is in them."""
     sources = reading.array.manifest.sources
-    # used again and again: new memory for each range would cost page faults
-    buffer = memoryview(np.empty(min(_LOCAL_BUFFER_BYTES, ranges.longest), np.uint8))
+    buffer = _take_buffer(min(_LOCAL_BUFFER_BYTES, ranges.longest))
     while True:
         try:
             i = todo.popleft()
         except IndexError:
+            _buffers.kept = buffer
             return
         members = chosen[ranges.members(i)]
         source, start, stop = sources[ranges.source[i]], int(ranges.start[i]), int(ranges.stop[i])
@@ -441,6 +445,18 @@ def _read_ranges(
             found = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
             data = memoryview(found)
         _place(reading, members, start, data)
+
+
+def _take_buffer(n_bytes: int) -> memoryview:
+    """Return memory for ranges, which this thread keeps from read to read.
+
+    New memory costs page faults. It is taken away while it is in use, since a decoder may read
+    another store meanwhile.
+    """
+    kept = vars(_buffers).pop("kept", None)
+    if kept is None or len(kept) < n_bytes:
+        kept = memoryview(np.empty(n_bytes, np.uint8))
+    return kept
 
 
 def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
@@ -527,7 +543,7 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
     """Decode chunks out of a range that begins at byte `start` of its one source."""
     array, codec = reading.array, reading.codec(members[0])
     decoder = None
-    if reading.is_plain[members].all():
+    if len(members) >= _MIN_RUN and reading.is_plain[members].all():
         assert isinstance(codec, SegmentCodec)
         _place_plain(reading, codec, members, start, data)
         reading.count(len(members))
@@ -581,7 +597,7 @@ def _place_plain(
 
 def _run_starts(reading: Reading, members: NDArray[np.int64], axis: int) -> NDArray[np.intp]:
     """Find the members that do not follow the one before them in file and array, both whole."""
-    if len(members) == 1 or not reading.axes:
+    if not reading.axes:
         return np.arange(1, len(members))
     rows, offset = reading.rows[members], reading.offset[members]
     is_whole = np.array([reading.pieces[k].is_whole for k in members.tolist()])

@@ -175,10 +175,13 @@ class ZarrStore(Store):
 
     @property
     def _array(self) -> Array:
+        main, keys = self._checked_main(), self._keys
+        return (keys.arrays.get("") or keys.arrays[main]).shown
+
+    def _checked_main(self) -> str:
         if self._main is None:
             raise AttributeError("the store holds no array, or several of which none is the main")
-        keys = self._keys
-        return (keys.arrays.get("") or keys.arrays[self._main]).shown
+        return self._main
 
     @property
     def fs(self) -> ReferenceFileSystem:
@@ -226,9 +229,7 @@ class ZarrStore(Store):
         SelectionError
             If the selection or `out` does not fit the array.
         """
-        self._array  # noqa: B018 - says why a store without an array has no regions
-        assert self._main is not None
-        array = self._references.group[self._main]
+        array = self._references.group[self._checked_main()]  # zarr's keys take a millisecond
         assert isinstance(array, Array)
         show = choose_progress(progress, "reading", "chunks")
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
