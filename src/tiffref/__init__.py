@@ -40,7 +40,7 @@ _HOMES = {
     "refresh": "documents",
     "scan": "tiff.scan",
     "scan_sequence": "sequences.stack",
-    "set_cache_size": "read.cache",
+    "set_cache_size": "read.chunks",
     "validate": "validation",
 }
 """Public name -> the module that holds it."""
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         UnsupportedTiff,
         UntrustedSource,
     )
-    from .read.cache import set_cache_size
+    from .read.chunks import set_cache_size
     from .references import References
     from .sequences.stack import append_sequence, scan_sequence
     from .tiff.scan import scan

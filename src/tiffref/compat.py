@@ -16,9 +16,9 @@ from tifffile import TiffWriter, imwrite, memmap
 
 from .errors import SelectionError
 from .io.allow import is_local
-from .read.chunkmode import CHUNKMODE
 from .sequences.inputs import in_archive, is_many
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
+from .zarr.keyspace import CHUNKMODE
 
 __all__ = [
     "CHUNKMODE",

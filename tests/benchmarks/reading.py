@@ -17,7 +17,7 @@ from harness import Work
 
 import tiffref
 import zarr
-from tiffref.read.cache import CACHE
+from tiffref.read.chunks import CACHE
 from tiffref.zarr import ZarrTiffStore
 
 

@@ -38,9 +38,9 @@ from tiffref.errors import (
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import SegmentCodec
 from tiffref.model.manifest import Manifest, Source
-from tiffref.read.chunkmode import CHUNKMODE
 from tiffref.references import References
 from tiffref.zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
+from tiffref.zarr.keyspace import CHUNKMODE
 
 STACK = np.random.default_rng(1).integers(0, 60000, (5, 100, 120)).astype("u2")
 TILES = {"tile": (32, 48), "compression": "zlib", "photometric": "minisblack"}

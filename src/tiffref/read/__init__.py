@@ -4,7 +4,7 @@ Owns the read engine: `read_array` gives a region of an array as NumPy array, `f
 stored bytes of chunks. It knows nothing of Zarr (see `tiffref.zarr`).
 """
 
-from .cache import set_cache_size
+from .chunks import set_cache_size
 from .engine import read_array
 from .fetch import Fetcher
 

@@ -1,8 +1,8 @@
 """Read a region of an array: plan, fetch, decode, in one pass over its chunks.
 
 Owns the order of the work and the state of one read. Chunks that a selection touches are found by
-arithmetic on the columns of a manifest, merged into byte ranges (`ranges`), fetched (`fetch`) and
-decoded straight into the result (`chunk_decoder`). Where the stored bytes are the samples as they
+arithmetic on the columns of a manifest, merged into byte ranges (`selection`), fetched (`fetch`)
+and decoded straight into the result (`chunks`). Where the stored bytes are the samples as they
 stand, byte ranges are cut to the selected samples. Requests and decoding run on different pools,
 and never more than `MAX_IN_FLIGHT_BYTES` wait between them, so that a region of an image larger
 than memory can be read.
@@ -29,8 +29,8 @@ from ..io.progress import Progress, Tally
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING
-from .cache import CACHE
-from .chunk_decoder import (
+from .chunks import (
+    CACHE,
     Decoder,
     decode_chunk,
     decode_inlined,
@@ -42,8 +42,14 @@ from .chunk_decoder import (
 )
 from .fetch import Fetcher
 from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool, wait_for_result
-from .ranges import Ranges, plan_ranges
-from .selection import Axis, Selection, parse_selection, plan_axis
+from .selection import (
+    Axis,
+    Ranges,
+    Selection,
+    parse_selection,
+    plan_axis,
+    plan_ranges,
+)
 
 __all__ = ["Piece", "Reading", "locate", "make_target", "plan_reading", "read_array"]
 

@@ -2,7 +2,7 @@
 
 Owns which sources may be read, which are open, the check that a source still is what was scanned,
 and the rule that an answer of another length than asked for is an error: a short answer would shift
-pixels. How bytes are got is for `io.source` and `io.remote`, which ranges to ask for for `ranges`.
+pixels. How bytes are got is said by `io.source` and `io.remote`, which ranges by `selection`.
 """
 
 from __future__ import annotations

@@ -25,13 +25,12 @@ from ..io.progress import Progress, Tally, choose_progress
 from ..model.array import Array
 from ..model.grid import chunk_grid
 from ..model.manifest import Manifest, Source
-from ..read.chunkmode import CHUNKMODE, Served, parse_chunkmode, plain_codec
 from ..read.engine import make_target
 from ..read.fetch import Fetcher
 from ..read.pools import decode_pool
 from ..read.selection import parse_selection
 from ..references import References
-from .keyspace import KeySpace
+from .keyspace import CHUNKMODE, KeySpace, Served, parse_chunkmode, plain_codec
 from .store import ZarrStore
 
 __all__ = ["ReadFiles", "ZarrFileSequenceStore", "describe_files", "read_region"]

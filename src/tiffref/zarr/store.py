@@ -25,16 +25,17 @@ from ..errors import SelectionError, UnsupportedTiff
 from ..formats.summary import ARRAY_HEADING, html_table, outline
 from ..io.progress import Progress, choose_progress
 from ..model.array import Array, Group
-from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.engine import read_array
 from ..read.fetch import Fetcher
 from ..references import References
 from .batching import Requests
 from .keyspace import (
+    CHUNKMODE,
     Chunk,
     KeySpace,
     build_keys,
     check_value,
+    parse_chunkmode,
     read_checked,
     read_value,
     resolve_range,

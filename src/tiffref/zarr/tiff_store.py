@@ -14,9 +14,9 @@ from ..documents import open_references
 from ..errors import SelectionError, UnsupportedTiff
 from ..model.array import Array, Group, given_attributes
 from ..model.manifest import INLINED
-from ..read.chunkmode import CHUNKMODE, parse_chunkmode
 from ..read.fetch import make_fetcher
 from ..references import References, is_document, select_levels
+from .keyspace import CHUNKMODE, parse_chunkmode
 from .store import ZarrStore
 
 __all__ = ["ZarrTiffStore"]

@@ -15,7 +15,7 @@ from tiffref.errors import MalformedTiff
 from tiffref.model.array import Array
 from tiffref.model.codec import ForeignCodec
 from tiffref.model.manifest import Manifest
-from tiffref.read.chunk_decoder import decode_whole
+from tiffref.read.chunks import decode_whole
 
 SAMPLES = np.arange(256, dtype="u1").reshape(16, 16)
 XZ = {"id": "lzma", "format": lzma.FORMAT_XZ, "check": -1, "preset": None, "filters": None}

@@ -16,7 +16,7 @@ import tiffref.read
 from tiffref.codecs import decode as codecs_decode
 from tiffref.errors import StaleSource
 from tiffref.io import source
-from tiffref.read.cache import CACHE, ChunkCache
+from tiffref.read.chunks import CACHE, ChunkCache
 from tiffref.zarr import ZarrTiffStore
 
 

@@ -17,7 +17,7 @@ from tiffref.model.array import Array, Group
 from tiffref.model.manifest import Source
 from tiffref.read.fetch import Fetcher
 from tiffref.references import References
-from tiffref.zarr import ahead, batching
+from tiffref.zarr import batching
 from tiffref.zarr.store import ZarrStore
 
 AT_ONCE = 10
@@ -28,7 +28,7 @@ def array_of(grid: Sequence[int], missing: Sequence[int] = ()) -> Array:
     return build_array(values, (1,) * len(grid), Source("x"), missing=tuple(missing))[1]
 
 
-def read(array: Array, box: Sequence[range], reading: ahead.ReadAhead) -> list[int]:
+def read(array: Array, box: Sequence[range], reading: batching.ReadAhead) -> list[int]:
     """Ask for the chunks of a box as zarr does; return what was asked for ahead."""
     found = []
     for index in itertools.product(*box):
@@ -57,7 +57,7 @@ def inside(array: Array, box: Sequence[range]) -> set[int]:
 )
 def test_a_read_in_order_is_followed_within_bounds(grid, box):
     array = array_of(grid)
-    found = read(array, box, ahead.ReadAhead())
+    found = read(array, box, batching.ReadAhead())
     wanted = inside(array, box)
     useful = len(wanted & set(found))
     assert useful > len(wanted) / 3
@@ -74,7 +74,7 @@ def test_what_is_in_vain_is_never_more_than_what_was_asked_for(seed):
     for n in grid:
         first = rng.randrange(n)
         box.append(range(first, rng.randint(first + 1, n)))
-    found = read(array, box, ahead.ReadAhead())
+    found = read(array, box, batching.ReadAhead())
     wanted = inside(array, box) - set(missing)
     assert not set(found) & set(missing)
     assert len(set(found) - wanted) <= len(wanted)
@@ -84,10 +84,10 @@ def test_whatever_is_no_row_is_not_followed():
     array = array_of((40, 40))
     flats = list(range(1600))
     random.Random(1).shuffle(flats)
-    scattered = ahead.ReadAhead()
+    scattered = batching.ReadAhead()
     assert [one for flat in flats for one in scattered.note(array, flat, AT_ONCE)] == []
     for step in (range(0, 1600, 3), range(1599, 0, -2), [7] * 100):
-        reading = ahead.ReadAhead()
+        reading = batching.ReadAhead()
         assert [one for flat in step for one in reading.note(array, flat, AT_ONCE)] == []
 
 
@@ -99,7 +99,7 @@ def test_threads_that_read_backwards_and_overtake_one_another_are_followed(seed)
     for n in range(2, len(order) - 1):
         if rng.random() < 0.15:
             order[n], order[n + 1] = order[n + 1], order[n]
-    reading = ahead.ReadAhead()
+    reading = batching.ReadAhead()
     found = {one for flat in order for one in reading.note(array, flat, AT_ONCE)}
     assert len(found & set(order)) > 50
     assert len(found - set(order)) <= 20
@@ -107,7 +107,7 @@ def test_threads_that_read_backwards_and_overtake_one_another_are_followed(seed)
 
 def test_small_windows_are_not_followed():
     array = array_of((40, 40))
-    reading = ahead.ReadAhead()
+    reading = batching.ReadAhead()
     for y, x in itertools.product(range(0, 30, 5), range(0, 30, 7)):
         assert read(array, (range(y, y + 3), range(x, x + 3)), reading) == []
 
@@ -119,7 +119,7 @@ def test_reads_at_the_same_time_are_told_apart():
         1: (array, (range(16, 25), range(16, 25))),
         2: (other, (range(9), range(9))),
     }
-    reading, found = ahead.ReadAhead(), {0: set(), 1: set(), 2: set()}
+    reading, found = batching.ReadAhead(), {0: set(), 1: set(), 2: set()}
     for indices in zip(*(itertools.product(*box) for _, box in boxes.values()), strict=True):
         for which, index in enumerate(indices):
             flat = int(np.ravel_multi_index(index, (32, 32)))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiffref.errors import InvalidReferences
-from tiffref.read.ranges import Ranges, plan_ranges
+from tiffref.read.selection import Ranges, plan_ranges
 
 CHUNKS = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 500), st.integers(0, 60)), max_size=30
