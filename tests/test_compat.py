@@ -302,7 +302,22 @@ def test_arguments_that_stores_do_not_take_are_named(names: str, argument: dict[
                 part.aszarr(**argument)
 
 
-def test_unknown_arguments_are_type_errors() -> None:
-    for files in ("plain.tif", "img*.tif"):
-        with pytest.raises(TypeError, match="squeese"):
-            tifffile.imread(files, aszarr=True, squeese=True)
+@pytest.mark.parametrize("options", [{}, {"aszarr": True}, {"selection": 0}], ids=str)
+@pytest.mark.parametrize("names", ["plain.tif", "img*.tif"])
+def test_misspelled_arguments_name_the_nearest(names: str, options: dict[str, Any]) -> None:
+    says = r"imread\(\) has no argument 'squeese'. Did you mean squeeze[?] .*help\(tiffref.imread\)"
+    with pytest.raises(tifffile.UnknownArgument, match=says) as caught:
+        tifffile.imread(names, squeese=True, **options)
+    assert isinstance(caught.value, TypeError)
+    assert tifffile.imread("plain.tif", is_ome=False).shape == STACK.shape
+
+
+@pytest.mark.parametrize("name", ["scan", "ZarrTiffStore", "ZarrFileSequenceStore"])
+def test_misspelled_options_of_scans_and_stores(name: str) -> None:
+    call: Any = getattr(tifffile, name, None) or getattr(tifffile.zarr, name)
+    page = "tiffref.sequences.stack.SequenceOptions" if "Sequence" in name else call.__name__
+    with pytest.raises(tifffile.UnknownArgument, match=rf"{name}.. has no argument") as caught:
+        call("plain.tif", levle=1)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("Did you mean level? All are listed by help(tiffref.")
+    assert page in caught.value.hint

@@ -199,6 +199,7 @@ def test_few_rooms_open_a_document(tmp_path: Path, opener: str) -> None:
         "store": ZarrTiffStore,
         "engine": lambda path: xr.open_dataset(path, engine="tiffref"),
     }
+    open_it[opener](document)  # what is imported for it is no part of it
     entered: set[str] = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:

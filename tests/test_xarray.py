@@ -393,8 +393,11 @@ def test_all_options_are_keywords(days):
     assert found.image.dtype == "u1" and (found.image == 9).all()
     engine = xr.backends.list_engines()["tiffref"]
     assert set(OPTIONS) < set(engine.open_dataset_parameters)
-    with pytest.raises(TypeError, match="colour"):
-        xr.open_dataset("day_9.tif", engine="tiffref", colour=True)
+    for name, near in (("levle", "Did you mean level[?] "), ("colour", "")):
+        says = rf"open_dataset\(\) has no argument '{name}'. {near}.*help\(tiffref.xarray.EngineO"
+        with pytest.raises(tiffref.UnknownArgument, match=says) as caught:
+            xr.open_dataset("day_9.tif", engine="tiffref", **{name: True})
+        assert isinstance(caught.value, TypeError)
 
 
 def test_options_hold_for_trees_too(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import tifffile
 from tifffile import TiffWriter, imwrite, memmap
 
-from .errors import SelectionError
+from .errors import SelectionError, check_arguments
 from .io.allow import is_local
 from .sequences.inputs import in_archive, is_many
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
@@ -177,8 +177,10 @@ def imread(
     sequence = {"imread": imread, **naming}
     if not wants_store and selection is None and not _is_url(files):
         given = {name: value for name, value in options.items() if name not in _OF_STORES}
+        _check_options(given)
         given |= {**choice, **sequence, "imreadargs": imreadargs, "container": container}
         return tifffile.imread(files, **_given({**given, "return_as": return_as}))
+    _check_options(options, *_takers())
     if imread is None:
         choice |= imreadargs or {}
     elif imreadargs:
@@ -190,6 +192,19 @@ def imread(
         return store
     with store:
         return store[... if selection is None else selection]
+
+
+def _check_options(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+    named = [name for name in options if not name.startswith("is_")]
+    check_arguments(named, imread, *takers, tifffile.imread, tifffile.TiffFile)
+
+
+def _takers() -> tuple[Callable[..., Any], ...]:
+    """Return what takes the arguments of stores."""
+    from .sequences.stack import SequenceOptions, scan_sequence
+    from .tiff.scan import scan
+
+    return ZarrTiffStore, scan, ZarrFileSequenceStore, scan_sequence, SequenceOptions
 
 
 def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -> ZarrStore:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import functools
 import inspect
 import itertools
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "CatalogError",
@@ -39,11 +42,15 @@ __all__ = [
     "did_you_mean",
     "first_few",
     "install_hint",
+    "names_arguments",
     "needs",
     "unreadable",
     "warn",
     "with_errno",
 ]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 _SCHEMES = ("s3", "gs", "az", "abfs", "http", "https", "ftp", "file", "memory", "zip", "hdfs")
 """Schemes that people mean."""
@@ -293,14 +300,44 @@ def check_arguments(given: Iterable[str], *takers: Callable[..., Any]) -> None:
     Raises
     ------
     UnknownArgument
-        If one is unknown; the hint names the nearest one.
+        If one is unknown; the hint names the nearest one, and where all are listed.
     """
-    parameters = (one for taker in takers for one in inspect.signature(taker).parameters.values())
-    known = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
     for name in given:
+        known = _parameters(takers)
         if name not in known:
+            near = did_you_mean(name, known)
+            page = takers[-1] if is_dataclass(takers[-1]) else takers[0]
+            hint = f"All are listed by help({_public_name(page)})."
             what = f"{takers[0].__name__}() has no argument '{name}'"
-            raise UnknownArgument(what, hint=did_you_mean(name, known))
+            raise UnknownArgument(what, hint=f"{near} {hint}" if near else hint)
+
+
+@functools.cache
+def _parameters(takers: tuple[Callable[..., Any], ...]) -> list[str]:
+    parameters = (one for taker in takers for one in inspect.signature(taker).parameters.values())
+    return [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+
+
+def _public_name(one: Callable[..., Any]) -> str:
+    """Return the name by which users find a function or class, in the package that lists it."""
+    for n in range(one.__module__.count(".")):
+        package = ".".join(one.__module__.split(".")[: n + 1])
+        if one.__name__ in getattr(sys.modules[package], "__all__", ()):
+            return f"{package}.{one.__name__}"
+    return f"{one.__module__}.{one.__name__}"
+
+
+def names_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a function refuse arguments that it does not take by `check_arguments`."""
+    known = inspect.signature(function).parameters.keys()
+
+    @functools.wraps(function)
+    def call(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        if not options.keys() <= known:
+            check_arguments(options, function)
+        return function(*args, **options)
+
+    return call
 
 
 def no_such(what: str, index: object, n: int, url: str | None = None) -> SelectionError:

@@ -26,7 +26,7 @@ from xarray.backends import (
 from xarray.core import indexing
 
 from .documents import open_references
-from .errors import SelectionError
+from .errors import SelectionError, check_arguments
 from .io.allow import is_local
 from .metadata.geo import is_geozarr
 from .model.array import Array, Group
@@ -120,13 +120,15 @@ class EngineOptions:
         return "first" if self.band_first else "as stored"
 
 
+_OPTIONS = {one.name: one.default for one in fields(EngineOptions)}.keys()
+
+
 class TiffrefBackendEntrypoint(BackendEntrypoint):
     """Opens TIFF files, and references to them, as xarray datasets."""
 
     description = "Open TIFF files, local or remote, and kerchunk references to them"
     open_dataset_parameters = (
-        *("filename_or_obj", "drop_variables", "group", *_DECODERS),
-        *(one.name for one in fields(EngineOptions)),
+        *("filename_or_obj", "drop_variables", "group", *_DECODERS, *_OPTIONS),
     )
     supports_groups = True
 
@@ -197,6 +199,8 @@ def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str,
     """Return our own options, and those by which xarray decodes."""
     decoding = {name: value for name, value in options.items() if name in _DECODERS}
     own = {name: value for name, value in options.items() if name not in decoding}
+    if not own.keys() <= _OPTIONS:
+        check_arguments(own, xr.open_dataset, EngineOptions)
     return EngineOptions(**own), decoding
 
 

@@ -21,6 +21,7 @@ from ..errors import (
     SelectionError,
     TiffrefError,
     TruncationWarning,
+    names_arguments,
     no_such,
     warn,
 )
@@ -72,6 +73,7 @@ class _Options:
     report: Report
 
 
+@names_arguments
 def scan(
     source: Any,
     *,
@@ -537,7 +539,7 @@ def _report_refusals(
     if options.report.is_strict or (is_lost and not options.allows_holes):
         raise damaged[0]
     more = f" {len(damaged) - 1} more levels are left out." if len(damaged) > 1 else ""
-    warn(TruncationWarning(f"A level is left out: {damaged[0]}{more}"), stacklevel=4)
+    warn(TruncationWarning(f"A level is left out: {damaged[0]}{more}"), stacklevel=5)
 
 
 def _array(
@@ -564,7 +566,7 @@ def _array(
         error = MalformedTiff(unwritten, url=facts.source.url)
         if options.report.is_strict:
             raise error
-        warn(TruncationWarning(str(error)), stacklevel=5)
+        warn(TruncationWarning(str(error)), stacklevel=6)
     array = checked_array(
         level,
         name.dims,
@@ -668,10 +670,10 @@ def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> None:
         raise told[0].to_error()
     for one in told[:_MAX_REPORTED]:
         if one.loses_pixels:
-            warn(TruncationWarning(str(one.to_error())), stacklevel=4)
+            warn(TruncationWarning(str(one.to_error())), stacklevel=5)
         else:
             error = str(one.to_error())
-            warn(MetadataWarning(error, url=one.url, key=str(one.tag)), stacklevel=4)
+            warn(MetadataWarning(error, url=one.url, key=str(one.tag)), stacklevel=5)
 
 
 def _worth_telling(findings: Sequence[Finding]) -> list[Finding]:

@@ -20,7 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ManifestMismatch, SelectionError, UnsupportedTiff, unreadable
+from ..errors import (
+    ManifestMismatch,
+    SelectionError,
+    UnsupportedTiff,
+    check_arguments,
+    unreadable,
+)
 from ..io.progress import Progress, Tally, choose_progress
 from ..model.array import Array
 from ..model.grid import chunk_grid
@@ -234,8 +240,9 @@ class ZarrFileSequenceStore(ZarrStore):
         read_only: bool = True,
         **scan_options: Any,
     ) -> None:
-        from ..sequences.stack import scan_sequence, stack_arrays
+        from ..sequences.stack import SequenceOptions, scan_sequence, stack_arrays
 
+        check_arguments(scan_options, ZarrFileSequenceStore, scan_sequence, SequenceOptions)
         mode = parse_chunkmode(chunkmode)
         self._imread = imread
         if isinstance(files, References):

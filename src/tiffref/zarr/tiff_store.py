@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..documents import open_references
-from ..errors import SelectionError, UnsupportedTiff
+from ..errors import SelectionError, UnknownArgument, UnsupportedTiff, check_arguments
 from ..model.array import Array, Group, given_attributes
 from ..model.manifest import INLINED
 from ..read.fetch import make_fetcher
@@ -87,6 +87,8 @@ class ZarrTiffStore(ZarrStore):
         allow: str | Sequence[str] | None = None,
         **options: Any,
     ) -> None:
+        if options:
+            _check_options(options, is_document(tifffile))
         mode, axes = parse_chunkmode(chunkmode), options.pop("axes", None)
         read_only = options.pop("read_only", True)
         if is_document(tifffile):
@@ -94,9 +96,6 @@ class ZarrTiffStore(ZarrStore):
                 raise SelectionError(
                     "a reference document has no pages to choose", got=f"key={key}"
                 )
-            unknown = sorted(options.keys() - {"sidecars"})
-            if unknown:
-                raise TypeError(f"a reference document takes no argument {unknown[0]!r}")
             whole = open_references(tifffile, storage_options, allow=allow)
             if whole.series or series or level is not None:
                 whole = select_levels(whole, series or 0, level)
@@ -132,6 +131,15 @@ class ZarrTiffStore(ZarrStore):
             zarr_format=zarr_format,
             read_only=read_only,
         )
+
+
+def _check_options(options: Mapping[str, Any], is_document: bool) -> None:
+    from ..tiff.scan import scan
+
+    check_arguments(options.keys() - {"read_only"}, ZarrTiffStore, scan)
+    of_a_scan = sorted(options.keys() - {"axes", "read_only", "sidecars"})
+    if is_document and of_a_scan:
+        raise UnknownArgument(f"a store over references has no argument '{of_a_scan[0]}'")
 
 
 def _main_path(references: References) -> str:
