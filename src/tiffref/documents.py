@@ -24,8 +24,7 @@ from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSo
 from .formats.kerchunk import write_json
 from .formats.parquet import is_parquet, write_parquet
 from .io.allow import AllowList, check_moved
-from .io.freshness import check_same
-from .io.source import open_source
+from .io.source import check_same, open_source
 from .io.urls import to_document_url
 from .model.array import Array, Group
 from .model.manifest import Manifest, Source

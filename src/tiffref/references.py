@@ -27,10 +27,10 @@ from .formats.summary import (
     html_table,
     outline,
 )
-from .io.address import misnamed_references
 from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
-from .io.local import local_path
 from .io.urls import (
+    local_path,
+    misnamed_references,
     plan_prefix,
     shared_folder,
     to_document_url,

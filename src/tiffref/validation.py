@@ -34,7 +34,7 @@ from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import count, html_table
 from .io.allow import AllowList
 from .io.clients import client_errors
-from .io.freshness import check_same
+from .io.source import check_same
 from .io.urls import split_host, to_document_url
 from .model.array import Array
 from .model.manifest import MISSING, Source

@@ -15,7 +15,7 @@ import tifffile
 
 import tiffref
 from tiffref.errors import SourceError, UntrustedSource
-from tiffref.io import local
+from tiffref.io import allow
 from tiffref.zarr import ZarrTiffStore
 
 PIXELS = np.arange(320, dtype="u2").reshape(16, 20)
@@ -121,10 +121,10 @@ def test_where_an_open_file_is(tif: Path, has_proc: bool, monkeypatch: pytest.Mo
     real = os.path.realpath(tif)
     descriptor = os.open(link, os.O_RDONLY)
     try:
-        assert local.opened_path(str(link), descriptor) == real
+        assert allow._opened_path(str(link), descriptor) == real
         link.unlink()
         link.symlink_to(tif.with_name("other.tif"))
-        assert local.opened_path(str(link), descriptor) == (real if has_proc else None)
+        assert allow._opened_path(str(link), descriptor) == (real if has_proc else None)
     finally:
         os.close(descriptor)
 

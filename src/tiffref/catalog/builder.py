@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CatalogError, SelectionError, check_arguments
-from ..io.local import local_path
-from ..io.urls import has_scheme, shared_folder, to_document_url
+from ..io.urls import has_scheme, local_path, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import scan

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ..formats.summary import count
-from ..io.address import misnamed_references
+from ..io.urls import misnamed_references
 
 if TYPE_CHECKING:
     from ..references import References

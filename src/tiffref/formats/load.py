@@ -22,10 +22,9 @@ import ujson
 
 from ..codecs.foreign import unsafe_codecs
 from ..errors import InvalidReferences, unreadable
-from ..io.address import not_a_file
 from ..io.allow import is_local
 from ..io.clients import client_errors
-from ..io.local import local_path
+from ..io.urls import local_path, not_a_file
 from ..model.codec import ForeignCodec, SegmentCodec
 from .findings import Finding, Reporter
 from .zarr_metadata import ArrayMetadata, Nodes

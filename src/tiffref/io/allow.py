@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import UntrustedSource
-from .local import local_path, opened_path
+from .urls import local_path
 
 __all__ = [
     "ANYWHERE",
@@ -160,7 +160,7 @@ class AllowList:
         """
         if ANYWHERE in self._exact:
             return
-        real = opened_path(local_path(url), descriptor)
+        real = _opened_path(local_path(url), descriptor)
         if real is None or not self._is_in_folders(real):
             raise UntrustedSource(
                 "the path leads to a file outside the allowed addresses",
@@ -234,3 +234,22 @@ def _is_below(path: str, prefix: str) -> bool:
 def _real_path(url: str) -> str:
     """Return the path of a local file with all links followed, so that none leads elsewhere."""
     return os.path.realpath(local_path(url))
+
+
+def _opened_path(path: str, descriptor: int) -> str | None:
+    """Return the real path of a file that was opened by `path`; None if it lies elsewhere now.
+
+    The path may lead to another file than it did when it was opened, by a link that was swapped;
+    Linux says where the open file itself lies.
+    """
+    state = os.fstat(descriptor)
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+    except OSError:
+        real = os.path.realpath(path)
+        try:
+            is_same = os.path.samestat(os.lstat(real), state)
+        except OSError:
+            return None
+        return real if is_same else None
+    return real.removesuffix(" (deleted)") if not state.st_nlink else real

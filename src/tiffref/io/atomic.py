@@ -22,8 +22,7 @@ from typing import Any, BinaryIO
 
 from ..errors import SourceError
 from .clients import typed_errors
-from .local import local_path
-from .urls import has_scheme
+from .urls import has_scheme, local_path
 
 __all__ = ["open_atomic", "open_folder_atomic"]
 

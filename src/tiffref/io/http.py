@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
 from .clients import wait_for
-from .freshness import check_same, is_weak
+from .source import check_same, is_weak
 
 __all__ = [
     "STATUS_HINTS",

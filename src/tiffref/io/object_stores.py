@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import SourceError
 from ..model.manifest import Source
 from .clients import ask_state, source_of_info, wait_for
-from .freshness import check_same, stale
+from .source import check_same, stale
 
 __all__ = ["RangeReader", "find_range_reader"]
 

@@ -20,9 +20,8 @@ from ..errors import SourceError
 from ..model.manifest import Source
 from . import http
 from .clients import ask_state, client_errors, source_of_info, typed_errors
-from .local import lock_for
 from .object_stores import find_range_reader
-from .source import ByteSource
+from .source import ByteSource, lock_for
 
 __all__ = ["RemoteFile", "RemoteSource"]
 

@@ -1,33 +1,47 @@
 """Bytes of one file by offset, for scans and for reads: local files, open file objects.
 
-Owns the interface that these share with remote objects (`remote`), and the choice of the right one.
-It knows nothing of TIFF, and nothing of which sources may be read (`read.fetch`).
+Owns the interface that these share with remote objects (`remote`), the choice of the right one, and
+the comparison of a source with what was recorded of it. An open file object, whose one position all
+of its readers move, has a lock, and so has each file system with one connection: scans and stores
+over one of them know nothing of one another. It knows nothing of TIFF, and nothing of which sources
+may be read (`read.fetch`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import functools
 import io
 import mmap
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
-from ..errors import SourceError, unreadable, with_errno
+from ..errors import SourceError, StaleSource, unreadable, with_errno
 from ..model.manifest import NAMELESS, Source
-from .address import missing_file, not_a_file
 from .allow import is_local
 from .clients import find_file_system, typed_errors
-from .freshness import check_same
-from .local import local_path, lock_of, read_at
+from .urls import local_path, missing_file, not_a_file
 
-__all__ = ["ByteSource", "FileObjectSource", "LocalSource", "SourceFile", "open_source"]
+__all__ = [
+    "ByteSource",
+    "FileObjectSource",
+    "LocalSource",
+    "SourceFile",
+    "check_same",
+    "is_weak",
+    "lock_for",
+    "open_source",
+    "stale",
+]
 
 _MAX_LOOK_BYTES = 1 << 20
 
@@ -355,3 +369,108 @@ def _is_open_file(file: Any, name: str) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), Path(name).stat())
     except (AttributeError, OSError, ValueError):
         return False
+
+
+# ---- locks
+
+_position = threading.Lock()
+
+
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Read up to `length` bytes at `offset`; fewer at the end of the file."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, length, offset)
+    with _position:  # Windows: the position is moved, by one reader at a time
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
+_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+_lock_of_others = threading.Lock()
+
+
+def lock_of(file: BinaryIO | Any) -> threading.Lock:
+    """Return the lock that all readers of an open file share."""
+    try:
+        with _locks_lock:
+            return _locks.setdefault(file, threading.Lock())
+    except TypeError:  # it cannot be hashed, or not be referred to weakly
+        return _lock_of_others
+
+
+_SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
+"""Protocols whose file systems several threads may use at once, though they are not asynchronous:
+they have no connection, or one that is made for that."""
+
+
+def lock_for(fs: Any) -> contextlib.AbstractContextManager[Any]:
+    """Return what a reader of a file system holds while it asks: its lock, where it needs one.
+
+    Asynchronous file systems say of themselves that they take many requests at once. Others, such
+    as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
+    would use in the middle of one another's answers.
+    """
+    protocols = getattr(fs, "protocol", ())
+    protocols = (protocols,) if isinstance(protocols, str) else protocols
+    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(protocols):
+        return contextlib.nullcontext()
+    return lock_of(fs)
+
+
+# ---- is a source still what it was when it was scanned?
+
+_MTIME_TOLERANCE_S = 1e-3
+"""File systems and JSON both round modification times; a real change is further away."""
+
+
+def check_same(recorded: Source, now: Source) -> None:
+    """Compare a source with what was recorded; what is not known on both sides is skipped.
+
+    An ETag that is equal and strong says that the bytes are equal (RFC 9110, section 8.8.3):
+    the time may then differ, as it does between the servers of a mirror.
+
+    Raises
+    ------
+    StaleSource
+        If its size, ETag or modification time is another.
+    """
+    has_tags = recorded.etag is not None and now.etag is not None
+    is_certain = has_tags and recorded.etag == now.etag and not is_weak(recorded.etag)
+    known = [
+        ("size", recorded.size, now.size, recorded.size == now.size),
+        ("ETag", recorded.etag, now.etag, recorded.etag == now.etag),
+        ("mtime", recorded.mtime, now.mtime, is_certain or _is_same_time(recorded, now)),
+    ]
+    for name, before, after, is_same in known:
+        if before is not None and after is not None and not is_same:
+            got = f"{name} {_describe(name, after)}"
+            raise stale(recorded.url, got, f"{name} {_describe(name, before)}")
+
+
+def stale(url: str, got: str, expected: str) -> StaleSource:
+    """Make the error for a source that is not what was recorded."""
+    return StaleSource(
+        "has changed since it was scanned", url=url, got=got, expected=expected,
+        hint="Scan it again, or read it as it is with verify='never'.",
+    )  # fmt: skip
+
+
+def _describe(name: str, value: object) -> str:
+    if name != "mtime" or not isinstance(value, int | float):
+        return str(value)
+    try:
+        return datetime.datetime.fromtimestamp(value, datetime.UTC).isoformat(" ")
+    except (OverflowError, OSError, ValueError):  # documents of strangers can have any number
+        return str(value)
+
+
+def is_weak(etag: str | None) -> bool:
+    """Return whether equal ETags mean no more than alike contents."""
+    return etag is None or etag.startswith("W/")
+
+
+def _is_same_time(recorded: Source, now: Source) -> bool:
+    if recorded.mtime is None or now.mtime is None:
+        return True
+    return abs(recorded.mtime - now.mtime) <= _MTIME_TOLERANCE_S

@@ -20,10 +20,9 @@ from weakref import ref
 from ..errors import SelectionError, SourceError, StaleSource
 from ..io.allow import AllowList, is_local
 from ..io.clients import find_file_system
-from ..io.freshness import check_same
-from ..io.local import local_path
 from ..io.remote import RemoteFile
-from ..io.source import ByteSource, FileObjectSource, LocalSource
+from ..io.source import ByteSource, FileObjectSource, LocalSource, check_same
+from ..io.urls import local_path
 from ..model.manifest import NAMELESS, Source
 from ..references import References
 from .pools import run_soon

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SelectionError, SourceError, needs, unreadable
-from ..io.address import spelling_hint
 from ..io.clients import client_errors
-from ..io.urls import from_document_url, has_scheme
+from ..io.urls import from_document_url, has_scheme, spelling_hint
 from .coordinates import read_values
 from .names import has_fields, is_pattern, parse_pattern, read_names, to_glob
 

@@ -28,9 +28,8 @@ from ..errors import (
     first_few,
 )
 from ..io.allow import is_local
-from ..io.freshness import check_same
-from ..io.local import local_path
-from ..io.source import open_source
+from ..io.source import check_same, open_source
+from ..io.urls import local_path
 from ..metadata.gdal import with_bands
 from ..metadata.location import locate, unify_locations
 from ..metadata.report import Report

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
-from ..io.address import FIRST_BYTES, describe_content
 from ..io.progress import Counts
 from ..io.source import ByteSource
+from ..io.urls import FIRST_BYTES, describe_content
 
 __all__ = [
     "DECODING_TAGS",

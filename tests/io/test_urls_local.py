@@ -8,7 +8,7 @@ from pathlib import PureWindowsPath
 import pytest
 
 from tiffref.io import urls
-from tiffref.io.local import file_url, is_file_url, local_path
+from tiffref.io.urls import file_url, is_file_url, local_path
 
 
 @pytest.mark.parametrize(
