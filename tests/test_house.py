@@ -22,6 +22,33 @@ MAX_PARAMETERS = 12
 AS_OTHERS_HAVE_IT = frozenset({"scan"})
 """What takes tifffile's arguments by name, beside our own."""
 
+TESTED_ELSEWHERE = {
+    "codecs/segment": "codecs/test_zarr_codecs",
+    "formats/findings": "test_validation",
+    "formats/load": "formats/test_kerchunk_read",
+    "metadata/calibration": "metadata/test_microscopy",
+    "metadata/cf": "metadata/test_geo",
+    "metadata/layout": "metadata/test_describe",
+    "metadata/report": "metadata/test_describe",
+    "metadata/xml": "metadata/test_ome_xml",
+    "model/tiff_facts": "tiff/test_facts",
+    "tiff/descriptions": "tiff/test_series",
+    "tiff/exif": "flavours/test_instruments",
+    "tiff/flavours": "flavours/test_instruments",
+    "tiff/lengths": "tiff/test_facts",
+    "tiff/pages": "tiff/test_columns",
+    "tiff/plan": "tiff/test_scan",
+    "tiff/segmentcodec": "tiff/test_facts",
+}
+"""Modules without tests of their own, and those that would fail first."""
+
+OF_NO_MODULE = {
+    *("cli/test_cli", "tiff/test_companion", "test_corpus", "test_docstrings", "test_house"),
+    *("test_hygiene", "test_layers", "test_provoked_errors", "test_readme"),
+}
+"""Tests of a whole room, or of the whole package; those of the folders below are all such."""
+WHOLE_FOLDERS = ("flavours", "interop", "trust")
+
 PUBLIC = {
     f"{room}.{name}": getattr(import_module(room), name)
     for room in ("tiffref", "tiffref.zarr", "tiffref.catalog")
@@ -41,6 +68,27 @@ def is_plain_class(value: Any) -> bool:
 def test_no_module_name_stands_twice() -> None:
     names = Counter(path.stem for path in MODULES if path.stem != "__main__")
     assert [name for name, n in names.items() if n > 1 and name != "remote"] == []
+
+
+def test_tests_mirror_modules() -> None:
+    tests = Path(__file__).parent
+    files = {str(one.relative_to(tests).with_suffix("")) for one in tests.rglob("test_*.py")}
+    modules = [path.relative_to(ROOT).with_suffix("") for path in MODULES if path.stem[0] != "_"]
+    own = {str(one): str(one.with_name(f"test_{one.name}")) for one in modules}
+    untested = [
+        module
+        for module, name in own.items()
+        if not any(one == name or one.startswith(f"{name}_") for one in files)
+        and TESTED_ELSEWHERE.get(module) not in files
+    ]
+    assert untested == []
+    lost = [
+        one
+        for one in files - OF_NO_MODULE
+        if not one.startswith(WHOLE_FOLDERS)
+        and not any(one == name or one.startswith(f"{name}_") for name in own.values())
+    ]
+    assert lost == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,30 +1,24 @@
-"""The stores: what they are made from, what they show, and what they cost.
+"""The stores: what they show, and what they cost.
 
-The table of chunk modes and the rows of the contract that are about stores; zarr's own tests are in
-`test_zarr_suite`, requests in `test_zarr_requests`.
+The rows of the contract that are about stores; zarr's own tests are in `test_store_suite`, what
+stores are made from in `test_tiff_store`, chunk modes in `test_keyspace`.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import pickle
-import tracemalloc
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
-import fsspec
 import numpy as np
 import pytest
 import tifffile
 import xarray as xr
-from fsspec.implementations.reference import ReferenceFileSystem
+from store_images import STACK, TILES
 
-import tiffref
 import zarr
 from tiffref.errors import (
     InvalidReferences,
@@ -36,135 +30,8 @@ from tiffref.errors import (
     UnsupportedTiff,
 )
 from tiffref.model.array import Array, Group
-from tiffref.model.codec import SegmentCodec
-from tiffref.model.manifest import Manifest, Source
 from tiffref.references import References
 from tiffref.zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
-from tiffref.zarr.keyspace import CHUNKMODE
-
-STACK = np.random.default_rng(1).integers(0, 60000, (5, 100, 120)).astype("u2")
-TILES = {"tile": (32, 48), "compression": "zlib", "photometric": "minisblack"}
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Path:
-    path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, STACK, **TILES)
-    return path
-
-
-@pytest.fixture
-def pyramid(tmp_path: Path) -> Path:
-    path = tmp_path / "pyramid.tif"
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(STACK[0], subifds=2, **TILES)
-        writer.write(STACK[0, ::2, ::2], subfiletype=1, **TILES)
-        writer.write(STACK[0, ::4, ::4], subfiletype=1, **TILES)
-    return path
-
-
-# ---- what a store is made from
-
-
-@pytest.fixture
-def sources(stack: Path) -> Iterator[dict[str, Any]]:
-    """Return everything that a store of the stack can be made from."""
-    fsspec.filesystem("memory").pipe_file("/stack.tif", stack.read_bytes())
-    document = tiffref.scan(stack, series=0).to_kerchunk()
-    json_path = stack.with_suffix(".json")
-    json_path.write_text(json.dumps(document))
-    parquet, folder = stack.with_suffix(".parq"), stack.with_name("refs")
-    for path in (parquet, folder):
-        tiffref.scan(stack, series=0).to_parquet(path)
-    with tifffile.TiffFile(stack) as tif, stack.open("rb") as file:
-        yield {
-            "str": str(stack),
-            "path": stack,
-            "file url": f"file://{stack}",
-            "url": "memory://stack.tif",
-            "open file": fsspec.open("memory://stack.tif"),
-            "file": file,
-            "bytes": io.BytesIO(stack.read_bytes()),
-            "TiffFile": tif,
-            "series": tif.series[0],
-            "references": tiffref.scan(stack, series=0),
-            "document": document,
-            "json": json_path,
-            "json path": str(json_path),
-            "json url": f"file://{json_path}",
-            "parquet": parquet,
-            "folder": str(folder),
-        }
-
-
-@pytest.mark.parametrize(
-    "kind", ["str", "path", "file url", "url", "open file", "file", "bytes", "TiffFile", "series",
-             "references", "document", "json", "json path", "json url", "parquet", "folder"]
-)  # fmt: skip
-def test_everything_a_store_is_made_from(sources: dict[str, Any], kind: str) -> None:
-    with ZarrTiffStore(sources[kind]) as store:
-        assert (store.shape, store.dtype, store.ndim) == (STACK.shape, STACK.dtype, 3)
-        assert store.mode == "r"
-        assert store.path
-        assert store.files
-        np.testing.assert_array_equal(store[:], STACK)
-        np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], STACK)
-
-
-def test_page(stack: Path) -> None:
-    with tifffile.TiffFile(stack) as tif:
-        store = ZarrTiffStore(tif.pages[3])
-    np.testing.assert_array_equal(store[:], STACK[3])
-
-
-@pytest.mark.parametrize("key", [0, -1, slice(1, 4, 2), [4, 0]], ids=str)
-def test_key_chooses_pages(stack: Path, key: Any) -> None:
-    np.testing.assert_array_equal(ZarrTiffStore(stack, key=key)[:], STACK[key])
-
-
-def test_series_chooses_an_image(tmp_path: Path) -> None:
-    path = tmp_path / "two.tif"
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(STACK[0], **TILES)
-        writer.write(STACK[1, :50], **TILES)
-    np.testing.assert_array_equal(ZarrTiffStore(path)[:], STACK[0])
-    np.testing.assert_array_equal(ZarrTiffStore(path, series=1)[:], STACK[1, :50])
-    document = tiffref.scan(path).to_kerchunk()
-    np.testing.assert_array_equal(ZarrTiffStore(document)[:], STACK[0])
-    np.testing.assert_array_equal(ZarrTiffStore(document, series=1)[:], STACK[1, :50])
-    for source in (path, document):
-        with pytest.raises(SelectionError, match="series"):
-            ZarrTiffStore(source, series=2)
-
-
-def test_documents_of_others() -> None:
-    array = {"zarr_format": 2, "shape": [4], "chunks": [2], "dtype": ">i2", "compressor": None,
-             "filters": None, "fill_value": 7, "order": "C"}  # fmt: skip
-    document = {".zarray": json.dumps(array), "1": "base64:AAEAAg=="}
-    store = ZarrTiffStore(document)
-    assert store[:].tolist() == [7, 7, 1, 2]
-    assert zarr.open_array(store, mode="r")[:].tolist() == [7, 7, 1, 2]
-    assert ZarrTiffStore(document, fillvalue=5)[:].tolist() == [5, 5, 1, 2]
-    for options in ({"series": 1}, {"level": 0}):
-        with pytest.raises(InvalidReferences, match="series and levels"):
-            ZarrTiffStore(document, **options)
-    with pytest.raises(SelectionError, match="pages"):
-        ZarrTiffStore(document, key=0)
-
-
-def test_refused_level_is_not_replaced_by_the_next() -> None:
-    array = Array.from_values(np.zeros(3, "u1"), ("x",))
-    levels = [{"refused": "UnsupportedTiff: too strange"}, {"path": "image_1"}]
-    references = References(Group({"image_1": array}), ({"index": 0, "levels": levels},))
-    with pytest.raises(UnsupportedTiff, match="too strange"):
-        ZarrTiffStore(references)
-
-
-@pytest.mark.parametrize("what", ["missing.tif", "missing.json", "memory://missing.tif"])
-def test_sources_that_are_not_there(tmp_path: Path, what: str) -> None:
-    with pytest.raises(SourceError):
-        ZarrTiffStore(what if "://" in what else tmp_path / what)
-
 
 # ---- regions, keys, bytes
 
@@ -186,39 +53,6 @@ def test_bytes_under_keys(stack: Path) -> None:
     assert "4.3.2" in store
     assert "4.3.3" not in store
     assert 0 not in store
-
-
-def test_missing_chunks_have_no_key(tmp_path: Path) -> None:
-    path = tmp_path / "data.bin"
-    path.write_bytes(bytes(range(16)))
-    manifest = Manifest.from_columns((3,), Source(str(path)), [8, 0, 12], [4, 0, 4])
-    codec = SegmentCodec((1, 1, 1, 4), "|u1")
-    array = Array((12,), (4,), np.dtype("u1"), ("x",), (codec,), manifest, fill_value=9)
-    store = ZarrStore(references=References(Group({"a": array})))
-    assert [key for key in store if key[0] != "."] == ["0", "2"]
-    assert "1" not in store
-    expected = [8, 9, 10, 11, 9, 9, 9, 9, 12, 13, 14, 15]
-    assert store[:].tolist() == zarr.open_array(store, mode="r")[:].tolist() == expected
-
-
-def test_a_million_keys_are_never_built() -> None:
-    n = 1_000_000
-    manifest = Manifest.from_columns(
-        (1000, 1000), Source("/nowhere"), np.arange(1, n + 1), np.full(n, 10)
-    )
-    codec = SegmentCodec((1, 1, 1, 100), "|u1")
-    array = Array((10_000, 10_000), (10, 10), np.dtype("u1"), ("y", "x"), (codec,), manifest)
-    store = ZarrStore(references=References(Group({"image": array})))
-    tracemalloc.start()
-    try:
-        first = list(itertools.islice(store.keys(), 4))
-        assert first == [".zarray", ".zattrs", "0.0", "0.1"]
-        assert "999.999" in store
-        assert len(store.fs.references) == n + 2
-        assert store.fs.references["999.999"] == ["file:///nowhere", n, 10]
-        assert tracemalloc.get_traced_memory()[1] < 40_000_000
-    finally:
-        tracemalloc.stop()
 
 
 # ---- pyramids
@@ -244,102 +78,6 @@ def test_pyramid_is_level_0_and_a_group(pyramid: Path) -> None:
         np.testing.assert_array_equal(one[:], expected)
     assert ".zarray" not in list(store)
     assert store["0.0"] == store["image/0.0"]
-
-
-def test_document_of_a_pyramid(pyramid: Path) -> None:
-    document = tiffref.scan(pyramid).to_kerchunk()
-    np.testing.assert_array_equal(ZarrTiffStore(document)[:], STACK[0])
-    np.testing.assert_array_equal(ZarrTiffStore(document, level=1)[:], STACK[0, ::2, ::2])
-    with pytest.raises(SelectionError, match="level"):
-        ZarrTiffStore(document, level=3)
-
-
-# ---- chunk modes
-
-
-@pytest.fixture
-def planar(tmp_path: Path) -> Path:
-    path = tmp_path / "planar.tif"
-    values = STACK[:3]
-    tifffile.imwrite(
-        path, values, photometric="rgb", planarconfig="separate", tile=(32, 48), compression="zlib"
-    )
-    return path
-
-
-@pytest.mark.parametrize(
-    ("mode", "chunks", "planar_chunks"),
-    [
-        (None, (1, 32, 48), (1, 32, 48)),
-        (CHUNKMODE.STRILE, (1, 32, 48), (1, 32, 48)),
-        ("tile", (1, 32, 48), (1, 32, 48)),
-        (CHUNKMODE.PLANE, (1, 100, 120), (1, 100, 120)),
-        (tifffile.CHUNKMODE.PAGE, (1, 100, 120), (3, 100, 120)),
-        ("Page", (1, 100, 120), (3, 100, 120)),
-        (CHUNKMODE.FRAME, (1, 100, 120), (3, 100, 120)),
-        (2, (1, 100, 120), (3, 100, 120)),
-        ("FILE", (5, 100, 120), (3, 100, 120)),
-    ],
-)
-def test_chunk_modes(
-    stack: Path, planar: Path, mode: Any, chunks: tuple[int, ...], planar_chunks: tuple[int, ...]
-) -> None:
-    for path, values, expected in ((stack, STACK, chunks), (planar, STACK[:3], planar_chunks)):
-        store = ZarrTiffStore(path, chunkmode=mode)
-        assert store.chunks == expected
-        opened = zarr.open_array(store, mode="r")
-        assert opened.chunks == expected
-        np.testing.assert_array_equal(opened[:], values)
-        np.testing.assert_array_equal(store[:, 50:, ::3], values[:, 50:, ::3])
-        key = list(store)[-1]
-        assert store.fs.cat(key) == store[key]
-
-
-def test_decoded_chunks_are_sized_and_padded(tmp_path: Path) -> None:
-    path = tmp_path / "rgb.tif"
-    values = np.arange(10 * 7 * 3, dtype=">u2").reshape(10, 7, 3)
-    tifffile.imwrite(path, values, photometric="rgb", rowsperstrip=4, compression="zlib")
-    store = ZarrTiffStore(path, chunkmode="page")
-    assert store.chunks == (10, 7, 3)
-    assert len(store["0.0.0"]) == values.nbytes
-    assert list(store) == [".zarray", ".zattrs", "0.0.0"]
-    np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], values)
-
-
-@pytest.mark.parametrize("mode", [None, "strile", "page"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_samples_of_one_bit(tmp_path: Path, mode: Any, compression: Any) -> None:
-    path = tmp_path / "bits.tif"
-    values = np.random.default_rng(1).integers(0, 2, (20, 33)).astype(bool)
-    tifffile.imwrite(path, values, rowsperstrip=7, compression=compression)
-    store = ZarrTiffStore(path, chunkmode=mode)
-    np.testing.assert_array_equal(store[:], values)
-    np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], values)
-
-
-def test_decoded_chunks_cannot_be_written_as_references(stack: Path, tmp_path: Path) -> None:
-    store = ZarrTiffStore(stack, chunkmode="page")
-    target = tmp_path / "refs.json"
-    with pytest.raises(UnsupportedTiff, match="chunkmode='strile'"):
-        store.write_fsspec(target, "")
-    assert not target.exists()
-
-
-def test_unknown_chunk_mode(stack: Path) -> None:
-    for mode in ("pages", 7, 1.5, True):
-        with pytest.raises(ValueError, match=r"chunkmode|CHUNKMODE"):
-            ZarrTiffStore(stack, chunkmode=mode)
-
-
-def test_chunks_that_are_stored_in_several_ways_are_served_decoded(tmp_path: Path) -> None:
-    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
-    tifffile.imwrite(paths[0], STACK[0], **TILES)
-    tifffile.imwrite(paths[1], STACK[1], byteorder=">", **{**TILES, "compression": "lzw"})
-    store = ZarrFileSequenceStore(paths)
-    np.testing.assert_array_equal(store[:], STACK[:2])
-    np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], STACK[:2])
-    with pytest.raises(ManifestMismatch):
-        store.write_fsspec(tmp_path / "refs.json")
 
 
 # ---- attributes and export
@@ -371,16 +109,6 @@ def test_export_takes_tifffiles_arguments(stack: Path) -> None:
     assert "g/image/.zarray" in document["refs"]
     assert document["templates"] == {"u": "s3://bucket/"}
     assert document["refs"]["g/image/0.0.0"][0] == "{{u}}stack.tif"
-
-
-def test_file_system(stack: Path) -> None:
-    store = ZarrTiffStore(stack)
-    assert isinstance(store.fs, ReferenceFileSystem)
-    mapper = store.fs.get_mapper("")
-    assert {key: mapper[key] for key in mapper} == {key: store[key] for key in store}
-    assert store.fs.info("0.0.0")["size"] == len(store["0.0.0"])
-    with pytest.raises(FileNotFoundError):
-        store.fs.cat("9.9.9")
 
 
 # ---- life of a store
@@ -514,19 +242,3 @@ def test_numpy_functions_take_the_store(tmp_path: Path) -> None:
     assert np.asarray(store, "f4").dtype == "f4"
     with pytest.raises(ValueError, match="not in memory"):
         np.asarray(store, copy=False)
-
-
-def test_arguments_of_the_scan_and_others(tmp_path: Path) -> None:
-    image = np.arange(96, dtype="u1").reshape(4, 8, 3)
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
-    path = tmp_path / "a.tif"
-    document = tiffref.scan(path).to_kerchunk()
-    for source in (path, document):
-        store = ZarrTiffStore(source, axes="bands-first", sidecars=False, read_only=True)
-        np.testing.assert_array_equal(store[...], np.moveaxis(image, 2, 0))
-        with pytest.raises(TypeError, match="'axis'"):
-            ZarrTiffStore(source, axis="bands-first")
-        with pytest.raises(ValueError, match="read_only"):
-            ZarrTiffStore(source, read_only=False)
-    with pytest.raises(TypeError, match="over references has no argument 'strict'"):
-        ZarrTiffStore(document, strict=True)

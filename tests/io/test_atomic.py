@@ -1,0 +1,100 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import stat
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tiffref.errors import SourceError
+from tiffref.io.atomic import open_atomic, open_folder_atomic
+
+
+def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "refs.json"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    with open_atomic(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "refs.json"
+    path.write_bytes(b"old")
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), open_atomic(path) as file:
+            file.write(b"half")
+            raise error
+    assert path.read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_link_keeps_pointing_to_the_file(tmp_path: Path) -> None:
+    path, link = tmp_path / "refs.json", tmp_path / "link.json"
+    path.touch()
+    link.symlink_to(path)
+    with open_atomic(link) as file:
+        file.write(b"new")
+    assert link.is_symlink() and path.read_bytes() == b"new"
+
+
+def test_urls_and_open_files(tmp_path: Path) -> None:
+    with open_atomic("memory://x/refs.json") as file:
+        file.write(b"new")
+    assert fsspec.filesystem("memory").cat_file("/x/refs.json") == b"new"
+    text, data = io.StringIO(), io.BytesIO()
+    for target in (text, data):
+        with open_atomic(target) as file:
+            file.write(b"new")
+    assert (text.getvalue(), data.getvalue()) == ("new", b"new")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no/refs.json", "Make the folder first"),
+        ("folder", "name of a file in the folder"),
+        ("a\0b", "no name of a file"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(SourceError, match=f"cannot write the references.*{says}"),
+        open_atomic(f"{tmp_path}/{name}") as file,
+    ):
+        file.write(b"new")
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_is_replaced_only_by_its_kind(tmp_path: Path) -> None:
+    target = tmp_path / "refs.parq"
+    for text in ("old", "new"):
+        with open_folder_atomic(target, ".zmetadata") as folder:
+            (folder / ".zmetadata").write_text(text)
+    assert (target / ".zmetadata").read_text() == "new"
+    with pytest.raises(ValueError), open_folder_atomic(target, ".zmetadata") as folder:
+        raise ValueError
+    assert [*tmp_path.iterdir()] == [target]
+    (target / ".zmetadata").rename(target / "other")
+    with (
+        pytest.raises(SourceError, match="something else is in the way"),
+        open_folder_atomic(target, ".zmetadata"),
+    ):
+        pass
+
+
+def test_the_marker_of_a_remote_folder_is_put_last() -> None:
+    with open_folder_atomic("memory://y/refs.parq", ".zmetadata") as folder:
+        (folder / ".zmetadata").write_text("{}")
+        (folder / "image").mkdir()
+        (folder / "image" / "refs.0.parq").write_text("x")
+    found = fsspec.filesystem("memory").find("/y/refs.parq")
+    assert found == ["/y/refs.parq/.zmetadata", "/y/refs.parq/image/refs.0.parq"]

@@ -1,0 +1,42 @@
+"""What answers say of an object, and how long to wait for the next try.
+
+Servers that misbehave are in `tests/trust/test_faults` and `tests/trust/test_throttling`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tiffref.io.http import Answer, Retry
+from tiffref.model.manifest import Source
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "size"),
+    [
+        (206, {"content-range": "bytes 0-9/100", "content-length": "10"}, 100),
+        (206, {"content-range": "bytes 0-9/*"}, None),
+        (200, {"content-length": "100"}, 100),
+        (416, {"content-range": "bytes */100"}, 100),
+        (206, {}, None),
+    ],
+)
+def test_answers_say_how_large_an_object_is(
+    status: int, headers: dict[str, str], size: int | None
+) -> None:
+    assert Answer(status, headers, b"").source("u") == Source("u", size)
+
+
+def test_answers_say_when_and_by_which_tag() -> None:
+    headers = {"etag": '"abc"', "last-modified": "Thu, 01 Jan 1970 00:00:09 GMT"}
+    assert Answer(200, headers, b"").source("u") == Source("u", None, 9.0, "abc")
+    wrong = Answer(200, {"last-modified": "yesterday"}, b"").source("u")
+    assert wrong == Source("u")
+
+
+def test_waits_grow_up_to_a_limit() -> None:
+    retry = Retry(first_s=1.0, longest_s=4.0)
+    for n_failed, longest in ((0, 1.0), (1, 2.0), (2, 4.0), (9, 4.0)):
+        assert all(0 <= retry.delay_s(n_failed) <= longest for _ in range(20))
+    assert 3.0 <= retry.delay_s(0, asked_s=3.0) <= 4.0
+    assert retry.delay_s(0, asked_s=3600.0) <= 5.0
