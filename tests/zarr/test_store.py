@@ -186,7 +186,7 @@ def test_dask_with_worker_processes(stack: Path) -> None:
     distributed = pytest.importorskip("distributed")
     store = ZarrTiffStore(stack)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as cluster, distributed.Client(cluster):  # fmt: skip
         array = da.from_zarr(store, chunks=(1, 64, 64))
         result = array.map_blocks(lambda block: block + 1).compute()
