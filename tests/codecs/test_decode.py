@@ -295,6 +295,16 @@ def test_bytes_behind_the_segment_are_cut(compression):
     np.testing.assert_array_equal(decode_segment(codec, data), image)
 
 
+@pytest.mark.parametrize("behind", [b"\0", b"junk!!", bytes(64), b"\x28\xb5\x2f"])
+@pytest.mark.parametrize("compression", [5, 8, 32773, 34925, 50000])
+def test_bytes_behind_the_stream_are_not_read(compression, behind):
+    """As byte counts that are too large have it; libtiff reads such files."""
+    image = values((20, 30), "u1")
+    codec = SegmentCodec((1, 20, 30, 1), "|u1", compression)
+    data = compress(compression, image.tobytes()) + behind
+    np.testing.assert_array_equal(decode_segment(codec, data)[0, :, :, 0], image)
+
+
 def test_last_strip_may_have_less_than_a_row_behind_it():
     codec = SegmentCodec((1, 8, 6, 1), "|u1", 1, edge=(1, 3, 6))
     image = values((1, 3, 6, 1), "u1")

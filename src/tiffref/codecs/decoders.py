@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import SegmentCodec
-from .guard import HARMLESS_BYTES, clean_png, jpeg_frame
+from .guard import HARMLESS_BYTES, clean_png, jpeg_frame, trim_zstd
 
 __all__ = [
     "ccitt",
@@ -57,6 +57,7 @@ __all__ = [
     "lzw",
     "old_jpeg",
     "packbits",
+    "packbits_end",
     "png",
     "sgilog",
     "webp",
@@ -472,12 +473,24 @@ def lzw(data: Any, buffer: Any) -> int:
 
 def packbits(data: Any, buffer: NDArray[np.uint8]) -> int:
     """Decode PackBits (TIFF 6.0, section 9)."""
-    return _decode_with_slack(imagecodecs.packbits_decode, data, buffer)
+    return _decode_with_slack(
+        imagecodecs.packbits_decode, data, buffer, lambda d: d[: packbits_end(d, buffer.size)]
+    )
+
+
+def packbits_end(data: bytes, n_bytes: int) -> int:
+    """Find where PackBits has decoded to so many bytes; libtiff reads nothing behind that."""
+    at = 0
+    while n_bytes > 0 and at < len(data):
+        run = data[at]
+        at += run + 2 if run < 128 else 2 if run > 128 else 1
+        n_bytes -= run + 1 if run < 128 else 257 - run if run > 128 else 0
+    return min(at, len(data))
 
 
 def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
-    """Decode a Zstandard frame (RFC 8878)."""
-    return _decode_with_slack(imagecodecs.zstd_decode, data, buffer)
+    """Decode Zstandard frames (RFC 8878); what is behind them is not read, as in libtiff."""
+    return _decode_with_slack(imagecodecs.zstd_decode, data, buffer, trim_zstd)
 
 
 def lzma(data: Any, buffer: Any) -> int:
@@ -494,13 +507,18 @@ def _inflate_leniently(data: Any, buffer: NDArray[np.uint8]) -> int:
     return copy(inflated, buffer)
 
 
-def _decode_with_slack(decoder: Callable[..., Any], data: Any, buffer: NDArray[np.uint8]) -> int:
+def _decode_with_slack(
+    decoder: Callable[..., Any],
+    data: Any,
+    buffer: NDArray[np.uint8],
+    trim: Callable[[bytes], bytes],
+) -> int:
     try:
         return len(decoder(data, out=buffer))
     except RuntimeError:
-        # writers that round segments up, or leave bytes behind the last row
+        # writers that round segments up, or leave bytes behind the last row or the stream
         wide = np.empty(buffer.size * _SLACK_FACTOR + _SLACK_BYTES, np.uint8)
-        return copy(decoder(data, out=wide), buffer)
+        return copy(decoder(trim(bytes(data)), out=wide), buffer)
 
 
 PHOTOMETRIC_LOGLUV = 32845

@@ -46,6 +46,7 @@ __all__ = [
     "jpeg_frame",
     "least_stored_bytes",
     "scan_header",
+    "trim_zstd",
     "zstd_size",
 ]
 
@@ -493,23 +494,49 @@ def zstd_size(data: bytes) -> ZstdSize:
     """
     least = most = at = 0
     while at < len(data):
-        kind = data[at : at + 4]
-        if kind[1:] == b"\x2a\x4d\x18" and kind[0] & 0xF0 == 0x50:  # to be skipped
-            at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-            continue
-        if kind != b"\x28\xb5\x2f\xfd" or len(data) < at + 6:
+        if not _starts_zstd(data, at):
             raise ValueError("not a frame of Zstandard")
+        at, own_least, own_most = _zstd_frame(data, at)
+        least, most = least + own_least, most + own_most
+    return ZstdSize(least, most)
+
+
+def trim_zstd(data: bytes) -> bytes:
+    """Cut off what follows the frames of Zstandard, as byte counts that are too large have it.
+
+    Raises
+    ------
+    ValueError
+        If the data end within a frame.
+    """
+    at = 0
+    while _starts_zstd(data, at):
+        at = _zstd_frame(data, at)[0]
+    return data[:at]
+
+
+def _starts_zstd(data: bytes, at: int) -> bool:
+    kind = data[at : at + 4]
+    return kind == b"\x28\xb5\x2f\xfd" or (kind[1:] == b"\x2a\x4d\x18" and kind[0] >> 4 == 5)
+
+
+def _zstd_frame(data: bytes, at: int) -> tuple[int, int, int]:
+    """Return where a frame ends, and least and most of the bytes it decodes to."""
+    if data[at] != 0x28:  # to be skipped
+        at, least, most = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little"), 0, 0
+    elif len(data) < at + 6:
+        raise ValueError("a frame of Zstandard is cut off")
+    else:
         flags = data[at + 4]
         width = (1 if flags & 0x20 else 0, 2, 4, 8)[flags >> 6]
         at += 5 + (0 if flags & 0x20 else 1) + (0, 1, 2, 4)[flags & 3]
-        said = int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
+        least = int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
         at, n_blocks = _skip_blocks(data, at + width)
+        most = least if width else n_blocks << 17
         at += 4 if flags & 4 else 0
-        least += said
-        most += said if width else n_blocks << 17
     if at > len(data):
         raise ValueError("a frame of Zstandard is cut off")
-    return ZstdSize(least, most)
+    return at, least, most
 
 
 def _skip_blocks(data: bytes, at: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import decodes
+from ..codecs.decoders import packbits_end
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
 from ..metadata.report import Report
@@ -27,7 +28,7 @@ __all__ = ["Segments", "with_lengths"]
 _TAG = "StripByteCounts (279), TileByteCounts (325)"
 _SAMPLE = 64
 _REMOTE_SAMPLE = 4
-_PACKBITS, _MAX_RUN = 32773, 127
+_PACKBITS = 32773
 
 
 class Segments(Protocol):
@@ -124,13 +125,9 @@ def _end_last(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -
     place = source.url, int(level.offset.flat[n]), int(room.flat[n])
     if not segments.is_fetched(*place):
         return
-    data, left = segments.read_segment(*place), int(_stored_bytes(level)[n % room.shape[1]])
-    at = 0
-    while left > 0 and at < len(data):
-        run = data[at]
-        at += run + 2 if run <= _MAX_RUN else 2 if run > _MAX_RUN + 1 else 1
-        left -= run + 1 if run <= _MAX_RUN else 257 - run if run > _MAX_RUN + 1 else 0
-    room.flat[n] = min(at, len(data))
+    room.flat[n] = packbits_end(
+        segments.read_segment(*place), int(_stored_bytes(level)[n % room.shape[1]])
+    )
 
 
 def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> bool:
