@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,7 @@ from .exif import DIRECTORY_TAGS, read_named
 from .ifd import Directory, TiffReader
 
 __all__ = [
-    "decodes_by_stream", "n_segments_of", "parse_nodata", "read_facts", "shape_of", "size_of",
-    "stream_key",
+    "decodes_by_stream", "n_segments_of", "parse_nodata", "read_facts", "shape_of", "stream_key",
 ]  # fmt: skip
 
 _RGB, _YCBCR = 2, 6
@@ -40,7 +40,10 @@ _UNKEPT_TAGS = frozenset(
 _MCU_STARTS, _MCU_STARTS_HIGH, _NODATA = 65426, 65432, 42113
 _LSM_INFO, _MAGNIFICATION, _CAPTURE_MODE = 34412, 65421, 65441
 _MAX_BITS, _MAX_SHORT = 32, (1 << 16) - 1
-_RATIONALS = frozenset({5, 10})
+_WHOLE_TYPES = frozenset({1, 2, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
+_STREAMED = JPEG | {OLD_JPEG}
+"""Compressions whose segments say how they decode."""
+_NDPI_GRAY = "ndpi gray"
 
 
 def _dtype_names() -> dict[tuple[int, int], str]:
@@ -60,7 +63,23 @@ def _dtype_names() -> dict[tuple[int, int], str]:
 _DTYPES = _dtype_names()
 
 
-def _number(one: Directory, code: int, default: int) -> int:
+class _NotWhole(NamedTuple):
+    """The value of a tag whose type is not one of whole numbers."""
+
+    value: Any
+
+
+def _plain(one: Directory, code: int) -> Any:
+    """Return the value of a tag as something that can be compared and hashed."""
+    value = one.get(code)
+    if type(value) is int or value is None:
+        return value
+    if isinstance(value, np.ndarray):
+        value = tuple(value.reshape(-1).tolist())
+    return value if one.entries[code][0] in _WHOLE_TYPES else _NotWhole(value)
+
+
+def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
     """Return the one number of a tag; a number for each sample (TIFF 5.0) where all agree.
 
     Raises
@@ -68,47 +87,51 @@ def _number(one: Directory, code: int, default: int) -> int:
     MalformedTiff
         If there is more than one number, or none.
     """
-    value = one.get(code)
+    value = tags.get(code)
     if type(value) is int:
         if value >= 0:
             return value
-        raise MalformedTiff("is a negative number", ifd=one.name, tag=code, got=value)
+        raise MalformedTiff("is a negative number", tag=code, got=value)
     if value is None:
         return default
-    if isinstance(value, bytes | tuple | np.ndarray) and one.entries[code][0] not in _RATIONALS:
+    if isinstance(value, _NotWhole):
+        value = value.value
+    elif isinstance(value, bytes | tuple):
         if not len(value):
             return default
         first = value[0]
-        if isinstance(first, int | np.integer) and first >= 0 and all(n == first for n in value):
-            return int(first)
-    raise MalformedTiff("is not one whole number", ifd=one.name, tag=code, got=repr(value)[:60])
+        if isinstance(first, int) and first >= 0 and all(n == first for n in value):
+            return first
+    raise MalformedTiff("is not one whole number", tag=code, got=repr(value)[:60])
 
 
-def _list(one: Directory, code: int) -> tuple[int, ...]:
+def _list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:
     """Return the whole numbers of a tag."""
-    value = one.get(code)
+    value = tags.get(code)
     if value is None:
         return ()
     if type(value) is int:
         return (value,)
-    values = value if isinstance(value, bytes | tuple | list | np.ndarray) else (value,)
+    if isinstance(value, _NotWhole):
+        value = value.value
+    values = value if isinstance(value, bytes | tuple | list) else (value,)
     try:
         return tuple(int(n) for n in values)
     except (TypeError, ValueError):
-        raise MalformedTiff(
-            "is not a list of numbers", ifd=one.name, tag=code, got=repr(value)[:60]
-        ) from None
+        raise MalformedTiff("is not a list of numbers", tag=code, got=repr(value)[:60]) from None
 
 
-def _per_sample(one: Directory, code: int, n_samples: int) -> tuple[int, ...]:
+def _per_sample(tags: Mapping[int, Any], code: int, n_samples: int) -> tuple[int, ...]:
     """Return the numbers of a tag for each sample; one if all agree."""
-    values = _list(one, code)[: max(1, n_samples)]
+    values = _list(tags, code)[: max(1, n_samples)]
     return values if len(values) == 1 or len(set(values)) > 1 else values[:1]
 
 
-def size_of(one: Directory) -> tuple[int, int]:
-    """Return (length, width) of an image."""
-    return _number(one, 257, 0), _number(one, 256, 0)
+def _size(one: Directory, code: int) -> int:
+    value = one._values.get(code)
+    if type(value) is int and value >= 0:
+        return value
+    return _number({code: _plain(one, code)}, code, 0)
 
 
 def read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
@@ -119,166 +142,219 @@ def read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
     MalformedTiff
         If it says what cannot be.
     """
-    rows, columns = size_of(one)
-    basic = _Basic(reader, one, rows, columns)
-    tile = basic.tile()
-    bits, sample_format = basic.bits(), basic.sample_format()
-    shape = basic.shape()
+    try:
+        return _read_facts(reader, one)
+    except MalformedTiff as error:
+        error.ifd = error.ifd or one.name
+        raise
+
+
+def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
+    rows, columns = _size(one, 257), _size(one, 256)
+    frame = None
+    if not rows and not columns and 256 not in one:
+        # some raw formats leave the size to the JPEG stream
+        frame = jpeg_frame(first_bytes(reader, one))
+        if frame is not None:
+            rows, columns = frame.rows, frame.columns
+    flavour = _flavour(reader, one)
+    image = _image(_image_tags(one, flavour), flavour, None if frame is None else frame.components)
+    tile = image.tile
+    if tile is None and 322 in one and rows * columns:
+        raise MalformedTiff("tiles have no width", tag="TileWidth (322)", got=0)
+    tables: dict[str, Any] = {}
+    if image.compression in _STREAMED or 347 in one:
+        tables = _decoder_tables(reader, one, image.compression)
     uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in one
-    tables = _decoder_tables(reader, one, basic)
     if uses_ndpi:
         found = _ndpi_tile(reader, one)
         if found is not None:
             tile, tables["jpeg_header"] = found
-    kind = sample_format if isinstance(sample_format, int) else 0
-    subsampling = _list(one, 530)
-    default = (2, 2) if basic.photometric == _YCBCR and basic.compression not in (6, 7) else (1, 1)
-    dtype = (
-        None
-        if not one.entries
-        else _DTYPES.get((kind, bits[0]))
-        if len(bits) == 1
-        else "|u1"
-        if bits == (5, 6, 5)
-        else None
-    )
+    shape = (image.planes, image.depth, rows, columns, image.samples)
+    dtype = image.dtype if one.entries else None
     return IfdFacts(
         name=one.name,
         byteorder=reader.header.byteorder,
         shape=shape,
         dtype=dtype,
-        compression=basic.compression,
-        predictor=basic.predictor(),
-        fill_order=_number(one, 266, 1),
-        photometric=basic.photometric,
-        bits=bits,
-        sample_format=sample_format,
+        compression=image.compression,
+        predictor=image.predictor,
+        fill_order=image.fill_order,
+        photometric=image.photometric,
+        bits=image.bits,
+        sample_format=image.sample_format,
         tile=tile,
-        rows_per_strip=0 if 322 in one and not uses_ndpi else basic.rows_per_strip(shape),
-        is_separate=basic.planar == 2 and shape[0] > 1,
-        extra_samples=_list(one, 338),
-        subsampling=(subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
-        subfile_type=_subfile_type(one),
+        rows_per_strip=0 if 322 in one and not uses_ndpi else _rows_per_strip(one, shape),
+        is_separate=image.is_separate,
+        extra_samples=image.extra_samples,
+        subsampling=image.subsampling,
+        subfile_type=image.subfile_type,
         nodata=parse_nodata(one.get(_NODATA), dtype) if _NODATA in one else None,
         tags=_plain_tags(reader, one),
         tables=tables,
     )
 
 
-class _Basic:
-    """Tags of an image with what stands for those that are missing or known to be wrong."""
+_IMAGE_TAGS = frozenset(
+    {254, 255, 258, 259, 262, 266, 277, 284, 317, 322, 323, 338, 339, 530, 32997, 32998}
+)
+"""Tags that decide how the samples of an image are stored, whatever its size."""
 
-    __slots__ = (
-        "columns", "compression", "depth", "flavour", "is_gray", "one", "photometric", "planar",
-        "rows", "samples",
-    )  # fmt: skip
 
-    def __init__(self, reader: TiffReader, one: Directory, rows: int, columns: int) -> None:
-        self.one, self.rows, self.columns = one, rows, columns
-        self.compression = _number(one, 259, 1)
-        self.photometric = _number(one, 262, 0)
-        self.planar = _number(one, 284, 1)
-        self.samples = _number(one, 277, 1)
-        self.depth = _number(one, 32997, 1)
-        self.flavour = _flavour(reader)
-        # NDPI of fluorescence says that it has colours of 8 bits
-        self.is_gray = self.flavour == "ndpi gray" and _is_magnified(one)
-        if self.is_gray:
-            self.photometric, self.samples = 1, 1
-        elif self.compression == OLD_JPEG:
-            self._old_jpeg()
-        elif self.flavour in ("vista", "philips"):
-            self.depth = 1  # they write a wrong one
-        if not rows and not columns and 256 not in one:
-            self._from_stream(reader)
-
-    def _old_jpeg(self) -> None:
-        # what libtiff takes for granted of old-style JPEG
-        if 262 not in self.one or self.photometric == _RGB:
-            self.photometric = _YCBCR
-        if 277 not in self.one and self.photometric in (0, 1, 2, _YCBCR):
-            self.samples = 3
-
-    def _from_stream(self, reader: TiffReader) -> None:
-        """Take the size of an image from its JPEG stream, as some raw formats want it."""
-        frame = jpeg_frame(first_bytes(reader, self.one))
-        if frame is None:
-            return
-        self.rows, self.columns, self.samples = frame.rows, frame.columns, frame.components
-        if 262 not in self.one and frame.components == 3:
-            self.photometric = _YCBCR
-        if 259 not in self.one:
-            self.compression = OLD_JPEG
-
-    def shape(self) -> tuple[int, int, int, int, int]:
-        size = self.depth, self.rows, self.columns
-        if self.photometric != _RGB and self.samples <= 1:
-            return (1, *size, 1)
-        if self.samples > 1 and self.planar not in (1, 2):
-            raise MalformedTiff(
-                "the order of samples is not known", ifd=self.one.name,
-                tag="PlanarConfiguration (284)", got=self.planar, expected="1 or 2",
-            )  # fmt: skip
-        return (1, *size, self.samples) if self.planar == 1 else (self.samples, *size, 1)
-
-    def tile(self) -> tuple[int, int, int] | None:
-        if 322 not in self.one:
-            return None
-        width = _number(self.one, 322, 0)
-        if not width and self.rows * self.columns:
-            raise MalformedTiff(
-                "tiles have no width", ifd=self.one.name, tag="TileWidth (322)", got=width
-            )
-        depth = 1 if self.flavour == "philips" else _number(self.one, 32998, 1)
-        return (depth, _number(self.one, 323, 0), width) if width else None
-
-    def bits(self) -> tuple[int, ...]:
-        if self.is_gray:
-            return (16,)
-        if self.compression == OLD_JPEG and 258 not in self.one:
-            return (8,)
-        if self.flavour == "lsm" and self.one.entries.get(258, (0, 0))[:2] == (3, 2):
-            return self._lsm_bits()
-        values = _per_sample(self.one, 258, self.samples) or (1,)
-        if max(values) > _MAX_SHORT:
-            raise MalformedTiff("not a number of bits", ifd=self.one.name, tag=258, got=values[:4])
-        return values
-
-    def _lsm_bits(self) -> tuple[int, ...]:
+def _image_tags(one: Directory, flavour: str) -> tuple[tuple[int, Any], ...]:
+    """Return these tags with their values; images of many files have the same."""
+    known = one._values
+    tags = tuple(
+        [
+            (code, known[code] if type(known.get(code)) is int else _plain(one, code))
+            for code in one.entries
+            if code in _IMAGE_TAGS
+        ]
+    )
+    if flavour == "lsm" and one.entries.get(258, (0, 0))[:2] == (3, 2):
         # two values fit into the entry, but old writers have an offset there
-        reader = self.one._reader
-        data = reader.read(int.from_bytes(self.one.raw(258), "little"), 4)
-        values = tuple(np.frombuffer(data, "<u2").tolist())[: max(1, self.samples)]
-        return values if len(set(values)) > 1 else (values or (8,))[:1]
+        data = one._reader.read(int.from_bytes(one.raw(258), "little"), 4)
+        return (*tags, (258, tuple(np.frombuffer(data, "<u2").tolist()) or (8,)))
+    return tags
 
-    def sample_format(self) -> int | tuple[int, ...]:
-        if self.is_gray:
-            return 1
-        values = _per_sample(self.one, 339, self.samples)
-        if not values and self.flavour == "indica" and self.bits() == (32,):
-            return 3  # its writer leaves SampleFormat out
-        return values if len(values) > 1 else (values or (1,))[0]
 
-    def predictor(self) -> int:
-        value = _number(self.one, 317, 1)
-        return 1 if self.flavour == "lsm" and self.compression == 1 else value
+class _Image(NamedTuple):
+    """How the samples of an image are stored, as `IfdFacts` has it.
 
-    def rows_per_strip(self, shape: tuple[int, ...]) -> int:
-        if 257 not in self.one and not self.rows:
-            return _number(self.one, 278, 0xFFFFFFFF)
-        rows = self.one.get(278)
-        if type(rows) is not int or rows < 0:
-            rows = _number(self.one, 278, 0) if len(set(_list(self.one, 278))) == 1 else self.rows
-        rows = min(rows, self.rows)
-        if rows or not self.rows:
-            return rows
-        n_listed = self.one.n_listed
-        if n_listed > shape[0] * shape[1]:
-            raise MalformedTiff(
-                "strips have no rows", ifd=self.one.name, tag="RowsPerStrip (278)",
-                got=f"{n_listed} strips",
-            )  # fmt: skip
-        return self.rows  # 0 of a single strip are all, as to libtiff
+    `planes` are stored one after the other, `samples` are stored together.
+    """
+
+    planes: int
+    depth: int
+    samples: int
+    dtype: str | None
+    compression: int
+    predictor: int
+    fill_order: int
+    photometric: int
+    bits: tuple[int, ...]
+    sample_format: int | tuple[int, ...]
+    tile: tuple[int, int, int] | None
+    is_separate: bool
+    extra_samples: tuple[int, ...]
+    subsampling: tuple[int, int]
+    subfile_type: int
+
+
+@functools.lru_cache(1024)
+def _image(values: tuple[tuple[int, Any], ...], flavour: str, n_components: int | None) -> _Image:
+    """Find how samples are stored, with what stands for tags that are missing or known to be wrong.
+
+    `n_components` are those of the JPEG stream, if the size of the image is left to it.
+    """
+    tags = dict(values)
+    compression, photometric = _number(tags, 259, 1), _number(tags, 262, 0)
+    planar, n_samples, depth = (_number(tags, *one) for one in ((284, 1), (277, 1), (32997, 1)))
+    if flavour == _NDPI_GRAY:
+        photometric, n_samples = 1, 1
+    elif compression == OLD_JPEG:
+        # what libtiff takes for granted of old-style JPEG
+        if 262 not in tags or photometric == _RGB:
+            photometric = _YCBCR
+        if 277 not in tags and photometric in (0, 1, 2, _YCBCR):
+            n_samples = 3
+    elif flavour in ("vista", "philips"):
+        depth = 1  # they write a wrong one
+    if n_components is not None:
+        n_samples = n_components
+        photometric = _YCBCR if 262 not in tags and n_samples == 3 else photometric
+        compression = compression if 259 in tags else OLD_JPEG
+    planes, samples = _planes(photometric, n_samples, planar)
+    bits = _bits(tags, flavour, compression, n_samples)
+    sample_format = _sample_format(tags, flavour, bits, n_samples)
+    is_lsm_plain = flavour == "lsm" and compression == 1
+    subsampling = _list(tags, 530)
+    default = (2, 2) if photometric == _YCBCR and compression not in (6, 7) else (1, 1)
+    return _Image(
+        planes=planes,
+        depth=depth,
+        samples=samples,
+        dtype=_dtype(bits, sample_format),
+        compression=compression,
+        predictor=1 if is_lsm_plain else _number(tags, 317, 1),
+        fill_order=_number(tags, 266, 1),
+        photometric=photometric,
+        bits=bits,
+        sample_format=sample_format,
+        tile=_tile(tags, flavour),
+        is_separate=planar == 2 and planes > 1,
+        extra_samples=_list(tags, 338),
+        subsampling=(subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
+        subfile_type=_subfile_type(tags),
+    )
+
+
+def _planes(photometric: int, n_samples: int, planar: int) -> tuple[int, int]:
+    """Return how many planes of samples there are, and samples that are stored together."""
+    if photometric != _RGB and n_samples <= 1:
+        return 1, 1
+    if n_samples > 1 and planar not in (1, 2):
+        raise MalformedTiff(
+            "the order of samples is not known", tag="PlanarConfiguration (284)", got=planar,
+            expected="1 or 2",
+        )  # fmt: skip
+    return (1, n_samples) if planar == 1 else (n_samples, 1)
+
+
+def _tile(tags: Mapping[int, Any], flavour: str) -> tuple[int, int, int] | None:
+    width = _number(tags, 322, 0)
+    if not width:
+        return None
+    return 1 if flavour == "philips" else _number(tags, 32998, 1), _number(tags, 323, 0), width
+
+
+def _bits(
+    tags: Mapping[int, Any], flavour: str, compression: int, n_samples: int
+) -> tuple[int, ...]:
+    if flavour == _NDPI_GRAY:
+        return (16,)
+    if compression == OLD_JPEG and 258 not in tags:
+        return (8,)
+    values = _per_sample(tags, 258, n_samples) or (1,)
+    if max(values) > _MAX_SHORT:
+        raise MalformedTiff("not a number of bits", tag=258, got=values[:4])
+    return values
+
+
+def _sample_format(
+    tags: Mapping[int, Any], flavour: str, bits: tuple[int, ...], n_samples: int
+) -> int | tuple[int, ...]:
+    if flavour == _NDPI_GRAY:
+        return 1
+    values = _per_sample(tags, 339, n_samples)
+    if not values and flavour == "indica" and bits == (32,):
+        return 3  # its writer leaves SampleFormat out
+    return values if len(values) > 1 else (values or (1,))[0]
+
+
+def _dtype(bits: tuple[int, ...], sample_format: int | tuple[int, ...]) -> str | None:
+    if len(bits) == 1:
+        return _DTYPES.get((sample_format if isinstance(sample_format, int) else 0, bits[0]))
+    return "|u1" if bits == (5, 6, 5) else None
+
+
+def _rows_per_strip(one: Directory, shape: tuple[int, int, int, int, int]) -> int:
+    n_rows = shape[2]
+    tags = {278: _plain(one, 278)}
+    if 257 not in one and not n_rows:
+        return _number(tags, 278, 0xFFFFFFFF)
+    rows = tags[278]
+    if type(rows) is not int or rows < 0:
+        rows = _number(tags, 278, 0) if len(set(_list(tags, 278))) == 1 else n_rows
+    rows = min(rows, n_rows)
+    if rows or not n_rows:
+        return rows
+    n_listed = one.n_listed
+    if n_listed > shape[0] * shape[1]:
+        raise MalformedTiff(
+            "strips have no rows", tag="RowsPerStrip (278)", got=f"{n_listed} strips"
+        )
+    return n_rows  # 0 of a single strip are all, as to libtiff
 
 
 def _is_magnified(one: Directory) -> bool:
@@ -287,26 +363,28 @@ def _is_magnified(one: Directory) -> bool:
     return not isinstance(value, int | float) or value > 0
 
 
-def _flavour(reader: TiffReader) -> str:
+def _flavour(reader: TiffReader, one: Directory) -> str:
     """Return whose habits a file has, if they differ from what its tags say."""
-    software = reader.first.get(305)
-    if isinstance(software, str):
-        for name, start in (("vista", "ISS Vista"), ("philips", "Philips DP"),
-                            ("indica", "IndicaLabsImageWriter")):  # fmt: skip
-            if software.startswith(start):
-                return name
+    first = reader.first
+    if 305 in first.entries:
+        software = first.get(305)
+        if isinstance(software, str):
+            for name, start in (("vista", "ISS Vista"), ("philips", "Philips DP"),
+                                ("indica", "IndicaLabsImageWriter")):  # fmt: skip
+                if software.startswith(start):
+                    return name
     if reader.header.is_ndpi:
-        mode = reader.first.get(_CAPTURE_MODE)
-        return "ndpi gray" if isinstance(mode, int) and mode >= 6 else ""
-    return "lsm" if _LSM_INFO in reader.first else ""
+        # NDPI of fluorescence says that it has colours of 8 bits
+        mode = first.get(_CAPTURE_MODE)
+        return _NDPI_GRAY if isinstance(mode, int) and mode >= 6 and _is_magnified(one) else ""
+    return "lsm" if _LSM_INFO in first.entries else ""
 
 
-def _subfile_type(one: Directory) -> int:
-    value = one.get(254, 0)
-    value = value if isinstance(value, int) else 0
-    if value or 255 not in one:
+def _subfile_type(tags: Mapping[int, Any]) -> int:
+    value = tags.get(254)
+    if type(value) is int and value:
         return value
-    return {2: 1, 3: 2}.get(_number(one, 255, 0), 0)
+    return {2: 1, 3: 2}.get(_number(tags, 255, 0), 0)
 
 
 def shape_of(
@@ -360,19 +438,19 @@ def first_bytes(reader: TiffReader, one: Directory, most: int = _MAX_HEADER_BYTE
     return reader.read(int(offset[0]), min(int(length[0]), most))
 
 
-def _decoder_tables(reader: TiffReader, one: Directory, basic: _Basic) -> dict[str, Any]:
+def _decoder_tables(reader: TiffReader, one: Directory, compression: int) -> dict[str, Any]:
     """Collect decoder tables that lie outside the segments."""
     found: dict[str, Any] = {}
     tables = one.get(347)
     if tables and isinstance(tables, bytes):
         found["jpeg_tables"] = tables
-    if basic.compression == OLD_JPEG or basic.compression in JPEG:
+    if compression == OLD_JPEG or compression in JPEG:
         start = first_bytes(reader, one)
-        found["is_jfif"] = basic.compression in _JFIF_KINDS and start[6:10] == b"JFIF"
+        found["is_jfif"] = compression in _JFIF_KINDS and start[6:10] == b"JFIF"
         frame = jpeg_frame(start)
         if frame is not None and frame.marker not in (0xC0, 0xC1, 0xC2):
             found["jpeg_process"] = frame.marker
-    if basic.compression == OLD_JPEG:
+    if compression == OLD_JPEG:
         found.update(_old_jpeg_tables(reader, one))
     return found
 
@@ -380,18 +458,19 @@ def _decoder_tables(reader: TiffReader, one: Directory, basic: _Basic) -> dict[s
 def _old_jpeg_tables(reader: TiffReader, one: Directory) -> dict[str, Any]:
     """Collect the tables of old-style JPEG (TIFF 6.0 section 22), which lie at offsets."""
     found: dict[str, Any] = {}
-    start = _list(one, 513)
+    tags = {code: _plain(one, code) for code in range(512, 522) if code in one}
+    start = _list(tags, 513)
     if start:
-        length = (*_list(one, 514), 0)[0]
+        length = (*_list(tags, 514), 0)[0]
         found["ojpeg_interchange"] = reader.read(start[0], min(length or 1 << 16, 1 << 20))
     names = ((519, "ojpeg_q_tables"), (520, "ojpeg_dc_tables"), (521, "ojpeg_ac_tables"))
     for code, name in names:
-        if code in one:
-            tables = [_old_jpeg_table(reader, at, code == 519) for at in _list(one, code)[:4]]
+        if code in tags:
+            tables = [_old_jpeg_table(reader, at, code == 519) for at in _list(tags, code)[:4]]
             found[name] = b"".join(tables)
     for code, name in ((512, "ojpeg_proc"), (515, "ojpeg_restart_interval")):
-        if code in one:
-            found[name] = _number(one, code, 0)
+        if code in tags:
+            found[name] = _number(tags, code, 0)
     header = scan_header(first_bytes(reader, one))
     return {**found, "ojpeg_scan_header": header} if header else found
 
