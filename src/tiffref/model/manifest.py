@@ -21,7 +21,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MalformedTiff
 
-__all__ = ["INLINED", "MISSING", "NAMELESS", "Columns", "Deferred", "Manifest", "Source"]
+__all__ = [
+    "INLINED", "MISSING", "NAMELESS", "Columns", "Deferred", "Manifest", "Source", "has_zeros",
+]  # fmt: skip
+
+_SHORT = 64
+"""Values of a column up to which Python is quicker than NumPy."""
+
+
+def has_zeros(column: NDArray[np.uint64]) -> bool:
+    """Return whether a value is 0."""
+    if column.size <= _SHORT:
+        return 0 in column.ravel().tolist()
+    return int(np.count_nonzero(column)) < column.size
 
 
 class Columns(NamedTuple):
@@ -241,7 +253,7 @@ class Manifest:
         column = np.zeros(n_chunks, np.int32)
         if index is not None:
             column[:] = np.asarray(index, np.int32).reshape(-1)
-        if np.count_nonzero(lengths) < n_chunks or np.count_nonzero(offsets) < n_chunks:
+        if has_zeros(lengths) or has_zeros(offsets):
             column[(lengths == 0) | (offsets == 0)] = MISSING
         for flat in inlined or ():
             column[flat] = INLINED

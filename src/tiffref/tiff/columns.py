@@ -52,15 +52,15 @@ class _Block:
     @classmethod
     def of(cls, one: Directory) -> _Block:
         """Read those of a single directory."""
-        columns = []
-        for codes in _LISTS:
-            for code in codes:
-                if code in one.entries:
-                    columns.append(one.column(code)[None])
-                    break
-            else:
-                columns.append(_NONE)
-        return cls(*columns)
+        return cls(*[_listed(one, codes) for codes in _LISTS])
+
+
+def _listed(one: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Return the numbers of the first of some tags that is there, `(1, n)`."""
+    for code in codes:
+        if code in one.entries:
+            return one.column(code)[None]
+    return _NONE
 
 
 @dataclass(slots=True)
@@ -83,6 +83,8 @@ class Columns:
     first: list[int]
     _block: NDArray[np.int32]
     _place: NDArray[np.intp]
+    has_sub_ifds: bool = False
+    """Some directory has SubIFDs."""
     _blocks: list[_Block | Directory] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -103,9 +105,11 @@ class Columns:
         What a directory does not list is 0; what it lists beyond is left out. A row of -1 has none.
         """
         if len(rows) == 1 and rows[0] >= 0:  # as of most files, which are many
-            one, place = self._at(self._block[rows[0]]), self._place[rows]
-            if one.offset.shape[1] == one.length.shape[1] == n_segments:
-                return one.offset[place], one.length[place]
+            block = self._blocks[self._block[rows[0]]]
+            if isinstance(block, Directory):
+                offset, length = (_listed(block, codes) for codes in _LISTS[:2])
+                if offset.shape[1] == length.shape[1] == n_segments:
+                    return offset, length
         offset = np.zeros((len(rows), n_segments), np.uint64)
         length = np.zeros((len(rows), n_segments), np.uint64)
         block = np.where(rows < 0, -1, self._block[rows])
@@ -122,14 +126,6 @@ class Columns:
     def sub_ifds(self, row: int) -> list[int]:
         """Return the offsets of the SubIFDs of one directory."""
         return self._at(self._block[row]).sub_ifds[self._place[row]].tolist()
-
-    @property
-    def has_sub_ifds(self) -> bool:
-        """Some directory has SubIFDs."""
-        return any(
-            SUB_IFDS in one.entries if isinstance(one, Directory) else one.sub_ifds.shape[1]
-            for one in self._blocks
-        )
 
 
 def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str] = ()) -> Columns:
@@ -164,6 +160,7 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
         number = columns.kind[row] = keys.setdefault(signature(one), len(keys))
         columns._block[row] = len(columns._blocks)
         columns._blocks.append(one)
+        columns.has_sub_ifds |= SUB_IFDS in one.entries
         if not n_gathered and number == len(columns.first):
             columns.first.append(row)
     if n_gathered:
@@ -269,6 +266,7 @@ class _Gather:
         columns._block[rows] = len(columns._blocks)
         columns._place[rows] = np.arange(len(rows))
         below = _NONE.repeat(len(rows), 0) if below is None else below
+        columns.has_sub_ifds |= below.shape[1] > 0
         columns._blocks.append(_Block(offset, length, below))
         columns.kind[rows] = self._kinds(np.concatenate(texts, axis=1))
         self.reader.n_reads += len(rows)

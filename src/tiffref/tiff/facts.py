@@ -11,7 +11,6 @@ References: TIFF 6.0 sections 8, 15 and 22; TIFF technical note 2 (JPEG); SGI Im
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -150,9 +149,10 @@ def read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
 
 
 def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
+    entries = one.entries
     rows, columns = _size(one, 257), _size(one, 256)
     frame = None
-    if not rows and not columns and 256 not in one:
+    if not rows and not columns and 256 not in entries:
         # some raw formats leave the size to the JPEG stream
         frame = jpeg_frame(first_bytes(reader, one))
         if frame is not None:
@@ -160,18 +160,18 @@ def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
     flavour = _flavour(reader, one)
     image = _image(_image_tags(one, flavour), flavour, None if frame is None else frame.components)
     tile = image.tile
-    if tile is None and 322 in one and rows * columns:
+    if tile is None and 322 in entries and rows * columns:
         raise MalformedTiff("tiles have no width", tag="TileWidth (322)", got=0)
     tables: dict[str, Any] = {}
-    if image.compression in _STREAMED or 347 in one:
+    if image.compression in _STREAMED or 347 in entries:
         tables = _decoder_tables(reader, one, image.compression)
-    uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in one
+    uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries
     if uses_ndpi:
         found = _ndpi_tile(reader, one)
         if found is not None:
             tile, tables["jpeg_header"] = found
     shape = (image.planes, image.depth, rows, columns, image.samples)
-    dtype = image.dtype if one.entries else None
+    dtype = image.dtype if entries else None
     return IfdFacts(
         name=one.name,
         byteorder=reader.header.byteorder,
@@ -184,12 +184,12 @@ def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
         bits=image.bits,
         sample_format=image.sample_format,
         tile=tile,
-        rows_per_strip=0 if 322 in one and not uses_ndpi else _rows_per_strip(one, shape),
+        rows_per_strip=0 if 322 in entries and not uses_ndpi else _rows_per_strip(one, shape),
         is_separate=image.is_separate,
         extra_samples=image.extra_samples,
         subsampling=image.subsampling,
         subfile_type=image.subfile_type,
-        nodata=parse_nodata(one.get(_NODATA), dtype) if _NODATA in one else None,
+        nodata=parse_nodata(one.get(_NODATA), dtype) if _NODATA in entries else None,
         tags=_plain_tags(reader, one),
         tables=tables,
     )
@@ -504,9 +504,10 @@ def n_segments_of(ifd: IfdFacts) -> int:
     """Count the segments that the shape of an image asks for."""
     planes, depth, rows, columns, _ = ifd.shape
     if ifd.tile is None:
-        return planes * depth * -(-rows // max(1, ifd.rows_per_strip))
-    sizes = zip((depth, rows, columns), ifd.tile, strict=True)
-    return planes * math.prod(-(-n // max(1, t)) for n, t in sizes)
+        return planes * depth * -(-rows // (ifd.rows_per_strip or 1))
+    tile_depth, tile_rows, tile_columns = ifd.tile
+    n_tiles = -(-rows // (tile_rows or 1)) * -(-columns // (tile_columns or 1))
+    return planes * n_tiles * -(-depth // (tile_depth or 1))
 
 
 # ---- NDPI

@@ -227,7 +227,10 @@ class Directory:
     @property
     def n_listed(self) -> int:
         """Segments whose offsets are listed."""
-        return next((self.entries[code][1] for code in (324, 273, 513) if code in self.entries), 0)
+        for code in (324, 273, 513):
+            if code in self.entries:
+                return self.entries[code][1]
+        return 0
 
     def get(self, code: int, default: Any = None) -> Any:
         """Return the value of a tag; it is decoded once.
@@ -509,6 +512,8 @@ class TiffReader:
         layout, room, size = self._layout, self._layout.room, self.size
         entries, step, values = one.entries, layout.entry.size, one._values
         order: Any = "little" if self.header.byteorder == "<" else "big"
+        start, window = self._windows[0] if self._windows else (0, b"")
+        budget = self._budget
         for n, (code, kind, count, value) in enumerate(layout.entry.iter_unpack(body)):
             width = TYPE_SIZES.get(kind)
             if width is None:  # TIFF 6.0: readers skip fields of types that they do not know
@@ -530,7 +535,12 @@ class TiffReader:
                     self._find(one, "values lie outside the file", code, f"{n_bytes} bytes at {at}",
                                code in _LOSING)  # fmt: skip
                     continue
-                entry = (kind, count, at, None)
+                begin = at - start
+                if 0 <= begin <= len(window) - n_bytes and n_bytes <= budget.n_bytes:
+                    budget.n_bytes -= n_bytes  # what was read with the directory
+                    entry = (kind, count, at, window[begin : begin + n_bytes])
+                else:
+                    entry = (kind, count, at, None)
             if code not in entries:
                 entries[code] = entry
             elif code == 270:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
+from ..model.manifest import has_zeros
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .columns import Columns, read_columns
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
@@ -25,6 +26,9 @@ _MAX_UNLISTED = 1 << 20
 """Segments that a file may leave out of its lists; sparse files list theirs as 0."""
 _FAX = frozenset({2, 3, 4})
 _NOWHERE = frozenset({273, 324})
+_ZERO = np.zeros(1, np.int32)
+"""What one page alone has: the first IFD, of the first file."""
+_ZERO.setflags(write=False)
 
 
 class Pages:
@@ -96,6 +100,8 @@ class Pages:
         if len(self) == 1:
             return np.zeros(1, np.int32)
         columns = self.columns
+        if len(columns.first) == len(self):
+            return columns.kind
         kind = columns.kind.copy()
         for number, first in enumerate(columns.first):
             try:
@@ -176,6 +182,12 @@ class Level:
         file = 0 if self.file is None else int(self.file[at])
         return self.pages[file], int(self.row[at])
 
+    @property
+    def facts(self) -> IfdFacts:
+        """What the first plane that is there says of its image; errors as of `first`."""
+        pages, row = self.first
+        return pages.facts(row)
+
     def to_facts(self) -> LevelFacts:
         """Read the level into columns.
 
@@ -187,26 +199,30 @@ class Level:
         if self.error is not None:
             raise self.error
         ifds, kind = self._kinds()
-        n_segments = {n_segments_of(ifd) for ifd in ifds}
-        if len(n_segments) > 1:
+        first = ifds[0]
+        n_segments = n_segments_of(first)
+        counts = {n_segments, *map(n_segments_of, ifds[1:])}
+        if len(counts) > 1:
             raise ManifestMismatch(
                 "pages of one series have different segment counts",
-                url=self.pages[0].reader.url, got=sorted(n_segments),
+                url=self.pages[0].reader.url, got=sorted(counts),
             )  # fmt: skip
-        offset, length = self._segments(ifds[0], n_segments.pop())
-        first = ifds[0]
+        offset, length = self._segments(first, n_segments)
         shape, axes = (
             squeeze(self.shape, self.axes) if self.is_squeezed else (self.shape, self.axes)
         )
         if first.dtype is None:
             shape, axes = (0, *shape), f"Q{axes}"  # no samples can be told: imread gives none
-        source = np.zeros(len(kind), np.int32) if self.file is None else self.file.astype(np.int32)
+        if self.file is not None:
+            source = self.file.astype(np.int32)
+        else:
+            source = _ZERO if len(kind) == 1 else np.zeros(len(kind), np.int32)
         return LevelFacts(
-            tuple(int(n) for n in shape),
+            tuple(map(int, shape)),
             axes,
             first.dtype or "<f8",
             ifds,
-            tuple(pages.reader.source.source for pages in self.pages),
+            tuple([pages.reader.source.source for pages in self.pages]),
             kind,
             source,
             offset,
@@ -218,7 +234,7 @@ class Level:
         """Return what the different directories say, in order of use, and which each plane has."""
         pages, row = self.first
         if len(self.row) == 1:
-            return (pages.facts(row),), np.zeros(1, np.int32)
+            return (pages.facts(row),), _ZERO
         key = np.full(len(self.row), -1, np.int64)
         for number, one in enumerate(self.pages):
             here = self.row >= 0 if self.file is None else (self.row >= 0) & (self.file == number)
@@ -250,8 +266,8 @@ class Level:
                 if here.any():
                     read = _read_segments(pages, self.row[here], ifd, n_segments)
                     offset[here], length[here] = read
-        base = np.uint64(self.pages[0].reader.base)
-        return (np.where(offset > 0, offset + base, 0) if base else offset), length
+        base = self.pages[0].reader.base
+        return (np.where(offset > 0, offset + np.uint64(base), 0) if base else offset), length
 
 
 def _fit(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
@@ -268,7 +284,7 @@ def _read_segments(
         parts = [ndpi_segments(pages.reader, pages.directory(row)) for row in rows.tolist()]
         return tuple(np.stack([_fit(c[None], n_segments)[0] for c in one])
                      for one in zip(*parts, strict=True))  # type: ignore[return-value]  # fmt: skip
-    first = int(next((row for row in rows if row >= 0), 0))
+    first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
     n_listed = _n_listed(pages.directory(first))
     if n_segments - n_listed > _MAX_UNLISTED:
         raise MalformedTiff(
@@ -282,7 +298,7 @@ def _read_segments(
     offset, length = pages.columns.segments(rows, n_segments)
     if n_segments == 1:
         length = _estimated(pages, first, ifd, offset, length)
-    if np.count_nonzero(offset) < offset.size:
+    if has_zeros(offset):
         length[offset == 0] = 0
     return offset, length
 
@@ -290,9 +306,9 @@ def _read_segments(
 def _n_listed(one: Directory) -> int:
     """Count the segments that a directory lists; refuse one whose list is lost."""
     listed = one.n_listed
-    lost = next((found for found in one.findings if found.tag in _NOWHERE), None)
-    if lost is not None and not listed:
-        raise lost.to_error()
+    for found in () if listed else one.findings:
+        if found.tag in _NOWHERE:
+            raise found.to_error()
     return listed
 
 
@@ -332,4 +348,6 @@ def squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
     """Leave out dimensions of length 1 but x and y, as `imread` does."""
     kept = [n for n, axis in enumerate(axes) if shape[n] > 1 or axis in "XY"]
     kept = kept or [len(shape) - 1]
-    return tuple(shape[n] for n in kept), "".join(axes[n] for n in kept)
+    if len(kept) == len(shape):
+        return tuple(shape), axes
+    return tuple([shape[n] for n in kept]), "".join([axes[n] for n in kept])

@@ -10,7 +10,7 @@ References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-0
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -82,11 +82,11 @@ def plain_series(reader: TiffReader) -> Listing:
         shape, axes = pages.shape(0)
         return Listing([Series("uniform", [Level((pages,), _rows([0]), shape, axes)])])
     if len(pages) >= _MIN_UNIFORM or reader.is_circle:
-        groups = _by_likeness(pages, {}, _has_pixels)
+        groups = _by_likeness(pages, {}, with_pixels=True)
         is_uniform = len(groups) == 1 and len(groups[0].rows) == len(pages)
         if is_uniform and not pages.columns.sub_ifds(0):
             return Listing([Series("uniform", [groups[0].to_level()])])
-    groups = _group(pages, _has_pixels)
+    groups = _group(pages, with_pixels=True)
     series = [Series("generic", [one.to_level()]) for one in groups]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
@@ -102,21 +102,10 @@ def geotiff_series(reader: TiffReader) -> Listing:
     if len(pages) == 1 and not pages.has_sub_ifds:
         shape, axes = pages.shape(0)
         return Listing([Series("geotiff", [Level((pages,), _rows([0]), shape, axes)])])
-    series = [Series("geotiff", [one.to_level()]) for one in _group(pages, _is_any)]
+    series = [Series("geotiff", [one.to_level()]) for one in _group(pages, with_pixels=False)]
     is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in reader.declared_layout
     _make_pyramids(series, is_reduced=is_cog)
     return Listing(series)
-
-
-_Test = Callable[[Pages, int], bool]
-
-
-def _has_pixels(pages: Pages, row: int) -> bool:
-    return math.prod(pages.shape(row)[0]) > 0
-
-
-def _is_any(pages: Pages, row: int) -> bool:
-    return True
 
 
 @dataclass(slots=True)
@@ -133,15 +122,15 @@ class _Group:
             return Level((self.pages,), _rows(self.rows), (), "", error=error)
 
 
-def _group(pages: Pages, is_image: _Test) -> list[_Group]:
+def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
     """Put images together that are alike, in the order of their first; SubIFDs after their image.
 
-    SubIFDs are rows behind those of the chain.
+    SubIFDs are rows behind those of the chain. With `with_pixels`, images without any are left out.
     """
-    offsets, names = list(pages.offsets), [str(n) for n in range(len(pages))]
     below: dict[int, list[int]] = {}
     reader = pages.reader
     if pages.has_sub_ifds:
+        offsets, names = list(pages.offsets), [str(n) for n in range(len(pages))]
         found = reader.sub_directories([pages.directory(row) for row in range(len(pages))])
         known = set(offsets)
         for row, some in enumerate(found):
@@ -153,33 +142,38 @@ def _group(pages: Pages, is_image: _Test) -> list[_Group]:
                     names.append(f"@{at}")
         if below:
             pages = Pages(reader, offsets, names)
-    return _by_likeness(pages, below, is_image)
+    return _by_likeness(pages, below, with_pixels=with_pixels)
 
 
-def _by_likeness(pages: Pages, below: dict[int, list[int]], is_image: _Test) -> list[_Group]:
-    kind = pages.kind
+def _by_likeness(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool) -> list[_Group]:
+    kind = pages.kind.tolist()
     n_chain = len(kind) - sum(map(len, below.values()))
-    if not below and not np.count_nonzero(kind != kind[0]):
+    if not below and kind.count(kind[0]) == len(kind):
         rows = list(range(len(kind)))
-        return [_Group(pages, rows)] if pages.directory(0).entries and is_image(pages, 0) else []
+        return [_Group(pages, rows)] if _is_image(pages, 0, with_pixels) else []
     groups: dict[object, _Group] = {}
     key_of: dict[int, object] = {}
     for row in range(n_chain):
         for one in (row, *below.get(row, ())):
-            number = int(kind[one])
+            number = kind[one]
             if number not in key_of:
-                key_of[number] = _key(pages, one, is_image)
+                key_of[number] = _key(pages, one, with_pixels)
             key = key_of[number]
             if key is not None:
                 groups.setdefault(key, _Group(pages, [])).rows.append(one)
     return list(groups.values())
 
 
-def _key(pages: Pages, row: int, is_image: _Test) -> object:
+def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
+    if not pages.directory(row).entries:
+        return False
+    return not with_pixels or math.prod(pages.facts(row).shape) > 0
+
+
+def _key(pages: Pages, row: int, with_pixels: bool) -> object:
     """Return what images of the same series have in common; None where there is no image."""
     try:
-        is_there = bool(pages.directory(row).entries) and is_image(pages, row)
-        return pages.likeness(row) if is_there else None
+        return pages.likeness(row) if _is_image(pages, row, with_pixels) else None
     except MalformedTiff:
         return pages.directory(row).offset  # its level says why
 
@@ -205,16 +199,14 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
     position = 0
     while position < len(series):
         top = series[position]
-        factor: int | None = None
+        factors: tuple[int, ...] = _FACTORS
         after = position + 1
         while after < len(series) and not _first_name(top).startswith("@"):
             level = series[after].levels[0]
-            if not is_reduced or (level.error is None and _subfile_type(level) & 1):
-                last = top.levels[-1]
-                factors = _FACTORS if factor is None else (factor,)
-                found = next((f for f in factors if _is_reduced(last, level, f)), None)
+            if not is_reduced or (level.error is None and level.facts.subfile_type & 1):
+                found = _reduction(top.levels[-1], level, factors)
                 if found is not None:
-                    factor = found
+                    factors = (found,)
                     top.levels.append(level)
                     del series[after]
                     continue
@@ -227,15 +219,20 @@ def _first_name(one: Series) -> str:
     return pages.directory(row).name
 
 
-def _subfile_type(level: Level) -> int:
-    pages, row = level.first
-    return pages.facts(row).subfile_type
+def _reduction(large: Level, small: Level, factors: tuple[int, ...]) -> int | None:
+    """Return the factor that a level is smaller by than another one; None if it is none of them."""
+    if large.error or small.error or large.axes != small.axes:
+        return None
+    if large.facts.dtype != small.facts.dtype:
+        return None
+    for factor in factors:
+        if _is_reduced(large, small, factor):
+            return factor
+    return None
 
 
 def _is_reduced(large: Level, small: Level, factor: int) -> bool:
     """Return whether a level is one step of a factor below another one, rounded either way."""
-    if large.error or small.error or large.axes != small.axes or _dtype(large) != _dtype(small):
-        return False
     steps: int | None = None
     for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
         if axis not in "XYZ":
@@ -261,11 +258,6 @@ def _steps(n: int, m: int, factor: int) -> int | None:
 
 def _fits(n: int, m: int, divisor: int) -> bool:
     return divisor <= n and m in (n // divisor, -(-n // divisor))
-
-
-def _dtype(level: Level) -> str | None:
-    pages, row = level.first
-    return pages.facts(row).dtype
 
 
 # ---- one directory that describes many planes
