@@ -29,17 +29,13 @@ def segment_shape(page: Shape5, tile: tuple[int, int, int] | None, rows_per_stri
     return 1, *tile, samples
 
 
-def chunk_grid(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+@functools.lru_cache(maxsize=1024)
+def chunk_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
     """Chunks along each dimension; the last one may reach past the array.
 
     >>> chunk_grid((3, 1, 100, 90, 1), (1, 1, 64, 90, 1))
     (3, 1, 2, 1, 1)
     """
-    return _grid(tuple(shape), tuple(chunks))
-
-
-@functools.lru_cache(maxsize=1024)
-def _grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
     # kept, for each array is asked several times, and the arrays of many files have the same
     return tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
 

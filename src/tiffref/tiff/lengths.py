@@ -19,6 +19,7 @@ from ..codecs.decoders import packbits_end
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of
 from ..metadata.report import Report
+from ..model.manifest import has_zeros
 from ..model.tiff_facts import LevelFacts
 from .plan import source_sizes
 from .segmentcodec import segment_codec
@@ -57,7 +58,7 @@ def with_lengths(level: LevelFacts, segments: Segments, report: Report) -> Level
     report
         Takes what was found, and what was not.
     """
-    if np.count_nonzero(level.length) == level.length.size:
+    if not has_zeros(level.length):
         return level
     ifd = level.ifds[0]
     is_bare = (level.offset > 0) & (level.length == 0)

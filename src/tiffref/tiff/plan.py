@@ -9,7 +9,9 @@ has to be looked up in the file (does this segment really decode to a whole chun
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -205,6 +207,8 @@ def _check_end(level: LevelFacts, source: np.ndarray, starts: np.ndarray, n_byte
         )
 
 
+_FEW = 64
+"""Segments up to which Python is quicker than NumPy."""
 _MAX_LENGTH = 2**63 - 1
 """A range may be said to be of so many bytes; what is not in the file is cut off later."""
 
@@ -291,7 +295,11 @@ def _check_equal_bits(ifd: IfdFacts) -> None:
     Packed words of 16 bits for three colours pass: tifffile reads 5-6-5, and gives nothing of
     others.
     """
-    if len(set(ifd.bits)) > 1 and not (len(ifd.bits) == 3 and sum(ifd.bits) == 16):
+    if (
+        len(ifd.bits) > 1
+        and len(set(ifd.bits)) > 1
+        and not (len(ifd.bits) == 3 and sum(ifd.bits) == 16)
+    ):
         raise UnsupportedTiff(
             "samples of one pixel differ in size",
             ifd=ifd.name,
@@ -323,10 +331,10 @@ def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
     return Array(shape, chunks, np.dtype(dtype).newbyteorder("="), dims, (codec,), manifest)
 
 
-def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec], np.ndarray]:
-    """The different codecs of a level, and the codec of each page."""
+def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec], np.ndarray | None]:
+    """The different codecs of a level, and the codec of each page; None if there is one."""
     codecs: list[SegmentCodec] = []
-    of_ifd = np.zeros(len(level.ifds), np.int32)
+    of_ifd = []
     for n, ifd in enumerate(level.ifds):
         if ifd.shape != level.ifds[0].shape:
             raise ManifestMismatch(
@@ -336,11 +344,10 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
                 expected=level.ifds[0].shape,
             )
         codec = segment_codec(ifd, is_short=is_short)
-        check_supported(codec)
-        is_only = len(level.ifds) == 1
-        offset = level.offset if is_only else level.offset[level.ifd == n]
-        if compression_of(codec.compression).kind == "bytes" and np.count_nonzero(offset):
-            check_samples(codec)
+        if not _can_unpack(codec):
+            offset = level.offset if len(level.ifds) == 1 else level.offset[level.ifd == n]
+            if offset.any():
+                check_samples(codec)
         for what in ("dtype", "shape") if codecs else ():
             got, expected = getattr(codec, what), getattr(codecs[0], what)
             if got != expected:
@@ -352,17 +359,29 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
                 )
         if codec not in codecs:
             codecs.append(codec)
-        of_ifd[n] = codecs.index(codec)
+        of_ifd.append(codecs.index(codec))
     if len(codecs) == 1:
-        return codecs, np.zeros(len(level.ifd), np.int32)
-    return codecs, np.where(level.ifd < 0, 0, of_ifd[level.ifd])
+        return codecs, None
+    return codecs, np.where(level.ifd < 0, 0, np.array(of_ifd, np.int32)[level.ifd])
+
+
+@functools.lru_cache(1024)
+def _can_unpack(codec: SegmentCodec) -> bool:
+    """Return whether what segments decode to becomes samples; raise if they do not decode."""
+    check_supported(codec)
+    if compression_of(codec.compression).kind == "bytes":
+        try:
+            check_samples(codec)
+        except UnsupportedTiff:
+            return False
+    return True
 
 
 def _plan_segments(
     level: LevelFacts,
     dims: tuple[str, ...],
     codecs: list[SegmentCodec],
-    of_page: np.ndarray,
+    of_page: np.ndarray | None,
     segment: Shape5,
 ) -> LevelPlan:
     """One chunk for each strip or tile."""
@@ -379,12 +398,13 @@ def _plan_segments(
     grid = chunk_grid(level.shape, chunks)
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
-    length = _clip(level, codecs[0], segment, offset, length)
-    room = _room(level, offset)
-    is_beyond = length > room
+    if codecs[0].compression == 1:
+        length = _clip(level, codecs[0], segment, offset, length)
     behind: list[int] = []
     across: list[int] = []
-    if np.count_nonzero(is_beyond):
+    if not _ends_within(level.sources, offset, length):
+        room = _room(level, offset)
+        is_beyond = length > room
         behind = np.flatnonzero(is_beyond & (room == 0)).tolist()
         across = np.flatnonzero(is_beyond & (room > 0) & (offset > 0)).tolist()
         length = np.minimum(length, room)
@@ -392,6 +412,16 @@ def _plan_segments(
     dtype = np.dtype(codecs[0].dtype).newbyteorder("=")
     array = Array(level.shape, chunks, dtype, dims, tuple(codecs), manifest)
     return LevelPlan(array, False, tuple(behind), tuple(across))
+
+
+def _ends_within(sources: Sequence[Source], offset: np.ndarray, length: np.ndarray) -> bool:
+    """Return whether all segments are known to lie in their file, which takes few of one file."""
+    if len(sources) > 1 or len(offset) > _FEW:
+        return False
+    size = sources[0].size
+    if size is None:
+        return False
+    return max(map(operator.add, offset.tolist(), length.tolist()), default=0) <= size
 
 
 def _room(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
@@ -402,12 +432,14 @@ def _room(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
 
 
 def _split_sources(
-    level: LevelFacts, of_page: np.ndarray
+    level: LevelFacts, of_page: np.ndarray | None
 ) -> tuple[tuple[Source, ...], np.ndarray | None]:
     """Return each pair of file and codec as a row of a table of sources, and the row of each
     segment; None where there is but one."""
-    if len(level.sources) == 1 and not np.count_nonzero(of_page):
-        return level.sources, None
+    if of_page is None:
+        of_page = np.zeros(len(level.ifd), np.int32)
+        if len(level.sources) == 1:
+            return level.sources, None
     pairs, row = np.unique(np.stack([level.source, of_page]), axis=1, return_inverse=True)
     sources = tuple(replace(level.sources[s], codec=int(c)) for s, c in pairs.T)
     return sources, np.repeat(row.reshape(-1), level.offset.shape[1])
@@ -417,7 +449,7 @@ def _clip(
     level: LevelFacts, codec: SegmentCodec, segment: Shape5, offset: np.ndarray, length: np.ndarray
 ) -> np.ndarray:
     """Correct the byte counts of uncompressed segments, which writers get wrong in several ways."""
-    if codec.compression != 1 or codec.parameters.get("subsampling"):
+    if codec.parameters.get("subsampling"):
         return length
     bits = (
         sum(codec.bits)

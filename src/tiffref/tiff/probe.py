@@ -150,16 +150,19 @@ def checked_array(
     if plan.behind_end:
         truncated = plan_level(level, dims, is_short=True, is_native=is_native)
         return _with_empty_segments(truncated, segments, report)
-    exact = _with_ends(level, plan.array, segments)
-    whole = _with_whole_strips(level, exact, segments)
-    if whole is not None and all(_is_whole(whole, n, segments) for n in _fetched(whole, segments)):
+    array = plan.array
+    if level.ifds[0].compression == LZW and not segments.is_regular:
+        array = _with_ends(level, array, segments)
+    whole = array if level.ifds[0].tile else _with_whole_strips(level, array, segments)
+    if whole is not None and _are_whole(whole, _fetched(whole, segments), segments):
         array = whole
     else:
         short = plan_level(level, dims, is_short=True, is_native=is_native).array
         array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
         array = _decoded(array, segments)
-    _check_ends(array, plan.across_end, segments, report, allows_holes)
-    return _with_one_codec(array, segments)
+    if plan.across_end:
+        _check_ends(array, plan.across_end, segments, report, allows_holes)
+    return array if len(array.codecs) == 1 else _with_one_codec(array, segments)
 
 
 def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
@@ -169,7 +172,8 @@ def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
     if len(array.codecs) > 1 or not isinstance(codec, SegmentCodec) or codec.compression != LZW:
         return array
     exact = replace(array, codecs=(replace(codec, parameters={"ends_exactly": True}),))
-    if len(_fetched(exact, segments)) < len(probe_indices(array.manifest)):
+    chosen = probe_indices(array.manifest)
+    if _fetched(array, segments) != chosen:
         return array
     manifest = array.manifest
     ifd = level.ifds[0]
@@ -177,9 +181,8 @@ def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
     if ifd.tile is None and ifd.shape[2] % codec.shape[1]:  # last strips are shorter
         column = manifest.source.copy()
         column[n_strips - 1 :: n_strips] = MISSING
-        manifest = replace(manifest, source=column)
-    chosen = probe_indices(manifest)
-    return exact if chosen and all(_is_whole(exact, n, segments) for n in chosen) else array
+        chosen = probe_indices(replace(manifest, source=column))
+    return exact if chosen and _are_whole(exact, chosen, segments) else array
 
 
 def _check_ends(
@@ -318,8 +321,12 @@ def _codec_at(array: Array, n: int) -> SegmentCodec:
     return codec
 
 
-def _is_whole(array: Array, n: int, segments: Segments) -> bool:
-    return is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
+def _are_whole(array: Array, indices: Sequence[int], segments: Segments) -> bool:
+    """Return whether some segments decode to just a whole chunk each."""
+    for n in indices:
+        if not is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
+            return False
+    return True
 
 
 def _decoded(array: Array, segments: Segments) -> Array:
@@ -339,7 +346,7 @@ def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> A
     ifd = level.ifds[0]
     rows = array.codecs[0].shape[1] if isinstance(array.codecs[0], SegmentCodec) else 1
     n_last = ifd.shape[2] % rows
-    if ifd.tile is not None or not n_last:
+    if not n_last:
         return array
     if len(array.codecs) > 1:
         return None
@@ -348,7 +355,7 @@ def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> A
     here = [int(n) for n in last[array.manifest.source[last] >= 0]]
     if len(here) > _MAX_REQUESTS and not set(here[-1:]) <= set(_fetched(array, segments)):
         return None
-    if all(_is_whole(array, n, segments) for n in here[:4] + here[-1:]):
+    if _are_whole(array, here[:4] + here[-1:], segments):
         return array
     return _inline_strips(array, here, n_last, segments)
 

@@ -6,7 +6,9 @@ nothing else, so that pages decode alike exactly when their codecs are equal.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ _PARAMETER_TAGS: dict[int, dict[str, int]] = {
     65002: {"skip_bits": 65007, "horizontal_bits": 65008, "vertical_bits": 65009},
 }
 """What decoders need from tags beyond those of `SegmentCodec`, by compression."""
+_WITH_PARAMETERS = _ANY_JPEG | _PARAMETER_TAGS.keys()
 
 
 def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
@@ -76,25 +79,68 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
             tag="TileWidth (322), TileLength (323), RowsPerStrip (278)",
             got=shape[1:],
         )
-    dtype = np.dtype(ifd.dtype)
-    row = COMPRESSIONS.get(ifd.compression)
+    parameters: dict[str, Any] = {}
+    if ifd.compression in _WITH_PARAMETERS or ifd.tables or ifd.photometric == _YCBCR:
+        parameters = _parameters(ifd)
+    codec = _bare_codec(
+        shape[1:],
+        "<f4" if "calibration" in parameters else None,
+        ifd.dtype,
+        ifd.compression,
+        ifd.predictor,
+        ifd.byteorder,
+        ifd.bits,
+        ifd.sample_format,
+        ifd.fill_order,
+        ifd.photometric,
+        ifd.photometric == _YCBCR and _is_subsampled(ifd),
+        _edge(ifd.shape, shape) if is_short else None,
+        ifd.nodata if is_short and ifd.nodata else None,
+    )
+    return replace(codec, parameters=parameters) if parameters else codec
+
+
+@functools.lru_cache(1024)
+def _bare_codec(
+    shape: tuple[int, int, int, int],
+    decoded_dtype: str | None,
+    stored_dtype: str,
+    compression: int,
+    predictor: int,
+    byteorder: str,
+    bits: tuple[int, ...],
+    sample_format: int,
+    fill_order: int,
+    photometric: int,
+    is_subsampled: bool,
+    edge: tuple[int, int, int] | None,
+    fill: float | int | None,
+) -> SegmentCodec:
+    """Describe a codec without parameters: segments of many files have the same."""
+    dtype = np.dtype(stored_dtype)
+    row = COMPRESSIONS.get(compression)
     is_image = row is not None and row.kind == "image"
+    if is_image:
+        has_byteorder, needs_bits = (
+            compression == _LERC and dtype.itemsize > 1,
+            compression in _BITS,
+        )
+    else:
+        has_byteorder = dtype.itemsize > 1 or max(bits) > 8
+        needs_bits = bits != (8 * dtype.itemsize,)
     has_fill_order = row is None or not is_image or bool(row.fill_order)
-    parameters = _parameters(ifd)
-    is_calibrated = "calibration" in parameters
     return SegmentCodec(
-        shape=shape[1:],
-        dtype="<f4" if is_calibrated else dtype.newbyteorder("<").str,
-        compression=ifd.compression,
-        predictor=1 if is_image or ifd.compression == _NONE else ifd.predictor,
-        byteorder=ifd.byteorder if _has_byteorder(ifd, dtype, is_image) else "<",
-        bits=ifd.bits if _needs_bits(ifd, dtype, is_image) else (),
-        sample_format=1 if is_image else ifd.sample_format,
-        fill_order=ifd.fill_order if has_fill_order else 1,
-        photometric=ifd.photometric if _needs_photometric(ifd) else 1,
-        edge=_edge(ifd.shape, shape) if is_short else None,
-        fill=ifd.nodata if is_short and ifd.nodata else None,
-        parameters=parameters,
+        shape=shape,
+        dtype=decoded_dtype or dtype.newbyteorder("<").str,
+        compression=compression,
+        predictor=1 if is_image or compression == _NONE else predictor,
+        byteorder=byteorder if has_byteorder else "<",
+        bits=bits if needs_bits else (),
+        sample_format=1 if is_image else sample_format,
+        fill_order=fill_order if has_fill_order else 1,
+        photometric=photometric if is_subsampled or compression in _PHOTOMETRIC else 1,
+        edge=edge,
+        fill=fill,
     )
 
 
@@ -104,25 +150,9 @@ def _edge(page: Shape5, segment: Shape5) -> tuple[int, int, int]:
     return tuple(edge)  # type: ignore[return-value]
 
 
-def _has_byteorder(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
-    if is_image:
-        return ifd.compression == _LERC and dtype.itemsize > 1
-    return dtype.itemsize > 1 or max(ifd.bits) > 8
-
-
 def _is_subsampled(ifd: IfdFacts) -> bool:
     is_jpeg = ifd.compression in _ANY_JPEG
     return ifd.photometric == _YCBCR and not is_jpeg and ifd.subsampling != (1, 1)
-
-
-def _needs_photometric(ifd: IfdFacts) -> bool:
-    return _is_subsampled(ifd) or ifd.compression in _PHOTOMETRIC
-
-
-def _needs_bits(ifd: IfdFacts, dtype: np.dtype, is_image: bool) -> bool:
-    if is_image:
-        return ifd.compression in _BITS
-    return ifd.bits != (8 * dtype.itemsize,)
 
 
 def _parameters(ifd: IfdFacts) -> dict[str, Any]:
