@@ -359,8 +359,9 @@ def _open(
         return _adopt(source, stack)
     where = open_source(source, storage_options)
     if where is not source:
-        stack.enter_context(closing(where))
-    reader = stack.enter_context(closing(TiffReader(where, counts=counts)))
+        stack.callback(where.close)
+    reader = TiffReader(where, counts=counts)
+    stack.callback(reader.close)
     from .vendor import is_foreign, open_vendor
 
     file = _File(reader)
@@ -575,11 +576,15 @@ def _array(
         options.report,
         allows_holes=options.allows_holes,
     )
-    _report_no_samples(level, options.report)
+    if level.ifds[0].dtype is None:
+        _report_no_samples(level, options.report)
     if options.fill_value is not None and name.role == "image":
         return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
-    fill, nearest = parse_nodata(full.ifds[0].tags.get(42113), array.dtype, options.report)
+    nodata = full.ifds[0].tags.get(42113)
+    if nodata is None:
+        return array
+    fill, nearest = parse_nodata(nodata, array.dtype, options.report)
     is_exact = array.dtype.kind not in "iub" or (fill or 0) == (nearest or 0)
     if not is_exact and array.manifest.is_missing.any():
         options.report.note(
@@ -595,7 +600,7 @@ def _array(
 def _report_no_samples(level: LevelFacts, report: Report) -> None:
     """Report an image of which nothing can be given: no data type holds its samples."""
     ifd = level.ifds[0]
-    if ifd.dtype is None and level.offset.any() and 0 not in ifd.shape:
+    if level.offset.any() and 0 not in ifd.shape:
         report.add(
             "BitsPerSample (258)",
             "no data type holds these samples: the array is empty",
