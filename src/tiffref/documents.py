@@ -26,7 +26,7 @@ from .formats.parquet import is_parquet, write_parquet
 from .io.allow import AllowList, check_moved
 from .io.source import check_same, open_source
 from .io.urls import to_document_url
-from .model.array import Array, Group
+from .model.array import Array
 from .model.manifest import Manifest, Source
 from .references import References, is_document, read_references
 
@@ -68,35 +68,18 @@ def open_references(
     return find(source, storage_options=storage_options, **options)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How a document is written; `record_size` is for parquet."""
-
-    zarr_format: int = 2
-    version: int = 1
-    record_size: int = _RECORD_SIZE
-
-
-def _read(
-    path: str | os.PathLike[str],
-    storage_options: Mapping[str, Any] | None,
-    allow: str | Sequence[str] | None,
-) -> tuple[References, _Form]:
-    """Read references, and how the document is written."""
-    references, found = read_references(path, storage_options, allow)
-    return references, _Form(found.zarr_format, found.version)
-
-
 def _write(
     references: References,
     target: str | os.PathLike[str],
-    form: _Form,
+    zarr_format: int,
+    version: int,
     storage_options: Mapping[str, Any] | None,
-    rename: Callable[[str], str] | None = None,
     *,
+    record_size: int = _RECORD_SIZE,
+    rename: Callable[[str], str] | None = None,
     dry_run: bool = False,
 ) -> None:
-    references = references.laid_out(form.zarr_format)
+    references = references.laid_out(zarr_format)
     kept = [one.url for one in references.sources
             if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
     check_moved(kept, references.allow, os.fspath(target))
@@ -104,19 +87,17 @@ def _write(
         "rename": rename, "series": references.series, "storage_options": storage_options,
         "is_sealed": references.allow is None,
     }  # fmt: skip
-    if is_parquet(target) and form.zarr_format != 2:
+    if is_parquet(target) and zarr_format != 2:
         raise InvalidReferences(
-            "parquet references hold Zarr v2 only", url=os.fspath(target), got=form.zarr_format,
+            "parquet references hold Zarr v2 only", url=os.fspath(target), got=zarr_format,
             hint="Write JSON, or leave out zarr_format.",
         )  # fmt: skip
     if dry_run:
         return
     if is_parquet(target):
-        write_parquet(references.group, target, record_size=form.record_size, **options)
+        write_parquet(references.group, target, record_size=record_size, **options)
     else:
-        write_json(
-            references.group, target, zarr_format=form.zarr_format, version=form.version, **options
-        )
+        write_json(references.group, target, zarr_format=zarr_format, version=version, **options)
 
 
 def convert(
@@ -161,9 +142,11 @@ def convert(
         If files that the source may not read lie beside the target, where anybody who opens the
         target would read them.
     """
-    references, _ = _read(source, storage_options, allow)
-    form = _Form(zarr_format, version, record_size)
-    _write(references, target, form, storage_options, dry_run=dry_run)
+    references, _ = read_references(source, storage_options, allow)
+    _write(
+        references, target, zarr_format, version, storage_options,
+        record_size=record_size, dry_run=dry_run,
+    )  # fmt: skip
     return references
 
 
@@ -201,7 +184,7 @@ def rewrite(
     UntrustedSource
         As in `convert`.
     """
-    references, form = _read(source, storage_options, allow)
+    references, found = read_references(source, storage_options, allow)
     rename = _plan_moves(moves)
     addresses = [to_document_url(one.url) for one in references.sources]
     moved = [rename(address) for address in addresses]
@@ -213,7 +196,10 @@ def rewrite(
         )  # fmt: skip
     if len(set(moved)) < len(set(addresses)):
         raise InvalidReferences("two files would have one address", url=os.fspath(source))
-    _write(references, target, form, storage_options, rename, dry_run=dry_run)
+    _write(
+        references, target, found.zarr_format, found.version, storage_options,
+        rename=rename, dry_run=dry_run,
+    )  # fmt: skip
     return n_moved
 
 
@@ -286,7 +272,7 @@ def refresh(
     UntrustedSource
         If the document names files that it may not read.
     """
-    before, form = _read(document, storage_options, allow)
+    before, found = read_references(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)
     unchanged, accepted, rescanned = [], [], []
     after = before
@@ -309,7 +295,7 @@ def refresh(
         after = _scan_anew(before, scans) if is_only else _with_segments(after, source.url, scans)
         rescanned.append(source.url)
     if (accepted or rescanned) and not dry_run:
-        _write(after, document, form, storage_options)
+        _write(after, document, found.zarr_format, found.version, storage_options)
     return Refreshed(after, tuple(unchanged), tuple(accepted), tuple(rescanned))
 
 
@@ -417,12 +403,5 @@ def _scan_anew(references: References, scans: _Scans) -> References:
     return replace(new, group=new.group.with_attributes(**added), allow=references.allow)
 
 
-def _map_arrays(references: References, renew: Any) -> References:
-    def walk(group: Group) -> Group:
-        children = {
-            name: renew(node) if isinstance(node, Array) else walk(node)
-            for name, node in group.children.items()
-        }
-        return replace(group, children=children)
-
-    return replace(references, group=walk(references.group))
+def _map_arrays(references: References, renew: Callable[[Array], Array]) -> References:
+    return replace(references, group=references.group.map_arrays(lambda _, one: renew(one)))

@@ -456,9 +456,10 @@ def move_series(
     prefix = (groupname or "").strip("/")
     if not prefix:
         return list(series)
-    move: Callable[[Mapping], Mapping] = lambda level: (  # noqa: E731
-        {**level, "path": f"{prefix}/{level['path']}"} if "path" in level else level
-    )
+
+    def move(level: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**level, "path": f"{prefix}/{level['path']}"} if "path" in level else level
+
     return [{**row, "levels": [move(level) for level in row.get("levels", [])]} for row in series]
 
 
@@ -523,21 +524,9 @@ def without_arrays(references: References, paths: Collection[str]) -> References
     described = {path for path, one in arrays.items() if path not in levels and is_description(one)}
     used = {dim for path in arrays.keys() - described for dim in arrays[path].dims}
     unused = {path for path in described if not used.issuperset(arrays[path].dims)}
-    group = _keep_arrays(references.group, arrays.keys() - unused)
+    kept = arrays.keys() - unused
+    group = references.group.map_arrays(lambda path, one: one if path in kept else None)
     return replace(references, group=group)
-
-
-def _keep_arrays(group: Group, paths: Collection[str], prefix: str = "") -> Group:
-    children: dict[str, Array | Group] = {}
-    for name, child in group.children.items():
-        path = f"{prefix}{name}"
-        if isinstance(child, Group):
-            kept = _keep_arrays(child, paths, f"{path}/")
-            if kept.children or not child.children:
-                children[name] = kept
-        elif path in paths:
-            children[name] = child
-    return group.with_children(children)
 
 
 def is_description(node: Array | Group) -> bool:

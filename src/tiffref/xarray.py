@@ -224,7 +224,7 @@ def _open(source: Any, asked: EngineOptions, as_tree: bool) -> tuple[References,
         if as_tree:
             raise SelectionError("many files are one dataset, without groups", got=source)
         if asked.strict:
-            raise SelectionError("many files are one dataset without this option", got="strict")
+            raise SelectionError("strict= is not available for many files")
         given = {name: value for name, value in chosen.items() if value is not None}
         references = open_references(source, options, mosaic=asked.mosaic, **given)
     else:

@@ -58,3 +58,23 @@ def test_arrays_and_groups_are_shown_in_short() -> None:
     assert repr(array) == "Array((y 40, x 50), uint16, chunks (40, 50))"
     group = Group({"a": Group({"image": array}), "n": Array.from_values(1.5)})
     assert repr(group) == f"Group(a: Group(image: {array!r}), n: Array((), float64, chunks ()))"
+
+
+def test_arrays_are_changed_wherever_they_are() -> None:
+    array = Array.from_values(np.zeros(3, "u1"), ("x",))
+    deep, empty = Group({"c": array}, {"n": 1}), Group({}, {"n": 2})
+    group = Group({"a": array, "b": deep, "empty": empty}, {"n": 0})
+    paths = []
+
+    def rename(path: str, one: Array) -> Array | None:
+        paths.append(path)
+        return None if path == "b/c" else one.as_variable(("y",), {"path": path})
+
+    changed = group.map_arrays(rename)
+    assert paths == ["a", "b/c"]
+    assert changed.attributes == {"n": 0}
+    assert [*changed.children] == ["a", "empty"]  # a group that had nothing has lost nothing
+    assert changed.children["a"].attributes == {"path": "a"}
+    same = group.map_arrays(lambda _, one: one)
+    assert dict(same.walk()).keys() == dict(group.walk()).keys()
+    assert same["b"].attributes == {"n": 1} and same["b/c"] is array

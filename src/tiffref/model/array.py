@@ -231,6 +231,28 @@ class Group:
             node = node.children[name]
         return node
 
+    def map_arrays(self, change: Callable[[str, Array], Array | None], prefix: str = "") -> Group:
+        """Return the group with all arrays below it changed.
+
+        Parameters
+        ----------
+        change
+            Takes path and array. Arrays for which it returns None are left out, and groups in which
+            none is left.
+        """
+        children: dict[str, Array | Group] = {}
+        for name, child in self.children.items():
+            path = f"{prefix}{name}"
+            if isinstance(child, Array):
+                changed: Array | Group | None = change(path, child)
+            else:
+                changed = below = child.map_arrays(change, f"{path}/")
+                if child.children and not below.children:
+                    changed = None
+            if changed is not None:
+                children[name] = changed
+        return replace(self, children=children)
+
     def with_attributes(self, **attributes: Any) -> Group:
         """Return the group with more attributes."""
         return replace(self, attributes={**self.attributes, **attributes})

@@ -105,7 +105,8 @@ class Fetcher:
         allow: str | Iterable[str] | None = None,
     ) -> None:
         if verify not in VERIFY:
-            raise SelectionError("no such way to verify", got=repr(verify), expected=VERIFY)
+            expected = "one of " + ", ".join(map(repr, VERIFY))
+            raise SelectionError("unknown value of verify", got=repr(verify), expected=expected)
         self.storage_options = dict(storage_options or {})
         self.verify = verify
         self.files = dict(files or {})
@@ -153,7 +154,7 @@ class Fetcher:
         return found
 
     def check_allowed(self, url: str) -> None:
-        """Let an address pass that may be read, as far as `allow` says.
+        """Check that an address may be read.
 
         Raises
         ------
@@ -205,8 +206,9 @@ class Fetcher:
         return data
 
     def identity(self, source: Source) -> tuple[int, ...] | None:
-        """Get what tells a source in its present state from all others; None where that cannot be
-        told for nothing. The source is checked as it is before a read.
+        """Return what identifies a source in its present state, None if that costs a request.
+
+        The source is checked as it is before a read.
 
         Raises
         ------
@@ -224,7 +226,7 @@ class Fetcher:
         Raises
         ------
         SourceError
-            If it cannot be told.
+            If it is not known.
         """
         size = source.size if source.size is not None else self.state(source).size
         if size is None:
@@ -232,7 +234,7 @@ class Fetcher:
         return size
 
     def state(self, source: Source) -> Source:
-        """Return what can be told of a source now."""
+        """Return the state of a source as it is now."""
         return self._ask(self.open(source.url))
 
     def close(self) -> None:

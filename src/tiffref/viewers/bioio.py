@@ -20,7 +20,7 @@ import xarray as xr
 from bioio_base.types import PhysicalPixelSizes
 
 from ..errors import TiffrefError
-from .images import Image, open_images
+from .images import Image, open_images, spacing
 
 __all__ = ["Reader", "ReaderMetadata"]
 
@@ -93,7 +93,8 @@ class Reader(bioio_base.reader.Reader):
     def physical_pixel_sizes(self) -> PhysicalPixelSizes:
         """Sizes of a pixel along Z, Y and X, in the unit of the file's metadata."""
         level = self.xarray_dask_data
-        return PhysicalPixelSizes(*(_step(level, dim) for dim in "ZYX"))
+        found = (spacing(level, dim) for dim in "ZYX")
+        return PhysicalPixelSizes(*(None if axis is None else axis[0] for axis in found))
 
     def _read_delayed(self) -> xr.DataArray:
         level = self._images[self.current_scene].levels[self.current_resolution_level]
@@ -103,10 +104,3 @@ class Reader(bioio_base.reader.Reader):
 
     def _read_immediate(self) -> xr.DataArray:
         return self._read_delayed().compute()
-
-
-def _step(level: xr.DataArray, dim: str) -> float | None:
-    axis = level.coords.get(dim)
-    if axis is None or axis.dtype.kind != "f" or axis.size < 2:
-        return None
-    return float(axis[1] - axis[0])

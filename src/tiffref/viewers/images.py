@@ -72,6 +72,14 @@ def open_images(
     return images or _unlisted(_dataset(references, storage_options))
 
 
+def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
+    """Return the step, the origin and the unit of an axis, if its coordinate says them."""
+    axis = level.coords.get(dim)
+    if axis is None or axis.dtype.kind != "f" or axis.size < 2:
+        return None
+    return float(axis[1] - axis[0]), float(axis[0]), axis.attrs.get("units", "pixel")
+
+
 def _dataset(
     references: References, storage_options: Mapping[str, Any] | None, **chosen: Any
 ) -> xr.Dataset:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import TiffrefError
 from ..references import References
-from .images import Image, open_images
+from .images import Image, open_images, spacing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,13 +87,8 @@ def _layer(image: Image) -> LayerData:
 
 def _placement(full: xr.DataArray, dims: Sequence[str]) -> dict[str, Any]:
     """Take the step, the origin and the unit of each axis from its coordinates."""
-    scale, translate, units = [], [], []
-    for dim in dims:
-        axis: Any = full.coords.get(dim)
-        is_spaced = axis is not None and axis.dtype.kind == "f" and axis.size > 1
-        scale.append(float(axis[1] - axis[0]) if is_spaced else 1.0)
-        translate.append(float(axis[0]) if is_spaced else 0.0)
-        units.append(axis.attrs.get("units", "pixel") if is_spaced else "pixel")
+    axes = [spacing(full, dim) or (1.0, 0.0, "pixel") for dim in dims]
+    scale, translate, units = ([axis[n] for axis in axes] for n in range(3))
     return {"scale": scale, "translate": translate, "units": units, "axis_labels": list(dims)}
 
 

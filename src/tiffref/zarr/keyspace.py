@@ -39,7 +39,6 @@ __all__ = [
     "check_value",
     "parse_chunkmode",
     "plain_codec",
-    "read_checked",
     "read_value",
     "resolve_range",
     "serve",
@@ -347,7 +346,7 @@ def build_keys(
     zarr_format = zarr_format or known
     group = in_format(group, zarr_format)
     served = {path: serve(array, chunkmode, zarr_format) for path, array in group.arrays()}
-    shown = _replace_arrays(group, {path: one.shown for path, one in served.items()})
+    shown = group.map_arrays(lambda path, _: served[path].shown)
     if main is None or (main and zarr_format == 3):
         # zarr finds codecs by name, and other packages may have taken the portable ones
         documents = to_documents(shown, zarr_format, is_own=True) if shown.children else {}
@@ -368,17 +367,6 @@ def build_keys(
 
 def _zarr_format(array: Array) -> int:
     return max(c.zarr_format if isinstance(c, ForeignCodec) else 2 for c in array.codecs)
-
-
-def _replace_arrays(group: Group, arrays: Mapping[str, Array], prefix: str = "") -> Group:
-    children: dict[str, Array | Group] = {}
-    for name, child in group.children.items():
-        path = f"{prefix}{name}"
-        if isinstance(child, Group):
-            children[name] = _replace_arrays(child, arrays, f"{path}/")
-        else:
-            children[name] = arrays[path]
-    return group.with_children(children)
 
 
 def _merge_attributes(
@@ -426,17 +414,11 @@ def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetc
     return fetch.read(source, offset + start, stop - start) if stop > start else b""
 
 
-def read_checked(found: Chunk, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
-    """Return the bytes of a chunk, or a range of them, if the whole chunk decodes within bounds.
-
-    Parameters are those of `read_value`. What is decoded here is thrown away: zarr's own decoders
-    have no bounds.
-    """
-    return check_value(found, read_value(found, None, fetch), byte_range)
-
-
 def check_value(found: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
-    """Return what `read_checked` gives, of the bytes of a whole chunk."""
+    """Return a range of a whole chunk if that decodes within bounds.
+
+    What is decoded here is thrown away: zarr's own decoders have no bounds.
+    """
     if data is not None and not found.served.is_decoded:
         array = found.served.array
         check_chunk(array.codec, data, array.chunks, array.dtype)

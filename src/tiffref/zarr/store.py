@@ -1,8 +1,8 @@
 """A read-only Zarr store over byte ranges.
 
-Owns `zarr.abc.store.Store` as zarr asks for it, and the shorter ways that people ask for:
-`store["0.0"]` gives bytes, `store[selection]` a NumPy array. Which arrays there are and how they
-came about is said by the classes above it; which keys there are by `keyspace`.
+Owns what zarr calls (`zarr.abc.store.Store`), and the shorter ways of people: `store["0.0"]` gives
+bytes, `store[selection]` a NumPy array. Which arrays there are is decided by the classes derived
+from it, which keys there are by `keyspace`.
 
 Zarr's rules for stores: `zarr.abc.store`, and its test kit `zarr.testing.store`.
 """
@@ -36,7 +36,6 @@ from .keyspace import (
     build_keys,
     check_value,
     parse_chunkmode,
-    read_checked,
     read_value,
     resolve_range,
     value_size,
@@ -112,7 +111,7 @@ class ZarrStore(Store):
     def _keys(self) -> KeySpace:
         return build_keys(self._references.group, self._main, self._chunkmode, self._zarr_format)
 
-    # ---- what people ask
+    # ---- for people
 
     @property
     def references(self) -> References:
@@ -141,27 +140,27 @@ class ZarrStore(Store):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array; of level 0 where the store is a pyramid."""
+        """Shape of the array; of a pyramid, that of level 0."""
         return self._array.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the samples, in native byte order."""
+        """Data type of the samples, in native byte order."""
         return self._array.dtype
 
     @property
     def ndim(self) -> int:
-        """Dimensions of the array."""
+        """Number of dimensions of the array."""
         return len(self._array.shape)
 
     @property
     def size(self) -> int:
-        """Samples of the array."""
+        """Number of samples in the array."""
         return math.prod(self._array.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array when it is decoded."""
+        """Size of the decoded array in bytes."""
         return self._array.nbytes
 
     @property
@@ -171,7 +170,7 @@ class ZarrStore(Store):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Samples of one chunk along each dimension."""
+        """Shape of a chunk."""
         return self._array.chunks
 
     @property
@@ -181,7 +180,7 @@ class ZarrStore(Store):
 
     def _checked_main(self) -> str:
         if self._main is None:
-            raise AttributeError("the store holds no array, or several of which none is the main")
+            raise AttributeError("the store has no array, or several and none is the main one")
         return self._main
 
     @property
@@ -200,7 +199,7 @@ class ZarrStore(Store):
             If the selection does not fit the array.
         """
         if isinstance(key, str):
-            data = self._read(key, None)
+            data = read_value(self._keys.find(key), None, self._fetch)
             if data is None:
                 raise KeyError(key)
             return bytes(data)
@@ -252,7 +251,7 @@ class ZarrStore(Store):
         return iter(self._keys)
 
     def keys(self) -> Iterator[str]:
-        """Return all keys one after the other, none of which is kept."""
+        """Iterate over all keys, without making a list of them."""
         return iter(self._keys)
 
     def write_fsspec(
@@ -299,7 +298,7 @@ class ZarrStore(Store):
             **options,
         )
 
-    # ---- what zarr asks
+    # ---- for zarr
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -342,8 +341,10 @@ class ZarrStore(Store):
     ) -> Buffer | None:
         """Return what `get` gives, without an event loop; parameters are as in `get`."""
         found = self._keys.find(key)
-        read = read_checked if isinstance(found, Chunk) and self._is_checked else read_value
-        data = read(found, byte_range, self._fetch)  # type: ignore[arg-type]
+        if isinstance(found, Chunk) and self._is_checked:
+            data = check_value(found, read_value(found, None, self._fetch), byte_range)
+        else:
+            data = read_value(found, byte_range, self._fetch)
         if data is None:
             return None
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
@@ -358,9 +359,6 @@ class ZarrStore(Store):
         # zarr's name for it: its fused pipeline then asks by `get_sync`, one request per chunk,
         # which remote sources are better spared
         return all(self._fetch.is_local(source) for source in self._references.sources)
-
-    def _read(self, key: str, byte_range: ByteRequest | None) -> Any:
-        return read_value(self._keys.find(key), byte_range, self._fetch)
 
     async def get_partial_values(
         self,

@@ -159,22 +159,13 @@ def _largest(group: Group) -> str | None:
 def _with_values(
     references: References, fillvalue: Any, zattrs: Mapping[str, Any] | None
 ) -> References:
-    group = references.group
-    if fillvalue is not None:
-        group = _with_fill_value(group, fillvalue)
+    def fill(_: str, array: Array) -> Array:
+        # coordinates lie in the document: none of their values is missing
+        is_whole = "role" in array.attributes or bool((array.manifest.source == INLINED).all())
+        return array if is_whole else array.with_fill_value(fillvalue)
+
+    group = references.group if fillvalue is None else references.group.map_arrays(fill)
     return replace(references, group=group.with_attributes(**given_attributes(zattrs)))
-
-
-def _with_fill_value(group: Group, value: Any) -> Group:
-    children: dict[str, Array | Group] = {}
-    for name, child in group.children.items():
-        if isinstance(child, Group):
-            children[name] = _with_fill_value(child, value)
-        elif "role" in child.attributes or bool((child.manifest.source == INLINED).all()):
-            children[name] = child  # coordinates lie in the document: none of their values misses
-        else:
-            children[name] = child.with_fill_value(value)
-    return group.with_children(children)
 
 
 def _identify(source: Any, references: References) -> str:
