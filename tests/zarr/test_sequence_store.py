@@ -1,9 +1,11 @@
 """`ZarrFileSequenceStore`: rows 8, 9, 10, 13 and 22 of the contract, and files that are no TIFF."""
 
+import json
 import pickle
 
 import numpy as np
 import pytest
+import tifffile
 
 import tiffref
 import zarr
@@ -12,6 +14,7 @@ from tiffref.errors import (
     ManifestMismatch,
     SelectionError,
     SourceError,
+    UnknownArgument,
     UnsupportedTiff,
     UntrustedSource,
 )
@@ -203,3 +206,16 @@ def test_dask_reads_in_processes(images, tmp_path):
     np.testing.assert_array_equal(
         array.max(axis=0).compute(scheduler="processes"), images.max(axis=0)
     )
+
+
+def test_references_take_values_and_no_options_of_a_scan(tmp_path):
+    for n in range(2):
+        tifffile.imwrite(tmp_path / f"a{n}.tif", np.full((4, 5), n, "u1"), metadata=None)
+    references = tiffref.scan_sequence(str(tmp_path / "a*.tif"), level=0)
+    store = ZarrFileSequenceStore(references, fillvalue=7, zattrs={"title": "two"})
+    assert store[:, 0, 0].tolist() == [0, 1]
+    assert json.loads(store[".zarray"])["fill_value"] == 7
+    assert json.loads(store[".zattrs"])["title"] == "two"
+    for options in ({"pattern": "a{n}.tif"}, {"imread": tifffile.imread}):
+        with pytest.raises(UnknownArgument, match=f"no argument '{next(iter(options))}'"):
+            ZarrFileSequenceStore(references, **options)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import (
     ManifestMismatch,
     SelectionError,
+    UnknownArgument,
     UnsupportedTiff,
     check_arguments,
     unreadable,
@@ -38,6 +39,7 @@ from ..read.selection import parse_selection
 from ..references import References
 from .keyspace import CHUNKMODE, KeySpace, Served, parse_chunkmode, plain_codec
 from .store import ZarrStore
+from .tiff_store import with_values
 
 __all__ = ["ReadFiles", "ZarrFileSequenceStore", "describe_files", "read_region"]
 
@@ -246,7 +248,10 @@ class ZarrFileSequenceStore(ZarrStore):
         mode = parse_chunkmode(chunkmode)
         self._imread = imread
         if isinstance(files, References):
-            references = files
+            if scan_options or imread is not None:
+                name = next(iter(scan_options), "imread")
+                raise UnknownArgument(f"a store over references has no argument '{name}'")
+            references = with_values(files, fillvalue, zattrs)
         elif imread is not None:
             _check_whole_files(mode, scan_options.get("key"))
             references = stack_arrays(

@@ -19,7 +19,7 @@ from ..references import References, is_document, select_levels
 from .keyspace import CHUNKMODE, parse_chunkmode
 from .store import ZarrStore
 
-__all__ = ["ZarrTiffStore"]
+__all__ = ["ZarrTiffStore", "with_values"]
 
 
 class ZarrTiffStore(ZarrStore):
@@ -100,7 +100,7 @@ class ZarrTiffStore(ZarrStore):
             if whole.series or series or level is not None:
                 whole = select_levels(whole, series or 0, level)
             main = _main_path(whole) if whole.series else _largest(whole.group)
-            references = _with_values(whole, fillvalue, zattrs)
+            references = with_values(whole, fillvalue, zattrs)
         else:
             from ..tiff.scan import scan
 
@@ -156,9 +156,11 @@ def _largest(group: Group) -> str | None:
     return max(arrays, key=lambda path: arrays[path].nbytes) if arrays else None
 
 
-def _with_values(
+def with_values(
     references: References, fillvalue: Any, zattrs: Mapping[str, Any] | None
 ) -> References:
+    """Return references with another value for what is missing, and with more attributes."""
+
     def fill(_: str, array: Array) -> Array:
         # coordinates lie in the document: none of their values is missing
         is_whole = "role" in array.attributes or bool((array.manifest.source == INLINED).all())
