@@ -117,9 +117,7 @@ class References:
         order unless `axes="as-stored"`. In Zarr v2 they follow OME-NGFF 0.4 if that has their axes.
         """
         if zarr_format != 3:
-            has_ome = any("ome" in node.attributes for _, node in self.group.walk()
-                          if isinstance(node, Group))  # fmt: skip
-            is_ome = has_ome or "ome" in self.group.attributes
+            is_ome = any("ome" in group.attributes for group in self.group.groups())
             return replace(self, group=from_ngff(self.group)) if is_ome else self
         group = without_pending(self.group) if self.axes == "as-stored" else self.group
         group, series = to_ngff(group, self.series)

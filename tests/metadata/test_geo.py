@@ -8,6 +8,9 @@ import tifffile
 import xarray as xr
 
 import tiffref
+from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.metadata.geo import read_georeference
+from tiffref.metadata.report import Report
 
 from .geotags import PLACED, UTM, extra_tags, geotags
 
@@ -142,3 +145,24 @@ def test_rasterix_and_xproj_find_their_way(tmp_path, engine):
         np.testing.assert_array_equal(found, dataset.image.isel(y=1, x=2))
         known = dataset.proj.assign_crs(spatial_ref=dataset.rio.crs.to_wkt(), allow_override=True)
         assert known.proj.crs.to_epsg() == 32633
+
+
+def test_what_is_wrong_with_keys_is_reported_for_each_file():
+    tags = geotags({1024: 1, 3072: 15, 2048: 4326}, **PLACED)
+    said = []
+    for name in "ab":
+        report = Report(name)
+        with pytest.warns(MetadataWarning, match="no such EPSG code") as warned:
+            system = read_georeference(tags, report).system
+        said.append((report.defects, [one.message.url for one in warned]))
+        assert system is not None
+    assert said[0][0] == said[1][0]
+    assert [set(urls) for _, urls in said] == [{"a"}, {"b"}]
+    with pytest.raises(MalformedTiff):
+        read_georeference(tags, Report("c", True))
+
+
+def test_files_with_equal_keys_share_a_system():
+    tags = geotags(UTM, **PLACED)
+    one, other = (read_georeference(tags, Report(name)) for name in "ab")
+    assert one.system is other.system

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.array import Array, cache_by_identity
+from ..model.array import Array
 from ..model.codec import ForeignCodec
 from .geokeys import Affine, Placement
 
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
 __all__ = [
-    "axis_attributes",
-    "code_of",
+    "PLAIN_AXES",
+    "System",
     "coordinate",
     "coordinate_bytes",
-    "crs_attributes",
     "spatial_ref",
     "system_attributes",
 ]
@@ -44,60 +43,73 @@ _SHORT_LEVEL, _LEVEL = 1, 9
 some tens of bytes; of long ones it halves the size."""
 
 
-# a system by identity: `crs` makes one for equal keys, and its hash is that of its WKT, which takes
-# longer to write than most of what is asked
+class System:
+    """A coordinate system as CF and GeoZarr have it; each part is made when it is first needed."""
 
+    def __init__(self, crs: CRS) -> None:
+        self.crs = crs
 
-@cache_by_identity
-def crs_attributes(crs: CRS) -> Mapping[str, Any]:
-    """Return the CF grid mapping of a system: parameters where CF knows them, WKT always."""
-    wkt = crs.to_wkt()
-    with warnings.catch_warnings():
-        # parameters that CF has no name for are in the WKT all the same
-        warnings.simplefilter("ignore")
-        try:
-            found = crs.to_cf()
-        except (KeyError, ValueError, AttributeError, TypeError):
-            found = {}
-    plain = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in found.items()
-    }
-    return {**plain, "crs_wkt": wkt, "spatial_ref": wkt}
+    @functools.cached_property
+    def _wkt(self) -> str:
+        return self.crs.to_wkt()
 
+    @functools.cached_property
+    def attributes(self) -> Mapping[str, Any]:
+        """The CF grid mapping: parameters where CF knows them, WKT always."""
+        with warnings.catch_warnings():
+            # parameters that CF has no name for are in the WKT all the same
+            warnings.simplefilter("ignore")
+            try:
+                found = self.crs.to_cf()
+            except (KeyError, ValueError, AttributeError, TypeError):
+                found = {}
+        plain = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in found.items()
+        }
+        return {**plain, "crs_wkt": self._wkt, "spatial_ref": self._wkt}
 
-@cache_by_identity
-def code_of(crs: CRS) -> tuple[str, str] | None:
-    """Return the authority and code of a system that is surely it, such as ("EPSG", "32633")."""
-    return crs.to_authority(min_confidence=100)
+    @functools.cached_property
+    def geozarr(self) -> Mapping[str, str]:
+        """The system in GeoZarr: by its code if it is surely that one, else as WKT."""
+        code = self.crs.to_authority(min_confidence=100)
+        return {"proj:code": ":".join(code)} if code else {"proj:wkt2": self._wkt}
 
-
-@cache_by_identity
-def axis_attributes(crs: CRS | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the attributes of `x` and `y`."""
-    if crs is None:
-        return {"axis": "X"}, {"axis": "Y"}
-    horizontal = crs.sub_crs_list[0] if crs.is_compound else crs
-    horizontal = horizontal.source_crs or horizontal if horizontal.is_bound else horizontal
-    if horizontal.is_geographic:
+    @functools.cached_property
+    def axes(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Attributes of `x` and `y`."""
+        crs = self.crs
+        horizontal = crs.sub_crs_list[0] if crs.is_compound else crs
+        horizontal = horizontal.source_crs or horizontal if horizontal.is_bound else horizontal
+        if horizontal.is_geographic:
+            return (
+                _axis("X", "longitude", "longitude", "degrees_east"),
+                _axis("Y", "latitude", "latitude", "degrees_north"),
+            )
+        unit = horizontal.axis_info[0].unit_name if horizontal.axis_info else "metre"
         return (
-            _axis("X", "longitude", "longitude", "degrees_east"),
-            _axis("Y", "latitude", "latitude", "degrees_north"),
+            _axis("X", "x coordinate of projection", "projection_x_coordinate", unit),
+            _axis("Y", "y coordinate of projection", "projection_y_coordinate", unit),
         )
-    unit = horizontal.axis_info[0].unit_name if horizontal.axis_info else "metre"
-    return (
-        _axis("X", "x coordinate of projection", "projection_x_coordinate", unit),
-        _axis("Y", "y coordinate of projection", "projection_y_coordinate", unit),
-    )
+
+    @functools.cached_property
+    def height_unit(self) -> str:
+        """Unit of the vertical system, "" without one: samples of such a raster are heights."""
+        crs = self.crs
+        return crs.sub_crs_list[-1].axis_info[0].unit_name if crs.is_compound else ""
+
+
+PLAIN_AXES: tuple[Mapping[str, Any], Mapping[str, Any]] = {"axis": "X"}, {"axis": "Y"}
+"""Attributes of `x` and `y` without a system."""
 
 
 def _axis(axis: str, long_name: str, standard_name: str, units: str) -> Mapping[str, Any]:
     return {"axis": axis, "long_name": long_name, "standard_name": standard_name, "units": units}
 
 
-def system_attributes(crs: CRS | None, placement: Placement) -> dict[str, Any]:
+def system_attributes(system: System | None, placement: Placement) -> dict[str, Any]:
     """Return the attributes of a grid mapping variable: system, control points, sensor model."""
-    attributes = {**crs_attributes(crs)} if crs is not None else {}
+    attributes = dict(system.attributes) if system is not None else {}
     if placement.gcps:
         attributes["gcps"] = json.dumps(_geojson(placement))
     if placement.rpcs is not None:

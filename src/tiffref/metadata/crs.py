@@ -205,7 +205,7 @@ def _method_of(keys: GeoKeys, angle: float) -> Method | None:
     return METHODS.get(code) if isinstance(code, int) else None
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def from_epsg(code: int) -> CRS:
     """Look up a system; the withdrawn code of a projected one gives its one successor.
 
@@ -439,8 +439,9 @@ def with_shift(crs: CRS, keys: GeoKeys) -> CRS:
     from pyproj import CRS
 
     shift = keys.values.get(2062)
-    is_defined = crs.to_authority(min_confidence=100) is not None
-    if is_defined or not isinstance(shift, tuple) or len(shift) not in (3, 7):
+    if not isinstance(shift, tuple) or len(shift) not in (3, 7):
+        return crs
+    if crs.to_authority(min_confidence=100) is not None:
         return crs
     name, code = _SHIFTS[len(shift)]
     parameters = [
@@ -483,10 +484,6 @@ _SHIFT_PARAMETERS = (
 PROJECTED, GEOGRAPHIC, GEOCENTRIC = 1, 2, 3
 _PE_STRING = re.compile(r"ESRI PE String\s*=\s*([^|]*)", re.IGNORECASE)
 
-_MAX_BUILT = 256
-_built: dict[tuple[Any, ...], Any] = {}
-"""Systems by their keys: the files of a collection have mostly the same."""
-
 
 def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
     """Build the coordinate reference system that GeoKeys describe.
@@ -512,10 +509,6 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         from pyproj.exceptions import ProjError
     if not keys.values:
         return None
-    plain = (keys.version, tuple(sorted(keys.values.items())))
-    if plain in _built:
-        return _built[plain]
-    n_defects = len(report.defects)
     try:
         horizontal = _horizontal(keys, report)
         if horizontal is None:
@@ -523,10 +516,6 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         crs = _with_height(with_shift(horizontal, keys), keys, report)
         if not _is_registered(crs, keys):
             crs.from_wkt(crs.to_wkt())  # names may be such that no reader can make sense of it
-        if len(report.defects) == n_defects:  # defects are reported for each file
-            if len(_built) >= _MAX_BUILT:
-                _built.clear()
-            _built[plain] = crs
         return crs
     except (ProjError, ValueError, ArithmeticError) as error:
         report.add(key_label(_main_key(keys)), "the coordinate system is not valid", got=error)

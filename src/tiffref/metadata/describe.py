@@ -466,8 +466,9 @@ def _values_attributes(
     bands = _size(array, axes, "S")
     n_bands = bands[1] if bands else 1
     found = image.items.attributes(n_bands, report)
-    if image.reference is not None and image.reference.height_unit:
-        found.setdefault("units", image.reference.height_unit)
+    system = image.reference.system if image.reference is not None else None
+    if system is not None and system.height_unit:
+        found.setdefault("units", system.height_unit)
     if not is_first:
         return {name: value for name, value in found.items() if name in _MEANING}
     roles = image.items.roles.get("colorinterp", {})

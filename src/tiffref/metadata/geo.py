@@ -12,11 +12,11 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import MissingExtra
 from ..model.array import Array
-from .cf import axis_attributes, code_of, coordinate, spatial_ref, system_attributes
+from .cf import PLAIN_AXES, System, coordinate, spatial_ref, system_attributes
 from .crs import build_crs, from_epsg
 from .geokeys import (
     MAX_COORDINATE,
@@ -28,10 +28,7 @@ from .geokeys import (
     parse_geokeys,
     place,
 )
-from .report import Report
-
-if TYPE_CHECKING:
-    from pyproj import CRS
+from .report import Recorder, Report
 
 __all__ = [
     "GeoLevel",
@@ -55,15 +52,8 @@ class GeoReference:
 
     keys: GeoKeys
     placement: Placement
-    crs: CRS | None = None
+    system: System | None = None
     is_complete: bool = True
-
-    @property
-    def height_unit(self) -> str:
-        """Unit of the vertical system, "" without one: samples of such a raster are heights."""
-        if self.crs is None or not self.crs.is_compound:
-            return ""
-        return self.crs.sub_crs_list[-1].axis_info[0].unit_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +80,11 @@ def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
         report.add(label, what)
     placement = place(tags, keys, report)
     try:
-        crs = build_crs(keys, report)
-        if crs is None and placement.rpcs is not None:
-            crs = from_epsg(4326)  # that of every sensor model
-        return GeoReference(keys, placement, crs)
+        system, defects = _system(keys.version, tuple(sorted(keys.values.items())))
+        defects.repeat(report)
+        if system is None and placement.rpcs is not None:
+            system = _sensor_system()
+        return GeoReference(keys, placement, system)
     except MissingExtra as error:
         report.note(
             "GeoKeyDirectory (34735)",
@@ -101,6 +92,21 @@ def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
             hint=f"{error.hint}",
         )
         return GeoReference(keys, placement, None, False)
+
+
+@functools.lru_cache(maxsize=1024)
+def _system(
+    version: tuple[int, int], values: tuple[tuple[int, Any], ...]
+) -> tuple[System | None, Recorder]:
+    """Build the system of GeoKeys, and what is wrong with them: many files have the same."""
+    defects = Recorder()
+    crs = build_crs(GeoKeys(dict(values), version), defects)
+    return None if crs is None else System(crs), defects
+
+
+@functools.cache
+def _sensor_system() -> System:
+    return System(from_epsg(4326))  # that of every sensor model
 
 
 def describe_level(
@@ -129,17 +135,17 @@ def describe_level(
     if transform is not None:
         found = _coordinates(transform, n_columns, n_rows)
         if found is not None:
-            attributes_of = axis_attributes(reference.crs)
-            for name, array, own in zip((x_name, y_name), found, attributes_of, strict=True):
+            axes = reference.system.axes if reference.system is not None else PLAIN_AXES
+            for name, array, own in zip((x_name, y_name), found, axes, strict=True):
                 variables[name] = array.as_variable((name,), own)
         elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
-    attributes = declared(_node_attributes(reference.crs, transform, shape, names))
+    attributes = declared(_node_attributes(reference.system, transform, shape, names))
     system = None
-    if any((reference.crs, transform, placement.gcps, placement.rpcs)):
-        system = system_attributes(reference.crs, placement)
-    if reference.keys.values and (reference.crs is None or not reference.is_complete):
+    if any((reference.system, transform, placement.gcps, placement.rpcs)):
+        system = system_attributes(reference.system, placement)
+    if reference.keys.values and (reference.system is None or not reference.is_complete):
         attributes["geo_keys"] = json.dumps(reference.keys.named())
     return GeoLevel(variables, attributes, transform, system)
 
@@ -211,9 +217,15 @@ _REPOSITORIES = "zarr-conventions"
 
 def declared(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a node with the declaration of the conventions that they follow."""
-    used = {name.partition(":")[0] for name in attributes}
-    entries = [entry for name, entry in _DECLARATIONS.items() if name in used]
-    return {**attributes, "zarr_conventions": entries} if entries else dict(attributes)
+    entries = _declarations(tuple(attributes))
+    return {**attributes, "zarr_conventions": [*entries]} if entries else dict(attributes)
+
+
+@functools.lru_cache(maxsize=256)
+def _declarations(names: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
+    """Return the entries of the conventions that attributes of these names follow."""
+    used = {name.partition(":")[0] for name in names}
+    return tuple(entry for name, entry in _DECLARATIONS.items() if name in used)
 
 
 def _declaration(name: str) -> dict[str, str]:
@@ -237,13 +249,10 @@ def is_geozarr(name: str) -> bool:
 
 
 def _node_attributes(
-    crs: CRS | None, transform: Affine | None, shape: tuple[int, int], names: tuple[str, str]
+    system: System | None, transform: Affine | None, shape: tuple[int, int], names: tuple[str, str]
 ) -> dict[str, Any]:
     """Return what GeoZarr says of one level."""
-    found: dict[str, Any] = {}
-    if crs is not None:
-        code = code_of(crs)
-        found |= {"proj:code": ":".join(code)} if code else {"proj:wkt2": crs.to_wkt()}
+    found: dict[str, Any] = dict(system.geozarr) if system is not None else {}
     if transform is not None:
         found["spatial:dimensions"] = list(names)
         found["spatial:shape"] = list(shape)

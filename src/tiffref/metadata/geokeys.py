@@ -180,7 +180,7 @@ def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
         return _parsed.__wrapped__(tuple(own))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
     # kept, for the files of a collection have mostly the same
     tags = dict(own)

@@ -202,8 +202,7 @@ def described_paths(group: Group) -> set[str]:
 
 def has_images(group: Group) -> bool:
     """Return whether a group, or one below, describes images that `to_ngff` would lay out."""
-    nodes = (group, *(node for _, node in group.walk() if isinstance(node, Group)))
-    return any(_images(node, dict(node.arrays())) for node in nodes)
+    return any(_images(node, dict(node.arrays())) for node in group.groups())
 
 
 def without_pending(group: Group) -> Group:

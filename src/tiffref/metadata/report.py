@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..errors import MalformedTiff, MetadataWarning, warn
 
-__all__ = ["Report"]
+__all__ = ["Recorder", "Report"]
 
 
 @dataclass(slots=True)
@@ -47,3 +47,19 @@ class Report:
             self.defects.append((key, what))
             error = MalformedTiff(what, url=self.url, tag=key, hint=hint)
             warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
+
+
+@dataclass(slots=True)
+class Recorder(Report):
+    """Keeps what is reported, for a result that is kept as well: `repeat` reports it again."""
+
+    found: list[tuple[str, str, object, str | None]] = field(default_factory=list)
+
+    def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
+        """Keep a defect; of an exception its text, for it would hold on to all that led to it."""
+        self.found.append((key, what, str(got) if isinstance(got, Exception) else got, hint))
+
+    def repeat(self, report: Report) -> None:
+        """Report everything to where it belongs."""
+        for key, what, got, hint in self.found:
+            report.add(key, what, got=got, hint=hint)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import INLINED, Manifest
 
-__all__ = ["Array", "Group", "Node", "cache_by_identity", "given_attributes"]
+__all__ = ["Array", "Group", "Node", "given_attributes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +59,8 @@ class Array:
 
     def __post_init__(self) -> None:
         assert len(self.shape) == len(self.chunks) == len(self.dims), (self.shape, self.chunks)
-        assert self.manifest.shape == self.grid, (self.manifest.shape, self.grid)
+        grid = chunk_grid(self.shape, self.chunks)
+        assert self.manifest.shape == grid, (self.manifest.shape, grid)
 
     def __repr__(self) -> str:
         # without the columns of the manifest, which are pages long
@@ -223,6 +224,13 @@ class Group:
             if isinstance(child, Group):
                 yield from child.walk(f"{path}/")
 
+    def groups(self) -> Iterator[Group]:
+        """Walk this group and all below, depth first."""
+        yield self
+        for child in self.children.values():
+            if isinstance(child, Group):
+                yield from child.groups()
+
     def __getitem__(self, path: str) -> Array | Group:
         node: Array | Group = self
         for name in path.split("/"):
@@ -298,30 +306,3 @@ def given_attributes(zattrs: Any) -> dict[str, Any]:
             f"zattrs is not a mapping but {zattrs!r}"[:80], expected="names and values"
         )
     return dict(zattrs)
-
-
-_MAX_KEPT = 1024
-_Result = TypeVar("_Result")
-
-
-def cache_by_identity(function: Callable[[Any], _Result]) -> Callable[[Any], _Result]:
-    """Keep what a function gives for the last objects that it was asked about.
-
-    Parameters
-    ----------
-    function
-        Of one argument, which is never changed. Two equal objects count as two.
-    """
-    kept: dict[int, tuple[Any, _Result]] = {}
-
-    @functools.wraps(function)
-    def find(asked: Any) -> _Result:
-        found = kept.get(id(asked))
-        # the object is kept as well, so that no other one can have its identity
-        if found is None or found[0] is not asked:
-            if len(kept) >= _MAX_KEPT:
-                kept.clear()
-            found = kept[id(asked)] = (asked, function(asked))
-        return found[1]
-
-    return find
