@@ -5,7 +5,9 @@ import bz2
 import gzip
 import io
 import json
+import sys
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -451,3 +453,30 @@ def test_references_round_trip(tmp_path: Path) -> None:
     assert [source.etag for source in again.sources] == ["tag-a.bin", "tag-b.bin"]
     assert_same(again.group, group)
     assert again.to_kerchunk() == references.to_kerchunk()
+
+
+def test_a_small_document_takes_few_steps(tmp_path):
+    calls: Counter[str] = Counter()
+
+    def count(frame, event, _):
+        if event == "call":
+            calls[frame.f_code.co_name] += 1
+
+    image = make_flat(2, 3).children["image"].with_attributes(sizes=[1, 2])
+    images = {f"image_{n}": image for n in range(3)}
+    axes = {
+        f"{axis}_{n}": Array.from_values(np.arange(9.0), (f"{axis}_{n}",), {"axis": axis.upper()})
+        for axis in "xy"
+        for n in range(3)
+    }
+    references = References(Group({**images, **axes}))
+    references.write_fsspec(tmp_path / "first.json")
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        references.write_fsspec(tmp_path / "second.json")
+    finally:
+        sys.setprofile(before)
+    # the attributes of each image, the provenance, three for the seal and one for all lines
+    assert calls["iterencode"] <= 9, calls["iterencode"]
+    assert calls.total() <= 450, calls.most_common(10)

@@ -194,16 +194,17 @@ def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
     for name, child in group.children.items():
         if isinstance(child, Group):
             own: Array | Group = in_format(child, zarr_format, f"{prefix}{name}/")
+        elif isinstance(child.codecs[0], SegmentCodec):
+            own = child
         else:
-            own = _array_in_format(prefix + name, child, zarr_format)
+            own = _array_in_format(prefix + name, child, child.codecs[0], zarr_format)
         if own is not child:
             children[name] = own
     return group.with_children({**group.children, **children}) if children else group
 
 
-def _array_in_format(path: str, array: Array, zarr_format: int) -> Array:
-    codec = array.codecs[0]
-    if isinstance(codec, SegmentCodec) or codec.zarr_format == zarr_format:
+def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: int) -> Array:
+    if codec.zarr_format == zarr_format:
         return array
     if zarr_format == 2 or (array.manifest.source >= 0).any():
         raise InvalidReferences(

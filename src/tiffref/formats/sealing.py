@@ -159,7 +159,7 @@ def _digest(
     the other parts."""
     keys = sorted(metadata)
     values = [metadata[key] for key in keys]
-    texts = [*keys, *(value if type(value) is str else _to_str(value) for value in values)]
+    texts = keys + [value if type(value) is str else _to_str(value) for value in values]
     joined = "".join(texts)
     if seal != NO_SEAL:
         joined = joined.replace(seal, NO_SEAL)
