@@ -23,7 +23,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +54,7 @@ __all__ = [
 _RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """Some chunks of one array, all with byte ranges or all whole files.
 
     `flat`, `source`, `offset`, `length` are columns of the manifest; `is_whole` tells that the

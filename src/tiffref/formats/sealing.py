@@ -192,10 +192,11 @@ def _named_ranges(
         named = {url for url, is_used in zip(urls, used.tolist(), strict=True) if is_used}
         if not named:
             return [], []
-        order = {url: row for row, url in enumerate(sorted(named))}
-        rank = np.array([order.get(url, -1) for url in urls], np.int32)
-        source = np.where(is_stored, rank.take(source, mode="clip"), source)
+        if len(urls) > 1:
+            order = {url: row for row, url in enumerate(sorted(named))}
+            rank = np.array([order.get(url, -1) for url in urls], np.int32)
+            source = np.where(is_stored, rank[source], source)
+            urls = list(order)
         offset, length = np.where(is_stored, offset, 0), np.where(is_stored, length, 0)
-        urls = list(order)
     columns = ((source, _INT32), (offset, _UINT64), (length, _UINT64))
     return urls, [np.ascontiguousarray(column, kind) for column, kind in columns]
