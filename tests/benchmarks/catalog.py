@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 import tiffref.catalog
-from tiffref.catalog.build_summary import Counts, Progress
+from tiffref.catalog.builder import Counts, Progress
 
 GEO = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 

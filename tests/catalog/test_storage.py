@@ -14,7 +14,7 @@ from archive import contents, write_archive, write_image
 
 import tiffref
 import tiffref.catalog as catalog
-from tiffref.catalog.build_summary import Progress
+from tiffref.catalog.builder import Progress
 from tiffref.catalog.storage import RemoteFolder
 from tiffref.errors import CatalogError, SourceError
 

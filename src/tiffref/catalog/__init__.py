@@ -12,8 +12,7 @@ to open what was found. `convert` and `rewrite` change reference documents that 
 
 from ..documents import convert, rewrite
 from ..errors import CatalogError
-from .build_summary import Summary
-from .builder import BuildOptions, build
+from .builder import BuildOptions, Summary, build
 from .query import Catalog
 from .query import open_catalog as open
 

@@ -3,7 +3,9 @@
 Owns the order of a build: take the folder, find the files, leave out what is finished, run the
 rest on an executor, write the journal, then the index and what else is made of it: STAC items, and
 combined sets. Two small files keep the plan, which must be the same in each build of a catalog, and
-the products, which are made again each time. Nothing here opens an image: workers do.
+the products, which are made again each time. Also owns the numbers of a build: its progress as a
+bar on a terminal or lines in a log, its summary and its report. Nothing here opens an image:
+workers do.
 """
 
 from __future__ import annotations
@@ -12,23 +14,36 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import CatalogError, SelectionError, check_arguments
+from ..formats.summary import count, format_bytes
+from ..io.atomic import open_atomic
 from ..io.urls import has_scheme, local_path, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import scan
-from .build_summary import Counts, Progress, Summary, write_report
-from .combined_sets import CombinedSettings, combine_groups
 from .executors import JobQueue, Pool, open_pool
 from .index import INDEX, INDEX_SEAL, field_kinds, import_pyarrow, seal_index, write_index
 from .stac import write_stac
 from .storage import STATE, Folder, IsComplete, Journal, LocalFolder, RemoteFolder
-from .worker import FORMATS, Done, Job, Settings, make_jobs, run_jobs
+from .worker import (
+    FORMATS,
+    CombinedSettings,
+    Done,
+    Job,
+    Settings,
+    combine_groups,
+    make_jobs,
+    run_jobs,
+)
 
 _PLAN = f"{STATE}/plan.json"
 _PRODUCTS = f"{STATE}/products.json"
@@ -38,6 +53,216 @@ _BATCH_FILES = 64
 _MIN_BATCHES = 8
 _OWN_COLUMNS = frozenset({"error", "error_type", "references", "document_size", "document_crc"})
 """What the row of a deleted file has no more."""
+
+
+_DRAW_S = 0.1
+_LINE_S = 10.0
+_WIDTH = 24
+
+
+@dataclass(slots=True)
+class Counts:
+    """How far a build has come.
+
+    `n_jobs` files are to be looked at; of these `n_done` have been, among them `n_failed` and
+    `n_unchanged`. `n_skipped` were finished by an earlier run. `n_bytes` is what the images take.
+    `what` is counted.
+    """
+
+    n_jobs: int = 0
+    n_done: int = 0
+    n_failed: int = 0
+    n_unchanged: int = 0
+    n_skipped: int = 0
+    n_bytes: int = 0
+    what: str = "file"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Shows counts on a stream: redrawn on a terminal, now and then a line elsewhere."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    clock: Callable[[], float] = time.monotonic
+    _start: float | None = None
+    _shown: float = 0.0
+    _what: str = ""
+
+    def update(self, counts: Counts) -> None:
+        """Show where the build is."""
+        now = self.clock()
+        if self._start is None or self._what != counts.what:
+            self._start = self._shown = now
+            self._what = counts.what
+            if not self.stream.isatty():
+                todo = count(counts.n_jobs, counts.what)
+                self._write(f"catalog: {todo} to do, {counts.n_skipped:,} finished before\n")
+            return
+        is_last = counts.n_done == counts.n_jobs
+        wait = _DRAW_S if self.stream.isatty() else _LINE_S
+        if not is_last and now - self._shown < wait:
+            return
+        self._shown = now
+        text = self._text(counts, now - self._start)
+        if self.stream.isatty():
+            filled = _WIDTH * counts.n_done // max(1, counts.n_jobs)
+            self._write(f"\r\x1b[K[{'#' * filled}{'.' * (_WIDTH - filled)}] {text}")
+        else:
+            self._write(f"catalog: {text}\n")
+
+    def close(self) -> None:
+        """Wipe the bar."""
+        if self.stream.isatty():
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+    def _text(self, counts: Counts, elapsed_s: float) -> str:
+        rate = counts.n_done / elapsed_s if elapsed_s > 0 else 0.0
+        left = (counts.n_jobs - counts.n_done) / rate if rate else 0.0
+        parts = [
+            f"{counts.n_done:,} of {count(counts.n_jobs, counts.what)}",
+            f"{rate:,.0f}/s",
+            f"{counts.n_failed:,} failed",
+            f"{format_bytes(counts.n_bytes)} of images" if counts.n_bytes else "",
+            f"{timedelta(seconds=int(left))} left",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+_SHOWN = 5
+_HIDDEN = frozenset({"document_size", "document_crc", "raster"})
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The result of a build in numbers.
+
+    Attributes
+    ----------
+    output
+        Folder of the catalog.
+    files
+        Rows of the index.
+    ok, failed, deleted
+        Rows by status.
+    scanned, unchanged, skipped
+        Files that this run scanned, checked and found unchanged, or skipped as finished.
+    bytes
+        Size of the images that this run scanned.
+    chunks
+        Number of chunks of all files.
+    warned
+        Number of files with invalid metadata.
+    errors
+        Number of files by kind of error.
+    failures
+        (url, error) of the first few files that failed.
+    combined, combined_failed
+        Combined sets that were written, and (name, error) of those that failed.
+    """
+
+    output: str
+    files: int
+    ok: int
+    failed: int
+    deleted: int
+    scanned: int
+    unchanged: int
+    skipped: int
+    bytes: int
+    chunks: int
+    warned: int
+    errors: Mapping[str, int]
+    failures: Sequence[tuple[str, str]]
+    combined: int
+    combined_failed: Sequence[tuple[str, str]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing failed."""
+        return not self.failed and not self.combined_failed
+
+    @classmethod
+    def of(
+        cls,
+        counts: Counts,
+        rows: Iterable[Mapping[str, Any]],
+        combined: Sequence[Mapping[str, Any]],
+        output: str,
+    ) -> Summary:
+        """Sum up a build.
+
+        Parameters
+        ----------
+        counts, rows, combined, output
+            What this run did, the rows of the index and of combined sets, and the folder.
+        """
+        status: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        failures: list[tuple[str, str]] = []
+        n_chunks = n_warned = 0
+        for row in rows:
+            status[row["status"]] += 1
+            n_chunks += row.get("n_chunks", 0) if row["status"] == "ok" else 0
+            n_warned += bool(row.get("warnings"))
+            if row["status"] == "failed":
+                errors[row["error_type"]] += 1
+                if len(failures) < _SHOWN:
+                    failures.append((row["url"], row["error"]))
+        bad = [(row["name"], row["error"]) for row in combined if row["status"] != "ok"]
+        return cls(
+            output, status.total(), status["ok"], status["failed"], status["deleted"],
+            counts.n_done - counts.n_unchanged, counts.n_unchanged, counts.n_skipped,
+            counts.n_bytes, n_chunks, n_warned, dict(errors), failures,
+            len(combined) - len(bad), bad,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON values."""
+        return asdict(self)
+
+    def table(self) -> Iterator[tuple[str, str]]:
+        """Return the rows of the summary table, those that say something."""
+        yield "files", f"{self.files:,}"
+        yield "  ok", f"{self.ok:,}"
+        for name in ("failed", "deleted", "warned"):
+            if getattr(self, name):
+                yield f"  {name}", f"{getattr(self, name):,}"
+        for kind, n in sorted(self.errors.items()):
+            yield f"    {kind}", f"{n:,}"
+        yield "scanned now", f"{self.scanned:,}"
+        if self.unchanged:
+            yield "unchanged", f"{self.unchanged:,}"
+        if self.skipped:
+            yield "finished before", f"{self.skipped:,}"
+        yield "chunks", f"{self.chunks:,}"
+        if self.combined or self.combined_failed:
+            yield "combined sets", f"{self.combined:,}"
+
+
+def write_report(
+    path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], summary: Summary
+) -> None:
+    """Write a line of JSON for each file, and one for the build at the end.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be written.
+    """
+    with open_atomic(path) as file:
+        for row in rows:
+            kept = {key: value for key, value in row.items() if key not in _HIDDEN}
+            file.write(_line(kept))
+        file.write(_line({"summary": summary.to_json()}))
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    # names that are no UTF-8 become what JSON escapes them as
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 @dataclass(slots=True)
@@ -119,6 +344,9 @@ class _Run:
         if self.progress is not None:
             self.progress.update(counts)
 
+    def _show_combined(self, n_sets: int, n_done: int, n_failed: int) -> None:
+        self.show(Counts(n_sets, n_done, n_failed, what="combined set"))
+
     def mark_deleted(self, listed: set[str]) -> None:
         """Mark files that are no longer there, and remove their references.
 
@@ -161,7 +389,9 @@ class _Run:
         combined = []
         if "stack" in products:
             how = CombinedSettings(**products["stack"], signed=signed)
-            combined = combine_groups(pool, self.journal, order, self.settings, how, self.show)
+            combined = combine_groups(
+                pool, self.journal, order, self.settings, how, self._show_combined
+            )
         with folder.making(INDEX) as made:
             write_index(rows(order), made, field_kinds(rows(order)))
             seal = seal_index(made.read_bytes())

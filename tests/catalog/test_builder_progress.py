@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiffref.catalog.build_summary import Counts, Progress
+from tiffref.catalog.builder import Counts, Progress
 
 
 class Screen:
