@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import MissingExtra, SelectionError, SourceError, TiffrefError
-from . import catalog_commands, commands, document_commands, info
+from . import catalog_commands, commands, document_commands
 from .console import (
     ACCESS,
     INTERRUPTED,
@@ -177,7 +177,7 @@ _SHELLS: Mapping[str, Callable[[Mapping[str, list[str]]], str]] = {
 
 
 COMMANDS: Mapping[str, Command] = {
-    **info.COMMANDS,
+    "info": document_commands.COMMANDS["info"],  # first in the help
     **commands.COMMANDS,
     **catalog_commands.COMMANDS,
     **document_commands.COMMANDS,
