@@ -17,7 +17,6 @@ from tiffref.model.combine import (
     occupied,
     place,
     reindex,
-    stack,
     unify_codecs,
 )
 from tiffref.model.manifest import INLINED, MISSING, Manifest, Source
@@ -33,6 +32,13 @@ def make(name, shape=(2, 4, 6), chunks=(1, 2, 2), codecs=(CODEC,), **how):
     start = 1000 * (1 + sum(map(ord, name)))
     manifest = Manifest.from_columns(grid, Source(name, 10**9), start + np.arange(n), np.full(n, 7))
     return Array(shape, chunks, np.dtype("u2"), DIMS[-len(shape) :], tuple(codecs), manifest, **how)
+
+
+def stack(arrays, index, lengths, dims):
+    """Put arrays side by side on new axes in front, at these positions."""
+    inner = np.zeros((len(arrays), len(arrays[0].shape)), np.int64)
+    origins = np.concatenate([index, inner], axis=1)
+    return place(arrays, origins, (*lengths, *arrays[0].shape), dims)
 
 
 def table(array):

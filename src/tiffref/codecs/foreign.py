@@ -44,8 +44,6 @@ from .guard import (
 )
 from .zarr_codecs import to_zarr2
 
-__all__ = ["check_chunk", "decode_foreign", "decode_image", "unsafe_codecs"]
-
 _SLACK_BYTES = 1 << 22
 """What a stream may be longer than it should be, besides twice: writers pad."""
 _TEXT_BYTES = 1 << 25

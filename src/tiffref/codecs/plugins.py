@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
 
-__all__ = ["TiffrefSegmentCodec"]
-
 
 class _ReadOnly:
     """What all have in common: they decode in threads, and refuse to encode."""

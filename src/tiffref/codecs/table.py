@@ -15,16 +15,6 @@ from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
 from . import decoders
 
-__all__ = [
-    "COMPRESSIONS",
-    "JPEG",
-    "OLD_JPEG",
-    "Compression",
-    "check_supported",
-    "compression_of",
-    "jpeg_colorspaces",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Compression:

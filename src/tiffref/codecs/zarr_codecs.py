@@ -25,17 +25,6 @@ from ..model.transpose import is_self_inverse, trim_order, with_transposes
 from .table import COMPRESSIONS, compression_of
 from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
 
-__all__ = [
-    "LZW",
-    "SEGMENT_ID",
-    "from_zarr2",
-    "from_zarr3",
-    "portability",
-    "reason_for_segment",
-    "to_zarr2",
-    "to_zarr3",
-]
-
 SEGMENT_ID = "tiffref_segment"
 """Name of our own codec, in Zarr v2 and v3."""
 LZW, _JPEG, _WEBP = 5, 7, (34927, 50001)

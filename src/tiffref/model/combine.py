@@ -1,4 +1,4 @@
-"""Many arrays into one: stack, concatenate, place as mosaic, reindex and merge.
+"""Many arrays into one: place them in a larger one, reindex and merge.
 
 Owns how chunk grids are put together, the aspects in which arrays must agree for that, and the one
 error that tells all differences together. Pure operations on columns: there is no loop over
@@ -20,21 +20,6 @@ from .array import Array
 from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import INLINED, MISSING, Manifest, Source
-
-__all__ = [
-    "STORAGE",
-    "Kind",
-    "aspects_of",
-    "group_compatible",
-    "merge",
-    "mismatch",
-    "occupied",
-    "place",
-    "reindex",
-    "stack",
-    "unify_codecs",
-    "without_leniency",
-]
 
 STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
 """Aspects that say only how samples are stored: arrays that differ in them can be read decoded."""
@@ -250,33 +235,6 @@ def _unified(one: Codec, other: Codec) -> Codec | None:
     if other.edge not in (None, whole, one.edge):
         return None
     return one
-
-
-def stack(
-    arrays: Sequence[Array],
-    index: NDArray[np.int64],
-    lengths: Sequence[int],
-    dims: Sequence[str],
-) -> Array:
-    """Put arrays of one shape side by side on new axes in front.
-
-    Parameters
-    ----------
-    arrays
-        Alike in everything but, at most, their codecs.
-    index
-        `(n_arrays, n_axes)` position of each array on the new axes.
-    lengths, dims
-        Length and name of each new axis. Positions that no array takes are missing.
-
-    Raises
-    ------
-    ManifestMismatch
-        If two arrays take one position, or a name is a dimension of the arrays already.
-    """
-    inner = np.zeros((len(arrays), len(arrays[0].shape)), np.int64)
-    origins = np.concatenate([np.asarray(index, np.int64), inner], axis=1)
-    return place(arrays, origins, (*lengths, *arrays[0].shape), dims)
 
 
 def place(

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from .manifest import Source
 
-__all__ = ["FileFacts", "IfdFacts", "LevelFacts", "SeriesFacts"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IfdFacts:

@@ -22,8 +22,6 @@ from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
 from .manifest import Manifest
 
-__all__ = ["is_self_inverse", "permute", "trim_order", "with_transposes"]
-
 _ROTATED = (1, 2, 0)
 _SELF_INVERSE = ((1, 0, 2), (1, 0))
 """Two transposes that do what `_ROTATED` does, each its own inverse."""
