@@ -292,7 +292,7 @@ class _Run:
         return todo
 
     def _is_in_place(self, row: Mapping[str, Any], holds: IsComplete) -> bool:
-        """Return whether the references that the journal tells of are there, whole."""
+        """Return whether the references that the journal lists are there, whole."""
         if row.get("references") is None:
             return self.settings.format == "none"
         return holds(row["references"], row["document_size"], row["document_crc"])
@@ -595,7 +595,7 @@ def _check(format: str, more: BuildOptions, stack: bool, group_by: Sequence[str]
     check_arguments(more.scan_options or (), scan)
     check_arguments(more.stack_options or (), scan_sequence, SequenceOptions)
     if group_by and not stack:
-        raise SelectionError("group_by is for combined sets", hint="Give stack=True (--stack).")
+        raise SelectionError("group_by is for combined sets", hint="Give stack=True as well.")
 
 
 def _agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:

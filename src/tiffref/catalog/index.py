@@ -123,7 +123,7 @@ def footprint(
 
     Returns
     -------
-    None where it cannot be told: no system, or edges that have no place on the globe.
+    None where it is unknown: no system, or edges that have no place on the globe.
     """
     projection = _projection(crs) if crs is not None else None
     if projection is None:
@@ -415,7 +415,7 @@ def write_index(rows: Iterable[Mapping[str, Any]], path: Path, fields: Mapping[s
     rows
         Rows of the journal in the order that they are to have.
     fields
-        Name and type of further columns; one called `time` is used where a file tells no time, and
+        Name and type of further columns; one called `time` is used where a file has no time, and
         other names that the index has itself get "field_" in front.
     """
     pa = import_pyarrow()
@@ -519,7 +519,7 @@ def read_index(
     Returns
     -------
     table, is_own
-        A pyarrow table, and a function that tells whether this user built the catalog.
+        A pyarrow table, and a function that returns whether this user built the catalog.
     """
     pa = import_pyarrow()
     import fsspec

@@ -19,6 +19,7 @@ from ..errors import (
     ManifestMismatch,
     SelectionError,
     SourceError,
+    did_you_mean,
     needs,
     unreadable,
 )
@@ -283,7 +284,12 @@ def _matches(table: Any, name: str, value: Any) -> Any:
     import pyarrow.compute as pc
 
     if name not in table.column_names:
-        raise SelectionError("no such column", got=name, expected=table.column_names)
+        raise SelectionError(
+            "no such column",
+            got=name,
+            expected=", ".join(table.column_names),
+            hint=did_you_mean(name, table.column_names),
+        )
     kind = table.schema.field(name).type
     if pa.types.is_nested(kind):
         raise SelectionError("a column of lists cannot be searched", got=name)
@@ -347,10 +353,10 @@ def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
 
 
 def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
-    """Return what tells files apart: their time, and fields that differ.
+    """Return what distinguishes the files: their time, and fields that differ.
 
-    In a mosaic, a field that is the same in all files of a place says no more than the place does,
-    as the name of a tile. A time is left to be said, also if each place has one of its own.
+    In a mosaic, a field that is the same in all files of a place, such as the name of a tile, is
+    left out: the place says it already. A time stays, also if each place has its own.
     """
     found: dict[str, list[Any]] = {}
     names = table.column_names
@@ -361,8 +367,8 @@ def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
         if None in column or len(set(column)) < 2:
             continue
         if name != "time" and is_mosaic:
-            told = set(zip(places, column, strict=True))
-            if len(told) == len(set(places)):
+            pairs = set(zip(places, column, strict=True))
+            if len(pairs) == len(set(places)):
                 continue
         found[name] = [
             value.replace(tzinfo=None).isoformat() if name == "time" else value for value in column

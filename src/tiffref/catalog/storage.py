@@ -216,7 +216,7 @@ class LocalFolder:
                 raise CatalogError(
                     "another build of this catalog is running", url=self.path,
                     got=lock.read().decode("utf-8", "replace") or None,
-                    hint="Wait for its end, or give wait=True (--wait).",
+                    hint="Wait for its end, or give wait_for_lock=True (--wait).",
                 )  # fmt: skip
             time.sleep(_POLL_S)
         with explain_output(self.path):

@@ -90,7 +90,9 @@ _BUILD_ARGUMENTS: console.Arguments = {
         "--stac": {"action": "store_true", "help": "write a STAC collection with items"},
     },
     "the run": {
-        "--workers": {"type": int, "metavar": "N", "help": "2 or more are processes"},
+        "--workers": {
+            "type": int, "metavar": "N", "help": "number of workers; 2 or more are processes",
+        },
         "--executor": {
             "choices": ("serial", "threads", "processes", "dask"), "help": "how to run the workers",
         },
@@ -163,18 +165,20 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
 
 _SEARCH_ARGUMENTS: console.Arguments = {
     "catalog": {"metavar": "CATALOG", "help": "folder of the catalog: path or URL"},
-    "--bounds": {"metavar": "W,S,E,N", "type": _parse_bounds, "help": "in degrees"},
+    "--bounds": {"metavar": "W,S,E,N", "type": _parse_bounds,
+        "help": "files that touch this box, in degrees",
+    },
     "--time": {
         "metavar": "T[/T]", "type": _parse_time,
-        "help": "2022-05, or 2022-05-01/2022-05-09; .. leaves an end open",
+        "help": "files of this time: 2022-05, or 2022-05-01/2022-05-09; .. leaves an end open",
     },
     "--where": {
         "action": "append", "default": [], "metavar": "COLUMN=VALUE", "type": _parse_pair,
-        "help": "may be repeated",
+        "help": "files with this value in this column; may be repeated",
     },
     "--status": {
         "choices": ("ok", "failed", "deleted", "all"), "default": "ok",
-        "help": "(default: %(default)s)",
+        "help": "files with this status (default: %(default)s)",
     },
     **console.options_of("CATALOG"),
     "--json": {"action": "store_true", "help": "print JSON"},

@@ -10,7 +10,6 @@ are rendered as options here.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import logging
 import math
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from ..errors import did_you_mean
 from ..formats.summary import count
 from ..io.urls import misnamed_references
 
@@ -98,7 +98,7 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Write a warning without the place in the code, which tells a user nothing."""
+    """Write a warning without the place in the code, which does not help a user."""
     report(str(message), "warning")
 
 
@@ -249,7 +249,7 @@ def _add_arguments(parser: Any, arguments: Arguments) -> None:
 
 
 def _print_help(parser: argparse.ArgumentParser) -> int:
-    """Show what there is to whoever named no command; that is wrong use all the same."""
+    """Show the help if no command was named; the exit code says that one is missing."""
     parser.print_help(sys.stderr)
     return USAGE
 
@@ -326,11 +326,12 @@ class Parser(argparse.ArgumentParser):
         wrong = _INVALID_CHOICE.match(message)
         if wrong:
             named = re.findall(r"[\w-]+", wrong["choices"])
-            near = difflib.get_close_matches(wrong["value"], named, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(named)}"
+            hint = did_you_mean(wrong["value"], named) or f"There are {', '.join(named)}"
             if wrong["what"] == "COMMAND" and Path(wrong["value"]).exists():
-                hint = f"for a file: tiffref info {shlex.quote(wrong['value'])}"
-            message = f"there is no {wrong['what'].lower()} {wrong['value']}; {hint}"
+                hint = f"For a file: tiffref info {shlex.quote(wrong['value'])}"
+            message = (
+                f"there is no {wrong['what'].lower()} {wrong['value']}; {hint[0].lower()}{hint[1:]}"
+            )
         print(f"tiffref: error: {message}", file=sys.stderr)
         self.exit(USAGE, f"See {self.prog} --help.\n")
 
@@ -342,8 +343,8 @@ class Parser(argparse.ArgumentParser):
         if not argument.startswith("-"):
             return f"one argument too many: {argument}"
         name = argument.partition("=")[0]
-        near = difflib.get_close_matches(name, self.options(), 1)
-        return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else "")
+        near = did_you_mean(name, self.options())
+        return f"unknown option {name}" + (f"; {near[0].lower()}{near[1:]}" if near else "")
 
 
 def _join_numbers(arguments: Sequence[str]) -> Iterator[str]:
@@ -444,7 +445,7 @@ def format_counts(counts: Mapping[str, int]) -> str:
     >>> format_counts({"arrays": 2, "chunks": 8, "coordinates": 1})
     '2 arrays, 8 chunks, 1 coordinate'
     """
-    told = [count(counts["arrays"], "array"), count(counts["chunks"], "chunk")]
+    parts = [count(counts["arrays"], "array"), count(counts["chunks"], "chunk")]
     if counts["coordinates"]:
-        told.append(count(counts["coordinates"], "coordinate"))
-    return ", ".join(told)
+        parts.append(count(counts["coordinates"], "coordinate"))
+    return ", ".join(parts)

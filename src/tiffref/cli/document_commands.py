@@ -31,7 +31,7 @@ _KEPT = (
     "numerical_aperture", "wavelength", "plate", "well", "site", "nodata",
     "scale_factor", "add_offset", "scales", "offsets", "long_name", "units",
 )  # fmt: skip
-"""Attributes of the image that are told as they stand."""
+"""Attributes of the image that are shown as they are."""
 
 _WKT_NAME = re.compile(r'"([^"]+)"')
 """The first text in WKT is the name of the system, also where a BOUNDCRS is around it."""
@@ -40,7 +40,7 @@ _WKT_NAME = re.compile(r'"([^"]+)"')
 def _describe_meaning(references: References) -> dict[str, Any]:
     """Return coordinate system, bounds, axes and channels of the main image as JSON values.
 
-    What the file does not tell is left out.
+    What the file does not say is left out.
     """
     from ..model.array import Array
 
@@ -199,7 +199,7 @@ def _shorten(values: Any) -> str:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    """Scan or open, and tell; 1 where a level cannot be expressed."""
+    """Scan or open, and describe; 1 where a level cannot be represented."""
     from ..formats.summary import describe_arrays, format_arrays, format_readers
     from . import catalog_commands
 
@@ -240,7 +240,7 @@ def _open(
 
 
 def _is_catalog(name: str) -> bool:
-    """Tell a catalog by its index, which lies in its folder; of others by a slash at the end."""
+    """Recognize a catalog by the index in its folder, a remote one by the slash at its end."""
     is_remote = "://" in name
     return (
         name.endswith("catalog.parquet")
@@ -260,11 +260,12 @@ _CONVERT_ARGUMENTS: console.Arguments = {
         "metavar": "TARGET", "help": "what to write; parquet if it ends in .parq or .parquet",
     },
     "--zarr-format": {
-        "type": int, "choices": (2, 3), "default": 2, "help": "of JSON (default: 2)",
+        "type": int, "choices": (2, 3), "default": 2,
+        "help": "Zarr metadata to write, for JSON (default: 2)",
     },
     "--reference-version": {
         "type": int, "choices": (0, 1), "default": 1, "dest": "version",
-        "help": "of the JSON document (default: 1)",
+        "help": "version of the JSON document (default: 1)",
     },
     "--record-size": {
         "type": int, "default": 100_000, "metavar": "N",

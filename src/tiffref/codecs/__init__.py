@@ -1,1 +1,1 @@
-"""TIFF compressions: one table, a decoder, and how each is said in Zarr v2 and v3."""
+"""TIFF compressions: one table, a decoder, and the names of each in Zarr v2 and v3."""

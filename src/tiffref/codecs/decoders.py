@@ -135,7 +135,7 @@ def png(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 def lerc(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
-    """Decode LERC; deflate or Zstandard around it (tag 50674) is told by its first bytes.
+    """Decode LERC; deflate or Zstandard around it (tag 50674) is recognized by its first bytes.
 
     Parameters used: `lerc_mask`, what libtiff stores in the mask that goes with the samples: "nan"
     (which samples are numbers) or "alpha" (the last sample of pixels, where it is 0 or 255 only).
@@ -462,12 +462,12 @@ def deflate(data: Any, buffer: Any) -> int:
     try:
         return len(imagecodecs.deflate_decode(data, out=buffer))
     except RuntimeError:
-        # libdeflate tells neither "longer than the buffer" nor "checksum missing" from garbage
+        # libdeflate reports "longer than the buffer" and "checksum missing" as it does garbage
         return _inflate_leniently(data, buffer)
 
 
 def lzw(data: Any, buffer: Any) -> int:
-    """Decode LZW of either bit order; the old order (TIFF 5.0) is told by its first bytes."""
+    """Decode LZW of either bit order; the old order (TIFF 5.0) is recognized by its first bytes."""
     return len(imagecodecs.lzw_decode(data, out=buffer))
 
 

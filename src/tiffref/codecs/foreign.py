@@ -1,4 +1,4 @@
-"""Chunks of documents of others, decoded within bounds.
+"""Chunks of documents that we did not write, decoded within bounds.
 
 Owns the list of codecs that are run, and what each may make of a stream. A document names its
 codecs, and whoever wrote it may name one that runs code (`pickle`), or have a few bytes decode to

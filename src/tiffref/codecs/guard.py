@@ -211,7 +211,7 @@ def scan_header(data: bytes) -> bytes:
 
 
 def image_size(name: str, data: bytes) -> tuple[int, int] | None:
-    """Get (rows, columns) of an image of the named format; None where its header does not tell."""
+    """Get (rows, columns) of an image of the named format; None where its header has none."""
     read = HEADERS.get(name)
     try:
         return read(data) if read else None
@@ -295,7 +295,7 @@ def _jpegxl_header(data: bytes) -> tuple[int, int, bool] | None:
 
 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-"""Columns to rows of JPEG XL, where only the rows are said."""
+"""Columns to rows of JPEG XL, where only the rows are given."""
 
 
 def _jpegxr(data: bytes) -> tuple[int, int] | None:

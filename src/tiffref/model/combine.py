@@ -1,7 +1,7 @@
 """Many arrays into one: place them in a larger one, reindex and merge.
 
 Owns how chunk grids are put together, the aspects in which arrays must agree for that, and the one
-error that tells all differences together. Pure operations on columns: there is no loop over
+error that lists all differences together. Pure operations on columns: there is no loop over
 chunks, and where many arrays share a grid none over positions either. It opens nothing.
 """
 
@@ -117,7 +117,7 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
     labels
         Name of each member: a path or URL.
     limit
-        Groups to tell in full.
+        Groups to list in full.
 
     Returns
     -------
@@ -226,7 +226,7 @@ def _unified(one: Codec, other: Codec) -> Codec | None:
     """Return the codec that takes the segments of two that differ in leniency, if there is one."""
     if one == other or not (isinstance(one, SegmentCodec) and isinstance(other, SegmentCodec)):
         return one
-    if one.parameters != other.parameters:  # one of them tells where its segments end
+    if one.parameters != other.parameters:  # one of them says where its segments end
         one, other = _without_end(one), _without_end(other)
     whole = one.shape[:3]
     # whole segments at the edge leave the word to the other

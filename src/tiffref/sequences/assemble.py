@@ -195,7 +195,7 @@ def _check_filled(
         raise ManifestMismatch(
             f"{int((count > 1).sum())} places are taken by more than one file",
             got=f"{_describe_place(axes, where)}: {first_few(parts[n].url for n in at.tolist())}",
-            hint="Add what tells them apart to the pattern, or leave files out.",
+            hint="Add what distinguishes them to the pattern, or leave files out.",
         )
     empty = np.argwhere(count == 0)
     if not len(empty):
@@ -211,11 +211,11 @@ def _check_filled(
 
 
 def _describe_place(axes: Sequence[Axis], where: Sequence[int]) -> str:
-    said = (
+    texts = (
         f"{axis.name}={n if axis.values is None else axis.values[n]}"
         for axis, n in zip(axes, where, strict=True)
     )
-    return ", ".join(said)
+    return ", ".join(texts)
 
 
 def _joined_origins(

@@ -97,15 +97,10 @@ def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> ND
 
 
 def _parsers(name: str, kind: str | None) -> list[Any]:
-    """Ways to read a field's text, the first that fits all values counts."""
-    if kind == "str":
-        return [str]
-    if kind == "int":
-        return [_to_int]
-    if kind == "float":
-        return [_to_float]
+    """Return the ways to read a field's text; the first that fits all values counts."""
     if kind:
-        return [lambda text: _to_time(text, kind)]
+        types: dict[str, Any] = {"str": str, "int": _to_int, "float": _to_float}
+        return [types.get(kind) or (lambda text: _to_time(text, kind))]
     times = [*(_DIGIT_TIMES if name.lower() in _TIME_NAMES else ()), *_TIMES]
     parsers: list[Any] = [lambda text, form=form: _to_time(text, form) for form in times]
     return [*parsers, _to_iso, _to_int, _to_float, str]

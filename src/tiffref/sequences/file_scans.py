@@ -239,9 +239,9 @@ def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> Tif
     if len(failures) == 1:
         first.url = first.url or urls[next(iter(failures))]
         return first
-    told = first_few((f"{urls[n]}: {error.what}" for n, error in failures.items()), "; ")
+    reasons = first_few((f"{urls[n]}: {error.what}" for n, error in failures.items()), "; ")
     return type(first)(
-        f"{len(failures)} of {len(urls)} files cannot be scanned: {told}",
+        f"{len(failures)} of {len(urls)} files cannot be scanned: {reasons}",
         hint="allow_holes=True leaves their chunks missing.",
     )
 

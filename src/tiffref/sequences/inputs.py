@@ -342,10 +342,10 @@ def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for band in asset.get("raster:bands") or asset.get("bands") or [{}]:
         both = {**asset, **band}
-        said = {
+        values = {
             name: both.get(f"raster:{name}", band.get(name)) for name in ("scale", "offset")
         } | {"nodata": both.get("nodata")}
-        found.append({name: value for name, value in said.items() if value is not None})
+        found.append({name: value for name, value in values.items() if value is not None})
     return found if any(found) else []
 
 
@@ -358,7 +358,7 @@ def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
 def _from_file_sequence(sequence: Any) -> FileList:
     """Take files and indices of tifffile's `FileSequence`."""
     urls = [os.fspath(name) for name in sequence]
-    archive = getattr(sequence, "_container", None)  # tifffile tells it in no other way
+    archive = getattr(sequence, "_container", None)  # tifffile has it nowhere else
     if archive is not None:
         urls = in_archive(urls, archive.filename)
     names = [str(dim) for dim in sequence.dims]

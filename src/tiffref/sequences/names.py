@@ -1,8 +1,8 @@
 """Names of files to text fields: `S2A_{tile}_{time:%Y%m%d}_{band}.tif`.
 
 Owns the three spellings of a pattern (readable form, regular expression, glob), the presets of
-well-known products, and matching. It gives text by field; what the text means is said by
-`sequences.coordinates`. Nothing is opened.
+well-known products, and matching. It gives text by field; `sequences.coordinates` finds what the
+text means. Nothing is opened.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
     Raises
     ------
     SelectionError
-        If it not a pattern, or has no field.
+        If it is not a pattern, or has no field.
     """
     _check_spelling(text)
     if text in PRESETS:
@@ -176,7 +176,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
 
 
 def _check_spelling(text: str) -> None:
-    """Refuse braces without a partner, fields that are none, and misspelled presets."""
+    """Refuse braces without a partner, fields without a valid name, and misspelled presets."""
     if text.count("{") != text.count("}"):
         which = "opened and not closed" if text.count("{") > text.count("}") else "not opened"
         raise SelectionError(
@@ -437,7 +437,7 @@ _TOKENS = (
 
 
 def suggest_pattern(names: Sequence[str]) -> str | None:
-    """Return a preset or a pattern that tells all names apart by dates, bands or axes, if any.
+    """Return a preset or a pattern that distinguishes all names by dates, bands or axes.
 
     >>> suggest_pattern(["a_20220501_B04.tif", "a_20220501_B08.tif"])
     'a_20220501_{band}.tif'

@@ -1,7 +1,7 @@
 """Sequences of a screening instrument as OME-NGFF plates: a group for each well and field.
 
 Owns how the axes of rows, columns and fields become groups, which wells there are, and the `plate`
-and `well` metadata. How the image of a field is laid out is said by `metadata.hierarchy`.
+and `well` metadata. `metadata.hierarchy` lays out the image of a field.
 
 Reference: OME-NGFF 0.4 and 0.5, "plate" and "well" metadata.
 """
@@ -94,7 +94,7 @@ def to_plate(references: References, allow_holes: bool) -> References:
     of_image = ("multiscales", "omero", "ngff")
     own = {k: v for k, v in references.group.attributes.items() if k not in of_image}
     attributes[""] = {**own, "plate": _plate(wells)}
-    # what holds for the whole sequence is said once
+    # what holds for the whole sequence is recorded once
     sequence = {k: v for k, v in record.items() if k not in ("holes", "n_holes")}
     rows[0]["sequence"] = sequence | ({"n_partial": len(partial)} if partial else {})
     return References(Group.from_paths(arrays, attributes), tuple(rows), references.allow, "ngff")

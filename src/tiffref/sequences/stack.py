@@ -554,7 +554,7 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
         raise ManifestMismatch("the new files have no such level", got=path)
     is_one = len(first.codecs) == len(second.codecs) == 1
     if is_one and to_zarr2(first.codec) == to_zarr2(second.codec):
-        second = replace(second, codecs=first.codecs)  # a document does not tell all of a codec
+        second = replace(second, codecs=first.codecs)  # a document does not hold all of a codec
     places = unify_locations([locate(group) for group in (old, new)])
     aspects = [
         {**aspects_of(_plain_fill(array), dims), "georeference": place}
