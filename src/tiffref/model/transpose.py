@@ -15,12 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UnsupportedTiff
 from .array import Array
 from .codec import ForeignCodec, SegmentCodec
 from .grid import chunk_grid
-from .manifest import Manifest
+from .manifest import INLINED, Manifest
 
 _ROTATED = (1, 2, 0)
 _SELF_INVERSE = ((1, 0, 2), (1, 0))
@@ -163,12 +164,23 @@ def _permuted(manifest: Manifest, order: Sequence[int]) -> Manifest:
     if _is_kept(manifest.shape, order):
         return manifest.with_shape(shape)
     flat = np.arange(manifest.n_chunks).reshape(manifest.shape).transpose(order).reshape(-1)
-    inlined = {}
-    if manifest.inlined:
-        there = np.empty(len(flat), np.int64)
-        there[flat] = np.arange(len(flat))
-        inlined = {int(there[n]): data for n, data in manifest.inlined.items()}
-    columns = manifest.source[flat], manifest.offset[flat], manifest.length[flat]
+    return gather(manifest, flat, shape)
+
+
+def gather(manifest: Manifest, flat: NDArray[np.int64], shape: tuple[int, ...]) -> Manifest:
+    """Return the manifest of some chunks of another one.
+
+    Parameters
+    ----------
+    flat
+        `(n,)` index of each chunk in C order of the grid that it is in.
+    shape
+        Chunk grid of the result.
+    """
+    source = manifest.source[flat]
+    places = np.flatnonzero(source == INLINED).tolist() if manifest.inlined else []
+    inlined = {n: manifest.inlined[int(flat[n])] for n in places}
+    columns = source, manifest.offset[flat], manifest.length[flat]
     return Manifest(shape, manifest.sources, *columns, inlined)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import ManifestMismatch, SelectionError, first_few
 from ..metadata.hierarchy import order_axes
 from ..model.array import Array, Group
-from ..model.manifest import Manifest
+from ..model.transpose import gather
 from ..references import References
 from .coordinates import count_empty
 
@@ -194,25 +194,14 @@ def _select(array: Array, place: Mapping[str, int]) -> Array:
     """Return the part of an array at one place of some axes whose chunks are of length 1."""
     index = tuple(place.get(dim, slice(None)) for dim in array.dims)
     kept = [axis for axis, dim in enumerate(array.dims) if dim not in place]
-    flat = np.arange(array.manifest.n_chunks).reshape(array.manifest.shape)[index].reshape(-1)
-    source = array.manifest.source[flat]
-    used, column = np.unique(source[source >= 0], return_inverse=True)
-    renumbered = source.copy()
-    renumbered[source >= 0] = column
-    chosen = set(flat.tolist()) if array.manifest.inlined else set()
-    inlined = {
-        int(np.searchsorted(flat, n)): data
-        for n, data in array.manifest.inlined.items()
-        if n in chosen
-    }
-    manifest = Manifest(
-        tuple(array.manifest.shape[axis] for axis in kept),
-        tuple(array.manifest.sources[n] for n in used.tolist()),
-        renumbered,
-        array.manifest.offset[flat],
-        array.manifest.length[flat],
-        inlined,
-    )
+    grid = array.manifest.shape
+    flat = np.arange(array.manifest.n_chunks).reshape(grid)[index].reshape(-1)
+    part = gather(array.manifest, flat, tuple(grid[axis] for axis in kept))
+    used, column = np.unique(part.source[part.source >= 0], return_inverse=True)
+    source = part.source.copy()
+    source[source >= 0] = column
+    sources = tuple(part.sources[n] for n in used.tolist())
+    manifest = replace(part, sources=sources, source=source)
     return replace(
         array,
         shape=tuple(array.shape[axis] for axis in kept),
