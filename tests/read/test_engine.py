@@ -393,3 +393,21 @@ def test_plain_neighbours_are_copied_together(
     for selection in ((slice(1, None),), (..., slice(None, None, -1)), (..., slice(0, None, 2))):
         found = read_array(array, selection, fetch=Fetcher())
         np.testing.assert_array_equal(found, values[selection])
+
+
+def test_a_decoder_may_read_another_array(
+    make_array: Callable[..., Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.arange(64 * 64, dtype="u2").reshape(64, 64)
+    outer = make_array(values, (16, 16), compression=8)
+    inner = make_array(values[::-1], (16, 16), compression=8)
+    place = engine._place
+
+    def nested(reading: engine.Reading, *args: Any) -> None:
+        if reading.array is outer:
+            np.testing.assert_array_equal(read_array(inner, ..., fetch=Fetcher()), values[::-1])
+        place(reading, *args)
+
+    monkeypatch.setattr(engine, "_place", nested)
+    np.testing.assert_array_equal(read_array(outer, ..., fetch=Fetcher()), values)
+    np.testing.assert_array_equal(read_array(outer, ..., fetch=Fetcher()), values)
