@@ -36,8 +36,14 @@ def test_there_are_never_more_threads_than_said() -> None:
 
 
 def test_what_has_not_begun_can_be_cancelled() -> None:
-    pool, gate = DaemonPool(1, "one"), threading.Event()
-    begun, waiting = pool.submit(gate.wait), pool.submit(abs, -1)
+    pool, has_begun, gate = DaemonPool(1, "one"), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        has_begun.set()
+        return gate.wait()
+
+    begun, waiting = pool.submit(work), pool.submit(abs, -1)
+    has_begun.wait()
     pool.shutdown(wait=False, cancel_futures=True)
     gate.set()
     assert begun.result() and waiting.cancelled()
