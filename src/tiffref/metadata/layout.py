@@ -102,39 +102,36 @@ def name_levels(
         role = _role(position, series)
         base = role if role not in used else f"{role}_s{position}"
         used.add(base)
+        in_place = is_in_place(facts, series)
         for n, one in enumerate(series.levels):
             if isinstance(one, LevelFacts) and level in (None, n):
-                where = _Where(facts, position, n, 0 if level is not None else n, role, base)
+                axes = one.axes.replace("S", "B") if in_place else one.axes
+                index = 0 if level is not None else n
+                where = _Where(facts, series, position, n, index, role, base, axes)
                 names[position, n] = name_level(where, one, names)
     return names
 
 
 @dataclass(frozen=True, slots=True)
 class _Where:
-    """A level: its series' position, its own index, and the index that its name shows."""
+    """A level: its series, that one's position, its own index, and the index that its name shows.
+
+    `axes` are its axis codes, with "B" for the samples of a georeferenced image.
+    """
 
     facts: FileFacts
+    series: SeriesFacts
     position: int
     n: int
     index: int
     role: str
     base: str
+    axes: str
 
     @property
     def mark(self) -> str:
         """What distinguishes the names of this series."""
         return f"_{self.base.removeprefix('image_')}" if self.position else ""
-
-    @property
-    def series(self) -> SeriesFacts:
-        return self.facts.series[self.position]
-
-    @property
-    def axes(self) -> str:
-        """Axis codes, with "B" for the samples of a georeferenced image."""
-        one = self.series.levels[self.n]
-        assert isinstance(one, LevelFacts)
-        return one.axes.replace("S", "B") if is_in_place(self.facts, self.series) else one.axes
 
 
 def _role(position: int, series: SeriesFacts) -> str:
@@ -152,7 +149,7 @@ def _role(position: int, series: SeriesFacts) -> str:
 
 def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:
     """Return whether a series is georeferenced, itself or as a reduced copy of the main one."""
-    first, main = (next(iter(one.levels), None) for one in (series, facts.series[0]))
+    first, main = next(iter(series.levels), None), next(iter(facts.series[0].levels), None)
     if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
         return False
     if is_georeferenced(first.ifds[0].tags):
@@ -194,10 +191,12 @@ def _shared_with_image(
     where: _Where, one: LevelFacts, dims: tuple[str, ...], names: _Names
 ) -> tuple[str, ...]:
     """Name the rows and columns of a mask as those of the image that it masks."""
+    if where.role != "mask":
+        return dims
     levels = where.facts.series[0].levels
     image = levels[where.n] if where.n < len(levels) else None
     name = names.get((0, where.n))
-    if where.role != "mask" or name is None or not isinstance(image, LevelFacts):
+    if name is None or not isinstance(image, LevelFacts):
         return dims
     known = {
         axis: (size, dim)

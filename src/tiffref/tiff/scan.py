@@ -612,15 +612,21 @@ def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception)
     """Report the pages of a level that no file has, for its record."""
     if not isinstance(level, LevelFacts):
         return {}
-    missing = int(np.count_nonzero(level.ifd < 0))
+    missing = _count_holes(level)
     if not missing:
         return {}
     return {"missing_pages": missing, "missing_files": _missing_files(facts)}
 
 
+def _count_holes(level: LevelFacts) -> int:
+    if len(level.ifd) == 1:
+        return 0  # a level has a page at least
+    return int(np.count_nonzero(level.ifd < 0))
+
+
 def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
     """Count the pages of files that are not there; planes never acquired are none of them."""
-    n_holes = int(np.count_nonzero(level.ifd < 0))
+    n_holes = _count_holes(level)
     if not n_holes:
         return 0
     is_index_whole = len(level.sources) < 2 or not _missing_files(facts)
@@ -634,7 +640,7 @@ def _unwritten_planes(facts: FileFacts, series: SeriesFacts, level: LevelFacts) 
     """
     if series.kind not in _SPARSE_KINDS:
         return ""
-    n_holes = int(np.count_nonzero(level.ifd < 0))
+    n_holes = _count_holes(level)
     if n_holes:
         return f"{n_holes} of {len(level.ifd)} planes were never written"
     summary = (facts.metadata.get("micromanager") or {}).get("Summary") or {}
