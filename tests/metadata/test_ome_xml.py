@@ -6,7 +6,7 @@ import pytest
 
 from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.metadata.calibration import Channel
-from tiffref.metadata.ome_xml import parse_date, parse_ome
+from tiffref.metadata.ome_xml import parse_ome
 from tiffref.metadata.report import Report
 
 HEAD = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
@@ -88,9 +88,3 @@ def test_sizes_that_are_none_are_reported(size):
 def test_broken_xml_is_reported():
     with pytest.warns(MetadataWarning, match="not valid XML"):
         assert parse_ome("<OME><Image>", Report()) == []
-
-
-def test_dates():
-    assert parse_date("2020-01-02T03:04:05+02:00").hour == 3
-    assert parse_date("01.02.2020") is None
-    assert parse_date(None) is None

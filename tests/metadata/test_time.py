@@ -9,6 +9,7 @@ from tiffref.metadata.time import (
     acquired_from_name,
     created_from_tag,
     iso_text,
+    parse_date,
     read_time_coordinate,
     time_coordinate,
 )
@@ -79,3 +80,9 @@ def test_units_of_others_are_no_times_of_ours():
     assert read_time_coordinate("days since 1970-01-01", 1) is None
     assert read_time_coordinate("seconds since 2000-01-01", 1) is None
     assert read_time_coordinate("seconds since 1970-01-01", 1 << 62) is None
+
+
+def test_dates():
+    assert parse_date("2020-01-02T03:04:05+02:00").hour == 3
+    assert parse_date("01.02.2020") is None
+    assert parse_date(None) is None

@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..model.tiff_facts import SeriesFacts
-from .report import Report
-
 __all__ = [
-    "MICROMETERS",
     "X_RESOLUTION",
     "Y_RESOLUTION",
     "Calibration",
     "Channel",
-    "Reader",
     "Tags",
     "calibrated",
     "color_hex",
@@ -34,8 +29,6 @@ __all__ = [
 ]
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-MICROMETERS = {"X": "micrometer", "Y": "micrometer", "Z": "micrometer", "T": "second"}
-"""Units of most instruments."""
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}
 """Micrometres in a ResolutionUnit (tag 296): inch, centimetre."""
 
@@ -83,22 +76,28 @@ class Calibration:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-Reader = Callable[[Any, SeriesFacts, Tags, Report], Calibration | None]
-"""(the flavour's metadata, series, tags of its first IFD, report) -> None if it says nothing."""
-
-
 def calibrated(
     scales: Mapping[str, float | None],
-    units: Mapping[str, str | None],
+    units: Mapping[str, str | None] | str | None = "micrometer",
+    *,
     channels: tuple[Channel, ...] = (),
-    **more: Any,
+    times: tuple[float, ...] = (),
+    acquired: datetime.datetime | None = None,
+    name: str = "",
+    **attributes: Any,
 ) -> Calibration:
-    """Build a calibration without the sizes that are not known."""
+    """Build a calibration without the sizes and attributes that are not known.
+
+    One unit is that of all axes in space; time is in seconds then.
+    """
+    if units is None or isinstance(units, str):
+        units = {**dict.fromkeys("XYZ", units), "T": "second"}
     known = {axis: scale for axis, scale in scales.items() if scale is not None}
     named = {axis: unit for axis, unit in units.items() if unit is not None and axis in known}
-    if more.get("times"):
+    if times:
         named.setdefault("T", units.get("T") or "second")
-    return Calibration(known, named, channels, **more)
+    attributes = {key: value for key, value in attributes.items() if value not in (None, "")}
+    return Calibration(known, named, channels, times, acquired, name, attributes)
 
 
 def plain_sizes(tags: Tags, largest: float = 1e9) -> Calibration:

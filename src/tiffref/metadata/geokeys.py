@@ -41,58 +41,27 @@ __all__ = [
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
 _GEO_TAGS = frozenset({33550, 33922, 34264, 50844, DIRECTORY})
 USER_DEFINED = 32767
+_DIRECTORY_LABEL = "GeoKeyDirectory (34735)"
 _FLOATS = frozenset({float})
 
 KEY_NAMES: Mapping[int, str] = {
-    1024: "GTModelType",
-    1025: "GTRasterType",
-    1026: "GTCitation",
-    2048: "GeodeticCRS",
-    2049: "GeodeticCitation",
-    2050: "GeodeticDatum",
-    2051: "PrimeMeridian",
-    2052: "GeogLinearUnits",
-    2053: "GeogLinearUnitSize",
-    2054: "GeogAngularUnits",
-    2055: "GeogAngularUnitSize",
-    2056: "Ellipsoid",
-    2057: "EllipsoidSemiMajorAxis",
-    2058: "EllipsoidSemiMinorAxis",
-    2059: "EllipsoidInvFlattening",
-    2060: "GeogAzimuthUnits",
-    2061: "PrimeMeridianLongitude",
-    2062: "GeogTOWGS84",
-    3072: "ProjectedCRS",
-    3073: "ProjectedCitation",
-    3074: "Projection",
-    3075: "ProjMethod",
-    3076: "ProjLinearUnits",
-    3077: "ProjLinearUnitSize",
-    3078: "ProjStdParallel1",
-    3079: "ProjStdParallel2",
-    3080: "ProjNatOriginLong",
-    3081: "ProjNatOriginLat",
-    3082: "ProjFalseEasting",
-    3083: "ProjFalseNorthing",
-    3084: "ProjFalseOriginLong",
-    3085: "ProjFalseOriginLat",
-    3086: "ProjFalseOriginEasting",
-    3087: "ProjFalseOriginNorthing",
-    3088: "ProjCenterLong",
-    3089: "ProjCenterLat",
-    3090: "ProjCenterEasting",
-    3091: "ProjCenterNorthing",
-    3092: "ProjScaleAtNatOrigin",
-    3093: "ProjScaleAtCenter",
-    3094: "ProjAzimuthAngle",
-    3095: "ProjStraightVertPoleLong",
-    3096: "ProjRectifiedGridAngle",
-    4096: "Vertical",
-    4097: "VerticalCitation",
-    4098: "VerticalDatum",
-    4099: "VerticalUnits",
+    1024: "GTModelType", 1025: "GTRasterType", 1026: "GTCitation", 2048: "GeodeticCRS",
+    2049: "GeodeticCitation", 2050: "GeodeticDatum", 2051: "PrimeMeridian",
+    2052: "GeogLinearUnits", 2053: "GeogLinearUnitSize", 2054: "GeogAngularUnits",
+    2055: "GeogAngularUnitSize", 2056: "Ellipsoid", 2057: "EllipsoidSemiMajorAxis",
+    2058: "EllipsoidSemiMinorAxis", 2059: "EllipsoidInvFlattening", 2060: "GeogAzimuthUnits",
+    2061: "PrimeMeridianLongitude", 2062: "GeogTOWGS84", 3072: "ProjectedCRS",
+    3073: "ProjectedCitation", 3074: "Projection", 3075: "ProjMethod", 3076: "ProjLinearUnits",
+    3077: "ProjLinearUnitSize", 3078: "ProjStdParallel1", 3079: "ProjStdParallel2",
+    3080: "ProjNatOriginLong", 3081: "ProjNatOriginLat", 3082: "ProjFalseEasting",
+    3083: "ProjFalseNorthing", 3084: "ProjFalseOriginLong", 3085: "ProjFalseOriginLat",
+    3086: "ProjFalseOriginEasting", 3087: "ProjFalseOriginNorthing", 3088: "ProjCenterLong",
+    3089: "ProjCenterLat", 3090: "ProjCenterEasting", 3091: "ProjCenterNorthing",
+    3092: "ProjScaleAtNatOrigin", 3093: "ProjScaleAtCenter", 3094: "ProjAzimuthAngle",
+    3095: "ProjStraightVertPoleLong", 3096: "ProjRectifiedGridAngle", 4096: "Vertical",
+    4097: "VerticalCitation", 4098: "VerticalDatum", 4099: "VerticalUnits",
     5120: "CoordinateEpoch",
-}
+}  # fmt: skip
 """Names of keys, without the "GeoKey" that the specification ends them in."""
 
 
@@ -186,14 +155,12 @@ def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
     tags = dict(own)
     shorts = list(numbers(tags.get(DIRECTORY)))
     directory = [int(n) for n in shorts] if all(map(math.isfinite, shorts)) else []
-    if len(directory) < 4:
-        if DIRECTORY not in tags:
-            return GeoKeys()
-        return GeoKeys(defects=((_tag_label(DIRECTORY), "the GeoKey directory is truncated"),))
-    _, revision, minor, n_keys = directory[:4]
+    if DIRECTORY not in tags:
+        return GeoKeys()
+    _, revision, minor, n_keys = directory[:4] if len(directory) >= 4 else (1, 1, 0, 1)
     defects: list[tuple[str, str]] = []
     if len(directory) < 4 + 4 * n_keys:
-        defects.append((_tag_label(DIRECTORY), "the GeoKey directory is truncated"))
+        defects.append((_DIRECTORY_LABEL, "the GeoKey directory is truncated"))
     values: dict[int, Any] = {}
     for at in range(4, min(len(directory) - 3, 4 + 4 * n_keys), 4):
         key, *entry = directory[at : at + 4]
@@ -228,10 +195,6 @@ def _key_value(tags: Mapping[int, Any], directory: Sequence[int], entry: Sequenc
         found_codes = directory[value : value + count]
         return found_codes[0] if len(found_codes) == count == 1 else None
     return None
-
-
-def _tag_label(tag: int) -> str:
-    return {DIRECTORY: "GeoKeyDirectory (34735)"}[tag]
 
 
 SCALE, TIEPOINTS, MATRIX, RPCS = 33550, 33922, 34264, 50844

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -26,12 +26,10 @@ import numpy as np
 from ..errors import TiffrefError
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .calibration import (
-    MICROMETERS,
     X_RESOLUTION,
     Y_RESOLUTION,
     Calibration,
     Channel,
-    Reader,
     Tags,
     calibrated,
     color_hex,
@@ -40,8 +38,9 @@ from .calibration import (
     rational,
     to_unit,
 )
-from .ome_xml import calibrate_member, metadata_file, parse_ome
+from .ome_xml import calibrate_member, parse_ome
 from .report import Report
+from .time import parse_date
 from .xml import Element, XmlError, local_name, parse_xml
 
 __all__ = ["calibrate", "calibrate_minor"]
@@ -54,6 +53,7 @@ of a screen or printer (72, 96, 300) rather than of what is in the picture."""
 _MAX_CHANNELS = 1 << 16
 """Channels that are believed where the size of the image is not known."""
 _DESCRIPTION, _XMP, _UIC2, _AVS = 270, 700, 33629, 65000
+_RESOLUTIONS = (("X", X_RESOLUTION), ("Y", Y_RESOLUTION))
 
 _Found = Mapping[str, Any]
 
@@ -72,13 +72,14 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
     report
         Takes what makes no sense.
     """
+    image = _Image(series, tags, report)
     for flavour, read in READERS.items():
         record = facts.metadata.get(flavour)
         is_read = isinstance(record, Mapping) or read not in _OF_RECORDS
         if not is_read or (flavour not in facts.metadata and flavour not in facts.flags):
             continue
         try:
-            found = read(record, series, tags, report)
+            found = read(record, image)
         except TiffrefError:
             raise
         except _NONSENSE as error:
@@ -119,20 +120,52 @@ def calibrate_minor(
 # ---- values
 
 
-def _size(found: _Found, key: str, report: Report, factor: float = 1.0) -> float | None:
-    """Return a distance or duration times `factor`; None where writers have 0 or nothing."""
-    value = found.get(key)
-    if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
-        return None
-    number = positive(value)
-    if number is None:
-        report.add(key, "is not a size", got=value)
-    return None if number is None else number * factor
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """The image that is asked about, and where to report what makes no sense."""
+
+    series: SeriesFacts
+    tags: Tags
+    report: Report
+
+    @property
+    def description(self) -> str:
+        """The text of ImageDescription, "" without any."""
+        return _to_text(self.tags.get(_DESCRIPTION))
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Samples along each axis at full size; none where that cannot be read."""
+        for full in self.series.levels[:1]:
+            if isinstance(full, LevelFacts):
+                return dict(zip(full.axes, full.shape, strict=True))
+        return {}
+
+    def size(self, found: _Found, key: str, factor: float = 1.0) -> float | None:
+        """Return a distance or duration times `factor`; None where writers have 0 or nothing."""
+        value = found.get(key)
+        if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
+            return None
+        number = positive(value)
+        if number is None:
+            self.report.add(key, "is not a size", got=value)
+        return None if number is None else number * factor
+
+    def parse(self, text: Any, what: str) -> Element:
+        """Parse XML of a tag; report what cannot be parsed, and return an empty element for it."""
+        try:
+            return parse_xml(_to_text(text) or "<none/>")
+        except XmlError as error:
+            self.report.add(what, "is not valid XML", got=error)
+            return Element("none")
 
 
-def _known(**attributes: Any) -> dict[str, Any]:
-    """Leave out attributes without a value."""
-    return {key: value for key, value in attributes.items() if value not in (None, "")}
+Reader = Callable[[Any, _Image], Calibration | None]
+"""(the flavour's metadata, image) -> None if it says nothing."""
+
+
+def _to_text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
 def _plain_text(text: Any) -> str:
@@ -148,23 +181,21 @@ def _same_or_all(values: Iterable[Any]) -> Any:
 # ---- light microscopes
 
 
-def _ome(text: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if isinstance(text, str) and (elsewhere := metadata_file(text)) is not None:
-        text = {"file": elsewhere, "xml": ""}
+def _ome(text: Any, image: _Image) -> Calibration | None:
     if isinstance(text, Mapping):
         # other tags of a member may hold placeholders, such as UIC1 of PrairieView: never ask them
-        return calibrate_member(text["xml"], text["file"], report)
+        return calibrate_member(text["xml"], text["file"], image.report)
     if not isinstance(text, str):
         return None
-    images = parse_ome(text, report)
+    images, series = parse_ome(text, image.report), image.series
     own = images[series.index] if series.index < len(images) else None
     if own is not None and own.name == series.name:
         return own
-    named = next((image for image in images if image.name == series.name), None)
+    named = next((one for one in images if one.name == series.name), None)
     return named or own or (images[0] if images else None)
 
 
-def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _imagej(found: Any, image: _Image) -> Calibration | None:
     unit = to_unit(found.get("unit"))
     # the unit is that of all axes, unless y or z name one of their own
     units = {"X": unit, "T": to_unit(found.get("tunit")) or "second"}
@@ -172,30 +203,28 @@ def _imagej(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cali
     spacing = found.get("spacing")
     is_downwards = isinstance(spacing, int | float) and spacing < 0
     scales: dict[str, float | None] = {
-        "Z": -spacing if is_downwards else _size(found, "spacing", report),  # type: ignore[operator]
-        "T": _size(found, "finterval", report),
+        "Z": -spacing if is_downwards else image.size(found, "spacing"),  # type: ignore[operator]
+        "T": image.size(found, "finterval"),
     }
-    for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
-        per_unit = rational(tags.get(tag))
+    for axis, tag in _RESOLUTIONS:
+        per_unit = rational(image.tags.get(tag))
         scales[axis] = None if per_unit is None or units[axis] is None else 1 / per_unit
-    for axis, scale, own in _scifio_axes(found, report):
+    for axis, scale, own in _scifio_axes(found, image):
         scales[axis], units[axis] = scale, own
     n_channels = int(positive(found.get("channels")) or 1)
-    full = series.levels[0] if series.levels else None
-    most = max(full.shape, default=1) if isinstance(full, LevelFacts) else _MAX_CHANNELS
-    if n_channels > most:
+    if n_channels > max(image.lengths.values(), default=_MAX_CHANNELS):
         return calibrated(scales, units)  # more channels than there is of anything
-    return calibrated(scales, units, _imagej_channels(found, n_channels))
+    return calibrated(scales, units, channels=_imagej_channels(found, n_channels))
 
 
-def _scifio_axes(found: _Found, report: Report) -> Iterator[tuple[str, float, str]]:
+def _scifio_axes(found: _Found, image: _Image) -> Iterator[tuple[str, float, str]]:
     """Yield (axis, scale, unit) of the axes to which SCIFIO's comment gives a unit that we know."""
     if "SCIFIO" not in found:
         return
     rows = (str(found.get(key, "")).split(",") for key in ("axes", "scales", "units"))
     for name, scale, text in zip(*rows, strict=False):
-        axis, unit = {"Time": "T"}.get(name, name), to_unit(text)
-        size = _size({f"scale of {name}": scale}, f"scale of {name}", report) if unit else None
+        axis, unit, key = {"Time": "T"}.get(name, name), to_unit(text), f"scale of {name}"
+        size = image.size({key: scale}, key) if unit else None
         if axis in ("X", "Y", "Z", "T") and unit and size:
             yield axis, size, unit
 
@@ -223,9 +252,9 @@ def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
     return tuple(channels) if any(c != Channel() for c in channels) else ()
 
 
-def _lsm(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    scales = {axis: _size(found, f"VoxelSize{axis}", report, 1e6) for axis in "XYZ"}
-    scales["T"] = _size(found, "TimeIntervall", report)
+def _lsm(found: Any, image: _Image) -> Calibration | None:
+    scales = {axis: image.size(found, f"VoxelSize{axis}", 1e6) for axis in "XYZ"}
+    scales["T"] = image.size(found, "TimeIntervall")
     colors = found.get("ChannelColors") or {}
     names, rgb = (list(colors.get(key) or ()) for key in ("ColorNames", "Colors"))
     channels = tuple(
@@ -234,17 +263,17 @@ def _lsm(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
     )
     stamps = found.get("TimeStamps")
     times = () if stamps is None or len(stamps) < 2 else tuple(float(t - stamps[0]) for t in stamps)
-    return calibrated(scales, MICROMETERS, channels, times=times)
+    return calibrated(scales, channels=channels, times=times)
 
 
-def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _stk(found: Any, image: _Image) -> Calibration | None:
     # a UIC1 without UIC2 is no stack of MetaMorph, but what others write to be taken for one
-    if "ZDistance" not in found and _UIC2 not in tags:
+    if "ZDistance" not in found and _UIC2 not in image.tags:
         return None
     unit = to_unit(found.get("CalibrationUnits"))
     scales: dict[str, float | None] = {}
     if found.get("SpatialCalibration") and unit is not None:
-        scales = {axis: _size(found, f"{axis}Calibration", report) for axis in "XY"}
+        scales = {axis: image.size(found, f"{axis}Calibration") for axis in "XY"}
         distances = set(list(found.get("ZDistance", ()))[1:])
         scales["Z"] = positive(distances.pop()) if len(distances) == 1 else None
     created = found.get("CreateTime")
@@ -256,16 +285,15 @@ def _stk(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
     waves = [w for w in map(float, found.get("Wavelengths", ())) if w > 0]
     return calibrated(
         scales,
-        dict.fromkeys("XYZ", unit),
+        unit,
         name=_plain_text(found.get("Name")),
         times=_stk_times(moments),
         acquired=created if isinstance(created, datetime.datetime) else None,
-        attributes={
-            **_known(wavelength=_same_or_all(waves), wavelength_unit="nanometer" if waves else ""),
-            **_known(numerical_aperture=_size(optics, "_MagNA_", report)),
-            **_known(magnification_setting=optics.get("_MagSetting_")),
-            **_stage(found.get("Stage", ()), found.get("StageLabel") or ()),
-        },
+        wavelength=_same_or_all(waves),
+        wavelength_unit="nanometer" if waves else None,
+        numerical_aperture=image.size(optics, "_MagNA_"),
+        magnification_setting=optics.get("_MagSetting_"),
+        **_stage(found.get("Stage", ()), found.get("StageLabel") or ()),
     )
 
 
@@ -275,7 +303,7 @@ def _stage(positions: Any, labels: Iterable[str]) -> dict[str, Any]:
     columns = np.asarray(positions, np.float64).reshape(-1, 2).T.tolist()
     x, y = (_same_or_all(column) for column in columns)
     label = _same_or_all(named) if any(named) else None
-    return _known(stage_position_x=x, stage_position_y=y, stage_label=label, **_well(label))
+    return {"stage_position_x": x, "stage_position_y": y, "stage_label": label, **_well(label)}
 
 
 def _stk_times(moments: Any) -> tuple[float, ...]:
@@ -301,32 +329,32 @@ def _well(label: Any) -> dict[str, Any]:
     return {"well": found[1].upper(), "site": int(found[2])} if found else {}
 
 
-def _metaseries(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _metaseries(found: Any, image: _Image) -> Calibration | None:
     plane: dict[str, Any] = {key: v for key, v in found.items() if not isinstance(v, Mapping)}
     for part in ("SetInfo", "PlaneInfo"):
         plane |= found.get(part) or {}
     unit = to_unit(str(plane.get("spatial-calibration-units") or ""))
     scales: dict[str, float | None] = {}
     if plane.get("spatial-calibration-state", True) and unit is not None:
-        scales = {a: _size(plane, f"spatial-calibration-{a.lower()}", report) for a in "XY"}
+        scales = {a: image.size(plane, f"spatial-calibration-{a.lower()}") for a in "XY"}
     attributes = {
         name: plane[key]
         for key, name in _METASERIES_NAMES
         if isinstance(plane.get(key), int | float | str)
     }
-    wavelength = _size(plane, "wavelength", report)
-    attributes |= _known(
-        numerical_aperture=_size(plane, "_MagNA_", report),
+    wavelength = image.size(plane, "wavelength")
+    name = str(plane.get("image-name") or plane.get("_IllumSetting_") or "")
+    return calibrated(
+        scales,
+        unit,
+        channels=(Channel(name),) if name else (),
+        acquired=_metaseries_time(plane, image.report),
+        **attributes,
+        numerical_aperture=image.size(plane, "_MagNA_"),
         wavelength=wavelength,
         wavelength_unit="nanometer" if wavelength else None,
         **_metaseries_place(plane),
     )
-    name = str(plane.get("image-name") or plane.get("_IllumSetting_") or "")
-    return calibrated(
-        scales, dict.fromkeys("XY", unit), (Channel(name),) if name else (),
-        acquired=_metaseries_time(plane.get("acquisition-time-local"), report),
-        attributes=attributes,
-    )  # fmt: skip
 
 
 _METASERIES_NAMES = (
@@ -351,38 +379,34 @@ def _metaseries_place(plane: _Found) -> dict[str, Any]:
     return place
 
 
-def _metaseries_time(value: Any, report: Report) -> datetime.datetime | None:
+def _metaseries_time(plane: _Found, report: Report) -> datetime.datetime | None:
     """Read a local time, which has milliseconds and no zone: 20230401 12:34:56.789."""
+    key = "acquisition-time-local"
+    value = plane.get(key)
     if isinstance(value, datetime.datetime) or not value:
         return value or None
-    found = re.fullmatch(
-        r"(\d{4})(\d\d)(\d\d) (\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d*", str(value).strip()
-    )
-    try:
-        return datetime.datetime.fromisoformat("{}-{}-{}T{}".format(*found.groups()))  # type: ignore[union-attr]
-    except (AttributeError, ValueError):
-        report.add("acquisition-time-local", "is not a time", got=value)
-        return None
+    found = parse_date(str(value)) if ":" in str(value) else None
+    if found is None:
+        report.add(key, "is not a time", got=value)
+    return found
 
 
-def _micromanager(
-    found: Any, series: SeriesFacts, tags: Tags, report: Report
-) -> Calibration | None:
+def _micromanager(found: Any, image: _Image) -> Calibration | None:
     summary = found.get("Summary")
     if not isinstance(summary, Mapping):
         return None
-    scales = {axis: _size(summary, "PixelSize_um", report) for axis in "XY"}
-    scales["Z"] = _size(summary, "z-step_um", report)
-    scales["T"] = _size(summary, "Interval_ms", report, 1 / 1000)
+    scales = {axis: image.size(summary, "PixelSize_um") for axis in "XY"}
+    scales["Z"] = image.size(summary, "z-step_um")
+    scales["T"] = image.size(summary, "Interval_ms", 1 / 1000)
     colors = summary.get("ChColors") or ()
     names = summary.get("ChNames") or ()
     argb = [f"{n & 0xFFFFFF:06X}" if isinstance(n, int) else None for n in colors]
     channels = tuple(Channel(str(n), color) for n, color in zip_longest(names, argb[: len(names)]))
-    return calibrated(scales, MICROMETERS, channels, name=str(summary.get("Prefix") or ""))
+    return calibrated(scales, channels=channels, name=str(summary.get("Prefix") or ""))
 
 
-def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    plain = _micromanager(found, series, tags, report)
+def _ndtiff(found: Any, image: _Image) -> Calibration | None:
+    plain = _micromanager(found, image)
     names = found.get("Labels", {}).get("channel", ())
     if plain is None or not names:
         return plain
@@ -390,15 +414,15 @@ def _ndtiff(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Cali
     return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
 
 
-def _scanimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _scanimage(found: Any, image: _Image) -> Calibration | None:
     frame = found.get("FrameData") if isinstance(found, Mapping) else None
     if not isinstance(frame, Mapping):
-        return _scanimage3(str(tags.get(_DESCRIPTION) or ""), report)
-    rate = _size(frame, "SI.hRoiManager.scanVolumeRate", report)
-    frame_rate = _size(frame, "SI.hRoiManager.scanFrameRate", report)
-    step = _size(frame, "SI.hStackManager.actualStackZStepSize", report)
+        return _scanimage3(image)
+    rate = image.size(frame, "SI.hRoiManager.scanVolumeRate")
+    frame_rate = image.size(frame, "SI.hRoiManager.scanFrameRate")
+    step = image.size(frame, "SI.hStackManager.actualStackZStepSize")
     scales = {
-        "Z": step or _size(frame, "SI.hStackManager.stackZStepSize", report),
+        "Z": step or image.size(frame, "SI.hStackManager.stackZStepSize"),
         "T": 1 / (rate or frame_rate) if rate or frame_rate else None,  # type: ignore[operator]
     }
     corners = frame.get("SI.hRoiManager.imagingFovUm")
@@ -413,9 +437,8 @@ def _scanimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> C
     channels = tuple(
         Channel(str(names[int(n) - 1]) if int(n) <= len(names) else f"Channel {n}") for n in numbers
     )
-    zoom = _size(frame, "SI.hRoiManager.scanZoomFactor", report)
-    attributes = _known(frame_rate=frame_rate, zoom=zoom)
-    return calibrated(scales, MICROMETERS, channels, attributes=attributes)
+    zoom = image.size(frame, "SI.hRoiManager.scanZoomFactor")
+    return calibrated(scales, channels=channels, frame_rate=frame_rate, zoom=zoom)
 
 
 def _flat(value: Any) -> list[Any]:
@@ -428,39 +451,40 @@ def _flat(value: Any) -> list[Any]:
 _STATE = re.compile(r"^\s*state\.([\w.]+)\s*=[ \t]*(.*?)[ \t;]*$", re.MULTILINE)
 
 
-def _scanimage3(text: str, report: Report) -> Calibration | None:
+def _scanimage3(image: _Image) -> Calibration | None:
     """Read `state.acq` of ScanImage 3, in the description of each page."""
-    state = {key: value.strip("'\"") for key, value in _STATE.findall(text.replace("\r", "\n"))}
+    text = image.description.replace("\r", "\n")
+    state = {key: value.strip("'\"") for key, value in _STATE.findall(text)}
     if not any(key.startswith("acq.") for key in state):
         return None
-    rate = _size(state, "acq.frameRate", report)
+    rate = image.size(state, "acq.frameRate")
     saved = [n for n in range(1, 9) if positive(state.get(f"acq.savingChannel{n}"))]
     n_saved = positive(state.get("acq.numberOfChannelsSave"))
     if n_saved and len(saved) != int(n_saved):
         saved = list(range(1, min(int(n_saved), 8) + 1))
     return calibrated(
-        {"T": 1 / rate if rate else None, "Z": _size(state, "acq.zStepSize", report)},
-        MICROMETERS,
-        tuple(Channel(f"Channel {n}") for n in saved),
+        {"T": 1 / rate if rate else None, "Z": image.size(state, "acq.zStepSize")},
+        channels=tuple(Channel(f"Channel {n}") for n in saved),
         acquired=_us_time(state.get("internal.triggerTimeString", "")),
-        attributes=_known(frame_rate=rate, zoom=_size(state, "acq.zoomFactor", report)),
+        frame_rate=rate,
+        zoom=image.size(state, "acq.zoomFactor"),
     )
 
 
 def _us_time(text: str) -> datetime.datetime | None:
     """Read a local time as MATLAB prints it in ScanImage: 6/20/2014 13:26:02.234."""
-    for form in ("%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S"):
-        try:
-            return datetime.datetime.strptime(text, form)
-        except ValueError:
-            continue
-    return None
+    try:
+        return datetime.datetime.strptime(
+            text if "." in text else f"{text}.0", "%m/%d/%Y %H:%M:%S.%f"
+        )
+    except ValueError:
+        return None
 
 
 _FLUOVIEW_AXES = {"X": "X", "Y": "Y", "Z": "Z", "T": "T", "TIME": "T"}
 
 
-def _fluoview(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _fluoview(found: Any, image: _Image) -> Calibration | None:
     scales: dict[str, float | None] = {}
     units: dict[str, str | None] = {}
     for name, _, _, step, unit in found.get("Dimensions", ()):
@@ -471,54 +495,52 @@ def _fluoview(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Ca
     return calibrated(scales, units, name=_plain_text(found.get("ImageName")))
 
 
-def _sis(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    scales = {axis: _size(found, f"pixelsize{axis.lower()}", report, 1e6) for axis in "XY"}
-    units: dict[str, str | None] = dict(MICROMETERS)
+def _sis(found: Any, image: _Image) -> Calibration | None:
+    scales = {axis: image.size(found, f"pixelsize{axis.lower()}", 1e6) for axis in "XY"}
     info = found.get("Info", {})
-    scales["Z"], units["Z"] = positive(info.get("StepZ")), to_unit(info.get("UnitZ"))
+    scales["Z"] = positive(info.get("StepZ"))
     moments = np.asarray(found.get("Time", {}).get("TimePos", ()), np.float64)
     times = tuple(((moments - moments[0]) / 1000).tolist()) if moments.size > 1 else ()
     channels = tuple(Channel(str(one.get("BandName", ""))) for one in found.get("Band", ()))
     return calibrated(
         scales,
-        units,
-        channels if any(channel.name for channel in channels) else (),
+        {"X": "micrometer", "Y": "micrometer", "Z": to_unit(info.get("UnitZ"))},
+        channels=channels if any(channel.name for channel in channels) else (),
         times=times,
         name=_plain_text(found.get("name")),
-        attributes=_known(magnification=_size(found, "magnification", report)),
+        magnification=image.size(found, "magnification"),
     )
 
 
-def _flimage(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _flimage(found: Any, image: _Image) -> Calibration | None:
     field = found.get("State.Acq.field_of_view")
     if not isinstance(field, list) or len(field) < 2:
         return None
-    zoom = _size(found, "State.Acq.zoom", report)
-    attributes = _known(zoom=zoom)
+    zoom = image.size(found, "State.Acq.zoom")
     if zoom is None and found.get("State.Acq.zoom") is not None:
         return Calibration()  # the field of view is that of zoom 1
     counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
-    sizes = [
-        positive(width / n / (zoom or 1.0)) for width, n in zip(field[:2], counts, strict=True)
-    ]
-    scales = dict(zip("XY", sizes, strict=True))
-    return calibrated(scales, MICROMETERS, attributes=attributes)
+    scales = {
+        axis: positive(width / n / (zoom or 1.0))
+        for axis, width, n in zip("XY", field[:2], counts, strict=True)
+    }
+    return calibrated(scales, zoom=zoom)
 
 
 _NIH_UNITS = {0: "nm", 1: "um", 2: "mm", 3: "cm", 4: "m", 5: "km", 6: "inch", 7: "foot"}
 _NIH_OWN_UNIT = 10
 
 
-def _nih(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _nih(found: Any, image: _Image) -> Calibration | None:
     code = found.get("UnitsID")
     text = found.get("XUnit") if code == _NIH_OWN_UNIT else _NIH_UNITS.get(code)  # type: ignore[arg-type]
     per_unit, unit = positive(found.get("XScale")), to_unit(_plain_text(text))
-    scales: dict[str, float | None] = {"T": _size(found, "FrameInterval", report)}
+    scales: dict[str, float | None] = {"T": image.size(found, "FrameInterval")}
     if per_unit is not None and unit is not None:
         scales["X"] = 1 / per_unit
         scales["Y"] = (positive(found.get("PixelAspectRatio")) or 1) / per_unit
-        scales["Z"] = _size(found, "SliceSpacing", report, 1 / per_unit)
-    return calibrated(scales, {**dict.fromkeys("XYZ", unit), "T": "second"})
+        scales["Z"] = image.size(found, "SliceSpacing", 1 / per_unit)
+    return calibrated(scales, unit)
 
 
 # ---- slides
@@ -529,113 +551,98 @@ def _slide(scales: Mapping[str, float | None], magnification: Any, **more: Any) 
     number = re.search(r"[\d.]+(?=\s*[xX]?\s*$)|[\d.]+(?=\s*[xX])", str(magnification or ""))
     is_positive = not str(magnification).startswith("-")
     value = positive(number[0]) if number and is_positive else None
-    return calibrated(scales, MICROMETERS, attributes=_known(magnification=value), **more)
+    return calibrated(scales, magnification=value, **more)
 
 
-def _aperio(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    text = str(tags.get(_DESCRIPTION) or "")
-    items = dict(re.findall(r"\|\s*([^|=]+?)\s*=\s*([^|]*?)\s*(?=\||$)", text))
-    size = _size(items, "MPP", report)
+def _aperio(found: Any, image: _Image) -> Calibration | None:
+    items = dict(re.findall(r"\|\s*([^|=]+?)\s*=\s*([^|]*?)\s*(?=\||$)", image.description))
+    size = image.size(items, "MPP")
     return _slide(dict.fromkeys("XY", size), items.get("AppMag"))
 
 
-def _ndpi(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _ndpi(found: Any, image: _Image) -> Calibration | None:
     # macro and map have negative numbers there
-    return _slide(plain_sizes(tags).scales, tags.get(65421))
+    return _slide(plain_sizes(image.tags).scales, image.tags.get(65421))
 
 
-def _scn(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    root = _parsed(found if isinstance(found, str) else tags.get(_DESCRIPTION), "SCN XML", report)
+def _scn(found: Any, image: _Image) -> Calibration | None:
+    root = image.parse(found if isinstance(found, str) else image.description, "SCN XML")
     images = list(_named(root, "image"))
-    here = images[series.index : series.index + 1] or images
+    here = images[image.series.index : image.series.index + 1] or images
     objective = next((e.text for one in here for e in _named(one, "objective")), None)
     name = here[0].get("name", "") if here else ""
-    return _slide(plain_sizes(tags).scales, objective, name=name)
+    return _slide(plain_sizes(image.tags).scales, objective, name=name)
 
 
-def _qpi(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    if series.index:
+def _qpi(found: Any, image: _Image) -> Calibration | None:
+    if image.series.index:
         # each image has its own size; the XML of a minor one may repeat that of the slide
-        return _slide(plain_sizes(tags).scales, None)
-    texts = found if isinstance(found, list) else [tags.get(_DESCRIPTION)]
-    roots = [_parsed(text, "QPTIFF XML", report) for text in texts]
+        return _slide(plain_sizes(image.tags).scales, None)
+    texts = found if isinstance(found, list) else [image.description]
+    roots = [image.parse(text, "QPTIFF XML") for text in texts]
     full = [root for root in roots if _text(root, "ImageType") in ("FullResolution", None)]
     channels = tuple(
         Channel(_text(root, "Name") or "", color_hex((_text(root, "Color") or "").split(",")))
         for root in full
     )
-    is_stack = series.axes.startswith("C") and any(channel.name for channel in channels)
+    is_stack = image.series.axes.startswith("C") and any(channel.name for channel in channels)
     named = {"PixelSizeMicrons": _text(full[0], "PixelSizeMicrons")} if full else {}
-    size = _size(named, "PixelSizeMicrons", report)
-    scales = dict.fromkeys("XY", size) if size else plain_sizes(tags).scales
+    size = image.size(named, "PixelSizeMicrons")
+    scales = dict.fromkeys("XY", size) if size else plain_sizes(image.tags).scales
     magnification = _text(full[0], "Magnification", "Objective") if full else None
     return _slide(scales, magnification, channels=channels if is_stack else ())
 
 
-def _philips(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    root = _parsed(found, "Philips XML", report)
+def _philips(found: Any, image: _Image) -> Calibration | None:
+    root = image.parse(found, "Philips XML")
     spacing = next((e.text for e in root.iter() if e.get("Name") == "DICOM_PIXEL_SPACING"), None)
     # of the full-size level, which comes first; rows, then columns, in millimetres
     sizes = [positive(text) for text in (spacing or "").replace('"', "").split()[:2]]
-    if series.index or len(sizes) < 2:
-        return plain_sizes(tags, MAX_PLAIN_SIZE)
+    if image.series.index or len(sizes) < 2:
+        return plain_sizes(image.tags, MAX_PLAIN_SIZE)
     return _slide({axis: n and 1000 * n for axis, n in zip("YX", sizes, strict=True)}, None)
 
 
-def _bif(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    text = found or tags.get(_XMP)
-    root = _parsed(text, "Ventana XML in XMP (700)", report)
+def _bif(found: Any, image: _Image) -> Calibration | None:
+    text = found or image.tags.get(_XMP)
+    root = image.parse(text, "Ventana XML in XMP (700)")
     scan = next(_named(root, "iScan"), None)
-    if scan is None or series.name.lower() != "baseline":
-        return plain_sizes(tags, MAX_PLAIN_SIZE)
-    size = _size(scan.attrib, "ScanRes", report)
-    scales = dict.fromkeys("XY", size) if size else plain_sizes(tags).scales
+    if scan is None or image.series.name.lower() != "baseline":
+        return plain_sizes(image.tags, MAX_PLAIN_SIZE)
+    size = image.size(scan.attrib, "ScanRes")
+    scales = dict.fromkeys("XY", size) if size else plain_sizes(image.tags).scales
     return _slide(scales, scan.get("Magnification"))
 
 
-def _indica(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    root = _parsed(found or tags.get(_DESCRIPTION), "IndicaLabs XML", report)
+def _indica(found: Any, image: _Image) -> Calibration | None:
+    root = image.parse(found or image.description, "IndicaLabs XML")
     channels = tuple(Channel(one.get("name", "")) for one in _named(root, "channel"))
-    is_stack = series.axes.startswith("C")
-    scales = plain_sizes(tags).scales
+    is_stack = image.series.axes.startswith("C")
+    scales = plain_sizes(image.tags).scales
     return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
 
 
-def _trestle(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _trestle(found: Any, image: _Image) -> Calibration | None:
     # the resolution tags have micrometres for a pixel, against their meaning
-    sizes = {"X": rational(tags.get(X_RESOLUTION)), "Y": rational(tags.get(Y_RESOLUTION))}
-    text = str(tags.get(_DESCRIPTION) or "")
-    objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", text)
+    sizes = {axis: rational(image.tags.get(tag)) for axis, tag in _RESOLUTIONS}
+    objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", image.description)
     return _slide(sizes, objective and objective[1])
 
 
-def _avs(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    root = _parsed(found or tags.get(_AVS), "Argos XML", report)
-    scales: dict[str, float | None] = dict(plain_sizes(tags).scales)
+def _avs(found: Any, image: _Image) -> Calibration | None:
+    root = image.parse(found or image.tags.get(_AVS), "Argos XML")
+    scales: dict[str, float | None] = dict(plain_sizes(image.tags).scales)
     depth = positive(_text(root, "ZRange"))
-    full = series.levels[0] if series.levels else None
-    sizes = zip(full.axes, full.shape, strict=True) if isinstance(full, LevelFacts) else ()
-    n_planes = dict(sizes).get("Z", 1)
+    n_planes = image.lengths.get("Z", 1)
     if depth and n_planes > 1:
         # from the lowest to the highest plane
         scales["Z"] = depth / (n_planes - 1)
-    is_main = series.index == 0
+    is_main = image.series.index == 0
     return _slide(scales, _text(root, "ObjectiveMagnification") if is_main else None)
 
 
-def _plain(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    return plain_sizes(tags)
-
-
-def _parsed(text: Any, what: str, report: Report) -> Element:
-    """Parse XML of a tag; report what cannot be parsed, and return an empty element for it."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    try:
-        return parse_xml(str(text or "<none/>"))
-    except XmlError as error:
-        report.add(what, "is not valid XML", got=error)
-        return Element("none")
+def _plain(found: Any, image: _Image) -> Calibration | None:
+    return plain_sizes(image.tags)
 
 
 def _named(root: Element, name: str) -> Iterator[Element]:
@@ -651,31 +658,29 @@ def _text(root: Element, *names: str) -> str | None:
 # ---- electrons, X-rays, gels
 
 
-def _fei(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _fei(found: Any, image: _Image) -> Calibration | None:
     scan = found.get("Scan")
     if not isinstance(scan, Mapping):
         return None
     keys = {"X": "PixelWidth", "Y": "PixelHeight"}
-    scales = {axis: _size(scan, key, report, 1e9) for axis, key in keys.items()}
-    return calibrated(scales, dict.fromkeys("XY", "nanometer"))
+    scales = {axis: image.size(scan, key, 1e9) for axis, key in keys.items()}
+    return calibrated(scales, "nanometer")
 
 
-def _sem(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _sem(found: Any, image: _Image) -> Calibration | None:
     size = found.get("ap_image_pixel_size")
     if not isinstance(size, tuple) or len(size) < 3:
         return None
-    unit = to_unit(str(size[2]))
-    return calibrated(dict.fromkeys("XY", positive(size[1])), dict.fromkeys("XY", unit))
+    return calibrated(dict.fromkeys("XY", positive(size[1])), to_unit(str(size[2])))
 
 
-def _tvips(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    scales = {axis: _size(found, f"PixelSize{axis}", report) for axis in "XY"}
-    magnification = _size(found, "TemMagnification", report)
-    attributes = _known(magnification=magnification)
-    return calibrated(scales, dict.fromkeys("XY", "nanometer"), attributes=attributes)
+def _tvips(found: Any, image: _Image) -> Calibration | None:
+    scales = {axis: image.size(found, f"PixelSize{axis}") for axis in "XY"}
+    magnification = image.size(found, "TemMagnification")
+    return calibrated(scales, "nanometer", magnification=magnification)
 
 
-def _eer(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _eer(found: Any, image: _Image) -> Calibration | None:
     attributes = {
         name: found[key]
         for key, name in (("exposureTime", "exposure_time"), ("totalDose", "total_dose"))
@@ -684,18 +689,17 @@ def _eer(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibra
     return Calibration(attributes=attributes)
 
 
-def _pilatus(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
+def _pilatus(found: Any, image: _Image) -> Calibration | None:
     size = found.get("Pixel_size")
     if not isinstance(size, tuple) or len(size) != 2:
         return None
     scales = {axis: (positive(n) or 0) * 1e6 or None for axis, n in zip("XY", size, strict=True)}
-    attributes = _known(exposure_time=_size(found, "Exposure_time", report))
-    return calibrated(scales, MICROMETERS, attributes=attributes)
+    return calibrated(scales, exposure_time=image.size(found, "Exposure_time"))
 
 
-def _mdgel(found: Any, series: SeriesFacts, tags: Tags, report: Report) -> Calibration | None:
-    attributes = _known(units=_plain_text(found.get("FileUnits")))
-    return replace(plain_sizes(tags), attributes=attributes)
+def _mdgel(found: Any, image: _Image) -> Calibration | None:
+    units = _plain_text(found.get("FileUnits"))
+    return replace(plain_sizes(image.tags), attributes={"units": units} if units else {})
 
 
 READERS: Mapping[str, Reader] = {

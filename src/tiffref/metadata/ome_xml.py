@@ -9,7 +9,6 @@ specification, "BinaryOnly".
 
 from __future__ import annotations
 
-import datetime
 import functools
 import re
 from collections.abc import Iterator
@@ -21,9 +20,10 @@ from xml.etree.ElementTree import Element
 
 from .calibration import Calibration, Channel, positive, to_unit
 from .report import Report
+from .time import parse_date
 from .xml import XmlError, parse_xml
 
-__all__ = ["calibrate_member", "metadata_file", "parse_date", "parse_ome"]
+__all__ = ["calibrate_member", "metadata_file", "parse_ome"]
 
 _LABEL = "OME-XML in ImageDescription (270)"
 
@@ -229,13 +229,5 @@ def _row_name(row: int) -> str:
 def _number(text: str | None) -> float | None:
     try:
         return float(text) if text is not None else None
-    except ValueError:
-        return None
-
-
-def parse_date(text: str | None) -> datetime.datetime | None:
-    """Read an ISO 8601 date and time; it has a zone only where the text has one."""
-    try:
-        return datetime.datetime.fromisoformat((text or "").strip().strip("\0"))
     except ValueError:
         return None

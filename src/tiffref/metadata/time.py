@@ -23,6 +23,7 @@ __all__ = [
     "acquired_from_name",
     "created_from_tag",
     "iso_text",
+    "parse_date",
     "read_time_coordinate",
     "time_coordinate",
 ]
@@ -85,12 +86,8 @@ def created_from_tag(value: Any) -> str | None:
     found = re.match(r"\s*(\d{4})[:\-/](\d\d)[:\-/](\d\d)[ T](\d\d):(\d\d):(\d\d)", value)
     if not found:
         return None
-    try:
-        return datetime.datetime.fromisoformat(
-            "{}-{}-{}T{}:{}:{}".format(*found.groups())
-        ).isoformat()
-    except ValueError:
-        return None
+    date = parse_date("{}-{}-{}T{}:{}:{}".format(*found.groups()))
+    return None if date is None else date.isoformat()
 
 
 def iso_text(date: datetime.datetime) -> str:
@@ -133,8 +130,14 @@ def read_time_coordinate(units: str, value: int) -> datetime.datetime | None:
 
 
 def _parse(text: str) -> datetime.datetime | None:
+    """Read a date that is in UTC where it names no zone."""
+    date = parse_date(text)
+    return date.replace(tzinfo=datetime.UTC) if date and date.tzinfo is None else date
+
+
+def parse_date(text: str | None) -> datetime.datetime | None:
+    """Read an ISO 8601 date and time; it has a zone only where the text has one."""
     try:
-        date = datetime.datetime.fromisoformat(text)
+        return datetime.datetime.fromisoformat((text or "").strip().strip("\0"))
     except ValueError:
         return None
-    return date.replace(tzinfo=datetime.UTC) if date.tzinfo is None else date
