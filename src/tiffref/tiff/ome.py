@@ -116,8 +116,10 @@ class OmeFile:
     def find(self, path: str) -> TiffReader | None:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
-            source = _open_source(path)
-            self._siblings[path] = None if source is None else _read_chain(source, self.reader)
+            try:
+                self._siblings[path] = _read_chain(LocalSource(path), self.reader)
+            except SourceError:
+                self._siblings[path] = None
         return self._siblings[path]
 
     def find_beside(self, name: str) -> TiffReader | None:
@@ -143,13 +145,15 @@ class OmeFile:
         text = ome_text(self.reader) or ""
         try:
             root = parse_xml(text)
-            if any(local_name(one) == "BinaryOnly" for one in root):
+            if root.find("{*}BinaryOnly") is not None:
                 return plain_series(self.reader)  # the file that it names says what the pages are
             listing = _Set(self, root).list()
         except (XmlError, _Misfit) as error:
             return self._as_they_are(str(error))
-        if listing.series or not any(local_name(one) == "Pixels" for one in root.iter()):
-            return listing if listing.series else plain_series(self.reader)
+        if listing.series:
+            return listing
+        if root.find(".//{*}Pixels") is None:
+            return plain_series(self.reader)
         return self._as_they_are("; ".join(listing.defects))
 
     def _as_they_are(self, why: str) -> Listing:
@@ -157,13 +161,6 @@ class OmeFile:
         reason = f": {why}" if why else ""
         listing.defects.append(f"the OME-XML does not fit the pages{reason}")
         return listing
-
-
-def _open_source(path: str) -> ByteSource | None:
-    try:
-        return LocalSource(path) if Path(path).is_file() else None
-    except TiffrefError:
-        return None
 
 
 def _read_chain(source: ByteSource, main: TiffReader) -> TiffReader | None:
@@ -228,7 +225,7 @@ class Companion(OmeFile):
         except _Misfit as error:
             raise MalformedTiff("does not describe its files", url=name, got=error) from error
         if not self.readers():
-            is_empty = not any(local_name(one) == "Image" for one in root)
+            is_empty = root.find("{*}Image") is None
             raise SourceError(
                 "describes no image" if is_empty else "none of the files of the set is there",
                 url=name,
@@ -258,7 +255,6 @@ class _Set:
     def __init__(self, file: OmeFile, root: Element, companion: str = "") -> None:
         self.file, self.root, self.companion = file, root, companion
         self.pages: list[Pages] = [] if companion else [Pages(file.reader)]
-        self.used: list[NDArray[np.bool_]] = []
         self._id = (root.get("UUID") or "").strip()
         is_main = bool(self._id) and not companion
         self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
@@ -272,15 +268,16 @@ class _Set:
         listing = Listing([])
         main = None if self.companion else self.pages[0]
         used = np.zeros(len(main) if main is not None else 0, bool)
-        for image in _children(self.root, "Image"):
-            for pixels in _children(image, "Pixels"):
+        for image in self.root.iterfind("{*}Image"):
+            for pixels in image.iterfind("{*}Pixels"):
                 found = _Image(self, image, pixels)
                 level = found.level(listing.defects)
                 if level is None:
                     continue
                 level = _with_modulo(level, modulo.get(found.annotation, {}), listing.defects)
-                if main is not None:
-                    _mark(used, level, main)
+                for number, pages in enumerate(level.pages):
+                    if pages is main:
+                        used[level.row[level.is_in(number)]] = True
                 levels = [level, *_sub_levels(level)]
                 name = found.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name))
@@ -299,11 +296,10 @@ class _Set:
             )
         if uuid is None:
             return 0
-        key, name = (uuid.text or "").strip(), uuid.get("FileName", "")
-        if self.companion:
-            key = f"file {name}"
-        is_main = not self._id and name.lower() == Path(self._url).name.lower()
-        if is_main and name and not self.companion:
+        name = uuid.get("FileName", "")
+        key = "" if self.companion else (uuid.text or "").strip()
+        is_named = not self._id and name and name.lower() == Path(self._url).name.lower()
+        if is_named and not self.companion:
             self._id = key
             self._numbers[key] = 0
         key = key or f"file {name}"
@@ -338,16 +334,6 @@ def _root_id(reader: TiffReader) -> str:
         return ""
 
 
-def _mark(used: NDArray[np.bool_], level: Level, main: Pages) -> None:
-    """Mark the rows of the main file that a level uses."""
-    for number, pages in enumerate(level.pages):
-        if pages is main:
-            here = level.row >= 0
-            if level.file is not None:
-                here &= level.file == number
-            used[level.row[here]] = True
-
-
 # ---- one image
 
 
@@ -363,12 +349,12 @@ class _Image:
     def __init__(self, owner: _Set, image: Element, pixels: Element) -> None:
         self.owner, self.pixels = owner, pixels
         self.name = image.get("Name") or ""
-        references = [one.get("ID", "") for one in _children(image, "AnnotationRef")]
+        references = [one.get("ID", "") for one in image.iterfind("{*}AnnotationRef")]
         self.annotation = references[0] if references else ""
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
         if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
             raise _Misfit(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
-        samples = {_number(one, "SamplesPerPixel", 1) for one in _children(pixels, "Channel")}
+        samples = {_number(one, "SamplesPerPixel", 1) for one in pixels.iterfind("{*}Channel")}
         if len(samples) > 1:
             raise _Misfit("channels differ in SamplesPerPixel")
         self.samples = max(1, *samples) if samples else 1
@@ -385,7 +371,7 @@ class _Image:
 
     def level(self, defects: list[str]) -> Level | None:
         """Return the image at full size; None if there is none, or it does not fit its pages."""
-        for data in _children(self.pixels, "TiffData"):
+        for data in self.pixels.iterfind("{*}TiffData"):
             self._place(data)
         if self._n_beyond:
             defects.append(f"TiffData elements name {self._n_beyond} pages that are not there")
@@ -431,7 +417,7 @@ class _Image:
         count = _number(data, "NumPlanes", 1 if data.get("IFD") is not None else 0)
         count = _number(data, "PlaneCount", count)
         first = _number(data, "IFD", 0)
-        number = self.owner.number(next(_children(data, "UUID"), None) if len(data) else None)
+        number = self.owner.number(data.find("{*}UUID") if len(data) else None)
         n_there = 0 if number is None else len(self.owner.pages[number])
         count = count or n_there or self._last_count
         if not count:
@@ -482,10 +468,6 @@ def _fitted(column: NDArray[np.intp], n: int, value: int) -> NDArray[np.intp]:
     return found
 
 
-def _children(element: Element, name: str) -> Iterator[Element]:
-    return (child for child in element if local_name(child) == name)
-
-
 def _number(element: Element, name: str, default: int | None) -> int:
     text = element.get(name)
     if text is None:
@@ -501,7 +483,7 @@ def _number(element: Element, name: str, default: int | None) -> int:
 
 def _read_modulo(root: Element) -> Iterator[tuple[str, dict[str, tuple[str, int]]]]:
     """Yield the modulo annotations by ID: axis -> the axis that is folded into it, and its size."""
-    for group in _children(root, "StructuredAnnotations"):
+    for group in root.iterfind("{*}StructuredAnnotations"):
         for one in group:
             if one.get("Namespace", "").endswith("modulo"):
                 along = [part for part in one.iter() if local_name(part)[:-1].endswith("Along")]
@@ -513,7 +495,7 @@ def _folded(along: Element) -> tuple[str, int]:
     if axis is None:
         raise _Misfit(f"a modulo annotation of type {along.get('Type')!r:.40}")
     if along.get("Start") is None:
-        return axis, sum(1 for _ in _children(along, "Label"))
+        return axis, sum(1 for _ in along.iterfind("{*}Label"))
     try:
         start, stop, step = (float(along.get(n, "1")) for n in ("Start", "End", "Step"))
         size = len(range(math.ceil((stop + step - start) / step)))
@@ -545,50 +527,33 @@ def _with_modulo(level: Level, modulo: Mapping[str, tuple[str, int]], defects: l
 
 def _sub_levels(level: Level) -> Iterator[Level]:
     """Yield the smaller levels of an image, which are SubIFDs of its planes."""
-    if level.error is not None:
+    if level.error is not None or not level.first[0].has_sub_ifds:
         return
+    below = []
+    for number, pages in enumerate(level.pages):
+        rows = np.unique(level.row[level.is_in(number)]).tolist()
+        below.append(dict(zip(rows, pages.below(rows), strict=True)))
     pages, first = level.first
-    if not pages.has_sub_ifds:
-        return
-    n_levels = len(pages.columns.sub_ifds(first))
-    if not n_levels:
-        return
-    below = [_below(one, level, number) for number, one in enumerate(level.pages)]
-    for n in range(n_levels):
+    for n in range(len(pages.columns.sub_ifds(first))):
         found = _sub_level(level, below, n)
         if found is None:
             return
         yield found
 
 
-def _below(pages: Pages, level: Level, number: int) -> dict[int, list[int]]:
-    """Return the offsets of the SubIFDs of the rows of one file, and fetch all of them together."""
-    here = level.row >= 0 if level.file is None else (level.row >= 0) & (level.file == number)
-    found = {row: pages.columns.sub_ifds(row) for row in np.unique(level.row[here]).tolist()}
-    pages.reader.fetch_directories([at for some in found.values() for at in some])
-    return found
-
-
 def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level | None:
     """Build level `n` below the full size; None if no plane has it."""
-    files, tables = [], []
-    for pages, offsets in zip(level.pages, below, strict=True):
+    files, row = [], np.full(len(level.row), -1, np.intp)
+    for number, (pages, offsets) in enumerate(zip(level.pages, below, strict=True)):
         there = {
-            row: some[n]
-            for row, some in offsets.items()
-            if len(some) > n and some[n] >= 8 and pages.has_below(row, some[n])
+            own: some[n]
+            for own, some in offsets.items()
+            if len(some) > n and some[n] >= 8 and pages.has_below(own, some[n])
         }
-        names = [f"@{at}" for at in there.values()]
-        files.append(Pages(pages.reader, list(there.values()), names))
-        tables.append({row: place for place, row in enumerate(there)})
-    numbers = np.zeros(len(level.row), np.intp) if level.file is None else level.file
-    row = np.array(
-        [
-            tables[number].get(one, -1)
-            for one, number in zip(level.row.tolist(), numbers.tolist(), strict=True)
-        ],
-        np.intp,
-    )
+        files.append(pages.at(list(there.values())))
+        place = {own: at for at, own in enumerate(there)}
+        here = level.is_in(number)
+        row[here] = [place.get(own, -1) for own in level.row[here].tolist()]
     if not (row >= 0).any():
         return None
     found = replace(level, pages=tuple(files), row=row)
@@ -598,7 +563,4 @@ def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level
     except MalformedTiff as error:
         return replace(found, error=error)
     lengths = {"Y": size[2], "X": size[3]}
-    shape = tuple(
-        lengths.get(axis, length) for axis, length in zip(level.axes, level.shape, strict=True)
-    )
-    return replace(found, shape=shape)
+    return replace(found, shape=tuple(map(lengths.get, level.axes, level.shape)))

@@ -18,7 +18,7 @@ from ..model.manifest import has_zeros
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .columns import Columns, read_columns
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
-from .ifd import SUB_IFDS, Directory, TiffReader
+from .ifd import MAX_ENTRIES, SUB_IFDS, Directory, TiffReader
 
 __all__ = ["Level", "Pages", "Series", "squeeze"]
 
@@ -79,6 +79,16 @@ class Pages:
                 raise MalformedTiff("a directory cannot be read", url=self.reader.url, ifd=name)
             self._directories[row] = one
         return one
+
+    def at(self, offsets: Sequence[int]) -> Pages:
+        """Return other directories of the file, which are named by where they are."""
+        return Pages(self.reader, offsets, [f"@{offset}" for offset in offsets])
+
+    def below(self, rows: Sequence[int]) -> list[list[int]]:
+        """Return the offsets of the SubIFDs of some rows, and fetch all of them together."""
+        found = [self.columns.sub_ifds(row)[:MAX_ENTRIES] for row in rows]
+        self.reader.fetch_directories([offset for some in found for offset in some])
+        return found
 
     def has_below(self, row: int, offset: int) -> bool:
         """Return whether a SubIFD of a row is there; one that is not is a finding."""
@@ -188,6 +198,11 @@ class Level:
         pages, row = self.first
         return pages.facts(row)
 
+    def is_in(self, number: int) -> NDArray[np.bool_]:
+        """Return which planes are in one of the files: `(n,)`."""
+        is_there = self.row >= 0
+        return is_there if self.file is None else is_there & (self.file == number)
+
     def to_facts(self) -> LevelFacts:
         """Read the level into columns.
 
@@ -237,7 +252,7 @@ class Level:
             return (pages.facts(row),), _ZERO
         key = np.full(len(self.row), -1, np.int64)
         for number, one in enumerate(self.pages):
-            here = self.row >= 0 if self.file is None else (self.row >= 0) & (self.file == number)
+            here = self.is_in(number)
             if here.any():
                 key[here] = one.kind[self.row[here]] + (np.int64(number) << 32)
         found, first, inverse = np.unique(key, return_index=True, return_inverse=True)

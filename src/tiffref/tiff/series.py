@@ -128,12 +128,10 @@ def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
     SubIFDs are rows behind those of the chain. With `with_pixels`, images without any are left out.
     """
     below: dict[int, list[int]] = {}
-    reader = pages.reader
     if pages.has_sub_ifds:
         offsets, names = list(pages.offsets), [str(n) for n in range(len(pages))]
-        found = reader.sub_directories([pages.directory(row) for row in range(len(pages))])
         known = set(offsets)
-        for row, some in enumerate(found):
+        for row, some in enumerate(pages.below(range(len(pages)))):
             for at in some:
                 if at >= 8 and at not in known and pages.has_below(row, at):
                     known.add(at)
@@ -141,7 +139,7 @@ def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
                     offsets.append(at)
                     names.append(f"@{at}")
         if below:
-            pages = Pages(reader, offsets, names)
+            pages = Pages(pages.reader, offsets, names)
     return _by_likeness(pages, below, with_pixels=with_pixels)
 
 
@@ -512,19 +510,15 @@ def _fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
 def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[int]) -> bool:
     if not pages.columns.sub_ifds(rows[0]):
         return True
-    below = pages.reader.sub_directories([pages.directory(row) for row in rows])
+    below = pages.below(rows)
     for n in range(len(below[0])):
         if any(len(some) <= n for some in below):
             return False
         offsets = [some[n] for some in below]
-        if not seen.isdisjoint(offsets):
+        if not seen.isdisjoint(offsets) or not all(map(pages.has_below, rows, offsets)):
             return False
         seen.update(offsets)
-        for row, at in zip(rows, offsets, strict=True):
-            if not pages.has_below(row, at):
-                return False
-        found = Pages(pages.reader, offsets, [f"@{at}" for at in offsets])
-        if not _list_shaped(found, listing, seen):
+        if not _list_shaped(pages.at(offsets), listing, seen):
             return False
     return True
 
