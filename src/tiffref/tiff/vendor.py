@@ -5,7 +5,14 @@ the makers' metadata mean. How pixels decode and where they are comes from our o
 where a plane has no directory of its own. Only what tifffile documents is used; it is imported when
 a file needs it.
 
-A maker's file is recognized by tags and texts of its first directories (`is_foreign`).
+A maker's file is recognized by tags and texts of its first directories (`is_foreign`). What
+tifffile, or an older version of it, does not gather by itself is read here: the labels of NDTiff's
+axes, the descriptions of all pages of a QPTIFF, the XML of Ventana, the OME-XML of a set in another
+of its files, positions of a MetaMorph stage, which have signs.
+
+References: NDTiff version 3, "Index file": a record of each plane starts with its axes as JSON;
+"PerkinElmer QPTIFF image format": the XML of each page says which channel it is; MetaMorph Stack
+format, UIC4Tag.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ import contextlib
 import math
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +33,7 @@ from ..io.source import ByteSource, LocalSource, SourceFile, open_source
 from ..metadata.microscopy import READERS
 from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, TiffReader
+from .ome import OmeFile
 from .pages import Level, Pages, Series
 from .series import Listing, plain_series
 
@@ -52,6 +60,9 @@ _TAG_VALUES = frozenset(
      43314, 51123}
 )  # fmt: skip
 """Tags with structures of a maker, whose meaning tifffile knows."""
+_XMP, _UIC2, _UIC4 = 700, 33629, 33631
+_MAX_BYTES = 1 << 26
+"""Of a tag with metadata."""
 _COMPARED_BYTES = 1 << 10
 _MAX_PLANES = 1 << 22
 """Planes of one image; tifffile makes a list of as many as XML says, which may be any number."""
@@ -131,14 +142,12 @@ class VendorFile:
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata of the file's flavours, by flavour."""
-        from .flavours import OWN_METADATA
-
         found = {}
         for name in READERS:  # which has them as tifffile calls them
             with contextlib.suppress(*PARSE_ERRORS), np.errstate(all="ignore"):
                 if getattr(self.tif, f"is_{name}", False):
-                    own = OWN_METADATA.get(name)
-                    value = own(self.tif) if own else getattr(self.tif, f"{name}_metadata", None)
+                    own = _OWN_METADATA.get(name)
+                    value = own(self) if own else getattr(self.tif, f"{name}_metadata", None)
                     found[name] = value or None
         return found
 
@@ -487,3 +496,90 @@ def _by_image_type(tif: Any) -> list[Any]:
         else:
             series.append(one)
     return series
+
+
+# ---- metadata that tifffile does not gather by itself
+
+
+def _ndtiff(file: VendorFile) -> dict[str, Any]:
+    """Return the file's own metadata, with the labels of each axis as `Labels`, by its name.
+
+    They are in the order of their first use, which is that of tifffile's indices.
+    """
+    from tifffile import read_ndtiff_index
+
+    labels: dict[str, dict[str, None]] = {}
+    index = Path(file.tif.filehandle.dirname) / "NDTiff.index"
+    for axes, *_ in read_ndtiff_index(index):
+        for axis, place in axes.items():
+            if isinstance(place, str):
+                labels.setdefault(axis, {})[place] = None
+    names = {axis: list(found) for axis, found in labels.items()}
+    return {**(file.tif.micromanager_metadata or {}), "Labels": names}
+
+
+def _qpi(file: VendorFile) -> list[str]:
+    """Return the XML of the pages of the main series, one for each channel."""
+    return [page.aspage().description for page in file.tif.series[0] if page is not None]
+
+
+def _bif(file: VendorFile) -> Any:
+    """Return the XML of the first page, whichever page is the image."""
+    return file.tif.pages.first.tags.valueof(_XMP)
+
+
+def _ome(file: VendorFile) -> Any:
+    """Return the OME-XML; for a member whose metadata is in another file, that file and its XML."""
+    with contextlib.closing(OmeFile(file.reader)) as ome:
+        return ome.metadata()["ome"]
+
+
+def _stk(file: VendorFile) -> dict[str, Any]:
+    """Get what tifffile gives, with the positions of the stage as `Stage`, a pair for each plane.
+
+    tifffile takes their numerators for unsigned numbers.
+    """
+    found = dict(file.tif.stk_metadata or {})
+    tags = file.tif.pages.first.tags
+    if _UIC4 in tags and _UIC2 in tags:
+        file.tif.filehandle.seek(tags[_UIC4].valueoffset)
+        data = file.tif.filehandle.read(_MAX_BYTES)
+        found["Stage"] = list(_stage_positions(data, tags[_UIC2].count))
+    return found
+
+
+def _stage_positions(data: bytes, n_planes: int) -> Iterator[tuple[float, float]]:
+    """Find record 28 of UIC4: x and y of each plane, as fractions of signed numbers.
+
+    The records before it are those with a place for each plane, or a few numbers.
+    """
+    at = 0
+    while at + 2 <= len(data):
+        (code,) = struct.unpack_from("<H", data, at)
+        at += 2
+        if code == 28 and at + 16 * n_planes <= len(data):
+            for x, x_unit, y, y_unit in struct.iter_unpack("<4i", data[at : at + 16 * n_planes]):
+                yield x / (x_unit or 1), y / (y_unit or 1)
+            return
+        if code not in _UIC4_SIZES:
+            return
+        per_plane, fixed = _UIC4_SIZES[code]
+        at += per_plane * n_planes + fixed
+
+
+_UIC4_SIZES = {
+    **dict.fromkeys((0, 1, 2, 3, 8, 9, 11, 12, 13, 14, 15, 18, 26, 27, 47, 51, 56, 61), (0, 4)),
+    **dict.fromkeys((4, 5, 16, 17, 21, 22, 23, 24, 38, 39), (0, 8)),
+    29: (16, 0), 40: (8, 0), 41: (4, 0), 46: (0, 8),
+}  # fmt: skip
+"""Bytes of a record for each plane, and besides."""
+
+
+_OWN_METADATA: Mapping[str, Callable[[VendorFile], Any]] = {
+    "ndtiff": _ndtiff,
+    "qpi": _qpi,
+    "bif": _bif,
+    "ome": _ome,
+    "stk": _stk,
+}
+"""What tifffile, or an older version of it, does not gather by itself, by flavour."""
