@@ -21,8 +21,7 @@ from ..codecs.guard import jpeg_frame, scan_header
 from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
 from ..model.tiff_facts import IfdFacts
-from .descriptions import IJ_METADATA, ij_metadata
-from .exif import DIRECTORY_TAGS, read_named
+from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_named
 from .ifd import Directory, TiffReader
 
 __all__ = [
