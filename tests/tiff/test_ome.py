@@ -50,7 +50,7 @@ def assert_as_tifffile(path: Path) -> OmeFile:
     """Our series are tifffile's; and the file takes our way."""
     reader = TiffReader(LocalSource(path))
     assert ome_text(reader) is not None
-    assert not is_foreign(reader, but_ome=True)
+    assert not is_foreign(reader)
     ours = OmeFile(reader)
     vendor = open_vendor(LocalSource(path), TiffReader(LocalSource(path)))
     assert columns(ours.list()) == columns(vendor.list())

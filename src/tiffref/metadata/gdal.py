@@ -81,35 +81,31 @@ class GdalMetadata:
 
         A band whose scale or offset makes no sense is left as it is stored.
         """
-        found: dict[str, Any] = {}
         columns = {role: [neutral] * n_bands for role, _, _, neutral in _PACKING}
-        for n in {n for role in columns for n in self.roles.get(role, {}) if n < n_bands}:
-            band = {role: self.roles[role][n] for role in columns if n in self.roles.get(role, {})}
-            numbers: dict[str, Any] = {
-                role: _leading_number(text)[0] for role, text in band.items()
-            }
-            wrong = [
-                role
-                for role, value in numbers.items()
-                if value is None or not math.isfinite(value) or (role == "scale" and value == 0)
-            ]
+        for n in sorted({n for role in columns for n in self.roles.get(role, {}) if n < n_bands}):
+            texts = {role: self.roles[role][n] for role in columns if n in self.roles.get(role, {})}
+            numbers = {role: _packing_number(role, text) for role, text in texts.items()}
+            wrong = [role for role, number in numbers.items() if math.isnan(number)]
             for role in wrong:
-                report.add(_METADATA_LABEL, f"the {role} of a band is not valid", got=band[role])
-            if not wrong:
-                for role, value in numbers.items():
-                    columns[role][n] = float(value)
-        for role, one, many, neutral in _PACKING:
-            values = columns[role]
-            if len(set(values)) > 1:
-                found[many] = values
-            elif values and values[0] != neutral:
-                found[one] = values[0]
-        # a reader that knows one name but not the other must not unpack by half
-        if "scales" in found or "offsets" in found:
-            for _, one, many, neutral in _PACKING:
-                if one in found or many not in found:
-                    found[many] = [found.pop(one, neutral)] * n_bands
-        return found
+                report.add(_METADATA_LABEL, f"the {role} of a band is not valid", got=texts[role])
+            for role, number in numbers.items() if not wrong else ():
+                columns[role][n] = number
+        if any(len(set(values)) > 1 for values in columns.values()):
+            # a reader that knows one name but not the other must not unpack by half
+            return {many: columns[role] for role, _, many, _ in _PACKING}
+        return {
+            one: columns[role][0]
+            for role, one, _, neutral in _PACKING
+            if n_bands and columns[role][0] != neutral
+        }
+
+
+def _packing_number(role: str, text: str) -> float:
+    """Parse a scale or an offset; NaN for one that makes no sense."""
+    number = _leading_number(text)[0]
+    if number is None or not math.isfinite(number) or (role == "scale" and number == 0):
+        return math.nan
+    return float(number)
 
 
 _PACKING = (("scale", "scale_factor", "scales", 1.0), ("offset", "add_offset", "offsets", 0.0))

@@ -365,10 +365,10 @@ def _open(
     from .vendor import is_foreign, open_vendor
 
     file = _File(reader)
-    if ome_text(reader) is not None and not is_foreign(reader, but_ome=True):
-        file.vendor = stack.enter_context(closing(OmeFile(reader)))
-    elif is_foreign(reader):
+    if is_foreign(reader):
         file.vendor = stack.enter_context(closing(open_vendor(where, reader)))
+    elif ome_text(reader) is not None:
+        file.vendor = stack.enter_context(closing(OmeFile(reader)))
     return file
 
 

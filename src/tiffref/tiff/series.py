@@ -62,12 +62,6 @@ def _rows(values: Sequence[int]) -> NDArray[np.intp]:
     return np.array(values, np.intp)
 
 
-def _stack(pages: Pages, rows: Sequence[int], axis: str = "I") -> Level:
-    """Stack images that are alike."""
-    shape, axes = pages.shape(rows[0])
-    return Level((pages,), _rows(rows), (len(rows), *shape), f"{axis}{axes}")
-
-
 # ---- plain files and GeoTIFF
 
 
@@ -117,7 +111,8 @@ class _Group:
 
     def to_level(self) -> Level:
         try:
-            return _stack(self.pages, self.rows)
+            shape, axes = self.pages.shape(self.rows[0])
+            return Level((self.pages,), _rows(self.rows), (len(self.rows), *shape), f"I{axes}")
         except MalformedTiff as error:
             return Level((self.pages,), _rows(self.rows), (), "", error=error)
 

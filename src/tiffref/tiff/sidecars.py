@@ -284,12 +284,8 @@ def _attribute(root: Element, name: str, attribute: str) -> str:
     return (element.get(attribute) or "").strip() if element is not None else ""
 
 
-def _tiepoint(point: Element) -> Iterator[float]:
-    for name in ("Pixel", "Line"):
-        yield _number(point.get(name) or "0")
-    yield 0.0
-    for name in ("X", "Y", "Z"):
-        yield _number(point.get(name) or "0")
+def _tiepoint(point: Element) -> list[float]:
+    return [_number(point.get(name) or "0") for name in ("Pixel", "Line", "", "X", "Y", "Z")]
 
 
 _ROLES = {

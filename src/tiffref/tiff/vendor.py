@@ -53,7 +53,6 @@ _TAGS = frozenset(
 _SOFTWARE = ("SI.", "PerkinElmer-QPI", "Philips DP", "IndicaLabsImageWriter", "MedScan",
              "TVX TIFF", "MetaSeries", "ScanOutputManager")  # fmt: skip
 _DESCRIPTIONS = ("Aperio ", "Mikroscan Image Structure", "Motic ", "state.", "FLIMimage parameters")
-_ENDS = ("OME>", "</scn>")
 _LABELS = frozenset({"Label Image", "Label_Image", "Probability_Image"})
 _TAG_VALUES = frozenset(
     {33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680, 34682, 37706,
@@ -72,13 +71,10 @@ _INDEX = re.compile(r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd)\s*=\s*
 """Numbers of planes, in OME-XML and in that of Leica slides."""
 
 
-def is_foreign(reader: TiffReader, *, but_ome: bool = False) -> bool:
-    """Return whether a file has marks of a maker, whose series only tifffile knows.
-
-    With `but_ome`, marks besides OME-XML.
-    """
+def is_foreign(reader: TiffReader) -> bool:
+    """Return whether a file has marks of a maker, whose series only tifffile knows."""
     first = reader.first
-    if _has_marks(first, _ENDS[but_ome:]):
+    if _has_marks(first):
         return True
     if not first.following:
         return False
@@ -87,7 +83,7 @@ def is_foreign(reader: TiffReader, *, but_ome: bool = False) -> bool:
     return below is not None and 33445 in below  # MD Gel may have its tags behind the image
 
 
-def _has_marks(one: Directory, ends: tuple[str, ...]) -> bool:
+def _has_marks(one: Directory) -> bool:
     if not _TAGS.isdisjoint(one.entries):
         return True
     software, text, make = (one.get(code) for code in (305, 270, 271))
@@ -95,7 +91,7 @@ def _has_marks(one: Directory, ends: tuple[str, ...]) -> bool:
     text = text if isinstance(text, str) else ""
     if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
         return True
-    if text[-10:].strip().endswith(ends) or "scanimage.SI" in text[-256:]:
+    if text[-10:].strip().endswith("</scn>") or "scanimage.SI" in text[-256:]:
         return True
     if 700 in one and ("Ventana" in software or text in _LABELS):
         return True
