@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tiffref.errors import MalformedTiff, MetadataWarning
-from tiffref.metadata.calibration import Calibration, Channel, to_unit
+from tiffref.metadata.calibration import Calibration, Channel, parse_ome, to_unit
 from tiffref.metadata.microscopy import calibrate, calibrate_minor
-from tiffref.metadata.ome_xml import parse_ome
 from tiffref.metadata.report import Report
 from tiffref.model.manifest import Source
 from tiffref.model.tiff_facts import FileFacts, LevelFacts, SeriesFacts

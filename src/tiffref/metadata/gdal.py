@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..model.array import Array
-from .report import Report
-from .xml import XmlError, parse_xml
+from .report import Report, XmlError, parse_xml
 
 __all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata", "with_bands"]
 

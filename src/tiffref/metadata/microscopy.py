@@ -31,17 +31,17 @@ from .calibration import (
     Calibration,
     Channel,
     Tags,
+    calibrate_member,
     calibrated,
     color_hex,
+    parse_ome,
     plain_sizes,
     positive,
     rational,
     to_unit,
 )
-from .ome_xml import calibrate_member, parse_ome
-from .report import Report
+from .report import Element, Report, XmlError, local_name, parse_xml
 from .time import parse_date
-from .xml import Element, XmlError, local_name, parse_xml
 
 __all__ = ["calibrate", "calibrate_minor"]
 

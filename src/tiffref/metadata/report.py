@@ -1,16 +1,20 @@
-"""What to do about metadata that cannot be understood.
+"""What to do about metadata that cannot be understood, and XML that files hold, read with care.
 
 Owns the rule that a defect of the metadata never hides pixels: it is warned of once, or raised
-where the caller asked for strictness.
+where the caller asked for strictness; and the refusal of document type definitions: metadata needs
+none, and entities that expand into each other can fill the memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from xml.etree import ElementTree
 
 from ..errors import MalformedTiff, MetadataWarning, warn
 
-__all__ = ["Recorder", "Report"]
+__all__ = ["Recorder", "Report", "XmlError", "local_name", "parse_xml"]
+
+Element = ElementTree.Element
 
 
 @dataclass(slots=True)
@@ -63,3 +67,30 @@ class Recorder(Report):
         """Report everything to where it belongs."""
         for key, what, got, hint in self.found:
             report.add(key, what, got=got, hint=hint)
+
+
+class XmlError(ValueError):
+    """The text is not XML that we read; the message says why."""
+
+
+def parse_xml(text: str) -> Element:
+    """Read an XML document.
+
+    Raises
+    ------
+    XmlError
+        If it is not well-formed, or brings its own definitions.
+    """
+    text = text.strip("\0 \t\r\n\ufeff")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise XmlError("document type definitions are not read")
+    try:
+        # a declared encoding would contradict that this is text already
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise XmlError(str(error)) from error
+
+
+def local_name(element: Element) -> str:
+    """Return an element's name without its namespace."""
+    return element.tag.rpartition("}")[2]

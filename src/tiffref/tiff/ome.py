@@ -1,8 +1,8 @@
 """OME-TIFF: which directory of which file each plane of an image is.
 
 Owns the reading of TiffData elements into columns of rows, the files of a set that they name, and
-SubIFD pyramids. What the OME-XML says of sizes, channels and times is for `metadata.ome_xml`. The
-work is in proportion to the elements and planes of the XML, whatever the number of images.
+SubIFD pyramids. What the OME-XML says of sizes, channels and times is for `metadata.calibration`.
+The work is in proportion to the elements and planes of the XML, whatever the number of images.
 
 Reference: OME-TIFF specification 6 (TiffData, multi-file filesets, sub-resolutions, BinaryOnly,
 6D to 8D storage by modulo annotations); OME model 2016-06. Shapes and order are those of
@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError
 from ..io.source import ByteSource, LocalSource
-from ..metadata.ome_xml import metadata_file
-from ..metadata.xml import XmlError, local_name, parse_xml
+from ..metadata.calibration import metadata_file
+from ..metadata.report import XmlError, local_name, parse_xml
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, squeeze
 from .series import Listing, plain_series
@@ -320,11 +320,7 @@ class _Set:
 
     def _is_below(self, path: str) -> bool:
         """Return whether a path is in the folder of the set: others must have the right UUID."""
-        folder = os.path.realpath(self._folder)
-        try:
-            return os.path.commonpath((os.path.realpath(path), folder)) == folder
-        except ValueError:  # different drives
-            return False
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._folder))
 
 
 def _root_id(reader: TiffReader) -> str:

@@ -27,8 +27,7 @@ from ..io.allow import is_local
 from ..io.source import ByteSource, open_source
 from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
-from ..metadata.report import Report
-from ..metadata.xml import XmlError, parse_xml
+from ..metadata.report import Report, XmlError, parse_xml
 from ..model.manifest import NAMELESS
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 

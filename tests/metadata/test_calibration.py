@@ -1,12 +1,11 @@
-"""`ome`: OME-XML to calibrations."""
+"""`calibration`: OME-XML to calibrations."""
 
 import datetime
 
 import pytest
 
 from tiffref.errors import MalformedTiff, MetadataWarning
-from tiffref.metadata.calibration import Channel
-from tiffref.metadata.ome_xml import parse_ome
+from tiffref.metadata.calibration import Channel, parse_ome
 from tiffref.metadata.report import Report
 
 HEAD = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
