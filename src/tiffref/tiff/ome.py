@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError
+from ..io.progress import Counts
 from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
@@ -67,6 +68,10 @@ class OmeFile:
     reader: TiffReader
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
     _n_missed: int = 0
+    _counts: Counts | None = None
+
+    def __post_init__(self) -> None:
+        self._counts = self.reader.counts
 
     def close(self) -> None:
         """Close the other files of the set."""
@@ -117,7 +122,7 @@ class OmeFile:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
             try:
-                self._siblings[path] = _read_chain(LocalSource(path), self.reader)
+                self._siblings[path] = _read_chain(LocalSource(path), self._counts)
             except SourceError:
                 self._siblings[path] = None
         return self._siblings[path]
@@ -137,7 +142,7 @@ class OmeFile:
         if url in self._siblings:
             source.close()
         else:
-            self._siblings[url] = _read_chain(source, self.reader)
+            self._siblings[url] = _read_chain(source, self._counts)
         return self._siblings[url]
 
     def list(self) -> Listing:
@@ -163,10 +168,10 @@ class OmeFile:
         return listing
 
 
-def _read_chain(source: ByteSource, main: TiffReader) -> TiffReader | None:
-    """Read a file that belongs to the main one; None if it is no TIFF."""
+def _read_chain(source: ByteSource, counts: Counts | None) -> TiffReader | None:
+    """Read another file of a set; None if it is not a TIFF."""
     try:
-        reader = TiffReader(source, counts=main.counts)
+        reader = TiffReader(source, counts=counts)
         reader.chain()
     except TiffrefError:
         source.close()
@@ -208,9 +213,9 @@ class Companion(OmeFile):
         If it is not OME-XML, or describes planes that members do not have.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], counts: Counts | None = None) -> None:
         self._siblings: dict[str, TiffReader | None] = {}
-        self._n_missed = 0
+        self._n_missed, self._counts = 0, counts
         name = os.fspath(path)
         try:
             self._text = Path(name).read_text("utf-8-sig")

@@ -353,7 +353,7 @@ def _open(
 ) -> _File:
     """Open the file until the stack is left, with the series of it that were handed in."""
     if is_companion(source):
-        companion = stack.enter_context(closing(Companion(source)))
+        companion = stack.enter_context(closing(Companion(source, counts)))
         return _File(companion.reader, companion)
     if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
         return _adopt(source, stack)
