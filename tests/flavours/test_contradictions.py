@@ -156,6 +156,23 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
+def test_planes_of_no_samples_that_a_description_promises(tmp_path, order):
+    path = tmp_path / "none.tif"
+    tags = {
+        257: 2_147_000_000,
+        258: [8, 8, 8],
+        262: 2,
+        270: '{"shape": [3, 48, 64]}',
+        277: 0,
+        278: 8,
+        284: 2,
+    }
+    write_tiff(path, [image(np.zeros((48, 64), "u1"), tags, order=order)], order=order)
+    with pytest.raises(MalformedTiff, match="segments have no pixels"):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_between_directories_is_not_taken_for_planes(tmp_path, text, order):
     """It is as long as the planes that would follow the first one, had they no directories."""

@@ -274,7 +274,7 @@ def plan_level(
     if 0 in level.shape:
         return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
     segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
-    if 0 in segment:
+    if 0 in ifd.shape or 0 in segment:
         raise MalformedTiff(
             "segments have no pixels", ifd=ifd.name, got=segment, expected="positive lengths"
         )
