@@ -56,6 +56,7 @@ from . import load
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, build_tree, extract_provenance, rank_sources
+from .parquet_pages import check_columns, check_footer
 from .sealing import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
@@ -115,6 +116,10 @@ def _inexact(path: str, encoding: dict, got: str) -> ManifestMismatch:
     )
 
 
+_MAX_ADDRESS_BYTES = 1 << 16
+_MAX_INLINED = 1 << 20
+"""Inlined chunks of an array: a run of one value may be any number of them."""
+_COLUMNS = ("path", "offset", "size", "raw")
 _UNKNOWN = -3
 """Row of an address that is in no table of sources."""
 
@@ -127,14 +132,20 @@ class Record:
     n_rows: int
     name: str
 
-    def open(self) -> Any:
-        """Return the file as pyarrow's, which reads no more than what is said about the columns."""
+    def open(self, columns: Sequence[str]) -> Any:
+        """Return the file as pyarrow's, which reads no more than what is said about the columns.
+
+        Those that will be read are checked to be no larger than they should be.
+        """
         import pyarrow
         import pyarrow.parquet
 
         with _naming(self.name):
+            check_footer(self.data)
             buffer = pyarrow.BufferReader(self.data)
             metadata = pyarrow.parquet.read_metadata(buffer)
+            _check_size(metadata)
+            check_columns(self.data, metadata, self.n_rows, columns)
             # equal values are kept once: a few bytes of file may be a million times the same text
             once = ["path", "raw"] if "raw" in metadata.schema.names else ["path"]
             buffer.seek(0)
@@ -154,7 +165,6 @@ class Record:
 
         with _naming(self.name):
             found = [name for name in columns if name in file.schema_arrow.names]
-            _check_size(file.metadata)
             # threads would only wait for one another: a file is decoded in a millisecond
             if file.metadata.num_rows <= self.n_rows:
                 return file.read(found, use_threads=False).combine_chunks()
@@ -190,7 +200,7 @@ def _list_addresses(records: Sequence[Record]) -> list[str]:
     """Return the addresses that chunks of an array lie at, each once, as they first come."""
     found: dict[str, None] = {}
     for record in records:
-        file = record.open()
+        file = record.open(["path"])
         only = _only_address(file)
         if only is not None:
             found[only] = None
@@ -241,12 +251,15 @@ def _defer_manifest(
     rows = np.searchsorted(used, rank).tolist()
     place = dict(zip(addresses, rows, strict=True))
 
-    n_inlined: dict[int, int] = {}
+    n_inlined: dict[int, tuple[int, int]] = {}
 
     def read(number: int) -> Columns:
         found = _parse(records[number], place, array)
-        n_inlined[number] = sum(map(len, found.inlined.values()))
-        load.check_counts(0, sum(n_inlined.values()), raise_finding)
+        n_inlined[number] = len(found.inlined), sum(map(len, found.inlined.values()))
+        n_chunks, n_bytes = map(sum, zip(*n_inlined.values(), strict=True))
+        load.check_counts(0, n_bytes, raise_finding)
+        with _naming(records[number].name):
+            _check_inlined(n_chunks)
         return found
 
     table = [sources[row] for row in used.tolist()]
@@ -255,7 +268,7 @@ def _defer_manifest(
 
 def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Columns:
     """Parse a file; chunks that it has no reference for are missing."""
-    table = record.read(record.open(), ["path", "offset", "size", "raw"])
+    table = record.read(record.open(_COLUMNS), _COLUMNS)
     source = np.full(record.n_rows, MISSING, np.int32)
     offset, length = np.zeros((2, record.n_rows), np.uint64)
     urls, codes = _read_paths(record, table)
@@ -279,6 +292,11 @@ def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Co
     return Columns(source, offset, length, inlined)
 
 
+def _check_inlined(n_chunks: int) -> None:
+    if n_chunks > _MAX_INLINED:
+        raise ValueError(f"{n_chunks} inlined chunks are more than {_MAX_INLINED}")
+
+
 def _numbers(column: Any) -> NDArray[np.uint64]:
     """Return offsets or sizes; some writers have them as floats."""
     found = np.asarray(column)
@@ -292,6 +310,7 @@ def _numbers(column: Any) -> NDArray[np.uint64]:
 def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64]]:
     """Return addresses, and for each row which one it has; -1 for none."""
     import pyarrow
+    import pyarrow.compute
 
     if "path" not in table.column_names:
         return [], np.full(table.num_rows, -1)
@@ -300,6 +319,9 @@ def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64
         if not pyarrow.types.is_dictionary(column.type):  # other writers'
             column = column.cast(pyarrow.string()).dictionary_encode()
         codes = np.asarray(column.indices.fill_null(-1)).astype(np.int64)
+        longest = pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py()
+        if (longest or 0) > _MAX_ADDRESS_BYTES:
+            raise ValueError(f"an address of {longest} bytes")
         return column.dictionary.to_pylist(), codes
 
 
@@ -319,6 +341,7 @@ def _parse_raw(
     # chunks in the place of missing ones have all the same bytes
     if len(candidates) != 1 or not _is_fill_chunk(values[candidates[0]], array):
         is_fill[:] = False
+    _check_inlined(int(np.count_nonzero(~is_fill)))
     source[rows] = np.where(is_fill, MISSING, INLINED)
     return {row: values[codes[row]] for row in rows[~is_fill].tolist()}
 

@@ -1,0 +1,72 @@
+"""What a Parquet file takes to decode is found without decoding it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+from tiffref.formats.parquet_pages import check_columns, check_footer  # noqa: E402
+
+COLUMNS = ("path", "offset", "size", "raw")
+
+
+def write(n_rows: int, raw: bytes | None = None, **options: object) -> bytes:
+    paths = [f"https://host/{n}.tif" for n in range(n_rows)]
+    columns = {"path": paths, "offset": list(range(n_rows)), "size": [9] * n_rows}
+    columns["raw"] = pa.array([raw] * n_rows, pa.binary())
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, **options)
+    return buffer.getvalue()
+
+
+def check(data: bytes, n_rows: int) -> None:
+    check_footer(data)
+    check_columns(data, pq.read_metadata(io.BytesIO(data)), n_rows, COLUMNS)
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_honest_files_pass(compression: str, version: str) -> None:
+    for dictionary in (True, False):
+        data = write(5000, b"x" * 20, compression=compression, data_page_version=version,
+                     use_dictionary=dictionary, row_group_size=700)  # fmt: skip
+        check(data, 5000)
+        check(data, 10)  # writers fill the last file up
+
+
+def test_pages_are_added_up() -> None:
+    check(write(1, bytes(15 << 20)), 1)
+    with pytest.raises(ValueError, match="bytes are more than 16777216"):
+        check(write(1, bytes(17 << 20), compression="zstd"), 1)
+
+
+def test_values_that_repeat_parts_of_others_are_refused() -> None:
+    data = write(9, use_dictionary=False, column_encoding={"path": "DELTA_BYTE_ARRAY"})
+    with pytest.raises(ValueError, match="DELTA_BYTE_ARRAY"):
+        check(data, 9)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 12])
+def test_no_footer(cut: int) -> None:
+    with pytest.raises(ValueError, match="no footer"):
+        check_footer(write(3)[:cut])
+
+
+def test_a_footer_of_many_parts() -> None:
+    lists = bytes([0x49]) + bytes([0xFC]) + b"\xff\xff\x7f" + bytes(1 << 21)
+    data = b"PAR1" + lists + len(lists).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(ValueError, match="too many parts"):
+        check_footer(data)
+
+
+@pytest.mark.parametrize(
+    "end", [b"", b"\x15", b"\x15\xff\xff", b"\x1d\x00", b"\x15\x02\x05\x02\x02"]
+)
+def test_footers_that_make_no_sense(end: bytes) -> None:
+    data = b"PAR1" + end + len(end).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(ValueError, match=r"ends early|of type|comes twice"):
+        check_footer(data)
