@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,8 @@ def test_keys_that_others_could_have_are_not_used(
     assert References.open(document).allow is None
     key.chmod(0o644)
     assert References.open(document).allow is not None
+    with pytest.raises(UntrustedSource, match=r"can be read or written by others \(chmod 600"):
+        ZarrTiffStore(document)[...]
     key.chmod(0o600)
     os.link(key, place / "second")
     assert References.open(document).allow is not None
@@ -320,3 +323,89 @@ def test_without_a_home_nothing_is_sealed(place: Path, monkeypatch: pytest.Monke
     assert NO_SEAL in document.read_text()
     refuses(document)
     assert seal.make_seal(bytes(32)) is None and not seal.is_own_seal(NO_SEAL, bytes(32))
+
+
+@pytest.mark.parametrize("kind", ["relative", "empty", "nobody's", "no folder", "unset"])
+def test_homes_of_all_kinds(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Where no key can be, documents are written all the same, and the error says why."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.chdir(place)
+    (place / "file").write_text("no folder")
+    if kind == "unset":
+        pwd = pytest.importorskip("pwd")
+        monkeypatch.delenv("HOME", raising=False)
+        home = pwd.struct_passwd(("me", "", os.geteuid(), 0, "", str(place / "home"), ""))
+        monkeypatch.setattr(pwd, "getpwuid", lambda number: home)
+    else:
+        homes = {"relative": "home", "empty": "", "nobody's": "/proc/none", "no folder": "file"}
+        home = homes[kind] if kind != "no folder" else str(place / "file")
+        monkeypatch.setenv("HOME", home)
+    document = as_json(tiffref.scan(place / "data" / "a.tif"), place)
+    if kind == "unset":
+        assert (ZarrTiffStore(document)[...] == PIXELS).all()
+        return
+    assert NO_SEAL in document.read_text()
+    # what root cannot write to is not told by its access rights
+    why = "" if kind == "nobody's" else "Your own documents are not recognized"
+    with pytest.raises(UntrustedSource, match=rf"allow=.*{why}"):
+        ZarrTiffStore(document)[...]
+    assert not (place / "home").exists() and not list(place.glob("**/key"))
+
+
+def test_moved_and_copied_documents_are_ours(place: Path) -> None:
+    document = as_json(tiffref.scan(place / "data" / "a.tif"), place)
+    (place / "elsewhere").mkdir()
+    for move in (shutil.copy, shutil.move):
+        after = move(document, place / "elsewhere" / f"{move.__name__}.json")
+        assert (ZarrTiffStore(after)[...] == PIXELS).all()
+
+
+def test_documents_of_another_user_say_nothing_of_keys(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = as_json(tiffref.scan(place / "data" / "a.tif"), place)
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "other"))
+    for _ in range(2):  # without a key, and with one
+        with pytest.raises(UntrustedSource) as caught:
+            ZarrTiffStore(document)[...]
+        assert "allow=" in str(caught.value) and "recognized" not in str(caught.value)
+        assert seal.make_seal(bytes(32))
+
+
+_MAKE = """
+import os, sys, time
+from tiffref.io.seal import make_seal
+open(sys.argv[1], "w").close()
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.001)
+print(make_seal(bytes(32)))
+"""
+
+
+def test_many_processes_make_one_key(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+    names = [place / f"ready{n}" for n in range(6)]
+    command = [sys.executable, "-c", _MAKE]
+    makers = [subprocess.Popen([*command, str(name), str(place / "go")], stdout=subprocess.PIPE,
+                               text=True) for name in names]  # fmt: skip
+    while not all(name.exists() for name in names):
+        assert all(maker.poll() is None for maker in makers)
+        time.sleep(0.01)
+    (place / "go").touch()
+    seals = {maker.communicate()[0].strip() for maker in makers}
+    assert seals == {seal.make_seal(bytes(32))}
+    assert [one.name for one in (place / "state" / "tiffref").iterdir()] == ["key"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no modes of files")
+def test_a_key_whose_maker_was_killed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its temporary name still; a second name elsewhere is another matter."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+    made = seal.make_seal(bytes(32))
+    key = place / "state" / "tiffref" / "key"
+    os.link(key, key.with_name("key.0123abcd"))
+    assert seal.make_seal(bytes(32)) == made
+    assert list(key.parent.iterdir()) == [key]
+    os.link(key, place / "second")
+    assert seal.make_seal(bytes(32)) is None
+    assert "second name" in (seal.key_problem() or "")

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import UntrustedSource
+from .seal import key_problem
 from .urls import local_path
 
 __all__ = [
@@ -99,9 +100,11 @@ def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -
 def _advise(url: str) -> str:
     """Describe how an address is allowed, by the folder that it is in."""
     prefix = location_prefix(url)
+    advice = f"If you trust what lies there: allow=[{prefix!r}] (or {_VARIABLE})."
     if not AllowList([prefix]).permits(url):
-        return "If you trust it, name the beginning of its address in allow=[...] (--allow)."
-    return f"If you trust what lies there: allow=[{prefix!r}] (or {_VARIABLE})."
+        advice = "If you trust it, name the beginning of its address in allow=[...] (--allow)."
+    problem = key_problem()
+    return advice if problem is None else f"{advice} {problem}"
 
 
 class AllowList:

@@ -8,7 +8,8 @@ to the one who downloaded it. What a seal covers is said by `formats.sealing`.
 The key is a file in the user's state folder, `$XDG_STATE_HOME/tiffref/key` (by default
 `~/.local/state`; `%LOCALAPPDATA%` on Windows), made when the first document is written. A key that
 others could read or write, or that belongs to somebody else, is not used, as OpenSSH does with its
-own. Where there is no key, documents have no seal and none is trusted.
+own. Where there is no key, documents have no seal and none is trusted; errors about documents that
+are not trusted then say why there is none (`key_problem`).
 
 Reference: RFC 2104.
 """
@@ -22,7 +23,7 @@ import secrets
 import stat
 from pathlib import Path
 
-__all__ = ["is_own_seal", "make_seal"]
+__all__ = ["is_own_seal", "key_problem", "make_seal"]
 
 _KEY_BYTES = 32
 
@@ -45,13 +46,42 @@ def _key_path() -> str | None:
     folder = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME", "")
     if not os.path.isabs(folder):  # noqa: PTH117 - the specification ignores relative ones
         home = os.path.expanduser("~")  # noqa: PTH111
-        if home == "~":
+        # a relative home would be another one in each folder, with keys that others left there
+        if not os.path.isabs(home) or os.environ.get("HOME") == "":  # noqa: PTH117
             return None
         folder = f"{home}{_STATE}"
     return f"{folder}{os.sep}tiffref{os.sep}key"
 
 
 _STATE = r"\AppData\Local" if os.name == "nt" else "/.local/state"
+
+
+def key_problem() -> str | None:
+    """Return why the user has no key though one was or would be made; None where all is well."""
+    path = _key_path()
+    if path is None:
+        return "Your own documents are not recognized: you have no home folder (HOME)."
+    if not os.path.lexists(path):
+        folder = next(one for one in Path(path).parents if one.exists())
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return None
+        why = f"no key can be written to {Path(path).parent}; XDG_STATE_HOME sets another folder"
+        return f"Your own documents are not recognized: {why}."
+    fault = _fault_of_key(path)
+    return fault and f"Your own documents are not recognized: the key {path} {fault}."
+
+
+def _fault_of_key(path: str) -> str | None:
+    state = os.lstat(path)
+    if not stat.S_ISREG(state.st_mode):
+        return "is not a regular file"
+    if hasattr(os, "geteuid") and state.st_uid != os.geteuid():
+        return "belongs to another user"
+    if state.st_mode & 0o077 and os.name != "nt":
+        return "can be read or written by others (chmod 600 makes it yours alone)"
+    if state.st_nlink != 1:
+        return "has a second name somewhere (hard link)"
+    return None if state.st_size == _KEY_BYTES else f"has not {_KEY_BYTES} bytes"
 
 
 def _read_key() -> bytes | None:
@@ -65,6 +95,8 @@ def _read_key() -> bytes | None:
     except OSError:
         return None
     try:
+        if os.fstat(descriptor).st_nlink > 1:
+            _remove_temporary_names(path, descriptor)
         key = os.read(descriptor, _KEY_BYTES + 1) if _is_private(os.fstat(descriptor)) else b""
     except OSError:
         return None
@@ -82,11 +114,20 @@ def _is_private(state: os.stat_result) -> bool:
     return state.st_uid == os.geteuid() and not state.st_mode & 0o077 and state.st_nlink == 1
 
 
+def _remove_temporary_names(path: str, descriptor: int) -> None:
+    """Remove the second name that a key has for a moment, or longer where its maker was killed."""
+    key = os.fstat(descriptor)
+    for other in Path(path).parent.glob("key.????????"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(other.lstat(), key):
+                other.unlink()
+
+
 def _make_key() -> bytes | None:
     """Make the key, unless there is a file already; of two processes at once, one makes it."""
     place = _key_path()
     if place is None or os.path.lexists(place):
-        return None
+        return _read_key()  # another process may just have made it
     path = Path(place)
     temporary = path.with_name(f"key.{secrets.token_hex(4)}")
     try:
