@@ -24,7 +24,7 @@ from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSo
 from .formats.kerchunk import write_json
 from .formats.parquet import is_parquet, write_parquet
 from .io.allow import AllowList, check_moved
-from .io.source import check_same, open_source
+from .io.source import ByteSource, check_same, open_source
 from .io.urls import to_document_url
 from .model.array import Array
 from .model.manifest import Manifest, Source
@@ -277,16 +277,15 @@ def refresh(
     unchanged, accepted, rescanned = [], [], []
     after = before
     for source in before.sources:
-        if allowed is not None:
-            allowed.check(source.url)
-        with closing(open_source(source.url, source_options)) as opened:
+        scans = _Scans(source.url, source_options, allowed)
+        with closing(scans.open()) as opened:
             now = opened.source
         try:
             check_same(source, now)
             unchanged.append(source.url)
             continue
         except StaleSource:
-            scans = _Scans(source.url, source_options)
+            pass
         if source.size in (None, now.size) and _lies_as_before(before, source.url, scans):
             after = _map_arrays(after, partial(_renew, source.url, now))
             accepted.append(source.url)
@@ -301,19 +300,30 @@ def refresh(
 
 @dataclass(slots=True)
 class _Scans:
-    """A file as it is now, with chunks put together as by default, and as they are stored."""
+    """A file as it is now, with chunks put together as by default, and as they are stored.
+
+    Its redirects, and the files that it names, stay within what the document may read.
+    """
 
     url: str
     options: Mapping[str, Any] | None
+    allow: AllowList | None
+
+    def open(self) -> ByteSource:
+        """Open the file; errors as of `open_source`."""
+        return open_source(self.url, self.options, self.allow)
+
+    def scan(self, **options: Any) -> References:
+        """Scan the file, with options of `scan`."""
+        from .tiff.scan import scan
+
+        with closing(self.open()) as source:
+            return scan(source, storage_options=self.options, **options)
 
     def arrays(self) -> Iterator[Array]:
         """Yield the arrays of both scans."""
-        from .tiff.scan import scan
-
         for mode in (None, "tile"):
-            for _, array in scan(
-                self.url, chunkmode=mode, storage_options=self.options
-            ).group.arrays():
+            for _, array in self.scan(chunkmode=mode).group.arrays():
                 if array.manifest.sources:
                     yield array
 
@@ -392,11 +402,9 @@ def _other_image(url: str) -> ManifestMismatch:
 
 def _scan_anew(references: References, scans: _Scans) -> References:
     """Scan the only file of references; attributes that were added to the root stay."""
-    from .tiff.scan import scan
-
     paths = [path for path, array in references.group.arrays() if array.manifest.sources]
     layout = "tree" if any("/" in path for path in paths) else "dataset"
-    new = scan(scans.url, layout=layout, storage_options=scans.options)
+    new = scans.scan(layout=layout)
     if paths != [path for path, array in new.group.arrays() if array.manifest.sources]:
         raise _other_image(scans.url)
     added = {**references.group.attributes, **new.group.attributes}

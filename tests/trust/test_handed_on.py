@@ -6,12 +6,15 @@ Each has a secret TIFF in it, outside the folder that it lies in.
 from __future__ import annotations
 
 import json
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from faulty import FaultyServer
 
 import tiffref
 from tiffref import catalog
@@ -162,3 +165,90 @@ def test_references_are_opened_with_another_list(place: Path) -> None:
     owned = tiffref.scan(place / "home" / "t2.tif")
     with pytest.raises(UntrustedSource, match="t2"):
         xarray.open_dataset(owned, engine="tiffref", allow="/nowhere").image.load()
+
+
+class Redirected:
+    """A server with a document's file at /data/t1.tif, which later leads to a secret elsewhere."""
+
+    def __init__(self, folder: Path, data: bytes, other: bytes) -> None:
+        self.server, self.secret = FaultyServer(), FaultyServer()
+        self.allowed = f"{self.server.url}/data"
+        self.server.files["/data/t1.tif"] = data
+        self.server.files["/data/t2.tif"] = self.server.files["/other/a.tif"] = other
+        self.secret.files["/secret"] = other
+        self.server.etags = {"/data/t1.tif": "1", "/data/t2.tif": "2", "/other/a.tif": "3"}
+        references = tiffref.scan_sequence([f"{self.allowed}/t1.tif"], pattern="t{time}.tif")
+        references.write_fsspec(folder / "refs.json")
+        self.document = folder / "refs.json"
+
+    def lead(self, name: str, target: str) -> None:
+        self.server.redirects[name] = target
+
+    def close(self) -> None:
+        self.server.close()
+        self.secret.close()
+
+
+@pytest.fixture
+def redirected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, other: bytes
+) -> Iterator[Redirected]:
+    made = Redirected(tmp_path, data, other)
+    become_another_user(monkeypatch, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("place", ["another server", "outside the prefix"])
+def test_refreshing_follows_no_redirect_out(redirected: Redirected, place: str) -> None:
+    document, before = redirected.document, redirected.document.read_bytes()
+    target = f"{redirected.secret.url}/secret" if place == "another server" else "/other/a.tif"
+    redirected.lead("/data/t1.tif", target)
+    with pytest.raises(UntrustedSource, match="redirected"):
+        tiffref.refresh(document, allow=redirected.allowed)
+    assert document.read_bytes() == before
+    assert redirected.secret.requests == []
+    assert "/other/a.tif" not in [path for _, path in redirected.server.requests]
+    everywhere = [redirected.server.url, redirected.secret.url]
+    tiffref.refresh(document, allow=everywhere)
+    assert redirected.secret.requests or place != "another server"
+
+
+def test_refreshing_follows_redirects_inside(redirected: Redirected) -> None:
+    redirected.lead("/data/t1.tif", "/data/t2.tif")
+    assert tiffref.refresh(redirected.document, allow=redirected.allowed).accepted
+
+
+@pytest.mark.parametrize("name", ["t1", "t2"])
+def test_appending_follows_no_redirect_out(redirected: Redirected, name: str) -> None:
+    """t1 is in the sequence, and is asked whether it has changed; t2 is new."""
+    redirected.lead(f"/data/{name}.tif", f"{redirected.secret.url}/secret")
+    files = [f"{redirected.allowed}/{name}.tif"]
+    with pytest.raises(UntrustedSource, match="redirected"):
+        tiffref.append_sequence(redirected.document, files, allow=redirected.allowed)
+    assert redirected.secret.requests == []
+    if name == "t2":
+        everywhere = [redirected.allowed, redirected.secret.url]
+        tiffref.append_sequence(redirected.document, files, allow=everywhere)
+
+
+@pytest.mark.filterwarnings("ignore:.*not in the OME-XML")
+def test_refreshing_opens_no_file_that_a_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OME-TIFF that was honest when it was scanned names a secret one later."""
+    (tmp_path / "evil").mkdir()
+    path, secret = tmp_path / "evil" / "a.ome.tif", tmp_path / "secret.ome.tif"
+    for one in (path, secret):
+        tifffile.imwrite(one, np.zeros((16, 16), "u1"), ome=True, metadata={"axes": "YX"})
+    tiffref.scan(path).write_fsspec(tmp_path / "evil" / "refs.json")
+    become_another_user(monkeypatch, tmp_path)
+    with tifffile.TiffFile(secret) as tif:
+        xml = tif.ome_metadata
+    uuid = re.search(r'UUID="(urn:uuid:[^"]+)"', xml).group(1)
+    data = f'<TiffData IFD="0"><UUID FileName="../{secret.name}">{uuid}</UUID></TiffData>'
+    xml = xml.replace(uuid, f"{uuid}0").replace('<TiffData IFD="0" PlaneCount="1"/>', data)
+    tifffile.imwrite(path, np.ones((16, 16), "u1"), description=xml, metadata=None)
+    assert secret.name in str(tiffref.scan(path).sources)
+    with pytest.raises(UntrustedSource, match="outside"):
+        tiffref.refresh(tmp_path / "evil" / "refs.json")

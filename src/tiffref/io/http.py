@@ -199,7 +199,7 @@ def read_all(
     return wait_for(fs, _try_often, ask, url, _WHOLE_BYTES)
 
 
-def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
+def read_start(fs: Any, path: str, url: str, length: int, permits: Permits | None = None) -> Answer:
     """Ask for the first bytes of an object; the headers say the rest.
 
     A server that knows no ranges is asked for no more than one byte; the caller looks at `status`.
@@ -207,7 +207,7 @@ def read_start(fs: Any, path: str, url: str, length: int) -> Answer:
 
     async def ask() -> Answer:
         headers = {"Range": f"bytes=0-{length - 1}"}
-        answer = await _ask(fs, "GET", path, url, headers, length, None, most_of_all=1)
+        answer = await _ask(fs, "GET", path, url, headers, length, permits, most_of_all=1)
         if answer.status in _RETRIED:
             _check_status(answer, url, 206)
         return answer

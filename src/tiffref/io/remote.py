@@ -12,13 +12,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import SourceError
+from ..errors import SourceError, UntrustedSource
 from ..model.manifest import Source
 from . import http
+from .allow import AllowList
 from .clients import ask_state, client_errors, source_of_info, typed_errors
 from .object_stores import find_range_reader
 from .source import ByteSource, lock_for
@@ -36,16 +37,15 @@ class RemoteFile(ByteSource):
         does not work in a forked child.
     url
         Its address for others.
-    permits
+    allow
         Which addresses redirects may lead to; anywhere by default.
     """
 
     is_local = False
 
-    def __init__(
-        self, fs: Any, path: str, url: str, permits: Callable[[str], bool] | None = None
-    ) -> None:
-        self.fs, self._path, self._permits = fs, path, permits
+    def __init__(self, fs: Any, path: str, url: str, allow: AllowList | None = None) -> None:
+        self.fs, self._path, self.allow = fs, path, allow
+        self._permits = None if allow is None else allow.permits
         self.process = os.getpid()
         self.source = Source(url)
         self._is_http, self._read_range = http.is_http(fs), find_range_reader(fs)
@@ -116,8 +116,8 @@ _MAX_WASTED_BYTES = 1 << 20
 class RemoteSource(RemoteFile):
     """A remote object to scan, read through a sparse cache of ranges."""
 
-    def __init__(self, fs: Any, path: str, url: str) -> None:
-        super().__init__(fs, path, url)
+    def __init__(self, fs: Any, path: str, url: str, allow: AllowList | None = None) -> None:
+        super().__init__(fs, path, url, allow)
         self._starts: list[int] = []
         self._blocks: list[bytes] = []
         self._ahead = _FIRST_BYTES
@@ -163,8 +163,12 @@ class RemoteSource(RemoteFile):
             f"{whole.partition('?')[0].rpartition('/')[0]}/{name}"
             for whole in (self._path, self.source.url)
         )
+        if self.allow is not None:
+            self.allow.check(url)
         try:
-            return RemoteSource(self.fs, path, url)
+            return RemoteSource(self.fs, path, url, self.allow)
+        except UntrustedSource:
+            raise
         except SourceError:
             return None
 
@@ -243,7 +247,7 @@ class RemoteSource(RemoteFile):
         url = self.source.url
         with typed_errors(url):
             if self._is_http:
-                return _open_http(self.fs, self._path, url)
+                return _open_http(self.fs, self._path, url, self._permits)
             with lock_for(self.fs):
                 info = ask_state(self.fs, self._path, is_listed=True)
         if info.get("type") == "directory":
@@ -253,9 +257,9 @@ class RemoteSource(RemoteFile):
         return source_of_info(url, info), b""
 
 
-def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
+def _open_http(fs: Any, path: str, url: str, permits: http.Permits | None) -> tuple[Source, bytes]:
     """Ask for the first bytes; the answer's headers say the rest (RFC 9110, section 14)."""
-    answer = http.read_start(fs, path, url, _FIRST_BYTES)
+    answer = http.read_start(fs, path, url, _FIRST_BYTES, permits)
     status, lower, data = answer.status, answer.headers, answer.body
     if status == 416:
         return Source(url, 0), b""
@@ -269,7 +273,7 @@ def _open_http(fs: Any, path: str, url: str) -> tuple[Source, bytes]:
         )
     total = lower.get("content-range", "").rpartition("/")[2].strip()
     if total == "*":  # the server does not say so here; it may where it is asked
-        total = str(http.read_state(fs, path, url).size)
+        total = str(http.read_state(fs, path, url, permits).size)
     if not lower.get("content-range", "").lower().startswith("bytes 0-") or not total.isdigit():
         raise SourceError(
             "the server does not give the length of the file",

@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import SourceError, StaleSource, unreadable, with_errno
 from ..model.manifest import NAMELESS, Source
-from .allow import is_local
+from .allow import AllowList, is_local
 from .clients import find_file_system, typed_errors
 from .urls import local_path, missing_file, not_a_file
 
@@ -53,9 +53,12 @@ class ByteSource:
     ----------
     source
         Address of the file, and its state when it was opened.
+    allow
+        What redirects and the names of other files in it may lead to; None: anything.
     """
 
     source: Source
+    allow: AllowList | None = None
     is_local = True
     """A read costs no request."""
     checks_answers = False
@@ -213,7 +216,9 @@ class LocalSource(ByteSource):
 
     def beside(self, name: str) -> LocalSource | None:
         path = Path(self._path).parent / name
-        return LocalSource(path) if Path(name).name == name and path.is_file() else None
+        if Path(name).name != name or not path.is_file():
+            return None
+        return _open_local(str(path), self.allow)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -322,16 +327,29 @@ class SourceFile(io.RawIOBase):
 
 
 def open_source(
-    where: str | os.PathLike[str] | Any, storage_options: Mapping[str, Any] | None = None
+    where: str | os.PathLike[str] | Any,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: AllowList | None = None,
 ) -> ByteSource:
     """Open a path, URL, fsspec OpenFile or binary file object for reading by offset.
 
     What is open for that already is given back.
 
+    Parameters
+    ----------
+    where
+        What to open.
+    storage_options
+        For the file system of a URL.
+    allow
+        What an address, its redirects and the files that it names may lead to; None: anything.
+
     Raises
     ------
     SourceError
         If it cannot be opened, or is a directory.
+    UntrustedSource
+        If it lies outside of what is allowed.
     """
     if isinstance(where, ByteSource):
         return where
@@ -345,10 +363,12 @@ def open_source(
         return remote.RemoteSource(where.fs, where.path, url)
     if isinstance(where, str | os.PathLike):
         name = os.fspath(where)
+        if allow is not None:
+            allow.check(name)
         if is_local(name) or Path(name).is_file():  # a file may be called "a::b.tif"
-            return LocalSource(local_path(name))
+            return _open_local(local_path(name), allow)
         fs, path = find_file_system(name, storage_options)
-        return remote.RemoteSource(fs, path, name)
+        return remote.RemoteSource(fs, path, name, allow)
     if hasattr(where, "read") and hasattr(where, "seek"):
         name = getattr(where, "name", None)
         if isinstance(name, str) and _is_open_file(where, name):
@@ -361,6 +381,17 @@ def open_source(
         if isinstance(where, list | tuple)
         else None,
     )
+
+
+def _open_local(path: str, allow: AllowList | None) -> LocalSource:
+    """Open a local file if it, wherever links lead, is allowed."""
+    if allow is not None:
+        allow.check(path)
+    source = LocalSource(path)
+    if allow is not None:
+        allow.check_opened(path, source.fileno())
+    source.allow = allow
+    return source
 
 
 def _is_open_file(file: Any, name: str) -> bool:

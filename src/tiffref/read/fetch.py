@@ -143,8 +143,7 @@ class Fetcher:
         if not is_local(url):
             given = self.filesystems.get(url)
             fs, path = given or find_file_system(url, self.storage_options, "cannot be read")
-            permits = None if self.allow is None else self.allow.permits
-            self.sources[url] = file = RemoteFile(fs, path, url, permits)
+            self.sources[url] = file = RemoteFile(fs, path, url, self.allow)
             return file
         local = LocalSource(local_path(url), url)
         if self.allow is not None:

@@ -20,13 +20,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError, first_few
+from ..io.allow import AllowList, is_local
 from ..io.progress import Progress, choose_progress
+from ..io.source import open_source
 from ..metadata.describe import TAG_NAMES
 from ..metadata.location import Location, locate, unify_locations
 from ..model.array import Array, Group
@@ -114,10 +117,12 @@ def scan_files(
     *,
     workers: int | None = None,
     progress: Progress | bool | None = None,
+    allow: AllowList | None = None,
 ) -> tuple[list[Part | None], dict[int, TiffrefError]]:
     """Scan the files of a sequence.
 
-    `options` are for `scan`; `workers` and `progress` as in `SequenceOptions`.
+    `options` are for `scan`; `workers` and `progress` as in `SequenceOptions`; `allow` as in
+    `FileList`.
 
     Returns
     -------
@@ -130,7 +135,7 @@ def scan_files(
     shared: _Shared = {}
     parts: list[Part | None] = []
     failures: dict[int, TiffrefError] = {}
-    for found in _in_order(lambda url: _scan(url, options, shared), urls, max(1, workers)):
+    for found in _in_order(lambda url: _scan(url, options, shared, allow), urls, max(1, workers)):
         if isinstance(found, TiffrefError):
             failures[len(parts)] = found
             parts.append(None)
@@ -164,9 +169,15 @@ def _in_order(
         pool.shutdown(wait=not is_given_up, cancel_futures=True)
 
 
-def _scan(url: str, options: Mapping[str, Any], shared: _Shared) -> Part | TiffrefError:
+def _scan(
+    url: str, options: Mapping[str, Any], shared: _Shared, allow: AllowList | None
+) -> Part | TiffrefError:
     try:
-        references, facts = scan_with_facts(url, **options)
+        if allow is None or is_local(url):
+            references, facts = scan_with_facts(url, **options)
+        else:
+            with closing(open_source(url, options["storage_options"], allow)) as source:
+                references, facts = scan_with_facts(source, **options)
     except TiffrefError as error:
         return error
     levels = (level for row in references.series for level in row["levels"])

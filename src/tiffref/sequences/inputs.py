@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SelectionError, SourceError, needs, unreadable
+from ..io.allow import AllowList
 from ..io.clients import client_errors
 from ..io.urls import from_document_url, has_scheme, spelling_hint
 from .coordinates import read_values
@@ -41,12 +42,15 @@ class FileList:
         The pattern that the files were found by, if it has fields.
     bands
         What STAC says of the bands of each file: `scale`, `offset` and `nodata` of each band.
+    allow
+        What redirects of addresses may lead to; None: anything.
     """
 
     urls: list[str]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     pattern: str | None = None
     bands: Sequence[Sequence[Mapping[str, Any]]] = ()
+    allow: AllowList | None = None
 
 
 def natural_key(name: str) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from ..errors import (
     check_arguments,
     first_few,
 )
-from ..io.allow import is_local
+from ..io.allow import AllowList, is_local
 from ..io.source import check_same, open_source
 from ..io.urls import local_path
 from ..metadata.gdal import with_bands
@@ -188,7 +188,9 @@ def scan_sequence(
     how = {name: getattr(more, name) for name in _OF_EACH_FILE}
     how |= {"storage_options": storage_options}
     how |= {} if more.key is None else {"series": None}
-    parts, failures = scan_files(listed.urls, how, workers=more.workers, progress=more.progress)
+    parts, failures = scan_files(
+        listed.urls, how, workers=more.workers, progress=more.progress, allow=listed.allow
+    )
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
     for n, bands in enumerate(listed.bands):
@@ -460,6 +462,7 @@ def _unseen(
 ) -> FileList:
     """Get the files that are not in the sequence; those that are must be unchanged."""
     known = {source.url: source for source in references.sources}
+    allow = None if references.allow is None else AllowList([*references.allow, *listed.urls])
     changed, rows, seen = [], [], set()
     for n, url in enumerate(listed.urls):
         path = local_path(url)
@@ -469,7 +472,7 @@ def _unseen(
         seen.add(address)
         if address not in known:
             rows.append(n)
-        elif _has_changed(known[address], storage_options):
+        elif _has_changed(known[address], storage_options, allow):
             changed.append(url)
     if changed:
         raise StaleSource(
@@ -479,11 +482,13 @@ def _unseen(
         )
     columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
     bands = [listed.bands[n] for n in rows] if listed.bands else ()
-    return FileList([listed.urls[n] for n in rows], columns, bands=bands)
+    return FileList([listed.urls[n] for n in rows], columns, bands=bands, allow=allow)
 
 
-def _has_changed(source: Source, storage_options: Mapping[str, Any] | None) -> bool:
-    there = open_source(source.url, storage_options)
+def _has_changed(
+    source: Source, storage_options: Mapping[str, Any] | None, allow: AllowList | None
+) -> bool:
+    there = open_source(source.url, storage_options, allow)
     there.close()
     try:
         check_same(source, there.source)

@@ -24,9 +24,9 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff, SourceError, TiffrefError
+from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
 from ..io.progress import Counts
-from ..io.source import ByteSource, LocalSource
+from ..io.source import ByteSource, LocalSource, open_source
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
 from .ifd import TiffReader
@@ -122,7 +122,10 @@ class OmeFile:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
             try:
-                self._siblings[path] = _read_chain(LocalSource(path), self._counts)
+                source = open_source(path, allow=self.reader.source.allow)
+                self._siblings[path] = _read_chain(source, self._counts)
+            except UntrustedSource:
+                raise
             except SourceError:
                 self._siblings[path] = None
         return self._siblings[path]

@@ -227,11 +227,13 @@ def _with_sidecars(
     """Add what the files beside it say, which stay open until the stack is left."""
 
     def facts_of(url: str) -> FileFacts:
-        other = _open(url, storage_options, stack)
+        source = open_source(url, storage_options, file.reader.source.allow)
+        stack.enter_context(closing(source))
+        other = _open(source, storage_options, stack)
         file.beside[other.url] = other.reader.source
         return other.facts(other.list())
 
-    return add_sidecars(facts, Beside(file.url, storage_options, facts_of, report))
+    return add_sidecars(facts, Beside(file.reader.source, storage_options, facts_of, report))
 
 
 def _wants_whole(options: _Options, key: Any) -> bool:

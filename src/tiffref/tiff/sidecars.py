@@ -22,7 +22,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ..errors import SourceError, TiffrefError
+from ..errors import SourceError, TiffrefError, UntrustedSource
 from ..io.allow import is_local
 from ..io.source import ByteSource, open_source
 from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
@@ -55,10 +55,15 @@ class Beside:
     `facts_of` opens a TIFF and returns its facts.
     """
 
-    url: str
+    source: ByteSource
     storage_options: Mapping[str, Any] | None
     facts_of: Callable[[str], FileFacts]
     report: Report
+
+    @property
+    def url(self) -> str:
+        """The address of the TIFF."""
+        return self.source.source.url
 
     @property
     def base(self) -> str:
@@ -74,8 +79,10 @@ class Beside:
         if self._is_missing(url):
             return None
         try:
-            with closing(open_source(url, self.storage_options)) as source:
+            with closing(open_source(url, self.storage_options, self.source.allow)) as source:
                 return source.read(0, min(source.size, _MAX_BYTES))
+        except UntrustedSource:
+            raise
         except SourceError:
             return None
 
@@ -86,6 +93,8 @@ class Beside:
             return None
         try:
             return self.facts_of(url)
+        except UntrustedSource:
+            raise
         except SourceError:
             return None
         except TiffrefError as error:

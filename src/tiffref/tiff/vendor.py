@@ -254,7 +254,8 @@ class VendorFile:
     def sibling(self, path: str) -> TiffReader:
         """Return the reader of another local file of the same set, opened once."""
         if path not in self._siblings:
-            self._siblings[path] = TiffReader(LocalSource(path), counts=self.reader.counts)
+            source = open_source(path, allow=self.reader.source.allow)
+            self._siblings[path] = TiffReader(source, counts=self.reader.counts)
         return self._siblings[path]
 
 
@@ -315,7 +316,7 @@ class _VendorPages(Pages):
         page = place.page
         if page.parent.filehandle is not page.keyframe.parent.filehandle and not place.is_own:
             source = page.keyframe.parent.filehandle
-            other = TiffReader(LocalSource(source.path))
+            other = TiffReader(open_source(source.path, allow=self.reader.source.allow))
             found = Pages(other, [page.keyframe.offset]).facts(0)
             other.source.close()
         else:
