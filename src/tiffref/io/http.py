@@ -407,7 +407,7 @@ async def _ask(
                             if name in options
                         }
                         if _has_credentials(fs):
-                            session = await stack.enter_async_context(_bare_session())
+                            session = await stack.enter_async_context(_bare_session(fs))
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
         if isinstance(error, SourceError):
             raise
@@ -441,10 +441,13 @@ _CLIENT = "fsspec.implementations.http"
 """Module of the function that makes sessions without anything of the caller."""
 
 
-def _bare_session() -> Any:
+def _bare_session(fs: Any) -> Any:
+    """Make a session without anything of the caller, which reaches the net by the same proxy."""
     import aiohttp
 
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+    options = getattr(fs, "client_kwargs", None) or {}
+    kept = {name: options[name] for name in ("trust_env", "proxy") if name in options}
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), **kept)
 
 
 def _check_redirect(target: str, url: str, permits: Permits) -> None:
