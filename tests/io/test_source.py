@@ -12,13 +12,13 @@ import fsspec
 import pytest
 
 from tiffref.errors import MissingSource, SourceError, StaleSource
+from tiffref.io.clients import lock_for
 from tiffref.io.source import (
     FileObjectSource,
     LocalSource,
     SourceFile,
     check_same,
     is_weak,
-    lock_for,
     open_source,
 )
 from tiffref.model.manifest import Source

@@ -16,7 +16,7 @@ from servers import SERVERS, Place
 
 import tiffref
 from tiffref.errors import MetadataWarning, SourceError
-from tiffref.io.source import lock_for
+from tiffref.io.clients import lock_for
 from tiffref.zarr import ZarrTiffStore
 
 PIXELS = np.random.default_rng(2).integers(0, 60000, (256, 256)).astype("u2")

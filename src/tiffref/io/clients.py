@@ -2,31 +2,48 @@
 
 Owns the list of error classes that are not `OSError` (without credentials, say, botocore raises
 one of its own; a client that was never loaded has raised nothing), what each calls size, time and
-ETag, and the step from a coroutine of fsspec's file systems to its result. fsspec's loop and
-asyncio, which local files do not need, are loaded when it is taken: they are a sixth of the time
-that the program needs to start.
+ETag, the locks of those that only one reader can use at a time, the time that a request may take,
+and the step from a coroutine of fsspec's file systems to its result. fsspec's loop and asyncio,
+which local files do not need, are loaded when it is taken: they are a sixth of the time that the
+program needs to start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import os
+import queue
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import CancelledError, Future, thread  # noqa: F401 - see `_give_up`
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import (
+    CancelledError,
+    Future,
+    InvalidStateError,
+    thread,  # noqa: F401 - see `_give_up`
+)
+from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
 from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 
 __all__ = [
+    "WHOLE_BYTES",
     "ask_state",
+    "call_within",
     "client_errors",
     "find_file_system",
+    "lock_for",
+    "lock_of",
     "source_of_info",
+    "time_limit_s",
+    "too_slow",
     "typed_errors",
     "wait_for",
+    "wait_within",
 ]
 
 _CLIENTS = (
@@ -79,7 +96,209 @@ def find_file_system(url: str, storage_options: Any, what: str = "cannot be open
     import fsspec  # local files do not need it
 
     with typed_errors(url, what):
-        return fsspec.url_to_fs(url, **(storage_options or {}))
+        kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
+        options = storage_options or {}
+        if fsspec.utils.get_protocol(url) in _LATE or _is_here(kind):
+            return fsspec.url_to_fs(url, **options)
+        # others may connect as they are made
+        return _call_in_thread(url, time_limit_s(0), lambda: fsspec.url_to_fs(url, **options))
+
+
+_TIMEOUT = "TIFFREF_TIMEOUT"
+_TOTAL_S = 90.0
+_SLOWEST_BYTES_PER_S = 1 << 14
+WHOLE_BYTES = 1 << 30
+"""For how much there is time where it is not known how much comes."""
+
+
+def time_limit_s(n_bytes: int, total_s: float = _TOTAL_S) -> float:
+    """Return how long a request with all its tries may take.
+
+    The environment variable `TIFFREF_TIMEOUT` sets another number of seconds.
+
+    Parameters
+    ----------
+    n_bytes
+        How many are asked for.
+    total_s
+        Seconds for the request, besides what its bytes take on a slow line.
+    """
+    try:
+        return float(os.environ.get(_TIMEOUT, ""))
+    except ValueError:
+        return total_s + n_bytes / _SLOWEST_BYTES_PER_S
+
+
+def too_slow(url: str, limit_s: float) -> SourceError:
+    """Make the error for a server that does not answer in time."""
+    return SourceError(
+        "the server takes too long",
+        url=url,
+        got=f"no whole answer in {limit_s:.0f} seconds",
+        hint=f"The environment variable {_TIMEOUT} allows more seconds.",
+    )
+
+
+def wait_within(fs: Any, url: str, n_bytes: int, function: Any, *arguments: Any) -> Any:
+    """Call a coroutine function as `wait_for` does, within the time for so many bytes.
+
+    Raises
+    ------
+    SourceError
+        If it takes longer, or as in `wait_for`.
+    """
+    import asyncio
+
+    limit_s = time_limit_s(n_bytes)
+
+    async def run() -> Any:
+        try:
+            async with asyncio.timeout(limit_s) as clock:
+                return await function(*arguments)
+        except TimeoutError as error:
+            if not clock.expired():  # the client's own
+                raise
+            raise too_slow(url, limit_s) from error
+
+    return wait_for(fs, run)
+
+
+_LATE = frozenset({"http", "https", "s3", "s3a"})
+"""Protocols whose file systems connect when they are asked for something."""
+_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+_lock_of_others = threading.Lock()
+
+
+def lock_of(file: BinaryIO | Any) -> threading.Lock:
+    """Return the lock that all readers of an open file share."""
+    try:
+        with _locks_lock:
+            return _locks.setdefault(file, threading.Lock())
+    except TypeError:  # it cannot be hashed, or not be referred to weakly
+        return _lock_of_others
+
+
+_SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
+"""Protocols whose file systems several threads may use at once, though they are not asynchronous:
+they have no connection, or one that is made for that."""
+
+
+def lock_for(fs: Any) -> contextlib.AbstractContextManager[Any]:
+    """Return what a reader of a file system holds while it asks: its lock, where it needs one.
+
+    Asynchronous file systems say of themselves that they take many requests at once. Others, such
+    as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
+    would use in the middle of one another's answers.
+    """
+    protocols = getattr(fs, "protocol", ())
+    protocols = (protocols,) if isinstance(protocols, str) else protocols
+    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(protocols):
+        return contextlib.nullcontext()
+    return lock_of(fs)
+
+
+_HERE = frozenset({"memory", "file", "local", "data"})
+"""Protocols of file systems that have no server."""
+
+
+def _is_here(fs: Any) -> bool:
+    protocols = getattr(fs, "protocol", ())
+    return not _HERE.isdisjoint((protocols,) if isinstance(protocols, str) else protocols)
+
+
+def call_within(fs: Any, url: str, n_bytes: int, function: Callable[[], Any]) -> Any:
+    """Call a function that asks a file system, as its only user where it needs that.
+
+    A client whose server hangs cannot be stopped: it waits in a thread of its own, which keeps the
+    lock of the file system, since the answer may come yet. What is opened next gets a new client.
+
+    Raises
+    ------
+    SourceError
+        If it takes longer than is allowed for so many bytes.
+    """
+
+    def ask() -> Any:
+        with lock_for(fs):
+            return function()
+
+    if _is_here(fs):
+        return ask()
+    return _call_in_thread(url, time_limit_s(n_bytes), ask, lambda: fs.clear_instance_cache())
+
+
+def _call_in_thread(
+    url: str, limit_s: float, function: Callable[[], Any], give_up: Callable[[], Any] = int
+) -> Any:
+    """Call a function in the helper of this thread, and `give_up` after so many seconds."""
+    answer: Future[Any] = Future()
+    _requests.add(answer)
+    try:
+        _find_helper().put((answer, function))
+        if _interrupted.is_set():
+            answer.cancel()
+        return answer.result(limit_s)
+    except CancelledError as error:
+        _helpers.mine = None
+        raise SourceError(_ENDING) from error
+    except TimeoutError:
+        if answer.done():
+            raise
+        _helpers.mine = None
+        give_up()
+        raise too_slow(url, limit_s) from None
+    except BaseException:
+        if not answer.done():
+            _helpers.mine = None
+        raise
+    finally:
+        answer.cancel()
+        _requests.discard(answer)
+
+
+class _Helper:
+    """A thread that asks clients for another one, and ends with it.
+
+    It is the same one each time, since fsspec has a client for each thread.
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        work = functools.partial(_work, self._tasks)
+        threading.Thread(target=work, name="tiffref-request", daemon=True).start()
+
+    def put(self, task: tuple[Future[Any], Callable[[], Any]]) -> None:
+        self._tasks.put(task)
+
+    def __del__(self) -> None:
+        self._tasks.put(None)
+
+
+_helpers = threading.local()
+
+
+def _find_helper() -> _Helper:
+    helper: _Helper | None = getattr(_helpers, "mine", None)
+    if helper is None or helper.process != os.getpid():  # a forked child has no threads
+        helper = _helpers.mine = _Helper()
+    return helper
+
+
+def _work(tasks: queue.SimpleQueue[Any]) -> None:
+    while (task := tasks.get()) is not None:
+        answer, function = task
+        try:
+            value, error = function(), None
+        except BaseException as found:
+            value, error = None, found
+        with contextlib.suppress(InvalidStateError):  # nobody waits any more
+            if error is None:
+                answer.set_result(value)
+            else:
+                answer.set_exception(error)
+        del task, answer, function, value, error
 
 
 def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
@@ -123,17 +342,28 @@ def _give_up() -> None:
 getattr(threading, "_register_atexit", id)(_give_up)
 
 
-def ask_state(fs: Any, path: str, *, is_listed: bool = False) -> Mapping[str, Any]:
+def ask_state(fs: Any, path: str, url: str, *, is_listed: bool = False) -> Mapping[str, Any]:
     """Return what a file system says of a file now.
 
     Parameters
     ----------
+    fs, path, url
+        File system, the path in there, and the address for errors.
     is_listed
         Whether its listing of the folder, which may be as old as the process, will do.
+
+    Raises
+    ------
+    SourceError
+        If it takes too long.
     """
-    if not is_listed:
-        fs.invalidate_cache(path.rpartition("/")[0] or "/")
-    return fs.info(path)
+
+    def ask() -> Mapping[str, Any]:
+        if not is_listed:
+            fs.invalidate_cache(path.rpartition("/")[0] or "/")
+        return fs.info(path)
+
+    return call_within(fs, url, 0, ask)
 
 
 def source_of_info(url: str, info: Mapping[str, Any]) -> Source:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 from ..errors import SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
-from .clients import wait_for
+from .clients import WHOLE_BYTES, time_limit_s, too_slow, wait_for
 from .source import check_same, is_weak
 
 __all__ = [
@@ -54,8 +53,6 @@ _READ_AHEAD_BYTES = 1 << 20
 _MAX_AT_ONCE = 64
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
-_WHOLE_BYTES = 1 << 30
-"""For how much there is time where it is not known how much comes."""
 
 Permits = Callable[[str], bool]
 
@@ -196,7 +193,7 @@ def read_all(
             check_same(expected, answer.source(url))
         return answer.body
 
-    return wait_for(fs, _try_often, ask, url, _WHOLE_BYTES)
+    return wait_for(fs, _try_often, ask, url, WHOLE_BYTES)
 
 
 def read_start(fs: Any, path: str, url: str, length: int, permits: Permits | None = None) -> Answer:
@@ -319,27 +316,12 @@ async def _try_often(ask: Callable[[], Any], url: str, n_bytes: int) -> Any:
     """Ask until there is an answer, a bounded number of times and in a bounded time."""
     import asyncio
 
-    limit_s = _limit_s(n_bytes)
+    limit_s = time_limit_s(n_bytes, RETRY.total_s)
     try:
         async with asyncio.timeout(limit_s):
             return await _try_again(ask)
     except TimeoutError as error:
-        raise SourceError(
-            "the server takes too long",
-            url=url,
-            got=f"no whole answer in {limit_s:.0f} seconds",
-            hint="The environment variable TIFFREF_TIMEOUT allows more seconds.",
-        ) from error
-
-
-def _limit_s(n_bytes: int) -> float:
-    try:
-        return float(os.environ.get(_TIMEOUT, ""))
-    except ValueError:
-        return RETRY.total_s + n_bytes / _SLOWEST_BYTES_PER_S
-
-
-_TIMEOUT = "TIFFREF_TIMEOUT"
+        raise too_slow(url, limit_s) from error
 
 
 async def _try_again(ask: Callable[[], Any]) -> Any:

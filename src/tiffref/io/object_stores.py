@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..model.manifest import Source
-from .clients import ask_state, source_of_info, wait_for
+from .clients import WHOLE_BYTES, ask_state, call_within, source_of_info, wait_within
 from .source import check_same, stale
 
 __all__ = ["RangeReader", "find_range_reader"]
@@ -54,7 +54,7 @@ def _read_s3(
             return answer, await body.read()
 
     try:
-        answer, data = wait_for(fs, ask)
+        answer, data = wait_within(fs, url, length or WHOLE_BYTES, ask)
     except OSError as error:
         return _nothing_or_raise(error, fs, path, expected)
     if expected is not None:
@@ -97,7 +97,7 @@ def _read_azure(
             return answer.properties, await answer.readall()
 
     try:
-        properties, data = wait_for(fs, ask)
+        properties, data = wait_within(fs, url, length or WHOLE_BYTES, ask)
     except HttpResponseError as error:
         return _nothing_or_raise(error, fs, path, expected)
     if expected is not None:
@@ -109,21 +109,25 @@ def _read_azure(
 def _read_gcs(
     fs: Any, path: str, url: str, offset: int, length: int | None, expected: Source | None
 ) -> bytes:
-    end = None if length is None else offset + length
+    span = {"start": offset, "end": None if length is None else offset + length}
+
+    def read(**options: Any) -> bytes:
+        ask = functools.partial(fs.cat_file, path, **span, **options)
+        return call_within(fs, url, length or WHOLE_BYTES, ask)
+
     if expected is None:
-        return fs.cat_file(path, start=offset, end=end)
+        return read()
     try:
-        generation = _generation(fs, path, expected)
-        return fs.cat_file(path, start=offset, end=end, generation=generation)
+        return read(generation=_generation(fs, path, expected))
     except FileNotFoundError:
-        check_same(expected, source_of_info(url, ask_state(fs, path)))
+        check_same(expected, source_of_info(url, ask_state(fs, path, url)))
         raise
 
 
 @functools.lru_cache(maxsize=4096)
 def _generation(fs: Any, path: str, expected: Source) -> str | None:
     """Return the generation of an object that is what was scanned; it will never be another one."""
-    info = ask_state(fs, path)
+    info = ask_state(fs, path, expected.url)
     check_same(expected, source_of_info(expected.url, info))
     return info.get("generation")
 
@@ -136,7 +140,7 @@ def _nothing_or_raise(error: BaseException, fs: Any, path: str, expected: Source
     if status != 412 or expected is None:
         raise error
     try:
-        now = source_of_info(expected.url, ask_state(fs, path)).etag
+        now = source_of_info(expected.url, ask_state(fs, path, expected.url)).etag
     except OSError:
         now = None
     raise stale(expected.url, f"another ETag ({now})", f"ETag {expected.etag}") from error

@@ -14,15 +14,23 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..errors import SourceError, UntrustedSource
 from ..model.manifest import Source
 from . import http
 from .allow import AllowList
-from .clients import ask_state, client_errors, source_of_info, typed_errors
+from .clients import (
+    WHOLE_BYTES,
+    ask_state,
+    call_within,
+    client_errors,
+    source_of_info,
+    typed_errors,
+)
 from .object_stores import find_range_reader
-from .source import ByteSource, lock_for
+from .source import ByteSource
 
 __all__ = ["RemoteFile", "RemoteSource"]
 
@@ -61,18 +69,19 @@ class RemoteFile(ByteSource):
                 return http.read_all(*where, expected=expected, permits=self._permits)
             if self._read_range is not None:
                 return self._read_range(*where, 0, None, expected)
-            with lock_for(self.fs):
-                return self.fs.cat_file(self._path)
+            ask = partial(self.fs.cat_file, self._path)
+            return call_within(self.fs, self.source.url, WHOLE_BYTES, ask)
 
     def state(self, is_listed: bool = False) -> Source:
         """Return what is known of the object now, or as it `is_listed` in its folder."""
         if self._is_http:
             return http.read_state(self.fs, self._path, self.source.url, self._permits)
+        url = self.source.url
         try:
-            with lock_for(self.fs):
-                return source_of_info(
-                    self.source.url, ask_state(self.fs, self._path, is_listed=is_listed)
-                )
+            found = ask_state(self.fs, self._path, url, is_listed=is_listed)
+            return source_of_info(url, found)
+        except SourceError:
+            raise
         except client_errors():
             # some servers let a file be read but not asked about, as with signed URLs; where it
             # cannot be read either, the request that follows says so
@@ -91,13 +100,15 @@ class RemoteFile(ByteSource):
                 return http.read_ranges(*where, ranges, **options)
             if self._read_range is not None and len(ranges) == 1:
                 return [self._read_range(*where, offset, length, expected)]
-            with lock_for(self.fs):
-                if len(ranges) == 1:
-                    return [self.fs.cat_file(self._path, start=offset, end=offset + length)]
-                starts = [start for start, _ in ranges]
-                ends = [start + n_bytes for start, n_bytes in ranges]
-                paths = [self._path] * len(ranges)
-                return self.fs.cat_ranges(paths, starts, ends, on_error="raise")
+            n_bytes = sum(length for _, length in ranges)
+            return call_within(self.fs, self.source.url, n_bytes, partial(self._ask, ranges))
+
+    def _ask(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        starts = [start for start, _ in ranges]
+        ends = [start + length for start, length in ranges]
+        if len(ranges) == 1:
+            return [self.fs.cat_file(self._path, start=starts[0], end=ends[0])]
+        return self.fs.cat_ranges([self._path] * len(ranges), starts, ends, on_error="raise")
 
 
 _NOT_IN_NAMES = frozenset("/\\?#%:\0")
@@ -248,8 +259,7 @@ class RemoteSource(RemoteFile):
         with typed_errors(url):
             if self._is_http:
                 return _open_http(self.fs, self._path, url, self._permits)
-            with lock_for(self.fs):
-                info = ask_state(self.fs, self._path, is_listed=True)
+            info = ask_state(self.fs, self._path, url, is_listed=True)
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
         if info.get("size") is None:

@@ -23,12 +23,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
-from weakref import WeakKeyDictionary
 
 from ..errors import SourceError, StaleSource, unreadable, with_errno
 from ..model.manifest import NAMELESS, Source
 from .allow import AllowList, is_local
-from .clients import find_file_system, typed_errors
+from .clients import find_file_system, lock_of, typed_errors
 from .urls import local_path, missing_file, not_a_file
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "SourceFile",
     "check_same",
     "is_weak",
-    "lock_for",
     "open_source",
     "stale",
 ]
@@ -402,8 +400,6 @@ def _is_open_file(file: Any, name: str) -> bool:
         return False
 
 
-# ---- locks
-
 _position = threading.Lock()
 
 
@@ -414,39 +410,6 @@ def read_at(descriptor: int, length: int, offset: int) -> bytes:
     with _position:  # Windows: the position is moved, by one reader at a time
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, length)
-
-
-_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
-_lock_of_others = threading.Lock()
-
-
-def lock_of(file: BinaryIO | Any) -> threading.Lock:
-    """Return the lock that all readers of an open file share."""
-    try:
-        with _locks_lock:
-            return _locks.setdefault(file, threading.Lock())
-    except TypeError:  # it cannot be hashed, or not be referred to weakly
-        return _lock_of_others
-
-
-_SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
-"""Protocols whose file systems several threads may use at once, though they are not asynchronous:
-they have no connection, or one that is made for that."""
-
-
-def lock_for(fs: Any) -> contextlib.AbstractContextManager[Any]:
-    """Return what a reader of a file system holds while it asks: its lock, where it needs one.
-
-    Asynchronous file systems say of themselves that they take many requests at once. Others, such
-    as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
-    would use in the middle of one another's answers.
-    """
-    protocols = getattr(fs, "protocol", ())
-    protocols = (protocols,) if isinstance(protocols, str) else protocols
-    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(protocols):
-        return contextlib.nullcontext()
-    return lock_of(fs)
 
 
 # ---- is a source still what it was when it was scanned?
