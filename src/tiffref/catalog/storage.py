@@ -113,8 +113,9 @@ class Journal:
             at += len(line)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; of what could not be written, `append` has told."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class Folder(Protocol):
@@ -196,7 +197,7 @@ class LocalFolder:
                     hint="Give an empty or new folder.",
                 )
             state.mkdir(parents=True, exist_ok=True)
-            lock = (state / "lock").open("a+b")
+            lock = (state / "lock").open("a+b", 0)
         with lock:
             self._lock(lock, wait)
             scratch = state / f"scratch-{secrets.token_hex(4)}"
@@ -222,7 +223,6 @@ class LocalFolder:
         with explain_output(self.path):
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-            lock.flush()
 
     def read(self, name: str) -> bytes | None:
         try:
