@@ -251,6 +251,9 @@ def test_other_options_are_refused(archive: Path, tmp_path: Path) -> None:
         catalog.build(archive, tmp_path / "d", format="xml")
     with pytest.raises(SelectionError, match="number of workers"):
         catalog.build(archive, tmp_path / "d", workers=0)
+    with pytest.raises(SelectionError, match="unknown executor"):
+        catalog.build(archive, tmp_path / "d", executor="magic")
+    assert not (tmp_path / "d").exists()  # nothing is made before it is refused
     with pytest.raises(SourceError, match="no such folder"):
         catalog.build(f"{tmp_path}/nowhere/", tmp_path / "d")
     with pytest.raises(SourceError, match="no files"):

@@ -30,7 +30,7 @@ from ..io.urls import has_scheme, local_path, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import scan
-from .executors import JobQueue, Pool, open_pool
+from .executors import JobQueue, Pool, check_pool_options, open_pool
 from .index import INDEX, INDEX_SEAL, field_kinds, import_pyarrow, seal_index, write_index
 from .stac import write_stac
 from .storage import STATE, Folder, IsComplete, Journal, LocalFolder, RemoteFolder
@@ -534,6 +534,7 @@ def build(
     more = BuildOptions(**options)
     import_pyarrow()
     _check(format, more, stack, group_by)
+    check_pool_options(more.executor, workers)
     place = _open_folder(output, more.output_options)
     found = find_files(files, assets=more.assets, storage_options=storage_options)
     fields = read_fields(found, pattern, read=read_plain)

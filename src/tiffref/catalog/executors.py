@@ -84,20 +84,32 @@ def open_pool(
     SelectionError, MissingExtra, CatalogError
         If the arguments make no sense, Dask is not installed, or no scheduler answers.
     """
-    if workers is not None and workers < 1:
-        raise SelectionError("bad number of workers", got=workers, expected="1 or more")
+    check_pool_options(executor, workers)
     if isinstance(executor, str) or executor is None:
         kind = executor or _choose(workers, scheduler, is_remote)
-        if kind not in _OPENERS:
-            raise SelectionError("unknown executor", got=repr(kind), expected=tuple(_OPENERS))
         with _OPENERS[kind](workers, scheduler) as pool:
             yield pool
     elif hasattr(executor, "get_executor"):
         with _of_client(executor, workers) as pool:
             yield pool
-    elif hasattr(executor, "submit"):
-        yield Pool(executor, workers or os.cpu_count() or 1)
     else:
+        yield Pool(executor, workers or os.cpu_count() or 1)
+
+
+def check_pool_options(executor: Any, workers: int | None) -> None:
+    """Check what `open_pool` takes, before anything is made for it.
+
+    Raises
+    ------
+    SelectionError
+        If the arguments make no sense.
+    """
+    if workers is not None and workers < 1:
+        raise SelectionError("bad number of workers", got=workers, expected="1 or more")
+    if isinstance(executor, str):
+        if executor not in _OPENERS:
+            raise SelectionError("unknown executor", got=repr(executor), expected=tuple(_OPENERS))
+    elif executor is not None and not hasattr(executor, "submit"):
         raise SelectionError(
             "not an executor", got=type(executor).__name__, expected="an object with submit()"
         )
