@@ -353,3 +353,34 @@ def test_whole_files_are_errors_of_nothing(tmp_path):
     write_tiff(path, [one])
     with pytest.raises(TiffrefError):
         tiffref.scan(path)
+
+
+# ---- segments inside the image with the bytes of those at its edge
+
+
+def with_counts(path, counts):
+    """Write other byte counts into the file, by segment."""
+    with tifffile.TiffFile(path) as tif:
+        tags = tif.pages[0].tags
+        tag = tags.get(325) or tags[279]
+        at, kind = tag.valueoffset, {3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]
+    data = bytearray(path.read_bytes())
+    for n, count in counts.items():
+        struct.pack_into(kind, data, at + n * struct.calcsize(kind), count)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<f4"])
+@pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 32}])
+def test_short_segments_inside_are_none_of_the_edge(tmp_path, how, dtype):
+    """They would be read as cropped, and filled up; those of the lower edge are read."""
+    path, values = tmp_path / "a.tif", np.arange(1, 40 * 40 + 1).reshape(40, 40).astype(dtype)
+    cropped = 8 * (32 if "tile" in how else 40) * values.itemsize
+    last = [2, 3] if "tile" in how else [1]
+    tifffile.imwrite(path, values, metadata=None, **how)
+    with_counts(path, dict.fromkeys(last, cropped))
+    np.testing.assert_array_equal(read(path), values)
+    np.testing.assert_array_equal(tifffile.imread(path), values)
+    with_counts(path, {0: cropped})
+    with pytest.raises(MalformedTiff, match=rf"too few bytes, got {cropped} bytes"):
+        tiffref.scan(path)

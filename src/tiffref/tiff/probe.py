@@ -92,6 +92,41 @@ def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], byt
     return replace(array, manifest=manifest.with_inlined(cropped)) if cropped else array
 
 
+def _check_cropped(level: LevelFacts, array: Array) -> None:
+    """Refuse uncompressed segments inside the image that have the bytes of one at its edge.
+
+    Their codec would take them for one, and fill up what is not there; GDAL reads on behind them.
+
+    Raises
+    ------
+    MalformedTiff
+        If there is one.
+    """
+    codec = array.codecs[0]
+    if not isinstance(codec, SegmentCodec) or codec.compression != 1 or codec.edge is None:
+        return
+    depth, _, columns = codec.edge
+    grid = chunk_grid(array.shape, array.chunks)
+    length = array.manifest.length.reshape(grid)
+    is_inside = (array.manifest.source.reshape(grid) >= 0) & (depth == codec.shape[0] == 1)
+    for axis, is_cropped in (("Y", True), ("X", columns != codec.shape[2])):
+        if is_cropped:
+            place = [slice(None)] * len(grid)
+            place[level.axes.index(axis)] = slice(-1, None)
+            is_inside[tuple(place)] = False
+    whole = layout_of(codec).stored_bytes(codec, codec.shape)
+    short = np.flatnonzero(is_inside & (length < whole))
+    if short.size:
+        n = int(short[0])
+        raise MalformedTiff(
+            "a strip or tile inside the image has too few bytes",
+            url=array.manifest.sources[array.manifest.source[n]].url,
+            tag=f"segment {n}, StripByteCounts (279), TileByteCounts (325)",
+            got=f"{int(array.manifest.length[n])} bytes",
+            expected=f"{whole}",
+        )
+
+
 def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
     """Return the indices of the chunks in the last column, save for the corner."""
     grid = chunk_grid(array.shape, array.chunks)
@@ -158,6 +193,7 @@ def checked_array(
         array = whole
     else:
         short = plan_level(level, dims, is_short=True, is_native=is_native).array
+        _check_cropped(level, short)
         array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
         array = _decoded(array, segments)
     if plan.across_end:
