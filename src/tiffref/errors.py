@@ -44,6 +44,7 @@ __all__ = [
     "install_hint",
     "names_arguments",
     "needs",
+    "printable",
     "unreadable",
     "warn",
     "with_errno",
@@ -89,6 +90,21 @@ def redact(text: str) -> str:
     'https://***@host/a.tif?sig=***: no such file'
     """
     return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that tell a terminal what to do, or in which order to show others."""
+
+
+def printable(text: str, kept: str = "") -> str:
+    r"""Spell the control characters of a text, save for those that are `kept`.
+
+    >>> printable("\x1b]0;mine")
+    '\\x1b]0;mine'
+    """
+    if text.isprintable():
+        return text
+    return _CONTROL.sub(lambda found: found[0] if found[0] in kept else ascii(found[0])[1:-1], text)
 
 
 def first_few(texts: Iterable[object], separator: str = ", ") -> str:
@@ -144,21 +160,21 @@ class TiffrefError(Exception):
         where = [
             text
             for text, value in (
-                (f"{self.url}", self.url),
+                (printable(f"{self.url}"), self.url),
                 (f"IFD {self.ifd}", self.ifd),
-                (f"{self.tag}", self.tag),
+                (printable(f"{self.tag}"), self.tag),
             )
             if value is not None
         ]
         parts = [f"{', '.join(where)}: {self.what}" if where else self.what]
         if self.got is not None:
-            parts.append(f"got {self.got}")
+            parts.append(printable(f"got {self.got}"))
         if self.expected is not None:
-            parts.append(f"expected {self.expected}")
+            parts.append(printable(f"expected {self.expected}"))
         text = ", ".join(parts)
         # a hint in a line of its own follows a list, which needs no full stop
         stop = "" if (self.hint or "").startswith("\n") else ". "
-        return redact(f"{text}{stop}{self.hint}" if self.hint else text)
+        return redact(printable(f"{text}{stop}{self.hint}" if self.hint else text, "\n\t"))
 
     def __reduce__(self) -> tuple:
         # keyword-only fields do not survive the default way through worker processes
@@ -237,7 +253,7 @@ class MetadataWarning(UserWarning):
     """
 
     def __init__(self, message: str, url: str | None = None, key: str | None = None) -> None:
-        super().__init__(redact(message))
+        super().__init__(redact(printable(message, "\n\t")))
         self.url = url
         self.key = key
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from ..errors import did_you_mean
+from ..errors import did_you_mean, printable
 from ..formats.summary import count
 from ..io.urls import misnamed_references
 
@@ -44,13 +44,17 @@ _VERBOSE = ("fsspec", "s3fs", "gcsfs", "aiohttp", "botocore")
 """Loggers of other packages that -vv shows too."""
 
 
+_LAYOUT = "\n\t"
+"""Control characters that our own texts have."""
+
+
 class _Formatter(logging.Formatter):
     """A line as `tiffref: warning: message`."""
 
     def format(self, record: logging.LogRecord) -> str:
         kind = "note" if record.levelno == _NOTE else record.levelname.lower()
         where = "" if record.name == "tiffref" else f"{record.name}: "
-        return f"tiffref: {kind}: {where}{record.getMessage()}"
+        return f"tiffref: {kind}: {where}{printable(record.getMessage(), _LAYOUT)}"
 
 
 @contextmanager
@@ -87,7 +91,7 @@ def report(message: str, kind: str = "error") -> None:
 def say(text: str) -> None:
     """Print one line of a summary, unless only errors are wanted."""
     if _LOG.isEnabledFor(_NOTE):
-        print(text)
+        print(printable(text, _LAYOUT))
 
 
 def show_warning(
@@ -127,7 +131,12 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
 
 def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    print(json.dumps(_encode_numbers(value), indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(_encode_numbers(value), indent=2, ensure_ascii=False, default=str)
+    # what JSON need not spell may be an order to a terminal
+    print(_ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+_ORDERS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _encode_numbers(value: Any) -> Any:

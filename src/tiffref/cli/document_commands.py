@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import printable
 from ..formats.summary import count, format_table
 from . import console
 
@@ -221,7 +222,7 @@ def _info(arguments: argparse.Namespace) -> int:
             *_format_meaning(facts["meaning"]),
             *format_readers(facts),
         ]
-        print("\n".join(lines))
+        print(printable("\n".join(lines), "\n"))
     levels = (level for series in facts["series"] for level in series["levels"])
     return console.INVALID if any("refused" in level for level in levels) else console.OK
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
+
 if TYPE_CHECKING:
     from ..model.array import Array, Group
     from ..model.codec import ForeignCodec, SegmentCodec
@@ -293,6 +295,7 @@ def wrap(text: str, indent: str = "  ") -> str:
 
 def format_table(rows: list[list[str]], indent: str = "  ") -> str:
     """Lay rows out in left-aligned columns; the first row is the heading."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
