@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
-from .report import Element, Report, XmlError, parse_xml
+from .report import Element, Recorder, Report, XmlError, parse_xml
 from .time import parse_date
 
 __all__ = [
@@ -189,8 +189,7 @@ _LABEL = "OME-XML in ImageDescription (270)"
 def parse_ome(text: str, report: Report) -> list[Calibration]:
     """Read the images of an OME-XML document, in its order."""
     images, defects = _parse(text)
-    for key, what, got in defects:
-        report.add(key, what, got=got)
+    defects.repeat(report)
     return images
 
 
@@ -254,17 +253,15 @@ def _planes_of(text: str, name: str) -> Iterator[list[int]]:
         yield found
 
 
-_Defects = list[tuple[str, str, str]]
-
-
 @functools.lru_cache(maxsize=1)
-def _parse(text: str) -> tuple[list[Calibration], _Defects]:
+def _parse(text: str) -> tuple[list[Calibration], Recorder]:
     """Read the document once for all series of a file, which ask for it one after the other."""
-    defects: _Defects = []
+    defects = Recorder()
     try:
         root = parse_xml(text)
     except XmlError as error:
-        return [], [(_LABEL, "is not valid XML", str(error))]
+        defects.add(_LABEL, "is not valid XML", got=error)
+        return [], defects
     objectives = {one.get("ID"): one for one in root.iterfind(".//{*}Objective")}
     wells = _wells(root)
     found = root.iterfind("{*}Image")
@@ -272,7 +269,7 @@ def _parse(text: str) -> tuple[list[Calibration], _Defects]:
 
 
 def _image(
-    image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], defects: _Defects
+    image: Element, objectives: dict[str | None, Element], wells: dict[str, Any], defects: Report
 ) -> Calibration:
     pixels = image.find("{*}Pixels")
     attributes: dict[str, Any] = {}
@@ -304,7 +301,7 @@ def _image(
     return Calibration(scales, units, _channels(pixels), times, acquired, name, attributes)
 
 
-def _sizes(pixels: Element, defects: _Defects) -> tuple[dict[str, float], dict[str, str]]:
+def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str, str]]:
     scales: dict[str, float] = {}
     units: dict[str, str] = {}
     for axis, key, default in (
@@ -318,7 +315,7 @@ def _sizes(pixels: Element, defects: _Defects) -> tuple[dict[str, float], dict[s
             continue  # Micro-Manager and Bio-Formats write 0 s where they do not know it
         value = positive(text)
         if value is None:
-            defects.append((f"{_LABEL}, {key}", "is not a size", text))
+            defects.add(f"{_LABEL}, {key}", "is not a size", got=text)
             continue
         scales[axis] = value
         unit = to_unit(pixels.get(f"{key}Unit", default))
