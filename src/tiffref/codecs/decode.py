@@ -49,21 +49,6 @@ from .guard import DECODING_ERRORS, check_expansion, check_image, least_stored_b
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, unpredict
 
-__all__ = [
-    "MAGIC",
-    "SegmentDecoder",
-    "cast_samples",
-    "decode_chunk",
-    "decode_segment",
-    "decodes",
-    "fit_image",
-    "has_twin_edges",
-    "runs_short",
-    "split_inlined",
-    "undo_transposes",
-    "wrap_inlined",
-]
-
 
 def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
     """Return the shape in which a segment is stored that is decompressed to so many bytes.

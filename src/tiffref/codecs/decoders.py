@@ -41,30 +41,6 @@ from numpy.typing import NDArray
 from ..model.codec import SegmentCodec
 from .guard import HARMLESS_BYTES, clean_png, jpeg_frame, trim_zstd
 
-__all__ = [
-    "ccitt",
-    "copy",
-    "deflate",
-    "eer",
-    "has_tables",
-    "jpeg",
-    "jpeg2k",
-    "jpegxl",
-    "jpegxr",
-    "lerc",
-    "libtiff",
-    "lzma",
-    "lzw",
-    "old_jpeg",
-    "packbits",
-    "packbits_end",
-    "png",
-    "sgilog",
-    "webp",
-    "ycbcr_to_rgb",
-    "zstd",
-]
-
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 
 

@@ -27,29 +27,6 @@ import numpy as np
 from ..errors import MalformedTiff
 from ..model.codec import SegmentCodec
 
-__all__ = [
-    "DECODING_ERRORS",
-    "HARMLESS_BYTES",
-    "HARMLESS_PIXELS",
-    "HEADERS",
-    "MAX_EXPANSION",
-    "MAX_OVERSIZE",
-    "JpegFrame",
-    "check_expansion",
-    "check_image",
-    "check_proportion",
-    "check_size",
-    "clean_png",
-    "image_size",
-    "inflate",
-    "is_animated",
-    "jpeg_frame",
-    "least_stored_bytes",
-    "scan_header",
-    "trim_zstd",
-    "zstd_size",
-]
-
 DECODING_ERRORS = (
     *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
     *(OSError, EOFError, struct.error, zlib.error, lzma.LZMAError),

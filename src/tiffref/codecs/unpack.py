@@ -22,18 +22,6 @@ from ..errors import UnsupportedTiff
 from ..model.codec import SegmentCodec
 from .decoders import ycbcr_to_rgb
 
-__all__ = [
-    "FLOATING_POINT",
-    "HORIZONTAL",
-    "NO_PREDICTOR",
-    "Layout",
-    "Shape",
-    "check_samples",
-    "is_subsampled",
-    "layout_of",
-    "unpredict",
-]
-
 Shape = tuple[int, int, int, int]
 
 NO_PREDICTOR = (0, 1)
