@@ -279,7 +279,7 @@ def _place(
         (MATRIX, _MATRIX_LABEL, matrix, 16),
     ):
         if tag in tags and len(found) < n:
-            report.add(label, f"has less than {n} numbers", got=len(found))
+            report.add(label, f"has fewer than {n} numbers", got=len(found))
     transform: Affine | None = None
     label = _SCALE_LABEL
     if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
@@ -294,7 +294,7 @@ def _place(
         report.add(label, "the transformation is not finite", got=transform)
         transform = None
     elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
-        report.add(label, "pixels have no size", got=transform)
+        report.add(label, "the size of a pixel is 0", got=transform)
         transform = None
     return transform, (), is_point
 
@@ -303,7 +303,7 @@ def _parse_rpcs(value: Any, report: Report) -> dict[str, Any] | None:
     """Parse the rational polynomial model of tag 50844."""
     coefficients = numbers(value)
     if len(coefficients) < 92:
-        report.add(_RPC_LABEL, "has less than 92 numbers", got=len(coefficients))
+        report.add(_RPC_LABEL, "has fewer than 92 numbers", got=len(coefficients))
         return None
     if not all(map(math.isfinite, coefficients[:92])):
         report.add(_RPC_LABEL, "has numbers that are not finite")

@@ -207,11 +207,11 @@ def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
             continue
         numbers = [_number(word) for word in text.decode("latin-1").split()[:6]]
         if len(numbers) < 6 or not all(map(math.isfinite, numbers)):
-            beside.report.add("world file", "has not six numbers", got=name)
+            beside.report.add("world file", "does not hold six numbers", got=name)
             return tags
         a, d, b, e, x, y = numbers
         if a * e == b * d:
-            beside.report.add("world file", "pixels have no size", got=name)
+            beside.report.add("world file", "the size of a pixel is 0", got=name)
             return tags
         # it has the centre of the first pixel
         return _with_matrix(tags, (a, b, x - a / 2 - b / 2, d, e, y - d / 2 - e / 2))
@@ -263,7 +263,7 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         c, a, b, f, d, e = numbers
         found = _with_matrix(found, (a, b, c, d, e, f))
     elif text is not None:
-        report.add(".aux.xml", "the GeoTransform has not six numbers", got=text.strip())
+        report.add(".aux.xml", "the GeoTransform does not have six numbers", got=text.strip())
     elif (points := root.find("GCPList")) is not None:
         found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
         found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))

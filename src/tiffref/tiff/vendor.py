@@ -446,7 +446,7 @@ def _source_of(tif: Any) -> tuple[ByteSource, int]:
 
 
 def _check_planes(text: Any) -> None:
-    """Refuse XML that speaks of more planes than any file has, before lists are made of them.
+    """Refuse XML that describes more planes than any file has, before lists are made of them.
 
     Raises
     ------
@@ -457,7 +457,7 @@ def _check_planes(text: Any) -> None:
     counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
     counts += [int(number[:19]) for number in _INDEX.findall(text)]
     if max(counts, default=0) > _MAX_PLANES:
-        raise ValueError(f"the XML speaks of {max(counts)} planes")
+        raise ValueError(f"the XML describes {max(counts)} planes")
 
 
 _IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
