@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
+from ..io.allow import AllowList
 from ..io.progress import Counts
 from ..io.source import ByteSource, LocalSource, open_source
 from ..metadata.calibration import metadata_file
@@ -69,9 +70,10 @@ class OmeFile:
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
     _n_missed: int = 0
     _counts: Counts | None = None
+    _allow: AllowList | None = None
 
     def __post_init__(self) -> None:
-        self._counts = self.reader.counts
+        self._counts, self._allow = self.reader.counts, self.reader.source.allow
 
     def close(self) -> None:
         """Close the other files of the set."""
@@ -122,7 +124,7 @@ class OmeFile:
         """Return the reader of another file of the set, opened once; None if it is not there."""
         if path not in self._siblings:
             try:
-                source = open_source(path, allow=self.reader.source.allow)
+                source = open_source(path, allow=self._allow)
                 self._siblings[path] = _read_chain(source, self._counts)
             except UntrustedSource:
                 raise
@@ -218,7 +220,7 @@ class Companion(OmeFile):
 
     def __init__(self, path: str | os.PathLike[str], counts: Counts | None = None) -> None:
         self._siblings: dict[str, TiffReader | None] = {}
-        self._n_missed, self._counts = 0, counts
+        self._n_missed, self._counts, self._allow = 0, counts, None
         name = os.fspath(path)
         try:
             self._text = Path(name).read_text("utf-8-sig")
