@@ -36,7 +36,6 @@ import math
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import imagecodecs
@@ -47,7 +46,15 @@ from ..errors import InvalidReferences, MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .guard import DECODING_ERRORS, check_expansion, check_image, least_stored_bytes
 from .table import check_supported, compression_of
-from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, unpredict
+from .unpack import (
+    FLOATING_POINT,
+    NO_PREDICTOR,
+    Layout,
+    Shape,
+    layout_of,
+    stored_codec,
+    unpredict,
+)
 
 
 def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
@@ -245,10 +252,9 @@ class SegmentDecoder:
         """Decompressed bytes are the samples as they stand."""
         self._least = least_stored_bytes(codec)
         self._uncalibrated: SegmentDecoder | None = None
-        if "calibration" in codec.parameters:
-            stored = codec.parameters["calibration"][0]
-            others = {n: value for n, value in codec.parameters.items() if n != "calibration"}
-            self._uncalibrated = SegmentDecoder(replace(codec, dtype=stored, parameters=others))
+        stored = stored_codec(codec)
+        if stored is not codec:
+            self._uncalibrated = SegmentDecoder(stored)
         elif self.row.kind == "bytes":
             self.layout = layout_of(codec)
             is_in_order = codec.byteorder == _NATIVE or self.dtype.itemsize == 1

@@ -46,6 +46,14 @@ class Layout:
     is_unpredicted: bool = False
 
 
+def stored_codec(codec: SegmentCodec) -> SegmentCodec:
+    """Return the codec of samples as they are stored: calibrated ones become float32 when read."""
+    if "calibration" not in codec.parameters:
+        return codec
+    others = {name: value for name, value in codec.parameters.items() if name != "calibration"}
+    return replace(codec, dtype=codec.parameters["calibration"][0], parameters=others)
+
+
 def layout_of(codec: SegmentCodec) -> Layout:
     """Choose the layout of the samples of a segment.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import decodes
 from ..codecs.decoders import packbits_end
 from ..codecs.table import compression_of
-from ..codecs.unpack import layout_of
+from ..codecs.unpack import layout_of, stored_codec
 from ..metadata.report import Report
 from ..model.manifest import has_zeros
 from ..model.tiff_facts import LevelFacts
@@ -105,7 +105,7 @@ def _room(level: LevelFacts) -> NDArray[np.uint64]:
 def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     """Return the bytes of each uncompressed segment of a page, `(n_segments,)`."""
     ifd = level.ifds[0]
-    codec = segment_codec(ifd)
+    codec = stored_codec(segment_codec(ifd))
     layout, shape = layout_of(codec), codec.shape
     whole = min(layout.stored_bytes(codec, shape), np.iinfo(np.int64).max)
     found = np.full(level.offset.shape[1], whole, np.uint64)

@@ -25,7 +25,7 @@ from ..codecs.decode import (
 from ..codecs.foreign import decode_image
 from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, inflate, zstd_size
 from ..codecs.table import compression_of
-from ..codecs.unpack import layout_of
+from ..codecs.unpack import layout_of, stored_codec
 from ..codecs.zarr_codecs import LZW, to_zarr2
 from ..errors import MalformedTiff, TruncationWarning, UnsupportedTiff, warn
 from ..metadata.report import Report
@@ -64,8 +64,9 @@ def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], byt
     assert isinstance(codec, SegmentCodec)
     if len(array.codecs) > 1 or compression_of(codec.compression).kind != "bytes":
         return array
-    layout = layout_of(codec)
-    if not has_twin_edges(codec, lambda shape: layout.stored_bytes(codec, shape)):
+    stored = stored_codec(codec)
+    layout = layout_of(stored)
+    if not has_twin_edges(stored, lambda shape: layout.stored_bytes(stored, shape)):
         return array
     manifest = array.manifest
     column = _right_edge(level, array)
@@ -114,7 +115,8 @@ def _check_cropped(level: LevelFacts, array: Array) -> None:
             place = [slice(None)] * len(grid)
             place[level.axes.index(axis)] = slice(-1, None)
             is_inside[tuple(place)] = False
-    whole = layout_of(codec).stored_bytes(codec, codec.shape)
+    stored = stored_codec(codec)
+    whole = layout_of(stored).stored_bytes(stored, stored.shape)
     short = np.flatnonzero(is_inside & (length < whole))
     if short.size:
         n = int(short[0])
