@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 from chunked import CountingServer
+from ifds import image, write_tiff
 
 import tiffref
-from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TruncationWarning
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.ome import OmeFile, ome_text
@@ -257,6 +258,41 @@ def test_fewer_pages_than_planes_are_missing(tmp_path):
         tiffref.scan(changed)
     references = tiffref.scan(changed, allow_holes=True)
     assert references.group["image"].shape == (12, 16, 20)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("odd", ["shape", "dtype", "segments", None])
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_image_whose_pages_differ_is_not_left_out_in_silence(tmp_path, order, odd, which):
+    """The other image of the file is read, and a warning says which page does not fit."""
+    data = [pixels(16, 20) for _ in range(4)]
+    n = 2 * which + 1
+    if odd in ("shape", "dtype"):
+        data[n] = pixels(16, 18) if odd == "shape" else pixels(16, 20, dtype="f4")
+    rows = {n: 4} if odd == "segments" else {}
+    images = "".join(
+        f'<Image ID="Image:{k}"><Pixels ID="Pixels:{k}" DimensionOrder="XYZCT" Type="uint16" '
+        f'SizeX="20" SizeY="16" SizeZ="2" SizeC="1" SizeT="1"><TiffData IFD="{2 * k}" '
+        'PlaneCount="2"/></Pixels></Image>'
+        for k in (0, 1)
+    )
+    path = tmp_path / "a.ome.tif"
+    tags = {270: f"<OME>{images}</OME>"}
+    pages = [
+        image(one, tags if k == 0 else {}, order=order, rows=rows.get(k, 16))
+        for k, one in enumerate(data)
+    ]
+    write_tiff(path, pages, order=order)
+    if odd is None:
+        assert len(tiffref.scan(path, strict=True).series) == 2
+        return
+    with pytest.warns(TruncationWarning, match="A level is left out"):
+        references = tiffref.scan(path)
+    assert "refused" in references.series[which]["levels"][0]
+    with ZarrTiffStore(path, series=1 - which) as store:
+        np.testing.assert_array_equal(store[...], data[2 - 2 * which : 4 - 2 * which])
+    with pytest.raises(ManifestMismatch):
+        tiffref.scan(path, strict=True)
 
 
 @pytest.mark.parametrize("number", ["999999999999", "99999999999999999999999", "-1", ""])

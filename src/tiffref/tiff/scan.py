@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import (
     MalformedTiff,
+    ManifestMismatch,
     MetadataWarning,
     SelectionError,
     TiffrefError,
@@ -530,8 +531,8 @@ def _plan_arrays(
 def _report_refusals(
     provenance: Sequence[Mapping[str, Any]], refusals: Sequence[TiffrefError], options: _Options
 ) -> None:
-    """Raise or warn where the full image of a series, which is damaged, is left out."""
-    damaged = [error for error in refusals if isinstance(error, MalformedTiff)]
+    """Raise or warn where a level is left out: one that is damaged, or whose pages do not fit."""
+    damaged = [one for one in refusals if isinstance(one, MalformedTiff | ManifestMismatch)]
     if not damaged:
         return
     # overviews alone are not the image
