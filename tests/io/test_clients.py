@@ -27,3 +27,17 @@ def test_a_request_that_begins_while_the_program_is_interrupted_is_given_up(monk
     with pytest.raises(SourceError, match="interrupted"):
         clients.wait_for(fs, asyncio.sleep, 30)
     assert not clients._requests
+
+
+@pytest.mark.parametrize("seconds", ["inf", "1e12"])
+def test_no_limit(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    """Neither a lock nor a loop takes such numbers; who sets them wants to wait for long."""
+    fs = SimpleNamespace(loop=fsspec.asyn.get_loop(), protocol="slow")
+
+    async def answer() -> int:
+        await asyncio.sleep(0.01)
+        return 7
+
+    monkeypatch.setenv("TIFFREF_TIMEOUT", seconds)
+    assert clients.call_within(fs, "slow://a.tif", 9, lambda: 7) == 7
+    assert clients.wait_within(fs, "slow://a.tif", 9, answer) == 7

@@ -114,7 +114,8 @@ WHOLE_BYTES = 1 << 30
 def time_limit_s(n_bytes: int, total_s: float = _TOTAL_S) -> float:
     """Return how long a request with all its tries may take.
 
-    The environment variable `TIFFREF_TIMEOUT` sets another number of seconds.
+    The environment variable `TIFFREF_TIMEOUT` sets another number of seconds; with `inf` there is
+    no limit.
 
     Parameters
     ----------
@@ -123,10 +124,11 @@ def time_limit_s(n_bytes: int, total_s: float = _TOTAL_S) -> float:
     total_s
         Seconds for the request, besides what its bytes take on a slow line.
     """
-    try:
-        return float(os.environ.get(_TIMEOUT, ""))
-    except ValueError:
-        return total_s + n_bytes / _SLOWEST_BYTES_PER_S
+    limit_s = total_s + n_bytes / _SLOWEST_BYTES_PER_S
+    with contextlib.suppress(ValueError):
+        limit_s = float(os.environ.get(_TIMEOUT, ""))
+    # locks and loops cannot wait for longer
+    return min(limit_s, threading.TIMEOUT_MAX)
 
 
 def too_slow(url: str, limit_s: float) -> SourceError:
