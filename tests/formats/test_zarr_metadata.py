@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from groups import make_group, make_image
 from tiffref.errors import InvalidReferences, ManifestMismatch
 from tiffref.formats.zarr_metadata import to_documents, to_plain
 from tiffref.model.array import Array, Group
-from tiffref.model.codec import SegmentCodec
+from tiffref.model.codec import ForeignCodec, SegmentCodec
 
 
 def test_v2_documents(tmp_path: Path) -> None:
@@ -110,6 +111,21 @@ def test_several_codecs_are_refused(tmp_path: Path) -> None:
     for zarr_format in (2, 3):
         with pytest.raises(ManifestMismatch, match=r"'image'.*2 codecs.*compression 8"):
             to_documents(Group({"image": mixed}), zarr_format)
+
+
+@pytest.mark.parametrize("others", [True, 1.0])
+def test_equal_values_of_codecs_stay_as_they_are(tmp_path: Path, others: object) -> None:
+    """What an earlier document had is equal, and not the same: strict readers refuse it."""
+    image = make_image(tmp_path)
+
+    def write(shuffle: object) -> object:
+        compressor = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": shuffle}
+        codec = ForeignCodec(2, {"dtype": "<u2", "compressor": compressor, "filters": None})
+        array = replace(image, codecs=(codec,))
+        return to_documents(Group({"image": array}), 2)["image/.zarray"]["compressor"]["shuffle"]
+
+    assert repr(write(others)) == repr(others)
+    assert repr(write(1)) == "1"
 
 
 def test_array_at_the_root(tmp_path: Path) -> None:

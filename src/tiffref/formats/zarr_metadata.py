@@ -151,7 +151,8 @@ def _zattrs_of_texts(attributes: tuple[tuple[str, str], ...], dims: tuple[str, .
 
 def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: str) -> str:
     """Return the document of an array; `fill` is JSON too."""
-    dtype, order = _zarray_members(codec)
+    values = codec.metadata if isinstance(codec, ForeignCodec) else codec.parameters
+    dtype, order = _zarray_members(codec, repr(values) if values else "")
     sizes = ",".join(map(str, shape)), ",".join(map(str, chunks))
     return (
         f'{{"zarr_format":2,"shape":[{sizes[0]}],"chunks":[{sizes[1]}],{dtype},'
@@ -160,8 +161,11 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: s
 
 
 @functools.lru_cache(maxsize=4096)
-def _zarray_members(codec: Any) -> tuple[str, str]:
-    """Return what a codec says in a document: data type and compressor, then order and filters."""
+def _zarray_members(codec: Any, values: str) -> tuple[str, str]:
+    """Return what a codec says in a document: data type and compressor, then order and filters.
+
+    `values` are those of the codec as text: 1, 1.0 and true are equal, and not the same JSON.
+    """
     encoding = to_zarr2(codec)
     order = codec.metadata.get("order", "C") if isinstance(codec, ForeignCodec) else "C"
     first = {"dtype": encoding["dtype"], "compressor": encoding["compressor"]}
