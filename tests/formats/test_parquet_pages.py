@@ -38,6 +38,19 @@ def test_honest_files_pass(compression: str, version: str) -> None:
         check(data, 10)  # writers fill the last file up
 
 
+def test_many_files_of_long_addresses_in_one_record_pass() -> None:
+    """They compress to a hundredth, as what is refused does."""
+    n_rows = 300_000
+    paths = pa.array([f"s3://bucket/{'folder/' * 32}{n:09d}.tif" for n in range(n_rows)])
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"path": paths}), buffer, compression="zstd", use_dictionary=False)
+    data = buffer.getvalue()
+    assert len(data) < 1 << 21
+    check(data, n_rows)
+    with pytest.raises(ValueError, match="bytes are more than"):
+        check(data, 10)
+
+
 def test_pages_are_added_up() -> None:
     check(write(1, bytes(15 << 20)), 1)
     with pytest.raises(ValueError, match="bytes are more than 16777216"):
