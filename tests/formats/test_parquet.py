@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -285,6 +286,47 @@ def test_files_of_other_writers(tmp_path: Path, options: dict) -> None:
 
     folder = rewrite(tmp_path / "refs.parquet", plain, **options)
     assert_same(make_flat(2, 2), from_parquet(folder))
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.large_binary()])
+def test_columns_without_values(tmp_path: Path, kind: pa.DataType) -> None:
+    """Those of `raw` in most files; pandas, polars and pyarrow have a type for such columns."""
+
+    def empty(table: pa.Table) -> pa.Table:
+        return table.set_column(3, "raw", pa.nulls(len(table), kind))
+
+    folder = rewrite(tmp_path / "refs.parquet", empty)
+    assert_same(make_flat(2, 2), from_parquet(folder))
+
+
+def test_files_without_addresses(tmp_path: Path) -> None:
+    def inline(table: pa.Table) -> pa.Table:
+        table = table.set_column(0, "path", pa.nulls(len(table)))
+        return table.set_column(3, "raw", pa.array([bytes(9)] * len(table)))
+
+    manifest = from_parquet(rewrite(tmp_path / "refs.parquet", inline))["image"].manifest
+    assert [bytes(manifest.data(flat)) for flat in range(4)] == [bytes(9)] * 4
+
+
+def test_addresses_as_bytes(tmp_path: Path) -> None:
+    def recode(table: pa.Table) -> pa.Table:
+        paths = table["path"].cast(pa.string()).cast(pa.binary())
+        return table.set_column(0, "path", paths)
+
+    assert_same(make_flat(2, 2), from_parquet(rewrite(tmp_path / "refs.parquet", recode)))
+
+
+@pytest.mark.parametrize("engine", ["fastparquet", "pyarrow"])
+def test_what_fsspec_writes(tmp_path: Path, engine: str) -> None:
+    from fsspec.implementations.reference import LazyReferenceMapper
+
+    group, folder = make_flat(2, 2), str(tmp_path / "refs.parquet")
+    local = fsspec.filesystem("file")
+    mapper = LazyReferenceMapper.create(folder, fs=local, record_size=3, engine=engine)
+    for key, value in to_kerchunk(group)["refs"].items():
+        mapper[key] = value.encode() if isinstance(value, str) else value
+    mapper.flush()
+    assert from_parquet(folder)["image"].manifest == group["image"].manifest
 
 
 def test_rows_that_are_not_there_are_missing_chunks(tmp_path: Path) -> None:

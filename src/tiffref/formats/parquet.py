@@ -322,7 +322,7 @@ def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64
         longest = pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py()
         if (longest or 0) > _MAX_ADDRESS_BYTES:
             raise ValueError(f"an address of {longest} bytes")
-        return column.dictionary.to_pylist(), codes
+        return column.dictionary.cast(pyarrow.string()).to_pylist(), codes
 
 
 def _parse_raw(

@@ -93,7 +93,9 @@ def _check_type(column: Any) -> None:
     """Refuse what is stored in few bytes and read as many: lists, and values of a fixed length."""
     is_text = column.path in _TEXTS and column.physical_type == "BYTE_ARRAY"
     is_number = column.path in _NUMBERS and column.physical_type in _NUMBER_TYPES
-    if column.max_repetition_level or not (is_text or is_number):
+    # pandas, polars and pyarrow do not know what a column without values would hold
+    is_nothing = column.physical_type == "INT32" and str(column.logical_type) == "Null"
+    if column.max_repetition_level or not (is_text or is_number or is_nothing):
         raise ValueError(f"column {column.path[:60]} has type {column.physical_type}")
 
 
