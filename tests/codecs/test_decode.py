@@ -295,7 +295,7 @@ def test_bytes_behind_the_segment_are_cut(compression):
     np.testing.assert_array_equal(decode_segment(codec, data), image)
 
 
-@pytest.mark.parametrize("behind", [b"\0", b"junk!!", bytes(64), b"\x28\xb5\x2f"])
+@pytest.mark.parametrize("behind", [b"\0", b"junk" * 20, bytes(64), b"\x28\xb5\x2f"])
 @pytest.mark.parametrize("compression", [5, 8, 32773, 34925, 50000])
 def test_bytes_behind_the_stream_are_not_read(compression, behind):
     """As byte counts that are too large have it; libtiff reads such files."""
@@ -303,6 +303,25 @@ def test_bytes_behind_the_stream_are_not_read(compression, behind):
     codec = SegmentCodec((1, 20, 30, 1), "|u1", compression)
     data = compress(compression, image.tobytes()) + behind
     np.testing.assert_array_equal(decode_segment(codec, data)[0, :, :, 0], image)
+
+
+@pytest.mark.parametrize("behind", [b"junk", b"junk!!" * 4])
+@pytest.mark.parametrize("compression", [5, 8, 32773, 34925, 50000])
+def test_bytes_behind_a_last_strip_of_fewer_rows_are_not_read(compression, behind):
+    """Of PackBits the decoder looks for more rows there, and finds a run that is cut off."""
+    image = values((1, 3, 30, 1), "u1")
+    codec = SegmentCodec((1, 20, 30, 1), "|u1", compression, edge=(1, 3, 30))
+    decoded = decode_segment(codec, compress(compression, image.tobytes()) + behind)
+    np.testing.assert_array_equal(decoded[:, :3], image)
+    assert not decoded[:, 3:].any()
+
+
+def test_xz_that_is_cut_off_is_refused():
+    codec = SegmentCodec((1, 20, 30, 1), "|u1", 34925, edge=(1, 3, 30))
+    stored = compress(34925, values(codec.shape, "u1").tobytes())
+    for n_bytes in (len(stored) // 2, len(stored) // 9, 20):
+        with pytest.raises(MalformedTiff):
+            decode_segment(codec, stored[:n_bytes])
 
 
 def test_last_strip_may_have_less_than_a_row_behind_it():

@@ -166,6 +166,57 @@ def test_packbits_without_byte_counts_ends_where_it_has_its_samples(tmp_path, ho
         np.testing.assert_array_equal(read(path), data)
 
 
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
+def test_one_strip_without_byte_counts_may_be_larger_than_its_samples(tmp_path, compression):
+    """As noise is when compressed: libtiff reads one strip to the end of the file."""
+    path = tmp_path / "noise.tif"
+    code, encode = ENCODE[compression]
+    data = rng.integers(0, 256, (40, 31)).astype("u1")
+    one = image(data, {259: code}, encode=encode)
+    assert len(one.segments[0]) > data.nbytes
+    write_tiff(path, [one])
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages[0].tags[279].offset
+    with path.open("r+b") as file:
+        file.seek(entry)
+        file.write(struct.pack("<H", 280))
+    with pytest.warns(MetadataWarning, match="279"):
+        np.testing.assert_array_equal(read(path), data)
+
+
+def test_packbits_in_reverse_bit_order_without_byte_counts(tmp_path):
+    path = tmp_path / "reversed.tif"
+    data = rng.integers(1, 255, (40, 32)).astype("u1")
+    how = {259: 32773, 266: 2}
+
+    def encode(part):
+        return imagecodecs.bitorder_decode(bytes(imagecodecs.packbits_encode(part)))
+
+    one = image(data, how, encode=encode, rows=8)
+    one.lengths = [0] * len(one.segments)
+    write_tiff(path, [one])
+    path.write_bytes(path.read_bytes() + b"\xa0ab")  # what follows the last segment is no run
+    with pytest.warns(MetadataWarning, match="279"):
+        np.testing.assert_array_equal(read(path), data)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 12])
+@pytest.mark.parametrize("n_more", [1, 9, 17, 25])
+def test_an_uncompressed_last_strip_with_bytes_behind_it(tmp_path, bits, n_more):
+    """A last byte count that is too large is legal, whether by less than a row or by more."""
+    path = tmp_path / "last.tif"
+    data = rng.integers(0, 1 << bits, (20, 16)).astype("u2" if bits > 8 else "u1")
+
+    def encode(part):
+        return bytes(imagecodecs.packints_encode(part, bits, runlen=16))
+
+    one = image(data, {258: bits}, encode=encode, rows=8)
+    one.segments = [*one.segments[:-1], one.segments[-1] + b"\x55" * n_more]
+    write_tiff(path, [one])
+    np.testing.assert_array_equal(read(path), data)
+    np.testing.assert_array_equal(read(path, zarr_format=3), data)
+
+
 def test_empty_segments_at_the_place_of_the_next_are_silent(tmp_path):
     """A writer that appends notes where it is when it has nothing to write."""
     path = tmp_path / "sparse.tif"

@@ -401,12 +401,16 @@ def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> 
     return samples if out is None else out if view is not None else _put(samples, out)
 
 
+def in_first_bit_order(data: Any, fill_order: int) -> Any:
+    """Return stored bytes with their bits in the order of FillOrder 1 (tag 266)."""
+    return imagecodecs.bitorder_decode(bytes(data)) if fill_order == 2 else data
+
+
 def _decode_bytes(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
     """Decompress, unpack and unpredict into `target`."""
     codec, layout, decompress = decoder.codec, decoder.layout, decoder.row.decode
     assert layout is not None and decompress is not None
-    if codec.fill_order == 2:
-        data = imagecodecs.bitorder_decode(bytes(data))
+    data = in_first_bit_order(data, codec.fill_order)
     if layout.unpack is None:
         buffer = target.reshape(-1).view(np.uint8)
     else:
@@ -437,8 +441,8 @@ def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
     """Decode an image into `target`, directly where it is as large as the segment."""
     codec, row, decode = decoder.codec, decoder.row, decoder.row.decode
     assert decode is not None
-    if codec.fill_order == 2 and row.fill_order == "first":
-        data = imagecodecs.bitorder_decode(bytes(data))
+    if row.fill_order == "first":
+        data = in_first_bit_order(data, codec.fill_order)
     try:
         image = decode(codec, data, target)
     except ValueError:

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.codec import SegmentCodec
-from .guard import HARMLESS_BYTES, clean_png, jpeg_frame, trim_zstd
+from .guard import HARMLESS_BYTES, clean_png, first_xz_stream, jpeg_frame, trim_zstd
 
 _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 
@@ -455,13 +455,19 @@ def packbits(data: Any, buffer: NDArray[np.uint8]) -> int:
 
 
 def packbits_end(data: bytes, n_bytes: int) -> int:
-    """Find where PackBits has decoded to so many bytes; libtiff reads nothing behind that."""
+    """Find where PackBits has decoded to so many bytes; libtiff reads nothing behind that.
+
+    A run that is cut off is left out: behind a last strip of fewer rows it is no run at all.
+    """
     at = 0
     while n_bytes > 0 and at < len(data):
         run = data[at]
-        at += run + 2 if run < 128 else 2 if run > 128 else 1
+        end = at + (run + 2 if run < 128 else 2 if run > 128 else 1)
+        if end > len(data):
+            break
         n_bytes -= run + 1 if run < 128 else 257 - run if run > 128 else 0
-    return min(at, len(data))
+        at = end
+    return at
 
 
 def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
@@ -470,8 +476,12 @@ def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
 
 
 def lzma(data: Any, buffer: Any) -> int:
-    """Decode an xz stream."""
-    return len(imagecodecs.lzma_decode(data, out=buffer))
+    """Decode an xz stream; what is behind it is not read, as in libtiff."""
+    try:
+        return len(imagecodecs.lzma_decode(data, out=buffer))
+    except RuntimeError:
+        # liblzma takes more than a few bytes behind the stream for another stream
+        return copy(first_xz_stream(bytes(data), buffer.nbytes), buffer)
 
 
 def _inflate_leniently(data: Any, buffer: NDArray[np.uint8]) -> int:

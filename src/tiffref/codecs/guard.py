@@ -454,6 +454,24 @@ _LZMA_BYTES = 1 << 27
 """Memory of a decoder of LZMA: the best preset takes half of it."""
 
 
+def first_xz_stream(data: bytes, most: int) -> bytes:
+    """Decode the first xz stream of some data, up to so many bytes.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none, or the data end within it.
+    """
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_BYTES)
+    try:
+        found = decoder.decompress(data, most)
+    except lzma.LZMAError as error:
+        raise RuntimeError(f"xz: {error}") from error
+    if len(found) < most and not decoder.eof:
+        raise RuntimeError("xz: the stream is cut off")
+    return found
+
+
 class ZstdSize(NamedTuple):
     """What frames of Zstandard decode to: `least` is what they say, 0 where they say nothing."""
 

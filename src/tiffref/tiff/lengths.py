@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.decode import decodes
+from ..codecs.decode import decodes, in_first_bit_order
 from ..codecs.decoders import packbits_end
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of, stored_codec
@@ -126,9 +126,9 @@ def _end_last(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -
     place = source.url, int(level.offset.flat[n]), int(room.flat[n])
     if not segments.is_fetched(*place):
         return
-    room.flat[n] = packbits_end(
-        segments.read_segment(*place), int(_stored_bytes(level)[n % room.shape[1]])
-    )
+    n_bytes = int(_stored_bytes(level)[n % room.shape[1]])
+    data = in_first_bit_order(segments.read_segment(*place), level.ifds[0].fill_order)
+    room.flat[n] = packbits_end(data, n_bytes)
 
 
 def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> bool:

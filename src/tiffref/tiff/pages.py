@@ -24,7 +24,7 @@ __all__ = ["Level", "Pages", "Series", "squeeze"]
 
 _MAX_UNLISTED = 1 << 20
 """Segments that a file may leave out of its lists; sparse files list theirs as 0."""
-_FAX = frozenset({2, 3, 4})
+_NONE = 1
 _NOWHERE = frozenset({273, 324})
 _ZERO = np.zeros(1, np.int32)
 """What one page alone has: the first IFD, of the first file."""
@@ -333,7 +333,7 @@ def _estimated(
     """Return the length of single strips whose writer did not give it, as decoders take it."""
     if length.all():
         return length
-    if ifd.compression in _FAX or ifd.tile is not None:
+    if ifd.compression != _NONE or ifd.tile is not None:
         return length  # up to the next segment, if that decodes (see `lengths`)
     if not {279, 325, 514} & pages.directory(first).entries.keys():
         n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..codecs.table import check_supported, compression_of
-from ..codecs.unpack import check_samples
+from ..codecs.unpack import check_samples, stored_codec
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
 from ..model.array import Array
 from ..model.codec import SegmentCodec
@@ -451,6 +451,7 @@ def _clip(
     """Correct the byte counts of uncompressed segments, which writers get wrong in several ways."""
     if codec.parameters.get("subsampling"):
         return length
+    codec = stored_codec(codec)
     bits = (
         sum(codec.bits)
         if len(codec.bits) > 1
@@ -460,4 +461,12 @@ def _clip(
     full = max(0, min(segment[1] * segment[2] * row_bytes, _MAX_LENGTH))
     if level.offset.shape[1] == 1 and level.ifds[0].tile is None:
         return np.where(offset > 0, np.uint64(full), 0).astype(np.uint64)
-    return np.minimum(length, np.uint64(full))
+    length = np.minimum(length, np.uint64(full))
+    n_last = level.ifds[0].shape[2] % segment[2]
+    if level.ifds[0].tile is None and n_last:
+        # of a last strip with bytes behind its rows, too few to be a whole one
+        n_strips = -(-level.ifds[0].shape[2] // segment[2])
+        cropped = np.uint64(min(segment[1] * n_last * row_bytes, _MAX_LENGTH))
+        last = length[n_strips - 1 :: n_strips]
+        last[(last > cropped) & (last < full)] = cropped
+    return length
