@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from ifds import BIG, CLASSIC, As, image, write_tiff
 
 import tiffref
 from tiffref.errors import MalformedTiff, MetadataWarning, TiffrefError, TruncationWarning
@@ -276,6 +277,61 @@ def test_a_run_that_is_cut_off(tmp_path: Path, n_missing: int) -> None:
     assert (level.ifd < 0).sum() == -(-n_missing // 3072)
 
 
+DESCRIPTIONS = {
+    "imagej": "ImageJ=1.54f\nimages=2\nslices=2\n",
+    "shaped": '{"shape": [2, 32, 48], "axes": "ZYX"}',
+}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize("is_pixels_first", [False, True])
+@pytest.mark.parametrize("flavour", DESCRIPTIONS)
+def test_what_lies_between_planes_is_not_pixels_where_the_second_directory_is_cut_off(
+    tmp_path: Path, flavour: str, is_pixels_first: bool, form: Any, order: str
+) -> None:
+    """The file ends within the second directory, which is long enough to be taken for a plane."""
+    path, planes = tmp_path / "a.tif", GRADIENT[:2]
+    longest = {65000: As(7, b"x" * 4000), 65001: As(7, b"y" * 4000)}
+    ifds = [
+        image(plane, {**longest, 270: DESCRIPTIONS[flavour]} if n == 0 else longest, order=order,
+              is_pixels_first=is_pixels_first)
+        for n, plane in enumerate(planes)
+    ]  # fmt: skip
+    if is_pixels_first:  # the texts of the first directory lie behind its pixels
+        ifds[1].tags = {code: tag for code, tag in ifds[1].tags.items() if code < 65000}
+    second = write_tiff(path, ifds, form=form, order=order)[1]
+    with ZarrTiffStore(path) as store:
+        np.testing.assert_array_equal(store[...], planes)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: second + 20])
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path)
+    with pytest.warns(TruncationWarning):
+        references = tiffref.scan(path, allow_holes=True)
+    np.testing.assert_array_equal(ZarrTiffStore(references)[0], planes[0])
+    assert not ZarrTiffStore(references)[1].any()
+    path.write_bytes(whole.replace(b"y" * 4000, b"\0" * 4000)[:second] + b"\xff" * 4000)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_series_behind_one_whose_planes_have_one_directory(
+    tmp_path: Path, bigtiff: bool, byteorder: Any
+) -> None:
+    path = tmp_path / "a.tif"
+    parts = GRADIENT[:5], GRADIENT[5:8, :20], GRADIENT[9, :16]
+    with tifffile.TiffWriter(path, bigtiff=bigtiff, byteorder=byteorder) as tif:
+        for part in parts:
+            tif.write(part, truncate=part.ndim > 2, photometric="minisblack")
+    assert len(tiffref.scan(path, strict=True).series) == 3
+    for n, part in enumerate(parts):
+        with ZarrTiffStore(path, series=n) as store:
+            np.testing.assert_array_equal(store[...], part)
+
+
 def test_fewer_pages_than_the_shape_promises(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT, compression="zlib")
@@ -338,6 +394,28 @@ def test_planes_of_imagej_are_those_of_the_pages(
         warnings.simplefilter("ignore")
         store = ZarrTiffStore(path)
     np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+@pytest.mark.parametrize(
+    ("counts", "dims", "shape"),
+    [("channels=2\nslices=3", "zcsyx", (3, 2)), ("slices=6", "zcyx", (6,))],
+)
+def test_channels_of_imagej_whose_samples_are_separate(
+    tmp_path: Path, counts: str, dims: str, shape: tuple[int, ...], is_run: bool
+) -> None:
+    """Each image has a red, a green and a blue plane; channels are images of their own."""
+    path, planes = tmp_path / "a.tif", GRADIENT[:18].reshape(6, 3, 32, 48)
+    with tifffile.TiffWriter(path) as tif:
+        for n, page in enumerate(planes[:1] if is_run else planes):
+            text = f"ImageJ=1.54f\nimages=6\n{counts}\n" if n == 0 else None
+            tif.write(page, photometric="rgb", planarconfig="separate", description=text,
+                      metadata=None, contiguous=False)  # fmt: skip
+    if is_run:
+        path.write_bytes(path.read_bytes() + planes[1:].tobytes())
+    with ZarrTiffStore(path) as store:
+        assert ("".join(store.dims), store.shape[:-3]) == (dims, shape)
+        np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
 
 
 @pytest.mark.parametrize(

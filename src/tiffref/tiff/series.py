@@ -289,6 +289,17 @@ def _start(pages: Pages, row: int) -> int:
     return int(pages.columns.segments(_rows([row]), 1)[0][0, 0])
 
 
+def _room_end(pages: Pages, row: int) -> int:
+    """Return where planes behind an image end at the latest: at a directory or the end of the file.
+
+    Writers that put pixels first have the directory of an image, and its values, behind them. The
+    next directory may be one that cannot be read.
+    """
+    begin, one = _start(pages, row) + n_bytes_of(pages, row), pages.directory(row)
+    places = [one.offset, one.following, *(where for _, _, where, _ in one.entries.values())]
+    return min([pages.reader.size, *(at for at in places if at >= begin)])
+
+
 # ---- ImageJ
 
 
@@ -364,7 +375,7 @@ class _ImageJ:
             defect = self._settle_counts() if is_one else ""
             end = self._end_of(self.n_images)
             is_behind = is_one or self.n_images == 1 or end <= self.reader.first.following
-            if end <= self.reader.size and is_behind and (self.n_images == 1 or self._is_run()):
+            if end <= self._room_end() and is_behind and (self.n_images == 1 or self._is_run()):
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
                 return Listing([Series("imagej", [level])], [defect] if defect else [])
             if is_one or len(self.reader.chain(2)) == 1:
@@ -374,12 +385,15 @@ class _ImageJ:
     def _end_of(self, n_images: int) -> int:
         return _start(self.head, 0) + n_images * n_bytes_of(self.head, 0)
 
+    def _room_end(self) -> int:
+        return self.reader.size if self.n_images == 1 else _room_end(self.head, 0)
+
     def _settle_counts(self) -> str:
         """Take the larger of two contradictory counts for which the file has room, and say so."""
         counts, n_told = self._sizes_text(), self.n_told
         if n_told == self.n_images:
             return ""
-        n_there = max(n for n in (0, n_told, self.n_images) if self._end_of(n) <= self.reader.size)
+        n_there = max(n for n in (0, n_told, self.n_images) if self._end_of(n) <= self._room_end())
         if n_there != self.n_images:
             self.n_images, self.sizes = n_told, dict.fromkeys(self.sizes, 1)
         return f"ImageJ counts {n_told} images, and planes of {counts}"
@@ -410,7 +424,7 @@ class _ImageJ:
         if rest > 1:
             shape, axes = (rest, *shape), f"I{axes}"
         one, one_axes = pages.shape(0)
-        if pages.facts(0).shape[0] > 1 and axes[-1] == "C":
+        if pages.facts(0).shape[0] > 1 and axes[-1] == "C" and shape[-1] in (1, one[0]):
             shape, axes = (*shape[:-1], *one), axes + one_axes[1:]
         else:
             shape, axes = (*shape, *one), axes + one_axes
@@ -419,7 +433,7 @@ class _ImageJ:
     def _cut_off(self) -> Listing:
         """List the planes of a run that the end of the file cuts off."""
         n_bytes = n_bytes_of(self.head, 0)
-        room = max(0, self.reader.size - _start(self.head, 0))
+        room = max(0, self._room_end() - _start(self.head, 0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
         missing = refuse_short(
             "planes that ImageJ counts reach past the end of the file",
@@ -492,7 +506,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
         n_used = one.add(n_pages)
         if not _list_shaped_below(pages, range(index, index + n_used), listing, seen):
             return False
-        index += n_pages
+        index += n_used
     return True
 
 
@@ -549,11 +563,13 @@ class _Shaped:
         pages, index = self.pages, self.index
         if not is_final(pages, index):
             return False
+        end = _start(pages, index) + n_pages * n_bytes_of(pages, index)
+        if _room_end(pages, index) < min(end, pages.reader.size):
+            return False  # texts or directories lie between the planes
         if self.found.is_truncated or index + 1 >= len(pages):
             return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)
         if shaped_text(pages.directory(index + 1)) is None:
             return False  # the next directory is that of the next page
-        end = _start(pages, index) + n_pages * n_bytes_of(pages, index)
         return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
 
     def _shape(self, n_pages: int) -> tuple[tuple[int, ...], str]:
