@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import fsspec.asyn
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tiffref.errors import SourceError
 from tiffref.io import clients
+
+
+class SlowFiles(MemoryFileSystem):
+    protocol = "slow"
 
 
 def test_a_request_that_begins_while_the_program_is_interrupted_is_given_up(monkeypatch):
@@ -41,3 +47,30 @@ def test_no_limit(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
     monkeypatch.setenv("TIFFREF_TIMEOUT", seconds)
     assert clients.call_within(fs, "slow://a.tif", 9, lambda: 7) == 7
     assert clients.wait_within(fs, "slow://a.tif", 9, answer) == 7
+
+
+@pytest.mark.parametrize(
+    ("url", "is_whole"),
+    [
+        ("simplecache::slow://a.tif", True),
+        ("filecache::slow://a.tif", True),
+        ("blockcache::slow://a.tif", False),
+        ("slow://a.tif", False),
+    ],
+)
+def test_there_is_time_to_fetch_whole_files(
+    monkeypatch: pytest.MonkeyPatch, url: str, is_whole: bool
+) -> None:
+    """A cache of whole files fetches gigabytes for the first few bytes."""
+    limits: list[float] = []
+
+    def call(url: str, limit_s: float, function: Callable[[], Any], *_: Any) -> Any:
+        limits.append(limit_s)
+        return function()
+
+    monkeypatch.delenv("TIFFREF_TIMEOUT", raising=False)
+    monkeypatch.setattr(clients, "_call_in_thread", call)
+    fsspec.register_implementation("slow", SlowFiles, clobber=True)
+    fs, _ = clients.find_file_system(url, None)
+    clients.call_within(fs, url, 9, lambda: None)
+    assert [limit_s > 3600 for limit_s in limits] == [is_whole, is_whole]

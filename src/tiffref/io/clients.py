@@ -101,7 +101,9 @@ def find_file_system(url: str, storage_options: Any, what: str = "cannot be open
         if fsspec.utils.get_protocol(url) in _LATE or _is_here(kind):
             return fsspec.url_to_fs(url, **options)
         # others may connect as they are made
-        return _call_in_thread(url, time_limit_s(0), lambda: fsspec.url_to_fs(url, **options))
+        steps = {step.partition("://")[0] for step in url.split("::")}
+        limit_s = time_limit_s(0 if _WHOLE.isdisjoint(steps) else WHOLE_BYTES)
+        return _call_in_thread(url, limit_s, lambda: fsspec.url_to_fs(url, **options))
 
 
 _TIMEOUT = "TIFFREF_TIMEOUT"
@@ -193,20 +195,24 @@ def lock_for(fs: Any) -> contextlib.AbstractContextManager[Any]:
     as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
     would use in the middle of one another's answers.
     """
-    protocols = getattr(fs, "protocol", ())
-    protocols = (protocols,) if isinstance(protocols, str) else protocols
-    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(protocols):
+    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(_protocols(fs)):
         return contextlib.nullcontext()
     return lock_of(fs)
 
 
 _HERE = frozenset({"memory", "file", "local", "data"})
 """Protocols of file systems that have no server."""
+_WHOLE = frozenset({"simplecache", "filecache", "tar"})
+"""Protocols that fetch a whole file, however large it is, to read a few bytes."""
+
+
+def _protocols(fs: Any) -> frozenset[str]:
+    found = getattr(fs, "protocol", ())
+    return frozenset((found,) if isinstance(found, str) else found)
 
 
 def _is_here(fs: Any) -> bool:
-    protocols = getattr(fs, "protocol", ())
-    return not _HERE.isdisjoint((protocols,) if isinstance(protocols, str) else protocols)
+    return not _HERE.isdisjoint(_protocols(fs))
 
 
 def call_within(fs: Any, url: str, n_bytes: int, function: Callable[[], Any]) -> Any:
@@ -227,6 +233,7 @@ def call_within(fs: Any, url: str, n_bytes: int, function: Callable[[], Any]) ->
 
     if _is_here(fs):
         return ask()
+    n_bytes = n_bytes if _WHOLE.isdisjoint(_protocols(fs)) else max(n_bytes, WHOLE_BYTES)
     return _call_in_thread(url, time_limit_s(n_bytes), ask, lambda: fs.clear_instance_cache())
 
 
