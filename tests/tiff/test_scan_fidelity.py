@@ -40,6 +40,29 @@ def assert_same(path, expected=None):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("first", [0, 16])
+@pytest.mark.parametrize("mode", [0, 1, 3])
+@pytest.mark.parametrize("photometric", ["MINISBLACK", "RGB", "YCBCR"])
+def test_jpeg_of_three_bands_as_gdal_writes_it(tmp_path, photometric, mode, first):
+    """Bands that are no colours are stored as they are; the decoder would take them for YCbCr."""
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    data = np.empty((3, 48, 32), "u1")
+    data[:] = np.array([200, 50, 120])[:, None, None]
+    data[:, :first] = 0
+    how = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 48, "width": 32}
+    how |= {"compress": "JPEG", "photometric": photometric, "jpegtablesmode": mode}
+    how |= {"tiled": True, "blockxsize": 16, "blockysize": 16, "interleave": "pixel"}
+    with rasterio.open(path, "w", sparse_ok=True, jpeg_quality=95, **how) as dataset:
+        dataset.write(data)
+    with rasterio.open(path) as dataset:
+        expected = np.moveaxis(dataset.read(), 0, -1).astype("i2")
+    assert np.abs(expected - np.moveaxis(data, 0, -1)).max() <= 3
+    for got in read_all_ways(path):
+        assert np.abs(got - expected).max() <= 2
+
+
 @pytest.mark.parametrize("byteorder", "<>")
 @pytest.mark.parametrize("kind", ["u2", "f4", "alpha"])
 def test_lerc_as_libtiff_writes_it(tmp_path, kind, byteorder):

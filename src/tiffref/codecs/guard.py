@@ -155,6 +155,8 @@ class JpegFrame(NamedTuple):
     rows: int
     columns: int
     components: int
+    ids: bytes = b""
+    """Of the components."""
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
@@ -170,7 +172,8 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
             position += 2
         elif marker in _FRAME_MARKERS and position + 10 <= len(data):
             precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
-            return JpegFrame(marker, precision, rows, columns, components)
+            ids = data[position + 10 : position + 10 + 3 * components : 3]
+            return JpegFrame(marker, precision, rows, columns, components, ids)
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None

@@ -178,7 +178,11 @@ def check_supported(codec: SegmentCodec) -> None:
 
 
 def jpeg_colorspaces(
-    photometric: int, planar_separate: bool, extra_samples: Sequence[int], is_jfif: bool
+    photometric: int,
+    planar_separate: bool,
+    extra_samples: Sequence[int],
+    is_jfif: bool,
+    is_unmarked: bool = False,
 ) -> dict[str, int | str]:
     """Find the colour spaces that a JPEG segment is stored in and decodes to.
 
@@ -193,6 +197,9 @@ def jpeg_colorspaces(
     is_jfif
         The stream has a JFIF marker; without one, RGB images of some scanners (Aperio) hold RGB
         that the decoder would take for YCbCr.
+    is_unmarked
+        Three components that neither a marker nor their numbers call colours, as GDAL writes bands
+        that are none; the decoder would take them for YCbCr, too.
 
     Returns
     -------
@@ -207,6 +214,8 @@ def jpeg_colorspaces(
     if planar_separate:
         # what libtiff does: the one component passes as it is
         return {"colorspace": 1, "outcolorspace": 1}
+    if is_unmarked:
+        return {"colorspace": 2, "outcolorspace": 2}
     if extra_samples:
         return {}
     found: dict[str, int | str] = dict(_JPEG_OUTPUT.get(photometric, {}))

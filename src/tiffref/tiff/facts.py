@@ -30,6 +30,9 @@ __all__ = [
 
 _RGB, _YCBCR = 2, 6
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})
+_JPEG = 7
+_GREY = frozenset({0, 1})
+_LOSSY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _MAX_HEADER_BYTES = 1 << 12
 _UNKEPT_TAGS = frozenset(
     {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
@@ -429,12 +432,14 @@ def _plain_tags(reader: TiffReader, one: Directory) -> dict[int, Any]:
 
 
 def first_bytes(reader: TiffReader, one: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
-    """Read the start of the first segment."""
+    """Read the start of the first segment that is there."""
     offset: Any = next((one.column(c) for c in (324, 273, 513) if c in one), ())
     length: Any = next((one.column(c) for c in (325, 279, 514) if c in one), ())
-    if not len(offset) or not len(length) or not offset[0] or int(offset[0]) >= reader.size:
+    n_listed = min(len(offset), len(length))
+    n = next((n for n in range(n_listed) if offset[n]), n_listed)
+    if n == n_listed or int(offset[n]) >= reader.size:
         return b""
-    return reader.read(int(offset[0]), min(int(length[0]), most))
+    return reader.read(int(offset[n]), min(int(length[n]), most))
 
 
 def _decoder_tables(reader: TiffReader, one: Directory, compression: int) -> dict[str, Any]:
@@ -447,11 +452,27 @@ def _decoder_tables(reader: TiffReader, one: Directory, compression: int) -> dic
         start = first_bytes(reader, one)
         found["is_jfif"] = compression in _JFIF_KINDS and start[6:10] == b"JFIF"
         frame = jpeg_frame(start)
-        if frame is not None and frame.marker not in (0xC0, 0xC1, 0xC2):
+        if frame is not None and frame.marker not in _LOSSY_FRAMES:
             found["jpeg_process"] = frame.marker
+        if compression == _JPEG and _plain(one, 262) in _GREY and _is_unmarked(start):
+            found["is_unmarked"] = True
     if compression == OLD_JPEG:
         found.update(_old_jpeg_tables(reader, one))
     return found
+
+
+def _is_unmarked(start: bytes) -> bool:
+    """Return whether nothing in a JPEG stream of three components calls them colours.
+
+    libtiff numbers components from 0 that are none, and from 1 those of YCbCr.
+    """
+    frame = jpeg_frame(start)
+    is_named = start[6:10] == b"JFIF" or b"Adobe" in start
+    return (
+        frame is not None
+        and frame.marker in _LOSSY_FRAMES
+        and (frame.ids == b"\0\1\2" and not is_named)
+    )
 
 
 def _old_jpeg_tables(reader: TiffReader, one: Directory) -> dict[str, Any]:
@@ -482,20 +503,27 @@ def _old_jpeg_table(reader: TiffReader, offset: int, is_quantization: bool) -> b
 def decodes_by_stream(facts: IfdFacts) -> bool:
     """Return whether how an image decodes is told by its segments too, not by its tags alone."""
     is_undeclared = facts.compression in JPEG and facts.photometric == _RGB
+    is_undeclared |= _may_be_unmarked(facts)
     return facts.compression == OLD_JPEG or "jpeg_header" in facts.tables or is_undeclared
+
+
+def _may_be_unmarked(facts: IfdFacts) -> bool:
+    return facts.compression == _JPEG and facts.photometric in _GREY and facts.shape[4] == 3
 
 
 def stream_key(reader: TiffReader, one: Directory, facts: IfdFacts) -> Any:
     """Return what directories of equal tags must have in common to decode alike.
 
     Tables of old-style JPEG lie at offsets of their own, those of NDPI in the strip; JPEG of RGB
-    samples holds YCbCr if it has a JFIF marker.
+    samples holds YCbCr if it has a JFIF marker, that of other samples by its components, too.
     """
     if facts.compression == OLD_JPEG:
         return one.offset
     if "jpeg_header" in facts.tables:
         found = _ndpi_tile(reader, one)
         return found and found[1]
+    if _may_be_unmarked(facts):
+        return _is_unmarked(first_bytes(reader, one))
     return first_bytes(reader, one, 16)[6:10] == b"JFIF"
 
 

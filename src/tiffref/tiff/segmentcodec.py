@@ -40,6 +40,7 @@ _PARAMETER_TAGS: dict[int, dict[str, int]] = {
     65002: {"skip_bits": 65007, "horizontal_bits": 65008, "vertical_bits": 65009},
 }
 """What decoders need from tags beyond those of `SegmentCodec`, by compression."""
+_JPEG_SIGNS = ("is_jfif", "is_unmarked")
 _WITH_PARAMETERS = _ANY_JPEG | _PARAMETER_TAGS.keys()
 
 
@@ -162,11 +163,14 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
         for name, code in _PARAMETER_TAGS.get(ifd.compression, {}).items()
         if tags.get(code)
     }
-    found.update({name: value for name, value in ifd.tables.items() if name != "is_jfif"})
+    found.update({name: value for name, value in ifd.tables.items() if name not in _JPEG_SIGNS})
     if ifd.compression in _ANY_JPEG:
         found.update(
             jpeg_colorspaces(
-                ifd.photometric, ifd.is_separate, ifd.extra_samples, bool(ifd.tables.get("is_jfif"))
+                ifd.photometric,
+                ifd.is_separate,
+                ifd.extra_samples,
+                *(bool(ifd.tables.get(name)) for name in _JPEG_SIGNS),
             )
         )
     if ifd.compression == _LERC:
