@@ -492,6 +492,50 @@ def test_a_sub_ifd_outside_the_file(tmp_path: Path) -> None:
     assert (found.tag, found.loses_pixels) == (330, True)
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize("code", [258, 273, 324, 339])
+@pytest.mark.parametrize("n_pages", [1, 3])
+@pytest.mark.parametrize("text", [None, "ImageJ=1.54f\nimages=3\nslices=3\n"])
+def test_a_page_that_lost_the_tags_of_its_pixels_is_not_made_up(
+    tmp_path: Path, text: str | None, n_pages: int, code: int, form: Any, order: str
+) -> None:
+    """Zeros, bits or integers in place of its samples would be other pixels."""
+    path = tmp_path / "a.tif"
+    planes = GRADIENT[:15].reshape(3, 5, 32, 48).transpose(0, 2, 3, 1).astype("f4")[:n_pages]
+    tile = (16, 16) if code == 324 else None
+    tags = {270: text} if text and n_pages == 3 else {}
+    ifds = [
+        image(one, tags if n == 0 else {}, tile=tile, rows=4, order=order)
+        for n, one in enumerate(planes)
+    ]
+    write_tiff(path, ifds, form=form, order=order)
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], planes if n_pages > 1 else planes[0])
+    with tifffile.TiffFile(path) as tif:
+        at = tif.pages[-1].tags[code].offset
+    data = bytearray(path.read_bytes())
+    place = (at + 12, "Q") if form is BIG else (at + 8, "I")
+    struct.pack_into(f"{order}{place[1]}", data, place[0], len(data) - 2)
+    path.write_bytes(data)
+    is_list = code in (273, 324)
+    if n_pages == 1 or is_list or text:
+        is_hole = is_list and n_pages > 1
+        with pytest.raises(MalformedTiff, match="1 of 3" if is_hole else "outside the file"):
+            tiffref.scan(path)
+    else:  # the other pages are an image of their own
+        with pytest.warns(TruncationWarning, match="outside the file"):
+            references = tiffref.scan(path)
+        assert [len(one["levels"]) for one in references.series] == [1, 1]
+        assert "refused" in references.series[1]["levels"][0]
+        np.testing.assert_array_equal(ZarrTiffStore(references)[...], planes[:2])
+    if n_pages > 1 and is_list:
+        with pytest.warns(TruncationWarning):
+            store = ZarrTiffStore(path, allow_holes=True)
+        np.testing.assert_array_equal(store[...][:2], planes[:2])
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
 def test_a_page_that_makes_no_sense_hides_no_others(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     few_pages(path, {})

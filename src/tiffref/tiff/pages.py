@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ _MAX_UNLISTED = 1 << 20
 """Segments that a file may leave out of its lists; sparse files list theirs as 0."""
 _NONE = 1
 _NOWHERE = frozenset({273, 324})
+_SAMPLES = frozenset({258, 339})
+"""Bits and format of the samples."""
 _ZERO = np.zeros(1, np.int32)
 """What one page alone has: the first IFD, of the first file."""
 _ZERO.setflags(write=False)
@@ -98,11 +100,30 @@ class Pages:
         return False
 
     def facts(self, row: int) -> IfdFacts:
-        """Return what a row says of its image."""
+        """Return what a row says of its image.
+
+        Raises
+        ------
+        MalformedTiff
+            If it makes no sense, or the values that say what its samples are cannot be read.
+        """
         found = self._facts.get(row)
         if found is None:
-            found = self._facts[row] = read_facts(self.reader, self.directory(row))
+            one = self.directory(row)
+            for lost in one.findings:
+                if lost.tag in _SAMPLES:  # their defaults would give other pixels
+                    raise lost.to_error()
+            found = self._facts[row] = read_facts(self.reader, one)
         return found
+
+    def lost(self) -> set[int]:
+        """Return the rows whose list of segments lies outside the file."""
+        names = {one.ifd for one in self.reader.findings if one.tag in _NOWHERE}
+        if not names:
+            return set()
+        own = self.names or map(str, range(len(self)))
+        rows = [row for row, name in enumerate(own) if name in names]
+        return {row for row in rows if not self.directory(row).n_listed}
 
     @functools.cached_property
     def kind(self) -> NDArray[np.int32]:
@@ -213,6 +234,10 @@ class Level:
         """
         if self.error is not None:
             raise self.error
+        if len(self.row) > 1 and self.segments is None:
+            row = self._rows_with_segments()
+            if (row != self.row).any():
+                return replace(self, row=row).to_facts()
         ifds, kind = self._kinds()
         first = ifds[0]
         n_segments = n_segments_of(first)
@@ -244,6 +269,15 @@ class Level:
             length,
             run_offset=int(offset[0, 0]) if self.is_run and offset.size else None,
         )
+
+    def _rows_with_segments(self) -> NDArray[np.intp]:
+        """Return the rows of planes; pages that lost the list of their segments are missing."""
+        row = self.row
+        for number, pages in enumerate(self.pages):
+            lost = pages.lost()
+            if lost:
+                row = np.where(self.is_in(number) & np.isin(self.row, list(lost)), -1, row)
+        return row
 
     def _kinds(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:
         """Return what the different directories say, in order of use, and which each plane has."""
