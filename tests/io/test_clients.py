@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import fsspec.asyn
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -74,3 +78,23 @@ def test_there_is_time_to_fetch_whole_files(
     fs, _ = clients.find_file_system(url, None)
     clients.call_within(fs, url, 9, lambda: None)
     assert [limit_s > 3600 for limit_s in limits] == [is_whole, is_whole]
+
+
+def test_what_a_failed_request_had_is_not_kept() -> None:
+    """Its error and the frames that it knows would keep each other until garbage is collected."""
+    fs, refs = SimpleNamespace(protocol="slow"), []
+
+    def fail() -> None:
+        data = np.zeros(9)
+        refs.append(weakref.ref(data))
+        raise OSError("no")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(OSError):
+            clients.call_within(fs, "slow://a.tif", 9, fail)
+        # the thread that asked lets go of it a moment later
+        assert clients.call_within(fs, "slow://a.tif", 9, lambda: 7) == 7
+        assert refs[0]() is None
+    finally:
+        gc.enable()

@@ -264,6 +264,7 @@ def _call_in_thread(
     finally:
         answer.cancel()
         _requests.discard(answer)
+        del answer  # its error knows this frame: each would keep the other, and what was read
 
 
 class _Helper:
@@ -332,6 +333,7 @@ def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
     finally:
         request.cancel()
         _requests.discard(request)
+        del request  # as above
 
 
 _ENDING = "is not read any more: the program was interrupted"
