@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -98,3 +100,17 @@ def test_what_a_failed_request_had_is_not_kept() -> None:
         assert refs[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no forks")
+def test_a_forked_child_has_locks_of_its_own() -> None:
+    """Threads that hold them in the parent do not exist there, and would never let go."""
+    fs = SlowFiles()
+    with clients.lock_of(fs), clients._locks_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+        child = os.fork()
+        if child == 0:
+            is_free = clients._locks_lock.acquire(blocking=False)
+            clients._locks_lock.release()
+            os._exit(0 if is_free and clients.lock_of(fs).acquire(blocking=False) else 1)
+    assert os.waitpid(child, 0)[1] == 0

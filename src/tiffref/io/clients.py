@@ -183,6 +183,17 @@ def lock_of(file: BinaryIO | Any) -> threading.Lock:
         return _lock_of_others
 
 
+def _start_anew() -> None:
+    # other threads of the parent process may have held the locks when it forked
+    global _locks, _locks_lock, _lock_of_others
+    _locks = WeakKeyDictionary()
+    _locks_lock, _lock_of_others = threading.Lock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
 _SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
 """Protocols whose file systems several threads may use at once, though they are not asynchronous:
 they have no connection, or one that is made for that."""
