@@ -35,7 +35,7 @@ def records(corpus):
 def scan(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tiffref.scan(path)
+        return tiffref.scan(path, axes="as-stored")
 
 
 def digest(array):
@@ -66,7 +66,10 @@ def read_ways(references, path):
     """Read one array as v2 and v3 document in zarr, through the store, and with xarray."""
     xarray = pytest.importorskip("xarray")
     yield "v2 in zarr", open_group(references, 2)[path][...]
-    yield "v3 in zarr", open_group(references, 3)[path][...]
+    # pyramids of microscopes are trees in v3, whose arrays have other paths
+    as_v3 = references.laid_out(3)
+    path_v3 = list(as_v3.group.arrays())[[*dict(references.group.arrays())].index(path)][0]
+    yield "v3 in zarr", open_group(references, 3)[path_v3][...]
     array = references.group[path]
     single = tiffref.References(references.group.with_children({path: array}))
     yield "store[...]", ZarrTiffStore(single)[...]
