@@ -13,7 +13,7 @@ from ways import assert_pixels, pixels, scan
 
 import tiffref
 from tiffref.cli import main
-from tiffref.errors import MalformedTiff, MetadataWarning, UnsupportedTiff
+from tiffref.errors import MalformedTiff, MetadataWarning, TruncationWarning, UnsupportedTiff
 from tiffref.zarr import ZarrTiffStore
 
 ORDERS = ["<", ">"]
@@ -144,6 +144,22 @@ def test_strips_without_lengths_of_more_bytes_than_there_can_be(tmp_path, order)
         pytest.raises(MalformedTiff, match="more bytes than can be counted"),
     ):
         tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_image_of_an_unknown_compression_is_not_left_out_in_silence(tmp_path, which, order):
+    path = tmp_path / "unknown.tif"
+    planes = [np.full((4, 8), 7, "u1"), np.full((6, 9), 8, "u1")]
+    ifds = [image(p, {259: 60000} if n == which else {}, order=order) for n, p in enumerate(planes)]
+    write_tiff(path, ifds, order=order)
+    with pytest.warns(TruncationWarning, match=r"A level is left out: .*60000"):
+        references = tiffref.scan(path)
+    assert "60000" in references.series[which]["levels"][0]["refused"]
+    single = ZarrTiffStore(references, series=1 - which)
+    np.testing.assert_array_equal(single[...], planes[1 - which])
+    with pytest.raises(UnsupportedTiff, match="60000"):
+        tiffref.scan(path, strict=True)
 
 
 TEXTS = {

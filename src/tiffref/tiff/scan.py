@@ -17,7 +17,6 @@ import numpy as np
 
 from ..errors import (
     MalformedTiff,
-    ManifestMismatch,
     MetadataWarning,
     SelectionError,
     TiffrefError,
@@ -531,9 +530,8 @@ def _plan_arrays(
 def _report_refusals(
     provenance: Sequence[Mapping[str, Any]], refusals: Sequence[TiffrefError], options: _Options
 ) -> None:
-    """Raise or warn where a level is left out: one that is damaged, or whose pages do not fit."""
-    damaged = [one for one in refusals if isinstance(one, MalformedTiff | ManifestMismatch)]
-    if not damaged:
+    """Raise or warn where a level is left out: it is damaged, or references cannot express it."""
+    if not refusals:
         return
     # overviews alone are not the image
     is_lost = any(
@@ -541,9 +539,9 @@ def _report_refusals(
         for one in provenance
     )
     if options.report.is_strict or (is_lost and not options.allows_holes):
-        raise damaged[0]
-    more = f" {len(damaged) - 1} more levels are left out." if len(damaged) > 1 else ""
-    warn(TruncationWarning(f"A level is left out: {damaged[0]}{more}"), stacklevel=5)
+        raise refusals[0]
+    more = f" {len(refusals) - 1} more levels are left out." if len(refusals) > 1 else ""
+    warn(TruncationWarning(f"A level is left out: {refusals[0]}{more}"), stacklevel=5)
 
 
 def _array(
