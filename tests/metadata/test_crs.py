@@ -24,6 +24,22 @@ def test_a_projected_code(code):
     assert build({1024: 1, 3072: code}) == pyproj.CRS(code)
 
 
+@pytest.mark.parametrize(
+    "keys", [{2048: 4326}, {2048: 4978}, {2048: 32767, 2050: 6326, 2052: 9001}, {2050: 6326}]
+)
+def test_a_geocentric_system_is_not_one_of_degrees(keys):
+    assert build({1024: 3, **keys}).equals(pyproj.CRS(4978))
+
+
+@pytest.mark.parametrize("unit_key", [2052, 3076])
+def test_a_geocentric_system_of_the_users_own(unit_key):
+    crs = build({1024: 3, 1026: "mine", **SPHERE, unit_key: 9002})
+    assert crs.is_geocentric
+    assert crs.name == "mine"
+    assert [axis.unit_name for axis in crs.axis_info] == ["foot"] * 3
+    assert crs.ellipsoid.semi_major_metre == 6378137
+
+
 KEYS_OF = {
     "PROJECTED_CRS": lambda code: {1024: 1, 3072: code},
     "GEOGRAPHIC_2D_CRS": lambda code: {1024: 2, 2048: code},

@@ -554,8 +554,32 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
         return from_epsg(code) if is_known else crs
     if own_key is None and model != USER_DEFINED and keys.code(2048) is not None:
         model = GEOGRAPHIC
-    builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: geographic}
+    builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: _geocentric}
     return builders.get(model, _engineering)(keys, report)
+
+
+def _geocentric(keys: GeoKeys, report: Report) -> CRS | None:
+    """Build a geocentric system: by its code, else on the datum of the keys."""
+    base = geographic(keys, report)
+    if base is None or base.is_geocentric:
+        return base
+    found = base.to_json_dict()
+    own, size = (2052, 2053) if 2052 in keys.values else (3076, 3077)
+    unit = json_unit("LinearUnit", *unit_of(keys, own, size, "linear", report))
+    axes = [
+        {"name": f"Geocentric {axis}", "abbreviation": axis, "direction": f"geocentric{axis}",
+         "unit": unit}
+        for axis in "XYZ"
+    ]  # fmt: skip
+    place = "datum_ensemble" if "datum_ensemble" in found else "datum"
+    return base.from_json_dict(
+        {
+            "type": "GeodeticCRS",
+            "name": keys.text(1026) or keys.text(2049) or "unnamed",
+            place: found[place],
+            "coordinate_system": {"subtype": "Cartesian", "axis": axes},
+        }
+    )
 
 
 def _esri_string(keys: GeoKeys) -> str:
