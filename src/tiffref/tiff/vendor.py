@@ -35,7 +35,7 @@ from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, TiffReader
 from .ome import OmeFile
 from .pages import Level, Pages, Series
-from .series import Listing, plain_series
+from .series import Listing, n_bytes_of, plain_series
 
 __all__ = ["VendorFile", "is_foreign", "open_vendor", "tifffile_errors"]
 
@@ -184,6 +184,7 @@ class VendorFile:
         """Note what tifffile leaves out of a file, or does not make sense of."""
         text = self.reader.first.get(270)
         if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
+            self._check_pages(listing)
             return
         if all(one.kind == "generic" for one in listing.series):
             listing.defects.append("the OME-XML does not fit the pages")
@@ -199,6 +200,39 @@ class VendorFile:
         is_run = any(level.is_run for one in listing.series for level in one.levels)
         if n_left and not is_run:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
+
+    def _check_pages(self, listing: Listing) -> None:
+        """Note pages with pixels that are in none of the series, of which MD Gel's are added."""
+        left = self._left_out(listing)
+        if left and self.tif.is_mdgel:
+            listing.series += [_page_series(self.reader, at) for at in left]
+        elif left:
+            verb = "page is" if len(left) == 1 else "pages are"
+            listing.defects.append(f"{len(left)} {verb} in none of its images")
+
+    def _left_out(self, listing: Listing) -> Sequence[int]:
+        """Return directories of the chain with pixels that no level has.
+
+        Pages are also compared by their first segment, as tifffile knows only that of some planes.
+        """
+        levels = [level for one in listing.series for level in one.levels]
+        used, known = set[int](), {0}
+        for level in levels:
+            for number, pages in enumerate(level.pages):
+                if pages.reader is self.reader:
+                    used.update(pages.offsets)
+                    if level.segments is not None:
+                        known.update(level.segments[0][level.is_in(number), 0].tolist())
+        left = [at for at in self.reader.chain() if at not in used]
+        if not left:
+            return []
+        runs = [_run_of(level) for level in levels if level.is_run]
+        starts = Pages(self.reader, left).columns.segments(np.arange(len(left)), 1)[0][:, 0]
+        return [
+            at
+            for at, start in zip(left, starts.tolist(), strict=True)
+            if start not in known and not any(begin <= start < end for begin, end in runs)
+        ]
 
     def convert(self, series: Sequence[Any]) -> Listing:
         """Convert tifffile's series."""
@@ -257,6 +291,22 @@ class VendorFile:
             source = open_source(path, allow=self.reader.source.allow)
             self._siblings[path] = TiffReader(source, counts=self.reader.counts)
         return self._siblings[path]
+
+
+def _run_of(level: Level) -> tuple[int, int]:
+    """Return where the planes of a run begin and end."""
+    pages, row = level.first
+    begin = int(pages.columns.segments(np.array([row]), 1)[0][0, 0])
+    n_samples = math.prod(pages.facts(row).shape)
+    n_planes = math.prod(level.shape) // n_samples if n_samples else 0
+    return begin, begin + n_planes * n_bytes_of(pages, row)
+
+
+def _page_series(reader: TiffReader, at: int) -> Series:
+    """Make a series of one page."""
+    pages = Pages(reader, [at])
+    shape, axes = pages.shape(0)
+    return Series("generic", [Level((pages,), np.array([0], np.intp), shape, axes)])
 
 
 @dataclass(frozen=True, slots=True)

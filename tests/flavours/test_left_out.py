@@ -1,0 +1,85 @@
+"""Pages that a maker's description does not name: given, or reported, and never left out unsaid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import test_instruments
+import test_slides
+import test_stacks
+from ifds import BIG, CLASSIC, As, image, write_tiff
+from ways import assert_pixels, pixels, scan
+
+import tiffref
+from tiffref.errors import MetadataWarning, TiffrefError
+
+
+def stk_pages():
+    """One directory with two planes, then a page of its own, which tifffile does not look at."""
+    data = pixels(2, 20, 24)
+    tags, _ = test_stacks.uic_tags(2, (0, 1), [0, 0])
+    tags[33628] = As(4, test_stacks.STUB, 4)
+    one = image(data[0], tags)
+    one.lengths = [len(one.segments[0])]
+    one.segments = [one.segments[0] + data[1].tobytes()]
+    return data, [one, image(pixels(20, 24))]
+
+
+def qptiff_pages():
+    """A page without XML among others: tifffile goes by their order, up to what it expects."""
+    data = pixels(2, 80, 96)
+    tags = {305: "PerkinElmer-QPI"}
+    pages = [image(p, tags | {270: test_slides.qpi_xml("FullResolution")}) for p in data]
+    pages += [image(test_slides.SMALL, tags), image(pixels(10, 12), tags)]
+    return data, [*pages, image(pixels(7, 9), tags), image(pixels(6, 5), tags)]
+
+
+def indica_pages():
+    data = pixels(80, 96)
+    text = (
+        '<indica><image><pixels><dimension level="0" channel="0" ifd="0"/></pixels><channels>'
+        '<channel id="0" name="DAPI" rgb="255"/></channels></image></indica>'
+    )
+    tags = {305: "IndicaLabsImageWriter v1.2.1", 270: text}
+    return data, [image(data, tags), image(pixels(20, 24), {305: tags[305]})]
+
+
+@pytest.mark.parametrize(
+    ("pages_of", "form"),
+    [(stk_pages, CLASSIC), (qptiff_pages, BIG), (qptiff_pages, CLASSIC), (indica_pages, BIG)],
+)
+def test_pages_in_none_of_the_images_are_reported(tmp_path, pages_of, form):
+    data, pages = pages_of()
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages, form=form, prefix=test_stacks.PLACEHOLDER)
+    with pytest.warns(MetadataWarning, match=r"pages? (is|are) in none of its images"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
+    with pytest.raises(TiffrefError, match="in none of its images"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pages_behind_the_image_of_a_gel_are_given(tmp_path, order):
+    data = pixels(3, 20, 24)
+    tags = {33445: As(4, 128), 33446: As(5, [1 / 4]), 33452: "Counts"}
+    path = tmp_path / "a.gel"
+    pages = [image(plane, {} if n else tags, order=order) for n, plane in enumerate(data)]
+    write_tiff(path, pages, order=order)
+    references = scan(path)
+    paths = [series["levels"][0]["path"] for series in references.series]
+    assert len(paths) == 3
+    expected = dict(zip(paths[1:], data[1:], strict=True))
+    expected[paths[0]] = data[0] * np.float32(0.25)
+    assert_pixels(references, expected)
+
+
+def test_all_pages_of_fluoview_are_named(tmp_path):
+    """A file whose description fits its pages is read without a word."""
+    dimensions = [(b"X", 24, 0.0, 0.5, b"um"), (b"Y", 20, 0.0, 0.5, b"um"),
+                  (b"Z", 3, 0.0, 1.0, b"um")]  # fmt: skip
+    data = pixels(3, 20, 24)
+    tags = {34361: test_instruments.mm_header(b"cells", dimensions), 34362: As(12, [0.0] * 8)}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(plane, {} if n else tags) for n, plane in enumerate(data)])
+    assert_pixels(tiffref.scan(path, strict=True), {"image": data})
