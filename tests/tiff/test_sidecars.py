@@ -1,5 +1,6 @@
 """`sidecars`: world files, .aux.xml, .ovr and .msk beside a TIFF, read as GDAL does."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,41 @@ def test_a_world_file_beside_keys_of_centres(tmp_path):
     path = write(tmp_path / "a.tif", tags=geotags({**UTM, 1025: 2}))
     (tmp_path / "a.tfw").write_text(WORLD)
     assert transform(path) == by_rasterio(path) == TRANSFORM
+
+
+SENSOR = {
+    "LINE_OFF": "31.5", "SAMP_OFF": "23.5 pixels", "LAT_OFF": "41", "LONG_OFF": "+9.25",
+    "HEIGHT_OFF": "120", "LINE_SCALE": "32", "SAMP_SCALE": "24", "LAT_SCALE": "0.1",
+    "LONG_SCALE": "0.2", "HEIGHT_SCALE": "500", "LINE_NUM_COEFF": " ".join(["0.5"] * 20),
+    "LINE_DEN_COEFF": "1" + " 0" * 19, "SAMP_NUM_COEFF": " ".join(["2.5e-1"] * 20),
+    "SAMP_DEN_COEFF": "1" + " 0" * 19,
+}  # fmt: skip
+
+
+def write_sensor_model(folder, items):
+    text = "".join(f'<MDI key="{key}">{value}</MDI>' for key, value in items.items())
+    text = f'<PAMDataset><Metadata domain="RPC">{text}</Metadata></PAMDataset>'
+    (folder / "a.tif.aux.xml").write_text(text)
+
+
+@pytest.mark.parametrize("tags", [None, {50844: (7.0,) * 92}])
+def test_a_sensor_model_of_aux_xml(tmp_path, tags):
+    rasterio = pytest.importorskip("rasterio")
+    path = write(tmp_path / "a.tif", tags={**geotags({}), **tags} if tags else None)
+    write_sensor_model(tmp_path, SENSOR)
+    found = json.loads(tiffref.scan(path).group["spatial_ref"].attributes["rpcs"])
+    with rasterio.open(path) as dataset:
+        right = dataset.rpcs.to_dict()
+    missing = {"err_bias": None, "err_rand": None}
+    unknown = {name: -1.0 for name, value in right.items() if value is None and name in missing}
+    assert found == {**right, **unknown}
+
+
+def test_a_sensor_model_of_aux_xml_that_lacks_a_number_is_told(tmp_path):
+    path = write(tmp_path / "a.tif")
+    write_sensor_model(tmp_path, {**SENSOR, "LAT_OFF": ""})
+    with pytest.warns(MetadataWarning, match="RPC model"):
+        assert "spatial_ref" not in tiffref.scan(path).group.children
 
 
 @pytest.mark.parametrize("text", ["", "1 2 3", "1 0 0 -1 x 7", "0 0 0 0 1 1"])

@@ -26,6 +26,8 @@ __all__ = [
     "KEY_NAMES",
     "MATRIX",
     "MAX_COORDINATE",
+    "RPC_NUMBERS",
+    "RPC_SERIES",
     "Affine",
     "GeoKeys",
     "Placement",
@@ -308,17 +310,18 @@ def _parse_rpcs(value: Any, report: Report) -> dict[str, Any] | None:
     if not all(map(math.isfinite, coefficients[:92])):
         report.add(_RPC_LABEL, "has numbers that are not finite")
         return None
-    found: dict[str, Any] = dict(zip(_RPC_NUMBERS, coefficients, strict=False))
-    for n, name in enumerate(_RPC_SERIES):
+    found: dict[str, Any] = dict(zip(RPC_NUMBERS, coefficients, strict=False))
+    for n, name in enumerate(RPC_SERIES):
         found[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
     return found
 
 
-_RPC_NUMBERS = (
+RPC_NUMBERS = (
     "err_bias", "err_rand", "line_off", "samp_off", "lat_off", "long_off", "height_off",
     "line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale",
 )  # fmt: skip
-_RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
+RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
+"""GDAL's names of what tag 50844 holds, in its order: numbers, then series of 20."""
 
 
 def _from_scale(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:

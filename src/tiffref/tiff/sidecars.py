@@ -25,7 +25,15 @@ import numpy as np
 from ..errors import SourceError, TiffrefError, UntrustedSource
 from ..io.allow import is_local
 from ..io.source import ByteSource, open_source
-from ..metadata.geokeys import MATRIX, SCALE, TIEPOINTS, parse_geokeys
+from ..metadata.geokeys import (
+    MATRIX,
+    RPC_NUMBERS,
+    RPC_SERIES,
+    RPCS,
+    SCALE,
+    TIEPOINTS,
+    parse_geokeys,
+)
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
 from ..metadata.report import Report, XmlError, parse_xml
 from ..model.manifest import NAMELESS
@@ -267,6 +275,9 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     elif (points := root.find("GCPList")) is not None:
         found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
         found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
+    sensor = root.find("Metadata[@domain='RPC']")
+    if sensor is not None and RPCS not in tags and (model := _sensor_model(sensor, report)):
+        found[RPCS] = model  # here GDAL has the tag win
     bands = root.findall("PAMRasterBand")
     nodata = [text for band in bands if (text := (band.findtext("NoDataValue") or "").strip())]
     if nodata:
@@ -294,6 +305,19 @@ def _attribute(root: Element, name: str, attribute: str) -> str:
 
 def _tiepoint(point: Element) -> list[float]:
     return [_number(point.get(name) or "0") for name in ("Pixel", "Line", "", "X", "Y", "Z")]
+
+
+def _sensor_model(node: Element, report: Report) -> tuple[float, ...]:
+    """Return the numbers of tag 50844 from GDAL's items of an RPC model, none if one is missing."""
+    items = {(item.get("key") or "").lower(): (item.text or "").split() for item in node}
+    # GDAL leaves out the errors, where they are not known, and some units follow their number
+    words = [(items.get(name) or ["-1" if name[:3] == "err" else ""])[:1] for name in RPC_NUMBERS]
+    words += [items.get(name, [])[:20] for name in RPC_SERIES]
+    model = tuple(_number(word) for some in words for word in some)
+    if len(model) == len(RPC_NUMBERS) + 20 * len(RPC_SERIES) and all(map(math.isfinite, model)):
+        return model
+    report.add(".aux.xml", "the RPC model is not complete")
+    return ()
 
 
 _ROLES = {
