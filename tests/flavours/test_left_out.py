@@ -7,6 +7,7 @@ import pytest
 import test_instruments
 import test_slides
 import test_stacks
+import tifffile
 from ifds import BIG, CLASSIC, As, image, write_tiff
 from ways import assert_pixels, pixels, scan
 
@@ -57,6 +58,35 @@ def test_pages_in_none_of_the_images_are_reported(tmp_path, pages_of, form):
     assert_pixels(references, {"image": data})
     with pytest.raises(TiffrefError, match="in none of its images"):
         tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize(("n_counted", "is_cut"), [(3, False), (2, False), (5, True)])
+def test_stk_that_counts_more_planes_than_it_has(tmp_path, n_counted, is_cut):
+    """The directory is behind the planes, with a text as long as those that are not there."""
+    data = pixels(3, 20, 24)
+    tags, values = test_stacks.uic_tags(n_counted, (0, 1), [0] * n_counted)
+    one = image(data[0], tags | {315: "text " * 1000}, is_pixels_first=True)
+    one.lengths, one.segments = [len(one.segments[0])], [data.tobytes()]
+    path = tmp_path / "a.stk"
+    write_tiff(path, [one], prefix=values)
+    if is_cut:
+        with pytest.raises(TiffrefError, match="room for 3, expected 5 planes"):
+            tiffref.scan(path)
+    else:
+        assert_pixels(tiffref.scan(path), {"image": data[:n_counted]})
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_open_imagej_file_with_a_text_between_its_planes(tmp_path, order):
+    """tifffile takes the planes to follow each other, and reads the text."""
+    data = pixels(3, 20, 24)
+    text = "ImageJ=1.53t\nimages=3\nslices=3\n"
+    pages = [image(plane, {} if n else {270: text}, order=order) for n, plane in enumerate(data)]
+    pages[0].tags[315], pages[0].is_pixels_first = "text " * 1000, True
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages, order=order)
+    with tifffile.TiffFile(path) as tif:
+        assert_pixels(tiffref.scan(tif), {"image": data})
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

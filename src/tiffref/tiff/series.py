@@ -29,7 +29,9 @@ __all__ = [
     "imagej_series",
     "n_bytes_of",
     "plain_series",
+    "room_end",
     "shaped_series",
+    "start_of",
 ]
 
 GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
@@ -285,17 +287,18 @@ def n_bytes_of(pages: Pages, row: int) -> int:
     return math.prod(ifd.shape) * (np.dtype(ifd.dtype).itemsize if ifd.dtype else 0)
 
 
-def _start(pages: Pages, row: int) -> int:
+def start_of(pages: Pages, row: int) -> int:
+    """Return where the first segment of an image is."""
     return int(pages.columns.segments(_rows([row]), 1)[0][0, 0])
 
 
-def _room_end(pages: Pages, row: int) -> int:
+def room_end(pages: Pages, row: int) -> int:
     """Return where planes behind an image end at the latest: at a directory or the end of the file.
 
     Writers that put pixels first have the directory of an image, and its values, behind them. The
     next directory may be one that cannot be read.
     """
-    begin, one = _start(pages, row) + n_bytes_of(pages, row), pages.directory(row)
+    begin, one = start_of(pages, row) + n_bytes_of(pages, row), pages.directory(row)
     places = [one.offset, one.following, *(where for _, _, where, _ in one.entries.values())]
     return min([pages.reader.size, *(at for at in places if at >= begin)])
 
@@ -383,10 +386,10 @@ class _ImageJ:
         return self._of_pages()
 
     def _end_of(self, n_images: int) -> int:
-        return _start(self.head, 0) + n_images * n_bytes_of(self.head, 0)
+        return start_of(self.head, 0) + n_images * n_bytes_of(self.head, 0)
 
     def _room_end(self) -> int:
-        return self.reader.size if self.n_images == 1 else _room_end(self.head, 0)
+        return self.reader.size if self.n_images == 1 else room_end(self.head, 0)
 
     def _settle_counts(self) -> str:
         """Take the larger of two contradictory counts for which the file has room, and say so."""
@@ -411,7 +414,7 @@ class _ImageJ:
         second = self.reader.directory(offset)
         if second is None or offset == self.reader.first.offset:
             return True
-        if _start(Pages(self.reader, [offset]), 0) != self._end_of(1):
+        if start_of(Pages(self.reader, [offset]), 0) != self._end_of(1):
             return False
         step = second.following - offset if second.following else 0
         last = self.reader.directory(offset + step * (self.n_images - 2))
@@ -433,7 +436,7 @@ class _ImageJ:
     def _cut_off(self) -> Listing:
         """List the planes of a run that the end of the file cuts off."""
         n_bytes = n_bytes_of(self.head, 0)
-        room = max(0, self._room_end() - _start(self.head, 0))
+        room = max(0, self._room_end() - start_of(self.head, 0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
         missing = refuse_short(
             "planes that ImageJ counts reach past the end of the file",
@@ -563,8 +566,8 @@ class _Shaped:
         pages, index = self.pages, self.index
         if not is_final(pages, index):
             return False
-        end = _start(pages, index) + n_pages * n_bytes_of(pages, index)
-        if _room_end(pages, index) < min(end, pages.reader.size):
+        end = start_of(pages, index) + n_pages * n_bytes_of(pages, index)
+        if room_end(pages, index) < min(end, pages.reader.size):
             return False  # texts or directories lie between the planes
         if self.found.is_truncated or index + 1 >= len(pages):
             return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)

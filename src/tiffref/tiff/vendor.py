@@ -35,7 +35,7 @@ from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, TiffReader
 from .ome import OmeFile
 from .pages import Level, Pages, Series
-from .series import Listing, n_bytes_of, plain_series
+from .series import Listing, n_bytes_of, plain_series, room_end, start_of
 
 __all__ = ["VendorFile", "is_foreign", "open_vendor", "tifffile_errors"]
 
@@ -243,8 +243,8 @@ class VendorFile:
             ]
         )
 
-    def _level(self, level: Any) -> Level:
-        run_offset = None if level.is_multifile else level.dataoffset
+    def _level(self, level: Any, *, may_run: bool = True) -> Level:
+        run_offset = level.dataoffset if may_run and not level.is_multifile else None
         is_run = run_offset is not None and level.keyframe.size != level.size
         pages = [level.keyframe] if is_run else list(level)
         places = [_Place.of(page, self.tif) for page in pages]
@@ -265,10 +265,13 @@ class VendorFile:
         file = None
         if len(files) > 1:
             file = np.array([number[one.path] if one else 0 for one in places], np.intp)
-        return Level(
+        found = Level(
             tuple(tables), row, shape, axes, file, is_run,
             segments=_own_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
+        if not is_run or _has_room(found, is_alone=len(level) == 1):
+            return found
+        return self._level(level, may_run=False)
 
     def _by_chain(self, places: Sequence[_Place | None]) -> Sequence[_Place | None]:
         """Take the pages of ScanImage from the chain, if it is whole: tifffile computes them."""
@@ -296,10 +299,36 @@ class VendorFile:
 def _run_of(level: Level) -> tuple[int, int]:
     """Return where the planes of a run begin and end."""
     pages, row = level.first
-    begin = int(pages.columns.segments(np.array([row]), 1)[0][0, 0])
+    begin = start_of(pages, row)
     n_samples = math.prod(pages.facts(row).shape)
     n_planes = math.prod(level.shape) // n_samples if n_samples else 0
     return begin, begin + n_planes * n_bytes_of(pages, row)
+
+
+def _has_room(level: Level, *, is_alone: bool) -> bool:
+    """Return whether planes behind an image end before its directory, and what belongs to it.
+
+    What reaches past the end of the file is found later.
+
+    Raises
+    ------
+    MalformedTiff
+        If they do not, and no other directories say where they are (`is_alone`).
+    """
+    pages, row = level.first
+    begin, end = _run_of(level)
+    room = room_end(pages, row)
+    if room >= min(end, pages.reader.size):
+        return True
+    if not is_alone:
+        return False
+    n_bytes = n_bytes_of(pages, row)
+    raise MalformedTiff(
+        "planes reach into the directory that describes them, or its values",
+        url=pages.reader.url, ifd=pages.facts(row).name,
+        got=f"room for {(room - begin) // n_bytes}",
+        expected=f"{(end - begin) // n_bytes} planes",
+    )  # fmt: skip
 
 
 def _page_series(reader: TiffReader, at: int) -> Series:
