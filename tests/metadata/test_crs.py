@@ -40,6 +40,27 @@ def test_a_geocentric_system_of_the_users_own(unit_key):
     assert crs.ellipsoid.semi_major_metre == 6378137
 
 
+@pytest.mark.parametrize("datum", [6326, 6269, 6807])
+@pytest.mark.parametrize(("code", "longitude"), [(8901, 0), (8903, 2.5969213), (32767, 2.5)])
+def test_a_prime_meridian_beside_the_code_of_a_datum(datum, code, longitude):
+    keys = {2048: 32767, 2050: datum, 2051: code, 2054: 9102, 2061: 2.5}
+    meridian = build({1024: 2, **keys}).prime_meridian
+    assert meridian.longitude == longitude
+
+
+@pytest.mark.parametrize("unit", [{}, {2054: 9105}])
+def test_angles_are_in_the_unit_of_the_geographic_system(unit):
+    projection = {3072: 32767, 3074: 32767, 3075: 1, 3080: 10.0, 3081: 50.0}
+    crs = build({1024: 1, 2048: 4807, **unit, **projection})
+    latitude, longitude = crs.coordinate_operation.params[:2]
+    assert (latitude.value, longitude.value) == pytest.approx((45, 9))
+
+
+def test_a_projection_without_a_model_is_not_in_degrees():
+    keys = {2048: 4326, 3072: 32767, 3074: 32767, 3075: 1, 3080: 9.0}
+    assert build(keys).type_name == "Engineering CRS"
+
+
 KEYS_OF = {
     "PROJECTED_CRS": lambda code: {1024: 1, 3072: code},
     "GEOGRAPHIC_2D_CRS": lambda code: {1024: 2, 2048: code},

@@ -388,7 +388,16 @@ def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 
     known = _by_code(keys, 2050, Datum, report)
     if known is not None:
-        return known
+        own = known.get("prime_meridian", {"name": "Greenwich"})["name"]
+        meridian = _prime_meridian(keys, report) if 2051 in keys.values else {"name": own}
+        if meridian["name"] == own:
+            return known
+        return {
+            "type": "GeodeticReferenceFrame",
+            "name": known["name"],
+            "ellipsoid": known["ellipsoid"],
+            "prime_meridian": meridian,
+        }
     ellipsoid = _ellipsoid(keys, report)
     if ellipsoid is None:
         return None
@@ -552,7 +561,8 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
         # ESRI has longitudes first, which makes no difference to a raster
         is_known = code is not None and crs.equals(from_epsg(code), ignore_axis_order=True)
         return from_epsg(code) if is_known else crs
-    if own_key is None and model != USER_DEFINED and keys.code(2048) is not None:
+    is_plain = model != USER_DEFINED and 3072 not in keys.values
+    if own_key is None and is_plain and keys.code(2048) is not None:
         model = GEOGRAPHIC
     builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: _geocentric}
     return builders.get(model, _engineering)(keys, report)
@@ -632,6 +642,9 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
     name, size = unit_of(keys, 3076, 3077, "linear", report)
     unit = json_unit("LinearUnit", name, size)
     angle_name, radians = unit_of(keys, 2054, 2055, "angular", report)
+    if base is not None and base.is_geographic and not {2054, 2055} & set(keys.values):
+        first = base.axis_info[0]  # of a system in grads, as in GDAL
+        angle_name, radians = first.unit_name, first.unit_conversion_factor
     conversion = _known_conversion(keys, report)
     if conversion is None:
         conversion = conversion_of(keys, in_degrees(angle_name, radians), unit)
