@@ -493,6 +493,29 @@ def test_a_sub_ifd_outside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", [258, 339])
+def test_sample_types_of_an_unknown_type_are_as_if_absent(
+    tmp_path: Path, code: int, order: str
+) -> None:
+    """As other readers have it (TIFF 6.0), and reported."""
+    path = tmp_path / "a.tif"
+    bits = (np.indices((16, 32)).sum(0) % 2).astype("u1")
+    one = image(bits, {258: 1, 339: 1}, order=order)
+    one.segments = [np.packbits(bits, axis=-1).tobytes()]
+    write_tiff(path, [one], order=order)
+    with tifffile.TiffFile(path) as tif:
+        at = tif.pages[0].tags[code].offset
+    data = bytearray(path.read_bytes())
+    struct.pack_into(f"{order}H", data, at + 2, 200)
+    path.write_bytes(data)
+    with pytest.warns(TruncationWarning, match="unknown type"):
+        store = ZarrTiffStore(path)
+    np.testing.assert_array_equal(store[...], bits)
+    with pytest.raises(MalformedTiff, match="unknown type"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("form", [CLASSIC, BIG])
 @pytest.mark.parametrize("code", [258, 273, 324, 339])
 @pytest.mark.parametrize("n_pages", [1, 3])

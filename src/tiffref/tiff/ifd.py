@@ -31,6 +31,7 @@ __all__ = [
     "SEGMENT_LENGTHS",
     "SEGMENT_OFFSETS",
     "TYPE_SIZES",
+    "UNKNOWN_TYPE",
     "Directory",
     "Finding",
     "Header",
@@ -518,7 +519,7 @@ class TiffReader:
             width = TYPE_SIZES.get(kind)
             if width is None:  # TIFF 6.0: readers skip fields of types that they do not know
                 if code in _LOSING:
-                    self._find(one, "values have an unknown type", code, kind, True)
+                    self._find(one, UNKNOWN_TYPE, code, kind, True)
                 continue
             n_bytes = width * count
             if n_bytes <= room and not (high and kind == ASCII):
@@ -688,5 +689,7 @@ DECODING_TAGS = frozenset(
 KIND_TAGS = DECODING_TAGS | {33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}
 """Those, and the tags that say where pixels are and what their values mean: georeference, metadata
 and nodata of GDAL. Directories that agree in them share their facts."""
+UNKNOWN_TYPE = "values have an unknown type"
+"""What is found of a tag whose values readers skip, as if it were not there (TIFF 6.0)."""
 _LOSING = DECODING_TAGS | {273, 279, 324, 325, SUB_IFDS, 513, 514, 519, 520, 521} - {529, 532}
 """Tags without which pixels are lost."""

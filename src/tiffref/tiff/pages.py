@@ -18,7 +18,7 @@ from ..model.manifest import has_zeros
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .columns import Columns, read_columns
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
-from .ifd import MAX_ENTRIES, SUB_IFDS, Directory, TiffReader
+from .ifd import MAX_ENTRIES, SUB_IFDS, UNKNOWN_TYPE, Directory, TiffReader
 
 __all__ = ["Level", "Pages", "Series", "squeeze"]
 
@@ -111,7 +111,8 @@ class Pages:
         if found is None:
             one = self.directory(row)
             for lost in one.findings:
-                if lost.tag in _SAMPLES:  # their defaults would give other pixels
+                # their defaults would give other pixels
+                if lost.tag in _SAMPLES and lost.what != UNKNOWN_TYPE:
                     raise lost.to_error()
             found = self._facts[row] = read_facts(self.reader, one)
         return found
