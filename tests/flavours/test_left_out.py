@@ -113,3 +113,20 @@ def test_all_pages_of_fluoview_are_named(tmp_path):
     path = tmp_path / "a.tif"
     write_tiff(path, [image(plane, {} if n else tags) for n, plane in enumerate(data)])
     assert_pixels(tiffref.scan(path, strict=True), {"image": data})
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["metaseries", "scn"])
+def test_broken_xml_is_reported_and_costs_no_pixels(tmp_path, kind, order):
+    texts = {"metaseries": test_instruments.metaseries_xml({"image-name": ("string", "a")}),
+             "scn": test_slides.scn_xml([("scan", 20, [(0, 0, 0, 0)])])}  # fmt: skip
+    text = texts[kind].replace("><", ">&<", 1)
+    data = pixels(20, 24)
+    path = tmp_path / "a.tif"
+    tags = {270: text} | ({305: "MetaSeries"} if kind == "metaseries" else {})
+    write_tiff(path, [image(data, tags, order=order)], order=order)
+    with pytest.warns(MetadataWarning, match="not well-formed"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
+    with pytest.raises(TiffrefError):
+        tiffref.scan(path, strict=True)

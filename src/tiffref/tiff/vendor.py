@@ -32,7 +32,7 @@ from ..errors import MalformedTiff, TiffrefError
 from ..io.source import ByteSource, LocalSource, SourceFile, open_source
 from ..metadata.microscopy import READERS
 from ..model.tiff_facts import IfdFacts
-from .ifd import Directory, TiffReader
+from .ifd import Directory, Finding, TiffReader
 from .ome import OmeFile
 from .pages import Level, Pages, Series
 from .series import Listing, n_bytes_of, plain_series, room_end, start_of
@@ -41,9 +41,9 @@ __all__ = ["VendorFile", "is_foreign", "open_vendor", "tifffile_errors"]
 
 PARSE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError,
-    OSError, RuntimeError, TypeError, ValueError, struct.error,
+    OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
 )  # fmt: skip
-"""What tifffile raises on files that it cannot make sense of."""
+"""What tifffile raises on files that it cannot make sense of; SyntaxError is that of XML."""
 
 _TAGS = frozenset(
     {33445, 33471, 33560, 33628, 34118, 34361, 34362, 34412, 34680, 34682, 37706, 43314, 51123,
@@ -140,11 +140,18 @@ class VendorFile:
         """Return the metadata of the file's flavours, by flavour."""
         found = {}
         for name in READERS:  # which has them as tifffile calls them
-            with contextlib.suppress(*PARSE_ERRORS), np.errstate(all="ignore"):
-                if getattr(self.tif, f"is_{name}", False):
-                    own = _OWN_METADATA.get(name)
-                    value = own(self) if own else getattr(self.tif, f"{name}_metadata", None)
-                    found[name] = value or None
+            try:
+                with np.errstate(all="ignore"):
+                    if getattr(self.tif, f"is_{name}", False):
+                        own = _OWN_METADATA.get(name)
+                        value = own(self) if own else getattr(self.tif, f"{name}_metadata", None)
+                        found[name] = value or None
+            except SyntaxError as error:
+                what = "the XML of its maker cannot be read"
+                finding = Finding(what, self.reader.url, "0", 270, str(error), None, False)
+                self.reader.findings.append(finding)
+            except PARSE_ERRORS:
+                continue
         return found
 
     def list(self) -> Listing:
