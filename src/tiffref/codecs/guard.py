@@ -465,7 +465,7 @@ def first_xz_stream(data: bytes, most: int) -> bytes:
     RuntimeError
         If there is none, or the data end within it.
     """
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _LZMA_BYTES)
+    decoder = _inflater({"id": "lzma"})
     try:
         found = decoder.decompress(data, most)
     except lzma.LZMAError as error:

@@ -195,15 +195,7 @@ class VendorFile:
             return
         if all(one.kind == "generic" for one in listing.series):
             listing.defects.append("the OME-XML does not fit the pages")
-        used = {
-            at
-            for one in listing.series
-            for level in one.levels
-            for pages in level.pages
-            if pages.reader is self.reader
-            for at in pages.offsets
-        }
-        n_left = sum(at not in used for at in self.reader.chain())
+        n_left = len(self._unused(listing))
         is_run = any(level.is_run for one in listing.series for level in one.levels)
         if n_left and not is_run:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
@@ -222,17 +214,15 @@ class VendorFile:
 
         Pages are also compared by their first segment, as tifffile knows only that of some planes.
         """
-        levels = [level for one in listing.series for level in one.levels]
-        used, known = set[int](), {0}
-        for level in levels:
-            for number, pages in enumerate(level.pages):
-                if pages.reader is self.reader:
-                    used.update(pages.offsets)
-                    if level.segments is not None:
-                        known.update(level.segments[0][level.is_in(number), 0].tolist())
-        left = [at for at in self.reader.chain() if at not in used]
+        left = self._unused(listing)
         if not left:
             return []
+        levels = [level for one in listing.series for level in one.levels]
+        known = {0}
+        for level in levels:
+            for number, pages in enumerate(level.pages):
+                if pages.reader is self.reader and level.segments is not None:
+                    known.update(level.segments[0][level.is_in(number), 0].tolist())
         runs = [_run_of(level) for level in levels if level.is_run]
         starts = Pages(self.reader, left).columns.segments(np.arange(len(left)), 1)[0][:, 0]
         return [
@@ -240,6 +230,18 @@ class VendorFile:
             for at, start in zip(left, starts.tolist(), strict=True)
             if start not in known and not any(begin <= start < end for begin, end in runs)
         ]
+
+    def _unused(self, listing: Listing) -> Sequence[int]:
+        """Return the directories of the chain that no level has."""
+        used = {
+            at
+            for one in listing.series
+            for level in one.levels
+            for pages in level.pages
+            if pages.reader is self.reader
+            for at in pages.offsets
+        }
+        return [at for at in self.reader.chain() if at not in used]
 
     def convert(self, series: Sequence[Any]) -> Listing:
         """Convert tifffile's series."""
