@@ -31,7 +31,6 @@ TESTED_ELSEWHERE = {
     "metadata/report": "metadata/test_describe",
     "model/tiff_facts": "tiff/test_facts",
     "tiff/descriptions": "tiff/test_series",
-    "tiff/lengths": "tiff/test_facts",
     "tiff/pages": "tiff/test_columns",
     "tiff/plan": "tiff/test_scan",
     "tiff/segmentcodec": "tiff/test_facts",
