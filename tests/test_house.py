@@ -33,7 +33,6 @@ TESTED_ELSEWHERE = {
     "tiff/descriptions": "tiff/test_series",
     "tiff/pages": "tiff/test_columns",
     "tiff/plan": "tiff/test_scan",
-    "tiff/segmentcodec": "tiff/test_facts",
 }
 """Modules without tests of their own, and those that would fail first."""
 

@@ -42,8 +42,7 @@ from ..model.codec import SegmentCodec
 from ..model.grid import chunk_grid
 from ..model.manifest import MISSING, Manifest, has_zeros
 from ..model.tiff_facts import LevelFacts
-from .plan import LevelPlan, plan_level, source_sizes
-from .segmentcodec import segment_codec
+from .plan import LevelPlan, plan_level, segment_codec, source_sizes
 
 __all__ = [
     "MAX_INLINED_BYTES",
