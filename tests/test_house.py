@@ -26,7 +26,6 @@ TESTED_ELSEWHERE = {
     "codecs/segment": "codecs/test_zarr_codecs",
     "formats/findings": "test_validation",
     "formats/load": "formats/test_kerchunk_read",
-    "metadata/cf": "metadata/test_geo",
     "metadata/layout": "metadata/test_describe",
     "metadata/report": "metadata/test_describe",
     "model/tiff_facts": "tiff/test_facts",

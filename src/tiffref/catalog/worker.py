@@ -44,9 +44,9 @@ from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..io.source import open_source
 from ..io.urls import public_url, to_document_url, to_full_url, warn_of_signatures
+from ..metadata.cf import read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
-from ..metadata.time import read_time_coordinate
 from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source

@@ -95,7 +95,7 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
     """First and last value, step where it is even, and unit of a coordinate."""
     import numpy as np
 
-    from ..metadata.time import iso_text, read_time_coordinate
+    from ..metadata.cf import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
     found: dict[str, Any] = {"n": coordinate.shape[0]}
@@ -119,7 +119,7 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
 
 def _date(coordinate: Array) -> str | None:
     """Format the time of a scalar CF coordinate, with the zone only if the file names one."""
-    from ..metadata.time import iso_text, read_time_coordinate
+    from ..metadata.cf import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
     if coordinate.shape or (coordinate.manifest.source >= 0).any():

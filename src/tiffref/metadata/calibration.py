@@ -20,8 +20,8 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
+from .cf import parse_date
 from .report import Element, Recorder, Report, XmlError, parse_xml
-from .time import parse_date
 
 __all__ = [
     "X_RESOLUTION",

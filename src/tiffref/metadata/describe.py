@@ -25,7 +25,14 @@ import numpy as np
 from ..model.array import Array, Group
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
 from .calibration import Calibration, Channel
-from .cf import coordinate
+from .cf import (
+    acquired_from_items,
+    acquired_from_name,
+    coordinate,
+    created_from_tag,
+    iso_text,
+    time_coordinate,
+)
 from .gdal import (
     PLAIN_YCBCR,
     GdalMetadata,
@@ -49,13 +56,6 @@ from .location import locate_level, unify_locations
 from .microscopy import calibrate, calibrate_minor
 from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
 from .report import Report
-from .time import (
-    acquired_from_items,
-    acquired_from_name,
-    created_from_tag,
-    iso_text,
-    time_coordinate,
-)
 
 __all__ = ["TAG_NAMES", "describe", "dump_tags", "gdal_tag_attributes"]
 

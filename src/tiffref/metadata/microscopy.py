@@ -40,8 +40,8 @@ from .calibration import (
     rational,
     to_unit,
 )
+from .cf import parse_date
 from .report import Element, Report, XmlError, local_name, parse_xml
-from .time import parse_date
 
 __all__ = ["calibrate", "calibrate_minor"]
 

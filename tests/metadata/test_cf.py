@@ -1,10 +1,10 @@
-"""`time`: when an image was taken or made."""
+"""`cf`: when an image was taken or made."""
 
 import datetime
 
 import pytest
 
-from tiffref.metadata.time import (
+from tiffref.metadata.cf import (
     acquired_from_items,
     acquired_from_name,
     created_from_tag,
