@@ -30,7 +30,6 @@ TESTED_ELSEWHERE = {
     "metadata/report": "metadata/test_describe",
     "model/tiff_facts": "tiff/test_facts",
     "tiff/descriptions": "tiff/test_series",
-    "tiff/pages": "tiff/test_columns",
     "tiff/plan": "tiff/test_scan",
 }
 """Modules without tests of their own, and those that would fail first."""

@@ -14,8 +14,8 @@ import tifffile
 
 from tiffref.errors import MalformedTiff
 from tiffref.io.source import ByteSource, FileObjectSource, LocalSource
-from tiffref.tiff.columns import read_columns
 from tiffref.tiff.ifd import TiffReader, parse_header
+from tiffref.tiff.pages import read_columns
 
 DIALECTS = [("<", False), (">", False), ("<", True), (">", True)]
 

@@ -1,4 +1,4 @@
-"""Columns of many directories: those of a gather equal those read one by one."""
+"""Directories as columns: those of a gather equal those read one by one."""
 
 import io
 
@@ -8,8 +8,8 @@ import tifffile
 
 import tiffref
 from tiffref.io.source import LocalSource
-from tiffref.tiff.columns import read_columns
 from tiffref.tiff.ifd import TiffReader
+from tiffref.tiff.pages import read_columns
 
 rng = np.random.default_rng(11)
 N = 100
