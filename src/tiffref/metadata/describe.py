@@ -46,13 +46,14 @@ from .geo import (
     describe_level,
     grid_mappings,
     is_geozarr,
+    locate_level,
     multiscales,
     read_georeference,
+    unify_locations,
 )
 from .geokeys import MAX_COORDINATE, is_georeferenced
 from .hierarchy import add_image, close_images
 from .layout import LevelName, is_in_place
-from .location import locate_level, unify_locations
 from .microscopy import calibrate, calibrate_minor
 from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
 from .report import Report

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ..codecs.decode import MAGIC, wrap_inlined
 from ..errors import ManifestMismatch, SelectionError, first_few
 from ..metadata.geo import (
+    TOLERANCE,
     GeoLevel,
+    Location,
     declared,
     describe_level,
     fit_layout,
@@ -27,10 +29,10 @@ from ..metadata.geo import (
     is_geozarr,
     multiscales,
     read_georeference,
+    unify_locations,
 )
 from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
 from ..metadata.hierarchy import PENDING, insert_axes
-from ..metadata.location import TOLERANCE, Location, unify_locations
 from ..metadata.report import Report
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec

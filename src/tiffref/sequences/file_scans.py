@@ -31,7 +31,7 @@ from ..io.allow import AllowList, is_local
 from ..io.progress import Progress, choose_progress
 from ..io.source import open_source
 from ..metadata.describe import TAG_NAMES
-from ..metadata.location import Location, locate, unify_locations
+from ..metadata.geo import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.manifest import Source
 from ..model.tiff_facts import FileFacts, LevelFacts

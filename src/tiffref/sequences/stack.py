@@ -31,7 +31,7 @@ from ..io.allow import AllowList, is_local
 from ..io.source import check_same, open_source
 from ..io.urls import local_path
 from ..metadata.gdal import with_bands
-from ..metadata.location import locate, unify_locations
+from ..metadata.geo import locate, unify_locations
 from ..metadata.report import Report
 from ..model.array import Array, Group, given_attributes
 from ..model.combine import aspects_of, group_compatible, merge, mismatch, reindex
