@@ -5,7 +5,6 @@ many files, and their base, `ZarrStore`. They read through `tiffref.read`.
 """
 
 from .sequence_store import ZarrFileSequenceStore
-from .store import ZarrStore
-from .tiff_store import ZarrTiffStore
+from .store import ZarrStore, ZarrTiffStore
 
 __all__ = ["ZarrFileSequenceStore", "ZarrStore", "ZarrTiffStore"]

@@ -38,8 +38,7 @@ from ..read.pools import decode_pool
 from ..read.selection import parse_selection
 from ..references import References
 from .keyspace import CHUNKMODE, KeySpace, Served, parse_chunkmode, plain_codec
-from .store import ZarrStore
-from .tiff_store import with_values
+from .store import ZarrStore, with_values
 
 __all__ = ["ReadFiles", "ZarrFileSequenceStore", "describe_files", "read_region"]
 
