@@ -1,4 +1,4 @@
-"""The keys of stores, and chunk modes, which change the chunks under them."""
+"""The keys of stores, chunk modes, which change the chunks under them, and their file system."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from fsspec.implementations.reference import ReferenceFileSystem
 from store_images import STACK, TILES
 
 import zarr
@@ -141,3 +142,13 @@ def test_chunks_that_are_stored_in_several_ways_are_served_decoded(tmp_path: Pat
     np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], STACK[:2])
     with pytest.raises(ManifestMismatch):
         store.write_fsspec(tmp_path / "refs.json")
+
+
+def test_file_system(stack: Path) -> None:
+    store = ZarrTiffStore(stack)
+    assert isinstance(store.fs, ReferenceFileSystem)
+    mapper = store.fs.get_mapper("")
+    assert {key: mapper[key] for key in mapper} == {key: store[key] for key in store}
+    assert store.fs.info("0.0.0")["size"] == len(store["0.0.0"])
+    with pytest.raises(FileNotFoundError):
+        store.fs.cat("9.9.9")

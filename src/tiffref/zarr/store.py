@@ -41,10 +41,10 @@ from .keyspace import (
     check_value,
     parse_chunkmode,
     read_value,
+    reference_filesystem,
     resolve_range,
     value_size,
 )
-from .reference_filesystem import reference_filesystem
 
 if TYPE_CHECKING:
     from fsspec.implementations.reference import ReferenceFileSystem
