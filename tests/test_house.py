@@ -25,7 +25,6 @@ AS_OTHERS_HAVE_IT = frozenset({"scan"})
 TESTED_ELSEWHERE = {
     "codecs/segment": "codecs/test_zarr_codecs",
     "formats/findings": "test_validation",
-    "formats/load": "formats/test_kerchunk_read",
     "metadata/layout": "metadata/test_describe",
     "metadata/report": "metadata/test_describe",
     "model/tiff_facts": "tiff/test_facts",

@@ -3,6 +3,13 @@
 Owns fetching and parsing JSON, large files of text that are read in parts rather than held in
 memory, and the limits: how large a document may be, and how much it may make a reader allocate. A
 line of JSON can ask for an array of a quadrillion chunks. Nothing in the document is followed.
+
+The footer of a Parquet file says how large its values are, and may say anything: a page of a few
+kilobytes is two gigabytes once decompressed, one run is a billion equal values, and each byte of
+the footer itself may become a kilobyte of objects. A decoder allocates by the header of each page
+and by the counts of each column, so these are added up here; no page is decompressed.
+
+References: Apache Parquet format 2.11 (parquet.thrift: PageHeader), Apache Thrift compact protocol.
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ import lzma
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +40,9 @@ __all__ = [
     "LIMITS",
     "FileText",
     "Limits",
+    "check_columns",
     "check_counts",
+    "check_footer",
     "check_kind",
     "check_nodes",
     "fetch_text",
@@ -267,3 +276,207 @@ def parse_json(text: bytes, document: str | os.PathLike[str]) -> Any:
             reason = str(error)[:120] if text else "it is empty"
             what, hint = f"not a JSON document: {reason}", None
         raise InvalidReferences(what, url=os.fspath(document), hint=hint) from error
+
+
+_MAX_FOOTER_ITEMS = 100_000
+"""Members of the lists of a footer, of which each takes up to a kilobyte; we write some 40."""
+_MAX_ROWS = 1 << 22
+"""Of a file with fewer chunks: writers fill the last file up with rows that mean nothing."""
+_HARMLESS_BYTES = 1 << 24
+_MAX_RATIO = 4
+_ROW_BYTES, _MAX_ROW_BYTES = 512, 1 << 28
+"""What the row of a chunk may take: an address, as each has where it is a file of its own. Those of
+a million files in one file of references compress to a hundredth, and are honest."""
+_HARMLESS_VALUES = 1 << 16
+_MAX_DEPTH = 16
+_TEXTS, _NUMBERS = frozenset({"path", "raw"}), frozenset({"offset", "size"})
+_NUMBER_TYPES = frozenset({"INT32", "INT64", "FLOAT", "DOUBLE"})
+_DICTIONARY_PAGE = 2
+_COUNTS = {0: (5, 2), 2: (7, 2), 3: (8, 4)}
+"""Type of a page: the field with its header, and in there the one with its encoding."""
+_DELTA_BYTE_ARRAY = 7
+"""Each value repeats as much of the one before as it says: a megabyte, a million times."""
+
+
+def check_footer(data: bytes) -> None:
+    """Refuse a file whose footer would become too many objects.
+
+    Raises
+    ------
+    ValueError
+    """
+    n_bytes = int.from_bytes(data[-8:-4], "little")
+    if len(data) < n_bytes + 12 or data[-4:] != b"PAR1":
+        raise ValueError("no footer of Parquet at its end")
+    _Compact(data[-8 - n_bytes : -8], 0, _MAX_FOOTER_ITEMS).read_struct()
+
+
+def check_columns(data: bytes, metadata: Any, n_rows: int, names: Collection[str]) -> None:
+    """Refuse a file whose columns take more memory, or have more values, than they should.
+
+    Parameters
+    ----------
+    data
+        The file.
+    metadata
+        What pyarrow says of it.
+    n_rows
+        Rows that are needed.
+    names
+        Columns that are read.
+
+    Raises
+    ------
+    ValueError
+    """
+    most_rows = max(n_rows, _MAX_ROWS)
+    if metadata.num_rows > most_rows:
+        raise ValueError(f"{metadata.num_rows} rows are more than {most_rows}")
+    paths = [metadata.schema.column(n).path for n in range(metadata.num_columns)]
+    wanted = [n for n, path in enumerate(paths) if path.partition(".")[0] in names]
+    if len(wanted) > len({paths[n] for n in wanted}):
+        raise ValueError("two columns have one name")
+    for number in wanted:
+        _check_type(metadata.schema.column(number))
+    n_bytes = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for column in map(group.column, wanted):
+            if column.num_values != group.num_rows:
+                raise ValueError(f"{column.num_values} values in {group.num_rows} rows")
+            n_bytes += sum(_page_sizes(data, column, n_rows))
+    of_rows = min(_ROW_BYTES * n_rows, _MAX_ROW_BYTES)
+    most = max(_HARMLESS_BYTES, _MAX_RATIO * len(data), of_rows)
+    if n_bytes > most:
+        raise ValueError(f"{n_bytes} bytes are more than {most}")
+
+
+def _check_type(column: Any) -> None:
+    """Refuse what is stored in few bytes and read as many: lists, and values of a fixed length."""
+    is_text = column.path in _TEXTS and column.physical_type == "BYTE_ARRAY"
+    is_number = column.path in _NUMBERS and column.physical_type in _NUMBER_TYPES
+    # pandas, polars and pyarrow do not know what a column without values would hold
+    is_nothing = column.physical_type == "INT32" and str(column.logical_type) == "Null"
+    if column.max_repetition_level or not (is_text or is_number or is_nothing):
+        raise ValueError(f"column {column.path[:60]} has type {column.physical_type}")
+
+
+def _page_sizes(data: bytes, column: Any, n_rows: int) -> Iterator[int]:
+    """Yield the bytes of each page of a column, decompressed, as a decoder takes its header."""
+    at = column.data_page_offset
+    if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < at:
+        at = column.dictionary_page_offset
+    end = at + column.total_compressed_size
+    if not 0 <= at <= end <= len(data):
+        raise ValueError("a column lies outside of the file")
+    n_seen = 0
+    while at < end and n_seen < column.num_values:
+        header = _Compact(data, at, _MAX_FOOTER_ITEMS)
+        fields = header.read_struct()
+        kind, n_bytes, n_stored = (_size(fields, number) for number in (1, 2, 3))
+        if kind in _COUNTS:
+            is_dictionary = kind == _DICTIONARY_PAGE
+            most = max(n_rows, _HARMLESS_VALUES) if is_dictionary else column.num_values
+            n_values = _count(fields, kind, most)
+            n_seen += 0 if is_dictionary else n_values
+        yield n_bytes
+        at = header.at + n_stored
+
+
+def _size(fields: dict[int, Any], number: int) -> int:
+    value = fields.get(number)
+    if type(value) is not int or value < 0:
+        raise ValueError("a page without its sizes")
+    return value
+
+
+def _count(fields: dict[int, Any], kind: int, most: int) -> int:
+    """Return how many values a page has."""
+    number, encoding_number = _COUNTS[kind]
+    found = fields.get(number)
+    found = found if isinstance(found, dict) else {}
+    n_values = _size(found, 1)
+    if n_values > most:
+        raise ValueError(f"a page of {n_values} values are more than {most}")
+    if found.get(encoding_number) == _DELTA_BYTE_ARRAY:
+        raise ValueError("values that repeat parts of others (DELTA_BYTE_ARRAY) are not read")
+    return n_values
+
+
+class _Compact:
+    """Values of Thrift's compact protocol in `data` from `at` on; `n_left` members of lists."""
+
+    def __init__(self, data: bytes, at: int, n_left: int) -> None:
+        self.data, self.at, self.n_left = data, at, n_left
+
+    def read_struct(self, depth: int = 0) -> dict[int, Any]:
+        """Return the fields of a structure by number.
+
+        Raises
+        ------
+        ValueError
+            If it ends early, or has a field twice, of which decoders could take either.
+        """
+        if depth > _MAX_DEPTH:
+            raise ValueError("too deep a structure")
+        found: dict[int, Any] = {}
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._number()
+            if number in found:
+                raise ValueError("a field that comes twice")
+            kind = head & 15
+            found[number] = kind == 1 if kind in (1, 2) else self._read(kind, depth + 1)
+        return found
+
+    def _read(self, kind: int, depth: int) -> Any:
+        if kind in _FIXED_BYTES:
+            return self._skip(_FIXED_BYTES[kind])
+        if kind in (4, 5, 6):
+            return self._number()
+        if kind == 8:
+            return self._skip(self._varint())
+        if kind in (9, 10):
+            return self._read_list(depth)
+        if kind == 12:
+            return self.read_struct(depth)
+        raise ValueError(f"a field of type {kind}")
+
+    def _read_list(self, depth: int) -> None:
+        """Read past a list, which is read for the number of its members."""
+        head = self._byte()
+        length = self._varint() if head >> 4 == 15 else head >> 4
+        self.n_left -= length
+        if self.n_left < 0:
+            raise ValueError("too many parts")
+        for _ in range(length):
+            self._read(head & 15, depth + 1)
+
+    def _byte(self) -> int:
+        if self.at >= len(self.data):
+            raise ValueError("a structure that ends early")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def _skip(self, n_bytes: int) -> None:
+        self.at += n_bytes
+        if self.at > len(self.data):
+            raise ValueError("a structure that ends early")
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while shift < 70:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+        raise ValueError("a number without an end")
+
+    def _number(self) -> int:
+        value = self._varint()
+        return value >> 1 ^ -(value & 1)
+
+
+_FIXED_BYTES = {1: 1, 2: 1, 3: 1, 7: 8}
+"""Bytes of booleans in lists, bytes and doubles."""

@@ -56,7 +56,7 @@ from . import load
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, build_tree, extract_provenance, rank_sources
-from .parquet_pages import check_columns, check_footer
+from .load import check_columns, check_footer
 from .sealing import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 

@@ -9,7 +9,7 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from tiffref.formats.parquet_pages import check_columns, check_footer  # noqa: E402
+from tiffref.formats.load import check_columns, check_footer  # noqa: E402
 
 COLUMNS = ("path", "offset", "size", "raw")
 
