@@ -1,7 +1,8 @@
-"""Which addresses prefixes allow; attacks on this are in `tests/trust`."""
+"""Which addresses prefixes allow, and seals by the key of a user; attacks are in `tests/trust`."""
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from tiffref.io.allow import (
     allowed_by_environment,
     check_moved,
     is_local,
+    is_own_seal,
     location_prefix,
+    make_seal,
 )
 
 
@@ -73,3 +76,29 @@ def test_documents_do_not_move_to_what_they_may_not_read(tmp_path: Path) -> None
     check_moved([secret], ["s3://a/"], str(tmp_path / "x" / "refs.json"))
     with pytest.raises(UntrustedSource, match="may not move to where this source lies"):
         check_moved([secret], ["s3://a/"], str(tmp_path / "refs.json"))
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "tiffref" / "key"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the key is elsewhere")
+def test_a_seal_is_known_again(key: Path) -> None:
+    assert not is_own_seal("0" * 64, b"digest") and not key.exists()
+    seal = make_seal(b"digest")
+    assert seal is not None and len(bytes.fromhex(seal)) == 32
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert make_seal(b"digest") == seal != make_seal(b"other")
+    assert is_own_seal(seal, b"digest") and not is_own_seal(seal, b"other")
+    key.write_bytes(bytes(32))
+    assert not is_own_seal(seal, b"digest")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the key is elsewhere")
+def test_a_key_that_others_may_read_is_not_used(key: Path) -> None:
+    seal = make_seal(b"digest")
+    assert seal is not None
+    key.chmod(0o644)
+    assert make_seal(b"digest") is None and not is_own_seal(seal, b"digest")

@@ -21,7 +21,7 @@ import tiffref
 from tiffref import catalog
 from tiffref.errors import UntrustedSource
 from tiffref.formats.sealing import NO_SEAL
-from tiffref.io import seal
+from tiffref.io import allow
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore
 
@@ -322,7 +322,7 @@ def test_without_a_home_nothing_is_sealed(place: Path, monkeypatch: pytest.Monke
     document = as_json(tiffref.scan(place / "data" / "a.tif"), place)
     assert NO_SEAL in document.read_text()
     refuses(document)
-    assert seal.make_seal(bytes(32)) is None and not seal.is_own_seal(NO_SEAL, bytes(32))
+    assert allow.make_seal(bytes(32)) is None and not allow.is_own_seal(NO_SEAL, bytes(32))
 
 
 @pytest.mark.parametrize("kind", ["relative", "empty", "nobody's", "no folder", "unset"])
@@ -369,12 +369,12 @@ def test_documents_of_another_user_say_nothing_of_keys(
         with pytest.raises(UntrustedSource) as caught:
             ZarrTiffStore(document)[...]
         assert "allow=" in str(caught.value) and "recognized" not in str(caught.value)
-        assert seal.make_seal(bytes(32))
+        assert allow.make_seal(bytes(32))
 
 
 _MAKE = """
 import os, sys, time
-from tiffref.io.seal import make_seal
+from tiffref.io.allow import make_seal
 open(sys.argv[1], "w").close()
 while not os.path.exists(sys.argv[2]):
     time.sleep(0.001)
@@ -393,7 +393,7 @@ def test_many_processes_make_one_key(place: Path, monkeypatch: pytest.MonkeyPatc
         time.sleep(0.01)
     (place / "go").touch()
     seals = {maker.communicate()[0].strip() for maker in makers}
-    assert seals == {seal.make_seal(bytes(32))}
+    assert seals == {allow.make_seal(bytes(32))}
     assert [one.name for one in (place / "state" / "tiffref").iterdir()] == ["key"]
 
 
@@ -401,11 +401,11 @@ def test_many_processes_make_one_key(place: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_key_whose_maker_was_killed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has its temporary name still; a second name elsewhere is another matter."""
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
-    made = seal.make_seal(bytes(32))
+    made = allow.make_seal(bytes(32))
     key = place / "state" / "tiffref" / "key"
     os.link(key, key.with_name("key.0123abcd"))
-    assert seal.make_seal(bytes(32)) == made
+    assert allow.make_seal(bytes(32)) == made
     assert list(key.parent.iterdir()) == [key]
     os.link(key, place / "second")
-    assert seal.make_seal(bytes(32)) is None
-    assert "second name" in (seal.key_problem() or "")
+    assert allow.make_seal(bytes(32)) is None
+    assert "second name" in (allow.key_problem() or "")

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import needs
+from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
-from ..io.seal import is_own_seal, make_seal
 from .storage import STATE
 
 _COARSE = np.linspace(0, 4, 17)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..io.seal import is_own_seal, make_seal
+from ..io.allow import is_own_seal, make_seal
 from ..io.urls import has_scheme
 from ..model.array import Array
 from ..model.manifest import Manifest, Source
