@@ -187,6 +187,21 @@ def test_of_many_differences_three_are_told():
     assert error.groups[1] == {"count": 1, "files": ["two"], **dict.fromkeys("abcde", "1")}
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (((8,), (8,)), "8"),
+        (((8,), (5,)), "((8,), (5,))"),
+        (((64, 64), (64, 64)), "(64, 64)"),
+        ((64, 64), "(64, 64)"),
+        ((), "()"),
+    ],
+)
+def test_a_mismatch_says_once_what_all_levels_have_alike(value, text):
+    kinds = [Kind({"a": value}, (0,)), Kind({"a": None}, (1,))]
+    assert mismatch(kinds, ["one", "two"]).groups[0]["a"] == text
+
+
 def test_free_dimensions_may_differ():
     aspects = [aspects_of(make("a"), ["z"]), aspects_of(make("b", (3, 4, 6)), ["z"])]
     assert len(group_compatible(aspects)) == 1

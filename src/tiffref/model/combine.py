@@ -175,12 +175,17 @@ def _advise(kinds: Sequence[Kind]) -> str:
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, tuple) and len(value) == 1:
+    # say once what all levels, or all codecs of an array, have alike
+    while isinstance(value, tuple) and (len(value) == 1 or _are_alike(value)):
         value = value[0]
     if isinstance(value, SegmentCodec):
         value = value.to_config()
     text = str(value)
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _are_alike(values: tuple[Any, ...]) -> bool:
+    return bool(values) and isinstance(values[0], tuple) and len(set(values)) == 1
 
 
 _SHOWN = 3
