@@ -20,7 +20,7 @@ import tifffile
 import tiffref
 from tiffref import catalog
 from tiffref.errors import UntrustedSource
-from tiffref.formats.sealing import NO_SEAL
+from tiffref.formats.provenance import NO_SEAL
 from tiffref.io import allow
 from tiffref.references import References
 from tiffref.zarr import ZarrTiffStore

@@ -36,8 +36,14 @@ from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
 from .keys import BLOCK_ROWS, FEW_ROWS, KeyRule, format_numbers, join_columns, pick_texts
-from .provenance import PROVENANCE, format_provenance
-from .sealing import NO_SEAL, digest_chunks, find_links, seal_texts
+from .provenance import (
+    NO_SEAL,
+    PROVENANCE,
+    digest_chunks,
+    find_links,
+    format_provenance,
+    seal_texts,
+)
 from .zarr_metadata import to_texts
 
 __all__ = [

@@ -34,8 +34,14 @@ from .columnar import Lines, Text, parse_lines, split_document
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
 from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
-from .provenance import PROVENANCE, Provenance, check_series, parse_provenance
-from .sealing import Sealed, digest_chunks
+from .provenance import (
+    PROVENANCE,
+    Provenance,
+    Sealed,
+    check_series,
+    digest_chunks,
+    parse_provenance,
+)
 from .zarr_metadata import Nodes, parse_metadata
 
 __all__ = [

@@ -57,7 +57,7 @@ from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, build_tree, extract_provenance, rank_sources
 from .load import check_columns, check_footer
-from .sealing import Sealed, digest_files, seal_texts
+from .provenance import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
 __all__ = ["Record", "import_pyarrow", "is_parquet", "parse_parquet", "write_parquet"]
