@@ -29,9 +29,8 @@ import numpy as np
 
 from ..codecs.zarr_codecs import from_zarr2, from_zarr3, to_zarr2, to_zarr3
 from ..errors import InvalidReferences, ManifestMismatch, TiffrefError
-from ..model.array import Array, Group, Node
+from ..model.array import Array, Group, Node, chunk_grid
 from ..model.codec import ForeignCodec, SegmentCodec
-from ..model.grid import chunk_grid
 from ..model.manifest import Manifest
 from .findings import Finding, Reporter
 from .keys import KeyRule, join_key

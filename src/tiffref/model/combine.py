@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch
-from .array import Array
+from .array import Array, chunk_grid
 from .codec import ForeignCodec, SegmentCodec
-from .grid import chunk_grid
 from .manifest import INLINED, MISSING, Manifest, Source
 
 STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})

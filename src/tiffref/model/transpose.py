@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedTiff
-from .array import Array
+from .array import Array, chunk_grid
 from .codec import ForeignCodec, SegmentCodec
-from .grid import chunk_grid
 from .manifest import INLINED, Manifest
 
 _ROTATED = (1, 2, 0)

@@ -30,9 +30,8 @@ from ..codecs.table import (
 )
 from ..codecs.unpack import check_samples, stored_codec
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
-from ..model.array import Array
+from ..model.array import Array, Shape5, chunk_grid, fit_chunks, plan_run_rows, segment_shape
 from ..model.codec import SegmentCodec
-from ..model.grid import Shape5, chunk_grid, fit_chunks, plan_run_rows, segment_shape
 from ..model.manifest import Manifest, Source
 from ..model.tiff_facts import IfdFacts, LevelFacts
 

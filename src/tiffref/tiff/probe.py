@@ -37,9 +37,8 @@ from ..codecs.unpack import layout_of, stored_codec
 from ..codecs.zarr_codecs import LZW, to_zarr2
 from ..errors import MalformedTiff, TruncationWarning, UnsupportedTiff, warn
 from ..metadata.report import Report
-from ..model.array import Array
+from ..model.array import Array, chunk_grid
 from ..model.codec import SegmentCodec
-from ..model.grid import chunk_grid
 from ..model.manifest import MISSING, Manifest, has_zeros
 from ..model.tiff_facts import LevelFacts
 from .plan import LevelPlan, plan_level, segment_codec, source_sizes

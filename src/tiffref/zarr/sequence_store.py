@@ -29,8 +29,7 @@ from ..errors import (
     unreadable,
 )
 from ..io.progress import Progress, Tally, choose_progress
-from ..model.array import Array
-from ..model.grid import chunk_grid
+from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.engine import make_target
 from ..read.fetch import Fetcher
