@@ -39,7 +39,7 @@ from .io.urls import split_host, to_document_url
 from .model.array import Array
 from .model.manifest import MISSING, Source
 from .read import Fetcher, read_array
-from .read.pools import check_pool
+from .read.fetch import check_pool
 from .references import References
 
 __all__ = [

@@ -21,7 +21,7 @@ import pytest
 
 import tiffref
 from tiffref.errors import SourceError
-from tiffref.read.pools import DaemonPool
+from tiffref.read.fetch import DaemonPool
 from tiffref.zarr import ZarrTiffStore
 
 pytest.importorskip("aiohttp")

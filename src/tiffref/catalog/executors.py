@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import CatalogError, SelectionError, needs
-from ..read.pools import DaemonPool
+from ..read.fetch import DaemonPool
 
 _REMOTE_THREADS = 16
 _SCHEDULER_TIMEOUT_S = 10

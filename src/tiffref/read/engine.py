@@ -40,8 +40,7 @@ from .chunks import (
     stored_dtype,
     view_plain,
 )
-from .fetch import Fetcher
-from .pools import N_CORES, N_FETCHERS, decode_pool, fetch_pool, wait_for_result
+from .fetch import N_CORES, N_FETCHERS, Fetcher, decode_pool, fetch_pool, wait_for_result
 from .selection import (
     Axis,
     Ranges,

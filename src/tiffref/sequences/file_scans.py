@@ -35,7 +35,7 @@ from ..metadata.geo import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.manifest import Source
 from ..model.tiff_facts import FileFacts, LevelFacts
-from ..read.pools import DaemonPool
+from ..read.fetch import DaemonPool
 from ..references import References
 from ..tiff.scan import scan_with_facts
 from .coordinates import read_values

@@ -33,8 +33,7 @@ from ..errors import TiffrefError
 from ..model.array import Array
 from ..model.manifest import MISSING, Source
 from ..read.engine import MAX_GAP_BYTES, MAX_RANGE_BYTES
-from ..read.fetch import Fetcher
-from ..read.pools import fetch_pool
+from ..read.fetch import Fetcher, fetch_pool
 from ..read.selection import Ranges, check_range, plan_ranges
 
 __all__ = [

@@ -34,8 +34,7 @@ from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Manifest, Source
 from ..read.engine import read_array
-from ..read.fetch import Fetcher
-from ..read.pools import fetch_pool
+from ..read.fetch import Fetcher, fetch_pool
 
 __all__ = [
     "CHUNKMODE",

@@ -32,8 +32,7 @@ from ..io.progress import Progress, Tally, choose_progress
 from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.engine import make_target
-from ..read.fetch import Fetcher
-from ..read.pools import decode_pool
+from ..read.fetch import Fetcher, decode_pool
 from ..read.selection import parse_selection
 from ..references import References
 from .keyspace import CHUNKMODE, KeySpace, Served, parse_chunkmode, plain_codec
