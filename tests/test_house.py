@@ -34,7 +34,8 @@ TESTED_ELSEWHERE = {
 """Modules without tests of their own, and those that would fail first."""
 
 OF_NO_MODULE = {
-    *("cli/test_cli", "tiff/test_companion", "test_corpus", "test_docstrings", "test_house"),
+    *("cli/test_cli", "tiff/test_companion", "viewers/test_images", "test_corpus"),
+    *("test_docstrings", "test_house"),
     *("test_hygiene", "test_layers", "test_provoked_errors", "test_readme"),
 }
 """Tests of a whole room, or of the whole package; those of the folders below are all such."""

@@ -11,7 +11,7 @@ import tifffile
 
 import tiffref
 from tiffref.errors import SourceError
-from tiffref.viewers.images import open_images
+from tiffref.viewers import open_images
 
 OPTIONS = {"tile": (32, 32), "photometric": "minisblack"}
 PIXELS = np.arange(2 * 96 * 64, dtype=np.uint16).reshape(2, 96, 64)

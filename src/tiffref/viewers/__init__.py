@@ -1,1 +1,136 @@
-"""Plugins for image viewers: napari and bioio."""
+"""Plugins for image viewers, napari and bioio, and the images that both show.
+
+Owns what the plugins have in common: opening whatever a viewer hands over, and putting the levels
+of each image together. Pixels come through the xarray engine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingExtra, install_hint
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ..model.array import Group
+    from ..references import References
+
+
+_SUFFIX = re.compile(r"(_\d+)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image: its name, its levels from the largest on, and its channels.
+
+    `channels` has an entry for each channel, as in `omero` of OME-NGFF, or none.
+    """
+
+    name: str
+    levels: tuple[xr.DataArray, ...]
+    channels: tuple[Mapping[str, Any], ...] = ()
+
+
+def open_images(
+    path: str | Sequence[str], storage_options: Mapping[str, Any] | None = None
+) -> list[Image]:
+    """Open every image of a TIFF, of references, or of several files that make one image.
+
+    Parameters
+    ----------
+    path
+        Path or URL; several files are stacked by their names, as in `tiffref.scan_sequence`.
+    storage_options
+        For the fsspec file system of a URL.
+
+    Raises
+    ------
+    MissingExtra
+        If xarray or dask is not installed.
+    TiffrefError
+        If the source cannot be read.
+    """
+    from ..documents import open_references
+
+    is_one = not isinstance(path, str) and len(path) == 1
+    references = open_references(path[0] if is_one else path, storage_options)
+    images: list[Image] = []
+    for n, one in enumerate(references.series):
+        paths = {k: level["path"] for k, level in enumerate(one["levels"]) if "path" in level}
+        levels = [
+            _variable(_dataset(references, storage_options, series=n, level=k), name)
+            for k, name in paths.items()
+        ]
+        if levels:
+            name = next(iter(paths.values()))
+            channels = _channels(references.group, name, is_first=not images)
+            images.append(Image(name, tuple(levels), channels))
+    return images or _unlisted(_dataset(references, storage_options))
+
+
+def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
+    """Return the step, the origin and the unit of an axis, if its coordinate says them."""
+    axis = level.coords.get(dim)
+    if axis is None or axis.dtype.kind != "f" or axis.size < 2:
+        return None
+    return float(axis[1] - axis[0]), float(axis[0]), axis.attrs.get("units", "pixel")
+
+
+def _dataset(
+    references: References, storage_options: Mapping[str, Any] | None, **chosen: Any
+) -> xr.Dataset:
+    try:
+        import xarray as xr
+
+        return xr.open_dataset(
+            references,  # type: ignore[arg-type]  # what our engine takes
+            engine="tiffref",
+            chunks={},
+            mask_and_scale=False,
+            storage_options=storage_options,
+            **chosen,
+        )
+    except ImportError as error:  # chunks= imports dask
+        raise MissingExtra(
+            "images for viewers need xarray and dask", got=error.name, hint=install_hint("xarray")
+        ) from error
+
+
+def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
+    """Return the array of a level, which has the name of the full image."""
+    name = path.rpartition("/")[2]
+    return dataset[name if name in dataset else _SUFFIX.sub("", name)]
+
+
+def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:
+    """Find the channels that OME-NGFF gives of an image: in its group, or at the root."""
+    found = root.attributes if is_first else {}
+    parts = path.split("/")[:-1]
+    for n in range(len(parts)):
+        group = root["/".join(parts[: n + 1])]
+        found = group.attributes if "ome" in group.attributes else found
+    omero = {**found, **_parse_json(found.get("ome"))}.get("omero")
+    channels = _parse_json(omero).get("channels")
+    return tuple(channels) if isinstance(channels, list) else ()
+
+
+def _unlisted(dataset: xr.Dataset) -> list[Image]:
+    """Put together the levels in references of other programs, which list no series."""
+    images: dict[str, list[xr.DataArray]] = {}
+    for name, variable in dataset.data_vars.items():
+        if variable.ndim > 1:
+            images.setdefault(_SUFFIX.sub("", str(name)), []).append(variable)
+    return [Image(name, tuple(levels)) for name, levels in images.items()]
+
+
+def _parse_json(text: Any) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):  # attributes can be anything
+        return {}
+    return value if isinstance(value, Mapping) else {}

@@ -20,7 +20,7 @@ import xarray as xr
 from bioio_base.types import PhysicalPixelSizes
 
 from ..errors import TiffrefError
-from .images import Image, open_images, spacing
+from . import Image, open_images, spacing
 
 __all__ = ["Reader", "ReaderMetadata"]
 

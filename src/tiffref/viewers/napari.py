@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import TiffrefError
 from ..references import References
-from .images import Image, open_images, spacing
+from . import Image, open_images, spacing
 
 if TYPE_CHECKING:
     import xarray as xr
