@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
-from ..model.transpose import is_self_inverse, trim_order, with_transposes
+from ..model.combine import is_self_inverse, trim_order, with_transposes
 from .table import COMPRESSIONS, compression_of
 from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
 

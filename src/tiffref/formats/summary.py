@@ -169,7 +169,7 @@ def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
 
 def _describe_codec_of_v3(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
     """Describe a codec of a Zarr v3 document, where standard codecs transpose."""
-    from ..model.transpose import is_self_inverse
+    from ..model.combine import is_self_inverse
 
     transposes: tuple[tuple[int, ...], ...] = getattr(codec, "transposes", ())
     stored: Any = replace(codec, transposes=()) if transposes else codec  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 Owns the way from the group of a scan, which has the axes of the file and OME-NGFF 0.4 where that
 can say them, to axes in another order ("ngff": t, c, z, y, x; "bands-first": band, y, x, as
 rioxarray and GDAL have them), and to OME-NGFF 0.5 with its groups. What the entries of the metadata
-say is made by `ngff`; how an array takes another order by `model.transpose`.
+say is made by `ngff`; how an array takes another order by `model.combine`.
 
 Reference: OME-NGFF 0.4 and 0.5: "multiscales", "omero", "bioformats2raw.layout", "OME".
 """
@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import InvalidReferences, SelectionError
 from ..model.array import Array, Group
+from ..model.combine import permute
 from ..model.manifest import INLINED
-from ..model.transpose import permute
 from .calibration import Calibration
 from .geo import fit_layout
 from .ngff import multiscale, ngff_order

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import ManifestMismatch, SelectionError, first_few
 from ..metadata.hierarchy import order_axes
 from ..model.array import Array, Group
-from ..model.transpose import gather
+from ..model.combine import gather
 from ..references import References
 from .coordinates import count_empty
 
