@@ -1,7 +1,8 @@
 """The program `tiffref`, which `python -m tiffref` is too.
 
-Owns the first and the last moment of the program: an interrupt that meets no command, and an error
-that nobody foresaw, which is a bug of ours and not of the file.
+Owns the first and the last moment of the program: standard streams that are closed or full, an
+interrupt that meets no command, and an error that nobody foresaw, which is a bug of ours and not of
+the file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 
 __all__ = ["program"]
 
-_INTERRUPTED = 130
+_INVALID, _ACCESS, _INTERRUPTED = 1, 3, 130
 
 
 def program() -> None:
@@ -21,6 +22,7 @@ def program() -> None:
     """
     if not {"-v", "-vv", "--verbose"} & set(sys.argv):
         sys.excepthook = _report_bug
+    _reopen_closed_streams()
     try:
         from .cli import main
 
@@ -32,7 +34,31 @@ def program() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
+    sys.exit(_flush_output(code))
+
+
+def _reopen_closed_streams() -> None:
+    """Open standard streams that are closed (`>&-`): the next file would get their number.
+
+    Messages may be lost, but results may not: writing to standard output then is an error.
+    """
+    for name, flags in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, flags)
+            setattr(sys, name, open(null, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _flush_output(code: int) -> int:
+    """Flush standard output, and return the exit code; the interpreter would exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        is_pipe = isinstance(error, BrokenPipeError)  # its reader has gone, and knows
+        if not code and not is_pipe:
+            print(f"tiffref: error: standard output: {error.strerror}", file=sys.stderr)
+        return code or (_INVALID if is_pipe else _ACCESS)
+    return code
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, _: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,42 @@ def test_closed_output_ends_quietly(image: Path) -> None:
         os.close(writer)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("command", ["info", "scan -o -"])
+def test_output_that_cannot_be_written_is_an_error(
+    command: str, redirect: str, unbuffered: str, image: Path
+) -> None:
+    code, messages = run_redirected(f"{command} {image} {redirect}", unbuffered)
+    assert code == 3
+    if "2>" not in redirect:
+        assert messages.startswith("tiffref: error: ")
+        assert messages.count("\n") == 1
+
+
+def test_help_that_cannot_be_written_is_an_error() -> None:
+    code, messages = run_redirected("--help >/dev/full")
+    assert code == 3
+    assert messages == "tiffref: error: standard output: No space left on device\n"
+
+
+def test_without_standard_error_all_else_works(image: Path) -> None:
+    assert run_redirected(f"scan {image} -o refs.json 2>&-") == (0, "")
+    assert run_redirected("info nosuch.tif 2>&-") == (3, "")
+
+
+def run_redirected(line: str, unbuffered: str = "") -> tuple[int, str]:
+    """Run a command line in a shell; return the exit code, and what standard error got."""
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.quote(sys.executable)} -m tiffref {line}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    return done.returncode, done.stderr
 
 
 def run_with_terminal(arguments: list[str]) -> str:
