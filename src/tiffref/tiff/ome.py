@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -371,17 +372,10 @@ class _Image:
         self.n_planes = math.prod(self.shape[:3])
         if self.n_planes > _MAX_PLANES:
             raise _Misfit(f"an image of {self.n_planes} planes")
-        self._firsts = [(f"First{self.axes[n]}", self.shape[n]) for n in (2, 1, 0)]
-        self._row, self._file = np.full(64, -1, np.intp), np.zeros(64, np.intp)
-        self._n, self._last_count, self._n_beyond = 0, 0, 0
 
     def level(self, defects: list[str]) -> Level | None:
         """Return the image at full size; None if there is none, or it does not fit its pages."""
-        for data in self.pixels.iterfind("{*}TiffData"):
-            self._place(data)
-        if self._n_beyond:
-            defects.append(f"TiffData elements name {self._n_beyond} pages that are not there")
-        row, file = self._row[: self._n], self._file[: self._n]
+        row, file = self._places(defects)
         if not (row >= 0).any():
             return None
         level = self._of_files(row, file, tuple(self.shape), self.axes)
@@ -407,52 +401,60 @@ class _Image:
                 return None
         return self._of_files(row, file, squeezed, squeezed_axes)
 
-    def _place(self, data: Element) -> None:
-        """Note the planes that one TiffData element names."""
-        at, step = 0, 1
-        for name, size in self._firsts:
-            index = _number(data, name, 0)
-            if index >= size:
-                self._refuse(
-                    "a TiffData element names a plane that is not there",
-                    index, f"less than {size}",
-                )  # fmt: skip
-                return  # cropped by ImageJ, which leaves such elements
-            at += step * index
+    def _places(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return row and file of each plane, as TiffData elements say; the row of others is -1."""
+        elements, at = self._planes([one for one in self.pixels if local_name(one) == "TiffData"])
+        numbers = [self.owner.number(one.find("{*}UUID") if len(one) else None) for one in elements]
+        file = np.array([-1 if number is None else number for number in numbers], np.intp)
+        n_pages = np.array([*map(len, self.owner.pages), 0], np.intp)[file]
+        first, count = _numbers(elements, "IFD"), _counts(elements, n_pages)
+        n_named = int(count.sum())
+        if n_named > _MAX_PLANES:
+            raise _Misfit(f"TiffData elements of {n_named} planes")
+        self._refuse(
+            (file >= 0) & ((first + count > n_pages) | (at + count > self.n_planes)),
+            {"IFD": first, "PlaneCount": count, "plane": at, "pages in the file": n_pages},
+            f"pages that are there, and less than {self.n_planes} planes",
+        )
+        n_there = np.clip(n_pages - first, 0, count)
+        n_beyond = int((count - n_there)[file >= 0].sum())
+        if n_beyond:
+            defects.append(f"TiffData elements name {n_beyond} pages that are not there")
+        row = np.full((at + count).max(initial=0), -1, np.intp)
+        files = np.zeros_like(row)
+        nth = np.arange(n_there.sum()) - np.repeat(np.cumsum(n_there) - n_there, n_there)
+        named = np.repeat(at, n_there) + nth
+        # of a plane that several elements name, the last is right
+        row[named], files[named] = np.repeat(first, n_there) + nth, np.repeat(file, n_there)
+        return row, files
+
+    def _planes(self, elements: list[Element]) -> tuple[list[Element], NDArray[np.intp]]:
+        """Return the elements whose first plane is in the image, and which plane that is.
+
+        ImageJ crops images and leaves the elements of all planes.
+        """
+        at, step = np.zeros(len(elements), np.intp), 1
+        is_inside = np.ones(len(elements), bool)
+        for axis, size in zip(self.axes[2::-1], self.shape[2::-1], strict=True):
+            index = _numbers(elements, f"First{axis}")
+            self._refuse(index >= size, {f"First{axis}": index}, f"less than {size}")
+            is_inside &= index < size
+            at += step * np.minimum(index, size)
             step *= size
-        count = _number(data, "NumPlanes", 1 if data.get("IFD") is not None else 0)
-        count = _number(data, "PlaneCount", count)
-        first = _number(data, "IFD", 0)
-        number = self.owner.number(data.find("{*}UUID") if len(data) else None)
-        n_there = 0 if number is None else len(self.owner.pages[number])
-        count = count or n_there or self._last_count
-        if not count:
-            raise _Misfit("a TiffData element of a file that is not there has no PlaneCount")
-        self._last_count = count
-        if number is not None and (first + count > n_there or at + count > self.n_planes):
-            self._refuse(
-                "a TiffData element names pages or planes that are not there",
-                f"pages {first} to {first + count} as planes {at} to {at + count}",
-                f"{n_there} pages and {self.n_planes} planes",
-            )
-        self._reserve(at + count)
-        n_there = max(0, min(count, n_there - first))
-        self._n_beyond += 0 if number is None else count - n_there
-        self._row[at : at + n_there] = np.arange(first, first + n_there)
-        self._file[at : at + n_there] = number or 0
+        return list(compress(elements, is_inside)), at[is_inside]
 
-    def _refuse(self, what: str, got: object, expected: str) -> None:
+    def _refuse(
+        self, is_wrong: NDArray[np.bool_], got: Mapping[str, NDArray[np.intp]], expected: str
+    ) -> None:
         """Raise what a companion file must not say; other files are read as far as they go."""
-        if self.owner.companion:
-            raise MalformedTiff(what, url=self.owner.companion, got=got, expected=expected)
-
-    def _reserve(self, n: int) -> None:
-        if n > _MAX_PLANES:
-            raise _Misfit(f"a TiffData element of {n} planes")
-        if n > len(self._row):
-            size = max(n, 2 * len(self._row))
-            self._row, self._file = _fitted(self._row, size, -1), _fitted(self._file, size, 0)
-        self._n = max(self._n, n)
+        if self.owner.companion and is_wrong.any():
+            n = is_wrong.argmax()
+            raise MalformedTiff(
+                "a TiffData element names a page or plane that is not there",
+                url=self.owner.companion,
+                got=", ".join(f"{name} {column[n]}" for name, column in got.items()),
+                expected=expected,
+            )
 
     def _of_files(
         self, row: NDArray[np.intp], file: NDArray[np.intp], shape: tuple[int, ...], axes: str
@@ -472,6 +474,34 @@ def _fitted(column: NDArray[np.intp], n: int, value: int) -> NDArray[np.intp]:
     size = min(n, len(column))
     found[:size] = column[:size]
     return found
+
+
+def _counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return of how many planes elements are: by default all pages of the file, and of a file that
+    is not there as many as the element before."""
+    texts = [
+        one.get("PlaneCount", one.get("NumPlanes", "0" if one.get("IFD") is None else "1"))
+        for one in elements
+    ]
+    count = _parse(texts, "PlaneCount")
+    count = np.where(count > 0, count, n_pages)
+    known = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), -1))
+    if len(known) and known[0] < 0:
+        raise _Misfit("a TiffData element of a file that is not there has no PlaneCount")
+    return count[known]
+
+
+def _numbers(elements: list[Element], name: str) -> NDArray[np.intp]:
+    """Return an attribute of all elements, 0 where it is absent."""
+    return _parse([one.get(name, "0") for one in elements], name)
+
+
+def _parse(texts: list[str], name: str) -> NDArray[np.intp]:
+    numbers = list(map(str.strip, texts))
+    if not all(map(str.isdecimal, numbers)) or len(max(numbers, key=len, default="")) > _MAX_DIGITS:
+        wrong = next(one for one in texts if not one.strip().isdecimal() or len(one) > _MAX_DIGITS)
+        raise _Misfit(f"{name} of TiffData is {wrong!r:.40}")
+    return np.array(list(map(int, numbers)), np.intp)
 
 
 def _number(element: Element, name: str, default: int | None) -> int:
