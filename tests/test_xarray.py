@@ -172,6 +172,40 @@ def alone_1(path):
     return xr.open_dataset(path, engine="tiffref", level=1).image
 
 
+TURNED = [
+    (34264, 12, 16, (7.0, 7.0, 0.0, 5e5, 7.0, -7.0, 0.0, 5.2e6, *[0.0] * 7, 1.0), True),
+    (34735, 3, len(KEYS), KEYS, True),
+]
+
+
+def test_a_level_of_a_document_keeps_its_own_grid_mapping(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for n in (1, 2, 4):
+            kind, tags = int(n > 1), TURNED if n == 1 else []
+            tiff.write(np.zeros((64 // n, 48 // n), "u1"), subfiletype=kind, extratags=tags)
+    references = tiffref.scan(path)
+    for level in (0, 1, 2):
+        found = xr.open_dataset(references, engine="tiffref", level=level)
+        alone = xr.open_dataset(path, engine="tiffref", level=level)
+        mapping = found[found.image.encoding.get("grid_mapping", found.image.attrs["grid_mapping"])]
+        assert mapping.attrs == alone.spatial_ref.attrs
+        assert mapping.attrs["GeoTransform"].split()[1] == str(7.0 * 2**level)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_image_without_any_tile_is_no_coordinate(tmp_path, zarr_format):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((16, 16), "u1"), tile=(16, 16), metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tiff.pages[0].tags[name].overwrite(0)
+    document = tiffref.scan(path).to_kerchunk(zarr_format=zarr_format)
+    opened = xr.open_dataset(document, engine="tiffref")
+    assert list(opened.data_vars) == ["image"]
+    assert not opened.image.any()
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_reference_documents_and_mappings(pyramid, opened, tmp_path, zarr_format):
     references = tiffref.scan(pyramid)

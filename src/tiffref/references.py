@@ -529,7 +529,10 @@ def without_arrays(references: References, paths: Collection[str]) -> References
 
 def is_description(node: Array | Group) -> bool:
     """Return whether a node is an array whose values lie in the document, as coordinates do."""
-    return isinstance(node, Array) and node.manifest.n_chunks > 0 and not node.manifest.sources
+    if not isinstance(node, Array) or node.manifest.sources:
+        return False
+    # an image without any tile has no source either
+    return node.manifest.n_chunks > 0 and not node.manifest.is_missing.all()
 
 
 def is_document(source: Any) -> bool:

@@ -258,17 +258,34 @@ def _as_full(references: References, suffix: str) -> References:
     """Return the arrays of an overview under the names that they have as an image alone."""
     children: dict[str, Array | Group] = {}
     attributes = {k: v for k, v in references.group.attributes.items() if k != "multiscales"}
+    names = _names_as_full(references.group, suffix)
     for name, child in references.group.children.items():
+        if name not in names:
+            continue
         if isinstance(child, Array):
             own = dict(child.attributes)
+            for key in own.keys() & {"grid_mapping", "coordinates"}:
+                own[key] = " ".join(names.get(word, word) for word in str(own[key]).split())
             if "spatial:dimensions" in own:
                 own["spatial:dimensions"] = [
                     d.removesuffix(suffix) for d in own["spatial:dimensions"]
                 ]
                 attributes |= {k: v for k, v in own.items() if is_geozarr(k)}
             child = child.as_variable(tuple(d.removesuffix(suffix) for d in child.dims), own)
-        children[name.removesuffix(suffix)] = child
+        children[names[name]] = child
     return replace(references, group=Group(children, attributes))
+
+
+def _names_as_full(group: Group, suffix: str) -> dict[str, str]:
+    """Return the new name of what stays of a group; grid mappings of other levels do not."""
+    arrays = [child for child in group.children.values() if isinstance(child, Array)]
+    mappings = {str(a.attributes["grid_mapping"]) for a in arrays if "grid_mapping" in a.attributes}
+    names = {
+        name: name.removesuffix(suffix)
+        for name in group.children
+        if not name.startswith("spatial_ref")
+    }
+    return names | {name: name for name in mappings} | dict.fromkeys([*mappings][:1], "spatial_ref")
 
 
 def _find_group(root: Group, path: str | None) -> Group:

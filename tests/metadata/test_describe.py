@@ -95,6 +95,47 @@ def test_levels_without_coordinates_have_a_transformation_each(tmp_path):
     assert steps == [7.0, 14.0, 28.0]
 
 
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 40)])
+def test_levels_of_one_row_or_column_have_a_transformation_each(tmp_path, shape):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for n in (1, 2, 4):
+            own = [max(size // n, 1) for size in shape]
+            extra = [] if n > 1 else extra_tags(geotags(UTM, **PLACED))
+            writer.write(
+                np.zeros(own, "u1"), subfiletype=int(n > 1), extratags=extra, metadata=None
+            )
+    group = tiffref.scan(tmp_path / "a.tif").group
+    for name in ("image", "image_1", "image_2"):
+        image = group[name]
+        system, place = (
+            group[image.attributes["grid_mapping"]],
+            image.attributes["spatial:transform"],
+        )
+        if 1 in image.shape:
+            c, a, b, f, d, e = map(float, system.attributes["GeoTransform"].split())
+            assert [a, b, c, d, e, f] == place
+    # of several grid mappings rioxarray takes the one that the dataset names
+    assert group.attributes["grid_mapping"] == "spatial_ref"
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 0.0])
+def test_heights_have_scale_and_offset_in_the_georeference(tmp_path, minor, samples, scale):
+    rasterio = pytest.importorskip("rasterio")
+    tags = geotags(
+        {**UTM, 4096: 5703}, minor=minor, t33550=(10.0, 20.0, scale),
+        t33922=(0.0, 0.0, 3.0 if scale else 0.0, 5e5, 5.2e6, 5.0 if scale else 0.0),
+    )  # fmt: skip
+    path = write_geotiff(
+        tmp_path / "a.tif", tags, (6, 8, samples), photometric="minisblack", planarconfig="contig"
+    )
+    found = tiffref.scan(path).group["image"].attributes
+    with rasterio.open(path) as dataset:
+        assert found.get("scale_factor", 1.0) == dataset.scales[0]
+        assert found.get("add_offset", 0.0) == dataset.offsets[0]
+
+
 def test_images_of_other_systems_have_a_grid_mapping_each(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for code, size in ((32633, 6), (32634, 7)):

@@ -635,10 +635,14 @@ def _is_explained(reader: TiffReader, ours: Any, theirs: list[list[tuple[Any, ..
 
     Directories that are damaged are read by the first tag of several and without the values that
     lie outside the file, and refused without their offsets; a directory without an image is a
-    series of its own; where tifffile has no type for samples, there are none.
+    series of its own; where tifffile has no type for samples, there are none; it takes overviews
+    of images of one row or column for images.
     """
     if isinstance(ours, str):
         return any(what in ours for what in REFUSALS)
+    mine, others = ([level[:3] for one in found for level in one] for found in (ours, theirs))
+    if mine == others and any(1 in level[0] for one in ours for level in one[1:]):
+        return True
     reader.chain()
     has_no_type = any(level[2] == "f8" for one in theirs for level in one)
     return bool(reader.findings) or has_no_type or any(not one for one in theirs)

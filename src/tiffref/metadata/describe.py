@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ from .geo import (
     read_georeference,
     unify_locations,
 )
-from .geokeys import MAX_COORDINATE, is_georeferenced
+from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
 from .hierarchy import add_image, close_images
 from .layout import LevelName, is_in_place
 from .microscopy import calibrate, calibrate_minor
@@ -203,10 +203,14 @@ class _Tree:
     variables: dict[str, Array] = field(default_factory=dict)
     places: dict[str, dict[str, GeoLevel]] = field(default_factory=dict)
 
-    def map_grids(self) -> None:
-        """Let each image point to the grid mapping variable of its group."""
+    def map_grids(self, attributes: dict[str, Any]) -> None:
+        """Let each image point to the grid mapping variable of its group, and the root to the first
+        of several of one system, of which rioxarray would take none."""
         for group, levels in self.places.items():
             variables, names = grid_mappings(levels)
+            systems = {one.attributes.get("crs_wkt") for one in variables.values()}
+            if not group and len(variables) > len(systems) == 1:
+                attributes["grid_mapping"] = next(iter(variables))
             for key, variable in variables.items():
                 self.add(group, key, variable)
             for path, mapping in names.items():
@@ -285,7 +289,7 @@ def describe(
                 for n, geo in zip(levels, described, strict=True)
             ]
             _describe_group(image, pyramid, attributes)
-    tree.map_grids()
+    tree.map_grids(attributes)
     return tree.to_group(close_images(attributes))
 
 
@@ -363,6 +367,10 @@ def _image(
     elif main is not None and is_in_place(facts, series):
         reference, extent = main.reference, main.extent
     items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), report)
+    if reference is not None and ifd.shape[0] * ifd.shape[4] == 1:
+        heights = height_packing(ifd.tags, reference.keys)
+        roles = {role: {0: repr(number)} for role, number in heights.items()}
+        items = replace(items, roles={**items.roles, **roles})
     calibration = Calibration()
     if reference is None and role != "mask":
         calibration = calibrate(facts, series, ifd.tags, report)

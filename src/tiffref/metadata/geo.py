@@ -165,7 +165,8 @@ def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dic
 
     Levels share the variable of their system, so that a dataset has one grid mapping. It holds the
     transformation where that is one for all; else readers take each level's from its coordinates.
-    Levels without coordinates, as of a rotated raster, share it only where it is the same.
+    Levels without coordinates, as of a rotated raster, share it only where it is the same; so do
+    those of one row or column, from whose coordinates no step can be read.
 
     Parameters
     ----------
@@ -181,7 +182,8 @@ def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dic
     for name, level in levels.items():
         if level.system is not None:
             said = tuple(level.system.get(name) for name in ("crs_wkt", "gcps", "rpcs"))
-            placed = None if level.variables else level.transform
+            sizes = [axis.shape[0] for axis in level.variables.values()]
+            placed = level.transform if min(sizes, default=1) == 1 else None
             shared.setdefault((said, placed), []).append(name)
     variables, names = {}, {}
     for n, members in enumerate(shared.values()):

@@ -33,6 +33,7 @@ __all__ = [
     "Placement",
     "bounds_of",
     "centres",
+    "height_packing",
     "is_georeferenced",
     "key_label",
     "numbers",
@@ -331,6 +332,19 @@ def _from_scale(scale: tuple[float, ...], ties: tuple[float, ...], half: float) 
         return (a, 0.0, 0.0, 0.0, e, 0.0)
     column, row, _, x, y, _ = ties[:6]
     return _shifted((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
+
+
+def height_packing(tags: Mapping[int, Any], keys: GeoKeys) -> dict[str, float]:
+    """Return the scale and offset that tags give the samples of a raster of heights.
+
+    As in GDAL, they are the third numbers of ModelPixelScale and ModelTiepoint, and count beside a
+    vertical system of GeoTIFF 1.1 only. Empty without them.
+    """
+    scale, ties = numbers(tags.get(SCALE)), numbers(tags.get(TIEPOINTS))
+    is_of_heights = 4096 in keys.values and keys.version >= (1, 1)
+    if not is_of_heights or len(scale) < 3 or scale[2] == 0 or len(ties) < 6:
+        return {}
+    return {"scale": scale[2], "offset": ties[5] - ties[2] * scale[2]}
 
 
 def _shifted(transform: Affine, half: float) -> Affine:

@@ -230,7 +230,8 @@ def _is_reduced(large: Level, small: Level, factor: int) -> bool:
     """Return whether a level is one step of a factor below another one, rounded either way."""
     steps: int | None = None
     for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
-        if axis not in "XYZ":
+        if axis not in "XYZ" or (n == 1 and small.facts.subfile_type & 1):
+            # GDAL writes overviews of images of one row, which tifffile takes for others
             if n != m:
                 return False
         elif steps is None:
