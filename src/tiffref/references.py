@@ -38,7 +38,7 @@ from .io.urls import (
     warn_about_chains,
     warn_of_signatures,
 )
-from .metadata.hierarchy import from_ngff, order_axes, to_ngff, without_pending
+from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
 from .model.manifest import NAMELESS, Source
 

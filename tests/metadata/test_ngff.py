@@ -1,8 +1,21 @@
-"""`ngff`: multiscales, grids of levels, channels."""
+"""`ngff`: multiscales, levels, channels; groups that readers of OME-NGFF 0.4 and 0.5 take."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from microscopes import (
+    write_imagej_stack,
+    write_ome_pyramid,
+    write_rgb_pyramid,
+    write_two_images,
+)
 
+import tiffref
+import zarr
+from tiffref import References
+from tiffref.errors import SelectionError, UnsupportedTiff
 from tiffref.metadata.calibration import Calibration, Channel
 from tiffref.metadata.ngff import (
     channel_names,
@@ -12,6 +25,7 @@ from tiffref.metadata.ngff import (
     omero,
     physical_coordinates,
 )
+from tiffref.model.array import Array, Group
 
 SIZES = Calibration({"Z": 2.0, "Y": 0.5, "X": 0.25, "T": 3.0}, {"Z": "micrometer", "T": "second"})
 
@@ -80,3 +94,249 @@ def test_coordinates_are_known_scales_or_times():
     assert found["X"][0].tolist() == [0.25, 1.25, 2.25, 3.25]
     assert found["X"][1] == {"axis": "X", "units": "micrometer"}
     assert "Y" not in found
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:zarr")
+
+
+def rgb(path):
+    return [level.transpose(2, 0, 1) for level in write_rgb_pyramid(path)]
+
+
+def imagej(path):
+    return [write_imagej_stack(path).transpose(0, 2, 1, 3, 4)]
+
+
+EXAMPLES = {
+    "rgb": (rgb, ["c", "y", "x"]),
+    "imagej": (imagej, ["t", "c", "z", "y", "x"]),
+    "ome": (write_ome_pyramid, ["t", "c", "z", "y", "x"]),
+}
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request, tmp_path):
+    """A TIFF, its levels in the order of OME-NGFF, and the names of its axes."""
+    write, axes = EXAMPLES[request.param]
+    path = tmp_path / "a.ome.tif" if request.param != "imagej" else tmp_path / "a.tif"
+    return path, write(path), axes
+
+
+def open_group(document, path):
+    path.write_text(json.dumps(document))
+    return zarr.open_group(f"reference::{path}", mode="r")
+
+
+def assert_valid(attributes, version, schema="image"):
+    """Validate by the JSON schema of OME-NGFF that ngff-zarr brings."""
+    jsonschema = pytest.importorskip("jsonschema")
+    ngff_zarr = pytest.importorskip("ngff_zarr")
+    folder = Path(ngff_zarr.__file__).parent / "spec" / version / "schemas"
+    documents = [json.loads(file.read_text()) for file in folder.glob("*.schema")]
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
+
+    resources = [(one["$id"], DRAFT202012.create_resource(one)) for one in documents
+                 if "$id" in one]  # fmt: skip
+    registry = Registry().with_resources(resources)
+    wanted = json.loads((folder / f"{schema}.schema").read_text())
+    jsonschema.Draft202012Validator(wanted, registry=registry).validate(attributes)
+
+
+def test_zarr_v3_documents_are_ome_ngff_05(example, tmp_path):
+    models = pytest.importorskip("ome_zarr_models.v05")
+    path, levels, axes = example
+    group = open_group(tiffref.scan(path).to_kerchunk(3), tmp_path / "refs.json")
+    (entry,) = models.Image.from_zarr(group).attributes.ome.multiscales
+    assert [axis.name for axis in entry.axes] == axes
+    assert_valid(dict(group.attrs), "0.5")
+    assert not {"multiscales", "omero", "ngff"} & set(group.attrs)
+    for dataset, expected in zip(entry.datasets, levels, strict=True):
+        array = group[dataset.path]
+        assert list(array.metadata.dimension_names) == axes
+        np.testing.assert_array_equal(array[...], expected)
+
+
+def test_the_axes_of_zarr_v2_documents_stay_unless_asked(example):
+    path, levels, axes = example
+    stored = tiffref.scan(path)
+    is_ordered = levels[0].shape == stored.group["image"].shape
+    assert is_ordered == ("multiscales" in stored.group.attributes)
+    ordered = tiffref.scan(path, axes="ngff").to_kerchunk()
+    attributes = json.loads(ordered["refs"][".zattrs"])
+    assert_valid({name: attributes[name] for name in ("multiscales",)}, "0.4")
+    assert [axis["name"] for axis in attributes["multiscales"][0]["axes"]] == axes
+    group = References.from_kerchunk(ordered, allow="*").group
+    assert group["image"].dims == tuple(axes)
+    assert group["image"].shape == levels[0].shape
+
+
+def test_zarr_v2_documents_become_the_same_v3_documents(example):
+    path, _, _ = example
+    references = tiffref.scan(path)
+    again = References.from_kerchunk(references.to_kerchunk(), allow="*")
+    # predictors and the like are said in other words after a trip through v2
+    assert again.to_kerchunk(3)["refs"].keys() == references.to_kerchunk(3)["refs"].keys()
+    root = [json.loads(one.to_kerchunk(3)["refs"]["zarr.json"]) for one in (again, references)]
+    assert root[0]["attributes"]["ome"] == root[1]["attributes"]["ome"]
+
+
+def test_zarr_v3_documents_become_v2_with_ome_ngff_04(example, tmp_path):
+    path, levels, _ = example
+    three = tiffref.scan(path).to_kerchunk(3)
+    two = References.from_kerchunk(three, allow="*").to_kerchunk(2)
+    group = open_group(two, tmp_path / "refs.json")
+    assert "ome" not in group.attrs
+    (entry,) = group.attrs["multiscales"]
+    assert entry["version"] == "0.4"
+    for dataset, expected in zip(entry["datasets"], levels, strict=True):
+        np.testing.assert_array_equal(group[dataset["path"]][...], expected)
+
+
+def test_the_record_says_where_the_levels_went(example):
+    path, levels, _ = example
+    document = tiffref.scan(path).to_kerchunk(3)
+    root = json.loads(document["refs"]["zarr.json"])["attributes"]
+    (row,) = json.loads(root["tiffref"])["series"]
+    group = References.from_kerchunk(document, allow="*").group
+    for level, expected in zip(row["levels"], levels, strict=True):
+        assert group[level["path"]].shape == expected.shape
+
+
+@pytest.mark.skipif(
+    zarr.__version__ < "3.2", reason="zarr 3.1 lists nothing in the groups of references"
+)
+def test_each_level_has_the_coordinates_of_its_dimensions(tmp_path):
+    xr = pytest.importorskip("xarray")
+    levels = write_ome_pyramid(tmp_path / "a.ome.tif")
+    tiffref.scan(tmp_path / "a.ome.tif").write_fsspec(tmp_path / "refs.json", zarr_format=3)
+    storage = {"fo": str(tmp_path / "refs.json")}
+    for n, expected in enumerate(levels):
+        with xr.open_dataset(
+            "reference://", engine="zarr", group=str(n), consolidated=False, zarr_format=3,
+            storage_options=storage, chunks=None,
+        ) as level:  # fmt: skip
+            assert level.image.dims == ("t", "c", "z", "y", "x")
+            assert list(level.c.values) == ["DAPI", "GFP", "RFP"]
+            assert float(level.x[1] - level.x[0]) == 0.25 * 2**n
+            assert float(level.x[0]) == (0.125 if n else 0.0)
+            np.testing.assert_array_equal(level.image, expected)
+
+
+def test_as_stored_keeps_the_order_in_zarr_v3_too(tmp_path):
+    data = write_imagej_stack(tmp_path / "a.tif")
+    references = tiffref.scan(tmp_path / "a.tif", axes="as-stored")
+    group = open_group(references.to_kerchunk(3), tmp_path / "refs.json")
+    assert group["image"].metadata.dimension_names == ("t", "z", "c", "y", "x")
+    assert "ome" not in group.attrs
+    np.testing.assert_array_equal(group["image"][...], data)
+
+
+def test_several_images_are_groups_as_bioformats2raw_has_them(tmp_path):
+    models = pytest.importorskip("ome_zarr_models.v05")
+    first, second = write_two_images(tmp_path / "a.ome.tif")
+    document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk(3)
+    group = open_group(document, tmp_path / "refs.json")
+    assert group.attrs["ome"] == {"version": "0.5", "bioformats2raw.layout": 3}
+    assert group["OME"].attrs["ome"] == {"version": "0.5", "series": ["0", "1"]}
+    assert_valid(dict(group.attrs), "0.5", "bf2raw")
+    assert_valid(dict(group["OME"].attrs), "0.5", "ome")
+    for n, expected in enumerate((first, second)):
+        image = models.Image.from_zarr(group[str(n)])
+        path = image.attributes.ome.multiscales[0].datasets[0].path
+        np.testing.assert_array_equal(group[str(n)][path][...], expected)
+        assert_valid(dict(group[str(n)].attrs), "0.5")
+    names = [one["label"] for one in group["0"].attrs["ome"]["omero"]["channels"]]
+    assert names == ["a", "b", "c"]
+
+
+def test_an_image_without_sizes_is_ordered_where_it_is_asked_for(tmp_path):
+    import tifffile
+
+    data = np.random.default_rng(1).integers(0, 255, (20, 31, 3)).astype("u1")
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", compression="zlib")
+    assert tiffref.scan(tmp_path / "a.tif").group["image"].dims == ("y", "x", "s")
+    group = open_group(
+        tiffref.scan(tmp_path / "a.tif", axes="ngff").to_kerchunk(3), tmp_path / "refs.json"
+    )
+    assert_valid(dict(group.attrs), "0.5")
+    np.testing.assert_array_equal(group["image"][...], data.transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_bands_first_is_what_rasterio_reads(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    import tifffile
+
+    data = np.random.default_rng(1).integers(0, 255, (40, 31, 3)).astype("u1")
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", compression="zlib")
+    references = tiffref.scan(tmp_path / "a.tif", axes="bands-first")
+    assert references.group["image"].dims == ("s", "y", "x")
+    with rasterio.open(tmp_path / "a.tif") as expected:
+        for zarr_format in (2, 3):
+            document = references.to_kerchunk(zarr_format)
+            group = open_group(document, tmp_path / f"refs{zarr_format}.json")
+            np.testing.assert_array_equal(group["image"][...], expected.read())
+
+
+# ---- bad input
+
+
+def test_orders_that_there_are_not(tmp_path):
+    write_imagej_stack(tmp_path / "a.tif")
+    with pytest.raises(SelectionError, match="as-stored, ngff, bands-first"):
+        tiffref.scan(tmp_path / "a.tif", axes="zyx")
+
+
+def test_axes_that_ome_ngff_does_not_admit(tmp_path):
+    import tifffile
+
+    data = np.zeros((2, 5, 20, 31, 3), "u1")
+    tifffile.imwrite(tmp_path / "a.ome.tif", data, photometric="rgb",
+                     metadata={"axes": "CZYXS"})  # fmt: skip
+    with pytest.raises(SelectionError, match="as-stored"):
+        tiffref.scan(tmp_path / "a.ome.tif", axes="ngff")
+    # the default leaves such an image as it is
+    document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk(3)
+    assert "image/zarr.json" in document["refs"]
+
+
+def test_maps_are_told_to_use_bands_first(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("pyproj")
+    transform = rasterio.Affine(10, 0, 5e5, 0, -10, 5.2e6)
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=8, height=8, count=1,
+                       dtype="uint8", crs="EPSG:32633", transform=transform) as target:  # fmt: skip
+        target.write(np.zeros((1, 8, 8), "u1"))
+    with pytest.raises(SelectionError, match="bands-first"):
+        tiffref.scan(tmp_path / "a.tif", axes="ngff")
+
+
+def test_documents_of_others_with_metadata_that_does_not_fit_stay_as_they_are(tmp_path):
+    write_ome_pyramid(tmp_path / "a.ome.tif")
+    document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk()
+    for wrong in ([{"axes": ["y", "x"], "datasets": [{"path": "0"}]}], [7], [{}]):
+        root = json.loads(document["refs"][".zattrs"])
+        changed = {**document["refs"], ".zattrs": json.dumps({**root, "multiscales": wrong})}
+        references = References.from_kerchunk({"version": 1, "refs": changed}, allow="*")
+        attributes = json.loads(references.to_kerchunk(3)["refs"]["zarr.json"])["attributes"]
+        assert attributes["multiscales"] == wrong
+
+
+def test_names_that_clash(tmp_path):
+    write_ome_pyramid(tmp_path / "a.ome.tif")
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    other = Group({"image": Array.from_values(np.zeros(3), ("y",), {"role": "mask"})})
+    group = references.group.with_children({**references.group.children, "0": other})
+    with pytest.raises(tiffref.InvalidReferences, match=r"series=.*zarr_format=2"):
+        References(group, references.series).to_kerchunk(3)
+
+
+def test_a_transpose_that_zarr_v2_cannot_say(tmp_path):
+    write_rgb_pyramid(tmp_path / "a.ome.tif")
+    document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk()
+    key = "image/.zarray"
+    zarray = {**json.loads(document["refs"][key]), "filters": [{"id": "crc32"}]}
+    document["refs"][key] = json.dumps(zarray)
+    with pytest.raises(UnsupportedTiff, match="as-stored"):
+        References.from_kerchunk(document, allow="*").with_axes("ngff")

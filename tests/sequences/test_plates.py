@@ -61,7 +61,7 @@ def test_a_plate_with_wells_that_are_missing(opera, zarr_format):
 
 
 def test_plates_fit_the_schemas(opera):
-    from test_hierarchy import assert_valid
+    from test_ngff import assert_valid
 
     folder, _ = opera
     group = open_group(scan(folder), 3, folder)

@@ -240,7 +240,7 @@ _STACK_ARGUMENTS: console.Arguments = {
 
 def _stack(arguments: argparse.Namespace) -> int:
     """Scan all files, write, and say what was written."""
-    from ..metadata.hierarchy import AXES
+    from ..metadata.ngff import AXES
     from ..sequences.stack import scan_sequence
 
     arguments.output = console.default_output(arguments.output, "stack", arguments.format)

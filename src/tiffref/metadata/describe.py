@@ -52,10 +52,17 @@ from .geo import (
     unify_locations,
 )
 from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
-from .hierarchy import add_image, close_images
 from .layout import LevelName, is_in_place
 from .microscopy import calibrate, calibrate_minor
-from .ngff import channel_names, multiscale, ngff_order, omero, physical_coordinates
+from .ngff import (
+    add_image,
+    channel_names,
+    close_images,
+    multiscale,
+    ngff_order,
+    omero,
+    physical_coordinates,
+)
 from .report import Report
 
 __all__ = ["TAG_NAMES", "describe", "dump_tags", "gdal_tag_attributes"]
@@ -597,7 +604,7 @@ def _axis_names(level: _Level) -> list[str]:
 
 def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, Any]) -> None:
     """Add OME-NGFF metadata: of version 0.4 where it can say the axes as they are stored, else as
-    what the axes would be in the order that it admits (see `hierarchy`)."""
+    what the axes would be in the order that it admits (see `ngff`)."""
     first, calibration = levels[0], image.calibration
     letters = image.full.axes if "C" in image.full.axes else image.full.axes.replace("S", "C")
     order = ngff_order(letters)

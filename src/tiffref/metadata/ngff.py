@@ -1,33 +1,55 @@
-"""OME-NGFF 0.4 metadata, and physical coordinates.
+"""OME-NGFF: its metadata, and groups as its readers and others want them.
 
-Owns `multiscales` and `omero`, which axes OME-NGFF admits, and where the pixels of an overview are.
-What the sizes and channels are comes from `calibration`; how a group becomes OME-NGFF 0.5 is said
-by `hierarchy`.
+Owns `multiscales` and `omero` of OME-NGFF 0.4, which axes it admits, where the pixels of an
+overview are, and the coordinates that follow; what the sizes and channels are comes from
+`calibration`. Owns the way from the group of a scan, which has the axes of the file and OME-NGFF
+0.4 where that can say them, to axes in another order ("ngff": t, c, z, y, x; "bands-first": band,
+y, x, as rioxarray and GDAL have them), and to OME-NGFF 0.5 with its groups. How an array takes
+another order is said by `model.combine`.
 
-Reference: OME-NGFF 0.4, "axes", "multiscales" and "omero" metadata.
+Reference: OME-NGFF 0.4 and 0.5: "axes", "multiscales", "omero", "bioformats2raw.layout", "OME".
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidReferences, SelectionError
+from ..model.array import Array, Group
+from ..model.combine import permute
+from ..model.manifest import INLINED
 from .calibration import Calibration, Channel
+from .geo import fit_layout
 from .geokeys import MAX_COORDINATE
 
 __all__ = [
+    "AXES",
+    "PENDING",
+    "add_image",
     "channel_names",
+    "close_images",
+    "described_paths",
+    "from_ngff",
+    "has_images",
+    "insert_axes",
     "level_factor",
     "level_grid",
     "multiscale",
     "ngff_order",
     "omero",
+    "order_axes",
     "physical_coordinates",
+    "to_ngff",
+    "to_ngff_order",
+    "without_pending",
 ]
 
-VERSION = "0.4"
+_V04, _V05 = "0.4", "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _RANKS = {"time": 0, "channel": 1, "": 1, "space": 2}
 
@@ -124,7 +146,7 @@ def multiscale(
             {"type": "translation", "translation": translation},
         ]
         datasets.append({"path": path, "coordinateTransformations": steps})
-    return {"version": VERSION, "name": name, "axes": described, "datasets": datasets}
+    return {"version": _V04, "name": name, "axes": described, "datasets": datasets}
 
 
 def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, Any]:
@@ -138,7 +160,7 @@ def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, 
         window = {"min": low, "max": high, "start": start, "end": end}
         label = channel.name or f"Channel {n}"
         entries.append({"label": label, "color": color, "window": window, "active": True})
-    return {"version": VERSION, "name": name, "channels": entries}
+    return {"version": _V04, "name": name, "channels": entries}
 
 
 _PALETTE = ("FFFFFF", "00FF00", "FF0000", "0000FF", "FF00FF", "00FFFF", "FFFF00")
@@ -170,3 +192,507 @@ def physical_coordinates(
             attributes["units"] = calibration.units[axis]
         found[axis] = (values, attributes)
     return found
+
+
+PENDING = "ngff"
+"""Root attribute, as JSON text: what of OME-NGFF the group cannot say as it stands. `multiscales`
+has the images whose axes are stored in another order, with their axes in the order of OME-NGFF;
+`omero` the channels of all images but the first, by the path of their first level."""
+
+
+def add_image(
+    attributes: dict[str, Any],
+    entry: Mapping[str, Any],
+    omero: Mapping[str, Any] | None,
+    is_ordered: bool,
+) -> None:
+    """Add an image to the attributes of the root; `close_images` ends the adding.
+
+    Parameters
+    ----------
+    attributes
+        Of the root; changed.
+    entry
+        From `ngff.multiscale`, its axes named as the dimensions of the first level.
+    omero
+        Its channels, if anything is known of them.
+    is_ordered
+        Whether the axes are stored in the order of the entry.
+    """
+    if isinstance(attributes.get("multiscales"), dict):
+        return  # the root describes a map
+    is_first = "multiscales" not in attributes and PENDING not in attributes
+    pending = _pending(attributes)
+    if is_ordered:
+        attributes.setdefault("multiscales", []).append(entry)
+    else:
+        pending.setdefault("multiscales", []).append(entry)
+    if omero is not None and is_ordered and is_first:
+        attributes["omero"] = omero
+    elif omero is not None:
+        pending.setdefault("omero", {})[entry["datasets"][0]["path"]] = omero
+    if pending:
+        attributes[PENDING] = pending  # not the text yet: there may be thousands of images
+
+
+def close_images(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Turn what `add_image` collected into attributes that documents can hold, and return them."""
+    pending = attributes.get(PENDING)
+    if isinstance(pending, Mapping):
+        attributes[PENDING] = json.dumps(pending, separators=(",", ":"), ensure_ascii=False)
+    return attributes
+
+
+def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return the attributes of a group for arrays that get new axes in front.
+
+    Images that OME-NGFF does not admit with these axes are left out.
+    """
+    images = _images(group)
+    if not images:
+        return dict(group.attributes)
+    found = {n: value for n, value in group.attributes.items() if n not in _METADATA}
+    is_channel = any(axis.get("type") == "channel" for axis in axes)
+    for image in images:
+        entry = _with_axes(image.entry, axes)
+        if entry is not None:
+            order = [axis["name"] for axis in (*axes, *image.entry["axes"])]
+            is_ordered = not image.is_pending and [one["name"] for one in entry["axes"]] == order
+            add_image(found, entry, None if is_channel else image.omero, is_ordered)
+    return close_images(found)
+
+
+_METADATA = ("multiscales", "omero", PENDING)
+
+
+def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> dict | None:
+    found = [*axes, *entry["axes"]]
+    ranks = [_RANKS.get(axis.get("type", ""), 1) for axis in found]
+    if ranks.count(0) > 1 or ranks.count(1) > 1 or ranks.count(2) > 3:
+        return None
+    order = sorted(range(len(found)), key=ranks.__getitem__)
+    neutral = {"scale": 1.0, "translation": 0.0}
+    datasets = []
+    for dataset in entry["datasets"]:
+        steps = []
+        for step in dataset["coordinateTransformations"]:
+            numbers = [*[neutral[step["type"]]] * len(axes), *step[step["type"]]]
+            steps.append({"type": step["type"], step["type"]: [numbers[n] for n in order]})
+        datasets.append({**dataset, "coordinateTransformations": steps})
+    return {**entry, "axes": [found[n] for n in order], "datasets": datasets}
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One image: its `multiscales` entry, its `omero`, and whether its axes must be reordered."""
+
+    entry: Mapping[str, Any]
+    omero: Mapping[str, Any] | None
+    is_pending: bool
+
+    @property
+    def paths(self) -> list[str]:
+        return [dataset["path"] for dataset in self.entry["datasets"]]
+
+
+def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Image]:
+    """Return the images that the attributes of a group describe.
+
+    Parameters
+    ----------
+    arrays
+        Those of the group, by path: images that do not fit them are left out, as documents of
+        others may have, and the rest is in their order.
+    """
+    attributes = group.attributes
+    pending = _pending(attributes)
+    channels = pending.get("omero", {})
+    listed = attributes.get("multiscales")
+    entries = [(entry, False) for entry in listed] if isinstance(listed, list) else []
+    entries += [(entry, True) for entry in pending.get("multiscales", [])]
+    if arrays is not None:
+        entries = [(entry, flag) for entry, flag in entries if _fits(entry, arrays)]
+        order = {path: n for n, path in enumerate(arrays)}
+        entries.sort(key=lambda one: order[one[0]["datasets"][0]["path"]])
+    found = []
+    for n, (entry, is_pending) in enumerate(entries):
+        first = attributes.get("omero") if n == 0 and not is_pending else None
+        found.append(_Image(entry, channels.get(entry["datasets"][0]["path"], first), is_pending))
+    return found
+
+
+def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    text = attributes.get(PENDING)
+    if isinstance(text, dict):
+        return text
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _fits(entry: Any, arrays: Mapping[str, Array]) -> bool:
+    """Return whether an entry describes arrays of the group, axis by axis, as version 0.4 does."""
+    try:
+        names = [axis["name"] for axis in entry["axes"]]
+        levels = [arrays[dataset["path"]] for dataset in entry["datasets"]]
+        steps = [step[step["type"]] for dataset in entry["datasets"]
+                 for step in dataset["coordinateTransformations"]]  # fmt: skip
+        return (
+            sorted(levels[0].dims) == sorted(names)
+            and all(len(level.dims) == len(names) for level in levels)
+            and all(len(numbers) == len(names) for numbers in steps)
+        )
+    except (KeyError, TypeError, IndexError):
+        return False
+
+
+def described_paths(group: Group) -> set[str]:
+    """Return the paths of the arrays that the attributes of a group describe as levels."""
+    return {path for image in _images(group, dict(group.arrays())) for path in image.paths}
+
+
+def has_images(group: Group) -> bool:
+    """Return whether a group, or one below, describes images that `to_ngff` would lay out."""
+    return any(_images(node, dict(node.arrays())) for node in group.groups())
+
+
+def without_pending(group: Group) -> Group:
+    """Return a group of images whose axes are to stay as they are stored."""
+    kept = {name: value for name, value in group.attributes.items() if name != PENDING}
+    return Group(group.children, kept)
+
+
+def from_ngff(group: Group) -> Group:
+    """Return a group of OME-NGFF 0.5 with the metadata of 0.4, for Zarr v2; its layout stays."""
+    ome = group.attributes.get("ome")
+    attributes = {name: value for name, value in group.attributes.items() if name != "ome"}
+    for name, value in (ome if isinstance(ome, Mapping) else {}).items():
+        if name == "multiscales":
+            attributes[name] = [{"version": "0.4", **entry} for entry in value]
+        elif name != "version":
+            is_object = isinstance(value, Mapping)
+            attributes[name] = {"version": "0.4", **value} if is_object else value
+    children = {
+        name: from_ngff(child) if isinstance(child, Group) else child
+        for name, child in group.children.items()
+    }
+    return Group(children, attributes)
+
+
+# ---- axes in another order
+
+AXES = ("as-stored", "ngff", "bands-first")
+"""Orders that may be asked for."""
+
+_BANDS = frozenset({"band", "s"})
+
+
+def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | None) -> Group:
+    """Return a group with the axes of its images in another order.
+
+    Parameters
+    ----------
+    group
+        The root.
+    series
+        Record of the series, as in `References`.
+    axes
+        One of `AXES`; None leaves the axes as they are.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such order, or the images have not the axes for it.
+    UnsupportedTiff
+        If the chunks of an image cannot be transposed.
+    """
+    if axes in (None, "as-stored"):
+        return group
+    if axes not in AXES:
+        raise SelectionError(
+            "no such order of axes", got=repr(axes), expected=f"one of {', '.join(AXES)}"
+        )
+    if axes == "bands-first":
+        arrays = {path: _bands_first(array) for path, array in group.arrays()}
+        return _with_arrays(group, arrays, fit_layout(group.attributes, arrays))
+    return to_ngff_order(_described(group, series))
+
+
+def _with_arrays(group: Group, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> Group:
+    """Return a group with other arrays and attributes; groups below keep theirs."""
+    below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
+    return Group.from_paths(arrays, {"": attributes, **below})
+
+
+def _bands_first(array: Array) -> Array:
+    kinds = [dim.split("_")[0] for dim in array.dims]
+    bands = [n for n, kind in enumerate(kinds) if kind in _BANDS]
+    planes = [n for n, kind in enumerate(kinds) if kind in ("y", "x")]
+    if len(bands) != 1 or not planes or bands[0] < planes[0]:
+        return array
+    order = [n for n in range(len(kinds)) if n != bands[0]]
+    order.insert(planes[0], bands[0])
+    return permute(array, order, self_inverse=True)
+
+
+def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
+    """Return the group with OME-NGFF metadata of all its images, also those without any sizes.
+
+    Raises
+    ------
+    SelectionError
+        If OME-NGFF does not admit the axes of one.
+    """
+    known = described_paths(group)
+    arrays = dict(group.arrays())
+    attributes = dict(group.attributes)
+    is_found = bool(known)
+    for row in series:
+        levels = [arrays[one["path"]] for one in row["levels"] if one.get("path") in arrays]
+        if not levels or "role" in levels[0].attributes or row["levels"][0].get("path") in known:
+            continue
+        first = levels[0]
+        letters = "".join(dim.split("_")[0][:1].upper() for dim in first.dims)
+        letters = letters if "C" in letters else letters.replace("S", "C")
+        order = None if "grid_mapping" in first.attributes else ngff_order(letters)
+        if order is None:
+            raise _not_admitted(first)
+        entry = multiscale(
+            row["name"] or row["levels"][0]["path"],
+            "".join(letters[axis] for axis in order),
+            [first.dims[axis] for axis in order],
+            [(one["path"], [arrays[one["path"]].shape[axis] for axis in order])
+             for one in row["levels"] if one.get("path") in arrays],
+            Calibration(),
+        )  # fmt: skip
+        assert entry is not None
+        add_image(attributes, entry, None, order == tuple(range(len(order))))
+        is_found = True
+    if not is_found:
+        raise SelectionError("there is no image whose axes could be ordered", got="axes='ngff'")
+    return Group(group.children, close_images(attributes))
+
+
+def _not_admitted(array: Array) -> SelectionError:
+    hint = "Use axes='as-stored', or choose the image by series=."
+    what = "OME-NGFF does not admit these axes"
+    if "grid_mapping" in array.attributes:
+        what, hint = "OME-NGFF does not describe maps", "Use axes='bands-first' or 'as-stored'."
+    elif {"row", "column"} <= set(array.dims) or "well" in array.dims:
+        hint = "Use layout='hcs' to make a plate, or axes='as-stored'."
+    return SelectionError(
+        what, got=", ".join(array.dims), expected="t, c, z, y, x, or some of them", hint=hint
+    )
+
+
+def to_ngff_order(group: Group) -> Group:
+    """Return a group whose images have their axes in the order of OME-NGFF, under the same paths.
+
+    The samples of a colour image become its channels.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If the chunks of an image cannot be transposed.
+    """
+    arrays = dict(group.arrays())
+    attributes = {n: value for n, value in group.attributes.items() if n not in _METADATA}
+    for image in _images(group, arrays):
+        first_dims = arrays[image.paths[0]].dims
+        for path in image.paths:
+            moved = _ordered(arrays[path], first_dims, image)
+            dims = tuple(_channel_name(dim) for dim in moved.dims)
+            arrays[path] = moved.as_variable(dims, moved.attributes)
+        axes = [{**axis, "name": _channel_name(axis["name"])} for axis in image.entry["axes"]]
+        add_image(attributes, {**image.entry, "axes": axes}, image.omero, True)
+    return _with_arrays(group, arrays, close_images(attributes))
+
+
+def _channel_name(name: str) -> str:
+    """Return the name of a dimension, the samples of colour images being channels."""
+    return f"c{name[1:]}" if name.split("_")[0] == "s" else name
+
+
+def _ordered(array: Array, first_dims: Sequence[str], image: _Image) -> Array:
+    """Return a level with its axes in the order of its entry, whose names are the first level's."""
+    return permute(array, [first_dims.index(axis["name"]) for axis in image.entry["axes"]])
+
+
+# ---- version 0.5: groups
+
+
+@dataclass(slots=True)
+class _Hierarchy:
+    """The tree under construction, and where the arrays that moved were before."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    attributes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    moves: dict[str, str] = field(default_factory=dict)
+
+    def add(self, path: str, array: Array) -> None:
+        if path in self.arrays:
+            raise InvalidReferences(
+                "two arrays have one place in OME-NGFF",
+                tag=f"array '{path}'",
+                hint="Scan one series (series=), or write Zarr v2 metadata (zarr_format=2).",
+            )
+        self.arrays[path] = array
+
+
+def to_ngff(
+    group: Group, series: Sequence[Mapping[str, Any]]
+) -> tuple[Group, Sequence[Mapping[str, Any]]]:
+    """Lay out the images of a group as OME-NGFF 0.5.
+
+    Each level of a pyramid is a group of its own, in which dimensions are called as the axes; the
+    images of a file with several are in groups "0", "1", ..., as bioformats2raw has them. What is
+    no image stays where it is.
+
+    Parameters
+    ----------
+    group
+        From a scan, or a Zarr v2 document.
+    series
+        Record of the series, as in `References`.
+
+    Returns
+    -------
+    group, series
+        The same objects where there are no images.
+
+    Raises
+    ------
+    UnsupportedTiff
+        If the chunks of an image cannot be transposed.
+    InvalidReferences
+        If two arrays would have one path.
+    """
+    if not has_images(group):
+        return group, series
+    done = _Hierarchy()
+    _lay_out("", group, done)
+    moved = [
+        {**row, "levels": [
+            {**level, "path": done.moves.get(level["path"], level["path"])}
+            if "path" in level else level
+            for level in row["levels"]
+        ]} for row in series
+    ]  # fmt: skip
+    return Group.from_paths(done.arrays, done.attributes), moved
+
+
+def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
+    images = _images(group, dict(group.arrays()))
+    attributes = {n: v for n, v in group.attributes.items() if n not in _METADATA} \
+        if images else dict(group.attributes)  # fmt: skip
+    # groups with images of their own, as the parts of a split sequence
+    below = {
+        name: child
+        for name, child in group.children.items()
+        if isinstance(child, Group) and has_images(child)
+    }
+    rest = {path: array for path, array in group.arrays() if path.partition("/")[0] not in below}
+    for name, child in below.items():
+        _lay_out(f"{prefix}{name}/", child, done)
+    for n, image in enumerate(images):
+        lead = f"{prefix}{n}/" if len(images) > 1 else prefix
+        placed = _place_levels(lead, prefix, rest, image, done)
+        described: dict[str, Any] = {"version": _V05, "multiscales": [placed]}
+        if image.omero is not None:
+            described["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
+        if len(images) > 1:
+            done.attributes[lead.rstrip("/")] = {"ome": described}
+        else:
+            attributes["ome"] = described
+    if len(images) > 1:
+        attributes["ome"] = {"version": _V05, "bioformats2raw.layout": 3}
+        listed = [str(n) for n in range(len(images))]
+        done.attributes[f"{prefix}OME"] = {"ome": {"version": _V05, "series": listed}}
+    for name in ("plate", "well"):
+        if isinstance(attributes.get(name), Mapping):
+            described = {**attributes.pop(name), "version": _V05}
+            attributes["ome"] = {"version": _V05, name: described}
+    done.attributes[prefix.rstrip("/")] = attributes
+    for path, array in _without_moved(rest, images).items():
+        done.add(prefix + path, array)
+
+
+def _place_levels(
+    lead: str, prefix: str, arrays: Mapping[str, Array], image: _Image, done: _Hierarchy
+) -> dict[str, Any]:
+    """Put the levels of an image into the tree, and return its entry."""
+    # without what tells them from those of other images
+    last = image.entry["axes"][-1]["name"]
+    suffix = last[1:] if last[:2] in ("x", "x_") else ""
+    names = [_channel_name(axis["name"].removesuffix(suffix)) for axis in image.entry["axes"]]
+    first_dims = arrays[image.paths[0]].dims
+    datasets = []
+    for n, dataset in enumerate(image.entry["datasets"]):
+        old = dataset["path"]
+        path = f"{n}/image" if len(image.paths) > 1 else "image"
+        level = _ordered(arrays[old], first_dims, image)
+        renamed = dict(zip(level.dims, names, strict=True))
+        folder = f"{lead}{path}".rpartition("/")[0]
+        done.add(f"{lead}{path}", level.as_variable(tuple(names), level.attributes))
+        for name, variable in _coordinates(arrays, old, renamed, folder).items():
+            done.add(name, variable)
+        done.moves[prefix + old] = f"{lead}{path}"
+        datasets.append({**dataset, "path": path})
+    axes = [{**axis, "name": name} for axis, name in zip(image.entry["axes"], names, strict=True)]
+    entry = {n: v for n, v in image.entry.items() if n != "version"}
+    return {**entry, "axes": axes, "datasets": datasets}
+
+
+def _coordinates(
+    arrays: Mapping[str, Array], path: str, renamed: Mapping[str, str], folder: str
+) -> dict[str, Array]:
+    """Return what describes a level, by its new path: coordinates of its dimensions, and scalars
+    that it names."""
+    here, _, own = path.rpartition("/")
+    named = str(arrays[path].attributes.get("coordinates", "")).split()
+    found = {}
+    for name, array in arrays.items():
+        where, _, last = name.rpartition("/")
+        is_described = where == here and last != own and _is_description(array)
+        if not is_described or not set(array.dims) <= renamed.keys():
+            continue
+        if array.dims or last in named:
+            dims = tuple(renamed[dim] for dim in array.dims)
+            new = renamed.get(last, last)
+            found[f"{folder}/{new}" if folder else new] = replace(array, dims=dims)
+    return found
+
+
+def _is_description(array: Array) -> bool:
+    """Return whether an array is a coordinate: all of its values are in the document."""
+    is_inlined = array.manifest.n_chunks > 0 and bool((array.manifest.source == INLINED).all())
+    return is_inlined and "role" not in array.attributes
+
+
+def _without_moved(arrays: Mapping[str, Array], images: Sequence[_Image]) -> dict[str, Array]:
+    """Return what is left when the images and what describes them alone are gone."""
+    moved = {path for image in images for path in image.paths}
+    left = {
+        path: array
+        for path, array in arrays.items()
+        if path not in moved and not _is_description(array)
+    }
+    used, gone = _needs(left), _needs({path: arrays[path] for path in moved})
+    for path, array in arrays.items():
+        if path not in moved and path not in left:
+            where, _, name = path.rpartition("/")
+            needs = {(where, dim) for dim in array.dims} or {(where, name)}
+            if needs & used or not needs & gone:
+                left[path] = array
+    return left
+
+
+def _needs(arrays: Mapping[str, Array]) -> set[tuple[str, str]]:
+    """Return the dimensions and scalars that arrays refer to, with the groups that they are in."""
+    return {
+        (path.rpartition("/")[0], name)
+        for path, array in arrays.items()
+        for name in (*array.dims, *str(array.attributes.get("coordinates", "")).split())
+    }

@@ -32,7 +32,7 @@ from ..metadata.geo import (
     unify_locations,
 )
 from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
-from ..metadata.hierarchy import PENDING, insert_axes
+from ..metadata.ngff import PENDING, insert_axes
 from ..metadata.report import Report
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec

@@ -1,7 +1,7 @@
 """Sequences of a screening instrument as OME-NGFF plates: a group for each well and field.
 
 Owns how the axes of rows, columns and fields become groups, which wells there are, and the `plate`
-and `well` metadata. `metadata.hierarchy` lays out the image of a field.
+and `well` metadata. `metadata.ngff` lays out the image of a field.
 
 Reference: OME-NGFF 0.4 and 0.5, "plate" and "well" metadata.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ManifestMismatch, SelectionError, first_few
-from ..metadata.hierarchy import order_axes
+from ..metadata.ngff import order_axes
 from ..model.array import Array, Group
 from ..model.combine import gather
 from ..references import References
