@@ -111,6 +111,51 @@ def test_a_sensor_model_of_aux_xml_that_lacks_a_number_is_told(tmp_path):
         assert "spatial_ref" not in tiffref.scan(path).group.children
 
 
+def rpc_text(items):
+    lines = []
+    for key, value in items.items():
+        words = value.split() if key.endswith("COEFF") else []
+        lines += [f"{key}_{n}: {word}" for n, word in enumerate(words, 1)] or [f"{key}: {value}"]
+    return "\r\n".join(lines)
+
+
+def rpb_text(items):
+    lines = ['satId = "QB02";', "BEGIN_GROUP = IMAGE", "\terrBias = 2.5;"]
+    for key, value in items.items():
+        first, *rest = key.lower().replace("off", "offset").replace("coeff", "coef").split("_")
+        words = value.split()
+        text = f"(\n{','.join(words)})" if len(words) == 20 else words[0]
+        lines.append(f"\t{first}{''.join(map(str.title, rest))} = {text};")
+    return "\n".join([*lines, "END_GROUP = IMAGE", "END;"])
+
+
+@pytest.mark.parametrize("ending", [".RPB", ".rpb", "_RPC.TXT", "_rpc.txt"])
+@pytest.mark.parametrize("tags", [None, {50844: (7.0,) * 92}])
+def test_a_sensor_model_of_its_own_file(tmp_path, ending, tags):
+    rasterio = pytest.importorskip("rasterio")
+    path = write(tmp_path / "a.b.tif", tags=tags)
+    items = {**SENSOR, "SAMP_NUM_COEFF": " ".join(map(str, range(20)))}
+    text = rpb_text(items) if "rpb" in ending.lower() else rpc_text(items)
+    (tmp_path / f"a.b{ending}").write_text(text)
+    found = json.loads(tiffref.scan(path).group["spatial_ref"].attributes["rpcs"])
+    with rasterio.open(path) as dataset:
+        right = dataset.rpcs.to_dict()
+    assert found == {**right, **{name: -1.0 for name, value in right.items() if value is None}}
+
+
+def test_an_rpb_file_wins_over_a_text_and_aux_xml(tmp_path):
+    path = write(tmp_path / "a.tif")
+    write_sensor_model(tmp_path, SENSOR)
+    (tmp_path / "a.RPB").write_text(rpb_text({**SENSOR, "LAT_OFF": "42"}))
+    (tmp_path / "a_RPC.TXT").write_text(rpc_text({**SENSOR, "LAT_OFF": "43"}))
+    found = json.loads(tiffref.scan(path).group["spatial_ref"].attributes["rpcs"])
+    assert found["lat_off"] == 42
+    (tmp_path / "a.RPB").write_text(rpb_text({**SENSOR, "LAT_OFF": "north"}))
+    with pytest.warns(MetadataWarning, match="RPB: the RPC model"):
+        found = json.loads(tiffref.scan(path).group["spatial_ref"].attributes["rpcs"])
+    assert found["lat_off"] == 43
+
+
 @pytest.mark.parametrize("text", ["", "1 2 3", "1 0 0 -1 x 7", "0 0 0 0 1 1"])
 def test_a_world_file_that_is_none_is_told(tmp_path, text):
     path = write(tmp_path / "a.tif")

@@ -48,7 +48,7 @@ def _parse_attributes(text: str) -> dict[str, Any]:
 _SIDECARS: console.Arguments = {
     "--sidecars": {
         "action": argparse.BooleanOptionalAction,
-        "help": "read the world file, .aux.xml, .ovr and .msk beside a TIFF "
+        "help": "read the world file, RPC, .aux.xml, .ovr and .msk beside a TIFF "
         "(default: of local files)",
     },
 }

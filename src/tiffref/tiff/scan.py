@@ -126,7 +126,7 @@ def scan(
         file is absent, stay missing and are listed in `References.series`. By default, an
         incomplete image is an error.
     sidecars
-        Read the files beside the TIFF, as GDAL does: world file, .aux.xml, .ovr and .msk. By
+        Read the files beside the TIFF, as GDAL does: world file, RPC, .aux.xml, .ovr and .msk. By
         default this is done for local files only, since each costs a request elsewhere.
     storage_options
         Options of the fsspec file system, if `source` is a URL.

@@ -1,8 +1,9 @@
-"""Files beside a TIFF that say more of it: world file, .aux.xml, .ovr, .msk.
+"""Files beside a TIFF that say more of it: world file, sensor model, .aux.xml, .ovr, .msk.
 
 Owns which files are looked for and what they add to the facts of the TIFF, as GDAL reads them: an
-.aux.xml wins over the tags, which win over a world file; overviews and masks count where the TIFF
-has none of its own. What they say becomes tags, so that all that reads tags reads them.
+.aux.xml wins over the tags, which win over a world file; a sensor model in a file of its own wins
+over all others; overviews and masks count where the TIFF has none of its own. What they say becomes
+tags, so that all that reads tags reads them.
 
 References: GDAL documentation of the GTiff driver ("Georeferencing", "Overviews", "Nodata value")
 and of the persistent auxiliary metadata (PAM); the world file format of ESRI.
@@ -110,7 +111,7 @@ class Beside:
             return None
 
     def _is_missing(self, url: str) -> bool:
-        return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - nine times a scan
+        return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - many times a scan
 
 
 def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
@@ -131,6 +132,7 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
     text = beside.read(f"{beside.base}.aux.xml")
     if text is not None:
         tags = _with_pam(tags, text, beside.report)
+    tags = _with_sensor_model(tags, beside)
     if SCALE not in tags and MATRIX not in tags:
         tags = _with_world_file(tags, beside)
     if tags is not own:
@@ -228,12 +230,16 @@ def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
 
 def _world_files(url: str) -> Iterator[str]:
     """Yield the names that a world file may have, as GDAL looks for them."""
-    base, dot, ending = url.rpartition(".")
-    if not dot or "/" in ending or not ending:
-        base, ending = url, "tif"
+    base, ending = _split(url)
     for one in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld"):
         yield f"{base}.{one.lower()}"
         yield f"{base}.{one.upper()}"
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return an address without its ending, and the ending."""
+    base, dot, ending = url.rpartition(".")
+    return (base, ending) if dot and ending and "/" not in ending else (url, "tif")
 
 
 def _number(text: str) -> float:
@@ -250,6 +256,57 @@ def _with_matrix(tags: Mapping[int, Any], transform: Sequence[float]) -> dict[in
         c, f = c + a / 2 + b / 2, f + d / 2 + e / 2
     kept = {code: value for code, value in tags.items() if code not in (SCALE, TIEPOINTS)}
     return {**kept, MATRIX: (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0)}
+
+
+# ---- sensor models (RPC)
+
+
+def _with_sensor_model(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
+    base, _ = _split(beside.base)
+    for ending, parse in (
+        (".RPB", _parse_rpb), (".rpb", _parse_rpb),
+        ("_RPC.TXT", _parse_rpc_text), ("_rpc.txt", _parse_rpc_text),
+    ):  # fmt: skip
+        data = beside.read(f"{base}{ending}")
+        model = data and _sensor_model(parse(data.decode("latin-1")), ending, beside.report)
+        if model:
+            return {**tags, RPCS: model}
+    return tags
+
+
+def _parse_rpb(text: str) -> dict[str, list[str]]:
+    """Parse the file of DigitalGlobe: `lineOffset = 7;`, `lineNumCoef = (1, 2);`."""
+    found = {}
+    for name, value in _RPB_ITEM.findall(text):
+        key = re.sub("([A-Z])", r"_\1", name).lower()
+        key = key.replace("offset", "off").replace("coef", "coeff")
+        found[key] = value.strip("()").replace(",", " ").split()
+    return found
+
+
+_RPB_ITEM = re.compile(r"(\w+)\s*=\s*(\([^()]*\)|[^;\s]*)")
+
+
+def _parse_rpc_text(text: str) -> dict[str, list[str]]:
+    """Parse the file of GeoEye and Space Imaging: `LINE_OFF: 7 pixels`, `LINE_NUM_COEFF_1: 1`."""
+    lines = (line.partition(":") for line in text.splitlines())
+    found = {key.strip().lower(): value.split() for key, _, value in lines}
+    for name in RPC_SERIES:
+        found[name] = [word for n in range(1, 21) for word in found.get(f"{name}_{n}", [])[:1]]
+    return found
+
+
+def _sensor_model(items: Mapping[str, list[str]], label: str, report: Report) -> tuple[float, ...]:
+    """Return the numbers of tag 50844 from the words of an RPC model by GDAL's names, none if one
+    is missing."""
+    # GDAL leaves out the errors, where they are not known, and some units follow their number
+    words = [(items.get(name) or ["-1" if name[:3] == "err" else ""])[:1] for name in RPC_NUMBERS]
+    words += [items.get(name, [])[:20] for name in RPC_SERIES]
+    model = tuple(_number(word) for some in words for word in some)
+    if len(model) == len(RPC_NUMBERS) + 20 * len(RPC_SERIES) and all(map(math.isfinite, model)):
+        return model
+    report.add(label, "the RPC model is not complete")
+    return ()
 
 
 # ---- .aux.xml
@@ -276,8 +333,10 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
         found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
     sensor = root.find("Metadata[@domain='RPC']")
-    if sensor is not None and RPCS not in tags and (model := _sensor_model(sensor, report)):
-        found[RPCS] = model  # here GDAL has the tag win
+    if sensor is not None and RPCS not in tags:  # here GDAL has the tag win
+        items = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
+        model = _sensor_model(items, ".aux.xml", report)
+        found |= {RPCS: model} if model else {}
     bands = root.findall("PAMRasterBand")
     nodata = [text for band in bands if (text := (band.findtext("NoDataValue") or "").strip())]
     if nodata:
@@ -305,19 +364,6 @@ def _attribute(root: Element, name: str, attribute: str) -> str:
 
 def _tiepoint(point: Element) -> list[float]:
     return [_number(point.get(name) or "0") for name in ("Pixel", "Line", "", "X", "Y", "Z")]
-
-
-def _sensor_model(node: Element, report: Report) -> tuple[float, ...]:
-    """Return the numbers of tag 50844 from GDAL's items of an RPC model, none if one is missing."""
-    items = {(item.get("key") or "").lower(): (item.text or "").split() for item in node}
-    # GDAL leaves out the errors, where they are not known, and some units follow their number
-    words = [(items.get(name) or ["-1" if name[:3] == "err" else ""])[:1] for name in RPC_NUMBERS]
-    words += [items.get(name, [])[:20] for name in RPC_SERIES]
-    model = tuple(_number(word) for some in words for word in some)
-    if len(model) == len(RPC_NUMBERS) + 20 * len(RPC_SERIES) and all(map(math.isfinite, model)):
-        return model
-    report.add(".aux.xml", "the RPC model is not complete")
-    return ()
 
 
 _ROLES = {
