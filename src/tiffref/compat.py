@@ -20,15 +20,7 @@ from .sequences.inputs import in_archive, is_many
 from .zarr import ZarrFileSequenceStore, ZarrStore, ZarrTiffStore
 from .zarr.keyspace import CHUNKMODE
 
-__all__ = [
-    "CHUNKMODE",
-    "TiffFile",
-    "TiffSequence",
-    "TiffWriter",
-    "imread",
-    "imwrite",
-    "memmap",
-]
+__all__ = ["CHUNKMODE", "TiffFile", "TiffSequence", "TiffWriter", "imread", "imwrite", "memmap"]
 
 _HINTS = frozenset(
     {

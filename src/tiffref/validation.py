@@ -42,14 +42,7 @@ from .read import Fetcher, read_array
 from .read.fetch import check_pool
 from .references import References
 
-__all__ = [
-    "ReferenceDecoder",
-    "Report",
-    "find_reference_decoder",
-    "load_schema",
-    "validate",
-    "validate_document",
-]
+__all__ = ["Report", "load_schema", "validate", "validate_document"]
 
 _MAX_DECODED_BYTES = 1 << 30
 """Of larger images only what is asked for is decoded; of others so many bytes are kept."""

@@ -46,15 +46,7 @@ from ..errors import InvalidReferences, MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .guard import DECODING_ERRORS, check_expansion, check_image, least_stored_bytes
 from .table import check_supported, compression_of
-from .unpack import (
-    FLOATING_POINT,
-    NO_PREDICTOR,
-    Layout,
-    Shape,
-    layout_of,
-    stored_codec,
-    unpredict,
-)
+from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
 
 
 def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:

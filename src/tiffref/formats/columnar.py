@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..model.manifest import INLINED, MISSING, Columns
 from .zarr_metadata import ArrayMetadata
 
-__all__ = ["Lines", "Spacing", "Split", "Text", "find_spacing", "parse_lines", "split_document"]
+__all__ = ["Lines", "Split", "Text", "parse_lines", "split_document"]
 
 _END_BYTES = 1 << 10
 """How much of either end is looked at for braces."""

@@ -45,13 +45,10 @@ from .provenance import (
 from .zarr_metadata import Nodes, parse_metadata
 
 __all__ = [
-    "METADATA_NAMES",
     "Parsed",
-    "RefColumns",
     "build_tree",
     "expand_url",
     "extract_provenance",
-    "is_metadata_key",
     "parse_document",
     "parse_structure",
     "rank_sources",

@@ -38,13 +38,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import decode_chunk, wrap_inlined
 from ..codecs.foreign import decode_foreign
 from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
-from ..errors import (
-    InvalidReferences,
-    ManifestMismatch,
-    TiffrefError,
-    needs,
-    unreadable,
-)
+from ..errors import InvalidReferences, ManifestMismatch, TiffrefError, needs, unreadable
 from ..io.atomic import open_folder_atomic
 from ..io.clients import client_errors
 from ..io.source import LocalSource

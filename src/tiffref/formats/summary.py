@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARRAY_HEADING",
-    "PREDICTORS",
     "READERS",
-    "UNKNOWN_TO",
     "count",
     "describe_arrays",
     "format_arrays",

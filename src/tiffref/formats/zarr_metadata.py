@@ -38,7 +38,6 @@ from .keys import KeyRule, join_key
 __all__ = [
     "ArrayMetadata",
     "Nodes",
-    "encode_mask_value",
     "parse_metadata",
     "to_documents",
     "to_plain",

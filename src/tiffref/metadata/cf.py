@@ -37,7 +37,6 @@ __all__ = [
     "acquired_from_items",
     "acquired_from_name",
     "coordinate",
-    "coordinate_bytes",
     "created_from_tag",
     "iso_text",
     "parse_date",

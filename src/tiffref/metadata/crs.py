@@ -25,19 +25,7 @@ from .report import Report
 if TYPE_CHECKING:
     from pyproj import CRS
 
-__all__ = [
-    "METHODS",
-    "build_crs",
-    "citation",
-    "conversion_of",
-    "from_epsg",
-    "geographic",
-    "in_degrees",
-    "json_unit",
-    "look_up",
-    "unit_of",
-    "with_shift",
-]
+__all__ = ["METHODS", "build_crs", "citation", "from_epsg", "geographic"]
 
 
 class Parameter(NamedTuple):

@@ -33,13 +33,7 @@ from .cf import (
     iso_text,
     time_coordinate,
 )
-from .gdal import (
-    PLAIN_YCBCR,
-    GdalMetadata,
-    color_attributes,
-    parse_gdal_metadata,
-    parse_nodata,
-)
+from .gdal import PLAIN_YCBCR, GdalMetadata, color_attributes, parse_gdal_metadata, parse_nodata
 from .geo import (
     GeoLevel,
     GeoReference,
@@ -65,7 +59,7 @@ from .ngff import (
 )
 from .report import Report
 
-__all__ = ["TAG_NAMES", "describe", "dump_tags", "gdal_tag_attributes"]
+__all__ = ["TAG_NAMES", "describe"]
 
 MAX_BYTES = 1 << 20
 """A longer binary value is said by its length: it would burden whoever opens the document."""

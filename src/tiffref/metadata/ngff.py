@@ -33,9 +33,7 @@ __all__ = [
     "add_image",
     "channel_names",
     "close_images",
-    "described_paths",
     "from_ngff",
-    "has_images",
     "insert_axes",
     "level_factor",
     "level_grid",
@@ -45,7 +43,6 @@ __all__ = [
     "order_axes",
     "physical_coordinates",
     "to_ngff",
-    "to_ngff_order",
     "without_pending",
 ]
 

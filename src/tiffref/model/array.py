@@ -22,7 +22,6 @@ from .codec import ForeignCodec, SegmentCodec
 from .manifest import INLINED, Manifest
 
 __all__ = [
-    "PAGE_AXES",
     "Array",
     "Group",
     "Node",

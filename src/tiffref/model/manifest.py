@@ -22,8 +22,15 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import MalformedTiff
 
 __all__ = [
-    "INLINED", "MISSING", "NAMELESS", "Columns", "Deferred", "Manifest", "Source", "has_zeros",
-]  # fmt: skip
+    "INLINED",
+    "MISSING",
+    "NAMELESS",
+    "Columns",
+    "Deferred",
+    "Manifest",
+    "Source",
+    "has_zeros",
+]
 
 _SHORT = 64
 """Values of a column up to which Python is quicker than NumPy."""

@@ -41,16 +41,9 @@ from .chunks import (
     view_plain,
 )
 from .fetch import N_CORES, N_FETCHERS, Fetcher, decode_pool, fetch_pool, wait_for_result
-from .selection import (
-    Axis,
-    Ranges,
-    Selection,
-    parse_selection,
-    plan_axis,
-    plan_ranges,
-)
+from .selection import Axis, Ranges, Selection, parse_selection, plan_axis, plan_ranges
 
-__all__ = ["Piece", "Reading", "locate", "make_target", "plan_reading", "read_array"]
+__all__ = ["Reading", "locate", "make_target", "read_array"]
 
 Places = Iterable[tuple[slice, ...]]
 

@@ -38,15 +38,7 @@ from ..model.combine import aspects_of, group_compatible, merge, mismatch, reind
 from ..model.manifest import Source
 from ..references import References, move_series
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
-from .coordinates import (
-    Axis,
-    axis_array,
-    count_empty,
-    join_axes,
-    make_axis,
-    order_axes,
-    read_axis,
-)
+from .coordinates import Axis, axis_array, count_empty, join_axes, make_axis, order_axes, read_axis
 from .file_scans import Part, Progress, read_dates, scan_files, unreadable
 from .inputs import FileList, list_files, read_fields
 from .plates import PLATE_AXES, to_plate

@@ -25,8 +25,13 @@ from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_named
 from .ifd import Directory, TiffReader
 
 __all__ = [
-    "decodes_by_stream", "n_segments_of", "parse_nodata", "read_facts", "shape_of", "stream_key",
-]  # fmt: skip
+    "decodes_by_stream",
+    "n_segments_of",
+    "parse_nodata",
+    "read_facts",
+    "shape_of",
+    "stream_key",
+]
 
 _RGB, _YCBCR = 2, 6
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})

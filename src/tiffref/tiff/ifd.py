@@ -25,7 +25,6 @@ from ..io.source import ByteSource
 from ..io.urls import FIRST_BYTES, describe_content
 
 __all__ = [
-    "DECODING_TAGS",
     "KIND_TAGS",
     "MAX_ENTRIES",
     "SEGMENT_LENGTHS",
@@ -34,7 +33,6 @@ __all__ = [
     "UNKNOWN_TYPE",
     "Directory",
     "Finding",
-    "Header",
     "TiffReader",
     "parse_header",
 ]

@@ -35,12 +35,7 @@ from ..model.codec import SegmentCodec
 from ..model.manifest import Manifest, Source
 from ..model.tiff_facts import IfdFacts, LevelFacts
 
-__all__ = [
-    "LevelPlan",
-    "plan_level",
-    "segment_codec",
-    "source_sizes",
-]
+__all__ = ["LevelPlan", "plan_level", "segment_codec", "source_sizes"]
 
 
 def _strip_bytes(shape: Shape5, rows: int, itemsize: int) -> np.ndarray:

@@ -43,13 +43,7 @@ from ..model.manifest import MISSING, Manifest, has_zeros
 from ..model.tiff_facts import LevelFacts
 from .plan import LevelPlan, plan_level, segment_codec, source_sizes
 
-__all__ = [
-    "MAX_INLINED_BYTES",
-    "checked_array",
-    "is_exact",
-    "probe_indices",
-    "with_marked_edges",
-]
+__all__ = ["checked_array", "is_exact"]
 
 MAX_INLINED_BYTES = 1 << 20
 """Bytes of a file that references may hold themselves, for the sake of one codec for all."""

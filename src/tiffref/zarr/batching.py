@@ -36,10 +36,7 @@ from ..read.engine import MAX_GAP_BYTES, MAX_RANGE_BYTES
 from ..read.fetch import Fetcher, fetch_pool
 from ..read.selection import Ranges, check_range, plan_ranges
 
-__all__ = [
-    "ReadAhead",
-    "Requests",
-]
+__all__ = ["ReadAhead", "Requests"]
 
 _MAX_RUNS = 16
 _MAX_CHUNKS = 18

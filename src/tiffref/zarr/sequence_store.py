@@ -38,7 +38,7 @@ from ..references import References
 from .keyspace import CHUNKMODE, KeySpace, Served, parse_chunkmode, plain_codec
 from .store import ZarrStore, with_values
 
-__all__ = ["ReadFiles", "ZarrFileSequenceStore", "describe_files", "read_region"]
+__all__ = ["ZarrFileSequenceStore"]
 
 Reader = Callable[..., Any]
 
