@@ -46,6 +46,15 @@ def test_categories(bands, tmp_path):
         )
 
 
+def test_categories_have_numbers_as_names_have_them(tmp_path):
+    data = {text: write(tmp_path / f"img{text}.tif", pixels(int(text))) for text in ("001", "002")}
+    pattern = tmp_path / "img{t}.tif"
+    references = tiffref.scan_sequence(pattern, categories={"t": {"002": 0, "001": 1}})
+    np.testing.assert_array_equal(read(references), [data["002"], data["001"]])
+    references = tiffref.scan_sequence(pattern, categories={"t": {2: 0, 1: 1}})
+    np.testing.assert_array_equal(read(references), [data["002"], data["001"]])
+
+
 def test_without_a_pattern_files_are_counted(tmp_path):
     data = [write(tmp_path / f"img{n}.tif", pixels(n)) for n in range(11)]
     references = tiffref.scan_sequence(str(tmp_path / "img*.tif"))

@@ -38,7 +38,16 @@ from ..model.combine import aspects_of, group_compatible, merge, mismatch, reind
 from ..model.manifest import Source
 from ..references import References, move_series
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
-from .coordinates import Axis, axis_array, count_empty, join_axes, make_axis, order_axes, read_axis
+from .coordinates import (
+    Axis,
+    axis_array,
+    count_empty,
+    join_axes,
+    make_axis,
+    order_axes,
+    read_axis,
+    read_values,
+)
 from .file_scans import Part, Progress, read_dates, scan_files, unreadable
 from .inputs import FileList, list_files, read_fields
 from .plates import PLATE_AXES, to_plate
@@ -176,7 +185,7 @@ def scan_sequence(
     plan = replace(plan, plate=PLATE_AXES) if is_plate else plan
     listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
-    fields = read_fields(listed, pattern, more.formats)
+    fields = _read_fields(listed, pattern, more)
     how = {name: getattr(more, name) for name in _OF_EACH_FILE}
     how |= {"storage_options": storage_options}
     how |= {} if more.key is None else {"series": None}
@@ -234,7 +243,7 @@ def stack_arrays(
     plan = Plan(allow_holes=allow_holes)
     listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
-    fields = read_fields(listed, pattern, more.formats)
+    fields = _read_fields(listed, pattern, more)
     series = ({"index": 0, "kind": "file", "levels": [{"path": "image"}]},)
     arrays = describe(listed.urls)
     model = References(Group({"image": arrays[0]}), series)
@@ -244,6 +253,18 @@ def stack_arrays(
     ]
     built = _build(parts, fields, more, plan, {"pattern": text})
     return _finish(built, given_attributes(zattrs))
+
+
+def _read_fields(listed: FileList, pattern: str | None, options: AxisOptions) -> dict[str, NDArray]:
+    """Read fields; digits stay labels where categories have them as they are in names ("001")."""
+    categories = options.categories or {}
+
+    def read(name: str, column: Sequence[Any], kind: str | None) -> NDArray:
+        if kind is None and set(column) <= set(categories.get(name, ())):
+            kind = "str"
+        return read_values(name, column, kind)
+
+    return read_fields(listed, pattern, options.formats, read)
 
 
 def _report(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
