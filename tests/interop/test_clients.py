@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -131,6 +132,24 @@ def test_zarr_reads_zarr_v3_metadata(example: Example) -> None:
     array = zarr.open_group(f"reference::{document}", mode="r")["image"]
     assert array.metadata.zarr_format == 3
     np.testing.assert_array_equal(array[...], example.pixels)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_and_dask_read_sources_on_a_server(zarr_format: int, tmp_path: Path) -> None:
+    pixels = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, tile=(32, 48), compression="zlib")
+    document = tmp_path / "refs.json"
+    options = {"remote_protocol": "http", "remote_options": {"asynchronous": True}}
+    with serve(tmp_path) as server:
+        references = tiffref.scan(tmp_path / "image.tif")
+        references.write_fsspec(document, url=server.url, zarr_format=zarr_format)
+        group = zarr.open_group(f"reference::{document}", mode="r", storage_options=options)
+        np.testing.assert_array_equal(group["image"][...], pixels)
+        array = da.from_zarr(f"reference::{document}", "image", storage_options=options)
+        np.testing.assert_array_equal(array.compute(), pixels)
+        assert server.ranges
+        with pytest.raises(ValueError, match="same value of asynchronous"):
+            zarr.open_group(f"reference::{document}", mode="r")
 
 
 @pytest.fixture(scope="module")
