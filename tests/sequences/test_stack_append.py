@@ -140,6 +140,26 @@ def test_files_that_do_not_combine(tmp_path, keep, how, match):
         tiffref.append_sequence(before, tmp_path / "{t}.tif")
 
 
+SCALE = '<GDALMetadata><Item name="{}" sample="0" role="{}">{}</Item></GDALMetadata>'
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "values"),
+    [("OFFSET", "offset", (5, 7)), ("SCALE", "scale", (2, 0.5)), ("UNITTYPE", "unittype", "mK")],
+)
+def test_files_whose_values_mean_something_else(tmp_path, keep, name, role, values):
+    first, other = (
+        {"extratags": [(42112, 2, 0, SCALE.format(name, role, value), True)]} for value in values
+    )
+    for n, how in enumerate((first, first, other)):
+        write(tmp_path / f"{n}.tif", pixels(n), **how)
+    before = keep(tiffref.scan_sequence([tmp_path / "0.tif"], pattern="{t}.tif"))
+    after = tiffref.append_sequence(before, [tmp_path / "1.tif"])
+    assert after.group["image"].shape[0] == 2
+    with pytest.raises(ManifestMismatch, match="differ in scale"):
+        tiffref.append_sequence(before, [tmp_path / "2.tif"])
+
+
 def test_a_place_that_is_taken(tmp_path, keep):
     for folder in "ab":
         write(tmp_path / folder / "1.tif", pixels(1))

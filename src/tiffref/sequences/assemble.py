@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import MAGIC, wrap_inlined
 from ..errors import ManifestMismatch, SelectionError, first_few
+from ..formats.zarr_metadata import to_plain
 from ..metadata.geo import (
     TOLERANCE,
     GeoLevel,
@@ -97,13 +98,17 @@ def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
         one = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
         for name, value in one.items():
             found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
-        scale = {name: array.attributes.get(name) for name in _MEANING}
-        found["scale"] = (*found.get("scale", ()), repr(scale))
+        found["scale"] = (*found.get("scale", ()), scale_of(array))
     found["georeference"] = where
     is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
     if "nodata" in plan.ignore and is_whole:
         found["nodata"] = None  # with missing chunks the value would show in the pixels
     return found
+
+
+def scale_of(array: Array) -> str:
+    """Return what the values of an array mean, as text: the same of a document and of a file."""
+    return repr({name: to_plain(array.attributes.get(name)) for name in _MEANING})
 
 
 def _join_stored(kinds: Sequence[Kind]) -> list[Kind]:

@@ -37,7 +37,7 @@ from ..model.array import Array, Group, given_attributes
 from ..model.combine import aspects_of, group_compatible, merge, mismatch, reindex
 from ..model.manifest import Source
 from ..references import References, move_series
-from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare
+from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare, scale_of
 from .coordinates import (
     Axis,
     axis_array,
@@ -575,7 +575,7 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
         second = replace(second, codecs=first.codecs)  # a document does not hold all of a codec
     places = unify_locations([locate(group) for group in (old, new)])
     aspects = [
-        {**aspects_of(_plain_fill(array), dims), "georeference": place}
+        {**aspects_of(_plain_fill(array), dims), "scale": scale_of(array), "georeference": place}
         for array, place in zip((first, second), places, strict=True)
     ]
     kinds = group_compatible(aspects)
