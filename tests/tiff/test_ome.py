@@ -310,6 +310,22 @@ def test_numbers_out_of_proportion_are_told(tmp_path, name, number):
         assert tiffref.scan(path).group["image"].shape == (2, 16, 20)
 
 
+@pytest.mark.parametrize("holes", [False, True])
+def test_an_image_whose_files_are_all_absent_is_told(tmp_path, holes):
+    image = (
+        '<Image Name="{0}"><Pixels DimensionOrder="XYZCT" SizeX="20" SizeY="16" SizeZ="1" '
+        'SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="1">{1}</TiffData></Pixels></Image>'
+    )
+    absent = image.format("gone", '<UUID FileName="gone.ome.tif">urn:uuid:1</UUID>')
+    text = f'<OME UUID="urn:uuid:0">{image.format("here", "")}{absent}</OME>'
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels(16, 20), description=text, metadata=None)
+    with pytest.warns(MetadataWarning, match="no plane of image 'gone' is in a file that is there"):
+        assert tiffref.scan(path, allow_holes=holes).group["image"].shape == (16, 20)
+    with pytest.raises(MalformedTiff, match="'gone'"):
+        tiffref.scan(path, strict=True, allow_holes=holes)
+
+
 def test_many_images_read_each_element_once(tmp_path, monkeypatch):
     """The work is in proportion to the elements, whatever the number of images."""
     from tiffref.tiff import ome

@@ -355,7 +355,7 @@ class _Image:
 
     def __init__(self, owner: _Set, image: Element, pixels: Element) -> None:
         self.owner, self.pixels = owner, pixels
-        self.name = image.get("Name") or ""
+        self.name, self.id = image.get("Name") or "", image.get("ID") or ""
         references = [one.get("ID", "") for one in image.iterfind("{*}AnnotationRef")]
         self.annotation = references[0] if references else ""
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
@@ -377,6 +377,9 @@ class _Image:
         """Return the image at full size; None if there is none, or it does not fit its pages."""
         row, file = self._places(defects)
         if not (row >= 0).any():
+            if len(row):
+                name = self.name or self.id
+                defects.append(f"no plane of image '{name}' is in a file that is there")
             return None
         level = self._of_files(row, file, tuple(self.shape), self.axes)
         pages, first = level.first
