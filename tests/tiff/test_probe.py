@@ -157,6 +157,24 @@ def test_one_tile_without_byte_counts_is_read_in_full(tmp_path, compression, ord
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("count", [0, 7, 2559])
+def test_one_plain_strip_with_a_small_byte_count_is_read_in_full(tmp_path, count, order):
+    """On any page; one of which the count is too large is read without a warning."""
+    path = tmp_path / "strip.tif"
+    data = rng.integers(1, 255, (2, 40, 32)).astype("u2")
+    first, second = (image(one, order=order) for one in data)
+    write_tiff(path, [first, second], order=order)
+    np.testing.assert_array_equal(read(path), data)
+    first.lengths, second.lengths = [2570], [count]
+    write_tiff(path, [first, second], order=order)
+    with pytest.warns(MetadataWarning, match=f"279.*got {count} bytes, expected 2560"):
+        np.testing.assert_array_equal(read(path), data)
+    np.testing.assert_array_equal(tifffile.imread(path), data)
+    with pytest.raises(MalformedTiff, match="279"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("how", [{"rows": 8}, {"rows": 40}, {"tile": (16, 16)}, {"tile": (48, 48)}])
 def test_packbits_without_byte_counts_ends_where_it_has_its_samples(tmp_path, how, order):
     path = tmp_path / "counts.tif"

@@ -189,6 +189,7 @@ def checked_array(
     level = _with_lengths(level, segments, report)
     plan = plan_level(level, dims, is_native=is_native)
     if plan.is_merged:
+        _report_short_strip(level, report)
         return plan.array
     if plan.behind_end:
         truncated = plan_level(level, dims, is_short=True, is_native=is_native)
@@ -534,6 +535,18 @@ def _with_lengths(level: LevelFacts, segments: Segments, report: Report) -> Leve
     elif n_found:
         report.add(_TAG, "segments without a byte count reach to the next one", got=counts)
     return replace(level, length=np.where(is_bare, found, level.length).astype(np.uint64))
+
+
+def _report_short_strip(level: LevelFacts, report: Report) -> None:
+    """Report planes of one uncompressed strip that are read further than their byte count.
+
+    libtiff warns and computes the bytes from the image; tifffile computes them.
+    """
+    if level.run_offset is not None or 0 in level.shape or not level.length.size:
+        return
+    whole, got = int(_stored_bytes(level)[0]), int(level.length.min())
+    if level.offset.shape[1] == level.ifds[0].shape[0] and got < whole:
+        report.add(_TAG, "the one strip is read in full", got=f"{got} bytes, expected {whole}")
 
 
 def _room(level: LevelFacts) -> NDArray[np.uint64]:
