@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -61,30 +61,25 @@ def has_sidecars(sidecars: bool | None, source: Any) -> bool:
 class Beside:
     """What lies beside a TIFF, read on demand.
 
-    `facts_of` opens a TIFF and returns its facts.
+    `facts_of` opens a TIFF and returns its facts; `base` is the address of the TIFF without its
+    query, which may be a signature.
     """
 
     source: ByteSource
     storage_options: Mapping[str, Any] | None
     facts_of: Callable[[str], FileFacts]
     report: Report
+    base: str = field(init=False)
+    _query: str = field(init=False)
 
-    @property
-    def url(self) -> str:
-        """The address of the TIFF."""
-        return self.source.source.url
-
-    @property
-    def base(self) -> str:
-        """The address without its query, which may be a signature."""
-        return self.url.partition("?")[0] if self.url.startswith("http") else self.url
-
-    def _address(self, url: str) -> str:
-        return f"{url}{self.url.removeprefix(self.base)}"
+    def __post_init__(self) -> None:
+        url = self.source.source.url
+        self.base = url.partition("?")[0] if url.startswith("http") else url
+        self._query = url.removeprefix(self.base)
 
     def read(self, url: str) -> bytes | None:
         """Return what a file holds, None where it is not there."""
-        url = self._address(url)
+        url += self._query
         if self._is_missing(url):
             return None
         try:
@@ -97,7 +92,7 @@ class Beside:
 
     def facts(self, ending: str) -> FileFacts | None:
         """Return the facts of the TIFF beside with this ending, None where it is not there."""
-        url = self._address(f"{self.base}{ending}")
+        url = f"{self.base}{ending}{self._query}"
         if self._is_missing(url):
             return None
         try:
