@@ -329,8 +329,8 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
     sensor = root.find("Metadata[@domain='RPC']")
     if sensor is not None and RPCS not in tags:  # here GDAL has the tag win
-        items = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
-        model = _sensor_model(items, ".aux.xml", report)
+        words = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
+        model = _sensor_model(words, ".aux.xml", report)
         found |= {RPCS: model} if model else {}
     bands = root.findall("PAMRasterBand")
     nodata = [text for band in bands if (text := (band.findtext("NoDataValue") or "").strip())]
