@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, filterfalse
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -500,11 +500,10 @@ def _numbers(elements: list[Element], name: str) -> NDArray[np.intp]:
 
 
 def _parse(texts: list[str], name: str) -> NDArray[np.intp]:
-    numbers = list(map(str.strip, texts))
-    if not all(map(str.isdecimal, numbers)) or len(max(numbers, key=len, default="")) > _MAX_DIGITS:
-        wrong = next(one for one in texts if not one.strip().isdecimal() or len(one) > _MAX_DIGITS)
+    wrong = next(filterfalse(_is_number, texts), None)
+    if wrong is not None:
         raise _Misfit(f"{name} of TiffData is {wrong!r:.40}")
-    return np.array(list(map(int, numbers)), np.intp)
+    return np.array(list(map(int, texts)), np.intp)
 
 
 def _number(element: Element, name: str, default: int | None) -> int:
@@ -512,9 +511,13 @@ def _number(element: Element, name: str, default: int | None) -> int:
     if text is None:
         if default is not None:
             return default
-    elif len(text) <= _MAX_DIGITS and text.strip().isdecimal():
+    elif _is_number(text):
         return int(text)
     raise _Misfit(f"{name} of {local_name(element)} is {text!r:.40}")
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= _MAX_DIGITS and text.strip().isdecimal()
 
 
 # ---- axes that are folded into others
