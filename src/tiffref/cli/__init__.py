@@ -11,8 +11,6 @@ command was used wrongly; 3 something could not be read or written; 130 interrup
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -89,12 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = show_warning
         try:
             code = parsed.run(parsed)
-            sys.stdout.flush()
         except BrokenPipeError:
-            # the reader of our output has gone (`tiffref info x.tif | head`): end without a word,
-            # and keep the interpreter from flushing into the closed pipe again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return INVALID
+            return INVALID  # the reader of our output has gone (`tiffref info x.tif | head`)
         except KeyboardInterrupt:
             report("interrupted")
             return INTERRUPTED
