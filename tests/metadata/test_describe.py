@@ -186,6 +186,7 @@ def test_a_mask_lies_on_the_image(tmp_path):
         ("u2", "-1"),
         ("i2", "1e10"),
         ("f4", "nan"),
+        ("c8", "1e300"),
     ],
 )
 def test_nodata_outside_the_type_hinders_no_reader(tmp_path, dtype, text, byteorder):
@@ -212,6 +213,8 @@ def test_nodata_outside_the_type_hinders_no_reader(tmp_path, dtype, text, byteor
         ("i2", "-1e9", -32768),
         ("u1", "-1", 0),
         ("i2", "nan", 0),
+        ("u8", "-9999", 2**64 - 9999),
+        ("f2", "1e9", np.inf),
     ],
 )
 def test_missing_tiles_have_the_sample_nearest_to_nodata(tmp_path, dtype, text, filled):

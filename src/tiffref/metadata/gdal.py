@@ -9,6 +9,7 @@ section 8.1 (packed data).
 
 from __future__ import annotations
 
+import cmath
 import functools
 import math
 import re
@@ -227,10 +228,14 @@ def _as_samples(number: float, dtype: np.dtype) -> tuple[Any, Any]:
     if dtype.kind in "fc":
         with np.errstate(over="ignore"):
             held = dtype.type(number).item()
-        return held, held
+        is_beyond = cmath.isinf(held) and math.isfinite(number)
+        # GDAL takes infinity for what is beyond float32, but not beyond other types
+        return (None if is_beyond and dtype != np.float32 else held), held
     if number != number:
         return None, dtype.type(0).item()
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if dtype == np.uint64 and -most < number < 0:
+        return None, int(number) + most + 1  # as strtoull of C does for GDAL
     near = min(max(number, least), most)
     # halves go away from zero
     near = int(near) if near == int(near) else int(near + math.copysign(0.5, near))

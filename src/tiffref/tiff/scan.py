@@ -586,7 +586,7 @@ def _array(
     if nodata is None:
         return array
     fill, nearest = parse_nodata(nodata, array.dtype, options.report)
-    is_exact = array.dtype.kind not in "iub" or (fill or 0) == (nearest or 0)
+    is_exact = fill != fill or (fill or 0) == (nearest or 0)  # the first is NaN
     if not is_exact and array.manifest.is_missing.any():
         options.report.note(
             "GDAL_NODATA (42113)",
