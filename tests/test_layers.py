@@ -128,6 +128,24 @@ def test_imports_point_down(path: Path) -> None:
             assert rank_of(target) < rank, f"{path}:{node.lineno}: {room} imports {name}"
 
 
+def test_no_modules_import_one_another() -> None:
+    """Nor inside a room or a function: what has no circle can be read from the bottom up."""
+    names = {dotted_name(path) for path in MODULES}
+    imports: dict[str, set[str]] = {}
+    for path in MODULES:
+        found = {
+            name.removeprefix("tiffref.")
+            for node in ast.walk(ast.parse(path.read_text()))
+            for name in absolute_names(node, path)
+            if name.startswith("tiffref.")
+        }
+        modules = {name if name in names else name.rpartition(".")[0] for name in found}
+        imports[dotted_name(path)] = modules & names - {dotted_name(path)}
+    while ends := {name for name, others in imports.items() if not others & imports.keys()}:
+        imports = {name: others for name, others in imports.items() if name not in ends}
+    assert not imports, f"these import one another: {sorted(imports)}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted_name)
 def test_third_party_imports_of_each_room(path: Path) -> None:
     name = dotted_name(path)

@@ -24,7 +24,8 @@ from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSo
 from .formats.kerchunk import write_json
 from .formats.parquet import is_parquet, write_parquet
 from .io.allow import AllowList, check_moved
-from .io.source import ByteSource, check_same, open_source
+from .io.open import open_source
+from .io.source import ByteSource, check_same
 from .io.urls import to_document_url
 from .model.array import Array
 from .model.manifest import Manifest, Source

@@ -21,8 +21,8 @@ import tiffref
 import tiffref.zarr
 from tiffref.errors import SourceError, StaleSource
 from tiffref.io.clients import source_of_info
+from tiffref.io.open import open_source
 from tiffref.io.remote import RemoteSource, find_range_reader
-from tiffref.io.source import open_source
 from tiffref.model.manifest import Source
 
 rng = np.random.default_rng(5)

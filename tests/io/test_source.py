@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from tiffref.errors import MissingSource, SourceError, StaleSource
+from tiffref.errors import StaleSource
 from tiffref.io.clients import lock_for
 from tiffref.io.source import (
     FileObjectSource,
@@ -19,7 +18,6 @@ from tiffref.io.source import (
     SourceFile,
     check_same,
     is_weak,
-    open_source,
 )
 from tiffref.model.manifest import Source
 
@@ -44,40 +42,6 @@ def test_local_and_open_files_give_the_same(path: Path) -> None:
         file = SourceFile(opened)
         assert file.seek(-4, io.SEEK_END) == 96
         assert (file.read(), file.tell()) == (DATA[96:], 100)
-
-
-def test_what_stands_for_a_file_is_opened(path: Path) -> None:
-    fsspec.filesystem("memory").pipe_file("/a.bin", DATA)
-    with path.open("rb") as file:
-        for where in (path, str(path), f"file://{path}", file, "memory://a.bin"):
-            opened = open_source(where)
-            assert opened.read(1, 2) == DATA[1:3]
-            assert open_source(opened) is opened
-
-
-@pytest.mark.parametrize(
-    ("where", "kind", "says"),
-    [
-        ("gone.tif", MissingSource, "no such file"),
-        ("", MissingSource, "the name of the file is empty"),
-        (".", SourceError, "is a folder without TIFF files"),
-        (None, SourceError, "cannot open NoneType, expected a path, URL"),
-        (["a.tif"], SourceError, "Many files become one array with `tiffref.scan_sequence`"),
-    ],
-)
-def test_what_cannot_be_opened(
-    where: Any, kind: type[SourceError], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(kind, match=says):
-        open_source(where)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
-def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.tif")
-    with pytest.raises(SourceError, match="not a regular file"):
-        open_source(tmp_path / "pipe.tif")
 
 
 @pytest.mark.parametrize(

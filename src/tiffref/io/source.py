@@ -1,7 +1,7 @@
 """Bytes of one file by offset, for scans and for reads: local files, open file objects.
 
-Owns the interface that these share with remote objects (`remote`), the choice of the right one, and
-the comparison of a source with what was recorded of it. An open file object, whose one position all
+Owns the interface that these share with remote objects (`remote`), of which `open` chooses, and the
+comparison of a source with what was recorded of it. An open file object, whose one position all
 of its readers move, has a lock, and so has each file system with one connection: scans and stores
 over one of them know nothing of one another. It knows nothing of TIFF, and nothing of which sources
 may be read (`read.fetch`).
@@ -19,16 +19,16 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError, StaleSource, unreadable, with_errno
 from ..model.manifest import NAMELESS, Source
-from .allow import AllowList, is_local
-from .clients import find_file_system, lock_of, typed_errors
-from .urls import local_path, missing_file, not_a_file
+from .allow import AllowList
+from .clients import lock_of, typed_errors
+from .urls import missing_file, not_a_file
 
 __all__ = [
     "ByteSource",
@@ -37,7 +37,6 @@ __all__ = [
     "SourceFile",
     "check_same",
     "is_weak",
-    "open_source",
     "stale",
 ]
 
@@ -144,11 +143,25 @@ class LocalSource(ByteSource):
 
     Whoever drops the file from a cache must not close it: the system would give its number to
     another file, and a reader in another thread would get the bytes of that.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    url
+        Its address in a document.
+    allow
+        What the file may be, wherever links lead; None: any.
     """
 
     checks_answers = True
 
-    def __init__(self, path: str | os.PathLike[str], url: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        url: str | None = None,
+        allow: AllowList | None = None,
+    ) -> None:
         self._path = os.path.abspath(path)  # noqa: PTH100 - links stay as the user gave them
         self._descriptor = -1
         try:
@@ -162,6 +175,9 @@ class LocalSource(ByteSource):
                 raise OSError(errno.EINVAL, "not a regular file", self._path)
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
             raise _not_opened(os.fspath(path), url, error) from error
+        if allow is not None:
+            allow.check_opened(url or self._path, self._descriptor)
+        self.allow = allow
         self.source = Source(url or self._path, state.st_size, state.st_mtime)
         self._checked: Source | None = None
 
@@ -216,7 +232,9 @@ class LocalSource(ByteSource):
         path = Path(self._path).parent / name
         if Path(name).name != name or not path.is_file():
             return None
-        return _open_local(str(path), self.allow)
+        if self.allow is not None:
+            self.allow.check(str(path))
+        return LocalSource(path, allow=self.allow)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -322,82 +340,6 @@ class SourceFile(io.RawIOBase):
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
-
-
-def open_source(
-    where: str | os.PathLike[str] | Any,
-    storage_options: Mapping[str, Any] | None = None,
-    allow: AllowList | None = None,
-) -> ByteSource:
-    """Open a path, URL, fsspec OpenFile or binary file object for reading by offset.
-
-    What is open for that already is given back.
-
-    Parameters
-    ----------
-    where
-        What to open.
-    storage_options
-        For the file system of a URL.
-    allow
-        What an address, its redirects and the files that it names may lead to; None: anything.
-
-    Raises
-    ------
-    SourceError
-        If it cannot be opened, or is a directory.
-    UntrustedSource
-        If it lies outside of what is allowed.
-    """
-    if isinstance(where, ByteSource):
-        return where
-    from . import remote  # which is one of these
-
-    if hasattr(where, "fs") and hasattr(where, "path"):
-        # an fsspec OpenFile, or a file that fsspec opened: its address serves later readers too
-        url = where.fs.unstrip_protocol(where.path)
-        if url.startswith("file://"):
-            return LocalSource(local_path(url))
-        return remote.RemoteSource(where.fs, where.path, url)
-    if isinstance(where, str | os.PathLike):
-        name = os.fspath(where)
-        if allow is not None:
-            allow.check(name)
-        if is_local(name) or Path(name).is_file():  # a file may be called "a::b.tif"
-            return _open_local(local_path(name), allow)
-        fs, path = find_file_system(name, storage_options)
-        return remote.RemoteSource(fs, path, name, allow)
-    if hasattr(where, "read") and hasattr(where, "seek"):
-        name = getattr(where, "name", None)
-        if isinstance(name, str) and _is_open_file(where, name):
-            return LocalSource(name)
-        return FileObjectSource(where)
-    raise SourceError(
-        f"cannot open {type(where).__name__}",
-        expected="a path, URL, fsspec OpenFile or open binary file",
-        hint="Many files become one array with `tiffref.scan_sequence`."
-        if isinstance(where, list | tuple)
-        else None,
-    )
-
-
-def _open_local(path: str, allow: AllowList | None) -> LocalSource:
-    """Open a local file if it, wherever links lead, is allowed."""
-    if allow is not None:
-        allow.check(path)
-    source = LocalSource(path)
-    if allow is not None:
-        allow.check_opened(path, source.fileno())
-    source.allow = allow
-    return source
-
-
-def _is_open_file(file: Any, name: str) -> bool:
-    """Return whether an open file is the one of this name: members of archives have names too."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), Path(name).stat())
-    except (AttributeError, OSError, ValueError):
-        return False
 
 
 _position = threading.Lock()

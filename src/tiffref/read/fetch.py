@@ -161,10 +161,7 @@ class Fetcher:
             fs, path = given or find_file_system(url, self.storage_options, "cannot be read")
             self.sources[url] = file = RemoteFile(fs, path, url, self.allow)
             return file
-        local = LocalSource(local_path(url), url)
-        if self.allow is not None:
-            self.allow.check_opened(url, local.fileno())
-        found = self.sources.setdefault(url, local)
+        found = self.sources.setdefault(url, LocalSource(local_path(url), url, self.allow))
         OPEN_FILES.add(self, url)
         return found
 

@@ -28,7 +28,8 @@ from ..errors import (
     first_few,
 )
 from ..io.allow import AllowList, is_local
-from ..io.source import check_same, open_source
+from ..io.open import open_source
+from ..io.source import check_same
 from ..io.urls import local_path
 from ..metadata.gdal import with_bands
 from ..metadata.geo import locate, unify_locations

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
 from ..io.allow import AllowList
+from ..io.open import open_source
 from ..io.progress import Counts
-from ..io.source import ByteSource, LocalSource, open_source
+from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
 from .ifd import TiffReader

@@ -25,8 +25,9 @@ from ..errors import (
     no_such,
     warn,
 )
+from ..io.open import open_source
 from ..io.progress import Counts, Progress, choose_counts
-from ..io.source import ByteSource, open_source
+from ..io.source import ByteSource
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
 from ..metadata.layout import LevelName, name_levels

@@ -25,7 +25,8 @@ import numpy as np
 
 from ..errors import SourceError, TiffrefError, UntrustedSource
 from ..io.allow import is_local
-from ..io.source import ByteSource, open_source
+from ..io.open import open_source
+from ..io.source import ByteSource
 from ..metadata.geokeys import (
     MATRIX,
     RPC_NUMBERS,

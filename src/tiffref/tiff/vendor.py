@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MalformedTiff, TiffrefError
-from ..io.source import ByteSource, LocalSource, SourceFile, open_source
+from ..io.open import open_source
+from ..io.source import ByteSource, LocalSource, SourceFile
 from ..metadata.microscopy import READERS
 from ..model.tiff_facts import IfdFacts
 from .ifd import Directory, Finding, TiffReader

@@ -1,0 +1,81 @@
+"""Opens any path, URL or open file as bytes by offset: chooses the class of the source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import SourceError
+from .allow import AllowList, is_local
+from .clients import find_file_system
+from .source import ByteSource, FileObjectSource, LocalSource
+from .urls import local_path
+
+__all__ = ["open_source"]
+
+
+def open_source(
+    where: str | os.PathLike[str] | Any,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: AllowList | None = None,
+) -> ByteSource:
+    """Open a path, URL, fsspec OpenFile or binary file object for reading by offset.
+
+    What is open for that already is given back.
+
+    Parameters
+    ----------
+    where
+        What to open.
+    storage_options
+        For the file system of a URL.
+    allow
+        What an address, its redirects and the files that it names may lead to; None: anything.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be opened, or is a directory.
+    UntrustedSource
+        If it lies outside of what is allowed.
+    """
+    if isinstance(where, ByteSource):
+        return where
+    from .remote import RemoteSource  # local files need no client of servers
+
+    if hasattr(where, "fs") and hasattr(where, "path"):
+        # an fsspec OpenFile, or a file that fsspec opened: its address serves later readers too
+        url = where.fs.unstrip_protocol(where.path)
+        if url.startswith("file://"):
+            return LocalSource(local_path(url))
+        return RemoteSource(where.fs, where.path, url)
+    if isinstance(where, str | os.PathLike):
+        name = os.fspath(where)
+        if allow is not None:
+            allow.check(name)
+        if is_local(name) or Path(name).is_file():  # a file may be called "a::b.tif"
+            return LocalSource(local_path(name), allow=allow)
+        fs, path = find_file_system(name, storage_options)
+        return RemoteSource(fs, path, name, allow)
+    if hasattr(where, "read") and hasattr(where, "seek"):
+        name = getattr(where, "name", None)
+        if isinstance(name, str) and _is_open_file(where, name):
+            return LocalSource(name)
+        return FileObjectSource(where)
+    raise SourceError(
+        f"cannot open {type(where).__name__}",
+        expected="a path, URL, fsspec OpenFile or open binary file",
+        hint="Many files become one array with `tiffref.scan_sequence`."
+        if isinstance(where, list | tuple)
+        else None,
+    )
+
+
+def _is_open_file(file: Any, name: str) -> bool:
+    """Return whether an open file is the one of this name: members of archives have names too."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), Path(name).stat())
+    except (AttributeError, OSError, ValueError):
+        return False
