@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import ujson
 from numpy.typing import NDArray
 
 from ..codecs.foreign import decode_foreign
@@ -226,7 +227,7 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
 
 _quote = json.encoder.encode_basestring_ascii
-_quote_lines = json.JSONEncoder(separators=(",\n", ":")).encode
+_quote_lines = functools.partial(ujson.dumps, separators=(",\n", ":"), escape_forward_slashes=False)
 """Made once. The last takes a mapping of texts: an entry on each line, in braces."""
 
 

@@ -235,8 +235,6 @@ def _invalid(what: str, got: object, expected: str) -> InvalidReferences:
 NO_SEAL = "0" * 64
 """What stands in a document in place of a seal until it is made."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
@@ -359,7 +357,7 @@ def _digest(
     joined = "".join(texts)
     if seal != NO_SEAL:
         joined = joined.replace(seal, NO_SEAL)
-    found = hashlib.sha256(_encode([*map(len, texts)]).encode())
+    found = hashlib.sha256(to_text([*map(len, texts)]).encode())
     found.update(joined.encode("utf-8", "surrogatepass"))
     for part in parts:
         found.update(part)
@@ -368,7 +366,7 @@ def _digest(
 
 def _to_str(value: Any) -> str:
     is_text = isinstance(value, bytes)
-    return value.decode("utf-8", "surrogateescape") if is_text else _encode(value)
+    return value.decode("utf-8", "surrogateescape") if is_text else to_text(value)
 
 
 _INT32, _UINT64 = np.dtype("<i4"), np.dtype("<u8")

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ujson
 
 from ..codecs.zarr_codecs import from_zarr2, from_zarr3, to_zarr2, to_zarr3
 from ..errors import InvalidReferences, ManifestMismatch, TiffrefError
@@ -233,14 +234,16 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 _FLOAT = {float}
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode = functools.partial(
+    ujson.dumps, separators=(",", ":"), escape_forward_slashes=False, allow_nan=False
+)
 
 
 def to_text(value: Any, where: str = "") -> str:
     """Return the JSON text of attributes; parameters and errors are those of `to_plain`."""
     try:
         return _encode(value)
-    except (TypeError, ValueError):  # NumPy types, and numbers that JSON does not have
+    except (TypeError, OverflowError):  # NumPy types, and numbers that JSON does not have
         return _encode(to_plain(value, where))
 
 
