@@ -237,6 +237,10 @@ def test_a_file_whose_xml_fits_is_silent(tmp_path):
         ('SizeX="20"', 'SizeX="19"', "does not fit"),
         ('SizeC="1"', 'SizeC="x"', "does not fit"),
         ("<Pixels", "<Pixel ", "OME-XML"),
+        ('Type="uint8"', 'Type="int8"', "of Type 'int8' is stored in pages of uint8"),
+        ('Type="uint8"', 'Type="bytes"', "of Type 'bytes' is stored in pages of uint8"),
+        ("</OME>", "</OM", "OME-XML"),
+        ("</Pixels></Image></OME>", "", "OME-XML"),
     ],
 )
 def test_xml_that_does_not_fit_is_told(tmp_path, old, new, what):
@@ -248,6 +252,26 @@ def test_xml_that_does_not_fit_is_told(tmp_path, old, new, what):
     assert references.group["image"].shape[-2:] == (16, 20)
     with pytest.raises(MalformedTiff):
         tiffref.scan(changed, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("\ufeff\n<OME>{}</OME>" + " " * 40, "ome"),
+        ("<!-- by me --><OME>{}</OME><!-- end -->", "ome"),
+        ("what is <OME >?", "generic"),
+    ],
+)
+def test_xml_is_known_by_its_first_element(tmp_path, text, kind):
+    image_xml = (
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
+        'SizeX="20" SizeY="16" SizeZ="2" SizeC="1" SizeT="1"><TiffData/></Pixels></Image>'
+    )
+    pages = [image(pixels(16, 20), {270: text.format(image_xml)}), image(pixels(16, 20))]
+    write_tiff(tmp_path / "a.tif", pages)
+    references = tiffref.scan(tmp_path / "a.tif", strict=True)
+    assert references.series[0]["kind"] == kind
+    assert references.group["image"].shape == (2, 16, 20)
 
 
 def test_fewer_pages_than_planes_are_missing(tmp_path):

@@ -475,6 +475,17 @@ def test_shapes_that_do_not_fit(tmp_path: Path, text: str) -> None:
     assert shaped_series(TiffReader(LocalSource(path))) is None
 
 
+@pytest.mark.parametrize("axes", ['"YX"', '"TZYX"', "3", '["T", "Y", "X"]'])
+def test_axes_that_do_not_fit_the_shape_are_reported(tmp_path: Path, axes: str) -> None:
+    path = tmp_path / "a.tif"
+    text = f'{{"shape": [24, 32, 48], "axes": {axes}}}'
+    tifffile.imwrite(path, GRADIENT, description=text, metadata=None)
+    with pytest.warns(MetadataWarning, match="axes do not fit"):
+        assert tiffref.scan(path).group["image"].shape == GRADIENT.shape
+    with pytest.raises(MalformedTiff, match="axes do not fit"):
+        tiffref.scan(path, strict=True)
+
+
 def test_a_sub_ifd_outside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:

@@ -51,6 +51,13 @@ _MODULO = {
     "event": "V", "mosaic": "M", "other": "Q", "time": "T", "channel": "C", "depth": "Z",
 }  # fmt: skip
 """Types of modulo annotations, as axes."""
+_TYPES = {
+    "int8": "i1", "int16": "i2", "int32": "i4", "uint8": "u1 b1", "uint16": "u2", "uint32": "u4",
+    "float": "f4 f2", "double": "f8", "complex": "c8", "double-complex": "c16", "bit": "b1 u1",
+}  # fmt: skip
+"""Types of pixels, and the data types as which pages hold them."""
+_ROOT = re.compile(r"<(?:\w+:)?OME[\s>]")
+_MAX_PROLOG = 2048
 
 
 class _Misfit(ValueError):
@@ -58,10 +65,13 @@ class _Misfit(ValueError):
 
 
 def ome_text(reader: TiffReader) -> str | None:
-    """Return the OME-XML in the description of the first directory, or None."""
+    """Return the OME-XML in the description of the first directory, whole or not, or None."""
     text = reader.first.get(_DESCRIPTION)
-    is_ome = isinstance(text, str) and text[-10:].strip("\0 \t\r\n").endswith("OME>")
-    return text if is_ome else None
+    if not isinstance(text, str):
+        return None
+    is_whole = text[-10:].strip("\0 \t\r\n").endswith("OME>")
+    is_begun = text.lstrip("\ufeff \t\r\n").startswith("<") and _ROOT.search(text[:_MAX_PROLOG])
+    return text if is_whole or is_begun else None
 
 
 @dataclass(slots=True)
@@ -398,12 +408,20 @@ class _Image:
         if size != squeezed[len(squeezed) - len(size) :]:
             defects.append(f"an image of {squeezed} is stored in pages of {size}")
             return None
+        self._check_type(pages.facts(first).dtype, defects)
         n_planes = max(1, math.prod(shape) // max(1, math.prod(size)))
         if n_planes != len(row):
             row, file = _fitted(row, n_planes, -1), _fitted(file, n_planes, 0)
             if not (row >= 0).any():
                 return None
         return self._of_files(row, file, squeezed, squeezed_axes)
+
+    def _check_type(self, dtype: str | None, defects: list[str]) -> None:
+        """Add a defect if the OME-XML says that pixels have another type: the pages count."""
+        name = self.pixels.get("Type") or self.pixels.get("PixelType")
+        held = np.dtype(dtype)
+        if name and dtype and held.str[1:] not in _TYPES.get(name.lower(), ""):
+            defects.append(f"an image of Type '{name:.40}' is stored in pages of {held}")
 
     def _places(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return row and file of each plane, as TiffData elements say; the row of others is -1."""

@@ -557,6 +557,8 @@ class _Shaped:
                 pages.reader.url,
             )  # fmt: skip
             rows += [-1] * (n_pages - n_there)
+        if self.found.axes == "":
+            self.listing.defects.append("tifffile's axes do not fit its shape")
         shape, axes = self._shape(n_pages)
         level = Level((pages,), _rows(rows), shape, axes, is_run=is_run, is_squeezed=False)
         self.listing.series.append(Series("shaped", [level], self.found.name))
