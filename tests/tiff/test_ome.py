@@ -350,6 +350,28 @@ def test_an_image_whose_files_are_all_absent_is_told(tmp_path, holes):
         tiffref.scan(path, strict=True, allow_holes=holes)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_an_image_of_volumes_that_its_xml_places_beyond_it_is_told(tmp_path, order):
+    """Planes are counted, where each page is a volume of four of them."""
+    image = (
+        '<Image Name="{0}"><Pixels DimensionOrder="XYZCT" SizeX="32" SizeY="16" SizeZ="4" '
+        'SizeC="1" SizeT="3"><TiffData IFD="{1}" FirstT="{2}" PlaneCount="3"/></Pixels></Image>'
+    )
+    text = f"<OME>{image.format('right', 0, 0)}{image.format('beyond', 3, 1)}</OME>"
+    path = tmp_path / "a.ome.tif"
+    volumes = pixels(6, 4, 16, 32)
+    with tifffile.TiffWriter(path, byteorder=order) as tif:
+        for n, volume in enumerate(volumes):
+            tif.write(volume, tile=(4, 16, 16), photometric="minisblack", metadata=None,
+                      description=text if n == 0 else None)  # fmt: skip
+    with pytest.warns(MetadataWarning, match="no page of image 'beyond' is one of its 3 of"):
+        references = tiffref.scan(path)
+    with ZarrTiffStore(references) as store:
+        np.testing.assert_array_equal(store[...], volumes[:3])
+    with pytest.raises(MalformedTiff, match="'beyond'"):
+        tiffref.scan(path, strict=True)
+
+
 def test_many_images_read_each_element_once(tmp_path, monkeypatch):
     """The work is in proportion to the elements, whatever the number of images."""
     from tiffref.tiff import ome

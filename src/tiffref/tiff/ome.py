@@ -413,6 +413,8 @@ class _Image:
         if n_planes != len(row):
             row, file = _fitted(row, n_planes, -1), _fitted(file, n_planes, 0)
             if not (row >= 0).any():
+                name = self.name or self.id
+                defects.append(f"no page of image '{name}' is one of its {n_planes} of {size}")
                 return None
         return self._of_files(row, file, squeezed, squeezed_axes)
 
