@@ -82,6 +82,20 @@ def test_write_fsspec_writes_what_to_kerchunk_gives(references: References, tmp_
     assert again.group["g/h/image"].manifest.sources[0].url == "https://host/x/a.bin"
 
 
+@pytest.mark.parametrize("name", ["refs.parq", "refs.Parquet", "held"])
+def test_write_fsspec_writes_parquet_as_the_program_does(
+    references: References, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("pyarrow")
+    if name == "held":  # the name says nothing: what is there does
+        References(make_flat(1, 1)).to_parquet(tmp_path / name)
+    with pytest.raises(InvalidReferences, match="Zarr v2 only"):
+        references.write_fsspec(tmp_path / name, zarr_format=3)
+    references.write_fsspec(tmp_path / name, "https://host/x", groupname="g")
+    again = References.from_parquet(tmp_path / name)
+    assert again.to_kerchunk() == references.to_kerchunk(url="https://host/x", groupname="g")
+
+
 def test_arguments_as_tifffile_has_them(references: References) -> None:
     file = io.StringIO()
     references.write_fsspec(file, "http://host", groupname=None, templatename=None,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .codecs.zarr_codecs import to_zarr2
 from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource, TiffrefError
 from .formats.kerchunk import write_json
-from .formats.parquet import is_parquet, write_parquet
+from .formats.parquet import is_written_as_parquet, write_parquet
 from .io.allow import AllowList, check_moved
 from .io.open import open_source
 from .io.source import ByteSource, check_same
@@ -88,14 +88,10 @@ def _write(
         "rename": rename, "series": references.series, "storage_options": storage_options,
         "is_sealed": references.allow is None,
     }  # fmt: skip
-    if is_parquet(target) and zarr_format != 2:
-        raise InvalidReferences(
-            "parquet references hold Zarr v2 only", url=os.fspath(target), got=zarr_format,
-            hint="Write JSON, or leave out zarr_format.",
-        )  # fmt: skip
+    as_parquet = is_written_as_parquet(target, zarr_format)
     if dry_run:
         return
-    if is_parquet(target):
+    if as_parquet:
         write_parquet(references.group, target, record_size=record_size, **options)
     else:
         write_json(references.group, target, zarr_format=zarr_format, version=version, **options)

@@ -194,14 +194,16 @@ class References:
         keep_signature: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the references as a kerchunk JSON document.
+        """Write the references as a kerchunk JSON document, or parquet by the name.
 
         The file is replaced only when the new one is complete.
 
         Parameters
         ----------
         path
-            Path or URL of the JSON file, or a file open for writing (text or binary).
+            Path or URL of the JSON file, or a file open for writing (text or binary). A name that
+            ends in ".parq" or ".parquet" is that of a folder, which `to_parquet` writes, without
+            templates.
         url, groupname, templatename, zarr_format, version, keep_signature
             As in `to_kerchunk`; the names are those of tifffile's `write_fsspec`.
         storage_options
@@ -222,6 +224,15 @@ class References:
             what, better = misnamed
             raise InvalidReferences(what, url=os.fspath(path), hint=f"Name them {better}.")
         zarr_format, version = zarr_format or 2, 1 if version is None else version
+        if parquet.is_written_as_parquet(path, zarr_format):
+            self.to_parquet(
+                path,
+                url,
+                groupname=groupname,
+                keep_signature=keep_signature,
+                storage_options=storage_options,
+            )
+            return
         shown = self.laid_out(zarr_format)
         options = shown._options(url, groupname, templatename, path, keep_signature)
         kerchunk.write_json(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_a_link_keeps_pointing_to_the_file(tmp_path: Path) -> None:
     with open_atomic(link) as file:
         file.write(b"new")
     assert link.is_symlink() and path.read_bytes() == b"new"
+
+
+def test_a_link_to_a_pipe_is_written_and_one_to_a_folder_is_refused(tmp_path: Path) -> None:
+    """/dev/stdout is a link to a pipe that has no name in any folder."""
+    reader, writer = os.pipe()
+    link = tmp_path / "out"
+    link.symlink_to(f"/dev/fd/{writer}")
+    with open(reader, "rb") as got:  # noqa: PTH123
+        with open_atomic(link) as file:
+            file.write(b"new")
+        os.close(writer)
+        assert got.read() == b"new" and link.is_symlink()
+    link.unlink()
+    link.symlink_to(tmp_path)
+    with pytest.raises(SourceError, match="Give the name of a file"), open_atomic(link):
+        pass
+    assert link.is_symlink()
 
 
 def test_urls_and_open_files(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
-    to_stdout = arguments.output == "-"
+    to_stdout = arguments.output in ("-", "/dev/stdout")
     if to_stdout and arguments.json:
         raise console.UsageError("-o - and --json both write to standard output; choose one")
     output = console.default_output(arguments.output, _stem(image), arguments.format)

@@ -414,7 +414,7 @@ def addresses_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def write_references(
     references: References, output: str, zarr_format: int = 2, **addresses: Any
 ) -> None:
-    """Write references, as parquet where the name says so, and show that while it takes.
+    """Write references, and show that while it takes.
 
     Raises
     ------
@@ -423,16 +423,12 @@ def write_references(
     """
     from ..formats.parquet import is_parquet
 
+    if zarr_format != 2 and is_parquet(output):
+        raise UsageError(
+            f"{output}: parquet references hold Zarr 2 only; leave out --zarr-format, or write JSON"
+        )
     with progress(f"writing {output}"):
-        if not is_parquet(output):
-            references.write_fsspec(output, **addresses, zarr_format=zarr_format)
-        elif zarr_format == 2:
-            references.to_parquet(output, **addresses)
-        else:
-            raise UsageError(
-                f"{output}: parquet references hold Zarr 2 only; leave out --zarr-format, or "
-                "write JSON"
-            )
+        references.write_fsspec(output, **addresses, zarr_format=zarr_format)
 
 
 def count_arrays(references: References) -> dict[str, int]:

@@ -54,7 +54,7 @@ from .load import check_columns, check_footer
 from .provenance import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
-__all__ = ["Record", "import_pyarrow", "is_parquet", "parse_parquet", "write_parquet"]
+__all__ = ["Record", "import_pyarrow", "is_parquet", "is_written_as_parquet", "parse_parquet", "write_parquet"]
 
 
 def _encode_fill_chunk(path: str, array: Array) -> bytes:
@@ -353,6 +353,25 @@ def is_parquet(source: object) -> bool:
     if path.rstrip("/").lower().endswith(_SUFFIXES):
         return True
     return not has_scheme(path) and Path(path, ZMETADATA).is_file()
+
+
+def is_written_as_parquet(target: object, zarr_format: int = 2) -> bool:
+    """Return whether references go to a target as parquet, which the name says.
+
+    Raises
+    ------
+    InvalidReferences
+        If parquet is to hold Zarr v3.
+    """
+    if not is_parquet(target):
+        return False
+    if zarr_format != 2:
+        raise InvalidReferences(
+            "parquet references hold Zarr v2 only",
+            url=str(target),
+            hint="Leave out zarr_format=3, or write JSON.",
+        )
+    return True
 
 
 def parse_parquet(

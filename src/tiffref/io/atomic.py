@@ -194,8 +194,9 @@ def _open_local(target: str) -> Iterator[BinaryIO]:
     path = target.rstrip(os.sep) or target
     mode = _mode_of(path, os.lstat)
     if mode is not None and stat.S_ISLNK(mode):
-        path = os.path.realpath(target)  # a link keeps pointing to the file
         mode = _mode_of(path, os.stat)
+        if mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # no pipe, as /dev/stdout
+            path = os.path.realpath(target)  # a link keeps pointing to the file
     if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         with open(path, "wb") as file:  # noqa: PTH123 - a pipe or terminal cannot be renamed over
             yield file

@@ -270,7 +270,7 @@ class ZarrStore(Store):
         version: int | None = None,
         **options: Any,
     ) -> None:
-        """Write the references of the store as kerchunk JSON.
+        """Write the references of the store as kerchunk JSON, or parquet by the name.
 
         Parameters
         ----------
