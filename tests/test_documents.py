@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from archive import write_image
 import tiffref
 import tiffref.catalog as catalog
 from tiffref.cli import main
-from tiffref.errors import InvalidReferences, SelectionError, StaleSource
+from tiffref.errors import InvalidReferences, SelectionError, SourceError, StaleSource
 from tiffref.zarr import ZarrTiffStore
 
 
@@ -262,3 +263,41 @@ def test_the_command_refresh(tmp_path, monkeypatch, capsys):
     assert main(["refresh", "a.json"]) == 0
     assert main(["refresh", "a.json"]) == 0
     assert capsys.readouterr().out.endswith("a.json: 1 file unchanged\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["a::b.json", "ab::c.json", "file:a.json", "sub/s3::b.json", "c::d.parq"]
+)
+@pytest.mark.parametrize("is_own", [True, False])
+def test_names_that_look_like_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_own: bool
+) -> None:
+    """What was written under a name is found again under it, and may read its own folder."""
+    if name.endswith(".parq"):
+        pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / Path(name).parent
+    folder.mkdir(exist_ok=True)
+    tifffile.imwrite(folder / "x.tif", np.arange(300, dtype="u2").reshape(15, 20))
+    references = tiffref.scan(folder / "x.tif")
+    references.write_fsspec(name)
+    assert (tmp_path / name).exists()
+    if not is_own:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    again = tiffref.References.open(name)
+    assert again.sources == references.sources
+    assert (again.allow is None) == is_own
+    if not is_own:
+        assert again.allow == (f"{folder}/",)
+    assert tiffref.validate(name).ok
+    assert tiffref.refresh(name).unchanged == (str(folder / "x.tif"),)
+    catalog.convert(name, "back.json")
+    back = json.loads(Path("back.json").read_text())["refs"]
+    assert back["image/0.0"] == references.to_kerchunk()["refs"]["image/0.0"]
+
+
+@pytest.mark.parametrize("open_document", [tiffref.References.open, tiffref.validate])
+def test_a_name_that_is_too_long_is_a_typed_error(open_document: Callable) -> None:
+    for start in ("", "a::"):
+        with pytest.raises(SourceError):
+            open_document(start + "a" * 400)

@@ -309,6 +309,14 @@ $ validate scenes  # 3
   tiffref: error: scenes: is a folder with 2 TIFF files, such as S_20200101.tif
     as one array: tiffref stack 'scenes/*.tif' -o refs.json
     as a catalog: tiffref catalog build scenes -o CATALOG
+$ validate empty  # 3
+  tiffref: error: empty: is a folder without references
+$ convert empty a.json  # 3
+  tiffref: error: empty: is a folder without references
+$ refresh empty  # 3
+  tiffref: error: empty: is a folder without references
+$ stack image.json  # 3
+  tiffref: error: image.json: holds references, not a list of files, expected an Item, an ItemCollection, or a table. Add files with: tiffref append image.json FILES
 $ validate image.tif --pixels few  # 2
   tiffref: error: argument --pixels: 'few' is neither a number of chunks nor all
   See tiffref validate --help.

@@ -46,6 +46,7 @@ __all__ = [
     "check_kind",
     "check_nodes",
     "fetch_text",
+    "find_document",
     "load_document",
     "open_large",
     "parse_json",
@@ -175,18 +176,30 @@ _BROKEN: tuple[type[BaseException], ...] = (EOFError, zlib.error, lzma.LZMAError
 """What is raised of compressed text that is cut off or broken."""
 
 
+def find_document(path: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """Return fsspec's file system of a document, and the path in there.
+
+    A local file or folder may be called "a::b.json" or "file:a.json", as no address is.
+    """
+    import fsspec
+
+    name = local_path(path)
+    if os.path.exists(name):  # noqa: PTH110 - takes names of any length
+        return fsspec.filesystem("file"), os.path.abspath(name)  # noqa: PTH100 - links stay
+    return fsspec.url_to_fs(path, **(storage_options or {}))
+
+
 def fetch_text(
     document: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> bytes:
     """Read the text of a document; parameters and errors as in `load_document`."""
-    import fsspec
-
     path = os.fspath(document)
     try:
-        with fsspec.open(path, "rb", compression="infer", **(storage_options or {})) as file:
+        fs, place = find_document(path, storage_options)
+        with fs.open(place, "rb", compression="infer") as file:
             text = _read_up_to(file, LIMITS.document_bytes + 1)
     except IsADirectoryError as error:
-        raise not_a_file(path) from error
+        raise not_a_file(path, "references") from error
     except _BROKEN + client_errors() as error:
         raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:

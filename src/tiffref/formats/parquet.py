@@ -54,7 +54,14 @@ from .load import check_columns, check_footer
 from .provenance import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
-__all__ = ["Record", "import_pyarrow", "is_parquet", "is_written_as_parquet", "parse_parquet", "write_parquet"]
+__all__ = [
+    "Record",
+    "import_pyarrow",
+    "is_parquet",
+    "is_written_as_parquet",
+    "parse_parquet",
+    "write_parquet",
+]
 
 
 def _encode_fill_chunk(path: str, array: Array) -> bytes:
@@ -352,7 +359,7 @@ def is_parquet(source: object) -> bool:
     path = os.fspath(source)
     if path.rstrip("/").lower().endswith(_SUFFIXES):
         return True
-    return not has_scheme(path) and Path(path, ZMETADATA).is_file()
+    return not has_scheme(path) and os.path.isfile(f"{path}/{ZMETADATA}")  # noqa: PTH113
 
 
 def is_written_as_parquet(target: object, zarr_format: int = 2) -> bool:
@@ -395,14 +402,12 @@ def parse_parquet(
     SourceError
         If it cannot be read.
     """
-    import fsspec
-
     import_pyarrow()
     location = os.fspath(path)
     records: dict[str, list[Record]] = {}
     addresses: dict[str, list[str]] = {}
     try:
-        fs, root = fsspec.url_to_fs(location, **(storage_options or {}))
+        fs, root = load.find_document(location, storage_options)
         metadata, record_size = _parse_zmetadata(_read_file(fs, f"{root}/{ZMETADATA}"), location)
         nodes = load.check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
         for name, array in nodes.arrays.items():

@@ -70,8 +70,10 @@ def location_prefix(location: str) -> str:
     >>> location_prefix("simplecache::https://host/data/refs.json")
     'https://host/data/'
     """
-    where = location if is_local(location) else location.rpartition("::")[2]
-    if is_local(where):
+    # a local document may be called "a::b.json"
+    is_here = is_local(location) or os.path.exists(location)  # noqa: PTH110 - of any length
+    where = location if is_here else location.rpartition("::")[2]
+    if is_here or is_local(where):
         folder = os.path.dirname(os.path.abspath(local_path(where)))  # noqa: PTH100, PTH120
         return folder.rstrip("/") + "/"
     where = where.partition("?")[0].partition("#")[0]

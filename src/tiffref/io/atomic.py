@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from ..errors import SourceError
 from .clients import typed_errors
-from .urls import has_scheme, local_path
+from .urls import local_path
 
 __all__ = ["open_atomic", "open_folder_atomic"]
 
@@ -56,7 +56,7 @@ def open_atomic(
         yield _as_binary(target)
         return
     path = _named(target)
-    if has_scheme(path) and not path.startswith("file:"):
+    if "://" in path and not path.startswith("file:"):
         opened: Any = _open_remote(path, storage_options)
     else:
         opened = _open_local(local_path(path))
@@ -128,7 +128,7 @@ def open_folder_atomic(
         If something of another kind is in the way, or the folder cannot be written.
     """
     path = _named(target)
-    is_remote = has_scheme(path) and not path.startswith("file:")
+    is_remote = "://" in path and not path.startswith("file:")
     opened = (
         _open_remote_folder(path, marker, storage_options)
         if is_remote

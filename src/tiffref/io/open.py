@@ -55,7 +55,7 @@ def open_source(
         name = os.fspath(where)
         if allow is not None:
             allow.check(name)
-        if is_local(name) or Path(name).is_file():  # a file may be called "a::b.tif"
+        if is_local(name) or os.path.isfile(name):  # noqa: PTH113 - a file may be called "a::b.tif"
             return LocalSource(local_path(name), allow=allow)
         fs, path = find_file_system(name, storage_options)
         return RemoteSource(fs, path, name, allow)

@@ -465,7 +465,7 @@ def _near_names(path: Path) -> str | None:
     return by_stem[near[0]] if near else None
 
 
-def not_a_file(name: str) -> SourceError:
+def not_a_file(name: str, wanted: str = "TIFF files") -> SourceError:
     """Make the error for a folder where a file is wanted, by what the folder holds."""
     if not name:
         return missing_file(name)
@@ -480,7 +480,7 @@ def not_a_file(name: str) -> SourceError:
         return SourceError("is a Zarr store already", url=name, hint="Open it with zarr or xarray.")
     images = [one for one in names if one.lower().endswith(_TIFFS)]
     if not images:
-        return SourceError("is a folder without TIFF files", url=name)
+        return SourceError(f"is a folder without {wanted}", url=name)
     ending = Path(images[0]).suffix
     many = f"{len(images)} TIFF files, such as" if len(images) > 1 else "the TIFF file"
     return SourceError(

@@ -237,8 +237,12 @@ def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -
     except (ValueError, RecursionError) as error:
         raise unreadable(name, error) from error
     if not isinstance(document, dict) or document.get("type") not in _STAC_TYPES:
+        is_references = isinstance(document, dict) and {"refs", ".zgroup"} & document.keys()
         raise SourceError(
-            "holds no STAC items", url=name, expected="an Item, an ItemCollection, or a table"
+            "holds references, not a list of files" if is_references else "holds no STAC items",
+            url=name,
+            expected="an Item, an ItemCollection, or a table",
+            hint=f"Add files with: tiffref append {name} FILES" if is_references else None,
         )
     return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
 
