@@ -30,6 +30,8 @@ def program() -> None:
     except KeyboardInterrupt:  # while modules are imported
         print("tiffref: error: interrupted", file=sys.stderr)
         code = _INTERRUPTED
+    except OSError as error:  # of --help and --version, which no command prints
+        code = _report_output(error)
     if code == _INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -54,11 +56,16 @@ def _flush_output(code: int) -> int:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        is_pipe = isinstance(error, BrokenPipeError)  # its reader has gone, and knows
-        if not code and not is_pipe:
-            print(f"tiffref: error: standard output: {error.strerror}", file=sys.stderr)
-        return code or (_INVALID if is_pipe else _ACCESS)
+        return code or _report_output(error)
     return code
+
+
+def _report_output(error: OSError) -> int:
+    """Say that standard output cannot be written, and return the exit code."""
+    if isinstance(error, BrokenPipeError):  # its reader has gone, and knows
+        return _INVALID
+    print(f"tiffref: error: standard output: {error.strerror}", file=sys.stderr)
+    return _ACCESS
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, _: object) -> None:

@@ -154,8 +154,11 @@ def test_output_that_cannot_be_written_is_an_error(
         assert messages.count("\n") == 1
 
 
-def test_help_that_cannot_be_written_is_an_error() -> None:
-    code, messages = run_redirected("--help >/dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--help", "--version", "scan --help"])
+def test_help_that_cannot_be_written_is_an_error(command: str, unbuffered: str) -> None:
+    assert run_redirected(f"{command} | true", unbuffered) == (0, "")
+    code, messages = run_redirected(f"{command} >/dev/full", unbuffered)
     assert code == 3
     assert messages == "tiffref: error: standard output: No space left on device\n"
 

@@ -344,6 +344,10 @@ class Parser(argparse.ArgumentParser):
         print(f"tiffref: error: {message}", file=sys.stderr)
         self.exit(USAGE, f"See {self.prog} --help.\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Let an error out where argparse passes over it: the help may be all that was asked for."""
+        (file or sys.stderr).write(message)
+
     def options(self) -> list[str]:
         """Return the long options, as `--level`."""
         return sorted(set(_OPTION.findall(self.format_usage())))
