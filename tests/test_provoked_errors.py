@@ -7,6 +7,7 @@ Each is one to three lines that name what is wrong, and the next step where ther
 from __future__ import annotations
 
 import gzip
+import inspect
 import os
 import re
 import shlex
@@ -395,6 +396,21 @@ PYTHON = [
      "zattrs is not a mapping but 5, expected names and values"),
     ("scan('image.tif', level=9)", "SelectionError",
      "image.tif: level 9 does not exist: the file has level 0 only"),
+    ("scan('image.tif').write_fsspec('a.json', ulr='x')", "UnknownArgument",
+     "write_fsspec() has no argument 'ulr'. Did you mean url? All are listed by "
+     "help(tiffref.References.write_fsspec)."),
+    ("References.open('a.json', alow='*')", "UnknownArgument",
+     "open() has no argument 'alow'. Did you mean allow? All are listed by "
+     "help(tiffref.References.open)."),
+    ("validate('a.json', pixel=1)", "UnknownArgument",
+     "validate() has no argument 'pixel'. Did you mean pixels? All are listed by "
+     "help(tiffref.validate)."),
+    ("refresh('a.json', dryrun=True)", "UnknownArgument",
+     "refresh() has no argument 'dryrun'. Did you mean dry_run? All are listed by "
+     "help(tiffref.refresh)."),
+    ("set_cache_size(max_byte=1)", "UnknownArgument",
+     "set_cache_size() has no argument 'max_byte'. Did you mean max_bytes? All are listed by "
+     "help(tiffref.set_cache_size)."),
     ("scan('image.tif').write_fsspec('a.zarr')", "InvalidReferences",
      "a.zarr: references are JSON, not a Zarr store. Name them a.json."),
     ("References.open(5)", "InvalidReferences",
@@ -428,3 +444,22 @@ def test_a_misspelled_name_of_the_package_suggests_another() -> None:
 
 def test_there_are_many() -> None:
     assert len(mistakes()) >= 100
+
+
+def test_all_functions_suggest_the_names_of_options() -> None:
+    functions = {name: getattr(tiffref, name) for name in tiffref.__all__ if name.islower()}
+    del functions["imwrite"], functions["memmap"]  # are tifffile's
+    functions |= {
+        name: getattr(tiffref.References, name)
+        for name, one in vars(tiffref.References).items()
+        if not name.startswith("_") and name not in tiffref.References.__slots__
+    }
+    del functions["with_attributes"]  # takes any
+    chosen = [one for one in functions.values()
+              if callable(one) and len(inspect.signature(one).parameters) > 2]  # fmt: skip
+    assert len(chosen) > 10
+    for function in chosen:
+        parameters = inspect.signature(function).parameters.values()
+        needed = [None for one in parameters if one.default is one.empty and one.kind < 2]
+        with pytest.raises(tiffref.UnknownArgument, match="has no argument 'nosuch'"):
+            function(*needed, nosuch=1)

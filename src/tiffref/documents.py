@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codecs.zarr_codecs import to_zarr2
-from .errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource, TiffrefError
+from .errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    SelectionError,
+    StaleSource,
+    TiffrefError,
+    names_arguments,
+)
 from .formats.kerchunk import write_json
 from .formats.parquet import is_written_as_parquet, write_parquet
 from .io.allow import AllowList, check_moved
@@ -59,7 +66,7 @@ def open_references(
         given = (allow,) if isinstance(allow, str) else allow
         return source if given is None else replace(source, allow=given)
     if is_document(source):
-        return References.open(source, storage_options, allow=allow)
+        return read_references(source, storage_options, allow)[0]
     # what is not needed is not loaded: the program starts sooner
     from .sequences.inputs import is_many
     from .sequences.stack import scan_sequence
@@ -97,6 +104,7 @@ def _write(
         write_json(references.group, target, zarr_format=zarr_format, version=version, **options)
 
 
+@names_arguments
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -147,6 +155,7 @@ def convert(
     return references
 
 
+@names_arguments
 def rewrite(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -238,6 +247,7 @@ class Refreshed:
     rescanned: tuple[str, ...]
 
 
+@names_arguments
 def refresh(
     document: str | os.PathLike[str],
     *,

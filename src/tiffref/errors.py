@@ -336,11 +336,12 @@ def _parameters(takers: tuple[Callable[..., Any], ...]) -> list[str]:
 
 def _public_name(one: Callable[..., Any]) -> str:
     """Return the name by which users find a function or class, in the package that lists it."""
+    name = one.__qualname__.partition(".")[0]  # of a method, its class
     for n in range(one.__module__.count(".")):
         package = ".".join(one.__module__.split(".")[: n + 1])
-        if one.__name__ in getattr(sys.modules[package], "__all__", ()):
-            return f"{package}.{one.__name__}"
-    return f"{one.__module__}.{one.__name__}"
+        if name in getattr(sys.modules[package], "__all__", ()):
+            return f"{package}.{one.__qualname__}"
+    return f"{one.__module__}.{one.__qualname__}"
 
 
 def names_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

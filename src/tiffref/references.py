@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidReferences, ManifestMismatch, TiffrefError, no_such
+from .errors import InvalidReferences, ManifestMismatch, TiffrefError, names_arguments, no_such
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
 from .formats.load import check_kind
@@ -91,6 +91,7 @@ class References:
         """Return the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
 
+    @names_arguments
     def with_axes(self, axes: str | None) -> References:
         """Return the references with the axes of images in another order.
 
@@ -138,6 +139,7 @@ class References:
                 table.setdefault(source.url, source)
         return tuple(table.values())
 
+    @names_arguments
     def to_kerchunk(
         self,
         zarr_format: int = 2,
@@ -182,6 +184,7 @@ class References:
             _nest(shown.group, groupname), zarr_format=zarr_format, version=version, **options
         )
 
+    @names_arguments
     def write_fsspec(
         self,
         path: str | os.PathLike[str] | Any,
@@ -245,6 +248,7 @@ class References:
         )
 
     @classmethod
+    @names_arguments
     def open(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -269,6 +273,7 @@ class References:
         return read_references(document, storage_options, allow)[0]
 
     @classmethod
+    @names_arguments
     def from_kerchunk(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -299,6 +304,7 @@ class References:
         """
         return _read(read_document, document, storage_options, allow)[0]
 
+    @names_arguments
     def to_parquet(
         self,
         path: str | os.PathLike[str],
@@ -349,6 +355,7 @@ class References:
         )
 
     @classmethod
+    @names_arguments
     def from_parquet(
         cls,
         path: str | os.PathLike[str],

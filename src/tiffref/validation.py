@@ -26,7 +26,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidReferences, SourceError, StaleSource, TiffrefError
+from .errors import (
+    InvalidReferences,
+    SourceError,
+    StaleSource,
+    TiffrefError,
+    names_arguments,
+)
 from .formats.findings import Finding, check_array, name_chunk
 from .formats.kerchunk_read import parse_document
 from .formats.load import check_kind, load_document
@@ -292,6 +298,7 @@ class Report:
                 raise finding.to_error(self.url)
 
 
+@names_arguments
 def validate(
     document: Mapping[str, Any] | str | os.PathLike[str],
     *,

@@ -20,6 +20,7 @@ from ..errors import (
     SelectionError,
     SourceError,
     did_you_mean,
+    names_arguments,
     needs,
     unreadable,
 )
@@ -41,6 +42,7 @@ _SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10
 _NEEDED = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
 
 
+@names_arguments
 def open_catalog(
     path: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,

@@ -345,7 +345,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"See {self.prog} --help.\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Let an error out where argparse passes over it: the help may be all that was asked for."""
+        """Let an error out that argparse passes over: the help may be all that is wanted."""
         (file or sys.stderr).write(message)
 
     def options(self) -> list[str]:
