@@ -157,6 +157,21 @@ def test_a_user_defined_projection_projects_as_the_same_in_proj(method):
         assert got == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("method", "latitude", "directions"),
+    [
+        (1, 0.0, "east north"),
+        (27, 0.0, "west south"),
+        (15, 90.0, "south south"),
+        (15, -90.0, "north north"),
+    ],
+)
+def test_axes_point_where_those_of_gdal_do(method, latitude, directions):
+    keys = {1024: 1, 3072: 32767, 3075: method, 3081: latitude, 3092: 0.99, 3095: 29.0, 3080: 29.0}
+    crs = build({**keys, 3076: 9001, **SPHERE})
+    assert " ".join(axis.direction for axis in crs.axis_info) == directions
+
+
 def test_mercator_with_a_standard_parallel_is_the_other_variant():
     crs = build({1024: 1, 3072: 32767, 3075: 7, 3078: 30.0, 3080: 0.0, **SPHERE})
     assert crs.coordinate_operation.method_name == "Mercator (variant B)"
@@ -217,6 +232,20 @@ def test_an_esri_string_wins_over_the_geographic_system_beside_it(model, key, be
     keys = {1024: model, key: before + UTM_STRING, 2048: 4326, 2049: "GCS_WGS_1984", 3076: 9001}
     assert build(keys).to_epsg() == 32633
     assert build({**keys, 3072: 32632}).to_epsg() == 32632
+
+
+@pytest.mark.parametrize("code", [9707, 7415])
+def test_an_esri_string_with_heights_is_all_of_the_system(code):
+    wkt = pyproj.CRS(code).to_wkt("WKT1_ESRI")
+    keys = {
+        1024: 32767,
+        3073: f"ESRI PE String = {wkt}",
+        4096: pyproj.CRS(code).sub_crs_list[1].to_epsg(),
+    }
+    crs = build(keys, minor=1)
+    assert [one.name for one in crs.sub_crs_list] == [
+        one.name for one in pyproj.CRS(wkt).sub_crs_list
+    ]
 
 
 def test_an_esri_string_does_not_make_metres_of_degrees():

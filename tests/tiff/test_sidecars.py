@@ -206,6 +206,16 @@ def test_aux_xml_wins_over_tags(tmp_path, system, tags):
     assert "HIDDEN" not in image.attributes
 
 
+@pytest.mark.parametrize("code", [4979, 4978, 9707, 7415, 5514])
+def test_a_system_of_aux_xml_keeps_its_heights(tmp_path, code):
+    pyproj = pytest.importorskip("pyproj")
+    path = write(tmp_path / "a.tif")
+    wkt = pyproj.CRS(code).to_wkt("WKT2_2019").replace('"', "&quot;")
+    (tmp_path / "a.tif.aux.xml").write_text(PAM.format(system=wkt))
+    group = tiffref.scan(path).group
+    assert pyproj.CRS(group["spatial_ref"].attributes["crs_wkt"]) == pyproj.CRS(code)
+
+
 def test_control_points_of_aux_xml(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     path = write(tmp_path / "a.tif")

@@ -658,8 +658,11 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
 
 def _axes(conversion: Mapping[str, Any], unit: Any) -> list[dict[str, Any]]:
     """Return the axes; those of a polar system all point away from, or to, one pole."""
+    method = conversion["method"]["name"]
     directions: tuple[str, str] = ("east", "north")
-    if conversion["method"]["name"].startswith("Polar Stereographic"):
+    if method.endswith("(South Orientated)"):
+        directions = ("west", "south")
+    elif method.startswith("Polar Stereographic"):
         latitude = conversion["parameters"][0]["value"]
         directions = ("south", "south") if latitude > 0 else ("north", "north")
     return [
@@ -703,11 +706,12 @@ def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     """Add the vertical system.
 
     GeoTIFF 1.0 took its vertical codes from a list that is not EPSG's; only 1.1 is taken at its
-    word, as GDAL does.
+    word, as GDAL does. ESRI's string may have the vertical system already.
     """
     from pyproj import CRS
 
-    if keys.version < (1, 1) or not any(key in keys.values for key in (4096, 4097, 4098)):
+    is_named = any(key in keys.values for key in (4096, 4097, 4098))
+    if keys.version < (1, 1) or not is_named or crs.is_compound:
         return crs
     known = look_up(keys, 4096, report)
     if known is not None and known.is_geographic and len(known.axis_info) == 3:

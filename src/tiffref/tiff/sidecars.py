@@ -410,7 +410,9 @@ def _geokeys(system: str, raster_type: Any, report: Report) -> dict[int, Any]:
             report.add(".aux.xml", "the coordinate system is not valid", got=error)
             return {}
         authority = crs.to_authority(min_confidence=100)
-        if authority and authority[0] == "EPSG" and (crs.is_projected or crs.is_geographic):
+        # GeoTIFF 1.0, whose keys these are, knows no codes of systems with heights
+        is_flat = len(crs.axis_info) == 2 and (crs.is_projected or crs.is_geographic)
+        if authority and authority[0] == "EPSG" and is_flat:
             keys = {1024: 1, 3072: int(authority[1])} if crs.is_projected else {
                 1024: 2, 2048: int(authority[1])
             }  # fmt: skip
