@@ -19,7 +19,7 @@ from chunked import CountingServer
 
 import tiffref
 import tiffref.zarr
-from tiffref.errors import SourceError, StaleSource
+from tiffref.errors import MissingSource, SourceError, StaleSource
 from tiffref.io.clients import source_of_info
 from tiffref.io.open import open_source
 from tiffref.io.remote import RemoteSource, find_range_reader
@@ -166,7 +166,7 @@ def test_the_same_references_from_afar(tmp_path, server):
 
 
 def test_what_is_not_there(server):
-    with pytest.raises(SourceError, match=r"404.*There is no such file"):
+    with pytest.raises(MissingSource, match=r"404.*There is no such file"):
         tiffref.scan(f"{server.url}/no.tif")
     with pytest.raises(SourceError):
         open_source("nosuchprotocol://a/b")

@@ -64,6 +64,7 @@ class CountingServer:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.statuses: dict[str, int] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.n_connections = 0
         self.latency_s = 0.0
@@ -120,7 +121,7 @@ class CountingServer:
                 time.sleep(server.latency_s)
                 data = server.files.get(self.path)
                 if data is None:
-                    self.send_error(404)
+                    self.send_error(server.statuses.get(self.path, 404))
                     return
                 status, body = 200, data
                 asked = self.headers.get("Range")

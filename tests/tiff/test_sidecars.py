@@ -292,15 +292,32 @@ def test_own_overviews_win(tmp_path):
     ]
 
 
-def test_what_is_no_overview_of_the_image_is_left(tmp_path):
-    path = write(tmp_path / "a.tif")
-    write(tmp_path / "a.tif.ovr", DATA[::2, ::2].astype("f4"))
-    write(tmp_path / "a.tif.msk", DATA[:9])
-    assert list(tiffref.scan(path).group.children) == ["image"]
-    for ending in ("ovr", "msk"):
-        (tmp_path / f"a.tif.{ending}").write_bytes(b"no TIFF")
+@pytest.mark.parametrize("ending", ["ovr", "msk"])
+def test_what_does_not_belong_to_the_image_is_left_and_reported(tmp_path, ending):
+    path, beside = write(tmp_path / "a.tif"), tmp_path / f"a.tif.{ending}"
+
+    def check(reason):
+        with pytest.warns(MetadataWarning, match=reason):
+            assert list(tiffref.scan(path).group.children) == ["image"]
+        with pytest.raises(MalformedTiff, match=reason):
+            tiffref.scan(path, strict=True)
+
+    write(beside, DATA[:9].astype("f4"))
+    check("has no (overview|mask) of the image")
+    beside.write_bytes(b"no TIFF")
+    check("cannot be read")
+
+
+@pytest.mark.parametrize("ending", ["aux.xml", "ovr"])
+def test_files_that_a_server_does_not_give_are_reported(tmp_path, server, ending):
+    server.files["/a.tif"] = Path(write(tmp_path / "a.tif")).read_bytes()
+    url = f"{server.url}/a.tif"
+    tiffref.scan(url, sidecars=True, strict=True)
+    server.statuses[f"/a.tif.{ending}"] = 403
     with pytest.warns(MetadataWarning, match="cannot be read"):
-        assert list(tiffref.scan(path).group.children) == ["image"]
+        tiffref.scan(url, sidecars=True)
+    with pytest.raises(MalformedTiff, match="HTTP status 403"):
+        tiffref.scan(url, sidecars=True, strict=True)
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

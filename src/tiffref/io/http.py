@@ -18,13 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SourceError, UntrustedSource, unreadable
+from ..errors import MissingSource, SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
 from .clients import WHOLE_BYTES, time_limit_s, too_slow, wait_for
 from .source import check_same, is_weak
 
 __all__ = [
-    "STATUS_HINTS",
     "Answer",
     "Retry",
     "is_http",
@@ -32,10 +31,11 @@ __all__ = [
     "read_ranges",
     "read_start",
     "read_state",
+    "refusal",
 ]
 
 _CREDENTIALS = "The server wants to know who asks: storage_options takes credentials."
-STATUS_HINTS = {
+_HINTS = {
     401: _CREDENTIALS,
     403: _CREDENTIALS,
     404: "There is no such file.",
@@ -475,15 +475,16 @@ def _conditions(expected: Source) -> dict[str, str]:
 def _check_status(answer: Answer, url: str, wanted: int) -> None:
     if answer.status == wanted:
         return
-    error = SourceError(
-        "cannot be read",
-        url=url,
-        got=f"HTTP status {answer.status}",
-        hint=STATUS_HINTS.get(answer.status),
-    )
+    error = refusal(answer.status, url)
     if answer.status in _RETRIED:
         raise _Passing(error, _parse_delay(answer.headers.get("retry-after", "")))
     raise error
+
+
+def refusal(status: int, url: str, what: str = "cannot be read", **fields: Any) -> SourceError:
+    """Make the error for an answer without the bytes that were asked for."""
+    kind = MissingSource if status in (404, 410) else SourceError
+    return kind(what, url=url, got=f"HTTP status {status}", hint=_HINTS.get(status), **fields)
 
 
 def _parse_delay(text: str) -> float:

@@ -282,13 +282,8 @@ def _open_http(fs: Any, path: str, url: str, permits: http.Permits | None) -> tu
     if status == 416:
         return Source(url, 0), b""
     if status != 206:
-        raise SourceError(
-            "the server does not answer range requests" if status == 200 else "cannot be read",
-            url=url,
-            got=f"HTTP status {status}",
-            expected="HTTP status 206",
-            hint=http.STATUS_HINTS.get(status),
-        )
+        what = "the server does not answer range requests" if status == 200 else "cannot be read"
+        raise http.refusal(status, url, what, expected="HTTP status 206")
     total = lower.get("content-range", "").rpartition("/")[2].strip()
     if total == "*":  # the server does not say so here; it may where it is asked
         total = str(http.read_state(fs, path, url, permits).size)

@@ -23,7 +23,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ..errors import SourceError, TiffrefError, UntrustedSource
+from ..errors import MissingSource, SourceError, TiffrefError, UntrustedSource
 from ..io.allow import is_local
 from ..io.open import open_source
 from ..io.source import ByteSource
@@ -46,6 +46,7 @@ __all__ = ["Beside", "add_sidecars", "has_sidecars"]
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
 _USER_DEFINED, _COLOR_MAP, _N_COLORS = 32767, 320, 256
 
+_LABEL = "files beside the TIFF"
 _MAX_BYTES = 1 << 24
 """Of a text beside a TIFF."""
 
@@ -86,9 +87,12 @@ class Beside:
         try:
             with closing(open_source(url, self.storage_options, self.source.allow)) as source:
                 return source.read(0, min(source.size, _MAX_BYTES))
+        except MissingSource:
+            return None
         except UntrustedSource:
             raise
-        except SourceError:
+        except SourceError as error:
+            self.report.add(_LABEL, "cannot be read", got=error)
             return None
 
     def facts(self, ending: str) -> FileFacts | None:
@@ -98,12 +102,12 @@ class Beside:
             return None
         try:
             return self.facts_of(url)
+        except MissingSource:
+            return None
         except UntrustedSource:
             raise
-        except SourceError:
-            return None
         except TiffrefError as error:
-            self.report.add(ending, "cannot be read", got=error)
+            self.report.add(_LABEL, "cannot be read", got=error)
             return None
 
     def _is_missing(self, url: str) -> bool:
@@ -136,12 +140,12 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
     levels = [first, *main.levels[1:]]
     is_alone = len(levels) == 1 and not any(map(_is_reduced, facts.series[1:]))
     if is_alone and (found := beside.facts(".ovr")) is not None:
-        levels += _overviews(first, found)
+        levels += _overviews(first, found, beside.report)
     if first is not main.levels[0] or len(levels) > len(main.levels):
         main = replace(main, levels=tuple(levels))
     series = [main, *facts.series[1:]]
     if not any(map(_is_mask, series)) and (found := beside.facts(".msk")) is not None:
-        series += _masks(first, found, len(series))
+        series += _masks(first, found, len(series), beside.report)
     if main is facts.series[0] and len(series) == len(facts.series):
         return facts
     return replace(facts, series=tuple(series))
@@ -159,7 +163,7 @@ def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
         yield from (level for level in series.levels if isinstance(level, LevelFacts))
 
 
-def _overviews(full: LevelFacts, facts: FileFacts) -> list[LevelFacts]:
+def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[LevelFacts]:
     """Find the overviews of an image, the largest first."""
     size = _size(full)
     found = []
@@ -172,6 +176,9 @@ def _overviews(full: LevelFacts, facts: FileFacts) -> list[LevelFacts]:
         others = (axis for axis in own if axis not in "YX")
         if own["Y"] < size["Y"] or own["X"] < size["X"]:
             found += [level] if all(own[axis] == size[axis] for axis in others) else []
+    if not found:
+        # of half-precision numbers, GDAL writes overviews in single precision
+        report.add(".ovr", "has no overview of the image's data type and bands")
     return sorted(found, key=lambda level: -_size(level)["Y"])
 
 
@@ -188,7 +195,7 @@ def _is_reduced(series: SeriesFacts) -> bool:
     return _kind(series) & (MASK_BIT | REDUCED_BIT) == REDUCED_BIT
 
 
-def _masks(full: LevelFacts, facts: FileFacts, index: int) -> list[SeriesFacts]:
+def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> list[SeriesFacts]:
     """Find the mask of an image, with its overviews."""
     size = _size(full)
     levels = [
@@ -199,6 +206,7 @@ def _masks(full: LevelFacts, facts: FileFacts, index: int) -> list[SeriesFacts]:
         for n, level in enumerate(_levels(facts))
     ]  # fmt: skip
     if not levels or any(_size(levels[0]).get(axis) != size[axis] for axis in "YX"):
+        report.add(".msk", "has no mask of the image's size")
         return []
     return [SeriesFacts(index, "mask", "", levels[0].axes, tuple(levels))]
 
