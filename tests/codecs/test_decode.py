@@ -433,6 +433,19 @@ def test_samples_of_another_type(stored: str, said: str, samples: list, expected
 # ---- chunks that say themselves how they decode
 
 
+@pytest.mark.parametrize("compression", [7, 34712, 34887])
+def test_more_than_one_bit_is_not_squeezed_into_one(compression):
+    """BitsPerSample is 1 by default; bytes other than 0 and 1 are no values of NumPy's bool."""
+    encode = {7: imagecodecs.jpeg8_encode, 34712: imagecodecs.jpeg2k_encode,
+              34887: imagecodecs.lerc_encode}[compression]  # fmt: skip
+    codec = SegmentCodec((1, 8, 8, 1), "|b1", compression)
+    data = encode(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    with pytest.raises(MalformedTiff, match="cannot hold"):
+        decode_segment(codec, data)
+    with pytest.raises(MalformedTiff, match="cannot hold"):
+        decode_segment(codec, data, np.empty((1, 8, 8, 1), bool))
+
+
 def test_self_describing_chunks():
     array = SegmentCodec((1, 1, 1, 20), "<u2", 8)
     own = SegmentCodec((1, 4, 5, 1), "<u2", 5, 2, ">")

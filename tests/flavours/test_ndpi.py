@@ -153,3 +153,23 @@ def test_gray_samples_of_16_bits_under_tags_that_say_otherwise(tmp_path):
     path = tmp_path / "a.ndpi"
     write_tiff(path, [Ifd(tags, [imagecodecs.jpegxr_encode(data)])], form=NDPI)
     assert_pixels(scan(path), {"image": data})
+
+
+@pytest.mark.parametrize("n", [0, 1, 30, 31])
+@pytest.mark.parametrize("by", [-2, -1, 1, 2, 40, "next"])
+def test_starts_of_tiles_that_are_not_where_tiles_start(tmp_path, n, by):
+    """McuStarts are not always right; each tile shows itself by the restart markers around it."""
+    ifd, decoded = slide(pixels(64, 128, dtype="u1"), 20.0)
+    starts = list(ifd.tags[65426].value)
+    starts[n] = starts[n] + by if by != "next" else [*starts, len(ifd.segments[0])][n + 1]
+    ifd.tags[65426] = As(4, starts)
+    path = tmp_path / "a.ndpi"
+    write_tiff(path, [ifd], form=NDPI)
+    if n == 0:  # no tile at all: the strip is read as one
+        assert_pixels(tiffref.scan(path), {"image": decoded})
+        return
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.zarr.ZarrTiffStore(tiffref.scan(path))[...]
+    tile = {"y": slice(n // 4 * 8, n // 4 * 8 + 8), "x": slice(n % 4 * 32, n % 4 * 32 + 32)}
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.zarr.ZarrTiffStore(tiffref.scan(path))[tile["y"], tile["x"]]

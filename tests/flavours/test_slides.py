@@ -5,6 +5,7 @@ Pixels by four ways, pyramids, sizes, names of channels, and the roles of labels
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -119,6 +120,22 @@ def test_a_size_that_makes_no_sense_is_reported(tmp_path):
     with pytest.warns(tiffref.errors.MetadataWarning, match=r"MPP.*not a size.*-0\.5"):
         references = tiffref.scan(path)
     assert scales_of(references) == {}
+
+
+@pytest.mark.parametrize("page", [0, 2])
+@pytest.mark.parametrize("tags", [{277: 1}, {258: [0] * 3}, {339: [0] * 3}, {257: 0}], ids=str)
+def test_a_level_of_other_dimensions_than_the_image(tmp_path, tags, page):
+    """A damaged directory makes no level of the slide; the others are read."""
+    text = "Aperio Image Library v1\r\n96x80|AppMag = 20|MPP = 0.5000"
+    ifds = [image(one, {270: text}, tile=TILE) for one in (BASE, SMALL, HALF)]
+    ifds[page].tags |= tags
+    path = tmp_path / "a.svs"
+    write_tiff(path, ifds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # arrays without samples, or levels left out
+        references = tiffref.scan(path)
+    found = dict(references.group.arrays())
+    assert any(array.shape == (HALF if page == 0 else BASE).shape for array in found.values())
 
 
 def test_aperio_focal_planes(tmp_path):

@@ -80,6 +80,37 @@ def test_lsm_samples_side_by_side(tmp_path):
     assert_pixels(references, {"image": data})
 
 
+@pytest.mark.parametrize("page", [0, 2, 4])
+@pytest.mark.parametrize(
+    "tags", [{278: 6}, {259: 9999}, {257: 19}, {257: 4_000_000_000}, {284: 2, 277: 2}], ids=str
+)
+def test_lsm_pages_that_differ_are_not_read_as_the_first(tmp_path, tags, page):
+    """tifffile takes all pages to be like the first one."""
+    info = lsm_info({"X": 24, "Y": 20, "Z": 3}, 0)
+    small = pixels(3, 8, 8, dtype="u1")
+    pages = []
+    for n, plane in enumerate(pixels(3, 20, 24)):
+        pages.append(image(plane, {34412: info} if n == 0 else {}, rows=7))
+        pages.append(image(small[n], {254: 1}))
+    pages[page].tags |= tags
+    path = tmp_path / "a.lsm"
+    write_tiff(path, pages)
+    with pytest.warns(TruncationWarning, match="left out"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"thumbnail": small})
+    with pytest.raises(tiffref.errors.TiffrefError):
+        tiffref.scan(path, strict=True)
+
+
+def test_lsm_without_rows(tmp_path):
+    info = lsm_info({"X": 24, "Y": 0, "Z": 2}, 0)
+    small = pixels(8, 8, dtype="u1")
+    pages = [image(pixels(20, 24), {34412: info}), image(small, {254: 1})] * 2
+    path = tmp_path / "a.lsm"
+    write_tiff(path, pages)
+    assert_pixels(tiffref.scan(path), {"thumbnail": np.stack([small] * 2)})
+
+
 # ---- MetaMorph STK
 
 

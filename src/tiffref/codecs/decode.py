@@ -150,9 +150,11 @@ def cast_samples(image: NDArray, dtype: np.dtype) -> NDArray:
     with np.errstate(invalid="ignore", over="ignore"):
         cast = image.astype(dtype)
     # whether integers have a sign is for the tags to say, not for the decoder
-    is_integer = image.dtype.kind in "biu" and dtype.kind in "biu"
+    is_integer = image.dtype.kind in "iu" and dtype.kind in "iu"
     is_same = is_integer and image.dtype.itemsize == dtype.itemsize
     is_exact = is_same or np.can_cast(image.dtype, dtype)
+    if dtype == np.bool_:
+        image = image // max(1, image.max(initial=0))  # some decoders give 255 for 1
     if not is_exact and not np.array_equal(cast, image, equal_nan=cast.dtype.kind == "f"):
         raise MalformedTiff(
             "image in the segment has samples that their type cannot hold",
@@ -443,6 +445,8 @@ def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
         image = decode(codec, data, None)
     if image is not target and not np.shares_memory(image, target):
         _pad_into(target, fit_image(codec, image), codec.fill)
+    elif target.dtype == np.bool_:
+        target[...] = cast_samples(target.view(np.uint8), target.dtype)
 
 
 _NATIVE = "<" if sys.byteorder == "little" else ">"

@@ -27,6 +27,7 @@ style JPEG); TIFF Technical Note 2; libtiff's documentation of SGILog and PixarL
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -47,12 +48,12 @@ _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode JPEG of 8 to 16 bits, lossy or lossless, abbreviated or with all its tables.
 
-    Parameters used: `jpeg_tables` (tag 347), `jpeg_header` (what precedes the entropy-coded data
-    of an NDPI tile), `colorspace` and `outcolorspace` (see `codecs.table.jpeg_colorspaces`).
+    Parameters used: `jpeg_tables` (tag 347), `jpeg_header` (what precedes the restart intervals
+    that NDPI's tiles are), `colorspace` and `outcolorspace` (see `codecs.table.jpeg_colorspaces`).
     """
     parameters = codec.parameters
     header = parameters.get("jpeg_header")
-    stream = data if header is None else b"".join((header, data, b"\xff\xd9"))
+    stream = data if header is None else _join_interval(header, bytes(data))
     try:
         return imagecodecs.jpeg8_decode(
             stream,
@@ -72,6 +73,26 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
             return imagecodecs.ljpeg_decode(stream, out=out)
         except RuntimeError:
             raise error from None
+
+
+def _join_interval(header: bytes, data: bytes) -> bytes:
+    """Make a JPEG stream of one restart interval, with two bytes before it and the marker behind.
+
+    Raises
+    ------
+    ValueError
+        If it is not one: the interval before it ends elsewhere, or another one begins in it.
+    """
+    end = _INTERVAL_END.search(data, 2)
+    is_whole = end is not None and (end[0] == _END_OF_IMAGE or end.end() == len(data))
+    if not is_whole or not (data[:2] == header[-2:] or _INTERVAL_END.match(data)):
+        raise ValueError("not one interval between two restart markers")
+    assert end is not None
+    return b"".join((header, data[2 : end.start()], _END_OF_IMAGE))
+
+
+_END_OF_IMAGE = b"\xff\xd9"
+_INTERVAL_END = re.compile(rb"\xff[\xd0-\xd7\xd9]")
 
 
 def has_tables(data: Any) -> bool:

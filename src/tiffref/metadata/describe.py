@@ -457,8 +457,9 @@ def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[s
             found[bands[0]] = coordinate(np.arange(1, bands[1] + 1), bands[0])
         return found
     letters = "".join(axes.values())
-    if "?" in letters or len(set(letters)) < len(letters):
-        return found
+    is_known = "?" not in letters and len(set(letters)) == len(letters)
+    if not is_known or len(letters) != len(image.full.shape):
+        return found  # a maker may call a smaller image with fewer channels a level
     described = physical_coordinates(letters, array.shape, image.full.shape, image.calibration)
     for axis, (values, attributes) in described.items():
         found[dims[axis]] = coordinate(values, dims[axis], attributes)

@@ -103,7 +103,7 @@ def calibrate_minor(
     is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
     if not {"X", "Y"} <= main.scales.keys() & sizes.keys() & main_sizes.keys() or not is_repeated:
         return own
-    factors = {axis: main_sizes[axis] / max(sizes[axis], 1) for axis in "XY"}
+    factors = {axis: max(main_sizes[axis], 1) / max(sizes[axis], 1) for axis in "XY"}
     if set(factors.values()) == {1.0}:
         return own
     tolerance = 0.02 + 1 / max(min(sizes["X"], sizes["Y"]), 1)

@@ -172,7 +172,7 @@ def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
     tables: dict[str, Any] = {}
     if image.compression in _STREAMED or 347 in entries:
         tables = _decoder_tables(reader, one, image.compression)
-    uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries
+    uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries and image.compression == _JPEG
     if uses_ndpi:
         found = _ndpi_tile(reader, one)
         if found is not None:
@@ -545,15 +545,28 @@ def n_segments_of(ifd: IfdFacts) -> int:
 # ---- NDPI
 
 
-def ndpi_segments(
-    reader: TiffReader, one: Directory
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return offset and length of the parts of an NDPI strip between its restart markers."""
+def ndpi_segments(one: Directory, n_segments: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return offset and length of the restart intervals of an NDPI strip.
+
+    Each with the two bytes before it, the end of the header or a restart marker: decoders see by
+    them that McuStarts is right, which it need not be.
+
+    Raises
+    ------
+    MalformedTiff
+        If there are not as many as the image has tiles.
+    """
     starts = one.column(_MCU_STARTS)
     if _MCU_STARTS_HIGH in one:
         starts = starts + (one.column(_MCU_STARTS_HIGH) << np.uint64(32))
+    if len(starts) != n_segments:
+        raise MalformedTiff(
+            "the restart intervals are not the tiles of the image",
+            tag=f"McuStarts ({_MCU_STARTS})", got=len(starts), expected=n_segments,
+        )  # fmt: skip
     offset, length = (int(one.column(code)[0]) for code in (273, 279))
-    return starts + np.uint64(offset), np.diff(starts, append=np.uint64(length))
+    lead = np.uint64(2)
+    return starts + np.uint64(offset) - lead, np.diff(starts, append=np.uint64(length)) + lead
 
 
 def _ndpi_tile(reader: TiffReader, one: Directory) -> tuple[tuple[int, int, int], bytes] | None:
@@ -568,7 +581,10 @@ def _ndpi_tile(reader: TiffReader, one: Directory) -> tuple[tuple[int, int, int]
 
 @functools.lru_cache(64)
 def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
-    """Make of the header of a strip of restart intervals that of one interval, with its size."""
+    """Make of the header of a strip of restart intervals that of one interval, with its size.
+
+    None if there are no intervals, or the first one does not begin where the header ends.
+    """
     restart = factors = None
     changed, position = bytearray(header), 2
     while position + 4 <= len(header) and header[position] == 0xFF:
@@ -585,9 +601,9 @@ def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
         position += 2 + length
         if marker == 0xDA:
             break
-    if not restart or factors is None:
+    if not restart or factors is None or position != len(header):
         return None
     tile = 8 * factors[1], 8 * factors[0] * restart
     changed[place : place + 2] = tile[0].to_bytes(2, "big")
     changed[place + 2 : place + 4] = tile[1].to_bytes(2, "big")
-    return tile, bytes(changed[:position])
+    return tile, bytes(changed)

@@ -599,6 +599,7 @@ class Level:
         self, ifd: IfdFacts, n_segments: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if self.segments is not None:
+            _check_listed(self.pages[0], ifd, self.segments[0].shape[1], n_segments)
             offset, length = (_fit(column, n_segments) for column in self.segments)
             offset[self.row < 0] = 0
             length[self.row < 0] = 0
@@ -626,11 +627,20 @@ def _read_segments(
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return offset and length of the segments of some rows of a file."""
     if "jpeg_header" in ifd.tables:
-        parts = [ndpi_segments(pages.reader, pages.directory(row)) for row in rows.tolist()]
-        return tuple(np.stack([_fit(c[None], n_segments)[0] for c in one])
-                     for one in zip(*parts, strict=True))  # type: ignore[return-value]  # fmt: skip
+        parts = [ndpi_segments(pages.directory(row), n_segments) for row in rows.tolist()]
+        return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
-    n_listed = _n_listed(pages.directory(first))
+    _check_listed(pages, ifd, _n_listed(pages.directory(first)), n_segments)
+    offset, length = pages.columns.segments(rows, n_segments)
+    if n_segments == 1:
+        length = _estimated(pages, first, ifd, offset, length)
+    if has_zeros(offset):
+        length[offset == 0] = 0
+    return offset, length
+
+
+def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -> None:
+    """Refuse an image of far more segments than are listed, before they take memory."""
     if n_segments - n_listed > _MAX_UNLISTED:
         raise MalformedTiff(
             "the size of the image asks for segments that the file does not list",
@@ -640,12 +650,6 @@ def _read_segments(
             got=f"{n_listed} offsets or lengths",
             expected=f"{n_segments}",
         )
-    offset, length = pages.columns.segments(rows, n_segments)
-    if n_segments == 1:
-        length = _estimated(pages, first, ifd, offset, length)
-    if has_zeros(offset):
-        length[offset == 0] = 0
-    return offset, length
 
 
 def _n_listed(one: Directory) -> int:

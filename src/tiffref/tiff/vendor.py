@@ -416,7 +416,7 @@ class _VendorPages(Pages):
     @property
     def kind(self) -> Any:  # type: ignore[override]
         """Number the rows that decode alike; those without directories are like their keyframe."""
-        if all(place.is_own for place in self._places):
+        if all(place.page.offset for place in self._places):
             return super().kind
         return np.zeros(len(self), np.int32)
 
