@@ -331,6 +331,26 @@ def test_bands_can_be_variables(bands):
     xr.testing.assert_identical(again.load(), found.load())
 
 
+@pytest.mark.parametrize("n_bands", [1, 2])
+def test_scaled_complex_numbers_keep_their_imaginary_part(n_bands, tmp_path):
+    data = (np.arange(8 * 6 * n_bands) * (1 + 2j)).astype("c8").reshape(8, 6, n_bands)
+    path, document = tmp_path / "a.tif", str(tmp_path / "a.json")
+    options = {"photometric": "minisblack", "planarconfig": "contig"} if n_bands > 1 else {}
+    extra = [*EXTRA[:3], EXTRA[4]]
+    tifffile.imwrite(path, data.squeeze(), metadata=None, extratags=extra, **options)
+    tiffref.scan(path).write_fsspec(document)
+    with (
+        xr.open_dataset(path, engine="tiffref", band_first=False) as one,
+        xr.open_dataset(document, engine="kerchunk") as two,
+        xr.open_dataset(path, engine="tiffref", band_as_variable=True) as bands,
+    ):
+        for found in (one.image, two.image):
+            np.testing.assert_array_equal(found, data.squeeze())
+            assert found.attrs["scales"][0] == 0.5
+        for n, band in enumerate(bands.data_vars.values()):
+            np.testing.assert_array_equal(band, data[..., n])
+
+
 @pytest.mark.parametrize(
     ("name", "can"),
     [("a.tif", 1), ("s3://b/A.TIFF?x=1", 1), ("a.svs", 1), ("a.nc", 0), ("a.json", 0), (3, 0)],

@@ -427,10 +427,12 @@ def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
     n_bands = variable.sizes[BAND]
     suffix = name.removeprefix("image") if name.startswith("image") else f"_{name}"
     found = {}
+    # of complex numbers, xarray would unpack the real part only
+    names = {} if variable.dtype.kind == "c" else _BAND_NAMES
     for n in range(n_bands):
         band = variable.isel({BAND: n})
         band.attrs = {
-            _BAND_NAMES.get(key, key): value[n]
+            names.get(key, key): value[n]
             if isinstance(value, list) and len(value) == n_bands
             else value
             for key, value in variable.attrs.items()

@@ -13,9 +13,9 @@ from tiffref.metadata.report import Report
 STRICT = Report("a.tif", is_strict=True)
 
 
-def attributes(xml, n_bands=1, report=STRICT):
+def attributes(xml, n_bands=1, report=STRICT, dtype="u1"):
     found = parse_gdal_metadata(f"<GDALMetadata>{xml}</GDALMetadata>", report)
-    return found.attributes(n_bands, report)
+    return found.attributes(n_bands, np.dtype(dtype), report)
 
 
 def test_items_become_attributes_with_numbers_as_numbers():
@@ -47,6 +47,14 @@ def test_scales_that_differ_are_not_applied_by_half():
     assert found == {"scales": [0.5, 0.25], "offsets": [3.0, 3.0]}
 
 
+@pytest.mark.parametrize("n_bands", [1, 2])
+def test_scales_of_complex_numbers_are_not_applied_to_their_real_part(n_bands):
+    xml = roles("SCALE", "scale", *[0.5] * n_bands)
+    found = attributes(xml, n_bands, dtype="c8")
+    assert found == {"scales": [0.5] * n_bands, "offsets": [0.0] * n_bands}
+    assert attributes(roles("SCALE", "scale", 1.0), dtype="c8") == {}
+
+
 def test_a_scale_of_one_is_no_packing():
     assert attributes(roles("SCALE", "scale", 1.0)) == {}
 
@@ -71,7 +79,8 @@ def test_statistics_are_lists_over_bands():
 )
 def test_bad_xml_is_reported(text):
     with pytest.warns(MetadataWarning, match=r"GDAL_METADATA \(42112\).*not valid XML"):
-        assert parse_gdal_metadata(text, Report("a.tif")).attributes(1, STRICT) == {}
+        found = parse_gdal_metadata(text, Report("a.tif"))
+    assert found.attributes(1, np.dtype("u1"), STRICT) == {}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_bad_xml_is_reported(text):
 def test_what_breaks_the_xml_loses_no_whole_item(broken):
     text = f"<GDALMetadata>{broken}{roles('SCALE', 'scale', 0.5)}</GDALMetadata>"
     with pytest.warns(MetadataWarning, match="not valid XML"):
-        found = parse_gdal_metadata(text, Report("a.tif")).attributes(1, STRICT)
+        found = parse_gdal_metadata(text, Report("a.tif")).attributes(1, np.dtype("u1"), STRICT)
     assert found["scale_factor"] == 0.5
 
 

@@ -476,7 +476,7 @@ def _values_attributes(
     """Return the attributes that say what the values mean; overviews need some of them too."""
     bands = _size(array, axes, "S")
     n_bands = bands[1] if bands else 1
-    found = image.items.attributes(n_bands, report)
+    found = image.items.attributes(n_bands, array.dtype, report)
     system = image.reference.system if image.reference is not None else None
     if system is not None and system.height_unit:
         found.setdefault("units", system.height_unit)

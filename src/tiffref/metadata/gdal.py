@@ -56,8 +56,8 @@ class GdalMetadata:
     bands: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     roles: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
-    def attributes(self, n_bands: int, report: Report) -> dict[str, Any]:
-        """Return the attributes of the image, one value each or one for each band."""
+    def attributes(self, n_bands: int, dtype: np.dtype, report: Report) -> dict[str, Any]:
+        """Return the attributes of an image of a data type, one value each or one for each band."""
         if not (self.items or self.bands or self.roles):
             return {}
         n_bands = min(n_bands, _MAX_BANDS)
@@ -68,7 +68,7 @@ class GdalMetadata:
             values = [_parse_value(self.bands.get(n, {}).get(name, "")) for n in range(n_bands)]
             found[_attribute_name(name)] = _per_band(values)
         found = {name: value for name, value in found.items() if name not in _RESERVED}
-        found.update(self._packing(n_bands, report))
+        found.update(self._packing(n_bands, dtype, report))
         for role, name in (("description", "long_name"), ("unittype", "units")):
             texts = [self.roles.get(role, {}).get(n, "") for n in range(n_bands)]
             if any(texts):
@@ -76,8 +76,10 @@ class GdalMetadata:
                 found[name] = texts[0] if same else texts
         return found
 
-    def _packing(self, n_bands: int, report: Report) -> dict[str, Any]:
+    def _packing(self, n_bands: int, dtype: np.dtype, report: Report) -> dict[str, Any]:
         """Return scale and offset: CF's attributes if all bands agree, else plain lists.
+
+        So too of complex numbers, of which xarray would unpack the real part and drop the other.
 
         A band whose scale or offset makes no sense is left as it is stored.
         """
@@ -90,14 +92,11 @@ class GdalMetadata:
                 report.add(_METADATA_LABEL, f"the {role} of a band is not valid", got=texts[role])
             for role, number in numbers.items() if not wrong else ():
                 columns[role][n] = number
-        if any(len(set(values)) > 1 for values in columns.values()):
+        used = {role for role, _, _, neutral in _PACKING if set(columns[role]) - {neutral}}
+        if used and (dtype.kind == "c" or any(len(set(values)) > 1 for values in columns.values())):
             # a reader that knows one name but not the other must not unpack by half
             return {many: columns[role] for role, _, many, _ in _PACKING}
-        return {
-            one: columns[role][0]
-            for role, one, _, neutral in _PACKING
-            if n_bands and columns[role][0] != neutral
-        }
+        return {one: columns[role][0] for role, one, _, _ in _PACKING if role in used}
 
 
 def _packing_number(role: str, text: str) -> float:
@@ -133,7 +132,9 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
         role: {n: str(band[role]) for n, band in enumerate(every) if role in band}
         for role, *_ in _PACKING
     }
-    return array.with_attributes(**GdalMetadata(roles=roles).attributes(n_bands, report))
+    return array.with_attributes(
+        **GdalMetadata(roles=roles).attributes(n_bands, array.dtype, report)
+    )
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
