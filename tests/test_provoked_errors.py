@@ -281,7 +281,7 @@ $ scan image.tif -o a.json --fillvalue abc  # 2
   tiffref: error: argument --fillvalue: 'abc' is not a number
   See tiffref scan --help.
 $ scan image.tif -o a.json --fillvalue 70000  # 2
-  tiffref: error: image.tif: no sample can have this fill value, got 70000, expected a value of type uint16. Other series may be of another type: choose one with series=.
+  tiffref: error: image.tif: no sample can have this fill value, got 70000, expected a value of type uint16. Series may differ in dtype: choose one with series=.
 $ scan image.tif -o a.json --zattrs a  # 2
   tiffref: error: argument --zattrs: 'a' is not NAME=VALUE
   See tiffref scan --help.
@@ -393,7 +393,7 @@ PYTHON = [
     ("scan('image.tif', chunkmode='x')", "SelectionError",
      "there is no chunkmode 'x', expected None or tile"),
     ("scan('image.tif', zattrs=5)", "SelectionError",
-     "zattrs is not a mapping but 5, expected names and values"),
+     "zattrs must be a mapping of names to values, not 5"),
     ("scan('image.tif', level=9)", "SelectionError",
      "image.tif: level 9 does not exist: the file has level 0 only"),
     ("scan('image.tif').write_fsspec('a.json', ulr='x')", "UnknownArgument",

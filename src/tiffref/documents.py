@@ -26,7 +26,7 @@ from .errors import (
     SelectionError,
     StaleSource,
     TiffrefError,
-    names_arguments,
+    rejects_unknown_arguments,
 )
 from .formats.kerchunk import write_json
 from .formats.parquet import is_written_as_parquet, write_parquet
@@ -104,7 +104,7 @@ def _write(
         write_json(references.group, target, zarr_format=zarr_format, version=version, **options)
 
 
-@names_arguments
+@rejects_unknown_arguments
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -155,7 +155,7 @@ def convert(
     return references
 
 
-@names_arguments
+@rejects_unknown_arguments
 def rewrite(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -247,7 +247,7 @@ class Refreshed:
     rescanned: tuple[str, ...]
 
 
-@names_arguments
+@rejects_unknown_arguments
 def refresh(
     document: str | os.PathLike[str],
     *,

@@ -1,8 +1,8 @@
-"""The exception tree.
+"""The exception hierarchy, and the warnings.
 
-Owns every error type that tiffref raises on purpose, and how such an error reads: what, where,
-got and expected, then what to do. Warnings are given through `warn`, so that a caller can collect
-those of its own thread. It imports nothing of ours, so that every room can use it.
+Every exception that tiffref raises on purpose is defined here, with its message format: what,
+where, got and expected, then what to do. Warnings go through `warn`, so that a caller can collect
+the ones of its own thread. Imports nothing from the package, so that every module can use it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ __all__ = [
     "did_you_mean",
     "first_few",
     "install_hint",
-    "names_arguments",
-    "needs",
     "printable",
+    "rejects_unknown_arguments",
+    "requires_extra",
     "unreadable",
     "warn",
     "with_errno",
@@ -54,10 +54,10 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 _SCHEMES = ("s3", "gs", "az", "abfs", "http", "https", "ftp", "file", "memory", "zip", "hdfs")
-"""Schemes that people mean."""
+"""Schemes to suggest for a misspelled one."""
 
 _URL_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
-"""Scheme of a URL, and the extra that installs its file system."""
+"""URL scheme -> the extra that installs its file system."""
 
 _EXTRAS = {
     "catalog": "pyarrow",
@@ -68,12 +68,9 @@ _EXTRAS = {
     "s3": "s3fs",
     "xarray": "xarray 'dask[array]'",
 }
-"""Extras, and their packages: tiffref itself need not come from where pip looks."""
-
+"""Extra -> its packages, named because tiffref itself may not be on the package index."""
 
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
-
-
 _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _SECRET = re.compile(
     r"([?&](?:x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature"
@@ -84,7 +81,7 @@ _SECRET = re.compile(
 
 
 def redact(text: str) -> str:
-    """Hide passwords and signatures in the addresses of a text.
+    """Hide passwords and signatures of the URLs in a text.
 
     >>> redact("https://me:pw@host/a.tif?sig=S: no such file")
     'https://***@host/a.tif?sig=***: no such file'
@@ -93,22 +90,22 @@ def redact(text: str) -> str:
 
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that tell a terminal what to do, or in which order to show others."""
+"""Terminal control characters, line separators and bidirectional formatting characters."""
 
 
-def printable(text: str, kept: str = "") -> str:
-    r"""Spell the control characters of a text, save for those that are `kept`.
+def printable(text: str, keep: str = "") -> str:
+    r"""Escape the control characters of a text, except those in `keep`.
 
     >>> printable("\x1b]0;mine")
     '\\x1b]0;mine'
     """
     if text.isprintable():
         return text
-    return _CONTROL.sub(lambda found: found[0] if found[0] in kept else ascii(found[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
 
 
 def first_few(texts: Iterable[object], separator: str = ", ") -> str:
-    """Name the first three of many things.
+    """Join the first three items, with "..." if there are more.
 
     >>> first_few([1, 2, 3, 4])
     '1, 2, 3, ...'
@@ -118,20 +115,20 @@ def first_few(texts: Iterable[object], separator: str = ", ") -> str:
 
 
 class TiffrefError(Exception):
-    """Base of all errors of this package.
+    """Base class of all errors of this package.
 
     Parameters
     ----------
     what
         One clause that says what is wrong.
     url
-        File or document the problem is in.
+        File or document with the problem.
     ifd
-        Image file directory, by index in the file ("3") or by position ("@1024").
+        Image file directory, by index in the file ("3") or by offset ("@1024").
     tag
-        TIFF tag by name and number, or the key of a document.
+        TIFF tag by name and number, or the key in a document.
     got, expected
-        The value that was found, and what would have been right.
+        The value found, and what would have been valid.
     hint
         What to do about it.
     """
@@ -172,12 +169,12 @@ class TiffrefError(Exception):
         if self.expected is not None:
             parts.append(printable(f"expected {self.expected}"))
         text = ", ".join(parts)
-        # a hint in a line of its own follows a list, which needs no full stop
+        # a hint on its own line follows a list, which takes no full stop
         stop = "" if (self.hint or "").startswith("\n") else ". "
         return redact(printable(f"{text}{stop}{self.hint}" if self.hint else text, "\n\t"))
 
     def __reduce__(self) -> tuple:
-        # keyword-only fields do not survive the default way through worker processes
+        # the default pickling loses keyword-only fields on the way back from worker processes
         return _rebuild, (type(self), self.what, dict(self.__dict__))
 
 
@@ -192,7 +189,7 @@ class MalformedTiff(TiffrefError, ValueError):
 
 
 class UnsupportedTiff(TiffrefError, ValueError):
-    """The file is right, but references cannot express it."""
+    """The file is valid, but references cannot express it."""
 
 
 class ManifestMismatch(TiffrefError, ValueError):
@@ -208,7 +205,7 @@ class SelectionError(TiffrefError, IndexError, ValueError):
 
 
 class UnknownArgument(SelectionError, TypeError):
-    """A function was called with an argument that it does not take."""
+    """A function was called with an argument that it does not have."""
 
 
 class SourceError(TiffrefError, OSError):
@@ -224,7 +221,7 @@ class MissingSource(SourceError, FileNotFoundError):
 
 
 class StaleSource(SourceError):
-    """A source is no longer what it was when it was scanned."""
+    """A source has changed since it was scanned."""
 
 
 class CatalogError(SourceError):
@@ -232,7 +229,7 @@ class CatalogError(SourceError):
 
 
 class UntrustedSource(SourceError):
-    """A document, or a redirect, names a source outside the addresses that may be read."""
+    """A document or a redirect points to a source that is not on the allow-list."""
 
 
 class MissingExtra(TiffrefError, ImportError):
@@ -240,14 +237,14 @@ class MissingExtra(TiffrefError, ImportError):
 
 
 class MetadataWarning(UserWarning):
-    """Metadata was lost or not understood; the pixels are right.
+    """Metadata was lost or not understood; the pixels are correct.
 
     Parameters
     ----------
     message
-        What, where, and what to do about it.
+        What is wrong, where, and what to do about it.
     url
-        File that the metadata is in.
+        File with the metadata.
     key
         Tag, GeoKey or element by name and number.
     """
@@ -259,7 +256,7 @@ class MetadataWarning(UserWarning):
 
 
 class TruncationWarning(UserWarning):
-    """Part of an image lies beyond the end of its file; the rest is right."""
+    """Part of an image lies beyond the end of its file; the rest is correct."""
 
 
 def install_hint(extra: str) -> str:
@@ -272,8 +269,8 @@ def install_hint(extra: str) -> str:
 
 
 @contextlib.contextmanager
-def needs(extra: str, what: str, url: str | None = None) -> Iterator[None]:
-    """Say which extra installs what the imports inside did not find.
+def requires_extra(extra: str, what: str, url: str | None = None) -> Iterator[None]:
+    """Turn a failed import in the `with` block into an error that names the extra to install.
 
     Raises
     ------
@@ -286,66 +283,68 @@ def needs(extra: str, what: str, url: str | None = None) -> Iterator[None]:
         raise MissingExtra(what, url=url, hint=install_hint(extra)) from error
 
 
-def with_errno(made: SourceError, error: BaseException) -> SourceError:
-    """Return an error with the number of the one that it is made of, as `EMFILE`."""
-    if isinstance(error, OSError) and error.errno is not None:
-        made.errno, made.strerror = error.errno, error.strerror
-    return made
+def with_errno(error: SourceError, cause: BaseException) -> SourceError:
+    """Return the error with the `errno` of its cause, such as `EMFILE`."""
+    if isinstance(cause, OSError) and cause.errno is not None:
+        error.errno, error.strerror = cause.errno, cause.strerror
+    return error
 
 
 def did_you_mean(given: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return a hint that names the nearest of the known names; None if none is near.
+    """Return a hint that suggests the closest of the known names; None if none is close.
 
     >>> did_you_mean("patern", ["pattern", "level"])
     'Did you mean pattern?'
     """
-    near = difflib.get_close_matches(given, list(known), 1, cutoff)
-    return f"Did you mean {near[0]}?" if near else None
+    close = difflib.get_close_matches(given, list(known), 1, cutoff)
+    return f"Did you mean {close[0]}?" if close else None
 
 
-def check_arguments(given: Iterable[str], *takers: Callable[..., Any]) -> None:
-    """Refuse arguments by name that a function does not take.
+def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> None:
+    """Refuse keyword arguments that a function does not have.
 
     Parameters
     ----------
     given
-        Their names.
-    takers
+        Names of the keyword arguments.
+    functions
         The function, and the classes of its further options.
 
     Raises
     ------
     UnknownArgument
-        If one is unknown; the hint names the nearest one, and where all are listed.
+        If one is unknown; the hint suggests the closest name, and where all are listed.
     """
     for name in given:
-        known = _parameters(takers)
+        known = _parameters(functions)
         if name not in known:
-            near = did_you_mean(name, known)
-            page = takers[-1] if is_dataclass(takers[-1]) else takers[0]
-            hint = f"All are listed by help({_public_name(page)})."
-            what = f"{takers[0].__name__}() has no argument '{name}'"
-            raise UnknownArgument(what, hint=f"{near} {hint}" if near else hint)
+            suggestion = did_you_mean(name, known)
+            documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
+            hint = f"All are listed by help({_public_name(documented)})."
+            what = f"{functions[0].__name__}() has no argument '{name}'"
+            raise UnknownArgument(what, hint=f"{suggestion} {hint}" if suggestion else hint)
 
 
 @functools.cache
-def _parameters(takers: tuple[Callable[..., Any], ...]) -> list[str]:
-    parameters = (one for taker in takers for one in inspect.signature(taker).parameters.values())
-    return [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+def _parameters(functions: tuple[Callable[..., Any], ...]) -> list[str]:
+    parameters = (p for one in functions for p in inspect.signature(one).parameters.values())
+    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
 
 
-def _public_name(one: Callable[..., Any]) -> str:
-    """Return the name by which users find a function or class, in the package that lists it."""
-    name = one.__qualname__.partition(".")[0]  # of a method, its class
-    for n in range(one.__module__.count(".")):
-        package = ".".join(one.__module__.split(".")[: n + 1])
+def _public_name(item: Callable[..., Any]) -> str:
+    """Return the qualified name of a function or class in the package that exports it."""
+    name = item.__qualname__.partition(".")[0]  # of a method: its class
+    for n in range(item.__module__.count(".")):
+        package = ".".join(item.__module__.split(".")[: n + 1])
         if name in getattr(sys.modules[package], "__all__", ()):
-            return f"{package}.{one.__qualname__}"
-    return f"{one.__module__}.{one.__qualname__}"
+            return f"{package}.{item.__qualname__}"
+    return f"{item.__module__}.{item.__qualname__}"
 
 
-def names_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Let a function refuse arguments that it does not take by `check_arguments`."""
+def rejects_unknown_arguments(
+    function: Callable[_Arguments, _Result],
+) -> Callable[_Arguments, _Result]:
+    """Decorate a function to refuse unknown keyword arguments with `check_arguments`."""
     known = inspect.signature(function).parameters.keys()
 
     @functools.wraps(function)
@@ -357,10 +356,10 @@ def names_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Argume
     return call
 
 
-def no_such(what: str, index: object, n: int, url: str | None = None) -> SelectionError:
-    """Make the error for an index beyond what a file has.
+def no_such_index(what: str, index: object, n: int, url: str | None = None) -> SelectionError:
+    """Build the error for an index that is out of range.
 
-    >>> print(no_such("level", 9, 3, "a.tif"))
+    >>> print(no_such_index("level", 9, 3, "a.tif"))
     a.tif: level 9 does not exist: the file has levels 0 to 2
     """
     has = f"{what}s 0 to {n - 1}" if n > 1 else f"{what} 0 only" if n else f"no {what}"
@@ -368,35 +367,35 @@ def no_such(what: str, index: object, n: int, url: str | None = None) -> Selecti
 
 
 def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> SourceError:
-    """Make the error that says that a source cannot be reached, to be raised from its cause.
+    """Build the error for a source that cannot be opened or read; raise it from its cause.
 
     Parameters
     ----------
     url
-        Of the source.
+        URL of the source.
     error
-        What its file system raised.
+        Exception that the file system raised.
     what
-        One clause that says what could not be done.
+        One clause that says what failed.
 
     Returns
     -------
     SourceError
-        Its hint names the extra that is missing, if it is one of ours.
+        Its hint names the missing extra, if one of this package's.
     """
     if isinstance(error, FileNotFoundError):
-        # of a folder that is read, the file in it that is not there
+        # the missing file may be one inside the folder at `url`
         missing = str(error.filename or "")
         inside = missing.startswith(f"{url.rstrip('/')}/")
         return MissingSource("no such file", url=missing if inside else url)
     reason = str(error)
     if isinstance(error, OSError) and error.strerror and url.endswith(str(error.filename or "")):
-        reason = error.strerror  # without the path, which the message has already
+        reason = error.strerror  # without the path, which is in the message already
     name = type(error).__name__
     scheme = url.rpartition("::")[2].partition("://")[0]
     if reason.startswith("Protocol not known"):
-        near = difflib.get_close_matches(scheme, _SCHEMES, 1, 0.5)
-        hint = f"Did you mean {near[0]}://?" if near else None
+        close = difflib.get_close_matches(scheme, _SCHEMES, 1, 0.5)
+        hint = f"Did you mean {close[0]}://?" if close else None
         return SourceError(f"no file system is known for {scheme}://", url=url, hint=hint)
     unknown = _UNKNOWN_OPTION.search(reason) if isinstance(error, TypeError) else None
     if unknown is not None:
@@ -406,52 +405,52 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
             hint="Check storage_options, or --storage-option.",
         )
     extra = _URL_EXTRAS.get(scheme) if isinstance(error, ImportError) else None
-    made = SourceError(
+    source_error = SourceError(
         what,
         url=url,
         got=f"{name}: {reason}" if reason else name,
         hint=None if extra is None else install_hint(extra),
     )
-    return with_errno(made, error)
+    return with_errno(source_error, error)
 
 
 _MAX_COLLECTED = 20
 
 
-class Collected(list[str]):
-    """Texts of warnings; `truncation` is the first that says that pixels are not there."""
+class CollectedWarnings(list[str]):
+    """Messages of warnings; `truncation` is the first `TruncationWarning` among them."""
 
     truncation: str | None = None
 
 
-_collected: ContextVar[Collected | None] = ContextVar("collected", default=None)
+_collected: ContextVar[CollectedWarnings | None] = ContextVar("collected", default=None)
 
 
 def warn(warning: Warning, stacklevel: int = 1) -> None:
-    """Warn, or add the text to those that this thread collects.
+    """Issue a warning, or add its message to `collect_warnings` of this thread.
 
     Parameters
     ----------
     warning
-        One of ours, as `MetadataWarning`.
+        A warning of this package, such as `MetadataWarning`.
     stacklevel
-        As of `warnings.warn`: 1 is whoever calls this.
+        As in `warnings.warn`: 1 is the caller of this function.
     """
-    found = _collected.get()
-    if found is not None and isinstance(warning, TruncationWarning):
-        found.truncation = found.truncation or str(warning)
-    if found is None:
+    collected = _collected.get()
+    if collected is not None and isinstance(warning, TruncationWarning):
+        collected.truncation = collected.truncation or str(warning)
+    if collected is None:
         warnings.warn(warning, stacklevel=stacklevel + 1)
-    elif len(found) < _MAX_COLLECTED:
-        found.append(str(warning))
+    elif len(collected) < _MAX_COLLECTED:
+        collected.append(str(warning))
 
 
 @contextlib.contextmanager
-def collect_warnings() -> Iterator[Collected]:
-    """Collect what this thread warns of instead of showing it; other threads are left alone."""
-    found = Collected()
-    token = _collected.set(found)
+def collect_warnings() -> Iterator[CollectedWarnings]:
+    """Collect the warnings of this thread instead of issuing them; not those of other threads."""
+    collected = CollectedWarnings()
+    token = _collected.set(collected)
     try:
-        yield found
+        yield collected
     finally:
         _collected.reset(token)

@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidReferences, ManifestMismatch, TiffrefError, names_arguments, no_such
+from .errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    TiffrefError,
+    no_such_index,
+    rejects_unknown_arguments,
+)
 from .formats import kerchunk, parquet
 from .formats.kerchunk_read import Parsed, read_document
 from .formats.load import check_kind
@@ -40,7 +46,7 @@ from .io.urls import (
 )
 from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
-from .model.manifest import NAMELESS, Source
+from .model.manifest import OBJECT_SCHEME, Source
 
 __all__ = ["References", "is_document"]
 
@@ -91,7 +97,7 @@ class References:
         """Return the references with more attributes at the root."""
         return replace(self, group=self.group.with_attributes(**attributes))
 
-    @names_arguments
+    @rejects_unknown_arguments
     def with_axes(self, axes: str | None) -> References:
         """Return the references with the axes of images in another order.
 
@@ -139,7 +145,7 @@ class References:
                 table.setdefault(source.url, source)
         return tuple(table.values())
 
-    @names_arguments
+    @rejects_unknown_arguments
     def to_kerchunk(
         self,
         zarr_format: int = 2,
@@ -184,7 +190,7 @@ class References:
             _nest(shown.group, groupname), zarr_format=zarr_format, version=version, **options
         )
 
-    @names_arguments
+    @rejects_unknown_arguments
     def write_fsspec(
         self,
         path: str | os.PathLike[str] | Any,
@@ -248,7 +254,7 @@ class References:
         )
 
     @classmethod
-    @names_arguments
+    @rejects_unknown_arguments
     def open(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -273,7 +279,7 @@ class References:
         return read_references(document, storage_options, allow)[0]
 
     @classmethod
-    @names_arguments
+    @rejects_unknown_arguments
     def from_kerchunk(
         cls,
         document: Mapping[str, Any] | str | os.PathLike[str],
@@ -304,7 +310,7 @@ class References:
         """
         return _read(read_document, document, storage_options, allow)[0]
 
-    @names_arguments
+    @rejects_unknown_arguments
     def to_parquet(
         self,
         path: str | os.PathLike[str],
@@ -355,7 +361,7 @@ class References:
         )
 
     @classmethod
-    @names_arguments
+    @rejects_unknown_arguments
     def from_parquet(
         cls,
         path: str | os.PathLike[str],
@@ -392,7 +398,7 @@ class References:
         keep_signature: bool = False,
     ) -> dict[str, Any]:
         addresses = [source.url for source in self.sources]
-        if any(address.startswith(NAMELESS) for address in addresses):
+        if any(address.startswith(OBJECT_SCHEME) for address in addresses):
             raise ManifestMismatch(
                 "the image was read from an open file that has no name, so that references cannot "
                 "say where it is",
@@ -525,7 +531,7 @@ def find_index(index: int, n: int, what: str) -> int:
     try:
         return range(n)[index]
     except (IndexError, TypeError):
-        raise no_such(what, index, n) from None
+        raise no_such_index(what, index, n) from None
 
 
 def level_paths(series: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -31,7 +31,7 @@ from .errors import (
     SourceError,
     StaleSource,
     TiffrefError,
-    names_arguments,
+    rejects_unknown_arguments,
 )
 from .formats.findings import Finding, check_array, name_chunk
 from .formats.kerchunk_read import parse_document
@@ -298,7 +298,7 @@ class Report:
                 raise finding.to_error(self.url)
 
 
-@names_arguments
+@rejects_unknown_arguments
 def validate(
     document: Mapping[str, Any] | str | os.PathLike[str],
     *,

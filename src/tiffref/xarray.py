@@ -30,7 +30,7 @@ from .errors import SelectionError, check_arguments
 from .io.allow import is_local
 from .metadata.geo import is_geozarr
 from .model.array import Array, Group
-from .model.manifest import NAMELESS
+from .model.manifest import OBJECT_SCHEME
 from .read.engine import read_array
 from .read.fetch import Fetcher, make_fetcher
 from .references import (
@@ -405,7 +405,7 @@ def _grow_chunks(array: Array) -> tuple[int, ...]:
     Axes along which a stored chunk has one sample, as time in a stack, grow last.
     """
     sources = array.manifest.sources
-    is_near = not sources or is_local(sources[0].url) or sources[0].url.startswith(NAMELESS)
+    is_near = not sources or is_local(sources[0].url) or sources[0].url.startswith(OBJECT_SCHEME)
     target = LOCAL_CHUNK_BYTES if is_near else REMOTE_CHUNK_BYTES
     chunks = list(array.chunks)
 

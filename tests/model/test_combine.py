@@ -13,15 +13,15 @@ from tiffref.errors import ManifestMismatch, UnsupportedTiff
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec, SegmentCodec
 from tiffref.model.combine import (
-    Kind,
+    CompatibleGroup,
     aspects_of,
+    count_files,
     group_compatible,
-    merge,
-    mismatch,
-    occupied,
-    permute,
-    place,
-    reindex,
+    merge_arrays,
+    mismatch_error,
+    permute_axes,
+    place_arrays,
+    reindex_axis,
     trim_order,
     unify_codecs,
 )
@@ -46,7 +46,7 @@ def stack(arrays, index, lengths, dims):
     """Put arrays side by side on new axes in front, at these positions."""
     inner = np.zeros((len(arrays), len(arrays[0].shape)), np.int64)
     origins = np.concatenate([index, inner], axis=1)
-    return place(arrays, origins, (*lengths, *arrays[0].shape), dims)
+    return place_arrays(arrays, origins, (*lengths, *arrays[0].shape), dims)
 
 
 def table(array):
@@ -79,7 +79,7 @@ def test_place_is_block():
     blocks = [[make("a", (4, 4), (2, 2)), make("b", (4, 5), (2, 2))],
               [make("c", (3, 4), (2, 2)), make("d", (3, 5), (2, 2))]]  # fmt: skip
     origins = np.array([[0, 0], [0, 4], [4, 0], [4, 4]])
-    whole = place([*blocks[0], *blocks[1]], origins, (7, 9))
+    whole = place_arrays([*blocks[0], *blocks[1]], origins, (7, 9))
     assert whole.shape == (7, 9)
     np.testing.assert_array_equal(table(whole), np.block([[table(x) for x in r] for r in blocks]))
 
@@ -89,7 +89,7 @@ def test_concatenation_is_associative():
 
     def join(first, second):
         rows = first.shape[0] + second.shape[0]
-        return place([first, second], np.array([[0, 0], [first.shape[0], 0]]), (rows, 4))
+        return place_arrays([first, second], np.array([[0, 0], [first.shape[0], 0]]), (rows, 4))
 
     left, right = join(join(a, b), c), join(a, join(b, c))
     np.testing.assert_array_equal(table(left), table(right))
@@ -119,20 +119,20 @@ def test_inlined_and_missing_chunks_move_along():
     [
         ([[0, 0], [3, 0]], (7, 4), "chunk boundaries along 'y'"),
         ([[0, 0], [4, 0]], (6, 4), "chunk boundaries along 'y'"),
-        ([[0, 0], [2, 0]], (6, 4), "2 files cover one place, got a, b"),
+        ([[0, 0], [2, 0]], (6, 4), "2 files overlap, got a, b"),
         ([[0, 0], [-2, 0]], (4, 4), "chunk boundaries"),
     ],
 )
 def test_place_refuses_what_does_not_fit(origins, shape, match):
     arrays = [make("a", (4, 4), (2, 2)), make("b", (4, 4), (2, 2))]
     with pytest.raises(ManifestMismatch, match=match):
-        place(arrays, np.array(origins), shape)
+        place_arrays(arrays, np.array(origins), shape)
 
 
 def test_a_padded_edge_has_nothing_behind_it():
     arrays = [make("a", (3, 4), (2, 2)), make("b", (4, 4), (2, 2))]
     with pytest.raises(ManifestMismatch, match=r"1 of 2 files.*along 'y'"):
-        place(arrays, np.array([[0, 0], [4, 0]]), (8, 4))
+        place_arrays(arrays, np.array([[0, 0], [4, 0]]), (8, 4))
 
 
 def test_stack_refuses_a_taken_name():
@@ -171,9 +171,9 @@ def test_codecs_of_other_edges_stay_apart():
 def test_groups_are_told_in_one_error():
     lzw = SegmentCodec((1, 2, 2, 1), "<u2", compression=5)
     arrays = [make(n) for n in "abcde"] + [make("f", codecs=[lzw]), make("g", (3, 4, 6))]
-    kinds = group_compatible([aspects_of(array) for array in arrays])
-    assert [kind.members for kind in kinds] == [(0, 1, 2, 3, 4), (5,), (6,)]
-    error = mismatch(kinds, [*"abcdefg"])
+    groups = group_compatible([aspects_of(array) for array in arrays])
+    assert [group.members for group in groups] == [(0, 1, 2, 3, 4), (5,), (6,)]
+    error = mismatch_error(groups, [*"abcdefg"])
     assert error.groups == [
         {"count": 5, "files": ["a", "b", "c"], "shape": "(2, 4, 6)", "compression": "8"},
         {"count": 1, "files": ["f"], "shape": "(2, 4, 6)", "compression": "5"},
@@ -183,13 +183,13 @@ def test_groups_are_told_in_one_error():
     assert "7 files do not combine: 3 groups differ in shape, compression" in text
     assert "5 files with shape (2, 4, 6), compression 8: a, b, c, ..." in text
     assert "c, ...\n  group 2: 1 file with" in text
-    assert "g\nEach group combines for itself" in text
+    assert "g\non_mismatch='split' makes one array of each group" in text
     assert "Groups 1, 2 differ only in how they are stored" in text
 
 
 def test_of_many_differences_three_are_told():
-    kinds = [Kind(dict.fromkeys("abcde", n), (n,)) for n in range(2)]
-    error = mismatch(kinds, ["one", "two"])
+    groups = [CompatibleGroup(dict.fromkeys("abcde", n), (n,)) for n in range(2)]
+    error = mismatch_error(groups, ["one", "two"])
     assert "2 groups differ in a, b, c and 2 more\n" in str(error)
     assert "group 2: 1 file with a 1, b 1, c 1: two" in str(error)
     assert error.groups[1] == {"count": 1, "files": ["two"], **dict.fromkeys("abcde", "1")}
@@ -206,8 +206,8 @@ def test_of_many_differences_three_are_told():
     ],
 )
 def test_a_mismatch_says_once_what_all_levels_have_alike(value, text):
-    kinds = [Kind({"a": value}, (0,)), Kind({"a": None}, (1,))]
-    assert mismatch(kinds, ["one", "two"]).groups[0]["a"] == text
+    groups = [CompatibleGroup({"a": value}, (0,)), CompatibleGroup({"a": None}, (1,))]
+    assert mismatch_error(groups, ["one", "two"]).groups[0]["a"] == text
 
 
 def test_free_dimensions_may_differ():
@@ -218,23 +218,25 @@ def test_free_dimensions_may_differ():
 def test_reindex_and_merge_are_an_outer_join():
     a = stack([make("a"), make("b")], np.array([[0], [1]]), (2,), ("t",))
     c = stack([make("c")], np.array([[0]]), (1,), ("t",))
-    whole = merge(reindex(a, 0, np.array([0, 2]), 3), reindex(c, 0, np.array([1]), 3))
+    whole = merge_arrays(
+        reindex_axis(a, 0, np.array([0, 2]), 3), reindex_axis(c, 0, np.array([1]), 3)
+    )
     expected = stack([make(n) for n in "acb"], np.arange(3)[:, None], (3,), ("t",))
     np.testing.assert_array_equal(table(whole), table(expected))
-    with pytest.raises(ManifestMismatch, match="two files cover one place, got a and c"):
-        merge(reindex(a, 0, np.array([0, 2]), 3), reindex(c, 0, np.array([0]), 3))
+    with pytest.raises(ManifestMismatch, match="two files overlap, got a and c"):
+        merge_arrays(reindex_axis(a, 0, np.array([0, 2]), 3), reindex_axis(c, 0, np.array([0]), 3))
 
 
 def test_occupied_counts_files():
     index = np.array([[0, 0], [1, 1], [1, 1]])
-    np.testing.assert_array_equal(occupied(index, (2, 2)), [[1, 0], [0, 2]])
-    assert occupied(np.zeros((3, 0), int), ()) == 3
+    np.testing.assert_array_equal(count_files(index, (2, 2)), [[1, 0], [0, 2]])
+    assert count_files(np.zeros((3, 0), int), ()) == 3
 
 
 def test_groups_of_other_arrays_are_told_apart_too():
-    kinds = group_compatible([{"levels": ("image",), "dtype": "u1"}, {"levels": ()}])
-    for order in (kinds, kinds[::-1]):
-        error = mismatch(order, ["one", "two"])
+    groups = group_compatible([{"levels": ("image",), "dtype": "u1"}, {"levels": ()}])
+    for order in (groups, groups[::-1]):
+        error = mismatch_error(order, ["one", "two"])
         assert "dtype u1" in str(error) and "dtype none" in str(error)
 
 
@@ -304,7 +306,7 @@ def test_every_order_reads_as_numpy_transposes(tmp_path, shape, chunks, dtype):
     orders = list(itertools.permutations(range(len(shape))))
     for order in orders[:: max(1, len(orders) // 8)]:
         try:
-            moved = permute(array, order)
+            moved = permute_axes(array, order)
         except UnsupportedTiff:
             # a segment has four axes
             assert len(shape) == 5 and order[0] != 0
@@ -316,22 +318,22 @@ def test_every_order_reads_as_numpy_transposes(tmp_path, shape, chunks, dtype):
 
 def test_chunks_of_planes_need_no_transpose(tmp_path):
     _, array = stored_array(tmp_path, (2, 3, 4, 10, 12), (1, 1, 1, 5, 12))
-    moved = permute(array, (0, 2, 1, 3, 4))
+    moved = permute_axes(array, (0, 2, 1, 3, 4))
     assert moved.codecs == array.codecs
     assert sorted(moved.manifest.offset) == sorted(array.manifest.offset)
 
 
 def test_runs_of_planes_are_cut_into_planes(tmp_path):
     _, array = stored_array(tmp_path, (2, 5, 4, 6, 7), (1, 2, 4, 6, 7))
-    moved = permute(array, (0, 2, 1, 3, 4))
+    moved = permute_axes(array, (0, 2, 1, 3, 4))
     assert moved.chunks == (1, 4, 1, 6, 7)
     assert not moved.codec.transposes
 
 
 def test_samples_first_by_one_transpose_or_two_that_are_their_own_inverse(tmp_path):
     data, array = stored_array(tmp_path, (10, 12, 3), (4, 8, 3))
-    assert permute(array, (2, 0, 1)).codec.transposes == ((1, 2, 0),)
-    twice = permute(array, (2, 0, 1), self_inverse=True)
+    assert permute_axes(array, (2, 0, 1)).codec.transposes == ((1, 2, 0),)
+    twice = permute_axes(array, (2, 0, 1), self_inverse=True)
     document = References(Group({"image": twice})).to_kerchunk(3)
     text = document["refs"]["image/zarr.json"]
     assert '"order":[1,0,2]' in text and '"order":[0,2,1]' in text
@@ -343,7 +345,7 @@ def test_a_window_of_a_transposed_array_reads_as_numpy_slices(tmp_path):
     from tiffref.read.fetch import Fetcher
 
     data, array = stored_array(tmp_path, (2, 10, 12, 3), (1, 4, 8, 3))
-    moved = permute(array, (0, 3, 1, 2))
+    moved = permute_axes(array, (0, 3, 1, 2))
     expected = data.transpose(0, 3, 1, 2)
     for selection in ((1, 2, slice(1, 9, 3), slice(-5, None)), (..., slice(None, None, -2)), 0):
         got = read_array(moved, selection, fetch=Fetcher())
@@ -358,7 +360,7 @@ def test_missing_and_inlined_chunks_move_along(tmp_path):
     manifest = array.manifest.with_inlined({1: chunk.tobytes()})
     manifest.source[5] = -1
     data[0, 1], data[1, 2] = chunk, 0
-    moved = permute(Array(array.shape, array.chunks, array.dtype, array.dims, array.codecs,
+    moved = permute_axes(Array(array.shape, array.chunks, array.dtype, array.dims, array.codecs,
                           manifest), (1, 0, 2))  # fmt: skip
     np.testing.assert_array_equal(read_array(moved, ..., fetch=Fetcher()), data.transpose(1, 0, 2))
 
@@ -368,7 +370,7 @@ def test_what_cannot_be_transposed_is_refused(tmp_path):
     foreign = ForeignCodec(2, {"dtype": "<u2", "filters": None, "compressor": {"id": "blosc"}})
     foreign = Array(array.shape, array.chunks, array.dtype, array.dims, (foreign,), array.manifest)
     with pytest.raises(UnsupportedTiff, match="as-stored"):
-        permute(foreign, (2, 0, 1))
+        permute_axes(foreign, (2, 0, 1))
     assert isinstance(tiffref.UnsupportedTiff("x"), ValueError)
 
 

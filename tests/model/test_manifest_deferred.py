@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from tiffref.model.manifest import INLINED, Columns, Deferred, Manifest, Source
+from tiffref.model.manifest import INLINED, Columns, LazyColumns, Manifest, Source
 
 N_CHUNKS, BLOCK_ROWS = 10, 4
 WHOLE = Manifest.from_columns(
@@ -28,7 +28,7 @@ def defer(asked: list[int]) -> Manifest:
         }
         return Columns(WHOLE.source[rows], WHOLE.offset[rows], WHOLE.length[rows], inlined)
 
-    return Manifest.defer((2, 5), WHOLE.sources, Deferred(3, BLOCK_ROWS, load))
+    return Manifest.from_lazy((2, 5), WHOLE.sources, LazyColumns(3, BLOCK_ROWS, load))
 
 
 def test_only_blocks_that_are_asked_for_are_loaded() -> None:

@@ -26,7 +26,7 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import CatalogError, SelectionError, needs
+from ..errors import CatalogError, SelectionError, requires_extra
 from ..read.fetch import DaemonPool
 
 _REMOTE_THREADS = 16
@@ -175,7 +175,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
-    with needs("dask", "Dask's scheduler needs distributed"):
+    with requires_extra("dask", "Dask's scheduler needs distributed"):
         import distributed
     with contextlib.ExitStack() as stack:
         address: Any = scheduler or stack.enter_context(

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import needs
+from ..errors import requires_extra
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
 from .storage import STATE
@@ -346,7 +346,7 @@ def import_pyarrow() -> Any:
     MissingExtra
         If it is not installed.
     """
-    with needs("catalog", "catalogs need pyarrow"):
+    with requires_extra("catalog", "catalogs need pyarrow"):
         import pyarrow.parquet
     return pyarrow
 

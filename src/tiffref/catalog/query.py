@@ -20,8 +20,8 @@ from ..errors import (
     SelectionError,
     SourceError,
     did_you_mean,
-    names_arguments,
-    needs,
+    rejects_unknown_arguments,
+    requires_extra,
     unreadable,
 )
 from ..formats.summary import count, html_table
@@ -42,7 +42,7 @@ _SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10
 _NEEDED = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
 
 
-@names_arguments
+@rejects_unknown_arguments
 def open_catalog(
     path: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
@@ -254,7 +254,7 @@ class Catalog:
         MissingExtra
             If xarray is not installed.
         """
-        with needs("xarray", "opening needs xarray"):
+        with requires_extra("xarray", "opening needs xarray"):
             import xarray
         is_one = len(self) == 1 and not options
         if is_one and self.table["references"][0].is_valid:

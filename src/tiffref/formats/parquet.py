@@ -38,14 +38,14 @@ from numpy.typing import NDArray
 from ..codecs.decode import decode_chunk, wrap_inlined
 from ..codecs.foreign import decode_foreign
 from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
-from ..errors import InvalidReferences, ManifestMismatch, TiffrefError, needs, unreadable
+from ..errors import InvalidReferences, ManifestMismatch, TiffrefError, requires_extra, unreadable
 from ..io.atomic import open_folder_atomic
 from ..io.clients import client_errors
 from ..io.source import LocalSource
 from ..io.urls import has_scheme
 from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
-from ..model.manifest import INLINED, MISSING, Columns, Deferred, Manifest, Source
+from ..model.manifest import INLINED, MISSING, Columns, LazyColumns, Manifest, Source
 from . import load
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
@@ -264,7 +264,7 @@ def _defer_manifest(
         return found
 
     table = [sources[row] for row in used.tolist()]
-    return Manifest.defer(array.grid, table, Deferred(len(records), record_size, read))
+    return Manifest.from_lazy(array.grid, table, LazyColumns(len(records), record_size, read))
 
 
 def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Columns:
@@ -449,7 +449,7 @@ def _read_file(fs: Any, path: str) -> bytes:
 
 def import_pyarrow() -> Any:
     """Return pyarrow, or say which extra installs it."""
-    with needs("parquet", "parquet references need pyarrow"):
+    with requires_extra("parquet", "parquet references need pyarrow"):
         import pyarrow.parquet
     return pyarrow
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError, StaleSource, unreadable, with_errno
-from ..model.manifest import NAMELESS, Source
+from ..model.manifest import OBJECT_SCHEME, Source
 from .allow import AllowList
 from .clients import lock_of, typed_errors
 from .urls import missing_file, not_a_file
@@ -281,7 +281,7 @@ class FileObjectSource(ByteSource):
     def __init__(self, file: BinaryIO, url: str | None = None) -> None:
         self._file = file
         self._lock = lock_of(file)
-        self.source = Source(url or f"{NAMELESS}{id(file):x}")
+        self.source = Source(url or f"{OBJECT_SCHEME}{id(file):x}")
         self.source = self.state()
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:

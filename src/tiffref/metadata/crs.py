@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import needs
+from ..errors import requires_extra
 from .geokeys import USER_DEFINED, GeoKeys, key_label
 from .report import Report
 
@@ -502,7 +502,7 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
     MissingExtra
         If pyproj is not installed.
     """
-    with needs("geo", "pyproj is needed for coordinate systems"):
+    with requires_extra("geo", "pyproj is needed for coordinate systems"):
         from pyproj.exceptions import ProjError
     if not keys.values:
         return None

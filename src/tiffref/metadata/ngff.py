@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InvalidReferences, SelectionError
 from ..model.array import Array, Group
-from ..model.combine import permute
+from ..model.combine import permute_axes
 from ..model.manifest import INLINED
 from .calibration import Calibration, Channel
 from .geo import fit_layout
@@ -431,7 +431,7 @@ def _bands_first(array: Array) -> Array:
         return array
     order = [n for n in range(len(kinds)) if n != bands[0]]
     order.insert(planes[0], bands[0])
-    return permute(array, order, self_inverse=True)
+    return permute_axes(array, order, self_inverse=True)
 
 
 def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
@@ -514,7 +514,7 @@ def _channel_name(name: str) -> str:
 
 def _ordered(array: Array, first_dims: Sequence[str], image: _Image) -> Array:
     """Return a level with its axes in the order of its entry, whose names are the first level's."""
-    return permute(array, [first_dims.index(axis["name"]) for axis in image.entry["axes"]])
+    return permute_axes(array, [first_dims.index(axis["name"]) for axis in image.entry["axes"]])
 
 
 # ---- version 0.5: groups

@@ -1,1 +1,1 @@
-"""The one data model that every scanner ends in and every export starts from."""
+"""The data model: every scanner produces it, every export reads it."""

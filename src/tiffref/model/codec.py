@@ -1,7 +1,6 @@
-"""How the bytes of one chunk become samples, said in TIFF terms.
+"""Describe how the bytes of one chunk decode to samples, in the terms of TIFF 6.0.
 
-Owns the neutral description of a codec. It knows no Zarr metadata (see `codecs.zarr_codecs`) and
-decodes nothing (see `codecs.decode`). Terms are those of TIFF 6.0.
+The Zarr metadata of a codec is written by `codecs.zarr_codecs`; decoding is in `codecs.decode`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["ForeignCodec", "SegmentCodec"]
 class SegmentCodec:
     """How one TIFF segment (strip or tile) decodes to one chunk.
 
-    Two segments with equal `SegmentCodec` decode alike: everything that a decoder uses is here.
+    It holds everything that a decoder uses, so segments with equal codecs decode the same way.
     """
 
     shape: tuple[int, int, int, int]
@@ -36,31 +35,30 @@ class SegmentCodec:
     byteorder: str = "<"
     """Byte order of the stored samples, "<" or ">"."""
     bits: tuple[int, ...] = ()
-    """BitsPerSample (tag 258), one number where all samples agree, else one per sample.
+    """BitsPerSample (tag 258): one number if all samples have the same, else one per sample.
     Empty means the width of `dtype`."""
     sample_format: int = 1
     """SampleFormat (tag 339): 1 unsigned, 2 signed, 3 float, 5 complex integer, 6 complex."""
     fill_order: int = 1
     """FillOrder (tag 266); 2 is least significant bit first."""
     photometric: int = 1
-    """PhotometricInterpretation (tag 262), where the decoder's result depends on it."""
+    """PhotometricInterpretation (tag 262), if the decoder's result depends on it."""
     edge: tuple[int, int, int] | None = None
-    """(depth, rows, columns) of the part of the last segment that lies inside the image, where it
-    may be stored cropped or short; None where every segment is stored whole."""
+    """(depth, rows, columns) of the part of the last segment that lies inside the image, if it
+    may be stored cropped or short; None if every segment is stored whole."""
     fill: float | int | None = None
     """Value that pads a segment stored cropped or short; None is 0."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """What else the decoder needs, by name: `jpeg_tables` (bytes), `t4_options` (int),
-    `subsampling` (two ints), `ycbcr_coefficients` (three floats), ... JSON
-    values and bytes only."""
+    """Other decoder parameters, by name: `jpeg_tables` (bytes), `t4_options` (int), `subsampling`
+    (two ints), `ycbcr_coefficients` (three floats), ... Values are JSON or bytes."""
     transposes: tuple[tuple[int, ...], ...] = ()
-    """Orders of axes, each as Zarr's `transpose` codec has them and counted on the last axes of the
-    chunk, that lead from the chunk to the segment, one after the other. Empty: the same axes."""
+    """Axis orders of Zarr `transpose` codecs, applied one after the other, that turn the chunk into
+    the segment. Each covers the last axes of the chunk. Empty if the axes are the same."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether the stored bytes are the samples as they stand, in either byte order."""
-        width = 0 if self.dtype == "|b1" else _width(self.dtype)  # bits are packed
+        """Whether the stored bytes are the uncompressed samples, in either byte order."""
+        width = 0 if self.dtype == "|b1" else _width(self.dtype)  # booleans are packed bits
         return (
             self.compression == self.predictor == self.fill_order == 1
             and self.sample_format != 5
@@ -76,7 +74,7 @@ class SegmentCodec:
         return math.prod(self.shape)
 
     def to_config(self) -> dict[str, Any]:
-        """Return the codec as plain JSON values, leaving out what is at its default."""
+        """Return the codec as plain JSON values, without those at their default."""
         config: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
@@ -90,7 +88,7 @@ class SegmentCodec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SegmentCodec:
-        """Build the codec from what `to_config` gave."""
+        """Build the codec from the result of `to_config`."""
         fields: dict[str, Any] = {
             name: _from_json(value) for name, value in config.items() if name != "parameters"
         }
@@ -104,8 +102,9 @@ class SegmentCodec:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SegmentCodec):
             return NotImplemented
-        # NaN equals NaN here
-        return _exact(self) == _exact(other) and _to_json(self.fill) == _to_json(other.fill)
+        # as JSON, because NaN must equal NaN
+        fill, other_fill = _to_json(self.fill), _to_json(other.fill)
+        return _except_fill(self) == _except_fill(other) and bool(fill == other_fill)
 
     def __hash__(self) -> int:
         return hash((self.shape, self.dtype, self.compression, self.predictor, self.bits))
@@ -115,12 +114,12 @@ class SegmentCodec:
         return replace(self, shape=shape)
 
 
-_exact = operator.attrgetter(*(one.name for one in fields(SegmentCodec) if one.name != "fill"))
+_except_fill = operator.attrgetter(*(f.name for f in fields(SegmentCodec) if f.name != "fill"))
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignCodec:
-    """A codec chain read from somebody else's document, kept as it stands.
+    """A codec chain that another program wrote into a document, unchanged.
 
     `metadata` holds the codec part of the Zarr metadata: `dtype`, `filters`, `compressor` and
     `order` of a `.zarray` (`zarr_format` 2), or `data_type` and `codecs` of a `zarr.json` (3).
@@ -156,7 +155,7 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, float) and not math.isfinite(value):
-        # JSON has no such numbers; Zarr spells them so in fill values
+        # JSON has no such numbers; these are the strings that Zarr uses for fill values
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 

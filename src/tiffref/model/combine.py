@@ -1,10 +1,9 @@
-"""Arrays made of arrays: many placed in a larger one, merged and reindexed; axes in another order.
+"""Combine arrays: place many in a larger one, merge, reindex and transpose them.
 
-Owns how chunk grids are put together, the aspects in which arrays must agree for that, and the one
-error that lists all differences together. Owns how an order of axes is put into an array: by other
-chunk keys where the samples of a chunk stay as they are, by smaller chunks where chunks are runs of
-plain planes, else by transposes that its codec undoes. Pure operations on columns: there is no loop
-over chunks, and where many arrays share a grid none over positions either. It opens nothing.
+Arrays combine if they agree in all aspects that `aspects_of` lists; one error reports all
+differences together. Axes are reordered by renumbering chunks if the samples of each chunk keep
+their order, by splitting chunks that are runs of uncompressed planes, or else by transposes that
+the codec undoes. All operations are on columns, without loops over chunks. Nothing is opened.
 
 Reference: Zarr v3, codec `transpose`.
 """
@@ -25,21 +24,25 @@ from .codec import ForeignCodec, SegmentCodec
 from .manifest import INLINED, MISSING, Manifest, Source
 
 STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
-"""Aspects that say only how samples are stored: arrays that differ in them can be read decoded."""
+"""Aspects of storage only: arrays that differ in nothing else combine once decoded."""
 
 _NONE = "none"
+_MAX_SHOWN = 3
+"""Files, aspects and groups that a message names."""
+
+Codec = SegmentCodec | ForeignCodec
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CompatibleGroup:
     """Arrays or files that combine with one another.
 
     Attributes
     ----------
     aspects
-        What they agree in: aspect -> a hashable value that says it.
+        Aspect -> its hashable value, which all members share.
     members
-        Their indices.
+        Indices of the arrays or files.
     """
 
     aspects: Mapping[str, Any]
@@ -47,7 +50,7 @@ class Kind:
 
 
 def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
-    """Return everything about an array that must agree for it to be combined.
+    """Return the properties in which arrays must agree to be combined.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
     shape = tuple(
         -1 if dim in free_dims else n for dim, n in zip(array.dims, array.shape, strict=True)
     )
-    codecs = tuple(dict.fromkeys(without_leniency(codec) for codec in array.codecs))
+    codecs = tuple(dict.fromkeys(strict_codec(codec) for codec in array.codecs))
     return {
         "dtype": array.dtype.str.lstrip("<>=|"),
         "dimensions": array.dims,
@@ -71,51 +74,52 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def without_leniency(codec: SegmentCodec | ForeignCodec) -> SegmentCodec | ForeignCodec:
-    """Return a codec without what only lets it take more segments."""
+def strict_codec(codec: Codec) -> Codec:
+    """Return the codec without the parameters that only make it accept more segments."""
     if isinstance(codec, ForeignCodec):
         return codec
-    # these only let it take short segments as well, or segments of LZW that lack their end code
-    return replace(_without_end(codec), edge=None, fill=None)
+    # edge and fill accept short segments, ends_exactly LZW segments without an end code
+    return replace(_without_lzw_end(codec), edge=None, fill=None)
 
 
-def _without_end(codec: SegmentCodec) -> SegmentCodec:
-    """Return a codec that takes segments of LZW whether they end exactly or not."""
+def _without_lzw_end(codec: SegmentCodec) -> SegmentCodec:
+    """Return the codec without the parameter that says whether LZW segments end exactly."""
     if "ends_exactly" not in codec.parameters:
         return codec
     others = {name: value for name, value in codec.parameters.items() if name != "ends_exactly"}
     return replace(codec, parameters=others)
 
 
-def group_compatible(aspects: Sequence[Mapping[str, Any]]) -> list[Kind]:
+def group_compatible(aspects: Sequence[Mapping[str, Any]]) -> list[CompatibleGroup]:
     """Group by equal aspects, largest group first."""
-    kinds: dict[Any, list[int]] = {}
+    members: dict[Any, list[int]] = {}
     for n, one in enumerate(aspects):
-        kinds.setdefault(tuple(one.items()), []).append(n)
-    found = [Kind(aspects[members[0]], tuple(members)) for members in kinds.values()]
-    return sorted(found, key=lambda kind: -len(kind.members))
+        members.setdefault(tuple(one.items()), []).append(n)
+    groups = [CompatibleGroup(aspects[indices[0]], tuple(indices)) for indices in members.values()]
+    return sorted(groups, key=lambda group: -len(group.members))
 
 
-def differing(kinds: Sequence[Kind]) -> list[str]:
-    """Name the aspects in which groups differ; "codec" only where nothing says it plainer."""
-    # groups of files with other arrays have other aspects
-    every = dict.fromkeys(name for kind in kinds for name in kind.aspects)
-    first = kinds[0].aspects
+def differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
+    """Return the aspects in which groups differ; "codec" only if it is the only one."""
+    # files with other arrays have other aspects
+    every = dict.fromkeys(name for group in groups for name in group.aspects)
+    first = groups[0].aspects
     names = [
         name
         for name in every
-        if any(kind.aspects.get(name, _NONE) != first.get(name, _NONE) for kind in kinds)
+        if any(group.aspects.get(name, _NONE) != first.get(name, _NONE) for group in groups)
     ]
-    plain = [name for name in names if name != "codec"]
-    return plain or names
+    return [name for name in names if name != "codec"] or names
 
 
-def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> ManifestMismatch:
-    """Explain in one error how all groups differ, which files they are, and which would combine.
+def mismatch_error(
+    groups: Sequence[CompatibleGroup], labels: Sequence[str], limit: int = 8
+) -> ManifestMismatch:
+    """Build the error that lists how groups differ, their files, and which would combine.
 
     Parameters
     ----------
-    kinds
+    groups
         At least two.
     labels
         Name of each member: a path or URL.
@@ -126,60 +130,60 @@ def mismatch(kinds: Sequence[Kind], labels: Sequence[str], limit: int = 8) -> Ma
     -------
     The error, with the groups as plain values in its attribute `groups`.
     """
-    names = differing(kinds)
-    groups: list[dict[str, Any]] = [
+    names = differing_aspects(groups)
+    listed: list[dict[str, Any]] = [
         {
-            "count": len(kind.members),
-            "files": [labels[n] for n in kind.members[:_SHOWN]],
-            **{name: _describe(kind.aspects.get(name, _NONE)) for name in names},
+            "count": len(group.members),
+            "files": [labels[n] for n in group.members[:_MAX_SHOWN]],
+            **{name: _describe(group.aspects.get(name, _NONE)) for name in names},
         }
-        for kind in kinds
+        for group in groups
     ]
     lines = []
-    for number, group in enumerate(groups[:limit], 1):
+    for number, group in enumerate(listed[:limit], 1):
         files = ", ".join(str(one) for one in group["files"])
-        more = ", ..." if group["count"] > _SHOWN else ""
-        values = ", ".join(f"{name} {group[name]}" for name in names[:_SHOWN])
+        more = ", ..." if group["count"] > _MAX_SHOWN else ""
+        values = ", ".join(f"{name} {group[name]}" for name in names[:_MAX_SHOWN])
         noun = "file" if group["count"] == 1 else "files"
         lines.append(f"  group {number}: {group['count']} {noun} with {values}: {files}{more}")
     if len(groups) > limit:
         lines.append(f"  and {len(groups) - limit} more groups")
-    n_files = sum(len(kind.members) for kind in kinds)
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    differences = f"{', '.join(names[:_SHOWN])}{rest}"
+    n_files = sum(len(group.members) for group in groups)
+    rest = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    differences = f"{', '.join(names[:_MAX_SHOWN])}{rest}"
     error = ManifestMismatch(
-        f"{n_files} files do not combine: {len(kinds)} groups differ in {differences}\n"
+        f"{n_files} files do not combine: {len(groups)} groups differ in {differences}\n"
         + "\n".join(lines),
-        hint=_advise(kinds),
+        hint=_mismatch_hint(groups),
     )
-    error.groups = groups  # type: ignore[attr-defined]
+    error.groups = listed  # type: ignore[attr-defined]
     return error
 
 
-def _advise(kinds: Sequence[Kind]) -> str:
+def _mismatch_hint(groups: Sequence[CompatibleGroup]) -> str:
     """Describe which groups would combine, and how."""
-    mixed: dict[Any, list[int]] = {}
-    for number, kind in enumerate(kinds, 1):
-        rest = tuple((k, v) for k, v in kind.aspects.items() if k not in STORAGE)
-        mixed.setdefault(rest, []).append(number)
-    several = [numbers for numbers in mixed.values() if len(numbers) > 1]
-    hint = "\nEach group combines for itself: on_mismatch='split' makes one array of each."
-    if "georeference" in differing(kinds):
+    by_content: dict[Any, list[int]] = {}
+    for number, group in enumerate(groups, 1):
+        rest = tuple((k, v) for k, v in group.aspects.items() if k not in STORAGE)
+        by_content.setdefault(rest, []).append(number)
+    several = [numbers for numbers in by_content.values() if len(numbers) > 1]
+    hint = "\non_mismatch='split' makes one array of each group."
+    if "georeference" in differing_aspects(groups):
         hint += " mosaic=True puts files side by side by their georeference."
     if several:
         together = "; ".join(
-            "groups " + ", ".join(map(str, numbers[:8])) for numbers in several[:_SHOWN]
+            "groups " + ", ".join(map(str, numbers[:8])) for numbers in several[:_MAX_SHOWN]
         ).capitalize()
         hint += (
-            f" {together} differ only in how they are stored: on_mismatch='decode' keeps them in"
+            f" {together} differ only in how they are stored: on_mismatch='decode' combines them in"
             " one array, which can be read but not exported."
         )
     return hint
 
 
 def _describe(value: Any) -> str:
-    # say once what all levels, or all codecs of an array, have alike
-    while isinstance(value, tuple) and (len(value) == 1 or _are_alike(value)):
+    # a value that all levels, or all codecs of an array, share is shown once
+    while isinstance(value, tuple) and (len(value) == 1 or _are_equal_tuples(value)):
         value = value[0]
     if isinstance(value, SegmentCodec):
         value = value.to_config()
@@ -187,20 +191,15 @@ def _describe(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _are_alike(values: tuple[Any, ...]) -> bool:
+def _are_equal_tuples(values: tuple[Any, ...]) -> bool:
     return bool(values) and isinstance(values[0], tuple) and len(set(values)) == 1
 
 
-_SHOWN = 3
-
-Codec = SegmentCodec | ForeignCodec
-
-
 def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple[int, ...]]]:
-    """Make one table of codecs for many arrays.
+    """Build one table of codecs for many arrays.
 
-    Codecs that differ only in taking short segments as well become the one that takes them; not
-    those that take segments of different edges, of which one may be as long as another's.
+    Of codecs that differ only in accepting short segments, the one that accepts them is used.
+    Codecs with different edges stay apart, because short segments of both may have the same length.
 
     Returns
     -------
@@ -213,15 +212,15 @@ def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple
     for array in arrays:
         key = id(array.codecs)
         if key not in known:
-            known[key] = tuple(_row_of(codec, table, codecs) for codec in array.codecs)
+            known[key] = tuple(_codec_row(codec, table, codecs) for codec in array.codecs)
         rows.append(known[key])
     return tuple(codecs), rows
 
 
-def _row_of(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec]) -> int:
-    rows = table.setdefault(without_leniency(codec), [])
+def _codec_row(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec]) -> int:
+    rows = table.setdefault(strict_codec(codec), [])
     for row in rows:
-        both = _unified(codecs[row], codec)
+        both = _unify_pair(codecs[row], codec)
         if both is not None:
             codecs[row] = both
             return row
@@ -230,14 +229,14 @@ def _row_of(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec]) ->
     return rows[-1]
 
 
-def _unified(one: Codec, other: Codec) -> Codec | None:
-    """Return the codec that takes the segments of two that differ in leniency, if there is one."""
+def _unify_pair(one: Codec, other: Codec) -> Codec | None:
+    """Return a codec that accepts the segments of both; None if there is none."""
     if one == other or not (isinstance(one, SegmentCodec) and isinstance(other, SegmentCodec)):
         return one
-    if one.parameters != other.parameters:  # one of them says where its segments end
-        one, other = _without_end(one), _without_end(other)
+    if one.parameters != other.parameters:  # they differ in ends_exactly
+        one, other = _without_lzw_end(one), _without_lzw_end(other)
     whole = one.shape[:3]
-    # whole segments at the edge leave the word to the other
+    # a codec whose edge segments are whole accepts any edge of the other
     if one.edge in (None, whole) and other.edge is not None:
         one, other = other, one
     if other.edge not in (None, whole, one.edge):
@@ -245,30 +244,30 @@ def _unified(one: Codec, other: Codec) -> Codec | None:
     return one
 
 
-def place(
+def place_arrays(
     arrays: Sequence[Array],
     origins: NDArray[np.int64],
     shape: Sequence[int],
     dims: Sequence[str] = (),
 ) -> Array:
-    """Put arrays into a larger one.
+    """Place arrays in a larger one.
 
     Parameters
     ----------
     arrays
-        Alike in chunks, dtype and dimensions.
+        Arrays of the same chunks, dtype and dimensions.
     origins
-        `(n_arrays, n_dims)`, in samples: where the first sample of each array goes.
+        `(n_arrays, n_dims)`, in samples: position of the first sample of each array.
     shape
-        Of the result; what no array covers is missing.
+        Shape of the result; chunks that no array covers are missing.
     dims
-        Names of new axes, in front of the arrays' own.
+        Names of new leading axes.
 
     Raises
     ------
     ManifestMismatch
-        If an array does not lie on chunk boundaries, reaches outside, two arrays overlap, or a new
-        axis has the name of a dimension.
+        If an array does not start and end on chunk boundaries or lies partly outside, if two arrays
+        overlap, or if a new axis has the name of a dimension.
     """
     first = arrays[0]
     taken = sorted(set(dims) & set(first.dims))
@@ -276,16 +275,16 @@ def place(
         raise ManifestMismatch(
             "a new axis has the name of a dimension of the files",
             got=taken[0],
-            hint="Name the field otherwise, or concatenate along the dimension.",
+            hint="Rename the field, or concatenate along the dimension.",
         )
     ones = (1,) * len(dims)
     chunks = (*ones, *first.chunks)
     _check_aligned(arrays, origins, shape, chunks, (*dims, *first.dims))
     grid = chunk_grid(shape, chunks)
     strides = np.array([math.prod(grid[axis + 1 :]) for axis in range(len(grid))], np.int64)
-    base = (origins // np.array(chunks, np.int64)) @ strides
+    first_chunks = (origins // np.array(chunks, np.int64)) @ strides
     codecs, rows = unify_codecs(arrays)
-    manifest = _scatter(arrays, base, strides[len(dims) :], grid, rows)
+    manifest = _scatter(arrays, first_chunks, strides[len(dims) :], grid, rows)
     return replace(
         first,
         shape=tuple(int(n) for n in shape),
@@ -298,12 +297,12 @@ def place(
 
 def _scatter(
     arrays: Sequence[Array],
-    base: NDArray[np.int64],
+    first_chunks: NDArray[np.int64],
     strides: NDArray[np.int64],
     grid: tuple[int, ...],
     rows: Sequence[tuple[int, ...]],
 ) -> Manifest:
-    """Write the columns of many manifests into those of one, each from its `base` on."""
+    """Copy the columns of many manifests into one, each at the flat index of its first chunk."""
     sources, columns = _source_columns(arrays, rows)
     n_chunks = math.prod(grid)
     source = np.full(n_chunks, MISSING, np.int32)
@@ -311,30 +310,30 @@ def _scatter(
     count = np.zeros(n_chunks, np.int32)
     inlined: dict[int, bytes] = {}
     for members in _by_grid(arrays):
-        pattern = _pattern(arrays[members[0]], strides)
-        at = (base[members][:, None] + pattern).reshape(-1)
-        np.add.at(count, at, 1)
-        source[at] = np.concatenate([columns[n] for n in members])
-        offset[at] = np.concatenate([arrays[n].manifest.offset for n in members])
-        length[at] = np.concatenate([arrays[n].manifest.length for n in members])
+        relative = _relative_indices(arrays[members[0]], strides)
+        index = (first_chunks[members][:, None] + relative).reshape(-1)
+        np.add.at(count, index, 1)
+        source[index] = np.concatenate([columns[n] for n in members])
+        offset[index] = np.concatenate([arrays[n].manifest.offset for n in members])
+        length[index] = np.concatenate([arrays[n].manifest.length for n in members])
         for n in members:
             for flat, data in arrays[n].manifest.inlined.items():
-                inlined[int(base[n] + pattern[flat])] = data
+                inlined[int(first_chunks[n] + relative[flat])] = data
     if (count > 1).any():
         flat = int(np.flatnonzero(count > 1)[0])
         names = [
-            _name(array)
+            _source_url(array)
             for n, array in enumerate(arrays)
-            if flat in base[n] + _pattern(array, strides)
+            if flat in first_chunks[n] + _relative_indices(array, strides)
         ]
-        raise ManifestMismatch(f"{len(names)} files cover one place", got=", ".join(names[:_SHOWN]))
+        raise ManifestMismatch(f"{len(names)} files overlap", got=", ".join(names[:_MAX_SHOWN]))
     return Manifest(grid, sources, source, offset, length, inlined)
 
 
-def _pattern(array: Array, strides: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Flat places of an array's chunks in the larger grid, counted from its first."""
-    own = array.manifest.shape
-    return (np.indices(own).reshape(len(own), math.prod(own)).T @ strides).reshape(-1)
+def _relative_indices(array: Array, strides: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return flat indices of an array's chunks in the larger grid, relative to its first chunk."""
+    grid = array.manifest.shape
+    return (np.indices(grid).reshape(len(grid), math.prod(grid)).T @ strides).reshape(-1)
 
 
 def _check_aligned(
@@ -347,7 +346,7 @@ def _check_aligned(
     sizes = np.ones((len(arrays), len(chunks)), np.int64)
     sizes[:, len(chunks) - len(arrays[0].shape) :] = [array.shape for array in arrays]
     ends, whole, steps = origins + sizes, np.array(shape), np.array(chunks)
-    # the last chunk of a file may be padded: nothing can follow it
+    # the last chunk of a file may be padded, so nothing can follow it
     wrong = (origins % steps != 0) | ((ends % steps != 0) & (ends != whole))
     wrong |= (origins < 0) | (ends > whole)
     if not wrong.any():
@@ -356,10 +355,10 @@ def _check_aligned(
     raise ManifestMismatch(
         f"{int(wrong.any(axis=1).sum())} of {len(arrays)} files do not fall on chunk boundaries"
         f" along '{dims[axis]}'",
-        url=_name(arrays[n]),
+        url=_source_url(arrays[n]),
         got=f"samples {int(origins[n, axis])} to {int(ends[n, axis])} of {int(whole[axis])}",
         expected=f"multiples of {int(steps[axis])}",
-        hint="chunkmode='tile' may give smaller chunks; else the files have to be resampled.",
+        hint="Try chunkmode='tile', which may give smaller chunks, or resample the files.",
     )
 
 
@@ -374,12 +373,12 @@ def _by_grid(arrays: Sequence[Array]) -> list[NDArray[np.int64]]:
 def _source_columns(
     arrays: Sequence[Array], rows: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[Source, ...], list[NDArray[np.int32]]]:
-    """Make one table of sources, each once, and return the source column of each array in it."""
+    """Return one table of distinct sources, and the source column of each array for it."""
     table: dict[Source, int] = {}
     columns = []
     for array, codec_rows in zip(arrays, rows, strict=True):
         manifest = array.manifest
-        moved = [
+        new_rows = [
             table.setdefault(
                 source
                 if codec_rows[source.codec] == source.codec
@@ -388,25 +387,25 @@ def _source_columns(
             )
             for source in manifest.sources
         ]
-        # the last two entries catch MISSING (-1) and INLINED (-2)
-        lookup = np.array([*moved, INLINED, MISSING], np.int32)
+        # MISSING (-1) and INLINED (-2) index the last two entries
+        lookup = np.array([*new_rows, INLINED, MISSING], np.int32)
         columns.append(lookup[manifest.source])
     return tuple(table), columns
 
 
-def occupied(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int64]:
+def count_files(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int64]:
     """Count the files at each position of the new axes.
 
     Parameters
     ----------
     index
-        `(n_files, n_axes)`.
+        `(n_files, n_axes)`, position of each file.
     lengths
-        Of the axes.
+        Lengths of the axes.
 
     Returns
     -------
-    `lengths` int64.
+    Array of shape `lengths`, int64.
     """
     flat = (
         np.ravel_multi_index(tuple(index.T), tuple(lengths))
@@ -416,21 +415,21 @@ def occupied(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int
     return np.bincount(flat, minlength=math.prod(lengths)).reshape(tuple(lengths))
 
 
-def reindex(array: Array, axis: int, positions: NDArray[np.int64], length: int) -> Array:
-    """Spread an array along an axis whose chunks have length 1.
+def reindex_axis(array: Array, axis: int, positions: NDArray[np.int64], length: int) -> Array:
+    """Move the elements of an axis, whose chunks have length 1, to new positions.
 
     Parameters
     ----------
     positions
-        `(n,)` new position of each of the array's; others are missing.
+        `(n,)`, new position of each element; all other positions are missing.
     length
         New length of the axis.
     """
     assert array.chunks[axis] == 1, array.chunks
     old = array.manifest
     grid = (*old.shape[:axis], length, *old.shape[axis + 1 :])
-    where = np.ix_(*(positions if n == axis else np.arange(k) for n, k in enumerate(old.shape)))
-    flat = np.arange(math.prod(grid)).reshape(grid)[where].reshape(-1)
+    index = np.ix_(*(positions if n == axis else np.arange(k) for n, k in enumerate(old.shape)))
+    flat = np.arange(math.prod(grid)).reshape(grid)[index].reshape(-1)
     source = np.full(math.prod(grid), MISSING, np.int32)
     offset, lengths = np.zeros(len(source), np.uint64), np.zeros(len(source), np.uint64)
     source[flat], offset[flat], lengths[flat] = old.source, old.offset, old.length
@@ -440,19 +439,19 @@ def reindex(array: Array, axis: int, positions: NDArray[np.int64], length: int) 
     return replace(array, shape=shape, manifest=manifest)
 
 
-def merge(first: Array, second: Array) -> Array:
-    """Fill the missing chunks of an array with those of another one of the same grid.
+def merge_arrays(first: Array, second: Array) -> Array:
+    """Fill the missing chunks of an array from another array of the same grid.
 
     Raises
     ------
     ManifestMismatch
-        If both have a chunk at one place.
+        If both have the same chunk.
     """
     both = (first.manifest.source != MISSING) & (second.manifest.source != MISSING)
     if both.any():
         n = int(np.flatnonzero(both)[0])
-        names = [_name(array, array.manifest.source[n]) for array in (first, second)]
-        raise ManifestMismatch("two files cover one place", got=" and ".join(names))
+        names = [_source_url(array, array.manifest.source[n]) for array in (first, second)]
+        raise ManifestMismatch("two files overlap", got=" and ".join(names))
     assert first.manifest.shape == second.manifest.shape
     codecs, rows = unify_codecs([first, second])
     sources, (ours, theirs) = _source_columns([first, second], rows)
@@ -468,76 +467,76 @@ def merge(first: Array, second: Array) -> Array:
     return replace(first, codecs=codecs, manifest=manifest)
 
 
-def _name(array: Array, row: int = 0) -> str:
+def _source_url(array: Array, row: int = 0) -> str:
     sources = array.manifest.sources
     return sources[max(0, int(row))].url if sources else "an array without sources"
 
 
 _ROTATED = (1, 2, 0)
 _SELF_INVERSE = ((1, 0, 2), (1, 0))
-"""Two transposes that do what `_ROTATED` does, each its own inverse."""
+"""Two transposes that together equal `_ROTATED`, each its own inverse."""
 
 
-def permute(array: Array, order: Sequence[int], *, self_inverse: bool = False) -> Array:
+def permute_axes(array: Array, order: Sequence[int], *, self_inverse: bool = False) -> Array:
     """Return the array with its axes in another order.
 
     Parameters
     ----------
     order
-        For each axis of the result, the axis of `array` that it is.
+        For each axis of the result, the axis of `array`.
     self_inverse
-        Write the rotation that puts samples first as two transposes that are each their own
-        inverse. GDAL 3.12 takes no other transpose the right way round, zarrita.js 0.7 is wrong
-        with two: maps take this, microscopes the single one, which GDAL is made to refuse.
+        Write the rotation that moves samples first as two transposes that are each their own
+        inverse. GDAL 3.12 applies any other transpose the wrong way round; zarrita.js 0.7 is wrong
+        with two. Maps use two, microscopy images one, with metadata that makes GDAL refuse them.
 
     Raises
     ------
     UnsupportedTiff
-        If the codec of the array cannot take a transpose.
+        If the codec of the array cannot be combined with a transpose.
 
     Examples
     --------
     >>> image = Array.from_values(np.zeros((4, 6, 3), "u1"), ("y", "x", "s"))
-    >>> permute(image, (2, 0, 1)).codec.transposes
+    >>> permute_axes(image, (2, 0, 1)).codec.transposes
     ((1, 2, 0),)
     """
     order = tuple(order)
     if order == tuple(range(len(order))):
         return array
-    if not _is_kept(array.chunks, order):
-        n_split = _n_split(array, order)
-        array = array if n_split is None else _split(array, n_split)
+    if not _keeps_sample_order(array.chunks, order):
+        n_split = _n_axes_to_split(array, order)
+        array = array if n_split is None else _split_chunks(array, n_split)
     chunks = tuple(array.chunks[axis] for axis in order)
     codecs = array.codecs
-    if not _is_kept(array.chunks, order):
+    if not _keeps_sample_order(array.chunks, order):
         stored = _stored_order(array.chunks, order)
         transposes: tuple[tuple[int, ...], ...] = (trim_order(stored),)
         if self_inverse and transposes == (_ROTATED,):
             transposes = _SELF_INVERSE
         shape = tuple(chunks[axis] for axis in stored)
-        codecs = tuple(_transposed(codec, transposes, shape) for codec in codecs)
+        codecs = tuple(_transpose_codec(codec, transposes, shape) for codec in codecs)
     return replace(
         array,
         shape=tuple(array.shape[axis] for axis in order),
         chunks=chunks,
         dims=tuple(array.dims[axis] for axis in order),
         codecs=codecs,
-        manifest=_permuted(array.manifest, order),
+        manifest=_permute_grid(array.manifest, order),
     )
 
 
 def trim_order(order: Sequence[int]) -> tuple[int, ...]:
-    """Return an order of axes counted on the last of them, without the first that stay.
+    """Remove the leading axes that stay in place from an axis order, and renumber the rest.
 
     >>> trim_order([0, 2, 3, 1])
     (1, 2, 0)
     """
-    lead = next((n for n, axis in enumerate(order) if n != axis), len(order))
-    return tuple(axis - lead for axis in order[lead:])
+    n_fixed = next((n for n, axis in enumerate(order) if n != axis), len(order))
+    return tuple(axis - n_fixed for axis in order[n_fixed:])
 
 
 def is_self_inverse(order: Sequence[int]) -> bool:
-    """Return whether an order of axes, taken twice, leaves them as they were."""
+    """Return whether applying an axis order twice restores the original order."""
     return all(order[axis] == n for n, axis in enumerate(order))
 
 
@@ -549,7 +548,7 @@ def with_transposes(
     Parameters
     ----------
     codec
-        Of the stored samples.
+        Codec of the stored samples.
     transposes
         As in `SegmentCodec`.
     stored
@@ -557,23 +556,23 @@ def with_transposes(
 
     Returns
     -------
-    None if the axes of the chunk are not those of the codec.
+    The codec, or None if the axes of the chunk do not match those of the codec.
     """
     n_moved = max(map(len, transposes), default=0)
-    if n_moved > 4:  # a segment has no more axes
+    if n_moved > 4:  # a segment has four axes
         return None
     if codec.shape[4 - n_moved :] == tuple(stored[len(stored) - n_moved :]):
         return replace(codec, transposes=transposes)
     padded = (*(1,) * (4 - len(stored)), *stored)
     first = padded[-4] if n_moved == 4 else math.prod(padded[:-3])
     shape = (first, padded[-3], padded[-2], padded[-1])
-    # where there is a predictor, rows and samples are what the codec says
+    # a predictor depends on rows and samples, so its shape cannot change
     if codec.predictor not in (0, 1) or codec.edge or math.prod(shape) != codec.n_samples:
         return None
     return replace(codec, shape=shape, transposes=transposes)
 
 
-def _transposed(
+def _transpose_codec(
     codec: SegmentCodec | ForeignCodec, transposes: tuple[tuple[int, ...], ...], stored: tuple
 ) -> SegmentCodec:
     found = None
@@ -583,61 +582,61 @@ def _transposed(
         raise UnsupportedTiff(
             "the axes of the chunks cannot be transposed",
             got=f"chunks of {stored} samples",
-            hint="Take the axes as they are stored (axes='as-stored').",
+            hint="Keep the axes as they are stored: axes='as-stored'.",
         )
     return found
 
 
-def _is_kept(chunks: Sequence[int], order: Sequence[int]) -> bool:
-    """Return whether the samples of a chunk stay in their order."""
+def _keeps_sample_order(chunks: Sequence[int], order: Sequence[int]) -> bool:
+    """Return whether the samples of a chunk stay in the same order."""
     long = [axis for axis in order if chunks[axis] != 1]
     return long == sorted(long)
 
 
 def _stored_order(chunks: Sequence[int], order: Sequence[int]) -> list[int]:
-    """Return the axes of a chunk, which are in `order`, in the order of the stored samples.
+    """Return the axes of a permuted chunk in the order in which its samples are stored.
 
-    Axes of one sample may be stored anywhere: they go where the others need no more moves.
+    The position of axes of length 1 is arbitrary; they are placed to need the fewest moves.
     """
-    place = {axis: n for n, axis in enumerate(order)}
-    stored = [place[axis] for axis in range(len(order)) if chunks[axis] != 1]
-    n_kept = next(n for n, axis in enumerate(sorted(stored)) if stored[n] != axis)
-    first = sorted(stored)[n_kept]
-    tail = stored[n_kept:]
-    short = [axis for axis in range(first, len(order)) if axis not in tail]
-    return [*range(first), *short, *tail]
+    position = {axis: n for n, axis in enumerate(order)}
+    stored = [position[axis] for axis in range(len(order)) if chunks[axis] != 1]
+    n_fixed = next(n for n, axis in enumerate(sorted(stored)) if stored[n] != axis)
+    first = sorted(stored)[n_fixed]
+    tail = stored[n_fixed:]
+    unit_axes = [axis for axis in range(first, len(order)) if axis not in tail]
+    return [*range(first), *unit_axes, *tail]
 
 
-def _permuted(manifest: Manifest, order: Sequence[int]) -> Manifest:
-    """Return the manifest of a grid with its axes in another order."""
+def _permute_grid(manifest: Manifest, order: Sequence[int]) -> Manifest:
+    """Return the manifest with the axes of its grid in another order."""
     shape = tuple(manifest.shape[axis] for axis in order)
-    if _is_kept(manifest.shape, order):
+    if _keeps_sample_order(manifest.shape, order):
         return manifest.with_shape(shape)
     flat = np.arange(manifest.n_chunks).reshape(manifest.shape).transpose(order).reshape(-1)
-    return gather(manifest, flat, shape)
+    return select_chunks(manifest, flat, shape)
 
 
-def gather(manifest: Manifest, flat: NDArray[np.int64], shape: tuple[int, ...]) -> Manifest:
+def select_chunks(manifest: Manifest, flat: NDArray[np.int64], shape: tuple[int, ...]) -> Manifest:
     """Return the manifest of some chunks of another one.
 
     Parameters
     ----------
     flat
-        `(n,)` index of each chunk in C order of the grid that it is in.
+        `(n,)`, flat index of each chunk in the grid of `manifest`, in C order.
     shape
         Chunk grid of the result.
     """
     source = manifest.source[flat]
-    places = np.flatnonzero(source == INLINED).tolist() if manifest.inlined else []
-    inlined = {n: manifest.inlined[int(flat[n])] for n in places}
+    indices = np.flatnonzero(source == INLINED).tolist() if manifest.inlined else []
+    inlined = {n: manifest.inlined[int(flat[n])] for n in indices}
     columns = source, manifest.offset[flat], manifest.length[flat]
     return Manifest(shape, manifest.sources, *columns, inlined)
 
 
-def _n_split(array: Array, order: Sequence[int]) -> int | None:
-    """Return how many of the first axes to split, so that the samples of chunks stay in order.
+def _n_axes_to_split(array: Array, order: Sequence[int]) -> int | None:
+    """Return how many leading axes to split so that the samples of chunks keep their order.
 
-    Only chunks of plain samples can be split, and rows are not.
+    None if that is impossible: only uncompressed chunks can be split, and only between rows.
     """
     is_plain = all(isinstance(codec, SegmentCodec) and codec.is_plain and codec.edge is None
                    for codec in array.codecs)  # fmt: skip
@@ -647,21 +646,21 @@ def _n_split(array: Array, order: Sequence[int]) -> int | None:
     if not is_plain or not is_whole or manifest.inlined:
         return None
     for n_split in range(1, len(order) - 1):
-        if _is_kept((*(1,) * n_split, *array.chunks[n_split:]), order):
+        if _keeps_sample_order((*(1,) * n_split, *array.chunks[n_split:]), order):
             return n_split
     return None
 
 
-def _split(array: Array, n_split: int) -> Array:
-    """Cut chunks of plain samples along the first axes to a length of 1."""
+def _split_chunks(array: Array, n_split: int) -> Array:
+    """Split uncompressed chunks along the leading axes to a length of 1."""
     manifest, inner = array.manifest, array.chunks[n_split:]
     chunks = (*(1,) * n_split, *inner)
     grid = chunk_grid(array.shape, chunks)
     index = np.indices(grid[:n_split]).reshape(n_split, -1)
-    cuts = np.array(array.chunks[:n_split])[:, None]
+    steps = np.array(array.chunks[:n_split])[:, None]
     rest = math.prod(grid[n_split:])
-    outer = np.ravel_multi_index(tuple(index // cuts), manifest.shape[:n_split])
-    within = np.ravel_multi_index(tuple(index % cuts), array.chunks[:n_split])
+    outer = np.ravel_multi_index(tuple(index // steps), manifest.shape[:n_split])
+    within = np.ravel_multi_index(tuple(index % steps), array.chunks[:n_split])
     flat = (outer[:, None] * rest + np.arange(rest)).reshape(-1)
     n_bytes = math.prod(inner) * array.dtype.itemsize
     shift = np.repeat(within * n_bytes, rest).astype(np.uint64)

@@ -1,10 +1,9 @@
-"""The chunk manifest: where the bytes of each chunk are, in columns.
+"""The chunk manifest: the byte range of each chunk, stored in columns.
 
-Owns a table of sources, and for each chunk of a grid, in C order, the source, offset and length of
-its bytes. A million chunks are three NumPy arrays (20 MB) and no Python object each. It opens
-nothing and knows nothing of codecs. Columns of large documents come in blocks, each loaded once,
-when one of its chunks is asked for: `at` and `take` load little. How a block is read is the
-business of whoever makes the manifest.
+A manifest has a table of sources, and for each chunk of a grid, in C order, the source, offset and
+length of its bytes. A million chunks are three NumPy arrays (20 MB), not a million Python objects.
+A manifest opens no files and knows no codecs. The columns of large documents are loaded lazily,
+in blocks, when `at` or `take` needs one of their chunks; the caller provides the loader.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ from ..errors import MalformedTiff
 __all__ = [
     "INLINED",
     "MISSING",
-    "NAMELESS",
+    "OBJECT_SCHEME",
     "Columns",
-    "Deferred",
+    "LazyColumns",
     "Manifest",
     "Source",
     "has_zeros",
 ]
 
-_SHORT = 64
-"""Values of a column up to which Python is quicker than NumPy."""
+_SMALL_COLUMN = 64
+"""Number of values up to which a Python list is faster than NumPy."""
 
 
 def has_zeros(column: NDArray[np.uint64]) -> bool:
-    """Return whether a value is 0."""
-    if column.size <= _SHORT:
+    """Return whether any value is 0."""
+    if column.size <= _SMALL_COLUMN:
         return 0 in column.ravel().tolist()
     return int(np.count_nonzero(column)) < column.size
 
 
 class Columns(NamedTuple):
-    """What a manifest says of some chunks that follow one another, as its own columns do.
+    """The columns of a manifest for a run of consecutive chunks.
 
-    `source`, `offset` and `length` are `(n,)`; `inlined` maps the place of a chunk among these
-    chunks to its bytes.
+    `source`, `offset` and `length` are `(n,)`; `inlined` maps the index of a chunk within the run
+    to its bytes.
     """
 
     source: NDArray[np.int32]
@@ -56,17 +55,18 @@ class Columns(NamedTuple):
     inlined: Mapping[int, bytes]
 
 
-class Deferred:
-    """Blocks of columns, loaded when first needed.
+class LazyColumns:
+    """Columns of a manifest in blocks that are loaded when first needed.
 
     Parameters
     ----------
     n_blocks
-        How many there are, at least 1.
+        Number of blocks, at least 1.
     block_rows
-        Chunks in each; the last may have fewer.
+        Chunks in each block; the last may have fewer.
     load
-        Gives the columns of a block by its number; asked once, by one thread at a time.
+        Returns the columns of a block by its number. Called once per block, by one thread at a
+        time.
     """
 
     def __init__(self, n_blocks: int, block_rows: int, load: Callable[[int], Columns]) -> None:
@@ -84,25 +84,25 @@ class Deferred:
     def take(
         self, flat: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return source, offset and length of some chunks, `(n,)`, by their index in C order."""
+        """Return source, offset and length, `(n,)`, of chunks by their flat index in C order."""
         number, row = np.divmod(flat, self._block_rows)
         source = np.empty(len(flat), np.int32)
         offset, length = np.empty(len(flat), np.uint64), np.empty(len(flat), np.uint64)
         for n in np.unique(number).tolist():
-            here = number == n
+            in_block = number == n
             block = self._block(n)
-            source[here] = block.source[row[here]]
-            offset[here] = block.offset[row[here]]
-            length[here] = block.length[row[here]]
+            source[in_block] = block.source[row[in_block]]
+            offset[in_block] = block.offset[row[in_block]]
+            length[in_block] = block.length[row[in_block]]
         return source, offset, length
 
     def inlined(self, flat: int) -> bytes:
-        """Return the bytes of one chunk that is inlined."""
+        """Return the bytes of an inlined chunk."""
         number, row = divmod(flat, self._block_rows)
         return self._block(number).inlined[row]
 
     def join(self) -> Columns:
-        """Load all blocks and give their columns as one."""
+        """Load all blocks and concatenate their columns."""
         blocks = [self._block(number) for number in range(len(self._blocks))]
         inlined = {
             number * self._block_rows + row: data
@@ -123,20 +123,20 @@ class Deferred:
 
 
 MISSING = -1
-"""`source` of a chunk without bytes: it reads as the fill value."""
+"""`source` of a chunk without bytes, which reads as the fill value."""
 INLINED = -2
 """`source` of a chunk whose bytes are in the manifest itself."""
-NAMELESS = "object://"
-"""How the `url` of an open file without a name begins: only who holds the file can read it."""
+OBJECT_SCHEME = "object://"
+"""Prefix of the `url` of an open file without a name, which only this process can read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file or object that chunks lie in, as it was when it was scanned.
+    """One file or object that contains chunks, as it was when it was scanned.
 
     `url` is an absolute URL or a local path; `size` is in bytes; `mtime` in seconds since 1970
-    (UTC); `etag` without quotes. What the file system does not tell is None. `codec` is the row of
-    the array's codec table that decodes the chunks in this source.
+    (UTC); `etag` without quotes. Values that the file system does not report are None. `codec` is
+    the index in `Array.codecs` of the codec that decodes the chunks of this source.
     """
 
     url: str
@@ -161,13 +161,15 @@ class Manifest:
     offset: NDArray[np.uint64]
     length: NDArray[np.uint64]
     inlined: Mapping[int, bytes] = field(default_factory=dict)
-    _deferred: Deferred | None = field(default=None, init=False, repr=False)
+    _lazy: LazyColumns | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def defer(cls, shape: Sequence[int], sources: Sequence[Source], columns: Deferred) -> Manifest:
+    def from_lazy(
+        cls, shape: Sequence[int], sources: Sequence[Source], columns: LazyColumns
+    ) -> Manifest:
         """Return a manifest whose columns are loaded when they are first needed.
 
-        `source`, `offset`, `length` and `inlined` load all of them.
+        Accessing `source`, `offset`, `length` or `inlined` loads all blocks.
 
         Parameters
         ----------
@@ -176,48 +178,48 @@ class Manifest:
         sources
             All sources.
         columns
-            Blocks that have all chunks of the grid together.
+            Blocks that cover all chunks of the grid.
         """
         manifest = object.__new__(cls)
-        values = {"shape": tuple(shape), "sources": tuple(sources), "_deferred": columns}
+        values = {"shape": tuple(shape), "sources": tuple(sources), "_lazy": columns}
         for name, value in values.items():
             object.__setattr__(manifest, name, value)
         return manifest
 
     def __getattr__(self, name: str) -> Any:
-        """Load all columns when the first of them is asked for; Python asks where one is unset."""
+        """Load all columns on the first access to one; Python calls this for unset attributes."""
         if name in Columns._fields:
             self.load()
         return object.__getattribute__(self, name)
 
     def load(self) -> None:
         """Load the columns that are not yet loaded."""
-        deferred = self._deferred
-        if deferred is not None:
-            for name, column in deferred.join()._asdict().items():
+        lazy = self._lazy
+        if lazy is not None:
+            for name, column in lazy.join()._asdict().items():
                 object.__setattr__(self, name, column)
-            object.__setattr__(self, "_deferred", None)
+            object.__setattr__(self, "_lazy", None)
 
     def at(self, flat: int) -> tuple[int, int, int]:
-        """Return source, offset and length of the chunk with this index in C order."""
-        deferred = self._deferred
-        if deferred is not None:
-            return deferred.at(flat)
+        """Return source, offset and length of a chunk by its flat index in C order."""
+        lazy = self._lazy
+        if lazy is not None:
+            return lazy.at(flat)
         return self.source.item(flat), self.offset.item(flat), self.length.item(flat)
 
     def take(
         self, flat: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return source, offset and length of some chunks, `(n,)`, by their index in C order."""
-        deferred = self._deferred
-        if deferred is not None:
-            return deferred.take(flat)
+        """Return source, offset and length, `(n,)`, of chunks by their flat index in C order."""
+        lazy = self._lazy
+        if lazy is not None:
+            return lazy.take(flat)
         return self.source[flat], self.offset[flat], self.length[flat]
 
     def data(self, flat: int) -> bytes:
-        """Return the bytes of a chunk that is inlined."""
-        deferred = self._deferred
-        return self.inlined[flat] if deferred is None else deferred.inlined(flat)
+        """Return the bytes of an inlined chunk."""
+        lazy = self._lazy
+        return self.inlined[flat] if lazy is None else lazy.inlined(flat)
 
     @classmethod
     def from_columns(
@@ -232,20 +234,20 @@ class Manifest:
     ) -> Manifest:
         """Build a manifest from columns in C order.
 
-        A chunk whose offset or length is 0 is missing: TIFF writers mark sparse segments so.
+        A chunk with offset 0 or length 0 is missing: this is how TIFF writers mark sparse segments.
 
         Parameters
         ----------
         shape
             The chunk grid.
         source
-            The one source, or all of them.
+            One source, or all of them.
         offset, length
             `(n,)` integers, in bytes, one for each chunk of the grid.
         index
             `(n,)` integers, the row of `source` of each chunk; 0 if not given.
         inlined
-            Bytes of chunks that are kept in the manifest, by flat index.
+            Bytes of the inlined chunks, by flat index.
         """
         sources = (source,) if isinstance(source, Source) else tuple(source)
         offsets = np.ascontiguousarray(offset, np.uint64).reshape(-1)
@@ -273,7 +275,7 @@ class Manifest:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the columns take."""
+        """Memory used by the columns, in bytes."""
         return self.source.nbytes + self.offset.nbytes + self.length.nbytes
 
     @property
@@ -283,17 +285,17 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Return a digest of the columns and inlined chunks, as 32 digits."""
-        found = hashlib.blake2b(digest_size=16)
+        """Return a digest of the columns and inlined chunks, as 32 hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=16)
         for column in (self.source, self.offset, self.length):
-            found.update(np.ascontiguousarray(column))
+            digest.update(np.ascontiguousarray(column))
         for flat, data in sorted(self.inlined.items()):
-            found.update(b"%d %d " % (flat, len(data)))
-            found.update(data)
-        return found.hexdigest()
+            digest.update(b"%d %d " % (flat, len(data)))
+            digest.update(data)
+        return digest.hexdigest()
 
     def with_shape(self, shape: Sequence[int]) -> Manifest:
-        """Return the same chunks on a grid of another shape with as many chunks."""
+        """Return the same chunks on a grid of another shape with the same number of chunks."""
         assert math.prod(shape) == self.n_chunks
         return replace(self, shape=tuple(shape))
 
@@ -310,14 +312,14 @@ class Manifest:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Manifest):
             return NotImplemented
-        here = self.source >= 0
+        stored = self.source >= 0
         return (
             self.shape == other.shape
             and self.sources == other.sources
             and dict(self.inlined) == dict(other.inlined)
             and np.array_equal(self.source, other.source)
-            and np.array_equal(self.offset[here], other.offset[here])
-            and np.array_equal(self.length[here], other.length[here])
+            and np.array_equal(self.offset[stored], other.offset[stored])
+            and np.array_equal(self.length[stored], other.length[stored])
         )
 
     __hash__ = None  # type: ignore[assignment]

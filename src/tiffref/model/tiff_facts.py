@@ -1,7 +1,8 @@
-"""What a TIFF says, as plain values.
+"""The parsed content of a TIFF file, as plain values.
 
-Owns the frozen records that parsing ends in: no tifffile type, no open file. Offsets and lengths
-are arrays, so that a million segments cost no Python object each. Terms are those of TIFF 6.0.
+Parsing returns these frozen records, which hold no tifffile types and no open file. Offsets and
+lengths are arrays, so that a million segments cost no Python object each. Terms are those of
+TIFF 6.0.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from .manifest import Source
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IfdFacts:
-    """What one image file directory says about its pixels.
+    """The tags of one IFD that describe its pixels.
 
     `shape` is normalized: (planes, depth, length, width, samples), where `planes` counts separate
     sample planes (PlanarConfiguration 2) and `samples` those stored together. `tile` is (depth,
-    length, width) or None for strips. `bits` has one number where all samples agree. `tags` maps
-    tag numbers to plain values; segment offsets and lengths are not among them. `tables` holds
-    what a decoder needs from elsewhere in the file, as bytes by name.
+    length, width) or None for strips. `bits` has one number if all samples have the same. `tags`
+    maps tag numbers to plain values, without segment offsets and lengths. `tables` holds data that
+    a decoder needs from elsewhere in the file, as bytes by name.
     """
 
     name: str
@@ -52,10 +53,10 @@ class IfdFacts:
 class LevelFacts:
     """One resolution level of a series: pages in C order of the leading dimensions.
 
-    `shape` and `axes` are those that `tifffile.imread` gives. `ifds` lists the different kinds of
-    IFDs; `ifd` `(n_pages,)` int32 says which one each page is (-1: the page is missing). `source`
+    `shape` and `axes` are the same as in tifffile. `ifds` lists the distinct kinds of IFDs; `ifd`
+    `(n_pages,)` int32 is the index in `ifds` of each page (-1: the page is missing). `source`
     `(n_pages,)` int32 is a row of `sources`. `offset` and `length` are `(n_pages, n_segments)`
-    uint64. `run_offset` is set where one IFD describes many pages stored one after the other.
+    uint64. `run_offset` is set if one IFD describes many pages stored one after the other.
     """
 
     shape: tuple[int, ...]
@@ -72,7 +73,7 @@ class LevelFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesFacts:
-    """One image of a file, with its pyramid levels, or why a level cannot be represented."""
+    """One image of a file, with its pyramid levels; an exception if one cannot be represented."""
 
     index: int
     kind: str
@@ -85,7 +86,8 @@ class SeriesFacts:
 class FileFacts:
     """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...).
 
-    `defect` says why the series are not those of the file's flavour, but its pages as they are.
+    If the series of the file's flavour cannot be used, `defect` is the reason, and the series are
+    the plain pages of the file.
     """
 
     source: Source

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
 from ..codecs.guard import check_proportion
-from ..errors import names_arguments
+from ..errors import rejects_unknown_arguments
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
@@ -254,7 +254,7 @@ CACHE = ChunkCache(64 << 20)
 """Those of this process."""
 
 
-@names_arguments
+@rejects_unknown_arguments
 def set_cache_size(max_bytes: int) -> None:
     """Set how many bytes of decoded chunks this process caches; 0 turns the cache off.
 

@@ -29,7 +29,7 @@ from ..io.clients import find_file_system
 from ..io.remote import RemoteFile
 from ..io.source import ByteSource, FileObjectSource, LocalSource, check_same
 from ..io.urls import local_path
-from ..model.manifest import NAMELESS, Source
+from ..model.manifest import OBJECT_SCHEME, Source
 from ..references import References
 
 if TYPE_CHECKING:
@@ -347,10 +347,10 @@ def make_fetcher(
         return Fetcher(storage_options, verify=verify, allow=references.allow)
     if hasattr(file, "fs") and hasattr(file, "path"):
         own = file.fs.unstrip_protocol(file.path)
-        known = [url for url in names if url == own or url.startswith(NAMELESS)]
+        known = [url for url in names if url == own or url.startswith(OBJECT_SCHEME)]
         filesystems = dict.fromkeys(known, (file.fs, file.path))
         return Fetcher(storage_options, verify=verify, filesystems=filesystems)
-    files = {url: file for url in names if url.startswith(NAMELESS)}
+    files = {url: file for url in names if url.startswith(OBJECT_SCHEME)}
     return Fetcher(storage_options, verify=verify, files=files)
 
 

@@ -37,7 +37,15 @@ from ..metadata.ngff import PENDING, insert_axes
 from ..metadata.report import Report
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
-from ..model.combine import STORAGE, Kind, aspects_of, group_compatible, mismatch, occupied, place
+from ..model.combine import (
+    STORAGE,
+    CompatibleGroup,
+    aspects_of,
+    count_files,
+    group_compatible,
+    mismatch_error,
+    place_arrays,
+)
 from ..model.manifest import INLINED
 from ..references import References
 from .coordinates import Axis, axis_array
@@ -81,12 +89,12 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
     places = unify_locations([Location() if is_anywhere else part.location for part in parts])
     aspects = [_aspects(part, where, plan) for part, where in zip(parts, places, strict=True)]
-    kinds = group_compatible(aspects)
-    if len(kinds) > 1 and plan.on_mismatch == "decode":
-        kinds = _join_stored(kinds)
-    if len(kinds) > 1 and plan.on_mismatch != "split":
-        raise mismatch(kinds, [part.url for part in parts])
-    return [np.array(kind.members) for kind in sorted(kinds, key=lambda kind: kind.members[0])]
+    groups = group_compatible(aspects)
+    if len(groups) > 1 and plan.on_mismatch == "decode":
+        groups = _join_stored(groups)
+    if len(groups) > 1 and plan.on_mismatch != "split":
+        raise mismatch_error(groups, [part.url for part in parts])
+    return [np.array(g.members) for g in sorted(groups, key=lambda g: g.members[0])]
 
 
 def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
@@ -111,15 +119,15 @@ def scale_of(array: Array) -> str:
     return repr({name: to_plain(array.attributes.get(name)) for name in _MEANING})
 
 
-def _join_stored(kinds: Sequence[Kind]) -> list[Kind]:
+def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:
     """Join groups that differ only in how samples are stored."""
-    joined: dict[Any, list[Kind]] = {}
-    for kind in kinds:
-        rest = tuple((k, v) for k, v in kind.aspects.items() if k not in STORAGE)
-        joined.setdefault(rest, []).append(kind)
+    joined: dict[Any, list[CompatibleGroup]] = {}
+    for group in groups:
+        rest = tuple((k, v) for k, v in group.aspects.items() if k not in STORAGE)
+        joined.setdefault(rest, []).append(group)
     return [
-        Kind(group[0].aspects, tuple(sorted(n for kind in group for n in kind.members)))
-        for group in joined.values()
+        CompatibleGroup(same[0].aspects, tuple(sorted(n for one in same for n in one.members)))
+        for same in joined.values()
     ]
 
 
@@ -161,7 +169,7 @@ def combine(
         if len({codec for table in tables.values() for codec in table}) > 1:
             arrays = [_self_describing(array) for array in arrays]
         origins = np.concatenate([index[:, new], inner], axis=1)
-        images[path] = place(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
+        images[path] = place_arrays(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
         if plan.is_mosaic:
             _check_covered(images[path], arrays, dims, plan, report)
     described = [dim for dim in dims if dim not in plan.plate]
@@ -195,7 +203,7 @@ def _check_filled(
             got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
             hint="Stack on fewer axes.",
         )
-    count = occupied(index[mask], lengths)
+    count = count_files(index[mask], lengths)
     if (count > 1).any():
         where = tuple(np.argwhere(count > 1)[0])
         at = np.flatnonzero((index[mask] == where).all(axis=1))

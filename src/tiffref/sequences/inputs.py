@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import SelectionError, SourceError, needs, unreadable
+from ..errors import SelectionError, SourceError, requires_extra, unreadable
 from ..io.allow import AllowList
 from ..io.clients import client_errors
 from ..io.urls import from_document_url, has_scheme, spelling_hint
@@ -217,7 +217,7 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
 def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
     import fsspec
 
-    with needs("parquet", "a Parquet table needs pyarrow", name):
+    with requires_extra("parquet", "a Parquet table needs pyarrow", name):
         import pyarrow
         import pyarrow.parquet
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import ManifestMismatch, SelectionError, first_few
 from ..metadata.ngff import order_axes
 from ..model.array import Array, Group
-from ..model.combine import gather
+from ..model.combine import select_chunks
 from ..references import References
 from .coordinates import count_empty
 
@@ -196,7 +196,7 @@ def _select(array: Array, place: Mapping[str, int]) -> Array:
     kept = [axis for axis, dim in enumerate(array.dims) if dim not in place]
     grid = array.manifest.shape
     flat = np.arange(array.manifest.n_chunks).reshape(grid)[index].reshape(-1)
-    part = gather(array.manifest, flat, tuple(grid[axis] for axis in kept))
+    part = select_chunks(array.manifest, flat, tuple(grid[axis] for axis in kept))
     used, column = np.unique(part.source[part.source >= 0], return_inverse=True)
     source = part.source.copy()
     source[source >= 0] = column

@@ -34,8 +34,8 @@ from ..io.urls import local_path
 from ..metadata.gdal import with_bands
 from ..metadata.geo import locate, unify_locations
 from ..metadata.report import Report
-from ..model.array import Array, Group, given_attributes
-from ..model.combine import aspects_of, group_compatible, merge, mismatch, reindex
+from ..model.array import Array, Group, check_zattrs
+from ..model.combine import aspects_of, group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..model.manifest import Source
 from ..references import References, move_series
 from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare, scale_of
@@ -216,8 +216,8 @@ def scan_sequence(
     }
     built = _build(parts, fields, more, plan, record)
     if is_plate:
-        return to_plate(built[0], allow_holes).with_attributes(**given_attributes(zattrs))
-    return _finish([one.with_axes(axes) for one in built], given_attributes(zattrs))
+        return to_plate(built[0], allow_holes).with_attributes(**check_zattrs(zattrs))
+    return _finish([one.with_axes(axes) for one in built], check_zattrs(zattrs))
 
 
 def stack_arrays(
@@ -253,7 +253,7 @@ def stack_arrays(
         for url, array in zip(listed.urls, arrays, strict=True)
     ]
     built = _build(parts, fields, more, plan, {"pattern": text})
-    return _finish(built, given_attributes(zattrs))
+    return _finish(built, check_zattrs(zattrs))
 
 
 def _read_fields(listed: FileList, pattern: str | None, options: AxisOptions) -> dict[str, NDArray]:
@@ -290,11 +290,11 @@ def _build(
     unknown = sorted(set(categories) - set(names))
     if unknown:
         raise SelectionError("categories name no axis", got=unknown, expected=names)
-    kinds = compare([part for part in parts if part is not None], plan)
+    groups = compare([part for part in parts if part is not None], plan)
     built = []
-    for members in kinds:
+    for members in groups:
         # the places of files that cannot be read are holes, as long as there is one array
-        chosen = [here[n] for n in members] if len(kinds) > 1 else list(range(len(parts)))
+        chosen = [here[n] for n in members] if len(groups) > 1 else list(range(len(parts)))
         axes = [
             make_axis(name, fields[name][chosen], categories.get(name))
             if name in fields
@@ -529,9 +529,9 @@ def _join(
         first, second = old.group[path], _alike(old.group, new.group, path, dims)
         assert isinstance(first, Array)
         for at, (axis, (ours, theirs)) in enumerate(zip(axes, index, strict=True)):
-            first = reindex(first, at, ours, axis.length)
-            second = reindex(second, at, theirs, axis.length)
-        children[path] = merge(first, second)
+            first = reindex_axis(first, at, ours, axis.length)
+            second = reindex_axis(second, at, theirs, axis.length)
+        children[path] = merge_arrays(first, second)
     holes = count_empty(children[old.main_path], len(dims))  # type: ignore[arg-type]
     if holes and not allow_holes:
         raise ManifestMismatch(
@@ -579,10 +579,10 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
         {**aspects_of(_plain_fill(array), dims), "scale": scale_of(array), "georeference": place}
         for array, place in zip((first, second), places, strict=True)
     ]
-    kinds = group_compatible(aspects)
-    if len(kinds) > 1:
+    groups = group_compatible(aspects)
+    if len(groups) > 1:
         labels = [array.manifest.sources[0].url for array in (first, second)]
-        raise mismatch(kinds, labels)
+        raise mismatch_error(groups, labels)
     return second
 
 

@@ -21,8 +21,8 @@ from ..errors import (
     SelectionError,
     TiffrefError,
     TruncationWarning,
-    names_arguments,
-    no_such,
+    no_such_index,
+    rejects_unknown_arguments,
     warn,
 )
 from ..io.open import open_source
@@ -32,7 +32,7 @@ from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
 from ..metadata.layout import LevelName, name_levels
 from ..metadata.report import Report
-from ..model.array import Array, given_attributes
+from ..model.array import Array, check_zattrs
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from ..references import References
 from .descriptions import imagej_metadata, imagej_text, shaped_text
@@ -74,7 +74,7 @@ class _Options:
     report: Report
 
 
-@names_arguments
+@rejects_unknown_arguments
 def scan(
     source: Any,
     *,
@@ -150,7 +150,7 @@ def scan(
     UnsupportedTiff
         If no image in it can be represented by references.
     """
-    added = given_attributes(zattrs)
+    added = check_zattrs(zattrs)
     references, _ = scan_with_facts(
         source,
         series=series,
@@ -412,7 +412,7 @@ def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
     try:
         return items[index]
     except (IndexError, TypeError):
-        raise no_such(what, index, len(items), url) from None
+        raise no_such_index(what, index, len(items), url) from None
 
 
 def _pages_series(file: _File, key: Any, series: int | None) -> Series:
@@ -449,7 +449,7 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
         else:
             indices = [range(n)[int(k)] for k in key]
     except (IndexError, TypeError, ValueError) as error:
-        raise no_such("page", key, n, url) from error
+        raise no_such_index("page", key, n, url) from error
     if not indices:
         raise SelectionError("key selects no page", url=url, got=key, expected="a page at least")
     return indices

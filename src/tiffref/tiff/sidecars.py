@@ -38,7 +38,7 @@ from ..metadata.geokeys import (
 )
 from ..metadata.layout import MASK_BIT, REDUCED_BIT
 from ..metadata.report import Report, XmlError, parse_xml
-from ..model.manifest import NAMELESS
+from ..model.manifest import OBJECT_SCHEME
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 
 __all__ = ["Beside", "add_sidecars", "has_sidecars"]
@@ -54,7 +54,7 @@ _MAX_BYTES = 1 << 24
 def has_sidecars(sidecars: bool | None, source: Any) -> bool:
     """Return whether the files beside a source are to be read: by default those of a local path."""
     url = source.source.url if isinstance(source, ByteSource) else source
-    if not isinstance(url, str | os.PathLike) or NAMELESS in os.fspath(url):
+    if not isinstance(url, str | os.PathLike) or OBJECT_SCHEME in os.fspath(url):
         return False
     return is_local(os.fspath(url)) if sidecars is None else sidecars
 

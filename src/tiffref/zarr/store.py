@@ -27,7 +27,7 @@ from ..documents import open_references
 from ..errors import SelectionError, UnknownArgument, UnsupportedTiff, check_arguments
 from ..formats.summary import ARRAY_HEADING, html_table, outline
 from ..io.progress import Progress, choose_progress
-from ..model.array import Array, Group, given_attributes
+from ..model.array import Array, Group, check_zattrs
 from ..model.manifest import INLINED
 from ..read.engine import read_array
 from ..read.fetch import Fetcher, make_fetcher
@@ -621,7 +621,7 @@ def with_values(
         return array if is_whole else array.with_fill_value(fillvalue)
 
     group = references.group if fillvalue is None else references.group.map_arrays(fill)
-    return replace(references, group=group.with_attributes(**given_attributes(zattrs)))
+    return replace(references, group=group.with_attributes(**check_zattrs(zattrs)))
 
 
 def _identify(source: Any, references: References) -> str:
