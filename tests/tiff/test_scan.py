@@ -15,7 +15,8 @@ import tifffile
 
 import tiffref
 import zarr
-from tiffref.errors import MalformedTiff, SelectionError, SourceError
+from tiffref.errors import MalformedTiff, MetadataWarning, SelectionError, SourceError
+from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(7)
 
@@ -270,6 +271,30 @@ def test_a_tiff_inside_a_larger_file(tmp_path):
         with tifffile.TiffFile(file, offset=1000) as tif:
             references = tiffref.scan(tif)
     np.testing.assert_array_equal(open_group(references)["image"][...], data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ImageJ=1.54f\nimages=5\nframes=3\n",
+        "ImageJ=1.54f\nimages=5\nslices=abc\n",
+        '{"shape": [3, 16, 20]}',
+    ],
+)
+def test_descriptions_that_do_not_fit_are_reported_of_an_open_file_too(tmp_path, text):
+    planes = np.arange(5 * 16 * 20, dtype="u2").reshape(5, 16, 20)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for n, plane in enumerate(planes):
+            tif.write(plane, description=text if n == 0 else None, metadata=None, contiguous=False)
+    for strict in (False, True):
+        with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+            if strict:
+                with pytest.raises(MalformedTiff, match="description does not fit"):
+                    tiffref.scan(tif, strict=True)
+            else:
+                with pytest.warns(MetadataWarning, match="does not fit"):
+                    store = ZarrTiffStore(tif)
+                np.testing.assert_array_equal(store[...], planes)
 
 
 def test_a_million_tiles_are_not_a_million_objects(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +190,12 @@ def scan_with_facts(
     if isinstance(chunkmode, str) and mode not in _CHUNK_MODES:
         raise SelectionError(f"there is no chunkmode {chunkmode!r}", expected="None or tile")
     native = mode in ("0", "strile", "tile")
-    report = Report(str(source), strict)
+    # as text, tifffile's objects read all of the file
+    name = source if isinstance(source, str | PathLike) else "an open file"
+    report = Report("", strict)
     options = _Options(native, fillvalue, layout, level, allow_holes, report)
     with ExitStack() as stack:
-        counts = stack.enter_context(choose_counts(progress, f"scanning {source}"))
+        counts = stack.enter_context(choose_counts(progress, f"scanning {name}"))
         file = _open(source, storage_options, stack, counts)
         report.url = file.url
         listing = _select(file, series, key)
@@ -379,7 +382,7 @@ def _adopt(source: Any, stack: ExitStack) -> _File:
     """Take a file, a page or a series that tifffile has open."""
     from tifffile import TiffPageSeries
 
-    from .vendor import open_vendor, tifffile_errors
+    from .vendor import is_foreign, open_vendor, tifffile_errors
 
     if hasattr(source, "filehandle"):
         tif, wanted = source, None
@@ -391,6 +394,8 @@ def _adopt(source: Any, stack: ExitStack) -> _File:
     with tifffile_errors(str(tif.filehandle.path)):
         vendor = stack.enter_context(closing(open_vendor(tif)))
         stack.callback(vendor.reader.source.close)
+        if wanted is None and (tif.is_imagej or tif.is_shaped) and not is_foreign(vendor.reader):
+            return _File(vendor.reader)
         return _File(vendor.reader, vendor, None if wanted is None else vendor.convert([wanted]))
 
 
