@@ -71,7 +71,7 @@ def test_strips_of_no_rows_are_one_of_all(tmp_path: Path, compression: int, kind
     store = ZarrTiffStore(path, chunkmode="strile" if kind == "strile" else None)
     np.testing.assert_array_equal(store[...], [IMAGE, IMAGE])
     write_tiff(path, [Ifd(tags, [data, data])])
-    with pytest.raises(MalformedTiff, match=r"no rows.*2 strips"):
+    with pytest.raises(MalformedTiff, match=r"0 rows.*2 strips"):
         ZarrTiffStore(path)
     write_tiff(path, [Ifd(tags | {257: 0}, [data, data])])  # which is right for an image of none
     assert tiffref.scan(path).group["image"].shape[0] == 0
@@ -81,7 +81,7 @@ def test_tiles_of_no_width_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tags = {code: value for code, value in TAGS.items() if code != 278}
     write_tiff(path, [Ifd(tags | {259: 1, 317: 1, 322: 0, 323: 16}, [IMAGE.tobytes()])])
-    with pytest.raises(MalformedTiff, match="no width"):
+    with pytest.raises(MalformedTiff, match="0 pixels wide"):
         ZarrTiffStore(path)[...]
 
 

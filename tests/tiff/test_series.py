@@ -638,7 +638,7 @@ def _is_same(ours: Any, theirs: list[list[tuple[Any, ...]]]) -> bool:
     return True
 
 
-REFUSALS = ("outside the file", "unknown type", "asks for segments", "not one whole number")
+REFUSALS = ("outside the file", "unknown type", "needs more segments", "not a single integer")
 
 
 def _is_explained(reader: TiffReader, ours: Any, theirs: list[list[tuple[Any, ...]]]) -> bool:

@@ -227,7 +227,7 @@ def test_factors_that_are_no_numbers_are_refused(page: int, code: int, tmp_path:
     struct.pack_into("<HHI", data, at, code, 5, 1)
     path = tmp_path / "factor.tif"
     path.write_bytes(data)
-    with pytest.raises(MalformedTiff, match="not one whole number"):
+    with pytest.raises(MalformedTiff, match="not a single integer"):
         tiffref.scan(path)
 
 

@@ -182,7 +182,7 @@ def jpeg_colorspaces(
     planar_separate: bool,
     extra_samples: Sequence[int],
     is_jfif: bool,
-    is_unmarked: bool = False,
+    has_rgb_components: bool = False,
 ) -> dict[str, int | str]:
     """Find the colour spaces that a JPEG segment is stored in and decodes to.
 
@@ -197,9 +197,9 @@ def jpeg_colorspaces(
     is_jfif
         The stream has a JFIF marker; without one, RGB images of some scanners (Aperio) hold RGB
         that the decoder would take for YCbCr.
-    is_unmarked
-        Three components that neither a marker nor their numbers call colours, as GDAL writes bands
-        that are none; the decoder would take them for YCbCr, too.
+    has_rgb_components
+        The stream has three components that are not colours, as GDAL writes bands; without the
+        parameters, the decoder would take them for YCbCr.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def jpeg_colorspaces(
     if planar_separate:
         # what libtiff does: the one component passes as it is
         return {"colorspace": 1, "outcolorspace": 1}
-    if is_unmarked:
+    if has_rgb_components:
         return {"colorspace": 2, "outcolorspace": 2}
     if extra_samples:
         return {}

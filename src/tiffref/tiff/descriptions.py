@@ -41,7 +41,7 @@ _MAX_DIMENSIONS = 32
 
 
 def _texts(one: Directory) -> Iterator[str]:
-    for text in (one.get(_DESCRIPTION), *one.more_texts[:1]):
+    for text in (one.get(_DESCRIPTION), *one.more_descriptions[:1]):
         if isinstance(text, str) and text:
             yield text
 

@@ -1,8 +1,8 @@
-"""One directory to facts: what its tags say of an image.
+"""Turn the tags of one IFD into `IfdFacts`.
 
-Owns the meaning and the defaults of the tags that decide how segments decode, the tables that
-decoders need from elsewhere in the file, and the bytes that tell undeclared JPEG apart. The reader
-gives the values (see `ifd`); which directories make an image is said by `series`.
+Knows the meaning and the defaults of the tags that decide how segments decode, collects the decoder
+tables stored elsewhere in the file, and inspects JPEG streams whose color space the tags do not
+declare. `ifd` reads the values; `series` decides which IFDs form an image.
 
 References: TIFF 6.0 sections 8, 15 and 22; TIFF technical note 2 (JPEG); SGI ImageDepth; NDPI as in
 "TIFF Format Description" of Hamamatsu.
@@ -36,24 +36,24 @@ __all__ = [
 _RGB, _YCBCR = 2, 6
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})
 _JPEG = 7
-_GREY = frozenset({0, 1})
+_GRAY = frozenset({0, 1})
 _LOSSY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _MAX_HEADER_BYTES = 1 << 12
-_UNKEPT_TAGS = frozenset(
+_DROPPED_TAGS = frozenset(
     {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
 )
-"""Offsets and lengths, which mean nothing outside their file, and decoder tables."""
+"""Offsets and lengths, which are meaningless outside the file, and decoder tables."""
 _MCU_STARTS, _MCU_STARTS_HIGH, _NODATA = 65426, 65432, 42113
 _LSM_INFO, _MAGNIFICATION, _CAPTURE_MODE = 34412, 65421, 65441
 _MAX_BITS, _MAX_SHORT = 32, (1 << 16) - 1
-_WHOLE_TYPES = frozenset({1, 2, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
+_INTEGER_TYPES = frozenset({1, 2, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
 _STREAMED = JPEG | {OLD_JPEG}
-"""Compressions whose segments say how they decode."""
+"""Compressions whose streams carry decoding parameters."""
 _NDPI_GRAY = "ndpi gray"
 
 
 def _dtype_names() -> dict[tuple[int, int], str]:
-    """Build the data type of samples of (format, bits); unsigned ones are packed at any width."""
+    """Return the dtype by (SampleFormat, BitsPerSample); unsigned samples have any bit depth."""
     found = {(1, bits): np.dtype(f"u{1 if bits <= 8 else 2 if bits <= 16 else 4}").str
              for bits in range(2, _MAX_BITS + 1)}  # fmt: skip
     found |= {(1, 1): "|b1", (1, 64): "<u8"}
@@ -69,38 +69,38 @@ def _dtype_names() -> dict[tuple[int, int], str]:
 _DTYPES = _dtype_names()
 
 
-class _NotWhole(NamedTuple):
-    """The value of a tag whose type is not one of whole numbers."""
+class _NonInteger(NamedTuple):
+    """The value of a tag that should be an integer and has another type."""
 
     value: Any
 
 
-def _plain(one: Directory, code: int) -> Any:
-    """Return the value of a tag as something that can be compared and hashed."""
-    value = one.get(code)
+def _hashable_value(ifd: Directory, code: int) -> Any:
+    """Return the value of a tag in a form that can be compared and hashed."""
+    value = ifd.get(code)
     if type(value) is int or value is None:
         return value
     if isinstance(value, np.ndarray):
         value = tuple(value.reshape(-1).tolist())
-    return value if one.entries[code][0] in _WHOLE_TYPES else _NotWhole(value)
+    return value if ifd.entries[code][0] in _INTEGER_TYPES else _NonInteger(value)
 
 
 def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
-    """Return the one number of a tag; a number for each sample (TIFF 5.0) where all agree.
+    """Return the number of a tag; TIFF 5.0 repeats it for each sample.
 
     Raises
     ------
     MalformedTiff
-        If there is more than one number, or none.
+        If the value is not a non-negative integer, or values differ.
     """
     value = tags.get(code)
     if type(value) is int:
         if value >= 0:
             return value
-        raise MalformedTiff("is a negative number", tag=code, got=value)
+        raise MalformedTiff("the tag has a negative number", tag=code, got=value)
     if value is None:
         return default
-    if isinstance(value, _NotWhole):
+    if isinstance(value, _NonInteger):
         value = value.value
     elif isinstance(value, bytes | tuple):
         if not len(value):
@@ -108,79 +108,81 @@ def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
         first = value[0]
         if isinstance(first, int) and first >= 0 and all(n == first for n in value):
             return first
-    raise MalformedTiff("is not one whole number", tag=code, got=repr(value)[:60])
+    raise MalformedTiff("the tag is not a single integer", tag=code, got=repr(value)[:60])
 
 
-def _list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:
-    """Return the whole numbers of a tag."""
+def _int_list(tags: Mapping[int, Any], code: int) -> tuple[int, ...]:
+    """Return the integers of a tag."""
     value = tags.get(code)
     if value is None:
         return ()
     if type(value) is int:
         return (value,)
-    if isinstance(value, _NotWhole):
+    if isinstance(value, _NonInteger):
         value = value.value
     values = value if isinstance(value, bytes | tuple | list) else (value,)
     try:
         return tuple(int(n) for n in values)
     except (TypeError, ValueError):
-        raise MalformedTiff("is not a list of numbers", tag=code, got=repr(value)[:60]) from None
+        raise MalformedTiff(
+            "the tag is not a list of integers", tag=code, got=repr(value)[:60]
+        ) from None
 
 
 def _per_sample(tags: Mapping[int, Any], code: int, n_samples: int) -> tuple[int, ...]:
-    """Return the numbers of a tag for each sample; one if all agree."""
-    values = _list(tags, code)[: max(1, n_samples)]
+    """Return the values of a tag per sample; a single one if all are equal."""
+    values = _int_list(tags, code)[: max(1, n_samples)]
     return values if len(values) == 1 or len(set(values)) > 1 else values[:1]
 
 
-def _size(one: Directory, code: int) -> int:
-    value = one._values.get(code)
+def _size(ifd: Directory, code: int) -> int:
+    value = ifd._values.get(code)
     if type(value) is int and value >= 0:
         return value
-    return _number({code: _plain(one, code)}, code, 0)
+    return _number({code: _hashable_value(ifd, code)}, code, 0)
 
 
-def read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
-    """Return what a directory says of its image.
+def read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
+    """Read the facts of an IFD.
 
     Raises
     ------
     MalformedTiff
-        If it says what cannot be.
+        If the tags have impossible values.
     """
     try:
-        return _read_facts(reader, one)
+        return _read_facts(reader, ifd)
     except MalformedTiff as error:
-        error.ifd = error.ifd or one.name
+        error.ifd = error.ifd or ifd.name
         raise
 
 
-def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
-    entries = one.entries
-    rows, columns = _size(one, 257), _size(one, 256)
+def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
+    entries = ifd.entries
+    rows, columns = _size(ifd, 257), _size(ifd, 256)
     frame = None
     if not rows and not columns and 256 not in entries:
-        # some raw formats leave the size to the JPEG stream
-        frame = jpeg_frame(first_bytes(reader, one))
+        # some camera raw formats give the size only in the JPEG stream
+        frame = jpeg_frame(first_bytes(reader, ifd))
         if frame is not None:
             rows, columns = frame.rows, frame.columns
-    flavour = _flavour(reader, one)
-    image = _image(_image_tags(one, flavour), flavour, None if frame is None else frame.components)
+    quirk = _writer_quirk(reader, ifd)
+    image = _image(_image_tags(ifd, quirk), quirk, None if frame is None else frame.components)
     tile = image.tile
     if tile is None and 322 in entries and rows * columns:
-        raise MalformedTiff("tiles have no width", tag="TileWidth (322)", got=0)
+        raise MalformedTiff("tiles are 0 pixels wide", tag="TileWidth (322)", got=0)
     tables: dict[str, Any] = {}
     if image.compression in _STREAMED or 347 in entries:
-        tables = _decoder_tables(reader, one, image.compression)
+        tables = _decoder_tables(reader, ifd, image.compression)
     uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries and image.compression == _JPEG
     if uses_ndpi:
-        found = _ndpi_tile(reader, one)
+        found = _ndpi_tile(reader, ifd)
         if found is not None:
             tile, tables["jpeg_header"] = found
     shape = (image.planes, image.depth, rows, columns, image.samples)
     dtype = image.dtype if entries else None
     return IfdFacts(
-        name=one.name,
+        name=ifd.name,
         byteorder=reader.header.byteorder,
         shape=shape,
         dtype=dtype,
@@ -191,13 +193,13 @@ def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
         bits=image.bits,
         sample_format=image.sample_format,
         tile=tile,
-        rows_per_strip=0 if 322 in entries and not uses_ndpi else _rows_per_strip(one, shape),
+        rows_per_strip=0 if 322 in entries and not uses_ndpi else _rows_per_strip(ifd, shape),
         is_separate=image.is_separate,
         extra_samples=image.extra_samples,
         subsampling=image.subsampling,
         subfile_type=image.subfile_type,
-        nodata=parse_nodata(one.get(_NODATA), dtype) if _NODATA in entries else None,
-        tags=_plain_tags(reader, one),
+        nodata=parse_nodata(ifd.get(_NODATA), dtype) if _NODATA in entries else None,
+        tags=_kept_tags(reader, ifd),
         tables=tables,
     )
 
@@ -205,30 +207,30 @@ def _read_facts(reader: TiffReader, one: Directory) -> IfdFacts:
 _IMAGE_TAGS = frozenset(
     {254, 255, 258, 259, 262, 266, 277, 284, 317, 322, 323, 338, 339, 530, 32997, 32998}
 )
-"""Tags that decide how the samples of an image are stored, whatever its size."""
+"""Tags that decide how samples are stored, whatever the size of the image."""
 
 
-def _image_tags(one: Directory, flavour: str) -> tuple[tuple[int, Any], ...]:
-    """Return these tags with their values; images of many files have the same."""
-    known = one._values
+def _image_tags(ifd: Directory, quirk: str) -> tuple[tuple[int, Any], ...]:
+    """Return the values of `_IMAGE_TAGS`, a cache key: many files share them."""
+    known = ifd._values
     tags = tuple(
         [
-            (code, known[code] if type(known.get(code)) is int else _plain(one, code))
-            for code in one.entries
+            (code, known[code] if type(known.get(code)) is int else _hashable_value(ifd, code))
+            for code in ifd.entries
             if code in _IMAGE_TAGS
         ]
     )
-    if flavour == "lsm" and one.entries.get(258, (0, 0))[:2] == (3, 2):
-        # two values fit into the entry, but old writers have an offset there
-        data = one._reader.read(int.from_bytes(one.raw(258), "little"), 4)
+    if quirk == "lsm" and ifd.entries.get(258, (0, 0))[:2] == (3, 2):
+        # two values fit into the entry, but old LSM writers store an offset there
+        data = ifd._reader.read(int.from_bytes(ifd.raw(258), "little"), 4)
         return (*tags, (258, tuple(np.frombuffer(data, "<u2").tolist()) or (8,)))
     return tags
 
 
 class _Image(NamedTuple):
-    """How the samples of an image are stored, as `IfdFacts` has it.
+    """The fields of `IfdFacts` that do not depend on the size of the image.
 
-    `planes` are stored one after the other, `samples` are stored together.
+    `planes` counts separate sample planes, `samples` those interleaved in a pixel.
     """
 
     planes: int
@@ -249,33 +251,33 @@ class _Image(NamedTuple):
 
 
 @functools.lru_cache(1024)
-def _image(values: tuple[tuple[int, Any], ...], flavour: str, n_components: int | None) -> _Image:
-    """Find how samples are stored, with what stands for tags that are missing or known to be wrong.
+def _image(values: tuple[tuple[int, Any], ...], quirk: str, n_components: int | None) -> _Image:
+    """Parse how samples are stored; replace missing tags and those that writers get wrong.
 
-    `n_components` are those of the JPEG stream, if the size of the image is left to it.
+    `n_components` is that of the JPEG stream if only the stream gives the size of the image.
     """
     tags = dict(values)
     compression, photometric = _number(tags, 259, 1), _number(tags, 262, 0)
-    planar, n_samples, depth = (_number(tags, *one) for one in ((284, 1), (277, 1), (32997, 1)))
-    if flavour == _NDPI_GRAY:
+    planar, n_samples, depth = (_number(tags, *ifd) for ifd in ((284, 1), (277, 1), (32997, 1)))
+    if quirk == _NDPI_GRAY:
         photometric, n_samples = 1, 1
     elif compression == OLD_JPEG:
-        # what libtiff takes for granted of old-style JPEG
+        # libtiff's defaults for old-style JPEG
         if 262 not in tags or photometric == _RGB:
             photometric = _YCBCR
         if 277 not in tags and photometric in (0, 1, 2, _YCBCR):
             n_samples = 3
-    elif flavour in ("vista", "philips"):
-        depth = 1  # they write a wrong one
+    elif quirk in ("vista", "philips"):
+        depth = 1  # they write a wrong ImageDepth
     if n_components is not None:
         n_samples = n_components
         photometric = _YCBCR if 262 not in tags and n_samples == 3 else photometric
         compression = compression if 259 in tags else OLD_JPEG
     planes, samples = _planes(photometric, n_samples, planar)
-    bits = _bits(tags, flavour, compression, n_samples)
-    sample_format = _sample_format(tags, flavour, bits, n_samples)
-    is_lsm_plain = flavour == "lsm" and compression == 1
-    subsampling = _list(tags, 530)
+    bits = _bits(tags, quirk, compression, n_samples)
+    sample_format = _sample_format(tags, quirk, bits, n_samples)
+    is_lsm_plain = quirk == "lsm" and compression == 1
+    subsampling = _int_list(tags, 530)
     default = (2, 2) if photometric == _YCBCR and compression not in (6, 7) else (1, 1)
     return _Image(
         planes=planes,
@@ -288,54 +290,52 @@ def _image(values: tuple[tuple[int, Any], ...], flavour: str, n_components: int 
         photometric=photometric,
         bits=bits,
         sample_format=sample_format,
-        tile=_tile(tags, flavour),
+        tile=_tile(tags, quirk),
         is_separate=planar == 2 and planes > 1,
-        extra_samples=_list(tags, 338),
+        extra_samples=_int_list(tags, 338),
         subsampling=(subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
         subfile_type=_subfile_type(tags),
     )
 
 
 def _planes(photometric: int, n_samples: int, planar: int) -> tuple[int, int]:
-    """Return how many planes of samples there are, and samples that are stored together."""
+    """Return the number of separate sample planes, and of samples interleaved in a pixel."""
     if photometric != _RGB and n_samples <= 1:
         return 1, 1
     if n_samples > 1 and planar not in (1, 2):
         raise MalformedTiff(
-            "the order of samples is not known", tag="PlanarConfiguration (284)", got=planar,
+            "the order of samples is unknown", tag="PlanarConfiguration (284)", got=planar,
             expected="1 or 2",
         )  # fmt: skip
     return (1, n_samples) if planar == 1 else (n_samples, 1)
 
 
-def _tile(tags: Mapping[int, Any], flavour: str) -> tuple[int, int, int] | None:
+def _tile(tags: Mapping[int, Any], quirk: str) -> tuple[int, int, int] | None:
     width = _number(tags, 322, 0)
     if not width:
         return None
-    return 1 if flavour == "philips" else _number(tags, 32998, 1), _number(tags, 323, 0), width
+    return 1 if quirk == "philips" else _number(tags, 32998, 1), _number(tags, 323, 0), width
 
 
-def _bits(
-    tags: Mapping[int, Any], flavour: str, compression: int, n_samples: int
-) -> tuple[int, ...]:
-    if flavour == _NDPI_GRAY:
+def _bits(tags: Mapping[int, Any], quirk: str, compression: int, n_samples: int) -> tuple[int, ...]:
+    if quirk == _NDPI_GRAY:
         return (16,)
     if compression == OLD_JPEG and 258 not in tags:
         return (8,)
     values = _per_sample(tags, 258, n_samples) or (1,)
     if max(values) > _MAX_SHORT:
-        raise MalformedTiff("not a number of bits", tag=258, got=values[:4])
+        raise MalformedTiff("samples have too many bits", tag=258, got=values[:4])
     return values
 
 
 def _sample_format(
-    tags: Mapping[int, Any], flavour: str, bits: tuple[int, ...], n_samples: int
+    tags: Mapping[int, Any], quirk: str, bits: tuple[int, ...], n_samples: int
 ) -> int | tuple[int, ...]:
-    if flavour == _NDPI_GRAY:
+    if quirk == _NDPI_GRAY:
         return 1
     values = _per_sample(tags, 339, n_samples)
-    if not values and flavour == "indica" and bits == (32,):
-        return 3  # its writer leaves SampleFormat out
+    if not values and quirk == "indica" and bits == (32,):
+        return 3  # the writer omits SampleFormat
     return values if len(values) > 1 else (values or (1,))[0]
 
 
@@ -345,33 +345,33 @@ def _dtype(bits: tuple[int, ...], sample_format: int | tuple[int, ...]) -> str |
     return "|u1" if bits == (5, 6, 5) else None
 
 
-def _rows_per_strip(one: Directory, shape: tuple[int, int, int, int, int]) -> int:
+def _rows_per_strip(ifd: Directory, shape: tuple[int, int, int, int, int]) -> int:
     n_rows = shape[2]
-    tags = {278: _plain(one, 278)}
-    if 257 not in one and not n_rows:
+    tags = {278: _hashable_value(ifd, 278)}
+    if 257 not in ifd and not n_rows:
         return _number(tags, 278, 0xFFFFFFFF)
     rows = tags[278]
     if type(rows) is not int or rows < 0:
-        rows = _number(tags, 278, 0) if len(set(_list(tags, 278))) == 1 else n_rows
+        rows = _number(tags, 278, 0) if len(set(_int_list(tags, 278))) == 1 else n_rows
     rows = min(rows, n_rows)
     if rows or not n_rows:
         return rows
-    n_listed = one.n_listed
+    n_listed = ifd.n_listed_segments
     if n_listed > shape[0] * shape[1]:
         raise MalformedTiff(
-            "strips have no rows", tag="RowsPerStrip (278)", got=f"{n_listed} strips"
+            "strips have 0 rows", tag="RowsPerStrip (278)", got=f"{n_listed} strips"
         )
-    return n_rows  # 0 of a single strip are all, as to libtiff
+    return n_rows  # as in libtiff, 0 means all rows if there is a single strip
 
 
-def _is_magnified(one: Directory) -> bool:
-    """Return whether an image of an NDPI is of the specimen: maps and labels are not magnified."""
-    value = one.get(_MAGNIFICATION)
+def _is_magnified(ifd: Directory) -> bool:
+    """Return whether an NDPI image shows the specimen: maps and labels have no magnification."""
+    value = ifd.get(_MAGNIFICATION)
     return not isinstance(value, int | float) or value > 0
 
 
-def _flavour(reader: TiffReader, one: Directory) -> str:
-    """Return whose habits a file has, if they differ from what its tags say."""
+def _writer_quirk(reader: TiffReader, ifd: Directory) -> str:
+    """Return the name of the writer or format if its tags must not be taken literally."""
     first = reader.first
     if 305 in first.entries:
         software = first.get(305)
@@ -381,9 +381,9 @@ def _flavour(reader: TiffReader, one: Directory) -> str:
                 if software.startswith(start):
                     return name
     if reader.header.is_ndpi:
-        # NDPI of fluorescence says that it has colours of 8 bits
+        # fluorescence NDPI declares 8-bit RGB but stores 16-bit gray
         mode = first.get(_CAPTURE_MODE)
-        return _NDPI_GRAY if isinstance(mode, int) and mode >= 6 and _is_magnified(one) else ""
+        return _NDPI_GRAY if isinstance(mode, int) and mode >= 6 and _is_magnified(ifd) else ""
     return "lsm" if _LSM_INFO in first.entries else ""
 
 
@@ -397,9 +397,9 @@ def _subfile_type(tags: Mapping[int, Any]) -> int:
 def shape_of(
     shape: tuple[int, int, int, int, int], has_samples: bool
 ) -> tuple[tuple[int, ...], str]:
-    """Return shape and axes of an image as `imread` gives them, from its normalized shape.
+    """Return shape and axes of an image as `imread` returns them, from its 5-D shape.
 
-    `has_samples` if the samples are a dimension also where there is but one of them.
+    With `has_samples`, a single interleaved sample is a dimension too.
     """
     planes, depth, rows, columns, samples = shape
     size, axes = ((rows, columns), "YX") if depth == 1 else ((depth, rows, columns), "ZYX")
@@ -409,7 +409,7 @@ def shape_of(
 
 
 def parse_nodata(value: Any, dtype: str | None) -> float | int | None:
-    """Read GDAL_NODATA (42113) as a number of the samples' type; 0 where it is none."""
+    """Parse GDAL_NODATA (42113) as a number of the dtype; 0 if it is not one."""
     if dtype is None or value is None:
         return None
     is_whole = np.dtype(dtype).kind in "iub"
@@ -423,23 +423,23 @@ def parse_nodata(value: Any, dtype: str | None) -> float | int | None:
     return number if limits.min <= number <= limits.max else 0
 
 
-def _plain_tags(reader: TiffReader, one: Directory) -> dict[int, Any]:
-    tags = one.tags(_UNKEPT_TAGS)
+def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:
+    tags = ifd.tags(_DROPPED_TAGS)
     for code in DIRECTORY_TAGS:
         if code in tags:
-            tags[code] = read_named(reader, one, code)
+            tags[code] = read_named(reader, ifd, code)
     if IJ_METADATA in tags:
-        tags[IJ_METADATA] = ij_metadata(one, reader.header.byteorder) or tags[IJ_METADATA]
+        tags[IJ_METADATA] = ij_metadata(ifd, reader.header.byteorder) or tags[IJ_METADATA]
     return tags
 
 
 # ---- tables and streams
 
 
-def first_bytes(reader: TiffReader, one: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
-    """Read the start of the first segment that is there."""
-    offset: Any = next((one.column(c) for c in (324, 273, 513) if c in one), ())
-    length: Any = next((one.column(c) for c in (325, 279, 514) if c in one), ())
+def first_bytes(reader: TiffReader, ifd: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
+    """Read the start of the first segment that is not missing."""
+    offset: Any = next((ifd.column(c) for c in (324, 273, 513) if c in ifd), ())
+    length: Any = next((ifd.column(c) for c in (325, 279, 514) if c in ifd), ())
     n_listed = min(len(offset), len(length))
     n = next((n for n in range(n_listed) if offset[n]), n_listed)
     if n == n_listed or int(offset[n]) >= reader.size:
@@ -447,29 +447,33 @@ def first_bytes(reader: TiffReader, one: Directory, most: int = _MAX_HEADER_BYTE
     return reader.read(int(offset[n]), min(int(length[n]), most))
 
 
-def _decoder_tables(reader: TiffReader, one: Directory, compression: int) -> dict[str, Any]:
-    """Collect decoder tables that lie outside the segments."""
+def _decoder_tables(reader: TiffReader, ifd: Directory, compression: int) -> dict[str, Any]:
+    """Collect decoder tables stored outside the segments."""
     found: dict[str, Any] = {}
-    tables = one.get(347)
+    tables = ifd.get(347)
     if tables and isinstance(tables, bytes):
         found["jpeg_tables"] = tables
     if compression == OLD_JPEG or compression in JPEG:
-        start = first_bytes(reader, one)
+        start = first_bytes(reader, ifd)
         found["is_jfif"] = compression in _JFIF_KINDS and start[6:10] == b"JFIF"
         frame = jpeg_frame(start)
         if frame is not None and frame.marker not in _LOSSY_FRAMES:
             found["jpeg_process"] = frame.marker
-        if compression == _JPEG and _plain(one, 262) in _GREY and _is_unmarked(start):
-            found["is_unmarked"] = True
+        if (
+            compression == _JPEG
+            and _hashable_value(ifd, 262) in _GRAY
+            and _has_rgb_components(start)
+        ):
+            found["has_rgb_components"] = True
     if compression == OLD_JPEG:
-        found.update(_old_jpeg_tables(reader, one))
+        found.update(_old_jpeg_tables(reader, ifd))
     return found
 
 
-def _is_unmarked(start: bytes) -> bool:
-    """Return whether nothing in a JPEG stream of three components calls them colours.
+def _has_rgb_components(start: bytes) -> bool:
+    """Return whether a JPEG stream has three components that are not YCbCr.
 
-    libtiff numbers components from 0 that are none, and from 1 those of YCbCr.
+    libtiff numbers YCbCr components from 1, other components from 0.
     """
     frame = jpeg_frame(start)
     is_named = start[6:10] == b"JFIF" or b"Adobe" in start
@@ -480,60 +484,60 @@ def _is_unmarked(start: bytes) -> bool:
     )
 
 
-def _old_jpeg_tables(reader: TiffReader, one: Directory) -> dict[str, Any]:
-    """Collect the tables of old-style JPEG (TIFF 6.0 section 22), which lie at offsets."""
+def _old_jpeg_tables(reader: TiffReader, ifd: Directory) -> dict[str, Any]:
+    """Collect the tables of old-style JPEG (TIFF 6.0 section 22), which tags refer to by offset."""
     found: dict[str, Any] = {}
-    tags = {code: _plain(one, code) for code in range(512, 522) if code in one}
-    start = _list(tags, 513)
+    tags = {code: _hashable_value(ifd, code) for code in range(512, 522) if code in ifd}
+    start = _int_list(tags, 513)
     if start:
-        length = (*_list(tags, 514), 0)[0]
+        length = (*_int_list(tags, 514), 0)[0]
         found["ojpeg_interchange"] = reader.read(start[0], min(length or 1 << 16, 1 << 20))
     names = ((519, "ojpeg_q_tables"), (520, "ojpeg_dc_tables"), (521, "ojpeg_ac_tables"))
     for code, name in names:
         if code in tags:
-            tables = [_old_jpeg_table(reader, at, code == 519) for at in _list(tags, code)[:4]]
+            tables = [_old_jpeg_table(reader, at, code == 519) for at in _int_list(tags, code)[:4]]
             found[name] = b"".join(tables)
     for code, name in ((512, "ojpeg_proc"), (515, "ojpeg_restart_interval")):
         if code in tags:
             found[name] = _number(tags, code, 0)
-    header = scan_header(first_bytes(reader, one))
+    header = scan_header(first_bytes(reader, ifd))
     return {**found, "ojpeg_scan_header": header} if header else found
 
 
 def _old_jpeg_table(reader: TiffReader, offset: int, is_quantization: bool) -> bytes:
-    # a Huffman table is 16 counts and as many values as they sum up to
+    # a Huffman table is 16 counts, followed by as many values as their sum
     return reader.read(offset, 64 if is_quantization else 16 + sum(reader.read(offset, 16)))
 
 
 def decodes_by_stream(facts: IfdFacts) -> bool:
-    """Return whether how an image decodes is told by its segments too, not by its tags alone."""
+    """Return whether decoding depends on the streams of the segments, not only on the tags."""
     is_undeclared = facts.compression in JPEG and facts.photometric == _RGB
-    is_undeclared |= _may_be_unmarked(facts)
+    is_undeclared |= _may_have_rgb_components(facts)
     return facts.compression == OLD_JPEG or "jpeg_header" in facts.tables or is_undeclared
 
 
-def _may_be_unmarked(facts: IfdFacts) -> bool:
-    return facts.compression == _JPEG and facts.photometric in _GREY and facts.shape[4] == 3
+def _may_have_rgb_components(facts: IfdFacts) -> bool:
+    return facts.compression == _JPEG and facts.photometric in _GRAY and facts.shape[4] == 3
 
 
-def stream_key(reader: TiffReader, one: Directory, facts: IfdFacts) -> Any:
-    """Return what directories of equal tags must have in common to decode alike.
+def stream_key(reader: TiffReader, ifd: Directory, facts: IfdFacts) -> Any:
+    """Return a key that is equal for IFDs of the same tags that decode with the same codec.
 
-    Tables of old-style JPEG lie at offsets of their own, those of NDPI in the strip; JPEG of RGB
-    samples holds YCbCr if it has a JFIF marker, that of other samples by its components, too.
+    Each old-style JPEG image has its own tables, and NDPI stores them in the strip. JPEG declared
+    as RGB holds YCbCr if it has a JFIF marker; declared as gray, its component ids decide.
     """
     if facts.compression == OLD_JPEG:
-        return one.offset
+        return ifd.offset
     if "jpeg_header" in facts.tables:
-        found = _ndpi_tile(reader, one)
+        found = _ndpi_tile(reader, ifd)
         return found and found[1]
-    if _may_be_unmarked(facts):
-        return _is_unmarked(first_bytes(reader, one))
-    return first_bytes(reader, one, 16)[6:10] == b"JFIF"
+    if _may_have_rgb_components(facts):
+        return _has_rgb_components(first_bytes(reader, ifd))
+    return first_bytes(reader, ifd, 16)[6:10] == b"JFIF"
 
 
 def n_segments_of(ifd: IfdFacts) -> int:
-    """Count the segments that the shape of an image asks for."""
+    """Return the number of segments of an image of this shape."""
     planes, depth, rows, columns, _ = ifd.shape
     if ifd.tile is None:
         return planes * depth * -(-rows // (ifd.rows_per_strip or 1))
@@ -545,45 +549,45 @@ def n_segments_of(ifd: IfdFacts) -> int:
 # ---- NDPI
 
 
-def ndpi_segments(one: Directory, n_segments: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def ndpi_segments(ifd: Directory, n_segments: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return offset and length of the restart intervals of an NDPI strip.
 
-    Each with the two bytes before it, the end of the header or a restart marker: decoders see by
-    them that McuStarts is right, which it need not be.
+    Each range starts two bytes early, at the end of the header or at a restart marker: from these
+    bytes decoders can tell whether McuStarts is right.
 
     Raises
     ------
     MalformedTiff
-        If there are not as many as the image has tiles.
+        If their number is not that of the tiles.
     """
-    starts = one.column(_MCU_STARTS)
-    if _MCU_STARTS_HIGH in one:
-        starts = starts + (one.column(_MCU_STARTS_HIGH) << np.uint64(32))
+    starts = ifd.column(_MCU_STARTS)
+    if _MCU_STARTS_HIGH in ifd:
+        starts = starts + (ifd.column(_MCU_STARTS_HIGH) << np.uint64(32))
     if len(starts) != n_segments:
         raise MalformedTiff(
-            "the restart intervals are not the tiles of the image",
+            "restart intervals do not match the tiles of the image",
             tag=f"McuStarts ({_MCU_STARTS})", got=len(starts), expected=n_segments,
         )  # fmt: skip
-    offset, length = (int(one.column(code)[0]) for code in (273, 279))
+    offset, length = (int(ifd.column(code)[0]) for code in (273, 279))
     lead = np.uint64(2)
     return starts + np.uint64(offset) - lead, np.diff(starts, append=np.uint64(length)) + lead
 
 
-def _ndpi_tile(reader: TiffReader, one: Directory) -> tuple[tuple[int, int, int], bytes] | None:
-    """Return the tile that NDPI's restart intervals make, and the header of the strip's JPEG."""
-    starts = one.column(_MCU_STARTS)
-    if not len(starts) or 273 not in one:
+def _ndpi_tile(reader: TiffReader, ifd: Directory) -> tuple[tuple[int, int, int], bytes] | None:
+    """Return the tile shape of NDPI restart intervals, and the JPEG header to decode them with."""
+    starts = ifd.column(_MCU_STARTS)
+    if not len(starts) or 273 not in ifd:
         return None
-    header = reader.read(int(one.column(273)[0]), int(starts[0]))
+    header = reader.read(int(ifd.column(273)[0]), int(starts[0]))
     found = _restart_tile(header)
     return found and ((1, *found[0]), found[1])
 
 
 @functools.lru_cache(64)
 def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
-    """Make of the header of a strip of restart intervals that of one interval, with its size.
+    """Return the shape of one restart interval, and a JPEG header of that size for it.
 
-    None if there are no intervals, or the first one does not begin where the header ends.
+    None if there are no intervals, or the first one does not start right after the header.
     """
     restart = factors = None
     changed, position = bytearray(header), 2

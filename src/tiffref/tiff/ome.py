@@ -595,7 +595,7 @@ def _sub_levels(level: Level) -> Iterator[Level]:
     below = []
     for number, pages in enumerate(level.pages):
         rows = np.unique(level.row[level.is_in(number)]).tolist()
-        below.append(dict(zip(rows, pages.below(rows), strict=True)))
+        below.append(dict(zip(rows, pages.sub_ifds(rows), strict=True)))
     pages, first = level.first
     for n in range(len(pages.columns.sub_ifds(first))):
         found = _sub_level(level, below, n)
@@ -611,9 +611,9 @@ def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level
         there = {
             own: some[n]
             for own, some in offsets.items()
-            if len(some) > n and some[n] >= 8 and pages.has_below(own, some[n])
+            if len(some) > n and some[n] >= 8 and pages.is_sub_ifd_readable(own, some[n])
         }
-        files.append(pages.at(list(there.values())))
+        files.append(pages.pages_at(list(there.values())))
         place = {own: at for at, own in enumerate(there)}
         here = level.is_in(number)
         row[here] = [place.get(own, -1) for own in level.row[here].tolist()]

@@ -1,9 +1,8 @@
-"""The images of a file as rows, and levels of an image as columns of their segments.
+"""Turn IFDs into `LevelFacts`: columns with the segments of all pages of a level.
 
-Owns the step from directories to `LevelFacts`: which rows decode alike, what each kind says, and
-where the segments of the chosen rows are. Which rows make a level is said by `series`. Directories
-that share their tags and types are gathered many at once; those that are like no others, and those
-of files that are not at hand, are taken one by one; the result is the same.
+Finds which IFDs decode with the same codec, reads the facts of each kind, and the offsets and
+lengths of the segments. `series` decides which IFDs form a level. In local files, IFDs with the
+same tags and types are read in bulk; all others are read one by one, with the same result.
 """
 
 from __future__ import annotations
@@ -36,85 +35,84 @@ from .ifd import (
 __all__ = ["Columns", "Level", "Pages", "Series", "read_columns", "squeeze"]
 
 _MIN_GATHERED = 32
-"""Directories from which on a gather is quicker than one after the other."""
+"""Fewer IFDs than this are faster to read one by one."""
 _MAX_STRUCTURES = 32
 _MAX_GATHERED_ENTRIES = 512
 _MAX_GATHERED_BYTES = 1 << 28
 _MAX_COMPARED_BYTES = 1 << 20
 _NUMBERS = frozenset({*SEGMENT_OFFSETS, *SEGMENT_LENGTHS, SUB_IFDS})
-_MATTER = np.array(sorted(KIND_TAGS | _NUMBERS), np.uint16)
-_UNLISTED = np.zeros((1, 0), np.uint64)
-_LISTS = (*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)
-"""Tags of offsets, lengths and SubIFDs; the first that is there counts."""
+_COMPARED_TAGS = np.array(sorted(KIND_TAGS | _NUMBERS), np.uint16)
+_NO_SEGMENTS = np.zeros((1, 0), np.uint64)
+_LIST_TAGS = (*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)
+"""Tags of segment offsets, segment lengths and SubIFDs; the first one present counts."""
 
 
 @dataclass(slots=True)
-class _Block:
-    """Segments and SubIFDs of directories of one structure."""
+class _SegmentTable:
+    """Segments and SubIFDs of IFDs with the same structure, one row per IFD."""
 
     offset: NDArray[np.uint64]
     length: NDArray[np.uint64]
     sub_ifds: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, one: Directory) -> _Block:
-        """Read those of a single directory."""
-        return cls(*[_listed(one, codes) for codes in _LISTS])
+    def of(cls, one: Directory) -> _SegmentTable:
+        """Read a single IFD."""
+        return cls(*[_read_list(one, codes) for codes in _LIST_TAGS])
 
 
-def _listed(one: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return the numbers of the first of some tags that is there, `(1, n)`."""
+def _read_list(one: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Return the values of the first tag that is present, `(1, n)`."""
     for code in codes:
         if code in one.entries:
             return one.column(code)[None]
-    return _UNLISTED
+    return _NO_SEGMENTS
 
 
 @dataclass(slots=True)
 class Columns:
-    """Some directories of a file.
+    """IFDs of one file, in columns.
 
     Attributes
     ----------
     ifd_offset
-        `(n,)` where each is.
+        `(n,)` offset of each IFD.
     kind
-        `(n,)` int32: directories of one kind have equal values in all tags that decide how
-        segments decode.
+        `(n,)` int32: IFDs of one kind have equal values in all `KIND_TAGS`.
     first
-        The first row of each kind.
+        First row of each kind.
     """
 
     ifd_offset: NDArray[np.uint64]
     kind: NDArray[np.int32]
     first: list[int]
     _block: NDArray[np.int32]
-    _place: NDArray[np.intp]
+    _block_row: NDArray[np.intp]
     has_sub_ifds: bool = False
-    """Some directory has SubIFDs."""
-    _blocks: list[_Block | Directory] = field(default_factory=list)
+    """Whether any IFD has SubIFDs."""
+    _blocks: list[_SegmentTable | Directory] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.kind)
 
-    def _at(self, number: int) -> _Block:
-        """Return a block; that of a single directory is read when it is asked for."""
+    def _block_at(self, number: int) -> _SegmentTable:
+        """Return a table; that of a single IFD is read on first use."""
         found = self._blocks[number]
         if isinstance(found, Directory):
-            found = self._blocks[number] = _Block.of(found)
+            found = self._blocks[number] = _SegmentTable.of(found)
         return found
 
     def segments(
         self, rows: NDArray[np.intp], n_segments: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return offset and length of `n_segments` of each row, each `(n, n_segments)`.
+        """Return offset and length of the segments of some rows, each `(n, n_segments)`.
 
-        What a directory does not list is 0; what it lists beyond is left out. A row of -1 has none.
+        Segments that an IFD does not list are 0, surplus ones are left out. Row -1 has no segments.
         """
-        if len(rows) == 1 and rows[0] >= 0:  # as of most files, which are many
+        if len(rows) == 1 and rows[0] >= 0:  # fast path: most files have one IFD per level
             block = self._blocks[self._block[rows[0]]]
             if isinstance(block, Directory):
-                offset, length = (_listed(block, codes) for codes in _LISTS[:2])
+                offset, length = (_read_list(block, codes) for codes in _LIST_TAGS[:2])
                 if offset.shape[1] == length.shape[1] == n_segments:
                     return offset, length
         offset = np.zeros((len(rows), n_segments), np.uint64)
@@ -122,30 +120,30 @@ class Columns:
         block = np.where(rows < 0, -1, self._block[rows])
         numbers = set(np.unique(block).tolist())
         for number in numbers - {-1}:
-            one = self._at(number)
+            one = self._block_at(number)
             here = slice(None) if len(numbers) == 1 else block == number
-            place = self._place[rows[here]]
+            place = self._block_row[rows[here]]
             for column, stored in ((offset, one.offset), (length, one.length)):
                 n = min(n_segments, stored.shape[1])
                 column[here, :n] = stored[place, :n]
         return offset, length
 
     def sub_ifds(self, row: int) -> list[int]:
-        """Return the offsets of the SubIFDs of one directory."""
-        return self._at(self._block[row]).sub_ifds[self._place[row]].tolist()
+        """Return the offsets of the SubIFDs of one row."""
+        return self._block_at(self._block[row]).sub_ifds[self._block_row[row]].tolist()
 
 
 def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str] = ()) -> Columns:
-    """Read directories into columns.
+    """Read IFDs into columns.
 
     Parameters
     ----------
     reader
-        Of the file.
+        Reader of the file.
     offsets
-        Where they are; each is known to be a directory.
+        Offsets of the IFDs, each known to be valid.
     names
-        What they are called, where not by their place in the chain.
+        Names of the IFDs; by default their index in the chain.
     """
     n = len(offsets)
     columns = Columns(
@@ -156,14 +154,12 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
     left: Sequence[int] = range(n)
     view = reader.source.look() if n >= _MIN_GATHERED and not reader.base else None
     if view is not None and not reader.header.is_ndpi:
-        left = _Gather(reader, columns, keys, np.frombuffer(view, np.uint8)).run().tolist()
+        left = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8)).run().tolist()
     n_gathered = len(keys)
     for row in left:
         one = reader.directory(offsets[row], names[row] if names else str(row))
         if one is None:
-            raise MalformedTiff(
-                "a directory cannot be read", url=reader.url, ifd=f"@{offsets[row]}"
-            )
+            raise MalformedTiff("an IFD cannot be read", url=reader.url, ifd=f"@{offsets[row]}")
         number = columns.kind[row] = keys.setdefault(signature(one), len(keys))
         columns._block[row] = len(columns._blocks)
         columns._blocks.append(one)
@@ -176,7 +172,7 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
 
 
 def _renumber(columns: Columns) -> None:
-    """Number kinds by their first row."""
+    """Renumber the kinds in the order of their first rows."""
     kinds, first = np.unique(columns.kind, return_index=True)
     order = np.argsort(first, kind="stable")
     rank = np.empty(len(kinds), np.int32)
@@ -185,14 +181,14 @@ def _renumber(columns: Columns) -> None:
     columns.first = first[order].tolist()
 
 
-_label = struct.Struct("<HHQ").pack
+_pack_label = struct.Struct("<HHQ").pack
 
 
 def signature(one: Directory) -> bytes:
-    """Return bytes that are equal for directories whose segments decode alike."""
+    """Return bytes that are equal for IFDs of the same kind."""
     return b"".join(
         [
-            _label(code, kind, count)
+            _pack_label(code, kind, count)
             + (one.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
             for code, (kind, count, _, data) in one.entries.items()
             if code in KIND_TAGS
@@ -201,8 +197,8 @@ def signature(one: Directory) -> bytes:
 
 
 @dataclass(slots=True)
-class _Gather:
-    """Directories that are read together, out of a buffer."""
+class _BulkReader:
+    """Reads many IFDs at once from a buffer of the whole file."""
 
     reader: TiffReader
     columns: Columns
@@ -210,14 +206,14 @@ class _Gather:
     raw: NDArray[np.uint8]
 
     def run(self) -> NDArray[np.intp]:
-        """Enter all directories that are like many others; return the rows of those left."""
+        """Add all IFDs that share their structure with many others; return the remaining rows."""
         layout = self.reader._layout
         start = self.columns.ifd_offset.astype(np.int64)
         head = layout.count.size
         known = np.flatnonzero(start <= len(self.raw) - head)
         form = f"{self.reader.header.byteorder}u{head}"
         counts = np.zeros(len(start), np.int64)
-        counts[known] = self._take(start[known], head).view(form)[:, 0]
+        counts[known] = self._bytes_at(start[known], head).view(form)[:, 0]
         is_whole = start + head + counts * layout.entry.size <= len(self.raw)
         left: list[NDArray[np.intp]] = []
         for n_entries in np.unique(counts).tolist():
@@ -226,26 +222,28 @@ class _Gather:
             if is_few or not 0 < n_entries <= _MAX_GATHERED_ENTRIES:
                 left.append(rows)
                 continue
-            entries = self._take(start[rows] + head, n_entries * layout.entry.size)
-            left += self._split(rows, entries.view(layout.dtype))
+            entries = self._bytes_at(start[rows] + head, n_entries * layout.entry.size)
+            left += self._group_by_structure(rows, entries.view(layout.dtype))
         return np.sort(np.concatenate(left)) if left else np.zeros(0, np.intp)
 
-    def _split(self, rows: NDArray[np.intp], entries: NDArray) -> list[NDArray[np.intp]]:
-        """Put directories of equal structure together."""
+    def _group_by_structure(
+        self, rows: NDArray[np.intp], entries: NDArray
+    ) -> list[NDArray[np.intp]]:
+        """Add IFDs group by group; return the rows that must be read one by one."""
         left = []
         for _ in range(_MAX_STRUCTURES):
-            like = _alike(entries)
-            is_all = bool(like.all())  # nothing is copied then
+            like = _same_structure(entries)
+            is_all = bool(like.all())  # avoids a copy
             chosen, block = (rows, entries) if is_all else (rows[like], entries[like])
-            if not self._add(chosen, block):
+            if not self._add_group(chosen, block):
                 left.append(chosen)
             if is_all:
                 return left
             rows, entries = rows[~like], entries[~like]
         return [*left, rows]
 
-    def _add(self, rows: NDArray[np.intp], entries: NDArray) -> bool:
-        """Enter directories of one structure, unless they need to be read one by one."""
+    def _add_group(self, rows: NDArray[np.intp], entries: NDArray) -> bool:
+        """Add IFDs of one structure; return False if they must be read one by one."""
         found: dict[int, NDArray] = {}
         texts = [np.zeros((len(entries), 0), np.uint8)]
         for column in range(entries.shape[1]):
@@ -258,7 +256,7 @@ class _Gather:
                 return False
             found[code] = values
             if code in KIND_TAGS:
-                label = np.frombuffer(_label(code, kind, count), np.uint8)
+                label = np.frombuffer(_pack_label(code, kind, count), np.uint8)
                 texts += [np.broadcast_to(label, (len(entries), label.size)), values]
             else:
                 form = f"{self.reader.header.byteorder}{UNSIGNED[kind]}"
@@ -271,24 +269,24 @@ class _Gather:
             return False
         columns = self.columns
         columns._block[rows] = len(columns._blocks)
-        columns._place[rows] = np.arange(len(rows))
-        below = _UNLISTED.repeat(len(rows), 0) if below is None else below
+        columns._block_row[rows] = np.arange(len(rows))
+        below = _NO_SEGMENTS.repeat(len(rows), 0) if below is None else below
         columns.has_sub_ifds |= below.shape[1] > 0
-        columns._blocks.append(_Block(offset, length, below))
-        columns.kind[rows] = self._kinds(np.concatenate(texts, axis=1))
+        columns._blocks.append(_SegmentTable(offset, length, below))
+        columns.kind[rows] = self._number_kinds(np.concatenate(texts, axis=1))
         self.reader.n_reads += len(rows)
         return True
 
-    def _kinds(self, text: NDArray[np.uint8]) -> int | list[int]:
-        """Number directories by what decides how they decode; one number if all agree."""
+    def _number_kinds(self, text: NDArray[np.uint8]) -> int | list[int]:
+        """Return the kind of each IFD from the bytes of its tags; one number if all are equal."""
         keys = self.keys
         if (text == text[0]).all():
             return keys.setdefault(text[0].tobytes(), len(keys))
         return [keys.setdefault(one.tobytes(), len(keys)) for one in text]
 
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
-        """Return the bytes of one tag's values in each directory, `(n, n_bytes)`."""
-        room = self.reader._layout.room
+        """Return the bytes of one tag's values in each IFD, `(n, n_bytes)`."""
+        room = self.reader._layout.inline_bytes
         inline = np.ascontiguousarray(entries["value"]).view(np.uint8).reshape(len(entries), room)
         if kind not in TYPE_SIZES or n_bytes > _MAX_COMPARED_BYTES:
             return None
@@ -301,44 +299,44 @@ class _Gather:
         if n_bytes * len(entries) > _MAX_GATHERED_BYTES or not is_inside:
             return None
         self.reader._budget.n_bytes -= n_bytes * len(entries)
-        return self._take(where.astype(np.int64), n_bytes)
+        return self._bytes_at(where.astype(np.int64), n_bytes)
 
-    def _take(self, start: NDArray, n_bytes: int) -> NDArray[np.uint8]:
+    def _bytes_at(self, start: NDArray, n_bytes: int) -> NDArray[np.uint8]:
         return np.lib.stride_tricks.sliding_window_view(self.raw, n_bytes)[start]
 
 
-def _alike(entries: NDArray) -> NDArray[np.bool_]:
-    """Mark directories with the tags and types of the first, and its counts where they matter."""
+def _same_structure(entries: NDArray) -> NDArray[np.bool_]:
+    """Mark IFDs with the same tags as the first one, and the same types and counts if compared."""
     first = entries[0]
     like = (entries["code"] == first["code"]).all(axis=1)
-    matters = np.isin(first["code"], _MATTER)
+    matters = np.isin(first["code"], _COMPARED_TAGS)
     for name in ("type", "count"):
         like &= (entries[name][:, matters] == first[name][matters]).all(axis=1)
     return like
 
 
 _MAX_UNLISTED = 1 << 20
-"""Segments that a file may leave out of its lists; sparse files list theirs as 0."""
+"""Segments that an IFD may leave out of its lists. Sparse files list missing segments as 0."""
 _NONE = 1
-_NOWHERE = frozenset({273, 324})
-_SAMPLES = frozenset({258, 339})
-"""Bits and format of the samples."""
+_OFFSET_TAGS = frozenset({273, 324})
+_SAMPLE_TAGS = frozenset({258, 339})
+"""BitsPerSample and SampleFormat."""
 _ZERO = np.zeros(1, np.int32)
-"""What one page alone has: the first IFD, of the first file."""
+"""Kind and source of a level with one page."""
 _ZERO.setflags(write=False)
 
 
 class Pages:
-    """Directories of one file, as rows.
+    """IFDs of one file, addressed by row.
 
     Parameters
     ----------
     reader
-        Of the file.
+        Reader of the file.
     offsets
-        Where the directories are; the chain of the file if not given.
+        Offsets of the IFDs; by default those of the chain.
     names
-        What they are called, where not by their place in the chain.
+        Names of the IFDs; by default their index in the chain.
     """
 
     def __init__(
@@ -358,72 +356,72 @@ class Pages:
 
     @functools.cached_property
     def columns(self) -> Columns:
-        """How each row decodes, and where its segments are."""
+        """Kind and segments of each row."""
         return read_columns(self.reader, self.offsets, self.names)
 
     @property
     def has_sub_ifds(self) -> bool:
-        """Some directory has SubIFDs."""
+        """Whether any IFD has SubIFDs."""
         return SUB_IFDS in self.directory(0) if len(self) == 1 else self.columns.has_sub_ifds
 
     def directory(self, row: int) -> Directory:
-        """Return the directory of a row."""
+        """Return the IFD of a row."""
         one = self._directories.get(row)
         if one is None:
             name = self.names[row] if self.names else str(row)
             one = self.reader.directory(self.offsets[row], name)
             if one is None:
-                raise MalformedTiff("a directory cannot be read", url=self.reader.url, ifd=name)
+                raise MalformedTiff("an IFD cannot be read", url=self.reader.url, ifd=name)
             self._directories[row] = one
         return one
 
-    def at(self, offsets: Sequence[int]) -> Pages:
-        """Return other directories of the file, which are named by where they are."""
+    def pages_at(self, offsets: Sequence[int]) -> Pages:
+        """Return the IFDs at other offsets of the file, named "@offset"."""
         return Pages(self.reader, offsets, [f"@{offset}" for offset in offsets])
 
-    def below(self, rows: Sequence[int]) -> list[list[int]]:
-        """Return the offsets of the SubIFDs of some rows, and fetch all of them together."""
+    def sub_ifds(self, rows: Sequence[int]) -> list[list[int]]:
+        """Return the offsets of the SubIFDs of some rows, and prefetch all of them together."""
         found = [self.columns.sub_ifds(row)[:MAX_ENTRIES] for row in rows]
         self.reader.fetch_directories([offset for some in found for offset in some])
         return found
 
-    def has_below(self, row: int, offset: int) -> bool:
-        """Return whether a SubIFD of a row is there; one that is not is a finding."""
+    def is_sub_ifd_readable(self, row: int, offset: int) -> bool:
+        """Return whether a SubIFD of a row can be read; add a finding if not."""
         if self.reader.is_directory(offset):
             return True
-        self.reader.note_lost(self.directory(row), offset)
+        self.reader.add_lost_sub_ifd(self.directory(row), offset)
         return False
 
     def facts(self, row: int) -> IfdFacts:
-        """Return what a row says of its image.
+        """Return the facts of a row.
 
         Raises
         ------
         MalformedTiff
-            If it makes no sense, or the values that say what its samples are cannot be read.
+            If tags contradict each other, or BitsPerSample or SampleFormat cannot be read.
         """
         found = self._facts.get(row)
         if found is None:
             one = self.directory(row)
             for lost in one.findings:
-                # their defaults would give other pixels
-                if lost.tag in _SAMPLES and lost.what != UNKNOWN_TYPE:
+                # falling back to the tag's default would change the pixels
+                if lost.tag in _SAMPLE_TAGS and lost.what != UNKNOWN_TYPE:
                     raise lost.to_error()
             found = self._facts[row] = read_facts(self.reader, one)
         return found
 
-    def lost(self) -> set[int]:
-        """Return the rows whose list of segments lies outside the file."""
-        names = {one.ifd for one in self.reader.findings if one.tag in _NOWHERE}
+    def rows_without_segments(self) -> set[int]:
+        """Return the rows whose lists of segment offsets lie outside the file."""
+        names = {one.ifd for one in self.reader.findings if one.tag in _OFFSET_TAGS}
         if not names:
             return set()
         own = self.names or map(str, range(len(self)))
         rows = [row for row, name in enumerate(own) if name in names]
-        return {row for row in rows if not self.directory(row).n_listed}
+        return {row for row in rows if not self.directory(row).n_listed_segments}
 
     @functools.cached_property
     def kind(self) -> NDArray[np.int32]:
-        """Number the rows that decode alike, by tags and, where those leave it open, by stream."""
+        """Kind of each row, by its tags and, where these are not enough, by its JPEG stream."""
         if len(self) == 1:
             return np.zeros(1, np.int32)
         columns = self.columns
@@ -436,18 +434,20 @@ class Pages:
             except MalformedTiff:
                 continue
             if decodes_by_stream(facts):
-                self._split(kind, np.flatnonzero(columns.kind == number), facts)
+                self._split_by_stream(kind, np.flatnonzero(columns.kind == number), facts)
         return kind
 
-    def _split(self, kind: NDArray[np.int32], rows: NDArray[np.intp], facts: IfdFacts) -> None:
-        """Return rows that their streams tell apart numbers of their own."""
+    def _split_by_stream(
+        self, kind: NDArray[np.int32], rows: NDArray[np.intp], facts: IfdFacts
+    ) -> None:
+        """Give rows of one kind different numbers if their streams decode differently."""
         keys: dict[object, int] = {}
         for row in rows.tolist():
             key = stream_key(self.reader, self.directory(row), facts)
             kind[row] = keys.setdefault(key, int(kind.max()) + 1 if keys else int(kind[row]))
 
-    def likeness(self, row: int) -> tuple[object, ...]:
-        """Return what the images of one series have in common."""
+    def series_key(self, row: int) -> tuple[object, ...]:
+        """Return a key that is equal for images of the same series."""
         ifd = self.facts(row)
         return (
             ifd.shape, ifd.rows_per_strip, ifd.tile, ifd.sample_format, ifd.bits, ifd.fill_order,
@@ -455,29 +455,29 @@ class Pages:
         )  # fmt: skip
 
     def shape(self, row: int) -> tuple[tuple[int, ...], str]:
-        """Return shape and axes of an image as `imread` gives them."""
+        """Return shape and axes of an image as `imread` returns them."""
         ifd = self.facts(row)
         return shape_of(ifd.shape, ifd.photometric == 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One resolution level: which row of which pages each plane is, in C order.
+    """One resolution level: the IFD of each plane, in C order.
 
     Attributes
     ----------
     pages
-        Of each file.
+        Pages of each file.
     row
-        `(n,)` row of each plane; -1 where no directory is.
+        `(n,)` row of each plane in its pages; -1 if the plane has no IFD.
     file
         `(n,)` index into `pages`; None if there is one file.
     shape, axes
-        Of the array, before dimensions of length 1 are left out.
+        Shape and axes of the array, before dimensions of length 1 are removed.
     is_run
-        The first directory describes all planes, which lie one after the other.
+        Whether all planes are contiguous and described by the first IFD.
     segments
-        Offset and length `(n, n_segments)` where they are not those of the directories.
+        Offset and length `(n, n_segments)`, if not those listed in the IFDs.
     error
         Why the level cannot be read.
     """
@@ -494,12 +494,12 @@ class Level:
 
     @property
     def first(self) -> tuple[Pages, int]:
-        """Pages and row of the first plane that is there.
+        """Pages and row of the first plane that has an IFD.
 
         Raises
         ------
         MalformedTiff
-            If none is.
+            If all planes are missing.
         """
         at = 0
         if not len(self.row) or self.row[0] < 0:
@@ -511,12 +511,12 @@ class Level:
 
     @property
     def facts(self) -> IfdFacts:
-        """What the first plane that is there says of its image; errors as of `first`."""
+        """Facts of the first plane that has an IFD; raises like `first`."""
         pages, row = self.first
         return pages.facts(row)
 
     def is_in(self, number: int) -> NDArray[np.bool_]:
-        """Return which planes are in one of the files: `(n,)`."""
+        """Return which planes are in one of the files, `(n,)`."""
         is_there = self.row >= 0
         return is_there if self.file is None else is_there & (self.file == number)
 
@@ -526,7 +526,7 @@ class Level:
         Raises
         ------
         MalformedTiff, ManifestMismatch
-            If its directories make no sense, or do not fit each other.
+            If IFDs are malformed, or do not fit together.
         """
         if self.error is not None:
             raise self.error
@@ -534,7 +534,7 @@ class Level:
             row = self._rows_with_segments()
             if (row != self.row).any():
                 return replace(self, row=row).to_facts()
-        ifds, kind = self._kinds()
+        ifds, kind = self._facts_by_kind()
         first = ifds[0]
         n_segments = n_segments_of(first)
         counts = {n_segments, *map(n_segments_of, ifds[1:])}
@@ -548,7 +548,7 @@ class Level:
             squeeze(self.shape, self.axes) if self.is_squeezed else (self.shape, self.axes)
         )
         if first.dtype is None:
-            shape, axes = (0, *shape), f"Q{axes}"  # no samples can be told: imread gives none
+            shape, axes = (0, *shape), f"Q{axes}"  # unknown samples: imread returns none
         if self.file is not None:
             source = self.file.astype(np.int32)
         else:
@@ -567,16 +567,16 @@ class Level:
         )
 
     def _rows_with_segments(self) -> NDArray[np.intp]:
-        """Return the rows of planes; pages that lost the list of their segments are missing."""
+        """Return the rows of planes, with -1 for IFDs whose lists of segments cannot be read."""
         row = self.row
         for number, pages in enumerate(self.pages):
-            lost = pages.lost()
+            lost = pages.rows_without_segments()
             if lost:
                 row = np.where(self.is_in(number) & np.isin(self.row, list(lost)), -1, row)
         return row
 
-    def _kinds(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:
-        """Return what the different directories say, in order of use, and which each plane has."""
+    def _facts_by_kind(self) -> tuple[tuple[IfdFacts, ...], NDArray[np.int32]]:
+        """Return the facts of each kind, in order of first use, and the kind of each plane."""
         pages, row = self.first
         if len(self.row) == 1:
             return (pages.facts(row),), _ZERO
@@ -600,7 +600,7 @@ class Level:
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if self.segments is not None:
             _check_listed(self.pages[0], ifd, self.segments[0].shape[1], n_segments)
-            offset, length = (_fit(column, n_segments) for column in self.segments)
+            offset, length = (_pad_columns(column, n_segments) for column in self.segments)
             offset[self.row < 0] = 0
             length[self.row < 0] = 0
         elif self.file is None:
@@ -616,7 +616,7 @@ class Level:
         return (np.where(offset > 0, offset + np.uint64(base), 0) if base else offset), length
 
 
-def _fit(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+def _pad_columns(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
     fitted = np.zeros((len(column), n), np.uint64)
     fitted[:, : column.shape[1]] = column[:, :n]
     return fitted
@@ -625,25 +625,25 @@ def _fit(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
 def _read_segments(
     pages: Pages, rows: NDArray[np.intp], ifd: IfdFacts, n_segments: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return offset and length of the segments of some rows of a file."""
+    """Return offset and length of the segments of some rows."""
     if "jpeg_header" in ifd.tables:
         parts = [ndpi_segments(pages.directory(row), n_segments) for row in rows.tolist()]
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
-    _check_listed(pages, ifd, _n_listed(pages.directory(first)), n_segments)
+    _check_listed(pages, ifd, _count_listed_segments(pages.directory(first)), n_segments)
     offset, length = pages.columns.segments(rows, n_segments)
     if n_segments == 1:
-        length = _estimated(pages, first, ifd, offset, length)
+        length = _fill_in_lengths(pages, first, ifd, offset, length)
     if has_zeros(offset):
         length[offset == 0] = 0
     return offset, length
 
 
 def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -> None:
-    """Refuse an image of far more segments than are listed, before they take memory."""
+    """Refuse an image that needs far more segments than are listed, before allocating them."""
     if n_segments - n_listed > _MAX_UNLISTED:
         raise MalformedTiff(
-            "the size of the image asks for segments that the file does not list",
+            "the image needs more segments than the IFD lists",
             url=pages.reader.url,
             ifd=ifd.name,
             tag="ImageWidth (256), ImageLength (257)",
@@ -652,23 +652,23 @@ def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -
         )
 
 
-def _n_listed(one: Directory) -> int:
-    """Count the segments that a directory lists; refuse one whose list is lost."""
-    listed = one.n_listed
+def _count_listed_segments(one: Directory) -> int:
+    """Return the number of segments that an IFD lists; raise if the list cannot be read."""
+    listed = one.n_listed_segments
     for found in () if listed else one.findings:
-        if found.tag in _NOWHERE:
+        if found.tag in _OFFSET_TAGS:
             raise found.to_error()
     return listed
 
 
-def _estimated(
+def _fill_in_lengths(
     pages: Pages, first: int, ifd: IfdFacts, offset: NDArray[np.uint64], length: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """Return the length of single strips whose writer did not give it, as decoders take it."""
+    """Replace missing byte counts of single uncompressed strips by the size of the image."""
     if length.all():
         return length
     if ifd.compression != _NONE or ifd.tile is not None:
-        return length  # up to the next segment, if that decodes (see `lengths`)
+        return length  # `probe` tries the bytes up to the next segment
     if not {279, 325, 514} & pages.directory(first).entries.keys():
         n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
         return np.full_like(length, min(max(0, n_bytes), 2**62))
@@ -677,7 +677,7 @@ def _estimated(
 
 @dataclass(slots=True, eq=False)
 class Series:
-    """One image of a file, with its resolution levels."""
+    """One image with its resolution levels."""
 
     kind: str
     levels: list[Level]
@@ -686,7 +686,7 @@ class Series:
 
     @property
     def axes(self) -> str:
-        """Axes of the full image, "" if it cannot be read."""
+        """Axes of level 0; "" if it cannot be read."""
         level = self.levels[0]
         if not level.axes:
             return ""
@@ -694,7 +694,7 @@ class Series:
 
 
 def squeeze(shape: Sequence[int], axes: str) -> tuple[tuple[int, ...], str]:
-    """Leave out dimensions of length 1 but x and y, as `imread` does."""
+    """Remove dimensions of length 1 except X and Y, as `imread` does."""
     kept = [n for n, axis in enumerate(axes) if shape[n] > 1 or axis in "XY"]
     kept = kept or [len(shape) - 1]
     if len(kept) == len(shape):

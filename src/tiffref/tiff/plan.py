@@ -492,7 +492,7 @@ _PARAMETER_TAGS: dict[int, dict[str, int]] = {
     65002: {"skip_bits": 65007, "horizontal_bits": 65008, "vertical_bits": 65009},
 }
 """What decoders need from tags beyond those of `SegmentCodec`, by compression."""
-_JPEG_SIGNS = ("is_jfif", "is_unmarked")
+_JPEG_SIGNS = ("is_jfif", "has_rgb_components")
 _WITH_PARAMETERS = _ANY_JPEG | _PARAMETER_TAGS.keys()
 
 

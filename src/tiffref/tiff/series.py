@@ -77,7 +77,7 @@ def plain_series(reader: TiffReader) -> Listing:
     if len(pages) == 1 and not pages.has_sub_ifds and first.entries:
         shape, axes = pages.shape(0)
         return Listing([Series("uniform", [Level((pages,), _rows([0]), shape, axes)])])
-    if len(pages) >= _MIN_UNIFORM or reader.is_circle:
+    if len(pages) >= _MIN_UNIFORM or reader.has_loop:
         groups = _by_likeness(pages, {}, with_pixels=True)
         is_uniform = len(groups) == 1 and len(groups[0].rows) == len(pages)
         if is_uniform and not pages.columns.sub_ifds(0):
@@ -128,9 +128,9 @@ def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
     if pages.has_sub_ifds:
         offsets, names = list(pages.offsets), [str(n) for n in range(len(pages))]
         known = set(offsets)
-        for row, some in enumerate(pages.below(range(len(pages)))):
+        for row, some in enumerate(pages.sub_ifds(range(len(pages)))):
             for at in some:
-                if at >= 8 and at not in known and pages.has_below(row, at):
+                if at >= 8 and at not in known and pages.is_sub_ifd_readable(row, at):
                     known.add(at)
                     below.setdefault(row, []).append(len(offsets))
                     offsets.append(at)
@@ -168,7 +168,7 @@ def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
 def _key(pages: Pages, row: int, with_pixels: bool) -> object:
     """Return what images of the same series have in common; None where there is no image."""
     try:
-        return pages.likeness(row) if _is_image(pages, row, with_pixels) else None
+        return pages.series_key(row) if _is_image(pages, row, with_pixels) else None
     except MalformedTiff:
         return pages.directory(row).offset  # its level says why
 
@@ -269,7 +269,7 @@ def is_final(pages: Pages, row: int) -> bool:
         return False
     if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
         return False
-    offset, length = pages.columns.segments(_rows([row]), one.n_listed)
+    offset, length = pages.columns.segments(_rows([row]), one.n_listed_segments)
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
@@ -300,7 +300,7 @@ def room_end(pages: Pages, row: int) -> int:
     next directory may be one that cannot be read.
     """
     begin, one = start_of(pages, row) + n_bytes_of(pages, row), pages.directory(row)
-    places = [one.offset, one.following, *(where for _, _, where, _ in one.entries.values())]
+    places = [one.offset, one.next_offset, *(where for _, _, where, _ in one.entries.values())]
     return min([pages.reader.size, *(at for at in places if at >= begin)])
 
 
@@ -371,14 +371,14 @@ class _ImageJ:
     n_told: int
 
     def list(self) -> Listing:
-        is_one = not self.reader.first.following
+        is_one = not self.reader.first.next_offset
         if self.n_images == 1 and not is_one:
             self.n_images = self.n_told = len(self.reader.chain())
             is_one = self.n_images == 1
         if is_final(self.head, 0):
             defect = self._settle_counts() if is_one else ""
             end = self._end_of(self.n_images)
-            is_behind = is_one or self.n_images == 1 or end <= self.reader.first.following
+            is_behind = is_one or self.n_images == 1 or end <= self.reader.first.next_offset
             if end <= self._room_end() and is_behind and (self.n_images == 1 or self._is_run()):
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
                 return Listing([Series("imagej", [level])], [defect] if defect else [])
@@ -417,9 +417,9 @@ class _ImageJ:
             return True
         if start_of(Pages(self.reader, [offset]), 0) != self._end_of(1):
             return False
-        step = second.following - offset if second.following else 0
+        step = second.next_offset - offset if second.next_offset else 0
         last = self.reader.directory(offset + step * (self.n_images - 2))
-        is_regular = last is not None and not last.following
+        is_regular = last is not None and not last.next_offset
         return is_regular or len(self.reader.chain()) <= self.n_images
 
     def _level(self, pages: Pages, n_rows: int, *, is_run: bool = False) -> Level:
@@ -450,7 +450,7 @@ class _ImageJ:
 
     def _segments(self, n_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return offset and length of the strips of each plane, all of which follow the first."""
-        n_strips = max(1, self.reader.first.n_listed)
+        n_strips = max(1, self.reader.first.n_listed_segments)
         offset, length = self.head.columns.segments(_rows([0]), n_strips)
         step = np.arange(self.n_images, dtype=np.uint64) * np.uint64(n_bytes)
         return offset + step[:, None], np.repeat(length, self.n_images, 0)
@@ -460,7 +460,7 @@ class _ImageJ:
         pages = Pages(self.reader)
         n_planes = math.prod(self.sizes.values())
         is_alike = len(np.unique(pages.kind)) == 1 or len(
-            {pages.likeness(row)[0] for row in pages.columns.first}
+            {pages.series_key(row)[0] for row in pages.columns.first}
         ) == 1  # fmt: skip
         if len(pages) == self.n_images and is_alike:
             return Listing([Series("imagej", [self._level(pages, len(pages))])])
@@ -523,15 +523,15 @@ def _fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
 def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[int]) -> bool:
     if not pages.columns.sub_ifds(rows[0]):
         return True
-    below = pages.below(rows)
+    below = pages.sub_ifds(rows)
     for n in range(len(below[0])):
         if any(len(some) <= n for some in below):
             return False
         offsets = [some[n] for some in below]
-        if not seen.isdisjoint(offsets) or not all(map(pages.has_below, rows, offsets)):
+        if not seen.isdisjoint(offsets) or not all(map(pages.is_sub_ifd_readable, rows, offsets)):
             return False
         seen.update(offsets)
-        if not _list_shaped(pages.at(offsets), listing, seen):
+        if not _list_shaped(pages.pages_at(offsets), listing, seen):
             return False
     return True
 

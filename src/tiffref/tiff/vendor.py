@@ -77,7 +77,7 @@ def is_foreign(reader: TiffReader) -> bool:
     first = reader.first
     if _has_marks(first):
         return True
-    if not first.following:
+    if not first.next_offset:
         return False
     second = reader.chain(2)[1:]
     below = reader.directory(second[0]) if second else None
@@ -171,8 +171,8 @@ class VendorFile:
         if not reader.source.is_local:
             reader.sub_directories(filter(None, map(reader.directory, chain)))
         try:
-            if reader.is_circle:  # tifffile may follow it without an end
-                raise ValueError("the chain of directories returns to an earlier one")
+            if reader.has_loop:  # tifffile may follow it without an end
+                raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
                 _check_planes(reader.first.get(270))
                 series = _by_image_type(self.tif) or [*self.tif.series]
