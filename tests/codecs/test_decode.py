@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import zlib
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segments import BYTEORDERS, compress, decode_page, roundtrip, values
 
-from tiffref.codecs.decode import decode_chunk, decode_segment, fit_image, wrap_inlined
+from tiffref.codecs.decode import decode_chunk, decode_segment, fit_image, lacks_end, wrap_inlined
 from tiffref.codecs.guard import HARMLESS_PIXELS
 from tiffref.codecs.zarr_codecs import portability
 from tiffref.errors import InvalidReferences, MalformedTiff, UnsupportedTiff
@@ -363,7 +364,14 @@ def test_checksum_of_deflate_may_be_missing():
     codec = SegmentCodec((1, 4, 5, 1), "<u2", 8)
     image = values(codec.shape, "u2")
     data = compress(8, image.tobytes())
-    np.testing.assert_array_equal(decode_segment(codec, data[:-4]), image)
+    for fill_order, stored in ((1, data), (2, imagecodecs.bitorder_decode(data))):
+        codec = replace(codec, fill_order=fill_order)
+        for n_less in (0, 1, 4):
+            segment = stored[: len(stored) - n_less]
+            np.testing.assert_array_equal(decode_segment(codec, segment), image)
+            assert lacks_end(codec, segment) == (n_less > 0)
+    codec, longer = replace(codec, fill_order=1), compress(8, image.tobytes() * 2)
+    assert not lacks_end(codec, longer) and not lacks_end(replace(codec, compression=5), b"")
 
 
 def test_bombs_are_refused_before_they_are_decoded():

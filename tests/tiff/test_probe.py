@@ -175,6 +175,61 @@ def test_one_plain_strip_with_a_small_byte_count_is_read_in_full(tmp_path, count
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [1, 4, 12])
+def test_one_strip_of_packed_bits_with_a_small_byte_count_is_read_in_full(tmp_path, bits, order):
+    path = tmp_path / "strip.tif"
+    data = rng.integers(0, 1 << bits, (40, 33)).astype("u2" if bits > 8 else "u1")
+    tifffile.imwrite(path, data, bitspersample=bits, photometric="minisblack", byteorder=order,
+                     metadata=None)  # fmt: skip
+    data = tifffile.imread(path)  # tifffile packs samples of the other byte order otherwise
+    np.testing.assert_array_equal(read(path), data)
+    assert not tiffref.scan(path, strict=True).group["image"].manifest.is_missing.any()
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        (whole,) = tif.pages[0].databytecounts
+        tif.pages[0].tags[279].overwrite(whole - 1)
+    with pytest.warns(MetadataWarning, match=f"279.*got {whole - 1} bytes, expected {whole}"):
+        np.testing.assert_array_equal(read(path), data)
+    with pytest.raises(MalformedTiff, match="279"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 32}, {"rowsperstrip": 48}])
+@pytest.mark.parametrize("n_less", [1, 4])
+@pytest.mark.parametrize("is_at_end", [True, False])
+def test_deflate_without_its_checksum_is_read_and_reported(tmp_path, how, n_less, is_at_end, order):
+    """The samples are all there: by a byte count that is too small, or a file cut in its last
+    bytes. A checksum that does not fit is an error."""
+    path = tmp_path / "whole.tif"
+    data = rng.integers(0, 50, (64, 64)).astype("u2")
+    tifffile.imwrite(path, data, compression="zlib", predictor=True, byteorder=order,
+                     photometric="minisblack", metadata=None, **how)  # fmt: skip
+    tiffref.scan(path, strict=True)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        counts, end = tif.pages[0].databytecounts, tif.pages[0].dataoffsets[-1]
+        end += counts[-1]
+        if not is_at_end:
+            tag = tif.pages[0].tags[325 if "tile" in how else 279]
+            tag.overwrite([*counts[:-1], counts[-1] - n_less])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: end - n_less] if is_at_end else whole)
+    kind, says = (
+        (tiffref.TruncationWarning, "the end of the file cuts a segment off")
+        if is_at_end
+        else (MetadataWarning, "279.*its checksum is left out")
+    )
+    with pytest.warns(kind, match=says) as caught:
+        np.testing.assert_array_equal(read(path), data)
+    assert len(caught) == 1
+    with pytest.raises(MalformedTiff, match=says):
+        tiffref.scan(path, strict=True)
+    path.write_bytes(whole[: end - 1] + bytes([whole[end - 1] ^ 1]) + whole[end:])
+    if is_at_end:
+        with pytest.raises(MalformedTiff, match="does not decode as deflate"):
+            read(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("how", [{"rows": 8}, {"rows": 40}, {"tile": (16, 16)}, {"tile": (48, 48)}])
 def test_packbits_without_byte_counts_ends_where_it_has_its_samples(tmp_path, how, order):
     path = tmp_path / "counts.tif"

@@ -35,6 +35,7 @@ import json
 import math
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidReferences, MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
+from .decoders import deflate
 from .guard import DECODING_ERRORS, check_expansion, check_image, least_stored_bytes
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
@@ -352,6 +354,16 @@ def runs_short(codec: SegmentCodec, data: bytes) -> bool:
     if compression_of(codec.compression).kind != "image":
         return False
     return not all(_decodes_to(codec, bytes(data) + tail, samples) for tail in _TAILS)
+
+
+def lacks_end(codec: SegmentCodec, data: bytes) -> bool:
+    """Return whether a segment that decodes is a zlib stream without its last bytes, a checksum."""
+    if compression_of(codec.compression).decode is not deflate:
+        return False
+    inflater = zlib.decompressobj()
+    most = codec.n_samples * np.dtype(codec.dtype).itemsize
+    inflater.decompress(in_first_bit_order(data, codec.fill_order), most + 1)
+    return not inflater.eof and not inflater.unconsumed_tail
 
 
 def _fax_lines(tag: str) -> bytes:

@@ -455,7 +455,7 @@ def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
 
 
 def deflate(data: Any, buffer: Any) -> int:
-    """Inflate a zlib stream; one with a bad checksum or without an end gives what it holds."""
+    """Inflate a zlib stream; one without its end, the checksum, gives what it holds."""
     try:
         return len(imagecodecs.deflate_decode(data, out=buffer))
     except RuntimeError:

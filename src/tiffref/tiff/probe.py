@@ -26,6 +26,7 @@ from ..codecs.decode import (
     decodes,
     has_twin_edges,
     in_first_bit_order,
+    lacks_end,
     runs_short,
     wrap_inlined,
 )
@@ -188,8 +189,8 @@ def checked_array(
     """
     level = _with_lengths(level, segments, report)
     plan = plan_level(level, dims, is_native=is_native)
+    _report_short_strip(level, report)
     if plan.is_merged:
-        _report_short_strip(level, report)
         return plan.array
     if plan.behind_end:
         truncated = plan_level(level, dims, is_short=True, is_native=is_native)
@@ -205,6 +206,7 @@ def checked_array(
         _check_cropped(level, short)
         array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
         array = _decoded(array, segments)
+        _report_without_end(array, plan.across_end, segments, report)
     if plan.across_end:
         _check_ends(array, plan.across_end, segments, report, allows_holes)
     return array if len(array.codecs) == 1 else _with_one_codec(array, segments)
@@ -240,14 +242,16 @@ def _check_ends(
     """Check the segments whose byte counts reach beyond the end of the file.
 
     A byte count that is only too large is legal; a segment that is cut off is not. Of what fax
-    decoders make of one, readers show what there is.
+    decoders make of one, readers show what there is; one that lacks its checksum has all samples.
     """
     for n in indices[:_MAX_ENDS]:
         codec = _codec_at(array, n)
         error = _cut_off(array, n, codec, segments)
         if error is None:
             continue
-        if report.is_strict or not (allows_holes or codec.compression in _FAX):
+        is_byte_stream = compression_of(codec.compression).kind == "bytes"
+        is_whole = error.__cause__ is None and is_byte_stream  # but for its checksum
+        if report.is_strict or not (allows_holes or is_whole or codec.compression in _FAX):
             raise error
         warn(TruncationWarning(str(error)), stacklevel=2)
 
@@ -256,10 +260,21 @@ _FAX = frozenset({2, 3, 4, 32771})
 _MAX_ENDS = 64
 
 
+def _report_without_end(
+    array: Array, across_end: Sequence[int], segments: Segments, report: Report
+) -> None:
+    """Report segments, of those looked at, that lack their checksum within the file."""
+    for n in set(_fetched(array, segments)) - set(across_end):
+        if lacks_end(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
+            what = "the byte count of a segment is too small: its checksum is left out"
+            report.add(_TAG, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
+
+
 def _cut_off(array: Array, n: int, codec: SegmentCodec, segments: Segments) -> MalformedTiff | None:
     """Return the error of a segment that ends too early, or None."""
     try:
-        if not runs_short(codec, _chunk_bytes(array.manifest, n, segments)):
+        data = _chunk_bytes(array.manifest, n, segments)
+        if not runs_short(codec, data) and not lacks_end(codec, data):
             return None
         cause = None
     except MalformedTiff as error:
@@ -411,7 +426,7 @@ def _inline_strips(
     """Inline partial strips, padded and encoded anew without loss.
 
     `n_rows` is how many rows of the image each holds. None if the codec cannot encode, or the
-    strips are too many or too large.
+    strips are too many or too large, or one is cut off.
     """
     codec = array.codec
     assert isinstance(codec, SegmentCodec)
@@ -427,9 +442,12 @@ def _inline_strips(
     short = replace(codec, edge=(codec.shape[0], n_rows, codec.shape[2]))
     inlined: dict[int, bytes] = {}
     for n in indices:
+        data = _chunk_bytes(array.manifest, n, segments)
         try:
-            strip = decode_segment(short, _chunk_bytes(array.manifest, n, segments))
+            strip = decode_segment(short, data)
         except MalformedTiff:
+            return None
+        if lacks_end(short, data):
             return None
         buffer: object = np.ascontiguousarray(strip.astype(chain["dtype"], copy=False))
         for config in encoders:
@@ -542,10 +560,13 @@ def _report_short_strip(level: LevelFacts, report: Report) -> None:
 
     libtiff warns and computes the bytes from the image; tifffile computes them.
     """
-    if level.run_offset is not None or 0 in level.shape or not level.length.size:
+    ifd = level.ifds[0]
+    is_one = ifd.compression == 1 and level.offset.shape[1] == ifd.shape[0] and ifd.tile is None
+    if not is_one or level.run_offset is not None or 0 in level.shape or not level.length.size:
         return
-    whole, got = int(_stored_bytes(level)[0]), int(level.length.min())
-    if level.offset.shape[1] == level.ifds[0].shape[0] and got < whole:
+    whole = int(_stored_bytes(level)[0])
+    got = int(level.length[level.offset > 0].min(initial=whole))
+    if got < whole:
         report.add(_TAG, "the one strip is read in full", got=f"{got} bytes, expected {whole}")
 
 
