@@ -37,6 +37,15 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch) -> None:
         ("s3://b", ["/d/a b#.tif"], ["s3://b/a b#.tif"]),
         ("", ["/d/a.tif"], ["a.tif"]),
         ("C:\\data", ["/d/a.tif"], ["C:/data/a.tif"]),
+        ("https://h", ["http://h/x/a%20%C3%A9%2B.tif?sig=S"], ["https://h/a%20%C3%A9%2B.tif"]),
+        ("https://h", ["http://h/x/a b+é.tif?sig=S"], ["https://h/a%20b%2B%C3%A9.tif"]),
+        (
+            "https://h",
+            ["http://h/x%20y/1/a%25.tif", "http://h/x%20y/2/a.tif"],
+            ["https://h/1/a%25.tif", "https://h/2/a.tif"],
+        ),
+        ("s3://b", ["http://h/x/a%20b.tif?sig=S"], ["s3://b/a b.tif"]),
+        ("s3://b", ["s3://c/a%20b.tif"], ["s3://b/a%20b.tif"]),
         ("s3://b", ["http://h/x/a.tif", "http://h/x/b.tif"], ["s3://b/a.tif", "s3://b/b.tif"]),
     ],
 )

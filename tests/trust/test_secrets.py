@@ -114,7 +114,9 @@ def test_user_information_stays_with_its_host(near: Server, far: Server) -> None
     assert not any("authorization" in one for one in far.seen)
 
 
-@pytest.mark.parametrize("query", ["?sig=SECRET&se=2026&v=3", "?X-Amz-Signature=SECRET&v=3"])
+@pytest.mark.parametrize(
+    "query", ["?sig=SECRET&se=2026&v=3", "?X-Amz-Signature=SECRET&v=3", "??sig=SECRET&v=3"]
+)
 @pytest.mark.parametrize("write", ["dictionary", "json", "parquet"])
 def test_documents_have_no_signature(far: Server, tmp_path: Path, query: str, write: str) -> None:
     references = tiffref.scan(f"{far.url}/a.tif{query}")
@@ -207,6 +209,17 @@ def test_published_addresses_have_no_query(far: Server) -> None:
             urls = {ref[0] for ref in document["refs"].values() if isinstance(ref, list)}
             assert urls == {"https://example.org/a.tif"}
             assert "SECRET" not in json.dumps(document)
+
+
+def test_commands_print_no_signature(far: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    from tiffref.cli import main
+
+    url = f"{far.url}/a.tif?sig=SECRET"
+    for command in (["info", url], ["info", url, "--json"], ["scan", url, "--dry-run", "-v"]):
+        assert main(command) == 0
+        shown = "".join(capsys.readouterr())
+        assert "SECRET" not in shown
+        assert "a.tif?sig=***" in shown
 
 
 def test_messages_have_no_signature(far: Server) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from ..errors import did_you_mean, printable
+from ..errors import did_you_mean, printable, redact
 from ..formats.summary import count
 from ..io.urls import misnamed_references
 
@@ -112,7 +112,7 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
 
     Gets a callback that shows how many directories and bytes were read, where there is a terminal.
     """
-    start = time.perf_counter()
+    start, message = time.perf_counter(), redact(message)
     if not sys.stderr.isatty() or not _LOG.isEnabledFor(_NOTE):
         yield None
         _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)

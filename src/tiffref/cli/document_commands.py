@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import printable
+from ..errors import printable, redact
 from ..formats.summary import count, format_table
 from . import console
 
@@ -214,6 +214,9 @@ def _info(arguments: argparse.Namespace) -> int:
         references, zarr_format = _open(name, options, show)
     facts = describe_arrays(references.group, references.series, references.sources, zarr_format)
     facts["meaning"] = _describe_meaning(references)
+    name = redact(name)
+    for source in facts["sources"]:
+        source["url"] = redact(source["url"])
     if arguments.json:
         console.print_json({"image": name, **facts})
     else:

@@ -95,7 +95,7 @@ def _public_link(link: str) -> str:
         host = host.rpartition("@")[2]
     path, question, query = path.partition("?")
     query, hash_mark, fragment = query.partition("#")
-    parts = {part: unquote(part.partition("=")[0]) for part in query.split("&")}
+    parts = {part: unquote(part.partition("=")[0]).lstrip("?") for part in query.split("&")}
     if any(map(_SECRET.fullmatch, parts.values())):
         parts = {part: name for part, name in parts.items()
                  if not (_SECRET.fullmatch(name) or _BESIDE.fullmatch(name))}  # fmt: skip
@@ -214,18 +214,23 @@ def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
     if prefix and not prefix.endswith("/"):
         prefix += "/"
     # a space or "#" in a name would end an address of the web; object stores take names as they are
-    encode = quote if prefix.startswith(("http:", "https:")) else str
+    encode = quote if _is_web(prefix) else str
 
     def rename(url: str) -> str:
-        return prefix + encode(_without_query(to_document_url(url))[len(folder) :])
+        address = to_document_url(url)
+        name = _without_query(address)[len(folder) :]
+        return prefix + encode(unquote(name) if _is_web(address) else name)
 
     return rename
 
 
+def _is_web(url: str) -> bool:
+    return url.rpartition("::")[2].startswith(("http:", "https:"))
+
+
 def _without_query(url: str) -> str:
     """Return an address of the web without its query; names elsewhere may have a "?"."""
-    is_web = url.rpartition("::")[2].startswith(("http:", "https:"))
-    return url.partition("?")[0].partition("#")[0] if is_web else url
+    return url.partition("?")[0].partition("#")[0] if _is_web(url) else url
 
 
 def split_host(url: str) -> tuple[str, str]:
