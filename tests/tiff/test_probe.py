@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -14,6 +16,7 @@ import tifffile
 from ifds import image, write_tiff
 
 import tiffref
+from tiffref.codecs.decode import decode_segment, runs_short
 from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TiffrefError
 from tiffref.zarr import ZarrTiffStore
 
@@ -38,16 +41,17 @@ def read(path, **options):
 # ---- segments that the end of the file cuts off
 
 
-def write_last_at_end(path, compression, rows):
+def write_last_at_end(path, compression, rows, *, grey=GREY, black=BLACK):
     if compression.startswith("CCITT"):
         rasterio = pytest.importorskip("rasterio")
-        how = {"height": 200, "width": 160, "count": 1, "dtype": "uint8", "nbits": 1}
+        height, width = black.shape
+        how = {"height": height, "width": width, "count": 1, "dtype": "uint8", "nbits": 1}
         how |= {"driver": "GTiff", "compress": compression, "blockysize": rows}
         with rasterio.open(path, "w", **how) as dataset:
-            dataset.write(BLACK, 1)
+            dataset.write(black, 1)
     else:
         how = {"compression": compression, "rowsperstrip": rows, "metadata": None}
-        tifffile.imwrite(path, GREY, **how)
+        tifffile.imwrite(path, grey, **how)
     return path
 
 
@@ -70,7 +74,7 @@ LENIENT = ["jpeg", "jpegxr", "CCITTRLE", "CCITTFAX3", "CCITTFAX4"]
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-@pytest.mark.parametrize("rows", [200, 40])
+@pytest.mark.parametrize("rows", [200, 40, 48])
 @pytest.mark.parametrize("compression", [*LENIENT, "zlib", "lzw", "zstd"])
 def test_a_last_segment_that_is_cut_off(tmp_path, compression, rows):
     path = write_last_at_end(tmp_path / "whole.tif", compression, rows)
@@ -86,6 +90,27 @@ def test_a_last_segment_that_is_cut_off(tmp_path, compression, rows):
                 open_file(cut)
     with pytest.raises(MalformedTiff):
         tiffref.scan(cut, strict=True)
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("compression", LENIENT)
+def test_no_cut_is_taken_for_the_end(tmp_path, compression, fill_order):
+    """Some bytes behind a cut give the same samples as none, by chance."""
+    grey, black = rng.integers(0, 99, (16, 32, 3), "u1"), rng.integers(0, 2, (16, 32), "u1")
+    path = write_last_at_end(tmp_path / "whole.tif", compression, 16, grey=grey, black=black)
+    codec = tiffref.scan(path).group["image"].codecs[0]
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        data = path.read_bytes()[page.dataoffsets[0] :][: page.databytecounts[0]]
+    if fill_order == 2 and compression.startswith("CCITT"):
+        codec, data = replace(codec, fill_order=2), imagecodecs.bitorder_encode(data)
+    whole = decode_segment(codec, data)
+    assert not runs_short(codec, data, 16)
+    for n in range(1, len(data)):
+        with contextlib.suppress(MalformedTiff):
+            is_whole = np.array_equal(decode_segment(codec, data[:n]), whole)
+            assert is_whole or runs_short(codec, data[:n], 16), n
 
 
 # ---- byte counts that are missing

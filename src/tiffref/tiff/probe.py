@@ -208,7 +208,7 @@ def checked_array(
         array = _decoded(array, segments)
         _report_without_end(array, plan.across_end, segments, report)
     if plan.across_end:
-        _check_ends(array, plan.across_end, segments, report, allows_holes)
+        _check_ends(level, array, plan.across_end, segments, report, allows_holes)
     return array if len(array.codecs) == 1 else _with_one_codec(array, segments)
 
 
@@ -233,6 +233,7 @@ def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
 
 
 def _check_ends(
+    level: LevelFacts,
     array: Array,
     indices: Sequence[int],
     segments: Segments,
@@ -246,7 +247,7 @@ def _check_ends(
     """
     for n in indices[:_MAX_ENDS]:
         codec = _codec_at(array, n)
-        error = _cut_off(array, n, codec, segments)
+        error = _cut_off(array, n, _n_rows(level, codec, n), segments)
         if error is None:
             continue
         is_byte_stream = compression_of(codec.compression).kind == "bytes"
@@ -270,11 +271,20 @@ def _report_without_end(
             report.add(_TAG, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
 
 
-def _cut_off(array: Array, n: int, codec: SegmentCodec, segments: Segments) -> MalformedTiff | None:
+def _n_rows(level: LevelFacts, codec: SegmentCodec, n: int) -> int:
+    """Return the rows of a segment; the last strip may end below the image."""
+    ifd, rows = level.ifds[0], codec.shape[1]
+    n_strips = -(-ifd.shape[2] // rows)
+    is_last = ifd.tile is None and n % n_strips == n_strips - 1
+    return ifd.shape[2] - (n_strips - 1) * rows if is_last else rows
+
+
+def _cut_off(array: Array, n: int, n_rows: int, segments: Segments) -> MalformedTiff | None:
     """Return the error of a segment that ends too early, or None."""
+    codec = _codec_at(array, n)
     try:
         data = _chunk_bytes(array.manifest, n, segments)
-        if not runs_short(codec, data) and not lacks_end(codec, data):
+        if not runs_short(codec, data, n_rows) and not lacks_end(codec, data):
             return None
         cause = None
     except MalformedTiff as error:
