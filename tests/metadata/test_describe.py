@@ -230,6 +230,34 @@ def test_missing_tiles_have_the_sample_nearest_to_nodata(tmp_path, dtype, text, 
     np.testing.assert_array_equal(values(image), np.repeat([[1, filled]], 16, 0).repeat(16, 1))
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize(
+    ("text", "filled", "is_nodata"),
+    [("-9999", -9999, True), ("1e12", 32767, True), ("-40000", -32768, True), ("nan", 0, False)],
+)
+def test_missing_tiles_of_complex_integers_have_what_these_can_have(
+    tmp_path, text, filled, is_nodata
+):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    size = {"width": 32, "height": 16, "count": 1, "dtype": "complex_int16", "nodata": -9999}
+    tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16, "SPARSE_OK": True}
+    with rasterio.open(path, "w", driver="GTiff", **size, **tiles) as target:
+        target.write(np.ones((1, 16, 16), "c8"), window=((0, 16), (0, 16)))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags[42113].overwrite(text)
+    is_said = text in ("1e12", "-40000")
+    with pytest.warns(MetadataWarning, match="missing segments are") if is_said else nullcontext():
+        references = tiffref.scan(path)
+    with rasterio.open(path) as source:
+        expected = source.read(1)
+    assert expected[0, 16] == filled
+    assert references.group["image"].fill_value == (filled if is_nodata else None)
+    for zarr_format in (2, 3):
+        again = tiffref.References.from_kerchunk(references.to_kerchunk(zarr_format=zarr_format))
+        np.testing.assert_array_equal(values(again.group["image"]), expected)
+
+
 def test_nodata_is_the_fill_value_unless_another_is_given(tmp_path):
     path = write_geotiff(tmp_path / "b.tif", {42113: "7"})
     assert tiffref.scan(path).group["image"].fill_value == 7

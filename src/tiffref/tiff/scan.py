@@ -588,10 +588,14 @@ def _array(
     if options.fill_value is not None and name.role == "image":
         return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
-    nodata = full.ifds[0].tags.get(42113)
+    ifd = full.ifds[0]
+    nodata = ifd.tags.get(42113)
     if nodata is None:
         return array
-    fill, nearest = parse_nodata(nodata, array.dtype, options.report)
+    # complex integers are read as floating-point numbers, and can have fewer values
+    is_integer = ifd.sample_format == 5 and array.dtype.kind == "c"
+    samples = np.dtype(f"i{ifd.bits[0] // 16}") if is_integer else array.dtype
+    fill, nearest = parse_nodata(nodata, samples, options.report)
     is_exact = fill != fill or (fill or 0) == (nearest or 0)  # the first is NaN
     if not is_exact and array.manifest.is_missing.any():
         options.report.note(
