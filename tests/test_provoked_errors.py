@@ -391,7 +391,7 @@ PYTHON = [
     ("scan('image.tif', axes='x')", "SelectionError",
      "no such order of axes, got 'x', expected one of as-stored, ngff, bands-first"),
     ("scan('image.tif', chunkmode='x')", "SelectionError",
-     "there is no chunkmode 'x', expected None or tile"),
+     "unknown chunkmode 'x', expected None or tile"),
     ("scan('image.tif', zattrs=5)", "SelectionError",
      "zattrs must be a mapping of names to values, not 5"),
     ("scan('image.tif', level=9)", "SelectionError",

@@ -128,7 +128,7 @@ def test_chroma_without_samples(tmp_path, subsampling, lengths, order):
     one = image(pixels, {262: 6, 530: subsampling}, rows=2, order=order)
     one.lengths = lengths
     write_tiff(path, [one], order=order)
-    with pytest.raises(MalformedTiff, match="chroma has no samples"):
+    with pytest.raises(MalformedTiff, match="subsampling is 0"):
         tiffref.scan(path)
 
 
@@ -140,8 +140,8 @@ def test_strips_without_lengths_of_more_bytes_than_there_can_be(tmp_path, order)
     one.segments, one.lengths = [bytes(8)] * 3, [0] * 3
     write_tiff(path, [one], order=order)
     with (
-        pytest.warns(MetadataWarning, match="without a byte count are left out"),
-        pytest.raises(MalformedTiff, match="more bytes than can be counted"),
+        pytest.warns(MetadataWarning, match="without a byte count are treated as missing"),
+        pytest.raises(MalformedTiff, match="exceeds 63 bits"),
     ):
         tiffref.scan(path)
 

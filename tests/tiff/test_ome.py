@@ -18,7 +18,7 @@ from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, Tru
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.ome import OmeFile, ome_text
-from tiffref.tiff.vendor import is_foreign, open_vendor
+from tiffref.tiff.vendor import is_vendor_file, open_vendor
 from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(5)
@@ -51,7 +51,7 @@ def assert_as_tifffile(path: Path) -> OmeFile:
     """Our series are tifffile's; and the file takes our way."""
     reader = TiffReader(LocalSource(path))
     assert ome_text(reader) is not None
-    assert not is_foreign(reader)
+    assert not is_vendor_file(reader)
     ours = OmeFile(reader)
     vendor = open_vendor(LocalSource(path), TiffReader(LocalSource(path)))
     assert columns(ours.list()) == columns(vendor.list())
@@ -344,7 +344,7 @@ def test_an_image_whose_files_are_all_absent_is_told(tmp_path, holes):
     text = f'<OME UUID="urn:uuid:0">{image.format("here", "")}{absent}</OME>'
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, pixels(16, 20), description=text, metadata=None)
-    with pytest.warns(MetadataWarning, match="no plane of image 'gone' is in a file that is there"):
+    with pytest.warns(MetadataWarning, match="all planes of image 'gone' are missing"):
         assert tiffref.scan(path, allow_holes=holes).group["image"].shape == (16, 20)
     with pytest.raises(MalformedTiff, match="'gone'"):
         tiffref.scan(path, strict=True, allow_holes=holes)
@@ -364,7 +364,7 @@ def test_an_image_of_volumes_that_its_xml_places_beyond_it_is_told(tmp_path, ord
         for n, volume in enumerate(volumes):
             tif.write(volume, tile=(4, 16, 16), photometric="minisblack", metadata=None,
                       description=text if n == 0 else None)  # fmt: skip
-    with pytest.warns(MetadataWarning, match="no page of image 'beyond' is one of its 3 of"):
+    with pytest.warns(MetadataWarning, match="all 3 pages of image 'beyond' are missing"):
         references = tiffref.scan(path)
     with ZarrTiffStore(references) as store:
         np.testing.assert_array_equal(store[...], volumes[:3])

@@ -289,10 +289,10 @@ def test_descriptions_that_do_not_fit_are_reported_of_an_open_file_too(tmp_path,
     for strict in (False, True):
         with tifffile.TiffFile(tmp_path / "a.tif") as tif:
             if strict:
-                with pytest.raises(MalformedTiff, match="description does not fit"):
+                with pytest.raises(MalformedTiff, match="description does not match"):
                     tiffref.scan(tif, strict=True)
             else:
-                with pytest.warns(MetadataWarning, match="does not fit"):
+                with pytest.warns(MetadataWarning, match="does not match"):
                     store = ZarrTiffStore(tif)
                 np.testing.assert_array_equal(store[...], planes)
 

@@ -429,7 +429,7 @@ def test_contradictory_counts_of_a_single_directory(
     path, planes = tmp_path / "a.tif", GRADIENT[:6]
     tifffile.imwrite(path, planes[0], description=f"ImageJ=1.54f\n{counts}\n", metadata=None)
     path.write_bytes(path.read_bytes() + planes[1:].tobytes())
-    with pytest.warns(MetadataWarning, match="images, and planes of"):
+    with pytest.warns(MetadataWarning, match="images, but its axes are"):
         store = ZarrTiffStore(path)
     assert store.shape[:-2] == shape
     np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
@@ -480,9 +480,9 @@ def test_axes_that_do_not_fit_the_shape_are_reported(tmp_path: Path, axes: str) 
     path = tmp_path / "a.tif"
     text = f'{{"shape": [24, 32, 48], "axes": {axes}}}'
     tifffile.imwrite(path, GRADIENT, description=text, metadata=None)
-    with pytest.warns(MetadataWarning, match="axes do not fit"):
+    with pytest.warns(MetadataWarning, match="axes do not match"):
         assert tiffref.scan(path).group["image"].shape == GRADIENT.shape
-    with pytest.raises(MalformedTiff, match="axes do not fit"):
+    with pytest.raises(MalformedTiff, match="axes do not match"):
         tiffref.scan(path, strict=True)
 
 

@@ -261,7 +261,7 @@ def describe(
         Takes what is wrong with the metadata; the arrays are described without it.
     """
     if facts.defect:
-        report.add("series", "the description does not fit the pages", got=facts.defect)
+        report.add("series", "the description does not match the pages", got=facts.defect)
     tree = _Tree()
     attributes: dict[str, Any] = {}
     main: _Image | None = None

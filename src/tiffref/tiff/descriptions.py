@@ -177,7 +177,7 @@ _IJ_ITEMS: Mapping[bytes, tuple[str, Any]] = {
 """Kinds of items in IJMetadata, as a big-endian file has them."""
 
 
-def refuse_short(what: str, got: object, expected: object, url: str) -> MalformedTiff:
+def missing_planes_error(what: str, got: object, expected: object, url: str) -> MalformedTiff:
     """Build the error for planes that the file promises and does not have."""
     return MalformedTiff(
         what, url=url, got=got, expected=expected,

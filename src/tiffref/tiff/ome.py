@@ -1,8 +1,8 @@
-"""OME-TIFF: which directory of which file each plane of an image is.
+"""OME-TIFF: find the file and IFD of each plane.
 
-Owns the reading of TiffData elements into columns of rows, the files of a set that they name, and
-SubIFD pyramids. What the OME-XML says of sizes, channels and times is for `metadata.calibration`.
-The work is in proportion to the elements and planes of the XML, whatever the number of images.
+Reads the TiffData elements into columns, opens the other files of a set, and finds SubIFD pyramids.
+Pixel sizes, channels and times are left to `metadata.calibration`. The cost is linear in the number
+of elements and planes of the XML.
 
 Reference: OME-TIFF specification 6 (TiffData, multi-file filesets, sub-resolutions, BinaryOnly,
 6D to 8D storage by modulo annotations); OME model 2016-06. Shapes and order are those of
@@ -41,31 +41,31 @@ __all__ = ["Companion", "OmeFile", "is_companion", "missing_members", "ome_text"
 _DESCRIPTION = 270
 _MAX_DIGITS = 18
 _MAX_BYTES = 1 << 26
-"""Of a file with metadata."""
+"""Largest metadata file."""
 _FILE_NAME = re.compile(r'FileName\s*=\s*"([^"]*)"')
-_MAX_MISSED, _MAX_BESIDE = 8, 4096
+_MAX_MISSING_NEIGHBORS, _MAX_NEIGHBORS = 8, 4096
 _MAX_PLANES = 1 << 22
-"""Planes of one image: a few bytes of text say any number, and each takes a place in memory."""
+"""Planes of one image; the XML may declare any number, and each needs memory."""
 _MODULO = {
     "angle": "A", "phase": "P", "tile": "R", "lifetime": "H", "lambda": "E", "exposure": "L",
     "event": "V", "mosaic": "M", "other": "Q", "time": "T", "channel": "C", "depth": "Z",
 }  # fmt: skip
-"""Types of modulo annotations, as axes."""
+"""Axis of each type of modulo annotation."""
 _TYPES = {
     "int8": "i1", "int16": "i2", "int32": "i4", "uint8": "u1 b1", "uint16": "u2", "uint32": "u4",
     "float": "f4 f2", "double": "f8", "complex": "c8", "double-complex": "c16", "bit": "b1 u1",
 }  # fmt: skip
-"""Types of pixels, and the data types as which pages hold them."""
+"""Pixel types, and the dtypes in which pages may store them."""
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>]")
 _MAX_PROLOG = 2048
 
 
-class _Misfit(ValueError):
-    """The OME-XML makes no sense; the pages are given as they are."""
+class _InconsistentXml(ValueError):
+    """The OME-XML is inconsistent; the pages are read as in a plain TIFF."""
 
 
 def ome_text(reader: TiffReader) -> str | None:
-    """Return the OME-XML in the description of the first directory, whole or not, or None."""
+    """Return the OME-XML in the first ImageDescription, even if cut off; else None."""
     text = reader.first.get(_DESCRIPTION)
     if not isinstance(text, str):
         return None
@@ -76,12 +76,12 @@ def ome_text(reader: TiffReader) -> str | None:
 
 @dataclass(slots=True)
 class OmeFile:
-    """A file with OME-XML, and the other files of its set, which are opened when they are named."""
+    """A file with OME-XML; other files of its set are opened on demand."""
 
     reader: TiffReader
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
-    _n_missed: int = 0
-    _counts: Counts | None = None
+    _n_missing: int = 0
+    _plane_counts: Counts | None = None
     _allow: AllowList | None = None
 
     def __post_init__(self) -> None:
@@ -98,23 +98,23 @@ class OmeFile:
         return [one for one in self._siblings.values() if one is not None]
 
     def metadata(self) -> dict[str, Any]:
-        """Return the OME-XML, by the name of its flavour.
+        """Return the OME-XML as item "ome".
 
-        Of a member whose metadata is in another file, `file` is that one's name and `xml` its
-        OME-XML, empty if it cannot be read.
+        If another file holds the metadata (BinaryOnly), the item has the name of that `file` and
+        its `xml`, which is empty if it cannot be read.
         """
         text = ome_text(self.reader) or ""
         name = metadata_file(text)
-        return {"ome": text if name is None else {"file": name, "xml": self._read_neighbour(name)}}
+        return {"ome": text if name is None else {"file": name, "xml": self._read_neighbor(name)}}
 
-    def _read_neighbour(self, name: str) -> str:
-        """Read the OME-XML of a file beside this one, which holds nothing else or is a TIFF."""
+    def _read_neighbor(self, name: str) -> str:
+        """Read the OME-XML of a neighbouring file, which is a TIFF or the XML itself."""
         source = self.reader.source.beside(name)
         if source is None:
             return ""
         if source.read(0, 2) in (b"II", b"MM"):
             source.close()
-            found = self.find_beside(name)
+            found = self.find_neighbor(name)
             return (ome_text(found) or "") if found is not None else ""
         with closing(source):
             return source.read(0, min(source.size, _MAX_BYTES)).decode("utf-8-sig", "replace")
@@ -125,15 +125,15 @@ class OmeFile:
         Raises
         ------
         MalformedTiff
-            If it is not there, or is not a TIFF.
+            If it does not exist, or is not a TIFF.
         """
         found = self.find(path)
         if found is None:
-            raise MalformedTiff("a file of the set cannot be read", url=path)
+            raise MalformedTiff("a file of the OME-TIFF set cannot be read", url=path)
         return found
 
     def find(self, path: str) -> TiffReader | None:
-        """Return the reader of another file of the set, opened once; None if it is not there."""
+        """Return the reader of another file of the set, opened once; None if it does not exist."""
         if path not in self._siblings:
             try:
                 source = open_source(path, allow=self._allow)
@@ -144,16 +144,16 @@ class OmeFile:
                 self._siblings[path] = None
         return self._siblings[path]
 
-    def find_beside(self, name: str) -> TiffReader | None:
-        """Return the reader of a file beside this one, opened once; None if it is not there.
+    def find_neighbor(self, name: str) -> TiffReader | None:
+        """Return the reader of a neighbouring file, opened once; None if it does not exist.
 
-        Each is a request from afar: after some that are not there, no more are looked for.
+        Each attempt may cost a request, so the search stops after several missing files.
         """
-        if self._n_missed >= _MAX_MISSED or len(self._siblings) >= _MAX_BESIDE:
+        if self._n_missing >= _MAX_MISSING_NEIGHBORS or len(self._siblings) >= _MAX_NEIGHBORS:
             return None
         source = self.reader.source.beside(name)
         if source is None:
-            self._n_missed += 1
+            self._n_missing += 1
             return None
         url = source.source.url
         if url in self._siblings:
@@ -163,30 +163,30 @@ class OmeFile:
         return self._siblings[url]
 
     def list(self) -> Listing:
-        """List the images that the OME-XML describes; the pages as they are where it cannot be."""
+        """List the images of the OME-XML; fall back to plain series if it is inconsistent."""
         text = ome_text(self.reader) or ""
         try:
             root = parse_xml(text)
             if root.find("{*}BinaryOnly") is not None:
-                return plain_series(self.reader)  # the file that it names says what the pages are
+                return plain_series(self.reader)  # the metadata is in another file
             listing = _Set(self, root).list()
-        except (XmlError, _Misfit) as error:
-            return self._as_they_are(str(error))
+        except (XmlError, _InconsistentXml) as error:
+            return self._plain_listing(str(error))
         if listing.series:
             return listing
         if root.find(".//{*}Pixels") is None:
             return plain_series(self.reader)
-        return self._as_they_are("; ".join(listing.defects))
+        return self._plain_listing("; ".join(listing.defects))
 
-    def _as_they_are(self, why: str) -> Listing:
+    def _plain_listing(self, why: str) -> Listing:
         listing = plain_series(self.reader)
         reason = f": {why}" if why else ""
-        listing.defects.append(f"the OME-XML does not fit the pages{reason}")
+        listing.defects.append(f"the OME-XML does not match the pages{reason}")
         return listing
 
 
 def _read_chain(source: ByteSource, counts: Counts | None) -> TiffReader | None:
-    """Read another file of a set; None if it is not a TIFF."""
+    """Open another file of a set and read its chain of IFDs; None if it is not a TIFF."""
     try:
         reader = TiffReader(source, counts=counts)
         reader.chain()
@@ -196,18 +196,18 @@ def _read_chain(source: ByteSource, counts: Counts | None) -> TiffReader | None:
     return reader
 
 
-# ---- a set that is described by a file of its own
+# ---- sets with a companion file
 
 
 def is_companion(source: Any) -> bool:
-    """Return whether this is the path of a companion file, by its name."""
+    """Return whether this is the path of a companion file, judging by its name."""
     if not isinstance(source, str | os.PathLike):
         return False
     return os.fspath(source).lower().endswith((".companion.ome", ".ome.xml"))
 
 
 def missing_members(text: Any, folder: str) -> list[str]:
-    """Name the files that an OME-XML document mentions and that are not there.
+    """Return the names of files that OME-XML refers to and that do not exist.
 
     >>> missing_members('<UUID FileName="no/such.ome.tif">', "/tmp")
     ['no/such.ome.tif']
@@ -217,39 +217,41 @@ def missing_members(text: Any, folder: str) -> list[str]:
 
 
 class Companion(OmeFile):
-    """A set that is described by a file `name.companion.ome`; members may lie in folders below it.
+    """A set described by a file `name.companion.ome`; members may be in folders below it.
 
     tifffile reads such sets only from a member that holds all of the OME-XML. `reader` is that of
-    the first member that is there.
+    the first member that exists.
 
     Raises
     ------
     SourceError
-        If the companion file cannot be read, or no member is there.
+        If the companion file cannot be read, or no member exists.
     MalformedTiff
         If it is not OME-XML, or describes planes that members do not have.
     """
 
     def __init__(self, path: str | os.PathLike[str], counts: Counts | None = None) -> None:
         self._siblings: dict[str, TiffReader | None] = {}
-        self._n_missed, self._counts, self._allow = 0, counts, None
+        self._n_missing, self._counts, self._allow = 0, counts, None
         name = os.fspath(path)
         try:
             self._text = Path(name).read_text("utf-8-sig")
             root = parse_xml(self._text)
         except OSError as error:
-            raise SourceError("cannot be read", url=name, got=error.strerror) from error
+            raise SourceError(
+                "the companion file cannot be read", url=name, got=error.strerror
+            ) from error
         except (XmlError, UnicodeDecodeError) as error:
-            raise MalformedTiff("not OME-XML", url=name, got=error) from error
+            raise MalformedTiff("the companion file is not OME-XML", url=name, got=error) from error
         folder = Path(name).absolute().parent
         try:
             self._listing = _Set(self, root, str(folder / Path(name).name)).list()
-        except _Misfit as error:
-            raise MalformedTiff("does not describe its files", url=name, got=error) from error
+        except _InconsistentXml as error:
+            raise MalformedTiff("the OME-XML is inconsistent", url=name, got=error) from error
         if not self.readers():
             is_empty = root.find("{*}Image") is None
             raise SourceError(
-                "describes no image" if is_empty else "none of the files of the set is there",
+                "the OME-XML has no image" if is_empty else "no file of the set exists",
                 url=name,
                 got=", ".join(missing_members(self._text, str(folder))[:3]) or None,
             )
@@ -268,10 +270,10 @@ class Companion(OmeFile):
 
 
 class _Set:
-    """The images of an OME-XML document, and the files that they lie in, by number.
+    """The images of an OME-XML document, and the files of the set by number.
 
-    `companion` is the path of the document if it is a file of its own: then each TiffData element
-    names a file, and what it says of planes must be so.
+    `companion` is the path of the companion file, if any. Then each TiffData element must name a
+    file, and the planes must exist.
     """
 
     def __init__(self, file: OmeFile, root: Element, companion: str = "") -> None:
@@ -285,7 +287,7 @@ class _Set:
         self._is_local = bool(companion) or isinstance(file.reader.source, LocalSource)
 
     def list(self) -> Listing:
-        """List the images; `defects` say what of the document does not fit the pages."""
+        """List the images; `defects` lists what does not match the pages."""
         modulo = dict(_read_modulo(self.root))
         listing = Listing([])
         main = None if self.companion else self.pages[0]
@@ -296,7 +298,7 @@ class _Set:
                 level = found.level(listing.defects)
                 if level is None:
                     continue
-                level = _with_modulo(level, modulo.get(found.annotation, {}), listing.defects)
+                level = _split_modulo_axes(level, modulo.get(found.annotation, {}), listing.defects)
                 for number, pages in enumerate(level.pages):
                     if pages is main:
                         used[level.row[level.is_in(number)]] = True
@@ -309,7 +311,7 @@ class _Set:
         return listing
 
     def number(self, uuid: Element | None) -> int | None:
-        """Return the number of the file that a UUID element names; None if it is not there."""
+        """Return the number of the file that a UUID element names; None if it does not exist."""
         if self.companion and (uuid is None or not uuid.get("FileName")):
             raise MalformedTiff(
                 "a TiffData element names no file",
@@ -333,7 +335,7 @@ class _Set:
         path = str(self._folder / name)
         if not name:
             return None
-        reader = self.file.find(path) if self._is_local else self.file.find_beside(name)
+        reader = self.file.find(path) if self._is_local else self.file.find_neighbor(name)
         is_near = not self._is_local or self._is_below(path)
         if reader is None or not (is_near or _root_id(reader) == key.lower()):
             return None
@@ -341,7 +343,7 @@ class _Set:
         return len(self.pages) - 1
 
     def _is_below(self, path: str) -> bool:
-        """Return whether a path is in the folder of the set: others must have the right UUID."""
+        """Return whether a path is below the folder of the set; other files must match the UUID."""
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._folder))
 
 
@@ -361,7 +363,7 @@ class _Image:
     Attributes
     ----------
     axes, shape
-        Of the planes and of x and y, slowest first, without the samples of a pixel.
+        Axes and shape, slowest first, without the samples of a pixel.
     """
 
     def __init__(self, owner: _Set, image: Element, pixels: Element) -> None:
@@ -371,10 +373,10 @@ class _Image:
         self.annotation = references[0] if references else ""
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
         if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
-            raise _Misfit(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
+            raise _InconsistentXml(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
         samples = {_number(one, "SamplesPerPixel", 1) for one in pixels.iterfind("{*}Channel")}
         if len(samples) > 1:
-            raise _Misfit("channels differ in SamplesPerPixel")
+            raise _InconsistentXml("channels differ in SamplesPerPixel")
         self.samples = max(1, *samples) if samples else 1
         self.shape = [
             _number(pixels, f"Size{axis}", None) // (self.samples if axis == "C" else 1)
@@ -382,15 +384,15 @@ class _Image:
         ]
         self.n_planes = math.prod(self.shape[:3])
         if self.n_planes > _MAX_PLANES:
-            raise _Misfit(f"an image of {self.n_planes} planes")
+            raise _InconsistentXml(f"an image has {self.n_planes} planes")
 
     def level(self, defects: list[str]) -> Level | None:
-        """Return the image at full size; None if there is none, or it does not fit its pages."""
+        """Return level 0 of the image; None if its planes are missing or do not match the pages."""
         row, file = self._places(defects)
         if not (row >= 0).any():
             if len(row):
                 name = self.name or self.id
-                defects.append(f"no plane of image '{name}' is in a file that is there")
+                defects.append(f"all planes of image '{name}' are missing")
             return None
         level = self._of_files(row, file, tuple(self.shape), self.axes)
         pages, first = level.first
@@ -406,75 +408,75 @@ class _Image:
             shape, axes = [*shape, self.samples], f"{axes}S"
         squeezed, squeezed_axes = squeeze(shape, axes)
         if size != squeezed[len(squeezed) - len(size) :]:
-            defects.append(f"an image of {squeezed} is stored in pages of {size}")
+            defects.append(f"an image of shape {squeezed} is stored in pages of shape {size}")
             return None
         self._check_type(pages.facts(first).dtype, defects)
         n_planes = max(1, math.prod(shape) // max(1, math.prod(size)))
         if n_planes != len(row):
-            row, file = _fitted(row, n_planes, -1), _fitted(file, n_planes, 0)
+            row, file = _resize(row, n_planes, -1), _resize(file, n_planes, 0)
             if not (row >= 0).any():
                 name = self.name or self.id
-                defects.append(f"no page of image '{name}' is one of its {n_planes} of {size}")
+                defects.append(f"all {n_planes} pages of image '{name}' are missing")
                 return None
         return self._of_files(row, file, squeezed, squeezed_axes)
 
     def _check_type(self, dtype: str | None, defects: list[str]) -> None:
-        """Add a defect if the OME-XML says that pixels have another type: the pages count."""
+        """Add a defect if the Type in the OME-XML is not that of the pages, which is used."""
         name = self.pixels.get("Type") or self.pixels.get("PixelType")
         held = np.dtype(dtype)
         if name and dtype and held.str[1:] not in _TYPES.get(name.lower(), ""):
             defects.append(f"an image of Type '{name:.40}' is stored in pages of {held}")
 
     def _places(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return row and file of each plane, as TiffData elements say; the row of others is -1."""
+        """Return row and file of each plane from the TiffData elements; row -1 if missing."""
         elements, at = self._planes([one for one in self.pixels if local_name(one) == "TiffData"])
         numbers = [self.owner.number(one.find("{*}UUID") if len(one) else None) for one in elements]
         file = np.array([-1 if number is None else number for number in numbers], np.intp)
         n_pages = np.array([*map(len, self.owner.pages), 0], np.intp)[file]
-        first, count = _numbers(elements, "IFD"), _counts(elements, n_pages)
+        first, count = _numbers(elements, "IFD"), _plane_counts(elements, n_pages)
         n_named = int(count.sum())
         if n_named > _MAX_PLANES:
-            raise _Misfit(f"TiffData elements of {n_named} planes")
-        self._refuse(
+            raise _InconsistentXml(f"TiffData elements have {n_named} planes")
+        self._reject(
             (file >= 0) & ((first + count > n_pages) | (at + count > self.n_planes)),
             {"IFD": first, "PlaneCount": count, "plane": at, "pages in the file": n_pages},
-            f"pages that are there, and less than {self.n_planes} planes",
+            f"existing pages, and fewer than {self.n_planes} planes",
         )
         n_there = np.clip(n_pages - first, 0, count)
         n_beyond = int((count - n_there)[file >= 0].sum())
         if n_beyond:
-            defects.append(f"TiffData elements name {n_beyond} pages that are not there")
+            defects.append(f"TiffData elements refer to {n_beyond} pages that do not exist")
         row = np.full((at + count).max(initial=0), -1, np.intp)
         files = np.zeros_like(row)
         nth = np.arange(n_there.sum()) - np.repeat(np.cumsum(n_there) - n_there, n_there)
         named = np.repeat(at, n_there) + nth
-        # of a plane that several elements name, the last is right
+        # if several elements name the same plane, the last one counts
         row[named], files[named] = np.repeat(first, n_there) + nth, np.repeat(file, n_there)
         return row, files
 
     def _planes(self, elements: list[Element]) -> tuple[list[Element], NDArray[np.intp]]:
-        """Return the elements whose first plane is in the image, and which plane that is.
+        """Return the elements whose first plane is inside the image, and the index of that plane.
 
-        ImageJ crops images and leaves the elements of all planes.
+        When ImageJ crops an image, it keeps the elements of all planes.
         """
         at, step = np.zeros(len(elements), np.intp), 1
         is_inside = np.ones(len(elements), bool)
         for axis, size in zip(self.axes[2::-1], self.shape[2::-1], strict=True):
             index = _numbers(elements, f"First{axis}")
-            self._refuse(index >= size, {f"First{axis}": index}, f"less than {size}")
+            self._reject(index >= size, {f"First{axis}": index}, f"less than {size}")
             is_inside &= index < size
             at += step * np.minimum(index, size)
             step *= size
         return list(compress(elements, is_inside)), at[is_inside]
 
-    def _refuse(
+    def _reject(
         self, is_wrong: NDArray[np.bool_], got: Mapping[str, NDArray[np.intp]], expected: str
     ) -> None:
-        """Raise what a companion file must not say; other files are read as far as they go."""
+        """Raise for wrong elements of a companion file; in other files they are left out."""
         if self.owner.companion and is_wrong.any():
             n = is_wrong.argmax()
             raise MalformedTiff(
-                "a TiffData element names a page or plane that is not there",
+                "a TiffData element refers to a page or plane that does not exist",
                 url=self.owner.companion,
                 got=", ".join(f"{name} {column[n]}" for name, column in got.items()),
                 expected=expected,
@@ -483,7 +485,7 @@ class _Image:
     def _of_files(
         self, row: NDArray[np.intp], file: NDArray[np.intp], shape: tuple[int, ...], axes: str
     ) -> Level:
-        """Build a level of the files that its planes lie in."""
+        """Build a level that refers only to the files its planes are in."""
         here = row >= 0
         used = np.unique(file[here])
         pages = tuple(self.owner.pages[number] for number in used.tolist())
@@ -493,16 +495,18 @@ class _Image:
         return Level(pages, row, shape, axes, places.astype(np.intp))
 
 
-def _fitted(column: NDArray[np.intp], n: int, value: int) -> NDArray[np.intp]:
+def _resize(column: NDArray[np.intp], n: int, value: int) -> NDArray[np.intp]:
     found = np.full(n, value, np.intp)
     size = min(n, len(column))
     found[:size] = column[:size]
     return found
 
 
-def _counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return of how many planes elements are: by default all pages of the file, and of a file that
-    is not there as many as the element before."""
+def _plane_counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the number of planes of each element.
+
+    The default is all pages of the file; for a missing file, the count of the previous element.
+    """
     texts = [
         one.get("PlaneCount", one.get("NumPlanes", "0" if one.get("IFD") is None else "1"))
         for one in elements
@@ -511,19 +515,19 @@ def _counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray[np.in
     count = np.where(count > 0, count, n_pages)
     known = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), -1))
     if len(known) and known[0] < 0:
-        raise _Misfit("a TiffData element of a file that is not there has no PlaneCount")
+        raise _InconsistentXml("a TiffData element has no PlaneCount, and its file is missing")
     return count[known]
 
 
 def _numbers(elements: list[Element], name: str) -> NDArray[np.intp]:
-    """Return an attribute of all elements, 0 where it is absent."""
+    """Return an attribute of all elements, 0 if absent."""
     return _parse([one.get(name, "0") for one in elements], name)
 
 
 def _parse(texts: list[str], name: str) -> NDArray[np.intp]:
     wrong = next(filterfalse(_is_number, texts), None)
     if wrong is not None:
-        raise _Misfit(f"{name} of TiffData is {wrong!r:.40}")
+        raise _InconsistentXml(f"{name} of TiffData is {wrong!r:.40}")
     return np.array(list(map(int, texts)), np.intp)
 
 
@@ -534,45 +538,50 @@ def _number(element: Element, name: str, default: int | None) -> int:
             return default
     elif _is_number(text):
         return int(text)
-    raise _Misfit(f"{name} of {local_name(element)} is {text!r:.40}")
+    raise _InconsistentXml(f"{name} of {local_name(element)} is {text!r:.40}")
 
 
 def _is_number(text: str) -> bool:
     return len(text) <= _MAX_DIGITS and text.strip().isdecimal()
 
 
-# ---- axes that are folded into others
+# ---- modulo annotations
 
 
 def _read_modulo(root: Element) -> Iterator[tuple[str, dict[str, tuple[str, int]]]]:
-    """Yield the modulo annotations by ID: axis -> the axis that is folded into it, and its size."""
+    """Yield the modulo annotations by ID: axis -> the axis stored along it, and its size."""
     for group in root.iterfind("{*}StructuredAnnotations"):
         for one in group:
             if one.get("Namespace", "").endswith("modulo"):
                 along = [part for part in one.iter() if local_name(part)[:-1].endswith("Along")]
-                yield one.get("ID", ""), {local_name(part)[-1]: _folded(part) for part in along}
+                yield (
+                    one.get("ID", ""),
+                    {local_name(part)[-1]: _modulo_axis(part) for part in along},
+                )
 
 
-def _folded(along: Element) -> tuple[str, int]:
+def _modulo_axis(along: Element) -> tuple[str, int]:
     axis = _MODULO.get(along.get("Type", "other"))
     if axis is None:
-        raise _Misfit(f"a modulo annotation of type {along.get('Type')!r:.40}")
+        raise _InconsistentXml(f"a modulo annotation has type {along.get('Type')!r:.40}")
     if along.get("Start") is None:
         return axis, sum(1 for _ in along.iterfind("{*}Label"))
     try:
         start, stop, step = (float(along.get(n, "1")) for n in ("Start", "End", "Step"))
         size = len(range(math.ceil((stop + step - start) / step)))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise _Misfit(f"a modulo annotation: {error}") from error
+        raise _InconsistentXml(f"a modulo annotation has an invalid range: {error}") from error
     return axis, size
 
 
-def _with_modulo(level: Level, modulo: Mapping[str, tuple[str, int]], defects: list[str]) -> Level:
-    """Unfold axes as an annotation says."""
+def _split_modulo_axes(
+    level: Level, modulo: Mapping[str, tuple[str, int]], defects: list[str]
+) -> Level:
+    """Split axes according to a modulo annotation."""
     shape, axes = list(level.shape), level.axes
     for axis, (new, size) in modulo.items():
         if axis not in axes or size < 1 or shape[axes.index(axis)] % size:
-            defects.append(f"a modulo annotation of {size} along {axis} does not fit")
+            defects.append(f"a modulo annotation of size {size} does not divide axis {axis}")
             continue
         at = axes.index(axis)
         if shape[at] == size:
@@ -589,7 +598,7 @@ def _with_modulo(level: Level, modulo: Mapping[str, tuple[str, int]], defects: l
 
 
 def _sub_levels(level: Level) -> Iterator[Level]:
-    """Yield the smaller levels of an image, which are SubIFDs of its planes."""
+    """Yield the overviews of an image, stored as SubIFDs of its planes."""
     if level.error is not None or not level.first[0].has_sub_ifds:
         return
     below = []
@@ -605,7 +614,7 @@ def _sub_levels(level: Level) -> Iterator[Level]:
 
 
 def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level | None:
-    """Build level `n` below the full size; None if no plane has it."""
+    """Build overview `n`; None if no plane has it."""
     files, row = [], np.full(len(level.row), -1, np.intp)
     for number, (pages, offsets) in enumerate(zip(level.pages, below, strict=True)):
         there = {

@@ -1,12 +1,10 @@
-"""Facts to arrays: which codec, which chunks, which byte ranges.
+"""Plan the array of one level from its facts: codec, chunks and byte ranges.
 
-Owns how the segments of an IFD decode: everything that a decoder uses goes into the codec, and
-nothing else, so that pages decode alike exactly when their codecs are equal. Owns the planning of
-one level, and the merging of small uncompressed strips and pages that follow one another in the
-file: reading costs per chunk, so chunks have some MiB. A last chunk may read on into the bytes
-behind the image, but never past the end of the file. Pure arithmetic on facts; what has to be
-looked up in the file (does this segment really decode to a whole chunk?) is asked for by `probe`,
-which plans anew.
+The codec holds everything that a decoder needs and nothing else, so two pages decode in the same
+way exactly if their codecs are equal. Small contiguous uncompressed strips and pages are merged
+into chunks of a few MiB, since reading has a cost per chunk. The last chunk may read bytes after
+the image, but never past the end of the file. This module only does arithmetic on facts; `probe`
+checks segments of the file and plans again if needed.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ __all__ = ["LevelPlan", "plan_level", "segment_codec", "source_sizes"]
 
 
 def _strip_bytes(shape: Shape5, rows: int, itemsize: int) -> np.ndarray:
-    """Bytes of each strip of one plane, the partial last one included."""
+    """Return the bytes of each strip of one plane, including a partial last one."""
     row_bytes = shape[3] * shape[4] * itemsize
     first = np.arange(0, shape[2], rows)
     return np.minimum(rows, shape[2] - first).astype(np.uint64) * np.uint64(row_bytes)
@@ -48,7 +46,7 @@ def _strip_bytes(shape: Shape5, rows: int, itemsize: int) -> np.ndarray:
 def contiguous_planes(
     level: LevelFacts, ifd: IfdFacts, segment: Shape5, codec: SegmentCodec
 ) -> np.ndarray | None:
-    """Where each plane starts, `(n_pages * planes * depth,)`, if its strips follow one another."""
+    """Return the start of each plane, `(n_pages * planes * depth,)`; None if not contiguous."""
     if (level.ifd < 0).any():
         return None
     sizes = _strip_bytes(ifd.shape, segment[2], np.dtype(codec.dtype).itemsize)
@@ -56,7 +54,7 @@ def contiguous_planes(
     length = level.length.reshape(-1, len(sizes))
     if (offset == 0).any():
         return None
-    # one strip is read in full whatever its byte count says, as decoders do
+    # a single strip is read in full whatever its byte count, as decoders do
     is_run = len(sizes) == 1 or (
         (np.diff(offset, axis=1) == sizes[:-1]).all() and (length == sizes).all()
     )
@@ -66,11 +64,11 @@ def contiguous_planes(
 def plan_run(
     level: LevelFacts, dims: tuple[str, ...], codecs: list[SegmentCodec], n_rows: int | None
 ) -> Array:
-    """One IFD that describes planes stored one after the other (ImageJ, STK, ...)."""
+    """Plan contiguous planes described by one IFD (ImageJ, STK, ...)."""
     (codec,) = codecs
     ifd = level.ifds[0]
     if not codec.is_plain:
-        raise UnsupportedTiff("planes behind one IFD are not plain samples", ifd=ifd.name)
+        raise UnsupportedTiff("several planes of one IFD are compressed or packed", ifd=ifd.name)
     plane = math.prod(ifd.shape[2:]) * np.dtype(codec.dtype).itemsize
     n_bytes = math.prod(level.shape) * np.dtype(codec.dtype).itemsize
     size = level.sources[level.source[0]].size
@@ -104,9 +102,9 @@ def plan_planes(
     starts: np.ndarray,
     n_rows: int | None = None,
 ) -> Array:
-    """Chunks over planes that are each one run of samples: rows put together, then planes.
+    """Plan chunks of contiguous planes: merge rows first, then planes.
 
-    With `n_rows`, chunks have as many rows, and planes stay apart.
+    With `n_rows`, chunks have this many rows and planes are not merged.
     """
     itemsize = np.dtype(codec.dtype).itemsize
     row_bytes = page[3] * page[4] * itemsize
@@ -120,7 +118,7 @@ def plan_planes(
         page[2] % rows
         and (starts + np.uint64(-(-page[2] // rows) * rows * row_bytes) > sizes).any()
     ):
-        # the last chunk may read on into what follows, but not past the end of the file
+        # the last chunk may read into the bytes that follow, but not past the end of the file
         rows = page[2]
     chunks = fit_chunks(level.shape, level.axes, page, (1, 1, rows, page[3], page[4]), n_pages)
     if chunks is None:
@@ -135,7 +133,7 @@ def plan_planes(
         chunks, n_planes = _merge_planes(level, chunks, starts, plane_bytes, sizes)
     grid = chunk_grid(level.shape, chunks)
     if n_planes > 1:
-        axis = _innermost(level.shape, _n_lead(level, page))
+        axis = _last_long_dim(level.shape, _count_leading_dims(level, page))
         keep = np.arange(0, level.shape[axis], n_planes)
         offset = offset.reshape(-1, level.shape[axis])[:, keep].reshape(-1)
         source = source.reshape(-1, level.shape[axis])[:, keep].reshape(-1)
@@ -149,8 +147,8 @@ def plan_planes(
     )
 
 
-def _n_lead(level: LevelFacts, page: Shape5) -> int:
-    """Count the array dimensions in front of those of one plane (length, width, samples)."""
+def _count_leading_dims(level: LevelFacts, page: Shape5) -> int:
+    """Return the number of array dimensions before those of one plane (length, width, samples)."""
     size = math.prod(page[2:])
     for at in range(len(level.shape), -1, -1):
         if math.prod(level.shape[at:]) == size:
@@ -158,9 +156,9 @@ def _n_lead(level: LevelFacts, page: Shape5) -> int:
     return 0
 
 
-def _innermost(shape: Sequence[int], n_lead: int) -> int:
-    """The last leading dimension that is longer than 1, or -1."""
-    return next((axis for axis in range(n_lead - 1, -1, -1) if shape[axis] > 1), -1)
+def _last_long_dim(shape: Sequence[int], n_leading: int) -> int:
+    """Return the last leading dimension that is longer than 1, or -1."""
+    return next((axis for axis in range(n_leading - 1, -1, -1) if shape[axis] > 1), -1)
 
 
 def _merge_planes(
@@ -170,9 +168,9 @@ def _merge_planes(
     plane_bytes: int,
     sizes: np.ndarray,
 ) -> tuple[tuple[int, ...], int]:
-    """Put small planes that follow one another into one chunk along the innermost dimension."""
+    """Merge small contiguous planes into chunks along the innermost leading dimension."""
     page = level.ifds[0].shape
-    axis = _innermost(level.shape, _n_lead(level, page))
+    axis = _last_long_dim(level.shape, _count_leading_dims(level, page))
     if axis < 0:
         return chunks, 1
     n = level.shape[axis]
@@ -188,7 +186,7 @@ def _merge_planes(
 
 
 def source_sizes(sources: Sequence[Source]) -> np.ndarray:
-    """Bytes in each source, a very large number where that is not known, as uint64."""
+    """Return the size of each source in bytes, 2**63 if unknown, as uint64."""
     return np.array([2**63 if s.size is None else s.size for s in sources], np.uint64)
 
 
@@ -208,33 +206,32 @@ def _check_end(level: LevelFacts, source: np.ndarray, starts: np.ndarray, n_byte
         )
 
 
-_FEW = 64
-"""Segments up to which Python is quicker than NumPy."""
+_MAX_PYTHON_SEGMENTS = 64
+"""Up to this many segments, plain Python is faster than NumPy."""
 _MAX_LENGTH = 2**63 - 1
-"""A range may be said to be of so many bytes; what is not in the file is cut off later."""
+"""Largest byte count; ranges beyond the end of the file are cut later."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """An array; `is_merged` if its chunks are runs of plain samples, not segments.
+    """A planned array.
 
-    `behind_end` has the flat indices of segments that start behind the end of the file,
-    `across_end` of those that it may cut off: their byte counts reach beyond it.
+    `is_merged` if chunks are runs of plain samples instead of segments. `past_end` has the flat
+    indices of segments that start past the end of the file, `across_end` of those that end there.
     """
 
     array: Array
     is_merged: bool
-    behind_end: tuple[int, ...] = ()
+    past_end: tuple[int, ...] = ()
     across_end: tuple[int, ...] = ()
 
     def truncation(self) -> MalformedTiff:
-        """Describe the segments behind the end of the file."""
+        """Return the error for segments past the end of the file."""
         manifest = self.array.manifest
-        first = self.behind_end[0]
+        first = self.past_end[0]
         source = manifest.sources[max(0, manifest.source[first])]
         return MalformedTiff(
-            f"{len(self.behind_end)} of {manifest.n_chunks} segments lie beyond the end of "
-            "the file",
+            f"{len(self.past_end)} of {manifest.n_chunks} segments lie past the end of the file",
             url=source.url,
             tag=f"segment {first}",
             got=f"offset {manifest.offset[first]}",
@@ -250,24 +247,24 @@ def plan_level(
     is_short: bool = False,
     is_native: bool = False,
 ) -> LevelPlan:
-    """Lay out one level as an array.
+    """Plan the array of one level.
 
     Parameters
     ----------
     level
-        What the file says.
+        Facts of the level.
     dims
         Name of each dimension.
     is_short
-        Tell the codec that segments may be stored cropped or short.
+        Let the codec accept segments that are stored cropped or short.
     is_native
-        One chunk for each strip or tile as stored; by default, contiguous uncompressed strips and
-        pages are put together to chunks of useful size.
+        Make one chunk of each strip or tile. By default, contiguous uncompressed strips and pages
+        are merged into larger chunks.
 
     Raises
     ------
     UnsupportedTiff, MalformedTiff, ManifestMismatch
-        If the level cannot be told exactly.
+        If the level cannot be represented exactly.
     """
     ifd = level.ifds[0]
     _check_equal_bits(ifd)
@@ -293,8 +290,7 @@ def plan_level(
 def _check_equal_bits(ifd: IfdFacts) -> None:
     """Refuse samples of different sizes in one pixel.
 
-    Packed words of 16 bits for three colours pass: tifffile reads 5-6-5, and gives nothing of
-    others.
+    Three samples packed into 16 bits pass: tifffile reads 5-6-5, and returns nothing for others.
     """
     if (
         len(ifd.bits) > 1
@@ -311,12 +307,12 @@ def _check_equal_bits(ifd: IfdFacts) -> None:
 
 
 def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...]) -> None:
-    """Refuse pages, and images or segments of them, whose bytes cannot be counted in 63 bits."""
-    # without the dimensions that have no samples at all
+    """Refuse pages, arrays and segments whose size in bytes exceeds 63 bits."""
+    # ignoring dimensions of length 0
     n_samples = max(math.prod([n or 1 for n in ifd.shape]), math.prod([n or 1 for n in shape]))
     if n_samples >= 1 << 58 and np.dtype(ifd.dtype or "|b1").itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
-            "an image has more bytes than can be counted",
+            "the image size in bytes exceeds 63 bits",
             tag="ImageWidth (256), ImageLength (257)",
             ifd=ifd.name,
             got=f"{ifd.dtype} samples of shape {ifd.shape}",
@@ -333,7 +329,7 @@ def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
 
 
 def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec], np.ndarray | None]:
-    """The different codecs of a level, and the codec of each page; None if there is one."""
+    """Return the distinct codecs of a level, and the codec of each page; None if there is one."""
     codecs: list[SegmentCodec] = []
     of_ifd = []
     for n, ifd in enumerate(level.ifds):
@@ -368,7 +364,7 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
 
 @functools.lru_cache(1024)
 def _can_unpack(codec: SegmentCodec) -> bool:
-    """Return whether what segments decode to becomes samples; raise if they do not decode."""
+    """Return whether decoded bytes can be unpacked to samples; raise for unknown compressions."""
     check_supported(codec)
     if compression_of(codec.compression).kind == "bytes":
         try:
@@ -385,7 +381,7 @@ def _plan_segments(
     of_page: np.ndarray | None,
     segment: Shape5,
 ) -> LevelPlan:
-    """One chunk for each strip or tile."""
+    """Plan one chunk for each strip or tile."""
     page = level.ifds[0].shape
     n_pages = len(level.ifd)
     chunks = fit_chunks(level.shape, level.axes, page, segment, n_pages)
@@ -400,11 +396,11 @@ def _plan_segments(
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
     if codecs[0].compression == 1:
-        length = _clip(level, codecs[0], segment, offset, length)
+        length = _correct_lengths(level, codecs[0], segment, offset, length)
     behind: list[int] = []
     across: list[int] = []
     if not _ends_within(level.sources, offset, length):
-        room = _room(level, offset)
+        room = _bytes_to_end(level, offset)
         is_beyond = length > room
         behind = np.flatnonzero(is_beyond & (room == 0)).tolist()
         across = np.flatnonzero(is_beyond & (room > 0) & (offset > 0)).tolist()
@@ -416,8 +412,8 @@ def _plan_segments(
 
 
 def _ends_within(sources: Sequence[Source], offset: np.ndarray, length: np.ndarray) -> bool:
-    """Return whether all segments are known to lie in their file, which takes few of one file."""
-    if len(sources) > 1 or len(offset) > _FEW:
+    """Return whether all segments surely lie in the file; a quick check for few segments."""
+    if len(sources) > 1 or len(offset) > _MAX_PYTHON_SEGMENTS:
         return False
     size = sources[0].size
     if size is None:
@@ -425,7 +421,7 @@ def _ends_within(sources: Sequence[Source], offset: np.ndarray, length: np.ndarr
     return max(map(operator.add, offset.tolist(), length.tolist()), default=0) <= size
 
 
-def _room(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
+def _bytes_to_end(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
     """Return the bytes from each segment to the end of its file."""
     sizes = source_sizes(level.sources)
     size = sizes if len(sizes) == 1 else np.repeat(sizes[level.source], level.offset.shape[1])
@@ -435,8 +431,7 @@ def _room(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
 def _split_sources(
     level: LevelFacts, of_page: np.ndarray | None
 ) -> tuple[tuple[Source, ...], np.ndarray | None]:
-    """Return each pair of file and codec as a row of a table of sources, and the row of each
-    segment; None where there is but one."""
+    """Return one source per pair of file and codec, and each segment's source; None if only one."""
     if of_page is None:
         of_page = np.zeros(len(level.ifd), np.int32)
         if len(level.sources) == 1:
@@ -446,10 +441,10 @@ def _split_sources(
     return sources, np.repeat(row.reshape(-1), level.offset.shape[1])
 
 
-def _clip(
+def _correct_lengths(
     level: LevelFacts, codec: SegmentCodec, segment: Shape5, offset: np.ndarray, length: np.ndarray
 ) -> np.ndarray:
-    """Correct the byte counts of uncompressed segments, which writers get wrong in several ways."""
+    """Correct the byte counts of uncompressed segments, which many writers get wrong."""
     if codec.parameters.get("subsampling"):
         return length
     codec = stored_codec(codec)
@@ -465,7 +460,7 @@ def _clip(
     length = np.minimum(length, np.uint64(full))
     n_last = level.ifds[0].shape[2] % segment[2]
     if level.ifds[0].tile is None and n_last:
-        # of a last strip with bytes behind its rows, too few to be a whole one
+        # a last strip with bytes after its rows, but fewer than a whole strip
         n_strips = -(-level.ifds[0].shape[2] // segment[2])
         cropped = np.uint64(min(segment[1] * n_last * row_bytes, _MAX_LENGTH))
         last = length[n_strips - 1 :: n_strips]
@@ -475,12 +470,13 @@ def _clip(
 
 _ANY_JPEG = JPEG | {OLD_JPEG}
 _YCBCR = 6
-_PHOTOMETRIC = frozenset({6, 34676, 34677})
-_BITS = frozenset({32766, 32809})
-"""Compressions whose image decoder depends on PhotometricInterpretation, on BitsPerSample."""
+_NEED_PHOTOMETRIC = frozenset({6, 34676, 34677})
+_NEED_BITS = frozenset({32766, 32809})
+"""Compressions whose image decoders need PhotometricInterpretation; those that need BitsPerSample.
+"""
 
 _NONE = 1
-"""Without compression libtiff ignores a predictor, and no writer at hand applies one."""
+"""libtiff ignores the predictor of uncompressed data, and no known writer applies one."""
 _LERC = 34887
 _UNASSOCIATED_ALPHA = 2
 
@@ -491,18 +487,18 @@ _PARAMETER_TAGS: dict[int, dict[str, int]] = {
     _LERC: {"lerc_parameters": 50674},
     65002: {"skip_bits": 65007, "horizontal_bits": 65008, "vertical_bits": 65009},
 }
-"""What decoders need from tags beyond those of `SegmentCodec`, by compression."""
-_JPEG_SIGNS = ("is_jfif", "has_rgb_components")
+"""Tags that decoders need besides the fields of `SegmentCodec`, by compression."""
+_JPEG_FLAGS = ("is_jfif", "has_rgb_components")
 _WITH_PARAMETERS = _ANY_JPEG | _PARAMETER_TAGS.keys()
 
 
 def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
-    """Describe how the segments of an IFD decode.
+    """Return the codec of the segments of an IFD.
 
     Parameters
     ----------
     is_short
-        Some segments are stored cropped or short: the codec is told the part inside the image.
+        Some segments are stored cropped or short; the codec then knows the part inside the image.
 
     Raises
     ------
@@ -511,14 +507,14 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     """
     if ifd.dtype is None:
         raise UnsupportedTiff(
-            "no data type holds these samples",
+            "no dtype can hold these samples",
             ifd=ifd.name,
             tag="BitsPerSample (258), SampleFormat (339)",
             got=f"{ifd.bits} bits, format {ifd.sample_format}",
         )
     if not isinstance(ifd.sample_format, int):
         raise UnsupportedTiff(
-            "samples of different formats",
+            "samples of one pixel differ in format",
             ifd=ifd.name,
             tag="SampleFormat (339)",
             got=ifd.sample_format,
@@ -535,7 +531,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     parameters: dict[str, Any] = {}
     if ifd.compression in _WITH_PARAMETERS or ifd.tables or ifd.photometric == _YCBCR:
         parameters = _parameters(ifd)
-    codec = _bare_codec(
+    codec = _codec_without_parameters(
         shape[1:],
         "<f4" if "calibration" in parameters else None,
         ifd.dtype,
@@ -547,14 +543,14 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         ifd.fill_order,
         ifd.photometric,
         ifd.photometric == _YCBCR and _is_subsampled(ifd),
-        _edge(ifd.shape, shape) if is_short else None,
+        _cropped_shape(ifd.shape, shape) if is_short else None,
         ifd.nodata if is_short and ifd.nodata else None,
     )
     return replace(codec, parameters=parameters) if parameters else codec
 
 
 @functools.lru_cache(1024)
-def _bare_codec(
+def _codec_without_parameters(
     shape: tuple[int, int, int, int],
     decoded_dtype: str | None,
     stored_dtype: str,
@@ -569,14 +565,14 @@ def _bare_codec(
     edge: tuple[int, int, int] | None,
     fill: float | int | None,
 ) -> SegmentCodec:
-    """Describe a codec without parameters: segments of many files have the same."""
+    """Return a codec without parameters; cached, since many files share it."""
     dtype = np.dtype(stored_dtype)
     row = COMPRESSIONS.get(compression)
     is_image = row is not None and row.kind == "image"
     if is_image:
         has_byteorder, needs_bits = (
             compression == _LERC and dtype.itemsize > 1,
-            compression in _BITS,
+            compression in _NEED_BITS,
         )
     else:
         has_byteorder = dtype.itemsize > 1 or max(bits) > 8
@@ -591,14 +587,14 @@ def _bare_codec(
         bits=bits if needs_bits else (),
         sample_format=1 if is_image else sample_format,
         fill_order=fill_order if has_fill_order else 1,
-        photometric=photometric if is_subsampled or compression in _PHOTOMETRIC else 1,
+        photometric=photometric if is_subsampled or compression in _NEED_PHOTOMETRIC else 1,
         edge=edge,
         fill=fill,
     )
 
 
-def _edge(page: Shape5, segment: Shape5) -> tuple[int, int, int]:
-    """Return the part of the last segment that lies inside the image."""
+def _cropped_shape(page: Shape5, segment: Shape5) -> tuple[int, int, int]:
+    """Return the shape of the part of the last segment that lies inside the image."""
     _, *edge = (n % s or s for n, s in zip(page[:4], segment[:4], strict=True))
     return tuple(edge)  # type: ignore[return-value]
 
@@ -615,14 +611,14 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
         for name, code in _PARAMETER_TAGS.get(ifd.compression, {}).items()
         if tags.get(code)
     }
-    found.update({name: value for name, value in ifd.tables.items() if name not in _JPEG_SIGNS})
+    found.update({name: value for name, value in ifd.tables.items() if name not in _JPEG_FLAGS})
     if ifd.compression in _ANY_JPEG:
         found.update(
             jpeg_colorspaces(
                 ifd.photometric,
                 ifd.is_separate,
                 ifd.extra_samples,
-                *(bool(ifd.tables.get(name)) for name in _JPEG_SIGNS),
+                *(bool(ifd.tables.get(name)) for name in _JPEG_FLAGS),
             )
         )
     if ifd.compression == _LERC:
@@ -630,7 +626,7 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
     if _is_subsampled(ifd) or ifd.compression == OLD_JPEG:
         if 0 in ifd.subsampling:
             raise MalformedTiff(
-                "chroma has no samples", ifd=ifd.name, tag="YCbCrSubSampling (530)",
+                "YCbCr subsampling is 0", ifd=ifd.name, tag="YCbCrSubSampling (530)",
                 got=ifd.subsampling, expected="1, 2 or 4 along each axis",
             )  # fmt: skip
         found["subsampling"] = ifd.subsampling
@@ -641,7 +637,7 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
 
 
 def _lerc_mask(ifd: IfdFacts) -> dict[str, str]:
-    """Describe what a mask beside the samples means, if libtiff writes one for such images."""
+    """Return what a LERC validity mask means, if libtiff writes one for such images."""
     dtype = np.dtype(ifd.dtype)
     if dtype.kind == "f":
         return {"lerc_mask": "nan"}
@@ -650,10 +646,10 @@ def _lerc_mask(ifd: IfdFacts) -> dict[str, str]:
 
 
 def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
-    """Return `n` numbers of a tag, which may list numerators and denominators, or the numbers."""
+    """Return `n` numbers of a tag, which may be rationals (pairs) or plain numbers."""
     is_list = isinstance(values, tuple) and all(isinstance(n, int | float) for n in values)
     if not is_list or len(values) not in (n, 2 * n):
-        raise MalformedTiff("a tag has no such numbers", got=repr(values)[:60], expected=f"{n}")
+        raise MalformedTiff("a tag has invalid numbers", got=repr(values)[:60], expected=f"{n}")
     flat = [float(value) for value in values]
     if len(flat) == n:
         return tuple(flat)

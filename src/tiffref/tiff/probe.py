@@ -1,14 +1,13 @@
-"""Look at a few stored segments before promising how all of them decode.
+"""Test-decode a few segments of a level before writing down its codec.
 
-Owns the check that the portable codec of an array really gives whole chunks, what is done where it
-does not, and the inlining of the few chunks that need other treatment: among them cropped tiles of
-the right edge that have as many bytes as those of the lower edge, which a decoder that knows one
-segment would take for the others. Reads bytes through a function that it is given.
+Checks that the portable codec decodes segments to exactly one chunk, falls back to our own codec if
+not, and inlines the few chunks that need a different codec. Among these are cropped tiles at the
+right edge with as many bytes as those at the lower edge: a decoder that sees a single segment
+cannot distinguish them.
 
-Also finds the StripByteCounts and TileByteCounts that are 0, too few or missing although the
-segments have offsets. libtiff reads one strip to the end of the file, and GDAL and tifffile take a
-segment of no bytes for one that is missing; here it is data where there is room for it before the
-next segment, and where it decodes.
+Also replaces StripByteCounts and TileByteCounts that are 0 or missing although segments have
+offsets. libtiff reads a single strip to the end of the file; GDAL and tifffile treat a segment of
+0 bytes as missing. Here the bytes up to the next segment are used if they decode.
 """
 
 from __future__ import annotations
@@ -47,25 +46,25 @@ from .plan import LevelPlan, plan_level, segment_codec, source_sizes
 __all__ = ["checked_array", "is_exact"]
 
 MAX_INLINED_BYTES = 1 << 20
-"""Bytes of a file that references may hold themselves, for the sake of one codec for all."""
-_SAMPLE = 16
-"""Tiles of a right edge too large to inline that are looked at."""
+"""Bytes that references may inline so that all other chunks share one codec."""
+_MAX_PROBED_TILES = 16
+"""Tiles to test if the right edge is too large to inline."""
 
 
 def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
-    """Inline cropped tiles of the right edge with their own codec, where they need one.
+    """Inline cropped tiles of the right edge with their own codec, if they need one.
 
     Parameters
     ----------
     level, array
-        The level, and its plan with a codec that knows of cropped tiles.
+        The level, and its plan with a codec that accepts cropped tiles.
     read
-        Index of a chunk -> its bytes.
+        Returns the bytes of a chunk by its index.
 
     Raises
     ------
     UnsupportedTiff
-        If they are too many bytes.
+        If the tiles are too large to inline.
     """
     codec = array.codecs[0]
     assert isinstance(codec, SegmentCodec)
@@ -80,18 +79,18 @@ def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], byt
     column = column[manifest.source[column] >= 0]
     n_bytes = int(manifest.length[column].sum())
     is_small = n_bytes <= MAX_INLINED_BYTES
-    looked_at = column if is_small else column[:: -(-len(column) // _SAMPLE)]
+    probed = column if is_small else column[:: -(-len(column) // _MAX_PROBED_TILES)]
     assert codec.edge is not None
     whole = replace(codec, edge=None)
     narrow = replace(codec, edge=(*codec.shape[:2], codec.edge[2]))
     cropped = {}
-    for n in looked_at.tolist():
+    for n in probed.tolist():
         data = read(n)
         if not decodes(whole, data):
             cropped[n] = wrap_inlined(narrow, data)
     if cropped and not is_small:
         raise UnsupportedTiff(
-            "cropped tiles of the right edge look like those of the lower edge",
+            "cropped tiles at the right edge cannot be distinguished from those at the lower edge",
             url=manifest.sources[0].url,
             got=f"{n_bytes} bytes at the right edge",
             expected=f"at most {MAX_INLINED_BYTES} to inline",
@@ -101,14 +100,14 @@ def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], byt
 
 
 def _check_cropped(level: LevelFacts, array: Array) -> None:
-    """Refuse uncompressed segments inside the image that have the bytes of one at its edge.
+    """Refuse uncompressed segments inside the image that are as short as those at its edge.
 
-    Their codec would take them for one, and fill up what is not there; GDAL reads on behind them.
+    The codec would treat them as cropped and pad them; GDAL reads the bytes after them instead.
 
     Raises
     ------
     MalformedTiff
-        If there is one.
+        If there is such a segment.
     """
     codec = array.codecs[0]
     if not isinstance(codec, SegmentCodec) or codec.compression != 1 or codec.edge is None:
@@ -137,7 +136,7 @@ def _check_cropped(level: LevelFacts, array: Array) -> None:
 
 
 def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
-    """Return the indices of the chunks in the last column, save for the corner."""
+    """Return the indices of the chunks in the last column, except the corner."""
     grid = chunk_grid(array.shape, array.chunks)
     index = np.arange(array.manifest.n_chunks).reshape(grid)
     y, x = level.axes.index("Y"), level.axes.index("X")
@@ -151,10 +150,10 @@ _ENCODERS = frozenset(
     {"zlib", "zstd", "lzma", "delta", "imagecodecs_delta", "imagecodecs_floatpred",
      "imagecodecs_packbits", "imagecodecs_lzw"}
 )  # fmt: skip
-"""Codecs that encode without loss; JPEG and its kin do not, or spell the same in many ways."""
+"""Lossless codecs that can encode again. Image codecs such as JPEG are lossy."""
 
 _MAX_REQUESTS = 4
-"""Strips to fetch from afar, for the sake of a portable codec."""
+"""Strips to fetch from a server in order to use a portable codec."""
 
 
 def checked_array(
@@ -166,61 +165,60 @@ def checked_array(
     *,
     allows_holes: bool = False,
 ) -> Array:
-    """Plan a level so that its codec holds for the segments looked at.
+    """Plan a level with a codec that decodes the tested segments.
 
     Parameters
     ----------
     level, dims, is_native
-        As `plan.plan_level` takes them.
+        As in `plan.plan_level`.
     segments
-        Reads the bytes of segments. What is not at hand is not looked at, save for a few partial
-        strips and what the end of the file may cut off: a scan from afar costs few requests.
+        Reads the bytes of segments. To save requests, segments of remote files are tested only if
+        already fetched, apart from a few partial strips and those at the end of the file.
     report
-        Takes what was repaired.
+        Receives what was repaired.
     allows_holes
-        Take what a decoder makes of a segment that is cut off.
+        Accept truncated segments that decode in part.
 
     Raises
     ------
     MalformedTiff
-        If a segment does not decode at all, or is cut off.
+        If a segment does not decode, or is truncated.
     ManifestMismatch
-        If pages are stored in different ways that do not decode to one type.
+        If pages have codecs that decode to different dtypes or shapes.
     """
-    level = _with_lengths(level, segments, report)
+    level = _fill_in_lengths(level, segments, report)
     plan = plan_level(level, dims, is_native=is_native)
     _report_short_strip(level, report)
     if plan.is_merged:
         return plan.array
-    if plan.behind_end:
+    if plan.past_end:
         truncated = plan_level(level, dims, is_short=True, is_native=is_native)
         return _with_empty_segments(truncated, segments, report)
     array = plan.array
     if level.ifds[0].compression == LZW and not segments.is_regular:
-        array = _with_ends(level, array, segments)
+        array = _with_exact_lzw_ends(level, array, segments)
     whole = array if level.ifds[0].tile else _with_whole_strips(level, array, segments)
-    if whole is not None and _are_whole(whole, _fetched(whole, segments), segments):
+    if whole is not None and _are_exact(whole, _probed_indices(whole, segments), segments):
         array = whole
     else:
         short = plan_level(level, dims, is_short=True, is_native=is_native).array
         _check_cropped(level, short)
         array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
-        array = _decoded(array, segments)
-        _report_without_end(array, plan.across_end, segments, report)
+        array = _check_decodable(array, segments)
+        _report_missing_checksums(array, plan.across_end, segments, report)
     if plan.across_end:
         _check_ends(level, array, plan.across_end, segments, report, allows_holes)
     return array if len(array.codecs) == 1 else _with_one_codec(array, segments)
 
 
-def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
-    """Return an array of LZW segments whose codec says that they end exactly, if all of those that
-    show irregular storage do; else the array as it is."""
+def _with_exact_lzw_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
+    """Set `ends_exactly` in the codec of LZW segments if all probed segments decode that way."""
     codec = array.codecs[0]
     if len(array.codecs) > 1 or not isinstance(codec, SegmentCodec) or codec.compression != LZW:
         return array
     exact = replace(array, codecs=(replace(codec, parameters={"ends_exactly": True}),))
     chosen = probe_indices(array.manifest)
-    if _fetched(array, segments) != chosen:
+    if _probed_indices(array, segments) != chosen:
         return array
     manifest = array.manifest
     ifd = level.ifds[0]
@@ -229,7 +227,7 @@ def _with_ends(level: LevelFacts, array: Array, segments: Segments) -> Array:
         column = manifest.source.copy()
         column[n_strips - 1 :: n_strips] = MISSING
         chosen = probe_indices(replace(manifest, source=column))
-    return exact if chosen and _are_whole(exact, chosen, segments) else array
+    return exact if chosen and _are_exact(exact, chosen, segments) else array
 
 
 def _check_ends(
@@ -240,14 +238,14 @@ def _check_ends(
     report: Report,
     allows_holes: bool,
 ) -> None:
-    """Check the segments whose byte counts reach beyond the end of the file.
+    """Check the segments whose byte counts reach past the end of the file.
 
-    A byte count that is only too large is legal; a segment that is cut off is not. Of what fax
-    decoders make of one, readers show what there is; one that lacks its checksum has all samples.
+    A byte count that is merely too large is legal, a truncated segment is not. Truncated fax
+    segments, and those that only lack their checksum, give a warning: readers show their rows.
     """
-    for n in indices[:_MAX_ENDS]:
+    for n in indices[:_MAX_CHECKED_ENDS]:
         codec = _codec_at(array, n)
-        error = _cut_off(array, n, _n_rows(level, codec, n), segments)
+        error = _truncation_error(array, n, _n_rows(level, codec, n), segments)
         if error is None:
             continue
         is_byte_stream = compression_of(codec.compression).kind == "bytes"
@@ -258,29 +256,29 @@ def _check_ends(
 
 
 _FAX = frozenset({2, 3, 4, 32771})
-_MAX_ENDS = 64
+_MAX_CHECKED_ENDS = 64
 
 
-def _report_without_end(
+def _report_missing_checksums(
     array: Array, across_end: Sequence[int], segments: Segments, report: Report
 ) -> None:
-    """Report segments, of those looked at, that lack their checksum within the file."""
-    for n in set(_fetched(array, segments)) - set(across_end):
+    """Report probed segments that lack their checksum, unless the end of the file cuts them off."""
+    for n in set(_probed_indices(array, segments)) - set(across_end):
         if lacks_end(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
-            what = "the byte count of a segment is too small: its checksum is left out"
+            what = "the byte count of a segment is too small: it excludes the checksum"
             report.add(_TAG, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
 
 
 def _n_rows(level: LevelFacts, codec: SegmentCodec, n: int) -> int:
-    """Return the rows of a segment; the last strip may end below the image."""
+    """Return the number of rows of a segment; the last strip may have fewer."""
     ifd, rows = level.ifds[0], codec.shape[1]
     n_strips = -(-ifd.shape[2] // rows)
     is_last = ifd.tile is None and n % n_strips == n_strips - 1
     return ifd.shape[2] - (n_strips - 1) * rows if is_last else rows
 
 
-def _cut_off(array: Array, n: int, n_rows: int, segments: Segments) -> MalformedTiff | None:
-    """Return the error of a segment that ends too early, or None."""
+def _truncation_error(array: Array, n: int, n_rows: int, segments: Segments) -> MalformedTiff | None:
+    """Return the error if a segment is truncated, else None."""
     codec = _codec_at(array, n)
     try:
         data = _chunk_bytes(array.manifest, n, segments)
@@ -290,7 +288,7 @@ def _cut_off(array: Array, n: int, n_rows: int, segments: Segments) -> Malformed
     except MalformedTiff as error:
         cause = error
     found = MalformedTiff(
-        "the end of the file cuts a segment off",
+        "a segment is cut off by the end of the file",
         url=array.manifest.sources[max(0, array.manifest.source[n])].url,
         tag=f"segment {n}",
         got=f"{int(array.manifest.length[n])} bytes",
@@ -301,9 +299,9 @@ def _cut_off(array: Array, n: int, n_rows: int, segments: Segments) -> Malformed
 
 
 def _with_empty_segments(plan: LevelPlan, segments: Segments, report: Report) -> Array:
-    """Return segments behind the end of the file as segments of no bytes, if their decoder can.
+    """Inline segments past the end of the file as empty bytes, if their decoder accepts that.
 
-    Fax decoders make a white segment of nothing, and readers show such files; all others refuse.
+    Fax decoders return white rows for empty segments, and readers show such files; others refuse.
     """
     array = plan.array
     try:
@@ -315,12 +313,12 @@ def _with_empty_segments(plan: LevelPlan, segments: Segments, report: Report) ->
     if report.is_strict:
         raise plan.truncation()
     warn(TruncationWarning(f"{plan.truncation()} They read as white."), stacklevel=2)
-    manifest = array.manifest.with_inlined(dict.fromkeys(plan.behind_end, b""))
-    return _with_one_codec(_decoded(replace(array, manifest=manifest), segments), segments)
+    manifest = array.manifest.with_inlined(dict.fromkeys(plan.past_end, b""))
+    return _with_one_codec(_check_decodable(replace(array, manifest=manifest), segments), segments)
 
 
 def probe_indices(manifest: Manifest) -> list[int]:
-    """Choose chunks that would show irregular storage: first, last, shortest, longest."""
+    """Choose the chunks most likely to be irregular: first, last, shortest, longest."""
     here = np.flatnonzero(manifest.source >= 0)
     if not here.size:
         return []
@@ -329,7 +327,7 @@ def probe_indices(manifest: Manifest) -> list[int]:
     return sorted(int(n) for n in chosen)
 
 
-def _fetched(array: Array, segments: Segments) -> list[int]:
+def _probed_indices(array: Array, segments: Segments) -> list[int]:
     manifest = array.manifest
     if segments.is_regular:
         return []
@@ -345,9 +343,9 @@ def _fetched(array: Array, segments: Segments) -> list[int]:
 
 
 def is_exact(codec: SegmentCodec, data: bytes) -> bool:
-    """Return whether the portable spelling of a codec turns this segment into just a whole chunk.
+    """Return whether the portable form of a codec decodes a segment to exactly one chunk.
 
-    The portable codecs neither cut nor pad, and some refuse what TIFF readers let pass.
+    Portable codecs neither crop nor pad, and some refuse streams that TIFF readers accept.
     """
     chain = to_zarr2(codec)
     decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
@@ -365,7 +363,7 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
 
 
 def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
-    """Decode by one codec of a chain, within the bounds of a chunk of so many bytes."""
+    """Decode with one codec of a chain; refuse streams that would exceed `n_bytes`."""
     name = config["id"]
     if name in _IMAGE_CODECS:
         return decode_image(config, bytes(buffer), n_bytes)
@@ -379,9 +377,9 @@ def _decode_link(config: dict[str, Any], buffer: Any, n_bytes: int) -> Any:
 
 
 _IMAGE_CODECS = frozenset(f"imagecodecs_{name}" for name in HEADERS)
-"""Codecs whose streams say their own size."""
+"""Codecs whose streams declare their decoded size."""
 _STREAMS = frozenset({"zlib", "lzma"})
-"""Codecs whose streams do not say their size."""
+"""Codecs whose streams do not declare their decoded size."""
 
 
 def _codec_at(array: Array, n: int) -> SegmentCodec:
@@ -391,17 +389,17 @@ def _codec_at(array: Array, n: int) -> SegmentCodec:
     return codec
 
 
-def _are_whole(array: Array, indices: Sequence[int], segments: Segments) -> bool:
-    """Return whether some segments decode to just a whole chunk each."""
+def _are_exact(array: Array, indices: Sequence[int], segments: Segments) -> bool:
+    """Return whether each of these segments decodes to exactly one chunk."""
     for n in indices:
         if not is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
             return False
     return True
 
 
-def _decoded(array: Array, segments: Segments) -> Array:
-    """Return the array back if the segments looked at decode."""
-    for n in _fetched(array, segments):
+def _check_decodable(array: Array, segments: Segments) -> Array:
+    """Decode the probed segments and return the array unchanged; raise if one fails."""
+    for n in _probed_indices(array, segments):
         try:
             decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
         except MalformedTiff as error:
@@ -412,7 +410,7 @@ def _decoded(array: Array, segments: Segments) -> Array:
 
 
 def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> Array | None:
-    """Return the array with whole last strips: stored so, or inlined; None if neither can be."""
+    """Return the array if its last strips are whole or can be inlined as such; else None."""
     ifd = level.ifds[0]
     rows = array.codecs[0].shape[1] if isinstance(array.codecs[0], SegmentCodec) else 1
     n_last = ifd.shape[2] % rows
@@ -423,9 +421,9 @@ def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> A
     n_strips = -(-ifd.shape[2] // rows)
     last = np.arange(n_strips - 1, array.manifest.n_chunks, n_strips)
     here = [int(n) for n in last[array.manifest.source[last] >= 0]]
-    if len(here) > _MAX_REQUESTS and not set(here[-1:]) <= set(_fetched(array, segments)):
+    if len(here) > _MAX_REQUESTS and not set(here[-1:]) <= set(_probed_indices(array, segments)):
         return None
-    if _are_whole(array, here[:4] + here[-1:], segments):
+    if _are_exact(array, here[:4] + here[-1:], segments):
         return array
     return _inline_strips(array, here, n_last, segments)
 
@@ -433,10 +431,9 @@ def _with_whole_strips(level: LevelFacts, array: Array, segments: Segments) -> A
 def _inline_strips(
     array: Array, indices: Sequence[int], n_rows: int, segments: Segments
 ) -> Array | None:
-    """Inline partial strips, padded and encoded anew without loss.
+    """Inline partial strips of `n_rows` rows, padded and encoded again without loss.
 
-    `n_rows` is how many rows of the image each holds. None if the codec cannot encode, or the
-    strips are too many or too large, or one is cut off.
+    Return None if the codec cannot encode, the strips are too many or too large, or one is cut off.
     """
     codec = array.codec
     assert isinstance(codec, SegmentCodec)
@@ -469,7 +466,7 @@ def _inline_strips(
 
 
 def _with_one_codec(array: Array, segments: Segments) -> Array:
-    """Make one codec of several: chunks of rarer ones are inlined, unless they are too many."""
+    """Reduce several codecs to the most common one by inlining the chunks of the others."""
     if len(array.codecs) == 1:
         return array
     manifest = array.manifest
@@ -478,14 +475,14 @@ def _with_one_codec(array: Array, segments: Segments) -> Array:
     n_bytes = [int(manifest.length[of_chunk == n].sum()) for n in range(len(array.codecs))]
     major = int(np.argmax(n_bytes))
     if sum(n_bytes) - n_bytes[major] > MAX_INLINED_BYTES:
-        return array  # read by the stores and the engine; no document holds it
+        return array  # our stores can read it, but it cannot be written as a document
     inlined = {
         n: wrap_inlined(_codec_at(array, n), _chunk_bytes(manifest, n, segments))
         for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major)).tolist()
     }
     codec = array.codecs[major]
     assert isinstance(codec, SegmentCodec)
-    # with an edge, the codec is one that knows self-describing chunks
+    # a codec with an edge accepts inlined chunks that carry their own codec
     codec = replace(codec, edge=codec.edge or codec.shape[:3])
     manifest = manifest.with_inlined(inlined).with_sources(lambda s: replace(s, codec=0))
     return replace(array, codecs=(codec,), manifest=manifest)
@@ -508,67 +505,67 @@ def _chunk_bytes(manifest: Manifest, n: int, segments: Segments) -> bytes:
 
 
 _TAG = "StripByteCounts (279), TileByteCounts (325)"
-_LENGTHS_TRIED, _REMOTE_LENGTHS_TRIED = 64, 4
+_MAX_TRIED, _MAX_TRIED_REMOTE = 64, 4
 _PACKBITS = 32773
 
 
 class Segments(Protocol):
-    """Where the bytes of segments come from."""
+    """Source of the bytes of segments."""
 
     def read_segment(self, url: str, offset: int, length: int) -> bytes:
         """Read the stored bytes of a segment."""
 
     def is_fetched(self, url: str, offset: int, length: int) -> bool:
-        """Return whether that costs no request."""
+        """Return whether a segment can be read without a request."""
 
     @property
     def is_regular(self) -> bool:
-        """The file's writer declares that every tile is stored whole."""
+        """Whether the writer declares that every tile is stored whole."""
 
 
-def _with_lengths(level: LevelFacts, segments: Segments, report: Report) -> LevelFacts:
-    """Find the lengths of segments that have an offset and no byte count.
+def _fill_in_lengths(level: LevelFacts, segments: Segments, report: Report) -> LevelFacts:
+    """Find the lengths of segments that have an offset but no byte count.
 
     Parameters
     ----------
     level
-        What the file says.
+        Facts of the level.
     segments
-        Reads a few of them, to see whether they decode.
+        Reads a few segments to test whether they decode.
     report
-        Takes what was found, and what was not.
+        Receives how many lengths were found or not.
     """
     if not has_zeros(level.length):
         return level
     ifd = level.ifds[0]
-    is_bare = (level.offset > 0) & (level.length == 0)
+    has_no_length = (level.offset > 0) & (level.length == 0)
     is_one = level.offset.shape[1] == 1 and ifd.tile is None
-    # the length of one uncompressed strip follows from its image
-    if not is_bare.any() or level.run_offset is not None or (is_one and ifd.compression == 1):
+    # the length of a single uncompressed strip follows from the image size
+    if not has_no_length.any() or level.run_offset is not None or (is_one and ifd.compression == 1):
         return level
     if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
         return level
-    room = np.where(is_bare, _room(level), 0)
+    room = np.where(has_no_length, _bytes_to_next(level), 0)
     if ifd.compression == 1:
         whole = _stored_bytes(level)
         found = np.where(room >= whole, whole, 0).astype(np.uint64)
     else:
         if ifd.compression == _PACKBITS:
-            _end_last(level, room, segments)
-        found = room if _decode(level, room, segments) else np.zeros_like(room)
+            _cut_last_packbits(level, room, segments)
+        found = room if _sample_decodes(level, room, segments) else np.zeros_like(room)
     n_found, n_lost = int((found > 0).sum()), int(((room > 0) & (found == 0)).sum())
-    counts = f"{int(is_bare.sum())} of {is_bare.size} are 0 or not listed"
+    counts = f"{int(has_no_length.sum())} of {has_no_length.size} are 0 or not listed"
     if n_lost:
-        report.add(_TAG, "segments without a byte count are left out", got=counts)
+        report.add(_TAG, "segments without a byte count are treated as missing", got=counts)
     elif n_found:
-        report.add(_TAG, "segments without a byte count reach to the next one", got=counts)
-    return replace(level, length=np.where(is_bare, found, level.length).astype(np.uint64))
+        report.add(_TAG, "segments without a byte count are read up to the next one", got=counts)
+    return replace(level, length=np.where(has_no_length, found, level.length).astype(np.uint64))
 
 
 def _report_short_strip(level: LevelFacts, report: Report) -> None:
-    """Report planes of one uncompressed strip that are read further than their byte count.
+    """Report planes of a single uncompressed strip whose byte count is too small.
 
-    libtiff warns and computes the bytes from the image; tifffile computes them.
+    libtiff warns and computes the byte count from the image size; so does tifffile.
     """
     ifd = level.ifds[0]
     is_one = ifd.compression == 1 and level.offset.shape[1] == ifd.shape[0] and ifd.tile is None
@@ -580,13 +577,13 @@ def _report_short_strip(level: LevelFacts, report: Report) -> None:
         report.add(_TAG, "the one strip is read in full", got=f"{got} bytes, expected {whole}")
 
 
-def _room(level: LevelFacts) -> NDArray[np.uint64]:
-    """Return the bytes from each segment to the next one of its file, or to the end of the file."""
+def _bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:
+    """Return the bytes from each segment to the next one in the file, or to the end of the file."""
     room = np.zeros(level.offset.shape, np.uint64)
     for source, size in enumerate(source_sizes(level.sources)):
         rows = level.source == source
         offset = level.offset[rows]
-        # a segment of no bytes shares its offset with the one behind it
+        # an empty segment shares its offset with the next one
         used, count = np.unique(offset[offset > 0], return_counts=True)
         ends = np.append(used, size)
         after = ends[np.searchsorted(used, offset, side="right")]
@@ -611,11 +608,8 @@ def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     return found
 
 
-def _end_last(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> None:
-    """End the last segment of PackBits where it has its samples; what is behind decodes to nothing.
-
-    References: TIFF 6.0, section 9.
-    """
+def _cut_last_packbits(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> None:
+    """Cut the last PackBits segment after its last sample (TIFF 6.0, section 9)."""
     n = int(level.offset.argmax())
     source = level.sources[level.source[n // room.shape[1]]]
     place = source.url, int(level.offset.flat[n]), int(room.flat[n])
@@ -626,8 +620,8 @@ def _end_last(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -
     room.flat[n] = packbits_end(data, n_bytes)
 
 
-def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> bool:
-    """Return whether segments decode that reach to the next one; a sample is looked at."""
+def _sample_decodes(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> bool:
+    """Return whether a sample of the segments decodes if read up to the next segment."""
     flat = np.flatnonzero(room)
     if not len(flat):
         return False
@@ -635,10 +629,10 @@ def _decode(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> 
     urls = [source.url for source in level.sources]
     places = [
         (urls[level.source[n // width]], int(level.offset.flat[n]), int(room.flat[n]))
-        for n in flat[:: -(-len(flat) // _LENGTHS_TRIED)]
+        for n in flat[:: -(-len(flat) // _MAX_TRIED)]
     ]
     if not all(segments.is_fetched(*place) for place in places):
-        places = places[:: max(1, len(places) // _REMOTE_LENGTHS_TRIED)]
+        places = places[:: max(1, len(places) // _MAX_TRIED_REMOTE)]
     codec = segment_codec(level.ifds[0], is_short=True)
     return compression_of(codec.compression).decode is not None and all(
         decodes(codec, segments.read_segment(*place)) for place in places

@@ -1,8 +1,8 @@
-"""One TIFF to references: `scan`.
+"""Scan one TIFF into references (`scan`).
 
-Owns the order of a scan: open, list the series, read what was asked for, plan arrays, look at a few
-segments, name the arrays and describe them; and what is done about pixels that are not there. All
-else is done by the rooms it calls. What comes of a scan depends on the file and the options alone.
+Runs the steps of a scan: open the file, list its series, select, plan the arrays, probe a few
+segments, name and describe the arrays. Decides what happens if pixels are missing. The result
+depends only on the file and the options.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from .sidecars import Beside, add_sidecars, has_sidecars
 __all__ = ["scan", "scan_with_facts"]
 
 _CHUNK_MODES = frozenset({"strile", "tile", "plane", "page", "frame", "file", "none", "auto"})
-"""Names of chunk modes; those that decode chunks matter to stores alone."""
+"""Names of chunk modes. Modes that decode only matter to stores."""
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
-_PLANNED = {"Positions": "R", "Frames": "T", "Slices": "Z", "Channels": "C"}
-"""What Micro-Manager's summary plans, and the axis along which it is written."""
+_PLANNED_SIZES = {"Positions": "R", "Frames": "T", "Slices": "Z", "Channels": "C"}
+"""Sizes in Micro-Manager's summary, which are planned ones, and the axis of each."""
 """Series with an index of what was acquired: positions without a page are not missing files, unless
 the files of the set name others."""
 _MAX_REPORTED = 8
-"""Findings of one kind that are told one by one."""
+"""Number of findings to warn of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +185,10 @@ def scan_with_facts(
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | bool | None = None,
 ) -> tuple[References, FileFacts]:
-    """Scan a file as `scan` does, and return what was read of its tags besides."""
+    """Scan a file like `scan`, and also return the facts read from its tags."""
     mode = str(getattr(chunkmode, "name", chunkmode)).lower()
     if isinstance(chunkmode, str) and mode not in _CHUNK_MODES:
-        raise SelectionError(f"there is no chunkmode {chunkmode!r}", expected="None or tile")
+        raise SelectionError(f"unknown chunkmode {chunkmode!r}", expected="None or tile")
     native = mode in ("0", "strile", "tile")
     # as text, tifffile's objects read all of the file
     name = source if isinstance(source, str | PathLike) else "an open file"
@@ -212,7 +212,7 @@ def scan_with_facts(
             for one in facts.series[: len(listing.series)]:
                 _pick(one.levels, level, "level", file.url)
             options = replace(options, level=level + n_levels if level < 0 else level)
-        if listing.missing is not None and not allow_holes and _wants_whole(options, key):
+        if listing.missing is not None and not allow_holes and _is_whole_scan(options, key):
             raise listing.missing
         names = name_levels(facts, options.layout, options.level)
         arrays, provenance = _plan_arrays(file, facts, names, options)
@@ -228,7 +228,7 @@ def _with_sidecars(
     stack: ExitStack,
     report: Report,
 ) -> FileFacts:
-    """Add what the files beside it say, which stay open until the stack is left."""
+    """Add the facts of sidecar files, which stay open until the stack is closed."""
 
     def facts_of(url: str) -> FileFacts:
         source = open_source(url, storage_options, file.reader.source.allow)
@@ -240,7 +240,7 @@ def _with_sidecars(
     return add_sidecars(facts, Beside(file.reader.source, storage_options, facts_of, report))
 
 
-def _wants_whole(options: _Options, key: Any) -> bool:
+def _is_whole_scan(options: _Options, key: Any) -> bool:
     return key is None and options.level in (None, 0)
 
 
@@ -249,9 +249,9 @@ def _wants_whole(options: _Options, key: Any) -> bool:
 
 @dataclass(slots=True)
 class _File:
-    """A TIFF open for scanning: our reader, and for makers' files what tifffile says of it.
+    """A TIFF open for scanning: our reader, and for vendor formats and OME the object for them.
 
-    `given` are series that the caller handed in, `beside` files that lie beside this one.
+    `given` are series passed in by the caller, `beside` the sources of sidecar files.
     """
 
     reader: TiffReader
@@ -273,7 +273,7 @@ class _File:
         """
         listing = self.given or self._list()
         if not listing.series:
-            raise MalformedTiff("holds no image", url=self.url)
+            raise MalformedTiff("the file has no image", url=self.url)
         return listing
 
     def _list(self) -> Listing:
@@ -282,22 +282,22 @@ class _File:
             return self.vendor.list()
         listing = None
         if shaped_text(first) is not None:
-            listing = _or_plain(shaped_series(reader), reader, "tifffile's shape")
+            listing = _or_plain_series(shaped_series(reader), reader, "tifffile's shape")
         elif imagej_text(first) is not None:
-            listing = _or_plain(imagej_series(reader), reader, "ImageJ's counts")
+            listing = _or_plain_series(imagej_series(reader), reader, "ImageJ's counts")
         elif GEO_KEYS in first:
             listing = geotiff_series(reader)
         return listing if listing is not None and listing.series else plain_series(reader)
 
     def metadata(self) -> dict[str, Any]:
-        """Return the metadata of the file's flavours, by flavour."""
+        """Return the metadata of ImageJ, OME or a vendor, by format."""
         if self.vendor is not None:
             return self.vendor.metadata()
         found = imagej_metadata(self.reader.first, self.reader.header.byteorder)
         return {"imagej": found} if found else {}
 
     def facts(self, listing: Listing) -> FileFacts:
-        """Read series; a level that cannot be read is given as the error that says why."""
+        """Read the facts of all series; a level that cannot be read is its error instead."""
         metadata = self.metadata()
         reader = self.reader
         return FileFacts(
@@ -309,10 +309,10 @@ class _File:
             "; ".join(listing.defects),
         )
 
-    # ---- segments, as `probe` wants them
+    # ---- the `Segments` protocol of `probe`
 
     def read_segment(self, url: str, offset: int, length: int) -> bytes:
-        """Read the stored bytes of a segment of this file, or of another one of its set."""
+        """Read the stored bytes of a segment of this file, or of another file of its set."""
         return self._source_at(url).read(offset, length)
 
     def is_fetched(self, url: str, offset: int, length: int) -> bool:
@@ -321,7 +321,7 @@ class _File:
 
     @property
     def is_regular(self) -> bool:
-        """The file's writer declares that every tile is stored whole (GDAL's COG driver)."""
+        """Whether the writer declares that every tile is stored whole (GDAL's COG driver)."""
         return b"LAYOUT=IFDS_BEFORE_DATA" in self.reader.declared_layout
 
     def _source_at(self, url: str) -> ByteSource:
@@ -332,12 +332,12 @@ class _File:
         return self.vendor.sibling(url).source
 
 
-def _or_plain(listing: Listing | None, reader: TiffReader, what: str) -> Listing:
-    """Return the pages as they are where a description does not fit them."""
+def _or_plain_series(listing: Listing | None, reader: TiffReader, what: str) -> Listing:
+    """Return plain series, with a defect, if the description does not match the pages."""
     if listing is not None and listing.series:
         return listing
     found = plain_series(reader)
-    found.defects.append(f"{what} does not fit the pages")
+    found.defects.append(f"{what} does not match the pages")
     return found
 
 
@@ -357,32 +357,32 @@ def _open(
     stack: ExitStack,
     counts: Counts | None = None,
 ) -> _File:
-    """Open the file until the stack is left, with the series of it that were handed in."""
+    """Open the file until the stack is closed, with the series that the caller passed in."""
     if is_companion(source):
         companion = stack.enter_context(closing(Companion(source, counts)))
         return _File(companion.reader, companion)
     if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
-        return _adopt(source, stack)
+        return _open_tifffile_object(source, stack)
     where = open_source(source, storage_options)
     if where is not source:
         stack.callback(where.close)
     reader = TiffReader(where, counts=counts)
     stack.callback(reader.close)
-    from .vendor import is_foreign, open_vendor
+    from .vendor import is_vendor_file, open_vendor
 
     file = _File(reader)
-    if is_foreign(reader):
+    if is_vendor_file(reader):
         file.vendor = stack.enter_context(closing(open_vendor(where, reader)))
     elif ome_text(reader) is not None:
         file.vendor = stack.enter_context(closing(OmeFile(reader)))
     return file
 
 
-def _adopt(source: Any, stack: ExitStack) -> _File:
-    """Take a file, a page or a series that tifffile has open."""
+def _open_tifffile_object(source: Any, stack: ExitStack) -> _File:
+    """Wrap an open file, page or series of tifffile."""
     from tifffile import TiffPageSeries
 
-    from .vendor import is_foreign, open_vendor, tifffile_errors
+    from .vendor import is_vendor_file, open_vendor, tifffile_errors
 
     if hasattr(source, "filehandle"):
         tif, wanted = source, None
@@ -394,16 +394,20 @@ def _adopt(source: Any, stack: ExitStack) -> _File:
     with tifffile_errors(str(tif.filehandle.path)):
         vendor = stack.enter_context(closing(open_vendor(tif)))
         stack.callback(vendor.reader.source.close)
-        if wanted is None and (tif.is_imagej or tif.is_shaped) and not is_foreign(vendor.reader):
+        if (
+            wanted is None
+            and (tif.is_imagej or tif.is_shaped)
+            and not is_vendor_file(vendor.reader)
+        ):
             return _File(vendor.reader)
         return _File(vendor.reader, vendor, None if wanted is None else vendor.convert([wanted]))
 
 
-# ---- what was asked for
+# ---- selection
 
 
 def _select(file: _File, series: int | None, key: int | slice | Sequence[int] | None) -> Listing:
-    """List what was asked for."""
+    """List the selected series or pages."""
     if key is not None:
         return Listing([_pages_series(file, key, series)])
     listing = file.list()
@@ -439,12 +443,12 @@ def _pages_series(file: _File, key: Any, series: int | None) -> Series:
 
 
 def _indices(key: Any, n: int, url: str) -> list[int]:
-    """Return the pages that a key selects, counted from the first.
+    """Return the non-negative indices of the pages that a key selects.
 
     Raises
     ------
     SelectionError
-        If there is no such page, or none is selected.
+        If a page does not exist, or none is selected.
     """
     try:
         if isinstance(key, slice):
@@ -456,7 +460,7 @@ def _indices(key: Any, n: int, url: str) -> list[int]:
     except (IndexError, TypeError, ValueError) as error:
         raise no_such_index("page", key, n, url) from error
     if not indices:
-        raise SelectionError("key selects no page", url=url, got=key, expected="a page at least")
+        raise SelectionError("key selects no page", url=url, got=key, expected="at least one page")
     return indices
 
 
@@ -472,7 +476,7 @@ def _plane_shape(level: Level) -> tuple[int, ...]:
 
 
 def _planes_of(level: Level, indices: list[int]) -> Level:
-    """Take some planes of a level."""
+    """Return a level of some planes of another level."""
     pages, row = level.first
     shape, axes = pages.shape(row)
     if len(indices) > 1:
@@ -501,7 +505,7 @@ def _plan_arrays(
     names: Mapping[tuple[int, int], LevelName],
     options: _Options,
 ) -> tuple[dict[tuple[int, int], Array], tuple[dict[str, Any], ...]]:
-    """Plan the arrays of all levels, and record what became of each series."""
+    """Plan the arrays of all levels, and record the result for each series."""
     arrays: dict[tuple[int, int], Array] = {}
     provenance, refusals = [], []
     for position, one in enumerate(facts.series):
@@ -517,7 +521,7 @@ def _plan_arrays(
                 refusals.append(error)
                 levels.append({"refused": f"{type(error).__name__}: {error}"})
                 continue
-            levels.append({"path": names[position, n].path, **_holes(facts, one, level)})
+            levels.append({"path": names[position, n].path, **_missing_record(facts, one, level)})
         provenance.append(
             {
                 "index": one.index,
@@ -536,10 +540,10 @@ def _plan_arrays(
 def _report_refusals(
     provenance: Sequence[Mapping[str, Any]], refusals: Sequence[TiffrefError], options: _Options
 ) -> None:
-    """Raise or warn where a level is left out: it is damaged, or references cannot express it."""
+    """Raise or warn if a level is left out, as it is damaged or cannot be represented."""
     if not refusals:
         return
-    # overviews alone are not the image
+    # overviews do not replace the full image
     is_lost = any(
         "refused" in one["levels"][0] and any("path" in level for level in one["levels"])
         for one in provenance
@@ -558,16 +562,16 @@ def _array(
     name: LevelName | None,
     options: _Options,
 ) -> Array:
-    """Plan one level, and correct the plan by a look at its segments."""
+    """Plan one level, and check the plan against some segments."""
     if isinstance(level, Exception):
         raise level
     assert name is not None
-    missing = _count_lost(facts, series, level)
+    missing = _count_missing(facts, series, level)
     if missing and not options.allows_holes:
         raise MalformedTiff(
             f"{missing} of {len(level.ifd)} pages are missing",
             got=", ".join(_missing_files(facts)[:3]) or None,
-            hint="Put all files of the set side by side, or leave holes with allow_holes=True.",
+            hint="Put all files of the set in one folder, or leave holes with allow_holes=True.",
         )
     unwritten = _unwritten_planes(facts, series, level)
     if unwritten and not options.allows_holes:
@@ -600,27 +604,29 @@ def _array(
     if not is_exact and array.manifest.is_missing.any():
         options.report.note(
             "GDAL_NODATA (42113)",
-            f"no sample can have the value: missing segments are {nearest}, as in GDAL,"
-            " and readers take such samples for missing",
-            hint="fill_value= gives another value.",
+            f"no sample can have this value: missing segments read as {nearest}, as in GDAL,"
+            f" and readers treat samples of {nearest} as missing",
+            hint="Pass fillvalue= to choose another value.",
         )
         fill = nearest
     return array if fill is None else replace(array, fill_value=fill)
 
 
 def _report_no_samples(level: LevelFacts, report: Report) -> None:
-    """Report an image of which nothing can be given: no data type holds its samples."""
+    """Report an image whose samples fit no dtype, so that its array is empty."""
     ifd = level.ifds[0]
     if level.offset.any() and 0 not in ifd.shape:
         report.add(
             "BitsPerSample (258)",
-            "no data type holds these samples: the array is empty",
+            "no dtype can hold these samples: the array is empty",
             got=f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}",
         )
 
 
-def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception) -> dict[str, Any]:
-    """Report the pages of a level that no file has, for its record."""
+def _missing_record(
+    facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception
+) -> dict[str, Any]:
+    """Return the missing pages of a level, for its record."""
     if not isinstance(level, LevelFacts):
         return {}
     missing = _count_holes(level)
@@ -631,12 +637,12 @@ def _holes(facts: FileFacts, series: SeriesFacts, level: LevelFacts | Exception)
 
 def _count_holes(level: LevelFacts) -> int:
     if len(level.ifd) == 1:
-        return 0  # a level has a page at least
+        return 0  # a level has at least one page
     return int(np.count_nonzero(level.ifd < 0))
 
 
-def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
-    """Count the pages of files that are not there; planes never acquired are none of them."""
+def _count_missing(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int:
+    """Return the number of missing pages, not counting planes that were never acquired."""
     n_holes = _count_holes(level)
     if not n_holes:
         return 0
@@ -645,9 +651,9 @@ def _count_lost(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> int
 
 
 def _unwritten_planes(facts: FileFacts, series: SeriesFacts, level: LevelFacts) -> str:
-    """Say which planes Micro-Manager planned and did not write; "" if all are there.
+    """Describe the planes that Micro-Manager planned but did not write; "" if all exist.
 
-    It skips planes on purpose, too. An array has a place for each of them all the same.
+    It also skips planes on purpose. The array has room for all of them in any case.
     """
     if series.kind not in _SPARSE_KINDS:
         return ""
@@ -657,7 +663,7 @@ def _unwritten_planes(facts: FileFacts, series: SeriesFacts, level: LevelFacts) 
     summary = (facts.metadata.get("micromanager") or {}).get("Summary") or {}
     sizes = dict(zip(level.axes, level.shape, strict=True))
     short = []
-    for key, axis in _PLANNED.items() if series.kind == "mmstack" else ():
+    for key, axis in _PLANNED_SIZES.items() if series.kind == "mmstack" else ():
         n_planned, n_written = str(summary.get(key, "")), sizes.get(axis, 1)
         if n_planned.isdecimal() and n_written < int(n_planned):
             short.append(f"{n_written} of {n_planned} {key.lower()}")
@@ -665,7 +671,7 @@ def _unwritten_planes(facts: FileFacts, series: SeriesFacts, level: LevelFacts) 
 
 
 def _missing_files(facts: FileFacts) -> list[str]:
-    """Name the members of an OME-TIFF set that are not there."""
+    """Return the names of missing files of an OME-TIFF set."""
     levels = (one for series in facts.series for one in series.levels)
     there = {
         source.url.rpartition("/")[2]
@@ -676,21 +682,21 @@ def _missing_files(facts: FileFacts) -> list[str]:
     return [name for name in missing if name not in there]
 
 
-# ---- what does not hold
+# ---- findings
 
 
 def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> None:
-    """Warn of what the reader found, or raise it: what is lost is never left out in silence.
+    """Warn of all findings of the readers, or raise the first one if strict.
 
-    Single pages are not touched by what became of others.
+    If only some pages were selected, a broken chain does not matter.
     """
     findings = [*file.reader.findings]
     if file.vendor is not None:
         findings += [one for sibling in file.vendor.readers() for one in sibling.findings]
-    told = [one for one in _worth_telling(findings) if is_whole or one.tag != "next IFD"]
-    if told and is_strict:
-        raise told[0].to_error()
-    for one in told[:_MAX_REPORTED]:
+    reported = [one for one in _distinct_findings(findings) if is_whole or one.tag != "next IFD"]
+    if reported and is_strict:
+        raise reported[0].to_error()
+    for one in reported[:_MAX_REPORTED]:
         if one.loses_pixels:
             warn(TruncationWarning(str(one.to_error())), stacklevel=5)
         else:
@@ -698,8 +704,8 @@ def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> None:
             warn(MetadataWarning(error, url=one.url, key=str(one.tag)), stacklevel=5)
 
 
-def _worth_telling(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave out findings that say the same of a directory."""
+def _distinct_findings(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the first finding for each tag of each IFD."""
     found: dict[tuple[str, str, Any], Finding] = {}
     for one in findings:
         found.setdefault((one.url, one.ifd, one.tag), one)

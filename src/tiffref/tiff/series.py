@@ -1,10 +1,10 @@
-"""Which directories make an image: plain files, GeoTIFF and COG, ImageJ, tifffile's own.
+"""Group IFDs into series and resolution levels: plain TIFF, GeoTIFF and COG, ImageJ, tifffile.
 
-Owns the grouping of ordinary files into series and resolution levels, and the check that the planes
-that a description promises are there. Series of other makers come from `vendor`, OME from `ome`.
+Also checks that all planes that a description declares exist in the file. Vendor formats are left
+to `vendor`, OME-TIFF to `ome`.
 
 References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-026 (COG); ImageJ
-`TiffDecoder`. Shapes and order are those of `tifffile.imread`, which users compare with.
+`TiffDecoder`. Shapes and order are those of `tifffile.imread`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
-from .descriptions import Shaped, imagej_metadata, parse_shaped, refuse_short, shaped_text
+from .descriptions import Shaped, imagej_metadata, missing_planes_error, parse_shaped, shaped_text
 from .ifd import TiffReader
 from .pages import Level, Pages, Series
 
@@ -36,14 +36,14 @@ __all__ = [
 
 GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
 _MIN_UNIFORM = 8
-"""Pages from which on a file of equal pages is one stack rather than pages of a kind."""
+"""A file of this many equal pages is one "uniform" series."""
 _FACTORS = (2, 3, 4)
 _MAX_LEVELS = 16
 _ORDERS = {
     "czt": "TZC", "default": "TZC", "ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT",
     "tzc": "CZT",
 }  # fmt: skip
-"""ImageJ's orders, fastest first, as axes."""
+"""ImageJ's dimension orders (fastest first) as axes (slowest first)."""
 _SCIFIO_AXES = {"X": "X", "Y": "Y", "Channel": "C", "Z": "Z", "Time": "T"}
 
 
@@ -51,8 +51,8 @@ _SCIFIO_AXES = {"X": "X", "Y": "Y", "Channel": "C", "Z": "Z", "Time": "T"}
 class Listing:
     """The series of a file.
 
-    `defects` says what of its description does not fit the pages; `missing` is the error for
-    planes that it promises and that the file does not have, which holes may stand for.
+    `defects` lists where the description does not match the pages. `missing` is the error for
+    planes that are declared but not in the file; they are left as holes if the caller allows it.
     """
 
     series: list[Series]
@@ -68,9 +68,9 @@ def _rows(values: Sequence[int]) -> NDArray[np.intp]:
 
 
 def plain_series(reader: TiffReader) -> Listing:
-    """Group images that are alike; smaller ones that fit are levels of the one before.
+    """Group similar images into series; smaller copies become levels of the series before them.
 
-    A file of one image, or of eight and more that are all alike, is one series.
+    A single image, or eight or more similar ones, are one series.
     """
     pages = Pages(reader)
     first = pages.directory(0)
@@ -78,7 +78,7 @@ def plain_series(reader: TiffReader) -> Listing:
         shape, axes = pages.shape(0)
         return Listing([Series("uniform", [Level((pages,), _rows([0]), shape, axes)])])
     if len(pages) >= _MIN_UNIFORM or reader.has_loop:
-        groups = _by_likeness(pages, {}, with_pixels=True)
+        groups = _group_by_key(pages, {}, with_pixels=True)
         is_uniform = len(groups) == 1 and len(groups[0].rows) == len(pages)
         if is_uniform and not pages.columns.sub_ifds(0):
             return Listing([Series("uniform", [groups[0].to_level()])])
@@ -86,14 +86,14 @@ def plain_series(reader: TiffReader) -> Listing:
     series = [Series("generic", [one.to_level()]) for one in groups]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
-    bare = _bare(pages)
-    if bare and not series:
+    empty = _empty_series(pages)
+    if empty and not series:
         raise MalformedTiff("a directory has no image", url=reader.url)
-    return Listing(series + bare)
+    return Listing(series + empty)
 
 
 def geotiff_series(reader: TiffReader) -> Listing:
-    """Group images that are alike; in a COG, reduced ones that fit are levels of the one before."""
+    """Group similar images; in a COG, reduced ones become levels of the series before them."""
     pages = Pages(reader)
     if len(pages) == 1 and not pages.has_sub_ifds:
         shape, axes = pages.shape(0)
@@ -106,7 +106,7 @@ def geotiff_series(reader: TiffReader) -> Listing:
 
 @dataclass(slots=True)
 class _Group:
-    """Rows of images that are alike, of the chain or of the SubIFDs."""
+    """Rows of similar images, in the chain or in SubIFDs."""
 
     pages: Pages
     rows: list[int]
@@ -120,9 +120,9 @@ class _Group:
 
 
 def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
-    """Put images together that are alike, in the order of their first; SubIFDs after their image.
+    """Group similar images, in the order of the first of each group; SubIFDs follow their IFD.
 
-    SubIFDs are rows behind those of the chain. With `with_pixels`, images without any are left out.
+    The rows of SubIFDs come after those of the chain. `with_pixels` drops images of size 0.
     """
     below: dict[int, list[int]] = {}
     if pages.has_sub_ifds:
@@ -137,10 +137,10 @@ def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
                     names.append(f"@{at}")
         if below:
             pages = Pages(pages.reader, offsets, names)
-    return _by_likeness(pages, below, with_pixels=with_pixels)
+    return _group_by_key(pages, below, with_pixels=with_pixels)
 
 
-def _by_likeness(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool) -> list[_Group]:
+def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool) -> list[_Group]:
     kind = pages.kind.tolist()
     n_chain = len(kind) - sum(map(len, below.values()))
     if not below and kind.count(kind[0]) == len(kind):
@@ -152,7 +152,7 @@ def _by_likeness(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool
         for one in (row, *below.get(row, ())):
             number = kind[one]
             if number not in key_of:
-                key_of[number] = _key(pages, one, with_pixels)
+                key_of[number] = _series_key(pages, one, with_pixels)
             key = key_of[number]
             if key is not None:
                 groups.setdefault(key, _Group(pages, [])).rows.append(one)
@@ -165,16 +165,16 @@ def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
     return not with_pixels or math.prod(pages.facts(row).shape) > 0
 
 
-def _key(pages: Pages, row: int, with_pixels: bool) -> object:
-    """Return what images of the same series have in common; None where there is no image."""
+def _series_key(pages: Pages, row: int, with_pixels: bool) -> object:
+    """Return a key that is equal for images of the same series; None if there is no image."""
     try:
         return pages.series_key(row) if _is_image(pages, row, with_pixels) else None
     except MalformedTiff:
-        return pages.directory(row).offset  # its level says why
+        return pages.directory(row).offset  # a level of its own, which holds the error
 
 
-def _bare(pages: Pages) -> list[Series]:
-    """Make a series of each directory that holds no image."""
+def _empty_series(pages: Pages) -> list[Series]:
+    """Make a series of each IFD without entries."""
     found = []
     for row in pages.columns.first:
         if not pages.directory(row).entries:
@@ -187,9 +187,9 @@ def _bare(pages: Pages) -> list[Series]:
 
 
 def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
-    """Move series that are a smaller copy of an earlier one to its levels.
+    """Turn series that are smaller copies of an earlier series into levels of that series.
 
-    With `is_reduced`, only images that say so of themselves (NewSubfileType).
+    With `is_reduced`, only images whose NewSubfileType declares a reduced image.
     """
     position = 0
     while position < len(series):
@@ -199,7 +199,7 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
         while after < len(series) and not _first_name(top).startswith("@"):
             level = series[after].levels[0]
             if not is_reduced or (level.error is None and level.facts.subfile_type & 1):
-                found = _reduction(top.levels[-1], level, factors)
+                found = _reduction_factor(top.levels[-1], level, factors)
                 if found is not None:
                     factors = (found,)
                     top.levels.append(level)
@@ -214,8 +214,8 @@ def _first_name(one: Series) -> str:
     return pages.directory(row).name
 
 
-def _reduction(large: Level, small: Level, factors: tuple[int, ...]) -> int | None:
-    """Return the factor that a level is smaller by than another one; None if it is none of them."""
+def _reduction_factor(large: Level, small: Level, factors: tuple[int, ...]) -> int | None:
+    """Return the factor by which one level is smaller than another; None if no factor fits."""
     if large.error or small.error or large.axes != small.axes:
         return None
     if large.facts.dtype != small.facts.dtype:
@@ -227,11 +227,11 @@ def _reduction(large: Level, small: Level, factors: tuple[int, ...]) -> int | No
 
 
 def _is_reduced(large: Level, small: Level, factor: int) -> bool:
-    """Return whether a level is one step of a factor below another one, rounded either way."""
+    """Return whether one level is smaller than another by a factor, rounded up or down."""
     steps: int | None = None
     for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
         if axis not in "XYZ" or (n == 1 and small.facts.subfile_type & 1):
-            # GDAL writes overviews of images of one row, which tifffile takes for others
+            # GDAL also writes overviews of images of one row; tifffile does not recognize these
             if n != m:
                 return False
         elif steps is None:
@@ -256,11 +256,11 @@ def _fits(n: int, m: int, divisor: int) -> bool:
     return divisor <= n and m in (n // divisor, -(-n // divisor))
 
 
-# ---- one directory that describes many planes
+# ---- one IFD that describes many planes
 
 
 def is_final(pages: Pages, row: int) -> bool:
-    """Return whether an image is stored as plain samples, one after the other."""
+    """Return whether an image is contiguous and uncompressed (tifffile's `is_final`)."""
     ifd, one = pages.facts(row), pages.directory(row)
     bits = ifd.bits[0] if len(ifd.bits) == 1 else 0
     is_plain = ifd.compression == 1 and bits in (8, 16, 32, 64) and ifd.sample_format != 5
@@ -283,21 +283,21 @@ def _are_rows(shape: tuple[int, ...], tile: tuple[int, int, int]) -> bool:
 
 
 def n_bytes_of(pages: Pages, row: int) -> int:
-    """Return the bytes of an image as samples."""
+    """Return the uncompressed size of an image in bytes."""
     ifd = pages.facts(row)
     return math.prod(ifd.shape) * (np.dtype(ifd.dtype).itemsize if ifd.dtype else 0)
 
 
 def start_of(pages: Pages, row: int) -> int:
-    """Return where the first segment of an image is."""
+    """Return the offset of the first segment of an image."""
     return int(pages.columns.segments(_rows([row]), 1)[0][0, 0])
 
 
 def room_end(pages: Pages, row: int) -> int:
-    """Return where planes behind an image end at the latest: at a directory or the end of the file.
+    """Return the largest possible end of planes stored after an image: an IFD, or end of file.
 
-    Writers that put pixels first have the directory of an image, and its values, behind them. The
-    next directory may be one that cannot be read.
+    Writers that store pixels first put the IFD and its values after them. The next IFD is a limit
+    even if it cannot be read.
     """
     begin, one = start_of(pages, row) + n_bytes_of(pages, row), pages.directory(row)
     places = [one.offset, one.next_offset, *(where for _, _, where, _ in one.entries.values())]
@@ -308,9 +308,9 @@ def room_end(pages: Pages, row: int) -> int:
 
 
 def imagej_series(reader: TiffReader) -> Listing | None:
-    """Read the series that ImageJ or SCIFIO describes; None if its description makes no sense.
+    """Read the series that ImageJ or SCIFIO describes; None if the description is invalid.
 
-    Planes may follow the first image without directories of their own.
+    Planes may follow the first image without IFDs of their own.
     """
     found = imagej_metadata(reader.first, reader.header.byteorder)
     names = ("images", "frames", "slices", "channels")
@@ -319,7 +319,7 @@ def imagej_series(reader: TiffReader) -> Listing | None:
         return None
     head = Pages(reader, [reader.first.offset])
     ifd = head.facts(0)
-    n_told, frames, slices, channels = counts
+    n_declared, frames, slices, channels = counts
     sizes = {"T": frames, "Z": slices, "C": channels}
     order = _ORDERS.get(str(found.get("order", "czt")).lower(), "TZC")
     n_others = 1
@@ -328,22 +328,24 @@ def imagej_series(reader: TiffReader) -> Listing | None:
         sizes["I"] = n_others
     images = frames * slices * n_others
     if channels == 1 or (ifd.shape[0] > 1 and ifd.shape[0] == channels):
-        pass  # samples may be said to be channels
-    elif n_told == images and ifd.shape[4] == channels:
+        pass  # ImageJ may count samples as channels
+    elif n_declared == images and ifd.shape[4] == channels:
         sizes["C"] = 1
     else:
         images *= channels
     if images == 1:
-        images = n_told  # old versions count images, and nothing else
-    is_consistent = n_told in (1, images, images * channels)
-    return _ImageJ(reader, head, images, sizes, order, images if is_consistent else n_told).list()
+        images = n_declared  # old versions only count images
+    is_consistent = n_declared in (1, images, images * channels)
+    return _ImageJSeries(
+        reader, head, images, sizes, order, images if is_consistent else n_declared
+    ).list()
 
 
 def _scifio_axes(found: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return the axes of planes, slowest first, and how many there are along "I".
+    """Return the axes of planes, slowest first, and the size of axis "I".
 
-    SCIFIO lists its axes fastest first. "I" stands for one that ImageJ does not know, such as
-    Lifetime; None if there are several of these.
+    SCIFIO lists axes fastest first. "I" stands for an axis that ImageJ does not know, such as
+    Lifetime; None if there are several.
     """
     names, lengths = (str(found.get(key, "")).split(",") for key in ("axes", "lengths"))
     sizes = {_SCIFIO_AXES.get(name, "I"): n for name, n in zip(names, lengths, strict=False)}
@@ -357,10 +359,10 @@ def _scifio_axes(found: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 @dataclass(slots=True)
-class _ImageJ:
-    """The planes that ImageJ counts: of the axes T, Z and C, and I.
+class _ImageJSeries:
+    """An ImageJ series with axes T, Z, C and I.
 
-    `n_told` is the number of images that the description names beside the size of each axis.
+    `n_declared` is the `images` count of the description, which may contradict the axis sizes.
     """
 
     reader: TiffReader
@@ -368,12 +370,12 @@ class _ImageJ:
     n_images: int
     sizes: dict[str, int]
     order: str
-    n_told: int
+    n_declared: int
 
     def list(self) -> Listing:
         is_one = not self.reader.first.next_offset
         if self.n_images == 1 and not is_one:
-            self.n_images = self.n_told = len(self.reader.chain())
+            self.n_images = self.n_declared = len(self.reader.chain())
             is_one = self.n_images == 1
         if is_final(self.head, 0):
             defect = self._settle_counts() if is_one else ""
@@ -383,7 +385,7 @@ class _ImageJ:
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
                 return Listing([Series("imagej", [level])], [defect] if defect else [])
             if is_one or len(self.reader.chain(2)) == 1:
-                return self._cut_off()
+                return self._truncated_series()
         return self._of_pages()
 
     def _end_of(self, n_images: int) -> int:
@@ -393,23 +395,25 @@ class _ImageJ:
         return self.reader.size if self.n_images == 1 else room_end(self.head, 0)
 
     def _settle_counts(self) -> str:
-        """Take the larger of two contradictory counts for which the file has room, and say so."""
-        counts, n_told = self._sizes_text(), self.n_told
-        if n_told == self.n_images:
+        """Choose the larger of two contradictory counts that fits the file; return the defect."""
+        counts, n_declared = self._sizes_text(), self.n_declared
+        if n_declared == self.n_images:
             return ""
-        n_there = max(n for n in (0, n_told, self.n_images) if self._end_of(n) <= self._room_end())
+        n_there = max(
+            n for n in (0, n_declared, self.n_images) if self._end_of(n) <= self._room_end()
+        )
         if n_there != self.n_images:
-            self.n_images, self.sizes = n_told, dict.fromkeys(self.sizes, 1)
-        return f"ImageJ counts {n_told} images, and planes of {counts}"
+            self.n_images, self.sizes = n_declared, dict.fromkeys(self.sizes, 1)
+        return f"ImageJ counts {n_declared} images, but its axes are {counts}"
 
     def _sizes_text(self) -> str:
         return ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())
 
     def _is_run(self) -> bool:
-        """Return whether the planes follow each other, and the directories that there are fit them.
+        """Return whether the planes are contiguous and the IFDs, if any, agree with that.
 
-        Directories behind the planes that the end of the file cuts off lose no pixels. Writers that
-        put a plane behind each directory may leave room for more where they put a long text.
+        If the end of the file cuts off IFDs stored after the planes, no pixels are lost. Writers
+        that store a plane after each IFD may leave gaps because of long texts.
         """
         offset = self.reader.chain(2)[-1]
         second = self.reader.directory(offset)
@@ -434,13 +438,13 @@ class _ImageJ:
             shape, axes = (*shape, *one), axes + one_axes
         return Level((pages,), _rows(range(n_rows)), shape, axes, is_run=is_run)
 
-    def _cut_off(self) -> Listing:
-        """List the planes of a run that the end of the file cuts off."""
+    def _truncated_series(self) -> Listing:
+        """Return contiguous planes that the end of the file cuts off; the rest is missing."""
         n_bytes = n_bytes_of(self.head, 0)
         room = max(0, self._room_end() - start_of(self.head, 0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
-        missing = refuse_short(
-            "planes that ImageJ counts reach past the end of the file",
+        missing = missing_planes_error(
+            "planes counted by ImageJ reach past the end of the file",
             f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
         )  # fmt: skip
         level = replace(self._level(self.head, 1), row=_rows([0] * self.n_images))
@@ -449,14 +453,14 @@ class _ImageJ:
         return Listing([Series("imagej", [level])], missing=missing)
 
     def _segments(self, n_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return offset and length of the strips of each plane, all of which follow the first."""
+        """Return offset and length of the strips of contiguous planes."""
         n_strips = max(1, self.reader.first.n_listed_segments)
         offset, length = self.head.columns.segments(_rows([0]), n_strips)
         step = np.arange(self.n_images, dtype=np.uint64) * np.uint64(n_bytes)
         return offset + step[:, None], np.repeat(length, self.n_images, 0)
 
     def _of_pages(self) -> Listing:
-        """List the planes that have directories of their own."""
+        """Return the series if each plane has an IFD, else plain series and a defect."""
         pages = Pages(self.reader)
         n_planes = math.prod(self.sizes.values())
         is_alike = len(np.unique(pages.kind)) == 1 or len(
@@ -468,11 +472,11 @@ class _ImageJ:
         got = f"{len(pages)} pages, {n_planes} planes ({self._sizes_text()})"
         lost = any(one.loses_pixels for one in self.reader.findings)
         if lost and len(pages) < self.n_images:
-            found.missing = refuse_short(
-                "ImageJ counts more planes than there are pages", len(pages), self.n_images,
+            found.missing = missing_planes_error(
+                "ImageJ counts more planes than the file has pages", len(pages), self.n_images,
                 self.reader.url,
             )  # fmt: skip
-        found.defects.append(f"ImageJ's counts do not fit the pages: {got}")
+        found.defects.append(f"ImageJ's counts do not match the pages: {got}")
         for one in found.series[:1]:
             one.kind = "imagej"
         return found
@@ -482,7 +486,7 @@ class _ImageJ:
 
 
 def shaped_series(reader: TiffReader) -> Listing | None:
-    """Read the series that tifffile describes by their shape; None if the pages do not fit."""
+    """Read "shaped" series written by tifffile; None if the pages do not match the shapes."""
     pages = Pages(reader)
     listing = Listing([])
     if not _list_shaped(pages, listing, set(pages.offsets)):
@@ -492,9 +496,9 @@ def shaped_series(reader: TiffReader) -> Listing | None:
 
 
 def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
-    """Add the series of a chain of directories, and those of their SubIFDs behind each.
+    """Add the series of a chain of IFDs, each followed by the series of its SubIFDs.
 
-    `seen` are the directories of all; one that is there twice ends it.
+    `seen` holds the offsets of all IFDs so far. Return False if one repeats or a shape is wrong.
     """
     index = 0
     while index < len(pages):
@@ -502,7 +506,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
         found = None if text is None else parse_shaped(text)
         if found is None:
             return False
-        one = _Shaped(pages, index, found, listing)
+        one = _ShapedSeries(pages, index, found, listing)
         size, part = math.prod(found.shape), math.prod(pages.shape(index)[0])
         n_pages, rest = divmod(size, part) if size and part else (1, 0)
         if rest or not _fits_page(found.shape, pages.shape(index)[0]):
@@ -515,7 +519,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
 
 
 def _fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
-    """Return whether the last dimensions of a series are those of its pages."""
+    """Return whether the last dimensions of a series match those of its pages."""
     whole, part = ([n for n in one if n != 1] for one in (shape, page))
     return not part or whole[-len(part) :] == part
 
@@ -537,8 +541,8 @@ def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[in
 
 
 @dataclass(slots=True)
-class _Shaped:
-    """A series of tifffile, whose first image is at `index`."""
+class _ShapedSeries:
+    """A series written by tifffile; its first image is at `index`."""
 
     pages: Pages
     index: int
@@ -546,36 +550,36 @@ class _Shaped:
     listing: Listing
 
     def add(self, n_pages: int) -> int:
-        """Add the series; return how many directories it has."""
+        """Add the series; return how many IFDs it uses."""
         pages, index = self.pages, self.index
         is_run = n_pages > 1 and self._is_run(n_pages)
         n_there = 1 if is_run else min(n_pages, len(pages) - index)
         rows = [*range(index, index + n_there)]
         if not is_run and n_there < n_pages:
-            self.listing.missing = refuse_short(
-                "tifffile wrote more pages than there are", f"{n_there} pages", f"{n_pages}",
+            self.listing.missing = missing_planes_error(
+                "the file has fewer pages than tifffile wrote", f"{n_there} pages", f"{n_pages}",
                 pages.reader.url,
             )  # fmt: skip
             rows += [-1] * (n_pages - n_there)
         if self.found.axes == "":
-            self.listing.defects.append("tifffile's axes do not fit its shape")
+            self.listing.defects.append("tifffile's axes do not match its shape")
         shape, axes = self._shape(n_pages)
         level = Level((pages,), _rows(rows), shape, axes, is_run=is_run, is_squeezed=False)
         self.listing.series.append(Series("shaped", [level], self.found.name))
         return n_there
 
     def _is_run(self, n_pages: int) -> bool:
-        """Return whether the planes follow the first one, described by its directory."""
+        """Return whether the planes are contiguous and described by the first IFD."""
         pages, index = self.pages, self.index
         if not is_final(pages, index):
             return False
         end = start_of(pages, index) + n_pages * n_bytes_of(pages, index)
         if room_end(pages, index) < min(end, pages.reader.size):
-            return False  # texts or directories lie between the planes
+            return False  # texts or IFDs lie between the planes
         if self.found.is_truncated or index + 1 >= len(pages):
             return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)
         if shaped_text(pages.directory(index + 1)) is None:
-            return False  # the next directory is that of the next page
+            return False  # the next IFD belongs to the next page of this series
         return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
 
     def _shape(self, n_pages: int) -> tuple[tuple[int, ...], str]:
@@ -588,7 +592,7 @@ class _Shaped:
 
 
 def _reshaped_axes(axes: str, shape: tuple[int, ...], new: tuple[int, ...]) -> str:
-    """Name the dimensions of an array that was reshaped; "Q" where none is the same."""
+    """Return the axes of a reshaped array; "Q" for dimensions that were split or merged."""
     found, at, size, new_size = [], len(shape) - 1, 1, 1
     padded = (*new, *(1,) * max(0, len(shape) - len(new)))
     for n in reversed(padded):

@@ -1,17 +1,15 @@
-"""Series of makers' files, as tifffile knows them: the one place that asks it.
+"""Vendor formats (microscopes, slide scanners): the only module that uses tifffile to find series.
 
-tifffile says which directories form which series, with axes, shape, name, kind and levels, and what
-the makers' metadata mean. How pixels decode and where they are comes from our own reading, except
-where a plane has no directory of its own. Only what tifffile documents is used; it is imported when
-a file needs it.
+tifffile decides which IFDs form which series, with axes, shape, name, kind and levels, and parses
+vendor metadata. How segments decode and where they are is read by our own code, except for planes
+without an IFD of their own. Only documented parts of tifffile are used; it is imported on demand.
 
-A maker's file is recognized by tags and texts of its first directories (`is_foreign`). What
-tifffile, or an older version of it, does not gather by itself is read here: the labels of NDTiff's
-axes, the descriptions of all pages of a QPTIFF, the XML of Ventana, the OME-XML of a set in another
-of its files, positions of a MetaMorph stage, which have signs.
+Vendor files are recognized by tags and texts of their first IFDs (`is_vendor_file`). Metadata that
+tifffile, or its older versions, do not collect is read here: the axis labels of NDTiff, the
+descriptions of all pages of a QPTIFF, the XML of Ventana, OME-XML in another file of the set, and
+signed stage positions of MetaMorph.
 
-References: NDTiff version 3, "Index file": a record of each plane starts with its axes as JSON;
-"PerkinElmer QPTIFF image format": the XML of each page says which channel it is; MetaMorph Stack
+References: NDTiff version 3, "Index file"; "PerkinElmer QPTIFF image format"; MetaMorph Stack
 format, UIC4Tag.
 """
 
@@ -38,53 +36,53 @@ from .ome import OmeFile
 from .pages import Level, Pages, Series
 from .series import Listing, n_bytes_of, plain_series, room_end, start_of
 
-__all__ = ["VendorFile", "is_foreign", "open_vendor", "tifffile_errors"]
+__all__ = ["VendorFile", "is_vendor_file", "open_vendor", "tifffile_errors"]
 
 PARSE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError,
     OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
 )  # fmt: skip
-"""What tifffile raises on files that it cannot make sense of; SyntaxError is that of XML."""
+"""What tifffile raises on invalid files; SyntaxError comes from XML."""
 
 _TAGS = frozenset(
     {33445, 33471, 33560, 33628, 34118, 34361, 34362, 34412, 34680, 34682, 37706, 43314, 51123,
      65420}
 )  # fmt: skip
-"""Tags of makers: MD Gel, SIS, MetaMorph, Zeiss, FluoView, FEI, TVIPS, NIH, Micro-Manager, NDPI."""
+"""MD Gel, SIS, MetaMorph, Zeiss, FluoView, FEI, TVIPS, NIH, Micro-Manager, NDPI."""
 _SOFTWARE = ("SI.", "PerkinElmer-QPI", "Philips DP", "IndicaLabsImageWriter", "MedScan",
              "TVX TIFF", "MetaSeries", "ScanOutputManager")  # fmt: skip
 _DESCRIPTIONS = ("Aperio ", "Mikroscan Image Structure", "Motic ", "state.", "FLIMimage parameters")
-_LABELS = frozenset({"Label Image", "Label_Image", "Probability_Image"})
+_ARGOS_LABELS = frozenset({"Label Image", "Label_Image", "Probability_Image"})
 _TAG_VALUES = frozenset(
     {33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680, 34682, 37706,
      43314, 51123}
 )  # fmt: skip
-"""Tags with structures of a maker, whose meaning tifffile knows."""
+"""Tags with vendor structures that tifffile parses."""
 _XMP, _UIC2, _UIC4 = 700, 33629, 33631
 _MAX_BYTES = 1 << 26
-"""Of a tag with metadata."""
+"""Largest metadata tag."""
 _COMPARED_BYTES = 1 << 10
 _MAX_PLANES = 1 << 22
-"""Planes of one image; tifffile makes a list of as many as XML says, which may be any number."""
+"""Planes of one image. tifffile allocates a list of as many as the XML declares."""
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
 _SIZE = re.compile(r"\bSize[CZT]\s*=\s*[\"'](\d{1,18})")
 _INDEX = re.compile(r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd)\s*=\s*[\"'](\d+)")
-"""Numbers of planes, in OME-XML and in that of Leica slides."""
+"""Plane indices and counts in OME-XML and in the XML of Leica slides."""
 
 
-def is_foreign(reader: TiffReader) -> bool:
-    """Return whether a file has marks of a maker, whose series only tifffile knows."""
+def is_vendor_file(reader: TiffReader) -> bool:
+    """Return whether this is a vendor file, whose series come from tifffile."""
     first = reader.first
-    if _has_marks(first):
+    if _has_vendor_tags(first):
         return True
     if not first.next_offset:
         return False
     second = reader.chain(2)[1:]
     below = reader.directory(second[0]) if second else None
-    return below is not None and 33445 in below  # MD Gel may have its tags behind the image
+    return below is not None and 33445 in below  # MD Gel may store its tags on the second page
 
 
-def _has_marks(one: Directory) -> bool:
+def _has_vendor_tags(one: Directory) -> bool:
     if not _TAGS.isdisjoint(one.entries):
         return True
     software, text, make = (one.get(code) for code in (305, 270, 271))
@@ -94,7 +92,7 @@ def _has_marks(one: Directory) -> bool:
         return True
     if text[-10:].strip().endswith("</scn>") or "scanimage.SI" in text[-256:]:
         return True
-    if 700 in one and ("Ventana" in software or text in _LABELS):
+    if 700 in one and ("Ventana" in software or text in _ARGOS_LABELS):
         return True
     if 65001 in one and one.raw(65001, 10)[:10] == b"<metadata>":
         return True
@@ -105,9 +103,9 @@ def _has_marks(one: Directory) -> bool:
 
 @contextlib.contextmanager
 def tifffile_errors(url: str, what: str = "cannot be parsed as TIFF") -> Iterator[None]:
-    """Make of what tifffile raises a `MalformedTiff`."""
+    """Convert errors of tifffile to `MalformedTiff`."""
     try:
-        with np.errstate(all="ignore"):  # MetaMorph's tags hold fractions, 0 over 0 among them
+        with np.errstate(all="ignore"):  # rationals in MetaMorph tags may be 0/0
             yield
     except TiffrefError:
         raise
@@ -117,7 +115,7 @@ def tifffile_errors(url: str, what: str = "cannot be parsed as TIFF") -> Iterato
 
 @dataclass(slots=True)
 class VendorFile:
-    """A file as tifffile sees it, beside our reader of the same file."""
+    """A file opened with tifffile and with our own reader."""
 
     tif: Any
     reader: TiffReader
@@ -125,7 +123,7 @@ class VendorFile:
     _siblings: dict[str, TiffReader] = field(default_factory=dict)
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close all files that were opened here."""
         for sibling in self._siblings.values():
             sibling.source.close()
         if self.owns:
@@ -135,12 +133,12 @@ class VendorFile:
         """Return the readers of the other files of the set."""
         return list(self._siblings.values())
 
-    # ---- what tifffile says of the file
+    # ---- metadata and series from tifffile
 
     def metadata(self) -> dict[str, Any]:
-        """Return the metadata of the file's flavours, by flavour."""
+        """Return the vendor metadata by format."""
         found = {}
-        for name in READERS:  # which has them as tifffile calls them
+        for name in READERS:  # tifffile's names of formats
             try:
                 with np.errstate(all="ignore"):
                     if getattr(self.tif, f"is_{name}", False):
@@ -148,7 +146,7 @@ class VendorFile:
                         value = own(self) if own else getattr(self.tif, f"{name}_metadata", None)
                         found[name] = value or None
             except SyntaxError as error:
-                what = "the XML of its maker cannot be read"
+                what = "the vendor's XML cannot be parsed"
                 finding = Finding(what, self.reader.url, "0", 270, str(error), None, False)
                 self.reader.findings.append(finding)
             except PARSE_ERRORS:
@@ -156,32 +154,32 @@ class VendorFile:
         return found
 
     def list(self) -> Listing:
-        """List the series of the file, as `_list` does; typed where tifffile cannot."""
+        """List the series of the file; errors of tifffile become `MalformedTiff`."""
         with tifffile_errors(self.reader.url, "the images of the file cannot be read"):
             return self._list()
 
     def _list(self) -> Listing:
         """List the series of the file.
 
-        Where what a maker's metadata says of the pages makes no sense, or is more than tifffile
-        knows, the pages are given as they are: it must not cost the pixels.
+        If tifffile cannot interpret the vendor's metadata, fall back to plain series: invalid
+        metadata must not prevent reading the pixels.
         """
         reader = self.reader
         chain = reader.chain()
         if not reader.source.is_local:
             reader.sub_directories(filter(None, map(reader.directory, chain)))
         try:
-            if reader.has_loop:  # tifffile may follow it without an end
+            if reader.has_loop:  # tifffile may follow it forever
                 raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
                 _check_planes(reader.first.get(270))
-                series = _by_image_type(self.tif) or [*self.tif.series]
+                series = _qptiff_series(self.tif) or [*self.tif.series]
                 listing = self.convert(series)
         except TiffrefError:
             raise
         except PARSE_ERRORS as error:
             if isinstance(error, OSError):
-                raise  # a file of a set that is not there, or cannot be read
+                raise  # another file of the set does not exist or cannot be read
             listing = plain_series(reader)
             listing.defects.append(f"{type(error).__name__}: {error}")
         else:
@@ -189,33 +187,33 @@ class VendorFile:
         return listing
 
     def _check(self, listing: Listing) -> None:
-        """Note what tifffile leaves out of a file, or does not make sense of."""
+        """Add defects for pages or OME-XML that tifffile ignores."""
         text = self.reader.first.get(270)
         if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
             self._check_pages(listing)
             return
         if all(one.kind == "generic" for one in listing.series):
-            listing.defects.append("the OME-XML does not fit the pages")
-        n_left = len(self._unused(listing))
+            listing.defects.append("the OME-XML does not match the pages")
+        n_left = len(self._unused_ifds(listing))
         is_run = any(level.is_run for one in listing.series for level in one.levels)
         if n_left and not is_run:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
 
     def _check_pages(self, listing: Listing) -> None:
-        """Note pages with pixels that are in none of the series, of which MD Gel's are added."""
-        left = self._left_out(listing)
+        """Add a defect for pages with pixels that are in no series; for MD Gel, add series."""
+        left = self._unlisted_pages(listing)
         if left and self.tif.is_mdgel:
             listing.series += [_page_series(self.reader, at) for at in left]
         elif left:
             verb = "page is" if len(left) == 1 else "pages are"
-            listing.defects.append(f"{len(left)} {verb} in none of its images")
+            listing.defects.append(f"{len(left)} {verb} not part of any image")
 
-    def _left_out(self, listing: Listing) -> Sequence[int]:
-        """Return directories of the chain with pixels that no level has.
+    def _unlisted_pages(self, listing: Listing) -> Sequence[int]:
+        """Return the IFDs of the chain that have pixels and are in no level.
 
-        Pages are also compared by their first segment, as tifffile knows only that of some planes.
+        Also compares the first segments of pages: for some planes tifffile knows no IFD.
         """
-        left = self._unused(listing)
+        left = self._unused_ifds(listing)
         if not left:
             return []
         levels = [level for one in listing.series for level in one.levels]
@@ -232,8 +230,8 @@ class VendorFile:
             if start not in known and not any(begin <= start < end for begin, end in runs)
         ]
 
-    def _unused(self, listing: Listing) -> Sequence[int]:
-        """Return the directories of the chain that no level has."""
+    def _unused_ifds(self, listing: Listing) -> Sequence[int]:
+        """Return the IFDs of the chain that are in no level."""
         used = {
             at
             for one in listing.series
@@ -245,7 +243,7 @@ class VendorFile:
         return [at for at in self.reader.chain() if at not in used]
 
     def convert(self, series: Sequence[Any]) -> Listing:
-        """Convert tifffile's series."""
+        """Convert series of tifffile to our own."""
         return Listing(
             [
                 Series(one.kind, [self._level(level) for level in one.levels], one.name)
@@ -257,10 +255,10 @@ class VendorFile:
         run_offset = level.dataoffset if may_run and not level.is_multifile else None
         is_run = run_offset is not None and level.keyframe.size != level.size
         pages = [level.keyframe] if is_run else list(level)
-        places = [_Place.of(page, self.tif) for page in pages]
+        places = [_PlaneLocation.of(page, self.tif) for page in pages]
         shape, axes = tuple(int(n) for n in level.shape), level.axes
         if self.tif.is_scanimage and not self.reader.header.is_big and not is_run:
-            n_places, places = len(places), [*self._by_chain(places)]
+            n_places, places = len(places), [*self._with_chain_offsets(places)]
             if shape[0] == n_places:
                 shape = (len(places), *shape[1:])
         files = list(dict.fromkeys(one.path for one in places if one is not None))
@@ -277,14 +275,16 @@ class VendorFile:
             file = np.array([number[one.path] if one else 0 for one in places], np.intp)
         found = Level(
             tuple(tables), row, shape, axes, file, is_run,
-            segments=_own_segments(places), is_squeezed=level.kind != "shaped",
+            segments=_explicit_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
         if not is_run or _has_room(found, is_alone=len(level) == 1):
             return found
         return self._level(level, may_run=False)
 
-    def _by_chain(self, places: Sequence[_Place | None]) -> Sequence[_Place | None]:
-        """Take the pages of ScanImage from the chain, if it is whole: tifffile computes them."""
+    def _with_chain_offsets(
+        self, places: Sequence[_PlaneLocation | None]
+    ) -> Sequence[_PlaneLocation | None]:
+        """Replace the computed page offsets of ScanImage by those of the chain, if complete."""
         chain = self.reader.chain()
         if len(chain) < len(places) or not all(places):
             return places
@@ -292,8 +292,8 @@ class VendorFile:
         assert first is not None
         return [replace(first, offset=at, is_own=True) for at in chain]
 
-    def _pages(self, path: str, places: Sequence[_Place]) -> _VendorPages:
-        """Return the directories of a file that planes use, as rows."""
+    def _pages(self, path: str, places: Sequence[_PlaneLocation]) -> _VendorPages:
+        """Return the IFDs of one file that planes use."""
         offsets = {place.offset: place for place in places}
         reader = self.reader if path == "" else self.sibling(path)
         return _VendorPages(reader, offsets)
@@ -307,7 +307,7 @@ class VendorFile:
 
 
 def _run_of(level: Level) -> tuple[int, int]:
-    """Return where the planes of a run begin and end."""
+    """Return start and end of contiguous planes in the file."""
     pages, row = level.first
     begin = start_of(pages, row)
     n_samples = math.prod(pages.facts(row).shape)
@@ -316,14 +316,14 @@ def _run_of(level: Level) -> tuple[int, int]:
 
 
 def _has_room(level: Level, *, is_alone: bool) -> bool:
-    """Return whether planes behind an image end before its directory, and what belongs to it.
+    """Return whether contiguous planes end before the IFD that describes them and its values.
 
-    What reaches past the end of the file is found later.
+    Planes past the end of the file are checked later.
 
     Raises
     ------
     MalformedTiff
-        If they do not, and no other directories say where they are (`is_alone`).
+        If they do not, and there are no other IFDs to locate them (`is_alone`).
     """
     pages, row = level.first
     begin, end = _run_of(level)
@@ -334,7 +334,7 @@ def _has_room(level: Level, *, is_alone: bool) -> bool:
         return False
     n_bytes = n_bytes_of(pages, row)
     raise MalformedTiff(
-        "planes reach into the directory that describes them, or its values",
+        "planes overlap the IFD that describes them, or its values",
         url=pages.reader.url, ifd=pages.facts(row).name,
         got=f"room for {(room - begin) // n_bytes}",
         expected=f"{(end - begin) // n_bytes} planes",
@@ -349,10 +349,10 @@ def _page_series(reader: TiffReader, at: int) -> Series:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a plane is: the file ("" for the one that was opened) and its directory.
+class _PlaneLocation:
+    """Location of a plane: the file ("" for the one that was opened) and the offset of its IFD.
 
-    A plane without a directory has that of another plane, and segments of its own.
+    A plane without an IFD uses that of another plane, with segments of its own.
     """
 
     path: str
@@ -361,8 +361,8 @@ class _Place:
     is_own: bool
 
     @classmethod
-    def of(cls, page: Any, tif: Any) -> _Place | None:
-        """Find the place of tifffile's page."""
+    def of(cls, page: Any, tif: Any) -> _PlaneLocation | None:
+        """Return the location of a tifffile page."""
         if page is None:
             return None
         handle, own = page.parent.filehandle, tif.filehandle
@@ -371,8 +371,8 @@ class _Place:
         return cls(path, page.offset or page.keyframe.offset, page, is_own)
 
 
-def _own_segments(places: Sequence[_Place | None]) -> Any:
-    """Return the segments of planes without directories, or whose maker wraps their offsets."""
+def _explicit_segments(places: Sequence[_PlaneLocation | None]) -> Any:
+    """Return tifffile's segments of planes without an IFD, or with wrapped 32-bit offsets (LSM)."""
     if all(one is None or one.is_own for one in places):
         return None
     rows = [((), ()) if one is None else (one.page.dataoffsets, one.page.databytecounts)
@@ -389,16 +389,16 @@ def _own_segments(places: Sequence[_Place | None]) -> Any:
 
 
 class _VendorPages(Pages):
-    """Directories that tifffile names, with what it knows of their tags."""
+    """IFDs of tifffile's pages, with the vendor tags that tifffile parses."""
 
-    def __init__(self, reader: TiffReader, places: dict[int, _Place]) -> None:
-        names = [_name(place.page) for place in places.values()]
+    def __init__(self, reader: TiffReader, places: dict[int, _PlaneLocation]) -> None:
+        names = [_ifd_name(place.page) for place in places.values()]
         super().__init__(reader, list(places), names)
         self.row_of = {offset: row for row, offset in enumerate(places)}
         self._places = list(places.values())
 
     def facts(self, row: int) -> IfdFacts:
-        """Return what a row says of its image; makers' structures as tifffile reads them."""
+        """Return the facts of a row, with vendor tags as parsed by tifffile."""
         if row in self._facts:
             return self._facts[row]
         place = self._places[row]
@@ -415,33 +415,33 @@ class _VendorPages(Pages):
 
     @property
     def kind(self) -> Any:  # type: ignore[override]
-        """Number the rows that decode alike; those without directories are like their keyframe."""
+        """Kind of each row; planes without an IFD are of one kind."""
         if all(place.page.offset for place in self._places):
             return super().kind
         return np.zeros(len(self), np.int32)
 
 
-def _name(page: Any) -> str:
+def _ifd_name(page: Any) -> str:
     return str(page.index) if isinstance(page.index, int) else f"@{page.offset}"
 
 
 def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
-    """Replace the bytes of makers' tags by what they mean."""
+    """Replace the bytes of vendor tags by their parsed values."""
     tags, tables = dict(facts.tags), dict(facts.tables)
-    with contextlib.suppress(*PARSE_ERRORS), _opened_again(keyframe.parent):
+    with contextlib.suppress(*PARSE_ERRORS), _reopened(keyframe.parent):
         for code in _TAG_VALUES & tags.keys():
-            tags[code] = _plain(keyframe.tags.valueof(code))
+            tags[code] = _to_plain_value(keyframe.tags.valueof(code))
         if facts.name == "0":
             tables.update(_calibration(keyframe, facts))
     shape = facts.shape
-    if keyframe.parent.is_philips:  # the tags give levels with their padding, the XML without it
+    if keyframe.parent.is_philips:  # the tags include the padding of levels, the XML does not
         shape = (*shape[:2], keyframe.imagelength, keyframe.imagewidth, shape[4])
     return replace(facts, tags=tags, tables=tables, shape=shape)
 
 
 @contextlib.contextmanager
-def _opened_again(tif: Any) -> Iterator[None]:
-    """Open the file of a set that tifffile has closed again, for as long as it is read."""
+def _reopened(tif: Any) -> Iterator[None]:
+    """Reopen a file of the set that tifffile has closed, and close it afterwards."""
     handle = tif.filehandle
     was_closed = handle.closed
     if was_closed:
@@ -454,9 +454,9 @@ def _opened_again(tif: Any) -> Iterator[None]:
 
 
 def _calibration(page: Any, facts: IfdFacts) -> dict[str, Any]:
-    """How MD Gel samples become the measured quantity: tags MDFileTag and MDScalePixel.
+    """Return the calibration of MD Gel samples from MDFileTag and MDScalePixel.
 
-    They may be on the page behind the image.
+    The tags may be on the page after the image.
     """
     gel = page.parent.mdgel_metadata or {}
     kind, scale = gel.get("FileTag"), gel.get("ScalePixel")
@@ -466,10 +466,10 @@ def _calibration(page: Any, facts: IfdFacts) -> dict[str, Any]:
     return {"calibration": (stored, 2 if kind == 2 else 1, scale[0] / scale[1])}
 
 
-def _plain(value: Any) -> Any:
-    """Strip enumerations and array types off a tag value."""
+def _to_plain_value(value: Any) -> Any:
+    """Convert enumerations and NumPy scalars in a tag value to plain Python values."""
     if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(_to_plain_value(item) for item in value)
     if isinstance(value, bool | str | bytes) or value is None:
         return value
     if isinstance(value, int):
@@ -478,12 +478,12 @@ def _plain(value: Any) -> Any:
 
 
 def open_vendor(where: Any, reader: TiffReader | None = None) -> VendorFile:
-    """Open a file with tifffile, or take one that is open.
+    """Open a file with tifffile, or wrap a `TiffFile` that is already open.
 
     Raises
     ------
     MalformedTiff
-        If tifffile cannot make sense of it.
+        If tifffile cannot parse the file.
     """
     from tifffile import TiffFile
 
@@ -491,15 +491,15 @@ def open_vendor(where: Any, reader: TiffReader | None = None) -> VendorFile:
         source, base = _source_of(where)
         is_ndpi = where.tiff.is_ndpi
         return VendorFile(where, TiffReader(source, base, is_ndpi), owns=False)
-    Pages(reader, [reader.first.offset]).facts(0)  # what cannot be is refused here
+    Pages(reader, [reader.first.offset]).facts(0)  # raises a precise error if malformed
     with tifffile_errors(reader.url):
-        return VendorFile(_opened(TiffFile, reader.source), reader)
+        return VendorFile(_open_tifffile(TiffFile, reader.source), reader)
 
 
-def _opened(opener: Any, source: ByteSource) -> Any:
-    """Open a file as tifffile sees it: as a plain TIFF where it only claims to be an LSM.
+def _open_tifffile(opener: Any, source: ByteSource) -> Any:
+    """Open a file with tifffile; if that fails as an LSM, open it as a plain TIFF.
 
-    tifffile looks for the pages of an LSM, which come in pairs, before anything is asked of it.
+    tifffile expects the pages of an LSM to come in pairs, and already checks that on opening.
     """
 
     def handle() -> Any:
@@ -513,17 +513,17 @@ def _opened(opener: Any, source: ByteSource) -> Any:
 
 
 def _source_of(tif: Any) -> tuple[ByteSource, int]:
-    """Return the bytes of a file that tifffile has open, and where the TIFF starts in them."""
+    """Return the source of an open `TiffFile`, and the position of the TIFF in it."""
     handle = tif.filehandle
     where = Path(handle.path) if handle.is_file and handle.path else None
     if where is None or not where.is_file():
-        # tifffile has no public name for the file object that it was given
+        # tifffile has no public attribute for the file object that it was given
         where = getattr(handle, "_fh", None)
     if isinstance(where, Path) or hasattr(where, "fs"):
         source = open_source(where)
         handle.seek(0)
         start = handle.read(_COMPARED_BYTES)
-        # handles of a part of a file count its size in one of these ways
+        # handles of part of a file report its size in one of these ways
         for base in (0, handle.size - source.size, source.size - handle.size):
             if base >= 0 and source.read(base, len(start)) == start:
                 return source, base
@@ -535,7 +535,7 @@ def _source_of(tif: Any) -> tuple[ByteSource, int]:
 
 
 def _check_planes(text: Any) -> None:
-    """Refuse XML that describes more planes than any file has, before lists are made of them.
+    """Refuse XML that declares too many planes, before tifffile allocates lists for them.
 
     Raises
     ------
@@ -546,18 +546,18 @@ def _check_planes(text: Any) -> None:
     counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
     counts += [int(number[:19]) for number in _INDEX.findall(text)]
     if max(counts, default=0) > _MAX_PLANES:
-        raise ValueError(f"the XML describes {max(counts)} planes")
+        raise ValueError(f"the XML declares {max(counts)} planes")
 
 
 _IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
 _QPI_NAMES = {"Overview": "Macro", "FullResolution": "Baseline"}
-"""Names of series by ImageType, where they are not the same."""
+"""Series names by ImageType, if different."""
 
 
-def _by_image_type(tif: Any) -> list[Any]:
-    """Make the series of a QPTIFF by the ImageType of each page; none if a page has none.
+def _qptiff_series(tif: Any) -> list[Any]:
+    """Return the series of a QPTIFF by the ImageType of each page; none if a page lacks it.
 
-    tifffile goes by the order of the pages, and leaves out those that it does not expect.
+    tifffile relies on the order of the pages, and ignores unexpected ones.
     """
     from tifffile import TiffPageSeries
 
@@ -584,13 +584,13 @@ def _by_image_type(tif: Any) -> list[Any]:
     return series
 
 
-# ---- metadata that tifffile does not gather by itself
+# ---- metadata that tifffile does not collect
 
 
 def _ndtiff(file: VendorFile) -> dict[str, Any]:
-    """Return the file's own metadata, with the labels of each axis as `Labels`, by its name.
+    """Return the file's metadata, with the labels of each axis as `Labels`.
 
-    They are in the order of their first use, which is that of tifffile's indices.
+    Labels are in the order of first use, like tifffile's indices.
     """
     from tifffile import read_ndtiff_index
 
@@ -605,25 +605,25 @@ def _ndtiff(file: VendorFile) -> dict[str, Any]:
 
 
 def _qpi(file: VendorFile) -> list[str]:
-    """Return the XML of the pages of the main series, one for each channel."""
+    """Return the XML of each page of the main series, one per channel."""
     return [page.aspage().description for page in file.tif.series[0] if page is not None]
 
 
 def _bif(file: VendorFile) -> Any:
-    """Return the XML of the first page, whichever page is the image."""
+    """Return the XML of the first page, even if another page is the image."""
     return file.tif.pages.first.tags.valueof(_XMP)
 
 
 def _ome(file: VendorFile) -> Any:
-    """Return the OME-XML; for a member whose metadata is in another file, that file and its XML."""
+    """Return the OME-XML; if another file of the set holds it, the name and XML of that file."""
     with contextlib.closing(OmeFile(file.reader)) as ome:
         return ome.metadata()["ome"]
 
 
 def _stk(file: VendorFile) -> dict[str, Any]:
-    """Get what tifffile gives, with the positions of the stage as `Stage`, a pair for each plane.
+    """Return tifffile's metadata, plus the stage position of each plane as `Stage`.
 
-    tifffile takes their numerators for unsigned numbers.
+    tifffile reads the numerators of the positions as unsigned.
     """
     found = dict(file.tif.stk_metadata or {})
     tags = file.tif.pages.first.tags
@@ -635,9 +635,9 @@ def _stk(file: VendorFile) -> dict[str, Any]:
 
 
 def _stage_positions(data: bytes, n_planes: int) -> Iterator[tuple[float, float]]:
-    """Find record 28 of UIC4: x and y of each plane, as fractions of signed numbers.
+    """Yield x and y of each plane from record 28 of UIC4, which are signed rationals.
 
-    The records before it are those with a place for each plane, or a few numbers.
+    Earlier records are skipped; their sizes depend on the number of planes.
     """
     at = 0
     while at + 2 <= len(data):
@@ -658,7 +658,7 @@ _UIC4_SIZES = {
     **dict.fromkeys((4, 5, 16, 17, 21, 22, 23, 24, 38, 39), (0, 8)),
     29: (16, 0), 40: (8, 0), 41: (4, 0), 46: (0, 8),
 }  # fmt: skip
-"""Bytes of a record for each plane, and besides."""
+"""Size of UIC4 records: bytes per plane, and fixed bytes."""
 
 
 _OWN_METADATA: Mapping[str, Callable[[VendorFile], Any]] = {
@@ -668,4 +668,4 @@ _OWN_METADATA: Mapping[str, Callable[[VendorFile], Any]] = {
     "ome": _ome,
     "stk": _stk,
 }
-"""What tifffile, or an older version of it, does not gather by itself, by flavour."""
+"""Readers of metadata that tifffile, or its older versions, do not collect, by format."""
