@@ -232,10 +232,10 @@ def test_a_file_whose_xml_fits_is_silent(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ('SizeZ="10"', 'SizeZ="7"', "pages are not in the OME-XML|does not fit"),
-        ('DimensionOrder="XY', 'DimensionOrder="QY', "does not fit"),
-        ('SizeX="20"', 'SizeX="19"', "does not fit"),
-        ('SizeC="1"', 'SizeC="x"', "does not fit"),
+        ('SizeZ="10"', 'SizeZ="7"', "pages are not in the OME-XML|does not match"),
+        ('DimensionOrder="XY', 'DimensionOrder="QY', "does not match"),
+        ('SizeX="20"', 'SizeX="19"', "does not match"),
+        ('SizeC="1"', 'SizeC="x"', "does not match"),
         ("<Pixels", "<Pixel ", "OME-XML"),
         ('Type="uint8"', 'Type="int8"', "of Type 'int8' is stored in pages of uint8"),
         ('Type="uint8"', 'Type="bytes"', "of Type 'bytes' is stored in pages of uint8"),

@@ -81,7 +81,7 @@ class OmeFile:
     reader: TiffReader
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
     _n_missing: int = 0
-    _plane_counts: Counts | None = None
+    _counts: Counts | None = None
     _allow: AllowList | None = None
 
     def __post_init__(self) -> None:
