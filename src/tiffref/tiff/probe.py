@@ -277,7 +277,9 @@ def _n_rows(level: LevelFacts, codec: SegmentCodec, n: int) -> int:
     return ifd.shape[2] - (n_strips - 1) * rows if is_last else rows
 
 
-def _truncation_error(array: Array, n: int, n_rows: int, segments: Segments) -> MalformedTiff | None:
+def _truncation_error(
+    array: Array, n: int, n_rows: int, segments: Segments
+) -> MalformedTiff | None:
     """Return the error if a segment is truncated, else None."""
     codec = _codec_at(array, n)
     try:
@@ -574,7 +576,7 @@ def _report_short_strip(level: LevelFacts, report: Report) -> None:
     whole = int(_stored_bytes(level)[0])
     got = int(level.length[level.offset > 0].min(initial=whole))
     if got < whole:
-        report.add(_TAG, "the one strip is read in full", got=f"{got} bytes, expected {whole}")
+        report.add(_TAG, "the only strip is read in full", got=f"{got} bytes, expected {whole}")
 
 
 def _bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:
