@@ -239,7 +239,7 @@ def test_deflate_without_its_checksum_is_read_and_reported(tmp_path, how, n_less
     whole = path.read_bytes()
     path.write_bytes(whole[: end - n_less] if is_at_end else whole)
     kind, says = (
-        (tiffref.TruncationWarning, "the end of the file cuts a segment off")
+        (tiffref.TruncationWarning, "a segment is cut off by the end of the file")
         if is_at_end
         else (MetadataWarning, "279.*excludes the checksum")
     )
