@@ -87,11 +87,13 @@ def test_each_code_of_the_database_is_itself_or_what_took_its_place(kind):
             # one successor is taken; of several, none is the right one
             is_replaced = len(successors) == 1 and not kind.startswith("GEO")
             right -= {("EPSG", str(code))} if is_replaced else set()
+            if is_replaced and crs.axis_info[0] != successors[0].axis_info[0]:
+                continue  # it has the unit of the withdrawn code
         assert crs.to_authority(min_confidence=100) in right, code
     assert any(codes.values())
 
 
-@pytest.mark.parametrize("code", [3785, 27582, 2400, 2036, 3787])
+@pytest.mark.parametrize("code", [3785, 27582, 2400, 2036, 3787, 3366, 10480, 26814, 26846])
 def test_a_withdrawn_code_is_where_rasterio_has_it(code, tmp_path):
     rasterio = pytest.importorskip("rasterio.warp") and pytest.importorskip("rasterio")
     path = write_geotiff(tmp_path / "a.tif", geotags({1024: 1, 3072: code}, **PLACED))
@@ -101,6 +103,18 @@ def test_a_withdrawn_code_is_where_rasterio_has_it(code, tmp_path):
     assert rasterio.warp.transform(ours, "EPSG:4326", [5e5], [5.2e6]) == (
         rasterio.warp.transform(theirs, "EPSG:4326", [5e5], [5.2e6])
     )
+
+
+def test_a_withdrawn_code_beside_the_unit_of_its_successor_is_that():
+    assert build({1024: 1, 3072: 26814, 3076: 9003}).to_epsg() == 26847
+
+
+@pytest.mark.parametrize(("code", "unit"), [(7415, 9003), (7408, None), (5698, 9001)])
+def test_a_compound_system_in_the_key_of_projected_ones(code, unit):
+    crs = build({1024: 1, 3072: code} | ({3076: unit} if unit else {}))
+    assert crs.is_compound
+    assert crs.axis_info[0].unit_name == ("US survey foot" if unit == 9003 else "metre")
+    assert crs.axis_info[2].unit_name == "metre"
 
 
 def test_a_withdrawn_geographic_system_keeps_its_units_and_meridian():

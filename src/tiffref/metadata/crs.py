@@ -210,6 +210,19 @@ def from_epsg(code: int) -> CRS:
     return crs
 
 
+@functools.lru_cache(maxsize=1024)
+def _unit_of_code(code: int) -> tuple[str, float]:
+    """Name the unit of a projected system and give its size, also of a withdrawn one.
+
+    "NAD83 / Maine East (ftUS)" was withdrawn as it was in metres, which its code still means.
+    """
+    from pyproj import CRS
+
+    own = CRS.from_epsg(code)
+    first = (own if own.is_projected else from_epsg(code)).axis_info[0]
+    return first.unit_name, first.unit_conversion_factor
+
+
 def look_up(keys: GeoKeys, key: int, report: Report) -> CRS | None:
     """Look up the system whose EPSG code a key holds; an unknown code is reported."""
     from pyproj.exceptions import CRSError
@@ -599,16 +612,24 @@ def _projected(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _in_units(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Return a known system the unit that the keys name, as state planes are often used in feet."""
-    size = unit_of(keys, 3076, 3077, "linear", report)[1] if 3076 in keys.values else None
-    if size is None or math.isclose(size, crs.axis_info[0].unit_conversion_factor, rel_tol=1e-9):
+    """Return a known system in the unit that the keys name, or else that of its code.
+
+    State planes are often used in feet.
+    """
+    code = keys.code(3072)
+    assert code is not None
+    is_named = 3076 in keys.values
+    name, size = unit_of(keys, 3076, 3077, "linear", report) if is_named else _unit_of_code(code)
+    if math.isclose(size, crs.axis_info[0].unit_conversion_factor, rel_tol=1e-9):
         return crs
-    name = unit_of(keys, 3076, 3077, "linear", report)[0]
     found = crs.to_json_dict()
-    for axis in found["coordinate_system"]["axis"]:
+    # a compound system has the projected one and heights as components
+    for axis in found.get("components", [found])[0]["coordinate_system"]["axis"]:
         axis["unit"] = json_unit("LinearUnit", name, size)
-    found.pop("id", None)
-    return crs.from_json_dict({**found, "name": f"{crs.name} ({name})"})
+    for one in (found, *found.get("components", [])[:1]):
+        one.pop("id", None)
+        one["name"] += f" ({name})"
+    return crs.from_json_dict(found)
 
 
 def _is_web_mercator(keys: GeoKeys, title: str) -> bool:
