@@ -16,7 +16,7 @@ from ifds import BIG, As, Ifd, image, write_tiff
 from ways import UM, assert_pixels, channel_names, kinds, pixels, scales_of, scan
 
 import tiffref
-from tiffref.errors import TruncationWarning
+from tiffref.errors import MetadataWarning, TruncationWarning
 from tiffref.zarr import ZarrTiffStore
 
 # ---- Zeiss LSM
@@ -365,6 +365,24 @@ def test_micromanager_stack(tmp_path, order, n_lost):
     assert scales_of(references) == {"t": (3, "second"), "z": UM(2), "y": UM(0.5), "x": UM(0.5)}
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_left", [0, 20, 167])
+def test_micromanager_stack_without_its_index(tmp_path, order, n_left):
+    """It is at the end of the file, which was cut off, or never written."""
+    data = pixels(8, 20, 24)
+    places = [(c, z, t, 0) for t in (0, 1) for c in (0, 1) for z in (0, 1)]
+    path = tmp_path / "run_MMStack.tif"
+    write_mmstack(path, dict(zip(places, data, strict=True)), SUMMARY, order=order)
+    with path.open("r+b") as file:
+        file.seek(12)
+        (index_at,) = struct.unpack(f"{order}I", file.read(4))
+        file.truncate(index_at + n_left)
+    with pytest.warns(MetadataWarning, match="the index of Micro-Manager's planes"):
+        assert_pixels(tiffref.scan(path), {"image": data})
+    with pytest.raises(tiffref.errors.MalformedTiff, match="the index of Micro-Manager's planes"):
+        tiffref.scan(path, strict=True)
+
+
 @pytest.mark.parametrize(
     ("left_out", "match"),
     [
@@ -466,6 +484,15 @@ def test_ndtiff_folder(tmp_path, is_whole):
     assert_pixels(references, {"image": data})
     assert channel_names(references) == names
     assert scales_of(references)["x"] == UM(0.5)
+
+
+def test_ndtiff_without_its_index(tmp_path):
+    planes = [({"channel": c, "z": z}, pixels(20, 24)) for c in ("a", "b") for z in (0, 1)]
+    write_ndtiff(tmp_path, {"a_NDTiffStack.tif": planes}, {})
+    (tmp_path / "NDTiff.index").unlink()
+    with pytest.warns(MetadataWarning, match="the index of Micro-Manager's planes"):
+        references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    assert_pixels(references, {"image": np.stack([plane for _, plane in planes])})
 
 
 def test_a_missing_file_of_an_ndtiff_set_is_named(tmp_path):

@@ -62,6 +62,7 @@ _XMP, _UIC2, _UIC4 = 700, 33629, 33631
 _MAX_BYTES = 1 << 26
 """Largest metadata tag."""
 _COMPARED_BYTES = 1 << 10
+_PAGES_AS_THEY_ARE = frozenset({"generic", "uniform"})
 _MAX_PLANES = 1 << 22
 """Planes of one image. tifffile allocates a list of as many as the XML declares."""
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
@@ -200,7 +201,14 @@ class VendorFile:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
 
     def _check_pages(self, listing: Listing) -> None:
-        """Add a defect for pages with pixels that are in no series; for MD Gel, add series."""
+        """Add a defect for pages with pixels that are in no series; for MD Gel, add series.
+
+        Micro-Manager's planes have no axes without its index, which is at the end of the file or
+        beside it.
+        """
+        found = getattr(self.tif, "micromanager_metadata", None) or {}
+        if "Summary" in found and {one.kind for one in listing.series} <= _PAGES_AS_THEY_ARE:
+            listing.defects.append("the index of Micro-Manager's planes cannot be read")
         left = self._unlisted_pages(listing)
         if left and self.tif.is_mdgel:
             listing.series += [_page_series(self.reader, at) for at in left]
