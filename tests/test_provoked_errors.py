@@ -97,39 +97,39 @@ $ info scenes  # 3
 $ info empty  # 3
   tiffref: error: empty: is a folder without TIFF files
 $ info scenes/*.tif  # 3
-  tiffref: error: scenes/*.tif: no such file. Many files become one array with `tiffref stack` or `tiffref.scan_sequence`: tiffref stack 'scenes/*.tif' -o refs.json.
+  tiffref: error: scenes/*.tif: no such file. To read many files as one array, use `tiffref stack` or `tiffref.scan_sequence`: tiffref stack 'scenes/*.tif' -o refs.json.
 $ info image.tif image.tif  # 2
   tiffref: error: tiffref info takes one image, got 2
     as one array: tiffref stack image.tif image.tif -o refs.json
     as a catalog: tiffref catalog build image.tif image.tif -o CATALOG
 $ info /vsicurl/https://host/a.tif  # 3
-  tiffref: error: /vsicurl/https://host/a.tif: no such file. This is a path of GDAL; the address is https://host/a.tif.
+  tiffref: error: /vsicurl/https://host/a.tif: no such file. This is a GDAL path; the URL is https://host/a.tif.
 $ info /vsis3/bucket/a.tif  # 3
-  tiffref: error: /vsis3/bucket/a.tif: no such file. This is a path of GDAL; the address is s3://bucket/a.tif.
+  tiffref: error: /vsis3/bucket/a.tif: no such file. This is a GDAL path; the URL is s3://bucket/a.tif.
 $ info /vsizip/pack.zip/image.tif  # 3
-  tiffref: error: /vsizip/pack.zip/image.tif: no such file. This is a path of GDAL; the address is zip://image.tif::pack.zip.
+  tiffref: error: /vsizip/pack.zip/image.tif: no such file. This is a GDAL path; the URL is zip://image.tif::pack.zip.
 $ info s3:/bucket/a.tif  # 3
-  tiffref: error: s3:/bucket/a.tif: no such file. The address is s3://bucket/a.tif.
+  tiffref: error: s3:/bucket/a.tif: no such file. The URL is s3://bucket/a.tif.
 $ info https//host/a.tif  # 3
-  tiffref: error: https//host/a.tif: no such file. The address is https://host/a.tif.
+  tiffref: error: https//host/a.tif: no such file. The URL is https://host/a.tif.
 $ info www.host.com/a.tif  # 3
-  tiffref: error: www.host.com/a.tif: no such file. Addresses need a scheme: https://www.host.com/a.tif.
+  tiffref: error: www.host.com/a.tif: no such file. URLs need a scheme: https://www.host.com/a.tif.
 $ info 'C:\\data\\a.tif'  # 3
-  tiffref: error: C:\\data\\a.tif: no such file. This is a path of Windows; give the path on this machine.
+  tiffref: error: C:\\data\\a.tif: no such file. This is a Windows path; pass the path on this machine.
 $ info s4://bucket/a.tif  # 3
   tiffref: error: s4://bucket/a.tif: no file system is known for s4://. Did you mean s3://?
 $ info http://127.0.0.1:1/a.tif --storage-option nonsense=1  # 3
   tiffref: error: http://127.0.0.1:1/a.tif: the file system has no option 'nonsense'. Check storage_options, or --storage-option.
 $ info vrt.tif  # 1
-  tiffref: error: vrt.tif: not a TIFF file but a GDAL VRT. Give the TIFFs that it names: `tiffref stack FILES -o refs.json`, with --mosaic for tiles.
+  tiffref: error: vrt.tif: not a TIFF file but a GDAL VRT. Pass the TIFFs that it refers to: `tiffref stack FILES -o refs.json`, --mosaic for tiles.
 $ info lfs.tif  # 1
   tiffref: error: lfs.tif: not a TIFF file but a Git LFS pointer. Fetch the file itself: git lfs pull.
 $ info page.tif  # 1
-  tiffref: error: page.tif: not a TIFF file but an HTML page. Check the address: servers send one for errors and for logins.
+  tiffref: error: page.tif: not a TIFF file but an HTML page. Check the URL: servers send such pages for errors and logins.
 $ info denied.tif  # 1
-  tiffref: error: denied.tif: not a TIFF file but an error message of a server (AccessDenied). Check the address and the credentials; public buckets need anon=true.
+  tiffref: error: denied.tif: not a TIFF file but an error message of a server (AccessDenied). Check the URL and the credentials; public buckets need anon=true.
 $ info pack.tif  # 1
-  tiffref: error: pack.tif: not a TIFF file but a ZIP archive. A TIFF in it is zip://NAME.tif::ARCHIVE.zip.
+  tiffref: error: pack.tif: not a TIFF file but a ZIP archive. Open a TIFF in it as zip://NAME.tif::ARCHIVE.zip.
 $ info gz.tif  # 1
   tiffref: error: gz.tif: not a TIFF file but a gzip file. Unpack it first: gunzip.
 $ info png.tif  # 1
@@ -139,7 +139,7 @@ $ info hdf.tif  # 1
 $ info zero.tif  # 1
   tiffref: error: zero.tif: not a TIFF file but an empty file. Get a complete copy.
 $ info text.tif  # 1
-  tiffref: error: text.tif: not a TIFF file but a text file. Give the address of a TIFF.
+  tiffref: error: text.tif: not a TIFF file but a text file. Pass the path or URL of a TIFF.
 $ info json.tif  # 1
   tiffref: error: json.tif: not a TIFF file but JSON. If it holds references: tiffref info NAME.json.
 $ info czi.tif  # 1
@@ -188,7 +188,7 @@ $ catalog bild  # 2
 $ stack 'no*.tif' -o a.json  # 3
   tiffref: error: no*.tif: no files. Check the pattern.
 $ stack '/vsis3/bucket/*.tif' -o a.json  # 3
-  tiffref: error: /vsis3/bucket/*.tif: no files. This is a path of GDAL; the address is s3://bucket/*.tif.
+  tiffref: error: /vsis3/bucket/*.tif: no files. This is a GDAL path; the URL is s3://bucket/*.tif.
 $ stack scenes -o a.json  # 3
   tiffref: error: scenes: is a folder, expected files. Name the files: 'scenes/*.tif'.
 $ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2
@@ -222,13 +222,13 @@ $ info rar.tif  # 1
 $ info bz2.tif  # 1
   tiffref: error: bz2.tif: not a TIFF file but a bzip2 file. Unpack it first: bunzip2.
 $ info pdf.tif  # 1
-  tiffref: error: pdf.tif: not a TIFF file but a PDF document. Give the address of a TIFF.
+  tiffref: error: pdf.tif: not a TIFF file but a PDF document. Pass the path or URL of a TIFF.
 $ info jp2.tif  # 1
   tiffref: error: jp2.tif: not a TIFF file but a JPEG 2000 image. Convert it to TIFF first.
 $ info zeros.tif  # 1
   tiffref: error: zeros.tif: not a TIFF file but a file of zeros. Get a complete copy.
 $ info slide.ndpis  # 1
-  tiffref: error: slide.ndpis: not a TIFF file but a text file. Give the address of a TIFF.
+  tiffref: error: slide.ndpis: not a TIFF file but a text file. Pass the path or URL of a TIFF.
 $ info II.tif  # 1
   tiffref: error: II.tif: the header is cut off, got 4 bytes, expected at least 8. The file is truncated; get a whole copy.
 $ info empty.json  # 1
@@ -246,7 +246,7 @@ $ info S3://bucket/a.tif  # 3
 $ info htp://host/a.tif  # 3
   tiffref: error: htp://host/a.tif: no file system is known for htp://. Did you mean http://?
 $ info http:/host/a.tif  # 3
-  tiffref: error: http:/host/a.tif: no such file. The address is http://host/a.tif.
+  tiffref: error: http:/host/a.tif: no such file. The URL is http://host/a.tif.
 $ info https://  # 3
   tiffref: error: https://: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
 $ info /dev/null  # 3
@@ -274,9 +274,9 @@ $ scan image.tif -o a.nc  # 2
 $ scan image.tif -o scenes  # 3
   tiffref: error: scenes: cannot write the references, got IsADirectoryError: Is a directory. Give the name of a file in the folder.
 $ scan image.tif -o a.json --url-prefix www.host.org/data  # 2
-  tiffref: error: www.host.org/data: not an address. Addresses need a scheme: https://www.host.org/data/.
+  tiffref: error: www.host.org/data: not a URL. URLs need a scheme: https://www.host.org/data/.
 $ scan image.tif -o a.json --url-prefix s3:/bucket/data  # 2
-  tiffref: error: s3:/bucket/data: not an address. The address is s3://bucket/data/.
+  tiffref: error: s3:/bucket/data: not a URL. The URL is s3://bucket/data/.
 $ scan image.tif -o a.json --fillvalue abc  # 2
   tiffref: error: argument --fillvalue: 'abc' is not a number
   See tiffref scan --help.
@@ -382,8 +382,8 @@ def test_mistakes(
 
 PYTHON = [
     ("scan(['a.tif', 'b.tif'])", "SourceError",
-     "cannot open list, expected a path, URL, fsspec OpenFile or open binary file. Many files "
-     "become one array with `tiffref.scan_sequence`."),
+     "cannot open list, expected a path, URL, fsspec OpenFile or open binary file. To read "
+     "many files as one array, use `tiffref.scan_sequence`."),
     ("scan(None)", "SourceError",
      "cannot open NoneType, expected a path, URL, fsspec OpenFile or open binary file"),
     ("scan('image.tif', layout='x')", "SelectionError",

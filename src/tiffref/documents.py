@@ -30,9 +30,9 @@ from .errors import (
 )
 from .formats.kerchunk import write_json
 from .formats.parquet import is_written_as_parquet, write_parquet
-from .io.allow import AllowList, check_moved
+from .io.allow import AllowList, check_new_location
 from .io.open import open_source
-from .io.source import ByteSource, check_same
+from .io.source import ByteSource, check_unchanged
 from .io.urls import to_document_url
 from .model.array import Array
 from .model.manifest import Manifest, Source
@@ -90,7 +90,7 @@ def _write(
     references = references.laid_out(zarr_format)
     kept = [one.url for one in references.sources
             if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
-    check_moved(kept, references.allow, os.fspath(target))
+    check_new_location(kept, references.allow, os.fspath(target))
     options: dict[str, Any] = {
         "rename": rename, "series": references.series, "storage_options": storage_options,
         "is_sealed": references.allow is None,
@@ -288,7 +288,7 @@ def refresh(
         with closing(scans.open()) as opened:
             now = opened.source
         try:
-            check_same(source, now)
+            check_unchanged(source, now)
             unchanged.append(source.url)
             continue
         except StaleSource:

@@ -33,7 +33,7 @@ from .formats.summary import (
     html_table,
     outline,
 )
-from .io.allow import allowed_by_environment, check_moved, is_local, location_prefix
+from .io.allow import allowed_by_environment, check_new_location, is_local, location_prefix
 from .io.urls import (
     local_path,
     misnamed_references,
@@ -42,7 +42,7 @@ from .io.urls import (
     to_document_url,
     to_full_url,
     warn_about_chains,
-    warn_of_signatures,
+    warn_about_signatures,
 )
 from .metadata.ngff import from_ngff, order_axes, to_ngff, without_pending
 from .model.array import Array, Group
@@ -406,12 +406,12 @@ class References:
             )
         rename = to_document_url if url is None else plan_prefix(url, addresses)
         if url is None:
-            warn_of_signatures(addresses, is_kept=keep_signature)
+            warn_about_signatures(addresses, is_kept=keep_signature)
             warn_about_chains(addresses)
         if url is None and keep_signature:
             rename = to_full_url
         if url is None and isinstance(target, str | os.PathLike):
-            check_moved(addresses, self.allow, os.fspath(target))
+            check_new_location(addresses, self.allow, os.fspath(target))
         templates = {}
         if templatename:
             templates = {templatename: shared_folder([rename(url) for url in addresses])}

@@ -40,7 +40,7 @@ from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import count, html_table
 from .io.allow import AllowList
 from .io.clients import client_errors
-from .io.source import check_same
+from .io.source import check_unchanged
 from .io.urls import split_host, to_document_url
 from .model.array import Array
 from .model.manifest import MISSING, Source
@@ -470,7 +470,7 @@ def _check_sources(references: References, fetch: Fetcher, report: Report) -> No
             report.findings.append(_from_error("unreachable", None, now))
             continue
         try:
-            check_same(source, now)
+            check_unchanged(source, now)
         except StaleSource as error:
             report.findings.append(_from_error("stale", None, error))
         end, key = ends.get(source.url, (0, None))
@@ -586,7 +586,7 @@ def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Findi
         return finding
     source = array.manifest.sources[row]
     try:
-        check_same(source, fetch.state(source))
+        check_unchanged(source, fetch.state(source))
     except StaleSource as error:
         return _from_error("stale", None, error)
     except SourceError:

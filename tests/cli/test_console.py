@@ -51,9 +51,9 @@ def test_no_command_shows_what_there_is(
 def test_arguments_of_python_are_spelled_as_options() -> None:
     command = build_parser().parse_args(["catalog", "open", "images"]).parser
     assert "--allow" in command.options()
-    text = "If you trust what lies there: allow=['/my data/']."
+    text = "If you trust this location: allow=['/my data/']."
     assert name_options(text, command.options()) == (
-        "If you trust what lies there: --allow '/my data/'."
+        "If you trust this location: --allow '/my data/'."
     )
     assert name_options(text, []) == text
     assert name_options("verify='never' reads it", command.options()) == "verify='never' reads it"

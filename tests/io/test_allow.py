@@ -13,7 +13,7 @@ from tiffref.io.allow import (
     ANYWHERE,
     AllowList,
     allowed_by_environment,
-    check_moved,
+    check_new_location,
     is_local,
     is_own_seal,
     location_prefix,
@@ -53,7 +53,7 @@ def test_local_files_by_the_place_that_links_lead_to(tmp_path: Path) -> None:
     (inside / "link.tif").symlink_to(outside / "a.tif")
     allowed = AllowList([inside])  # type: ignore[list-item]  # paths work too
     assert allowed.permits(f"file://{inside}/b.tif") and allowed.permits(str(inside / "b.tif"))
-    with pytest.raises(UntrustedSource, match="outside the allowed addresses"):
+    with pytest.raises(UntrustedSource, match="is not allowed"):
         allowed.check(str(inside / "link.tif"))
     with (outside / "a.tif").open() as file, pytest.raises(UntrustedSource, match="path leads to"):
         allowed.check_opened(str(inside / "link.tif"), file.fileno())
@@ -71,11 +71,11 @@ def test_folders_of_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_documents_do_not_move_to_what_they_may_not_read(tmp_path: Path) -> None:
     secret = str(tmp_path / "secret.tif")
-    check_moved([secret], None, str(tmp_path / "refs.json"))
-    check_moved([secret], [str(tmp_path)], str(tmp_path / "refs.json"))
-    check_moved([secret], ["s3://a/"], str(tmp_path / "x" / "refs.json"))
-    with pytest.raises(UntrustedSource, match="may not move to where this source lies"):
-        check_moved([secret], ["s3://a/"], str(tmp_path / "refs.json"))
+    check_new_location([secret], None, str(tmp_path / "refs.json"))
+    check_new_location([secret], [str(tmp_path)], str(tmp_path / "refs.json"))
+    check_new_location([secret], ["s3://a/"], str(tmp_path / "x" / "refs.json"))
+    with pytest.raises(UntrustedSource, match="may not be written to its folder"):
+        check_new_location([secret], ["s3://a/"], str(tmp_path / "refs.json"))
 
 
 @pytest.fixture

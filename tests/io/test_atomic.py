@@ -79,7 +79,7 @@ def test_urls_and_open_files(tmp_path: Path) -> None:
     [
         ("no/refs.json", "Make the folder first"),
         ("folder", "name of a file in the folder"),
-        ("a\0b", "no name of a file"),
+        ("a\0b", "not a valid file name"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, name: str, says: str) -> None:
@@ -103,7 +103,7 @@ def test_a_folder_is_replaced_only_by_its_kind(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [target]
     (target / ".zmetadata").rename(target / "other")
     with (
-        pytest.raises(SourceError, match="something else is in the way"),
+        pytest.raises(SourceError, match="exists and holds something else"),
         open_folder_atomic(target, ".zmetadata"),
     ):
         pass

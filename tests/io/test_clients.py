@@ -37,7 +37,7 @@ def test_a_request_that_begins_while_the_program_is_interrupted_is_given_up(monk
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupt_meanwhile)
     fs = SimpleNamespace(loop=fsspec.asyn.get_loop())
     with pytest.raises(SourceError, match="interrupted"):
-        clients.wait_for(fs, asyncio.sleep, 30)
+        clients.run_coroutine(fs, asyncio.sleep, 30)
     assert not clients._requests
 
 
@@ -51,8 +51,8 @@ def test_no_limit(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
         return 7
 
     monkeypatch.setenv("TIFFREF_TIMEOUT", seconds)
-    assert clients.call_within(fs, "slow://a.tif", 9, lambda: 7) == 7
-    assert clients.wait_within(fs, "slow://a.tif", 9, answer) == 7
+    assert clients.call_with_timeout(fs, "slow://a.tif", 9, lambda: 7) == 7
+    assert clients.run_coroutine_with_timeout(fs, "slow://a.tif", 9, answer) == 7
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_there_is_time_to_fetch_whole_files(
     monkeypatch.setattr(clients, "_call_in_thread", call)
     fsspec.register_implementation("slow", SlowFiles, clobber=True)
     fs, _ = clients.find_file_system(url, None)
-    clients.call_within(fs, url, 9, lambda: None)
+    clients.call_with_timeout(fs, url, 9, lambda: None)
     assert [limit_s > 3600 for limit_s in limits] == [is_whole, is_whole]
 
 
@@ -94,9 +94,9 @@ def test_what_a_failed_request_had_is_not_kept() -> None:
     gc.disable()
     try:
         with contextlib.suppress(OSError):
-            clients.call_within(fs, "slow://a.tif", 9, fail)
+            clients.call_with_timeout(fs, "slow://a.tif", 9, fail)
         # the thread that asked lets go of it a moment later
-        assert clients.call_within(fs, "slow://a.tif", 9, lambda: 7) == 7
+        assert clients.call_with_timeout(fs, "slow://a.tif", 9, lambda: 7) == 7
         assert refs[0]() is None
     finally:
         gc.enable()
@@ -106,11 +106,11 @@ def test_what_a_failed_request_had_is_not_kept() -> None:
 def test_a_forked_child_has_locks_of_its_own() -> None:
     """Threads that hold them in the parent do not exist there, and would never let go."""
     fs = SlowFiles()
-    with clients.lock_of(fs), clients._locks_lock, warnings.catch_warnings():
+    with clients.shared_lock(fs), clients._locks_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
         child = os.fork()
         if child == 0:
             is_free = clients._locks_lock.acquire(blocking=False)
             clients._locks_lock.release()
-            os._exit(0 if is_free and clients.lock_of(fs).acquire(blocking=False) else 1)
+            os._exit(0 if is_free and clients.shared_lock(fs).acquire(blocking=False) else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiffref.io.http import Answer, Retry
+from tiffref.io.http import Response, Retry
 from tiffref.model.manifest import Source
 
 
@@ -24,13 +24,13 @@ from tiffref.model.manifest import Source
 def test_answers_say_how_large_an_object_is(
     status: int, headers: dict[str, str], size: int | None
 ) -> None:
-    assert Answer(status, headers, b"").source("u") == Source("u", size)
+    assert Response(status, headers, b"").source("u") == Source("u", size)
 
 
 def test_answers_say_when_and_by_which_tag() -> None:
     headers = {"etag": '"abc"', "last-modified": "Thu, 01 Jan 1970 00:00:09 GMT"}
-    assert Answer(200, headers, b"").source("u") == Source("u", None, 9.0, "abc")
-    wrong = Answer(200, {"last-modified": "yesterday"}, b"").source("u")
+    assert Response(200, headers, b"").source("u") == Source("u", None, 9.0, "abc")
+    wrong = Response(200, {"last-modified": "yesterday"}, b"").source("u")
     assert wrong == Source("u")
 
 

@@ -37,7 +37,7 @@ def test_what_stands_for_a_file_is_opened(path: Path) -> None:
         ("", MissingSource, "the name of the file is empty"),
         (".", SourceError, "is a folder without TIFF files"),
         (None, SourceError, "cannot open NoneType, expected a path, URL"),
-        (["a.tif"], SourceError, "Many files become one array with `tiffref.scan_sequence`"),
+        (["a.tif"], SourceError, "To read many files as one array, use `tiffref.scan_sequence`"),
     ],
 )
 def test_what_cannot_be_opened(

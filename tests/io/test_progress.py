@@ -11,7 +11,7 @@ import pytest
 from chunked import CountingServer, build_array
 
 from tiffref.errors import SelectionError
-from tiffref.io.progress import Tally, choose_progress
+from tiffref.io.progress import ProgressCounter, resolve_progress
 from tiffref.model.array import Array, Group
 from tiffref.model.manifest import Source
 from tiffref.references import References
@@ -87,13 +87,13 @@ def test_a_line_is_drawn_on_terminals_only(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert choose_progress(True, "reading", "chunks") is None
-    assert choose_progress(None, "reading", "chunks") is None
+    assert resolve_progress(True, "reading", "chunks") is None
+    assert resolve_progress(None, "reading", "chunks") is None
     monkeypatch.setattr(sys, "stderr", Terminal())
-    assert choose_progress(False, "reading", "chunks") is None
-    show = choose_progress(True, "reading", "chunks")
+    assert resolve_progress(False, "reading", "chunks") is None
+    show = resolve_progress(True, "reading", "chunks")
     assert show is not None
-    tally = Tally(show, 1200)
+    tally = ProgressCounter(show, 1200)
     tally.add(600)
     tally.add(600)
     text = sys.stderr.getvalue()

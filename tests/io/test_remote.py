@@ -20,7 +20,7 @@ from chunked import CountingServer
 import tiffref
 import tiffref.zarr
 from tiffref.errors import MissingSource, SourceError, StaleSource
-from tiffref.io.clients import source_of_info
+from tiffref.io.clients import source_from_info
 from tiffref.io.open import open_source
 from tiffref.io.remote import RemoteSource, find_range_reader
 from tiffref.model.manifest import Source
@@ -106,7 +106,7 @@ def test_an_irregularity_ends_the_guessing():
 def test_a_shorter_answer_is_an_error():
     fs, source = remote(DATA)
     fs.cat_file = lambda path, start, end: DATA[start : end - 1]
-    with pytest.raises(SourceError, match="has another length"):
+    with pytest.raises(SourceError, match="has the wrong length"):
         source.read(0, 10)
 
 
@@ -184,7 +184,7 @@ def test_memory_file_system(tmp_path):
 def test_a_file_system_that_does_not_tell_sizes():
     fs = Counted(b"II*")
     fs.info = lambda path: {"size": None, "type": "file"}
-    with pytest.raises(SourceError, match="give its length"):
+    with pytest.raises(SourceError, match="report the size"):
         RemoteSource(fs, "a.tif", "odd://a.tif")
 
 
@@ -259,4 +259,4 @@ def test_which_file_systems_are_object_stores() -> None:
     ],
 )
 def test_times_as_file_systems_say_them(info: dict[str, Any], mtime: float | None) -> None:
-    assert source_of_info("u", {"size": 1, "etag": '"x"', **info}) == Source("u", 1, mtime, "x")
+    assert source_from_info("u", {"size": 1, "etag": '"x"', **info}) == Source("u", 1, mtime, "x")

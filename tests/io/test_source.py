@@ -11,13 +11,13 @@ import fsspec
 import pytest
 
 from tiffref.errors import StaleSource
-from tiffref.io.clients import lock_for
+from tiffref.io.clients import file_system_lock
 from tiffref.io.source import (
     FileObjectSource,
     LocalSource,
     SourceFile,
-    check_same,
-    is_weak,
+    check_unchanged,
+    is_weak_etag,
 )
 from tiffref.model.manifest import Source
 
@@ -54,8 +54,8 @@ def test_local_and_open_files_give_the_same(path: Path) -> None:
     ],
 )
 def test_sources_that_are_the_same(now: dict[str, Any]) -> None:
-    check_same(RECORDED, replace(RECORDED, **now))
-    check_same(replace(RECORDED, **now), RECORDED)
+    check_unchanged(RECORDED, replace(RECORDED, **now))
+    check_unchanged(replace(RECORDED, **now), RECORDED)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_sources_that_are_the_same(now: dict[str, Any]) -> None:
 )
 def test_sources_that_have_changed(now: dict[str, Any], says: str) -> None:
     with pytest.raises(StaleSource, match=says):
-        check_same(RECORDED, replace(RECORDED, **now))
+        check_unchanged(RECORDED, replace(RECORDED, **now))
 
 
 def test_weak_tags_do_not_settle_the_time() -> None:
-    assert is_weak(None) and is_weak('W/"abc"') and not is_weak("abc")
+    assert is_weak_etag(None) and is_weak_etag('W/"abc"') and not is_weak_etag("abc")
     weak = replace(RECORDED, etag="W/abc")
     with pytest.raises(StaleSource, match="mtime"):
-        check_same(weak, replace(weak, mtime=1.0))
+        check_unchanged(weak, replace(weak, mtime=1.0))
 
 
 def test_file_systems_with_one_connection_have_a_lock() -> None:
@@ -87,6 +87,9 @@ def test_file_systems_with_one_connection_have_a_lock() -> None:
         protocol = "sftp"
 
     one = OneConnection()
-    assert lock_for(one) is lock_for(one) is not lock_for(OneConnection())
-    with lock_for(fsspec.filesystem("memory")), lock_for(fsspec.filesystem("memory")):
+    assert file_system_lock(one) is file_system_lock(one) is not file_system_lock(OneConnection())
+    with (
+        file_system_lock(fsspec.filesystem("memory")),
+        file_system_lock(fsspec.filesystem("memory")),
+    ):
         pass

@@ -55,7 +55,7 @@ def test_prefix(prefix: str, urls: list[str], expected: list[str]) -> None:
 
 
 def test_prefix_for_sources_without_a_folder() -> None:
-    with pytest.raises(ManifestMismatch, match="share no folder"):
+    with pytest.raises(ManifestMismatch, match="no common folder"):
         plan_prefix("s3://b", ["/d/a.tif", "s3://c/a.tif"])
 
 
@@ -67,7 +67,7 @@ def test_shared_folder() -> None:
 
 @pytest.mark.parametrize("prefix", ["www.host.org/data", "s3:/bucket/x/", "/vsis3/bucket"])
 def test_prefix_that_is_no_address(prefix: str) -> None:
-    with pytest.raises(SelectionError, match="not an address"):
+    with pytest.raises(SelectionError, match="not a URL"):
         plan_prefix(prefix, ["/a/b.tif"])
 
 

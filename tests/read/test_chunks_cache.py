@@ -23,7 +23,7 @@ from tiffref.zarr import ZarrTiffStore
 @pytest.fixture(autouse=True)
 def _kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin with nothing; take files that are as young as these for settled."""
-    monkeypatch.setattr(source, "_SETTLED_S", -3600.0)
+    monkeypatch.setattr(source, "_MTIME_RESOLUTION_S", -3600.0)
     CACHE.clear()
     yield
     tiffref.set_cache_size(64 << 20)
@@ -145,7 +145,7 @@ def test_verify_always_tells_of_a_change_though_all_is_kept(tmp_path: Path) -> N
 def test_young_files_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_decoded: list[int]
 ) -> None:
-    monkeypatch.setattr(source, "_SETTLED_S", 2.0)
+    monkeypatch.setattr(source, "_MTIME_RESOLUTION_S", 2.0)
     make_image(tmp_path / "a.tif")
     store = ZarrTiffStore(tmp_path / "a.tif")
     store[0]

@@ -172,8 +172,8 @@ class Counted(ByteSource):
         self.n_reads += 1
         return self._inner.read(offset, length)
 
-    def look(self) -> Any:
-        return self._inner.look()
+    def as_buffer(self) -> Any:
+        return self._inner.as_buffer()
 
 
 def test_reads_of_a_cog(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_appending_gives_no_access(place: Path) -> None:
     after.write_fsspec(place / "evil" / "more.json")
     with pytest.raises(UntrustedSource, match="t2"):
         ZarrTiffStore(place / "evil" / "more.json")[:]
-    with pytest.raises(UntrustedSource, match="may not move"):
+    with pytest.raises(UntrustedSource, match="may not be written to its folder"):
         after.write_fsspec(place / "home" / "refs.json")
     trusted = tiffref.append_sequence(place / "evil" / "refs.json", [mine], allow=str(place))
     assert ZarrTiffStore(trusted)[1].any()
@@ -70,7 +70,7 @@ def test_converting_gives_no_access(place: Path, target: str) -> None:
     assert catalog.convert(source, beside / f"2{target}").allow == (f"{beside}/",)
     with pytest.raises(UntrustedSource, match="t2"):
         ZarrTiffStore(beside / f"2{target}")[:]
-    with pytest.raises(UntrustedSource, match="may not move"):
+    with pytest.raises(UntrustedSource, match="may not be written to its folder"):
         catalog.convert(beside / f"2{target}", home / "3.json")
     catalog.convert(source, home / target, allow=str(place))
     assert ZarrTiffStore(home / target, allow=str(place))[:].any()
@@ -250,5 +250,5 @@ def test_refreshing_opens_no_file_that_a_file_names(
     xml = xml.replace(uuid, f"{uuid}0").replace('<TiffData IFD="0" PlaneCount="1"/>', data)
     tifffile.imwrite(path, np.ones((16, 16), "u1"), description=xml, metadata=None)
     assert secret.name in str(tiffref.scan(path).sources)
-    with pytest.raises(UntrustedSource, match="outside"):
+    with pytest.raises(UntrustedSource, match="not allowed"):
         tiffref.refresh(tmp_path / "evil" / "refs.json")

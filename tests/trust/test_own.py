@@ -408,4 +408,4 @@ def test_a_key_whose_maker_was_killed(place: Path, monkeypatch: pytest.MonkeyPat
     assert list(key.parent.iterdir()) == [key]
     os.link(key, place / "second")
     assert allow.make_seal(bytes(32)) is None
-    assert "second name" in (allow.key_problem() or "")
+    assert "hard link" in (allow.key_problem() or "")

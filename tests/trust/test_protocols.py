@@ -16,7 +16,7 @@ from servers import SERVERS, Place
 
 import tiffref
 from tiffref.errors import MetadataWarning, SourceError
-from tiffref.io.clients import lock_for
+from tiffref.io.clients import file_system_lock
 from tiffref.zarr import ZarrTiffStore
 
 PIXELS = np.random.default_rng(2).integers(0, 60000, (256, 256)).astype("u2")
@@ -72,12 +72,14 @@ def test_who_takes_turns() -> None:
     import fsspec
 
     with_none = contextlib.nullcontext
-    assert isinstance(lock_for(fsspec.filesystem("memory")), with_none)
-    assert isinstance(lock_for(fsspec.filesystem("http")), with_none)
+    assert isinstance(file_system_lock(fsspec.filesystem("memory")), with_none)
+    assert isinstance(file_system_lock(fsspec.filesystem("http")), with_none)
     archive = fsspec.filesystem("memory")
     archive.pipe_file("/x.zip", b"PK\5\6" + bytes(18))
     fs = fsspec.filesystem("zip", fo="memory://x.zip")
-    assert lock_for(fs) is lock_for(fs) and not isinstance(lock_for(fs), with_none)
+    assert file_system_lock(fs) is file_system_lock(fs) and not isinstance(
+        file_system_lock(fs), with_none
+    )
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_archives_are_read_and_said(archive: Path) -> None:
     url = f"zip://in/a.tif::file://{archive}"
     store = ZarrTiffStore(url)
     assert (store[...] == PIXELS).all()
-    with pytest.warns(MetadataWarning, match="within another file"):
+    with pytest.warns(MetadataWarning, match="inside another file"):
         document = store.references.to_kerchunk()
     assert (ZarrTiffStore(document)[...] == PIXELS).all()
     with ThreadPoolExecutor(8) as pool:

@@ -43,7 +43,7 @@ from ..errors import (
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..io.open import open_source
-from ..io.urls import public_url, to_document_url, to_full_url, warn_of_signatures
+from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signatures
 from ..metadata.cf import read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
@@ -126,7 +126,7 @@ def make_jobs(
     SelectionError
         If two files would have the same references.
     """
-    warn_of_signatures(found.urls, is_kept=settings.keep_signature)
+    warn_about_signatures(found.urls, is_kept=settings.keep_signature)
     suffix = FORMATS.get(settings.format, "")
     jobs: dict[str, Job] = {}
     outputs: dict[str, str] = {}

@@ -117,12 +117,12 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
         yield None
         _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
         return
-    from ..io.progress import draw_counts
+    from ..io.progress import show_scan_progress
 
     sys.stderr.write(f"{message} ...")
     sys.stderr.flush()
     try:
-        yield draw_counts(message)
+        yield show_scan_progress(message)
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()

@@ -31,7 +31,7 @@ from ..codecs.foreign import unsafe_codecs
 from ..errors import InvalidReferences, unreadable
 from ..io.allow import is_local
 from ..io.clients import client_errors
-from ..io.urls import local_path, not_a_file
+from ..io.urls import directory_error, local_path
 from ..model.codec import ForeignCodec, SegmentCodec
 from .findings import Finding, Reporter
 from .zarr_metadata import ArrayMetadata, Nodes
@@ -199,7 +199,7 @@ def fetch_text(
         with fs.open(place, "rb", compression="infer") as file:
             text = _read_up_to(file, LIMITS.document_bytes + 1)
     except IsADirectoryError as error:
-        raise not_a_file(path, "references") from error
+        raise directory_error(path, "references") from error
     except _BROKEN + client_errors() as error:
         raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:

@@ -1,1 +1,1 @@
-"""Who may be asked for bytes, and how: allow-lists, HTTP with its faults, and changed sources."""
+"""Byte sources: opening and reading files and URLs, allow-lists, HTTP, and changed sources."""

@@ -1,20 +1,19 @@
-"""Which addresses a document may make us read, and which documents are the user's own.
+"""Allow-lists of the URLs that a document may refer to, and seals of the user's own documents.
 
-Owns the allow-list. A reference document is a list of places to read from, and whoever wrote it may
-name any file that the reader can reach: private keys, metadata services of a cloud, hosts of an
-internal network. Addresses are therefore compared with prefixes, part by part, before anything is
-opened.
+A reference document is a list of byte ranges to read, and its author may name any file that the
+reader can reach: private keys, cloud metadata services, hosts of an internal network. URLs are
+therefore compared with the prefixes of an allow-list, part by part, before anything is opened.
 
-Documents that the user wrote need no list: they have a seal. This is a code (HMAC-SHA-256) over
-what a document says, made with a key that only its user can read. Nobody else can make the user's
-seal, and whoever changes a document breaks it. Who owns the file says nothing, since a download
-belongs to the one who downloaded it. What a seal covers is said by `formats.provenance`.
+Documents that the user wrote need no allow-list, because they have a seal: an HMAC-SHA-256 over the
+content of the document, made with a key that only this user can read. Nobody else can make such a
+seal, and any change to the document invalidates it. File ownership would prove nothing, since
+downloads belong to the user too. `formats.provenance` defines what a seal covers.
 
 The key is a file in the user's state folder, `$XDG_STATE_HOME/tiffref/key` (by default
-`~/.local/state`; `%LOCALAPPDATA%` on Windows), made when the first document is written. A key that
-others could read or write, or that belongs to somebody else, is not used, as OpenSSH does with its
-own. Where there is no key, documents have no seal and none is trusted; errors about documents that
-are not trusted then say why there is none.
+`~/.local/state`; `%LOCALAPPDATA%` on Windows), created when the first document is written. Like
+keys of OpenSSH, it is not used if others can read or write it, or if another user owns it. Without
+a key, documents get no seal and none is trusted; errors about untrusted documents then explain why
+there is no key.
 
 Reference: RFC 2104.
 """
@@ -39,7 +38,7 @@ __all__ = [
     "ANYWHERE",
     "AllowList",
     "allowed_by_environment",
-    "check_moved",
+    "check_new_location",
     "is_local",
     "is_own_seal",
     "key_problem",
@@ -48,10 +47,10 @@ __all__ = [
 ]
 
 ANYWHERE = "*"
-"""The prefix that allows every address."""
+"""The prefix that allows every URL."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
-"""Characters that programs read differently in an address."""
+"""Characters that programs interpret differently in a URL."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VARIABLE = "TIFFREF_ALLOW"
 
@@ -63,7 +62,7 @@ def allowed_by_environment() -> tuple[str, ...]:
 
 
 def location_prefix(location: str) -> str:
-    """Return the folder that a document lies in, as a prefix.
+    """Return the folder of a document, as a prefix.
 
     Examples
     --------
@@ -83,27 +82,27 @@ def location_prefix(location: str) -> str:
 
 
 def is_local(url: str) -> bool:
-    """Return whether an address is a local path, plain or as a file:// URL."""
+    """Return whether a URL is a local path, plain or as a file:// URL."""
     return url.startswith(("file://", "/")) or not ("://" in url or "::" in url)
 
 
-def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -> None:
-    """Refuse to write a document where its addresses would be allowed that were not before.
+def check_new_location(urls: Iterable[str], allow: Iterable[str] | None, target: str) -> None:
+    """Refuse to write a document to a folder that would allow more of its sources than before.
 
     Parameters
     ----------
     urls
-        Addresses that are written as they were read.
+        Sources that are written unchanged.
     allow
-        What the document that they came from may read; None: this process itself found them.
+        Allow-list of the document that they come from; None if this process scanned them.
     target
-        Where they are to be written.
+        Path or URL of the new document.
 
     Raises
     ------
     UntrustedSource
-        If the folder of `target` holds sources that `allow` does not permit: whoever opens the new
-        document would read them without being asked.
+        If the folder of `target` contains sources that `allow` does not permit: opening the new
+        document would read them without asking.
     """
     if allow is None:
         return
@@ -111,32 +110,32 @@ def check_moved(urls: Iterable[str], allow: Iterable[str] | None, target: str) -
     for url in urls:
         if after.permits(url) and not before.permits(url):
             raise UntrustedSource(
-                f"references may not move to where this source lies, {target}",
+                f"references to this source may not be written to its folder, as {target}",
                 url=url,
                 expected=before.listed,
-                hint=_advise(url),
+                hint=_allow_hint(url),
             )
 
 
-def _advise(url: str) -> str:
-    """Describe how an address is allowed, by the folder that it is in."""
+def _allow_hint(url: str) -> str:
+    """Return the hint how to allow a URL, by its folder."""
     prefix = location_prefix(url)
-    advice = f"If you trust what lies there: allow=[{prefix!r}] (or {_VARIABLE})."
+    hint = f"If you trust this location: allow=[{prefix!r}] (or {_VARIABLE})."
     if not AllowList([prefix]).permits(url):
-        advice = "If you trust it, name the beginning of its address in allow=[...] (--allow)."
+        hint = "If you trust it, add the beginning of its URL to allow=[...] (--allow)."
     problem = key_problem()
-    return advice if problem is None else f"{advice} {problem}"
+    return hint if problem is None else f"{hint} {problem}"
 
 
 class AllowList:
-    """Prefixes of addresses that may be read.
+    """URL prefixes of the sources that may be read.
 
     Parameters
     ----------
     prefixes
-        Each an address or the beginning of one, up to a "/": "https://host/data" allows
+        Each is a URL or the beginning of one, up to a "/": "https://host/data" allows
         "https://host/data" and "https://host/data/a.tif", not "https://host/database". Local
-        files as paths or file:// URLs; `ANYWHERE` for all.
+        files are paths or file:// URLs. `ANYWHERE` allows all.
     """
 
     def __init__(self, prefixes: str | Iterable[str]) -> None:
@@ -150,44 +149,44 @@ class AllowList:
 
     @property
     def listed(self) -> str:
-        """The first prefixes, as messages say them."""
-        return " or ".join(self.prefixes[:5]) or "no address at all"
+        """The first prefixes, for messages."""
+        return " or ".join(self.prefixes[:5]) or "no URL at all"
 
     @cached_property
     def _folders(self) -> frozenset[str]:
-        """Local prefixes with their links followed: sequences have one for each of many files."""
+        """Local prefixes with links resolved, as a set: sequences have one for each file."""
         return frozenset(map(_real_path, filter(is_local, self._exact - {ANYWHERE})))
 
     def check(self, url: str) -> None:
-        """Let an address pass.
+        """Raise an error if a URL is not allowed.
 
         Raises
         ------
         UntrustedSource
-            If it is outside of all prefixes.
+            If no prefix matches.
         """
         if not self.permits(url):
             raise UntrustedSource(
-                "the references name a source outside the allowed addresses",
+                "the references point to a source that is not allowed",
                 url=url,
                 expected=self.listed,
-                hint=_advise(url),
+                hint=_allow_hint(url),
             )
 
     def check_opened(self, url: str, descriptor: int) -> None:
-        """Let a local file pass that is open already: a link may have been swapped since `check`.
+        """Check a local file after it was opened: a link may have changed since `check`.
 
         Raises
         ------
         UntrustedSource
-            If the file that was opened is outside of all prefixes.
+            If no prefix matches the file that was opened.
         """
         if ANYWHERE in self._exact:
             return
         real = _opened_path(local_path(url), descriptor)
         if real is None or not self._is_in_folders(real):
             raise UntrustedSource(
-                "the path leads to a file outside the allowed addresses",
+                "the path leads to a file that is not allowed",
                 url=url,
                 got=real,
                 expected=self.listed,
@@ -198,73 +197,65 @@ class AllowList:
         return any(str(folder) in self._folders for folder in (path, *path.parents))
 
     def permits(self, url: str) -> bool:
-        """Return whether an address may be read."""
+        """Return whether a URL may be read."""
         if url in self._permitted:
             return True
-        is_permitted = self._covers(url)
+        is_permitted = self._matches(url)
         if is_permitted:
             self._permitted.add(url)
         return is_permitted
 
-    def _covers(self, url: str) -> bool:
+    def _matches(self, url: str) -> bool:
         if ANYWHERE in self._exact:
             return True
         if _CONTROL.search(url.replace("\\", "/") if is_local(url) and os.sep == "\\" else url):
             return False
         if is_local(url):
             return self._is_in_folders(_real_path(url))
-        if url in self._exact and not _climbs(url):
+        if url in self._exact and not _has_dot_segments(url):
             return True
-        return any(_is_chain_below(url, prefix) for prefix in self.prefixes)
+        return any(_chain_matches(url, prefix) for prefix in self.prefixes)
 
 
-def _is_chain_below(url: str, prefix: str) -> bool:
-    # a chain such as "zip://a.tif::file:///x.zip" opens its last link; a prefix must say them all
+def _chain_matches(url: str, prefix: str) -> bool:
+    # a chain such as "zip://a.tif::file:///x.zip" opens its last link; all links must match
     if is_local(prefix) or url.count("::") != prefix.count("::"):
         return False
-    links = zip(_split(prefix), _split(url), strict=True)
-    return all(_is_link_below(there, here) for here, there in links)
+    return all(map(_link_matches, url.split("::"), prefix.split("::")))
 
 
-def _split(url: str) -> list[str]:
-    return url.split("::")
-
-
-def _is_link_below(url: str, prefix: str) -> bool:
+def _link_matches(url: str, prefix: str) -> bool:
     if is_local(url) or is_local(prefix):
         return url == prefix
     scheme, _, rest = url.partition("://")
-    wanted_scheme, _, wanted = prefix.partition("://")
+    prefix_scheme, _, prefix_rest = prefix.partition("://")
     host, _, path = rest.partition("/")
-    wanted_host, _, wanted_path = wanted.partition("/")
-    if scheme.lower() != wanted_scheme.lower() or host.lower() != wanted_host.lower():
+    prefix_host, _, prefix_path = prefix_rest.partition("/")
+    if scheme.lower() != prefix_scheme.lower() or host.lower() != prefix_host.lower():
         return False
-    if not host and not wanted_host and not wanted_path:
+    if not host and not prefix_host and not prefix_path:
         return True
-    return not _climbs(path) and _is_below(path, wanted_path)
+    folder = prefix_path.rstrip("/")
+    is_below = path in (folder, prefix_path) or not folder or path.startswith(folder + "/")
+    return is_below and not _has_dot_segments(path)
 
 
-def _climbs(path: str) -> bool:
-    """Return whether a path has steps up, spelled in any way that some server undoes."""
+def _has_dot_segments(path: str) -> bool:
+    """Return whether a path has "." or ".." segments, in any encoding that a server may decode."""
     plain = unquote(unquote(path.partition("?")[0])).replace("\\", "/")
     return any(part in (".", "..") for part in plain.split("/"))
 
 
-def _is_below(path: str, prefix: str) -> bool:
-    folder = prefix.rstrip("/")
-    return path in (folder, prefix) or not folder or path.startswith(folder + "/")
-
-
 def _real_path(url: str) -> str:
-    """Return the path of a local file with all links followed, so that none leads elsewhere."""
+    """Return the path of a local file with all links resolved."""
     return os.path.realpath(local_path(url))
 
 
 def _opened_path(path: str, descriptor: int) -> str | None:
-    """Return the real path of a file that was opened by `path`; None if it lies elsewhere now.
+    """Return the real path of the file that was opened by `path`; None if it has moved.
 
-    The path may lead to another file than it did when it was opened, by a link that was swapped;
-    Linux says where the open file itself lies.
+    A link may have changed since the file was opened, so Linux is asked for the path of the
+    descriptor itself.
     """
     state = os.fstat(descriptor)
     try:
@@ -283,35 +274,35 @@ _KEY_BYTES = 32
 
 
 def make_seal(digest: bytes) -> str | None:
-    """Return the user's seal of a digest, 64 hexadecimal digits; None where there is no key."""
-    key = _read_key() or _make_key()
+    """Return the user's seal of a digest, 64 hexadecimal digits; None if there is no key."""
+    key = _read_key() or _create_key()
     return None if key is None else hmac.digest(key, digest, "sha256").hex()
 
 
 def is_own_seal(seal: str, digest: bytes) -> bool:
-    """Return whether a seal is the one that this user makes of a digest."""
+    """Return whether this user made the seal of a digest."""
     key = _read_key()
     own = b"" if key is None else hmac.digest(key, digest, "sha256").hex().encode()
     return hmac.compare_digest(own, seal.encode("utf-8", "surrogatepass"))
 
 
 def _key_path() -> str | None:
-    """Return where the key is, None where the user has no home; as text, for each of many files."""
+    """Return the path of the key; None if the user has no home folder."""
     folder = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME", "")
-    if not os.path.isabs(folder):  # noqa: PTH117 - the specification ignores relative ones
+    if not os.path.isabs(folder):  # noqa: PTH117 - the XDG specification ignores relative paths
         home = os.path.expanduser("~")  # noqa: PTH111
-        # a relative home would be another one in each folder, with keys that others left there
+        # a relative home folder depends on the current one, where others could leave a key
         if not os.path.isabs(home) or os.environ.get("HOME") == "":  # noqa: PTH117
             return None
-        folder = f"{home}{_STATE}"
+        folder = f"{home}{_STATE_FOLDER}"
     return f"{folder}{os.sep}tiffref{os.sep}key"
 
 
-_STATE = r"\AppData\Local" if os.name == "nt" else "/.local/state"
+_STATE_FOLDER = r"\AppData\Local" if os.name == "nt" else "/.local/state"
 
 
 def key_problem() -> str | None:
-    """Return why the user has no key though one was or would be made; None where all is well."""
+    """Return why the key cannot be used or created; None if it can."""
     path = _key_path()
     if path is None:
         return "Your own documents are not recognized: you have no home folder (HOME)."
@@ -321,21 +312,21 @@ def key_problem() -> str | None:
             return None
         why = f"no key can be written to {Path(path).parent}; XDG_STATE_HOME sets another folder"
         return f"Your own documents are not recognized: {why}."
-    fault = _fault_of_key(path)
+    fault = _key_fault(path)
     return fault and f"Your own documents are not recognized: the key {path} {fault}."
 
 
-def _fault_of_key(path: str) -> str | None:
+def _key_fault(path: str) -> str | None:
     state = os.lstat(path)
     if not stat.S_ISREG(state.st_mode):
         return "is not a regular file"
     if hasattr(os, "geteuid") and state.st_uid != os.geteuid():
         return "belongs to another user"
     if state.st_mode & 0o077 and os.name != "nt":
-        return "can be read or written by others (chmod 600 makes it yours alone)"
+        return "can be read or written by others (chmod 600 makes it private)"
     if state.st_nlink != 1:
-        return "has a second name somewhere (hard link)"
-    return None if state.st_size == _KEY_BYTES else f"has not {_KEY_BYTES} bytes"
+        return "has another hard link"
+    return None if state.st_size == _KEY_BYTES else f"does not have {_KEY_BYTES} bytes"
 
 
 def _read_key() -> bytes | None:
@@ -343,7 +334,7 @@ def _read_key() -> bytes | None:
     if path is None:
         return None
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    flags |= getattr(os, "O_NONBLOCK", 0)  # of a pipe in its place
+    flags |= getattr(os, "O_NONBLOCK", 0)  # it may be a pipe
     try:
         descriptor = os.open(path, flags)
     except OSError:
@@ -360,16 +351,16 @@ def _read_key() -> bytes | None:
 
 
 def _is_private(state: os.stat_result) -> bool:
-    """Return whether a key file is the user's and nobody else can read or write it."""
+    """Return whether the user owns a key file, and nobody else can read or write it."""
     if not stat.S_ISREG(state.st_mode):
         return False
-    if not hasattr(os, "geteuid"):  # Windows: what is in the user's profile is the user's
+    if not hasattr(os, "geteuid"):  # Windows: the user's profile is private
         return True
     return state.st_uid == os.geteuid() and not state.st_mode & 0o077 and state.st_nlink == 1
 
 
 def _remove_temporary_names(path: str, descriptor: int) -> None:
-    """Remove the second name that a key has for a moment, or longer where its maker was killed."""
+    """Remove the hard link from creating the key, which stays if that process was killed."""
     key = os.fstat(descriptor)
     for other in Path(path).parent.glob("key.????????"):
         with contextlib.suppress(OSError):
@@ -377,29 +368,29 @@ def _remove_temporary_names(path: str, descriptor: int) -> None:
                 other.unlink()
 
 
-def _make_key() -> bytes | None:
-    """Make the key, unless there is a file already; of two processes at once, one makes it."""
-    place = _key_path()
-    if place is None or os.path.lexists(place):
-        return _read_key()  # another process may just have made it
-    path = Path(place)
+def _create_key() -> bytes | None:
+    """Create the key unless it exists; if two processes try at once, one of them succeeds."""
+    name = _key_path()
+    if name is None or os.path.lexists(name):
+        return _read_key()  # another process may just have created it
+    path = Path(name)
     temporary = path.with_name(f"key.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_KEY_BYTES))
-        _put(temporary, path)
+        _link_if_new(temporary, path)
     except OSError:
-        pass  # a home that cannot be written
+        pass  # the home folder is not writable
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     return _read_key()
 
 
-def _put(temporary: Path, path: Path) -> None:
-    """Move a file to where there is none yet; a link, since renaming would replace one."""
+def _link_if_new(temporary: Path, path: Path) -> None:
+    """Hard-link a file to a new name; renaming would replace an existing file."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:

@@ -1,10 +1,10 @@
-"""Files that appear whole or not at all.
+"""Atomic writing: files appear complete or not at all.
 
-Owns writing: a local file is written under another name in the same folder and renamed; an object
-elsewhere is written to a local file first and then put in one call. Whatever goes wrong, Ctrl-C
-included, what was there before stays and nothing else is left. Nothing waits for the disk, which
-would be a fifth of the time for a small document: a machine that loses power may lose what it wrote
-in its last seconds, as with any other file, and references can be made again.
+A local file is written to a temporary file in the same folder and renamed; a remote object is
+written to a local temporary file and uploaded in one call. If anything fails, Ctrl-C included, the
+previous file stays and no temporary file is left. There is no fsync, which would take a fifth of
+the time for a small document: after a power failure the last seconds of writing may be lost, but
+references can be made again.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def open_atomic(
     Parameters
     ----------
     target
-        Path, URL, or a file open for writing as text or binary, which is written as it goes.
+        Path, URL, or a file open for writing as text or binary, which is written directly.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
 
     Yields
     ------
     file
-        Takes bytes.
+        Binary file.
 
     Raises
     ------
@@ -55,24 +55,24 @@ def open_atomic(
     if hasattr(target, "write"):
         yield _as_binary(target)
         return
-    path = _named(target)
+    path = _check_name(target)
     if "://" in path and not path.startswith("file:"):
         opened: Any = _open_remote(path, storage_options)
     else:
         opened = _open_local(local_path(path))
-    with _typed_errors(path), opened as file:
+    with _write_errors(path), opened as file:
         yield file
 
 
-def _named(target: str | os.PathLike[str]) -> str:
-    """Return a name that the system takes."""
+def _check_name(target: str | os.PathLike[str]) -> str:
+    """Return the path as text if it can be the name of a file."""
     path = os.fspath(target)
     try:
         is_name = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         is_name = False
     if not is_name:
-        raise SourceError(_WHAT, url=repr(path), got="no name of a file")
+        raise SourceError(_WHAT, url=repr(path), got="not a valid file name")
     return path
 
 
@@ -83,14 +83,14 @@ _NEXT_STEPS = {
 
 
 @contextlib.contextmanager
-def _typed_errors(path: str) -> Iterator[None]:
-    """Describe what cannot be written, and where."""
+def _write_errors(path: str) -> Iterator[None]:
+    """Turn an `OSError` into a `SourceError` for the target."""
     try:
         yield
     except SourceError:
         raise
     except OSError as error:
-        # the names in the text of the error are those of a temporary file
+        # the message of the error would name the temporary file
         raise SourceError(
             _WHAT,
             url=path,
@@ -99,8 +99,8 @@ def _typed_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def _store_at(url: str) -> contextlib.AbstractContextManager[None]:
-    """Translate what a client raises that is not an `OSError`, as without credentials."""
+def _upload_errors(url: str) -> contextlib.AbstractContextManager[None]:
+    """Translate client errors that are not an `OSError`, such as missing credentials."""
     return typed_errors(url, _WHAT, OSError)
 
 
@@ -110,31 +110,31 @@ def open_folder_atomic(
     marker: str,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
-    """Return an empty folder that takes the place of `target` when the block ends without an error.
+    """Yield an empty folder that replaces `target` when the block ends without an error.
 
     Parameters
     ----------
     target
         Path or URL of the folder.
     marker
-        Name of the file that tells a folder of this kind: no other folder is replaced, unless it
-        is empty. In a store elsewhere this file is put last.
+        Name of a file that every folder of this kind has. Only folders with this file, and empty
+        ones, are replaced. It is uploaded last.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
 
     Raises
     ------
     SourceError
-        If something of another kind is in the way, or the folder cannot be written.
+        If there is something else at `target`, or the folder cannot be written.
     """
-    path = _named(target)
+    path = _check_name(target)
     is_remote = "://" in path and not path.startswith("file:")
     opened = (
         _open_remote_folder(path, marker, storage_options)
         if is_remote
         else _open_local_folder(local_path(path), marker)
     )
-    with _typed_errors(path), opened as folder:
+    with _write_errors(path), opened as folder:
         yield folder
 
 
@@ -146,9 +146,11 @@ def _open_local_folder(target: str, marker: str) -> Iterator[Path]:
     )
     if not is_ours:
         raise SourceError(
-            "something else is in the way", url=target, expected="no folder, or one of this kind"
+            "exists and holds something else",
+            url=target,
+            expected=f"no folder, an empty one, or one with a file {marker}",
         )
-    temporary, old = _beside(path), _beside(path)
+    temporary, old = (path.with_name(_temporary_name(path.name)) for _ in range(2))
     try:
         temporary.mkdir()
         yield temporary
@@ -168,41 +170,37 @@ def _open_remote_folder(
 ) -> Iterator[Path]:
     import fsspec
 
-    with _store_at(url):
+    with _upload_errors(url):
         fs, root = fsspec.url_to_fs(url, **(storage_options or {}))
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         yield Path(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
-        with _store_at(url):
+        with _upload_errors(url):
             for file in sorted(files, key=lambda file: file.name == marker):
-                place = f"{root}/{file.relative_to(folder).as_posix()}"
-                fs.makedirs(place.rpartition("/")[0], exist_ok=True)
-                fs.put_file(str(file), place)
+                remote = f"{root}/{file.relative_to(folder).as_posix()}"
+                fs.makedirs(remote.rpartition("/")[0], exist_ok=True)
+                fs.put_file(str(file), remote)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(_scratch_name(path.name))
-
-
-def _scratch_name(name: str) -> str:
+def _temporary_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(4)}.tmp"
 
 
 @contextlib.contextmanager
 def _open_local(target: str) -> Iterator[BinaryIO]:
-    # one look at the target, and no Path: of a small document this was a sixth of the time
+    # one stat call and no Path, which took a sixth of the time for a small document
     path = target.rstrip(os.sep) or target
     mode = _mode_of(path, os.lstat)
     if mode is not None and stat.S_ISLNK(mode):
         mode = _mode_of(path, os.stat)
         if mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # no pipe, as /dev/stdout
-            path = os.path.realpath(target)  # a link keeps pointing to the file
+            path = os.path.realpath(target)  # replace the file, not the link
     if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         with open(path, "wb") as file:  # noqa: PTH123 - a pipe or terminal cannot be renamed over
             yield file
         return
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, _scratch_name(name))  # noqa: PTH118
+    temporary = os.path.join(folder, _temporary_name(name))  # noqa: PTH118
     try:
         with open(temporary, "xb") as file:  # noqa: PTH123
             yield file
@@ -215,24 +213,24 @@ def _open_local(target: str) -> Iterator[BinaryIO]:
         raise
 
 
-def _mode_of(path: str, look: Callable[[str], os.stat_result]) -> int | None:
+def _mode_of(path: str, get_stat: Callable[[str], os.stat_result]) -> int | None:
     try:
-        return look(path).st_mode
+        return get_stat(path).st_mode
     except OSError:
-        return None  # what is wrong with the path shows when it is written
+        return None  # writing raises the error
 
 
 @contextlib.contextmanager
 def _open_remote(url: str, storage_options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
     import fsspec
 
-    with _store_at(url):
+    with _upload_errors(url):
         fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
     with tempfile.TemporaryDirectory(prefix="tiffref-") as folder:
         local = Path(folder) / "references"
         with local.open("wb") as file:
             yield file
-        with _store_at(url):
+        with _upload_errors(url):
             fs.put_file(str(local), path)
 
 
@@ -242,7 +240,7 @@ def _as_binary(file: Any) -> Any:
 
 
 class _TextWriter:
-    """Hands ASCII bytes on to a file that takes text."""
+    """Write ASCII bytes to a text file."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

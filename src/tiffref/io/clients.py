@@ -1,11 +1,10 @@
-"""Clients of object stores and servers: the errors that they raise, and how to ask them.
+"""Access to fsspec file systems: their errors, file metadata, locks and timeouts.
 
-Owns the list of error classes that are not `OSError` (without credentials, say, botocore raises
-one of its own; a client that was never loaded has raised nothing), what each calls size, time and
-ETag, the locks of those that only one reader can use at a time, the time that a request may take,
-and the step from a coroutine of fsspec's file systems to its result. fsspec's loop and asyncio,
-which local files do not need, are loaded when it is taken: they are a sixth of the time that the
-program needs to start.
+Lists the exception classes of clients that are not `OSError`, such as botocore's for missing
+credentials, and the names under which they report size, modification time and ETag. Calls and
+coroutines run with a timeout, and one at a time on file systems that are not thread-safe. fsspec
+and asyncio are imported when needed: local files do not need them, and they take a sixth of the
+start-up time of the program.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from concurrent.futures import (
     CancelledError,
     Future,
     InvalidStateError,
-    thread,  # noqa: F401 - see `_give_up`
+    thread,  # noqa: F401 - see `_cancel_on_interrupt`
 )
 from typing import Any, BinaryIO
 from weakref import WeakKeyDictionary
@@ -31,19 +30,19 @@ from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 
 __all__ = [
-    "WHOLE_BYTES",
-    "ask_state",
-    "call_within",
+    "UNKNOWN_SIZE_BYTES",
+    "call_with_timeout",
     "client_errors",
+    "fetch_info",
+    "file_system_lock",
     "find_file_system",
-    "lock_for",
-    "lock_of",
-    "source_of_info",
+    "run_coroutine",
+    "run_coroutine_with_timeout",
+    "shared_lock",
+    "source_from_info",
     "time_limit_s",
-    "too_slow",
+    "timeout_error",
     "typed_errors",
-    "wait_for",
-    "wait_within",
 ]
 
 _CLIENTS = (
@@ -61,11 +60,10 @@ _CLIENTS = (
 
 
 def client_errors() -> tuple[type[BaseException], ...]:
-    """Return the classes of errors by which a file system says that something cannot be done.
+    """Return the exception classes that file systems raise if an operation fails.
 
-    Among them are `OSError`, `ValueError`, `NotImplementedError`, `TypeError` for an option that a
-    client does not know, and `ImportError`, which is how fsspec says that the package of a client
-    is missing.
+    Among them are `OSError`, `ValueError`, `NotImplementedError`, `TypeError` for an unknown
+    option, and `ImportError`, which fsspec raises if the package of a client is missing.
     """
     found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
     own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
@@ -76,7 +74,7 @@ def client_errors() -> tuple[type[BaseException], ...]:
 def typed_errors(
     url: str, what: str = "cannot be read", passing: type[BaseException] = SourceError
 ) -> Iterator[None]:
-    """Translate what a client raises; errors that are `passing` stay as they are."""
+    """Turn errors of clients into a `SourceError`; those of the class `passing` are unchanged."""
     try:
         yield
     except passing:
@@ -86,70 +84,72 @@ def typed_errors(
 
 
 def find_file_system(url: str, storage_options: Any, what: str = "cannot be opened") -> Any:
-    """Return fsspec's file system of a URL, and the path in there.
+    """Return the fsspec file system of a URL, and the path in it.
 
     Raises
     ------
     SourceError
-        If there is none, or it does not take the options.
+        If there is no file system for the URL, or it does not accept the options.
     """
     import fsspec  # local files do not need it
 
     with typed_errors(url, what):
         kind = fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
         options = storage_options or {}
-        if fsspec.utils.get_protocol(url) in _LATE or _is_here(kind):
+        if fsspec.utils.get_protocol(url) in _LAZY_PROTOCOLS or _is_serverless(kind):
             return fsspec.url_to_fs(url, **options)
-        # others may connect as they are made
-        steps = {step.partition("://")[0] for step in url.split("::")}
-        limit_s = time_limit_s(0 if _WHOLE.isdisjoint(steps) else WHOLE_BYTES)
+        # other file systems may connect when they are created
+        protocols = {link.partition("://")[0] for link in url.split("::")}
+        is_whole = not _WHOLE_FILE_PROTOCOLS.isdisjoint(protocols)
+        limit_s = time_limit_s(UNKNOWN_SIZE_BYTES if is_whole else 0)
         return _call_in_thread(url, limit_s, lambda: fsspec.url_to_fs(url, **options))
 
 
-_TIMEOUT = "TIFFREF_TIMEOUT"
-_TOTAL_S = 90.0
+_TIMEOUT_VARIABLE = "TIFFREF_TIMEOUT"
+_TIMEOUT_S = 90.0
 _SLOWEST_BYTES_PER_S = 1 << 14
-WHOLE_BYTES = 1 << 30
-"""For how much there is time where it is not known how much comes."""
+UNKNOWN_SIZE_BYTES = 1 << 30
+"""Size assumed for the timeout of a response whose size is not known."""
 
 
-def time_limit_s(n_bytes: int, total_s: float = _TOTAL_S) -> float:
-    """Return how long a request with all its tries may take.
+def time_limit_s(n_bytes: int, total_s: float = _TIMEOUT_S) -> float:
+    """Return the timeout of a request with all its retries, in seconds.
 
-    The environment variable `TIFFREF_TIMEOUT` sets another number of seconds; with `inf` there is
-    no limit.
+    The environment variable `TIFFREF_TIMEOUT` overrides it; `inf` means no limit.
 
     Parameters
     ----------
     n_bytes
-        How many are asked for.
+        Bytes requested.
     total_s
-        Seconds for the request, besides what its bytes take on a slow line.
+        Seconds for the request, in addition to the time for its bytes on a slow connection.
     """
     limit_s = total_s + n_bytes / _SLOWEST_BYTES_PER_S
     with contextlib.suppress(ValueError):
-        limit_s = float(os.environ.get(_TIMEOUT, ""))
-    # locks and loops cannot wait for longer
+        limit_s = float(os.environ.get(_TIMEOUT_VARIABLE, ""))
+    # the maximum of locks and event loops
     return min(limit_s, threading.TIMEOUT_MAX)
 
 
-def too_slow(url: str, limit_s: float) -> SourceError:
-    """Make the error for a server that does not answer in time."""
+def timeout_error(url: str, limit_s: float) -> SourceError:
+    """Build the error for a server that does not respond in time."""
     return SourceError(
         "the server takes too long",
         url=url,
-        got=f"no whole answer in {limit_s:.0f} seconds",
-        hint=f"The environment variable {_TIMEOUT} allows more seconds.",
+        got=f"no complete response in {limit_s:.0f} seconds",
+        hint=f"Set the environment variable {_TIMEOUT_VARIABLE} to allow more seconds.",
     )
 
 
-def wait_within(fs: Any, url: str, n_bytes: int, function: Any, *arguments: Any) -> Any:
-    """Call a coroutine function as `wait_for` does, within the time for so many bytes.
+def run_coroutine_with_timeout(
+    fs: Any, url: str, n_bytes: int, function: Any, *arguments: Any
+) -> Any:
+    """Call a coroutine function as `run_coroutine` does, with a timeout for this many bytes.
 
     Raises
     ------
     SourceError
-        If it takes longer, or as in `wait_for`.
+        If the timeout expires, or as in `run_coroutine`.
     """
     import asyncio
 
@@ -160,61 +160,58 @@ def wait_within(fs: Any, url: str, n_bytes: int, function: Any, *arguments: Any)
             async with asyncio.timeout(limit_s) as clock:
                 return await function(*arguments)
         except TimeoutError as error:
-            if not clock.expired():  # the client's own
+            if not clock.expired():  # a timeout of the client
                 raise
-            raise too_slow(url, limit_s) from error
+            raise timeout_error(url, limit_s) from error
 
-    return wait_for(fs, run)
+    return run_coroutine(fs, run)
 
 
-_LATE = frozenset({"http", "https", "s3", "s3a"})
-"""Protocols whose file systems connect when they are asked for something."""
+_LAZY_PROTOCOLS = frozenset({"http", "https", "s3", "s3a"})
+"""Protocols whose file systems connect on the first request."""
 _locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()
-_lock_of_others = threading.Lock()
+_fallback_lock = threading.Lock()
 
 
-def lock_of(file: BinaryIO | Any) -> threading.Lock:
-    """Return the lock that all readers of an open file share."""
+def shared_lock(file: BinaryIO | Any) -> threading.Lock:
+    """Return the lock that all readers of an open file, or of a file system, share."""
     try:
         with _locks_lock:
             return _locks.setdefault(file, threading.Lock())
-    except TypeError:  # it cannot be hashed, or not be referred to weakly
-        return _lock_of_others
+    except TypeError:  # not hashable, or without weak references
+        return _fallback_lock
 
 
-def _start_anew() -> None:
+def _reset_after_fork() -> None:
     # other threads of the parent process may have held the locks when it forked
-    global _locks, _locks_lock, _lock_of_others
+    global _locks, _locks_lock, _fallback_lock
     _locks = WeakKeyDictionary()
-    _locks_lock, _lock_of_others = threading.Lock(), threading.Lock()
+    _locks_lock, _fallback_lock = threading.Lock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-_SHARED = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
-"""Protocols whose file systems several threads may use at once, though they are not asynchronous:
-they have no connection, or one that is made for that."""
+_THREAD_SAFE_PROTOCOLS = frozenset({"memory", "file", "local", "data", "hdfs", "arrow_hdfs"})
+"""Protocols whose file systems are thread-safe though not asynchronous."""
 
 
-def lock_for(fs: Any) -> contextlib.AbstractContextManager[Any]:
-    """Return what a reader of a file system holds while it asks: its lock, where it needs one.
+def file_system_lock(fs: Any) -> contextlib.AbstractContextManager[Any]:
+    """Return the lock to hold while using a file system; a null context if it is thread-safe.
 
-    Asynchronous file systems say of themselves that they take many requests at once. Others, such
-    as those of FTP, SFTP, SMB and archives, are one connection or one open file, which threads
-    would use in the middle of one another's answers.
+    Asynchronous file systems handle concurrent requests. Others, such as those of FTP, SFTP, SMB
+    and archives, have one connection or one open file, and would mix up the responses of threads.
     """
-    if getattr(fs, "async_impl", False) or not _SHARED.isdisjoint(_protocols(fs)):
+    if getattr(fs, "async_impl", False) or not _THREAD_SAFE_PROTOCOLS.isdisjoint(_protocols(fs)):
         return contextlib.nullcontext()
-    return lock_of(fs)
+    return shared_lock(fs)
 
 
-_HERE = frozenset({"memory", "file", "local", "data"})
-"""Protocols of file systems that have no server."""
-_WHOLE = frozenset({"simplecache", "filecache", "tar"})
-"""Protocols that fetch a whole file, however large it is, to read a few bytes."""
+_SERVERLESS_PROTOCOLS = frozenset({"memory", "file", "local", "data"})
+_WHOLE_FILE_PROTOCOLS = frozenset({"simplecache", "filecache", "tar"})
+"""Protocols that fetch the whole file, however large, to read a few bytes."""
 
 
 def _protocols(fs: Any) -> frozenset[str]:
@@ -222,73 +219,74 @@ def _protocols(fs: Any) -> frozenset[str]:
     return frozenset((found,) if isinstance(found, str) else found)
 
 
-def _is_here(fs: Any) -> bool:
-    return not _HERE.isdisjoint(_protocols(fs))
+def _is_serverless(fs: Any) -> bool:
+    return not _SERVERLESS_PROTOCOLS.isdisjoint(_protocols(fs))
 
 
-def call_within(fs: Any, url: str, n_bytes: int, function: Callable[[], Any]) -> Any:
-    """Call a function that asks a file system, as its only user where it needs that.
+def call_with_timeout(fs: Any, url: str, n_bytes: int, function: Callable[[], Any]) -> Any:
+    """Call a function that uses a file system, under the lock of the file system if it needs one.
 
-    A client whose server hangs cannot be stopped: it waits in a thread of its own, which keeps the
-    lock of the file system, since the answer may come yet. What is opened next gets a new client.
+    A client whose server hangs cannot be stopped. It keeps waiting in its thread, and keeps the
+    lock, because the response may still arrive; the next file opened gets a new client.
 
     Raises
     ------
     SourceError
-        If it takes longer than is allowed for so many bytes.
+        If the timeout for this many bytes expires.
     """
 
-    def ask() -> Any:
-        with lock_for(fs):
+    def call() -> Any:
+        with file_system_lock(fs):
             return function()
 
-    if _is_here(fs):
-        return ask()
-    n_bytes = n_bytes if _WHOLE.isdisjoint(_protocols(fs)) else max(n_bytes, WHOLE_BYTES)
-    return _call_in_thread(url, time_limit_s(n_bytes), ask, lambda: fs.clear_instance_cache())
+    if _is_serverless(fs):
+        return call()
+    if not _WHOLE_FILE_PROTOCOLS.isdisjoint(_protocols(fs)):
+        n_bytes = max(n_bytes, UNKNOWN_SIZE_BYTES)
+    return _call_in_thread(url, time_limit_s(n_bytes), call, lambda: fs.clear_instance_cache())
 
 
 def _call_in_thread(
-    url: str, limit_s: float, function: Callable[[], Any], give_up: Callable[[], Any] = int
+    url: str, limit_s: float, function: Callable[[], Any], on_timeout: Callable[[], Any] = int
 ) -> Any:
-    """Call a function in the helper of this thread, and `give_up` after so many seconds."""
-    answer: Future[Any] = Future()
-    _requests.add(answer)
+    """Call a function in the request thread of this thread, with a timeout."""
+    future: Future[Any] = Future()
+    _requests.add(future)
     try:
-        _find_helper().put((answer, function))
+        _get_request_thread().put((future, function))
         if _interrupted.is_set():
-            answer.cancel()
-        return answer.result(limit_s)
+            future.cancel()
+        return future.result(limit_s)
     except CancelledError as error:
-        _helpers.mine = None
-        raise SourceError(_ENDING) from error
+        _request_threads.current = None
+        raise SourceError(_INTERRUPTED) from error
     except TimeoutError:
-        if answer.done():
+        if future.done():
             raise
-        _helpers.mine = None
-        give_up()
-        raise too_slow(url, limit_s) from None
+        _request_threads.current = None
+        on_timeout()
+        raise timeout_error(url, limit_s) from None
     except BaseException:
-        if not answer.done():
-            _helpers.mine = None
+        if not future.done():
+            _request_threads.current = None
         raise
     finally:
-        answer.cancel()
-        _requests.discard(answer)
-        del answer  # its error knows this frame: each would keep the other, and what was read
+        future.cancel()
+        _requests.discard(future)
+        del future  # breaks the cycle of its exception and this frame, which keeps the data alive
 
 
-class _Helper:
-    """A thread that asks clients for another one, and ends with it.
+class _RequestThread:
+    """A thread that runs the requests of another thread, and ends with it.
 
-    It is the same one each time, since fsspec has a client for each thread.
+    Each thread keeps its request thread, because fsspec creates one client per thread.
     """
 
     def __init__(self) -> None:
         self.process = os.getpid()
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        work = functools.partial(_work, self._tasks)
-        threading.Thread(target=work, name="tiffref-request", daemon=True).start()
+        run = functools.partial(_run_tasks, self._tasks)
+        threading.Thread(target=run, name="tiffref-request", daemon=True).start()
 
     def put(self, task: tuple[Future[Any], Callable[[], Any]]) -> None:
         self._tasks.put(task)
@@ -297,101 +295,101 @@ class _Helper:
         self._tasks.put(None)
 
 
-_helpers = threading.local()
+_request_threads = threading.local()
 
 
-def _find_helper() -> _Helper:
-    helper: _Helper | None = getattr(_helpers, "mine", None)
-    if helper is None or helper.process != os.getpid():  # a forked child has no threads
-        helper = _helpers.mine = _Helper()
-    return helper
+def _get_request_thread() -> _RequestThread:
+    current: _RequestThread | None = getattr(_request_threads, "current", None)
+    if current is None or current.process != os.getpid():  # a forked child has no threads
+        current = _request_threads.current = _RequestThread()
+    return current
 
 
-def _work(tasks: queue.SimpleQueue[Any]) -> None:
+def _run_tasks(tasks: queue.SimpleQueue[Any]) -> None:
     while (task := tasks.get()) is not None:
-        answer, function = task
+        future, function = task
         try:
             value, error = function(), None
-        except BaseException as found:
-            value, error = None, found
-        with contextlib.suppress(InvalidStateError):  # nobody waits any more
+        except BaseException as raised:
+            value, error = None, raised
+        with contextlib.suppress(InvalidStateError):  # cancelled
             if error is None:
-                answer.set_result(value)
+                future.set_result(value)
             else:
-                answer.set_exception(error)
-        del task, answer, function, value, error
+                future.set_exception(error)
+        del task, future, function, value, error
 
 
-def wait_for(fs: Any, function: Any, *arguments: Any) -> Any:
-    """Call a coroutine function in the loop of a file system, and return what comes of it.
+def run_coroutine(fs: Any, function: Any, *arguments: Any) -> Any:
+    """Call a coroutine function in the event loop of a file system, and return its result.
 
     Raises
     ------
     SourceError
-        If Ctrl-C has ended the program: the threads of other libraries, which Python waits for at
-        its end, would ask a server that hangs, one request after the other.
+        If the program was interrupted by Ctrl-C: threads of other libraries, for which Python
+        waits at exit, would otherwise go on sending requests to a server that hangs.
     """
     import asyncio
 
     request = asyncio.run_coroutine_threadsafe(function(*arguments), fs.loop)
     _requests.add(request)
     try:
-        if _interrupted.is_set():  # only now: `_give_up` sees a request, or the request sees this
+        if _interrupted.is_set():  # after `add`, or `_cancel_on_interrupt` could miss the request
             request.cancel()
         return request.result()
     except CancelledError as error:
-        raise SourceError(_ENDING) from error
+        raise SourceError(_INTERRUPTED) from error
     finally:
         request.cancel()
         _requests.discard(request)
-        del request  # as above
+        del request  # as in `_call_in_thread`
 
 
-_ENDING = "is not read any more: the program was interrupted"
+_INTERRUPTED = "reading was stopped: the program was interrupted"
 _requests: set[Future[Any]] = set()
 _interrupted = threading.Event()
 
 
-def _give_up() -> None:
-    """Cancel all requests if an interruption is what ends the program."""
+def _cancel_on_interrupt() -> None:
+    """Cancel all requests if the program ends because of Ctrl-C."""
     if getattr(sys, "last_type", None) is KeyboardInterrupt:
         _interrupted.set()
         for request in list(_requests):
             request.cancel()
 
 
-# the last one is called first, and so before `concurrent.futures.thread` waits for its threads
-getattr(threading, "_register_atexit", id)(_give_up)
+# functions registered last run first: this one before `concurrent.futures.thread` joins its threads
+getattr(threading, "_register_atexit", id)(_cancel_on_interrupt)
 
 
-def ask_state(fs: Any, path: str, url: str, *, is_listed: bool = False) -> Mapping[str, Any]:
-    """Return what a file system says of a file now.
+def fetch_info(fs: Any, path: str, url: str, *, is_listed: bool = False) -> Mapping[str, Any]:
+    """Return the current `info` of a file.
 
     Parameters
     ----------
     fs, path, url
-        File system, the path in there, and the address for errors.
+        File system, path in it, and URL for errors.
     is_listed
-        Whether its listing of the folder, which may be as old as the process, will do.
+        Accept cached directory listings of the file system, which may be as old as the process.
 
     Raises
     ------
     SourceError
-        If it takes too long.
+        If the timeout expires.
     """
 
-    def ask() -> Mapping[str, Any]:
+    def info() -> Mapping[str, Any]:
         if not is_listed:
             fs.invalidate_cache(path.rpartition("/")[0] or "/")
         return fs.info(path)
 
-    return call_within(fs, url, 0, ask)
+    return call_with_timeout(fs, url, 0, info)
 
 
-def source_of_info(url: str, info: Mapping[str, Any]) -> Source:
-    """Return size, time and ETag as file systems have them in their `info`."""
-    known = next((info[name] for name in _TIMES if info.get(name)), None)
-    moment: Any = _parse_time(known) if isinstance(known, str) else known
+def source_from_info(url: str, info: Mapping[str, Any]) -> Source:
+    """Return size, modification time and ETag from the `info` of a file system."""
+    time = next((info[name] for name in _TIME_KEYS if info.get(name)), None)
+    moment: Any = _parse_time(time) if isinstance(time, str) else time
     seconds = moment.timestamp() if hasattr(moment, "timestamp") else moment
     etag = info.get("ETag") or info.get("etag")
     return Source(
@@ -402,11 +400,11 @@ def source_of_info(url: str, info: Mapping[str, Any]) -> Source:
     )
 
 
-_TIMES = ("mtime", "LastModified", "last_modified", "modified", "modify", "created")
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "modified", "modify", "created")
 
 
 def _parse_time(text: str) -> datetime.datetime | None:
-    """Read the time of a file as FTP says it, 20260131235959 (RFC 3659, section 2.3)."""
+    """Parse a modification time of FTP, such as 20260131235959 (RFC 3659, section 2.3)."""
     try:
         moment = datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S")
     except ValueError:

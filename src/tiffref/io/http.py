@@ -1,9 +1,8 @@
-"""Byte ranges over HTTP, with everything that goes wrong there.
+"""Read byte ranges over HTTP, with checks, retries and redirects.
 
-Owns requests through the session of fsspec's HTTP file system: the check that an answer is the
-range that was asked for, of the object that was scanned; tries again where that can help; and
-redirects. fsspec hands on whatever comes: a server that knows no ranges would send the whole file
-each time, and other bytes of the right number would be shifted pixels.
+Requests use the session of fsspec's HTTP file system. fsspec itself does not check responses: a
+server without range support would send the whole file each time, and the wrong bytes would shift
+the pixels. Each response is therefore checked to be the requested range of the scanned object.
 
 References: RFC 9110 (sections 13 to 15), RFC 6585 (429).
 """
@@ -20,37 +19,36 @@ from typing import Any
 
 from ..errors import MissingSource, SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
-from .clients import WHOLE_BYTES, time_limit_s, too_slow, wait_for
-from .source import check_same, is_weak
+from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, timeout_error
+from .source import check_unchanged, is_weak_etag
 
 __all__ = [
-    "Answer",
+    "Response",
     "Retry",
     "is_http",
     "read_all",
     "read_ranges",
     "read_start",
     "read_state",
-    "refusal",
+    "status_error",
 ]
 
-_CREDENTIALS = "The server wants to know who asks: storage_options takes credentials."
-_HINTS = {
+_CREDENTIALS = "The server needs credentials: pass them in storage_options."
+_STATUS_HINTS = {
     401: _CREDENTIALS,
     403: _CREDENTIALS,
     404: "There is no such file.",
-    410: "The file is there no longer.",
+    410: "The file is no longer there.",
 }
-"""What answers mean that do not pass."""
 
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
-_MAX_SLICED_BYTES = 1 << 20
-"""A whole file of so many bytes is taken as the answer to a range request, and cut."""
-_READ_AHEAD_BYTES = 1 << 20
-"""Kept by the client before it lets the server wait, which by default it does after 128 KiB."""
-_MAX_AT_ONCE = 64
+_MAX_WHOLE_BYTES = 1 << 20
+"""Largest whole file that is accepted, and sliced, as the response to a range request."""
+_READ_BUFFER_BYTES = 1 << 20
+"""Bytes buffered before the client makes the server wait; the default is 128 KiB."""
+_MAX_CONCURRENT = 64
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
 
@@ -59,10 +57,10 @@ Permits = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often to try, and how long to wait in between: a random part of a time that doubles.
+    """Retry policy: exponential backoff with full jitter.
 
-    `total_s` is for all tries of one request, besides what its bytes take on a slow line; the
-    environment variable `TIFFREF_TIMEOUT` sets another number of seconds.
+    `total_s` is the timeout of one request with all its tries, in addition to the time for its
+    bytes on a slow connection; the environment variable `TIFFREF_TIMEOUT` overrides it.
     """
 
     n_tries: int = 6
@@ -71,7 +69,7 @@ class Retry:
     total_s: float = 90.0
 
     def delay_s(self, n_failed: int, asked_s: float = 0.0) -> float:
-        """Return the time to wait after so many failures; the server may have asked for some."""
+        """Return the delay after this many failures, plus the one that the server asked for."""
         wait = random.uniform(0, min(self.longest_s, self.first_s * 2**n_failed))
         return wait + min(asked_s, self.longest_s)
 
@@ -80,15 +78,15 @@ RETRY = Retry()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server said; `headers` by lower-case name."""
+class Response:
+    """A response of a server; the names in `headers` are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def source(self, url: str) -> Source:
-        """What the answer tells of the object."""
+        """Return size, modification time and ETag of the object from the headers."""
         total = self.headers.get("content-range", "").rpartition("/")[2]
         if self.status == 200:
             total = self.headers.get("content-length", "")
@@ -102,8 +100,8 @@ class Answer:
         )
 
 
-class _Passing(Exception):
-    """A fault that may be gone with the next try."""
+class _TransientError(Exception):
+    """An error that may not occur again on the next try."""
 
     def __init__(self, error: SourceError, wait_s: float = 0.0) -> None:
         super().__init__(str(error))
@@ -111,7 +109,7 @@ class _Passing(Exception):
 
 
 def is_http(fs: Any) -> bool:
-    """Recognize fsspec's file system for HTTP, whose session can be used."""
+    """Return whether a file system is fsspec's HTTP file system."""
     return hasattr(fs, "encode_url") and hasattr(fs, "set_session")
 
 
@@ -124,37 +122,37 @@ def read_ranges(
     expected: Source | None = None,
     permits: Permits | None = None,
 ) -> list[bytes]:
-    """Read byte ranges at the same time.
+    """Read byte ranges concurrently.
 
     Parameters
     ----------
     fs, path
-        File system of fsspec, and the address in there.
+        File system of fsspec, and the path in it.
     url
-        What to call the source in errors.
+        URL of the source, for errors.
     ranges
-        Each an offset and a length in bytes.
+        Offset and length of each range, in bytes.
     expected
-        What was recorded of the source: another answer is an error.
+        Recorded source, with which responses are compared.
     permits
-        Which addresses redirects may lead to; anywhere by default.
+        Function that returns whether a redirect may lead to a URL; None allows all.
 
     Returns
     -------
     data
-        Of each range as many bytes as its length; fewer only where the object ends.
+        Bytes of each range; fewer than its length only at the end of the object.
 
     Raises
     ------
     SourceError
-        If there is no answer, or an answer is not the range asked for.
+        If there is no response, or a response is not the requested range.
     StaleSource
-        If the object is not the one recorded.
+        If the object differs from the recorded one.
     UntrustedSource
-        If a redirect leads to where it may not.
+        If a redirect is not permitted.
     """
     requests = [_RangeRequest(fs, path, url, *span, expected, permits) for span in ranges]
-    return wait_for(fs, _run_all, requests)
+    return run_coroutine(fs, _run_all, requests)
 
 
 async def _run_all(requests: Sequence[_RangeRequest]) -> list[bytes]:
@@ -162,7 +160,7 @@ async def _run_all(requests: Sequence[_RangeRequest]) -> list[bytes]:
 
     if len(requests) == 1:
         return [await requests[0].run()]
-    slots = asyncio.Semaphore(_MAX_AT_ONCE)  # the time of a request begins with its turn
+    slots = asyncio.Semaphore(_MAX_CONCURRENT)  # timeouts start when a request gets its slot
 
     async def run(request: _RangeRequest) -> bytes:
         async with slots:
@@ -186,52 +184,54 @@ def read_all(
 ) -> bytes:
     """Read a whole object; parameters and errors as in `read_ranges`."""
 
-    async def ask() -> bytes:
-        answer = await _ask(fs, "GET", path, url, {}, 1 << 62, permits)
-        _check_status(answer, url, 200)
+    async def get() -> bytes:
+        response = await _request(fs, "GET", path, url, {}, 1 << 62, permits)
+        _check_status(response, url, 200)
         if expected is not None:
-            check_same(expected, answer.source(url))
-        return answer.body
+            check_unchanged(expected, response.source(url))
+        return response.body
 
-    return wait_for(fs, _try_often, ask, url, WHOLE_BYTES)
+    return run_coroutine(fs, _with_retries, get, url, UNKNOWN_SIZE_BYTES)
 
 
-def read_start(fs: Any, path: str, url: str, length: int, permits: Permits | None = None) -> Answer:
-    """Ask for the first bytes of an object; the headers say the rest.
+def read_start(
+    fs: Any, path: str, url: str, length: int, permits: Permits | None = None
+) -> Response:
+    """Request the first bytes of an object; the caller checks status and headers.
 
-    A server that knows no ranges is asked for no more than one byte; the caller looks at `status`.
+    If the server ignores the range, no more than one byte is read.
     """
 
-    async def ask() -> Answer:
+    async def get() -> Response:
         headers = {"Range": f"bytes=0-{length - 1}"}
-        answer = await _ask(fs, "GET", path, url, headers, length, permits, most_of_all=1)
-        if answer.status in _RETRIED:
-            _check_status(answer, url, 206)
-        return answer
+        response = await _request(fs, "GET", path, url, headers, length, permits, max_whole=1)
+        if response.status in _RETRIED_STATUSES:
+            _check_status(response, url, 206)
+        return response
 
-    return wait_for(fs, _try_often, ask, url, length)
+    return run_coroutine(fs, _with_retries, get, url, length)
 
 
 def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> Source:
-    """Ask what can be told of an object; nothing where the server only lets it be read.
+    """Return size, modification time and ETag of an object; None each if HEAD is not allowed.
 
     Raises
     ------
     SourceError
-        If there is no such object, or no answer.
+        If there is no such object, or no response.
     """
 
-    async def ask() -> Source:
-        return await _state(fs, path, url, permits)
+    async def head() -> Source:
+        return await _head(fs, path, url, permits)
 
-    return wait_for(fs, _try_often, ask, url, 0)
+    return run_coroutine(fs, _with_retries, head, url, 0)
 
 
-async def _state(fs: Any, path: str, url: str, permits: Permits | None) -> Source:
-    answer = await _ask(fs, "HEAD", path, url, {}, 0, permits)
-    if answer.status in (404, 410) or answer.status in _RETRIED:
-        _check_status(answer, url, 200)
-    return answer.source(url) if answer.status == 200 else Source(url)
+async def _head(fs: Any, path: str, url: str, permits: Permits | None) -> Source:
+    response = await _request(fs, "HEAD", path, url, {}, 0, permits)
+    if response.status in (404, 410) or response.status in _RETRIED_STATUSES:
+        _check_status(response, url, 200)
+    return response.source(url) if response.status == 200 else Source(url)
 
 
 @dataclass(slots=True)
@@ -248,145 +248,145 @@ class _RangeRequest:
     is_conditional: bool = True
 
     async def run(self) -> bytes:
-        return await _try_often(self.ask, self.url, self.length)
+        return await _with_retries(self.get, self.url, self.length)
 
-    async def ask(self) -> bytes:
-        """Ask once."""
+    async def get(self) -> bytes:
+        """Send the request once."""
         headers = {"Range": f"bytes={self.offset}-{self.offset + self.length - 1}"}
         if self.is_conditional and self.expected is not None:
             headers |= _conditions(self.expected)
-        answer = await _ask(self.fs, "GET", self.path, self.url, headers, self.length, self.permits)
-        if answer.status == 412:
-            return await self._ask_unconditionally()
-        if answer.status == 416:
-            self._compare(answer)
+        response = await _request(
+            self.fs, "GET", self.path, self.url, headers, self.length, self.permits
+        )
+        if response.status == 412:
+            return await self._get_unconditionally()
+        if response.status == 416:
+            self._check_unchanged(response)
             return b""  # the object ends before the range
-        if answer.status == 200:
-            return self._cut(answer)
-        _check_status(answer, self.url, 206)
-        self._compare(answer)
-        self._check_range(answer)
-        return answer.body
+        if response.status == 200:
+            return self._slice_whole(response)
+        _check_status(response, self.url, 206)
+        self._check_unchanged(response)
+        self._check_range(response)
+        return response.body
 
-    async def _ask_unconditionally(self) -> bytes:
-        """See what is different; some servers take no condition at all as met."""
+    async def _get_unconditionally(self) -> bytes:
+        """Compare by HEAD, and retry without a condition: some servers fail every condition."""
         assert self.expected is not None
-        check_same(self.expected, await _state(self.fs, self.path, self.url, self.permits))
+        check_unchanged(self.expected, await _head(self.fs, self.path, self.url, self.permits))
         if not self.is_conditional:
             raise SourceError("cannot be read", url=self.url, got="HTTP status 412")
         self.is_conditional = False
-        return await self.ask()
+        return await self.get()
 
-    def _compare(self, answer: Answer) -> None:
+    def _check_unchanged(self, response: Response) -> None:
         if self.expected is not None:
-            check_same(self.expected, answer.source(self.url))
+            check_unchanged(self.expected, response.source(self.url))
 
-    def _cut(self, answer: Answer) -> bytes:
-        """Take a range out of a whole object."""
-        size = answer.headers.get("content-length", "")
-        if not answer.body or not size.isdigit() or int(size) != len(answer.body):
+    def _slice_whole(self, response: Response) -> bytes:
+        """Return the range from a response with the whole object."""
+        size = response.headers.get("content-length", "")
+        if not response.body or not size.isdigit() or int(size) != len(response.body):
             got = f"all {size} bytes".replace("  ", " ")
-            raise self._wrong(got, "a server that answers range requests")
-        self._compare(answer)
-        return answer.body[self.offset : self.offset + self.length]
+            raise self._wrong_range(got, "a server that supports range requests")
+        self._check_unchanged(response)
+        return response.body[self.offset : self.offset + self.length]
 
-    def _check_range(self, answer: Answer) -> None:
-        """Check that the answer says, and has, the range that was asked for."""
-        got = answer.headers.get("content-range", "")
+    def _check_range(self, response: Response) -> None:
+        """Check that the response has the requested range, by its header and its length."""
+        got = response.headers.get("content-range", "")
         span, _, total = got.lower().removeprefix("bytes ").partition("/")
         last = self.offset + self.length - 1
         if total.isdigit():
             last = min(last, int(total) - 1)
-        elif total.strip() == "*":  # the server does not know how long the object is
+        elif total.strip() == "*":  # the server does not know the size of the object
             first, _, end = span.strip().partition("-")
             is_short = first == str(self.offset) and end.isdigit() and int(end) < last
             last = int(end) if is_short else last
         if span.strip() != f"{self.offset}-{last}":
-            raise _Passing(self._wrong(f"Content-Range {got}", f"bytes {self.offset}-{last}"))
-        if len(answer.body) != last - self.offset + 1:
+            expected = f"bytes {self.offset}-{last}"
+            raise _TransientError(self._wrong_range(f"Content-Range {got}", expected))
+        if len(response.body) != last - self.offset + 1:
             expected = f"{last - self.offset + 1} bytes"
-            raise _Passing(self._wrong(f"{len(answer.body)} bytes", expected))
+            raise _TransientError(self._wrong_range(f"{len(response.body)} bytes", expected))
 
-    def _wrong(self, got: str, expected: str) -> SourceError:
-        what = f"the answer for bytes {self.offset} to {self.offset + self.length} is another part"
-        return SourceError(f"{what} of the file", url=self.url, got=got, expected=expected)
+    def _wrong_range(self, got: str, expected: str) -> SourceError:
+        what = f"the response for bytes {self.offset} to {self.offset + self.length} is another"
+        return SourceError(f"{what} part of the file", url=self.url, got=got, expected=expected)
 
 
-async def _try_often(ask: Callable[[], Any], url: str, n_bytes: int) -> Any:
-    """Ask until there is an answer, a bounded number of times and in a bounded time."""
+async def _with_retries(send: Callable[[], Any], url: str, n_bytes: int) -> Any:
+    """Call a coroutine function until it succeeds, within the limits of `RETRY`."""
     import asyncio
 
     limit_s = time_limit_s(n_bytes, RETRY.total_s)
     try:
         async with asyncio.timeout(limit_s):
-            return await _try_again(ask)
+            return await _retry(send)
     except TimeoutError as error:
-        raise too_slow(url, limit_s) from error
+        raise timeout_error(url, limit_s) from error
 
 
-async def _try_again(ask: Callable[[], Any]) -> Any:
+async def _retry(send: Callable[[], Any]) -> Any:
     import asyncio
 
     retry = RETRY
     for n_failed in range(retry.n_tries):
         try:
-            return await ask()
-        except _Passing as fault:
+            return await send()
+        except _TransientError as transient:
             if n_failed == retry.n_tries - 1:
-                fault.error.hint = f"Tried {retry.n_tries} times."
-                raise fault.error from fault.__cause__
-            await asyncio.sleep(retry.delay_s(n_failed, fault.wait_s))
+                transient.error.hint = f"Tried {retry.n_tries} times."
+                raise transient.error from transient.__cause__
+            await asyncio.sleep(retry.delay_s(n_failed, transient.wait_s))
     raise AssertionError("RETRY.n_tries is 0")
 
 
-async def _ask(
+async def _request(
     fs: Any,
     method: str,
     path: str,
     url: str,
     headers: Mapping[str, str],
-    most: int,
+    max_bytes: int,
     permits: Permits | None,
     *,
-    most_of_all: int = _MAX_SLICED_BYTES,
-) -> Answer:
-    """Send one request, and follow redirects as far as they are permitted.
+    max_whole: int = _MAX_WHOLE_BYTES,
+) -> Response:
+    """Send one request, and follow redirects that are permitted.
 
-    Another origin than the first gets none of the caller's headers, cookies and credentials, by
-    whatever way the file system has them: the client itself would keep back no more than
-    `Authorization`.
+    After a redirect to another origin, none of the caller's headers, cookies and credentials are
+    sent, wherever the file system has them from; aiohttp itself would drop only `Authorization`.
     """
     import aiohttp
 
     session = await fs.set_session()
-    slowest_s = _STALL_S + min(most, 1 << 40) / _SLOWEST_BYTES_PER_S
+    slowest_s = _STALL_S + min(max_bytes, 1 << 40) / _SLOWEST_BYTES_PER_S
     options: dict[str, Any] = {
         "timeout": aiohttp.ClientTimeout(slowest_s, sock_connect=_STALL_S, sock_read=_STALL_S),
         **{name: value for name, value in fs.kwargs.items() if name != "allow_redirects"},
         "allow_redirects": False,
-        "read_bufsize": _READ_AHEAD_BYTES,
+        "read_bufsize": _READ_BUFFER_BYTES,
     }
-    # a range of compressed bytes is no range of the file
+    # a range of an encoded response is not a range of the file
     own = {"Accept-Encoding": "identity", **headers}
     options["headers"] = {**fs.kwargs.get("headers", {}), **own}
     address: Any = fs.encode_url(path)
     try:
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(_MAX_REDIRECTS + 1):
-                async with session.request(method, address, **options) as answer:
-                    location = answer.headers.get("Location")
-                    if answer.status not in _REDIRECTS or not location:
-                        body = await _read_body(answer, most, most_of_all, method)
-                        named = {name.lower(): value for name, value in answer.headers.items()}
-                        return Answer(answer.status, named, body)
-                    address = answer.url.join(type(answer.url)(location))
+                async with session.request(method, address, **options) as response:
+                    location = response.headers.get("Location")
+                    if response.status not in _REDIRECT_STATUSES or not location:
+                        body = await _read_body(response, max_bytes, max_whole, method)
+                        lower = {name.lower(): value for name, value in response.headers.items()}
+                        return Response(response.status, lower, body)
+                    address = response.url.join(type(response.url)(location))
                     if permits is not None:
                         _check_redirect(str(address), url, permits)
-                    if not _is_same_origin(answer.url, address):
+                    if not _is_same_origin(response.url, address):
                         options = {"headers": own} | {
-                            name: options[name]
-                            for name in ("timeout", "allow_redirects", "read_bufsize", *_SAFE)
-                            if name in options
+                            name: options[name] for name in _CROSS_ORIGIN_OPTIONS if name in options
                         }
                         if _has_credentials(fs):
                             session = await stack.enter_async_context(_bare_session(fs))
@@ -395,36 +395,38 @@ async def _ask(
             raise
         if isinstance(error, aiohttp.InvalidURL):
             raise _unreadable(url, error, headers) from error
-        raise _Passing(_unreadable(url, error, headers)) from error
-    raise SourceError("is redirected without an end", url=url, got=f"{_MAX_REDIRECTS} redirects")
+        raise _TransientError(_unreadable(url, error, headers)) from error
+    raise SourceError("is redirected too often", url=url, got=f"{_MAX_REDIRECTS} redirects")
 
 
-_SAFE = ("ssl", "proxy")
-"""Options of a request that tell another origin nothing."""
-_TELLING = ("headers", "auth", "cookies", "cookie_jar", "connector")
+_CROSS_ORIGIN_OPTIONS = ("timeout", "allow_redirects", "read_bufsize", "ssl", "proxy")
+"""Options of a request that reveal nothing to another origin."""
+_CREDENTIAL_OPTIONS = ("headers", "auth", "cookies", "cookie_jar", "connector")
+"""Options of a session that may contain credentials."""
 
 
 def _is_same_origin(before: Any, after: Any) -> bool:
-    """Return whether two addresses have one host; from http to https it stays the same."""
-    is_raised = (before.scheme, before.port, after.scheme, after.port) == ("http", 80, "https", 443)
+    """Return whether two URLs have the same origin; http and https of a host count as the same."""
+    ports = before.scheme, before.port, after.scheme, after.port
+    is_upgrade = ports == ("http", 80, "https", 443)
     return before.host == after.host and (
-        is_raised or (before.scheme, before.port) == (after.scheme, after.port)
+        is_upgrade or (before.scheme, before.port) == (after.scheme, after.port)
     )
 
 
 def _has_credentials(fs: Any) -> bool:
-    """Return whether all requests of a file system's session may carry something of the caller."""
+    """Return whether the session of a file system may send credentials with every request."""
     options = getattr(fs, "client_kwargs", None) or {}
     is_own = getattr(fs, "get_client", None) is not None and fs.get_client.__module__ != _CLIENT
-    return is_own or any(options.get(name) for name in _TELLING)
+    return is_own or any(options.get(name) for name in _CREDENTIAL_OPTIONS)
 
 
 _CLIENT = "fsspec.implementations.http"
-"""Module of the function that makes sessions without anything of the caller."""
+"""Module of fsspec's own `get_client`, which adds no credentials."""
 
 
 def _bare_session(fs: Any) -> Any:
-    """Make a session without anything of the caller, which reaches the net by the same proxy."""
+    """Create a session without headers, cookies or credentials, but with the same proxy."""
     import aiohttp
 
     options = getattr(fs, "client_kwargs", None) or {}
@@ -435,27 +437,26 @@ def _bare_session(fs: Any) -> Any:
 def _check_redirect(target: str, url: str, permits: Permits) -> None:
     if not permits(target):
         raise UntrustedSource(
-            "is redirected to outside the allowed addresses",
+            "is redirected to a URL that is not allowed",
             url=url,
             got=target,
             hint="If you trust it, add its prefix to allow=[...].",
         )
 
 
-async def _read_body(answer: Any, most: int, most_of_all: int, method: str) -> bytes:
-    """Read no more than makes sense as an answer; what is more is left, and told by its length."""
-    is_good = answer.status in (200, 206)
-    if method == "HEAD" or not is_good:
+async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str) -> bytes:
+    """Read the body, but not far beyond the limit; the caller checks the length."""
+    if method == "HEAD" or response.status not in (200, 206):
         return b""
-    encoding = answer.headers.get("Content-Encoding", "")
+    encoding = response.headers.get("Content-Encoding", "")
     if encoding.strip().lower() not in ("", "identity"):
-        raise SourceError("the server encodes what it sends", url=str(answer.url), got=encoding)
-    limit = most if answer.status == 206 or most > 1 << 60 else most_of_all
-    size = answer.content_length
+        raise SourceError("the server sends the file encoded", url=str(response.url), got=encoding)
+    limit = max_bytes if response.status == 206 or max_bytes > 1 << 60 else max_whole
+    size = response.content_length
     if size is not None and size > limit:
-        return b"" if answer.status == 200 else await answer.content.read(1)
+        return b"" if response.status == 200 else await response.content.read(1)
     pieces, n_read = [], 0
-    async for piece in answer.content.iter_any():
+    async for piece in response.content.iter_any():
         pieces.append(piece)
         n_read += len(piece)
         if n_read > limit:
@@ -464,31 +465,32 @@ async def _read_body(answer: Any, most: int, most_of_all: int, method: str) -> b
 
 
 def _conditions(expected: Source) -> dict[str, str]:
-    """Describe which object is meant. Only strong ETags match in If-Match (RFC 9110, 13.1.1)."""
-    if not is_weak(expected.etag):
+    """Return the conditional headers. Only strong ETags match in If-Match (RFC 9110, 13.1.1)."""
+    if not is_weak_etag(expected.etag):
         return {"If-Match": f'"{expected.etag}"'}
     if expected.etag is None and expected.mtime is not None:
         return {"If-Unmodified-Since": email.utils.formatdate(expected.mtime, usegmt=True)}
     return {}
 
 
-def _check_status(answer: Answer, url: str, wanted: int) -> None:
-    if answer.status == wanted:
+def _check_status(response: Response, url: str, expected: int) -> None:
+    if response.status == expected:
         return
-    error = refusal(answer.status, url)
-    if answer.status in _RETRIED:
-        raise _Passing(error, _parse_delay(answer.headers.get("retry-after", "")))
+    error = status_error(response.status, url)
+    if response.status in _RETRIED_STATUSES:
+        raise _TransientError(error, _parse_delay(response.headers.get("retry-after", "")))
     raise error
 
 
-def refusal(status: int, url: str, what: str = "cannot be read", **fields: Any) -> SourceError:
-    """Make the error for an answer without the bytes that were asked for."""
+def status_error(status: int, url: str, what: str = "cannot be read", **fields: Any) -> SourceError:
+    """Build the error for a response with an unexpected HTTP status."""
     kind = MissingSource if status in (404, 410) else SourceError
-    return kind(what, url=url, got=f"HTTP status {status}", hint=_HINTS.get(status), **fields)
+    hint = _STATUS_HINTS.get(status)
+    return kind(what, url=url, got=f"HTTP status {status}", hint=hint, **fields)
 
 
 def _parse_delay(text: str) -> float:
-    """Return the seconds that a Retry-After asks to wait, given as such or as a date."""
+    """Return the delay of a Retry-After header, in seconds; the header may be a date."""
     if text.isdigit():
         return float(text)
     moment = _parse_date(text) if text else None

@@ -1,4 +1,4 @@
-"""Opens any path, URL or open file as bytes by offset: chooses the class of the source."""
+"""Open any path, URL or file object as a `ByteSource` of the right class."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def open_source(
 ) -> ByteSource:
     """Open a path, URL, fsspec OpenFile or binary file object for reading by offset.
 
-    What is open for that already is given back.
+    A `ByteSource` is returned unchanged.
 
     Parameters
     ----------
     where
         What to open.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
     allow
-        What an address, its redirects and the files that it names may lead to; None: anything.
+        Allow-list for the URL, its redirects and the files that it refers to; None allows all.
 
     Raises
     ------
     SourceError
         If it cannot be opened, or is a directory.
     UntrustedSource
-        If it lies outside of what is allowed.
+        If it is not on the allow-list.
     """
     if isinstance(where, ByteSource):
         return where
-    from .remote import RemoteSource  # local files need no client of servers
+    from .remote import RemoteSource  # not needed for local files
 
     if hasattr(where, "fs") and hasattr(where, "path"):
-        # an fsspec OpenFile, or a file that fsspec opened: its address serves later readers too
+        # an fsspec OpenFile or a file that fsspec opened: its URL also works for later readers
         url = where.fs.unstrip_protocol(where.path)
         if url.startswith("file://"):
             return LocalSource(local_path(url))
@@ -67,14 +67,14 @@ def open_source(
     raise SourceError(
         f"cannot open {type(where).__name__}",
         expected="a path, URL, fsspec OpenFile or open binary file",
-        hint="Many files become one array with `tiffref.scan_sequence`."
+        hint="To read many files as one array, use `tiffref.scan_sequence`."
         if isinstance(where, list | tuple)
         else None,
     )
 
 
 def _is_open_file(file: Any, name: str) -> bool:
-    """Return whether an open file is the one of this name: members of archives have names too."""
+    """Return whether the path leads to this open file; members of archives have a name too."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), Path(name).stat())
     except (AttributeError, OSError, ValueError):

@@ -1,7 +1,7 @@
-"""How far a read or a scan is, for callbacks and for terminals.
+"""Report the progress of reads and scans to callbacks and terminals.
 
-Owns the counting, by many threads, of what is done, and the line that is drawn of it. Of one file,
-nobody knows how many directories it has before all are read: what is counted has no total.
+The counters are thread-safe. The scan of one file has no total, because the number of its IFDs is
+not known until all are read.
 """
 
 from __future__ import annotations
@@ -13,25 +13,32 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-__all__ = ["Counts", "Progress", "Tally", "choose_counts", "choose_progress", "draw_counts"]
+__all__ = [
+    "Progress",
+    "ProgressCounter",
+    "ScanCounter",
+    "resolve_progress",
+    "scan_progress",
+    "show_scan_progress",
+]
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and what there is to do, or, where nobody knows how much there is, with
-the directories and the bytes read so far; what it raises ends the work."""
+"""Called with the number of items done and the total, or, for the scan of one file, with the IFDs
+and bytes read so far. An exception that it raises stops the work."""
 
-_WIDTH = 30
-_REDRAWN_S = 0.1
+_BAR_WIDTH = 30
+_REDRAW_INTERVAL_S = 0.1
 
 
-class Tally:
-    """Counts for a callback, which one thread calls at a time.
+class ProgressCounter:
+    """Count finished items; the callback is called by one thread at a time.
 
     Parameters
     ----------
     progress
         The callback.
     total
-        How much there is to do.
+        Number of items.
     """
 
     def __init__(self, progress: Progress, total: int) -> None:
@@ -41,15 +48,15 @@ class Tally:
         self._lock = threading.Lock()
 
     def add(self, n: int) -> None:
-        """Note that so many more are done."""
+        """Add finished items."""
         if n:
             with self._lock:
                 self._done += n
                 self._progress(self._done, self._total)
 
 
-class Counts:
-    """Counts directories and bytes read for a callback, which one thread calls at a time."""
+class ScanCounter:
+    """Count IFDs and bytes read; the callback is called by one thread at a time."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -57,7 +64,7 @@ class Counts:
         self._lock = threading.Lock()
 
     def add(self, n_directories: int, n_bytes: int) -> None:
-        """Note that so many more are read."""
+        """Add IFDs and bytes that were read."""
         with self._lock:
             self._n_directories += n_directories
             self._n_bytes += n_bytes
@@ -65,14 +72,16 @@ class Counts:
 
 
 @contextlib.contextmanager
-def choose_counts(progress: Progress | bool | None, message: str) -> Iterator[Counts | None]:
-    """Get what counts for the callback to use: for True one that draws a line behind a message, if
-    standard error is a terminal, and wipes it in the end."""
+def scan_progress(progress: Progress | bool | None, message: str) -> Iterator[ScanCounter | None]:
+    """Return a counter that calls `progress`; True shows a line while standard error is a terminal.
+
+    The line is erased at the end.
+    """
     if callable(progress):
-        yield Counts(progress)
+        yield ScanCounter(progress)
     elif progress and sys.stderr.isatty():
         try:
-            yield Counts(draw_counts(message))
+            yield ScanCounter(show_scan_progress(message))
         finally:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
@@ -80,14 +89,14 @@ def choose_counts(progress: Progress | bool | None, message: str) -> Iterator[Co
         yield None
 
 
-def draw_counts(message: str) -> Progress:
-    """Return a callback that draws directories and bytes behind a message, now and then."""
-    drawn_at = -_REDRAWN_S
+def show_scan_progress(message: str) -> Progress:
+    """Return a callback that prints the message with the IFDs and bytes read so far."""
+    drawn_at = -_REDRAW_INTERVAL_S
 
     def draw(n_directories: int, n_bytes: int) -> None:
         nonlocal drawn_at
         now = time.monotonic()
-        if now - drawn_at >= _REDRAWN_S:
+        if now - drawn_at >= _REDRAW_INTERVAL_S:
             drawn_at = now
             size = f"{n_bytes / 1e6:,.1f} MB"
             sys.stderr.write(f"\r\x1b[K{message}: {n_directories:,} directories, {size}")
@@ -96,15 +105,15 @@ def draw_counts(message: str) -> Progress:
     return draw
 
 
-def choose_progress(progress: Progress | bool | None, verb: str, noun: str) -> Progress | None:
-    """Return the callback to use: for True one that draws a line, if standard error is a terminal.
+def resolve_progress(progress: Progress | bool | None, verb: str, noun: str) -> Progress | None:
+    """Return the callback to use; True is a progress bar if standard error is a terminal.
 
     Parameters
     ----------
     progress
-        What the user gave.
+        Argument of the user.
     verb, noun
-        What is done, and of what: "scanning", "files".
+        Words of the progress bar: "scanning", "files".
     """
     if callable(progress):
         return progress
@@ -112,9 +121,9 @@ def choose_progress(progress: Progress | bool | None, verb: str, noun: str) -> P
 
 
 def _draw(verb: str, noun: str, done: int, total: int) -> None:
-    """Draw a bar, and wipe it when all is done."""
-    filled = _WIDTH * done // max(1, total)
-    bar = f"[{'#' * filled}{'.' * (_WIDTH - filled)}]"
+    """Draw a progress bar; erase it when all is done."""
+    filled = _BAR_WIDTH * done // max(1, total)
+    bar = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}]"
     line = f"\r{verb} {bar} {done:,} of {total:,} {noun}"
     sys.stderr.write("\r\x1b[K" if done == total else line)
     sys.stderr.flush()

@@ -1,10 +1,8 @@
-"""Bytes of one file by offset, for scans and for reads: local files, open file objects.
+"""Random access to the bytes of one file: local files and open file objects.
 
-Owns the interface that these share with remote objects (`remote`), of which `open` chooses, and the
-comparison of a source with what was recorded of it. An open file object, whose one position all
-of its readers move, has a lock, and so has each file system with one connection: scans and stores
-over one of them know nothing of one another. It knows nothing of TIFF, and nothing of which sources
-may be read (`read.fetch`).
+Defines the interface that these share with remote objects (`remote`), and the check that a source
+has not changed since it was scanned. Readers of the same open file object share a lock, because
+they share its position; so do readers of a file system with only one connection.
 """
 
 from __future__ import annotations
@@ -27,41 +25,41 @@ from typing import Any, BinaryIO
 from ..errors import SourceError, StaleSource, unreadable, with_errno
 from ..model.manifest import OBJECT_SCHEME, Source
 from .allow import AllowList
-from .clients import lock_of, typed_errors
-from .urls import missing_file, not_a_file
+from .clients import shared_lock, typed_errors
+from .urls import directory_error, missing_file_error
 
 __all__ = [
     "ByteSource",
     "FileObjectSource",
     "LocalSource",
     "SourceFile",
-    "check_same",
-    "is_weak",
-    "stale",
+    "check_unchanged",
+    "is_weak_etag",
+    "stale_error",
 ]
 
-_MAX_LOOK_BYTES = 1 << 20
+_MAX_BUFFER_BYTES = 1 << 20
 
 
 class ByteSource:
-    """Bytes of one file by offset.
+    """Random access to the bytes of one file.
 
     Attributes
     ----------
     source
-        Address of the file, and its state when it was opened.
+        URL of the file, and its state when it was opened.
     allow
-        What redirects and the names of other files in it may lead to; None: anything.
+        Allow-list for redirects and for other files that it refers to; None allows all.
     """
 
     source: Source
     allow: AllowList | None = None
     is_local = True
-    """A read costs no request."""
-    checks_answers = False
-    """Reads compare the source with the one that is `expected`, at no cost."""
+    """Whether reads cost no request."""
+    verifies_reads = False
+    """Whether reads compare the source with the `expected` one without further requests."""
     n_fetched = 0
-    """Bytes that were read so far, for the progress of a scan."""
+    """Bytes read so far, for the progress of a scan."""
 
     @property
     def size(self) -> int:
@@ -77,84 +75,84 @@ class ByteSource:
         SourceError
             If it cannot be read.
         StaleSource
-            If it `checks_answers`, and is not as `expected`.
+            If it differs from `expected`; only if it `verifies_reads`.
         """
         raise NotImplementedError
 
     def read_all(self, expected: Source | None = None) -> bytes:
-        """Read the whole file; errors as of `read`."""
+        """Read the whole file; errors as in `read`."""
         return self.read(0, self.size, expected)
 
     def read_into(self, offset: int, buffer: memoryview, expected: Source | None = None) -> int:
-        """Read into a buffer of bytes, and return how many there were; errors as of `read`."""
+        """Read into a buffer, and return the number of bytes read; errors as in `read`."""
         data = self.read(offset, len(buffer), expected)
         buffer[: len(data)] = data
         return len(data)
 
     def state(self) -> Source:
-        """Return what is known of the file now."""
+        """Return the current size, modification time and ETag of the file."""
         return self.source
 
     def identity(self, expected: Source | None = None) -> tuple[int, ...] | None:
-        """Return what tells the file in its present state from all others, if that is known.
+        """Return a unique key of the file in its current state; None if there is none.
 
-        It costs no request; errors are those of `read`.
+        It costs no request; errors as in `read`.
         """
         return None
 
     def fileno(self) -> int:
-        """Return the descriptor of a local file."""
+        """Return the file descriptor of a local file."""
         raise io.UnsupportedOperation("fileno")
 
-    def is_fetched(self, offset: int, length: int) -> bool:
+    def is_cached(self, offset: int, length: int) -> bool:
         """Return whether these bytes can be read without a request."""
         return True
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch ranges (offset, length) that will be read, together, where reads cost requests."""
+        """Fetch ranges (offset, length) that will be read at once, if reads cost requests."""
 
-    def look(self) -> Any:
-        """Return the whole file as a buffer where that costs no request, else None."""
-        if 0 < self.size <= _MAX_LOOK_BYTES and self.is_fetched(0, self.size):
+    def as_buffer(self) -> Any:
+        """Return the whole file as a buffer if that costs no request, else None."""
+        if 0 < self.size <= _MAX_BUFFER_BYTES and self.is_cached(0, self.size):
             return self.read(0, self.size)
         return None
 
-    def beside(self, name: str) -> ByteSource | None:
-        """Open another file of the same folder; None if it cannot be.
+    def open_sibling(self, name: str) -> ByteSource | None:
+        """Open another file of the same folder; None if it cannot be opened.
 
         Parameters
         ----------
         name
-            Without a folder: files say which others belong to them, and must not lead elsewhere.
+            File name without a folder: a file that names others must not lead outside its folder.
         """
         return None
 
     def close(self) -> None:
-        """Release what was opened."""
+        """Close the file."""
 
 
-_SETTLED_S = 2.0
-"""A file whose last change is older will bear another time after the next: clocks of file systems
-tick every 10 ms at least, those of FAT every 2 s."""
+_MTIME_RESOLUTION_S = 2.0
+"""The next change of a file that is older than this gets another modification time: clocks of file
+systems tick at least every 10 ms, those of FAT every 2 s."""
 
 
 class LocalSource(ByteSource):
-    """A local file, read by position through one descriptor, which ends with its last reader.
+    """A local file with one descriptor, which is closed when the last reader is garbage collected.
 
-    Whoever drops the file from a cache must not close it: the system would give its number to
-    another file, and a reader in another thread would get the bytes of that.
+    A cache that drops the file must not close it: the system would reuse the descriptor for another
+    file, and a reader in another thread would get the bytes of that file.
 
     Parameters
     ----------
     path
-        Where it is.
+        Path of the file.
     url
         Its address in a document.
     allow
-        What the file may be, wherever links lead; None: any.
+        Allow-list for the file that is opened, with links followed; None allows all.
     """
 
-    checks_answers = True
+    verifies_reads = True
 
     def __init__(
         self,
@@ -162,10 +160,10 @@ class LocalSource(ByteSource):
         url: str | None = None,
         allow: AllowList | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # noqa: PTH100 - links stay as the user gave them
+        self._path = os.path.abspath(path)  # noqa: PTH100 - does not resolve links
         self._descriptor = -1
         try:
-            # without O_NONBLOCK, a pipe would keep us waiting for its writer
+            # without O_NONBLOCK, opening a pipe would wait for its writer
             flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
             self._descriptor = os.open(self._path, os.O_RDONLY | flags)
             state = os.fstat(self._descriptor)
@@ -174,7 +172,7 @@ class LocalSource(ByteSource):
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", self._path)
         except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
-            raise _not_opened(os.fspath(path), url, error) from error
+            raise _open_error(os.fspath(path), url, error) from error
         if allow is not None:
             allow.check_opened(url or self._path, self._descriptor)
         self.allow = allow
@@ -183,11 +181,11 @@ class LocalSource(ByteSource):
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         self._check(expected)
-        # a byte count may be any number; as many bytes would be asked of the memory
+        # a byte count may be any number, and so much memory would be allocated
         length = max(0, min(length, self.size - offset))
         try:
             data = read_at(self._descriptor, length, offset)
-            while 0 < len(data) < length:  # the system reads 2 GiB at a time
+            while 0 < len(data) < length:  # one system call reads at most 2 GiB
                 more = read_at(self._descriptor, length - len(data), offset + len(data))
                 length = length if more else len(data)
                 data += more
@@ -200,35 +198,35 @@ class LocalSource(ByteSource):
         if not hasattr(os, "preadv"):
             return super().read_into(offset, buffer, expected)
         self._check(expected)
-        n_read, n_now = 0, 1
+        n_total, n_read = 0, 1
         try:
-            while n_now and n_read < len(buffer):
-                n_now = os.preadv(self._descriptor, [buffer[n_read:]], offset + n_read)
-                n_read += n_now
+            while n_read and n_total < len(buffer):
+                n_read = os.preadv(self._descriptor, [buffer[n_total:]], offset + n_total)
+                n_total += n_read
         except OSError as error:
             raise unreadable(self.source.url, error) from error
-        return n_read
+        return n_total
 
     def state(self) -> Source:
         with typed_errors(self.source.url):
-            found = os.stat(self._path)  # noqa: PTH116 - what is there now
-        return replace(self.source, size=found.st_size, mtime=found.st_mtime)
+            state = os.stat(self._path)  # noqa: PTH116 - the file may have been replaced
+        return replace(self.source, size=state.st_size, mtime=state.st_mtime)
 
     def identity(self, expected: Source | None = None) -> tuple[int, ...] | None:
         self._check(expected)
         state = os.fstat(self._descriptor)
-        if not time.time() - _SETTLED_S - max(state.st_mtime, state.st_ctime) >= 0:
-            return None  # the next change might not show
+        if not time.time() - _MTIME_RESOLUTION_S - max(state.st_mtime, state.st_ctime) >= 0:
+            return None  # the next change might not be noticed
         times = state.st_mtime_ns, state.st_ctime_ns
         return (state.st_dev, state.st_ino, state.st_size, *times)
 
     def _check(self, expected: Source | None) -> None:
-        """Compare the file that is open: it is this very file that is read."""
+        """Compare the open file with the expected one, once."""
         if expected is not None and self._checked is not expected:
-            check_same(expected, self.source)
+            check_unchanged(expected, self.source)
             self._checked = expected
 
-    def beside(self, name: str) -> LocalSource | None:
+    def open_sibling(self, name: str) -> LocalSource | None:
         path = Path(self._path).parent / name
         if Path(name).name != name or not path.is_file():
             return None
@@ -243,12 +241,12 @@ class LocalSource(ByteSource):
     def _map(self) -> mmap.mmap:
         return mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
 
-    def look(self) -> Any:
+    def as_buffer(self) -> Any:
         return self._map if self.size else None
 
     def close(self) -> None:
         if "_map" in self.__dict__:
-            with contextlib.suppress(BufferError):  # it ends with the last array that looks at it
+            with contextlib.suppress(BufferError):  # arrays still use it, and keep it alive
                 self._map.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -259,28 +257,28 @@ class LocalSource(ByteSource):
             self.close()
 
 
-def _not_opened(path: str, url: str | None, error: OSError | ValueError) -> SourceError:
-    """Describe why a local file cannot be opened; of one in references, no more than that."""
+def _open_error(path: str, url: str | None, error: OSError | ValueError) -> SourceError:
+    """Build the error for a local file that cannot be opened, with hints if the user named it."""
     if url is not None:
         return unreadable(url, error)
     if isinstance(error, FileNotFoundError):
-        return missing_file(path)
+        return missing_file_error(path)
     if isinstance(error, IsADirectoryError):
-        return not_a_file(path)
+        return directory_error(path)
     reason = getattr(error, "strerror", None) or str(error)
     name = os.path.abspath(path)  # noqa: PTH100
     return with_errno(SourceError(f"cannot be read: {reason}", url=name), error)
 
 
 class FileObjectSource(ByteSource):
-    """An open binary file, read under a lock; its position is left where it was.
+    """An open binary file, read under a lock; its position is restored after each read.
 
-    The lock is that of the file, over which there may be several sources.
+    All sources of the same file share the lock.
     """
 
     def __init__(self, file: BinaryIO, url: str | None = None) -> None:
         self._file = file
-        self._lock = lock_of(file)
+        self._lock = shared_lock(file)
         self.source = Source(url or f"{OBJECT_SCHEME}{id(file):x}")
         self.source = self.state()
 
@@ -295,16 +293,16 @@ class FileObjectSource(ByteSource):
             return replace(self.source, size=self._file.tell())
 
     @contextlib.contextmanager
-    def _at(self, *place: int) -> Iterator[None]:
+    def _at(self, *position: int) -> Iterator[None]:
         with typed_errors(self.source.url), self._lock:  # a closed file is a ValueError
             before = self._file.tell()
-            self._file.seek(*place)
+            self._file.seek(*position)
             yield
             self._file.seek(before)
 
 
 class SourceFile(io.RawIOBase):
-    """A `ByteSource` with a position, for readers that want a file."""
+    """A file object that reads from a `ByteSource`."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
@@ -336,56 +334,56 @@ class SourceFile(io.RawIOBase):
         return data
 
     def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")  # tifffile reads into arrays of any type
+        view = memoryview(buffer).cast("B")  # tifffile reads into arrays of any dtype
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
 
-_position = threading.Lock()
+_seek_lock = threading.Lock()
 
 
 def read_at(descriptor: int, length: int, offset: int) -> bytes:
     """Read up to `length` bytes at `offset`; fewer at the end of the file."""
     if hasattr(os, "pread"):
         return os.pread(descriptor, length, offset)
-    with _position:  # Windows: the position is moved, by one reader at a time
+    with _seek_lock:  # Windows has no pread
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, length)
 
 
-# ---- is a source still what it was when it was scanned?
+# ---- has a source changed since it was scanned?
 
 _MTIME_TOLERANCE_S = 1e-3
-"""File systems and JSON both round modification times; a real change is further away."""
+"""File systems and JSON both round modification times; a real change differs by more."""
 
 
-def check_same(recorded: Source, now: Source) -> None:
-    """Compare a source with what was recorded; what is not known on both sides is skipped.
+def check_unchanged(recorded: Source, now: Source) -> None:
+    """Compare a source with what was recorded; values unknown on either side are skipped.
 
-    An ETag that is equal and strong says that the bytes are equal (RFC 9110, section 8.8.3):
-    the time may then differ, as it does between the servers of a mirror.
+    If strong ETags are equal, the bytes are equal (RFC 9110, section 8.8.3). The modification time
+    may then differ, as it does between the servers of a mirror.
 
     Raises
     ------
     StaleSource
-        If its size, ETag or modification time is another.
+        If the size, ETag or modification time differs.
     """
-    has_tags = recorded.etag is not None and now.etag is not None
-    is_certain = has_tags and recorded.etag == now.etag and not is_weak(recorded.etag)
-    known = [
+    has_etags = recorded.etag is not None and now.etag is not None
+    is_certain = has_etags and recorded.etag == now.etag and not is_weak_etag(recorded.etag)
+    comparisons = [
         ("size", recorded.size, now.size, recorded.size == now.size),
         ("ETag", recorded.etag, now.etag, recorded.etag == now.etag),
         ("mtime", recorded.mtime, now.mtime, is_certain or _is_same_time(recorded, now)),
     ]
-    for name, before, after, is_same in known:
+    for name, before, after, is_same in comparisons:
         if before is not None and after is not None and not is_same:
             got = f"{name} {_describe(name, after)}"
-            raise stale(recorded.url, got, f"{name} {_describe(name, before)}")
+            raise stale_error(recorded.url, got, f"{name} {_describe(name, before)}")
 
 
-def stale(url: str, got: str, expected: str) -> StaleSource:
-    """Make the error for a source that is not what was recorded."""
+def stale_error(url: str, got: str, expected: str) -> StaleSource:
+    """Build the error for a source that has changed since it was scanned."""
     return StaleSource(
         "has changed since it was scanned", url=url, got=got, expected=expected,
         hint="Scan it again, or read it as it is with verify='never'.",
@@ -397,12 +395,12 @@ def _describe(name: str, value: object) -> str:
         return str(value)
     try:
         return datetime.datetime.fromtimestamp(value, datetime.UTC).isoformat(" ")
-    except (OverflowError, OSError, ValueError):  # documents of strangers can have any number
+    except (OverflowError, OSError, ValueError):  # a document can have any number
         return str(value)
 
 
-def is_weak(etag: str | None) -> bool:
-    """Return whether equal ETags mean no more than alike contents."""
+def is_weak_etag(etag: str | None) -> bool:
+    """Return whether an ETag is absent or weak: equal weak ETags do not mean equal bytes."""
     return etag is None or etag.startswith("W/")
 
 

@@ -1,11 +1,10 @@
-"""The addresses of sources: what the model and documents write, and what people write by mistake.
+"""URLs of sources: conversion for documents, Windows paths, and hints for common mistakes.
 
-Owns the way from `Source.url` (a local path, or an address with a scheme) to the address in a
-document (always with a scheme) and back; the paths of Windows, whose drives and shares take their
-place in URLs; and the recognition of common mistakes, by name and by the first bytes of a file,
-with the next step for each. It opens no image, and asks a local folder only after something has
-failed. Local paths become plain "file://" addresses, not percent-encoded: fsspec, GDAL and zarrita
-take what follows "file://" as it stands.
+Converts `Source.url` (a local path, or a URL) to the URL in a document (always with a scheme) and
+back, Windows drives and shares included. Recognizes common mistakes by the name and by the first
+bytes of a file, with a hint for each; local folders are listed only after an error. Local paths
+become plain "file://" URLs, not percent-encoded: fsspec, GDAL and zarrita use what follows
+"file://" as it is.
 
 References: GDAL manual, "GDAL Virtual File Systems"; Git LFS specification, "The Pointer".
 """
@@ -31,14 +30,14 @@ from ..errors import (
 __all__ = [
     "FIRST_BYTES",
     "describe_content",
+    "directory_error",
     "file_url",
     "from_document_url",
     "has_scheme",
     "is_file_url",
     "local_path",
     "misnamed_references",
-    "missing_file",
-    "not_a_file",
+    "missing_file_error",
     "plan_prefix",
     "public_url",
     "shared_folder",
@@ -47,34 +46,34 @@ __all__ = [
     "to_document_url",
     "to_full_url",
     "warn_about_chains",
-    "warn_of_signatures",
+    "warn_about_signatures",
 ]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""Two characters at least: "C:" is a drive."""
-_SECRET = re.compile(
+"""At least two characters: "C:" is a drive."""
+_SECRET_PARAMETER = re.compile(
     r"x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature|hdnea|hdnts"
     r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid"
     r"|.*(?:token|secret|password|passwd|api-?_?key|auth)",
     re.IGNORECASE,
 )
-"""Parameters that give access: of S3, Google, Azure (SAS), CloudFront, Akamai, and tokens."""
-_BESIDE = re.compile(
+"""Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, and tokens."""
+_SIGNED_PARAMETER = re.compile(
     r"x-(?:amz|goog|oss|cos|ms)-.*|key-pair-id|policy|expires|s[vtepr]|sip|spr|ss|srt|sk\w+",
     re.IGNORECASE,
 )
-"""What is signed along, and of no use without the signature."""
-_AT_SIGN = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
-"""Schemes whose addresses name a container before an "@"."""
+"""Query parameters that are part of a signature, and useless without it."""
+_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
+"""Schemes whose URLs have a container name before an "@"."""
 
 
 def has_scheme(url: str) -> bool:
-    """Distinguish an address with a scheme ("s3://...", "data:...") from a local path."""
+    """Return whether an address has a scheme ("s3://...", "data:...") and is no local path."""
     return _SCHEME.match(url) is not None
 
 
 def public_url(url: str) -> str:
-    """Return an address without what gives access: signatures, tokens, and user information.
+    """Return a URL without credentials: signatures, tokens, and user information.
 
     Examples
     --------
@@ -91,36 +90,40 @@ def _public_link(link: str) -> str:
     if not mark or scheme == "file":
         return link
     host, slash, path = rest.partition("/")
-    if scheme.lower() not in _AT_SIGN:
+    if scheme.lower() not in _CONTAINER_SCHEMES:
         host = host.rpartition("@")[2]
     path, question, query = path.partition("?")
     query, hash_mark, fragment = query.partition("#")
     parts = {part: unquote(part.partition("=")[0]).lstrip("?") for part in query.split("&")}
-    if any(map(_SECRET.fullmatch, parts.values())):
-        parts = {part: name for part, name in parts.items()
-                 if not (_SECRET.fullmatch(name) or _BESIDE.fullmatch(name))}  # fmt: skip
+    if any(map(_SECRET_PARAMETER.fullmatch, parts.values())):
+        drop = (_SECRET_PARAMETER, _SIGNED_PARAMETER)
+        parts = {
+            part: name
+            for part, name in parts.items()
+            if not any(pattern.fullmatch(name) for pattern in drop)
+        }
     kept = "&".join(parts)
     after = f"{question}{kept}" if kept or not query else ""
     return f"{scheme}://{host}{slash}{path}{after}{hash_mark}{fragment}"
 
 
-def warn_of_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None:
-    """Warn where addresses have signatures or passwords, which documents leave out or keep."""
+def warn_about_signatures(urls: Iterable[str], *, is_kept: bool = False) -> None:
+    """Warn if URLs have signatures or passwords, which the document omits or keeps."""
     signed = [url for url in urls if public_url(url) != url]
     if not signed:
         return
     what = (
-        "is written with its signature or password: whoever reads it has access as you have"
+        "is written with its signature or password: whoever reads the document has your access"
         if is_kept
-        else "is written without its signature or password; readers need access of their own "
-        "(storage_options), or keep_signature=True"
+        else "is written without its signature or password: readers need their own credentials "
+        "(storage_options), or write it with keep_signature=True"
     )
     more = f" (and {len(signed) - 1} more)" if len(signed) > 1 else ""
     warn(MetadataWarning(f"{public_url(signed[0])}{more} {what}"), stacklevel=3)
 
 
 def to_document_url(url: str) -> str:
-    """Return the address that a document has for a source.
+    """Return the URL of a source in documents.
 
     Examples
     --------
@@ -131,7 +134,7 @@ def to_document_url(url: str) -> str:
 
 
 def _without_caches(url: str) -> str:
-    """Return an address without the caches in front of it, which are its reader's choice."""
+    """Return a URL without fsspec caches in front of it, which are up to the reader."""
     first, mark, rest = url.partition("::")
     if not mark or first not in _CACHES:
         return url
@@ -142,78 +145,77 @@ _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 
 def warn_about_chains(urls: Iterable[str]) -> None:
-    """Warn where sources lie within archives, which kerchunk's readers cannot open."""
+    """Warn if sources are inside archives, which readers of kerchunk documents cannot open."""
     addresses = [to_document_url(url) for url in urls if "::" in url]
-    # "::" may also stand in the name of a local file
+    # "::" may also be part of the name of a local file
     chained = [url for url in addresses if "::" in url and not url.startswith("file://")]
     if chained:
-        what = "lies within another file, so that engine='kerchunk' and other readers of kerchunk's"
-        hint = "documents cannot open it; engine='tiffref' and ZarrTiffStore can"
+        what = "is inside another file: engine='kerchunk' and other readers of kerchunk documents"
+        hint = "cannot open it; engine='tiffref' and ZarrTiffStore can"
         warn(MetadataWarning(f"{chained[0]} {what} {hint}", url=chained[0]), stacklevel=3)
 
 
 def to_full_url(url: str) -> str:
-    """Return the address of a source with all that it has, signatures too."""
+    """Return the URL of a source with its signature, if any."""
     if has_scheme(url):
         return url
     return file_url(os.path.abspath(url))  # noqa: PTH100
 
 
 def from_document_url(url: str) -> str:
-    """Return the source that a document's address means; undoes `to_document_url`."""
+    """Return the source address of a URL in a document; inverse of `to_document_url`."""
     return local_path(url) if is_file_url(url) else url
 
 
 def plan_prefix(prefix: str, urls: Iterable[str]) -> Callable[[str], str]:
-    """Plan new addresses below a prefix for sources that move there together.
+    """Plan new URLs below a prefix for sources that move there together.
 
-    The folder that holds all sources is replaced by the prefix; folders below it stay, so that two
-    files of the same name never meet. One file, or files of one folder: prefix and file name.
+    The deepest folder that contains all sources is replaced by the prefix. Subfolders are kept, so
+    that files of the same name stay distinct.
 
     Parameters
     ----------
     prefix
-        Address of a folder, with or without "/" at its end; empty leaves bare relative names.
+        URL of a folder, with or without a trailing "/"; empty for relative names.
     urls
         All sources.
 
     Returns
     -------
     rename
-        Source address to document address.
+        Function from the address of a source to its URL in the document.
 
     Raises
     ------
     ManifestMismatch
-        If the sources share no folder (other hosts, other schemes).
+        If the sources have no common folder (different hosts or schemes).
     SelectionError
-        If the prefix is an address without its scheme, or a path of GDAL.
+        If the prefix is a URL without its scheme, or a GDAL path.
     """
     is_plain = "://" not in prefix and prefix[1:2] != ":"
     hint = spelling_hint(f"{prefix.rstrip('/')}/") if is_plain else None
     if hint:
-        raise SelectionError("not an address", url=prefix, hint=hint)
+        raise SelectionError("not a URL", url=prefix, hint=hint)
     sources = list(urls)
     addresses = [_without_query(to_document_url(url)) for url in sources]
     if len(set(addresses)) < len({to_document_url(url) for url in sources}):
         raise ManifestMismatch(
-            "the sources differ in nothing but what follows '?', so that one URL prefix would give "
-            "them one name",
+            "sources differ only in their query (after '?'), and would get the same URL",
             got=", ".join(sorted(set(addresses))[:3]),
             hint="Write the references without `url`.",
         )
     folder = shared_folder(addresses)
     if addresses and not folder:
         raise ManifestMismatch(
-            "the sources share no folder, so that one URL prefix cannot stand for it",
+            "the sources have no common folder that a URL prefix could replace",
             got=", ".join(sorted(addresses)[:3]),
             expected="sources below one folder",
-            hint="Give `rename`, or write the references without `url`.",
+            hint="Pass `rename`, or write the references without `url`.",
         )
     prefix = prefix.replace("\\", "/")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
-    # a space or "#" in a name would end an address of the web; object stores take names as they are
+    # a space or "#" would end an http URL; object stores use names as they are
     encode = quote if _is_web(prefix) else str
 
     def rename(url: str) -> str:
@@ -229,12 +231,12 @@ def _is_web(url: str) -> bool:
 
 
 def _without_query(url: str) -> str:
-    """Return an address of the web without its query; names elsewhere may have a "?"."""
+    """Return an http URL without its query; elsewhere, "?" may be part of the name."""
     return url.partition("?")[0].partition("#")[0] if _is_web(url) else url
 
 
 def split_host(url: str) -> tuple[str, str]:
-    """Split an address into scheme and host, and path; that of a chain is not split.
+    """Split a URL into scheme and host, and path; a chain is not split.
 
     Examples
     --------
@@ -249,7 +251,7 @@ def split_host(url: str) -> tuple[str, str]:
 
 
 def shared_folder(addresses: Sequence[str]) -> str:
-    """Return the deepest folder that holds all addresses, "/" included; empty if there is none.
+    """Return the deepest folder that contains all URLs, with trailing "/"; "" if there is none.
 
     Examples
     --------
@@ -290,12 +292,12 @@ def local_path(url: str, is_windows: bool = _IS_WINDOWS) -> str:
 
 
 def is_file_url(url: str, is_windows: bool = _IS_WINDOWS) -> bool:
-    """Return whether a URL names a file by its full path, or on a share where there are such."""
+    """Return whether a URL is a file URL with a full path, or on Windows with a share."""
     return url.startswith("file://" if is_windows else "file:///")
 
 
 def file_url(path: str, is_windows: bool = _IS_WINDOWS) -> str:
-    """Return the URL of an absolute path; undoes `local_path`.
+    """Return the URL of an absolute path; inverse of `local_path`.
 
     Examples
     --------
@@ -314,23 +316,23 @@ def _has_drive(path: str) -> bool:
     return path[1:3] == ":/" and path[:1].isalpha()
 
 
-# ---- what is not an address, or not a TIFF
+# ---- hints for mistaken names and for files that are not TIFFs
 
 FIRST_BYTES = 512
-"""Bytes of a file by which it can be recognized."""
+"""Bytes at the start of a file that identify its format."""
 
-_SERVER = "Check the address: servers send one for errors and for logins."
-_KERCHUNK = "kerchunk can make references to it."
+_SERVER_HINT = "Check the URL: servers send such pages for errors and logins."
+_KERCHUNK_HINT = "kerchunk can make references to it."
 _CONTENT: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull."),
     (b"<vrtdataset", "a GDAL VRT",
-     "Give the TIFFs that it names: `tiffref stack FILES -o refs.json`, with --mosaic for tiles."),
-    (b"<!doctype html", "an HTML page", _SERVER),
-    (b"<html", "an HTML page", _SERVER),
-    (b"<error", "an error message of a server", _SERVER),
-    (b"<ome", "OME-XML", "Name it NAME.companion.ome to scan the TIFFs that it describes."),
+     "Pass the TIFFs that it refers to: `tiffref stack FILES -o refs.json`, --mosaic for tiles."),
+    (b"<!doctype html", "an HTML page", _SERVER_HINT),
+    (b"<html", "an HTML page", _SERVER_HINT),
+    (b"<error", "an error message of a server", _SERVER_HINT),
+    (b"<ome", "OME-XML", "Rename it to NAME.companion.ome to scan the TIFFs that it describes."),
     (b"{", "JSON", "If it holds references: tiffref info NAME.json."),
-    (b"pk\x03\x04", "a ZIP archive", "A TIFF in it is zip://NAME.tif::ARCHIVE.zip."),
+    (b"pk\x03\x04", "a ZIP archive", "Open a TIFF in it as zip://NAME.tif::ARCHIVE.zip."),
     (b"\x1f\x8b", "a gzip file", "Unpack it first: gunzip."),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "Unpack it first: unzstd."),
     (b"7z\xbc\xaf", "a 7z archive", "Unpack it first."),
@@ -341,43 +343,43 @@ _CONTENT: tuple[tuple[bytes, str, str], ...] = (
     (b"\0\0\0\x0cjp", "a JPEG 2000 image", "Convert it to TIFF first."),
     (b"gif8", "a GIF image", "Convert it to TIFF first."),
     (b"riff", "a RIFF file, such as WebP", "Convert it to TIFF first."),
-    (b"\x89hdf", "an HDF5 or netCDF 4 file", _KERCHUNK),
-    (b"cdf", "a netCDF 3 file", _KERCHUNK),
-    (b"grib", "a GRIB file", _KERCHUNK),
-    (b"simple  =", "a FITS file", _KERCHUNK),
-    (b"par1", "a Parquet file", "Give the address of a TIFF."),
-    (b"%pdf", "a PDF document", "Give the address of a TIFF."),
+    (b"\x89hdf", "an HDF5 or netCDF 4 file", _KERCHUNK_HINT),
+    (b"cdf", "a netCDF 3 file", _KERCHUNK_HINT),
+    (b"grib", "a GRIB file", _KERCHUNK_HINT),
+    (b"simple  =", "a FITS file", _KERCHUNK_HINT),
+    (b"par1", "a Parquet file", "Pass the path or URL of a TIFF."),
+    (b"%pdf", "a PDF document", "Pass the path or URL of a TIFF."),
     (b"zisraw", "a Zeiss CZI file", "Convert it first: bioformats2raw, or bfconvert to OME-TIFF."),
     (b"\xda\xce\xbe\x0a", "a Nikon ND2 file", "Convert it first: bfconvert to OME-TIFF."),
 )  # fmt: skip
-"""First bytes in lower case, what the file is, and what to do."""
+"""First bytes in lower case, description of the file, and hint."""
 
-_OTHER_KINDS = {
+_OTHER_FORMATS = {
     "zarr": "a Zarr store", "tif": "a TIFF", "tiff": "a TIFF", "nc": "a netCDF file",
     "h5": "an HDF5 file",
 }  # fmt: skip
-"""Endings of names that readers would take for something else than references."""
+"""File name extensions by which readers would not recognize references."""
 
 _ERROR_CODE = re.compile(rb"<Error>.*?<Code>(\w+)</Code>", re.DOTALL)
-_MANY = "Many files become one array with `tiffref stack` or `tiffref.scan_sequence`"
+_STACK_HINT = "To read many files as one array, use `tiffref stack` or `tiffref.scan_sequence`"
 _VSI = re.compile(r"/vsi(?P<kind>\w+?)(?:_streaming)?/(?P<rest>.*)", re.DOTALL)
 _VSI_SCHEMES = {"s3": "s3", "gs": "gs", "az": "az", "adls": "abfs", "hdfs": "hdfs"}
-_ONE_SLASH = re.compile(r"(?P<scheme>s3|gs|az|abfs|https?|ftp|gcs|memory):?/+(?P<rest>.*)", re.I)
-_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+_SINGLE_SLASH = re.compile(r"(?P<scheme>s3|gs|az|abfs|https?|ftp|gcs|memory):?/+(?P<rest>.*)", re.I)
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]")
 _HOST = re.compile(r"(?:www\.|[\w-]+\.)(?:[\w-]+\.)*(?:com|org|net|gov|edu|eu|io|int|de|uk|fr)/")
-_TIFFS = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".lsm", ".stk", ".qptiff")
+_EXTENSIONS = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".lsm", ".stk", ".qptiff")
 _MAX_NAMES = 10_000
 
 
 def describe_content(data: bytes) -> tuple[str, str | None]:
-    """Describe what a file is that is not a TIFF, by its first bytes, and what to do about it.
+    """Identify a file that is not a TIFF by its first bytes; return a description and a hint.
 
     >>> describe_content(b"version https://git-lfs.github.com/spec/v1")
     ('a Git LFS pointer', 'Fetch the file itself: git lfs pull.')
     """
     code = _ERROR_CODE.search(data)
     if code:
-        hint = "Check the address and the credentials; public buckets need anon=true."
+        hint = "Check the URL and the credentials; public buckets need anon=true."
         return f"an error message of a server ({code[1].decode('ascii', 'replace')})", hint
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what, hint in _CONTENT:
@@ -386,32 +388,32 @@ def describe_content(data: bytes) -> tuple[str, str | None]:
     if not data:
         return "an empty file", "Get a complete copy."
     if start.startswith(b"<"):
-        return "an XML document", _SERVER
+        return "an XML document", _SERVER_HINT
     if not data.strip(b"\0"):
         return "a file of zeros", "Get a complete copy."
     if data.isascii() and not re.search(rb"[\x00-\x08\x0e-\x1f]", data):
-        return "a text file", "Give the address of a TIFF."
+        return "a text file", "Pass the path or URL of a TIFF."
     return f"a file that begins with {data[:4]!r}", "A TIFF begins with II or MM."
 
 
 def misnamed_references(name: str) -> tuple[str, str] | None:
-    """Return what a name for references says instead, and a better name; None if it is good.
+    """Return why a file name does not suit references, and a better name; None if it does.
 
     >>> misnamed_references("a.zarr/")
     ('references are JSON, not a Zarr store', 'a.json')
     """
     stem, _, ending = name.rstrip("/").rpartition(".")
-    kind = _OTHER_KINDS.get(ending.lower()) if stem else None
+    kind = _OTHER_FORMATS.get(ending.lower()) if stem else None
     return (f"references are JSON, not {kind}", f"{stem}.json") if kind else None
 
 
-def missing_file(name: str) -> SourceError:
-    """Make the error for a local name at which there is no file, with what may have been meant."""
+def missing_file_error(name: str) -> SourceError:
+    """Build the error for a local file that does not exist, with a suggestion."""
     if not name:
         return MissingSource("the name of the file is empty")
     hint = spelling_hint(name)
     if hint is None and set("*?[{") & set(name):
-        hint = f"{_MANY}: tiffref stack '{name}' -o refs.json."
+        hint = f"{_STACK_HINT}: tiffref stack '{name}' -o refs.json."
     if hint is not None:
         return MissingSource("no such file", url=name, hint=hint)
     path = Path(name)
@@ -423,40 +425,40 @@ def missing_file(name: str) -> SourceError:
         return MissingSource("no such file", url=repr(name), hint=hint)
     if not path.parent.is_dir():
         return MissingSource("no such file", url=name, hint=f"There is no folder {path.parent}.")
-    near = _near_names(path)
-    return MissingSource("no such file", url=name, hint=f"Did you mean {near}?" if near else None)
+    close = _closest_name(path)
+    return MissingSource("no such file", url=name, hint=f"Did you mean {close}?" if close else None)
 
 
 def spelling_hint(name: str) -> str | None:
-    """Recognize spellings of other programs, and addresses that lack something.
+    """Return a hint for paths of other programs and for incomplete URLs; None for other names.
 
     >>> spelling_hint("/vsis3/bucket/*.tif")
-    'This is a path of GDAL; the address is s3://bucket/*.tif.'
+    'This is a GDAL path; the URL is s3://bucket/*.tif.'
     """
     vsi = _VSI.fullmatch(name)
     if vsi:
-        return f"This is a path of GDAL; the address is {_url_of_vsi(vsi['kind'], vsi['rest'])}."
-    slash = _ONE_SLASH.fullmatch(name)
+        return f"This is a GDAL path; the URL is {_vsi_to_url(vsi['kind'], vsi['rest'])}."
+    slash = _SINGLE_SLASH.fullmatch(name)
     if slash and not Path(f"{slash['scheme']}:").exists():
-        return f"The address is {slash['scheme'].lower()}://{slash['rest']}."
-    if _WINDOWS.match(name) and os.sep == "/":
-        return "This is a path of Windows; give the path on this machine."
+        return f"The URL is {slash['scheme'].lower()}://{slash['rest']}."
+    if _WINDOWS_PATH.match(name) and os.sep == "/":
+        return "This is a Windows path; pass the path on this machine."
     if _HOST.match(name):
-        return f"Addresses need a scheme: https://{name}."
+        return f"URLs need a scheme: https://{name}."
     return None
 
 
-def _url_of_vsi(kind: str, rest: str) -> str:
+def _vsi_to_url(kind: str, rest: str) -> str:
     if kind in _VSI_SCHEMES:
         return f"{_VSI_SCHEMES[kind]}://{rest}"
     if kind == "zip":
         archive, dot, inner = rest.partition(".zip")
         return f"zip://{inner.lstrip('/')}::{archive}{dot}"
-    return rest if kind == "curl" else f"that without /vsi{kind}/, if fsspec has a file system"
+    return rest if kind == "curl" else f"the one without /vsi{kind}/, if fsspec has a file system"
 
 
-def _near_names(path: Path) -> str | None:
-    """Find a name in the same folder that is nearly this one."""
+def _closest_name(path: Path) -> str | None:
+    """Return the most similar file name in the same folder, if any is similar."""
     try:
         with os.scandir(path.parent) as entries:
             names = [entry.name for _, entry in zip(range(_MAX_NAMES), entries, strict=False)]
@@ -466,30 +468,30 @@ def _near_names(path: Path) -> str | None:
     by_stem = {
         Path(name).stem.lower(): name for name in names if Path(name).suffix.lower() == ending
     }
-    near = difflib.get_close_matches(path.stem.lower(), by_stem, 1, 0.75)
-    return by_stem[near[0]] if near else None
+    close = difflib.get_close_matches(path.stem.lower(), by_stem, 1, 0.75)
+    return by_stem[close[0]] if close else None
 
 
-def not_a_file(name: str, wanted: str = "TIFF files") -> SourceError:
-    """Make the error for a folder where a file is wanted, by what the folder holds."""
+def directory_error(name: str, wanted: str = "TIFF files") -> SourceError:
+    """Build the error for a folder instead of a file, with a hint that depends on its content."""
     if not name:
-        return missing_file(name)
+        return missing_file_error(name)
     shown = name.rstrip("/") or "/"
     try:
         names = sorted(os.listdir(name))[:_MAX_NAMES]  # noqa: PTH208
     except OSError:
         names = []
     if "catalog.parquet" in names:
-        return SourceError("is a catalog", url=name, hint=f"See it with: tiffref info {shown}")
+        return SourceError("is a catalog", url=name, hint=f"Show it with: tiffref info {shown}")
     if {".zgroup", ".zarray", "zarr.json"} & set(names):
         return SourceError("is a Zarr store already", url=name, hint="Open it with zarr or xarray.")
-    images = [one for one in names if one.lower().endswith(_TIFFS)]
+    images = [one for one in names if one.lower().endswith(_EXTENSIONS)]
     if not images:
         return SourceError(f"is a folder without {wanted}", url=name)
     ending = Path(images[0]).suffix
-    many = f"{len(images)} TIFF files, such as" if len(images) > 1 else "the TIFF file"
+    count = f"{len(images)} TIFF files, such as" if len(images) > 1 else "the TIFF file"
     return SourceError(
-        f"is a folder with {many} {images[0]}",
+        f"is a folder with {count} {images[0]}",
         url=name,
         hint=f"\n  as one array: tiffref stack '{shown}/*{ending}' -o refs.json"
         f"\n  as a catalog: tiffref catalog build {shown} -o CATALOG",

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SelectionError
-from ..io.progress import Progress, Tally
+from ..io.progress import Progress, ProgressCounter
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING
@@ -87,7 +87,7 @@ class Reading:
     is_plain: NDArray[np.bool_] = field(init=False)
     pieces: list[Piece] = field(init=False)
     keys: dict[int, Hashable] = field(init=False)
-    tally: Tally | None = None
+    tally: ProgressCounter | None = None
     decoders: dict[int, Decoder] = field(default_factory=dict)
 
     def count(self, n_chunks: int) -> None:
@@ -296,7 +296,7 @@ def _read_into(
     array: Array, wanted: Selection, target: NDArray, fetch: Fetcher, progress: Progress | None
 ) -> None:
     reading = plan_reading(array, wanted, target)
-    reading.tally = None if progress is None else Tally(progress, len(reading.flat))
+    reading.tally = None if progress is None else ProgressCounter(progress, len(reading.flat))
     state, offset, length = array.manifest.take(reading.flat)
     rows = np.flatnonzero(state >= 0)
     if len(rows) < len(state):

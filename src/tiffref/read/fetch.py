@@ -27,7 +27,7 @@ from ..errors import SelectionError, SourceError, StaleSource
 from ..io.allow import AllowList, is_local
 from ..io.clients import find_file_system
 from ..io.remote import RemoteFile
-from ..io.source import ByteSource, FileObjectSource, LocalSource, check_same
+from ..io.source import ByteSource, FileObjectSource, LocalSource, check_unchanged
 from ..io.urls import local_path
 from ..model.manifest import OBJECT_SCHEME, Source
 from ..references import References
@@ -265,9 +265,9 @@ class Fetcher:
         opened = self.open(source.url)
         if self.verify == "never":
             return opened, _checked, None
-        if self.verify == "always" and (opened.is_local or not opened.checks_answers):
+        if self.verify == "always" and (opened.is_local or not opened.verifies_reads):
             self._check_fresh(source, opened)
-        if opened.checks_answers:
+        if opened.verifies_reads:
             return opened, _checked, source
         checked, then = self._fresh.get(source.url, (None, 0.0))
         # by identity, which is told faster than equality
@@ -299,7 +299,7 @@ class Fetcher:
     def _check_fresh(self, source: Source, opened: ByteSource) -> None:
         """Compare a source with what was recorded of it, unless nothing was."""
         if (source.size, source.etag, source.mtime) != (None, None, None):
-            check_same(source, self._ask(opened))
+            check_unchanged(source, self._ask(opened))
 
     def _ask(self, opened: ByteSource) -> Source:
         """Ask what a source is now; listings of a file system may be as old as a check."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError, first_few
 from ..io.allow import AllowList, is_local
 from ..io.open import open_source
-from ..io.progress import Progress, choose_progress
+from ..io.progress import Progress, resolve_progress
 from ..metadata.describe import TAG_NAMES
 from ..metadata.geo import Location, locate, unify_locations
 from ..model.array import Array, Group
@@ -131,7 +131,7 @@ def scan_files(
     """
     if workers is None:
         workers = _REMOTE_WORKERS if any("://" in url for url in urls) else 1
-    show = choose_progress(progress, "scanning", "files")
+    show = resolve_progress(progress, "scanning", "files")
     shared: _Shared = {}
     parts: list[Part | None] = []
     failures: dict[int, TiffrefError] = {}

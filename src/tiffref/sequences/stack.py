@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..io.allow import AllowList, is_local
 from ..io.open import open_source
-from ..io.source import check_same
+from ..io.source import check_unchanged
 from ..io.urls import local_path
 from ..metadata.gdal import with_bands
 from ..metadata.geo import locate, unify_locations
@@ -505,7 +505,7 @@ def _has_changed(
     there = open_source(source.url, storage_options, allow)
     there.close()
     try:
-        check_same(source, there.source)
+        check_unchanged(source, there.source)
     except StaleSource:
         return True
     return False

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
-from ..io.progress import Counts
+from ..io.progress import ScanCounter
 from ..io.source import ByteSource
 from ..io.urls import FIRST_BYTES, describe_content
 
@@ -349,7 +349,7 @@ class TiffReader:
     source: ByteSource
     base: int = 0
     is_ndpi: bool | None = None
-    counts: Counts | None = None
+    counts: ScanCounter | None = None
     header: Header = field(init=False)
     size: int = field(init=False)
     findings: list[Finding] = field(default_factory=list)
@@ -579,7 +579,7 @@ class TiffReader:
         """
         while not self._is_chain_complete and (limit is None or len(self._chain) < limit):
             if len(self._chain) >= _MIN_BULK_WALK and self.source.is_local:
-                view = self.source.look()
+                view = self.source.as_buffer()
                 if view is not None and not self.base:
                     self._walk_buffer(view)
                     break

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
 from ..io.allow import AllowList
 from ..io.open import open_source
-from ..io.progress import Counts
+from ..io.progress import ScanCounter
 from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
@@ -81,7 +81,7 @@ class OmeFile:
     reader: TiffReader
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
     _n_missing: int = 0
-    _counts: Counts | None = None
+    _counts: ScanCounter | None = None
     _allow: AllowList | None = None
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class OmeFile:
 
     def _read_neighbor(self, name: str) -> str:
         """Read the OME-XML of a neighbouring file, which is a TIFF or the XML itself."""
-        source = self.reader.source.beside(name)
+        source = self.reader.source.open_sibling(name)
         if source is None:
             return ""
         if source.read(0, 2) in (b"II", b"MM"):
@@ -151,7 +151,7 @@ class OmeFile:
         """
         if self._n_missing >= _MAX_MISSING_NEIGHBORS or len(self._siblings) >= _MAX_NEIGHBORS:
             return None
-        source = self.reader.source.beside(name)
+        source = self.reader.source.open_sibling(name)
         if source is None:
             self._n_missing += 1
             return None
@@ -185,7 +185,7 @@ class OmeFile:
         return listing
 
 
-def _read_chain(source: ByteSource, counts: Counts | None) -> TiffReader | None:
+def _read_chain(source: ByteSource, counts: ScanCounter | None) -> TiffReader | None:
     """Open another file of a set and read its chain of IFDs; None if it is not a TIFF."""
     try:
         reader = TiffReader(source, counts=counts)
@@ -230,7 +230,7 @@ class Companion(OmeFile):
         If it is not OME-XML, or describes planes that members do not have.
     """
 
-    def __init__(self, path: str | os.PathLike[str], counts: Counts | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], counts: ScanCounter | None = None) -> None:
         self._siblings: dict[str, TiffReader | None] = {}
         self._n_missing, self._counts, self._allow = 0, counts, None
         name = os.fspath(path)

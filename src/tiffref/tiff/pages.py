@@ -152,7 +152,7 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
     )  # fmt: skip
     keys: dict[bytes, int] = {}
     left: Sequence[int] = range(n)
-    view = reader.source.look() if n >= _MIN_GATHERED and not reader.base else None
+    view = reader.source.as_buffer() if n >= _MIN_GATHERED and not reader.base else None
     if view is not None and not reader.header.is_ndpi:
         left = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8)).run().tolist()
     n_gathered = len(keys)

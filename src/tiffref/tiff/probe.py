@@ -336,7 +336,7 @@ def _probed_indices(array: Array, segments: Segments) -> list[int]:
     return [
         n
         for n in probe_indices(manifest)
-        if segments.is_fetched(
+        if segments.is_cached(
             manifest.sources[manifest.source[n]].url,
             int(manifest.offset[n]),
             int(manifest.length[n]),
@@ -517,7 +517,7 @@ class Segments(Protocol):
     def read_segment(self, url: str, offset: int, length: int) -> bytes:
         """Read the stored bytes of a segment."""
 
-    def is_fetched(self, url: str, offset: int, length: int) -> bool:
+    def is_cached(self, url: str, offset: int, length: int) -> bool:
         """Return whether a segment can be read without a request."""
 
     @property
@@ -615,7 +615,7 @@ def _cut_last_packbits(level: LevelFacts, room: NDArray[np.uint64], segments: Se
     n = int(level.offset.argmax())
     source = level.sources[level.source[n // room.shape[1]]]
     place = source.url, int(level.offset.flat[n]), int(room.flat[n])
-    if not segments.is_fetched(*place):
+    if not segments.is_cached(*place):
         return
     n_bytes = int(_stored_bytes(level)[n % room.shape[1]])
     data = in_first_bit_order(segments.read_segment(*place), level.ifds[0].fill_order)
@@ -633,7 +633,7 @@ def _sample_decodes(level: LevelFacts, room: NDArray[np.uint64], segments: Segme
         (urls[level.source[n // width]], int(level.offset.flat[n]), int(room.flat[n]))
         for n in flat[:: -(-len(flat) // _MAX_TRIED)]
     ]
-    if not all(segments.is_fetched(*place) for place in places):
+    if not all(segments.is_cached(*place) for place in places):
         places = places[:: max(1, len(places) // _MAX_TRIED_REMOTE)]
     codec = segment_codec(level.ifds[0], is_short=True)
     return compression_of(codec.compression).decode is not None and all(

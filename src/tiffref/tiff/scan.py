@@ -27,7 +27,7 @@ from ..errors import (
     warn,
 )
 from ..io.open import open_source
-from ..io.progress import Counts, Progress, choose_counts
+from ..io.progress import Progress, ScanCounter, scan_progress
 from ..io.source import ByteSource
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
@@ -195,7 +195,7 @@ def scan_with_facts(
     report = Report("", strict)
     options = _Options(native, fillvalue, layout, level, allow_holes, report)
     with ExitStack() as stack:
-        counts = stack.enter_context(choose_counts(progress, f"scanning {name}"))
+        counts = stack.enter_context(scan_progress(progress, f"scanning {name}"))
         file = _open(source, storage_options, stack, counts)
         report.url = file.url
         listing = _select(file, series, key)
@@ -315,9 +315,9 @@ class _File:
         """Read the stored bytes of a segment of this file, or of another file of its set."""
         return self._source_at(url).read(offset, length)
 
-    def is_fetched(self, url: str, offset: int, length: int) -> bool:
+    def is_cached(self, url: str, offset: int, length: int) -> bool:
         """Return whether a segment can be read without a request."""
-        return self._source_at(url).is_fetched(offset, length)
+        return self._source_at(url).is_cached(offset, length)
 
     @property
     def is_regular(self) -> bool:
@@ -355,7 +355,7 @@ def _open(
     source: Any,
     storage_options: Mapping[str, Any] | None,
     stack: ExitStack,
-    counts: Counts | None = None,
+    counts: ScanCounter | None = None,
 ) -> _File:
     """Open the file until the stack is closed, with the series that the caller passed in."""
     if is_companion(source):

@@ -28,7 +28,7 @@ from ..errors import (
     check_arguments,
     unreadable,
 )
-from ..io.progress import Progress, Tally, choose_progress
+from ..io.progress import Progress, ProgressCounter, resolve_progress
 from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.engine import make_target
@@ -162,7 +162,7 @@ def read_region(
         for first, step, count in zip(wanted.first, wanted.step, wanted.counts, strict=True)
     )[n_lead:]
     places = list(itertools.product(*(range(n) for n in wanted.counts[:n_lead])))
-    tally = None if progress is None else Tally(progress, len(places))
+    tally = None if progress is None else ProgressCounter(progress, len(places))
 
     def fill(place: tuple[int, ...]) -> None:
         index = tuple(
@@ -311,7 +311,7 @@ class ZarrFileSequenceStore(ZarrStore):
             return super().read(selection, out=out, progress=progress)
         served = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
         assert isinstance(served, ReadFiles)
-        show = choose_progress(progress, "reading", "files")
+        show = resolve_progress(progress, "reading", "files")
         return read_region(served, selection, out, show)
 
     def write_fsspec(self, jsonfile: Any, /, url: str | None = None, **options: Any) -> None:

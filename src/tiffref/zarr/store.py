@@ -26,7 +26,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from ..documents import open_references
 from ..errors import SelectionError, UnknownArgument, UnsupportedTiff, check_arguments
 from ..formats.summary import ARRAY_HEADING, html_table, outline
-from ..io.progress import Progress, choose_progress
+from ..io.progress import Progress, resolve_progress
 from ..model.array import Array, Group, check_zattrs
 from ..model.manifest import INLINED
 from ..read.engine import read_array
@@ -235,7 +235,7 @@ class ZarrStore(Store):
         """
         array = self._references.group[self._checked_main()]  # zarr's keys take a millisecond
         assert isinstance(array, Array)
-        show = choose_progress(progress, "reading", "chunks")
+        show = resolve_progress(progress, "reading", "chunks")
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
