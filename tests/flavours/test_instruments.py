@@ -100,6 +100,34 @@ def test_olympus_sis(tmp_path):
     assert attributes(references)["magnification"] == 20
 
 
+@pytest.mark.parametrize("n_pages", [3, 5])
+@pytest.mark.parametrize("kind", ["sis", "fluoview"])
+def test_counts_that_are_not_those_of_pages(tmp_path, kind, n_pages):
+    """Too few pages are an error; all pages are given one after the other."""
+    head = mm_header(b"", [(b"X", 24, 0.0, 1.0, b""), (b"Y", 20, 0.0, 1.0, b""),
+                           (b"Z", 2, 0.0, 1.0, b""), (b"Time", 2, 0.0, 1.0, b"")])  # fmt: skip
+    block = struct.pack("<10xhdd8xd2x34s32s", -6, 0.5, 0.25, 20.0, b"camera", b"")
+    sis = struct.pack("<4s6x5h6x32sH", b"SIS0", 5, 4, 3, 2, 121, b"cells", 1)
+    sis += struct.pack("<hhI", 1, 1, 8) + b"\0" * 64
+    tags = {
+        "sis": {33560: As(4, sis, 32), 33471: As(2, SIS_INI.encode("latin-1") + b"\0")},
+        "fluoview": {34361: head, 34362: As(12, [0.0] * 8)},
+    }[kind]
+    data = pixels(n_pages, 20, 24)
+    path = tmp_path / "a.tif"
+    pages = [image(plane, tags if n == 0 else {}) for n, plane in enumerate(data)]
+    write_tiff(path, pages, prefix=block)
+    if n_pages < 4:
+        with pytest.raises(tiffref.errors.MalformedTiff, match="fewer planes"):
+            tiffref.scan(path)
+    with pytest.warns(tiffref.errors.MetadataWarning, match=f"in {n_pages} pages"):
+        references = tiffref.scan(path, allow_holes=True)
+    assert kinds(references) == [kind]
+    assert_pixels(references, {"image": data})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True, allow_holes=True)
+
+
 # ---- NIH Image
 
 

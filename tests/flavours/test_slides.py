@@ -149,6 +149,8 @@ def test_aperio_focal_planes(tmp_path):
     references = scan(path)
     assert references.group["image"].dims == ("z", "y", "x")
     assert_pixels(references, {"image": data, "image_1": low})
+    datasets = references.group.attributes["multiscales"][0]["datasets"]
+    assert [one["path"] for one in datasets] == ["image", "image_1"]
 
 
 # ---- Leica SCN
@@ -325,6 +327,25 @@ def test_philips_levels_padded_to_whole_tiles(tmp_path):
     assert scales_of(references, "image_1") == {"y_1": UM(0.5), "x_1": UM(0.5)}
 
 
+@pytest.mark.parametrize("kind", ["philips", "scn"])
+def test_xml_that_is_cut_off_is_reported(tmp_path, kind):
+    """tifffile takes such files for plain ones; of Philips, levels keep their padding."""
+    text = {
+        "philips": philips_xml([0.00025, 0.0005]),
+        "scn": scn_xml([("scan", 20, [(n, n, 0, 0) for n in range(2)])]),
+    }[kind]
+    software = {"philips": "Philips DP v1.0", "scn": "a"}[kind]
+    path = tmp_path / "a.tiff"
+    pages = [image(BASE, {270: text, 305: software}, tile=TILE), image(HALF, tile=TILE)]
+    write_tiff(path, pages)
+    assert kinds(scan(path)) == [kind]
+    pages[0].tags[270] = text[:-9]
+    write_tiff(path, pages)
+    with pytest.warns(tiffref.errors.MetadataWarning, match=f"its maker .{kind}"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": BASE, "image_1": HALF})
+
+
 # ---- Ventana BIF
 
 
@@ -412,5 +433,6 @@ def test_argos_focal_planes(tmp_path):
     assert set(kinds(references)) == {"avs"}
     assert references.group["image"].dims == ("z", "y", "x")
     assert_pixels(references, {"image": full, "image_1": half, "map": SMALL, "macro": MACRO})
+    assert references.group["image_1"].dims == ("z", "y_1", "x_1")
     assert scales_of(references) == {"z": UM(2), "y": UM(0.5), "x": UM(0.5)}
     assert attributes(references)["magnification"] == 40

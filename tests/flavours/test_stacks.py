@@ -80,6 +80,7 @@ def test_lsm_samples_side_by_side(tmp_path):
     assert_pixels(references, {"image": data})
 
 
+@pytest.mark.filterwarnings("ignore::tiffref.errors.MetadataWarning")
 @pytest.mark.parametrize("page", [0, 2, 4])
 @pytest.mark.parametrize(
     "tags", [{278: 6}, {259: 9999}, {257: 19}, {257: 4_000_000_000}, {284: 2, 277: 2}], ids=str
@@ -104,11 +105,28 @@ def test_lsm_pages_that_differ_are_not_read_as_the_first(tmp_path, tags, page):
 
 def test_lsm_without_rows(tmp_path):
     info = lsm_info({"X": 24, "Y": 0, "Z": 2}, 0)
-    small = pixels(8, 8, dtype="u1")
-    pages = [image(pixels(20, 24), {34412: info}), image(small, {254: 1})] * 2
+    full, small = pixels(20, 24), pixels(8, 8, dtype="u1")
     path = tmp_path / "a.lsm"
-    write_tiff(path, pages)
-    assert_pixels(tiffref.scan(path), {"thumbnail": np.stack([small] * 2)})
+    write_tiff(path, [image(full, {34412: info}), image(small, {254: 1})] * 2)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="Y=0.* in 2 pages"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": np.stack([full] * 2), "thumbnail": np.stack([small] * 2)})
+
+
+@pytest.mark.parametrize("n_pages", [1, 2, 5])
+def test_lsm_whose_pages_end_early(tmp_path, n_pages):
+    info = lsm_info({"X": 24, "Y": 20, "Z": 3}, 0)
+    full, small = pixels(3, 20, 24), pixels(3, 8, 8, dtype="u1")
+    pages = [image(full[0], {34412: info}), image(small[0], {254: 1})]
+    pages += [image(full[1]), image(small[1], {254: 1}), image(full[2])]
+    path = tmp_path / "a.lsm"
+    write_tiff(path, pages[:n_pages])
+    with pytest.raises(tiffref.errors.TiffrefError):
+        tiffref.scan(path, strict=True)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="does not fit"):
+        references = tiffref.scan(path, allow_holes=True)
+    found = ZarrTiffStore(references)[...].reshape(-1, 20, 24)
+    np.testing.assert_array_equal(found, full[: (n_pages + 1) // 2])
 
 
 # ---- MetaMorph STK
@@ -182,6 +200,57 @@ def test_stk_times_stage_wavelength_and_aperture(tmp_path):
         tiffref.References(references.group.with_children({"t": references.group["t"]}))
     )
     np.testing.assert_array_equal(times[...], [0, 1.5, 3.75])
+
+
+def write_stk(path, data, tags, *, is_first=True):
+    """Write planes behind one directory, or before it."""
+    one = image(data[0], tags, rows=7, is_pixels_first=is_first)
+    one.lengths = [len(strip) for strip in one.segments]
+    one.segments = [*one.segments[:-1], one.segments[-1] + data[1:].tobytes()]
+    write_tiff(path, [one])
+
+
+@pytest.mark.parametrize("n_lost", [1, 960, 961])
+def test_stk_planes_that_are_cut_off(tmp_path, n_lost):
+    data = pixels(4, 20, 24)
+    path = tmp_path / "a.stk"
+    tags = {33628: As(4, bytes(8), 1), 33629: As(5, bytes(24 * 4), 4)}
+    write_stk(path, data, tags, is_first=False)
+    path.write_bytes(path.read_bytes()[:-n_lost])
+    with pytest.raises(tiffref.errors.MalformedTiff, match="fewer planes than the file counts"):
+        tiffref.scan(path)
+    references = tiffref.scan(path, allow_holes=True)
+    n_missing = -(-n_lost // 960)
+    data[4 - n_missing :] = 0
+    assert_pixels(references, {"image": data})
+    assert references.series[0]["levels"][0]["missing_pages"] == n_missing
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("left", [{33629}, {33630}, {33628, 33631}, {33628}])
+def test_stk_planes_whose_tags_are_lost(tmp_path, left, is_first):
+    """tifffile goes by UIC1 and UIC2."""
+    data = pixels(4, 20, 24)
+    tags = {33628: As(4, bytes(8), 1), 33629: As(5, bytes(24 * 4), 4),
+            33630: As(5, bytes(8 * 4), 4), 33631: As(4, bytes(16), 4)}  # fmt: skip
+    path = tmp_path / "a.stk"
+    write_stk(path, data, {code: tags[code] for code in left}, is_first=is_first)
+    what = "room for 4 planes" if left == {33628} else "1 of 4 planes"
+    with pytest.warns(tiffref.errors.MetadataWarning, match=what):
+        references = tiffref.scan(path, allow_holes=True)
+    assert_pixels(references, {"image": data[0]})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=left == {33628})
+
+
+@pytest.mark.parametrize("tags", [{256: 23}, {257: 19}, {257: 14}], ids=str)
+def test_stk_planes_of_another_size_than_their_strips(tmp_path, tags):
+    """The second plane would be read from the end of the first."""
+    uic = {33628: As(4, bytes(8), 1), 33629: As(5, bytes(24 * 4), 4)}
+    path = tmp_path / "a.stk"
+    write_stk(path, pixels(4, 20, 24), uic | tags)
+    with pytest.raises(tiffref.errors.MalformedTiff, match="not of the size"):
+        tiffref.scan(path)
 
 
 # ---- Bruker PrairieView

@@ -11,7 +11,7 @@ import pytest
 from ifds import BIG, CLASSIC, As, Ifd, write_tiff
 
 import tiffref
-from tiffref.errors import MalformedTiff
+from tiffref.errors import MalformedTiff, MetadataWarning
 from tiffref.zarr import ZarrTiffStore
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (8, 12, 3), np.uint8)
@@ -90,12 +90,14 @@ def test_a_file_that_only_claims_to_be_an_lsm(tmp_path: Path, order: str) -> Non
     path = tmp_path / "a.tif"
     claim = b"\x4c\x49\x00\x04" + bytes(508)
     write_tiff(path, [spelled(As(1, list(claim)), 34412)], order=order)
-    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+    with pytest.warns(MetadataWarning, match="its maker .lsm"):
+        np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
     # also where tifffile is shown other bytes than those of the file
     ifd = spelled(As(1, list(claim)), 34412)
     ifd.tags[262] = As(1, [2])
     write_tiff(path, [ifd], order=order)
-    np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
+    with pytest.warns(MetadataWarning, match="its maker .lsm"):
+        np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
 
 
 @pytest.mark.parametrize("predictor", [2, 3, 50])

@@ -25,8 +25,10 @@ from .pages import Level, Pages, Series
 __all__ = [
     "GEO_KEYS",
     "Listing",
+    "cut_off",
     "geotiff_series",
     "imagej_series",
+    "is_final",
     "n_bytes_of",
     "plain_series",
     "room_end",
@@ -304,6 +306,18 @@ def room_end(pages: Pages, row: int) -> int:
     return min([pages.reader.size, *(at for at in places if at >= begin)])
 
 
+def cut_off(level: Level, n_planes: int, n_there: int) -> Level:
+    """Return the planes of a run one by one, of which only the first `n_there` are in the file."""
+    pages, row = level.first
+    n_strips = max(1, pages.directory(row).n_listed_segments)
+    offset, length = pages.columns.segments(_rows([row]), n_strips)
+    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(n_bytes_of(pages, row))
+    rows = _rows([row] * n_planes)
+    rows[n_there:] = -1
+    segments = offset + step[:, None], np.repeat(length, n_planes, 0)
+    return replace(level, row=rows, is_run=False, segments=segments)
+
+
 # ---- ImageJ
 
 
@@ -447,17 +461,8 @@ class _ImageJSeries:
             "planes counted by ImageJ reach past the end of the file",
             f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
         )  # fmt: skip
-        level = replace(self._level(self.head, 1), row=_rows([0] * self.n_images))
-        level = replace(level, segments=self._segments(n_bytes))
-        level.row[n_there:] = -1
+        level = cut_off(self._level(self.head, 1), self.n_images, n_there)
         return Listing([Series("imagej", [level])], missing=missing)
-
-    def _segments(self, n_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return offset and length of the strips of contiguous planes."""
-        n_strips = max(1, self.reader.first.n_listed_segments)
-        offset, length = self.head.columns.segments(_rows([0]), n_strips)
-        step = np.arange(self.n_images, dtype=np.uint64) * np.uint64(n_bytes)
-        return offset + step[:, None], np.repeat(length, self.n_images, 0)
 
     def _of_pages(self) -> Listing:
         """Return the series if each plane has an IFD, else plain series and a defect."""

@@ -31,10 +31,11 @@ from ..io.open import open_source
 from ..io.source import ByteSource, LocalSource, SourceFile
 from ..metadata.microscopy import READERS
 from ..model.tiff_facts import IfdFacts
+from .descriptions import missing_planes_error
 from .ifd import Directory, Finding, TiffReader
 from .ome import OmeFile
 from .pages import Level, Pages, Series
-from .series import Listing, n_bytes_of, plain_series, room_end, start_of
+from .series import Listing, cut_off, is_final, n_bytes_of, plain_series, room_end, start_of
 
 __all__ = ["VendorFile", "is_vendor_file", "open_vendor", "tifffile_errors"]
 
@@ -45,8 +46,8 @@ PARSE_ERRORS = (
 """What tifffile raises on invalid files; SyntaxError comes from XML."""
 
 _TAGS = frozenset(
-    {33445, 33471, 33560, 33628, 34118, 34361, 34362, 34412, 34680, 34682, 37706, 43314, 51123,
-     65420}
+    {33445, 33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680, 34682,
+     37706, 43314, 51123, 65420}
 )  # fmt: skip
 """MD Gel, SIS, MetaMorph, Zeiss, FluoView, FEI, TVIPS, NIH, Micro-Manager, NDPI."""
 _SOFTWARE = ("SI.", "PerkinElmer-QPI", "Philips DP", "IndicaLabsImageWriter", "MedScan",
@@ -58,9 +59,13 @@ _TAG_VALUES = frozenset(
      43314, 51123}
 )  # fmt: skip
 """Tags with vendor structures that tifffile parses."""
-_XMP, _UIC2, _UIC4 = 700, 33629, 33631
+_XMP, _UIC1, _UIC2, _UIC3, _UIC4 = 700, 33628, 33629, 33630, 33631
+_UIC_COUNTED = frozenset({_UIC2, _UIC3, _UIC4})
+"""Tags of MetaMorph with a value for each plane."""
 _MAX_BYTES = 1 << 26
 """Largest metadata tag."""
+_MAX_PROLOG = 2048
+"""Characters before the first element of XML."""
 _COMPARED_BYTES = 1 << 10
 _PAGES_AS_THEY_ARE = frozenset({"generic", "uniform"})
 _MAX_PLANES = 1 << 22
@@ -91,7 +96,7 @@ def _has_vendor_tags(one: Directory) -> bool:
     text = text if isinstance(text, str) else ""
     if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
         return True
-    if text[-10:].strip().endswith("</scn>") or "scanimage.SI" in text[-256:]:
+    if "<scn" in text[:_MAX_PROLOG] or "scanimage.SI" in text[-256:]:
         return True
     if 700 in one and ("Ventana" in software or text in _ARGOS_LABELS):
         return True
@@ -100,6 +105,19 @@ def _has_vendor_tags(one: Directory) -> bool:
     is_avs = 65000 in one and one.raw(65000, 6)[:6] == b"<Argos"
     is_pilatus = text.startswith("# ") and software.startswith("TVX")
     return is_avs or is_pilatus or (isinstance(make, str) and make.startswith("Huron "))
+
+
+def _claimed_formats(first: Directory) -> Iterator[str]:
+    """Yield the flavours that a directory claims and that tifffile takes back if XML is cut off, or
+    pages are missing.
+    """
+    software, text = (one if isinstance(one := first.get(code), str) else "" for code in (305, 270))
+    if 34412 in first:
+        yield "lsm"
+    if software.startswith("Philips DP"):
+        yield "philips"
+    if "<scn" in text[:_MAX_PROLOG]:
+        yield "scn"
 
 
 @contextlib.contextmanager
@@ -189,6 +207,9 @@ class VendorFile:
 
     def _check(self, listing: Listing) -> None:
         """Add defects for pages or OME-XML that tifffile ignores."""
+        for name in _claimed_formats(self.reader.first):
+            if not getattr(self.tif, f"is_{name}"):
+                listing.defects.append(f"the metadata of the vendor ({name}) cannot be read")
         text = self.reader.first.get(270)
         if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
             self._check_pages(listing)
@@ -209,12 +230,38 @@ class VendorFile:
         found = getattr(self.tif, "micromanager_metadata", None) or {}
         if "Summary" in found and {one.kind for one in listing.series} <= _PAGES_AS_THEY_ARE:
             listing.defects.append("the index of Micro-Manager's planes cannot be read")
+        self._check_metamorph(listing)
         left = self._unlisted_pages(listing)
         if left and self.tif.is_mdgel:
             listing.series += [_page_series(self.reader, at) for at in left]
         elif left:
             verb = "page is" if len(left) == 1 else "pages are"
             listing.defects.append(f"{len(left)} {verb} not part of any image")
+
+    def _check_metamorph(self, listing: Listing) -> None:
+        """Add a defect for planes without IFDs that MetaMorph counts and tifffile does not list.
+
+        tifffile needs UIC1 and UIC2.
+        """
+        first, level = self.reader.first, listing.series[0].levels[0]
+        if not {_UIC1, *_UIC_COUNTED} & first.entries.keys() or level.error is not None:
+            return
+        pages, row = level.first
+        n_planes = math.prod(level.shape) // max(1, math.prod(pages.shape(row)[0]))
+        n_counted = max(
+            [first.entries[code][1] for code in _UIC_COUNTED & first.entries.keys()], default=1
+        )
+        if n_counted > n_planes:
+            listing.missing = listing.missing or missing_planes_error(
+                "MetaMorph counts more planes than are found", n_planes, n_counted, self.reader.url
+            )
+            listing.defects.append(f"{n_planes} of {n_counted} planes of MetaMorph are found")
+        elif _UIC2 not in first.entries and not first.next_offset and n_planes == 1:
+            n_bytes = n_bytes_of(pages, row)
+            if n_bytes and is_final(pages, row):
+                room = (room_end(pages, row) - start_of(pages, row)) // n_bytes
+                if room > 1:
+                    listing.defects.append(f"there is room for {room} planes, and UIC2 is absent")
 
     def _unlisted_pages(self, listing: Listing) -> Sequence[int]:
         """Return the IFDs of the chain that have pixels and are in no level.
@@ -251,13 +298,15 @@ class VendorFile:
         return [at for at in self.reader.chain() if at not in used]
 
     def convert(self, series: Sequence[Any]) -> Listing:
-        """Convert series of tifffile to our own."""
-        return Listing(
-            [
-                Series(one.kind, [self._level(level) for level in one.levels], one.name)
-                for one in series
+        """Convert series of tifffile to our own; add a defect if they do not match the pages."""
+        listing = Listing([])
+        for one in series:
+            levels = [
+                _fit(self._level(level), listing, n == 0) for n, level in enumerate(one.levels)
             ]
-        )
+            levels = [_with_axes_of(levels[0], level) for level in levels]
+            listing.series.append(Series(one.kind, levels, one.name))
+        return listing
 
     def _level(self, level: Any, *, may_run: bool = True) -> Level:
         run_offset = level.dataoffset if may_run and not level.is_multifile else None
@@ -314,6 +363,50 @@ class VendorFile:
         return self._siblings[path]
 
 
+def _fit(level: Level, listing: Listing, is_full: bool) -> Level:
+    """Return the pages of a level one after the other, where they are not the planes it counts.
+
+    Planes of an image (`is_full`, and no thumbnail) that are not there are an error.
+    """
+    pages, row = level.first
+    try:
+        shape, axes = pages.shape(row)
+    except MalformedTiff as error:
+        return replace(level, error=error)
+    n_planes, rest = divmod(math.prod(level.shape), max(1, math.prod(shape)))
+    n_there = len(level.row)
+    if level.is_run:
+        n_there = min(
+            n_planes, (pages.reader.size - start_of(pages, row)) // n_bytes_of(pages, row)
+        )
+    if not math.prod(shape) or (n_planes == n_there and not rest):
+        return level
+    counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=True))
+    if n_planes > n_there and is_full and not pages.facts(row).subfile_type & 1:
+        listing.missing = listing.missing or missing_planes_error(
+            "there are fewer planes than the file counts", n_there, f"{n_planes} ({counted})",
+            pages.reader.url,
+        )  # fmt: skip
+    if level.is_run:
+        return cut_off(level, n_planes, n_there) if n_planes <= _MAX_PLANES else level
+    listing.defects.append(f"{counted} in {n_there} pages of {shape}")
+    return replace(level, shape=(n_there, *shape), axes=f"I{axes}")
+
+
+def _with_axes_of(full: Level, level: Level) -> Level:
+    """Name the axes of a smaller level as those of the image, if they are the same.
+
+    tifffile does not say of every slide that the planes of its smaller levels are focal planes.
+    """
+    shapes = [
+        [n for n, axis in zip(one.shape, one.axes, strict=True) if axis not in "XY"]
+        for one in (full, level)
+    ]
+    places = [[one.axes.find(axis) for axis in "XY"] for one in (full, level)]
+    is_same = shapes[0] == shapes[1] and places[0] == places[1]
+    return replace(level, axes=full.axes) if is_same else level
+
+
 def _run_of(level: Level) -> tuple[int, int]:
     """Return start and end of contiguous planes in the file."""
     pages, row = level.first
@@ -331,16 +424,24 @@ def _has_room(level: Level, *, is_alone: bool) -> bool:
     Raises
     ------
     MalformedTiff
-        If they do not, and there are no other IFDs to locate them (`is_alone`).
+        If they do not, and there are no other IFDs to locate them (`is_alone`); or if their size is
+        not that of the strips of the first plane.
     """
     pages, row = level.first
     begin, end = _run_of(level)
+    n_bytes, n_listed = n_bytes_of(pages, row), pages.directory(row).n_listed_segments
+    listed = int(pages.columns.segments(level.row[:1], n_listed)[1].sum())
+    if listed not in (0, n_bytes, end - begin):
+        raise MalformedTiff(
+            "planes behind one directory are not of the size that it gives",
+            url=pages.reader.url, ifd=pages.facts(row).name, tag="StripByteCounts (279)",
+            got=f"{listed} bytes", expected=f"{n_bytes} bytes",
+        )  # fmt: skip
     room = room_end(pages, row)
     if room >= min(end, pages.reader.size):
         return True
     if not is_alone:
         return False
-    n_bytes = n_bytes_of(pages, row)
     raise MalformedTiff(
         "planes overlap the IFD that describes them, or its values",
         url=pages.reader.url, ifd=pages.facts(row).name,
