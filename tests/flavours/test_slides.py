@@ -341,7 +341,7 @@ def test_xml_that_is_cut_off_is_reported(tmp_path, kind):
     assert kinds(scan(path)) == [kind]
     pages[0].tags[270] = text[:-9]
     write_tiff(path, pages)
-    with pytest.warns(tiffref.errors.MetadataWarning, match=f"its maker .{kind}"):
+    with pytest.warns(tiffref.errors.MetadataWarning, match=f"the vendor .{kind}"):
         references = tiffref.scan(path)
     assert_pixels(references, {"image": BASE, "image_1": HALF})
 

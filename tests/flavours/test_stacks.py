@@ -123,7 +123,7 @@ def test_lsm_whose_pages_end_early(tmp_path, n_pages):
     write_tiff(path, pages[:n_pages])
     with pytest.raises(tiffref.errors.TiffrefError):
         tiffref.scan(path, strict=True)
-    with pytest.warns(tiffref.errors.MetadataWarning, match="does not fit"):
+    with pytest.warns(tiffref.errors.MetadataWarning, match="does not match"):
         references = tiffref.scan(path, allow_holes=True)
     found = ZarrTiffStore(references)[...].reshape(-1, 20, 24)
     np.testing.assert_array_equal(found, full[: (n_pages + 1) // 2])
@@ -482,6 +482,25 @@ def test_planes_that_micromanager_did_not_write(tmp_path, left_out, match):
     n_missing = references.series[0]["levels"][0].get("missing_pages", 0)
     assert n_missing == len(found) - len(planes)
     tiffref.scan(path, allow_holes=True)
+
+
+@pytest.mark.filterwarnings("ignore::tiffref.errors.MetadataWarning")
+@pytest.mark.parametrize("n", [0, 3])
+def test_micromanager_pages_that_its_index_does_not_lead_to(tmp_path, n):
+    data = pixels(2, 2, 2, 20, 24)  # t, c, z
+    places = [(c, z, t, 0) for t in (0, 1) for c in range(2) for z in range(2)]
+    path = tmp_path / "run_MMStack.ome.tif"
+    write_mmstack(path, {(c, z, t, p): data[t, c, z] for c, z, t, p in places}, SUMMARY)
+    content = bytearray(path.read_bytes())
+    (index_at,) = struct.unpack_from("<I", content, 12)
+    struct.pack_into("<I", content, index_at + 8 + 20 * n + 16, 1 << 31)
+    path.write_bytes(content)
+    with pytest.raises(tiffref.errors.MalformedTiff, match="1 of 8 planes"):
+        tiffref.scan(path, strict=True)
+    with pytest.warns(TruncationWarning, match="1 of 8 planes"):
+        references = tiffref.scan(path)
+    data[0, n // 2, n % 2] = 0
+    assert_pixels(references, {"image": data})
 
 
 def test_micromanager_positions_in_several_files(tmp_path):

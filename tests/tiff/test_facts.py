@@ -90,13 +90,13 @@ def test_a_file_that_only_claims_to_be_an_lsm(tmp_path: Path, order: str) -> Non
     path = tmp_path / "a.tif"
     claim = b"\x4c\x49\x00\x04" + bytes(508)
     write_tiff(path, [spelled(As(1, list(claim)), 34412)], order=order)
-    with pytest.warns(MetadataWarning, match="its maker .lsm"):
+    with pytest.warns(MetadataWarning, match="the vendor .lsm"):
         np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
     # also where tifffile is shown other bytes than those of the file
     ifd = spelled(As(1, list(claim)), 34412)
     ifd.tags[262] = As(1, [2])
     write_tiff(path, [ifd], order=order)
-    with pytest.warns(MetadataWarning, match="its maker .lsm"):
+    with pytest.warns(MetadataWarning, match="the vendor .lsm"):
         np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
 
 

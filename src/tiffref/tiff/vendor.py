@@ -302,7 +302,8 @@ class VendorFile:
         listing = Listing([])
         for one in series:
             levels = [
-                _fit(self._level(level), listing, n == 0) for n, level in enumerate(one.levels)
+                _fit_to_pages(self._level(level), listing, n == 0)
+                for n, level in enumerate(one.levels)
             ]
             levels = [_with_axes_of(levels[0], level) for level in levels]
             listing.series.append(Series(one.kind, levels, one.name))
@@ -363,10 +364,10 @@ class VendorFile:
         return self._siblings[path]
 
 
-def _fit(level: Level, listing: Listing, is_full: bool) -> Level:
-    """Return the pages of a level one after the other, where they are not the planes it counts.
+def _fit_to_pages(level: Level, listing: Listing, is_full: bool) -> Level:
+    """Return a level with one axis of pages if its shape does not match them, and add a defect.
 
-    Planes of an image (`is_full`, and no thumbnail) that are not there are an error.
+    Missing planes of an image (`is_full`, and no thumbnail) are an error.
     """
     pages, row = level.first
     try:
@@ -376,9 +377,8 @@ def _fit(level: Level, listing: Listing, is_full: bool) -> Level:
     n_planes, rest = divmod(math.prod(level.shape), max(1, math.prod(shape)))
     n_there = len(level.row)
     if level.is_run:
-        n_there = min(
-            n_planes, (pages.reader.size - start_of(pages, row)) // n_bytes_of(pages, row)
-        )
+        room = (pages.reader.size - start_of(pages, row)) // max(1, n_bytes_of(pages, row))
+        n_there = min(n_planes, room)
     if not math.prod(shape) or (n_planes == n_there and not rest):
         return level
     counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=True))
@@ -394,9 +394,9 @@ def _fit(level: Level, listing: Listing, is_full: bool) -> Level:
 
 
 def _with_axes_of(full: Level, level: Level) -> Level:
-    """Name the axes of a smaller level as those of the image, if they are the same.
+    """Return an overview with the axes of the image if their sizes are the same.
 
-    tifffile does not say of every slide that the planes of its smaller levels are focal planes.
+    tifffile calls focal planes of some overviews "I", not "Z".
     """
     shapes = [
         [n for n, axis in zip(one.shape, one.axes, strict=True) if axis not in "XY"]
@@ -471,8 +471,8 @@ class _PlaneLocation:
 
     @classmethod
     def of(cls, page: Any, tif: Any) -> _PlaneLocation | None:
-        """Return the location of a tifffile page."""
-        if page is None:
+        """Return the location of a tifffile page; None if its index has no valid one."""
+        if page is None or not (page.offset or any(page.dataoffsets)):
             return None
         handle, own = page.parent.filehandle, tif.filehandle
         path = "" if handle is own or handle.path == own.path else handle.path
