@@ -117,7 +117,7 @@ def test_minor_images_do_not_take_the_size_of_the_slide(tmp_path, repeats, order
 def test_a_size_that_makes_no_sense_is_reported(tmp_path):
     path = tmp_path / "a.svs"
     write_tiff(path, [image(BASE, {270: "Aperio Image Library v1|MPP = -0.5"}, tile=TILE)])
-    with pytest.warns(tiffref.errors.MetadataWarning, match=r"MPP.*not a size.*-0\.5"):
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"MPP.*not a valid size.*-0\.5"):
         references = tiffref.scan(path)
     assert scales_of(references) == {}
 

@@ -181,7 +181,7 @@ def test_nodata_that_is_not_a_number():
 
 @pytest.mark.parametrize(("text", "first"), [("1 2", 1), ("7,8,9", 7), ("nan 0", None)])
 def test_bands_with_nodata_of_their_own_take_the_first(text, first):
-    with pytest.warns(MetadataWarning, match="the first counts"):
+    with pytest.warns(MetadataWarning, match="the first one is used"):
         assert parse_nodata(text, np.dtype("u1"), Report("a.tif"))[0] == first
 
 

@@ -152,7 +152,7 @@ def test_what_is_wrong_with_keys_is_reported_for_each_file():
     said = []
     for name in "ab":
         report = Report(name)
-        with pytest.warns(MetadataWarning, match="no such EPSG code") as warned:
+        with pytest.warns(MetadataWarning, match="unknown EPSG code") as warned:
             system = read_georeference(tags, report).system
         said.append((report.defects, [one.message.url for one in warned]))
         assert system is not None

@@ -370,7 +370,7 @@ def test_a_colour_table_in_an_aux_xml(tmp_path):
     assert set(colors[2:]) == {"#000000"}
     for wrong in ("256", "-1", "red", "1e999"):
         aux.write_text(band.format(entry.format(wrong)))
-        with pytest.warns(MetadataWarning, match="colour table"):
+        with pytest.warns(MetadataWarning, match="color table"):
             assert "color_table" not in images(path)["image"].attributes
 
 

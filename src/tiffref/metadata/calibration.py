@@ -1,8 +1,7 @@
-"""What a microscope's metadata says, in one form for all makers, and OME-XML, which says most.
+"""Pixel sizes, channels and times of an image (`Calibration`), and how to parse them from OME-XML.
 
-Owns the record of pixel sizes, channels and times of one image, the names of units, and what is
-read from an OME-XML document of any version of the schema. Reading other makers' metadata is for
-`microscopy`, writing it for `ngff`. Which pages belong to an image is settled by the scanner.
+Also holds the names of units. Metadata of other vendors is parsed by `microscopy` and written by
+`ngff`. The scanner decides which pages belong to an image.
 
 References: OME-NGFF 0.4, "axes" metadata, for names of units (UDUNITS-2); OME model 2016-06,
 elements Image, Pixels, Channel, Plane, Objective, Plate; OME-TIFF specification, "BinaryOnly".
@@ -42,7 +41,7 @@ __all__ = [
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}
-"""Micrometres in a ResolutionUnit (tag 296): inch, centimetre."""
+"""Micrometres per ResolutionUnit (tag 296): inch, centimetre."""
 
 Tags = Mapping[int, Any]
 """Tags of an IFD, by number."""
@@ -50,7 +49,7 @@ Tags = Mapping[int, Any]
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One channel: its name, its colour as RRGGBB, and (start, end) of its display window."""
+    """A channel: its name, its color as RRGGBB, and (start, end) of its display window."""
 
     name: str = ""
     color: str | None = None
@@ -59,24 +58,24 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Sizes, channels and times of one image.
+    """Pixel sizes, channels and times of one image.
 
     Attributes
     ----------
     scales
-        Distance between neighbours along an axis, by its letter: Z, Y, X, T.
+        Distance between neighbouring samples along an axis, by its letter: Z, Y, X, T.
     units
-        Unit of an axis, by its letter, in the names of OME-NGFF ("micrometer", "second").
+        Unit of an axis, by its letter, with the names of OME-NGFF ("micrometer", "second").
     channels
         One for each index of the channel axis.
     times
-        When each time point was taken, in the unit of T, where they are not evenly spaced.
+        Time of each time point, in the unit of T, if not evenly spaced.
     acquired
-        When the image was taken; without a zone where the file names none.
+        Time of acquisition; without a time zone if the file has none.
     name
-        Of the image.
+        Name of the image.
     attributes
-        What else readers may want to know, as JSON values: magnification, position of the stage.
+        Other metadata as JSON values: magnification, stage position, ...
     """
 
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -98,9 +97,9 @@ def calibrated(
     name: str = "",
     **attributes: Any,
 ) -> Calibration:
-    """Build a calibration without the sizes and attributes that are not known.
+    """Build a calibration from the known sizes and attributes.
 
-    One unit is that of all axes in space; time is in seconds then.
+    A single unit applies to all spatial axes; time is then in seconds.
     """
     if units is None or isinstance(units, str):
         units = {**dict.fromkeys("XYZ", units), "T": "second"}
@@ -113,7 +112,7 @@ def calibrated(
 
 
 def plain_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
-    """Read the size of pixels from the resolution tags; sizes over `largest` µm count as none."""
+    """Parse the pixel size from the resolution tags, ignoring sizes over `largest` µm."""
     code = tags.get(RESOLUTION_UNIT, 2)
     unit = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
     scales = {}
@@ -127,7 +126,7 @@ def plain_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
 
 
 def rational(value: Any) -> float | None:
-    """Return a positive number that a tag has as numerator and denominator, or as it is."""
+    """Return the positive number in a tag: a rational or a plain number."""
     if isinstance(value, tuple) and len(value) == 2 and value[1]:
         value = value[0] / value[1]
     return positive(value) if isinstance(value, int | float) else None
@@ -151,20 +150,20 @@ _UNITS = {
     "min": "minute", "minute": "minute", "minutes": "minute",
     "h": "hour", "hour": "hour", "hours": "hour", "d": "day", "day": "day", "days": "day",
 }  # fmt: skip
-"""What writers call units, and what OME-NGFF calls them; None for no unit at all."""
+"""Names of units in files, and in OME-NGFF; None for pixels or no unit."""
 
 
 def to_unit(text: Any) -> str | None:
-    """Name a unit as OME-NGFF does; None if it is unknown, or none."""
+    """Return the OME-NGFF name of a unit; None if unknown or no unit."""
     if not isinstance(text, str):
         return None
-    # ImageJ writes the micro sign as an escape; Greek mu and micro sign are two characters
+    # ImageJ escapes the micro sign; Greek mu and the micro sign are different characters
     plain = text.replace("\\u00B5", "µ").replace("\u03bc", "µ").replace("\u212b", "å")
     return _UNITS.get(plain.strip().strip("\0").lower())
 
 
 def positive(value: Any) -> float | None:
-    """Return a number that can be a distance: finite and greater than 0; else None."""
+    """Return a finite number greater than 0; else None."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -173,7 +172,7 @@ def positive(value: Any) -> float | None:
 
 
 def color_hex(rgb: Any) -> str | None:
-    """Return (red, green, blue) of 0 to 255 as RRGGBB."""
+    """Return (red, green, blue), each 0 to 255, as RRGGBB."""
     try:
         red, green, blue = (int(n) & 0xFF for n in tuple(rgb)[:3])
     except (TypeError, ValueError):
@@ -187,7 +186,7 @@ _LABEL = "OME-XML in ImageDescription (270)"
 
 
 def parse_ome(text: str, report: Report) -> list[Calibration]:
-    """Read the images of an OME-XML document, in its order."""
+    """Parse the images of an OME-XML document, in document order."""
     images, defects = _parse(text)
     defects.repeat(report)
     return images
@@ -195,12 +194,12 @@ def parse_ome(text: str, report: Report) -> list[Calibration]:
 
 _BINARY_ONLY = re.compile(r"""<(?:\w+:)?BinaryOnly\b[^>]*?\bMetadataFile\s*=\s*["']([^"']+)""")
 _HEAD = 1 << 16
-"""Characters within which an OME-XML document says that its metadata is in another file."""
+"""Number of characters in which to look for BinaryOnly."""
 
 
 @functools.lru_cache(maxsize=4)
 def metadata_file(text: str) -> str | None:
-    """Return the name of the file that holds the metadata of a member of a set, if it is another.
+    """Return the name of the file that holds the metadata, if it is another file of the set.
 
     >>> metadata_file('<OME><BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/></OME>')
     'a.companion.ome'
@@ -210,35 +209,35 @@ def metadata_file(text: str) -> str | None:
 
 
 def calibrate_member(text: str, file: str, report: Report) -> Calibration:
-    """Read what the OME-XML of a set says about one of its members, which is named by the report.
+    """Parse the calibration of one file of a set from OME-XML in another file.
 
     Parameters
     ----------
     text
         The OME-XML of `file`, empty if it could not be read.
     file
-        Name of the file that the member names as the place of its metadata.
+        Name of the file with the metadata.
     report
-        Of the member.
+        Report of the member, whose URL has its name.
     """
     name = unquote(str(report.url or "")).replace("\\", "/").rpartition("/")[2]
     images = parse_ome(text, report) if text else []
     for image, planes in zip(images, _planes_of(text, name), strict=False):
         if planes:
-            # times and channels are those of the whole set, of which the member has some planes
+            # times and channels describe the whole set; this file has only some of the planes
             named = sorted({plane for plane in planes if plane < len(image.channels)})
             channels = tuple(image.channels[n] for n in named)
             place = {k: v for k, v in image.attributes.items() if k[:16] != "stage_position_z"}
             return replace(image, channels=channels, times=(), attributes=place)
     report.note(
-        _LABEL, f"its metadata is in {file}, which was not read",
-        hint="Keep the files of a set side by side, and scan the file that describes it.",
+        _LABEL, f"the metadata is in {file}, which could not be read",
+        hint="Keep the files of a set in one folder, and scan the file with the metadata.",
     )  # fmt: skip
     return Calibration()
 
 
 def _planes_of(text: str, name: str) -> Iterator[list[int]]:
-    """Yield for each image the channels of the TiffData elements that name a file."""
+    """Yield, for each image, the channels of the TiffData elements that name this file."""
     try:
         root = parse_xml(text)
     except XmlError:
@@ -255,7 +254,7 @@ def _planes_of(text: str, name: str) -> Iterator[list[int]]:
 
 @functools.lru_cache(maxsize=1)
 def _parse(text: str) -> tuple[list[Calibration], Recorder]:
-    """Read the document once for all series of a file, which ask for it one after the other."""
+    """Parse a document; cached, as all series of a file need it."""
     defects = Recorder()
     try:
         root = parse_xml(text)
@@ -312,10 +311,10 @@ def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str
     ):
         text = pixels.get(key)
         if text is None or (axis == "T" and _number(text) == 0):
-            continue  # Micro-Manager and Bio-Formats write 0 s where they do not know it
+            continue  # Micro-Manager and Bio-Formats write 0 s if unknown
         value = positive(text)
         if value is None:
-            defects.add(f"{_LABEL}, {key}", "is not a size", got=text)
+            defects.add(f"{_LABEL}, {key}", "not a valid size", got=text)
             continue
         scales[axis] = value
         unit = to_unit(pixels.get(f"{key}Unit", default))
@@ -332,7 +331,7 @@ def _channels(pixels: Element) -> tuple[Channel, ...]:
 
 
 def _color(text: str | None) -> str | None:
-    # a signed 32-bit number: red, green, blue, alpha from the top
+    # a signed 32-bit number: red, green, blue, alpha from the most significant byte
     try:
         value = int(text or "") & 0xFFFFFFFF
     except ValueError:
@@ -341,7 +340,7 @@ def _color(text: str | None) -> str | None:
 
 
 def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
-    """Return when time points were taken: that of the first plane of each, if all say so."""
+    """Return the time of the first plane of each time point, if all have one."""
     n_times = int(positive(pixels.get("SizeT")) or 1)
     found: dict[int, float] = {}
     for plane in planes:
@@ -356,7 +355,7 @@ def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
 
 
 def _wells(root: Element) -> dict[str, dict[str, Any]]:
-    """Return the well of each image that is a field of one, by the image's ID."""
+    """Return plate, well and field by image ID."""
     found = {}
     for plate in root.iterfind(".//{*}Plate"):
         for well in plate.iterfind("{*}Well"):

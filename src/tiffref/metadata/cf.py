@@ -1,9 +1,8 @@
-"""Coordinates as CF has them: systems, x and y, and time.
+"""CF coordinates: grid mapping, x and y, and time.
 
-Owns the `spatial_ref` variable, the attributes of `x` and `y`, and how long coordinates are kept
-small. It takes a system from `crs` and a placement from `geokeys`. Owns too when an image was taken
-or made, by the names of satellite products, TIFF tags and metadata items, and how that date becomes
-a coordinate.
+Builds the `spatial_ref` variable and the attributes of `x` and `y` from a CRS (`crs`) and a
+placement (`geokeys`), and compresses long coordinates. Also finds the acquisition time of an image
+in names of satellite products, TIFF tags and metadata items.
 
 References: CF conventions 1.11, sections 4, 5.6 and appendix F; GDAL's netCDF driver for
 `GeoTransform` and `spatial_ref`; rioxarray for `gcps`; TIFF 6.0, DateTime (306); naming rules of
@@ -46,16 +45,16 @@ __all__ = [
     "time_coordinate",
 ]
 
-_SMALL = 64
-"""Values up to which a coordinate is not worth compressing."""
-_SHORT = 4096
-_SHORT_LEVEL, _LEVEL = 1, 9
-"""For short coordinates the higher level takes thrice as long, which was a tenth of a scan, to save
-some tens of bytes; of long ones it halves the size."""
+_MIN_COMPRESSED = 64
+"""Coordinates of up to this many values are not compressed."""
+_MAX_FAST_SIZE = 4096
+_FAST_LEVEL, _BEST_LEVEL = 1, 9
+"""zlib levels. Level 9 halves the size of long coordinates; for short ones it saves some tens of
+bytes and takes three times as long, a tenth of a scan."""
 
 
 class System:
-    """A coordinate system as CF and GeoZarr have it; each part is made when it is first needed."""
+    """A CRS in the forms of CF and GeoZarr, each computed on first use."""
 
     def __init__(self, crs: CRS) -> None:
         self.crs = crs
@@ -66,10 +65,9 @@ class System:
 
     @functools.cached_property
     def attributes(self) -> Mapping[str, Any]:
-        """The CF grid mapping: parameters where CF knows them, WKT always."""
+        """The CF grid mapping: WKT, and parameters if CF has names for them."""
         with warnings.catch_warnings():
-            # parameters that CF has no name for are in the WKT all the same
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # parameters without a CF name are in the WKT
             try:
                 found = self.crs.to_cf()
             except (KeyError, ValueError, AttributeError, TypeError):
@@ -82,7 +80,7 @@ class System:
 
     @functools.cached_property
     def geozarr(self) -> Mapping[str, str]:
-        """The system in GeoZarr: by its code if it is surely that one, else as WKT."""
+        """The CRS in GeoZarr: its code if it matches exactly, else WKT."""
         code = self.crs.to_authority(min_confidence=100)
         return {"proj:code": ":".join(code)} if code else {"proj:wkt2": self._wkt}
 
@@ -105,13 +103,13 @@ class System:
 
     @functools.cached_property
     def height_unit(self) -> str:
-        """Unit of the vertical system, "" without one: samples of such a raster are heights."""
+        """Unit of the vertical CRS, "" without one. Samples of such a raster are heights."""
         crs = self.crs
         return crs.sub_crs_list[-1].axis_info[0].unit_name if crs.is_compound else ""
 
 
 PLAIN_AXES: tuple[Mapping[str, Any], Mapping[str, Any]] = {"axis": "X"}, {"axis": "Y"}
-"""Attributes of `x` and `y` without a system."""
+"""Attributes of `x` and `y` without a CRS."""
 
 
 def _axis(axis: str, long_name: str, standard_name: str, units: str) -> Mapping[str, Any]:
@@ -119,7 +117,7 @@ def _axis(axis: str, long_name: str, standard_name: str, units: str) -> Mapping[
 
 
 def system_attributes(system: System | None, placement: Placement) -> dict[str, Any]:
-    """Return the attributes of a grid mapping variable: system, control points, sensor model."""
+    """Return the attributes of a grid mapping variable: CRS, control points, sensor model."""
     attributes = dict(system.attributes) if system is not None else {}
     if placement.gcps:
         attributes["gcps"] = json.dumps(_geojson(placement))
@@ -136,7 +134,7 @@ def spatial_ref(system: Mapping[str, Any], transform: Affine | None) -> Array:
     system
         From `system_attributes`.
     transform
-        Of the arrays that point here, None where they differ in it.
+        Transform of the arrays that refer to it, None if they differ.
     """
     attributes = dict(system)
     if transform is not None:
@@ -163,22 +161,21 @@ def _geojson(placement: Placement) -> dict[str, Any]:
 
 
 def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None = None) -> Array:
-    """Build a coordinate array, stored small.
+    """Build a coordinate array; long ones are compressed.
 
-    Evenly spaced numbers differ little in their upper bytes: putting the first bytes of all numbers
-    together, then the second, and so on, lets zlib take 100 000 of them to some kilobytes. Both
-    steps are codecs that every Zarr reader knows.
+    Evenly spaced numbers differ little in their upper bytes, so byte shuffling and zlib compress
+    100 000 of them to a few kilobytes. Every Zarr reader has both codecs.
     """
     if not _is_packed(values):
         return Array.from_values(values, (dim,), attributes)
     dtype = values.dtype.newbyteorder("=")
-    codec = _packing(dtype, _level_of(values))
+    codec = _shuffle_codec(dtype, _level_of(values))
     chunk = coordinate_bytes(values)
     return Array.from_chunk(chunk, codec, values.shape, dtype, (dim,), attributes)
 
 
 def coordinate_bytes(values: NDArray) -> bytes:
-    """Return the bytes of the one chunk that `coordinate` makes."""
+    """Return the bytes of the only chunk of `coordinate`."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     if not _is_packed(values):
         return little.tobytes()
@@ -187,15 +184,15 @@ def coordinate_bytes(values: NDArray) -> bytes:
 
 
 def _is_packed(values: NDArray) -> bool:
-    return values.size > _SMALL and values.dtype.kind in "iuf"
+    return values.size > _MIN_COMPRESSED and values.dtype.kind in "iuf"
 
 
 def _level_of(values: NDArray) -> int:
-    return _SHORT_LEVEL if values.size <= _SHORT else _LEVEL
+    return _FAST_LEVEL if values.size <= _MAX_FAST_SIZE else _BEST_LEVEL
 
 
 @functools.lru_cache(maxsize=16)
-def _packing(dtype: np.dtype, level: int) -> ForeignCodec:
+def _shuffle_codec(dtype: np.dtype, level: int) -> ForeignCodec:
     metadata = {
         "dtype": dtype.newbyteorder("<").str,
         "filters": [{"id": "shuffle", "elementsize": dtype.itemsize}],
@@ -211,25 +208,25 @@ _STEPS = {
     "milliseconds": datetime.timedelta(milliseconds=1),
     "microseconds": datetime.timedelta(microseconds=1),
 }
-"""Units of time coordinates, the coarsest first."""
+"""Units of time coordinates, coarsest first."""
 
-_NAMES = (
+_PRODUCT_NAMES = (
     # S2A_MSIL2A_20220505T101601_..., S1A_IW_GRDH_1SDV_20220505T...; T32UPU_20220505T..._B04
     re.compile(r"(?:^|[/_])(?:S[123][A-D]_|T\d\d[A-Z]{3}_)(?:[^/]*?_)??(\d{8}T\d{6})"),
-    # S2A_32UPU_20220505_0_L2A, as the cloud-optimized collections have it
+    # S2A_32UPU_20220505_0_L2A, in cloud-optimized collections
     re.compile(r"(?:^|[/_])S2[A-D]_\d{1,2}[A-Z]{3}_(\d{8})_"),
     # LC08_L2SP_193024_20220505_20220511_02_T1_SR_B4
     re.compile(r"(?:^|/)L[COTEM]0\d_L\d[A-Z]{2}_\d{6}_(\d{8})_"),
 )
-"""File and folder names of products: the date is when the data were taken, not processed."""
+"""File and folder names of products; the date is that of acquisition, not of processing."""
 _DATE = re.compile(r"\d{8}")
 
-_ITEMS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
+_TIME_ITEMS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
           "PRODUCT_START_TIME", "time_coverage_start")  # fmt: skip
 
 
 def acquired_from_name(url: str) -> datetime.datetime | None:
-    """Read when the data of a satellite product were taken from its file or folder name.
+    """Parse the acquisition time from the file or folder name of a satellite product.
 
     Examples
     --------
@@ -237,7 +234,7 @@ def acquired_from_name(url: str) -> datetime.datetime | None:
     '2022-05-05T00:00:00+00:00'
     """
     for part in reversed(url.split("/")[-4:]):
-        for pattern in _NAMES if _DATE.search(part) else ():
+        for pattern in _PRODUCT_NAMES if _DATE.search(part) else ():
             found = pattern.search(part)
             if found:
                 return _parse(found.group(1))
@@ -245,8 +242,8 @@ def acquired_from_name(url: str) -> datetime.datetime | None:
 
 
 def acquired_from_items(items: Mapping[str, str]) -> datetime.datetime | None:
-    """Read when the data were taken from GDAL metadata items."""
-    for name in _ITEMS:
+    """Parse the acquisition time from GDAL metadata items."""
+    for name in _TIME_ITEMS:
         date = _parse(items[name]) if name in items else None
         if date is not None:
             return date
@@ -254,9 +251,9 @@ def acquired_from_items(items: Mapping[str, str]) -> datetime.datetime | None:
 
 
 def created_from_tag(value: Any) -> str | None:
-    """Read DateTime (tag 306) as an ISO 8601 text without zone, which TIFF does not know.
+    """Convert DateTime (tag 306) to ISO 8601 without a time zone, which TIFF does not have.
 
-    It says when the file was made; most writers mean the writing, not the taking of the picture.
+    This is when the file was created; few writers use it for the time of acquisition.
     """
     if not isinstance(value, str):
         return None
@@ -268,7 +265,7 @@ def created_from_tag(value: Any) -> str | None:
 
 
 def iso_text(date: datetime.datetime) -> str:
-    """Return ISO 8601 text, with as many decimals of a second as needed: none, three or six.
+    """Return ISO 8601 text, with no, three or six decimals of a second as needed.
 
     >>> iso_text(datetime.datetime(2023, 4, 1, 12, 34, 56, 789000))
     '2023-04-01T12:34:56.789'
@@ -278,7 +275,7 @@ def iso_text(date: datetime.datetime) -> str:
 
 
 def time_coordinate(date: datetime.datetime) -> Array:
-    """Build a scalar CF time coordinate, as exact as the date; a local one says so."""
+    """Build a scalar CF time coordinate; local times get a comment."""
     has_zone = date.tzinfo is not None
     since = (date if has_zone else date.replace(tzinfo=datetime.UTC)) - _EPOCH
     name, step = next(row for row in _STEPS.items() if not since % row[1])
@@ -296,7 +293,7 @@ def time_coordinate(date: datetime.datetime) -> Array:
 
 
 def read_time_coordinate(units: str, value: int) -> datetime.datetime | None:
-    """Return the moment, in UTC, of a value of `time_coordinate`; None for units of others."""
+    """Return the UTC time of a value of `time_coordinate`; None for other units."""
     name, _, epoch = units.partition(" since ")
     if name not in _STEPS or not epoch.startswith("1970-01-01"):
         return None
@@ -307,13 +304,13 @@ def read_time_coordinate(units: str, value: int) -> datetime.datetime | None:
 
 
 def _parse(text: str) -> datetime.datetime | None:
-    """Read a date that is in UTC where it names no zone."""
+    """Parse a date; UTC unless it has a time zone."""
     date = parse_date(text)
     return date.replace(tzinfo=datetime.UTC) if date and date.tzinfo is None else date
 
 
 def parse_date(text: str | None) -> datetime.datetime | None:
-    """Read an ISO 8601 date and time; it has a zone only where the text has one."""
+    """Parse an ISO 8601 date and time; with a time zone only if the text has one."""
     try:
         return datetime.datetime.fromisoformat((text or "").strip().strip("\0"))
     except ValueError:

@@ -1,13 +1,12 @@
-"""GeoKeys to a coordinate reference system.
+"""Convert GeoKeys to a coordinate reference system (a pyproj `CRS`).
 
-Owns what each key means and which one wins where keys contradict (an EPSG code before parameters,
-an ESRI string before made-up parameters), user-defined datums, ellipsoids, prime meridians, shifts
-to WGS 84, and the table from GeoTIFF's projection methods to conversions in PROJJSON. The system
-itself is pyproj's, which is imported only when there are keys.
+Precedence: an EPSG code over parameters, an ESRI string over user-defined parameters. Handles
+user-defined datums, ellipsoids and prime meridians, shifts to WGS 84, and the projection methods of
+GeoTIFF. pyproj is imported only if there are keys.
 
-References: OGC 19-008r4, section 7.5 (CRS requirements), annexes B and C; EPSG Guidance Note 7-2;
-names of methods and parameters are those of PROJ's `proj_constants`; for writers that deviate, the
-behaviour of libgeotiff and GDAL.
+References: OGC 19-008r4, section 7.5 (CRS requirements), annexes B and C; EPSG Guidance Note 7-2.
+Names of methods and parameters are those of PROJ's `proj_constants`. Nonconforming files are
+interpreted like in libgeotiff and GDAL.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ __all__ = ["METHODS", "build_crs", "citation", "from_epsg", "geographic"]
 class Parameter(NamedTuple):
     """One parameter of a projection method.
 
-    `kind` is "angle", "length" or "scale"; `keys` are the GeoKeys it may be stored in, the
-    right one first: writers disagree about "natural origin", "false origin" and "center".
+    `kind` is "angle", "length" or "scale"; `keys` are the GeoKeys it may be stored in, the correct
+    one first: writers disagree about "natural origin", "false origin" and "center".
     """
 
     name: str
@@ -43,7 +42,7 @@ class Parameter(NamedTuple):
 
 
 class Method(NamedTuple):
-    """One projection method: PROJ's name, the EPSG code where it has one, and its parameters."""
+    """One projection method: PROJ's name, the EPSG code if any, and its parameters."""
 
     name: str
     code: int | None
@@ -89,7 +88,7 @@ METHODS: Mapping[int, Method] = {
         (
             _CENTER_LAT,
             _CENTER_LONG,
-            # the Swiss system is the case of a central line that runs straight east
+            # the Swiss oblique Mercator is the special case of an azimuth of 90 degrees
             _AZIMUTH._replace(keys=(), default=90.0),
             _GRID_ANGLE._replace(keys=(), default=90.0),
             _CENTER_SCALE._replace(keys=()),
@@ -126,8 +125,8 @@ METHODS: Mapping[int, Method] = {
         "Hotine Oblique Mercator (variant B)", 9815, (*_OBLIQUE, _CENTER_EAST, _CENTER_NORTH)
     ),
 }  # fmt: skip
-"""Methods by their code in GeoKey 3075. Modified Alaska (2), Rosenmund's double projection in other
-forms and spherical oblique Mercator (6) have no counterpart in PROJ's model of conversions."""
+"""Methods by their code in GeoKey 3075. Modified Alaska (2), other forms of Rosenmund's double
+projection, and spherical oblique Mercator (6) do not exist in PROJ's model of conversions."""
 
 _MERCATOR_2SP = Method("Mercator (variant B)", 9805, (_PARALLEL_1, *_WORLD))
 _POLAR_B = Method(
@@ -138,7 +137,7 @@ _POLAR_B = Method(
 def conversion_of(
     keys: GeoKeys, angle: float, unit: str | Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return the conversion that a user-defined projected system names, in PROJJSON.
+    """Return the conversion of a user-defined projected CRS, in PROJJSON.
 
     Parameters
     ----------
@@ -152,7 +151,7 @@ def conversion_of(
     Returns
     -------
     conversion
-        None if the method is unknown or not said.
+        None if the method is unknown or missing.
     """
     method = _method_of(keys, angle)
     if method is None:
@@ -185,7 +184,7 @@ def _method_of(keys: GeoKeys, angle: float) -> Method | None:
     if code == 7 and keys.number(3078) is not None and keys.number(3092) is None:
         return _MERCATOR_2SP
     if code == 15:
-        # a latitude that is not the pole is that of true scale, if no scale is given
+        # without a scale, a latitude other than that of the pole is the latitude of true scale
         latitude = (keys.number(*_LATS) or 0.0) * angle
         scale = keys.number(3092, 3093)
         if scale in (None, 1.0) and abs(abs(latitude) - 90) > 1e-8:
@@ -195,15 +194,15 @@ def _method_of(keys: GeoKeys, angle: float) -> Method | None:
 
 @functools.lru_cache(maxsize=1024)
 def from_epsg(code: int) -> CRS:
-    """Look up a system; the withdrawn code of a projected one gives its one successor.
+    """Return a CRS by its EPSG code; a deprecated projected CRS is replaced by its only successor.
 
-    As GDAL does it: a geographic system may have a successor with other units or meridian.
+    Like GDAL. Successors of geographic systems may have other units or prime meridians.
     """
     from pyproj import CRS
 
     crs = CRS.from_epsg(code)
     if crs.is_deprecated and not crs.type_name.startswith("Geo"):
-        # pyproj gives objects of a private class; by their code they are systems like all others
+        # pyproj returns objects of a private class here, so they are looked up by code
         successors = {one.to_authority(min_confidence=100) for one in crs.get_non_deprecated()}
         if len(successors) == 1 and (successor := successors.pop()) is not None:
             return CRS.from_authority(*successor)
@@ -212,9 +211,9 @@ def from_epsg(code: int) -> CRS:
 
 @functools.lru_cache(maxsize=1024)
 def _unit_of_code(code: int) -> tuple[str, float]:
-    """Name the unit of a projected system and give its size, also of a withdrawn one.
+    """Return name and size of the unit of a projected CRS, also of a deprecated one.
 
-    "NAD83 / Maine East (ftUS)" was withdrawn as it was in metres, which its code still means.
+    The deprecated code of "NAD83 / Maine East (ftUS)" is in metres, despite its name.
     """
     from pyproj import CRS
 
@@ -224,7 +223,7 @@ def _unit_of_code(code: int) -> tuple[str, float]:
 
 
 def look_up(keys: GeoKeys, key: int, report: Report) -> CRS | None:
-    """Look up the system whose EPSG code a key holds; an unknown code is reported."""
+    """Return the CRS of the EPSG code in a key; report an unknown code."""
     from pyproj.exceptions import CRSError
 
     code = keys.code(key)
@@ -233,7 +232,7 @@ def look_up(keys: GeoKeys, key: int, report: Report) -> CRS | None:
     try:
         return from_epsg(code)
     except CRSError:
-        report.add(key_label(key), "no such EPSG code", got=code)
+        report.add(key_label(key), "unknown EPSG code", got=code)
         return None
 
 
@@ -248,14 +247,14 @@ def _units(category: str) -> dict[int, tuple[str, float]]:
 def unit_of(
     keys: GeoKeys, code_key: int, size_key: int, category: str, report: Report
 ) -> tuple[str, float]:
-    """Name a unit and give its size in metres or radians."""
+    """Return the name of a unit and its size in metres or radians."""
     default = {"linear": ("metre", 1.0), "angular": ("degree", math.radians(1))}[category]
     code = keys.code(code_key)
     if code is not None:
         known = _units(category)
         if code in known:
             return known[code]
-        report.add(key_label(code_key), "no such unit", got=code)
+        report.add(key_label(code_key), "unknown unit", got=code)
         return default
     size = keys.number(size_key)
     is_user_defined = keys.values.get(code_key) == USER_DEFINED
@@ -266,19 +265,19 @@ def unit_of(
 
 def in_degrees(name: str, radians: float) -> float:
     """Return the size of an angular unit in degrees."""
-    # exact for degrees, which nearly all files use
+    # exact for degrees, the usual case
     return 1.0 if name == "degree" else math.degrees(radians)
 
 
 def json_unit(kind: str, name: str, size: float) -> str | Mapping[str, Any]:
-    """Spell a unit in PROJJSON; `kind` is "LinearUnit" or "AngularUnit"."""
+    """Return a unit in PROJJSON; `kind` is "LinearUnit" or "AngularUnit"."""
     if name in ("metre", "degree"):
         return name
     return {"type": kind, "name": name, "conversion_factor": size}
 
 
 def citation(keys: GeoKeys, key: int, part: str) -> str:
-    """Take one part out of a citation such as "GCS Name = x|Datum = y|"."""
+    """Return one part of a citation such as "GCS Name = x|Datum = y|"."""
     text = keys.text(key)
     if "=" not in text:
         return text if part.endswith("Name") else ""
@@ -287,32 +286,32 @@ def citation(keys: GeoKeys, key: int, part: str) -> str:
 
 
 def geographic(keys: GeoKeys, report: Report, is_base: bool = False) -> CRS | None:
-    """Build the geographic or geocentric system: by its code, else by its datum.
+    """Build the geographic or geocentric CRS, from its code or its datum.
 
     Parameters
     ----------
     keys
         GeoKeys of an IFD.
     report
-        Takes what is wrong with them.
+        Receives their defects.
     is_base
-        Whether it is the base of a projection, whose ellipsoid is that of the keys.
+        Whether it is the base of a projected CRS, which uses the ellipsoid of the keys.
     """
     crs = look_up(keys, 2048, report)
     if crs is not None and (crs.is_geographic or crs.is_geocentric):
-        # GeoTIFF 1.0 knows two-dimensional systems only, whatever code a writer puts in
+        # GeoTIFF 1.0 only has two-dimensional systems, whatever code a writer uses
         crs = crs.to_2d() if crs.is_geographic and keys.version < (1, 1) else crs
     elif keys.code(2048) is not None and crs is None and not _has_datum(keys):
         return None
     else:
         crs = _user_geographic(keys, report)
-    return _on_own_ellipsoid(crs, keys, report) if crs is not None and is_base else crs
+    return _with_keys_ellipsoid(crs, keys, report) if crs is not None and is_base else crs
 
 
-def _on_own_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Return a system the ellipsoid of the keys where it is not the datum's: often a sphere.
+def _with_keys_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
+    """Replace the ellipsoid of a CRS by that of the keys if they differ; often it is a sphere.
 
-    GDAL projects on it as well. Longitudes and latitudes themselves do not depend on it.
+    GDAL also projects on it. Longitudes and latitudes themselves do not depend on it.
     """
     from pyproj import CRS
 
@@ -330,7 +329,9 @@ def _on_own_ellipsoid(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     ):
         return crs
     report.add(
-        key_label(2057), f"is not the ellipsoid of {crs.name}, and is used", got=f"{major:.10g} m"
+        key_label(2057),
+        f"differs from the ellipsoid of {crs.name}; this one is used",
+        got=f"{major:.10g} m",
     )
     datum = {"type": "GeodeticReferenceFrame", "name": f"unknown, as {crs.name}", "ellipsoid": own}
     meridian = crs.prime_meridian
@@ -370,8 +371,8 @@ def _user_geographic(keys: GeoKeys, report: Report) -> CRS | None:
     return crs
 
 
-def _by_code(keys: GeoKeys, key: int, kind: Any, report: Report) -> dict[str, Any] | None:
-    """Look up what a key names by its EPSG code, if it does."""
+def _look_up_part(keys: GeoKeys, key: int, kind: Any, report: Report) -> dict[str, Any] | None:
+    """Return the object of the EPSG code in a key, in PROJJSON; None without a code."""
     from pyproj.exceptions import CRSError
 
     code = keys.code(key)
@@ -380,14 +381,14 @@ def _by_code(keys: GeoKeys, key: int, kind: Any, report: Report) -> dict[str, An
     try:
         return kind.from_epsg(code).to_json_dict()
     except CRSError:
-        report.add(key_label(key), "no such EPSG code", got=code)
+        report.add(key_label(key), "unknown EPSG code", got=code)
         return None
 
 
 def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
     from pyproj.crs import Datum
 
-    known = _by_code(keys, 2050, Datum, report)
+    known = _look_up_part(keys, 2050, Datum, report)
     if known is not None:
         own = known.get("prime_meridian", {"name": "Greenwich"})["name"]
         meridian = _prime_meridian(keys, report) if 2051 in keys.values else {"name": own}
@@ -413,13 +414,13 @@ def _datum(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 def _ellipsoid(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
     from pyproj.crs import Ellipsoid
 
-    known = _by_code(keys, 2056, Ellipsoid, report)
+    known = _look_up_part(keys, 2056, Ellipsoid, report)
     if known is not None:
         return known
     major, minor, inverse = keys.number(2057), keys.number(2058), keys.number(2059)
     if major is None or not 1.0 <= major < 1e12:
         if major is not None:
-            report.add(key_label(2057), "no body has such an axis", got=major)
+            report.add(key_label(2057), "not a valid semi-major axis", got=major)
         return None
     name = citation(keys, 2049, "Ellipsoid") or "unknown"
     if inverse is None and minor is not None and 0 < minor <= major:
@@ -432,7 +433,7 @@ def _ellipsoid(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 def _prime_meridian(keys: GeoKeys, report: Report) -> dict[str, Any]:
     from pyproj.crs import PrimeMeridian
 
-    known = _by_code(keys, 2051, PrimeMeridian, report)
+    known = _look_up_part(keys, 2051, PrimeMeridian, report)
     if known is not None:
         return known
     name, radians = unit_of(keys, 2054, 2055, "angular", report)
@@ -442,9 +443,9 @@ def _prime_meridian(keys: GeoKeys, report: Report) -> dict[str, Any]:
 
 
 def with_shift(crs: CRS, keys: GeoKeys) -> CRS:
-    """Bind a user-defined system to WGS 84 by the three or seven numbers of GeoKey 2062.
+    """Bind a user-defined CRS to WGS 84 by the three or seven parameters of GeoKey 2062.
 
-    A system that EPSG defines is not bound: what leads to it from WGS 84 is in PROJ's database.
+    A CRS of EPSG is not bound: PROJ's database has its transformations.
     """
     from pyproj import CRS
 
@@ -496,19 +497,19 @@ _PE_STRING = re.compile(r"ESRI PE String\s*=\s*([^|]*)", re.IGNORECASE)
 
 
 def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
-    """Build the coordinate reference system that GeoKeys describe.
+    """Build the coordinate reference system of GeoKeys.
 
     Parameters
     ----------
     keys
         GeoKeys of an IFD.
     report
-        Takes what is wrong with them.
+        Receives their defects.
 
     Returns
     -------
     crs
-        None if they describe none.
+        None if the keys do not describe one.
 
     Raises
     ------
@@ -525,7 +526,7 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
             return None
         crs = _with_height(with_shift(horizontal, keys), keys, report)
         if not _is_registered(crs, keys):
-            crs.from_wkt(crs.to_wkt())  # names may be such that no reader can make sense of it
+            crs.from_wkt(crs.to_wkt())  # some names make WKT that cannot be parsed
         return crs
     except (ProjError, ValueError, ArithmeticError) as error:
         report.add(key_label(_main_key(keys)), "the coordinate system is not valid", got=error)
@@ -533,7 +534,7 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _is_registered(crs: CRS, keys: GeoKeys) -> bool:
-    """Return whether a system is one of the EPSG's own, and nothing of the file is in it."""
+    """Return whether a CRS is an unmodified one of EPSG."""
     from pyproj.exceptions import CRSError
 
     codes = (keys.code(3072), keys.code(2048))
@@ -556,10 +557,10 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
     own_key = {PROJECTED: 3072, GEOGRAPHIC: 2048, GEOCENTRIC: 2048}.get(model)
     esri = _esri_string(keys)
     if esri and (own_key is None or look_up(keys, own_key, report) is None):
-        # of ArcGIS, which calls any model user-defined and names the geographic system beside it
+        # ArcGIS marks any model as user-defined, and adds the key of the geographic CRS
         crs = CRS.from_wkt(esri)
         code = crs.to_epsg(min_confidence=90) if crs.is_geographic else None
-        # ESRI has longitudes first, which makes no difference to a raster
+        # ESRI lists longitude first, which makes no difference for rasters
         is_known = code is not None and crs.equals(from_epsg(code), ignore_axis_order=True)
         return from_epsg(code) if is_known else crs
     is_plain = model != USER_DEFINED and 3072 not in keys.values
@@ -570,7 +571,7 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _geocentric(keys: GeoKeys, report: Report) -> CRS | None:
-    """Build a geocentric system: by its code, else on the datum of the keys."""
+    """Build a geocentric CRS, from its code or the datum of the keys."""
     base = geographic(keys, report)
     if base is None or base.is_geocentric:
         return base
@@ -594,8 +595,8 @@ def _geocentric(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _esri_string(keys: GeoKeys) -> str:
-    """Find the system that a citation gives as WKT in the dialect of ESRI, "" for none."""
-    # that of the geographic system is only of use to it
+    """Return the ESRI WKT in a citation, "" if there is none."""
+    # GeogCitation only describes a geographic CRS
     places = (3073, 1026, 2049) if keys.values.get(1024) != GEOGRAPHIC else (2049,)
     found = (_PE_STRING.search(keys.text(key)) for key in places)
     return next((one.group(1).strip() for one in found if one), "")
@@ -607,12 +608,12 @@ def _esri_string(keys: GeoKeys) -> str:
 def _projected(keys: GeoKeys, report: Report) -> CRS | None:
     crs = look_up(keys, 3072, report)
     if crs is not None and crs.is_projected:
-        return _in_units(crs, keys, report)
+        return _with_keys_unit(crs, keys, report)
     return _user_projected(keys, report)
 
 
-def _in_units(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Return a known system in the unit that the keys name, or else that of its code.
+def _with_keys_unit(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
+    """Set the linear unit of a CRS to that of the keys, or else of its code.
 
     State planes are often used in feet.
     """
@@ -633,7 +634,7 @@ def _in_units(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
 
 
 def _is_web_mercator(keys: GeoKeys, title: str) -> bool:
-    """Recognize Web Mercator, which GeoTIFF has no code for, by the names that writers use."""
+    """Return whether the title names Web Mercator, for which GeoTIFF has no method code."""
     is_plain = not any(keys.number(key) for key in (*range(3078, 3092), 3095))
     return keys.values.get(3075) == 7 and is_plain and title.lower() in _WEB_MERCATOR
 
@@ -652,16 +653,14 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
     unit = json_unit("LinearUnit", name, size)
     angle_name, radians = unit_of(keys, 2054, 2055, "angular", report)
     if base is not None and base.is_geographic and not {2054, 2055} & set(keys.values):
-        first = base.axis_info[0]  # of a system in grads, as in GDAL
+        first = base.axis_info[0]  # like GDAL, for systems in grads
         angle_name, radians = first.unit_name, first.unit_conversion_factor
     conversion = _known_conversion(keys, report)
     if conversion is None:
         conversion = conversion_of(keys, in_degrees(angle_name, radians), unit)
     if conversion is None:
         if 3075 in keys.values or 3074 in keys.values:
-            report.add(
-                key_label(3075), "the projection method is not known", got=keys.values.get(3075)
-            )
+            report.add(key_label(3075), "unknown projection method", got=keys.values.get(3075))
         is_local = base is None or any(3072 <= key < 4096 for key in keys.values)
         return _engineering(keys, report) if is_local else base
     if base is None:
@@ -678,7 +677,7 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _axes(conversion: Mapping[str, Any], unit: Any) -> list[dict[str, Any]]:
-    """Return the axes; those of a polar system all point away from, or to, one pole."""
+    """Return the axes; those of a polar CRS point away from, or to, the pole."""
     method = conversion["method"]["name"]
     directions: tuple[str, str] = ("east", "north")
     if method.endswith("(South Orientated)"):
@@ -693,7 +692,7 @@ def _axes(conversion: Mapping[str, Any], unit: Any) -> list[dict[str, Any]]:
 
 
 def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
-    """Look up the conversion whose EPSG code GeoKey 3074 gives, as of a UTM zone."""
+    """Return the conversion of the EPSG code in GeoKey 3074, such as a UTM zone."""
     from pyproj.crs import CoordinateOperation
     from pyproj.exceptions import CRSError
 
@@ -703,7 +702,7 @@ def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
     try:
         found = CoordinateOperation.from_epsg(code).to_json_dict()
     except CRSError:
-        report.add(key_label(3074), "no such EPSG code", got=code)
+        report.add(key_label(3074), "unknown EPSG code", got=code)
         return None
     return found if found.get("type") == "Conversion" else None
 
@@ -712,7 +711,7 @@ def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 
 
 def _engineering(keys: GeoKeys, report: Report) -> CRS | None:
-    """Return a local system, which knows only its unit."""
+    """Return a local CRS, which only has a unit."""
     from pyproj import CRS
 
     name, size = unit_of(keys, 3076, 3077, "linear", report)
@@ -724,10 +723,10 @@ def _engineering(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Add the vertical system.
+    """Add the vertical CRS.
 
-    GeoTIFF 1.0 took its vertical codes from a list that is not EPSG's; only 1.1 is taken at its
-    word, as GDAL does. ESRI's string may have the vertical system already.
+    Vertical codes of GeoTIFF 1.0 are not EPSG codes; like in GDAL, only those of 1.1 are used. An
+    ESRI string may include the vertical CRS already.
     """
     from pyproj import CRS
 
@@ -736,7 +735,7 @@ def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
         return crs
     known = look_up(keys, 4096, report)
     if known is not None and known.is_geographic and len(known.axis_info) == 3:
-        # PROJ's geoid grids name the ellipsoid so: the heights belong to the geographic system
+        # PROJ's geoid grids do this: heights above the ellipsoid belong to the geographic CRS
         return known if crs.is_geographic else crs
     vertical = known.to_json_dict() if known is not None else _user_vertical(keys, report)
     if known is not None and not known.is_vertical:
@@ -761,7 +760,7 @@ def _user_vertical(keys: GeoKeys, report: Report) -> dict[str, Any]:
         try:
             datum = Datum.from_epsg(code).to_json_dict()
         except CRSError:
-            report.add(key_label(4098), "no such EPSG code", got=code)
+            report.add(key_label(4098), "unknown EPSG code", got=code)
     name, size = unit_of(keys, 4099, 0, "linear", report)
     unit = json_unit("LinearUnit", name, size)
     axis = {"name": "Up", "abbreviation": "H", "direction": "up", "unit": unit}

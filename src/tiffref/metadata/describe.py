@@ -1,9 +1,8 @@
-"""Planned arrays to a group that readers understand.
+"""Add coordinates and attributes to the planned arrays of a file, and put them into a group.
 
-Owns what each array of a file gets: coordinates, attributes, and the attributes of the root. It
-calls the modules of this room that know single conventions; it reads no file. Every tag that was
-kept is in one attribute, `tiff_tags`: a JSON text, so that netCDF can hold it too, on the full-
-size array only.
+Combines the other modules of this package, each of which knows one convention; it reads no file.
+All remaining tags go into one attribute of the full-size array, `tiff_tags`. It is a JSON text, so
+that netCDF can hold it too.
 
 Reference: TIFF 6.0, TIFF technical notes, EXIF 2.32, DNG 1.7 and OGC 19-008r4 for the names of
 tags.
@@ -46,7 +45,7 @@ from .geo import (
     unify_locations,
 )
 from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
-from .layout import LevelName, is_in_place
+from .layout import LevelName, is_georeferenced_series
 from .microscopy import calibrate, calibrate_minor
 from .ngff import (
     add_image,
@@ -62,11 +61,11 @@ from .report import Report
 __all__ = ["TAG_NAMES", "describe"]
 
 MAX_BYTES = 1 << 20
-"""A longer binary value is said by its length: it would burden whoever opens the document."""
+"""Longer binary values are replaced by their length, to keep documents small."""
 _MAX_TEXT = 1 << 12
 _MAX_NUMBERS = 1 << 14
-_PLAIN = frozenset({str, int, bool, type(None)})
-"""Types that JSON has as they are, whatever the value."""
+_JSON_TYPES = frozenset({str, int, bool, type(None)})
+"""Types that need no conversion to JSON."""
 
 TAG_NAMES: Mapping[int, str] = {
     254: "NewSubfileType", 255: "SubfileType", 256: "ImageWidth", 257: "ImageLength",
@@ -103,7 +102,7 @@ TAG_NAMES: Mapping[int, str] = {
     65423: "YOffsetFromSlideCenter", 65424: "ZOffsetFromSlideCenter", 65427: "NDPI_REFERENCE",
     65442: "NDPI_SERIALNUMBER", 65449: "NDPI_PROPERTYMAP",
 }  # fmt: skip
-"""Names of tags; others are called by their number."""
+"""Names of tags; other tags are named by their number."""
 
 _GDAL_NAMES = {
     269: "TIFFTAG_DOCUMENTNAME", 270: "TIFFTAG_IMAGEDESCRIPTION", 305: "TIFFTAG_SOFTWARE",
@@ -115,11 +114,11 @@ _GDAL_NAMES = {
 def dump_tags(tags: Mapping[int, Any]) -> str:
     """Return tags by name as one JSON object.
 
-    Bytes become {"base64": ...}; a value too long to be kept becomes {"omitted": ..., "length": n}.
-    Numbers that JSON does not have become texts.
+    Bytes become {"base64": ...}; too long values become {"omitted": ..., "length": n}. NaN and
+    infinity become strings.
     """
     named = {
-        TAG_NAMES.get(code) or str(code): value if type(value) in _PLAIN else _to_json(value)
+        TAG_NAMES.get(code) or str(code): value if type(value) in _JSON_TYPES else _to_json(value)
         for code, value in tags.items()
     }
     return _encode_tags(named)
@@ -129,7 +128,7 @@ _encode_tags = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow
 
 
 def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
-    """Return the descriptive tags under GDAL's names, as `rioxarray` has them."""
+    """Return the descriptive tags under GDAL's names, as `rioxarray` does."""
     found = {}
     for code, name in _GDAL_NAMES.items():
         value = tags.get(code)
@@ -139,7 +138,7 @@ def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    if type(value) in _PLAIN:
+    if type(value) in _JSON_TYPES:
         return value
     if isinstance(value, bytes | bytearray):
         if len(value) > MAX_BYTES:
@@ -151,7 +150,7 @@ def _to_json(value: Any) -> Any:
         if len(value) > _MAX_NUMBERS:
             return {"omitted": "values", "length": len(value)}
         kinds = set(map(type, value))
-        if kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, value))):
+        if kinds <= _JSON_TYPES or (kinds == {float} and all(map(math.isfinite, value))):
             return list(value)
         return [*map(_to_json, value)]
     if isinstance(value, Mapping):
@@ -168,9 +167,9 @@ GDAL_METADATA, DATE_TIME, COLOR_MAP = 42112, 306, 320
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What is known of one image of the file, for all of its levels.
+    """Metadata of one image of the file, shared by its levels.
 
-    `extent` is the image that the georeference speaks of: this one, or the one it is a copy of.
+    `extent` is the image that the georeference refers to: this one, or the one it is a copy of.
     """
 
     series: SeriesFacts
@@ -185,7 +184,7 @@ class _Image:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """One level of an image: what it is called, its array, and where on Earth it is."""
+    """One level of an image: its name, array and georeference."""
 
     name: LevelName
     array: Array
@@ -194,7 +193,7 @@ class _Level:
 
 @dataclass(slots=True)
 class _Tree:
-    """The group under construction, as paths: images, their attributes, and what describes them.
+    """The group under construction, by path: images, their attributes, and their coordinates.
 
     `places` are the georeferences of the images, by group and path.
     """
@@ -205,8 +204,8 @@ class _Tree:
     places: dict[str, dict[str, GeoLevel]] = field(default_factory=dict)
 
     def map_grids(self, attributes: dict[str, Any]) -> None:
-        """Let each image point to the grid mapping variable of its group, and the root to the first
-        of several of one system, of which rioxarray would take none."""
+        """Set the grid mapping of each image. If there are several of one CRS, also set that of the
+        root, since rioxarray would ignore them otherwise."""
         for group, levels in self.places.items():
             variables, names = grid_mappings(levels)
             systems = {one.attributes.get("crs_wkt") for one in variables.values()}
@@ -220,7 +219,7 @@ class _Tree:
                 own["coordinates"] = f"{mapping} {own.get('coordinates', '')}".rstrip()
 
     def group_attributes(self) -> dict[str, dict[str, Any]]:
-        """Return what GeoZarr says of the groups of single levels."""
+        """Return the GeoZarr attributes of the groups of single levels."""
         return {
             group: {name: v for name, v in next(iter(levels.values())).attributes.items()
                     if is_geozarr(name)}
@@ -228,7 +227,7 @@ class _Tree:
         }  # fmt: skip
 
     def add(self, group: str, name: str, array: Array) -> None:
-        """Put a variable in, unless there is one of that name already."""
+        """Add a variable unless its name exists."""
         self.variables.setdefault(f"{group}/{name}" if group else name, array)
 
     def to_group(self, attributes: Mapping[str, Any]) -> Group:
@@ -252,13 +251,13 @@ def describe(
     Parameters
     ----------
     facts
-        Of the file.
+        Facts of the file.
     names
         From `layout.name_levels`.
     arrays
         Planned arrays, by position of the series and index of the level.
     report
-        Takes what is wrong with the metadata; the arrays are described without it.
+        Receives defects of the metadata, which is left out then.
     """
     if facts.defect:
         report.add("series", "the description does not match the pages", got=facts.defect)
@@ -294,20 +293,20 @@ def describe(
     return tree.to_group(close_images(attributes))
 
 
-_DECLARED = frozenset({"shaped", "imagej", "ome"})
-"""Series whose writer says that they are one array: the tags of its first page are those of all."""
-_PLACE = (33550, 33922, 34264, 34735, 34736, 34737)
+_UNIFORM_KINDS = frozenset({"shaped", "imagej", "ome"})
+"""Series declared as one array by their writer: the tags of the first page apply to all."""
+_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 _MAX_PLACES = 32
-"""Georeferences of one image that are compared by their meaning, which takes a millisecond each."""
+"""Compare at most this many georeferences of one image by meaning, which takes 1 ms each."""
 
 
 def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Report) -> None:
-    """Report pages of one array that differ in their place, or in what their values mean."""
-    if series.kind in _DECLARED or len(full.ifds) < 2:
+    """Report pages of one array that differ in georeference, nodata, scale or offset."""
+    if series.kind in _UNIFORM_KINDS or len(full.ifds) < 2:
         return
     dtype = np.dtype(full.dtype)
     found = {
-        "georeference (33550, 33922, 34264, 34735)": _places(full.ifds, report),
+        "georeference (33550, 33922, 34264, 34735)": _location_texts(full.ifds, report),
         "GDAL_NODATA (42113)": [
             str(parse_nodata(ifd.tags.get(42113), dtype, report)[0]) for ifd in full.ifds
         ],
@@ -318,15 +317,15 @@ def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Repor
         if len(others) > 1:
             report.add(
                 key,
-                "pages of one image differ: the values of the first are used for all",
+                "pages of one image differ: those of the first page are used for all",
                 got=f"{len(others)} in {len(full.ifd)} pages: {'; '.join(others[:2])}",
                 hint="Scan the pages one by one with key=.",
             )
 
 
-def _places(ifds: Sequence[IfdFacts], report: Report) -> list[str]:
-    """Return where each page lies, as equal texts where two lie at one place."""
-    texts = [repr([ifd.tags.get(code) for code in _PLACE]) for ifd in ifds]
+def _location_texts(ifds: Sequence[IfdFacts], report: Report) -> list[str]:
+    """Return a text per page that is equal for pages at the same location."""
+    texts = [repr([ifd.tags.get(code) for code in _GEO_TAGS]) for ifd in ifds]
     of_text = dict(zip(reversed(texts), reversed(ifds), strict=True))
     if not 1 < len(of_text) <= _MAX_PLACES:
         return texts
@@ -340,7 +339,7 @@ def _places(ifds: Sequence[IfdFacts], report: Report) -> list[str]:
 
 
 def _packing_of(ifd: IfdFacts) -> str:
-    """Return the scales and offsets of a page as they stand in its metadata."""
+    """Return the scales and offsets in the GDAL metadata of a page."""
     text = ifd.tags.get(GDAL_METADATA)
     return repr(sorted(_PACKING_ITEM.findall(str(text)))) if text else "[]"
 
@@ -351,21 +350,21 @@ _PACKING_ITEM = re.compile(r"<Item[^>]*role=.(?:scale|offset)[^>]*>[^<]*<")
 def _image(
     facts: FileFacts,
     series: SeriesFacts,
-    here: LevelFacts | Exception,
+    level: LevelFacts | Exception,
     main: _Image | None,
     role: str,
     report: Report,
 ) -> _Image:
-    """Read what the first IFD of a series, and the file's own metadata, say about it."""
+    """Parse the metadata of one series, from its first IFD and the file."""
     first = series.levels[0]
-    full = first if isinstance(first, LevelFacts) else here
+    full = first if isinstance(first, LevelFacts) else level
     assert isinstance(full, LevelFacts)
     ifd = full.ifds[0]
     _report_differing_pages(series, full, report)
     reference, extent = None, full
     if is_georeferenced(ifd.tags):
         reference = read_georeference(ifd.tags, report)
-    elif main is not None and is_in_place(facts, series):
+    elif main is not None and is_georeferenced_series(facts, series):
         reference, extent = main.reference, main.extent
     items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), report)
     if reference is not None and ifd.shape[0] * ifd.shape[4] == 1:
@@ -408,7 +407,7 @@ def _describe_array(
     if image.acquired is not None and name.role == "image":
         tree.add(name.group, "time", time_coordinate(image.acquired))
         attributes["coordinates"] = "time"
-    attributes.update(_values_attributes(image, array, axes, is_first, report))
+    attributes.update(_value_attributes(image, array, axes, is_first, report))
     if name.role != "image":
         attributes["role"] = name.role
     if is_first:
@@ -437,7 +436,7 @@ def _georeference(image: _Image, array: Array, axes: Mapping[str, str], report: 
     sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
     full = sizes.get("Y", 0), sizes.get("X", 0)
     if not rows[1] * columns[1] * full[0] * full[1]:
-        return GeoLevel()  # what has no pixels has no place
+        return GeoLevel()  # no pixels
     return describe_level(
         image.reference,
         (rows[1], columns[1]),
@@ -448,7 +447,7 @@ def _georeference(image: _Image, array: Array, axes: Mapping[str, str], report: 
 
 
 def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[str, Array]:
-    """Return the coordinates that are not from a georeference: bands, channels, sizes, times."""
+    """Return the coordinates that do not come from a georeference: bands, channels, z, t, y, x."""
     found: dict[str, Array] = {}
     dims = {axis: dim for dim, axis in axes.items()}
     if image.reference is not None:
@@ -459,7 +458,7 @@ def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[s
     letters = "".join(axes.values())
     is_known = "?" not in letters and len(set(letters)) == len(letters)
     if not is_known or len(letters) != len(image.full.shape):
-        return found  # a maker may call a smaller image with fewer channels a level
+        return found  # some vendor formats have levels with fewer channels
     described = physical_coordinates(letters, array.shape, image.full.shape, image.calibration)
     for axis, (values, attributes) in described.items():
         found[dims[axis]] = coordinate(values, dims[axis], attributes)
@@ -470,10 +469,10 @@ def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[s
     return found
 
 
-def _values_attributes(
+def _value_attributes(
     image: _Image, array: Array, axes: Mapping[str, str], is_first: bool, report: Report
 ) -> dict[str, Any]:
-    """Return the attributes that say what the values mean; overviews need some of them too."""
+    """Return the attributes that describe the values; overviews get some of them too."""
     bands = _size(array, axes, "S")
     n_bands = bands[1] if bands else 1
     found = image.items.attributes(n_bands, array.dtype, report)
@@ -481,22 +480,24 @@ def _values_attributes(
     if system is not None and system.height_unit:
         found.setdefault("units", system.height_unit)
     if not is_first:
-        return {name: value for name, value in found.items() if name in _MEANING}
+        return {name: value for name, value in found.items() if name in _OVERVIEW_ATTRIBUTES}
     roles = image.items.roles.get("colorinterp", {})
     ifd = image.ifd
     if n_bands == ifd.shape[0] * ifd.shape[4]:
-        # else the samples are channels or planes, whatever colour is said to be theirs
+        # otherwise the samples are channels or planes, not colors
         found.update(
             color_attributes(_photometric_of_samples(ifd), ifd.extra_samples, n_bands, roles)
         )
     return found
 
 
-_MEANING = frozenset({"scale_factor", "add_offset", "scales", "offsets", "units", "long_name"})
+_OVERVIEW_ATTRIBUTES = frozenset(
+    {"scale_factor", "add_offset", "scales", "offsets", "units", "long_name"}
+)
 
 
 def _image_attributes(image: _Image) -> dict[str, Any]:
-    """Get the attributes that describe the image as a whole; only its full-size array has them."""
+    """Return the attributes of the image as a whole, for its full-size array only."""
     tags = image.ifd.tags
     found: dict[str, Any] = {}
     if image.reference is not None:
@@ -521,13 +522,13 @@ def _image_attributes(image: _Image) -> dict[str, Any]:
 
 
 _PALETTES = frozenset(3 << bits for bits in range(1, 9))
-"""Numbers in a colour table of 1 to 8 bits."""
+"""Lengths of color tables of 1 to 8 bits."""
 _WITH_COLORS = frozenset({0, 1, 3})
-"""Values of PhotometricInterpretation with a colour table; 1 where GDAL wrote pixels first."""
+"""PhotometricInterpretation with a color table; GDAL writes 1 if pixels were written first."""
 
 
 def _color_table(ifd: IfdFacts) -> list[str]:
-    """Return the colours of a palette as "#rrggbb"; those of 16 bits would be a list of 65536."""
+    """Return the colors of a palette of up to 8 bits as "#rrggbb"."""
     table = ifd.tags.get(COLOR_MAP)
     is_fitting = (
         ifd.photometric in _WITH_COLORS and table is not None and np.size(table) == 3 << ifd.bits[0]
@@ -537,14 +538,14 @@ def _color_table(ifd: IfdFacts) -> list[str]:
     numbers = np.asarray(table)
     if numbers.dtype.kind not in "iu":
         return []
-    colors = (numbers.reshape(3, -1).T // _color_unit(numbers)).tolist()
+    colors = (numbers.reshape(3, -1).T // _color_factor(numbers)).tolist()
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors]
 
 
-def _color_unit(numbers: np.ndarray) -> int:
-    """Return what one of 255 steps is in a colour table of 16 bits, as GDAL finds it.
+def _color_factor(numbers: np.ndarray) -> int:
+    """Return the factor between 16-bit table values and 0 to 255, as GDAL does.
 
-    Writers multiply by 257 or by 256, or not at all.
+    Writers multiply by 257 or 256, or not at all.
     """
     if numbers.max() < 256:
         return 1
@@ -552,29 +553,29 @@ def _color_unit(numbers: np.ndarray) -> int:
 
 
 def _photometric_of_samples(ifd: IfdFacts) -> int:
-    """Return what decoded samples are: some YCbCr images decode to RGB, and there are palettes."""
+    """Return the photometric interpretation of decoded samples; some YCbCr images become RGB."""
     if ifd.photometric == _YCBCR and not _decodes_to_rgb(ifd):
         return PLAIN_YCBCR
     return 3 if _color_table(ifd) else ifd.photometric
 
 
 def _decodes_to_rgb(ifd: IfdFacts) -> bool:
-    is_converted = ifd.compression in _TO_RGB or ifd.subsampling != (1, 1)
+    is_converted = ifd.compression in _DECODED_TO_RGB or ifd.subsampling != (1, 1)
     return is_converted and not ifd.is_separate
 
 
 _YCBCR = 6
-_TO_RGB = frozenset({6, 7, 33007, 34892, 34927, 50001})
-"""JPEG and WebP, whose decoders turn YCbCr into RGB."""
+_DECODED_TO_RGB = frozenset({6, 7, 33007, 34892, 34927, 50001})
+"""JPEG and WebP, whose decoders convert YCbCr to RGB."""
 
 
 # ---- groups
 
 
 def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, Any]) -> None:
-    """Add the root attributes that lead to the levels of an image."""
+    """Add the root attributes that list the levels of an image."""
     letters = image.full.axes
-    # a broken directory may say that it is a level of it and have other dimensions, or no pixels
+    # broken files may have levels with other dimensions, or without pixels
     levels = [one for one in pyramid if one.array.nbytes and len(one.array.shape) == len(letters)]
     if not levels or levels[0] is not pyramid[0]:
         return
@@ -586,7 +587,7 @@ def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, 
                 )
             )
         return
-    # levels of OME-NGFF have their axes in one order
+    # OME-NGFF requires the same order of axes in all levels
     levels = [one for one in levels if _axis_names(one) == _axis_names(levels[0])]
     if len(levels) == 1 and image.calibration == Calibration():
         return
@@ -598,8 +599,7 @@ def _axis_names(level: _Level) -> list[str]:
 
 
 def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, Any]) -> None:
-    """Add OME-NGFF metadata: of version 0.4 where it can say the axes as they are stored, else as
-    what the axes would be in the order that it admits (see `ngff`)."""
+    """Add OME-NGFF 0.4 metadata, or pending metadata if axes must be reordered first (`ngff`)."""
     first, calibration = levels[0], image.calibration
     letters = image.full.axes if "C" in image.full.axes else image.full.axes.replace("S", "C")
     order = ngff_order(letters)
@@ -620,7 +620,7 @@ def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, 
 
 
 def _channels(image: _Image, n_channels: int) -> Sequence[Channel]:
-    """Return what is known of each channel; the samples of a colour image are its channels."""
+    """Return the channels, if known; samples of a color image are channels."""
     known = image.calibration.channels
     if len(known) == n_channels:
         return known

@@ -1,7 +1,7 @@
-"""What GDAL keeps in TIFF tags of its own: metadata items, and the nodata value.
+"""Parse GDAL's own TIFF tags: GDAL_METADATA (42112) and GDAL_NODATA (42113).
 
-Owns the XML of tag 42112 and the text of tag 42113, and which attributes they become: those that
-`rioxarray.open_rasterio` gives. Colours come from the baseline tags, as GDAL reads them.
+The attributes made of them are those of `rioxarray.open_rasterio`. Color interpretation comes from
+the baseline tags, as in GDAL.
 
 References: GDAL documentation of the GTiff driver, "Metadata", "Nodata value"; CF conventions,
 section 8.1 (packed data).
@@ -27,7 +27,7 @@ __all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nod
 _METADATA_LABEL = "GDAL_METADATA (42112)"
 _NODATA_LABEL = "GDAL_NODATA (42113)"
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
-"""What stands for characters in XML; `&` last, for it may begin the name of another."""
+"""XML entities; `&amp;` is last, as it may be part of another escaped entity."""
 
 _RESERVED = frozenset(
     {
@@ -36,20 +36,20 @@ _RESERVED = frozenset(
         *("_ARRAY_DIMENSIONS", "long_name", "standard_name", "axis"),
     }
 )
-"""Attribute names that readers act on: an item of that name is kept with the tags only."""
+"""Attribute names with a meaning to readers: items with these names are only in `tiff_tags`."""
 
 
-_MAX_KEPT = 1 << 14
+_MAX_CACHED_LENGTH = 1 << 14
 _MAX_BANDS = 65535
-"""SamplesPerPixel is a SHORT; what a broken file says is no reason to count to a billion."""
+"""SamplesPerPixel is a SHORT; broken files may have a larger number."""
 
 
 @dataclass(frozen=True, slots=True)
 class GdalMetadata:
     """Metadata items of one dataset.
 
-    `items` are those of the dataset, `bands` those of each band by its number from 0, `roles` the
-    items with a role (scale, offset, description, unittype, colorinterp) by role and band.
+    `items` belong to the dataset, `bands` to bands by index; `roles` are the items with a role
+    (scale, offset, description, unittype, colorinterp), by role and band.
     """
 
     items: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class GdalMetadata:
     roles: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def attributes(self, n_bands: int, dtype: np.dtype, report: Report) -> dict[str, Any]:
-        """Return the attributes of an image of a data type, one value each or one for each band."""
+        """Return the attributes of an image: a single value, or a list with one value per band."""
         if not (self.items or self.bands or self.roles):
             return {}
         n_bands = min(n_bands, _MAX_BANDS)
@@ -77,11 +77,10 @@ class GdalMetadata:
         return found
 
     def _packing(self, n_bands: int, dtype: np.dtype, report: Report) -> dict[str, Any]:
-        """Return scale and offset: CF's attributes if all bands agree, else plain lists.
+        """Return scale and offset: CF attributes if all bands agree, else lists.
 
-        So too of complex numbers, of which xarray would unpack the real part and drop the other.
-
-        A band whose scale or offset makes no sense is left as it is stored.
+        Complex images get lists too, as xarray would drop the imaginary part when unpacking. Bands
+        with an invalid scale or offset are left as stored.
         """
         columns = {role: [neutral] * n_bands for role, _, _, neutral in _PACKING}
         for n in sorted({n for role in columns for n in self.roles.get(role, {}) if n < n_bands}):
@@ -94,13 +93,13 @@ class GdalMetadata:
                 columns[role][n] = number
         used = {role for role, _, _, neutral in _PACKING if set(columns[role]) - {neutral}}
         if used and (dtype.kind == "c" or any(len(set(values)) > 1 for values in columns.values())):
-            # a reader that knows one name but not the other must not unpack by half
+            # both or neither, so that no reader applies only one of them
             return {many: columns[role] for role, _, many, _ in _PACKING}
         return {one: columns[role][0] for role, one, _, _ in _PACKING if role in used}
 
 
 def _packing_number(role: str, text: str) -> float:
-    """Parse a scale or an offset; NaN for one that makes no sense."""
+    """Parse a scale or an offset; NaN if invalid."""
     number = _leading_number(text)[0]
     if number is None or not math.isfinite(number) or (role == "scale" and number == 0):
         return math.nan
@@ -111,12 +110,12 @@ _PACKING = (("scale", "scale_factor", "scales", 1.0), ("offset", "add_offset", "
 
 
 def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report) -> Array:
-    """Add what a STAC item says of the bands of a file, where the file itself says nothing.
+    """Add the band metadata of a STAC item, unless the file has its own.
 
     Parameters
     ----------
     bands
-        `scale`, `offset` and `nodata` of each band; one may stand for all.
+        `scale`, `offset` and `nodata` of each band, or of all bands if there is one entry.
     """
     sizes = [n for dim, n in zip(array.dims, array.shape, strict=True) if dim.startswith("band")]
     n_bands = sizes[0] if sizes else 1
@@ -138,26 +137,28 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
-    """Parse the items of tag 42112; of what is not XML, those that are whole."""
+    """Parse the items of tag 42112; from invalid XML, those that are complete."""
     if not value:
         return GdalMetadata()
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    parse = _parse_items if len(text) <= _MAX_KEPT else _parse_items.__wrapped__
+    parse = _parse_items if len(text) <= _MAX_CACHED_LENGTH else _parse_items.__wrapped__
     try:
         return parse(text)
     except XmlError as error:
         report.add(_METADATA_LABEL, "is not valid XML", got=error)
-        return _sorted(_find_items(text))
+        return _group_items(_find_items(text))
 
 
 @functools.lru_cache(maxsize=16)
 def _parse_items(text: str) -> GdalMetadata:
-    # kept, for the files of a collection often have the same
-    return _sorted((dict(item.attrib), item.text or "") for item in parse_xml(text).iter("Item"))
+    # cached: files of a collection often share them
+    return _group_items(
+        (dict(item.attrib), item.text or "") for item in parse_xml(text).iter("Item")
+    )
 
 
 def _find_items(text: str) -> Iterator[tuple[dict[str, str], str]]:
-    """Find the whole items in a text that is not XML, as one with a bare ampersand."""
+    """Yield the complete items in invalid XML, such as with a bare ampersand."""
     for start, content in _ITEM.findall(text):
         found = {name: _unescape(one or other) for name, one, other in _ATTRIBUTE.findall(start)}
         yield found, _unescape(content)
@@ -167,8 +168,8 @@ _ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item\s*>")
 _ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 
 
-def _sorted(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata:
-    """Sort items, as pairs of XML attributes and text, by what they belong to."""
+def _group_items(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata:
+    """Assign items, as pairs of XML attributes and text, to dataset, bands and roles."""
     items: dict[str, str] = {}
     bands: dict[int, dict[str, str]] = {}
     roles: dict[str, dict[int, str]] = {}
@@ -176,7 +177,7 @@ def _sorted(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata:
         name, role, sample = (item.get(key) for key in ("name", "role", "sample"))
         if item.get("domain") or not name:
             continue
-        # GDAL escapes what it puts into the XML once more
+        # GDAL escapes the content twice
         content = _unescape(text)
         if sample is None or not sample.isdecimal():
             items[name] = content
@@ -194,16 +195,16 @@ def _unescape(text: str) -> str:
 
 
 def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]:
-    """Parse tag 42113.
+    """Parse tag 42113 like GDAL.
 
-    Of several numbers, as some write for the bands, the first counts, and a comma before any point
-    is a decimal one: both as GDAL reads them.
+    The first of several numbers counts (some writers list one per band), and a comma before any
+    point is a decimal comma.
 
     Returns
     -------
     fill_value, nearest
-        The value as a sample of this type can have it, or None; and the nearest that a sample can
-        have, which GDAL gives segments that are missing. None for both without a number.
+        The value if a sample of this dtype can have it, else None; and the nearest value that a
+        sample can have, which GDAL uses for missing segments. None for both without a number.
     """
     if value is None or (isinstance(value, str) and not value):
         return None, None
@@ -211,37 +212,37 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]
     text = text.strip("\0 \t\r\n")
     number, rest = _leading_number(text)
     if number is None:
-        report.add(_NODATA_LABEL, "is not a number", got=repr(text[:40]))
+        report.add(_NODATA_LABEL, "not a number", got=repr(text[:40]))
         return None, None
     others = [_leading_number(one)[0] for one in re.split(r"[\s;|]+", rest) if one]
     if any(other != number and str(other) != str(number) for other in others):  # NaN is not NaN
         report.add(
-            _NODATA_LABEL, "bands have values of their own; the first counts", got=repr(text[:40])
+            _NODATA_LABEL, "bands have different values; the first one is used", got=repr(text[:40])
         )
-    return _as_samples(number, dtype)
+    return _as_sample(number, dtype)
 
 
-def _as_samples(number: float, dtype: np.dtype) -> tuple[Any, Any]:
-    """Return a number as a sample has it, None where none can, and the nearest sample to it.
+def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
+    """Return a number as a sample value, None if no sample can have it, and the nearest value.
 
-    Of a fraction, GDAL masks the whole part in integers.
+    GDAL truncates fractions for integer samples.
     """
     if dtype.kind in "fc":
         with np.errstate(over="ignore"):
-            held = dtype.type(number).item()
-        is_beyond = cmath.isinf(held) and math.isfinite(number)
-        # GDAL takes infinity for what is beyond float32, but not beyond other types
-        return (None if is_beyond and dtype != np.float32 else held), held
+            sample = dtype.type(number).item()
+        is_beyond = cmath.isinf(sample) and math.isfinite(number)
+        # GDAL turns values beyond float32 into infinity, but not those beyond other dtypes
+        return (None if is_beyond and dtype != np.float32 else sample), sample
     if number != number:
         return None, dtype.type(0).item()
-    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if dtype == np.uint64 and -most < number < 0:
-        return None, int(number) + most + 1  # as strtoull of C does for GDAL
-    near = min(max(number, least), most)
-    # halves go away from zero
+    least, greatest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if dtype == np.uint64 and -greatest < number < 0:
+        return None, int(number) + greatest + 1  # GDAL uses C's strtoull, which wraps
+    near = min(max(number, least), greatest)
+    # round half away from zero
     near = int(near) if near == int(near) else int(near + math.copysign(0.5, near))
     kind = bool if dtype.kind == "b" else int
-    return (kind(number) if least <= number <= most else None), kind(near)
+    return (kind(number) if least <= number <= greatest else None), kind(near)
 
 
 _LEADING = re.compile(
@@ -252,7 +253,7 @@ _LEADING = re.compile(
 
 
 def _leading_number(text: str) -> tuple[float | None, str]:
-    """Parse the number that a text begins with, None for none, and return what comes after it.
+    """Parse the number at the start of a text (None if there is none); return it and the rest.
 
     Examples
     --------
@@ -271,13 +272,13 @@ def _leading_number(text: str) -> tuple[float | None, str]:
         return math.nan, rest
     if found["inf"]:
         return math.copysign(math.inf, -1 if text[0] == "-" else 1), rest
-    said = found[0]
-    is_whole = said.lstrip("+-").isdecimal() and len(said) <= _MAX_DIGITS
-    return (int(said) if is_whole else float(said)), rest
+    digits = found[0]
+    is_whole = digits.lstrip("+-").isdecimal() and len(digits) <= _MAX_DIGITS
+    return (int(digits) if is_whole else float(digits)), rest
 
 
 _MAX_DIGITS = 40
-"""Of a whole number; integers have 20 at most."""
+"""Digits of an integer; 64-bit integers have at most 20."""
 
 
 def _number(text: str | None, default: Any) -> Any:
@@ -288,7 +289,7 @@ def _number(text: str | None, default: Any) -> Any:
 
 
 def _parse_value(text: str) -> Any:
-    """Read an item: a number, "{1, 2}" as a list of numbers, or else the text."""
+    """Parse an item: a number, "{1, 2}" as a list of numbers, else text."""
     if text.startswith("{") and text.endswith("}"):
         values = [_number(part, math.nan) for part in text[1:-1].split(",")]
         return values if all(map(math.isfinite, values)) else text
@@ -306,17 +307,17 @@ def _per_band(values: Sequence[Any]) -> Any:
 
 
 def _attribute_name(name: str) -> str:
-    # netCDF allows no slash in names
+    # netCDF does not allow slashes in names
     return name.removeprefix("NC_GLOBAL#").replace("/", "_")
 
 
-# ---- colours
+# ---- color interpretation
 
 
 def color_attributes(
     photometric: int, extra_samples: Sequence[int], n_samples: int, roles: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Return what the bands of an image are: red, green, blue, alpha, palette, gray.
+    """Return the color interpretation of the bands: red, green, blue, alpha, palette, gray.
 
     Parameters
     ----------
@@ -325,9 +326,9 @@ def color_attributes(
     extra_samples
         ExtraSamples (tag 338); 1 and 2 are alpha.
     n_samples
-        Bands.
+        Number of bands.
     roles
-        What GDAL's metadata says of single bands, by number.
+        Color interpretation of single bands in GDAL's metadata, by index.
     """
     if n_samples > _MAX_SAMPLES:
         return {}
@@ -344,10 +345,10 @@ def color_attributes(
 
 
 _MAX_SAMPLES = 0xFFFF
-"""Of a pixel: SamplesPerPixel is a SHORT (TIFF 6.0)."""
+"""SamplesPerPixel is a SHORT (TIFF 6.0)."""
 
 PLAIN_YCBCR = -6
-"""Photometric of samples that are still Y, Cb and Cr."""
+"""Photometric of samples that decode to Y, Cb and Cr."""
 _COLORS = {
     PLAIN_YCBCR: ("Y", "Cb", "Cr"),
     0: ("gray",),

@@ -1,10 +1,9 @@
-"""GeoTIFF: coordinate system and coordinates of the levels of one image, and where it lies.
+"""GeoTIFF: CRS and coordinates of the levels of an image, and comparison of locations.
 
-Owns what a georeferenced image gets: its `spatial_ref`, `x` and `y`, and the attributes that lead
-to them, in CF and in GeoZarr. The parts are made by `crs`, `geokeys` and `cf`. Owns too when two
-files are at one place: their transformations put the corners at the same points, to a small part of
-a pixel, and their coordinate systems are the same but for names. This is read from what a scan has
-written into a group, so that files and documents compare alike.
+Builds `spatial_ref`, `x` and `y` and the attributes that refer to them, for CF and GeoZarr, from
+the parts made by `crs`, `geokeys` and `cf`. Two files have the same location if their transforms
+agree at the corners within a small part of a pixel, and their CRS are equal except for names. This
+is read from the groups that a scan produces, so files and documents compare in the same way.
 
 References: CF conventions 1.11; zarr-conventions `proj`, `spatial` and `multiscales`, version 0.1.
 """
@@ -40,7 +39,6 @@ __all__ = [
     "GeoLevel",
     "GeoReference",
     "Location",
-    "declared",
     "describe_level",
     "fit_layout",
     "grid_mappings",
@@ -50,15 +48,16 @@ __all__ = [
     "multiscales",
     "read_georeference",
     "unify_locations",
+    "with_conventions",
 ]
 
 _MAX_KEPT_LENGTH = 1 << 14
-"""Longer coordinates are made anew for each file: 2048 are kept, packed."""
+"""Longer coordinates are not cached; the cache holds 2048 packed ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeoReference:
-    """What the tags of one IFD say about where it is."""
+    """Georeference of one IFD."""
 
     keys: GeoKeys
     placement: Placement
@@ -68,10 +67,10 @@ class GeoReference:
 
 @dataclass(frozen=True, slots=True)
 class GeoLevel:
-    """What one level of a georeferenced image gets.
+    """Coordinates and attributes of one level of a georeferenced image.
 
-    `variables` are its coordinates, `system` the attributes of its grid mapping variable but for
-    the transformation, None where it has none.
+    `variables` are its coordinates, `system` the attributes of its grid mapping variable without
+    the transform, None if it has none.
     """
 
     variables: Mapping[str, Array] = field(default_factory=dict)
@@ -81,16 +80,13 @@ class GeoLevel:
 
 
 def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
-    """Read the georeference of an IFD.
-
-    Whatever is wrong with it goes to `report`; what can be understood is used.
-    """
+    """Parse the georeference of an IFD. Defects go to `report`; valid parts are used."""
     keys = parse_geokeys(tags)
     for label, what in keys.defects:
         report.add(label, what)
     placement = place(tags, keys, report)
     try:
-        system, defects = _system(keys.version, tuple(sorted(keys.values.items())))
+        system, defects = _build_system(keys.version, tuple(sorted(keys.values.items())))
         defects.repeat(report)
         if system is None and placement.rpcs is not None:
             system = _sensor_system()
@@ -98,17 +94,17 @@ def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
     except MissingExtra as error:
         report.note(
             "GeoKeyDirectory (34735)",
-            "the coordinate system is not written, for pyproj is not installed",
+            "the coordinate system is left out, as pyproj is not installed",
             hint=f"{error.hint}",
         )
         return GeoReference(keys, placement, None, False)
 
 
 @functools.lru_cache(maxsize=1024)
-def _system(
+def _build_system(
     version: tuple[int, int], values: tuple[tuple[int, Any], ...]
 ) -> tuple[System | None, Recorder]:
-    """Build the system of GeoKeys, and what is wrong with them: many files have the same."""
+    """Build the CRS of GeoKeys, and collect their defects; cached, as many files share them."""
     defects = Recorder()
     crs = build_crs(GeoKeys(dict(values), version), defects)
     return None if crs is None else System(crs), defects
@@ -116,7 +112,7 @@ def _system(
 
 @functools.cache
 def _sensor_system() -> System:
-    return System(from_epsg(4326))  # that of every sensor model
+    return System(from_epsg(4326))  # RPC sensor models always use WGS 84
 
 
 def describe_level(
@@ -131,7 +127,7 @@ def describe_level(
     Parameters
     ----------
     reference
-        Of the full-size image.
+        Georeference of the full-size image.
     shape, full_shape
         (rows, columns) of this level, and of the full-size image.
     names
@@ -151,7 +147,7 @@ def describe_level(
         elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
-    attributes = declared(_node_attributes(reference.system, transform, shape, names))
+    attributes = with_conventions(_node_attributes(reference.system, transform, shape, names))
     system = None
     if any((reference.system, transform, placement.gcps, placement.rpcs)):
         system = system_attributes(reference.system, placement)
@@ -163,28 +159,28 @@ def describe_level(
 def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dict[str, str]]:
     """Build the grid mapping variables of the levels in one group.
 
-    Levels share the variable of their system, so that a dataset has one grid mapping. It holds the
-    transformation where that is one for all; else readers take each level's from its coordinates.
-    Levels without coordinates, as of a rotated raster, share it only where it is the same; so do
-    those of one row or column, from whose coordinates no step can be read.
+    Levels of one CRS share a variable, so that a dataset has a single grid mapping. It holds the
+    transform if all levels have the same; otherwise readers derive it from the coordinates. Levels
+    without coordinates (rotated rasters), and those of one row or column, whose coordinates have no
+    step, only share a variable if their transforms are equal.
 
     Parameters
     ----------
     levels
-        Of one group, by the name of their array.
+        Levels of one group, by the name of their array.
 
     Returns
     -------
     variables, names
-        The variables by name, and for each array the name of its own.
+        The variables by name, and the name of the variable of each array.
     """
     shared: dict[Any, list[str]] = {}
     for name, level in levels.items():
         if level.system is not None:
-            said = tuple(level.system.get(name) for name in ("crs_wkt", "gcps", "rpcs"))
+            references = tuple(level.system.get(name) for name in ("crs_wkt", "gcps", "rpcs"))
             sizes = [axis.shape[0] for axis in level.variables.values()]
             placed = level.transform if min(sizes, default=1) == 1 else None
-            shared.setdefault((said, placed), []).append(name)
+            shared.setdefault((references, placed), []).append(name)
     variables, names = {}, {}
     for n, members in enumerate(shared.values()):
         mapping = f"spatial_ref_{n}" if n else "spatial_ref"
@@ -201,15 +197,15 @@ def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array,
     a, b, c, d, e, f = transform
     found = []
     for step, cross, origin, n in ((a, b, c, n_columns), (e, d, f, n_rows)):
-        make = _axis if n <= _MAX_KEPT_LENGTH else _axis.__wrapped__
+        make = _axis_coordinate if n <= _MAX_KEPT_LENGTH else _axis_coordinate.__wrapped__
         found.append(make(step, cross, origin, n))
     x, y = found
     return None if x is None or y is None else (x, y)
 
 
 @functools.lru_cache(maxsize=2048)
-def _axis(step: float, cross: float, origin: float, n: int) -> Array | None:
-    # kept, for tiles of a grid share rows and columns: making and packing was a third of a scan
+def _axis_coordinate(step: float, cross: float, origin: float, n: int) -> Array | None:
+    # cached: tiles of a grid share rows and columns, and packing took a third of a scan
     found = centres(step, cross, origin, n)
     return coordinate(found, "") if found is not None else None
 
@@ -227,15 +223,15 @@ _CONVENTIONS: Mapping[str, tuple[str, str]] = {
 _REPOSITORIES = "zarr-conventions"
 
 
-def declared(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a node with the declaration of the conventions that they follow."""
+def with_conventions(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add `zarr_conventions`, which declares the conventions that the attributes follow."""
     entries = _declarations(tuple(attributes))
     return {**attributes, "zarr_conventions": [*entries]} if entries else dict(attributes)
 
 
 @functools.lru_cache(maxsize=256)
 def _declarations(names: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
-    """Return the entries of the conventions that attributes of these names follow."""
+    """Return the `zarr_conventions` entries for attributes of these names."""
     used = {name.partition(":")[0] for name in names}
     return tuple(entry for name, entry in _DECLARATIONS.items() if name in used)
 
@@ -256,14 +252,14 @@ _DECLARATIONS = {name: _declaration(name) for name in _CONVENTIONS}
 
 
 def is_geozarr(name: str) -> bool:
-    """Return whether an attribute says where a node is, or that attributes do."""
+    """Return whether an attribute belongs to the `proj` or `spatial` convention of GeoZarr."""
     return name == "zarr_conventions" or name.startswith(("proj:", "spatial:"))
 
 
 def _node_attributes(
     system: System | None, transform: Affine | None, shape: tuple[int, int], names: tuple[str, str]
 ) -> dict[str, Any]:
-    """Return what GeoZarr says of one level."""
+    """Return the GeoZarr attributes of one level."""
     found: dict[str, Any] = dict(system.geozarr) if system is not None else {}
     if transform is not None:
         found["spatial:dimensions"] = list(names)
@@ -275,7 +271,7 @@ def _node_attributes(
 
 
 def multiscales(levels: Sequence[tuple[str, Array, GeoLevel]]) -> dict[str, Any]:
-    """Return the attributes of the group that holds the levels of an image.
+    """Return the GeoZarr attributes of the group that holds the levels of an image.
 
     Parameters
     ----------
@@ -285,17 +281,16 @@ def multiscales(levels: Sequence[tuple[str, Array, GeoLevel]]) -> dict[str, Any]
     attributes = {name: v for name, v in levels[0][2].attributes.items() if is_geozarr(name)}
     if len(levels) > 1 and levels[0][2].transform is not None:
         attributes["multiscales"] = {"layout": [_layout(level, levels[0]) for level in levels]}
-    return declared(attributes)
+    return with_conventions(attributes)
 
 
 def fit_layout(attributes: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the attributes of a group whose arrays have got other axes, or their axes in another
-    order.
+    """Update the `multiscales` layout of a group after the axes of its arrays have changed.
 
     Parameters
     ----------
     arrays
-        Those of the group, by path.
+        Arrays of the group, by path.
     """
     layout = attributes.get("multiscales")
     if not isinstance(layout, dict) or not isinstance(layout.get("layout"), list):
@@ -320,7 +315,7 @@ def _layout(
     path, array, geo = level
     entry: dict[str, Any] = {"asset": path}
     if path != first[0]:
-        # GDAL takes no level that says less than a number for each dimension
+        # GDAL ignores levels without one number per dimension
         full = {
             dim.partition("_")[0]: n for dim, n in zip(first[1].dims, first[1].shape, strict=True)
         }
@@ -335,16 +330,15 @@ def _layout(
 
 
 TOLERANCE = 1e-3
-"""Of a pixel: writers round the corners of tiles."""
+"""In pixels: writers round the corners of tiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a raster lies.
+    """Location of a raster.
 
-    `system` is the coordinate system without its names, `label` what to call it. `others` are
-    control points, sensor model and GeoKeys, where these place it. Two that are equal are at one
-    place; so are those that `is_at` says so of.
+    `system` is the CRS without names, `label` its display name. `others` are ground control points
+    and sensor model. Equal locations are the same place; `is_at` also compares with a tolerance.
     """
 
     system: str = ""
@@ -373,22 +367,22 @@ class Location:
         return math.hypot(a, d), math.hypot(b, e)
 
     def is_at(self, other: Location) -> bool:
-        """Return whether another raster lies where this one does."""
+        """Return whether another raster has the same location within the tolerance."""
         if (self.system, self.others) != (other.system, other.others):
             return False
         if self.transform is None or other.transform is None:
             return self.transform is other.transform
         rows, columns = self.shape
         limit = TOLERANCE * min(self.pixel)
-        off = [one - two for one, two in zip(self.transform, other.transform, strict=True)]
-        a, b, c, d, e, f = off
+        difference = [one - two for one, two in zip(self.transform, other.transform, strict=True)]
+        a, b, c, d, e, f = difference
         return all(
             abs(a * column + b * row + c) <= limit and abs(d * column + e * row + f) <= limit
             for column, row in ((0, 0), (columns, 0), (0, rows), (columns, rows))
         )
 
     def cells(self) -> Iterator[tuple[Any, ...]]:
-        """Yield keys of which rasters at one place have one in common."""
+        """Yield hash keys; rasters at the same location have at least one in common."""
         if self.transform is None:
             yield self.system, self.others
             return
@@ -405,12 +399,12 @@ class Location:
 
 
 def locate(group: Group) -> Location:
-    """Find where the image of a group lies.
+    """Return the location of the image of a group.
 
     Parameters
     ----------
     group
-        With the attributes and variables that a scan gives it.
+        A group as produced by a scan.
     """
     mapping, x = group.children.get("spatial_ref"), group.children.get("x")
     system = mapping.attributes if isinstance(mapping, Array) else {}
@@ -418,15 +412,15 @@ def locate(group: Group) -> Location:
 
 
 def locate_level(level: GeoLevel) -> Location:
-    """Find where a georeferenced level lies; its axes are `y` and `x`."""
+    """Return the location of a georeferenced level with axes `y` and `x`."""
     return _locate(level.system or {}, level.variables.get("x"), level.attributes)
 
 
 def _locate(system: Mapping[str, Any], x: Any, attributes: Mapping[str, Any]) -> Location:
     wkt, transform = system.get("crs_wkt"), attributes.get("spatial:transform")
-    meaning, label = _meaning(wkt) if isinstance(wkt, str) else ("", "")
+    crs_key, label = _comparable_crs(wkt) if isinstance(wkt, str) else ("", "")
     return Location(
-        meaning,
+        crs_key,
         label,
         str(x.attributes.get("units", "")) if isinstance(x, Array) else "",
         tuple(map(float, transform)) if transform is not None else None,  # type: ignore[arg-type]
@@ -436,7 +430,7 @@ def _locate(system: Mapping[str, Any], x: Any, attributes: Mapping[str, Any]) ->
 
 
 def unify_locations(locations: Sequence[Location]) -> list[Location]:
-    """Return for each location the first one that is at the same place."""
+    """Replace each location by the first one at the same place."""
     exact: dict[Location, Location] = {}
     near: dict[Any, list[Location]] = {}
     for one in locations:
@@ -451,8 +445,8 @@ def unify_locations(locations: Sequence[Location]) -> list[Location]:
 
 
 @functools.lru_cache(maxsize=64)
-def _meaning(wkt: str) -> tuple[str, str]:
-    """Return what a system means, and what to call it."""
+def _comparable_crs(wkt: str) -> tuple[str, str]:
+    """Return a form of the CRS without names, for comparison, and a display name."""
     try:
         from pyproj import CRS
         from pyproj.exceptions import CRSError
@@ -462,20 +456,20 @@ def _meaning(wkt: str) -> tuple[str, str]:
         crs = CRS.from_wkt(wkt)
     except CRSError:
         return wkt, wkt[:60]
-    code = crs.to_authority(min_confidence=70)  # equivalent, whatever its name
+    code = crs.to_authority(min_confidence=70)  # equivalent, though names may differ
     if code is not None:
         return ":".join(code), ":".join(code)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PROJ strings lose something of most systems
+            warnings.simplefilter("ignore")  # PROJ strings lose details of most systems
             label = crs.to_proj4()
     except CRSError:
-        label = crs.name  # of a local system
+        label = crs.name  # a local system
     return json.dumps(_without_names(crs.to_json_dict()), sort_keys=True), label
 
 
-_NAMED = frozenset({"method", "datum", "datum_ensemble"})
-"""Parts whose name says what they are."""
+_DEFINED_BY_NAME = frozenset({"method", "datum", "datum_ensemble"})
+"""Parts that are defined by their name."""
 
 
 def _without_names(node: Any, part: str = "") -> Any:
@@ -483,7 +477,7 @@ def _without_names(node: Any, part: str = "") -> Any:
         return [_without_names(item, part) for item in node]
     if not isinstance(node, dict):
         return node
-    gone = {"$schema", "scope", "area", "bbox", "usages", "remarks", "id", "abbreviation"}
-    if part not in _NAMED and "value" not in node:
-        gone.add("name")
-    return {name: _without_names(item, name) for name, item in node.items() if name not in gone}
+    dropped = {"$schema", "scope", "area", "bbox", "usages", "remarks", "id", "abbreviation"}
+    if part not in _DEFINED_BY_NAME and "value" not in node:
+        dropped.add("name")
+    return {name: _without_names(item, name) for name, item in node.items() if name not in dropped}

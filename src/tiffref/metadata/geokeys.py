@@ -1,12 +1,11 @@
-"""The GeoKey directory of a GeoTIFF, and where its pixels are, as plain values.
+"""Parse the GeoKey directory of a GeoTIFF, and the tags that locate the raster.
 
-Owns how keys are taken out of their three tags, and the four tags that place a raster: an affine
-transformation, ground control points, or RPCs, and which comes first where several are present.
-Which system the coordinates are in is for `crs`.
+The raster is located by an affine transform, ground control points or RPCs. The CRS is left to
+`crs`.
 
 References: OGC 19-008r4 (GeoTIFF 1.1), section 7.1 and requirement class "Raster to Model
-Coordinate Transformation"; GeoTIFF 1.0, section 2.4; the order of the tags, and what becomes of
-negative scales, follow GDAL's reader.
+Coordinate Transformation"; GeoTIFF 1.0, section 2.4. Precedence of the tags and treatment of
+negative scales follow GDAL.
 """
 
 from __future__ import annotations
@@ -65,12 +64,12 @@ KEY_NAMES: Mapping[int, str] = {
     4097: "VerticalCitation", 4098: "VerticalDatum", 4099: "VerticalUnits",
     5120: "CoordinateEpoch",
 }  # fmt: skip
-"""Names of keys, without the "GeoKey" that the specification ends them in."""
+"""Names of keys, without the suffix "GeoKey" of the specification."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeoKeys:
-    """Keys of one IFD.
+    """GeoKeys of one IFD.
 
     `values` maps a key to an int, a float, a tuple of floats or a string. `version` is (1, 0) or
     (1, 1) for the two editions of GeoTIFF. `defects` lists what was wrong, as (key label, what).
@@ -81,12 +80,12 @@ class GeoKeys:
     defects: tuple[tuple[str, str], ...] = ()
 
     def code(self, key: int) -> int | None:
-        """Return an EPSG code or enumeration, None where it is absent, 0 or "user-defined"."""
+        """Return an EPSG code or enumeration; None if absent, 0 or "user-defined"."""
         value = self.values.get(key)
         return value if isinstance(value, int) and value not in (0, USER_DEFINED) else None
 
     def number(self, *keys: int) -> float | None:
-        """Return the first of some keys that holds a finite number."""
+        """Return the first finite number among some keys."""
         for key in keys:
             value = self.values.get(key)
             if isinstance(value, tuple) and value:
@@ -96,7 +95,7 @@ class GeoKeys:
         return None
 
     def text(self, key: int) -> str:
-        """Return a citation, "" where it is absent."""
+        """Return a citation, "" if absent."""
         value = self.values.get(key)
         return value if isinstance(value, str) else ""
 
@@ -109,17 +108,17 @@ class GeoKeys:
 
 
 def key_label(key: int) -> str:
-    """Name a key for a message: "ProjectedCRS (GeoKey 3072)"."""
+    """Return the name of a key for a message: "ProjectedCRS (GeoKey 3072)"."""
     return f"{KEY_NAMES.get(key, 'unknown key')} (GeoKey {key})"
 
 
 def is_georeferenced(tags: Mapping[int, Any]) -> bool:
-    """Return whether any tag of an IFD says where on Earth it is."""
+    """Return whether an IFD has any georeferencing tag."""
     return not _GEO_TAGS.isdisjoint(tags)
 
 
 def numbers(value: Any) -> tuple[float, ...]:
-    """Return a tag's value as a tuple of floats: tags with one value come without a tuple."""
+    """Return the value of a tag as a tuple of floats, also for a single number."""
     if isinstance(value, int | float):
         return (float(value),)
     if isinstance(value, np.ndarray):
@@ -127,14 +126,14 @@ def numbers(value: Any) -> tuple[float, ...]:
     if not isinstance(value, tuple | list):
         return ()
     if type(value) is tuple and _FLOATS.issuperset(map(type, value)):
-        return value  # as most are
+        return value  # fast path
     return tuple(float(v) for v in value if isinstance(v, int | float))
 
 
 def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
-    """Read the keys of an IFD.
+    """Parse the GeoKeys of an IFD.
 
-    Keys that point outside the tag they are stored in are left out, and named in `defects`.
+    Keys that point outside the tag that stores them are left out and listed in `defects`.
 
     Parameters
     ----------
@@ -147,14 +146,14 @@ def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
     """
     own = [(code, tags[code]) for code in (DIRECTORY, DOUBLES, TEXTS) if code in tags]
     try:
-        return _parsed(tuple(own))
-    except TypeError:  # a value that cannot be looked up: an array
-        return _parsed.__wrapped__(tuple(own))
+        return _parse_cached(tuple(own))
+    except TypeError:  # arrays cannot be cache keys
+        return _parse_cached.__wrapped__(tuple(own))
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
-    # kept, for the files of a collection have mostly the same
+def _parse_cached(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
+    # cached: most files of a collection share them
     tags = dict(own)
     shorts = list(numbers(tags.get(DIRECTORY)))
     directory = [int(n) for n in shorts] if all(map(math.isfinite, shorts)) else []
@@ -168,7 +167,7 @@ def _parsed(own: tuple[tuple[int, Any], ...]) -> GeoKeys:
     for at in range(4, min(len(directory) - 3, 4 + 4 * n_keys), 4):
         key, *entry = directory[at : at + 4]
         if key == 0:
-            continue  # padding, as some writers leave it behind
+            continue  # padding of some writers
         value = _key_value(tags, directory, entry)
         if value is None:
             defects.append((key_label(key), "the GeoKey points outside its tag"))
@@ -192,7 +191,7 @@ def _key_value(tags: Mapping[int, Any], directory: Sequence[int], entry: Sequenc
             text = text.decode("latin-1")
         if not isinstance(text, str) or value > len(text):
             return None
-        # as for readers in C, a text ends at the first NUL
+        # as in C, a text ends at the first NUL
         return text[value : value + count].partition("\0")[0].rstrip("| ").strip()
     if location == DIRECTORY:
         found_codes = directory[value : value + count]
@@ -207,20 +206,20 @@ _MATRIX_LABEL = "ModelTransformation (34264)"
 _RPC_LABEL = "RPCCoefficient (50844)"
 
 MAX_COORDINATE = 1 << 22
-"""Rows or columns up to which coordinates are written; a larger raster has its transformation."""
+"""Largest number of rows or columns with coordinates; larger rasters only have the transform."""
 
 Affine = tuple[float, float, float, float, float, float]
-"""(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f; (0, 0) is the outer
+"""(a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f, where (0, 0) is the outer
 corner of the first pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a raster is.
+    """Georeferencing of a raster, without its CRS.
 
     `transform` is None without tags, or with control points only. `gcps` are (row, column, x, y, z)
-    in pixels and model units. `is_point` says that the tags speak of pixel centres; the values here
-    always speak of corners. `rpcs` is the rational polynomial model of a sensor, by GDAL's names in
+    in pixels and model units. `is_point` is true if the tags refer to pixel centres (PixelIsPoint);
+    the values here always refer to corners. `rpcs` is the RPC sensor model, with GDAL's names in
     lower case.
     """
 
@@ -230,7 +229,7 @@ class Placement:
     rpcs: Mapping[str, Any] | None = None
 
     def of_level(self, columns: float, rows: float) -> Placement:
-        """Return the placement of an overview: so many pixels of the full image are one of its."""
+        """Return the placement of an overview, one pixel of which covers `columns` by `rows`."""
         if columns == rows == 1:
             return self
         transform, rpcs = self.transform, self.rpcs
@@ -239,17 +238,17 @@ class Placement:
             transform = (a * columns, b * rows, c, d * columns, e * rows, f)
         gcps = tuple((row / rows, column / columns, *xyz) for row, column, *xyz in self.gcps)
         if rpcs is not None:
-            moved = {
+            scaled = {
                 f"{name}_{what}": (rpcs[f"{name}_{what}"] + half) / factor - half
                 for name, factor in (("line", rows), ("samp", columns))
                 for what, half in (("off", 0.5), ("scale", 0.0))
             }
-            rpcs = {**rpcs, **moved}
+            rpcs = {**rpcs, **scaled}
         return Placement(transform, gcps, self.is_point, rpcs)  # type: ignore[arg-type]
 
 
 def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
-    """Read the placement of the raster of one IFD.
+    """Parse the placement of the raster of one IFD.
 
     Parameters
     ----------
@@ -258,21 +257,21 @@ def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
     keys
         GeoKeys of the same IFD, for GTRasterType.
     report
-        Takes what is wrong with the tags.
+        Receives defects of the tags.
     """
     transform, gcps, is_point = _place(tags, keys, report)
     rpcs = _parse_rpcs(tags[RPCS], report) if RPCS in tags else None
     if rpcs is not None and transform is not None:
         a, b, c, d, e, f = transform
         if (abs(a), b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= 0.5:
-            transform = None  # rows and columns, which say nothing beside a sensor model
+            transform = None  # an identity in pixels, meaningless beside a sensor model
     return Placement(transform, gcps, is_point, rpcs)
 
 
 def _place(
     tags: Mapping[int, Any], keys: GeoKeys, report: Report
 ) -> tuple[Affine | None, tuple[Any, ...], bool]:
-    """Return transformation, control points, and whether the tags speak of pixel centres."""
+    """Return transform, control points, and whether the tags refer to pixel centres."""
     is_point = keys.values.get(1025) == 2
     half = 0.5 if is_point else 0.0
     scale, ties, matrix = (numbers(tags.get(tag)) for tag in (SCALE, TIEPOINTS, MATRIX))
@@ -286,24 +285,24 @@ def _place(
     transform: Affine | None = None
     label = _SCALE_LABEL
     if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
-        transform = _from_scale(scale, ties, half)
+        transform = _scale_transform(scale, ties, half)
     elif len(matrix) >= 16:
         label = _MATRIX_LABEL
         a, b, _, c, d, e, _, f = matrix[:8]
-        transform = _shifted((a, b, c, d, e, f), half)
+        transform = _shift_to_corner((a, b, c, d, e, f), half)
     elif len(ties) >= 6:
         return None, _gcps(ties, half, report), is_point
     if transform is not None and not all(map(math.isfinite, transform)):
-        report.add(label, "the transformation is not finite", got=transform)
+        report.add(label, "the transform is not finite", got=transform)
         transform = None
     elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
-        report.add(label, "the size of a pixel is 0", got=transform)
+        report.add(label, "the pixel size is 0", got=transform)
         transform = None
     return transform, (), is_point
 
 
 def _parse_rpcs(value: Any, report: Report) -> dict[str, Any] | None:
-    """Parse the rational polynomial model of tag 50844."""
+    """Parse the RPC sensor model of tag 50844."""
     coefficients = numbers(value)
     if len(coefficients) < 92:
         report.add(_RPC_LABEL, "has fewer than 92 numbers", got=len(coefficients))
@@ -322,23 +321,23 @@ RPC_NUMBERS = (
     "line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale",
 )  # fmt: skip
 RPC_SERIES = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
-"""GDAL's names of what tag 50844 holds, in its order: numbers, then series of 20."""
+"""GDAL's names of the values of tag 50844, in order: single numbers, then series of 20."""
 
 
-def _from_scale(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:
-    # rows go down whatever sign writers give the scale
+def _scale_transform(scale: tuple[float, ...], ties: tuple[float, ...], half: float) -> Affine:
+    # y decreases with the row, whatever the sign of the scale
     a, e = scale[0], -abs(scale[1])
     if len(ties) < 6:
         return (a, 0.0, 0.0, 0.0, e, 0.0)
     column, row, _, x, y, _ = ties[:6]
-    return _shifted((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
+    return _shift_to_corner((a, 0.0, x - column * a, 0.0, e, y - row * e), half)
 
 
 def height_packing(tags: Mapping[int, Any], keys: GeoKeys) -> dict[str, float]:
-    """Return the scale and offset that tags give the samples of a raster of heights.
+    """Return scale and offset of the samples of an elevation raster; empty if not given.
 
-    As in GDAL, they are the third numbers of ModelPixelScale and ModelTiepoint, and count beside a
-    vertical system of GeoTIFF 1.1 only. Empty without them.
+    As in GDAL, they are the third numbers of ModelPixelScale and ModelTiepoint, and only count with
+    a vertical CRS of GeoTIFF 1.1.
     """
     scale, ties = numbers(tags.get(SCALE)), numbers(tags.get(TIEPOINTS))
     is_of_heights = 4096 in keys.values and keys.version >= (1, 1)
@@ -347,7 +346,7 @@ def height_packing(tags: Mapping[int, Any], keys: GeoKeys) -> dict[str, float]:
     return {"scale": scale[2], "offset": ties[5] - ties[2] * scale[2]}
 
 
-def _shifted(transform: Affine, half: float) -> Affine:
+def _shift_to_corner(transform: Affine, half: float) -> Affine:
     if not half:
         return transform
     a, b, c, d, e, f = transform
@@ -366,7 +365,7 @@ def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ..
 
 
 def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
-    """Return the box around an image of (rows, columns): least x and y, then greatest."""
+    """Return the bounding box of an image of (rows, columns): x min, y min, x max, y max."""
     a, b, c, d, e, f = transform
     corners = [(column, row) for column in (0, shape[1]) for row in (0, shape[0])]
     x = [a * column + b * row + c for column, row in corners]
@@ -377,13 +376,13 @@ def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
 def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
     """Return the pixel centres along one axis of a raster that is not rotated.
 
-    The order of the operations is that of the package affine, so that the numbers are those of
-    other readers to the last bit.
+    Operations are in the order of the package affine, so that the numbers equal those of other
+    readers to the last bit.
 
     Parameters
     ----------
     step, cross, origin
-        Of the transformation of this axis: a, b, c for x; e, d, f for y.
+        Coefficients of the transform for this axis: a, b, c for x; e, d, f for y.
     n
         Pixels along the axis.
 
@@ -394,7 +393,7 @@ def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
     if cross != 0 or n > MAX_COORDINATE:
         return None
     start = step * 0.5 + cross * 0.5 + origin
-    # between finite ends of even steps all is finite
+    # evenly spaced values between finite ends are finite
     if n and not (math.isfinite(start) and math.isfinite((n - 1) * step + start)):
         return None
     return np.arange(n) * step + 0.0 * cross + start

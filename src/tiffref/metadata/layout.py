@@ -1,10 +1,10 @@
-"""Names and places of the arrays of a file.
+"""Paths, dimension names and roles of the arrays of a file.
 
-Owns names, dimension names and the roles of images that are not the main one: masks, thumbnails,
-labels. A mask shares the dimensions of the image that it masks. Axis codes are one letter each;
-readers of Zarr want the lower-case names of OME-NGFF (t, c, z, y, x) and of CF.
+Roles are those of images other than the main one: mask, thumbnail, label. A mask shares the
+dimensions of its image. Axis codes are one letter each; dimensions have the lower-case names of
+OME-NGFF (t, c, z, y, x) and CF.
 
-Reference: TIFF 6.0, NewSubfileType (254): bit 0 says "reduced-resolution version", bit 2
+Reference: TIFF 6.0, NewSubfileType (254): bit 0 is "reduced-resolution version", bit 2
 "transparency mask".
 """
 
@@ -18,21 +18,21 @@ from ..errors import SelectionError
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
 
-__all__ = ["LevelName", "dimension_names", "is_in_place", "name_levels"]
+__all__ = ["LevelName", "dimension_names", "is_georeferenced_series", "name_levels"]
 
-_NAMES = {"B": "band"}
+_LETTER_NAMES = {"B": "band"}
 
 
 @functools.lru_cache(maxsize=1024)
 def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
-    """Name the dimensions of an array.
+    """Return the dimension names of an array.
 
     Parameters
     ----------
     axes
         One letter for each dimension, outermost first, such as "TCYX".
     suffix
-        Added to each name, so that arrays of other sizes can share a group.
+        Appended to each name, so that arrays of different sizes can be in one group.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
     """
     names: list[str] = []
     for letter in axes:
-        name = _NAMES.get(letter, letter.lower())
+        name = _LETTER_NAMES.get(letter, letter.lower())
         n_before = sum(1 for other in axes[: len(names)] if other == letter)
         names.append(f"{name}{n_before + 1 if n_before else ''}{suffix}")
     return tuple(names)
@@ -51,15 +51,15 @@ def dimension_names(axes: str, suffix: str = "") -> tuple[str, ...]:
 
 REDUCED_BIT, MASK_BIT = 1, 4
 _ROLES = frozenset({"thumbnail", "label", "macro", "map", "overview", "probability"})
-"""Names that tifffile gives the minor images of slide files."""
+"""tifffile's series names of secondary images in slide files."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelName:
-    """Name of one level's array.
+    """Name of the array of one level.
 
-    `group` is the group it is in, "" for the root; `dims` are its dimensions; `suffix` is what
-    distinguishes names in the same group; `role` is "image", "mask", "thumbnail", ...
+    `group` is its group, "" for the root; `dims` its dimension names; `suffix` distinguishes names
+    in the same group; `role` is "image", "mask", "thumbnail", ...
     """
 
     group: str
@@ -82,39 +82,39 @@ def name_levels(
     Parameters
     ----------
     facts
-        Of the file.
+        Facts of the file.
     layout
-        "dataset": side by side in one group; "tree": a group for each level.
+        "dataset": all arrays in one group; "tree": one group per level.
     level
-        The only level that is wanted; it is then called as if it were the full-size one.
+        The only level to name; it gets the name of the full-size level.
 
     Returns
     -------
     names
-        By position of the series and index of the level, those that cannot be told left out.
+        By position of the series and index of the level, without those that cannot be read.
     """
     names: dict[tuple[int, int], LevelName] = {}
     used: set[str] = set()
     name_level = {"dataset": _in_dataset, "tree": _in_tree}.get(layout)
     if name_level is None:
-        raise SelectionError(f"there is no layout {layout!r}", expected="dataset or tree")
+        raise SelectionError(f"unknown layout {layout!r}", expected="dataset or tree")
     for position, series in enumerate(facts.series):
         role = _role(position, series)
         base = role if role not in used else f"{role}_s{position}"
         used.add(base)
-        in_place = is_in_place(facts, series)
+        in_place = is_georeferenced_series(facts, series)
         for n, one in enumerate(series.levels):
             if isinstance(one, LevelFacts) and level in (None, n):
                 axes = one.axes.replace("S", "B") if in_place else one.axes
                 index = 0 if level is not None else n
-                where = _Where(facts, series, position, n, index, role, base, axes)
+                where = _LevelToName(facts, series, position, n, index, role, base, axes)
                 names[position, n] = name_level(where, one, names)
     return names
 
 
 @dataclass(frozen=True, slots=True)
-class _Where:
-    """A level: its series, that one's position, its own index, and the index that its name shows.
+class _LevelToName:
+    """A level to be named: its series and its index; `index` is the one that its name shows.
 
     `axes` are its axis codes, with "B" for the samples of a georeferenced image.
     """
@@ -130,7 +130,7 @@ class _Where:
 
     @property
     def mark(self) -> str:
-        """What distinguishes the names of this series."""
+        """Suffix of the names of this series."""
         return f"_{self.base.removeprefix('image_')}" if self.position else ""
 
 
@@ -147,8 +147,8 @@ def _role(position: int, series: SeriesFacts) -> str:
     return "thumbnail" if kind & REDUCED_BIT else "image"
 
 
-def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:
-    """Return whether a series is georeferenced, itself or as a reduced copy of the main one."""
+def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
+    """Return whether a series is georeferenced, or a reduced copy of a georeferenced one."""
     first, main = next(iter(series.levels), None), next(iter(facts.series[0].levels), None)
     if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
         return False
@@ -161,8 +161,8 @@ def is_in_place(facts: FileFacts, series: SeriesFacts) -> bool:
 _Names = Mapping[tuple[int, int], LevelName]
 
 
-def _in_tree(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
-    # masks lie beside the level they mask, other images in groups of their own
+def _in_tree(where: _LevelToName, one: LevelFacts, names: _Names) -> LevelName:
+    # a mask is in the group of the level that it masks; other images have groups of their own
     is_beside = where.position == 0 or where.role == "mask"
     group = str(where.index) if is_beside else f"{where.mark[1:]}/{where.index}"
     name = where.base if where.role == "mask" else "image"
@@ -171,7 +171,7 @@ def _in_tree(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
     return LevelName(group, name, dims, "", where.role)
 
 
-def _in_dataset(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
+def _in_dataset(where: _LevelToName, one: LevelFacts, names: _Names) -> LevelName:
     suffix = f"_{where.index}" if where.index else ""
     dims = list(dimension_names(where.axes, where.mark + suffix))
     full, full_name = where.series.levels[0], names.get((where.position, 0))
@@ -179,7 +179,7 @@ def _in_dataset(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
         is_same = full.axes == one.axes
         has_same = sorted(full.axes) == sorted(set(one.axes)) == sorted(one.axes)
         for at, axis in enumerate(one.axes if is_same or has_same else ""):
-            # an overview has the channels, times and planes of the full image
+            # overviews share channels, times and planes with the full image
             other = at if is_same else full.axes.index(axis)
             if axis not in "YX" and one.shape[at] == full.shape[other]:
                 dims[at] = full_name.dims[other]
@@ -188,9 +188,9 @@ def _in_dataset(where: _Where, one: LevelFacts, names: _Names) -> LevelName:
 
 
 def _shared_with_image(
-    where: _Where, one: LevelFacts, dims: tuple[str, ...], names: _Names
+    where: _LevelToName, one: LevelFacts, dims: tuple[str, ...], names: _Names
 ) -> tuple[str, ...]:
-    """Name the rows and columns of a mask as those of the image that it masks."""
+    """Replace the x and y dimensions of a mask by those of its image."""
     if where.role != "mask":
         return dims
     levels = where.facts.series[0].levels

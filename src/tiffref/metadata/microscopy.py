@@ -1,8 +1,8 @@
-"""Metadata of microscopes, slide scanners and other instruments: one reader for each flavour.
+"""Metadata of microscopes, slide scanners and other instruments: one reader per format.
 
-Owns what makers' records say about the size of pixels, channels, times, optics and places. The
-scanner finds the records and parses binary ones into plain mappings; which pages form an image is
-its business too. A new flavour is a function and a row in `READERS`.
+Converts vendor metadata to pixel sizes, channels, times, optics and stage positions. The scanner
+collects the metadata as plain mappings, and decides which pages form an image. A new format is a
+function and a row in `READERS`.
 
 References: ImageJ's `TiffDecoder` and `FileInfo`; SCIFIO's `TIFFFormat`; Zeiss LSM 5 image format;
 MetaMorph Stack format; Micro-Manager wiki, "Files on disk"; ScanImage manual, "BigTiff
@@ -45,13 +45,13 @@ from .report import Element, Report, XmlError, local_name, parse_xml
 
 __all__ = ["calibrate", "calibrate_minor"]
 
-_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 MAX_PLAIN_SIZE = 25.4
-"""Micrometres: resolutions coarser than 1000 per inch are, in files of no known instrument, those
-of a screen or printer (72, 96, 300) rather than of what is in the picture."""
+"""Micrometres. In files of unknown instruments, resolutions below 1000 per inch are those of a
+screen or printer (72, 96, 300), not of the specimen."""
 
 _MAX_CHANNELS = 1 << 16
-"""Channels that are believed where the size of the image is not known."""
+"""Largest number of channels accepted if the size of the image is unknown."""
 _DESCRIPTION, _XMP, _UIC2, _AVS = 270, 700, 33629, 65000
 _RESOLUTIONS = (("X", X_RESOLUTION), ("Y", Y_RESOLUTION))
 
@@ -59,32 +59,32 @@ _Found = Mapping[str, Any]
 
 
 def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report) -> Calibration:
-    """Read the calibration of one series from the metadata of the file's flavour.
+    """Read the calibration of one series from the vendor metadata of the file.
 
     Parameters
     ----------
     facts
-        Of the file.
+        Facts of the file.
     series
         The series; its kind and index select among several descriptions.
     tags
-        Of the series' first IFD.
+        Tags of the first IFD of the series.
     report
-        Takes what makes no sense.
+        Receives defects of the metadata.
     """
     image = _Image(series, tags, report)
-    for flavour, read in READERS.items():
-        record = facts.metadata.get(flavour)
-        is_read = isinstance(record, Mapping) or read not in _OF_RECORDS
-        if not is_read or (flavour not in facts.metadata and flavour not in facts.flags):
+    for name, read in READERS.items():
+        record = facts.metadata.get(name)
+        has_record = isinstance(record, Mapping) or read not in _NEED_MAPPING
+        if not has_record or (name not in facts.metadata and name not in facts.flags):
             continue
         try:
             found = read(record, image)
         except TiffrefError:
             raise
-        except _NONSENSE as error:
-            # makers change their formats; a value of another kind must not cost the pixels
-            report.add(f"{flavour} metadata", "is not as expected", got=repr(error))
+        except _PARSE_ERRORS as error:
+            # vendors change their formats; unexpected metadata must not prevent reading pixels
+            report.add(f"{name} metadata", "unexpected structure", got=repr(error))
             continue
         if found is not None:
             return found
@@ -96,8 +96,8 @@ def calibrate_minor(
 ) -> Calibration:
     """Correct the calibration of a thumbnail, label or macro that repeats that of the slide.
 
-    A thumbnail shows the whole slide: its pixels have the slide's extent over their number. Of
-    other images the extent is not known.
+    A thumbnail shows the whole slide, so its pixel size is the slide's extent divided by its number
+    of pixels. The extent of other images is unknown.
     """
     sizes, main_sizes = (dict(zip(one.axes, one.shape, strict=True)) for one in (level, main_level))
     is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
@@ -122,7 +122,7 @@ def calibrate_minor(
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """The image that is asked about, and where to report what makes no sense."""
+    """The image to read the calibration of, and where to report defects."""
 
     series: SeriesFacts
     tags: Tags
@@ -130,29 +130,29 @@ class _Image:
 
     @property
     def description(self) -> str:
-        """The text of ImageDescription, "" without any."""
+        """ImageDescription, "" if absent."""
         return _to_text(self.tags.get(_DESCRIPTION))
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Samples along each axis at full size; none where that cannot be read."""
+        """Size along each axis of level 0; empty if it cannot be read."""
         for full in self.series.levels[:1]:
             if isinstance(full, LevelFacts):
                 return dict(zip(full.axes, full.shape, strict=True))
         return {}
 
     def size(self, found: _Found, key: str, factor: float = 1.0) -> float | None:
-        """Return a distance or duration times `factor`; None where writers have 0 or nothing."""
+        """Return a distance or duration times `factor`; None if 0 or absent."""
         value = found.get(key)
         if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
             return None
         number = positive(value)
         if number is None:
-            self.report.add(key, "is not a size", got=value)
+            self.report.add(key, "not a valid size", got=value)
         return None if number is None else number * factor
 
     def parse(self, text: Any, what: str) -> Element:
-        """Parse XML of a tag; report what cannot be parsed, and return an empty element for it."""
+        """Parse the XML in a tag; if it is invalid, report it and return an empty element."""
         try:
             return parse_xml(_to_text(text) or "<none/>")
         except XmlError as error:
@@ -161,7 +161,7 @@ class _Image:
 
 
 Reader = Callable[[Any, _Image], Calibration | None]
-"""(the flavour's metadata, image) -> None if it says nothing."""
+"""(metadata of the format, image) -> calibration; None if the metadata has none."""
 
 
 def _to_text(value: Any) -> str:
@@ -173,7 +173,7 @@ def _plain_text(text: Any) -> str:
 
 
 def _same_or_all(values: Iterable[Any]) -> Any:
-    """Return the value that all planes share, or a list with that of each; None for none."""
+    """Return the value shared by all planes, else the list of values; None if empty."""
     items = list(values)
     return items[0] if items and len(set(items)) == 1 else items or None
 
@@ -183,7 +183,7 @@ def _same_or_all(values: Iterable[Any]) -> Any:
 
 def _ome(text: Any, image: _Image) -> Calibration | None:
     if isinstance(text, Mapping):
-        # other tags of a member may hold placeholders, such as UIC1 of PrairieView: never ask them
+        # do not fall back to other tags: they may be placeholders, such as UIC1 of PrairieView
         return calibrate_member(text["xml"], text["file"], image.report)
     if not isinstance(text, str):
         return None
@@ -197,7 +197,7 @@ def _ome(text: Any, image: _Image) -> Calibration | None:
 
 def _imagej(found: Any, image: _Image) -> Calibration | None:
     unit = to_unit(found.get("unit"))
-    # the unit is that of all axes, unless y or z name one of their own
+    # `unit` applies to all axes, unless y or z have their own
     units = {"X": unit, "T": to_unit(found.get("tunit")) or "second"}
     units |= {a: to_unit(found[k]) if (k := f"{a.lower()}unit") in found else unit for a in "YZ"}
     spacing = found.get("spacing")
@@ -213,12 +213,12 @@ def _imagej(found: Any, image: _Image) -> Calibration | None:
         scales[axis], units[axis] = scale, own
     n_channels = int(positive(found.get("channels")) or 1)
     if n_channels > max(image.lengths.values(), default=_MAX_CHANNELS):
-        return calibrated(scales, units)  # more channels than there is of anything
+        return calibrated(scales, units)  # more channels than the longest axis
     return calibrated(scales, units, channels=_imagej_channels(found, n_channels))
 
 
 def _scifio_axes(found: _Found, image: _Image) -> Iterator[tuple[str, float, str]]:
-    """Yield (axis, scale, unit) of the axes to which SCIFIO's comment gives a unit that we know."""
+    """Yield (axis, scale, unit) of the axes in SCIFIO's comment that have a known unit."""
     if "SCIFIO" not in found:
         return
     rows = (str(found.get(key, "")).split(",") for key in ("axes", "scales", "units"))
@@ -234,10 +234,10 @@ def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
     ranges = list(found.get("Ranges") or ())
     luts = found.get("LUTs") or ()
     if not labels and not ranges and not len(luts):
-        return ()  # tifffile calls each of 100,000 planes a channel
+        return ()  # without names: tifffile may declare 100,000 planes as channels
     names = []
     for n in range(n_channels):
-        # labels are per plane, channels innermost; one that all planes of a channel share names it
+        # labels are per plane, channel fastest; a label shared by all planes of a channel names it
         own = set(labels[n::n_channels])
         names.append(own.pop() if len(own) == 1 else "")
     if n_channels == 1 and len(labels) < 2:
@@ -267,7 +267,7 @@ def _lsm(found: Any, image: _Image) -> Calibration | None:
 
 
 def _stk(found: Any, image: _Image) -> Calibration | None:
-    # a UIC1 without UIC2 is no stack of MetaMorph, but what others write to be taken for one
+    # UIC1 without UIC2 is not a MetaMorph stack; other writers imitate the format
     if "ZDistance" not in found and _UIC2 not in image.tags:
         return None
     unit = to_unit(found.get("CalibrationUnits"))
@@ -298,7 +298,7 @@ def _stk(found: Any, image: _Image) -> Calibration | None:
 
 
 def _stage(positions: Any, labels: Iterable[str]) -> dict[str, Any]:
-    """Return attributes of `(n, 2)` positions of the stage, x and y, and their labels."""
+    """Return the attributes of stage positions `(n, 2)`, x and y, and of their labels."""
     named = [label.strip() for label in labels]
     columns = np.asarray(positions, np.float64).reshape(-1, 2).T.tolist()
     x, y = (_same_or_all(column) for column in columns)
@@ -307,7 +307,7 @@ def _stage(positions: Any, labels: Iterable[str]) -> dict[str, Any]:
 
 
 def _stk_times(moments: Any) -> tuple[float, ...]:
-    """Return seconds since the first plane, where each plane has a time of its own."""
+    """Return the seconds since the first plane, if all times are different."""
     if moments is None or len(set(moments.tolist())) < len(moments):
         return ()
     return tuple((moments - moments[0]).astype("timedelta64[ns]").astype(float) / 1e9)
@@ -315,16 +315,16 @@ def _stk_times(moments: Any) -> tuple[float, ...]:
 
 _WELL = re.compile(r"([A-Z]{1,2}\d{1,2})\s*:\s*site\s*(\d+)", re.IGNORECASE)
 _PLATE = re.compile(r"^\s*plate(?:[ _-]?(?:name|id))?\s*[:=]\s*(\S.*?)\s*$", re.I | re.M)
-_PLACES = {
+_PLATE_KEYS = {
     "plate": ("plate", "platename", "plateid"),
     "well": ("well", "wellname", "wellid"),
     "site": ("site", "siteid", "sitenumber"),
 }
-"""Properties of MetaSeries, without spaces and dashes, that say where on a plate an image is."""
+"""MetaSeries properties with the position on a plate, without spaces and dashes."""
 
 
 def _well(label: Any) -> dict[str, Any]:
-    """Read well and site from the label of a stage position, as in "G08 : Site 5"."""
+    """Parse well and site from the label of a stage position, such as "G08 : Site 5"."""
     found = _WELL.fullmatch(label.strip()) if isinstance(label, str) else None
     return {"well": found[1].upper(), "site": int(found[2])} if found else {}
 
@@ -367,12 +367,12 @@ _METASERIES_NAMES = (
 
 
 def _metaseries_place(plane: _Found) -> dict[str, Any]:
-    """Read plate, well and site: from properties of their own, or a label and a description."""
+    """Parse plate, well and site from their properties, or from label and description."""
     named = {re.sub(r"[^a-z]", "", key.lower()): value for key, value in plane.items()}
     plate = _PLATE.search(str(plane.get("Description") or ""))
     place = {"plate": plate[1]} if plate else {}
     place |= _well(plane.get("stage-label"))
-    for name, keys in _PLACES.items():
+    for name, keys in _PLATE_KEYS.items():
         value = next((named[key] for key in keys if named.get(key) not in (None, "")), None)
         if isinstance(value, str | int | float):
             place[name] = value
@@ -380,14 +380,14 @@ def _metaseries_place(plane: _Found) -> dict[str, Any]:
 
 
 def _metaseries_time(plane: _Found, report: Report) -> datetime.datetime | None:
-    """Read a local time, which has milliseconds and no zone: 20230401 12:34:56.789."""
+    """Parse a local time with milliseconds and no time zone: 20230401 12:34:56.789."""
     key = "acquisition-time-local"
     value = plane.get(key)
     if isinstance(value, datetime.datetime) or not value:
         return value or None
     found = parse_date(str(value)) if ":" in str(value) else None
     if found is None:
-        report.add(key, "is not a time", got=value)
+        report.add(key, "not a valid time", got=value)
     return found
 
 
@@ -442,7 +442,7 @@ def _scanimage(found: Any, image: _Image) -> Calibration | None:
 
 
 def _flat(value: Any) -> list[Any]:
-    """Return the items of a vector of MATLAB: a number, or a list of numbers or of rows."""
+    """Flatten a MATLAB vector: a number, or a list of numbers or rows."""
     if not isinstance(value, list | tuple):
         return [] if value is None else [value]
     return [item for row in value for item in _flat(row)]
@@ -452,7 +452,7 @@ _STATE = re.compile(r"^\s*state\.([\w.]+)\s*=[ \t]*(.*?)[ \t;]*$", re.MULTILINE)
 
 
 def _scanimage3(image: _Image) -> Calibration | None:
-    """Read `state.acq` of ScanImage 3, in the description of each page."""
+    """Parse `state.acq` of ScanImage 3 in ImageDescription."""
     text = image.description.replace("\r", "\n")
     state = {key: value.strip("'\"") for key, value in _STATE.findall(text)}
     if not any(key.startswith("acq.") for key in state):
@@ -472,7 +472,7 @@ def _scanimage3(image: _Image) -> Calibration | None:
 
 
 def _us_time(text: str) -> datetime.datetime | None:
-    """Read a local time as MATLAB prints it in ScanImage: 6/20/2014 13:26:02.234."""
+    """Parse a local time of ScanImage: 6/20/2014 13:26:02.234."""
     try:
         return datetime.datetime.strptime(
             text if "." in text else f"{text}.0", "%m/%d/%Y %H:%M:%S.%f"
@@ -489,7 +489,7 @@ def _fluoview(found: Any, image: _Image) -> Calibration | None:
     units: dict[str, str | None] = {}
     for name, _, _, step, unit in found.get("Dimensions", ()):
         axis = _FLUOVIEW_AXES.get(str(name).upper())
-        # without a unit, steps count pixels
+        # without a unit, steps are in pixels
         if axis is not None and to_unit(_plain_text(unit)) is not None:
             scales[axis], units[axis] = positive(step), to_unit(_plain_text(unit))
     return calibrated(scales, units, name=_plain_text(found.get("ImageName")))
@@ -518,7 +518,7 @@ def _flimage(found: Any, image: _Image) -> Calibration | None:
         return None
     zoom = image.size(found, "State.Acq.zoom")
     if zoom is None and found.get("State.Acq.zoom") is not None:
-        return Calibration()  # the field of view is that of zoom 1
+        return Calibration()  # the field of view refers to zoom 1, and the zoom is invalid
     counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
     scales = {
         axis: positive(width / n / (zoom or 1.0))
@@ -547,7 +547,7 @@ def _nih(found: Any, image: _Image) -> Calibration | None:
 
 
 def _slide(scales: Mapping[str, float | None], magnification: Any, **more: Any) -> Calibration:
-    """Build the calibration of a slide; magnifications are given as 20 or as "20x"."""
+    """Build the calibration of a slide; the magnification may be 20 or "20x"."""
     number = re.search(r"[\d.]+(?=\s*[xX]?\s*$)|[\d.]+(?=\s*[xX])", str(magnification or ""))
     is_positive = not str(magnification).startswith("-")
     value = positive(number[0]) if number and is_positive else None
@@ -561,22 +561,22 @@ def _aperio(found: Any, image: _Image) -> Calibration | None:
 
 
 def _ndpi(found: Any, image: _Image) -> Calibration | None:
-    # macro and map have negative numbers there
+    # macro and map have negative magnifications
     return _slide(plain_sizes(image.tags).scales, image.tags.get(65421))
 
 
 def _scn(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found if isinstance(found, str) else image.description, "SCN XML")
-    images = list(_named(root, "image"))
+    images = list(_elements(root, "image"))
     here = images[image.series.index : image.series.index + 1] or images
-    objective = next((e.text for one in here for e in _named(one, "objective")), None)
+    objective = next((e.text for one in here for e in _elements(one, "objective")), None)
     name = here[0].get("name", "") if here else ""
     return _slide(plain_sizes(image.tags).scales, objective, name=name)
 
 
 def _qpi(found: Any, image: _Image) -> Calibration | None:
     if image.series.index:
-        # each image has its own size; the XML of a minor one may repeat that of the slide
+        # the XML of secondary images may repeat the pixel size of the slide
         return _slide(plain_sizes(image.tags).scales, None)
     texts = found if isinstance(found, list) else [image.description]
     roots = [image.parse(text, "QPTIFF XML") for text in texts]
@@ -596,7 +596,7 @@ def _qpi(found: Any, image: _Image) -> Calibration | None:
 def _philips(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found, "Philips XML")
     spacing = next((e.text for e in root.iter() if e.get("Name") == "DICOM_PIXEL_SPACING"), None)
-    # of the full-size level, which comes first; rows, then columns, in millimetres
+    # the first one is that of the full-size level: rows, columns, in millimetres
     sizes = [positive(text) for text in (spacing or "").replace('"', "").split()[:2]]
     if image.series.index or len(sizes) < 2:
         return plain_sizes(image.tags, MAX_PLAIN_SIZE)
@@ -606,7 +606,7 @@ def _philips(found: Any, image: _Image) -> Calibration | None:
 def _bif(found: Any, image: _Image) -> Calibration | None:
     text = found or image.tags.get(_XMP)
     root = image.parse(text, "Ventana XML in XMP (700)")
-    scan = next(_named(root, "iScan"), None)
+    scan = next(_elements(root, "iScan"), None)
     if scan is None or image.series.name.lower() != "baseline":
         return plain_sizes(image.tags, MAX_PLAIN_SIZE)
     size = image.size(scan.attrib, "ScanRes")
@@ -616,14 +616,14 @@ def _bif(found: Any, image: _Image) -> Calibration | None:
 
 def _indica(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found or image.description, "IndicaLabs XML")
-    channels = tuple(Channel(one.get("name", "")) for one in _named(root, "channel"))
+    channels = tuple(Channel(one.get("name", "")) for one in _elements(root, "channel"))
     is_stack = image.series.axes.startswith("C")
     scales = plain_sizes(image.tags).scales
     return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
 
 
 def _trestle(found: Any, image: _Image) -> Calibration | None:
-    # the resolution tags have micrometres for a pixel, against their meaning
+    # the resolution tags hold micrometres per pixel, against their definition
     sizes = {axis: rational(image.tags.get(tag)) for axis, tag in _RESOLUTIONS}
     objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", image.description)
     return _slide(sizes, objective and objective[1])
@@ -635,23 +635,23 @@ def _avs(found: Any, image: _Image) -> Calibration | None:
     depth = positive(_text(root, "ZRange"))
     n_planes = image.lengths.get("Z", 1)
     if depth and n_planes > 1:
-        # from the lowest to the highest plane
+        # distance from the lowest to the highest plane
         scales["Z"] = depth / (n_planes - 1)
     is_main = image.series.index == 0
     return _slide(scales, _text(root, "ObjectiveMagnification") if is_main else None)
 
 
-def _plain(found: Any, image: _Image) -> Calibration | None:
+def _resolution_tags(found: Any, image: _Image) -> Calibration | None:
     return plain_sizes(image.tags)
 
 
-def _named(root: Element, name: str) -> Iterator[Element]:
+def _elements(root: Element, name: str) -> Iterator[Element]:
     return (element for element in root.iter() if local_name(element) == name)
 
 
 def _text(root: Element, *names: str) -> str | None:
-    """Return the text of the first element of one of these names, the first name first."""
-    found = (element.text for name in names for element in _named(root, name))
+    """Return the text of the first element with one of these names, in order of the names."""
+    found = (element.text for name in names for element in _elements(root, name))
     return next((text.strip() for text in found if text and text.strip()), None)
 
 
@@ -714,7 +714,7 @@ READERS: Mapping[str, Reader] = {
     "svs": _aperio,
     "mikroscan": _aperio,
     "motic": _aperio,
-    "huron": _plain,
+    "huron": _resolution_tags,
     "ndpi": _ndpi,
     "scn": _scn,
     "bif": _bif,
@@ -734,9 +734,9 @@ READERS: Mapping[str, Reader] = {
     "mdgel": _mdgel,
     "flimage": _flimage,
 }
-"""Readers by flavour, the most telling first: a file may be of several."""
-_OF_RECORDS = frozenset(
+"""Readers by format. A file may match several: the first one with a result counts."""
+_NEED_MAPPING = frozenset(
     (_lsm, _ndtiff, _micromanager, _imagej, _metaseries, _stk, _fluoview, _sis, _nih, _fei, _sem,
      _tvips, _eer, _pilatus, _mdgel, _flimage)
 )  # fmt: skip
-"""Those that read records as the scanner parses them, and nothing else of the file."""
+"""Readers that need a mapping parsed by the scanner, and use nothing else of the file."""

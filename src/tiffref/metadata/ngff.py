@@ -1,11 +1,9 @@
-"""OME-NGFF: its metadata, and groups as its readers and others want them.
+"""OME-NGFF metadata, and conversion of groups to its order of axes and to version 0.5.
 
-Owns `multiscales` and `omero` of OME-NGFF 0.4, which axes it admits, where the pixels of an
-overview are, and the coordinates that follow; what the sizes and channels are comes from
-`calibration`. Owns the way from the group of a scan, which has the axes of the file and OME-NGFF
-0.4 where that can say them, to axes in another order ("ngff": t, c, z, y, x; "bands-first": band,
-y, x, as rioxarray and GDAL have them), and to OME-NGFF 0.5 with its groups. How an array takes
-another order is said by `model.combine`.
+Writes `multiscales` and `omero` of OME-NGFF 0.4 from a `Calibration`, and the coordinates of
+levels. A scan keeps the axes of the file, with OME-NGFF 0.4 metadata if it allows that order. Such
+a group can be converted to other orders ("ngff": t, c, z, y, x; "bands-first": band, y, x, as in
+rioxarray and GDAL), and to the groups of OME-NGFF 0.5. `model.combine` permutes the arrays.
 
 Reference: OME-NGFF 0.4 and 0.5: "axes", "multiscales", "omero", "bioformats2raw.layout", "OME".
 """
@@ -52,9 +50,9 @@ _RANKS = {"time": 0, "channel": 1, "": 1, "space": 2}
 
 
 def level_factor(full: int, size: int) -> float:
-    """Return how many samples of the full image go into one of an overview along an axis.
+    """Return the downsampling factor of an overview along an axis.
 
-    Writers halve odd sizes up or down: 1025 to 512 or 513 is a factor of 2, not of 2.0019.
+    Writers round half sizes up or down: 1025 to 512 or 513 is a factor of 2, not 2.0019.
     """
     nearest = round(full / size)
     is_whole = nearest >= 1 and size in (full // nearest, -(-full // nearest))
@@ -66,8 +64,8 @@ def level_grid(
 ) -> tuple[list[float], list[float]]:
     """Return the scale and the translation of each axis of a level.
 
-    The centre of the first sample of the full image is at 0; the first sample of an overview covers
-    several of those, so that its centre lies half of them minus half a sample further.
+    The centre of the first sample of level 0 is at 0. The first sample of an overview covers
+    `factor` of them, so its centre is at (factor - 1) / 2.
     """
     scales, translations = [], []
     for axis, size, full in zip(axes, shape, full_shape, strict=True):
@@ -79,9 +77,9 @@ def level_grid(
 
 
 def ngff_order(axes: str) -> tuple[int, ...] | None:
-    """Return the order in which OME-NGFF admits some axes, None where it admits them in none.
+    """Return the permutation of axes that OME-NGFF requires; None if it does not allow these axes.
 
-    Time comes first, then at most one other axis, then two or three in space, Z before Y before X.
+    Time comes first, then at most one other axis, then two or three in space: Z, Y, X.
 
     Examples
     --------
@@ -110,7 +108,7 @@ def multiscale(
     Parameters
     ----------
     name
-        Of the image.
+        Name of the image.
     axes
         One letter for each dimension, as in "TCZYX".
     dims
@@ -118,12 +116,12 @@ def multiscale(
     levels
         Path and shape of each level, the full-size one first.
     calibration
-        Of the image.
+        Calibration of the image.
 
     Returns
     -------
     entry
-        None where OME-NGFF does not admit the axes in this order (see `ngff_order`).
+        None if OME-NGFF does not allow the axes in this order (see `ngff_order`).
     """
     if ngff_order(axes) != tuple(range(len(axes))):
         return None
@@ -147,7 +145,7 @@ def multiscale(
 
 
 def omero(name: str, channels: Sequence[Channel], dtype: np.dtype) -> dict[str, Any]:
-    """Return the `omero` metadata: what each channel is called, and how to show it."""
+    """Return the `omero` metadata: name, color and display window of each channel."""
     limits = np.iinfo(dtype) if dtype.kind in "iu" else None
     low, high = (0.0, 1.0) if limits is None else (float(limits.min), float(limits.max))
     entries = []
@@ -164,7 +162,7 @@ _PALETTE = ("FFFFFF", "00FF00", "FF0000", "0000FF", "FF00FF", "00FFFF", "FFFF00"
 
 
 def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | None:
-    """Return the names to use as a coordinate: only if every channel has one of its own."""
+    """Return the channel names as a coordinate; None unless all are present and unique."""
     names = [channel.name for channel in channels]
     is_usable = len(names) == n_channels and all(names) and len(set(names)) == n_channels
     return names if is_usable else None
@@ -173,7 +171,7 @@ def channel_names(channels: Sequence[Channel], n_channels: int) -> list[str] | N
 def physical_coordinates(
     axes: str, shape: Sequence[int], full_shape: Sequence[int], calibration: Calibration
 ) -> Mapping[str, tuple[np.ndarray, dict[str, Any]]]:
-    """Return the coordinates of the axes whose scale is known, by letter: values and attributes."""
+    """Return values and attributes of the coordinates with a known scale, by axis letter."""
     found: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     scales, translations = level_grid(axes, shape, full_shape, calibration)
     for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):
@@ -192,9 +190,9 @@ def physical_coordinates(
 
 
 PENDING = "ngff"
-"""Root attribute, as JSON text: what of OME-NGFF the group cannot say as it stands. `multiscales`
-has the images whose axes are stored in another order, with their axes in the order of OME-NGFF;
-`omero` the channels of all images but the first, by the path of their first level."""
+"""Root attribute, a JSON text, for OME-NGFF metadata that is not valid yet: `multiscales` of images
+whose axes are stored in another order (listed in the order of OME-NGFF), and `omero` of all images
+but the first, by the path of their first level."""
 
 
 def add_image(
@@ -203,21 +201,21 @@ def add_image(
     omero: Mapping[str, Any] | None,
     is_ordered: bool,
 ) -> None:
-    """Add an image to the attributes of the root; `close_images` ends the adding.
+    """Add an image to the attributes of the root; call `close_images` after the last one.
 
     Parameters
     ----------
     attributes
-        Of the root; changed.
+        Root attributes, changed in place.
     entry
-        From `ngff.multiscale`, its axes named as the dimensions of the first level.
+        From `multiscale`; axes have the names of the dimensions of the first level.
     omero
-        Its channels, if anything is known of them.
+        Its channels, if known.
     is_ordered
         Whether the axes are stored in the order of the entry.
     """
     if isinstance(attributes.get("multiscales"), dict):
-        return  # the root describes a map
+        return  # GeoZarr multiscales
     is_first = "multiscales" not in attributes and PENDING not in attributes
     pending = _pending(attributes)
     if is_ordered:
@@ -229,11 +227,11 @@ def add_image(
     elif omero is not None:
         pending.setdefault("omero", {})[entry["datasets"][0]["path"]] = omero
     if pending:
-        attributes[PENDING] = pending  # not the text yet: there may be thousands of images
+        attributes[PENDING] = pending  # serialized once at the end, as there may be many images
 
 
 def close_images(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Turn what `add_image` collected into attributes that documents can hold, and return them."""
+    """Serialize what `add_image` collected, and return the attributes."""
     pending = attributes.get(PENDING)
     if isinstance(pending, Mapping):
         attributes[PENDING] = json.dumps(pending, separators=(",", ":"), ensure_ascii=False)
@@ -241,9 +239,9 @@ def close_images(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Return the attributes of a group for arrays that get new axes in front.
+    """Return the attributes of a group whose arrays get new leading axes.
 
-    Images that OME-NGFF does not admit with these axes are left out.
+    Images whose axes OME-NGFF does not allow then are left out.
     """
     images = _images(group)
     if not images:
@@ -298,8 +296,8 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
     Parameters
     ----------
     arrays
-        Those of the group, by path: images that do not fit them are left out, as documents of
-        others may have, and the rest is in their order.
+        Arrays of the group, by path. Images that do not match them, possible in foreign documents,
+        are left out; the others are in this order.
     """
     attributes = group.attributes
     pending = _pending(attributes)
@@ -308,7 +306,7 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
     entries = [(entry, False) for entry in listed] if isinstance(listed, list) else []
     entries += [(entry, True) for entry in pending.get("multiscales", [])]
     if arrays is not None:
-        entries = [(entry, flag) for entry, flag in entries if _fits(entry, arrays)]
+        entries = [(entry, flag) for entry, flag in entries if _matches_arrays(entry, arrays)]
         order = {path: n for n, path in enumerate(arrays)}
         entries.sort(key=lambda one: order[one[0]["datasets"][0]["path"]])
     found = []
@@ -329,8 +327,8 @@ def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _fits(entry: Any, arrays: Mapping[str, Array]) -> bool:
-    """Return whether an entry describes arrays of the group, axis by axis, as version 0.4 does."""
+def _matches_arrays(entry: Any, arrays: Mapping[str, Array]) -> bool:
+    """Return whether an entry of version 0.4 matches arrays of the group, axis by axis."""
     try:
         names = [axis["name"] for axis in entry["axes"]]
         levels = [arrays[dataset["path"]] for dataset in entry["datasets"]]
@@ -346,23 +344,23 @@ def _fits(entry: Any, arrays: Mapping[str, Array]) -> bool:
 
 
 def described_paths(group: Group) -> set[str]:
-    """Return the paths of the arrays that the attributes of a group describe as levels."""
+    """Return the paths of the arrays that are levels of an image."""
     return {path for image in _images(group, dict(group.arrays())) for path in image.paths}
 
 
 def has_images(group: Group) -> bool:
-    """Return whether a group, or one below, describes images that `to_ngff` would lay out."""
+    """Return whether a group, or one below, has images for `to_ngff`."""
     return any(_images(node, dict(node.arrays())) for node in group.groups())
 
 
 def without_pending(group: Group) -> Group:
-    """Return a group of images whose axes are to stay as they are stored."""
+    """Drop the pending metadata of images that keep their order of axes."""
     kept = {name: value for name, value in group.attributes.items() if name != PENDING}
     return Group(group.children, kept)
 
 
 def from_ngff(group: Group) -> Group:
-    """Return a group of OME-NGFF 0.5 with the metadata of 0.4, for Zarr v2; its layout stays."""
+    """Convert the metadata of an OME-NGFF 0.5 group to 0.4, for Zarr v2; the layout stays."""
     ome = group.attributes.get("ome")
     attributes = {name: value for name, value in group.attributes.items() if name != "ome"}
     for name, value in (ome if isinstance(ome, Mapping) else {}).items():
@@ -381,7 +379,7 @@ def from_ngff(group: Group) -> Group:
 # ---- axes in another order
 
 AXES = ("as-stored", "ngff", "bands-first")
-"""Orders that may be asked for."""
+"""Available orders."""
 
 _BANDS = frozenset({"band", "s"})
 
@@ -392,7 +390,7 @@ def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | No
     Parameters
     ----------
     group
-        The root.
+        The root group.
     series
         Record of the series, as in `References`.
     axes
@@ -401,7 +399,7 @@ def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | No
     Raises
     ------
     SelectionError
-        If there is no such order, or the images have not the axes for it.
+        If the order is unknown, or the images do not have the axes for it.
     UnsupportedTiff
         If the chunks of an image cannot be transposed.
     """
@@ -409,16 +407,16 @@ def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | No
         return group
     if axes not in AXES:
         raise SelectionError(
-            "no such order of axes", got=repr(axes), expected=f"one of {', '.join(AXES)}"
+            "unknown order of axes", got=repr(axes), expected=f"one of {', '.join(AXES)}"
         )
     if axes == "bands-first":
         arrays = {path: _bands_first(array) for path, array in group.arrays()}
         return _with_arrays(group, arrays, fit_layout(group.attributes, arrays))
-    return to_ngff_order(_described(group, series))
+    return to_ngff_order(_with_all_images(group, series))
 
 
 def _with_arrays(group: Group, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> Group:
-    """Return a group with other arrays and attributes; groups below keep theirs."""
+    """Replace arrays and root attributes; subgroups keep their attributes."""
     below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
     return Group.from_paths(arrays, {"": attributes, **below})
 
@@ -434,13 +432,13 @@ def _bands_first(array: Array) -> Array:
     return permute_axes(array, order, self_inverse=True)
 
 
-def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
-    """Return the group with OME-NGFF metadata of all its images, also those without any sizes.
+def _with_all_images(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
+    """Add OME-NGFF metadata for images that have none, as their sizes are unknown.
 
     Raises
     ------
     SelectionError
-        If OME-NGFF does not admit the axes of one.
+        If OME-NGFF does not allow the axes of an image.
     """
     known = described_paths(group)
     arrays = dict(group.arrays())
@@ -455,7 +453,7 @@ def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
         letters = letters if "C" in letters else letters.replace("S", "C")
         order = None if "grid_mapping" in first.attributes else ngff_order(letters)
         if order is None:
-            raise _not_admitted(first)
+            raise _axes_error(first)
         entry = multiscale(
             row["name"] or row["levels"][0]["path"],
             "".join(letters[axis] for axis in order),
@@ -468,26 +466,27 @@ def _described(group: Group, series: Sequence[Mapping[str, Any]]) -> Group:
         add_image(attributes, entry, None, order == tuple(range(len(order))))
         is_found = True
     if not is_found:
-        raise SelectionError("there is no image whose axes could be ordered", got="axes='ngff'")
+        raise SelectionError("no image has axes that can be reordered", got="axes='ngff'")
     return Group(group.children, close_images(attributes))
 
 
-def _not_admitted(array: Array) -> SelectionError:
-    hint = "Use axes='as-stored', or choose the image by series=."
-    what = "OME-NGFF does not admit these axes"
+def _axes_error(array: Array) -> SelectionError:
+    hint = "Use axes='as-stored', or select the image with series=."
+    what = "OME-NGFF does not allow these axes"
     if "grid_mapping" in array.attributes:
-        what, hint = "OME-NGFF does not describe maps", "Use axes='bands-first' or 'as-stored'."
+        what = "OME-NGFF cannot describe georeferenced images"
+        hint = "Use axes='bands-first' or 'as-stored'."
     elif {"row", "column"} <= set(array.dims) or "well" in array.dims:
-        hint = "Use layout='hcs' to make a plate, or axes='as-stored'."
+        hint = "Use layout='hcs' for a plate, or axes='as-stored'."
     return SelectionError(
         what, got=", ".join(array.dims), expected="t, c, z, y, x, or some of them", hint=hint
     )
 
 
 def to_ngff_order(group: Group) -> Group:
-    """Return a group whose images have their axes in the order of OME-NGFF, under the same paths.
+    """Permute the axes of all images to the order of OME-NGFF; paths stay the same.
 
-    The samples of a colour image become its channels.
+    The samples of a color image become its channels.
 
     Raises
     ------
@@ -508,12 +507,12 @@ def to_ngff_order(group: Group) -> Group:
 
 
 def _channel_name(name: str) -> str:
-    """Return the name of a dimension, the samples of colour images being channels."""
+    """Return the name of a dimension, with "s" (samples of color images) replaced by "c"."""
     return f"c{name[1:]}" if name.split("_")[0] == "s" else name
 
 
 def _ordered(array: Array, first_dims: Sequence[str], image: _Image) -> Array:
-    """Return a level with its axes in the order of its entry, whose names are the first level's."""
+    """Permute a level to the axes of its entry, which have the names of the first level."""
     return permute_axes(array, [first_dims.index(axis["name"]) for axis in image.entry["axes"]])
 
 
@@ -522,7 +521,7 @@ def _ordered(array: Array, first_dims: Sequence[str], image: _Image) -> Array:
 
 @dataclass(slots=True)
 class _Hierarchy:
-    """The tree under construction, and where the arrays that moved were before."""
+    """The tree under construction; `moves` maps old to new paths."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
     attributes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -531,9 +530,9 @@ class _Hierarchy:
     def add(self, path: str, array: Array) -> None:
         if path in self.arrays:
             raise InvalidReferences(
-                "two arrays have one place in OME-NGFF",
+                "two arrays have the same path in OME-NGFF",
                 tag=f"array '{path}'",
-                hint="Scan one series (series=), or write Zarr v2 metadata (zarr_format=2).",
+                hint="Scan a single series (series=), or write Zarr v2 metadata (zarr_format=2).",
             )
         self.arrays[path] = array
 
@@ -543,9 +542,9 @@ def to_ngff(
 ) -> tuple[Group, Sequence[Mapping[str, Any]]]:
     """Lay out the images of a group as OME-NGFF 0.5.
 
-    Each level of a pyramid is a group of its own, in which dimensions are called as the axes; the
-    images of a file with several are in groups "0", "1", ..., as bioformats2raw has them. What is
-    no image stays where it is.
+    Each level of a pyramid is in its own group, with dimensions named like the axes. If there are
+    several images, they are in groups "0", "1", ..., as in bioformats2raw. Other arrays keep their
+    paths.
 
     Parameters
     ----------
@@ -557,7 +556,7 @@ def to_ngff(
     Returns
     -------
     group, series
-        The same objects where there are no images.
+        The same objects if there are no images.
 
     Raises
     ------
@@ -568,23 +567,23 @@ def to_ngff(
     """
     if not has_images(group):
         return group, series
-    done = _Hierarchy()
-    _lay_out("", group, done)
+    tree = _Hierarchy()
+    _lay_out("", group, tree)
     moved = [
         {**row, "levels": [
-            {**level, "path": done.moves.get(level["path"], level["path"])}
+            {**level, "path": tree.moves.get(level["path"], level["path"])}
             if "path" in level else level
             for level in row["levels"]
         ]} for row in series
     ]  # fmt: skip
-    return Group.from_paths(done.arrays, done.attributes), moved
+    return Group.from_paths(tree.arrays, tree.attributes), moved
 
 
-def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
+def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     images = _images(group, dict(group.arrays()))
     attributes = {n: v for n, v in group.attributes.items() if n not in _METADATA} \
         if images else dict(group.attributes)  # fmt: skip
-    # groups with images of their own, as the parts of a split sequence
+    # groups with images of their own, such as the parts of a split sequence
     below = {
         name: child
         for name, child in group.children.items()
@@ -592,35 +591,35 @@ def _lay_out(prefix: str, group: Group, done: _Hierarchy) -> None:
     }
     rest = {path: array for path, array in group.arrays() if path.partition("/")[0] not in below}
     for name, child in below.items():
-        _lay_out(f"{prefix}{name}/", child, done)
+        _lay_out(f"{prefix}{name}/", child, tree)
     for n, image in enumerate(images):
         lead = f"{prefix}{n}/" if len(images) > 1 else prefix
-        placed = _place_levels(lead, prefix, rest, image, done)
+        placed = _place_levels(lead, prefix, rest, image, tree)
         described: dict[str, Any] = {"version": _V05, "multiscales": [placed]}
         if image.omero is not None:
             described["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
         if len(images) > 1:
-            done.attributes[lead.rstrip("/")] = {"ome": described}
+            tree.attributes[lead.rstrip("/")] = {"ome": described}
         else:
             attributes["ome"] = described
     if len(images) > 1:
         attributes["ome"] = {"version": _V05, "bioformats2raw.layout": 3}
         listed = [str(n) for n in range(len(images))]
-        done.attributes[f"{prefix}OME"] = {"ome": {"version": _V05, "series": listed}}
+        tree.attributes[f"{prefix}OME"] = {"ome": {"version": _V05, "series": listed}}
     for name in ("plate", "well"):
         if isinstance(attributes.get(name), Mapping):
             described = {**attributes.pop(name), "version": _V05}
             attributes["ome"] = {"version": _V05, name: described}
-    done.attributes[prefix.rstrip("/")] = attributes
+    tree.attributes[prefix.rstrip("/")] = attributes
     for path, array in _without_moved(rest, images).items():
-        done.add(prefix + path, array)
+        tree.add(prefix + path, array)
 
 
 def _place_levels(
-    lead: str, prefix: str, arrays: Mapping[str, Array], image: _Image, done: _Hierarchy
+    lead: str, prefix: str, arrays: Mapping[str, Array], image: _Image, tree: _Hierarchy
 ) -> dict[str, Any]:
-    """Put the levels of an image into the tree, and return its entry."""
-    # without what tells them from those of other images
+    """Add the levels of an image to the tree, and return its entry."""
+    # without the suffix that distinguishes dimensions of different images
     last = image.entry["axes"][-1]["name"]
     suffix = last[1:] if last[:2] in ("x", "x_") else ""
     names = [_channel_name(axis["name"].removesuffix(suffix)) for axis in image.entry["axes"]]
@@ -632,10 +631,10 @@ def _place_levels(
         level = _ordered(arrays[old], first_dims, image)
         renamed = dict(zip(level.dims, names, strict=True))
         folder = f"{lead}{path}".rpartition("/")[0]
-        done.add(f"{lead}{path}", level.as_variable(tuple(names), level.attributes))
+        tree.add(f"{lead}{path}", level.as_variable(tuple(names), level.attributes))
         for name, variable in _coordinates(arrays, old, renamed, folder).items():
-            done.add(name, variable)
-        done.moves[prefix + old] = f"{lead}{path}"
+            tree.add(name, variable)
+        tree.moves[prefix + old] = f"{lead}{path}"
         datasets.append({**dataset, "path": path})
     axes = [{**axis, "name": name} for axis, name in zip(image.entry["axes"], names, strict=True)]
     entry = {n: v for n, v in image.entry.items() if n != "version"}
@@ -645,14 +644,13 @@ def _place_levels(
 def _coordinates(
     arrays: Mapping[str, Array], path: str, renamed: Mapping[str, str], folder: str
 ) -> dict[str, Array]:
-    """Return what describes a level, by its new path: coordinates of its dimensions, and scalars
-    that it names."""
+    """Return the coordinates and scalar variables of a level, by their new paths."""
     here, _, own = path.rpartition("/")
     named = str(arrays[path].attributes.get("coordinates", "")).split()
     found = {}
     for name, array in arrays.items():
         where, _, last = name.rpartition("/")
-        is_described = where == here and last != own and _is_description(array)
+        is_described = where == here and last != own and _is_inlined_coordinate(array)
         if not is_described or not set(array.dims) <= renamed.keys():
             continue
         if array.dims or last in named:
@@ -662,21 +660,21 @@ def _coordinates(
     return found
 
 
-def _is_description(array: Array) -> bool:
-    """Return whether an array is a coordinate: all of its values are in the document."""
+def _is_inlined_coordinate(array: Array) -> bool:
+    """Return whether an array is a coordinate: all of its chunks are inlined."""
     is_inlined = array.manifest.n_chunks > 0 and bool((array.manifest.source == INLINED).all())
     return is_inlined and "role" not in array.attributes
 
 
 def _without_moved(arrays: Mapping[str, Array], images: Sequence[_Image]) -> dict[str, Array]:
-    """Return what is left when the images and what describes them alone are gone."""
+    """Return the arrays that remain without the images and their own coordinates."""
     moved = {path for image in images for path in image.paths}
     left = {
         path: array
         for path, array in arrays.items()
-        if path not in moved and not _is_description(array)
+        if path not in moved and not _is_inlined_coordinate(array)
     }
-    used, gone = _needs(left), _needs({path: arrays[path] for path in moved})
+    used, gone = _referenced_names(left), _referenced_names({path: arrays[path] for path in moved})
     for path, array in arrays.items():
         if path not in moved and path not in left:
             where, _, name = path.rpartition("/")
@@ -686,8 +684,8 @@ def _without_moved(arrays: Mapping[str, Array], images: Sequence[_Image]) -> dic
     return left
 
 
-def _needs(arrays: Mapping[str, Array]) -> set[tuple[str, str]]:
-    """Return the dimensions and scalars that arrays refer to, with the groups that they are in."""
+def _referenced_names(arrays: Mapping[str, Array]) -> set[tuple[str, str]]:
+    """Return the dimensions and scalars that arrays refer to, as (group, name)."""
     return {
         (path.rpartition("/")[0], name)
         for path, array in arrays.items()

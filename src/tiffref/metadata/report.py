@@ -1,8 +1,8 @@
-"""What to do about metadata that cannot be understood, and XML that files hold, read with care.
+"""Report defects of metadata, and parse untrusted XML.
 
-Owns the rule that a defect of the metadata never hides pixels: it is warned of once, or raised
-where the caller asked for strictness; and the refusal of document type definitions: metadata needs
-none, and entities that expand into each other can fill the memory.
+A defect of the metadata never hides pixels: it gives one warning, or an error in strict mode. XML
+with a document type definition is refused: metadata needs none, and entity expansion can exhaust
+memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Element = ElementTree.Element
 
 @dataclass(slots=True)
 class Report:
-    """Where the defects of one file's metadata go.
+    """Collects the defects of one file's metadata.
 
     `url` names the file. With `is_strict`, a defect raises `MalformedTiff` instead of warning.
     `defects` lists what was reported, as (key, what).
@@ -30,12 +30,12 @@ class Report:
     defects: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
-        """Report a defect: once for each key and text, however many levels have it.
+        """Report a defect, once for each key and text.
 
         Raises
         ------
         MalformedTiff
-            If strictness was asked for.
+            In strict mode.
         """
         error = MalformedTiff(what, url=self.url, tag=key, got=got, hint=hint)
         if self.is_strict:
@@ -46,7 +46,7 @@ class Report:
         warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
 
     def note(self, key: str, what: str, *, hint: str) -> None:
-        """Describe what could not be done for another reason than the file; never an error."""
+        """Warn of a limitation that is not a fault of the file; never an error."""
         if (key, what) not in self.defects:
             self.defects.append((key, what))
             error = MalformedTiff(what, url=self.url, tag=key, hint=hint)
@@ -55,37 +55,36 @@ class Report:
 
 @dataclass(slots=True)
 class Recorder(Report):
-    """Keeps what is reported, for a result that is kept as well: `repeat` reports it again."""
+    """Records defects alongside a cached result, so that `repeat` can report them again."""
 
     found: list[tuple[str, str, object, str | None]] = field(default_factory=list)
 
     def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
-        """Keep a defect; of an exception its text, for it would hold on to all that led to it."""
+        """Record a defect; of an exception only its text, to not keep its traceback alive."""
         self.found.append((key, what, str(got) if isinstance(got, Exception) else got, hint))
 
     def repeat(self, report: Report) -> None:
-        """Report everything to where it belongs."""
+        """Report all recorded defects."""
         for key, what, got, hint in self.found:
             report.add(key, what, got=got, hint=hint)
 
 
 class XmlError(ValueError):
-    """The text is not XML that we read; the message says why."""
+    """The text is not well-formed XML, or has a document type definition."""
 
 
 def parse_xml(text: str) -> Element:
-    """Read an XML document.
+    """Parse an XML document.
 
     Raises
     ------
     XmlError
-        If it is not well-formed, or brings its own definitions.
+        If it is not well-formed, or has a document type definition.
     """
     text = text.strip("\0 \t\r\n\ufeff")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise XmlError("document type definitions are not read")
+        raise XmlError("document type definitions are not allowed")
     try:
-        # a declared encoding would contradict that this is text already
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise XmlError(str(error)) from error

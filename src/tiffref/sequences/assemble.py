@@ -23,7 +23,6 @@ from ..metadata.geo import (
     TOLERANCE,
     GeoLevel,
     Location,
-    declared,
     describe_level,
     fit_layout,
     grid_mappings,
@@ -31,6 +30,7 @@ from ..metadata.geo import (
     multiscales,
     read_georeference,
     unify_locations,
+    with_conventions,
 )
 from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
 from ..metadata.ngff import PENDING, insert_axes
@@ -364,7 +364,9 @@ def _describe_whole(
 def _place_of(node: Array | Group | GeoLevel, is_system: bool = False) -> dict[str, Any]:
     """Return what GeoZarr says of a node, or only of its coordinate system."""
     wanted = "proj:" if is_system else ("proj:", "spatial:")
-    return declared({name: v for name, v in node.attributes.items() if name.startswith(wanted)})
+    return with_conventions(
+        {name: v for name, v in node.attributes.items() if name.startswith(wanted)}
+    )
 
 
 def _axis(dim: str) -> dict[str, str]:

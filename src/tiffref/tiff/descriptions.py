@@ -1,7 +1,7 @@
-"""What writers say of a file: ImageJ and tifffile of its planes, cameras in Exif directories.
+"""Parse ImageDescription texts of ImageJ and tifffile, and Exif IFDs, into plain values.
 
-Owns parsing of their descriptions, of ImageJ's binary metadata, and of the directories that a tag
-points to (Exif, GPS, interoperability), into plain values.
+Also parses ImageJ's binary metadata and the other IFDs that a tag points to (GPS,
+interoperability).
 
 References: ImageJ `FileInfo` and `TiffDecoder`, tags 50838 and 50839; tifffile, "shaped" series;
 Exif 2.32, sections 4.6.5 to 4.6.7.
@@ -29,7 +29,7 @@ __all__ = [
     "imagej_metadata",
     "imagej_text",
     "parse_shaped",
-    "read_named",
+    "read_linked_ifd",
     "shaped_text",
 ]
 
@@ -47,7 +47,7 @@ def _texts(one: Directory) -> Iterator[str]:
 
 
 def shaped_text(one: Directory) -> str | None:
-    """Return the description by which tifffile gives the shape of a series."""
+    """Return the ImageDescription in which tifffile stores the shape of a series."""
     for text in _texts(one):
         is_json = text.startswith("{") and '"shape":' in text
         if '"mibi.' not in text and (is_json or text.startswith("shape=")):
@@ -56,13 +56,13 @@ def shaped_text(one: Directory) -> str | None:
 
 
 def imagej_text(one: Directory) -> str | None:
-    """Return the description by which ImageJ or SCIFIO counts planes."""
+    """Return the ImageDescription in which ImageJ or SCIFIO declares the planes."""
     return next((text for text in _texts(one) if text.startswith(("ImageJ=", "SCIFIO="))), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """What tifffile wrote of a series; `axes` is "" where it does not fit the shape."""
+    """A tifffile description; `axes` is "" if it does not match the shape."""
 
     shape: tuple[int, ...]
     axes: str | None
@@ -71,7 +71,7 @@ class Shaped:
 
 
 def parse_shaped(text: str) -> Shaped | None:
-    """Parse a description with a shape; None if it has none that can be."""
+    """Parse a tifffile description; None if the shape is invalid."""
     old = _OLD_SHAPE.match(text)
     try:
         found = (
@@ -103,7 +103,7 @@ def _value(text: str) -> Any:
 
 
 def imagej_metadata(one: Directory, byteorder: str) -> dict[str, Any] | None:
-    """Return the items of ImageJ's description and of its binary metadata; None without any."""
+    """Return ImageJ's metadata from description and IJMetadata; None without a description."""
     text = imagej_text(one)
     if text is None:
         return None
@@ -174,15 +174,14 @@ _IJ_ITEMS: Mapping[bytes, tuple[str, Any]] = {
     b"over": ("Overlays", _raw),
     b"prop": ("Properties", _text),
 }
-"""Kinds of items in IJMetadata, as a big-endian file has them."""
+"""Items of IJMetadata by their type in big-endian files: name and parser."""
 
 
 def missing_planes_error(what: str, got: object, expected: object, url: str) -> MalformedTiff:
-    """Build the error for planes that the file promises and does not have."""
+    """Return the error for planes that the file declares but does not have."""
     return MalformedTiff(
         what, url=url, got=got, expected=expected,
-        hint="The file may be truncated; get a whole copy, or take what is there with"
-        " allow_holes=True.",
+        hint="The file may be truncated; get a whole copy, or read the rest with allow_holes=True.",
     )  # fmt: skip
 
 
@@ -241,12 +240,12 @@ _NAMES = {
 }  # fmt: skip
 
 
-def read_named(reader: TiffReader, one: Directory, code: int) -> Any:
-    """Read the directory that a tag of another one points to.
+def read_linked_ifd(reader: TiffReader, one: Directory, code: int) -> Any:
+    """Read the IFD that a tag points to (Exif, GPS, interoperability).
 
     Returns
     -------
-    Its values by name; the tag's own value where it leads to no directory.
+    Its values by name, or the value of the tag if there is no IFD at that offset.
     """
     value = one.get(code)
     at = value[0] if isinstance(value, tuple) and value else value
@@ -262,7 +261,7 @@ def read_named(reader: TiffReader, one: Directory, code: int) -> Any:
 
 
 def _to_text(data: bytes, name: str) -> str | bytes:
-    """Decode a text that is stored as UNDEFINED; bytes that are none stay as they are."""
+    """Decode a text stored as UNDEFINED; return the bytes if they are not text."""
     encoding = "utf-8"
     if name == _COMMENT:
         encodings = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16"}

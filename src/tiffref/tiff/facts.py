@@ -21,7 +21,7 @@ from ..codecs.guard import jpeg_frame, scan_header
 from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff
 from ..model.tiff_facts import IfdFacts
-from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_named
+from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_linked_ifd
 from .ifd import Directory, TiffReader
 
 __all__ = [
@@ -427,7 +427,7 @@ def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:
     tags = ifd.tags(_DROPPED_TAGS)
     for code in DIRECTORY_TAGS:
         if code in tags:
-            tags[code] = read_named(reader, ifd, code)
+            tags[code] = read_linked_ifd(reader, ifd, code)
     if IJ_METADATA in tags:
         tags[IJ_METADATA] = ij_metadata(ifd, reader.header.byteorder) or tags[IJ_METADATA]
     return tags

@@ -1,9 +1,8 @@
-"""Files beside a TIFF that say more of it: world file, sensor model, .aux.xml, .ovr, .msk.
+"""Sidecar files next to a TIFF: world file, RPC sensor model, .aux.xml, .ovr, .msk.
 
-Owns which files are looked for and what they add to the facts of the TIFF, as GDAL reads them: an
-.aux.xml wins over the tags, which win over a world file; a sensor model in a file of its own wins
-over all others; overviews and masks count where the TIFF has none of its own. What they say becomes
-tags, so that all that reads tags reads them.
+Precedence is that of GDAL: .aux.xml over tags over world file; an RPC file over all other sensor
+models; overviews and masks are used only if the TIFF has none of its own. The contents are
+converted to tags, so the rest of the code does not need to know about sidecars.
 
 References: GDAL documentation of the GTiff driver ("Georeferencing", "Overviews", "Nodata value")
 and of the persistent auxiliary metadata (PAM); the world file format of ESRI.
@@ -48,11 +47,11 @@ _USER_DEFINED, _COLOR_MAP, _N_COLORS = 32767, 320, 256
 
 _LABEL = "files beside the TIFF"
 _MAX_BYTES = 1 << 24
-"""Of a text beside a TIFF."""
+"""Largest sidecar text file."""
 
 
 def has_sidecars(sidecars: bool | None, source: Any) -> bool:
-    """Return whether the files beside a source are to be read: by default those of a local path."""
+    """Return whether to read sidecar files: by default only next to local paths."""
     url = source.source.url if isinstance(source, ByteSource) else source
     if not isinstance(url, str | os.PathLike) or OBJECT_SCHEME in os.fspath(url):
         return False
@@ -61,10 +60,10 @@ def has_sidecars(sidecars: bool | None, source: Any) -> bool:
 
 @dataclass(slots=True)
 class Beside:
-    """What lies beside a TIFF, read on demand.
+    """Sidecar files of a TIFF, read on demand.
 
-    `facts_of` opens a TIFF and returns its facts; `base` is the address of the TIFF without its
-    query, which may be a signature.
+    `facts_of` opens a TIFF and returns its facts; `base` is the URL of the TIFF without its query,
+    which may be a signature.
     """
 
     source: ByteSource
@@ -80,7 +79,7 @@ class Beside:
         self._query = url.removeprefix(self.base)
 
     def read(self, url: str) -> bytes | None:
-        """Return what a file holds, None where it is not there."""
+        """Return the content of a file; None if it does not exist."""
         url += self._query
         if self._is_missing(url):
             return None
@@ -96,7 +95,7 @@ class Beside:
             return None
 
     def facts(self, ending: str) -> FileFacts | None:
-        """Return the facts of the TIFF beside with this ending, None where it is not there."""
+        """Return the facts of the TIFF with this extension; None if it does not exist."""
         url = f"{self.base}{ending}{self._query}"
         if self._is_missing(url):
             return None
@@ -115,14 +114,14 @@ class Beside:
 
 
 def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
-    """Add to the facts of a file what the files beside it say.
+    """Add the information of sidecar files to the facts of a TIFF.
 
     Parameters
     ----------
     facts
-        Of all series of the file, or of the first.
+        Facts of all series, or of the first one.
     beside
-        The files beside it; its report takes what is wrong with them.
+        Sidecar files; their defects go to its report.
     """
     main = facts.series[0]
     first = main.levels[0]
@@ -164,12 +163,12 @@ def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
 
 
 def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[LevelFacts]:
-    """Find the overviews of an image, the largest first."""
+    """Return the overviews of an image, largest first."""
     size = _size(full)
     found = []
     for level in _levels(facts):
         own = _size(level)
-        # GDAL writes overviews band by band, whatever the image is
+        # GDAL writes overviews with separate planes, even if the image is interleaved
         is_alike = sorted(level.axes) == sorted(full.axes) and level.dtype == full.dtype
         if not is_alike or level.ifds[0].subfile_type & MASK_BIT:
             continue
@@ -177,7 +176,7 @@ def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[Level
         if own["Y"] < size["Y"] or own["X"] < size["X"]:
             found += [level] if all(own[axis] == size[axis] for axis in others) else []
     if not found:
-        # of half-precision numbers, GDAL writes overviews in single precision
+        # GDAL writes float32 overviews of float16 images
         report.add(".ovr", "has no overview of the image's data type and bands")
     return sorted(found, key=lambda level: -_size(level)["Y"])
 
@@ -196,7 +195,7 @@ def _is_reduced(series: SeriesFacts) -> bool:
 
 
 def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> list[SeriesFacts]:
-    """Find the mask of an image, with its overviews."""
+    """Return the mask of an image, with its overviews."""
     size = _size(full)
     levels = [
         replace(level, ifds=tuple(
@@ -225,15 +224,15 @@ def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
             return tags
         a, d, b, e, x, y = numbers
         if a * e == b * d:
-            beside.report.add("world file", "the size of a pixel is 0", got=name)
+            beside.report.add("world file", "the pixel size is 0", got=name)
             return tags
-        # it has the centre of the first pixel
+        # world files give the centre of the first pixel
         return _with_matrix(tags, (a, b, x - a / 2 - b / 2, d, e, y - d / 2 - e / 2))
     return tags
 
 
 def _world_files(url: str) -> Iterator[str]:
-    """Yield the names that a world file may have, as GDAL looks for them."""
+    """Yield the possible names of a world file, in GDAL's order."""
     base, ending = _split(url)
     for one in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld"):
         yield f"{base}.{one.lower()}"
@@ -241,7 +240,7 @@ def _world_files(url: str) -> Iterator[str]:
 
 
 def _split(url: str) -> tuple[str, str]:
-    """Return an address without its ending, and the ending."""
+    """Return a URL without its extension, and the extension."""
     base, dot, ending = url.rpartition(".")
     return (base, ending) if dot and ending and "/" not in ending else (url, "tif")
 
@@ -254,7 +253,7 @@ def _number(text: str) -> float:
 
 
 def _with_matrix(tags: Mapping[int, Any], transform: Sequence[float]) -> dict[int, Any]:
-    """Add a transformation of corners, said of centres where the GeoKeys speak of these."""
+    """Set ModelTransformation from a transform of corners; shift it for PixelIsPoint rasters."""
     a, b, c, d, e, f = transform
     if parse_geokeys(tags).values.get(1025) == 2:
         c, f = c + a / 2 + b / 2, f + d / 2 + e / 2
@@ -301,15 +300,14 @@ def _parse_rpc_text(text: str) -> dict[str, list[str]]:
 
 
 def _sensor_model(items: Mapping[str, list[str]], label: str, report: Report) -> tuple[float, ...]:
-    """Return the numbers of tag 50844 from the words of an RPC model by GDAL's names, none if one
-    is missing."""
-    # GDAL leaves out the errors, where they are not known, and some units follow their number
+    """Return the value of tag 50844 from an RPC model by GDAL's names; empty if incomplete."""
+    # GDAL omits unknown errors, and some numbers are followed by a unit
     words = [(items.get(name) or ["-1" if name[:3] == "err" else ""])[:1] for name in RPC_NUMBERS]
     words += [items.get(name, [])[:20] for name in RPC_SERIES]
     model = tuple(_number(word) for some in words for word in some)
     if len(model) == len(RPC_NUMBERS) + 20 * len(RPC_SERIES) and all(map(math.isfinite, model)):
         return model
-    report.add(label, "the RPC model is not complete")
+    report.add(label, "the RPC model is incomplete")
     return ()
 
 
@@ -337,7 +335,7 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
         found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
     sensor = root.find("Metadata[@domain='RPC']")
-    if sensor is not None and RPCS not in tags:  # here GDAL has the tag win
+    if sensor is not None and RPCS not in tags:  # as in GDAL, the tag takes precedence here
         words = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
         model = _sensor_model(words, ".aux.xml", report)
         found |= {RPCS: model} if model else {}
@@ -350,7 +348,7 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         for entry in root.findall("PAMRasterBand/ColorTable/Entry")[:_N_COLORS]
     ]
     if not all(0 <= number <= 255 for color in colors for number in color):
-        report.add(".aux.xml", "the colour table has numbers other than 0 to 255")
+        report.add(".aux.xml", "the color table has numbers outside 0 to 255")
     elif colors and _COLOR_MAP not in found:
         table = np.zeros((3, _N_COLORS), np.uint16)
         table[:, : len(colors)] = 257 * np.array(colors, np.uint16).T
@@ -377,7 +375,7 @@ _ROLES = {
 
 
 def _items(node: Element) -> Iterator[str]:
-    """Yield the items of a dataset or band, as tag 42112 has them."""
+    """Yield the metadata items of a dataset or band in the form of tag 42112."""
     band = node.get("band")
     sample = f' sample="{int(band) - 1}"' if band is not None and band.isdecimal() else ""
     for name, role in _ROLES.items() if sample else ():
@@ -391,18 +389,18 @@ def _items(node: Element) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    return html.escape(html.escape(text, quote=False), quote=False)  # twice, as GDAL does it
+    return html.escape(html.escape(text, quote=False), quote=False)  # GDAL escapes twice
 
 
 def _with_items(value: Any, items: str) -> str:
-    """Add items to the text of tag 42112; the last of a name counts."""
+    """Append items to the text of tag 42112; for equal names, the last one counts."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
     head, end, _ = text.rpartition("</GDALMetadata>")
     return f"{head or '<GDALMetadata>'}{items}{end or '</GDALMetadata>'}"
 
 
 def _geokeys(system: str, raster_type: Any, report: Report) -> dict[int, Any]:
-    """Return the GeoKey tags of a system: its EPSG code, or its WKT as ArcGIS writes it."""
+    """Return the GeoKey tags of a CRS: its EPSG code, or its WKT as ArcGIS writes it."""
     keys: dict[int, Any] = {1024: _USER_DEFINED}
     text = ""
     try:
