@@ -128,6 +128,30 @@ def test_a_geographic_code_wins_over_the_model_it_contradicts(model):
     assert build(keys) == pyproj.CRS(32633 if model == 1 else 4326)
 
 
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ({1024: 1, 3072: 4326}, 4326),
+        ({1024: 32767, 3072: 4267}, 4267),
+        ({1024: 2, 3072: 4326}, 4326),
+        ({1024: 1, 3072: 4978}, 4978),
+        ({1024: 2, 2048: 32632}, 32632),
+    ],
+)
+def test_a_code_in_the_key_of_another_kind_is_itself_as_in_gdal(keys, code, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "a.tif", geotags(keys, **PLACED))
+    with rasterio.open(path) as dataset:
+        assert dataset.crs.to_epsg() in (code, None)  # an unknown one, of the third
+    assert build(keys).to_epsg() == code
+
+
+@pytest.mark.parametrize("keys", [{1024: 2, 3072: 32632}, {1024: 1, 3072: 5703}])
+def test_a_code_that_the_model_has_no_use_for_is_reported(keys):
+    with pytest.warns(MetadataWarning, match=r"GeoKey 3072\): is (ignored|not a projected)"):
+        build(keys, strict=False)
+
+
 def test_geotiff_1_0_knows_two_dimensions_only():
     assert build({1024: 2, 2048: 4979}) == pyproj.CRS(4326)
     assert build({1024: 2, 2048: 4979}, minor=1) == pyproj.CRS(4979)

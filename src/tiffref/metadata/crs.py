@@ -301,6 +301,8 @@ def geographic(keys: GeoKeys, report: Report, is_base: bool = False) -> CRS | No
     if crs is not None and (crs.is_geographic or crs.is_geocentric):
         # GeoTIFF 1.0 only has two-dimensional systems, whatever code a writer uses
         crs = crs.to_2d() if crs.is_geographic and keys.version < (1, 1) else crs
+    elif crs is not None and crs.is_projected and not is_base and 3072 not in keys.values:
+        return crs  # as in GDAL
     elif keys.code(2048) is not None and crs is None and not _has_datum(keys):
         return None
     else:
@@ -566,6 +568,11 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
     is_plain = model != USER_DEFINED and 3072 not in keys.values
     if own_key is None and is_plain and keys.code(2048) is not None:
         model = GEOGRAPHIC
+    if model == GEOGRAPHIC and keys.code(3072) is not None and 2048 not in keys.values:
+        found = look_up(keys, 3072, report)
+        if found is not None and found.is_geographic:
+            return found
+        report.add(key_label(3072), "is ignored: the model is geographic", got=keys.code(3072))
     builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: _geocentric}
     return builders.get(model, _engineering)(keys, report)
 
@@ -609,6 +616,10 @@ def _projected(keys: GeoKeys, report: Report) -> CRS | None:
     crs = look_up(keys, 3072, report)
     if crs is not None and crs.is_projected:
         return _with_keys_unit(crs, keys, report)
+    if crs is not None and (crs.is_geographic or crs.is_geocentric):
+        return crs  # of writers that put every code there; as in GDAL
+    if crs is not None:
+        report.add(key_label(3072), "is not a projected system", got=crs.name)
     return _user_projected(keys, report)
 
 
