@@ -176,6 +176,11 @@ METHODS = {
     23: ({3088: 10.0}, "+proj=robin +lon_0=10"),
     24: ({3088: 10.0}, "+proj=sinu +lon_0=10"),
     28: ({3078: 30.0, 3080: 0.0}, "+proj=cea +lat_ts=30"),
+    # without an angle from the rectified grid, GDAL takes 90 degrees
+    3: ({3089: 45.0, 3088: 10.0, 3094: 30.0},
+        "+proj=omerc +no_uoff +lat_0=45 +lonc=10 +alpha=30 +gamma=90"),
+    9815: ({3089: 45.0, 3088: 10.0, 3094: 30.0, 3093: 0.9},
+           "+proj=omerc +lat_0=45 +lonc=10 +alpha=30 +gamma=90 +k=0.9"),
 }  # fmt: skip
 
 
@@ -210,9 +215,11 @@ def test_axes_point_where_those_of_gdal_do(method, latitude, directions):
     assert " ".join(axis.direction for axis in crs.axis_info) == directions
 
 
-def test_mercator_with_a_standard_parallel_is_the_other_variant():
-    crs = build({1024: 1, 3072: 32767, 3075: 7, 3078: 30.0, 3080: 0.0, **SPHERE})
+@pytest.mark.parametrize("keys", [{3078: 30.0}, {3081: 30.0}, {3081: 30.0, 3092: 1.0}])
+def test_mercator_with_a_standard_parallel_is_the_other_variant(keys):
+    crs = build({1024: 1, 3072: 32767, 3075: 7, 3080: 0.0, **keys, **SPHERE})
     assert crs.coordinate_operation.method_name == "Mercator (variant B)"
+    assert crs.coordinate_operation.params[0].value == 30
 
 
 def test_angles_are_read_in_their_unit_and_lengths_in_theirs():

@@ -64,7 +64,7 @@ _FALSE_NORTH = Parameter("Northing at false origin", 8827, "length", (3087, 3083
 _CENTER_LAT = Parameter("Latitude of projection centre", 8811, "angle", (3089, 3081, 3085))
 _CENTER_LONG = Parameter("Longitude of projection centre", 8812, "angle", (3088, 3080, 3084))
 _AZIMUTH = Parameter("Azimuth of initial line", 8813, "angle", (3094,))
-_GRID_ANGLE = Parameter("Angle from Rectified to Skew Grid", 8814, "angle", (3096, 3094))
+_GRID_ANGLE = Parameter("Angle from Rectified to Skew Grid", 8814, "angle", (3096,), 90.0)
 _CENTER_SCALE = Parameter("Scale factor on initial line", 8815, "scale", (3093, 3092), 1.0)
 _CENTER_EAST = Parameter("Easting at projection centre", 8816, "length", (3090, 3082, 3086))
 _CENTER_NORTH = Parameter("Northing at projection centre", 8817, "length", (3091, 3083, 3087))
@@ -90,7 +90,7 @@ METHODS: Mapping[int, Method] = {
             _CENTER_LONG,
             # the Swiss oblique Mercator is the special case of an azimuth of 90 degrees
             _AZIMUTH._replace(keys=(), default=90.0),
-            _GRID_ANGLE._replace(keys=(), default=90.0),
+            _GRID_ANGLE._replace(keys=()),
             _CENTER_SCALE._replace(keys=()),
             _CENTER_EAST,
             _CENTER_NORTH,
@@ -128,7 +128,9 @@ METHODS: Mapping[int, Method] = {
 """Methods by their code in GeoKey 3075. Modified Alaska (2), other forms of Rosenmund's double
 projection, and spherical oblique Mercator (6) do not exist in PROJ's model of conversions."""
 
-_MERCATOR_2SP = Method("Mercator (variant B)", 9805, (_PARALLEL_1, *_WORLD))
+_MERCATOR_2SP = Method(
+    "Mercator (variant B)", 9805, (_PARALLEL_1._replace(keys=(3078, *_LATS)), *_WORLD)
+)
 _POLAR_B = Method(
     "Polar Stereographic (variant B)", 9829, (_POLE_PARALLEL, _ORIGIN_LONG, _EAST, _NORTH)
 )
@@ -181,8 +183,8 @@ def _factor(parameter: Parameter, angle: float) -> float:
 
 def _method_of(keys: GeoKeys, angle: float) -> Method | None:
     code = keys.values.get(3075)
-    if code == 7 and keys.number(3078) is not None and keys.number(3092) is None:
-        return _MERCATOR_2SP
+    if code == 7 and keys.number(3092) in (None, 1.0) and keys.number(3078, *_LATS):
+        return _MERCATOR_2SP  # as GDAL takes a latitude of origin
     if code == 15:
         # without a scale, a latitude other than that of the pole is the latitude of true scale
         latitude = (keys.number(*_LATS) or 0.0) * angle
