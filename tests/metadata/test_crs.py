@@ -377,6 +377,8 @@ def test_three_or_seven_numbers_bind_a_user_defined_system_to_wgs84():
     assert crs.is_bound
     assert crs.coordinate_operation.towgs84 == [1.0, 2.0, 3.0]
     assert not build({1024: 2, 2048: 4326, 2062: (1.0, 2.0, 3.0)}).is_bound
+    assert build({1024: 3, **SPHERE, 2062: (1.0, 2.0, 3.0)}).is_geocentric
+    assert build({1024: 32767, **SPHERE, 2062: (1.0, 2.0, 3.0)}).is_engineering
 
 
 def test_heights_make_a_compound_system_in_geotiff_1_1_only():

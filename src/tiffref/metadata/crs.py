@@ -450,11 +450,14 @@ def with_shift(crs: CRS, keys: GeoKeys) -> CRS:
     """Bind a user-defined CRS to WGS 84 by the three or seven parameters of GeoKey 2062.
 
     A CRS of EPSG is not bound: PROJ's database has its transformations.
+    Local and geocentric ones cannot be.
     """
     from pyproj import CRS
 
     shift = keys.values.get(2062)
     if not isinstance(shift, tuple) or len(shift) not in (3, 7):
+        return crs
+    if not (crs.is_geographic or crs.is_projected):
         return crs
     if crs.to_authority(min_confidence=100) is not None:
         return crs
