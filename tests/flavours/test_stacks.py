@@ -591,6 +591,70 @@ def test_a_missing_file_of_an_ndtiff_set_is_named(tmp_path):
         tiffref.scan(tmp_path / "a_NDTiffStack.tif")
 
 
+def ndtiff_set(folder):
+    """Write two files of three planes each; return the planes and the records of the index."""
+    data = pixels(6, 20, 24)
+    planes = [({"time": t}, plane) for t, plane in enumerate(data)]
+    files = {"a_NDTiffStack.tif": planes[:3], "a_NDTiffStack_1.tif": planes[3:]}
+    write_ndtiff(folder, files, {})
+    index, records = (folder / "NDTiff.index").read_bytes(), []
+    while index:
+        (n_axes,) = struct.unpack_from("<I", index)
+        (n_name,) = struct.unpack_from("<I", index, 4 + n_axes)
+        size = 8 + n_axes + n_name + 32
+        records.append(bytearray(index[:size]))
+        index = index[size:]
+    return data, records
+
+
+@pytest.mark.filterwarnings("ignore::tiffref.errors.TruncationWarning")
+@pytest.mark.parametrize("n_left", [4, 5])
+@pytest.mark.parametrize("n_more", [0, 3, 40])
+def test_an_ndtiff_index_that_is_cut_off(tmp_path, n_left, n_more):
+    """Planes of another file that it does not list are reported, too."""
+    data, index = ndtiff_set(tmp_path)
+    whole = b"".join(index)
+    (tmp_path / "NDTiff.index").write_bytes(whole[: -sum(map(len, index[n_left:])) + n_more])
+    with pytest.warns(tiffref.errors.MetadataWarning, match="not part of|cut off"):
+        references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    assert_pixels(references, {"image": data[:n_left]})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(tmp_path / "a_NDTiffStack.tif", strict=True)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+@pytest.mark.parametrize("by", [-2, 2, 100])
+def test_an_ndtiff_index_whose_offsets_are_not_those_of_pages(tmp_path, n, by):
+    _, index = ndtiff_set(tmp_path)
+    (offset,) = struct.unpack_from("<I", index[n], len(index[n]) - 32)
+    struct.pack_into("<I", index[n], len(index[n]) - 32, offset + by)
+    (tmp_path / "NDTiff.index").write_bytes(b"".join(index))
+    with pytest.raises(tiffref.errors.MalformedTiff, match="not where pages are"):
+        tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+
+
+def test_an_ndtiff_index_that_does_not_begin_with_the_first_page(tmp_path):
+    """tifffile takes the first record of a file for its first page."""
+    data, index = ndtiff_set(tmp_path)
+    index[:2] = index[1::-1]
+    (tmp_path / "NDTiff.index").write_bytes(b"".join(index))
+    with pytest.warns(tiffref.errors.MetadataWarning, match="not its first page"):
+        references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    assert_pixels(references, {"image": data[:3]})
+
+
+def test_an_ndtiff_index_that_spans_more_planes_than_any_file_has(tmp_path):
+    data, index = ndtiff_set(tmp_path)
+    key = json.dumps({"time": 5}).encode(), json.dumps({"time": 500_000_000}).encode()
+    changed = b"".join(index).replace(
+        struct.pack("<I", len(key[0])) + key[0], struct.pack("<I", len(key[1])) + key[1]
+    )
+    (tmp_path / "NDTiff.index").write_bytes(changed)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="spans 500000001 planes"):
+        references = tiffref.scan(tmp_path / "a_NDTiffStack.tif")
+    assert_pixels(references, {"image": data[:3]})
+
+
 # ---- ImageJ
 
 

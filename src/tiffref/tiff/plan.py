@@ -197,7 +197,7 @@ def _check_end(level: LevelFacts, source: np.ndarray, starts: np.ndarray, n_byte
         first = int(np.flatnonzero(behind)[0])
         raise MalformedTiff(
             f"{int(behind.sum())} of {len(starts)} planes reach past the end of the file",
-            url=level.sources[0].url,
+            url=level.sources[int(source[first])].url,
             ifd=level.ifds[0].name,
             tag=f"plane {first}",
             got=f"bytes up to {int(starts[first]) + n_bytes}",

@@ -192,6 +192,7 @@ class VendorFile:
                 raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
                 _check_planes(reader.first.get(270))
+                self._check_ndtiff_index()
                 series = _qptiff_series(self.tif) or [*self.tif.series]
                 listing = self.convert(series)
         except TiffrefError:
@@ -216,8 +217,9 @@ class VendorFile:
             return
         if all(one.kind == "generic" for one in listing.series):
             listing.defects.append("the OME-XML does not match the pages")
-        n_left = len(self._unused_ifds(listing))
-        is_run = any(level.is_run for one in listing.series for level in one.levels)
+        levels = [level for one in listing.series for level in one.levels]
+        n_left = len(_unused_ifds(levels, self.reader))
+        is_run = any(level.is_run for level in levels)
         if n_left and not is_run:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
 
@@ -231,12 +233,47 @@ class VendorFile:
         if "Summary" in found and {one.kind for one in listing.series} <= _PAGES_AS_THEY_ARE:
             listing.defects.append("the index of Micro-Manager's planes cannot be read")
         self._check_metamorph(listing)
-        left = self._unlisted_pages(listing)
+        left = self._unlisted_pages(listing, self.reader)
         if left and self.tif.is_mdgel:
             listing.series += [_page_series(self.reader, at) for at in left]
-        elif left:
-            verb = "page is" if len(left) == 1 else "pages are"
-            listing.defects.append(f"{len(left)} {verb} not part of any image")
+            left = []
+        n_left = len(left)
+        n_left += sum(len(self._unlisted_pages(listing, one)) for one in self.readers())
+        if n_left:
+            verb = "page is" if n_left == 1 else "pages are"
+            listing.defects.append(f"{n_left} {verb} not part of any image")
+        if self.tif.is_ndtiff and not _is_ndtiff_index_whole(_ndtiff_index(self.tif).read_bytes()):
+            listing.defects.append("NDTiff.index is cut off")
+
+    def _check_ndtiff_index(self) -> None:
+        """Refuse an index of NDTiff that tifffile would misread.
+
+        tifffile allocates a list of as many planes as their positions span, and takes the first
+        record of each file for its first page.
+
+        Raises
+        ------
+        ValueError
+        """
+        if not self.tif.is_ndtiff:
+            return
+        from tifffile import read_ndtiff_index
+
+        index = _ndtiff_index(self.tif)
+        positions: dict[str, set[Any]] = {}
+        first: dict[str, int] = {}
+        for axes, name, offset, *_ in read_ndtiff_index(index):
+            first.setdefault(name, offset)
+            for axis, position in axes.items():
+                positions.setdefault(axis, set()).add(position)
+        n_planes = math.prod([_span(one) for one in positions.values()])
+        if n_planes > _MAX_PLANES:
+            raise ValueError(f"NDTiff.index spans {n_planes} planes")
+        for name, offset in first.items():
+            is_own = name == self.tif.filename
+            reader = self.reader if is_own else self.sibling(str(index.parent / name))
+            if start_of(Pages(reader, [reader.first.offset]), 0) != offset:
+                raise ValueError(f"the first plane of {name} in NDTiff.index is not its first page")
 
     def _check_metamorph(self, listing: Listing) -> None:
         """Add a defect for planes without IFDs that MetaMorph counts and tifffile does not list.
@@ -263,39 +300,36 @@ class VendorFile:
                 if room > 1:
                     listing.defects.append(f"there is room for {room} planes, and UIC2 is absent")
 
-    def _unlisted_pages(self, listing: Listing) -> Sequence[int]:
-        """Return the IFDs of the chain that have pixels and are in no level.
+    def _unlisted_pages(self, listing: Listing, reader: TiffReader) -> Sequence[int]:
+        """Return the IFDs of a file's chain that have pixels and are in no level.
 
         Also compares the first segments of pages: for some planes tifffile knows no IFD.
         """
-        left = self._unused_ifds(listing)
+        levels = [level for one in listing.series for level in one.levels]
+        left = _unused_ifds(levels, reader)
         if not left:
             return []
-        levels = [level for one in listing.series for level in one.levels]
-        known = {0}
+        known, runs = {0}, []
         for level in levels:
             for number, pages in enumerate(level.pages):
-                if pages.reader is self.reader and level.segments is not None:
+                if pages.reader is reader and level.segments is not None:
                     known.update(level.segments[0][level.is_in(number), 0].tolist())
-        runs = [_run_of(level) for level in levels if level.is_run]
-        starts = Pages(self.reader, left).columns.segments(np.arange(len(left)), 1)[0][:, 0]
-        return [
+            if level.is_run and level.pages[0].reader is reader:
+                runs.append(_run_of(level))
+        starts = _starts_of(Pages(reader, left))
+        found = [
             at
-            for at, start in zip(left, starts.tolist(), strict=True)
+            for at, start in zip(left, starts, strict=True)
             if start not in known and not any(begin <= start < end for begin, end in runs)
         ]
-
-    def _unused_ifds(self, listing: Listing) -> Sequence[int]:
-        """Return the IFDs of the chain that are in no level."""
-        used = {
-            at
-            for one in listing.series
-            for level in one.levels
-            for pages in level.pages
-            if pages.reader is self.reader
-            for at in pages.offsets
-        }
-        return [at for at in self.reader.chain() if at not in used]
+        stray = known.difference([0], _starts_of(Pages(reader))) if found else ()
+        if stray:
+            raise MalformedTiff(
+                "planes of an index are not where pages are",
+                url=reader.url, got=f"offset {min(stray)}",
+                expected=f"that of one of {len(found)} pages that it leaves out",
+            )  # fmt: skip
+        return found
 
     def convert(self, series: Sequence[Any]) -> Listing:
         """Convert series of tifffile to our own; add a defect if they do not match the pages."""
@@ -362,6 +396,24 @@ class VendorFile:
             source = open_source(path, allow=self.reader.source.allow)
             self._siblings[path] = TiffReader(source, counts=self.reader.counts)
         return self._siblings[path]
+
+
+def _starts_of(pages: Pages) -> list[int]:
+    """Return the offset of the first segment of each page."""
+    starts: list[int] = pages.columns.segments(np.arange(len(pages)), 1)[0][:, 0].tolist()
+    return starts
+
+
+def _unused_ifds(levels: Sequence[Level], reader: TiffReader) -> Sequence[int]:
+    """Return the IFDs of a file's chain that are in no level."""
+    used = {
+        at
+        for level in levels
+        for pages in level.pages
+        if pages.reader is reader
+        for at in pages.offsets
+    }
+    return [at for at in reader.chain() if at not in used]
 
 
 def _fit_to_pages(level: Level, listing: Listing, is_full: bool) -> Level:
@@ -704,13 +756,35 @@ def _ndtiff(file: VendorFile) -> dict[str, Any]:
     from tifffile import read_ndtiff_index
 
     labels: dict[str, dict[str, None]] = {}
-    index = Path(file.tif.filehandle.dirname) / "NDTiff.index"
-    for axes, *_ in read_ndtiff_index(index):
+    for axes, *_ in read_ndtiff_index(_ndtiff_index(file.tif)):
         for axis, place in axes.items():
             if isinstance(place, str):
                 labels.setdefault(axis, {})[place] = None
     names = {axis: list(found) for axis, found in labels.items()}
     return {**(file.tif.micromanager_metadata or {}), "Labels": names}
+
+
+def _ndtiff_index(tif: Any) -> Path:
+    return Path(tif.filehandle.dirname) / "NDTiff.index"
+
+
+def _is_ndtiff_index_whole(data: bytes) -> bool:
+    """Return whether an index ends with a record: axes and file name, each with its length, and
+    32 bytes."""
+    at = 0
+    with contextlib.suppress(struct.error):
+        while at < len(data):
+            for n_behind in (0, 32):
+                (length,) = struct.unpack_from("<I", data, at)
+                at += 4 + length + n_behind
+    return at == len(data)
+
+
+def _span(positions: set[Any]) -> int:
+    """Return the size of an axis of NDTiff, whose positions are numbers or labels."""
+    if any(isinstance(one, str) for one in positions):
+        return len(positions)
+    return int(max(positions) - min(positions) + 1)
 
 
 def _qpi(file: VendorFile) -> list[str]:
