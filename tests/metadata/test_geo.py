@@ -251,6 +251,21 @@ def test_another_place_is_refused_and_named(tmp_path, what):
     assert first != second
 
 
+@pytest.mark.parametrize("name", ["control points", "sensor model"])
+def test_places_of_one_system_are_told_apart(tmp_path, name):
+    """Control points and sensor models have too many numbers to show."""
+    files = []
+    for n in (1.0, 2.0):
+        tags = {"t33922": (*[0.0] * 6, 0.0, 9.0, 0.0, n, n, n)}
+        if name == "sensor model":
+            tags = {"t50844": (n,) * 92}
+        files.append(write(tmp_path / f"{n}.tif", **tags))
+    with pytest.raises(ManifestMismatch, match=name) as caught:
+        tiffref.scan_sequence(files)
+    first, second = (group["georeference"] for group in caught.value.groups)
+    assert first != second
+
+
 def test_a_mosaic_is_of_one_system_whatever_it_is_called(tmp_path):
     files = [write(tmp_path / "0.tif"), write(tmp_path / "1.tif", BY_PARAMETERS, **tie(5e5 + 160))]
     assert tiffref.scan_sequence(files, mosaic=True).group["image"].shape == (16, 32)

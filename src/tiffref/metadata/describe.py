@@ -14,7 +14,6 @@ import base64
 import datetime
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,7 +55,7 @@ from .ngff import (
     omero,
     physical_coordinates,
 )
-from .report import Report
+from .report import Recorder, Report
 
 __all__ = ["TAG_NAMES", "describe"]
 
@@ -294,26 +293,34 @@ def describe(
 
 
 _UNIFORM_KINDS = frozenset({"shaped", "imagej", "ome"})
-"""Series declared as one array by their writer: the tags of the first page apply to all."""
-_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+"""Series declared as one array by their writer: only the first page needs the tags."""
+_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 _MAX_PLACES = 32
 """Compare at most this many georeferences of one image by meaning, which takes 1 ms each."""
 
 
 def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Report) -> None:
-    """Report pages of one array that differ in georeference, nodata, scale or offset."""
-    if series.kind in _UNIFORM_KINDS or len(full.ifds) < 2:
+    """Report pages of one array that differ in georeference, or in what their values mean."""
+    if len(full.ifds) < 2:
         return
     dtype = np.dtype(full.dtype)
+
+    def pages(*tags: int) -> list[IfdFacts]:
+        """Return the pages to compare: in a declared array the first, and those with the tags."""
+        is_uniform = series.kind in _UNIFORM_KINDS
+        more = [ifd for ifd in full.ifds[1:] if not is_uniform or any(t in ifd.tags for t in tags)]
+        return [full.ifds[0], *more]
+
     found = {
-        "georeference (33550, 33922, 34264, 34735)": _location_texts(full.ifds, report),
+        "georeference (33550, 33922, 34264, 34735, 50844)": _locations(pages(*_GEO_TAGS), report),
         "GDAL_NODATA (42113)": [
-            str(parse_nodata(ifd.tags.get(42113), dtype, report)[0]) for ifd in full.ifds
+            str(parse_nodata(ifd.tags.get(42113), dtype, report)[0]) for ifd in pages(42113)
         ],
-        "GDAL_METADATA (42112)": [_packing_of(ifd) for ifd in full.ifds],
+        "GDAL_METADATA (42112)": [_value_texts(ifd, dtype) for ifd in pages(GDAL_METADATA)],
+        "ColorMap (320)": [_palette(ifd) for ifd in pages(COLOR_MAP)],
     }
     for key, values in found.items():
-        others = list(dict.fromkeys(values))
+        others = [str(value)[:200] for value in dict.fromkeys(values)]
         if len(others) > 1:
             report.add(
                 key,
@@ -323,8 +330,8 @@ def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Repor
             )
 
 
-def _location_texts(ifds: Sequence[IfdFacts], report: Report) -> list[str]:
-    """Return a text per page that is equal for pages at the same location."""
+def _locations(ifds: Sequence[IfdFacts], report: Report) -> list[Any]:
+    """Return a value per page that is equal for pages at the same location."""
     texts = [repr([ifd.tags.get(code) for code in _GEO_TAGS]) for ifd in ifds]
     of_text = dict(zip(reversed(texts), reversed(ifds), strict=True))
     if not 1 < len(of_text) <= _MAX_PLACES:
@@ -334,17 +341,20 @@ def _location_texts(ifds: Sequence[IfdFacts], report: Report) -> list[str]:
         size, reference = (ifd.shape[2], ifd.shape[3]), read_georeference(ifd.tags, report)
         levels.append(describe_level(reference, size, size, ("y", "x"), report))
     places = unify_locations([locate_level(level) for level in levels])
-    named = dict(zip(of_text, map(str, places), strict=True))
+    named = dict(zip(of_text, places, strict=True))
     return [named[text] for text in texts]
 
 
-def _packing_of(ifd: IfdFacts) -> str:
-    """Return the scales and offsets in the GDAL metadata of a page."""
-    text = ifd.tags.get(GDAL_METADATA)
-    return repr(sorted(_PACKING_ITEM.findall(str(text)))) if text else "[]"
+def _value_texts(ifd: IfdFacts, dtype: np.dtype) -> str:
+    """Return scale, offset, unit and name of the values of a page, without reporting defects."""
+    items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), Recorder())
+    found = items.attributes(ifd.shape[0] * ifd.shape[4], dtype, Recorder())
+    return str({name: value for name, value in found.items() if name in _OVERVIEW_ATTRIBUTES})
 
 
-_PACKING_ITEM = re.compile(r"<Item[^>]*role=.(?:scale|offset)[^>]*>[^<]*<")
+def _palette(ifd: IfdFacts) -> str:
+    """Return the colour table of a palette image, else an empty text."""
+    return ", ".join(_color_table(ifd)) if ifd.photometric == 3 else ""
 
 
 def _image(

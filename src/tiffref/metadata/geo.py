@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from ..errors import MissingExtra
 from ..model.array import Array, Group
@@ -349,15 +350,17 @@ class Location:
     others: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        if self.transform is None:
-            return self.label or ("control points" if any(self.others) else "no georeference")
-        a, b, c, d, e, f = self.transform
-        unit = f" {self.unit}" if self.unit else ""
-        turned = f", rotation {b:.12g}, {d:.12g}" if b or d else ""
-        return (
-            f"{self.label or 'no coordinate system'}, origin {c:.15g}, {f:.15g}{unit}, "
-            f"pixel size {a:.12g} x {e:.12g}{turned}"
-        )
+        parts = [self.label] if self.label else []
+        if self.transform is not None:
+            a, b, c, d, e, f = self.transform
+            unit = f" {self.unit}" if self.unit else ""
+            parts = parts or ["no coordinate system"]
+            parts += [f"origin {c:.15g}, {f:.15g}{unit}", f"pixel size {a:.12g} x {e:.12g}"]
+            parts += [f"rotation {b:.12g}, {d:.12g}"] if b or d else []
+        for name, text in zip(("control points", "sensor model"), self.others, strict=False):
+            if text:  # too long to show, and two that differ must not look alike
+                parts.append(f"{name} of checksum {crc32(str(text).encode()):08x}")
+        return ", ".join(parts) or "no georeference"
 
     @property
     def pixel(self) -> tuple[float, float]:
