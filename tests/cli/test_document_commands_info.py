@@ -36,7 +36,7 @@ def told(path, capsys):
         ),
         (
             {"bitspersample": 12, "rowsperstrip": 20},
-            "tiffref_segment: no compression; samples are packed or not of a NumPy type",
+            "tiffref_segment: no compression; samples are packed or have no NumPy dtype",
             "with tiffref installed",
         ),
     ],
@@ -59,7 +59,7 @@ def test_codecs_of_one_name_that_differ(tmp_path, capsys):
         tif.write(DATA[:16], metadata=None)
     text = told(path, capsys)
     assert "tiffref_segment of image: no compression; samples are packed" in text
-    assert "tiffref_segment of image_s1: TIFF compression LZW; segments of LZW may" in text
+    assert "tiffref_segment of image_s1: TIFF compression LZW; LZW segments may" in text
     assert "none: no compression opens" in text
 
 

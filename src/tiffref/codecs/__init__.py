@@ -1,1 +1,1 @@
-"""TIFF compressions: one table, a decoder, and the names of each in Zarr v2 and v3."""
+"""TIFF compressions: their table, decoders, and codecs in Zarr v2 and v3."""

@@ -1,26 +1,25 @@
-"""Decode one TIFF segment: the bytes as they lie in the file become an array of samples.
+"""Decode one TIFF segment: turn the bytes stored in the file into an array of samples.
 
-Owns the order of the steps (bits turned, decompressed, unpacked, predictor undone, fitted into the
-chunk), the errors of segments that do not hold what their codec says, and the shapes in which a
-segment may be stored other than whole: the last strip, which ends with the image, and tiles at the
-right and lower edge that writers crop. Decompressing is in `decoders`, samples in `unpack`; which
-decoder serves which compression is in `table`.
+The steps are: reverse the bits, decompress (`decoders`, chosen by `table`), unpack the samples and
+undo the predictor (`unpack`), and fit the result into the chunk. A segment may be stored smaller
+than its chunk: the last strip ends with the image, and some writers crop tiles at the right and
+lower edge. Segments that do not match their codec raise an error.
 
-A chunk whose decoding differs from that of its array is inlined together with its codec: 16 fixed
-bytes, the length of a JSON text (uint32, little-endian), the JSON of `SegmentCodec.to_config()`,
-and the segment as it lies in the file.
+A chunk that decodes differently from its array is inlined together with its codec: 16 magic bytes,
+the length of a JSON text (uint32, little-endian), the JSON of `SegmentCodec.to_config()`, and the
+segment as stored in the file.
 
 Parameters of a codec (`SegmentCodec.parameters`), all optional:
 
 =====================  ============================================================================
 jpeg_tables            bytes of JPEGTables (tag 347)
 jpeg_header            bytes that precede each tile's entropy-coded data (NDPI)
-jpeg_process           int, marker of the JPEG frame header (`guard.jpeg_frame`) where it is none
-                       of 0xC0 to 0xC2: it keeps lossless JPEG away from codecs of others
+jpeg_process           int, marker of the JPEG frame header (`guard.jpeg_frame`) if it is not
+                       0xC0 to 0xC2: lossless JPEG needs our own codec
 colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
 outcolorspace
-ends_exactly           True: what imagecodecs makes of LZW is just as long as the segment
-lerc_mask              "nan" or "alpha": what the mask of a LERC image stands for
+ends_exactly           True: imagecodecs decodes LZW segments to exactly their size
+lerc_mask              "nan" or "alpha": meaning of the mask of a LERC image
 superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
 skip_bits,
 horizontal_bits,
@@ -47,26 +46,26 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences, MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .decoders import deflate
-from .guard import DECODING_ERRORS, check_expansion, check_image, least_stored_bytes
+from .guard import DECODING_ERRORS, check_expansion, check_image, min_stored_bytes
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
 
 
 def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape], int]) -> Shape:
-    """Return the shape in which a segment is stored that is decompressed to so many bytes.
+    """Return the stored shape of a segment from its number of decompressed bytes.
 
-    `stored_bytes` gives the bytes that a segment of a shape takes; those found are already cut to
-    those of a full segment.
+    `stored_bytes` returns the bytes of a segment of a shape; `n_bytes` is at most that of a full
+    segment.
     """
     for shape in _stored_shapes(codec):
         expected = stored_bytes(shape)
-        # the last strip may have bytes behind it: padding, or what LZW without its end code gives
+        # the last strip may have extra bytes: padding, or the output of LZW without an end code
         row = stored_bytes((1, 1, *shape[2:]))
         is_end = shape != codec.shape and codec.edge is not None and codec.edge[2] == codec.shape[2]
         if n_bytes == expected or (is_end and 0 <= n_bytes - expected < row):
             return shape
     raise MalformedTiff(
-        "segment does not hold the samples of its image",
+        "segment has the wrong number of bytes",
         tag="Compression (259)",
         got=f"{n_bytes} bytes decompressed",
         expected=" or ".join(str(stored_bytes(shape)) for shape in _stored_shapes(codec)),
@@ -74,7 +73,7 @@ def _find_shape(codec: SegmentCodec, n_bytes: int, stored_bytes: Callable[[Shape
 
 
 def has_twin_edges(codec: SegmentCodec, stored_bytes: Callable[[Shape], int]) -> bool:
-    """Return whether cropped tiles of the right edge have the bytes of those of the lower edge."""
+    """Return whether cropped tiles at the right and at the lower edge have equally many bytes."""
     if codec.edge is None:
         return False
     depth, rows, columns = codec.edge
@@ -86,16 +85,16 @@ def has_twin_edges(codec: SegmentCodec, stored_bytes: Callable[[Shape], int]) ->
 
 
 def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
-    """Bring a decoded image to four dimensions and the type of its codec, cut to the segment.
+    """Reshape and cast a decoded image to the dimensions and dtype of its codec.
 
     Raises
     ------
     MalformedTiff
-        If it is not as large as a segment that is whole or at an edge.
+        If its size is neither that of a whole segment nor of one at an edge.
     """
     dtype = np.dtype(codec.dtype)
     shapes = list(_stored_shapes(codec))
-    # an image says its own size; as many pixels may be in another shape
+    # try the image's own size first, since other shapes may have as many pixels
     shapes.sort(key=lambda shape: shape[1:3] != image.shape[:2])
     for shape in shapes:
         if image.size == math.prod(shape):
@@ -103,10 +102,10 @@ def fit_image(codec: SegmentCodec, image: NDArray) -> NDArray:
         rows, n_rows = shape[1], image.size // max(1, math.prod(shape[2:]))
         is_taller = shape[0] == 1 and n_rows > rows and image.shape[:2] == (n_rows, shape[2])
         if is_taller:
-            # rows of the last block of the compression that lie below the strip
+            # the last block of the compression extends below the strip
             return cast_samples(image.reshape(1, n_rows, *shape[2:])[:, :rows], dtype)
     raise MalformedTiff(
-        "image in the segment has another size than the segment",
+        "the size of the compressed image differs from that of the segment",
         got=image.shape,
         expected=" or ".join(str(shape) for shape in _stored_shapes(codec)),
     )
@@ -124,43 +123,42 @@ def _pad_into(target: NDArray, samples: NDArray, fill: float | int | None) -> No
 
 
 def _stored_shapes(codec: SegmentCodec) -> Iterator[Shape]:
-    """Get the shapes that a segment may be stored in: whole, cropped at the lower edge, the right
-    edge or the corner.
+    """Yield the possible stored shapes: whole, cropped at the lower edge, right edge or corner.
 
-    Where tiles of the right edge have as many bytes as those of the lower edge, the scanner gives
-    them a codec of their own: here they are taken for the latter.
+    If tiles at the right and at the lower edge have equally many bytes, the first match here is the
+    lower edge; the scan gives the tiles at the right edge a codec of their own.
     """
     full = codec.shape
     yield full
     if codec.edge is not None:
         depth, rows, columns = codec.edge
-        # of packed samples, shapes may have as many bytes: the larger one then holds the smaller
+        # packed shapes may have equally many bytes; the larger one then contains the smaller
         cropped = ((depth, rows, full[2]), (*full[:2], columns), (depth, rows, columns))
         yield from dict.fromkeys((*size, full[3]) for size in cropped if size != full[:3])
 
 
 def cast_samples(image: NDArray, dtype: np.dtype) -> NDArray:
-    """Return decoded samples in the type that they should have, in the machine's byte order.
+    """Cast decoded samples to a dtype in native byte order.
 
     Raises
     ------
     MalformedTiff
-        If that would change values.
+        If values would change.
     """
     dtype = dtype.newbyteorder("=")
     if image.dtype == dtype:
         return image
     with np.errstate(invalid="ignore", over="ignore"):
         cast = image.astype(dtype)
-    # whether integers have a sign is for the tags to say, not for the decoder
+    # the tags, not the decoder, determine whether integers are signed
     is_integer = image.dtype.kind in "iu" and dtype.kind in "iu"
     is_same = is_integer and image.dtype.itemsize == dtype.itemsize
     is_exact = is_same or np.can_cast(image.dtype, dtype)
     if dtype == np.bool_:
-        image = image // max(1, image.max(initial=0))  # some decoders give 255 for 1
+        image = image // max(1, image.max(initial=0))  # some decoders return 255 for 1
     if not is_exact and not np.array_equal(cast, image, equal_nan=cast.dtype.kind == "f"):
         raise MalformedTiff(
-            "image in the segment has samples that their type cannot hold",
+            "the compressed image has samples that do not fit the type in the tags",
             tag="BitsPerSample (258), SampleFormat (339)",
             got=image.dtype,
             expected=dtype,
@@ -168,39 +166,39 @@ def cast_samples(image: NDArray, dtype: np.dtype) -> NDArray:
     return cast
 
 
-# not printable, not UTF-8, and no start of any compression that TIFF knows
+# not printable, not UTF-8, and not the start of any compression in TIFF
 MAGIC = b"\x93tiffref\r\n\x1a\n\x00\xf6\xe5\x01"
-"""First 16 bytes of a chunk that says itself how it decodes."""
+"""First 16 bytes of a self-describing chunk."""
 
 _LENGTH = struct.Struct("<I")
 _HEADER = len(MAGIC) + _LENGTH.size
 
 
 def wrap_inlined(codec: SegmentCodec, data: Any) -> bytes:
-    """Put a segment and its codec into one self-describing chunk."""
+    """Build a self-describing chunk from a segment and its codec."""
     config = json.dumps(codec.to_config(), separators=(",", ":"), sort_keys=True).encode()
     return b"".join((MAGIC, _LENGTH.pack(len(config)), config, data))
 
 
 def split_inlined(codec: SegmentCodec, data: Any) -> tuple[SegmentCodec, memoryview]:
-    """Take a chunk apart.
+    """Split a chunk into codec and segment.
 
     Parameters
     ----------
     codec
-        The codec of the array that the chunk is in.
+        The codec of the array.
     data
         The chunk.
 
     Returns
     -------
     codec, data
-        The chunk's own codec and segment if it is self-describing, else what was given.
+        The chunk's own codec and segment if it is self-describing, else the arguments.
 
     Raises
     ------
     InvalidReferences
-        If the chunk's own codec does not give samples of the array's shape and type, or is garbled.
+        If the chunk's own codec is malformed, or does not match the array's shape and dtype.
     """
     view = memoryview(data).cast("B")
     if view[: len(MAGIC)] != MAGIC:
@@ -210,10 +208,10 @@ def split_inlined(codec: SegmentCodec, data: Any) -> tuple[SegmentCodec, memoryv
         config = json.loads(bytes(view[_HEADER : _HEADER + length]))
         own = SegmentCodec.from_config(config)
     except (struct.error, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidReferences(f"self-describing chunk is garbled: {error}") from error
+        raise InvalidReferences(f"self-describing chunk is malformed: {error}") from error
     if (own.n_samples, own.dtype) != (codec.n_samples, codec.dtype):
         raise InvalidReferences(
-            "self-describing chunk is of another shape or type than its array",
+            "self-describing chunk has another shape or dtype than its array",
             got=f"{own.dtype} {own.shape}",
             expected=f"{codec.dtype} {codec.shape}",
         )
@@ -226,17 +224,17 @@ def decode_segment(codec: SegmentCodec, data: Any, out: NDArray | None = None) -
 
 
 class SegmentDecoder:
-    """Decodes segments of one codec: what does not depend on their bytes is found out once.
+    """Decoder of the segments of one codec; the preparation is done once.
 
     Parameters
     ----------
     codec
-        How they decode.
+        Codec of the segments.
 
     Raises
     ------
     UnsupportedTiff
-        If nothing decodes such segments.
+        If there is no decoder for such segments.
     """
 
     def __init__(self, codec: SegmentCodec) -> None:
@@ -246,8 +244,8 @@ class SegmentDecoder:
         self.dtype = np.dtype(codec.dtype).newbyteorder("=")
         self.layout: Layout | None = None
         self.is_as_stored = False
-        """Decompressed bytes are the samples as they stand."""
-        self._least = least_stored_bytes(codec)
+        """Whether the decompressed bytes are the samples."""
+        self._min_stored = min_stored_bytes(codec)
         self._uncalibrated: SegmentDecoder | None = None
         stored = stored_codec(codec)
         if stored is not codec:
@@ -259,8 +257,8 @@ class SegmentDecoder:
             self.is_as_stored = is_whole and is_in_order
 
     def check_stored(self, n_stored: int) -> None:
-        """Refuse a segment of so few bytes, as `guard.check_expansion`, before it gets memory."""
-        if n_stored < self._least:
+        """Refuse a segment with too few bytes, as `guard.check_expansion` does, quickly."""
+        if n_stored < self._min_stored:
             check_expansion(self.codec, n_stored)
 
     def decode(self, data: Any, out: NDArray | None = None) -> NDArray:
@@ -271,26 +269,25 @@ class SegmentDecoder:
         data
             The stored bytes, any buffer.
         out
-            Array of `codec.shape` that the samples are written to; decoded into directly where it
-            is contiguous and of the native type of `codec`.
+            Array of `codec.shape` for the samples; without a copy if it is contiguous and has the
+            dtype of `codec` in native byte order.
 
         Returns
         -------
         samples
-            `out`, or a new array of `codec.shape` and the native form of `codec.dtype`.
+            `out`, or a new array of `codec.shape` and `codec.dtype` in native byte order.
 
         Raises
         ------
         MalformedTiff
-            If the bytes are not such a segment.
+            If the bytes do not decode as such a segment.
         """
         self.check_stored(len(data))
         codec = self.codec
         if self._uncalibrated is not None:
-            # stored samples become the measured quantity, as float32
             _, power, scale = codec.parameters["calibration"]
             samples = self._uncalibrated.decode(data)
-            return _put(samples.astype(np.float32) ** int(power) * float(scale), out)
+            return _copy_to(out, samples.astype(np.float32) ** int(power) * float(scale))
         is_direct = out is not None and out.dtype == self.dtype and out.flags.c_contiguous
         target = out if is_direct else np.empty(codec.shape, self.dtype)
         assert target is not None
@@ -305,11 +302,11 @@ class SegmentDecoder:
                 got=f"{len(data)} bytes",
                 expected=f"{codec.dtype} samples of shape {codec.shape}",
             ) from error
-        return target if is_direct else _put(target, out)
+        return target if is_direct else _copy_to(out, target)
 
 
-def _put(samples: NDArray, out: NDArray | None) -> NDArray:
-    """Return samples, or `out` filled with them."""
+def _copy_to(out: NDArray | None, samples: NDArray) -> NDArray:
+    """Copy samples to `out` and return it; without `out`, return the samples."""
     if out is None:
         return samples
     out[...] = samples.reshape(out.shape)
@@ -317,21 +314,21 @@ def _put(samples: NDArray, out: NDArray | None) -> NDArray:
 
 
 def undo_transposes(codec: SegmentCodec, samples: NDArray) -> NDArray:
-    """Return a view of a segment's samples, of `codec.shape`, with the axes of the chunk."""
+    """Return a view of a segment's samples, shape `codec.shape`, with the axes of the chunk."""
     for order in reversed(codec.transposes):
-        lead = samples.ndim - len(order)
+        n_fixed = samples.ndim - len(order)
         inverse = sorted(range(len(order)), key=order.__getitem__)
-        samples = samples.transpose(*range(lead), *(lead + axis for axis in inverse))
+        samples = samples.transpose(*range(n_fixed), *(n_fixed + axis for axis in inverse))
     return samples
 
 
 def decodes(codec: SegmentCodec, data: Any) -> bool:
-    """Return whether bytes are a segment of this codec; parameters as in `decode_segment`.
+    """Return whether bytes decode as a segment of this codec; parameters as in `decode_segment`.
 
     Raises
     ------
     UnsupportedTiff
-        If nothing decodes such segments.
+        If there is no decoder for such segments.
     """
     try:
         decode_segment(codec, data)
@@ -341,12 +338,11 @@ def decodes(codec: SegmentCodec, data: Any) -> bool:
 
 
 def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
-    """Return whether the decoder of an image makes up samples for bytes that are not there.
+    """Return whether a segment is truncated, so that its decoder invents samples.
 
-    `n_rows` are in the image; of those below it in a strip, fax decoders make up what is not there.
-
-    Decoders of JPEG, JPEG XR and fax go on without a word where a stream ends too early. With other
-    bytes behind it, they give other samples; a stream that is whole is not read beyond its end.
+    Decoders of JPEG, JPEG XR and fax silently continue if a stream ends too early. If other bytes
+    are appended, they return other samples; a complete stream is not read beyond its end. Only the
+    first `n_rows` rows count: fax decoders always invent those of a strip below the image.
 
     Raises
     ------
@@ -361,20 +357,20 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
 
 
 def lacks_end(codec: SegmentCodec, data: bytes) -> bool:
-    """Return whether a segment that decodes is a zlib stream without its last bytes, a checksum."""
+    """Return whether a segment that decodes is a zlib stream without its final checksum."""
     if compression_of(codec.compression).decode is not deflate:
         return False
     inflater = zlib.decompressobj()
-    most = codec.n_samples * np.dtype(codec.dtype).itemsize
-    inflater.decompress(in_first_bit_order(data, codec.fill_order), most + 1)
+    n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
+    inflater.decompress(in_first_bit_order(data, codec.fill_order), n_bytes + 1)
     return not inflater.eof and not inflater.unconsumed_tail
 
 
 def _tails() -> Iterator[bytes]:
-    """Make bytes to put behind a stream.
+    """Yield bytes to append to a stream that may be truncated.
 
-    A cut is within a code, and codes that mean the same give the same samples: each bit has to go
-    on with any other. The last pixels of a fax line differ only if the code is one of an empty run.
+    A stream is truncated within a code, and different codes may give the same samples, so many
+    continuations are needed. The last pixels of a fax line differ only for a code of an empty run.
     """
     for seed in range(6):  # 0xFF would begin a marker of JPEG
         yield shake_128(bytes([seed])).digest(4096).replace(b"\xff", b"\xaa")
@@ -390,25 +386,25 @@ _TAILS = tuple(_tails())
 
 def _decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
     try:
-        found = decode_segment(codec, data)[:, : samples.shape[1]]
+        decoded = decode_segment(codec, data)[:, : samples.shape[1]]
     except MalformedTiff:
         return False
-    return np.array_equal(found, samples, equal_nan=samples.dtype.kind in "fc")
+    return np.array_equal(decoded, samples, equal_nan=samples.dtype.kind in "fc")
 
 
 def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> NDArray:
-    """Decode one chunk, which may be a segment or a self-describing chunk (see `inlined`).
+    """Decode one chunk: a segment, or a self-describing chunk.
 
-    Parameters, result and errors are those of `decode_segment`, and `InvalidReferences` for a
-    self-describing chunk that does not fit its array.
+    Parameters, result and errors as in `decode_segment`; `InvalidReferences` for a self-describing
+    chunk that does not match its array.
     """
     own, segment = split_inlined(codec, data)
     if own is codec:
         return decode_segment(codec, segment, out)
-    # its own shape may count dimensions differently
+    # the dimensions of its own shape may differ
     view = None if out is None or not out.flags.c_contiguous else out.reshape(own.shape)
     samples = decode_segment(own, segment, view).reshape(codec.shape)
-    return samples if out is None else out if view is not None else _put(samples, out)
+    return samples if out is None else out if view is not None else _copy_to(out, samples)
 
 
 def in_first_bit_order(data: Any, fill_order: int) -> Any:
@@ -417,14 +413,14 @@ def in_first_bit_order(data: Any, fill_order: int) -> Any:
 
 
 def _decode_bytes(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
-    """Decompress, unpack and unpredict into `target`."""
+    """Decompress, unpack and undo the predictor into `target`."""
     codec, layout, decompress = decoder.codec, decoder.layout, decoder.row.decode
     assert layout is not None and decompress is not None
     data = in_first_bit_order(data, codec.fill_order)
     if layout.unpack is None:
         buffer = target.reshape(-1).view(np.uint8)
     else:
-        # blocks of subsampled colours may be larger than the segment
+        # blocks of subsampled YCbCr may be larger than the segment
         n_packed = layout.stored_bytes(codec, codec.shape)
         check_expansion(codec, len(data), n_packed)
         buffer = np.empty(n_packed, np.uint8)
@@ -437,7 +433,7 @@ def _decode_bytes(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
         shape = _find_shape(codec, n_bytes, lambda shape: layout.stored_bytes(codec, shape))
     if layout.unpack is None:
         samples = target.reshape(-1)[: math.prod(shape)].reshape(shape)
-        # the floating-point predictor orders bytes by itself
+        # the floating-point predictor has its own byte order
         if codec.byteorder != _NATIVE and codec.predictor not in FLOATING_POINT:
             samples.byteswap(inplace=True)
     else:
@@ -448,7 +444,7 @@ def _decode_bytes(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
 
 
 def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
-    """Decode an image into `target`, directly where it is as large as the segment."""
+    """Decode an image into `target`, without a copy if it has the size of the segment."""
     codec, row, decode = decoder.codec, decoder.row, decoder.row.decode
     assert decode is not None
     if row.fill_order == "first":
@@ -456,7 +452,7 @@ def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
     try:
         image = decode(codec, data, target)
     except ValueError:
-        # another size or type than the segment's, found out before anything was decoded
+        # the size or dtype differs from that of the segment; nothing has been decoded yet
         check_image(decode.__name__, bytes(data), math.prod(codec.shape[:3]))
         image = decode(codec, data, None)
     if image is not target and not np.shares_memory(image, target):

@@ -1,23 +1,23 @@
-"""Decoders of compressions: bytes, whole images, libtiff, and SGILog.
+"""Decoders of TIFF compressions: byte streams, images, libtiff, and SGILog.
 
-Owns one function for each compression, in three forms:
+There is one function for each compression, of three kinds:
 
 - Byte streams (deflate, LZW, PackBits, zstd, LZMA) take the stored bytes and a `(n,)` uint8 array,
-  fill it from the front and return how many bytes they wrote. A stream that holds more is cut, as
-  libtiff does; nothing is allocated beyond the buffer (or a small multiple of it, where a library
-  cannot stop early), so that a decompression bomb stays small.
-- Whole images of another format (JPEG, JPEG 2000, WebP, PNG and kin) take the codec, the stored
-  bytes and an array that the image must fit, or None. FillOrder and Predictor do not apply to them
-  (TIFF Technical Note 2).
-- What only libtiff decodes (CCITT, old-style JPEG, PixarLog, ...) is wrapped as the smallest TIFF
-  that holds one strip with the tags its decoder looks at. Its size is that of the segment.
+  fill it from the start and return the number of bytes written. Longer streams are truncated, as
+  in libtiff. Nothing is allocated beyond the buffer (or a small multiple of it if a library cannot
+  stop early), so that a decompression bomb stays small.
+- Images of other formats (JPEG, JPEG 2000, WebP, PNG, ...) take the codec, the stored bytes and an
+  array that the image must fit, or None. FillOrder and Predictor do not apply to them (TIFF
+  Technical Note 2).
+- Compressions that only libtiff decodes (CCITT, old-style JPEG, PixarLog, ...) are wrapped as a
+  minimal TIFF with one strip, of the size of the segment, and the tags that the decoder needs.
 
-SGILog gives libtiff's 16-bit values, which are GDAL's: int16 L with log2 of the luminance as
+SGILog is decoded to the 16-bit values of libtiff and GDAL: int16 L with log2 of the luminance as
 (L + 0.5) / 256 - 64 (negative L is a negative luminance), and int16 u', v' (CIE 1976) scaled by
-32768. Samples that the tags call float32 are libtiff's XYZ instead.
+32768. If the tags say float32, samples are libtiff's XYZ instead.
 
-A broken stream raises what the library raises, `RuntimeError` or `ValueError`; `codecs.decode`
-makes it a `MalformedTiff`. What the bytes mean is the business of `codecs.unpack`.
+Invalid streams raise the library's `RuntimeError` or `ValueError`; `codecs.decode` turns them into
+a `MalformedTiff`. `codecs.unpack` interprets the decompressed bytes.
 
 References: TIFF 6.0 sections 2 (file structure), 10, 11 (CCITT), 20, 21 (RGB, YCbCr), 22 (old-
 style JPEG); TIFF Technical Note 2; libtiff's documentation of SGILog and PixarLog; G. Ward Larson,
@@ -48,8 +48,8 @@ _LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
 def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode JPEG of 8 to 16 bits, lossy or lossless, abbreviated or with all its tables.
 
-    Parameters used: `jpeg_tables` (tag 347), `jpeg_header` (what precedes the restart intervals
-    that NDPI's tiles are), `colorspace` and `outcolorspace` (see `codecs.table.jpeg_colorspaces`).
+    Parameters used: `jpeg_tables` (tag 347), `jpeg_header` (the bytes before the restart intervals
+    of NDPI, which are its tiles), `colorspace` and `outcolorspace` (see `table.jpeg_colorspaces`).
     """
     parameters = codec.parameters
     header = parameters.get("jpeg_header")
@@ -68,7 +68,7 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
         frame = jpeg_frame(bytes(stream))
         if frame is None or frame.marker not in _LOSSLESS_FRAMES:
             raise
-        # libjpeg knows fewer precisions and colour spaces of lossless JPEG, as DNG has them
+        # libjpeg lacks some precisions and colour spaces of lossless JPEG that occur in DNG
         try:
             return imagecodecs.ljpeg_decode(stream, out=out)
         except RuntimeError:
@@ -76,17 +76,17 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 def _join_interval(header: bytes, data: bytes) -> bytes:
-    """Make a JPEG stream of one restart interval, with two bytes before it and the marker behind.
+    """Build a JPEG stream from one restart interval and the two bytes before and after it.
 
     Raises
     ------
     ValueError
-        If it is not one: the interval before it ends elsewhere, or another one begins in it.
+        If the data are not exactly one restart interval.
     """
     end = _INTERVAL_END.search(data, 2)
     is_whole = end is not None and (end[0] == _END_OF_IMAGE or end.end() == len(data))
     if not is_whole or not (data[:2] == header[-2:] or _INTERVAL_END.match(data)):
-        raise ValueError("not one interval between two restart markers")
+        raise ValueError("not exactly one interval between two restart markers")
     assert end is not None
     return b"".join((header, data[2 : end.start()], _END_OF_IMAGE))
 
@@ -96,7 +96,7 @@ _INTERVAL_END = re.compile(rb"\xff[\xd0-\xd7\xd9]")
 
 
 def has_tables(data: Any) -> bool:
-    """Return whether a JPEG stream brings quantization and Huffman tables before its frame."""
+    """Return whether a JPEG stream has its own quantization and Huffman tables."""
     head = bytes(data[:_HEAD_BYTES])
     return jpeg_frame(head) is not None and b"\xff\xdb" in head and b"\xff\xc4" in head
 
@@ -120,7 +120,7 @@ def jpegxr(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 def webp(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
-    """Decode WebP; an alpha channel that is opaque throughout may not be stored."""
+    """Decode WebP; a fully opaque alpha channel may be missing in the stream."""
     has_alpha = True if codec.shape[3] == 4 else None
     return imagecodecs.webp_decode(data, hasalpha=has_alpha, out=out)
 
@@ -134,22 +134,22 @@ def png(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 def lerc(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode LERC; deflate or Zstandard around it (tag 50674) is recognized by its first bytes.
 
-    Parameters used: `lerc_mask`, what libtiff stores in the mask that goes with the samples: "nan"
-    (which samples are numbers) or "alpha" (the last sample of pixels, where it is 0 or 255 only).
-    libtiff swaps samples of big-endian files before it encodes them, as if they were bytes.
+    Parameters used: `lerc_mask`, the meaning of the mask that libtiff stores with the samples:
+    "nan" (samples that are numbers) or "alpha" (an alpha channel with values 0 and 255 only).
+    For big-endian files, libtiff encodes samples with their bytes swapped.
     """
     meaning = codec.parameters.get("lerc_mask")
     if meaning is None:
         image, mask = imagecodecs.lerc_decode(data, masks=False, out=out), None
     else:
-        # without its alpha an image is smaller than its segment
+        # without alpha, the image is smaller than the segment
         out = out if meaning == "nan" else None
         image, mask = imagecodecs.lerc_decode(data, masks=True, out=out)
     if meaning == "nan" and mask is not None:
         image[~mask] = np.nan
     n_samples = codec.shape[3]
     if image.ndim == 3 and image.shape[2] != n_samples == image.shape[0]:
-        image = np.moveaxis(image, 0, -1).copy()  # each sample has a mask of its own
+        image = np.moveaxis(image, 0, -1).copy()  # each sample has its own mask
     if meaning == "alpha" and math.prod(image.shape[2:]) == n_samples - 1:
         alpha = np.full((*image.shape[:2], 1), 255, image.dtype)
         if mask is not None:
@@ -192,8 +192,8 @@ Tag = tuple[int, int, Sequence[int]]
 def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode CCITT modified Huffman, Group 3 (one- and two-dimensional) or Group 4.
 
-    Parameters used: `t4_options` (tag 292), `t6_options` (tag 293). Broken lines come out as
-    libtiff gives them; a stream that libtiff refuses is tried with a second decoder.
+    Parameters used: `t4_options` (tag 292), `t6_options` (tag 293). Damaged lines are decoded as in
+    libtiff; a stream that libtiff rejects is decoded by imagecodecs.
     """
     tags = _option_tags(codec, {"t4_options": 292, "t6_options": 293})
     try:
@@ -203,10 +203,10 @@ def ccitt(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 
 def libtiff(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
-    """Decode a compression that libtiff knows and that needs no tags of its own."""
+    """Decode a compression of libtiff that needs no special tags."""
     samples = _decode_strip(codec, data)
     dtype = np.dtype(codec.dtype)
-    # SGILog: libtiff calls its signed logarithms unsigned
+    # libtiff returns the signed logarithms of SGILog as unsigned
     is_sign_lost = samples.dtype.kind == "u" and dtype.kind == "i"
     return samples.view(f"i{samples.itemsize}") if is_sign_lost else samples
 
@@ -214,12 +214,12 @@ def libtiff(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     """Decode old-style JPEG (compression 6).
 
-    A segment that is a JPEG stream with its own tables decodes as JPEG. Else libtiff puts the
-    stream together from the parameters `ojpeg_interchange` (bytes from JPEGInterchangeFormat on),
-    `ojpeg_q_tables`, `ojpeg_dc_tables`, `ojpeg_ac_tables` (bytes of the tables of all components,
-    one behind the other), `ojpeg_restart_interval`, `ojpeg_proc`, `ojpeg_scan_header`
-    (`headers.scan_header` of the first segment, which some writers put there only), `subsampling`,
-    `ycbcr_coefficients` and `reference_black_white`; YCbCr becomes RGB.
+    A segment that is a JPEG stream with its own tables is decoded as JPEG. Otherwise libtiff builds
+    the stream from the parameters `ojpeg_interchange` (bytes at JPEGInterchangeFormat),
+    `ojpeg_q_tables`, `ojpeg_dc_tables`, `ojpeg_ac_tables` (the concatenated tables of all
+    components), `ojpeg_restart_interval`, `ojpeg_proc`, `ojpeg_scan_header` (`guard.scan_header`
+    of the first segment, the only one for some writers), `subsampling`, `ycbcr_coefficients` and
+    `reference_black_white`. YCbCr becomes RGB.
     """
     if bytes(data[:2]) == b"\xff\xd8" and has_tables(data):
         return jpeg(codec, data, out)
@@ -245,9 +245,9 @@ def old_jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 def ycbcr_to_rgb(codec: SegmentCodec, data: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
     """Convert uncompressed 8-bit YCbCr to RGB, as libtiff's RGBA interface and GDAL do.
 
-    That includes a fault of libtiff 4.7, which every decoder built on it shares: with subsampling
-    4 x 4 and an odd number of blocks across, it rounds the bytes of a row down, so that the last
-    block or two of the strip read as zeros (dark green).
+    That includes a bug of libtiff 4.7, and so of every decoder based on it: with subsampling 4 x 4
+    and an odd number of blocks per row, the bytes of a row are rounded down, and the last one or
+    two blocks of the strip read as zeros (dark green).
 
     Parameters
     ----------
@@ -255,9 +255,9 @@ def ycbcr_to_rgb(codec: SegmentCodec, data: bytes, rows: int, columns: int) -> N
         Parameters used: `subsampling` (tag 530), `ycbcr_coefficients` (tag 529) and
         `reference_black_white` (tag 532).
     data
-        Blocks of luma samples, each with its two chroma samples behind it.
+        Blocks of luma samples, each followed by its two chroma samples.
     rows, columns
-        Of the image, which may end within a block.
+        Size of the image, which may end within a block.
 
     Returns
     -------
@@ -267,14 +267,14 @@ def ycbcr_to_rgb(codec: SegmentCodec, data: bytes, rows: int, columns: int) -> N
     Raises
     ------
     RuntimeError
-        If libtiff does not know the subsampling: it knows 1, 2 and 4 across with at most as many
-        down, and 1 across with 2 down.
+        If libtiff does not support the subsampling: it supports 1, 2 and 4 horizontally with at
+        most as many vertically, and 1 with 2 vertically.
     """
     whole = SegmentCodec((1, rows, columns, 3), "|u1", photometric=6, parameters=codec.parameters)
     return _decode(whole, data, rows, _color_tags(whole), as_rgb=True)
 
 
-# without JPEGInterchangeFormat, the tables; each entry is an offset to bytes in the file
+# tags whose values are offsets to bytes in the file
 _OJPEG_TABLES = {
     "ojpeg_interchange": 513,
     "ojpeg_q_tables": 519,
@@ -284,16 +284,16 @@ _OJPEG_TABLES = {
 
 
 def _split_tables(name: str, tables: bytes) -> list[bytes]:
-    """Return tables one by one: quantization has 64 bytes, Huffman 16 counts and their values."""
+    """Split concatenated tables: quantization has 64 bytes, Huffman 16 counts and its values."""
     if name == "ojpeg_interchange":
         return [tables]
-    found = []
+    parts = []
     position = 0
     while position < len(tables):
         size = 64 if name == "ojpeg_q_tables" else 16 + sum(tables[position : position + 16])
-        found.append(tables[position : position + size])
+        parts.append(tables[position : position + size])
         position += size
-    return found
+    return parts
 
 
 def _option_tags(codec: SegmentCodec, numbers: Mapping[str, int]) -> list[Tag]:
@@ -316,7 +316,7 @@ def _color_tags(codec: SegmentCodec) -> list[Tag]:
     return tags
 
 
-def _rows_of(codec: SegmentCodec) -> int:
+def _n_rows(codec: SegmentCodec) -> int:
     return codec.shape[0] * codec.shape[1]
 
 
@@ -324,7 +324,7 @@ def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
     stored: Any = bytes(data)
     if codec.fill_order == 2:
         stored = imagecodecs.bitorder_decode(stored)
-    rows, columns = _rows_of(codec), codec.shape[2]
+    rows, columns = _n_rows(codec), codec.shape[2]
     if codec.compression == 2:
         return imagecodecs.ccittrle_decode(stored, rows, columns)
     if codec.compression == 3:
@@ -334,9 +334,9 @@ def _ccitt_without_libtiff(codec: SegmentCodec, data: Any) -> NDArray:
 
 
 def _decode_strip(codec: SegmentCodec, data: Any, tags: Sequence[Tag] = ()) -> NDArray:
-    """Decode a whole segment, or the last strip, which may hold fewer rows."""
+    """Decode a segment; if that fails, as the last strip, which may have fewer rows."""
     try:
-        return _decode(codec, data, _rows_of(codec), tags)
+        return _decode(codec, data, _n_rows(codec), tags)
     except RuntimeError:
         if codec.edge is None or codec.edge[2] != codec.shape[2]:
             raise
@@ -351,29 +351,29 @@ def _decode(
     blobs: Mapping[int, Sequence[bytes]] | None = None,
     as_rgb: bool = False,
 ) -> NDArray:
-    """Decode a segment of so many rows with libtiff, to its own samples or to RGB."""
-    wrapped = _wrap(codec, bytes(data), rows, tags, blobs or {})
-    samples = imagecodecs.tiff_decode(wrapped, asrgb=as_rgb, verbose=0)
+    """Decode a segment of `rows` rows with libtiff, optionally to RGB."""
+    tiff = _build_tiff(codec, bytes(data), rows, tags, blobs or {})
+    samples = imagecodecs.tiff_decode(tiff, asrgb=as_rgb, verbose=0)
     return np.ascontiguousarray(samples[..., :3]) if as_rgb else samples
 
 
-def _wrap(
+def _build_tiff(
     codec: SegmentCodec,
     data: bytes,
     rows: int,
     tags: Sequence[Tag],
     blobs: Mapping[int, Sequence[bytes]],
 ) -> bytes:
-    """Write a TIFF with one strip.
+    """Build a TIFF with one strip.
 
     Parameters
     ----------
     codec, data, rows
-        The segment and how many rows it has.
+        The segment and its number of rows.
     tags
-        More tags than those every strip needs; they win over those.
+        Further tags; they override the default ones.
     blobs
-        Tag number -> what its values are offsets to.
+        Tag number -> data to which its values are offsets.
     """
     _, _, columns, samples = codec.shape
     dtype = np.dtype(codec.dtype)
@@ -383,7 +383,7 @@ def _wrap(
         257: (_LONG, [rows]),
         258: (_SHORT, list(bits) * (samples // len(bits))),
         259: (_SHORT, [codec.compression]),
-        # a palette would need its colours, and the polarity of gray does not change stored samples
+        # a palette would need its colours, and WhiteIsZero does not change stored samples
         262: (_SHORT, [codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1]),
         266: (_SHORT, [codec.fill_order]),
         273: (_LONG, [0]),
@@ -395,27 +395,27 @@ def _wrap(
     }
     fields |= {number: (kind, values) for number, kind, values in tags}
     fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}
-    return _write(codec.byteorder, fields, {273: [data], **blobs})
+    return _layout_file(codec.byteorder, fields, {273: [data], **blobs})
 
 
 _DECODING_PHOTOMETRICS = (2, 6, 32844, 32845)
 
 
-def _write(
+def _layout_file(
     byteorder: str,
     fields: Mapping[int, tuple[int, Sequence[int]]],
     blobs: Mapping[int, Sequence[bytes]],
 ) -> bytes:
-    """Lay out header, IFD, values that do not fit into it, and blobs, in this order."""
+    """Return a TIFF of header, IFD, values that do not fit in the IFD, and blobs, in this order."""
     end = 8 + 2 + 12 * len(fields) + 4
     sizes = {
         number: len(values) * struct.calcsize(_FORMATS[kind])
         for number, (kind, values) in fields.items()
     }
-    places = {}
+    value_offsets = {}
     for number, size in sizes.items():
         if size > 4:
-            places[number] = end
+            value_offsets[number] = end
             end += size + size % 2
     offsets: dict[int, list[int]] = {}
     for number, parts in blobs.items():
@@ -432,17 +432,17 @@ def _write(
         entry = 10 + 12 * index
         count = len(values) // (2 if kind == _RATIONAL else 1)
         struct.pack_into(f"{byteorder}HHI", file, entry, number, kind, count)
-        place = places.get(number, entry + 8)
-        if number in places:
-            struct.pack_into(f"{byteorder}I", file, entry + 8, place)
-        file[place : place + len(raw)] = raw
+        offset = value_offsets.get(number, entry + 8)
+        if number in value_offsets:
+            struct.pack_into(f"{byteorder}I", file, entry + 8, offset)
+        file[offset : offset + len(raw)] = raw
     for number, parts in blobs.items():
         for offset, part in zip(offsets[number], parts, strict=True):
             file[offset : offset + len(part)] = part
     return bytes(file)
 
 
-# libraries that refuse a stream longer than the buffer are given this much more, once
+# size of the second buffer for libraries that reject a stream longer than the buffer
 _SLACK_FACTOR = 2
 _SLACK_BYTES = 4096
 
@@ -455,11 +455,11 @@ def copy(data: Any, buffer: NDArray[np.uint8]) -> int:
 
 
 def deflate(data: Any, buffer: Any) -> int:
-    """Inflate a zlib stream; one without its end, the checksum, gives what it holds."""
+    """Inflate a zlib stream, even without its final checksum."""
     try:
         return len(imagecodecs.deflate_decode(data, out=buffer))
     except RuntimeError:
-        # libdeflate reports "longer than the buffer" and "checksum missing" as it does garbage
+        # libdeflate has the same error for "longer than the buffer", "no checksum" and garbage
         return _inflate_leniently(data, buffer)
 
 
@@ -476,32 +476,32 @@ def packbits(data: Any, buffer: NDArray[np.uint8]) -> int:
 
 
 def packbits_end(data: bytes, n_bytes: int) -> int:
-    """Find where PackBits has decoded to so many bytes; libtiff reads nothing behind that.
+    """Return the position at which PackBits has decoded to `n_bytes`; libtiff stops there.
 
-    A run that is cut off is left out: behind a last strip of fewer rows it is no run at all.
+    An incomplete run at the end is excluded: after a last strip of fewer rows it is just padding.
     """
-    at = 0
-    while n_bytes > 0 and at < len(data):
-        run = data[at]
-        end = at + (run + 2 if run < 128 else 2 if run > 128 else 1)
+    position = 0
+    while n_bytes > 0 and position < len(data):
+        run = data[position]
+        end = position + (run + 2 if run < 128 else 2 if run > 128 else 1)
         if end > len(data):
             break
         n_bytes -= run + 1 if run < 128 else 257 - run if run > 128 else 0
-        at = end
-    return at
+        position = end
+    return position
 
 
 def zstd(data: Any, buffer: NDArray[np.uint8]) -> int:
-    """Decode Zstandard frames (RFC 8878); what is behind them is not read, as in libtiff."""
+    """Decode Zstandard frames (RFC 8878); bytes after them are ignored, as in libtiff."""
     return _decode_with_slack(imagecodecs.zstd_decode, data, buffer, trim_zstd)
 
 
 def lzma(data: Any, buffer: Any) -> int:
-    """Decode an xz stream; what is behind it is not read, as in libtiff."""
+    """Decode an xz stream; bytes after it are ignored, as in libtiff."""
     try:
         return len(imagecodecs.lzma_decode(data, out=buffer))
     except RuntimeError:
-        # liblzma takes more than a few bytes behind the stream for another stream
+        # liblzma takes more than a few bytes after the stream for another stream
         return copy(first_xz_stream(bytes(data), buffer.nbytes), buffer)
 
 
@@ -523,7 +523,7 @@ def _decode_with_slack(
     try:
         return len(decoder(data, out=buffer))
     except RuntimeError:
-        # writers that round segments up, or leave bytes behind the last row or the stream
+        # some writers round segments up, or leave bytes after the last row or the stream
         wide = np.empty(buffer.size * _SLACK_FACTOR + _SLACK_BYTES, np.uint8)
         return copy(decoder(trim(bytes(data)), out=wide), buffer)
 
@@ -545,7 +545,7 @@ def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
     is_luv = codec.photometric == PHOTOMETRIC_LOGLUV and codec.shape[3] == 3
     if not is_luv or np.dtype(codec.dtype).kind == "f":
         return libtiff(codec, data, out)
-    n_rows, n_columns = _rows_of(codec), codec.shape[2]
+    n_rows, n_columns = _n_rows(codec), codec.shape[2]
     if codec.compression == SGILOG24:
         stored = np.frombuffer(data, np.uint8)[: n_rows * n_columns * 3]
         high, middle, low = stored[: stored.size // 3 * 3].reshape(-1, 3).astype(np.uint32).T
@@ -557,8 +557,8 @@ def sgilog(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
 
 def _from_24_bits(words: NDArray[np.uint32]) -> NDArray[np.int16]:
     luv = np.empty((words.size, 3), np.int16)
-    # the 10-bit logarithm (steps of 1/64, from 2**-12) in terms of the 16-bit one; that a bit of
-    # the chromaticity gets into its lowest bit is libtiff's doing, and so GDAL's
+    # converts the 10-bit logarithm (steps of 1/64, from 2**-12) to the 16-bit one; a bit of the
+    # chromaticity gets into its lowest bit, as in libtiff and GDAL
     luv[:, 0] = (words >> 12 & 0xFFD) + 13314
     luv[:, 1:] = _chromaticities()[words & (_N_CODES - 1)]
     return luv
@@ -575,9 +575,9 @@ def _from_32_bits(planes: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 
 def _expand_rows(data: bytes, n_rows: int, n_columns: int) -> NDArray[np.uint8]:
-    """Undo the run lengths; each row stores its four byte planes one after the other.
+    """Undo the run-length encoding; each row stores its four byte planes one after the other.
 
-    A stream that ends early leaves whole rows out.
+    If the stream ends early, incomplete rows are omitted.
     """
     planes = np.zeros((n_rows * 4, n_columns), np.uint8)
     position = 0
@@ -604,8 +604,8 @@ def _chromaticities() -> NDArray[np.int16]:
     """Return u', v' of each 14-bit code, `(16384, 2)` int16 scaled by 32768.
 
     The squares that the codes index have no formula (row by row they cover the visible gamut), so
-    they are asked of libtiff: XYZ of each code gives u', v' up to rounding, and a row of squares
-    starts at a multiple of 1e-6, which removes the rounding. libtiff keeps starts as float32.
+    libtiff decodes them: XYZ of each code gives u', v' up to rounding, and a row of squares starts
+    at a multiple of 1e-6, which removes the rounding. libtiff stores the starts as float32.
     """
     # any luminance but zero, for which XYZ is zero
     words = (np.arange(_N_CODES, dtype=np.uint32) | 0x200 << 14).astype(">u4")

@@ -1,15 +1,13 @@
-"""Chunks of documents that we did not write, decoded within bounds.
+"""Decode chunks of documents from other programs, within bounds.
 
-Owns the list of codecs that are run, and what each may make of a stream. A document names its
-codecs, and whoever wrote it may name one that runs code (`pickle`), or have a few bytes decode to
-gigabytes. A codec is run only if what it gives can be bounded before or while it is made: by a size
-in the stream, by a decoder that stops, or by arithmetic. The bound is applied at each link of a
-chain, and is what the link should give: from the chunk's shape upwards, each codec says what its
-encoder would have been given. Codecs without a bound are refused by name. A new codec is a row of
-`_LINKS`.
+A document names its codecs, and its author may choose one that runs code (`pickle`), or a few bytes
+that decode to gigabytes. A codec is allowed only if the size of its output can be bounded: by a
+size in the stream, by a decoder that stops, or by arithmetic. The bound of each codec of a chain is
+computed from the chunk's shape, by the largest output of the encoders before it. Other codecs are
+refused. To allow a codec, add a row to `_DECODERS`.
 
-This is the only decoder of such chunks: reading, validating, converting and writing go through it,
-and stores hand zarr no chunk that it refuses.
+All such chunks are decoded here, for reading, validating, converting and writing; stores pass no
+chunk to zarr that would be refused here.
 
 References: Zarr storage specification version 2; Zarr core specification version 3, with the
 codecs `bytes`, `transpose`, `crc32c` and `sharding_indexed`; RFC 1950, 1952, 8878; blosc's
@@ -45,12 +43,12 @@ from .guard import (
 from .zarr_codecs import to_zarr2
 
 _SLACK_BYTES = 1 << 22
-"""What a stream may be longer than it should be, besides twice: writers pad."""
+"""Decoded streams may be twice as long as expected and this much longer: some writers pad."""
 _TEXT_BYTES = 1 << 25
-"""Texts of any length stand in few items: so much of them is taken for granted."""
+"""Allowance for variable-length strings, whose size does not follow from the number of items."""
 _MAX_ITEM_BYTES = 1 << 16
 _HARMLESS_SAMPLES = 1 << 22
-"""An image of up to so many samples is decoded whatever its chunk."""
+"""Images of up to this many samples are always decoded."""
 
 _Config = Mapping[str, Any]
 
@@ -58,16 +56,16 @@ _Config = Mapping[str, Any]
 def decode_foreign(
     codec: ForeignCodec, data: Any, chunks: Sequence[int], dtype: np.dtype, fill_value: Any = None
 ) -> NDArray:
-    """Decode a chunk of somebody else's array.
+    """Decode a chunk of a document that another program wrote.
 
     Parameters
     ----------
     codec
-        As the document has it.
+        Codec chain of the document.
     data
         The chunk.
     chunks, dtype, fill_value
-        Of the array; `fill_value` is for what a shard leaves out.
+        Chunk shape, dtype and fill value of the array; the latter for missing chunks of a shard.
 
     Returns
     -------
@@ -77,13 +75,13 @@ def decode_foreign(
     Raises
     ------
     UnsupportedTiff
-        If a codec is not one of those that are run.
+        If a codec is not allowed.
     MalformedTiff
         If the bytes are not such a chunk, or decode to more.
     """
     refused = unsafe_codecs(codec)
     if refused:
-        raise UnsupportedTiff("a codec is not one of those that are run", got=refused[0])
+        raise UnsupportedTiff("this codec is not allowed", got=refused[0])
     check_proportion(math.prod(chunks) * dtype.itemsize, len(data))
     try:
         if codec.zarr_format == 2:
@@ -98,7 +96,7 @@ def decode_foreign(
         ) from error
     if samples.size != math.prod(chunks):
         raise MalformedTiff(
-            "chunk has another size", got=f"{samples.size} samples", expected=tuple(chunks)
+            "chunk has the wrong size", got=f"{samples.size} samples", expected=tuple(chunks)
         )
     return samples.reshape(tuple(chunks), order=codec.metadata.get("order", "C"))
 
@@ -106,9 +104,9 @@ def decode_foreign(
 def check_chunk(
     codec: ForeignCodec | SegmentCodec, data: Any, chunks: Sequence[int], dtype: np.dtype
 ) -> None:
-    """Refuse a chunk that may decode to more than its bytes, before somebody else decodes it.
+    """Check that a chunk decodes within bounds, before another library decodes it.
 
-    Parameters and errors are those of `decode_foreign`.
+    Parameters and errors as in `decode_foreign`.
     """
     if isinstance(codec, SegmentCodec):
         can_grow = codec.compression != 1
@@ -119,13 +117,13 @@ def check_chunk(
         decode_foreign(codec, data, chunks, dtype)
 
 
-# ---- what is run
+# ---- allowed codecs
 
 
 def unsafe_codecs(codec: ForeignCodec) -> list[str]:
-    """Return the names of the codecs of a chain that are not run, those within others included."""
-    known = _LINKS if codec.zarr_format == 2 else _V3
-    return [name for name in _names(list(_configs(codec.metadata))) if _plain(name) not in known]
+    """Return the names of codecs of a chain that are not allowed, including nested ones."""
+    known = _DECODERS if codec.zarr_format == 2 else _V3_DECODERS
+    return [name for name in _names(list(_configs(codec.metadata))) if _v2_name(name) not in known]
 
 
 def _configs(metadata: Mapping[str, Any]) -> Iterator[Any]:
@@ -151,7 +149,7 @@ def _names(config: Any) -> Iterator[str]:
         yield repr(config)[:40]
 
 
-def _plain(name: str) -> str:
+def _v2_name(name: str) -> str:
     return name.removeprefix("numcodecs.")
 
 
@@ -159,56 +157,56 @@ def _as_bytes(value: Any) -> bytes:
     return np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else bytes(value)
 
 
-# ---- how a codec is undone: from its configuration, the stored bytes, and the most it may give
+# ---- decoders of one codec: functions of its configuration, the stored bytes, and the size limit
 
 
-def _by_numcodecs(config: _Config, data: bytes, most: int) -> Any:
-    found = numcodecs.get_codec(dict(config)).decode(data)
-    return found if isinstance(found, np.ndarray) else bytes(found)
+def _by_numcodecs(config: _Config, data: bytes, limit: int) -> Any:
+    decoded = numcodecs.get_codec(dict(config)).decode(data)
+    return decoded if isinstance(decoded, np.ndarray) else bytes(decoded)
 
 
-def _zstd(config: _Config, data: bytes, most: int) -> Any:
-    """Undo Zstandard; numcodecs waits for ever for the end of a frame that is cut off."""
+def _zstd(config: _Config, data: bytes, limit: int) -> Any:
+    """Decode Zstandard; numcodecs would wait forever for the end of a truncated frame."""
     size = zstd_size(data)
-    check_size(config["id"], size.least, most)
-    return bytes(imagecodecs.zstd_decode(data, out=min(size.most, most)))
+    check_size(config["id"], size.least, limit)
+    return bytes(imagecodecs.zstd_decode(data, out=min(size.most, limit)))
 
 
-def _into_buffer(config: _Config, data: bytes, most: int) -> Any:
-    """Undo a compression by imagecodecs into a buffer, which it does not leave."""
+def _by_imagecodecs(config: _Config, data: bytes, limit: int) -> Any:
+    """Decode with imagecodecs into a buffer of limited size."""
     decode = getattr(imagecodecs, f"{config['id'].removeprefix('imagecodecs_')}_decode")
-    return bytes(decode(data, out=most))
+    return bytes(decode(data, out=limit))
 
 
-def decode_image(config: Mapping[str, Any], data: bytes, most: int) -> Any:
-    """Decode an image of another format by its codec of imagecodecs-numcodecs.
+def decode_image(config: Mapping[str, Any], data: bytes, limit: int) -> Any:
+    """Decode an image of another format with its codec of imagecodecs-numcodecs.
 
     Parameters
     ----------
     config
-        Of the codec.
+        Configuration of the codec.
     data
         The stream.
-    most
-        Samples that the image may have; a small one is decoded in any case.
+    limit
+        Largest number of samples; a small image is always decoded.
 
     Raises
     ------
     MalformedTiff, ValueError
-        If it has more, or does not say its size, or is no whole PNG.
+        If it has more samples, no size in its header, or is an incomplete PNG.
     """
     name = config["id"].removeprefix("imagecodecs_")
     size = image_size(name, data)
     if size is None:
-        raise ValueError(f"the {name} stream does not give the size of the image")
-    most = max(most, _HARMLESS_SAMPLES)
-    check_size(config["id"], math.prod(size) * _planes(name, data), most)
-    data = clean_png(data, 8 * most) if name == "png" else data
-    return _by_numcodecs(config, data, most)
+        raise ValueError(f"the {name} stream has no image size in its header")
+    limit = max(limit, _HARMLESS_SAMPLES)
+    check_size(config["id"], math.prod(size) * _max_planes(name, data), limit)
+    data = clean_png(data, 8 * limit) if name == "png" else data
+    return _by_numcodecs(config, data, limit)
 
 
-def _planes(name: str, data: bytes) -> int:
-    """Return how many values of a pixel a stream may have, where these are not few."""
+def _max_planes(name: str, data: bytes) -> int:
+    """Return the number of values per pixel, for formats that may have many."""
     if name == "jpeg2k":
         start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
         return int.from_bytes(data[start + 40 : start + 42], "big")
@@ -221,48 +219,48 @@ def _planes(name: str, data: bytes) -> int:
     return 1
 
 
-def _segment(config: _Config, data: bytes, most: int) -> Any:
+def _segment(config: _Config, data: bytes, limit: int) -> Any:
     codec = SegmentCodec.from_config({k: v for k, v in config.items() if k != "id"})
-    check_size(config["id"], math.prod(codec.shape) * np.dtype(codec.dtype).itemsize, most)
+    check_size(config["id"], math.prod(codec.shape) * np.dtype(codec.dtype).itemsize, limit)
     return decode_chunk(codec, data)
 
 
-def _json2(config: _Config, data: bytes, most: int) -> Any:
-    """Undo JSON: the items, then their type and shape, which must be of as many."""
-    # lists in lists take some twenty times the bytes of their text
-    check_size(config["id"], 20 * len(data), max(most, _TEXT_BYTES))
+def _json2(config: _Config, data: bytes, limit: int) -> Any:
+    """Decode JSON: a list of the items, followed by their dtype and shape."""
+    # nested lists take about twenty times the bytes of their text
+    check_size(config["id"], 20 * len(data), max(limit, _TEXT_BYTES))
     items = json.loads(data.decode(str(config.get("encoding", "utf-8"))))
     shape = items[-1]
     if math.prod(shape) != len(items) - 2 or np.dtype(items[-2]).itemsize > _MAX_ITEM_BYTES:
-        raise ValueError(f"{len(items) - 2} items cannot be of shape {shape}")
-    found = np.empty(len(items) - 2, np.dtype(items[-2]))
-    found[:] = items[:-2]
-    return found.reshape(shape)
+        raise ValueError(f"{len(items) - 2} items cannot have the shape {shape}")
+    array = np.empty(len(items) - 2, np.dtype(items[-2]))
+    array[:] = items[:-2]
+    return array.reshape(shape)
 
 
-# ---- how many bytes stored ones decode to
+# ---- decoded size of stored bytes
 
 
-def _same(config: _Config, data: bytes) -> int:
+def _same_size(config: _Config, data: bytes) -> int:
     return len(data)
 
 
 def _lz4_size(config: _Config, data: bytes) -> int:
-    return int.from_bytes(_head(config, data, 0, 4), "little")
+    return int.from_bytes(_header(config, data, 0, 4), "little")
 
 
 def _blosc_size(config: _Config, data: bytes) -> int:
-    return int.from_bytes(_head(config, data, 4, 16)[:4], "little")
+    return int.from_bytes(_header(config, data, 4, 16)[:4], "little")
 
 
-def _head(config: _Config, data: bytes, start: int, stop: int) -> bytes:
+def _header(config: _Config, data: bytes, start: int, stop: int) -> bytes:
     if len(data) < stop:
-        raise ValueError(f"the stream of {config['id']} does not give its size")
+        raise ValueError(f"the {config['id']} stream has no size in its header")
     return data[start:stop]
 
 
 def _text_size(config: _Config, data: bytes) -> int:
-    """Size texts or bytes of any length: a count, then each with its length before it."""
+    """Return the size of variable-length strings: a count, then each with its length first."""
     (n_items,) = struct.unpack_from("<I", data)
     if 4 * n_items > len(data):
         raise ValueError(f"{n_items} items cannot be in {len(data)} bytes")
@@ -275,18 +273,18 @@ def _items_size(config: _Config, data: bytes) -> int:
 
 
 def _item_types(config: _Config) -> tuple[np.dtype, np.dtype]:
-    """Return the types of stored and decoded items of a filter that changes them."""
+    """Return the dtypes of stored and decoded items of a filter that changes the dtype."""
     before = ("decode_dtype",) if config["id"] == "astype" else ("dtype",)
     after = "encode_dtype" if config["id"] == "astype" else "astype"
     return _dtype(config, after, *before), _dtype(config, *before)
 
 
 def _dtype(config: _Config, *names: str) -> np.dtype:
-    """Return the type that the first of some members names: numbers, times or short texts."""
-    given = next((config[name] for name in names if config.get(name) is not None), None)
-    dtype = np.dtype(given)
+    """Return the dtype in the first member that is set; objects and long strings are refused."""
+    value = next((config[name] for name in names if config.get(name) is not None), None)
+    dtype = np.dtype(value)
     if dtype.hasobject or not 0 < dtype.itemsize <= _MAX_ITEM_BYTES:
-        raise ValueError(f"{config['id']} makes items of {dtype}")
+        raise ValueError(f"{config['id']} produces items of {dtype}")
     return dtype
 
 
@@ -297,96 +295,99 @@ def _categories_size(config: _Config, data: bytes) -> int:
     return len(data) // stored.itemsize * width
 
 
-# ---- how many bytes an encoder makes of some
+# ---- largest encoded size of some bytes
 
 
-def _kept(config: _Config, n_bytes: int) -> int:
+def _unchanged(config: _Config, n_bytes: int) -> int:
     return n_bytes
 
 
 def _compressed(config: _Config, n_bytes: int) -> int:
-    """Return what no compressor exceeds: bytes that cannot be compressed, and their frame."""
+    """Return a bound for every compressor: incompressible bytes and their frame."""
     return n_bytes + n_bytes // 3 + 4096
 
 
-def _written_out(config: _Config, n_bytes: int) -> int:
+def _as_text(config: _Config, n_bytes: int) -> int:
     return n_bytes + _TEXT_BYTES
 
 
-def _retyped(config: _Config, n_bytes: int) -> int:
+def _converted(config: _Config, n_bytes: int) -> int:
     stored, decoded = _item_types(config)
     return n_bytes * stored.itemsize // decoded.itemsize
 
 
-class _Link(NamedTuple):
-    """How one codec is undone within bounds.
+class _Decoder(NamedTuple):
+    """How to decode one codec within bounds.
 
-    `size` says from the stored bytes how many they decode to, None where `undo` sees to the bound;
-    `grow` what its encoder makes of so many bytes; `kind` what it turns into what in Zarr v3:
-    "stream" bytes into bytes, "last" an array into bytes, "array" an array into an array.
+    `decoded_size` returns the decoded size of stored bytes; None if `decode` applies the limit.
+    `encoded_size` returns the largest encoded size of some bytes. `kind` is the kind of codec in
+    Zarr v3: "stream" bytes to bytes, "last" array to bytes, "array" array to array.
     """
 
-    size: Callable[[_Config, bytes], int] | None = None
-    undo: Callable[[_Config, bytes, int], Any] = _by_numcodecs
-    grow: Callable[[_Config, int], int] = _compressed
+    decoded_size: Callable[[_Config, bytes], int] | None = None
+    decode: Callable[[_Config, bytes, int], Any] = _by_numcodecs
+    encoded_size: Callable[[_Config, int], int] = _compressed
     kind: str = "stream"
 
 
-_LINKS: Mapping[str, _Link] = {
-    **dict.fromkeys(("zlib", "gzip", "bz2", "lzma"), _Link(undo=inflate)),
-    "zstd": _Link(undo=_zstd),
-    "lz4": _Link(_lz4_size),
-    "blosc": _Link(_blosc_size),
+_DECODERS: Mapping[str, _Decoder] = {
+    **dict.fromkeys(("zlib", "gzip", "bz2", "lzma"), _Decoder(decode=inflate)),
+    "zstd": _Decoder(decode=_zstd),
+    "lz4": _Decoder(_lz4_size),
+    "blosc": _Decoder(_blosc_size),
     **dict.fromkeys(
-        ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "base64"), _Link(_same)
+        ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "base64"),
+        _Decoder(_same_size),
     ),
-    "shuffle": _Link(_same, grow=_kept),
-    "bitround": _Link(_same, grow=_kept, kind="array"),
-    "packbits": _Link(lambda config, data: 8 * len(data), kind="array"),
-    "categorize": _Link(_categories_size),
+    "shuffle": _Decoder(_same_size, encoded_size=_unchanged),
+    "bitround": _Decoder(_same_size, encoded_size=_unchanged, kind="array"),
+    "packbits": _Decoder(lambda config, data: 8 * len(data), kind="array"),
+    "categorize": _Decoder(_categories_size),
     **dict.fromkeys(
         ("quantize", "delta", "fixedscaleoffset", "astype"),
-        _Link(_items_size, grow=_retyped, kind="array"),
+        _Decoder(_items_size, encoded_size=_converted, kind="array"),
     ),
-    **dict.fromkeys(("vlen-utf8", "vlen-bytes"), _Link(_text_size, grow=_written_out, kind="last")),
-    "json2": _Link(undo=_json2, grow=_written_out, kind="last"),
-    "tiffref_segment": _Link(undo=_segment, kind="last"),
+    **dict.fromkeys(
+        ("vlen-utf8", "vlen-bytes"), _Decoder(_text_size, encoded_size=_as_text, kind="last")
+    ),
+    "json2": _Decoder(decode=_json2, encoded_size=_as_text, kind="last"),
+    "tiffref_segment": _Decoder(decode=_segment, kind="last"),
     **{
-        f"imagecodecs_{name}": _Link(undo=_into_buffer)
+        f"imagecodecs_{name}": _Decoder(decode=_by_imagecodecs)
         for name in ("deflate", "zlib", "lzma", "lzw", "packbits", "zstd", "brotli", "bz2")
     },
     **{
-        f"imagecodecs_{name}": _Link(_same, grow=_kept)
+        f"imagecodecs_{name}": _Decoder(_same_size, encoded_size=_unchanged)
         for name in ("xor", "bitorder", "byteshuffle", "bitshuffle")
     },
-    "imagecodecs_delta": _Link(_same, grow=_kept, kind="array"),
-    "imagecodecs_floatpred": _Link(_same, grow=_kept, kind="last"),
+    "imagecodecs_delta": _Decoder(_same_size, encoded_size=_unchanged, kind="array"),
+    "imagecodecs_floatpred": _Decoder(_same_size, encoded_size=_unchanged, kind="last"),
     **{
-        f"imagecodecs_{name}": _Link(undo=decode_image, kind="last")
+        f"imagecodecs_{name}": _Decoder(decode=decode_image, kind="last")
         for name in ("jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp")
     },
 }
-"""The codecs that are run, by their name in Zarr v2."""
-_BY_ZARR = frozenset(("cast_value", "scale_offset"))
-"""Codecs of v3 that zarr decodes, from values that are bounded and to as many."""
-_V3: Mapping[str, _Link] = {
-    **{name: link for name, link in _LINKS.items() if name != "categorize"},
-    **dict.fromkeys(("bytes", "sharding_indexed"), _Link(grow=_kept, kind="last")),
-    **dict.fromkeys(("transpose", *_BY_ZARR), _Link(kind="array")),
+"""The allowed codecs, by their name in Zarr v2."""
+_ZARR_CODECS = frozenset(("cast_value", "scale_offset"))
+"""Codecs of v3 that zarr decodes; they do not change the number of items."""
+_V3_DECODERS: Mapping[str, _Decoder] = {
+    **{name: decoder for name, decoder in _DECODERS.items() if name != "categorize"},
+    **dict.fromkeys(("bytes", "sharding_indexed"), _Decoder(encoded_size=_unchanged, kind="last")),
+    **dict.fromkeys(("transpose", *_ZARR_CODECS), _Decoder(kind="array")),
 }
-"""Those of Zarr v3; some are undone by functions of their own."""
+"""The allowed codecs of Zarr v3; `_decode_v3` handles the additional ones itself."""
 
 
-def _undo(configs: Sequence[_Config], value: Any, n_bytes: int) -> Any:
-    """Undo a chain, given in the order of encoding, whose last value takes `n_bytes`."""
+def _decode_chain(configs: Sequence[_Config], value: Any, n_bytes: int) -> Any:
+    """Decode a chain, given in the order of encoding, to about `n_bytes` bytes."""
     sizes = [n_bytes]
     for config in configs:
-        sizes.append(_LINKS[config["id"]].grow(config, sizes[-1]))
+        sizes.append(_DECODERS[config["id"]].encoded_size(config, sizes[-1]))
     for config, size in zip(reversed(configs), reversed(sizes[:-1]), strict=True):
-        link, data, most = _LINKS[config["id"]], _as_bytes(value), 2 * size + _SLACK_BYTES
-        if link.size is not None:
-            check_size(config["id"], link.size(config, data), most)
-        value = link.undo(config, data, most)
+        decoder, data, limit = _DECODERS[config["id"]], _as_bytes(value), 2 * size + _SLACK_BYTES
+        if decoder.decoded_size is not None:
+            check_size(config["id"], decoder.decoded_size(config, data), limit)
+        value = decoder.decode(config, data, limit)
     return value
 
 
@@ -396,7 +397,7 @@ def _undo(configs: Sequence[_Config], value: Any, n_bytes: int) -> Any:
 def _decode_v2(metadata: _Config, data: Any, n_items: int) -> NDArray:
     dtype = np.dtype(metadata["dtype"])
     chain = [*(metadata.get("filters") or ()), metadata.get("compressor")]
-    value = _undo([one for one in chain if one is not None], data, n_items * dtype.itemsize)
+    value = _decode_chain([one for one in chain if one is not None], data, n_items * dtype.itemsize)
     return _as_items(value, dtype)
 
 
@@ -412,83 +413,85 @@ def _as_items(value: Any, dtype: np.dtype) -> NDArray:
 def _decode_v3(
     codecs: Sequence[Any], data: Any, shape: tuple[int, ...], dtype: np.dtype, fill_value: Any
 ) -> NDArray:
-    configs = [_flat(one) for one in codecs]
-    kinds = [_V3[one["id"]].kind for one in configs]
-    at = kinds.index("last") if "last" in kinds else -1
-    if at < 0 or "stream" in kinds[:at]:
-        raise ValueError("the codecs do not turn an array into bytes, once")
-    arrays, to_bytes, streams = configs[:at], configs[at], configs[at + 1 :]
+    configs = [_to_v2_config(one) for one in codecs]
+    kinds = [_V3_DECODERS[one["id"]].kind for one in configs]
+    last = kinds.index("last") if "last" in kinds else -1
+    if last < 0 or "stream" in kinds[:last]:
+        raise ValueError("the codecs do not turn an array into bytes exactly once")
+    arrays, to_bytes, streams = configs[:last], configs[last], configs[last + 1 :]
     n_items = math.prod(shape)
     if to_bytes["id"] == "sharding_indexed":
         n_bytes = _shard_bytes(to_bytes, shape, dtype)
-        stored = _undo(streams, data, n_bytes)
+        stored = _decode_chain(streams, data, n_bytes)
         samples = _decode_shard(to_bytes, _as_bytes(stored), shape, dtype, fill_value)
-        return _undo_arrays(arrays, samples, shape, dtype)
-    kept = dtype
+        return _decode_arrays(arrays, samples, shape, dtype)
+    stored_dtype = dtype
     for one in arrays:
-        kept = _stored_dtype(one, kept)
-    size = n_items * kept.itemsize
-    stored = _undo(streams, data, _V3[to_bytes["id"]].grow(to_bytes, size))
-    if any(one["id"] in _BY_ZARR for one in arrays):
-        return _decode_by_zarr(codecs[: at + 1], _as_bytes(stored), shape, dtype)
+        stored_dtype = _stored_dtype(one, stored_dtype)
+    size = n_items * stored_dtype.itemsize
+    encoded_size = _V3_DECODERS[to_bytes["id"]].encoded_size(to_bytes, size)
+    stored = _decode_chain(streams, data, encoded_size)
+    if any(one["id"] in _ZARR_CODECS for one in arrays):
+        return _decode_by_zarr(codecs[: last + 1], _as_bytes(stored), shape, dtype)
     if to_bytes["id"] == "bytes":
         order: Literal["<", ">"] = ">" if to_bytes.get("endian") == "big" else "<"
-        samples = np.frombuffer(_as_bytes(stored), kept.newbyteorder(order))
+        samples = np.frombuffer(_as_bytes(stored), stored_dtype.newbyteorder(order))
     else:
-        samples = _as_items(_undo([to_bytes], stored, size), kept)
-    return _undo_arrays(arrays, samples, shape, dtype)
+        samples = _as_items(_decode_chain([to_bytes], stored, size), stored_dtype)
+    return _decode_arrays(arrays, samples, shape, dtype)
 
 
-def _flat(config: Any) -> dict[str, Any]:
-    """Return a codec of v3 in the form of v2."""
+def _to_v2_config(config: Any) -> dict[str, Any]:
+    """Return the configuration of a v3 codec in the form of v2."""
     if isinstance(config, str):
-        return {"id": _plain(config)}
-    return {**(config.get("configuration") or {}), "id": _plain(config["name"])}
+        return {"id": _v2_name(config)}
+    return {**(config.get("configuration") or {}), "id": _v2_name(config["name"])}
 
 
 def _stored_dtype(config: _Config, dtype: np.dtype) -> np.dtype:
-    """Return the type of items that a codec of arrays makes of those of a type."""
+    """Return the dtype that an array-to-array codec stores for items of a dtype."""
     if config["id"] == "packbits":
         return np.dtype("u1")
-    return _item_types(config)[0] if _V3[config["id"]].grow is _retyped else dtype
+    is_converted = _V3_DECODERS[config["id"]].encoded_size is _converted
+    return _item_types(config)[0] if is_converted else dtype
 
 
-def _undo_arrays(
+def _decode_arrays(
     configs: Sequence[_Config], samples: NDArray, shape: tuple[int, ...], dtype: np.dtype
 ) -> NDArray:
-    """Undo codecs of arrays; transposes need the shape that the array had when it was turned."""
-    shapes, kinds = [shape], [dtype]
+    """Decode array-to-array codecs; a transpose needs the shape after encoding."""
+    shapes, dtypes = [shape], [dtype]
     for config in configs:
-        axes = _axes(config, len(shape))
+        axes = _transpose_order(config, len(shape))
         shapes.append(tuple(shapes[-1][axis] for axis in axes))
-        kinds.append(_stored_dtype(config, kinds[-1]))
+        dtypes.append(_stored_dtype(config, dtypes[-1]))
     for n in reversed(range(len(configs))):
         config = configs[n]
         if config["id"] == "transpose":
-            back = np.argsort(_axes(config, len(shape)))
-            samples = samples.reshape(shapes[n + 1]).transpose(back)
+            inverse = np.argsort(_transpose_order(config, len(shape)))
+            samples = samples.reshape(shapes[n + 1]).transpose(inverse)
             continue
         native = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-        value = _undo([config], native, math.prod(shape) * kinds[n].itemsize)
-        samples = _as_items(value, kinds[n].newbyteorder("="))
+        value = _decode_chain([config], native, math.prod(shape) * dtypes[n].itemsize)
+        samples = _as_items(value, dtypes[n].newbyteorder("="))
     return samples
 
 
-def _axes(config: _Config, n_dims: int) -> Sequence[int]:
+def _transpose_order(config: _Config, n_dims: int) -> Sequence[int]:
     if config["id"] != "transpose":
         return range(n_dims)
     axes = config["order"]
     if isinstance(axes, str):
         axes = range(n_dims)[:: -1 if axes == "F" else 1]
     if sorted(axes) != list(range(n_dims)):
-        raise ValueError(f"no order of {n_dims} axes: {axes}")
+        raise ValueError(f"not an order of {n_dims} axes: {axes}")
     return axes
 
 
 def _decode_by_zarr(
     codecs: Sequence[Any], data: bytes, shape: tuple[int, ...], dtype: np.dtype
 ) -> NDArray:
-    """Let zarr read an array of this one chunk."""
+    """Read an array of this one chunk with zarr."""
     import zarr
 
     document = {
@@ -513,7 +516,7 @@ def _decode_by_zarr(
 
 # ---- shards
 
-_NOTHING = 2**64 - 1
+_MISSING_CHUNK = 2**64 - 1
 
 
 def _inner_shape(config: _Config, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -527,9 +530,9 @@ def _inner_shape(config: _Config, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _index_bytes(config: _Config, n_chunks: int) -> int:
-    names = [_flat(one)["id"] for one in config.get("index_codecs", ())]
+    names = [_to_v2_config(one)["id"] for one in config.get("index_codecs", ())]
     if names[:1] != ["bytes"] or set(names[1:]) - {"crc32c"}:
-        raise ValueError(f"the index of a shard is stored by {names}")
+        raise ValueError(f"the index of a shard is encoded by {names}")
     return 16 * n_chunks + 4 * (len(names) - 1)
 
 
@@ -546,21 +549,25 @@ def _decode_shard(
     grid = tuple(whole // part for whole, part in zip(shape, inner, strict=True))
     length = _index_bytes(config, math.prod(grid))
     if length > len(data):
-        raise ValueError("the index of a shard is cut off")
-    at_start = config.get("index_location", "end") == "start"
-    raw = data[:length] if at_start else data[len(data) - length :]
-    streams = [_flat(one) for one in config["index_codecs"]]
+        raise ValueError("the index of a shard is truncated")
+    is_at_start = config.get("index_location", "end") == "start"
+    raw = data[:length] if is_at_start else data[len(data) - length :]
+    streams = [_to_v2_config(one) for one in config["index_codecs"]]
     order = ">" if streams[0].get("endian") == "big" else "<"
-    index = np.frombuffer(_as_bytes(_undo(streams[1:], raw, 16 * math.prod(grid))), f"{order}u8")
+    index = np.frombuffer(
+        _as_bytes(_decode_chain(streams[1:], raw, 16 * math.prod(grid))), f"{order}u8"
+    )
     samples = np.full(shape, 0 if fill is None else fill, dtype)
-    for place, (offset, n_bytes) in zip(
+    for position, (offset, n_bytes) in zip(
         np.ndindex(*grid), index.reshape(-1, 2).tolist(), strict=True
     ):
-        if offset == n_bytes == _NOTHING:
+        if offset == n_bytes == _MISSING_CHUNK:
             continue
         if offset + n_bytes > len(data):
-            raise ValueError("a chunk lies outside of its shard")
+            raise ValueError("a chunk lies outside its shard")
         part = _decode_v3(config["codecs"], data[offset : offset + n_bytes], inner, dtype, fill)
-        where = tuple(slice(n * size, (n + 1) * size) for n, size in zip(place, inner, strict=True))
-        samples[where] = part.reshape(inner)
+        box = tuple(
+            slice(n * size, (n + 1) * size) for n, size in zip(position, inner, strict=True)
+        )
+        samples[box] = part.reshape(inner)
     return samples

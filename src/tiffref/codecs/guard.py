@@ -1,9 +1,9 @@
-"""Streams checked before a library decodes them: their size, and that they are whole.
+"""Check streams before a library decodes them: their decoded size, and that they are complete.
 
-Owns the limits that keep a file of some kilobytes from asking for terabytes, what the first bytes
-of each image format say about its size, the decoding of streams without a size up to a bound, and
-the check of PNG streams: imagecodecs leaves libpng's errors by a jump over its own cleaning up,
-which corrupts memory now and then, so that nothing that libpng would call an error may reach it.
+Limits keep a file of some kilobytes from allocating terabytes. The size of an image is read from
+the header of its format; streams without a size are decoded up to a bound. PNG streams are checked
+completely: imagecodecs handles errors of libpng by a jump that skips its cleanup and sometimes
+corrupts memory, so no stream that libpng would reject may reach it.
 
 References: ITU-T T.81 annex B (JPEG), ISO/IEC 15444-1 annex A (JPEG 2000), RFC 9649 (WebP), Lerc2
 blob header (LERC), ISO/IEC 18181-1 annex D (JPEG XL), ITU-T T.832 annex A (JPEG XR), PNG (Third
@@ -31,20 +31,20 @@ DECODING_ERRORS = (
     *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
     *(OSError, EOFError, struct.error, zlib.error, lzma.LZMAError),
 )
-"""What decoders raise on bytes, and on parameters out of tags, that make no sense."""
+"""Exceptions that decoders raise for invalid bytes or invalid parameters."""
 
 # ---- limits
 
 HARMLESS_BYTES = 1 << 26
-"""A segment of so many decoded bytes is decoded whatever it is stored in."""
+"""Segments of up to this decoded size are always decoded."""
 MAX_EXPANSION = 1 << 16
-"""Decoded bytes for each stored one. Blocks of equal bytes take 4 bytes for 128 KiB in Zstandard,
-the densest; blank lines of Group 4 fax take one bit each, which is 8 KiB for 65,535 pixels."""
+"""Largest ratio of decoded to stored bytes. Zstandard is the densest, with 4 bytes for 128 KiB of
+equal bytes; Group 4 fax takes one bit for a blank line, 8 KiB of 65,535 pixels."""
 HARMLESS_PIXELS = 1 << 24
-"""An image of up to so many pixels is decoded whatever its segment."""
+"""Images of up to this many pixels are always decoded."""
 MAX_OVERSIZE = 16
-"""An image may hold this many times the pixels of its segment before it is taken for a bomb:
-some writers pad strips to whole blocks of the compression, tiles to powers of two."""
+"""Largest ratio of the pixels of an image to those of its segment: some writers pad strips to whole
+blocks of the compression, and tiles to powers of two."""
 
 
 def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = None) -> None:
@@ -53,21 +53,21 @@ def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = No
     Parameters
     ----------
     codec
-        How it decodes.
+        Codec of the segment.
     n_stored
-        Its stored bytes.
+        Stored bytes.
     n_bytes
-        What they become by decompression; by default as many as the samples take.
+        Decompressed bytes; by default those of the samples.
 
     Raises
     ------
     MalformedTiff
-        If that is more than `HARMLESS_BYTES` and more than `MAX_EXPANSION` times its
-        stored bytes; uncompressed ones, more than 8 times.
+        If `n_bytes` exceeds both `HARMLESS_BYTES` and `MAX_EXPANSION` times the stored bytes (8
+        times if uncompressed).
     """
     if n_bytes is None:
         n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
-    growth = _growth(codec)
+    growth = _max_growth(codec)
     if min(codec.shape) < 0:
         raise MalformedTiff("a segment has a negative size", got=codec.shape)
     if n_bytes > max(HARMLESS_BYTES, growth * n_stored):
@@ -79,21 +79,21 @@ def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = No
         )
 
 
-def least_stored_bytes(codec: SegmentCodec) -> int:
-    """Return how many stored bytes pass `check_expansion`; fewer are for it to refuse."""
+def min_stored_bytes(codec: SegmentCodec) -> int:
+    """Return the fewest stored bytes that `check_expansion` accepts."""
     if min(codec.shape) < 0:
         return sys.maxsize
     n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
-    return 0 if n_bytes <= HARMLESS_BYTES else -(-n_bytes // _growth(codec))
+    return 0 if n_bytes <= HARMLESS_BYTES else -(-n_bytes // _max_growth(codec))
 
 
-def _growth(codec: SegmentCodec) -> int:
-    # one bit is stored for each byte of a bilevel image; the last strip may be short
+def _max_growth(codec: SegmentCodec) -> int:
+    # a bit of a bilevel image becomes a byte; the last strip may be short
     return 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
 
 
 def check_proportion(n_bytes: int, n_stored: int) -> None:
-    """Refuse a chunk of `n_bytes` that so few stored bytes cannot hold; as `check_expansion`."""
+    """Refuse a chunk whose decoded size is out of proportion, as `check_expansion` does."""
     if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * n_stored):
         raise MalformedTiff(
             "the decoded size of a chunk is out of proportion to its stored bytes",
@@ -102,33 +102,33 @@ def check_proportion(n_bytes: int, n_stored: int) -> None:
         )
 
 
-def check_size(name: str, got: int, most: int) -> None:
-    """Refuse a stream of the codec `name` that decodes to more than a bound.
+def check_size(name: str, n_bytes: int, max_bytes: int) -> None:
+    """Refuse a stream of the codec `name` that decodes to more than `max_bytes`.
 
     Raises
     ------
     MalformedTiff
         If it does.
     """
-    if got > most:
+    if n_bytes > max_bytes:
         raise MalformedTiff(
             f"{name} decodes to far more than its chunk",
-            got=f"{got} bytes or more",
-            expected=f"at most {most} bytes",
+            got=f"{n_bytes} bytes or more",
+            expected=f"at most {max_bytes} bytes",
         )
 
 
 def check_image(name: str, data: bytes, n_pixels: int) -> None:
-    """Refuse an image whose header says far more pixels than its segment has.
+    """Refuse an image that is far larger than its segment, by its header.
 
     Parameters
     ----------
     name
-        Of the format, as in `HEADERS`; others pass.
+        Format, as in `HEADERS`; others are not checked.
     data
         The stream.
     n_pixels
-        Of the segment.
+        Pixels of the segment.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def check_image(name: str, data: bytes, n_pixels: int) -> None:
 
 
 class JpegFrame(NamedTuple):
-    """What a JPEG frame header says: `marker` is 0xC0 for baseline, 0xC3 for lossless, ..."""
+    """A JPEG frame header; `marker` is 0xC0 for baseline, 0xC3 for lossless, ..."""
 
     marker: int
     precision: int
@@ -156,7 +156,7 @@ class JpegFrame(NamedTuple):
     columns: int
     components: int
     ids: bytes = b""
-    """Of the components."""
+    """Identifiers of the components."""
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
@@ -184,14 +184,14 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def scan_header(data: bytes) -> bytes:
-    """Return the scan header (SOS) that old-style JPEG data may start with, else nothing."""
+    """Return the scan header (SOS) at the start of old-style JPEG data; empty if there is none."""
     if data[:2] != b"\xff\xda":
         return b""
     return bytes(data[: 2 + int.from_bytes(data[2:4], "big")])
 
 
 def image_size(name: str, data: bytes) -> tuple[int, int] | None:
-    """Get (rows, columns) of an image of the named format; None where its header has none."""
+    """Return (rows, columns) of an image of the named format; None if its header has no size."""
     read = HEADERS.get(name)
     try:
         return read(data) if read else None
@@ -247,8 +247,8 @@ def is_animated(data: bytes) -> bool:
 
 
 def _jpegxl_header(data: bytes) -> tuple[int, int, bool] | None:
-    """Read rows, columns, and whether there may be more than one frame."""
-    if data[4:8] == b"JXL ":  # in boxes: the codestream begins in jxlc, or behind 4 bytes of jxlp
+    """Return rows, columns, and whether there may be more than one frame."""
+    if data[4:8] == b"JXL ":  # in boxes: the codestream starts in jxlc, or after 4 bytes of jxlp
         box = re.search(rb"jxlc|jxlp.{4}", data[32:4096], re.DOTALL)
         data = data[32 + box.end() :] if box else b""
     if data[:2] != b"\xff\x0a":
@@ -269,25 +269,25 @@ def _jpegxl_header(data: bytes) -> tuple[int, int, bool] | None:
     ratio = take(3)
     across, down = _RATIOS[ratio - 1] if ratio else (0, 1)
     columns = rows * across // down if ratio else length(is_short)
-    has_more = not take(1) and take(1)  # not all at their defaults, and extra fields
+    has_more = not take(1) and take(1)  # not all fields at their default, and extra fields
     take(3)  # orientation
     return rows, columns, bool(has_more and (take(1) or take(1) or take(1)))
 
 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-"""Columns to rows of JPEG XL, where only the rows are given."""
+"""Ratios of columns to rows of JPEG XL, if only the rows are given."""
 
 
 def _jpegxr(data: bytes) -> tuple[int, int] | None:
     if data[:3] != b"II\xbc":
         return None
-    (at,) = struct.unpack_from("<I", data, 4)
-    (n,) = struct.unpack_from("<H", data, at)
-    found = {}
-    for k in range(min(n, 64)):
-        code, kind, _, value = struct.unpack_from("<HHII", data, at + 2 + 12 * k)
-        found[code] = value & (0xFFFF if kind == 3 else 0xFFFFFFFF)
-    return (found[0xBC81], found[0xBC80]) if {0xBC80, 0xBC81} <= found.keys() else None
+    (offset,) = struct.unpack_from("<I", data, 4)
+    (n_tags,) = struct.unpack_from("<H", data, offset)
+    tags = {}
+    for index in range(min(n_tags, 64)):
+        code, kind, _, value = struct.unpack_from("<HHII", data, offset + 2 + 12 * index)
+        tags[code] = value & (0xFFFF if kind == 3 else 0xFFFFFFFF)
+    return (tags[0xBC81], tags[0xBC80]) if {0xBC80, 0xBC81} <= tags.keys() else None
 
 
 HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
@@ -299,7 +299,7 @@ HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "png": lambda data: struct.unpack_from(">2I", data, 16)[::-1],
     "webp": _webp,
 }
-"""Readers of (rows, columns) by the name of the decoder in `codecs.decoders`."""
+"""Name of the decoder in `codecs.decoders` -> function that returns (rows, columns)."""
 
 
 # ---- PNG
@@ -311,59 +311,59 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
           (0, 1, 1, 2))  # fmt: skip
 _MAX_SIDE = 1_000_000
 """libpng's own limit of width and height."""
-_KEPT = {0: (b"tRNS",), 2: (b"tRNS",), 3: (b"PLTE", b"tRNS")}
-"""Chunks beside the image that change samples, by kind of colour."""
+_KEPT_CHUNKS = {0: (b"tRNS",), 2: (b"tRNS",), 3: (b"PLTE", b"tRNS")}
+"""Color type -> chunks besides IDAT that change samples."""
 
 
-def clean_png(data: Any, most_bytes: int) -> bytes:
-    """Return a PNG stream of the parts that make the image.
+def clean_png(data: Any, max_bytes: int) -> bytes:
+    """Return a PNG stream with only those chunks that change samples.
 
     Parameters
     ----------
     data
         The stream.
-    most_bytes
-        Bytes that the image may take before it is out of proportion.
+    max_bytes
+        Largest decoded size.
 
     Raises
     ------
     ValueError
-        If it does not hold a whole image, or one that is too large.
+        If it does not contain a complete image, or one that is too large.
     """
     stream = bytes(data)
     if not stream.startswith(_SIGNATURE):
         raise ValueError("no PNG signature")
     parts: dict[bytes, list[bytes]] = {}
-    for name, body in _chunks(stream):
+    for name, body in _png_chunks(stream):
         parts.setdefault(name, []).append(body)
     header = parts.get(b"IHDR", [b""])[0]
     if len(header) != 13 or stream[12:16] != b"IHDR":
         raise ValueError("no PNG header")
     width, height, depth, color, compression, filters, interlace = struct.unpack(">2I5B", header)
     if depth not in _DEPTHS.get(color, ()) or compression or filters or interlace > 1:
-        raise ValueError("no such kind of PNG")
+        raise ValueError("PNG header has invalid values")
     if not 0 < width <= _MAX_SIDE or not 0 < height <= _MAX_SIDE:
         raise ValueError(f"PNG of {width} x {height} pixels")
     palette = parts.get(b"PLTE", [b""])[0]
     if color == 3 and (not palette or len(palette) % 3 or len(palette) > 768):
-        raise ValueError("no PNG palette")
+        raise ValueError("no valid PNG palette")
     image = b"".join(parts.get(b"IDAT", ()))
     passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
-    sizes = [_rows(width, height, depth * _SAMPLES[color], *one) for one in passes]
-    _check_image(image, [size for size in sizes if size[0] and size[1]], most_bytes)
-    kept = [(name, parts[name][0]) for name in _KEPT.get(color, ()) if name in parts]
+    sizes = [_pass_size(width, height, depth * _SAMPLES[color], *one) for one in passes]
+    _check_png_data(image, [size for size in sizes if size[0] and size[1]], max_bytes)
+    kept = [(name, parts[name][0]) for name in _KEPT_CHUNKS.get(color, ()) if name in parts]
     chunks = [(b"IHDR", header), *kept, (b"IDAT", image), (b"IEND", b"")]
-    return _SIGNATURE + b"".join(map(_spell, chunks))
+    return _SIGNATURE + b"".join(map(_write_png_chunk, chunks))
 
 
-def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = len(_SIGNATURE)
     while position + 12 <= len(stream):
         (size,) = struct.unpack_from(">I", stream, position)
         name = stream[position + 4 : position + 8]
         end = position + 8 + size
         if end + 4 > len(stream):
-            raise ValueError("PNG is cut off")
+            raise ValueError("PNG is truncated")
         body = stream[position + 8 : end]
         if zlib.crc32(name + body) != struct.unpack_from(">I", stream, end)[0]:
             raise ValueError(f"checksum of PNG chunk {name!r} is wrong")
@@ -371,19 +371,21 @@ def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
         if name == b"IEND":
             return
         position = end + 4
-    raise ValueError("PNG has no end")
+    raise ValueError("PNG has no IEND chunk")
 
 
-def _rows(width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int) -> tuple[int, int]:
-    """Return the rows of one pass, and the bytes of each with its filter in front."""
+def _pass_size(
+    width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int
+) -> tuple[int, int]:
+    """Return the number of rows of one pass, and the bytes of a row with its filter byte."""
     columns = -(-(width - x) // dx) if width > x else 0
     n_rows = -(-(height - y) // dy) if height > y else 0
     return n_rows, 1 + -(-columns * bits // 8) if columns else 0
 
 
-def _check_image(image: bytes, sizes: list[tuple[int, int]], most_bytes: int) -> None:
+def _check_png_data(image: bytes, sizes: list[tuple[int, int]], max_bytes: int) -> None:
     n_bytes = sum(n_rows * row for n_rows, row in sizes)
-    if n_bytes > most_bytes:
+    if n_bytes > max_bytes:
         raise ValueError(f"PNG image of {n_bytes} bytes is too large")
     try:
         inflater = zlib.decompressobj()
@@ -391,7 +393,7 @@ def _check_image(image: bytes, sizes: list[tuple[int, int]], most_bytes: int) ->
     except zlib.error as error:
         raise ValueError(f"PNG image does not inflate: {error}") from error
     if len(pixels) != n_bytes or not inflater.eof or inflater.unused_data:
-        raise ValueError("PNG image has another size than its header gives")
+        raise ValueError("the size of the PNG image differs from its header")
     position = 0
     for n_rows, row in sizes:
         block = np.frombuffer(pixels, np.uint8, n_rows * row, position)
@@ -400,7 +402,7 @@ def _check_image(image: bytes, sizes: list[tuple[int, int]], most_bytes: int) ->
         position += n_rows * row
 
 
-def _spell(chunk: tuple[bytes, bytes]) -> bytes:
+def _write_png_chunk(chunk: tuple[bytes, bytes]) -> bytes:
     name, body = chunk
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
@@ -408,37 +410,37 @@ def _spell(chunk: tuple[bytes, bytes]) -> bytes:
 # ---- streams
 
 
-def inflate(config: Mapping[str, Any], data: bytes, most: int) -> bytes:
-    """Decode a stream that says no size, up to a bound.
+def inflate(config: Mapping[str, Any], data: bytes, max_bytes: int) -> bytes:
+    """Decode a stream whose decoded size is not stored, up to a bound.
 
     Parameters
     ----------
     config
-        Of zlib, gzip, bz2 or lzma in a document.
+        Configuration of zlib, gzip, bz2 or lzma in a document.
     data
         The stream.
-    most
-        Bytes that it may decode to.
+    max_bytes
+        Largest decoded size.
 
     Raises
     ------
     MalformedTiff
-        If it decodes to more. What does not decode raises one of `DECODING_ERRORS`.
+        If it decodes to more. Invalid streams raise one of `DECODING_ERRORS`.
     """
     name = config["id"]
-    found, left = [], most
+    parts, left = [], max_bytes
     while data:
-        inflater = _inflater(config)
-        found.append(inflater.decompress(data, left + 1))
-        left -= len(found[-1])
-        check_size(name, most - left, most)
-        if not inflater.eof:
-            raise ValueError(f"{name} stream is cut off")
-        data = inflater.unused_data if name != "zlib" else b""
-    return b"".join(found)
+        decompressor = _decompressor(config)
+        parts.append(decompressor.decompress(data, left + 1))
+        left -= len(parts[-1])
+        check_size(name, max_bytes - left, max_bytes)
+        if not decompressor.eof:
+            raise ValueError(f"{name} stream is truncated")
+        data = decompressor.unused_data if name != "zlib" else b""
+    return b"".join(parts)
 
 
-def _inflater(config: Mapping[str, Any]) -> Any:
+def _decompressor(config: Mapping[str, Any]) -> Any:
     if config["id"] == "zlib":
         return zlib.decompressobj()
     if config["id"] == "gzip":
@@ -448,102 +450,104 @@ def _inflater(config: Mapping[str, Any]) -> Any:
     is_raw = config.get("format", lzma.FORMAT_XZ) == lzma.FORMAT_RAW
     return lzma.LZMADecompressor(
         lzma.FORMAT_RAW if is_raw else config.get("format", lzma.FORMAT_XZ),
-        None if is_raw else _LZMA_BYTES,
+        None if is_raw else _LZMA_MEMORY_BYTES,
         config.get("filters") if is_raw else None,
     )
 
 
-_LZMA_BYTES = 1 << 27
-"""Memory of a decoder of LZMA: the best preset takes half of it."""
+_LZMA_MEMORY_BYTES = 1 << 27
+"""Memory limit of the LZMA decoder; the highest preset needs half of it."""
 
 
-def first_xz_stream(data: bytes, most: int) -> bytes:
-    """Decode the first xz stream of some data, up to so many bytes.
+def first_xz_stream(data: bytes, max_bytes: int) -> bytes:
+    """Decode the first xz stream in some data, up to `max_bytes` bytes.
 
     Raises
     ------
     RuntimeError
-        If there is none, or the data end within it.
+        If there is none, or it is truncated.
     """
-    decoder = _inflater({"id": "lzma"})
+    decompressor = _decompressor({"id": "lzma"})
     try:
-        found = decoder.decompress(data, most)
+        decoded = decompressor.decompress(data, max_bytes)
     except lzma.LZMAError as error:
         raise RuntimeError(f"xz: {error}") from error
-    if len(found) < most and not decoder.eof:
-        raise RuntimeError("xz: the stream is cut off")
-    return found
+    if len(decoded) < max_bytes and not decompressor.eof:
+        raise RuntimeError("xz: the stream is truncated")
+    return decoded
 
 
 class ZstdSize(NamedTuple):
-    """What frames of Zstandard decode to: `least` is what they say, 0 where they say nothing."""
+    """Bounds of the decoded size of Zstandard frames; `least` is 0 if the frames give no size."""
 
     least: int
     most: int
 
 
 def zstd_size(data: bytes) -> ZstdSize:
-    """Find how much frames of Zstandard decode to, and that none is cut off.
+    """Return the bounds of the decoded size of Zstandard frames, and check that none is truncated.
 
     Raises
     ------
     ValueError
-        If the data are no frames, or end within one.
+        If the data are not frames, or a frame is truncated.
     """
-    least = most = at = 0
-    while at < len(data):
-        if not _starts_zstd(data, at):
-            raise ValueError("not a frame of Zstandard")
-        at, own_least, own_most = _zstd_frame(data, at)
-        least, most = least + own_least, most + own_most
+    least = most = position = 0
+    while position < len(data):
+        if not _is_zstd_frame(data, position):
+            raise ValueError("not a Zstandard frame")
+        position, frame_least, frame_most = _zstd_frame(data, position)
+        least, most = least + frame_least, most + frame_most
     return ZstdSize(least, most)
 
 
 def trim_zstd(data: bytes) -> bytes:
-    """Cut off what follows the frames of Zstandard, as byte counts that are too large have it.
+    """Remove the bytes after the Zstandard frames, which byte counts that are too large include.
 
     Raises
     ------
     ValueError
-        If the data end within a frame.
+        If a frame is truncated.
     """
-    at = 0
-    while _starts_zstd(data, at):
-        at = _zstd_frame(data, at)[0]
-    return data[:at]
+    position = 0
+    while _is_zstd_frame(data, position):
+        position = _zstd_frame(data, position)[0]
+    return data[:position]
 
 
-def _starts_zstd(data: bytes, at: int) -> bool:
-    kind = data[at : at + 4]
-    return kind == b"\x28\xb5\x2f\xfd" or (kind[1:] == b"\x2a\x4d\x18" and kind[0] >> 4 == 5)
+def _is_zstd_frame(data: bytes, position: int) -> bool:
+    magic = data[position : position + 4]
+    return magic == b"\x28\xb5\x2f\xfd" or (magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5)
 
 
-def _zstd_frame(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return where a frame ends, and least and most of the bytes it decodes to."""
-    if data[at] != 0x28:  # to be skipped
-        at, least, most = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little"), 0, 0
-    elif len(data) < at + 6:
-        raise ValueError("a frame of Zstandard is cut off")
+def _zstd_frame(data: bytes, position: int) -> tuple[int, int, int]:
+    """Return the end of a frame, and the bounds of its decoded size."""
+    if data[position] != 0x28:  # skippable frame
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        position, least, most = position + 8 + size, 0, 0
+    elif len(data) < position + 6:
+        raise ValueError("a Zstandard frame is truncated")
     else:
-        flags = data[at + 4]
+        flags = data[position + 4]
         width = (1 if flags & 0x20 else 0, 2, 4, 8)[flags >> 6]
-        at += 5 + (0 if flags & 0x20 else 1) + (0, 1, 2, 4)[flags & 3]
-        least = int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
-        at, n_blocks = _skip_blocks(data, at + width)
+        position += 5 + (0 if flags & 0x20 else 1) + (0, 1, 2, 4)[flags & 3]
+        content_size = data[position : position + width]
+        least = int.from_bytes(content_size, "little") + (256 if width == 2 else 0)
+        position, n_blocks = _skip_zstd_blocks(data, position + width)
         most = least if width else n_blocks << 17
-        at += 4 if flags & 4 else 0
-    if at > len(data):
-        raise ValueError("a frame of Zstandard is cut off")
-    return at, least, most
+        position += 4 if flags & 4 else 0
+    if position > len(data):
+        raise ValueError("a Zstandard frame is truncated")
+    return position, least, most
 
 
-def _skip_blocks(data: bytes, at: int) -> tuple[int, int]:
-    """Return the end of the blocks of a frame, and how many there are."""
+def _skip_zstd_blocks(data: bytes, position: int) -> tuple[int, int]:
+    """Return the end of the blocks of a frame, and their number."""
     n_blocks = 0
-    while at + 3 <= len(data):
-        head = int.from_bytes(data[at : at + 3], "little")
+    while position + 3 <= len(data):
+        header = int.from_bytes(data[position : position + 3], "little")
         n_blocks += 1
-        at += 3 + (1 if head >> 1 & 3 == 1 else head >> 3)
-        if head & 1:
-            return at, n_blocks
-    raise ValueError("a frame of Zstandard is cut off")
+        position += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)
+        if header & 1:
+            return position, n_blocks
+    raise ValueError("a Zstandard frame is truncated")

@@ -1,11 +1,10 @@
-"""Zarr v3 codecs that zarr-python finds by entry points: `tiffref_segment` and v2 names.
+"""Zarr v3 codecs that zarr-python finds through entry points.
 
-VirtualiZarr, Icechunk and others turn the v2 codec X into the v3 codec `numcodecs.X`, which exists
-for the codecs that numcodecs brings and for no other: the names for those in our references are
-here. So are those of imagecodecs-zarr, which Python 3.11 cannot install; where it is there, they
-lead to its own classes. Ours are written against `zarr.abc.codec` only, work in processes that
-never import tiffref, and only read; the decoding is that of `decode.decode_chunk` and of the v2
-codecs.
+Besides `tiffref_segment`, these are names of v2 codecs: VirtualiZarr, Icechunk and others turn the
+v2 codec X into the v3 codec `numcodecs.X`, which numcodecs defines only for its own codecs. The
+names of imagecodecs-zarr are defined too, because it cannot be installed on Python 3.11; if it is
+installed, its own classes are used. Our classes depend only on `zarr.abc.codec`, work without
+importing tiffref, and are read-only; they decode with `decode.decode_chunk` and the v2 codecs.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _ReadOnly:
-    """What all have in common: they decode in threads, and refuse to encode."""
+    """Base of all codecs here: decodes in threads, and does not encode."""
 
     is_fixed_size = False
     codec_id: ClassVar[str] = "tiffref_segment"
@@ -52,13 +51,13 @@ class _ReadOnly:
         return self._encode_sync(chunk_data, chunk_spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Refuse: the size of a compressed chunk is not known."""
+        """Raise an error: the size of a compressed chunk is not known."""
         raise ReadOnlyCodec(f"the encoded size of {self.codec_id} is not known")
 
 
 @dataclass(frozen=True)
 class TiffrefSegmentCodec(_ReadOnly, ArrayBytesCodec):
-    """Decode chunks that are TIFF segments; `segment` says how."""
+    """Decode chunks that are TIFF segments, with the codec `segment`."""
 
     segment: SegmentCodec
 
@@ -81,7 +80,7 @@ _PREFIX = "numcodecs."
 
 
 @dataclass(frozen=True)
-class _Named(_ReadOnly):
+class _V2Codec(_ReadOnly):
     """A v2 codec under its v3 name."""
 
     configuration: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -103,13 +102,13 @@ class _Named(_ReadOnly):
         return {"id": self.codec_id, **self.configuration}
 
 
-class _BytesBytes(_Named, BytesBytesCodec):
+class _BytesBytes(_V2Codec, BytesBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         decoded = numcodecs.get_codec(self.codec_config).decode(chunk_data.as_numpy_array())
         return chunk_spec.prototype.buffer.from_bytes(bytes(decoded))
 
 
-class _ArrayBytes(_Named, ArrayBytesCodec):
+class _ArrayBytes(_V2Codec, ArrayBytesCodec):
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         dtype = chunk_spec.dtype.to_native_dtype()
         decoded = np.asarray(self._decode_v2(chunk_data.as_numpy_array(), chunk_spec, dtype))
@@ -125,15 +124,15 @@ class _ArrayBytes(_Named, ArrayBytesCodec):
 
 class _FloatPredictor(_ArrayBytes):
     def _decode_v2(self, data: NDArray, chunk_spec: ArraySpec, dtype: np.dtype) -> Any:
-        # in v3 the array says both
-        given = {"shape": chunk_spec.shape, "dtype": dtype.str, **self.codec_config}
-        return numcodecs.get_codec(given).decode(data)
+        # in v3, shape and dtype are those of the array
+        config = {"shape": chunk_spec.shape, "dtype": dtype.str, **self.codec_config}
+        return numcodecs.get_codec(config).decode(data)
 
 
-class _Delta(_Named, ArrayArrayCodec):
+class _Delta(_V2Codec, ArrayArrayCodec):
     def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         stored = chunk_data.as_numpy_array()
-        # of either byte order: zarr 3.1 hands samples on as stored, later versions as native ones
+        # in either byte order: zarr 3.1 passes samples as stored, later versions in native order
         decoded = np.asarray(
             imagecodecs.delta_decode(
                 stored.reshape(self.configuration.get("shape", stored.shape)),
@@ -144,8 +143,8 @@ class _Delta(_Named, ArrayArrayCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(decoded.reshape(stored.shape))
 
 
-def _define(name: str, codec_id: str, base: type[_Named]) -> type[_Named]:
-    """Return the class of one v2 codec, which pickle finds under its name."""
+def _define(name: str, codec_id: str, base: type[_V2Codec]) -> type[_V2Codec]:
+    """Define the class of one v2 codec, so that pickle finds it by name."""
     return type(name, (base,), {"codec_id": codec_id, "__module__": __name__})
 
 
@@ -166,11 +165,11 @@ _OWN = {one.codec_id: one for one in (Delta, FloatPredictor, Lzw, PackBits, *_IM
 
 
 def __getattr__(name: str) -> Any:
-    """Return the codec of a v3 name `imagecodecs_X`: that of imagecodecs, or ours without it."""
+    """Return the codec named `imagecodecs_X`: that of imagecodecs if installed, else ours."""
     if name not in _OWN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        import imagecodecs.zarr as theirs
+        import imagecodecs.zarr as imagecodecs_zarr
     except ImportError:
         return _OWN[name]
-    return getattr(theirs, name.removeprefix("imagecodecs_").capitalize(), _OWN[name])
+    return getattr(imagecodecs_zarr, name.removeprefix("imagecodecs_").capitalize(), _OWN[name])

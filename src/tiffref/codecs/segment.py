@@ -1,7 +1,7 @@
-"""The one codec of our own for Zarr v2: `tiffref_segment`.
+"""The numcodecs codec `tiffref_segment` for Zarr v2, a wrapper of `decode.decode_chunk`.
 
-Owns the numcodecs face of `decode.decode_chunk`. Zarr finds it through the entry point
-`numcodecs.codecs`, in processes that never import tiffref. Its Zarr v3 face is in `plugins`.
+Zarr finds it through the entry point `numcodecs.codecs`, without importing tiffref. The codec for
+Zarr v3 is in `plugins`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MAGIC", "ReadOnlyCodec", "TiffrefSegment", "wrap_inlined"]
 
 
 class ReadOnlyCodec(TiffrefError, NotImplementedError):
-    """Chunks are byte ranges of TIFF files; nothing is ever written to them."""
+    """The codec cannot encode: chunks are byte ranges of TIFF files, which are never written."""
 
 
 class TiffrefSegment(Codec):
@@ -29,7 +29,7 @@ class TiffrefSegment(Codec):
     Parameters
     ----------
     config
-        Fields of `SegmentCodec.to_config()`: `shape`, `dtype`, and what is not at its default.
+        Fields of `SegmentCodec.to_config()`: `shape`, `dtype`, and those not at their default.
     """
 
     codec_id = "tiffref_segment"
@@ -38,14 +38,14 @@ class TiffrefSegment(Codec):
         self.segment = SegmentCodec.from_config(config)
 
     def encode(self, buf: Any) -> bytes:
-        """Refuse: the codec only reads."""
+        """Raise an error: the codec is read-only."""
         raise ReadOnlyCodec("tiffref_segment only decodes", hint="Write with another codec.")
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Decode one chunk to a contiguous array of the codec's shape and type, or into `out`."""
+        """Decode one chunk to a contiguous array of the codec's shape and dtype, or into `out`."""
         if out is None or self.segment.transposes:
             samples = undo_transposes(self.segment, decode_chunk(self.segment, buf))
-            # in the byte order that the metadata says, which is little-endian
+            # the metadata says little-endian
             samples = np.ascontiguousarray(samples.astype(self.segment.dtype, copy=False))
             return samples if out is None else ndarray_copy(samples, out)
         target = np.asarray(out).reshape(-1).view(self.segment.dtype).reshape(self.segment.shape)
@@ -53,7 +53,7 @@ class TiffrefSegment(Codec):
         return out
 
     def get_config(self) -> dict[str, Any]:
-        """Return the configuration as it stands in the metadata."""
+        """Return the configuration as in the metadata."""
         return {"id": self.codec_id, **self.segment.to_config()}
 
     @classmethod

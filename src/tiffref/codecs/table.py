@@ -1,7 +1,7 @@
-"""THE table: one row for each TIFF compression.
+"""The table of TIFF compressions.
 
-Owns what each value of tag 259 means, which function decodes it, which Zarr v2 codec says the same
-exactly, and why a compression cannot be decoded where it cannot. A new compression is a new row.
+Each value of tag 259 has a row with its name, its decoder, the exactly equivalent Zarr v2 codec,
+and, if it cannot be decoded, the reason. To add a compression, add a row.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Compression:
     code
         Value of tag 259.
     name
-        What it is called.
+        Name for messages.
     kind
-        "bytes": `decode(data, buffer)` fills a uint8 buffer and gives the number of bytes.
-        "image": `decode(codec, data, out)` gives an array of samples.
-        "" where there is no decoder.
+        "bytes": `decode(data, buffer)` fills a uint8 buffer and returns the number of bytes.
+        "image": `decode(codec, data, out)` returns an array of samples.
+        "" if there is no decoder.
     decode
         The decoder.
     zarr2
-        Configuration (Zarr v2) of a codec of numcodecs or of imagecodecs-numcodecs that says
-        exactly this; an empty mapping where no codec is needed, None where there is none.
+        Zarr v2 configuration of the exactly equivalent codec of numcodecs or of
+        imagecodecs-numcodecs; empty if no codec is needed, None if there is none.
     fill_order
-        What FillOrder (tag 266) does to an image: "" nothing, "first" the bits are turned before
-        they are decoded, "inside" the decoder sees to it. Those of bytes are always turned first.
+        How FillOrder (tag 266) applies to an image: "" not at all, "first" bits are reversed
+        before decoding, "inside" by the decoder. For kind "bytes", bits are always reversed first.
     reason
         Why the compression is not supported.
     """
@@ -77,8 +77,8 @@ _ROWS: Sequence[Compression] = (
     _image(2, "CCITT modified Huffman", decoders.ccitt, fill_order="inside"),
     _image(3, "CCITT Group 3", decoders.ccitt, fill_order="inside"),
     _image(4, "CCITT Group 4", decoders.ccitt, fill_order="inside"),
-    # imagecodecs_lzw only where the segments looked at decode to just their size: where a writer
-    # left out the end code, it gives more
+    # imagecodecs_lzw only if the sampled segments decode to their exact size: without an end code
+    # it returns more
     _bytes(5, "LZW", decoders.lzw, {"id": "imagecodecs_lzw"}),
     _image(6, "JPEG (old style)", decoders.old_jpeg),
     _image(7, "JPEG", decoders.jpeg, "imagecodecs_jpeg"),
@@ -100,7 +100,7 @@ _ROWS: Sequence[Compression] = (
     _image(34887, "LERC", decoders.lerc, "imagecodecs_lerc", "first"),
     _image(34892, "JPEG (lossy DNG)", decoders.jpeg),
     _bytes(34925, "LZMA", decoders.lzma, _LZMA),
-    _bytes(34926, "Zstandard", decoders.zstd, _ZSTD),  # a deprecated number, as the next one
+    _bytes(34926, "Zstandard", decoders.zstd, _ZSTD),  # deprecated numbers: this and the next one
     _image(34927, "WebP", decoders.webp, "imagecodecs_webp", "first"),
     _image(34933, "PNG", decoders.png, "imagecodecs_png"),
     _image(34934, "JPEG XR", decoders.jpegxr, "imagecodecs_jpegxr"),
@@ -149,13 +149,13 @@ COMPRESSIONS: Mapping[int, Compression] = MappingProxyType(
 )
 """Value of tag 259 -> its row."""
 JPEG = frozenset(row.code for row in _ROWS if row.decode is decoders.jpeg)
-"""Compressions whose segments are JPEG streams: their markers say how they decode, too."""
+"""Compressions whose segments are JPEG streams; decoding depends on their markers, too."""
 OLD_JPEG = 6
-"""JPEG of TIFF 6.0, whose tables lie where tags of their own say."""
+"""JPEG of TIFF 6.0, with tags for the offsets of its tables."""
 
 
 def compression_of(code: int) -> Compression:
-    """Find the row of a compression; an unknown one gets a row that says so."""
+    """Return the row of a compression; for an unknown one, a row with that reason."""
     row = COMPRESSIONS.get(code)
     return row or _unsupported(code, f"compression {code}", "this compression is not known")
 
@@ -184,35 +184,35 @@ def jpeg_colorspaces(
     is_jfif: bool,
     has_rgb_components: bool = False,
 ) -> dict[str, int | str]:
-    """Find the colour spaces that a JPEG segment is stored in and decodes to.
+    """Find the colour spaces of a JPEG segment before and after decoding.
 
     Parameters
     ----------
     photometric
         PhotometricInterpretation (tag 262).
     planar_separate
-        PlanarConfiguration (tag 284) is 2: each segment is one gray image.
+        Whether PlanarConfiguration (tag 284) is 2: each segment is one grey image.
     extra_samples
         ExtraSamples (tag 338), empty if absent.
     is_jfif
-        The stream has a JFIF marker; without one, RGB images of some scanners (Aperio) hold RGB
-        that the decoder would take for YCbCr.
+        Whether the stream has a JFIF marker. Without one, RGB images of some scanners (Aperio)
+        contain RGB that the decoder would take for YCbCr.
     has_rgb_components
-        The stream has three components that are not colours, as GDAL writes bands; without the
-        parameters, the decoder would take them for YCbCr.
+        Whether the three components are not colours, such as bands written by GDAL; by default
+        the decoder would take them for YCbCr.
 
     Returns
     -------
     parameters
-        `colorspace` and `outcolorspace` where they differ from what the decoder finds by itself,
-        for `SegmentCodec.parameters`.
+        `colorspace` and `outcolorspace` for `SegmentCodec.parameters`, if they differ from the
+        decoder's defaults.
 
     References
     ----------
     TIFF Technical Note 2; libjpeg's J_COLOR_SPACE: 1 gray, 2 RGB, 4 CMYK.
     """
     if planar_separate:
-        # what libtiff does: the one component passes as it is
+        # as in libtiff, the one component is not converted
         return {"colorspace": 1, "outcolorspace": 1}
     if has_rgb_components:
         return {"colorspace": 2, "outcolorspace": 2}

@@ -1,7 +1,7 @@
-"""Turn the decompressed bytes of a segment into samples, and undo the predictor.
+"""Unpack the decompressed bytes of a segment into samples, and undo the predictor.
 
-Owns sample layouts: how many bytes a row takes, how packed, mixed, 24-bit floating-point and
-complex integer samples become NumPy values, and TIFF's predictors. It decompresses nothing.
+Handles the layout of samples in rows (packed, mixed, 24-bit floating-point and complex integer
+samples, subsampled YCbCr) and TIFF's predictors. Decompression is in `decoders`.
 
 References: TIFF 6.0 sections 4 (BitsPerSample: rows are padded to whole bytes) and 14 (horizontal
 differencing); Adobe Photoshop TIFF Technical Note 3 (floating-point predictor).
@@ -26,19 +26,18 @@ Shape = tuple[int, int, int, int]
 
 NO_PREDICTOR = (0, 1)
 HORIZONTAL = {2: 1, 34892: 2, 34893: 4}
-"""Predictors that difference samples: value of tag 317 and distance in pixels (DNG 1.4)."""
+"""Horizontal differencing: value of tag 317 -> distance in pixels (DNG 1.4)."""
 FLOATING_POINT = {3: 1, 34894: 2, 34895: 4}
-"""Predictors that difference the bytes of floating-point numbers, and their distance."""
+"""Floating-point predictors, which difference bytes: value of tag 317 -> distance in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the samples of one row lie in bytes.
+    """Layout of samples in the decompressed bytes.
 
-    `stored_bytes` gives the bytes that a segment of a shape takes when decompressed. `unpack`
-    takes the codec, the bytes and the shape of the segment and gives native samples of that shape;
-    None where the bytes are the samples as they stand. `is_unpredicted` says that `unpack` has
-    undone the predictor as well.
+    `stored_bytes` returns the decompressed size of a segment of a shape, in bytes. `unpack` takes
+    the codec, the bytes and the shape of the segment and returns native samples of that shape; it
+    is None if the bytes are the samples. If `is_unpredicted`, `unpack` also undoes the predictor.
     """
 
     stored_bytes: Callable[[SegmentCodec, Shape], int]
@@ -47,7 +46,7 @@ class Layout:
 
 
 def stored_codec(codec: SegmentCodec) -> SegmentCodec:
-    """Return the codec of samples as they are stored: calibrated ones become float32 when read."""
+    """Return the codec of the samples before calibration, which turns them into float32."""
     if "calibration" not in codec.parameters:
         return codec
     others = {name: value for name, value in codec.parameters.items() if name != "calibration"}
@@ -60,7 +59,7 @@ def layout_of(codec: SegmentCodec) -> Layout:
     Raises
     ------
     UnsupportedTiff
-        If NumPy has no type for such samples.
+        If no NumPy dtype can hold such samples.
     """
     if is_subsampled(codec):
         return _SUBSAMPLED
@@ -77,7 +76,7 @@ def layout_of(codec: SegmentCodec) -> Layout:
     if 1 <= bits <= 32 and bits <= width:
         return _PACKED
     raise UnsupportedTiff(
-        "no NumPy type holds these samples",
+        "no NumPy dtype can hold these samples",
         tag="BitsPerSample (258)",
         got=f"{bits} bits for {codec.dtype}",
         expected="1 to 32, 64 or 128 bits",
@@ -85,12 +84,12 @@ def layout_of(codec: SegmentCodec) -> Layout:
 
 
 def check_samples(codec: SegmentCodec) -> None:
-    """Refuse samples, and predictors of them, that nothing unpacks.
+    """Refuse samples and predictors that cannot be unpacked.
 
     Raises
     ------
     UnsupportedTiff
-        If NumPy has no type for such samples, or libtiff has no such predictor for them.
+        If no NumPy dtype can hold such samples, or libtiff has no such predictor for them.
     """
     layout_of(codec)
     if codec.predictor in NO_PREDICTOR or is_subsampled(codec):
@@ -110,13 +109,13 @@ def unpredict(codec: SegmentCodec, samples: NDArray) -> NDArray:
     Raises
     ------
     UnsupportedTiff
-        If the predictor is unknown, or is not defined for samples of this kind.
+        If the predictor is unknown, or not defined for such samples.
     """
     if codec.predictor in NO_PREDICTOR or samples.size == 0:
         return samples
     is_swapped_pair = samples.dtype.kind == "c" and codec.byteorder == ">"
     if codec.predictor in HORIZONTAL and samples.itemsize <= 8 and not is_swapped_pair:
-        # libtiff differences every type as an integer of its width
+        # libtiff differences every sample type as integers of the same width
         integers = samples.view(f"u{samples.itemsize}")
         distance = HORIZONTAL[codec.predictor]
         imagecodecs.delta_decode(integers, axis=-2, dist=distance, out=integers)
@@ -137,7 +136,7 @@ def _undefined_predictor(codec: SegmentCodec) -> UnsupportedTiff:
 
 
 def sample_bits(codec: SegmentCodec) -> int:
-    """Return the bits of one sample, of the first where they differ."""
+    """Return the bits of one sample; of the first if they differ."""
     if codec.bits:
         return codec.bits[0]
     dtype = np.dtype(codec.dtype)
@@ -145,7 +144,7 @@ def sample_bits(codec: SegmentCodec) -> int:
 
 
 def is_subsampled(codec: SegmentCodec) -> bool:
-    """Return whether YCbCr has fewer chroma than luma samples (TIFF 6.0, section 21)."""
+    """Return whether the chroma of YCbCr is subsampled (TIFF 6.0, section 21)."""
     subsampling = tuple(codec.parameters.get("subsampling", (1, 1)))
     return codec.photometric == 6 and subsampling != (1, 1)
 
@@ -173,10 +172,9 @@ def _unpack_packed(codec: SegmentCodec, data: Any, shape: Shape) -> NDArray:
 
 
 def _triples(codec: SegmentCodec, data: NDArray[np.uint8]) -> NDArray:
-    """Return 24-bit integers as GDAL writes them and libtiff reads them.
+    """Return 24-bit integers as GDAL writes and libtiff reads them.
 
-    The bytes are in the order that is not the file's: most significant first in a little-endian
-    file.
+    Their byte order is the opposite of the file's: most significant first in a little-endian file.
     """
     is_swapped = codec.byteorder == ">"
     triples = data[: data.size // 3 * 3].reshape(-1, 3)
@@ -194,7 +192,7 @@ def _extend_sign(samples: NDArray, bits: int) -> NDArray:
 
 
 def _word_bits(bits: tuple[int, ...]) -> int:
-    """Width of the word that holds one pixel of mixed samples."""
+    """Return the width of the word that contains one pixel of mixed samples."""
     for width in (8, 16, 32):
         if sum(bits) <= width:
             return width
@@ -207,9 +205,9 @@ def _word_bits(bits: tuple[int, ...]) -> int:
 
 
 def _unpack_mixed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
-    """Scale samples of a pixel word, such as 5-6-5, to the full range of the type.
+    """Scale the samples of pixel words, such as 5-6-5, to the full range of the dtype.
 
-    Words are little-endian whatever the file says, as tifffile and the writers at hand have it.
+    Words are little-endian whatever the byte order of the file, as in tifffile and known writers.
     """
     dtype = np.dtype(codec.dtype)
     full = dtype.itemsize * 8
@@ -219,7 +217,7 @@ def _unpack_mixed(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) ->
     for index, bits in enumerate(codec.bits):
         position -= bits
         values = (pixels >> np.uint64(position)) & np.uint64((1 << bits) - 1)
-        # repeat the bits until they fill the type, as graphics hardware does
+        # repeat the bits until they fill the dtype, as graphics hardware does
         wide = (full // bits + 1) * bits
         values *= np.uint64(((1 << wide) - 1) // ((1 << bits) - 1))
         result[:, index] = values >> np.uint64(wide - full)
@@ -240,10 +238,10 @@ def _unpack_float24(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) 
 
 
 def _restore_nan_payloads(numbers: NDArray, data: NDArray[np.uint8]) -> None:
-    """Restore the stored sign and payload of NaN, in place.
+    """Restore the stored sign and payload of NaNs, in place.
 
-    The decoder makes every NaN the same. tifffile does so too, and is followed where it can read;
-    with the floating-point predictor GDAL alone can, and it keeps the payload.
+    The decoder returns the same NaN for all, like tifffile. With the floating-point predictor only
+    GDAL can read these samples, and it keeps the payload.
     """
     is_nan = np.isnan(numbers)
     sign, high, low = data.reshape(-1, 3)[is_nan].astype(np.uint32).T
@@ -252,7 +250,7 @@ def _restore_nan_payloads(numbers: NDArray, data: NDArray[np.uint8]) -> None:
 
 
 def _unpredict_triples(data: NDArray[np.uint8], shape: Shape, distance: int) -> NDArray[np.uint8]:
-    """Undo predictor 3 for three-byte numbers, giving them with the first byte most significant."""
+    """Undo predictor 3 of 24-bit numbers; the result is big-endian."""
     depth, rows, columns, samples = shape
     step = samples * distance
     differences = data.reshape(depth * rows, -1, step)
@@ -281,27 +279,29 @@ def _subsampled_bytes(codec: SegmentCodec, shape: Shape) -> int:
 
 
 def _unpack_subsampled(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray:
-    """Convert to RGB, as libtiff and GDAL give it."""
+    """Convert subsampled YCbCr to RGB as libtiff and GDAL do."""
     if (codec.dtype, shape[3], codec.predictor in NO_PREDICTOR) != ("|u1", 3, True):
         raise UnsupportedTiff(
-            "subsampled YCbCr other than 8-bit, pixel by pixel and without predictor",
+            "subsampled YCbCr must have 8 bits, three interleaved samples and no predictor",
             tag="YCbCrSubSampling (530)",
             got=f"{codec.dtype}, {shape[3]} samples per pixel, predictor {codec.predictor}",
         )
     depth, rows, columns, _ = shape
     if depth * rows > rows and rows % codec.parameters["subsampling"][1]:
-        raise UnsupportedTiff("subsampled YCbCr in slices that end within a block", got=shape)
+        raise UnsupportedTiff("slices of subsampled YCbCr end within a block", got=shape)
     try:
         rgb = ycbcr_to_rgb(codec, data.tobytes(), depth * rows, columns)
     except RuntimeError:
-        whole = {**codec.parameters, "subsampling": (1, 1)}
-        ycbcr = _spread_chroma(codec, data, shape)
-        rgb = ycbcr_to_rgb(replace(codec, parameters=whole), ycbcr.tobytes(), depth * rows, columns)
+        full = {**codec.parameters, "subsampling": (1, 1)}
+        ycbcr = _upsample_chroma(codec, data, shape)
+        rgb = ycbcr_to_rgb(replace(codec, parameters=full), ycbcr.tobytes(), depth * rows, columns)
     return rgb.reshape(shape)
 
 
-def _spread_chroma(codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """Spread chroma to each pixel, for subsampling that libtiff does not know."""
+def _upsample_chroma(
+    codec: SegmentCodec, data: NDArray[np.uint8], shape: Shape
+) -> NDArray[np.uint8]:
+    """Repeat chroma for each pixel, for subsampling that libtiff does not support."""
     horizontal, vertical = codec.parameters["subsampling"]
     depth, rows, columns, _ = shape
     n_luma = horizontal * vertical

@@ -1,9 +1,9 @@
-"""Codecs in Zarr metadata: `SegmentCodec` to filters and compressor (v2) or a codec list (v3).
+"""Convert `SegmentCodec` to Zarr filters and compressor (v2) or a codec list (v3), and back.
 
-Owns which codecs say a segment exactly and are most widely known: those of the v3 specification,
-of numcodecs, of imagecodecs-numcodecs and imagecodecs-zarr, and our own; and the way back. The
-package virtual-tiff takes some of the names of imagecodecs-zarr for codecs of its own, which zarr
-then finds instead; our readers do not ask zarr. Decoding is the business of `decode`.
+Chooses the most widely available codecs that decode a segment exactly: those of the v3
+specification, of numcodecs, of imagecodecs-numcodecs and imagecodecs-zarr, or else our own. The
+package virtual-tiff registers some names of imagecodecs-zarr for its own codecs, which zarr then
+finds instead; our own readers do not look codecs up in zarr. Decoding is in `decode`.
 
 References: Zarr storage specification version 2; Zarr core specification version 3, sections on
 codecs and data types; field names of the numcodecs configurations.
@@ -29,14 +29,14 @@ SEGMENT_ID = "tiffref_segment"
 """Name of our own codec, in Zarr v2 and v3."""
 LZW, _JPEG, _WEBP = 5, 7, (34927, 50001)
 _PREDICTORS = {"imagecodecs_delta": HORIZONTAL, "imagecodecs_floatpred": FLOATING_POINT}
-"""Codecs that undo predictors: values of tag 317, and their distances."""
+"""Codecs that undo predictors -> {value of tag 317: distance}."""
 _JPEG_NAMES = {"colorspace_jpeg": "colorspace", "colorspace_data": "outcolorspace"}
-"""Options of `imagecodecs_jpeg` that are parameters of ours."""
-_NOT_EXACT = (TypeError, ValueError, LookupError, AttributeError, TiffrefError)
-"""What reading metadata that we did not write may raise: it is then kept as it stands."""
+"""Options of `imagecodecs_jpeg` -> our parameters."""
+_PARSE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, TiffrefError)
+"""Exceptions that parsing metadata of other programs may raise; it is then kept unchanged."""
 
 
-# ---- who can decode it
+# ---- which readers can decode a codec
 
 
 def _is_image(codec: SegmentCodec) -> bool:
@@ -60,44 +60,44 @@ def _has_odd_predictor(codec: SegmentCodec) -> bool:
 _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (
         lambda codec: compression_of(codec.compression).zarr2 is None,
-        "no codec of others decodes this compression exactly",
+        "no other codec decodes this compression exactly",
     ),
     (
         lambda codec: codec.compression == LZW and "ends_exactly" not in codec.parameters,
-        "segments of LZW may lack their end code",
+        "LZW segments may lack their end code",
     ),
-    (lambda codec: codec.fill_order == 2, "bits are stored backwards"),
+    (lambda codec: codec.fill_order == 2, "bits are stored in reverse order"),
     (lambda codec: codec.sample_format == 5, "samples are complex integers"),
-    (_has_odd_bits, "samples are packed or not of a NumPy type"),
+    (_has_odd_bits, "samples are packed or have no NumPy dtype"),
     (lambda codec: is_subsampled(codec) and not _is_image(codec), "chroma is subsampled"),
     (_has_odd_predictor, "no other codec undoes this predictor for such samples"),
     (lambda codec: "calibration" in codec.parameters, "samples are calibrated when read"),
     (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
-    (lambda codec: "jpeg_process" in codec.parameters, "the process of JPEG is not a common one"),
+    (lambda codec: "jpeg_process" in codec.parameters, "the JPEG process is not a common one"),
     (lambda codec: codec.edge is not None, "segments at the edge may be stored short or cropped"),
-    (lambda codec: "lerc_mask" in codec.parameters, "a mask of LERC stands for NaN or for alpha"),
-    (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of an image are swapped"),
+    (lambda codec: "lerc_mask" in codec.parameters, "a LERC mask stands for NaN or alpha"),
+    (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of the image are swapped"),
     (lambda codec: bool(codec.transposes), "Zarr v2 cannot transpose the samples of a chunk"),
 )
-"""Why a codec needs `tiffref_segment`: the first that applies is given, the most telling first."""
+"""Why a codec needs `tiffref_segment`, the most informative reason first."""
 
 
 def reason_for_segment(codec: SegmentCodec) -> str | None:
-    """Explain in one line why only `tiffref_segment` decodes such segments; None if others do."""
+    """Return in one line why only `tiffref_segment` decodes such segments; None if others do."""
     return next((reason for applies, reason in _REASONS if applies(codec)), None)
 
 
 def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
-    """Return who can decode chunks of this codec in Zarr v2.
+    """Return which Zarr v2 readers can decode chunks of this codec.
 
     Returns
     -------
     tier, reason
         "standard": every Zarr reader with numcodecs' codecs; "imagecodecs": Python with
-        imagecodecs-numcodecs; "tiffref": Python with tiffref. And why, in one line.
+        imagecodecs-numcodecs; "tiffref": Python with tiffref. The reason is one line.
     """
     if isinstance(codec, ForeignCodec):
-        return "standard", "codecs of the document as they were found"
+        return "standard", "codecs of the original document"
     reason = reason_for_segment(codec)
     if reason is not None:
         return "tiffref", reason
@@ -105,8 +105,8 @@ def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
     used = [*(document["filters"] or ()), document["compressor"]]
     names = [config["id"] for config in used if config is not None]
     is_standard = not any(name.startswith("imagecodecs_") for name in names)
-    said = f"said exactly by {' and '.join(names) or 'no codec'}"
-    return "standard" if is_standard else "imagecodecs", said
+    reason = f"decoded exactly by {' and '.join(names)}" if names else "needs no codec"
+    return "standard" if is_standard else "imagecodecs", reason
 
 
 # ---- Zarr v2
@@ -115,7 +115,7 @@ def portability(codec: SegmentCodec | ForeignCodec) -> tuple[str, str]:
 def to_zarr2(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
     """Return `dtype`, `filters` and `compressor` of a `.zarray`.
 
-    The dtype has the byte order of the file where the samples pass as they are stored, else it is
+    The dtype has the byte order of the file if the samples are not changed, else it is
     little-endian.
     """
     if isinstance(codec, ForeignCodec):
@@ -135,7 +135,7 @@ def to_zarr2(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
 
 
 def _compressor(codec: SegmentCodec) -> dict[str, Any]:
-    """Return the configuration of a compressor that others have, empty for none."""
+    """Return the configuration of a standard or imagecodecs compressor; empty for none."""
     config = dict(compression_of(codec.compression).zarr2 or {})
     if codec.compression in _WEBP and codec.shape[3] == 4:
         config["hasalpha"] = True
@@ -150,9 +150,9 @@ def _compressor(codec: SegmentCodec) -> dict[str, Any]:
 
 
 def _filters(codec: SegmentCodec, dtype: str) -> list[dict[str, Any]] | None:
-    """Return the filters that undo the predictor, most portable first."""
+    """Return the most portable filters that undo the predictor."""
     depth, rows, _, samples = codec.shape
-    # numcodecs' delta runs over the whole chunk, and adds floats as floats
+    # numcodecs' delta runs over the whole chunk, and adds floats as floats, not as integers
     is_row = depth * rows * samples == 1 and np.dtype(codec.dtype).kind in "iu"
     if is_row and codec.predictor == 2:
         return [{"id": "delta", "dtype": dtype, "astype": dtype}]
@@ -166,38 +166,38 @@ def _filters(codec: SegmentCodec, dtype: str) -> list[dict[str, Any]] | None:
 def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     """Read the codec part of a `.zarray`.
 
-    Metadata as `to_zarr2` writes it becomes a `SegmentCodec`, anything else a `ForeignCodec` that
-    keeps it as it stands, so that `to_zarr2` gives back what was read.
+    Metadata written by `to_zarr2` becomes a `SegmentCodec`, anything else a `ForeignCodec` that
+    keeps it unchanged, so that `to_zarr2` always returns what was read.
     """
-    given = {name: zarray.get(name) for name in ("dtype", "filters", "compressor")}
+    metadata = {name: zarray.get(name) for name in ("dtype", "filters", "compressor")}
     order = zarray.get("order", "C")
     try:
-        codec = _parse_zarr2(given, zarray.get("chunks", ())) if order == "C" else None
-        wanted = {**given, "filters": given["filters"] or None}
-        if codec is not None and isinstance(given["dtype"], str) and to_zarr2(codec) == wanted:
+        codec = _parse_zarr2(metadata, zarray.get("chunks", ())) if order == "C" else None
+        expected = {**metadata, "filters": metadata["filters"] or None}
+        if codec is not None and isinstance(metadata["dtype"], str) and to_zarr2(codec) == expected:
             return codec
-    except _NOT_EXACT:
+    except _PARSE_ERRORS:
         pass
-    return ForeignCodec(2, {**given, "order": order})
+    return ForeignCodec(2, {**metadata, "order": order})
 
 
-def _parse_zarr2(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
-    """Return the codec that `to_zarr2` may have written this for; None if there is none.
+def _parse_zarr2(metadata: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
+    """Return the codec for which `to_zarr2` may have written this; None if there is none.
 
     Parameters
     ----------
-    given
+    metadata
         `dtype`, `filters` and `compressor` of Zarr v2 metadata.
     chunks
         Chunk shape.
     """
-    dtype = np.dtype(given["dtype"])
-    compressor = dict(given["compressor"] or {})
-    filters = list(given["filters"] or ())
+    dtype = np.dtype(metadata["dtype"])
+    compressor = dict(metadata["compressor"] or {})
+    filters = list(metadata["filters"] or ())
     if compressor.get("id") == SEGMENT_ID:
         del compressor["id"]
         return SegmentCodec.from_config(compressor)
-    # the document does not tell rows from samples, and without a predictor it does not matter
+    # rows and samples are not distinguished, which does not matter without a predictor
     shape, parameters = (1, 1, 1, math.prod(chunks)), {}
     if compressor.pop("hasalpha", None) is not None:
         shape = (1, 1, max(1, math.prod(chunks) // 4), 4)
@@ -207,7 +207,7 @@ def _parse_zarr2(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCode
                 parameters[parameter] = compressor.pop(name)
         if "tables" in compressor:
             parameters["jpeg_tables"] = base64.b64decode(compressor.pop("tables"))
-    row = next((row for row in _WRITTEN if row.zarr2 == compressor), None)
+    row = next((row for row in _ROWS_BY_PREFERENCE if row.zarr2 == compressor), None)
     if row is None:
         return None
     if row.code == LZW:
@@ -234,18 +234,18 @@ def _predictor_fields(filters: Sequence[Mapping[str, Any]], shape: Sequence[int]
 
 _SAMPLE_FORMATS = {"i": 2, "f": 3, "c": 6}
 _PREFERRED = (1, 8, 50000, 50001, 50002, 34712, 34934)
-_WRITTEN = [
+_ROWS_BY_PREFERENCE = [
     *(COMPRESSIONS[code] for code in _PREFERRED),
     *(row for row in COMPRESSIONS.values() if row.zarr2 is not None),
 ]
-"""Rows by what is written of them: of several numbers for one compression, the one in use first."""
+"""Rows with a Zarr codec; of several numbers for one compression, the current one first."""
 
 
 # ---- Zarr v3
 
-_UNKNOWN_TO_GDAL = {"name": "numcodecs.shuffle", "configuration": {"elementsize": 1}}
-"""A codec that changes nothing. GDAL 3.12 decodes a transpose that is not its own inverse the wrong
-way round, without an error; a codec that it does not know makes it refuse the array."""
+_GDAL_BARRIER = {"name": "numcodecs.shuffle", "configuration": {"elementsize": 1}}
+"""A codec that changes nothing. GDAL 3.12 silently decodes a transpose that is not its own inverse
+the wrong way round; because it does not know this codec, it refuses the array instead."""
 
 
 def to_zarr3(
@@ -260,12 +260,11 @@ def to_zarr3(
     Parameters
     ----------
     codec
-        How segments decode.
+        Codec of the segments.
     ndim, chunks
-        Dimensions and chunk shape of the array, where known: `transpose` and predictors depend on
-        them.
+        Number of dimensions and chunk shape of the array; `transpose` and predictors need them.
     is_own
-        Use our own codec wherever bytes are decoded, which no other package's names can shadow.
+        Use our own codec instead of imagecodecs' names, which other packages may redefine.
     """
     if isinstance(codec, ForeignCodec):
         return {name: codec.metadata[name] for name in ("data_type", "codecs")}
@@ -276,11 +275,11 @@ def to_zarr3(
             order = one["configuration"]["order"]
             chunks = None if chunks is None else [chunks[axis] for axis in order]
         stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
-        turned = [*first, *stored["codecs"]]
-        is_read_by_gdal = {one["name"] for one in turned} <= {"transpose", "bytes", "zstd"}
+        transposed = [*first, *stored["codecs"]]
+        is_read_by_gdal = {one["name"] for one in transposed} <= {"transpose", "bytes", "zstd"}
         if is_read_by_gdal and not all(map(is_self_inverse, codec.transposes)):
-            turned.append(_UNKNOWN_TO_GDAL)
-        return {**stored, "codecs": turned}
+            transposed.append(_GDAL_BARRIER)
+        return {**stored, "codecs": transposed}
     codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks or ())
     if codecs is None or (is_own and any("imagecodecs_" in one["name"] for one in codecs)):
         codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
@@ -294,7 +293,7 @@ def to_zarr3(
 
 
 def _portable(codec: SegmentCodec, chunks: Sequence[int]) -> list[dict[str, Any]] | None:
-    """Return the codec list that others know, None where there is none."""
+    """Return a codec list without our own codec; None if there is none."""
     compressor = _compressor(codec)
     last = [_v3_entry(compressor)] if compressor else []
     if _is_image(codec):
@@ -304,7 +303,7 @@ def _portable(codec: SegmentCodec, chunks: Sequence[int]) -> list[dict[str, Any]
         plain["configuration"] = {"endian": "big" if codec.byteorder == ">" else "little"}
     if codec.predictor in (0, 1):
         return [plain, *last]
-    # the axis of a chunk along which predictors work, counted from the last
+    # axis of the chunk along which predictors work, counted from the last
     columns, samples = codec.shape[2:]
     axis = -1 if samples == 1 and tuple(chunks[-1:]) == (columns,) else -2
     if axis == -2 and tuple(chunks[-2:]) != (columns, samples):
@@ -318,83 +317,84 @@ def _portable(codec: SegmentCodec, chunks: Sequence[int]) -> list[dict[str, Any]
 
 
 _V3_NAMES = {"zlib": "numcodecs.zlib", "lzma": "numcodecs.lzma"}
-_V3_MORE = {"zstd": {"checksum": False}}
-"""Codecs of v2 that have another name, or more members, in v3."""
+_V3_EXTRA = {"zstd": {"checksum": False}}
+"""v2 codecs that have another name, or more members, in v3."""
 
 
 def _v3_entry(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry in a codec list of v3 that says what a configuration of v2 does."""
+    """Return the v3 codec list entry equivalent to a v2 configuration."""
     name = config["id"]
-    options = {key: value for key, value in config.items() if key != "id"} | _V3_MORE.get(name, {})
+    options = {key: value for key, value in config.items() if key != "id"} | _V3_EXTRA.get(name, {})
     entry = {"name": _V3_NAMES.get(name, name)}
     return {**entry, "configuration": options} if options else entry
 
 
 def _v2_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `_v3_entry`."""
-    known = next((v2 for v2, v3 in _V3_NAMES.items() if v3 == name), name)
-    more = _V3_MORE.get(known, {})
-    return {"id": known} | {key: value for key, value in options.items() if key not in more}
+    """Return the v2 configuration equivalent to a v3 codec; inverse of `_v3_entry`."""
+    v2_name = next((v2 for v2, v3 in _V3_NAMES.items() if v3 == name), name)
+    extra = _V3_EXTRA.get(v2_name, {})
+    return {"id": v2_name} | {key: value for key, value in options.items() if key not in extra}
 
 
 def _transpose_codec(order: tuple[int, ...], ndim: int) -> dict[str, Any]:
-    lead = ndim - len(order)
-    full = [*range(lead), *(lead + axis for axis in order)]
+    n_fixed = ndim - len(order)
+    full = [*range(n_fixed), *(n_fixed + axis for axis in order)]
     return {"name": "transpose", "configuration": {"order": full}}
 
 
 def from_zarr3(metadata: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
     """Read the codec part of a `zarr.json`.
 
-    Metadata as `to_zarr3` writes it becomes a `SegmentCodec`, anything else a `ForeignCodec` that
-    keeps it as it stands, so that `to_zarr3` gives back what was read.
+    Metadata written by `to_zarr3` becomes a `SegmentCodec`, anything else a `ForeignCodec` that
+    keeps it unchanged, so that `to_zarr3` always returns what was read.
     """
-    given = {name: metadata.get(name) for name in ("data_type", "codecs")}
+    codec_part = {name: metadata.get(name) for name in ("data_type", "codecs")}
     grid = metadata.get("chunk_grid") or {}
     try:
         chunks = grid.get("configuration", {}).get("chunk_shape", ())
-        codec = _parse_zarr3(given, chunks)
-        if codec is not None and given in [
+        codec = _parse_zarr3(codec_part, chunks)
+        if codec is not None and codec_part in [
             to_zarr3(codec, ndim=len(chunks), chunks=chunks, is_own=is_own)
             for is_own in (False, True)
         ]:
             return codec
-    except _NOT_EXACT:
+    except _PARSE_ERRORS:
         pass
-    return ForeignCodec(3, given)
+    return ForeignCodec(3, codec_part)
 
 
-def _parse_zarr3(given: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
-    """Return the codec that `to_zarr3` may have written this for; None if there is none."""
-    codecs = list(given["codecs"])
+def _parse_zarr3(metadata: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
+    """Return the codec for which `to_zarr3` may have written this; None if there is none."""
+    codecs = list(metadata["codecs"])
     transposes = []
     while codecs and codecs[0]["name"] == "transpose":
         order = codecs.pop(0)["configuration"]["order"]
         chunks = [chunks[axis] for axis in order]
         transposes.append(trim_order(order))
-    if transposes and codecs[-1:] == [_UNKNOWN_TO_GDAL]:
+    if transposes and codecs[-1:] == [_GDAL_BARRIER]:
         codecs.pop()
     if not codecs:
         return None
     if codecs[0]["name"] == SEGMENT_ID:
         codec: SegmentCodec | None = SegmentCodec.from_config(codecs[0]["configuration"])
     else:
-        codec = _parse_zarr2(_in_zarr2(_dtype(given["data_type"]), codecs, chunks), chunks)
+        dtype = _parse_data_type(metadata["data_type"])
+        codec = _parse_zarr2(_to_zarr2_metadata(dtype, codecs, chunks), chunks)
     if codec is None or not transposes:
         return codec
     return with_transposes(codec, tuple(transposes), chunks)
 
 
-def _dtype(data_type: Any) -> np.dtype:
+def _parse_data_type(data_type: Any) -> np.dtype:
     if isinstance(data_type, Mapping) and data_type["name"] == "fixed_length_utf32":
         return np.dtype(f"<U{data_type['configuration']['length_bytes'] // 4}")
     return np.dtype(data_type)
 
 
-def _in_zarr2(
+def _to_zarr2_metadata(
     dtype: np.dtype, codecs: Sequence[Mapping[str, Any]], chunks: Sequence[int]
 ) -> dict[str, Any]:
-    """Return what Zarr v2 has for a codec list that `_portable` may have written."""
+    """Return Zarr v2 metadata equivalent to a codec list that `_portable` may have written."""
     filters, compressor = [], None
     for one in codecs:
         name, options = one["name"], one.get("configuration", {})
