@@ -212,7 +212,7 @@ $ rewrite other.json --from a --to b --to c  # 2
 $ refresh nope.json  # 3
   tiffref: error: nope.json: no such file
 $ catalog query nowhere  # 3
-  tiffref: error: nowhere: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
+  tiffref: error: nowhere: no catalog found, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
 $ catalog build empty -o cat  # 3
   tiffref: error: empty: no files. Check the folder, pattern or list.
 $ append image.json image.tif  # 1
@@ -248,7 +248,7 @@ $ info htp://host/a.tif  # 3
 $ info http:/host/a.tif  # 3
   tiffref: error: http:/host/a.tif: no such file. The URL is http://host/a.tif.
 $ info https://  # 3
-  tiffref: error: https://: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
+  tiffref: error: https://: no catalog found, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
 $ info /dev/null  # 3
   tiffref: error: /dev/null: cannot be read: not a regular file
 $ info image.tif --colour  # 2
@@ -343,11 +343,11 @@ $ append image.json  # 2
   tiffref: error: the following arguments are required: FILES
   See tiffref append --help.
 $ catalog build scenes -o scenes  # 3
-  tiffref: error: scenes: the folder holds files but no catalog. Give an empty or new folder.
+  tiffref: error: scenes: the folder contains files but no catalog. Use an empty or new folder.
 $ catalog build scenes -o image.tif  # 3
-  tiffref: error: image.tif: the catalog cannot be written, got Not a directory. A file is in the way; give another folder.
+  tiffref: error: image.tif: the catalog cannot be written, got Not a directory. A file is in the way; use another folder.
 $ catalog query image.tif  # 3
-  tiffref: error: image.tif: there is no catalog, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
+  tiffref: error: image.tif: no catalog found, expected a folder with catalog.parquet. Build one: tiffref catalog build FILES -o FOLDER.
 $ catalog query cat --bounds 1,2,3  # 2
   tiffref: error: argument --bounds: '1,2,3' is not W,S,E,N
   See tiffref catalog query --help.

@@ -4,7 +4,7 @@
     python tests/benchmarks/catalog.py scale FOLDER N    # rate of each quarter, memory
     python tests/benchmarks/catalog.py combined FOLDER   # opening a set of 2,000 files
 
-FOLDER takes what is written; its disk counts: most of what is left is the making of files.
+FOLDER takes what is written; its disk counts: most of what is left is the staging of files.
 """
 
 from __future__ import annotations

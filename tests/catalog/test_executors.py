@@ -1,4 +1,4 @@
-"""Pieces of work handed to workers that fail or die."""
+"""Batches of jobs whose workers fail or die."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[int, str]]]:
     def note(job: int, error: BaseException) -> None:
         lost.append((job, type(error).__name__))
 
-    JobQueue(pool, run, done.extend, note).work(PIECES)
+    JobQueue(pool, run, done.extend, note).run_all(PIECES)
     return sorted(done), lost
 
 
@@ -78,7 +78,7 @@ def test_an_executor_that_is_gone_ends_the_work() -> None:
             asked.append(args[0][0])
             raise RuntimeError("shut down")
 
-    with pytest.raises(CatalogError, match="takes no more work"):
+    with pytest.raises(CatalogError, match="accepts no more work"):
         hand_out(Pool(Gone(), 2), lambda piece: piece)
     assert set(asked) == {0}  # one after the other would be asked in vain
 

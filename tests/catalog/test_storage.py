@@ -161,7 +161,7 @@ def test_what_cannot_be_written(archive: Path, tmp_path: Path, place: Place) -> 
     with pytest.raises(CatalogError, match=r"no catalog, got .*thesis"):
         catalog.build(archive, place[0], output_options=place[1])
     if place[0].startswith("s3"):
-        with pytest.raises(CatalogError, match="Make the bucket"):
+        with pytest.raises(CatalogError, match="Create the bucket"):
             catalog.build(archive, "s3://nowhere/c", output_options=place[1])
     with pytest.raises(SourceError, match="no file system is known for nothing://"):
         catalog.build(archive, "nothing://x/c")

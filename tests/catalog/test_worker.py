@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 import tiffref.catalog
-from tiffref.catalog.worker import is_transient, retried
+from tiffref.catalog.worker import is_transient, with_retries
 from tiffref.errors import MalformedTiff, SourceError
 
 
@@ -46,10 +46,10 @@ def test_pauses_double_and_end() -> None:
         raise caused(TimeoutError())
 
     with pytest.raises(SourceError):
-        retried(fail, 3, 0.5, pauses.append)
+        with_retries(fail, 3, 0.5, pauses.append)
     assert (len(calls), pauses) == (4, [0.5, 1.0, 2.0])
     with pytest.raises(MalformedTiff):
-        retried(lambda: (_ for _ in ()).throw(MalformedTiff("bad")), 3, 0.5, pauses.append)
+        with_retries(lambda: (_ for _ in ()).throw(MalformedTiff("bad")), 3, 0.5, pauses.append)
     assert len(pauses) == 3
     answers = iter([caused(TimeoutError()), "done"])
 
@@ -59,7 +59,7 @@ def test_pauses_double_and_end() -> None:
             raise answer
         return answer
 
-    assert retried(at_last, 1, 0.0, pauses.append) == "done"
+    assert with_retries(at_last, 1, 0.0, pauses.append) == "done"
 
 
 @pytest.mark.parametrize("byteorder", "<>")

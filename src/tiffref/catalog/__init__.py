@@ -1,7 +1,7 @@
-"""Catalogs: batch builds over many files, and the way back into them.
+"""Catalogs: build references to many files, search them, and open the result.
 
-`build` makes a catalog of an archive, resumably and in parallel; `open` opens one, to search it and
-to open what was found. `convert` and `rewrite` change reference documents that are there already.
+`build` scans an archive in parallel and can be resumed; `open` opens a catalog for queries.
+`convert` and `rewrite` change existing reference documents.
 
     import tiffref.catalog
 

@@ -1,11 +1,10 @@
 """Build a catalog of many files: `tiffref.catalog.build`.
 
-Owns the order of a build: take the folder, find the files, leave out what is finished, run the
-rest on an executor, write the journal, then the index and what else is made of it: STAC items, and
-combined sets. Two small files keep the plan, which must be the same in each build of a catalog, and
-the products, which are made again each time. Also owns the numbers of a build: its progress as a
-bar on a terminal or lines in a log, its summary and its report. Nothing here opens an image:
-workers do.
+A build locks the folder, finds the files, skips those that are finished, scans the rest on an
+executor, and writes the journal, the index, combined sets and STAC items. `plan.json` records the
+options that must be the same in each build of a catalog; `products.json` records what each build
+writes again. This module also reports progress (a bar on a terminal, lines in a log), the summary
+and the report. Images are opened in workers only.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import scan
 from .executors import JobQueue, Pool, check_pool_options, open_pool
-from .index import INDEX, INDEX_SEAL, field_kinds, import_pyarrow, seal_index, write_index
+from .index import INDEX, INDEX_SEAL, field_types, import_pyarrow, seal_index, write_index
 from .stac import write_stac
 from .storage import STATE, Folder, IsComplete, Journal, LocalFolder, RemoteFolder
 from .worker import (
     FORMATS,
+    BatchResult,
     CombinedSettings,
-    Done,
     Job,
     Settings,
     combine_groups,
@@ -49,24 +48,23 @@ _PLAN = f"{STATE}/plan.json"
 _PRODUCTS = f"{STATE}/products.json"
 _VERSION = 1
 _BATCH_FILES = 64
-"""Files that a worker gets at once: some 20 ms of work, far more than handing it over takes."""
+"""Files per batch: about 20 ms of work, much more than it takes to submit a batch."""
 _MIN_BATCHES = 8
-_OWN_COLUMNS = frozenset({"error", "error_type", "references", "document_size", "document_crc"})
-"""What the row of a deleted file has no more."""
+_RESULT_COLUMNS = frozenset({"error", "error_type", "references", "document_size", "document_crc"})
+"""Columns that are removed from the row of a deleted file."""
 
-
-_DRAW_S = 0.1
-_LINE_S = 10.0
-_WIDTH = 24
+_REDRAW_S = 0.1
+_LOG_LINE_S = 10.0
+_BAR_WIDTH = 24
 
 
 @dataclass(slots=True)
 class Counts:
-    """How far a build has come.
+    """Counts of a build, for its progress.
 
-    `n_jobs` files are to be looked at; of these `n_done` have been, among them `n_failed` and
-    `n_unchanged`. `n_skipped` were finished by an earlier run. `n_bytes` is what the images take.
-    `what` is counted.
+    `n_done` of `n_jobs` files are done, of which `n_failed` failed and `n_unchanged` have not
+    changed. `n_skipped` were finished by an earlier build. `n_bytes` is the size of the scanned
+    files. `what` is the noun for the counted things.
     """
 
     n_jobs: int = 0
@@ -80,38 +78,38 @@ class Counts:
 
 @dataclass(slots=True)
 class Progress:
-    """Shows counts on a stream: redrawn on a terminal, now and then a line elsewhere."""
+    """Shows progress on a stream: a bar on a terminal, a line every 10 s elsewhere."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
     _start: float | None = None
-    _shown: float = 0.0
+    _last_shown: float = 0.0
     _what: str = ""
 
     def update(self, counts: Counts) -> None:
-        """Show where the build is."""
+        """Show the counts, unless the last update was a moment ago."""
         now = self.clock()
         if self._start is None or self._what != counts.what:
-            self._start = self._shown = now
+            self._start = self._last_shown = now
             self._what = counts.what
             if not self.stream.isatty():
                 todo = count(counts.n_jobs, counts.what)
                 self._write(f"catalog: {todo} to do, {counts.n_skipped:,} finished before\n")
             return
         is_last = counts.n_done == counts.n_jobs
-        wait = _DRAW_S if self.stream.isatty() else _LINE_S
-        if not is_last and now - self._shown < wait:
+        wait = _REDRAW_S if self.stream.isatty() else _LOG_LINE_S
+        if not is_last and now - self._last_shown < wait:
             return
-        self._shown = now
+        self._last_shown = now
         text = self._text(counts, now - self._start)
         if self.stream.isatty():
-            filled = _WIDTH * counts.n_done // max(1, counts.n_jobs)
-            self._write(f"\r\x1b[K[{'#' * filled}{'.' * (_WIDTH - filled)}] {text}")
+            filled = _BAR_WIDTH * counts.n_done // max(1, counts.n_jobs)
+            self._write(f"\r\x1b[K[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {text}")
         else:
             self._write(f"catalog: {text}\n")
 
     def close(self) -> None:
-        """Wipe the bar."""
+        """Erase the bar."""
         if self.stream.isatty():
             self._write("\r\x1b[K")
 
@@ -132,13 +130,13 @@ class Progress:
         return ", ".join(part for part in parts if part)
 
 
-_SHOWN = 5
-_HIDDEN = frozenset({"document_size", "document_crc", "raster"})
+_MAX_SHOWN_FAILURES = 5
+_INTERNAL_COLUMNS = frozenset({"document_size", "document_crc", "raster"})
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of a build in numbers.
+    """The result of a build, in numbers.
 
     Attributes
     ----------
@@ -149,9 +147,9 @@ class Summary:
     ok, failed, deleted
         Rows by status.
     scanned, unchanged, skipped
-        Files that this run scanned, checked and found unchanged, or skipped as finished.
+        Files that this build scanned, checked and found unchanged, or skipped as finished.
     bytes
-        Size of the images that this run scanned.
+        Total size of the files that this build scanned.
     chunks
         Number of chunks of all files.
     warned
@@ -161,7 +159,7 @@ class Summary:
     failures
         (url, error) of the first few files that failed.
     combined, combined_failed
-        Combined sets that were written, and (name, error) of those that failed.
+        Number of combined sets, and (name, error) of those that failed.
     """
 
     output: str
@@ -182,7 +180,7 @@ class Summary:
 
     @property
     def is_complete(self) -> bool:
-        """Nothing failed."""
+        """Whether nothing failed."""
         return not self.failed and not self.combined_failed
 
     @classmethod
@@ -193,12 +191,12 @@ class Summary:
         combined: Sequence[Mapping[str, Any]],
         output: str,
     ) -> Summary:
-        """Sum up a build.
+        """Summarize a build.
 
         Parameters
         ----------
         counts, rows, combined, output
-            What this run did, the rows of the index and of combined sets, and the folder.
+            Counts of this build, rows of the index and of `combined.json`, and the folder.
         """
         status: Counter[str] = Counter()
         errors: Counter[str] = Counter()
@@ -210,7 +208,7 @@ class Summary:
             n_warned += bool(row.get("warnings"))
             if row["status"] == "failed":
                 errors[row["error_type"]] += 1
-                if len(failures) < _SHOWN:
+                if len(failures) < _MAX_SHOWN_FAILURES:
                     failures.append((row["url"], row["error"]))
         bad = [(row["name"], row["error"]) for row in combined if row["status"] != "ok"]
         return cls(
@@ -225,7 +223,7 @@ class Summary:
         return asdict(self)
 
     def table(self) -> Iterator[tuple[str, str]]:
-        """Return the rows of the summary table, those that say something."""
+        """Return label and value of each row of the summary; most zeros are left out."""
         yield "files", f"{self.files:,}"
         yield "  ok", f"{self.ok:,}"
         for name in ("failed", "deleted", "warned"):
@@ -246,7 +244,7 @@ class Summary:
 def write_report(
     path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], summary: Summary
 ) -> None:
-    """Write a line of JSON for each file, and one for the build at the end.
+    """Write a report as JSON Lines: one line per file, and the summary last.
 
     Raises
     ------
@@ -255,19 +253,19 @@ def write_report(
     """
     with open_atomic(path) as file:
         for row in rows:
-            kept = {key: value for key, value in row.items() if key not in _HIDDEN}
-            file.write(_line(kept))
-        file.write(_line({"summary": summary.to_json()}))
+            public = {key: value for key, value in row.items() if key not in _INTERNAL_COLUMNS}
+            file.write(_json_line(public))
+        file.write(_json_line({"summary": summary.to_json()}))
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    # names that are no UTF-8 become what JSON escapes them as
+def _json_line(row: Mapping[str, Any]) -> bytes:
+    # bytes of file names that are not UTF-8 become JSON escapes
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 @dataclass(slots=True)
-class _Run:
-    """What is known of a catalog, and what is being done about it."""
+class _BuildRun:
+    """One build of a catalog."""
 
     journal: Journal
     settings: Settings
@@ -276,13 +274,16 @@ class _Run:
     counts: Counts
     is_shared: bool = False
 
-    def choose(self, jobs: Sequence[Job], update: bool) -> list[Job]:
-        """Return the jobs that are to be done: new files, failed ones, and what is not in place."""
+    def select_jobs(self, jobs: Sequence[Job], update: bool) -> list[Job]:
+        """Return the jobs to run: files that are new, failed, or have incomplete references.
+
+        With `update` also finished files, so that workers check whether they have changed.
+        """
         todo = []
-        holds = self.settings.folder.survey()
+        is_complete = self.settings.folder.completeness_check()
         for job in jobs:
             row = self.journal.get(job.name)
-            if row is None or row["status"] != "ok" or not self._is_in_place(row, holds):
+            if row is None or row["status"] != "ok" or not self._has_references(row, is_complete):
                 todo.append(job)
             elif update and (has_scheme(job.url) or Path(job.url).exists()):
                 known = replace(job, size=row["size"], mtime=row["mtime"], etag=row["etag"])
@@ -291,56 +292,56 @@ class _Run:
         self.counts.n_skipped = len(jobs) - len(todo)
         return todo
 
-    def _is_in_place(self, row: Mapping[str, Any], holds: IsComplete) -> bool:
-        """Return whether the references that the journal lists are there, whole."""
+    def _has_references(self, row: Mapping[str, Any], is_complete: IsComplete) -> bool:
+        """Return whether the references of a row in the journal are complete."""
         if row.get("references") is None:
             return self.settings.format == "none"
-        return holds(row["references"], row["document_size"], row["document_crc"])
+        return is_complete(row["references"], row["document_size"], row["document_crc"])
 
     def scan(self, pool: Pool, todo: Sequence[Job]) -> None:
-        """Have the jobs done, in batches small enough that all workers have some."""
+        """Run the jobs, in batches small enough that every worker gets some."""
         self.show(self.counts)
         size = max(1, min(_BATCH_FILES, len(todo) // (_MIN_BATCHES * pool.n_workers)))
-        batches = (tuple(todo[at : at + size]) for at in range(0, len(todo), size))
+        batches = (tuple(todo[start : start + size]) for start in range(0, len(todo), size))
         run = functools.partial(run_jobs, self.settings)
-        JobQueue(pool, run, self._record, self._record_lost).work(batches)
+        JobQueue(pool, run, self._record_result, self._record_failure).run_all(batches)
 
-    def _record(self, done: Done) -> None:
-        if done.written is not None and not self.is_shared:
-            self._check_shared(done.written)
-        if done.rows:
-            self.journal.append(done.rows)
-        self.counts.n_done += len(done.rows) + done.n_unchanged
-        self.counts.n_failed += done.n_failed
-        self.counts.n_unchanged += done.n_unchanged
-        self.counts.n_bytes += done.n_bytes
+    def _record_result(self, result: BatchResult) -> None:
+        if result.written is not None and not self.is_shared:
+            self._check_shared(result.written)
+        if result.rows:
+            self.journal.append(result.rows)
+        self.counts.n_done += len(result.rows) + result.n_unchanged
+        self.counts.n_failed += result.n_failed
+        self.counts.n_unchanged += result.n_unchanged
+        self.counts.n_bytes += result.n_bytes
         self.show(self.counts)
-        if self.fail_fast and done.n_failed:
+        if self.fail_fast and result.n_failed:
             raise CatalogError(
                 "stopped at the first file that cannot be scanned",
                 url=self.settings.folder.address,
-                got=done.first_error,
-                hint="Leave out fail_fast (--fail-fast) to go on without such files.",
+                got=result.first_error,
+                hint="Without fail_fast (--fail-fast), a build continues after such files.",
             )
 
     def _check_shared(self, name: str) -> None:
-        """Check once that what a worker wrote is where this process finds it."""
-        self.is_shared = self.settings.folder.has(name)
+        """Check that this process finds a file that a worker wrote."""
+        self.is_shared = self.settings.folder.exists(name)
         if not self.is_shared:
             raise CatalogError(
                 "the workers write into another folder",
                 url=self.settings.folder.address,
                 got=f"no {name}",
-                hint="Give a folder that all workers share under one path, or the URL of a store.",
+                hint="Use a folder that all workers share under the same path, or a URL.",
             )
 
-    def _record_lost(self, job: Job, error: BaseException) -> None:
-        done = Done()
-        done.fail(job, error)
-        self._record(done)
+    def _record_failure(self, job: Job, error: BaseException) -> None:
+        result = BatchResult()
+        result.add_failure(job, error)
+        self._record_result(result)
 
     def show(self, counts: Counts) -> None:
-        """Show how far it has come."""
+        """Show the progress, if wanted."""
         if self.progress is not None:
             self.progress.update(counts)
 
@@ -348,22 +349,22 @@ class _Run:
         self.show(Counts(n_sets, n_done, n_failed, what="combined set"))
 
     def mark_deleted(self, listed: set[str]) -> None:
-        """Mark files that are no longer there, and remove their references.
+        """Mark files that no longer exist, and remove their references.
 
-        A local file is looked for; one elsewhere is gone when it is no longer listed. A list that
-        names a file which never was there is wrong, though: that row stays failed.
+        A local file is deleted if its path does not exist, a remote one if it is no longer listed.
+        A listed file that was never found stays failed: the list is wrong.
         """
         rows = []
         for url in list(self.journal):
-            is_there = url in listed if has_scheme(url) else Path(url).exists()
+            exists = url in listed if has_scheme(url) else Path(url).exists()
             row = self.journal[url]
-            is_wrong = row["status"] == "failed" and url in listed
-            if is_there or is_wrong or row["status"] == "deleted":
+            never_found = row["status"] == "failed" and url in listed
+            if exists or never_found or row["status"] == "deleted":
                 continue
             if row.get("references"):
                 self.settings.folder.remove(row["references"])
-            kept = {key: value for key, value in row.items() if key not in _OWN_COLUMNS}
-            rows.append({**kept, "status": "deleted"})
+            rest = {key: value for key, value in row.items() if key not in _RESULT_COLUMNS}
+            rows.append({**rest, "status": "deleted"})
         if rows:
             self.journal.append(rows)
 
@@ -374,16 +375,16 @@ class _Run:
         products: Mapping[str, Any],
         signed: Mapping[str, str],
     ) -> list[dict[str, Any]]:
-        """Write combined sets, the index when all that it speaks of is on the disk, and STAC.
+        """Write combined sets, then flush all references to disk and write the index and STAC.
 
         Parameters
         ----------
         signed
-            Name to URL of the files that are read by another address than the journal has.
+            Signed URLs of files, by the unsigned address that the journal has.
 
         Returns
         -------
-        The record of the combined sets.
+        Rows of `combined.json`.
         """
         folder, rows = self.settings.folder, self.journal.rows
         combined = []
@@ -392,56 +393,55 @@ class _Run:
             combined = combine_groups(
                 pool, self.journal, order, self.settings, how, self._show_combined
             )
-        with folder.making(INDEX) as made:
-            write_index(rows(order), made, field_kinds(rows(order)))
-            seal = seal_index(made.read_bytes())
+        with folder.staging(INDEX) as path:
+            write_index(rows(order), path, field_types(rows(order)))
+            seal = seal_index(path.read_bytes())
             if self.counts.n_done:
                 folder.flush()
         if seal is not None:
             folder.put(INDEX_SEAL, seal)
         if "stac" in products:
             write_stac(self.settings, rows(order))
-        if products and _read(folder, _PRODUCTS) != products:
-            folder.put(_PRODUCTS, _encode(products))
+        if products and _read_json(folder, _PRODUCTS) != products:
+            folder.put(_PRODUCTS, _to_json(products))
         return combined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """Further options of `build`, given by name.
+    """Further keyword options of `build`.
 
     Attributes
     ----------
     executor, scheduler
-        Who does the work: "serial", "threads", "processes", "dask", a Dask `Client`, or any object
-        with the interface of `concurrent.futures.Executor`; and the address of a Dask scheduler. By
-        default this process for local files, threads for remote ones, processes if `workers` is
-        given, Dask if `scheduler` is.
+        Where files are scanned: "serial", "threads", "processes", "dask", a Dask `Client`, or any
+        `concurrent.futures.Executor`; and the address of a Dask scheduler. By default, this process
+        for local files, threads for remote ones, processes if `workers` is given, and Dask if
+        `scheduler` is.
     stack_options, stack_format
         Further arguments of `scan_sequence` for combined sets, and their format: "parquet" or
         "json".
     per_file
-        Write references of each file; if not, files are only indexed.
+        Write references of each file; if false, files are only indexed.
     wait_for_lock
-        Wait while another build of this catalog is running; by default that is an error.
+        Wait while another build of this catalog is running; by default, that is an error.
     fail_fast
         Stop at the first file that cannot be scanned.
     retries, backoff_s
-        How often a file is tried again after an error that may pass, and the first pause, which
-        doubles.
+        Number of retries after a transient error, and the pause before the first, which doubles.
     report
-        JSON Lines file to write: a line for each file, and one for the build.
+        JSON Lines file to write: one line per file, and the summary last.
     progress
-        Show it on standard error.
+        Show progress on standard error.
     assets
-        Keys of the assets of STAC items.
+        Keys of the assets to take from STAC items.
     scan_options
-        Further arguments of `scan`, as `level` or `layout`.
+        Further arguments of `scan`, such as `level` or `layout`.
     output_options
-        For the file system of the output.
+        Options of the fsspec file system of the output.
     keep_signature
-        Keep signatures and passwords of addresses in the catalog and its references: whoever reads
-        them has access as you have. By default they are left out, and readers need their own.
+        Keep signatures and passwords of URLs in the catalog and its references: whoever reads them
+        has the same access as you. By default, they are removed, and readers need their own.
     """
 
     executor: Any = None
@@ -478,10 +478,10 @@ def build(
 ) -> Summary:
     """Build a catalog of TIFF files, or continue a build.
 
-    A build can be killed at any moment and started again. Finished files are not scanned again, and
-    the result is the same as without the interruption. A file that cannot be scanned becomes a row
-    with its error. Later builds of the same catalog update its combined sets and STAC items even
-    if `stack` and `stac` are not given again.
+    A build can be killed at any time and restarted: finished files are not scanned again, and the
+    result is the same as without the interruption. A file that cannot be scanned becomes a row with
+    its error. Later builds of the same catalog update its combined sets and STAC items even if
+    `stack` and `stac` are not given again.
 
     Parameters
     ----------
@@ -489,26 +489,24 @@ def build(
         A folder, glob, pattern with fields, listing file, CSV or Parquet table, STAC items, or a
         sequence of these.
     output
-        Folder of the catalog: a path, or a URL of an fsspec file system that can write. It must be
-        new, empty, or hold an earlier build of the same catalog.
+        Folder of the catalog: a path, or a URL of a writable fsspec file system. It must be new,
+        empty, or contain an earlier build of the same catalog.
     format
         Format of the references of each file, "json" or "parquet".
     url_prefix
-        Address that replaces the common folder of the files in documents.
+        Address to write in documents instead of the common folder of the files.
     pattern
-        How to read fields from file names, as in `scan_sequence`. Each field is a column of the
-        index.
+        Pattern of the file names, as in `scan_sequence`. Each field is a column of the index.
     stack
-        Also combine the files into sets, as `scan_sequence` does with `pattern`. They are in
-        `combined/`.
+        Also combine the files into sets in `combined/`, as `scan_sequence` does with `pattern`.
     group_by
-        Fields or columns of the index, such as "tile" or "crs". Each value has its own set.
+        Fields or columns of the index, such as "tile" or "crs". Each value gets its own set.
     stac
-        Also write a STAC collection with an item for each file, in `stac/`.
+        Also write a STAC collection with one item per file, in `stac/`.
     workers
         Number of workers; more than 1 are processes (see `BuildOptions.executor`).
     update
-        Check finished files too: changed files are scanned again, and deleted ones are marked.
+        Check finished files too: scan changed files again, and mark deleted ones.
     storage_options
         Options of the fsspec file system of `files`.
     options
@@ -516,13 +514,13 @@ def build(
 
     Returns
     -------
-    Numbers of files by what became of them, with the first errors.
+    Counts of files by status, and the first errors.
 
     Raises
     ------
     CatalogError
-        If the folder holds something else, another process is building it, or it cannot be written;
-        if no scheduler answers, or workers keep dying.
+        If the folder contains something else, cannot be written, or another process builds it; if
+        the Dask scheduler does not answer, or workers keep dying.
     SourceError
         If there are no files.
     SelectionError
@@ -533,48 +531,48 @@ def build(
     check_arguments(options, build, BuildOptions)
     more = BuildOptions(**options)
     import_pyarrow()
-    _check(format, more, stack, group_by)
+    _check_options(format, more, stack, group_by)
     check_pool_options(more.executor, workers)
-    place = _open_folder(output, more.output_options)
+    target = _open_folder(output, more.output_options)
     found = find_files(files, assets=more.assets, storage_options=storage_options)
     fields = read_fields(found, pattern, read=read_plain)
-    text = pattern or found.pattern
+    pattern = pattern or found.pattern
     plan: dict[str, Any] = {
         "root": shared_folder([to_document_url(url) for url in found.urls]),
         "format": format if more.per_file else "none",
         "prefix": url_prefix and url_prefix.removesuffix("/") + "/",
         "scan": dict(more.scan_options or {}),
-        "pattern": text,
+        "pattern": pattern,
     }
     sets = {
-        "pattern": text,
+        "pattern": pattern,
         "group_by": list(group_by),
         "format": more.stack_format,
         "options": dict(more.stack_options or {}),
     }
-    show = Progress() if more.progress is True else more.progress or None
-    with contextlib.ExitStack() as open_things:
-        folder, journal = open_things.enter_context(place.claim(more.wait_for_lock))
-        plan = _agree(folder, plan)
-        products = _plan_products(folder, {"stack": stack and sets, "stac": stac})
+    progress = Progress() if more.progress is True else more.progress or None
+    with contextlib.ExitStack() as resources:
+        folder, journal = resources.enter_context(target.claim(more.wait_for_lock))
+        plan = _check_plan(folder, plan)
+        products = _merge_products(folder, {"stack": stack and sets, "stac": stac})
         settings = Settings(
             folder, plan["root"], plan["prefix"], plan["format"],
             dict(more.scan_options or {}), storage_options, more.retries, more.backoff_s,
             more.keep_signature,
         )  # fmt: skip
         jobs = make_jobs(found, fields, settings)
-        if show is not None:
-            open_things.callback(show.close)
-        run = _Run(journal, settings, show, more.fail_fast, Counts())
-        is_remote = has_scheme(place.address) or any(has_scheme(job.url) for job in jobs[:1])
+        if progress is not None:
+            resources.callback(progress.close)
+        run = _BuildRun(journal, settings, progress, more.fail_fast, Counts())
+        is_remote = has_scheme(target.address) or any(has_scheme(job.url) for job in jobs[:1])
         with open_pool(more.executor, workers, more.scheduler, is_remote) as pool:
-            run.scan(pool, run.choose(jobs, update))
+            run.scan(pool, run.select_jobs(jobs, update))
             if update:
                 run.mark_deleted({job.name for job in jobs})
             order = sorted(journal, key=natural_key)
             signed = {job.name: job.url for job in jobs if job.name != job.url}
             combined = run.write_products(pool, order, products, signed)
-        summary = Summary.of(run.counts, journal.rows(order), combined, place.address)
+        summary = Summary.of(run.counts, journal.rows(order), combined, target.address)
         if more.report is not None:
             write_report(more.report, journal.rows(order), summary)
         return summary
@@ -586,21 +584,21 @@ def _open_folder(
     text = local_path(os.fspath(output))
     if has_scheme(text):
         return RemoteFolder(text.rstrip("/"), dict(options or {}))
-    return LocalFolder(os.path.abspath(text))  # noqa: PTH100 - links stay as the user gave them
+    return LocalFolder(os.path.abspath(text))  # noqa: PTH100 - do not resolve symbolic links
 
 
-def _check(format: str, more: BuildOptions, stack: bool, group_by: Sequence[str]) -> None:
+def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Sequence[str]) -> None:
     for given in (format, more.stack_format):
         if given not in FORMATS:
             raise SelectionError("unknown format", got=repr(given), expected=sorted(FORMATS))
     check_arguments(more.scan_options or (), scan)
     check_arguments(more.stack_options or (), scan_sequence, SequenceOptions)
     if group_by and not stack:
-        raise SelectionError("group_by is for combined sets", hint="Give stack=True as well.")
+        raise SelectionError("group_by needs combined sets", hint="Add stack=True (--stack).")
 
 
-def _agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Record how a catalog is built, or check that it is built the same way as before.
+def _check_plan(folder: Folder, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Record the options of a new catalog, or check that they are those of earlier builds.
 
     Returns
     -------
@@ -609,48 +607,48 @@ def _agree(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     CatalogError
-        If it was built otherwise.
+        If earlier builds had other options.
     """
-    plan: dict[str, Any] = json.loads(_encode({"version": _VERSION, **wanted}))
-    known = _read(folder, _PLAN)
-    if known is None:
-        folder.put(_PLAN, _encode(plan))
+    plan: dict[str, Any] = json.loads(_to_json({"version": _VERSION, **options}))
+    recorded = _read_json(folder, _PLAN)
+    if recorded is None:
+        folder.put(_PLAN, _to_json(plan))
         folder.flush()
         return plan
     for name, value in plan.items():
-        if name != "root" and known.get(name) != value:
+        if name != "root" and recorded.get(name) != value:
             raise CatalogError(
                 f"the catalog was built with another {name}",
                 url=folder.address,
                 got=value,
-                expected=known.get(name) or "none",
-                hint="Build into a new folder, or with the options it was built with.",
+                expected=recorded.get(name) or "none",
+                hint="Build into a new folder, or use the options of the first build.",
             )
-    return known
+    return recorded
 
 
-def _plan_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is to be made besides the index: what is wanted, and what was made before.
+def _merge_products(folder: Folder, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the products to write: those of this build and of earlier builds.
 
-    What a build has made once, each later one keeps up: sets and items of files as they were before
-    would be wrong. `wanted` has for each product how it is made, or False.
+    Sets and items that are not written again would describe outdated files. `wanted` has the
+    options of each product, or False.
     """
     try:
-        asked = json.loads(_encode({name: how for name, how in wanted.items() if how}))
+        asked = json.loads(_to_json({name: how for name, how in wanted.items() if how}))
     except TypeError as error:
         raise SelectionError(
-            "options of combined sets are recorded as JSON", got=str(error),
-            expected="texts, numbers and lists of these",
+            "options of combined sets must be JSON values", got=str(error),
+            expected="strings, numbers and lists of these",
         ) from error  # fmt: skip
-    return {**(_read(folder, _PRODUCTS) or {}), **asked}
+    return {**(_read_json(folder, _PRODUCTS) or {}), **asked}
 
 
-def _encode(record: Mapping[str, Any]) -> bytes:
+def _to_json(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, indent=1).encode()
 
 
-def _read(folder: Folder, name: str) -> dict[str, Any] | None:
-    """Read a record; None if there is none."""
+def _read_json(folder: Folder, name: str) -> dict[str, Any] | None:
+    """Read a file; None if it does not exist."""
     text = folder.read(name)
     try:
         return None if text is None else json.loads(text)

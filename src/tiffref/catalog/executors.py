@@ -1,8 +1,8 @@
 """Executors of a build: this process, threads, processes, a Dask cluster, or the caller's own.
 
-Owns how each is started, how many pieces of work are in flight, and what becomes of those whose
-worker dies: they are done again one at a time, so that the one that kills its worker is known. All
-executors have the interface of `concurrent.futures.Executor`.
+Starts and stops workers, limits the batches in flight, and retries batches that a worker failed or
+that died with it: their jobs run one at a time, which identifies the job that kills its worker.
+All executors have the interface of `concurrent.futures.Executor`.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ _REMOTE_THREADS = 16
 _SCHEDULER_TIMEOUT_S = 10
 
 
-class _Serial(Executor):
-    """Does the work where it is asked for."""
+class _SerialExecutor(Executor):
+    """Runs calls immediately, in the calling thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Run the call now; its outcome is known when this returns."""
+        """Run the call and return a finished future."""
         future: Future = Future()
         future.set_running_or_notify_cancel()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # the face of an executor: its future carries what was raised
+        except Exception as error:  # executors pass exceptions on in the future
             future.set_exception(error)
         return future
 
 
 @dataclass(slots=True)
 class Pool:
-    """An executor in use.
+    """A running executor.
 
-    `restart` gives a new one when its workers have died; None where it recovers by itself.
+    `restart` starts a new one after workers died; None if the executor recovers by itself.
     """
 
     executor: Executor
     n_workers: int
     restart: Callable[[], Executor] | None = None
 
-    def revive(self) -> None:
-        """Replace an executor whose workers died."""
+    def restart_workers(self) -> None:
+        """Replace an executor whose workers have died."""
         if self.restart is not None:
             self.executor.shutdown(wait=False, cancel_futures=True)
             self.executor = self.restart()
@@ -69,43 +69,43 @@ class Pool:
 def open_pool(
     executor: Any, workers: int | None, scheduler: str | None, is_remote: bool
 ) -> Iterator[Pool]:
-    """Start workers, and end them.
+    """Start workers, and stop them at the end of the block.
 
     Parameters
     ----------
     executor, workers, scheduler
-        As of `build`. By default: Dask if there is a scheduler, threads for remote files, processes
-        if `workers` is more than 1, else this process. What the caller gives is left running.
+        As in `build`. By default, Dask if `scheduler` is given, threads for remote files, processes
+        if `workers` is more than 1, else this process. The caller's executor is not shut down.
     is_remote
-        The files are behind a network.
+        Whether the files are accessed over a network.
 
     Raises
     ------
     SelectionError, MissingExtra, CatalogError
-        If the arguments make no sense, Dask is not installed, or no scheduler answers.
+        If the arguments are invalid, Dask is not installed, or the scheduler does not answer.
     """
     check_pool_options(executor, workers)
     if isinstance(executor, str) or executor is None:
-        kind = executor or _choose(workers, scheduler, is_remote)
+        kind = executor or _default_executor(workers, scheduler, is_remote)
         with _OPENERS[kind](workers, scheduler) as pool:
             yield pool
     elif hasattr(executor, "get_executor"):
-        with _of_client(executor, workers) as pool:
+        with _client_pool(executor, workers) as pool:
             yield pool
     else:
         yield Pool(executor, workers or os.cpu_count() or 1)
 
 
 def check_pool_options(executor: Any, workers: int | None) -> None:
-    """Check what `open_pool` takes, before anything is made for it.
+    """Check the arguments of `open_pool`, before a build creates anything.
 
     Raises
     ------
     SelectionError
-        If the arguments make no sense.
+        If the arguments are invalid.
     """
     if workers is not None and workers < 1:
-        raise SelectionError("bad number of workers", got=workers, expected="1 or more")
+        raise SelectionError("invalid number of workers", got=workers, expected="1 or more")
     if isinstance(executor, str):
         if executor not in _OPENERS:
             raise SelectionError("unknown executor", got=repr(executor), expected=tuple(_OPENERS))
@@ -115,7 +115,7 @@ def check_pool_options(executor: Any, workers: int | None) -> None:
         )
 
 
-def _choose(workers: int | None, scheduler: str | None, is_remote: bool) -> str:
+def _default_executor(workers: int | None, scheduler: str | None, is_remote: bool) -> str:
     if scheduler is not None:
         return "dask"
     if is_remote:
@@ -124,14 +124,14 @@ def _choose(workers: int | None, scheduler: str | None, is_remote: bool) -> str:
 
 
 @contextlib.contextmanager
-def _serial(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
-    yield Pool(_Serial(), 1)
+def _serial_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+    yield Pool(_SerialExecutor(), 1)
 
 
 @contextlib.contextmanager
-def _threads(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+def _thread_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
     n = workers or _REMOTE_THREADS
-    # not joined at exit: a request that hangs must not hold up who gives up
+    # daemon threads: a hanging request must not block the exit of the interpreter
     executor = DaemonPool(n, "tiffref-catalog")
     try:
         yield Pool(executor, n)
@@ -140,13 +140,13 @@ def _threads(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
 
 
 @contextlib.contextmanager
-def _processes(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+def _process_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
     n = workers or os.cpu_count() or 1
     # a forked child would inherit locks that other threads of this process hold
     context = multiprocessing.get_context("spawn")
 
     def start() -> Executor:
-        return ProcessPoolExecutor(n, context, initializer=_end_with_parent)
+        return ProcessPoolExecutor(n, context, initializer=_exit_with_parent)
 
     others = set(multiprocessing.active_children())
     pool = Pool(start(), n, start)
@@ -154,15 +154,15 @@ def _processes(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
         yield pool
     except KeyboardInterrupt:
         for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()  # it may wait for a server
+            worker.terminate()  # it may be waiting for a server
         raise
     finally:
         pool.executor.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, killed without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the parent decides
+def _exit_with_parent() -> None:
+    """Make this worker exit when its parent process is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -174,7 +174,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+def _dask_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
     with requires_extra("dask", "Dask's scheduler needs distributed"):
         import distributed
     with contextlib.ExitStack() as stack:
@@ -189,107 +189,109 @@ def _dask(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
             client = stack.enter_context(distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_S))
         except (OSError, ValueError) as error:
             raise CatalogError(
-                "no Dask scheduler answers", url=scheduler, got=str(error) or None,
-                hint="Start one (dask scheduler), or leave out --scheduler and give --workers.",
+                "the Dask scheduler does not answer", url=scheduler, got=str(error) or None,
+                hint="Start one (dask scheduler), or use --workers instead of --scheduler.",
             ) from error  # fmt: skip
-        yield stack.enter_context(_of_client(client, None))
+        yield stack.enter_context(_client_pool(client, None))
 
 
 @contextlib.contextmanager
-def _of_client(client: Any, workers: int | None) -> Iterator[Pool]:
+def _client_pool(client: Any, workers: int | None) -> Iterator[Pool]:
     with client.get_executor(pure=False) as executor:
         yield Pool(executor, workers or max(1, len(client.scheduler_info()["workers"])))
 
 
-_OPENERS = {"serial": _serial, "threads": _threads, "processes": _processes, "dask": _dask}
+_OPENERS = {
+    "serial": _serial_pool, "threads": _thread_pool, "processes": _process_pool, "dask": _dask_pool,
+}  # fmt: skip
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AHEAD = 3
-"""Pieces in flight for each worker: enough that none waits, and few in memory."""
+_BATCHES_PER_WORKER = 3
+"""Batches in flight per worker: enough to keep it busy, few enough for memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobQueue(Generic[T, R]):
-    """Pieces of work, each some jobs, and who does them.
+    """Runs batches of jobs on the workers of a pool.
 
     Attributes
     ----------
     pool
         The workers.
     run
-        Does a piece, in a worker.
-    take
-        Called here with its result.
-    lost
-        Called here with a job that cannot be done, and the error.
+        Runs a batch, in a worker.
+    on_result
+        Called with each result, in this process.
+    on_failure
+        Called with each job that failed, and its error, in this process.
     """
 
     pool: Pool
     run: Callable[[tuple[T, ...]], R]
-    take: Callable[[R], None]
-    lost: Callable[[T, BaseException], None]
+    on_result: Callable[[R], None]
+    on_failure: Callable[[T, BaseException], None]
 
-    def work(self, pieces: Iterable[tuple[T, ...]]) -> None:
-        """Do all pieces; the jobs of those whose worker fails or dies are done again, each alone.
+    def run_all(self, batches: Iterable[tuple[T, ...]]) -> None:
+        """Run all batches; if a worker fails or dies, run the jobs of its batch one by one.
 
         Raises
         ------
         CatalogError
-            If what a worker does cannot be written, or the executor takes no more work.
+            If a worker cannot write its output, or the executor accepts no more work.
         """
-        waiting = iter(pieces)
-        while failed := self._run_together(waiting):
-            self.pool.revive()
+        waiting = iter(batches)
+        while failed := self._run_batches(waiting):
+            self.pool.restart_workers()
             for job in itertools.chain(*failed):
-                self._run_alone(job)
+                self._run_single(job)
 
-    def _run_together(self, waiting: Iterator[tuple[T, ...]]) -> list[tuple[T, ...]]:
-        """Do pieces, a few ahead of the workers, until one fails; return those that failed."""
+    def _run_batches(self, waiting: Iterator[tuple[T, ...]]) -> list[tuple[T, ...]]:
+        """Run batches, a few ahead of the workers, until one fails; return those that failed."""
         running: dict[Future[R], tuple[T, ...]] = {}
         failed: list[tuple[T, ...]] = []
         while not failed:
-            n_free = _AHEAD * self.pool.n_workers - len(running)
-            for piece in itertools.islice(waiting, n_free):
+            n_free = _BATCHES_PER_WORKER * self.pool.n_workers - len(running)
+            for batch in itertools.islice(waiting, n_free):
                 try:
-                    running[self.pool.executor.submit(self.run, piece)] = piece
+                    running[self.pool.executor.submit(self.run, batch)] = batch
                 except (BrokenExecutor, RuntimeError):  # RuntimeError: shut down by its owner
-                    failed.append(piece)
+                    failed.append(batch)
                     break
             if not running:
                 return failed
-            failed += self._finish(running, FIRST_COMPLETED)
-        return failed + self._finish(running, ALL_COMPLETED)
+            failed += self._collect(running, FIRST_COMPLETED)
+        return failed + self._collect(running, ALL_COMPLETED)
 
-    def _finish(
+    def _collect(
         self, running: dict[Future[R], tuple[T, ...]], return_when: str
     ) -> list[tuple[T, ...]]:
-        """Take the results of what has ended, and return the pieces that failed."""
-        ended, _ = wait(running, return_when=return_when)
-        pieces = [(future, running.pop(future)) for future in ended]
-        return [piece for future, piece in pieces if self._take(future) is not None]
+        """Handle the results of finished batches; return the batches that failed."""
+        finished, _ = wait(running, return_when=return_when)
+        batches = [(future, running.pop(future)) for future in finished]
+        return [batch for future, batch in batches if self._handle_result(future) is not None]
 
-    def _take(self, future: Future[R]) -> BaseException | None:
-        """Take a result; return the error if there is none."""
+    def _handle_result(self, future: Future[R]) -> BaseException | None:
+        """Pass on the result of a finished call; return its error, if any."""
         error = future.exception()
         if isinstance(error, CatalogError):
             raise error
         if error is None:
-            self.take(future.result())
+            self.on_result(future.result())
         return error
 
-    def _run_alone(self, job: T) -> None:
-        """Do one job and nothing else, so that what kills its worker is known."""
+    def _run_single(self, job: T) -> None:
+        """Run one job with no other in flight, so that a dying worker identifies it."""
         try:
             future = self.pool.executor.submit(self.run, (job,))
         except (BrokenExecutor, RuntimeError) as error:
             raise CatalogError(
-                "the executor takes no more work",
+                "the executor accepts no more work",
                 got=f"{type(error).__name__}: {error}",
-                hint="Start the build again: it goes on where it stopped.",
+                hint="Run the build again: it continues where it stopped.",
             ) from error
-        if (cause := self._take(future)) is not None:
+        if (cause := self._handle_result(future)) is not None:
             if isinstance(cause, BrokenExecutor):
-                self.pool.revive()
-            self.lost(job, cause)
+                self.pool.restart_workers()
+            self.on_failure(job, cause)

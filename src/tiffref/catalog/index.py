@@ -1,12 +1,11 @@
-"""The index of a catalog: `catalog.parquet`, a row for each file, with its footprint.
+"""The index of a catalog: `catalog.parquet`, one row per file, with its footprint.
 
-Owns its columns and how it is written: as GeoParquet, block by block from the rows of the journal,
-so that a million rows are never in memory. Equal rows give equal bytes. Footprints are outlines in
-longitude and latitude: systems are resolved by pyproj; without it, only rasters in degrees have
-one.
+It is GeoParquet, written block by block from the rows of the journal, so that a million rows are
+never in memory. Equal rows give equal bytes. Footprints are polygons in longitude and latitude.
+CRSs are resolved by pyproj; without it, only rasters in EPSG:4326 or OGC:CRS84 have a footprint.
 
 References: GeoParquet 1.1.0 (encoding WKB, OGC:CRS84); RFC 7946, section 3.1.6 for the order of
-points, 3.1.9 for footprints that cross the antimeridian, 5.3 for those that hold a pole; OGC
+points, 3.1.9 for footprints that cross the antimeridian, 5.3 for those that contain a pole; OGC
 06-103r4 for WKB.
 """
 
@@ -31,44 +30,46 @@ from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
 from .storage import STATE
 
-_COARSE = np.linspace(0, 4, 17)
-"""Where an outline has points at least: straight lines of a projection are curves on the globe."""
-_MAX_STEP = 2.0
-"""Degrees between neighbours: chords of 2 degrees are within 0.01 of what they stand for."""
+_INITIAL_POSITIONS = np.linspace(0, 4, 17)
+"""Positions of the first points of an outline; curved edges get more (see `outline_points`)."""
+_MAX_STEP_DEG = 2.0
+"""Degrees between neighbouring points: chords of 2 degrees are within 0.01 of the curve."""
 _MAX_HALVINGS = 16
 _DECIMALS = 9
-"""Of a degree: a tenth of a millimetre. Last digits differ between versions of PROJ."""
-_AT_POLE = 1e-7
-"""Degrees from a pole, or from half a turn, that are rounding of coordinates."""
+"""Decimals of a degree: a tenth of a millimetre. Versions of PROJ differ in the last digits."""
+_POLE_TOLERANCE_DEG = 1e-7
+"""Rounding errors of coordinates, in degrees: distance from a pole, or from a step of 180."""
 
 Ring = NDArray[np.float64]
-"""`(n, 2)` longitudes and latitudes, counterclockwise, the first point again at the end."""
+"""`(n, 2)` longitudes and latitudes, counterclockwise; the last point is the first again."""
 Footprint = tuple[Ring, ...]
-"""One ring, or two where the image crosses the antimeridian."""
+"""One ring, or two if the image crosses the antimeridian."""
 
 
-def outline_of(transform: Sequence[float], raster: Sequence[int], at: Any) -> NDArray[np.float64]:
-    """Return points of the outline of a raster in its own system.
+def outline_points(
+    transform: Sequence[float], raster: Sequence[int], positions: Any
+) -> NDArray[np.float64]:
+    """Return points on the outline of a raster, in its CRS.
 
     Parameters
     ----------
     transform
-        (a, b, c, d, e, f) from pixels to the system.
+        (a, b, c, d, e, f) from pixels to the CRS.
     raster
         (rows, columns).
-    at
-        `(n,)` float, how far along: 0 is the first pixel's corner, 1 to 3 are the next corners,
-        down the first column first, and 4 is the first again.
+    positions
+        `(n,)` float: 0 is the outer corner of the first pixel, 1 to 3 are the next corners, down
+        the first column first, and 4 is the first again.
 
     Returns
     -------
     `(n, 2)` float64.
     """
-    at = np.asarray(at, float)
-    row = raster[0] * np.minimum(np.maximum(1.5 - np.abs(at - 1.5), 0.0), 1.0)
-    column = raster[1] * np.minimum(np.maximum(1.5 - np.abs(at - 2.5), 0.0), 1.0)
+    positions = np.asarray(positions, float)
+    row = raster[0] * np.minimum(np.maximum(1.5 - np.abs(positions - 1.5), 0.0), 1.0)
+    column = raster[1] * np.minimum(np.maximum(1.5 - np.abs(positions - 2.5), 0.0), 1.0)
     a, b, c, d, e, f = transform
-    outline = np.empty((len(at), 2))
+    outline = np.empty((len(positions), 2))
     outline[:, 0] = a * column + b * row + c
     outline[:, 1] = d * column + e * row + f
     return outline
@@ -76,35 +77,35 @@ def outline_of(transform: Sequence[float], raster: Sequence[int], at: Any) -> ND
 
 @dataclass(frozen=True, slots=True)
 class _Projection:
-    """The way between a system and longitude and latitude.
+    """Transformations between a CRS and longitude and latitude.
 
-    `is_plain`: the system has longitude and latitude itself, so that its straight lines stay.
+    `is_lonlat`: the CRS itself is in longitude and latitude, so that straight lines stay straight.
     """
 
-    to_globe: Callable[[Any, Any], tuple[Any, Any]]
-    from_globe: Callable[[Any, Any], tuple[Any, Any]]
-    is_plain: bool
+    to_lonlat: Callable[[Any, Any], tuple[Any, Any]]
+    from_lonlat: Callable[[Any, Any], tuple[Any, Any]]
+    is_lonlat: bool
 
 
-_MOST_DEGREES = np.array([540.0, 95.0])
-"""Of longitude, for rasters across the antimeridian, and of latitude, for pixels around a pole."""
+_MAX_DEGREES = np.array([540.0, 95.0])
+"""Longitude: rasters may cross the antimeridian. Latitude: outer pixels may go past a pole."""
 
 
 @functools.lru_cache(maxsize=64)
 def _projection(crs: str) -> _Projection | None:
-    """Resolve a system; None if it is unknown."""
+    """Return the transformations of a CRS; None if it is unknown."""
     try:
         import pyproj
     except ImportError:
         same = lambda x, y: (x, y)  # noqa: E731
         return _Projection(same, same, True) if crs in ("EPSG:4326", "OGC:CRS84") else None
     try:
-        system = pyproj.CRS(crs)
-        there = pyproj.Transformer.from_crs(system, "OGC:CRS84", always_xy=True)
+        parsed = pyproj.CRS(crs)
+        forward = pyproj.Transformer.from_crs(parsed, "OGC:CRS84", always_xy=True).transform
     except pyproj.exceptions.ProjError:
         return None
-    back = functools.partial(there.transform, direction="INVERSE")
-    return _Projection(there.transform, back, system.is_geographic and not system.is_derived)
+    inverse = functools.partial(forward, direction="INVERSE")
+    return _Projection(forward, inverse, parsed.is_geographic and not parsed.is_derived)
 
 
 def footprint(
@@ -117,50 +118,50 @@ def footprint(
     crs
         "EPSG:32633", or WKT.
     transform
-        (a, b, c, d, e, f) from pixels to the system.
+        (a, b, c, d, e, f) from pixels to the CRS.
     raster
         (rows, columns).
 
     Returns
     -------
-    None where it is unknown: no system, or edges that have no place on the globe.
+    None if the CRS is unknown, or edges are off the globe.
     """
     projection = _projection(crs) if crs is not None else None
     if projection is None:
         return None
-    points = _project(projection, transform, raster, _COARSE)
+    points = _project(projection, transform, raster, _INITIAL_POSITIONS)
     if points is None:
         return None
     if _is_small(points):
-        return (_finished(points),)
-    if not projection.is_plain:
-        points = _refined(projection, transform, raster, points)
+        return (_close_ring(points),)
+    if not projection.is_lonlat:
+        points = _densify(projection, transform, raster, points)
         if points is None:
             return None
-        if (gap := _find_gap(points)) is not None:
-            return _split(_around_gap(points, *gap))
-    # x past 180 is how a raster in degrees crosses the antimeridian, a jump how others do
+        if (gap := _find_pole_crossing(points)) is not None:
+            return _split_at_antimeridian(_ring_through_pole(points, *gap))
+    # at the antimeridian, longitudes of rasters in degrees go past 180; others jump
     points[:, 0] = np.unwrap(points[:, 0], period=360.0)
     turn = points[-1, 0] - points[0, 0]
     if abs(turn) < 180.0:
-        return _split(points)
-    pole = _pole_inside(projection, transform, raster)
+        return _split_at_antimeridian(points)
+    pole = _find_enclosed_pole(projection, transform, raster)
     if pole is None:
         pole = np.copysign(90.0, points[:, 1].mean())
-    return (_around_pole(points if turn > 0 else points[::-1], pole),)
+    return (_ring_around_pole(points if turn > 0 else points[::-1], pole),)
 
 
 def _project(
     projection: _Projection,
     transform: Sequence[float],
     raster: Sequence[int],
-    at: NDArray[np.float64],
+    positions: NDArray[np.float64],
 ) -> NDArray[np.float64] | None:
-    """Return points of the outline on the globe; None if some have no place there."""
-    points = outline_of(transform, raster, at)
-    if projection.is_plain and (np.abs(points) > _MOST_DEGREES).any():
-        return None  # metres, whatever the system says
-    points[:, 0], points[:, 1] = projection.to_globe(points[:, 0], points[:, 1])
+    """Return longitude and latitude of points of the outline; None if any is off the globe."""
+    points = outline_points(transform, raster, positions)
+    if projection.is_lonlat and (np.abs(points) > _MAX_DEGREES).any():
+        return None  # these are metres
+    points[:, 0], points[:, 1] = projection.to_lonlat(points[:, 0], points[:, 1])
     if not np.isfinite(points).all():
         return None
     np.clip(points[:, 1], -90.0, 90.0, out=points[:, 1])
@@ -168,53 +169,54 @@ def _project(
 
 
 def _is_small(points: NDArray[np.float64]) -> bool:
-    """Return whether an outline is far from the poles and the antimeridian, as most are."""
+    """Return whether an outline is small and far from the poles and the antimeridian."""
     (west, south), (east, north) = points.min(axis=0), points.max(axis=0)
-    is_short = east - west < _MAX_STEP and north - south < _MAX_STEP
+    is_short = east - west < _MAX_STEP_DEG and north - south < _MAX_STEP_DEG
     return bool(is_short and west >= -180 and east <= 180 and max(-south, north) < 89)
 
 
-def _refined(
+def _densify(
     projection: _Projection,
     transform: Sequence[float],
     raster: Sequence[int],
     points: NDArray[np.float64] | None,
 ) -> NDArray[np.float64] | None:
-    """Add points where neighbours lie far apart; at a pole they always do."""
-    at = _COARSE
+    """Add points between neighbours that are far apart, as they always are at a pole."""
+    positions = _INITIAL_POSITIONS
     for _ in range(_MAX_HALVINGS):
         if points is None:
             break
         steps = np.abs(np.diff(points, axis=0))
         steps[:, 0] = np.minimum(steps[:, 0], np.abs(360.0 - steps[:, 0]))
-        is_far = (steps > _MAX_STEP).any(axis=1)
+        is_far = (steps > _MAX_STEP_DEG).any(axis=1)
         if not is_far.any():
             break
-        at = np.sort(np.concatenate([at, (at[:-1] + at[1:])[is_far] / 2]))
-        points = _project(projection, transform, raster, at)
+        middles = (positions[:-1] + positions[1:])[is_far] / 2
+        positions = np.sort(np.concatenate([positions, middles]))
+        points = _project(projection, transform, raster, positions)
     return points
 
 
-def _find_gap(points: NDArray[np.float64]) -> tuple[int, int] | None:
-    """Find where an outline goes through a pole, which has any longitude.
+def _find_pole_crossing(points: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Find where an outline passes through a pole, whose longitude is undefined.
 
     Returns
     -------
-    Indices of the last point before the pole and of the first after it.
+    Indices of the last point before the pole and the first point after it.
     """
     n = len(points) - 1
-    is_pole = np.abs(points[:-1, 1]) > 90.0 - _AT_POLE
+    is_pole = np.abs(points[:-1, 1]) > 90.0 - _POLE_TOLERANCE_DEG
     if is_pole.sum() == 1:
         k = int(np.flatnonzero(is_pole)[0])
         return (k - 1) % n, (k + 1) % n
-    # more points at a pole are an edge that lies there, as the upper one of a map of the world
+    # several points at a pole are an edge, such as the upper one of a world map
     steps = np.abs(np.diff(points[:, 0]))
-    halves = np.flatnonzero(np.abs(steps - 180.0) < _AT_POLE)
+    halves = np.flatnonzero(np.abs(steps - 180.0) < _POLE_TOLERANCE_DEG)
     return None if len(halves) != 1 or is_pole.any() else (int(halves[0]), (int(halves[0]) + 1) % n)
 
 
-def _around_gap(points: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
-    """Return the outline from pole to pole, where it leaves one meridian for another."""
+def _ring_through_pole(points: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
+    """Return an outline that passes through a pole, along the meridians of its neighbours."""
     n = len(points) - 1
     order = (after + np.arange((before - after) % n + 1)) % n
     rest = points[order]
@@ -224,13 +226,13 @@ def _around_gap(points: NDArray[np.float64], before: int, after: int) -> NDArray
     return np.concatenate([ends[0], rest, ends[1], ends[0]])
 
 
-def _pole_inside(
+def _find_enclosed_pole(
     projection: _Projection, transform: Sequence[float], raster: Sequence[int]
 ) -> float | None:
-    """Return which pole lies in a raster."""
+    """Return the latitude of the pole that a raster contains, if any."""
     a, b, c, d, e, f = transform
     for latitude in (90.0, -90.0):
-        x, y = projection.from_globe(0.0, latitude)
+        x, y = projection.from_lonlat(0.0, latitude)
         if np.isfinite([x, y]).all():
             column, row = np.linalg.solve([[a, b], [d, e]], [x - c, y - f])
             if 0 <= row <= raster[0] and 0 <= column <= raster[1]:
@@ -238,8 +240,8 @@ def _pole_inside(
     return None
 
 
-def _around_pole(points: NDArray[np.float64], pole: float) -> Ring:
-    """Return the ring of an outline that goes once around the globe, eastward."""
+def _ring_around_pole(points: NDArray[np.float64], pole: float) -> Ring:
+    """Return the ring of an outline that goes around the globe once, eastward."""
     cut = 360.0 * np.ceil((points[0, 0] - 180.0) / 360.0) + 180.0
     first, second = points[points[:, 0] < cut], points[points[:, 0] >= cut]
     at_cut = np.interp(cut, points[:, 0], points[:, 1])
@@ -247,30 +249,30 @@ def _around_pole(points: NDArray[np.float64], pole: float) -> Ring:
         [
             [[-180.0, at_cut]],
             second - [cut + 180.0, 0.0],
-            first[1:] - [cut - 180.0, 0.0],  # its first point is the last of the other part
+            first[1:] - [cut - 180.0, 0.0],  # its first point is the last of `second`
             [[180.0, at_cut], [180.0, pole], [-180.0, pole]],
         ]
     )
-    return _finished(ring)
+    return _close_ring(ring)
 
 
-def _split(points: NDArray[np.float64]) -> Footprint:
+def _split_at_antimeridian(points: NDArray[np.float64]) -> Footprint:
     """Cut an outline at the antimeridian."""
     x = points[:, 0]
     if np.ptp(x) >= 360.0:
         south, north = points[:, 1].min(), points[:, 1].max()
         around = [[-180.0, south], [180.0, south], [180.0, north], [-180.0, north]]
-        return (_finished(np.array(around)),)
+        return (_close_ring(np.array(around)),)
     shift = 360.0 * np.floor((x.min() + 180.0) / 360.0)
     points = np.round(points - [shift, 0.0], _DECIMALS)
     if points[:, 0].max() <= 180.0:
-        return (_finished(points),)
+        return (_close_ring(points),)
     east, west = _clip(points, 180.0, True), _clip(points, 180.0, False)
-    return _finished(east), _finished(west - [360.0, 0.0])
+    return _close_ring(east), _close_ring(west - [360.0, 0.0])
 
 
-def _finished(ring: Ring) -> Ring:
-    """Round, close, and turn a ring so that it goes counterclockwise."""
+def _close_ring(ring: Ring) -> Ring:
+    """Round and close a ring, and make it counterclockwise."""
     ring = np.round(ring, _DECIMALS)
     ring = ring if (ring[0] == ring[-1]).all() else np.concatenate([ring, ring[:1]])
     x, y = ring[:, 0] - ring[0, 0], ring[:, 1] - ring[0, 1]
@@ -279,20 +281,20 @@ def _finished(ring: Ring) -> Ring:
 
 
 def _clip(ring: NDArray[np.float64], limit: float, below: bool) -> Ring:
-    """Keep the part of a ring on one side of a meridian (Sutherland and Hodgman)."""
-    kept = []
+    """Return the part of a ring on one side of a meridian (Sutherland and Hodgman)."""
+    clipped = []
     for start, end in itertools.pairwise(ring):
         inside = [(point[0] <= limit) == below for point in (start, end)]
         if inside[0]:
-            kept.append(start)
+            clipped.append(start)
         if inside[0] != inside[1]:
-            share = (limit - start[0]) / (end[0] - start[0])
-            kept.append(np.array([limit, start[1] + share * (end[1] - start[1])]))
-    return np.array(kept)
+            fraction = (limit - start[0]) / (end[0] - start[0])
+            clipped.append(np.array([limit, start[1] + fraction * (end[1] - start[1])]))
+    return np.array(clipped)
 
 
 def ring_bounds(rings: Footprint) -> list[float]:
-    """Return west, south, east and north; west is more than east across the antimeridian."""
+    """Return west, south, east, north; west is greater than east across the antimeridian."""
     south = min(float(ring[:, 1].min()) for ring in rings)
     north = max(float(ring[:, 1].max()) for ring in rings)
     return [float(rings[0][:, 0].min()), south, float(rings[-1][:, 0].max()), north]
@@ -317,9 +319,9 @@ def to_geojson(rings: Footprint) -> dict[str, Any]:
 
 INDEX = "catalog.parquet"
 INDEX_SEAL = f"{STATE}/seal"
-"""The seal of the user who built the catalog, over the bytes of the index."""
+"""File with the seal of the user who built the catalog, over the bytes of the index."""
 _BLOCK_ROWS = 500
-"""Rows that are Python objects at once, some 5 KB each."""
+"""Rows that are Python objects at the same time, about 5 KB each."""
 _GROUP_BLOCKS = 20
 _GEO = {
     "version": "1.1.0",
@@ -339,7 +341,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def import_pyarrow() -> Any:
-    """Return pyarrow.
+    """Import pyarrow.
 
     Raises
     ------
@@ -352,30 +354,30 @@ def import_pyarrow() -> Any:
 
 
 def _columns(pa: Any) -> dict[str, Any]:
-    """Return the columns that every index has, with their types."""
-    text, whole, number = pa.string(), pa.int64(), pa.float64()
+    """Return the columns of every index, with their types."""
+    text, integer, number = pa.string(), pa.int64(), pa.float64()
     return {
         "url": text,
         "status": text,
         "error": text,
         "error_type": text,
         "references": text,
-        "size": whole,
+        "size": integer,
         "mtime": number,
         "etag": text,
-        "shape": pa.list_(whole),
+        "shape": pa.list_(integer),
         "dims": pa.list_(text),
         "dtype": text,
-        "chunks": pa.list_(whole),
+        "chunks": pa.list_(integer),
         "codec": text,
         "nodata": number,
-        "nbytes": whole,
-        "n_series": whole,
-        "n_levels": whole,
-        "n_chunks": whole,
-        "missing_chunks": whole,
-        "stored_bytes": whole,
-        "largest_chunk": whole,
+        "nbytes": integer,
+        "n_series": integer,
+        "n_levels": integer,
+        "n_chunks": integer,
+        "missing_chunks": integer,
+        "stored_bytes": integer,
+        "largest_chunk": integer,
         "crs": text,
         "transform": pa.list_(number),
         "bounds": pa.list_(number),
@@ -391,8 +393,8 @@ _KINDS: tuple[tuple[type, str], ...] = (
 )  # fmt: skip
 
 
-def field_kinds(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Find the types of the fields that names and tables gave: those that fit all rows."""
+def field_types(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Find the column type of each field of file names and tables; mixed types become strings."""
     found: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.get("fields", {}).items():
@@ -413,23 +415,23 @@ def write_index(rows: Iterable[Mapping[str, Any]], path: Path, fields: Mapping[s
     Parameters
     ----------
     rows
-        Rows of the journal in the order that they are to have.
+        Rows of the journal, in the order of the index.
     fields
-        Name and type of further columns; one called `time` is used where a file has no time, and
-        other names that the index has itself get "field_" in front.
+        Names and types of further columns. `time` is merged into the index's own column; other
+        names that the index uses itself get the prefix "field_".
     """
     pa = import_pyarrow()
     columns = _columns(pa)
     names = {
         name: f"field_{name}" if name in columns else name for name in fields if name != "time"
     }
-    own = [(names[name], getattr(pa, fields[name])()) for name in names]
+    field_columns = [(names[name], getattr(pa, fields[name])()) for name in names]
     metadata = {"geo": json.dumps(_GEO, sort_keys=True)}
-    schema = pa.schema([*columns.items(), *own], metadata=metadata)
-    texts = {name for name in names if fields[name] == "string"}
+    schema = pa.schema([*columns.items(), *field_columns], metadata=metadata)
+    string_fields = {name for name in names if fields[name] == "string"}
     remaining = iter(rows)
     blocks = iter(lambda: list(itertools.islice(remaining, _BLOCK_ROWS)), [])
-    tables = (_to_table(pa, schema, block, names, texts) for block in blocks)
+    tables = (_to_table(pa, schema, block, names, string_fields) for block in blocks)
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         while group := list(itertools.islice(tables, _GROUP_BLOCKS)):
             writer.write_table(pa.concat_tables(group))
@@ -440,44 +442,45 @@ def _to_table(
     schema: Any,
     block: Sequence[Mapping[str, Any]],
     names: Mapping[str, str],
-    texts: Collection[str],
+    string_fields: Collection[str],
 ) -> Any:
-    """Return rows of the journal as those of the index; `texts` are fields to spell as text."""
+    """Convert rows of the journal to rows of the index; `string_fields` become strings."""
     rows = []
-    for row in map(place_row, block):
+    for row in map(add_location, block):
         for name, value in row.pop("fields", {}).items():
             if name in names:
-                row[names[name]] = str(value) if name in texts and value is not None else value
+                is_string = name in string_fields and value is not None
+                row[names[name]] = str(value) if is_string else value
         rows.append(row)
     try:
         return pa.Table.from_pylist(rows, schema)
-    except UnicodeEncodeError:  # of file names: spelled as Python escapes them
-        return pa.Table.from_pylist([_escaped(row) for row in rows], schema)
+    except UnicodeEncodeError:  # bytes of file names that are not UTF-8
+        return pa.Table.from_pylist([_escape_surrogates(row) for row in rows], schema)
 
 
-def _escaped(value: Any) -> Any:
+def _escape_surrogates(value: Any) -> Any:
     if isinstance(value, list):
-        return [_escaped(one) for one in value]
+        return [_escape_surrogates(one) for one in value]
     if isinstance(value, dict):
-        return {name: _escaped(one) for name, one in value.items()}
+        return {name: _escape_surrogates(one) for name, one in value.items()}
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def place_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def add_location(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its bounds, footprint and time."""
     placed = dict(row)
-    placed["time"] = _moment(row)
+    placed["time"] = _row_time(row)
     if row.get("transform") and row.get("raster"):
-        placed.update(_placed(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
+        placed.update(_locate(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
     return placed
 
 
 @functools.lru_cache(maxsize=1024)
-def _placed(
+def _locate(
     crs: str | None, transform: tuple[float, ...], raster: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Return bounds and footprint: files of one place are many in an archive."""
-    outline = outline_of(transform, raster, range(4))
+    """Return bounds and footprint; cached because many files of an archive share a place."""
+    outline = outline_points(transform, raster, range(4))
     placed: dict[str, Any] = {
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
     }
@@ -489,8 +492,8 @@ def _placed(
     return placed
 
 
-def _moment(row: Mapping[str, Any]) -> datetime.datetime | None:
-    """Return the time of a file: what its table or name says comes before its tags."""
+def _row_time(row: Mapping[str, Any]) -> datetime.datetime | None:
+    """Return the time of a file: from its table or name, else from its tags."""
     for text in (row.get("fields", {}).get("time"), row.get("time")):
         try:
             moment = datetime.datetime.fromisoformat(str(text)) if text is not None else None
@@ -502,12 +505,12 @@ def _moment(row: Mapping[str, Any]) -> datetime.datetime | None:
 
 
 def seal_index(data: bytes) -> bytes | None:
-    """Return the user's seal of an index; None where the user has no key."""
-    seal = make_seal(_digest(data))
+    """Return the user's seal of an index; None if the user has no key."""
+    seal = make_seal(_index_digest(data))
     return None if seal is None else seal.encode()
 
 
-def _digest(data: bytes) -> bytes:
+def _index_digest(data: bytes) -> bytes:
     return hashlib.sha256(b"catalog" + data).digest()
 
 
@@ -532,8 +535,8 @@ def read_index(
             seal = fs.cat_file(f"{root}/{INDEX_SEAL}")
         except client_errors():
             return False
-        return is_own_seal(seal.decode("latin-1"), _digest(data))
+        return is_own_seal(seal.decode("latin-1"), _index_digest(data))
 
-    # Arrow's own threads now and then abort the interpreter when it ends right after (pyarrow 26)
+    # Arrow's threads sometimes abort the interpreter if it exits right after (pyarrow 26)
     reader = pa.BufferReader(data)
     return pa.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False), is_own

@@ -1,8 +1,4 @@
-"""A catalog that was built, opened: search it, and open what was found.
-
-Owns the way back: from the index to files by place, time and column, and from files to one xarray
-object.
-"""
+"""Open a catalog, query its index by place, time and column, and open the files found."""
 
 from __future__ import annotations
 
@@ -35,11 +31,11 @@ if TYPE_CHECKING:
     import pyarrow
     import xarray
 
-_SPANS = frozenset({"Y", "M", "D", "h", "m", "s", "ms", "us", "ns"})
-"""What the last part of a date may be, as NumPy calls it."""
+_DATE_UNITS = frozenset({"Y", "M", "D", "h", "m", "s", "ms", "us", "ns"})
+"""Units that the last part of a date may have, in NumPy's notation."""
 _SHOWN_COLUMNS, _SHOWN_ROWS = ("url", "status", "shape", "dtype", "time"), 10
-"""What a notebook shows of a catalog."""
-_NEEDED = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
+"""Columns and number of rows that a notebook shows."""
+_REQUIRED_COLUMNS = frozenset({"url", "status", "references", "time", "bounds", "bbox", "geometry"})
 
 
 @rejects_unknown_arguments
@@ -59,13 +55,13 @@ def open_catalog(
         Options of the fsspec file system of a URL.
     allow
         Prefixes of the addresses that the catalog may read; "*" for all. By default, a catalog that
-        you built may read all its files. Others may read their own folder and what `TIFFREF_ALLOW`
-        lists.
+        you built may read all its files; any other only its own folder and the addresses in
+        `TIFFREF_ALLOW`.
 
     Raises
     ------
     SourceError
-        If there is no catalog.
+        If the catalog does not exist or cannot be read.
     MissingExtra
         If pyarrow is not installed.
     """
@@ -76,17 +72,19 @@ def open_catalog(
         table, is_own = read_index(folder, storage_options)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SourceError(
-            "there is no catalog", url=os.fspath(path), expected=f"a folder with {INDEX}",
+            "no catalog found", url=os.fspath(path), expected=f"a folder with {INDEX}",
             hint="Build one: tiffref catalog build FILES -o FOLDER.",
         ) from error  # fmt: skip
     except pa.ArrowInvalid as error:
-        raise InvalidReferences("the index cannot be read", url=folder, got=str(error)) from error
+        raise InvalidReferences(
+            "the index of the catalog cannot be read", url=folder, got=str(error)
+        ) from error
     except client_errors() as error:
         raise unreadable(folder, error) from error
-    missing = sorted(_NEEDED - set(table.column_names))
+    missing = sorted(_REQUIRED_COLUMNS - set(table.column_names))
     if missing:
         raise InvalidReferences(
-            "not the index of a catalog", url=folder, got=f"no column {', '.join(missing)}"
+            "not a catalog: its index lacks columns", url=folder, got=f"no {', '.join(missing)}"
         )
     if allow is None and not is_own():
         allow = [f"{folder or '.'}/", *allowed_by_environment()]
@@ -96,7 +94,7 @@ def open_catalog(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalog:
-    """A catalog, or the result of a search in one.
+    """A catalog, or the result of a query.
 
     Attributes
     ----------
@@ -145,15 +143,15 @@ class Catalog:
         status: str | None = "ok",
         where: Mapping[str, Any] | None = None,
     ) -> Catalog:
-        """Search.
+        """Find files by place, time, status and column.
 
         Parameters
         ----------
         bounds
             (west, south, east, north) in degrees. West is greater than east if the box crosses the
-            antimeridian. Finds files whose bounding box touches it.
+            antimeridian. Matches files whose bounding box intersects it.
         time
-            A year, month, day or moment ("2022-05"), or (first, last). Both are included, and
+            A year, month, day or instant ("2022-05"), or (first, last). Both are included, and
             either may be None.
         status
             "ok", "failed" or "deleted"; None for all.
@@ -163,7 +161,7 @@ class Catalog:
         Raises
         ------
         SelectionError
-            If there is no such column, or the bounds or times are invalid.
+            If a column does not exist, or the bounds or times are invalid.
         """
         import pyarrow.compute as pc
 
@@ -173,9 +171,9 @@ class Catalog:
         for name, value in (where or {}).items():
             table = table.filter(_matches(table, name, value))
         if bounds is not None:
-            table = table.filter(_touches(table, bounds))
+            table = table.filter(_intersects(table, bounds))
         if time is not None:
-            first, last = _period(time)
+            first, last = _parse_period(time)
             moments = table["time"]
             mask = pc.is_valid(moments)
             if first is not None:
@@ -186,12 +184,12 @@ class Catalog:
         return replace(self, table=table)
 
     def references(self, url: str | None = None) -> References:
-        """Return the references of the file with this address, or of the only one found."""
+        """Return the references of the file with this address; without one, of the only file."""
         rows = self.table.select(["url", "references"]).to_pylist()
         chosen = [row for row in rows if url is None or row["url"] == url]
         if len(chosen) != 1 or chosen[0]["references"] is None:
             raise SelectionError(
-                "no such references" if len(chosen) != 1 else "the file has no references",
+                "not a single file" if len(chosen) != 1 else "the file has no references",
                 url=self.folder, got=url or f"{len(chosen)} files", expected="one file",
             )  # fmt: skip
         path = f"{self.folder}/{chosen[0]['references']}"
@@ -199,15 +197,15 @@ class Catalog:
             AllowList([*self.allow, f"{self.folder or '.'}/"]).check(path)
         found = References.open(path, self.storage_options)
         if self.allow is None and found.allow is not None:
-            # of a worker with another key: what the index says is the user's own word
+            # sealed by a worker with another key: the user's own index vouches for the file
             return replace(found, allow=(*found.allow, chosen[0]["url"]))
         return found if self.allow is None else replace(found, allow=self.allow)
 
     def stack(self, **options: Any) -> References:
-        """Return references to all files found as one array.
+        """Combine the files found into one array.
 
-        Files that differ in time or in fields are stacked along these. Adjacent files are joined by
-        their georeference.
+        Files are stacked along time and the fields in which they differ. Adjacent files are joined
+        to a mosaic by their georeference.
 
         Parameters
         ----------
@@ -219,16 +217,18 @@ class Catalog:
         ManifestMismatch
             If the files do not combine.
         UntrustedSource
-            If a file is outside the addresses that the catalog may read.
+            If the catalog may not read the address of a file.
         """
         if not len(self):
-            raise SelectionError("no files", url=self.folder, hint="Search for something else.")
+            raise SelectionError(
+                "the query found no files", url=self.folder, hint="Use less strict conditions."
+            )
         if self.allow is not None:
             allowed = AllowList(self.allow)
             for url in self.urls:
                 allowed.check(url)
-        options.setdefault("mosaic", _lie_apart(self.table))
-        columns = _axes(self.table, options["mosaic"])
+        options.setdefault("mosaic", _is_mosaic(self.table))
+        columns = _stack_columns(self.table, options["mosaic"])
         table = {"url": self.urls, **columns}
         try:
             found = scan_sequence(
@@ -236,7 +236,7 @@ class Catalog:
             )
             return replace(found, allow=self.allow)
         except ManifestMismatch as error:
-            error.hint = error.hint or "Search for less: by time, bounds or a column."
+            error.hint = error.hint or "Narrow the query by time, bounds or a column."
             raise
 
     def open(self, **options: Any) -> xarray.Dataset:
@@ -262,11 +262,11 @@ class Catalog:
         else:
             references = self.stack(**options)
         options = {} if self.storage_options is None else {"storage_options": self.storage_options}
-        # our own engine, since it asks before it reads what a catalog of a stranger names
+        # tiffref's engine checks addresses against the allow-list
         return xarray.open_dataset(references, engine="tiffref", **options)  # type: ignore[arg-type]
 
     def combined(self) -> list[dict[str, Any]]:
-        """Return the record of the combined sets: `name`, `keys`, `path`, `shape`, ..."""
+        """Return a row for each combined set: `name`, `keys`, `path`, `shape`, ..."""
         import json
 
         import fsspec
@@ -294,24 +294,24 @@ def _matches(table: Any, name: str, value: Any) -> Any:
         )
     kind = table.schema.field(name).type
     if pa.types.is_nested(kind):
-        raise SelectionError("a column of lists cannot be searched", got=name)
+        raise SelectionError("cannot search a column of lists", got=name)
     values = list(value) if isinstance(value, list | tuple | set) else [value]
     if pa.types.is_string(kind):
-        values = [str(one) for one in values]  # as the index spells them
+        values = [str(one) for one in values]  # as in the index
     try:
         wanted = pa.array(values).cast(kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise SelectionError(
-            f"a value of '{name}' is of another kind", got=value, expected=str(kind)
+            f"a value for column '{name}' has the wrong type", got=value, expected=str(kind)
         ) from error
     return pc.is_in(table[name], wanted)
 
 
-def _touches(table: Any, bounds: Sequence[float]) -> Any:
+def _intersects(table: Any, bounds: Sequence[float]) -> Any:
     import pyarrow.compute as pc
 
     if len(bounds) != 4 or bounds[1] > bounds[3]:
-        raise SelectionError("bad bounds", got=bounds, expected="west, south, east, north")
+        raise SelectionError("invalid bounds", got=bounds, expected="west, south, east, north")
     west, south, east, north = (float(number) for number in bounds)
     box = table["bbox"].combine_chunks()
     xmin, ymin, xmax, ymax = (pc.struct_field(box, side) for side in
@@ -326,39 +326,39 @@ def _touches(table: Any, bounds: Sequence[float]) -> Any:
     return pc.fill_null(pc.and_(rows, columns), False)
 
 
-def _period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
-    """Return the first moment and the one after the last."""
+def _parse_period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
+    """Return the start of the first date and the end of the last."""
     if not isinstance(time, str) and len(time) != 2:
-        raise SelectionError("not a period", got=time, expected="a date, or (first, last)")
+        raise SelectionError("invalid time", got=time, expected="a date, or (first, last)")
     first, last = (time, time) if isinstance(time, str) else time
     return (
-        None if first is None else _span(first)[0],
-        None if last is None else _span(last)[1],
+        None if first is None else _parse_date(first)[0],
+        None if last is None else _parse_date(last)[1],
     )
 
 
-def _span(text: str) -> tuple[datetime.datetime, datetime.datetime]:
+def _parse_date(text: str) -> tuple[datetime.datetime, datetime.datetime]:
     import numpy as np
 
     start = None
     with contextlib.suppress(ValueError):
-        # a text without digits may be a time, but of no unit
+        # NumPy also accepts words such as "today", which have no unit
         moment = np.datetime64(text.removesuffix("Z") if text[:1].isdigit() else "no date")
         unit: Any = np.datetime_data(moment.dtype)[0]
-        start = moment.astype("M8[us]").item() if unit in _SPANS else None
+        start = moment.astype("M8[us]").item() if unit in _DATE_UNITS else None
     if not isinstance(start, datetime.datetime):
-        raise SelectionError("not a date", got=text, expected="2022-05-01, or 2022-05")
+        raise SelectionError("invalid date", got=text, expected="2022-05-01 or 2022-05")
     end = (moment + np.timedelta64(1, unit)).astype("M8[us]").item()
     if not isinstance(end, datetime.datetime):
-        end = datetime.datetime.max  # of the year 9999, which stands for no end
+        end = datetime.datetime.max  # the year 9999, which means no end
     return start.replace(tzinfo=datetime.UTC), end.replace(tzinfo=datetime.UTC)
 
 
-def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
-    """Return what distinguishes the files: their time, and fields that differ.
+def _stack_columns(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
+    """Return the columns to stack files along: time and fields, if their values differ.
 
-    In a mosaic, a field that is the same in all files of a place, such as the name of a tile, is
-    left out: the place says it already. A time stays, also if each place has its own.
+    In a mosaic, a field that depends on the place only, such as the name of a tile, is left out.
+    Time is kept even if it depends on the place only.
     """
     found: dict[str, list[Any]] = {}
     names = table.column_names
@@ -378,7 +378,7 @@ def _axes(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
     return found
 
 
-def _lie_apart(table: Any) -> bool:
-    """Return whether files of one time and one kind lie at different places."""
+def _is_mosaic(table: Any) -> bool:
+    """Return whether the files have different bounds."""
     places = {str(bounds) for bounds in table["bounds"].to_pylist()}
     return len(places) > 1 and "None" not in places

@@ -1,7 +1,7 @@
-"""A STAC collection with an item for each file.
+"""Write a STAC collection with one item per file.
 
-Owns what STAC says of a file: its footprint, time, projection, and two assets, the references and
-the TIFF itself. Links are relative, so that the folder can be moved.
+An item has the footprint, time and projection of the file, and two assets: its references and the
+TIFF itself. Links are relative, so that the folder can be moved.
 
 References: STAC 1.1.0; projection extension 2.0.0; xarray-assets extension 1.0.0. xpystac opens
 assets of type application/json in the role "references".
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .index import place_row, to_geojson
+from .index import add_location, to_geojson
 from .worker import Settings
 
 _FOLDER = "stac"
@@ -32,26 +32,26 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write `stac/collection.json` and `stac/items/`, all or nothing on a disk."""
+    """Write `stac/collection.json` and `stac/items/`; in a local folder, atomically."""
     title = settings.folder.address.rpartition("/")[2]
-    # in letters that STAC recommends for ids
+    # characters that STAC recommends for ids
     collection = re.sub(r"[^A-Za-z0-9_.-]", "-", title) or "catalog"
     boxes: list[list[float]] = []
     moments: set[datetime.datetime] = set()
     ids: dict[str, None] = {}
-    with settings.folder.making(_FOLDER) as made:
+    with settings.folder.staging(_FOLDER) as made:
         (made / "items").mkdir(parents=True)
         for row in rows:
             if row["status"] != "ok":
                 continue
-            placed = place_row(row)
-            name = _identify(row, ids)
-            moment = placed["time"] or _changed(row)
+            placed = add_location(row)
+            name = _item_id(row, ids)
+            moment = placed["time"] or _modification_time(row)
             moments = {min(moments | {moment}), max(moments | {moment})}
             item = _item(name, placed, moment, settings)
             if "bbox" in item:
-                boxes = [_unite([*boxes, item["bbox"]])]
-            _dump(made / "items" / f"{name}.json", {**item, "collection": collection})
+                boxes = [_union([*boxes, item["bbox"]])]
+            _write_json(made / "items" / f"{name}.json", {**item, "collection": collection})
         interval = [_iso(min(moments)), _iso(max(moments))] if moments else [None, None]
         document = {
             "type": "Collection",
@@ -69,24 +69,24 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
             },
             "license": "other",
         }
-        _dump(made / "collection.json", document)
+        _write_json(made / "collection.json", document)
 
 
-def _dump(path: Path, document: Mapping[str, Any]) -> None:
-    # names that are no UTF-8 become what JSON escapes them as
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    # bytes of file names that are not UTF-8 become JSON escapes
     text = json.dumps(document, indent=1, ensure_ascii=False)
     path.write_text(text, "utf-8", "backslashreplace")
 
 
-def _unite(boxes: Iterable[list[float]]) -> list[float]:
-    """Return the box around all; one across the antimeridian goes around the globe."""
-    whole = [[-180.0, b[1], 180.0, b[3]] if b[0] > b[2] else b for b in boxes]
-    west, south, east, north = zip(*whole, strict=True)
+def _union(boxes: Iterable[list[float]]) -> list[float]:
+    """Return the union of boxes; those across the antimeridian count as all longitudes."""
+    boxes = [[-180.0, b[1], 180.0, b[3]] if b[0] > b[2] else b for b in boxes]
+    west, south, east, north = zip(*boxes, strict=True)
     return [min(west), min(south), max(east), max(north)]
 
 
-def _identify(row: Mapping[str, Any], ids: dict[str, None]) -> str:
-    """Name the item of a file as the file is called, with more where that is taken."""
+def _item_id(row: Mapping[str, Any], ids: dict[str, None]) -> str:
+    """Return the id of an item: the file's stem, with a hash if another item has that name."""
     name = Path(row["url"]).stem or "item"
     if name in ids:
         name = f"{name}~{hashlib.sha256(os.fsencode(row['url'])).hexdigest()[:8]}"
@@ -94,8 +94,8 @@ def _identify(row: Mapping[str, Any], ids: dict[str, None]) -> str:
     return name
 
 
-def _changed(row: Mapping[str, Any]) -> datetime.datetime:
-    """Return the file's own date: STAC asks for one of every item."""
+def _modification_time(row: Mapping[str, Any]) -> datetime.datetime:
+    """Return when the file was modified, as STAC requires a datetime of each item."""
     if row.get("mtime") is None:
         return _EPOCH
     return datetime.datetime.fromtimestamp(row["mtime"], datetime.UTC)

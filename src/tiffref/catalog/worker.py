@@ -1,14 +1,13 @@
-"""The jobs of a build, and what a worker does with them.
+"""Jobs of a build: scan files, write their references, and combine files into sets.
 
-Owns what workers get (a job for each file, and the settings of the build; everything pickles), what
-the files of references are called, and what executors run: scan each file, write its references,
-and return the rows of the journal, with what is measured of each image as plain values. A bad file
-becomes a row; an output that cannot be written ends the batch. Errors of a busy network or server
-are retried after a pause that doubles. A folder on a disk must be there under the same path as in
-the process that builds the catalog.
+Workers receive picklable jobs, one per file, and the settings of the build. They scan each file,
+write its references, and return its row of the journal as plain values. A file that cannot be
+scanned becomes a row; an output that cannot be written ends the batch. Transient errors of networks
+and servers are retried with exponential backoff. Workers must see a local folder under the same
+path as the process that builds the catalog.
 
-Also owns combined sets, files as arrays with the axes of their sequence in front: which files make
-a set, what it is called, when it is made again, and the record of all sets. Workers make one each.
+A combined set is one document for several files, with the axes of the sequence first. This module
+decides which files form a set, its name, and when it is written again. `combined.json` lists all.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ from .executors import JobQueue, Pool
 from .storage import Folder, Journal, checksum
 
 FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
-"""Format of the references of one file -> what their names end in."""
+"""File name extension of each format of references."""
 _UNSAFE = re.compile(r'[\x00-\x1f%?*:"<>|\\]')
 _MAX_NAME_BYTES = 240
 
@@ -67,10 +66,10 @@ _MAX_NAME_BYTES = 240
 class Job:
     """One file to scan.
 
-    `output` is where its references go, below the catalog's folder. `size`, `mtime` and `etag` are
-    of the file when it was scanned last, None for a new one: a worker that finds it so leaves it
-    alone. `fields` are values of its name, or of the table it is listed in; `bands` what a STAC
-    item says of its bands, as in `FileList`.
+    `output` is the path of its references in the catalog. `size`, `mtime` and `etag` are those of
+    the last scan, None for a new file; a file that still has them is skipped. `fields` are values
+    from its name or the table that lists it; `bands` is the band metadata of a STAC item, as in
+    `FileList`.
     """
 
     url: str
@@ -85,10 +84,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds for all jobs of a build, as of `build` and `BuildOptions`.
+    """Options that all jobs of a build share, as in `build` and `BuildOptions`.
 
-    `root` is the address of the folder that the files of the first build share, and `prefix` what
-    documents say instead of it; None leaves addresses as they are.
+    `root` is the address of the common folder of the files of the first build; documents have
+    `prefix` instead, unless it is None.
     """
 
     folder: Folder
@@ -102,7 +101,7 @@ class Settings:
     keep_signature: bool = False
 
     def rename(self, url: str) -> str:
-        """Return the address that documents have for a file."""
+        """Return the address of a file to write in documents."""
         if self.prefix is None and self.keep_signature:
             return to_full_url(url)
         address = _address(url)
@@ -112,19 +111,19 @@ class Settings:
 
 
 def _address(url: str) -> str:
-    # paths of jobs are full already: no need to ask for the working folder, as others must
+    # paths of jobs are absolute, so that this needs no slow look-up of the working directory
     return f"file://{url}" if url.startswith("/") else to_document_url(url)
 
 
 def make_jobs(
     found: FileList, fields: Mapping[str, Sequence[Any]], settings: Settings
 ) -> list[Job]:
-    """Return a job for each file, each file once.
+    """Return a job for each distinct file.
 
     Raises
     ------
     SelectionError
-        If two files would have the same references.
+        If the references of two files would have the same path.
     """
     warn_about_signatures(found.urls, is_kept=settings.keep_signature)
     suffix = FORMATS.get(settings.format, "")
@@ -137,10 +136,10 @@ def make_jobs(
         output = reference_path(url, settings.root, suffix)
         if outputs.setdefault(output, name) != name:
             raise SelectionError(
-                "two files would have their references in one place",
+                "the references of two files would have the same path",
                 url=name,
                 got=output,
-                expected=f"another place than that of {outputs[output]}",
+                expected=f"a path other than that of {outputs[output]}",
             )
         own = {key: values[n] for key, values in fields.items() if values[n] is not None}
         bands = found.bands[n] if found.bands else ()
@@ -149,10 +148,10 @@ def make_jobs(
 
 
 def reference_path(url: str, root: str, suffix: str) -> str:
-    """Return where the references of a file go.
+    """Return the path of the references of a file in the catalog.
 
-    Folders below the root stay, so that two files of the same name never meet, and so does the
-    ending: `a.tif` and `a.tiff` may lie side by side.
+    It includes the folders below the root and the file's extension, so that files with the same
+    name or stem do not collide.
 
     Examples
     --------
@@ -172,7 +171,7 @@ def reference_path(url: str, root: str, suffix: str) -> str:
 
 
 def _safe(part: str) -> str:
-    """Spell a part of an address so that every file system takes it, and no two become one."""
+    """Escape characters that some file systems reject; distinct parts stay distinct."""
     if part in (".", ".."):
         return part.replace(".", "%2E")
     return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", part)
@@ -187,13 +186,13 @@ def _shorten(part: str) -> str:
 
 
 def file_facts(references: References) -> dict[str, Any]:
-    """Measure the image of a file: its form, its place and time, and its chunks."""
+    """Return the columns that describe the image of a file."""
     array = references.group[references.main_path]
     assert isinstance(array, Array)
     attributes = references.group.attributes
-    levels = [level for row in references.series[:1] for level in row["levels"]]
+    levels = [level for series in references.series[:1] for level in series["levels"]]
     refused = [
-        level["refused"] for row in references.series for level in row["levels"]
+        level["refused"] for series in references.series for level in series["levels"]
         if "refused" in level
     ]  # fmt: skip
     return {
@@ -231,7 +230,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time(references: References) -> str | None:
-    """Return when the image was taken, or else made, as ISO text."""
+    """Return the acquisition time of the image, else its creation time, in ISO 8601 format."""
     variable = references.group.children.get("time")
     if isinstance(variable, Array) and variable.shape == ():
         units = str(variable.attributes.get("units", ""))
@@ -257,8 +256,8 @@ def _iso(text: Any) -> str | None:
 
 
 def _chunk_facts(references: References) -> dict[str, Any]:
-    """Measure the chunks of all arrays of a file together."""
-    # looked at together: a look takes longer than the few chunks of a level
+    """Return counts and sizes of the chunks of all arrays of a file."""
+    # one pass over all arrays: for a few chunks, a NumPy call costs more than the work
     manifests = [array.manifest for _, array in references.group.arrays() if array.manifest.sources]
     none: list[NDArray[Any]] = [np.empty(0, np.uint64)]
     source = np.concatenate([manifest.source for manifest in manifests] or none)
@@ -277,53 +276,55 @@ def _chunk_facts(references: References) -> dict[str, Any]:
 
 T = TypeVar("T")
 
-_ERRNOS = frozenset(
+_RETRY_ERRNOS = frozenset(
     {
         errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
         errno.EHOSTUNREACH, errno.EINTR, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH,
         errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
     }
 )  # fmt: skip
-_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers by which a server says "later"; 404 and 403 say "never"."""
+_RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses worth a retry; 404 and 403 are not."""
 _STATUS = re.compile(r"HTTP status (\d{3})$")
-_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
-"""Codes of S3 and kin."""
-_CLIENTS = ("aiohttp", "botocore", "urllib3", "requests", "gcsfs")
-_KINDS = ("Timeout", "Connection", "Disconnected", "Incomplete", "Payload")
+_RETRY_S3_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
+"""Error codes of S3-compatible stores."""
+_CLIENT_MODULES = ("aiohttp", "botocore", "urllib3", "requests", "gcsfs")
+_RETRY_NAMES = ("Timeout", "Connection", "Disconnected", "Incomplete", "Payload")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether an error may be gone the next time."""
+    """Return whether an operation may succeed if it is retried after this error."""
     cause: BaseException | None = error if isinstance(error, SourceError) else None
-    while cause is not None and not _may_pass(cause):
+    while cause is not None and not _is_transient_cause(cause):
         cause = cause.__cause__
     return cause is not None
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient_cause(error: BaseException) -> bool:
     if isinstance(error, TimeoutError | ConnectionError):
         return True
-    if getattr(error, "errno", None) in _ERRNOS or getattr(error, "status", None) in _STATUSES:
+    if getattr(error, "errno", None) in _RETRY_ERRNOS:
+        return True
+    if getattr(error, "status", None) in _RETRY_STATUSES:
         return True
     if isinstance(error, SourceError):
         found = _STATUS.search(str(error.got))
-        return found is not None and int(found[1]) in _STATUSES
-    answer = getattr(error, "response", None)
-    if isinstance(answer, dict):
-        return answer.get("Error", {}).get("Code") in _CODES
-    # clients have dozens of classes for this, that need not be installed
-    is_client = type(error).__module__.startswith(_CLIENTS)
-    return is_client and any(kind in type(error).__name__ for kind in _KINDS)
+        return found is not None and int(found[1]) in _RETRY_STATUSES
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response.get("Error", {}).get("Code") in _RETRY_S3_CODES
+    # by name: clients have dozens of such classes, and may not be installed
+    is_client = type(error).__module__.startswith(_CLIENT_MODULES)
+    return is_client and any(name in type(error).__name__ for name in _RETRY_NAMES)
 
 
-def retried(
+def with_retries(
     work: Callable[[], T],
     retries: int,
     backoff_s: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Do something, again after errors that may pass: `retries` times, with pauses that double."""
+    """Call a function; after transient errors, retry up to `retries` times, with backoff."""
     for attempt in range(retries):
         try:
             return work()
@@ -335,12 +336,11 @@ def retried(
 
 
 @dataclass(slots=True)
-class Done:
-    """What became of some jobs.
+class BatchResult:
+    """The result of a batch of jobs.
 
-    `rows` are those of the journal, files that have not changed left out; `n_unchanged` counts
-    those. `n_bytes` is what the images take that were looked at. `written` names one of the files
-    that were written.
+    `rows` are the new rows of the journal; `n_unchanged` counts the files without one. `n_bytes`
+    is the size of the scanned files. `written` is the name of one of the written documents.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -350,8 +350,8 @@ class Done:
     first_error: str | None = None
     written: str | None = None
 
-    def fail(self, job: Job, error: BaseException) -> None:
-        """Note that a file cannot be scanned."""
+    def add_failure(self, job: Job, error: BaseException) -> None:
+        """Add the row of a file that cannot be scanned."""
         self.n_failed += 1
         self.first_error = self.first_error or str(error)
         self.rows.append(
@@ -362,7 +362,7 @@ class Done:
         )  # fmt: skip
 
 
-def run_jobs(settings: Settings, jobs: Sequence[Job]) -> Done:
+def run_jobs(settings: Settings, jobs: Sequence[Job]) -> BatchResult:
     """Scan files and write their references.
 
     Raises
@@ -370,74 +370,74 @@ def run_jobs(settings: Settings, jobs: Sequence[Job]) -> Done:
     CatalogError
         If references cannot be written.
     """
-    done = Done()
+    result = BatchResult()
     for job in jobs:
         try:
             scan_one = functools.partial(_scan, job, settings)
-            row = retried(scan_one, settings.retries, settings.backoff_s)
+            row = with_retries(scan_one, settings.retries, settings.backoff_s)
         except CatalogError:
             raise
         except TiffrefError as error:
-            done.fail(job, error)
-            settings.folder.remove(job.output)  # of the file as it was before it changed
+            result.add_failure(job, error)
+            settings.folder.remove(job.output)  # may exist from before the file changed
             continue
         if row is None:
-            done.n_unchanged += 1
+            result.n_unchanged += 1
             continue
-        done.rows.append(row)
-        done.n_bytes += row["size"] or 0
-        done.written = row.get("references", done.written)
-    return done
+        result.rows.append(row)
+        result.n_bytes += row["size"] or 0
+        result.written = row.get("references", result.written)
+    return result
 
 
 def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
-    """Scan one file, and write its references; None if it has not changed since."""
-    with closing(open_source(job.url, settings.storage_options)) as there:
-        if _is_unchanged(job, there.source):
+    """Scan one file and write its references; return its row, None if it has not changed."""
+    with closing(open_source(job.url, settings.storage_options)) as opened:
+        if _is_unchanged(job, opened.source):
             return None
         with collect_warnings() as warnings:
-            references = _with_bands(scan(there, **settings.scan), job)
+            references = _add_band_metadata(scan(opened, **settings.scan), job)
             if warnings.truncation and not settings.scan.get("allow_holes"):
-                raise MalformedTiff(warnings.truncation)  # a row that is "ok" is whole
+                raise MalformedTiff(warnings.truncation)  # "ok" means complete
             written = {}
             if settings.format != "none":
                 size, crc = write_references(references, job.output, settings, settings.format)
                 written = {"references": job.output, "document_size": size, "document_crc": crc}
         return {
-            "url": job.name, "status": "ok", **state_of(there.source), **written,
+            "url": job.name, "status": "ok", **source_state(opened.source), **written,
             "fields": dict(job.fields), **file_facts(references),
             **({"warnings": list(warnings)} if warnings else {}),
         }  # fmt: skip
 
 
-def state_of(source: Source) -> dict[str, Any]:
-    """Return by what a file is known again."""
+def source_state(source: Source) -> dict[str, Any]:
+    """Return the values by which a changed file is recognized."""
     return {"size": source.size, "mtime": source.mtime, "etag": source.etag}
 
 
 def write_references(
     references: References, path: str, settings: Settings, format: str
 ) -> tuple[int, int]:
-    """Put a document in place, whole; return its size and checksum."""
+    """Write a document atomically; return its size and CRC-32."""
     options: dict[str, Any] = {
         "rename": settings.rename, "series": references.series,
         "is_sealed": references.allow is None,
     }  # fmt: skip
-    if format == "json" and len(references.sources) == 1:  # of many files it may be long
+    if format == "json" and len(references.sources) == 1:  # small enough to write in memory
         buffer = io.BytesIO()
         write_json(references.group, buffer, **options)
         settings.folder.put(path, document := buffer.getvalue())
         return len(document), zlib.crc32(document)
     write = write_json if format == "json" else write_parquet
-    with settings.folder.making(path) as made:
-        write(references.group, made, **options)
-        found = checksum(made)
-    assert found is not None
-    return found
+    with settings.folder.staging(path) as staged:
+        write(references.group, staged, **options)
+        result = checksum(staged)
+    assert result is not None
+    return result
 
 
-def _with_bands(references: References, job: Job) -> References:
-    """Add what the STAC item of a file says of its bands."""
+def _add_band_metadata(references: References, job: Job) -> References:
+    """Add the band metadata of the file's STAC item."""
     if not job.bands:
         return references
     report = Report(job.url)
@@ -459,21 +459,21 @@ def _is_unchanged(job: Job, now: Source) -> bool:
 RECORD = "combined.json"
 _COMBINED = "combined"
 _RECORD_S = 5.0
-"""How often the record is written: with thousands of sets it is long, and sets made since are but
-made again."""
-_MEMBER = ("url", "size", "mtime", "etag", "fields")
-"""What a set is made of: these columns of each of its files."""
+"""Seconds between writes of the record, which is long if there are thousands of sets; after a kill,
+sets that are not in it are written again."""
+_MEMBER_COLUMNS = ("url", "size", "mtime", "etag", "fields")
+"""Columns of the files of a set; if any changes, the set is written again."""
 _SCAN_OPTIONS = ("series", "level", "key", "chunkmode", "fillvalue", "zattrs")
 """Arguments of `scan` that `scan_sequence` takes as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class CombinedSettings:
-    """How files are combined.
+    """Options of combined sets.
 
-    `pattern` gives their axes; `group_by` names fields or columns of the index; `format` is
-    "parquet" or "json"; `options` go to `scan_sequence`; `signed` are addresses by which files are
-    read, where the journal has another one.
+    `pattern` defines the axes; `group_by` are names of fields or columns of the index; `format` is
+    "parquet" or "json"; `options` are passed to `scan_sequence`; `signed` are signed URLs of files,
+    by the unsigned address that the journal has.
     """
 
     pattern: str | None
@@ -484,8 +484,8 @@ class CombinedSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
-    """One set to make: `row` is what is known of it, `members` are what is known of its files."""
+class _CombinedSet:
+    """One set to write: `row` is its row in the record, `members` are columns of its files."""
 
     row: Mapping[str, Any]
     members: Sequence[Mapping[str, Any]]
@@ -496,67 +496,68 @@ def combine_groups(
     journal: Journal,
     order: Iterable[str],
     settings: Settings,
-    wanted: CombinedSettings,
+    combined: CombinedSettings,
     show: Callable[[int, int, int], None],
 ) -> list[dict[str, Any]]:
     """Write a combined set for each group of files, and the record of all sets.
 
-    A set whose files are those of the last run is left as it is. Of files that are not at work now
-    only the addresses are in memory.
+    A set is skipped if its files have not changed since the last build. Apart from the sets being
+    written, only the addresses of files are in memory.
 
     Parameters
     ----------
     show
-        Called with the number of sets, of those done, and of those that failed.
+        Called with the numbers of all sets, finished sets, and failed sets.
 
     Returns
     -------
     A row for each set: `name`, `keys`, `status`, `path` or `error`, `n_files`, `shape`.
     """
     folder = settings.folder
-    before = {row["name"]: row for row in _read_record(folder)}
-    groups = _group(journal.rows(order), wanted.group_by)
+    previous = {row["name"]: row for row in _read_record(folder)}
+    groups = _group_files(journal.rows(order), combined.group_by)
     done: dict[str, dict[str, Any]] = {}
     n_failed = 0
     written_s = time.monotonic()
 
-    def take(row: dict[str, Any]) -> None:
+    def record(row: dict[str, Any]) -> None:
         nonlocal written_s, n_failed
         done[row["name"]] = row
         n_failed += row["status"] != "ok"
         show(len(groups), len(done), n_failed)
         if time.monotonic() > written_s + _RECORD_S:
-            _write_record(folder, {**before, **done}.values())
+            _write_record(folder, {**previous, **done}.values())
             written_s = time.monotonic()
 
-    def pieces() -> Iterator[tuple[_Set]]:
-        holds = folder.survey()
+    def changed_sets() -> Iterator[tuple[_CombinedSet]]:
+        is_complete = folder.completeness_check()
         show(len(groups), 0, 0)
         for name, (keys, urls) in groups.items():
-            one = _describe_set(name, keys, journal.rows(urls), settings, wanted)
-            known = before.get(name, {"status": "none"})
-            is_same = known["status"] == "ok" and known["state"] == one.row["state"]
-            if is_same and holds(known["path"], known["document_size"], known["document_crc"]):
-                take(known)
+            one = _plan_set(name, keys, journal.rows(urls), settings, combined)
+            old = previous.get(name, {"status": "none"})
+            is_same = old["status"] == "ok" and old["state"] == one.row["state"]
+            if is_same and is_complete(old["path"], old["document_size"], old["document_crc"]):
+                record(old)
             else:
                 yield (one,)
 
-    run = functools.partial(_combine, settings, replace(wanted, signed={}))
-    JobQueue(pool, run, take, lambda one, error: take(_failed(one, error))).work(pieces())
-    found = [done[name] for name in groups]
-    for path in {row.get("path") for row in before.values()} - {row.get("path") for row in found}:
+    run = functools.partial(_write_combined_set, settings, replace(combined, signed={}))
+    queue = JobQueue(pool, run, record, lambda one, error: record(_failed_row(one, error)))
+    queue.run_all(changed_sets())
+    rows = [done[name] for name in groups]
+    for path in {row.get("path") for row in previous.values()} - {row.get("path") for row in rows}:
         if path is not None:
             folder.remove(path)
-    if found != list(before.values()):
-        _write_record(folder, found)
-    return found
+    if rows != list(previous.values()):
+        _write_record(folder, rows)
+    return rows
 
 
 def _read_record(folder: Folder) -> list[dict[str, Any]]:
-    """Return the record of combined sets; none if there is no record, and they are made again."""
+    """Return the rows of `combined.json`; none if it does not exist or is damaged."""
     try:
         return json.loads(folder.read(RECORD) or b"[]")
-    except ValueError:  # nothing waits for the disk: power was lost
+    except ValueError:  # it is not flushed to disk: possible after a power loss
         return []
 
 
@@ -564,10 +565,10 @@ def _write_record(folder: Folder, rows: Iterable[Mapping[str, Any]]) -> None:
     folder.put(RECORD, json.dumps(list(rows), indent=1).encode() + b"\n")
 
 
-def _group(
+def _group_files(
     rows: Iterable[Mapping[str, Any]], group_by: Sequence[str]
 ) -> dict[str, tuple[tuple[Any, ...], list[str]]]:
-    """Return for the name of each group its keys and its files."""
+    """Return keys and files of each group, by its name."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
         if row["status"] == "ok":
@@ -587,58 +588,60 @@ def _key(row: Mapping[str, Any], name: str) -> Any:
     value = fields.get(name, row.get(name, fields))
     if isinstance(value, Mapping):
         raise SelectionError(
-            "files cannot be grouped by what they do not have", url=row["url"], got=name,
-            expected=sorted({*fields, "crs", "dtype", "codec", "shape", "dims"}),
+            "cannot group files by a field or column that does not exist", url=row["url"],
+            got=name, expected=sorted({*fields, "crs", "dtype", "codec", "shape", "dims"}),
         )  # fmt: skip
     return tuple(value) if isinstance(value, list) else value
 
 
 def _format_key(key: Any) -> str:
-    """Spell a key as a file may be called."""
+    """Return a key as part of a file name."""
     text = "x".join(map(str, key)) if isinstance(key, tuple) else str(key)
     return "".join(c if c.isalnum() or c in "-+." else "-" for c in text).strip(".") or "none"
 
 
-def _describe_set(
+def _plan_set(
     name: str,
     keys: Sequence[Any],
     rows: Iterable[Mapping[str, Any]],
     settings: Settings,
-    wanted: CombinedSettings,
-) -> _Set:
+    combined: CombinedSettings,
+) -> _CombinedSet:
     members: list[dict[str, Any]] = [
-        {column: row.get(column) for column in _MEMBER} for row in rows
+        {column: row.get(column) for column in _MEMBER_COLUMNS} for row in rows
     ]
-    made_of = [members, wanted.pattern, wanted.format, dict(wanted.options),
-               settings.prefix, dict(settings.scan)]  # fmt: skip
-    text = json.dumps(made_of, sort_keys=True, default=str)
+    inputs = [members, combined.pattern, combined.format, dict(combined.options),
+              settings.prefix, dict(settings.scan)]  # fmt: skip
+    text = json.dumps(inputs, sort_keys=True, default=str)
     row = {
         "name": name,
-        "keys": dict(zip(wanted.group_by, keys, strict=True)),
+        "keys": dict(zip(combined.group_by, keys, strict=True)),
         "state": hashlib.sha256(text.encode()).hexdigest(),
         "n_files": len(members),
     }
-    read = [{**one, "url": wanted.signed.get(one["url"], one["url"])} for one in members]
-    return _Set(row, read)
+    signed = [{**one, "url": combined.signed.get(one["url"], one["url"])} for one in members]
+    return _CombinedSet(row, signed)
 
 
-def _combine(settings: Settings, wanted: CombinedSettings, sets: tuple[_Set]) -> dict[str, Any]:
-    """Make one set, in a worker, and return its row."""
+def _write_combined_set(
+    settings: Settings, combined: CombinedSettings, sets: tuple[_CombinedSet]
+) -> dict[str, Any]:
+    """Scan and write one set, in a worker; return its row."""
     (one,) = sets
-    known = {name: settings.scan[name] for name in _SCAN_OPTIONS if name in settings.scan}
-    path = f"{_COMBINED}/{one.row['name']}{FORMATS[wanted.format]}"
+    options = {name: settings.scan[name] for name in _SCAN_OPTIONS if name in settings.scan}
+    path = f"{_COMBINED}/{one.row['name']}{FORMATS[combined.format]}"
     try:
         references = scan_sequence(
-            _table(one.members, wanted),
-            pattern=wanted.pattern,
+            _sequence_input(one.members, combined),
+            pattern=combined.pattern,
             storage_options=settings.storage_options,
-            **{**known, **wanted.options},
+            **{**options, **combined.options},
         )
-        size, crc = write_references(references, path, settings, wanted.format)
+        size, crc = write_references(references, path, settings, combined.format)
     except CatalogError:
         raise
     except TiffrefError as error:
-        return _failed(one, error)
+        return _failed_row(one, error)
     array = references.group[references.main_path]
     assert isinstance(array, Array)
     return {
@@ -648,16 +651,16 @@ def _combine(settings: Settings, wanted: CombinedSettings, sets: tuple[_Set]) ->
     }  # fmt: skip
 
 
-def _failed(one: _Set, error: BaseException) -> dict[str, Any]:
+def _failed_row(one: _CombinedSet, error: BaseException) -> dict[str, Any]:
     return {**one.row, "status": "failed", "error": str(error), "error_type": type(error).__name__}
 
 
-def _table(members: Sequence[Mapping[str, Any]], wanted: CombinedSettings) -> Any:
-    """Return the files, with the fields that came from a table if there is no pattern."""
+def _sequence_input(members: Sequence[Mapping[str, Any]], combined: CombinedSettings) -> Any:
+    """Return the files for `scan_sequence`; without a pattern, as a table with their fields."""
     urls = [row["url"] for row in members]
     names = dict.fromkeys(name for row in members for name in row["fields"] or {})
-    if wanted.pattern is not None or not names:
+    if combined.pattern is not None or not names:
         return urls
     columns = {name: [row["fields"].get(name) for row in members] for name in names}
-    varying = {k: v for k, v in columns.items() if k not in wanted.group_by and len(set(v)) > 1}
+    varying = {k: v for k, v in columns.items() if k not in combined.group_by and len(set(v)) > 1}
     return {"url": urls, **varying}
