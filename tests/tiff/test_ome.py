@@ -214,6 +214,36 @@ def test_a_file_outside_the_folder_must_have_its_uuid(tmp_path):
         tiffref.scan(inside / "one.ome.tif")
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('FirstT="4" IFD="1"', 'FirstT="4" IFD="0"'),  # a page twice, another never
+        ('FirstT="5" IFD="2"', 'FirstT="0" IFD="2"'),
+        ('SizeT="6"', 'SizeT="3"'),  # all of the other file is beyond the image
+    ],
+)
+def test_pages_of_other_files_of_a_set_are_not_left_out_in_silence(tmp_path, byteorder, old, new):
+    texts = [set_xml(own).replace(old, new) for own in (0, 1)]
+    write_set(tmp_path, byteorder, texts)
+    what = "[13] pages are not in the OME-XML"
+    with pytest.warns(MetadataWarning, match=what):
+        tiffref.scan(tmp_path / "a.ome.tif", allow_holes=True)
+    with pytest.raises(MalformedTiff, match=what):
+        tiffref.scan(tmp_path / "a.ome.tif", allow_holes=True, strict=True)
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+def test_files_of_a_set_whose_names_were_exchanged_are_reported(tmp_path, byteorder):
+    """UUIDs say which file is which; readers go by names."""
+    write_set(tmp_path, byteorder, [set_xml(1), set_xml(0)])
+    for name in ("a.ome.tif", "b.ome.tif"):
+        with pytest.warns(MetadataWarning, match="has the UUID"):
+            tiffref.scan(tmp_path / name)
+        with pytest.raises(MalformedTiff, match="has the UUID"):
+            tiffref.scan(tmp_path / name, strict=True)
+
+
 # ---- XML that does not fit
 
 

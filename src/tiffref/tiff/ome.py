@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import compress, filterfalse
@@ -58,6 +58,7 @@ _TYPES = {
 """Pixel types, and the dtypes in which pages may store them."""
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>]")
 _MAX_PROLOG = 2048
+_ROOT_ID = re.compile(r"<(?:\w+:)?OME\b[^>]*\bUUID\s*=\s*[\"']([^\"']*)")
 
 
 class _InconsistentXml(ValueError):
@@ -282,6 +283,7 @@ class _Set:
         self._id = (root.get("UUID") or "").strip()
         is_main = bool(self._id) and not companion
         self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
+        self._other_ids: list[str] = []
         self._url = companion or file.reader.url
         self._folder = Path(self._url).parent
         self._is_local = bool(companion) or isinstance(file.reader.source, LocalSource)
@@ -290,8 +292,6 @@ class _Set:
         """List the images; `defects` lists what does not match the pages."""
         modulo = dict(_read_modulo(self.root))
         listing = Listing([])
-        main = None if self.companion else self.pages[0]
-        used = np.zeros(len(main) if main is not None else 0, bool)
         for image in self.root.iterfind("{*}Image"):
             for pixels in image.iterfind("{*}Pixels"):
                 found = _Image(self, image, pixels)
@@ -299,16 +299,27 @@ class _Set:
                 if level is None:
                     continue
                 level = _split_modulo_axes(level, modulo.get(found.annotation, {}), listing.defects)
-                for number, pages in enumerate(level.pages):
-                    if pages is main:
-                        used[level.row[level.is_in(number)]] = True
                 levels = [level, *_sub_levels(level)]
                 name = found.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name))
-        n_left = int((~used).sum())
+        n_left = self._n_unlisted([one.levels[0] for one in listing.series])
         if listing.series and n_left:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
+        listing.defects += self._other_ids
         return listing
+
+    def _n_unlisted(self, levels: Sequence[Level]) -> int:
+        """Return how many pages of all files of the set are in no image."""
+        ends = np.cumsum([0, *map(len, self.pages)])
+        start = {id(pages): n for pages, n in zip(self.pages, ends.tolist(), strict=False)}
+        used = np.zeros(ends[-1], bool)
+        for level in levels:
+            starts = np.array([start[id(pages)] for pages in level.pages], np.intp)
+            here = level.row >= 0
+            used[
+                level.row[here] + (starts[0] if level.file is None else starts[level.file[here]])
+            ] = True
+        return int((~used).sum())
 
     def number(self, uuid: Element | None) -> int | None:
         """Return the number of the file that a UUID element names; None if it does not exist."""
@@ -337,8 +348,13 @@ class _Set:
             return None
         reader = self.file.find(path) if self._is_local else self.file.find_neighbor(name)
         is_near = not self._is_local or self._is_below(path)
-        if reader is None or not (is_near or _root_id(reader) == key.lower()):
+        if reader is None:
             return None
+        found = _root_id(reader) if self._is_local else ""
+        if not is_near and found != key.lower():
+            return None
+        if found and found != key.lower() and not key.startswith("file "):
+            self._other_ids.append(f"'{name}' has the UUID {found!r:.60}, not {key!r:.60}")
         self.pages.append(Pages(reader))
         return len(self.pages) - 1
 
@@ -348,10 +364,10 @@ class _Set:
 
 
 def _root_id(reader: TiffReader) -> str:
-    try:
-        return (parse_xml(ome_text(reader) or "").get("UUID") or "").strip().lower()
-    except XmlError:
-        return ""
+    """Return the UUID of a file in lower case, "" if it has none."""
+    text = reader.first.raw(_DESCRIPTION, _MAX_PROLOG) if _DESCRIPTION in reader.first else b""
+    found = _ROOT_ID.search(text.decode("utf-8", "replace"))
+    return found[1].strip().lower() if found else ""
 
 
 # ---- one image
@@ -429,9 +445,12 @@ class _Image:
 
     def _places(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return row and file of each plane from the TiffData elements; row -1 if missing."""
-        elements, at = self._planes([one for one in self.pixels if local_name(one) == "TiffData"])
+        elements = [one for one in self.pixels if local_name(one) == "TiffData"]
         numbers = [self.owner.number(one.find("{*}UUID") if len(one) else None) for one in elements]
+        is_inside, at = self._planes(elements)
+        elements, at = list(compress(elements, is_inside)), at[is_inside]
         file = np.array([-1 if number is None else number for number in numbers], np.intp)
+        file = file[is_inside]
         n_pages = np.array([*map(len, self.owner.pages), 0], np.intp)[file]
         first, count = _numbers(elements, "IFD"), _plane_counts(elements, n_pages)
         n_named = int(count.sum())
@@ -454,8 +473,8 @@ class _Image:
         row[named], files[named] = np.repeat(first, n_there) + nth, np.repeat(file, n_there)
         return row, files
 
-    def _planes(self, elements: list[Element]) -> tuple[list[Element], NDArray[np.intp]]:
-        """Return the elements whose first plane is inside the image, and the index of that plane.
+    def _planes(self, elements: list[Element]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """Return which elements' first plane is inside the image, and the index of that plane.
 
         When ImageJ crops an image, it keeps the elements of all planes.
         """
@@ -467,7 +486,7 @@ class _Image:
             is_inside &= index < size
             at += step * np.minimum(index, size)
             step *= size
-        return list(compress(elements, is_inside)), at[is_inside]
+        return is_inside, at
 
     def _reject(
         self, is_wrong: NDArray[np.bool_], got: Mapping[str, NDArray[np.intp]], expected: str
