@@ -190,17 +190,17 @@ $ stack 'no*.tif' -o a.json  # 3
 $ stack '/vsis3/bucket/*.tif' -o a.json  # 3
   tiffref: error: /vsis3/bucket/*.tif: no files. This is a GDAL path; the URL is s3://bucket/*.tif.
 $ stack scenes -o a.json  # 3
-  tiffref: error: scenes: is a folder, expected files. Name the files: 'scenes/*.tif'.
+  tiffref: error: scenes: is a folder, expected files. Use a glob: 'scenes/*.tif'.
 $ stack scenes/*.tif --pattern sentinel2 -o a.json  # 2
-  tiffref: error: there is no preset 'sentinel2', expected a pattern with {fields}, or one of axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2. Did you mean sentinel-2?
+  tiffref: error: unknown preset 'sentinel2', expected a pattern with {fields}, or one of axes, cellvoyager, incell, landsat, micromanager, modis, opera, sentinel-2. Did you mean sentinel-2?
 $ stack 'scenes/S_{time:%Y%m%d.tif' -o a.json  # 2
-  tiffref: error: a brace of the pattern is opened and not closed, got 'scenes/S_{time:%Y%m%d.tif', expected fields as {time:%Y%m%d}
+  tiffref: error: unmatched { in the pattern, got 'scenes/S_{time:%Y%m%d.tif', expected fields such as {time:%Y%m%d}
 $ stack 'scenes/S_{time:%Y%m%Q}.tif' -o a.json  # 2
   tiffref: error: %Q is not a date code, got '%Y%m%Q', expected %Y %m %d %H %M %S %f %j %y %b %B %p %z %%
 $ stack scenes/*.tif --pattern '{b c}_{time}.tif' -o a.json  # 2
-  tiffref: error: {b c} is not a field, got '{b c}_{time}.tif', expected a name of letters, digits and _, as {band} or {time:%Y%m%d}
+  tiffref: error: {b c} is not a field, got '{b c}_{time}.tif', expected a name of letters, digits and _, such as {band} or {time:%Y%m%d}
 $ stack scenes/*.tif --pattern 'X_{n}.tif' -o a.json  # 1
-  tiffref: error: 2 of 2 names do not match the pattern, got S_20200101.tif, S_20200102.tif, expected 'X_{n}.tif'. Give a pattern that fits all names, or only the files that it fits.
+  tiffref: error: 2 of 2 names do not match the pattern, got S_20200101.tif, S_20200102.tif, expected 'X_{n}.tif'. Use a pattern that matches all names, or pass only files that match.
 $ stack image.tif png.tif -o a.json  # 1
   tiffref: error: png.tif: not a TIFF file but a PNG image. Convert it to TIFF first.
 $ validate nope.json  # 3
@@ -216,7 +216,7 @@ $ catalog query nowhere  # 3
 $ catalog build empty -o cat  # 3
   tiffref: error: empty: no files. Check the folder, pattern or list.
 $ append image.json image.tif  # 1
-  tiffref: error: the references hold no sequence of files, expected one. Make it with `tiffref stack` or scan_sequence, not split into parts.
+  tiffref: error: the references contain no sequence of files, expected one. Create it with `tiffref stack` or scan_sequence, without splitting it.
 $ info rar.tif  # 1
   tiffref: error: rar.tif: not a TIFF file but a RAR archive. Unpack it first.
 $ info bz2.tif  # 1
@@ -297,15 +297,15 @@ $ completion tcsh  # 2
 $ stack scenes/*.tif -o a.tif --pattern sentinel-2  # 2
   tiffref: error: a.tif: references are JSON, not a TIFF; name them a.json
 $ stack 'scenes/S_{time}.tif' --concat time -o a.json  # 2
-  tiffref: error: concat names no dimension of the files, got time, expected y, x
+  tiffref: error: concat is not a dimension of the files, got time, expected y, x
 $ stack 'scenes/S_{time:%Y%m%d}.tif' --axes foo -o a.json  # 2
-  tiffref: error: the order of axes does not name each axis once, got foo, expected time
+  tiffref: error: axesorder must name each axis once, got foo, expected time
 $ stack 'scenes/S_{}.tif' -o a.json  # 2
-  tiffref: error: the pattern has no field, got 'S_{}.tif', expected fields as {time:%Y%m%d}, named groups as (?P<time>...), or wildcards
+  tiffref: error: the pattern has no field, got 'S_{}.tif', expected fields such as {time:%Y%m%d}, named groups (?P<time>...), or wildcards
 $ stack 'scenes/S_{time:%Y}.tif' -o a.json  # 1
-  tiffref: error: 2 of 2 names do not match the pattern, got S_20200101.tif, S_20200102.tif, expected 'S_{time:%Y}.tif'. Give a pattern that fits all names, or only the files that it fits.
+  tiffref: error: 2 of 2 names do not match the pattern, got S_20200101.tif, S_20200102.tif, expected 'S_{time:%Y}.tif'. Use a pattern that matches all names, or pass only files that match.
 $ stack scenes/*.tif --layout hcs -o a.json --pattern 'S_{time:%Y%m%d}.tif'  # 2
-  tiffref: error: the files have no wells, got axes time, expected row and column, or well. Name them in the pattern, as in '{row}{column:d}_{field:d}.tif'.
+  tiffref: error: the file names have no wells, got axes time, expected row and column, or well. Add them to the pattern, such as '{row}{column:d}_{field:d}.tif'.
 $ validate scenes  # 3
   tiffref: error: scenes: is a folder with 2 TIFF files, such as S_20200101.tif
     as one array: tiffref stack 'scenes/*.tif' -o refs.json
@@ -317,7 +317,7 @@ $ convert empty a.json  # 3
 $ refresh empty  # 3
   tiffref: error: empty: is a folder without references
 $ stack image.json  # 3
-  tiffref: error: image.json: holds references, not a list of files, expected an Item, an ItemCollection, or a table. Add files with: tiffref append image.json FILES
+  tiffref: error: image.json: contains references, not files, expected an Item, an ItemCollection, or a table. Add files with: tiffref append image.json FILES
 $ validate image.tif --pixels few  # 2
   tiffref: error: argument --pixels: 'few' is neither a number of chunks nor all
   See tiffref validate --help.

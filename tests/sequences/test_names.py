@@ -81,7 +81,7 @@ def test_what_is_no_pattern(pattern):
 
 
 def test_unknown_format():
-    with pytest.raises(SelectionError, match="unknown format"):
+    with pytest.raises(SelectionError, match="unknown field format"):
         parse_pattern("img_{t:foo}.tif")
 
 

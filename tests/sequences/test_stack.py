@@ -40,7 +40,7 @@ def test_categories(bands, tmp_path):
         tmp_path / "S2_{time:%Y%m%d}_{band}.tif", categories={"band": {"B08": 0, "B04": 5}}
     )
     np.testing.assert_array_equal(read(references)[0, 0], bands["20220505", "B08"])
-    with pytest.raises(SelectionError, match=r"categories name no axis, got .'colour'"):
+    with pytest.raises(SelectionError, match=r"categories for unknown axes, got .'colour'"):
         tiffref.scan_sequence(
             tmp_path / "S2_{time:%Y%m%d}_{band}.tif", categories={"colour": {"B08": 0}}
         )
@@ -76,7 +76,7 @@ def test_a_table_gives_coordinates(tmp_path):
         "path,time,depth\n" + "".join(f"{n}.tif,2022-05-0{3 - n},{n * 0.5}\n" for n in range(3))
     )
     columns = {"url": [tmp_path / f"{n}.tif" for n in range(3)], "depth": [1.5, 0.5, 2.5]}
-    with pytest.raises(ManifestMismatch, match="6 of 9 places have no file"):
+    with pytest.raises(ManifestMismatch, match="6 of 9 positions have no file"):
         tiffref.scan_sequence(tmp_path / "list.csv")
     references = tiffref.scan_sequence(columns)
     np.testing.assert_array_equal(read(references), np.stack([data[1], data[0], data[2]]))
@@ -85,7 +85,7 @@ def test_a_table_gives_coordinates(tmp_path):
     assert (
         tiffref.scan_sequence(frame).group["image"].manifest == references.group["image"].manifest
     )
-    with pytest.raises(SelectionError, match="no column of addresses"):
+    with pytest.raises(SelectionError, match="no column of paths or URLs"):
         tiffref.scan_sequence({"depth": [1]})
 
 
@@ -121,7 +121,7 @@ def test_axes_of_a_sequence(tmp_path, zarr_format):
     np.testing.assert_array_equal(group["image"][...], data)
     entry = (group.attrs["ome"] if zarr_format == 3 else group.attrs)["multiscales"][0]
     assert [axis["name"] for axis in entry["axes"]] == ["t", "c", "z", "y", "x"]
-    with pytest.raises(SelectionError, match="first axes"):
+    with pytest.raises(SelectionError, match="starts with the axes"):
         tiffref.append_sequence(references, str(tmp_path / "b_{z}.tif"))
 
 

@@ -1,9 +1,8 @@
-"""Scanned files to one group: which of them combine, where each goes, what is beside them.
+"""Combine scanned files into one group with coordinates.
 
-Owns the refusals of a sequence (files that differ, two files at one place, holes) and the making of
-its group: arrays with their levels, and coordinates; those of files that lie side by side by their
-georeference, which share one grid of pixels. How columns are combined is `model.combine`'s; that
-files fall on chunk boundaries is checked there.
+Refuses files that differ, several files with the same coordinates, and missing files; builds the
+arrays of all levels, their coordinates, and mosaics of georeferenced files on one pixel grid.
+`model.combine` combines the columns, and checks that files fall on chunk boundaries.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ from ..model.combine import (
 from ..model.manifest import INLINED
 from ..references import References
 from .coordinates import Axis, axis_array
-from .file_scans import GEO_TAGS, Part, is_one_place, without_tags
+from .file_scans import GEO_TAGS, Part, have_same_location, without_tags
 
 METADATA = frozenset({"georeference", "nodata"})
-"""Differences between files that may be overlooked."""
-_MEANING = ("scale_factor", "add_offset", "scales", "offsets", "units")
-"""Attributes that say what the values mean."""
+"""Differences between files that the user may ignore."""
+_VALUE_ATTRIBUTES = ("scale_factor", "add_offset", "scales", "offsets", "units")
+"""Attributes that define the meaning of values."""
 MAX_REPORTED = 1000
 _GEO_KEYS = (34735, 34736, 34737)
 
@@ -65,10 +64,10 @@ _CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How files are to be put together.
+    """Options for combining files.
 
-    `concat` maps fields to dimensions of the files that they are joined along; the other fields
-    become new axes. Those in `plate` are places of images, not axes of them.
+    `concat` maps fields to existing dimensions along which files are joined; other fields become
+    new axes. Fields in `plate` are positions on a plate, not axes of the images.
     """
 
     concat: Mapping[str, str] = field(default_factory=dict)
@@ -80,15 +79,15 @@ class Plan:
 
 
 def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
-    """Find which files combine.
+    """Group files that can be combined.
 
     Returns
     -------
-    The indices of the files of each group: one group, unless files may be split.
+    The indices of the files of each group; a single group unless `on_mismatch` is "split".
     """
     is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
     places = unify_locations([Location() if is_anywhere else part.location for part in parts])
-    aspects = [_aspects(part, where, plan) for part, where in zip(parts, places, strict=True)]
+    aspects = [_aspects(part, location, plan) for part, location in zip(parts, places, strict=True)]
     groups = group_compatible(aspects)
     if len(groups) > 1 and plan.on_mismatch == "decode":
         groups = _join_stored(groups)
@@ -97,8 +96,8 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     return [np.array(g.members) for g in sorted(groups, key=lambda g: g.members[0])]
 
 
-def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
-    """Return everything about a file that must agree with the others of its sequence."""
+def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
+    """Return all properties of a file that must agree with the other files of its sequence."""
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
     found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
     for path, array in part.arrays.items():
@@ -107,20 +106,20 @@ def _aspects(part: Part, where: Location, plan: Plan) -> dict[str, Any]:
         for name, value in one.items():
             found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
         found["scale"] = (*found.get("scale", ()), scale_of(array))
-    found["georeference"] = where
+    found["georeference"] = location
     is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
     if "nodata" in plan.ignore and is_whole:
-        found["nodata"] = None  # with missing chunks the value would show in the pixels
+        found["nodata"] = None  # only without missing chunks, which read as this value
     return found
 
 
 def scale_of(array: Array) -> str:
-    """Return what the values of an array mean, as text: the same of a document and of a file."""
-    return repr({name: to_plain(array.attributes.get(name)) for name in _MEANING})
+    """Return scale, offset and units as text, equal for a file and its document."""
+    return repr({name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES})
 
 
 def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:
-    """Join groups that differ only in how samples are stored."""
+    """Merge groups that differ only in how samples are stored."""
     joined: dict[Any, list[CompatibleGroup]] = {}
     for group in groups:
         rest = tuple((k, v) for k, v in group.aspects.items() if k not in STORAGE)
@@ -138,20 +137,20 @@ def combine(
     plan: Plan,
     record: Mapping[str, Any],
 ) -> References:
-    """Put files that combine into one group.
+    """Combine files into one group.
 
     Parameters
     ----------
     parts
         The files that can be read.
     mask
-        Which of the files of the axes they are.
+        Which of the files on the axes these are.
     """
     index = np.zeros((len(mask), len(axes)), np.int64)
     for n, axis in enumerate(axes):
         index[:, n] = axis.index
     lengths = [axis.length for axis in axes]
-    report = {} if plan.is_mosaic else _check_filled(index, mask, axes, parts, plan)
+    report = {} if plan.is_mosaic else _check_occupied(index, mask, axes, parts, plan)
     index = index[mask]
     new = [n for n, axis in enumerate(axes) if axis.name not in plan.concat]
     dims = [axes[n].name for n in new]
@@ -167,7 +166,7 @@ def combine(
             inner, shape = _joined_origins(arrays, joined, path.removeprefix("image"))
         tables = {id(array.codecs): array.codecs for array in arrays}
         if len({codec for table in tables.values() for codec in table}) > 1:
-            arrays = [_self_describing(array) for array in arrays]
+            arrays = [_with_wrapped_chunks(array) for array in arrays]
         origins = np.concatenate([index[:, new], inner], axis=1)
         images[path] = place_arrays(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
         if plan.is_mosaic:
@@ -187,48 +186,48 @@ def combine(
     return References(Group(children, attributes), series)
 
 
-def _check_filled(
+def _check_occupied(
     index: NDArray[np.int64],
     mask: NDArray[np.bool_],
     axes: Sequence[Axis],
     parts: Sequence[Part],
     plan: Plan,
 ) -> dict[str, Any]:
-    """Refuse two files at one place, and places without a file unless they are allowed."""
+    """Refuse several files with the same coordinates, and missing files unless allowed."""
     lengths = [axis.length for axis in axes]
     n_places = math.prod(lengths)
     if n_places > max(1 << 24, 64 * len(mask)):
         raise ManifestMismatch(
-            f"{len(mask)} files leave nearly all of {n_places} places empty",
+            f"{len(mask)} files leave nearly all of {n_places} positions empty",
             got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
-            hint="Stack on fewer axes.",
+            hint="Use fewer axes.",
         )
     count = count_files(index[mask], lengths)
     if (count > 1).any():
-        where = tuple(np.argwhere(count > 1)[0])
-        at = np.flatnonzero((index[mask] == where).all(axis=1))
+        place = tuple(np.argwhere(count > 1)[0])
+        at = np.flatnonzero((index[mask] == place).all(axis=1))
         raise ManifestMismatch(
-            f"{int((count > 1).sum())} places are taken by more than one file",
-            got=f"{_describe_place(axes, where)}: {first_few(parts[n].url for n in at.tolist())}",
-            hint="Add what distinguishes them to the pattern, or leave files out.",
+            f"{int((count > 1).sum())} positions have more than one file",
+            got=f"{_describe_place(axes, place)}: {first_few(parts[n].url for n in at.tolist())}",
+            hint="Add a field that distinguishes them to the pattern, or leave out some files.",
         )
     empty = np.argwhere(count == 0)
     if not len(empty):
         return {}
-    places = [_describe_place(axes, tuple(where)) for where in empty[:MAX_REPORTED]]
+    places = [_describe_place(axes, tuple(location)) for location in empty[:MAX_REPORTED]]
     if not plan.allow_holes:
         raise ManifestMismatch(
-            f"{len(empty)} of {n_places} places have no file",
+            f"{len(empty)} of {n_places} positions have no file",
             got=first_few(places, "; "),
-            hint="allow_holes=True leaves them missing and lists them.",
+            hint="Pass allow_holes=True to leave them missing, with a list in the references.",
         )
     return {"n_holes": len(empty), "holes": places}
 
 
-def _describe_place(axes: Sequence[Axis], where: Sequence[int]) -> str:
+def _describe_place(axes: Sequence[Axis], location: Sequence[int]) -> str:
     texts = (
         f"{axis.name}={n if axis.values is None else axis.values[n]}"
-        for axis, n in zip(axes, where, strict=True)
+        for axis, n in zip(axes, location, strict=True)
     )
     return ", ".join(texts)
 
@@ -236,7 +235,7 @@ def _describe_place(axes: Sequence[Axis], where: Sequence[int]) -> str:
 def _joined_origins(
     arrays: Sequence[Array], joined: Mapping[str, tuple[Axis, NDArray]], suffix: str
 ) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Find where each array goes along the dimensions that are joined."""
+    """Return the origin of each array along the joined dimensions, and the total shape."""
     first = arrays[0]
     origins = np.zeros((len(arrays), len(first.shape)), np.int64)
     shape = list(first.shape)
@@ -244,7 +243,7 @@ def _joined_origins(
         name = dim if dim in first.dims else f"{dim}{suffix}"
         if name not in first.dims:
             raise SelectionError(
-                "concat names no dimension of the files", got=dim, expected=", ".join(first.dims)
+                "concat is not a dimension of the files", got=dim, expected=", ".join(first.dims)
             )
         n = first.dims.index(name)
         sizes = np.array([array.shape[n] for array in arrays])
@@ -253,7 +252,7 @@ def _joined_origins(
         if (extent[index] != sizes).any():
             bad = int(np.flatnonzero(extent[index] != sizes)[0])
             raise ManifestMismatch(
-                f"files at one place along '{dim}' differ in length",
+                f"files at the same position along '{dim}' differ in length",
                 url=arrays[bad].manifest.sources[0].url,
                 got=int(sizes[bad]),
                 expected=int(extent[index[bad]]),
@@ -268,16 +267,16 @@ def _check_covered(
 ) -> None:
     n_holes = whole.manifest.n_chunks - sum(array.manifest.n_chunks for array in arrays)
     if n_holes and not plan.allow_holes:
-        fewer = f"There is a mosaic for each {', '.join(dims)}: stack on fewer fields. "
+        fewer = f"There is one mosaic for each {', '.join(dims)}: use fewer fields. "
         raise ManifestMismatch(
             f"{n_holes} of {whole.manifest.n_chunks} chunks of the mosaic have no file",
-            hint=f"{fewer if dims else ''}allow_holes=True leaves them missing.",
+            hint=f"{fewer if dims else ''}Pass allow_holes=True to leave them missing.",
         )
     report["n_holes"] = max(n_holes, report.get("n_holes", 0))
 
 
-def _self_describing(array: Array) -> Array:
-    """Let inlined chunks say how they decode, since the array will have codecs of other files."""
+def _with_wrapped_chunks(array: Array) -> Array:
+    """Add their codec to inlined chunks, since the combined array has codecs of other files too."""
     if not array.manifest.inlined:
         return array
     codec = array.codecs[0]
@@ -290,17 +289,17 @@ def _self_describing(array: Array) -> Array:
 
 
 def _describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
-    """Keep the attributes, and the fill value, that all files agree in; but for their place."""
+    """Keep the attributes and the fill value that are equal in all files, without GeoZarr."""
     arrays = [part.arrays[path] for part in parts]
     distinct: dict[int, Mapping[str, Any]] = {
         id(array.attributes): array.attributes for array in arrays
     }
     given = [*distinct.values()]
-    gone = {
+    dropped = {
         code for code in GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
     }
-    if gone:
-        given = [without_tags(one, frozenset(gone)) for one in given]
+    if dropped:
+        given = [without_tags(one, frozenset(dropped)) for one in given]
     first, *others = given
     kept = {
         name: value
@@ -319,24 +318,30 @@ def _describe_whole(
     joined: Iterable[str],
     is_mosaic: bool,
 ) -> tuple[dict[str, Array], dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the coordinates of the files that hold for the whole, the attributes of its group, and
-    what GeoZarr says of each of its arrays.
+    """Return coordinates, group attributes, and GeoZarr attributes per array, of the combination.
 
     Parameters
     ----------
     images
-        Arrays of the whole by path.
+        Combined arrays by path.
     dims
         New axes.
     joined
-        Dimensions that files were concatenated along: their coordinates hold no more.
+        Dimensions along which files were concatenated; their coordinates are dropped.
     """
     if is_mosaic:
         variables, attributes, levels = _describe_mosaic(parts, images)
-        return variables, attributes, {path: _place_of(one) for path, one in levels.items()}
-    if not is_one_place(parts):
+        return (
+            variables,
+            attributes,
+            {path: _geozarr_attributes(one) for path, one in levels.items()},
+        )
+    if not have_same_location(parts):
         return {}, {}, {}
-    gone = {*joined, *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images)}
+    dropped = {
+        *joined,
+        *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images),
+    }
     group = parts[0].references.group
     variables = {
         name: child
@@ -344,25 +349,27 @@ def _describe_whole(
         if name not in images
         and isinstance(child, Array)
         and bool((child.manifest.source == INLINED).all())
-        and not gone & set(child.dims)
+        and not dropped & set(child.dims)
         and not (name == "time" and not child.dims)
     }
-    placed = {path: _place_of(array, bool(gone)) for path, array in parts[0].arrays.items()}
+    placed = {
+        path: _geozarr_attributes(array, bool(dropped)) for path, array in parts[0].arrays.items()
+    }
     attributes = dict(group.attributes)
-    if gone:
+    if dropped:
         attributes = {
             name: value
             for name, value in attributes.items()
             if name not in ("multiscales", "omero", PENDING) and not is_geozarr(name)
         }
-        attributes |= _place_of(group, is_system=True)
+        attributes |= _geozarr_attributes(group, is_system=True)
     else:
         attributes = fit_layout(insert_axes(group, [_axis(dim) for dim in dims]), images)
     return variables, attributes, placed
 
 
-def _place_of(node: Array | Group | GeoLevel, is_system: bool = False) -> dict[str, Any]:
-    """Return what GeoZarr says of a node, or only of its coordinate system."""
+def _geozarr_attributes(node: Array | Group | GeoLevel, is_system: bool = False) -> dict[str, Any]:
+    """Return the GeoZarr attributes of a node, or only those of its CRS."""
     wanted = "proj:" if is_system else ("proj:", "spatial:")
     return with_conventions(
         {name: v for name, v in node.attributes.items() if name.startswith(wanted)}
@@ -380,8 +387,8 @@ def _axis(dim: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
-    """Dimensions of one level of a mosaic, and what distinguishes its names."""
+class _LevelDims:
+    """Names of the dimensions of one level of a mosaic."""
 
     path: str
 
@@ -398,42 +405,41 @@ class _Level:
         return f"x{self.suffix}"
 
     def size(self, array: Array) -> tuple[int, int]:
-        """Rows and columns of an array of this level."""
+        """Return the rows and columns of an array of this level."""
         sizes = dict(zip(array.dims, array.shape, strict=True))
         return sizes[self.rows], sizes[self.columns]
 
 
 def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Find where the array of each file goes, in samples.
+    """Return the origin of the array of each file in the mosaic, in samples.
 
     Parameters
     ----------
     path
-        Of the array; overviews lie where their full image lies, in their own pixels.
+        Path of the array. Overviews have the location of their full image, in their own pixels.
 
     Returns
     -------
     origins, shape
-        `(n_files, n_dims)`, and the shape of the whole.
+        `(n_files, n_dims)`, and the shape of the mosaic.
 
     Raises
     ------
     ManifestMismatch
-        If files have no georeference, or lie on different grids.
+        If files have no georeference, or their pixel grids do not align.
     """
-    level = _Level(path)
+    level = _LevelDims(path)
     corners = _corners(parts, path)
     corners -= corners.min(axis=0)
     pixels = np.rint(corners).astype(np.int64)
-    off = np.abs(corners - pixels).max(axis=1)
-    if (off > TOLERANCE).any():
-        n = int(off.argmax())
+    distance = np.abs(corners - pixels).max(axis=1)
+    if (distance > TOLERANCE).any():
+        n = int(distance.argmax())
         raise ManifestMismatch(
-            f"{int((off > TOLERANCE).sum())} of {len(parts)} files lie between the pixels of the"
-            " others",
+            f"{int((distance > TOLERANCE).sum())} of {len(parts)} files are off the pixel grid",
             url=parts[n].url,
-            got=f"off by {off[n]:.3f} pixels",
-            hint="level=0 leaves overviews out." if level.suffix else "Resample them first.",
+            got=f"off by {distance[n]:.3f} pixels",
+            hint="Pass level=0 to drop overviews." if level.suffix else "Resample them first.",
         )
     first = parts[0].arrays[path]
     sizes = np.array([level.size(part.arrays[path]) for part in parts])
@@ -447,20 +453,22 @@ def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64]
 
 
 def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
-    """Return the (row, column) of each file's corner, `(n_files, 2)`, in pixels of its level."""
-    level, full = _Level(path), _Level("image")
+    """Return (row, column) of the corner of each file, `(n_files, 2)`, in pixels of its level."""
+    level, full = _LevelDims(path), _LevelDims("image")
     first = parts[0].location
     reference = _transform(parts[0])
     found = []
     for part in parts:
         a, b, c, d, e, f = _transform(part)
-        is_alike = np.allclose((a, b, d, e), np.take(reference, (0, 1, 3, 4)), rtol=1e-9, atol=0)
-        if not is_alike or part.location.system != first.system:
+        is_same_grid = np.allclose(
+            (a, b, d, e), np.take(reference, (0, 1, 3, 4)), rtol=1e-9, atol=0
+        )
+        if not is_same_grid or part.location.system != first.system:
             raise ManifestMismatch(
-                "files of a mosaic differ in pixel size or coordinate reference system",
+                "files of the mosaic differ in pixel size or coordinate reference system",
                 url=part.url,
                 got=part.location,
-                expected=f"as {parts[0].url}: {first}",
+                expected=f"{first} as in {parts[0].url}",
             )
         n_rows, n_columns = level.size(part.arrays[path])
         all_rows, all_columns = full.size(part.arrays["image"])
@@ -472,10 +480,10 @@ def _transform(part: Part) -> Affine:
     transform = part.location.transform
     if transform is None or transform[1] or transform[3]:
         raise ManifestMismatch(
-            "a file of the mosaic has no place on a grid of rows and columns",
+            "a file of the mosaic has no georeference, or is rotated",
             url=part.url,
             expected="ModelPixelScale (33550) and one ModelTiepoint (33922)",
-            hint="Give rows and columns by the pattern and concat={'row': 'y', 'column': 'x'}.",
+            hint="Or use fields for rows and columns: concat={'row': 'y', 'column': 'x'}.",
         )
     return transform
 
@@ -483,14 +491,14 @@ def _transform(part: Part) -> Affine:
 def _describe_mosaic(
     parts: Sequence[Part], arrays: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Any], dict[str, GeoLevel]]:
-    """Return the coordinates of the whole, the attributes of its group, and of each level.
+    """Return the coordinates of a mosaic, the attributes of its group, and its levels.
 
     Parameters
     ----------
     parts
         The files.
     arrays
-        Levels of the whole by path.
+        Levels of the mosaic by path.
     """
     corners = _corners(parts, "image")
     top, left = corners.argmin(axis=0)
@@ -498,17 +506,17 @@ def _describe_mosaic(
     y = _transform(parts[top])[5]
     first = parts[0].georeference
     tags = {code: first[code] for code in _GEO_KEYS if code in first}
-    if parse_geokeys(tags).values.get(1025) == 2:  # the tags speak of pixel centres
+    if parse_geokeys(tags).values.get(1025) == 2:  # PixelIsPoint: tags refer to centres
         x, y = x + a / 2, y + e / 2
     report = Report(parts[0].url)
-    # unlike a scale it has a sign: rows may go up
+    # a matrix, since ModelPixelScale cannot express y that increases with the row
     matrix = (a, 0.0, 0.0, x, 0.0, e, 0.0, y, *(0.0,) * 7, 1.0)
     reference = read_georeference({**tags, MATRIX: matrix}, report)
-    full = _Level("image").size(arrays["image"])
+    full = _LevelDims("image").size(arrays["image"])
     variables: dict[str, Array] = {}
     described: dict[str, GeoLevel] = {}
     for path, array in arrays.items():
-        level = _Level(path)
+        level = _LevelDims(path)
         names = level.rows, level.columns
         one = described[path] = describe_level(reference, level.size(array), full, names, report)
         variables |= one.variables

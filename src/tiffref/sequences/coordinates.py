@@ -1,7 +1,7 @@
-"""Fields to coordinates: text and values of files become sorted axes.
+"""Convert fields of file names and tables to sorted axes with coordinates.
 
-Owns the meaning of a field (number, date, label), the sorted set of its values, and each file's
-position on it. Times are written as CF has them: integers since 1970-01-01. Pure.
+Infers the type of a field (number, date, label), sorts its values, and finds the index of each
+file. Times are stored as in CF: integers since 1970-01-01.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TIME_NAMES = frozenset({"time", "date", "datetime", "day"})
 _DIGIT_TIMES = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
-"""Dates of digits alone, which are dates only where the field's name says so."""
+"""Dates of digits only; used only if the name of the field means a time."""
 _TIMES = ("%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d", "%Y%m%d_%H%M%S",
           "%Y:%m:%d %H:%M:%S")  # fmt: skip
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -36,14 +36,14 @@ class Axis:
     Attributes
     ----------
     name
-        Of the dimension.
+        Name of the dimension.
     values
-        `(n,)` sorted values without duplicates: integers, floats, unicode or datetime64; None
-        where the files are just counted.
+        `(n,)` sorted unique values: integers, floats, unicode or datetime64; None if files are only
+        numbered.
     index
-        `(n_files,)` int64: position of each file.
+        `(n_files,)` int64: index of each file.
     length
-        Of the dimension.
+        Length of the dimension.
     """
 
     name: str
@@ -54,16 +54,16 @@ class Axis:
 
 
 def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> NDArray:
-    """Find what a field's values are.
+    """Convert the values of a field to an array.
 
     Parameters
     ----------
     name
-        Of the field; digits alone are dates only in one called time, date, datetime or day.
+        Name of the field. Digits are dates only in fields named time, date, datetime or day.
     column
         Text, numbers or dates, one for each file.
     kind
-        "int", "float", "str", or a format of `strptime`; by default what fits all values.
+        "int", "float", "str", or a format of `strptime`; inferred by default.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> ND
     Raises
     ------
     SelectionError
-        If a value is not of the kind.
+        If a value cannot be parsed as this kind.
 
     Examples
     --------
@@ -92,12 +92,12 @@ def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> ND
             return values[[at[text] for text in column]]
     bad = next(text for text in unique if _try_all(_parsers(name, kind)[0], [text]) is None)
     raise SelectionError(
-        f"a value of '{name}' is not of its kind", got=repr(bad), expected=repr(kind)
+        f"a value of '{name}' cannot be parsed", got=repr(bad), expected=repr(kind)
     )
 
 
 def _parsers(name: str, kind: str | None) -> list[Any]:
-    """Return the ways to read a field's text; the first that fits all values counts."""
+    """Return the parsers to try; the first one that accepts all values is used."""
     if kind:
         types: dict[str, Any] = {"str": str, "int": _to_int, "float": _to_float}
         return [types.get(kind) or (lambda text: _to_time(text, kind))]
@@ -131,7 +131,7 @@ def _to_float(text: str) -> float:
 def _to_time(text: str, form: str) -> np.datetime64:
     moment = datetime.strptime(text, form)
     if not 1900 <= moment.year <= 2200:
-        raise ValueError(text)  # eight digits that only look like a date
+        raise ValueError(text)  # eight digits, but not a plausible date
     return _to_datetime64(moment)
 
 
@@ -148,7 +148,7 @@ def _to_datetime64(moment: datetime) -> np.datetime64:
 
 
 def _coarsen(values: NDArray) -> NDArray:
-    """Return times in the coarsest unit that holds them: s, ms or us."""
+    """Convert times to the coarsest exact unit: s, ms or us."""
     values = values.astype("M8[us]") if values.dtype != "M8[ns]" else values
     for unit in ("s", "ms", "us"):
         coarse = values.astype(f"M8[{unit}]")
@@ -158,7 +158,7 @@ def _coarsen(values: NDArray) -> NDArray:
 
 
 def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
-    """Read values that a table gave: numbers, dates, or text among them."""
+    """Convert values of a table: numbers, dates, or mixed with text."""
     missing = [n for n, v in enumerate(column) if v is None or v != v]  # NaN and NaT differ
     if missing:
         raise SelectionError(
@@ -169,7 +169,7 @@ def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
         return _coarsen(np.array([_to_datetime64(value) for value in column]))
     is_whole = all(isinstance(value, int | np.integer) for value in column)
     if is_whole and max(abs(int(value)) for value in column) > np.iinfo(np.int64).max:
-        return np.array([str(value) for value in column])  # as the numbers of S2 cells
+        return np.array([str(value) for value in column])  # such as S2 cell ids
     values = np.asarray(column)
     if values.dtype.kind == "M":
         return _coarsen(values)
@@ -186,9 +186,9 @@ def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None =
     Parameters
     ----------
     values
-        `(n_files,)`, as `read_values` gives them.
+        `(n_files,)`, from `read_values`.
     categories
-        Label -> index, which orders the labels that occur.
+        Label -> index; defines the order of labels.
 
     Raises
     ------
@@ -216,12 +216,12 @@ def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None =
 
 
 def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> list[str]:
-    """Order the axes of a sequence: by name, or by their place in the pattern.
+    """Return the axes of a sequence in the order given by name or by index in the pattern.
 
     Raises
     ------
     SelectionError
-        If `axesorder` is no permutation.
+        If `axesorder` is not a permutation of the axes.
     """
     if axesorder is None:
         return list(names)
@@ -230,7 +230,7 @@ def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> l
     ]
     if sorted(map(str, wanted)) != sorted(names):
         raise SelectionError(
-            "the order of axes does not name each axis once",
+            "axesorder must name each axis once",
             got=", ".join(map(str, axesorder)),
             expected=", ".join(names),
         )
@@ -249,13 +249,13 @@ def _describe(values: NDArray) -> dict[str, Any]:
 
 
 def count_empty(array: Array, n_axes: int) -> int:
-    """Count the places on the first axes of an array that no file is of."""
+    """Return the number of positions on the first axes of an array that have no file."""
     filled = (array.manifest.source != MISSING).reshape(*array.manifest.shape[:n_axes], -1)
     return int((~filled.any(axis=-1)).sum())
 
 
 def axis_array(axis: Axis) -> Array | None:
-    """Return the coordinate variable of an axis, or None where there are no values."""
+    """Return the coordinate variable of an axis; None if it has no values."""
     if axis.values is None:
         return None
     stored = axis.values.astype(np.int64) if axis.values.dtype.kind == "M" else axis.values
@@ -263,19 +263,19 @@ def axis_array(axis: Axis) -> Array | None:
 
 
 def read_axis(name: str, array: Array) -> Axis:
-    """Read a coordinate variable that `axis_array` gave, also one that went through a document.
+    """Read back a coordinate variable of `axis_array`.
 
     Raises
     ------
     InvalidReferences
-        If its values are not in the manifest, uncompressed.
+        If its values are not inlined and uncompressed.
     """
     data = array.manifest.inlined.get(0, b"")
     dtype = array.dtype.newbyteorder("<")
     (length,) = array.shape if len(array.shape) == 1 else (-1,)
     if len(data) != length * dtype.itemsize:
         raise InvalidReferences(
-            "the coordinate of a sequence is not as tiffref writes it",
+            "the coordinate of a sequence is not in the form that tiffref writes",
             tag=name,
             got=f"{len(data)} bytes",
             expected=f"{length} values of {dtype}",
@@ -289,12 +289,12 @@ def read_axis(name: str, array: Array) -> Axis:
 
 
 def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np.int64]]:
-    """Make one axis of two: sorted as long as the old one is, else with the new values at the end.
+    """Merge two axes; new values are appended if the old axis is not sorted.
 
     Returns
     -------
     axis, old_index, new_index
-        Positions of the values of each on the whole.
+        The merged axis, and the index of the old and new values on it.
     """
     if old.values is None or new.values is None:
         length = old.length + new.length
@@ -305,7 +305,7 @@ def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np
         )
     if (old.values.dtype.kind == "M") != (new.values.dtype.kind == "M"):
         raise ManifestMismatch(
-            f"values of '{old.name}' are of another kind than those that are there",
+            f"new values of '{old.name}' have a different type",
             got=new.values.dtype,
             expected=old.values.dtype,
         )

@@ -1,14 +1,13 @@
-"""Scan the files of a sequence.
+"""Scan the files of a sequence, in threads if they are remote.
 
-Owns the concurrency of a sequence's scan, its progress, what is kept of each file, and what becomes
-of files that cannot be read. What says something of one file only, such as its date, is left out of
-the attributes that are kept. Dates that names do not hold are taken from DateTime (TIFF 6.0, tag
-306: "YYYY:MM:DD HH:MM:SS") and from OME's AcquisitionDate. At most as many files are open as there
-are workers.
+Keeps a `Part` of each file, without the attributes that differ from file to file, such as dates,
+and collects the errors of files that cannot be read. If names have no dates, they are read from
+DateTime (TIFF 6.0, tag 306: "YYYY:MM:DD HH:MM:SS") or OME's AcquisitionDate. Each worker has at
+most one file open.
 
-A scan of a local file is nearly all Python, so that threads gain little and processes cost more
-than they save (measured in docs/sequences.md): one worker is the default there. Remote files wait
-for the network: 16 threads.
+Scanning a local file is nearly all Python, so threads gain little and processes cost more than they
+save (measured in docs/sequences.md): the default is one worker. Remote files wait for the network:
+the default is 16 threads.
 """
 
 from __future__ import annotations
@@ -40,27 +39,29 @@ from ..references import References
 from ..tiff.scan import scan_with_facts
 from .coordinates import read_values
 
-_PERSONAL = frozenset(
+_PER_FILE_ATTRIBUTES = frozenset(
     {"TIFFTAG_DATETIME", "TIFFTAG_ARTIST", "TIFFTAG_HOSTCOMPUTER", "TIFFTAG_DOCUMENTNAME",
      "date_created", "time_coverage_start"}
 )  # fmt: skip
-"""Attributes that say something of one file."""
-_PERSONAL_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
-"""DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the pointers to
-Exif, GPS and interoperability directories: they change from file to file."""
+"""Attributes that differ from file to file."""
+_PER_FILE_TAGS = frozenset({269, 285, 306, 315, 316, 700, 33723, 34377, 34665, 34853, 40965})
+"""DocumentName, PageName, DateTime, Artist, HostComputer, XMP, IPTC, Photoshop, and the Exif, GPS
+and interoperability IFDs, which differ from file to file."""
 
 
 def shared_attributes(array: Array) -> dict[str, Any]:
-    """Leave out what says something of one file: its time, and tags that change."""
-    found = {name: value for name, value in array.attributes.items() if name not in _PERSONAL}
+    """Return the attributes without those that differ from file to file: time and some tags."""
+    found = {
+        name: value for name, value in array.attributes.items() if name not in _PER_FILE_ATTRIBUTES
+    }
     places = [name for name in str(found.pop("coordinates", "")).split() if name != "time"]
     if places:
         found["coordinates"] = " ".join(places)
-    return without_tags(found, _PERSONAL_TAGS)
+    return without_tags(found, _PER_FILE_TAGS)
 
 
 def without_tags(attributes: Mapping[str, Any], codes: frozenset[int]) -> dict[str, Any]:
-    """Leave tags out of the attribute that lists them."""
+    """Remove tags from the attribute `tiff_tags`."""
     found = dict(attributes)
     if "tiff_tags" in found:
         names = {TAG_NAMES.get(code, str(code)) for code in codes}
@@ -85,16 +86,15 @@ class Part:
     url, source
         The file.
     references
-        Of this file, or of one that says the same of everything but `arrays`.
+        References without `arrays`, shared between files where equal.
     arrays
-        The file's own arrays with segments, by path, with the attributes that are not of this file
-        alone.
+        Arrays with segments in this file, by path, with shared attributes only.
     georeference
-        The tags of its georeference.
+        Georeferencing tags.
     location
-        What they mean.
+        Location of the raster.
     dates
-        The dates that the file itself says, by the names that `time_from` takes.
+        Dates stored in the file, by the values of `time_from`.
     """
 
     url: str
@@ -106,8 +106,8 @@ class Part:
     location: Location = field(default_factory=Location)
 
 
-def is_one_place(parts: Sequence[Part]) -> bool:
-    """Return whether all files lie at one place."""
+def have_same_location(parts: Sequence[Part]) -> bool:
+    """Return whether all files have the same location."""
     return len({id(one) for one in unify_locations([part.location for part in parts])}) == 1
 
 
@@ -121,13 +121,13 @@ def scan_files(
 ) -> tuple[list[Part | None], dict[int, TiffrefError]]:
     """Scan the files of a sequence.
 
-    `options` are for `scan`; `workers` and `progress` as in `SequenceOptions`; `allow` as in
-    `FileList`.
+    `options` are those of `scan`; `workers` and `progress` are as in `SequenceOptions`, `allow` as
+    in `FileList`.
 
     Returns
     -------
     parts, failures
-        A part for each file in order, None where it cannot be scanned; and why, by index.
+        A part for each file in order, None if it cannot be scanned; and the errors by index.
     """
     if workers is None:
         workers = _REMOTE_WORKERS if any("://" in url for url in urls) else 1
@@ -149,7 +149,7 @@ def scan_files(
 def _in_order(
     scan_one: Callable[[str], Part | TiffrefError], urls: Sequence[str], workers: int
 ) -> Iterator[Part | TiffrefError]:
-    """Scan in threads and give the results in order; the window of files that wait is bounded."""
+    """Scan in threads and yield the results in order, with a limited number of pending files."""
     if workers == 1:
         yield from map(scan_one, urls)
         return
@@ -164,9 +164,9 @@ def _in_order(
                 return
             yield ahead.popleft().result()
     finally:
-        # a request that hangs must not hold up who gives up
-        is_given_up = sys.exc_info()[0] is KeyboardInterrupt
-        pool.shutdown(wait=not is_given_up, cancel_futures=True)
+        # do not wait for hanging requests after Ctrl-C
+        is_interrupted = sys.exc_info()[0] is KeyboardInterrupt
+        pool.shutdown(wait=not is_interrupted, cancel_futures=True)
 
 
 def _scan(
@@ -200,7 +200,7 @@ def _scan(
 
 
 def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
-    """Return the tags of the first directory of what was scanned."""
+    """Return the tags of the first IFD that was scanned."""
     for level in facts.series[0].levels:
         if isinstance(level, LevelFacts):
             return level.ifds[0].tags
@@ -208,11 +208,11 @@ def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
 
 
 _Shared = dict[Any, Any]
-"""What files of one sequence have in common, held once: a hundred thousand files fit then."""
+"""Values shared by files of a sequence, stored once so that a hundred thousand files fit."""
 
 
 def _share_array(array: Array, shared: _Shared) -> Array:
-    """Return an array with what says something of its file alone left out."""
+    """Return an array with shared attributes only."""
     attributes = shared_attributes(array)
     return replace(
         array,
@@ -222,30 +222,33 @@ def _share_array(array: Array, shared: _Shared) -> Array:
 
 
 def _share_references(
-    references: References, gone: Collection[str], georeference: Mapping[int, Any], shared: _Shared
+    references: References,
+    excluded: Collection[str],
+    georeference: Mapping[int, Any],
+    shared: _Shared,
 ) -> References:
-    """Return references that say the same of everything but the arrays with segments."""
+    """Return references without the arrays that have segments, shared between files."""
     group = references.group
-    others = {name: child for name, child in group.children.items() if name not in gone}
+    others = {name: child for name, child in group.children.items() if name not in excluded}
     key = (
         tuple(georeference.items()),
         repr(group.attributes),
         repr(references.series),
-        tuple((name, _identity(child)) for name, child in others.items() if name != "time"),
+        tuple((name, _variable_key(child)) for name, child in others.items() if name != "time"),
     )
     return shared.setdefault(key, References(Group(others, group.attributes), references.series))
 
 
-def _identity(child: Array | Group) -> Any:
-    """Return a value that is equal for variables that are equal."""
+def _variable_key(child: Array | Group) -> Any:
+    """Return a hashable key of a variable."""
     if isinstance(child, Group):
-        children = tuple((name, _identity(one)) for name, one in child.children.items())
+        children = tuple((name, _variable_key(one)) for name, one in child.children.items())
         return repr(child.attributes), children
     return child.shape, repr(child.attributes), tuple(child.manifest.inlined.items())
 
 
 def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> TiffrefError:
-    """Make one error of those of several files."""
+    """Combine the errors of several files."""
     first = next(iter(failures.values()))
     if len(failures) == 1:
         first.url = first.url or urls[next(iter(failures))]
@@ -253,7 +256,7 @@ def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> Tif
     reasons = first_few((f"{urls[n]}: {error.what}" for n, error in failures.items()), "; ")
     return type(first)(
         f"{len(failures)} of {len(urls)} files cannot be scanned: {reasons}",
-        hint="allow_holes=True leaves their chunks missing.",
+        hint="Pass allow_holes=True to leave their chunks missing.",
     )
 
 
@@ -264,7 +267,7 @@ _SOURCES = {
 
 
 def find_dates(tags: Mapping[int, Any]) -> dict[str, str]:
-    """Find the dates in the tags of a file, by the names that `time_from` takes.
+    """Return the dates in the tags of a file, by the values of `time_from`.
 
     >>> find_dates({306: "2020:01:02 03:04:05"})
     {'DateTime': '2020:01:02 03:04:05'}
@@ -284,7 +287,7 @@ def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:
     Raises
     ------
     ManifestMismatch
-        If a file has no such date; files without are named.
+        If files have no such date.
     """
     if time_from not in _SOURCES:
         raise SelectionError("unknown time_from", got=repr(time_from), expected=list(_SOURCES))

@@ -1,7 +1,6 @@
-"""The files of a sequence or catalog: lists, globs, folders, tables, STAC items.
+"""List the files of a sequence or catalog, from paths, globs, folders, tables and STAC items.
 
-Owns what may stand for many files, and returns the same for all of it: addresses, and columns of
-values that are known of them. It opens tables, never images.
+All inputs give a `FileList`: URLs, and columns of known values. Opens tables, never images.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _URL_COLUMNS = ("url", "href", "path", "file", "filename", "name", "location")
 
 @dataclass(frozen=True, slots=True)
 class FileList:
-    """Files, and what is known of each.
+    """Files, and known values for each.
 
     Attributes
     ----------
@@ -39,11 +38,11 @@ class FileList:
     columns
         Field -> a value for each file: text, numbers or dates.
     pattern
-        The pattern that the files were found by, if it has fields.
+        The pattern that was used to find the files, if it has fields.
     bands
-        What STAC says of the bands of each file: `scale`, `offset` and `nodata` of each band.
+        `scale`, `offset` and `nodata` of each band of each file, from STAC.
     allow
-        What redirects of addresses may lead to; None: anything.
+        Allowed targets of redirects; None allows all.
     """
 
     urls: list[str]
@@ -54,17 +53,17 @@ class FileList:
 
 
 def natural_key(name: str) -> tuple[str, str]:
-    """Order names as people do: numbers by value. Texts, since many keys are held at once.
+    """Return a sort key that orders numbers in names by value; strings, to save memory.
 
     >>> sorted(["t10.tif", "t9.tif"], key=natural_key)
     ['t9.tif', 't10.tif']
     """
-    # numbers come before all else, those of fewer digits first
+    # numbers sort first, those with fewer digits before others
     return _NUMBER.sub(lambda found: f"\0{chr(len(found[1]))}{found[1]}", name), name
 
 
 def is_many(source: Any) -> bool:
-    """Return whether a source stands for many files: a list, a glob, a pattern with fields."""
+    """Return whether a source means several files: a list, a glob, a pattern with fields."""
     if isinstance(source, str | os.PathLike):
         return is_pattern(os.fspath(source))
     return isinstance(source, list | tuple) or hasattr(source, "indices")
@@ -81,22 +80,22 @@ def list_files(
     Parameters
     ----------
     files
-        Paths or URLs; a glob (local, or of an fsspec URL), in natural order; a readable pattern
-        (`"S2_{time:%Y%m%d}.tif"`), which is its own glob; a listing file (".txt", an address on
-        each line); a CSV or Parquet file or DataFrame with a column of addresses and columns of
-        coordinates; STAC items, as objects, dictionaries or a JSON file;
-        or tifffile's `FileSequence`.
+        Paths or URLs; a glob (local, or of an fsspec URL), sorted naturally; a readable pattern
+        (`"S2_{time:%Y%m%d}.tif"`), also used as a glob; a text file (".txt") with one path or URL
+        per line; a CSV or Parquet file or DataFrame with a column of paths or URLs and columns of
+        coordinates; STAC items as objects, dictionaries or a JSON file; or tifffile's
+        `FileSequence`.
     assets
         Keys of the assets of STAC items; by default all whose media type is TIFF.
     storage_options
-        For the file system of a glob that is a URL.
+        Options of the fsspec file system, if a glob is a URL.
 
     Raises
     ------
     SourceError
         If no file is found, or a table cannot be read.
     SelectionError
-        If a table has no column of addresses.
+        If a table has no column of paths or URLs.
     """
     found = files if isinstance(files, FileList) else _list(files, assets, storage_options)
     if not found.urls:
@@ -133,20 +132,20 @@ def _list(
 
 
 def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    """Return the files that one of several names stands for: itself, or what a glob finds."""
+    """Return the files of one item of a list: itself, or the matches of a glob."""
     if not is_pattern(name):
         return [name]
     if has_fields(name):
         raise SelectionError(
-            "a pattern with fields stands alone",
+            "a pattern with fields cannot be combined with other files",
             got=name,
-            hint="Give it without other files, or list all files and give pattern='...'.",
+            hint="Pass only the pattern, or list all files and pass pattern='...'.",
         )
     return _expand(name, storage_options)
 
 
 def in_archive(files: Any, archive: str) -> Any:
-    """Return the address of a file or glob inside a ZIP file, or those of many."""
+    """Return the URL of a file or glob inside a ZIP file, or those of several."""
     if isinstance(files, str | os.PathLike):
         return f"zip://{os.fspath(files)}::{archive}"
     return [in_archive(name, archive) for name in files]
@@ -157,9 +156,7 @@ def _address(item: Any) -> str:
         return os.fspath(item)
     if hasattr(item, "fs") and hasattr(item, "path"):
         return item.fs.unstrip_protocol(item.path)
-    raise SourceError(
-        "not the address of a file", got=type(item).__name__, expected="a path or URL"
-    )
+    raise SourceError(f"cannot open a {type(item).__name__}", expected="a path or URL")
 
 
 def _list_name(
@@ -171,21 +168,21 @@ def _list_name(
     if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
         folder = name.rstrip("/")
         raise SourceError(
-            "is a folder", url=folder, expected="files", hint=f"Name the files: '{folder}/*.tif'."
+            "is a folder", url=folder, expected="files", hint=f"Use a glob: '{folder}/*.tif'."
         )
     if not is_pattern(name):
         if "{" in name and not os.path.lexists(name):
-            parse_pattern(name)  # says which brace is wrong
+            parse_pattern(name)  # raises for unmatched braces
         return FileList([name])
     if has_fields(name):
-        return FileList(_expand(to_glob(name), storage_options), pattern=_tail(name))
+        return FileList(_expand(to_glob(name), storage_options), pattern=_relative_pattern(name))
     return FileList(_expand(name, storage_options))
 
 
-def _tail(pattern: str) -> str:
-    """Leave out the folders in front of the first field, so that files may move.
+def _relative_pattern(pattern: str) -> str:
+    """Drop the folders before the first field, so that files may be moved.
 
-    >>> _tail("/data/2022/{tile}/B_{band}.tif")
+    >>> _relative_pattern("/data/2022/{tile}/B_{band}.tif")
     '{tile}/B_{band}.tif'
     """
     parts = pattern.split("/")
@@ -194,7 +191,7 @@ def _tail(pattern: str) -> str:
 
 
 def _read_list(name: str, assets: Any, storage_options: Any) -> FileList:
-    """Read an address from each line; those without a folder lie beside the list."""
+    """Read a path or URL from each line; relative ones are relative to the list."""
     lines = [line.strip() for line in _read_text(name, storage_options).splitlines()]
     folder = name.rpartition("/")[0]
     return FileList([_resolve(line, folder) for line in lines if line and line[0] != "#"])
@@ -207,8 +204,8 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
     longer = next((n for n, row in enumerate(rows, 1) if None in row), None)
     if longer is not None:
         raise SelectionError(
-            f"row {longer} of the table has more cells than its head", url=name,
-            hint="Put addresses with a comma into quotes.",
+            f"row {longer} of the table has more cells than the header", url=name,
+            hint="Quote values that contain a comma.",
         )  # fmt: skip
     columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return _from_table(columns, name.rpartition("/")[0])
@@ -223,7 +220,7 @@ def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
     try:
         with fsspec.open(name, "rb", **(storage_options or {})) as file:
             reader = pyarrow.BufferReader(file.read())
-        # Arrow's own threads now and then abort an interpreter that ends right after (pyarrow 26)
+        # Arrow's threads sometimes abort an interpreter that exits right afterwards (pyarrow 26)
         table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
     except client_errors() as error:  # ArrowInvalid is a ValueError
         raise unreadable(name, error) from error
@@ -239,7 +236,7 @@ def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -
     if not isinstance(document, dict) or document.get("type") not in _STAC_TYPES:
         is_references = isinstance(document, dict) and {"refs", ".zgroup"} & document.keys()
         raise SourceError(
-            "holds references, not a list of files" if is_references else "holds no STAC items",
+            "contains references, not files" if is_references else "contains no STAC items",
             url=name,
             expected="an Item, an ItemCollection, or a table",
             hint=f"Add files with: tiffref append {name} FILES" if is_references else None,
@@ -253,7 +250,7 @@ _READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
     ".parquet": _read_parquet, ".pq": _read_parquet, ".geoparquet": _read_parquet,
     ".json": _read_items, ".geojson": _read_items,
 }  # fmt: skip
-"""Ending of a file that names others -> what reads it."""
+"""Extension of a file that lists others -> its reader."""
 
 
 def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
@@ -268,11 +265,11 @@ def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
 
 def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     if "://" not in pattern:
-        # Path.glob does not take absolute patterns
+        # Path.glob does not accept absolute patterns
         return sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207
     import fsspec
 
-    # the path belongs to the first link of a chain that has one: "simplecache::zip://*.tif::a.zip"
+    # in chained URLs the first link with a path has it: "simplecache::zip://*.tif::a.zip"
     links = pattern.split("::")
     at = next(n for n, link in enumerate(links) if "://" in link)
     scheme = links[at].partition("://")[0]
@@ -292,9 +289,9 @@ def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
     key = next((by_name[name] for name in _URL_COLUMNS if name in by_name), None)
     if key is None:
         raise SelectionError(
-            "the table has no column of addresses",
+            "the table has no column of paths or URLs",
             got=list(columns),
-            expected=f"one called {', '.join(_URL_COLUMNS)}",
+            expected=f"one of {', '.join(_URL_COLUMNS)}",
         )
     lengths = {str(name): len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -313,7 +310,7 @@ def _is_stac(item: Any) -> bool:
 
 
 def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:
-    """Return a row for each asset of each item: its item's time, and its own key as band."""
+    """Return a row per asset: its URL, the time of its item, and its key as band."""
     rows: list[tuple[str, Any, str, list[dict[str, Any]]]] = []
     for item in items:
         try:
@@ -333,7 +330,7 @@ def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str =
 def _read_item(
     item: Any, assets: Sequence[str] | None, folder: str
 ) -> Iterator[tuple[str, Any, str, list[dict[str, Any]]]]:
-    """Return address, time, key and bands of the assets of an item."""
+    """Yield URL, time, key and bands of the assets of an item."""
     document = item if isinstance(item, Mapping) else item.to_dict()
     properties = document.get("properties") or {}
     moment = properties.get("datetime") or properties.get("start_datetime")
@@ -345,7 +342,7 @@ def _read_item(
 def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return scale, offset and nodata of the bands of an asset.
 
-    STAC 1.0 has them in `raster:bands`, 1.1 in `bands`, or for all bands in the asset itself.
+    STAC 1.0 has them in `raster:bands`, 1.1 in `bands` or, for all bands, in the asset itself.
     """
     found = []
     for band in asset.get("raster:bands") or asset.get("bands") or [{}]:
@@ -364,9 +361,9 @@ def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
 
 
 def _from_file_sequence(sequence: Any) -> FileList:
-    """Take files and indices of tifffile's `FileSequence`."""
+    """Return the files and indices of tifffile's `FileSequence`."""
     urls = [os.fspath(name) for name in sequence]
-    archive = getattr(sequence, "_container", None)  # tifffile has it nowhere else
+    archive = getattr(sequence, "_container", None)  # tifffile has no public attribute for it
     if archive is not None:
         urls = in_archive(urls, archive.filename)
     names = [str(dim) for dim in sequence.dims]
@@ -386,20 +383,22 @@ def find_files(
     assets: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> FileList:
-    """Return the files that a catalog is to be built of, each address in full.
+    """Return the files of a catalog, as absolute paths or URLs.
 
-    Takes what `list_files` takes, and folders (all TIFFs below them), or several of these.
+    Accepts the inputs of `list_files`, folders (all TIFFs below them), and lists of these.
 
     Raises
     ------
     SourceError
         If there are no files, or a list cannot be read.
     """
-    many = isinstance(files, list | tuple) and all(isinstance(f, str | os.PathLike) for f in files)
-    found = [_find(os.fspath(f), assets, storage_options) for f in files] if many else [
-        _find(files, assets, storage_options)
+    is_list = isinstance(files, list | tuple) and all(
+        isinstance(f, str | os.PathLike) for f in files
+    )
+    found = [_list_input(os.fspath(f), assets, storage_options) for f in files] if is_list else [
+        _list_input(files, assets, storage_options)
     ]  # fmt: skip
-    urls = [_full(url) for one in found for url in one.urls]
+    urls = [_absolute_url(url) for one in found for url in one.urls]
     if not urls:
         named = str(files) if isinstance(files, str | os.PathLike) else None
         raise SourceError("no files", url=named, hint="Check the folder, pattern or list.")
@@ -414,12 +413,12 @@ def find_files(
     return FileList(urls, columns, text, bands if any(bands) else ())
 
 
-def _full(url: str) -> str:
+def _absolute_url(url: str) -> str:
     plain = from_document_url(url)
     return plain if has_scheme(plain) else os.path.abspath(plain)  # noqa: PTH100 - links stay
 
 
-def _find(files: Any, assets: Any, storage_options: Any) -> FileList:
+def _list_input(files: Any, assets: Any, storage_options: Any) -> FileList:
     if not isinstance(files, str | os.PathLike):
         return list_files(files, assets=assets, storage_options=storage_options)
     name = from_document_url(os.fspath(files))
@@ -431,12 +430,12 @@ def _find(files: Any, assets: Any, storage_options: Any) -> FileList:
     elif name.endswith("/") or not (
         Path(name).suffix or _MAGIC.search(name) or Path(name).exists()
     ):
-        raise SourceError("there is no such folder", url=name)
+        raise SourceError("no such folder", url=name)
     return list_files(name, assets=assets, storage_options=storage_options)
 
 
 def _walk(folder: str) -> list[str]:
-    """Find the TIFFs below a folder, in natural order."""
+    """Return the TIFFs below a folder, sorted naturally."""
     found = [
         os.path.join(where, name)  # noqa: PTH118 - a Path for each of many files is slow
         for where, folders, names in os.walk(folder, onerror=_cannot_list)
@@ -468,16 +467,16 @@ def read_fields(
     formats: Mapping[str, str] | None = None,
     read: Callable[[str, Sequence[Any], str | None], Any] = read_values,
 ) -> dict[str, Any]:
-    """Return what names and tables say of each file.
+    """Return the fields of each file, from its name and tables.
 
     Parameters
     ----------
     pattern
-        How names give fields; by default the pattern that the files were found by.
+        Pattern of the names; by default the one that was used to find the files.
     formats
-        Field -> what it is, as in `parse_pattern`.
+        Formats of fields, as in `parse_pattern`.
     read
-        Makes values of a column of texts, given the name and format of its field.
+        Converts a column of texts to values, given the name and format of its field.
 
     Raises
     ------
@@ -495,7 +494,7 @@ def read_fields(
 
 
 def read_plain(name: str, column: Sequence[Any], kind: str | None) -> list[Any]:
-    """Read values as JSON has them: whole numbers, floats, texts, ISO dates, or None."""
+    """Return values as JSON types: integers, floats, texts, ISO dates, or None."""
     known = [n for n, value in enumerate(column) if value is not None and value != ""]
     try:
         values = read_values(name, [column[n] for n in known], kind)

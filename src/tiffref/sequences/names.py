@@ -1,8 +1,7 @@
-"""Names of files to text fields: `S2A_{tile}_{time:%Y%m%d}_{band}.tif`.
+"""Extract fields from file names with patterns: `S2A_{tile}_{time:%Y%m%d}_{band}.tif`.
 
-Owns the three spellings of a pattern (readable form, regular expression, glob), the presets of
-well-known products, and matching. It gives text by field; `sequences.coordinates` finds what the
-text means. Nothing is opened.
+A pattern is a readable form with `{fields}`, a regular expression, a glob, or a preset of a
+well-known product. Fields are text here; `sequences.coordinates` converts them to values.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import NamedTuple
 from ..errors import ManifestMismatch, SelectionError, did_you_mean, first_few
 from ..io.urls import public_url
 
-_PLACE = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
+_FIELD = re.compile(r"\{(?P<name>\w*)(?::(?P<format>[^{}]*))?\}")
 _MAGIC = re.compile(r"[*?\[]")
 _DIRECTIVES = {
     "Y": r"\d{4}", "m": r"\d{2}", "d": r"\d{2}", "H": r"\d{2}", "M": r"\d{2}", "S": r"\d{2}",
     "f": r"\d{1,6}", "j": r"\d{3}", "y": r"\d{2}", "b": r"[A-Za-z]{3}", "B": r"[A-Za-z]+",
     "p": r"[AaPp][Mm]", "z": r"(?:Z|[+-]\d{2}:?\d{2})", "%": "%",
 }  # fmt: skip
-"""What each directive of `strptime` matches in a name."""
+"""Regular expression of each `strptime` directive."""
 
 _AXIS = r"([qlpactxyz]|ch|tp)(\d{1,4})"
 _TIME_8 = {"time": "%Y%m%d"}
@@ -81,24 +80,24 @@ PRESETS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     ),
     "axes": ((r"(?i)_?" + _AXIS + rf"(?:_?{_AXIS})?" * 6,), {}),
 }
-"""Name -> regular expressions, of which the first that matches all names counts, and formats."""
+"""Name -> regular expressions (the first one that matches all names is used), and formats."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamePattern:
-    """How names give fields.
+    """A compiled pattern.
 
     Attributes
     ----------
     text
-        The pattern as it was given.
+        The pattern as passed by the user.
     expressions
-        Regular expressions, of which the first that matches all names counts.
+        Regular expressions; the first one that matches all names is used.
     formats
-        Field -> "int", "float", "str" or a format of `strptime`; other fields are taken for what
-        they look like.
+        Field -> "int", "float", "str" or a format of `strptime`. The type of other fields is
+        inferred.
     n_parts
-        Last parts of a path that are matched as a whole; 0 searches in the name.
+        Number of path components, from the end, to match as a whole; 0 searches in the name.
     """
 
     text: str
@@ -108,14 +107,14 @@ class NamePattern:
 
 
 def has_fields(text: str) -> bool:
-    """Return whether a pattern is in the readable form."""
-    return "(?" not in text and _PLACE.search(text) is not None
+    """Return whether a pattern has `{fields}`."""
+    return "(?" not in text and _FIELD.search(text) is not None
 
 
 def is_pattern(name: str) -> bool:
     """Return whether a name is a glob or a pattern with fields.
 
-    A file that is there may have any name, and in a web address "?" begins the query.
+    The name of an existing file is never a pattern, and in a URL "?" begins the query.
 
     >>> is_pattern("t_*.tif"), is_pattern("t_{time}.tif"), is_pattern("https://host/t.tif?a=*")
     (True, True, False)
@@ -125,12 +124,12 @@ def is_pattern(name: str) -> bool:
 
 
 def to_glob(text: str) -> str:
-    """Return the glob that finds all names that a readable pattern may match.
+    """Return a glob that matches all names that the readable pattern may match.
 
     >>> to_glob("s3://b/S2_{time:%Y%m%d}_{band}.tif")
     's3://b/S2_*_*.tif'
     """
-    return _PLACE.sub("*", text)
+    return _FIELD.sub("*", text)
 
 
 def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePattern:
@@ -140,17 +139,17 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
     ----------
     text
         `"S2A_{tile}_{time:%Y%m%d}_{band}.tif"`; `r"t(?P<t>\\d+)_c(?P<c>\\d+)"`, also with unnamed
-        groups, a letter for the axis and digits in turn; `"img_*.tif"`, whose wildcards are the
+        groups that alternate between axis letter and digits; `"img_*.tif"`, whose wildcards are
         fields; or a key of `PRESETS`.
     formats
-        Field -> "int", "float", "str" or a format of `strptime`, in addition to the pattern's own.
+        Field -> "int", "float", "str" or a format of `strptime`, added to those of the pattern.
 
     Raises
     ------
     SelectionError
         If it is not a pattern, or has no field.
     """
-    _check_spelling(text)
+    _check_syntax(text)
     if text in PRESETS:
         expressions, own = PRESETS[text]
         return NamePattern(text, tuple(map(re.compile, expressions)), {**own, **(formats or {})})
@@ -170,68 +169,71 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
         raise SelectionError(
             "the pattern has no field",
             got=repr(text),
-            expected="fields as {time:%Y%m%d}, named groups as (?P<time>...), or wildcards",
+            expected="fields such as {time:%Y%m%d}, named groups (?P<time>...), or wildcards",
         )
     return NamePattern(text, (compiled,), {**own, **(formats or {})}, n_parts)
 
 
-def _check_spelling(text: str) -> None:
-    """Refuse braces without a partner, fields without a valid name, and misspelled presets."""
+def _check_syntax(text: str) -> None:
+    """Refuse unbalanced braces, invalid field names, and unknown presets."""
     if text.count("{") != text.count("}"):
-        which = "opened and not closed" if text.count("{") > text.count("}") else "not opened"
+        brace = "{" if text.count("{") > text.count("}") else "}"
         raise SelectionError(
-            f"a brace of the pattern is {which}", got=repr(text), expected="fields as {time:%Y%m%d}"
-        )
-    odd = re.search(r"\{[^{}]*\}", _PLACE.sub("", text)) if has_fields(text) else None
+            f"unmatched {brace} in the pattern", got=repr(text),
+            expected="fields such as {time:%Y%m%d}",
+        )  # fmt: skip
+    odd = re.search(r"\{[^{}]*\}", _FIELD.sub("", text)) if has_fields(text) else None
     if odd is not None:
         raise SelectionError(
             f"{odd[0]} is not a field", got=repr(text),
-            expected="a name of letters, digits and _, as {band} or {time:%Y%m%d}",
+            expected="a name of letters, digits and _, such as {band} or {time:%Y%m%d}",
         )  # fmt: skip
     if re.fullmatch(r"[\w-]+", text) and text not in PRESETS:
         raise SelectionError(
-            f"there is no preset {text!r}",
+            f"unknown preset {text!r}",
             expected=f"a pattern with {{fields}}, or one of {', '.join(sorted(PRESETS))}",
             hint=did_you_mean(text.lower(), PRESETS, 0.5),
         )
 
 
 def _translate(text: str) -> tuple[str, dict[str, str]]:
-    """Turn the readable form into a regular expression and the formats of its fields."""
+    """Translate the readable form to a regular expression and the formats of its fields."""
     formats: dict[str, str] = {}
     seen: set[str] = set()
     pieces: list[_Piece] = []
     at = 0
-    for place in _PLACE.finditer(text):
+    for place in _FIELD.finditer(text):
         pieces += _literal(text[at : place.start()])
         at = place.end()
         name, kind = place["name"], place["format"] or ""
         if not name:
             pieces.append(_Piece("[^/]*?", is_free=True))
         elif name in seen:
-            pieces.append(_Piece(f"{_REPEATED}{name})", goes_on=r"\s\S"))
+            pieces.append(_Piece(f"{_REPEATED}{name})", continues_with=r"\s\S"))
         else:
             seen.add(name)
             value = _value_expression(kind)
             is_free = value == _ANY_TEXT
-            goes_on = "" if is_free else "0-9A-Za-z.:+-" if "%" in kind or "." in value else "0-9"
-            pieces.append(_Piece(f"(?P<{name}>{value})", is_free, goes_on))
+            continues_with = (
+                "" if is_free else "0-9A-Za-z.:+-" if "%" in kind or "." in value else "0-9"
+            )
+            pieces.append(_Piece(f"(?P<{name}>{value})", is_free, continues_with))
             if kind:
                 formats[name] = _format_of(kind)
     return _join(pieces + _literal(text[at:])), formats
 
 
 class _Piece(NamedTuple):
-    """Part of an expression: a field of any text (`is_free`), one of a certain form, which could go
-    on with certain characters, or plain text."""
+    """Part of a regular expression: a field with any text (`is_free`), a field with a format, or
+    plain text. `continues_with` are characters that could extend a match."""
 
     expression: str
     is_free: bool = False
-    goes_on: str = ""
+    continues_with: str = ""
 
 
 _REPEATED = "(?P="
-"""How the second place of a field begins, which must have the text of the first."""
+"""Start of a backreference: a repeated field must have the same text."""
 
 
 def _literal(text: str) -> list[_Piece]:
@@ -246,13 +248,13 @@ def _literal(text: str) -> list[_Piece]:
 
 
 def _join(pieces: Sequence[_Piece]) -> str:
-    """Join pieces so that a name that does not match is found out in linear time.
+    """Join pieces so that non-matching names fail in linear time.
 
-    A field of any text ends where what follows it, up to the next such field, comes first: the next
-    one takes whatever there is, so that no later place could make the rest match and none is tried
-    (atomic groups). Without this, a name has as many places for eight fields as there are ways to
-    choose eight of its separators. The last field stays as it is, for it may have to reach the end,
-    and so do those before the second place of a field.
+    A free field ends at the first occurrence of the pieces that follow it. If these are followed by
+    another free field, no later occurrence could make the rest match, so backtracking is disabled
+    (atomic groups). Otherwise eight fields would be tried at every choice of eight separators. The
+    last free field must be able to reach the end, so it stays as it is, as do fields before a
+    backreference.
     """
     parts: list[str] = []
     free = [n for n, piece in enumerate(pieces) if piece.is_free]
@@ -261,17 +263,17 @@ def _join(pieces: Sequence[_Piece]) -> str:
         text = "".join(piece.expression for piece in pieces[n:after])
         is_followed = n in free[:-1] and after > n
         is_repeated = any(piece.expression.startswith(_REPEATED) for piece in pieces[after:])
-        is_atomic = is_followed and not is_repeated and _is_certain(pieces[n + 1 : after])
+        is_atomic = is_followed and not is_repeated and _is_unambiguous(pieces[n + 1 : after])
         parts.append(f"(?>{text})" if is_atomic else text)
     return "".join(parts)
 
 
-def _is_certain(pieces: Sequence[_Piece]) -> bool:
-    """Return whether pieces match in one way only at any place of a name."""
+def _is_unambiguous(pieces: Sequence[_Piece]) -> bool:
+    """Return whether pieces can match in only one way at a given position."""
     for piece, after in itertools.pairwise([*pieces, _Piece("[^/]")]):
         first = after.expression.removeprefix("\\")[:1]
-        is_any = after.expression.startswith("[^/]") or after.goes_on
-        if piece.goes_on and (is_any or re.match(f"[{piece.goes_on}]", first)):
+        is_any = after.expression.startswith("[^/]") or after.continues_with
+        if piece.continues_with and (is_any or re.match(f"[{piece.continues_with}]", first)):
             return False
     return True
 
@@ -299,7 +301,7 @@ _ANY_TEXT = "[^/]+?"
 
 
 def _format_of(kind: str) -> str:
-    """Name the type that a format asks for, as Python's format specifications do.
+    """Return the type of a field from its format, as in Python's format specifications.
 
     >>> _format_of("03d"), _format_of("s"), _format_of("%Y%j")
     ('int', 'str', '%Y%j')
@@ -310,15 +312,15 @@ def _format_of(kind: str) -> str:
     found = named.get(kind) or named.get(kind[-1])
     if found is None:
         raise SelectionError(
-            "a field has an unknown format",
+            "unknown field format",
             got=repr(kind),
-            expected="d, f, s, or a date such as %Y%m%d",
+            expected="d, f, s, or a date format such as %Y%m%d",
         )
     return found
 
 
 def _translate_glob(text: str) -> str:
-    """Turn each run of wildcards of a glob into a field: i, i2, ..."""
+    """Translate a glob; each run of wildcards is a field: i, i2, ..."""
     pieces = re.split(r"[*?]+", text)
     n_fields = len(pieces) - 1
     names = ["i", *(f"i{n}" for n in range(2, n_fields + 1))][:n_fields]
@@ -332,10 +334,10 @@ def _translate_glob(text: str) -> str:
 
 
 def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str]]:
-    """Take the fields out of all names.
+    """Extract the fields of all names.
 
-    A regular expression is searched in the last part of each path; where it does not match all of
-    them, below their common folder, then in the whole paths.
+    A regular expression is searched in the file names; if it does not match all of them, in the
+    paths below their common folder, then in the full paths.
 
     Returns
     -------
@@ -344,12 +346,12 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     Raises
     ------
     ManifestMismatch
-        If some names do not match; they are named.
+        If some names do not match.
     """
-    names = [public_url(name) for name in names]  # a signature is no part of a name
+    names = [public_url(name) for name in names]  # without signatures
     best: list[int] = []
     for expression in pattern.expressions:
-        for parts in _views(names, pattern.n_parts):
+        for parts in _path_parts(names, pattern.n_parts):
             match = expression.fullmatch if pattern.n_parts else expression.search
             found = [match(part) for part in parts]
             failed = [n for n, one in enumerate(found) if one is None]
@@ -361,7 +363,7 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
         f"{len(best)} of {len(names)} names do not match the pattern",
         got=first_few(names[n].rsplit("/", 1)[-1] for n in best),
         expected=repr(pattern.text) if pattern.text not in PRESETS else _expand_preset(pattern),
-        hint="Give a pattern that fits all names, or only the files that it fits.",
+        hint="Use a pattern that matches all names, or pass only files that match.",
     )
 
 
@@ -369,8 +371,8 @@ def _expand_preset(pattern: NamePattern) -> str:
     return f"'{pattern.text}', {' or '.join(one.pattern for one in pattern.expressions)}"
 
 
-def _views(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
-    """Return the parts of all names to match, one choice after the other."""
+def _path_parts(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
+    """Yield the parts of the paths to match, in order of preference."""
     paths = [name.replace("\\", "/") if os.sep == "\\" else name for name in names]
     if n_parts:
         yield ["/".join(path.split("/")[-n_parts:]) for path in paths]
@@ -386,17 +388,17 @@ def _views(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:
 def _columns(names: Sequence[str], matches: Sequence[re.Match[str]]) -> dict[str, list[str]]:
     first = matches[0]
     if first.re.groupindex:
-        # an optional group that is absent everywhere is no field
+        # ignore an optional group that is absent everywhere
         rows = [match.groupdict() for match in matches]
         fields = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     else:
-        rows = [_pairs(match) for match in matches]
+        rows = [_unnamed_fields(match) for match in matches]
         fields = list(rows[0])
     for name, row in zip(names, rows, strict=True):
         missing = [key for key in fields if row.get(key) is None]
         if missing or (not first.re.groupindex and list(row) != fields):
             raise ManifestMismatch(
-                "the name has other fields than the first one",
+                "the name has different fields than the first one",
                 url=name,
                 got=[key for key in row if row[key] is not None],
                 expected=fields,
@@ -404,10 +406,10 @@ def _columns(names: Sequence[str], matches: Sequence[re.Match[str]]) -> dict[str
     return {key: [row[key] for row in rows] for key in fields}
 
 
-def _pairs(match: re.Match[str]) -> dict[str, str]:
-    """Read unnamed groups: a group of letters names the axis of the digits that follow.
+def _unnamed_fields(match: re.Match[str]) -> dict[str, str]:
+    """Return the fields of unnamed groups: letters name the axis of the digits that follow.
 
-    Where capital letters match as small ones do, they name the same axis.
+    If the pattern ignores case, so do names of axes.
     """
     fields: dict[str, str] = {}
     axis = None
@@ -433,7 +435,7 @@ _TOKENS = (
     (re.compile(r"(?<=[_.-])(?:red|green|blue|nir|swir\d*|rededge\d*)(?=[_.-])", re.IGNORECASE),
      "{band}"),
 )  # fmt: skip
-"""What dates and bands look like in names, and the field for it."""
+"""Dates and bands in names, and the field that replaces them."""
 
 
 def suggest_pattern(names: Sequence[str]) -> str | None:

@@ -1,7 +1,6 @@
-"""Sequences of a screening instrument as OME-NGFF plates: a group for each well and field.
+"""Convert sequences of high-content screening to OME-NGFF plates: one group per well and field.
 
-Owns how the axes of rows, columns and fields become groups, which wells there are, and the `plate`
-and `well` metadata. `metadata.ngff` lays out the image of a field.
+Writes the `plate` and `well` metadata. `metadata.ngff` lays out the image of each field.
 
 Reference: OME-NGFF 0.4 and 0.5, "plate" and "well" metadata.
 """
@@ -24,7 +23,7 @@ from .coordinates import count_empty
 
 FIELDS = ("field", "site", "fov", "position")
 PLATE_AXES = frozenset({"row", "column", "well", *FIELDS})
-"""Axes of a sequence that are places on a plate, not axes of its images."""
+"""Axes of a sequence that are positions on a plate, not axes of its images."""
 
 _WELL = re.compile(r"([A-Za-z]{1,2})0*([1-9]\d*)")
 VERSION = "0.4"
@@ -32,7 +31,7 @@ VERSION = "0.4"
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of view: names of its well's row and column, its own, and its place on the axes."""
+    """A field of view: row and column of its well, its name, and its index on the axes."""
 
     row: str
     column: str
@@ -46,19 +45,19 @@ class _Field:
 
 
 def to_plate(references: References, allow_holes: bool) -> References:
-    """Lay out a sequence as a plate; wells and fields that no file is of are left out.
+    """Lay out a sequence as a plate; wells and fields without files are left out.
 
     Parameters
     ----------
     references
-        From a sequence with the axes `row` and `column`, or `well`, and perhaps `field`.
+        From a sequence with the axes `row` and `column`, or `well`, and optionally `field`.
     allow_holes
-        Leave chunks missing where a field has some of its files.
+        Leave chunks missing if a field lacks some of its files.
 
     Raises
     ------
     SelectionError
-        If the sequence has no such axes, or no image that OME-NGFF admits.
+        If the sequence has no such axes, or OME-NGFF does not allow the axes of its image.
     ManifestMismatch
         If a field lacks files.
     """
@@ -66,17 +65,17 @@ def to_plate(references: References, allow_holes: bool) -> References:
     dims = [dim for dim in record["dims"] if dim in PLATE_AXES]
     if not ({"row", "column"} <= set(dims) or "well" in dims):
         raise SelectionError(
-            "the files have no wells",
+            "the file names have no wells",
             got=f"axes {', '.join(record['dims']) or 'none'}",
             expected="row and column, or well",
-            hint="Name them in the pattern, as in '{row}{column:d}_{field:d}.tif'.",
+            hint="Add them to the pattern, such as '{row}{column:d}_{field:d}.tif'.",
         )
     fields, partial = _find_fields(references, dims)
     if partial and not allow_holes:
         raise ManifestMismatch(
             f"{len(partial)} fields lack some of their files",
             got=first_few(partial),
-            hint="allow_holes=True leaves their chunks missing; whole wells may lack without it.",
+            hint="allow_holes=True leaves their chunks missing. Wells may always be absent.",
         )
     arrays: dict[str, Array] = {}
     attributes: dict[str, Mapping[str, Any]] = {}
@@ -87,14 +86,14 @@ def to_plate(references: References, allow_holes: bool) -> References:
         arrays |= {f"{field.path}/{name}": array for name, array in ordered.arrays()}
         attributes[field.path] = ordered.attributes
         wells.setdefault((field.row, field.column), []).append(field.name)
-        rows.append(_row_of(references.series[0], len(rows), field.path))
+        rows.append(_series_record(references.series[0], len(rows), field.path))
     for (row, column), names in wells.items():
         images = [{"path": name} for name in names]
         attributes[f"{row}/{column}"] = {"well": {"version": VERSION, "images": images}}
     of_image = ("multiscales", "omero", "ngff")
     own = {k: v for k, v in references.group.attributes.items() if k not in of_image}
     attributes[""] = {**own, "plate": _plate(wells)}
-    # what holds for the whole sequence is recorded once
+    # the record of the whole sequence is kept in the first row only
     sequence = {k: v for k, v in record.items() if k not in ("holes", "n_holes")}
     rows[0]["sequence"] = sequence | ({"n_partial": len(partial)} if partial else {})
     return References(Group.from_paths(arrays, attributes), tuple(rows), references.allow, "ngff")
@@ -103,13 +102,13 @@ def to_plate(references: References, allow_holes: bool) -> References:
 def _find_fields(
     references: References, dims: Sequence[str]
 ) -> tuple[list[tuple[_Field, Group]], list[str]]:
-    """Return the fields that have files, with their arrays, and the paths of incomplete ones."""
+    """Return the fields that have files with their arrays, and the paths of incomplete ones."""
     first = references.series[0]
     levels = [one["path"] for one in first["levels"] if "path" in one]
     n_axes = len(first["sequence"]["dims"]) - len(dims)
     found, partial = [], []
     for field in _fields(references.group, dims):
-        group = _group_of(references.group, levels, field.place)
+        group = _field_group(references.group, levels, field.place)
         image = group[levels[0]]
         assert isinstance(image, Array)
         if not image.manifest.is_missing.all():
@@ -118,8 +117,8 @@ def _find_fields(
     return found, partial
 
 
-def _row_of(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
-    """Return the record of the series that one field is."""
+def _series_record(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
+    """Return the series record of one field."""
     levels = [{**one, "path": f"{path}/{one['path']}"} if "path" in one else one
               for one in row["levels"]]  # fmt: skip
     own = {name: value for name, value in row.items() if name != "sequence"}
@@ -128,7 +127,7 @@ def _row_of(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
 
 
 def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
-    """Find all places of the plate, in the order of rows, columns and fields."""
+    """Yield all positions of the plate, in the order of rows, columns and fields."""
     values = {dim: _values(group, dim) for dim in dims}
     order = [dim for dim in ("row", "column", "well", *FIELDS) if dim in dims]
     for index in np.ndindex(*(len(values[dim]) for dim in order)):
@@ -137,8 +136,8 @@ def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
         if "well" in here:
             row, column = _parse_well(here["well"])
         else:
-            row, column = _row_name(here["row"]), _plain(here["column"])
-        names = [_plain(here[dim]) for dim in FIELDS if dim in here]
+            row, column = _row_name(here["row"]), _alphanumeric(here["column"])
+        names = [_alphanumeric(here[dim]) for dim in FIELDS if dim in here]
         yield _Field(row, column, "".join(names) or "0", place)
 
 
@@ -152,14 +151,14 @@ def _values(group: Group, dim: str) -> list[Any]:
 def _parse_well(value: Any) -> tuple[str, str]:
     match = _WELL.fullmatch(str(value))
     if match is None:
-        raise SelectionError("not the name of a well", got=value, expected="a name such as B03")
+        raise SelectionError("not a valid well name", got=value, expected="a name such as B03")
     return match[1].upper(), match[2]
 
 
 def _row_name(value: Any) -> str:
-    """Return the letter of a row: instruments count rows by letters or by numbers from 1."""
+    """Return the letters of a row; some instruments number rows from 1."""
     if not isinstance(value, int):
-        return _plain(value)
+        return _alphanumeric(value)
     name = ""
     while value > 0:
         value, letter = divmod(value - 1, 26)
@@ -167,20 +166,20 @@ def _row_name(value: Any) -> str:
     return name or "0"
 
 
-def _plain(value: Any) -> str:
-    """Return a name that OME-NGFF admits in a path: letters and digits."""
+def _alphanumeric(value: Any) -> str:
+    """Check that a name has only letters and digits, as OME-NGFF requires."""
     name = str(value)
     if not name.isalnum() or not name.isascii():
         raise SelectionError(
-            "OME-NGFF takes letters and digits only in the names of wells and fields",
+            "OME-NGFF only allows letters and digits in names of wells and fields",
             got=name,
-            hint="Give the pattern another field, or numbers.",
+            hint="Use another field of the pattern, or numbers.",
         )
     return name
 
 
-def _group_of(group: Group, levels: Sequence[str], place: Mapping[str, int]) -> Group:
-    """Return the arrays of one field, with the coordinates of the axes that are left."""
+def _field_group(group: Group, levels: Sequence[str], place: Mapping[str, int]) -> Group:
+    """Return the arrays of one field, with the coordinates of the remaining axes."""
     children: dict[str, Array | Group] = {}
     for name, child in group.children.items():
         if isinstance(child, Array) and name in levels:
@@ -191,7 +190,7 @@ def _group_of(group: Group, levels: Sequence[str], place: Mapping[str, int]) -> 
 
 
 def _select(array: Array, place: Mapping[str, int]) -> Array:
-    """Return the part of an array at one place of some axes whose chunks are of length 1."""
+    """Index an array on some axes, which must have chunks of length 1."""
     index = tuple(place.get(dim, slice(None)) for dim in array.dims)
     kept = [axis for axis, dim in enumerate(array.dims) if dim not in place]
     grid = array.manifest.shape

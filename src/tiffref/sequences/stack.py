@@ -1,10 +1,8 @@
-"""Many files to references: `scan_sequence`, and `append_sequence` for more of them.
+"""Scan many files into one array (`scan_sequence`), and add files to it (`append_sequence`).
 
-Owns the order of the work: find the files, read their names, scan them, compare them, and put their
-arrays together with the coordinates beside them; and what becomes of files that are in a sequence
-already (nothing, unless they have changed), and the joining of old and new. Old files are not
-scanned again: the file system is only asked whether those that are named again are still what they
-were. How columns are combined is `model.combine`'s.
+Runs the steps: list the files, parse their names, scan, compare and combine them. Files that are
+already in a sequence are not scanned again; it is only checked that they have not changed.
+`model.combine` combines the columns.
 """
 
 from __future__ import annotations
@@ -54,10 +52,10 @@ from .inputs import FileList, list_files, read_fields
 from .plates import PLATE_AXES, to_plate
 
 _MODES = ("error", "split", "decode")
-_OF_EACH_FILE = ("series", "level", "key", "chunkmode", "fillvalue", "sidecars")
-"""Options that each file is scanned with."""
-_OF_AXES = ("formats", "axesorder", "categories", "time_from")
-"""Options that a sequence keeps when files are added to it."""
+_SCAN_OPTIONS = ("series", "level", "key", "chunkmode", "fillvalue", "sidecars")
+"""Options for scanning each file."""
+_AXIS_OPTIONS = ("formats", "axesorder", "categories", "time_from")
+"""Options that cannot change when files are added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ class AxisOptions:
     formats
         Field -> "int", "float", "str" or a format of `strptime`.
     axesorder
-        Order of the new axes, by name or by place in the pattern.
+        Order of the new axes, by name or by index in the pattern.
     categories
         Field -> {label: index}, which orders labels.
     assets
@@ -93,11 +91,11 @@ class SequenceOptions(AxisOptions):
     series, level, key, chunkmode, fillvalue
         For each file, as in `scan`; by default the first series with all its levels.
     sidecars
-        Read what lies beside each file, as in `scan`.
+        Read sidecar files, as in `scan`.
     workers
         Threads; by default 1 for local files, 16 for remote ones.
     progress
-        Called with the number of files done and of all; True draws a bar on a terminal.
+        Called with the number of files done and the total; True draws a bar on a terminal.
     """
 
     time_from: str | None = None
@@ -187,11 +185,11 @@ def scan_sequence(
     listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
     fields = _read_fields(listed, pattern, more)
-    how = {name: getattr(more, name) for name in _OF_EACH_FILE}
-    how |= {"storage_options": storage_options}
-    how |= {} if more.key is None else {"series": None}
+    scan_options = {name: getattr(more, name) for name in _SCAN_OPTIONS}
+    scan_options |= {"storage_options": storage_options}
+    scan_options |= {} if more.key is None else {"series": None}
     parts, failures = scan_files(
-        listed.urls, how, workers=more.workers, progress=more.progress, allow=listed.allow
+        listed.urls, scan_options, workers=more.workers, progress=more.progress, allow=listed.allow
     )
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
@@ -201,7 +199,7 @@ def scan_sequence(
             arrays = {path: with_bands(array, bands, report) for path, array in part.arrays.items()}
             parts[n] = replace(part, arrays=arrays)
     if more.time_from is not None:
-        # a file that cannot be read has no date, and so no place
+        # a file that cannot be read has no date, so it is dropped
         here = [n for n, part in enumerate(parts) if part is not None]
         readable = [part for part in parts if part is not None]
         fields = {name: values[here] for name, values in fields.items()}
@@ -212,7 +210,7 @@ def scan_sequence(
         "formats": dict(more.formats or {}),
         "time_from": more.time_from,
         "concat": dict(plan.concat),
-        **_report(failures, listed.urls),
+        **_unreadable_record(failures, listed.urls),
     }
     built = _build(parts, fields, more, plan, record)
     if is_plate:
@@ -230,14 +228,14 @@ def stack_arrays(
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> References:
-    """Stack files that are not TIFFs, as `scan_sequence` does with those that are.
+    """Stack files of other formats, like `scan_sequence` does for TIFFs.
 
     Parameters
     ----------
     describe
-        Gives the array of each of the files.
+        Returns the array of each file.
     options
-        As `AxisOptions` has them.
+        As in `AxisOptions`.
     """
     check_arguments(options, stack_arrays, AxisOptions)
     more = AxisOptions(**options)
@@ -257,7 +255,7 @@ def stack_arrays(
 
 
 def _read_fields(listed: FileList, pattern: str | None, options: AxisOptions) -> dict[str, NDArray]:
-    """Read fields; digits stay labels where categories have them as they are in names ("001")."""
+    """Return the fields; digits stay text if the categories list them that way ("001")."""
     categories = options.categories or {}
 
     def read(name: str, column: Sequence[Any], kind: str | None) -> NDArray:
@@ -268,8 +266,8 @@ def _read_fields(listed: FileList, pattern: str | None, options: AxisOptions) ->
     return read_fields(listed, pattern, options.formats, read)
 
 
-def _report(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
-    """Report files that were left out because they cannot be read."""
+def _unreadable_record(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
+    """Return a record of the files that cannot be read."""
     rows = [
         {"url": urls[n], "reason": str(error)} for n, error in list(failures.items())[:MAX_REPORTED]
     ]
@@ -283,17 +281,17 @@ def _build(
     plan: Plan,
     record: Mapping[str, Any],
 ) -> list[References]:
-    """Make the group of all files that combine: one, or several where they may be split."""
+    """Build the references of each group of files that combine."""
     here = [n for n, part in enumerate(parts) if part is not None]
     names = order_axes(_axis_names(fields, plan, parts[here[0]]), options.axesorder)
     categories = options.categories or {}
     unknown = sorted(set(categories) - set(names))
     if unknown:
-        raise SelectionError("categories name no axis", got=unknown, expected=names)
+        raise SelectionError("categories for unknown axes", got=unknown, expected=names)
     groups = compare([part for part in parts if part is not None], plan)
     built = []
     for members in groups:
-        # the places of files that cannot be read are holes, as long as there is one array
+        # files that cannot be read become holes, unless the files are split into several arrays
         chosen = [here[n] for n in members] if len(groups) > 1 else list(range(len(parts)))
         axes = [
             make_axis(name, fields[name][chosen], categories.get(name))
@@ -319,32 +317,33 @@ def _plan(
     unknown = set(ignore) - METADATA
     if unknown:
         raise SelectionError(
-            "cannot be ignored: pixels would come out different",
+            "these differences cannot be ignored, as they would change pixels",
             got=sorted(unknown),
             expected=sorted(METADATA),
         )
     joined = {concat: concat} if isinstance(concat, str) else dict(concat or {})
     if mosaic and joined:
-        raise SelectionError("concat and mosaic exclude one another", got=joined)
+        raise SelectionError("concat and mosaic cannot be combined", got=joined)
     return Plan(joined, mosaic, on_mismatch, frozenset(ignore), allow_holes)
 
 
 def _is_plate(layout: str, mosaic: bool, on_mismatch: str) -> bool:
     if layout not in ("dataset", "hcs"):
-        raise SelectionError("no such layout", got=repr(layout), expected="'dataset' or 'hcs'")
+        raise SelectionError("unknown layout", got=repr(layout), expected="'dataset' or 'hcs'")
     if layout == "hcs" and (mosaic or on_mismatch == "split"):
         raise SelectionError(
-            "a plate is neither a mosaic nor split", got=f"mosaic={mosaic}, {on_mismatch=}"
+            "layout='hcs' cannot be combined with mosaic or on_mismatch='split'",
+            got=f"mosaic={mosaic}, {on_mismatch=}",
         )
     return layout == "hcs"
 
 
 def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> list[str]:
-    """Name the axes; files that nothing is known of are counted along `i`, or what they join."""
+    """Return the names of the axes; files without fields are numbered along `i` or `concat`."""
     if fields:
         unknown = sorted(set(plan.concat) - set(fields))
         if unknown:
-            raise SelectionError("concat names no field", got=unknown, expected=sorted(fields))
+            raise SelectionError("concat is not a field", got=unknown, expected=sorted(fields))
         return list(fields)
     if plan.is_mosaic:
         return []
@@ -388,8 +387,8 @@ def append_sequence(
         Addresses that the document may read, as in `References.from_kerchunk`. The new files are
         always allowed.
     options
-        Further options, as in `SequenceOptions`, with the values that the sequence was made with:
-        `level`, `chunkmode`, `workers`, ... What its axes are stays as it is.
+        Further options of `SequenceOptions`, such as `level`, `chunkmode` and `workers`, with the
+        values that were used for the sequence. Options of axes cannot be changed.
 
     Returns
     -------
@@ -406,13 +405,13 @@ def append_sequence(
         missing.
     """
     check_arguments(options, append_sequence, SequenceOptions)
-    if fixed := sorted(set(options) & set(_OF_AXES)):
-        raise SelectionError("the axes of a sequence stay as they are", got=", ".join(fixed))
+    if fixed := sorted(set(options) & set(_AXIS_OPTIONS)):
+        raise SelectionError("the axes of a sequence cannot be changed", got=", ".join(fixed))
     if not isinstance(references, References):
         references = References.open(references, storage_options, allow=allow)
     record = _record(references)
     listed = list_files(files, assets=options.get("assets"), storage_options=storage_options)
-    new = _unseen(listed, references, storage_options)
+    new = _new_files(listed, references, storage_options)
     if not new.urls:
         return references
     added = scan_sequence(
@@ -439,29 +438,29 @@ def _record(references: References) -> dict[str, Any]:
     has_image = any("path" in level for row in references.series[:1] for level in row["levels"])
     if len(rows) != 1 or not has_image:
         raise InvalidReferences(
-            f"the references hold {len(rows) or 'no'} sequence{'s' * (len(rows) > 1)} of files",
+            f"the references contain {len(rows) or 'no'} sequence{'s' * (len(rows) > 1)} of files",
             expected="one",
-            hint="Make it with `tiffref stack` or scan_sequence, not split into parts.",
+            hint="Create it with `tiffref stack` or scan_sequence, without splitting it.",
         )
     if rows[0].get("concat") or not rows[0]["dims"]:
         raise SelectionError(
-            "files can be added along new axes only",
+            "files can only be added along new axes",
             got=f"a sequence joined along {sorted(rows[0].get('concat', {}).values())}",
         )
     path, dims = references.main_path, rows[0]["dims"]
     image = references.group[path]
     if "/" in path or not isinstance(image, Array) or list(image.dims[: len(dims)]) != dims:
         raise SelectionError(
-            "files are added to an array whose first axes are those of the sequence",
+            "files can only be added to an array that starts with the axes of the sequence",
             got=f"array '{path}' ({', '.join(getattr(image, 'dims', ()))})",
             expected=f"{', '.join(dims)} first, at the root",
-            hint="Scan all files anew. Plates and axes='ngff' or 'bands-first' take no more files.",
+            hint="Scan all files again. Files cannot be added to plates or with other axes orders.",
         )
     return rows[0]
 
 
 def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the kinds of the axes as they are: few new values may look like another kind."""
+    """Return the types of the axes, since a few new values may look like another type."""
     kinds = {"U": "str", "i": "int", "f": "float"}
     found = {}
     for dim in record["dims"]:
@@ -471,10 +470,10 @@ def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str
     return {dim: kind for dim, kind in found.items() if kind} | dict(record.get("formats") or {})
 
 
-def _unseen(
+def _new_files(
     listed: FileList, references: References, storage_options: Mapping[str, Any] | None
 ) -> FileList:
-    """Get the files that are not in the sequence; those that are must be unchanged."""
+    """Return the files that are not in the sequence; raise if any of its files has changed."""
     known = {source.url: source for source in references.sources}
     allow = None if references.allow is None else AllowList([*references.allow, *listed.urls])
     changed, rows, seen = [], [], set()
@@ -492,7 +491,7 @@ def _unseen(
         raise StaleSource(
             f"{len(changed)} files of the sequence have changed since they were scanned",
             got=first_few(changed),
-            hint="Scan the sequence anew.",
+            hint="Scan the sequence again.",
         )
     columns = {name: [values[n] for n in rows] for name, values in listed.columns.items()}
     bands = [listed.bands[n] for n in rows] if listed.bands else ()
@@ -526,7 +525,7 @@ def _join(
         path = row.get("path")
         if path is None:
             continue
-        first, second = old.group[path], _alike(old.group, new.group, path, dims)
+        first, second = old.group[path], _compatible_array(old.group, new.group, path, dims)
         assert isinstance(first, Array)
         for at, (axis, (ours, theirs)) in enumerate(zip(axes, index, strict=True)):
             first = reindex_axis(first, at, ours, axis.length)
@@ -535,9 +534,9 @@ def _join(
     holes = count_empty(children[old.main_path], len(dims))  # type: ignore[arg-type]
     if holes and not allow_holes:
         raise ManifestMismatch(
-            f"{holes} places would have no file",
+            f"{holes} positions would have no file",
             got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
-            hint="allow_holes=True leaves them missing.",
+            hint="Pass allow_holes=True to leave them missing.",
         )
     children |= {axis.name: found for axis in axes if (found := axis_array(axis)) is not None}
     n_files = record.get("files", 0) + new.series[0]["sequence"]["files"]
@@ -549,7 +548,7 @@ def _join(
 
 
 def _allow_both(allow: Sequence[str] | None, new: References) -> tuple[str, ...] | None:
-    """Let the new files be read besides what the old references may read."""
+    """Return the allowed addresses of the old references, plus the new files."""
     if allow is None:
         return None
     urls = [source.url for source in new.sources]
@@ -565,18 +564,22 @@ def _axis(references: References, dim: str, at: int) -> Axis:
     return Axis(dim, None, np.arange(image.shape[at]), image.shape[at])
 
 
-def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
-    """Return the new array of a path, which must combine with the old one."""
+def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
+    """Return the new array at a path; raise if it does not combine with the old one."""
     first, second = old[path], new.children.get(path)
     assert isinstance(first, Array)
     if not isinstance(second, Array):
-        raise ManifestMismatch("the new files have no such level", got=path)
+        raise ManifestMismatch("the new files lack a level", got=path)
     is_one = len(first.codecs) == len(second.codecs) == 1
     if is_one and to_zarr2(first.codec) == to_zarr2(second.codec):
-        second = replace(second, codecs=first.codecs)  # a document does not hold all of a codec
+        second = replace(second, codecs=first.codecs)  # documents do not store all codec fields
     places = unify_locations([locate(group) for group in (old, new)])
     aspects = [
-        {**aspects_of(_plain_fill(array), dims), "scale": scale_of(array), "georeference": place}
+        {
+            **aspects_of(_with_plain_fill(array), dims),
+            "scale": scale_of(array),
+            "georeference": place,
+        }
         for array, place in zip((first, second), places, strict=True)
     ]
     groups = group_compatible(aspects)
@@ -586,7 +589,7 @@ def _alike(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
     return second
 
 
-def _plain_fill(array: Array) -> Array:
-    """Return the fill value without its NumPy type, which a document does not keep."""
+def _with_plain_fill(array: Array) -> Array:
+    """Convert the fill value to a Python scalar, as in documents."""
     fill = array.fill_value
     return array if fill is None else replace(array, fill_value=np.asarray(fill).item())
