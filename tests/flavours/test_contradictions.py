@@ -55,12 +55,25 @@ def assert_refused(path, match, tmp_path, capsys):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(
-    "bits", [[16, 16, 16, 8], [8, 8, 8, 16], [16, 8], [8, 16], [8, 8, 8, 1], [8, 8, 16], [32, 16]]
-)
+    "bits",
+    [
+        [16, 16, 16, 8], [8, 8, 8, 16], [16, 8], [8, 16], [8, 8, 8, 1], [8, 8, 16], [32, 16],
+        [8, 4, 4], [5, 5, 6], [0, 8, 8],
+    ],
+)  # fmt: skip
 def test_samples_of_different_sizes(tmp_path, capsys, bits, order):
     path = tmp_path / "bits.tif"
     write_bits(path, bits, order=order, photometric=2 if len(bits) > 2 else 1)
     assert_refused(path, "258", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("formats", [[1, 2], [1, 1, 3]])
+def test_samples_of_different_types(tmp_path, capsys, formats, order):
+    path = tmp_path / "formats.tif"
+    one = image(np.ones((4, 8, len(formats)), "u4"), {339: formats}, order=order)
+    write_tiff(path, [one], order=order)
+    assert_refused(path, "339", tmp_path, capsys)
 
 
 @pytest.mark.parametrize("bits", [[8], [8, 8], [8, 8, 8, 8]])

@@ -267,7 +267,7 @@ def plan_level(
         If the level cannot be represented exactly.
     """
     ifd = level.ifds[0]
-    _check_equal_bits(ifd)
+    _check_equal_samples(ifd)
     _check_addressable(ifd, level.shape)
     if 0 in level.shape:
         return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
@@ -287,23 +287,21 @@ def plan_level(
     return _plan_segments(level, dims, codecs, of_page, segment)
 
 
-def _check_equal_bits(ifd: IfdFacts) -> None:
-    """Refuse samples of different sizes in one pixel.
+def _check_equal_samples(ifd: IfdFacts) -> None:
+    """Refuse samples of different sizes or types in one pixel; tifffile reads them as nothing.
 
-    Three samples packed into 16 bits pass: tifffile reads 5-6-5, and returns nothing for others.
+    Bits 5-6-5 pass, which it reads.
     """
-    if (
-        len(ifd.bits) > 1
-        and len(set(ifd.bits)) > 1
-        and not (len(ifd.bits) == 3 and sum(ifd.bits) == 16)
-    ):
-        raise UnsupportedTiff(
-            "samples of one pixel differ in size",
-            ifd=ifd.name,
-            tag="BitsPerSample (258)",
-            got=ifd.bits,
-            expected="one size for all samples",
-        )
+    formats = ifd.sample_format if isinstance(ifd.sample_format, tuple) else ()
+    for tag, values in (("BitsPerSample (258)", ifd.bits), ("SampleFormat (339)", formats)):
+        if len(set(values)) > 1 and values != (5, 6, 5):
+            raise UnsupportedTiff(
+                "samples of one pixel differ in size or type",
+                ifd=ifd.name,
+                tag=tag,
+                got=values,
+                expected="one value for all samples",
+            )
 
 
 def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...]) -> None:
