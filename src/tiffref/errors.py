@@ -383,6 +383,9 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
     SourceError
         Its hint names the missing extra, if one of this package's.
     """
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and cause is not None and _is_of_http(cause):
+        return unreadable(url, cause, what)
     if isinstance(error, FileNotFoundError):
         # the missing file may be one inside the folder at `url`
         missing = str(error.filename or "")
@@ -412,6 +415,13 @@ def unreadable(url: str, error: BaseException, what: str = "cannot be read") -> 
         hint=None if extra is None else install_hint(extra),
     )
     return with_errno(source_error, error)
+
+
+def _is_of_http(cause: BaseException) -> bool:
+    """Return whether fsspec raised `FileNotFoundError` for something else: it does for whatever
+    its HTTP client raises."""
+    is_client = type(cause).__module__.startswith("aiohttp.")
+    return is_client and getattr(cause, "status", 0) not in (404, 410)
 
 
 _MAX_COLLECTED = 20

@@ -41,7 +41,8 @@ class FaultyServer:
     `etag` and `modified` choose which validators answers have. `redirects` maps paths to
     addresses. `requests` counts (method, path), `ranges` what was asked for, `n_bytes` what was
     sent. `headers` go with faults.
-    The fault "drip" sends one byte after the other.
+    The fault "drip" sends one byte after the other; "no range behind the end" refuses ranges that
+    end there, as some servers do.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -53,7 +54,7 @@ class FaultyServer:
         self.ranges: list[str | None] = []
         self.n_bytes = 0
         self.headers: dict[str, str] = {}
-        self.honours_conditions = True
+        self.honours_conditions = self.answers_head = True
         self.probability = 0.0
         self.n_faults = 0
         self.random = random.Random(seed)
@@ -88,7 +89,7 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_HEAD(self) -> None:
-            self._answer(None)
+            self._answer(None if server.answers_head else server.pick_fault())
 
         def do_GET(self) -> None:
             self._answer(server.pick_fault())
@@ -137,7 +138,8 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 self._send(200, data, headers, fault)
                 return
             first, last = (int(n) for n in asked.removeprefix("bytes=").split("-"))
-            if first >= len(data):
+            is_refused = fault == "no range behind the end" and last >= len(data)
+            if first >= len(data) or is_refused:
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                 return
             body = data[first : last + 1]

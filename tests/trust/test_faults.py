@@ -12,7 +12,7 @@ import pytest
 from faulty import FAULTS, FaultyServer
 
 import tiffref
-from tiffref.errors import SourceError, TiffrefError
+from tiffref.errors import MalformedTiff, MissingSource, SourceError, TiffrefError
 from tiffref.io import http
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher
@@ -110,3 +110,66 @@ def test_retry_waits_longer_each_time() -> None:
         assert max(waits) > most / 2  # jitter spreads over the whole time
     assert retry.delay_s(0, asked_s=3.0) >= 3.0
     assert retry.delay_s(0, asked_s=1e9) <= 6.0
+
+
+@pytest.mark.parametrize("fault", ["half a body", "no body", "wrong length", "status 503"])
+def test_a_scan_tries_again_from_its_first_request(
+    stored: tuple[FaultyServer, str, bytes], fault: str
+) -> None:
+    server, url, _ = stored
+    truth = tiffref.scan(url).to_kerchunk()
+    faults = iter([fault] * 3)
+    server.pick_fault = lambda: next(faults, None)  # type: ignore[method-assign]
+    assert tiffref.scan(url).to_kerchunk() == truth
+
+
+def test_a_first_answer_without_its_length_that_ends_early_is_asked_for_again(
+    stored: tuple[FaultyServer, str, bytes],
+) -> None:
+    server, url, _ = stored
+    truth = tiffref.scan(url).to_kerchunk()
+    faults = iter(["one byte less"] * 3)
+    server.pick_fault = lambda: next(faults, None)  # type: ignore[method-assign]
+    assert tiffref.scan(url).to_kerchunk() == truth
+
+
+def test_ranges_that_end_behind_the_file_may_be_refused(
+    stored: tuple[FaultyServer, str, bytes], image: np.ndarray
+) -> None:
+    """The first range of a scan is longer than small files."""
+    server, url, data = stored
+    server.pick_fault = lambda: "no range behind the end"  # type: ignore[method-assign]
+    with ZarrTiffStore(url) as store:
+        np.testing.assert_array_equal(store[...], image)
+    assert server.ranges[:2] == ["bytes=0-65535", f"bytes=0-{len(data) - 1}"]
+    server.files["/a.tif"] = b""
+    with pytest.raises(MalformedTiff, match="an empty file"):
+        tiffref.scan(url)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("status 403", "403"),
+        ("status 503", "503"),
+        ("reset", "Disconnected"),
+        ("drip", "TIFFREF_TIMEOUT"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.parq"])
+def test_documents_that_cannot_be_fetched(
+    server: FaultyServer, fault: str, says: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a document is not one that does not exist."""
+    monkeypatch.setenv("TIFFREF_TIMEOUT", "1")
+    key = f"/{name}/.zmetadata" if name == "a.parq" else f"/{name}"
+    server.files[key] = b"{}" * 1000
+    server.pick_fault = lambda: fault  # type: ignore[method-assign]
+    monkeypatch.setattr(server, "answers_head", False)
+    for open_document in (tiffref.References.open, tiffref.validate):
+        with pytest.raises(SourceError, match=says) as caught:
+            open_document(f"{server.url}/{name}")
+        assert not isinstance(caught.value, MissingSource)
+        assert str(caught.value.url).startswith(server.url)
+    with pytest.raises(MissingSource):
+        tiffref.References.open(f"{server.url}/no-{name}")

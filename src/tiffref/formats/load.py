@@ -22,15 +22,16 @@ import os
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import ujson
 
 from ..codecs.foreign import unsafe_codecs
-from ..errors import InvalidReferences, unreadable
+from ..errors import InvalidReferences, SourceError, unreadable
 from ..io.allow import is_local
-from ..io.clients import client_errors
+from ..io.clients import UNKNOWN_SIZE_BYTES, call_with_timeout, client_errors, find_file_system
 from ..io.urls import directory_error, local_path
 from ..model.codec import ForeignCodec, SegmentCodec
 from .findings import Finding, Reporter
@@ -186,7 +187,7 @@ def find_document(path: str, storage_options: Mapping[str, Any] | None = None) -
     name = local_path(path)
     if os.path.exists(name):  # noqa: PTH110 - takes names of any length
         return fsspec.filesystem("file"), os.path.abspath(name)  # noqa: PTH100 - links stay
-    return fsspec.url_to_fs(path, **(storage_options or {}))
+    return find_file_system(path, storage_options)
 
 
 def fetch_text(
@@ -196,10 +197,14 @@ def fetch_text(
     path = os.fspath(document)
     try:
         fs, place = find_document(path, storage_options)
-        with fs.open(place, "rb", compression="infer") as file:
-            text = _read_up_to(file, LIMITS.document_bytes + 1)
+        with call_with_timeout(fs, path, 0, partial(fs.open, place, "rb", compression="infer")) as file:
+            n_bytes = getattr(file, "size", None) or UNKNOWN_SIZE_BYTES
+            read = partial(_read_up_to, file, LIMITS.document_bytes + 1)
+            text = call_with_timeout(fs, path, n_bytes, read)
     except IsADirectoryError as error:
         raise directory_error(path, "references") from error
+    except SourceError:
+        raise
     except _BROKEN + client_errors() as error:
         raise unreadable(path, error, "cannot read the references") from error
     if len(text) > LIMITS.document_bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, timeout_er
 from .source import check_unchanged, is_weak_etag
 
 __all__ = [
+    "NO_RANGES",
     "Response",
     "Retry",
     "is_http",
@@ -35,11 +37,13 @@ __all__ = [
 
 _CREDENTIALS = "The server needs credentials: pass them in storage_options."
 _STATUS_HINTS = {
+    200: "Copy the file to this machine, or to a server that supports them.",
     401: _CREDENTIALS,
     403: _CREDENTIALS,
     404: "There is no such file.",
     410: "The file is no longer there.",
 }
+NO_RANGES = "the server does not support range requests"
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
@@ -207,9 +211,25 @@ def read_start(
         response = await _request(fs, "GET", path, url, headers, length, permits, max_whole=1)
         if response.status in _RETRIED_STATUSES:
             _check_status(response, url, 206)
+        span = _SPAN.match(response.headers.get("content-range", ""))
+        n_bytes = int(span[2]) - int(span[1]) + 1 if span else 0
+        if response.status == 206 and len(response.body) < n_bytes:
+            raise _TransientError(_wrong_length(url, 0, length, len(response.body), n_bytes))
         return response
 
     return run_coroutine(fs, _with_retries, get, url, length)
+
+
+_SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/", re.IGNORECASE)
+
+
+def _wrong_length(url: str, offset: int, length: int, got: int, expected: int) -> SourceError:
+    return SourceError(
+        f"the response for bytes {offset} to {offset + length} has the wrong length",
+        url=url,
+        got=f"{got} bytes",
+        expected=f"{expected} bytes",
+    )
 
 
 def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> Source:
@@ -288,7 +308,8 @@ class _RangeRequest:
         size = response.headers.get("content-length", "")
         if not response.body or not size.isdigit() or int(size) != len(response.body):
             got = f"all {size} bytes".replace("  ", " ")
-            raise self._wrong_range(got, "a server that supports range requests")
+            span = f"bytes {self.offset} to {self.offset + self.length}"
+            raise SourceError(NO_RANGES, url=self.url, tag=span, got=got, hint=_STATUS_HINTS[200])
         self._check_unchanged(response)
         return response.body[self.offset : self.offset + self.length]
 
@@ -304,15 +325,18 @@ class _RangeRequest:
             is_short = first == str(self.offset) and end.isdigit() and int(end) < last
             last = int(end) if is_short else last
         if span.strip() != f"{self.offset}-{last}":
-            expected = f"bytes {self.offset}-{last}"
-            raise _TransientError(self._wrong_range(f"Content-Range {got}", expected))
-        if len(response.body) != last - self.offset + 1:
-            expected = f"{last - self.offset + 1} bytes"
-            raise _TransientError(self._wrong_range(f"{len(response.body)} bytes", expected))
-
-    def _wrong_range(self, got: str, expected: str) -> SourceError:
-        what = f"the response for bytes {self.offset} to {self.offset + self.length} is another"
-        return SourceError(f"{what} part of the file", url=self.url, got=got, expected=expected)
+            what = f"the response for bytes {self.offset} to {self.offset + self.length} is another"
+            error = SourceError(
+                f"{what} part of the file",
+                url=self.url,
+                got=f"Content-Range {got}" if got else "no Content-Range",
+                expected=f"bytes {self.offset}-{last}",
+            )
+            raise _TransientError(error)
+        n_bytes = last - self.offset + 1
+        if len(response.body) != n_bytes:
+            span = self.offset, self.length
+            raise _TransientError(_wrong_length(self.url, *span, len(response.body), n_bytes))
 
 
 async def _with_retries(send: Callable[[], Any], url: str, n_bytes: int) -> Any:
@@ -382,6 +406,9 @@ async def _request(
                         lower = {name.lower(): value for name, value in response.headers.items()}
                         return Response(response.status, lower, body)
                     address = response.url.join(type(response.url)(location))
+                    if address.scheme not in ("http", "https"):
+                        what = "is redirected to another protocol"
+                        raise SourceError(what, url=url, got=address)
                     if permits is not None:
                         _check_redirect(str(address), url, permits)
                     if not _is_same_origin(response.url, address):
@@ -450,11 +477,21 @@ async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str)
         return b""
     encoding = response.headers.get("Content-Encoding", "")
     if encoding.strip().lower() not in ("", "identity"):
-        raise SourceError("the server sends the file encoded", url=str(response.url), got=encoding)
+        raise SourceError(
+            "the server compresses the file, so that byte ranges cannot be read",
+            url=str(response.url),
+            got=f"Content-Encoding {encoding}",
+            hint="Copy the file to this machine, or to a server that sends it as it is.",
+        )
     limit = max_bytes if response.status == 206 or max_bytes > 1 << 60 else max_whole
     size = response.content_length
     if size is not None and size > limit:
-        return b"" if response.status == 200 else await response.content.read(1)
+        if response.status == 200:
+            return b""
+        what, got = "the response is longer than requested", f"{size} bytes"
+        expected = f"at most {limit} bytes"
+        error = SourceError(what, url=str(response.url), got=got, expected=expected)
+        raise _TransientError(error)
     pieces, n_read = [], 0
     async for piece in response.content.iter_any():
         pieces.append(piece)

@@ -280,15 +280,24 @@ class RemoteSource(RemoteFile):
         return source_from_info(url, info), b""
 
 
-def _open_http(fs: Any, path: str, url: str, permits: http.Permits | None) -> tuple[Source, bytes]:
+def _open_http(
+    fs: Any, path: str, url: str, permits: http.Permits | None, length: int = _FIRST_BYTES
+) -> tuple[Source, bytes]:
     """Request the first bytes, and take the size from the headers (RFC 9110, section 14)."""
-    response = http.read_start(fs, path, url, _FIRST_BYTES, permits)
+    response = http.read_start(fs, path, url, length, permits)
     status, data = response.status, response.body
     if status == 416:
+        # some servers refuse a range that ends beyond the file, and report its size
+        size = response.source(url).size or http.read_state(fs, path, url, permits).size or 0
+        if 0 < size < length:
+            return _open_http(fs, path, url, permits, size)
+        if size:
+            raise http.status_error(status, url)
         return Source(url, 0), b""
+    if status == 200:
+        raise http.status_error(status, url, http.NO_RANGES, expected="HTTP status 206")
     if status != 206:
-        what = "the server does not support range requests" if status == 200 else "cannot be read"
-        raise http.status_error(status, url, what, expected="HTTP status 206")
+        raise http.status_error(status, url)
     content_range = response.headers.get("content-range", "")
     total = content_range.rpartition("/")[2].strip()
     if total == "*":  # size not given here, but HEAD may give it
@@ -299,14 +308,14 @@ def _open_http(fs: Any, path: str, url: str, permits: http.Permits | None) -> tu
             url=url,
             tag="Content-Range",
             got=response.headers.get("content-range"),
-            expected=f"bytes 0-{_FIRST_BYTES - 1}/SIZE",
+            expected=f"bytes 0-{length - 1}/SIZE",
         )
-    if len(data) != min(_FIRST_BYTES, int(total)):
+    if len(data) != min(length, int(total)):
         raise SourceError(
             "the response has the wrong length",
             url=url,
             got=f"{len(data)} bytes",
-            expected=f"{min(_FIRST_BYTES, int(total))} bytes",
+            expected=f"{min(length, int(total))} bytes",
         )
     return replace(response.source(url), size=int(total)), data
 
