@@ -73,7 +73,7 @@ def test_server_without_ranges_is_not_read_to_the_end(
 ) -> None:
     array = serve(VALUES, (100, 100))
     server.behaviour = "no ranges"
-    with pytest.raises(SourceError, match="supports range requests"):
+    with pytest.raises(SourceError, match="does not support range requests"):
         read_array(array, (0, 0), fetch=Fetcher())
     assert server.n_get == 1
 

@@ -197,7 +197,8 @@ def fetch_text(
     path = os.fspath(document)
     try:
         fs, place = find_document(path, storage_options)
-        with call_with_timeout(fs, path, 0, partial(fs.open, place, "rb", compression="infer")) as file:
+        open_it = partial(fs.open, place, "rb", compression="infer")
+        with call_with_timeout(fs, path, 0, open_it) as file:
             n_bytes = getattr(file, "size", None) or UNKNOWN_SIZE_BYTES
             read = partial(_read_up_to, file, LIMITS.document_bytes + 1)
             text = call_with_timeout(fs, path, n_bytes, read)
