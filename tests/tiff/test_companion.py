@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.errors import MalformedTiff, ManifestMismatch, SourceError
+from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, SourceError
 from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(3)
@@ -137,6 +137,19 @@ def test_a_companion_file_with_missing_members(tmp_path):
     (tmp_path / names[1]).unlink()
     with pytest.raises(SourceError, match=r"no file of the set.*x/one\.ome\.tif"):
         tiffref.scan(tmp_path / "set.companion.ome", allow_holes=True)
+
+
+def test_members_of_a_companion_file_whose_names_were_exchanged(tmp_path):
+    names = ["one.ome.tif", "two.ome.tif"]
+    write_set(tmp_path, names, companion="set.companion.ome")
+    one, two = (tmp_path / name for name in names)
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    with pytest.warns(MetadataWarning, match="UUID of another file"):
+        tiffref.scan(tmp_path / "set.companion.ome")
+    with pytest.raises(MalformedTiff, match="UUID of another file"):
+        tiffref.scan(tmp_path / "set.companion.ome", strict=True)
 
 
 def test_a_companion_file_that_is_none(tmp_path):

@@ -284,6 +284,8 @@ class _Set:
         is_main = bool(self._id) and not companion
         self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
         self._other_ids: list[str] = []
+        texts = (one.text or "" for one in root.iterfind(".//{*}TiffData/{*}UUID"))
+        self._ids = {text.strip().lower() for text in texts} - {""}
         self._url = companion or file.reader.url
         self._folder = Path(self._url).parent
         self._is_local = bool(companion) or isinstance(file.reader.source, LocalSource)
@@ -331,30 +333,29 @@ class _Set:
             )
         if uuid is None:
             return 0
-        name = uuid.get("FileName", "")
-        key = "" if self.companion else (uuid.text or "").strip()
-        is_named = not self._id and name and name.lower() == Path(self._url).name.lower()
-        if is_named and not self.companion:
-            self._id = key
-            self._numbers[key] = 0
+        name, own_id = uuid.get("FileName", ""), (uuid.text or "").strip()
+        if not self.companion and not self._id and name.lower() == Path(self._url).name.lower():
+            self._id = own_id
+            self._numbers[own_id] = 0
+        key = "" if self.companion else own_id
         key = key or f"file {name}"
         if key not in self._numbers:
-            self._numbers[key] = self._open(name, key)
+            self._numbers[key] = self._open(name, own_id)
         return self._numbers[key]
 
-    def _open(self, name: str, key: str) -> int | None:
+    def _open(self, name: str, own_id: str) -> int | None:
         path = str(self._folder / name)
         if not name:
             return None
         reader = self.file.find(path) if self._is_local else self.file.find_neighbor(name)
-        is_near = not self._is_local or self._is_below(path)
         if reader is None:
             return None
-        found = _root_id(reader) if self._is_local else ""
-        if not is_near and found != key.lower():
+        found = _root_id(reader) if self._is_local and own_id else ""
+        is_same = found == own_id.lower()
+        if self._is_local and not self._is_below(path) and not (found and is_same):
             return None
-        if found and found != key.lower() and not key.startswith("file "):
-            self._other_ids.append(f"'{name}' has the UUID {found!r:.60}, not {key!r:.60}")
+        if not is_same and found in self._ids:
+            self._other_ids.append(f"'{name}' has the UUID of another file, {found!r:.60}")
         self.pages.append(Pages(reader))
         return len(self.pages) - 1
 
