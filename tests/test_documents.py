@@ -227,7 +227,7 @@ def test_another_image_is_refused_and_nothing_is_written(tmp_path, form, n_files
         document = form(tiffref.scan_sequence(str(tmp_path / "S_{n:d}.tif")))
         write_tiled(tmp_path / "S_0.tif", np.zeros((99, 99), "u2"))
     before = state(document)
-    with pytest.raises(tiffref.ManifestMismatch, match="another image"):
+    with pytest.raises(tiffref.ManifestMismatch, match="a different image"):
         tiffref.refresh(document)
     assert state(document) == before
 

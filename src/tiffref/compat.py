@@ -1,7 +1,7 @@
-"""The entrances that look like tifffile's: `imread`, `TiffFile`, `TiffSequence`, `CHUNKMODE`.
+"""API compatible with tifffile: `imread`, `TiffFile`, `TiffSequence`, `CHUNKMODE`.
 
-Owns tifffile's argument names and what they mean here, so that code written for tifffile runs with
-`import tiffref as tifffile`. Stores are ours; everything that is no store is tifffile's own.
+Code written for tifffile runs with `import tiffref as tifffile`. Zarr stores are tiffref's;
+everything else is tifffile's.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from .zarr.keyspace import CHUNKMODE
 
 __all__ = ["CHUNKMODE", "TiffFile", "TiffSequence", "TiffWriter", "imread", "imwrite", "memmap"]
 
-_HINTS = frozenset(
+_IGNORED = frozenset(
     {
         *("maxworkers", "buffersize", "ioworkers", "lock"),
-        *("chunkshape", "chunkdtype"),  # what a look into the first file tells
+        *("chunkshape", "chunkdtype"),  # read from the first file
         "multiscales",  # stores of pyramids open as array and as group
     }
 )
-"""Arguments of tifffile that say how to work, not what comes out; here they change nothing."""
+"""Arguments of tifffile that do not affect results; ignored."""
 
-_REFUSED = {
-    "squeeze": "Stores have no dimensions of length 1, as tifffile's have none by default.",
-    "kind": "Choose with series= among the series that tifffile finds by default.",
-    "sort": "Give the files as a list, in the order that they shall have.",
-    "axestiled": "tiffref.scan_sequence(..., concat=...) joins files side by side.",
-    "dimension_names": "Rename the dimensions where the store is read.",
+_UNSUPPORTED = {
+    "squeeze": "Stores have no dimensions of length 1, which is also tifffile's default.",
+    "kind": "Select one of tifffile's default series with series=.",
+    "sort": "Pass the files as a list in the desired order.",
+    "axestiled": "Use tiffref.scan_sequence(..., concat=...) to join files along an axis.",
+    "dimension_names": "Rename the dimensions after opening the store.",
     "out": "Read the store into the array: out[...] = store[...].",
 }
-"""Arguments of tifffile that stores do not have, and what to do instead."""
+"""Arguments of tifffile that stores do not support, and what to do instead."""
 
-_OF_STORES = frozenset({"chunkmode", "fillvalue", "zattrs", "storage_options", "verify"})
-"""Arguments of stores that a plain read of a local file has no use for."""
+_STORE_ARGUMENTS = frozenset({"chunkmode", "fillvalue", "zattrs", "storage_options", "verify"})
+"""Arguments of stores, ignored when reading a whole local file."""
 
 _OPEN_ARGUMENTS = frozenset({"mode", "name", "offset", "size", "omexml", "superres", "_multifile"})
-"""Arguments that say how a file is opened as TIFF."""
+"""Arguments for opening a file."""
 
-_PARTS = (tifffile.TiffPage, tifffile.TiffFrame, tifffile.TiffPageSeries)
-"""What tifffile makes of a file, each with an `aszarr` of its own."""
+_PATCHED_CLASSES = (tifffile.TiffPage, tifffile.TiffFrame, tifffile.TiffPageSeries)
+"""Classes of tifffile with an `aszarr` method."""
 
 
 class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checkers only
     """tifffile's `TiffFile`; its `aszarr`, also of pages and series, returns tiffref's stores."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        for part in _PARTS:
-            _divert(part)
+        for part in _PATCHED_CLASSES:
+            _patch_aszarr(part)
         super().__init__(*args, **kwargs)
 
     def aszarr(  # type: ignore[override]  # another store
@@ -74,41 +74,41 @@ class TiffFile(tifffile.TiffFile):  # type: ignore[misc]  # final to type checke
         key, series, level
             Page or pages; series; pyramid level.
         options
-            As of `ZarrTiffStore`, and arguments of tifffile's `aszarr` that only say how to work.
+            As in `ZarrTiffStore`, and arguments of tifffile's `aszarr` that do not affect results.
 
         Raises
         ------
         TypeError
-            If there is no such argument.
+            If an argument is unknown.
         """
         source: Any = self
         if isinstance(series, tifffile.TiffPageSeries):
             source, series = series, None
-        return ZarrTiffStore(source, key=key, series=series, level=level, **_accepted(options))
+        return ZarrTiffStore(source, key=key, series=series, level=level, **_supported(options))
 
 
 class TiffSequence(tifffile.TiffSequence):  # type: ignore[misc]  # as TiffFile
     """tifffile's `TiffSequence`; its `aszarr` returns tiffref's store."""
 
     def aszarr(self, **options: Any) -> ZarrFileSequenceStore:  # type: ignore[override]
-        """Return the files as a Zarr store; options as of `ZarrFileSequenceStore`."""
-        return ZarrFileSequenceStore(self, **_accepted(options))
+        """Return the files as a Zarr store; options as in `ZarrFileSequenceStore`."""
+        return ZarrFileSequenceStore(self, **_supported(options))
 
 
 @functools.cache
-def _divert(part: Any) -> None:
-    """Make the `aszarr` of one of tifffile's classes give our store, for our `TiffFile` alone.
+def _patch_aszarr(part: Any) -> None:
+    """Patch `aszarr` of a tifffile class to return our store for parts of our `TiffFile`.
 
-    Functions of tifffile make pages and series by the names of its classes, so that no subclass of
-    ours can take their place. Those of a file that tifffile opened keep tifffile's store. Importing
-    tiffref changes nothing: this is done when the first `TiffFile` is opened.
+    tifffile creates pages and series by class name, so subclasses cannot replace them. Files opened
+    with tifffile itself keep tifffile's store. The patch is applied when the first `TiffFile` is
+    opened, not on import.
     """
     original = part.aszarr
 
     @functools.wraps(original)
     def aszarr(self: Any, **options: Any) -> Any:
         if isinstance(self.parent, TiffFile):
-            return ZarrTiffStore(self, **_accepted(options))
+            return ZarrTiffStore(self, **_supported(options))
         return original(self, **options)
 
     part.aszarr = aszarr
@@ -137,15 +137,15 @@ def imread(
     aszarr, return_as
         True or "zarr" returns a store instead of an array.
     selection
-        Region to read, as in NumPy's basic indexing. Only the bytes for it are read.
+        Region to read, as in NumPy's basic indexing. Only the required bytes are read.
     key, series, level
         As in `tiffref.zarr.ZarrTiffStore`.
     imread
         As in `tiffref.zarr.ZarrFileSequenceStore`.
     imreadargs
-        Arguments of the function `imread`; without one, options for each file.
+        Arguments of the function `imread`; without it, options for each file.
     container
-        ZIP file that holds the files.
+        ZIP file that contains the files.
     options
         Further arguments of `tifffile.imread` and of the stores: `chunkmode`, `fillvalue`,
         `zattrs`, `storage_options`, `verify`, `pattern`, `axesorder`, `categories`, ...
@@ -159,7 +159,7 @@ def imread(
     Raises
     ------
     TypeError
-        If there is no such argument.
+        If an argument is unknown.
     SelectionError
         If it is an argument of tifffile that stores do not support.
     """
@@ -168,31 +168,31 @@ def imread(
     naming = {name: options.pop(name, None) for name in ("pattern", "axesorder", "categories")}
     sequence = {"imread": imread, **naming}
     if not wants_store and selection is None and not _is_url(files):
-        given = {name: value for name, value in options.items() if name not in _OF_STORES}
+        given = {name: value for name, value in options.items() if name not in _STORE_ARGUMENTS}
         _check_options(given)
         given |= {**choice, **sequence, "imreadargs": imreadargs, "container": container}
-        return tifffile.imread(files, **_given({**given, "return_as": return_as}))
-    _check_options(options, *_takers())
+        return tifffile.imread(files, **_without_none({**given, "return_as": return_as}))
+    _check_options(options, *_functions_with_options())
     if imread is None:
         choice |= imreadargs or {}
     elif imreadargs:
         sequence["imread"] = functools.partial(imread, **imreadargs)
     if container is not None:
         files = in_archive("*" if files is None else files, os.fspath(container))
-    store = _open_store(files, sequence, {**choice, **_accepted(options)})
+    store = _open_store(files, sequence, {**choice, **_supported(options)})
     if wants_store and selection is None:
         return store
     with store:
         return store[... if selection is None else selection]
 
 
-def _check_options(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+def _check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
     named = [name for name in options if not name.startswith("is_")]
-    check_arguments(named, imread, *takers, tifffile.imread, tifffile.TiffFile)
+    check_arguments(named, imread, *functions, tifffile.imread, tifffile.TiffFile)
 
 
-def _takers() -> tuple[Callable[..., Any], ...]:
-    """Return what takes the arguments of stores."""
+def _functions_with_options() -> tuple[Callable[..., Any], ...]:
+    """Return the functions that accept arguments of stores."""
     from .sequences.stack import SequenceOptions, scan_sequence
     from .tiff.scan import scan
 
@@ -203,31 +203,31 @@ def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -
     if isinstance(files, list | tuple) and len(files) == 1 and sequence["pattern"] is None:
         files = files[0]
     if is_many(files):
-        return ZarrFileSequenceStore(files, **_given(sequence), **_given(options))
+        return ZarrFileSequenceStore(files, **_without_none(sequence), **_without_none(options))
     names = {name for name in options if name in _OPEN_ARGUMENTS or name.startswith("is_")}
-    opening = _given({name: options[name] for name in names})
+    opening = _without_none({name: options[name] for name in names})
     options = {name: value for name, value in options.items() if name not in names}
     if not opening:
-        return ZarrTiffStore(files, **_given(options))
+        return ZarrTiffStore(files, **_without_none(options))
     with TiffFile(files, **opening) as tif:
-        return tif.aszarr(**_given(options))  # type: ignore[return-value]  # see TiffFile
+        return tif.aszarr(**_without_none(options))  # type: ignore[return-value]  # see TiffFile
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that matter here; refuse those of tifffile that stores do not have."""
-    kept = {name: value for name, value in _given(options).items() if name not in _HINTS}
+def _supported(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments without ignored ones; refuse those that stores do not support."""
+    kept = {name: value for name, value in _without_none(options).items() if name not in _IGNORED}
     if kept.get("squeeze") is True:
         del kept["squeeze"]
-    refused = next((name for name in kept if name in _REFUSED), None)
+    refused = next((name for name in kept if name in _UNSUPPORTED), None)
     if refused is not None:
         raise SelectionError(
-            "stores do not take this argument of tifffile",
+            "stores do not support this argument of tifffile",
             got=f"{refused}={kept[refused]!r}",
-            hint=_REFUSED[refused],
+            hint=_UNSUPPORTED[refused],
         )
     return kept
 

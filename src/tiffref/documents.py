@@ -1,10 +1,9 @@
-"""References out of anything, and documents written again: `convert`, `rewrite`, `refresh`.
+"""Open any source as references, and change documents: `convert`, `rewrite`, `refresh`.
 
-Owns the choice between a document, many files and one TIFF. Of documents, owns another format for
-one, other addresses of its files, and files that have changed since: where the segments of one lie
-as before, as after a copy back, only its size, time and ETag are recorded anew; otherwise it is
-scanned again. Files that are the same are asked for their state and not read. What stands in
-documents is `formats`' business.
+A source is a document, several files, or one TIFF. Documents can be converted to another format,
+pointed to moved files, and updated after files changed. If the segments of a changed file are where
+they were, such as after restoring a copy, only its size, time and ETag are updated; otherwise it is
+scanned again. Unchanged files are not read. `formats` reads and writes documents.
 """
 
 from __future__ import annotations
@@ -48,26 +47,26 @@ def open_references(
     allow: str | Sequence[str] | None = None,
     **options: Any,
 ) -> References:
-    """Return the references to whatever stands for images: a document, many files, or one TIFF.
+    """Return references to a document, several files, or one TIFF.
 
     Parameters
     ----------
     source
-        `References`, or a document as of `References.open`; a list, glob or pattern of files, as of
-        `scan_sequence`; else what `scan` takes.
+        `References`, or a document as in `References.open`; a list, glob or pattern of files, as in
+        `scan_sequence`; otherwise a source as in `scan`.
     storage_options
-        For the fsspec file system of a URL.
+        Options of the fsspec file system of a URL.
     allow
-        What a document may make us read, as in `References.from_kerchunk`.
+        Addresses that a document may read, as in `References.from_kerchunk`.
     options
-        Of `scan` or `scan_sequence`; a document takes none.
+        Options of `scan` or `scan_sequence`; none for documents.
     """
     if isinstance(source, References):
         given = (allow,) if isinstance(allow, str) else allow
         return source if given is None else replace(source, allow=given)
     if is_document(source):
         return read_references(source, storage_options, allow)[0]
-    # what is not needed is not loaded: the program starts sooner
+    # imported on demand, to start faster
     from .sequences.inputs import is_many
     from .sequences.stack import scan_sequence
     from .tiff.scan import scan
@@ -116,35 +115,35 @@ def convert(
     allow: str | Sequence[str] | None = None,
     dry_run: bool = False,
 ) -> References:
-    """Write references in another format: JSON, or parquet where the name ends in ".parq".
+    """Write references in another format: JSON, or parquet if the name ends in ".parq".
 
     Parameters
     ----------
     source, target
         Paths or URLs; source and target may be the same.
     zarr_format, version
-        Of a JSON document.
+        Zarr format and kerchunk version of a JSON document.
     record_size
-        Chunks in one file of parquet references.
+        Number of chunks in each file of parquet references.
     storage_options
-        For the file systems of URLs.
+        Options of the fsspec file systems of URLs.
     allow
         Prefixes of addresses that the source may read, as in `References.from_kerchunk`.
     dry_run
-        Check all, and write nothing.
+        Check everything, but write nothing.
 
     Returns
     -------
-    What was written.
+    The references that were written.
 
     Raises
     ------
     InvalidReferences
-        If the source is no valid document, or the target's format cannot say it.
+        If the source is not a valid document, or the target format cannot represent it.
     SourceError
-        If one cannot be read or written.
+        If the source cannot be read, or the target not written.
     UntrustedSource
-        If files that the source may not read lie beside the target, where anybody who opens the
+        If files that the source may not read are next to the target, where anyone who opens the
         target would read them.
     """
     references, _ = read_references(source, storage_options, allow)
@@ -165,28 +164,28 @@ def rewrite(
     allow: str | Sequence[str] | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Write references to files that have moved.
+    """Update the addresses of files that have moved.
 
     Parameters
     ----------
     source, target
         Documents; they may be the same.
     moves
-        Beginning of an address -> what stands there instead: {"s3://a/": "https://b/"}. The longest
-        that fits counts; a local folder stands for "file://" and itself.
+        Old prefix -> new prefix of addresses: {"s3://a/": "https://b/"}. The longest match is used;
+        local folders may be given without "file://".
     storage_options, allow, dry_run
         As in `convert`; addresses that `moves` changes need not be allowed.
 
     Returns
     -------
-    How many files have moved.
+    The number of moved files.
 
     Raises
     ------
     SelectionError
         If no address begins with one of the prefixes.
     InvalidReferences
-        If the source is no valid document, or two files would become one.
+        If the source is not a valid document, or two files would get the same address.
     UntrustedSource
         As in `convert`.
     """
@@ -201,7 +200,7 @@ def rewrite(
             hint=f"The first is {addresses[0]}." if addresses else None,
         )  # fmt: skip
     if len(set(moved)) < len(set(addresses)):
-        raise InvalidReferences("two files would have one address", url=os.fspath(source))
+        raise InvalidReferences("two files would have the same address", url=os.fspath(source))
     _write(
         references, target, found.zarr_format, found.version, storage_options,
         rename=rename, dry_run=dry_run,
@@ -227,18 +226,18 @@ def _as_address(prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What was found of the files of a document, by address.
+    """Result of `refresh`.
 
     Attributes
     ----------
     references
-        The references as they are now.
+        The updated references.
     unchanged
-        Files that are what was recorded.
+        Addresses of files that have not changed.
     accepted
-        Files of another time or ETag whose segments lie where they lay.
+        Addresses of files whose time or ETag changed, but not their segments.
     rescanned
-        Files that have changed.
+        Addresses of files that were scanned again.
     """
 
     references: References
@@ -268,14 +267,14 @@ def refresh(
     allow
         Addresses that the document may read, as in `References.from_kerchunk`.
     dry_run
-        Report what would be done, and write nothing.
+        Report what would be done, but write nothing.
 
     Raises
     ------
     MissingSource
         If a file no longer exists.
     ManifestMismatch
-        If a file is now a different image that does not fit into the array.
+        If a file is now a different image that does not match the array.
     UntrustedSource
         If the document names files that it may not read.
     """
@@ -293,12 +292,14 @@ def refresh(
             continue
         except StaleSource:
             pass
-        if source.size in (None, now.size) and _lies_as_before(before, source.url, scans):
-            after = _map_arrays(after, partial(_renew, source.url, now))
+        if source.size in (None, now.size) and _has_same_segments(before, source.url, scans):
+            after = _map_arrays(after, partial(_update_source, source.url, now))
             accepted.append(source.url)
             continue
         is_only = len(before.sources) == 1
-        after = _scan_anew(before, scans) if is_only else _with_segments(after, source.url, scans)
+        after = (
+            _scan_again(before, scans) if is_only else _update_segments(after, source.url, scans)
+        )
         rescanned.append(source.url)
     if (accepted or rescanned) and not dry_run:
         _write(after, document, found.zarr_format, found.version, storage_options)
@@ -307,9 +308,9 @@ def refresh(
 
 @dataclass(slots=True)
 class _Scans:
-    """A file as it is now, with chunks put together as by default, and as they are stored.
+    """Scans a file again, with merged chunks (the default) and with one chunk per segment.
 
-    Its redirects, and the files that it names, stay within what the document may read.
+    Redirects, and other files of its set, are limited to what the document may read.
     """
 
     url: str
@@ -317,7 +318,7 @@ class _Scans:
     allow: AllowList | None
 
     def open(self) -> ByteSource:
-        """Open the file; errors as of `open_source`."""
+        """Open the file; raises like `open_source`."""
         return open_source(self.url, self.options, self.allow)
 
     def scan(self, **options: Any) -> References:
@@ -328,7 +329,7 @@ class _Scans:
             return scan(source, storage_options=self.options, **options)
 
     def arrays(self) -> Iterator[Array]:
-        """Yield the arrays of both scans."""
+        """Yield the arrays of both kinds of scan."""
         for mode in (None, "tile"):
             for _, array in self.scan(chunkmode=mode).group.arrays():
                 if array.manifest.sources:
@@ -336,7 +337,7 @@ class _Scans:
 
 
 def _rows(manifest: Manifest, url: str) -> NDArray[np.int64]:
-    """Return the chunks, in C order, that lie in a file."""
+    """Return the indices, in C order, of the chunks stored in a file."""
     numbers = [n for n, source in enumerate(manifest.sources) if source.url == url]
     return np.flatnonzero(np.isin(manifest.source.ravel(), numbers))
 
@@ -345,8 +346,8 @@ def _segments(manifest: Manifest, rows: NDArray[np.int64]) -> NDArray[np.uint64]
     return np.stack([manifest.offset.ravel()[rows], manifest.length.ravel()[rows]], 1)
 
 
-def _lies_as_before(references: References, url: str, scans: _Scans) -> bool:
-    """Compare the segments of a file with those that the references have."""
+def _has_same_segments(references: References, url: str, scans: _Scans) -> bool:
+    """Return whether a file has all segments that the references use."""
     wanted = [
         (array, {tuple(row) for row in _segments(array.manifest, rows).tolist()})
         for _, array in references.group.arrays()
@@ -354,12 +355,12 @@ def _lies_as_before(references: References, url: str, scans: _Scans) -> bool:
     ]
     for now in scans.arrays():
         found = {tuple(row) for row in _segments(now.manifest, _rows(now.manifest, url)).tolist()}
-        wanted = [one for one in wanted if not (one[1] <= found and _is_alike(one[0], now))]
+        wanted = [one for one in wanted if not (one[1] <= found and _decodes_equally(one[0], now))]
     return not wanted
 
 
-def _is_alike(array: Array, now: Array) -> bool:
-    """Compare how the chunks of two arrays decode."""
+def _decodes_equally(array: Array, now: Array) -> bool:
+    """Return whether the chunks of two arrays have the same dtype and codecs."""
     return array.dtype == now.dtype and _decoding(array) == _decoding(now)
 
 
@@ -367,56 +368,56 @@ def _decoding(array: Array) -> Any:
     try:
         return [to_zarr2(codec) for codec in array.codecs]
     except TiffrefError:
-        return None  # of Zarr v3, by a codec that v2 does not have
+        return None  # a Zarr v3 codec that v2 does not have
 
 
-def _renew(url: str, now: Source, array: Array) -> Array:
-    """Record the state of a file anew."""
+def _update_source(url: str, now: Source, array: Array) -> Array:
+    """Update size, time and ETag of a file."""
     state = replace(now, url=url)
     renewed = array.manifest.with_sources(lambda source: state if source.url == url else source)
     return replace(array, manifest=renewed)
 
 
-def _with_segments(references: References, url: str, scans: _Scans) -> References:
-    """Put the segments of a changed file where those that it had were."""
+def _update_segments(references: References, url: str, scans: _Scans) -> References:
+    """Replace the segments of a changed file by its new ones."""
     now = list(scans.arrays())
 
-    def renew(array: Array) -> Array:
+    def update(array: Array) -> Array:
         manifest = array.manifest
         rows = _rows(manifest, url)
         if not rows.size:
             return array
         for one in now:
             new_rows = _rows(one.manifest, url)
-            if new_rows.size == rows.size and _is_alike(array, one):
+            if new_rows.size == rows.size and _decodes_equally(array, one):
                 offset, length = manifest.offset.copy(), manifest.length.copy()
                 segments = _segments(one.manifest, new_rows)
                 offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
                 state = next(s for s in one.manifest.sources if s.url == url)
                 changed = replace(manifest, offset=offset, length=length)
-                return _renew(url, state, replace(array, manifest=changed))
-        raise _other_image(url)
+                return _update_source(url, state, replace(array, manifest=changed))
+        raise _different_image_error(url)
 
-    return _map_arrays(references, renew)
+    return _map_arrays(references, update)
 
 
-def _other_image(url: str) -> ManifestMismatch:
+def _different_image_error(url: str) -> ManifestMismatch:
     return ManifestMismatch(
-        "has become another image, which does not fit in its place", url=url,
+        "the file is a different image now, which does not match the array", url=url,
         hint="Write the references again with tiffref scan or tiffref stack.",
     )  # fmt: skip
 
 
-def _scan_anew(references: References, scans: _Scans) -> References:
-    """Scan the only file of references; attributes that were added to the root stay."""
+def _scan_again(references: References, scans: _Scans) -> References:
+    """Scan the only file again; keep attributes that were added to the root."""
     paths = [path for path, array in references.group.arrays() if array.manifest.sources]
     layout = "tree" if any("/" in path for path in paths) else "dataset"
     new = scans.scan(layout=layout)
     if paths != [path for path, array in new.group.arrays() if array.manifest.sources]:
-        raise _other_image(scans.url)
+        raise _different_image_error(scans.url)
     added = {**references.group.attributes, **new.group.attributes}
     return replace(new, group=new.group.with_attributes(**added), allow=references.allow)
 
 
-def _map_arrays(references: References, renew: Callable[[Array], Array]) -> References:
-    return replace(references, group=references.group.map_arrays(lambda _, one: renew(one)))
+def _map_arrays(references: References, update: Callable[[Array], Array]) -> References:
+    return replace(references, group=references.group.map_arrays(lambda _, one: update(one)))

@@ -1,14 +1,12 @@
-"""Reference documents, checked: as they stand, against their sources, and down to the pixels.
+"""Validate reference documents: their structure, their sources, and their pixels.
 
-Owns the report. What a document must look like is known to `formats.kerchunk_read` and
-`formats.zarr_metadata`, which report every offence instead of raising the first; this module adds
-what takes a look at the whole: codecs that nobody knows, chunks that cannot have the bytes they
-are said to have, sources that are gone or changed, pixels that do not decode to those of the TIFF.
-What tifffile decodes is found by the place of a chunk in the image, never by its reference, so
-that a wrong reference cannot prove itself right.
+`formats.kerchunk_read` and `formats.zarr_metadata` check the structure and report all faults. This
+module adds checks of the whole: unknown codecs, impossible chunk sizes, missing or changed sources,
+and pixels that differ from those of the TIFF. The expected pixels are decoded by tifffile and
+located by the position of the chunk in the image, independently of its reference.
 
-The JSON Schemas in `schemas/` say the same about the structure of a document, for other programs;
-tests hold both against one table of documents.
+The JSON Schemas in `schemas/` describe the same structure for other programs; tests compare both on
+one table of documents.
 """
 
 from __future__ import annotations
@@ -51,23 +49,23 @@ from .references import References
 __all__ = ["Report", "load_schema", "validate", "validate_document"]
 
 _MAX_DECODED_BYTES = 1 << 30
-"""Of larger images only what is asked for is decoded; of others so many bytes are kept."""
+"""Larger images are decoded region by region; smaller ones are cached up to this size."""
 
 _FAILURES = (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportError)
-"""What tifffile and the decoders raise for files that they cannot read."""
+"""Errors of tifffile and the decoders for files that they cannot read."""
 
 
 def find_reference_decoder(
     references: References, path: str, array: Array, options: Mapping[str, Any] | None = None
 ) -> ReferenceDecoder:
-    """Return what an array is to be compared with.
+    """Return the decoder of the expected pixels of an array.
 
     Parameters
     ----------
     path, array
-        One of the arrays of `references`.
+        An array of `references`.
     options
-        For the file systems of the sources.
+        Options of the fsspec file systems of the sources.
     """
     for series in references.series:
         for level, row in enumerate(series.get("levels", ())):
@@ -84,7 +82,7 @@ def find_reference_decoder(
 
 
 def _order_of(array: Array, axes: str) -> tuple[int, ...] | None:
-    """Return the axes of an image, given by letters, in the order of an array; or None."""
+    """Return the permutation from the axes of an image to those of an array; None if equal."""
     names = [dim.split("_")[0].upper() for dim in array.dims]
     letters = [
         "S" if name == "BAND" or (name == "C" and "C" not in axes) else name for name in names
@@ -95,22 +93,22 @@ def _order_of(array: Array, axes: str) -> tuple[int, ...] | None:
 
 
 class ReferenceDecoder:
-    """The images that tifffile decodes from the files of one array, while the context lasts.
+    """Decodes the files of one array with tifffile; a context manager.
 
     Parameters
     ----------
     array
-        What references make of them.
+        The array to compare with.
     place
-        Which image of each file it is: series and level; nothing for what is no image of a file,
-        as coordinates are.
+        Series and level of the image in each file; None for arrays that are not images, such as
+        coordinates.
     n_new
-        New axes of a sequence of files, each of which is a part of the array; or nothing where
-        the first file gives it all: one TIFF, or an OME set, whose members name each other.
+        Number of new axes of a sequence of files; None if tifffile reads the whole array from the
+        first file: one TIFF, or an OME-TIFF set.
     options
-        For the file systems of the files.
+        Options of the fsspec file systems of the files.
     order
-        Axes of the image in the order of the array; None where they are the same.
+        Permutation from the axes of the image to those of the array; None if equal.
     """
 
     def __init__(
@@ -133,26 +131,25 @@ class ReferenceDecoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._forget()
+        self._drop_images()
 
-    def _forget(self) -> None:
-        """Forget the images, and close the files of large ones."""
+    def _drop_images(self) -> None:
+        """Drop all images, and close the files of large ones."""
         self._images.clear()
         self._open.close()
 
     def chunk(self, index: tuple[int, ...]) -> NDArray | str | None:
-        """Return the samples that a chunk should have, without those past the end of the array.
+        """Return the expected samples of a chunk, cropped to the array.
 
         Parameters
         ----------
         index
-            Of the chunk, along each dimension of the grid.
+            Index of the chunk along each dimension of the grid.
 
         Returns
         -------
         values
-            What the file holds; or, in a clause, why that cannot be told; or nothing for a chunk
-            without a file.
+            Samples; or a text why they are unknown; or None for a chunk without a file.
         """
         array, n_new = self._array, self._n_new or 0
         source = 0 if self._n_new is None else self._find_source(index)
@@ -163,7 +160,7 @@ class ReferenceDecoder:
             return image
         begin = self._find_begin(source, index[:n_new], image.shape)
         if begin is None:
-            return f"tifffile gives another shape, {image.shape}"
+            return f"tifffile returns a different shape, {image.shape}"
         start = np.multiply(index, array.chunks)[n_new:]
         stop = np.minimum(start + array.chunks[n_new:], array.shape[n_new:])
         inside = tuple(slice(*pair) for pair in zip(start - begin, stop - begin, strict=True))
@@ -173,7 +170,7 @@ class ReferenceDecoder:
             return _describe_failure(error)
 
     def _find_source(self, index: tuple[int, ...]) -> int | None:
-        """Find the file of a chunk; where no bytes of it are used, the only one at its place."""
+        """Return the file of a chunk; if the chunk is missing or inlined, the only candidate."""
         sources = self._array.manifest.source.reshape(self._array.grid)
         if sources[index] >= 0:
             return int(sources[index])
@@ -184,10 +181,10 @@ class ReferenceDecoder:
     def _find_begin(
         self, source: int, place: tuple[int, ...], shape: tuple[int, ...]
     ) -> NDArray[np.int64] | None:
-        """Find where an image of this shape begins; nothing where it does not fit.
+        """Return the origin of an image of this shape in the array; None if unknown.
 
-        Images that do not fill the array begin at the first of their chunks. If their chunks reach
-        less far than they do, the first may be missing as well, and nothing is said.
+        Images smaller than the array begin at their first chunk. If their chunks do not cover the
+        image, the first chunk may be missing, so the origin is unknown.
         """
         array, n_new = self._array, len(place)
         begin = np.zeros(len(array.shape) - n_new, np.int64)
@@ -203,16 +200,16 @@ class ReferenceDecoder:
         return begin if np.array_equal(last[partial], own.max(axis=0)[partial]) else None
 
     def _decode(self, source: int, place: tuple[int, int]) -> Any:
-        """Decode the image of a file once, or say why that cannot be."""
+        """Return the image of a file, decoded once, or a text why it cannot be decoded."""
         if source not in self._images:
             kept = sum(one.nbytes for one in self._images.values() if not isinstance(one, str))
             if kept > _MAX_DECODED_BYTES:
-                self._forget()
+                self._drop_images()
             self._images[source] = self._read(self._array.manifest.sources[source].url, *place)
         return self._images[source]
 
     def _read(self, url: str, series: int, level: int) -> Any:
-        """Return the image of a file as an array, or as what is indexed like one if it is large."""
+        """Return the image of a file as an array; a lazy Zarr array if it is large."""
         import fsspec
         import tifffile
 
@@ -227,7 +224,7 @@ class ReferenceDecoder:
                     pixels = image.asarray()
                     return pixels if self._order is None else pixels.transpose(self._order)
                 if self._order is not None:
-                    return "a large image whose axes are in another order"
+                    return "a large image with a different order of axes"
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open.push(stack.pop_all())
                 return array
@@ -241,11 +238,11 @@ def _describe_failure(error: Exception) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """What was found.
+    """Result of a validation.
 
-    `findings` are in the order of the checks; `arrays` says of each array its shape, its chunks and
-    how many of them are missing, inlined or in sources; `touches` lists by scheme and host the
-    paths that a reader of the document would open.
+    `findings` are in the order of the checks; `arrays` has shape, chunk shape and numbers of
+    missing, inlined and stored chunks of each array; `touches` lists, by scheme and host, the paths
+    that a reader of the document would open.
     """
 
     url: str | None = None
@@ -271,7 +268,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found but warnings."""
+        """Whether there are no errors."""
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -328,7 +325,7 @@ def validate(
 
     Returns
     -------
-    What was checked, and the problems found.
+    The report, with all problems found.
 
     Raises
     ------
@@ -358,12 +355,12 @@ def validate(
 
 
 def validate_document(document: Any) -> Report:
-    """Check a loaded document as it stands, opening nothing.
+    """Check the structure of a loaded document, without opening anything.
 
     Parameters
     ----------
     document
-        What a JSON parser gave.
+        The parsed JSON.
     """
     report = Report()
     parsed = parse_document(document, report.findings.append)
@@ -372,7 +369,7 @@ def validate_document(document: Any) -> Report:
 
 
 def load_schema(name: str) -> dict[str, Any]:
-    """Return one of the JSON Schemas that the package ships.
+    """Return one of the JSON Schemas in the package.
 
     Parameters
     ----------
@@ -381,7 +378,7 @@ def load_schema(name: str) -> dict[str, Any]:
     """
     file = f"{name}.schema.json"
     shipped = resources.files(__package__) / "schemas" / file
-    if not shipped.is_file():  # an editable install: the schemas lie beside `src`
+    if not shipped.is_file():  # an editable install: the schemas are next to `src`
         shipped = Path(__file__).parents[2] / "schemas" / file
     return json.loads(shipped.read_text(encoding="utf-8"))
 
@@ -443,7 +440,7 @@ def _check_arrays(references: References, report: Report) -> None:
 
 
 def _check_allowed(references: References, allow: Sequence[str] | None, report: Report) -> bool:
-    """Report sources outside the allowed addresses; tell whether there are any."""
+    """Report sources outside the allowed addresses; return whether there are any."""
     if allow is None:
         return False
     allowed = AllowList(allow)
@@ -464,7 +461,7 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
 def _check_sources(references: References, fetch: Fetcher, report: Report) -> None:
     ends = _find_ends(references)
     sources = references.sources
-    states = list(check_pool().map(partial(_ask, fetch), sources))
+    states = list(check_pool().map(partial(_get_state, fetch), sources))
     for source, now in zip(sources, states, strict=True):
         if isinstance(now, SourceError):
             report.findings.append(_from_error("unreachable", None, now))
@@ -486,8 +483,8 @@ def _check_sources(references: References, fetch: Fetcher, report: Report) -> No
             )
 
 
-def _ask(fetch: Fetcher, source: Source) -> Source | SourceError:
-    """Ask what a source is now; one of which nothing is told must at least be readable."""
+def _get_state(fetch: Fetcher, source: Source) -> Source | SourceError:
+    """Return the current state of a source, or the error. Without any state, try to read it."""
     try:
         now = fetch.state(source)
         if now.size is None and now.mtime is None and now.etag is None:
@@ -498,7 +495,7 @@ def _ask(fetch: Fetcher, source: Source) -> Source | SourceError:
 
 
 def _find_ends(references: References) -> dict[str, tuple[int, str]]:
-    """Return for each source the end of the range that reaches farthest, and whose it is."""
+    """Return for each source the largest end of a byte range, and the name of its chunk."""
     ends: dict[str, tuple[int, str]] = {}
     for path, array in references.group.arrays():
         manifest = array.manifest
@@ -574,13 +571,13 @@ def _check_chunk(
     if not differs.any():
         return None
     first = tuple(int(n) for n in np.argwhere(differs)[0])
-    what = "a chunk decodes to other pixels than the TIFF"
+    what = "a chunk decodes to different pixels than the TIFF"
     got = f"{values[first]} at {first}; {int(differs.sum())} differ"
     return Finding("pixels", what, name, got, str(expected[first]))
 
 
 def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Finding:
-    """Explain a bad chunk: its file has changed, if it has."""
+    """Replace the finding of a bad chunk by "stale" if its file has changed."""
     row = int(array.manifest.source[flat])
     if row < 0:
         return finding
@@ -590,5 +587,5 @@ def _explain(finding: Finding, array: Array, flat: int, fetch: Fetcher) -> Findi
     except StaleSource as error:
         return _from_error("stale", None, error)
     except SourceError:
-        return finding  # which says so already
+        return finding
     return finding

@@ -1,7 +1,7 @@
 """The xarray backend: `xr.open_dataset("image.tif", engine="tiffref")`.
 
-Owns how arrays over byte ranges become lazy xarray variables: no document, no Zarr, and no second
-decoding in between. Decoding by CF conventions is xarray's own.
+Turns arrays over byte ranges into lazy xarray variables, without a document or Zarr in between.
+xarray itself decodes CF conventions.
 
 Reference: xarray documentation, "How to add a new backend".
 """
@@ -47,54 +47,53 @@ _SUFFIXES = (
     *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".bigtiff", ".geotiff", ".gtiff", ".gtif"),
     *(".svs", ".ndpi", ".scn", ".qptiff", ".bif", ".lsm", ".stk", ".flex", ".dng"),
 )
-"""Names of TIFF files that the backend takes without being asked for by name."""
+"""Extensions of files that xarray opens with this backend without `engine=`."""
 BAND = "band"
 _BAND_NAMES = {"scales": "scale_factor", "offsets": "add_offset"}
-"""Attributes of an image whose bands differ, and what they are called for one band."""
+"""Attributes of an image whose bands differ, and their names for a single band."""
 LOCAL_CHUNK_BYTES = 1 << 20
 REMOTE_CHUNK_BYTES = 1 << 23
-"""Chunks for dask have at least so many bytes. Of a window, dask reads no more for larger ones,
-since it hands selections down; a task for each tile of a remote file took 20 times as long."""
+"""Minimum size of dask chunks. Larger chunks do not read more of a window, as dask passes
+selections down; one task for each tile of a remote file took 20 times as long."""
 
 
 _DECODERS = (
     "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "use_cftime",
     "decode_timedelta",
 )  # fmt: skip
-"""Options of `xarray.open_dataset`, which decodes what the engine gives."""
+"""Options of `xarray.open_dataset` for decoding, which xarray does itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """Options of `xarray.open_dataset(..., engine="tiffref")`, beside xarray's own.
+    """Options of `xarray.open_dataset(..., engine="tiffref")`, besides those of xarray.
 
     Attributes
     ----------
     series, level, key, strict
-        As in `tiffref.scan`; of a TIFF only, but for series and level of documents of ours.
+        As in `tiffref.scan`, for TIFFs only; `series` and `level` also for tiffref's documents.
     axes
         Order of axes, as in `tiffref.scan`: "bands-first" for rioxarray, "ngff" for microscopes.
     overviews
         Whether to show the overviews of images, `image_1`, `image_2`, ...
     mosaic
-        Place many files by their georeference along y and x, as `tiffref.scan_sequence` does.
+        Place several files along y and x by their georeference, as in `tiffref.scan_sequence`.
     sidecars
-        Read the files beside a TIFF, as in `tiffref.scan`.
+        Read sidecar files, as in `tiffref.scan`.
     band_first
-        Put the dimension `band` first, or leave it where the file has it. By default it comes
-        before the rows of images with a georeference, as rioxarray wants it, unless `axes` are
-        given.
+        Put the dimension `band` first, or keep its position in the file. By default it precedes the
+        rows of georeferenced images, as rioxarray expects, unless `axes` is given.
     band_as_variable
-        Make a variable of each band, `band_1`, `band_2`, ..., with the description, scale and unit
-        of its own.
+        Make a variable of each band, `band_1`, `band_2`, ..., with its own description, scale and
+        unit.
     stored_chunks
-        Let `chunks={}` mean the tiles or strips of the file. By default it means whole groups of
-        them: 1 to 4 MiB for local files, 8 to 16 MiB for remote ones.
+        Let `chunks={}` mean the tiles or strips of the file. By default it means groups of them: 1
+        to 4 MiB for local files, 8 to 16 MiB for remote ones.
     storage_options
-        For the fsspec file system of a URL.
+        Options of the fsspec file system of a URL.
     verify, allow
-        When to check that files are as they were when scanned, and which addresses references may
-        name, as in `ZarrTiffStore`.
+        When to check that files have not changed since the scan, and which addresses references may
+        read, as in `ZarrTiffStore`.
     """
 
     series: int | None = None
@@ -114,7 +113,7 @@ class EngineOptions:
 
     @property
     def bands(self) -> str:
-        """Where bands are shown: "first", "before rows" of maps, or "as stored"."""
+        """Position of bands: "first", "before rows" (if georeferenced), or "as stored"."""
         if self.band_first is None:
             return "before rows" if self.axes is None else "as stored"
         return "first" if self.band_first else "as stored"
@@ -124,7 +123,7 @@ _OPTIONS = {one.name: one.default for one in fields(EngineOptions)}.keys()
 
 
 class TiffrefBackendEntrypoint(BackendEntrypoint):
-    """Opens TIFF files, and references to them, as xarray datasets."""
+    """Opens TIFF files and references as xarray datasets."""
 
     description = "Open TIFF files, local or remote, and kerchunk references to them"
     open_dataset_parameters = (
@@ -153,22 +152,22 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj
-            Path or URL of a TIFF, or an open binary file; a list, glob or pattern of files that
-            are one array, as in `tiffref.scan_sequence`; or references: `References`, a mapping,
-            or the path or URL of a JSON file or parquet folder.
+            Path or URL of a TIFF, or an open binary file; a list, glob or pattern of files to
+            combine, as in `tiffref.scan_sequence`; or references: `References`, a mapping, or the
+            path or URL of a JSON file or parquet folder.
         drop_variables
             As in `xarray.open_dataset`.
         group
-            Group of the references, or level of a TIFF ("0", "1", ...), as `xarray.open_datatree`
-            gives them; the root by default.
+            Group of the references, or level of a TIFF ("0", "1", ...), as in
+            `xarray.open_datatree`; by default the root.
         options
             `mask_and_scale`, `decode_times`, `concat_characters`, `decode_coords`, `use_cftime` and
             `decode_timedelta` as in `xarray.open_dataset`; and those of `EngineOptions`.
         """
-        asked, decoding = _split_options(options)
-        references, fetch = _open(filename_or_obj, asked, as_tree=group is not None)
+        engine_options, decoding = _split_options(options)
+        references, fetch = _open(filename_or_obj, engine_options, as_tree=group is not None)
         path = _first_group(references) if group is None else group
-        store = _Store(_find_group(references.group, path), fetch, asked)
+        store = _Store(_find_group(references.group, path), fetch, engine_options)
         return _decode(store, filename_or_obj, drop_variables, decoding)
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:  # type: ignore[override]
@@ -183,20 +182,22 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         group: str | None = None,
         **options: Any,
     ) -> dict[str, xr.Dataset]:
-        """Open each group as a dataset, by its path; parameters are those of `open_dataset`."""
-        asked, decoding = _split_options(options)
-        references, fetch = _open(filename_or_obj, asked, as_tree=True)
+        """Open each group as a dataset, by path; parameters as in `open_dataset`."""
+        engine_options, decoding = _split_options(options)
+        references, fetch = _open(filename_or_obj, engine_options, as_tree=True)
         root = _find_group(references.group, group)
         groups = {"/": root}
         groups.update((f"/{path}", node) for path, node in root.walk() if isinstance(node, Group))
         return {
-            path: _decode(_Store(node, fetch, asked), filename_or_obj, drop_variables, decoding)
+            path: _decode(
+                _Store(node, fetch, engine_options), filename_or_obj, drop_variables, decoding
+            )
             for path, node in groups.items()
         }
 
 
 def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str, Any]]:
-    """Return our own options, and those by which xarray decodes."""
+    """Separate the options of the engine from those for decoding by xarray."""
     decoding = {name: value for name, value in options.items() if name in _DECODERS}
     own = {name: value for name, value in options.items() if name not in decoding}
     if not own.keys() <= _OPTIONS:
@@ -204,61 +205,63 @@ def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str,
     return EngineOptions(**own), decoding
 
 
-def _open(source: Any, asked: EngineOptions, as_tree: bool) -> tuple[References, Fetcher]:
-    """Return the references to a source, and the way to its bytes."""
+def _open(source: Any, engine_options: EngineOptions, as_tree: bool) -> tuple[References, Fetcher]:
+    """Return the references of a source, and a fetcher of its bytes."""
     chosen: dict[str, Any] = {
-        "series": asked.series, "level": asked.level, "key": asked.key, "axes": asked.axes,
-        "sidecars": asked.sidecars,
-    }  # fmt: skip
-    options, verify = asked.storage_options, asked.verify
+        name: getattr(engine_options, name)
+        for name in ("series", "level", "key", "axes", "sidecars")
+    }
+    options, verify = engine_options.storage_options, engine_options.verify
     if is_document(source):
-        if asked.key is not None or asked.mosaic:
-            got = "key" if asked.key is not None else "mosaic"
-            raise SelectionError("references are opened as they are", got=got, hint="Use group=.")
-        references = open_references(source, options, allow=asked.allow)
-        if asked.axes is not None:
-            references = references.with_axes(asked.axes)
-        if asked.series is not None or asked.level is not None:
-            references = _select_levels(references, asked.series, asked.level)
+        if engine_options.key is not None or engine_options.mosaic:
+            got = "key" if engine_options.key is not None else "mosaic"
+            raise SelectionError(
+                "not an option for references", got=got, hint="Use group= to select."
+            )
+        references = open_references(source, options, allow=engine_options.allow)
+        if engine_options.axes is not None:
+            references = references.with_axes(engine_options.axes)
+        if engine_options.series is not None or engine_options.level is not None:
+            references = _select_levels(references, engine_options.series, engine_options.level)
     elif is_many(source):
         if as_tree:
-            raise SelectionError("many files are one dataset, without groups", got=source)
-        if asked.strict:
-            raise SelectionError("strict= is not available for many files")
+            raise SelectionError("several files are one dataset, without groups", got=source)
+        if engine_options.strict:
+            raise SelectionError("strict= is not available for several files")
         given = {name: value for name, value in chosen.items() if value is not None}
-        references = open_references(source, options, mosaic=asked.mosaic, **given)
+        references = open_references(source, options, mosaic=engine_options.mosaic, **given)
     else:
-        if asked.mosaic:
+        if engine_options.mosaic:
             raise SelectionError(
-                "a mosaic is of many files", got=source, hint="Give them as a list."
+                "a mosaic needs several files", got=source, hint="Pass a list of files."
             )
-        chosen |= {"strict": asked.strict, "layout": "tree" if as_tree else "dataset"}
+        chosen |= {"strict": engine_options.strict, "layout": "tree" if as_tree else "dataset"}
         references = open_references(source, options, **chosen)
-    if not asked.overviews:
+    if not engine_options.overviews:
         overviews = ({"levels": row["levels"][1:]} for row in references.series)
         references = without_arrays(references, level_paths(overviews))
     return references, make_fetcher(source, references, options, verify)
 
 
 def _first_group(references: References) -> str:
-    """Return the group to show where none was asked for: that of the first level."""
+    """Return the default group: that of the first level."""
     return next(iter(level_paths(references.series[:1])), "").rpartition("/")[0]
 
 
 def _select_levels(references: References, series: int | None, level: int | None) -> References:
-    """Return one series of a document, or one level under the names of the full-size one."""
+    """Select one series of a document, or one level, renamed like the full-size one."""
     chosen = select_levels(references, series, level)
     if not level:
         return chosen
     n_levels = len(references.series[series or 0]["levels"])
-    return _as_full(chosen, f"_{level % n_levels}")
+    return _rename_as_full_size(chosen, f"_{level % n_levels}")
 
 
-def _as_full(references: References, suffix: str) -> References:
-    """Return the arrays of an overview under the names that they have as an image alone."""
+def _rename_as_full_size(references: References, suffix: str) -> References:
+    """Rename the arrays and dimensions of an overview like those of a full-size image."""
     children: dict[str, Array | Group] = {}
     attributes = {k: v for k, v in references.group.attributes.items() if k != "multiscales"}
-    names = _names_as_full(references.group, suffix)
+    names = _full_size_names(references.group, suffix)
     for name, child in references.group.children.items():
         if name not in names:
             continue
@@ -276,8 +279,8 @@ def _as_full(references: References, suffix: str) -> References:
     return replace(references, group=Group(children, attributes))
 
 
-def _names_as_full(group: Group, suffix: str) -> dict[str, str]:
-    """Return the new name of what stays of a group; grid mappings of other levels do not."""
+def _full_size_names(group: Group, suffix: str) -> dict[str, str]:
+    """Return old and new names of the arrays to keep, without grid mappings of other levels."""
     arrays = [child for child in group.children.values() if isinstance(child, Array)]
     mappings = {str(a.attributes["grid_mapping"]) for a in arrays if "grid_mapping" in a.attributes}
     names = {
@@ -296,7 +299,7 @@ def _find_group(root: Group, path: str | None) -> Group:
         node = None
     if not isinstance(node, Group):
         groups = sorted(name for name, one in root.walk() if isinstance(one, Group))
-        raise SelectionError("no such group", got=path, expected=f"one of {groups}")
+        raise SelectionError("unknown group", got=path, expected=f"one of {groups}")
     return node
 
 
@@ -309,7 +312,7 @@ def _decode(
     dataset = StoreBackendEntrypoint().open_dataset(
         store, drop_variables=drop_variables, **decoding
     )
-    # what describes images stays a coordinate, also where the image it belongs to was dropped
+    # keep coordinates as such, even if the image that refers to them was dropped
     described = {name for name, one in store.group.children.items() if is_description(one)}
     dataset = dataset.set_coords(sorted(described & set(dataset.data_vars)))
     if isinstance(source, str | os.PathLike):
@@ -318,12 +321,12 @@ def _decode(
 
 
 class _Store(AbstractDataStore):
-    """The arrays of one group, as xarray asks for them."""
+    """The arrays of one group, with xarray's data store interface."""
 
-    def __init__(self, group: Group, fetch: Fetcher, asked: EngineOptions) -> None:
+    def __init__(self, group: Group, fetch: Fetcher, engine_options: EngineOptions) -> None:
         self.group = group
         self._fetch = fetch
-        self._asked = asked
+        self._asked = engine_options
 
     def get_variables(self) -> dict[str, xr.Variable]:
         found: dict[str, xr.Variable] = {}
@@ -332,7 +335,7 @@ class _Store(AbstractDataStore):
                 continue
             variable = _variable(array, self._fetch, self._asked)
             if self._asked.band_as_variable and BAND in array.dims:
-                # the numbers of the bands are in the names
+                # the band coordinate itself is dropped: band numbers are in the names
                 found.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
             else:
                 found[name or "image"] = variable
@@ -352,22 +355,22 @@ class _Store(AbstractDataStore):
         self._fetch.close()
 
 
-def _variable(array: Array, fetch: Fetcher, asked: EngineOptions) -> xr.Variable:
+def _variable(array: Array, fetch: Fetcher, engine_options: EngineOptions) -> xr.Variable:
     attributes = plain_attributes(array.attributes)
     if array.fill_value is not None:
         attributes["_FillValue"] = np.asarray(array.fill_value, array.dtype)[()]
-    order = _order(array, asked.bands)
+    order = _order(array, engine_options.bands)
     data = indexing.LazilyIndexedArray(_LazyArray(array, fetch, tuple(order)))
-    # codecs are left out: written to another store, samples are stored by that store's own
+    # no codecs in the encoding, so that other stores use their own when writing
     dims = tuple(array.dims[axis] for axis in order)
     stored = dict(zip(array.dims, array.chunks, strict=True))
-    grown = array.chunks if asked.stored_chunks else _grow_chunks(array)
-    chunks = PreferredChunks(dict(zip(array.dims, grown, strict=True)), stored)
+    preferred = array.chunks if engine_options.stored_chunks else _grow_chunks(array)
+    chunks = PreferredChunks(dict(zip(array.dims, preferred, strict=True)), stored)
     return xr.Variable(dims, data, attributes, {"preferred_chunks": chunks})
 
 
 def _order(array: Array, bands: str) -> list[int]:
-    """Return the axes of an array in the order in which they are shown."""
+    """Return the order in which the axes of an array are shown."""
     order = list(range(len(array.dims)))
     if bands == "first":
         order.sort(key=lambda axis: array.dims[axis] != BAND)
@@ -379,11 +382,10 @@ def _order(array: Array, bands: str) -> list[int]:
 
 
 class PreferredChunks(dict[str, int]):
-    """Chunk sizes for xarray's `chunks={}`: multiples of those in the file, which are `stored`.
+    """Chunk sizes for xarray's `chunks={}`: multiples of those in the file (`stored`).
 
-    xarray looks up what to prefer with a default, and what the user's own chunks should not divide
-    without one. The latter is answered by what is stored: a warning is due where chunks divide a
-    tile, not where they hold fewer tiles than we would put together.
+    xarray calls `get` with a default to choose chunks, and without one to warn if the user's chunks
+    split them. The latter returns the stored sizes, so that only splitting a tile gives a warning.
     """
 
     def __init__(self, chunks: Mapping[str, int], stored: Mapping[str, int]) -> None:
@@ -400,9 +402,9 @@ class PreferredChunks(dict[str, int]):
 
 
 def _grow_chunks(array: Array) -> tuple[int, ...]:
-    """Double chunks until one is worth a task: their shorter side first, the innermost of equals.
+    """Double the shortest side of chunks, innermost first, until they have the minimum size.
 
-    Axes along which a stored chunk has one sample, as time in a stack, grow last.
+    Axes with a stored chunk length of 1, such as time in a stack, grow last.
     """
     sources = array.manifest.sources
     is_near = not sources or is_local(sources[0].url) or sources[0].url.startswith(OBJECT_SCHEME)
@@ -423,11 +425,11 @@ def _grow_chunks(array: Array) -> tuple[int, ...]:
 
 
 def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
-    """Get each band as a variable, with its own part of the attributes that are lists of bands."""
+    """Return each band as a variable; attributes that list all bands are split."""
     n_bands = variable.sizes[BAND]
     suffix = name.removeprefix("image") if name.startswith("image") else f"_{name}"
     found = {}
-    # of complex numbers, xarray would unpack the real part only
+    # keep lists for complex numbers, of which xarray would only unpack the real part
     names = {} if variable.dtype.kind == "c" else _BAND_NAMES
     for n in range(n_bands):
         band = variable.isel({BAND: n})
@@ -443,9 +445,9 @@ def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
 
 
 class _LazyArray(BackendArray):
-    """An array over byte ranges, read region by region; pickles without an open file.
+    """An array over byte ranges, read region by region; can be pickled.
 
-    `order` are the array's axes in the order in which they are shown.
+    `order` is the order in which the axes are shown.
     """
 
     def __init__(self, array: Array, fetch: Fetcher, order: tuple[int, ...]) -> None:
@@ -461,15 +463,15 @@ class _LazyArray(BackendArray):
         )
 
     def _read(self, selection: tuple[Any, ...]) -> Any:
-        asked = dict(zip(self.order, selection, strict=True))
-        stored = tuple(asked[axis] for axis in range(len(selection)))
+        engine_options = dict(zip(self.order, selection, strict=True))
+        stored = tuple(engine_options[axis] for axis in range(len(selection)))
         result = read_array(self.array, stored, fetch=self.fetch)
-        kept = [axis for axis in range(len(selection)) if isinstance(asked[axis], slice)]
+        kept = [axis for axis in range(len(selection)) if isinstance(engine_options[axis], slice)]
         return np.transpose(result, [kept.index(axis) for axis in self.order if axis in kept])
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes that netCDF can hold: nested ones, such as `multiscales`, as JSON text."""
+    """Return attributes that netCDF can store: nested ones, such as `multiscales`, as JSON text."""
     found: dict[str, Any] = {}
     for name, value in attributes.items():
         if value is None:
