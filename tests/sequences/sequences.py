@@ -17,6 +17,15 @@ def write(path, data, **how):
     return data
 
 
+def band_tags(*names):
+    """Tags of a file whose bands have names."""
+    items = "".join(
+        f'<Item name="DESCRIPTION" sample="{n}" role="description">{name}</Item>'
+        for n, name in enumerate(names)
+    )
+    return [(42112, 2, 0, f"<GDALMetadata>{items}</GDALMetadata>", True)]
+
+
 def read(references, path="image"):
     """Read an array of references."""
     from tiffref.read import Fetcher, read_array

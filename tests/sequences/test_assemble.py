@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import tiffref
-from sequences import geo_tags, pixels, read, write
+from sequences import band_tags, geo_tags, pixels, read, write
 from tiffref.errors import (
     ManifestMismatch,
     SelectionError,
@@ -184,6 +184,35 @@ def test_differences_of_storage_are_decoded(difference, tmp_path):
     with pytest.raises(ManifestMismatch, match="stored in different ways"):
         references.write_fsspec(tmp_path / "no.json")
     assert not (tmp_path / "no.json").exists()
+
+
+BANDS = {"photometric": "minisblack", "planarconfig": "contig"}
+
+
+@pytest.mark.parametrize(
+    ("names", "is_other"),
+    [(("B3", "B2"), True), (("B2", "B3"), False), (("B2 1 May", "B3 1 May"), False), ((), False)],
+)
+def test_bands_in_another_order_are_refused(names, is_other, tmp_path):
+    for n, one in enumerate((("B2", "B3"), names)):
+        write(tmp_path / f"{n}.tif", pixels(n, (32, 32, 2)), extratags=band_tags(*one), **BANDS)
+    if not is_other:
+        assert tiffref.scan_sequence(tmp_path / "{t}.tif").group["image"].shape == (2, 32, 32, 2)
+        return
+    with pytest.raises(ManifestMismatch, match=r"bands \('B2', 'B3'\)"):
+        tiffref.scan_sequence(tmp_path / "{t}.tif")
+    parts = tiffref.scan_sequence(tmp_path / "{t}.tif", on_mismatch="split").group
+    assert parts["part_1/image"].attributes["long_name"] == ["B3", "B2"]
+
+
+def test_colours_in_another_order_are_refused(tmp_path):
+    item = '<Item name="COLORINTERP" sample="{}" role="colorinterp">{}</Item>'
+    for n, colors in enumerate((("Red", "Green"), ("Green", "Red"))):
+        text = "".join(item.format(at, color) for at, color in enumerate(colors))
+        tags = [(42112, 2, 0, f"<GDALMetadata>{text}</GDALMetadata>", True)]
+        write(tmp_path / f"{n}.tif", pixels(n, (32, 32, 2)), extratags=tags, **BANDS)
+    with pytest.raises(ManifestMismatch, match="differ in bands"):
+        tiffref.scan_sequence(tmp_path / "{t}.tif")
 
 
 def test_inlined_strips_are_decoded_by_their_own_codec(tmp_path):

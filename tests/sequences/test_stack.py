@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import tiffref
-from sequences import pixels, read, write
+from sequences import TILED, pixels, read, write
 from tiffref.errors import ManifestMismatch, SelectionError, UnknownArgument
 from tiffref.zarr import ZarrFileSequenceStore
 
@@ -145,3 +145,20 @@ def test_misspelled_arguments_name_the_nearest(tmp_path):
         tiffref.append_sequence(tiffref.scan_sequence(files), files, worker=2)
     with pytest.raises(UnknownArgument, match=r"stack_arrays\(\) has no argument 'sidecars'"):
         ZarrFileSequenceStore(files, imread=tifffile.imread, sidecars=True)
+
+
+@pytest.mark.parametrize("n_masked", [1, 2])
+def test_masks_that_are_left_out_are_reported(n_masked, tmp_path):
+    for n in range(2):
+        with tifffile.TiffWriter(tmp_path / f"{n}.tif") as tiff:
+            tiff.write(pixels(n, (32, 32)), metadata=None, **TILED)
+            if n < n_masked:
+                mask = pixels(n, (32, 32)) > 99
+                tiff.write(mask, subfiletype=4, photometric="mask", metadata=None, tile=(16, 16))
+    with pytest.warns(tiffref.MetadataWarning, match=f"masks of {n_masked} of 2 files"):
+        assert list(tiffref.scan_sequence(tmp_path / "{t}.tif").group.children) == ["image", "t"]
+    if n_masked == 2:
+        whole = tiffref.scan_sequence(tmp_path / "{t}.tif", series=None)
+        np.testing.assert_array_equal(read(whole, "mask")[1], pixels(1, (32, 32)) > 99)
+        alone = tiffref.scan_sequence(tmp_path / "{t}.tif", series=1)
+        np.testing.assert_array_equal(read(alone)[1], pixels(1, (32, 32)) > 99)

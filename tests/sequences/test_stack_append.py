@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tiffref
-from sequences import geo_tags, pixels, write
+from sequences import band_tags, geo_tags, pixels, write
 from tiffref.errors import InvalidReferences, ManifestMismatch, SelectionError, StaleSource
 from tiffref.read import Fetcher, read_array
 
@@ -159,6 +159,17 @@ def test_files_whose_values_mean_something_else(tmp_path, keep, name, role, valu
     after = tiffref.append_sequence(before, [tmp_path / "1.tif"])
     assert after.group["image"].shape[0] == 2
     with pytest.raises(ManifestMismatch, match="differ in scale"):
+        tiffref.append_sequence(before, [tmp_path / "2.tif"])
+
+
+def test_files_whose_bands_are_in_another_order(tmp_path, keep):
+    bands = {"photometric": "minisblack", "planarconfig": "contig"}
+    for n, names in enumerate((("B2", "B3"), ("B2", "B3"), ("B3", "B2"))):
+        write(tmp_path / f"{n}.tif", pixels(n, (32, 32, 2)), extratags=band_tags(*names), **bands)
+    before = keep(tiffref.scan_sequence([tmp_path / "0.tif"], pattern="{t}.tif"))
+    after = tiffref.append_sequence(before, [tmp_path / "1.tif"])
+    assert after.group["image"].shape[0] == 2
+    with pytest.raises(ManifestMismatch, match="differ in bands"):
         tiffref.append_sequence(before, [tmp_path / "2.tif"])
 
 

@@ -87,7 +87,7 @@ class FileFacts:
     """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...).
 
     If the series of the file's flavour cannot be used, `defect` is the reason, and the series are
-    the plain pages of the file.
+    the plain pages of the file. `has_mask` is whether a mask is among its other series.
     """
 
     source: Source
@@ -96,3 +96,4 @@ class FileFacts:
     series: tuple[SeriesFacts, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     defect: str = ""
+    has_mask: bool = False

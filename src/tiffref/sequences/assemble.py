@@ -87,7 +87,11 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     """
     is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
     places = unify_locations([Location() if is_anywhere else part.location for part in parts])
-    aspects = [_aspects(part, location, plan) for part, location in zip(parts, places, strict=True)]
+    orders = band_orders([next(iter(part.arrays.values()), None) for part in parts])
+    aspects = [
+        {**_aspects(part, location, plan), "bands": order}
+        for part, location, order in zip(parts, places, orders, strict=True)
+    ]
     groups = group_compatible(aspects)
     if len(groups) > 1 and plan.on_mismatch == "decode":
         groups = _join_stored(groups)
@@ -116,6 +120,24 @@ def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
 def scale_of(array: Array) -> str:
     """Return scale, offset and units as text, equal for a file and its document."""
     return repr({name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES})
+
+
+def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
+    """Return the names and colours of bands, where other files have the same in another order.
+
+    Other differences are none: names may say the date, and not all writers name bands.
+    """
+    found: list[tuple[str, ...]] = [()] * len(arrays)
+    for attribute in ("long_name", "color_interpretation"):
+        names = [array.attributes.get(attribute) if array is not None else None for array in arrays]
+        texts = [tuple(map(str, one)) if isinstance(one, list) else () for one in names]
+        orders: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for one in texts:
+            orders.setdefault(tuple(sorted(one)), set()).add(one)
+        for n, one in enumerate(texts):
+            if len(orders[tuple(sorted(one))]) > 1:
+                found[n] += one
+    return found
 
 
 def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:

@@ -95,6 +95,8 @@ class Part:
         Location of the raster.
     dates
         Dates stored in the file, by the values of `time_from`.
+    has_mask
+        Whether the file has a mask that was not scanned.
     """
 
     url: str
@@ -104,6 +106,7 @@ class Part:
     georeference: Mapping[int, Any] = field(default_factory=dict)
     dates: Mapping[str, str] = field(default_factory=dict)
     location: Location = field(default_factory=Location)
+    has_mask: bool = False
 
 
 def have_same_location(parts: Sequence[Part]) -> bool:
@@ -195,7 +198,7 @@ def _scan(
     location = locate(references.group)
     return Part(
         url, facts.source, kept, arrays, georeference, find_dates(tags),
-        shared.setdefault(location, location),
+        shared.setdefault(location, location), facts.has_mask,
     )  # fmt: skip
 
 

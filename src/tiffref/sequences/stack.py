@@ -19,11 +19,13 @@ from ..codecs.zarr_codecs import to_zarr2
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
+    MetadataWarning,
     SelectionError,
     StaleSource,
     TiffrefError,
     check_arguments,
     first_few,
+    warn,
 )
 from ..io.allow import AllowList, is_local
 from ..io.open import open_source
@@ -36,7 +38,7 @@ from ..model.array import Array, Group, check_zattrs
 from ..model.combine import aspects_of, group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..model.manifest import Source
 from ..references import References, move_series
-from .assemble import MAX_REPORTED, METADATA, Plan, combine, compare, scale_of
+from .assemble import MAX_REPORTED, METADATA, Plan, band_orders, combine, compare, scale_of
 from .coordinates import (
     Axis,
     axis_array,
@@ -193,6 +195,11 @@ def scan_sequence(
     )
     if failures and (not allow_holes or len(failures) == len(parts)):
         raise unreadable(failures, listed.urls)
+    masked = [part.url for part in parts if part is not None and part.has_mask]
+    if masked:
+        what = f"The masks of {len(masked)} of {len(parts)} files are left out: {first_few(masked)}"
+        hint = "If all files have one, series=None stacks them too, and series=1 only them."
+        warn(MetadataWarning(f"{what}. {hint}"), stacklevel=2)
     for n, bands in enumerate(listed.bands):
         if bands and (part := parts[n]) is not None:
             report = Report(part.url)
@@ -579,8 +586,11 @@ def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) ->
             **aspects_of(_with_plain_fill(array), dims),
             "scale": scale_of(array),
             "georeference": place,
+            "bands": order,
         }
-        for array, place in zip((first, second), places, strict=True)
+        for array, place, order in zip(
+            (first, second), places, band_orders((first, second)), strict=True
+        )
     ]
     groups = group_compatible(aspects)
     if len(groups) > 1:

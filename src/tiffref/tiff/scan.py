@@ -31,7 +31,7 @@ from ..io.progress import Progress, ScanCounter, scan_progress
 from ..io.source import ByteSource
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
-from ..metadata.layout import LevelName, name_levels
+from ..metadata.layout import MASK_BIT, LevelName, name_levels
 from ..metadata.report import Report
 from ..model.array import Array, check_zattrs
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
@@ -307,6 +307,7 @@ class _File:
             tuple(_series_facts(n, one) for n, one in enumerate(listing.series)),
             {name: value for name, value in metadata.items() if value},
             "; ".join(listing.defects),
+            listing.has_mask,
         )
 
     # ---- the `Segments` protocol of `probe`
@@ -413,8 +414,16 @@ def _select(file: _File, series: int | None, key: int | slice | Sequence[int] | 
     listing = file.list()
     if series is not None:
         one = _pick(listing.series, series, "series", file.url)
-        return replace(listing, series=[one])
+        has_mask = any(map(_is_mask, (other for other in listing.series if other is not one)))
+        return replace(listing, series=[one], has_mask=has_mask)
     return listing
+
+
+def _is_mask(series: Series) -> bool:
+    level = series.levels[0]
+    if series.kind not in ("geotiff", "generic") or level.error is not None:
+        return False
+    return bool(level.facts.subfile_type & MASK_BIT)
 
 
 def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:

@@ -55,11 +55,13 @@ class Listing:
 
     `defects` lists where the description does not match the pages. `missing` is the error for
     planes that are declared but not in the file; they are left as holes if the caller allows it.
+    `has_mask` is whether a mask is among the series that are not selected.
     """
 
     series: list[Series]
     defects: list[str] = field(default_factory=list)
     missing: MalformedTiff | None = None
+    has_mask: bool = False
 
 
 def _rows(values: Sequence[int]) -> NDArray[np.intp]:
