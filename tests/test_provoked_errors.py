@@ -329,7 +329,7 @@ $ convert image.json  # 2
   tiffref: error: the following arguments are required: TARGET
   See tiffref convert --help.
 $ convert image.tif a.json  # 1
-  tiffref: error: image.tif: is a TIFF, not a reference document. `tiffref info` shows what it holds, `tiffref scan` writes references to it.
+  tiffref: error: image.tif: is a TIFF, not a reference document. `tiffref info` shows its content, `tiffref scan` writes references to it.
 $ convert image.json a.nc  # 2
   tiffref: error: a.nc: references are JSON, not a netCDF file; name them a.json
 $ rewrite image.json  # 2
@@ -338,7 +338,7 @@ $ rewrite image.json  # 2
 $ rewrite image.json --from s3://nope/ --to s3://other/  # 2
   tiffref: error: image.json: no address begins with s3://nope/. The first is file://image.tif.
 $ refresh image.tif  # 1
-  tiffref: error: image.tif: is a TIFF, not a reference document. `tiffref info` shows what it holds, `tiffref scan` writes references to it.
+  tiffref: error: image.tif: is a TIFF, not a reference document. `tiffref info` shows its content, `tiffref scan` writes references to it.
 $ append image.json  # 2
   tiffref: error: the following arguments are required: FILES
   See tiffref append --help.

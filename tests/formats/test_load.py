@@ -65,14 +65,14 @@ def test_values_that_repeat_parts_of_others_are_refused() -> None:
 
 @pytest.mark.parametrize("cut", [0, 7, 12])
 def test_no_footer(cut: int) -> None:
-    with pytest.raises(ValueError, match="no footer"):
+    with pytest.raises(ValueError, match="footer is missing"):
         check_footer(write(3)[:cut])
 
 
 def test_a_footer_of_many_parts() -> None:
     lists = bytes([0x49]) + bytes([0xFC]) + b"\xff\xff\x7f" + bytes(1 << 21)
     data = b"PAR1" + lists + len(lists).to_bytes(4, "little") + b"PAR1"
-    with pytest.raises(ValueError, match="too many parts"):
+    with pytest.raises(ValueError, match="too many items"):
         check_footer(data)
 
 
@@ -81,5 +81,5 @@ def test_a_footer_of_many_parts() -> None:
 )
 def test_footers_that_make_no_sense(end: bytes) -> None:
     data = b"PAR1" + end + len(end).to_bytes(4, "little") + b"PAR1"
-    with pytest.raises(ValueError, match=r"ends early|of type|comes twice"):
+    with pytest.raises(ValueError, match=r"truncated|of type|occurs twice"):
         check_footer(data)

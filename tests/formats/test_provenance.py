@@ -117,7 +117,7 @@ def test_series_that_are_none(row: Any) -> None:
 
 
 def test_levels_that_are_not_there() -> None:
-    with pytest.raises(InvalidReferences, match="not there, got 'image'"):
+    with pytest.raises(InvalidReferences, match="does not exist, got 'image'"):
         check_series([{"index": 0, "levels": LEVELS}], {"other"})
 
 

@@ -1,1 +1,1 @@
-"""Groups of arrays to reference documents, and back."""
+"""Write groups as reference documents, and read them back."""

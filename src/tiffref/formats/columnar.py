@@ -1,10 +1,9 @@
-"""Reference documents whose references are laid out alike, read by columns.
+"""Read reference documents with a regular layout in columns.
 
-Owns the quick way from the text of a document to columns. References of equal layout (the same
-address, numbers of as many digits, the same white space: ours, and what `json.dumps`, ujson,
-orjson and tifffile write) differ in digits alone: they are put under one another as a matrix, in
-which all other columns must equal those of the first. Nothing is guessed, and no chunk costs a
-Python object. A document that differs in anything is left to the general reader.
+References with the same URL, numbers of digits and white space differ only in digits. Such are
+those that we, `json.dumps`, ujson, orjson and tifffile write. Their lines are stacked as a matrix,
+in which all other columns must equal those of the first line, so that nothing is guessed and no
+chunk needs a Python object. All other documents are left to the general reader.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from .zarr_metadata import ArrayMetadata
 __all__ = ["Lines", "Split", "Text", "parse_lines", "split_document"]
 
 _END_BYTES = 1 << 10
-"""How much of either end is looked at for braces."""
+"""Bytes at either end that are searched for braces."""
 _FIRST_BYTES = (1 << 20, 1 << 26)
-"""Where the first byte range is looked for, first in less; metadata come before it."""
+"""Bytes that are searched for the first byte range, which follows the metadata."""
 
 
 def _compile(pattern: str) -> re.Pattern[bytes]:
-    """Compile a pattern in which "_" stands for the white space of JSON."""
+    """Compile a pattern in which "_" matches JSON white space."""
     return re.compile(pattern.replace("_", r"[ \t\r\n]*").encode())
 
 
@@ -39,7 +38,7 @@ _ENDS = (
     (True, _compile(r'_\{_"version"_:_1_,_"refs"_:_\{(_)"'), _compile(r"_\}_\}_\Z")),
     (False, _compile(r'_\{(_)"'), _compile(r"_\}_\Z")),
 )
-"""Whether it is version 1, how a document then begins, and how it ends."""
+"""Whether it is version 1; the beginning and the end of such a document."""
 _RANGE = _compile(r'"(_:_)(\[_)"(?:[^"\\]|\\.)+"(_,_)[0-9]+(_,_)[0-9]+(_\])(?:(_,_)")?')
 
 
@@ -59,9 +58,9 @@ class Text(Protocol):
 class Spacing:
     """The layout of a document.
 
-    References lie from `start` to `stop` of the text, inside of "refs" if `is_wrapped` (version 1,
-    else version 0). `separator` stands between two of them. A reference with a byte range is its
-    key, `colon`, `opening`, the address, `commas[0]`, offset, `commas[1]`, length, `closing`.
+    References are at `start` to `stop` of the text, inside "refs" if `is_wrapped` (version 1, else
+    version 0), with `separator` between them. A byte range is its key, `colon`, `opening`, the URL,
+    `commas[0]`, offset, `commas[1]`, length, `closing`.
     """
 
     is_wrapped: bool
@@ -75,17 +74,17 @@ class Spacing:
 
     @property
     def is_range(self) -> bytes:
-        """What is in the text only between a key and a byte range: quotes in texts are escaped."""
+        """Text that occurs only between a key and a byte range: quotes in strings are escaped."""
         return b'"' + self.colon + self.opening + b'"'
 
     @property
     def is_text(self) -> bytes:
-        """What is in the text only between a key and a value that is text."""
+        """Text that occurs only between a key and a string value."""
         return b'"' + self.colon + b'"'
 
 
 def find_spacing(text: Text) -> Spacing | None:
-    """Find the layout of a document by its ends and its first byte range; None without one."""
+    """Find the layout of a document by its ends and its first byte range; None if irregular."""
     head, foot = text[:_END_BYTES], text[max(0, len(text) - _END_BYTES) : len(text)]
     for is_wrapped, begins, ends in _ENDS:
         begin, end = begins.match(head), ends.search(foot)
@@ -97,7 +96,7 @@ def find_spacing(text: Text) -> Spacing | None:
             is_wrapped,
             begin.end(1),
             len(text) - len(foot) + end.start(),
-            separator or b"," + begin[1],  # none where no reference follows
+            separator or b"," + begin[1],  # there is no separator if no reference follows
             colon,
             opening,
             (commas[0], commas[1]),
@@ -115,23 +114,22 @@ def _find_first(text: Text) -> re.Match[bytes] | None:
 
 
 _Block = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
-"""Flat index, row of addresses, offset and length of some chunks."""
+"""Flat index, URL index, offset and length of some chunks."""
 
 _BLOCK_BYTES = 1 << 20
-"""Text handled at once: it and what is made of it stay in the cache of a core."""
+"""Text per block: it and the derived arrays fit in the cache of a core."""
 _MAX_LAYOUTS = 256
-"""Layouts in one block. A stack of small files has one for each, and the general reader is faster.
-"""
+"""Layouts per block. A stack of small files has one per file; the general reader is then faster."""
 _MAX_DIGITS = 18
-"""Digits of a number that fits 63 bits in any case."""
+"""Digits of a number that always fits 63 bits."""
 _EXACT_DIGITS = 15
-"""Digits of a number that a float64 holds exactly."""
+"""Digits of a number that float64 represents exactly."""
 _QUOTE, _ZERO = ord('"'), ord("0")
 _FIRST_KEY = re.compile(
     rb'"((?:(?:[^"\\\x00-\x1f]|\\/)*\\?/)?c\\?/(?=[0-9]+(?:\\?/[0-9]+)*\Z)'
     rb'|(?:(?:[^"\\\x00-\x1f]|\\/)*\\?/)?(?=[0-9]+(?:\.[0-9]+)*\Z))'
 )
-"""The key of a line up to its closing quote: what all keys of the array begin with, and indices.
+"""The key of a line up to its closing quote: the common beginning of the array's keys, and indices.
 
 ujson writes "\\/" for "/".
 """
@@ -139,10 +137,10 @@ ujson writes "\\/" for "/".
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A document in two parts: `document`, all references whose value is text, parsed; and `runs`.
+    """A document in two parts: `document`, the parsed references with string values; and `runs`.
 
-    Each run is a stretch of lines whose keys begin alike, with byte ranges as values: what they
-    begin with, and where they start and stop in the text.
+    Each run is a sequence of lines with byte ranges, whose keys have the same beginning: that
+    beginning, and start and stop in the text.
     """
 
     document: Mapping[str, Any]
@@ -152,37 +150,37 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Columns of whole arrays by path, in which `source` is a row of `urls`."""
+    """Columns of whole arrays by path; `source` is a row of `urls`."""
 
     urls: dict[str, int] = field(default_factory=dict)
     columns: dict[str, Columns] = field(default_factory=dict)
 
 
 def split_document(text: Text) -> Split | None:
-    """Split the text of a document; None if its references are not all spaced alike."""
+    """Split the text of a document; None if its layout is irregular."""
     spacing = find_spacing(text)
     if spacing is None:
         return None
     separator, stop = spacing.separator, spacing.stop
     runs: list[tuple[bytes, int, int]] = []
     kept: list[bytes] = []
-    at = spacing.start
-    while at < stop:
-        next_range = text.find(spacing.is_range, at, stop)
+    position = spacing.start
+    while position < stop:
+        next_range = text.find(spacing.is_range, position, stop)
         if next_range < 0:
-            kept.append(text[at:stop])
+            kept.append(text[position:stop])
             break
-        mark = text.rfind(separator + b'"', at, next_range)
-        start = at if mark < 0 else mark + len(separator)
+        mark = text.rfind(separator + b'"', position, next_range)
+        start = position if mark < 0 else mark + len(separator)
         first = _FIRST_KEY.match(text[start:next_range])
         if first is None:
             return None
-        kept.append(text[at:start])
-        at = _find_end(text, spacing, first[1], start)
-        if at <= start:
+        kept.append(text[position:start])
+        position = _find_end(text, spacing, first[1], start)
+        if position <= start:
             return None
-        runs.append((first[1], start, at))
-    else:  # the last of them is a run, so that what comes before it ends with a separator
+        runs.append((first[1], start, position))
+    else:  # the document ends with a run, so the text before it ends with a separator
         kept = [b"".join(kept).removesuffix(separator)]
     try:
         refs = json.loads(b"{" + b"".join(kept) + b"}", object_pairs_hook=_unique)
@@ -194,15 +192,15 @@ def split_document(text: Text) -> Split | None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that is there twice, which is the general reader's business."""
+    """Refuse duplicate keys, which are left to the general reader."""
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("duplicate key")
     return members
 
 
 def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
-    """Get where the lines end whose keys begin with `prefix`, or sooner, at one that has text."""
+    """Return the end of the lines whose keys begin with `prefix`, or the first with a string."""
     separator, stop = spacing.separator, spacing.stop
     mark = text.rfind(separator + b'"' + prefix, start, stop)
     last = start if mark < 0 else mark + len(separator)
@@ -210,7 +208,7 @@ def _find_end(text: Text, spacing: Spacing, prefix: bytes, start: int) -> int:
     end = stop if next_mark < 0 else next_mark + len(spacing.closing + separator)
     if text.find(spacing.is_text, last, end) < 0:
         return end
-    first = text.find(spacing.is_text, start, end)  # of the lines with text, which come last
+    first = text.find(spacing.is_text, start, end)
     mark = text.rfind(separator + b'"', start, first)
     return start if mark < 0 else mark + len(separator)
 
@@ -221,7 +219,7 @@ def parse_lines(
     arrays: Mapping[str, ArrayMetadata],
     taken: Mapping[str, NDArray[np.integer]],
 ) -> Lines | None:
-    """Read all runs of a document; None if one is not what it should be.
+    """Parse all runs of a document; None if one is irregular.
 
     Parameters
     ----------
@@ -230,7 +228,7 @@ def parse_lines(
     arrays
         Its arrays by path.
     taken
-        Flat indices of chunks that lines with text name, by path.
+        Flat indices of inlined chunks, by path.
     """
     owners = {array.rule.below(path).lead: path for path, array in arrays.items() if array.grid}
     lines = Lines()
@@ -243,8 +241,8 @@ def parse_lines(
             lines.columns[path] = _make_columns(arrays[path], taken[path])
         pattern = _compile_line(prefix, arrays[path], split.spacing)
         for block in _iter_blocks(text, start, stop, split.spacing):
-            found = _parse_block(block, pattern, arrays[path].grid, split.spacing, lines.urls)
-            if found is None or not _store_chunks(lines.columns[path], found):
+            chunks = _parse_block(block, pattern, arrays[path].grid, split.spacing, lines.urls)
+            if chunks is None or not _store_chunks(lines.columns[path], chunks):
                 return None
     return lines
 
@@ -258,7 +256,7 @@ def _make_columns(array: ArrayMetadata, taken: NDArray[np.integer]) -> Columns:
 
 
 def _store_chunks(columns: Columns, block: _Block) -> bool:
-    """Enter chunks into the columns of their array; tell whether each is named once."""
+    """Store chunks in the columns of their array; return False if one occurs twice."""
     flat, source, offset, length = block
     is_ascending = bool((np.diff(flat) > 0).all())
     if not is_ascending and len(np.unique(flat)) != len(flat):
@@ -270,13 +268,13 @@ def _store_chunks(columns: Columns, block: _Block) -> bool:
 
 
 def _iter_blocks(text: Text, start: int, stop: int, spacing: Spacing) -> Iterator[bytes]:
-    """Return whole lines, each with its separator, also where it is the last of the document."""
+    """Yield blocks of whole lines, each with its separator, even the last of the document."""
     mark = spacing.closing + spacing.separator + b'"'
     while start < stop:
         block = text[start : min(start + _BLOCK_BYTES, stop)]
         end = start + len(block)
         if end < stop:
-            # a line that is longer than a block is cut, and is then none
+            # a line longer than a block is split, and then does not match
             cut = block.rfind(mark)
             block = block if cut < 0 else block[: cut + len(mark) - 1]
         elif end == spacing.stop:
@@ -290,9 +288,9 @@ def _parse_block(
     pattern: re.Pattern[bytes],
     grid: tuple[int, ...],
     spacing: Spacing,
-    places: dict[str, int],
+    url_rows: dict[str, int],
 ) -> _Block | None:
-    """Read one block; new addresses are entered into `places`. None if it is anything else."""
+    """Parse one block, and add new URLs to `url_rows`; None if it is irregular."""
     codes = np.frombuffer(block, np.uint8)
     ends = _find_ends(codes, spacing.closing + spacing.separator)
     if not len(ends) or ends[-1] != len(codes):
@@ -324,30 +322,30 @@ def _parse_block(
     if any(i.max() >= n for i, n in zip(index, grid, strict=True)) or not length.all():
         return None
     for url in sorted(begins, key=begins.__getitem__):
-        places.setdefault(url, len(places))
-    source = np.array([places[url] for url in urls], np.int32)[source]
+        url_rows.setdefault(url, len(url_rows))
+    source = np.array([url_rows[url] for url in urls], np.int32)[source]
     return np.ravel_multi_index(tuple(index), grid), source, offset, length
 
 
 def _find_ends(codes: NDArray[np.uint8], mark: bytes) -> NDArray[np.intp]:
-    """Return the end of each line: after `mark`, where a quote or nothing follows.
+    """Return the end of each line: after `mark`, if a quote or nothing follows.
 
-    An address may hold the mark and then a quote at its end. What is cut there begins with no
-    line, which is seen when it is read.
+    A URL may end with the mark and a quote. The remainder is then not a valid line, which is
+    noticed when it is parsed.
     """
     ends = np.flatnonzero(codes[: len(codes) - len(mark) + 1] == mark[0]) + len(mark)
-    for place, code in enumerate(mark[1:], start=1):
-        ends = ends[codes[ends - len(mark) + place] == code]
+    for position, code in enumerate(mark[1:], start=1):
+        ends = ends[codes[ends - len(mark) + position] == code]
     is_last = ends == len(codes)
     return ends[is_last | (codes[np.minimum(ends, len(codes) - 1)] == _QUOTE)]
 
 
-# ---- lines of equal layout
+# ---- lines of the same layout
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What lines share with the one that `codes` are of, digits at `numbers` aside."""
+    """A line of text as `codes`; lines of this layout differ only in the digits at `numbers`."""
 
     codes: NDArray[np.uint8]
     url: str
@@ -369,7 +367,7 @@ def _compile_line(prefix: bytes, array: ArrayMetadata, spacing: Spacing) -> re.P
 
 
 def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
-    """Read the layout of a line; None if it is no reference, or one with a template."""
+    """Return the layout of a line; None if it is not a byte range, or has a template."""
     match = pattern.fullmatch(line)
     if match is None:
         return None
@@ -386,7 +384,7 @@ def _read_layout(pattern: re.Pattern[bytes], line: bytes) -> _Layout | None:
 
 
 def _unquote(text: bytes) -> str | None:
-    """Return what a JSON string says; None if it is none."""
+    """Return the text of a JSON string; None if it is invalid."""
     try:
         return json.loads(text.decode())
     except ValueError:
@@ -401,14 +399,14 @@ def _match(
     Returns
     -------
     is_same, digits
-        Which of `lines` they are; and of these, the values of digits in the columns of numbers.
+        Mask of `lines`, and the matching lines with the values of digits in the columns of numbers;
         None if a number has leading zeros.
     """
-    least, most = layout.codes.copy(), np.zeros_like(layout.codes)
+    low, span = layout.codes.copy(), np.zeros_like(layout.codes)
     for start, stop in layout.numbers:
-        least[start:stop], most[start:stop] = _ZERO, 9
-    digits = lines - least
-    fits = digits <= most
+        low[start:stop], span[start:stop] = _ZERO, 9
+    digits = lines - low
+    fits = digits <= span
     is_same: Any = np.ones(len(lines), np.bool_)
     if not fits.all():
         is_same = fits.all(axis=1)
@@ -418,7 +416,7 @@ def _match(
 
 
 def _gather(codes: NDArray[np.uint8], starts: NDArray[np.intp], width: int) -> NDArray[np.uint8]:
-    """Return the `width` codes from each of `starts` on as rows."""
+    """Return `width` codes at each of `starts`, as rows."""
     windows = np.ndarray((len(codes) - width + 1,), f"V{width}", codes, 0, (1,))
     return windows[starts].view(np.uint8).reshape(-1, width)
 
@@ -426,6 +424,6 @@ def _gather(codes: NDArray[np.uint8], starts: NDArray[np.intp], width: int) -> N
 def _parse_digits(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return numbers from the values of their digits, `(n, k)`."""
     low, high = digits[:, -_EXACT_DIGITS:], digits[:, :-_EXACT_DIGITS]
-    # products of floats are the only ones of matrices that NumPy hands to BLAS
+    # as floats, because NumPy uses BLAS only for matrix products of floats
     value = (low @ 10.0 ** np.arange(low.shape[1])[::-1]).astype(np.int64)
     return value + _parse_digits(high) * 10**_EXACT_DIGITS if high.shape[1] else value

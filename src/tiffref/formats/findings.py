@@ -1,8 +1,7 @@
-"""Findings: what can be wrong with a document, one at a time.
+"""Findings: problems in a document.
 
-Owns the finding and what reading does with it (the parsers of this room hand every offence to a
-`report` function; reading raises at the first, validation collects them all), and the checks that
-look at codecs and chunks together. It opens nothing.
+Parsers pass each finding to a `report` function: reading raises the first error, validation
+collects all findings. Checks that need both codecs and chunks are here, too.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from ..model.codec import ForeignCodec, SegmentCodec
 __all__ = ["Finding", "Reporter", "check_array", "name_chunk", "raise_finding"]
 
 _SIMPLE = re.compile(r"[!-~]+(?: [!-~]+)*")
-"""Keys that a line of text can hold as they are."""
+"""Keys that need no quotes in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One offence.
+    """One problem in a document.
 
-    `code` is a short fixed name for programs; `severity` "error" or "warning"; `key` where it is;
-    `n_more` how many more keys have the same; `hint` what to do about it.
+    `code` is a short fixed name for programs; `severity` is "error" or "warning"; `key` is the key
+    in the document; `n_more` is the number of further keys with the same problem.
     """
 
     code: str
@@ -45,8 +44,7 @@ class Finding:
 
     @property
     def stage(self) -> str:
-        """One of "structure" (what the JSON Schemas say), "metadata", "chunks", "sources",
-        "pixels"."""
+        """One of "structure" (see the JSON Schemas), "metadata", "chunks", "sources", "pixels"."""
         return next((name for name, codes in _STAGES.items() if self.code in codes), "metadata")
 
     def to_json(self) -> dict[str, Any]:
@@ -73,16 +71,16 @@ _STAGES = {
     "sources": ("not-allowed", "unreachable", "stale", "range"),
     "pixels": ("undecodable", "pixels", "not-compared"),
 }  # fmt: skip
-"""Codes by what is checked; those of the metadata are all others."""
+"""Codes by stage; all others are "metadata"."""
 
 Reporter = Callable[[Finding], None]
 
 _TOLERATED = frozenset({"top-level"})
-"""Offences that do not change what the references mean."""
+"""Codes of errors that do not change the meaning of the references."""
 
 
 def raise_finding(finding: Finding) -> None:
-    """Raise what makes a document unreadable: the `report` of reading."""
+    """Raise a finding that makes a document unusable; the `report` function of reading."""
     if finding.severity == "error" and finding.code not in _TOLERATED:
         raise finding.to_error()
 
@@ -94,7 +92,7 @@ def check_array(path: str, array: Array) -> Iterator[Finding]:
 
 
 def name_chunk(path: str, array: Array, flat: int) -> str:
-    """Name a chunk by its array and its index, for people."""
+    """Return the name of a chunk for messages: its array and index."""
     shape: Any = array.grid
     return f"{path} chunk {tuple(map(int, np.unravel_index(flat, shape)))}"
 
@@ -103,8 +101,8 @@ def _check_codec(path: str, array: Array) -> Iterator[Finding]:
     for codec in array.codecs:
         if isinstance(codec, ForeignCodec):
             for name in _unknown_codecs(codec):
-                expected = "a codec that some installed package registers"
-                yield Finding("unknown-codec", "the codec is not known here", path, name, expected)
+                what, expected = "the codec is not installed", "a codec of an installed package"
+                yield Finding("unknown-codec", what, path, name, expected)
 
 
 def _unknown_codecs(codec: ForeignCodec) -> list[str]:
@@ -132,7 +130,7 @@ def _is_zarr_codec(name: str) -> bool:
 
 
 def _check_lengths(path: str, array: Array) -> Iterator[Finding]:
-    """Find chunks that are stored plain and have not as many bytes as their samples."""
+    """Find uncompressed chunks whose number of bytes does not match their samples."""
     if not _is_plain(array):
         return
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
@@ -146,7 +144,7 @@ def _check_lengths(path: str, array: Array) -> Iterator[Finding]:
         length = int(manifest.length[flat]) if data is None else len(data)
         yield Finding(
             "length",
-            "an uncompressed chunk has another number of bytes than its samples",
+            "the number of bytes of an uncompressed chunk does not match its samples",
             name_chunk(path, array, flat),
             f"{length} bytes",
             f"{n_bytes} bytes",

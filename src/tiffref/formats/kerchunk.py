@@ -1,14 +1,14 @@
-"""Reference documents of kerchunk, written as JSON, versions 0 and 1.
+"""Write kerchunk reference documents as JSON, versions 0 and 1.
 
-Owns the way from a group to a document: `to_kerchunk` returns the dictionary, `write_json` writes
-the file, row by row from the columns of the manifest, which become text a whole column at a time.
-Small arrays whose codecs a Zarr format cannot name are decoded and stored anew where their bytes
-are in the manifest. Metadata is written by `zarr_metadata`; the way back is in `kerchunk_read`.
+`to_kerchunk` returns a document as a dictionary; `write_json` writes the file directly from the
+columns of the manifest, which are formatted a whole column at a time. Inlined arrays whose codecs
+do not exist in the Zarr format are decoded and encoded again. Metadata is written by
+`zarr_metadata`; documents are read by `kerchunk_read`.
 
-The document is the one that every reader opens: "version" first, the root's metadata first of the
-references (GDAL looks at the first kilobyte), metadata as JSON strings (zarrita and VirtualiZarr
-take no objects), no templates unless asked for and never `gen` (GDAL refuses both), byte ranges
-always as [url, offset, length], and nothing else at the top level.
+The form of the document is one that every reader opens: "version" first, then the references with
+the root's metadata first (GDAL reads only the first kilobyte), metadata as JSON strings (zarrita
+and VirtualiZarr accept no objects), templates only on request and never `gen` (GDAL refuses both),
+byte ranges always as [url, offset, length], and nothing else at the top level.
 
 Follows https://fsspec.github.io/kerchunk/spec.html; chunk keys of the Zarr v2 specification
 ("Chunks") and the default encoding of Zarr v3.
@@ -53,10 +53,10 @@ _RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
 
 
 class Rows(NamedTuple):
-    """Some chunks of one array, all with byte ranges or all whole files.
+    """Chunks of one array, either all byte ranges or all whole files.
 
-    `flat`, `source`, `offset`, `length` are columns of the manifest; `is_whole` tells that the
-    chunks are whole files, so that `offset` and `length` mean nothing.
+    `flat`, `source`, `offset`, `length` are columns of the manifest. If `is_whole`, the chunks are
+    whole files, and `offset` and `length` are meaningless.
     """
 
     flat: NDArray[np.intp]
@@ -65,24 +65,24 @@ class Rows(NamedTuple):
     length: NDArray[np.uint64]
     is_whole: bool
 
-    def places(self) -> tuple[list[int], ...]:
-        """Return offsets and lengths as numbers; nothing of whole files."""
+    def ranges(self) -> tuple[list[int], ...]:
+        """Return lists of offsets and lengths; none for whole files."""
         return () if self.is_whole else (self.offset.tolist(), self.length.tolist())
 
 
-_ROW = (',\n"{}":[{},{},{}]'.format, ',\n"{}":[{}]'.format)
-"""Spells a chunk: a byte range, or a whole file."""
+_FORMAT_ROW = (',\n"{}":[{},{},{}]'.format, ',\n"{}":[{}]'.format)
+"""Functions that format a byte range and a whole file."""
 
 
 def iter_rows(manifest: Manifest) -> Iterator[Rows]:
-    """Walk the chunks that lie in sources, in C order within blocks of `BLOCK_ROWS`."""
+    """Yield the chunks in sources, in C order within blocks of `BLOCK_ROWS`."""
     if not manifest.sources:
         return
     for start in range(0, manifest.n_chunks, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         source, length = manifest.source[block], manifest.length[block]
         if source.min() >= 0 and np.count_nonzero(length) == len(length):
-            # as mostly: columns need not be picked apart
+            # the common case, without splitting columns
             flat = np.arange(start, start + len(source))
             yield Rows(flat, source, manifest.offset[block], length, False)
             continue
@@ -96,10 +96,9 @@ def iter_rows(manifest: Manifest) -> Iterator[Rows]:
 
 
 def encode_inlined(data: bytes) -> str:
-    """Spell the bytes of a chunk as a value of a reference document.
+    """Encode the bytes of an inlined chunk as a value of a reference document.
 
-    Printable ASCII stands for itself, unless it would be taken for base64: readers decode whatever
-    begins with "base64:".
+    Printable ASCII is kept, unless it begins with "base64:", which readers would decode.
 
     Examples
     --------
@@ -116,10 +115,10 @@ _ROOT = ("zarr.json", ".zgroup", ".zattrs")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a document says.
+    """The content of a document.
 
-    `texts` is the metadata, JSON texts by key, the root's first; `arrays` are paths and arrays;
-    `addresses` has for each source of theirs its address in the document.
+    `texts` is the metadata, JSON texts by key, those of the root first; `arrays` are pairs of path
+    and array; `addresses` maps the address of each source to its URL in the document.
     """
 
     texts: Mapping[str, str]
@@ -135,7 +134,7 @@ def plan_document(
     series: Sequence[Mapping[str, Any]],
     is_sealed: bool = False,
 ) -> Plan:
-    """Spell all metadata of a group.
+    """Plan the content of a document.
 
     Parameters
     ----------
@@ -144,17 +143,17 @@ def plan_document(
     zarr_format
         2 or 3.
     rename
-        Gives the address in the document for each source; by default local paths become "file://"
-        addresses.
+        Function from the address of a source to its URL in the document; by default local paths
+        become "file://" URLs.
     series
-        What provenance records of the series of the source.
+        Series for the provenance.
     is_sealed
         Whether the provenance has room for a seal.
 
     Raises
     ------
     ManifestMismatch, InvalidReferences
-        If the group cannot be spelled; see `zarr_metadata.to_texts`.
+        As in `zarr_metadata.to_texts`.
     """
     arrays = [*group.arrays()]
     sources: dict[str, Source] = {}
@@ -173,7 +172,7 @@ _ZSTD = 50000
 
 
 def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
-    """Return a group whose arrays can all be said in a Zarr format.
+    """Return a group whose arrays can all be expressed in a Zarr format.
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
     Raises
     ------
     InvalidReferences
-        If an array has a codec of the other format, and bytes in files.
+        If an array has a codec of the other format, and chunks that are not inlined.
     """
     children: dict[str, Array | Group] = {}
     for name, child in group.children.items():
@@ -205,14 +204,14 @@ def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: 
         return array
     if zarr_format == 2 or (array.manifest.source >= 0).any():
         raise InvalidReferences(
-            f"the codec is known only in Zarr v{codec.zarr_format}",
+            f"the codec exists only in Zarr v{codec.zarr_format}",
             tag=f"array '{path}'",
             got=f"zarr_format {zarr_format}",
             expected=f"zarr_format {codec.zarr_format}",
         )
     from numcodecs.zstd import compress
 
-    # zlib is no codec of Zarr v3: GDAL would not read the coordinates, and place the image nowhere
+    # zlib is not a codec of Zarr v3: GDAL could not read the coordinates, nor georeference images
     dtype = array.dtype.newbyteorder("<")
     inlined = {
         flat: compress(_decode(array, codec, data).astype(dtype).tobytes(), 9)
@@ -228,7 +227,7 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
 
 _quote = json.encoder.encode_basestring_ascii
 _quote_lines = functools.partial(ujson.dumps, separators=(",\n", ":"), escape_forward_slashes=False)
-"""Made once. The last takes a mapping of texts: an entry on each line, in braces."""
+"""Encodes a mapping of texts as a JSON object with one entry per line."""
 
 
 def to_kerchunk(
@@ -248,25 +247,26 @@ def to_kerchunk(
     group
         The root.
     zarr_format
-        Of the metadata, 2 or 3. Only 2 opens in `xarray.open_dataset(engine="kerchunk")`.
+        Zarr format of the metadata, 2 or 3. Only 2 opens in
+        `xarray.open_dataset(engine="kerchunk")`.
     version
-        Of the document, 1 or 0.
+        Version of the document, 1 or 0.
     rename
-        Gives the address in the document for each source; by default local paths become "file://"
-        addresses.
+        Function from the address of a source to its URL in the document; by default local paths
+        become "file://" URLs.
     templates
-        Name to text; addresses that begin with the text have "{{name}}" instead. Needs version 1.
+        Name -> text; in URLs that begin with the text, "{{name}}" replaces it. Needs version 1.
     series
-        What `provenance` records of the series of the source, as plain values.
+        Series for the provenance, as plain values.
     is_sealed
-        Whether the document gets the user's seal: nobody but the user said where its bytes are.
+        Whether the document gets the user's seal; only if all byte ranges come from this user.
 
     Raises
     ------
     ManifestMismatch
         If an array has more than one codec.
     InvalidReferences
-        If an attribute or an address has no form in the document.
+        If an attribute or a URL cannot be represented in the document.
     """
     group = in_format(group, zarr_format)
     plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
@@ -299,7 +299,7 @@ def write_json(
     is_sealed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the reference document of a group as JSON, whole or not at all.
+    """Write the reference document of a group as JSON, atomically.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def write_json(
     zarr_format, version, rename, templates, series, is_sealed
         As in `to_kerchunk`.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
 
     Raises
     ------
@@ -336,7 +336,7 @@ def _plan(
     is_sealed: bool,
 ) -> Plan:
     if isinstance(version, bool) or version not in (0, 1):
-        raise InvalidReferences("no such version of documents", got=version, expected="0 or 1")
+        raise InvalidReferences("no such document version", got=version, expected="0 or 1")
     plan = plan_document(group, zarr_format, rename, series, is_sealed)
     texts, addresses = plan.texts, plan.addresses
     if is_sealed:
@@ -349,10 +349,10 @@ def _plan(
 
 
 def _use_template(address: str, templates: Mapping[str, str]) -> str:
-    # readers run addresses with "{{" through a formatter, which takes every other brace amiss
+    # readers expand URLs with "{{" by a formatter that misinterprets other braces
     if "{" in address or "}" in address:
         raise InvalidReferences(
-            "an address with braces cannot be written with templates",
+            "a URL with braces cannot be written with templates",
             url=address,
             hint="Write the references without `templatename`.",
         )
@@ -366,12 +366,12 @@ def _use_template(address: str, templates: Mapping[str, str]) -> str:
 
 
 def _values(urls: Sequence[str], rows: Rows) -> list[list]:
-    columns = [urls[row] for row in rows.source.tolist()], *rows.places()
+    columns = [urls[row] for row in rows.source.tolist()], *rows.ranges()
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _iter_json(plan: Plan, zarr_format: int, version: int) -> Iterator[bytes]:
-    """Get the document piece by piece, every piece after the metadata with its comma in front."""
+    """Yield the document in pieces; each piece after the metadata starts with a comma."""
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     lines = [f"{head}\n", _quote_lines(plan.texts)[1:-1]]
@@ -382,8 +382,8 @@ def _iter_json(plan: Plan, zarr_format: int, version: int) -> Iterator[bytes]:
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]
         for rows in iter_rows(manifest) if urls else ():
             if len(rows.flat) <= FEW_ROWS:
-                columns = [urls[row] for row in rows.source.tolist()], *rows.places()
-                lines += map(_ROW[rows.is_whole], quoted.keys(grid, rows.flat), *columns)
+                columns = [urls[row] for row in rows.source.tolist()], *rows.ranges()
+                lines += map(_FORMAT_ROW[rows.is_whole], quoted.keys(grid, rows.flat), *columns)
                 continue
             yield "".join(lines).encode()
             lines.clear()
@@ -408,7 +408,7 @@ def _quoted_rule(path: str, zarr_format: int) -> KeyRule:
 
 
 def _json_rows(rule: KeyRule, grid: tuple[int, ...], urls: Sequence[bytes], rows: Rows) -> bytes:
-    """Return the lines of many chunks, joined column by column."""
+    """Return the lines of many chunks, formatted column by column."""
     columns = [b',\n"', *rule.columns(grid, rows.flat), b'":[', pick_texts(urls, rows.source)]
     if not rows.is_whole:
         columns += [b",", format_numbers(rows.offset), b",", format_numbers(rows.length)]

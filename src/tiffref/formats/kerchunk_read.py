@@ -1,15 +1,14 @@
-"""Reference documents of kerchunk, read back into the model.
+"""Read kerchunk reference documents.
 
-Owns the structure of a document (what the JSON Schemas in `schemas/` say, checked by hand and for
-whole columns, because a generic validator needs half a minute for 100,000 references) and how
-nodes, manifests and provenance become a group, which JSON and Parquet share. What metadata means
-is for `zarr_metadata`, which array a chunk belongs to for `keys`; text laid out as we write it is
-read by `columnar`.
+Checks the structure of a document as in the JSON Schemas in `schemas/`, but in columns: a generic
+validator needs half a minute for 100,000 references. Builds a group from nodes, manifests and
+provenance, for JSON and Parquet. Metadata is parsed by `zarr_metadata`, chunk keys by `keys`, and
+text in the layout that we write by `columnar`.
 
-Documents come from strangers: templates are replaced as text, never run, and `gen` is refused.
+Documents are not trusted: templates are replaced as text, never evaluated, and `gen` is refused.
 
-Follows https://fsspec.github.io/kerchunk/spec.html, versions 0 and 1; stricter where readers
-disagree (a length of 0 is "nothing" in JSON and "everything" in Parquet).
+Follows https://fsspec.github.io/kerchunk/spec.html, versions 0 and 1, but is stricter where readers
+disagree (a length of 0 means no bytes in JSON, and the whole file in Parquet).
 """
 
 from __future__ import annotations
@@ -61,8 +60,9 @@ METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 _MAX_RANGE = 2**63 - 1
 _KEY = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\\\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\\0]+)*\Z")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
-_SIGNS = ("//", "\\", "\0/", "/\0", "/.", "\0.", "\0\0")
-"""What stands in keys joined by NUL if one is bad; and names that begin with "."."""
+_SUSPECT = ("//", "\\", "\0/", "/\0", "/.", "\0.", "\0\0")
+"""One of these occurs in keys joined by NUL if a key is invalid, or has a name that starts with
+"."."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class RefColumns:
     """The references of a document, in columns.
 
     `metadata` maps keys to JSON text or objects. For chunk references, in the order of the
-    document: `keys`; `source` `(n,)` int32, a row of `urls`, or -2 where `inlined` (row to bytes)
-    has the data; `offset` and `length` `(n,)` uint64, with length 0 for whole files.
+    document: `keys`; `source` `(n,)` int32, a row of `urls`, or -2 if the bytes are in `inlined`
+    (by row); `offset` and `length` `(n,)` uint64, with length 0 for whole files.
     """
 
     metadata: Mapping[str, Any]
@@ -84,17 +84,17 @@ class RefColumns:
 
 
 def parse_structure(document: Any, report: Reporter) -> RefColumns:
-    """Check the structure of a document and take it apart.
+    """Check the structure of a document, and split it into metadata and columns of references.
 
-    Whatever looks at every reference is a pass of the interpreter's own loops (`map`, `zip`, `set`)
-    over columns; only offences are looked at one by one.
+    For speed, all references are processed as columns by built-in functions (`map`, `zip`, `set`);
+    only invalid ones are examined one by one.
 
     Parameters
     ----------
     document
-        What a JSON parser gave.
+        Parsed JSON.
     report
-        Takes every offence; what is wrong is left out of the result.
+        Called with each finding; invalid parts are omitted from the result.
     """
     refs, templates = _open_document(document, report)
     if not all(map(str.__instancecheck__, refs)):  # not from JSON
@@ -136,11 +136,11 @@ def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], 
     for name, text in templates.items():
         if not isinstance(text, str):
             key = f"templates.{name}"
-            report(Finding("template", "a template is text", key, _short(text), "text"))
+            report(Finding("template", "a template is not text", key, _short(text), "text"))
     templates = {name: text for name, text in templates.items() if isinstance(text, str)}
     refs = _member(document, "refs", Mapping, "an object", report) or {}
     if document.get("gen", []) != []:
-        expected = "all references in 'refs' (fsspec or kerchunk write them out)"
+        expected = "all references in 'refs' (fsspec or kerchunk can expand them)"
         got = _short(document["gen"])
         report(Finding("gen", "'gen' is not supported", "gen", got, expected))
     return refs, templates
@@ -161,26 +161,26 @@ _NAME = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 
 
 def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
-    """Replace `{{name}}` in an address.
+    """Replace `{{name}}` in a URL.
 
     Parameters
     ----------
     url
-        Address as in the document.
+        URL in the document.
     templates
-        Name to text. Without templates braces are plain characters, as in fsspec.
+        Name -> text. Without templates, braces are plain characters, as in fsspec.
     report
-        Takes what cannot be expanded.
+        Called with a finding if a template cannot be expanded.
     """
     if not templates or "{{" not in url:
         return url
     rest, names = _NAME.sub("", url), _NAME.findall(url)
     if "{{" in rest or "}}" in rest or "{%" in rest:
-        expected = "no braces but {{name}} of a template"
+        expected = "no braces except {{name}} of a template"
     elif not templates.keys() >= set(names):
         expected = f"one of the templates {sorted(templates)[:5]}"
     elif any("{{" in templates[name] or "}}" in templates[name] for name in names):
-        expected = "{{name}} of a template that is plain text itself"
+        expected = "{{name}} of a template without templates in it"
     else:
         return _NAME.sub(lambda match: templates[match[1]], url)
     report(Finding("template", "a template cannot be expanded", None, repr(url[:80]), expected))
@@ -191,12 +191,12 @@ def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
 
 
 def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
-    """Find the keys that no file system could have, looking closer only where there may be one."""
+    """Return invalid keys; keys are only checked one by one if there may be an invalid one."""
     joined = "\0" + "\0".join(keys) + "\0"
-    is_clean = joined.count("\0") == len(keys) + 1 and not any(sign in joined for sign in _SIGNS)
+    is_clean = joined.count("\0") == len(keys) + 1 and not any(part in joined for part in _SUSPECT)
     bad = [] if is_clean else [key for key in keys if not _KEY.match(key)]
     if bad:
-        _report_many(report, "key", bad, "not a key", bad[0], "names joined by '/'")
+        _report_many(report, "key", bad, "not a valid key", bad[0], "names joined by '/'")
     return bad
 
 
@@ -204,7 +204,7 @@ def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
 
 
 def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
-    """Return the metadata's text or object, or None."""
+    """Return the text or object of a metadata document; None if it is invalid."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, str):
@@ -213,7 +213,7 @@ def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
             report(Finding("base64", "not base64", key, _short(value), "canonical base64"))
         return data
     if _bad_reference(value) is None:
-        what = "the metadata lies in another file"
+        what = "the metadata is in another file"
         report(Finding("remote-metadata", what, key, _short(value), "the metadata itself"))
         return None
     report(Finding("value", "not a reference", key, _short(value), "JSON text or an object"))
@@ -251,7 +251,7 @@ def _parse_chunks(
 
 
 def _find_forms(values: list) -> NDArray[np.int8]:
-    """Return 0 for text, 1 and 3 for lists of that length, -1 for what is no reference at all."""
+    """Return 0 for text, 1 and 3 for lists of that length, -1 for other values."""
     n_rows = len(values)
     if set(map(type, values)) == {list}:
         n_parts = np.fromiter(map(len, values), np.int64, n_rows)
@@ -273,7 +273,7 @@ def _pick(values: list, rows: NDArray[np.intp]) -> list:
 def _check_ranges(
     urls: Sequence, offsets: Sequence, lengths: Sequence
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Return offsets and lengths, or None where one of the rows is bad."""
+    """Return offsets and lengths; None if a row is invalid."""
     is_text = {*map(type, urls)} <= {str} and "" not in urls
     if not is_text or not {*map(type, offsets), *map(type, lengths)} <= {int}:
         return None
@@ -287,7 +287,7 @@ def _check_ranges(
 
 
 def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str], list]:
-    """Report what is no reference, found one by one, and leave it out."""
+    """Report values that are not references, and drop them."""
     bad = {row: why for row, value in enumerate(values) if (why := _bad_reference(value))}
     first = next(iter(bad))
     names = [keys[row] for row in bad]
@@ -297,13 +297,13 @@ def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str
 
 
 def _bad_reference(value: Any) -> str | None:
-    """Describe what a value should have been, or None where it is a reference."""
+    """Return the form that a value should have; None if it is a valid reference."""
     if isinstance(value, str):
         return None if _decode_text(value) is not None else "canonical base64"
     if not isinstance(value, list | tuple) or len(value) not in (1, 3):
         return "text, [url] or [url, offset, length]"
     if not isinstance(value[0], str) or not value[0]:
-        return "an address that is not empty"
+        return "a URL that is not empty"
     for number, least in zip(value[1:], (0, 1), strict=False):
         if type(number) is not int or not least <= number <= _MAX_RANGE:
             return f"whole numbers, offset from 0 and length from 1 to {_MAX_RANGE}"
@@ -311,7 +311,7 @@ def _bad_reference(value: Any) -> str | None:
 
 
 def _decode_text(value: str) -> bytes | None:
-    """Return the bytes of an inlined value; None if it says base64 and is not."""
+    """Return the bytes of an inlined value; None if it is invalid base64."""
     if not value.startswith("base64:"):
         return value.encode("utf-8", "surrogatepass")
     text = value[7:]
@@ -333,22 +333,22 @@ def _short(value: Any) -> str:
 
 
 def extract_provenance(nodes: Nodes, report: Reporter) -> tuple[Nodes, Provenance]:
-    """Take our attribute out of the root's, be the root a group or an array."""
+    """Remove our attribute from the root, which may be a group or an array, and parse it."""
     root = nodes.groups.get("", {})
-    holder = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
-    if PROVENANCE not in holder:
+    attributes = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
+    if PROVENANCE not in attributes:
         return nodes, Provenance()
-    found = Provenance()
+    provenance = Provenance()
     try:
-        found = parse_provenance(holder[PROVENANCE])
-        check_series(found.series, nodes.arrays)
+        provenance = parse_provenance(attributes[PROVENANCE])
+        check_series(provenance.series, nodes.arrays)
     except ValueError as error:
         report(Finding("provenance", str(error), severity="warning"))
-        found = replace(found, series=[])
-    return _without_attribute(nodes), found
+        provenance = replace(provenance, series=[])
+    return _without_provenance(nodes), provenance
 
 
-def _without_attribute(nodes: Nodes) -> Nodes:
+def _without_provenance(nodes: Nodes) -> Nodes:
     groups, arrays = dict(nodes.groups), dict(nodes.arrays)
     if "" in groups:
         groups[""] = {k: v for k, v in groups[""].items() if k != PROVENANCE}
@@ -361,27 +361,27 @@ def _without_attribute(nodes: Nodes) -> Nodes:
 def rank_sources(
     urls: Iterable[str], recorded: Iterable[Source]
 ) -> tuple[list[Source], NDArray[np.int32]]:
-    """Return all sources, those that provenance knows first, and for each address its place."""
+    """Return all sources, those in the provenance first, and the index of each URL in them."""
     table = {source.url: source for source in recorded}
     addresses = [from_document_url(url) for url in urls]
     for url in addresses:
         table.setdefault(url, Source(url))
-    place = {url: row for row, url in enumerate(table)}
-    rank = np.fromiter(map(place.__getitem__, addresses), np.int32, len(addresses))
+    index = {url: row for row, url in enumerate(table)}
+    rank = np.fromiter(map(index.__getitem__, addresses), np.int32, len(addresses))
     return list(table.values()), rank
 
 
-def _settle_manifest(
+def _make_manifest(
     grid: tuple[int, ...], columns: Columns, sources: Sequence[Source], rank: NDArray[np.int32]
 ) -> Manifest:
-    """Return a manifest of columns whose `source` is a row of all addresses.
+    """Build a manifest with only the sources in use.
 
     Parameters
     ----------
     grid
         Chunks along each dimension.
     columns
-        Of all chunks; `source` is changed.
+        Columns of all chunks; `source` is a row of all URLs, and is changed in place.
     sources, rank
         From `rank_sources`.
     """
@@ -395,7 +395,7 @@ def _settle_manifest(
 
 
 def build_tree(nodes: Nodes, arrays: Mapping[str, Array]) -> Group:
-    """Hang all nodes into a tree, in the order of the document; groups in between may be unsaid."""
+    """Build the tree of all nodes, in the order of the document; implicit groups are added."""
     tree: dict[str, Any] = {}
     for path in nodes.order:
         branch = tree
@@ -406,12 +406,14 @@ def build_tree(nodes: Nodes, arrays: Mapping[str, Array]) -> Group:
             branch[parts[-1] if parts else ""] = arrays[path]
         elif path in nodes.groups and path:
             branch.setdefault(parts[-1], {})
-    return _grow("", tree, nodes.groups)
+    return _build_group("", tree, nodes.groups)
 
 
-def _grow(path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> Group:
+def _build_group(
+    path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
+) -> Group:
     children = {
-        name: child if isinstance(child, Array) else _grow(f"{path}{name}/", child, groups)
+        name: child if isinstance(child, Array) else _build_group(f"{path}{name}/", child, groups)
         for name, child in branch.items()
     }
     return Group(children, dict(groups.get(path.rstrip("/"), {})))
@@ -419,7 +421,7 @@ def _grow(path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A document in the terms of the model, with the series that its provenance records.
+    """A parsed document: its group, and the series in its provenance.
 
     `zarr_format` is that of the metadata, `version` that of the references.
     """
@@ -432,7 +434,7 @@ class Parsed:
 
     @property
     def is_own(self) -> bool:
-        """Whether this user wrote this very document."""
+        """Whether this user wrote the document, and it is unchanged."""
         sources = (source for _, array in self.group.arrays() for source in array.manifest.sources)
         return self.sealed is not None and self.sealed.is_own(sources)
 
@@ -441,7 +443,7 @@ def read_document(
     document: Mapping[str, Any] | str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
 ) -> Parsed:
-    """Read a reference document, version 0 or 1, into the model.
+    """Read a reference document, version 0 or 1.
 
     An array at the root of the document becomes the child "" of the group.
 
@@ -450,7 +452,7 @@ def read_document(
     document
         Path or URL of a JSON file, or the document.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
 
     Raises
     ------
@@ -470,35 +472,35 @@ def read_document(
 
 
 def _parse_lines(text: Text) -> Parsed | None:
-    """Read a document whose references are spaced alike; None if it is any other."""
+    """Read a document whose references have the same layout; None for other documents."""
     split = split_document(text)
     if split is None:
         return None
     try:
         parts = _parse_parts(split.document, raise_finding)
     except InvalidReferences:
-        return None  # the general reader says what is wrong
+        return None  # the general reader reports the error
     taken = {path: chunks.flat for path, chunks in parts.chunks.items()}
     lines = parse_lines(text, split, parts.nodes.arrays, taken)
     return None if lines is None else _assemble_group(parts, lines)
 
 
 def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
-    """Put a loaded document into the terms of the model.
+    """Parse a loaded document.
 
     Parameters
     ----------
     document
-        What a JSON parser gave.
+        Parsed JSON.
     report
-        Takes every offence; by default the first is raised.
+        Called with each finding; by default the first error is raised.
     """
     return _assemble_group(_parse_parts(document, report), Lines())
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the parsers say of a document: `chunks` are the rows of `columns` by array."""
+    """The parsed parts of a document: `chunks` are the rows of `columns` by array."""
 
     columns: RefColumns
     nodes: Nodes
@@ -515,7 +517,7 @@ def _parse_parts(document: Any, report: Reporter) -> _Parts:
     nodes, provenance = extract_provenance(nodes, report)
     if not nodes.arrays and not nodes.groups:
         what, got = (
-            "the document describes no array and no group",
+            "the document has no arrays and no groups",
             f"{len(columns.keys)} references",
         )
         report(Finding("empty", what, None, got, ".zgroup, .zarray or zarr.json"))
@@ -525,7 +527,7 @@ def _parse_parts(document: Any, report: Reporter) -> _Parts:
     if strays.size:
         first, n_more = columns.keys[int(strays[0])], len(strays) - 1
         shown = ", ".join(f"{path!r} {grid}" for path, grid in list(grids.items())[:5])
-        what, expected = "the key names a chunk of no array", f"chunks of {shown}"
+        what, expected = "the key is not a chunk of any array", f"chunks of {shown}"
         report(Finding("stray", what, first, None, expected, severity="warning", n_more=n_more))
     version = 1 if isinstance(document, Mapping) and "refs" in document else 0
     return _Parts(columns, nodes, provenance, chunks, version)
@@ -543,7 +545,7 @@ def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
         flats, rows = chunks.flat[is_inlined].tolist(), chunks.rows[is_inlined].tolist()
         inlined = {flat: refs.inlined[row] for flat, row in zip(flats, rows, strict=True)}
         columns = columns._replace(inlined=inlined)
-        arrays[path] = array.with_manifest(_settle_manifest(array.grid, columns, sources, rank))
+        arrays[path] = array.with_manifest(_make_manifest(array.grid, columns, sources, rank))
     sealed = None
     if record.seal is not None:
         chunks_of = digest_chunks(arrays.items(), {})
@@ -555,7 +557,7 @@ def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
 
 
 def _place_chunks(refs: RefColumns, chunks: ChunkIndex, n_chunks: int) -> Columns:
-    """Put the references of an array in their places; all other chunks are missing."""
+    """Return the columns of an array; chunks without a reference are missing."""
     source = np.full(n_chunks, MISSING, np.int32)
     offset, length = np.zeros((2, n_chunks), np.uint64)
     rows = chunks.rows

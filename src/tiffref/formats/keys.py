@@ -1,11 +1,10 @@
-"""The grammar of chunk keys: written and read, one at a time and a column at a time.
+"""Write and parse chunk keys, singly and in columns.
 
-Owns how the chunks of an array are called in every document and store: `KeyRule` writes keys, and
-`parse_key` and `parse_keys` find the array and the chunk that keys name. Columns of keys cost no
-Python object each. Written ones are joined from `(n, width)` matrices of ASCII codes, where NUL
-stands for "nothing here" (JSON text never has it: RFC 8259, section 7). Read ones are joined to one
-text, in which NumPy finds where an array's path ends and which numbers follow: only runs of keys
-with the same path cost a step in Python.
+`KeyRule` writes the keys of an array's chunks; `parse_key` and `parse_keys` find the array and the
+chunk of keys. Columns of keys need no Python object per key. They are written as `(n, width)`
+matrices of ASCII codes, in which NUL is padding (it never occurs in JSON: RFC 8259, section 7). To
+be parsed, keys are joined to one text, in which NumPy finds the end of the array's path and the
+numbers; Python loops only over runs of keys with the same path.
 
 Follows the Zarr v2 specification ("Chunks"; `dimension_separator`) and Zarr v3's chunk key
 encodings "default" and "v2".
@@ -35,7 +34,7 @@ __all__ = [
 ]
 
 BLOCK_ROWS = 65_536
-"""Chunks handled at once: large enough to forget NumPy's cost per call, and some 10 MB of text."""
+"""Chunks per block: enough to amortize NumPy's cost per call, and about 10 MB of text."""
 
 FEW_ROWS = 64
 """Rows up to which Python's own formatting is faster than NumPy's cost per call."""
@@ -46,16 +45,16 @@ _MAX_DIGITS = 18
 
 
 def join_key(path: str, name: str) -> str:
-    """Return the key of something below the node at `path`; the root's path is ""."""
+    """Return the key of a name below the node at `path`; the path of the root is ""."""
     return f"{path}/{name}" if path else name
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRule:
-    """How an array's chunk keys are written: `lead`, then indices with `separator` between them.
+    """The format of an array's chunk keys: `lead`, then indices joined by `separator`.
 
-    `lead` is "c/" in Zarr v3, else empty, after the array's path where the rule is `below` one;
-    `scalar` is the key of the one chunk of an array without dimensions.
+    `lead` is "c/" in Zarr v3, else empty; `below` adds the array's path. `scalar` is the key of the
+    only chunk of an array without dimensions.
     """
 
     lead: str
@@ -64,15 +63,15 @@ class KeyRule:
 
     @classmethod
     def written(cls, path: str, zarr_format: int) -> KeyRule:
-        """Return the rule that we write by: "image/0.0" in Zarr v2, "image/c/0/0" in v3."""
-        return _WRITTEN[zarr_format].below(path)
+        """Return the rule for documents that we write: "image/0.0" in v2, "image/c/0/0" in v3."""
+        return _WRITTEN_RULES[zarr_format].below(path)
 
     def below(self, path: str) -> KeyRule:
         """Return the rule with the path of the array in front."""
         return KeyRule(join_key(path, self.lead), self.separator, join_key(path, self.scalar))
 
     def key(self, grid: tuple[int, ...], flat: int) -> str:
-        """Return the key of the chunk with this index in C order.
+        """Return the key of a chunk by its index in C order.
 
         >>> KeyRule.written("image", 3).key((2, 3), 4)
         'image/c/1/1'
@@ -80,13 +79,13 @@ class KeyRule:
         if not grid:
             return self.scalar
         if math.prod(grid) <= FEW_ROWS:
-            return self.lead + _spell_all(grid, self.separator)[flat]
-        return self.lead + _spell(grid, flat, self.separator)
+            return self.lead + _all_indices(grid, self.separator)[flat]
+        return self.lead + _format_index(grid, flat, self.separator)
 
     def keys(self, grid: tuple[int, ...], flat: NDArray[np.integer]) -> list[str]:
         """Return the keys of chunks by their indices in C order."""
         if grid and math.prod(grid) <= FEW_ROWS:
-            lead, names = self.lead, _spell_all(grid, self.separator)
+            lead, names = self.lead, _all_indices(grid, self.separator)
             return [lead + names[number] for number in flat.tolist()]
         if len(flat) <= FEW_ROWS:
             return [self.key(grid, number) for number in flat.tolist()]
@@ -96,7 +95,7 @@ class KeyRule:
     def columns(
         self, grid: tuple[int, ...], flat: NDArray[np.integer]
     ) -> list[bytes | NDArray[np.uint8]]:
-        """Return the columns of text that join to the keys of chunks, as UTF-8.
+        """Return columns of UTF-8 text that `join_columns` joins to the keys of chunks.
 
         Parameters
         ----------
@@ -114,11 +113,11 @@ class KeyRule:
 
 
 @functools.lru_cache(maxsize=1024)
-def _spell_all(grid: tuple[int, ...], separator: str) -> list[str]:
-    return [_spell(grid, flat, separator) for flat in range(math.prod(grid))]
+def _all_indices(grid: tuple[int, ...], separator: str) -> list[str]:
+    return [_format_index(grid, flat, separator) for flat in range(math.prod(grid))]
 
 
-def _spell(grid: tuple[int, ...], flat: int, separator: str) -> str:
+def _format_index(grid: tuple[int, ...], flat: int, separator: str) -> str:
     indices = []
     for n_chunks in reversed(grid):
         flat, index = divmod(flat, n_chunks)
@@ -126,31 +125,31 @@ def _spell(grid: tuple[int, ...], flat: int, separator: str) -> str:
     return separator.join(reversed(indices))
 
 
-_WRITTEN = {2: KeyRule("", ".", "0"), 3: KeyRule("c/", "/", "c")}
+_WRITTEN_RULES = {2: KeyRule("", ".", "0"), 3: KeyRule("c/", "/", "c")}
 
 
 def parse_key(
     key: str, grids: Mapping[str, tuple[int, ...]], zarr_format: int
 ) -> tuple[str, int] | None:
-    """Find the array and the chunk that one key names, written as we write it.
+    """Find the array and the chunk of one key, in the format of `KeyRule.written`.
 
     Parameters
     ----------
     key
         A key of a store.
     grids
-        Path of each array to its chunk grid.
+        Path of each array -> its chunk grid.
     zarr_format
         2 or 3.
 
     Returns
     -------
     path, flat
-        Of the array, and the chunk's index in C order; None where there is no such chunk.
+        Path of the array, and index of the chunk in C order; None if there is no such chunk.
     """
-    rule = _WRITTEN[zarr_format]
+    rule = _WRITTEN_RULES[zarr_format]
     if rule.lead:
-        # the last "c" that stands alone: paths of arrays may have such a part too
+        # the last part "c": the path of an array may contain one too
         path, found, rest = f"/{key}".rpartition("/" + rule.scalar)
         path, name = path[1:], rest[1:]
         if not found or rest[:1] not in ("", "/"):
@@ -169,7 +168,7 @@ def parse_key(
     if len(texts) != len(grid):
         return None
     for text, n_chunks in zip(texts, grid, strict=True):
-        # isdigit() also takes digits of other scripts, and "01" is another key than "1"
+        # isdigit() accepts digits of other scripts; "01" is a different key than "1"
         if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):
             return None
         index = int(text) if len(text) <= _MAX_DIGITS else n_chunks
@@ -181,7 +180,7 @@ def parse_key(
 
 @dataclass(frozen=True, slots=True)
 class ChunkIndex:
-    """Chunks of one array: `rows` `(n,)` of the list of keys, `flat` `(n,)` index in C order."""
+    """Chunks of one array: `rows` `(n,)` in the list of keys, `flat` `(n,)` indices in C order."""
 
     rows: NDArray[np.intp]
     flat: NDArray[np.intp]
@@ -207,14 +206,14 @@ def parse_keys(
     keys
         Chunk keys, without NUL.
     grids
-        Path of each array to its chunk grid.
+        Path of each array -> its chunk grid.
     rules
-        Path of each array to the spelling of its keys.
+        Path of each array -> the format of its keys.
 
     Returns
     -------
     chunks, strays
-        For each array its chunks; and the rows of `keys` that name a chunk of no array.
+        Path of each array -> its chunks; and the rows of `keys` that are no chunk of any array.
     """
     text = _join(keys)
     owner = _find_owners(text, len(keys), list(grids))
@@ -241,39 +240,38 @@ def _join(keys: Sequence[str]) -> _KeyText:
 
 
 def _find_owners(text: _KeyText, n_keys: int, paths: Sequence[str]) -> NDArray[np.int32]:
-    """Return for each key the row of the array whose path it begins with, or -1.
+    """Return the row of the array whose path each key starts with; -1 if there is none.
 
-    Arrays do not lie in arrays, so that the deepest path that fits is the only one; the root comes
-    last.
+    Arrays are not nested, so at most one path matches; the root is tried last.
     """
     owner = np.full(n_keys, -1, np.int32)
-    depth_of = [path.count("/") + 1 if path else 0 for path in paths]
-    for depth in sorted(set(depth_of), reverse=True):
+    depths = [path.count("/") + 1 if path else 0 for path in paths]
+    for depth in sorted(set(depths), reverse=True):
         table = {
             path.encode("utf-8", "surrogatepass"): row
             for row, path in enumerate(paths)
-            if depth_of[row] == depth
+            if depths[row] == depth
         }
-        free = np.flatnonzero(owner < 0)
+        unmatched = np.flatnonzero(owner < 0)
         if depth == 0:
-            owner[free] = table[b""]
+            owner[unmatched] = table[b""]
             continue
-        slash = np.searchsorted(text.slash, text.start[free]) + depth - 1
+        slash = np.searchsorted(text.slash, text.start[unmatched]) + depth - 1
         has_depth = slash < len(text.slash)
-        free, slash = free[has_depth], text.slash[slash[has_depth]]
-        inside = slash < text.end[free]
-        _claim(text, free[inside], slash[inside], table, owner)
+        unmatched, slash = unmatched[has_depth], text.slash[slash[has_depth]]
+        inside = slash < text.end[unmatched]
+        _match_paths(text, unmatched[inside], slash[inside], table, owner)
     return owner
 
 
-def _claim(
+def _match_paths(
     text: _KeyText,
     rows: NDArray[np.intp],
     path_end: NDArray[np.intp],
     table: Mapping[bytes, int],
     owner: NDArray[np.int32],
 ) -> None:
-    """Enter into `owner` whose keys these are, one look-up for each run of equal paths."""
+    """Set `owner` of these keys, with one look-up for each run of equal paths."""
     for first in range(0, len(rows), BLOCK_ROWS):
         block = rows[first : first + BLOCK_ROWS]
         start = text.start[block]
@@ -289,7 +287,7 @@ def _claim(
 def _gather(
     codes: NDArray[np.uint8], start: NDArray[np.intp], length: NDArray[np.intp]
 ) -> NDArray[np.uint8]:
-    """Return texts as the rows of a matrix, NUL to their right."""
+    """Return texts as the rows of a matrix, padded with NUL on the right."""
     column = np.arange(int(length.max(initial=0)))
     matrix = codes.take(start[:, None] + column, mode="clip")
     matrix[column >= length[:, None]] = 0
@@ -303,29 +301,29 @@ def _parse_chunks(
     grid: tuple[int, ...],
     rule: KeyRule,
 ) -> NDArray[np.intp]:
-    """Return the flat chunk index of keys of one array, -1 where there is no such chunk."""
+    """Return the flat chunk index of keys of one array; -1 if there is no such chunk."""
     flat = np.full(len(start), -1, np.intp)
     lead = (rule.lead if grid else rule.scalar).encode()
     for first in range(0, len(start), BLOCK_ROWS):
         block = slice(first, first + BLOCK_ROWS)
         length = end[block] - start[block]
         head = _gather(codes, start[block], np.minimum(length, len(lead)))
-        is_led = length >= len(lead)
+        has_lead = length >= len(lead)
         if lead and head.shape[1] == len(lead):
-            is_led &= (head == np.frombuffer(lead, np.uint8)).all(axis=1)
+            has_lead &= (head == np.frombuffer(lead, np.uint8)).all(axis=1)
         if not grid:
-            flat[block] = np.where(is_led & (length == len(lead)), 0, -1)
+            flat[block] = np.where(has_lead & (length == len(lead)), 0, -1)
             continue
-        led = np.flatnonzero(is_led)
-        text = _gather(codes, start[block][led] + len(lead), length[led] - len(lead))
-        flat[first + led] = _parse_indices(text, grid, ord(rule.separator))
+        rows = np.flatnonzero(has_lead)
+        text = _gather(codes, start[block][rows] + len(lead), length[rows] - len(lead))
+        flat[first + rows] = _parse_indices(text, grid, ord(rule.separator))
     return flat
 
 
 def _parse_indices(
     text: NDArray[np.uint8], grid: tuple[int, ...], separator: int
 ) -> NDArray[np.intp]:
-    """Read "1.0.12" from the rows of a matrix and give flat indices, -1 for what is none."""
+    """Parse texts such as "1.0.12" in the rows of a matrix to flat indices; -1 if invalid."""
     n_rows, width = text.shape
     column = np.ascontiguousarray(text.T)
     every = np.arange(n_rows)
@@ -340,7 +338,7 @@ def _parse_indices(
         is_separator = column[position] == separator
         is_good &= is_digit | is_separator | (column[position] == 0)
         is_good &= ~(is_separator & (n_digits == 0))  # no number before it
-        is_good &= ~(is_digit & is_zero)  # "01" is another key than "1"
+        is_good &= ~(is_digit & is_zero)  # "01" is a different key than "1"
         is_zero = is_digit & (digit == 0) & (n_digits == 0)
         number = numbers[field, every] * 10 + digit
         numbers[field[is_digit], every[is_digit]] = number[is_digit]
@@ -357,7 +355,7 @@ def _parse_indices(
 
 
 _GROUP = 10_000
-"""Numbers are written four digits at a time: one lookup gives four bytes."""
+"""Numbers are written in groups of four digits, with one table lookup per group."""
 
 
 def _digit_table() -> NDArray[np.uint32]:
@@ -369,7 +367,7 @@ def _digit_table() -> NDArray[np.uint32]:
 
 
 _DIGITS = _digit_table()
-"""Row `i`: the four digits of `i`; row `10000 + i`: the same, leading zeros as NUL."""
+"""Row `i`: the four digits of `i`; row `10000 + i`: the same, with NUL for leading zeros."""
 
 
 def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
@@ -383,7 +381,7 @@ def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
     Returns
     -------
     text
-        `(n, width)` uint8, ASCII digits to the right, NUL to their left.
+        `(n, width)` uint8, ASCII digits, padded with NUL on the left.
 
     Examples
     --------
@@ -406,19 +404,19 @@ def format_numbers(values: ArrayLike) -> NDArray[np.uint8]:
 
 
 def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDArray[np.uint8]:
-    """Return the text of every row of a column that repeats few texts.
+    """Return a column of texts from a table of few texts.
 
     Parameters
     ----------
     texts
         The table, without NUL.
     rows
-        `(n,)` integers: the text of each row, at least one.
+        `(n,)` integers, the row of `texts` for each; at least one.
 
     Returns
     -------
     text
-        The one text where all rows agree, else `(n, width)` uint8 with NUL to its right.
+        The text if all are equal, else `(n, width)` uint8, padded with NUL on the right.
     """
     if (rows == rows[0]).all():
         return texts[int(rows[0])]
@@ -428,14 +426,14 @@ def pick_texts(texts: Sequence[bytes], rows: NDArray[np.integer]) -> bytes | NDA
 
 
 def join_columns(n_rows: int, columns: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
-    """Join columns of text row by row, leaving out every NUL.
+    """Join columns of text row by row, without NULs.
 
     Parameters
     ----------
     n_rows
-        Rows of the result.
+        Number of rows.
     columns
-        For each column the text that all rows share, or `(n_rows, width)` uint8.
+        Each is a text that all rows share, or `(n_rows, width)` uint8.
     """
     widths = [len(column) if isinstance(column, bytes) else column.shape[1] for column in columns]
     matrix = np.empty((n_rows, sum(widths)), np.uint8)

@@ -1,20 +1,19 @@
-"""Reference documents of kerchunk as a folder of Parquet files, written and read.
+"""Write and read kerchunk references as a folder of Parquet files.
 
-Owns the layout: `.zmetadata` with all metadata and the `record_size`, and for each array
+The folder has `.zmetadata` with all metadata and the `record_size`, and for each array
 `<path>/refs.<n>.parq` with the references of `record_size` chunks in C order, in the columns
-`path`, `offset`, `size` and `raw`. It takes pyarrow, which is imported only when needed.
+`path`, `offset`, `size` and `raw`. Needs pyarrow, which is imported only when needed.
 
-The layout leaves out what has no reference by a null in `path`, but fsspec (2026.9) with today's
-pandas (3) takes that null for an address and fails. A missing chunk is therefore written as what
-it reads as: a chunk of fill value in `raw`, stored once per file by Parquet's dictionary. Its
-`size` is 0, which tells it from inlined bytes of the same value; readers take no notice. Column
-statistics stay on: without them fastparquet reads whole numbers as floats and fsspec fails. Groups
-in groups are written, but fsspec finds the file system of such references by itself only
-sometimes; readers then need the option `remote_protocol`.
+In this layout, a missing chunk has a null in `path`, but fsspec (2026.9) with pandas 3 takes the
+null for a URL and fails. A missing chunk is therefore written as a chunk of the fill value in
+`raw`, stored once per file by Parquet's dictionary. Its `size` is 0, which distinguishes it from
+inlined bytes of the same value; readers ignore it. Column statistics stay on: without them
+fastparquet reads integers as floats and fsspec fails. Nested groups are written, but fsspec does
+not always find the file system of such references; readers then need the option `remote_protocol`.
 
-A document is opened by reading the addresses out of each file, which are few and packed tightly;
-the numbers follow when a chunk of the file is asked for. Until then the file is kept as its bytes,
-some three for each chunk, so that what is read later is still the document that was opened.
+Opening a document reads only the URLs of each file, which are few and compress well; the numbers
+are read when a chunk of the file is needed. Until then the file is kept in memory, about three
+bytes per chunk, so that later reads see the document as it was opened.
 
 Follows https://fsspec.github.io/kerchunk/spec.html, section "Parquet references", and fsspec's
 `LazyReferenceMapper`, which knows Zarr v2 with "." in chunk keys only.
@@ -66,12 +65,12 @@ __all__ = [
 
 
 def _encode_fill_chunk(path: str, array: Array) -> bytes:
-    """Return the stored bytes of a chunk of fill value, 0 where the array has none.
+    """Return the encoded bytes of a chunk of the fill value, or 0 if the array has none.
 
     Raises
     ------
     ManifestMismatch
-        If the codec cannot store these values exactly, as those of photographs.
+        If the codec cannot store these values exactly, as lossy ones cannot.
     """
     import numcodecs
 
@@ -92,12 +91,12 @@ def _encode_fill_chunk(path: str, array: Array) -> bytes:
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise _inexact(path, encoding, f"{type(error).__name__}: {error}") from error
     if again.tobytes() != values.tobytes():
-        raise _inexact(path, encoding, "other values after decoding")
+        raise _inexact(path, encoding, "different values after decoding")
     return stored
 
 
 def _is_fill_chunk(data: bytes, array: ArrayMetadata) -> bool:
-    """Return whether stored bytes decode to nothing but the fill value, 0 where there is none."""
+    """Return whether all decoded values are the fill value, or 0 if there is none."""
     try:
         if isinstance(array.codec, SegmentCodec):
             values = decode_chunk(array.codec, data)
@@ -114,68 +113,68 @@ def _inexact(path: str, encoding: dict, got: str) -> ManifestMismatch:
         "the array has missing chunks, and its codec cannot store the fill value in their place",
         tag=f"array '{path}'",
         got=f"{got} ({encoding['filters']}, {encoding['compressor']})",
-        hint="Write JSON, which can leave chunks out.",
+        hint="Write JSON, which can omit chunks.",
     )
 
 
-_MAX_ADDRESS_BYTES = 1 << 16
+_MAX_URL_BYTES = 1 << 16
 _MAX_INLINED = 1 << 20
-"""Inlined chunks of an array: a run of one value may be any number of them."""
+"""Inlined chunks of an array: a run of one value may be any number of chunks."""
 _COLUMNS = ("path", "offset", "size", "raw")
 _UNKNOWN = -3
-"""Row of an address that is in no table of sources."""
+"""Source of a URL that is not in the table of sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One file: its bytes, how many chunks it has references for, and what to call it in errors."""
+    """One file: its bytes, its number of chunks, and its name for errors."""
 
     data: bytes
     n_rows: int
     name: str
 
     def open(self, columns: Sequence[str]) -> Any:
-        """Return the file as pyarrow's, which reads no more than what is said about the columns.
+        """Return pyarrow's file, of which only the metadata is read.
 
-        Those that will be read are checked to be no larger than they should be.
+        The size of the columns that will be read is checked.
         """
         import pyarrow
         import pyarrow.parquet
 
-        with _naming(self.name):
+        with _parquet_errors(self.name):
             check_footer(self.data)
             buffer = pyarrow.BufferReader(self.data)
             metadata = pyarrow.parquet.read_metadata(buffer)
             _check_size(metadata)
             check_columns(self.data, metadata, self.n_rows, columns)
-            # equal values are kept once: a few bytes of file may be a million times the same text
-            once = ["path", "raw"] if "raw" in metadata.schema.names else ["path"]
+            # as dictionaries, because a few bytes of file may be a million equal texts
+            encoded = ["path", "raw"] if "raw" in metadata.schema.names else ["path"]
             buffer.seek(0)
-            return pyarrow.parquet.ParquetFile(buffer, metadata=metadata, read_dictionary=once)
+            return pyarrow.parquet.ParquetFile(buffer, metadata=metadata, read_dictionary=encoded)
 
     def read(self, file: Any, columns: Sequence[str]) -> Any:
-        """Return those of the columns that the file has, as a pyarrow table.
+        """Return the columns that the file has, as a pyarrow table.
 
-        No more rows are read than there are chunks. "path" and "raw" are dictionaries.
+        No more rows are read than there are chunks. "path" and "raw" are dictionary-encoded.
 
         Raises
         ------
         InvalidReferences
-            If it is no such file.
+            If the file cannot be read.
         """
         import pyarrow
 
-        with _naming(self.name):
-            found = [name for name in columns if name in file.schema_arrow.names]
-            # threads would only wait for one another: a file is decoded in a millisecond
+        with _parquet_errors(self.name):
+            present = [name for name in columns if name in file.schema_arrow.names]
+            # threads do not pay off: a file is decoded in a millisecond
             if file.metadata.num_rows <= self.n_rows:
-                return file.read(found, use_threads=False).combine_chunks()
-            batches = file.iter_batches(self.n_rows, columns=found, use_threads=False)
+                return file.read(present, use_threads=False).combine_chunks()
+            batches = file.iter_batches(self.n_rows, columns=present, use_threads=False)
             return pyarrow.Table.from_batches([next(batches)]).slice(0, self.n_rows)
 
 
 def _check_size(metadata: Any) -> None:
-    """Refuse a file whose values take more memory than inlined chunks may."""
+    """Refuse a file whose values exceed the limit of inlined bytes."""
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     n_bytes = sum(group.total_byte_size for group in groups)
     if n_bytes > load.LIMITS.inlined_bytes:
@@ -183,8 +182,8 @@ def _check_size(metadata: Any) -> None:
 
 
 @contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Name in an error the file that is not one of parquet references."""
+def _parquet_errors(name: str) -> Iterator[None]:
+    """Turn errors of pyarrow and of invalid values into `InvalidReferences` for this file."""
     import pyarrow
 
     try:
@@ -199,42 +198,42 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _list_addresses(records: Sequence[Record]) -> list[str]:
-    """Return the addresses that chunks of an array lie at, each once, as they first come."""
-    found: dict[str, None] = {}
+    """Return the distinct URLs of the chunks of an array, in the order of first occurrence."""
+    distinct: dict[str, None] = {}
     for record in records:
         file = record.open(["path"])
         only = _only_address(file)
         if only is not None:
-            found[only] = None
+            distinct[only] = None
             continue
         urls, codes = _read_paths(record, record.read(file, ["path"]))
         is_used = np.zeros(len(urls), np.bool_)
         is_used[codes[codes >= 0]] = True
-        found.update(dict.fromkeys(url for url, used in zip(urls, is_used, strict=True) if used))
-    return list(found)
+        distinct.update(dict.fromkeys(url for url, used in zip(urls, is_used, strict=True) if used))
+    return list(distinct)
 
 
 def _only_address(file: Any) -> str | None:
-    """Return the one address in a file where its footer says that there is just one.
+    """Return the URL of all chunks in a file if its statistics show that there is only one.
 
-    It says the least and the greatest value of each block of rows; a writer may leave them out, or
-    cut long ones, and then the greatest differs from the least.
+    The footer has minimum and maximum of each row group; some writers omit them, or truncate long
+    values, so that minimum and maximum differ.
     """
     if "path" not in file.schema_arrow.names:
         return None
     column = file.schema_arrow.names.index("path")
-    found = set()
+    urls = set()
     for number in range(file.metadata.num_row_groups):
         chunk = file.metadata.row_group(number).column(column)
         values = chunk.statistics if chunk.path_in_schema == "path" else None
         if values is None or not values.has_min_max or values.min != values.max:
             return None
-        found.add(values.min)
-    only = found.pop() if len(found) == 1 else None
+        urls.add(values.min)
+    only = urls.pop() if len(urls) == 1 else None
     return only if isinstance(only, str) else None
 
 
-def _defer_manifest(
+def _lazy_manifest(
     array: ArrayMetadata,
     records: Sequence[Record],
     record_size: int,
@@ -244,45 +243,43 @@ def _defer_manifest(
 ) -> Manifest:
     """Return the manifest of an array, whose files are parsed when one of their chunks is needed.
 
-    `rank` has the place of each of its `addresses` in `sources`, which are those of all arrays.
+    `rank` is the index of each of its `addresses` in `sources`, which are those of all arrays.
     """
     if not records:
-        nothing = np.zeros(math.prod(array.grid), np.uint64)
-        return Manifest.from_columns(array.grid, (), nothing, nothing)
+        zeros = np.zeros(math.prod(array.grid), np.uint64)
+        return Manifest.from_columns(array.grid, (), zeros, zeros)
     used = np.unique(rank)
-    rows = np.searchsorted(used, rank).tolist()
-    place = dict(zip(addresses, rows, strict=True))
-
+    rows = dict(zip(addresses, np.searchsorted(used, rank).tolist(), strict=True))
     n_inlined: dict[int, tuple[int, int]] = {}
 
     def read(number: int) -> Columns:
-        found = _parse(records[number], place, array)
-        n_inlined[number] = len(found.inlined), sum(map(len, found.inlined.values()))
+        columns = _parse(records[number], rows, array)
+        n_inlined[number] = len(columns.inlined), sum(map(len, columns.inlined.values()))
         n_chunks, n_bytes = map(sum, zip(*n_inlined.values(), strict=True))
         load.check_counts(0, n_bytes, raise_finding)
-        with _naming(records[number].name):
+        with _parquet_errors(records[number].name):
             _check_inlined(n_chunks)
-        return found
+        return columns
 
     table = [sources[row] for row in used.tolist()]
     return Manifest.from_lazy(array.grid, table, LazyColumns(len(records), record_size, read))
 
 
-def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Columns:
-    """Parse a file; chunks that it has no reference for are missing."""
+def _parse(record: Record, rows: Mapping[str, int], array: ArrayMetadata) -> Columns:
+    """Parse a file; chunks without a reference are missing."""
     table = record.read(record.open(_COLUMNS), _COLUMNS)
     source = np.full(record.n_rows, MISSING, np.int32)
     offset, length = np.zeros((2, record.n_rows), np.uint64)
     urls, codes = _read_paths(record, table)
-    rows = np.array([*(place.get(url, _UNKNOWN) for url in urls), MISSING], np.int32)
-    source[: len(codes)] = rows[codes]  # a code of -1 is the last row
+    table_rows = np.array([*(rows.get(url, _UNKNOWN) for url in urls), MISSING], np.int32)
+    source[: len(codes)] = table_rows[codes]  # code -1 is the last row
     if (source == _UNKNOWN).any():
         raise InvalidReferences(
-            "chunks lie at an address that the statistics of the file leave out",
+            "chunks have a URL that is not in the statistics of the file",
             url=record.name,
             got=urls[int(codes[np.argmax(source == _UNKNOWN)])],
         )
-    with _naming(record.name):
+    with _parquet_errors(record.name):
         for name, values in (("offset", offset), ("size", length)):
             if name in table.column_names:
                 values[: table.num_rows] = _numbers(table[name].fill_null(0))
@@ -290,7 +287,7 @@ def _parse(record: Record, place: Mapping[str, int], array: ArrayMetadata) -> Co
         if "raw" in table.column_names and table["raw"].null_count < table.num_rows:
             inlined = _parse_raw(table["raw"].combine_chunks(), source, length, array)
         if ((source >= 0) & (length == 0) & (offset > 0)).any():
-            raise ValueError("a range has no bytes; a whole file has offset and size 0")
+            raise ValueError("a byte range is empty; a whole file has offset and size 0")
     return Columns(source, offset, length, inlined)
 
 
@@ -300,37 +297,37 @@ def _check_inlined(n_chunks: int) -> None:
 
 
 def _numbers(column: Any) -> NDArray[np.uint64]:
-    """Return offsets or sizes; some writers have them as floats."""
-    found = np.asarray(column)
+    """Return offsets or sizes as integers; some writers store floats."""
+    values = np.asarray(column)
     with np.errstate(invalid="ignore"):
-        numbers = found.astype(np.int64)
-    if numbers.min(initial=0) < 0 or (numbers != found).any():
+        numbers = values.astype(np.int64)
+    if numbers.min(initial=0) < 0 or (numbers != values).any():
         raise ValueError("offsets and sizes must be whole numbers, 0 or more")
     return numbers.astype(np.uint64)
 
 
 def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64]]:
-    """Return addresses, and for each row which one it has; -1 for none."""
+    """Return the distinct URLs, and the index of the URL of each row; -1 for none."""
     import pyarrow
     import pyarrow.compute
 
     if "path" not in table.column_names:
         return [], np.full(table.num_rows, -1)
-    with _naming(record.name):
+    with _parquet_errors(record.name):
         column = table["path"].combine_chunks()
-        if not pyarrow.types.is_dictionary(column.type):  # other writers'
+        if not pyarrow.types.is_dictionary(column.type):  # of other writers
             column = column.cast(pyarrow.string()).dictionary_encode()
         codes = np.asarray(column.indices.fill_null(-1)).astype(np.int64)
         longest = pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py()
-        if (longest or 0) > _MAX_ADDRESS_BYTES:
-            raise ValueError(f"an address of {longest} bytes")
+        if (longest or 0) > _MAX_URL_BYTES:
+            raise ValueError(f"a URL has {longest} bytes")
         return column.dictionary.cast(pyarrow.string()).to_pylist(), codes
 
 
 def _parse_raw(
     raw: Any, source: NDArray[np.int32], length: NDArray[np.uint64], array: ArrayMetadata
 ) -> dict[int, bytes]:
-    """Get inlined bytes by row, and mark their rows, and those of missing chunks, in `source`."""
+    """Return inlined bytes by row; mark their rows, and those of missing chunks, in `source`."""
     import pyarrow
 
     rows = np.flatnonzero(np.asarray(raw.is_valid()))
@@ -340,7 +337,7 @@ def _parse_raw(
     codes = np.asarray(encoded.indices.fill_null(0))
     is_fill = length[rows] == 0
     candidates = np.unique(codes[rows[is_fill]])
-    # chunks in the place of missing ones have all the same bytes
+    # chunks that represent missing ones all have the same bytes
     if len(candidates) != 1 or not _is_fill_chunk(values[candidates[0]], array):
         is_fill[:] = False
     _check_inlined(int(np.count_nonzero(~is_fill)))
@@ -349,12 +346,12 @@ def _parse_raw(
 
 
 ZMETADATA = ".zmetadata"
-"""The file that tells a folder of parquet references."""
+"""The file that identifies a folder of parquet references."""
 _SUFFIXES = (".parq", ".parquet")
 
 
 def is_parquet(source: object) -> bool:
-    """Recognize a folder of parquet references by its name, or here by what it holds."""
+    """Recognize a folder of parquet references by its name, or a local one by its content."""
     if not isinstance(source, str | os.PathLike):
         return False
     path = os.fspath(source)
@@ -364,20 +361,20 @@ def is_parquet(source: object) -> bool:
 
 
 def is_written_as_parquet(target: object, zarr_format: int = 2) -> bool:
-    """Return whether references go to a target as parquet, which the name says.
+    """Return whether references are written to a target as parquet, by its name.
 
     Raises
     ------
     InvalidReferences
-        If parquet is to hold Zarr v3.
+        If `zarr_format` is 3, which parquet references do not support.
     """
     if not is_parquet(target):
         return False
     if zarr_format != 2:
         raise InvalidReferences(
-            "parquet references hold Zarr v2 only",
+            "parquet references support only Zarr v2",
             url=str(target),
-            hint="Leave out zarr_format=3, or write JSON.",
+            hint="Omit zarr_format=3, or write JSON.",
         )
     return True
 
@@ -385,21 +382,21 @@ def is_written_as_parquet(target: object, zarr_format: int = 2) -> bool:
 def parse_parquet(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> Parsed:
-    """Read parquet references into the model, with the series that their provenance records.
+    """Read parquet references, with the series in their provenance.
 
     Parameters
     ----------
     path
         Folder or URL of a folder.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
 
     Raises
     ------
     MissingExtra
         If pyarrow is not installed.
     InvalidReferences
-        If the folder does not hold valid references.
+        If the folder does not contain valid references.
     SourceError
         If it cannot be read.
     """
@@ -431,7 +428,7 @@ def parse_parquet(
     for name, array in nodes.arrays.items():
         own = rank[first : first + len(addresses[name])]
         first += len(own)
-        manifest = _defer_manifest(array, records[name], record_size, addresses[name], own, sources)
+        manifest = _lazy_manifest(array, records[name], record_size, addresses[name], own, sources)
         arrays[name] = array.with_manifest(manifest)
     sealed = None
     if record.seal is not None:
@@ -441,7 +438,7 @@ def parse_parquet(
 
 
 def _read_file(fs: Any, path: str) -> bytes:
-    """Read a file; a local one must be a regular file, since a pipe would keep us waiting."""
+    """Read a file; a local one must be a regular file, because reading a pipe would block."""
     if "file" not in fs.protocol:
         return call_with_timeout(fs, path, UNKNOWN_SIZE_BYTES, partial(fs.cat_file, path))
     with contextlib.closing(LocalSource(path)) as source:
@@ -449,7 +446,7 @@ def _read_file(fs: Any, path: str) -> bytes:
 
 
 def import_pyarrow() -> Any:
-    """Return pyarrow, or say which extra installs it."""
+    """Import pyarrow; without it, raise an error that names the extra."""
     with requires_extra("parquet", "parquet references need pyarrow"):
         import pyarrow.parquet
     return pyarrow
@@ -483,25 +480,25 @@ def write_parquet(
     is_sealed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write references as parquet, the whole folder or nothing.
+    """Write references as parquet, atomically.
 
     Parameters
     ----------
     group
         The root; no array may be at the root itself.
     path
-        Folder or URL of a folder; references that are there already are replaced.
+        Folder or URL of a folder; existing references are replaced.
     rename
-        Gives the address in the document for each source; by default local paths become "file://"
-        addresses.
+        Function from the address of a source to its URL in the document; by default local paths
+        become "file://" URLs.
     series
-        What `provenance` records of the series of the source.
+        Series for the provenance.
     record_size
         Chunks in one file, at least 1; a reader loads whole files.
     is_sealed
         As in `kerchunk.to_kerchunk`.
     storage_options
-        For the file system of a URL.
+        Options for the fsspec file system of a URL.
 
     Raises
     ------
@@ -510,7 +507,7 @@ def write_parquet(
     ManifestMismatch
         If an array has more than one codec, or missing chunks that its codec cannot store.
     InvalidReferences
-        If the layout cannot say it.
+        If the layout cannot express the references.
     SourceError
         If the folder cannot be written.
     """
@@ -519,7 +516,7 @@ def write_parquet(
         raise InvalidReferences("bad record_size", got=record_size, expected="1 or more")
     if "" in group.children:
         raise InvalidReferences(
-            "parquet references cannot hold an array at the root",
+            "parquet references cannot have an array at the root",
             hint="Give the array a name, or write JSON.",
         )
     group = in_format(group, 2)
@@ -564,7 +561,7 @@ def _write_array(
 def _record_columns(
     manifest: Manifest, rows: slice, urls: NDArray[np.object_], fill: bytes
 ) -> dict[str, Any]:
-    """Return the columns of one file; `raw` only where some chunk has it."""
+    """Return the columns of one file; `raw` only if a chunk needs it."""
     import pyarrow
 
     source = manifest.source[rows]
@@ -572,9 +569,9 @@ def _record_columns(
     used, codes = np.unique(source[is_stored], return_inverse=True)
     try:
         addresses = pyarrow.array(urls[used], pyarrow.string())
-    except UnicodeEncodeError as error:  # of a name that is no UTF-8, which JSON can spell
+    except UnicodeEncodeError as error:  # a name that is not UTF-8, which JSON can represent
         raise InvalidReferences(
-            "parquet cannot hold the name of a file", got=ascii(error.object),
+            "parquet cannot represent the name of a file", got=ascii(error.object),
             hint="Rename the file, or write JSON.",
         ) from error  # fmt: skip
     paths = np.zeros(len(source), np.int32)
@@ -597,7 +594,7 @@ def _record_columns(
 
 
 def _raw_column(is_stored: NDArray[np.bool_], inlined: Mapping[int, bytes], fill: bytes) -> Any:
-    """Return the bytes of inlined chunks, and for missing ones those of the fill value."""
+    """Return the bytes of inlined chunks, and those of the fill value for missing chunks."""
     import pyarrow
 
     codes = np.zeros(len(is_stored), np.int32)
@@ -606,4 +603,4 @@ def _raw_column(is_stored: NDArray[np.bool_], inlined: Mapping[int, bytes], fill
         pyarrow.array(codes, mask=is_stored),
         pyarrow.array([fill, *inlined.values()], pyarrow.binary()),
     )
-    return column.cast(pyarrow.binary())  # written as a dictionary all the same
+    return column.cast(pyarrow.binary())  # still written as a dictionary

@@ -1,17 +1,16 @@
-"""Where references come from, recorded in the root's attributes, and the seal of a document.
+"""Provenance of references, in an attribute of the root, and the seal of a document.
 
-Owns the attribute `tiffref`: which sources with which size, modification time and ETag, and which
-series and levels became which array, or why not. It is a JSON *string*, so that netCDF export of an
-opened dataset still works and every Zarr reader takes it. The schema is
-`schemas/provenance.schema.json`. Sources are columns, one list for each field, behind one common
-prefix: a catalog has a hundred thousand of them.
+The attribute `tiffref` records the sources with size, modification time and ETag, and for each
+series and level its array, or why there is none. It is a JSON *string*, so that netCDF export of an
+opened dataset still works and every Zarr reader accepts it. The schema is
+`schemas/provenance.schema.json`. Sources are stored in columns, one list for each field, with a
+common URL prefix: a catalog may have a hundred thousand of them.
 
-Owns too the digest of a document that is sealed: all metadata as its text, and of each array which
-chunk lies where, in the terms of the model, so that it is the same however the document is laid
-out. It is one hash over few long texts: a hash for each array took as long as writing all else of a
-small document. The seal itself stands in the provenance; the text is digested with zeros in its
-place. Local sources that are reached through links are recorded with where these lead (`links`): if
-one leads elsewhere when the document is opened, it is no longer what was sealed.
+A seal is made of a digest of all metadata texts and of the byte ranges of each array, independent
+of the layout of the document. It is one hash over few long texts: one hash per array took as long
+as writing the rest of a small document. The seal is stored in the provenance, and replaced by zeros
+for the digest. For local sources behind links, the real path is recorded (`links`); if a link leads
+elsewhere when the document is opened, the seal is invalid.
 """
 
 from __future__ import annotations
@@ -61,19 +60,19 @@ _FIELDS: Mapping[str, set[type]] = {
 _LINKS = "real"
 _SEAL = re.compile("[0-9a-f]{64}")
 _SHARED = "size"
-"""What a file and its copy elsewhere have in common; times and ETags are those of a server."""
+"""The field that a copy of a file shares; times and ETags depend on the server."""
 _SERIES = {"index": int, "kind": str, "name": str, "axes": str, "levels": list, "sequence": dict}
 _LEVEL = {"path": str, "refused": str}
 _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "concat": dict,
              "time_from": _TEXT, "n_holes": int, "unreadable": list}  # fmt: skip
-"""Columns and members of objects, and of what kinds they are."""
+"""Columns and members of objects -> their types."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What the attribute says, as `format_provenance` was given it, with the document's addresses.
+    """The parsed attribute, as passed to `format_provenance`, with the URLs of the document.
 
-    `seal` is None where there is none, or none that could be ours.
+    `seal` is None if there is none, or none in our format.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -89,26 +88,26 @@ def format_provenance(
     seal: str | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str | None:
-    """Return the attribute's text.
+    """Return the text of the attribute.
 
     Parameters
     ----------
     sources
-        All sources of a document, each once.
+        All distinct sources of a document.
     addresses
-        Address of each source in the document.
+        URL of each source in the document.
     series
         One mapping for each series: `index`, `kind`, `name`, `axes`, and `levels`, each with the
         `path` of its array or the reason why it was `refused`.
     seal
-        What stands in the place of a seal; None for a document without one.
+        Placeholder of the seal; None for a document without one.
     links
-        Where local sources lead that are reached through links.
+        Local sources behind links -> their real paths.
 
     Returns
     -------
     text
-        None where there is nothing to say.
+        None if there are no sources and no series.
     """
     rows = list(sources)
     if not rows and not series:
@@ -139,24 +138,24 @@ def format_provenance(
 
 
 def _is_address_of(source: Source, address: str) -> bool:
-    """Return whether a document names the very file that was scanned, not a copy elsewhere."""
+    """Return whether a URL is that of the scanned file itself, not of a copy."""
     return address == source.url or address == to_document_url(source.url)
 
 
 def parse_provenance(text: Any) -> Provenance:
-    """Read the attribute.
+    """Parse the attribute.
 
     Raises
     ------
     InvalidReferences
-        If the text is not what the schema says.
+        If the text does not match the schema.
     """
     try:
         document = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise _invalid("is not JSON", text, "a JSON string") from error
     if not isinstance(document, dict) or document.get("version") != _VERSION:
-        raise _invalid("has another version", text, f'an object with "version": {_VERSION}')
+        raise _invalid("has an unknown version", text, f'an object with "version": {_VERSION}')
     columns, series = document.get("sources"), document.get("series")
     if not isinstance(columns, dict) or not _is_table(columns):
         raise _invalid("has no table of sources", columns, "columns of one length")
@@ -177,31 +176,31 @@ def parse_provenance(text: Any) -> Provenance:
 
 
 def check_series(series: Sequence[Mapping[str, Any]], paths: Container[str]) -> None:
-    """Check that the record of series is what it should be, and speaks of arrays that are there.
+    """Check that the recorded series match the schema, and that their arrays exist.
 
     Parameters
     ----------
     series
         From `parse_provenance`.
     paths
-        Of the arrays of the document.
+        Paths of the arrays in the document.
 
     Raises
     ------
     InvalidReferences
-        If it is not.
+        If they do not.
     """
     for row in series:
         if not _fits(row, _SERIES) or not row.keys() >= {"index", "levels"} or not row["levels"]:
-            raise _invalid("has an odd series", row, f"members {', '.join(_SERIES)}")
+            raise _invalid("has an invalid series", row, f"members {', '.join(_SERIES)}")
         for level in row["levels"]:
             if not _fits(level, _LEVEL) or len(_LEVEL.keys() & level) != 1:
-                raise _invalid("has an odd level", level, "its path, or why it was refused")
+                raise _invalid("has an invalid level", level, "its path, or why it was refused")
             if "path" in level and level["path"] not in paths:
-                raise _invalid("names an array that is not there", level["path"], "a path")
+                raise _invalid("names an array that does not exist", level["path"], "a path")
         sequence = row.get("sequence", {"dims": []})
         if not _fits(sequence, _SEQUENCE) or "dims" not in sequence:
-            raise _invalid("has an odd sequence", sequence, f"members {', '.join(_SEQUENCE)}")
+            raise _invalid("has an invalid sequence", sequence, f"members {', '.join(_SEQUENCE)}")
 
 
 def _fits(row: Any, kinds: Mapping[str, Any]) -> bool:
@@ -233,22 +232,21 @@ def _invalid(what: str, got: object, expected: str) -> InvalidReferences:
 
 
 NO_SEAL = "0" * 64
-"""What stands in a document in place of a seal until it is made."""
+"""Placeholder of a seal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A document with a seal, which is not compared yet.
+    """A document with a seal that is not yet verified.
 
     Attributes
     ----------
     seal
-        As the document has it.
+        The seal in the document.
     metadata
         Its metadata documents by key, as JSON text or objects.
     links
-        Local source to the file that it was when the document was sealed, where that has another
-        path.
+        Local sources behind links -> their real paths when the document was sealed.
     parts
         From `digest_chunks` or `digest_files`.
     """
@@ -259,28 +257,28 @@ class Sealed:
     parts: Iterable[bytes | NDArray] = field(default=(), compare=False)
 
     def is_own(self, sources: Iterable[Source]) -> bool:
-        """Return whether this user made the seal, of this very document and these files."""
+        """Return whether this user made the seal, and document and links are unchanged."""
         rows = list(sources)
         if not all(has_scheme(row.url) or os.path.isabs(row.url) for row in rows):  # noqa: PTH117
-            return False  # a relative address is another file in every folder
+            return False  # a relative path is a different file in each folder
         digest = _digest(self.metadata, self.parts, self.seal)
         return is_own_seal(self.seal, digest) and dict(find_links(rows)) == dict(self.links)
 
 
 def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes | NDArray]) -> Mapping[str, str]:
-    """Put the seal into metadata that has `NO_SEAL` in its provenance.
+    """Replace `NO_SEAL` in the provenance by the seal.
 
     Parameters
     ----------
     metadata
-        Key to JSON text.
+        Key -> JSON text.
     parts
         From `digest_chunks` or `digest_files`.
 
     Returns
     -------
     metadata
-        As it was where the user has no key: such a seal is nobody's.
+        Unchanged if the user has no key.
     """
     seal = make_seal(_digest(metadata, parts))
     if seal is None:
@@ -292,23 +290,23 @@ def seal_texts(metadata: Mapping[str, str], parts: Iterable[bytes | NDArray]) ->
 def digest_chunks(
     arrays: Iterable[tuple[str, Array]], addresses: Mapping[str, str]
 ) -> Iterator[bytes | NDArray]:
-    """Return what is digested of the chunks of arrays.
+    """Yield the parts to digest of the chunks of arrays.
 
-    First comes one text for all arrays in the order of their paths, which says what follows: of
-    each array the columns of where its chunks lie, and its inlined chunks.
+    The first is a text that describes what follows: for each array, in the order of their paths,
+    the columns of its byte ranges, and its inlined chunks.
 
     Parameters
     ----------
     arrays
-        Path and array.
+        Pairs of path and array.
     addresses
-        Address of each source in the document; sources that are not in it have their own.
+        URLs of sources in the document; other sources use their own.
     """
     heads: list[Any] = []
     data: list[bytes | NDArray] = []
     for path, array in sorted(arrays, key=operator.itemgetter(0)):
         manifest = array.manifest
-        urls, columns = _named_ranges(manifest, addresses) if manifest.sources else ([], ())
+        urls, columns = _range_columns(manifest, addresses) if manifest.sources else ([], ())
         inlined = sorted(manifest.inlined.items())
         heads.append((path, manifest.shape, urls, [(flat, len(found)) for flat, found in inlined]))
         data += columns
@@ -318,9 +316,9 @@ def digest_chunks(
 
 
 def digest_files(files: Mapping[str, Iterable[bytes]], record_size: int) -> Iterator[bytes]:
-    """Return what is digested of parquet references: the files of each array, in their order.
+    """Yield the parts to digest of parquet references: the files of each array, in order.
 
-    Files are read when their turn comes, so that no more than one is in memory.
+    Files are read one at a time, so that only one is in memory.
     """
     yield b"parquet %d" % record_size
     for path, parts in sorted(files.items()):
@@ -330,7 +328,7 @@ def digest_files(files: Mapping[str, Iterable[bytes]], record_size: int) -> Iter
 
 
 def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
-    """Return local sources whose real path is another one, with that path."""
+    """Yield local sources whose real path differs, with that path."""
     folders: dict[str, str] = {}
     for source in sources:
         if has_scheme(source.url):
@@ -349,8 +347,7 @@ def find_links(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
 def _digest(
     metadata: Mapping[str, Any], parts: Iterable[bytes | NDArray], seal: str = NO_SEAL
 ) -> bytes:
-    """Digest all texts, behind their lengths so that no two lists of them look the same, and then
-    the other parts."""
+    """Digest the lengths of all texts (to be unambiguous), the texts, and then the other parts."""
     keys = sorted(metadata)
     values = [metadata[key] for key in keys]
     texts = keys + [value if type(value) is str else _to_str(value) for value in values]
@@ -372,10 +369,10 @@ def _to_str(value: Any) -> str:
 _INT32, _UINT64 = np.dtype("<i4"), np.dtype("<u8")
 
 
-def _named_ranges(
+def _range_columns(
     manifest: Manifest, addresses: Mapping[str, str]
 ) -> tuple[list[str], list[NDArray]]:
-    """Return the sources of the chunks, and columns of source, offset and length."""
+    """Return the URLs of the chunks, and columns of source, offset and length."""
     urls = [addresses.get(source.url, source.url) for source in manifest.sources]
     if not manifest.source.size:
         return [], []

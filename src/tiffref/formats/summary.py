@@ -1,8 +1,7 @@
-"""References in words: arrays, chunks, codecs, and who can open them.
+"""Summaries of references: arrays, chunks, codecs, and the readers that can open them.
 
-Owns the lines of `tiffref info` and `References.info` that come from the arrays alone, the same
-facts as JSON values, and how numbers and tables are laid out. What pixels mean is added by the
-command.
+Produces the part of `tiffref info` and `References.info` that follows from the arrays, as text and
+as JSON values, and formats numbers and tables.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     ),
     "tiffref": ("xarray, zarr, dask and VirtualiZarr with tiffref installed",),
 }
-"""Who opens an array, for each tier of `codecs.zarr_codecs.portability`; held by tests/interop."""
+"""Readers for each tier of `codecs.zarr_codecs.portability`; checked by tests/interop."""
 PREDICTORS: Mapping[int | None, str] = {
     **dict.fromkeys((2, 34892, 34893), "horizontal"),
     **dict.fromkeys((3, 34894, 34895), "floating-point"),
@@ -58,7 +57,7 @@ _V3_READERS: Mapping[str, str] = {
 ARRAY_HEADING = ("array", "shape", "dtype", "chunks")
 """Heading of the rows of `outline`."""
 UNKNOWN_TO: Mapping[str, str] = {"lzma": "zarrita.js"}
-"""Codecs of the standard tier that a reader does not have."""
+"""Codec of the standard tier -> a reader without it."""
 
 
 def describe_arrays(
@@ -69,8 +68,8 @@ def describe_arrays(
 ) -> dict[str, Any]:
     """Return sources, and series with their arrays, as JSON values.
 
-    Documents of others record no series: all arrays but coordinates are one then. Codecs and who
-    reads them are those of the Zarr format.
+    Documents of other programs record no series; all their arrays except coordinates count as one.
+    Codecs and readers depend on the Zarr format.
     """
     arrays = dict(group.arrays())
     rows = [
@@ -93,7 +92,7 @@ def _describe_level(
 def outline(
     group: Group, series: Sequence[Mapping[str, Any]], sources: Sequence[Source]
 ) -> tuple[str, list[list[str]]]:
-    """Return one line on references, and a row for each of their first arrays; no chunk is read."""
+    """Return a one-line summary, and a table row for each of the first arrays."""
     arrays = dict(group.arrays())
     rows = series or _as_series(arrays)
     paths = [level.get("path") for row in rows for level in row.get("levels", ())]
@@ -131,7 +130,7 @@ def _as_series(arrays: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 
 def _describe_array(array: Array, zarr_format: int) -> dict[str, Any]:
-    describe = _describe_codec if zarr_format == 2 else _describe_codec_of_v3
+    describe = _describe_codec if zarr_format == 2 else _describe_v3_codec
     manifest = array.manifest
     return {
         "shape": list(array.shape),
@@ -165,8 +164,8 @@ def _describe_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
     }
 
 
-def _describe_codec_of_v3(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
-    """Describe a codec of a Zarr v3 document, where standard codecs transpose."""
+def _describe_v3_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
+    """Describe a codec of a Zarr v3 document, which may include transposes."""
     from ..model.combine import is_self_inverse
 
     transposes: tuple[tuple[int, ...], ...] = getattr(codec, "transposes", ())
@@ -223,7 +222,7 @@ def _row(index: int, level: Mapping[str, Any]) -> list[str]:
 
 
 def format_readers(facts: Mapping[str, Any]) -> Iterator[str]:
-    """List for each codec of the file what it stands for, why, and who reads it."""
+    """Yield for each codec its meaning and the readers that support it."""
     users: dict[tuple[str, str], list[str]] = {}
     codecs: dict[tuple[str, str], Mapping[str, Any]] = {}
     for series in facts["series"]:
@@ -243,11 +242,10 @@ def format_readers(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _meaning(codec: Mapping[str, Any]) -> str:
-    """Describe what of the TIFF a codec stands for, and why it has to be one of our own."""
+    """Return the TIFF compression and predictor of a codec, and why it is our own, if it is."""
     compression = codec["compression"] or "unknown"
     stored = "no compression" if compression == "none" else f"TIFF compression {compression}"
     predictor = PREDICTORS.get(codec["predictor"])
-    # where a codec that everybody has says it, there is nothing to explain
     why = f"; {codec['why']}" if codec["tier"] == "tiffref" else ""
     return f"{stored}{f', {predictor} predictor' if predictor else ''}{why}"
 
@@ -280,7 +278,7 @@ def count(n: int, noun: str) -> str:
 
 
 def wrap(text: str, indent: str = "  ") -> str:
-    """Lay a sentence out in lines of at most 80 columns, the further ones deeper."""
+    """Wrap a sentence to 80 columns, with continuation lines indented."""
     return textwrap.fill(
         text,
         80,
@@ -292,7 +290,7 @@ def wrap(text: str, indent: str = "  ") -> str:
 
 
 def format_table(rows: list[list[str]], indent: str = "  ") -> str:
-    """Lay rows out in left-aligned columns; the first row is the heading."""
+    """Format rows as left-aligned columns; the first row is the heading."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = (

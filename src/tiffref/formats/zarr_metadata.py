@@ -1,16 +1,14 @@
-"""Arrays and groups as Zarr metadata documents, and back.
+"""Convert arrays and groups to Zarr metadata documents, and back.
 
-Owns how the model is written in `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3),
-and how it is read from them: names of dimensions, fill values, numbers that JSON does not have.
-Where a node has both formats, v2 is taken, as xarray's kerchunk engine does. Consolidated metadata
-(`.zmetadata`) repeats the rest and is ignored. Chunks and files are not its business; codecs are
-written by `codecs.zarr_codecs`.
+Writes and parses `.zgroup`, `.zattrs`, `.zarray` (Zarr v2) and `zarr.json` (v3): dimension names,
+fill values, and numbers that JSON lacks. If a node has both formats, v2 is used, as in xarray's
+kerchunk engine. Consolidated metadata (`.zmetadata`) is redundant and ignored. Codecs are converted
+by `codecs.zarr_codecs`.
 
 Follows the Zarr v2 specification ("Metadata", "Fill value encoding"), the Zarr v3 core
 specification ("Array metadata", "Fill value") and xarray's `_ARRAY_DIMENSIONS`. JSON has no NaN
-and no infinity (RFC 8259, section 6), and most parsers refuse Python's spelling of them; in
-attributes they are written as the strings "NaN", "Infinity" and "-Infinity", as Zarr does in fill
-values.
+and no infinity (RFC 8259, section 6), and most parsers reject Python's notation; in attributes
+they become the strings "NaN", "Infinity" and "-Infinity", as in Zarr fill values.
 """
 
 from __future__ import annotations
@@ -53,9 +51,9 @@ _DIMS, _MASK = "_ARRAY_DIMENSIONS", "_FillValue"
 def to_documents(
     group: Group, zarr_format: int = 2, *, is_own: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Return the metadata documents of a group and all below, as plain JSON values.
+    """Return the metadata documents of a group and its nodes, as plain JSON values.
 
-    Parameters and errors are those of `to_texts`.
+    Parameters and errors as in `to_texts`.
     """
     return {
         key: json.loads(text) for key, text in to_texts(group, zarr_format, is_own=is_own).items()
@@ -69,10 +67,10 @@ def to_texts(
     root: Mapping[str, Any] | None = None,
     is_own: bool = False,
 ) -> dict[str, str]:
-    """Return the metadata documents of a group and all below, as JSON texts.
+    """Return the metadata documents of a group and its nodes, as JSON texts.
 
-    A child of the root whose name is empty is an array at the root itself, as some documents have
-    it: the root is then no group, unless it has other children as well (Zarr v2 only).
+    A child of the root with an empty name is an array at the root itself, as in some documents. The
+    root is then not a group, unless it has other children (Zarr v2 only).
 
     Parameters
     ----------
@@ -83,12 +81,12 @@ def to_texts(
     root
         Further attributes of the root.
     is_own
-        Name our own codec where others know one as well (v3 only).
+        Use our own codec even if there is another one (v3 only).
 
     Returns
     -------
     documents
-        Key ("image/.zarray") to text; the root comes first.
+        Key ("image/.zarray") -> text; those of the root come first.
 
     Raises
     ------
@@ -99,25 +97,25 @@ def to_texts(
     """
     if zarr_format not in (2, 3):
         raise InvalidReferences("no such Zarr format", got=zarr_format, expected="2 or 3")
-    spell = _node_to_v2 if zarr_format == 2 else _node_to_v3
+    to_node_texts = _node_to_v2 if zarr_format == 2 else _node_to_v3
     is_array = "" in group.children
     texts = {}
     if not is_array or len(group.children) > 1:
-        texts.update(spell("", group, {} if is_array else root or {}, is_own))
+        texts.update(to_node_texts("", group, {} if is_array else root or {}, is_own))
     for path, node in group.walk():
-        spelled = spell(path, node, {} if path else root or {}, is_own)
-        if not path and not texts.keys().isdisjoint(spelled):
+        node_texts = to_node_texts(path, node, {} if path else root or {}, is_own)
+        if not path and not texts.keys().isdisjoint(node_texts):
             raise InvalidReferences(
                 "the root is both an array and a group, which Zarr v3 does not allow",
-                tag=next(iter(spelled)),
+                tag=next(iter(node_texts)),
                 hint="Write zarr_format=2, or give the array a name.",
             )
-        texts.update(spelled)
+        texts.update(node_texts)
     return texts
 
 
 def _node_to_v2(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
-    """Return the documents of a node with `more` attributes."""
+    """Return the documents of a node, with additional attributes `more`."""
     lead = f"{path}/" if path else ""
     key = f"{lead}.zattrs"
     if isinstance(node, Group):
@@ -136,7 +134,7 @@ def _zattrs(array: Array, more: Mapping[str, Any], key: str) -> str:
     attributes = array.attributes
     if more or not _TEXTS.issuperset(map(type, attributes.values())):
         return to_text({**attributes, _DIMS: array.dims, **more}, key)
-    # as of coordinates, which are half of all arrays, and say the same in most files
+    # cached for coordinates: half of all arrays, with the same attributes in most files
     return _zattrs_of_texts(tuple(attributes.items()), array.dims)
 
 
@@ -149,7 +147,7 @@ def _zattrs_of_texts(attributes: tuple[tuple[str, str], ...], dims: tuple[str, .
 
 
 def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: str) -> str:
-    """Return the document of an array; `fill` is JSON too."""
+    """Return the `.zarray` document of an array; `fill` is JSON text."""
     values = codec.metadata if isinstance(codec, ForeignCodec) else codec.parameters
     dtype, order = _zarray_members(codec, repr(values) if values else "")
     sizes = ",".join(map(str, shape)), ",".join(map(str, chunks))
@@ -161,9 +159,10 @@ def _zarray(codec: Any, shape: tuple[int, ...], chunks: tuple[int, ...], fill: s
 
 @functools.lru_cache(maxsize=4096)
 def _zarray_members(codec: Any, values: str) -> tuple[str, str]:
-    """Return what a codec says in a document: data type and compressor, then order and filters.
+    """Return the members of `.zarray` for a codec: dtype and compressor; order and filters.
 
-    `values` are those of the codec as text: 1, 1.0 and true are equal, and not the same JSON.
+    `values` are the codec's values as text, for the cache: 1, 1.0 and true are equal in Python, but
+    different in JSON.
     """
     encoding = to_zarr2(codec)
     order = codec.metadata.get("order", "C") if isinstance(codec, ForeignCodec) else "C"
@@ -173,7 +172,7 @@ def _zarray_members(codec: Any, values: str) -> tuple[str, str]:
 
 
 def _node_to_v3(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
-    """Return the document of a node with `more` attributes."""
+    """Return the document of a node, with additional attributes `more`."""
     key = join_key(path, "zarr.json")
     attributes = dict(node.attributes)
     if isinstance(node, Group):
@@ -185,8 +184,8 @@ def _node_to_v3(path: str, node: Node, more: Mapping[str, Any], is_own: bool) ->
     if fill is None:
         fill = np.zeros((), node.dtype)[()]
     else:
-        # v3 always has a fill value, so that it cannot say "missing data"; this attribute does,
-        # spelled as xarray reads it
+        # v3 requires a fill value, which therefore does not mean missing data; xarray reads that
+        # from this attribute
         attributes.setdefault(_MASK, encode_mask_value(fill, node.dtype))
     document = {
         "zarr_format": 3,
@@ -208,7 +207,7 @@ def _only_codec(path: str, array: Array) -> Any:
     if len(array.codecs) != 1:
         kinds = sorted({_describe(codec) for codec in array.codecs})
         raise ManifestMismatch(
-            "the chunks of the array are stored in different ways, which references cannot express",
+            "chunks of the array need different codecs, which references cannot express",
             tag=f"array '{path}'",
             got=f"{len(array.codecs)} codecs ({'; '.join(kinds[:4])})",
             expected="one codec",
@@ -230,7 +229,7 @@ def _describe(codec: Any) -> str:
 # ---- values
 
 
-_PLAIN = frozenset({str, int, bool, type(None)})
+_PLAIN_TYPES = frozenset({str, int, bool, type(None)})
 _FLOAT = {float}
 
 
@@ -240,10 +239,10 @@ _encode = functools.partial(
 
 
 def to_text(value: Any, where: str = "") -> str:
-    """Return the JSON text of attributes; parameters and errors are those of `to_plain`."""
+    """Return the JSON text of attributes; parameters and errors as in `to_plain`."""
     try:
         return _encode(value)
-    except (TypeError, OverflowError):  # NumPy types, and numbers that JSON does not have
+    except (TypeError, OverflowError):  # NumPy types, NaN or infinity
         return _encode(to_plain(value, where))
 
 
@@ -255,25 +254,25 @@ def to_plain(value: Any, where: str = "") -> Any:
     value
         Mappings, sequences, NumPy arrays and scalars, numbers, strings, None.
     where
-        Key of the document, for the error.
+        Key of the document, for errors.
 
     Raises
     ------
     InvalidReferences
-        If a value has no JSON form.
+        If a value cannot be represented in JSON.
     """
-    if type(value) in _PLAIN:
+    if type(value) in _PLAIN_TYPES:
         return value
     if isinstance(value, float):
         return _encode_float(value)
     if isinstance(value, (list, tuple)):
         kinds = set(map(type, value))
-        if kinds <= _PLAIN or (kinds == _FLOAT and all(map(math.isfinite, value))):
+        if kinds <= _PLAIN_TYPES or (kinds == _FLOAT and all(map(math.isfinite, value))):
             return list(value)
         return [to_plain(item, where) for item in value]
-    if isinstance(value, (dict, Mapping)):  # a look at the class before the question to its ABC
+    if isinstance(value, (dict, Mapping)):  # dict first, because the check of the ABC is slow
         return {
-            str(name): item if type(item) in _PLAIN else to_plain(item, where)
+            str(name): item if type(item) in _PLAIN_TYPES else to_plain(item, where)
             for name, item in value.items()
         }
     if isinstance(value, (str, bool, int)):
@@ -295,7 +294,7 @@ def _encode_float(value: float) -> float | str:
 
 
 def _encode_fill(value: Any, dtype: np.dtype) -> Any:
-    """Spell a fill value, by the kind of the dtype, in the way that v2 and v3 share."""
+    """Encode a fill value for JSON, by the kind of the dtype; the same for v2 and v3."""
     if dtype.kind == "c":
         number = complex(value)
         return [_encode_float(number.real), _encode_float(number.imag)]
@@ -313,7 +312,7 @@ def _encode_fill(value: Any, dtype: np.dtype) -> Any:
 
 
 def encode_mask_value(value: Any, dtype: np.dtype) -> Any:
-    """Spell a fill value as xarray reads the attribute `_FillValue` of a Zarr v3 array."""
+    """Encode a fill value as xarray reads the attribute `_FillValue` of a Zarr v3 array."""
     if dtype.kind == "f":
         return _pack_double(float(value))
     if dtype.kind == "c":
@@ -328,7 +327,7 @@ def _pack_double(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArrayMetadata:
-    """What the metadata says of one array, as `Array` has it; `rule` says how keys are written."""
+    """The metadata of one array, as in `Array`; `rule` is the format of its chunk keys."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -345,7 +344,7 @@ class ArrayMetadata:
         return chunk_grid(self.shape, self.chunks)
 
     def with_manifest(self, manifest: Manifest) -> Array:
-        """Return the array whose chunks are where a manifest says."""
+        """Return the array with the chunks of a manifest."""
         return Array(
             self.shape, self.chunks, self.dtype, self.dims, (self.codec,), manifest,
             self.fill_value, self.attributes,
@@ -354,9 +353,9 @@ class ArrayMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All nodes of a document by path: groups with their attributes, and arrays.
+    """All nodes of a document by path: attributes of groups, and arrays.
 
-    `order` has the paths of both in the order of the document.
+    `order` lists the paths of both in the order of the document.
     """
 
     groups: Mapping[str, Mapping[str, Any]]
@@ -365,7 +364,7 @@ class Nodes:
 
 
 class _Invalid(ValueError):
-    """A document says something else than it should."""
+    """A value in a metadata document is invalid."""
 
     def __init__(self, what: str, got: Any, expected: str) -> None:
         super().__init__(what)
@@ -378,9 +377,9 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
     Parameters
     ----------
     metadata
-        Key to JSON text (str or bytes) or parsed document.
+        Key -> JSON text (str or bytes) or parsed document.
     report
-        Takes every offence; a node that has one is left out.
+        Called with each finding; the node is then omitted.
     """
     parsed = {
         key: _parse_json(key, value, report)
@@ -406,8 +405,8 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
         except _Invalid as error:
             report(Finding("metadata", str(error), key, error.got, error.expected))
         except TiffrefError as error:
-            said = (error.got, error.expected)
-            got, expected = (None if one is None else str(one)[:80] for one in said)
+            values = error.got, error.expected
+            got, expected = (None if one is None else str(one)[:80] for one in values)
             report(Finding("codec", error.what, key, got, expected))
     _check_nesting(groups, arrays, report)
     paths = dict.fromkeys(key.rpartition("/")[0] for key in documents)
@@ -417,7 +416,7 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
 def _check_nesting(
     groups: dict[str, Mapping[str, Any]], arrays: dict[str, ArrayMetadata], report: Reporter
 ) -> None:
-    """Leave out what lies inside an array: its keys could be taken for either's."""
+    """Omit nodes inside arrays: their keys would be ambiguous."""
     for path in sorted(groups.keys() | arrays.keys()):
         parts = path.split("/")
         above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
@@ -471,7 +470,7 @@ def _parse_node3(
     _expect(document, "node_type", ("group", "array"))
     attributes = document.get("attributes", {})
     if not isinstance(attributes, Mapping):
-        raise _Invalid("attributes are no object", attributes, "an object")
+        raise _Invalid("attributes are not an object", attributes, "an object")
     if document["node_type"] == "group":
         groups[path] = attributes
     else:
@@ -493,7 +492,7 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
         or len(names) != len(shape)
         or not all(isinstance(name, str | None) for name in names)
     ):
-        raise _Invalid("dimension_names do not fit the shape", names, f"{len(shape)} names")
+        raise _Invalid("dimension_names do not match the shape", names, f"{len(shape)} names")
     _check_codecs(document["codecs"] or "", "codecs")
     dims = tuple(name or f"dim_{row}" for row, name in enumerate(names))
     fill, attributes = _extract_mask(fill, dtype, attributes)
@@ -517,7 +516,7 @@ _MAX_DIMS = 64
 
 
 def _check_codecs(codecs: Any, member: str) -> None:
-    """Check that codecs are objects, or names in v3, whatever they are."""
+    """Check that codecs are objects, or names in v3; not which codecs they are."""
     if not isinstance(codecs, list) or not all(
         isinstance(one, str if member == "codecs" else Mapping)
         or (isinstance(one, Mapping) and isinstance(one.get("configuration", {}), Mapping))
@@ -535,7 +534,7 @@ def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ..
     if len(shape) > _MAX_DIMS:
         raise _Invalid("too many dimensions", len(shape), f"at most {_MAX_DIMS}, as NumPy has")
     if len(shape) != len(chunks):
-        raise _Invalid("chunks do not fit the shape", chunks, f"{len(shape)} numbers")
+        raise _Invalid("chunks do not match the shape", chunks, f"{len(shape)} numbers")
     if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) >= 2**27:
         raise _Invalid("more chunks than can be listed", chunks, "fewer than 2**27 chunks")
     return tuple(shape), tuple(chunks)
@@ -576,7 +575,7 @@ def _parse_data_type(data_type: Any) -> np.dtype:
 def _extract_dims(
     attributes: Mapping[str, Any], ndim: int
 ) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """Take the names of dimensions out of attributes, or number them, as xarray does."""
+    """Extract dimension names from attributes; without any, number them as xarray does."""
     names = attributes.get(_DIMS)
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if names is not None and is_list and len(names) == ndim:
@@ -587,7 +586,7 @@ def _extract_dims(
 def _extract_mask(
     fill: Any, dtype: np.dtype, attributes: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
-    """Distinguish a fill value that means "no data" from the one that v3 must have in any case."""
+    """Return the fill value if it means missing data, else None; v3 always requires one."""
     if _MASK in attributes:
         if attributes[_MASK] == encode_mask_value(fill, dtype):
             return fill, {key: v for key, v in attributes.items() if key != _MASK}
@@ -644,7 +643,7 @@ def _parse_integer(value: Any, dtype: np.dtype) -> int:
 
 
 def _parse_other(value: Any, dtype: np.dtype) -> Any:
-    """Bytes are base64; text, times and objects stand for themselves."""
+    """Parse fill values of bytes, which are base64, and of text, times and objects."""
     if dtype.kind in "SV" and isinstance(value, str):
         return base64.b64decode(value, validate=True)
     return np.array(value, dtype)[()] if dtype.kind in "mM" else value
