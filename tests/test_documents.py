@@ -259,7 +259,7 @@ def test_the_command_refresh(tmp_path, monkeypatch, capsys):
     os.utime("a.tif", (1, 1))
     capsys.readouterr()
     assert main(["refresh", "a.json", "--dry-run"]) == 0
-    assert "a.tif: would be accepted, its segments are the same" in capsys.readouterr().out
+    assert "a.tif: would be accepted, its segments have not changed" in capsys.readouterr().out
     assert main(["refresh", "a.json"]) == 0
     assert main(["refresh", "a.json"]) == 0
     assert capsys.readouterr().out.endswith("a.json: 1 file unchanged\n")

@@ -151,11 +151,11 @@ $ info other.json  # 1
 $ info list.json  # 1
   tiffref: error: list.json: not a reference document, got [1], expected an object
 $ scan image.tif  # 2
-  tiffref: error: image.json exists already; to replace it, use -o image.json
+  tiffref: error: image.json already exists; to replace it, use -o image.json
 $ scan image.tif -o a.zarr  # 2
   tiffref: error: a.zarr: references are JSON, not a Zarr store; name them a.json
 $ scan image.tif -o a.json --format parquet  # 2
-  tiffref: error: a.json: the name does not go with --format parquet
+  tiffref: error: a.json: the extension does not match --format parquet
 $ scan image.tif -o image.tif  # 2
   tiffref: error: image.tif: references are JSON, not a TIFF; name them image.json
 $ scan image.tif -o - --json  # 2
@@ -178,12 +178,12 @@ $ scan image.tif -o a.json --storage-option anon  # 2
   tiffref: error: argument --storage-option: 'anon' is not NAME=VALUE
   See tiffref scan --help.
 $ scan image.tif -o a.parq --zarr-format 3  # 2
-  tiffref: error: a.parq: parquet references hold Zarr 2 only; leave out --zarr-format, or write JSON
+  tiffref: error: a.parq: parquet references support Zarr 2 only; omit --zarr-format, or write JSON
 $ fly  # 2
-  tiffref: error: there is no command fly; there are info, scan, stack, append, catalog, convert, rewrite, refresh, validate, completion
+  tiffref: error: unknown command fly; choose from info, scan, stack, append, catalog, convert, rewrite, refresh, validate, completion
   See tiffref --help.
 $ catalog bild  # 2
-  tiffref: error: there is no action bild; did you mean build?
+  tiffref: error: unknown action bild; did you mean build?
   See tiffref catalog --help.
 $ stack 'no*.tif' -o a.json  # 3
   tiffref: error: no*.tif: no files. Check the pattern.
@@ -286,13 +286,13 @@ $ scan image.tif -o a.json --zattrs a  # 2
   tiffref: error: argument --zattrs: 'a' is not NAME=VALUE
   See tiffref scan --help.
 $ image.tif  # 2
-  tiffref: error: there is no command image.tif; for a file: tiffref info image.tif
+  tiffref: error: unknown command image.tif; for a file: tiffref info image.tif
   See tiffref --help.
 $ inf image.tif  # 2
-  tiffref: error: there is no command inf; did you mean info?
+  tiffref: error: unknown command inf; did you mean info?
   See tiffref --help.
 $ completion tcsh  # 2
-  tiffref: error: there is no shell tcsh; there are bash, zsh, fish
+  tiffref: error: unknown shell tcsh; choose from bash, zsh, fish
   See tiffref completion --help.
 $ stack scenes/*.tif -o a.tif --pattern sentinel-2  # 2
   tiffref: error: a.tif: references are JSON, not a TIFF; name them a.json
@@ -319,7 +319,7 @@ $ refresh empty  # 3
 $ stack image.json  # 3
   tiffref: error: image.json: contains references, not files, expected an Item, an ItemCollection, or a table. Add files with: tiffref append image.json FILES
 $ validate image.tif --pixels few  # 2
-  tiffref: error: argument --pixels: 'few' is neither a number of chunks nor all
+  tiffref: error: argument --pixels: 'few' is neither a number of chunks nor 'all'
   See tiffref validate --help.
 $ convert list.json a.json  # 1
   tiffref: error: list.json: not a reference document, got [1], expected an object

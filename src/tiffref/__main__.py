@@ -1,8 +1,7 @@
-"""The program `tiffref`, which `python -m tiffref` is too.
+"""Entry point of the program `tiffref` and of `python -m tiffref`.
 
-Owns the first and the last moment of the program: standard streams that are closed or full, an
-interrupt that meets no command, and an error that nobody foresaw, which is a bug of ours and not of
-the file.
+Handles what can go wrong outside of commands: closed or full standard streams, an interrupt during
+imports, and unexpected errors, which are bugs of tiffref.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ _INVALID, _ACCESS, _INTERRUPTED = 1, 3, 130
 
 
 def program() -> None:
-    """Be the program `tiffref`: run and end with the exit code.
+    """Run `tiffref` and exit with its exit code.
 
-    An interrupted one ends at once: the interpreter would wait for threads whose requests hang.
+    After an interrupt, exit at once: the interpreter would wait for threads with hanging requests.
     """
     if not {"-v", "-vv", "--verbose"} & set(sys.argv):
         sys.excepthook = _report_bug
@@ -30,7 +29,7 @@ def program() -> None:
     except KeyboardInterrupt:  # while modules are imported
         print("tiffref: error: interrupted", file=sys.stderr)
         code = _INTERRUPTED
-    except OSError as error:  # of --help and --version, which no command prints
+    except OSError as error:  # from --help and --version, which argparse prints
         code = _report_output(error)
     if code == _INTERRUPTED:
         sys.stdout.flush()
@@ -40,9 +39,9 @@ def program() -> None:
 
 
 def _reopen_closed_streams() -> None:
-    """Open standard streams that are closed (`>&-`): the next file would get their number.
+    """Open standard streams that are closed (`>&-`), or the next file would get their descriptor.
 
-    Messages may be lost, but results may not: writing to standard output then is an error.
+    Messages may be lost, but results may not: writing to a closed standard output is an error.
     """
     for name, flags in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
@@ -51,7 +50,7 @@ def _reopen_closed_streams() -> None:
 
 
 def _flush_output(code: int) -> int:
-    """Flush standard output, and return the exit code; the interpreter would exit with 120."""
+    """Flush standard output and return the exit code; the interpreter would exit with 120."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -61,8 +60,8 @@ def _flush_output(code: int) -> int:
 
 
 def _report_output(error: OSError) -> int:
-    """Say that standard output cannot be written, and return the exit code."""
-    if isinstance(error, BrokenPipeError):  # its reader has gone, and knows
+    """Report that standard output cannot be written; return the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe
         return _INVALID
     print(f"tiffref: error: standard output: {error.strerror}", file=sys.stderr)
     return _ACCESS
@@ -70,7 +69,7 @@ def _report_output(error: OSError) -> int:
 
 def _report_bug(kind: type[BaseException], error: BaseException, _: object) -> None:
     print(f"tiffref: error: {kind.__name__}: {error}", file=sys.stderr)
-    print("This is a bug of tiffref: please report it, with what -v shows.", file=sys.stderr)
+    print("This is a bug in tiffref: please report it with the output of -v.", file=sys.stderr)
 
 
 if __name__ == "__main__":

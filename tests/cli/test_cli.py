@@ -368,7 +368,7 @@ def test_a_bug_is_no_traceback_unless_asked_for(
     assert done.returncode == 1
     assert done.stderr == (
         "tiffref: error: RuntimeError: oh\n"
-        "This is a bug of tiffref: please report it, with what -v shows.\n"
+        "This is a bug in tiffref: please report it with the output of -v.\n"
     )
     monkeypatch.setattr("tiffref.tiff.scan.scan", lambda *_, **__: [][1])
     monkeypatch.setattr(sys, "argv", ["tiffref", "info", "image.tif", "-v"])

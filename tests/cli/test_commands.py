@@ -34,7 +34,7 @@ def test_stack_then_append(series, tmp_path, capsys, name):
     assert "image (time 2, y 40, x 48), 2 files" in capsys.readouterr().out
     before = written.read_bytes()
     assert main(["append", document, series]) == 0
-    assert "nothing new" in capsys.readouterr().out
+    assert "no new files" in capsys.readouterr().out
     assert written.read_bytes() == before
     write(tmp_path / "S_20220601.tif", pixels(5), extratags=geo_tags(0.0, 0.0))
     assert main(["append", document, series, "--json"]) == 0
@@ -62,7 +62,7 @@ def test_holes_are_told(series, tmp_path, capsys):
     captured = capsys.readouterr()
     told = captured.err
     assert "S_20220510.tif: not a TIFF file" in told
-    assert "1 place without a file: time=2022-05-10" in told
+    assert "1 position without a file: time=2022-05-10" in told
     assert "image (time 2, y 40, x 48), 1 file\n" in captured.out
 
 
@@ -153,7 +153,7 @@ def test_outputs_have_default_names_and_replace_nothing(
     capsys.readouterr()
     assert main(command) == 2
     assert capsys.readouterr().err == (
-        f"tiffref: error: {name} exists already; to replace it, use -o {name}\n"
+        f"tiffref: error: {name} already exists; to replace it, use -o {name}\n"
     )
 
 
@@ -194,7 +194,7 @@ def test_a_pattern_is_offered_where_names_have_dates(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["stack", "scenes/*.tif", "-o", "refs.json"]) == 0
-    assert "note: names look like coordinates; to have axes: --pattern 'S_{time:%Y%m%d}.tif'" in (
+    assert "note: file names seem to have fields: try --pattern 'S_{time:%Y%m%d}.tif'" in (
         capsys.readouterr().err
     )
     assert main(["stack", "scenes/*.tif", "-o", "r.json", "--pattern", "S_{time:%Y%m%d}.tif"]) == 0
@@ -234,7 +234,7 @@ def test_scan_writes_parquet_where_the_name_says_so(
     array = tiffref.References.open("refs.parq").group["image"]
     assert array.shape == tifffile.imread(image).shape
     assert main(["scan", "image.tif", "-o", "v3.parq", "--zarr-format", "3"]) == 2
-    assert "parquet references hold Zarr 2 only" in capsys.readouterr().err
+    assert "parquet references support Zarr 2 only" in capsys.readouterr().err
     assert not Path("v3.parq").exists()
 
 
@@ -313,7 +313,7 @@ def test_stack_with_a_hole_that_nobody_allowed_gives_1(
     assert_plain_error(capsys.readouterr().err)
     assert not Path("cube.json").exists()
     assert main([*command, "--allow-holes"]) == 0
-    assert "1 place" in capsys.readouterr().err
+    assert "1 position" in capsys.readouterr().err
     assert Path("cube.json").exists()
 
 

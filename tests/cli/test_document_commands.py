@@ -26,7 +26,7 @@ def test_convert_and_rewrite_tell_in_words_or_as_json(
             "2 arrays, 8 chunks",
             {"arrays": 2, "chunks": 8, "coordinates": 0},
         ),
-        ([*moved, "-o", "2.json"], "1 file with another address", {"moved": 1}),
+        ([*moved, "-o", "2.json"], "1 file with a new address", {"moved": 1}),
     ):
         capsys.readouterr()
         assert main(command) == 0
@@ -117,7 +117,7 @@ def test_dry_runs_of_documents_check_and_write_nothing(
     assert main(["rewrite", "refs.json", *moves, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "would write refs.parq: 1 array" in out
-    assert "would write refs.json: 1 file with another address" in out
+    assert "would write refs.json: 1 file with a new address" in out
     # what would fail fails
     assert main(["convert", "refs.json", "refs.parq", "--dry-run", "--zarr-format", "3"]) == 1
     assert main(["rewrite", "refs.json", "--from", "s3://a", "--to", "x", "--dry-run"]) == 2

@@ -1,11 +1,11 @@
 """The command line: `tiffref COMMAND ...`.
 
-Owns the table of commands, the exit codes, and how errors and warnings read on a terminal. What a
-command does is in its module; what it needs is imported when it runs, so that `--help`
-and completion stay quick. It knows nothing of TIFF.
+Contains the table of commands, the exit codes, and the display of errors and warnings. Commands are
+in the other modules, and import what they need when they run, so that `--help` and completion stay
+fast.
 
-Exit codes: 0 done; 1 the input is invalid, unsupported, or only a part of the work was done; 2 the
-command was used wrongly; 3 something could not be read or written; 130 interrupted.
+Exit codes: 0 done; 1 the input is invalid or unsupported, or only part of the work was done; 2
+usage error; 3 something could not be read or written; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TiffrefError, INVALID),
     (OSError, ACCESS),
 )
-"""Exit code of each error that a user can cause; the first row that fits counts."""
+"""Exit code by class of error; the first match counts."""
 
 
 class _Version(argparse.Action):
-    """Print the version, which takes longer to find than all of `--help`."""
+    """Print the version; looking it up takes longer than all of `--help`."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments
-        What follows the program's name; that of this process if not given.
+        Arguments after the program's name; by default, those of this process.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         parsed = build_parser().parse_args(arguments)
-    except SystemExit as stop:  # argparse leaves this way after --help and after a usage error
+    except SystemExit as stop:  # argparse exits after --help and after a usage error
         return stop.code if isinstance(stop.code, int) else USAGE
     verbosity = -1 if getattr(parsed, "quiet", False) else getattr(parsed, "verbose", 0)
     with log_to_stderr(verbosity), warnings.catch_warnings():
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = parsed.run(parsed)
         except BrokenPipeError:
-            return INVALID  # the reader of our output has gone (`tiffref info x.tif | head`)
+            return INVALID  # the reader closed the pipe (`tiffref info x.tif | head`)
         except KeyboardInterrupt:
             report("interrupted")
             return INTERRUPTED
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """Format an error as one paragraph, without its class where the message stands alone."""
+    """Return the message of an error; the name of its class only if there is no message."""
     if isinstance(error, OSError) and not isinstance(error, TiffrefError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}"
@@ -125,13 +125,13 @@ complete -o filenames -F _tiffref tiffref
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    """Print the script."""
+    """Print the completion script."""
     print(_SHELLS[arguments.shell](_list_options(build_parser())), end="")
     return OK
 
 
 def _list_options(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the options of each command, those of its actions among them."""
+    """Return the options of each command, including those of its actions."""
     found = {}
     for name, command in _subparsers(parser).items():
         parts = [command, *_subparsers(command).values()]

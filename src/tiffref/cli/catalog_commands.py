@@ -1,7 +1,4 @@
-"""`tiffref catalog build|open|query|show`: archives of TIFFs.
-
-Owns the arguments and how results read; the work is `tiffref.catalog`'s.
-"""
+"""`tiffref catalog build|open|query|show`: arguments and output; see `tiffref.catalog`."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
     from ..catalog import Catalog
 
 _COLUMNS = ("url", "status", "shape", "dtype", "codec", "crs", "time", "error")
-_SHOWN = 20
+_MAX_ROWS = 20
 
 
 def _parse_bounds(text: str) -> tuple[float, ...]:
@@ -50,8 +47,7 @@ def _parse_pair(text: str) -> tuple[str, str]:
 _BUILD_ARGUMENTS: console.Arguments = {
     "files": {
         "nargs": "+", "action": console.OneOrMany, "metavar": "FILES",
-        "help": "folders, globs, patterns, listing files (.txt), tables (.csv, .parquet), STAC "
-        "items",
+        "help": "folders, globs, patterns, lists (.txt), tables (.csv, .parquet) or STAC items",
     },
     "-o --output": {
         "default": "catalog", "metavar": "FOLDER",
@@ -64,32 +60,32 @@ _BUILD_ARGUMENTS: console.Arguments = {
     **console.ADDRESSES,
     "--asset": {
         "action": "append", "metavar": "KEY", "dest": "assets",
-        "help": "asset of STAC items; may be repeated",
+        "help": "key of the assets to take from STAC items; may be repeated",
     },
     **console.LEVEL,
     "--no-references": {
         "action": "store_false", "dest": "per_file",
-        "help": "write the index only, no references",
+        "help": "write only the index, no references",
     },
     "combined sets and catalogs": {
-        "--pattern": {"metavar": "P", "help": "how to read fields from names"},
+        "--pattern": {"metavar": "P", "help": "pattern of file names, with {fields}"},
         "--stack": {
             "nargs": "?", "const": True, "default": False, "metavar": "P",
-            "help": "also combine files; P is a pattern as for --pattern",
+            "help": "also combine files into sets; P as for --pattern",
         },
         "--group-by": {
             "metavar": "A,B", "type": _parse_list, "default": (),
-            "help": "a combined set for each value of these columns",
+            "help": "write a combined set for each value of these columns",
         },
-        "--mosaic": {"action": "store_true", "help": "combine files by their georeference"},
+        "--mosaic": {"action": "store_true", "help": "join adjacent files by their georeference"},
         "--allow-holes": {"action": "store_true", "help": "allow combined sets with missing files"},
         "--stack-format": {
             "choices": ("parquet", "json"), "default": "parquet",
             "help": "format of combined sets (default: %(default)s)",
         },
-        "--stac": {"action": "store_true", "help": "write a STAC collection with items"},
+        "--stac": {"action": "store_true", "help": "also write a STAC collection with items"},
     },
-    "the run": {
+    "running": {
         "--workers": {
             "type": int, "metavar": "N", "help": "number of workers; 2 or more are processes",
         },
@@ -97,17 +93,19 @@ _BUILD_ARGUMENTS: console.Arguments = {
             "choices": ("serial", "threads", "processes", "dask"), "help": "how to run the workers",
         },
         "--scheduler": {"metavar": "URL", "help": "Dask scheduler, such as tcp://host:8786"},
-        "--update": {"action": "store_true", "help": "also scan changed files, mark deleted ones"},
+        "--update": {
+            "action": "store_true", "help": "also scan changed files and mark deleted ones",
+        },
         "--wait": {
             "action": "store_true", "dest": "wait_for_lock",
-            "help": "wait while another build of this catalog runs",
+            "help": "wait while another build of this catalog is running",
         },
-        "--fail-fast": {"action": "store_true", "help": "stop at the first bad file"},
+        "--fail-fast": {"action": "store_true", "help": "stop at the first file that fails"},
         "--retries": {
             "type": int, "default": 3, "metavar": "N",
-            "help": "retries after temporary errors (default: %(default)s)",
+            "help": "retries after transient errors (default: %(default)s)",
         },
-        "--report": {"metavar": "FILE", "help": "write JSON Lines with a line for each file"},
+        "--report": {"metavar": "FILE", "help": "write a report: JSON Lines, one line per file"},
     },
     **console.DRY_RUN,
     **console.options_of("FILES"),
@@ -117,7 +115,7 @@ _BUILD_ARGUMENTS: console.Arguments = {
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    """Build and sum up; 1 where some files failed."""
+    """Build a catalog and print the summary; return 1 if files failed."""
     from .. import catalog
 
     if arguments.dry_run:
@@ -151,14 +149,14 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _list_inputs(arguments: argparse.Namespace) -> int:
-    """Describe which files a build would scan."""
+    """Print the files that a build would scan."""
     from ..sequences.inputs import find_files
 
     found = find_files(arguments.files, **console.pick(arguments, "assets storage_options"))
-    for url in found.urls[:_SHOWN]:
+    for url in found.urls[:_MAX_ROWS]:
         console.say(url)
-    if len(found.urls) > _SHOWN:
-        console.say(f"... {len(found.urls) - _SHOWN:,} more")
+    if len(found.urls) > _MAX_ROWS:
+        console.say(f"... {len(found.urls) - _MAX_ROWS:,} more")
     console.say(f"would build {arguments.output}: {count(len(found.urls), 'file')}")
     return console.OK
 
@@ -166,11 +164,11 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
 _SEARCH_ARGUMENTS: console.Arguments = {
     "catalog": {"metavar": "CATALOG", "help": "folder of the catalog: path or URL"},
     "--bounds": {"metavar": "W,S,E,N", "type": _parse_bounds,
-        "help": "files that touch this box, in degrees",
+        "help": "files whose bounding box intersects this one, in degrees",
     },
     "--time": {
         "metavar": "T[/T]", "type": _parse_time,
-        "help": "files of this time: 2022-05, or 2022-05-01/2022-05-09; .. leaves an end open",
+        "help": "files of this time: 2022-05, or 2022-05-01/2022-05-09; .. is an open end",
     },
     "--where": {
         "action": "append", "default": [], "metavar": "COLUMN=VALUE", "type": _parse_pair,
@@ -187,7 +185,7 @@ _OPEN_ARGUMENTS: console.Arguments = {
     **_SEARCH_ARGUMENTS,
     **console.allow_of("CATALOG"),
     "-o --output": {
-        "metavar": "FILE", "help": f"references to what was found: {console.OUTPUT_HELP}",
+        "metavar": "FILE", "help": f"write references to the files found: {console.OUTPUT_HELP}",
     },
 }  # fmt: skip
 
@@ -208,7 +206,7 @@ def _search(arguments: argparse.Namespace) -> Catalog:
 
 
 def _query(arguments: argparse.Namespace) -> int:
-    """Print what was found; 1 if nothing was."""
+    """Print the files found; return 1 if there are none."""
     found = _search(arguments)
     rows = _plain_rows(found)
     if arguments.json:
@@ -217,7 +215,7 @@ def _query(arguments: argparse.Namespace) -> int:
         for row in rows:
             print(row["url"])
     if not rows:
-        console.report(f"{arguments.catalog}: nothing was found", "warning")
+        console.report(f"{arguments.catalog}: no files found", "warning")
     return console.OK if rows else console.INVALID
 
 
@@ -234,7 +232,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def show(name: str, found: Catalog, as_json: bool) -> int:
-    """Print a catalog, or what a search found, in numbers and its first rows."""
+    """Print counts and the first rows of a catalog or query result."""
     from collections import Counter
 
     status = Counter(found.table["status"].to_pylist())
@@ -247,16 +245,16 @@ def show(name: str, found: Catalog, as_json: bool) -> int:
         return console.OK
     print(f"{name}: {count(len(found), 'file')}"
           + "".join(f", {n:,} {name}" for name, n in sorted(status.items())))  # fmt: skip
-    rows = _plain_rows(type(found)(found.folder, found.table.slice(0, _SHOWN)))
+    rows = _plain_rows(type(found)(found.folder, found.table.slice(0, _MAX_ROWS)))
     if rows:
         names = [column for column in _COLUMNS if any(column in row for row in rows)]
         cells = [[_format(row.get(column)) for column in names] for row in rows]
         print(format_table([list(names), *cells]))
-    if len(found) > _SHOWN:
-        print(f"  ... {len(found) - _SHOWN:,} more")
+    if len(found) > _MAX_ROWS:
+        print(f"  ... {len(found) - _MAX_ROWS:,} more")
     for row in combined:
-        what = row.get("path") or row["error"]
-        print(f"combined {row['name']}: {count(row['n_files'], 'file')}, {what}")
+        result = row.get("path") or row["error"]
+        print(f"combined {row['name']}: {count(row['n_files'], 'file')}, {result}")
     return console.OK
 
 
@@ -268,7 +266,7 @@ def _format(value: Any) -> str:
 
 
 def _open(arguments: argparse.Namespace) -> int:
-    """Print what was found as one dataset, or write its references."""
+    """Print the files found as one dataset, or write references to them."""
     found = _search(arguments)
     if arguments.output:
         references = found.references() if len(found) == 1 else found.stack()
@@ -285,7 +283,7 @@ def _open(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "catalog": console.Command(
-        "build a catalog of many TIFF files, search it, and open what was found",
+        "build a catalog of many TIFF files, search it, and open the result",
         """\
   tiffref catalog build scenes/ -o catalog/
   tiffref catalog build 's3://bucket/**/*.tif' -o catalog/ --storage-option anon=true
@@ -302,13 +300,13 @@ COMMANDS = {
                 _build,
             ),
             "open": console.Command(
-                "open what a search finds as one dataset",
+                "open files of a catalog as one dataset",
                 "  tiffref catalog open catalog/ --where band=B04 -o cube.json",
                 _OPEN_ARGUMENTS,
                 _open,
             ),
             "query": console.Command(
-                "list the files that a search finds",
+                "list files of a catalog",
                 """\
   tiffref catalog query catalog/ --bounds 5,45,11,48 --time 2022-05
   tiffref catalog query catalog/ --status failed""",
@@ -316,7 +314,7 @@ COMMANDS = {
                 _query,
             ),
             "show": console.Command(
-                "show what is in a catalog",
+                "summarize a catalog",
                 "  tiffref catalog show catalog/",
                 _SEARCH_ARGUMENTS,
                 _show,

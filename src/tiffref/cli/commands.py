@@ -1,7 +1,6 @@
-"""`tiffref scan`, `stack` and `append`: from TIFFs to a reference document.
+"""`tiffref scan`, `stack` and `append`: arguments, output names and messages.
 
-Owns their arguments, the names of what they write, and what they report; the work is
-`tiffref.scan`, `tiffref.scan_sequence`, `tiffref.append_sequence` and `References`.
+See `tiffref.scan`, `tiffref.scan_sequence`, `tiffref.append_sequence` and `References`.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ def _parse_attributes(text: str) -> dict[str, Any]:
 _SIDECARS: console.Arguments = {
     "--sidecars": {
         "action": argparse.BooleanOptionalAction,
-        "help": "read the world file, RPC, .aux.xml, .ovr and .msk beside a TIFF "
-        "(default: of local files)",
+        "help": "read the world file, RPC, .aux.xml, .ovr and .msk next to a TIFF "
+        "(default: for local files)",
     },
 }
 _SCAN_ARGUMENTS: console.Arguments = {
@@ -57,7 +56,7 @@ _SCAN_ARGUMENTS: console.Arguments = {
     **console.options_of("IMG"),
     "-o --output": {
         "metavar": "FILE",
-        "help": f"{console.OUTPUT_HELP}; - is standard output (default: IMG with .json)",
+        "help": f"{console.OUTPUT_HELP}; - for standard output (default: IMG with .json)",
     },
     **console.FORMAT,
     **console.ADDRESSES,
@@ -65,36 +64,36 @@ _SCAN_ARGUMENTS: console.Arguments = {
     **console.LEVEL,
     "--key": {
         "type": _parse_key, "metavar": "N",
-        "help": "pages instead of series: one (3), several (0,2,5) or a range (0:10)",
+        "help": "pages to read instead of a series: 3, 0,2,5 or 0:10",
     },
     "--layout": {
         "choices": ("dataset", "tree"), "default": "dataset",
-        "help": "all levels in the root group, or a group per level (default: %(default)s)",
+        "help": "all levels in the root group, or one group per level (default: %(default)s)",
     },
     "--axes": {
         "choices": ("as-stored", "ngff", "bands-first"),
-        "help": "order of axes: ngff is t, c, z, y, x, bands-first is band, y, x (default: as "
-        "stored, except for microscopes in Zarr v3)",
+        "help": "order of axes: t, c, z, y, x (ngff) or band, y, x (bands-first) (default: "
+        "as-stored, except for microscopes in Zarr v3)",
     },
     "--zarr-format": {
         "type": int, "choices": (2, 3), "default": 2,
         "help": "Zarr metadata to write; xarray's kerchunk engine reads 2 only (default: 2)",
     },
     "--chunkmode": {
-        "choices": ("tile", "strile"), "help": "one chunk for each strip or tile as stored",
+        "choices": ("tile", "strile"), "help": "one chunk per strip or tile",
     },
     "--fillvalue": {
         "type": _parse_number, "metavar": "N",
-        "help": "value of missing chunks, instead of the nodata value of the file",
+        "help": "value of missing chunks (default: the nodata value of the file)",
     },
     "--zattrs": {
         "action": console.Merge, "type": _parse_attributes, "metavar": "NAME=VALUE",
-        "help": "attribute to add at the root, or a JSON object of several; may be repeated",
+        "help": "attribute to add to the root group, or a JSON object of several; may be repeated",
     },
     "--strict": {"action": "store_true", "help": "refuse a file with invalid metadata"},
     "--allow-holes": {
         "action": "store_true",
-        "help": "leave chunks missing if a file of a set is absent",
+        "help": "leave chunks missing if a file of a set does not exist",
     },
     **_SIDECARS,
     **console.DRY_RUN,
@@ -103,7 +102,7 @@ _SCAN_ARGUMENTS: console.Arguments = {
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    """Scan, write, and say what was written; 1 where a level could not be expressed."""
+    """Scan an image and write references; return 1 if a level cannot be represented."""
     from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
@@ -126,7 +125,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         sys.stdout.write("\n")
     elif not arguments.dry_run:
         console.write_references(references, output, arguments.zarr_format, **addresses)
-    summary = _summarise_scan(references, output)
+    summary = _summarize_scan(references, output)
     for refused in summary["refused"]:
         console.report(
             f"series {refused['series']} level {refused['level']} is left out: {refused['reason']}",
@@ -141,7 +140,7 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 
 def _stem(name: str) -> str:
-    """Return the name of an image without folders, query and ending.
+    """Return the name of an image without folders, query and extension.
 
     >>> _stem("https://host/data/a.b.tif?token=1")
     'a.b'
@@ -150,8 +149,8 @@ def _stem(name: str) -> str:
     return Path(plain.rstrip("/").rpartition("/")[2]).stem or "image"
 
 
-def _summarise_scan(references: References, where: str) -> dict[str, Any]:
-    """Describe what a document holds and what was left out of it, as JSON values."""
+def _summarize_scan(references: References, output: str) -> dict[str, Any]:
+    """Return counts of a document and the levels left out, as JSON values."""
     refused = [
         {"series": i, "level": j, "reason": level["refused"]}
         for i, series in enumerate(references.series)
@@ -160,32 +159,32 @@ def _summarise_scan(references: References, where: str) -> dict[str, Any]:
     ]
     arrays = (array for _, array in references.group.arrays())
     return {
-        "output": where,
+        "output": output,
         **console.count_arrays(references),
         "missing_chunks": sum(int(array.manifest.is_missing.sum()) for array in arrays),
         "refused": refused,
     }
 
 
-def _is_same_file(where: str, image: str) -> bool:
+def _is_same_file(output: str, image: str) -> bool:
     try:
-        return Path(where).samefile(image)
+        return Path(output).samefile(image)
     except OSError:
         return False  # one of them does not exist, or is a URL
 
 
-_FILES_SHOWN = 3
+_MAX_SHOWN = 3
 _SEQUENCE_ARGUMENTS: console.Arguments = {
     "--pattern": {
         "metavar": "P",
-        "help": "how to read coordinates from names: {fields}, a regular expression, or a preset "
-        "such as sentinel-2 (tiffref stack --help lists them)",
+        "help": "pattern of file names: {fields}, a regular expression, or a preset such as "
+        "sentinel-2 (tiffref stack --help lists them)",
     },
     **console.LEVEL,
-    "--chunkmode": {"choices": ("tile",), "help": "one chunk for each strip or tile as stored"},
+    "--chunkmode": {"choices": ("tile",), "help": "one chunk per strip or tile"},
     "--allow-holes": {
         "action": "store_true",
-        "help": "leave chunks missing if there is no file for them or it cannot be read",
+        "help": "leave chunks missing if their file does not exist or cannot be read",
     },
     **console.ADDRESSES,
     "--workers": {"type": int, "metavar": "N", "help": "number of threads that read files"},
@@ -193,7 +192,7 @@ _SEQUENCE_ARGUMENTS: console.Arguments = {
     **console.DRY_RUN,
     **console.JSON,
 }
-"""What `stack` and `append` share."""
+"""Arguments of both `stack` and `append`."""
 _STACK_ARGUMENTS: console.Arguments = {
     "files": {
         "nargs": "+", "action": console.OneOrMany, "metavar": "FILES",
@@ -206,12 +205,12 @@ _STACK_ARGUMENTS: console.Arguments = {
     **_SIDECARS,
     "--axes": {
         "metavar": "A,B",
-        "help": "order of the new axes, as time,band; or of all axes: ngff (t, c, z, y, x), "
+        "help": "order of the new axes, such as time,band; or of all axes: ngff (t, c, z, y, x), "
         "bands-first (band, y, x) or as-stored",
     },
     "--layout": {
         "choices": ("dataset", "hcs"), "default": "dataset",
-        "help": "one array, or an OME-NGFF plate with a group for each well and field "
+        "help": "one array, or an OME-NGFF plate with one group per well and field "
         "(default: %(default)s)",
     },
     "--time-from": {
@@ -220,10 +219,10 @@ _STACK_ARGUMENTS: console.Arguments = {
     },
     "--concat": {
         "metavar": "[FIELD=]DIM", "action": "append", "default": [],
-        "help": "join files along one of their own dimensions; may be repeated with a field of the "
-        "pattern for each",
+        "help": "join files along one of their own dimensions; may be repeated, with a field of "
+        "the pattern each time",
     },
-    "--mosaic": {"action": "store_true", "help": "place files by their georeference"},
+    "--mosaic": {"action": "store_true", "help": "join adjacent files by their georeference"},
     "--on-mismatch": {
         "choices": ("error", "split"), "default": "error",
         "help": "what to do if files do not combine (default: %(default)s)",
@@ -239,7 +238,7 @@ _STACK_ARGUMENTS: console.Arguments = {
 
 
 def _stack(arguments: argparse.Namespace) -> int:
-    """Scan all files, write, and say what was written."""
+    """Scan the files and write references to them as one array."""
     from ..metadata.ngff import AXES
     from ..sequences.stack import scan_sequence
 
@@ -257,21 +256,21 @@ def _stack(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         **console.pick(arguments, names),
     )
-    _offer_pattern(arguments)
-    return _finish(references, arguments, arguments.zarr_format)
+    _suggest_pattern(arguments)
+    return _write_and_report(references, arguments, arguments.zarr_format)
 
 
-def _offer_pattern(arguments: argparse.Namespace) -> None:
-    """Offer a pattern where names look like dates, bands or axes and none was given."""
+def _suggest_pattern(arguments: argparse.Namespace) -> None:
+    """Suggest a pattern if file names seem to have dates, bands or axes and none was given."""
     from ..sequences.inputs import list_files
     from ..sequences.names import has_fields, suggest_pattern
 
-    is_told = isinstance(arguments.files, str) and has_fields(arguments.files)
-    if is_told or arguments.pattern or arguments.time_from or arguments.mosaic:
+    is_pattern = isinstance(arguments.files, str) and has_fields(arguments.files)
+    if is_pattern or arguments.pattern or arguments.time_from or arguments.mosaic:
         return
     pattern = suggest_pattern(list_files(arguments.files).urls)
     if pattern is not None:
-        console.report(f"names look like coordinates; to have axes: --pattern '{pattern}'", "note")
+        console.report(f"file names seem to have fields: try --pattern '{pattern}'", "note")
 
 
 def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
@@ -279,16 +278,18 @@ def _parse_concat(texts: list[str]) -> str | dict[str, str] | None:
         return texts[0]
     pairs = [text.partition("=") for text in texts]
     if any(not equals for _, equals, _ in pairs):
-        raise console.UsageError("--concat given more than once takes FIELD=DIM")
+        raise console.UsageError("repeated --concat options must be FIELD=DIM")
     return {field: dim for field, _, dim in pairs} or None
 
 
-def _finish(references: References, arguments: argparse.Namespace, zarr_format: int) -> int:
-    """Write the document and say what is in it; 1 where it lacks what nobody allowed it to."""
+def _write_and_report(
+    references: References, arguments: argparse.Namespace, zarr_format: int
+) -> int:
+    """Write the document and report its content; return 1 if files are missing without leave."""
     if not arguments.dry_run:
         addresses = console.addresses_of(arguments)
         console.write_references(references, arguments.output, zarr_format, **addresses)
-    summary = _summarise_stack(references, arguments.output)
+    summary = _summarize_stack(references, arguments.output)
     if arguments.json:
         console.print_json(summary)
     else:
@@ -300,19 +301,24 @@ def _finish(references: References, arguments: argparse.Namespace, zarr_format: 
     for row in summary["unreadable"]:
         console.report(f"left out: {row['reason']}", "warning")
     if summary["holes"]:
-        named = "; ".join(summary["empty"][:_FILES_SHOWN])
-        more = "; ..." if named and summary["holes"] > _FILES_SHOWN else ""
-        which = f": {named}{more}" if named else ""
-        console.report(f"{count(summary['holes'], 'place')} without a file{which}", "warning")
-    is_short = summary["holes"] or summary["unreadable"]
-    return console.INVALID if is_short and not arguments.allow_holes else console.OK
+        listed = "; ".join(summary["empty"][:_MAX_SHOWN])
+        more = "; ..." if listed and summary["holes"] > _MAX_SHOWN else ""
+        positions = f": {listed}{more}" if listed else ""
+        console.report(
+            f"{count(summary['holes'], 'position')} without a file{positions}", "warning"
+        )
+    is_incomplete = summary["holes"] or summary["unreadable"]
+    return console.INVALID if is_incomplete and not arguments.allow_holes else console.OK
 
 
-def _summarise_stack(references: References, where: str) -> dict[str, Any]:
-    """Describe what a document holds, as JSON values."""
-    records = [row["sequence"] for row in references.series if "sequence" in row]
+def _summarize_stack(references: References, output: str) -> dict[str, Any]:
+    """Return files, arrays and holes of a document, as JSON values."""
+    sequences = [series["sequence"] for series in references.series if "sequence" in series]
     paths = [
-        level["path"] for row in references.series for level in row["levels"] if "path" in level
+        level["path"]
+        for series in references.series
+        for level in series["levels"]
+        if "path" in level
     ]
     arrays = [
         {"path": path, "shape": dict(zip(array.dims, array.shape, strict=True))}
@@ -320,29 +326,29 @@ def _summarise_stack(references: References, where: str) -> dict[str, Any]:
         if path in paths
     ]
     return {
-        "output": where,
+        "output": output,
         "files": len(references.sources),
         "arrays": arrays,
-        "holes": sum(record.get("n_holes", 0) for record in records),
-        "empty": [place for record in records for place in record.get("holes", [])],
-        "unreadable": [row for record in records for row in record.get("unreadable", [])],
+        "holes": sum(sequence.get("n_holes", 0) for sequence in sequences),
+        "empty": [position for one in sequences for position in one.get("holes", [])],
+        "unreadable": [file for one in sequences for file in one.get("unreadable", [])],
     }
 
 
 _APPEND_ARGUMENTS: console.Arguments = {
-    "document": {"metavar": "DOC", "help": "what tiffref stack wrote"},
+    "document": {"metavar": "DOC", "help": "document written by tiffref stack"},
     "files": {
         "nargs": "+", "action": console.OneOrMany, "metavar": "FILES",
         "help": "as for tiffref stack",
     },
-    "-o --output": {"metavar": "FILE", "help": f"{console.OUTPUT_HELP}; by default DOC itself"},
+    "-o --output": {"metavar": "FILE", "help": f"{console.OUTPUT_HELP} (default: DOC)"},
     **_SEQUENCE_ARGUMENTS,
     **console.allow_of("DOC"),
 }  # fmt: skip
 
 
 def _append(arguments: argparse.Namespace) -> int:
-    """Add files, write, and say what was written."""
+    """Add files to a document of `stack`."""
     from ..references import References
     from ..sequences.stack import append_sequence
 
@@ -353,11 +359,11 @@ def _append(arguments: argparse.Namespace) -> int:
         before, arguments.files, progress=not arguments.quiet, **console.pick(arguments, names)
     )
     if after is not before or arguments.output != arguments.document:
-        return _finish(after, arguments, zarr_format=2)
+        return _write_and_report(after, arguments, zarr_format=2)
     if arguments.json:
-        console.print_json(_summarise_stack(after, arguments.output))
+        console.print_json(_summarize_stack(after, arguments.output))
     else:
-        console.say(f"{arguments.output}: nothing new")
+        console.say(f"{arguments.output}: no new files")
     return console.OK
 
 

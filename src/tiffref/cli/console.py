@@ -1,10 +1,10 @@
-"""What all commands share: exit codes, messages, progress, output, and the parser of arguments.
+"""Shared by all commands: exit codes, messages, progress, output, and the argument parser.
 
-Results go to standard output, everything else to standard error through the logger `tiffref`, and
-progress only where standard error is a terminal. The parser says what is wrong where it is wrong:
-argparse leaves wrong options of a command to the program, whose usage does not show what there is,
-and takes bounds in the west for options. Hints of errors name arguments as Python has them; they
-are rendered as options here.
+Results go to standard output, everything else to standard error through the logger `tiffref`.
+Progress is shown only if standard error is a terminal. The parser improves on argparse: a command
+reports its own unknown options, with suggestions, and negative numbers such as western longitudes
+are not taken for options. Hints of errors, which name Python arguments, are rewritten to name
+options.
 """
 
 from __future__ import annotations
@@ -34,37 +34,36 @@ OK, INVALID, USAGE, ACCESS, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class UsageError(Exception):
-    """Arguments that argparse accepts one by one and that make no sense together."""
+    """Arguments that are valid for argparse one by one, but not together."""
 
 
 _LOG = logging.getLogger("tiffref")
 _NOTE = 25
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": _NOTE}
 _VERBOSE = ("fsspec", "s3fs", "gcsfs", "aiohttp", "botocore")
-"""Loggers of other packages that -vv shows too."""
+"""Loggers of other packages that -vv also shows."""
 
-
-_LAYOUT = "\n\t"
-"""Control characters that our own texts have."""
+_ALLOWED_CONTROLS = "\n\t"
+"""Control characters that are printed as they are."""
 
 
 class _Formatter(logging.Formatter):
-    """A line as `tiffref: warning: message`."""
+    """Formats a record as `tiffref: warning: message`."""
 
     def format(self, record: logging.LogRecord) -> str:
         kind = "note" if record.levelno == _NOTE else record.levelname.lower()
         where = "" if record.name == "tiffref" else f"{record.name}: "
-        return f"tiffref: {kind}: {where}{printable(record.getMessage(), _LAYOUT)}"
+        return f"tiffref: {kind}: {where}{printable(record.getMessage(), _ALLOWED_CONTROLS)}"
 
 
 @contextmanager
 def log_to_stderr(verbosity: int) -> Iterator[None]:
-    """Let what is logged be written to standard error, as long as the context lasts.
+    """Write log messages to standard error within the context.
 
     Parameters
     ----------
     verbosity
-        -1 for errors only, 0 for warnings too, 1 for what is done, 2 for all details.
+        -1 for errors only, 0 for warnings too, 1 for each step, 2 for all details.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
@@ -89,9 +88,9 @@ def report(message: str, kind: str = "error") -> None:
 
 
 def say(text: str) -> None:
-    """Print one line of a summary, unless only errors are wanted."""
+    """Print a line of a summary, unless `--quiet` is given."""
     if _LOG.isEnabledFor(_NOTE):
-        print(printable(text, _LAYOUT))
+        print(printable(text, _ALLOWED_CONTROLS))
 
 
 def show_warning(
@@ -102,15 +101,15 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Write a warning without the place in the code, which does not help a user."""
+    """Report a warning without its line of code, which does not help users."""
     report(str(message), "warning")
 
 
 @contextmanager
 def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show what is being done while it is done, where standard error is a terminal.
+    """Show a message within the context, if standard error is a terminal.
 
-    Gets a callback that shows how many directories and bytes were read, where there is a terminal.
+    Yields a callback that shows how many IFDs and bytes were read; None without a terminal.
     """
     start, message = time.perf_counter(), redact(message)
     if not sys.stderr.isatty() or not _LOG.isEnabledFor(_NOTE):
@@ -132,15 +131,15 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
 def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
     text = json.dumps(_encode_numbers(value), indent=2, ensure_ascii=False, default=str)
-    # what JSON need not spell may be an order to a terminal
-    print(_ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    # JSON allows these unescaped, but terminals interpret them
+    print(_TERMINAL_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-_ORDERS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _encode_numbers(value: Any) -> Any:
-    """Spell numbers that JSON does not know as Zarr does: "NaN", "Infinity", "-Infinity"."""
+    """Replace numbers that JSON lacks by strings, as in Zarr: "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, dict):
         return {name: _encode_numbers(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -151,15 +150,15 @@ def _encode_numbers(value: Any) -> Any:
 
 
 class OneOrMany(argparse.Action):
-    """Keep one name as text, so that a pattern or table is taken for one, and several as a list."""
+    """Store one name as a string, which may be a pattern or table, and several as a list."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Store the name or names."""
+        """Store the string or list."""
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
 class Merge(argparse.Action):
-    """Put what an option gives each time into one dictionary."""
+    """Merge the values of a repeated option into one dictionary."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         """Add to the dictionary."""
@@ -167,61 +166,61 @@ class Merge(argparse.Action):
 
 
 def parse_option(text: str) -> dict[str, Any]:
-    """Parse NAME=VALUE; the value is JSON, or else text."""
+    """Parse NAME=VALUE; a value that is not JSON is a string."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
         return {name: json.loads(value)}
     except json.JSONDecodeError:
-        return {name: value}  # a plain word needs no quotes
+        return {name: value}
 
 
 Arguments = Mapping[str, Mapping[str, Any]]
-"""Names of an argument -> what argparse takes; or the title of a group -> the arguments in it."""
+"""Options of `add_argument` by the names of an argument; arguments by the title of their group."""
 
 OUTPUT_HELP = "JSON file to write, or parquet if it ends in .parq or .parquet"
 JSON: Arguments = {"--json": {"action": "store_true", "help": "print JSON"}}
-DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "do everything but write"}}
+DRY_RUN: Arguments = {"--dry-run": {"action": "store_true", "help": "write nothing"}}
 FORMAT: Arguments = {
     "--format": {
-        "choices": ("json", "parquet"), "help": "format of the references (default: by the name)",
+        "choices": ("json", "parquet"),
+        "help": "format of the references (default: by the extension of the output)",
     },
 }  # fmt: skip
 LEVEL: Arguments = {"--level": {"type": int, "metavar": "N", "help": "only this pyramid level"}}
 _COMMON: Arguments = {
     "-v --verbose": {
-        "action": "count", "default": 0, "help": "log each step; twice: with all details",
+        "action": "count", "default": 0, "help": "log each step; -vv: with all details",
     },
     "-q --quiet": {"action": "store_true", "help": "print only errors"},
 }  # fmt: skip
 
 
 def options_of(what: str, name: str = "storage") -> Arguments:
-    """Return an option that collects the arguments of a file system."""
+    """Return an option for the arguments of a file system."""
     return {
         f"--{name}-option": {
             "metavar": "NAME=VALUE", "dest": f"{name}_options", "action": Merge,
             "type": parse_option,
-            "help": f"option of the file system that opens {what}, such as anon=true; repeatable",
+            "help": f"option of the file system of {what}, such as anon=true; may be repeated",
         },
     }  # fmt: skip
 
 
 def allow_of(what: str) -> Arguments:
-    """Return an option that collects the addresses that a document is trusted with."""
+    """Return an option for the addresses that a document may read."""
     return {
         "--allow": {
             "metavar": "PREFIX", "action": "append",
-            "help": f"let {what} read addresses that start with this, '*' for all; "
-            "may be repeated",
+            "help": f"addresses that {what} may read start with this; '*' for all; may be repeated",
         },
     }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: help (one line), examples, arguments, and what runs it; or actions of its own."""
+    """A command: one line of help, examples, arguments, and a function to run or actions."""
 
     help: str
     examples: str = ""
@@ -258,23 +257,23 @@ def _add_arguments(parser: Any, arguments: Arguments) -> None:
 
 
 def _print_help(parser: argparse.ArgumentParser) -> int:
-    """Show the help if no command was named; the exit code says that one is missing."""
+    """Print the help if there is no command; return the exit code of a usage error."""
     parser.print_help(sys.stderr)
     return USAGE
 
 
 def pick(arguments: argparse.Namespace, names: str) -> dict[str, Any]:
-    """Return arguments that a function takes under the same names."""
+    """Return some arguments, to pass them on under the same names."""
     return {name: getattr(arguments, name) for name in names.split()}
 
 
 def only_image(names: Sequence[str], command: str) -> str:
-    """Return the only name; of several, say what else to do with them.
+    """Return the only name.
 
     Raises
     ------
     UsageError
-        If there are several, as where a shell has expanded a glob.
+        If there are several, for example because a shell has expanded a glob.
     """
     if len(names) == 1:
         return names[0]
@@ -287,24 +286,24 @@ def only_image(names: Sequence[str], command: str) -> str:
 
 
 def default_output(output: str | None, stem: str, form: str | None) -> str:
-    """Return the name to write to: the one given, or one made of a stem.
+    """Return the name of the output, by default that of a stem.
 
     Raises
     ------
     UsageError
-        If the name contradicts the format, or names a Zarr store, or one that was not given exists.
+        If the name does not match the format or is that of a Zarr store, or the default exists.
     """
     if output is None:
         name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
         if Path(name).exists():
-            raise UsageError(f"{name} exists already; to replace it, use -o {name}")
+            raise UsageError(f"{name} already exists; to replace it, use -o {name}")
         return name
-    ending = output.rstrip("/").lower().rpartition(".")[2]
+    extension = output.rstrip("/").lower().rpartition(".")[2]
     misnamed = misnamed_references(output)
     if misnamed:
         raise UsageError(f"{output}: {misnamed[0]}; name them {misnamed[1]}")
-    if form and (ending in ("parq", "parquet")) != (form == "parquet"):
-        raise UsageError(f"{output}: the name does not go with --format {form}")
+    if form and (extension in ("parq", "parquet")) != (form == "parquet"):
+        raise UsageError(f"{output}: the extension does not match --format {form}")
     return output
 
 
@@ -313,73 +312,73 @@ _INVALID_CHOICE = re.compile(
     r"argument (?P<what>COMMAND|ACTION|SHELL): invalid choice: '(?P<value>[^']*)' "
     r"\(choose from (?P<choices>.*)\)"
 )
-_NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
+_NEGATIVE_NUMBERS = re.compile(r"-[0-9.][0-9.,eE+-]*")
 _ARGUMENT = re.compile(r"\b(?P<name>[a-z_]+)=(?:True|'(?P<value>[^']*)'|\['(?P<item>[^']*)'\])")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that refuses what it does not know itself, and says what may have been meant."""
+    """A parser that reports its own unknown arguments, with suggestions."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """Parse all arguments; none is left to the parser above."""
+        """Parse all arguments; leave none to the parent parser."""
         given = sys.argv[1:] if args is None else args
         found, rest = super().parse_known_args(list(_join_numbers(given)), namespace)
         if rest:
-            self.error(self._refuse(rest[0]))
+            self.error(self._describe_unknown(rest[0]))
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """Describe in a line or two what is wrong, and where all options are listed."""
+        """Print the error and where to find the options, and exit."""
         wrong = _INVALID_CHOICE.match(message)
         if wrong:
-            named = re.findall(r"[\w-]+", wrong["choices"])
-            hint = did_you_mean(wrong["value"], named) or f"There are {', '.join(named)}"
+            choices = re.findall(r"[\w-]+", wrong["choices"])
+            hint = did_you_mean(wrong["value"], choices) or f"Choose from {', '.join(choices)}"
             if wrong["what"] == "COMMAND" and Path(wrong["value"]).exists():
                 hint = f"For a file: tiffref info {shlex.quote(wrong['value'])}"
             message = (
-                f"there is no {wrong['what'].lower()} {wrong['value']}; {hint[0].lower()}{hint[1:]}"
+                f"unknown {wrong['what'].lower()} {wrong['value']}; {hint[0].lower()}{hint[1:]}"
             )
         print(f"tiffref: error: {message}", file=sys.stderr)
         self.exit(USAGE, f"See {self.prog} --help.\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Let an error out that argparse passes over: the help may be all that is wanted."""
+        """Print a message; unlike argparse, raise errors of a full or closed output."""
         (file or sys.stderr).write(message)
 
     def options(self) -> list[str]:
-        """Return the long options, as `--level`."""
+        """Return the long options, such as `--level`."""
         return sorted(set(_OPTION.findall(self.format_usage())))
 
-    def _refuse(self, argument: str) -> str:
+    def _describe_unknown(self, argument: str) -> str:
         if not argument.startswith("-"):
-            return f"one argument too many: {argument}"
+            return f"unexpected argument: {argument}"
         name = argument.partition("=")[0]
         near = did_you_mean(name, self.options())
         return f"unknown option {name}" + (f"; {near[0].lower()}{near[1:]}" if near else "")
 
 
 def _join_numbers(arguments: Sequence[str]) -> Iterator[str]:
-    """Join options with numbers below 0, where argparse takes the minus for another option.
+    """Join options with negative numbers, which argparse would take for options.
 
     >>> list(_join_numbers(["query", "--bounds", "-10,40,5.5,50", "images"]))
     ['query', '--bounds=-10,40,5.5,50', 'images']
     """
-    before = None
+    last = None
     for argument in arguments:
-        if before is not None and _OPTION.fullmatch(before) and _NUMBERS.fullmatch(argument):
-            before = f"{before}={argument}"
+        if last is not None and _OPTION.fullmatch(last) and _NEGATIVE_NUMBERS.fullmatch(argument):
+            last = f"{last}={argument}"
             continue
-        if before is not None:
-            yield before
-        before = argument
-    if before is not None:
-        yield before
+        if last is not None:
+            yield last
+        last = argument
+    if last is not None:
+        yield last
 
 
 def name_options(text: str, options: Sequence[str]) -> str:
-    """Spell arguments of Python as options where the command has them.
+    """Replace Python arguments in a text by the options of a command.
 
     >>> name_options("allow_holes=True leaves them missing.", ["--allow-holes"])
     '--allow-holes leaves them missing.'
@@ -387,56 +386,56 @@ def name_options(text: str, options: Sequence[str]) -> str:
     '--on-mismatch split makes two.'
     """
 
-    def spell(match: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         option = f"--{match['name'].replace('_', '-')}"
         if option not in options:
             return match[0]
         value = match["value"] or match["item"]
         return f"{option} {shlex.quote(value)}" if value else option
 
-    return _ARGUMENT.sub(spell, text)
+    return _ARGUMENT.sub(replace, text)
 
 
 ADDRESSES: Arguments = {
     "--url-prefix": {
         "metavar": "URL",
-        "help": "where readers find the TIFFs: this, then the file name (s3://bucket/folder/)",
+        "help": "folder in which readers find the TIFFs, such as s3://bucket/folder/",
     },
     "--keep-signature": {
         "action": "store_true",
-        "help": "keep signatures and passwords in addresses; by default they are removed",
+        "help": "keep signatures and passwords in addresses; by default, they are removed",
     },
 }
-"""How documents name the TIFFs."""
+"""Options for the addresses of TIFFs in documents."""
 
 
 def addresses_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what `ADDRESSES` gave, as exports take it."""
+    """Return the values of `ADDRESSES`, as arguments of exports."""
     return {"url": arguments.url_prefix, "keep_signature": arguments.keep_signature}
 
 
 def write_references(
     references: References, output: str, zarr_format: int = 2, **addresses: Any
 ) -> None:
-    """Write references, and show that while it takes.
+    """Write references, with progress.
 
     Raises
     ------
     UsageError
-        If parquet is to hold Zarr 3.
+        If the output is parquet, and the Zarr format 3.
     """
     from ..formats.parquet import is_parquet
 
     if zarr_format != 2 and is_parquet(output):
         raise UsageError(
-            f"{output}: parquet references hold Zarr 2 only; leave out --zarr-format, or write JSON"
+            f"{output}: parquet references support Zarr 2 only; omit --zarr-format, or write JSON"
         )
     with progress(f"writing {output}"):
         references.write_fsspec(output, **addresses, zarr_format=zarr_format)
 
 
 def count_arrays(references: References) -> dict[str, int]:
-    """Count images and their chunks; coordinates, which nobody asked for, by themselves."""
+    """Count images and their chunks, and separately coordinates."""
     levels = (level for row in references.series for level in row["levels"])
     arrays = dict(references.group.arrays())
     images = {level.get("path") for level in levels} & set(arrays)
@@ -449,7 +448,7 @@ def count_arrays(references: References) -> dict[str, int]:
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Format the counts in one line.
+    """Format counts as one line.
 
     >>> format_counts({"arrays": 2, "chunks": 8, "coordinates": 1})
     '2 arrays, 8 chunks, 1 coordinate'

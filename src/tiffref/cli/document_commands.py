@@ -1,9 +1,8 @@
-"""`tiffref info`, `convert`, `rewrite`, `refresh` and `validate`: what is there already.
+"""`tiffref info`, `convert`, `rewrite`, `refresh` and `validate`: arguments and output.
 
-Owns their arguments and what they report, such as what the pixels of the main image mean:
-coordinate system, bounds, axes, channels. All of it comes from the scan or the document; nothing is
-worked out here but extents. The work is that of `tiffref.documents` and `tiffref.validate`; the
-lines of arrays and codecs are those of `formats.summary`.
+`info` describes the metadata of the main image (CRS, bounds, axes, channels), as it is in the scan
+or document; `formats.summary` describes arrays and codecs. For the rest, see `tiffref.documents`
+and `tiffref.validate`.
 """
 
 from __future__ import annotations
@@ -27,22 +26,19 @@ if TYPE_CHECKING:
 
 _MAX_LABELS = 8
 _MIDNIGHT = "T00:00:00+00:00"
-_KEPT = (
+_ATTRIBUTES = (
     "date_created", "color_interpretation", "magnification", "magnification_setting",
     "numerical_aperture", "wavelength", "plate", "well", "site", "nodata",
     "scale_factor", "add_offset", "scales", "offsets", "long_name", "units",
 )  # fmt: skip
-"""Attributes of the image that are shown as they are."""
+"""Attributes of the image that are shown unchanged."""
 
 _WKT_NAME = re.compile(r'"([^"]+)"')
-"""The first text in WKT is the name of the system, also where a BOUNDCRS is around it."""
+"""The first string in WKT is the name of the CRS, even inside a BOUNDCRS."""
 
 
-def _describe_meaning(references: References) -> dict[str, Any]:
-    """Return coordinate system, bounds, axes and channels of the main image as JSON values.
-
-    What the file does not say is left out.
-    """
+def _describe_metadata(references: References) -> dict[str, Any]:
+    """Return CRS, bounds, axes and channels of the main image, if known, as JSON values."""
     from ..model.array import Array
 
     arrays = dict(references.group.arrays())
@@ -54,30 +50,31 @@ def _describe_meaning(references: References) -> dict[str, Any]:
     if not isinstance(image, Array):
         return {}
     folder = path.rpartition("/")[0] if path else ""
-    near = {name.removeprefix(f"{folder}/"): one for name, one in arrays.items()}
-    found = _georeference(image, near)
+    siblings = {name.removeprefix(f"{folder}/"): one for name, one in arrays.items()}
+    found = _georeference(image, siblings)
     code = references.group.attributes.get("proj:code")
     if code:
         found["crs"] = f"{code} ({found['crs']})" if found.get("crs") else code
-    axes = {dim: _describe_axis(near[dim]) for dim in image.dims if dim in near and near[dim].shape}
+    coordinates = {dim: siblings[dim] for dim in image.dims if dim in siblings}
+    axes = {dim: _describe_axis(one) for dim, one in coordinates.items() if one.shape}
     found |= {"axes": axes} if axes else {}
     channels = image.attributes.get("channel_names")
     found |= {"channels": list(channels)} if channels else {}
-    date = _date(near["time"]) if "time" in near else None
+    date = _date(siblings["time"]) if "time" in siblings else None
     found |= {"time": date} if date else {}
-    found |= {name: image.attributes[name] for name in _KEPT if name in image.attributes}
+    found |= {name: image.attributes[name] for name in _ATTRIBUTES if name in image.attributes}
     if image.fill_value is not None:
         found["nodata"] = image.fill_value
     return found
 
 
-def _georeference(image: Array, near: Mapping[str, Array]) -> dict[str, Any]:
-    mapping = near.get(image.attributes.get("grid_mapping", ""))
+def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]:
+    mapping = siblings.get(image.attributes.get("grid_mapping", ""))
     if mapping is None:
         return {}
     attributes = mapping.attributes
-    named = _WKT_NAME.search(attributes.get("crs_wkt", ""))
-    found: dict[str, Any] = {"crs": named[1] if named else None}
+    name = _WKT_NAME.search(attributes.get("crs_wkt", ""))
+    found: dict[str, Any] = {"crs": name[1] if name else None}
     if "gcps" in attributes:
         found["control_points"] = len(json.loads(attributes["gcps"])["features"])
     if "GeoTransform" in attributes:
@@ -85,14 +82,14 @@ def _georeference(image: Array, near: Mapping[str, Array]) -> dict[str, Any]:
         sizes = dict(zip(image.dims, image.shape, strict=True))
         n_x, n_y = sizes.get("x", 0), sizes.get("y", 0)
         corners = [(x + i * dx + j * rx, y + i * ry + j * dy) for i in (0, n_x) for j in (0, n_y)]
-        across, down = zip(*corners, strict=True)
-        found["bounds"] = [min(across), min(down), max(across), max(down)]
+        xs, ys = zip(*corners, strict=True)
+        found["bounds"] = [min(xs), min(ys), max(xs), max(ys)]
         found["pixel_size"] = [dx, dy]
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _describe_axis(coordinate: Array) -> dict[str, Any]:
-    """First and last value, step where it is even, and unit of a coordinate."""
+    """Return first and last value, step (if constant) and unit of a coordinate."""
     import numpy as np
 
     from ..metadata.cf import iso_text, read_time_coordinate
@@ -100,7 +97,7 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
 
     found: dict[str, Any] = {"n": coordinate.shape[0]}
     if (coordinate.manifest.source >= 0).any():
-        return found  # a document of others: what its coordinates are is in files
+        return found  # a foreign document: reading the values would open its files
     values = read_array(coordinate, ..., fetch=Fetcher())
     if values.dtype.kind in "US":
         return found | {"labels": values.tolist()[:_MAX_LABELS]}
@@ -118,7 +115,7 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
 
 
 def _date(coordinate: Array) -> str | None:
-    """Format the time of a scalar CF coordinate, with the zone only if the file names one."""
+    """Format the time of a scalar CF coordinate, with a time zone only if the file has one."""
     from ..metadata.cf import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
@@ -132,8 +129,8 @@ def _date(coordinate: Array) -> str | None:
     return iso_text(moment.replace(tzinfo=None) if is_local else moment)
 
 
-def _format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Return the lines that a person reads."""
+def _format_metadata(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Return the metadata as lines of text."""
     rows = []
     if "crs" in facts:
         rows.append(["crs", facts["crs"]])
@@ -147,13 +144,13 @@ def _format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
     if "bounds" in facts or (plane := _format_plane(axes)):
         rows += [] if "bounds" in facts else plane
         axes = {name: axis for name, axis in axes.items() if name not in ("x", "y")}
-    # numbers from 1 say no more than the shape does
+    # coordinates 1, 2, 3, ... add nothing to the shape
     for name, axis in axes.items():
         if "units" in axis or (axis.get("first"), axis.get("last")) != (1, axis["n"]):
             rows.append([name, _format_axis(axis)])
     if facts.get("channels") and "labels" not in axes.get("c", {}):
         rows.append(["channels", _shorten(facts["channels"])])
-    for name in ("time", *_KEPT):
+    for name in ("time", *_ATTRIBUTES):
         if name in facts:
             value = facts[name]
             rows.append([name, _shorten(value) if isinstance(value, list | tuple) else str(value)])
@@ -163,13 +160,13 @@ def _format_meaning(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _format_plane(axes: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Describe the size of pixels and of the image, where both axes have even steps in one unit."""
-    across, down = axes.get("x", {}), axes.get("y", {})
-    if "step" not in across or "step" not in down or across.get("units") != down.get("units"):
+    """Return pixel size and extent, if x and y have constant steps in the same unit."""
+    x, y = axes.get("x", {}), axes.get("y", {})
+    if "step" not in x or "step" not in y or x.get("units") != y.get("units"):
         return []
-    unit = f" {across['units']}" if "units" in across else ""
-    sizes = [f"{abs(axis['step']):.6g}" for axis in (across, down)]
-    extents = [f"{abs(axis['step']) * axis['n']:.6g}" for axis in (across, down)]
+    unit = f" {x['units']}" if "units" in x else ""
+    sizes = [f"{abs(axis['step']):.6g}" for axis in (x, y)]
+    extents = [f"{abs(axis['step']) * axis['n']:.6g}" for axis in (x, y)]
     return [
         ["pixel size", f"{' x '.join(sizes)}{unit}"],
         ["extent", f"{' x '.join(extents)}{unit}"],
@@ -200,7 +197,7 @@ def _shorten(values: Any) -> str:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    """Scan or open, and describe; 1 where a level cannot be represented."""
+    """Describe a TIFF, document or catalog; return 1 if a level cannot be represented."""
     from ..formats.summary import describe_arrays, format_arrays, format_readers
     from . import catalog_commands
 
@@ -213,7 +210,7 @@ def _info(arguments: argparse.Namespace) -> int:
     with console.progress(f"reading {name}") as show:
         references, zarr_format = _open(name, options, show)
     facts = describe_arrays(references.group, references.series, references.sources, zarr_format)
-    facts["meaning"] = _describe_meaning(references)
+    facts["meaning"] = _describe_metadata(references)
     name = redact(name)
     for source in facts["sources"]:
         source["url"] = redact(source["url"])
@@ -222,7 +219,7 @@ def _info(arguments: argparse.Namespace) -> int:
     else:
         lines = [
             *format_arrays(name, facts),
-            *_format_meaning(facts["meaning"]),
+            *_format_metadata(facts["meaning"]),
             *format_readers(facts),
         ]
         print(printable("\n".join(lines), "\n"))
@@ -240,11 +237,11 @@ def _open(
     if is_document(name):
         references, found = read_references(name, options)
         return references, found.zarr_format
-    return scan(name, storage_options=options, progress=show), 2  # a glob is no file, and says so
+    return scan(name, storage_options=options, progress=show), 2
 
 
 def _is_catalog(name: str) -> bool:
-    """Recognize a catalog by the index in its folder, a remote one by the slash at its end."""
+    """Return whether this is a catalog: a folder with an index, or a URL with a trailing slash."""
     is_remote = "://" in name
     return (
         name.endswith("catalog.parquet")
@@ -261,7 +258,7 @@ _DOCUMENT: console.Arguments = {
 _CONVERT_ARGUMENTS: console.Arguments = {
     **_DOCUMENT,
     "target": {
-        "metavar": "TARGET", "help": "what to write; parquet if it ends in .parq or .parquet",
+        "metavar": "TARGET", "help": console.OUTPUT_HELP,
     },
     "--zarr-format": {
         "type": int, "choices": (2, 3), "default": 2,
@@ -273,7 +270,7 @@ _CONVERT_ARGUMENTS: console.Arguments = {
     },
     "--record-size": {
         "type": int, "default": 100_000, "metavar": "N",
-        "help": "chunks in one parquet file (default: 100000)",
+        "help": "chunks per parquet file (default: 100000)",
     },
     **console.options_of("REFS and TARGET"),
     **console.allow_of("REFS"),
@@ -284,13 +281,13 @@ _REWRITE_ARGUMENTS: console.Arguments = {
     **_DOCUMENT,
     "--from": {
         "dest": "before", "action": "append", "required": True, "metavar": "PREFIX",
-        "help": "beginning of addresses, such as s3://a/; may be repeated, with a --to for each",
+        "help": "prefix of addresses, such as s3://a/; may be repeated, with a --to for each",
     },
     "--to": {
         "dest": "after", "action": "append", "required": True, "metavar": "PREFIX",
-        "help": "what replaces it, such as https://b/",
+        "help": "its replacement, such as https://b/",
     },
-    "-o --output": {"metavar": "TARGET", "help": "what to write; by default REFS itself"},
+    "-o --output": {"metavar": "TARGET", "help": f"{console.OUTPUT_HELP} (default: REFS)"},
     **console.options_of("REFS and TARGET"),
     **console.allow_of("REFS"),
     **console.DRY_RUN,
@@ -307,7 +304,7 @@ _REFRESH_ARGUMENTS: console.Arguments = {
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    """Convert, and say what was written."""
+    """Write a document in another format."""
     from ..documents import convert
 
     target = console.default_output(arguments.target, "", None)
@@ -324,7 +321,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _rewrite(arguments: argparse.Namespace) -> int:
-    """Rewrite, and say how many files have another address."""
+    """Change addresses in a document, and report how many."""
     from ..documents import rewrite
 
     if len(arguments.before) != len(arguments.after):
@@ -340,27 +337,27 @@ def _rewrite(arguments: argparse.Namespace) -> int:
         console.print_json({"output": target, "moved": n_moved})
     else:
         would = "would write " if arguments.dry_run else ""
-        console.say(f"{would}{target}: {count(n_moved, 'file')} with another address")
+        console.say(f"{would}{target}: {count(n_moved, 'file')} with a new address")
     return console.OK
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    """Refresh, and say what became of the files."""
+    """Update a document, and report the changed files."""
     from ..documents import refresh
 
     options = console.pick(arguments, "storage_options source_options allow dry_run")
     with console.progress(f"refreshing {arguments.document}"):
-        done = refresh(arguments.document, **options)
+        result = refresh(arguments.document, **options)
     if arguments.json:
-        rows = {name: getattr(done, name) for name in ("unchanged", "accepted", "rescanned")}
+        rows = {name: getattr(result, name) for name in ("unchanged", "accepted", "rescanned")}
         console.print_json({"output": arguments.document, **rows})
         return console.OK
     would = "would be" if arguments.dry_run else "was"
-    for url in done.accepted:
-        console.say(f"{url}: {would} accepted, its segments are the same")
-    for url in done.rescanned:
+    for url in result.accepted:
+        console.say(f"{url}: {would} accepted, its segments have not changed")
+    for url in result.rescanned:
         console.say(f"{url}: {would} scanned again")
-    console.say(f"{arguments.document}: {count(len(done.unchanged), 'file')} unchanged")
+    console.say(f"{arguments.document}: {count(len(result.unchanged), 'file')} unchanged")
     return console.OK
 
 
@@ -368,7 +365,7 @@ def _parse_count(text: str) -> int | Literal["all"]:
     if text == "all":
         return "all"
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of chunks nor all")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of chunks nor 'all'")
     return int(text)
 
 
@@ -376,7 +373,7 @@ _VALIDATE_ARGUMENTS: console.Arguments = {
     **_DOCUMENT,
     "--sources": {
         "action": "store_true",
-        "help": "check that the sources exist, are unchanged, and are long enough",
+        "help": "check that the sources exist, have not changed, and are large enough",
     },
     "--pixels": {
         "type": _parse_count, "default": 0, "metavar": "N",
@@ -384,11 +381,11 @@ _VALIDATE_ARGUMENTS: console.Arguments = {
     },
     "--untrusted": {
         "action": "store_true",
-        "help": "list every host and path that the document would read, and open none of them",
+        "help": "list the hosts and paths that the document would read, without opening any",
     },
     "--allow": {
         "action": "append", "metavar": "PREFIX",
-        "help": "open only sources whose URL starts with this; may be repeated (default: all)",
+        "help": "open only sources whose address starts with this; may be repeated (default: all)",
     },
     **console.options_of("REFS"),
     **console.options_of("the sources", "source"),
@@ -397,7 +394,7 @@ _VALIDATE_ARGUMENTS: console.Arguments = {
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    """Check and report; 1 where an error was found."""
+    """Validate a document and print the report; return 1 if there are errors."""
     from ..validation import validate
 
     with console.progress(f"checking {arguments.document}"):
@@ -415,7 +412,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _format_report(arguments: argparse.Namespace, report: Report) -> Iterator[str]:
-    """Return the lines that a person reads: the verdict, each finding, each host and its paths."""
+    """Return the report as lines of text: counts, findings, and hosts with their paths."""
     counts = [
         count(sum(finding.severity == kind for finding in report.findings), kind)
         for kind in ("error", "warning")
@@ -428,13 +425,13 @@ def _format_report(arguments: argparse.Namespace, report: Report) -> Iterator[st
     for finding in report.findings:
         yield f"  {finding.severity}: {finding.to_error()}"
     for host, paths in sorted(report.touches.items()) if arguments.untrusted else ():
-        yield f"  touches {host}"
+        yield f"  reads {host}"
         yield from (f"    {path!r}" for path in sorted(set(paths)))
 
 
 COMMANDS = {
     "info": console.Command(
-        "show what a TIFF, references or a catalog hold, and who can open them",
+        "describe a TIFF, reference document or catalog, and which readers can open it",
         """\
   tiffref info image.tif
   tiffref info s3://bucket/image.tif --storage-option anon=true
@@ -452,7 +449,7 @@ COMMANDS = {
         _info,
     ),
     "convert": console.Command(
-        "write references in another format: JSON, parquet, Zarr 3",
+        "convert references to another format: JSON, parquet, Zarr 3",
         """\
   tiffref convert refs.json refs.parq
   tiffref convert refs.json refs-v3.json --zarr-format 3""",
@@ -469,7 +466,7 @@ COMMANDS = {
         _rewrite,
     ),
     "refresh": console.Command(
-        "update references after their files changed",
+        "update references to files that have changed",
         """\
   tiffref refresh refs.json
   tiffref refresh refs.json --dry-run""",
@@ -477,7 +474,7 @@ COMMANDS = {
         _refresh,
     ),
     "validate": console.Command(
-        "check a reference document, its sources and their pixels",
+        "check a reference document, its sources and its pixels",
         """\
   tiffref validate refs.json
   tiffref validate refs.json --sources --pixels 10
