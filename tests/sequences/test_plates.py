@@ -102,6 +102,24 @@ def test_wells_by_name(tmp_path):
     assert references.group["B/12/0/image"].shape == (8, 9)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("{well}_{field:d}.tif", ["A1_1.tif", "A01_1.tif"]),
+        ("{well}_{field:d}.tif", ["a01_1.tif", "A01_1.tif"]),
+        ("{well}_{site:d}_{position:d}.tif", ["B3_1_11.tif", "B3_11_1.tif", "B3_1_1.tif",
+                                              "B3_11_11.tif"]),
+        ("{row:d}_{column:d}.tif", ["-1_1.tif", "0_1.tif"]),
+    ],
+)  # fmt: skip
+def test_fields_that_would_have_the_same_place(tmp_path, pattern, names):
+    """Of two files one would be left out."""
+    for n, name in enumerate(names):
+        tifffile.imwrite(tmp_path / name, np.full((20, 24), n, "u2"))
+    with pytest.raises(ManifestMismatch, match="same place"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"), pattern=pattern, layout="hcs")
+
+
 def test_names_without_wells(tmp_path):
     for n in range(2):
         tifffile.imwrite(tmp_path / f"a_{n}.tif", np.zeros((8, 9), "u1"))

@@ -244,6 +244,53 @@ def test_files_of_a_set_whose_names_were_exchanged_are_reported(tmp_path, byteor
             tiffref.scan(tmp_path / name, strict=True)
 
 
+@pytest.mark.parametrize("kind", ["", "<MetadataOnly/>", "<BinData/>"])
+def test_an_image_without_planes_is_reported(tmp_path, kind):
+    """A Pixels element may say that it is of metadata only."""
+    one = (
+        '<Image ID="Image:{}"><Pixels DimensionOrder="XYCZT" Type="uint16" SizeX="20" SizeY="16" '
+        'SizeC="1" SizeZ="3" SizeT="1">{}</Pixels></Image>'
+    )
+    text = f"<OME>{one.format(0, '<TiffData/>')}{one.format(1, kind)}</OME>"
+    data = pixels(3, 16, 20)
+    path = tmp_path / "a.ome.tif"
+    write_tiff(path, [image(plane, {270: text} if n == 0 else {}) for n, plane in enumerate(data)])
+    if kind == "<MetadataOnly/>":
+        references = tiffref.scan(path, strict=True)
+    else:
+        with pytest.warns(MetadataWarning, match="all planes of image 'Image:1' are missing"):
+            references = tiffref.scan(path)
+    np.testing.assert_array_equal(ZarrTiffStore(references)[...], data)
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("n_left", [0, 1])
+@pytest.mark.parametrize("plane", [0, 2])
+def test_overviews_that_some_planes_lack_are_not_left_out_in_silence(
+    tmp_path, plane, n_left, byteorder
+):
+    full, half, small = pixels(3, 16, 20), pixels(3, 8, 10), pixels(3, 4, 5)
+    text = (
+        '<OME><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
+        'SizeX="20" SizeY="16" SizeC="1" SizeZ="3" SizeT="1"><TiffData/></Pixels></Image></OME>'
+    )
+    pages = []
+    for n in range(3):
+        pages.append(image(full[n], {270: text} if n == 0 else {}, order=byteorder))
+        pages[n].subifds = [image(one[n], {254: 1}, order=byteorder) for one in (half, small)]
+    pages[plane].subifds = pages[plane].subifds[:n_left]
+    path = tmp_path / "a.ome.tif"
+    write_tiff(path, pages, order=byteorder)
+    with pytest.warns(TruncationWarning, match="1 of 3 pages are missing"):
+        references = tiffref.scan(path)
+    found = [level.get("path") for level in references.series[0]["levels"]]
+    assert found == ["image", "image_1" if n_left else None, None]
+    references = tiffref.scan(path, allow_holes=True)
+    small[plane] = 0
+    store = ZarrTiffStore(references, level=2)
+    np.testing.assert_array_equal(store[...], small)
+
+
 # ---- XML that does not fit
 
 

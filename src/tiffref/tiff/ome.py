@@ -407,7 +407,7 @@ class _Image:
         """Return level 0 of the image; None if its planes are missing or do not match the pages."""
         row, file = self._places(defects)
         if not (row >= 0).any():
-            if len(row):
+            if self.pixels.find("{*}MetadataOnly") is None:
                 name = self.name or self.id
                 defects.append(f"all planes of image '{name}' are missing")
             return None
@@ -619,14 +619,13 @@ def _split_modulo_axes(
 
 def _sub_levels(level: Level) -> Iterator[Level]:
     """Yield the overviews of an image, stored as SubIFDs of its planes."""
-    if level.error is not None or not level.first[0].has_sub_ifds:
+    if level.error is not None or not any(pages.has_sub_ifds for pages in level.pages):
         return
     below = []
     for number, pages in enumerate(level.pages):
         rows = np.unique(level.row[level.is_in(number)]).tolist()
         below.append(dict(zip(rows, pages.sub_ifds(rows), strict=True)))
-    pages, first = level.first
-    for n in range(len(pages.columns.sub_ifds(first))):
+    for n in range(max(len(some) for offsets in below for some in offsets.values())):
         found = _sub_level(level, below, n)
         if found is None:
             return
