@@ -1,7 +1,7 @@
-"""Plugins for image viewers, napari and bioio, and the images that both show.
+"""Plugins for image viewers (napari, bioio), and the code they share.
 
-Owns what the plugins have in common: opening whatever a viewer hands over, and putting the levels
-of each image together. Pixels come through the xarray engine.
+Opens the paths that viewers pass, and groups the levels of each image. Pixels are read through the
+xarray engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SUFFIX = re.compile(r"(_\d+)?$")
 class Image:
     """One image: its name, its levels from the largest on, and its channels.
 
-    `channels` has an entry for each channel, as in `omero` of OME-NGFF, or none.
+    `channels` has an entry for each channel, as in `omero` of OME-NGFF; empty if unknown.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Image:
 def open_images(
     path: str | Sequence[str], storage_options: Mapping[str, Any] | None = None
 ) -> list[Image]:
-    """Open every image of a TIFF, of references, or of several files that make one image.
+    """Open all images of a TIFF, of references, or of several files that form one image.
 
     Parameters
     ----------
     path
         Path or URL; several files are stacked by their names, as in `tiffref.scan_sequence`.
     storage_options
-        For the fsspec file system of a URL.
+        Options of the fsspec file system of a URL.
 
     Raises
     ------
@@ -70,11 +70,11 @@ def open_images(
             name = next(iter(paths.values()))
             channels = _channels(references.group, name, is_first=not images)
             images.append(Image(name, tuple(levels), channels))
-    return images or _unlisted(_dataset(references, storage_options))
+    return images or _images_by_name(_dataset(references, storage_options))
 
 
 def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
-    """Return the step, the origin and the unit of an axis, if its coordinate says them."""
+    """Return step, origin and unit of an axis from its coordinate; None if unknown."""
     axis = level.coords.get(dim)
     if axis is None or axis.dtype.kind != "f" or axis.size < 2:
         return None
@@ -88,27 +88,27 @@ def _dataset(
         import xarray as xr
 
         return xr.open_dataset(
-            references,  # type: ignore[arg-type]  # what our engine takes
+            references,  # type: ignore[arg-type]  # accepted by our engine
             engine="tiffref",
             chunks={},
             mask_and_scale=False,
             storage_options=storage_options,
             **chosen,
         )
-    except ImportError as error:  # chunks= imports dask
+    except ImportError as error:  # xarray, or dask because of chunks=
         raise MissingExtra(
             "images for viewers need xarray and dask", got=error.name, hint=install_hint("xarray")
         ) from error
 
 
 def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
-    """Return the array of a level, which has the name of the full image."""
+    """Return the array of a level, which may have the name of the full-size image."""
     name = path.rpartition("/")[2]
     return dataset[name if name in dataset else _SUFFIX.sub("", name)]
 
 
 def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:
-    """Find the channels that OME-NGFF gives of an image: in its group, or at the root."""
+    """Return the OME-NGFF channels of an image, from its group or the root."""
     found = root.attributes if is_first else {}
     parts = path.split("/")[:-1]
     for n in range(len(parts)):
@@ -119,8 +119,8 @@ def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any]
     return tuple(channels) if isinstance(channels, list) else ()
 
 
-def _unlisted(dataset: xr.Dataset) -> list[Image]:
-    """Put together the levels in references of other programs, which list no series."""
+def _images_by_name(dataset: xr.Dataset) -> list[Image]:
+    """Group levels by name in references of other programs, which do not list series."""
     images: dict[str, list[xr.DataArray]] = {}
     for name, variable in dataset.data_vars.items():
         if variable.ndim > 1:

@@ -1,7 +1,7 @@
 """The bioio reader: `BioImage("slide.svs", reader=tiffref.viewers.bioio.Reader)`.
 
-Owns the translation of images to bioio's scenes, levels and dimensions T, C, Z, Y, X and S. bioio
-finds it by the entry point `bioio.readers`.
+Converts images to bioio's scenes, levels and dimensions T, C, Z, Y, X and S. bioio finds the reader
+by the entry point `bioio.readers`.
 
 Reference: bioio-base documentation, `bioio_base.reader.Reader`.
 """
@@ -31,11 +31,11 @@ _EXTENSIONS = (
 
 
 class ReaderMetadata(bioio_base.reader_metadata.ReaderMetadata):
-    """What bioio asks before it imports the reader."""
+    """Metadata that bioio reads before importing the reader."""
 
     @staticmethod
     def get_supported_extensions() -> list[str]:
-        """Return the file extensions that may be TIFFs or references."""
+        """Return the extensions of TIFFs and references."""
         return [*_EXTENSIONS]
 
     @staticmethod
@@ -45,7 +45,7 @@ class ReaderMetadata(bioio_base.reader_metadata.ReaderMetadata):
 
 
 class Reader(bioio_base.reader.Reader):
-    """Reads TIFFs and references through byte ranges.
+    """Reads TIFFs and references lazily.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Reader(bioio_base.reader.Reader):
 
     @property
     def physical_pixel_sizes(self) -> PhysicalPixelSizes:
-        """Sizes of a pixel along Z, Y and X, in the unit of the file's metadata."""
+        """Pixel sizes along Z, Y and X, in the unit of the file's metadata."""
         level = self.xarray_dask_data
         found = (spacing(level, dim) for dim in "ZYX")
         return PhysicalPixelSizes(*(None if axis is None else axis[0] for axis in found))

@@ -1,7 +1,7 @@
-"""The napari reader: TIFFs, sequences and references as layers that read what is in view.
+"""The napari reader: TIFFs, sequences and references as lazy layers.
 
-Owns the translation of arrays and their metadata to layer data. Pixels come through the xarray
-engine; napari itself is not imported.
+Converts arrays and their metadata to layer data. Pixels are read through the xarray engine, as far
+as they are in view. napari itself is not imported.
 
 Reference: napari documentation, "Reader contribution", and the manifest `napari.yaml`.
 """
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["LayerData", "get_reader", "read_layers"]
 
 LayerData = tuple[Any, dict[str, Any], str]
-"""(levels or pixels, arguments of the layer, "image" or "labels")."""
+"""(pixels or list of levels, arguments of the layer, "image" or "labels")."""
 
 _SAMPLES = "s"
 _CHANNELS = "c"
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
-    """Return the function that reads `path`, or None where it is not a TIFF or references.
+    """Return the function that reads `path`, or None if it is neither a TIFF nor references.
 
     Parameters
     ----------
     path
-        A file, a folder of Parquet references, or several files that make one image.
+        A file, a folder of parquet references, or several files that form one image.
     """
     first = path if isinstance(path, str) else path[0]
     if Path(first).is_dir() and not (Path(first) / ".zmetadata").exists():
         return None
-    if first.endswith(".json"):  # not every JSON document holds references
+    if first.endswith(".json"):  # not every JSON file contains references
         try:
             References.open(first)
         except (TiffrefError, OSError):
@@ -48,10 +48,10 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerData]:
-    """Open every image of a file, of references, or of several files as a layer.
+    """Open all images of a file, of references, or of several files as layers.
 
     A pyramid is one layer with all its levels. Channels are separate layers with their names,
-    colours and contrast limits. Pixel sizes become `scale` and `units`.
+    colors and contrast limits. Pixel sizes become `scale` and `units`.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ def _layer(image: Image) -> LayerData:
 
 
 def _placement(full: xr.DataArray, dims: Sequence[str]) -> dict[str, Any]:
-    """Take the step, the origin and the unit of each axis from its coordinates."""
+    """Return scale, translation and unit of each axis from its coordinates."""
     axes = [spacing(full, dim) or (1.0, 0.0, "pixel") for dim in dims]
     scale, translate, units = ([axis[n] for axis in axes] for n in range(3))
     return {"scale": scale, "translate": translate, "units": units, "axis_labels": list(dims)}
 
 
 def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping]) -> dict[str, Any]:
-    """Return each channel its name, colour and contrast."""
+    """Return layer arguments for the name, color and contrast of each channel."""
     n = full.sizes[_CHANNELS]
     coordinate = full.coords.get(_CHANNELS)
     labels = [f"channel {i}" for i in range(n)] if coordinate is None else coordinate.values
