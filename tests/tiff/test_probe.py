@@ -254,6 +254,50 @@ def test_deflate_without_its_checksum_is_read_and_reported(tmp_path, how, n_less
             read(path)
 
 
+def shorten(path, n_less, which=slice(None)):
+    """Make byte counts of a file smaller."""
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        counts = np.array(tif.pages[0].databytecounts)
+        counts[which] -= n_less
+        tags = tif.pages[0].tags
+        (tags.get(325) or tags.get(279)).overwrite(counts.tolist())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n", [0, -1])
+@pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 24}, {"rowsperstrip": 32}])
+def test_jpeg_with_a_byte_count_that_is_too_small(tmp_path, how, n, order):
+    """Decoders make up what is not there; the marker of the end alone has no samples."""
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 99, (64, 64), "u1")
+    tifffile.imwrite(path, data, compression="jpeg", byteorder=order, metadata=None, **how)
+    whole = read(path)
+    shorten(path, 2, n)
+    np.testing.assert_array_equal(read(path), whole)
+    shorten(path, 18, n)
+    for open_file in (tiffref.scan, read):
+        with pytest.raises(MalformedTiff, match=r"279.*excludes samples"):
+            open_file(path)
+    with pytest.warns(tiffref.TruncationWarning, match=r"279.*excludes samples"):
+        tiffref.scan(path, allow_holes=True)
+
+
+@pytest.mark.parametrize("n_less", [1, 20])
+def test_compressed_tiles_inside_the_image_are_not_cropped(tmp_path, n_less):
+    """A run of PackBits that is cut leaves as many bytes as a tile of the lower edge may have."""
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 255, (40, 32), "u1")
+
+    def encode(part):
+        return imagecodecs.packbits_encode(part.tobytes())
+
+    write_tiff(path, [image(data, {259: 32773}, tile=(16, 16), encode=encode)])
+    np.testing.assert_array_equal(read(path), data)
+    shorten(path, n_less)
+    with pytest.raises(MalformedTiff, match="inside the image has too few bytes"):
+        read(path)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("how", [{"rows": 8}, {"rows": 40}, {"tile": (16, 16)}, {"tile": (48, 48)}])
 def test_packbits_without_byte_counts_ends_where_it_has_its_samples(tmp_path, how, order):

@@ -29,7 +29,7 @@ from ..codecs.decode import (
     runs_short,
     wrap_inlined,
 )
-from ..codecs.decoders import packbits_end
+from ..codecs.decoders import jpeg, packbits_end
 from ..codecs.foreign import decode_image
 from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, inflate, zstd_size
 from ..codecs.table import compression_of
@@ -99,10 +99,11 @@ def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], byt
     return replace(array, manifest=manifest.with_inlined(cropped)) if cropped else array
 
 
-def _check_cropped(level: LevelFacts, array: Array) -> None:
-    """Refuse uncompressed segments inside the image that are as short as those at its edge.
+def _check_cropped(level: LevelFacts, array: Array, segments: Segments) -> None:
+    """Refuse segments inside the image that are as short as those at its edge.
 
-    The codec would treat them as cropped and pad them; GDAL reads the bytes after them instead.
+    The codec would treat them as cropped and pad them. GDAL reads the bytes after uncompressed ones
+    instead, and refuses others, of which a few are decoded.
 
     Raises
     ------
@@ -110,7 +111,8 @@ def _check_cropped(level: LevelFacts, array: Array) -> None:
         If there is such a segment.
     """
     codec = array.codecs[0]
-    if not isinstance(codec, SegmentCodec) or codec.compression != 1 or codec.edge is None:
+    assert isinstance(codec, SegmentCodec)
+    if codec.edge is None or compression_of(codec.compression).kind != "bytes":
         return
     depth, _, columns = codec.edge
     grid = chunk_grid(array.shape, array.chunks)
@@ -123,16 +125,31 @@ def _check_cropped(level: LevelFacts, array: Array) -> None:
             is_inside[tuple(place)] = False
     stored = stored_codec(codec)
     whole = layout_of(stored).stored_bytes(stored, stored.shape)
-    short = np.flatnonzero(is_inside & (length < whole))
-    if short.size:
-        n = int(short[0])
+    if codec.compression == 1:
+        short = np.flatnonzero(is_inside & (length < whole)).tolist()
+    else:
+        inside = np.where(is_inside.reshape(-1), array.manifest.source, MISSING)
+        manifest = replace(array.manifest, source=inside)
+        short = _cropped_indices(replace(array, manifest=manifest), segments)
+    if short:
+        n = short[0]
         raise MalformedTiff(
             "a strip or tile inside the image has too few bytes",
             url=array.manifest.sources[array.manifest.source[n]].url,
             tag=f"segment {n}, StripByteCounts (279), TileByteCounts (325)",
             got=f"{int(array.manifest.length[n])} bytes",
-            expected=f"{whole}",
+            expected=f"{whole}" + ("" if codec.compression == 1 else " decompressed"),
         )
+
+
+def _cropped_indices(array: Array, segments: Segments) -> list[int]:
+    """Return the probed segments that decode to fewer samples than a whole one."""
+    found = []
+    for n in _probed_indices(array, segments):
+        codec, data = _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
+        if decodes(codec, data) and not decodes(replace(codec, edge=None), data):
+            found.append(n)
+    return found
 
 
 def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
@@ -202,10 +219,11 @@ def checked_array(
         array = whole
     else:
         short = plan_level(level, dims, is_short=True, is_native=is_native).array
-        _check_cropped(level, short)
+        _check_cropped(level, short, segments)
         array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
         array = _check_decodable(array, segments)
         _report_missing_checksums(array, plan.across_end, segments, report)
+    _check_jpeg_ends(level, array, plan.across_end, segments, report, allows_holes)
     if plan.across_end:
         _check_ends(level, array, plan.across_end, segments, report, allows_holes)
     return array if len(array.codecs) == 1 else _with_one_codec(array, segments)
@@ -267,6 +285,37 @@ def _report_missing_checksums(
         if lacks_end(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
             what = "the byte count of a segment is too small: it excludes the checksum"
             report.add(_TAG, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
+
+
+def _check_jpeg_ends(
+    level: LevelFacts,
+    array: Array,
+    across_end: Sequence[int],
+    segments: Segments,
+    report: Report,
+    allows_holes: bool,
+) -> None:
+    """Refuse probed JPEG segments whose byte count excludes samples; decoders make them up."""
+    for n in sorted(set(_probed_indices(array, segments)) - set(across_end)):
+        codec, data = _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
+        # NDPI's segments are intervals of a stream, whose decoder checks their ends
+        is_interval = "jpeg_header" in codec.parameters
+        if compression_of(codec.compression).decode is not jpeg or is_interval:
+            continue
+        if _JPEG_END in data or not runs_short(codec, data, _n_rows(level, codec, n)):
+            continue
+        error = MalformedTiff(
+            "the byte count of a segment is too small: it excludes samples",
+            url=array.manifest.sources[array.manifest.source[n]].url,
+            tag=f"segment {n}, {_TAG}",
+            got=f"{len(data)} bytes",
+        )
+        if report.is_strict or not allows_holes:
+            raise error
+        warn(TruncationWarning(str(error)), stacklevel=2)
+
+
+_JPEG_END = b"\xff\xd9"
 
 
 def _n_rows(level: LevelFacts, codec: SegmentCodec, n: int) -> int:
