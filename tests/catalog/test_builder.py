@@ -20,6 +20,7 @@ import tiffref
 import tiffref.catalog as catalog
 from tiffref.errors import (
     CatalogError,
+    MetadataWarning,
     MissingExtra,
     SelectionError,
     SourceError,
@@ -371,6 +372,19 @@ def test_files_of_other_file_systems(tmp_path: Path) -> None:
     memory.rm("/archive", recursive=True)
 
 
+def test_links_to_folders_are_reported(tmp_path: Path) -> None:
+    """They are not followed: they may lead around in a circle."""
+    for name in ("in", "other"):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "image.tif")
+    (tmp_path / "in" / "around").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "other")
+    with pytest.warns(MetadataWarning, match=r"in/(around|other) .and 1 more.: links to folders"):
+        summary = catalog.build(tmp_path / "in", tmp_path / "c")
+    assert summary.ok == 1
+    assert catalog.build([tmp_path / "in/other"], tmp_path / "d").ok == 1
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     pytest.importorskip("pystac")
     path = tmp_path / "in" / os.fsdecode(b"image_\xff.tif")
@@ -382,7 +396,9 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     options: dict[str, Any] = {"stac": True, "stack": True, "report": tmp_path / "report.jsonl"}
     summary = catalog.build(path.parent, tmp_path / "c", stack_format="json", **options)
     assert (summary.ok, summary.combined, summary.is_complete) == (1, 1, True)
-    assert catalog.open(tmp_path / "c").urls == [f"{tmp_path}/in/image_\\udcff.tif"]
+    found = catalog.open(tmp_path / "c")
+    assert found.urls == [f"{tmp_path}/in/image_\\udcff.tif"]
+    np.testing.assert_array_equal(found.open()["image"], tifffile.imread(path))
     row, _ = map(json.loads, (tmp_path / "report.jsonl").read_text("utf-8").splitlines())
     assert row["url"] == str(path)
     (item,) = (tmp_path / "c/stac/items").iterdir()

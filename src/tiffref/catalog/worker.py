@@ -58,7 +58,7 @@ from .storage import Folder, Journal, checksum
 
 FORMATS: Mapping[str, str] = {"json": ".json", "parquet": ".parq"}
 """File name extension of each format of references."""
-_UNSAFE = re.compile(r'[\x00-\x1f%?*:"<>|\\]')
+_UNSAFE = re.compile(r'[\x00-\x1f%?*:"<>|\\\ud800-\udfff]')
 _MAX_NAME_BYTES = 240
 
 

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import SelectionError, SourceError, requires_extra, unreadable
+from ..errors import (
+    MetadataWarning,
+    SelectionError,
+    SourceError,
+    requires_extra,
+    unreadable,
+    warn,
+)
 from ..io.allow import AllowList
 from ..io.clients import client_errors
 from ..io.urls import from_document_url, has_scheme, spelling_hint
@@ -436,12 +443,16 @@ def _list_input(files: Any, assets: Any, storage_options: Any) -> FileList:
 
 def _walk(folder: str) -> list[str]:
     """Return the TIFFs below a folder, sorted naturally."""
-    found = [
-        os.path.join(where, name)  # noqa: PTH118 - a Path for each of many files is slow
-        for where, folders, names in os.walk(folder, onerror=_cannot_list)
-        for name in names
-        if name.lower().endswith(_ENDINGS)
-    ]
+    found: list[str] = []
+    links: list[str] = []
+    join = os.path.join  # a Path for each of many files is slow
+    for where, folders, names in os.walk(folder, onerror=_cannot_list):
+        found += [join(where, name) for name in names if name.lower().endswith(_ENDINGS)]
+        links += filter(os.path.islink, [join(where, name) for name in folders])
+    if links:
+        more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
+        what = f"{links[0]}{more}: links to folders are not followed; name the folder itself"
+        warn(MetadataWarning(what, url=links[0]))
     return sorted(found, key=natural_key)
 
 
