@@ -336,8 +336,12 @@ def _public_name(item: Callable[..., Any]) -> str:
     name = item.__qualname__.partition(".")[0]  # of a method: its class
     for n in range(item.__module__.count(".")):
         package = ".".join(item.__module__.split(".")[: n + 1])
-        if name in getattr(sys.modules[package], "__all__", ()):
+        exported = getattr(sys.modules[package], "__all__", ())
+        if name in exported:
             return f"{package}.{item.__qualname__}"
+        for other, value in vars(sys.modules[package]).items():
+            if other in exported and getattr(value, "__wrapped__", value) is item:
+                return f"{package}.{other}"
     return f"{item.__module__}.{item.__qualname__}"
 
 

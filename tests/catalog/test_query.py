@@ -8,7 +8,7 @@ import pytest
 from archive import pixels, write_archive
 
 import tiffref.catalog as catalog
-from tiffref.errors import InvalidReferences, SelectionError, SourceError
+from tiffref.errors import InvalidReferences, SelectionError, SourceError, UnknownArgument
 
 pytest.importorskip("pyarrow")
 
@@ -68,3 +68,11 @@ def test_fields_that_the_place_tells_are_no_axes_of_a_mosaic(tmp_path: Path) -> 
     write_archive(tmp_path / "same", 3, apart=False)
     catalog.build(tmp_path / "same" / "tile_{row:d}.tif", tmp_path / "d")
     assert catalog.open(tmp_path / "d").stack().group["image"].dims == ("row", "y", "x")
+
+
+def test_misspelled_options_suggest_the_right_ones(built: Path) -> None:
+    opened = catalog.open(built / "c")
+    with pytest.raises(UnknownArgument, match=r"Did you mean status\? .*help\(tiffref.*query\)"):
+        opened.query(staus="ok")  # type: ignore[call-arg]
+    with pytest.raises(UnknownArgument, match=r"mean allow\? .*help\(tiffref\.catalog\.open\)"):
+        catalog.open(built / "c", alow="*")  # type: ignore[call-arg]

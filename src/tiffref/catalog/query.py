@@ -135,6 +135,7 @@ class Catalog:
         """Addresses of the files."""
         return self.table["url"].to_pylist()
 
+    @rejects_unknown_arguments
     def query(
         self,
         *,
