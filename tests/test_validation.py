@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bad_documents import BAD, GOOD
 from groups import make_flat, make_group
 
 import tiffref
-from tiffref.errors import InvalidReferences, SourceError
+from tiffref.errors import InvalidReferences, MetadataWarning, SourceError, TruncationWarning
 from tiffref.formats.parquet import write_parquet
 from tiffref.references import References
 from tiffref.validation import Report, load_schema, validate, validate_document
@@ -237,6 +238,34 @@ def test_pixels_of_a_good_file(image: Path) -> None:
     assert report.n_chunks_compared == report.arrays["image"]["n_chunks"] == 3 * 5 * 2
     report = validate(image.with_name("refs.json"), pixels=4)
     assert (report.findings, report.n_chunks_compared) == ([], 4)
+
+
+@pytest.mark.parametrize("form", ["json", "json3", "parquet"])
+@pytest.mark.parametrize(("n_cut", "code"), [(100, "damaged"), (700, "left-out")])
+def test_a_file_that_was_cut_off_when_it_was_scanned(
+    tmp_path: Path, form: str, n_cut: int, code: str
+) -> None:
+    """Of an OME-TIFF, the description is lost first, then the end of the smaller level."""
+    data = np.random.default_rng(0).integers(0, 255, (64, 64), "u1")
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        tif.write(data, subifds=1, tile=(32, 32), compression="zlib")
+        tif.write(data[::2, ::2], subfiletype=1, tile=(32, 32), compression="zlib")
+    whole = (tmp_path / "a.ome.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[:-n_cut])
+    (tmp_path / "b.tif").write_bytes(whole)
+    for name, is_whole in (("a.tif", False), ("b.tif", True)):
+        with pytest.warns((MetadataWarning, TruncationWarning)) if not is_whole else nullcontext():
+            references = tiffref.scan(tmp_path / name)
+        path = tmp_path / f"{name}.{form}"
+        if form == "parquet":
+            references.to_parquet(path)
+        else:
+            references.write_fsspec(path, zarr_format=3 if form == "json3" else 2)
+        report = validate(path, pixels="all", sources=True)
+        assert report.ok
+        found = {finding.code: str(finding) for finding in report.findings}
+        assert code in found if not is_whole else found == {}
+        assert str(tmp_path) not in found.get("damaged", "")
 
 
 def test_a_file_that_is_gone(image: Path) -> None:

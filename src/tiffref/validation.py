@@ -412,7 +412,23 @@ def _from_error(code: str, key: str | None, error: TiffrefError) -> Finding:
 # ---- arrays
 
 
+def _check_scan(references: References, report: Report) -> None:
+    """Warn of what the scan found to be damaged, or left out: the document may be right, and the
+    image is not whole."""
+    for row in references.series:
+        reasons = [level["refused"] for level in row["levels"] if "refused" in level]
+        if "damaged" in row:
+            report.findings.append(
+                Finding("damaged", f"the TIFF is damaged: {row['damaged']}", severity="warning")
+            )
+        if reasons:
+            what = f"a level of series {row['index']} is left out: {reasons[0]}"
+            more = len(reasons) - 1
+            report.findings.append(Finding("left-out", what, severity="warning", n_more=more))
+
+
 def _check_arrays(references: References, report: Report) -> None:
+    _check_scan(references, report)
     group = references.group
     if "" in group.children:
         what = "an array at the root, which xarray's kerchunk engine cannot open"

@@ -216,7 +216,9 @@ def scan_with_facts(
             raise listing.missing
         names = name_levels(facts, options.layout, options.level)
         arrays, provenance = _plan_arrays(file, facts, names, options)
-        _report_findings(file, strict, is_whole=key is None)
+        damage = _report_findings(file, strict, is_whole=key is None)
+        if damage:
+            provenance[0]["damaged"] = damage
         group = describe(facts, names, arrays, report)
     return References(group, provenance), facts
 
@@ -694,8 +696,8 @@ def _missing_files(facts: FileFacts) -> list[str]:
 # ---- findings
 
 
-def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> None:
-    """Warn of all findings of the readers, or raise the first one if strict.
+def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> str:
+    """Warn of all findings of the readers, or raise the first one if strict; return its text.
 
     If only some pages were selected, a broken chain does not matter.
     """
@@ -711,6 +713,11 @@ def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> None:
         else:
             error = str(one.to_error())
             warn(MetadataWarning(error, url=one.url, key=str(one.tag)), stacklevel=5)
+    if not reported:
+        return ""
+    first = reported[0].to_error()
+    first.url = None  # it may be that of a signed address, or be another for readers
+    return str(first)
 
 
 def _distinct_findings(findings: Sequence[Finding]) -> list[Finding]:
