@@ -24,6 +24,18 @@ from tiffref.sequences.coordinates import make_axis, order_axes, read_values
             None,
             np.array(["2022-05-05T10:00:00.250"], "M8[ms]"),
         ),
+        ("time", ["202205051004"], None, np.array(["2022-05-05T10:04"], "M8[s]")),
+        ("time", ["202211", "202212"], None, np.array([202211, 202212])),
+        ("date", ["2022031"], None, np.array([2022031])),  # day 31, not 1 March
+        (
+            "t",
+            ["20220505T100000Z", "20220505T120000+0200"],
+            None,
+            np.array(["2022-05-05T10:00"] * 2, "M8[s]"),
+        ),
+        ("t", ["100004.25"], "%H%M%S.%f", np.array(["1900-01-01T10:00:04.250"], "M8[ms]")),
+        ("t", ["2022-5-6"], "%Y-%m-%d", np.array(["2022-05-06"], "M8[s]")),
+        ("t", ["2024366"], "%Y%j", np.array(["2024-12-31"], "M8[s]")),
         ("t", ["2022129"], "%Y%j", np.array(["2022-05-09"], "M8[s]")),
         ("t", [3, 1], None, np.array([3, 1])),
         ("t", [0.5, 1], None, np.array([0.5, 1.0])),
@@ -39,6 +51,11 @@ def test_values_are_what_they_look_like(name, column, kind, expected):
 def test_values_of_another_kind_are_refused():
     with pytest.raises(SelectionError, match=r"'t'.*got 'x'"):
         read_values("t", ["1", "x"], "int")
+    for day in ("2023366", "2021366", "20231"):
+        with pytest.raises(SelectionError, match=day):
+            read_values("t", [day], "%Y%j")
+    with pytest.raises(SelectionError, match="2024031"):
+        read_values("t", ["2024031"], "%Y%m%d")
     with pytest.raises(SelectionError, match="1 of 2 files have no value for 't'"):
         read_values("t", [1, None])
 

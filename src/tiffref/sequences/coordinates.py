@@ -24,8 +24,8 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TIME_NAMES = frozenset({"time", "date", "datetime", "day"})
 _DIGIT_TIMES = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 """Dates of digits only; used only if the name of the field means a time."""
-_TIMES = ("%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d", "%Y%m%d_%H%M%S",
-          "%Y:%m:%d %H:%M:%S")  # fmt: skip
+_TIMES = ("%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d",
+          "%Y%m%d_%H%M%S", "%Y:%m:%d %H:%M:%S")  # fmt: skip
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
@@ -132,7 +132,18 @@ def _to_time(text: str, form: str) -> np.datetime64:
     moment = datetime.strptime(text, form)
     if not 1900 <= moment.year <= 2200:
         raise ValueError(text)  # eight digits, but not a plausible date
+    # strptime reads 2024031 as 1 March, and day 366 of 2023 as 1 January 2024
+    if "%j" in form and moment.strftime("%j") not in text:
+        raise ValueError(text)
+    if _ADJACENT.search(form) and "%f" not in form:
+        runs = [len(run) for run in _DIGITS.findall(moment.strftime(form.replace("%z", "")))]
+        if [len(run) for run in _DIGITS.findall(text)][: len(runs)] != runs:
+            raise ValueError(text)
     return _to_datetime64(moment)
+
+
+_ADJACENT = re.compile("%[a-zA-Z]%[a-zA-Z]")
+_DIGITS = re.compile(r"\d+")
 
 
 def _to_iso(text: str) -> np.datetime64:
