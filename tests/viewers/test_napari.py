@@ -69,6 +69,29 @@ def test_colour_stays_one_layer(tmp_path: Path, planes: int) -> None:
     np.testing.assert_array_equal(data.compute(), pixels)
 
 
+@pytest.mark.parametrize("zarr_format", [None, 2])
+def test_further_images_have_their_colours_and_channels(
+    tmp_path: Path, zarr_format: int | None
+) -> None:
+    pixels = np.arange(6 * 64 * 48, dtype=np.uint8).reshape(6, 64, 48)
+    colours = np.moveaxis(pixels[:3], 0, -1)
+    path = tmp_path / "cells.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(pixels[0], photometric="minisblack")
+        tif.write(colours, photometric="rgb", metadata={"PhysicalSizeX": 0.5})
+        tif.write(pixels[4:], photometric="minisblack", metadata={"axes": "CYX"})
+    if zarr_format is not None:
+        document = tmp_path / "cells.json"
+        tiffref.scan(path).write_fsspec(document, zarr_format=zarr_format)
+        path = document
+    _, (rgb, of_rgb, _), (split, of_split, _) = read_layers(str(path))
+    assert of_rgb["rgb"] and of_rgb["axis_labels"] == of_split["axis_labels"] == ["y", "x"]
+    np.testing.assert_array_equal(rgb.compute(), colours)
+    assert of_rgb["scale"] == [1.0, 0.5]
+    assert of_split["channel_axis"] == 0 and len(of_split["name"]) == 2
+    np.testing.assert_array_equal(split.compute(), pixels[4:])
+
+
 def test_several_files_are_a_stack(tmp_path: Path) -> None:
     names = [str(tmp_path / f"t{n}.tif") for n in range(3)]
     for n, name in enumerate(names):

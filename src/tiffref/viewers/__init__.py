@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _SUFFIX = re.compile(r"(_\d+)?$")
+_AXIS_SUFFIX = re.compile(r"(?<=^[a-z])_.*")
+"""What distinguishes axes of overviews and further images: `y_1`, `c_s1`, `s_thumbnail`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def _dataset(
 def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
     """Return the array of a level, which may have the name of the full-size image."""
     name = path.rpartition("/")[2]
-    return dataset[name if name in dataset else _SUFFIX.sub("", name)]
+    found = dataset[name if name in dataset else _SUFFIX.sub("", name)]
+    return found.rename({dim: _AXIS_SUFFIX.sub("", str(dim)) for dim in found.dims})
 
 
 def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:

@@ -98,9 +98,7 @@ class Reader(bioio_base.reader.Reader):
 
     def _read_delayed(self) -> xr.DataArray:
         level = self._images[self.current_scene].levels[self.current_resolution_level]
-        # dimensions of overviews and further images have a suffix: y_1, c_s1
-        names = {dim: str(dim).partition("_")[0].upper() for dim in level.dims}
-        return level.rename(names)
+        return level.rename({dim: str(dim).upper() for dim in level.dims})
 
     def _read_immediate(self) -> xr.DataArray:
         return self._read_delayed().compute()
