@@ -190,7 +190,7 @@ def test_the_least_recently_used_make_room() -> None:
     assert [n for n in range(12) if kept.find([n])[0] is None] == [1, 2]
     kept.put(11, chunks[9], None)
     assert len(kept) == 10
-    assert (kept.takes(250), kept.takes(251)) == (True, False)
+    assert (kept.accepts(250), kept.accepts(251)) == (True, False)
     with pytest.raises(ValueError, match="read-only"):
         chunks[0][0] = 1
     kept.resize(300)

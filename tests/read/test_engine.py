@@ -214,7 +214,7 @@ def test_large_arrays_are_split_over_threads(
     values = np.random.default_rng(2).integers(0, 9, (1024, 1024)).astype("u2")
     array = make_array(values, (64, 64), compression=8)
     threads, is_shared = set(), threading.Event()
-    place = engine._place
+    place = engine._decode_range
 
     def place_beside_others(*args: object) -> None:
         threads.add(threading.get_ident())
@@ -223,7 +223,7 @@ def test_large_arrays_are_split_over_threads(
         assert is_shared.wait(30)  # nobody goes on before two have begun
         place(*args)
 
-    monkeypatch.setattr(engine, "_place", place_beside_others)
+    monkeypatch.setattr(engine, "_decode_range", place_beside_others)
     monkeypatch.setattr(engine, "TASK_BYTES", 1 << 12)
     monkeypatch.setattr(engine, "N_CORES", 2)
     np.testing.assert_array_equal(read_array(array, ..., fetch=Fetcher()), values)
@@ -274,7 +274,7 @@ def test_an_error_ends_the_work_of_others(
         has_begun.set()
         time.sleep(0.05)
 
-    monkeypatch.setattr(engine, "_place", place)
+    monkeypatch.setattr(engine, "_decode_range", place)
     monkeypatch.setattr(engine, "LOCAL_RANGE_BYTES", 1)
     monkeypatch.setattr(engine, "N_CORES", 2)
     with pytest.raises(MalformedTiff, match="broken"):
@@ -401,13 +401,13 @@ def test_a_decoder_may_read_another_array(
     values = np.arange(64 * 64, dtype="u2").reshape(64, 64)
     outer = make_array(values, (16, 16), compression=8)
     inner = make_array(values[::-1], (16, 16), compression=8)
-    place = engine._place
+    place = engine._decode_range
 
     def nested(reading: engine.Reading, *args: Any) -> None:
         if reading.array is outer:
             np.testing.assert_array_equal(read_array(inner, ..., fetch=Fetcher()), values[::-1])
         place(reading, *args)
 
-    monkeypatch.setattr(engine, "_place", nested)
+    monkeypatch.setattr(engine, "_decode_range", nested)
     np.testing.assert_array_equal(read_array(outer, ..., fetch=Fetcher()), values)
     np.testing.assert_array_equal(read_array(outer, ..., fetch=Fetcher()), values)

@@ -22,7 +22,7 @@ from tiffref.io.source import FileObjectSource
 from tiffref.model.array import Array
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher, engine, read_array
-from tiffref.read.fetch import DaemonPool, decode_pool, fetch_pool, run_soon, wait_for_result
+from tiffref.read.fetch import DaemonPool, decode_pool, fetch_pool, run_check, wait_for_result
 
 VALUES = np.random.default_rng(3).integers(0, 60000, (1000, 1200)).astype("u2")
 
@@ -253,5 +253,5 @@ def test_the_caller_works_where_no_thread_can_be_started(monkeypatch: pytest.Mon
 def test_pools_are_shared_and_questions_may_be_asked_at_once() -> None:
     assert fetch_pool() is fetch_pool() is not decode_pool()
     here = threading.current_thread()
-    assert run_soon(threading.current_thread, wait=True).result() is here
-    assert run_soon(threading.current_thread).result() is not here
+    assert run_check(threading.current_thread, wait=True).result() is here
+    assert run_check(threading.current_thread).result() is not here

@@ -313,7 +313,7 @@ def test_other_servers(
     """What the client listed before does not count; FTP and SFTP are asked again after a while."""
     import fsspec
 
-    monkeypatch.setattr(fetch, "_CHECKED_S", 0.0)
+    monkeypatch.setattr(fetch, "_CHECK_LIFETIME_S", 0.0)
     name = f"{change[:5]}{when[:3]}.tif"
     url, options = f"{place.url}/{name}", place.options
     place.put(name, data)
@@ -334,7 +334,7 @@ def test_other_servers(
 def test_checks_hold_for_a_while(
     tmp_path: Path, data: bytes, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "_CHECKED_S", 1e9)
+    monkeypatch.setattr(fetch, "_CHECK_LIFETIME_S", 1e9)
     with SERVERS["ftp"](tmp_path) as place:
         for name in "abc":
             place.put(f"{name}.tif", data)

@@ -335,8 +335,8 @@ class _RangeRequest:
             raise _TransientError(error)
         n_bytes = last - self.offset + 1
         if len(response.body) != n_bytes:
-            span = self.offset, self.length
-            raise _TransientError(_wrong_length(self.url, *span, len(response.body), n_bytes))
+            where = self.offset, self.length
+            raise _TransientError(_wrong_length(self.url, *where, len(response.body), n_bytes))
 
 
 async def _with_retries(send: Callable[[], Any], url: str, n_bytes: int) -> Any:

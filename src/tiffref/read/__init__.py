@@ -1,7 +1,6 @@
-"""Reading arrays through their manifests: byte ranges in, samples out.
+"""Read regions of arrays as NumPy arrays, from the byte ranges in their manifests.
 
-Owns the read engine: `read_array` gives a region of an array as NumPy array, `fetch_chunks` the
-stored bytes of chunks. It knows nothing of Zarr (see `tiffref.zarr`).
+Independent of Zarr; the Zarr stores are in `tiffref.zarr`.
 """
 
 from .chunks import set_cache_size

@@ -1,17 +1,16 @@
-"""Chunks decoded: one at a time, by the shortest way there is, and kept for the next read.
+"""Decode single chunks, and cache decoded chunks of local files.
 
-Owns the choice between viewing stored samples as they are, decoding straight into the result and
-decoding aside, and the cache of decoded chunks of local files. What decoding means is said by
-`codecs`, of documents of others by `codecs.foreign`.
+Uncompressed samples are viewed without a copy; other chunks are decoded directly into the result if
+possible, else into a scratch array. Decoding itself is in `codecs`, and in `codecs.foreign` for
+documents of other programs.
 
-Windows that overlap, and rows read one by one, want the same tile many times, and inflating it
-costs most of a read. Whoever reads whole chunks comes by each once: chunks are kept of reads that
-touch some in part, and of large ones only these. The bound is for the whole process, which may have
-thousands of stores. A chunk is found again only with the state of the very file it was read from
-(device, inode, size, times of change), the byte range and the codec. A file that was written to has
-another state, so that what was kept of it is never found again; sources that cannot be asked
-without a request, and files written to a moment ago, whose next change might bear the same time,
-are not kept at all.
+Overlapping windows, and rows read one by one, need the same tile many times, and decompression
+takes most of the time of a read. Readers of whole chunks need each only once. Therefore chunks are
+cached if a read needs some only in part; of a large read, only the partial ones. The size limit is
+for the whole process, which may have thousands of stores. The key of a chunk is the state of its
+file (device, inode, size, modification times), the byte range and the codec, so that chunks of a
+modified file are never found. Chunks are not cached if finding the state costs a request, or if the
+file was modified so recently that its next change might get the same time.
 """
 
 from __future__ import annotations
@@ -51,29 +50,29 @@ __all__ = [
 _scratch = threading.local()
 
 Decoder = SegmentDecoder | ForeignCodec
-"""What decodes all chunks of one codec."""
+"""Decoder of all chunks of one codec."""
 
 
 def make_decoder(codec: SegmentCodec | ForeignCodec) -> Decoder:
-    """Return what decodes the chunks of a codec.
+    """Return the decoder for chunks of a codec.
 
     Raises
     ------
     UnsupportedTiff
-        If nothing does.
+        If there is none.
     """
     return codec if isinstance(codec, ForeignCodec) else SegmentDecoder(codec)
 
 
 def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
-    """Return whether stored bytes are the samples as they stand, in either byte order."""
+    """Return whether the stored bytes are the uncompressed samples, in either byte order."""
     if isinstance(codec, ForeignCodec):
         return False
     return codec.is_plain
 
 
 def stored_dtype(codec: SegmentCodec) -> np.dtype:
-    """Return the type of samples as they are stored, with their byte order."""
+    """Return the dtype of the stored samples, with their byte order."""
     dtype = np.dtype(codec.dtype)
     return dtype.newbyteorder(">") if codec.byteorder == ">" else dtype.newbyteorder("<")
 
@@ -86,33 +85,33 @@ def view_plain(
     Parameters
     ----------
     codec
-        One that `is_stored_plain`.
+        A codec for which `is_stored_plain` is true.
     data
-        The bytes from the first sample of the view to its last.
+        The bytes from the first to the last sample of the view.
     shape
-        Of the view.
+        Shape of the view.
     strides
-        Samples, not bytes, between neighbours.
+        Strides in samples, not bytes.
     """
     dtype = stored_dtype(codec)
     return np.ndarray(shape, dtype, data, 0, tuple(n * dtype.itemsize for n in strides))
 
 
 def decode_chunk(array: Array, decoder: Decoder, data: Any, target: NDArray, inner: Any) -> None:
-    """Decode a chunk and put its selected samples into a part of the result.
+    """Decode a chunk and copy its selected samples to a part of the result.
 
     Parameters
     ----------
     array
-        That the chunk belongs to.
+        Array of the chunk.
     decoder
-        Of the codec of this chunk.
+        Decoder of the chunk's codec.
     data
-        Its bytes.
+        Bytes of the chunk.
     target
         Part of the result.
     inner
-        The selected samples of the chunk as slices, or None for all of them.
+        Slices of the selected samples in the chunk; None for all.
 
     Raises
     ------
@@ -126,30 +125,30 @@ def decode_chunk(array: Array, decoder: Decoder, data: Any, target: NDArray, inn
         return
     else:
         decoder.check_stored(len(data))
-        samples = decoder.decode(data, _scratch_for(decoder))
+        samples = decoder.decode(data, _scratch_array(decoder))
         block = undo_transposes(decoder.codec, samples).reshape(array.chunks)
     target[...] = block if inner is None else block[inner]
 
 
 def decode_whole(array: Array, decoder: Decoder, data: Any) -> NDArray:
-    """Decode a chunk into new memory; parameters and errors as in `decode_chunk`."""
+    """Decode a chunk into a new array; parameters and errors as in `decode_chunk`."""
     if isinstance(decoder, ForeignCodec):
-        # what numcodecs gives may be a view of something that others write to
+        # numcodecs may return a view of a buffer that is overwritten later
         return np.array(_decode_foreign(array, decoder, data))
     return undo_transposes(decoder.codec, decoder.decode(data)).reshape(array.chunks)
 
 
 def decode_inlined(array: Array, flat: int) -> NDArray:
-    """Decode a chunk whose bytes are in the manifest; errors as in `decode_chunk`."""
+    """Decode an inlined chunk; errors as in `decode_chunk`."""
     codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if isinstance(codec, SegmentCodec):
         shape, transposes = codec.shape, codec.transposes
         codec, data = split_inlined(codec, data)
-        if transposes != codec.transposes:  # those of the array hold for all of its chunks
+        if transposes != codec.transposes:  # the array's transposes apply to all chunks
             codec = replace(codec, shape=shape, transposes=transposes)
         if is_stored_plain(codec) and len(data) == n_bytes:
-            # also of types that no segment has, such as the strings of a coordinate
+            # also for dtypes that no segment has, such as strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
     check_proportion(n_bytes, len(data))
     block = np.empty(array.chunks, array.dtype)
@@ -157,13 +156,13 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
     return block
 
 
-def _scratch_for(decoder: SegmentDecoder) -> NDArray:
-    """Return this thread's array for decoding aside; new memory would cost page faults."""
+def _scratch_array(decoder: SegmentDecoder) -> NDArray:
+    """Return this thread's array for decoding, reused because new memory costs page faults."""
     dtype, shape = decoder.dtype, decoder.codec.shape
-    kept = getattr(_scratch, "array", None)
-    if kept is None or kept.dtype != dtype or kept.shape != shape:
-        kept = _scratch.array = np.empty(shape, dtype)
-    return kept
+    array = getattr(_scratch, "array", None)
+    if array is None or array.dtype != dtype or array.shape != shape:
+        array = _scratch.array = np.empty(shape, dtype)
+    return array
 
 
 def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
@@ -172,17 +171,17 @@ def _decode_foreign(array: Array, codec: ForeignCodec, data: Any) -> NDArray:
 
 # ---- the cache
 
-_MAX_SHARE = 4
-"""A chunk is kept only if so many like it could be, and all of a read if so many reads could be."""
+_MIN_ENTRIES = 4
+"""Chunks, or all chunks of a read, are cached only if this many of the same size would fit."""
 
 
 class ChunkCache:
-    """Decoded chunks, the least recently used of which make room for new ones.
+    """LRU cache of decoded chunks.
 
     Parameters
     ----------
     max_bytes
-        Of all samples together; 0 keeps nothing.
+        Size limit; 0 disables the cache.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -194,28 +193,27 @@ class ChunkCache:
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def takes(self, n_bytes: int) -> bool:
-        """Return whether a chunk of so many bytes is kept at all."""
-        return n_bytes * _MAX_SHARE <= self.max_bytes
+    def accepts(self, n_bytes: int) -> bool:
+        """Return whether chunks of this size are cached."""
+        return n_bytes * _MIN_ENTRIES <= self.max_bytes
 
     def find(self, keys: Iterable[Hashable | None]) -> list[NDArray | None]:
-        """Return the samples of each chunk that is here, which cannot be changed, and None for
-        others."""
+        """Return the read-only samples of each chunk; None for those that are not cached."""
         with self._lock:
             return [self._find(key) for key in keys]
 
     def put(self, key: Hashable, samples: NDArray, owner: Any) -> None:
-        """Keep the samples of a chunk.
+        """Add the samples of a chunk.
 
         Parameters
         ----------
         key
-            All that tells the chunk from others.
+            Unique key of the chunk.
         samples
-            Of the whole chunk; nobody may write to them from now on.
+            Samples of the whole chunk; they become read-only.
         owner
-            An object whose `id` is part of the key; it lives as long as its chunk, so that no
-            other object can have its `id`.
+            An object whose `id` is part of the key; it is kept alive with the chunk, so that no
+            other object can get the same `id`.
         """
         samples.flags.writeable = False
         with self._lock:
@@ -226,13 +224,13 @@ class ChunkCache:
             self._shrink()
 
     def resize(self, max_bytes: int) -> None:
-        """Set the bound, and forget what is over it."""
+        """Set the size limit, and evict chunks over it."""
         with self._lock:
             self.max_bytes = max_bytes
             self._shrink()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all chunks."""
         with self._lock:
             self._chunks.clear()
             self._n_bytes = 0
@@ -251,7 +249,7 @@ class ChunkCache:
 
 
 CACHE = ChunkCache(64 << 20)
-"""Those of this process."""
+"""The cache of this process."""
 
 
 @rejects_unknown_arguments
@@ -268,10 +266,10 @@ def set_cache_size(max_bytes: int) -> None:
     CACHE.resize(max_bytes)
 
 
-def _start_anew() -> None:
+def _reset_after_fork() -> None:
     # another thread of the parent process may have held the lock when it forked
     CACHE.__init__(CACHE.max_bytes)  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,11 +1,10 @@
-"""Read a region of an array: plan, fetch, decode, in one pass over its chunks.
+"""Read a region of an array: plan, fetch and decode its chunks.
 
-Owns the order of the work and the state of one read. Chunks that a selection touches are found by
-arithmetic on the columns of a manifest, merged into byte ranges (`selection`), fetched (`fetch`)
-and decoded straight into the result (`chunks`). Where the stored bytes are the samples as they
-stand, byte ranges are cut to the selected samples. Requests and decoding run on different pools,
-and never more than `MAX_IN_FLIGHT_BYTES` wait between them, so that a region of an image larger
-than memory can be read.
+The chunks that a selection intersects are found by arithmetic on the columns of the manifest,
+merged into byte ranges (`selection`), fetched (`fetch`) and decoded directly into the result
+(`chunks`). For uncompressed chunks, only the bytes of the selected samples are read. Requests and
+decoding run on different thread pools, with at most `MAX_IN_FLIGHT_BYTES` between them, so that
+regions of images larger than memory can be read.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ from .chunks import (
 from .fetch import N_CORES, N_FETCHERS, Fetcher, decode_pool, fetch_pool, wait_for_result
 from .selection import Axis, Ranges, Selection, parse_selection, plan_axis, plan_ranges
 
-__all__ = ["Reading", "locate", "make_target", "read_array"]
+__all__ = ["Reading", "make_target", "read_array", "set_ranges"]
 
-Places = Iterable[tuple[slice, ...]]
+Regions = Iterable[tuple[slice, ...]]
 
 
 class Piece(NamedTuple):
-    """A chunk to fetch, and what is wanted of it.
+    """A chunk to fetch, and its selected samples.
 
-    `offset` and `length` say where it is in its source; with `is_plain` they are those of the
-    selected samples alone. `region` is where these go in the result, and `inner` which samples of
-    the chunk they are; `is_whole` tells that they are all of them.
+    `offset` and `length` are its byte range; if `is_plain`, that of the selected samples only.
+    `region` are the slices of the result, and `inner` those of the chunk; `is_whole` if the whole
+    chunk is selected.
     """
 
     offset: int
@@ -66,12 +65,11 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """One read under way: the chunks it touches, in columns, and where their samples go.
+    """The state of one read: its chunks, in columns, and where their samples go.
 
-    Row `j` stands for chunk `flat[j]` of the array; rows are in C order of the `shape` that the
-    axes span. `rows` are those that are fetched now; `source`, `offset`, `length`, `is_plain` and
-    `pieces` say what of them, each in the order of `rows`; `locate` sets them. `keys` tell those of
-    them that are kept when they are decoded from all chunks of all files.
+    Row `j` is chunk `flat[j]` of the array; rows are in C order of the `shape` that the axes span.
+    `rows` are those being fetched, and `source`, `offset`, `length`, `is_plain` and `pieces` are
+    columns for them, set by `set_ranges`. `keys` are the cache keys of those to be cached.
     """
 
     array: Array
@@ -87,77 +85,78 @@ class Reading:
     is_plain: NDArray[np.bool_] = field(init=False)
     pieces: list[Piece] = field(init=False)
     keys: dict[int, Hashable] = field(init=False)
-    tally: ProgressCounter | None = None
+    progress: ProgressCounter | None = None
     decoders: dict[int, Decoder] = field(default_factory=dict)
 
     def count(self, n_chunks: int) -> None:
-        """Note that so many more chunks are in the result."""
-        if self.tally is not None:
-            self.tally.add(n_chunks)
+        """Report chunks that are finished."""
+        if self.progress is not None:
+            self.progress.add(n_chunks)
 
     @property
     def sample_strides(self) -> tuple[int, ...]:
-        """Stored samples between selected neighbours along each dimension of a chunk."""
+        """Strides of the selected samples within a chunk, in samples."""
         return tuple(map(operator.mul, self.steps, _strides(self.array.chunks)))
 
     def codec(self, k: int) -> SegmentCodec | ForeignCodec:
-        """How the fetched chunk `k` decodes."""
+        """Return the codec of the fetched chunk `k`."""
         return self.array.codecs[self.array.manifest.sources[self.source[k]].codec]
 
     def decoder(self, k: int) -> Decoder:
-        """Return what decodes the fetched chunk `k`; chunks of one codec share it."""
+        """Return the decoder of the fetched chunk `k`; chunks of one codec share it."""
         number = self.array.manifest.sources[self.source[k]].codec
-        found = self.decoders.get(number)
-        if found is None:
-            found = self.decoders[number] = make_decoder(self.array.codecs[number])
-        return found
+        decoder = self.decoders.get(number)
+        if decoder is None:
+            decoder = self.decoders[number] = make_decoder(self.array.codecs[number])
+        return decoder
 
-    def name(self, chosen: NDArray[np.int64], identities: Mapping[int, tuple[int, ...]]) -> None:
-        """Return chunks keys, by what `Fetcher.identity` tells of their sources.
+    def set_keys(
+        self, chosen: NDArray[np.int64], identities: Mapping[int, tuple[int, ...]]
+    ) -> None:
+        """Set the cache keys of chunks, from `Fetcher.identity` of their sources.
 
-        Arrays may share a codec and bytes, and have them in another shape.
+        Keys include chunk shape and dtype, because arrays may share codec and bytes.
         """
         array, sources = self.array, self.array.manifest.sources
-        kind = array.chunks, array.dtype.str
-        leads = {
-            row: (id(array.codecs[sources[row].codec]), *kind, *identity)
+        prefixes = {
+            row: (id(array.codecs[sources[row].codec]), array.chunks, array.dtype.str, *identity)
             for row, identity in identities.items()
         }
         for k, row in zip(chosen.tolist(), self.source[chosen].tolist(), strict=True):
-            self.keys[k] = leads[row], self.pieces[k].offset, self.pieces[k].length
+            self.keys[k] = prefixes[row], self.pieces[k].offset, self.pieces[k].length
 
     def is_partial(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Find of which fetched chunks some samples of the array are not selected."""
+        """Return which of these chunks are only partly selected."""
         is_partial = np.zeros(1, np.bool_)
         for axis in self.axes:
             is_partial = np.logical_or.outer(is_partial, ~np.array(axis.is_all)).reshape(-1)
         return is_partial[self.rows[chosen]]
 
-    def places(self, rows: NDArray[np.int64]) -> tuple[Places, Places, Iterable[bool]]:
-        """Give, for each chunk, where its samples go, which of them, and whether that is all."""
+    def regions(self, rows: NDArray[np.int64]) -> tuple[Regions, Regions, Iterable[bool]]:
+        """Return slices of the result and of the chunk, and whether it is whole, for each chunk."""
         if not self.axes:
             return [()] * len(rows), [()] * len(rows), [True] * len(rows)
         positions = [column.tolist() for column in np.unravel_index(rows, self.shape)]
 
         def combine(values: Iterable[list[Any]]) -> Iterator[tuple[Any, ...]]:
-            # column by column: for a small window, a loop over chunks took as long as all the rest
-            along = zip(values, positions, strict=True)
-            return zip(*(map(value.__getitem__, at) for value, at in along), strict=True)
+            # by columns: for a small window, a loop over chunks took half of the time
+            columns = zip(values, positions, strict=True)
+            return zip(*(map(value.__getitem__, index) for value, index in columns), strict=True)
 
         regions = combine(axis.out for axis in self.axes)
         inners = combine(axis.inner for axis in self.axes)
         return regions, inners, map(all, combine(axis.is_whole for axis in self.axes))
 
 
-def plan_reading(array: Array, wanted: Selection, target: NDArray) -> Reading:
-    """Find the chunks that a selection touches."""
-    columns = wanted.first, wanted.step, wanted.counts, array.chunks, array.shape
+def plan_reading(array: Array, selection: Selection, target: NDArray) -> Reading:
+    """Find the chunks that a selection intersects."""
+    columns = selection.first, selection.step, selection.counts, array.chunks, array.shape
     axes = list(map(plan_axis, *columns))
     shape = tuple(len(axis.chunk) for axis in axes)
     flat = np.zeros(1, np.int64)
     for axis, stride in zip(axes, _strides(array.manifest.shape), strict=True):
         flat = np.add.outer(flat, np.array(axis.chunk, np.int64) * stride).reshape(-1)
-    return Reading(array, target, axes, wanted.step, shape, flat)
+    return Reading(array, target, axes, selection.step, shape, flat)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -166,21 +165,21 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
-def locate(
+def set_ranges(
     reading: Reading,
     rows: NDArray[np.int64],
     source: NDArray[np.int32],
     offset: NDArray[np.uint64],
     length: NDArray[np.uint64],
 ) -> None:
-    """Note the byte ranges of the chunks to fetch, cut to the selected samples if plain."""
+    """Set the byte ranges of the chunks to fetch; of plain chunks, only those of the selection."""
     array, manifest = reading.array, reading.array.manifest
     itemsize = np.uint64(array.dtype.itemsize)
     is_plain = np.zeros(len(rows), bool)
     if any(is_stored_plain(codec) for codec in array.codecs):
         plain = np.array([is_stored_plain(codec) for codec in array.codecs])
         codec_of = np.array([item.codec for item in manifest.sources], np.intp)
-        # a shorter one does not hold its samples: decoding says what is wrong with it
+        # decoding raises the error for shorter ones
         is_whole = length >= np.uint64(math.prod(array.chunks)) * itemsize
         is_plain = plain[codec_of[source]] & is_whole
         low, high = _sample_span(reading, rows)
@@ -189,14 +188,14 @@ def locate(
     reading.rows, reading.source, reading.is_plain = rows, source, is_plain
     reading.offset, reading.length = offset, length
     columns = (column.tolist() for column in (offset, length, is_plain))
-    reading.pieces = list(map(Piece._make, zip(*columns, *reading.places(rows), strict=True)))
+    reading.pieces = list(map(Piece._make, zip(*columns, *reading.regions(rows), strict=True)))
     reading.keys = {}
 
 
 def _sample_span(
     reading: Reading, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the first selected sample of each chunk and the end of the last, in C order."""
+    """Return the first selected sample of each chunk and the end of the last, as flat indices."""
     low, high = np.zeros(1, np.int64), np.ones(1, np.int64)
     for axis, stride in zip(reading.axes, _strides(reading.array.chunks), strict=True):
         first = np.array([inner.start for inner in axis.inner], np.int64)
@@ -208,26 +207,26 @@ def _sample_span(
 
 _buffers = threading.local()
 _MIN_RUN = 8
-"""Plain chunks of a range: to find out which of fewer are neighbours takes as long as it saves."""
+"""Plain chunks from which copying neighbours together is faster than one by one."""
 MAX_CHUNKS = 1 << 16
-"""Chunks that are read at once: each takes some hundred bytes until it is in its place."""
+"""Chunks per batch: each needs some hundred bytes of memory while it is read."""
 MAX_GAP_BYTES = 1 << 16
 MAX_RANGE_BYTES = 1 << 24
 MIN_RANGE_BYTES = 1 << 20
 MAX_IN_FLIGHT_BYTES = 1 << 27
 LOCAL_GAP_BYTES = 1 << 12
-"""Copying the bytes of a gap from the page cache soon costs more than another system call."""
+"""Copying larger gaps from the page cache costs more than another system call."""
 LOCAL_RANGE_BYTES = 1 << 18
-"""Local ranges are small: they stay in the cache of the core that decodes them."""
+"""Local ranges are small, to stay in the cache of the core that decodes them."""
 LOCAL_PLAIN_RANGE_BYTES = 1 << 20
-"""Where nothing is decoded: 256 tiles of 64 KiB took 9.0 ms at 256 KiB, 3.7 ms at 1 MiB."""
+"""Without decoding: 256 tiles of 64 KiB took 9.0 ms at 256 KiB, 3.7 ms at 1 MiB."""
 _LOCAL_BUFFER_BYTES = 1 << 21
-"""A longer range, which is one large chunk, gets memory of its own."""
+"""Longer ranges, which are one large chunk, get a new buffer."""
 TASK_BYTES = 1 << 18
-"""Fetched bytes for one decoding task, so that ranges of many megabytes still feed all cores."""
+"""Fetched bytes per decoding task, so that ranges of many megabytes still use all cores."""
 LOCAL_TASK_BYTES = 1 << 19
-"""Decoded bytes that are worth a thread: windows of 512 x 512 bytes take a sixth less on the clock
-where a core is idle, and a tenth more of the processors; smaller ones gain nothing."""
+"""Decoded bytes per thread: windows of 512 x 512 bytes take a sixth less wall time if a core is
+idle, and a tenth more CPU time; smaller ones gain nothing."""
 
 
 def read_array(
@@ -243,15 +242,15 @@ def read_array(
     Parameters
     ----------
     array
-        What to read.
+        Array to read.
     selection
         NumPy basic indexing: integers, slices with any step, Ellipsis, None.
     fetch
-        How to reach the sources.
+        Fetcher of the sources.
     out
         Array of the result's shape and the array's dtype to read into.
     progress
-        Called with the number of chunks read and of all, by one thread at a time.
+        Called with the number of chunks read and their total, by one thread at a time.
 
     Returns
     -------
@@ -263,57 +262,57 @@ def read_array(
     SelectionError
         If the selection does not fit the array.
     SourceError
-        If a source cannot be read, or gives fewer bytes than asked for.
+        If a source cannot be read, or returns fewer bytes than requested.
     MalformedTiff
-        If the bytes of a chunk are not such a chunk.
+        If the bytes of a chunk do not decode.
     """
-    wanted = parse_selection(selection, array.shape)
-    target = make_target(array, wanted, out)
+    parsed = parse_selection(selection, array.shape)
+    target = make_target(array, parsed, out)
     if target.size:
-        _read_into(array, wanted, target, fetch, progress)
-    return target[wanted.index] if out is None else out
+        _read_into(array, parsed, target, fetch, progress)
+    return target[parsed.index] if out is None else out
 
 
-def make_target(array: Array, wanted: Selection, out: NDArray | None) -> NDArray:
-    """Return the array that samples are put in, in ascending order along all dimensions."""
+def make_target(array: Array, selection: Selection, out: NDArray | None) -> NDArray:
+    """Return the array to read into, in ascending order along all dimensions."""
     if out is None:
         try:
-            return np.empty(wanted.counts, array.dtype)
+            return np.empty(selection.counts, array.dtype)
         except ValueError as error:  # more than 2**63 bytes
             raise SelectionError(
-                "the selection is larger than any memory", got=wanted.counts, hint="Read a part."
+                "the selection is larger than any memory", got=selection.counts, hint="Read a part."
             ) from error
-    if out.shape != wanted.shape or out.dtype != array.dtype:
+    if out.shape != selection.shape or out.dtype != array.dtype:
         raise SelectionError(
             "the output array does not fit the selection",
             got=f"{out.dtype} {out.shape}",
-            expected=f"{array.dtype} {wanted.shape}",
+            expected=f"{array.dtype} {selection.shape}",
         )
-    return out[wanted.inverse]
+    return out[selection.inverse]
 
 
 def _read_into(
-    array: Array, wanted: Selection, target: NDArray, fetch: Fetcher, progress: Progress | None
+    array: Array, selection: Selection, target: NDArray, fetch: Fetcher, progress: Progress | None
 ) -> None:
-    reading = plan_reading(array, wanted, target)
-    reading.tally = None if progress is None else ProgressCounter(progress, len(reading.flat))
-    state, offset, length = array.manifest.take(reading.flat)
-    rows = np.flatnonzero(state >= 0)
-    if len(rows) < len(state):
-        _fill_missing(reading, np.flatnonzero(state == MISSING))
-        _place_inlined(reading, np.flatnonzero(state == INLINED))
-        reading.count(len(state) - len(rows))
+    reading = plan_reading(array, selection, target)
+    reading.progress = None if progress is None else ProgressCounter(progress, len(reading.flat))
+    source, offset, length = array.manifest.take(reading.flat)
+    rows = np.flatnonzero(source >= 0)
+    if len(rows) < len(source):
+        _fill_missing(reading, np.flatnonzero(source == MISSING))
+        _read_inlined(reading, np.flatnonzero(source == INLINED))
+        reading.count(len(source) - len(rows))
     for first in range(0, len(rows), MAX_CHUNKS):
-        some = rows[first : first + MAX_CHUNKS]
-        locate(reading, some, state[some], offset[some], length[some])
-        for is_local, chosen in _by_access(reading, fetch):
+        batch = rows[first : first + MAX_CHUNKS]
+        set_ranges(reading, batch, source[batch], offset[batch], length[batch])
+        for is_local, chosen in _split_by_access(reading, fetch):
             if not is_local:
                 _read_remote(reading, chosen, fetch)
                 continue
-            left = _place_cached(reading, chosen, fetch)
-            reading.count(len(chosen) - len(left))
-            if len(left):
-                _read_local(reading, left, fetch)
+            uncached = _read_cached(reading, chosen, fetch)
+            reading.count(len(chosen) - len(uncached))
+            if len(uncached):
+                _read_local(reading, uncached, fetch)
 
 
 def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
@@ -322,19 +321,19 @@ def _fill_missing(reading: Reading, rows: NDArray[np.int64]) -> None:
     if len(rows) == len(reading.flat):
         reading.target[...] = value
         return
-    regions, _, _ = reading.places(rows)
+    regions, _, _ = reading.regions(rows)
     for region in regions:
         reading.target[region] = value
 
 
-def _place_inlined(reading: Reading, rows: NDArray[np.int64]) -> None:
-    regions, inners, _ = reading.places(rows)
+def _read_inlined(reading: Reading, rows: NDArray[np.int64]) -> None:
+    regions, inners, _ = reading.regions(rows)
     for flat, region, inner in zip(reading.flat[rows].tolist(), regions, inners, strict=True):
         reading.target[region] = decode_inlined(reading.array, flat)[inner]
 
 
-def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:
-    """Split the chunks to fetch into those of local and those of remote sources."""
+def _split_by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray[np.int64]]]:
+    """Split the chunks to fetch into those of local and of remote sources."""
     sources = reading.array.manifest.sources
     if len(sources) == 1:
         yield fetch.is_local(sources[0]), np.arange(len(reading.source))
@@ -349,33 +348,33 @@ def _by_access(reading: Reading, fetch: Fetcher) -> Iterator[tuple[bool, NDArray
             yield value, rows
 
 
-def _place_cached(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
-    """Place chunks that an earlier read decoded; return those that are left to read."""
+def _read_cached(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> NDArray[np.int64]:
+    """Read chunks from the cache; return those that are not in it."""
     _choose_to_cache(reading, chosen, fetch)
     if not len(CACHE) or not reading.keys:
         return chosen
-    is_left = np.ones(len(reading.rows), np.bool_)
-    found = CACHE.find(reading.keys.values())
-    for k, block in zip(reading.keys, found, strict=True):
+    is_uncached = np.ones(len(reading.rows), np.bool_)
+    blocks = CACHE.find(reading.keys.values())
+    for k, block in zip(reading.keys, blocks, strict=True):
         if block is not None:
             piece = reading.pieces[k]
             reading.target[piece.region] = block[piece.inner]
-            is_left[k] = False
-    return chosen[is_left[chosen]]
+            is_uncached[k] = False
+    return chosen[is_uncached[chosen]]
 
 
 def _choose_to_cache(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
-    """Choose the chunks that the next read may want again, and find out how they are told apart.
+    """Choose the chunks to cache, and set their keys.
 
-    These are all of a window that touches some in part; where all would be much of what can be
-    kept, those in part alone.
+    If the selection includes some chunks only in part, all of its chunks are cached; if that would
+    fill much of the cache, only the partial ones.
     """
     array = reading.array
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if not CACHE.takes(n_bytes) or all(all(axis.is_all) for axis in reading.axes):
+    if not CACHE.accepts(n_bytes) or all(all(axis.is_all) for axis in reading.axes):
         return
     chosen = chosen[~reading.is_plain[chosen]]
-    if not CACHE.takes(n_bytes * len(chosen)):
+    if not CACHE.accepts(n_bytes * len(chosen)):
         chosen = chosen[reading.is_partial(chosen)]
     identities = {}
     for row in set(reading.source[chosen].tolist()):
@@ -384,32 +383,32 @@ def _choose_to_cache(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher
             chosen = chosen[reading.source[chosen] != row]
         else:
             identities[row] = identity
-    reading.name(chosen, identities)
+    reading.set_keys(chosen, identities)
 
 
-# ---- local files: read and decode on the same thread, the caller's being one of them
+# ---- local files: read and decoded in the same thread, the caller being one of the threads
 
 
 def _read_local(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
     is_plain = reading.is_plain[chosen].all()
-    longest = LOCAL_PLAIN_RANGE_BYTES if is_plain else LOCAL_RANGE_BYTES
-    ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, longest)
-    todo = deque(range(len(ranges)))
+    max_bytes = LOCAL_PLAIN_RANGE_BYTES if is_plain else LOCAL_RANGE_BYTES
+    ranges = _merge(reading, chosen, LOCAL_GAP_BYTES, max_bytes)
+    pending = deque(range(len(ranges)))
     n_tasks = min(len(ranges), N_CORES, _decoded_bytes(reading, chosen) // LOCAL_TASK_BYTES + 1)
-    work = functools.partial(_read_ranges, reading, chosen, ranges, todo, fetch)
-    helpers = [decode_pool().submit(work) for _ in range(n_tasks - 1)]
+    work = functools.partial(_read_ranges, reading, chosen, ranges, pending, fetch)
+    tasks = [decode_pool().submit(work) for _ in range(n_tasks - 1)]
     try:
         work()
-        for helper in helpers:
-            if not helper.cancel():  # not begun: there is nothing left to do
-                helper.result()
+        for task in tasks:
+            if not task.cancel():  # a task that has not started has nothing left to do
+                task.result()
     finally:
-        todo.clear()
-        _settle(helpers)
+        pending.clear()
+        _cancel_or_wait(tasks)
 
 
 def _decoded_bytes(reading: Reading, chosen: NDArray[np.int64]) -> int:
-    """Return how much decoding makes: chunks that are samples as they stand count as they are."""
+    """Return the decoded size of chunks; of plain chunks, the bytes to read."""
     is_plain = reading.is_plain[chosen]
     n_samples = np.count_nonzero(~is_plain) * math.prod(reading.array.chunks)
     n_plain = int(reading.length[chosen[is_plain]].sum()) if is_plain.any() else 0
@@ -417,16 +416,16 @@ def _decoded_bytes(reading: Reading, chosen: NDArray[np.int64]) -> int:
 
 
 def _read_ranges(
-    reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, todo: deque[int], fetch: Fetcher
+    reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, pending: deque[int], fetch: Fetcher
 ) -> None:
-    """Read ranges that nobody has begun, one after the other, and decode what is in them."""
+    """Read and decode pending ranges until none is left."""
     sources = reading.array.manifest.sources
     buffer = _take_buffer(min(_LOCAL_BUFFER_BYTES, ranges.longest))
     while True:
         try:
-            i = todo.popleft()
+            i = pending.popleft()
         except IndexError:
-            _buffers.kept = buffer
+            _buffers.unused = buffer
             return
         members = chosen[ranges.members(i)]
         source, start, stop = sources[ranges.source[i]], int(ranges.start[i]), int(ranges.stop[i])
@@ -440,25 +439,24 @@ def _read_ranges(
             data = buffer[: stop - start]
             fetch.read_into(source, start, data)
         else:
-            found = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
-            data = memoryview(found)
-        _place(reading, members, start, data)
+            whole = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
+            data = memoryview(whole)
+        _decode_range(reading, members, start, data)
 
 
 def _take_buffer(n_bytes: int) -> memoryview:
-    """Return memory for ranges, which this thread keeps from read to read.
+    """Take this thread's buffer for ranges, reused because new memory costs page faults.
 
-    New memory costs page faults. It is taken away while it is in use, since a decoder may read
-    another store meanwhile.
+    While in use it is not available, because a decoder may read another store in the same thread.
     """
-    kept = vars(_buffers).pop("kept", None)
-    if kept is None or len(kept) < n_bytes:
-        kept = memoryview(np.empty(n_bytes, np.uint8))
-    return kept
+    buffer = vars(_buffers).pop("unused", None)
+    if buffer is None or len(buffer) < n_bytes:
+        buffer = memoryview(np.empty(n_bytes, np.uint8))
+    return buffer
 
 
 def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
-    """Return the bytes of the result that a plain chunk can be read into as they are, if any."""
+    """Return the memory of the result into which a plain chunk can be read directly, if any."""
     piece, codec = reading.pieces[k], reading.codec(k)
     if not piece.is_plain:
         return None
@@ -470,7 +468,7 @@ def _direct_buffer(reading: Reading, k: int) -> memoryview | None:
     return memoryview(region.reshape(-1).view(np.uint8))
 
 
-# ---- remote sources: many requests at once, decoding as answers come
+# ---- remote sources: concurrent requests; each response is decoded when it arrives
 
 
 def _read_remote(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) -> None:
@@ -484,25 +482,25 @@ def _read_remote(reading: Reading, chosen: NDArray[np.int64], fetch: Fetcher) ->
             ranges.start.tolist(), ranges.stop.tolist(), ranges.source.tolist(), strict=True
         )
     ]
-    flow: deque[tuple[Future[list[Future[None]]], int]] = deque()
+    in_flight: deque[tuple[Future[list[Future[None]]], int]] = deque()
     n_in_flight = 0
     try:
         for i, n_bytes in enumerate(sizes):
-            while flow and n_in_flight + n_bytes > MAX_IN_FLIGHT_BYTES:
-                n_in_flight -= _finish(flow)
+            while in_flight and n_in_flight + n_bytes > MAX_IN_FLIGHT_BYTES:
+                n_in_flight -= _finish_oldest(in_flight)
             task = fetch_pool().submit(_fetch_range, reading, chosen, ranges, i, fetch)
-            flow.append((task, n_bytes))
+            in_flight.append((task, n_bytes))
             n_in_flight += n_bytes
-        while flow:
-            _finish(flow)
+        while in_flight:
+            _finish_oldest(in_flight)
     finally:
-        _settle([future for future, _ in flow])
+        _cancel_or_wait([future for future, _ in in_flight])
 
 
 def _fetch_range(
     reading: Reading, chosen: NDArray[np.int64], ranges: Ranges, i: int, fetch: Fetcher
 ) -> list[Future[None]]:
-    """Fetch one range and hand its chunks on to be decoded."""
+    """Fetch one range, and submit tasks that decode its chunks."""
     source = reading.array.manifest.sources[ranges.source[i]]
     start, stop = int(ranges.start[i]), int(ranges.stop[i])
     data = fetch.read(source, start, stop - start) if stop else fetch.read_all(source)
@@ -510,21 +508,21 @@ def _fetch_range(
     n_bytes = np.cumsum(reading.length[members])
     cuts = np.flatnonzero(np.diff(n_bytes // np.uint64(TASK_BYTES))) + 1
     return [
-        decode_pool().submit(_place, reading, share, start, memoryview(data))
+        decode_pool().submit(_decode_range, reading, share, start, memoryview(data))
         for share in np.split(members, cuts)
     ]
 
 
-def _finish(flow: deque[tuple[Future[list[Future[None]]], int]]) -> int:
-    """Wait until the oldest range is in place; return its bytes."""
-    future, n_bytes = flow[0]
+def _finish_oldest(in_flight: deque[tuple[Future[list[Future[None]]], int]]) -> int:
+    """Wait until the oldest range is decoded; return its bytes."""
+    future, n_bytes = in_flight[0]
     for decoding in wait_for_result(future):
         wait_for_result(decoding)
-    flow.popleft()
+    in_flight.popleft()
     return n_bytes
 
 
-# ---- both
+# ---- local and remote
 
 
 def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range: int) -> Ranges:
@@ -537,13 +535,15 @@ def _merge(reading: Reading, chosen: NDArray[np.int64], max_gap: int, max_range:
     )
 
 
-def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memoryview) -> None:
-    """Decode chunks out of a range that begins at byte `start` of its one source."""
+def _decode_range(
+    reading: Reading, members: NDArray[np.int64], start: int, data: memoryview
+) -> None:
+    """Decode the chunks of a range that starts at byte `start` of its source."""
     array, codec = reading.array, reading.codec(members[0])
     decoder = None
     if len(members) >= _MIN_RUN and reading.is_plain[members].all():
         assert isinstance(codec, SegmentCodec)
-        _place_plain(reading, codec, members, start, data)
+        _copy_plain(reading, codec, members, start, data)
         reading.count(len(members))
         return
     for k in members.tolist():
@@ -564,18 +564,18 @@ def _place(reading: Reading, members: NDArray[np.int64], start: int, data: memor
                 region[...] = block[piece.inner]
                 CACHE.put(key, block, codec)
         except MalformedTiff as error:
-            raise _locate_error(error, reading, k) from error.__cause__
+            raise _add_location(error, reading, k) from error.__cause__
     reading.count(len(members))
 
 
-def _place_plain(
+def _copy_plain(
     reading: Reading,
     codec: SegmentCodec,
     members: NDArray[np.int64],
     start: int,
     data: memoryview,
 ) -> None:
-    """Copy stored samples, of chunks that are neighbours in file and array all at once."""
+    """Copy plain chunks; those that are adjacent in file and array, together."""
     pieces, shape = reading.pieces, reading.array.chunks
     axis = max((k for k, n in enumerate(reading.shape) if n > 1), default=0)
     for run in np.split(members, _run_starts(reading, members, axis)):
@@ -588,13 +588,13 @@ def _place_plain(
         span = slice(first.region[axis].start, last.region[axis].stop)
         region = reading.target[(*first.region[:axis], span, *first.region[axis + 1 :])]
         stored = view_plain(codec, part, (len(run), *shape), _strides((len(run), *shape)))
-        # one dimension is split in two, which needs no copy whatever the strides
+        # splitting one dimension in two never copies, whatever the strides
         region = region.reshape(*shape[:axis], len(run), *shape[axis:])
         region[...] = np.moveaxis(stored, 0, axis)
 
 
 def _run_starts(reading: Reading, members: NDArray[np.int64], axis: int) -> NDArray[np.intp]:
-    """Find the members that do not follow the one before them in file and array, both whole."""
+    """Find the members that are not adjacent to the previous one in file and array."""
     if not reading.axes:
         return np.arange(1, len(members))
     rows, offset = reading.rows[members], reading.offset[members]
@@ -604,8 +604,8 @@ def _run_starts(reading: Reading, members: NDArray[np.int64], axis: int) -> NDAr
     return np.flatnonzero(~is_next) + 1
 
 
-def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTiff:
-    """Describe which chunk of which source does not decode."""
+def _add_location(error: MalformedTiff, reading: Reading, k: int) -> MalformedTiff:
+    """Add source and chunk to the error of a chunk that does not decode."""
     array, source = reading.array, reading.array.manifest.sources[reading.source[k]]
     index = np.unravel_index(reading.flat[reading.rows[k]], array.grid) if array.grid else ()
     key = ".".join(str(int(i)) for i in index) or "0"
@@ -615,16 +615,16 @@ def _locate_error(error: MalformedTiff, reading: Reading, k: int) -> MalformedTi
     return error
 
 
-def _settle(futures: list[Future[Any]]) -> None:
-    """Wait until no task writes into the result any more; those not begun never begin.
+def _cancel_or_wait(futures: list[Future[Any]]) -> None:
+    """Cancel tasks, and wait for those that have started and still write into the result.
 
-    Whoever gives up (Ctrl-C) waits for nothing: a request may hang for a minute.
+    After Ctrl-C there is no waiting: a request may hang for a minute.
     """
-    begun = [future for future in futures if not future.cancel()]
+    started = [future for future in futures if not future.cancel()]
     if isinstance(sys.exception(), KeyboardInterrupt):
         return
-    if begun:  # waiting for nothing takes time too
-        wait(begun)
-    for future in begun:
+    if started:  # `wait` is slow, even without futures
+        wait(started)
+    for future in started:
         if not future.exception() and isinstance(future.result(), list):
-            _settle(future.result())
+            _cancel_or_wait(future.result())

@@ -1,12 +1,12 @@
-"""Fetch byte ranges of sources for reading, and the threads that fetch and decode.
+"""Fetch byte ranges of sources, and provide the thread pools for fetching and decoding.
 
-Owns which sources may be read, which are open, the check that a source still is what was scanned,
-and the rule that an answer of another length than asked for is an error: a short answer would shift
-pixels. How bytes are got is said by `io.source` and `io.remote`, which ranges by `selection`.
+A `Fetcher` checks that sources are allowed, keeps them open, checks that they have not changed
+since the scan, and that each response has the requested length: a short one would shift pixels. The
+reading itself is in `io.source` and `io.remote`; `selection` plans the ranges.
 
-All readers of a process share their threads. Waiting and computing are kept apart: a request waits
-20 ms and more and wants many threads, while decoding wants as many as there are cores. Tasks never
-wait for tasks of their own pool, so that any number of readers can share both.
+All readers of a process share the thread pools. There are separate pools because requests, which
+wait for 20 ms and more, need many threads, while decoding needs one per core. Tasks never wait for
+tasks of the same pool, so that any number of readers can share them.
 """
 
 from __future__ import annotations
@@ -44,20 +44,19 @@ __all__ = [
     "decode_pool",
     "fetch_pool",
     "make_fetcher",
-    "run_soon",
+    "run_check",
     "wait_for_result",
 ]
 
 VERIFY = ("first", "always", "never")
-_CHECKED_S = 2.0
-"""For how long a check holds of a source whose server does not say with each answer what it is."""
+_CHECK_LIFETIME_S = 2.0
+"""How long a check is valid for sources whose reads do not verify them."""
 _MAX_OPEN = 128
-"""Files that a process keeps open for all of its stores; the common limit of descriptors is 1024,
-for everything that it does."""
+"""Files that all stores of a process keep open; the usual limit of descriptors is 1024."""
 
 
 class _OpenFiles:
-    """Which files of which reader are open; the one opened first makes room for a new one."""
+    """Registry of the open files of all fetchers; the file opened first is evicted first."""
 
     def __init__(self) -> None:
         self._urls: OrderedDict[tuple[int, str], ref[Fetcher]] = OrderedDict()
@@ -71,9 +70,9 @@ class _OpenFiles:
             self._urls[id(owner), url] = ref(owner)
             while len(self._urls) > _MAX_OPEN:
                 (_, url), other = self._urls.popitem(last=False)
-                forgetful = other()
-                if forgetful is not None:
-                    forgetful.sources.pop(url, None)
+                evicted = other()
+                if evicted is not None:
+                    evicted.sources.pop(url, None)
 
     def remove(self, owner: Fetcher) -> None:
         with self._lock:
@@ -82,33 +81,32 @@ class _OpenFiles:
 
 
 OPEN_FILES = _OpenFiles()
-"""Those of this process."""
+"""The open files of this process."""
 
 
 class Fetcher:
-    """Reads byte ranges of sources, whatever they are.
+    """Reader of byte ranges from local files, remote objects and open files.
 
     Parameters
     ----------
     storage_options
-        For the file systems that fsspec opens.
+        Options for fsspec file systems.
     verify
-        When to compare a source with what the manifest recorded: "first" time that it is read,
+        When to compare a source with the one recorded in the manifest: "first" on the first read,
         "always" before each request, or "never".
     files
-        Open binary files by the URL that stands for them in the manifest.
+        Open binary files by their URL in the manifest.
     filesystems
-        Ready file systems by URL, as (file system, path), for sources that storage options cannot
-        open again.
+        File systems by URL, as (file system, path), for sources that cannot be opened again with
+        storage options.
     allow
-        Prefixes of the addresses that may be read, as `io.allow.AllowList` takes them; by default
-        all.
+        Allowed URL prefixes, as in `io.allow.AllowList`; by default all.
 
     Notes
     -----
-    Each instance opens files of its own, so that it keeps reading what it found at a path, and
-    another one may find another file there; their number is bounded for all together. Safe to use
-    from many threads. It pickles without open files; one over a plain open file cannot be pickled.
+    Each instance opens its own files, and continues to read the same file even if it is replaced at
+    its path. The total number of open files is limited. Thread-safe. Open files are not pickled; an
+    instance with `files` cannot be pickled.
     """
 
     def __init__(
@@ -128,9 +126,9 @@ class Fetcher:
         self.files = dict(files or {})
         self.filesystems = dict(filesystems or {})
         self.allow = None if allow is None else AllowList(allow)
-        self._start()
+        self._reset()
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         self.sources: dict[str, ByteSource] = {}
         self._checks: dict[Source, Future[None]] = {}
         self._fresh: dict[str, tuple[Source, float]] = {}
@@ -138,19 +136,19 @@ class Fetcher:
         self._lock = threading.Lock()
 
     def open(self, url: str) -> ByteSource:
-        """Open a source, or find it open.
+        """Open a source, or return it if it is open.
 
         Raises
         ------
         UntrustedSource
-            If it may not be read.
+            If it is not allowed.
         SourceError
-            If it cannot be.
+            If it cannot be opened.
         """
-        found = self.sources.get(url)
-        if isinstance(found, RemoteFile) and found.process != os.getpid():
-            found = None
-        return found or self._open_new(url)
+        opened = self.sources.get(url)
+        if isinstance(opened, RemoteFile) and opened.process != os.getpid():
+            opened = None
+        return opened or self._open_new(url)
 
     def _open_new(self, url: str) -> ByteSource:
         self.check_allowed(url)
@@ -166,18 +164,18 @@ class Fetcher:
         return found
 
     def check_allowed(self, url: str) -> None:
-        """Check that an address may be read.
+        """Check that a URL is allowed.
 
         Raises
         ------
         UntrustedSource
-            If it may not.
+            If it is not.
         """
         if self.allow is not None:
             self.allow.check(url)
 
     def is_local(self, source: Source) -> bool:
-        """Return whether a read costs no request; errors as of `check_allowed`."""
+        """Return whether a read costs no request; errors as in `check_allowed`."""
         self.check_allowed(source.url)
         return source.url in self.files or is_local(source.url)
 
@@ -187,53 +185,48 @@ class Fetcher:
         Raises
         ------
         SourceError
-            If the source cannot be read, or holds or gives fewer or more bytes.
+            If the source cannot be read, or returns fewer or more bytes.
         StaleSource
-            If it is no longer what was scanned.
+            If it has changed since it was scanned.
         """
-        opened, check, expected = self._begin(source)
+        opened, finish_check, expected = self._begin_check(source)
         _check_end(source, offset, length)
         data = opened.read(offset, length, expected)
-        check()
+        finish_check()
         if len(data) != length:
-            raise _short(source.url, offset, length, len(data))
+            raise _wrong_length(source.url, offset, length, len(data))
         return data
 
     def read_into(self, source: Source, offset: int, buffer: memoryview) -> None:
-        """Read a byte range into a buffer of bytes; errors as in `read`."""
-        opened, check, expected = self._begin(source)
+        """Read a byte range into a buffer; errors as in `read`."""
+        opened, finish_check, expected = self._begin_check(source)
         _check_end(source, offset, len(buffer))
         n_read = opened.read_into(offset, buffer, expected)
-        check()
+        finish_check()
         if n_read != len(buffer):
-            raise _short(source.url, offset, len(buffer), n_read)
+            raise _wrong_length(source.url, offset, len(buffer), n_read)
 
     def read_all(self, source: Source) -> bytes:
         """Read a whole source; errors as in `read`."""
-        opened, check, expected = self._begin(source)
+        opened, finish_check, expected = self._begin_check(source)
         data = opened.read_all(expected)
-        check()
+        finish_check()
         if source.size is not None and len(data) != source.size:
-            raise _short(source.url, 0, source.size, len(data))
+            raise _wrong_length(source.url, 0, source.size, len(data))
         return data
 
     def identity(self, source: Source) -> tuple[int, ...] | None:
-        """Return what identifies a source in its present state, None if that costs a request.
+        """Return a unique key of a source in its current state; None if that costs a request.
 
-        The source is checked as it is before a read.
-
-        Raises
-        ------
-        SourceError, StaleSource
-            As `read`.
+        The source is checked as for a read; errors as in `read`.
         """
-        opened, check, expected = self._begin(source)
-        found = opened.identity(expected)
-        check()
-        return found
+        opened, finish_check, expected = self._begin_check(source)
+        identity = opened.identity(expected)
+        finish_check()
+        return identity
 
     def size(self, source: Source) -> int:
-        """Return the bytes in a source, asking only where the manifest does not know.
+        """Return the size of a source in bytes, from the manifest if it is known there.
 
         Raises
         ------
@@ -246,38 +239,42 @@ class Fetcher:
         return size
 
     def state(self, source: Source) -> Source:
-        """Return the state of a source as it is now."""
-        return self._ask(self.open(source.url))
+        """Return the current state of a source."""
+        return self._fetch_state(self.open(source.url))
 
     def close(self) -> None:
-        """Release open files; later reads open them again. Files that were handed in stay open."""
+        """Close files; later reads open them again. Files passed by the caller stay open."""
         OPEN_FILES.remove(self)
         self.sources.clear()
 
-    def _begin(self, source: Source) -> tuple[ByteSource, Callable[[], None], Source | None]:
-        """Start the check of a source; return it open, what waits for the check, and what the
-        reads themselves have to compare.
+    def _begin_check(self, source: Source) -> tuple[ByteSource, Callable[[], None], Source | None]:
+        """Start the check of a source.
 
-        Remote sources that do not tell with each answer what they are get a question of its own,
-        which is asked while their first bytes are on the way, so that it costs no time; many
-        readers of one source share it.
+        If reads of a remote source do not verify it, the check is a separate request, which runs
+        concurrently with the first read. Concurrent readers of a source share one check.
+
+        Returns
+        -------
+        opened, finish_check, expected
+            The open source, a function that waits for the check, and the `expected` argument of
+            reads.
         """
         opened = self.open(source.url)
         if self.verify == "never":
-            return opened, _checked, None
+            return opened, _do_nothing, None
         if self.verify == "always" and (opened.is_local or not opened.verifies_reads):
-            self._check_fresh(source, opened)
+            self._check_unchanged(source, opened)
         if opened.verifies_reads:
-            return opened, _checked, source
+            return opened, _do_nothing, source
         checked, then = self._fresh.get(source.url, (None, 0.0))
-        # by identity, which is told faster than equality
-        is_fresh = checked is source and time.monotonic() - then < _CHECKED_S
+        # by identity, which is faster than equality
+        is_fresh = checked is source and time.monotonic() - then < _CHECK_LIFETIME_S
         if self.verify == "always" or is_fresh:
-            return opened, _checked, None
+            return opened, _do_nothing, None
         with self._lock:
             check = self._checks.get(source)
             if check is None:
-                check = run_soon(self._check_fresh, source, opened, wait=opened.is_local)
+                check = run_check(self._check_unchanged, source, opened, wait=opened.is_local)
                 self._checks[source] = check
 
         def finish() -> None:
@@ -286,26 +283,26 @@ class Fetcher:
             except StaleSource:
                 raise
             except BaseException:
-                with self._lock:  # what may pass is asked again
+                with self._lock:  # the error may be transient
                     self._checks.pop(source, None)
                 raise
             self._fresh[source.url] = source, time.monotonic()
-            with self._lock:  # the next check asks anew
+            with self._lock:  # the next check sends a new request
                 if self._checks.get(source) is check:
                     del self._checks[source]
 
         return opened, finish, None
 
-    def _check_fresh(self, source: Source, opened: ByteSource) -> None:
-        """Compare a source with what was recorded of it, unless nothing was."""
+    def _check_unchanged(self, source: Source, opened: ByteSource) -> None:
+        """Compare a source with what was recorded, if anything was."""
         if (source.size, source.etag, source.mtime) != (None, None, None):
-            check_unchanged(source, self._ask(opened))
+            check_unchanged(source, self._fetch_state(opened))
 
-    def _ask(self, opened: ByteSource) -> Source:
-        """Ask what a source is now; listings of a file system may be as old as a check."""
+    def _fetch_state(self, opened: ByteSource) -> Source:
+        """Return the current state of a source; directory listings are reused for a short time."""
         if not isinstance(opened, RemoteFile):
             return opened.state()
-        now, max_age_s = time.monotonic(), 0.0 if self.verify == "always" else _CHECKED_S
+        now, max_age_s = time.monotonic(), 0.0 if self.verify == "always" else _CHECK_LIFETIME_S
         with self._lock:
             is_listed = now - self._listed.get(id(opened.fs), -math.inf) < max_age_s
             if not is_listed:
@@ -315,7 +312,7 @@ class Fetcher:
     def __getstate__(self) -> dict[str, Any]:
         if self.files:
             raise TypeError(
-                "a store over an open file cannot be pickled: open it by its path or URL instead"
+                "a store of an open file cannot be pickled: open the file by its path or URL"
             )
         return {
             "storage_options": self.storage_options,
@@ -327,7 +324,7 @@ class Fetcher:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._start()
+        self._reset()
 
 
 def make_fetcher(
@@ -336,10 +333,10 @@ def make_fetcher(
     storage_options: Mapping[str, Any] | None,
     verify: str,
 ) -> Fetcher:
-    """Get access to the sources of a scan, through what was handed in where nothing else reaches.
+    """Create the fetcher for a scanned source, which may be an open file.
 
-    A file that fsspec opened is reached through its file system, which outlives it and pickles; any
-    other open file that has no name must stay open.
+    A file opened by fsspec is read through its file system, which stays usable when the file is
+    closed and can be pickled. Any other open file without a name must stay open.
     """
     file = _open_file(source)
     names = [one.url for one in references.sources]
@@ -364,22 +361,22 @@ def _open_file(source: Any) -> Any:
     return source if hasattr(source, "fs") or hasattr(source, "seek") else None
 
 
-def _checked() -> None:
-    """Stand in for a check that is done."""
+def _do_nothing() -> None:
+    """Return: there is no check to wait for."""
 
 
 def _check_end(source: Source, offset: int, length: int) -> None:
     if source.size is not None and offset + length > source.size:
-        raise _short(source.url, offset, length, max(0, source.size - offset))
+        raise _wrong_length(source.url, offset, length, max(0, source.size - offset))
 
 
-def _short(url: str, offset: int, length: int, n_read: int) -> SourceError:
+def _wrong_length(url: str, offset: int, length: int, n_read: int) -> SourceError:
     return SourceError(
-        f"the answer for bytes {offset} to {offset + length} has another length",
+        f"the data for bytes {offset} to {offset + length} has the wrong length",
         url=url,
         got=f"{n_read} bytes",
         expected=f"{length} bytes",
-        hint="The source is shorter than when it was scanned, or its server ignores ranges.",
+        hint="The source is shorter than when it was scanned, or its server ignores byte ranges.",
     )
 
 
@@ -390,11 +387,11 @@ N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 
 
 class DaemonPool(Executor):
-    """Threads that a program does not wait for when it ends.
+    """Thread pool of daemon threads, which are not joined at exit.
 
-    Those of `ThreadPoolExecutor` are joined at exit, so that whoever gives up a read from a server
-    that hangs would wait for the server all the same. Where no thread can be started any more,
-    while the interpreter ends, work is done by the caller.
+    With `ThreadPoolExecutor`, a program interrupted while it reads from a server that hangs would
+    still wait for the server. If no thread can be started, because the interpreter is shutting
+    down, tasks run in the caller.
     """
 
     def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
@@ -420,7 +417,7 @@ class DaemonPool(Executor):
         return future
 
     def _start_thread(self) -> bool:
-        """Start one more thread unless there are enough; False where there is none at all."""
+        """Start one more thread unless there are enough; return False if none can be started."""
         if len(self._threads) >= self._max_workers:
             return True
         name = f"{self._name}_{len(self._threads)}"
@@ -442,7 +439,7 @@ class DaemonPool(Executor):
             if task is None:
                 return
             _run(*task)
-            del task  # or its result would live until the next one comes
+            del task  # otherwise its result stays alive until the next task
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
@@ -465,7 +462,7 @@ def _run(future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) ->
         return
     try:
         result = fn(*args, **kwargs)
-    except BaseException as error:  # raised again to whoever asks for the result
+    except BaseException as error:  # raised again by `future.result`
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -485,29 +482,29 @@ def decode_pool() -> Executor:
 
 @cache
 def check_pool() -> Executor:
-    """Return the pool for questions about sources, which fetching tasks wait for."""
+    """Return the pool for checks of sources, for which fetching tasks wait."""
     return DaemonPool(N_FETCHERS // 2, "tiffref-check")
 
 
 def wait_for_result(future: Future[Any]) -> Any:
-    """Return the result of a future, looking up now and then.
+    """Return the result of a future, waking up periodically to handle signals.
 
-    A signal that comes just before a thread falls asleep does not wake it: one Ctrl-C of fifteen
-    was lost without this.
+    A signal that arrives just before a thread blocks does not wake it: without this, one in fifteen
+    Ctrl-C was lost.
     """
     while True:
         try:
-            return future.result(_LOOK_UP_S)
+            return future.result(_WAKE_UP_S)
         except TimeoutError:
             if future.done():
                 return future.result()
 
 
-_LOOK_UP_S = 0.5
+_WAKE_UP_S = 0.5
 
 
-def run_soon(function: Callable[..., Any], *args: Any, wait: bool = False) -> Future[Any]:
-    """Run a short question about a source, now (`wait`) or on another thread."""
+def run_check(function: Callable[..., Any], *args: Any, wait: bool = False) -> Future[Any]:
+    """Run the check of a source, now (`wait`) or in another thread."""
     if not wait:
         return check_pool().submit(function, *args)
     future: Future[Any] = Future()
@@ -515,13 +512,13 @@ def run_soon(function: Callable[..., Any], *args: Any, wait: bool = False) -> Fu
     return future
 
 
-def _start_anew() -> None:
+def _reset_after_fork() -> None:
     # another thread of the parent process may have held the lock when it forked
     OPEN_FILES._lock = threading.Lock()
-    # the threads of a pool do not exist in a forked child, but its object does
+    # a forked child has the pool objects, but not their threads
     for pool in (fetch_pool, decode_pool, check_pool):
         pool.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)

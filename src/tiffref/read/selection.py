@@ -1,9 +1,9 @@
-"""What a read asks for: the samples of a selection, and the byte ranges of their chunks.
+"""Parse selections, and plan the byte ranges to read for them.
 
-Owns NumPy basic indexing (integers, slices, Ellipsis, newaxis), its intersection with a chunk grid,
-axis by axis, and the merging of chunks into ranged requests. All of it is arithmetic on arrays; it
-reads nothing. Chunks of one source that lie close together are read in one request, since a request
-costs more than the bytes of a small gap: 64 KiB take 0.5 ms at 1 Gbit/s, a request 20 ms.
+Handles NumPy basic indexing (integers, slices, Ellipsis, newaxis), its intersection with a chunk
+grid, axis by axis, and the merging of nearby chunks into one request. This is all arithmetic;
+nothing is read. Chunks are merged because a request costs more than the bytes of a small gap:
+64 KiB take 0.5 ms at 1 Gbit/s, a request 20 ms.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ __all__ = [
     "plan_ranges",
 ]
 
-_MAX_KEPT = 256
-"""An axis of so many chunks, which is 60 KB, is kept for the next selection."""
+_MAX_CACHED_CHUNKS = 256
+"""Plans of axes with up to this many chunks, which take 60 KB, are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A basic selection, one (first, step, count) for each dimension of the array.
+    """A basic selection, with (first, step, count) for each dimension of the array.
 
-    Steps are positive: where the user's step is negative the samples are read in ascending order
-    and the result is a flipped view. `index` turns the array of shape `counts` into the result;
-    `inverse` gives, for an array of the result's shape, the view of shape `counts`.
+    Steps are positive: for a negative step, samples are read in ascending order and the result is a
+    flipped view. `index` turns an array of shape `counts` into the result; `inverse` turns an array
+    of the result's shape into a view of shape `counts`.
     """
 
     first: tuple[int, ...]
@@ -53,11 +53,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The chunks that a selection touches along one dimension.
+    """The chunks that a selection intersects along one dimension.
 
-    `chunk` are their indices, ascending. For each, `out` is where its samples go in the result, and
-    `inner` which samples of the chunk they are; `is_whole` tells that they are all of them, and
-    `is_all` that they are all that lie in the array, past which the last chunk may reach.
+    `chunk` are their indices, ascending. For each, `out` is the slice of the result and `inner` the
+    slice of the chunk; `is_whole` if `inner` is the whole chunk, and `is_all` if it is the part of
+    the chunk inside the array.
     """
 
     chunk: Sequence[int]
@@ -68,19 +68,19 @@ class Axis:
 
 
 def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
-    """Understand a basic selection of an array.
+    """Parse a basic selection of an array.
 
     Parameters
     ----------
     selection
         An integer, slice, Ellipsis, None (a new axis), or a tuple of these.
     shape
-        Of the array.
+        Shape of the array.
 
     Raises
     ------
     SelectionError
-        If an index is out of range, there are too many, or one is of another kind.
+        If an index is out of range or invalid, or there are too many.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
         counts.append(count)
         dimension += 1
     if _has_ellipsis(selection):
-        # NumPy gives a 0-d array, not a scalar, where an Ellipsis is in the index
+        # with an Ellipsis in the index, NumPy returns a 0-d array, not a scalar
         index.append(...)
     return Selection(
         tuple(first), tuple(step), tuple(counts), tuple(index), (*inverse, ...), tuple(out_shape)
@@ -124,7 +124,7 @@ def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
 
 
 def plan_axis(first: int, step: int, count: int, chunk: int, size: int) -> Axis:
-    """Intersect the selection of one dimension with its chunks.
+    """Intersect the selection along one dimension with the chunks.
 
     Parameters
     ----------
@@ -133,15 +133,15 @@ def plan_axis(first: int, step: int, count: int, chunk: int, size: int) -> Axis:
     chunk
         Samples of a chunk along this dimension.
     size
-        Samples of the array along it.
+        Samples of the array along this dimension.
     """
     last = first + step * (count - 1)
     chunks: range | tuple[int, ...]
     if step <= chunk:
         chunks = range(first // chunk, last // chunk + 1) if count else ()
-    else:  # no chunk has two of them
+    else:  # at most one sample per chunk
         chunks = tuple(n // chunk for n in range(first, last + 1, step))
-    plan = _plan_axis if len(chunks) <= _MAX_KEPT else _plan_axis.__wrapped__
+    plan = _plan_axis if len(chunks) <= _MAX_CACHED_CHUNKS else _plan_axis.__wrapped__
     return plan(chunks, first, step, count, chunk, size)
 
 
@@ -149,9 +149,9 @@ def plan_axis(first: int, step: int, count: int, chunk: int, size: int) -> Axis:
 def _plan_axis(
     chunks: Sequence[int], first: int, step: int, count: int, chunk: int, size: int
 ) -> Axis:
-    # kept, for rows that are read one by one have the same columns
+    # cached, because rows read one by one have the same columns
     axis = Axis(chunks, [], [], [], [])
-    # numbers, not columns: most axes have few chunks, and each gets its slices anyhow
+    # a loop, not NumPy: most axes have few chunks, and each needs its slices
     for edge in [n * chunk for n in chunks]:
         # ceil((edge - first) / step) is the first selected sample at or past a chunk's edge
         start = max(-((first - edge) // step), 0)
@@ -176,8 +176,8 @@ def _expand(selection: Any, ndim: int) -> list[Any]:
     rest = [slice(None)] * (ndim - n_indices)
     if not n_ellipsis:
         return items + rest
-    at = next(i for i, item in enumerate(items) if isinstance(item, EllipsisType))
-    return items[:at] + rest + items[at + 1 :]
+    position = next(i for i, item in enumerate(items) if isinstance(item, EllipsisType))
+    return items[:position] + rest + items[position + 1 :]
 
 
 def _has_ellipsis(selection: Any) -> bool:
@@ -198,8 +198,8 @@ def _parse_slice(item: slice, size: int, dimension: int) -> tuple[int, int, int,
 
 
 def _parse_integer(item: Any, size: int, dimension: int) -> int:
-    """Return the index of an integer, counting negative ones from the end."""
-    # numpy takes booleans as masks, so they are no integers here
+    """Return the index of an integer; negative ones count from the end."""
+    # booleans are masks in NumPy, not integers
     if isinstance(item, bool | np.bool_):
         raise _not_basic(item)
     try:
@@ -220,22 +220,22 @@ def _not_basic(item: Any) -> SelectionError:
         "not a basic index",
         got=type(item).__name__,
         expected="integers, slices, Ellipsis or None",
-        hint="For masks and lists of indices use zarr.open(store, mode='r').oindex[...].",
+        hint="For masks and lists of indices, use zarr.open(store, mode='r').oindex[...].",
     )
 
 
 # ---- byte ranges
 
-_TOO_FAR = 2**63
+_MAX_OFFSET = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
     """Merged byte ranges, and the chunks in each.
 
-    Range `i` spans bytes `start[i]` to `stop[i]` of row `source[i]` of the manifest's sources and
-    holds the chunks `order[first[i]:first[i + 1]]`, by offset. A range with `stop` 0 is a whole
-    source. All are `(m,)`, `order` is `(n,)`, and `first` `(m + 1,)`.
+    Range `i` is bytes `start[i]` to `stop[i]` of row `source[i]` of the manifest's sources, and
+    contains the chunks `order[first[i]:first[i + 1]]`, sorted by offset. A range with `stop` 0 is a
+    whole source. All are `(m,)`, except `order` `(n,)` and `first` `(m + 1,)`.
     """
 
     order: NDArray[np.int64]
@@ -249,7 +249,7 @@ class Ranges:
 
     @property
     def longest(self) -> int:
-        """Bytes of the longest range, whole sources not counted."""
+        """Bytes of the longest range, except whole sources."""
         is_known = self.stop > 0
         return int((self.stop - self.start)[is_known].max()) if is_known.any() else 0
 
@@ -259,16 +259,16 @@ class Ranges:
 
 
 def check_range(offset: int, length: int) -> None:
-    """Refuse a byte range that ends past the largest byte offset there is.
+    """Refuse a byte range that ends beyond the largest possible offset.
 
     Raises
     ------
     InvalidReferences
         If it does.
     """
-    if offset + length >= _TOO_FAR:
+    if offset + length >= _MAX_OFFSET:
         raise InvalidReferences(
-            "a byte range ends past the largest possible file",
+            "a byte range ends beyond the largest possible file",
             got=f"offset {offset}, length {length}",
         )
 
@@ -288,49 +288,48 @@ def plan_ranges(
     source, offset, length
         `(n,)`, of each chunk, in any order; length 0 is the whole source.
     max_gap_bytes
-        Unwanted bytes between two chunks that are read along rather than asked around; negative
-        merges nothing.
+        Largest gap between two chunks that are merged; negative merges nothing.
     max_range_bytes
-        A range grows no further once it is as large; one chunk may be larger.
+        Largest merged range; a single chunk may be larger.
 
     Raises
     ------
     InvalidReferences
-        If a chunk ends past the largest byte offset there is.
+        If a chunk ends beyond the largest possible offset.
     """
     offset = np.where(length == 0, np.uint64(0), offset)
     stop = offset + length
-    # also where the sum has wrapped around
-    is_past = (offset | length | stop) >= np.uint64(_TOO_FAR)
-    if is_past.any():
-        row = int(np.argmax(is_past))
+    # `|` also catches sums that have overflowed
+    is_beyond = (offset | length | stop) >= np.uint64(_MAX_OFFSET)
+    if is_beyond.any():
+        row = int(np.argmax(is_beyond))
         check_range(int(offset[row]), int(length[row]))
     order = np.lexsort((offset, source))
     source, offset, stop = source[order], offset[order], stop[order]
-    is_first = np.ones(len(order) + 1, bool)  # the last says where the last range ends
+    is_first = np.ones(len(order) + 1, bool)  # the last entry ends the last range
     if max_gap_bytes >= 0 and len(order):
-        # the end of the one chunk before, not of all before: a chunk inside another only makes
-        # one range more
+        # compares with the previous chunk only, not with all before: a chunk inside another one
+        # costs no more than an additional range
         is_far = offset[1:] > stop[:-1] + np.uint64(max_gap_bytes)
         is_whole = stop == 0
         is_first[1:-1] = is_far | (source[1:] != source[:-1]) | is_whole[1:] | is_whole[:-1]
         first = np.flatnonzero(is_first)[:-1]
         n_bytes = np.maximum.reduceat(stop, first) - offset[first]
         if n_bytes.max() > max_range_bytes:
-            _cut_long(is_first, offset, stop, max_range_bytes)
+            _split_long(is_first, offset, stop, max_range_bytes)
     bounds = np.flatnonzero(is_first)
     first = bounds[:-1]
     ends = np.maximum.reduceat(stop, first) if len(first) else stop
     return Ranges(order, bounds, source[first], offset[first], ends)
 
 
-def _cut_long(
+def _split_long(
     is_first: NDArray[np.bool_],
     offset: NDArray[np.uint64],
     stop: NDArray[np.uint64],
     max_range_bytes: int,
 ) -> None:
-    """Cut runs that are too long, at the chunk that crosses each multiple of the limit."""
+    """Split ranges that are too long, at the chunk that crosses each multiple of the limit."""
     first = np.flatnonzero(is_first)
     start = np.repeat(offset[first[:-1]], np.diff(first))
     bucket = np.maximum(stop - start, np.uint64(1)) - np.uint64(1)
