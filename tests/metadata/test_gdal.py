@@ -121,6 +121,19 @@ def test_a_scale_has_a_decimal_comma_as_in_gdal():
     assert attributes(roles("SCALE", "scale", "0,5")) == {"scale_factor": 0.5}
 
 
+def test_numbers_have_plain_digits_as_in_gdal():
+    """Python takes others for numbers, too."""
+    with pytest.warns(MetadataWarning, match="the scale of a band is not valid"):
+        assert attributes(roles("SCALE", "scale", "\u0663"), report=Report("a.tif")) == {}
+
+
+def test_names_of_roles_and_namespaces_are_as_in_gdal():
+    item = '<Item name="SCALE" sample="0" role="Scale">0.5</Item>'
+    text = f'<GDALMetadata xmlns="https://gdal.org">{item}</GDALMetadata>'
+    found = parse_gdal_metadata(text, STRICT).attributes(1, np.dtype("u1"), STRICT)
+    assert found == {"scale_factor": 0.5}
+
+
 def test_what_is_not_finite_is_a_text():
     json.dumps(
         attributes('<Item name="a">{1,nan}</Item><Item name="b">inf</Item>'), allow_nan=False

@@ -177,6 +177,9 @@ def test_bands_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.warns(MetadataWarning, match="is not valid"):
         assert "scale_factor" not in tiffref.scan_sequence(items).group["image"].attributes
     items = stac_items(tmp_path, {"raster:bands": [{"scale": 2}, {"scale": 3}]})
+    with pytest.warns(MetadataWarning, match="2 bands, expected 1"):
+        assert "scale_factor" not in tiffref.scan_sequence(items).group["image"].attributes
+    items = stac_items(tmp_path, {"raster:bands": [{}, {}]})
     assert "scale_factor" not in tiffref.scan_sequence(items).group["image"].attributes
     assert not tiffref.scan_sequence(stac_items(tmp_path, {})).group["image"].attributes.keys() & {
         "scale_factor"

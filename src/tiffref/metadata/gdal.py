@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..model.array import Array
-from .report import Report, XmlError, parse_xml
+from .report import Report, XmlError, local_name, parse_xml
 
 __all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata", "with_bands"]
 
@@ -119,7 +119,15 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
     """
     sizes = [n for dim, n in zip(array.dims, array.shape, strict=True) if dim.startswith("band")]
     n_bands = sizes[0] if sizes else 1
-    if not array.manifest.sources or "role" in array.attributes or len(bands) not in (1, n_bands):
+    if not array.manifest.sources or "role" in array.attributes:
+        return array
+    if len(bands) not in (1, n_bands):
+        if any(not band.keys().isdisjoint(("scale", "offset", "nodata")) for band in bands):
+            report.add(
+                "STAC item",
+                "scale, offset and nodata are ignored: the number of bands is not that of the file",
+                got=f"{len(bands)} bands, expected {n_bands}",
+            )
         return array
     if array.fill_value is None and "nodata" in bands[0]:
         fill, _ = parse_nodata(str(bands[0]["nodata"]), array.dtype, report)
@@ -153,7 +161,9 @@ def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
 def _parse_items(text: str) -> GdalMetadata:
     # cached: files of a collection often share them
     return _group_items(
-        (dict(item.attrib), item.text or "") for item in parse_xml(text).iter("Item")
+        (dict(item.attrib), item.text or "")
+        for item in parse_xml(text).iter()
+        if local_name(item) == "Item"  # GDAL ignores namespaces, and the case of roles
     )
 
 
@@ -182,7 +192,7 @@ def _group_items(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata
         if sample is None or not sample.isdecimal():
             items[name] = content
         elif role:
-            roles.setdefault(role, {})[int(sample)] = content
+            roles.setdefault(role.lower(), {})[int(sample)] = content
         else:
             bands.setdefault(int(sample), {})[name] = content
     return GdalMetadata(items, bands, roles)
@@ -248,7 +258,7 @@ def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
 _LEADING = re.compile(
     r"[+-]?(?:(?P<nan>nan|1\.#(?:IND|QNAN|SNAN)\w*)|(?P<inf>1\.#INF\w*|inf(?:inity)?)"
     r"|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?![\w#])",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
