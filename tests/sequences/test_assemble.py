@@ -97,6 +97,31 @@ def test_mosaic_of_rows_that_go_up(tmp_path, a, e, raster_type):
         np.testing.assert_array_equal(part.x, one.x)
 
 
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_a_mosaic_has_the_masks_of_its_files(tmp_path, is_beside):
+    whole = pixels(0, (32, 64))
+    for n in range(2):
+        part = whole[:, 32 * n : 32 * n + 32]
+        write(tmp_path / f"{n}.tif", part, extratags=geo_tags(5e5 + 320 * n, 6e6))
+        mask = {"photometric": "mask", "subfiletype": 4, "tile": (16, 16), "metadata": None}
+        if is_beside:
+            tifffile.imwrite(tmp_path / f"{n}.tif.msk", part > 99, **mask)
+        else:
+            tifffile.imwrite(tmp_path / f"{n}.tif", part > 99, append=True, **mask)
+    options = {} if is_beside else {"series": None}
+    references = tiffref.scan_sequence(tmp_path / "?.tif", mosaic=True, **options)
+    np.testing.assert_array_equal(read(references), whole)
+    np.testing.assert_array_equal(read(references, "mask"), whole > 99)
+    assert "multiscales" not in references.group.attributes
+
+
+def test_a_mosaic_is_of_one_image_of_each_file(tmp_path):
+    write(tmp_path / "0.tif", pixels(0, (32, 32)), extratags=geo_tags(0.0, 0.0))
+    write(tmp_path / "0.tif", pixels(0, (48, 16), "u1"), append=True)
+    with pytest.raises(ManifestMismatch, match=r"one image of each file.*series=0"):
+        tiffref.scan_sequence(tmp_path / "0.tif", mosaic=True, series=None)
+
+
 def test_mosaic_with_a_hole(tmp_path, mosaic):
     next(tmp_path.glob("t1_*.tif")).unlink()
     told = "4 of 48 chunks of the mosaic have no file. There is one mosaic for each t: use fewer"

@@ -8,6 +8,7 @@ arrays of all levels, their coordinates, and mosaics of georeferenced files on o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,7 +106,7 @@ def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
     found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
     for path, array in part.arrays.items():
-        suffix = path.removeprefix("image")
+        suffix = _suffix(path)
         one = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
         for name, value in one.items():
             found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
@@ -115,6 +116,11 @@ def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
     if "nodata" in plan.ignore and is_whole:
         found["nodata"] = None  # only without missing chunks, which read as this value
     return found
+
+
+def _suffix(path: str) -> str:
+    """Return what the dimensions of a level end with; masks have those of their image."""
+    return path.removeprefix("mask" if path.startswith("mask") else "image")
 
 
 def scale_of(array: Array) -> str:
@@ -185,7 +191,7 @@ def combine(
         if plan.is_mosaic:
             inner, shape = _mosaic_origins(parts, path)
         else:
-            inner, shape = _joined_origins(arrays, joined, path.removeprefix("image"))
+            inner, shape = _joined_origins(arrays, joined, _suffix(path))
         tables = {id(array.codecs): array.codecs for array in arrays}
         if len({codec for table in tables.values() for codec in table}) > 1:
             arrays = [_with_wrapped_chunks(array) for array in arrays]
@@ -362,7 +368,7 @@ def _describe_whole(
         return {}, {}, {}
     dropped = {
         *joined,
-        *(f"{dim}{path.removeprefix('image')}" for dim in joined for path in images),
+        *(f"{dim}{_suffix(path)}" for dim in joined for path in images),
     }
     group = parts[0].references.group
     variables = {
@@ -416,7 +422,7 @@ class _LevelDims:
 
     @property
     def suffix(self) -> str:
-        return self.path.removeprefix("image")
+        return _suffix(self.path)
 
     @property
     def rows(self) -> str:
@@ -429,6 +435,13 @@ class _LevelDims:
     def size(self, array: Array) -> tuple[int, int]:
         """Return the rows and columns of an array of this level."""
         sizes = dict(zip(array.dims, array.shape, strict=True))
+        is_level = re.fullmatch(r"(_\d+)?", self.suffix) is not None
+        if not is_level or not {self.rows, self.columns} <= sizes.keys():
+            raise ManifestMismatch(
+                "a mosaic has one image of each file, with its mask",
+                got=self.path,
+                hint="series=0 leaves out all others.",
+            )
         return sizes[self.rows], sizes[self.columns]
 
 
@@ -543,5 +556,6 @@ def _describe_mosaic(
         one = described[path] = describe_level(reference, level.size(array), full, names, report)
         variables |= one.variables
     variables |= grid_mappings(described)[0]
-    levels = [(path, arrays[path], one) for path, one in described.items()]
+    images = (path for path in described if path.startswith("image"))
+    levels = [(path, arrays[path], described[path]) for path in images]
     return variables, multiscales(levels), described
