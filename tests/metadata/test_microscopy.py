@@ -40,6 +40,7 @@ def test_imagej():
     [
         ({}, ("micrometer", "micrometer", "micrometer")),
         ({"yunit": "nm", "zunit": "mm"}, ("micrometer", "nanometer", "millimeter")),
+        ({"yunit": "", "zunit": "\\u00C5"}, ("micrometer", "micrometer", "angstrom")),
         ({"zunit": "pixel"}, ("micrometer", "micrometer", None)),
     ],
 )

@@ -157,9 +157,13 @@ def to_unit(text: Any) -> str | None:
     """Return the OME-NGFF name of a unit; None if unknown or no unit."""
     if not isinstance(text, str):
         return None
-    # ImageJ escapes the micro sign; Greek mu and the micro sign are different characters
-    plain = text.replace("\\u00B5", "µ").replace("\u03bc", "µ").replace("\u212b", "å")
+    # ImageJ escapes what is not ASCII; Greek mu and the micro sign are different characters
+    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    plain = plain.replace("\u03bc", "µ").replace("\u212b", "å")
     return _UNITS.get(plain.strip().strip("\0").lower())
+
+
+_ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
 
 
 def positive(value: Any) -> float | None:

@@ -199,7 +199,7 @@ def _imagej(found: Any, image: _Image) -> Calibration | None:
     unit = to_unit(found.get("unit"))
     # `unit` applies to all axes, unless y or z have their own
     units = {"X": unit, "T": to_unit(found.get("tunit")) or "second"}
-    units |= {a: to_unit(found[k]) if (k := f"{a.lower()}unit") in found else unit for a in "YZ"}
+    units |= {a: to_unit(found.get(f"{a.lower()}unit") or found.get("unit")) for a in "YZ"}
     spacing = found.get("spacing")
     is_downwards = isinstance(spacing, int | float) and spacing < 0
     scales: dict[str, float | None] = {
