@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,16 @@ def test_file_systems_with_one_connection_have_a_lock() -> None:
         file_system_lock(fsspec.filesystem("memory")),
     ):
         pass
+
+
+@pytest.mark.parametrize("use", ["read(0, 1)", "as_buffer()"])
+def test_a_source_that_is_left_open_is_silent_when_the_interpreter_exits(
+    path: Path, use: str
+) -> None:
+    """Objects that other modules keep are deleted when `os` is empty already."""
+    code = (
+        "import os; from tiffref.io.source import LocalSource; "
+        f"os.kept = LocalSource({str(path)!r}); os.kept.{use}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -246,11 +246,16 @@ class LocalSource(ByteSource):
 
     def close(self) -> None:
         if "_map" in self.__dict__:
-            with contextlib.suppress(BufferError):  # arrays still use it, and keep it alive
+            try:  # noqa: SIM105 - see `_close`
                 self._map.close()
+            except BufferError:  # arrays still use it, and keep it alive
+                pass
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._close(self._descriptor)
             self._descriptor = -1
+
+    _close = staticmethod(os.close)
+    """Modules may be empty when the interpreter exits and deletes the last objects."""
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
