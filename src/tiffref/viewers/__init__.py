@@ -98,9 +98,8 @@ def _dataset(
             **chosen,
         )
     except ImportError as error:  # xarray, or dask because of chunks=
-        raise MissingExtra(
-            "images for viewers need xarray and dask", got=error.name, hint=install_hint("xarray")
-        ) from error
+        what = "images for viewers need xarray and dask"
+        raise MissingExtra(what, hint=install_hint("xarray")) from error
 
 
 def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
