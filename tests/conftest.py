@@ -29,6 +29,23 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture
+def examples_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Enter the folder that the examples of the manual and of docstrings run in."""
+    import numpy as np
+    import tifffile
+
+    image = (np.arange(512 * 768) % 4099).astype(np.uint16).reshape(512, 768)
+    options: dict[str, Any] = {"tile": (256, 256), "compression": "zlib"}
+    options["photometric"] = "minisblack"
+    with tifffile.TiffWriter(tmp_path / "image.tif", ome=True) as tif:
+        tif.write(image, subifds=2, metadata={"axes": "YX"}, **options)
+        tif.write(image[::2, ::2], subfiletype=1, **options)
+        tif.write(image[::4, ::4], subfiletype=1, **options)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def corpus() -> Path:
     """Return the folder of TIFF files that `TIFFREF_CORPUS` names, or skip where it names none."""

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tifffile
 
@@ -47,16 +46,10 @@ def page_name(page: Path) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    image = (np.arange(512 * 768) % 4099).astype(np.uint16).reshape(512, 768)
-    options = {"tile": (256, 256), "compression": "zlib", "photometric": "minisblack"}
-    with tifffile.TiffWriter(tmp_path / "image.tif", ome=True) as tif:
-        tif.write(image, subifds=2, metadata={"axes": "YX"}, **options)
-        tif.write(image[::2, ::2], subfiletype=1, **options)
-        tif.write(image[::4, ::4], subfiletype=1, **options)
-    tifffile.imwrite(tmp_path / "bits.tif", image % 3 == 0, metadata=None)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(examples_folder: Path) -> Path:
+    image = tifffile.imread("image.tif")
+    tifffile.imwrite(examples_folder / "bits.tif", image % 3 == 0, metadata=None)
+    return examples_folder
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -162,6 +162,13 @@ def imread(
         If an argument is unknown.
     SelectionError
         If it is an argument of tifffile that stores do not support.
+
+    Examples
+    --------
+    >>> import tiffref
+    >>> tiffref.imread("image.tif", selection=(slice(2), slice(3)))
+    array([[  0,   1,   2],
+           [768, 769, 770]], dtype=uint16)
     """
     wants_store = aszarr or return_as == "zarr"
     choice: dict[str, Any] = {"key": key, "series": series, "level": level}

@@ -226,6 +226,14 @@ class References:
             If the file cannot be written.
         UntrustedSource
             If the references come from a document that may not read the folder of `path`.
+
+        Examples
+        --------
+        >>> import tiffref
+        >>> references = tiffref.scan("image.tif")
+        >>> references.write_fsspec("public.json", url="https://host/data/")
+        >>> tiffref.References.open("public.json").sources[0].url
+        'https://host/data/image.tif'
         """
         is_name = isinstance(path, str | os.PathLike)
         misnamed = misnamed_references(os.fspath(path)) if is_name else None

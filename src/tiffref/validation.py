@@ -333,6 +333,13 @@ def validate(
         If the document itself cannot be read.
     InvalidReferences
         If `document` is not a path, URL or mapping.
+
+    Examples
+    --------
+    >>> import tiffref
+    >>> tiffref.scan("image.tif").write_fsspec("image.json")
+    >>> tiffref.validate("image.json", sources=True, pixels=2).ok
+    True
     """
     check_kind(document)
     report = Report(None if isinstance(document, Mapping) else os.fspath(document))

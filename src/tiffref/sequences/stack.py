@@ -178,6 +178,13 @@ def scan_sequence(
         match the pattern.
     SelectionError
         If the options contradict each other.
+
+    Examples
+    --------
+    >>> import tiffref
+    >>> cube = tiffref.scan_sequence("S2_{time:%Y%m%d}_{band}.tif")
+    >>> cube.group["image"].dims
+    ('time', 'band', 'y', 'x')
     """
     check_arguments(options, scan_sequence, SequenceOptions)
     more = SequenceOptions(**options)

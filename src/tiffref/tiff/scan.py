@@ -150,6 +150,14 @@ def scan(
         any metadata is invalid.
     UnsupportedTiff
         If no image in it can be represented by references.
+
+    Examples
+    --------
+    >>> import tiffref
+    >>> references = tiffref.scan("image.tif")
+    >>> references.group["image"].shape
+    (512, 768)
+    >>> references.write_fsspec("image.json")
     """
     added = check_zattrs(zattrs)
     references, _ = scan_with_facts(
