@@ -116,7 +116,7 @@ def test_fields_that_would_have_the_same_place(tmp_path, pattern, names):
     """Of two files one would be left out."""
     for n, name in enumerate(names):
         tifffile.imwrite(tmp_path / name, np.full((20, 24), n, "u2"))
-    with pytest.raises(ManifestMismatch, match="same place"):
+    with pytest.raises(ManifestMismatch, match="same path"):
         tiffref.scan_sequence(str(tmp_path / "*.tif"), pattern=pattern, layout="hcs")
 
 

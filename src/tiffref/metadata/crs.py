@@ -184,7 +184,7 @@ def _factor(parameter: Parameter, angle: float) -> float:
 def _method_of(keys: GeoKeys, angle: float) -> Method | None:
     code = keys.values.get(3075)
     if code == 7 and keys.number(3092) in (None, 1.0) and keys.number(3078, *_LATS):
-        return _MERCATOR_2SP  # as GDAL takes a latitude of origin
+        return _MERCATOR_2SP  # like GDAL, which reads the latitude of origin as standard parallel
     if code == 15:
         # without a scale, a latitude other than that of the pole is the latitude of true scale
         latitude = (keys.number(*_LATS) or 0.0) * angle
@@ -449,8 +449,8 @@ def _prime_meridian(keys: GeoKeys, report: Report) -> dict[str, Any]:
 def with_shift(crs: CRS, keys: GeoKeys) -> CRS:
     """Bind a user-defined CRS to WGS 84 by the three or seven parameters of GeoKey 2062.
 
-    A CRS of EPSG is not bound: PROJ's database has its transformations.
-    Local and geocentric ones cannot be.
+    A CRS of EPSG is not bound, since PROJ's database has its transformations. Local and geocentric
+    ones cannot be bound.
     """
     from pyproj import CRS
 
@@ -577,7 +577,7 @@ def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
         found = look_up(keys, 3072, report)
         if found is not None and found.is_geographic:
             return found
-        report.add(key_label(3072), "is ignored: the model is geographic", got=keys.code(3072))
+        report.add(key_label(3072), "ignored, since the model is geographic", got=keys.code(3072))
     builders = {PROJECTED: _projected, GEOGRAPHIC: geographic, GEOCENTRIC: _geocentric}
     return builders.get(model, _engineering)(keys, report)
 
@@ -622,9 +622,9 @@ def _projected(keys: GeoKeys, report: Report) -> CRS | None:
     if crs is not None and crs.is_projected:
         return _with_keys_unit(crs, keys, report)
     if crs is not None and (crs.is_geographic or crs.is_geocentric):
-        return crs  # of writers that put every code there; as in GDAL
+        return crs  # like GDAL; some writers store any code here
     if crs is not None:
-        report.add(key_label(3072), "is not a projected system", got=crs.name)
+        report.add(key_label(3072), "not a projected system", got=crs.name)
     return _user_projected(keys, report)
 
 

@@ -353,7 +353,7 @@ def _value_texts(ifd: IfdFacts, dtype: np.dtype) -> str:
 
 
 def _palette(ifd: IfdFacts) -> str:
-    """Return the colour table of a palette image, else an empty text."""
+    """Return the color table of a palette image as text, else ""."""
     return ", ".join(_color_table(ifd)) if ifd.photometric == 3 else ""
 
 

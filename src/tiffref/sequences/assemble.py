@@ -129,9 +129,9 @@ def scale_of(array: Array) -> str:
 
 
 def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
-    """Return the names and colours of bands, where other files have the same in another order.
+    """Return names and colors of bands, if other files have the same ones in a different order.
 
-    Other differences are none: names may say the date, and not all writers name bands.
+    Other differences are ignored: names may contain the date, and not all writers name bands.
     """
     found: list[tuple[str, ...]] = [()] * len(arrays)
     for attribute in ("long_name", "color_interpretation"):

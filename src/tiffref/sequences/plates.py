@@ -116,11 +116,11 @@ def _find_fields(
             partial += [field.path] if count_empty(image, n_axes) else []
     paths = [field.path for field, _ in found]
     if len(set(paths)) < len(paths):
-        # names such as A1 and A01, or numbers of sites and positions that join to the same digits
+        # wells such as A1 and A01, or site and position numbers that concatenate to the same digits
         raise ManifestMismatch(
-            "fields of a plate have the same place",
+            "several fields of the plate have the same path",
             got=first_few(sorted({path for path in paths if paths.count(path) > 1})),
-            hint="Give wells and fields other names, or pass only some of the files.",
+            hint="Use unique names of wells and fields, or pass only some of the files.",
         )
     return found, partial
 

@@ -205,7 +205,7 @@ def scan_sequence(
     masked = [part.url for part in parts if part is not None and part.has_mask]
     if masked:
         what = f"The masks of {len(masked)} of {len(parts)} files are left out: {first_few(masked)}"
-        hint = "If all files have one, series=None stacks them too, and series=1 only them."
+        hint = "If all files have a mask, series=None also stacks masks, series=1 only masks."
         warn(MetadataWarning(f"{what}. {hint}"), stacklevel=2)
     for n, bands in enumerate(listed.bands):
         if bands and (part := parts[n]) is not None:

@@ -701,8 +701,8 @@ DECODING_TAGS = frozenset(
 )  # fmt: skip
 """Tags that decide how segments decode: IFDs with equal values have the same codec."""
 KIND_TAGS = DECODING_TAGS | {320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844}
-"""Decoding tags, and those of colour tables, georeferencing and of GDAL's metadata and nodata. IFDs
-with equal values share their facts."""
+"""Decoding tags, and those of color tables, georeferencing, GDAL's metadata and nodata. IFDs with
+equal values share their facts."""
 UNKNOWN_TYPE = "values have an unknown type"
 """Finding for a tag of unknown type, which readers must skip (TIFF 6.0)."""
 _PIXEL_TAGS = DECODING_TAGS | {273, 279, 324, 325, SUB_IFDS, 513, 514, 519, 520, 521} - {529, 532}

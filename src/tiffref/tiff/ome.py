@@ -311,7 +311,7 @@ class _Set:
         return listing
 
     def _n_unlisted(self, levels: Sequence[Level]) -> int:
-        """Return how many pages of all files of the set are in no image."""
+        """Return the number of pages in the set that are not part of an image."""
         ends = np.cumsum([0, *map(len, self.pages)])
         start = {id(pages): n for pages, n in zip(self.pages, ends.tolist(), strict=False)}
         used = np.zeros(ends[-1], bool)

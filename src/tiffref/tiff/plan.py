@@ -288,9 +288,9 @@ def plan_level(
 
 
 def _check_equal_samples(ifd: IfdFacts) -> None:
-    """Refuse samples of different sizes or types in one pixel; tifffile reads them as nothing.
+    """Refuse samples of different sizes or types in one pixel.
 
-    Bits 5-6-5 pass, which it reads.
+    tifffile returns nothing for them, except for 5-6-5 bits, which pass.
     """
     formats = ifd.sample_format if isinstance(ifd.sample_format, tuple) else ()
     for tag, values in (("BitsPerSample (258)", ifd.bits), ("SampleFormat (339)", formats)):

@@ -309,7 +309,7 @@ def room_end(pages: Pages, row: int) -> int:
 
 
 def cut_off(level: Level, n_planes: int, n_there: int) -> Level:
-    """Return the planes of a run one by one, of which only the first `n_there` are in the file."""
+    """Return contiguous planes with explicit segments; only the first `n_there` are in the file."""
     pages, row = level.first
     n_strips = max(1, pages.directory(row).n_listed_segments)
     offset, length = pages.columns.segments(_rows([row]), n_strips)

@@ -108,9 +108,8 @@ def _has_vendor_tags(one: Directory) -> bool:
 
 
 def _claimed_formats(first: Directory) -> Iterator[str]:
-    """Yield the flavours that a directory claims and that tifffile takes back if XML is cut off, or
-    pages are missing.
-    """
+    """Yield the formats that the first IFD claims, even if tifffile rejects them later because of
+    truncated XML or missing pages."""
     software, text = (one if isinstance(one := first.get(code), str) else "" for code in (305, 270))
     if 34412 in first:
         yield "lsm"
@@ -290,15 +289,15 @@ class VendorFile:
         )
         if n_counted > n_planes:
             listing.missing = listing.missing or missing_planes_error(
-                "MetaMorph counts more planes than are found", n_planes, n_counted, self.reader.url
+                "MetaMorph counts more planes than exist", n_planes, n_counted, self.reader.url
             )
-            listing.defects.append(f"{n_planes} of {n_counted} planes of MetaMorph are found")
+            listing.defects.append(f"only {n_planes} of {n_counted} MetaMorph planes exist")
         elif _UIC2 not in first.entries and not first.next_offset and n_planes == 1:
             n_bytes = n_bytes_of(pages, row)
             if n_bytes and is_final(pages, row):
                 room = (room_end(pages, row) - start_of(pages, row)) // n_bytes
                 if room > 1:
-                    listing.defects.append(f"there is room for {room} planes, and UIC2 is absent")
+                    listing.defects.append(f"the file has room for {room} planes, but no UIC2")
 
     def _unlisted_pages(self, listing: Listing, reader: TiffReader) -> Sequence[int]:
         """Return the IFDs of a file's chain that have pixels and are in no level.
@@ -325,9 +324,9 @@ class VendorFile:
         stray = known.difference([0], _starts_of(Pages(reader))) if found else ()
         if stray:
             raise MalformedTiff(
-                "planes of an index are not where pages are",
+                "the index has planes at offsets without pages",
                 url=reader.url, got=f"offset {min(stray)}",
-                expected=f"that of one of {len(found)} pages that it leaves out",
+                expected=f"one of {len(found)} pages that are not in the index",
             )  # fmt: skip
         return found
 
@@ -436,7 +435,7 @@ def _fit_to_pages(level: Level, listing: Listing, is_full: bool) -> Level:
     counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=True))
     if n_planes > n_there and is_full and not pages.facts(row).subfile_type & 1:
         listing.missing = listing.missing or missing_planes_error(
-            "there are fewer planes than the file counts", n_there, f"{n_planes} ({counted})",
+            "the file has fewer planes than it declares", n_there, f"{n_planes} ({counted})",
             pages.reader.url,
         )  # fmt: skip
     if level.is_run:
@@ -485,7 +484,7 @@ def _has_room(level: Level, *, is_alone: bool) -> bool:
     listed = int(pages.columns.segments(level.row[:1], n_listed)[1].sum())
     if listed not in (0, n_bytes, end - begin):
         raise MalformedTiff(
-            "planes behind one directory are not of the size that it gives",
+            "the byte count of contiguous planes does not match their size",
             url=pages.reader.url, ifd=pages.facts(row).name, tag="StripByteCounts (279)",
             got=f"{listed} bytes", expected=f"{n_bytes} bytes",
         )  # fmt: skip
@@ -523,7 +522,7 @@ class _PlaneLocation:
 
     @classmethod
     def of(cls, page: Any, tif: Any) -> _PlaneLocation | None:
-        """Return the location of a tifffile page; None if its index has no valid one."""
+        """Return the location of a tifffile page; None if its index is invalid."""
         if page is None or not (page.offset or any(page.dataoffsets)):
             return None
         handle, own = page.parent.filehandle, tif.filehandle
@@ -769,8 +768,8 @@ def _ndtiff_index(tif: Any) -> Path:
 
 
 def _is_ndtiff_index_whole(data: bytes) -> bool:
-    """Return whether an index ends with a record: axes and file name, each with its length, and
-    32 bytes."""
+    """Return whether an NDTiff index ends with a complete record: axes and file name, each with its
+    length, and 32 bytes."""
     at = 0
     with contextlib.suppress(struct.error):
         while at < len(data):
