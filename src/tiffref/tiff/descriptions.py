@@ -40,24 +40,24 @@ _BOOLEANS = {"true": True, "false": False}
 _MAX_DIMENSIONS = 32
 
 
-def _texts(one: Directory) -> Iterator[str]:
-    for text in (one.get(_DESCRIPTION), *one.more_descriptions[:1]):
+def _texts(ifd: Directory) -> Iterator[str]:
+    for text in (ifd.get(_DESCRIPTION), *ifd.more_descriptions[:1]):
         if isinstance(text, str) and text:
             yield text
 
 
-def shaped_text(one: Directory) -> str | None:
+def shaped_text(ifd: Directory) -> str | None:
     """Return the ImageDescription in which tifffile stores the shape of a series."""
-    for text in _texts(one):
+    for text in _texts(ifd):
         is_json = text.startswith("{") and '"shape":' in text
         if '"mibi.' not in text and (is_json or text.startswith("shape=")):
             return text
     return None
 
 
-def imagej_text(one: Directory) -> str | None:
+def imagej_text(ifd: Directory) -> str | None:
     """Return the ImageDescription in which ImageJ or SCIFIO declares the planes."""
-    return next((text for text in _texts(one) if text.startswith(("ImageJ=", "SCIFIO="))), None)
+    return next((text for text in _texts(ifd) if text.startswith(("ImageJ=", "SCIFIO="))), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +102,21 @@ def _value(text: str) -> Any:
     return _BOOLEANS.get(text.lower(), text)
 
 
-def imagej_metadata(one: Directory, byteorder: str) -> dict[str, Any] | None:
+def imagej_metadata(ifd: Directory, byteorder: str) -> dict[str, Any] | None:
     """Return ImageJ's metadata from description and IJMetadata; None without a description."""
-    text = imagej_text(one)
+    text = imagej_text(ifd)
     if text is None:
         return None
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
     found = {key.strip(): _value(value.strip()) for key, value in pairs}
-    if IJ_METADATA in one:
-        found.update(ij_metadata(one, byteorder) or {})
+    if IJ_METADATA in ifd:
+        found.update(ij_metadata(ifd, byteorder) or {})
     return found
 
 
-def ij_metadata(one: Directory, byteorder: str) -> dict[str, Any] | None:
+def ij_metadata(ifd: Directory, byteorder: str) -> dict[str, Any] | None:
     """Return the items of tag IJMetadata by name; None if it is damaged."""
-    data, counts = one.get(IJ_METADATA), one.get(_IJ_COUNTS)
+    data, counts = ifd.get(IJ_METADATA), ifd.get(_IJ_COUNTS)
     if not isinstance(data, bytes) or not isinstance(counts, tuple) or not counts:
         return None
     if data[:4] not in (b"IJIJ", b"JIJI") or not 12 <= counts[0] <= _MAX_HEADER_BYTES:
@@ -240,14 +240,14 @@ _NAMES = {
 }  # fmt: skip
 
 
-def read_linked_ifd(reader: TiffReader, one: Directory, code: int) -> Any:
+def read_linked_ifd(reader: TiffReader, ifd: Directory, code: int) -> Any:
     """Read the IFD that a tag points to (Exif, GPS, interoperability).
 
     Returns
     -------
     Its values by name, or the value of the tag if there is no IFD at that offset.
     """
-    value = one.get(code)
+    value = ifd.get(code)
     at = value[0] if isinstance(value, tuple) and value else value
     below = reader.directory(at) if isinstance(at, int) else None
     if below is None:

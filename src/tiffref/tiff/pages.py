@@ -56,16 +56,16 @@ class _SegmentTable:
     sub_ifds: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, one: Directory) -> _SegmentTable:
+    def of(cls, ifd: Directory) -> _SegmentTable:
         """Read a single IFD."""
-        return cls(*[_read_list(one, codes) for codes in _LIST_TAGS])
+        return cls(*[_read_list(ifd, codes) for codes in _LIST_TAGS])
 
 
-def _read_list(one: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
+def _read_list(ifd: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
     """Return the values of the first tag that is present, `(1, n)`."""
     for code in codes:
-        if code in one.entries:
-            return one.column(code)[None]
+        if code in ifd.entries:
+            return ifd.column(code)[None]
     return _NO_SEGMENTS
 
 
@@ -120,10 +120,10 @@ class Columns:
         block = np.where(rows < 0, -1, self._block[rows])
         numbers = set(np.unique(block).tolist())
         for number in numbers - {-1}:
-            one = self._block_at(number)
+            table = self._block_at(number)
             here = slice(None) if len(numbers) == 1 else block == number
             place = self._block_row[rows[here]]
-            for column, stored in ((offset, one.offset), (length, one.length)):
+            for column, stored in ((offset, table.offset), (length, table.length)):
                 n = min(n_segments, stored.shape[1])
                 column[here, :n] = stored[place, :n]
         return offset, length
@@ -157,13 +157,13 @@ def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str
         left = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8)).run().tolist()
     n_gathered = len(keys)
     for row in left:
-        one = reader.directory(offsets[row], names[row] if names else str(row))
-        if one is None:
+        ifd = reader.directory(offsets[row], names[row] if names else str(row))
+        if ifd is None:
             raise MalformedTiff("an IFD cannot be read", url=reader.url, ifd=f"@{offsets[row]}")
-        number = columns.kind[row] = keys.setdefault(signature(one), len(keys))
+        number = columns.kind[row] = keys.setdefault(signature(ifd), len(keys))
         columns._block[row] = len(columns._blocks)
-        columns._blocks.append(one)
-        columns.has_sub_ifds |= SUB_IFDS in one.entries
+        columns._blocks.append(ifd)
+        columns.has_sub_ifds |= SUB_IFDS in ifd.entries
         if not n_gathered and number == len(columns.first):
             columns.first.append(row)
     if n_gathered:
@@ -184,13 +184,13 @@ def _renumber(columns: Columns) -> None:
 _pack_label = struct.Struct("<HHQ").pack
 
 
-def signature(one: Directory) -> bytes:
+def signature(ifd: Directory) -> bytes:
     """Return bytes that are equal for IFDs of the same kind."""
     return b"".join(
         [
             _pack_label(code, kind, count)
-            + (one.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
-            for code, (kind, count, _, data) in one.entries.items()
+            + (ifd.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
+            for code, (kind, count, _, data) in ifd.entries.items()
             if code in KIND_TAGS
         ]
     )
@@ -247,11 +247,11 @@ class _BulkReader:
         found: dict[int, NDArray] = {}
         texts = [np.zeros((len(entries), 0), np.uint8)]
         for column in range(entries.shape[1]):
-            one = entries[:, column]
-            code, kind, count = int(one["code"][0]), int(one["type"][0]), int(one["count"][0])
+            entry = entries[:, column]
+            code, kind, count = int(entry["code"][0]), int(entry["type"][0]), int(entry["count"][0])
             if code in found or (code not in KIND_TAGS and code not in _NUMBERS):
                 continue
-            values = self._values(one, kind, TYPE_SIZES.get(kind, 0) * count)
+            values = self._values(entry, kind, TYPE_SIZES.get(kind, 0) * count)
             if values is None or (code in _NUMBERS and kind not in UNSIGNED):
                 return False
             found[code] = values
@@ -366,14 +366,14 @@ class Pages:
 
     def directory(self, row: int) -> Directory:
         """Return the IFD of a row."""
-        one = self._directories.get(row)
-        if one is None:
+        ifd = self._directories.get(row)
+        if ifd is None:
             name = self.names[row] if self.names else str(row)
-            one = self.reader.directory(self.offsets[row], name)
-            if one is None:
+            ifd = self.reader.directory(self.offsets[row], name)
+            if ifd is None:
                 raise MalformedTiff("an IFD cannot be read", url=self.reader.url, ifd=name)
-            self._directories[row] = one
-        return one
+            self._directories[row] = ifd
+        return ifd
 
     def pages_at(self, offsets: Sequence[int]) -> Pages:
         """Return the IFDs at other offsets of the file, named "@offset"."""
@@ -402,17 +402,17 @@ class Pages:
         """
         found = self._facts.get(row)
         if found is None:
-            one = self.directory(row)
-            for lost in one.findings:
+            ifd = self.directory(row)
+            for lost in ifd.findings:
                 # falling back to the tag's default would change the pixels
                 if lost.tag in _SAMPLE_TAGS and lost.what != UNKNOWN_TYPE:
                     raise lost.to_error()
-            found = self._facts[row] = read_facts(self.reader, one)
+            found = self._facts[row] = read_facts(self.reader, ifd)
         return found
 
     def rows_without_segments(self) -> set[int]:
         """Return the rows whose lists of segment offsets lie outside the file."""
-        names = {one.ifd for one in self.reader.findings if one.tag in _OFFSET_TAGS}
+        names = {finding.ifd for finding in self.reader.findings if finding.tag in _OFFSET_TAGS}
         if not names:
             return set()
         own = self.names or map(str, range(len(self)))
@@ -581,10 +581,10 @@ class Level:
         if len(self.row) == 1:
             return (pages.facts(row),), _ZERO
         key = np.full(len(self.row), -1, np.int64)
-        for number, one in enumerate(self.pages):
+        for number, file_pages in enumerate(self.pages):
             here = self.is_in(number)
             if here.any():
-                key[here] = one.kind[self.row[here]] + (np.int64(number) << 32)
+                key[here] = file_pages.kind[self.row[here]] + (np.int64(number) << 32)
         found, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         order = [n for n in np.argsort(first, kind="stable").tolist() if found[n] >= 0]
         rank = np.full(len(found), -1, np.int32)
@@ -652,10 +652,10 @@ def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -
         )
 
 
-def _count_listed_segments(one: Directory) -> int:
+def _count_listed_segments(ifd: Directory) -> int:
     """Return the number of segments that an IFD lists; raise if the list cannot be read."""
-    listed = one.n_listed_segments
-    for found in () if listed else one.findings:
+    listed = ifd.n_listed_segments
+    for found in () if listed else ifd.findings:
         if found.tag in _OFFSET_TAGS:
             raise found.to_error()
     return listed

@@ -217,8 +217,8 @@ def scan_with_facts(
             facts = _with_sidecars(file, facts, storage_options, stack, report)
         if level is not None:
             n_levels = len(_pick(facts.series, 0, "series", file.url).levels)
-            for one in facts.series[: len(listing.series)]:
-                _pick(one.levels, level, "level", file.url)
+            for series_facts in facts.series[: len(listing.series)]:
+                _pick(series_facts.levels, level, "level", file.url)
             options = replace(options, level=level + n_levels if level < 0 else level)
         if listing.missing is not None and not allow_holes and _is_whole_scan(options, key):
             raise listing.missing
@@ -423,9 +423,9 @@ def _select(file: _File, series: int | None, key: int | slice | Sequence[int] | 
         return Listing([_pages_series(file, key, series)])
     listing = file.list()
     if series is not None:
-        one = _pick(listing.series, series, "series", file.url)
-        has_mask = any(map(_is_mask, (other for other in listing.series if other is not one)))
-        return replace(listing, series=[one], has_mask=has_mask)
+        selected = _pick(listing.series, series, "series", file.url)
+        has_mask = any(map(_is_mask, (other for other in listing.series if other is not selected)))
+        return replace(listing, series=[selected], has_mask=has_mask)
     return listing
 
 
@@ -507,10 +507,10 @@ def _planes_of(level: Level, indices: list[int]) -> Level:
         if level.segments is not None:
             segments = level.segments[0][chosen], level.segments[1][chosen]
         return Level(level.pages, level.row[chosen], shape, axes, file, segments=segments)
-    one = replace(level, is_run=False, shape=shape, axes=axes).to_facts()
+    first = replace(level, is_run=False, shape=shape, axes=axes).to_facts()
     step = chosen.astype(np.uint64) * np.uint64(n_bytes_of(pages, row))
-    offset = one.offset[:1] - np.uint64(pages.reader.base) + step[:, None]
-    length = np.repeat(one.length[:1], len(chosen), 0)
+    offset = first.offset[:1] - np.uint64(pages.reader.base) + step[:, None]
+    length = np.repeat(first.length[:1], len(chosen), 0)
     rows = np.full(len(chosen), row, np.intp)
     return Level(level.pages, rows, shape, axes, segments=(offset, length))
 
@@ -527,26 +527,27 @@ def _plan_arrays(
     """Plan the arrays of all levels, and record the result for each series."""
     arrays: dict[tuple[int, int], Array] = {}
     provenance, refusals = [], []
-    for position, one in enumerate(facts.series):
+    for position, series in enumerate(facts.series):
         levels: list[dict[str, Any]] = []
-        for n, level in enumerate(one.levels):
+        for n, level in enumerate(series.levels):
             if options.level not in (None, n):
                 continue
             try:
                 name = names.get((position, n))
-                arrays[position, n] = _array(file, facts, one, level, name, options)
+                arrays[position, n] = _array(file, facts, series, level, name, options)
             except TiffrefError as error:
                 error.url = error.url or facts.source.url
                 refusals.append(error)
                 levels.append({"refused": f"{type(error).__name__}: {error}"})
                 continue
-            levels.append({"path": names[position, n].path, **_missing_record(facts, one, level)})
+            path = names[position, n].path
+            levels.append({"path": path, **_missing_record(facts, series, level)})
         provenance.append(
             {
-                "index": one.index,
-                "kind": one.kind,
-                "name": one.name,
-                "axes": one.axes,
+                "index": series.index,
+                "kind": series.kind,
+                "name": series.name,
+                "axes": series.axes,
                 "levels": levels,
             }
         )
@@ -564,8 +565,8 @@ def _report_refusals(
         return
     # overviews do not replace the full image
     is_lost = any(
-        "refused" in one["levels"][0] and any("path" in level for level in one["levels"])
-        for one in provenance
+        "refused" in row["levels"][0] and any("path" in level for level in row["levels"])
+        for row in provenance
     )
     if options.report.is_strict or (is_lost and not options.allows_holes):
         raise refusals[0]
@@ -711,16 +712,16 @@ def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> str:
     """
     findings = [*file.reader.findings]
     if file.vendor is not None:
-        findings += [one for sibling in file.vendor.readers() for one in sibling.findings]
-    reported = [one for one in _distinct_findings(findings) if is_whole or one.tag != "next IFD"]
+        findings += [f for sibling in file.vendor.readers() for f in sibling.findings]
+    reported = [f for f in _distinct_findings(findings) if is_whole or f.tag != "next IFD"]
     if reported and is_strict:
         raise reported[0].to_error()
-    for one in reported[:_MAX_REPORTED]:
-        if one.loses_pixels:
-            warn(TruncationWarning(str(one.to_error())), stacklevel=5)
+    for finding in reported[:_MAX_REPORTED]:
+        if finding.loses_pixels:
+            warn(TruncationWarning(str(finding.to_error())), stacklevel=5)
         else:
-            error = str(one.to_error())
-            warn(MetadataWarning(error, url=one.url, key=str(one.tag)), stacklevel=5)
+            error = str(finding.to_error())
+            warn(MetadataWarning(error, url=finding.url, key=str(finding.tag)), stacklevel=5)
     if not reported:
         return ""
     first = reported[0].to_error()

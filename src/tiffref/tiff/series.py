@@ -87,7 +87,7 @@ def plain_series(reader: TiffReader) -> Listing:
         if is_uniform and not pages.columns.sub_ifds(0):
             return Listing([Series("uniform", [groups[0].to_level()])])
     groups = _group(pages, with_pixels=True)
-    series = [Series("generic", [one.to_level()]) for one in groups]
+    series = [Series("generic", [group.to_level()]) for group in groups]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
     empty = _empty_series(pages)
@@ -102,7 +102,7 @@ def geotiff_series(reader: TiffReader) -> Listing:
     if len(pages) == 1 and not pages.has_sub_ifds:
         shape, axes = pages.shape(0)
         return Listing([Series("geotiff", [Level((pages,), _rows([0]), shape, axes)])])
-    series = [Series("geotiff", [one.to_level()]) for one in _group(pages, with_pixels=False)]
+    series = [Series("geotiff", [group.to_level()]) for group in _group(pages, with_pixels=False)]
     is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in reader.declared_layout
     _make_pyramids(series, is_reduced=is_cog)
     return Listing(series)
@@ -153,13 +153,13 @@ def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: boo
     groups: dict[object, _Group] = {}
     key_of: dict[int, object] = {}
     for row in range(n_chain):
-        for one in (row, *below.get(row, ())):
-            number = kind[one]
+        for member in (row, *below.get(row, ())):
+            number = kind[member]
             if number not in key_of:
-                key_of[number] = _series_key(pages, one, with_pixels)
+                key_of[number] = _series_key(pages, member, with_pixels)
             key = key_of[number]
             if key is not None:
-                groups.setdefault(key, _Group(pages, [])).rows.append(one)
+                groups.setdefault(key, _Group(pages, [])).rows.append(member)
     return list(groups.values())
 
 
@@ -183,7 +183,7 @@ def _empty_series(pages: Pages) -> list[Series]:
     for row in pages.columns.first:
         if not pages.directory(row).entries:
             rows = np.flatnonzero(pages.columns.kind == pages.columns.kind[row]).tolist()
-            found += [Series("generic", [Level((pages,), _rows([one]), (1,), "I")]) for one in rows]
+            found += [Series("generic", [Level((pages,), _rows([n]), (1,), "I")]) for n in rows]
     return found
 
 
@@ -213,8 +213,8 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
         position += 1
 
 
-def _first_name(one: Series) -> str:
-    pages, row = one.levels[0].first
+def _first_name(series: Series) -> str:
+    pages, row = series.levels[0].first
     return pages.directory(row).name
 
 
@@ -265,7 +265,7 @@ def _fits(n: int, m: int, divisor: int) -> bool:
 
 def is_final(pages: Pages, row: int) -> bool:
     """Return whether an image is contiguous and uncompressed (tifffile's `is_final`)."""
-    ifd, one = pages.facts(row), pages.directory(row)
+    ifd, directory = pages.facts(row), pages.directory(row)
     bits = ifd.bits[0] if len(ifd.bits) == 1 else 0
     is_plain = ifd.compression == 1 and bits in (8, 16, 32, 64) and ifd.sample_format != 5
     is_simple = ifd.fill_order == 1 and ifd.predictor == 1
@@ -273,7 +273,7 @@ def is_final(pages: Pages, row: int) -> bool:
         return False
     if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
         return False
-    offset, length = pages.columns.segments(_rows([row]), one.n_listed_segments)
+    offset, length = pages.columns.segments(_rows([row]), directory.n_listed_segments)
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
@@ -303,8 +303,9 @@ def room_end(pages: Pages, row: int) -> int:
     Writers that store pixels first put the IFD and its values after them. The next IFD is a limit
     even if it cannot be read.
     """
-    begin, one = start_of(pages, row) + n_bytes_of(pages, row), pages.directory(row)
-    places = [one.offset, one.next_offset, *(where for _, _, where, _ in one.entries.values())]
+    begin, directory = start_of(pages, row) + n_bytes_of(pages, row), pages.directory(row)
+    places = [directory.offset, directory.next_offset]
+    places += [where for _, _, where, _ in directory.entries.values()]
     return min([pages.reader.size, *(at for at in places if at >= begin)])
 
 
@@ -447,11 +448,11 @@ class _ImageJSeries:
         rest = self.n_images // math.prod(shape)
         if rest > 1:
             shape, axes = (rest, *shape), f"I{axes}"
-        one, one_axes = pages.shape(0)
-        if pages.facts(0).shape[0] > 1 and axes[-1] == "C" and shape[-1] in (1, one[0]):
-            shape, axes = (*shape[:-1], *one), axes + one_axes[1:]
+        page_shape, page_axes = pages.shape(0)
+        if pages.facts(0).shape[0] > 1 and axes[-1] == "C" and shape[-1] in (1, page_shape[0]):
+            shape, axes = (*shape[:-1], *page_shape), axes + page_axes[1:]
         else:
-            shape, axes = (*shape, *one), axes + one_axes
+            shape, axes = (*shape, *page_shape), axes + page_axes
         return Level((pages,), _rows(range(n_rows)), shape, axes, is_run=is_run)
 
     def _truncated_series(self) -> Listing:
@@ -477,15 +478,15 @@ class _ImageJSeries:
             return Listing([Series("imagej", [self._level(pages, len(pages))])])
         found = plain_series(self.reader)
         got = f"{len(pages)} pages, {n_planes} planes ({self._sizes_text()})"
-        lost = any(one.loses_pixels for one in self.reader.findings)
+        lost = any(finding.loses_pixels for finding in self.reader.findings)
         if lost and len(pages) < self.n_images:
             found.missing = missing_planes_error(
                 "ImageJ counts more planes than the file has pages", len(pages), self.n_images,
                 self.reader.url,
             )  # fmt: skip
         found.defects.append(f"ImageJ's counts do not match the pages: {got}")
-        for one in found.series[:1]:
-            one.kind = "imagej"
+        for series in found.series[:1]:
+            series.kind = "imagej"
         return found
 
 
@@ -513,12 +514,12 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
         found = None if text is None else parse_shaped(text)
         if found is None:
             return False
-        one = _ShapedSeries(pages, index, found, listing)
+        shaped = _ShapedSeries(pages, index, found, listing)
         size, part = math.prod(found.shape), math.prod(pages.shape(index)[0])
         n_pages, rest = divmod(size, part) if size and part else (1, 0)
         if rest or not _fits_page(found.shape, pages.shape(index)[0]):
             return False
-        n_used = one.add(n_pages)
+        n_used = shaped.add(n_pages)
         if not _list_shaped_below(pages, range(index, index + n_used), listing, seen):
             return False
         index += n_used
@@ -590,11 +591,11 @@ class _ShapedSeries:
         return end < int(pages.offsets[index + 1]) and not pages.columns.sub_ifds(index)
 
     def _shape(self, n_pages: int) -> tuple[tuple[int, ...], str]:
-        one, one_axes = self.pages.shape(self.index)
+        page_shape, page_axes = self.pages.shape(self.index)
         shape, axes = self.found.shape, self.found.axes
         if axes is None:
-            whole = (n_pages, *one) if n_pages > 1 else one
-            return shape, _reshaped_axes(("Q" if n_pages > 1 else "") + one_axes, whole, shape)
+            whole = (n_pages, *page_shape) if n_pages > 1 else page_shape
+            return shape, _reshaped_axes(("Q" if n_pages > 1 else "") + page_axes, whole, shape)
         return shape, axes or "Q" * len(shape)
 
 

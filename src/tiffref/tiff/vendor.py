@@ -67,7 +67,7 @@ _MAX_BYTES = 1 << 26
 _MAX_PROLOG = 2048
 """Characters before the first element of XML."""
 _COMPARED_BYTES = 1 << 10
-_PAGES_AS_THEY_ARE = frozenset({"generic", "uniform"})
+_PLAIN_KINDS = frozenset({"generic", "uniform"})
 _MAX_PLANES = 1 << 22
 """Planes of one image. tifffile allocates a list of as many as the XML declares."""
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
@@ -88,21 +88,21 @@ def is_vendor_file(reader: TiffReader) -> bool:
     return below is not None and 33445 in below  # MD Gel may store its tags on the second page
 
 
-def _has_vendor_tags(one: Directory) -> bool:
-    if not _TAGS.isdisjoint(one.entries):
+def _has_vendor_tags(ifd: Directory) -> bool:
+    if not _TAGS.isdisjoint(ifd.entries):
         return True
-    software, text, make = (one.get(code) for code in (305, 270, 271))
+    software, text, make = (ifd.get(code) for code in (305, 270, 271))
     software = software if isinstance(software, str) else ""
     text = text if isinstance(text, str) else ""
     if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
         return True
     if "<scn" in text[:_MAX_PROLOG] or "scanimage.SI" in text[-256:]:
         return True
-    if 700 in one and ("Ventana" in software or text in _ARGOS_LABELS):
+    if 700 in ifd and ("Ventana" in software or text in _ARGOS_LABELS):
         return True
-    if 65001 in one and one.raw(65001, 10)[:10] == b"<metadata>":
+    if 65001 in ifd and ifd.raw(65001, 10)[:10] == b"<metadata>":
         return True
-    is_avs = 65000 in one and one.raw(65000, 6)[:6] == b"<Argos"
+    is_avs = 65000 in ifd and ifd.raw(65000, 6)[:6] == b"<Argos"
     is_pilatus = text.startswith("# ") and software.startswith("TVX")
     return is_avs or is_pilatus or (isinstance(make, str) and make.startswith("Huron "))
 
@@ -214,9 +214,9 @@ class VendorFile:
         if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
             self._check_pages(listing)
             return
-        if all(one.kind == "generic" for one in listing.series):
+        if all(series.kind == "generic" for series in listing.series):
             listing.defects.append("the OME-XML does not match the pages")
-        levels = [level for one in listing.series for level in one.levels]
+        levels = [level for series in listing.series for level in series.levels]
         n_left = len(_unused_ifds(levels, self.reader))
         is_run = any(level.is_run for level in levels)
         if n_left and not is_run:
@@ -229,7 +229,7 @@ class VendorFile:
         beside it.
         """
         found = getattr(self.tif, "micromanager_metadata", None) or {}
-        if "Summary" in found and {one.kind for one in listing.series} <= _PAGES_AS_THEY_ARE:
+        if "Summary" in found and {series.kind for series in listing.series} <= _PLAIN_KINDS:
             listing.defects.append("the index of Micro-Manager's planes cannot be read")
         self._check_metamorph(listing)
         left = self._unlisted_pages(listing, self.reader)
@@ -237,7 +237,7 @@ class VendorFile:
             listing.series += [_page_series(self.reader, at) for at in left]
             left = []
         n_left = len(left)
-        n_left += sum(len(self._unlisted_pages(listing, one)) for one in self.readers())
+        n_left += sum(len(self._unlisted_pages(listing, sibling)) for sibling in self.readers())
         if n_left:
             verb = "page is" if n_left == 1 else "pages are"
             listing.defects.append(f"{n_left} {verb} not part of any image")
@@ -304,7 +304,7 @@ class VendorFile:
 
         Also compares the first segments of pages: for some planes tifffile knows no IFD.
         """
-        levels = [level for one in listing.series for level in one.levels]
+        levels = [level for series in listing.series for level in series.levels]
         left = _unused_ifds(levels, reader)
         if not left:
             return []
@@ -333,13 +333,13 @@ class VendorFile:
     def convert(self, series: Sequence[Any]) -> Listing:
         """Convert series of tifffile to our own; add a defect if they do not match the pages."""
         listing = Listing([])
-        for one in series:
+        for vendor_series in series:
             levels = [
                 _fit_to_pages(self._level(level), listing, n == 0)
-                for n, level in enumerate(one.levels)
+                for n, level in enumerate(vendor_series.levels)
             ]
             levels = [_with_axes_of(levels[0], level) for level in levels]
-            listing.series.append(Series(one.kind, levels, one.name))
+            listing.series.append(Series(vendor_series.kind, levels, vendor_series.name))
         return listing
 
     def _level(self, level: Any, *, may_run: bool = True) -> Level:
@@ -352,7 +352,7 @@ class VendorFile:
             n_places, places = len(places), [*self._with_chain_offsets(places)]
             if shape[0] == n_places:
                 shape = (len(places), *shape[1:])
-        files = list(dict.fromkeys(one.path for one in places if one is not None))
+        files = list(dict.fromkeys(place.path for place in places if place is not None))
         if not files:
             raise MalformedTiff("all pages are missing", url=self.reader.url)
         number = {path: n for n, path in enumerate(files)}
@@ -363,7 +363,7 @@ class VendorFile:
                 row[n] = tables[number[place.path]].row_of[place.offset]
         file = None
         if len(files) > 1:
-            file = np.array([number[one.path] if one else 0 for one in places], np.intp)
+            file = np.array([number[place.path] if place else 0 for place in places], np.intp)
         found = Level(
             tuple(tables), row, shape, axes, file, is_run,
             segments=_explicit_segments(places), is_squeezed=level.kind != "shaped",
@@ -533,10 +533,10 @@ class _PlaneLocation:
 
 def _explicit_segments(places: Sequence[_PlaneLocation | None]) -> Any:
     """Return tifffile's segments of planes without an IFD, or with wrapped 32-bit offsets (LSM)."""
-    if all(one is None or one.is_own for one in places):
+    if all(place is None or place.is_own for place in places):
         return None
-    rows = [((), ()) if one is None else (one.page.dataoffsets, one.page.databytecounts)
-            for one in places]  # fmt: skip
+    rows = [((), ()) if place is None else (place.page.dataoffsets, place.page.databytecounts)
+            for place in places]  # fmt: skip
     width = max(len(offsets) for offsets, _ in rows)
     columns = []
     for which in (0, 1):
@@ -733,14 +733,14 @@ def _qptiff_series(tif: Any) -> list[Any]:
     series: list[Any] = []
     for (kind, shape), pages in alike.items():
         name = _QPI_NAMES.get(kind, kind)
-        one = TiffPageSeries(
+        type_series = TiffPageSeries(
             pages, (len(pages), *shape), pages[0].dtype, f"C{pages[0].axes}", name=name, kind="qpi"
         )
-        main = series[0] if series else one
+        main = series[0] if series else type_series
         if kind == "ReducedResolution" and len(pages) == len(main.pages):
-            main.levels.append(one)
+            main.levels.append(type_series)
         else:
-            series.append(one)
+            series.append(type_series)
     return series
 
 
