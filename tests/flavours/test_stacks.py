@@ -235,7 +235,7 @@ def test_stk_planes_whose_tags_are_lost(tmp_path, left, is_first):
             33630: As(5, bytes(8 * 4), 4), 33631: As(4, bytes(16), 4)}  # fmt: skip
     path = tmp_path / "a.stk"
     write_stk(path, data, {code: tags[code] for code in left}, is_first=is_first)
-    what = "room for 4 planes" if left == {33628} else "1 of 4 planes"
+    what = "room for 4 planes" if left == {33628} else "1 of 4 MetaMorph planes"
     with pytest.warns(tiffref.errors.MetadataWarning, match=what):
         references = tiffref.scan(path, allow_holes=True)
     assert_pixels(references, {"image": data[0]})
@@ -249,7 +249,7 @@ def test_stk_planes_of_another_size_than_their_strips(tmp_path, tags):
     uic = {33628: As(4, bytes(8), 1), 33629: As(5, bytes(24 * 4), 4)}
     path = tmp_path / "a.stk"
     write_stk(path, pixels(4, 20, 24), uic | tags)
-    with pytest.raises(tiffref.errors.MalformedTiff, match="not of the size"):
+    with pytest.raises(tiffref.errors.MalformedTiff, match="does not match their size"):
         tiffref.scan(path)
 
 
