@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from tiffref.errors import MetadataWarning
-from tiffref.metadata.geokeys import MAX_COORDINATE, GeoKeys, Placement, centres, place
+from tiffref.metadata.geokeys import (
+    MAX_COORDINATE,
+    GeoKeys,
+    Placement,
+    parse_placement,
+    pixel_centres,
+)
 from tiffref.metadata.report import Report
 
 AREA, POINT = GeoKeys({1025: 1}), GeoKeys({1025: 2})
@@ -15,7 +21,7 @@ TIE = (1.0, 2.0, 0.0, 10.0, 20.0, 0.0)
 
 
 def placed(tags, keys=AREA):
-    return place(tags, keys, Report("a.tif", is_strict=True))
+    return parse_placement(tags, keys, Report("a.tif", is_strict=True))
 
 
 # expected: what GDAL 3.12 gives for the same tags
@@ -59,7 +65,7 @@ def test_tiepoints_alone_are_control_points():
 )
 def test_defects_are_reported_and_place_nothing(tags, key):
     with pytest.warns(MetadataWarning) as caught:
-        found = place(tags, AREA, Report("a.tif"))
+        found = parse_placement(tags, AREA, Report("a.tif"))
     assert found.transform is None
     assert [warning.message.key for warning in caught] == [key]
     assert caught[0].message.url == "a.tif"
@@ -68,21 +74,24 @@ def test_defects_are_reported_and_place_nothing(tags, key):
 def test_a_nan_tiepoint_leaves_the_others():
     ties = (*TIE, 0.0, 0.0, 0.0, math.nan, 1.0, 0.0)
     with pytest.warns(MetadataWarning, match="tiepoints are not finite"):
-        assert len(place({33922: ties}, AREA, Report()).gcps) == 1
+        assert len(parse_placement({33922: ties}, AREA, Report()).gcps) == 1
 
 
 def test_centres_are_half_a_pixel_in():
-    assert centres(10.0, 0.0, 100.0, 3).tolist() == [105, 115, 125]
-    assert centres(-20.0, 0.0, 50.0, 2).tolist() == [40, 20]
-    assert centres(1.0, 0.5, 0.0, 3) is None
-    assert centres(1.0, 0.0, 0.0, MAX_COORDINATE + 1) is None
-    assert centres(1e308, 0.0, 0.0, 3) is centres(1.0, 0.0, float("inf"), 3) is None
+    assert pixel_centres(10.0, 0.0, 100.0, 3).tolist() == [105, 115, 125]
+    assert pixel_centres(-20.0, 0.0, 50.0, 2).tolist() == [40, 20]
+    assert pixel_centres(1.0, 0.5, 0.0, 3) is None
+    assert pixel_centres(1.0, 0.0, 0.0, MAX_COORDINATE + 1) is None
+    assert pixel_centres(1e308, 0.0, 0.0, 3) is pixel_centres(1.0, 0.0, float("inf"), 3) is None
 
 
 def test_centres_are_those_of_rioxarray_to_the_last_bit():
     affine = pytest.importorskip("affine")
     transform = (0.1, 0.0, 1 / 3, 0.0, -0.7, 1e6 / 7)
-    x, y = centres(*transform[:3], 1000), centres(transform[4], transform[3], transform[5], 900)
+    x, y = (
+        pixel_centres(*transform[:3], 1000),
+        pixel_centres(transform[4], transform[3], transform[5], 900),
+    )
     shifted = affine.Affine(*transform) @ affine.Affine.translation(0.5, 0.5)
     expected_x, _ = shifted @ (np.arange(1000), np.zeros(1000))
     _, expected_y = shifted @ (np.zeros(900), np.arange(900))
@@ -110,7 +119,7 @@ def test_a_sensor_model():
     assert model["samp_den_coeff"] == [float(n) for n in range(73, 93)]
     for wrong in (RPCS[:91], (math.nan, *RPCS[1:])):
         with pytest.warns(MetadataWarning, match="RPCCoefficient"):
-            assert place({50844: wrong}, AREA, Report()).rpcs is None
+            assert parse_placement({50844: wrong}, AREA, Report()).rpcs is None
 
 
 @pytest.mark.parametrize(("tags", "is_placed"), [

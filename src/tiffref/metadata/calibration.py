@@ -33,9 +33,9 @@ __all__ = [
     "color_hex",
     "metadata_file",
     "parse_ome",
-    "plain_sizes",
     "positive",
     "rational",
+    "resolution_sizes",
     "to_unit",
 ]
 
@@ -111,7 +111,7 @@ def calibrated(
     return Calibration(known, named, channels, times, acquired, name, attributes)
 
 
-def plain_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
+def resolution_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
     """Parse the pixel size from the resolution tags, ignoring sizes over `largest` µm."""
     code = tags.get(RESOLUTION_UNIT, 2)
     unit = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None

@@ -29,9 +29,9 @@ from .geokeys import (
     GeoKeys,
     Placement,
     bounds_of,
-    centres,
     parse_geokeys,
-    place,
+    parse_placement,
+    pixel_centres,
 )
 from .report import Recorder, Report
 
@@ -85,7 +85,7 @@ def read_georeference(tags: Mapping[int, Any], report: Report) -> GeoReference:
     keys = parse_geokeys(tags)
     for label, what in keys.defects:
         report.add(label, what)
-    placement = place(tags, keys, report)
+    placement = parse_placement(tags, keys, report)
     try:
         system, defects = _build_system(keys.version, tuple(sorted(keys.values.items())))
         defects.repeat(report)
@@ -207,7 +207,7 @@ def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array,
 @functools.lru_cache(maxsize=2048)
 def _axis_coordinate(step: float, cross: float, origin: float, n: int) -> Array | None:
     # cached: tiles of a grid share rows and columns, and packing took a third of a scan
-    found = centres(step, cross, origin, n)
+    found = pixel_centres(step, cross, origin, n)
     return coordinate(found, "") if found is not None else None
 
 
@@ -384,7 +384,7 @@ class Location:
             for column, row in ((0, 0), (columns, 0), (0, rows), (columns, rows))
         )
 
-    def cells(self) -> Iterator[tuple[Any, ...]]:
+    def hash_keys(self) -> Iterator[tuple[Any, ...]]:
         """Yield hash keys; rasters at the same location have at least one in common."""
         if self.transform is None:
             yield self.system, self.others
@@ -439,10 +439,10 @@ def unify_locations(locations: Sequence[Location]) -> list[Location]:
     for one in locations:
         if one in exact:
             continue
-        known = (two for cell in one.cells() for two in near.get(cell, ()) if two.is_at(one))
+        known = (two for cell in one.hash_keys() for two in near.get(cell, ()) if two.is_at(one))
         exact[one] = first = next(known, one)
         if first is one:
-            for cell in one.cells():
+            for cell in one.hash_keys():
                 near.setdefault(cell, []).append(one)
     return [exact[one] for one in locations]
 

@@ -31,13 +31,13 @@ __all__ = [
     "GeoKeys",
     "Placement",
     "bounds_of",
-    "centres",
     "height_packing",
     "is_georeferenced",
     "key_label",
     "numbers",
     "parse_geokeys",
-    "place",
+    "parse_placement",
+    "pixel_centres",
 ]
 
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
@@ -247,7 +247,7 @@ class Placement:
         return Placement(transform, gcps, self.is_point, rpcs)  # type: ignore[arg-type]
 
 
-def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
+def parse_placement(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
     """Parse the placement of the raster of one IFD.
 
     Parameters
@@ -259,7 +259,7 @@ def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
     report
         Receives defects of the tags.
     """
-    transform, gcps, is_point = _place(tags, keys, report)
+    transform, gcps, is_point = _parse_transform(tags, keys, report)
     rpcs = _parse_rpcs(tags[RPCS], report) if RPCS in tags else None
     if rpcs is not None and transform is not None:
         a, b, c, d, e, f = transform
@@ -268,7 +268,7 @@ def place(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> Placement:
     return Placement(transform, gcps, is_point, rpcs)
 
 
-def _place(
+def _parse_transform(
     tags: Mapping[int, Any], keys: GeoKeys, report: Report
 ) -> tuple[Affine | None, tuple[Any, ...], bool]:
     """Return transform, control points, and whether the tags refer to pixel centres."""
@@ -373,7 +373,7 @@ def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:
     return [min(x), min(y), max(x), max(y)]
 
 
-def centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
+def pixel_centres(step: float, cross: float, origin: float, n: int) -> NDArray | None:
     """Return the pixel centres along one axis of a raster that is not rotated.
 
     Operations are in the order of the package affine, so that the numbers equal those of other

@@ -35,9 +35,9 @@ from .calibration import (
     calibrated,
     color_hex,
     parse_ome,
-    plain_sizes,
     positive,
     rational,
+    resolution_sizes,
     to_unit,
 )
 from .cf import parse_date
@@ -88,7 +88,7 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
             continue
         if found is not None:
             return found
-    return plain_sizes(tags, MAX_PLAIN_SIZE)
+    return resolution_sizes(tags, MAX_PLAIN_SIZE)
 
 
 def calibrate_minor(
@@ -562,7 +562,7 @@ def _aperio(found: Any, image: _Image) -> Calibration | None:
 
 def _ndpi(found: Any, image: _Image) -> Calibration | None:
     # macro and map have negative magnifications
-    return _slide(plain_sizes(image.tags).scales, image.tags.get(65421))
+    return _slide(resolution_sizes(image.tags).scales, image.tags.get(65421))
 
 
 def _scn(found: Any, image: _Image) -> Calibration | None:
@@ -571,13 +571,13 @@ def _scn(found: Any, image: _Image) -> Calibration | None:
     here = images[image.series.index : image.series.index + 1] or images
     objective = next((e.text for one in here for e in _elements(one, "objective")), None)
     name = here[0].get("name", "") if here else ""
-    return _slide(plain_sizes(image.tags).scales, objective, name=name)
+    return _slide(resolution_sizes(image.tags).scales, objective, name=name)
 
 
 def _qpi(found: Any, image: _Image) -> Calibration | None:
     if image.series.index:
         # the XML of secondary images may repeat the pixel size of the slide
-        return _slide(plain_sizes(image.tags).scales, None)
+        return _slide(resolution_sizes(image.tags).scales, None)
     texts = found if isinstance(found, list) else [image.description]
     roots = [image.parse(text, "QPTIFF XML") for text in texts]
     full = [root for root in roots if _text(root, "ImageType") in ("FullResolution", None)]
@@ -588,7 +588,7 @@ def _qpi(found: Any, image: _Image) -> Calibration | None:
     is_stack = image.series.axes.startswith("C") and any(channel.name for channel in channels)
     named = {"PixelSizeMicrons": _text(full[0], "PixelSizeMicrons")} if full else {}
     size = image.size(named, "PixelSizeMicrons")
-    scales = dict.fromkeys("XY", size) if size else plain_sizes(image.tags).scales
+    scales = dict.fromkeys("XY", size) if size else resolution_sizes(image.tags).scales
     magnification = _text(full[0], "Magnification", "Objective") if full else None
     return _slide(scales, magnification, channels=channels if is_stack else ())
 
@@ -599,7 +599,7 @@ def _philips(found: Any, image: _Image) -> Calibration | None:
     # the first one is that of the full-size level: rows, columns, in millimetres
     sizes = [positive(text) for text in (spacing or "").replace('"', "").split()[:2]]
     if image.series.index or len(sizes) < 2:
-        return plain_sizes(image.tags, MAX_PLAIN_SIZE)
+        return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
     return _slide({axis: n and 1000 * n for axis, n in zip("YX", sizes, strict=True)}, None)
 
 
@@ -608,9 +608,9 @@ def _bif(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(text, "Ventana XML in XMP (700)")
     scan = next(_elements(root, "iScan"), None)
     if scan is None or image.series.name.lower() != "baseline":
-        return plain_sizes(image.tags, MAX_PLAIN_SIZE)
+        return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
     size = image.size(scan.attrib, "ScanRes")
-    scales = dict.fromkeys("XY", size) if size else plain_sizes(image.tags).scales
+    scales = dict.fromkeys("XY", size) if size else resolution_sizes(image.tags).scales
     return _slide(scales, scan.get("Magnification"))
 
 
@@ -618,7 +618,7 @@ def _indica(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found or image.description, "IndicaLabs XML")
     channels = tuple(Channel(one.get("name", "")) for one in _elements(root, "channel"))
     is_stack = image.series.axes.startswith("C")
-    scales = plain_sizes(image.tags).scales
+    scales = resolution_sizes(image.tags).scales
     return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
 
 
@@ -631,7 +631,7 @@ def _trestle(found: Any, image: _Image) -> Calibration | None:
 
 def _avs(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found or image.tags.get(_AVS), "Argos XML")
-    scales: dict[str, float | None] = dict(plain_sizes(image.tags).scales)
+    scales: dict[str, float | None] = dict(resolution_sizes(image.tags).scales)
     depth = positive(_text(root, "ZRange"))
     n_planes = image.lengths.get("Z", 1)
     if depth and n_planes > 1:
@@ -642,7 +642,7 @@ def _avs(found: Any, image: _Image) -> Calibration | None:
 
 
 def _resolution_tags(found: Any, image: _Image) -> Calibration | None:
-    return plain_sizes(image.tags)
+    return resolution_sizes(image.tags)
 
 
 def _elements(root: Element, name: str) -> Iterator[Element]:
@@ -699,7 +699,7 @@ def _pilatus(found: Any, image: _Image) -> Calibration | None:
 
 def _mdgel(found: Any, image: _Image) -> Calibration | None:
     units = _plain_text(found.get("FileUnits"))
-    return replace(plain_sizes(image.tags), attributes={"units": units} if units else {})
+    return replace(resolution_sizes(image.tags), attributes={"units": units} if units else {})
 
 
 READERS: Mapping[str, Reader] = {

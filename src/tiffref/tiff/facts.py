@@ -135,7 +135,7 @@ def _per_sample(tags: Mapping[int, Any], code: int, n_samples: int) -> tuple[int
     return values if len(values) == 1 or len(set(values)) > 1 else values[:1]
 
 
-def _size(ifd: Directory, code: int) -> int:
+def _image_length(ifd: Directory, code: int) -> int:
     value = ifd._values.get(code)
     if type(value) is int and value >= 0:
         return value
@@ -159,7 +159,7 @@ def read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
 
 def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
     entries = ifd.entries
-    rows, columns = _size(ifd, 257), _size(ifd, 256)
+    rows, columns = _image_length(ifd, 257), _image_length(ifd, 256)
     frame = None
     if not rows and not columns and 256 not in entries:
         # some camera raw formats give the size only in the JPEG stream
@@ -167,7 +167,9 @@ def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
         if frame is not None:
             rows, columns = frame.rows, frame.columns
     quirk = _writer_quirk(reader, ifd)
-    image = _image(_image_tags(ifd, quirk), quirk, None if frame is None else frame.components)
+    image = _parse_image(
+        _image_tags(ifd, quirk), quirk, None if frame is None else frame.components
+    )
     tile = image.tile
     if tile is None and 322 in entries and rows * columns:
         raise MalformedTiff("tiles are 0 pixels wide", tag="TileWidth (322)", got=0)
@@ -251,7 +253,9 @@ class _Image(NamedTuple):
 
 
 @functools.lru_cache(1024)
-def _image(values: tuple[tuple[int, Any], ...], quirk: str, n_components: int | None) -> _Image:
+def _parse_image(
+    values: tuple[tuple[int, Any], ...], quirk: str, n_components: int | None
+) -> _Image:
     """Parse how samples are stored; replace missing tags and those that writers get wrong.
 
     `n_components` is that of the JPEG stream if only the stream gives the size of the image.
@@ -273,7 +277,7 @@ def _image(values: tuple[tuple[int, Any], ...], quirk: str, n_components: int | 
         n_samples = n_components
         photometric = _YCBCR if 262 not in tags and n_samples == 3 else photometric
         compression = compression if 259 in tags else OLD_JPEG
-    planes, samples = _planes(photometric, n_samples, planar)
+    planes, samples = _count_planes(photometric, n_samples, planar)
     bits = _bits(tags, quirk, compression, n_samples)
     sample_format = _sample_format(tags, quirk, bits, n_samples)
     is_lsm_plain = quirk == "lsm" and compression == 1
@@ -298,7 +302,7 @@ def _image(values: tuple[tuple[int, Any], ...], quirk: str, n_components: int | 
     )
 
 
-def _planes(photometric: int, n_samples: int, planar: int) -> tuple[int, int]:
+def _count_planes(photometric: int, n_samples: int, planar: int) -> tuple[int, int]:
     """Return the number of separate sample planes, and of samples interleaved in a pixel."""
     if photometric != _RGB and n_samples <= 1:
         return 1, 1

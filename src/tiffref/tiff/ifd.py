@@ -583,13 +583,13 @@ class TiffReader:
                 if view is not None and not self.base:
                     self._walk_buffer(view)
                     break
-            self._step()
+            self._read_next()
         return self._chain if limit is None else self._chain[:limit]
 
-    def _step(self) -> None:
+    def _read_next(self) -> None:
         """Read the next IFD of the chain."""
         if not self._chain:
-            self._add(self.first.offset)
+            self._append_to_chain(self.first.offset)
             return
         last = self._directories[self._chain[-1]]
         if not self.source.is_local and len(self._chain) >= self._n_prefetched:
@@ -617,7 +617,7 @@ class TiffReader:
         self._n_prefetched = len(self._chain) + len(ahead)
         self.source.prefetch(list(zip(start.tolist(), length.tolist(), strict=True)))
 
-    def _add(self, offset: int) -> None:
+    def _append_to_chain(self, offset: int) -> None:
         self._chain.append(offset)
         self._in_chain.add(offset)
 
@@ -626,7 +626,7 @@ class TiffReader:
             ifd = self.directory(offset, str(len(self._chain)))
             if ifd is not None:
                 ifd.name = str(len(self._chain))
-                self._add(offset)
+                self._append_to_chain(offset)
                 return
         self._is_chain_complete = True
         if offset:

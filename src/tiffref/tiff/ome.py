@@ -170,7 +170,7 @@ class OmeFile:
             root = parse_xml(text)
             if root.find("{*}BinaryOnly") is not None:
                 return plain_series(self.reader)  # the metadata is in another file
-            listing = _Set(self, root).list()
+            listing = _OmeSet(self, root).list()
         except (XmlError, _InconsistentXml) as error:
             return self._plain_listing(str(error))
         if listing.series:
@@ -246,7 +246,7 @@ class Companion(OmeFile):
             raise MalformedTiff("the companion file is not OME-XML", url=name, got=error) from error
         folder = Path(name).absolute().parent
         try:
-            self._listing = _Set(self, root, str(folder / Path(name).name)).list()
+            self._listing = _OmeSet(self, root, str(folder / Path(name).name)).list()
         except _InconsistentXml as error:
             raise MalformedTiff("the OME-XML is inconsistent", url=name, got=error) from error
         if not self.readers():
@@ -270,7 +270,7 @@ class Companion(OmeFile):
 # ---- the files of a set
 
 
-class _Set:
+class _OmeSet:
     """The images of an OME-XML document, and the files of the set by number.
 
     `companion` is the path of the companion file, if any. Then each TiffData element must name a
@@ -383,7 +383,7 @@ class _Image:
         Axes and shape, slowest first, without the samples of a pixel.
     """
 
-    def __init__(self, owner: _Set, image: Element, pixels: Element) -> None:
+    def __init__(self, owner: _OmeSet, image: Element, pixels: Element) -> None:
         self.owner, self.pixels = owner, pixels
         self.name, self.id = image.get("Name") or "", image.get("ID") or ""
         references = [one.get("ID", "") for one in image.iterfind("{*}AnnotationRef")]
@@ -405,13 +405,13 @@ class _Image:
 
     def level(self, defects: list[str]) -> Level | None:
         """Return level 0 of the image; None if its planes are missing or do not match the pages."""
-        row, file = self._places(defects)
+        row, file = self._plane_locations(defects)
         if not (row >= 0).any():
             if self.pixels.find("{*}MetadataOnly") is None:
                 name = self.name or self.id
                 defects.append(f"all planes of image '{name}' are missing")
             return None
-        level = self._of_files(row, file, tuple(self.shape), self.axes)
+        level = self._level_of_files(row, file, tuple(self.shape), self.axes)
         pages, first = level.first
         try:
             size, _ = pages.shape(first)
@@ -435,7 +435,7 @@ class _Image:
                 name = self.name or self.id
                 defects.append(f"all {n_planes} pages of image '{name}' are missing")
                 return None
-        return self._of_files(row, file, squeezed, squeezed_axes)
+        return self._level_of_files(row, file, squeezed, squeezed_axes)
 
     def _check_type(self, dtype: str | None, defects: list[str]) -> None:
         """Add a defect if the Type in the OME-XML is not that of the pages, which is used."""
@@ -444,7 +444,7 @@ class _Image:
         if name and dtype and held.str[1:] not in _TYPES.get(name.lower(), ""):
             defects.append(f"an image of Type '{name:.40}' is stored in pages of {held}")
 
-    def _places(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _plane_locations(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return row and file of each plane from the TiffData elements; row -1 if missing."""
         elements = [one for one in self.pixels if local_name(one) == "TiffData"]
         numbers = [self.owner.number(one.find("{*}UUID") if len(one) else None) for one in elements]
@@ -502,7 +502,7 @@ class _Image:
                 expected=expected,
             )
 
-    def _of_files(
+    def _level_of_files(
         self, row: NDArray[np.intp], file: NDArray[np.intp], shape: tuple[int, ...], axes: str
     ) -> Level:
         """Build a level that refers only to the files its planes are in."""
@@ -531,7 +531,7 @@ def _plane_counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray
         one.get("PlaneCount", one.get("NumPlanes", "0" if one.get("IFD") is None else "1"))
         for one in elements
     ]
-    count = _parse(texts, "PlaneCount")
+    count = _parse_numbers(texts, "PlaneCount")
     count = np.where(count > 0, count, n_pages)
     known = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), -1))
     if len(known) and known[0] < 0:
@@ -541,10 +541,10 @@ def _plane_counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray
 
 def _numbers(elements: list[Element], name: str) -> NDArray[np.intp]:
     """Return an attribute of all elements, 0 if absent."""
-    return _parse([one.get(name, "0") for one in elements], name)
+    return _parse_numbers([one.get(name, "0") for one in elements], name)
 
 
-def _parse(texts: list[str], name: str) -> NDArray[np.intp]:
+def _parse_numbers(texts: list[str], name: str) -> NDArray[np.intp]:
     wrong = next(filterfalse(_is_number, texts), None)
     if wrong is not None:
         raise _InconsistentXml(f"{name} of TiffData is {wrong!r:.40}")

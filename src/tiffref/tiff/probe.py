@@ -51,7 +51,7 @@ _MAX_PROBED_TILES = 16
 """Tiles to test if the right edge is too large to inline."""
 
 
-def with_marked_edges(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
+def inline_cropped_tiles(level: LevelFacts, array: Array, read: Callable[[int], bytes]) -> Array:
     """Inline cropped tiles of the right edge with their own codec, if they need one.
 
     Parameters
@@ -220,7 +220,9 @@ def checked_array(
     else:
         short = plan_level(level, dims, is_short=True, is_native=is_native).array
         _check_cropped(level, short, segments)
-        array = with_marked_edges(level, short, lambda n: _chunk_bytes(short.manifest, n, segments))
+        array = inline_cropped_tiles(
+            level, short, lambda n: _chunk_bytes(short.manifest, n, segments)
+        )
         array = _check_decodable(array, segments)
         _report_missing_checksums(array, plan.across_end, segments, report)
     _check_jpeg_ends(level, array, plan.across_end, segments, report, allows_holes)
@@ -284,7 +286,7 @@ def _report_missing_checksums(
     for n in set(_probed_indices(array, segments)) - set(across_end):
         if lacks_end(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
             what = "the byte count of a segment is too small: it excludes the checksum"
-            report.add(_TAG, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
+            report.add(_COUNTS, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
 
 
 def _check_jpeg_ends(
@@ -307,7 +309,7 @@ def _check_jpeg_ends(
         error = MalformedTiff(
             "the byte count of a segment is too small: it excludes samples",
             url=array.manifest.sources[array.manifest.source[n]].url,
-            tag=f"segment {n}, {_TAG}",
+            tag=f"segment {n}, {_COUNTS}",
             got=f"{len(data)} bytes",
         )
         if report.is_strict or not allows_holes:
@@ -555,7 +557,7 @@ def _chunk_bytes(manifest: Manifest, n: int, segments: Segments) -> bytes:
     return data
 
 
-_TAG = "StripByteCounts (279), TileByteCounts (325)"
+_COUNTS = "StripByteCounts (279), TileByteCounts (325)"
 _MAX_TRIED, _MAX_TRIED_REMOTE = 64, 4
 _PACKBITS = 32773
 
@@ -607,9 +609,13 @@ def _fill_in_lengths(level: LevelFacts, segments: Segments, report: Report) -> L
     n_found, n_lost = int((found > 0).sum()), int(((room > 0) & (found == 0)).sum())
     counts = f"{int(has_no_length.sum())} of {has_no_length.size} are 0 or not listed"
     if n_lost:
-        report.add(_TAG, "segments without a byte count are treated as missing", got=counts)
+        report.add(_COUNTS, "segments without a byte count are treated as missing", got=counts)
     elif n_found:
-        report.add(_TAG, "segments without a byte count are read up to the next one", got=counts)
+        report.add(
+            _COUNTS,
+            "segments without a byte count are read up to the next one",
+            got=counts,
+        )
     return replace(level, length=np.where(has_no_length, found, level.length).astype(np.uint64))
 
 
@@ -625,7 +631,7 @@ def _report_short_strip(level: LevelFacts, report: Report) -> None:
     whole = int(_stored_bytes(level)[0])
     got = int(level.length[level.offset > 0].min(initial=whole))
     if got < whole:
-        report.add(_TAG, "the only strip is read in full", got=f"{got} bytes, expected {whole}")
+        report.add(_COUNTS, "the only strip is read in full", got=f"{got} bytes, expected {whole}")
 
 
 def _bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:

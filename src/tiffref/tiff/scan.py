@@ -45,12 +45,12 @@ from .series import (
     GEO_KEYS,
     Listing,
     geotiff_series,
+    image_bytes,
     imagej_series,
-    n_bytes_of,
     plain_series,
     shaped_series,
 )
-from .sidecars import Beside, add_sidecars, has_sidecars
+from .sidecars import Sidecars, add_sidecars, has_sidecars
 
 __all__ = ["scan", "scan_with_facts"]
 
@@ -244,10 +244,10 @@ def _with_sidecars(
         source = open_source(url, storage_options, file.reader.source.allow)
         stack.enter_context(closing(source))
         other = _open(source, storage_options, stack)
-        file.beside[other.url] = other.reader.source
+        file.sidecars[other.url] = other.reader.source
         return other.facts(other.list())
 
-    return add_sidecars(facts, Beside(file.reader.source, storage_options, facts_of, report))
+    return add_sidecars(facts, Sidecars(file.reader.source, storage_options, facts_of, report))
 
 
 def _is_whole_scan(options: _Options, key: Any) -> bool:
@@ -261,13 +261,13 @@ def _is_whole_scan(options: _Options, key: Any) -> bool:
 class _File:
     """A TIFF open for scanning: our reader, and for vendor formats and OME the object for them.
 
-    `given` are series passed in by the caller, `beside` the sources of sidecar files.
+    `given` are series passed in by the caller, `sidecars` the sources of sidecar files.
     """
 
     reader: TiffReader
     vendor: Any = None
     given: Listing | None = None
-    beside: dict[str, ByteSource] = field(default_factory=dict)
+    sidecars: dict[str, ByteSource] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -336,8 +336,8 @@ class _File:
         return b"LAYOUT=IFDS_BEFORE_DATA" in self.reader.declared_layout
 
     def _source_at(self, url: str) -> ByteSource:
-        if url in self.beside:
-            return self.beside[url]
+        if url in self.sidecars:
+            return self.sidecars[url]
         if url == self.url or self.vendor is None:
             return self.reader.source
         return self.vendor.sibling(url).source
@@ -508,7 +508,7 @@ def _planes_of(level: Level, indices: list[int]) -> Level:
             segments = level.segments[0][chosen], level.segments[1][chosen]
         return Level(level.pages, level.row[chosen], shape, axes, file, segments=segments)
     first = replace(level, is_run=False, shape=shape, axes=axes).to_facts()
-    step = chosen.astype(np.uint64) * np.uint64(n_bytes_of(pages, row))
+    step = chosen.astype(np.uint64) * np.uint64(image_bytes(pages, row))
     offset = first.offset[:1] - np.uint64(pages.reader.base) + step[:, None]
     length = np.repeat(first.length[:1], len(chosen), 0)
     rows = np.full(len(chosen), row, np.intp)
@@ -534,7 +534,7 @@ def _plan_arrays(
                 continue
             try:
                 name = names.get((position, n))
-                arrays[position, n] = _array(file, facts, series, level, name, options)
+                arrays[position, n] = _plan_array(file, facts, series, level, name, options)
             except TiffrefError as error:
                 error.url = error.url or facts.source.url
                 refusals.append(error)
@@ -574,7 +574,7 @@ def _report_refusals(
     warn(TruncationWarning(f"A level is left out: {refusals[0]}{more}"), stacklevel=5)
 
 
-def _array(
+def _plan_array(
     file: _File,
     facts: FileFacts,
     series: SeriesFacts,

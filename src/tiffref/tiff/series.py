@@ -26,14 +26,14 @@ __all__ = [
     "GEO_KEYS",
     "Listing",
     "cut_off",
+    "first_offset",
     "geotiff_series",
+    "image_bytes",
     "imagej_series",
     "is_final",
-    "n_bytes_of",
     "plain_series",
-    "room_end",
+    "run_limit",
     "shaped_series",
-    "start_of",
 ]
 
 GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
@@ -86,7 +86,7 @@ def plain_series(reader: TiffReader) -> Listing:
         is_uniform = len(groups) == 1 and len(groups[0].rows) == len(pages)
         if is_uniform and not pages.columns.sub_ifds(0):
             return Listing([Series("uniform", [groups[0].to_level()])])
-    groups = _group(pages, with_pixels=True)
+    groups = _group_similar(pages, with_pixels=True)
     series = [Series("generic", [group.to_level()]) for group in groups]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
@@ -102,7 +102,9 @@ def geotiff_series(reader: TiffReader) -> Listing:
     if len(pages) == 1 and not pages.has_sub_ifds:
         shape, axes = pages.shape(0)
         return Listing([Series("geotiff", [Level((pages,), _rows([0]), shape, axes)])])
-    series = [Series("geotiff", [group.to_level()]) for group in _group(pages, with_pixels=False)]
+    series = [
+        Series("geotiff", [group.to_level()]) for group in _group_similar(pages, with_pixels=False)
+    ]
     is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in reader.declared_layout
     _make_pyramids(series, is_reduced=is_cog)
     return Listing(series)
@@ -123,7 +125,7 @@ class _Group:
             return Level((self.pages,), _rows(self.rows), (), "", error=error)
 
 
-def _group(pages: Pages, *, with_pixels: bool) -> list[_Group]:
+def _group_similar(pages: Pages, *, with_pixels: bool) -> list[_Group]:
     """Group similar images, in the order of the first of each group; SubIFDs follow their IFD.
 
     The rows of SubIFDs come after those of the chain. `with_pixels` drops images of size 0.
@@ -242,7 +244,7 @@ def _is_reduced(large: Level, small: Level, factor: int) -> bool:
             steps = _steps(n, m, factor)
             if steps is None:
                 return False
-        elif not _fits(n, m, factor**steps):
+        elif not _divides(n, m, factor**steps):
             return False
     return steps == 1
 
@@ -251,12 +253,12 @@ def _steps(n: int, m: int, factor: int) -> int | None:
     for steps in range(_MAX_LEVELS):
         if factor**steps > n:
             return None
-        if _fits(n, m, factor**steps):
+        if _divides(n, m, factor**steps):
             return steps
     return None
 
 
-def _fits(n: int, m: int, divisor: int) -> bool:
+def _divides(n: int, m: int, divisor: int) -> bool:
     return divisor <= n and m in (n // divisor, -(-n // divisor))
 
 
@@ -277,7 +279,7 @@ def is_final(pages: Pages, row: int) -> bool:
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
-    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == n_bytes_of(pages, row)
+    return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == image_bytes(pages, row)
 
 
 def _are_rows(shape: tuple[int, ...], tile: tuple[int, int, int]) -> bool:
@@ -286,24 +288,24 @@ def _are_rows(shape: tuple[int, ...], tile: tuple[int, int, int]) -> bool:
     )
 
 
-def n_bytes_of(pages: Pages, row: int) -> int:
+def image_bytes(pages: Pages, row: int) -> int:
     """Return the uncompressed size of an image in bytes."""
     ifd = pages.facts(row)
     return math.prod(ifd.shape) * (np.dtype(ifd.dtype).itemsize if ifd.dtype else 0)
 
 
-def start_of(pages: Pages, row: int) -> int:
+def first_offset(pages: Pages, row: int) -> int:
     """Return the offset of the first segment of an image."""
     return int(pages.columns.segments(_rows([row]), 1)[0][0, 0])
 
 
-def room_end(pages: Pages, row: int) -> int:
+def run_limit(pages: Pages, row: int) -> int:
     """Return the largest possible end of planes stored after an image: an IFD, or end of file.
 
     Writers that store pixels first put the IFD and its values after them. The next IFD is a limit
     even if it cannot be read.
     """
-    begin, directory = start_of(pages, row) + n_bytes_of(pages, row), pages.directory(row)
+    begin, directory = first_offset(pages, row) + image_bytes(pages, row), pages.directory(row)
     places = [directory.offset, directory.next_offset]
     places += [where for _, _, where, _ in directory.entries.values()]
     return min([pages.reader.size, *(at for at in places if at >= begin)])
@@ -314,7 +316,7 @@ def cut_off(level: Level, n_planes: int, n_there: int) -> Level:
     pages, row = level.first
     n_strips = max(1, pages.directory(row).n_listed_segments)
     offset, length = pages.columns.segments(_rows([row]), n_strips)
-    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(n_bytes_of(pages, row))
+    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(image_bytes(pages, row))
     rows = _rows([row] * n_planes)
     rows[n_there:] = -1
     segments = offset + step[:, None], np.repeat(length, n_planes, 0)
@@ -395,10 +397,10 @@ class _ImageJSeries:
             self.n_images = self.n_declared = len(self.reader.chain())
             is_one = self.n_images == 1
         if is_final(self.head, 0):
-            defect = self._settle_counts() if is_one else ""
+            defect = self._resolve_counts() if is_one else ""
             end = self._end_of(self.n_images)
             is_behind = is_one or self.n_images == 1 or end <= self.reader.first.next_offset
-            if end <= self._room_end() and is_behind and (self.n_images == 1 or self._is_run()):
+            if end <= self._run_limit() and is_behind and (self.n_images == 1 or self._is_run()):
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
                 return Listing([Series("imagej", [level])], [defect] if defect else [])
             if is_one or len(self.reader.chain(2)) == 1:
@@ -406,18 +408,18 @@ class _ImageJSeries:
         return self._of_pages()
 
     def _end_of(self, n_images: int) -> int:
-        return start_of(self.head, 0) + n_images * n_bytes_of(self.head, 0)
+        return first_offset(self.head, 0) + n_images * image_bytes(self.head, 0)
 
-    def _room_end(self) -> int:
-        return self.reader.size if self.n_images == 1 else room_end(self.head, 0)
+    def _run_limit(self) -> int:
+        return self.reader.size if self.n_images == 1 else run_limit(self.head, 0)
 
-    def _settle_counts(self) -> str:
+    def _resolve_counts(self) -> str:
         """Choose the larger of two contradictory counts that fits the file; return the defect."""
         counts, n_declared = self._sizes_text(), self.n_declared
         if n_declared == self.n_images:
             return ""
         n_there = max(
-            n for n in (0, n_declared, self.n_images) if self._end_of(n) <= self._room_end()
+            n for n in (0, n_declared, self.n_images) if self._end_of(n) <= self._run_limit()
         )
         if n_there != self.n_images:
             self.n_images, self.sizes = n_declared, dict.fromkeys(self.sizes, 1)
@@ -436,7 +438,7 @@ class _ImageJSeries:
         second = self.reader.directory(offset)
         if second is None or offset == self.reader.first.offset:
             return True
-        if start_of(Pages(self.reader, [offset]), 0) != self._end_of(1):
+        if first_offset(Pages(self.reader, [offset]), 0) != self._end_of(1):
             return False
         step = second.next_offset - offset if second.next_offset else 0
         last = self.reader.directory(offset + step * (self.n_images - 2))
@@ -457,8 +459,8 @@ class _ImageJSeries:
 
     def _truncated_series(self) -> Listing:
         """Return contiguous planes that the end of the file cuts off; the rest is missing."""
-        n_bytes = n_bytes_of(self.head, 0)
-        room = max(0, self._room_end() - start_of(self.head, 0))
+        n_bytes = image_bytes(self.head, 0)
+        room = max(0, self._run_limit() - first_offset(self.head, 0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
         missing = missing_planes_error(
             "planes counted by ImageJ reach past the end of the file",
@@ -581,8 +583,8 @@ class _ShapedSeries:
         pages, index = self.pages, self.index
         if not is_final(pages, index):
             return False
-        end = start_of(pages, index) + n_pages * n_bytes_of(pages, index)
-        if room_end(pages, index) < min(end, pages.reader.size):
+        end = first_offset(pages, index) + n_pages * image_bytes(pages, index)
+        if run_limit(pages, index) < min(end, pages.reader.size):
             return False  # texts or IFDs lie between the planes
         if self.found.is_truncated or index + 1 >= len(pages):
             return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)

@@ -40,7 +40,7 @@ from ..metadata.report import Report, XmlError, parse_xml
 from ..model.manifest import OBJECT_SCHEME
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 
-__all__ = ["Beside", "add_sidecars", "has_sidecars"]
+__all__ = ["Sidecars", "add_sidecars", "has_sidecars"]
 
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
 _USER_DEFINED, _COLOR_MAP, _N_COLORS = 32767, 320, 256
@@ -59,7 +59,7 @@ def has_sidecars(sidecars: bool | None, source: Any) -> bool:
 
 
 @dataclass(slots=True)
-class Beside:
+class Sidecars:
     """Sidecar files of a TIFF, read on demand.
 
     `facts_of` opens a TIFF and returns its facts; `base` is the URL of the TIFF without its query,
@@ -113,14 +113,14 @@ class Beside:
         return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - many times a scan
 
 
-def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
+def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
     """Add the information of sidecar files to the facts of a TIFF.
 
     Parameters
     ----------
     facts
         Facts of all series, or of the first one.
-    beside
+    sidecars
         Sidecar files; their defects go to its report.
     """
     main = facts.series[0]
@@ -128,23 +128,23 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
     if not isinstance(first, LevelFacts):
         return facts
     own = tags = dict(first.ifds[0].tags)
-    text = beside.read(f"{beside.base}.aux.xml")
+    text = sidecars.read(f"{sidecars.base}.aux.xml")
     if text is not None:
-        tags = _with_pam(tags, text, beside.report)
-    tags = _with_sensor_model(tags, beside)
+        tags = _with_pam(tags, text, sidecars.report)
+    tags = _with_sensor_model(tags, sidecars)
     if SCALE not in tags and MATRIX not in tags:
-        tags = _with_world_file(tags, beside)
+        tags = _with_world_file(tags, sidecars)
     if tags is not own:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
     levels = [first, *main.levels[1:]]
     is_alone = len(levels) == 1 and not any(map(_is_reduced, facts.series[1:]))
-    if is_alone and (found := beside.facts(".ovr")) is not None:
-        levels += _overviews(first, found, beside.report)
+    if is_alone and (found := sidecars.facts(".ovr")) is not None:
+        levels += _overviews(first, found, sidecars.report)
     if first is not main.levels[0] or len(levels) > len(main.levels):
         main = replace(main, levels=tuple(levels))
     series = [main, *facts.series[1:]]
-    if not any(map(_is_mask, series)) and (found := beside.facts(".msk")) is not None:
-        series += _masks(first, found, len(series), beside.report)
+    if not any(map(_is_mask, series)) and (found := sidecars.facts(".msk")) is not None:
+        series += _masks(first, found, len(series), sidecars.report)
     if main is facts.series[0] and len(series) == len(facts.series):
         return facts
     return replace(facts, series=tuple(series))
@@ -153,7 +153,7 @@ def add_sidecars(facts: FileFacts, beside: Beside) -> FileFacts:
 # ---- overviews and masks
 
 
-def _size(level: LevelFacts) -> dict[str, int]:
+def _axis_sizes(level: LevelFacts) -> dict[str, int]:
     return dict(zip(level.axes, level.shape, strict=True))
 
 
@@ -164,10 +164,10 @@ def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
 
 def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[LevelFacts]:
     """Return the overviews of an image, largest first."""
-    size = _size(full)
+    size = _axis_sizes(full)
     found = []
     for level in _levels(facts):
-        own = _size(level)
+        own = _axis_sizes(level)
         # GDAL writes overviews with separate planes, even if the image is interleaved
         is_alike = sorted(level.axes) == sorted(full.axes) and level.dtype == full.dtype
         if not is_alike or level.ifds[0].subfile_type & MASK_BIT:
@@ -178,25 +178,25 @@ def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[Level
     if not found:
         # GDAL writes float32 overviews of float16 images
         report.add(".ovr", "has no overview of the image's data type and bands")
-    return sorted(found, key=lambda level: -_size(level)["Y"])
+    return sorted(found, key=lambda level: -_axis_sizes(level)["Y"])
 
 
-def _kind(series: SeriesFacts) -> int:
+def _subfile_type(series: SeriesFacts) -> int:
     first = series.levels[0]
     return first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
 
 
 def _is_mask(series: SeriesFacts) -> bool:
-    return bool(_kind(series) & MASK_BIT)
+    return bool(_subfile_type(series) & MASK_BIT)
 
 
 def _is_reduced(series: SeriesFacts) -> bool:
-    return _kind(series) & (MASK_BIT | REDUCED_BIT) == REDUCED_BIT
+    return _subfile_type(series) & (MASK_BIT | REDUCED_BIT) == REDUCED_BIT
 
 
 def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> list[SeriesFacts]:
     """Return the mask of an image, with its overviews."""
-    size = _size(full)
+    size = _axis_sizes(full)
     levels = [
         replace(level, ifds=tuple(
             replace(ifd, subfile_type=ifd.subfile_type | MASK_BIT | (REDUCED_BIT if n else 0))
@@ -204,7 +204,7 @@ def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> li
         ))
         for n, level in enumerate(_levels(facts))
     ]  # fmt: skip
-    if not levels or any(_size(levels[0]).get(axis) != size[axis] for axis in "YX"):
+    if not levels or any(_axis_sizes(levels[0]).get(axis) != size[axis] for axis in "YX"):
         report.add(".msk", "has no mask of the image's size")
         return []
     return [SeriesFacts(index, "mask", "", levels[0].axes, tuple(levels))]
@@ -213,18 +213,18 @@ def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> li
 # ---- world files
 
 
-def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
-    for name in _world_files(beside.base):
-        text = beside.read(name)
+def _with_world_file(tags: dict[int, Any], sidecars: Sidecars) -> dict[int, Any]:
+    for name in _world_files(sidecars.base):
+        text = sidecars.read(name)
         if text is None:
             continue
         numbers = [_number(word) for word in text.decode("latin-1").split()[:6]]
         if len(numbers) < 6 or not all(map(math.isfinite, numbers)):
-            beside.report.add("world file", "does not hold six numbers", got=name)
+            sidecars.report.add("world file", "does not hold six numbers", got=name)
             return tags
         a, d, b, e, x, y = numbers
         if a * e == b * d:
-            beside.report.add("world file", "the pixel size is 0", got=name)
+            sidecars.report.add("world file", "the pixel size is 0", got=name)
             return tags
         # world files give the centre of the first pixel
         return _with_matrix(tags, (a, b, x - a / 2 - b / 2, d, e, y - d / 2 - e / 2))
@@ -233,13 +233,13 @@ def _with_world_file(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
 
 def _world_files(url: str) -> Iterator[str]:
     """Yield the possible names of a world file, in GDAL's order."""
-    base, ending = _split(url)
+    base, ending = _split_extension(url)
     for one in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld"):
         yield f"{base}.{one.lower()}"
         yield f"{base}.{one.upper()}"
 
 
-def _split(url: str) -> tuple[str, str]:
+def _split_extension(url: str) -> tuple[str, str]:
     """Return a URL without its extension, and the extension."""
     base, dot, ending = url.rpartition(".")
     return (base, ending) if dot and ending and "/" not in ending else (url, "tif")
@@ -264,14 +264,14 @@ def _with_matrix(tags: Mapping[int, Any], transform: Sequence[float]) -> dict[in
 # ---- sensor models (RPC)
 
 
-def _with_sensor_model(tags: dict[int, Any], beside: Beside) -> dict[int, Any]:
-    base, _ = _split(beside.base)
+def _with_sensor_model(tags: dict[int, Any], sidecars: Sidecars) -> dict[int, Any]:
+    base, _ = _split_extension(sidecars.base)
     for ending, parse in (
         (".RPB", _parse_rpb), (".rpb", _parse_rpb),
         ("_RPC.TXT", _parse_rpc_text), ("_rpc.txt", _parse_rpc_text),
     ):  # fmt: skip
-        data = beside.read(f"{base}{ending}")
-        model = data and _sensor_model(parse(data.decode("latin-1")), ending, beside.report)
+        data = sidecars.read(f"{base}{ending}")
+        model = data and _sensor_model(parse(data.decode("latin-1")), ending, sidecars.report)
         if model:
             return {**tags, RPCS: model}
     return tags

@@ -35,7 +35,15 @@ from .descriptions import missing_planes_error
 from .ifd import Directory, Finding, TiffReader
 from .ome import OmeFile
 from .pages import Level, Pages, Series
-from .series import Listing, cut_off, is_final, n_bytes_of, plain_series, room_end, start_of
+from .series import (
+    Listing,
+    cut_off,
+    first_offset,
+    image_bytes,
+    is_final,
+    plain_series,
+    run_limit,
+)
 
 __all__ = ["VendorFile", "is_vendor_file", "open_vendor", "tifffile_errors"]
 
@@ -271,7 +279,7 @@ class VendorFile:
         for name, offset in first.items():
             is_own = name == self.tif.filename
             reader = self.reader if is_own else self.sibling(str(index.parent / name))
-            if start_of(Pages(reader, [reader.first.offset]), 0) != offset:
+            if first_offset(Pages(reader, [reader.first.offset]), 0) != offset:
                 raise ValueError(f"the first plane of {name} in NDTiff.index is not its first page")
 
     def _check_metamorph(self, listing: Listing) -> None:
@@ -293,9 +301,9 @@ class VendorFile:
             )
             listing.defects.append(f"only {n_planes} of {n_counted} MetaMorph planes exist")
         elif _UIC2 not in first.entries and not first.next_offset and n_planes == 1:
-            n_bytes = n_bytes_of(pages, row)
+            n_bytes = image_bytes(pages, row)
             if n_bytes and is_final(pages, row):
-                room = (room_end(pages, row) - start_of(pages, row)) // n_bytes
+                room = (run_limit(pages, row) - first_offset(pages, row)) // n_bytes
                 if room > 1:
                     listing.defects.append(f"the file has room for {room} planes, but no UIC2")
 
@@ -314,7 +322,7 @@ class VendorFile:
                 if pages.reader is reader and level.segments is not None:
                     known.update(level.segments[0][level.is_in(number), 0].tolist())
             if level.is_run and level.pages[0].reader is reader:
-                runs.append(_run_of(level))
+                runs.append(_run_range(level))
         starts = _starts_of(Pages(reader, left))
         found = [
             at
@@ -368,7 +376,7 @@ class VendorFile:
             tuple(tables), row, shape, axes, file, is_run,
             segments=_explicit_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
-        if not is_run or _has_room(found, is_alone=len(level) == 1):
+        if not is_run or _run_fits(found, is_alone=len(level) == 1):
             return found
         return self._level(level, may_run=False)
 
@@ -428,7 +436,7 @@ def _fit_to_pages(level: Level, listing: Listing, is_full: bool) -> Level:
     n_planes, rest = divmod(math.prod(level.shape), max(1, math.prod(shape)))
     n_there = len(level.row)
     if level.is_run:
-        room = (pages.reader.size - start_of(pages, row)) // max(1, n_bytes_of(pages, row))
+        room = (pages.reader.size - first_offset(pages, row)) // max(1, image_bytes(pages, row))
         n_there = min(n_planes, room)
     if not math.prod(shape) or (n_planes == n_there and not rest):
         return level
@@ -458,16 +466,16 @@ def _with_axes_of(full: Level, level: Level) -> Level:
     return replace(level, axes=full.axes) if is_same else level
 
 
-def _run_of(level: Level) -> tuple[int, int]:
+def _run_range(level: Level) -> tuple[int, int]:
     """Return start and end of contiguous planes in the file."""
     pages, row = level.first
-    begin = start_of(pages, row)
+    begin = first_offset(pages, row)
     n_samples = math.prod(pages.facts(row).shape)
     n_planes = math.prod(level.shape) // n_samples if n_samples else 0
-    return begin, begin + n_planes * n_bytes_of(pages, row)
+    return begin, begin + n_planes * image_bytes(pages, row)
 
 
-def _has_room(level: Level, *, is_alone: bool) -> bool:
+def _run_fits(level: Level, *, is_alone: bool) -> bool:
     """Return whether contiguous planes end before the IFD that describes them and its values.
 
     Planes past the end of the file are checked later.
@@ -479,8 +487,8 @@ def _has_room(level: Level, *, is_alone: bool) -> bool:
         not that of the strips of the first plane.
     """
     pages, row = level.first
-    begin, end = _run_of(level)
-    n_bytes, n_listed = n_bytes_of(pages, row), pages.directory(row).n_listed_segments
+    begin, end = _run_range(level)
+    n_bytes, n_listed = image_bytes(pages, row), pages.directory(row).n_listed_segments
     listed = int(pages.columns.segments(level.row[:1], n_listed)[1].sum())
     if listed not in (0, n_bytes, end - begin):
         raise MalformedTiff(
@@ -488,7 +496,7 @@ def _has_room(level: Level, *, is_alone: bool) -> bool:
             url=pages.reader.url, ifd=pages.facts(row).name, tag="StripByteCounts (279)",
             got=f"{listed} bytes", expected=f"{n_bytes} bytes",
         )  # fmt: skip
-    room = room_end(pages, row)
+    room = run_limit(pages, row)
     if room >= min(end, pages.reader.size):
         return True
     if not is_alone:
