@@ -8,7 +8,7 @@ import pytest
 from archive import pixels, write_archive
 
 import tiffref.catalog as catalog
-from tiffref.errors import InvalidReferences, SelectionError, SourceError, UnknownArgument
+from tiffref.errors import InvalidReferences, MissingSource, SelectionError, UnknownArgument
 
 pytest.importorskip("pyarrow")
 
@@ -35,7 +35,7 @@ def test_searches(built: Path) -> None:
         opened.query(time=("2022", "2023", "2024"))
     with pytest.raises(SelectionError, match="invalid bounds"):
         opened.query(bounds=(0, 10, 5, 0))
-    with pytest.raises(SourceError, match="no catalog found"):
+    with pytest.raises(MissingSource, match="no catalog found"):
         catalog.open(built)
 
 

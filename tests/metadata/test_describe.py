@@ -258,6 +258,23 @@ def test_missing_tiles_of_complex_integers_have_what_these_can_have(
         np.testing.assert_array_equal(values(again.group["image"]), expected)
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(("bits", "n"), [(8, 765), (8, 48), (16, 768), (8, 768)])
+def test_a_color_map_of_another_size_is_reported(tmp_path, bits, n, byteorder):
+    path = tmp_path / "a.tif"
+    dtype = "u2" if bits == 16 else "u1"
+    tifffile.imwrite(
+        path, np.zeros((8, 8), dtype), photometric=3, metadata=None, byteorder=byteorder,
+        colormap=np.zeros((3, 1 << bits), "u2"),
+    )  # fmt: skip
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[0].tags[320].overwrite(list(range(n)), dtype="H")
+    is_right = (bits, n) == (8, 768)
+    with nullcontext() if is_right else pytest.warns(MetadataWarning, match="does not match"):
+        image = tiffref.scan(path).group["image"]
+    assert ("color_table" in image.attributes) == is_right
+
+
 def test_nodata_is_the_fill_value_unless_another_is_given(tmp_path):
     path = write_geotiff(tmp_path / "b.tif", {42113: "7"})
     assert tiffref.scan(path).group["image"].fill_value == 7

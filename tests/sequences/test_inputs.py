@@ -17,6 +17,7 @@ import tiffref.catalog
 from sequences import pixels, write
 from tiffref.errors import (
     MetadataWarning,
+    MissingSource,
     SelectionError,
     SourceError,
 )
@@ -273,5 +274,13 @@ def test_a_glob_of_urls():
 @pytest.mark.parametrize("files", [[], "nothing_*.tif", "nothing_{t}.tif", "memory://no/*.tif"])
 def test_no_files(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError, match="no files"):
+    with pytest.raises(MissingSource if files else SourceError, match="no files"):
         tiffref.scan_sequence(files)
+
+
+@pytest.mark.parametrize("pattern", ["nothing_*.tif", "memory://no/*.tif"])
+def test_a_glob_without_files_among_others_is_not_ignored(pattern, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("a.tif", pixels(0))
+    with pytest.raises(MissingSource, match="no files"):
+        tiffref.scan_sequence(["a.tif", pattern])

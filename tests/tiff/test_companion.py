@@ -8,7 +8,13 @@ import pytest
 import tifffile
 
 import tiffref
-from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, SourceError
+from tiffref.errors import (
+    MalformedTiff,
+    ManifestMismatch,
+    MetadataWarning,
+    MissingSource,
+    SourceError,
+)
 from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(3)
@@ -159,6 +165,13 @@ def test_a_companion_file_that_is_none(tmp_path):
     (tmp_path / "b.companion.ome").write_text("<OME/>")
     with pytest.raises(SourceError, match="has no image"):
         tiffref.scan(tmp_path / "b.companion.ome")
+    with pytest.raises(MissingSource) as caught:
+        tiffref.scan(tmp_path / "c.companion.ome")
+    assert caught.value.errno == 2
+    (tmp_path / "d.companion.ome").mkdir()
+    with pytest.raises(SourceError, match="cannot be read") as caught:
+        tiffref.scan(tmp_path / "d.companion.ome")
+    assert not isinstance(caught.value, FileNotFoundError)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import (
     InvalidReferences,
     ManifestMismatch,
+    MissingSource,
     SelectionError,
-    SourceError,
     did_you_mean,
     rejects_unknown_arguments,
     requires_extra,
@@ -71,7 +71,7 @@ def open_catalog(
     try:
         table, is_own = read_index(folder, storage_options)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceError(
+        raise MissingSource(
             "no catalog found", url=os.fspath(path), expected=f"a folder with {INDEX}",
             hint="Build one: tiffref catalog build FILES -o FOLDER.",
         ) from error  # fmt: skip

@@ -371,6 +371,7 @@ def _image(
     assert isinstance(full, LevelFacts)
     ifd = full.ifds[0]
     _report_differing_pages(series, full, report)
+    _report_color_map(ifd, report)
     reference, extent = None, full
     if is_georeferenced(ifd.tags):
         reference = read_georeference(ifd.tags, report)
@@ -550,6 +551,14 @@ def _color_table(ifd: IfdFacts) -> list[str]:
         return []
     colors = (numbers.reshape(3, -1).T // _color_factor(numbers)).tolist()
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors]
+
+
+def _report_color_map(ifd: IfdFacts, report: Report) -> None:
+    """Report the colors of a palette image that are not one for each value of a sample."""
+    table, expected = ifd.tags.get(COLOR_MAP), 3 << ifd.bits[0]
+    if ifd.photometric == 3 and table is not None and np.size(table) != expected:
+        found = f"{np.size(table)} numbers, expected {expected}"
+        report.add("ColorMap (320)", "does not match the samples: ignored", got=found)
 
 
 def _color_factor(numbers: np.ndarray) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import (
     MetadataWarning,
+    MissingSource,
     SelectionError,
     SourceError,
     requires_extra,
@@ -106,10 +107,13 @@ def list_files(
     """
     found = files if isinstance(files, FileList) else _list(files, assets, storage_options)
     if not found.urls:
-        named = files if isinstance(files, str) else None
-        hint = spelling_hint(named) or "Check the pattern." if named else None
-        raise SourceError("no files", url=named, hint=hint)
+        raise _no_files(files) if isinstance(files, str) else SourceError("no files")
     return found
+
+
+def _no_files(pattern: str) -> MissingSource:
+    hint = spelling_hint(pattern) or "Check the pattern."
+    return MissingSource("no files", url=pattern, hint=hint)
 
 
 def _list(
@@ -148,7 +152,10 @@ def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[s
             got=name,
             hint="Pass only the pattern, or list all files and pass pattern='...'.",
         )
-    return _expand(name, storage_options)
+    found = _expand(name, storage_options)
+    if not found:
+        raise _no_files(name)
+    return found
 
 
 def in_archive(files: Any, archive: str) -> Any:

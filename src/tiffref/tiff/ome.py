@@ -25,7 +25,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource
+from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource, unreadable
 from ..io.allow import AllowList
 from ..io.open import open_source
 from ..io.progress import ScanCounter
@@ -239,9 +239,7 @@ class Companion(OmeFile):
             self._text = Path(name).read_text("utf-8-sig")
             root = parse_xml(self._text)
         except OSError as error:
-            raise SourceError(
-                "the companion file cannot be read", url=name, got=error.strerror
-            ) from error
+            raise unreadable(name, error, "the companion file cannot be read") from error
         except (XmlError, UnicodeDecodeError) as error:
             raise MalformedTiff("the companion file is not OME-XML", url=name, got=error) from error
         folder = Path(name).absolute().parent
