@@ -2,11 +2,11 @@
 """Set up tiffref in a fresh clone and run it: one command for the demo, one for the tests.
 
     python3 dev.py demo               make a pyramid, scan it, open the references with xarray
-    python3 dev.py test [OPTIONS]     run the tests; OPTIONS go to pytest
-    python3 dev.py check              look at style and types, with ruff and mypy
-    python3 dev.py docs               build the documentation site into `site/`
-    python3 dev.py lowest             try the lowest versions that pyproject.toml allows
-    python3 dev.py package            build wheel and sdist into `dist/`, check and import them
+    python3 dev.py test [OPTIONS]     run the tests; OPTIONS are passed to pytest
+    python3 dev.py check              check style and types with ruff and mypy
+    python3 dev.py docs               build the documentation site in `site/`
+    python3 dev.py lowest             test with the lowest versions that pyproject.toml allows
+    python3 dev.py package            build wheel and sdist in `dist/`, check and import them
 
 Needs Python 3.11 or newer and nothing else. Each Python version gets a virtual environment of its
 own beside this file (`.venv-dev-3.11`, ...); it is made once and installed into again only when
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 COMMANDS = {
-    # name: (extra that it needs, arguments of Python that run it, step by step)
+    # name: (required extra, arguments of Python for each step)
     "demo": ("xarray", [[str(ROOT / "examples" / "quickstart.py")]]),
     "test": ("test", [["-m", "pytest", "-n", "2"]]),
     "package": ("package", [[str(ROOT / "tests" / "check_package.py")]]),
@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def main(arguments):
-    """Run one command in the project's own environment and give its exit code."""
+    """Run a command in the project's environment; return its exit code."""
     if sys.version_info < (3, 11):  # noqa: UP036 (any Python may run this file)
         sys.exit(f"tiffref needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     if not arguments or arguments[0] not in COMMANDS:
@@ -52,7 +52,7 @@ def main(arguments):
 
 
 def install(extra):
-    """Make the environment where it is missing, install the extra into it, give its Python."""
+    """Create the environment if needed and install the extra; return its Python."""
     folder = ROOT / ".venv-dev-{}.{}".format(*sys.version_info)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "tiffref-installed"
@@ -61,23 +61,23 @@ def install(extra):
     if project in done and extra in done:
         return python
     say(f"setting up {folder} (Python {sys.version.split()[0]}); this takes a minute or two")
-    # without the stamp an earlier set-up was cut off, and may have left half a package
+    # without the stamp, an earlier set-up was interrupted and may be incomplete
     create = [sys.executable, "-m", "venv", *(["--clear"] if not done else []), str(folder)]
-    run(create, "No environment could be made. On Debian and Ubuntu: apt install python3-venv")
+    run(create, "cannot create an environment. On Debian and Ubuntu: apt install python3-venv")
     stamp.unlink(missing_ok=True)
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
-    # pip before 24 tries many versions of a package before it finds those that fit together
-    run([*pip, "--quiet", "--upgrade", "pip"], "pip could not be brought up to date.")
+    # pip before 24 tries many versions of packages until it finds compatible ones
+    run([*pip, "--quiet", "--upgrade", "pip"], "cannot upgrade pip")
     run(
         [*pip, "--editable", f"{ROOT}[{extra}]"],
-        "The packages could not be installed; what pip says is above.",
+        "cannot install the packages; see the messages of pip above",
     )
     stamp.write_text(" ".join([*(done if project in done else [project]), extra]))
     return python
 
 
 def run(command, hint):
-    """Run a step of the set-up; a failure ends the program with a hint."""
+    """Run a step of the set-up; if it fails, exit with a hint."""
     if subprocess.run(command).returncode:
         sys.exit(f"dev.py: {hint}")
 

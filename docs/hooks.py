@@ -1,8 +1,8 @@
-"""Build the gallery of the documentation site: run each example, show its output and pictures.
+"""MkDocs hooks: run the examples for the gallery, fix links, and add return types.
 
-MkDocs calls `on_files` before it reads pages. Links to files of the repository that are no pages
-lead to the repository. In the API reference, what a function returns is the type of its signature
-and the text of its docstring: numpydoc takes a text without a type above it for a type.
+`on_files` adds a page per example, with its output and pictures. `on_page_markdown` points links to
+files outside of `docs/` to the repository. `TypesOfReturns` adds the return type of the signature
+to docstrings, as numpydoc would take a description without a type for the type.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OUTSIDE = re.compile(r"\]\((?:\.\./)+(?P<target>[A-Za-z][^)#\s]*)\)")
 
 
 class TypesOfReturns(Extension):
-    """Put the type of the signature above a text that says what is returned."""
+    """Add the return type of the signature to the "Returns" section of docstrings."""
 
     def on_function_instance(self, *, func, **_):
         if func.docstring and func.returns:
@@ -49,7 +49,7 @@ class TypesOfReturns(Extension):
 
 
 def on_files(files, config):
-    """Add a page and the pictures of every example."""
+    """Add a page and the pictures of each example."""
     if os.environ.get("TIFFREF_DOCS_GALLERY") == "0":  # quick builds while writing
         return files
     for name in EXAMPLES:
@@ -59,7 +59,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Lead links to files outside docs/ to the repository, and list the gallery."""
+    """Point links to files outside of docs/ to the repository, and list the gallery."""
     if page.file.src_uri == "gallery.md":
         markdown += "\n" + "\n".join(
             f"- [{_title(name)}](gallery/{name}.md)"
@@ -68,12 +68,12 @@ def on_page_markdown(markdown, page, config, files):
         )
     here = Path(page.file.src_uri).parent
 
-    def lead(match):
+    def replace(match):
         target = os.path.normpath(Path("docs") / here / match[0][2:-1])
         is_page = target.startswith("docs")
         return match[0] if is_page else f"]({SOURCES}{target})"
 
-    return _OUTSIDE.sub(lead, markdown)
+    return _OUTSIDE.sub(replace, markdown)
 
 
 def _title(name):

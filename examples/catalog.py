@@ -1,6 +1,6 @@
-"""Build a catalog of an archive, search it by place and time, and open what was found.
+"""Build a catalog of an archive, search it by place and time, and open the result.
 
-Run it as it is: `python examples/catalog.py`. It needs the extras `catalog`, `xarray` and `geo`.
+Run `python examples/catalog.py`. It needs the extras `catalog`, `xarray` and `geo`.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"{name:16} {value}")
     assert (summary.ok, summary.failed) == (8, 1)
 
-    # finished files are left alone, the broken one is tried again
+    # finished files are skipped, the broken one is tried again
     again = tiffref.catalog.build(folder / "archive", folder / "catalog")
     assert (again.skipped, again.scanned) == (8, 1)
 

@@ -1,7 +1,7 @@
-"""Reduce an image with Dask worker processes that each open the TIFF by themselves.
+"""Reduce an image with Dask worker processes, each of which opens the TIFF itself.
 
-Run it as it is: `python examples/dask_processes.py`. The store pickles small and holds no open
-file, so it travels to the workers as it is.
+Run `python examples/dask_processes.py`. The store is pickled for the workers; it is small, and
+reopens its file there.
 """
 
 import tempfile

@@ -1,6 +1,6 @@
-"""Put the tiles of a map side by side by their georeference, without copying a pixel.
+"""Join the tiles of a map by their georeference, without copying a pixel.
 
-Run it as it is: `python examples/mosaic.py`. It makes its own files.
+Run `python examples/mosaic.py`. It creates its own files.
 """
 
 import tempfile
@@ -47,7 +47,7 @@ def main() -> None:
         window = store[100:160, 100:300]  # across four files
         assert np.array_equal(window, whole[100:160, 100:300])
         draw(folder / "mosaic.png", store[:])
-    print("a window across four files reads right")
+    print("a window across four files has the right pixels")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the examples draw: landscapes to cut up, and pictures of what was read."""
+"""Draw landscapes as test images for the examples, and pictures of the results."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SEA_TO_SNOW = ((0.0, 30, 70, 120), (0.35, 130, 180, 200), (0.4, 225, 210, 160),
 
 
 def landscape(height: int, width: int, seed: int = 7) -> np.ndarray:
-    """Make heights from 0 to 1, as a (height, width) array: waves of many lengths."""
+    """Return random terrain of heights from 0 to 1, as a (height, width) array."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     heights = np.zeros((height, width))
@@ -21,7 +21,7 @@ def landscape(height: int, width: int, seed: int = 7) -> np.ndarray:
 
 
 def draw(path: Path, values: np.ndarray, smallest_side: int = 240) -> None:
-    """Write a (height, width) array as a PNG in colour, small arrays enlarged."""
+    """Write a (height, width) array as a color PNG; small arrays are enlarged."""
     step = max(1, -(-smallest_side // min(values.shape)))
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / ((high - low) or 1)

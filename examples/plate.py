@@ -1,6 +1,6 @@
 """Open the images of a well plate by row, column, field and channel.
 
-Run it as it is: `python examples/plate.py`. It makes its own files.
+Run `python examples/plate.py`. It creates its own files.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import tiffref
 
 
 def make_files(folder: Path) -> None:
-    """Write what an Opera microscope writes for two rows, three columns and two channels."""
+    """Write files as an Opera microscope names them: two rows, three columns, two channels."""
     rng = np.random.default_rng(7)
     for row, column, field, channel in itertools.product((2, 3), (4, 5, 6), (1, 2), (1, 2)):
         name = folder / f"r{row:02}c{column:02}f{field:02}p01-ch{channel}sk1fk1fl1.tiff"

@@ -1,8 +1,8 @@
 """Make a pyramid, scan it, and open the references with xarray.
 
-Run it as it is: `python examples/quickstart.py [FOLDER]`. It writes `cells.ome.tif` (an OME-TIFF
-with three channels, three resolution levels and deflate-compressed tiles) and `cells.json` (where
-the bytes of every tile are) into FOLDER, or into a new temporary folder, and draws `cells.png`.
+Run `python examples/quickstart.py [FOLDER]`. It writes `cells.ome.tif` (an OME-TIFF with three
+channels, three resolution levels and deflate-compressed tiles) and `cells.json` (the references)
+into FOLDER, or into a new temporary folder, and draws `cells.png`.
 """
 
 import sys
@@ -18,7 +18,7 @@ import tiffref
 
 
 def make_pyramid(path: Path, size: int = 1024) -> np.ndarray:
-    """Write a synthetic microscope image, and return the full-size pixels that are in it."""
+    """Write a synthetic microscope image; return its full-size pixels."""
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:size, :size]
     image = np.zeros((3, size, size), np.float64)

@@ -1,7 +1,7 @@
-"""A small HTTP server that answers byte ranges, as object stores do; for examples and tests.
+"""A small HTTP server that supports byte ranges, like object stores; for examples and tests.
 
-`python examples/range_server.py FOLDER [PORT]` serves a folder; `serve(folder)` does so inside a
-program and counts what was asked for.
+`python examples/range_server.py FOLDER [PORT]` serves a folder; `serve(folder)` does the same
+inside a program, and lists the requested ranges.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class RangeServer(ThreadingHTTPServer):
 
 
 class RangeHandler(SimpleHTTPRequestHandler):
-    """Answers GET with one `Range: bytes=first-last`; everything else as the base class does."""
+    """Answers GET requests with a single range; leaves everything else to the base class."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else a body waits 40 ms for the client to confirm the headers
+    disable_nagle_algorithm = True  # else each body waits 40 ms for an ACK of the headers
     server: RangeServer
 
     def send_head(self) -> BinaryIO | None:
@@ -62,7 +62,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *arguments: object) -> None:
-        """Describe nothing: the counts are in `ranges`."""
+        """Log nothing: the requests are in `ranges`."""
 
 
 @contextmanager

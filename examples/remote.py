@@ -1,7 +1,7 @@
-"""Read a window of a remote TIFF, and count the bytes that travel.
+"""Read a window of a remote TIFF, and count the bytes transferred.
 
-Run it as it is: `python examples/remote.py`. A local HTTP server stands in for an object store. The
-TIFF is scanned over HTTP; the references are a small file of their own that could lie anywhere.
+Run `python examples/remote.py`. A local HTTP server stands in for an object store. The TIFF is
+scanned over HTTP; the references are a small file that could be anywhere.
 """
 
 import tempfile
@@ -34,9 +34,9 @@ def main() -> None:
 
     assert np.array_equal(window, image[1100:1300, 2100:2300])
     draw(folder / "window.png", window)
-    print(f"size of the TIFF:            {size:>12,} bytes")
-    print(f"asked for by the scan:       {scanned:>12,} bytes")
-    print(f"asked for by a 200 x 200 window: {read:>8,} bytes in {len(server.ranges)} requests")
+    print(f"size of the TIFF:       {size:>12,} bytes")
+    print(f"read by the scan:       {scanned:>12,} bytes")
+    print(f"read by a 200 x 200 window: {read:>8,} bytes in {len(server.ranges)} requests")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Open satellite images as one cube with dates and bands from their names, and average by month.
+"""Open satellite images as one cube, with dates and bands from file names, and average by month.
 
-Run it as it is: `python examples/time_series.py`. It makes its own files.
+Run `python examples/time_series.py`. It creates its own files.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tiffref-"))
     make_files(folder)
 
-    # the names say where each file goes; only a few hundred bytes of each are read
+    # the names give the position of each file; only a few hundred bytes of each are read
     references = tiffref.scan_sequence(folder / "S2A_33UUP_{time:%Y%m%d}_{band}.tif")
     references.write_fsspec(folder / "cube.json")
 
@@ -55,7 +55,7 @@ def main() -> None:
     )
     assert longer.group["image"].shape[:2] == (6, 2)
     holes = longer.series[0]["sequence"]["n_holes"]
-    print(f"one band of 2022-06-15 is not there yet: {holes} hole")
+    print(f"one band of 2022-06-15 is still missing: {holes} hole")
 
 
 if __name__ == "__main__":
