@@ -1,7 +1,7 @@
-"""References: what a scan gives and what documents are made from.
+"""References: the result of a scan, and the content of a document.
 
-Owns the class that people hold: a group of arrays over byte ranges, with the record of the series
-it came from. It writes and reads documents through `formats`, and opens no TIFF.
+The class holds a group of arrays over byte ranges, with a record of their series. Documents are
+written and read by `formats`. No TIFF is opened here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from .model.manifest import OBJECT_SCHEME, Source
 __all__ = ["References", "is_document"]
 
 _DOCUMENT_SUFFIXES = (".json", ".json.gz", ".json.zst")
-_TIFF = frozenset({b"II*", b"II+", b"MM\0"})
+_TIFF_SIGNATURES = frozenset({b"II*", b"II+", b"MM\0"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class References:
         Prefixes of the addresses that may be read. None allows all, which is right for references
         that were scanned in this process.
     axes
-        Order of axes that was asked for. None leaves it to the Zarr format (see `laid_out`).
+        Order of axes that was requested. None depends on the Zarr format (see `laid_out`).
     """
 
     group: Group
@@ -88,7 +88,7 @@ class References:
         return html_table(f"tiffref.References: {title}", rows, ARRAY_HEADING)
 
     def info(self) -> str:
-        """Return what the references hold, and who can open them, as `tiffref info` prints it."""
+        """Return a summary of the arrays, and which readers can open them, as `tiffref info`."""
         facts = describe_arrays(self.group, self.series, self.sources)
         name = self.sources[0].url.rpartition("/")[2] if len(self.sources) == 1 else "references"
         return "\n".join((*format_arrays(name, facts), *format_readers(facts)))
@@ -132,13 +132,13 @@ class References:
 
     @property
     def main_path(self) -> str:
-        """Path of the array that stands for all: the first level of the first series."""
+        """Path of the main array: the first level of the first series."""
         first = next((path for path, _ in self.group.arrays()), "")
         return next(iter(level_paths(self.series)), first)
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All files that hold chunks, each once, with their state when they were scanned."""
+        """All files that contain chunks, with their state when they were scanned."""
         table: dict[str, Source] = {}
         for _, array in self.group.arrays():
             for source in array.manifest.sources:
@@ -210,9 +210,8 @@ class References:
         Parameters
         ----------
         path
-            Path or URL of the JSON file, or a file open for writing (text or binary). A name that
-            ends in ".parq" or ".parquet" is that of a folder, which `to_parquet` writes, without
-            templates.
+            Path or URL of the JSON file, or a file open for writing (text or binary). If it ends in
+            ".parq" or ".parquet", it is a folder, which `to_parquet` writes, without templates.
         url, groupname, templatename, zarr_format, version, keep_signature
             As in `to_kerchunk`; the names are those of tifffile's `write_fsspec`.
         storage_options
@@ -295,7 +294,7 @@ class References:
         *,
         allow: str | Sequence[str] | None = None,
     ) -> References:
-        """Read a kerchunk reference document of any program, version 0 or 1.
+        """Read a kerchunk reference document, version 0 or 1, written by any program.
 
         Parameters
         ----------
@@ -305,9 +304,9 @@ class References:
             Options of the fsspec file system of a URL.
         allow
             Prefixes of the addresses that may be read through the references; "*" for all. By
-            default, a document that you wrote on this machine may read all that it names. Others
-            may read their own folder and what the environment variable `TIFFREF_ALLOW` lists,
-            separated by commas.
+            default, a document that you wrote on this machine may read all addresses in it. Others
+            may read their own folder, and the comma-separated prefixes in the environment variable
+            `TIFFREF_ALLOW`.
 
         Raises
         ------
@@ -331,19 +330,19 @@ class References:
     ) -> None:
         """Write the references in kerchunk's parquet layout.
 
-        It is smaller than JSON, and readers load only the parts that they need. It holds Zarr v2
-        only, and fewer readers support it. A folder is replaced when the new one is complete.
+        It is smaller than JSON, and readers load only the parts that they need. It supports only
+        Zarr v2, and fewer readers support it. A folder is replaced when the new one is complete.
 
         Parameters
         ----------
         path
-            Path or URL of the folder. References that it holds are replaced.
+            Path or URL of the folder. Existing references in it are replaced.
         url, groupname, keep_signature
             As in `to_kerchunk`.
         record_size
             Chunks in one file.
         storage_options
-            For the file system of `path`.
+            Options of the fsspec file system of `path`.
 
         Raises
         ------
@@ -391,7 +390,7 @@ class References:
         MissingExtra
             If pyarrow is not installed.
         InvalidReferences
-            If the folder does not hold valid references.
+            If the folder does not contain valid references.
         SourceError
             If it cannot be read.
         """
@@ -408,9 +407,9 @@ class References:
         addresses = [source.url for source in self.sources]
         if any(address.startswith(OBJECT_SCHEME) for address in addresses):
             raise ManifestMismatch(
-                "the image was read from an open file that has no name, so that references cannot "
-                "say where it is",
-                hint="Scan its path or URL; or read it through ZarrTiffStore, which needs none.",
+                "the image was read from an open file without a name, so references have no "
+                "address for it",
+                hint="Scan its path or URL, or read it through ZarrTiffStore, which needs none.",
             )
         rename = to_document_url if url is None else plan_prefix(url, addresses)
         if url is None:
@@ -436,7 +435,7 @@ def read_references(
     storage_options: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] | None = None,
 ) -> tuple[References, Parsed]:
-    """Read a document as `References.open` does; return also what was found out about it."""
+    """Read a document as `References.open` does; also return the parsed document."""
     check_kind(document)
     read = parse_parquet if is_parquet(document) else read_document
     return _read(read, document, storage_options, allow)
@@ -445,7 +444,7 @@ def read_references(
 def _read(
     read: Callable[..., Parsed], document: Any, storage_options: Any, allow: Any
 ) -> tuple[References, Parsed]:
-    with _naming(document):
+    with _errors_of(document):
         parsed = read(document, storage_options)
     return References(parsed.group, parsed.series, _allowed(parsed, document, allow)), parsed
 
@@ -453,7 +452,7 @@ def _read(
 def _allowed(
     parsed: Parsed, document: Any, allow: str | Sequence[str] | None
 ) -> tuple[str, ...] | None:
-    """Return the addresses that references out of a document may read, None for all."""
+    """Return the allowed prefixes for references from a document; None for all."""
     if allow is not None:
         return (allow,) if isinstance(allow, str) else tuple(allow)
     if parsed.is_own:
@@ -463,8 +462,8 @@ def _allowed(
 
 
 @contextlib.contextmanager
-def _naming(document: Any) -> Iterator[None]:
-    """Name the document in errors that say where in it something is wrong."""
+def _errors_of(document: Any) -> Iterator[None]:
+    """Add the path of the document to errors that have no URL."""
     try:
         yield
     except TiffrefError as error:
@@ -482,7 +481,7 @@ def _nest(group: Group, name: str | None) -> Group:
 def move_series(
     series: Sequence[Mapping[str, Any]], groupname: str | None
 ) -> list[Mapping[str, Any]]:
-    """Return series whose arrays are in a group."""
+    """Return the series with the paths of their arrays moved into a group."""
     prefix = (groupname or "").strip("/")
     if not prefix:
         return list(series)
@@ -494,12 +493,12 @@ def move_series(
 
 
 def select_levels(references: References, series: int | None, level: int | None) -> References:
-    """Return one series of references, or one level of it, without the arrays of the others.
+    """Return references with only one series, or one level of it.
 
     Parameters
     ----------
     references
-        What to choose from. Groups and attributes stay as they are.
+        References to select from. Groups and attributes are kept.
     series
         Index of a series; None keeps all.
     level
@@ -529,12 +528,12 @@ def select_levels(references: References, series: int | None, level: int | None)
 
 
 def find_index(index: int, n: int, what: str) -> int:
-    """Return an index of one of `n` things, counted from the first.
+    """Return an index, which may be negative, as one from 0 to `n - 1`.
 
     Raises
     ------
     SelectionError
-        If there is none.
+        If it is out of range.
     """
     try:
         return range(n)[index]
@@ -548,7 +547,7 @@ def level_paths(series: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def without_arrays(references: References, paths: Collection[str]) -> References:
-    """Return references without some arrays, and without the coordinates of these alone."""
+    """Return references without some arrays, and without coordinates that only these use."""
     arrays = {path: array for path, array in references.group.arrays() if path not in paths}
     levels = {*level_paths(references.series)}
     described = {path for path, one in arrays.items() if path not in levels and is_description(one)}
@@ -560,10 +559,10 @@ def without_arrays(references: References, paths: Collection[str]) -> References
 
 
 def is_description(node: Array | Group) -> bool:
-    """Return whether a node is an array whose values lie in the document, as coordinates do."""
+    """Return whether a node is an inlined array, such as a coordinate."""
     if not isinstance(node, Array) or node.manifest.sources:
         return False
-    # an image without any tile has no source either
+    # an image without any tiles has no source either
     return node.manifest.n_chunks > 0 and not node.manifest.is_missing.all()
 
 
@@ -574,16 +573,16 @@ def is_document(source: Any) -> bool:
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         if name.lower().endswith(_DOCUMENT_SUFFIXES):
-            return not _begins_as_tiff(name)
+            return not _is_tiff(name)
     return is_parquet(source)
 
 
-def _begins_as_tiff(name: str) -> bool:
-    """Look into a local file that is called as a document: it may be a TIFF all the same."""
+def _is_tiff(name: str) -> bool:
+    """Return whether a local file with the name of a document is a TIFF."""
     if not is_local(name):
         return False
     try:
         with Path(local_path(name)).open("rb") as file:
-            return file.read(4)[:3] in _TIFF
+            return file.read(4)[:3] in _TIFF_SIGNATURES
     except (OSError, ValueError):
-        return False  # what is wrong with it shows when it is opened
+        return False  # opening it raises the error

@@ -67,7 +67,7 @@ def test_zarr_asks_for_chunks_together(
     if is_document:  # whose chunks are looked at before zarr gets them
         document = store.references.to_kerchunk()
         store = ZarrTiffStore(document, allow=server.url)
-    monkeypatch.setattr(batching, "_KEPT_S", 60.0)  # a busy machine takes seconds to load a codec
+    monkeypatch.setattr(batching, "_AHEAD_LIFETIME_S", 60.0)
     array = zarr.open_array(store, mode="r")
     np.testing.assert_array_equal(array[WINDOW], VALUES[WINDOW])
     # 81 tiles, ten at a time, of which the rest of the row and the next rows are asked for ahead

@@ -34,7 +34,7 @@ def read(array: Array, box: Sequence[range], reading: batching.ReadAhead) -> lis
     for index in itertools.product(*box):
         flat = int(np.ravel_multi_index(index, array.grid))
         if array.manifest.at(flat)[0] >= 0:
-            found += reading.note(array, flat, AT_ONCE)
+            found += reading.record(array, flat, AT_ONCE)
     return found
 
 
@@ -85,10 +85,10 @@ def test_whatever_is_no_row_is_not_followed():
     flats = list(range(1600))
     random.Random(1).shuffle(flats)
     scattered = batching.ReadAhead()
-    assert [one for flat in flats for one in scattered.note(array, flat, AT_ONCE)] == []
+    assert [one for flat in flats for one in scattered.record(array, flat, AT_ONCE)] == []
     for step in (range(0, 1600, 3), range(1599, 0, -2), [7] * 100):
         reading = batching.ReadAhead()
-        assert [one for flat in step for one in reading.note(array, flat, AT_ONCE)] == []
+        assert [one for flat in step for one in reading.record(array, flat, AT_ONCE)] == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -100,7 +100,7 @@ def test_threads_that_read_backwards_and_overtake_one_another_are_followed(seed)
         if rng.random() < 0.15:
             order[n], order[n + 1] = order[n + 1], order[n]
     reading = batching.ReadAhead()
-    found = {one for flat in order for one in reading.note(array, flat, AT_ONCE)}
+    found = {one for flat in order for one in reading.record(array, flat, AT_ONCE)}
     assert len(found & set(order)) > 50
     assert len(found - set(order)) <= 20
 
@@ -123,7 +123,7 @@ def test_reads_at_the_same_time_are_told_apart():
     for indices in zip(*(itertools.product(*box) for _, box in boxes.values()), strict=True):
         for which, index in enumerate(indices):
             flat = int(np.ravel_multi_index(index, (32, 32)))
-            found[which] |= set(reading.note(boxes[which][0], flat, AT_ONCE))
+            found[which] |= set(reading.record(boxes[which][0], flat, AT_ONCE))
     for which, (one, box) in boxes.items():
         assert len(found[which] & inside(one, box)) > 50
         assert len(found[which] - inside(one, box)) <= 18
@@ -146,7 +146,7 @@ def server(
     stored: tuple[bytes, Array], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CountingServer]:
     monkeypatch.setattr(batching, "MAX_GAP_BYTES", 0)
-    monkeypatch.setattr(batching, "_KEPT_S", 60.0)  # a busy machine takes seconds to load a codec
+    monkeypatch.setattr(batching, "_AHEAD_LIFETIME_S", 60.0)
     running = CountingServer()
     running.files["/a"] = stored[0]
     running.latency_s = 0.02
@@ -215,16 +215,16 @@ def test_what_nobody_came_for_is_dropped(server, stored, monkeypatch):
     async def main() -> None:
         for key in keys[:15]:
             await store.get(key, zarr.core.buffer.default_buffer_prototype())
-        (turn,) = store._requests._turns.values()
-        assert turn.ahead
-        assert turn.n_ahead_bytes == len(turn.ahead) * 64 * 64
-        assert turn.is_watched
-        monkeypatch.setattr(batching, "_KEPT_S", 0.01)
-        while turn.ahead:
-            store._requests._drop_old(asyncio.get_running_loop(), turn)
+        (state,) = store._requests._states.values()
+        assert state.ahead
+        assert state.n_ahead_bytes == len(state.ahead) * 64 * 64
+        assert state.is_watched
+        monkeypatch.setattr(batching, "_AHEAD_LIFETIME_S", 0.01)
+        while state.ahead:
+            store._requests._drop_expired(asyncio.get_running_loop(), state)
             await asyncio.sleep(0.02)
-        assert turn.n_ahead_bytes == 0
-        assert not turn.runs._runs
+        assert state.n_ahead_bytes == 0
+        assert not state.runs._runs
 
     asyncio.run(main())
 

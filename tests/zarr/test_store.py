@@ -368,5 +368,5 @@ def test_arguments_of_the_scan_and_others(tmp_path: Path) -> None:
             ZarrTiffStore(source, axis="bands-first")
         with pytest.raises(ValueError, match="read_only"):
             ZarrTiffStore(source, read_only=False)
-    with pytest.raises(TypeError, match="over references has no argument 'strict'"):
+    with pytest.raises(TypeError, match="store of references has no argument 'strict'"):
         ZarrTiffStore(document, strict=True)

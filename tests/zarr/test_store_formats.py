@@ -185,5 +185,5 @@ def test_a_mosaic_by_the_engine(tmp_path, xr):
     files = [str(tmp_path / "0.tif"), str(tmp_path / "1.tif")]
     with xr.open_dataset(files, engine="tiffref", mosaic=True) as dataset:
         np.testing.assert_array_equal(dataset.image, data)
-    with pytest.raises(SelectionError, match="many files"):
+    with pytest.raises(SelectionError, match="several files"):
         xr.open_dataset(files[0], engine="tiffref", mosaic=True)

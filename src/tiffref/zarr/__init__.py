@@ -1,7 +1,6 @@
-"""TIFF files as Zarr stores.
+"""Read-only Zarr stores: of one TIFF or reference document, and of sequences of files.
 
-Owns the stores: `ZarrTiffStore` over one file or reference document, `ZarrFileSequenceStore` over
-many files, and their base, `ZarrStore`. They read through `tiffref.read`.
+They read chunks with `tiffref.read`.
 """
 
 from .sequence_store import ZarrFileSequenceStore

@@ -1,19 +1,19 @@
-"""Concurrent requests for chunks, put together, and those that zarr is about to make.
+"""Merge concurrent requests for chunks, and read ahead.
 
-Zarr asks a store for one chunk at a time, several times at once. Requests that arrive in the same
-turn of the event loop are merged into ranges per source and fetched together. Decoding then spreads
-the next requests over some milliseconds. Where answers take as long as a network does, these are
-waited for: until there are as many as last time, which is how many zarr keeps under way, or for a
-fraction of the time that an answer takes.
+Zarr requests single chunks from a store, several of them concurrently. Requests that arrive in the
+same iteration of the event loop are merged into byte ranges per source and fetched together. The
+next requests are spread over some milliseconds by decoding. With the latency of a network, it pays
+to wait for them: until there are as many as last time, which is zarr's concurrency, or for a
+fraction of the latency.
 
-Chunks that zarr will most probably ask for next are asked for with them, and dropped if nobody
-comes for them. What zarr makes of a selection is a box of the chunk grid in C order, of which no
-more than `async.concurrency` chunks are asked for at once. Where a remote source takes 20 ms for an
-answer, that limit is most of the time of a read. Once so many chunks have been asked for in order,
-the rest of the row and the next rows follow with high probability. Dask's threads read chunk by
-chunk, mostly from the last to the first, and overtake one another. What is asked for in vain is
-bounded: never more than was asked for in this order, and a quarter of it beyond a square, which
-most windows are. Requests in any other order are never followed up.
+Chunks that zarr will probably request next are fetched along, and dropped if they are not
+requested. Zarr reads a selection as a box of the chunk grid in C order, with at most
+`async.concurrency` chunks at a time; with a latency of 20 ms, this limit accounts for most of the
+time of a read. Once that many chunks have been requested in order, the rest of the row and the next
+rows follow with high probability. Dask's threads read chunk by chunk, mostly from the last to the
+first, and out of order. The number of unused chunks is bounded: never more than were requested in
+this order, and a quarter of that beyond a square, which most windows are. There is no read-ahead
+for requests in any other order.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ __all__ = ["ReadAhead", "Requests"]
 
 _MAX_RUNS = 16
 _MAX_CHUNKS = 18
-"""A row is added while fewer are ahead: of a window of 9 x 9, two rows are asked for in vain."""
+"""Rows are added while fewer chunks are ahead: of a 9 x 9 window, two rows too many are read."""
 _ROW_CHUNKS = 8
-"""Steps in which a row of unknown length is followed."""
+"""Chunks read ahead at a time in a row of unknown length."""
 _MAX_MISSING = 256
-"""Missing chunks in a row, which zarr asks for without a request."""
-_MAX_OVERTAKEN = 4
+"""Consecutive missing chunks, for which zarr's reads cause no request."""
+_MAX_SKIPPED = 4
 
 
 @dataclass(slots=True)
 class _Run:
-    """Chunks of one array that were asked for in order.
+    """Chunks of one array that were requested in order.
 
-    `first` and `last` bound the box along each axis, `last` being None where it is not known yet;
-    `at` is the chunk asked for last, and `front` the last one asked for ahead, `n_ahead` after it.
-    `overtaken` are those that should have been asked for before. Of a run that `is_reversed`,
-    chunks are counted from the end of the grid.
+    `first` and `last` bound the box along each axis; `last` is None if not known yet. `current` is
+    the chunk requested last; `n_ahead` chunks after it, up to `front`, have been read ahead.
+    `skipped` are chunks before `current` that have not been requested. If `is_reversed`, chunks are
+    counted from the end of the grid.
     """
 
     array: Array
     grid: tuple[int, ...]
     first: tuple[int, ...]
-    at: tuple[int, ...]
+    current: tuple[int, ...]
     last: list[int | None]
     front: tuple[int, ...]
     n_chunks: int = 1
     n_ahead: int = 0
-    overtaken: set[tuple[int, ...]] = field(default_factory=set)
+    skipped: set[tuple[int, ...]] = field(default_factory=set)
     is_reversed: bool = False
 
     @classmethod
@@ -85,43 +85,43 @@ class _Run:
         return math.prod(self.grid) - 1 - flat if self.is_reversed else flat
 
     def follow(self, flat: int) -> bool:
-        """Take a chunk as the next one, unless it is not."""
+        """Add a chunk if it continues the run; return whether it does."""
         if self._follow(self.index(flat)):
             return True
         if self.n_chunks > 1:
             return False
-        self._turn()
+        self._reverse()
         if self._follow(self.index(flat)):
             return True
-        self._turn()
+        self._reverse()
         return False
 
-    def _turn(self) -> None:
+    def _reverse(self) -> None:
         first = self.flat(self.first)
         self.is_reversed = not self.is_reversed
-        self.first = self.at = self.front = self.index(first)
+        self.first = self.current = self.front = self.index(first)
 
     def _follow(self, index: tuple[int, ...]) -> bool:
-        if index in self.overtaken:
-            self.overtaken.remove(index)
+        if index in self.skipped:
+            self.skipped.remove(index)
             self.n_chunks += 1
             return True
-        before = self.at
+        before = self.current
         passed: list[tuple[int, ...]] = []
         for _ in range(_MAX_MISSING):
             if self._continues(before, index):
                 self._move(before, index, len(passed))
-                self.overtaken.update(passed)
+                self.skipped.update(passed)
                 return True
-            skipped = self.after(before)
-            if skipped is None:
+            following = self.after(before)
+            if following is None:
                 break
-            if not self._is_missing(skipped):
-                passed.append(skipped)
-                n_most = min(_MAX_OVERTAKEN, self.n_chunks // 2)
-                if len(passed) + len(self.overtaken) > n_most:
+            if not self._is_missing(following):
+                passed.append(following)
+                max_skipped = min(_MAX_SKIPPED, self.n_chunks // 2)
+                if len(passed) + len(self.skipped) > max_skipped:
                     break
-            before = skipped
+            before = following
         return False
 
     def _continues(self, before: tuple[int, ...], index: tuple[int, ...]) -> bool:
@@ -142,21 +142,21 @@ class _Run:
         is_expected = index == self.after(before)
         for k in range(axis + 1, len(index)):
             self.last[k] = before[k]
-        self.at = index
+        self.current = index
         self.n_chunks += 1
         self.n_ahead -= 1 + n_passed
-        if not is_expected or self.n_ahead < 0:  # what is ahead is not on the way
+        if not is_expected or self.n_ahead < 0:  # the run does not lead to the chunks read ahead
             self.n_ahead, self.front = 0, index
 
     def after(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the chunk after one, or None at the end of the grid."""
+        """Return the next chunk in the box; None at the end of the grid."""
         for axis in reversed(range(len(index))):
             if index[axis] + 1 < self._stop(axis):
                 return (*index[:axis], index[axis] + 1, *self.first[axis + 1 :])
         return None
 
     def extend(self) -> Iterator[list[tuple[int, ...]]]:
-        """Yield row after row of the chunks to ask for ahead."""
+        """Yield rows of chunks to read ahead."""
         while self.n_ahead < _MAX_CHUNKS:
             row = self._next_row()
             if not row or self.n_ahead + len(row) > self._limit(row[0]):
@@ -167,21 +167,21 @@ class _Run:
             yield row
 
     def _next_row(self) -> list[tuple[int, ...]]:
-        """Return the rest of the row of the front, or the row after it."""
+        """Return the rest of the row of `front`, or the next row."""
         row: list[tuple[int, ...]] = []
         index = self.after(self.front)
-        longest = _ROW_CHUNKS if self.last[-1:] == [None] else _MAX_CHUNKS
+        max_chunks = _ROW_CHUNKS if self.last[-1:] == [None] else _MAX_CHUNKS
         while index is not None and (not row or index[:-1] == row[-1][:-1]):
             row.append(index)
-            index = self.after(index) if len(row) < longest else None
+            index = self.after(index) if len(row) < max_chunks else None
         return row
 
     def _limit(self, index: tuple[int, ...]) -> int:
-        """Return how many chunks may be ahead, as many as were asked for where one is likely."""
+        """Return how many chunks may be ahead, up to this one; fewer if it is less likely."""
         last = self.last[-1]
         if last is None:
             return self.n_chunks // 2
-        if index[:-1] == self.at[:-1]:
+        if index[:-1] == self.current[:-1]:
             return self.n_chunks
         is_within_square = index[-2] - self.first[-2] <= last - self.first[-1]
         return self.n_chunks if is_within_square else self.n_chunks // 4
@@ -192,24 +192,24 @@ class _Run:
 
 @dataclass(slots=True)
 class ReadAhead:
-    """Recognizes reads under way, several of which may be mixed."""
+    """Recognizes sequential reads, several of which may be interleaved."""
 
     _runs: list[_Run] = field(default_factory=list)
 
-    def note(self, array: Array, flat: int, n_at_once: int) -> list[int]:
-        """Note that a chunk is asked for, and find those to ask for ahead.
+    def record(self, array: Array, flat: int, concurrency: int) -> list[int]:
+        """Record the request of a chunk, and find the chunks to read ahead.
 
         Parameters
         ----------
         array, flat
             The chunk.
-        n_at_once
-            Chunks that zarr asks for at once: only after so many is there anything to gain.
+        concurrency
+            Chunks that zarr requests concurrently; read-ahead starts after this many.
 
         Returns
         -------
         flats
-            Chunks of the array; some again where the way of a read was not the one expected.
+            Chunks of the array; some may be repeated if a prediction was wrong.
         """
         for run in sorted(self._runs, key=lambda run: -run.n_chunks):
             if run.array is array and run.follow(flat):
@@ -217,7 +217,7 @@ class ReadAhead:
         else:
             run = _Run.begin(array, flat)
             self._runs = [*self._runs[1 - _MAX_RUNS :], run]
-        if run.n_chunks < n_at_once:
+        if run.n_chunks < concurrency:
             return []
         return [run.flat(index) for row in run.extend() for index in row]
 
@@ -242,155 +242,157 @@ def _unravel(flat: int, grid: tuple[int, ...]) -> tuple[int, ...]:
 _MAX_LINGER_S = 0.02
 _LINGER_FRACTION = 0.5
 _BUSY_S = 0.1
-"""Requests this soon after an answer belong to the same read."""
+"""Requests this soon after a response belong to the same read."""
 _MAX_AHEAD_BYTES = 1 << 24
-_KEPT_S = 3.0
-"""Answers that nobody came for are dropped after so long, and asked for again if need be."""
+_AHEAD_LIFETIME_S = 3.0
+"""Time after which chunks that were read ahead, but not requested, are dropped."""
 
-Answer = asyncio.Future[memoryview | None]
-Place = tuple[Source, int, int]
+DataFuture = asyncio.Future[memoryview | None]
+ByteRange = tuple[Source, int, int]
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """A byte range to fetch; an answer to one that `is_ahead` may fail to come, which is None."""
+    """A byte range to fetch; if `is_ahead`, the result of `future` is None on failure."""
 
     source: Source
     offset: int
     length: int
-    answer: Answer
+    future: DataFuture
     is_ahead: bool = False
-    answered_at: float = math.inf
+    finished_at: float = math.inf
 
 
 @dataclass(slots=True)
-class _Turn:
-    """What one event loop has asked for and not got.
+class _LoopState:
+    """The pending requests of one event loop.
 
-    `requests` are not sent yet, and `timer` will send them. `ahead` are those sent for chunks that
-    nobody asked for yet, by their places, and `n_ahead_bytes` the bytes of all of them.
+    `requests` are not sent yet; `timer` will send them. `ahead` are requests for chunks that were
+    read ahead and not yet requested, by byte range, and `n_ahead_bytes` their total size.
     """
 
     requests: list[_Request] = field(default_factory=list)
     timer: asyncio.Handle | None = None
     runs: ReadAhead = field(default_factory=ReadAhead)
-    ahead: dict[Place, _Request] = field(default_factory=dict)
+    ahead: dict[ByteRange, _Request] = field(default_factory=dict)
     n_ahead_bytes: int = 0
     used_at: float = 0.0
     is_watched: bool = False
 
-    def take(self, place: Place) -> _Request | None:
-        """Remove what was asked for ahead."""
-        found = self.ahead.pop(place, None)
-        self.n_ahead_bytes -= found.length if found else 0
-        return found
+    def pop_ahead(self, byte_range: ByteRange) -> _Request | None:
+        """Remove and return the request of a chunk that was read ahead."""
+        request = self.ahead.pop(byte_range, None)
+        self.n_ahead_bytes -= request.length if request else 0
+        return request
 
 
 class Requests:
-    """Requests of one store under way, for each event loop that asks."""
+    """The pending requests of one store, for each event loop."""
 
     def __init__(self, fetch: Fetcher) -> None:
         self._fetch = fetch
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._latency_s = 0.0
-        self._answered_at = 0.0
-        self._n_usual = 0
+        self._finished_at = 0.0
+        self._n_previous = 0
 
-    async def read_chunk(self, array: Array, flat: int, place: Place) -> memoryview:
-        """Read a whole chunk, and those ahead of it; errors as of `Fetcher`."""
+    async def read_chunk(self, array: Array, flat: int, byte_range: ByteRange) -> memoryview:
+        """Read a whole chunk, and read ahead; errors as in `Fetcher`."""
         loop = asyncio.get_running_loop()
-        turn = self._turns.setdefault(loop, _Turn())
-        self._ask_ahead(loop, turn, array, flat)
-        found = turn.take(place)
-        if found is not None and not _is_old(found, loop):
-            data = await found.answer
+        state = self._states.setdefault(loop, _LoopState())
+        self._read_ahead(loop, state, array, flat)
+        request = state.pop_ahead(byte_range)
+        if request is not None and not _is_expired(request, loop):
+            data = await request.future
             if data is not None:
                 return data
-        return await self.read(*place)
+        return await self.read(*byte_range)
 
     async def read(self, source: Source, offset: int, length: int) -> memoryview:
-        """Read a byte range, together with what others ask for now; errors as of `Fetcher`."""
-        check_range(offset, length)  # here: an error in the batch would keep all of it waiting
+        """Read a byte range, merged with concurrent requests; errors as in `Fetcher`."""
+        check_range(offset, length)  # here, because an error in a batch would leave all pending
         loop = asyncio.get_running_loop()
-        turn = self._turns.setdefault(loop, _Turn())
-        answer: Answer = loop.create_future()
-        self._put(loop, turn, _Request(source, offset, length, answer))
-        data = await answer
+        state = self._states.setdefault(loop, _LoopState())
+        future: DataFuture = loop.create_future()
+        self._enqueue(loop, state, _Request(source, offset, length, future))
+        data = await future
         assert data is not None
         return data
 
-    # ---- what nobody asked for yet
+    # ---- read-ahead
 
-    def _ask_ahead(
-        self, loop: asyncio.AbstractEventLoop, turn: _Turn, array: Array, flat: int
+    def _read_ahead(
+        self, loop: asyncio.AbstractEventLoop, state: _LoopState, array: Array, flat: int
     ) -> None:
-        if self._fetch.verify == "always":  # which promises a check after the request, not before
+        if self._fetch.verify == "always":  # the check must follow the request of the chunk
             return
-        turn.used_at = loop.time()
-        n_at_once = zarr.config.get("async.concurrency")
+        state.used_at = loop.time()
+        concurrency = zarr.config.get("async.concurrency")
         try:
-            flats = turn.runs.note(array, flat, n_at_once or array.manifest.n_chunks)
-            places = [array.manifest.at(one) for one in flats]
-        except TiffrefError:  # of references that are loaded for it; who needs them is told
+            flats = state.runs.record(array, flat, concurrency or array.manifest.n_chunks)
+            ranges = [array.manifest.at(one) for one in flats]
+        except TiffrefError:  # from loading references lazily; raised again when they are needed
             return
-        for row, offset, length in places:
+        for row, offset, length in ranges:
             if row < 0:
                 continue
             source = array.manifest.sources[row]
-            place = (source, offset, length)
-            is_there = length and (source.size is None or offset + length <= source.size)
-            is_small = turn.n_ahead_bytes + length <= _MAX_AHEAD_BYTES
-            if not is_there or not is_small or place in turn.ahead:
+            key = (source, offset, length)
+            is_valid = length and (source.size is None or offset + length <= source.size)
+            is_small = state.n_ahead_bytes + length <= _MAX_AHEAD_BYTES
+            if not is_valid or not is_small or key in state.ahead:
                 continue
-            request = turn.ahead[place] = _Request(*place, loop.create_future(), is_ahead=True)
-            turn.n_ahead_bytes += length
-            self._put(loop, turn, request)
-        if turn.ahead and not turn.is_watched:
-            turn.is_watched = True
-            loop.call_later(_KEPT_S, self._drop_old, loop, turn)
+            request = state.ahead[key] = _Request(*key, loop.create_future(), is_ahead=True)
+            state.n_ahead_bytes += length
+            self._enqueue(loop, state, request)
+        if state.ahead and not state.is_watched:
+            state.is_watched = True
+            loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, loop, state)
 
-    def _drop_old(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
-        """Drop what nobody came for, and the runs of an idle store, now and later."""
-        for place in [place for place, one in turn.ahead.items() if _is_old(one, loop)]:
-            turn.take(place)
-        if loop.time() - turn.used_at > _KEPT_S:
-            turn.runs.clear()
-        turn.is_watched = bool(turn.ahead)
-        if turn.is_watched:
-            loop.call_later(_KEPT_S, self._drop_old, loop, turn)
+    def _drop_expired(self, loop: asyncio.AbstractEventLoop, state: _LoopState) -> None:
+        """Drop expired chunks, and the runs of an idle store; repeat while there are chunks."""
+        for key in [key for key, one in state.ahead.items() if _is_expired(one, loop)]:
+            state.pop_ahead(key)
+        if loop.time() - state.used_at > _AHEAD_LIFETIME_S:
+            state.runs.clear()
+        state.is_watched = bool(state.ahead)
+        if state.is_watched:
+            loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, loop, state)
 
     # ---- sending
 
-    def _put(self, loop: asyncio.AbstractEventLoop, turn: _Turn, request: _Request) -> None:
-        """Put a request with those that are sent next."""
-        turn.requests.append(request)
-        if turn.timer is None:
-            turn.timer = self._schedule(loop, turn)
-        n_asked = sum(not one.is_ahead for one in turn.requests)
-        if request.is_ahead or n_asked == self._n_usual:
-            turn.timer.cancel()
-            turn.timer = loop.call_soon(self._send, loop, turn)
+    def _enqueue(
+        self, loop: asyncio.AbstractEventLoop, state: _LoopState, request: _Request
+    ) -> None:
+        """Add a request to those that are sent next."""
+        state.requests.append(request)
+        if state.timer is None:
+            state.timer = self._schedule(loop, state)
+        n_requested = sum(not one.is_ahead for one in state.requests)
+        if request.is_ahead or n_requested == self._n_previous:
+            state.timer.cancel()
+            state.timer = loop.call_soon(self._send, loop, state)
 
-    def _schedule(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> asyncio.Handle:
-        is_busy = time.monotonic() - self._answered_at < _BUSY_S
+    def _schedule(self, loop: asyncio.AbstractEventLoop, state: _LoopState) -> asyncio.Handle:
+        is_busy = time.monotonic() - self._finished_at < _BUSY_S
         linger = min(_MAX_LINGER_S, self._latency_s * _LINGER_FRACTION) if is_busy else 0.0
         if linger:
-            return loop.call_later(linger, self._send, loop, turn)
-        return loop.call_soon(self._send, loop, turn)
+            return loop.call_later(linger, self._send, loop, state)
+        return loop.call_soon(self._send, loop, state)
 
-    def _send(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
-        requests, turn.requests, turn.timer = turn.requests, [], None
-        self._n_usual = sum(not one.is_ahead for one in requests) or self._n_usual
-        task = loop.create_task(self._serve(requests))
-        self._tasks.add(task)  # the loop itself keeps no strong reference
+    def _send(self, loop: asyncio.AbstractEventLoop, state: _LoopState) -> None:
+        requests, state.requests, state.timer = state.requests, [], None
+        self._n_previous = sum(not one.is_ahead for one in requests) or self._n_previous
+        task = loop.create_task(self._fetch_requests(requests))
+        self._tasks.add(task)  # the event loop keeps only weak references
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, requests: list[_Request]) -> None:
-        """Fetch merged ranges and hand each request its part, all at the same time.
+    async def _fetch_requests(self, requests: list[_Request]) -> None:
+        """Fetch merged ranges, and finish all requests at the same time.
 
-        Zarr keeps a fixed number of requests under way; answered together they are also followed
-        up together.
+        Zarr keeps a fixed number of requests pending; if they finish together, the next ones also
+        arrive together.
         """
         sources, ranges = _merge(requests)
         before = time.monotonic()
@@ -403,22 +405,22 @@ class Requests:
             )
             for i in range(len(ranges))
         )
-        answers = await asyncio.gather(*map(asyncio.wrap_future, reads), return_exceptions=True)
-        self._answered_at = time.monotonic()
-        self._latency_s = self._answered_at - before
-        failed: list[_Request] = []
-        for i, answer in enumerate(answers):
+        results = await asyncio.gather(*map(asyncio.wrap_future, reads), return_exceptions=True)
+        self._finished_at = time.monotonic()
+        self._latency_s = self._finished_at - before
+        retried: list[_Request] = []
+        for i, result in enumerate(results):
             members = [requests[k] for k in ranges.members(i).tolist()]
-            if isinstance(answer, BaseException):
-                failed += _fail(members, answer)
+            if isinstance(result, BaseException):
+                retried += _fail(members, result)
             else:
-                _deliver(members, memoryview(answer), int(ranges.start[i]))
-        if failed:
-            await self._serve(failed)
+                _deliver(members, memoryview(result), int(ranges.start[i]))
+        if retried:
+            await self._fetch_requests(retried)
 
 
-def _is_old(request: _Request, loop: asyncio.AbstractEventLoop) -> bool:
-    return loop.time() - request.answered_at > _KEPT_S
+def _is_expired(request: _Request, loop: asyncio.AbstractEventLoop) -> bool:
+    return loop.time() - request.finished_at > _AHEAD_LIFETIME_S
 
 
 def _merge(requests: list[_Request]) -> tuple[list[Source], Ranges]:
@@ -436,20 +438,20 @@ def _merge(requests: list[_Request]) -> tuple[list[Source], Ranges]:
 
 def _deliver(requests: list[_Request], data: memoryview, start: int) -> None:
     for one in requests:
-        if not one.answer.done():  # else whoever asked has given up
-            one.answer.set_result(data[one.offset - start :][: one.length])
-            one.answered_at = one.answer.get_loop().time()
+        if not one.future.done():  # it may be cancelled
+            one.future.set_result(data[one.offset - start :][: one.length])
+            one.finished_at = one.future.get_loop().time()
 
 
 def _fail(requests: list[_Request], error: BaseException) -> list[_Request]:
-    """Fail requests of one range; return those that what was asked for ahead may have spoiled."""
-    asked = [one for one in requests if not one.is_ahead]
+    """Fail the requests of one range; return those to retry without the chunks read ahead."""
+    requested = [one for one in requests if not one.is_ahead]
     for one in requests:
-        if one.is_ahead and not one.answer.done():
-            one.answer.set_result(None)
-    if len(asked) < len(requests):
-        return asked
-    for one in asked:
-        if not one.answer.done():
-            one.answer.set_exception(error)
+        if one.is_ahead and not one.future.done():
+            one.future.set_result(None)
+    if len(requested) < len(requests):
+        return requested
+    for one in requested:
+        if not one.future.done():
+            one.future.set_exception(error)
     return []

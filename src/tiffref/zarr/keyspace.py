@@ -1,11 +1,11 @@
-"""The keys of a store: metadata documents and chunks, found by arithmetic.
+"""The keys of a store, and the values under them: metadata documents and chunks.
 
-Owns the way from a key to a document or to a chunk of an array and back, what is read under a key,
-whole or a range of it, and the chunk modes, by which chunks have another shape than the segments. A
-chunk that is a whole page of many compressed strips has no bytes of its own in the file: the store
-decodes it, references cannot. Documents are few and kept as bytes; chunk keys are parsed when asked
-for and written when listed, never kept: there may be millions. fsspec's ReferenceFileSystem gets
-its references that way as well, and reads the sources with the checks of the store itself.
+Maps keys to documents and chunks and back, reads values or ranges of them, and implements the chunk
+modes, in which chunks differ in shape from the segments. A chunk of a whole page of many compressed
+strips is no byte range of the file, so the store decodes it; references cannot express it.
+Documents are kept as bytes; chunk keys, of which there may be millions, are parsed on request and
+generated for listings, never stored. fsspec's ReferenceFileSystem gets its references in the same
+way, and reads sources with the checks of the store.
 """
 
 from __future__ import annotations
@@ -39,64 +39,64 @@ from ..read.fetch import Fetcher, fetch_pool
 __all__ = [
     "CHUNKMODE",
     "Chunk",
+    "ExposedArray",
     "KeySpace",
-    "Served",
     "build_keys",
     "check_value",
+    "expose_array",
     "parse_chunkmode",
     "plain_codec",
     "read_value",
     "reference_filesystem",
     "resolve_range",
-    "serve",
     "value_size",
 ]
 
 
 class CHUNKMODE(enum.IntEnum):
-    """What a chunk of a store is.
+    """Chunk mode of a store: the unit that is one chunk.
 
-    The values are those of tifffile, the names those of tifffile and two more for the same things.
+    Names and values are those of tifffile, with two more names as aliases.
     """
 
     STRILE = 0
     """A strip or tile, as stored."""
     TILE = 0
-    """The same."""
+    """Same as `STRILE`."""
     PLANE = 1
-    """A plane of samples: one page, or one sample plane of a page that stores them apart."""
+    """A plane of samples: one page, or one sample plane of a page with separate planes."""
     PAGE = 2
     """A page with all its samples."""
     FRAME = 2
-    """The same."""
+    """Same as `PAGE`."""
     FILE = 3
-    """All that one file holds of the array."""
+    """The part of the array in one file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """An array as it is stored, and as a store shows it to Zarr.
+class ExposedArray:
+    """An array as it is stored, and as it is visible through a store.
 
-    `shown` is `array` where chunks are handed on as they lie in the file; else its chunks have
-    another shape, are plain little-endian samples, and lie nowhere (its manifest says so).
+    `visible` is `array` if chunks are passed to Zarr as stored. Otherwise its chunks have another
+    shape and are uncompressed little-endian samples, and its manifest has no byte ranges.
     """
 
     array: Array
-    shown: Array
+    visible: Array
 
     @property
     def is_decoded(self) -> bool:
-        """Whether chunks are decoded before they are handed on."""
-        return self.shown is not self.array
+        """Whether the store decodes chunks."""
+        return self.visible is not self.array
 
     def chunk_nbytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return math.prod(self.shown.chunks) * self.array.dtype.itemsize
+        """Return the size of a decoded chunk in bytes."""
+        return math.prod(self.visible.chunks) * self.array.dtype.itemsize
 
     def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
         """Return the bytes of a decoded chunk, padded at the edge with the fill value."""
-        array, chunks = self.array, self.shown.chunks
-        index = np.unravel_index(flat, self.shown.grid) if chunks else ()
+        array, chunks = self.array, self.visible.chunks
+        index = np.unravel_index(flat, self.visible.grid) if chunks else ()
         region = tuple(
             slice(int(i) * c, (int(i) + 1) * c) for i, c in zip(index, chunks, strict=True)
         )
@@ -111,7 +111,7 @@ class Served:
 
 
 def parse_chunkmode(value: Any) -> CHUNKMODE | None:
-    """Understand a chunk mode: ours, tifffile's, a name in any case, a number or None.
+    """Parse a chunk mode: ours, tifffile's, a case-insensitive name, a number or None.
 
     Raises
     ------
@@ -130,31 +130,30 @@ def parse_chunkmode(value: Any) -> CHUNKMODE | None:
         raise ValueError(f"chunkmode is {value!r}, expected one of {known}") from None
 
 
-def serve(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2) -> Served:
-    """Decide how a store with metadata of a Zarr format shows an array.
+def expose_array(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2) -> ExposedArray:
+    """Return an array as visible through a store.
 
-    Chunks are decoded where the mode asks for another shape than they are stored in, or where they
-    are not all stored alike, which Zarr metadata cannot say.
+    The store decodes chunks if the mode requires another shape than the stored one, or if they need
+    different codecs, which Zarr metadata cannot express.
     """
     chunks = _chunk_shape(array, chunkmode)
     if chunks == array.chunks and len(array.codecs) == 1:
-        return Served(array, array)
+        return ExposedArray(array, array)
     grid = tuple(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
-    nothing = np.zeros(math.prod(grid), np.uint64)
-    manifest = Manifest.from_columns(grid, (), nothing, nothing)
+    zeros = np.zeros(math.prod(grid), np.uint64)
+    manifest = Manifest.from_columns(grid, (), zeros, zeros)
     codec = plain_codec(array.dtype, chunks, zarr_format)
-    shown = replace(array, chunks=chunks, codecs=(codec,), manifest=manifest)
-    return Served(array, shown)
+    return ExposedArray(array, replace(array, chunks=chunks, codecs=(codec,), manifest=manifest))
 
 
 def plain_codec(
     dtype: np.dtype, chunks: tuple[int, ...], zarr_format: int = 2
 ) -> SegmentCodec | ForeignCodec:
-    """Return the codec of chunks that are little-endian samples as they stand."""
+    """Return the codec of chunks of uncompressed little-endian samples."""
     little = dtype.newbyteorder("<").str
     if dtype != np.bool_:
         return SegmentCodec((1, 1, 1, math.prod(chunks)), little)
-    # to a TIFF these are packed bits, so that only Zarr can say it
+    # booleans are packed bits in TIFF, so a `SegmentCodec` cannot express this
     if zarr_format == 3:
         return ForeignCodec(3, {"data_type": "bool", "codecs": [{"name": "bytes"}]})
     return ForeignCodec(2, {"dtype": little, "compressor": None, "filters": None, "order": "C"})
@@ -171,7 +170,7 @@ def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:
 
 
 def _file_shape(array: Array) -> tuple[int, ...]:
-    """Get what one file holds: all, or one step of the leading dimensions in a stack of files."""
+    """Return the shape of one file: that of the array, or one step of its leading dimensions."""
     source = array.manifest.source
     for n_lead in range(len(array.shape) + 1):
         if any(c != 1 for c in array.chunks[:n_lead]):
@@ -184,9 +183,9 @@ def _file_shape(array: Array) -> tuple[int, ...]:
 
 
 def _n_page_dimensions(array: Array, with_samples: bool) -> int:
-    """Count the trailing dimensions that one page spans.
+    """Return the number of trailing dimensions of one page.
 
-    They begin at "y"; sample planes, and the depth of volumetric tiles, come right before it.
+    They start at "y", or before it at the sample planes or the depth of volumetric tiles.
     """
     kinds = [dim.split("_")[0] for dim in array.dims]
     first = kinds.index("y") if "y" in kinds else max(0, len(kinds) - 2)
@@ -202,25 +201,25 @@ def _n_page_dimensions(array: Array, with_samples: bool) -> int:
 
 
 class Chunk(NamedTuple):
-    """One chunk of an array: `flat` is its C-order index in the grid."""
+    """One chunk of an array; `flat` is its index in C order."""
 
-    served: Served
+    exposed: ExposedArray
     flat: int
 
     @property
     def inlined(self) -> bytes | None:
-        """Its bytes, if they are in the manifest."""
-        manifest = self.served.array.manifest
+        """The bytes of an inlined chunk; None for others."""
+        manifest = self.exposed.array.manifest
         return manifest.data(self.flat) if manifest.at(self.flat)[0] == INLINED else None
 
     def location(self) -> tuple[Source, int, int] | None:
-        """Source, offset and length of a chunk that lies in a source; length 0 is all of it.
+        """Return source, offset and length; length 0 is the whole source.
 
-        None for a chunk that is decoded before it is handed on, or lies in the manifest.
+        None if the store decodes the chunk, or if it is inlined.
         """
-        if self.served.is_decoded:
+        if self.exposed.is_decoded:
             return None
-        manifest, flat = self.served.array.manifest, self.flat
+        manifest, flat = self.exposed.array.manifest, self.flat
         row, offset, length = manifest.at(flat)
         return None if row < 0 else (manifest.sources[row], offset, length)
 
@@ -235,16 +234,16 @@ class KeySpace:
     arrays
         Arrays by path; "" is the root.
     unlisted
-        Whether keys of the root array are answered but not listed: a store over a pyramid is a
-        group to those who list it, and also its level 0 to those who open it as an array.
+        Keys and paths that exist but are not listed: the store of a pyramid lists a group, but can
+        also be opened as an array, which is level 0.
     zarr_format
-        2 or 3, which spells the keys of chunks.
+        2 or 3, which determines the format of chunk keys.
     """
 
     def __init__(
         self,
         documents: Mapping[str, bytes],
-        arrays: dict[str, Served],
+        arrays: dict[str, ExposedArray],
         unlisted: frozenset[str] = frozenset(),
         zarr_format: int = 2,
     ) -> None:
@@ -252,10 +251,10 @@ class KeySpace:
         self.arrays = arrays
         self._unlisted = unlisted
         self._zarr_format = zarr_format
-        self._grids = {path: served.shown.grid for path, served in arrays.items()}
+        self._grids = {path: exposed.visible.grid for path, exposed in arrays.items()}
 
     def find(self, key: str) -> bytes | Chunk | None:
-        """Return the document or chunk of a key; None where there is none."""
+        """Return the document or chunk of a key; None if there is none."""
         document = self.documents.get(key)
         if document is not None:
             return document
@@ -263,13 +262,13 @@ class KeySpace:
         if found is None:
             return None
         path, flat = found
-        served = self.arrays[path]
-        if not served.is_decoded and served.array.manifest.at(flat)[0] == MISSING:
+        exposed = self.arrays[path]
+        if not exposed.is_decoded and exposed.array.manifest.at(flat)[0] == MISSING:
             return None
-        return Chunk(served, flat)
+        return Chunk(exposed, flat)
 
     def __iter__(self) -> Iterator[str]:
-        """Return all keys, documents first, without keeping them."""
+        """Iterate over all listed keys, documents first."""
         for key in self.documents:
             if key not in self._unlisted:
                 yield key
@@ -278,20 +277,20 @@ class KeySpace:
                 yield from self.chunk_keys(path)
 
     def chunk_keys(self, path: str) -> Iterator[str]:
-        """Return the keys of the chunks of one array that are there."""
-        served = self.arrays[path]
+        """Yield the keys of the chunks of one array, without missing ones."""
+        exposed = self.arrays[path]
         rule = KeyRule.written(path, self._zarr_format)
-        source = served.array.manifest.source
-        n_chunks = served.shown.manifest.n_chunks
+        source = exposed.array.manifest.source
+        n_chunks = exposed.visible.manifest.n_chunks
         for start in range(0, n_chunks, BLOCK_ROWS):
             flat = np.arange(start, min(start + BLOCK_ROWS, n_chunks))
-            if not served.is_decoded:
+            if not exposed.is_decoded:
                 flat = flat[source[flat] != MISSING]
             if len(flat):
-                yield from rule.keys(served.shown.grid, flat)
+                yield from rule.keys(exposed.visible.grid, flat)
 
     def with_prefix(self, prefix: str) -> Iterator[str]:
-        """Return the keys that begin with a prefix, looking only into arrays that can have some."""
+        """Yield the keys that begin with a prefix."""
         for key in self.documents:
             if key.startswith(prefix) and key not in self._unlisted:
                 yield key
@@ -302,7 +301,7 @@ class KeySpace:
             yield from (key for key in self.chunk_keys(path) if key.startswith(prefix))
 
     def children(self, path: str) -> Iterator[str]:
-        """Return the names right below a path: nodes, documents and chunks, each once."""
+        """Yield the distinct names directly below a path: nodes, documents and chunks."""
         lead = f"{path.rstrip('/')}/" if path.strip("/") else ""
         seen: set[str] = set()
         nodes = (f"{p}/" for p in self.arrays if p)
@@ -311,75 +310,76 @@ class KeySpace:
             if name and name not in seen:
                 seen.add(name)
                 yield name
-        at = lead.rstrip("/")
-        if at in self._unlisted or at not in self.arrays:
+        path = lead.rstrip("/")
+        if path in self._unlisted or path not in self.arrays:
             return
         if self._zarr_format == 3:
             yield "c"
             return
-        yield from (key[len(lead) :] for key in self.chunk_keys(at))
+        yield from (key[len(lead) :] for key in self.chunk_keys(path))
 
     def n_keys(self) -> int:
-        """Count all keys that are listed."""
+        """Return the number of listed keys."""
         n_keys = sum(key not in self._unlisted for key in self.documents)
-        for path, served in self.arrays.items():
+        for path, exposed in self.arrays.items():
             if path in self._unlisted:
                 continue
-            source = served.array.manifest.source
-            is_all = served.is_decoded
-            n_keys += served.shown.manifest.n_chunks if is_all else int((source != MISSING).sum())
+            source = exposed.array.manifest.source
+            n_chunks = exposed.visible.manifest.n_chunks
+            n_keys += n_chunks if exposed.is_decoded else int((source != MISSING).sum())
         return n_keys
 
 
 def build_keys(
     group: Group, main: str | None, chunkmode: CHUNKMODE | None, zarr_format: int | None = None
 ) -> KeySpace:
-    """Lay out the keys of a store over a group.
+    """Build the keys of a store of a group.
 
     Parameters
     ----------
     group
         The arrays.
     main
-        Path of the array that the store is when it is opened as one, or None. The root of Zarr v2
-        answers as a group and as this array; it is listed as the array where that is the only one,
-        else as the group. The root of v3 can be one of them only, and is the group.
+        Path of the array that opens if the store is opened as an array, or None. In Zarr v2 the
+        root can be opened as a group and as this array; it is listed as the array if that is the
+        only one, else as the group. In v3 the root can be only one of them, and is the group.
     chunkmode
-        What a chunk is.
+        Chunk mode.
     zarr_format
-        2 or 3; None is 2, unless a codec is known in 3 only.
+        2 or 3; None is 2, unless a codec exists only in 3.
     """
-    known = max((_zarr_format(array) for _, array in group.arrays()), default=2)
-    zarr_format = zarr_format or known
+    zarr_format = zarr_format or max(
+        (_min_zarr_format(array) for _, array in group.arrays()), default=2
+    )
     group = in_format(group, zarr_format)
-    served = {path: serve(array, chunkmode, zarr_format) for path, array in group.arrays()}
-    shown = group.map_arrays(lambda path, _: served[path].shown)
+    exposed = {path: expose_array(array, chunkmode, zarr_format) for path, array in group.arrays()}
+    visible = group.map_arrays(lambda path, _: exposed[path].visible)
     if main is None or (main and zarr_format == 3):
-        # zarr finds codecs by name, and other packages may have taken the portable ones
-        documents = to_documents(shown, zarr_format, is_own=True) if shown.children else {}
-        return KeySpace(_encode(documents), served, zarr_format=zarr_format)
-    alone = to_documents(Group({"": served[main].shown}), zarr_format, is_own=True)
-    rest = shown.with_children({name: child for name, child in shown.children.items() if name})
+        # our own codecs, because other packages may have registered the portable names
+        documents = to_documents(visible, zarr_format, is_own=True) if visible.children else {}
+        return KeySpace(_encode(documents), exposed, zarr_format=zarr_format)
+    root = to_documents(Group({"": exposed[main].visible}), zarr_format, is_own=True)
+    rest = visible.with_children({name: child for name, child in visible.children.items() if name})
     below = rest if rest.children else Group({}, group.attributes)
     documents = to_documents(below, zarr_format, is_own=True)
     if zarr_format == 3 and rest.children:
-        return KeySpace(_encode(documents), served, zarr_format=zarr_format)
-    both = _merge_attributes(documents, alone)
+        return KeySpace(_encode(documents), exposed, zarr_format=zarr_format)
+    root = _merge_attributes(documents, root)
     unlisted = frozenset({"", ".zarray"})
-    if len(served) == 1:
-        unlisted = frozenset((*documents, main)) - both.keys() - {""}
-    served[""] = served[main]
-    return KeySpace(_encode({**documents, **both}), served, unlisted, zarr_format)
+    if len(exposed) == 1:
+        unlisted = frozenset((*documents, main)) - root.keys() - {""}
+    exposed[""] = exposed[main]
+    return KeySpace(_encode({**documents, **root}), exposed, unlisted, zarr_format)
 
 
-def _zarr_format(array: Array) -> int:
+def _min_zarr_format(array: Array) -> int:
     return max(c.zarr_format if isinstance(c, ForeignCodec) else 2 for c in array.codecs)
 
 
 def _merge_attributes(
     group: Mapping[str, dict[str, Any]], array: Mapping[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return the documents of a root array with the attributes of the group that it stands for."""
+    """Return the documents of a root array, with the attributes of the group added."""
     merged = dict(array)
     if ".zattrs" in merged:
         merged[".zattrs"] = {**group.get(".zattrs", {}), **merged[".zattrs"]}
@@ -393,26 +393,26 @@ def _encode(documents: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     return {key: json.dumps(document).encode() for key, document in documents.items()}
 
 
-def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
-    """Return the bytes of what a key names, as a buffer; None where it names nothing.
+def read_value(value: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
+    """Read a document or chunk, as a buffer.
 
     Parameters
     ----------
-    found
-        What the store's keys say of the key.
+    value
+        From `KeySpace.find`; None returns None.
     byte_range
-        The part wanted, or None for all.
+        The part to read; None for all.
     fetch
-        How to reach the sources.
+        Fetcher of the sources.
     """
-    if not isinstance(found, Chunk):
-        return None if found is None else _cut(found, byte_range)
-    if found.served.is_decoded:
-        return _cut(memoryview(found.served.decode(found.flat, fetch)), byte_range)
-    place = found.location()
-    if place is None:
-        return _cut(found.inlined, byte_range)
-    source, offset, length = place
+    if not isinstance(value, Chunk):
+        return None if value is None else _slice(value, byte_range)
+    if value.exposed.is_decoded:
+        return _slice(memoryview(value.exposed.decode(value.flat, fetch)), byte_range)
+    location = value.location()
+    if location is None:
+        return _slice(value.inlined, byte_range)
+    source, offset, length = location
     if not length:
         if byte_range is None:
             return fetch.read_all(source)
@@ -421,37 +421,37 @@ def read_value(found: bytes | Chunk | None, byte_range: ByteRequest | None, fetc
     return fetch.read(source, offset + start, stop - start) if stop > start else b""
 
 
-def check_value(found: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
-    """Return a range of a whole chunk if that decodes within bounds.
+def check_value(chunk: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
+    """Check that a whole chunk decodes within bounds, and return a range of it.
 
-    What is decoded here is thrown away: zarr's own decoders have no bounds.
+    The decoded samples are discarded; zarr decodes the chunk again, with decoders without bounds.
     """
-    if data is not None and not found.served.is_decoded:
-        array = found.served.array
+    if data is not None and not chunk.exposed.is_decoded:
+        array = chunk.exposed.array
         check_chunk(array.codec, data, array.chunks, array.dtype)
-    return None if data is None else _cut(data, byte_range)
+    return None if data is None else _slice(data, byte_range)
 
 
-def value_size(found: bytes | Chunk, fetch: Fetcher) -> int:
-    """Return the bytes of what a key names without reading it."""
-    if not isinstance(found, Chunk):
-        return len(found)
-    if found.served.is_decoded:
-        return found.served.chunk_nbytes()
-    place = found.location()
-    if place is None:
-        return len(found.inlined or b"")
-    source, _, length = place
+def value_size(value: bytes | Chunk, fetch: Fetcher) -> int:
+    """Return the size of a document or chunk without reading it."""
+    if not isinstance(value, Chunk):
+        return len(value)
+    if value.exposed.is_decoded:
+        return value.exposed.chunk_nbytes()
+    location = value.location()
+    if location is None:
+        return len(value.inlined or b"")
+    source, _, length = location
     return length or fetch.size(source)
 
 
 def resolve_range(byte_range: ByteRequest | None, length: int) -> tuple[int, int]:
-    """Return start and stop of a byte range inside a value of some length.
+    """Return start and stop of a byte range in a value of a given length.
 
     Raises
     ------
     ValueError
-        If it is none of zarr's three kinds of byte range.
+        If it is not one of zarr's three kinds of byte range.
     """
     if byte_range is None:
         return 0, length
@@ -464,7 +464,7 @@ def resolve_range(byte_range: ByteRequest | None, length: int) -> tuple[int, int
     raise ValueError(f"Unexpected byte_range, got {byte_range}.")
 
 
-def _cut(data: Any, byte_range: ByteRequest | None) -> Any:
+def _slice(data: Any, byte_range: ByteRequest | None) -> Any:
     if byte_range is None:
         return data
     start, stop = resolve_range(byte_range, len(data))
@@ -472,24 +472,24 @@ def _cut(data: Any, byte_range: ByteRequest | None) -> Any:
 
 
 class _ReferenceMapping(Mapping[str, Any]):
-    """The keys of a store with what a reference document has for each."""
+    """Mapping of the keys of a store to the values that a reference document has for them."""
 
     def __init__(self, keys: KeySpace, fetch: Fetcher) -> None:
         self._keys = keys
         self._fetch = fetch
 
     def __getitem__(self, key: str) -> bytes | list[Any]:
-        found = self._keys.find(key) if isinstance(key, str) else None
-        if found is None:
+        value = self._keys.find(key) if isinstance(key, str) else None
+        if value is None:
             raise KeyError(key)
-        if not isinstance(found, Chunk):
-            return found
-        if found.served.is_decoded:
-            return _escape(found.served.decode(found.flat, self._fetch).tobytes())
-        place = found.location()
-        if place is None:
-            return _escape(found.inlined or b"")
-        source, offset, length = place
+        if not isinstance(value, Chunk):
+            return value
+        if value.exposed.is_decoded:
+            return _escape(value.exposed.decode(value.flat, self._fetch).tobytes())
+        location = value.location()
+        if location is None:
+            return _escape(value.inlined or b"")
+        source, offset, length = location
         self._fetch.check_allowed(source.url)
         url = to_document_url(source.url)
         return [url, offset, length] if length else [url]
@@ -505,14 +505,14 @@ class _ReferenceMapping(Mapping[str, Any]):
 
 
 class _SourceFileSystem(AsyncFileSystem):
-    """The sources of a store as files, by their addresses in documents.
+    """The sources of a store as files, by their URLs in documents.
 
     Parameters
     ----------
     sources
-        By address.
+        Sources by URL.
     fetch
-        Reads them, and says what may not be read, is no longer what it was, or is too short.
+        Fetcher that reads and checks them.
     """
 
     cachable = False
@@ -555,8 +555,8 @@ def reference_filesystem(keys: KeySpace, fetch: Fetcher) -> ReferenceFileSystem:
     """Return a file system with the keys of a store as its files."""
     sources = {
         to_document_url(source.url): source
-        for served in keys.arrays.values()
-        for source in served.array.manifest.sources
+        for exposed in keys.arrays.values()
+        for source in exposed.array.manifest.sources
     }
     files = _SourceFileSystem(sources, fetch)
     fs = ReferenceFileSystem({}, fs={url.split("://", 1)[0]: files for url in sources} or None)
@@ -565,5 +565,5 @@ def reference_filesystem(keys: KeySpace, fetch: Fetcher) -> ReferenceFileSystem:
 
 
 def _escape(data: bytes) -> bytes:
-    """Keep the file system from decoding bytes that happen to begin like its base64 values."""
+    """Encode bytes that begin like a base64 value, which the file system would decode."""
     return b"base64:" + base64.b64encode(data) if data.startswith(b"base64:") else data

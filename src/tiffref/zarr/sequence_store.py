@@ -1,9 +1,8 @@
-"""A Zarr store over many files that are one array.
+"""A Zarr store of many files that form one array.
 
-Owns what the store says of its files. Which files there are, how their names give coordinates and
-how they combine is for `sequences`. Files in other formats are read by a function of the user's:
-each is a chunk, the first file tells shape and type, and all others must agree when they are read.
-Such chunks have no byte ranges, so that references to them cannot be written.
+Files are listed, ordered and combined by `sequences`. Files of other formats are read by a function
+that the user provides: each file is one chunk, shape and dtype are those of the first file, and are
+checked when another one is read. Such chunks have no byte ranges, so references cannot be written.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from ..read.engine import make_target
 from ..read.fetch import Fetcher, decode_pool
 from ..read.selection import parse_selection
 from ..references import References
-from .keyspace import CHUNKMODE, KeySpace, Served, parse_chunkmode, plain_codec
+from .keyspace import CHUNKMODE, ExposedArray, KeySpace, parse_chunkmode, plain_codec
 from .store import ZarrStore, with_values
 
 __all__ = ["ZarrFileSequenceStore"]
@@ -44,38 +43,38 @@ Reader = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ReadFiles(Served):
-    """An array whose chunks are given by `reader(address)`."""
+class CallbackArray(ExposedArray):
+    """An array whose chunks are files read by `reader(url)`."""
 
     reader: Reader
 
     def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
-        """Return the samples of one file as bytes; `fetch` has no part in it."""
+        """Return the samples of one file as bytes; `fetch` is not used."""
         little = self.read(flat).astype(self.array.dtype.newbyteorder("<"), copy=False)
         return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
 
     def read(self, flat: int) -> NDArray:
-        """Read the file of one chunk, or give the fill value where there is none.
+        """Read the file of one chunk; a missing chunk is the fill value.
 
         Raises
         ------
         SourceError
-            If the file is not there.
+            If the file does not exist.
         ManifestMismatch
-            If it is not of the array's shape and type.
+            If its shape or dtype differs from the array's.
         """
         manifest = self.array.manifest
-        shape = tuple(c for c in self.array.chunks)
+        shape = self.array.chunks
         row = manifest.source[flat]
         if row < 0:
             fill = 0 if self.array.fill_value is None else self.array.fill_value
             return np.full(shape, fill, self.array.dtype)
         url = manifest.sources[row].url
         image = _read(self.reader, url)
-        is_alike = _without_ones(image.shape) == _without_ones(shape)
-        if image.dtype.newbyteorder("=") != self.array.dtype or not is_alike:
+        is_same_shape = _without_ones(image.shape) == _without_ones(shape)
+        if image.dtype.newbyteorder("=") != self.array.dtype or not is_same_shape:
             raise ManifestMismatch(
-                "a file is of another shape or type than the first one",
+                "the file has another shape or dtype than the first one",
                 url=url,
                 got=f"{image.dtype} {image.shape}",
                 expected=f"{self.array.dtype} {shape}",
@@ -95,27 +94,27 @@ def _read(reader: Reader, url: str) -> NDArray:
 
 
 def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) -> list[Array]:
-    """Return an array of one whole-file chunk for each file, from a look into the first.
+    """Return an array of one chunk for each file, with shape and dtype of the first one.
 
     Raises
     ------
     UnsupportedTiff
-        If it holds Python objects.
+        If `reader` returns Python objects.
     """
     image = _read(reader, urls[0])
     if image.dtype.hasobject:
         raise UnsupportedTiff(
-            "the function gives objects, not samples", url=urls[0], got=str(image.dtype)
+            "the function returns objects, not samples", url=urls[0], got=str(image.dtype)
         )
     dims = _dims(image)
     chunks = tuple(max(1, n) for n in image.shape)
     grid = chunk_grid(image.shape, chunks)
     dtype = image.dtype.newbyteorder("=")
     codec = (plain_codec(dtype, chunks),)
-    row, nothing = np.zeros(math.prod(grid), np.int32), np.zeros(math.prod(grid), np.uint64)
+    row, zeros = np.zeros(math.prod(grid), np.int32), np.zeros(math.prod(grid), np.uint64)
     arrays = []
     for url in urls:
-        manifest = Manifest(grid, (_source(url),), row, nothing, nothing)
+        manifest = Manifest(grid, (_source(url),), row, zeros, zeros)
         array = Array(image.shape, chunks, dtype, dims, codec, manifest)
         arrays.append(array if fill_value is None else array.with_fill_value(fill_value))
     return arrays
@@ -133,7 +132,7 @@ def _source(url: str) -> Source:
 
 
 def _dims(image: NDArray) -> tuple[str, ...]:
-    """Name the dimensions of an image that nothing is known of but its shape."""
+    """Choose dimension names for an image by its shape."""
     has_samples = image.ndim > 2 and image.shape[-1] in (3, 4)
     last = ("y", "x", "s") if has_samples else ("y", "x")
     lead = tuple(f"q{n}" if n else "q" for n in range(max(0, image.ndim - len(last))))
@@ -141,52 +140,52 @@ def _dims(image: NDArray) -> tuple[str, ...]:
 
 
 def read_region(
-    served: ReadFiles,
+    exposed: CallbackArray,
     selection: Any,
     out: NDArray | None = None,
     progress: Progress | None = None,
 ) -> NDArray:
-    """Read a region: each file that it touches once, several at a time.
+    """Read a region: each file once, several concurrently.
 
     Raises
     ------
     SelectionError
         If the selection does not fit the array.
     """
-    array = served.array
-    wanted = parse_selection(selection, array.shape)
-    target = make_target(array, wanted, out)
+    array = exposed.array
+    parsed = parse_selection(selection, array.shape)
+    target = make_target(array, parsed, out)
     n_lead = max((n + 1 for n, files in enumerate(array.grid) if files > 1), default=0)
     inner = tuple(
         slice(first, first + step * (count - 1) + 1 if count else first, step)
-        for first, step, count in zip(wanted.first, wanted.step, wanted.counts, strict=True)
+        for first, step, count in zip(parsed.first, parsed.step, parsed.counts, strict=True)
     )[n_lead:]
-    places = list(itertools.product(*(range(n) for n in wanted.counts[:n_lead])))
-    tally = None if progress is None else ProgressCounter(progress, len(places))
+    positions = list(itertools.product(*(range(n) for n in parsed.counts[:n_lead])))
+    counter = None if progress is None else ProgressCounter(progress, len(positions))
 
-    def fill(place: tuple[int, ...]) -> None:
+    def fill(position: tuple[int, ...]) -> None:
         index = tuple(
             first + step * k
-            for first, step, k in zip(wanted.first, wanted.step, place, strict=False)
+            for first, step, k in zip(parsed.first, parsed.step, position, strict=False)
         )
         flat = int(np.ravel_multi_index((*index, *(0,) * len(inner)), array.grid))
-        target[place] = served.read(flat).reshape(array.chunks[n_lead:])[inner]
-        if tally is not None:
-            tally.add(1)
+        target[position] = exposed.read(flat).reshape(array.chunks[n_lead:])[inner]
+        if counter is not None:
+            counter.add(1)
 
     if target.size:
-        list(decode_pool().map(fill, places))
-    return target[wanted.index] if out is None else out
+        list(decode_pool().map(fill, positions))
+    return target[parsed.index] if out is None else out
 
 
-_OF_TIFFS: Mapping[str, Any] = {
+_TIFF_OPTIONS: Mapping[str, Any] = {
     "key": None,
     "series": 0,
     "level": 0,
     "on_mismatch": "decode",
     "ignore": ("georeference", "nodata"),
 }
-"""Arguments of `scan_sequence` for TIFFs alone, with the defaults of a store."""
+"""Arguments of `scan_sequence` that apply only to TIFFs, with the defaults of a store."""
 
 
 class ZarrFileSequenceStore(ZarrStore):
@@ -200,8 +199,8 @@ class ZarrFileSequenceStore(ZarrStore):
     imread
         Function that reads one file, given its path or URL, for files that are not TIFFs. Each file
         is then one chunk.
-    chunkmode
-        What a chunk is, as in `ZarrTiffStore`; "file" is a whole file.
+    chunkmode, zarr_format
+        As in `ZarrTiffStore`; chunkmode "file" is a whole file.
     fillvalue
         Value of missing data.
     zattrs
@@ -247,7 +246,7 @@ class ZarrFileSequenceStore(ZarrStore):
         if isinstance(files, References):
             if scan_options or imread is not None:
                 name = next(iter(scan_options), "imread")
-                raise UnknownArgument(f"a store over references has no argument '{name}'")
+                raise UnknownArgument(f"a store of references has no argument '{name}'")
             references = with_values(files, fillvalue, zattrs)
         elif imread is not None:
             _check_whole_files(mode, scan_options.get("key"))
@@ -256,17 +255,19 @@ class ZarrFileSequenceStore(ZarrStore):
                 partial(describe_files, imread, fill_value=fillvalue),
                 zattrs=zattrs,
                 storage_options=storage_options,
-                **{name: value for name, value in scan_options.items() if name not in _OF_TIFFS},
+                **{
+                    name: value for name, value in scan_options.items() if name not in _TIFF_OPTIONS
+                },
             )
         else:
-            chosen = {**_OF_TIFFS, **scan_options}
+            merged = {**_TIFF_OPTIONS, **scan_options}
             references = scan_sequence(
                 files,
                 chunkmode="strile" if mode == CHUNKMODE.STRILE else None,
                 fillvalue=fillvalue,
                 zattrs=zattrs,
                 storage_options=storage_options,
-                **{**chosen, "level": chosen["level"] if chosen["key"] is None else None},
+                **{**merged, "level": merged["level"] if merged["key"] is None else None},
             )
         if zarr_format == 3:
             references = references.laid_out(3)
@@ -290,8 +291,8 @@ class ZarrFileSequenceStore(ZarrStore):
             for path in ("", self._main):
                 if path in keys.arrays:
                     array = keys.arrays[path].array
-                    # shown is a copy, which says that chunks are decoded: by the function
-                    keys.arrays[path] = ReadFiles(array, replace(array), self._imread)
+                    # a copy, because `is_decoded` compares by identity
+                    keys.arrays[path] = CallbackArray(array, replace(array), self._imread)
         return keys
 
     @property
@@ -306,13 +307,13 @@ class ZarrFileSequenceStore(ZarrStore):
         out: NDArray | None = None,
         progress: Progress | bool | None = None,
     ) -> NDArray:
-        """Read a region, as `ZarrStore.read` does; files that a function reads are the chunks."""
+        """Read a region, as `ZarrStore.read` does; with `imread`, progress counts files."""
         if self._imread is None:
             return super().read(selection, out=out, progress=progress)
-        served = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
-        assert isinstance(served, ReadFiles)
+        exposed = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
+        assert isinstance(exposed, CallbackArray)
         show = resolve_progress(progress, "reading", "files")
-        return read_region(served, selection, out, show)
+        return read_region(exposed, selection, out, show)
 
     def write_fsspec(self, jsonfile: Any, /, url: str | None = None, **options: Any) -> None:
         """Write the references of the store as kerchunk JSON, as `ZarrStore.write_fsspec` does.
@@ -320,11 +321,11 @@ class ZarrFileSequenceStore(ZarrStore):
         Raises
         ------
         UnsupportedTiff
-            If a function reads the files, so that there are no byte ranges.
+            If a function reads the files, which therefore have no byte ranges.
         """
         if self._imread is not None:
             raise UnsupportedTiff(
-                "files that a function reads have no byte ranges to refer to",
+                "files read by a function have no byte ranges to refer to",
                 url=self._path or None,
                 got=getattr(self._imread, "__name__", type(self._imread).__name__),
                 hint="Read them through this store, or copy it into a Zarr store.",
@@ -335,7 +336,7 @@ class ZarrFileSequenceStore(ZarrStore):
 def _check_whole_files(mode: CHUNKMODE | None, key: Any) -> None:
     if mode not in (None, CHUNKMODE.FILE) or key is not None:
         raise SelectionError(
-            "files that a function reads are whole chunks",
+            "files read by a function are always one chunk",
             got=f"chunkmode={mode.name if mode is not None else None}, key={key}",
             expected="chunkmode='file' and no key",
         )

@@ -1,8 +1,7 @@
-"""Read-only Zarr stores over byte ranges: `ZarrStore`, and `ZarrTiffStore` over one TIFF.
+"""Read-only Zarr stores: `ZarrStore`, and `ZarrTiffStore` of one TIFF or reference document.
 
-Owns what zarr calls (`zarr.abc.store.Store`), and the shorter ways of people: `store["0.0"]` gives
-bytes, `store[selection]` a NumPy array; what a store of one file or document can be made from, and
-which of the arrays that a scan gives it shows. Which keys there are is decided by `keyspace`.
+Implements `zarr.abc.store.Store`, and for interactive use `store["0.0"]`, which returns bytes, and
+`store[selection]`, which returns a NumPy array. The keys are defined by `keyspace`.
 
 Zarr's rules for stores: `zarr.abc.store`, and its test kit `zarr.testing.store`.
 """
@@ -52,11 +51,11 @@ if TYPE_CHECKING:
 __all__ = ["ZarrStore", "ZarrTiffStore", "with_values"]
 
 _MAX_INLINE_BYTES = 1 << 20
-"""A local read up to this size takes less time than handing it to another thread."""
+"""Local reads up to this size are faster than another thread."""
 
 
 class ZarrStore(Store):
-    """A read-only Zarr store over references; without any it is empty.
+    """A read-only Zarr store of references; without any it is empty.
 
     Parameters
     ----------
@@ -68,9 +67,9 @@ class ZarrStore(Store):
     path
         Name of the store.
     fetch
-        How to reach the sources.
+        Fetcher of the sources.
     chunkmode
-        What a chunk is: as stored, or decoded planes, pages or files.
+        Chunks as stored, or decoded planes, pages or files.
     zarr_format
         Zarr format of the metadata. None is 2, except for documents that need 3.
     read_only
@@ -115,7 +114,7 @@ class ZarrStore(Store):
     def _keys(self) -> KeySpace:
         return build_keys(self._references.group, self._main, self._chunkmode, self._zarr_format)
 
-    # ---- for people
+    # ---- for users
 
     @property
     def references(self) -> References:
@@ -124,12 +123,12 @@ class ZarrStore(Store):
 
     @property
     def chunkmode(self) -> CHUNKMODE | None:
-        """What a chunk is, if it was asked for."""
+        """The chunk mode that was requested, or None."""
         return self._chunkmode
 
     @property
     def path(self) -> str:
-        """Path, URL or other identifier of what the store was made from."""
+        """Path, URL or other identifier of the source of the store."""
         return self._path
 
     @property
@@ -139,7 +138,7 @@ class ZarrStore(Store):
 
     @property
     def files(self) -> list[str]:
-        """Paths or URLs of all files that chunks lie in."""
+        """Paths or URLs of all files that contain chunks."""
         return [source.url for source in self._references.sources]
 
     @property
@@ -180,16 +179,16 @@ class ZarrStore(Store):
     @property
     def _array(self) -> Array:
         main, keys = self._checked_main(), self._keys
-        return (keys.arrays.get("") or keys.arrays[main]).shown
+        return (keys.arrays.get("") or keys.arrays[main]).visible
 
     def _checked_main(self) -> str:
         if self._main is None:
-            raise AttributeError("the store has no array, or several and none is the main one")
+            raise AttributeError("the store has no array, or several without a main one")
         return self._main
 
     @property
     def fs(self) -> ReferenceFileSystem:
-        """The store as fsspec's ReferenceFileSystem, over a lazy mapping of its keys."""
+        """The store as fsspec's ReferenceFileSystem, with a lazy mapping of its keys."""
         return reference_filesystem(self._keys, self._fetch)
 
     def __getitem__(self, key: Any) -> Any:
@@ -225,7 +224,7 @@ class ZarrStore(Store):
         out
             Array of the result's shape and dtype to read into.
         progress
-            Function called with the number of chunks read and of all chunks. If it raises, the read
+            Function called with the number of chunks read and their total. If it raises, the read
             ends. True shows a progress bar on a terminal.
 
         Raises
@@ -239,7 +238,7 @@ class ZarrStore(Store):
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        """Read the whole array, so that NumPy's functions take the store."""
+        """Read the whole array, so that NumPy functions accept the store."""
         if copy is False:
             raise ValueError("copy is False, but the samples of the store are not in memory")
         values = self[...]
@@ -255,7 +254,7 @@ class ZarrStore(Store):
         return iter(self._keys)
 
     def keys(self) -> Iterator[str]:
-        """Iterate over all keys, without making a list of them."""
+        """Iterate over all keys."""
         return iter(self._keys)
 
     def write_fsspec(
@@ -282,15 +281,15 @@ class ZarrStore(Store):
         Raises
         ------
         UnsupportedTiff
-            If the store decodes its chunks, so that there are no byte ranges for them.
+            If the store decodes its chunks, which therefore have no byte ranges.
         """
         decoded = [path for path, one in self._keys.arrays.items() if one.is_decoded]
         if decoded and self._chunkmode not in (None, CHUNKMODE.STRILE):
             raise UnsupportedTiff(
-                f"references cannot hold chunks that the store decodes to whole "
+                f"references cannot express chunks that the store decodes to whole "
                 f"{self._chunkmode.name.lower()}s",
                 url=self._path or None,
-                hint="Make the store with chunkmode='strile' to write references.",
+                hint="Create the store with chunkmode='strile' to write references.",
             )
         self._references.write_fsspec(
             jsonfile,
@@ -307,30 +306,30 @@ class ZarrStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        found = self._keys.find(key)
-        if isinstance(found, Chunk) and self._is_checked:
-            whole = await self._get_chunk(found, None)
-            data = await asyncio.to_thread(check_value, found, whole, byte_range)
-        elif isinstance(found, Chunk):
-            data = await self._get_chunk(found, byte_range)
+        value = self._keys.find(key)
+        if isinstance(value, Chunk) and self._is_untrusted:
+            whole = await self._get_chunk(value, None)
+            data = await asyncio.to_thread(check_value, value, whole, byte_range)
+        elif isinstance(value, Chunk):
+            data = await self._get_chunk(value, byte_range)
         else:
-            data = read_value(found, byte_range, self._fetch)
+            data = read_value(value, byte_range, self._fetch)
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def _get_chunk(self, chunk: Chunk, byte_range: ByteRequest | None) -> Any:
-        """Return the bytes of a chunk without keeping the event loop from its other work."""
-        place = chunk.location()
-        if place is None and not chunk.served.is_decoded:
+        """Return the bytes of a chunk without blocking the event loop."""
+        location = chunk.location()
+        if location is None and not chunk.exposed.is_decoded:
             return read_value(chunk, byte_range, self._fetch)
-        if place is None or not place[2]:
+        if location is None or not location[2]:
             return await asyncio.to_thread(read_value, chunk, byte_range, self._fetch)
-        source, offset, length = place
+        source, offset, length = location
         start, stop = (0, length) if byte_range is None else resolve_range(byte_range, length)
         if start >= stop:
             return b""
         if not self._fetch.is_local(source):
             if stop - start == length:
-                return await self._requests.read_chunk(chunk.served.array, chunk.flat, place)
+                return await self._requests.read_chunk(chunk.exposed.array, chunk.flat, location)
             return await self._requests.read(source, offset + start, stop - start)
         if stop - start <= _MAX_INLINE_BYTES:
             return self._fetch.read(source, offset + start, stop - start)
@@ -343,25 +342,25 @@ class ZarrStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Return what `get` gives, without an event loop; parameters are as in `get`."""
-        found = self._keys.find(key)
-        if isinstance(found, Chunk) and self._is_checked:
-            data = check_value(found, read_value(found, None, self._fetch), byte_range)
+        """Return the same as `get`, without an event loop; parameters are as in `get`."""
+        value = self._keys.find(key)
+        if isinstance(value, Chunk) and self._is_untrusted:
+            data = check_value(value, read_value(value, None, self._fetch), byte_range)
         else:
-            data = read_value(found, byte_range, self._fetch)
+            data = read_value(value, byte_range, self._fetch)
         if data is None:
             return None
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
     @property
-    def _is_checked(self) -> bool:
-        """Whether chunks are looked at before zarr decodes them: those of documents of others."""
+    def _is_untrusted(self) -> bool:
+        """Whether chunks are checked before zarr decodes them: in documents of other users."""
         return self._references.allow is not None
 
     @cached_property
     def _supports_sync_io(self) -> bool:
-        # zarr's name for it: its fused pipeline then asks by `get_sync`, one request per chunk,
-        # which remote sources are better spared
+        # zarr's fused pipeline then calls `get_sync`, with one request per chunk, which would be
+        # slow for remote sources
         return all(self._fetch.is_local(source) for source in self._references.sources)
 
     async def get_partial_values(
@@ -379,12 +378,12 @@ class ZarrStore(Store):
         return key in self
 
     async def getsize(self, key: str) -> int:
-        found = self._keys.find(key)
-        if found is None:
+        value = self._keys.find(key)
+        if value is None:
             raise FileNotFoundError(key)
-        if isinstance(found, Chunk):
-            return await asyncio.to_thread(value_size, found, self._fetch)
-        return len(found)
+        if isinstance(value, Chunk):
+            return await asyncio.to_thread(value_size, value, self._fetch)
+        return len(value)
 
     async def list(self) -> AsyncIterator[str]:
         for key in self._keys:
@@ -405,11 +404,11 @@ class ZarrStore(Store):
         self._check_writable()
 
     def set_sync(self, key: str, value: Buffer) -> None:
-        """Refuse, as `set` does."""
+        """Raise an error, as `set` does."""
         self._check_writable()
 
     def delete_sync(self, key: str) -> None:
-        """Refuse, as `delete` does."""
+        """Raise an error, as `delete` does."""
         self._check_writable()
 
     def with_read_only(self, read_only: bool = False) -> Self:
@@ -423,7 +422,7 @@ class ZarrStore(Store):
         return other
 
     def close(self) -> None:
-        """Release open files; the store opens them again if it is read after."""
+        """Close files; the store opens them again if it is read later."""
         super().close()
         self._fetch.close()
 
@@ -456,7 +455,7 @@ class ZarrStore(Store):
         return html_table(repr(self).strip("<>"), rows, ARRAY_HEADING)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        # pages of one file may differ in nothing but their offsets
+        # pages of one file may differ only in their offsets
         manifests = [(path, array.manifest) for path, array in _arrays(self).items()]
         arrays = [(path, manifest.sources, manifest.digest) for path, manifest in manifests]
         return type(self).__name__, self._path, self._main, self._keys.documents, arrays
@@ -495,9 +494,9 @@ class ZarrTiffStore(ZarrStore):
     level
         Index of the pyramid level. By default the store has all levels.
     chunkmode
-        What a chunk is: a `CHUNKMODE` or its name. By default, chunks are as stored, and contiguous
-        uncompressed strips and pages are joined. "strile" or "tile": exactly as stored. "plane",
-        "page" or "file": whole planes, pages or files, which the store decodes.
+        A `CHUNKMODE` or its name. By default, chunks are as stored, and contiguous uncompressed
+        strips and pages are joined. "strile" or "tile": exactly as stored. "plane", "page" or
+        "file": whole planes, pages or files, which the store decodes.
     fillvalue
         Value of missing data, instead of the file's nodata value.
     zattrs
@@ -553,12 +552,12 @@ class ZarrTiffStore(ZarrStore):
             whole = open_references(tifffile, storage_options, allow=allow)
             if whole.series or series or level is not None:
                 whole = select_levels(whole, series or 0, level)
-            main = _main_path(whole) if whole.series else _largest(whole.group)
+            main = _main_path(whole) if whole.series else _largest_array(whole.group)
             references = with_values(whole, fillvalue, zattrs)
         else:
             from ..tiff.scan import scan
 
-            is_part = hasattr(tifffile, "keyframe")  # a page or series of tifffile's
+            is_part = hasattr(tifffile, "keyframe")  # a TiffPage or TiffPageSeries
             references = scan(
                 tifffile,
                 series=0 if series is None and key is None and not is_part else series,
@@ -573,9 +572,9 @@ class ZarrTiffStore(ZarrStore):
             main = _main_path(references)
         if axes is not None or zarr_format == 3:
             references = references.with_axes(axes)
-            shown = references if zarr_format != 3 else references.laid_out(3)
-            main = main if shown.series == references.series else _main_path(shown)
-            references = shown
+            before = references.series
+            references = references if zarr_format != 3 else references.laid_out(3)
+            main = main if references.series == before else _main_path(references)
         super().__init__(
             references=references,
             main=main,
@@ -591,21 +590,21 @@ def _check_options(options: Mapping[str, Any], is_document: bool) -> None:
     from ..tiff.scan import scan
 
     check_arguments(options.keys() - {"read_only"}, ZarrTiffStore, scan)
-    of_a_scan = sorted(options.keys() - {"axes", "read_only", "sidecars"})
-    if is_document and of_a_scan:
-        raise UnknownArgument(f"a store over references has no argument '{of_a_scan[0]}'")
+    scan_only = sorted(options.keys() - {"axes", "read_only", "sidecars"})
+    if is_document and scan_only:
+        raise UnknownArgument(f"a store of references has no argument '{scan_only[0]}'")
 
 
 def _main_path(references: References) -> str:
-    """Return the path of the first level, which must not have been refused."""
+    """Return the path of level 0 of the first series, or raise why it was refused."""
     first = references.series[0]["levels"][0]
     if "path" not in first:
         raise UnsupportedTiff(f"level 0 of the series cannot be represented: {first['refused']}")
     return first["path"]
 
 
-def _largest(group: Group) -> str | None:
-    """Return the array of a foreign document that stands for it: the one with most samples."""
+def _largest_array(group: Group) -> str | None:
+    """Return the path of the largest array, which is the main one of other programs' documents."""
     arrays = {path: array for path, array in group.arrays() if path == "" or array.shape}
     return max(arrays, key=lambda path: arrays[path].nbytes) if arrays else None
 
@@ -613,19 +612,19 @@ def _largest(group: Group) -> str | None:
 def with_values(
     references: References, fillvalue: Any, zattrs: Mapping[str, Any] | None
 ) -> References:
-    """Return references with another value for what is missing, and with more attributes."""
+    """Return references with another fill value of images, and with more attributes."""
 
     def fill(_: str, array: Array) -> Array:
-        # coordinates lie in the document: none of their values is missing
-        is_whole = "role" in array.attributes or bool((array.manifest.source == INLINED).all())
-        return array if is_whole else array.with_fill_value(fillvalue)
+        # coordinates are inlined and have no missing values
+        is_coordinate = "role" in array.attributes or bool((array.manifest.source == INLINED).all())
+        return array if is_coordinate else array.with_fill_value(fillvalue)
 
     group = references.group if fillvalue is None else references.group.map_arrays(fill)
     return replace(references, group=group.with_attributes(**check_zattrs(zattrs)))
 
 
 def _identify(source: Any, references: References) -> str:
-    """Return the path, URL or other identifier of what a store is made from."""
+    """Return the path, URL or other identifier of the source of a store."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     sources = references.sources
