@@ -11,6 +11,8 @@ import inspect
 import os
 import re
 import shlex
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -310,6 +312,10 @@ $ validate scenes  # 3
   tiffref: error: scenes: is a folder with 2 TIFF files, such as S_20200101.tif
     as one array: tiffref stack 'scenes/*.tif' -o refs.json
     as a catalog: tiffref catalog build scenes -o CATALOG
+$ scan .  # 3
+  tiffref: error: .: is a folder with 20 TIFF files, such as II.tif
+    as one array: tiffref stack './*.tif' -o refs.json
+    as a catalog: tiffref catalog build . -o CATALOG
 $ validate empty  # 3
   tiffref: error: empty: is a folder without references
 $ convert empty a.json  # 3
@@ -434,6 +440,14 @@ def test_mistakes_in_python(
         eval(call, {name: getattr(tiffref, name) for name in tiffref.__all__})
     assert type(caught.value).__name__ == kind
     assert str(caught.value).replace(f"{folder}/", "") == text
+
+
+def test_packages_need_no_import_of_their_own() -> None:
+    code = (
+        "import tiffref; print(tiffref.catalog.build.__name__, tiffref.zarr.ZarrTiffStore.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("build ZarrTiffStore\n", "")
 
 
 def test_a_misspelled_name_of_the_package_suggests_another() -> None:

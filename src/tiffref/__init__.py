@@ -45,6 +45,9 @@ _HOMES = {
 }
 """Public name -> the module that holds it."""
 
+_PACKAGES = frozenset({"catalog", "zarr"})
+"""Public packages, which `import tiffref` makes available without loading them."""
+
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
@@ -75,6 +78,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
         # with the name, Python suggests the nearest one
         what = f"module {__name__!r} has no attribute {name!r}"

@@ -46,7 +46,9 @@ def test_a_link_keeps_pointing_to_the_file(tmp_path: Path) -> None:
     assert link.is_symlink() and path.read_bytes() == b"new"
 
 
-def test_a_link_to_a_pipe_is_written_and_one_to_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_link_to_a_pipe_is_written_and_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """/dev/stdout is a link to a pipe that has no name in any folder."""
     reader, writer = os.pipe()
     link = tmp_path / "out"
@@ -61,6 +63,10 @@ def test_a_link_to_a_pipe_is_written_and_one_to_a_folder_is_refused(tmp_path: Pa
     with pytest.raises(SourceError, match="Give the name of a file"), open_atomic(link):
         pass
     assert link.is_symlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="Give the name of a file"), open_atomic("."):
+        pass
+    assert [*tmp_path.iterdir()] == [link]
 
 
 def test_urls_and_open_files(tmp_path: Path) -> None:

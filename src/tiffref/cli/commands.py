@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formats.summary import count
+from ..io.urls import directory_error
 from . import console
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def _scan(arguments: argparse.Namespace) -> int:
     from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
+    if Path(image).is_dir():
+        raise directory_error(image)  # before the name of the output is taken from that of a folder
     to_stdout = arguments.output in ("-", "/dev/stdout")
     if to_stdout and arguments.json:
         raise console.UsageError("-o - and --json both write to standard output; choose one")

@@ -10,6 +10,7 @@ references can be made again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -195,7 +196,9 @@ def _open_local(target: str) -> Iterator[BinaryIO]:
         mode = _mode_of(path, os.stat)
         if mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # no pipe, as /dev/stdout
             path = os.path.realpath(target)  # replace the file, not the link
-    if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if mode is not None and not stat.S_ISREG(mode):
         with open(path, "wb") as file:  # noqa: PTH123 - a pipe or terminal cannot be renamed over
             yield file
         return
@@ -204,7 +207,7 @@ def _open_local(target: str) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "xb") as file:  # noqa: PTH123
             yield file
-        if mode is not None and stat.S_ISREG(mode):
+        if mode is not None:
             shutil.copymode(path, temporary)
         os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
