@@ -117,9 +117,13 @@ def test_a_sensor_model():
     model = placed({50844: RPCS}).rpcs
     assert (model["err_bias"], model["line_off"], model["height_scale"]) == (1, 3, 12)
     assert model["samp_den_coeff"] == [float(n) for n in range(73, 93)]
+    identity = (1.0, *[0.0] * 4, 1.0, *[0.0] * 9, 1.0)
     for wrong in (RPCS[:91], (math.nan, *RPCS[1:])):
         with pytest.warns(MetadataWarning, match="RPCCoefficient"):
             assert parse_placement({50844: wrong}, AREA, Report()).rpcs is None
+        with pytest.warns(MetadataWarning, match="RPCCoefficient"):
+            found = parse_placement({34264: identity, 50844: wrong}, AREA, Report())
+        assert found.transform is None
 
 
 @pytest.mark.parametrize(("tags", "is_placed"), [

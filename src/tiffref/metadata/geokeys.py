@@ -261,7 +261,7 @@ def parse_placement(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> P
     """
     transform, gcps, is_point = _parse_transform(tags, keys, report)
     rpcs = _parse_rpcs(tags[RPCS], report) if RPCS in tags else None
-    if rpcs is not None and transform is not None:
+    if RPCS in tags and transform is not None:
         a, b, c, d, e, f = transform
         if (abs(a), b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= 0.5:
             transform = None  # an identity in pixels, meaningless beside a sensor model
