@@ -1,1 +1,1 @@
-"""What metadata of TIFFs means: dimensions, coordinates, systems, sizes, channels and times."""
+"""Convert TIFF metadata to dimensions, coordinates, CRS, pixel sizes, channels and times."""

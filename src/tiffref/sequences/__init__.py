@@ -1,1 +1,1 @@
-"""From many files to one array: names, coordinates, mosaics; `tiff` reads each file."""
+"""Combine many files into one array, with coordinates from names, and mosaics."""

@@ -1,1 +1,1 @@
-"""From TIFFs to arrays: the only room that opens a TIFF."""
+"""Scan TIFFs into arrays. No other package parses TIFF structure."""

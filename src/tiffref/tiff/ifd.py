@@ -516,7 +516,7 @@ class TiffReader:
 
     def _parse(self, ifd: Directory, body: bytes, where: int, high: bytes) -> None:
         """Parse the entries of an IFD."""
-        layout, room, size = self._layout, self._layout.inline_bytes, self.size
+        layout, n_inline, size = self._layout, self._layout.inline_bytes, self.size
         entries, step, values = ifd.entries, layout.entry.size, ifd._values
         order: Any = "little" if self.header.byteorder == "<" else "big"
         start, window = self._windows[0] if self._windows else (0, b"")
@@ -528,7 +528,7 @@ class TiffReader:
                     self._add_finding(ifd, UNKNOWN_TYPE, code, kind, True)
                 continue
             n_bytes = width * count
-            if n_bytes <= room and not (high and kind == ASCII):
+            if n_bytes <= n_inline and not (high and kind == ASCII):
                 value = value[:n_bytes]
                 entry = (kind, count, where + n * step, value)
                 if high and count == 1 and kind in (4, 13):

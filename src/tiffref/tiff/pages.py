@@ -286,13 +286,17 @@ class _BulkReader:
 
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
         """Return the bytes of one tag's values in each IFD, `(n, n_bytes)`."""
-        room = self.reader._layout.inline_bytes
-        inline = np.ascontiguousarray(entries["value"]).view(np.uint8).reshape(len(entries), room)
+        n_inline = self.reader._layout.inline_bytes
+        inline = (
+            np.ascontiguousarray(entries["value"]).view(np.uint8).reshape(len(entries), n_inline)
+        )
         if kind not in TYPE_SIZES or n_bytes > _MAX_COMPARED_BYTES:
             return None
-        if n_bytes <= room:
+        if n_bytes <= n_inline:
             return np.ascontiguousarray(inline[:, :n_bytes])
-        where = inline.view(f"{self.reader.header.byteorder}u{room}").reshape(-1).astype(np.uint64)
+        where = (
+            inline.view(f"{self.reader.header.byteorder}u{n_inline}").reshape(-1).astype(np.uint64)
+        )
         is_inside = (where >= 8).all() and (
             where <= np.uint64(max(0, len(self.raw) - n_bytes))
         ).all()

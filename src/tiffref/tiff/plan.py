@@ -398,11 +398,11 @@ def _plan_segments(
     behind: list[int] = []
     across: list[int] = []
     if not _ends_within(level.sources, offset, length):
-        room = _bytes_to_end(level, offset)
-        is_beyond = length > room
-        behind = np.flatnonzero(is_beyond & (room == 0)).tolist()
-        across = np.flatnonzero(is_beyond & (room > 0) & (offset > 0)).tolist()
-        length = np.minimum(length, room)
+        available = _bytes_to_end(level, offset)
+        is_beyond = length > available
+        behind = np.flatnonzero(is_beyond & (available == 0)).tolist()
+        across = np.flatnonzero(is_beyond & (available > 0) & (offset > 0)).tolist()
+        length = np.minimum(length, available)
     manifest = Manifest.from_columns(grid, sources, offset, length, index=row)
     dtype = np.dtype(codecs[0].dtype).newbyteorder("=")
     array = Array(level.shape, chunks, dtype, dims, tuple(codecs), manifest)

@@ -598,15 +598,15 @@ def _fill_in_lengths(level: LevelFacts, segments: Segments, report: Report) -> L
         return level
     if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
         return level
-    room = np.where(has_no_length, _bytes_to_next(level), 0)
+    gap = np.where(has_no_length, _bytes_to_next(level), 0)
     if ifd.compression == 1:
         whole = _stored_bytes(level)
-        found = np.where(room >= whole, whole, 0).astype(np.uint64)
+        found = np.where(gap >= whole, whole, 0).astype(np.uint64)
     else:
         if ifd.compression == _PACKBITS:
-            _cut_last_packbits(level, room, segments)
-        found = room if _sample_decodes(level, room, segments) else np.zeros_like(room)
-    n_found, n_lost = int((found > 0).sum()), int(((room > 0) & (found == 0)).sum())
+            _cut_last_packbits(level, gap, segments)
+        found = gap if _sample_decodes(level, gap, segments) else np.zeros_like(gap)
+    n_found, n_lost = int((found > 0).sum()), int(((gap > 0) & (found == 0)).sum())
     counts = f"{int(has_no_length.sum())} of {has_no_length.size} are 0 or not listed"
     if n_lost:
         report.add(_COUNTS, "segments without a byte count are treated as missing", got=counts)
@@ -636,7 +636,7 @@ def _report_short_strip(level: LevelFacts, report: Report) -> None:
 
 def _bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:
     """Return the bytes from each segment to the next one in the file, or to the end of the file."""
-    room = np.zeros(level.offset.shape, np.uint64)
+    gap = np.zeros(level.offset.shape, np.uint64)
     for source, size in enumerate(source_sizes(level.sources)):
         rows = level.source == source
         offset = level.offset[rows]
@@ -645,10 +645,10 @@ def _bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:
         ends = np.append(used, size)
         after = ends[np.searchsorted(used, offset, side="right")]
         shared = np.isin(offset, used[count > 1])
-        room[rows] = np.where(
+        gap[rows] = np.where(
             (offset > 0) & (offset < after) & ~shared, after - np.minimum(offset, after), 0
         )
-    return room
+    return gap
 
 
 def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
@@ -665,27 +665,27 @@ def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     return found
 
 
-def _cut_last_packbits(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> None:
+def _cut_last_packbits(level: LevelFacts, gap: NDArray[np.uint64], segments: Segments) -> None:
     """Cut the last PackBits segment after its last sample (TIFF 6.0, section 9)."""
     n = int(level.offset.argmax())
-    source = level.sources[level.source[n // room.shape[1]]]
-    place = source.url, int(level.offset.flat[n]), int(room.flat[n])
+    source = level.sources[level.source[n // gap.shape[1]]]
+    place = source.url, int(level.offset.flat[n]), int(gap.flat[n])
     if not segments.is_cached(*place):
         return
-    n_bytes = int(_stored_bytes(level)[n % room.shape[1]])
+    n_bytes = int(_stored_bytes(level)[n % gap.shape[1]])
     data = in_first_bit_order(segments.read_segment(*place), level.ifds[0].fill_order)
-    room.flat[n] = packbits_end(data, n_bytes)
+    gap.flat[n] = packbits_end(data, n_bytes)
 
 
-def _sample_decodes(level: LevelFacts, room: NDArray[np.uint64], segments: Segments) -> bool:
+def _sample_decodes(level: LevelFacts, gap: NDArray[np.uint64], segments: Segments) -> bool:
     """Return whether a sample of the segments decodes if read up to the next segment."""
-    flat = np.flatnonzero(room)
+    flat = np.flatnonzero(gap)
     if not len(flat):
         return False
-    width = room.shape[1]
+    width = gap.shape[1]
     urls = [source.url for source in level.sources]
     places = [
-        (urls[level.source[n // width]], int(level.offset.flat[n]), int(room.flat[n]))
+        (urls[level.source[n // width]], int(level.offset.flat[n]), int(gap.flat[n]))
         for n in flat[:: -(-len(flat) // _MAX_TRIED)]
     ]
     if not all(segments.is_cached(*place) for place in places):
