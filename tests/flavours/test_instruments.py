@@ -128,6 +128,21 @@ def test_counts_that_are_not_those_of_pages(tmp_path, kind, n_pages):
         tiffref.scan(path, strict=True, allow_holes=True)
 
 
+@pytest.mark.parametrize("line", ["Z=2", "Band=2", "Time=1"])
+@pytest.mark.parametrize("count", [10**9, 10**12])
+def test_sis_counts_out_of_proportion_take_no_memory(tmp_path, line, count):
+    """tifffile makes a list of as many bands, and an array of as many planes."""
+    text = SIS_INI.replace(line, f"{line[:-1]}{count}", 1)
+    sis = struct.pack("<4s6x5h6x32sH", b"SIS0", 5, 4, 3, 2, 121, b"cells", 0) + b"\0" * 64
+    tags = {33560: As(4, sis, 30), 33471: As(2, text.encode("latin-1") + b"\0")}
+    data = pixels(4, 20, 24)
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(plane, tags if n == 0 else {}) for n, plane in enumerate(data)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=f"counts {count} planes"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
+
+
 # ---- NIH Image
 
 

@@ -5,13 +5,14 @@ Pixels by four ways, pyramids, sizes, names of channels, and the roles of labels
 
 from __future__ import annotations
 
+import struct
 import warnings
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import tifffile
-from ifds import BIG, As, image, write_tiff
+from ifds import BIG, CLASSIC, As, image, write_tiff
 from ways import (
     UM,
     assert_like_tifffile,
@@ -327,6 +328,33 @@ def test_philips_levels_padded_to_whole_tiles(tmp_path):
     assert scales_of(references, "image_1") == {"y_1": UM(0.5), "x_1": UM(0.5)}
 
 
+def test_philips_levels_that_would_be_larger_than_they_are(tmp_path):
+    """Rows and columns that are not there would be 0; the size in the tags counts."""
+    half = np.pad(pixels(40, 45, 3, dtype="u1"), [(0, 8), (0, 3), (0, 0)])
+    text = philips_xml([0.0004, 0.0004])
+    tags = {270: text, 305: "Philips DP v1.0"}
+    path = tmp_path / "a.tiff"
+    write_tiff(path, [image(BASE, tags, tile=TILE), image(half, tile=TILE)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"Y=80.* pages of \(48, 48, 3\)"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": BASE, "image_1": half})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("by", [2, 4, 12])
+@pytest.mark.parametrize(("form", "size"), [(CLASSIC, "<I"), (BIG, "<Q")])
+def test_a_page_that_is_garbage_costs_no_others(tmp_path, form, size, by):
+    text = {270: "Aperio Image Library v1"}
+    pages = [image(BASE, text, tile=TILE), image(SMALL, {254: 1}), image(MACRO)]
+    path = tmp_path / "a.svs"
+    places = write_tiff(path, pages, form=form)
+    content = bytearray(path.read_bytes())
+    at = content.index(struct.pack(size, places[1]), places[0])
+    struct.pack_into(size, content, at, places[1] + by)
+    path.write_bytes(content)
+    assert tiffref.scan(path).group["image"].shape == BASE.shape
+
+
 @pytest.mark.parametrize("kind", ["philips", "scn"])
 def test_xml_that_is_cut_off_is_reported(tmp_path, kind):
     """tifffile takes such files for plain ones; of Philips, levels keep their padding."""
@@ -401,6 +429,19 @@ def test_indica_labs(tmp_path):
     assert channel_names(references) == ["DAPI", "CD8"]
     assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
     assert attributes(references)["magnification"] == 20
+
+
+def test_an_image_is_in_the_order_of_its_own_tags(tmp_path):
+    """tifffile takes samples for planes where PlanarConfiguration has no value."""
+    ifds = [
+        image(BASE, {270: "Aperio Image Library v1"}, tile=TILE),
+        image(SMALL, {284: As(3, 1, 0)}),
+    ]
+    path = tmp_path / "a.svs"
+    write_tiff(path, ifds)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="S=3, Y=20, X=24 in 1 pages"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": BASE, "thumbnail": SMALL})
 
 
 def test_trestle(tmp_path):

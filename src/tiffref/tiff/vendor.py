@@ -199,6 +199,7 @@ class VendorFile:
                 raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
                 _check_planes(reader.first.get(270))
+                _check_sis(reader.first.get(_SIS_INI))
                 self._check_ndtiff_index()
                 series = _qptiff_series(self.tif) or [*self.tif.series]
                 listing = self.convert(series)
@@ -343,7 +344,7 @@ class VendorFile:
         listing = Listing([])
         for vendor_series in series:
             levels = [
-                _fit_to_pages(self._level(level), listing, n == 0)
+                _fit_to_pages(self._level(level), tuple(level.keyframe.shape), listing, n == 0)
                 for n, level in enumerate(vendor_series.levels)
             ]
             levels = [_with_axes_of(levels[0], level) for level in levels]
@@ -423,8 +424,12 @@ def _unused_ifds(levels: Sequence[Level], reader: TiffReader) -> Sequence[int]:
     return [at for at in reader.chain() if at not in used]
 
 
-def _fit_to_pages(level: Level, listing: Listing, is_full: bool) -> Level:
+def _fit_to_pages(
+    level: Level, page_shape: tuple[int, ...], listing: Listing, is_full: bool
+) -> Level:
     """Return a level with one axis of pages if its shape does not match them, and add a defect.
+
+    `page_shape` is what tifffile makes of a page.
 
     Missing planes of an image (`is_full`, and no thumbnail) are an error.
     """
@@ -438,15 +443,16 @@ def _fit_to_pages(level: Level, listing: Listing, is_full: bool) -> Level:
     if level.is_run:
         room = (pages.reader.size - first_offset(pages, row)) // max(1, image_bytes(pages, row))
         n_there = min(n_planes, room)
-    if not math.prod(shape) or (n_planes == n_there and not rest):
+    is_same = page_shape == shape and n_planes == n_there and not rest
+    if 0 < len(level.shape) == len(level.axes) and (is_same or not math.prod(shape)):
         return level
-    counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=True))
+    counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=False))
     if n_planes > n_there and is_full and not pages.facts(row).subfile_type & 1:
         listing.missing = listing.missing or missing_planes_error(
             "the file has fewer planes than it declares", n_there, f"{n_planes} ({counted})",
             pages.reader.url,
         )  # fmt: skip
-    if level.is_run:
+    if level.is_run and n_planes > n_there:
         return cut_off(level, n_planes, n_there) if n_planes <= _MAX_PLANES else level
     listing.defects.append(f"{counted} in {n_there} pages of {shape}")
     return replace(level, shape=(n_there, *shape), axes=f"I{axes}")
@@ -602,8 +608,12 @@ def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
         if facts.name == "0":
             tables.update(_calibration(keyframe, facts))
     shape = facts.shape
-    if keyframe.parent.is_philips:  # the tags include the padding of levels, the XML does not
-        shape = (*shape[:2], keyframe.imagelength, keyframe.imagewidth, shape[4])
+    if keyframe.parent.is_philips and facts.tile is not None:
+        # tags count the padding of overviews to whole tiles, the XML does not
+        size = keyframe.imagelength, keyframe.imagewidth
+        padding = [n - m for n, m in zip(shape[2:4], size, strict=True)]
+        if all(0 <= n < m for n, m in zip(padding, facts.tile[1:], strict=True)):
+            shape = (*shape[:2], *size, shape[4])
     return replace(facts, tags=tags, tables=tables, shape=shape)
 
 
@@ -715,6 +725,22 @@ def _check_planes(text: Any) -> None:
     counts += [int(number[:19]) for number in _INDEX.findall(text)]
     if max(counts, default=0) > _MAX_PLANES:
         raise ValueError(f"the XML declares {max(counts)} planes")
+
+
+_SIS_INI = 33471
+_SIS_COUNT = re.compile(r"^\s*(?:Z|Band|Time|Count)\s*=\s*(\d+)", re.MULTILINE)
+
+
+def _check_sis(text: Any) -> None:
+    """Refuse the INI file of Olympus SIS if tifffile would make lists of too many planes.
+
+    Raises
+    ------
+    ValueError
+    """
+    counts = [int(n[:19]) for n in _SIS_COUNT.findall(text)] if isinstance(text, str) else []
+    if max(counts, default=0) > _MAX_PLANES:
+        raise ValueError(f"SIS metadata counts {max(counts)} planes")
 
 
 _IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
@@ -851,7 +877,13 @@ _UIC4_SIZES = {
 """Size of UIC4 records: bytes per plane, and fixed bytes."""
 
 
+def _sis(file: VendorFile) -> Any:
+    _check_sis(file.reader.first.get(_SIS_INI))
+    return file.tif.sis_metadata
+
+
 _OWN_METADATA: Mapping[str, Callable[[VendorFile], Any]] = {
+    "sis": _sis,
     "ndtiff": _ndtiff,
     "qpi": _qpi,
     "bif": _bif,
