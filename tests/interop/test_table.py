@@ -30,16 +30,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-CODEC = "The client does not know the codec."
+CODEC = "The client does not support the codec."
 MAPPING = "From references, the client reads only gzip, zstd and blosc."
-CLOSED = "The client does not open references."
+CLOSED = "The client cannot open references."
 PLATE = "The client does not read plates."
 TWICE = "The client ignores all transposes but the first, so pixels are wrong."
 NO: Mapping[tuple[str, str], str] = {
     ("COG, deflate", "GDAL, v3"): CODEC,
     **{(f"COG, {what}", client): CODEC
        for what in ("LZW and predictor", "JPEG", "WebP") for client in ("GDAL", "GDAL, v3")},
-    ("RGB, bands first", "GDAL"): "Zarr v2 has no codec for transposes: `tiffref_segment` is used.",
+    ("RGB, bands first", "GDAL"): "Zarr v2 has no transpose codec, so `tiffref_segment` is used.",
     **{(f"OME pyramid, {what}", "ngff-zarr, v3"): MAPPING for what in ("deflate", "JPEG")},
     ("RGB slide, JPEG", "ngff-zarr, v3"): MAPPING,
     ("RGB slide, zstd", "ngff-zarr, v3"): "The client does not support transposes.",
