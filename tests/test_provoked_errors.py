@@ -218,7 +218,7 @@ $ catalog query nowhere  # 3
 $ catalog build empty -o cat  # 3
   tiffref: error: empty: no files. Check the folder, pattern or list.
 $ append image.json image.tif  # 1
-  tiffref: error: the references contain no sequence of files, expected one. Create it with `tiffref stack` or scan_sequence, without splitting it.
+  tiffref: error: the references contain no sequence of files. Create it with `tiffref stack` or scan_sequence, without splitting it.
 $ info rar.tif  # 1
   tiffref: error: rar.tif: not a TIFF file but a RAR archive. Unpack it first.
 $ info bz2.tif  # 1
@@ -316,6 +316,12 @@ $ scan .  # 3
   tiffref: error: .: is a folder with 20 TIFF files, such as II.tif
     as one array: tiffref stack './*.tif' -o refs.json
     as a catalog: tiffref catalog build . -o CATALOG
+$ scan image.tif -o - --format parquet  # 2
+  tiffref: error: /dev/stdout: the extension does not match --format parquet
+$ stack scenes/*.tif -o -  # 2
+  tiffref: error: only tiffref scan writes to standard output; give the name of a file
+$ convert image.json -  # 2
+  tiffref: error: only tiffref scan writes to standard output; give the name of a file
 $ validate empty  # 3
   tiffref: error: empty: is a folder without references
 $ convert empty a.json  # 3

@@ -112,7 +112,8 @@ def _scan(arguments: argparse.Namespace) -> int:
     to_stdout = arguments.output in ("-", "/dev/stdout")
     if to_stdout and arguments.json:
         raise console.UsageError("-o - and --json both write to standard output; choose one")
-    output = console.default_output(arguments.output, _stem(image), arguments.format)
+    given = "/dev/stdout" if to_stdout else arguments.output
+    output = console.default_output(given, _stem(image), arguments.format)
     if not to_stdout and _is_same_file(output, image):
         raise console.UsageError(f"{output}: the output would replace the image itself")
     names = (

@@ -291,13 +291,16 @@ def default_output(output: str | None, stem: str, form: str | None) -> str:
     Raises
     ------
     UsageError
-        If the name does not match the format or is that of a Zarr store, or the default exists.
+        If the name does not match the format or is that of a Zarr store, or the default exists;
+        or if it stands for standard output.
     """
     if output is None:
         name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
         if Path(name).exists():
             raise UsageError(f"{name} already exists; to replace it, use -o {name}")
         return name
+    if output == "-":
+        raise UsageError("only tiffref scan writes to standard output; give the name of a file")
     extension = output.rstrip("/").lower().rpartition(".")[2]
     misnamed = misnamed_references(output)
     if misnamed:

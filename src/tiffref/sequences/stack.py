@@ -453,7 +453,7 @@ def _record(references: References) -> dict[str, Any]:
     if len(rows) != 1 or not has_image:
         raise InvalidReferences(
             f"the references contain {len(rows) or 'no'} sequence{'s' * (len(rows) > 1)} of files",
-            expected="one",
+            expected="one" if rows else None,
             hint="Create it with `tiffref stack` or scan_sequence, without splitting it.",
         )
     if rows[0].get("concat") or not rows[0]["dims"]:
