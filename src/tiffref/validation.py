@@ -71,17 +71,17 @@ def find_reference_decoder(
         for level, row in enumerate(series.get("levels", ())):
             if row.get("path") != path or not array.manifest.sources or "well" in series:
                 continue
-            place = int(series["index"]), level
+            image = int(series["index"]), level
             if "sequence" not in series:
-                order = _order_of(array, str(series.get("axes", "")))
-                return ReferenceDecoder(array, place, None, options, order)
+                order = _transpose_order(array, str(series.get("axes", "")))
+                return ReferenceDecoder(array, image, None, options, order)
             dims = list(series["sequence"]["dims"])
             if list(array.dims[: len(dims)]) == dims:
-                return ReferenceDecoder(array, place, len(dims), options)
+                return ReferenceDecoder(array, image, len(dims), options)
     return ReferenceDecoder(array, None, None, options)
 
 
-def _order_of(array: Array, axes: str) -> tuple[int, ...] | None:
+def _transpose_order(array: Array, axes: str) -> tuple[int, ...] | None:
     """Return the permutation from the axes of an image to those of an array; None if equal."""
     names = [dim.split("_")[0].upper() for dim in array.dims]
     letters = [
@@ -99,7 +99,7 @@ class ReferenceDecoder:
     ----------
     array
         The array to compare with.
-    place
+    image
         Series and level of the image in each file; None for arrays that are not images, such as
         coordinates.
     n_new
@@ -114,29 +114,29 @@ class ReferenceDecoder:
     def __init__(
         self,
         array: Array,
-        place: tuple[int, int] | None,
+        image: tuple[int, int] | None,
         n_new: int | None,
         options: Mapping[str, Any] | None,
         order: tuple[int, ...] | None = None,
     ) -> None:
         self._array = array
-        self._place = place
+        self._image = image
         self._n_new = n_new
         self._order = order
         self._options = dict(options or {})
-        self._images: dict[int, Any] = {}
-        self._open = contextlib.ExitStack()
+        self._decoded: dict[int, Any] = {}
+        self._open_files = contextlib.ExitStack()
 
     def __enter__(self) -> ReferenceDecoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._drop_images()
+        self._clear()
 
-    def _drop_images(self) -> None:
-        """Drop all images, and close the files of large ones."""
-        self._images.clear()
-        self._open.close()
+    def _clear(self) -> None:
+        """Discard the decoded images, and close the files of large ones."""
+        self._decoded.clear()
+        self._open_files.close()
 
     def chunk(self, index: tuple[int, ...]) -> NDArray | str | None:
         """Return the expected samples of a chunk, cropped to the array.
@@ -149,13 +149,13 @@ class ReferenceDecoder:
         Returns
         -------
         values
-            Samples; or a text why they are unknown; or None for a chunk without a file.
+            Samples; a text that says why they are unknown; None for a chunk without a file.
         """
         array, n_new = self._array, self._n_new or 0
         source = 0 if self._n_new is None else self._find_source(index)
-        if source is None or self._place is None:
+        if source is None or self._image is None:
             return None
-        image = self._decode(source, self._place)
+        image = self._decode(source, self._image)
         if isinstance(image, str):
             return image
         begin = self._find_begin(source, index[:n_new], image.shape)
@@ -179,34 +179,36 @@ class ReferenceDecoder:
         return int(near[0]) if near.size == 1 else None
 
     def _find_begin(
-        self, source: int, place: tuple[int, ...], shape: tuple[int, ...]
+        self, source: int, position: tuple[int, ...], shape: tuple[int, ...]
     ) -> NDArray[np.int64] | None:
-        """Return the origin of an image of this shape in the array; None if unknown.
+        """Return the origin of an image in the array; None if unknown.
+
+        `position` is its index along the new axes, `shape` its shape.
 
         Images smaller than the array begin at their first chunk. If their chunks do not cover the
         image, the first chunk may be missing, so the origin is unknown.
         """
-        array, n_new = self._array, len(place)
+        array, n_new = self._array, len(position)
         begin = np.zeros(len(array.shape) - n_new, np.int64)
         if shape == array.shape[n_new:]:
             return begin
         if self._n_new is None or len(shape) != len(begin):
             return None
-        own = np.argwhere(array.manifest.source.reshape(array.grid)[place] == source)
+        own = np.argwhere(array.manifest.source.reshape(array.grid)[position] == source)
         chunks = np.array(array.chunks[n_new:])
         partial = np.array(shape) < array.shape[n_new:]
         begin[partial] = (own.min(axis=0) * chunks)[partial]
         last = (begin + shape - 1) // chunks
         return begin if np.array_equal(last[partial], own.max(axis=0)[partial]) else None
 
-    def _decode(self, source: int, place: tuple[int, int]) -> Any:
-        """Return the image of a file, decoded once, or a text why it cannot be decoded."""
-        if source not in self._images:
-            kept = sum(one.nbytes for one in self._images.values() if not isinstance(one, str))
-            if kept > _MAX_DECODED_BYTES:
-                self._drop_images()
-            self._images[source] = self._read(self._array.manifest.sources[source].url, *place)
-        return self._images[source]
+    def _decode(self, source: int, image: tuple[int, int]) -> Any:
+        """Return the image of a file, decoded once, or a text that says why it cannot be."""
+        if source not in self._decoded:
+            n_bytes = sum(one.nbytes for one in self._decoded.values() if not isinstance(one, str))
+            if n_bytes > _MAX_DECODED_BYTES:
+                self._clear()
+            self._decoded[source] = self._read(self._array.manifest.sources[source].url, *image)
+        return self._decoded[source]
 
     def _read(self, url: str, series: int, level: int) -> Any:
         """Return the image of a file as an array; a lazy Zarr array if it is large."""
@@ -226,7 +228,7 @@ class ReferenceDecoder:
                 if self._order is not None:
                     return "a large image with a different order of axes"
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
-                self._open.push(stack.pop_all())
+                self._open_files.push(stack.pop_all())
                 return array
         except (*_FAILURES, *client_errors()) as error:  # type: ignore[misc]
             return _describe_failure(error)
@@ -420,16 +422,15 @@ def _from_error(code: str, key: str | None, error: TiffrefError) -> Finding:
 
 
 def _check_scan(references: References, report: Report) -> None:
-    """Warn of what the scan found to be damaged, or left out: the document may be right, and the
-    image is not whole."""
-    for row in references.series:
-        reasons = [level["refused"] for level in row["levels"] if "refused" in level]
-        if "damaged" in row:
+    """Warn if the scan found damage or left out levels: the document is valid, but incomplete."""
+    for series in references.series:
+        reasons = [level["refused"] for level in series["levels"] if "refused" in level]
+        if "damaged" in series:
             report.findings.append(
-                Finding("damaged", f"the TIFF is damaged: {row['damaged']}", severity="warning")
+                Finding("damaged", f"the TIFF is damaged: {series['damaged']}", severity="warning")
             )
         if reasons:
-            what = f"a level of series {row['index']} is left out: {reasons[0]}"
+            what = f"a level of series {series['index']} is left out: {reasons[0]}"
             more = len(reasons) - 1
             report.findings.append(Finding("left-out", what, severity="warning", n_more=more))
 

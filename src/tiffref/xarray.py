@@ -326,15 +326,15 @@ class _Store(AbstractDataStore):
     def __init__(self, group: Group, fetch: Fetcher, engine_options: EngineOptions) -> None:
         self.group = group
         self._fetch = fetch
-        self._asked = engine_options
+        self._options = engine_options
 
     def get_variables(self) -> dict[str, xr.Variable]:
         found: dict[str, xr.Variable] = {}
         for name, array in self.group.children.items():
             if not isinstance(array, Array):
                 continue
-            variable = _variable(array, self._fetch, self._asked)
-            if self._asked.band_as_variable and BAND in array.dims:
+            variable = _variable(array, self._fetch, self._options)
+            if self._options.band_as_variable and BAND in array.dims:
                 # the band coordinate itself is dropped: band numbers are in the names
                 found.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
             else:
@@ -463,10 +463,10 @@ class _LazyArray(BackendArray):
         )
 
     def _read(self, selection: tuple[Any, ...]) -> Any:
-        engine_options = dict(zip(self.order, selection, strict=True))
-        stored = tuple(engine_options[axis] for axis in range(len(selection)))
+        by_axis = dict(zip(self.order, selection, strict=True))
+        stored = tuple(by_axis[axis] for axis in range(len(selection)))
         result = read_array(self.array, stored, fetch=self.fetch)
-        kept = [axis for axis in range(len(selection)) if isinstance(engine_options[axis], slice)]
+        kept = [axis for axis in range(len(selection)) if isinstance(by_axis[axis], slice)]
         return np.transpose(result, [kept.index(axis) for axis in self.order if axis in kept])
 
 
