@@ -542,7 +542,9 @@ def _color_table(ifd: IfdFacts) -> list[str]:
     """Return the colors of a palette of up to 8 bits as "#rrggbb"."""
     table = ifd.tags.get(COLOR_MAP)
     is_fitting = (
-        ifd.photometric in _WITH_COLORS and table is not None and np.size(table) == 3 << ifd.bits[0]
+        ifd.photometric in _WITH_COLORS
+        and table is not None
+        and np.size(table) == _color_map_length(ifd)
     )
     if table is None or not is_fitting or np.size(table) not in _PALETTES:
         return []
@@ -553,12 +555,16 @@ def _color_table(ifd: IfdFacts) -> list[str]:
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors]
 
 
+def _color_map_length(ifd: IfdFacts) -> int:
+    return 3 << max(0, ifd.bits[0])  # malformed files have negative bits
+
+
 def _report_color_map(ifd: IfdFacts, report: Report) -> None:
-    """Report the colors of a palette image that are not one for each value of a sample."""
-    table, expected = ifd.tags.get(COLOR_MAP), 3 << ifd.bits[0]
+    """Report a palette image whose ColorMap does not have one color per sample value."""
+    table, expected = ifd.tags.get(COLOR_MAP), _color_map_length(ifd)
     if ifd.photometric == 3 and table is not None and np.size(table) != expected:
         found = f"{np.size(table)} numbers, expected {expected}"
-        report.add("ColorMap (320)", "does not match the samples: ignored", got=found)
+        report.add("ColorMap (320)", "ignored, since it does not match the samples", got=found)
 
 
 def _color_factor(numbers: np.ndarray) -> int:
