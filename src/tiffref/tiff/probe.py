@@ -298,6 +298,9 @@ def _check_jpeg_ends(
     allows_holes: bool,
 ) -> None:
     """Refuse probed JPEG segments whose byte count excludes samples; decoders make them up."""
+    codecs = [codec for codec in array.codecs if isinstance(codec, SegmentCodec)]
+    if not any(compression_of(codec.compression).decode is jpeg for codec in codecs):
+        return
     for n in sorted(set(_probed_indices(array, segments)) - set(across_end)):
         codec, data = _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
         # NDPI's segments are intervals of a stream, whose decoder checks their ends
