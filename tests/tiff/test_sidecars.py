@@ -1,6 +1,7 @@
 """`sidecars`: world files, .aux.xml, .ovr and .msk beside a TIFF, read as GDAL does."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,39 @@ def test_control_points_of_aux_xml(tmp_path):
         assert [(p.row, p.col, p.x, p.y) for p in ours] == [
             (p.row, p.col, p.x, p.y) for p in theirs
         ]
+
+
+@pytest.mark.parametrize(
+    ("nodata", "expected"),
+    [({1: 3}, 3), ({2: 3}, None), ({3: 3}, None), ({1: 3, 2: 3}, 3), ({1: 3, 2: 4}, 3)],
+)
+@pytest.mark.parametrize("n_bands", [1, 2])
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_nodata_of_aux_xml_is_that_of_the_band(tmp_path, n_bands, nodata, expected):
+    """GDAL ignores bands that the TIFF does not have."""
+    rasterio = pytest.importorskip("rasterio")
+    shape = DATA.shape if n_bands == 1 else (*DATA.shape, 2)
+    path = write(tmp_path / "a.tif", np.ones(shape, "u1"), photometric="minisblack")
+    bands = "".join(
+        f'<PAMRasterBand band="{band}"><NoDataValue>{number}</NoDataValue></PAMRasterBand>'
+        for band, number in nodata.items()
+    )
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    with rasterio.open(path) as dataset:
+        assert dataset.nodatavals[0] == expected
+        is_said = len(set(dataset.nodatavals)) > 1
+    with pytest.warns(MetadataWarning, match="bands have") if is_said else nullcontext():
+        assert tiffref.scan(path).group["image"].fill_value == expected
+
+
+def test_a_table_of_mapinfo_is_reported(tmp_path):
+    """GDAL reads its georeference."""
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "a.tab").write_text("!table")
+    with pytest.warns(MetadataWarning, match=r"MapInfo is not read, got .*a\.tab"):
+        assert transform(path) is None
+    (tmp_path / "a.tfw").write_text("10\n0\n0\n-20\n5\n7\n")
+    assert transform(path) is not None
 
 
 @pytest.mark.parametrize("text", ["", "<PAMDataset", '<!DOCTYPE a [<!ENTITY b "c">]><a/>'])

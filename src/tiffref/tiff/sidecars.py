@@ -43,7 +43,7 @@ from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 __all__ = ["Sidecars", "add_sidecars", "has_sidecars"]
 
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
-_USER_DEFINED, _COLOR_MAP, _N_COLORS = 32767, 320, 256
+_USER_DEFINED, _SAMPLES_PER_PIXEL, _COLOR_MAP, _N_COLORS = 32767, 277, 320, 256
 
 _LABEL = "files beside the TIFF"
 _MAX_BYTES = 1 << 24
@@ -81,7 +81,7 @@ class Sidecars:
     def read(self, url: str) -> bytes | None:
         """Return the content of a file; None if it does not exist."""
         url += self._query
-        if self._is_missing(url):
+        if self.is_missing(url):
             return None
         try:
             with closing(open_source(url, self.storage_options, self.source.allow)) as source:
@@ -97,7 +97,7 @@ class Sidecars:
     def facts(self, ending: str) -> FileFacts | None:
         """Return the facts of the TIFF with this extension; None if it does not exist."""
         url = f"{self.base}{ending}{self._query}"
-        if self._is_missing(url):
+        if self.is_missing(url):
             return None
         try:
             return self.facts_of(url)
@@ -109,7 +109,8 @@ class Sidecars:
             self.report.add(_LABEL, "cannot be read", got=error)
             return None
 
-    def _is_missing(self, url: str) -> bool:
+    def is_missing(self, url: str) -> bool:
+        """Return whether a local file does not exist."""
         return is_local(url) and not os.path.isfile(url)  # noqa: PTH113 - many times a scan
 
 
@@ -228,6 +229,9 @@ def _with_world_file(tags: dict[int, Any], sidecars: Sidecars) -> dict[int, Any]
             return tags
         # world files give the centre of the first pixel
         return _with_matrix(tags, (a, b, x - a / 2 - b / 2, d, e, y - d / 2 - e / 2))
+    table = f"{_split_extension(sidecars.base)[0]}.tab"
+    if TIEPOINTS not in tags and is_local(table) and not sidecars.is_missing(table):
+        sidecars.report.add(_LABEL, "the georeference of MapInfo is not read", got=table)
     return tags
 
 
@@ -340,9 +344,11 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         model = _sensor_model(words, ".aux.xml", report)
         found |= {RPCS: model} if model else {}
     bands = root.findall("PAMRasterBand")
-    nodata = [text for band in bands if (text := (band.findtext("NoDataValue") or "").strip())]
-    if nodata:
-        found[GDAL_NODATA] = nodata[0] if len(set(nodata)) == 1 else " ".join(nodata)
+    nodata = _nodata_of_bands(bands, tags.get(_SAMPLES_PER_PIXEL, 1))
+    if len(set(nodata)) > 1:
+        report.add(".aux.xml", "bands have different nodata; that of the first is used", got=nodata)
+    if nodata[0]:
+        found[GDAL_NODATA] = nodata[0]
     colors = [
         [_number(entry.get(f"c{n}") or "0") for n in (1, 2, 3)]
         for entry in root.findall("PAMRasterBand/ColorTable/Entry")[:_N_COLORS]
@@ -357,6 +363,13 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     if items:
         found[GDAL_METADATA] = _with_items(found.get(GDAL_METADATA), items)
     return found
+
+
+def _nodata_of_bands(bands: Sequence[Element], n_bands: Any) -> list[str]:
+    """Return the nodata of each band of the TIFF, "" of one that has none."""
+    texts = {band.get("band"): (band.findtext("NoDataValue") or "").strip() for band in bands}
+    n_bands = n_bands if isinstance(n_bands, int) else 1
+    return [texts.get(str(n + 1), "") for n in range(max(1, n_bands))]
 
 
 def _attribute(root: Element, name: str, attribute: str) -> str:
