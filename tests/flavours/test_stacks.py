@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -303,6 +304,29 @@ def test_a_member_without_that_file_has_no_metadata_rather_than_wrong_one(tmp_pa
         references = tiffref.scan(folder / names[0])
     assert_pixels(references, {"image": data[0]})
     assert scales_of(references) == {}
+
+
+def test_members_whose_tags_hold_0_over_0_are_read_without_a_word(tmp_path):
+    """PrairieView gives no distance of planes."""
+    names = [f"{n}.ome.tif" for n in range(3)]
+    blocks = "".join(
+        f'<TiffData FirstT="{n}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{n}</UUID>'
+        "</TiffData>" for n, name in enumerate(names)
+    )  # fmt: skip
+    text = (
+        '<Image><Pixels DimensionOrder="XYCZT" SizeX="24" SizeY="20" SizeZ="1" SizeC="1" '
+        f'SizeT="3" Type="uint16">{blocks}</Pixels></Image></OME>'
+    )
+    data = pixels(3, 20, 24)
+    for n, name in enumerate(names):
+        tags = {33628: As(4, bytes(8), 1), 33629: As(5, bytes(24), 1)}
+        tags[270] = f'<OME UUID="urn:uuid:{n}">{text}'
+        write_tiff(tmp_path / name, [image(data[n], tags)])
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")  # as errors, tifffile would catch them
+        references = tiffref.scan(tmp_path / names[0])
+    assert found == []
+    assert_pixels(references, {"image": data})
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

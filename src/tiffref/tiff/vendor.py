@@ -602,7 +602,11 @@ def _ifd_name(page: Any) -> str:
 def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
     """Replace the bytes of vendor tags by their parsed values."""
     tags, tables = dict(facts.tags), dict(facts.tables)
-    with contextlib.suppress(*PARSE_ERRORS), _reopened(keyframe.parent):
+    with (
+        contextlib.suppress(*PARSE_ERRORS),
+        _reopened(keyframe.parent),
+        np.errstate(all="ignore"),  # rationals in MetaMorph tags may be 0/0
+    ):
         for code in _TAG_VALUES & tags.keys():
             tags[code] = _to_plain_value(keyframe.tags.valueof(code))
         if facts.name == "0":
