@@ -437,6 +437,30 @@ def test_a_mask_beside(tmp_path):
     assert group["mask"].attributes["role"] == "mask"
 
 
+def test_overviews_of_a_mask_beside(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    how = {"count": 1, "width": 48, "height": 64, "dtype": "uint16", "crs": "EPSG:32632"}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False, TIFF_USE_OVR=True),
+        rasterio.open(
+            path, "w", driver="GTiff", transform=rasterio.Affine(*TRANSFORM), **how
+        ) as new,
+    ):
+        new.write(DATA, 1)
+        new.write_mask(DATA > 1000)
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as target:
+        target.build_overviews([2, 4])
+    assert (tmp_path / "a.tif.msk.ovr").exists()
+    group = tiffref.scan(path, strict=True).group
+    for level in (1, 2):
+        with rasterio.open(path, overview_level=level - 1) as source:
+            expected = source.read_masks(1)
+        mask = group[f"mask_{level}"]
+        assert mask.dims == group[f"image_{level}"].dims
+        np.testing.assert_array_equal(values(group, f"mask_{level}"), expected)
+
+
 def test_all_doors(tmp_path, capsys):
     from tiffref.cli import main
 

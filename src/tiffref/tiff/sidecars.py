@@ -145,7 +145,7 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
         main = replace(main, levels=tuple(levels))
     series = [main, *facts.series[1:]]
     if not any(map(_is_mask, series)) and (found := sidecars.facts(".msk")) is not None:
-        series += _masks(first, found, len(series), sidecars.report)
+        series += _masks(first, [found, sidecars.facts(".msk.ovr")], len(series), sidecars.report)
     if main is facts.series[0] and len(series) == len(facts.series):
         return facts
     return replace(facts, series=tuple(series))
@@ -195,7 +195,9 @@ def _is_reduced(series: SeriesFacts) -> bool:
     return _subfile_type(series) & (MASK_BIT | REDUCED_BIT) == REDUCED_BIT
 
 
-def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> list[SeriesFacts]:
+def _masks(
+    full: LevelFacts, files: Sequence[FileFacts | None], index: int, report: Report
+) -> list[SeriesFacts]:
     """Return the mask of an image, with its overviews."""
     size = _axis_sizes(full)
     levels = [
@@ -203,7 +205,7 @@ def _masks(full: LevelFacts, facts: FileFacts, index: int, report: Report) -> li
             replace(ifd, subfile_type=ifd.subfile_type | MASK_BIT | (REDUCED_BIT if n else 0))
             for ifd in level.ifds
         ))
-        for n, level in enumerate(_levels(facts))
+        for n, level in enumerate(level for one in files if one for level in _levels(one))
     ]  # fmt: skip
     if not levels or any(_axis_sizes(levels[0]).get(axis) != size[axis] for axis in "YX"):
         report.add(".msk", "has no mask of the image's size")
