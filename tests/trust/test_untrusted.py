@@ -20,8 +20,8 @@ def test_every_host_and_path_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     path.write_text(json.dumps(document))
     assert main(["validate", "--untrusted", "--sources", "--pixels", "all", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "reads https://example.invalid\n    '/data/a.tif'" in said
-    assert "reads file://\n    '/etc/passwd'" in said
+    assert "would read https://example.invalid\n    '/data/a.tif'" in said
+    assert "would read file://\n    '/etc/passwd'" in said
 
 
 def test_prefixes_of_validate_end_at_parts() -> None:

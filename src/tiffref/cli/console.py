@@ -213,7 +213,7 @@ def allow_of(what: str) -> Arguments:
     return {
         "--allow": {
             "metavar": "PREFIX", "action": "append",
-            "help": f"addresses that {what} may read start with this; '*' for all; may be repeated",
+            "help": f"let {what} read addresses that start with this; '*' for all; may be repeated",
         },
     }  # fmt: skip
 

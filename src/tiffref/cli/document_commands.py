@@ -425,7 +425,7 @@ def _format_report(arguments: argparse.Namespace, report: Report) -> Iterator[st
     for finding in report.findings:
         yield f"  {finding.severity}: {finding.to_error()}"
     for host, paths in sorted(report.touches.items()) if arguments.untrusted else ():
-        yield f"  reads {host}"
+        yield f"  would read {host}"
         yield from (f"    {path!r}" for path in sorted(set(paths)))
 
 
