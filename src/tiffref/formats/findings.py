@@ -86,7 +86,7 @@ def raise_finding(finding: Finding) -> None:
 
 
 def check_array(path: str, array: Array) -> Iterator[Finding]:
-    """Find codecs that are not known here, and plain chunks of a wrong length."""
+    """Find codecs that are not installed, and uncompressed chunks of a wrong length."""
     yield from _check_codec(path, array)
     yield from _check_lengths(path, array)
 

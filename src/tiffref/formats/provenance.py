@@ -378,7 +378,7 @@ def _range_columns(
     if not manifest.source.size:
         return [], []
     source, offset, length = manifest.source, manifest.offset, manifest.length
-    if len(urls) > 1 or source.any():  # else all chunks lie in the one source
+    if len(urls) > 1 or source.any():  # otherwise all chunks are in the only source
         is_stored = source >= 0
         used = np.bincount(source[is_stored], minlength=len(urls)) > 0
         named = {url for url, is_used in zip(urls, used.tolist(), strict=True) if is_used}

@@ -109,7 +109,7 @@ class ByteSource:
         return True
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch ranges (offset, length) that will be read at once, if reads cost requests."""
+        """Fetch ranges (offset, length) together before they are read, if reads cost requests."""
 
     def as_buffer(self) -> Any:
         """Return the whole file as a buffer if that costs no request, else None."""
@@ -181,7 +181,7 @@ class LocalSource(ByteSource):
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         self._check(expected)
-        # a byte count may be any number, and so much memory would be allocated
+        # a wrong byte count must not allocate that much memory
         length = max(0, min(length, self.size - offset))
         try:
             data = read_at(self._descriptor, length, offset)

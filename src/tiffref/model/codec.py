@@ -27,7 +27,7 @@ class SegmentCodec:
     shape: tuple[int, int, int, int]
     """Samples of a full segment: (depth, rows, columns, samples per pixel in this segment)."""
     dtype: str
-    """NumPy dtype of the decoded samples, little-endian or without byte order, as "<u2"."""
+    """NumPy dtype of the decoded samples, little-endian or without byte order, such as "<u2"."""
     compression: int = 1
     """Compression (tag 259)."""
     predictor: int = 1

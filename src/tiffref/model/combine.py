@@ -101,7 +101,7 @@ def group_compatible(aspects: Sequence[Mapping[str, Any]]) -> list[CompatibleGro
 
 def differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
     """Return the aspects in which groups differ; "codec" only if it is the only one."""
-    # files with other arrays have other aspects
+    # files with different arrays have different aspects
     every = dict.fromkeys(name for group in groups for name in group.aspects)
     first = groups[0].aspects
     names = [

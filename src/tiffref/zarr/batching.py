@@ -222,7 +222,7 @@ class ReadAhead:
         return [run.flat(index) for row in run.extend() for index in row]
 
     def clear(self) -> None:
-        """Forget all reads."""
+        """Remove all runs."""
         self._runs.clear()
 
 

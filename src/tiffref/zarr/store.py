@@ -232,7 +232,9 @@ class ZarrStore(Store):
         SelectionError
             If the selection or `out` does not fit the array.
         """
-        array = self._references.group[self._checked_main()]  # zarr's keys take a millisecond
+        array = self._references.group[
+            self._checked_main()
+        ]  # `_array` would take 1 ms for the keys
         assert isinstance(array, Array)
         show = resolve_progress(progress, "reading", "chunks")
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
