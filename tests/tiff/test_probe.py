@@ -282,6 +282,20 @@ def test_jpeg_with_a_byte_count_that_is_too_small(tmp_path, how, n, order):
         tiffref.scan(path, allow_holes=True)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_less", [1, 40, 300])
+@pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 64}])
+def test_jpeg_xr_with_a_byte_count_that_is_too_small(tmp_path, how, n_less, order):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 255, (64, 64), "u1")
+    tifffile.imwrite(path, data, compression="jpegxr", byteorder=order, metadata=None, **how)
+    np.testing.assert_array_equal(read(path), data)
+    shorten(path, n_less)
+    for open_file in (tiffref.scan, read):
+        with pytest.raises(MalformedTiff, match=r"279.*excludes samples"):
+            open_file(path)
+
+
 @pytest.mark.parametrize("n_less", [1, 20])
 def test_compressed_tiles_inside_the_image_are_not_cropped(tmp_path, n_less):
     """A run of PackBits that is cut leaves as many bytes as a tile of the lower edge may have."""

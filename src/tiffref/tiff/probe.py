@@ -12,7 +12,7 @@ offsets. libtiff reads a single strip to the end of the file; GDAL and tifffile 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from ..codecs.decode import (
     runs_short,
     wrap_inlined,
 )
-from ..codecs.decoders import jpeg, packbits_end
+from ..codecs.decoders import jpeg, jpegxr, packbits_end
 from ..codecs.foreign import decode_image
 from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, inflate, zstd_size
 from ..codecs.table import compression_of
@@ -297,17 +297,20 @@ def _check_jpeg_ends(
     report: Report,
     allows_holes: bool,
 ) -> None:
-    """Refuse probed JPEG segments whose byte count excludes samples; decoders make them up."""
+    """Refuse probed JPEG and JPEG XR segments whose byte count excludes samples.
+
+    Their decoders make them up.
+    """
     codecs = [codec for codec in array.codecs if isinstance(codec, SegmentCodec)]
-    if not any(compression_of(codec.compression).decode is jpeg for codec in codecs):
+    if not any(compression_of(codec.compression).decode in _HAVE_END for codec in codecs):
         return
     for n in sorted(set(_probed_indices(array, segments)) - set(across_end)):
         codec, data = _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
         # NDPI's segments are intervals of a stream, whose decoder checks their ends
-        is_interval = "jpeg_header" in codec.parameters
-        if compression_of(codec.compression).decode is not jpeg or is_interval:
+        has_end = _HAVE_END.get(compression_of(codec.compression).decode)
+        if has_end is None or "jpeg_header" in codec.parameters or has_end(data):
             continue
-        if _JPEG_END in data or not runs_short(codec, data, _n_rows(level, codec, n)):
+        if not runs_short(codec, data, _n_rows(level, codec, n)):
             continue
         error = MalformedTiff(
             "the byte count of a segment is too small: it excludes samples",
@@ -320,7 +323,24 @@ def _check_jpeg_ends(
         warn(TruncationWarning(str(error)), stacklevel=2)
 
 
-_JPEG_END = b"\xff\xd9"
+def _has_jpeg_end(data: bytes) -> bool:
+    return b"\xff\xd9" in data
+
+
+def _has_jpegxr_end(data: bytes) -> bool:
+    """Return whether the image of a JPEG XR file ends within the bytes (ITU-T T.832, Annex A)."""
+
+    def number(at: int, n_bytes: int) -> int:
+        return int.from_bytes(data[at : at + n_bytes], "little")
+
+    first = number(4, 4)
+    places = range(first + 2, first + 2 + 12 * number(first, 2), 12)
+    entries = {number(at, 2): number(at + 8, 4) for at in places}
+    offset, length = entries.get(0xBCC0, 0), entries.get(0xBCC1, 0)
+    return offset + length <= len(data)
+
+
+_HAVE_END: Mapping[Any, Callable[[bytes], bool]] = {jpeg: _has_jpeg_end, jpegxr: _has_jpegxr_end}
 
 
 def _n_rows(level: LevelFacts, codec: SegmentCodec, n: int) -> int:
