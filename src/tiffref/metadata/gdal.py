@@ -125,7 +125,7 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
         if any(not band.keys().isdisjoint(("scale", "offset", "nodata")) for band in bands):
             report.add(
                 "STAC item",
-                "scale, offset and nodata are ignored: the number of bands is not that of the file",
+                "scale, offset and nodata are ignored: the file has another number of bands",
                 got=f"{len(bands)} bands, expected {n_bands}",
             )
         return array

@@ -725,7 +725,7 @@ def _report_findings(file: _File, is_strict: bool, *, is_whole: bool) -> str:
     if not reported:
         return ""
     first = reported[0].to_error()
-    first.url = None  # it may be that of a signed address, or be another for readers
+    first.url = None  # it may hold a signature, and readers may use another URL
     return str(first)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = re.compile(r"(_\d+)?$")
 _AXIS_SUFFIX = re.compile(r"(?<=^[a-z])_.*")
-"""What distinguishes axes of overviews and further images: `y_1`, `c_s1`, `s_thumbnail`."""
+"""Suffixes of axes of overviews and further images: `y_1`, `c_s1`, `s_thumbnail`."""
 
 
 @dataclass(frozen=True, slots=True)
