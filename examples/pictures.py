@@ -26,6 +26,6 @@ def draw(path: Path, values: np.ndarray, smallest_side: int = 240) -> None:
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / ((high - low) or 1)
     stops = np.array(SEA_TO_SNOW)
-    colours = np.stack([np.interp(scaled, stops[:, 0], stops[:, n]) for n in (1, 2, 3)], axis=-1)
-    enlarged = colours.astype(np.uint8).repeat(step, axis=0).repeat(step, axis=1)
+    colors = np.stack([np.interp(scaled, stops[:, 0], stops[:, n]) for n in (1, 2, 3)], axis=-1)
+    enlarged = colors.astype(np.uint8).repeat(step, axis=0).repeat(step, axis=1)
     path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(enlarged)))

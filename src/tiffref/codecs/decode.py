@@ -16,7 +16,7 @@ jpeg_tables            bytes of JPEGTables (tag 347)
 jpeg_header            bytes that precede each tile's entropy-coded data (NDPI)
 jpeg_process           int, marker of the JPEG frame header (`guard.jpeg_frame`) if it is not
                        0xC0 to 0xC2: lossless JPEG needs our own codec
-colorspace,            JPEG colour spaces, from `table.jpeg_colorspaces`
+colorspace,            JPEG color spaces, from `table.jpeg_colorspaces`
 outcolorspace
 ends_exactly           True: imagecodecs decodes LZW segments to exactly their size
 lerc_mask              "nan" or "alpha": meaning of the mask of a LERC image

@@ -68,7 +68,7 @@ def jpeg(codec: SegmentCodec, data: Any, out: NDArray | None) -> NDArray:
         frame = jpeg_frame(bytes(stream))
         if frame is None or frame.marker not in _LOSSLESS_FRAMES:
             raise
-        # libjpeg lacks some precisions and colour spaces of lossless JPEG that occur in DNG
+        # libjpeg lacks some precisions and color spaces of lossless JPEG that occur in DNG
         try:
             return imagecodecs.ljpeg_decode(stream, out=out)
         except RuntimeError:
@@ -383,7 +383,7 @@ def _build_tiff(
         257: (_LONG, [rows]),
         258: (_SHORT, list(bits) * (samples // len(bits))),
         259: (_SHORT, [codec.compression]),
-        # a palette would need its colours, and WhiteIsZero does not change stored samples
+        # a palette would need its colors, and WhiteIsZero does not change stored samples
         262: (_SHORT, [codec.photometric if codec.photometric in _DECODING_PHOTOMETRICS else 1]),
         266: (_SHORT, [codec.fill_order]),
         273: (_LONG, [0]),

@@ -116,7 +116,7 @@ _ROWS: Sequence[Compression] = (
 
 _UNSUPPORTED: Mapping[str, Mapping[int, str]] = {
     "the compression of Kodak cameras is not published": {262: "Kodak 262", 32947: "Kodak DCS"},
-    "no JBIG decoder is at hand": {9: "JBIG, black and white", 10: "JBIG, colour", 34661: "JBIG"},
+    "no JBIG decoder is available": {9: "JBIG, black and white", 10: "JBIG, color", 34661: "JBIG"},
     "camera raw data needs its maker's decoder": {
         32767: "Sony ARW", 32769: "packed raw (Epson ERF)", 32770: "Samsung SRW",
         32772: "Samsung SRW 2", 34713: "Nikon NEF", 65535: "Pentax PEF",
@@ -184,7 +184,7 @@ def jpeg_colorspaces(
     is_jfif: bool,
     has_rgb_components: bool = False,
 ) -> dict[str, int | str]:
-    """Find the colour spaces of a JPEG segment before and after decoding.
+    """Find the color spaces of a JPEG segment before and after decoding.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def jpeg_colorspaces(
         Whether the stream has a JFIF marker. Without one, RGB images of some scanners (Aperio)
         contain RGB that the decoder would take for YCbCr.
     has_rgb_components
-        Whether the three components are not colours, such as bands written by GDAL; by default
+        Whether the three components are not colors, such as bands written by GDAL; by default
         the decoder would take them for YCbCr.
 
     Returns
