@@ -121,12 +121,12 @@ _UNSUPPORTED: Mapping[str, Mapping[int, str]] = {
         32767: "Sony ARW", 32769: "packed raw (Epson ERF)", 32770: "Samsung SRW",
         32772: "Samsung SRW 2", 34713: "Nikon NEF", 65535: "Pentax PEF",
     },
-    "no decoder for the IT8 family is at hand": {
+    "no decoder for the IT8 family is available": {
         32895: "IT8 CT with padding", 32896: "IT8 line work", 32897: "IT8 monochrome picture",
         32898: "IT8 binary line art",
     },
     "no decoder for it is known": {32908: "PixarFilm"},
-    "no JBIG2 decoder for TIFF is at hand": {34715: "JBIG2"},
+    "no JBIG2 decoder for TIFF is available": {34715: "JBIG2"},
     "Microsoft's document imaging is not supported": {
         34718: "MDI binary", 34719: "MDI progressive", 34720: "MDI vector"
     },
