@@ -240,6 +240,16 @@ def test_colours_in_another_order_are_refused(tmp_path):
         tiffref.scan_sequence(tmp_path / "{t}.tif")
 
 
+def test_inverted_values_are_refused(tmp_path):
+    for n, photometric in enumerate(("minisblack", "miniswhite")):
+        write(tmp_path / f"{n}.tif", pixels(n, dtype="u1"), photometric=photometric)
+    with pytest.raises(ManifestMismatch, match="WhiteIsZero"):
+        tiffref.scan_sequence(tmp_path / "{t}.tif")
+    first = tiffref.scan_sequence([tmp_path / "0.tif"], pattern="{t}.tif")
+    with pytest.raises(ManifestMismatch, match="WhiteIsZero"):
+        tiffref.append_sequence(first, tmp_path / "1.tif")
+
+
 def test_inlined_strips_are_decoded_by_their_own_codec(tmp_path):
     data = []
     for n, how in enumerate(

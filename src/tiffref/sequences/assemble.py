@@ -7,6 +7,7 @@ arrays of all levels, their coordinates, and mosaics of georeferenced files on o
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -111,6 +112,7 @@ def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
         for name, value in one.items():
             found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
         found["scale"] = (*found.get("scale", ()), scale_of(array))
+        found["photometric"] = (*found.get("photometric", ()), photometric_of(array))
     found["georeference"] = location
     is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
     if "nodata" in plan.ignore and is_whole:
@@ -125,7 +127,14 @@ def _suffix(path: str) -> str:
 
 def scale_of(array: Array) -> str:
     """Return scale, offset and units as text, equal for a file and its document."""
-    return repr({name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES})
+    found = {name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES}
+    return repr({name: value for name, value in found.items() if value is not None})
+
+
+def photometric_of(array: Array) -> str | None:
+    """Return "WhiteIsZero" if 0 is white, which inverts the meaning of values; else None."""
+    tags = json.loads(array.attributes.get("tiff_tags", "{}"))
+    return "WhiteIsZero" if tags.get("PhotometricInterpretation") == 0 else None
 
 
 def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:

@@ -38,7 +38,16 @@ from ..model.array import Array, Group, check_zattrs
 from ..model.combine import aspects_of, group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..model.manifest import Source
 from ..references import References, move_series
-from .assemble import MAX_REPORTED, METADATA, Plan, band_orders, combine, compare, scale_of
+from .assemble import (
+    MAX_REPORTED,
+    METADATA,
+    Plan,
+    band_orders,
+    combine,
+    compare,
+    photometric_of,
+    scale_of,
+)
 from .coordinates import (
     Axis,
     axis_array,
@@ -592,6 +601,7 @@ def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) ->
         {
             **aspects_of(_with_plain_fill(array), dims),
             "scale": scale_of(array),
+            "photometric": photometric_of(array),
             "georeference": place,
             "bands": order,
         }
