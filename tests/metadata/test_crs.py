@@ -405,6 +405,7 @@ BAD = {
     "unknown geographic code": ({1024: 2, 2048: 31000}, "GeodeticCRS (GeoKey 2048)"),
     "unknown unit": ({1024: 1, 3072: 32767, 3075: 1, 3076: 9999, **SPHERE}, "ProjLinearUnits"),
     "unknown method": ({1024: 1, 3072: 32767, 3075: 99, **SPHERE}, "ProjMethod (GeoKey 3075)"),
+    "projection on nothing": ({1024: 1, 3072: 32767, 3074: 10101}, "GeodeticCRS (GeoKey 2048)"),
     "absurd axis": ({1024: 2, 2048: 32767, 2057: -5.0}, "EllipsoidSemiMajorAxis"),
     "broken ESRI string": (
         {1024: 1, 3072: 32767, 3073: "ESRI PE String = PROJCS["},

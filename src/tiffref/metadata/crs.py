@@ -680,6 +680,8 @@ def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
         is_local = base is None or any(3072 <= key < 4096 for key in keys.values)
         return _engineering(keys, report) if is_local else base
     if base is None:
+        if not {2048, 2050} & keys.values.keys():  # others are reported where they are looked up
+            report.add(key_label(2048), "a projection without a geographic system is ignored")
         return None
     return CRS.from_json_dict(
         {
