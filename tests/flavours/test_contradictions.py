@@ -58,13 +58,23 @@ def assert_refused(path, match, tmp_path, capsys):
     "bits",
     [
         [16, 16, 16, 8], [8, 8, 8, 16], [16, 8], [8, 16], [8, 8, 8, 1], [8, 8, 16], [32, 16],
-        [8, 4, 4], [5, 5, 6], [0, 8, 8],
+        [8, 8, 4], [5, 5, 5, 1],
     ],
 )  # fmt: skip
 def test_samples_of_different_sizes(tmp_path, capsys, bits, order):
     path = tmp_path / "bits.tif"
     write_bits(path, bits, order=order, photometric=2 if len(bits) > 2 else 1)
     assert_refused(path, "258", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("bits", [[7, 5, 4], [8, 4, 4]])
+def test_other_samples_packed_into_16_bits_are_empty_and_reported(tmp_path, bits):
+    path = tmp_path / "bits.tif"
+    write_bits(path, bits, photometric=2)
+    with pytest.warns(MetadataWarning, match="no dtype can hold these samples"):
+        assert 0 in scan(path).group["image"].shape
+    with pytest.raises(MalformedTiff, match="258"):
+        tiffref.scan(path, strict=True)
 
 
 @pytest.mark.parametrize("order", ORDERS)

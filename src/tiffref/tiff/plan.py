@@ -290,11 +290,12 @@ def plan_level(
 def _check_equal_samples(ifd: IfdFacts) -> None:
     """Refuse samples of different sizes or types in one pixel.
 
-    tifffile returns nothing for them, except for 5-6-5 bits, which pass.
+    Three samples packed into 16 bits pass: tifffile reads 5-6-5, and an empty array for others.
     """
     formats = ifd.sample_format if isinstance(ifd.sample_format, tuple) else ()
     for tag, values in (("BitsPerSample (258)", ifd.bits), ("SampleFormat (339)", formats)):
-        if len(set(values)) > 1 and values != (5, 6, 5):
+        is_packed = values is ifd.bits and len(values) == 3 and sum(values) == 16
+        if len(set(values)) > 1 and not is_packed:
             raise UnsupportedTiff(
                 "samples of one pixel differ in size or type",
                 ifd=ifd.name,
