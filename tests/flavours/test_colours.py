@@ -10,6 +10,8 @@ import pytest
 from ifds import As, image, write_tiff
 from ways import assert_pixels, pixels, scan
 
+from tiffref.errors import MetadataWarning
+
 PROFILE = b"\0" * 36 + b"acsp" + b"\0" * 88
 
 
@@ -94,6 +96,15 @@ def test_a_colour_table_of_another_size_is_none(tmp_path, size):
     write_tiff(path, [image(pixels(20, 24, dtype="u1"), {320: As(3, [257] * size)})])
     _, attributes = told(path)
     assert "color_table" not in attributes
+
+
+@pytest.mark.parametrize("bits", [32, 65000])
+def test_samples_too_large_for_a_colour_table(tmp_path, bits):
+    path = tmp_path / "a.tif"
+    tags = {258: bits, 262: 3, 320: As(3, [257] * 768)}
+    write_tiff(path, [image(pixels(20, 24, dtype="u4"), tags)])
+    with pytest.warns(MetadataWarning):
+        scan(path)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])

@@ -362,7 +362,10 @@ def lacks_end(codec: SegmentCodec, data: bytes) -> bool:
         return False
     inflater = zlib.decompressobj()
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
-    inflater.decompress(in_first_bit_order(data, codec.fill_order), n_bytes + 1)
+    try:
+        inflater.decompress(in_first_bit_order(data, codec.fill_order), n_bytes + 1)
+    except zlib.error:  # after the samples, where the decoder does not read
+        return False
     return not inflater.eof and not inflater.unconsumed_tail
 
 

@@ -556,7 +556,8 @@ def _color_table(ifd: IfdFacts) -> list[str]:
 
 
 def _color_map_length(ifd: IfdFacts) -> int:
-    return 3 << max(0, ifd.bits[0])  # malformed files have negative bits
+    """Return how many numbers a ColorMap needs; 0 if the samples cannot be indices."""
+    return 3 << ifd.bits[0] if 0 <= ifd.bits[0] <= 16 else 0
 
 
 def _report_color_map(ifd: IfdFacts, report: Report) -> None:
