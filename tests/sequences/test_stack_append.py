@@ -142,6 +142,15 @@ def test_files_that_do_not_combine(tmp_path, keep, how, match):
         tiffref.append_sequence(before, tmp_path / "{t}.tif")
 
 
+def assert_only_the_last_is_refused(folder, keep, match):
+    """Append 1.tif and 2.tif to 0.tif."""
+    before = keep(tiffref.scan_sequence([folder / "0.tif"], pattern="{t}.tif"))
+    after = tiffref.append_sequence(before, [folder / "1.tif"])
+    assert after.group["image"].shape[0] == 2
+    with pytest.raises(ManifestMismatch, match=match):
+        tiffref.append_sequence(before, [folder / "2.tif"])
+
+
 SCALE = '<GDALMetadata><Item name="{}" sample="0" role="{}">{}</Item></GDALMetadata>'
 
 
@@ -155,22 +164,14 @@ def test_files_whose_values_mean_something_else(tmp_path, keep, name, role, valu
     )
     for n, how in enumerate((first, first, other)):
         write(tmp_path / f"{n}.tif", pixels(n), **how)
-    before = keep(tiffref.scan_sequence([tmp_path / "0.tif"], pattern="{t}.tif"))
-    after = tiffref.append_sequence(before, [tmp_path / "1.tif"])
-    assert after.group["image"].shape[0] == 2
-    with pytest.raises(ManifestMismatch, match="differ in scale"):
-        tiffref.append_sequence(before, [tmp_path / "2.tif"])
+    assert_only_the_last_is_refused(tmp_path, keep, "differ in scale")
 
 
 def test_files_whose_bands_are_in_another_order(tmp_path, keep):
     bands = {"photometric": "minisblack", "planarconfig": "contig"}
     for n, names in enumerate((("B2", "B3"), ("B2", "B3"), ("B3", "B2"))):
         write(tmp_path / f"{n}.tif", pixels(n, (32, 32, 2)), extratags=band_tags(*names), **bands)
-    before = keep(tiffref.scan_sequence([tmp_path / "0.tif"], pattern="{t}.tif"))
-    after = tiffref.append_sequence(before, [tmp_path / "1.tif"])
-    assert after.group["image"].shape[0] == 2
-    with pytest.raises(ManifestMismatch, match="differ in bands"):
-        tiffref.append_sequence(before, [tmp_path / "2.tif"])
+    assert_only_the_last_is_refused(tmp_path, keep, "differ in bands")
 
 
 def test_a_place_that_is_taken(tmp_path, keep):

@@ -111,8 +111,8 @@ def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
         one = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
         for name, value in one.items():
             found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
-        found["scale"] = (*found.get("scale", ()), scale_of(array))
-        found["photometric"] = (*found.get("photometric", ()), photometric_of(array))
+        for name, value in value_aspects(array).items():
+            found[name] = (*found.get(name, ()), value)
     found["georeference"] = location
     is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
     if "nodata" in plan.ignore and is_whole:
@@ -125,16 +125,18 @@ def _suffix(path: str) -> str:
     return path.removeprefix("mask" if path.startswith("mask") else "image")
 
 
-def scale_of(array: Array) -> str:
-    """Return scale, offset and units as text, equal for a file and its document."""
-    found = {name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES}
-    return repr({name: value for name, value in found.items() if value is not None})
+def value_aspects(array: Array) -> dict[str, str | None]:
+    """Return the meaning of values, equal for a file and its document.
 
-
-def photometric_of(array: Array) -> str | None:
-    """Return "WhiteIsZero" if 0 is white, which inverts the meaning of values; else None."""
+    `scale` is scale, offset and units as text; `photometric` is "WhiteIsZero" if 0 is white, which
+    inverts values, else None.
+    """
+    values = {name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES}
     tags = json.loads(array.attributes.get("tiff_tags", "{}"))
-    return "WhiteIsZero" if tags.get("PhotometricInterpretation") == 0 else None
+    return {
+        "scale": repr({name: value for name, value in values.items() if value is not None}),
+        "photometric": "WhiteIsZero" if tags.get("PhotometricInterpretation") == 0 else None,
+    }
 
 
 def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:

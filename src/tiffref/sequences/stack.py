@@ -45,8 +45,7 @@ from .assemble import (
     band_orders,
     combine,
     compare,
-    photometric_of,
-    scale_of,
+    value_aspects,
 )
 from .coordinates import (
     Axis,
@@ -600,8 +599,7 @@ def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) ->
     aspects = [
         {
             **aspects_of(_with_plain_fill(array), dims),
-            "scale": scale_of(array),
-            "photometric": photometric_of(array),
+            **value_aspects(array),
             "georeference": place,
             "bands": order,
         }

@@ -12,7 +12,7 @@ offsets. libtiff reads a single strip to the end of the file; GDAL and tifffile 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -144,12 +144,11 @@ def _check_cropped(level: LevelFacts, array: Array, segments: Segments) -> None:
 
 def _cropped_indices(array: Array, segments: Segments) -> list[int]:
     """Return the probed segments that decode to fewer samples than a whole one."""
-    found = []
-    for n in _probed_indices(array, segments):
-        codec, data = _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
-        if decodes(codec, data) and not decodes(replace(codec, edge=None), data):
-            found.append(n)
-    return found
+    return [
+        n
+        for n, codec, data in _read_segments(array, _probed_indices(array, segments), segments)
+        if decodes(codec, data) and not decodes(replace(codec, edge=None), data)
+    ]
 
 
 def _right_edge(level: LevelFacts, array: Array) -> np.ndarray:
@@ -270,9 +269,13 @@ def _check_ends(
             continue
         is_byte_stream = compression_of(codec.compression).kind == "bytes"
         is_whole = error.__cause__ is None and is_byte_stream  # but for its checksum
-        if report.is_strict or not (allows_holes or is_whole or codec.compression in _FAX):
-            raise error
-        warn(TruncationWarning(str(error)), stacklevel=2)
+        _raise_or_warn(error, report, allows_holes or is_whole or codec.compression in _FAX)
+
+
+def _raise_or_warn(error: MalformedTiff, report: Report, is_acceptable: bool) -> None:
+    if report.is_strict or not is_acceptable:
+        raise error
+    warn(TruncationWarning(str(error)), stacklevel=3)
 
 
 _FAX = frozenset({2, 3, 4, 32771})
@@ -283,8 +286,9 @@ def _report_missing_checksums(
     array: Array, across_end: Sequence[int], segments: Segments, report: Report
 ) -> None:
     """Report probed segments that lack their checksum, unless the end of the file cuts them off."""
-    for n in set(_probed_indices(array, segments)) - set(across_end):
-        if lacks_end(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
+    inside = sorted(set(_probed_indices(array, segments)) - set(across_end))
+    for n, codec, data in _read_segments(array, inside, segments):
+        if lacks_end(codec, data):
             what = "the byte count of a segment is too small: it excludes the checksum"
             report.add(_COUNTS, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
 
@@ -304,8 +308,8 @@ def _check_jpeg_ends(
     codecs = [codec for codec in array.codecs if isinstance(codec, SegmentCodec)]
     if not any(compression_of(codec.compression).decode in _HAVE_END for codec in codecs):
         return
-    for n in sorted(set(_probed_indices(array, segments)) - set(across_end)):
-        codec, data = _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
+    inside = sorted(set(_probed_indices(array, segments)) - set(across_end))
+    for n, codec, data in _read_segments(array, inside, segments):
         # NDPI's segments are intervals of a stream, whose decoder checks their ends
         has_end = _HAVE_END.get(compression_of(codec.compression).decode)
         if has_end is None or "jpeg_header" in codec.parameters or has_end(data):
@@ -318,9 +322,7 @@ def _check_jpeg_ends(
             tag=f"segment {n}, {_COUNTS}",
             got=f"{len(data)} bytes",
         )
-        if report.is_strict or not allows_holes:
-            raise error
-        warn(TruncationWarning(str(error)), stacklevel=2)
+        _raise_or_warn(error, report, allows_holes)
 
 
 def _has_jpeg_end(data: bytes) -> bool:
@@ -465,12 +467,18 @@ def _codec_at(array: Array, n: int) -> SegmentCodec:
     return codec
 
 
+def _read_segments(
+    array: Array, indices: Sequence[int], segments: Segments
+) -> Iterator[tuple[int, SegmentCodec, bytes]]:
+    """Yield index, codec and stored bytes of segments, read one by one."""
+    for n in indices:
+        yield n, _codec_at(array, n), _chunk_bytes(array.manifest, n, segments)
+
+
 def _are_exact(array: Array, indices: Sequence[int], segments: Segments) -> bool:
     """Return whether each of these segments decodes to exactly one chunk."""
-    for n in indices:
-        if not is_exact(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments)):
-            return False
-    return True
+    found = _read_segments(array, indices, segments)
+    return all(is_exact(codec, data) for _, codec, data in found)
 
 
 def _check_decodable(array: Array, segments: Segments) -> Array:
