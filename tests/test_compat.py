@@ -91,7 +91,7 @@ def test_pages_and_series() -> None:
         np.testing.assert_array_equal(tif.series[0].pages[3].aszarr()[...], STACK[3])
 
 
-def test_what_tifffile_opened_stays_its_own() -> None:
+def test_files_opened_by_tifffile_stay_open() -> None:
     with original.TiffFile("plain.tif") as tif:
         for part in (tif, tif.pages[0], tif.series[0]):
             with part.aszarr() as store:
@@ -116,7 +116,7 @@ def test_store_outlives_its_file(path: str) -> None:
     np.testing.assert_array_equal(da.from_zarr(store).sum().compute(), STACK.sum(dtype="u8"))
 
 
-def test_cloud() -> None:
+def test_a_file_of_another_file_system() -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/bucket/image.tif", Path("huge.tif").read_bytes())
     with fs.open("memory://bucket/image.tif") as f, tifffile.TiffFile(f) as tif:
@@ -131,7 +131,7 @@ def test_cloud() -> None:
     np.testing.assert_array_equal(tifffile.imread("memory://bucket/image.tif"), STACK)
 
 
-def test_open_file_works_while_it_is_open() -> None:
+def test_an_open_file_works_while_it_is_open() -> None:
     file = io.BytesIO(Path("huge.tif").read_bytes())
     with tifffile.TiffFile(file) as tif:
         store = tif.aszarr()
@@ -196,7 +196,7 @@ def test_base_class() -> None:
 # ---- the rest of tifffile's arguments
 
 
-def test_arrays_are_tifffiles() -> None:
+def test_without_aszarr_tifffile_reads() -> None:
     np.testing.assert_array_equal(tifffile.imread("huge.tif", key=1), STACK[1])
     np.testing.assert_array_equal(tifffile.imread("timeseries_*.tif", maxworkers=2), STACK[:3])
     with tifffile.TiffFile("huge.tif") as tif:

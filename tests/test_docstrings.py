@@ -89,7 +89,7 @@ class Finder(doctest.DocTestFinder):
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_examples_are_true(path: Path, examples_folder: Path) -> None:
+def test_examples_run(path: Path, examples_folder: Path) -> None:
     for name in ("S2_20240101_B02.tif", "S2_20240101_B03.tif"):
         (examples_folder / name).symlink_to("image.tif")
     parts = path.relative_to(SOURCE.parent).with_suffix("").parts
@@ -105,10 +105,10 @@ def test_examples_are_true(path: Path, examples_folder: Path) -> None:
 @pytest.mark.parametrize(
     "function", ["scan", "scan_sequence", "imread", "validate", "References.write_fsspec"]
 )
-def test_entrances_have_examples(function: str) -> None:
+def test_public_functions_have_examples(function: str) -> None:
     assert "\nExamples\n---" in inspect.getdoc(attrgetter(function)(tiffref))
 
 
-def test_modules_say_what_they_own() -> None:
+def test_modules_have_docstrings() -> None:
     for path in SOURCE.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path

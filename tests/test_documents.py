@@ -30,7 +30,7 @@ def document(tmp_path: Path) -> Path:
     return tmp_path / "refs.json"
 
 
-def test_there_and_back(document: Path, tmp_path: Path) -> None:
+def test_json_to_parquet_and_back(document: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     catalog.convert(document, tmp_path / "refs.parq")
     catalog.convert(tmp_path / "refs.parq", tmp_path / "back.json")
@@ -92,7 +92,9 @@ def test_zarr_3_stays_zarr_3(document: Path, tmp_path: Path) -> None:
     assert "zarr.json" in refs and refs["image/c/0/0"][0] == "gs://a/x/image.tif"
 
 
-def test_commands(document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_convert_and_rewrite(
+    document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("pyarrow")
     assert main(["convert", str(document), str(tmp_path / "r.parq")]) == 0
     assert "chunks" in capsys.readouterr().out
@@ -232,7 +234,7 @@ def test_another_image_is_refused_and_nothing_is_written(tmp_path, form, n_files
     assert state(document) == before
 
 
-def test_a_file_that_is_gone_is_named(tmp_path, form):
+def test_a_missing_file_is_named(tmp_path, form):
     write_tiled(tmp_path / "a.tif", random_pixels())
     document = form(tiffref.scan(tmp_path / "a.tif"))
     (tmp_path / "a.tif").unlink()
@@ -240,7 +242,7 @@ def test_a_file_that_is_gone_is_named(tmp_path, form):
         tiffref.refresh(document)
 
 
-def test_a_document_of_others_cannot_make_us_scan(tmp_path):
+def test_foreign_documents_cannot_cause_a_scan(tmp_path):
     write_tiled(tmp_path / "a.tif", random_pixels())
     (tmp_path / "sub").mkdir()
     references = tiffref.scan(tmp_path / "a.tif").to_kerchunk()

@@ -24,7 +24,7 @@ from tiffref.errors import (
 )
 
 
-def test_a_message_says_what_where_got_expected_and_what_to_do() -> None:
+def test_a_message_has_all_parts() -> None:
     error = MalformedTiff(
         "wrong", url="a.tif", ifd=3, tag="Width (256)", got=0, expected=1, hint="Mend it."
     )
@@ -66,7 +66,7 @@ def test_errors_pickle_with_their_fields() -> None:
         ),
     ],
 )
-def test_what_a_file_system_raised_is_said_once(url: str, error: Exception, text: str) -> None:
+def test_messages_of_file_systems_are_not_repeated(url: str, error: Exception, text: str) -> None:
     assert str(unreadable(url, error)) == text
 
 

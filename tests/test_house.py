@@ -57,7 +57,7 @@ def is_plain_class(value: Any) -> bool:
     )
 
 
-def test_no_module_name_stands_twice() -> None:
+def test_module_names_are_unique() -> None:
     names = Counter(path.stem for path in MODULES if path.stem != "__main__")
     assert [name for name, n in names.items() if n > 1 and name != "remote"] == []
 

@@ -45,7 +45,7 @@ def offenders(paths: list[Path], pattern: re.Pattern[str]) -> list[str]:
     ]
 
 
-def test_the_top_level_holds_only_what_belongs_there(tracked: list[Path], repository: Path) -> None:
+def test_the_top_level_holds_only_known_files(tracked: list[Path], repository: Path) -> None:
     found = {path.relative_to(repository).parts[0] for path in tracked}
     assert found <= TOP_LEVEL
 

@@ -192,7 +192,7 @@ def test_the_architecture_lists_the_rooms_from_the_ground_up(repository: Path) -
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted_name)
-def test_nothing_is_changed_for_the_whole_process(path: Path) -> None:
+def test_no_process_wide_state_is_changed(path: Path) -> None:
     """Warnings go through `errors.warn`, so that catalogs collect them thread by thread."""
     room = room_of(dotted_name(path))
     text = path.read_text()

@@ -378,7 +378,7 @@ def mistakes() -> list[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize(("command", "code", "text"), mistakes(), ids=lambda value: str(value)[:60])
-def test_mistakes(
+def test_mistakes_at_the_command_line(
     command: str, code: int, text: str, folder: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -462,7 +462,7 @@ def test_a_misspelled_name_of_the_package_suggests_another() -> None:
     assert (caught.value.name, caught.value.obj) == ("scna", tiffref)
 
 
-def test_there_are_many() -> None:
+def test_at_least_100_mistakes_are_tested() -> None:
     assert len(mistakes()) >= 100
 
 

@@ -81,7 +81,7 @@ def test_console_blocks_print_what_they_show(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=page_name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for match in LINK.finditer(page.read_text(encoding="utf-8")):
         assert (page.parent / match["target"]).exists(), match["target"]
 

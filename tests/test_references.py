@@ -68,7 +68,9 @@ def test_time_and_etag_are_of_the_file_that_was_scanned(references: References) 
         }
 
 
-def test_write_fsspec_writes_what_to_kerchunk_gives(references: References, tmp_path: Path) -> None:
+def test_write_fsspec_writes_the_document_of_to_kerchunk(
+    references: References, tmp_path: Path
+) -> None:
     options = {"groupname": "g/h", "templatename": "u", "zarr_format": 3, "version": 1}
     references.write_fsspec(tmp_path / "refs.json", "https://host/x", **options)
     document = json.loads((tmp_path / "refs.json").read_text())
@@ -109,7 +111,7 @@ def test_a_template_of_one_file() -> None:
     assert document["refs"]["image/0.0"][0] == "{{u}}image_000000.tif"
 
 
-def test_nothing_recorded_is_nothing_written() -> None:
+def test_no_provenance_is_written_without_sources() -> None:
     document = References(make_flat(1, 1)).to_kerchunk()
     del document["refs"][".zattrs"]
     again = References.from_kerchunk(document)
@@ -117,7 +119,7 @@ def test_nothing_recorded_is_nothing_written() -> None:
     assert again.sources[0].size is None
 
 
-def test_provenance_of_another_version_is_no_obstacle() -> None:
+def test_provenance_of_another_version_is_ignored() -> None:
     document = References(make_flat(1, 1)).to_kerchunk()
     document["refs"][".zattrs"] = json.dumps({"tiffref": '{"version": 99}', "a": 1})
     again = References.from_kerchunk(document)
@@ -132,7 +134,7 @@ def test_bad_documents(tmp_path: Path) -> None:
         References.from_kerchunk(tmp_path / "none.json")
 
 
-def test_levels_leave_with_their_coordinates(tmp_path: Path) -> None:
+def test_dropping_levels_drops_their_coordinates(tmp_path: Path) -> None:
     group = make_group(tmp_path)
     image = next(one for _, one in group.arrays() if one.manifest.sources and one.shape)
 

@@ -42,7 +42,7 @@ def check(refs: dict[str, Any]) -> Report:
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("version", [0, 1])
-def test_what_we_write_is_valid(tmp_path: Path, zarr_format: int, version: int) -> None:
+def test_our_documents_are_valid(tmp_path: Path, zarr_format: int, version: int) -> None:
     group = make_group(tmp_path, missing=(1,))
     report = validate_document(References(group).to_kerchunk(zarr_format, version))
     assert report.ok
@@ -111,13 +111,13 @@ def test_bad_v3_metadata(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7", "", "base64:AAE=", '"text"'])
-def test_metadata_that_is_no_json_object(text: str) -> None:
+def test_metadata_that_is_not_a_json_object(text: str) -> None:
     report = check({"a/.zarray": text})
     assert codes(report) == ["json"]
     assert report.findings[0].key == "a/.zarray"
 
 
-def test_keys_of_no_array_are_named_but_no_error() -> None:
+def test_keys_outside_arrays_are_warnings() -> None:
     report = check({"a/.zarray": ZARRAY, "a/2.0": ["a.tif", 0, 8], "b/0": "x", "a/0.0": "12345678"})
     assert codes(report) == ["stray"]
     assert (report.findings[0].key, report.findings[0].n_more) == ("a/2.0", 1)
@@ -174,7 +174,7 @@ def test_array_at_the_root_is_a_warning() -> None:
     assert report.ok
 
 
-def test_many_references_are_one_look(tmp_path: Path) -> None:
+def test_many_references_are_checked_in_columns(tmp_path: Path) -> None:
     document = References(make_flat(300, 311)).to_kerchunk()
     document["refs"]["image/7.7"] = ["file:///data/folder/image_000000.tif", 5, -1]
     report = validate_document(document)
@@ -185,7 +185,7 @@ def test_many_references_are_one_look(tmp_path: Path) -> None:
 # ---- files
 
 
-def test_files(tmp_path: Path) -> None:
+def test_files_as_json_and_parquet(tmp_path: Path) -> None:
     group = make_group(tmp_path)
     References(group).write_fsspec(tmp_path / "refs.json")
     write_parquet(group, tmp_path / "refs.parquet")
@@ -197,7 +197,7 @@ def test_files(tmp_path: Path) -> None:
         assert list(report.arrays) == [path for path, _ in group.arrays()]
 
 
-def test_files_that_are_no_documents(tmp_path: Path) -> None:
+def test_files_that_are_not_documents(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         validate(tmp_path / "none.json")
     for content in (b"", b"{", b"[1]", b"\xff"):
@@ -268,7 +268,7 @@ def test_a_file_that_was_cut_off_when_it_was_scanned(
         assert str(tmp_path) not in found.get("damaged", "")
 
 
-def test_a_file_that_is_gone(image: Path) -> None:
+def test_a_missing_file(image: Path) -> None:
     image.unlink()
     report = validate(image.with_name("refs.json"), sources=True)
     assert codes(report) == ["unreachable"]
@@ -310,7 +310,7 @@ def test_a_range_that_does_not_decode(image: Path) -> None:
     assert report.findings[0].key == "image chunk (2, 0, 0)"
 
 
-def test_pixels_of_a_file_that_changed_say_so_once(image: Path) -> None:
+def test_a_changed_file_is_reported_once(image: Path) -> None:
     tifffile.imwrite(image, np.zeros((3, 70, 50), np.uint16), photometric="minisblack")
     report = validate(image.with_name("refs.json"), sources=True, pixels=2)
     assert codes(report) == ["stale"]
@@ -419,12 +419,12 @@ def test_only_allowed_sources_are_opened(image: Path) -> None:
     assert codes(validate(document, sources=True, allow=[str(image.parent)])) == ["not-allowed"]
 
 
-def test_schemas_are_there() -> None:
+def test_the_schemas_are_in_the_package() -> None:
     for name in ("kerchunk-v0", "kerchunk-v1", "provenance"):
         assert load_schema(name)["$schema"].endswith("2020-12/schema")
 
 
-def test_sources_that_nobody_can_reach(image: Path) -> None:
+def test_unreachable_sources(image: Path) -> None:
     """A file system that tells nothing of a source is asked for a byte of it."""
     pytest.importorskip("s3fs")
     references = tiffref.scan(image)

@@ -58,7 +58,7 @@ def test_values_are_masked_and_scaled(pyramid, opened):
     assert {"x", "y", "spatial_ref"} <= set(opened.image.coords)
 
 
-def test_nothing_is_read_before_it_is_asked_for(pyramid, monkeypatch):
+def test_opening_reads_no_pixels(pyramid, monkeypatch):
     from tiffref import xarray
 
     regions = []
@@ -123,7 +123,7 @@ def test_chunks_for_dask_are_whole_groups_of_tiles(tmp_path, shape, options, exp
         assert all(n % preferred.stored[dim] == 0 for dim, n in preferred.items())
 
 
-def test_chunks_of_ones_own_choice_warn_where_they_divide_a_tile(pyramid):
+def test_chunks_that_divide_a_tile_warn(pyramid):
     pytest.importorskip("dask")
     for chosen in (pyramid, tiffref.scan(pyramid)):
         lazy = xr.open_dataset(chosen, engine="tiffref", chunks={"y": 32, "x": 16})
@@ -355,7 +355,7 @@ def test_scaled_complex_numbers_keep_their_imaginary_part(n_bands, tmp_path):
     ("name", "can"),
     [("a.tif", 1), ("s3://b/A.TIFF?x=1", 1), ("a.svs", 1), ("a.nc", 0), ("a.json", 0), (3, 0)],
 )
-def test_guess(name, can):
+def test_guess_can_open(name, can):
     from tiffref.xarray import TiffrefBackendEntrypoint
 
     assert TiffrefBackendEntrypoint().guess_can_open(name) == can
@@ -381,7 +381,7 @@ def test_written_to_netcdf_and_read_back(opened, tmp_path):
     assert "EPSG:32633" in again.attrs.values()
 
 
-def test_attributes_are_such_as_netcdf_holds():
+def test_attributes_can_be_written_to_netcdf():
     from tiffref.xarray import plain_attributes
 
     found = plain_attributes(
@@ -422,7 +422,7 @@ def test_many_files_are_one_dataset(days, files, dim):
         xr.open_dataset(files, engine="tiffref", strict=True)
 
 
-def test_a_tiff_may_be_called_as_a_document(days):
+def test_a_tiff_with_the_name_of_a_document_opens(days):
     (days / "day_9.tif").rename("day.json")
     assert xr.open_dataset("day.json", engine="tiffref").image.shape == (4, 5)
     with pytest.raises(OSError, match=r"gone\.json"):

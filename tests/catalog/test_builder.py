@@ -68,7 +68,7 @@ def test_a_tag_that_differs_is_in_the_references(tmp_path: Path) -> None:
         assert written.read_bytes() == (tmp_path / "alone.json").read_bytes()
 
 
-def test_the_index_says_what_a_file_is(archive: Path, tmp_path: Path) -> None:
+def test_the_index_describes_each_file(archive: Path, tmp_path: Path) -> None:
     catalog.build(archive, tmp_path / "c")
     row = catalog.open(tmp_path / "c").table.slice(6, 1).to_pylist()[0]
     path = archive / "tile_006.tif"
@@ -83,7 +83,7 @@ def test_the_index_says_what_a_file_is(archive: Path, tmp_path: Path) -> None:
     assert (row["stored_bytes"], row["largest_chunk"]) == (sum(lengths), max(lengths))
 
 
-def test_failures_are_rows(archive: Path, tmp_path: Path) -> None:
+def test_failed_files_are_rows(archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a"
     shutil.copytree(archive, folder)
     (folder / "bad.tif").write_bytes(b"no TIFF at all")
@@ -121,7 +121,7 @@ def test_files_of_one_name_stay_apart(archive: Path, tmp_path: Path) -> None:
     assert document["refs"]["image/0.0"][0] == "s3://bucket/all/b/x.tif"
 
 
-def test_update_scans_what_changed_and_marks_what_is_gone(archive: Path, tmp_path: Path) -> None:
+def test_update_scans_changed_files_and_marks_missing_ones(archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a"
     shutil.copytree(archive, folder)
     catalog.build(folder, tmp_path / "c")
@@ -150,7 +150,7 @@ def test_update_of_a_list_with_missing_files(archive: Path, tmp_path: Path) -> N
     assert names == ["tile_003.tif.json"]
 
 
-def test_damaged_references_are_made_anew(archive: Path, tmp_path: Path) -> None:
+def test_damaged_references_are_rebuilt(archive: Path, tmp_path: Path) -> None:
     catalog.build(archive, tmp_path / "c")
     before = contents(tmp_path / "c")
     (tmp_path / "c/references/tile_001.tif.json").write_bytes(b"")
@@ -188,7 +188,7 @@ def test_dask_workers_build_the_same(archive: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "client") == contents(tmp_path / "serial")
 
 
-def test_a_scheduler_that_is_not_there(archive: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_unreachable_scheduler(archive: Path, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("distributed")
     from tiffref.catalog import executors
 
@@ -304,7 +304,7 @@ def test_missing_pyarrow_names_the_extra(archive: Path, tmp_path: Path, monkeypa
         catalog.build(archive, tmp_path / "c")
 
 
-def test_metadata_that_makes_no_sense_is_noted(tmp_path: Path) -> None:
+def test_invalid_metadata_is_recorded(tmp_path: Path) -> None:
     tags = [(34735, "H", 8, (1, 1, 0, 9, 1024, 0, 1, 1), True)]
     data = np.zeros((64, 64), np.uint8)
     for n in range(2):
@@ -385,7 +385,7 @@ def test_links_to_folders_are_reported(tmp_path: Path) -> None:
     assert catalog.build([tmp_path / "in/other"], tmp_path / "d").ok == 1
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_file_names_that_are_not_text(tmp_path: Path) -> None:
     pytest.importorskip("pystac")
     path = tmp_path / "in" / os.fsdecode(b"image_\xff.tif")
     path.parent.mkdir()

@@ -28,7 +28,7 @@ def hand_out(pool: Pool, run: Any) -> tuple[list[int], list[tuple[int, str]]]:
 
 
 @pytest.mark.parametrize("has_restart", [False, True])
-def test_a_worker_that_raises_loses_its_piece_alone(has_restart: bool) -> None:
+def test_a_worker_that_raises_loses_only_its_batch(has_restart: bool) -> None:
     def run(piece: tuple[int, ...]) -> tuple[int, ...]:
         time.sleep(0.001)
         if 13 in piece:
@@ -64,13 +64,13 @@ class Dying(Executor):
         return future
 
 
-def test_a_piece_that_kills_its_worker_is_found() -> None:
+def test_the_file_that_kills_its_worker_is_found() -> None:
     done, lost = hand_out(Pool(Dying(), 2, Dying), lambda piece: piece)
     assert done == [n for n in range(40) if n != 13]
     assert lost == [(13, "BrokenExecutor")]
 
 
-def test_an_executor_that_is_gone_ends_the_work() -> None:
+def test_an_executor_that_shut_down_ends_the_build() -> None:
     asked: list[int] = []
 
     class Gone(Dying):

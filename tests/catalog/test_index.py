@@ -167,7 +167,7 @@ def test_curved_edges() -> None:
         assert not has(shape, longitude, latitude + 0.01)
 
 
-def test_what_has_no_place() -> None:
+def test_files_without_a_footprint() -> None:
     assert footprint(None, *square(0, 0, 1, 1)) is None
     # metres that a file calls degrees
     assert footprint("EPSG:4326", *square(500000, 5000000, 500100, 5000100)) is None

@@ -13,7 +13,7 @@ from tiffref.errors import InvalidReferences, MissingSource, SelectionError, Unk
 pytest.importorskip("pyarrow")
 
 
-def test_searches(built: Path) -> None:
+def test_search_by_bbox_time_and_fields(built: Path) -> None:
     opened = catalog.open(built / "c")
     assert len(opened.query(time="2022-05-02")) == 2
     assert len(opened.query(time=("2022-05-02", None))) == 2
@@ -39,7 +39,7 @@ def test_searches(built: Path) -> None:
         catalog.open(built)
 
 
-def test_a_table_that_is_no_index(tmp_path: Path) -> None:
+def test_a_table_that_is_not_an_index(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -48,7 +48,7 @@ def test_a_table_that_is_no_index(tmp_path: Path) -> None:
         catalog.open(tmp_path)
 
 
-def test_what_is_found_opens_as_one(built: Path) -> None:
+def test_search_results_open_as_one_dataset(built: Path) -> None:
     pytest.importorskip("xarray")
     opened = catalog.open(built / "c")
     with opened.query(where={"tile": "B"}, time="2022-05-01").open() as one:
@@ -58,7 +58,7 @@ def test_what_is_found_opens_as_one(built: Path) -> None:
         assert (days.image.sel(time="2022-05-02").values == pixels(built, "A", 2)).all()
 
 
-def test_fields_that_the_place_tells_are_no_axes_of_a_mosaic(tmp_path: Path) -> None:
+def test_fields_of_location_are_not_axes_of_a_mosaic(tmp_path: Path) -> None:
     write_archive(tmp_path / "in", 10)
     built = catalog.build(tmp_path / "in" / "tile_{row:d}.tif", tmp_path / "c")
     assert built.ok == 10

@@ -65,7 +65,7 @@ def remote_contents(place: Place, with_state: bool = False) -> dict[str, bytes]:
 
 
 @on_both
-def test_all_that_is_written_is_as_on_a_disk(archive: Path, tmp_path: Path, place: Place) -> None:
+def test_remote_output_equals_local_output(archive: Path, tmp_path: Path, place: Place) -> None:
     options = {
         "stac": True, "stack": True,
         "stack_options": {"mosaic": True, "allow_holes": True},
@@ -155,7 +155,7 @@ def test_two_builds_at_once_lose_no_data(archive: Path, tmp_path: Path, place: P
 
 
 @on_both
-def test_what_cannot_be_written(archive: Path, tmp_path: Path, place: Place) -> None:
+def test_unwritable_outputs_are_errors(archive: Path, tmp_path: Path, place: Place) -> None:
     fs, root = fsspec.url_to_fs(place[0], **place[1])
     fs.pipe_file(f"{root}/thesis.txt", b"years of work")
     with pytest.raises(CatalogError, match=r"no catalog, got .*thesis"):

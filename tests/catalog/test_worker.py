@@ -33,7 +33,7 @@ def caused(error: BaseException) -> SourceError:
         (MalformedTiff("not a TIFF"), False),
     ],
 )
-def test_what_may_pass(error: BaseException, passes: bool) -> None:
+def test_transient_errors(error: BaseException, passes: bool) -> None:
     assert is_transient(error) is passes
 
 

@@ -41,7 +41,7 @@ def test_a_set_that_does_not_combine_is_a_row(tmp_path: Path) -> None:
     assert again.combined == 2 and again.skipped == 2
 
 
-def test_what_was_made_once_is_kept_up(tmp_path: Path) -> None:
+def test_combined_sets_are_updated(tmp_path: Path) -> None:
     write_archive(tmp_path / "in", 5)
     options = {"stack": True, "stack_options": {"mosaic": True}, "stac": True}
     catalog.build(tmp_path / "in", tmp_path / "1/c", **options)
@@ -73,7 +73,7 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
             catalog.build(tmp_path / "in", tmp_path / "c", **options)
 
 
-def test_sets_by_what_is_no_one_value(tmp_path: Path) -> None:
+def test_sets_by_fields_with_several_values(tmp_path: Path) -> None:
     write_archive(tmp_path / "in", 2)
     for name in ("fields", "nothing"):
         with pytest.raises(SelectionError, match="cannot group files"):

@@ -243,7 +243,7 @@ def test_bad_files(
         ("a.tif", b"<html></html>", ["HTML"]),
     ],
 )
-def test_what_is_taken_for_a_tiff_is_named(
+def test_a_document_passed_as_a_tiff_is_named(
     name: str, content: bytes | None, words: list[str], folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -274,7 +274,7 @@ def test_output_that_cannot_be_written_gives_3(
     assert files() == {"image.tif"}
 
 
-def test_coordinates_are_counted_by_themselves(
+def test_coordinates_are_counted_separately(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metadata = {

@@ -44,7 +44,7 @@ def test_stack_then_append(series, tmp_path, capsys, name):
     assert References.open(document).group["image"].shape == (3, 40, 48)
 
 
-def test_a_refusal_leaves_nothing(series, tmp_path, capsys):
+def test_a_refused_stack_writes_nothing(series, tmp_path, capsys):
     write(tmp_path / "S_20220601.tif", pixels(5), compression="lzw", extratags=geo_tags(0.0, 0.0))
     document = tmp_path / "doc.json"
     assert main(["stack", series, "-o", str(document)]) == 1
@@ -54,7 +54,7 @@ def test_a_refusal_leaves_nothing(series, tmp_path, capsys):
     assert "part_1/image" in capsys.readouterr().out
 
 
-def test_holes_are_told(series, tmp_path, capsys):
+def test_holes_are_reported(series, tmp_path, capsys):
     (tmp_path / "S_20220510.tif").write_bytes(b"no TIFF")
     document = str(tmp_path / "doc.json")
     assert main(["stack", series, "-o", document]) == 1
@@ -130,7 +130,7 @@ def test_scan_with_values_and_attributes(workspace: Path) -> None:
     assert (root["title"], root["n"]) == ("cells", [1, 2])
 
 
-def test_strict_refuses_metadata_without_sense(workspace: Path) -> None:
+def test_strict_refuses_invalid_metadata(workspace: Path) -> None:
     tifffile.imwrite("odd.tif", np.zeros((4, 4), "u1"), extratags=[(42112, 2, 0, "<GDAL", True)])
     assert main(["scan", "odd.tif", "-o", "refs.json", "--strict"]) == 1
     assert not Path("refs.json").exists()

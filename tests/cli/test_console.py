@@ -19,7 +19,7 @@ from tiffref.cli.console import name_options
         ("--xyz scan a.tif -o a.json", "", "unknown option --xyz\n"),
     ],
 )
-def test_unknown_options_are_told_where_they_are(
+def test_unknown_options_are_named(
     arguments: str, program: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments.split()) == 2
@@ -29,7 +29,7 @@ def test_unknown_options_are_told_where_they_are(
     assert f"tiffref: error: {text}" in told
 
 
-def test_bounds_may_begin_in_the_west() -> None:
+def test_bounds_may_begin_with_a_minus() -> None:
     for bounds in (["--bounds", "-10.5,40,5,50"], ["--bounds=-10.5,40,5,50"]):
         parsed = build_parser().parse_args(["catalog", "query", *bounds, "images"])
         assert parsed.bounds == (-10.5, 40.0, 5.0, 50.0)
@@ -38,7 +38,7 @@ def test_bounds_may_begin_in_the_west() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["catalog"]])
-def test_no_command_shows_what_there_is(
+def test_without_a_command_help_is_shown(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2

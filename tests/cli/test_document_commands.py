@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-def test_convert_and_rewrite_tell_in_words_or_as_json(
+def test_convert_and_rewrite_print_text_or_json(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["scan", "image.tif", "-o", "refs.json"]) == 0
@@ -68,7 +68,7 @@ def test_validate_finds_sources_that_are_gone_or_not_allowed(
 
 
 @pytest.mark.parametrize("command", ["validate", "convert", "append"])
-def test_a_tiff_is_no_document(
+def test_a_tiff_is_not_a_document(
     command: str, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = {"validate": [], "convert": ["refs.json"], "append": ["image.tif"]}

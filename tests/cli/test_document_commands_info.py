@@ -71,7 +71,7 @@ def lines_of(path, capsys):
                 if "  " in line.strip())  # fmt: skip
 
 
-def test_what_a_microscopist_looks_for_first(tmp_path, capsys):
+def test_info_shows_sizes_channels_and_magnification_first(tmp_path, capsys):
     path = tmp_path / "a.ome.tif"
     metadata = {
         "axes": "CYX",
@@ -91,7 +91,7 @@ def test_what_a_microscopist_looks_for_first(tmp_path, capsys):
     assert not {"x", "y", "channels"} & set(lines)
 
 
-def test_channels_without_names_are_not_told(tmp_path, capsys):
+def test_channels_without_names_are_not_listed(tmp_path, capsys):
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, np.stack([DATA, DATA]), ome=True, metadata={"axes": "CYX"},
                      photometric="minisblack")  # fmt: skip
@@ -99,7 +99,7 @@ def test_channels_without_names_are_not_told(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
-def test_what_is_told_of_a_map(tmp_path, capsys):
+def test_info_of_a_georeferenced_file(tmp_path, capsys):
     rasterio = pytest.importorskip("rasterio")
     pytest.importorskip("pyproj")
     profile = {"driver": "GTiff", "width": 48, "height": 64, "dtype": "uint8"}
@@ -120,7 +120,7 @@ def test_what_is_told_of_a_map(tmp_path, capsys):
     assert (lines["crs"], lines["control points"]) == ("EPSG:4326 (WGS 84)", "3")
 
 
-def test_info_tells_levels_codecs_and_readers(
+def test_info_lists_levels_codecs_and_readers(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["info", "image.tif"]) == 0
@@ -182,7 +182,7 @@ def test_info_of_an_unsupported_file_gives_1(
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
-def test_info_tells_where_and_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_shows_location_and_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rasterio = pytest.importorskip("rasterio")
     pytest.importorskip("pyproj")
     path = tmp_path / "LC08_L1TP_193024_20220505_20220511_02_T1_B4.TIF"
@@ -198,7 +198,7 @@ def test_info_tells_where_and_when(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lines["time"].startswith("2022-05-05")
 
 
-def test_info_tells_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_shows_axes_and_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.ome.tif"
     metadata = {
         "axes": "CYX",

@@ -87,7 +87,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("compression", IMAGES)
-def test_images_whose_bits_are_stored_backwards(compression):
+def test_images_in_reverse_bit_order(compression):
     image = values((12, 20, 3), "u1")
     data = imagecodecs.bitorder_decode(bytes(IMAGES[compression](image)))
     codec = SegmentCodec((1, 12, 20, 3), "|u1", compression, fill_order=2)
@@ -224,7 +224,7 @@ def test_lossless_jpeg(precision):
     compression=st.sampled_from([1, 5, 8, 32773, 50000]),
     short=st.booleans(),
 )
-def test_encoding_by_the_book_is_undone(
+def test_the_standard_encoding_is_decoded(
     rows, columns, samples, dtype, byteorder, predictor, compression, short
 ):
     kind = np.dtype(dtype)
@@ -289,7 +289,7 @@ def test_cropped_image_tiles_are_padded():
 
 
 @pytest.mark.parametrize("compression", [1, 5, 8, 32773, 50000, 34925])
-def test_bytes_behind_the_segment_are_cut(compression):
+def test_bytes_after_the_segment_are_dropped(compression):
     codec = SegmentCodec((1, 4, 5, 1), "<u2", compression)
     image = values(codec.shape, "u2")
     data = compress(compression, image.tobytes() + b"behind")
@@ -298,7 +298,7 @@ def test_bytes_behind_the_segment_are_cut(compression):
 
 @pytest.mark.parametrize("behind", [b"\0", b"junk" * 20, bytes(64), b"\x28\xb5\x2f"])
 @pytest.mark.parametrize("compression", [5, 8, 32773, 34925, 50000])
-def test_bytes_behind_the_stream_are_not_read(compression, behind):
+def test_bytes_after_the_stream_are_not_read(compression, behind):
     """As byte counts that are too large have it; libtiff reads such files."""
     image = values((20, 30), "u1")
     codec = SegmentCodec((1, 20, 30, 1), "|u1", compression)
@@ -337,7 +337,7 @@ def test_last_strip_may_have_less_than_a_row_behind_it():
 
 @pytest.mark.parametrize("compression", [1, 5, 8, 32773, 50000])
 @pytest.mark.parametrize("size", [0, 1, 39])
-def test_segments_with_too_little_are_refused(compression, size):
+def test_segments_with_too_few_samples_are_refused(compression, size):
     codec = SegmentCodec((1, 4, 5, 1), "<u2", compression, edge=(1, 2, 3))
     with pytest.raises(MalformedTiff) as caught:
         decode_segment(codec, compress(compression, bytes(size)))
@@ -419,7 +419,7 @@ def test_out_need_not_be_contiguous_or_of_the_type():
         ("u2", "|u1", [256, 2]),
     ],
 )
-def test_samples_that_their_type_cannot_hold(stored: str, said: str, samples: list) -> None:
+def test_samples_outside_their_type_are_refused(stored: str, said: str, samples: list) -> None:
     codec = SegmentCodec((1, 1, 2, 1), said, 34887)
     with pytest.raises(MalformedTiff, match="do not fit the type"):
         fit_image(codec, np.array([samples], stored))

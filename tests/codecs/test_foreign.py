@@ -24,7 +24,7 @@ def decode(config: dict[str, Any], data: bytes, n_bytes: int) -> bytes:
 
 
 @pytest.mark.parametrize("config", [{"id": "lz4"}, {"id": "blosc"}, {"id": "zstd"}])
-def test_streams_that_say_their_size(config: dict[str, Any]) -> None:
+def test_streams_with_a_declared_size(config: dict[str, Any]) -> None:
     encode = numcodecs.get_codec(dict(config)).encode
     small, large = bytes(encode(b"abc" * 100)), bytes(encode(ZEROS))
     assert decode(config, small, 300) == b"abc" * 100

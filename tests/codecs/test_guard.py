@@ -79,14 +79,14 @@ ENCODERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("shape", [(48, 80), (48, 48), (24, 48), (17, 33), (8, 16)])
-def test_images_say_their_size(name: str, shape: tuple[int, int]) -> None:
+def test_images_have_a_declared_size(name: str, shape: tuple[int, int]) -> None:
     data = ENCODERS[name](np.ascontiguousarray(IMAGE[: shape[0], : shape[1]]))
     assert image_size(name, data) == shape
     check_image(name, data, 1)
 
 
 @pytest.mark.parametrize("name", [b"jxlc", b"jxlp"])
-def test_jpeg_xl_in_boxes_says_its_size(name: bytes) -> None:
+def test_jpeg_xl_in_boxes_has_a_declared_size(name: bytes) -> None:
     stream = imagecodecs.jpegxl_encode(IMAGE, usecontainer=False)
     body = stream if name == b"jxlc" else b"\0\0\0\0" + stream
     boxes = [
@@ -122,7 +122,7 @@ def test_whole_images_stay_as_they_are(image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("image", PNG_IMAGES, ids=lambda image: f"{image.dtype} {image.shape}")
-def test_whatever_is_broken_is_refused_or_decodes(image: np.ndarray) -> None:
+def test_broken_streams_are_refused_or_decode(image: np.ndarray) -> None:
     stream = imagecodecs.png_encode(image)
     rng = random.Random(3)
     n_refused = 0
@@ -145,7 +145,7 @@ def spell(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + checksum
 
 
-def test_a_palette_that_is_only_a_suggestion_is_left_out() -> None:
+def test_a_suggested_palette_is_ignored() -> None:
     stream = imagecodecs.png_encode(PNG_IMAGES[2])
     at = stream.index(b"IDAT") - 4
     suggested = stream[:at] + spell(b"PLTE", b"no colours") + stream[at:]

@@ -28,13 +28,13 @@ def test_all_that_tifffile_decodes_is_decoded():
 
 
 @pytest.mark.parametrize("code", [34661, 48124, 32895, 4711])
-def test_unsupported_compressions_say_why(code):
+def test_unsupported_compressions_give_a_reason(code):
     codec = SegmentCodec((1, 1, 1, 1), "|u1", code)
     with pytest.raises(UnsupportedTiff, match=compression_of(code).reason):
         check_supported(codec)
 
 
-def test_jpeg_colorspaces_are_those_of_tifffile():
+def test_jpeg_colorspaces_equal_those_of_tifffile():
     for photometric, jfif in ((0, True), (1, False), (2, True), (2, False), (5, True), (6, False)):
         for extra in ((), (2,)):
             found = jpeg_colorspaces(photometric, False, extra, jfif)

@@ -120,7 +120,7 @@ BYTE_CODECS = [
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("codec", BYTE_CODECS)
-def test_zarr_reads_what_was_stored(codec, zarr_format):
+def test_zarr_decodes_the_stored_samples(codec, zarr_format):
     image = values(codec.shape, codec.dtype)
     got = read(codec, encode(codec, image), zarr_format)
     np.testing.assert_array_equal(got, image)
@@ -208,7 +208,7 @@ TIERS = {
 }
 
 
-def test_portability_says_who_reads_it_and_why():
+def test_portability_names_readers_and_reasons():
     by_name = {param.id: param.values[0] for param in BYTE_CODECS}
     for name, tier in TIERS.items():
         found, reason = portability(by_name[name])
@@ -341,14 +341,14 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("change", FOREIGN)
-def test_metadata_of_others_is_kept_as_it_stands(change):
+def test_foreign_metadata_is_kept_unchanged(change):
     zarray = {"dtype": "<u2", "filters": None, "compressor": None, "chunks": [4, 5], **change}
     codec = from_zarr2(zarray)
     assert isinstance(codec, ForeignCodec)
     assert to_zarr2(codec) == {name: zarray[name] for name in ("dtype", "filters", "compressor")}
 
 
-def test_v3_metadata_of_others_is_kept_as_it_stands():
+def test_foreign_v3_metadata_is_kept_unchanged():
     codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "blosc"}]
     metadata = {"data_type": "uint16", "codecs": codecs}
     codec = from_zarr3(metadata)
@@ -357,7 +357,7 @@ def test_v3_metadata_of_others_is_kept_as_it_stands():
     assert isinstance(from_zarr3({"data_type": "r16", "codecs": []}), ForeignCodec)
 
 
-def test_chunks_of_others_are_decoded():
+def test_foreign_chunks_are_decoded():
     import numcodecs
 
     image = values((4, 5), "u2")

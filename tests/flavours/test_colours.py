@@ -91,7 +91,7 @@ def test_colour_tables_are_those_of_rasterio(tmp_path, photometric, unit, more, 
 
 
 @pytest.mark.parametrize("size", [3, 48, 769])
-def test_a_colour_table_of_another_size_is_none(tmp_path, size):
+def test_a_color_map_of_the_wrong_size_is_ignored(tmp_path, size):
     path = tmp_path / "a.tif"
     write_tiff(path, [image(pixels(20, 24, dtype="u1"), {320: As(3, [257] * size)})])
     _, attributes = told(path)
@@ -109,7 +109,7 @@ def test_samples_too_large_for_a_colour_table(tmp_path, bits):
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 @pytest.mark.parametrize("is_planar", [False, True])
-def test_ycbcr_that_stays_so_is_not_called_rgb(tmp_path, dtype, is_planar):
+def test_ycbcr_samples_are_not_labelled_rgb(tmp_path, dtype, is_planar):
     data = pixels(8, 16, 3, dtype=dtype)
     stored = np.ascontiguousarray(np.moveaxis(data, 2, 0)) if is_planar else data
     path = tmp_path / "a.tif"

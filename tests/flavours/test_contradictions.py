@@ -111,7 +111,7 @@ def test_floating_point_predictor_of_integers(tmp_path, capsys, dtype, order):
 
 
 @pytest.mark.parametrize("bits", [1, 4, 12, 24])
-def test_differences_of_packed_samples(tmp_path, capsys, bits):
+def test_horizontal_predictor_of_packed_samples(tmp_path, capsys, bits):
     path = tmp_path / "predictor.tif"
     dtype = "u1" if bits <= 8 else "u2" if bits <= 16 else "u4"
     write_predicted(path, pixels(8, 8, dtype=dtype), 2, bits=bits)

@@ -102,7 +102,7 @@ def test_olympus_sis(tmp_path):
 
 @pytest.mark.parametrize("n_pages", [3, 5])
 @pytest.mark.parametrize("kind", ["sis", "fluoview"])
-def test_counts_that_are_not_those_of_pages(tmp_path, kind, n_pages):
+def test_counts_that_contradict_the_pages(tmp_path, kind, n_pages):
     """Too few pages are an error; all pages are given one after the other."""
     head = mm_header(b"", [(b"X", 24, 0.0, 1.0, b""), (b"Y", 20, 0.0, 1.0, b""),
                            (b"Z", 2, 0.0, 1.0, b""), (b"Time", 2, 0.0, 1.0, b"")])  # fmt: skip
@@ -130,7 +130,7 @@ def test_counts_that_are_not_those_of_pages(tmp_path, kind, n_pages):
 
 @pytest.mark.parametrize("line", ["Z=2", "Band=2", "Time=1"])
 @pytest.mark.parametrize("count", [10**9, 10**12])
-def test_sis_counts_out_of_proportion_take_no_memory(tmp_path, line, count):
+def test_implausible_sis_counts_take_no_memory(tmp_path, line, count):
     """tifffile makes a list of as many bands, and an array of as many planes."""
     text = SIS_INI.replace(line, f"{line[:-1]}{count}", 1)
     sis = struct.pack("<4s6x5h6x32sH", b"SIS0", 5, 4, 3, 2, 121, b"cells", 0) + b"\0" * 64
@@ -365,7 +365,7 @@ def test_imagexpress(tmp_path, order):
          "spatial-calibration-x"),
     ],
 )  # fmt: skip
-def test_properties_of_metaseries_that_make_no_sense_are_reported(tmp_path, plane, key):
+def test_invalid_metaseries_properties_are_reported(tmp_path, plane, key):
     path = tmp_path / "a.tif"
     write_tiff(path, [image(pixels(20, 24), {270: metaseries_xml(plane), 305: "MetaSeries"})])
     with pytest.warns(tiffref.errors.MetadataWarning, match=key):

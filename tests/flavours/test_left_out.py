@@ -70,7 +70,7 @@ def test_pages_in_none_of_the_images_are_reported(tmp_path, pages_of, form):
 
 
 @pytest.mark.parametrize(("n_counted", "is_cut"), [(3, False), (2, False), (5, True)])
-def test_stk_that_counts_more_planes_than_it_has(tmp_path, n_counted, is_cut):
+def test_an_stk_with_fewer_planes_than_it_declares(tmp_path, n_counted, is_cut):
     """The directory is behind the planes, with a text as long as those that are not there."""
     data = pixels(3, 20, 24)
     tags, values = test_stacks.uic_tags(n_counted, (0, 1), [0] * n_counted)

@@ -157,7 +157,7 @@ def test_gray_samples_of_16_bits_under_tags_that_say_otherwise(tmp_path):
 
 @pytest.mark.parametrize("n", [0, 1, 30, 31])
 @pytest.mark.parametrize("by", [-2, -1, 1, 2, 40, "next"])
-def test_starts_of_tiles_that_are_not_where_tiles_start(tmp_path, n, by):
+def test_tile_offsets_that_point_between_tiles_are_refused(tmp_path, n, by):
     """McuStarts are not always right; each tile shows itself by the restart markers around it."""
     ifd, decoded = slide(pixels(64, 128, dtype="u1"), 20.0)
     starts = list(ifd.tags[65426].value)

@@ -25,7 +25,7 @@ PLAIN = Product(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(product=products())
-def test_any_product(tmp_path, product):
+def test_random_products(tmp_path, product):
     path = tmp_path / "a.tif"
     expected = write(path, product)
     for mode in (None, "strile", "plane", "page", "file"):
@@ -81,7 +81,7 @@ def test_cropped_images_say_their_size(tmp_path, compression, encoder, size):
     assert_pixels(tiffref.scan(path), {"image": data})
 
 
-def test_cropped_tiles_that_cannot_be_told_are_refused(tmp_path):
+def test_ambiguous_cropped_tiles_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     write(
         path, replace(PLAIN, shape=(1, 2500, 2500, 1), dtype="u8", tile=(512, 512), compression=1)

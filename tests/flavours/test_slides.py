@@ -78,7 +78,7 @@ APERIO = {
         ("huron", "Huron Digital Pathology", "Huron LE"),
     ],
 )
-def test_aperio_and_those_who_follow_it(tmp_path, kind, text, make):
+def test_aperio_and_scanners_that_imitate_it(tmp_path, kind, text, make):
     path = tmp_path / "a.svs"
     write_aperio(path, text, make)
     references = scan(path)
@@ -115,7 +115,7 @@ def test_minor_images_do_not_take_the_size_of_the_slide(tmp_path, repeats, order
     assert "magnification" not in attributes(references, "thumbnail")
 
 
-def test_a_size_that_makes_no_sense_is_reported(tmp_path):
+def test_an_invalid_pixel_size_is_reported(tmp_path):
     path = tmp_path / "a.svs"
     write_tiff(path, [image(BASE, {270: "Aperio Image Library v1|MPP = -0.5"}, tile=TILE)])
     with pytest.warns(tiffref.errors.MetadataWarning, match=r"MPP.*not a valid size.*-0\.5"):
@@ -343,7 +343,7 @@ def test_philips_levels_that_would_be_larger_than_they_are(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("by", [2, 4, 12])
 @pytest.mark.parametrize(("form", "size"), [(CLASSIC, "<I"), (BIG, "<Q")])
-def test_a_page_that_is_garbage_costs_no_others(tmp_path, form, size, by):
+def test_a_damaged_page_hides_no_others(tmp_path, form, size, by):
     text = {270: "Aperio Image Library v1"}
     pages = [image(BASE, text, tile=TILE), image(SMALL, {254: 1}), image(MACRO)]
     path = tmp_path / "a.svs"

@@ -306,7 +306,7 @@ def test_a_member_without_that_file_has_no_metadata_rather_than_wrong_one(tmp_pa
     assert scales_of(references) == {}
 
 
-def test_members_whose_tags_hold_0_over_0_are_read_without_a_word(tmp_path):
+def test_members_with_resolution_0_over_0_are_read_silently(tmp_path):
     """PrairieView gives no distance of planes."""
     names = [f"{n}.ome.tif" for n in range(3)]
     blocks = "".join(
@@ -394,7 +394,7 @@ def test_scanimage_bigtiff(tmp_path):
 
 
 @pytest.mark.parametrize("gap", [0, 6])
-def test_scanimage_of_old_with_directories_at_uneven_distance(tmp_path, gap):
+def test_old_scanimage_with_unevenly_spaced_directories(tmp_path, gap):
     """tifffile computes where the pages of such files are, from the first ones."""
     data = pixels(9, 20, 24)
     text = "state.configPath = 'x'"

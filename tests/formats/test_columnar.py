@@ -127,7 +127,7 @@ SPACINGS = {
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("name", GROUPS)
-def test_documents_spaced_otherwise_need_no_general_reader(
+def test_documents_with_other_spacing_need_no_general_reader(
     name: str, spacing: str, version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tiffref.formats.columnar._BLOCK_BYTES", 1000)

@@ -84,7 +84,9 @@ def test_round_trip(tmp_path: Path, zarr_format: int, version: int, byteorder: s
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("fill", [None, 0, 5])
-def test_fill_value_and_none_are_told_apart(tmp_path: Path, zarr_format: int, fill: object) -> None:
+def test_fill_value_and_none_are_distinguished(
+    tmp_path: Path, zarr_format: int, fill: object
+) -> None:
     group = Group({"image": make_image(tmp_path, fill_value=fill)})
     again = from_kerchunk(to_kerchunk(group, zarr_format=zarr_format))
     assert again["image"].fill_value == fill
@@ -200,7 +202,7 @@ def test_xarray_masks_only_a_fill_value(tmp_path: Path, zarr_format: int, fill: 
 # ---- writing
 
 
-def test_targets(tmp_path: Path) -> None:
+def test_paths_urls_and_open_files(tmp_path: Path) -> None:
     group = make_group(tmp_path)
     expected = to_kerchunk(group)
     write_json(group, str(tmp_path / "1.json"))
@@ -281,7 +283,7 @@ def test_a_link_keeps_pointing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"zarr_format": 3}, {"version": 0}])
-def test_few_rows_are_spelled_like_many(
+def test_few_rows_are_formatted_like_many(
     options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = Group({**make_group(tmp_path).children, "é": make_flat(5, 4, 3).children["image"]})
@@ -307,7 +309,7 @@ def test_writing_makes_no_object_per_chunk(tmp_path: Path) -> None:
     assert (tmp_path / "refs.json").stat().st_size > 48 * 1_000_000
 
 
-def test_codecs_of_v2_only_are_stored_anew_in_v3(tmp_path: Path) -> None:
+def test_codecs_of_v2_only_are_encoded_again_for_v3(tmp_path: Path) -> None:
     values = np.linspace(5, 6, 1000)
     plain = Array.from_values(values, ("x",))
     codec = ForeignCodec(2, {"dtype": "<f8", "filters": None, "order": "C",
@@ -420,7 +422,7 @@ def test_v2_wins_over_v3() -> None:
     assert group["a"].dtype == np.dtype("i1")
 
 
-def test_nan_tokens_of_others(tmp_path: Path) -> None:
+def test_foreign_nan_tokens(tmp_path: Path) -> None:
     (tmp_path / "refs.json").write_text('{".zgroup": {"zarr_format": 2}, ".zattrs": {"a": NaN}}')
     assert np.isnan(from_kerchunk(tmp_path / "refs.json").attributes["a"])
 

@@ -51,7 +51,7 @@ def test_bad_documents(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BEYOND_SCHEMA)
-def test_what_no_schema_can_say(name: str) -> None:
+def test_rules_that_no_schema_expresses(name: str) -> None:
     document, code = BEYOND_SCHEMA[name]
     assert fits_schema(document)
     assert [finding.code for finding in find(document)] == [code]
@@ -79,7 +79,7 @@ def test_only_the_first_of_many_is_named() -> None:
     assert columns.offset.tolist() == [0, 8]
 
 
-def test_columns() -> None:
+def test_references_are_parsed_into_columns() -> None:
     document = {"version": 1, "templates": {"u": "s3://b"}, "refs": {
         "a/0": "text", "a/1": ["{{ u }}/1.tif"], ".zgroup": META, "a/2": ["{{u}}/2.tif", 3, 4],
         "a/3": "base64:AAE=", "a/4": ["{{u}}/1.tif", 5, 6],
@@ -109,7 +109,7 @@ def test_lone_surrogates_do_not_stop_it() -> None:
         (None, "wrong"),
     ],
 )
-def test_findings_say_where_they_are(key: str | None, told: str) -> None:
+def test_findings_name_their_key(key: str | None, told: str) -> None:
     assert str(Finding("code", "wrong", key).to_error()) == told
 
 

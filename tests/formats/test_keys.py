@@ -53,7 +53,7 @@ def test_arrays_side_by_side_and_interleaved() -> None:
      "a/0/0", "a/x.0", "a", "b/0.0", "ab/0.0", "a/0.99999999999999999999999999", "a/+0.0", "a/0.0 ",
      "a/b/0.0", "0.0", "a/c/0/0", "a/1e0.0", "a/\u0660.0"],
 )  # fmt: skip
-def test_strays(key: str) -> None:
+def test_keys_of_no_chunk_are_returned(key: str) -> None:
     keys = ["a/0.0", key, "a/1.1"]
     chunks, strays = parse_keys(keys, {"a": (2, 2)}, {"a": V2})
     assert strays.tolist() == [1]
@@ -80,7 +80,7 @@ def test_no_keys_and_no_arrays() -> None:
     seed=st.integers(0, 99),
     zarr_format=st.sampled_from([2, 3]),
 )
-def test_spelling_and_parsing_agree(grid: list[int], seed: int, zarr_format: int) -> None:
+def test_formatting_and_parsing_agree(grid: list[int], seed: int, zarr_format: int) -> None:
     n_chunks = int(np.prod(grid))
     flat = np.random.default_rng(seed).choice(n_chunks, min(n_chunks, 200), replace=False)
     keys = KeyRule.written("some/where", zarr_format).keys(tuple(grid), flat)
@@ -138,7 +138,7 @@ def test_random_numbers_of_all_sizes() -> None:
     assert text.decode() == "".join(f"<{value}>" for value in values.tolist())
 
 
-def test_columns_of_no_rows() -> None:
+def test_empty_columns() -> None:
     assert join_columns(0, [b"a", format_numbers([])]) == b""
 
 

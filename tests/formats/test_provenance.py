@@ -116,7 +116,7 @@ def test_series_that_are_none(row: Any) -> None:
         check_series([row], {"image"})
 
 
-def test_levels_that_are_not_there() -> None:
+def test_missing_levels() -> None:
     with pytest.raises(InvalidReferences, match="does not exist, got 'image'"):
         check_series([{"index": 0, "levels": LEVELS}], {"other"})
 

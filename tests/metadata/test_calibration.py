@@ -16,7 +16,7 @@ def parse(body, report=STRICT):
     return parse_ome(f'<?xml version="1.0" encoding="UTF-8"?>{HEAD}{body}</OME>', report)
 
 
-def test_sizes_have_the_units_of_the_schema_unless_they_say_others():
+def test_sizes_default_to_the_units_of_the_schema():
     (image,) = parse(
         '<Image Name="n"><Pixels PhysicalSizeX="0.5" PhysicalSizeY="500" PhysicalSizeYUnit="nm" '
         'PhysicalSizeZ="2" TimeIncrement="3" TimeIncrementUnit="min"/></Image>'
@@ -74,7 +74,7 @@ def test_wells():
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "nan", "x", "inf"])
-def test_sizes_that_are_none_are_reported(size):
+def test_invalid_sizes_are_reported(size):
     body = f'<Image><Pixels PhysicalSizeX="{size}" PhysicalSizeY="2"/></Image>'
     with pytest.warns(MetadataWarning, match="PhysicalSizeX") as caught:
         (image,) = parse(body, Report("a.tif"))

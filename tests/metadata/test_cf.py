@@ -76,7 +76,7 @@ def test_coordinates_are_as_exact_as_the_date(year, zone, microsecond):
     assert datetime.datetime.fromisoformat(iso_text(date)) == date
 
 
-def test_units_of_others_are_no_times_of_ours():
+def test_foreign_time_units_are_not_converted():
     assert read_time_coordinate("days since 1970-01-01", 1) is None
     assert read_time_coordinate("seconds since 2000-01-01", 1) is None
     assert read_time_coordinate("seconds since 1970-01-01", 1 << 62) is None

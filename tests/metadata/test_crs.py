@@ -32,7 +32,7 @@ def test_a_geocentric_system_is_not_one_of_degrees(keys):
 
 
 @pytest.mark.parametrize("unit_key", [2052, 3076])
-def test_a_geocentric_system_of_the_users_own(unit_key):
+def test_a_user_defined_geocentric_system(unit_key):
     crs = build({1024: 3, 1026: "mine", **SPHERE, unit_key: 9002})
     assert crs.is_geocentric
     assert crs.name == "mine"
@@ -71,7 +71,7 @@ KEYS_OF = {
 
 
 @pytest.mark.parametrize("kind", KEYS_OF)
-def test_each_code_of_the_database_is_itself_or_what_took_its_place(kind):
+def test_each_epsg_code_gives_itself_or_its_successor(kind):
     known = pyproj.database.query_crs_info(auth_name="EPSG", allow_deprecated=True)
     codes = {int(one.code): one.deprecated for one in known if one.type.name == kind}
     built = {
@@ -105,7 +105,7 @@ def test_a_withdrawn_code_is_where_rasterio_has_it(code, tmp_path):
     )
 
 
-def test_a_withdrawn_code_beside_the_unit_of_its_successor_is_that():
+def test_a_withdrawn_code_with_the_unit_of_its_successor_is_replaced():
     assert build({1024: 1, 3072: 26814, 3076: 9003}).to_epsg() == 26847
 
 
@@ -147,7 +147,7 @@ def test_a_code_in_the_key_of_another_kind_is_itself_as_in_gdal(keys, code, tmp_
 
 
 @pytest.mark.parametrize("keys", [{1024: 2, 3072: 32632}, {1024: 1, 3072: 5703}])
-def test_a_code_that_the_model_has_no_use_for_is_reported(keys):
+def test_a_code_that_contradicts_the_model_type_is_reported(keys):
     with pytest.warns(MetadataWarning, match=r"GeoKey 3072\): (ignored|not a projected)"):
         build(keys, strict=False)
 
@@ -209,7 +209,7 @@ def test_a_user_defined_projection_projects_as_the_same_in_proj(method):
         (15, -90.0, "north north"),
     ],
 )
-def test_axes_point_where_those_of_gdal_do(method, latitude, directions):
+def test_axis_directions_equal_those_of_gdal(method, latitude, directions):
     keys = {1024: 1, 3072: 32767, 3075: method, 3081: latitude, 3092: 0.99, 3095: 29.0, 3080: 29.0}
     crs = build({**keys, 3076: 9001, **SPHERE})
     assert " ".join(axis.direction for axis in crs.axis_info) == directions
@@ -415,7 +415,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_defect_is_named_and_nothing_else_happens(case):
+def test_a_defect_is_reported_without_an_error(case):
     keys, label = BAD[case]
     with pytest.warns(MetadataWarning, match="a.tif") as caught:
         build(keys, strict=False)

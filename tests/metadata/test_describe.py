@@ -55,7 +55,7 @@ def test_a_geotiff_has_coordinates_and_a_system(tmp_path):
 @pytest.mark.parametrize(("shape", "planar", "dims"), [
     ((6, 8, 3), "contig", ("y", "x", "band")), ((3, 6, 8), "separate", ("band", "y", "x")),
 ])  # fmt: skip
-def test_samples_of_a_geotiff_are_bands(tmp_path, shape, planar, dims):
+def test_samples_of_a_geotiff_are_the_band_dimension(tmp_path, shape, planar, dims):
     tags = geotags(UTM, **PLACED)
     path = write_geotiff(
         tmp_path / "a.tif", tags, shape, planarconfig=planar, photometric="minisblack"
@@ -150,7 +150,7 @@ def test_images_of_other_systems_have_a_grid_mapping_each(tmp_path):
     assert found == ["WGS 84 / UTM zone 33N", "WGS 84 / UTM zone 34N"]
 
 
-def test_an_overview_alone_knows_where_it_is(tmp_path):
+def test_an_overview_read_alone_is_georeferenced(tmp_path):
     group = tiffref.scan(write_pyramid(tmp_path / "a.tif"), level=1).group
     assert group["image"].dims == ("y", "x")
     assert values(group["x"])[:2].tolist() == [500010.0, 500030.0]
@@ -189,7 +189,7 @@ def test_a_mask_lies_on_the_image(tmp_path):
         ("c8", "1e300"),
     ],
 )
-def test_nodata_outside_the_type_hinders_no_reader(tmp_path, dtype, text, byteorder):
+def test_nodata_outside_the_type_breaks_no_reader(tmp_path, dtype, text, byteorder):
     rioxarray = pytest.importorskip("rioxarray")
     xr = pytest.importorskip("xarray")
     tags = geotags(UTM, **PLACED) | {42113: text}
@@ -318,7 +318,7 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("case", DEFECTS)
-def test_a_defect_never_hides_pixels(tmp_path, case):
+def test_defective_metadata_never_hides_pixels(tmp_path, case):
     pytest.importorskip("pyproj")
     tags, key = DEFECTS[case]
     path = write_geotiff(tmp_path / "a.tif", tags)
@@ -333,7 +333,7 @@ def test_a_defect_never_hides_pixels(tmp_path, case):
         tiffref.scan(path, strict=True)
 
 
-def test_without_pyproj_the_keys_are_kept_and_said_to_be(tmp_path):
+def test_without_pyproj_the_keys_are_kept_and_reported(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", geotags(UTM, **PLACED))
     script = f"""
 import sys, warnings

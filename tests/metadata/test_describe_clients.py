@@ -42,7 +42,7 @@ def geotiff(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_rioxarray_sees_what_it_sees_in_the_file(geotiff):
+def test_rioxarray_agrees_with_the_file(geotiff):
     rioxarray = pytest.importorskip("rioxarray")
     xr = pytest.importorskip("xarray")
     expected = rioxarray.open_rasterio(geotiff, mask_and_scale=True)
@@ -109,7 +109,7 @@ def test_rioxarray_reprojects_and_writes_colours_with_bands_first(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_odc_geo_sees_the_same_box(geotiff):
+def test_odc_geo_finds_the_same_geobox(geotiff):
     pytest.importorskip("odc.geo.xr")
     rioxarray = pytest.importorskip("rioxarray")
     xr = pytest.importorskip("xarray")

@@ -84,7 +84,7 @@ def test_the_scales_follow_the_axes(tmp_path):
     assert stack["image_1"].attributes["spatial:transform"][0] == 20.0
 
 
-def test_a_mosaic_says_where_the_whole_is(tmp_path):
+def test_a_mosaic_has_the_georeference_of_the_whole(tmp_path):
     zarr_cm = pytest.importorskip("zarr_cm")
     for n in range(2):
         placed = {**PLACED, "t33922": (0.0, 0.0, 0.0, 5e5 + 640 * n, 5.2e6, 0.0)}
@@ -96,7 +96,7 @@ def test_a_mosaic_says_where_the_whole_is(tmp_path):
     assert group.attributes["spatial:shape"] == [64, 128]
 
 
-def test_files_of_several_places_are_at_none(tmp_path):
+def test_files_at_different_places_have_no_georeference(tmp_path):
     for n in range(2):
         placed = {**PLACED, "t33922": (0.0, 0.0, 0.0, 5e5 + 640 * n, 5.2e6, 0.0)}
         write_pyramid(tmp_path / f"{n}.tif", tags=geotags(UTM, **placed))
@@ -107,7 +107,7 @@ def test_files_of_several_places_are_at_none(tmp_path):
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.filterwarnings("ignore")
-def test_gdal_places_documents(tmp_path, zarr_format):
+def test_gdal_georeferences_documents(tmp_path, zarr_format):
     rasterio = pytest.importorskip("rasterio")
     if tuple(int(n) for n in rasterio.__gdal_version__.split(".")[:2]) < (3, 11):
         pytest.skip(f"GDAL {rasterio.__gdal_version__} does not read references")
@@ -132,7 +132,7 @@ def test_gdal_places_documents(tmp_path, zarr_format):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("engine", ["tiffref", "kerchunk"])
-def test_rasterix_and_xproj_find_their_way(tmp_path, engine):
+def test_rasterix_and_xproj_open_the_documents(tmp_path, engine):
     rasterix = pytest.importorskip("rasterix")
     pytest.importorskip("xproj")
     path = write_pyramid(tmp_path / "a.tif", 3)
@@ -229,7 +229,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_one_place_in_other_words_stacks(tmp_path, what):
+def test_equal_georeferences_in_other_notations_stack(tmp_path, what):
     files = [write(tmp_path / "0.tif"), write(tmp_path / "1.tif", **SAME[what])]
     for order in (files, files[::-1]):
         group = tiffref.scan_sequence(order).group
@@ -240,7 +240,7 @@ def test_one_place_in_other_words_stacks(tmp_path, what):
 
 @pytest.mark.filterwarnings("ignore::tiffref.errors.MetadataWarning")
 @pytest.mark.parametrize("what", OTHER)
-def test_another_place_is_refused_and_named(tmp_path, what):
+def test_a_different_place_is_refused_by_name(tmp_path, what):
     options, named = OTHER[what]
     files = [write(tmp_path / "0.tif"), write(tmp_path / "1.tif", **options)]
     with pytest.raises(ManifestMismatch, match="differ in georeference") as caught:
@@ -252,7 +252,7 @@ def test_another_place_is_refused_and_named(tmp_path, what):
 
 
 @pytest.mark.parametrize("name", ["control points", "sensor model"])
-def test_places_of_one_system_are_told_apart(tmp_path, name):
+def test_different_places_in_one_system_are_distinguished(tmp_path, name):
     """Control points and sensor models have too many numbers to show."""
     files = []
     for n in (1.0, 2.0):
@@ -266,7 +266,7 @@ def test_places_of_one_system_are_told_apart(tmp_path, name):
     assert first != second
 
 
-def test_a_mosaic_is_of_one_system_whatever_it_is_called(tmp_path):
+def test_a_mosaic_accepts_other_names_of_its_system(tmp_path):
     files = [write(tmp_path / "0.tif"), write(tmp_path / "1.tif", BY_PARAMETERS, **tie(5e5 + 160))]
     assert tiffref.scan_sequence(files, mosaic=True).group["image"].shape == (16, 32)
     files[1] = write(tmp_path / "1.tif", {**KEYS, 3072: 32633}, **tie(5e5 + 160))
@@ -274,7 +274,7 @@ def test_a_mosaic_is_of_one_system_whatever_it_is_called(tmp_path):
         tiffref.scan_sequence(files, mosaic=True)
 
 
-def test_what_is_appended_is_compared_alike(tmp_path):
+def test_appended_files_are_compared_by_meaning(tmp_path):
     write(tmp_path / "a_1.tif")
     write(tmp_path / "a_2.tif", {**KEYS, 1026: "another"})
     write(tmp_path / "a_3.tif", **tie(500005.0))
@@ -289,7 +289,7 @@ def test_what_is_appended_is_compared_alike(tmp_path):
     )
 
 
-def test_systems_of_no_code_are_compared_by_their_parameters(tmp_path):
+def test_systems_without_a_code_are_compared_by_parameters(tmp_path):
     def placed(name, **keys):
         changed = {**ALBERS, **{int(key[1:]): value for key, value in keys.items()}}
         return locate(tiffref.scan(write(tmp_path / f"{name}.tif", changed)).group)

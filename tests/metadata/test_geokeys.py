@@ -38,6 +38,6 @@ def test_a_key_that_points_outside_its_tag_is_named():
     assert keys.defects[0][0] == "EllipsoidSemiMajorAxis (GeoKey 2057)"
 
 
-def test_user_defined_and_zero_are_no_codes():
+def test_user_defined_and_zero_are_not_codes():
     keys = parse_geokeys(geotags({2048: 32767, 3072: 0, 3076: 9001}))
     assert (keys.code(2048), keys.code(3072), keys.code(3076)) == (None, None, 9001)

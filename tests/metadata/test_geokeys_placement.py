@@ -63,7 +63,7 @@ def test_tiepoints_alone_are_control_points():
         ({33922: (0.0, 0.0)}, "ModelTiepoint (33922)"),
     ],
 )
-def test_defects_are_reported_and_place_nothing(tags, key):
+def test_defects_are_reported_and_give_no_georeference(tags, key):
     with pytest.warns(MetadataWarning) as caught:
         found = parse_placement(tags, AREA, Report("a.tif"))
     assert found.transform is None
@@ -133,6 +133,6 @@ def test_a_sensor_model():
     ({34264: MATRIX}, True),
 ])  # fmt: skip
 @pytest.mark.parametrize("keys", [AREA, POINT])
-def test_numbers_of_pixels_are_no_place_beside_a_sensor_model(tags, is_placed, keys):
+def test_pixel_coordinates_beside_a_sensor_model_are_no_georeference(tags, is_placed, keys):
     assert (placed({**tags, 50844: RPCS}, keys).transform is not None) == is_placed
     assert placed(tags, keys).transform is not None

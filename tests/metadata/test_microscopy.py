@@ -72,7 +72,7 @@ def test_scifio_gives_scales_and_units_by_axis():
         ("scanimage", {"FrameData": {"SI.hRoiManager.scanFrameRate": float("inf")}}, "FrameRate"),
     ],
 )
-def test_sizes_that_make_no_sense_are_reported(flavour, metadata, key):
+def test_implausible_sizes_are_reported(flavour, metadata, key):
     with pytest.raises(MalformedTiff, match=key):
         read(flavour, metadata)
 
@@ -86,7 +86,7 @@ def test_sizes_that_make_no_sense_are_reported(flavour, metadata, key):
         ("imagej", {"spacing": 0.0, "finterval": 0}),
     ],
 )
-def test_zero_is_how_writers_say_that_a_size_is_not_known(flavour, metadata):
+def test_a_size_of_zero_means_unknown(flavour, metadata):
     assert read(flavour, metadata).scales == {}
 
 
@@ -218,7 +218,7 @@ def test_plain_resolution_counts_if_it_is_finer_than_a_printer(per_unit, unit, s
     assert found.scales == ({} if size is None else {"X": size, "Y": size})
 
 
-def test_ome_images_are_found_by_their_place_and_name():
+def test_ome_images_are_matched_by_index_and_name():
     xml = "<OME>" + "".join(
         f'<Image Name="{n}"><Pixels PhysicalSizeX="{x}"/></Image>' for n, x in (("a", 1), ("b", 2))
     )
@@ -241,7 +241,7 @@ def test_metadata_of_another_kind_costs_the_metadata_only():
         assert calibrate(facts, series, {}, Report("a.tif")) == Calibration()
 
 
-def test_numbers_of_channels_and_times_out_of_all_proportion() -> None:
+def test_implausible_numbers_of_channels_and_times() -> None:
     """A text of some bytes may say any number; nothing is made for each."""
     assert read("imagej", {"channels": 10**12, "spacing": 2.0}).channels == ()
     ome = (

@@ -87,7 +87,7 @@ def test_channel_names_are_a_coordinate_only_if_each_has_its_own():
     assert channel_names((a, b), 3) is None
 
 
-def test_coordinates_are_known_scales_or_times():
+def test_only_known_scales_and_times_are_coordinates():
     calibration = Calibration({"X": 0.5}, {"X": "micrometer"}, times=(0.0, 2.0, 5.0))
     found = physical_coordinates("TYX", (3, 2, 4), (3, 2, 8), calibration)
     assert found["T"][0].tolist() == [0, 2, 5]
@@ -193,7 +193,7 @@ def test_zarr_v3_documents_become_v2_with_ome_ngff_04(example, tmp_path):
         np.testing.assert_array_equal(group[dataset["path"]][...], expected)
 
 
-def test_the_record_says_where_the_levels_went(example):
+def test_the_provenance_records_the_new_paths_of_levels(example):
     path, levels, _ = example
     document = tiffref.scan(path).to_kerchunk(3)
     root = json.loads(document["refs"]["zarr.json"])["attributes"]
@@ -282,7 +282,7 @@ def test_bands_first_is_what_rasterio_reads(tmp_path):
 # ---- bad input
 
 
-def test_orders_that_there_are_not(tmp_path):
+def test_unknown_axis_orders_are_refused(tmp_path):
     write_imagej_stack(tmp_path / "a.tif")
     with pytest.raises(SelectionError, match="as-stored, ngff, bands-first"):
         tiffref.scan(tmp_path / "a.tif", axes="zyx")
@@ -301,7 +301,7 @@ def test_axes_that_ome_ngff_does_not_admit(tmp_path):
     assert "image/zarr.json" in document["refs"]
 
 
-def test_maps_are_told_to_use_bands_first(tmp_path):
+def test_maps_get_the_hint_to_use_bands_first(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     pytest.importorskip("pyproj")
     transform = rasterio.Affine(10, 0, 5e5, 0, -10, 5.2e6)
@@ -332,7 +332,7 @@ def test_names_that_clash(tmp_path):
         References(group, references.series).to_kerchunk(3)
 
 
-def test_a_transpose_that_zarr_v2_cannot_say(tmp_path):
+def test_a_transpose_that_zarr_v2_cannot_express(tmp_path):
     write_rgb_pyramid(tmp_path / "a.ome.tif")
     document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk()
     key = "image/.zarray"

@@ -52,19 +52,19 @@ def test_nan_is_a_fill_value_of_floats() -> None:
         ("f4", "seven"),
     ],
 )
-def test_fill_values_that_no_sample_has_are_refused(dtype: str, value: Any) -> None:
+def test_fill_values_outside_the_type_are_refused(dtype: str, value: Any) -> None:
     with pytest.raises(SelectionError, match="fill value"):
         Array.from_values(np.zeros(3, dtype), ("x",)).with_fill_value(value)
 
 
-def test_arrays_and_groups_are_shown_in_short() -> None:
+def test_the_repr_of_arrays_and_groups_is_short() -> None:
     array = Array.from_values(np.zeros((40, 50), "u2"), ("y", "x"))
     assert repr(array) == "Array((y 40, x 50), uint16, chunks (40, 50))"
     group = Group({"a": Group({"image": array}), "n": Array.from_values(1.5)})
     assert repr(group) == f"Group(a: Group(image: {array!r}), n: Array((), float64, chunks ()))"
 
 
-def test_arrays_are_changed_wherever_they_are() -> None:
+def test_arrays_are_mapped_in_nested_groups() -> None:
     array = Array.from_values(np.zeros(3, "u1"), ("x",))
     deep, empty = Group({"c": array}, {"n": 1}), Group({}, {"n": 2})
     group = Group({"a": array, "b": deep, "empty": empty}, {"n": 0})

@@ -33,7 +33,7 @@ def test_config_is_json_and_gives_the_codec_back(fields: dict) -> None:
     [{"fill": 0.0}, {"fill": None}, {"byteorder": ">"}, {"edge": (1, 2, 4)}, {"predictor": 2},
      {"parameters": {"t4_options": 1}}, {"photometric": 6}, {"sample_format": 3}],
 )  # fmt: skip
-def test_codecs_that_decode_otherwise_differ(change: dict) -> None:
+def test_codecs_that_decode_differently_are_unequal(change: dict) -> None:
     fields = {"fill": float("nan")} | change
     codec = SegmentCodec((1, 4, 4, 1), "<f4", 5, fill=float("nan"))
     assert codec == SegmentCodec((1, 4, 4, 1), "<f4", 5, fill=float("nan"))

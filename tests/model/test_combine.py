@@ -168,7 +168,7 @@ def test_codecs_of_other_edges_stay_apart():
     assert rows == [(0,), (0,), (0,), (1,), (0,)]
 
 
-def test_groups_are_told_in_one_error():
+def test_mismatches_of_groups_are_one_error():
     lzw = SegmentCodec((1, 2, 2, 1), "<u2", compression=5)
     arrays = [make(n) for n in "abcde"] + [make("f", codecs=[lzw]), make("g", (3, 4, 6))]
     groups = group_compatible([aspects_of(array) for array in arrays])
@@ -187,7 +187,7 @@ def test_groups_are_told_in_one_error():
     assert "Groups 1, 2 differ only in how they are stored" in text
 
 
-def test_of_many_differences_three_are_told():
+def test_of_many_differences_three_are_named():
     groups = [CompatibleGroup(dict.fromkeys("abcde", n), (n,)) for n in range(2)]
     error = mismatch_error(groups, ["one", "two"])
     assert "2 groups differ in a, b, c and 2 more\n" in str(error)
@@ -205,7 +205,7 @@ def test_of_many_differences_three_are_told():
         ((), "()"),
     ],
 )
-def test_a_mismatch_says_once_what_all_levels_have_alike(value, text):
+def test_a_mismatch_of_all_levels_is_named_once(value, text):
     groups = [CompatibleGroup({"a": value}, (0,)), CompatibleGroup({"a": None}, (1,))]
     assert mismatch_error(groups, ["one", "two"]).groups[0]["a"] == text
 
@@ -233,7 +233,7 @@ def test_occupied_counts_files():
     assert count_files(np.zeros((3, 0), int), ()) == 3
 
 
-def test_groups_of_other_arrays_are_told_apart_too():
+def test_groups_with_different_arrays_are_refused():
     groups = group_compatible([{"levels": ("image",), "dtype": "u1"}, {"levels": ()}])
     for order in (groups, groups[::-1]):
         error = mismatch_error(order, ["one", "two"])
@@ -374,6 +374,6 @@ def test_what_cannot_be_transposed_is_refused(tmp_path):
     assert isinstance(tiffref.UnsupportedTiff("x"), ValueError)
 
 
-def test_orders_without_what_stays():
+def test_transpose_orders_that_drop_an_axis_are_refused():
     assert trim_order([0, 1, 3, 4, 2]) == (1, 2, 0)
     assert trim_order([0, 1]) == ()

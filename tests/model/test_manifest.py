@@ -13,7 +13,7 @@ def test_a_segment_without_bytes_is_missing():
     assert manifest.source.tolist() == [0, MISSING, MISSING, 0]
 
 
-def test_inlined_chunks_are_no_ranges():
+def test_inlined_chunks_are_not_ranges():
     manifest = Manifest.from_columns((3,), Source("a"), [8, 16, 24], [8, 8, 8], inlined={1: b"x"})
     assert manifest.source.tolist() == [0, INLINED, 0]
     more = manifest.with_inlined({2: b"y"})
@@ -33,7 +33,7 @@ def test_a_million_chunks_are_three_columns():
     assert manifest.n_chunks == n
 
 
-def test_equality_ignores_what_missing_chunks_say():
+def test_equality_ignores_the_ranges_of_missing_chunks():
     one = Manifest.from_columns((2,), Source("a"), [8, 0], [4, 0])
     other = Manifest.from_columns((2,), Source("a"), [8, 0], [4, 9])
     assert one == other
@@ -47,7 +47,7 @@ def test_sources_can_be_renamed():
     assert moved.sources == (Source("s3://c/b.tif", 9),)
 
 
-def test_digests_tell_manifests() -> None:
+def test_digests_distinguish_manifests() -> None:
     def make(offset, inlined):
         return Manifest.from_columns((3,), Source("a"), [8, offset, 24], [8, 8, 8], inlined=inlined)
 

@@ -66,7 +66,7 @@ def test_changed_copies_are_whole() -> None:
     assert pickle.loads(pickle.dumps(defer([]))) == WHOLE
 
 
-def test_there_are_no_other_attributes() -> None:
+def test_unknown_attributes_are_errors() -> None:
     with pytest.raises(AttributeError, match="colour"):
         defer([]).colour  # noqa: B018
 

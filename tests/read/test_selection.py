@@ -41,7 +41,7 @@ def test_parsed_selections_give_what_numpy_gives(selection: Any) -> None:
     ],
     ids=str,
 )
-def test_what_is_wrong_is_said(selection: Any, says: str) -> None:
+def test_errors_name_the_wrong_index(selection: Any, says: str) -> None:
     with pytest.raises(SelectionError) as caught:
         parse_selection(selection, VALUES.shape)
     assert str(caught.value).startswith(says)

@@ -43,7 +43,7 @@ def test_a_grid_of_files(tmp_path):
         tiffref.scan_sequence(tmp_path / "r{row}_c{col}.tif", concat={"row": "y", "col": "x"})
 
 
-def test_concat_names_what_is_not_there(tmp_path):
+def test_concat_names_missing_dimensions(tmp_path):
     write(tmp_path / "a_1.tif", pixels(0))
     with pytest.raises(SelectionError, match="not a dimension of the files, got q"):
         tiffref.scan_sequence([tmp_path / "a_1.tif"], concat="q")

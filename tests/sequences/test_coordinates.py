@@ -42,7 +42,7 @@ from tiffref.sequences.coordinates import make_axis, order_axes, read_values
         ("cell", [1 << 63, 1], None, np.array(["9223372036854775808", "1"])),
     ],
 )
-def test_values_are_what_they_look_like(name, column, kind, expected):
+def test_values_are_parsed_by_their_form(name, column, kind, expected):
     values = read_values(name, column, kind)
     assert values.dtype == expected.dtype
     np.testing.assert_array_equal(values, expected)

@@ -43,7 +43,7 @@ def test_a_remote_file_costs_two_requests(monkeypatch):
     assert of_last.count("info") <= 1, requests
 
 
-def test_what_says_something_of_one_file_is_left_out(tmp_path):
+def test_attributes_of_single_files_are_left_out(tmp_path):
     data = [
         write(tmp_path / f"{n}.tif", pixels(n), datetime=datetime.datetime(2020, 1, n + 1))
         for n in range(5)

@@ -74,7 +74,7 @@ def test_globs_among_other_names_find_files(
     ]  # fmt: skip
 
 
-def test_what_is_no_file_says_what_to_give(tmp_path: Path) -> None:
+def test_inputs_that_are_not_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=rf"{tmp_path}: is a folder.*{tmp_path}/\*\.tif"):
         list_files(f"{tmp_path}/")
     with pytest.raises(
@@ -119,7 +119,7 @@ def make_item(**asset: Any) -> dict[str, Any]:
         {"type": "FeatureCollection", "features": [3]},
     ],
 )
-def test_what_is_no_stac_item(tmp_path: Path, document: Any) -> None:
+def test_mappings_that_are_not_stac_items(tmp_path: Path, document: Any) -> None:
     (tmp_path / "items.json").write_text(json.dumps(document))
     with pytest.raises(SourceError, match="not a STAC item"):
         list_files(tmp_path / "items.json")
@@ -150,7 +150,7 @@ def stac_items(folder: Path, asset: dict, **tags: Any) -> list[dict]:
 
 @pytest.mark.parametrize("version", BANDS)
 @pytest.mark.parametrize("byteorder", "<>")
-def test_what_stac_says_of_bands(tmp_path: Path, version: str, byteorder: str) -> None:
+def test_band_metadata_of_stac(tmp_path: Path, version: str, byteorder: str) -> None:
     items = stac_items(tmp_path, BANDS[version], byteorder=byteorder)
     (tmp_path / "items.json").write_text(
         json.dumps({"type": "FeatureCollection", "features": items})
@@ -165,7 +165,7 @@ def test_what_stac_says_of_bands(tmp_path: Path, version: str, byteorder: str) -
     assert (both.shape, both.attributes["scale_factor"], both.fill_value) == ((2, 1, 2), 0.5, 0)
 
 
-def test_what_the_file_says_of_bands_wins(tmp_path: Path) -> None:
+def test_band_metadata_of_the_file_wins(tmp_path: Path) -> None:
     scale = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">3</Item></GDALMetadata>'
     own = [(42112, 2, 0, scale, True), (42113, 2, 0, "7", True)]
     image = tiffref.scan_sequence(stac_items(tmp_path, BANDS["1.0"], extratags=own)).group["image"]
@@ -173,7 +173,7 @@ def test_what_the_file_says_of_bands_wins(tmp_path: Path) -> None:
     assert (image.attributes["scale_factor"], image.fill_value) == (3.0, 7)
 
 
-def test_bands_that_make_no_sense(tmp_path: Path) -> None:
+def test_invalid_band_metadata_is_reported(tmp_path: Path) -> None:
     items = stac_items(tmp_path, {"raster:bands": [{"scale": 0}]})
     with pytest.warns(MetadataWarning, match="is not valid"):
         assert "scale_factor" not in tiffref.scan_sequence(items).group["image"].attributes
@@ -187,7 +187,7 @@ def test_bands_that_make_no_sense(tmp_path: Path) -> None:
     }
 
 
-def test_a_catalog_has_what_stac_says_of_bands(tmp_path: Path) -> None:
+def test_a_catalog_has_the_band_metadata_of_stac(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     tiffref.catalog.build(stac_items(tmp_path, BANDS["1.1"]), tmp_path / "c")
     for path in (tmp_path / "c" / "references").iterdir():
@@ -195,7 +195,7 @@ def test_a_catalog_has_what_stac_says_of_bands(tmp_path: Path) -> None:
         assert (image.attributes["scale_factor"], image.fill_value) == (0.5, 0)
 
 
-def test_tables_that_are_ragged(tmp_path: Path) -> None:
+def test_ragged_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "files.csv").write_text("url,t\na.tif,1\nb,c.tif,2\n")
     with pytest.raises(SelectionError, match="row 2 of the table has more cells"):
         list_files(tmp_path / "files.csv")

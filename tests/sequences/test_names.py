@@ -59,7 +59,7 @@ def test_unnamed_groups_are_named_by_the_letter_before():
     assert list(read(["img_C1.tif"], r"_(C)(\d)")) == ["C"]
 
 
-def test_names_that_no_preset_fits_are_told_what_would():
+def test_names_that_fit_no_preset_get_a_suggestion():
     with pytest.raises(ManifestMismatch, match=r"expected 'modis', M\[OYC\]D.*\?P<time>"):
         read(["a.tif"], "modis")
 
@@ -75,7 +75,7 @@ def test_names_that_do_not_match_are_named():
 
 
 @pytest.mark.parametrize("pattern", ["img", "(", "img_{t:%q"])
-def test_what_is_no_pattern(pattern):
+def test_invalid_patterns_are_refused(pattern):
     with pytest.raises(SelectionError):
         read(["img_1.tif"], pattern)
 

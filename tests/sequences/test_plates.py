@@ -131,7 +131,7 @@ def test_names_without_wells(tmp_path):
         tiffref.scan_sequence(str(tmp_path / "a_{well}.tif"), layout="hcs")
 
 
-def test_plates_are_no_one_image(opera):
+def test_a_plate_is_not_one_image(opera):
     folder, _ = opera
     with pytest.raises(SelectionError, match="layout='hcs'"):
         tiffref.scan_sequence(

@@ -42,7 +42,7 @@ def put(folder, *names):
     return str(folder / "S_{time:%Y%m%d}_{band}.tif")
 
 
-def test_files_between_and_behind_the_old_ones(tmp_path, keep, monkeypatch):
+def test_new_files_between_and_after_the_old_ones(tmp_path, keep, monkeypatch):
     pattern = put(tmp_path, "20220505_B04", "20220601_B04")
     before = keep(tiffref.scan_sequence(pattern))
     put(tmp_path, "20220510_B04", "20220701_B04")
@@ -111,7 +111,7 @@ def test_files_that_are_counted_go_to_the_end(tmp_path, keep):
     np.testing.assert_array_equal(read(after), np.stack([pixels(n) for n in (0, 2, 1, 3)]))
 
 
-def test_numbers_that_look_otherwise_stay_labels(tmp_path, keep):
+def test_numbers_in_another_notation_stay_labels(tmp_path, keep):
     for name in ("04", "8A"):
         write(tmp_path / f"b{name}.tif", pixels(1))
     before = keep(tiffref.scan_sequence(tmp_path / "b{band}.tif"))
@@ -174,7 +174,7 @@ def test_files_whose_bands_are_in_another_order(tmp_path, keep):
     assert_only_the_last_is_refused(tmp_path, keep, "differ in bands")
 
 
-def test_a_place_that_is_taken(tmp_path, keep):
+def test_an_occupied_position(tmp_path, keep):
     for folder in "ab":
         write(tmp_path / folder / "1.tif", pixels(1))
     before = keep(tiffref.scan_sequence(tmp_path / "a" / "{t}.tif"))
@@ -182,7 +182,7 @@ def test_a_place_that_is_taken(tmp_path, keep):
         tiffref.append_sequence(before, tmp_path / "b" / "{t}.tif")
 
 
-def test_what_files_cannot_be_added_to(tmp_path):
+def test_references_that_cannot_be_appended_to(tmp_path):
     write(tmp_path / "0.tif", pixels(0))
     with pytest.raises(InvalidReferences, match="no sequence of files"):
         tiffref.append_sequence(tiffref.scan(tmp_path / "0.tif"), str(tmp_path / "*.tif"))

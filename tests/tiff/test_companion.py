@@ -158,7 +158,7 @@ def test_members_of_a_companion_file_whose_names_were_exchanged(tmp_path):
         tiffref.scan(tmp_path / "set.companion.ome", strict=True)
 
 
-def test_a_companion_file_that_is_none(tmp_path):
+def test_an_invalid_companion_file_is_refused(tmp_path):
     (tmp_path / "a.companion.ome").write_text("<OME>")
     with pytest.raises(MalformedTiff, match="not OME-XML"):
         tiffref.scan(tmp_path / "a.companion.ome")

@@ -32,7 +32,7 @@ def spelled(value: object, code: int) -> Ifd:
 @pytest.mark.parametrize("form", [CLASSIC, BIG])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("code", TAGS)
-def test_numbers_given_as_bytes(tmp_path: Path, code: int, order: str, form: object) -> None:
+def test_integer_tags_stored_as_bytes(tmp_path: Path, code: int, order: str, form: object) -> None:
     path = tmp_path / "a.tif"
     ifds = [spelled(As(kind, [TAGS[code]]), code) for kind in (1, 1)]
     write_tiff(path, ifds, form=form, order=order)
@@ -40,7 +40,7 @@ def test_numbers_given_as_bytes(tmp_path: Path, code: int, order: str, form: obj
 
 
 @pytest.mark.parametrize("code", [259, 262, 284, 317])
-def test_numbers_given_for_each_sample(tmp_path: Path, code: int) -> None:
+def test_integer_tags_repeated_for_each_sample(tmp_path: Path, code: int) -> None:
     path = tmp_path / "a.tif"
     write_tiff(path, [spelled(As(3, [TAGS[code]] * 3), code)])
     np.testing.assert_array_equal(ZarrTiffStore(path)[...], IMAGE)
@@ -50,7 +50,7 @@ def test_numbers_given_for_each_sample(tmp_path: Path, code: int) -> None:
 
 
 @pytest.mark.parametrize("planar", [0, 3])
-def test_samples_in_no_known_order_are_refused(tmp_path: Path, planar: int) -> None:
+def test_an_unknown_planar_configuration_is_refused(tmp_path: Path, planar: int) -> None:
     path = tmp_path / "a.tif"
     write_tiff(path, [spelled(planar, 284)])
     with pytest.raises(MalformedTiff, match="order of samples"):
@@ -63,7 +63,7 @@ def test_samples_in_no_known_order_are_refused(tmp_path: Path, planar: int) -> N
 
 @pytest.mark.parametrize("kind", ["scan", "strile"])
 @pytest.mark.parametrize("compression", [1, 8])
-def test_strips_of_no_rows_are_one_of_all(tmp_path: Path, compression: int, kind: str) -> None:
+def test_zero_rows_per_strip_means_one_strip(tmp_path: Path, compression: int, kind: str) -> None:
     path = tmp_path / "a.tif"
     data = IMAGE.tobytes() if compression == 1 else zlib.compress(IMAGE.tobytes())
     tags = TAGS | {259: compression, 317: 1, 278: 0}
@@ -77,7 +77,7 @@ def test_strips_of_no_rows_are_one_of_all(tmp_path: Path, compression: int, kind
     assert tiffref.scan(path).group["image"].shape[0] == 0
 
 
-def test_tiles_of_no_width_are_refused(tmp_path: Path) -> None:
+def test_tiles_of_zero_width_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tags = {code: value for code, value in TAGS.items() if code != 278}
     write_tiff(path, [Ifd(tags | {259: 1, 317: 1, 322: 0, 323: 16}, [IMAGE.tobytes()])])
@@ -101,7 +101,7 @@ def test_a_file_that_only_claims_to_be_an_lsm(tmp_path: Path, order: str) -> Non
 
 
 @pytest.mark.parametrize("predictor", [2, 3, 50])
-def test_a_predictor_without_compression_says_nothing(tmp_path: Path, predictor: int) -> None:
+def test_a_predictor_without_compression_is_silent(tmp_path: Path, predictor: int) -> None:
     path = tmp_path / "a.tif"
     strips = [IMAGE[row : row + 4].tobytes() for row in (0, 4)]
     write_tiff(path, [Ifd(TAGS | {259: 1, 317: predictor}, strips)])

@@ -42,7 +42,7 @@ def opened(data: bytes) -> TiffReader:
 
 
 @pytest.mark.parametrize(("order", "is_big"), DIALECTS)
-def test_dialects(order: str, is_big: bool) -> None:
+def test_classic_and_bigtiff_in_both_byte_orders(order: str, is_big: bool) -> None:
     data = directories(order, is_big, [[(256, 3, 1, 20), (257, 4, 1, 70000)], [(256, 1, 1, 7)]])
     reader = opened(data)
     assert reader.chain() == [200, 400]
@@ -58,7 +58,9 @@ def test_dialects(order: str, is_big: bool) -> None:
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 @pytest.mark.parametrize(("order", "is_big"), DIALECTS)
-def test_values_are_those_of_tifffile(tmp_path: Path, order: str, is_big: bool, dtype: str) -> None:
+def test_values_equal_those_of_tifffile(
+    tmp_path: Path, order: str, is_big: bool, dtype: str
+) -> None:
     path = tmp_path / "a.tif"
     tags = [
         (65000, "s", 0, "text é".encode(), False),
@@ -86,7 +88,7 @@ def test_values_are_those_of_tifffile(tmp_path: Path, order: str, is_big: bool, 
 
 @pytest.mark.parametrize(("order", "is_big"), DIALECTS)
 @pytest.mark.parametrize("last", [200, 10**6, 5000])
-def test_a_chain_that_does_not_end(order: str, is_big: bool, last: int) -> None:
+def test_an_endless_chain_is_a_finding(order: str, is_big: bool, last: int) -> None:
     chain = [[(256, 3, 1, n)] for n in range(3)]
     reader = opened(directories(order, is_big, chain, last))
     assert reader.chain() == [200, 400, 600]
@@ -142,7 +144,7 @@ def test_values_that_overlap() -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 7, 10**9])
-def test_a_first_directory_that_is_not_there(offset: int) -> None:
+def test_a_missing_first_directory(offset: int) -> None:
     data = b"II*\0" + struct.pack("<I", offset) + bytes(20)
     with pytest.raises(MalformedTiff, match="first"):
         _ = opened(data).first
@@ -218,7 +220,7 @@ def test_columns_are_those_of_single_directories(
     assert columns.first == [0, 1]
 
 
-def test_more_bytes_than_there_are(tmp_path: Path) -> None:
+def test_lengths_beyond_the_end_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(b"0123456789")
     source = LocalSource(path)

@@ -76,7 +76,7 @@ AXES = ["YX", "ZYX", "TCYX", "TZCYX", "CZYX", "ZTYX", "YXS", "ZYXS", "CYXS"]
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("how", [{}, {"compression": "zlib", "tile": (16, 16)}, {"bigtiff": True}])
-def test_axes_are_those_of_tifffile(tmp_path, axes, byteorder, how):
+def test_axes_equal_those_of_tifffile(tmp_path, axes, byteorder, how):
     sizes = {"T": 3, "C": 2, "Z": 4, "Y": 24, "X": 20, "S": 3}
     data = pixels(*(sizes[axis] for axis in axes), dtype="u1" if "S" in axes else "u2")
     path = tmp_path / "a.ome.tif"
@@ -320,7 +320,7 @@ def test_a_file_whose_xml_fits_is_silent(tmp_path):
         ("</Pixels></Image></OME>", "", "OME-XML"),
     ],
 )
-def test_xml_that_does_not_fit_is_told(tmp_path, old, new, what):
+def test_xml_that_does_not_fit_is_reported(tmp_path, old, new, what):
     path = tmp_path / "a.ome.tif"
     write_stack(path)
     changed = with_xml(path, lambda text: text.replace(old, new, 1))
@@ -398,7 +398,7 @@ def test_an_image_whose_pages_differ_is_not_left_out_in_silence(tmp_path, order,
 
 @pytest.mark.parametrize("number", ["999999999999", "99999999999999999999999", "-1", ""])
 @pytest.mark.parametrize("name", ["PlaneCount", "SizeZ", "IFD"])
-def test_numbers_out_of_proportion_are_told(tmp_path, name, number):
+def test_implausible_numbers_are_reported(tmp_path, name, number):
     path = tmp_path / "a.ome.tif"
     text = (
         '<OME><Image><Pixels DimensionOrder="XYZCT" SizeX="20" SizeY="16" SizeZ="2" SizeC="1" '
@@ -412,7 +412,7 @@ def test_numbers_out_of_proportion_are_told(tmp_path, name, number):
 
 
 @pytest.mark.parametrize("holes", [False, True])
-def test_an_image_whose_files_are_all_absent_is_told(tmp_path, holes):
+def test_an_image_whose_files_are_all_absent_is_reported(tmp_path, holes):
     image = (
         '<Image Name="{0}"><Pixels DimensionOrder="XYZCT" SizeX="20" SizeY="16" SizeZ="1" '
         'SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="1">{1}</TiffData></Pixels></Image>'
@@ -428,7 +428,7 @@ def test_an_image_whose_files_are_all_absent_is_told(tmp_path, holes):
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_an_image_of_volumes_that_its_xml_places_beyond_it_is_told(tmp_path, order):
+def test_volumes_beyond_the_declared_size_are_reported(tmp_path, order):
     """Planes are counted, where each page is a volume of four of them."""
     image = (
         '<Image Name="{0}"><Pixels DimensionOrder="XYZCT" SizeX="32" SizeY="16" SizeZ="4" '
@@ -559,7 +559,7 @@ def test_a_set_is_read_where_its_files_are(tmp_path, server, byteorder, where):
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_a_remote_set_that_is_not_whole_is_refused(tmp_path, server, is_cut):
+def test_an_incomplete_remote_set_is_refused(tmp_path, server, is_cut):
     write_set(tmp_path, "<", [set_xml(0), set_xml(1)])
     url = serve(server, tmp_path)
     whole = server.files.pop("/b.ome.tif")
@@ -572,7 +572,7 @@ def test_a_remote_set_that_is_not_whole_is_refused(tmp_path, server, is_cut):
 @pytest.mark.parametrize(
     "name", ["../b.ome.tif", "x/b.ome.tif", "b.ome.tif?x=1", "%2e%2e/b.tif", "http://other/b.tif"]
 )
-def test_a_remote_set_leads_to_no_other_address(tmp_path, server, name):
+def test_a_remote_set_opens_no_other_address(tmp_path, server, name):
     write_set(tmp_path, "<", [set_xml(0, ("a.ome.tif", name)), set_xml(1)])
     url = serve(server, tmp_path)
     with pytest.raises(MalformedTiff, match="pages are missing"):

@@ -59,7 +59,7 @@ def test_a_regular_chain(tmp_path, byteorder, bigtiff, rowsperstrip):
     assert_like_tifffile(path)
 
 
-def test_pages_with_other_tags_that_do_not_matter(tmp_path):
+def test_pages_that_differ_in_irrelevant_tags(tmp_path):
     path = tmp_path / "a.tif"
     write(path, irregular=lambda n: {"description": "x" * n} if n % 7 == 3 else {})
     assert read(path)[0].first == [0]
@@ -74,7 +74,7 @@ def test_pages_with_other_tags_that_do_not_matter(tmp_path):
         {"rowsperstrip": 8},
     ],
 )
-def test_pages_that_decode_differently_are_not_taken_for_alike(tmp_path, change):
+def test_pages_that_decode_differently_stay_apart(tmp_path, change):
     path = tmp_path / "a.tif"
     write(path, irregular=lambda n: change if n == 50 else {})
     columns, _ = read(path)
@@ -82,7 +82,7 @@ def test_pages_that_decode_differently_are_not_taken_for_alike(tmp_path, change)
     assert (columns.kind == 0).sum() == N - 1
 
 
-def test_one_page_stored_otherwise_still_gives_its_pixels(tmp_path):
+def test_one_page_stored_differently_is_read(tmp_path):
     path = tmp_path / "a.tif"
     images = write(
         path, irregular=lambda n: {"extratags": [(266, 3, 1, 1, True)]} if n == 9 else {}
@@ -101,7 +101,7 @@ class CountedFile(io.BytesIO):
         return super().read(size)
 
 
-def test_pages_that_lie_one_after_the_other_are_not_walked_along(tmp_path):
+def test_contiguous_pages_are_not_read_one_by_one(tmp_path):
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, rng.integers(0, 9, (500, 8, 8), "u2"), imagej=True)
     file = CountedFile(path.read_bytes())

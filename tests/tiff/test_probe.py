@@ -95,7 +95,7 @@ def test_a_last_segment_that_is_cut_off(tmp_path, compression, rows):
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @pytest.mark.parametrize("fill_order", [1, 2])
 @pytest.mark.parametrize("compression", LENIENT)
-def test_no_cut_is_taken_for_the_end(tmp_path, compression, fill_order):
+def test_every_cut_of_a_stream_is_detected(tmp_path, compression, fill_order):
     """Some bytes behind a cut give the same samples as none, by chance."""
     grey, black = rng.integers(0, 99, (16, 32, 3), "u1"), rng.integers(0, 2, (16, 32), "u1")
     path = write_last_at_end(tmp_path / "whole.tif", compression, 16, grey=grey, black=black)
@@ -561,7 +561,7 @@ def test_a_zstd_frame_that_is_cut_off_ends(tmp_path, cut):
 
 
 @pytest.mark.parametrize("compression", ["deflate", "zstd", "lzma"])
-def test_looking_at_a_segment_is_bounded(tmp_path, compression):
+def test_probing_a_segment_is_bounded(tmp_path, compression):
     bomb = bytes(600 << 20)
     code, stored = {
         "deflate": (8, lambda data: zlib.compress(data, 1)),
@@ -575,7 +575,7 @@ def test_looking_at_a_segment_is_bounded(tmp_path, compression):
     assert scan_in_child(tmp_path / "a.tif") < 300 << 10
 
 
-def test_whole_files_are_errors_of_nothing(tmp_path):
+def test_whole_files_raise_no_errors(tmp_path):
     """A typed error is what all of these are, never another one."""
     path = tmp_path / "a.tif"
     one = image(np.zeros((2, 100), "u1"), {259: 50000})
@@ -602,7 +602,7 @@ def with_counts(path, counts):
 
 @pytest.mark.parametrize("dtype", ["u1", "<f4"])
 @pytest.mark.parametrize("how", [{"tile": (32, 32)}, {"rowsperstrip": 32}])
-def test_short_segments_inside_are_none_of_the_edge(tmp_path, how, dtype):
+def test_short_inner_segments_are_not_edge_segments(tmp_path, how, dtype):
     """They would be read as cropped, and filled up; those of the lower edge are read."""
     path, values = tmp_path / "a.tif", np.arange(1, 40 * 40 + 1).reshape(40, 40).astype(dtype)
     cropped = 8 * (32 if "tile" in how else 40) * values.itemsize

@@ -77,7 +77,7 @@ SAMPLES = {
 @pytest.mark.parametrize(
     ("layout", "storage", "samples"), list(itertools.product(LAYOUTS, STORAGE, SAMPLES))
 )
-def test_pixels(tmp_path, layout, storage, samples, byteorder):
+def test_pixels_of_every_layout_compression_and_type(tmp_path, layout, storage, samples, byteorder):
     shape, dtype, how = SAMPLES[samples]
     data = (rng.random(shape) * 200).astype(dtype)
     path = tmp_path / "a.tif"
@@ -89,7 +89,7 @@ def test_pixels(tmp_path, layout, storage, samples, byteorder):
 
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("by", ["subifds", "pages"])
-def test_pyramids(tmp_path, by, bigtiff):
+def test_pyramids_by_sub_ifds_and_by_subfile_type(tmp_path, by, bigtiff):
     data = rng.integers(0, 4000, (300, 200), "u2")
     path = tmp_path / "a.tif"
     how = {"tile": (64, 64), "compression": "zlib"}
@@ -167,7 +167,7 @@ def test_imagej_hyperstack_behind_one_directory(tmp_path):
     assert_all_levels_equal(path, references)
 
 
-def test_series_of_different_kinds_are_variables_of_their_own(tmp_path):
+def test_series_of_different_kinds_are_separate_variables(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:
         tif.write(np.ones((32, 32), "u2"), metadata=None)
@@ -239,7 +239,7 @@ def _split_jpeg(stream):
     return tables + b"\xff\xd9", rest + stream[at:]
 
 
-def test_every_kind_of_source(tmp_path):
+def test_paths_urls_bytes_and_open_files(tmp_path):
     fsspec = pytest.importorskip("fsspec")
     path = tmp_path / "a.tif"
     data = rng.integers(0, 4000, (64, 60), "u2")
@@ -297,7 +297,7 @@ def test_descriptions_that_do_not_fit_are_reported_of_an_open_file_too(tmp_path,
                 np.testing.assert_array_equal(store[...], planes)
 
 
-def test_a_million_tiles_are_not_a_million_objects(tmp_path):
+def test_a_million_tiles_create_no_million_objects(tmp_path):
     import tracemalloc
 
     path = tmp_path / "a.tif"
@@ -318,16 +318,16 @@ def test_a_million_tiles_are_not_a_million_objects(tmp_path):
 
 
 class TestBadInput:
-    def test_a_directory(self, tmp_path):
+    def test_a_directory_is_an_error(self, tmp_path):
         with pytest.raises(SourceError, match="is a folder"):
             tiffref.scan(tmp_path)
 
-    def test_a_file_that_is_not_there(self, tmp_path):
+    def test_a_missing_file(self, tmp_path):
         with pytest.raises(SourceError, match="no such file"):
             tiffref.scan(tmp_path / "no.tif")
 
     @pytest.mark.parametrize("data", [b"", b"II", b"not a TIFF at all", b"II*\0\0\0\0\0"])
-    def test_no_tiff(self, tmp_path, data):
+    def test_a_file_that_is_not_a_tiff(self, tmp_path, data):
         path = tmp_path / "a.tif"
         path.write_bytes(data)
         with pytest.raises(MalformedTiff) as caught:
@@ -403,7 +403,7 @@ def without_end_code(data):
     raise AssertionError("no such stream")
 
 
-def test_lzw_is_portable_where_all_that_was_looked_at_ends_exactly(tmp_path):
+def test_lzw_is_portable_if_all_probed_streams_end_exactly(tmp_path):
     import imagecodecs
 
     import zarr
@@ -491,7 +491,7 @@ def test_calls_for_small_files_that_all_differ(tmp_path):
     assert 0 < n_calls / 5 < 600  # 545 on Python 3.11, 500 on 3.13
 
 
-def test_nothing_of_a_reader_is_left_behind(tmp_path, monkeypatch):
+def test_the_file_is_closed_after_the_scan(tmp_path, monkeypatch):
     """Directories refer to their reader: no collector is waited for to free both."""
     from tiffref.tiff.ifd import TiffReader
 

@@ -105,7 +105,7 @@ def test_lerc_as_libtiff_writes_it(tmp_path, kind, byteorder):
 @pytest.mark.parametrize(
     ("layout", "byteorder"), list(itertools.product(["strips", "tiles", "planar"], "<>"))
 )
-def test_packed_bits(tmp_path, bits, layout, byteorder):
+def test_packed_samples_of_gdal(tmp_path, bits, layout, byteorder):
     path = tmp_path / "a.tif"
     shape = (3, 37, 45) if layout == "planar" else (37, 45)
     data = rng.integers(0, 1 << bits, shape, "u1" if bits <= 8 else "u2")
@@ -155,7 +155,9 @@ def test_sample_types(tmp_path, dtype, byteorder, compression, predictor):
     byteorder=st.sampled_from("<>"),
     dtype=st.sampled_from(["u1", "u2", "f4"]),
 )
-def test_any_shape(tmp_path, shape, tile, rows, compression, planar, byteorder, dtype):
+def test_random_shapes_and_layouts(
+    tmp_path, shape, tile, rows, compression, planar, byteorder, dtype
+):
     n_pages, length, width, samples = shape
     how = {"compression": compression, "byteorder": byteorder, "metadata": None}
     how |= {"tile": tile} if tile else {"rowsperstrip": rows}

@@ -217,7 +217,7 @@ def test_series_are_those_of_tifffile(
             assert ours[3:] == theirs[3:]
 
 
-def test_three_directories_are_enough_for_a_run(tmp_path: Path) -> None:
+def test_a_run_needs_three_directories(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GRADIENT, imagej=True)
     reader = TiffReader(LocalSource(path))
@@ -247,9 +247,7 @@ def test_directories_behind_a_run_that_are_cut_off(
 
 @pytest.mark.parametrize("byteorder", "<>")
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
-def test_imagej_may_count_images_and_nothing_else(
-    tmp_path: Path, dtype: str, byteorder: Any
-) -> None:
+def test_imagej_with_a_count_of_images_only(tmp_path: Path, dtype: str, byteorder: Any) -> None:
     path, planes = tmp_path / "a.tif", GRADIENT.astype(dtype)
     text = "ImageJ=1.34s\nimages=24\n"
     tifffile.imwrite(path, planes[0], description=text, metadata=None, byteorder=byteorder)
@@ -287,7 +285,7 @@ DESCRIPTIONS = {
 @pytest.mark.parametrize("form", [CLASSIC, BIG])
 @pytest.mark.parametrize("is_pixels_first", [False, True])
 @pytest.mark.parametrize("flavour", DESCRIPTIONS)
-def test_what_lies_between_planes_is_not_pixels_where_the_second_directory_is_cut_off(
+def test_bytes_between_planes_are_not_pixels_if_the_second_directory_is_cut_off(
     tmp_path: Path, flavour: str, is_pixels_first: bool, form: Any, order: str
 ) -> None:
     """The file ends within the second directory, which is long enough to be taken for a plane."""
@@ -346,7 +344,7 @@ def test_fewer_pages_than_the_shape_promises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counts", ["frames=7", "channels=2\nslices=2\nframes=2", "frames=12"])
-def test_counts_of_imagej_that_are_not_those_of_pages(tmp_path: Path, counts: str) -> None:
+def test_imagej_counts_that_contradict_the_pages(tmp_path: Path, counts: str) -> None:
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:
         for n, page in enumerate(GRADIENT[:10]):
@@ -373,7 +371,7 @@ IMAGEJ_COUNTS = {
 
 @pytest.mark.parametrize("counts", IMAGEJ_COUNTS)
 @pytest.mark.parametrize("contiguous", [False, True])
-def test_planes_of_imagej_are_those_of_the_pages(
+def test_imagej_planes_are_those_of_the_pages(
     tmp_path: Path, counts: str, contiguous: bool
 ) -> None:
     path, planes = tmp_path / "a.tif", GRADIENT[:6]
@@ -467,7 +465,7 @@ def test_axes_of_scifio(
 @pytest.mark.parametrize(
     "text", ['{"shape": [5, 48, 32]}', '{"shape": "x"}', '{"shape": [24, 32', '{"shape": [-1]}']
 )
-def test_shapes_that_do_not_fit(tmp_path: Path, text: str) -> None:
+def test_shapes_that_do_not_fit_the_pages(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tif:
         for n, page in enumerate(GRADIENT):
@@ -505,9 +503,7 @@ def test_a_sub_ifd_outside_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("code", [258, 339])
-def test_sample_types_of_an_unknown_type_are_as_if_absent(
-    tmp_path: Path, code: int, order: str
-) -> None:
+def test_an_unknown_sample_format_is_ignored(tmp_path: Path, code: int, order: str) -> None:
     """As other readers have it (TIFF 6.0), and reported."""
     path = tmp_path / "a.tif"
     bits = (np.indices((16, 32)).sum(0) % 2).astype("u1")
@@ -531,7 +527,7 @@ def test_sample_types_of_an_unknown_type_are_as_if_absent(
 @pytest.mark.parametrize("code", [258, 273, 324, 339])
 @pytest.mark.parametrize("n_pages", [1, 3])
 @pytest.mark.parametrize("text", [None, "ImageJ=1.54f\nimages=3\nslices=3\n"])
-def test_a_page_that_lost_the_tags_of_its_pixels_is_not_made_up(
+def test_a_page_without_pixel_tags_is_not_invented(
     tmp_path: Path, text: str | None, n_pages: int, code: int, form: Any, order: str
 ) -> None:
     """Zeros, bits or integers in place of its samples would be other pixels."""
@@ -570,7 +566,7 @@ def test_a_page_that_lost_the_tags_of_its_pixels_is_not_made_up(
         tiffref.scan(path, strict=True)
 
 
-def test_a_page_that_makes_no_sense_hides_no_others(tmp_path: Path) -> None:
+def test_an_invalid_page_hides_no_others(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     few_pages(path, {})
     with tifffile.TiffFile(path) as tif:
@@ -605,7 +601,7 @@ def _theirs(path: Path) -> list[list[tuple[Any, ...]]] | None:
         return None
 
 
-def test_the_corpus(corpus: Path) -> None:
+def test_series_of_the_corpus_equal_those_of_tifffile(corpus: Path) -> None:
     """Hold all ordinary files of a corpus against tifffile: differences have a rule each."""
     logging.disable(logging.CRITICAL)
     n_equal, unexplained = 0, []

@@ -45,7 +45,7 @@ def by_rasterio(path):
         return list(dataset.transform)[:6]
 
 
-def test_a_file_alone_is_as_it_was(tmp_path):
+def test_a_file_without_sidecars_is_unchanged(tmp_path):
     group = tiffref.scan(write(tmp_path / "a.tif")).group
     assert list(group.children) == ["image"]
 
@@ -105,7 +105,7 @@ def test_a_sensor_model_of_aux_xml(tmp_path, tags):
     assert found == {**right, **unknown}
 
 
-def test_a_sensor_model_of_aux_xml_that_lacks_a_number_is_told(tmp_path):
+def test_an_incomplete_sensor_model_of_aux_xml_is_reported(tmp_path):
     path = write(tmp_path / "a.tif")
     write_sensor_model(tmp_path, {**SENSOR, "LAT_OFF": ""})
     with pytest.warns(MetadataWarning, match="RPC model"):
@@ -158,7 +158,7 @@ def test_an_rpb_file_wins_over_a_text_and_aux_xml(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "1 2 3", "1 0 0 -1 x 7", "0 0 0 0 1 1"])
-def test_a_world_file_that_is_none_is_told(tmp_path, text):
+def test_an_invalid_world_file_is_reported(tmp_path, text):
     path = write(tmp_path / "a.tif")
     (tmp_path / "a.tfw").write_text(text)
     with pytest.warns(MetadataWarning, match="world file"):
@@ -275,7 +275,7 @@ def test_a_table_of_mapinfo_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "<PAMDataset", '<!DOCTYPE a [<!ENTITY b "c">]><a/>'])
-def test_aux_xml_that_is_none_is_told(tmp_path, text):
+def test_invalid_aux_xml_is_reported(tmp_path, text):
     path = write(tmp_path / "a.tif")
     (tmp_path / "a.tif.aux.xml").write_text(text)
     with pytest.warns(MetadataWarning, match=r"\.aux\.xml"):
@@ -327,7 +327,7 @@ def test_own_overviews_win(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["ovr", "msk"])
-def test_what_does_not_belong_to_the_image_is_left_and_reported(tmp_path, ending):
+def test_sidecars_that_do_not_fit_are_ignored_and_reported(tmp_path, ending):
     path, beside = write(tmp_path / "a.tif"), tmp_path / f"a.tif.{ending}"
 
     def check(reason):
@@ -343,7 +343,7 @@ def test_what_does_not_belong_to_the_image_is_left_and_reported(tmp_path, ending
 
 
 @pytest.mark.parametrize("ending", ["aux.xml", "ovr"])
-def test_files_that_a_server_does_not_give_are_reported(tmp_path, server, ending):
+def test_sidecars_that_cannot_be_fetched_are_reported(tmp_path, server, ending):
     server.files["/a.tif"] = Path(write(tmp_path / "a.tif")).read_bytes()
     url = f"{server.url}/a.tif"
     tiffref.scan(url, sidecars=True, strict=True)
@@ -415,7 +415,7 @@ def test_files_beside_a_signed_address(tmp_path, server):
     assert transform(url, sidecars=True, strict=True) == TRANSFORM
 
 
-def test_a_geotransform_that_is_none(tmp_path):
+def test_an_invalid_geotransform(tmp_path):
     path = write(tmp_path / "a.tif")
     (tmp_path / "a.tif.aux.xml").write_text(
         "<PAMDataset><GeoTransform>1, 2</GeoTransform></PAMDataset>"
@@ -461,7 +461,7 @@ def test_overviews_of_a_mask_beside(tmp_path):
         np.testing.assert_array_equal(values(group, f"mask_{level}"), expected)
 
 
-def test_all_doors(tmp_path, capsys):
+def test_sidecars_from_every_entry_point(tmp_path, capsys):
     from tiffref.cli import main
 
     path = with_overviews(tmp_path / "a.tif")
@@ -484,7 +484,7 @@ def test_all_doors(tmp_path, capsys):
         assert set(tree.children) == {"0", "1", "2"}
 
 
-def test_remote_files_are_asked_for_only_on_request(tmp_path, server):
+def test_remote_sidecars_are_fetched_only_on_request(tmp_path, server):
     path = with_overviews(tmp_path / "a.tif")
     (tmp_path / "a.tfw").write_text(WORLD)
     for name in ("a.tif", "a.tif.ovr", "a.tfw"):

@@ -29,7 +29,7 @@ USED = {
 """Attributes by class; all are documented."""
 
 
-def test_names_of_tifffile_that_are_used(tmp_path: Path) -> None:
+def test_only_public_names_of_tifffile_are_used(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((5, 8, 8), "u1"), photometric="minisblack")
     with tifffile.TiffFile(path) as tif:
@@ -56,7 +56,7 @@ def test_flavours_are_known_to_tifffile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROOM.glob("*.py")), ids=lambda path: path.stem)
-def test_private_names_of_tifffile_are_left_alone(path: Path) -> None:
+def test_private_names_of_tifffile_are_not_used(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"\b(tif|page|handle|keyframe|filehandle|level|pages)\._\w", text)
     assert not re.search(r"^(from tifffile import|import tifffile)", text, re.MULTILINE)
@@ -70,7 +70,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_ordinary_files_do_without_tifffile(tmp_path: Path, kind: str) -> None:
+def test_ordinary_files_do_not_need_tifffile(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((5, 8, 8), "u1"), **WRITERS[kind])
     code = (
@@ -80,7 +80,7 @@ def test_ordinary_files_do_without_tifffile(tmp_path: Path, kind: str) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
-def test_a_file_of_a_maker_keeps_its_series(tmp_path: Path) -> None:
+def test_a_vendor_file_keeps_its_series(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     text = "Aperio Image Library v1\r\n96x80 (16x16)|AppMag = 20|MPP = 0.5"
     image = np.random.default_rng(0).integers(0, 255, (80, 96, 3), "u1")
@@ -93,7 +93,7 @@ def test_a_file_of_a_maker_keeps_its_series(tmp_path: Path) -> None:
     assert [len(one["levels"]) for one in references.series] == [2, 1]
 
 
-def test_what_tifffile_cannot_make_sense_of_is_given_as_it_is(tmp_path: Path) -> None:
+def test_pages_that_tifffile_cannot_group_are_separate(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     text = '<OME><Image><Pixels SizeT="999999" SizeZ="999999"/></Image></OME>'
     with tifffile.TiffWriter(path) as tif:

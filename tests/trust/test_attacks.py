@@ -143,7 +143,7 @@ def test_documents(name: str, watch: Watch, place: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     "name", ["pickle compressor", "pickle v3", "pickle v3 in a shard", "codec of nobody"]
 )
-def test_codecs_are_refused_before_others_hear_of_them(name: str) -> None:
+def test_codecs_are_refused_before_they_are_loaded(name: str) -> None:
     """Newer versions of numcodecs refuse pickles too, older ones run them."""
     with pytest.raises(InvalidReferences, match="not allowed"):
         References.from_kerchunk(DOCUMENTS[name]("/s/secret"))
@@ -175,7 +175,7 @@ def test_addresses_in_parquet(
 
 @pytest.mark.parametrize("record_size", [0, -1, 10**30, 0.5, "x", None])
 @pytest.mark.parametrize("name", ["a", "../secret", "/etc/passwd", "a/../../secret"])
-def test_parquet_that_makes_no_sense(
+def test_invalid_parquet(
     record_size: Any, name: str, watch: Watch, place: tuple[Path, Path]
 ) -> None:
     pytest.importorskip("pyarrow")

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("door", bombs.DOORS)
-def test_by_every_door(made: Path, door: str) -> None:
+def test_bombs_at_every_entry_point(made: Path, door: str) -> None:
     command = [sys.executable, "-W", "ignore", bombs.__file__, door, str(made)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -42,7 +42,7 @@ def checksum(store: ZarrTiffStore) -> int:
     return int(store[:].astype(np.int64).sum() + store[3:40, 5:70].astype(np.int64).sum())
 
 
-def test_threads(store: ZarrTiffStore, image: np.ndarray) -> None:
+def test_concurrent_threads(store: ZarrTiffStore, image: np.ndarray) -> None:
     barrier = threading.Barrier(32)
     array = zarr.open_array(store, mode="r")
 
@@ -78,7 +78,7 @@ def test_closing_while_reading(store: ZarrTiffStore, image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes(store: ZarrTiffStore, image: np.ndarray, method: str) -> None:
+def test_worker_processes(store: ZarrTiffStore, image: np.ndarray, method: str) -> None:
     """The store is used before, so that there are threads and sessions that a child must leave."""
     expected = checksum(store)
     context = multiprocessing.get_context(method)
@@ -104,7 +104,7 @@ def test_inherited_by_a_fork(store: ZarrTiffStore) -> None:
     assert done[1] == 0
 
 
-def test_tasks(store: ZarrTiffStore) -> None:
+def test_concurrent_asyncio_tasks(store: ZarrTiffStore) -> None:
     prototype = zarr.core.buffer.default_buffer_prototype()
     keys = [key for key in store if key[0].isdigit()]
 

@@ -186,7 +186,7 @@ def write_two() -> bytes:
     return buffer.getvalue()
 
 
-def test_sizes_beyond_all_numbers_are_refused(tmp_path: Path) -> None:
+def test_sizes_beyond_64_bits_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.tif"
     data = SEEDS["plain"]()
     for code, value in ((256, 0xFFFFFFFF), (257, 0xFFFFFFFF), (278, 0xFFFFFFFF), (277, 32767)):
@@ -196,7 +196,7 @@ def test_sizes_beyond_all_numbers_are_refused(tmp_path: Path) -> None:
         tiffref.scan(path)
 
 
-def test_widths_beyond_all_numbers_are_refused_without_rows(tmp_path: Path) -> None:
+def test_widths_beyond_64_bits_are_refused_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "empty.tif"
     image = [(256, 16, 1, (1 << 63).to_bytes(8, "little")), (257, 4, 1, bytes(4))]
     path.write_bytes(hostile.build([image], big=True))
@@ -204,7 +204,7 @@ def test_widths_beyond_all_numbers_are_refused_without_rows(tmp_path: Path) -> N
         tiffref.scan(path)
 
 
-def test_tables_that_are_numbers_are_none(tmp_path: Path) -> None:
+def test_tables_that_are_numbers_are_ignored(tmp_path: Path) -> None:
     """A number of 4 billion once became 4 billion bytes of tables."""
     path = tmp_path / "tables.tif"
     data = SEEDS["plain"]()
@@ -217,7 +217,7 @@ def test_tables_that_are_numbers_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "code"), [(0, 277), (0, 32997), (1, 32997)])
-def test_factors_that_are_no_numbers_are_refused(page: int, code: int, tmp_path: Path) -> None:
+def test_factors_that_are_not_numbers_are_refused(page: int, code: int, tmp_path: Path) -> None:
     """tifffile made billions of copies of a pair, one for each strip."""
     data = bytearray(write_two())
     old = 277 if code == 277 else 282  # of a tag that is there twice the first counts
@@ -257,7 +257,7 @@ def test_companions_that_ask_for_too_much_are_refused(attributes: str, tmp_path:
         'SizeT="1"><TiffData IFD="500000000" PlaneCount="1"/>{}</Pixels></Image></OME>',
     ],
 )
-def test_texts_that_speak_of_too_many_planes(text: str, tmp_path: Path) -> None:
+def test_descriptions_of_too_many_planes(text: str, tmp_path: Path) -> None:
     """The pixels are there all the same, and no list is made of half a billion places."""
     path = tmp_path / "many.ome.tif"
     tifffile.imwrite(path, GRAY, description=text.format("<TiffData/>"), metadata=None)

@@ -99,7 +99,9 @@ def test_references_of_a_document_are_written_where_they_may(place: Path) -> Non
         ["append", "{evil}/refs.json", "{home}/t3.tif", "-o", "{home}/new.json"],
     ],
 )
-def test_commands_ask(place: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_need_allowed_addresses(
+    place: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {"evil": place / "evil", "home": place / "home"}
     arguments = [part.format(**names) for part in command]
     assert main(arguments) == 3

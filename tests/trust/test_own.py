@@ -86,7 +86,7 @@ def refuses(document: Any, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_ours_open(place: Path, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_documents_open(place: Path, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [str(place / "data" / f"{name}.tif") for name in "ab"]
     for references in (tiffref.scan(files[0]), tiffref.scan_sequence(files)):
         document = write(references, place)
@@ -97,7 +97,7 @@ def test_ours_open(place: Path, write: Callable, monkeypatch: pytest.MonkeyPatch
     refuses(document)
 
 
-def test_ours_open_in_another_process(place: Path) -> None:
+def test_own_documents_open_in_another_process(place: Path) -> None:
     document = as_json(tiffref.scan(place / "data" / "a.tif"), place)
     code = "import sys, tiffref.zarr; print(tiffref.zarr.ZarrTiffStore(sys.argv[1])[...].sum())"
     command = [sys.executable, "-c", code, str(document)]
@@ -157,7 +157,7 @@ def erase_seal(text: str) -> str:
     [change_address, change_offset, add_a_chunk, inline_a_chunk, change_attribute, forge_seal,
      erase_seal],
 )  # fmt: skip
-def test_what_was_changed_is_a_strangers(place: Path, change: Callable[[str], str]) -> None:
+def test_changed_documents_lose_their_seal(place: Path, change: Callable[[str], str]) -> None:
     document = as_json(tiffref.scan(place / "data" / "a.tif"), place)
     text = document.read_text()
     assert References.open(document).allow is None
@@ -180,7 +180,7 @@ def test_a_seal_is_good_for_one_document(place: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["zmetadata", "record", "swapped"])
-def test_changed_parquet_is_a_strangers(place: Path, change: str) -> None:
+def test_changed_parquet_loses_its_seal(place: Path, change: str) -> None:
     folder = as_parquet(tiffref.scan(place / "data" / "a.tif"), place)
     assert References.open(folder).allow is None
     if change == "zmetadata":
@@ -238,7 +238,7 @@ def test_documents_of_other_places_are_ours_too(place: Path) -> None:
     fs.rm("/own", recursive=True)
 
 
-def test_what_is_made_of_ours_is_ours(place: Path) -> None:
+def test_documents_derived_from_ours_are_sealed(place: Path) -> None:
     pytest.importorskip("pyarrow")
     document = as_json(tiffref.scan_sequence([str(place / "data" / "a.tif")]), place)
     for target in ("c.parq", "c.json"):
@@ -326,7 +326,9 @@ def test_without_a_home_nothing_is_sealed(place: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", ["relative", "empty", "nobody's", "no folder", "unset"])
-def test_homes_of_all_kinds(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_home_directories_of_all_kinds(
+    place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Where no key can be, documents are written all the same, and the error says why."""
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.chdir(place)
@@ -360,7 +362,7 @@ def test_moved_and_copied_documents_are_ours(place: Path) -> None:
         assert (ZarrTiffStore(after)[...] == PIXELS).all()
 
 
-def test_documents_of_another_user_say_nothing_of_keys(
+def test_documents_of_another_user_reveal_no_keys(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = as_json(tiffref.scan(place / "data" / "a.tif"), place)

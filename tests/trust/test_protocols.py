@@ -58,7 +58,7 @@ def test_one_connection_of_many_threads(place: Place) -> None:
         tiffref.scan(f"{place.url}/nothing.tif", storage_options=place.options)
 
 
-def test_ftp_and_sftp_that_are_not_there() -> None:
+def test_unreachable_ftp_and_sftp() -> None:
     with pytest.raises(SourceError):
         tiffref.scan("ftp://127.0.0.1:9/a.tif")
     pytest.importorskip("paramiko", reason="paramiko is not installed")
@@ -90,7 +90,7 @@ def archive(folder: Path) -> Path:
     return folder / "x.zip"
 
 
-def test_archives_are_read_and_said(archive: Path) -> None:
+def test_archives_are_read_and_recorded(archive: Path) -> None:
     url = f"zip://in/a.tif::file://{archive}"
     store = ZarrTiffStore(url)
     assert (store[...] == PIXELS).all()

@@ -124,7 +124,7 @@ def url(server: FaultyServer, data: bytes) -> str:
     return f"{server.url}/data/a.tif"
 
 
-def test_the_environment_is_not_asked_unless_one_says_so(
+def test_proxies_of_the_environment_need_an_option(
     proxy: Proxy, url: str, image: np.ndarray
 ) -> None:
     references = tiffref.scan(url)
@@ -133,7 +133,7 @@ def test_the_environment_is_not_asked_unless_one_says_so(
 
 
 @pytest.mark.parametrize("how", ["environment", "option"])
-def test_documents_and_errors_say_nothing_of_proxies(
+def test_documents_and_errors_do_not_reveal_proxies(
     proxy: Proxy, url: str, image: np.ndarray, tmp_path: Path, how: str
 ) -> None:
     options: dict[str, Any] = FROM_ENVIRONMENT if how == "environment" else {"proxy": proxy.url}

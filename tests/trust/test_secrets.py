@@ -95,7 +95,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("is_listed", [False, True])
-def test_redirects_carry_nothing_to_another_origin(
+def test_redirects_carry_no_secrets_to_another_origin(
     near: Server, far: Server, options: dict[str, Any], is_listed: bool
 ) -> None:
     url = f"{near.url}/a.tif"

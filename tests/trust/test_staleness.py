@@ -88,7 +88,9 @@ LOCAL_CHANGES = [*CHANGES, "directory", "renamed over"]
 
 @pytest.mark.parametrize("verify", ["first", "always"])
 @pytest.mark.parametrize("change", LOCAL_CHANGES)
-def test_local(tmp_path: Path, data: bytes, other: bytes, change: str, verify: str) -> None:
+def test_a_changed_local_file(
+    tmp_path: Path, data: bytes, other: bytes, change: str, verify: str
+) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(data)
     references = tiffref.scan(path)
@@ -100,7 +102,7 @@ def test_local(tmp_path: Path, data: bytes, other: bytes, change: str, verify: s
 
 
 @pytest.mark.parametrize("change", LOCAL_CHANGES)
-def test_local_changed_between_two_reads(
+def test_a_local_file_changed_between_two_reads(
     tmp_path: Path, data: bytes, other: bytes, image: np.ndarray, change: str
 ) -> None:
     """What was opened is what was compared: a file of the same name changes nothing.
@@ -137,7 +139,7 @@ def test_local_file_that_is_opened_again_is_compared_again(
 
 
 @pytest.mark.parametrize("change", LOCAL_CHANGES)
-def test_never_reads_what_is_there(
+def test_verify_never_reads_the_new_file(
     tmp_path: Path, data: bytes, other: bytes, image: np.ndarray, change: str
 ) -> None:
     path = tmp_path / "a.tif"
@@ -188,7 +190,7 @@ class Published:
 @pytest.mark.parametrize("change", [*CHANGES, "directory"])
 @pytest.mark.parametrize("validators", VALIDATORS)
 @pytest.mark.parametrize("conditions", [True, False])
-def test_http(
+def test_a_changed_http_object(
     server: FaultyServer, data: bytes, other: bytes, image: np.ndarray,
     change: str, validators: str, conditions: bool,
 ) -> None:  # fmt: skip
@@ -212,7 +214,7 @@ def test_http(
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "directory"])
-def test_http_never_reads_what_is_there(
+def test_http_with_verify_never_reads_the_new_object(
     server: FaultyServer, data: bytes, other: bytes, image: np.ndarray, change: str
 ) -> None:
     file = Published(server, "etag modified")
@@ -265,7 +267,7 @@ def bucket(s3_options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("change", [*CHANGES, "directory"])
-def test_s3(
+def test_a_changed_s3_object(
     bucket: tuple[Any, dict[str, Any]], data: bytes, other: bytes, image: np.ndarray,
     change: str, when: str,
 ) -> None:  # fmt: skip
@@ -306,7 +308,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("change", CHANGES)
-def test_other_servers(
+def test_a_changed_object_of_other_servers(
     place: Place, data: bytes, other: bytes, image: np.ndarray, change: str, when: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -43,7 +43,7 @@ COMMANDS = (["info"], ["info", "--json"], ["validate"], ["validate", "--untruste
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_documents(
+def test_terminal_escapes_in_documents(
     tmp_path: Path, name: str, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "refs.json").write_text(json.dumps(DOCUMENTS[name]))
@@ -54,7 +54,7 @@ def test_documents(
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_errors(name: str) -> None:
+def test_terminal_escapes_in_errors(name: str) -> None:
     try:
         references = References.from_kerchunk(DOCUMENTS[name], allow=[])
         references.to_kerchunk()

@@ -70,7 +70,7 @@ def opened(server: FaultyServer, data: bytes) -> ZarrTiffStore:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_throttles_is_asked_again_when_it_says(
+def test_a_throttling_server_is_retried_after_the_given_time(
     opened, server, image, retry, way, status
 ):
     faults = iter([f"status {status}"])
@@ -104,7 +104,7 @@ def test_a_server_that_never_stops_throttling_is_a_typed_error(opened, server, r
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_what_does_not_pass_is_asked_for_once(opened, server, retry, way, status):
+def test_permanent_errors_are_not_retried(opened, server, retry, way, status):
     server.pick_fault = lambda: f"status {status}"
     expect_error(way, opened, str(status))
     assert set(Counter(server.ranges).values()) == {1}

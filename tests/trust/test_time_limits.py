@@ -84,7 +84,7 @@ def of_archive(port: int) -> tuple[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("drip_s", [None, 0.02])
 @pytest.mark.parametrize("address", [of_ftp, of_sftp, of_s3, of_gcs, of_azure, of_archive])
-def test_servers_that_say_nothing(
+def test_silent_servers(
     address: Callable[[int], tuple[str, dict[str, Any]]],
     drip_s: float | None,
     monkeypatch: pytest.MonkeyPatch,

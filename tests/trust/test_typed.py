@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
         )[0],
     ],
 )
-def test_names_that_no_file_has(use: Callable[[str, Path], Any], name: str, path: Path) -> None:
+def test_names_of_no_possible_file(use: Callable[[str, Path], Any], name: str, path: Path) -> None:
     with pytest.raises(SourceError):
         use(name, path)
 
@@ -65,7 +65,7 @@ def test_options_of_another_kind(options: dict[str, Any], path: Path) -> None:
         ZarrTiffStore(tiffref.scan(path), **options)
 
 
-def test_no_such_way_to_verify(path: Path) -> None:
+def test_unknown_values_of_verify(path: Path) -> None:
     with pytest.raises(SelectionError, match="sometimes"):
         ZarrTiffStore(path, verify="sometimes")
 

@@ -51,7 +51,7 @@ def test_several_files_are_one_image(tmp_path: Path) -> None:
     assert image.channels == ()
 
 
-def test_references_of_others_list_no_series(path: Path) -> None:
+def test_foreign_references_list_no_series(path: Path) -> None:
     document = tiffref.scan(path, series=0).to_kerchunk()
     attributes = json.loads(document["refs"][".zattrs"])
     foreign = {name: value for name, value in attributes.items() if "tiffref" not in name}

@@ -60,7 +60,7 @@ def test_references_give_the_same_layers(
 
 
 @pytest.mark.parametrize("planes", [1, 3])
-def test_colour_stays_one_layer(tmp_path: Path, planes: int) -> None:
+def test_colour_images_are_one_layer(tmp_path: Path, planes: int) -> None:
     pixels = np.arange(planes * 32 * 40 * 3, dtype=np.uint8).reshape(planes, 32, 40, 3).squeeze()
     tifffile.imwrite(tmp_path / "rgb.tif", pixels, photometric="rgb")
     ((data, options, _),) = read_layers(str(tmp_path / "rgb.tif"))
@@ -101,7 +101,7 @@ def test_several_files_are_a_stack(tmp_path: Path) -> None:
     assert data[:, 0, 0].compute().tolist() == [0, 1, 2]
 
 
-def test_what_is_no_image_is_left_to_others(tmp_path: Path) -> None:
+def test_other_files_are_left_to_other_readers(tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"a": 1}))
     assert get_reader(str(other)) is None

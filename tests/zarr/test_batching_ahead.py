@@ -65,7 +65,7 @@ def test_a_read_in_order_is_followed_within_bounds(grid, box):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_in_vain_is_never_more_than_what_was_asked_for(seed):
+def test_wasted_bytes_never_exceed_requested_bytes(seed):
     rng = random.Random(seed)
     grid = [rng.randint(1, 14) for _ in range(rng.randint(1, 3))]
     missing = rng.sample(range(int(np.prod(grid))), int(np.prod(grid)) // 5)
@@ -80,7 +80,7 @@ def test_what_is_in_vain_is_never_more_than_what_was_asked_for(seed):
     assert len(set(found) - wanted) <= len(wanted)
 
 
-def test_whatever_is_no_row_is_not_followed():
+def test_only_rows_are_read_ahead():
     array = array_of((40, 40))
     flats = list(range(1600))
     random.Random(1).shuffle(flats)
@@ -190,7 +190,7 @@ def test_scattered_chunks_are_read_alone(server, stored):
     assert (server.n_get, server.n_bytes) == (n_there, n_there * 64 * 64)
 
 
-def test_more_at_once_needs_nothing_ahead(server, stored):
+def test_large_requests_need_no_read_ahead(server, stored):
     with zarr.config.set({"async.concurrency": 128}):
         zarr.open_array(store_of(server, stored[1]), mode="r")[WINDOW]
     assert server.n_bytes == 80 * 64 * 64
@@ -201,14 +201,14 @@ def test_nothing_is_ahead_of_a_check(server, stored):
     assert server.n_bytes == 80 * 64 * 64
 
 
-def test_what_is_kept_is_bounded(server, stored, monkeypatch):
+def test_read_ahead_memory_is_bounded(server, stored, monkeypatch):
     monkeypatch.setattr(batching, "_MAX_AHEAD_BYTES", 3 * 64 * 64)
     array = zarr.open_array(store_of(server, stored[1]), mode="r")
     np.testing.assert_array_equal(array[WINDOW], expected()[WINDOW])
     assert server.n_bytes <= (80 + 3) * 64 * 64
 
 
-def test_what_nobody_came_for_is_dropped(server, stored, monkeypatch):
+def test_unused_read_ahead_is_dropped(server, stored, monkeypatch):
     store = store_of(server, stored[1])
     keys = [f"{y}.{x}" for y, x in itertools.product(range(3, 6), range(4, 13))]
 
@@ -229,7 +229,7 @@ def test_what_nobody_came_for_is_dropped(server, stored, monkeypatch):
     asyncio.run(main())
 
 
-def test_a_fault_ahead_is_not_that_of_who_asks(server, stored):
+def test_read_ahead_errors_are_not_raised_to_others(server, stored):
     """Rows past the end of the file fail for those who want them, and for nobody else."""
     array = stored[1]
     server.files["/a"] = server.files["/a"][: array.manifest.offset.item(12 * 32 + 4)]

@@ -96,7 +96,7 @@ def test_files_that_are_stored_differently_are_decoded(tmp_path):
         ZarrFileSequenceStore(str(tmp_path / "*.tif"), on_mismatch="error")
 
 
-def test_a_file_that_is_gone(images, tmp_path):
+def test_a_missing_file(images, tmp_path):
     store = ZarrFileSequenceStore(str(tmp_path / "img*.tif"))
     (tmp_path / "img05.tif").unlink()
     np.testing.assert_array_equal(store[4], images[4])
@@ -137,7 +137,7 @@ def test_imread_gives_samples_of_any_kind(arrays, tmp_path, image):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_imread_gives_no_objects(arrays, tmp_path):
+def test_imread_of_objects_is_refused(arrays, tmp_path):
     with pytest.raises(UnsupportedTiff, match="objects, not samples"):
         ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=lambda _: np.array([[None]]))
 
@@ -163,7 +163,7 @@ def test_imread_with_holes(arrays, tmp_path):
     check(store, expected)
 
 
-def test_what_a_function_reads_cannot_be_exported(arrays, tmp_path):
+def test_files_read_by_a_function_cannot_be_exported(arrays, tmp_path):
     store = ZarrFileSequenceStore(str(tmp_path / "*.npy"), imread=load)
     with pytest.raises(UnsupportedTiff, match="got load"):
         store.write_fsspec(tmp_path / "no.json")

@@ -155,7 +155,7 @@ def test_equality(stack: Path, pyramid: Path) -> None:
     assert store != "store"
 
 
-def test_dask_tells_pages_of_one_file(stack: Path) -> None:
+def test_dask_distinguishes_pages_of_one_file(stack: Path) -> None:
     pages = [da.from_array(ZarrTiffStore(stack, key=n)) for n in (1, 2, 2)]
     assert pages[0].name != pages[1].name == pages[2].name
     np.testing.assert_array_equal(da.stack(pages).compute(), STACK[[1, 2, 2]])
@@ -283,7 +283,7 @@ def sources(stack: Path) -> Iterator[dict[str, Any]]:
     "kind", ["str", "path", "file url", "url", "open file", "file", "bytes", "TiffFile", "series",
              "references", "document", "json", "json path", "json url", "parquet", "folder"]
 )  # fmt: skip
-def test_everything_a_store_is_made_from(sources: dict[str, Any], kind: str) -> None:
+def test_every_input_of_a_store(sources: dict[str, Any], kind: str) -> None:
     with ZarrTiffStore(sources[kind]) as store:
         assert (store.shape, store.dtype, store.ndim) == (STACK.shape, STACK.dtype, 3)
         assert store.mode == "r"
@@ -293,7 +293,7 @@ def test_everything_a_store_is_made_from(sources: dict[str, Any], kind: str) -> 
         np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], STACK)
 
 
-def test_page(stack: Path) -> None:
+def test_a_page_of_tifffile(stack: Path) -> None:
     with tifffile.TiffFile(stack) as tif:
         store = ZarrTiffStore(tif.pages[3])
     np.testing.assert_array_equal(store[:], STACK[3])
@@ -319,7 +319,7 @@ def test_series_chooses_an_image(tmp_path: Path) -> None:
             ZarrTiffStore(source, series=2)
 
 
-def test_documents_of_others() -> None:
+def test_foreign_documents() -> None:
     array = {"zarr_format": 2, "shape": [4], "chunks": [2], "dtype": ">i2", "compressor": None,
              "filters": None, "fill_value": 7, "order": "C"}  # fmt: skip
     document = {".zarray": json.dumps(array), "1": "base64:AAEAAg=="}
@@ -343,7 +343,7 @@ def test_refused_level_is_not_replaced_by_the_next() -> None:
 
 
 @pytest.mark.parametrize("what", ["missing.tif", "missing.json", "memory://missing.tif"])
-def test_sources_that_are_not_there(tmp_path: Path, what: str) -> None:
+def test_missing_sources(tmp_path: Path, what: str) -> None:
     with pytest.raises(SourceError):
         ZarrTiffStore(what if "://" in what else tmp_path / what)
 

@@ -101,7 +101,7 @@ def test_decoded_chunks_in_either_format(tmp_path, zarr_format, dtype):
     np.testing.assert_array_equal(zarr.open_group(store, mode="r")["image"][...], data)
 
 
-def test_formats_that_there_are_not(single):
+def test_unknown_formats_are_refused(single):
     with pytest.raises(SelectionError, match="2 or 3"):
         ZarrTiffStore(single[0], zarr_format=4)
 

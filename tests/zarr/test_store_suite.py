@@ -153,7 +153,7 @@ def test_bad_byte_range(store: ZarrTiffStore) -> None:
     "key", ["0.0.9", "3.0.0", "0.0", "0.0.0.0", "00.0.0", "+0.0.0", "0.0.-1", "0.0.", "x/0.0.0",
             "0.0.1_0", "0.0.\u0661", "", "zarr.json"]
 )  # fmt: skip
-def test_keys_that_are_not_there(store: ZarrTiffStore, key: str) -> None:
+def test_missing_keys(store: ZarrTiffStore, key: str) -> None:
     assert asyncio.run(store.get(key, PROTOTYPE)) is None
     assert store.get_sync(key) is None
     assert not asyncio.run(store.exists(key))
@@ -164,7 +164,7 @@ def test_keys_that_are_not_there(store: ZarrTiffStore, key: str) -> None:
         asyncio.run(store.getsize(key))
 
 
-def test_size_is_told_without_reading(store: ZarrTiffStore) -> None:
+def test_the_size_needs_no_read(store: ZarrTiffStore) -> None:
     sizes = {key: len(store[key]) for key in store}
     Path(store.path).unlink()
     store.close()
