@@ -60,7 +60,7 @@ _URL_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 """URL scheme -> the extra that installs its file system."""
 
 _EXTRAS = {
-    "catalog": "pyarrow",
+    "catalog": "pyarrow shapely",
     "dask": "'dask[array,distributed]'",
     "geo": "pyproj",
     "http": "aiohttp requests",

@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import CatalogError, SelectionError, check_arguments
+from ..errors import CatalogError, SelectionError, check_arguments, requires_extra
 from ..formats.summary import count, format_bytes
 from ..io.atomic import open_atomic
 from ..io.urls import has_scheme, local_path, shared_folder, to_document_url
@@ -531,6 +531,8 @@ def build(
     check_arguments(options, build, BuildOptions)
     more = BuildOptions(**options)
     import_pyarrow()
+    with requires_extra("catalog", "footprints of images need shapely"):
+        import shapely  # noqa: F401 - before hours of scanning
     _check_options(format, more, stack, group_by)
     check_pool_options(more.executor, workers)
     target = _open_folder(output, more.output_options)

@@ -16,11 +16,11 @@ import functools
 import hashlib
 import itertools
 import json
-import struct
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from ..errors import requires_extra
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
 from .storage import STATE
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 _INITIAL_POSITIONS = np.linspace(0, 4, 17)
 """Positions of the first points of an outline; curved edges get more (see `outline_points`)."""
@@ -39,11 +42,8 @@ _DECIMALS = 9
 """Decimals of a degree: a tenth of a millimetre. Versions of PROJ differ in the last digits."""
 _POLE_TOLERANCE_DEG = 1e-7
 """Rounding errors of coordinates, in degrees: distance from a pole, or from a step of 180."""
-
-Ring = NDArray[np.float64]
-"""`(n, 2)` longitudes and latitudes, counterclockwise; the last point is the first again."""
-Footprint = tuple[Ring, ...]
-"""One ring, or two if the image crosses the antimeridian."""
+_MAX_DEGREES = np.array([540.0, 95.0])
+"""Longitude: rasters may cross the antimeridian. Latitude: outer pixels may go past a pole."""
 
 
 def outline_points(
@@ -76,42 +76,66 @@ def outline_points(
 
 
 @dataclass(frozen=True, slots=True)
-class _Projection:
-    """Transformations between a CRS and longitude and latitude.
+class _Outline:
+    """The outline of a raster, in longitude and latitude.
 
     `is_lonlat`: the CRS itself is in longitude and latitude, so that straight lines stay straight.
     """
 
     to_lonlat: Callable[[Any, Any], tuple[Any, Any]]
-    from_lonlat: Callable[[Any, Any], tuple[Any, Any]]
     is_lonlat: bool
+    transform: Sequence[float]
+    raster: Sequence[int]
 
+    def points(self, positions: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return longitude and latitude at positions; None if any is off the globe."""
+        points = outline_points(self.transform, self.raster, positions)
+        if self.is_lonlat and (np.abs(points) > _MAX_DEGREES).any():
+            return None  # these are metres
+        points[:, 0], points[:, 1] = self.to_lonlat(points[:, 0], points[:, 1])
+        if not np.isfinite(points).all():
+            return None
+        np.clip(points[:, 1], -90.0, 90.0, out=points[:, 1])
+        return points
 
-_MAX_DEGREES = np.array([540.0, 95.0])
-"""Longitude: rasters may cross the antimeridian. Latitude: outer pixels may go past a pole."""
+    def dense_points(self) -> NDArray[np.float64] | None:
+        """Return points that are close together, as they never are at a pole."""
+        positions = _INITIAL_POSITIONS
+        points = self.points(positions)
+        for _ in range(_MAX_HALVINGS):
+            if points is None:
+                break
+            steps = np.abs(np.diff(points, axis=0))
+            steps[:, 0] = np.minimum(steps[:, 0], np.abs(360.0 - steps[:, 0]))
+            is_far = (steps > _MAX_STEP_DEG).any(axis=1)
+            if not is_far.any():
+                break
+            middles = (positions[:-1] + positions[1:])[is_far] / 2
+            positions = np.sort(np.concatenate([positions, middles]))
+            points = self.points(positions)
+        return points
 
 
 @functools.lru_cache(maxsize=64)
-def _projection(crs: str) -> _Projection | None:
-    """Return the transformations of a CRS; None if it is unknown."""
+def _find_transformation(crs: str) -> tuple[Callable[[Any, Any], tuple[Any, Any]], bool] | None:
+    """Return `to_lonlat` and `is_lonlat` of `_Outline`; None for an unknown CRS."""
     try:
         import pyproj
     except ImportError:
-        same = lambda x, y: (x, y)  # noqa: E731
-        return _Projection(same, same, True) if crs in ("EPSG:4326", "OGC:CRS84") else None
+        is_known = crs in ("EPSG:4326", "OGC:CRS84")
+        return (lambda x, y: (x, y), True) if is_known else None
     try:
         parsed = pyproj.CRS(crs)
         forward = pyproj.Transformer.from_crs(parsed, "OGC:CRS84", always_xy=True).transform
     except pyproj.exceptions.ProjError:
         return None
-    inverse = functools.partial(forward, direction="INVERSE")
-    return _Projection(forward, inverse, parsed.is_geographic and not parsed.is_derived)
+    return forward, parsed.is_geographic and not parsed.is_derived
 
 
 def footprint(
     crs: str | None, transform: Sequence[float], raster: Sequence[int]
-) -> Footprint | None:
-    """Return the footprint of a raster.
+) -> BaseGeometry | None:
+    """Return the footprint of a raster: a polygon, or two if it crosses the antimeridian.
 
     Parameters
     ----------
@@ -124,48 +148,24 @@ def footprint(
 
     Returns
     -------
-    None if the CRS is unknown, or edges are off the globe.
+    None if the CRS is unknown, or edges are off the globe. Of two polygons, the first is the one
+    that ends at 180 degrees.
     """
-    projection = _projection(crs) if crs is not None else None
-    if projection is None:
+    transformation = _find_transformation(crs) if crs is not None else None
+    if transformation is None:
         return None
-    points = _project(projection, transform, raster, _INITIAL_POSITIONS)
+    outline = _Outline(*transformation, transform, raster)
+    points = outline.points(_INITIAL_POSITIONS)
     if points is None:
         return None
     if _is_small(points):
-        return (_close_ring(points),)
-    if not projection.is_lonlat:
-        points = _densify(projection, transform, raster, points)
+        return _to_polygons(points)
+    if not outline.is_lonlat:
+        points = outline.dense_points()
         if points is None:
             return None
-        if (gap := _find_pole_crossing(points)) is not None:
-            return _split_at_antimeridian(_ring_through_pole(points, *gap))
-    # at the antimeridian, longitudes of rasters in degrees go past 180; others jump
-    points[:, 0] = np.unwrap(points[:, 0], period=360.0)
-    turn = points[-1, 0] - points[0, 0]
-    if abs(turn) < 180.0:
-        return _split_at_antimeridian(points)
-    pole = _find_enclosed_pole(projection, transform, raster)
-    if pole is None:
-        pole = np.copysign(90.0, points[:, 1].mean())
-    return (_ring_around_pole(points if turn > 0 else points[::-1], pole),)
-
-
-def _project(
-    projection: _Projection,
-    transform: Sequence[float],
-    raster: Sequence[int],
-    positions: NDArray[np.float64],
-) -> NDArray[np.float64] | None:
-    """Return longitude and latitude of points of the outline; None if any is off the globe."""
-    points = outline_points(transform, raster, positions)
-    if projection.is_lonlat and (np.abs(points) > _MAX_DEGREES).any():
-        return None  # these are metres
-    points[:, 0], points[:, 1] = projection.to_lonlat(points[:, 0], points[:, 1])
-    if not np.isfinite(points).all():
-        return None
-    np.clip(points[:, 1], -90.0, 90.0, out=points[:, 1])
-    return points
+    a, b, _, d, e, _ = transform
+    return _to_polygons(_unroll(points, is_clockwise=a * e > b * d))
 
 
 def _is_small(points: NDArray[np.float64]) -> bool:
@@ -175,146 +175,55 @@ def _is_small(points: NDArray[np.float64]) -> bool:
     return bool(is_short and west >= -180 and east <= 180 and max(-south, north) < 89)
 
 
-def _densify(
-    projection: _Projection,
-    transform: Sequence[float],
-    raster: Sequence[int],
-    points: NDArray[np.float64] | None,
-) -> NDArray[np.float64] | None:
-    """Add points between neighbours that are far apart, as they always are at a pole."""
-    positions = _INITIAL_POSITIONS
-    for _ in range(_MAX_HALVINGS):
-        if points is None:
-            break
-        steps = np.abs(np.diff(points, axis=0))
-        steps[:, 0] = np.minimum(steps[:, 0], np.abs(360.0 - steps[:, 0]))
-        is_far = (steps > _MAX_STEP_DEG).any(axis=1)
-        if not is_far.any():
-            break
-        middles = (positions[:-1] + positions[1:])[is_far] / 2
-        positions = np.sort(np.concatenate([positions, middles]))
-        points = _project(projection, transform, raster, positions)
-    return points
+def _unroll(points: NDArray[np.float64], is_clockwise: bool) -> NDArray[np.float64]:
+    """Return an outline with continuous longitudes, closed along the pole that is in it or on it.
 
-
-def _find_pole_crossing(points: NDArray[np.float64]) -> tuple[int, int] | None:
-    """Find where an outline passes through a pole, whose longitude is undefined.
-
-    Returns
-    -------
-    Indices of the last point before the pole and the first point after it.
+    At the antimeridian, longitudes of rasters in degrees go past 180; others jump.
     """
-    n = len(points) - 1
-    is_pole = np.abs(points[:-1, 1]) > 90.0 - _POLE_TOLERANCE_DEG
-    if is_pole.sum() == 1:
-        k = int(np.flatnonzero(is_pole)[0])
-        return (k - 1) % n, (k + 1) % n
-    # several points at a pole are an edge, such as the upper one of a world map
+    ring = points[:-1]
+    is_pole = np.abs(ring[:, 1]) > 90.0 - _POLE_TOLERANCE_DEG
     steps = np.abs(np.diff(points[:, 0]))
     halves = np.flatnonzero(np.abs(steps - 180.0) < _POLE_TOLERANCE_DEG)
-    return None if len(halves) != 1 or is_pole.any() else (int(halves[0]), (int(halves[0]) + 1) % n)
+    # several points at a pole are an edge, such as the upper one of a world map
+    is_on_pole = is_pole.sum() == 1 or (len(halves) == 1 and not is_pole.any())
+    if is_pole.sum() == 1:  # its longitude is undefined
+        points = np.roll(ring, -int(is_pole.argmax()), axis=0)[1:]
+    elif is_on_pole:
+        points = np.roll(ring, -int(halves[0]) - 1, axis=0)
+    points[:, 0] = np.unwrap(points[:, 0], period=360.0)
+    turn = points[-1, 0] - points[0, 0]
+    if not is_on_pole and abs(turn) < 180.0:
+        return points
+    # the image is to the left of an outline that goes counterclockwise
+    side = points[0, 1] if is_on_pole else -turn if is_clockwise else turn
+    pole = np.copysign(90.0, side)
+    return np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
 
 
-def _ring_through_pole(points: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
-    """Return an outline that passes through a pole, along the meridians of its neighbours."""
-    n = len(points) - 1
-    order = (after + np.arange((before - after) % n + 1)) % n
-    rest = points[order]
-    rest[:, 0] = np.unwrap(rest[:, 0], period=360.0)
-    pole = np.copysign(90.0, rest[0, 1])
-    ends = [[rest[0, 0], pole]], [[rest[-1, 0], pole]]
-    return np.concatenate([ends[0], rest, ends[1], ends[0]])
+def _to_polygons(points: NDArray[np.float64]) -> BaseGeometry:
+    """Cut a ring at the antimeridian, and move all parts to -180 to 180 degrees."""
+    import shapely
+
+    points = np.round(points, _DECIMALS)
+    west, east = points[:, 0].min(), points[:, 0].max()
+    first, last = math.floor((west + 180.0) / 360.0), math.ceil((east - 180.0) / 360.0)
+    shape = shapely.Polygon(points)
+    if (first, last) != (0, 0):
+        world = shapely.box(-180.0, -90.0, 180.0, 90.0)
+        turns = [shapely.Polygon(points - [360.0 * n, 0.0]) for n in range(first, last + 1)]
+        inside = shapely.intersection(turns, world, grid_size=10**-_DECIMALS)
+        joined = shapely.union_all(inside, grid_size=10**-_DECIMALS)
+        parts = sorted(shapely.get_parts(joined), key=lambda part: -part.bounds[0])
+        shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    return shapely.orient_polygons(shape)
 
 
-def _find_enclosed_pole(
-    projection: _Projection, transform: Sequence[float], raster: Sequence[int]
-) -> float | None:
-    """Return the latitude of the pole that a raster contains, if any."""
-    a, b, c, d, e, f = transform
-    for latitude in (90.0, -90.0):
-        x, y = projection.from_lonlat(0.0, latitude)
-        if np.isfinite([x, y]).all():
-            column, row = np.linalg.solve([[a, b], [d, e]], [x - c, y - f])
-            if 0 <= row <= raster[0] and 0 <= column <= raster[1]:
-                return latitude
-    return None
-
-
-def _ring_around_pole(points: NDArray[np.float64], pole: float) -> Ring:
-    """Return the ring of an outline that goes around the globe once, eastward."""
-    cut = 360.0 * np.ceil((points[0, 0] - 180.0) / 360.0) + 180.0
-    first, second = points[points[:, 0] < cut], points[points[:, 0] >= cut]
-    at_cut = np.interp(cut, points[:, 0], points[:, 1])
-    ring = np.concatenate(
-        [
-            [[-180.0, at_cut]],
-            second - [cut + 180.0, 0.0],
-            first[1:] - [cut - 180.0, 0.0],  # its first point is the last of `second`
-            [[180.0, at_cut], [180.0, pole], [-180.0, pole]],
-        ]
-    )
-    return _close_ring(ring)
-
-
-def _split_at_antimeridian(points: NDArray[np.float64]) -> Footprint:
-    """Cut an outline at the antimeridian."""
-    x = points[:, 0]
-    if np.ptp(x) >= 360.0:
-        south, north = points[:, 1].min(), points[:, 1].max()
-        around = [[-180.0, south], [180.0, south], [180.0, north], [-180.0, north]]
-        return (_close_ring(np.array(around)),)
-    shift = 360.0 * np.floor((x.min() + 180.0) / 360.0)
-    points = np.round(points - [shift, 0.0], _DECIMALS)
-    if points[:, 0].max() <= 180.0:
-        return (_close_ring(points),)
-    east, west = _clip(points, 180.0, True), _clip(points, 180.0, False)
-    return _close_ring(east), _close_ring(west - [360.0, 0.0])
-
-
-def _close_ring(ring: Ring) -> Ring:
-    """Round and close a ring, and make it counterclockwise."""
-    ring = np.round(ring, _DECIMALS)
-    ring = ring if (ring[0] == ring[-1]).all() else np.concatenate([ring, ring[:1]])
-    x, y = ring[:, 0] - ring[0, 0], ring[:, 1] - ring[0, 1]
-    area = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum()
-    return ring if area >= 0 else ring[::-1]
-
-
-def _clip(ring: NDArray[np.float64], limit: float, below: bool) -> Ring:
-    """Return the part of a ring on one side of a meridian (Sutherland and Hodgman)."""
-    clipped = []
-    for start, end in itertools.pairwise(ring):
-        inside = [(point[0] <= limit) == below for point in (start, end)]
-        if inside[0]:
-            clipped.append(start)
-        if inside[0] != inside[1]:
-            fraction = (limit - start[0]) / (end[0] - start[0])
-            clipped.append(np.array([limit, start[1] + fraction * (end[1] - start[1])]))
-    return np.array(clipped)
-
-
-def ring_bounds(rings: Footprint) -> list[float]:
+def geographic_bounds(shape: BaseGeometry) -> list[float]:
     """Return west, south, east, north; west is greater than east across the antimeridian."""
-    south = min(float(ring[:, 1].min()) for ring in rings)
-    north = max(float(ring[:, 1].max()) for ring in rings)
-    return [float(rings[0][:, 0].min()), south, float(rings[-1][:, 0].max()), north]
-
-
-def to_wkb(rings: Footprint) -> bytes:
-    """Return a polygon, or a multipolygon of two, as little-endian WKB."""
-    polygons = [
-        struct.pack("<BIII", 1, 3, 1, len(ring)) + ring.astype("<f8").tobytes() for ring in rings
-    ]
-    if len(polygons) == 1:
-        return polygons[0]
-    return struct.pack("<BII", 1, 6, len(polygons)) + b"".join(polygons)
-
-
-def to_geojson(rings: Footprint) -> dict[str, Any]:
-    """Return the geometry as GeoJSON."""
-    if len(rings) == 1:
-        return {"type": "Polygon", "coordinates": [rings[0].tolist()]}
-    return {"type": "MultiPolygon", "coordinates": [[ring.tolist()] for ring in rings]}
+    west, south, east, north = shape.bounds
+    if shape.geom_type == "MultiPolygon":
+        west, east = shape.geoms[0].bounds[0], shape.geoms[-1].bounds[2]
+    return [west, south, east, north]
 
 
 INDEX = "catalog.parquet"
@@ -484,11 +393,11 @@ def _locate(
     placed: dict[str, Any] = {
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
     }
-    rings = footprint(crs, transform, raster)
-    if rings is not None:
-        placed["rings"] = rings
-        placed["geometry"] = to_wkb(rings)
-        placed["bbox"] = dict(zip(_SIDES, ring_bounds(rings), strict=True))
+    shape = footprint(crs, transform, raster)
+    if shape is not None:
+        placed["footprint"] = shape
+        placed["geometry"] = shape.wkb
+        placed["bbox"] = dict(zip(_SIDES, geographic_bounds(shape), strict=True))
     return placed
 
 

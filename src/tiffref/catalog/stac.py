@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .index import add_location, to_geojson
+from .index import add_location
 from .worker import Settings
 
 _FOLDER = "stac"
@@ -112,7 +112,7 @@ def _link(relation: str, target: str, kind: str = _JSON) -> dict[str, str]:
 def _item(
     name: str, row: Mapping[str, Any], moment: datetime.datetime, settings: Settings
 ) -> dict[str, Any]:
-    rings, is_placed = row.get("rings"), bool(row.get("transform"))
+    shape, is_placed = row.get("footprint"), bool(row.get("transform"))
     fields = {key: value for key, value in row.get("fields", {}).items() if key != "time"}
     assets: dict[str, Any] = {
         "data": {
@@ -134,8 +134,8 @@ def _item(
         "stac_version": _VERSION,
         "stac_extensions": [_XARRAY, *([_PROJECTION] if is_placed else [])],
         "id": name,
-        "geometry": to_geojson(rings) if rings else None,
-        **({"bbox": list(row["bbox"].values())} if rings else {}),
+        "geometry": shape.__geo_interface__ if shape else None,
+        **({"bbox": list(row["bbox"].values())} if shape else {}),
         "properties": {
             **fields, "datetime": _iso(moment), **(_projection(row) if is_placed else {}),
         },
