@@ -90,6 +90,25 @@ def test_colour_tables_are_those_of_rasterio(tmp_path, photometric, unit, more, 
     assert attributes["color_interpretation"] == "palette"
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("photometric", [1, 3])
+@pytest.mark.parametrize(("dtype", "n"), [("u2", 65536), ("i2", 65536), ("u1", 0), ("u2", 0)])
+def test_colour_tables_of_other_types_and_palettes_without_any(
+    tmp_path, dtype, n, photometric, order
+):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    tags = {262: photometric, 320: As(3, pixels(3, n).ravel().tolist())}
+    write_tiff(path, [image(pixels(8, 8, dtype=dtype), tags if n else {262: 3}, order=order)],
+               order=order)  # fmt: skip
+    _, attributes = told(path)
+    with rasterio.open(path) as dataset:
+        assert attributes.get("color_interpretation", "gray") == dataset.colorinterp[0].name
+        table = dataset.colormap(1).values() if n else ()
+    assert attributes.get("color_table", []) == ["#{:02x}{:02x}{:02x}".format(*c) for c in table]
+
+
 @pytest.mark.parametrize("size", [3, 48, 769])
 def test_a_color_map_of_the_wrong_size_is_ignored(tmp_path, size):
     path = tmp_path / "a.tif"

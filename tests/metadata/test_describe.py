@@ -137,6 +137,29 @@ def test_heights_have_scale_and_offset_in_the_georeference(tmp_path, minor, samp
         assert found.get("add_offset", 0.0) == dataset.offsets[0]
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("minor", [0, 1])
+@pytest.mark.parametrize(
+    "keys",
+    [{4096: 5703}, {4096: 6360}, {4096: 32767, 4099: 9003}, {4099: 9002}, {4098: 5103, 4099: 9002},
+     {4097: "sea level"}, {4097: "sea level", 4099: 9001}, {4096: 5703, 4099: 9003}, {}],
+)  # fmt: skip
+def test_heights_have_the_unit_of_rasterio(tmp_path, keys, minor, byteorder):
+    rasterio = pytest.importorskip("rasterio")
+    tags = geotags({**UTM, **keys}, minor=minor, **PLACED)
+    path = write_geotiff(tmp_path / "a.tif", tags, byteorder=byteorder)
+    group = tiffref.scan(path, strict=True).group
+    with rasterio.open(path) as dataset:
+        assert group["image"].attributes.get("units") == dataset.units[0]
+        is_compound = "VERT_CS" in dataset.crs.to_wkt() or "VERTCRS" in dataset.crs.to_wkt()
+    assert ("VERTCRS" in group["spatial_ref"].attributes["crs_wkt"]) == is_compound
+
+
+def test_a_vertical_code_of_geotiff_1_0_is_metres(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", geotags({**UTM, 4096: 5103}, **PLACED))
+    assert tiffref.scan(path, strict=True).group["image"].attributes["units"] == "metre"
+
+
 def test_images_of_other_systems_have_a_grid_mapping_each(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for code, size in ((32633, 6), (32634, 7)):
@@ -228,6 +251,23 @@ def test_missing_tiles_have_the_sample_nearest_to_nodata(tmp_path, dtype, text, 
     with pytest.warns(MetadataWarning, match="segments read as") if is_said else nullcontext():
         image = tiffref.scan(path).group["image"]
     np.testing.assert_array_equal(values(image), np.repeat([[1, filled]], 16, 0).repeat(16, 1))
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(("full", "own"), [("7", "9"), ("7", ""), ("", "9"), ("300", "9")])
+def test_missing_tiles_of_an_overview_have_its_own_nodata(tmp_path, full, own, byteorder):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, byteorder=byteorder) as tiff:
+        for n, (size, text) in enumerate(((64, full), (32, own))):
+            tiles = [np.full((16, 16), 3, "u1") for _ in range((size // 16) ** 2)]
+            tiff.write(
+                iter([*tiles[1:], None]), shape=(size, size), dtype="u1", tile=(16, 16),
+                extratags=extra_tags({42113: text} if text else {}), metadata=None, subfiletype=n,
+            )  # fmt: skip
+    with pytest.warns(MetadataWarning, match="read as") if full == "300" else nullcontext():
+        group = tiffref.scan(path).group
+    expected = int(own or full)
+    assert group["image_1"].fill_value == values(group["image_1"])[-1, -1] == expected
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

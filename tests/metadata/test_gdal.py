@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -165,8 +166,10 @@ def test_what_is_not_finite_is_a_text():
         ("9007199254740993", "i8", (9007199254740993, 9007199254740993)),
         ("18446744073709551615", "u8", (2**64 - 1, 2**64 - 1)),
         ("-9999", "u8", (None, 2**64 - 9999)),
-        ("-1e30", "u8", (None, 0)),
+        ("-" + "9" * 30, "u8", (None, 0)),
         ("1e300", "f4", (math.inf, math.inf)),
+        ("1e300", ">f4", (math.inf, math.inf)),
+        ("-9999", ">u8", (None, 2**64 - 9999)),
         ("-65520", "f2", (None, -math.inf)),
         ("-inf", "f2", (-math.inf, -math.inf)),
         ("1e300", "c8", (None, math.inf)),
@@ -178,6 +181,22 @@ def test_what_is_not_finite_is_a_text():
 )
 def test_nodata(text, dtype, expected):
     assert parse_nodata(text, np.dtype(dtype), STRICT) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1e10", 1), ("-1.5e3", -1), ("12.9", 12), ("1,5", 1), (".5", 0), ("-.5", 0), ("nan", 0),
+     ("255.0", None), ("+7", None)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["<i8", ">u8"])
+def test_nodata_of_64_bits_are_the_digits_that_gdal_reads(text, expected, dtype):
+    report = nullcontext() if expected is None else pytest.warns(MetadataWarning, match="in GDAL")
+    with report:
+        fill, nearest = parse_nodata(text, np.dtype(dtype), Report("a.tif"))
+    number = int(float(text)) if expected is None else expected
+    is_wrapped = dtype == ">u8" and number < 0
+    assert fill == (None if is_wrapped else number)
+    assert nearest == number + (2**64 if is_wrapped else 0)
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "-1.#IND", "1.#QNAN", "-1.#IND00"])

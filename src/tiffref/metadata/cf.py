@@ -54,10 +54,14 @@ bytes and takes three times as long, a tenth of a scan."""
 
 
 class System:
-    """A CRS in the forms of CF and GeoZarr, each computed on first use."""
+    """A CRS in the forms of CF and GeoZarr, each computed on first use.
 
-    def __init__(self, crs: CRS) -> None:
+    `height_unit` is the unit of heights, which are the samples of such a raster; "" without any.
+    """
+
+    def __init__(self, crs: CRS, height_unit: str = "") -> None:
         self.crs = crs
+        self.height_unit = height_unit
 
     @functools.cached_property
     def _wkt(self) -> str:
@@ -100,12 +104,6 @@ class System:
             _axis("X", "x coordinate of projection", "projection_x_coordinate", unit),
             _axis("Y", "y coordinate of projection", "projection_y_coordinate", unit),
         )
-
-    @functools.cached_property
-    def height_unit(self) -> str:
-        """Unit of the vertical CRS, "" without one. Samples of such a raster are heights."""
-        crs = self.crs
-        return crs.sub_crs_list[-1].axis_info[0].unit_name if crs.is_compound else ""
 
 
 PLAIN_AXES: tuple[Mapping[str, Any], Mapping[str, Any]] = {"axis": "X"}, {"axis": "Y"}

@@ -15,16 +15,17 @@ import functools
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import requires_extra
 from .geokeys import USER_DEFINED, GeoKeys, key_label
-from .report import Report
+from .report import Recorder, Report
 
 if TYPE_CHECKING:
     from pyproj import CRS
 
-__all__ = ["METHODS", "build_crs", "citation", "from_epsg", "geographic"]
+__all__ = ["METHODS", "build_crs", "citation", "from_epsg", "geographic", "height_unit"]
 
 
 class Parameter(NamedTuple):
@@ -743,15 +744,17 @@ def _engineering(keys: GeoKeys, report: Report) -> CRS | None:
 def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     """Add the vertical CRS.
 
-    Vertical codes of GeoTIFF 1.0 are not EPSG codes; like in GDAL, only those of 1.1 are used. An
-    ESRI string may include the vertical CRS already.
+    Vertical codes of GeoTIFF 1.0 are not EPSG codes; like in GDAL, only those of 1.1 are used, and
+    a name alone is not a system. An ESRI string may include the vertical CRS already.
     """
     from pyproj import CRS
 
-    is_named = any(key in keys.values for key in (4096, 4097, 4098))
-    if keys.version < (1, 1) or not is_named or crs.is_compound:
+    is_given = any(key in keys.values for key in (4096, 4098, 4099))
+    if keys.version < (1, 1) or not is_given or crs.is_compound:
         return crs
     known = look_up(keys, 4096, report)
+    if known is None and keys.code(4096) not in (None, *_OLD_VERTICAL):
+        return crs
     if known is not None and known.is_geographic and len(known.axis_info) == 3:
         # PROJ's geoid grids do this: heights above the ellipsoid belong to the geographic CRS
         return known if crs.is_geographic else crs
@@ -766,6 +769,20 @@ def _with_height(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
             "components": [crs.to_json_dict(), vertical],
         }
     )
+
+
+_OLD_VERTICAL = range(5001, 5200)
+"""Vertical codes of GeoTIFF 1.0, section 6.3.4.1, which many files of heights have."""
+
+
+def height_unit(crs: CRS, keys: GeoKeys) -> str:
+    """Return the unit of the heights of a CRS, "" without any.
+
+    As in GDAL, vertical keys of GeoTIFF 1.0 only give this unit.
+    """
+    if keys.version < (1, 1):
+        crs = _with_height(crs, replace(keys, version=(1, 1)), Recorder())
+    return crs.sub_crs_list[-1].axis_info[0].unit_name if crs.is_compound else ""
 
 
 def _user_vertical(keys: GeoKeys, report: Report) -> dict[str, Any]:

@@ -532,14 +532,14 @@ def _image_attributes(image: _Image) -> dict[str, Any]:
     return found
 
 
-_PALETTES = frozenset(3 << bits for bits in range(1, 9))
-"""Lengths of color tables of 1 to 8 bits."""
+_PALETTES = frozenset(3 << bits for bits in range(1, 17))
+"""Lengths of color tables of 1 to 16 bits."""
 _WITH_COLORS = frozenset({0, 1, 3})
 """PhotometricInterpretation with a color table; GDAL writes 1 if pixels were written first."""
 
 
 def _color_table(ifd: IfdFacts) -> list[str]:
-    """Return the colors of a palette of up to 8 bits as "#rrggbb"."""
+    """Return the colors of a palette as "#rrggbb"."""
     table = ifd.tags.get(COLOR_MAP)
     is_fitting = (
         ifd.photometric in _WITH_COLORS
@@ -579,10 +579,15 @@ def _color_factor(numbers: np.ndarray) -> int:
 
 
 def _photometric_of_samples(ifd: IfdFacts) -> int:
-    """Return the photometric interpretation of decoded samples; some YCbCr images become RGB."""
+    """Return the photometric interpretation of decoded samples.
+
+    Some YCbCr images become RGB; a palette without colors is gray, as in GDAL.
+    """
     if ifd.photometric == _YCBCR and not _decodes_to_rgb(ifd):
         return PLAIN_YCBCR
-    return 3 if _color_table(ifd) else ifd.photometric
+    if _color_table(ifd):
+        return _PALETTE
+    return ifd.photometric if ifd.photometric != _PALETTE else _GRAY
 
 
 def _decodes_to_rgb(ifd: IfdFacts) -> bool:
@@ -590,7 +595,7 @@ def _decodes_to_rgb(ifd: IfdFacts) -> bool:
     return is_converted and not ifd.is_separate
 
 
-_YCBCR = 6
+_GRAY, _PALETTE, _YCBCR = 1, 3, 6
 _DECODED_TO_RGB = frozenset({6, 7, 33007, 34892, 34927, 50001})
 """JPEG and WebP, whose decoders convert YCbCr to RGB."""
 

@@ -229,7 +229,23 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]
         report.add(
             _NODATA_LABEL, "bands have different values; the first one is used", got=repr(text[:40])
         )
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        number = _leading_integer(text, number, report)
     return _as_sample(number, dtype)
+
+
+def _leading_integer(text: str, number: float, report: Report) -> int:
+    """Return the number of a 64-bit image like GDAL: the digits before a point or an exponent.
+
+    GDAL uses C's strtoll, so "1e10" is 1.
+    """
+    found = re.match(r"[+-]?\d+", text)
+    digits = int(found[0][:_MAX_DIGITS]) if found else 0
+    if digits != number:
+        report.add(
+            _NODATA_LABEL, f"not an integer: {digits} is used, as in GDAL", got=repr(text[:40])
+        )
+    return digits
 
 
 def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
@@ -237,6 +253,7 @@ def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
 
     GDAL truncates fractions for integer samples.
     """
+    dtype = dtype.newbyteorder("=")
     if dtype.kind in "fc":
         with np.errstate(over="ignore"):
             sample = dtype.type(number).item()

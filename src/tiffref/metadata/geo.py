@@ -22,7 +22,7 @@ from zlib import crc32
 from ..errors import MissingExtra
 from ..model.array import Array, Group
 from .cf import PLAIN_AXES, System, coordinate, spatial_ref, system_attributes
-from .crs import build_crs, from_epsg
+from .crs import build_crs, from_epsg, height_unit
 from .geokeys import (
     MAX_COORDINATE,
     Affine,
@@ -107,8 +107,9 @@ def _build_system(
 ) -> tuple[System | None, Recorder]:
     """Build the CRS of GeoKeys, and collect their defects; cached, as many files share them."""
     defects = Recorder()
-    crs = build_crs(GeoKeys(dict(values), version), defects)
-    return None if crs is None else System(crs), defects
+    keys = GeoKeys(dict(values), version)
+    crs = build_crs(keys, defects)
+    return None if crs is None else System(crs, height_unit(crs, keys)), defects
 
 
 @functools.cache

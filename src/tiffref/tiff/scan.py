@@ -612,8 +612,8 @@ def _plan_array(
     if options.fill_value is not None and name.role == "image":
         return array.with_fill_value(options.fill_value)
     full = series.levels[0] if isinstance(series.levels[0], LevelFacts) else level
-    ifd = full.ifds[0]
-    nodata = ifd.tags.get(42113)
+    ifd = level.ifds[0]
+    nodata = ifd.tags.get(42113, full.ifds[0].tags.get(42113))  # some overviews lack the tag
     if nodata is None:
         return array
     # complex integers are read as floating-point numbers, and can have fewer values
