@@ -15,25 +15,15 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import MissingSource, SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
 from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, timeout_error
-from .source import check_unchanged, is_weak_etag
+from .source import check_unchanged, is_weak_etag, wrong_length_error
 
-__all__ = [
-    "NO_RANGES",
-    "Response",
-    "Retry",
-    "is_http",
-    "read_all",
-    "read_ranges",
-    "read_start",
-    "read_state",
-    "status_error",
-]
+__all__ = ["HttpFile", "Response", "Retry", "is_http"]
 
 _CREDENTIALS = "The server needs credentials: pass them in storage_options."
 _STATUS_HINTS = {
@@ -43,7 +33,7 @@ _STATUS_HINTS = {
     404: "There is no such file.",
     410: "The file is no longer there.",
 }
-NO_RANGES = "the server does not support range requests"
+_NO_RANGES = "the server does not support range requests"
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
@@ -55,8 +45,7 @@ _READ_BUFFER_BYTES = 1 << 20
 _MAX_CONCURRENT = 64
 _STALL_S = 30.0
 _SLOWEST_BYTES_PER_S = 1 << 14
-
-Permits = Callable[[str], bool]
+_SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +106,13 @@ def is_http(fs: Any) -> bool:
     return hasattr(fs, "encode_url") and hasattr(fs, "set_session")
 
 
-def read_ranges(
-    fs: Any,
-    path: str,
-    url: str,
-    ranges: Sequence[tuple[int, int]],
-    *,
-    expected: Source | None = None,
-    permits: Permits | None = None,
-) -> list[bytes]:
-    """Read byte ranges concurrently.
+@dataclass(frozen=True, slots=True)
+class HttpFile:
+    """An object of an HTTP server.
+
+    Its methods raise `SourceError` if there is no response, or not the requested one;
+    `StaleSource` if the object differs from the `expected` source, which was recorded in the scan;
+    and `UntrustedSource` if a redirect is not permitted.
 
     Parameters
     ----------
@@ -134,296 +120,254 @@ def read_ranges(
         File system of fsspec, and the path in it.
     url
         URL of the source, for errors.
-    ranges
-        Offset and length of each range, in bytes.
-    expected
-        Recorded source, with which responses are compared.
     permits
         Function that returns whether a redirect may lead to a URL; None allows all.
-
-    Returns
-    -------
-    data
-        Bytes of each range; fewer than its length only at the end of the object.
-
-    Raises
-    ------
-    SourceError
-        If there is no response, or a response is not the requested range.
-    StaleSource
-        If the object differs from the recorded one.
-    UntrustedSource
-        If a redirect is not permitted.
     """
-    requests = [_RangeRequest(fs, path, url, *span, expected, permits) for span in ranges]
-    return run_coroutine(fs, _run_all, requests)
-
-
-async def _run_all(requests: Sequence[_RangeRequest]) -> list[bytes]:
-    import asyncio
-
-    if len(requests) == 1:
-        return [await requests[0].run()]
-    slots = asyncio.Semaphore(_MAX_CONCURRENT)  # timeouts start when a request gets its slot
-
-    async def run(request: _RangeRequest) -> bytes:
-        async with slots:
-            return await request.run()
-
-    tasks = [asyncio.ensure_future(run(request)) for request in requests]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def read_all(
-    fs: Any,
-    path: str,
-    url: str,
-    *,
-    expected: Source | None = None,
-    permits: Permits | None = None,
-) -> bytes:
-    """Read a whole object; parameters and errors as in `read_ranges`."""
-
-    async def get() -> bytes:
-        response = await _request(fs, "GET", path, url, {}, 1 << 62, permits)
-        _check_status(response, url, 200)
-        if expected is not None:
-            check_unchanged(expected, response.source(url))
-        return response.body
-
-    return run_coroutine(fs, _with_retries, get, url, UNKNOWN_SIZE_BYTES)
-
-
-def read_start(
-    fs: Any, path: str, url: str, length: int, permits: Permits | None = None
-) -> Response:
-    """Request the first bytes of an object; the caller checks status and headers.
-
-    If the server ignores the range, no more than one byte is read.
-    """
-
-    async def get() -> Response:
-        headers = {"Range": f"bytes=0-{length - 1}"}
-        response = await _request(fs, "GET", path, url, headers, length, permits, max_whole=1)
-        if response.status in _RETRIED_STATUSES:
-            _check_status(response, url, 206)
-        span = _SPAN.match(response.headers.get("content-range", ""))
-        n_bytes = int(span[2]) - int(span[1]) + 1 if span else 0
-        if response.status == 206 and len(response.body) < n_bytes:
-            raise _TransientError(_wrong_length(url, 0, length, len(response.body), n_bytes))
-        return response
-
-    return run_coroutine(fs, _with_retries, get, url, length)
-
-
-_SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/", re.IGNORECASE)
-
-
-def _wrong_length(url: str, offset: int, length: int, got: int, expected: int) -> SourceError:
-    return SourceError(
-        f"the response for bytes {offset} to {offset + length} has the wrong length",
-        url=url,
-        got=f"{got} bytes",
-        expected=f"{expected} bytes",
-    )
-
-
-def read_state(fs: Any, path: str, url: str, permits: Permits | None = None) -> Source:
-    """Return size, modification time and ETag of an object; None each if HEAD is not allowed.
-
-    Raises
-    ------
-    SourceError
-        If there is no such object, or no response.
-    """
-
-    async def head() -> Source:
-        return await _head(fs, path, url, permits)
-
-    return run_coroutine(fs, _with_retries, head, url, 0)
-
-
-async def _head(fs: Any, path: str, url: str, permits: Permits | None) -> Source:
-    response = await _request(fs, "HEAD", path, url, {}, 0, permits)
-    if response.status in (404, 410) or response.status in _RETRIED_STATUSES:
-        _check_status(response, url, 200)
-    return response.source(url) if response.status == 200 else Source(url)
-
-
-@dataclass(slots=True)
-class _RangeRequest:
-    """One byte range to read."""
 
     fs: Any
     path: str
     url: str
-    offset: int
-    length: int
-    expected: Source | None
-    permits: Permits | None
-    is_conditional: bool = True
+    permits: Callable[[str], bool] | None = None
 
-    async def run(self) -> bytes:
-        return await _with_retries(self.get, self.url, self.length)
-
-    async def get(self) -> bytes:
-        """Send the request once."""
-        headers = {"Range": f"bytes={self.offset}-{self.offset + self.length - 1}"}
-        if self.is_conditional and self.expected is not None:
-            headers |= _conditions(self.expected)
-        response = await _request(
-            self.fs, "GET", self.path, self.url, headers, self.length, self.permits
-        )
-        if response.status == 412:
-            return await self._get_unconditionally()
+    def open(self, length: int) -> tuple[Source, bytes]:
+        """Read the first bytes; return them with the state of the object, size included."""
+        response = self._run(self._get_start, length, length)
         if response.status == 416:
-            self._check_unchanged(response)
+            # some servers refuse a range that ends beyond the file, and report its size
+            size = response.source(self.url).size or self.state().size or 0
+            if 0 < size < length:
+                return self.open(size)
+            if size:
+                raise _status_error(response, self.url)
+            return Source(self.url, 0), b""
+        if response.status == 200:
+            raise _status_error(response, self.url, _NO_RANGES, expected="HTTP status 206")
+        _check_status(response, self.url, 206)
+        content_range = response.headers.get("content-range", "")
+        total = content_range.rpartition("/")[2].strip()
+        if total == "*":  # size not given here, but HEAD may give it
+            total = str(self.state().size)
+        if not content_range.lower().startswith("bytes 0-") or not total.isdigit():
+            raise SourceError(
+                "the server does not report the size of the file",
+                url=self.url,
+                tag="Content-Range",
+                got=response.headers.get("content-range"),
+                expected=f"bytes 0-{length - 1}/SIZE",
+            )
+        n_bytes = min(length, int(total))
+        if len(response.body) != n_bytes:
+            raise wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
+        return replace(response.source(self.url), size=int(total)), response.body
+
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
+    ) -> list[bytes]:
+        """Read ranges (offset, length) concurrently; shorter ones only at the object's end."""
+        return run_coroutine(self.fs, self._get_ranges, ranges, expected)
+
+    def read_all(self, expected: Source | None = None) -> bytes:
+        """Read the whole object."""
+        return self._run(self._get_all, UNKNOWN_SIZE_BYTES, expected)
+
+    def state(self) -> Source:
+        """Return size, modification time and ETag; None each if HEAD is not allowed."""
+        return self._run(self._head, 0)
+
+    def _run(self, send: Callable[..., Any], n_bytes: int, *arguments: Any) -> Any:
+        return run_coroutine(self.fs, _with_retries, self.url, n_bytes, send, *arguments)
+
+    async def _get_start(self, length: int) -> Response:
+        """Request the first bytes; if the server ignores the range, read at most one byte."""
+        headers = {"Range": f"bytes=0-{length - 1}"}
+        response = await self._request("GET", headers, length, max_whole=1)
+        if response.status in _RETRIED_STATUSES:
+            _check_status(response, self.url, 206)
+        span = _SPAN.match(response.headers.get("content-range", ""))
+        n_bytes = int(span[2]) - int(span[1]) + 1 if span else 0
+        if response.status == 206 and len(response.body) < n_bytes:
+            error = wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
+            raise _TransientError(error)
+        return response
+
+    async def _get_ranges(
+        self, ranges: Sequence[tuple[int, int]], expected: Source | None
+    ) -> list[bytes]:
+        import asyncio
+
+        slots = asyncio.Semaphore(_MAX_CONCURRENT)  # timeouts start when a request gets its slot
+
+        async def get(offset: int, length: int) -> bytes:
+            async with slots:
+                return await _with_retries(
+                    self.url, length, self._get_range, offset, length, expected
+                )
+
+        if len(ranges) == 1:
+            return [await get(*ranges[0])]
+        tasks = [asyncio.ensure_future(get(*span)) for span in ranges]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _get_range(
+        self, offset: int, length: int, expected: Source | None, is_conditional: bool = True
+    ) -> bytes:
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        if is_conditional and expected is not None:
+            headers |= _conditions(expected)
+        response = await self._request("GET", headers, length)
+        if response.status == 412:
+            # compare by HEAD, and retry without a condition: some servers fail every condition
+            check_unchanged(expected, await self._head())
+            if not is_conditional:
+                raise _status_error(response, self.url)
+            return await self._get_range(offset, length, expected, is_conditional=False)
+        if response.status == 200:
+            size = response.headers.get("content-length", "")
+            if not response.body or size != str(len(response.body)):
+                span = f"bytes {offset} to {offset + length}"
+                got = f"all {size} bytes".replace("  ", " ")
+                hint = _STATUS_HINTS[200]
+                raise SourceError(_NO_RANGES, url=self.url, tag=span, got=got, hint=hint)
+        elif response.status != 416:
+            _check_status(response, self.url, 206)
+        check_unchanged(expected, response.source(self.url))
+        if response.status == 416:
             return b""  # the object ends before the range
         if response.status == 200:
-            return self._slice_whole(response)
-        _check_status(response, self.url, 206)
-        self._check_unchanged(response)
-        self._check_range(response)
+            return response.body[offset : offset + length]
+        self._check_range(response, offset, length)
         return response.body
 
-    async def _get_unconditionally(self) -> bytes:
-        """Compare by HEAD, and retry without a condition: some servers fail every condition."""
-        assert self.expected is not None
-        check_unchanged(self.expected, await _head(self.fs, self.path, self.url, self.permits))
-        if not self.is_conditional:
-            raise SourceError("cannot be read", url=self.url, got="HTTP status 412")
-        self.is_conditional = False
-        return await self.get()
-
-    def _check_unchanged(self, response: Response) -> None:
-        if self.expected is not None:
-            check_unchanged(self.expected, response.source(self.url))
-
-    def _slice_whole(self, response: Response) -> bytes:
-        """Return the range from a response with the whole object."""
-        size = response.headers.get("content-length", "")
-        if not response.body or not size.isdigit() or int(size) != len(response.body):
-            got = f"all {size} bytes".replace("  ", " ")
-            span = f"bytes {self.offset} to {self.offset + self.length}"
-            raise SourceError(NO_RANGES, url=self.url, tag=span, got=got, hint=_STATUS_HINTS[200])
-        self._check_unchanged(response)
-        return response.body[self.offset : self.offset + self.length]
-
-    def _check_range(self, response: Response) -> None:
+    def _check_range(self, response: Response, offset: int, length: int) -> None:
         """Check that the response has the requested range, by its header and its length."""
         got = response.headers.get("content-range", "")
         span, _, total = got.lower().removeprefix("bytes ").partition("/")
-        last = self.offset + self.length - 1
+        last = offset + length - 1
         if total.isdigit():
             last = min(last, int(total) - 1)
         elif total.strip() == "*":  # the server does not know the size of the object
             first, _, end = span.strip().partition("-")
-            is_short = first == str(self.offset) and end.isdigit() and int(end) < last
+            is_short = first == str(offset) and end.isdigit() and int(end) < last
             last = int(end) if is_short else last
-        if span.strip() != f"{self.offset}-{last}":
-            what = f"the response for bytes {self.offset} to {self.offset + self.length} is another"
+        if span.strip() != f"{offset}-{last}":
+            what = f"the response for bytes {offset} to {offset + length} is another"
             error = SourceError(
                 f"{what} part of the file",
                 url=self.url,
                 got=f"Content-Range {got}" if got else "no Content-Range",
-                expected=f"bytes {self.offset}-{last}",
+                expected=f"bytes {offset}-{last}",
             )
             raise _TransientError(error)
-        n_bytes = last - self.offset + 1
+        n_bytes = last - offset + 1
         if len(response.body) != n_bytes:
-            where = self.offset, self.length
-            raise _TransientError(_wrong_length(self.url, *where, len(response.body), n_bytes))
+            error = wrong_length_error(self.url, offset, length, len(response.body), n_bytes)
+            raise _TransientError(error)
+
+    async def _get_all(self, expected: Source | None) -> bytes:
+        response = await self._request("GET", {}, 1 << 62)
+        _check_status(response, self.url, 200)
+        check_unchanged(expected, response.source(self.url))
+        return response.body
+
+    async def _head(self) -> Source:
+        response = await self._request("HEAD", {}, 0)
+        if response.status in (404, 410) or response.status in _RETRIED_STATUSES:
+            _check_status(response, self.url, 200)
+        return response.source(self.url) if response.status == 200 else Source(self.url)
+
+    async def _request(
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        max_bytes: int,
+        *,
+        max_whole: int = _MAX_WHOLE_BYTES,
+    ) -> Response:
+        """Send one request, and follow redirects that are permitted.
+
+        After a redirect to another origin, none of the caller's headers, cookies and credentials
+        are sent, wherever the file system has them from; aiohttp itself would drop only
+        `Authorization`.
+        """
+        import aiohttp
+
+        fs = self.fs
+        session = await fs.set_session()
+        slowest_s = _STALL_S + min(max_bytes, 1 << 40) / _SLOWEST_BYTES_PER_S
+        # a range of an encoded response is not a range of the file
+        own = {"Accept-Encoding": "identity", **headers}
+        options: dict[str, Any] = {
+            "timeout": aiohttp.ClientTimeout(slowest_s, sock_connect=_STALL_S, sock_read=_STALL_S),
+            **fs.kwargs,
+            "allow_redirects": False,
+            "read_bufsize": _READ_BUFFER_BYTES,
+            "headers": {**fs.kwargs.get("headers", {}), **own},
+        }
+        address: Any = fs.encode_url(self.path)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(_MAX_REDIRECTS + 1):
+                    async with session.request(method, address, **options) as response:
+                        location = response.headers.get("Location")
+                        if response.status not in _REDIRECT_STATUSES or not location:
+                            body = await _read_body(response, max_bytes, max_whole, method)
+                            lower = {name.lower(): text for name, text in response.headers.items()}
+                            return Response(response.status, lower, body)
+                        address = response.url.join(type(response.url)(location))
+                        self._check_redirect(address)
+                        if not _is_same_origin(response.url, address):
+                            options = {"headers": own} | {
+                                name: options[name]
+                                for name in _CROSS_ORIGIN_OPTIONS
+                                if name in options
+                            }
+                            if _has_credentials(fs):
+                                session = await stack.enter_async_context(_bare_session(fs))
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            if isinstance(error, SourceError):
+                raise
+            span = headers.get("Range", "").replace("bytes=", "bytes ").replace("-", " to ")
+            failure = unreadable(self.url, error, f"{span} cannot be read".strip())
+            if isinstance(error, aiohttp.InvalidURL):
+                raise failure from error
+            raise _TransientError(failure) from error
+        got = f"{_MAX_REDIRECTS} redirects"
+        raise SourceError("is redirected too often", url=self.url, got=got)
+
+    def _check_redirect(self, target: Any) -> None:
+        if target.scheme not in ("http", "https"):
+            raise SourceError("is redirected to another protocol", url=self.url, got=target)
+        if self.permits is not None and not self.permits(str(target)):
+            raise UntrustedSource(
+                "is redirected to a URL that is not allowed",
+                url=self.url,
+                got=str(target),
+                hint="If you trust it, add its prefix to allow=[...].",
+            )
 
 
-async def _with_retries(send: Callable[[], Any], url: str, n_bytes: int) -> Any:
+async def _with_retries(url: str, n_bytes: int, send: Callable[..., Any], *arguments: Any) -> Any:
     """Call a coroutine function until it succeeds, within the limits of `RETRY`."""
     import asyncio
 
-    limit_s = time_limit_s(n_bytes, RETRY.total_s)
+    retry = RETRY
+    limit_s = time_limit_s(n_bytes, retry.total_s)
     try:
         async with asyncio.timeout(limit_s):
-            return await _retry(send)
+            for n_failed in range(1, retry.n_tries + 1):
+                try:
+                    return await send(*arguments)
+                except _TransientError as transient:
+                    if n_failed == retry.n_tries:
+                        transient.error.hint = f"Tried {retry.n_tries} times."
+                        raise transient.error from transient.__cause__
+                    await asyncio.sleep(retry.delay_s(n_failed - 1, transient.wait_s))
     except TimeoutError as error:
         raise timeout_error(url, limit_s) from error
-
-
-async def _retry(send: Callable[[], Any]) -> Any:
-    import asyncio
-
-    retry = RETRY
-    for n_failed in range(retry.n_tries):
-        try:
-            return await send()
-        except _TransientError as transient:
-            if n_failed == retry.n_tries - 1:
-                transient.error.hint = f"Tried {retry.n_tries} times."
-                raise transient.error from transient.__cause__
-            await asyncio.sleep(retry.delay_s(n_failed, transient.wait_s))
-    raise AssertionError("RETRY.n_tries is 0")
-
-
-async def _request(
-    fs: Any,
-    method: str,
-    path: str,
-    url: str,
-    headers: Mapping[str, str],
-    max_bytes: int,
-    permits: Permits | None,
-    *,
-    max_whole: int = _MAX_WHOLE_BYTES,
-) -> Response:
-    """Send one request, and follow redirects that are permitted.
-
-    After a redirect to another origin, none of the caller's headers, cookies and credentials are
-    sent, wherever the file system has them from; aiohttp itself would drop only `Authorization`.
-    """
-    import aiohttp
-
-    session = await fs.set_session()
-    slowest_s = _STALL_S + min(max_bytes, 1 << 40) / _SLOWEST_BYTES_PER_S
-    options: dict[str, Any] = {
-        "timeout": aiohttp.ClientTimeout(slowest_s, sock_connect=_STALL_S, sock_read=_STALL_S),
-        **{name: value for name, value in fs.kwargs.items() if name != "allow_redirects"},
-        "allow_redirects": False,
-        "read_bufsize": _READ_BUFFER_BYTES,
-    }
-    # a range of an encoded response is not a range of the file
-    own = {"Accept-Encoding": "identity", **headers}
-    options["headers"] = {**fs.kwargs.get("headers", {}), **own}
-    address: Any = fs.encode_url(path)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            for _ in range(_MAX_REDIRECTS + 1):
-                async with session.request(method, address, **options) as response:
-                    location = response.headers.get("Location")
-                    if response.status not in _REDIRECT_STATUSES or not location:
-                        body = await _read_body(response, max_bytes, max_whole, method)
-                        lower = {name.lower(): value for name, value in response.headers.items()}
-                        return Response(response.status, lower, body)
-                    address = response.url.join(type(response.url)(location))
-                    if address.scheme not in ("http", "https"):
-                        what = "is redirected to another protocol"
-                        raise SourceError(what, url=url, got=address)
-                    if permits is not None:
-                        _check_redirect(str(address), url, permits)
-                    if not _is_same_origin(response.url, address):
-                        options = {"headers": own} | {
-                            name: options[name] for name in _CROSS_ORIGIN_OPTIONS if name in options
-                        }
-                        if _has_credentials(fs):
-                            session = await stack.enter_async_context(_bare_session(fs))
-    except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-        if isinstance(error, SourceError):
-            raise
-        if isinstance(error, aiohttp.InvalidURL):
-            raise _unreadable(url, error, headers) from error
-        raise _TransientError(_unreadable(url, error, headers)) from error
-    raise SourceError("is redirected too often", url=url, got=f"{_MAX_REDIRECTS} redirects")
 
 
 _CROSS_ORIGIN_OPTIONS = ("timeout", "allow_redirects", "read_bufsize", "ssl", "proxy")
@@ -459,16 +403,6 @@ def _bare_session(fs: Any) -> Any:
     options = getattr(fs, "client_kwargs", None) or {}
     kept = {name: options[name] for name in ("trust_env", "proxy") if name in options}
     return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), **kept)
-
-
-def _check_redirect(target: str, url: str, permits: Permits) -> None:
-    if not permits(target):
-        raise UntrustedSource(
-            "is redirected to a URL that is not allowed",
-            url=url,
-            got=target,
-            hint="If you trust it, add its prefix to allow=[...].",
-        )
 
 
 async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str) -> bytes:
@@ -513,14 +447,17 @@ def _conditions(expected: Source) -> dict[str, str]:
 def _check_status(response: Response, url: str, expected: int) -> None:
     if response.status == expected:
         return
-    error = status_error(response.status, url)
+    error = _status_error(response, url)
     if response.status in _RETRIED_STATUSES:
         raise _TransientError(error, _parse_delay(response.headers.get("retry-after", "")))
     raise error
 
 
-def status_error(status: int, url: str, what: str = "cannot be read", **fields: Any) -> SourceError:
-    """Build the error for a response with an unexpected HTTP status."""
+def _status_error(
+    response: Response, url: str, what: str = "cannot be read", **fields: Any
+) -> SourceError:
+    """Build the error for a response with an unexpected status."""
+    status = response.status
     kind = MissingSource if status in (404, 410) else SourceError
     hint = _STATUS_HINTS.get(status)
     return kind(what, url=url, got=f"HTTP status {status}", hint=hint, **fields)
@@ -539,8 +476,3 @@ def _parse_date(text: str) -> float | None:
         return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _unreadable(url: str, error: BaseException, headers: Mapping[str, str]) -> SourceError:
-    what = headers.get("Range", "").replace("bytes=", "bytes ").replace("-", " to ")
-    return unreadable(url, error, f"{what} cannot be read".strip())

@@ -20,13 +20,11 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..errors import SourceError, UntrustedSource
 from ..model.manifest import Source
-from . import http
 from .allow import AllowList
 from .clients import (
     UNKNOWN_SIZE_BYTES,
@@ -37,7 +35,8 @@ from .clients import (
     source_from_info,
     typed_errors,
 )
-from .source import ByteSource, check_unchanged, stale_error
+from .http import HttpFile, is_http
+from .source import ByteSource, check_unchanged, stale_error, wrong_length_error
 
 __all__ = ["RemoteFile", "RemoteSource", "find_range_reader"]
 
@@ -60,29 +59,30 @@ class RemoteFile(ByteSource):
 
     def __init__(self, fs: Any, path: str, url: str, allow: AllowList | None = None) -> None:
         self.fs, self._path, self.allow = fs, path, allow
-        self._permits = None if allow is None else allow.permits
         self.process = os.getpid()
         self.source = Source(url)
-        self._is_http, self._read_range = http.is_http(fs), find_range_reader(fs)
-        self.verifies_reads = self._is_http or self._read_range is not None
+        permits = None if allow is None else allow.permits
+        self._http = HttpFile(fs, path, url, permits) if is_http(fs) else None
+        self._read_range = find_range_reader(fs)
+        self.verifies_reads = self._http is not None or self._read_range is not None
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         return self._read_many([(offset, length)], expected)[0]
 
     def read_all(self, expected: Source | None = None) -> bytes:
-        where = self.fs, self._path, self.source.url
-        with typed_errors(self.source.url):
-            if self._is_http:
-                return http.read_all(*where, expected=expected, permits=self._permits)
+        url = self.source.url
+        with typed_errors(url):
+            if self._http is not None:
+                return self._http.read_all(expected)
             if self._read_range is not None:
-                return self._read_range(*where, 0, None, expected)
+                return self._read_range(self.fs, self._path, url, 0, None, expected)
             read = partial(self.fs.cat_file, self._path)
-            return call_with_timeout(self.fs, self.source.url, UNKNOWN_SIZE_BYTES, read)
+            return call_with_timeout(self.fs, url, UNKNOWN_SIZE_BYTES, read)
 
     def state(self, is_listed: bool = False) -> Source:
         """Return the current state of the object, or the one in a cached listing (`is_listed`)."""
-        if self._is_http:
-            return http.read_state(self.fs, self._path, self.source.url, self._permits)
+        if self._http is not None:
+            return self._http.state()
         url = self.source.url
         try:
             info = fetch_info(self.fs, self._path, url, is_listed=is_listed)
@@ -92,24 +92,22 @@ class RemoteFile(ByteSource):
         except client_errors():
             # some servers allow GET but not HEAD, for example of signed URLs; if GET fails too, the
             # next request raises
-            return Source(self.source.url)
+            return Source(url)
 
     def _read_many(
         self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
     ) -> list[bytes]:
         """Read ranges (offset, length) concurrently."""
-        where = self.fs, self._path, self.source.url
+        url = self.source.url
         offset, length = ranges[0]
-        what = f"bytes {offset} to {offset + length} cannot be read"
-        with typed_errors(self.source.url, what):
-            if self._is_http:
-                options: Mapping[str, Any] = {"expected": expected, "permits": self._permits}
-                return http.read_ranges(*where, ranges, **options)
+        with typed_errors(url, f"bytes {offset} to {offset + length} cannot be read"):
+            if self._http is not None:
+                return self._http.read_ranges(ranges, expected)
             if self._read_range is not None and len(ranges) == 1:
-                return [self._read_range(*where, offset, length, expected)]
+                return [self._read_range(self.fs, self._path, url, offset, length, expected)]
             n_bytes = sum(length for _, length in ranges)
             cat = partial(self._cat_ranges, ranges)
-            return call_with_timeout(self.fs, self.source.url, n_bytes, cat)
+            return call_with_timeout(self.fs, url, n_bytes, cat)
 
     def _cat_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         starts = [start for start, _ in ranges]
@@ -256,13 +254,9 @@ class RemoteSource(RemoteFile):
         """Fetch ranges (offset, length) and cache them."""
         for (start, length), data in zip(ranges, self._read_many(ranges, self.source), strict=True):
             if len(data) != length:
-                raise SourceError(
-                    f"the response for bytes {start} to {start + length} has the wrong length",
-                    url=self.source.url,
-                    got=f"{len(data)} bytes",
-                    expected=f"{length} bytes",
-                    hint="The server may not support range requests, or the file has changed.",
-                )
+                hint = "The server may not support range requests, or the file has changed."
+                url = self.source.url
+                raise wrong_length_error(url, start, length, len(data), length, hint)
             self.n_fetched += length
             self._add_block(start, data)
 
@@ -270,54 +264,14 @@ class RemoteSource(RemoteFile):
         """Return size and state of the object, with its first bytes if one request gets both."""
         url = self.source.url
         with typed_errors(url):
-            if self._is_http:
-                return _open_http(self.fs, self._path, url, self._permits)
+            if self._http is not None:
+                return self._http.open(_FIRST_BYTES)
             info = fetch_info(self.fs, self._path, url, is_listed=True)
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
         if info.get("size") is None:
             raise SourceError("the file system does not report the size of the file", url=url)
         return source_from_info(url, info), b""
-
-
-def _open_http(
-    fs: Any, path: str, url: str, permits: http.Permits | None, length: int = _FIRST_BYTES
-) -> tuple[Source, bytes]:
-    """Request the first bytes, and take the size from the headers (RFC 9110, section 14)."""
-    response = http.read_start(fs, path, url, length, permits)
-    status, data = response.status, response.body
-    if status == 416:
-        # some servers refuse a range that ends beyond the file, and report its size
-        size = response.source(url).size or http.read_state(fs, path, url, permits).size or 0
-        if 0 < size < length:
-            return _open_http(fs, path, url, permits, size)
-        if size:
-            raise http.status_error(status, url)
-        return Source(url, 0), b""
-    if status == 200:
-        raise http.status_error(status, url, http.NO_RANGES, expected="HTTP status 206")
-    if status != 206:
-        raise http.status_error(status, url)
-    content_range = response.headers.get("content-range", "")
-    total = content_range.rpartition("/")[2].strip()
-    if total == "*":  # size not given here, but HEAD may give it
-        total = str(http.read_state(fs, path, url, permits).size)
-    if not content_range.lower().startswith("bytes 0-") or not total.isdigit():
-        raise SourceError(
-            "the server does not report the size of the file",
-            url=url,
-            tag="Content-Range",
-            got=response.headers.get("content-range"),
-            expected=f"bytes 0-{length - 1}/SIZE",
-        )
-    if len(data) != min(length, int(total)):
-        raise SourceError(
-            "the response has the wrong length",
-            url=url,
-            got=f"{len(data)} bytes",
-            expected=f"{min(length, int(total))} bytes",
-        )
-    return replace(response.source(url), size=int(total)), data
 
 
 _RangeReader = Callable[[Any, str, str, int, int | None, Source | None], bytes]
@@ -356,9 +310,8 @@ def _read_s3(
         response, data = run_coroutine_with_timeout(fs, url, length or UNKNOWN_SIZE_BYTES, get)
     except OSError as error:
         return _empty_or_raise(error, fs, path, expected)
-    if expected is not None:
-        size = _object_size(response.get("ContentRange") or response.get("ContentLength", ""))
-        check_unchanged(expected, source_from_info(url, {**response, "size": size}))
+    size = _object_size(response.get("ContentRange") or response.get("ContentLength", ""))
+    check_unchanged(expected, source_from_info(url, {**response, "size": size}))
     span = str(response.get("ContentRange", ""))
     if length is not None and not span.startswith(f"bytes {offset}-"):
         raise SourceError("the response is another part of the object", url=url, got=span)
@@ -394,9 +347,8 @@ def _read_azure(
         properties, data = run_coroutine_with_timeout(fs, url, length or UNKNOWN_SIZE_BYTES, get)
     except HttpResponseError as error:
         return _empty_or_raise(error, fs, path, expected)
-    if expected is not None:
-        total = _object_size(properties.get("content_range") or "")
-        check_unchanged(expected, source_from_info(url, {**properties, "size": total}))
+    size = _object_size(properties.get("content_range") or "")
+    check_unchanged(expected, source_from_info(url, {**properties, "size": size}))
     return data
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "check_unchanged",
     "is_weak_etag",
     "stale_error",
+    "wrong_length_error",
 ]
 
 _MAX_BUFFER_BYTES = 1 << 20
@@ -363,8 +364,10 @@ _MTIME_TOLERANCE_S = 1e-3
 """File systems and JSON both round modification times; a real change differs by more."""
 
 
-def check_unchanged(recorded: Source, now: Source) -> None:
-    """Compare a source with what was recorded; values unknown on either side are skipped.
+def check_unchanged(recorded: Source | None, now: Source) -> None:
+    """Compare a source with what was recorded, if anything was.
+
+    Values unknown on either side are skipped.
 
     If strong ETags are equal, the bytes are equal (RFC 9110, section 8.8.3). The modification time
     may then differ, as it does between the servers of a mirror.
@@ -374,6 +377,8 @@ def check_unchanged(recorded: Source, now: Source) -> None:
     StaleSource
         If the size, ETag or modification time differs.
     """
+    if recorded is None:
+        return
     has_etags = recorded.etag is not None and now.etag is not None
     is_certain = has_etags and recorded.etag == now.etag and not is_weak_etag(recorded.etag)
     comparisons = [
@@ -385,6 +390,16 @@ def check_unchanged(recorded: Source, now: Source) -> None:
         if before is not None and after is not None and not is_same:
             got = f"{name} {_describe(name, after)}"
             raise stale_error(recorded.url, got, f"{name} {_describe(name, before)}")
+
+
+def wrong_length_error(
+    url: str, offset: int, length: int, n_bytes: int, expected: int, hint: str | None = None
+) -> SourceError:
+    """Build the error for a response with more or fewer bytes than expected."""
+    return SourceError(
+        f"the response for bytes {offset} to {offset + length} has the wrong length",
+        url=url, got=f"{n_bytes} bytes", expected=f"{expected} bytes", hint=hint,
+    )  # fmt: skip
 
 
 def stale_error(url: str, got: str, expected: str) -> StaleSource:
