@@ -27,7 +27,7 @@ def test_readable_form():
     axis = make_axis("time", fields["time"])
     assert axis.length == 2
     assert axis.index.tolist() == [1, 0]
-    assert axis.attributes["units"] == "seconds since 1970-01-01"
+    assert axis.to_array().attributes["units"] == "seconds since 1970-01-01"
 
 
 def test_readable_form_across_folders_and_with_wildcards():

@@ -370,13 +370,14 @@ def _wells(root: Element) -> dict[str, dict[str, Any]]:
                     continue
                 found[reference.get("ID", "")] = {
                     "plate": plate.get("Name") or plate.get("ID", ""),
-                    "well": f"{_row_name(int(row))}{int(column) + 1:02d}",
+                    "well": f"{row_name(int(row))}{int(column) + 1:02d}",
                     "field": int(_number(sample.get("Index")) or 0),
                 }
     return found
 
 
-def _row_name(row: int) -> str:
+def row_name(row: int) -> str:
+    """Return the letters of a row of a plate, counted from 0."""
     name = ""
     while row >= 0:
         name = chr(ord("A") + row % 26) + name

@@ -338,8 +338,9 @@ def _locations(ifds: Sequence[IfdFacts], report: Report) -> list[Any]:
         return texts
     levels = []
     for ifd in of_text.values():
-        size, reference = (ifd.shape[2], ifd.shape[3]), read_georeference(ifd.tags, report)
-        levels.append(describe_level(reference, size, size, ("y", "x"), report))
+        _, _, length, width, _ = ifd.shape
+        reference, plane = read_georeference(ifd.tags, report), {"y": length, "x": width}
+        levels.append(describe_level(reference, plane, (length, width), report))
     places = unify_locations([locate_level(level) for level in levels])
     named = dict(zip(of_text, places, strict=True))
     return [named[text] for text in texts]
@@ -448,13 +449,7 @@ def _georeference(image: _Image, array: Array, axes: Mapping[str, str], report: 
     full = sizes.get("Y", 0), sizes.get("X", 0)
     if not rows[1] * columns[1] * full[0] * full[1]:
         return GeoLevel()  # no pixels
-    return describe_level(
-        image.reference,
-        (rows[1], columns[1]),
-        full,
-        (rows[0], columns[0]),
-        report,
-    )
+    return describe_level(image.reference, dict((rows, columns)), full, report)
 
 
 def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[str, Array]:

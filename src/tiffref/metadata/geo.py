@@ -14,7 +14,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -35,24 +35,7 @@ from .geokeys import (
 )
 from .report import Recorder, Report
 
-__all__ = [
-    "TOLERANCE",
-    "GeoLevel",
-    "GeoReference",
-    "Location",
-    "describe_level",
-    "fit_layout",
-    "grid_mappings",
-    "is_geozarr",
-    "locate",
-    "locate_level",
-    "multiscales",
-    "read_georeference",
-    "unify_locations",
-    "with_conventions",
-]
-
-_MAX_KEPT_LENGTH = 1 << 14
+_MAX_CACHED_LENGTH = 1 << 14
 """Longer coordinates are not cached; the cache holds 2048 packed ones."""
 
 
@@ -118,11 +101,7 @@ def _sensor_system() -> System:
 
 
 def describe_level(
-    reference: GeoReference,
-    shape: tuple[int, int],
-    full_shape: tuple[int, int],
-    names: tuple[str, str],
-    report: Report,
+    reference: GeoReference, plane: Mapping[str, int], full: Sequence[int], report: Report
 ) -> GeoLevel:
     """Build the coordinates of one level.
 
@@ -130,30 +109,39 @@ def describe_level(
     ----------
     reference
         Georeference of the full-size image.
-    shape, full_shape
-        (rows, columns) of this level, and of the full-size image.
-    names
-        Names of the dimensions along rows and columns: ("y", "x").
+    plane
+        Rows and columns of this level, by the name of their dimension: {"y": 512, "x": 512}.
+    full
+        (rows, columns) of the full-size image.
     """
-    y_name, x_name = names
-    (n_rows, n_columns), (all_rows, all_columns) = shape, full_shape
-    placement = reference.placement.of_level(all_columns / n_columns, all_rows / n_rows)
-    transform = placement.transform
+    n_rows, n_columns = plane.values()
+    placement = reference.placement.of_level(full[1] / n_columns, full[0] / n_rows)
+    crs, transform = reference.system, placement.transform
     variables: dict[str, Array] = {}
     if transform is not None:
-        found = _coordinates(transform, n_columns, n_rows)
-        if found is not None:
-            axes = reference.system.axes if reference.system is not None else PLAIN_AXES
-            for name, array, own in zip((x_name, y_name), found, axes, strict=True):
+        a, b, c, d, e, f = transform
+        x, y = _axis_coordinate(a, b, c, n_columns), _axis_coordinate(e, d, f, n_rows)
+        if x is not None and y is not None:
+            axes = crs.axes if crs is not None else PLAIN_AXES
+            for name, array, own in zip([*plane][::-1], (x, y), axes, strict=True):
                 variables[name] = array.as_variable((name,), own)
-        elif transform[1] == transform[3] == 0 and max(shape) <= MAX_COORDINATE:
+        elif b == d == 0 and max(n_rows, n_columns) <= MAX_COORDINATE:
             report.add("ModelPixelScale (33550)", "coordinates are not finite", got=transform)
             transform = None
-    attributes = with_conventions(_node_attributes(reference.system, transform, shape, names))
+    attributes: dict[str, Any] = dict(crs.geozarr) if crs is not None else {}
+    if transform is not None:
+        attributes |= {
+            "spatial:dimensions": list(plane),
+            "spatial:shape": [n_rows, n_columns],
+            "spatial:transform": list(transform),
+            "spatial:bbox": bounds_of(transform, (n_rows, n_columns)),
+            "spatial:registration": "pixel",
+        }
+    attributes = with_conventions(attributes)
     system = None
-    if any((reference.system, transform, placement.gcps, placement.rpcs)):
-        system = system_attributes(reference.system, placement)
-    if reference.keys.values and (reference.system is None or not reference.is_complete):
+    if any((crs, transform, placement.gcps, placement.rpcs)):
+        system = system_attributes(crs, placement)
+    if reference.keys.values and (crs is None or not reference.is_complete):
         attributes["geo_keys"] = json.dumps(reference.keys.named())
     return GeoLevel(variables, attributes, transform, system)
 
@@ -194,82 +182,56 @@ def grid_mappings(levels: Mapping[str, GeoLevel]) -> tuple[dict[str, Array], dic
     return variables, names
 
 
-def _coordinates(transform: Affine, n_columns: int, n_rows: int) -> tuple[Array, Array] | None:
-    """Return the pixel centres along x and y as arrays without names and attributes."""
-    a, b, c, d, e, f = transform
-    found = []
-    for step, cross, origin, n in ((a, b, c, n_columns), (e, d, f, n_rows)):
-        make = _axis_coordinate if n <= _MAX_KEPT_LENGTH else _axis_coordinate.__wrapped__
-        found.append(make(step, cross, origin, n))
-    x, y = found
-    return None if x is None or y is None else (x, y)
+def _axis_coordinate(step: float, cross: float, origin: float, n: int) -> Array | None:
+    """Return the pixel centres along an axis as an array without name and attributes."""
+    make = _cached_coordinate if n <= _MAX_CACHED_LENGTH else _cached_coordinate.__wrapped__
+    return make(step, cross, origin, n)
 
 
 @functools.lru_cache(maxsize=2048)
-def _axis_coordinate(step: float, cross: float, origin: float, n: int) -> Array | None:
+def _cached_coordinate(step: float, cross: float, origin: float, n: int) -> Array | None:
     # cached: tiles of a grid share rows and columns, and packing took a third of a scan
-    found = pixel_centres(step, cross, origin, n)
-    return coordinate(found, "") if found is not None else None
+    centres = pixel_centres(step, cross, origin, n)
+    return coordinate(centres, "") if centres is not None else None
 
 
 # ---- GeoZarr
 
-_CONVENTIONS: Mapping[str, tuple[str, str]] = {
-    "proj": (
-        "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "Coordinate reference system information for geospatial data",
-    ),
-    "spatial": ("689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
-    "multiscales": ("d35379db-88df-4056-af3a-620245f8e347", "Multiscale layout of zarr datasets"),
-}
-_REPOSITORIES = "zarr-conventions"
-
-
-def with_conventions(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Add `zarr_conventions`, which declares the conventions that the attributes follow."""
-    entries = _declarations(tuple(attributes))
-    return {**attributes, "zarr_conventions": [*entries]} if entries else dict(attributes)
-
-
-@functools.lru_cache(maxsize=256)
-def _declarations(names: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
-    """Return the `zarr_conventions` entries for attributes of these names."""
-    used = {name.partition(":")[0] for name in names}
-    return tuple(entry for name, entry in _DECLARATIONS.items() if name in used)
-
-
-def _declaration(name: str) -> dict[str, str]:
-    uuid, description = _CONVENTIONS[name]
-    path = f"{_REPOSITORIES}/{name}"
-    return {
-        "schema_url": f"https://raw.githubusercontent.com/{path}/refs/tags/v0.1/schema.json",
-        "spec_url": f"https://github.com/{path}/blob/v0.1/README.md",
+_CONVENTIONS: Mapping[str, Mapping[str, str]] = {
+    name: {
+        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}"
+        "/refs/tags/v0.1/schema.json",
+        "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md",
         "uuid": uuid,
         "name": name,
         "description": description,
     }
+    for name, uuid, description in (
+        (
+            "proj",
+            "f17cb550-5864-4468-aeb7-f3180cfb622f",
+            "Coordinate reference system information for geospatial data",
+        ),
+        ("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
+        (
+            "multiscales",
+            "d35379db-88df-4056-af3a-620245f8e347",
+            "Multiscale layout of zarr datasets",
+        ),
+    )
+}
 
 
-_DECLARATIONS = {name: _declaration(name) for name in _CONVENTIONS}
+def with_conventions(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add `zarr_conventions`, which declares the conventions that the attributes follow."""
+    used = {name.partition(":")[0] for name in attributes}
+    entries = [entry for name, entry in _CONVENTIONS.items() if name in used]
+    return {**attributes, "zarr_conventions": entries} if entries else dict(attributes)
 
 
 def is_geozarr(name: str) -> bool:
     """Return whether an attribute belongs to the `proj` or `spatial` convention of GeoZarr."""
     return name == "zarr_conventions" or name.startswith(("proj:", "spatial:"))
-
-
-def _node_attributes(
-    system: System | None, transform: Affine | None, shape: tuple[int, int], names: tuple[str, str]
-) -> dict[str, Any]:
-    """Return the GeoZarr attributes of one level."""
-    found: dict[str, Any] = dict(system.geozarr) if system is not None else {}
-    if transform is not None:
-        found["spatial:dimensions"] = list(names)
-        found["spatial:shape"] = list(shape)
-        found["spatial:transform"] = list(transform)
-        found["spatial:bbox"] = bounds_of(transform, shape)
-        found["spatial:registration"] = "pixel"
-    return found
 
 
 def multiscales(levels: Sequence[tuple[str, Array, GeoLevel]]) -> dict[str, Any]:
@@ -280,8 +242,9 @@ def multiscales(levels: Sequence[tuple[str, Array, GeoLevel]]) -> dict[str, Any]
     levels
         Path, array and georeference of each level, the full-size one first.
     """
-    attributes = {name: v for name, v in levels[0][2].attributes.items() if is_geozarr(name)}
-    if len(levels) > 1 and levels[0][2].transform is not None:
+    full = levels[0][2]
+    attributes = {name: v for name, v in full.attributes.items() if is_geozarr(name)}
+    if len(levels) > 1 and full.transform is not None:
         attributes["multiscales"] = {"layout": [_layout(level, levels[0]) for level in levels]}
     return with_conventions(attributes)
 
@@ -297,18 +260,23 @@ def fit_layout(attributes: Mapping[str, Any], arrays: Mapping[str, Array]) -> di
     layout = attributes.get("multiscales")
     if not isinstance(layout, dict) or not isinstance(layout.get("layout"), list):
         return dict(attributes)
-    shapes = {}
-    for entry in layout["layout"]:
-        array = arrays.get(entry["asset"], arrays.get(f"{entry['asset']}/image"))
-        shapes[entry["asset"]] = array.shape if array is not None else ()
+
+    def shape(path: str | None) -> tuple[int, ...]:
+        array = arrays.get(f"{path}", arrays.get(f"{path}/image"))
+        return () if array is None else array.shape
+
     entries = []
     for entry in layout["layout"]:
-        full, own = shapes.get(entry.get("derived_from")), shapes[entry["asset"]]
+        full, own = shape(entry.get("derived_from")), shape(entry["asset"])
         if "transform" in entry and full and len(full) == len(own):
-            scale = [n / m for n, m in zip(full, own, strict=True)]
-            entry = {**entry, "transform": {"scale": scale, "translation": [0.0] * len(scale)}}
+            entry = {**entry, "transform": _scaling(n / m for n, m in zip(full, own, strict=True))}
         entries.append(entry)
     return {**attributes, "multiscales": {**layout, "layout": entries}}
+
+
+def _scaling(factors: Iterable[float]) -> dict[str, list[float]]:
+    scale = list(factors)
+    return {"scale": scale, "translation": [0.0] * len(scale)}
 
 
 def _layout(
@@ -318,17 +286,14 @@ def _layout(
     entry: dict[str, Any] = {"asset": path}
     if path != first[0]:
         # GDAL ignores levels without one number per dimension
-        full = {
-            dim.partition("_")[0]: n for dim, n in zip(first[1].dims, first[1].shape, strict=True)
-        }
-        own = [dim.partition("_")[0] for dim in array.dims]
-        scale = [full.get(dim, n) / n for dim, n in zip(own, array.shape, strict=True)]
+        full, own = (
+            [(dim.partition("_")[0], n) for dim, n in zip(image.dims, image.shape, strict=True)]
+            for image in (first[1], array)
+        )
         entry["derived_from"] = first[0]
-        entry["transform"] = {"scale": scale, "translation": [0.0] * len(scale)}
-    for name in ("spatial:shape", "spatial:transform"):
-        if name in geo.attributes:
-            entry[name] = geo.attributes[name]
-    return entry
+        entry["transform"] = _scaling(dict(full).get(dim, n) / n for dim, n in own)
+    names = ("spatial:shape", "spatial:transform")
+    return entry | {name: geo.attributes[name] for name in names if name in geo.attributes}
 
 
 TOLERANCE = 1e-3

@@ -246,7 +246,7 @@ def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, An
     images = _images(group)
     if not images:
         return dict(group.attributes)
-    found = {n: value for n, value in group.attributes.items() if n not in _METADATA}
+    found = {n: value for n, value in group.attributes.items() if n not in IMAGE_ATTRIBUTES}
     is_channel = any(axis.get("type") == "channel" for axis in axes)
     for image in images:
         entry = _with_axes(image.entry, axes)
@@ -257,7 +257,8 @@ def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, An
     return close_images(found)
 
 
-_METADATA = ("multiscales", "omero", PENDING)
+IMAGE_ATTRIBUTES = ("multiscales", "omero", PENDING)
+"""Root attributes that describe images."""
 
 
 def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> dict | None:
@@ -494,7 +495,7 @@ def to_ngff_order(group: Group) -> Group:
         If the chunks of an image cannot be transposed.
     """
     arrays = dict(group.arrays())
-    attributes = {n: value for n, value in group.attributes.items() if n not in _METADATA}
+    attributes = {n: value for n, value in group.attributes.items() if n not in IMAGE_ATTRIBUTES}
     for image in _images(group, arrays):
         first_dims = arrays[image.paths[0]].dims
         for path in image.paths:
@@ -581,7 +582,7 @@ def to_ngff(
 
 def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     images = _images(group, dict(group.arrays()))
-    attributes = {n: v for n, v in group.attributes.items() if n not in _METADATA} \
+    attributes = {n: v for n, v in group.attributes.items() if n not in IMAGE_ATTRIBUTES} \
         if images else dict(group.attributes)  # fmt: skip
     # groups with images of their own, such as the parts of a split sequence
     below = {

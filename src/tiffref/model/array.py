@@ -20,17 +20,6 @@ from ..errors import SelectionError
 from .codec import ForeignCodec, SegmentCodec
 from .manifest import INLINED, Manifest
 
-__all__ = [
-    "Array",
-    "Group",
-    "Node",
-    "check_zattrs",
-    "chunk_grid",
-    "fit_chunks",
-    "plan_run_rows",
-    "segment_shape",
-]
-
 PAGE_AXES = "SZYXS"
 """Axis code of each dimension of a page: separate planes, depth, length, width, samples."""
 
@@ -322,21 +311,25 @@ class Group:
         attributes
             Attributes of groups, by path; the path of the root is "".
         """
-        tree: dict[str, Any] = {}
-        for path in attributes:
-            _descend(tree, path.split("/") if path else [])
-        for path, array in arrays.items():
-            *groups, name = path.split("/")
-            _descend(tree, groups)[name] = array
-        return _build_group(tree, "", attributes)
+        groups: dict[str, dict[str, Array | Group]] = {"": {}}
 
-    def arrays(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
+        def group_at(path: str) -> dict[str, Array | Group]:
+            if path not in groups:
+                parent, _, name = path.rpartition("/")
+                groups[path] = {}
+                group_at(parent)[name] = cls(groups[path], dict(attributes.get(path, {})))
+            return groups[path]
+
+        for path in attributes:
+            group_at(path)
+        for path, array in arrays.items():
+            parent, _, name = path.rpartition("/")
+            group_at(parent)[name] = array
+        return cls(groups[""], dict(attributes.get("", {})))
+
+    def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield all arrays below this group, depth first, as (path, array)."""
-        for name, child in self.children.items():
-            if isinstance(child, Group):
-                yield from child.arrays(f"{prefix}{name}/")
-            else:
-                yield f"{prefix}{name}", child
+        return ((path, node) for path, node in self.walk() if isinstance(node, Array))
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Array | Group]]:
         """Yield all nodes below this group, depth first, as (path, node)."""
@@ -349,9 +342,7 @@ class Group:
     def groups(self) -> Iterator[Group]:
         """Yield this group and all groups below, depth first."""
         yield self
-        for child in self.children.values():
-            if isinstance(child, Group):
-                yield from child.groups()
+        yield from (node for _, node in self.walk() if isinstance(node, Group))
 
     def __getitem__(self, path: str) -> Array | Group:
         node: Array | Group = self
@@ -373,15 +364,13 @@ class Group:
         children: dict[str, Array | Group] = {}
         for name, child in self.children.items():
             path = f"{prefix}{name}"
-            if isinstance(child, Array):
-                changed: Array | Group | None = change(path, child)
-            else:
-                changed = below = child.map_arrays(change, f"{path}/")
-                if child.children and not below.children:
-                    changed = None
-            if changed is not None:
+            if isinstance(child, Group):
+                below = child.map_arrays(change, f"{path}/")
+                if below.children or not child.children:
+                    children[name] = below
+            elif (changed := change(path, child)) is not None:
                 children[name] = changed
-        return replace(self, children=children)
+        return self.with_children(children)
 
     def with_attributes(self, **attributes: Any) -> Group:
         """Return the group with more attributes."""
@@ -390,24 +379,6 @@ class Group:
     def with_children(self, children: Mapping[str, Array | Group]) -> Group:
         """Return the group with these children instead of its own."""
         return replace(self, children=dict(children))
-
-
-def _descend(tree: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    for name in names:
-        tree = tree.setdefault(name, {})
-    return tree
-
-
-def _build_group(
-    tree: Mapping[str, Any], path: str, attributes: Mapping[str, Mapping[str, Any]]
-) -> Group:
-    children = {
-        name: node
-        if isinstance(node, Array)
-        else _build_group(node, f"{path}/{name}" if path else name, attributes)
-        for name, node in tree.items()
-    }
-    return Group(children, dict(attributes.get(path, {})))
 
 
 Node = Array | Group

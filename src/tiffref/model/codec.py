@@ -9,12 +9,10 @@ import base64
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-
-__all__ = ["ForeignCodec", "SegmentCodec"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +56,8 @@ class SegmentCodec:
     @property
     def is_plain(self) -> bool:
         """Whether the stored bytes are the uncompressed samples, in either byte order."""
-        width = 0 if self.dtype == "|b1" else _width(self.dtype)  # booleans are packed bits
+        # booleans are packed bits
+        width = 0 if self.dtype == "|b1" else np.dtype(self.dtype).itemsize * 8
         return (
             self.compression == self.predictor == self.fill_order == 1
             and self.sample_format != 5
@@ -109,12 +108,9 @@ class SegmentCodec:
     def __hash__(self) -> int:
         return hash((self.shape, self.dtype, self.compression, self.predictor, self.bits))
 
-    def with_shape(self, shape: tuple[int, int, int, int]) -> SegmentCodec:
-        """Return the same codec for segments of another shape."""
-        return replace(self, shape=shape)
-
 
 _except_fill = operator.attrgetter(*(f.name for f in fields(SegmentCodec) if f.name != "fill"))
+_DEFAULTS = {f.name: f.default for f in fields(SegmentCodec) if f.default is not MISSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +126,6 @@ class ForeignCodec:
 
     def __hash__(self) -> int:
         return hash(self.zarr_format)
-
-
-_DEFAULTS: dict[str, Any] = {
-    "compression": 1,
-    "predictor": 1,
-    "byteorder": "<",
-    "bits": (),
-    "sample_format": 1,
-    "fill_order": 1,
-    "photometric": 1,
-    "edge": None,
-    "fill": None,
-    "transposes": (),
-}
-
-
-def _width(dtype: str) -> int:
-    """Return the bits of one sample."""
-    return np.dtype(dtype).itemsize * 8
 
 
 def _to_json(value: Any) -> Any:

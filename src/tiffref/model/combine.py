@@ -11,8 +11,8 @@ Reference: Zarr v3, codec `transpose`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,6 @@ from ..errors import ManifestMismatch, UnsupportedTiff
 from .array import Array, chunk_grid
 from .codec import ForeignCodec, SegmentCodec
 from .manifest import INLINED, MISSING, Manifest, Source
-
-STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
-"""Aspects of storage only: arrays that differ in nothing else combine once decoded."""
 
 _NONE = "none"
 _MAX_SHOWN = 3
@@ -46,7 +43,7 @@ class CompatibleGroup:
     """
 
     aspects: Mapping[str, Any]
-    members: tuple[int, ...] = field(default=())
+    members: tuple[int, ...]
 
 
 def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
@@ -57,16 +54,15 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
     free_dims
         Dimensions along which arrays may differ in length.
     """
-    shape = tuple(
-        -1 if dim in free_dims else n for dim, n in zip(array.dims, array.shape, strict=True)
-    )
-    codecs = tuple(dict.fromkeys(strict_codec(codec) for codec in array.codecs))
+    sizes = zip(array.dims, array.shape, strict=True)
+    codecs = tuple(dict.fromkeys(_strict_codec(codec) for codec in array.codecs))
+    fill = array.fill_value
     return {
         "dtype": array.dtype.str.lstrip("<>=|"),
         "dimensions": array.dims,
-        "shape": shape,
+        "shape": tuple(-1 if dim in free_dims else n for dim, n in sizes),
         "chunk shape": array.chunks,
-        "nodata": None if array.fill_value is None else repr(array.fill_value),
+        "nodata": None if fill is None else repr(np.asarray(fill).item()),
         "compression": tuple(getattr(codec, "compression", None) for codec in codecs),
         "predictor": tuple(getattr(codec, "predictor", None) for codec in codecs),
         "byte order": tuple(getattr(codec, "byteorder", None) for codec in codecs),
@@ -74,7 +70,11 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def strict_codec(codec: Codec) -> Codec:
+_STORAGE = frozenset({"compression", "predictor", "byte order", "codec"})
+"""Aspects of storage only: arrays that differ in nothing else combine once decoded."""
+
+
+def _strict_codec(codec: Codec) -> Codec:
     """Return the codec without the parameters that only make it accept more segments."""
     if isinstance(codec, ForeignCodec):
         return codec
@@ -83,32 +83,38 @@ def strict_codec(codec: Codec) -> Codec:
 
 
 def _without_lzw_end(codec: SegmentCodec) -> SegmentCodec:
-    """Return the codec without the parameter that says whether LZW segments end exactly."""
-    if "ends_exactly" not in codec.parameters:
-        return codec
     others = {name: value for name, value in codec.parameters.items() if name != "ends_exactly"}
     return replace(codec, parameters=others)
 
 
 def group_compatible(aspects: Sequence[Mapping[str, Any]]) -> list[CompatibleGroup]:
     """Group by equal aspects, largest group first."""
-    members: dict[Any, list[int]] = {}
-    for n, one in enumerate(aspects):
-        members.setdefault(tuple(one.items()), []).append(n)
-    groups = [CompatibleGroup(aspects[indices[0]], tuple(indices)) for indices in members.values()]
+    members = indices_by_key(tuple(one.items()) for one in aspects)
+    groups = [CompatibleGroup(aspects[indices[0]], tuple(indices)) for indices in members]
     return sorted(groups, key=lambda group: -len(group.members))
 
 
-def differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
+def indices_by_key(keys: Iterable[Any]) -> list[list[int]]:
+    """Group the indices of equal keys, in the order of their first ones."""
+    indices: dict[Any, list[int]] = {}
+    for n, key in enumerate(keys):
+        indices.setdefault(key, []).append(n)
+    return [*indices.values()]
+
+
+def equal_once_decoded(groups: Sequence[CompatibleGroup]) -> list[list[int]]:
+    """Return the indices of groups that differ in nothing but how samples are stored."""
+    return indices_by_key(
+        tuple((name, value) for name, value in group.aspects.items() if name not in _STORAGE)
+        for group in groups
+    )
+
+
+def _differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
     """Return the aspects in which groups differ; "codec" only if it is the only one."""
     # files with different arrays have different aspects
     every = dict.fromkeys(name for group in groups for name in group.aspects)
-    first = groups[0].aspects
-    names = [
-        name
-        for name in every
-        if any(group.aspects.get(name, _NONE) != first.get(name, _NONE) for group in groups)
-    ]
+    names = [name for name in every if len({g.aspects.get(name, _NONE) for g in groups}) > 1]
     return [name for name in names if name != "codec"] or names
 
 
@@ -130,7 +136,7 @@ def mismatch_error(
     -------
     The error, with the groups as plain values in its attribute `groups`.
     """
-    names = differing_aspects(groups)
+    names = _differing_aspects(groups)
     listed: list[dict[str, Any]] = [
         {
             "count": len(group.members),
@@ -154,25 +160,22 @@ def mismatch_error(
     error = ManifestMismatch(
         f"{n_files} files do not combine: {len(groups)} groups differ in {differences}\n"
         + "\n".join(lines),
-        hint=_mismatch_hint(groups),
+        hint=_mismatch_hint(groups, names),
     )
     error.groups = listed  # type: ignore[attr-defined]
     return error
 
 
-def _mismatch_hint(groups: Sequence[CompatibleGroup]) -> str:
+def _mismatch_hint(groups: Sequence[CompatibleGroup], differing: Sequence[str]) -> str:
     """Describe which groups would combine, and how."""
-    by_content: dict[Any, list[int]] = {}
-    for number, group in enumerate(groups, 1):
-        rest = tuple((k, v) for k, v in group.aspects.items() if k not in STORAGE)
-        by_content.setdefault(rest, []).append(number)
-    several = [numbers for numbers in by_content.values() if len(numbers) > 1]
     hint = "\non_mismatch='split' makes one array of each group."
-    if "georeference" in differing_aspects(groups):
+    if "georeference" in differing:
         hint += " mosaic=True puts files side by side by their georeference."
+    several = [indices for indices in equal_once_decoded(groups) if len(indices) > 1]
     if several:
         together = "; ".join(
-            "groups " + ", ".join(map(str, numbers[:8])) for numbers in several[:_MAX_SHOWN]
+            "groups " + ", ".join(str(n + 1) for n in indices[:8])
+            for indices in several[:_MAX_SHOWN]
         ).capitalize()
         hint += (
             f" {together} differ only in how they are stored: on_mismatch='decode' combines them in"
@@ -208,17 +211,16 @@ def unify_codecs(arrays: Sequence[Array]) -> tuple[tuple[Codec, ...], list[tuple
     """
     table: dict[Codec, list[int]] = {}
     codecs: list[Codec] = []
-    rows, known = [], {}
+    rows: dict[int, tuple[int, ...]] = {}
     for array in arrays:
-        key = id(array.codecs)
-        if key not in known:
-            known[key] = tuple(_codec_row(codec, table, codecs) for codec in array.codecs)
-        rows.append(known[key])
-    return tuple(codecs), rows
+        if id(array.codecs) not in rows:
+            own = tuple(_codec_row(codec, table, codecs) for codec in array.codecs)
+            rows[id(array.codecs)] = own
+    return tuple(codecs), [rows[id(array.codecs)] for array in arrays]
 
 
 def _codec_row(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec]) -> int:
-    rows = table.setdefault(strict_codec(codec), [])
+    rows = table.setdefault(_strict_codec(codec), [])
     for row in rows:
         both = _unify_pair(codecs[row], codec)
         if both is not None:
@@ -309,7 +311,7 @@ def _scatter(
     offset, length = np.zeros(n_chunks, np.uint64), np.zeros(n_chunks, np.uint64)
     count = np.zeros(n_chunks, np.int32)
     inlined: dict[int, bytes] = {}
-    for members in _by_grid(arrays):
+    for members in map(np.array, indices_by_key(array.manifest.shape for array in arrays)):
         relative = _relative_indices(arrays[members[0]], strides)
         index = (first_chunks[members][:, None] + relative).reshape(-1)
         np.add.at(count, index, 1)
@@ -362,14 +364,6 @@ def _check_aligned(
     )
 
 
-def _by_grid(arrays: Sequence[Array]) -> list[NDArray[np.int64]]:
-    """Group arrays by the shape of their chunk grid."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for n, array in enumerate(arrays):
-        groups.setdefault(array.manifest.shape, []).append(n)
-    return [np.array(members) for members in groups.values()]
-
-
 def _source_columns(
     arrays: Sequence[Array], rows: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[Source, ...], list[NDArray[np.int32]]]:
@@ -377,19 +371,14 @@ def _source_columns(
     table: dict[Source, int] = {}
     columns = []
     for array, codec_rows in zip(arrays, rows, strict=True):
-        manifest = array.manifest
-        new_rows = [
-            table.setdefault(
-                source
-                if codec_rows[source.codec] == source.codec
-                else replace(source, codec=codec_rows[source.codec]),
-                len(table),
-            )
-            for source in manifest.sources
-        ]
+        new_rows = []
+        for source in array.manifest.sources:
+            row = codec_rows[source.codec]
+            own = source if row == source.codec else replace(source, codec=row)
+            new_rows.append(table.setdefault(own, len(table)))
         # MISSING (-1) and INLINED (-2) index the last two entries
         lookup = np.array([*new_rows, INLINED, MISSING], np.int32)
-        columns.append(lookup[manifest.source])
+        columns.append(lookup[array.manifest.source])
     return tuple(table), columns
 
 
@@ -407,12 +396,9 @@ def count_files(index: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.
     -------
     Array of shape `lengths`, int64.
     """
-    flat = (
-        np.ravel_multi_index(tuple(index.T), tuple(lengths))
-        if len(lengths)
-        else (np.zeros(len(index), np.int64))
-    )
-    return np.bincount(flat, minlength=math.prod(lengths)).reshape(tuple(lengths))
+    count = np.zeros(tuple(lengths), np.int64)
+    np.add.at(count, tuple(index.T), 1 if len(lengths) else len(index))
+    return count
 
 
 def reindex_axis(array: Array, axis: int, positions: NDArray[np.int64], length: int) -> Array:
@@ -426,15 +412,14 @@ def reindex_axis(array: Array, axis: int, positions: NDArray[np.int64], length: 
         New length of the axis.
     """
     assert array.chunks[axis] == 1, array.chunks
-    old = array.manifest
-    grid = (*old.shape[:axis], length, *old.shape[axis + 1 :])
-    index = np.ix_(*(positions if n == axis else np.arange(k) for n, k in enumerate(old.shape)))
-    flat = np.arange(math.prod(grid)).reshape(grid)[index].reshape(-1)
-    source = np.full(math.prod(grid), MISSING, np.int32)
-    offset, lengths = np.zeros(len(source), np.uint64), np.zeros(len(source), np.uint64)
-    source[flat], offset[flat], lengths[flat] = old.source, old.offset, old.length
-    inlined = {int(flat[n]): data for n, data in old.inlined.items()}
-    manifest = Manifest(grid, old.sources, source, offset, lengths, inlined)
+    before, after = array.manifest.shape[:axis], array.manifest.shape[axis + 1 :]
+    # the chunks of the array, and those of a missing element at the end, which -1 selects
+    chunks = np.arange(array.manifest.n_chunks).reshape(array.manifest.shape)
+    missing = np.full((*before, 1, *after), MISSING)
+    order = np.full(length, -1)
+    order[positions] = np.arange(len(positions))
+    flat = np.concatenate([chunks, missing], axis).take(order, axis).reshape(-1)
+    manifest = select_chunks(array.manifest, flat, (*before, length, *after))
     shape = (*array.shape[:axis], length, *array.shape[axis + 1 :])
     return replace(array, shape=shape, manifest=manifest)
 
@@ -573,7 +558,7 @@ def with_transposes(
 
 
 def _transpose_codec(
-    codec: SegmentCodec | ForeignCodec, transposes: tuple[tuple[int, ...], ...], stored: tuple
+    codec: Codec, transposes: tuple[tuple[int, ...], ...], stored: tuple
 ) -> SegmentCodec:
     found = None
     if isinstance(codec, SegmentCodec) and not codec.transposes:
@@ -601,10 +586,8 @@ def _stored_order(chunks: Sequence[int], order: Sequence[int]) -> list[int]:
     position = {axis: n for n, axis in enumerate(order)}
     stored = [position[axis] for axis in range(len(order)) if chunks[axis] != 1]
     n_fixed = next(n for n, axis in enumerate(sorted(stored)) if stored[n] != axis)
-    first = sorted(stored)[n_fixed]
     tail = stored[n_fixed:]
-    unit_axes = [axis for axis in range(first, len(order)) if axis not in tail]
-    return [*range(first), *unit_axes, *tail]
+    return [*(axis for axis in range(len(order)) if axis not in tail), *tail]
 
 
 def _permute_grid(manifest: Manifest, order: Sequence[int]) -> Manifest:
@@ -622,15 +605,16 @@ def select_chunks(manifest: Manifest, flat: NDArray[np.int64], shape: tuple[int,
     Parameters
     ----------
     flat
-        `(n,)`, flat index of each chunk in the grid of `manifest`, in C order.
+        `(n,)`, flat index of each chunk in the grid of `manifest`, in C order, or `MISSING`.
     shape
         Chunk grid of the result.
     """
-    source = manifest.source[flat]
+    is_given = flat != MISSING
+    source = np.where(is_given, manifest.source[flat], MISSING)
+    offset, length = (np.where(is_given, c[flat], 0) for c in (manifest.offset, manifest.length))
     indices = np.flatnonzero(source == INLINED).tolist() if manifest.inlined else []
     inlined = {n: manifest.inlined[int(flat[n])] for n in indices}
-    columns = source, manifest.offset[flat], manifest.length[flat]
-    return Manifest(shape, manifest.sources, *columns, inlined)
+    return Manifest(shape, manifest.sources, source, offset, length, inlined)
 
 
 def _n_axes_to_split(array: Array, order: Sequence[int]) -> int | None:
@@ -666,11 +650,7 @@ def _split_chunks(array: Array, n_split: int) -> Array:
     shift = np.repeat(within * n_bytes, rest).astype(np.uint64)
     columns = manifest.source[flat], manifest.offset[flat] + shift
     length = np.full(len(flat), n_bytes, np.uint64)
-    shape: Any = (*(1,) * (4 - len(inner)), *inner) if len(inner) <= 4 else None
-    codecs = tuple(
-        codec.with_shape(shape or (1, 1, 1, math.prod(inner)))
-        for codec in array.codecs
-        if isinstance(codec, SegmentCodec)
-    )
+    shape: Any = (1, 1, 1, *inner)[-4:] if len(inner) <= 4 else (1, 1, 1, math.prod(inner))
+    codecs = tuple(replace(codec, shape=shape) for codec in array.codecs)  # type: ignore[call-arg]
     split = Manifest(grid, manifest.sources, *columns, length)
     return replace(array, chunks=chunks, codecs=codecs, manifest=split)

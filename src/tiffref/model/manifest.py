@@ -20,17 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MalformedTiff
 
-__all__ = [
-    "INLINED",
-    "MISSING",
-    "OBJECT_SCHEME",
-    "Columns",
-    "LazyColumns",
-    "Manifest",
-    "Source",
-    "has_zeros",
-]
-
 _SMALL_COLUMN = 64
 """Number of values up to which a Python list is faster than NumPy."""
 

@@ -34,22 +34,22 @@ from ..metadata.geo import (
     with_conventions,
 )
 from ..metadata.geokeys import MATRIX, Affine, parse_geokeys
-from ..metadata.ngff import PENDING, insert_axes
+from ..metadata.ngff import IMAGE_ATTRIBUTES, insert_axes
 from ..metadata.report import Report
 from ..model.array import Array, Group
 from ..model.codec import SegmentCodec
 from ..model.combine import (
-    STORAGE,
     CompatibleGroup,
     aspects_of,
     count_files,
+    equal_once_decoded,
     group_compatible,
     mismatch_error,
     place_arrays,
 )
 from ..model.manifest import INLINED
 from ..references import References
-from .coordinates import Axis, axis_array
+from .coordinates import Axis
 from .file_scans import GEO_TAGS, Part, have_same_location, without_tags
 
 METADATA = frozenset({"georeference", "nodata"})
@@ -60,8 +60,12 @@ MAX_REPORTED = 1000
 _GEO_KEYS = (34735, 34736, 34737)
 
 
-_TIME_NAMES = frozenset({"t", "time", "date", "datetime"})
-_CHANNEL_NAMES = frozenset({"c", "channel", "band", "wavelength"})
+_AXIS_TYPES = {
+    **dict.fromkeys(("t", "time", "date", "datetime"), "time"),
+    **dict.fromkeys(("c", "channel", "band", "wavelength"), "channel"),
+    "z": "space",
+}
+"""Name of an axis -> its type in OME-NGFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +163,11 @@ def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
 
 def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:
     """Merge groups that differ only in how samples are stored."""
-    joined: dict[Any, list[CompatibleGroup]] = {}
-    for group in groups:
-        rest = tuple((k, v) for k, v in group.aspects.items() if k not in STORAGE)
-        joined.setdefault(rest, []).append(group)
     return [
-        CompatibleGroup(same[0].aspects, tuple(sorted(n for one in same for n in one.members)))
-        for same in joined.values()
+        CompatibleGroup(
+            groups[same[0]].aspects, tuple(sorted(n for one in same for n in groups[one].members))
+        )
+        for same in equal_once_decoded(groups)
     ]
 
 
@@ -185,9 +187,7 @@ def combine(
     mask
         Which of the files on the axes these are.
     """
-    index = np.zeros((len(mask), len(axes)), np.int64)
-    for n, axis in enumerate(axes):
-        index[:, n] = axis.index
+    index = np.array([axis.index for axis in axes], np.int64).reshape(len(axes), len(mask)).T
     lengths = [axis.length for axis in axes]
     report = {} if plan.is_mosaic else _check_occupied(index, mask, axes, parts, plan)
     index = index[mask]
@@ -219,7 +219,7 @@ def combine(
         for path, image in images.items()
     }
     children |= variables
-    children |= {axes[n].name: child for n in new if (child := axis_array(axes[n])) is not None}
+    children |= {axes[n].name: child for n in new if (child := axes[n].to_array()) is not None}
     sequence = {**record, "dims": dims, "files": len(mask), **report}
     series = tuple({**row, "sequence": sequence} for row in parts[0].references.series)
     return References(Group(children, attributes), series)
@@ -330,24 +330,20 @@ def _with_wrapped_chunks(array: Array) -> Array:
 def _describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     """Keep the attributes and the fill value that are equal in all files, without GeoZarr."""
     arrays = [part.arrays[path] for part in parts]
-    distinct: dict[int, Mapping[str, Any]] = {
-        id(array.attributes): array.attributes for array in arrays
-    }
-    given = [*distinct.values()]
-    dropped = {
+    distinct = {id(array.attributes): array.attributes for array in arrays}
+    differing = frozenset(
         code for code in GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
-    }
-    if dropped:
-        given = [without_tags(one, frozenset(dropped)) for one in given]
-    first, *others = given
-    kept = {
+    )
+    first, *others = (without_tags(one, differing) for one in distinct.values())
+    shared = {
         name: value
         for name, value in first.items()
         if not is_geozarr(name)
         and all(name in other and repr(other[name]) == repr(value) for other in others)
     }
     fills = {repr(array.fill_value) for array in arrays}
-    return replace(whole, attributes=kept, fill_value=whole.fill_value if len(fills) == 1 else None)
+    fill_value = whole.fill_value if len(fills) == 1 else None
+    return replace(whole, attributes=shared, fill_value=fill_value)
 
 
 def _describe_whole(
@@ -370,17 +366,11 @@ def _describe_whole(
     """
     if is_mosaic:
         variables, attributes, levels = _describe_mosaic(parts, images)
-        return (
-            variables,
-            attributes,
-            {path: _geozarr_attributes(one) for path, one in levels.items()},
-        )
+        placed = {path: _geozarr_attributes(level) for path, level in levels.items()}
+        return variables, attributes, placed
     if not have_same_location(parts):
         return {}, {}, {}
-    dropped = {
-        *joined,
-        *(f"{dim}{_suffix(path)}" for dim in joined for path in images),
-    }
+    dropped = {*joined, *(f"{dim}{_suffix(path)}" for dim in joined for path in images)}
     group = parts[0].references.group
     variables = {
         name: child
@@ -394,16 +384,17 @@ def _describe_whole(
     placed = {
         path: _geozarr_attributes(array, bool(dropped)) for path, array in parts[0].arrays.items()
     }
-    attributes = dict(group.attributes)
     if dropped:
         attributes = {
             name: value
-            for name, value in attributes.items()
-            if name not in ("multiscales", "omero", PENDING) and not is_geozarr(name)
+            for name, value in group.attributes.items()
+            if name not in IMAGE_ATTRIBUTES and not is_geozarr(name)
         }
         attributes |= _geozarr_attributes(group, is_system=True)
     else:
-        attributes = fit_layout(insert_axes(group, [_axis(dim) for dim in dims]), images)
+        types = {dim: _AXIS_TYPES.get(dim.lower()) for dim in dims}
+        named = [{"name": d, "type": kind} if kind else {"name": d} for d, kind in types.items()]
+        attributes = fit_layout(insert_axes(group, named), images)
     return variables, attributes, placed
 
 
@@ -415,45 +406,17 @@ def _geozarr_attributes(node: Array | Group | GeoLevel, is_system: bool = False)
     )
 
 
-def _axis(dim: str) -> dict[str, str]:
-    if dim.lower() in _TIME_NAMES:
-        return {"name": dim, "type": "time"}
-    if dim.lower() in _CHANNEL_NAMES:
-        return {"name": dim, "type": "channel"}
-    if dim.lower() == "z":
-        return {"name": dim, "type": "space"}
-    return {"name": dim}
-
-
-@dataclass(frozen=True, slots=True)
-class _LevelDims:
-    """Names of the dimensions of one level of a mosaic."""
-
-    path: str
-
-    @property
-    def suffix(self) -> str:
-        return _suffix(self.path)
-
-    @property
-    def rows(self) -> str:
-        return f"y{self.suffix}"
-
-    @property
-    def columns(self) -> str:
-        return f"x{self.suffix}"
-
-    def size(self, array: Array) -> tuple[int, int]:
-        """Return the rows and columns of an array of this level."""
-        sizes = dict(zip(array.dims, array.shape, strict=True))
-        is_level = re.fullmatch(r"(_\d+)?", self.suffix) is not None
-        if not is_level or not {self.rows, self.columns} <= sizes.keys():
-            raise ManifestMismatch(
-                "a mosaic has one image of each file, with its mask",
-                got=self.path,
-                hint="series=0 leaves out all others.",
-            )
-        return sizes[self.rows], sizes[self.columns]
+def _plane(array: Array, path: str) -> dict[str, int]:
+    """Return the number of rows and columns of a level of a mosaic, by dimension."""
+    sizes, suffix = dict(zip(array.dims, array.shape, strict=True)), _suffix(path)
+    dims = f"y{suffix}", f"x{suffix}"
+    if re.fullmatch(r"(_\d+)?", suffix) is None or not set(dims) <= sizes.keys():
+        raise ManifestMismatch(
+            "a mosaic has one image of each file, with its mask",
+            got=path,
+            hint="series=0 leaves out all others.",
+        )
+    return {dim: sizes[dim] for dim in dims}
 
 
 def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64], tuple[int, ...]]:
@@ -474,7 +437,6 @@ def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64]
     ManifestMismatch
         If files have no georeference, or their pixel grids do not align.
     """
-    level = _LevelDims(path)
     corners = _corners(parts, path)
     corners -= corners.min(axis=0)
     pixels = np.rint(corners).astype(np.int64)
@@ -485,25 +447,24 @@ def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64]
             f"{int((distance > TOLERANCE).sum())} of {len(parts)} files are off the pixel grid",
             url=parts[n].url,
             got=f"off by {distance[n]:.3f} pixels",
-            hint="Pass level=0 to drop overviews." if level.suffix else "Resample them first.",
+            hint="Pass level=0 to drop overviews." if _suffix(path) else "Resample them first.",
         )
     first = parts[0].arrays[path]
-    sizes = np.array([level.size(part.arrays[path]) for part in parts])
+    ends = pixels + [[*_plane(part.arrays[path], path).values()] for part in parts]
     origins = np.zeros((len(parts), len(first.shape)), np.int64)
     shape = list(first.shape)
-    for n, dim in enumerate((level.rows, level.columns)):
+    for n, dim in enumerate(_plane(first, path)):
         axis = first.dims.index(dim)
         origins[:, axis] = pixels[:, n]
-        shape[axis] = int((pixels[:, n] + sizes[:, n]).max())
+        shape[axis] = int(ends[:, n].max())
     return origins, tuple(shape)
 
 
 def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
     """Return (row, column) of the corner of each file, `(n_files, 2)`, in pixels of its level."""
-    level, full = _LevelDims(path), _LevelDims("image")
     first = parts[0].location
     reference = _transform(parts[0])
-    found = []
+    corners = []
     for part in parts:
         a, b, c, d, e, f = _transform(part)
         is_same_grid = np.allclose(
@@ -516,10 +477,10 @@ def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
                 got=part.location,
                 expected=f"{first} as in {parts[0].url}",
             )
-        n_rows, n_columns = level.size(part.arrays[path])
-        all_rows, all_columns = full.size(part.arrays["image"])
-        found.append((f / e * n_rows / all_rows, c / a * n_columns / all_columns))
-    return np.array(found)
+        n_rows, n_columns = _plane(part.arrays[path], path).values()
+        all_rows, all_columns = _plane(part.arrays["image"], "image").values()
+        corners.append((f / e * n_rows / all_rows, c / a * n_columns / all_columns))
+    return np.array(corners)
 
 
 def _transform(part: Part) -> Affine:
@@ -558,15 +519,14 @@ def _describe_mosaic(
     # a matrix, since ModelPixelScale cannot express y that increases with the row
     matrix = (a, 0.0, 0.0, x, 0.0, e, 0.0, y, *(0.0,) * 7, 1.0)
     reference = read_georeference({**tags, MATRIX: matrix}, report)
-    full = _LevelDims("image").size(arrays["image"])
-    variables: dict[str, Array] = {}
-    described: dict[str, GeoLevel] = {}
-    for path, array in arrays.items():
-        level = _LevelDims(path)
-        names = level.rows, level.columns
-        one = described[path] = describe_level(reference, level.size(array), full, names, report)
-        variables |= one.variables
-    variables |= grid_mappings(described)[0]
-    images = (path for path in described if path.startswith("image"))
-    levels = [(path, arrays[path], described[path]) for path in images]
-    return variables, multiscales(levels), described
+    planes = {path: _plane(array, path) for path, array in arrays.items()}
+    levels = {
+        path: describe_level(reference, plane, [*planes["image"].values()], report)
+        for path, plane in planes.items()
+    }
+    variables = {
+        name: array for level in levels.values() for name, array in level.variables.items()
+    }
+    variables |= grid_mappings(levels)[0]
+    images = [(p, arrays[p], level) for p, level in levels.items() if p.startswith("image")]
+    return variables, multiscales(images), levels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,15 +42,33 @@ class Axis:
         numbered.
     index
         `(n_files,)` int64: index of each file.
-    length
-        Length of the dimension.
     """
 
     name: str
     values: NDArray | None
     index: NDArray[np.int64]
-    length: int
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def numbered(cls, name: str, length: int, values: NDArray | None = None) -> Axis:
+        """Return an axis with one file at each of its positions."""
+        return cls(name, values, np.arange(length))
+
+    @property
+    def length(self) -> int:
+        """Length of the dimension."""
+        return len(self.index if self.values is None else self.values)
+
+    def to_array(self) -> Array | None:
+        """Return the coordinate variable of the axis; None if it has no values."""
+        values = self.values
+        if values is None or values.dtype.kind != "M":
+            return None if values is None else Array.from_values(values, (self.name,))
+        attributes = {
+            "standard_name": "time",
+            "units": f"{_UNITS[np.datetime_data(values.dtype)[0]]} since 1970-01-01",
+            "calendar": "proleptic_gregorian",
+        }
+        return Array.from_values(values.astype(np.int64), (self.name,), attributes)
 
 
 def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> NDArray:
@@ -85,11 +103,8 @@ def read_values(name: str, column: Sequence[Any], kind: str | None = None) -> ND
     for parse in _parsers(name, kind):
         parsed = _try_all(parse, unique)
         if parsed is not None:
-            values = np.asarray(parsed)
-            if values.dtype.kind == "M":
-                values = _coarsen(values)
             at = {text: n for n, text in enumerate(unique)}
-            return values[[at[text] for text in column]]
+            return _coarsen(np.asarray(parsed))[[at[text] for text in column]]
     bad = next(text for text in unique if _try_all(_parsers(name, kind)[0], [text]) is None)
     raise SelectionError(
         f"a value of '{name}' cannot be parsed", got=repr(bad), expected=repr(kind)
@@ -159,7 +174,9 @@ def _to_datetime64(moment: datetime) -> np.datetime64:
 
 
 def _coarsen(values: NDArray) -> NDArray:
-    """Convert times to the coarsest exact unit: s, ms or us."""
+    """Convert times to the coarsest exact unit, s, ms or us; return other values as they are."""
+    if values.dtype.kind != "M":
+        return values
     values = values.astype("M8[us]") if values.dtype != "M8[ns]" else values
     for unit in ("s", "ms", "us"):
         coarse = values.astype(f"M8[{unit}]")
@@ -182,13 +199,9 @@ def _read_objects(name: str, column: Sequence[Any]) -> NDArray:
     if is_whole and max(abs(int(value)) for value in column) > np.iinfo(np.int64).max:
         return np.array([str(value) for value in column])  # such as S2 cell ids
     values = np.asarray(column)
-    if values.dtype.kind == "M":
-        return _coarsen(values)
-    if values.dtype.kind in "iub":
-        return values.astype(np.int64)
-    if values.dtype.kind == "f":
-        return values.astype(np.float64)
-    return np.array([str(value) for value in column])
+    kinds = {"i": np.int64, "u": np.int64, "b": np.int64, "f": np.float64, "M": values.dtype}
+    kind = kinds.get(values.dtype.kind)
+    return np.array(list(map(str, column))) if kind is None else _coarsen(values.astype(kind))
 
 
 def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None = None) -> Axis:
@@ -208,8 +221,7 @@ def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None =
     """
     if categories is None:
         unique, index = np.unique(values, return_inverse=True)
-        index = index.reshape(-1).astype(np.int64)
-        return Axis(name, unique, index, len(unique), _describe(unique))
+        return Axis(name, unique, index.reshape(-1).astype(np.int64))
     order = {str(label): int(n) for label, n in categories.items()}
     texts = [str(value) for value in values.tolist()]
     unknown = sorted({text for text in texts if text not in order})
@@ -219,11 +231,11 @@ def make_axis(name: str, values: NDArray, categories: Mapping[str, int] | None =
             got=first_few(unknown),
             expected=f"one of {sorted(order)}",
         )
-    numbers, first, index = np.unique(
+    _, first, index = np.unique(
         np.array([order[text] for text in texts]), return_index=True, return_inverse=True
     )
     labels = np.array([texts[n] for n in first])
-    return Axis(name, labels, index.reshape(-1).astype(np.int64), len(numbers))
+    return Axis(name, labels, index.reshape(-1).astype(np.int64))
 
 
 def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> list[str]:
@@ -236,27 +248,17 @@ def order_axes(names: Sequence[str], axesorder: Sequence[str | int] | None) -> l
     """
     if axesorder is None:
         return list(names)
-    wanted = [
-        names[one] if isinstance(one, int) and 0 <= one < len(names) else one for one in axesorder
+    ordered = [
+        names[axis] if isinstance(axis, int) and 0 <= axis < len(names) else str(axis)
+        for axis in axesorder
     ]
-    if sorted(map(str, wanted)) != sorted(names):
+    if sorted(ordered) != sorted(names):
         raise SelectionError(
             "axesorder must name each axis once",
             got=", ".join(map(str, axesorder)),
             expected=", ".join(names),
         )
-    return [str(one) for one in wanted]
-
-
-def _describe(values: NDArray) -> dict[str, Any]:
-    if values.dtype.kind != "M":
-        return {}
-    unit = np.datetime_data(values.dtype)[0]
-    return {
-        "standard_name": "time",
-        "units": f"{_UNITS[unit]} since 1970-01-01",
-        "calendar": "proleptic_gregorian",
-    }
+    return ordered
 
 
 def count_empty(array: Array, n_axes: int) -> int:
@@ -265,16 +267,8 @@ def count_empty(array: Array, n_axes: int) -> int:
     return int((~filled.any(axis=-1)).sum())
 
 
-def axis_array(axis: Axis) -> Array | None:
-    """Return the coordinate variable of an axis; None if it has no values."""
-    if axis.values is None:
-        return None
-    stored = axis.values.astype(np.int64) if axis.values.dtype.kind == "M" else axis.values
-    return Array.from_values(stored, (axis.name,), axis.attributes)
-
-
 def read_axis(name: str, array: Array) -> Axis:
-    """Read back a coordinate variable of `axis_array`.
+    """Read back a coordinate variable of `Axis.to_array`.
 
     Raises
     ------
@@ -296,7 +290,7 @@ def read_axis(name: str, array: Array) -> Axis:
     code = next((code for code, unit in _UNITS.items() if unit == units), None)
     if code is not None and values.dtype.kind == "i":
         values = values.astype(f"M8[{code}]")
-    return Axis(name, values, np.arange(length), length, dict(array.attributes))
+    return Axis.numbered(name, length, values)
 
 
 def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np.int64]]:
@@ -308,12 +302,8 @@ def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np
         The merged axis, and the index of the old and new values on it.
     """
     if old.values is None or new.values is None:
-        length = old.length + new.length
-        return (
-            Axis(old.name, None, np.arange(length), length),
-            np.arange(old.length),
-            np.arange(old.length, length),
-        )
+        axis = Axis.numbered(old.name, old.length + new.length)
+        return axis, axis.index[: old.length], axis.index[old.length :]
     if (old.values.dtype.kind == "M") != (new.values.dtype.kind == "M"):
         raise ManifestMismatch(
             f"new values of '{old.name}' have a different type",
@@ -325,10 +315,9 @@ def join_axes(old: Axis, new: Axis) -> tuple[Axis, NDArray[np.int64], NDArray[np
         unseen = new.values[~np.isin(new.values, old.values)]
         whole = np.concatenate([old.values, unseen])
     at = {value: n for n, value in enumerate(whole.tolist())}
-    values = whole if whole.dtype.kind != "M" else _coarsen(whole)
-    axis = Axis(old.name, values, np.arange(len(whole)), len(whole), _describe(values))
+    values = _coarsen(whole)
     old_index, new_index = (
-        np.array([at[value] for value in values.astype(whole.dtype).tolist()], np.int64)
-        for values in (old.values, new.values)
+        np.array([at[value] for value in some.astype(whole.dtype).tolist()], np.int64)
+        for some in (old.values, new.values)
     )
-    return axis, old_index, new_index
+    return Axis.numbered(old.name, len(whole), values), old_index, new_index

@@ -33,7 +33,7 @@ from ..metadata.describe import TAG_NAMES
 from ..metadata.geo import Location, locate, unify_locations
 from ..model.array import Array, Group
 from ..model.manifest import Source
-from ..model.tiff_facts import FileFacts, LevelFacts
+from ..model.tiff_facts import LevelFacts
 from ..read.fetch import DaemonPool
 from ..references import References
 from ..tiff.scan import scan_with_facts
@@ -51,24 +51,24 @@ and interoperability IFDs, which differ from file to file."""
 
 def shared_attributes(array: Array) -> dict[str, Any]:
     """Return the attributes without those that differ from file to file: time and some tags."""
-    found = {
+    attributes = {
         name: value for name, value in array.attributes.items() if name not in _PER_FILE_ATTRIBUTES
     }
-    places = [name for name in str(found.pop("coordinates", "")).split() if name != "time"]
-    if places:
-        found["coordinates"] = " ".join(places)
-    return without_tags(found, _PER_FILE_TAGS)
+    scalars = [name for name in str(attributes.pop("coordinates", "")).split() if name != "time"]
+    if scalars:
+        attributes["coordinates"] = " ".join(scalars)
+    return without_tags(attributes, _PER_FILE_TAGS)
 
 
 def without_tags(attributes: Mapping[str, Any], codes: frozenset[int]) -> dict[str, Any]:
     """Remove tags from the attribute `tiff_tags`."""
-    found = dict(attributes)
-    if "tiff_tags" in found:
-        names = {TAG_NAMES.get(code, str(code)) for code in codes}
-        tags = json.loads(found["tiff_tags"])
-        kept = {name: value for name, value in tags.items() if name not in names}
-        found["tiff_tags"] = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
-    return found
+    if not codes or "tiff_tags" not in attributes:
+        return dict(attributes)
+    names = {TAG_NAMES.get(code, str(code)) for code in codes}
+    tags = json.loads(attributes["tiff_tags"])
+    rest = {name: value for name, value in tags.items() if name not in names}
+    text = json.dumps(rest, separators=(",", ":"), ensure_ascii=False)
+    return {**attributes, "tiff_tags": text}
 
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
@@ -138,12 +138,10 @@ def scan_files(
     shared: _Shared = {}
     parts: list[Part | None] = []
     failures: dict[int, TiffrefError] = {}
-    for found in _in_order(lambda url: _scan(url, options, shared, allow), urls, max(1, workers)):
-        if isinstance(found, TiffrefError):
-            failures[len(parts)] = found
-            parts.append(None)
-        else:
-            parts.append(found)
+    for part in _in_order(lambda url: _scan(url, options, shared, allow), urls, max(1, workers)):
+        if isinstance(part, TiffrefError):
+            failures[len(parts)] = part
+        parts.append(part if isinstance(part, Part) else None)
         if show is not None and (len(parts) % _BLOCK_FILES == 0 or len(parts) == len(urls)):
             show(len(parts), len(urls))
     return parts, failures
@@ -192,22 +190,15 @@ def _scan(
         for path, array in references.group.arrays()
         if array.manifest.sources
     }
-    tags = _first_tags(facts)
+    scanned = (level for level in facts.series[0].levels if isinstance(level, LevelFacts))
+    tags = next((level.ifds[0].tags for level in scanned), {})
     georeference = {code: tags[code] for code in GEO_TAGS if code in tags}
-    kept = _share_references(references, arrays, georeference, shared)
+    others = _share_references(references, arrays, georeference, shared)
     location = locate(references.group)
     return Part(
-        url, facts.source, kept, arrays, georeference, find_dates(tags),
+        url, facts.source, others, arrays, georeference, _find_dates(tags),
         shared.setdefault(location, location), facts.has_mask,
     )  # fmt: skip
-
-
-def _first_tags(facts: FileFacts) -> Mapping[int, Any]:
-    """Return the tags of the first IFD that was scanned."""
-    for level in facts.series[0].levels:
-        if isinstance(level, LevelFacts):
-            return level.ifds[0].tags
-    return {}
 
 
 _Shared = dict[Any, Any]
@@ -233,21 +224,16 @@ def _share_references(
     """Return references without the arrays that have segments, shared between files."""
     group = references.group
     others = {name: child for name, child in group.children.items() if name not in excluded}
+    rest = Group(others, group.attributes)
+    nodes = [(path, node) for path, node in rest.walk() if path != "time"]
     key = (
         tuple(georeference.items()),
-        repr(group.attributes),
         repr(references.series),
-        tuple((name, _variable_key(child)) for name, child in others.items() if name != "time"),
-    )
-    return shared.setdefault(key, References(Group(others, group.attributes), references.series))
-
-
-def _variable_key(child: Array | Group) -> Any:
-    """Return a hashable key of a variable."""
-    if isinstance(child, Group):
-        children = tuple((name, _variable_key(one)) for name, one in child.children.items())
-        return repr(child.attributes), children
-    return child.shape, repr(child.attributes), tuple(child.manifest.inlined.items())
+        repr([rest.attributes, *((path, node.attributes) for path, node in nodes)]),
+        tuple((node.shape, *node.manifest.inlined.items()) for _, node in nodes
+              if isinstance(node, Array)),
+    )  # fmt: skip
+    return shared.setdefault(key, References(rest, references.series))
 
 
 def unreadable(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> TiffrefError:
@@ -269,19 +255,15 @@ _SOURCES = {
 }
 
 
-def find_dates(tags: Mapping[int, Any]) -> dict[str, str]:
+def _find_dates(tags: Mapping[int, Any]) -> dict[str, str]:
     """Return the dates in the tags of a file, by the values of `time_from`.
 
-    >>> find_dates({306: "2020:01:02 03:04:05"})
+    >>> _find_dates({306: "2020:01:02 03:04:05"})
     {'DateTime': '2020:01:02 03:04:05'}
     """
-    found = {}
-    for name, (code, expression) in _SOURCES.items():
-        value = tags.get(code)
-        match = expression.search(value) if isinstance(value, str) else None
-        if match is not None:
-            found[name] = match[1]
-    return found
+    texts = {code: value for code, value in tags.items() if isinstance(value, str)}
+    matches = {name: date.search(texts.get(code, "")) for name, (code, date) in _SOURCES.items()}
+    return {name: match[1] for name, match in matches.items() if match is not None}
 
 
 def read_dates(parts: Sequence[Part], time_from: str) -> NDArray:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import ManifestMismatch, SelectionError, first_few
-from ..metadata.ngff import order_axes
+from ..metadata.calibration import row_name
+from ..metadata.ngff import IMAGE_ATTRIBUTES, order_axes
 from ..model.array import Array, Group
 from ..model.combine import select_chunks
-from ..references import References
-from .coordinates import count_empty
+from ..references import References, move_series
+from .coordinates import count_empty, read_axis
 
 FIELDS = ("field", "site", "fov", "position")
 PLATE_AXES = frozenset({"row", "column", "well", *FIELDS})
@@ -90,8 +91,7 @@ def to_plate(references: References, allow_holes: bool) -> References:
     for (row, column), names in wells.items():
         images = [{"path": name} for name in names]
         attributes[f"{row}/{column}"] = {"well": {"version": VERSION, "images": images}}
-    of_image = ("multiscales", "omero", "ngff")
-    own = {k: v for k, v in references.group.attributes.items() if k not in of_image}
+    own = {k: v for k, v in references.group.attributes.items() if k not in IMAGE_ATTRIBUTES}
     attributes[""] = {**own, "plate": _plate(wells)}
     # the record of the whole sequence is kept in the first row only
     sequence = {k: v for k, v in record.items() if k not in ("holes", "n_holes")}
@@ -127,33 +127,25 @@ def _find_fields(
 
 def _series_record(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
     """Return the series record of one field."""
-    levels = [{**one, "path": f"{path}/{one['path']}"} if "path" in one else one
-              for one in row["levels"]]  # fmt: skip
-    own = {name: value for name, value in row.items() if name != "sequence"}
-    well = path.rpartition("/")[0]
-    return {**own, "index": index, "name": path, "well": well, "levels": levels}
+    (moved,) = move_series([row], path)
+    own = {name: value for name, value in moved.items() if name != "sequence"}
+    return {**own, "index": index, "name": path, "well": path.rpartition("/")[0]}
 
 
 def _fields(group: Group, dims: Sequence[str]) -> Iterator[_Field]:
     """Yield all positions of the plate, in the order of rows, columns and fields."""
-    values = {dim: _values(group, dim) for dim in dims}
     order = [dim for dim in ("row", "column", "well", *FIELDS) if dim in dims]
-    for index in np.ndindex(*(len(values[dim]) for dim in order)):
-        place = dict(zip(order, index, strict=True))
-        here = {dim: values[dim][n] for dim, n in place.items()}
+    values = [read_axis(dim, group.children[dim]).values.tolist() for dim in order]  # type: ignore[arg-type,union-attr]
+    for index in np.ndindex(*map(len, values)):
+        here = {dim: column[n] for dim, column, n in zip(order, values, index, strict=True)}
         if "well" in here:
             row, column = _parse_well(here["well"])
         else:
-            row, column = _row_name(here["row"]), _alphanumeric(here["column"])
+            number = here["row"]  # some instruments number rows from 1
+            row = _alphanumeric(row_name(number - 1) or "0" if type(number) is int else number)
+            column = _alphanumeric(here["column"])
         names = [_alphanumeric(here[dim]) for dim in FIELDS if dim in here]
-        yield _Field(row, column, "".join(names) or "0", place)
-
-
-def _values(group: Group, dim: str) -> list[Any]:
-    array = group.children[dim]
-    assert isinstance(array, Array)
-    data = np.frombuffer(array.manifest.inlined[0], array.dtype.newbyteorder("<"))
-    return data.tolist()
+        yield _Field(row, column, "".join(names) or "0", dict(zip(order, index, strict=True)))
 
 
 def _parse_well(value: Any) -> tuple[str, str]:
@@ -161,17 +153,6 @@ def _parse_well(value: Any) -> tuple[str, str]:
     if match is None:
         raise SelectionError("not a valid well name", got=value, expected="a name such as B03")
     return match[1].upper(), match[2]
-
-
-def _row_name(value: Any) -> str:
-    """Return the letters of a row; some instruments number rows from 1."""
-    if not isinstance(value, int):
-        return _alphanumeric(value)
-    name = ""
-    while value > 0:
-        value, letter = divmod(value - 1, 26)
-        name = chr(ord("A") + letter) + name
-    return name or "0"
 
 
 def _alphanumeric(value: Any) -> str:

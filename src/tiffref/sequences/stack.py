@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +50,6 @@ from .assemble import (
 )
 from .coordinates import (
     Axis,
-    axis_array,
     count_empty,
     join_axes,
     make_axis,
@@ -196,9 +196,7 @@ def scan_sequence(
     """
     check_arguments(options, scan_sequence, SequenceOptions)
     more = SequenceOptions(**options)
-    is_plate = _is_plate(layout, mosaic, on_mismatch)
-    plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes or is_plate)
-    plan = replace(plan, plate=PLATE_AXES) if is_plate else plan
+    plan = _plan(concat, mosaic, on_mismatch, ignore, allow_holes, layout)
     listed = list_files(files, assets=more.assets, storage_options=storage_options)
     text = pattern or listed.pattern
     fields = _read_fields(listed, pattern, more)
@@ -222,11 +220,10 @@ def scan_sequence(
             parts[n] = replace(part, arrays=arrays)
     if more.time_from is not None:
         # a file that cannot be read has no date, so it is dropped
-        here = [n for n, part in enumerate(parts) if part is not None]
+        is_read = np.array([part is not None for part in parts])
+        fields = {name: values[is_read] for name, values in fields.items()}
         readable = [part for part in parts if part is not None]
-        fields = {name: values[here] for name, values in fields.items()}
-        fields = {"time": read_dates(readable, more.time_from), **fields}
-        parts = [*readable]
+        fields, parts = {"time": read_dates(readable, more.time_from), **fields}, [*readable]
     record = {
         "pattern": text,
         "formats": dict(more.formats or {}),
@@ -235,7 +232,7 @@ def scan_sequence(
         **_unreadable_record(failures, listed.urls),
     }
     built = _build(parts, fields, more, plan, record)
-    if is_plate:
+    if plan.plate:
         return to_plate(built[0], allow_holes).with_attributes(**check_zattrs(zattrs))
     return _finish([one.with_axes(axes) for one in built], check_zattrs(zattrs))
 
@@ -318,7 +315,7 @@ def _build(
         axes = [
             make_axis(name, fields[name][chosen], categories.get(name))
             if name in fields
-            else Axis(name, None, np.arange(len(chosen)), len(chosen))
+            else Axis.numbered(name, len(chosen))
             for name in names
         ]
         readable = [part for n in chosen if (part := parts[n]) is not None]
@@ -333,7 +330,16 @@ def _plan(
     on_mismatch: str,
     ignore: Sequence[str],
     allow_holes: bool,
+    layout: str,
 ) -> Plan:
+    if layout not in ("dataset", "hcs"):
+        raise SelectionError("unknown layout", got=repr(layout), expected="'dataset' or 'hcs'")
+    is_plate = layout == "hcs"
+    if is_plate and (mosaic or on_mismatch == "split"):
+        raise SelectionError(
+            "layout='hcs' cannot be combined with mosaic or on_mismatch='split'",
+            got=f"mosaic={mosaic}, {on_mismatch=}",
+        )
     if on_mismatch not in _MODES:
         raise SelectionError("unknown on_mismatch", got=repr(on_mismatch), expected=_MODES)
     unknown = set(ignore) - METADATA
@@ -346,18 +352,8 @@ def _plan(
     joined = {concat: concat} if isinstance(concat, str) else dict(concat or {})
     if mosaic and joined:
         raise SelectionError("concat and mosaic cannot be combined", got=joined)
-    return Plan(joined, mosaic, on_mismatch, frozenset(ignore), allow_holes)
-
-
-def _is_plate(layout: str, mosaic: bool, on_mismatch: str) -> bool:
-    if layout not in ("dataset", "hcs"):
-        raise SelectionError("unknown layout", got=repr(layout), expected="'dataset' or 'hcs'")
-    if layout == "hcs" and (mosaic or on_mismatch == "split"):
-        raise SelectionError(
-            "layout='hcs' cannot be combined with mosaic or on_mismatch='split'",
-            got=f"mosaic={mosaic}, {on_mismatch=}",
-        )
-    return layout == "hcs"
+    plate = PLATE_AXES if is_plate else frozenset()
+    return Plan(joined, mosaic, on_mismatch, frozenset(ignore), allow_holes or is_plate, plate)
 
 
 def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> list[str]:
@@ -376,10 +372,9 @@ def _axis_names(fields: Mapping[str, Any], plan: Plan, part: Part | None) -> lis
 def _finish(built: Sequence[References], zattrs: Mapping[str, Any]) -> References:
     if len(built) == 1:
         return built[0].with_attributes(**zattrs)
-    children = {f"part_{n}": one.group for n, one in enumerate(built)}
-    series = tuple(
-        row for n, one in enumerate(built) for row in move_series(one.series, f"part_{n}")
-    )
+    named = {f"part_{n}": part for n, part in enumerate(built)}
+    children = {name: part.group for name, part in named.items()}
+    series = tuple(row for name, part in named.items() for row in move_series(part.series, name))
     return References(Group(children, dict(zattrs)), series, axes=built[0].axes)
 
 
@@ -484,12 +479,12 @@ def _record(references: References) -> dict[str, Any]:
 def _formats(references: References, record: Mapping[str, Any]) -> dict[str, str]:
     """Return the types of the axes, since a few new values may look like another type."""
     kinds = {"U": "str", "i": "int", "f": "float"}
-    found = {}
-    for dim in record["dims"]:
-        child = references.group.children.get(dim)
-        if isinstance(child, Array) and (values := read_axis(dim, child).values) is not None:
-            found[dim] = kinds.get(values.dtype.kind)
-    return {dim: kind for dim, kind in found.items() if kind} | dict(record.get("formats") or {})
+    formats = {}
+    for n, dim in enumerate(record["dims"]):
+        values = _axis(references, dim, n).values
+        if values is not None and values.dtype.kind in kinds:
+            formats[dim] = kinds[values.dtype.kind]
+    return formats | dict(record.get("formats") or {})
 
 
 def _new_files(
@@ -523,12 +518,11 @@ def _new_files(
 def _has_changed(
     source: Source, storage_options: Mapping[str, Any] | None, allow: AllowList | None
 ) -> bool:
-    there = open_source(source.url, storage_options, allow)
-    there.close()
-    try:
-        check_unchanged(source, there.source)
-    except StaleSource:
-        return True
+    with closing(open_source(source.url, storage_options, allow)) as file:
+        try:
+            check_unchanged(source, file.source)
+        except StaleSource:
+            return True
     return False
 
 
@@ -536,22 +530,15 @@ def _join(
     old: References, new: References, record: Mapping[str, Any], allow_holes: bool
 ) -> References:
     dims = list(record["dims"])
-    axes: list[Axis] = []
-    index: list[tuple[Any, Any]] = []
-    for at, dim in enumerate(dims):
-        axis, ours, theirs = join_axes(*(_axis(one, dim, at) for one in (old, new)))
-        axes.append(axis)
-        index.append((ours, theirs))
+    joined = [join_axes(_axis(old, dim, n), _axis(new, dim, n)) for n, dim in enumerate(dims)]
+    axes = [axis for axis, *_ in joined]
     children: dict[str, Array | Group] = dict(old.group.children)
-    for row in old.series[0]["levels"]:
-        path = row.get("path")
-        if path is None:
-            continue
+    for path in [level["path"] for level in old.series[0]["levels"] if "path" in level]:
         first, second = old.group[path], _compatible_array(old.group, new.group, path, dims)
         assert isinstance(first, Array)
-        for at, (axis, (ours, theirs)) in enumerate(zip(axes, index, strict=True)):
-            first = reindex_axis(first, at, ours, axis.length)
-            second = reindex_axis(second, at, theirs, axis.length)
+        for n, (axis, ours, theirs) in enumerate(joined):
+            first = reindex_axis(first, n, ours, axis.length)
+            second = reindex_axis(second, n, theirs, axis.length)
         children[path] = merge_arrays(first, second)
     holes = count_empty(children[old.main_path], len(dims))  # type: ignore[arg-type]
     if holes and not allow_holes:
@@ -560,21 +547,14 @@ def _join(
             got=", ".join(f"{axis.name} {axis.length}" for axis in axes),
             hint="Pass allow_holes=True to leave them missing.",
         )
-    children |= {axis.name: found for axis in axes if (found := axis_array(axis)) is not None}
+    children |= {axis.name: array for axis in axes if (array := axis.to_array()) is not None}
     n_files = record.get("files", 0) + new.series[0]["sequence"]["files"]
-    sequence = {**record, "files": n_files, "n_holes": holes}
-    sequence.pop("holes", None)
+    rest = {name: value for name, value in record.items() if name != "holes"}
+    sequence = {**rest, "files": n_files, "n_holes": holes}
     series = tuple({**row, "sequence": sequence} for row in old.series)
-    group = Group(children, dict(old.group.attributes))
-    return References(group, series, _allow_both(old.allow, new))
-
-
-def _allow_both(allow: Sequence[str] | None, new: References) -> tuple[str, ...] | None:
-    """Return the allowed addresses of the old references, plus the new files."""
-    if allow is None:
-        return None
-    urls = [source.url for source in new.sources]
-    return (*allow, *urls)
+    added = [source.url for source in new.sources]
+    allow = None if old.allow is None else (*old.allow, *added)
+    return References(old.group.with_children(children), series, allow)
 
 
 def _axis(references: References, dim: str, at: int) -> Axis:
@@ -583,7 +563,7 @@ def _axis(references: References, dim: str, at: int) -> Axis:
         return read_axis(dim, child)
     image = references.group[references.main_path]
     assert isinstance(image, Array)
-    return Axis(dim, None, np.arange(image.shape[at]), image.shape[at])
+    return Axis.numbered(dim, image.shape[at])
 
 
 def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) -> Array:
@@ -598,7 +578,7 @@ def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) ->
     places = unify_locations([locate(group) for group in (old, new)])
     aspects = [
         {
-            **aspects_of(_with_plain_fill(array), dims),
+            **aspects_of(array, dims),
             **value_aspects(array),
             "georeference": place,
             "bands": order,
@@ -612,9 +592,3 @@ def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) ->
         labels = [array.manifest.sources[0].url for array in (first, second)]
         raise mismatch_error(groups, labels)
     return second
-
-
-def _with_plain_fill(array: Array) -> Array:
-    """Convert the fill value to a Python scalar, as in documents."""
-    fill = array.fill_value
-    return array if fill is None else replace(array, fill_value=np.asarray(fill).item())

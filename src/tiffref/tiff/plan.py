@@ -141,7 +141,7 @@ def plan_planes(
         source = np.repeat(source, grid_rows)
     length = np.full(len(offset), n_planes * rows * row_bytes, np.uint64)
     manifest = Manifest.from_columns(grid, level.sources, offset, length, index=source)
-    whole = codec.with_shape((n_planes, rows, page[3], page[4]))
+    whole = replace(codec, shape=(n_planes, rows, page[3], page[4]))
     return Array(
         level.shape, chunks, np.dtype(codec.dtype).newbyteorder("="), dims, (whole,), manifest
     )
