@@ -3,12 +3,13 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from groups import assert_same, make_flat, make_group
 
-from tiffref.errors import InvalidReferences, SelectionError, SourceError
+from tiffref.errors import InvalidReferences, MetadataWarning, SelectionError, SourceError
 from tiffref.model.array import Array, Group
 from tiffref.references import References, level_paths, select_levels
 
@@ -122,9 +123,21 @@ def test_no_provenance_is_written_without_sources() -> None:
 def test_provenance_of_another_version_is_ignored() -> None:
     document = References(make_flat(1, 1)).to_kerchunk()
     document["refs"][".zattrs"] = json.dumps({"tiffref": '{"version": 99}', "a": 1})
-    again = References.from_kerchunk(document)
+    with pytest.warns(MetadataWarning, match=r"unknown version.* are not noticed"):
+        again = References.from_kerchunk(document)
     assert again.group.attributes == {"a": 1}
     assert again.series == ()
+
+
+@pytest.mark.parametrize("value", [b"refs.json", 7, None, 1.5, ["refs.json"], object()])
+def test_what_is_no_path_and_no_document(value: Any) -> None:
+    readers = (References.open, References.from_kerchunk, References.from_parquet)
+    for read in readers:
+        with pytest.raises(InvalidReferences, match="cannot open"):
+            read(value)
+    for write in (References(make_flat(1, 1)).write_fsspec, References(make_flat(1, 1)).to_parquet):
+        with pytest.raises(SelectionError, match="not a path or URL"):
+            write(value)
 
 
 def test_bad_documents(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from .formats.parquet import is_written_as_parquet, write_parquet
 from .io.allow import AllowList, check_new_location
 from .io.open import open_source
 from .io.source import ByteSource, check_unchanged
-from .io.urls import to_document_url
+from .io.urls import check_address, to_document_url
 from .model.array import Array
 from .model.manifest import Manifest, Source
 from .references import References, is_document, read_references
@@ -89,7 +89,7 @@ def _write(
     references = references.laid_out(zarr_format)
     kept = [one.url for one in references.sources
             if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
-    check_new_location(kept, references.allow, os.fspath(target))
+    check_new_location(kept, references.allow, check_address(target))
     options: dict[str, Any] = {
         "rename": rename, "series": references.series, "storage_options": storage_options,
         "is_sealed": references.allow is None,

@@ -436,7 +436,6 @@ def read_references(
     allow: str | Sequence[str] | None = None,
 ) -> tuple[References, Parsed]:
     """Read a document as `References.open` does; also return the parsed document."""
-    check_kind(document)
     read = parse_parquet if is_parquet(document) else read_document
     return _read(read, document, storage_options, allow)
 
@@ -444,6 +443,7 @@ def read_references(
 def _read(
     read: Callable[..., Parsed], document: Any, storage_options: Any, allow: Any
 ) -> tuple[References, Parsed]:
+    check_kind(document)
     with _errors_of(document):
         parsed = read(document, storage_options)
     return References(parsed.group, parsed.series, _allowed(parsed, document, allow)), parsed

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archive import pixels, write_archive
 
 import tiffref.catalog as catalog
-from tiffref.errors import InvalidReferences, MissingSource, SelectionError, UnknownArgument
+from tiffref.errors import (
+    InvalidReferences,
+    MissingSource,
+    SelectionError,
+    TiffrefError,
+    UnknownArgument,
+)
 
 pytest.importorskip("pyarrow")
 
@@ -76,3 +83,16 @@ def test_misspelled_options_suggest_the_right_ones(built: Path) -> None:
         opened.query(staus="ok")  # type: ignore[call-arg]
     with pytest.raises(UnknownArgument, match=r"mean allow\? .*help\(tiffref\.catalog\.open\)"):
         catalog.open(built / "c", alow="*")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("value", [b"catalog", 7, None, ["catalog"]])
+def test_what_is_no_path(value: Any, tmp_path: Path) -> None:
+    for call in (catalog.open, lambda folder: catalog.build(tmp_path, folder)):
+        with pytest.raises(SelectionError, match="not a path or URL"):
+            call(value)
+
+
+def test_names_that_are_too_long(tmp_path: Path) -> None:
+    for call in (catalog.open, lambda name: catalog.build(name, tmp_path / "catalog")):
+        with pytest.raises(TiffrefError):
+            call("x" * 5000)

@@ -140,6 +140,7 @@ def test_documents_with_other_spacing_need_no_general_reader(
         assert found[path_inside].manifest == array.manifest
 
 
+@pytest.mark.filterwarnings("ignore:.*the provenance:tiffref.MetadataWarning")
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_any_damage_is_left_to_the_general_reader(
     spacing: str, monkeypatch: pytest.MonkeyPatch

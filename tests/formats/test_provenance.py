@@ -70,6 +70,13 @@ BAD: list[Any] = [
     '{"version": 1, "sources": {"url": ["a"], "size": ["7"]}, "series": []}',
     '{"version": 1, "sources": {"url": ["a"], "mtime": ["7"]}, "series": []}',
     '{"version": 1, "sources": {"url": ["a"], "etag": [7]}, "series": []}',
+    '{"version": true, "sources": {"url": []}, "series": []}',
+    '{"version": 1, "sources": {"url": []}, "series": [], "more": 1}',
+    '{"version": 1, "sources": {"url": ["a"], "size": [-1]}, "series": []}',
+    '{"version": 1, "sources": {"url": ["a"], "mtime": [-0.5]}, "series": []}',
+    '{"version": 1, "sources": {"url": ["a"], "more": ["b"]}, "series": []}',
+    *(f'{{"version": 1, "sources": {{"url": []}}, "series": [], "seal": {seal}}}'
+      for seal in ("null", "7", '"abc"', "[]")),
 ]  # fmt: skip
 
 
@@ -82,6 +89,20 @@ def test_bad_texts(text: Any) -> None:
     except (TypeError, ValueError):
         return
     assert not SCHEMA.is_valid(document)
+
+
+def test_files_from_before_1970() -> None:
+    text = spell([Source("/a.tif", 7, -1.5), Source("/b.tif", 7, 2.5)])
+    SCHEMA.validate(json.loads(text))
+    assert [source.mtime for source in parse_provenance(text).sources] == [None, 2.5]
+
+
+@pytest.mark.parametrize("mtime", ["NaN", "Infinity"])
+def test_times_that_are_no_numbers(mtime: str) -> None:
+    with pytest.raises(InvalidReferences, match="no valid table"):
+        parse_provenance(
+            f'{{"version": 1, "sources": {{"url": ["a"], "mtime": [{mtime}]}}, "series": []}}'
+        )
 
 
 def test_columns_of_other_lengths() -> None:
@@ -102,12 +123,14 @@ def test_series_that_are_good() -> None:
     "row",
     [
         {"levels": LEVELS}, {"index": 0}, {"index": "0", "levels": LEVELS},
+        {"index": True, "levels": LEVELS}, {"index": -1, "levels": LEVELS},
         *({"index": 0, "levels": levels}
           for levels in (3, [], [3], [{}], [{"path": 3}], [{"path": "image", "refused": "so"}])),
         *({"index": 0, "levels": LEVELS, "sequence": sequence}
           for sequence in (None, [], {}, {"dims": 5}, {**SEQUENCE, "files": "x"},
                            {**SEQUENCE, "formats": 3}, {**SEQUENCE, "pattern": 3},
-                           {**SEQUENCE, "concat": [1]})),
+                           {**SEQUENCE, "concat": [1]}, {"dims": [1]},
+                           {**SEQUENCE, "files": True}, {**SEQUENCE, "n_holes": -1})),
     ],
 )  # fmt: skip
 def test_series_that_are_none(row: Any) -> None:

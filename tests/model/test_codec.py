@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 
+from tiffref.errors import InvalidReferences
 from tiffref.model.codec import SegmentCodec
 
 
@@ -26,6 +27,23 @@ def test_config_is_json_and_gives_the_codec_back(fields: dict) -> None:
     assert hash(again) == hash(codec)
     assert pickle.loads(pickle.dumps(codec)) == codec
     assert again.to_config() == codec.to_config()
+
+
+GOOD = {"shape": [1, 4, 4, 1], "dtype": "<f4"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"shape": [1, 4, 4, 1]}, {"dtype": "<f4"}, GOOD | {"more": 1}, GOOD | {"shape": 7},
+     GOOD | {"shape": [1, 4, -4, 1]}, GOOD | {"shape": [1, 4, 4.0, 1]}, GOOD | {"dtype": "x9"},
+     GOOD | {"dtype": "O"}, GOOD | {"dtype": None}, GOOD | {"bits": ["8"]},
+     GOOD | {"compression": "lzw"}, GOOD | {"predictor": True}, GOOD | {"edge": 4},
+     GOOD | {"fill": "much"}, GOOD | {"parameters": []}, GOOD | {"parameters": {"tables": {}}},
+     GOOD | {"transposes": [[0, "1"]]}],
+)  # fmt: skip
+def test_configurations_that_are_none(config: dict) -> None:
+    with pytest.raises(InvalidReferences, match="codec tiffref_segment has an invalid"):
+        SegmentCodec.from_config(config)
 
 
 @pytest.mark.parametrize(

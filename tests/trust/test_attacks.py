@@ -126,6 +126,7 @@ def test_addresses(
     assert server.requests == []
 
 
+@pytest.mark.filterwarnings("ignore:.*the provenance:tiffref.MetadataWarning")
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents(name: str, watch: Watch, place: tuple[Path, Path]) -> None:
     here, secret = place

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import collections
+import gzip
+import json
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from faulty import FAULTS, FaultyServer
 
 import tiffref
+import tiffref.catalog
 from tiffref.errors import MalformedTiff, MissingSource, SourceError, TiffrefError
+from tiffref.formats import load
 from tiffref.io import http
 from tiffref.model.manifest import Source
 from tiffref.read import Fetcher
@@ -173,3 +178,48 @@ def test_documents_that_cannot_be_fetched(
         assert str(caught.value.url).startswith(server.url)
     with pytest.raises(MissingSource):
         tiffref.References.open(f"{server.url}/no-{name}")
+
+
+@pytest.mark.parametrize("fault", ["status 503", "status 429", "reset", "half a body"])
+@pytest.mark.parametrize("name", ["refs.json", "refs.json.gz", "refs.parq", "catalog"])
+def test_documents_are_requested_again(
+    stored: tuple[FaultyServer, str, bytes], fault: str, name: str, tmp_path: Path
+) -> None:
+    server, url, _ = stored
+    path = tmp_path / name
+    if name == "catalog":
+        tiffref.catalog.build([url], path)
+    else:
+        tiffref.scan(url).write_fsspec(str(path).removesuffix(".gz"))
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()))
+    for file in [path, *path.rglob("*")]:
+        if file.is_file():
+            server.files[f"/{file.relative_to(tmp_path)}"] = file.read_bytes()
+    faults = iter([fault, None] * 99)
+    server.pick_fault = lambda: next(faults)  # type: ignore[method-assign]
+    if name == "catalog":
+        assert len(tiffref.catalog.open(f"{server.url}/{name}").table) == 1
+    else:
+        assert tiffref.References.open(f"{server.url}/{name}").sources[0].url == url
+    assert server.requests.count(server.requests[-1]) == 2
+
+
+def test_documents_that_the_server_compresses(stored: tuple[FaultyServer, str, bytes]) -> None:
+    server, url, _ = stored
+    document = json.dumps(tiffref.scan(url).to_kerchunk()).encode()
+    server.files["/refs.json"] = gzip.compress(document)
+    server.pick_fault = lambda: "gzip"  # type: ignore[method-assign]
+    assert tiffref.References.open(f"{server.url}/refs.json").sources[0].url == url
+
+
+def test_documents_that_are_too_large(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "LIMITS", load.Limits(document_bytes=1000))
+    text = b"{" + b" " * 2000 + b"}"
+    for fault in (None, "gzip", "whole file without length"):
+        server.files["/refs.json"] = gzip.compress(text) if fault == "gzip" else text
+        server.pick_fault = lambda fault=fault: fault  # type: ignore[method-assign]
+        with pytest.raises(TiffrefError, match="too large"):
+            tiffref.References.open(f"{server.url}/refs.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from faulty import FaultyServer
 from servers import SERVERS, Place
 
 import tiffref
-from tiffref.errors import MetadataWarning, SourceError
+from tiffref.errors import MetadataWarning, SourceError, StaleSource
 from tiffref.io.clients import file_system_lock
 from tiffref.zarr import ZarrTiffStore
 
@@ -102,6 +104,70 @@ def test_archives_are_read_and_recorded(archive: Path) -> None:
             lambda n: (store[n : n + 40] == PIXELS[n : n + 40]).all(), range(0, 200, 5)
         )
         assert all(parts)
+
+
+@pytest.fixture
+def cached(request: pytest.FixtureRequest, server: FaultyServer, data: bytes, tmp_path: Path):
+    """Return a URL with a cache in front of it, and its options."""
+    server.files["/a.tif"], server.etags["/a.tif"] = data, "one"
+    server.modified["/a.tif"] = time.time() // 1 - 1000
+    cache = getattr(request, "param", "simplecache")
+    return f"{cache}::{server.url}/a.tif", {cache: {"cache_storage": str(tmp_path / "cache")}}
+
+
+@pytest.mark.parametrize("cached", ["simplecache", "filecache"], indirect=True)
+def test_caches_fetch_a_file_once(
+    cached: tuple[str, dict], server: FaultyServer, image: np.ndarray
+) -> None:
+    url, options = cached
+    with ZarrTiffStore(url, storage_options=options) as store, ThreadPoolExecutor(8) as pool:
+        rows = pool.map(lambda y: (store[y : y + 12] == image[y : y + 12]).all(), range(0, 96, 12))
+        assert all(rows)
+    server.requests.clear()
+    with ZarrTiffStore(url, storage_options=options) as store:
+        assert (store[...] == image).all()
+    assert {method for method, _ in server.requests} == {"HEAD"}
+
+
+@pytest.mark.parametrize("cached", ["simplecache", "filecache"], indirect=True)
+@pytest.mark.parametrize("is_open", [True, False])
+def test_copies_older_than_the_file(
+    cached: tuple[str, dict], server: FaultyServer, other: bytes, is_open: bool
+) -> None:
+    """Their pixels may be at other places than those of the file, whose ETag a document has."""
+    url, options = cached
+    store = ZarrTiffStore(url, storage_options=options, verify="always")
+    store[0, 0]
+    server.files["/a.tif"], server.etags["/a.tif"] = other, "two"
+    server.modified["/a.tif"] = time.time() // 1 + 1000
+    with pytest.raises(StaleSource, match="the copy in the cache") as caught:
+        store[...] if is_open else ZarrTiffStore(url, storage_options=options)
+    assert "Empty the cache" in str(caught.value)
+
+
+def test_copies_cut_short(cached: tuple[str, dict], tmp_path: Path) -> None:
+    """fsspec keeps what it has of a download that broke off."""
+    url, options = cached
+    ZarrTiffStore(url, storage_options=options)
+    (copy,) = (tmp_path / "cache").iterdir()
+    copy.write_bytes(copy.read_bytes()[:-100])
+    with pytest.raises(StaleSource, match="incomplete"):
+        ZarrTiffStore(url, storage_options=options)
+
+
+@pytest.mark.parametrize("cached", ["blockcache", "cached", "simplecache"], indirect=True)
+def test_caches_that_cannot_be_checked_are_not_used(
+    cached: tuple[str, dict], server: FaultyServer, image: np.ndarray
+) -> None:
+    """Blocks have no time, and a cache follows redirects that a document may not."""
+    url, options = cached
+    allow = [url] if url.startswith("simplecache") else None
+    document = tiffref.scan(url, storage_options=options).to_kerchunk()
+    refs = {k: [url, *v[1:]] if isinstance(v, list) else v for k, v in document["refs"].items()}
+    server.requests.clear()
+    store = ZarrTiffStore({"version": 1, "refs": refs}, allow=allow or "*")
+    assert (store[...] == image).all()
+    assert all(server.ranges[-len(server.requests) :])
 
 
 @pytest.mark.parametrize("cache", ["simplecache", "filecache"])

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 from ..errors import CatalogError, SelectionError, check_arguments, requires_extra
 from ..formats.summary import count, format_bytes
 from ..io.atomic import open_atomic
-from ..io.urls import has_scheme, local_path, shared_folder, to_document_url
+from ..io.urls import check_address, has_scheme, local_path, shared_folder, to_document_url
 from ..sequences.inputs import find_files, natural_key, read_fields, read_plain
 from ..sequences.stack import SequenceOptions, scan_sequence
 from ..tiff.scan import scan
@@ -583,7 +583,7 @@ def build(
 def _open_folder(
     output: str | os.PathLike[str], options: Mapping[str, Any] | None
 ) -> LocalFolder | RemoteFolder:
-    text = local_path(os.fspath(output))
+    text = local_path(check_address(output))
     if has_scheme(text):
         return RemoteFolder(text.rstrip("/"), dict(options or {}))
     return LocalFolder(os.path.abspath(text))  # noqa: PTH100 - do not resolve symbolic links

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import requires_extra
+from ..formats.load import read_file
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
 from .storage import STATE
@@ -437,11 +438,11 @@ def read_index(
     import fsspec
 
     fs, root = fsspec.url_to_fs(folder or ".", **(storage_options or {}))
-    data = fs.cat_file(f"{root}/{INDEX}")
+    data = read_file(fs, f"{root}/{INDEX}")
 
     def is_own() -> bool:
         try:
-            seal = fs.cat_file(f"{root}/{INDEX_SEAL}")
+            seal = read_file(fs, f"{root}/{INDEX_SEAL}")
         except client_errors():
             return False
         return is_own_seal(seal.decode("latin-1"), _index_digest(data))

@@ -15,6 +15,7 @@ from ..errors import (
     ManifestMismatch,
     MissingSource,
     SelectionError,
+    SourceError,
     did_you_mean,
     rejects_unknown_arguments,
     requires_extra,
@@ -23,6 +24,7 @@ from ..errors import (
 from ..formats.summary import count, html_table
 from ..io.allow import AllowList, allowed_by_environment
 from ..io.clients import client_errors
+from ..io.urls import check_address
 from ..references import References
 from ..sequences.stack import scan_sequence
 from .index import INDEX, import_pyarrow, read_index
@@ -65,7 +67,7 @@ def open_catalog(
     MissingExtra
         If pyarrow is not installed.
     """
-    text = os.fspath(path).rstrip("/")
+    text = check_address(path).rstrip("/")
     folder = text.removesuffix(f"/{INDEX}") if text.endswith(INDEX) else text
     pa = import_pyarrow()
     try:
@@ -79,6 +81,8 @@ def open_catalog(
         raise InvalidReferences(
             "the index of the catalog cannot be read", url=folder, got=str(error)
         ) from error
+    except SourceError:
+        raise
     except client_errors() as error:
         raise unreadable(folder, error) from error
     missing = sorted(_REQUIRED_COLUMNS - set(table.column_names))

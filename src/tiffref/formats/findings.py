@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs.zarr_codecs import to_zarr2
-from ..errors import InvalidReferences
+from ..errors import InvalidReferences, MetadataWarning, warn
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
@@ -80,7 +80,13 @@ _TOLERATED = frozenset({"top-level"})
 
 
 def raise_finding(finding: Finding) -> None:
-    """Raise a finding that makes a document unusable; the `report` function of reading."""
+    """Raise a finding that makes a document unusable; the `report` function of reading.
+
+    If the provenance is invalid, warn: later changes of the files will not be noticed.
+    """
+    if finding.code == "provenance":
+        what = f"{finding.what}. Changes of the files since they were scanned are not noticed."
+        warn(MetadataWarning(what), stacklevel=3)
     if finding.severity == "error" and finding.code not in _TOLERATED:
         raise finding.to_error()
 

@@ -15,6 +15,7 @@ References: Apache Parquet format 2.11 (parquet.thrift: PageHeader), Apache Thri
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import lzma
 import math
@@ -51,6 +52,7 @@ __all__ = [
     "load_document",
     "open_large",
     "parse_json",
+    "read_file",
 ]
 
 
@@ -194,10 +196,16 @@ def fetch_text(
     document: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> bytes:
     """Read the text of a document; parameters and errors as in `load_document`."""
+    from ..io.http import HttpFile, is_http  # as late as fsspec, to start faster
+
     path = os.fspath(document)
     try:
         fs, name = find_document(path, storage_options)
         open_file = partial(fs.open, name, "rb", compression="infer")
+        if is_http(fs):
+            text = HttpFile(fs, name, path).read_document(LIMITS.document_bytes)
+            data = io.BytesIO(text)
+            open_file = partial(_decompress, data, name)
         with call_with_timeout(fs, path, 0, open_file) as file:
             n_bytes = getattr(file, "size", None) or UNKNOWN_SIZE_BYTES
             read = partial(_read_up_to, file, LIMITS.document_bytes + 1)
@@ -213,6 +221,23 @@ def fetch_text(
             "the document is too large", url=path, expected=f"at most {LIMITS.document_bytes} bytes"
         )
     return text
+
+
+def read_file(fs: Any, path: str) -> bytes:
+    """Read a remote file of references in several files, or of a catalog."""
+    from ..io.http import HttpFile, is_http
+
+    if is_http(fs):
+        return HttpFile(fs, path, path).read_document(LIMITS.document_bytes)
+    return call_with_timeout(fs, path, UNKNOWN_SIZE_BYTES, partial(fs.cat_file, path))
+
+
+def _decompress(file: BinaryIO, name: str) -> Any:
+    """Return a file that decompresses another one, if its name says that it is compressed."""
+    import fsspec
+
+    kind = fsspec.utils.infer_compression(name)
+    return fsspec.compression.compr[kind](file, mode="rb")
 
 
 def _read_up_to(file: Any, limit: int) -> bytes:

@@ -27,7 +27,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from ..codecs.foreign import decode_foreign
 from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
 from ..errors import InvalidReferences, ManifestMismatch, TiffrefError, requires_extra, unreadable
 from ..io.atomic import open_folder_atomic
-from ..io.clients import UNKNOWN_SIZE_BYTES, call_with_timeout, client_errors
+from ..io.clients import client_errors
 from ..io.source import LocalSource
 from ..io.urls import has_scheme
 from ..model.array import Array, Group
@@ -440,7 +439,7 @@ def parse_parquet(
 def _read_file(fs: Any, path: str) -> bytes:
     """Read a file; a local one must be a regular file, because reading a pipe would block."""
     if "file" not in fs.protocol:
-        return call_with_timeout(fs, path, UNKNOWN_SIZE_BYTES, partial(fs.cat_file, path))
+        return load.read_file(fs, path)
     with contextlib.closing(LocalSource(path)) as source:
         return source.read(0, source.size)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 import os
 import re
@@ -58,6 +59,8 @@ _FIELDS: Mapping[str, set[type]] = {
     "size": {int, _NONE}, "mtime": {int, float, _NONE}, "etag": {str, _NONE}
 }  # fmt: skip
 _LINKS = "real"
+_MEMBERS = {"version", "sources", "seal", "series"}
+_COLUMNS = {"prefix", "url", _LINKS, *_FIELDS}
 _SEAL = re.compile("[0-9a-f]{64}")
 _SHARED = "size"
 """The field that a copy of a file shares; times and ETags depend on the server."""
@@ -73,7 +76,7 @@ _SEQUENCE = {"dims": list, "files": int, "pattern": _TEXT, "formats": dict, "con
 class Provenance:
     """The parsed attribute, as passed to `format_provenance`, with the URLs of the document.
 
-    `seal` is None if there is none, or none in our format.
+    `seal` is None if there is none.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -124,6 +127,8 @@ def format_provenance(
             getattr(source, name) if same or name == _SHARED else None
             for source, same in zip(rows, is_same, strict=True)
         ]
+        # a file may be from before 1970
+        values = [value if _is_field(name, value) else None for value in values]
         if any(value is not None for value in values):
             columns[name] = values
     if links:
@@ -155,13 +160,20 @@ def parse_provenance(text: Any) -> Provenance:
         document = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise _invalid("is not JSON", text, "a JSON string") from error
-    if not isinstance(document, dict) or document.get("version") != _VERSION:
+    version = document.get("version") if isinstance(document, dict) else None
+    if isinstance(version, bool) or version != _VERSION:
         raise _invalid("has an unknown version", text, f'an object with "version": {_VERSION}')
-    columns, series = document.get("sources"), document.get("series")
+    columns, series, seal = (document.get(name) for name in ("sources", "series", "seal"))
     if not isinstance(columns, dict) or not _is_table(columns):
-        raise _invalid("has no table of sources", columns, "columns of one length")
+        expected = f"columns of one length, of {', '.join(sorted(_COLUMNS))}"
+        raise _invalid("has no valid table of sources", columns, expected)
     if not isinstance(series, list) or not all(isinstance(row, dict) for row in series):
         raise _invalid("has no list of series", series, "a list of objects")
+    if "seal" in document and not (isinstance(seal, str) and _SEAL.fullmatch(seal)):
+        raise _invalid("has an invalid seal", seal, "64 hexadecimal digits")
+    if not document.keys() <= _MEMBERS:
+        unknown = min(document.keys() - _MEMBERS)
+        raise _invalid("has an unknown member", unknown, f"members {', '.join(sorted(_MEMBERS))}")
     urls = columns["url"]
     prefix = columns.get("prefix", "")
     fields = [columns.get(name, [None] * len(urls)) for name in _FIELDS]
@@ -169,11 +181,9 @@ def parse_provenance(text: Any) -> Provenance:
         Source(from_document_url(prefix + url), *values)
         for url, *values in zip(urls, *fields, strict=True)
     ]
-    seal = document.get("seal")
-    is_seal = isinstance(seal, str) and _SEAL.fullmatch(seal) is not None
     real = columns.get(_LINKS, [])
     links = {source.url: path for source, path in zip(sources, real, strict=False) if path}
-    return Provenance(sources, series, seal if is_seal else None, links)
+    return Provenance(sources, series, seal, links)
 
 
 def check_series(series: Sequence[Mapping[str, Any]], paths: Container[str]) -> None:
@@ -200,26 +210,43 @@ def check_series(series: Sequence[Mapping[str, Any]], paths: Container[str]) -> 
             if "path" in level and level["path"] not in paths:
                 raise _invalid("names an array that does not exist", level["path"], "a path")
         sequence = row.get("sequence", {"dims": []})
-        if not _fits(sequence, _SEQUENCE) or "dims" not in sequence:
+        if not _fits(sequence, _SEQUENCE) or not _are_names(sequence.get("dims")):
             raise _invalid("has an invalid sequence", sequence, f"members {', '.join(_SEQUENCE)}")
 
 
 def _fits(row: Any, kinds: Mapping[str, Any]) -> bool:
     return isinstance(row, dict) and all(
-        isinstance(row[name], kind) for name, kind in kinds.items() if name in row
+        isinstance(row[name], kind) and (kind is not int or _is_size(row[name]))
+        for name, kind in kinds.items()
+        if name in row
     )
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_size(value: Any) -> bool:
+    """Return whether a value is a number that is not negative; true is 1 in Python."""
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _is_field(name: str, value: Any) -> bool:
+    """Return whether a value may be in a column."""
+    return type(value) in _FIELDS[name] and (isinstance(value, _TEXT) or _is_size(value))
 
 
 def _is_table(columns: Mapping[str, Any]) -> bool:
     lists = [value for name, value in columns.items() if name != "prefix"]
     return (
-        isinstance(columns.get("url"), list)
+        columns.keys() <= _COLUMNS
+        and isinstance(columns.get("url"), list)
         and isinstance(columns.get("prefix", ""), str)
         and all(isinstance(value, list) for value in lists)
         and len({len(value) for value in lists}) == 1
         and {*map(type, columns["url"])} <= {str}
         and {*map(type, columns.get(_LINKS, ()))} <= set(_TEXT)
-        and all({*map(type, columns.get(name, ()))} <= kinds for name, kinds in _FIELDS.items())
+        and all(_is_field(name, value) for name in _FIELDS for value in columns.get(name, ()))
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from ..errors import SourceError
 from .clients import typed_errors
-from .urls import local_path
+from .urls import check_address, local_path
 
 __all__ = ["open_atomic", "open_folder_atomic"]
 
@@ -52,6 +52,8 @@ def open_atomic(
     ------
     SourceError
         If the target cannot be written.
+    SelectionError
+        If it is none of these.
     """
     if hasattr(target, "write"):
         yield _as_binary(target)
@@ -67,7 +69,7 @@ def open_atomic(
 
 def _check_name(target: str | os.PathLike[str]) -> str:
     """Return the path as text if it can be the name of a file."""
-    path = os.fspath(target)
+    path = check_address(target)
     try:
         is_name = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:

@@ -36,6 +36,7 @@ __all__ = [
     "fetch_info",
     "file_system_lock",
     "find_file_system",
+    "is_file_cache",
     "run_coroutine",
     "run_coroutine_with_timeout",
     "shared_lock",
@@ -43,6 +44,7 @@ __all__ = [
     "time_limit_s",
     "timeout_error",
     "typed_errors",
+    "without_cache",
 ]
 
 _CLIENTS = (
@@ -203,15 +205,34 @@ def file_system_lock(fs: Any) -> contextlib.AbstractContextManager[Any]:
 
     Asynchronous file systems handle concurrent requests. Others, such as those of FTP, SFTP, SMB
     and archives, have one connection or one open file, and would mix up the responses of threads.
+    Caches would read a file that another thread is still fetching.
     """
+    if without_cache(fs) is not fs:
+        return shared_lock(fs)
     if getattr(fs, "async_impl", False) or not _THREAD_SAFE_PROTOCOLS.isdisjoint(_protocols(fs)):
         return contextlib.nullcontext()
     return shared_lock(fs)
 
 
 _SERVERLESS_PROTOCOLS = frozenset({"memory", "file", "local", "data"})
-_WHOLE_FILE_PROTOCOLS = frozenset({"simplecache", "filecache", "tar"})
+_FILE_CACHES = frozenset({"simplecache", "filecache"})
+_WHOLE_FILE_PROTOCOLS = _FILE_CACHES | {"tar"}
 """Protocols that fetch the whole file, however large, to read a few bytes."""
+
+
+_CACHES = _FILE_CACHES | {"blockcache", "cached"}
+
+
+def is_file_cache(fs: Any) -> bool:
+    """Return whether a file system is a cache of whole files in front of another one."""
+    return not _FILE_CACHES.isdisjoint(_protocols(fs))
+
+
+def without_cache(fs: Any) -> Any:
+    """Return the file system behind the caches of fsspec; others are returned unchanged."""
+    while not _CACHES.isdisjoint(_protocols(fs)):
+        fs = fs.fs
+    return fs
 
 
 def _protocols(fs: Any) -> frozenset[str]:

@@ -102,8 +102,8 @@ class _TransientError(Exception):
 
 
 def is_http(fs: Any) -> bool:
-    """Return whether a file system is fsspec's HTTP file system."""
-    return hasattr(fs, "encode_url") and hasattr(fs, "set_session")
+    """Return whether a file system is fsspec's HTTP file system; caches have its methods too."""
+    return hasattr(type(fs), "encode_url") and hasattr(type(fs), "set_session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,10 @@ class HttpFile:
         """Read the whole object."""
         return self._run(self._get_all, UNKNOWN_SIZE_BYTES, expected)
 
+    def read_document(self, max_bytes: int) -> bytes:
+        """Read a whole document, which the server may compress; stop at about `max_bytes`."""
+        return self._run(self._get_document, UNKNOWN_SIZE_BYTES, max_bytes)
+
     def state(self) -> Source:
         """Return size, modification time and ETag; None each if HEAD is not allowed."""
         return self._run(self._head, 0)
@@ -189,6 +193,16 @@ class HttpFile:
             error = wrong_length_error(self.url, 0, length, len(response.body), n_bytes)
             raise _TransientError(error)
         return response
+
+    async def _get_document(self, max_bytes: int) -> bytes:
+        headers = {"Accept-Encoding": "gzip, deflate"}
+        response = await self._request("GET", headers, max_bytes, max_whole=max_bytes)
+        _check_status(response, self.url, 200)
+        size = response.headers.get("content-length", "")
+        if size.isdigit() and int(size) > max_bytes:
+            expected = f"at most {max_bytes} bytes"
+            raise SourceError("is too large", url=self.url, got=f"{size} bytes", expected=expected)
+        return response.body
 
     async def _get_ranges(
         self, ranges: Sequence[tuple[int, int]], expected: Source | None
@@ -410,7 +424,8 @@ async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str)
     if method == "HEAD" or response.status not in (200, 206):
         return b""
     encoding = response.headers.get("Content-Encoding", "")
-    if encoding.strip().lower() not in ("", "identity"):
+    is_asked_for = response.request_info.headers["Accept-Encoding"] != "identity"
+    if encoding.strip().lower() not in ("", "identity") and not is_asked_for:
         raise SourceError(
             "the server compresses the file, so that byte ranges cannot be read",
             url=str(response.url),

@@ -20,10 +20,11 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..errors import SourceError, UntrustedSource
+from ..errors import SourceError, StaleSource, UntrustedSource
 from ..model.manifest import Source
 from .allow import AllowList
 from .clients import (
@@ -31,9 +32,11 @@ from .clients import (
     call_with_timeout,
     client_errors,
     fetch_info,
+    is_file_cache,
     run_coroutine_with_timeout,
     source_from_info,
     typed_errors,
+    without_cache,
 )
 from .http import HttpFile, is_http
 from .source import ByteSource, check_unchanged, stale_error, wrong_length_error
@@ -48,7 +51,8 @@ class RemoteFile(ByteSource):
     ----------
     fs, path
         File system of fsspec, and the path in it. Its session works only in the `process` that
-        created it, not in a forked child.
+        created it, not in a forked child. Of its caches, only those of whole files are used, and
+        only if no redirect needs to be checked.
     url
         Full URL of the object.
     allow
@@ -58,12 +62,16 @@ class RemoteFile(ByteSource):
     is_local = False
 
     def __init__(self, fs: Any, path: str, url: str, allow: AllowList | None = None) -> None:
-        self.fs, self._path, self.allow = fs, path, allow
+        self._direct = direct = without_cache(fs)
+        self._is_copied = allow is None and is_file_cache(fs)
+        self.fs = fs if self._is_copied else direct
+        self._path, self.allow = path, allow
         self.process = os.getpid()
         self.source = Source(url)
         permits = None if allow is None else allow.permits
-        self._http = HttpFile(fs, path, url, permits) if is_http(fs) else None
-        self._read_range = find_range_reader(fs)
+        self._http_state = HttpFile(direct, path, url, permits) if is_http(direct) else None
+        self._http = None if self._is_copied else self._http_state
+        self._read_range = None if self._is_copied else find_range_reader(direct)
         self.verifies_reads = self._http is not None or self._read_range is not None
 
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
@@ -81,11 +89,34 @@ class RemoteFile(ByteSource):
 
     def state(self, is_listed: bool = False) -> Source:
         """Return the current state of the object, or the one in a cached listing (`is_listed`)."""
-        if self._http is not None:
-            return self._http.state()
+        now = self._read_state(is_listed)
+        return self._check_copy(now) if self._is_copied else now
+
+    def _check_copy(self, now: Source) -> Source:
+        """Check that the copy in a cache is whole and newer than the object; return the state."""
+
+        def find_copy() -> os.stat_result:
+            with self.fs.open(self._path, "rb") as file:  # fetches it, unless there is a copy
+                return os.fstat(file.fileno())
+
+        url = self.source.url
+        with typed_errors(url):
+            n_bytes = now.size or UNKNOWN_SIZE_BYTES
+            copy = call_with_timeout(self.fs, url, n_bytes, find_copy)
+        if now.size in (None, copy.st_size) and copy.st_mtime >= (now.mtime or 0):
+            return replace(now, size=copy.st_size)
+        raise StaleSource(
+            "the copy in the cache is incomplete, or older than the file",
+            url=url,
+            hint="Empty the cache, or open the URL without it.",
+        )
+
+    def _read_state(self, is_listed: bool) -> Source:
+        if self._http_state is not None:
+            return self._http_state.state()
         url = self.source.url
         try:
-            info = fetch_info(self.fs, self._path, url, is_listed=is_listed)
+            info = fetch_info(self._direct, self._path, url, is_listed=is_listed)
             return source_from_info(url, info)
         except SourceError:
             raise
@@ -266,6 +297,8 @@ class RemoteSource(RemoteFile):
         with typed_errors(url):
             if self._http is not None:
                 return self._http.open(_FIRST_BYTES)
+            if self._is_copied:
+                return self.state(is_listed=True), b""
             info = fetch_info(self.fs, self._path, url, is_listed=True)
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from ..errors import (
@@ -29,6 +30,7 @@ from ..errors import (
 
 __all__ = [
     "FIRST_BYTES",
+    "check_address",
     "describe_content",
     "directory_error",
     "file_url",
@@ -65,6 +67,20 @@ _SIGNED_PARAMETER = re.compile(
 """Query parameters that are part of a signature, and useless without it."""
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
 """Schemes whose URLs have a container name before an "@"."""
+
+
+def check_address(address: Any) -> str:
+    """Return a path or URL as text.
+
+    Raises
+    ------
+    SelectionError
+        If it is neither.
+    """
+    text = os.fspath(address) if isinstance(address, str | os.PathLike) else address
+    if not isinstance(text, str):
+        raise SelectionError("not a path or URL", got=type(text).__name__, expected="text")
+    return text
 
 
 def has_scheme(url: str) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidReferences
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentCodec:
@@ -87,15 +89,28 @@ class SegmentCodec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SegmentCodec:
-        """Build the codec from the result of `to_config`."""
-        fields: dict[str, Any] = {
-            name: _from_json(value) for name, value in config.items() if name != "parameters"
-        }
-        if isinstance(fields.get("fill"), str):
-            fields["fill"] = float(fields["fill"])
-        parameters = {
-            name: _from_json(value) for name, value in config.get("parameters", {}).items()
-        }
+        """Build the codec from the result of `to_config`.
+
+        Raises
+        ------
+        InvalidReferences
+            If it is none.
+        """
+        try:
+            fields: dict[str, Any] = {
+                name: _from_json(value) for name, value in config.items() if name != "parameters"
+            }
+            if isinstance(fields.get("fill"), str):
+                fields["fill"] = float(fields["fill"])
+            parameters = {
+                name: _from_json(value) for name, value in config.get("parameters", {}).items()
+            }
+            wrong = next((name for name in _KINDS if not _is_valid(name, fields)), None)
+            wrong = wrong or next(iter(fields.keys() - _KINDS.keys()), None)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidReferences(f"{_INVALID}: {error!r}") from error
+        if wrong is not None:
+            raise InvalidReferences(f"{_INVALID}: {wrong}", got=repr(config.get(wrong))[:80])
         return cls(**fields, parameters=parameters)
 
     def __eq__(self, other: object) -> bool:
@@ -126,6 +141,35 @@ class ForeignCodec:
 
     def __hash__(self) -> int:
         return hash(self.zarr_format)
+
+
+_INVALID = "the codec tiffref_segment has an invalid configuration"
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "shape": (tuple,),
+    "dtype": (str,),
+    **{name: (type(default),) for name, default in _DEFAULTS.items()},
+    "edge": (tuple, _NONE),
+    "fill": (int, float, _NONE),
+}
+"""Types of the fields."""
+
+
+def _is_valid(name: str, fields: Mapping[str, Any]) -> bool:
+    """Return whether a field is valid, or at its default."""
+    value = fields.get(name, _DEFAULTS.get(name))
+    if type(value) not in _KINDS[name]:
+        return False
+    if name == "dtype":
+        return np.dtype(value).kind in "biufc"
+    return name == "fill" or not isinstance(value, int | tuple) or _is_size(value)
+
+
+def _is_size(value: Any) -> bool:
+    """Return whether a value is an integer that is not negative, or a tuple of these."""
+    if isinstance(value, tuple):
+        return all(map(_is_size, value))
+    return type(value) is int and value >= 0
 
 
 def _to_json(value: Any) -> Any:

@@ -439,10 +439,10 @@ def _list_input(files: Any, assets: Any, storage_options: Any) -> FileList:
     if has_scheme(name):
         if name.endswith("/"):
             return FileList(_walk_remote(name, storage_options))
-    elif Path(name).is_dir():
+    elif os.path.isdir(name):  # noqa: PTH112 - takes names of any length
         return FileList(_walk(name))
     elif name.endswith("/") or not (
-        Path(name).suffix or _MAGIC.search(name) or Path(name).exists()
+        Path(name).suffix or _MAGIC.search(name) or os.path.exists(name)  # noqa: PTH110
     ):
         raise SourceError("no such folder", url=name)
     return list_files(name, assets=assets, storage_options=storage_options)
