@@ -13,9 +13,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import (
-    ALL_COMPLETED,
     FIRST_COMPLETED,
     BrokenExecutor,
     Executor,
@@ -81,19 +80,21 @@ def open_pool(
 
     Raises
     ------
-    SelectionError, MissingExtra, CatalogError
-        If the arguments are invalid, Dask is not installed, or the scheduler does not answer.
+    MissingExtra, CatalogError
+        If Dask is not installed, or the scheduler does not answer.
     """
-    check_pool_options(executor, workers)
-    if isinstance(executor, str) or executor is None:
-        kind = executor or _default_executor(workers, scheduler, is_remote)
-        with _OPENERS[kind](workers, scheduler) as pool:
-            yield pool
+    if executor is None:
+        is_serial = workers in (None, 1)
+        executor = "threads" if is_remote else "serial" if is_serial else "processes"
+        executor = executor if scheduler is None else "dask"
+    if isinstance(executor, str):
+        opened = _OPENERS[executor](workers, scheduler)
     elif hasattr(executor, "get_executor"):
-        with _client_pool(executor, workers) as pool:
-            yield pool
+        opened = _client_pool(executor, workers)
     else:
-        yield Pool(executor, workers or os.cpu_count() or 1)
+        opened = contextlib.nullcontext(Pool(executor, workers or os.cpu_count() or 1))
+    with opened as pool:
+        yield pool
 
 
 def check_pool_options(executor: Any, workers: int | None) -> None:
@@ -115,21 +116,8 @@ def check_pool_options(executor: Any, workers: int | None) -> None:
         )
 
 
-def _default_executor(workers: int | None, scheduler: str | None, is_remote: bool) -> str:
-    if scheduler is not None:
-        return "dask"
-    if is_remote:
-        return "threads"
-    return "serial" if workers in (None, 1) else "processes"
-
-
 @contextlib.contextmanager
-def _serial_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
-    yield Pool(_SerialExecutor(), 1)
-
-
-@contextlib.contextmanager
-def _thread_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+def _thread_pool(workers: int | None, _: Any) -> Iterator[Pool]:
     n = workers or _REMOTE_THREADS
     # daemon threads: a hanging request must not block the exit of the interpreter
     executor = DaemonPool(n, "tiffref-catalog")
@@ -140,7 +128,7 @@ def _thread_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
 
 
 @contextlib.contextmanager
-def _process_pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+def _process_pool(workers: int | None, _: Any) -> Iterator[Pool]:
     n = workers or os.cpu_count() or 1
     # a forked child would inherit locks that other threads of this process hold
     context = multiprocessing.get_context("spawn")
@@ -201,9 +189,13 @@ def _client_pool(client: Any, workers: int | None) -> Iterator[Pool]:
         yield Pool(executor, workers or max(1, len(client.scheduler_info()["workers"])))
 
 
-_OPENERS = {
-    "serial": _serial_pool, "threads": _thread_pool, "processes": _process_pool, "dask": _dask_pool,
-}  # fmt: skip
+_OPENERS: Mapping[str, Callable[..., contextlib.AbstractContextManager[Pool]]] = {
+    "serial": lambda *_: contextlib.nullcontext(Pool(_SerialExecutor(), 1)),
+    "threads": _thread_pool,
+    "processes": _process_pool,
+    "dask": _dask_pool,
+}
+"""Functions of `workers` and `scheduler`, by the names of executors."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -251,9 +243,9 @@ class JobQueue(Generic[T, R]):
         """Run batches, a few ahead of the workers, until one fails; return those that failed."""
         running: dict[Future[R], tuple[T, ...]] = {}
         failed: list[tuple[T, ...]] = []
-        while not failed:
+        while True:
             n_free = _BATCHES_PER_WORKER * self.pool.n_workers - len(running)
-            for batch in itertools.islice(waiting, n_free):
+            for batch in itertools.islice(waiting, 0 if failed else n_free):
                 try:
                     running[self.pool.executor.submit(self.run, batch)] = batch
                 except (BrokenExecutor, RuntimeError):  # RuntimeError: shut down by its owner
@@ -261,16 +253,11 @@ class JobQueue(Generic[T, R]):
                     break
             if not running:
                 return failed
-            failed += self._collect(running, FIRST_COMPLETED)
-        return failed + self._collect(running, ALL_COMPLETED)
-
-    def _collect(
-        self, running: dict[Future[R], tuple[T, ...]], return_when: str
-    ) -> list[tuple[T, ...]]:
-        """Handle the results of finished batches; return the batches that failed."""
-        finished, _ = wait(running, return_when=return_when)
-        batches = [(future, running.pop(future)) for future in finished]
-        return [batch for future, batch in batches if self._handle_result(future) is not None]
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                batch = running.pop(future)
+                if self._handle_result(future) is not None:
+                    failed.append(batch)
 
     def _handle_result(self, future: Future[R]) -> BaseException | None:
         """Pass on the result of a finished call; return its error, if any."""

@@ -23,6 +23,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -31,7 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from ..errors import CatalogError, SourceError, TiffrefError, unreadable
 from ..io.clients import client_errors
@@ -118,15 +119,29 @@ class Journal:
             self._file.close()
 
 
-class Folder(Protocol):
-    """The folder of a catalog, as builders and workers use it. It can be pickled."""
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder on a local or shared disk; can be pickled.
 
-    @property
-    def address(self) -> str:
-        """Path or URL, without a trailing "/"."""
+    `address` is its path, without a trailing "/". `scratch` is for incomplete files, on the same
+    disk; each build has its own.
+    """
 
-    def claim(self, wait: bool) -> contextlib.AbstractContextManager[tuple[Folder, Journal]]:
-        """Lock the folder for a build; create it if needed.
+    address: str
+    scratch: str = ""
+
+    def _at(self, name: str) -> str:
+        return f"{self.address}/{name}"
+
+    def _temporary(self) -> str:
+        return f"{self.scratch}/{_PROCESS}-{os.getpid()}-{threading.get_ident()}"
+
+    @contextlib.contextmanager
+    def claim(self, wait: bool) -> Iterator[tuple[Folder, Journal]]:
+        """Lock the folder for a build with a file lock, which the system releases on exit.
+
+        The folder is created if needed. Each build has a new scratch folder, so that workers that
+        outlive a killed build cannot write into that of a later build.
 
         Returns
         -------
@@ -138,70 +153,16 @@ class Folder(Protocol):
             If it contains something else or cannot be written, or, unless `wait`, if another build
             is running.
         """
-
-    def read(self, name: str) -> bytes | None:
-        """Return a small file; None if it does not exist."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file atomically."""
-
-    def staging(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Return a local path whose file or folder is moved to `name` at the end of the block."""
-
-    def remove(self, name: str) -> None:
-        """Remove a file or folder, if it exists."""
-
-    def completeness_check(self) -> IsComplete:
-        """Return a function that checks whether a document is complete."""
-
-    def exists(self, name: str) -> bool:
-        """Return whether a file or folder exists."""
-
-    def flush(self) -> None:
-        """Flush everything written to disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFolder:
-    """A folder on a local or shared disk.
-
-    `scratch` is for incomplete files, on the same disk; each build has its own.
-    """
-
-    path: str
-    scratch: str = ""
-
-    @property
-    def address(self) -> str:
-        return self.path
-
-    def _at(self, name: str) -> str:
-        return f"{self.path}/{name}"
-
-    def _temporary(self) -> str:
-        return f"{self.scratch}/{_PROCESS}-{os.getpid()}-{threading.get_ident()}"
-
-    @contextlib.contextmanager
-    def claim(self, wait: bool) -> Iterator[tuple[Folder, Journal]]:
-        """Lock the folder with a file lock, which the operating system releases on exit.
-
-        Each build has a new scratch folder, so that workers that outlive a killed build cannot
-        write into that of a later build.
-        """
-        path, state = Path(self.path), Path(self.path, STATE)
-        with output_errors(self.path):
+        path, state = Path(self.address), Path(self.address, STATE)
+        with output_errors(self.address):
             if path.is_dir() and not state.is_dir() and any(path.iterdir()):
-                raise CatalogError(
-                    "the folder contains files but no catalog",
-                    url=self.path,
-                    hint="Use an empty or new folder.",
-                )
+                raise _not_a_catalog(self.address)
             state.mkdir(parents=True, exist_ok=True)
             lock = (state / "lock").open("a+b", 0)
         with lock:
             self._lock(lock, wait)
             scratch = state / f"scratch-{secrets.token_hex(4)}"
-            with output_errors(self.path):
+            with output_errors(self.address):
                 _remove_scratch(state)
                 scratch.mkdir()
             try:
@@ -215,22 +176,24 @@ class LocalFolder:
             if not wait:
                 lock.seek(0)
                 raise CatalogError(
-                    "another build of this catalog is running", url=self.path,
+                    "another build of this catalog is running", url=self.address,
                     got=lock.read().decode("utf-8", "replace") or None,
                     hint="Wait until it ends, or use wait_for_lock=True (--wait).",
                 )  # fmt: skip
             time.sleep(_POLL_S)
-        with output_errors(self.path):
+        with output_errors(self.address):
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
     def read(self, name: str) -> bytes | None:
+        """Return a small file; None if it does not exist."""
         try:
             return Path(self._at(name)).read_bytes()
         except FileNotFoundError:
             return None
 
     def put(self, name: str, data: bytes) -> None:
+        """Write a file atomically."""
         target, temporary = self._at(name), self._temporary()
         with output_errors(target):
             Path(temporary).write_bytes(data)
@@ -238,6 +201,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def staging(self, name: str) -> Iterator[Path]:
+        """Return a local path whose file or folder is moved to `name` at the end of the block."""
         # keep the file name: writers may depend on its extension
         temporary = Path(f"{self._temporary()}-{secrets.token_hex(4)}", Path(name).name)
         with output_errors(self._at(name)):
@@ -249,6 +213,7 @@ class LocalFolder:
             temporary.parent.rmdir()
 
     def remove(self, name: str) -> None:
+        """Remove a file or folder, if it exists."""
         target = Path(self._at(name))
         with output_errors(target):
             if target.is_dir():
@@ -257,12 +222,15 @@ class LocalFolder:
                 target.unlink(missing_ok=True)
 
     def completeness_check(self) -> IsComplete:
+        """Return a function that checks whether a document is complete."""
         return lambda name, size, crc: checksum(Path(self._at(name))) == (size, crc)
 
     def exists(self, name: str) -> bool:
+        """Return whether a file or folder exists."""
         return os.path.lexists(self._at(name))
 
     def flush(self) -> None:
+        """Flush everything written to disk."""
         if hasattr(os, "sync"):  # not on Windows
             os.sync()
 
@@ -282,22 +250,24 @@ def _move(temporary: str, target: str) -> None:
 
 def _try_lock(file: BinaryIO) -> bool:
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
+        if sys.platform == "win32":
+            import msvcrt
 
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
     return True
+
+
+def _not_a_catalog(address: str, name: str | None = None) -> CatalogError:
+    what, hint = "the folder contains files but no catalog", "Use an empty or new folder."
+    return CatalogError(what, url=address, got=name, hint=hint)
 
 
 def checksum(path: Path) -> tuple[int, int] | None:
@@ -326,11 +296,10 @@ def output_errors(
         yield
     except TiffrefError as error:
         # writers of references raise a SourceError from the error of the file system
-        if isinstance(error, CatalogError) or not isinstance(error, SourceError):
+        cause = error.__cause__ if isinstance(error, SourceError) else None
+        if isinstance(error, CatalogError) or not isinstance(cause, kinds):
             raise
-        if not isinstance(error.__cause__, kinds):
-            raise
-        raise _output_error(os.fspath(address), error.__cause__) from error
+        raise _output_error(os.fspath(address), cause) from error
     except kinds as error:
         raise _output_error(os.fspath(address), error) from error
 
@@ -371,7 +340,10 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "os
 
 @dataclass(frozen=True, slots=True)
 class RemoteFolder:
-    """A folder at an fsspec URL; `options` are those of its file system."""
+    """A folder at an fsspec URL, with the methods of `LocalFolder`.
+
+    `options` are those of its file system.
+    """
 
     address: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -394,12 +366,7 @@ class RemoteFolder:
             fs.invalidate_cache()
             names = _list(fs, root)
             if names and f"{root}/{STATE}" not in names:
-                raise CatalogError(
-                    "the folder contains files but no catalog",
-                    url=self.address,
-                    got=names[0],
-                    hint="Use an empty or new folder.",
-                )
+                raise _not_a_catalog(self.address, names[0])
         with tempfile.TemporaryDirectory(prefix="tiffref-") as temporary:
             local = Path(temporary, "journal.jsonl")
             with self._at(_JOURNAL) as (fs, folder):
@@ -461,6 +428,9 @@ class RemoteFolder:
 
     def flush(self) -> None:
         """Do nothing: an object is durable once put."""
+
+
+Folder = LocalFolder | RemoteFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,15 +116,13 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
         yield None
         _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
         return
-    from ..io.progress import show_scan_progress
+    from ..io.progress import show_line, show_scan_progress
 
-    sys.stderr.write(f"{message} ...")
-    sys.stderr.flush()
+    show_line(f"{message} ...")
     try:
         yield show_scan_progress(message)
     finally:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        show_line()
     _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
 
 

@@ -16,9 +16,9 @@ from functools import partial
 __all__ = [
     "Progress",
     "ProgressCounter",
-    "ScanCounter",
     "resolve_progress",
     "scan_progress",
+    "show_line",
     "show_scan_progress",
 ]
 
@@ -31,60 +31,50 @@ _REDRAW_INTERVAL_S = 0.1
 
 
 class ProgressCounter:
-    """Count finished items; the callback is called by one thread at a time.
+    """Sum what is done; the callback is called by one thread at a time.
 
     Parameters
     ----------
     progress
         The callback.
     total
-        Number of items.
+        Number of items; 0 for the scan of one file, which counts bytes instead.
     """
 
-    def __init__(self, progress: Progress, total: int) -> None:
+    def __init__(self, progress: Progress, total: int = 0) -> None:
         self._progress = progress
-        self._total = total
-        self._done = 0
+        self._sums = 0, total
         self._lock = threading.Lock()
 
-    def add(self, n: int) -> None:
-        """Add finished items."""
-        if n:
+    def add(self, n: int, n_bytes: int = 0) -> None:
+        """Add finished items, or IFDs and bytes that were read."""
+        if n or n_bytes:
             with self._lock:
-                self._done += n
-                self._progress(self._done, self._total)
+                self._sums = self._sums[0] + n, self._sums[1] + n_bytes
+                self._progress(*self._sums)
 
 
-class ScanCounter:
-    """Count IFDs and bytes read; the callback is called by one thread at a time."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._n_directories = self._n_bytes = 0
-        self._lock = threading.Lock()
-
-    def add(self, n_directories: int, n_bytes: int) -> None:
-        """Add IFDs and bytes that were read."""
-        with self._lock:
-            self._n_directories += n_directories
-            self._n_bytes += n_bytes
-            self._progress(self._n_directories, self._n_bytes)
+def show_line(text: str = "") -> None:
+    """Replace the current line of the terminal; without a text, erase it."""
+    sys.stderr.write(f"\r\x1b[K{text}")
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager
-def scan_progress(progress: Progress | bool | None, message: str) -> Iterator[ScanCounter | None]:
+def scan_progress(
+    progress: Progress | bool | None, message: str
+) -> Iterator[ProgressCounter | None]:
     """Return a counter that calls `progress`; True shows a line while standard error is a terminal.
 
     The line is erased at the end.
     """
     if callable(progress):
-        yield ScanCounter(progress)
+        yield ProgressCounter(progress)
     elif progress and sys.stderr.isatty():
         try:
-            yield ScanCounter(show_scan_progress(message))
+            yield ProgressCounter(show_scan_progress(message))
         finally:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            show_line()
     else:
         yield None
 
@@ -98,9 +88,7 @@ def show_scan_progress(message: str) -> Progress:
         now = time.monotonic()
         if now - drawn_at >= _REDRAW_INTERVAL_S:
             drawn_at = now
-            size = f"{n_bytes / 1e6:,.1f} MB"
-            sys.stderr.write(f"\r\x1b[K{message}: {n_directories:,} directories, {size}")
-            sys.stderr.flush()
+            show_line(f"{message}: {n_directories:,} directories, {n_bytes / 1e6:,.1f} MB")
 
     return draw
 
@@ -124,6 +112,4 @@ def _draw(verb: str, noun: str, done: int, total: int) -> None:
     """Draw a progress bar; erase it when all is done."""
     filled = _BAR_WIDTH * done // max(1, total)
     bar = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}]"
-    line = f"\r{verb} {bar} {done:,} of {total:,} {noun}"
-    sys.stderr.write("\r\x1b[K" if done == total else line)
-    sys.stderr.flush()
+    show_line("" if done == total else f"{verb} {bar} {done:,} of {total:,} {noun}")

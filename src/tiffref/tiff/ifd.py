@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
-from ..io.progress import ScanCounter
+from ..io.progress import ProgressCounter
 from ..io.source import ByteSource
 from ..io.urls import FIRST_BYTES, describe_content
 
@@ -349,7 +349,7 @@ class TiffReader:
     source: ByteSource
     base: int = 0
     is_ndpi: bool | None = None
-    counts: ScanCounter | None = None
+    counts: ProgressCounter | None = None
     header: Header = field(init=False)
     size: int = field(init=False)
     findings: list[Finding] = field(default_factory=list)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource, unreadable
 from ..io.allow import AllowList
 from ..io.open import open_source
-from ..io.progress import ScanCounter
+from ..io.progress import ProgressCounter
 from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
@@ -82,7 +82,7 @@ class OmeFile:
     reader: TiffReader
     _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
     _n_missing: int = 0
-    _counts: ScanCounter | None = None
+    _counts: ProgressCounter | None = None
     _allow: AllowList | None = None
 
     def __post_init__(self) -> None:
@@ -186,7 +186,7 @@ class OmeFile:
         return listing
 
 
-def _read_chain(source: ByteSource, counts: ScanCounter | None) -> TiffReader | None:
+def _read_chain(source: ByteSource, counts: ProgressCounter | None) -> TiffReader | None:
     """Open another file of a set and read its chain of IFDs; None if it is not a TIFF."""
     try:
         reader = TiffReader(source, counts=counts)
@@ -231,7 +231,7 @@ class Companion(OmeFile):
         If it is not OME-XML, or describes planes that members do not have.
     """
 
-    def __init__(self, path: str | os.PathLike[str], counts: ScanCounter | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], counts: ProgressCounter | None = None) -> None:
         self._siblings: dict[str, TiffReader | None] = {}
         self._n_missing, self._counts, self._allow = 0, counts, None
         name = os.fspath(path)

@@ -27,7 +27,7 @@ from ..errors import (
     warn,
 )
 from ..io.open import open_source
-from ..io.progress import Progress, ScanCounter, scan_progress
+from ..io.progress import Progress, ProgressCounter, scan_progress
 from ..io.source import ByteSource
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
@@ -366,7 +366,7 @@ def _open(
     source: Any,
     storage_options: Mapping[str, Any] | None,
     stack: ExitStack,
-    counts: ScanCounter | None = None,
+    counts: ProgressCounter | None = None,
 ) -> _File:
     """Open the file until the stack is closed, with the series that the caller passed in."""
     if is_companion(source):
