@@ -101,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def describe(error: BaseException) -> str:
     """Return the message of an error; the name of its class only if there is no message."""
     if isinstance(error, OSError) and not isinstance(error, TiffrefError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}"
+        path = f"{error.filename}: " if error.filename is not None else ""
+        return f"{path}{error.strerror}"
     return str(error) or type(error).__name__
 
 
@@ -132,17 +132,17 @@ def _completion(arguments: argparse.Namespace) -> int:
 
 def _list_options(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
     """Return the options of each command, including those of its actions."""
-    found = {}
+    words = {}
     for name, command in _subparsers(parser).items():
         parts = [command, *_subparsers(command).values()]
         options = {o for part in parts for action in part._actions for o in action.option_strings}
-        found[name] = sorted(option for option in options if option.startswith("--"))
-        found[name] += sorted(_subparsers(command))
-    return found
+        words[name] = sorted(option for option in options if option.startswith("--"))
+        words[name] += sorted(_subparsers(command))
+    return words
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    groups = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    groups = [group for group in parser._actions if isinstance(group, argparse._SubParsersAction)]
     return groups[0].choices if groups else {}
 
 
@@ -157,9 +157,9 @@ def _zsh(options: Mapping[str, list[str]]) -> str:
 
 def _fish(options: Mapping[str, list[str]]) -> str:
     lines = [f"complete -c tiffref -n __fish_use_subcommand -a '{' '.join(options)}'"]
-    for name, found in options.items():
-        where = f"complete -c tiffref -n '__fish_seen_subcommand_from {name}'"
-        lines += [f"{where} -l {o[2:]}" if o[:2] == "--" else f"{where} -a {o}" for o in found]
+    for name, words in options.items():
+        rule = f"complete -c tiffref -n '__fish_seen_subcommand_from {name}'"
+        lines += [f"{rule} -l {o[2:]}" if o[:2] == "--" else f"{rule} -a {o}" for o in words]
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,8 @@ from ..formats.summary import count, format_table
 from . import console
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from ..catalog import Catalog
 
 _COLUMNS = ("url", "status", "shape", "dtype", "codec", "crs", "time", "error")
@@ -207,8 +209,7 @@ def _search(arguments: argparse.Namespace) -> Catalog:
 
 def _query(arguments: argparse.Namespace) -> int:
     """Print the files found; return 1 if there are none."""
-    found = _search(arguments)
-    rows = _plain_rows(found)
+    rows = _plain_rows(_search(arguments).table)
     if arguments.json:
         console.print_json(rows)
     else:
@@ -219,11 +220,10 @@ def _query(arguments: argparse.Namespace) -> int:
     return console.OK if rows else console.INVALID
 
 
-def _plain_rows(found: Catalog) -> list[dict[str, Any]]:
-    names = [name for name in found.table.column_names if name != "geometry"]
+def _plain_rows(table: pyarrow.Table) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in row.items() if value is not None}
-        for row in found.table.select(names).to_pylist()
+        for row in table.drop_columns("geometry").to_pylist()
     ]
 
 
@@ -245,7 +245,7 @@ def show(name: str, found: Catalog, as_json: bool) -> int:
         return console.OK
     print(f"{name}: {count(len(found), 'file')}"
           + "".join(f", {n:,} {name}" for name, n in sorted(status.items())))  # fmt: skip
-    rows = _plain_rows(type(found)(found.folder, found.table.slice(0, _MAX_ROWS)))
+    rows = _plain_rows(found.table.slice(0, _MAX_ROWS))
     if rows:
         names = [column for column in _COLUMNS if any(column in row for row in rows)]
         cells = [[_format(row.get(column)) for column in names] for row in rows]

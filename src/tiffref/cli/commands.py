@@ -135,11 +135,8 @@ def _scan(arguments: argparse.Namespace) -> int:
             f"series {refused['series']} level {refused['level']} is left out: {refused['reason']}",
             "warning",
         )
-    if arguments.json:
-        console.print_json(summary)
-    elif not to_stdout:
-        would = "would write " if arguments.dry_run else ""
-        console.say(f"{would}{output}: {console.format_counts(summary)}")
+    line = f"{output}: {console.format_counts(summary)}"
+    console.show_result(arguments, summary, *([] if to_stdout else [line]))
     return console.INVALID if summary["refused"] else console.OK
 
 
@@ -294,14 +291,12 @@ def _write_and_report(
         addresses = console.addresses_of(arguments)
         console.write_references(references, arguments.output, zarr_format, **addresses)
     summary = _summarize_stack(references, arguments.output)
-    if arguments.json:
-        console.print_json(summary)
-    else:
-        for array in summary["arrays"]:
-            shape = ", ".join(f"{dim} {n}" for dim, n in array["shape"].items())
-            files = count(summary["files"], "file")
-            would = "would write " if arguments.dry_run else ""
-            console.say(f"{would}{arguments.output}: {array['path']} ({shape}), {files}")
+    lines = []
+    for array in summary["arrays"]:
+        shape = ", ".join(f"{dim} {n}" for dim, n in array["shape"].items())
+        files = count(summary["files"], "file")
+        lines.append(f"{arguments.output}: {array['path']} ({shape}), {files}")
+    console.show_result(arguments, summary, *lines)
     for row in summary["unreadable"]:
         console.report(f"left out: {row['reason']}", "warning")
     if summary["holes"]:
@@ -317,13 +312,10 @@ def _write_and_report(
 
 def _summarize_stack(references: References, output: str) -> dict[str, Any]:
     """Return files, arrays and holes of a document, as JSON values."""
+    from ..references import level_paths
+
     sequences = [series["sequence"] for series in references.series if "sequence" in series]
-    paths = [
-        level["path"]
-        for series in references.series
-        for level in series["levels"]
-        if "path" in level
-    ]
+    paths = level_paths(references.series)
     arrays = [
         {"path": path, "shape": dict(zip(array.dims, array.shape, strict=True))}
         for path, array in references.group.arrays()
@@ -334,8 +326,8 @@ def _summarize_stack(references: References, output: str) -> dict[str, Any]:
         "files": len(references.sources),
         "arrays": arrays,
         "holes": sum(sequence.get("n_holes", 0) for sequence in sequences),
-        "empty": [position for one in sequences for position in one.get("holes", [])],
-        "unreadable": [file for one in sequences for file in one.get("unreadable", [])],
+        "empty": [hole for sequence in sequences for hole in sequence.get("holes", [])],
+        "unreadable": [file for sequence in sequences for file in sequence.get("unreadable", [])],
     }
 
 

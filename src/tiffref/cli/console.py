@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import did_you_mean, printable, redact
 from ..formats.summary import count
@@ -68,18 +68,18 @@ def log_to_stderr(verbosity: int) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     loggers = [_LOG, *(map(logging.getLogger, _VERBOSE) if verbosity > 1 else ())]
-    before = [(one, one.level, one.propagate) for one in loggers]
-    for one in loggers:
-        one.addHandler(handler)
-        one.propagate = False
-        one.setLevel((logging.ERROR, _NOTE, logging.INFO, logging.DEBUG)[min(verbosity, 2) + 1])
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel((logging.ERROR, _NOTE, logging.INFO, logging.DEBUG)[min(verbosity, 2) + 1])
     try:
         yield
     finally:
-        for one, level, propagate in before:
-            one.removeHandler(handler)
-            one.setLevel(level)
-            one.propagate = propagate
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 def report(message: str, kind: str = "error") -> None:
@@ -93,14 +93,7 @@ def say(text: str) -> None:
         print(printable(text, _ALLOWED_CONTROLS))
 
 
-def show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Report a warning without its line of code, which does not help users."""
     report(str(message), "warning")
 
@@ -130,18 +123,28 @@ def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
     text = json.dumps(_encode_numbers(value), indent=2, ensure_ascii=False, default=str)
     # JSON allows these unescaped, but terminals interpret them
-    print(_TERMINAL_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(_TERMINAL_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 _TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+def show_result(arguments: argparse.Namespace, facts: Mapping[str, Any], *lines: str) -> None:
+    """Print what a command wrote, or would write: facts with `--json`, else lines."""
+    if arguments.json:
+        print_json(facts)
+        return
+    would = "would write " if arguments.dry_run else ""
+    for line in lines:
+        say(f"{would}{line}")
+
+
 def _encode_numbers(value: Any) -> Any:
     """Replace numbers that JSON lacks by strings, as in Zarr: "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, dict):
-        return {name: _encode_numbers(one) for name, one in value.items()}
+        return {name: _encode_numbers(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode_numbers(one) for one in value]
+        return [_encode_numbers(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
@@ -151,7 +154,6 @@ class OneOrMany(argparse.Action):
     """Store one name as a string, which may be a pattern or table, and several as a list."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Store the string or list."""
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
@@ -159,7 +161,6 @@ class Merge(argparse.Action):
     """Merge the values of a repeated option into one dictionary."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Add to the dictionary."""
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **values})
 
 
@@ -229,26 +230,24 @@ class Command:
     def add_to(self, parser: argparse.ArgumentParser, metavar: str = "ACTION") -> None:
         """Add the arguments and actions to a parser."""
         parser.set_defaults(run=self.run or (lambda _: _print_help(parser)), parser=parser)
-        _add_arguments(parser, self.arguments)
-        actions = parser.add_subparsers(metavar=metavar) if self.actions else None
+        _add_arguments(parser, {**self.arguments, **(_COMMON if self.help else {})})
+        if not self.actions:
+            return
+        actions = parser.add_subparsers(metavar=metavar)
         for name, action in self.actions.items():
-            assert actions is not None
-            action.add_to(
-                actions.add_parser(
-                    name,
-                    help=action.help,
-                    description=f"{action.help[0].upper()}{action.help[1:]}.",
-                    epilog=f"examples:\n{action.examples}" if action.examples else None,
-                    formatter_class=argparse.RawDescriptionHelpFormatter,
-                )
+            added = actions.add_parser(
+                name,
+                help=action.help,
+                description=f"{action.help[0].upper()}{action.help[1:]}.",
+                epilog=f"examples:\n{action.examples}" if action.examples else None,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
             )
-        if self.help:
-            _add_arguments(parser, _COMMON)
+            action.add_to(added)
 
 
 def _add_arguments(parser: Any, arguments: Arguments) -> None:
     for names, options in arguments.items():
-        if all(isinstance(one, Mapping) for one in options.values()):
+        if all(isinstance(option, Mapping) for option in options.values()):
             _add_arguments(parser.add_argument_group(names), options)
         else:
             parser.add_argument(*names.split(), **options)
@@ -289,14 +288,24 @@ def default_output(output: str | None, stem: str, form: str | None) -> str:
     Raises
     ------
     UsageError
-        If the name does not match the format or is that of a Zarr store, or the default exists;
-        or if it stands for standard output.
+        As in `check_output`; or if the default exists.
     """
-    if output is None:
-        name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
-        if Path(name).exists():
-            raise UsageError(f"{name} already exists; to replace it, use -o {name}")
-        return name
+    if output is not None:
+        return check_output(output, form)
+    name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
+    if Path(name).exists():
+        raise UsageError(f"{name} already exists; to replace it, use -o {name}")
+    return name
+
+
+def check_output(output: str, form: str | None = None) -> str:
+    """Return the name of the output.
+
+    Raises
+    ------
+    UsageError
+        If it stands for standard output, is that of a Zarr store, or does not match the format.
+    """
     if output == "-":
         raise UsageError("only tiffref scan writes to standard output; give the name of a file")
     extension = output.rstrip("/").lower().rpartition(".")[2]
@@ -325,10 +334,10 @@ class Parser(argparse.ArgumentParser):
     ) -> Any:
         """Parse all arguments; leave none to the parent parser."""
         given = sys.argv[1:] if args is None else args
-        found, rest = super().parse_known_args(list(_join_numbers(given)), namespace)
+        parsed, rest = super().parse_known_args(_join_numbers(given), namespace)
         if rest:
             self.error(self._describe_unknown(rest[0]))
-        return found, rest
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to find the options, and exit."""
@@ -356,26 +365,23 @@ class Parser(argparse.ArgumentParser):
         if not argument.startswith("-"):
             return f"unexpected argument: {argument}"
         name = argument.partition("=")[0]
-        near = did_you_mean(name, self.options())
-        return f"unknown option {name}" + (f"; {near[0].lower()}{near[1:]}" if near else "")
+        hint = did_you_mean(name, self.options())
+        return f"unknown option {name}" + (f"; {hint[0].lower()}{hint[1:]}" if hint else "")
 
 
-def _join_numbers(arguments: Sequence[str]) -> Iterator[str]:
+def _join_numbers(arguments: Sequence[str]) -> list[str]:
     """Join options with negative numbers, which argparse would take for options.
 
-    >>> list(_join_numbers(["query", "--bounds", "-10,40,5.5,50", "images"]))
+    >>> _join_numbers(["query", "--bounds", "-10,40,5.5,50", "images"])
     ['query', '--bounds=-10,40,5.5,50', 'images']
     """
-    last = None
+    joined: list[str] = []
     for argument in arguments:
-        if last is not None and _OPTION.fullmatch(last) and _NEGATIVE_NUMBERS.fullmatch(argument):
-            last = f"{last}={argument}"
-            continue
-        if last is not None:
-            yield last
-        last = argument
-    if last is not None:
-        yield last
+        if joined and _OPTION.fullmatch(joined[-1]) and _NEGATIVE_NUMBERS.fullmatch(argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def name_options(text: str, options: Sequence[str]) -> str:
@@ -437,10 +443,11 @@ def write_references(
 
 def count_arrays(references: References) -> dict[str, int]:
     """Count images and their chunks, and separately coordinates."""
-    levels = (level for row in references.series for level in row["levels"])
+    from ..references import level_paths
+
     arrays = dict(references.group.arrays())
-    images = {level.get("path") for level in levels} & set(arrays)
-    counted = [array for path, array in arrays.items() if path in images or not images]
+    images = [arrays[path] for path in level_paths(references.series) if path in arrays]
+    counted = images or [*arrays.values()]
     return {
         "arrays": len(counted),
         "chunks": sum(array.manifest.n_chunks for array in counted),

@@ -39,33 +39,30 @@ _WKT_NAME = re.compile(r'"([^"]+)"')
 
 def _describe_metadata(references: References) -> dict[str, Any]:
     """Return CRS, bounds, axes and channels of the main image, if known, as JSON values."""
-    from ..model.array import Array
+    from ..references import level_paths
 
     arrays = dict(references.group.arrays())
-    path = next(
-        (level["path"] for one in references.series for level in one["levels"] if "path" in level),
-        None,
-    )
-    image = arrays.get(path) if path else None
-    if not isinstance(image, Array):
+    path = next(iter(level_paths(references.series)), "")
+    if path not in arrays:
         return {}
-    folder = path.rpartition("/")[0] if path else ""
-    siblings = {name.removeprefix(f"{folder}/"): one for name, one in arrays.items()}
-    found = _georeference(image, siblings)
+    image = arrays[path]
+    folder = path.rpartition("/")[0]
+    siblings = {name.removeprefix(f"{folder}/"): array for name, array in arrays.items()}
+    facts = _georeference(image, siblings)
     code = references.group.attributes.get("proj:code")
     if code:
-        found["crs"] = f"{code} ({found['crs']})" if found.get("crs") else code
-    coordinates = {dim: siblings[dim] for dim in image.dims if dim in siblings}
-    axes = {dim: _describe_axis(one) for dim, one in coordinates.items() if one.shape}
-    found |= {"axes": axes} if axes else {}
-    channels = image.attributes.get("channel_names")
-    found |= {"channels": list(channels)} if channels else {}
-    date = _date(siblings["time"]) if "time" in siblings else None
-    found |= {"time": date} if date else {}
-    found |= {name: image.attributes[name] for name in _ATTRIBUTES if name in image.attributes}
+        facts["crs"] = f"{code} ({facts['crs']})" if facts.get("crs") else code
+    facts |= {
+        "axes": {dim: _describe_axis(siblings[dim]) for dim in image.dims
+                 if dim in siblings and siblings[dim].shape},
+        "channels": list(image.attributes.get("channel_names") or ()),
+        "time": _date(siblings["time"]) if "time" in siblings else None,
+    }  # fmt: skip
+    facts = {name: value for name, value in facts.items() if value not in (None, [], {})}
+    facts |= {name: image.attributes[name] for name in _ATTRIBUTES if name in image.attributes}
     if image.fill_value is not None:
-        found["nodata"] = image.fill_value
-    return found
+        facts["nodata"] = image.fill_value
+    return facts
 
 
 def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]:
@@ -74,18 +71,17 @@ def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]
         return {}
     attributes = mapping.attributes
     name = _WKT_NAME.search(attributes.get("crs_wkt", ""))
-    found: dict[str, Any] = {"crs": name[1] if name else None}
+    facts: dict[str, Any] = {"crs": name[1] if name else None}
     if "gcps" in attributes:
-        found["control_points"] = len(json.loads(attributes["gcps"])["features"])
+        facts["control_points"] = len(json.loads(attributes["gcps"])["features"])
     if "GeoTransform" in attributes:
         x, dx, rx, y, ry, dy = (float(n) for n in attributes["GeoTransform"].split())
         sizes = dict(zip(image.dims, image.shape, strict=True))
         n_x, n_y = sizes.get("x", 0), sizes.get("y", 0)
         corners = [(x + i * dx + j * rx, y + i * ry + j * dy) for i in (0, n_x) for j in (0, n_y)]
         xs, ys = zip(*corners, strict=True)
-        found["bounds"] = [min(xs), min(ys), max(xs), max(ys)]
-        found["pixel_size"] = [dx, dy]
-    return {name: value for name, value in found.items() if value is not None}
+        facts |= {"bounds": [min(xs), min(ys), max(xs), max(ys)], "pixel_size": [dx, dy]}
+    return facts
 
 
 def _describe_axis(coordinate: Array) -> dict[str, Any]:
@@ -95,23 +91,23 @@ def _describe_axis(coordinate: Array) -> dict[str, Any]:
     from ..metadata.cf import iso_text, read_time_coordinate
     from ..read import Fetcher, read_array
 
-    found: dict[str, Any] = {"n": coordinate.shape[0]}
+    facts: dict[str, Any] = {"n": coordinate.shape[0]}
     if (coordinate.manifest.source >= 0).any():
-        return found  # a foreign document: reading the values would open its files
+        return facts  # a foreign document: reading the values would open its files
     values = read_array(coordinate, ..., fetch=Fetcher())
     if values.dtype.kind in "US":
-        return found | {"labels": values.tolist()[:_MAX_LABELS]}
+        return facts | {"labels": values.tolist()[:_MAX_LABELS]}
     if values.size:
-        found |= {"first": values.reshape(-1)[0].item(), "last": values.reshape(-1)[-1].item()}
+        facts |= {"first": values.reshape(-1)[0].item(), "last": values.reshape(-1)[-1].item()}
     unit = coordinate.attributes.get("units", "")
     if " since " in unit and values.size:
-        first, last = (read_time_coordinate(unit, found[name]) for name in ("first", "last"))
+        first, last = (read_time_coordinate(unit, facts[name]) for name in ("first", "last"))
         if first is not None and last is not None:
-            return found | {"first": iso_text(first), "last": iso_text(last)}
+            return facts | {"first": iso_text(first), "last": iso_text(last)}
     steps = np.diff(values.reshape(-1).astype(float))
     if steps.size and np.allclose(steps, steps[0]):
-        found["step"] = float(np.median(steps))
-    return found | ({"units": unit} if unit else {})
+        facts["step"] = float(np.median(steps))
+    return facts | ({"units": unit} if unit else {})
 
 
 def _date(coordinate: Array) -> str | None:
@@ -307,16 +303,13 @@ def _convert(arguments: argparse.Namespace) -> int:
     """Write a document in another format."""
     from ..documents import convert
 
-    target = console.default_output(arguments.target, "", None)
+    target = console.check_output(arguments.target)
     names = "zarr_format version record_size storage_options allow dry_run"
     with console.progress(f"writing {target}"):
         references = convert(arguments.document, target, **console.pick(arguments, names))
     counts = console.count_arrays(references)
-    if arguments.json:
-        console.print_json({"output": target, **counts})
-    else:
-        would = "would write " if arguments.dry_run else ""
-        console.say(f"{would}{target}: {console.format_counts(counts)}")
+    line = f"{target}: {console.format_counts(counts)}"
+    console.show_result(arguments, {"output": target, **counts}, line)
     return console.OK
 
 
@@ -327,17 +320,12 @@ def _rewrite(arguments: argparse.Namespace) -> int:
     if len(arguments.before) != len(arguments.after):
         raise console.UsageError("each --from needs a --to")
     moves = dict(zip(arguments.before, arguments.after, strict=True))
-    target = arguments.document
-    if arguments.output:
-        target = console.default_output(arguments.output, "", None)
+    target = console.check_output(arguments.output) if arguments.output else arguments.document
     options = console.pick(arguments, "storage_options allow dry_run")
     with console.progress(f"writing {target}"):
         n_moved = rewrite(arguments.document, target, moves, **options)
-    if arguments.json:
-        console.print_json({"output": target, "moved": n_moved})
-    else:
-        would = "would write " if arguments.dry_run else ""
-        console.say(f"{would}{target}: {count(n_moved, 'file')} with a new address")
+    line = f"{target}: {count(n_moved, 'file')} with a new address"
+    console.show_result(arguments, {"output": target, "moved": n_moved}, line)
     return console.OK
 
 
