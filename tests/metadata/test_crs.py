@@ -328,8 +328,27 @@ MERCATOR = {
 def test_web_mercator_is_known_by_its_names(name, key):
     for text in (name, name.lower(), f"PCS Name = {name}"):
         assert build({**MERCATOR, key: text}).to_epsg() == 3857
-    for other in ({key: "WGS 84 / World Mercator"}, {key: f"not {name}"}, {key: name, 3080: 9.0}):
+    for other in ({key: "WGS 84 / World Mercator"}, {key: f"not {name}"}):
         assert build({**MERCATOR, **other}).coordinate_operation.method_code == "9804"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{3080: 9.0}, {3081: 20.0}, {3082: 100.0}, {3078: 30.0}, {3075: 8, 3078: 30.0}, {3076: 9002}],
+)
+@pytest.mark.parametrize(
+    "name", ["Google Maps Global Mercator", "WGS_1984_Web_Mercator_Auxiliary_Sphere"]
+)
+def test_web_mercator_has_no_parameters_as_in_gdal(tmp_path, name, more):
+    rasterio = pytest.importorskip("rasterio")
+    keys = {**MERCATOR, 1026: name, **more}
+    with rasterio.open(write_geotiff(tmp_path / "a.tif", geotags(keys, **PLACED))) as dataset:
+        theirs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    places = [
+        pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(1e6, 4.5e6)
+        for crs in (build(keys), theirs)
+    ]
+    assert places[0] == pytest.approx(places[1], abs=1e-9)
 
 
 @pytest.mark.parametrize(

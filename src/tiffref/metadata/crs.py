@@ -621,7 +621,10 @@ def _esri_string(keys: GeoKeys) -> str:
 def _projected(keys: GeoKeys, report: Report) -> CRS | None:
     crs = look_up(keys, 3072, report)
     if crs is not None and crs.is_projected:
-        return _with_keys_unit(crs, keys, report)
+        # state planes are often used in feet
+        is_named = 3076 in keys.values
+        unit = _keys_unit(keys, report) if is_named else _unit_of_code(keys.values[3072])
+        return _with_unit(crs, *unit)
     if crs is not None and (crs.is_geographic or crs.is_geocentric):
         return crs  # like GDAL; some writers store any code here
     if crs is not None:
@@ -629,15 +632,12 @@ def _projected(keys: GeoKeys, report: Report) -> CRS | None:
     return _user_projected(keys, report)
 
 
-def _with_keys_unit(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
-    """Set the linear unit of a CRS to that of the keys, or else of its code.
+def _keys_unit(keys: GeoKeys, report: Report) -> tuple[str, float]:
+    return unit_of(keys, 3076, 3077, "linear", report)
 
-    State planes are often used in feet.
-    """
-    code = keys.code(3072)
-    assert code is not None
-    is_named = 3076 in keys.values
-    name, size = unit_of(keys, 3076, 3077, "linear", report) if is_named else _unit_of_code(code)
+
+def _with_unit(crs: CRS, name: str, size: float) -> CRS:
+    """Set the linear unit of a projected CRS, `size` in metres."""
     if math.isclose(size, crs.axis_info[0].unit_conversion_factor, rel_tol=1e-9):
         return crs
     found = crs.to_json_dict()
@@ -650,24 +650,30 @@ def _with_keys_unit(crs: CRS, keys: GeoKeys, report: Report) -> CRS:
     return crs.from_json_dict(found)
 
 
-def _is_web_mercator(keys: GeoKeys, title: str) -> bool:
-    """Return whether the title names Web Mercator, for which GeoTIFF has no method code."""
-    is_plain = not any(keys.number(key) for key in (*range(3078, 3092), 3095))
-    return keys.values.get(3075) == 7 and is_plain and title.lower() in _WEB_MERCATOR
+def _web_mercator(keys: GeoKeys, title: str, report: Report) -> CRS | None:
+    """Return Web Mercator if the title names it, since GeoTIFF has no method code for it.
+
+    Like GDAL, which ignores all parameters, and with Google's name the unit, too.
+    """
+    if 3075 not in keys.values or title.lower() not in (_GOOGLE_MERCATOR, _ESRI_MERCATOR):
+        return None
+    crs = from_epsg(3857)
+    is_in_metres = title.lower() == _GOOGLE_MERCATOR
+    return crs if is_in_metres else _with_unit(crs, *_keys_unit(keys, report))
 
 
-_WEB_MERCATOR = frozenset({"google maps global mercator", "wgs_1984_web_mercator_auxiliary_sphere"})
+_GOOGLE_MERCATOR = "google maps global mercator"
+_ESRI_MERCATOR = "wgs_1984_web_mercator_auxiliary_sphere"
 
 
 def _user_projected(keys: GeoKeys, report: Report) -> CRS | None:
     from pyproj import CRS
 
     title = citation(keys, 3073, "PCS Name") or citation(keys, 1026, "PCS Name")
-    if _is_web_mercator(keys, title):
-        return from_epsg(3857)
+    if (web_mercator := _web_mercator(keys, title, report)) is not None:
+        return web_mercator
     base = geographic(keys, report, is_base=True)
-    name, size = unit_of(keys, 3076, 3077, "linear", report)
-    unit = json_unit("LinearUnit", name, size)
+    unit = json_unit("LinearUnit", *_keys_unit(keys, report))
     angle_name, radians = unit_of(keys, 2054, 2055, "angular", report)
     if base is not None and base.is_geographic and not {2054, 2055} & set(keys.values):
         first = base.axis_info[0]  # like GDAL, for systems in grads
@@ -733,7 +739,7 @@ def _engineering(keys: GeoKeys, report: Report) -> CRS | None:
     """Return a local CRS, which only has a unit."""
     from pyproj import CRS
 
-    name, size = unit_of(keys, 3076, 3077, "linear", report)
+    name, size = _keys_unit(keys, report)
     title = keys.text(1026) or keys.text(3073) or keys.text(2049) or "unnamed"
     title = " ".join(title.replace('"', "'").split())
     return CRS.from_wkt(
