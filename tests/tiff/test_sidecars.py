@@ -112,11 +112,12 @@ def test_an_incomplete_sensor_model_of_aux_xml_is_reported(tmp_path):
         assert "spatial_ref" not in tiffref.scan(path).group.children
 
 
-def rpc_text(items):
+def rpc_text(items, mark=": "):
     lines = []
     for key, value in items.items():
         words = value.split() if key.endswith("COEFF") else []
-        lines += [f"{key}_{n}: {word}" for n, word in enumerate(words, 1)] or [f"{key}: {value}"]
+        numbered = [(f"{key}_{n}", word) for n, word in enumerate(words, 1)] or [(key, value)]
+        lines += [f"{name}{mark}{word}" for name, word in numbered]
     return "\r\n".join(lines)
 
 
@@ -132,11 +133,12 @@ def rpb_text(items):
 
 @pytest.mark.parametrize("ending", [".RPB", ".rpb", "_RPC.TXT", "_rpc.txt"])
 @pytest.mark.parametrize("tags", [None, {50844: (7.0,) * 92}])
-def test_a_sensor_model_of_its_own_file(tmp_path, ending, tags):
+@pytest.mark.parametrize("mark", [": ", ":", "="])
+def test_a_sensor_model_of_its_own_file(tmp_path, ending, tags, mark):
     rasterio = pytest.importorskip("rasterio")
     path = write(tmp_path / "a.b.tif", tags=tags)
     items = {**SENSOR, "SAMP_NUM_COEFF": " ".join(map(str, range(20)))}
-    text = rpb_text(items) if "rpb" in ending.lower() else rpc_text(items)
+    text = rpb_text(items) if "rpb" in ending.lower() else rpc_text(items, mark)
     (tmp_path / f"a.b{ending}").write_text(text)
     found = json.loads(tiffref.scan(path).group["spatial_ref"].attributes["rpcs"])
     with rasterio.open(path) as dataset:
@@ -264,6 +266,59 @@ def test_nodata_of_aux_xml_is_that_of_the_band(tmp_path, n_bands, nodata, expect
         assert tiffref.scan(path).group["image"].fill_value == expected
 
 
+@pytest.mark.parametrize("given", ["<Scale>0.5</Scale>", "<Offset>-1</Offset>", ""])
+def test_a_scale_of_aux_xml_replaces_the_offset_too(tmp_path, given):
+    rasterio = pytest.importorskip("rasterio")
+    items = "".join(
+        f'<Item name="{role.upper()}" sample="0" role="{role}">4</Item>'
+        for role in ("scale", "offset")
+    )
+    tags = {**geotags(UTM, **PLACED), 42112: f"<GDALMetadata>{items}</GDALMetadata>"}
+    path = write(tmp_path / "a.tif", tags=tags)
+    band = f"<PAMRasterBand band='1'>{given}<UnitType>m</UnitType></PAMRasterBand>"
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    found = tiffref.scan(path).group["image"].attributes
+    with rasterio.open(path) as dataset:
+        assert found.get("scale_factor", 1) == dataset.scales[0]
+        assert found.get("add_offset", 0) == dataset.offsets[0]
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+@pytest.mark.parametrize("has_world_file", [False, True])
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_control_points_of_aux_xml_beside_a_transform(tmp_path, kind, has_world_file, is_placed):
+    rasterio = pytest.importorskip("rasterio")
+    path = write(
+        tmp_path / "a.tif", tags=geotags({**UTM, 1025: kind}, **PLACED if is_placed else {})
+    )
+    points = "".join(f'<GCP Pixel="{n}" Line="{n * n}.5" X="{n}" Y="4"/>' for n in range(3))
+    aux = f'<PAMDataset><GCPList Projection="EPSG:4326">{points}</GCPList></PAMDataset>'
+    (tmp_path / "a.tif.aux.xml").write_text(aux)
+    if has_world_file:
+        (tmp_path / "a.tfw").write_text(WORLD)
+    told = pytest.warns(MetadataWarning, match="control points are ignored")
+    with told if is_placed else nullcontext():
+        group = tiffref.scan(path).group
+    expected = by_rasterio(path) if is_placed else None
+    assert group.attributes.get("spatial:transform") == expected
+    if not is_placed:
+        found = json.loads(group["spatial_ref"].attributes["gcps"])["features"]
+        with rasterio.open(path) as dataset:
+            assert [one["properties"]["row"] for one in found] == [
+                point.row for point in dataset.gcps[0]
+            ]
+
+
+@pytest.mark.parametrize("kind", ["Area", "Point"])
+def test_area_or_point_of_aux_xml(tmp_path, kind):
+    path = write(tmp_path / "a.tif")
+    (tmp_path / "a.tfw").write_text(WORLD)
+    item = f'<Metadata><MDI key="AREA_OR_POINT">{kind}</MDI></Metadata>'
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{item}</PAMDataset>")
+    assert tiffref.scan(path).group["image"].attributes["AREA_OR_POINT"] == kind
+    assert transform(path) == by_rasterio(path) == TRANSFORM
+
+
 def test_a_table_of_mapinfo_is_reported(tmp_path):
     """GDAL reads its georeference."""
     path = write(tmp_path / "a.tif")
@@ -389,23 +444,32 @@ def images(path):
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-def test_a_colour_table_in_an_aux_xml(tmp_path):
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
+def test_the_classes_of_an_aux_xml(tmp_path, dtype, byteorder):
     rasterio = pytest.importorskip("rasterio")
-    path = write(tmp_path / "a.tif", DATA.astype("u1"))
+    path = write(tmp_path / "a.tif", DATA.astype(dtype), byteorder=byteorder)
     entry = '<Entry c1="{}" c2="2" c3="255" c4="255"/>'
-    band = "<PAMRasterBand band='1'><ColorTable>{}</ColorTable></PAMRasterBand>"
-    band = f"<PAMDataset>{band}</PAMDataset>"
+    band = "<PAMRasterBand band='{}'>{}<ColorTable>{}</ColorTable></PAMRasterBand>"
+    names = "<CategoryNames><Category>no data</Category><Category>forest</Category></CategoryNames>"
     aux = tmp_path / "a.tif.aux.xml"
-    aux.write_text(band.format(entry.format(1) + entry.format(16)))
-    colors = images(path)["image"].attributes["color_table"]
+
+    def attributes(band_number, *reds):
+        one = band.format(band_number, names, "".join(map(entry.format, reds)))
+        aux.write_text(f"<PAMDataset>{one}</PAMDataset>")
+        return images(path)["image"].attributes
+
+    found = attributes(1, 1, 16)
     with rasterio.open(path) as tiff:
         expected = ["#{:02x}{:02x}{:02x}".format(*color) for color in tiff.colormap(1).values()]
-    assert colors[:2] == expected == ["#0102ff", "#1002ff"]
-    assert set(colors[2:]) == {"#000000"}
+    assert found["color_table"] == expected == ["#0102ff", "#1002ff"]
+    assert found["color_interpretation"] == "palette"
+    assert found["category_names"] == ["no data", "forest"]
+    assert xr.open_dataset(path, engine="tiffref")["image"].attrs["category_names"][1] == "forest"
+    assert not {"color_table", "category_names"} & attributes(2, 1, 16).keys()  # of no band here
     for wrong in ("256", "-1", "red", "1e999"):
-        aux.write_text(band.format(entry.format(wrong)))
         with pytest.warns(MetadataWarning, match="color table"):
-            assert "color_table" not in images(path)["image"].attributes
+            assert "color_table" not in attributes(1, wrong)
 
 
 def test_files_beside_a_signed_address(tmp_path, server):

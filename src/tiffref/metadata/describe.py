@@ -66,6 +66,9 @@ _MAX_NUMBERS = 1 << 14
 _JSON_TYPES = frozenset({str, int, bool, type(None)})
 """Types that need no conversion to JSON."""
 
+COLOR_TABLE, CATEGORY_NAMES = 0x10000, 0x10001
+"""Codes for parts of an .aux.xml for which TIFF has no tag: colors as "#rrggbb", and names."""
+
 TAG_NAMES: Mapping[int, str] = {
     254: "NewSubfileType", 255: "SubfileType", 256: "ImageWidth", 257: "ImageLength",
     258: "BitsPerSample", 259: "Compression", 262: "PhotometricInterpretation",
@@ -161,7 +164,7 @@ def _to_json(value: Any) -> Any:
     return str(value)
 
 
-GDAL_METADATA, DATE_TIME, COLOR_MAP = 42112, 306, 320
+GDAL_METADATA, DATE_TIME, COLOR_MAP, _RASTER_TYPE = 42112, 306, 320, 1025
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,11 +510,15 @@ def _image_attributes(image: _Image) -> dict[str, Any]:
     tags = image.ifd.tags
     found: dict[str, Any] = {}
     if image.reference is not None:
-        found["AREA_OR_POINT"] = "Point" if image.reference.placement.is_point else "Area"
+        own = "Point" if image.reference.placement.is_point else "Area"
+        is_own = _RASTER_TYPE in image.reference.keys.values  # over the item, as in GDAL
+        found["AREA_OR_POINT"] = own if is_own else image.items.items.get("AREA_OR_POINT", own)
         found.update(gdal_tag_attributes(tags))
     table = _color_table(image.ifd)
     if table:
         found["color_table"] = table
+    if CATEGORY_NAMES in tags:
+        found["category_names"] = tags[CATEGORY_NAMES]
     created = created_from_tag(tags.get(DATE_TIME))
     if created is not None:
         found["date_created"] = created
@@ -542,7 +549,7 @@ def _color_table(ifd: IfdFacts) -> list[str]:
         and np.size(table) == _color_map_length(ifd)
     )
     if table is None or not is_fitting or np.size(table) not in _PALETTES:
-        return []
+        return ifd.tags.get(COLOR_TABLE, [])
     numbers = np.asarray(table)
     if numbers.dtype.kind not in "iu":
         return []

@@ -20,12 +20,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import numpy as np
-
 from ..errors import MissingSource, SourceError, TiffrefError, UntrustedSource
 from ..io.allow import is_local
 from ..io.open import open_source
 from ..io.source import ByteSource
+from ..metadata.describe import CATEGORY_NAMES, COLOR_TABLE
 from ..metadata.geokeys import (
     MATRIX,
     RPC_NUMBERS,
@@ -43,7 +42,7 @@ from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 __all__ = ["Sidecars", "add_sidecars", "has_sidecars"]
 
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
-_USER_DEFINED, _SAMPLES_PER_PIXEL, _COLOR_MAP, _N_COLORS = 32767, 277, 320, 256
+_USER_DEFINED, _SAMPLES_PER_PIXEL, _MAX_CLASSES = 32767, 277, 1 << 16
 
 _LABEL = "files beside the TIFF"
 _MAX_BYTES = 1 << 24
@@ -133,7 +132,8 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
     if text is not None:
         tags = _with_pam(tags, text, sidecars.report)
     tags = _with_sensor_model(tags, sidecars)
-    if SCALE not in tags and MATRIX not in tags:
+    has_points = tags.get(TIEPOINTS) is not own.get(TIEPOINTS)  # of the .aux.xml
+    if SCALE not in tags and MATRIX not in tags and not has_points:
         tags = _with_world_file(tags, sidecars)
     if tags is not own:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
@@ -298,8 +298,8 @@ _RPB_ITEM = re.compile(r"(\w+)\s*=\s*(\([^()]*\)|[^;\s]*)")
 
 def _parse_rpc_text(text: str) -> dict[str, list[str]]:
     """Parse the file of GeoEye and Space Imaging: `LINE_OFF: 7 pixels`, `LINE_NUM_COEFF_1: 1`."""
-    lines = (line.partition(":") for line in text.splitlines())
-    found = {key.strip().lower(): value.split() for key, _, value in lines}
+    lines = (re.split("[:=]", line, maxsplit=1) for line in text.splitlines())
+    found = {line[0].strip().lower(): line[-1].split() for line in lines}
     for name in RPC_SERIES:
         found[name] = [word for n in range(1, 21) for word in found.get(f"{name}_{n}", [])[:1]]
     return found
@@ -337,9 +337,11 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         found = _with_matrix(found, (a, b, c, d, e, f))
     elif text is not None:
         report.add(".aux.xml", "the GeoTransform does not have six numbers", got=text.strip())
-    elif (points := root.find("GCPList")) is not None:
-        found = {code: v for code, v in found.items() if code not in (SCALE, MATRIX)}
-        found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point))
+    elif (points := root.find("GCPList")) is not None and (SCALE in tags or MATRIX in tags):
+        report.add(".aux.xml", "control points are ignored, as the TIFF has a transformation")
+    elif points is not None:
+        shift = 0.5 if parse_geokeys(found).values.get(1025) == 2 else 0.0
+        found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point, shift))
     sensor = root.find("Metadata[@domain='RPC']")
     if sensor is not None and RPCS not in tags:  # as in GDAL, the tag takes precedence here
         words = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
@@ -351,20 +353,28 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
         report.add(".aux.xml", "bands have different nodata; that of the first is used", got=nodata)
     if nodata[0]:
         found[GDAL_NODATA] = nodata[0]
-    colors = [
-        [_number(entry.get(f"c{n}") or "0") for n in (1, 2, 3)]
-        for entry in root.findall("PAMRasterBand/ColorTable/Entry")[:_N_COLORS]
-    ]
-    if not all(0 <= number <= 255 for color in colors for number in color):
-        report.add(".aux.xml", "the color table has numbers outside 0 to 255")
-    elif colors and _COLOR_MAP not in found:
-        table = np.zeros((3, _N_COLORS), np.uint16)
-        table[:, : len(colors)] = 257 * np.array(colors, np.uint16).T
-        found[_COLOR_MAP] = table
+    first = root.find("PAMRasterBand[@band='1']")
+    if first is not None:
+        found |= _classes(first, report)
     items = "".join([*_items(root), *(item for band in bands for item in _items(band))])
     if items:
         found[GDAL_METADATA] = _with_items(found.get(GDAL_METADATA), items)
     return found
+
+
+def _classes(band: Element, report: Report) -> dict[int, Any]:
+    """Return color table and category names of a band."""
+    colors = [
+        [_number(entry.get(f"c{n}") or "0") for n in (1, 2, 3)]
+        for entry in band.findall("ColorTable/Entry")[:_MAX_CLASSES]
+    ]
+    names = [name.text or "" for name in band.findall("CategoryNames/Category")[:_MAX_CLASSES]]
+    if not all(0 <= number <= 255 for color in colors for number in color):
+        report.add(".aux.xml", "the color table has numbers outside 0 to 255")
+        colors = []
+    found = {COLOR_TABLE: ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors],
+             CATEGORY_NAMES: names}  # fmt: skip
+    return {code: values for code, values in found.items() if values}
 
 
 def _nodata_of_bands(bands: Sequence[Element], n_bands: Any) -> list[str]:
@@ -379,8 +389,12 @@ def _attribute(root: Element, name: str, attribute: str) -> str:
     return (element.get(attribute) or "").strip() if element is not None else ""
 
 
-def _tiepoint(point: Element) -> list[float]:
-    return [_number(point.get(name) or "0") for name in ("Pixel", "Line", "", "X", "Y", "Z")]
+def _tiepoint(point: Element, shift: float) -> list[float]:
+    """Return one point of ModelTiepoint; `shift` is the centre of the first pixel."""
+    column, row, *others = (
+        _number(point.get(name) or "0") for name in ("Pixel", "Line", "", "X", "Y", "Z")
+    )
+    return [column - shift, row - shift, *others]
 
 
 _ROLES = {
@@ -389,12 +403,17 @@ _ROLES = {
 }  # fmt: skip
 
 
+_PACKING = {"Scale": "1", "Offset": "0"}
+
+
 def _items(node: Element) -> Iterator[str]:
     """Yield the metadata items of a dataset or band in the form of tag 42112."""
     band = node.get("band")
     sample = f' sample="{int(band) - 1}"' if band is not None and band.isdecimal() else ""
+    is_packed = any((node.findtext(name) or "").strip() for name in _PACKING)
+    defaults = _PACKING if is_packed else {}  # GDAL replaces both
     for name, role in _ROLES.items() if sample else ():
-        text = (node.findtext(name) or "").strip()
+        text = (node.findtext(name) or "").strip() or defaults.get(name, "")
         if text:
             yield f'<Item name="{role.upper()}"{sample} role="{role}">{_escape(text)}</Item>'
     for metadata in node.findall("Metadata"):
