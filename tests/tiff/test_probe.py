@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 import subprocess
 import sys
@@ -280,6 +281,80 @@ def test_jpeg_with_a_byte_count_that_is_too_small(tmp_path, how, n, order):
             open_file(path)
     with pytest.warns(tiffref.TruncationWarning, match=r"279.*excludes samples"):
         tiffref.scan(path, allow_holes=True)
+
+
+MIDDLE = [{"tile": (32, 32)}, {"rowsperstrip": 8}]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_less", [18, 300])
+@pytest.mark.parametrize("how", MIDDLE)
+def test_no_jpeg_segment_is_cut_unnoticed(tmp_path, how, n_less, order):
+    """Neither by its byte count, nor if its stream was written in part: in any place of a file."""
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 99, (96, 96), "u1")
+    tifffile.imwrite(path, data, compression="jpeg", byteorder=order, metadata=None, **how)
+    tiffref.scan(path, strict=True)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[0].dataoffsets[5]
+    for n in range(1, 8):
+        path.write_bytes(whole)
+        shorten(path, n_less, n)
+        with pytest.raises(MalformedTiff, match=rf"segment {n}.*279.*excludes samples"):
+            tiffref.scan(path)
+    path.write_bytes(whole[: end - n_less] + bytes(n_less) + whole[end:])  # never written
+    with pytest.raises(MalformedTiff, match=r"segment 4.*279.*excludes samples"):
+        tiffref.scan(path)
+    with pytest.warns(tiffref.TruncationWarning, match=r"279.*excludes samples"):
+        references = tiffref.scan(path, allow_holes=True)
+    for name in ("a.json", "a.parquet"):
+        references.write_fsspec(tmp_path / name)
+        np.testing.assert_array_equal(read(tmp_path / name), tifffile.imread(path))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("compression", ["jpeg", "jpegxr"])
+def test_readers_refuse_cut_segments(tmp_path, compression, zarr_format):
+    """Of documents of others, or those of which the scan did not read each segment."""
+    zarr = pytest.importorskip("zarr")
+    data = rng.integers(0, 99, (96, 96), "u1")
+    tifffile.imwrite(tmp_path / "a.tif", data, compression=compression, rowsperstrip=8)
+    document = tiffref.scan(tmp_path / "a.tif").to_kerchunk(zarr_format=zarr_format)
+    (key,) = (key for key in document["refs"] if key[-3:] in ("5.0", "5/0"))
+    document["refs"][key][2] -= 300
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with ZarrTiffStore(tmp_path / "a.json", zarr_format=zarr_format) as store:
+        assert store[:40].shape == (40, 96)
+        for image in (store, zarr.open_group(store, mode="r")["image"]):
+            with pytest.raises(MalformedTiff, match="ends before its last sample"):
+                image[...]
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+@pytest.mark.parametrize(
+    "tiles", [{"blockysize": 16}, {"tiled": True, "blockxsize": 64, "blockysize": 64}]
+)
+@pytest.mark.parametrize("compression", ["CCITTRLE", "CCITTFAX3", "CCITTFAX4"])
+def test_fax_with_a_byte_count_that_is_too_small(tmp_path, compression, tiles, order):
+    """The bytes that it leaves out are there, and belong to the segment if they change it."""
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    how = {"height": 200, "width": 160, "count": 1, "dtype": "uint8", "nbits": 1, **tiles}
+    how |= {"driver": "GTiff", "compress": compression, "ENDIANNESS": order}
+    with rasterio.open(path, "w", **how) as dataset:
+        dataset.write(BLACK ^ rng.integers(0, 2, BLACK.shape, "u1"), 1)
+    tiffref.scan(path, strict=True)
+    whole = path.read_bytes()
+    for n in (0, 3, 5):
+        path.write_bytes(whole)
+        shorten(path, 12, n)
+        for open_file in (tiffref.scan, read):
+            with pytest.raises(MalformedTiff, match=r"279.*excludes samples"):
+                open_file(path)
+        with pytest.warns(tiffref.TruncationWarning, match=r"279.*excludes samples"):
+            tiffref.scan(path, allow_holes=True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -20,6 +20,7 @@ colorspace,            JPEG color spaces, from `table.jpeg_colorspaces`
 outcolorspace
 ends_exactly           True: imagecodecs decodes LZW segments to exactly their size
 lerc_mask              "nan" or "alpha": meaning of the mask of a LERC image
+accepts_truncated      True: decode a truncated JPEG or JPEG XR stream as far as it goes
 superresolution,       EER: sub-pixel bits to keep, and tags 65007 to 65009
 skip_bits,
 horizontal_bits,
@@ -36,6 +37,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import shake_128
 from typing import Any
 
@@ -46,7 +48,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences, MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .decoders import deflate
-from .guard import DECODING_ERRORS, check_expansion, check_image, min_stored_bytes
+from .guard import DECODING_ERRORS, HAVE_END, check_expansion, check_image, min_stored_bytes
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
 
@@ -245,6 +247,11 @@ class SegmentDecoder:
         self.layout: Layout | None = None
         self.is_as_stored = False
         """Whether the decompressed bytes are the samples."""
+        self.has_end: Callable[[Any], bool] | None = None
+        """Whether a stream has its end, if its decoder would make up what is missing."""
+        # NDPI's segments are intervals of a stream, whose decoder checks their ends
+        if not {"accepts_truncated", "jpeg_header"} & codec.parameters.keys():
+            self.has_end = HAVE_END.get(getattr(self.row.decode, "__name__", ""))
         self._min_stored = min_stored_bytes(codec)
         self._uncalibrated: SegmentDecoder | None = None
         stored = stored_codec(codec)
@@ -349,11 +356,39 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
     MalformedTiff
         If the bytes do not decode at all.
     """
+    codec = accepting_truncated(codec)
     samples = decode_segment(codec, data)[:, :n_rows]
     if compression_of(codec.compression).kind != "image":
         return False
+    start = _written_part(data) if "accepts_truncated" in codec.parameters else bytes(data)
     tails = (in_first_bit_order(tail, codec.fill_order) for tail in _TAILS)
-    return not all(_decodes_to(codec, bytes(data) + tail, samples) for tail in tails)
+    return not all(decodes_to(codec, start + tail, samples) for tail in tails)
+
+
+def accepting_truncated(codec: SegmentCodec) -> SegmentCodec:
+    """Return a codec that decodes truncated streams as far as they go."""
+    if getattr(compression_of(codec.compression).decode, "__name__", "") not in HAVE_END:
+        return codec
+    return replace(codec, parameters={**codec.parameters, "accepts_truncated": True})
+
+
+def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: NDArray) -> None:
+    """Raise if a stream without its end lacks samples, as `runs_short` finds out.
+
+    Raises
+    ------
+    ValueError
+        If its decoder made up samples.
+    """
+    start = _written_part(data)
+    if not all(np.array_equal(decode(start + tail), image) for tail in _TAILS):
+        raise ValueError("the stream ends before its last sample")
+
+
+def _written_part(data: Any) -> bytes:
+    """Return a stream without the zeros of a part that was never written; JPEG does not end so."""
+    start = bytes(data).rstrip(b"\0")
+    return start + b"\0" if start.endswith(b"\xff") else start
 
 
 def lacks_end(codec: SegmentCodec, data: bytes) -> bool:
@@ -387,7 +422,8 @@ def _tails() -> Iterator[bytes]:
 _TAILS = tuple(_tails())
 
 
-def _decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
+def decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
+    """Return whether bytes decode to these samples, in their first rows."""
     try:
         decoded = decode_segment(codec, data)[:, : samples.shape[1]]
     except MalformedTiff:
@@ -458,6 +494,8 @@ def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
         # the size or dtype differs from that of the segment; nothing has been decoded yet
         check_image(decode.__name__, bytes(data), math.prod(codec.shape[:3]))
         image = decode(codec, data, None)
+    if decoder.has_end is not None and not decoder.has_end(data):
+        check_not_truncated(lambda stream: decode(codec, stream, None), data, image)
     if image is not target and not np.shares_memory(image, target):
         _pad_into(target, fit_image(codec, image), codec.fill)
     elif target.dtype == np.bool_:

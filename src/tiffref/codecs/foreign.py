@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.codec import ForeignCodec, SegmentCodec
-from .decode import decode_chunk
+from .decode import check_not_truncated, decode_chunk
 from .guard import (
     DECODING_ERRORS,
+    HAVE_END,
     check_proportion,
     check_size,
     clean_png,
@@ -193,7 +194,7 @@ def decode_image(config: Mapping[str, Any], data: bytes, limit: int) -> Any:
     Raises
     ------
     MalformedTiff, ValueError
-        If it has more samples, no size in its header, or is an incomplete PNG.
+        If it has more samples, no size in its header, or is truncated.
     """
     name = config["id"].removeprefix("imagecodecs_")
     size = image_size(name, data)
@@ -202,7 +203,10 @@ def decode_image(config: Mapping[str, Any], data: bytes, limit: int) -> Any:
     limit = max(limit, _HARMLESS_SAMPLES)
     check_size(config["id"], math.prod(size) * _max_planes(name, data), limit)
     data = clean_png(data, 8 * limit) if name == "png" else data
-    return _by_numcodecs(config, data, limit)
+    image = _by_numcodecs(config, data, limit)
+    if name in HAVE_END and not HAVE_END[name](data):
+        check_not_truncated(lambda stream: _by_numcodecs(config, stream, limit), data, image)
+    return image
 
 
 def _max_planes(name: str, data: bytes) -> int:

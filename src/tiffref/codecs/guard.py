@@ -302,6 +302,30 @@ HEADERS: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
 """Name of the decoder in `codecs.decoders` -> function that returns (rows, columns)."""
 
 
+def _has_jpeg_end(data: Any) -> bool:
+    return data[-2:] == END_OF_JPEG or END_OF_JPEG in bytes(data)  # bytes may follow it
+
+
+END_OF_JPEG = b"\xff\xd9"
+
+
+def _has_jpegxr_end(data: Any) -> bool:
+    """Return whether the image of a JPEG XR file ends within the bytes (ITU-T T.832, Annex A)."""
+
+    def number(at: int, n_bytes: int) -> int:
+        return int.from_bytes(data[at : at + n_bytes], "little")
+
+    first = number(4, 4)
+    places = range(first + 2, first + 2 + 12 * min(number(first, 2), 64), 12)
+    entries = {number(at, 2): number(at + 8, 4) for at in places}
+    offset, length = entries.get(0xBCC0, 0), entries.get(0xBCC1, 0)
+    return offset + length <= len(data)
+
+
+HAVE_END: dict[str, Callable[[Any], bool]] = {"jpeg": _has_jpeg_end, "jpegxr": _has_jpegxr_end}
+"""Name of a decoder that makes up what a truncated stream lacks -> whether a stream has its end."""
+
+
 # ---- PNG
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

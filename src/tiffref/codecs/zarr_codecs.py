@@ -75,6 +75,7 @@ _REASONS: tuple[tuple[Callable[[SegmentCodec], bool], str], ...] = (
     (lambda codec: "jpeg_header" in codec.parameters, "JPEG tiles lack their header"),
     (lambda codec: "jpeg_process" in codec.parameters, "the JPEG process is not a common one"),
     (lambda codec: codec.edge is not None, "segments at the edge may be stored short or cropped"),
+    (lambda codec: "accepts_truncated" in codec.parameters, "segments are truncated"),
     (lambda codec: "lerc_mask" in codec.parameters, "a LERC mask stands for NaN or alpha"),
     (lambda codec: _is_image(codec) and codec.byteorder == ">", "bytes of the image are swapped"),
     (lambda codec: bool(codec.transposes), "Zarr v2 cannot transpose the samples of a chunk"),

@@ -12,7 +12,8 @@ offsets. libtiff reads a single strip to the end of the file; GDAL and tifffile 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -21,17 +22,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.decode import (
+    accepting_truncated,
     decode_segment,
     decodes,
+    decodes_to,
     has_twin_edges,
     in_first_bit_order,
     lacks_end,
     runs_short,
     wrap_inlined,
 )
-from ..codecs.decoders import jpeg, jpegxr, packbits_end
+from ..codecs.decoders import packbits_end
 from ..codecs.foreign import decode_image
-from ..codecs.guard import DECODING_ERRORS, HARMLESS_BYTES, HEADERS, inflate, zstd_size
+from ..codecs.guard import (
+    DECODING_ERRORS,
+    END_OF_JPEG,
+    HARMLESS_BYTES,
+    HAVE_END,
+    HEADERS,
+    inflate,
+    zstd_size,
+)
 from ..codecs.table import compression_of
 from ..codecs.unpack import layout_of, stored_codec
 from ..codecs.zarr_codecs import LZW, to_zarr2
@@ -224,9 +235,11 @@ def checked_array(
         )
         array = _check_decodable(array, segments)
         _report_missing_checksums(array, plan.across_end, segments, report)
-    _check_jpeg_ends(level, array, plan.across_end, segments, report, allows_holes)
-    if plan.across_end:
-        _check_ends(level, array, plan.across_end, segments, report, allows_holes)
+    errors = itertools.chain(
+        _truncated_by_count(level, array, plan.across_end, segments),
+        _truncated_by_file(level, array, plan.across_end, segments),
+    )
+    array = _accept_truncated(array, errors, report, allows_holes)
     return array if len(array.codecs) == 1 else _with_one_codec(array, segments)
 
 
@@ -249,33 +262,40 @@ def _with_exact_lzw_ends(level: LevelFacts, array: Array, segments: Segments) ->
     return exact if chosen and _are_exact(exact, chosen, segments) else array
 
 
-def _check_ends(
-    level: LevelFacts,
-    array: Array,
-    indices: Sequence[int],
-    segments: Segments,
-    report: Report,
-    allows_holes: bool,
-) -> None:
-    """Check the segments whose byte counts reach past the end of the file.
+def _accept_truncated(
+    array: Array, errors: Iterator[tuple[MalformedTiff, bool]], report: Report, allows_holes: bool
+) -> Array:
+    """Raise or warn of truncated segments; return the array with codecs that decode them.
 
-    A byte count that is merely too large is legal, a truncated segment is not. Truncated fax
-    segments, and those that only lack their checksum, give a warning: readers show their rows.
+    `errors` are those of the segments, and whether readers show such segments in any case.
+    """
+    is_any = False
+    for error, is_harmless in errors:
+        if report.is_strict or not (is_harmless or allows_holes):
+            raise error
+        warn(TruncationWarning(str(error)), stacklevel=3)
+        is_any = True
+    if not is_any:
+        return array
+    codecs = [one for one in array.codecs if isinstance(one, SegmentCodec)]
+    return replace(array, codecs=tuple(map(accepting_truncated, codecs)))
+
+
+def _truncated_by_file(
+    level: LevelFacts, array: Array, indices: Sequence[int], segments: Segments
+) -> Iterator[tuple[MalformedTiff, bool]]:
+    """Yield the errors of segments whose byte counts reach past the end of the file.
+
+    A byte count that is merely too large is legal, a truncated segment is not. Readers show the
+    rows of truncated fax segments, and of those that only lack their checksum.
     """
     for n in indices[:_MAX_CHECKED_ENDS]:
         codec = _codec_at(array, n)
         error = _truncation_error(array, n, _n_rows(level, codec, n), segments)
-        if error is None:
-            continue
-        is_byte_stream = compression_of(codec.compression).kind == "bytes"
-        is_whole = error.__cause__ is None and is_byte_stream  # but for its checksum
-        _raise_or_warn(error, report, allows_holes or is_whole or codec.compression in _FAX)
-
-
-def _raise_or_warn(error: MalformedTiff, report: Report, is_acceptable: bool) -> None:
-    if report.is_strict or not is_acceptable:
-        raise error
-    warn(TruncationWarning(str(error)), stacklevel=3)
+        if error is not None:
+            is_byte_stream = compression_of(codec.compression).kind == "bytes"
+            is_whole = error.__cause__ is None and is_byte_stream  # but for its checksum
+            yield error, is_whole or codec.compression in _FAX
 
 
 _FAX = frozenset({2, 3, 4, 32771})
@@ -293,56 +313,102 @@ def _report_missing_checksums(
             report.add(_COUNTS, what, got=f"{int(array.manifest.length[n])} bytes of segment {n}")
 
 
-def _check_jpeg_ends(
-    level: LevelFacts,
-    array: Array,
-    across_end: Sequence[int],
-    segments: Segments,
-    report: Report,
-    allows_holes: bool,
-) -> None:
-    """Refuse probed JPEG and JPEG XR segments whose byte count excludes samples.
+def _truncated_by_count(
+    level: LevelFacts, array: Array, across_end: Sequence[int], segments: Segments
+) -> Iterator[tuple[MalformedTiff, bool]]:
+    """Yield the errors of image segments whose byte count excludes samples.
 
-    Their decoders make them up.
+    Their decoders make these up. Tested are the probed segments, those that bytes of no use follow,
+    and JPEG streams that do not end with the marker of their end.
     """
-    codecs = [codec for codec in array.codecs if isinstance(codec, SegmentCodec)]
-    if not any(compression_of(codec.compression).decode in _HAVE_END for codec in codecs):
+    names = {_decoder_name(codec) for codec in array.codecs if isinstance(codec, SegmentCodec)}
+    if not names & _MAKE_UP or segments.is_regular:
         return
-    inside = sorted(set(_probed_indices(array, segments)) - set(across_end))
-    for n, codec, data in _read_segments(array, inside, segments):
-        # NDPI's segments are intervals of a stream, whose decoder checks their ends
-        has_end = _HAVE_END.get(compression_of(codec.compression).decode)
-        if has_end is None or "jpeg_header" in codec.parameters or has_end(data):
-            continue
-        if not runs_short(codec, data, _n_rows(level, codec, n)):
-            continue
-        error = MalformedTiff(
+    followed = _followed_by_free_bytes(level, array, segments)
+    tested = {*followed, *_probed_indices(array, segments)}
+    if "jpeg" in names:
+        tested |= _without_jpeg_end(array, segments)
+    for n, codec, data in _read_segments(array, sorted(tested - {*across_end}), segments):
+        n_rows = _n_rows(level, codec, n)
+        cause = None
+        try:
+            if not _excludes_samples(codec, data, n_rows, followed.get(n, b"")):
+                continue
+        except MalformedTiff as error:
+            cause = error
+        found = MalformedTiff(
             "the byte count of a segment is too small: it excludes samples",
             url=array.manifest.sources[array.manifest.source[n]].url,
             tag=f"segment {n}, {_COUNTS}",
             got=f"{len(data)} bytes",
         )
-        _raise_or_warn(error, report, allows_holes)
+        found.__cause__ = cause
+        yield found, False
 
 
-def _has_jpeg_end(data: bytes) -> bool:
-    return b"\xff\xd9" in data
+def _excludes_samples(codec: SegmentCodec, data: bytes, n_rows: int, following: bytes) -> bool:
+    """Return whether a segment ends before its last sample.
+
+    `following` are the bytes behind it that nothing uses: they belong to it if they change samples.
+    """
+    name = _decoder_name(codec)
+    if name in HAVE_END:
+        # NDPI's segments are intervals of a stream, whose decoder checks their ends
+        has_end = "jpeg_header" in codec.parameters or HAVE_END[name](data)
+        return not has_end and runs_short(codec, data, n_rows)
+    if not following or name not in _MAKE_UP:
+        return False
+    samples = decode_segment(codec, data)[:, :n_rows]
+    return not decodes_to(codec, data + following, samples)
 
 
-def _has_jpegxr_end(data: bytes) -> bool:
-    """Return whether the image of a JPEG XR file ends within the bytes (ITU-T T.832, Annex A)."""
-
-    def number(at: int, n_bytes: int) -> int:
-        return int.from_bytes(data[at : at + n_bytes], "little")
-
-    first = number(4, 4)
-    places = range(first + 2, first + 2 + 12 * number(first, 2), 12)
-    entries = {number(at, 2): number(at + 8, 4) for at in places}
-    offset, length = entries.get(0xBCC0, 0), entries.get(0xBCC1, 0)
-    return offset + length <= len(data)
+def _decoder_name(codec: SegmentCodec) -> str:
+    return getattr(compression_of(codec.compression).decode, "__name__", "")
 
 
-_HAVE_END: Mapping[Any, Callable[[bytes], bool]] = {jpeg: _has_jpeg_end, jpegxr: _has_jpegxr_end}
+_MAKE_UP = HAVE_END.keys() | {"ccitt", "libtiff", "old_jpeg", "sgilog"}
+"""Decoders that make up samples of truncated segments."""
+_MAX_FOLLOWED = 16
+_MAX_PADDING = 64
+_MAX_FOLLOWING_BYTES = 4096
+_MAX_JPEG_ENDS = 512
+
+
+def _followed_by_free_bytes(
+    level: LevelFacts, array: Array, segments: Segments
+) -> dict[int, bytes]:
+    """Return those bytes behind segments that no segment of the level uses, by segment.
+
+    If there are many, only those with the most bytes, and of remote files few.
+    """
+    manifest = array.manifest
+    free = _bytes_to_next(level).reshape(-1).astype(np.int64) - manifest.length.astype(np.int64)
+    free[manifest.source < 0] = 0
+    order = np.argsort(-free, kind="stable")[:_MAX_FOLLOWED]
+    n_requests, usual = 0, 2 * np.median(free) + _MAX_PADDING
+    found: dict[int, bytes] = {}
+    for n in order[free[order] > 0].tolist():
+        url = manifest.sources[manifest.source[n]].url
+        offset, length = int(manifest.offset[n]), int(manifest.length[n])
+        n_more = min(int(free[n]), _MAX_FOLLOWING_BYTES)
+        if not segments.is_cached(url, offset, length + n_more):
+            if n_requests == _MAX_REQUESTS or free[n] <= usual or offset == level.offset.max():
+                continue
+            n_requests += 1
+        found[n] = segments.read_segment(url, offset + length, n_more)
+    return found
+
+
+def _without_jpeg_end(array: Array, segments: Segments) -> set[int]:
+    """Return the first segments that do not end as JPEG streams do, if that costs no request."""
+    manifest = array.manifest
+    found = set()
+    for n in np.flatnonzero(manifest.source >= 0)[:_MAX_JPEG_ENDS].tolist():
+        url = manifest.sources[manifest.source[n]].url
+        place = int(manifest.offset[n] + manifest.length[n]) - 2, 2
+        if segments.is_cached(url, *place) and segments.read_segment(url, *place) != END_OF_JPEG:
+            found.add(n)
+    return found
 
 
 def _n_rows(level: LevelFacts, codec: SegmentCodec, n: int) -> int:
@@ -428,7 +494,7 @@ def is_exact(codec: SegmentCodec, data: bytes) -> bool:
     chain = to_zarr2(codec)
     decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
     if any(config and config["id"] == "tiffref_segment" for config in decoders):
-        return decodes(codec, data)
+        return decodes(accepting_truncated(codec), data)
     buffer: Any = data
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     try:
@@ -485,7 +551,8 @@ def _check_decodable(array: Array, segments: Segments) -> Array:
     """Decode the probed segments and return the array unchanged; raise if one fails."""
     for n in _probed_indices(array, segments):
         try:
-            decode_segment(_codec_at(array, n), _chunk_bytes(array.manifest, n, segments))
+            codec = accepting_truncated(_codec_at(array, n))
+            decode_segment(codec, _chunk_bytes(array.manifest, n, segments))
         except MalformedTiff as error:
             error.url = error.url or array.manifest.sources[array.manifest.source[n]].url
             error.tag = f"segment {n}, {error.tag}" if error.tag else f"segment {n}"
