@@ -226,17 +226,18 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _supported(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments without ignored ones; refuse those that stores do not support."""
-    kept = {name: value for name, value in _without_none(options).items() if name not in _IGNORED}
-    if kept.get("squeeze") is True:
-        del kept["squeeze"]
-    refused = next((name for name in kept if name in _UNSUPPORTED), None)
+    given = _without_none(options)
+    supported = {name: value for name, value in given.items() if name not in _IGNORED}
+    if supported.get("squeeze") is True:
+        del supported["squeeze"]
+    refused = next((name for name in supported if name in _UNSUPPORTED), None)
     if refused is not None:
         raise SelectionError(
             "stores do not support this argument of tifffile",
-            got=f"{refused}={kept[refused]!r}",
+            got=f"{refused}={supported[refused]!r}",
             hint=_UNSUPPORTED[refused],
         )
-    return kept
+    return supported
 
 
 def _is_url(files: Any) -> bool:

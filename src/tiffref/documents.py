@@ -87,9 +87,9 @@ def _write(
     dry_run: bool = False,
 ) -> None:
     references = references.laid_out(zarr_format)
-    kept = [one.url for one in references.sources
-            if rename is None or rename(one.url) == to_document_url(one.url)]  # fmt: skip
-    check_new_location(kept, references.allow, check_address(target))
+    unchanged = [source.url for source in references.sources
+            if rename is None or rename(source.url) == to_document_url(source.url)]  # fmt: skip
+    check_new_location(unchanged, references.allow, check_address(target))
     options: dict[str, Any] = {
         "rename": rename, "series": references.series, "storage_options": storage_options,
         "is_sealed": references.allow is None,
@@ -189,9 +189,9 @@ def rewrite(
     UntrustedSource
         As in `convert`.
     """
-    references, found = read_references(source, storage_options, allow)
+    references, parsed = read_references(source, storage_options, allow)
     rename = _plan_moves(moves)
-    addresses = [to_document_url(one.url) for one in references.sources]
+    addresses = [to_document_url(file.url) for file in references.sources]
     moved = [rename(address) for address in addresses]
     n_moved = sum(before != after for before, after in zip(addresses, moved, strict=True))
     if not n_moved:
@@ -202,7 +202,7 @@ def rewrite(
     if len(set(moved)) < len(set(addresses)):
         raise InvalidReferences("two files would have the same address", url=os.fspath(source))
     _write(
-        references, target, found.zarr_format, found.version, storage_options,
+        references, target, parsed.zarr_format, parsed.version, storage_options,
         rename=rename, dry_run=dry_run,
     )  # fmt: skip
     return n_moved
@@ -214,7 +214,7 @@ def _plan_moves(moves: Mapping[str, str]) -> Callable[[str], str]:
 
     def rename(url: str) -> str:
         address = to_document_url(url)
-        before = next((one for one in order if address.startswith(one)), None)
+        before = next((prefix for prefix in order if address.startswith(prefix)), None)
         return address if before is None else full[before] + address[len(before) :]
 
     return rename
@@ -278,7 +278,7 @@ def refresh(
     UntrustedSource
         If the document names files that it may not read.
     """
-    before, found = read_references(document, storage_options, allow)
+    before, parsed = read_references(document, storage_options, allow)
     allowed = None if before.allow is None else AllowList(before.allow)
     unchanged, accepted, rescanned = [], [], []
     after = before
@@ -302,7 +302,7 @@ def refresh(
         )
         rescanned.append(source.url)
     if (accepted or rescanned) and not dry_run:
-        _write(after, document, found.zarr_format, found.version, storage_options)
+        _write(after, document, parsed.zarr_format, parsed.version, storage_options)
     return Refreshed(after, tuple(unchanged), tuple(accepted), tuple(rescanned))
 
 
@@ -346,17 +346,23 @@ def _segments(manifest: Manifest, rows: NDArray[np.int64]) -> NDArray[np.uint64]
     return np.stack([manifest.offset.ravel()[rows], manifest.length.ravel()[rows]], 1)
 
 
+def _segment_set(array: Array, url: str) -> set[tuple[int, ...]]:
+    rows = _rows(array.manifest, url)
+    return {tuple(segment) for segment in _segments(array.manifest, rows).tolist()}
+
+
 def _has_same_segments(references: References, url: str, scans: _Scans) -> bool:
     """Return whether a file has all segments that the references use."""
-    wanted = [
-        (array, {tuple(row) for row in _segments(array.manifest, rows).tolist()})
-        for _, array in references.group.arrays()
-        if (rows := _rows(array.manifest, url)).size
-    ]
+    used = [(array, _segment_set(array, url)) for _, array in references.group.arrays()]
+    missing = [(array, segments) for array, segments in used if segments]
     for now in scans.arrays():
-        found = {tuple(row) for row in _segments(now.manifest, _rows(now.manifest, url)).tolist()}
-        wanted = [one for one in wanted if not (one[1] <= found and _decodes_equally(one[0], now))]
-    return not wanted
+        present = _segment_set(now, url)
+        missing = [
+            (array, segments)
+            for array, segments in missing
+            if not (segments <= present and _decodes_equally(array, now))
+        ]
+    return not missing
 
 
 def _decodes_equally(array: Array, now: Array) -> bool:
@@ -387,13 +393,13 @@ def _update_segments(references: References, url: str, scans: _Scans) -> Referen
         rows = _rows(manifest, url)
         if not rows.size:
             return array
-        for one in now:
-            new_rows = _rows(one.manifest, url)
-            if new_rows.size == rows.size and _decodes_equally(array, one):
+        for scanned in now:
+            new_rows = _rows(scanned.manifest, url)
+            if new_rows.size == rows.size and _decodes_equally(array, scanned):
                 offset, length = manifest.offset.copy(), manifest.length.copy()
-                segments = _segments(one.manifest, new_rows)
+                segments = _segments(scanned.manifest, new_rows)
                 offset.reshape(-1)[rows], length.reshape(-1)[rows] = segments.T
-                state = next(s for s in one.manifest.sources if s.url == url)
+                state = next(s for s in scanned.manifest.sources if s.url == url)
                 changed = replace(manifest, offset=offset, length=length)
                 return _update_source(url, state, replace(array, manifest=changed))
         raise _different_image_error(url)
@@ -420,4 +426,4 @@ def _scan_again(references: References, scans: _Scans) -> References:
 
 
 def _map_arrays(references: References, update: Callable[[Array], Array]) -> References:
-    return replace(references, group=references.group.map_arrays(lambda _, one: update(one)))
+    return replace(references, group=references.group.map_arrays(lambda _, array: update(array)))

@@ -154,7 +154,7 @@ class TiffrefError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        where = [
+        place = [
             text
             for text, value in (
                 (printable(f"{self.url}"), self.url),
@@ -163,7 +163,7 @@ class TiffrefError(Exception):
             )
             if value is not None
         ]
-        parts = [f"{', '.join(where)}: {self.what}" if where else self.what]
+        parts = [f"{', '.join(place)}: {self.what}" if place else self.what]
         if self.got is not None:
             parts.append(printable(f"got {self.got}"))
         if self.expected is not None:

@@ -56,7 +56,7 @@ _FAILURES = (OSError, ValueError, IndexError, KeyError, RuntimeError, ImportErro
 
 
 def find_reference_decoder(
-    references: References, path: str, array: Array, options: Mapping[str, Any] | None = None
+    references: References, path: str, array: Array, options: Mapping[str, Any]
 ) -> ReferenceDecoder:
     """Return the decoder of the expected pixels of an array.
 
@@ -92,10 +92,11 @@ def _transpose_order(array: Array, axes: str) -> tuple[int, ...] | None:
     return tuple(axes.index(letter) for letter in letters)
 
 
+@dataclass(slots=True)
 class ReferenceDecoder:
-    """Decodes the files of one array with tifffile; a context manager.
+    """Decodes the files of one array with tifffile.
 
-    Parameters
+    Attributes
     ----------
     array
         The array to compare with.
@@ -111,31 +112,17 @@ class ReferenceDecoder:
         Permutation from the axes of the image to those of the array; None if equal.
     """
 
-    def __init__(
-        self,
-        array: Array,
-        image: tuple[int, int] | None,
-        n_new: int | None,
-        options: Mapping[str, Any] | None,
-        order: tuple[int, ...] | None = None,
-    ) -> None:
-        self._array = array
-        self._image = image
-        self._n_new = n_new
-        self._order = order
-        self._options = dict(options or {})
-        self._decoded: dict[int, Any] = {}
-        self._open_files = contextlib.ExitStack()
+    array: Array
+    image: tuple[int, int] | None
+    n_new: int | None
+    options: Mapping[str, Any]
+    order: tuple[int, ...] | None = None
+    _images: dict[int, Any] = field(default_factory=dict)
+    _open_files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def __enter__(self) -> ReferenceDecoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
+    def close(self) -> None:
         """Discard the decoded images, and close the files of large ones."""
-        self._decoded.clear()
+        self._images.clear()
         self._open_files.close()
 
     def chunk(self, index: tuple[int, ...]) -> NDArray | str | None:
@@ -151,11 +138,11 @@ class ReferenceDecoder:
         values
             Samples; a text that says why they are unknown; None for a chunk without a file.
         """
-        array, n_new = self._array, self._n_new or 0
-        source = 0 if self._n_new is None else self._find_source(index)
-        if source is None or self._image is None:
+        array, n_new = self.array, self.n_new or 0
+        source = 0 if self.n_new is None else self._find_source(index)
+        if source is None or self.image is None:
             return None
-        image = self._decode(source, self._image)
+        image = self._decode(source, self.image)
         if isinstance(image, str):
             return image
         begin = self._find_begin(source, index[:n_new], image.shape)
@@ -171,10 +158,10 @@ class ReferenceDecoder:
 
     def _find_source(self, index: tuple[int, ...]) -> int | None:
         """Return the file of a chunk; if the chunk is missing or inlined, the only candidate."""
-        sources = self._array.manifest.source.reshape(self._array.grid)
+        sources = self.array.manifest.source.reshape(self.array.grid)
         if sources[index] >= 0:
             return int(sources[index])
-        near = np.unique(sources[index[: self._n_new]])
+        near = np.unique(sources[index[: self.n_new]])
         near = near[near >= 0]
         return int(near[0]) if near.size == 1 else None
 
@@ -188,11 +175,11 @@ class ReferenceDecoder:
         Images smaller than the array begin at their first chunk. If their chunks do not cover the
         image, the first chunk may be missing, so the origin is unknown.
         """
-        array, n_new = self._array, len(position)
+        array, n_new = self.array, len(position)
         begin = np.zeros(len(array.shape) - n_new, np.int64)
         if shape == array.shape[n_new:]:
             return begin
-        if self._n_new is None or len(shape) != len(begin):
+        if self.n_new is None or len(shape) != len(begin):
             return None
         own = np.argwhere(array.manifest.source.reshape(array.grid)[position] == source)
         chunks = np.array(array.chunks[n_new:])
@@ -203,12 +190,12 @@ class ReferenceDecoder:
 
     def _decode(self, source: int, image: tuple[int, int]) -> Any:
         """Return the image of a file, decoded once, or a text that says why it cannot be."""
-        if source not in self._decoded:
-            n_bytes = sum(one.nbytes for one in self._decoded.values() if not isinstance(one, str))
-            if n_bytes > _MAX_DECODED_BYTES:
-                self._clear()
-            self._decoded[source] = self._read(self._array.manifest.sources[source].url, *image)
-        return self._decoded[source]
+        if source not in self._images:
+            sizes = [getattr(pixels, "nbytes", 0) for pixels in self._images.values()]
+            if sum(sizes) > _MAX_DECODED_BYTES:
+                self.close()
+            self._images[source] = self._read(self.array.manifest.sources[source].url, *image)
+        return self._images[source]
 
     def _read(self, url: str, series: int, level: int) -> Any:
         """Return the image of a file as an array; a lazy Zarr array if it is large."""
@@ -219,13 +206,13 @@ class ReferenceDecoder:
 
         try:
             with contextlib.ExitStack() as stack:
-                file = stack.enter_context(fsspec.open(url, "rb", **self._options))
+                file = stack.enter_context(fsspec.open(url, "rb", **self.options))
                 tif = stack.enter_context(tifffile.TiffFile(file, name=url))
                 image = tif.series[series].levels[level]
                 if image.nbytes <= _MAX_DECODED_BYTES:
                     pixels = image.asarray()
-                    return pixels if self._order is None else pixels.transpose(self._order)
-                if self._order is not None:
+                    return pixels if self.order is None else pixels.transpose(self.order)
+                if self.order is not None:
                     return "a large image with a different order of axes"
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open_files.push(stack.pop_all())
@@ -254,15 +241,23 @@ class Report:
     n_sources: int = 0
     n_chunks_compared: int = 0
 
+    def add(self, code: str, what: str, **fields: Any) -> None:
+        """Add a finding with these fields."""
+        self.findings.append(Finding(code, what, **fields))
+
+    @property
+    def summary(self) -> str:
+        """The verdict and the number of findings, such as "valid, 1 warning"."""
+        severities = [finding.severity for finding in self.findings]
+        kinds = [kind for kind in ("error", "warning") if kind in severities]
+        counts = [count(severities.count(kind), kind) for kind in kinds]
+        return ", ".join((["valid"] if self.ok else []) + counts)
+
     def __repr__(self) -> str:
-        errors = [finding for finding in self.findings if finding.severity == "error"]
-        verdict = "valid" if self.ok else count(len(errors), "error")
-        more = len(self.findings) - len(errors)
-        parts = [verdict, *([count(more, "warning")] if more else [])]
-        if self.n_chunks_compared:
-            parts.append(f"{count(self.n_chunks_compared, 'chunk')} compared")
-        where = f" {self.url!r}" if self.url else ""
-        return f"<tiffref.validation.Report{where}: {', '.join(parts)}>"
+        n = self.n_chunks_compared
+        compared = f", {count(n, 'chunk')} compared" if n else ""
+        url = f" {self.url!r}" if self.url else ""
+        return f"<tiffref.validation.Report{url}: {self.summary}{compared}>"
 
     def _repr_html_(self) -> str:
         rows = [[finding.severity, str(finding.to_error())] for finding in self.findings]
@@ -352,14 +347,11 @@ def validate(
     is_closed = _check_allowed(references, allow, report)
     if is_closed or not (sources or pixels):
         return report
-    fetch = Fetcher(source_options, verify="never")
-    try:
+    with contextlib.closing(Fetcher(source_options, verify="never")) as fetch:
         if sources:
             _check_sources(references, fetch, report)
         if pixels:
             _check_pixels(references, fetch, pixels, report)
-    finally:
-        fetch.close()
     return report
 
 
@@ -426,13 +418,11 @@ def _check_scan(references: References, report: Report) -> None:
     for series in references.series:
         reasons = [level["refused"] for level in series["levels"] if "refused" in level]
         if "damaged" in series:
-            report.findings.append(
-                Finding("damaged", f"the TIFF is damaged: {series['damaged']}", severity="warning")
-            )
+            what = f"the TIFF is damaged: {series['damaged']}"
+            report.add("damaged", what, severity="warning")
         if reasons:
             what = f"a level of series {series['index']} is left out: {reasons[0]}"
-            more = len(reasons) - 1
-            report.findings.append(Finding("left-out", what, severity="warning", n_more=more))
+            report.add("left-out", what, severity="warning", n_more=len(reasons) - 1)
 
 
 def _check_arrays(references: References, report: Report) -> None:
@@ -440,8 +430,7 @@ def _check_arrays(references: References, report: Report) -> None:
     group = references.group
     if "" in group.children:
         what = "an array at the root, which xarray's kerchunk engine cannot open"
-        expected = "a group at the root"
-        report.findings.append(Finding("root-array", what, expected=expected, severity="warning"))
+        report.add("root-array", what, expected="a group at the root", severity="warning")
     for path, array in group.arrays():
         source = array.manifest.source
         report.arrays[path] = {
@@ -470,15 +459,9 @@ def _check_allowed(references: References, allow: Sequence[str] | None, report: 
     allowed = AllowList(allow)
     outside = [source.url for source in references.sources if not allowed.permits(source.url)]
     if outside:
-        report.findings.append(
-            Finding(
-                "not-allowed",
-                "a source is outside the allowed addresses; none was opened",
-                got=outside[0],
-                expected=" or ".join(allow),
-                n_more=len(outside) - 1,
-            )
-        )
+        what = "a source is outside the allowed addresses; none was opened"
+        expected, n_more = " or ".join(allow), len(outside) - 1
+        report.add("not-allowed", what, got=outside[0], expected=expected, n_more=n_more)
     return bool(outside)
 
 
@@ -496,15 +479,9 @@ def _check_sources(references: References, fetch: Fetcher, report: Report) -> No
             report.findings.append(_from_error("stale", None, error))
         end, key = ends.get(source.url, (0, None))
         if now.size is not None and end > now.size:
-            report.findings.append(
-                Finding(
-                    "range",
-                    f"{source.url}: a byte range reaches past the end of the file",
-                    key,
-                    f"end at {end}",
-                    f"at most {now.size} bytes",
-                )
-            )
+            what = f"{source.url}: a byte range reaches past the end of the file"
+            expected = f"at most {now.size} bytes"
+            report.add("range", what, key=key, got=f"end at {end}", expected=expected)
 
 
 def _get_state(fetch: Fetcher, source: Source) -> Source | SourceError:
@@ -530,8 +507,8 @@ def _find_ends(references: References) -> dict[str, tuple[int, str]]:
         last = np.flatnonzero(np.diff(source, append=-1))
         for row in order[last].tolist():
             url = manifest.sources[manifest.source[stored[row]]].url
-            found = int(end[row]), name_chunk(path, array, int(stored[row]))
-            ends[url] = max(ends.get(url, found), found)
+            end_and_name = int(end[row]), name_chunk(path, array, int(stored[row]))
+            ends[url] = max(ends.get(url, end_and_name), end_and_name)
     return ends
 
 
@@ -545,7 +522,8 @@ def _check_pixels(
         n_chunks = array.manifest.n_chunks
         n_wanted = n_chunks if pixels == "all" else min(pixels, n_chunks)
         wanted = np.unique(np.linspace(0, n_chunks - 1, n_wanted).astype(np.int64)).tolist()
-        with find_reference_decoder(references, path, array, fetch.storage_options) as decoder:
+        decoder = find_reference_decoder(references, path, array, fetch.storage_options)
+        with contextlib.closing(decoder):
             _check_chunks(path, array, wanted, decoder, fetch, report)
 
 
@@ -570,9 +548,7 @@ def _check_chunks(
         report.n_chunks_compared += expected is not None
     if unknown:
         what, n_more = f"not compared, only decoded: {unknown[0]}", len(unknown) - 1
-        report.findings.append(
-            Finding("not-compared", what, path, severity="warning", n_more=n_more)
-        )
+        report.add("not-compared", what, key=path, severity="warning", n_more=n_more)
 
 
 def _check_chunk(

@@ -119,7 +119,7 @@ class EngineOptions:
         return "first" if self.band_first else "as stored"
 
 
-_OPTIONS = {one.name: one.default for one in fields(EngineOptions)}.keys()
+_OPTIONS = dict.fromkeys(option.name for option in fields(EngineOptions)).keys()
 
 
 class TiffrefBackendEntrypoint(BackendEntrypoint):
@@ -298,7 +298,7 @@ def _find_group(root: Group, path: str | None) -> Group:
     except KeyError:
         node = None
     if not isinstance(node, Group):
-        groups = sorted(name for name, one in root.walk() if isinstance(one, Group))
+        groups = sorted(name for name, child in root.walk() if isinstance(child, Group))
         raise SelectionError("unknown group", got=path, expected=f"one of {groups}")
     return node
 
@@ -313,7 +313,7 @@ def _decode(
         store, drop_variables=drop_variables, **decoding
     )
     # keep coordinates as such, even if the image that refers to them was dropped
-    described = {name for name, one in store.group.children.items() if is_description(one)}
+    described = {name for name, node in store.group.children.items() if is_description(node)}
     dataset = dataset.set_coords(sorted(described & set(dataset.data_vars)))
     if isinstance(source, str | os.PathLike):
         dataset.encoding["source"] = os.fspath(source)
@@ -329,17 +329,17 @@ class _Store(AbstractDataStore):
         self._options = engine_options
 
     def get_variables(self) -> dict[str, xr.Variable]:
-        found: dict[str, xr.Variable] = {}
+        variables: dict[str, xr.Variable] = {}
         for name, array in self.group.children.items():
             if not isinstance(array, Array):
                 continue
             variable = _variable(array, self._fetch, self._options)
             if self._options.band_as_variable and BAND in array.dims:
                 # the band coordinate itself is dropped: band numbers are in the names
-                found.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
+                variables.update(_split_bands(name, variable) if len(array.dims) > 1 else {})
             else:
-                found[name or "image"] = variable
-        return found
+                variables[name or "image"] = variable
+        return variables
 
     def get_attrs(self) -> dict[str, Any]:
         return plain_attributes(self.group.attributes)
@@ -428,7 +428,7 @@ def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
     """Return each band as a variable; attributes that list all bands are split."""
     n_bands = variable.sizes[BAND]
     suffix = name.removeprefix("image") if name.startswith("image") else f"_{name}"
-    found = {}
+    bands = {}
     # keep lists for complex numbers, of which xarray would only unpack the real part
     names = {} if variable.dtype.kind == "c" else _BAND_NAMES
     for n in range(n_bands):
@@ -440,8 +440,8 @@ def _split_bands(name: str, variable: xr.Variable) -> dict[str, xr.Variable]:
             for key, value in variable.attrs.items()
         }
         band.encoding = {"preferred_chunks": variable.encoding["preferred_chunks"].without(BAND)}
-        found[f"band_{n + 1}{suffix}"] = band
-    return found
+        bands[f"band_{n + 1}{suffix}"] = band
+    return bands
 
 
 class _LazyArray(BackendArray):
@@ -466,21 +466,21 @@ class _LazyArray(BackendArray):
         by_axis = dict(zip(self.order, selection, strict=True))
         stored = tuple(by_axis[axis] for axis in range(len(selection)))
         result = read_array(self.array, stored, fetch=self.fetch)
-        kept = [axis for axis in range(len(selection)) if isinstance(by_axis[axis], slice)]
-        return np.transpose(result, [kept.index(axis) for axis in self.order if axis in kept])
+        shown = [axis for axis in range(len(selection)) if isinstance(by_axis[axis], slice)]
+        return np.transpose(result, [shown.index(axis) for axis in self.order if axis in shown])
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes that netCDF can store: nested ones, such as `multiscales`, as JSON text."""
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for name, value in attributes.items():
         if value is None:
             continue
         if isinstance(value, Mapping) or _is_nested(value):
-            found[name] = json.dumps(value)
+            plain[name] = json.dumps(value)
         else:
-            found[name] = int(value) if isinstance(value, bool) else value
-    return found
+            plain[name] = int(value) if isinstance(value, bool) else value
+    return plain
 
 
 def _is_nested(value: Any) -> bool:

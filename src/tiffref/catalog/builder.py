@@ -286,8 +286,8 @@ class _BuildRun:
             if row is None or row["status"] != "ok" or not self._has_references(row, is_complete):
                 todo.append(job)
             elif update and (has_scheme(job.url) or Path(job.url).exists()):
-                known = replace(job, size=row["size"], mtime=row["mtime"], etag=row["etag"])
-                todo.append(known)
+                finished = replace(job, size=row["size"], mtime=row["mtime"], etag=row["etag"])
+                todo.append(finished)
         self.counts.n_jobs = len(todo)
         self.counts.n_skipped = len(jobs) - len(todo)
         return todo
@@ -536,11 +536,11 @@ def build(
     _check_options(format, more, stack, group_by)
     check_pool_options(more.executor, workers)
     target = _open_folder(output, more.output_options)
-    found = find_files(files, assets=more.assets, storage_options=storage_options)
-    fields = read_fields(found, pattern, read=read_plain)
-    pattern = pattern or found.pattern
+    inputs = find_files(files, assets=more.assets, storage_options=storage_options)
+    fields = read_fields(inputs, pattern, read=read_plain)
+    pattern = pattern or inputs.pattern
     plan: dict[str, Any] = {
-        "root": shared_folder([to_document_url(url) for url in found.urls]),
+        "root": shared_folder([to_document_url(url) for url in inputs.urls]),
         "format": format if more.per_file else "none",
         "prefix": url_prefix and url_prefix.removesuffix("/") + "/",
         "scan": dict(more.scan_options or {}),
@@ -562,7 +562,7 @@ def build(
             dict(more.scan_options or {}), storage_options, more.retries, more.backoff_s,
             more.keep_signature,
         )  # fmt: skip
-        jobs = make_jobs(found, fields, settings)
+        jobs = make_jobs(inputs, fields, settings)
         if progress is not None:
             resources.callback(progress.close)
         run = _BuildRun(journal, settings, progress, more.fail_fast, Counts())

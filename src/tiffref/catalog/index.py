@@ -29,6 +29,7 @@ from ..errors import requires_extra
 from ..formats.load import read_file
 from ..io.allow import is_own_seal, make_seal
 from ..io.clients import client_errors
+from ..metadata.cf import parse_date
 from .storage import STATE
 
 if TYPE_CHECKING:
@@ -305,17 +306,17 @@ _KINDS: tuple[tuple[type, str], ...] = (
 
 def field_types(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Find the column type of each field of file names and tables; mixed types become strings."""
-    found: dict[str, set[str]] = {}
+    kinds_of: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.get("fields", {}).items():
             kind = next(label for kind, label in _KINDS if isinstance(value, kind))
-            found.setdefault(name, set()).add(kind)
+            kinds_of.setdefault(name, set()).add(kind)
     kinds = {}
-    for name, seen in sorted(found.items()):
-        if seen == {"int64", "float64"}:
+    for name, kinds_seen in sorted(kinds_of.items()):
+        if kinds_seen == {"int64", "float64"}:
             kinds[name] = "float64"
         else:
-            kinds[name] = seen.pop() if len(seen) == 1 else "string"
+            kinds[name] = kinds_seen.pop() if len(kinds_seen) == 1 else "string"
     return kinds
 
 
@@ -370,19 +371,19 @@ def _to_table(
 
 def _escape_surrogates(value: Any) -> Any:
     if isinstance(value, list):
-        return [_escape_surrogates(one) for one in value]
+        return [_escape_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {name: _escape_surrogates(one) for name, one in value.items()}
+        return {name: _escape_surrogates(item) for name, item in value.items()}
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def add_location(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its bounds, footprint and time."""
-    placed = dict(row)
-    placed["time"] = _row_time(row)
+    located = dict(row)
+    located["time"] = _row_time(row)
     if row.get("transform") and row.get("raster"):
-        placed.update(_locate(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
-    return placed
+        located.update(_locate(row.get("crs"), tuple(row["transform"]), tuple(row["raster"])))
+    return located
 
 
 @functools.lru_cache(maxsize=1024)
@@ -391,24 +392,21 @@ def _locate(
 ) -> dict[str, Any]:
     """Return bounds and footprint; cached because many files of an archive share a place."""
     outline = outline_points(transform, raster, range(4))
-    placed: dict[str, Any] = {
+    location: dict[str, Any] = {
         "bounds": [*outline.min(axis=0).tolist(), *outline.max(axis=0).tolist()]
     }
     shape = footprint(crs, transform, raster)
     if shape is not None:
-        placed["footprint"] = shape
-        placed["geometry"] = shape.wkb
-        placed["bbox"] = dict(zip(_SIDES, geographic_bounds(shape), strict=True))
-    return placed
+        location["footprint"] = shape
+        location["geometry"] = shape.wkb
+        location["bbox"] = dict(zip(_SIDES, geographic_bounds(shape), strict=True))
+    return location
 
 
 def _row_time(row: Mapping[str, Any]) -> datetime.datetime | None:
     """Return the time of a file: from its table or name, else from its tags."""
     for text in (row.get("fields", {}).get("time"), row.get("time")):
-        try:
-            moment = datetime.datetime.fromisoformat(str(text)) if text is not None else None
-        except ValueError:
-            moment = None
+        moment = parse_date(None if text is None else str(text))
         if moment is not None:
             return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import operator
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -170,23 +172,18 @@ class Catalog:
         """
         import pyarrow.compute as pc
 
-        table = self.table
-        if status is not None:
-            table = table.filter(pc.equal(table["status"], status))
-        for name, value in (where or {}).items():
-            table = table.filter(_matches(table, name, value))
+        conditions = [pc.field("status") == status] if status is not None else []
+        conditions += [_matches(self.table, *item) for item in (where or {}).items()]
         if bounds is not None:
-            table = table.filter(_intersects(table, bounds))
+            conditions.append(_intersects(bounds))
         if time is not None:
             first, last = _parse_period(time)
-            moments = table["time"]
-            mask = pc.is_valid(moments)
-            if first is not None:
-                mask = pc.and_(mask, pc.greater_equal(moments, first))
-            if last is not None:
-                mask = pc.and_(mask, pc.less(moments, last))
-            table = table.filter(mask)
-        return replace(self, table=table)
+            conditions.append(pc.field("time").is_valid())
+            conditions += [pc.field("time") >= first] if first is not None else []
+            conditions += [pc.field("time") < last] if last is not None else []
+        if not conditions:
+            return self
+        return replace(self, table=self.table.filter(functools.reduce(operator.and_, conditions)))
 
     def references(self, url: str | None = None) -> References:
         """Return the references of the file with this address; without one, of the only file."""
@@ -200,11 +197,11 @@ class Catalog:
         path = f"{self.folder}/{chosen[0]['references']}"
         if self.allow is not None:
             AllowList([*self.allow, f"{self.folder or '.'}/"]).check(path)
-        found = References.open(path, self.storage_options)
-        if self.allow is None and found.allow is not None:
+        references = References.open(path, self.storage_options)
+        if self.allow is None and references.allow is not None:
             # sealed by a worker with another key: the user's own index vouches for the file
-            return replace(found, allow=(*found.allow, chosen[0]["url"]))
-        return found if self.allow is None else replace(found, allow=self.allow)
+            return replace(references, allow=(*references.allow, chosen[0]["url"]))
+        return references if self.allow is None else replace(references, allow=self.allow)
 
     def stack(self, **options: Any) -> References:
         """Combine the files found into one array.
@@ -236,10 +233,10 @@ class Catalog:
         columns = _stack_columns(self.table, options["mosaic"])
         table = {"url": self.urls, **columns}
         try:
-            found = scan_sequence(
+            references = scan_sequence(
                 table if columns else self.urls, storage_options=self.storage_options, **options
             )
-            return replace(found, allow=self.allow)
+            return replace(references, allow=self.allow)
         except ManifestMismatch as error:
             error.hint = error.hint or "Narrow the query by time, bounds or a column."
             raise
@@ -286,7 +283,8 @@ class Catalog:
             raise unreadable(path, error) from error
 
 
-def _matches(table: Any, name: str, value: Any) -> Any:
+def _matches(table: pyarrow.Table, name: str, value: Any) -> Any:
+    """Return the expression for rows that have one of the values in a column."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -302,33 +300,27 @@ def _matches(table: Any, name: str, value: Any) -> Any:
         raise SelectionError("cannot search a column of lists", got=name)
     values = list(value) if isinstance(value, list | tuple | set) else [value]
     if pa.types.is_string(kind):
-        values = [str(one) for one in values]  # as in the index
+        values = list(map(str, values))  # as in the index
     try:
-        wanted = pa.array(values).cast(kind)
+        return pc.field(name).isin(pa.array(values).cast(kind))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise SelectionError(
             f"a value for column '{name}' has the wrong type", got=value, expected=str(kind)
         ) from error
-    return pc.is_in(table[name], wanted)
 
 
-def _intersects(table: Any, bounds: Sequence[float]) -> Any:
+def _intersects(bounds: Sequence[float]) -> Any:
+    """Return the expression for rows whose bounding box intersects this one."""
     import pyarrow.compute as pc
 
     if len(bounds) != 4 or bounds[1] > bounds[3]:
         raise SelectionError("invalid bounds", got=bounds, expected="west, south, east, north")
     west, south, east, north = (float(number) for number in bounds)
-    box = table["bbox"].combine_chunks()
-    xmin, ymin, xmax, ymax = (pc.struct_field(box, side) for side in
-                              ("xmin", "ymin", "xmax", "ymax"))  # fmt: skip
-    rows = pc.and_(pc.less_equal(ymin, north), pc.greater_equal(ymax, south))
-    starts, ends = pc.less_equal(xmin, east), pc.greater_equal(xmax, west)
-    crosses = pc.greater(xmin, xmax)
-    if west > east:
-        columns = pc.or_(crosses, pc.or_(starts, ends))
-    else:
-        columns = pc.if_else(crosses, pc.or_(starts, ends), pc.and_(starts, ends))
-    return pc.fill_null(pc.and_(rows, columns), False)
+    xmin, ymin, xmax, ymax = (pc.field("bbox", side) for side in ("xmin", "ymin", "xmax", "ymax"))
+    starts, ends, crosses = xmin <= east, xmax >= west, xmin > xmax
+    is_either = starts | ends
+    is_inside = crosses | is_either if west > east else (crosses & is_either) | (starts & ends)
+    return is_inside & (ymin <= north) & (ymax >= south)
 
 
 def _parse_period(time: Any) -> tuple[datetime.datetime | None, datetime.datetime | None]:
@@ -365,7 +357,7 @@ def _stack_columns(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
     In a mosaic, a field that depends on the place only, such as the name of a tile, is left out.
     Time is kept even if it depends on the place only.
     """
-    found: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any]] = {}
     names = table.column_names
     fields = names[names.index("geometry") + 1 :]
     places = [str(bounds) for bounds in table["bounds"].to_pylist()] if is_mosaic else []
@@ -377,10 +369,10 @@ def _stack_columns(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
             pairs = set(zip(places, column, strict=True))
             if len(pairs) == len(set(places)):
                 continue
-        found[name] = [
+        columns[name] = [
             value.replace(tzinfo=None).isoformat() if name == "time" else value for value in column
         ]
-    return found
+    return columns
 
 
 def _is_mosaic(table: Any) -> bool:

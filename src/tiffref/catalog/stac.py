@@ -44,11 +44,11 @@ def write_stac(settings: Settings, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             if row["status"] != "ok":
                 continue
-            placed = add_location(row)
+            located = add_location(row)
             name = _item_id(row, ids)
-            moment = placed["time"] or _modification_time(row)
+            moment = located["time"] or _modification_time(row)
             moments = {min(moments | {moment}), max(moments | {moment})}
-            item = _item(name, placed, moment, settings)
+            item = _item(name, located, moment, settings)
             if "bbox" in item:
                 boxes = [_union([*boxes, item["bbox"]])]
             _write_json(made / "items" / f"{name}.json", {**item, "collection": collection})
@@ -146,11 +146,11 @@ def _item(
 
 def _projection(row: Mapping[str, Any]) -> dict[str, Any]:
     crs = str(row.get("crs") or "")
-    known = {
+    properties = {
         "proj:shape": row["raster"],
         "proj:transform": row["transform"],
         "proj:bbox": row["bounds"],
     }
     if crs.partition(":")[2].isalnum():
-        return {"proj:code": crs, **known}
-    return {"proj:wkt2": crs, **known} if crs else known
+        return {"proj:code": crs, **properties}
+    return {"proj:wkt2": crs, **properties} if crs else properties

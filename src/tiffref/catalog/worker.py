@@ -43,7 +43,7 @@ from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
 from ..io.open import open_source
 from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signatures
-from ..metadata.cf import read_time_coordinate
+from ..metadata.cf import parse_date, read_time_coordinate
 from ..metadata.gdal import with_bands
 from ..metadata.report import Report
 from ..model.array import Array
@@ -116,7 +116,7 @@ def _address(url: str) -> str:
 
 
 def make_jobs(
-    found: FileList, fields: Mapping[str, Sequence[Any]], settings: Settings
+    inputs: FileList, fields: Mapping[str, Sequence[Any]], settings: Settings
 ) -> list[Job]:
     """Return a job for each distinct file.
 
@@ -125,11 +125,11 @@ def make_jobs(
     SelectionError
         If the references of two files would have the same path.
     """
-    warn_about_signatures(found.urls, is_kept=settings.keep_signature)
+    warn_about_signatures(inputs.urls, is_kept=settings.keep_signature)
     suffix = FORMATS.get(settings.format, "")
     jobs: dict[str, Job] = {}
     outputs: dict[str, str] = {}
-    for n, url in enumerate(found.urls):
+    for n, url in enumerate(inputs.urls):
         name = url if settings.keep_signature else public_url(url)
         if name in jobs:
             continue
@@ -142,7 +142,7 @@ def make_jobs(
                 expected=f"a path other than that of {outputs[output]}",
             )
         own = {key: values[n] for key, values in fields.items() if values[n] is not None}
-        bands = found.bands[n] if found.bands else ()
+        bands = inputs.bands[n] if inputs.bands else ()
         jobs[name] = Job(url, name, output, fields=own, bands=bands)
     return list(jobs.values())
 
@@ -246,13 +246,10 @@ def _time(references: References) -> str | None:
 
 
 def _iso(text: Any) -> str | None:
-    try:
-        moment = datetime.datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    if moment.tzinfo is not None:
+    moment = parse_date(str(text))
+    if moment is not None and moment.tzinfo is not None:
         moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
-    return moment.isoformat()
+    return None if moment is None else moment.isoformat()
 
 
 def _chunk_facts(references: References) -> dict[str, Any]:
@@ -308,8 +305,8 @@ def _is_transient_cause(error: BaseException) -> bool:
     if getattr(error, "status", None) in _RETRY_STATUSES:
         return True
     if isinstance(error, SourceError):
-        found = _STATUS.search(str(error.got))
-        return found is not None and int(found[1]) in _RETRY_STATUSES
+        status = _STATUS.search(str(error.got))
+        return status is not None and int(status[1]) in _RETRY_STATUSES
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("Error", {}).get("Code") in _RETRY_S3_CODES
@@ -354,12 +351,11 @@ class BatchResult:
         """Add the row of a file that cannot be scanned."""
         self.n_failed += 1
         self.first_error = self.first_error or str(error)
-        self.rows.append(
-            {
-                "url": job.name, "status": "failed", "error": str(error),
-                "error_type": type(error).__name__, "fields": dict(job.fields),
-            }
-        )  # fmt: skip
+        self.rows.append({"url": job.name, **_failure(error), "fields": dict(job.fields)})
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    return {"status": "failed", "error": str(error), "error_type": type(error).__name__}
 
 
 def run_jobs(settings: Settings, jobs: Sequence[Job]) -> BatchResult:
@@ -404,15 +400,11 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
                 size, crc = write_references(references, job.output, settings, settings.format)
                 written = {"references": job.output, "document_size": size, "document_crc": crc}
         return {
-            "url": job.name, "status": "ok", **source_state(opened.source), **written,
+            "url": job.name, "status": "ok", "size": opened.source.size,
+            "mtime": opened.source.mtime, "etag": opened.source.etag, **written,
             "fields": dict(job.fields), **file_facts(references),
             **({"warnings": list(warnings)} if warnings else {}),
         }  # fmt: skip
-
-
-def source_state(source: Source) -> dict[str, Any]:
-    """Return the values by which a changed file is recognized."""
-    return {"size": source.size, "mtime": source.mtime, "etag": source.etag}
 
 
 def write_references(
@@ -533,16 +525,20 @@ def combine_groups(
         is_complete = folder.completeness_check()
         show(len(groups), 0, 0)
         for name, (keys, urls) in groups.items():
-            one = _plan_set(name, keys, journal.rows(urls), settings, combined)
+            planned = _plan_set(name, keys, journal.rows(urls), settings, combined)
             old = previous.get(name, {"status": "none"})
-            is_same = old["status"] == "ok" and old["state"] == one.row["state"]
+            is_same = old["status"] == "ok" and old["state"] == planned.row["state"]
             if is_same and is_complete(old["path"], old["document_size"], old["document_crc"]):
                 record(old)
             else:
-                yield (one,)
+                yield (planned,)
 
     run = functools.partial(_write_combined_set, settings, replace(combined, signed={}))
-    queue = JobQueue(pool, run, record, lambda one, error: record(_failed_row(one, error)))
+
+    def record_failure(planned: _CombinedSet, error: BaseException) -> None:
+        record({**planned.row, **_failure(error)})
+
+    queue = JobQueue(pool, run, record, record_failure)
     queue.run_all(changed_sets())
     rows = [done[name] for name in groups]
     for path in {row.get("path") for row in previous.values()} - {row.get("path") for row in rows}:
@@ -619,20 +615,21 @@ def _plan_set(
         "state": hashlib.sha256(text.encode()).hexdigest(),
         "n_files": len(members),
     }
-    signed = [{**one, "url": combined.signed.get(one["url"], one["url"])} for one in members]
-    return _CombinedSet(row, signed)
+    for member in members:
+        member["url"] = combined.signed.get(member["url"], member["url"])
+    return _CombinedSet(row, members)
 
 
 def _write_combined_set(
     settings: Settings, combined: CombinedSettings, sets: tuple[_CombinedSet]
 ) -> dict[str, Any]:
     """Scan and write one set, in a worker; return its row."""
-    (one,) = sets
+    (planned,) = sets
     options = {name: settings.scan[name] for name in _SCAN_OPTIONS if name in settings.scan}
-    path = f"{_COMBINED}/{one.row['name']}{FORMATS[combined.format]}"
+    path = f"{_COMBINED}/{planned.row['name']}{FORMATS[combined.format]}"
     try:
         references = scan_sequence(
-            _sequence_input(one.members, combined),
+            _sequence_input(planned.members, combined),
             pattern=combined.pattern,
             storage_options=settings.storage_options,
             **{**options, **combined.options},
@@ -641,18 +638,14 @@ def _write_combined_set(
     except CatalogError:
         raise
     except TiffrefError as error:
-        return _failed_row(one, error)
+        return {**planned.row, **_failure(error)}
     array = references.group[references.main_path]
     assert isinstance(array, Array)
     return {
-        **one.row, "status": "ok", "path": path,
+        **planned.row, "status": "ok", "path": path,
         "shape": dict(zip(array.dims, array.shape, strict=True)),
         "document_size": size, "document_crc": crc,
     }  # fmt: skip
-
-
-def _failed_row(one: _CombinedSet, error: BaseException) -> dict[str, Any]:
-    return {**one.row, "status": "failed", "error": str(error), "error_type": type(error).__name__}
 
 
 def _sequence_input(members: Sequence[Mapping[str, Any]], combined: CombinedSettings) -> Any:

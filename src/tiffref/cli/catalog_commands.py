@@ -154,12 +154,12 @@ def _list_inputs(arguments: argparse.Namespace) -> int:
     """Print the files that a build would scan."""
     from ..sequences.inputs import find_files
 
-    found = find_files(arguments.files, **console.pick(arguments, "assets storage_options"))
-    for url in found.urls[:_MAX_ROWS]:
+    inputs = find_files(arguments.files, **console.pick(arguments, "assets storage_options"))
+    for url in inputs.urls[:_MAX_ROWS]:
         console.say(url)
-    if len(found.urls) > _MAX_ROWS:
-        console.say(f"... {len(found.urls) - _MAX_ROWS:,} more")
-    console.say(f"would build {arguments.output}: {count(len(found.urls), 'file')}")
+    if len(inputs.urls) > _MAX_ROWS:
+        console.say(f"... {len(inputs.urls) - _MAX_ROWS:,} more")
+    console.say(f"would build {arguments.output}: {count(len(inputs.urls), 'file')}")
     return console.OK
 
 
@@ -231,27 +231,27 @@ def _show(arguments: argparse.Namespace) -> int:
     return show(arguments.catalog, _search(arguments), arguments.json)
 
 
-def show(name: str, found: Catalog, as_json: bool) -> int:
+def show(name: str, catalog: Catalog, as_json: bool) -> int:
     """Print counts and the first rows of a catalog or query result."""
     from collections import Counter
 
-    status = Counter(found.table["status"].to_pylist())
-    combined = found.combined()
+    status = Counter(catalog.table["status"].to_pylist())
+    combined = catalog.combined()
     if as_json:
         console.print_json(
-            {"catalog": name, "files": len(found), "status": status,
-             "columns": found.table.column_names, "combined": combined}
+            {"catalog": name, "files": len(catalog), "status": status,
+             "columns": catalog.table.column_names, "combined": combined}
         )  # fmt: skip
         return console.OK
-    print(f"{name}: {count(len(found), 'file')}"
+    print(f"{name}: {count(len(catalog), 'file')}"
           + "".join(f", {n:,} {name}" for name, n in sorted(status.items())))  # fmt: skip
-    rows = _plain_rows(found.table.slice(0, _MAX_ROWS))
+    rows = _plain_rows(catalog.table.slice(0, _MAX_ROWS))
     if rows:
         names = [column for column in _COLUMNS if any(column in row for row in rows)]
         cells = [[_format(row.get(column)) for column in names] for row in rows]
         print(format_table([list(names), *cells]))
-    if len(found) > _MAX_ROWS:
-        print(f"  ... {len(found) - _MAX_ROWS:,} more")
+    if len(catalog) > _MAX_ROWS:
+        print(f"  ... {len(catalog) - _MAX_ROWS:,} more")
     for row in combined:
         result = row.get("path") or row["error"]
         print(f"combined {row['name']}: {count(row['n_files'], 'file')}, {result}")
@@ -267,13 +267,13 @@ def _format(value: Any) -> str:
 
 def _open(arguments: argparse.Namespace) -> int:
     """Print the files found as one dataset, or write references to them."""
-    found = _search(arguments)
+    catalog = _search(arguments)
     if arguments.output:
-        references = found.references() if len(found) == 1 else found.stack()
+        references = catalog.references() if len(catalog) == 1 else catalog.stack()
         console.write_references(references, arguments.output)
-        print(f"{arguments.output}: {count(len(found), 'file')}")
+        print(f"{arguments.output}: {count(len(catalog), 'file')}")
         return console.OK
-    with found.open() as dataset:
+    with catalog.open() as dataset:
         if arguments.json:
             print(json.dumps(dataset.to_dict(data=False), default=str, indent=2))
         else:

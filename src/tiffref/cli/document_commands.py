@@ -231,8 +231,8 @@ def _open(
     from ..tiff.scan import scan
 
     if is_document(name):
-        references, found = read_references(name, options)
-        return references, found.zarr_format
+        references, parsed = read_references(name, options)
+        return references, parsed.zarr_format
     return scan(name, storage_options=options, progress=show), 2
 
 
@@ -401,15 +401,9 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _format_report(arguments: argparse.Namespace, report: Report) -> Iterator[str]:
     """Return the report as lines of text: counts, findings, and hosts with their paths."""
-    counts = [
-        count(sum(finding.severity == kind for finding in report.findings), kind)
-        for kind in ("error", "warning")
-        if any(finding.severity == kind for finding in report.findings)
-    ]
-    verdict = ["valid"] if report.ok else []
-    if arguments.pixels:
-        counts.append(f"{count(report.n_chunks_compared, 'chunk')} compared")
-    yield f"{arguments.document}: {', '.join(verdict + counts)}"
+    n = report.n_chunks_compared
+    compared = f", {count(n, 'chunk')} compared" if arguments.pixels else ""
+    yield f"{arguments.document}: {report.summary}{compared}"
     for finding in report.findings:
         yield f"  {finding.severity}: {finding.to_error()}"
     for host, paths in sorted(report.touches.items()) if arguments.untrusted else ():

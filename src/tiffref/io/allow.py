@@ -71,14 +71,14 @@ def location_prefix(location: str) -> str:
     """
     # a local document may be called "a::b.json"
     is_here = is_local(location) or os.path.exists(location)  # noqa: PTH110 - of any length
-    where = location if is_here else location.rpartition("::")[2]
-    if is_here or is_local(where):
-        folder = os.path.dirname(os.path.abspath(local_path(where)))  # noqa: PTH100, PTH120
+    link = location if is_here else location.rpartition("::")[2]
+    if is_here or is_local(link):
+        folder = os.path.dirname(os.path.abspath(local_path(link)))  # noqa: PTH100, PTH120
         return folder.rstrip("/") + "/"
-    where = where.partition("?")[0].partition("#")[0]
-    scheme = _SCHEME.match(where)
+    link = link.partition("?")[0].partition("#")[0]
+    scheme = _SCHEME.match(link)
     start = scheme.end() if scheme else 0
-    return where[: where.rindex("/", start) + 1] if "/" in where[start:] else where + "/"
+    return link[: link.rindex("/", start) + 1] if "/" in link[start:] else link + "/"
 
 
 def is_local(url: str) -> bool:
@@ -307,7 +307,7 @@ def key_problem() -> str | None:
     if path is None:
         return "Your own documents are not recognized: you have no home folder (HOME)."
     if not os.path.lexists(path):
-        folder = next(one for one in Path(path).parents if one.exists())
+        folder = next(parent for parent in Path(path).parents if parent.exists())
         if folder.is_dir() and os.access(folder, os.W_OK):
             return None
         why = f"no key can be written to {Path(path).parent}; XDG_STATE_HOME sets another folder"

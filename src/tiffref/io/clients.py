@@ -67,9 +67,9 @@ def client_errors() -> tuple[type[BaseException], ...]:
     Among them are `OSError`, `ValueError`, `NotImplementedError`, `TypeError` for an unknown
     option, and `ImportError`, which fsspec raises if the package of a client is missing.
     """
-    found = [getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS]
-    own = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException)]
-    return (OSError, EOFError, TypeError, ValueError, NotImplementedError, ImportError, *own)
+    clients = (getattr(sys.modules.get(module), name, None) for module, name in _CLIENTS)
+    loaded = [client for client in clients if client is not None]
+    return (OSError, EOFError, TypeError, ValueError, NotImplementedError, ImportError, *loaded)
 
 
 @contextlib.contextmanager
@@ -236,8 +236,8 @@ def without_cache(fs: Any) -> Any:
 
 
 def _protocols(fs: Any) -> frozenset[str]:
-    found = getattr(fs, "protocol", ())
-    return frozenset((found,) if isinstance(found, str) else found)
+    protocols = getattr(fs, "protocol", ())
+    return frozenset((protocols,) if isinstance(protocols, str) else protocols)
 
 
 def _is_serverless(fs: Any) -> bool:

@@ -415,8 +415,8 @@ def _bare_session(fs: Any) -> Any:
     import aiohttp
 
     options = getattr(fs, "client_kwargs", None) or {}
-    kept = {name: options[name] for name in ("trust_env", "proxy") if name in options}
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), **kept)
+    proxy_options = {name: options[name] for name in ("trust_env", "proxy") if name in options}
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), **proxy_options)
 
 
 async def _read_body(response: Any, max_bytes: int, max_whole: int, method: str) -> bytes:

@@ -17,7 +17,7 @@ __all__ = ["open_source"]
 
 
 def open_source(
-    where: str | os.PathLike[str] | Any,
+    file: str | os.PathLike[str] | Any,
     storage_options: Mapping[str, Any] | None = None,
     allow: AllowList | None = None,
 ) -> ByteSource:
@@ -27,7 +27,7 @@ def open_source(
 
     Parameters
     ----------
-    where
+    file
         What to open.
     storage_options
         Options for the fsspec file system of a URL.
@@ -41,34 +41,34 @@ def open_source(
     UntrustedSource
         If it is not on the allow-list.
     """
-    if isinstance(where, ByteSource):
-        return where
+    if isinstance(file, ByteSource):
+        return file
     from .remote import RemoteSource  # not needed for local files
 
-    if hasattr(where, "fs") and hasattr(where, "path"):
+    if hasattr(file, "fs") and hasattr(file, "path"):
         # an fsspec OpenFile or a file that fsspec opened: its URL also works for later readers
-        url = where.fs.unstrip_protocol(where.path)
+        url = file.fs.unstrip_protocol(file.path)
         if url.startswith("file://"):
             return LocalSource(local_path(url))
-        return RemoteSource(where.fs, where.path, url)
-    if isinstance(where, str | os.PathLike):
-        name = os.fspath(where)
+        return RemoteSource(file.fs, file.path, url)
+    if isinstance(file, str | os.PathLike):
+        name = os.fspath(file)
         if allow is not None:
             allow.check(name)
         if is_local(name) or os.path.isfile(name):  # noqa: PTH113 - a file may be called "a::b.tif"
             return LocalSource(local_path(name), allow=allow)
         fs, path = find_file_system(name, storage_options)
         return RemoteSource(fs, path, name, allow)
-    if hasattr(where, "read") and hasattr(where, "seek"):
-        name = getattr(where, "name", None)
-        if isinstance(name, str) and _is_open_file(where, name):
+    if hasattr(file, "read") and hasattr(file, "seek"):
+        name = getattr(file, "name", None)
+        if isinstance(name, str) and _is_open_file(file, name):
             return LocalSource(name)
-        return FileObjectSource(where)
+        return FileObjectSource(file)
     raise SourceError(
-        f"cannot open {type(where).__name__}",
+        f"cannot open {type(file).__name__}",
         expected="a path, URL, fsspec OpenFile or open binary file",
         hint="To read many files as one array, use `tiffref.scan_sequence`."
-        if isinstance(where, list | tuple)
+        if isinstance(file, list | tuple)
         else None,
     )
 

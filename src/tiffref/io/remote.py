@@ -196,12 +196,12 @@ class RemoteSource(RemoteFile):
     def read(self, offset: int, length: int, expected: Source | None = None) -> bytes:
         length = max(0, min(length, self.size - offset))
         self._record_read(offset, length)
-        found = self._find_block(offset, length)
-        if found is None:
+        cached = self._find_block(offset, length)
+        if cached is None:
             self._fetch_miss(offset, length)
-            found = self._find_block(offset, length)
-            assert found is not None
-        start, block = found
+            cached = self._find_block(offset, length)
+            assert cached is not None
+        start, block = cached
         return block[offset - start : offset - start + length]
 
     def open_sibling(self, name: str) -> RemoteSource | None:

@@ -118,8 +118,8 @@ def _public_link(link: str) -> str:
             for part, name in parts.items()
             if not any(pattern.fullmatch(name) for pattern in drop)
         }
-    kept = "&".join(parts)
-    after = f"{question}{kept}" if kept or not query else ""
+    public = "&".join(parts)
+    after = f"{question}{public}" if public or not query else ""
     return f"{scheme}://{host}{slash}{path}{after}{hash_mark}{fragment}"
 
 
@@ -501,7 +501,7 @@ def directory_error(name: str, wanted: str = "TIFF files") -> SourceError:
         return SourceError("is a catalog", url=name, hint=f"Show it with: tiffref info {shown}")
     if {".zgroup", ".zarray", "zarr.json"} & set(names):
         return SourceError("is a Zarr store already", url=name, hint="Open it with zarr or xarray.")
-    images = [one for one in names if one.lower().endswith(_EXTENSIONS)]
+    images = [file for file in names if file.lower().endswith(_EXTENSIONS)]
     if not images:
         return SourceError(f"is a folder without {wanted}", url=name)
     ending = Path(images[0]).suffix

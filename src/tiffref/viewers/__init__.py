@@ -62,8 +62,8 @@ def open_images(
     is_one = not isinstance(path, str) and len(path) == 1
     references = open_references(path[0] if is_one else path, storage_options)
     images: list[Image] = []
-    for n, one in enumerate(references.series):
-        paths = {k: level["path"] for k, level in enumerate(one["levels"]) if "path" in level}
+    for n, row in enumerate(references.series):
+        paths = {k: level["path"] for k, level in enumerate(row["levels"]) if "path" in level}
         levels = [
             _variable(_dataset(references, storage_options, series=n, level=k), name)
             for k, name in paths.items()
@@ -105,18 +105,18 @@ def _dataset(
 def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
     """Return the array of a level, which may have the name of the full-size image."""
     name = path.rpartition("/")[2]
-    found = dataset[name if name in dataset else _SUFFIX.sub("", name)]
-    return found.rename({dim: _AXIS_SUFFIX.sub("", str(dim)) for dim in found.dims})
+    variable = dataset[name if name in dataset else _SUFFIX.sub("", name)]
+    return variable.rename({dim: _AXIS_SUFFIX.sub("", str(dim)) for dim in variable.dims})
 
 
 def _channels(root: Group, path: str, is_first: bool) -> tuple[Mapping[str, Any], ...]:
     """Return the OME-NGFF channels of an image, from its group or the root."""
-    found = root.attributes if is_first else {}
+    attributes = root.attributes if is_first else {}
     parts = path.split("/")[:-1]
     for n in range(len(parts)):
         group = root["/".join(parts[: n + 1])]
-        found = group.attributes if "ome" in group.attributes else found
-    omero = {**found, **_parse_json(found.get("ome"))}.get("omero")
+        attributes = group.attributes if "ome" in group.attributes else attributes
+    omero = {**attributes, **_parse_json(attributes.get("ome"))}.get("omero")
     channels = _parse_json(omero).get("channels")
     return tuple(channels) if isinstance(channels, list) else ()
 

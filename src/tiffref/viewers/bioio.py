@@ -70,7 +70,7 @@ class Reader(bioio_base.reader.Reader):
             raise bioio_base.exceptions.UnsupportedFileFormatError(
                 "tiffref", self._path, str(error)
             ) from error
-        self._images: dict[str, Image] = {one.name: one for one in images}
+        self._images: dict[str, Image] = {picture.name: picture for picture in images}
 
     @staticmethod
     def _is_supported_image(fs: Any, path: str, **kwargs: Any) -> bool:
@@ -93,8 +93,8 @@ class Reader(bioio_base.reader.Reader):
     def physical_pixel_sizes(self) -> PhysicalPixelSizes:
         """Pixel sizes along Z, Y and X, in the unit of the file's metadata."""
         level = self.xarray_dask_data
-        found = (spacing(level, dim) for dim in "ZYX")
-        return PhysicalPixelSizes(*(None if axis is None else axis[0] for axis in found))
+        axes = (spacing(level, dim) for dim in "ZYX")
+        return PhysicalPixelSizes(*(None if axis is None else axis[0] for axis in axes))
 
     def _read_delayed(self) -> xr.DataArray:
         level = self._images[self.current_scene].levels[self.current_resolution_level]

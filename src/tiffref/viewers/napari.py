@@ -100,10 +100,10 @@ def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping])
     options: dict[str, Any] = {"channel_axis": axis, "name": [str(label) for label in labels]}
     if len(channels) != n:
         return options
-    windows = [one.get("window", {}) for one in channels]
-    options["colormap"] = [f"#{one['color']}" for one in channels if "color" in one]
+    windows = [channel.get("window", {}) for channel in channels]
+    options["colormap"] = [f"#{channel['color']}" for channel in channels if "color" in channel]
     options["contrast_limits"] = [
         [window["start"], window["end"]] for window in windows if {"start", "end"} <= {*window}
     ]
-    options["visible"] = [bool(one.get("active", True)) for one in channels]
+    options["visible"] = [bool(channel.get("active", True)) for channel in channels]
     return {key: value for key, value in options.items() if not isinstance(value, list) or value}
