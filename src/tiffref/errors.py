@@ -72,12 +72,13 @@ _EXTRAS = {
 
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
-_SECRET = re.compile(
-    r"([?&](?:x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature"
-    r"|[\w-]*(?:token|secret|password|passwd|api[-_]?key|auth)|awsaccesskeyid|hdnea|hdnts|hmac|jwt"
-    r")=)(?:[^&\s,;:)'\"#]|:(?!\s))+",
-    re.IGNORECASE,
+SECRET_PARAMETER = (
+    r"x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature|hdnea|hdnts"
+    r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid"
+    r"|[^?&=\s]*(?:token|secret|password|passwd|api-?_?key|auth)"
 )
+"""Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, and tokens."""
+_SECRET = re.compile(rf"([?&](?:{SECRET_PARAMETER})=)(?:[^&\s,;:)'\"#]|:(?!\s))+", re.IGNORECASE)
 
 
 def redact(text: str) -> str:

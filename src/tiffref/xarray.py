@@ -205,42 +205,38 @@ def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str,
     return EngineOptions(**own), decoding
 
 
-def _open(source: Any, engine_options: EngineOptions, as_tree: bool) -> tuple[References, Fetcher]:
+def _open(source: Any, options: EngineOptions, as_tree: bool) -> tuple[References, Fetcher]:
     """Return the references of a source, and a fetcher of its bytes."""
-    chosen: dict[str, Any] = {
-        name: getattr(engine_options, name)
-        for name in ("series", "level", "key", "axes", "sidecars")
-    }
-    options, verify = engine_options.storage_options, engine_options.verify
+    names = ("series", "level", "key", "axes", "sidecars")
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
+    storage_options = options.storage_options
     if is_document(source):
-        if engine_options.key is not None or engine_options.mosaic:
-            got = "key" if engine_options.key is not None else "mosaic"
-            raise SelectionError(
-                "not an option for references", got=got, hint="Use group= to select."
-            )
-        references = open_references(source, options, allow=engine_options.allow)
-        if engine_options.axes is not None:
-            references = references.with_axes(engine_options.axes)
-        if engine_options.series is not None or engine_options.level is not None:
-            references = _select_levels(references, engine_options.series, engine_options.level)
+        if options.key is not None or options.mosaic:
+            got = "key" if options.key is not None else "mosaic"
+            hint = "Use group= to select."
+            raise SelectionError("not an option for references", got=got, hint=hint)
+        references = open_references(source, storage_options, allow=options.allow)
+        if options.axes is not None:
+            references = references.with_axes(options.axes)
+        if options.series is not None or options.level is not None:
+            references = _select_levels(references, options.series, options.level)
     elif is_many(source):
         if as_tree:
             raise SelectionError("several files are one dataset, without groups", got=source)
-        if engine_options.strict:
+        if options.strict:
             raise SelectionError("strict= is not available for several files")
         given = {name: value for name, value in chosen.items() if value is not None}
-        references = open_references(source, options, mosaic=engine_options.mosaic, **given)
+        references = open_references(source, storage_options, mosaic=options.mosaic, **given)
     else:
-        if engine_options.mosaic:
-            raise SelectionError(
-                "a mosaic needs several files", got=source, hint="Pass a list of files."
-            )
-        chosen |= {"strict": engine_options.strict, "layout": "tree" if as_tree else "dataset"}
-        references = open_references(source, options, **chosen)
-    if not engine_options.overviews:
+        if options.mosaic:
+            hint = "Pass a list of files."
+            raise SelectionError("a mosaic needs several files", got=source, hint=hint)
+        chosen |= {"strict": options.strict, "layout": "tree" if as_tree else "dataset"}
+        references = open_references(source, storage_options, **chosen)
+    if not options.overviews:
         overviews = ({"levels": row["levels"][1:]} for row in references.series)
         references = without_arrays(references, level_paths(overviews))
-    return references, make_fetcher(source, references, options, verify)
+    return references, make_fetcher(source, references, storage_options, options.verify)
 
 
 def _first_group(references: References) -> str:
@@ -343,13 +339,6 @@ class _Store(AbstractDataStore):
 
     def get_attrs(self) -> dict[str, Any]:
         return plain_attributes(self.group.attributes)
-
-    def get_dimensions(self) -> dict[Any, int]:
-        return {
-            dim: size
-            for variable in self.get_variables().values()
-            for dim, size in variable.sizes.items()
-        }
 
     def close(self) -> None:
         self._fetch.close()

@@ -312,17 +312,17 @@ def key_problem() -> str | None:
             return None
         why = f"no key can be written to {Path(path).parent}; XDG_STATE_HOME sets another folder"
         return f"Your own documents are not recognized: {why}."
-    fault = _key_fault(path)
+    fault = _key_fault(os.lstat(path))
     return fault and f"Your own documents are not recognized: the key {path} {fault}."
 
 
-def _key_fault(path: str) -> str | None:
-    state = os.lstat(path)
+def _key_fault(state: os.stat_result) -> str | None:
+    """Return why a key file is not one that only this user can read and write; None if it is."""
     if not stat.S_ISREG(state.st_mode):
         return "is not a regular file"
     if hasattr(os, "geteuid") and state.st_uid != os.geteuid():
         return "belongs to another user"
-    if state.st_mode & 0o077 and os.name != "nt":
+    if state.st_mode & 0o077 and os.name != "nt":  # a profile of Windows is private
         return "can be read or written by others (chmod 600 makes it private)"
     if state.st_nlink != 1:
         return "has another hard link"
@@ -341,27 +341,17 @@ def _read_key() -> bytes | None:
         return None
     try:
         if os.fstat(descriptor).st_nlink > 1:
-            _remove_temporary_names(path, descriptor)
-        key = os.read(descriptor, _KEY_BYTES + 1) if _is_private(os.fstat(descriptor)) else b""
+            _remove_temporary_names(path, os.fstat(descriptor))
+        fault = _key_fault(os.fstat(descriptor))
+        return None if fault else os.read(descriptor, _KEY_BYTES)
     except OSError:
         return None
     finally:
         os.close(descriptor)
-    return key if len(key) == _KEY_BYTES else None
 
 
-def _is_private(state: os.stat_result) -> bool:
-    """Return whether the user owns a key file, and nobody else can read or write it."""
-    if not stat.S_ISREG(state.st_mode):
-        return False
-    if not hasattr(os, "geteuid"):  # Windows: the user's profile is private
-        return True
-    return state.st_uid == os.geteuid() and not state.st_mode & 0o077 and state.st_nlink == 1
-
-
-def _remove_temporary_names(path: str, descriptor: int) -> None:
+def _remove_temporary_names(path: str, key: os.stat_result) -> None:
     """Remove the hard link from creating the key, which stays if that process was killed."""
-    key = os.fstat(descriptor)
     for other in Path(path).parent.glob("key.????????"):
         with contextlib.suppress(OSError):
             if os.path.samestat(other.lstat(), key):

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from ..errors import (
+    SECRET_PARAMETER,
     ManifestMismatch,
     MetadataWarning,
     MissingSource,
@@ -53,13 +54,7 @@ __all__ = [
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """At least two characters: "C:" is a drive."""
-_SECRET_PARAMETER = re.compile(
-    r"x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature|hdnea|hdnts"
-    r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid"
-    r"|.*(?:token|secret|password|passwd|api-?_?key|auth)",
-    re.IGNORECASE,
-)
-"""Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, and tokens."""
+_SECRET_PARAMETER = re.compile(SECRET_PARAMETER, re.IGNORECASE)
 _SIGNED_PARAMETER = re.compile(
     r"x-(?:amz|goog|oss|cos|ms)-.*|key-pair-id|policy|expires|s[vtepr]|sip|spr|ss|srt|sk\w+",
     re.IGNORECASE,
@@ -112,12 +107,9 @@ def _public_link(link: str) -> str:
     query, hash_mark, fragment = query.partition("#")
     parts = {part: unquote(part.partition("=")[0]).lstrip("?") for part in query.split("&")}
     if any(map(_SECRET_PARAMETER.fullmatch, parts.values())):
-        drop = (_SECRET_PARAMETER, _SIGNED_PARAMETER)
-        parts = {
-            part: name
-            for part, name in parts.items()
-            if not any(pattern.fullmatch(name) for pattern in drop)
-        }
+        for part, name in list(parts.items()):
+            if _SECRET_PARAMETER.fullmatch(name) or _SIGNED_PARAMETER.fullmatch(name):
+                del parts[part]
     public = "&".join(parts)
     after = f"{question}{public}" if public or not query else ""
     return f"{scheme}://{host}{slash}{path}{after}{hash_mark}{fragment}"
