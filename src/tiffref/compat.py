@@ -199,7 +199,6 @@ def _check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -
 
 
 def _functions_with_options() -> tuple[Callable[..., Any], ...]:
-    """Return the functions that accept arguments of stores."""
     from .sequences.stack import SequenceOptions, scan_sequence
     from .tiff.scan import scan
 

@@ -366,7 +366,6 @@ def _has_same_segments(references: References, url: str, scans: _Scans) -> bool:
 
 
 def _decodes_equally(array: Array, now: Array) -> bool:
-    """Return whether the chunks of two arrays have the same dtype and codecs."""
     return array.dtype == now.dtype and _decoding(array) == _decoding(now)
 
 
@@ -378,7 +377,6 @@ def _decoding(array: Array) -> Any:
 
 
 def _update_source(url: str, now: Source, array: Array) -> Array:
-    """Update size, time and ETag of a file."""
     state = replace(now, url=url)
     renewed = array.manifest.with_sources(lambda source: state if source.url == url else source)
     return replace(array, manifest=renewed)

@@ -206,7 +206,6 @@ def _split_options(options: Mapping[str, Any]) -> tuple[EngineOptions, dict[str,
 
 
 def _open(source: Any, options: EngineOptions, as_tree: bool) -> tuple[References, Fetcher]:
-    """Return the references of a source, and a fetcher of its bytes."""
     names = ("series", "level", "key", "axes", "sidecars")
     chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
     storage_options = options.storage_options
@@ -240,7 +239,6 @@ def _open(source: Any, options: EngineOptions, as_tree: bool) -> tuple[Reference
 
 
 def _first_group(references: References) -> str:
-    """Return the default group: that of the first level."""
     return next(iter(level_paths(references.series[:1])), "").rpartition("/")[0]
 
 
@@ -359,7 +357,6 @@ def _variable(array: Array, fetch: Fetcher, engine_options: EngineOptions) -> xr
 
 
 def _order(array: Array, bands: str) -> list[int]:
-    """Return the order in which the axes of an array are shown."""
     order = list(range(len(array.dims)))
     if bands == "first":
         order.sort(key=lambda axis: array.dims[axis] != BAND)

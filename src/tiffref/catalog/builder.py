@@ -35,11 +35,11 @@ from .stac import write_stac
 from .storage import STATE, Folder, IsComplete, Journal, LocalFolder, RemoteFolder
 from .worker import (
     FORMATS,
-    BatchResult,
     CombinedSettings,
     Job,
     Settings,
     combine_groups,
+    failed_row,
     make_jobs,
     run_jobs,
 )
@@ -293,7 +293,6 @@ class _BuildRun:
         return todo
 
     def _has_references(self, row: Mapping[str, Any], is_complete: IsComplete) -> bool:
-        """Return whether the references of a row in the journal are complete."""
         if row.get("references") is None:
             return self.settings.format == "none"
         return is_complete(row["references"], row["document_size"], row["document_crc"])
@@ -306,21 +305,24 @@ class _BuildRun:
         run = functools.partial(run_jobs, self.settings)
         JobQueue(pool, run, self._record_result, self._record_failure).run_all(batches)
 
-    def _record_result(self, result: BatchResult) -> None:
-        if result.written is not None and not self.is_shared:
-            self._check_shared(result.written)
-        if result.rows:
-            self.journal.append(result.rows)
-        self.counts.n_done += len(result.rows) + result.n_unchanged
-        self.counts.n_failed += result.n_failed
-        self.counts.n_unchanged += result.n_unchanged
-        self.counts.n_bytes += result.n_bytes
+    def _record_result(self, results: Sequence[dict[str, Any] | None]) -> None:
+        rows = [row for row in results if row is not None]
+        failed = [row for row in rows if row["status"] == "failed"]
+        written = next((row["references"] for row in rows if "references" in row), None)
+        if written is not None and not self.is_shared:
+            self._check_shared(written)
+        if rows:
+            self.journal.append(rows)
+        self.counts.n_done += len(results)
+        self.counts.n_failed += len(failed)
+        self.counts.n_unchanged += len(results) - len(rows)
+        self.counts.n_bytes += sum(row.get("size") or 0 for row in rows)
         self.show(self.counts)
-        if self.fail_fast and result.n_failed:
+        if self.fail_fast and failed:
             raise CatalogError(
                 "stopped at the first file that cannot be scanned",
                 url=self.settings.folder.address,
-                got=result.first_error,
+                got=failed[0]["error"],
                 hint="Without fail_fast (--fail-fast), a build continues after such files.",
             )
 
@@ -336,9 +338,7 @@ class _BuildRun:
             )
 
     def _record_failure(self, job: Job, error: BaseException) -> None:
-        result = BatchResult()
-        result.add_failure(job, error)
-        self._record_result(result)
+        self._record_result([failed_row(job, error)])
 
     def show(self, counts: Counts) -> None:
         """Show the progress, if wanted."""
@@ -377,14 +377,8 @@ class _BuildRun:
     ) -> list[dict[str, Any]]:
         """Write combined sets, then flush all references to disk and write the index and STAC.
 
-        Parameters
-        ----------
-        signed
-            Signed URLs of files, by the unsigned address that the journal has.
-
-        Returns
-        -------
-        Rows of `combined.json`.
+        `signed` has signed URLs by the unsigned address that the journal has. Return the rows of
+        `combined.json`.
         """
         folder, rows = self.settings.folder, self.journal.rows
         combined = []
@@ -600,17 +594,7 @@ def _check_options(format: str, more: BuildOptions, stack: bool, group_by: Seque
 
 
 def _check_plan(folder: Folder, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Record the options of a new catalog, or check that they are those of earlier builds.
-
-    Returns
-    -------
-    The recorded plan.
-
-    Raises
-    ------
-    CatalogError
-        If earlier builds had other options.
-    """
+    """Return the recorded plan; record that of a new catalog, or raise if it had other options."""
     plan: dict[str, Any] = json.loads(_to_json({"version": _VERSION, **options}))
     recorded = _read_json(folder, _PLAN)
     if recorded is None:
@@ -650,7 +634,6 @@ def _to_json(record: Mapping[str, Any]) -> bytes:
 
 
 def _read_json(folder: Folder, name: str) -> dict[str, Any] | None:
-    """Read a file; None if it does not exist."""
     text = folder.read(name)
     try:
         return None if text is None else json.loads(text)

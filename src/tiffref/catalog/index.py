@@ -265,7 +265,6 @@ def import_pyarrow() -> Any:
 
 
 def _columns(pa: Any) -> dict[str, Any]:
-    """Return the columns of every index, with their types."""
     text, integer, number = pa.string(), pa.int64(), pa.float64()
     return {
         "url": text,

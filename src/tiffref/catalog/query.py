@@ -376,6 +376,5 @@ def _stack_columns(table: Any, is_mosaic: bool) -> dict[str, list[Any]]:
 
 
 def _is_mosaic(table: Any) -> bool:
-    """Return whether the files have different bounds."""
     places = {str(bounds) for bounds in table["bounds"].to_pylist()}
     return len(places) > 1 and "None" not in places

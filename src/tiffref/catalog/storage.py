@@ -320,7 +320,6 @@ _ERRNO_OF = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
 
 
 def _output_error(address: str, error: BaseException) -> CatalogError:
-    """Build the error for a catalog that cannot be written."""
     # clients of object stores raise the class without an errno
     number = getattr(error, "errno", None) or next(
         (number for kind, number in _ERRNO_OF.items() if isinstance(error, kind)), 0
@@ -469,7 +468,6 @@ def _list(fs: Any, path: str) -> list[str]:
 
 
 def _download_parts(fs: Any, parts: list[str], target: Path) -> None:
-    """Concatenate the parts of a journal into a local file."""
     with target.open("wb") as file:
         for start in range(0, len(parts), _MAX_PARTS_AT_ONCE):
             some = parts[start : start + _MAX_PARTS_AT_ONCE]

@@ -332,58 +332,38 @@ def with_retries(
     return work()
 
 
-@dataclass(slots=True)
-class BatchResult:
-    """The result of a batch of jobs.
-
-    `rows` are the new rows of the journal; `n_unchanged` counts the files without one. `n_bytes`
-    is the size of the scanned files. `written` is the name of one of the written documents.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    n_failed: int = 0
-    n_unchanged: int = 0
-    n_bytes: int = 0
-    first_error: str | None = None
-    written: str | None = None
-
-    def add_failure(self, job: Job, error: BaseException) -> None:
-        """Add the row of a file that cannot be scanned."""
-        self.n_failed += 1
-        self.first_error = self.first_error or str(error)
-        self.rows.append({"url": job.name, **_failure(error), "fields": dict(job.fields)})
+def failed_row(job: Job, error: BaseException) -> dict[str, Any]:
+    """Return the row of a file that cannot be scanned."""
+    return {"url": job.name, **_failure(error), "fields": dict(job.fields)}
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
     return {"status": "failed", "error": str(error), "error_type": type(error).__name__}
 
 
-def run_jobs(settings: Settings, jobs: Sequence[Job]) -> BatchResult:
+def run_jobs(settings: Settings, jobs: Sequence[Job]) -> list[dict[str, Any] | None]:
     """Scan files and write their references.
+
+    Returns
+    -------
+    The new row of the journal for each file; None for a file that has not changed.
 
     Raises
     ------
     CatalogError
         If references cannot be written.
     """
-    result = BatchResult()
+    rows: list[dict[str, Any] | None] = []
     for job in jobs:
         try:
             scan_one = functools.partial(_scan, job, settings)
-            row = with_retries(scan_one, settings.retries, settings.backoff_s)
+            rows.append(with_retries(scan_one, settings.retries, settings.backoff_s))
         except CatalogError:
             raise
         except TiffrefError as error:
-            result.add_failure(job, error)
+            rows.append(failed_row(job, error))
             settings.folder.remove(job.output)  # may exist from before the file changed
-            continue
-        if row is None:
-            result.n_unchanged += 1
-            continue
-        result.rows.append(row)
-        result.n_bytes += row["size"] or 0
-        result.written = row.get("references", result.written)
-    return result
+    return rows
 
 
 def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
@@ -429,7 +409,6 @@ def write_references(
 
 
 def _add_band_metadata(references: References, job: Job) -> References:
-    """Add the band metadata of the file's STAC item."""
     if not job.bands:
         return references
     report = Report(job.url)
@@ -475,12 +454,8 @@ class CombinedSettings:
     signed: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _CombinedSet:
-    """One set to write: `row` is its row in the record, `members` are columns of its files."""
-
-    row: Mapping[str, Any]
-    members: Sequence[Mapping[str, Any]]
+_CombinedSet = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
+"""One set to write: its row in the record, and columns of its files."""
 
 
 def combine_groups(
@@ -527,7 +502,7 @@ def combine_groups(
         for name, (keys, urls) in groups.items():
             planned = _plan_set(name, keys, journal.rows(urls), settings, combined)
             old = previous.get(name, {"status": "none"})
-            is_same = old["status"] == "ok" and old["state"] == planned.row["state"]
+            is_same = old["status"] == "ok" and old["state"] == planned[0]["state"]
             if is_same and is_complete(old["path"], old["document_size"], old["document_crc"]):
                 record(old)
             else:
@@ -536,7 +511,7 @@ def combine_groups(
     run = functools.partial(_write_combined_set, settings, replace(combined, signed={}))
 
     def record_failure(planned: _CombinedSet, error: BaseException) -> None:
-        record({**planned.row, **_failure(error)})
+        record({**planned[0], **_failure(error)})
 
     queue = JobQueue(pool, run, record, record_failure)
     queue.run_all(changed_sets())
@@ -591,7 +566,6 @@ def _key(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _format_key(key: Any) -> str:
-    """Return a key as part of a file name."""
     text = "x".join(map(str, key)) if isinstance(key, tuple) else str(key)
     return "".join(c if c.isalnum() or c in "-+." else "-" for c in text).strip(".") or "none"
 
@@ -617,19 +591,19 @@ def _plan_set(
     }
     for member in members:
         member["url"] = combined.signed.get(member["url"], member["url"])
-    return _CombinedSet(row, members)
+    return row, members
 
 
 def _write_combined_set(
     settings: Settings, combined: CombinedSettings, sets: tuple[_CombinedSet]
 ) -> dict[str, Any]:
     """Scan and write one set, in a worker; return its row."""
-    (planned,) = sets
+    ((row, members),) = sets
     options = {name: settings.scan[name] for name in _SCAN_OPTIONS if name in settings.scan}
-    path = f"{_COMBINED}/{planned.row['name']}{FORMATS[combined.format]}"
+    path = f"{_COMBINED}/{row['name']}{FORMATS[combined.format]}"
     try:
         references = scan_sequence(
-            _sequence_input(planned.members, combined),
+            _sequence_input(members, combined),
             pattern=combined.pattern,
             storage_options=settings.storage_options,
             **{**options, **combined.options},
@@ -638,11 +612,11 @@ def _write_combined_set(
     except CatalogError:
         raise
     except TiffrefError as error:
-        return {**planned.row, **_failure(error)}
+        return {**row, **_failure(error)}
     array = references.group[references.main_path]
     assert isinstance(array, Array)
     return {
-        **planned.row, "status": "ok", "path": path,
+        **row, "status": "ok", "path": path,
         "shape": dict(zip(array.dims, array.shape, strict=True)),
         "document_size": size, "document_crc": crc,
     }  # fmt: skip

@@ -125,7 +125,6 @@ complete -o filenames -F _tiffref tiffref
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    """Print the completion script."""
     print(_SHELLS[arguments.shell](_list_options(build_parser())), end="")
     return OK
 

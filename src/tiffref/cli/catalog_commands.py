@@ -151,7 +151,6 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _list_inputs(arguments: argparse.Namespace) -> int:
-    """Print the files that a build would scan."""
     from ..sequences.inputs import find_files
 
     inputs = find_files(arguments.files, **console.pick(arguments, "assets storage_options"))

@@ -151,7 +151,6 @@ def _stem(name: str) -> str:
 
 
 def _summarize_scan(references: References, output: str) -> dict[str, Any]:
-    """Return counts of a document and the levels left out, as JSON values."""
     refused = [
         {"series": i, "level": j, "reason": level["refused"]}
         for i, series in enumerate(references.series)
@@ -239,7 +238,6 @@ _STACK_ARGUMENTS: console.Arguments = {
 
 
 def _stack(arguments: argparse.Namespace) -> int:
-    """Scan the files and write references to them as one array."""
     from ..metadata.ngff import AXES
     from ..sequences.stack import scan_sequence
 
@@ -311,7 +309,6 @@ def _write_and_report(
 
 
 def _summarize_stack(references: References, output: str) -> dict[str, Any]:
-    """Return files, arrays and holes of a document, as JSON values."""
     from ..references import level_paths
 
     sequences = [series["sequence"] for series in references.series if "sequence" in series]
@@ -344,7 +341,6 @@ _APPEND_ARGUMENTS: console.Arguments = {
 
 
 def _append(arguments: argparse.Namespace) -> int:
-    """Add files to a document of `stack`."""
     from ..references import References
     from ..sequences.stack import append_sequence
 

@@ -126,7 +126,6 @@ def _date(coordinate: Array) -> str | None:
 
 
 def _format_metadata(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Return the metadata as lines of text."""
     rows = []
     if "crs" in facts:
         rows.append(["crs", facts["crs"]])
@@ -300,7 +299,6 @@ _REFRESH_ARGUMENTS: console.Arguments = {
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    """Write a document in another format."""
     from ..documents import convert
 
     target = console.check_output(arguments.target)
@@ -314,7 +312,6 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _rewrite(arguments: argparse.Namespace) -> int:
-    """Change addresses in a document, and report how many."""
     from ..documents import rewrite
 
     if len(arguments.before) != len(arguments.after):
@@ -330,7 +327,6 @@ def _rewrite(arguments: argparse.Namespace) -> int:
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    """Update a document, and report the changed files."""
     from ..documents import refresh
 
     options = console.pick(arguments, "storage_options source_options allow dry_run")

@@ -118,7 +118,6 @@ def check_new_location(urls: Iterable[str], allow: Iterable[str] | None, target:
 
 
 def _allow_hint(url: str) -> str:
-    """Return the hint how to allow a URL, by its folder."""
     prefix = location_prefix(url)
     hint = f"If you trust this location: allow=[{prefix!r}] (or {_VARIABLE})."
     if not AllowList([prefix]).permits(url):
@@ -247,7 +246,6 @@ def _has_dot_segments(path: str) -> bool:
 
 
 def _real_path(url: str) -> str:
-    """Return the path of a local file with all links resolved."""
     return os.path.realpath(local_path(url))
 
 

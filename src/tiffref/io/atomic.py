@@ -87,7 +87,6 @@ _NEXT_STEPS = {
 
 @contextlib.contextmanager
 def _write_errors(path: str) -> Iterator[None]:
-    """Turn an `OSError` into a `SourceError` for the target."""
     try:
         yield
     except SourceError:

@@ -257,7 +257,6 @@ class HttpFile:
         return response.body
 
     def _check_range(self, response: Response, offset: int, length: int) -> None:
-        """Check that the response has the requested range, by its header and its length."""
         got = response.headers.get("content-range", "")
         span, _, total = got.lower().removeprefix("bytes ").partition("/")
         last = offset + length - 1
@@ -471,7 +470,6 @@ def _check_status(response: Response, url: str, expected: int) -> None:
 def _status_error(
     response: Response, url: str, what: str = "cannot be read", **fields: Any
 ) -> SourceError:
-    """Build the error for a response with an unexpected status."""
     status = response.status
     kind = MissingSource if status in (404, 410) else SourceError
     hint = _STATUS_HINTS.get(status)

@@ -128,7 +128,6 @@ class RemoteFile(ByteSource):
     def _read_many(
         self, ranges: Sequence[tuple[int, int]], expected: Source | None = None
     ) -> list[bytes]:
-        """Read ranges (offset, length) concurrently."""
         url = self.source.url
         offset, length = ranges[0]
         with typed_errors(url, f"bytes {offset} to {offset + length} cannot be read"):
@@ -282,7 +281,6 @@ class RemoteSource(RemoteFile):
         return list(range(offset + stride, self.size - size, stride)[:_MAX_PREDICTED]), size
 
     def _fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch ranges (offset, length) and cache them."""
         for (start, length), data in zip(ranges, self._read_many(ranges, self.source), strict=True):
             if len(data) != length:
                 hint = "The server may not support range requests, or the file has changed."
@@ -352,7 +350,6 @@ def _read_s3(
 
 
 def _object_size(content_range: object) -> int | None:
-    """Return the size of the whole object from a Content-Range, if given."""
     total = str(content_range).rpartition("/")[2]
     return int(total) if total.isdigit() else None
 

@@ -86,14 +86,12 @@ def _layer(image: Image) -> LayerData:
 
 
 def _placement(full: xr.DataArray, dims: Sequence[str]) -> dict[str, Any]:
-    """Return scale, translation and unit of each axis from its coordinates."""
     axes = [spacing(full, dim) or (1.0, 0.0, "pixel") for dim in dims]
     scale, translate, units = ([axis[n] for axis in axes] for n in range(3))
     return {"scale": scale, "translate": translate, "units": units, "axis_labels": list(dims)}
 
 
 def _channel_options(full: xr.DataArray, axis: int, channels: Sequence[Mapping]) -> dict[str, Any]:
-    """Return layer arguments for the name, color and contrast of each channel."""
     n = full.sizes[_CHANNELS]
     coordinate = full.coords.get(_CHANNELS)
     labels = [f"channel {i}" for i in range(n)] if coordinate is None else coordinate.values
