@@ -58,21 +58,19 @@ def open_images(
         If the source cannot be read.
     """
     from ..documents import open_references
+    from ..references import level_paths
 
-    is_one = not isinstance(path, str) and len(path) == 1
-    references = open_references(path[0] if is_one else path, storage_options)
+    is_single = not isinstance(path, str) and len(path) == 1
+    references = open_references(path[0] if is_single else path, storage_options)
+    groups = _open_groups(references, storage_options)
     images: list[Image] = []
-    for n, row in enumerate(references.series):
-        paths = {k: level["path"] for k, level in enumerate(row["levels"]) if "path" in level}
-        levels = [
-            _variable(_dataset(references, storage_options, series=n, level=k), name)
-            for k, name in paths.items()
-        ]
-        if levels:
-            name = next(iter(paths.values()))
-            channels = _channels(references.group, name, is_first=not images)
-            images.append(Image(name, tuple(levels), channels))
-    return images or _images_by_name(_dataset(references, storage_options))
+    for row in references.series:
+        paths = level_paths([row])
+        if paths:
+            channels = _channels(references.group, paths[0], is_first=not images)
+            levels = tuple(_variable(groups, path) for path in paths)
+            images.append(Image(paths[0], levels, channels))
+    return images or _images_by_name(groups["/"])
 
 
 def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
@@ -83,29 +81,28 @@ def spacing(level: xr.DataArray, dim: str) -> tuple[float, float, str] | None:
     return float(axis[1] - axis[0]), float(axis[0]), axis.attrs.get("units", "pixel")
 
 
-def _dataset(
-    references: References, storage_options: Mapping[str, Any] | None, **chosen: Any
-) -> xr.Dataset:
+def _open_groups(
+    references: References, storage_options: Mapping[str, Any] | None
+) -> dict[str, xr.Dataset]:
     try:
         import xarray as xr
 
-        return xr.open_dataset(
+        return xr.open_groups(
             references,  # type: ignore[arg-type]  # accepted by our engine
             engine="tiffref",
             chunks={},
             mask_and_scale=False,
             storage_options=storage_options,
-            **chosen,
         )
     except ImportError as error:  # xarray, or dask because of chunks=
         what = "images for viewers need xarray and dask"
         raise MissingExtra(what, hint=install_hint("xarray")) from error
 
 
-def _variable(dataset: xr.Dataset, path: str) -> xr.DataArray:
-    """Return the array of a level, which may have the name of the full-size image."""
-    name = path.rpartition("/")[2]
-    variable = dataset[name if name in dataset else _SUFFIX.sub("", name)]
+def _variable(groups: Mapping[str, xr.Dataset], path: str) -> xr.DataArray:
+    """Return the array of a level, with the axes of a full-size image."""
+    folder, _, name = path.rpartition("/")
+    variable = groups[f"/{folder}"][name or "image"]
     return variable.rename({dim: _AXIS_SUFFIX.sub("", str(dim)) for dim in variable.dims})
 
 
