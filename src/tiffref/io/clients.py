@@ -44,6 +44,7 @@ __all__ = [
     "time_limit_s",
     "timeout_error",
     "typed_errors",
+    "with_timeout",
     "without_cache",
 ]
 
@@ -153,20 +154,20 @@ def run_coroutine_with_timeout(
     SourceError
         If the timeout expires, or as in `run_coroutine`.
     """
+    return run_coroutine(fs, with_timeout, url, time_limit_s(n_bytes), function, *arguments)
+
+
+async def with_timeout(url: str, limit_s: float, function: Any, *arguments: Any) -> Any:
+    """Await a coroutine function; raise `timeout_error` if it takes too long."""
     import asyncio
 
-    limit_s = time_limit_s(n_bytes)
-
-    async def run() -> Any:
-        try:
-            async with asyncio.timeout(limit_s) as clock:
-                return await function(*arguments)
-        except TimeoutError as error:
-            if not clock.expired():  # a timeout of the client
-                raise
-            raise timeout_error(url, limit_s) from error
-
-    return run_coroutine(fs, run)
+    try:
+        async with asyncio.timeout(limit_s) as clock:
+            return await function(*arguments)
+    except TimeoutError as error:
+        if not clock.expired():  # a timeout of the client
+            raise
+        raise timeout_error(url, limit_s) from error
 
 
 _LAZY_PROTOCOLS = frozenset({"http", "https", "s3", "s3a"})

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import MissingSource, SourceError, UntrustedSource, unreadable
 from ..model.manifest import Source
-from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, timeout_error
+from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, with_timeout
 from .source import check_unchanged, is_weak_etag, wrong_length_error
 
 __all__ = ["HttpFile", "Response", "Retry", "is_http"]
@@ -368,19 +368,18 @@ async def _with_retries(url: str, n_bytes: int, send: Callable[..., Any], *argum
     import asyncio
 
     retry = RETRY
-    limit_s = time_limit_s(n_bytes, retry.total_s)
-    try:
-        async with asyncio.timeout(limit_s):
-            for n_failed in range(1, retry.n_tries + 1):
-                try:
-                    return await send(*arguments)
-                except _TransientError as transient:
-                    if n_failed == retry.n_tries:
-                        transient.error.hint = f"Tried {retry.n_tries} times."
-                        raise transient.error from transient.__cause__
-                    await asyncio.sleep(retry.delay_s(n_failed - 1, transient.wait_s))
-    except TimeoutError as error:
-        raise timeout_error(url, limit_s) from error
+
+    async def run() -> Any:
+        for n_failed in range(1, retry.n_tries + 1):
+            try:
+                return await send(*arguments)
+            except _TransientError as transient:
+                if n_failed == retry.n_tries:
+                    transient.error.hint = f"Tried {retry.n_tries} times."
+                    raise transient.error from transient.__cause__
+                await asyncio.sleep(retry.delay_s(n_failed - 1, transient.wait_s))
+
+    return await with_timeout(url, time_limit_s(n_bytes, retry.total_s), run)
 
 
 _CROSS_ORIGIN_OPTIONS = ("timeout", "allow_redirects", "read_bufsize", "ssl", "proxy")
