@@ -26,14 +26,14 @@ from ..codecs.table import (
     compression_of,
     jpeg_colorspaces,
 )
-from ..codecs.unpack import check_samples, stored_codec
+from ..codecs.unpack import check_samples, layout_of, stored_codec
 from ..errors import MalformedTiff, ManifestMismatch, UnsupportedTiff
 from ..model.array import Array, Shape5, chunk_grid, fit_chunks, plan_run_rows, segment_shape
 from ..model.codec import SegmentCodec
 from ..model.manifest import Manifest, Source
 from ..model.tiff_facts import IfdFacts, LevelFacts
 
-__all__ = ["LevelPlan", "plan_level", "segment_codec", "source_sizes"]
+__all__ = ["LevelPlan", "plan_level", "segment_codec", "source_sizes", "stored_bytes"]
 
 
 def _strip_bytes(shape: Shape5, rows: int, itemsize: int) -> np.ndarray:
@@ -654,3 +654,17 @@ def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
         return tuple(flat)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return tuple(n / d if d else n for n, d in pairs)
+
+
+def stored_bytes(level: LevelFacts) -> np.ndarray:
+    """Return the bytes of each uncompressed segment of a page, `(n_segments,)`."""
+    ifd = level.ifds[0]
+    codec = stored_codec(segment_codec(ifd))
+    layout, shape = layout_of(codec), codec.shape
+    whole = min(layout.stored_bytes(codec, shape), np.iinfo(np.int64).max)
+    found = np.full(level.offset.shape[1], whole, np.uint64)
+    n_last = ifd.shape[2] % shape[1]
+    if ifd.tile is None and n_last:
+        n_strips = -(-ifd.shape[2] // shape[1])
+        found[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (shape[0], n_last, *shape[2:]))
+    return found

@@ -52,9 +52,9 @@ from ..model.array import Array, chunk_grid
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Manifest, has_zeros
 from ..model.tiff_facts import LevelFacts
-from .plan import LevelPlan, plan_level, segment_codec, source_sizes
+from .plan import LevelPlan, plan_level, segment_codec, source_sizes, stored_bytes
 
-__all__ = ["checked_array", "is_exact"]
+__all__ = ["FAX", "Segments", "checked_array", "is_exact"]
 
 MAX_INLINED_BYTES = 1 << 20
 """Bytes that references may inline so that all other chunks share one codec."""
@@ -295,10 +295,10 @@ def _truncated_by_file(
         if error is not None:
             is_byte_stream = compression_of(codec.compression).kind == "bytes"
             is_whole = error.__cause__ is None and is_byte_stream  # but for its checksum
-            yield error, is_whole or codec.compression in _FAX
+            yield error, is_whole or codec.compression in FAX
 
 
-_FAX = frozenset({2, 3, 4, 32771})
+FAX = frozenset({2, 3, 4, 32771})
 _MAX_CHECKED_ENDS = 64
 
 
@@ -698,7 +698,7 @@ def _fill_in_lengths(level: LevelFacts, segments: Segments, report: Report) -> L
         return level
     gap = np.where(has_no_length, _bytes_to_next(level), 0)
     if ifd.compression == 1:
-        whole = _stored_bytes(level)
+        whole = stored_bytes(level)
         found = np.where(gap >= whole, whole, 0).astype(np.uint64)
     else:
         if ifd.compression == _PACKBITS:
@@ -726,7 +726,7 @@ def _report_short_strip(level: LevelFacts, report: Report) -> None:
     is_one = ifd.compression == 1 and level.offset.shape[1] == ifd.shape[0] and ifd.tile is None
     if not is_one or level.run_offset is not None or 0 in level.shape or not level.length.size:
         return
-    whole = int(_stored_bytes(level)[0])
+    whole = int(stored_bytes(level)[0])
     got = int(level.length[level.offset > 0].min(initial=whole))
     if got < whole:
         report.add(_COUNTS, "the only strip is read in full", got=f"{got} bytes, expected {whole}")
@@ -749,20 +749,6 @@ def _bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:
     return gap
 
 
-def _stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
-    """Return the bytes of each uncompressed segment of a page, `(n_segments,)`."""
-    ifd = level.ifds[0]
-    codec = stored_codec(segment_codec(ifd))
-    layout, shape = layout_of(codec), codec.shape
-    whole = min(layout.stored_bytes(codec, shape), np.iinfo(np.int64).max)
-    found = np.full(level.offset.shape[1], whole, np.uint64)
-    n_last = ifd.shape[2] % shape[1]
-    if ifd.tile is None and n_last:
-        n_strips = -(-ifd.shape[2] // shape[1])
-        found[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (shape[0], n_last, *shape[2:]))
-    return found
-
-
 def _cut_last_packbits(level: LevelFacts, gap: NDArray[np.uint64], segments: Segments) -> None:
     """Cut the last PackBits segment after its last sample (TIFF 6.0, section 9)."""
     n = int(level.offset.argmax())
@@ -770,7 +756,7 @@ def _cut_last_packbits(level: LevelFacts, gap: NDArray[np.uint64], segments: Seg
     place = source.url, int(level.offset.flat[n]), int(gap.flat[n])
     if not segments.is_cached(*place):
         return
-    n_bytes = int(_stored_bytes(level)[n % gap.shape[1]])
+    n_bytes = int(stored_bytes(level)[n % gap.shape[1]])
     data = in_first_bit_order(segments.read_segment(*place), level.ifds[0].fill_order)
     gap.flat[n] = packbits_end(data, n_bytes)
 

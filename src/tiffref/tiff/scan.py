@@ -51,6 +51,7 @@ from .series import (
     shaped_series,
 )
 from .sidecars import Sidecars, add_sidecars, has_sidecars
+from .truncation import without_truncated
 
 __all__ = ["scan", "scan_with_facts"]
 
@@ -125,8 +126,8 @@ def scan(
         warning (`MetadataWarning`, `TruncationWarning`) if no pixels of the image are lost.
     allow_holes
         Accept incomplete images. Planes that the metadata lists but that do not exist, or whose
-        file is absent, stay missing and are listed in `References.series`. By default, an
-        incomplete image is an error.
+        file is absent, and segments that the end of the file cuts off, stay missing and are counted
+        in `References.series`. By default, an incomplete image is an error.
     sidecars
         Read the files beside the TIFF, as GDAL does: world file, RPC, .aux.xml, .ovr and .msk. By
         default this is done for local files only, since each costs a request elsewhere.
@@ -532,8 +533,12 @@ def _plan_arrays(
         for n, level in enumerate(series.levels):
             if options.level not in (None, n):
                 continue
+            truncated = 0
             try:
                 name = names.get((position, n))
+                may_cut = options.allows_holes and not options.report.is_strict
+                if may_cut and isinstance(level, LevelFacts):
+                    level, truncated = without_truncated(level, file)
                 arrays[position, n] = _plan_array(file, facts, series, level, name, options)
             except TiffrefError as error:
                 error.url = error.url or facts.source.url
@@ -542,6 +547,11 @@ def _plan_arrays(
                 continue
             path = names[position, n].path
             levels.append({"path": path, **_missing_record(facts, series, level)})
+            if truncated:
+                levels[-1]["truncated_segments"] = truncated
+                what = f"{truncated} segments of {path!r} are cut off by the end of the file"
+                found = MalformedTiff(f"{what}, and are missing", url=facts.source.url)
+                warn(TruncationWarning(str(found)), stacklevel=4)
         provenance.append(
             {
                 "index": series.index,

@@ -1,0 +1,106 @@
+"""Segments that the end of the file cuts off are missing with `allow_holes`, and reported."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from ifds import BIG, CLASSIC, image, write_tiff
+
+import tiffref
+from tiffref.errors import MalformedTiff, TruncationWarning
+from tiffref.zarr import ZarrTiffStore
+
+rng = np.random.default_rng(3)
+PLANES = rng.integers(1, 255, (5, 48, 32)).astype("u2")
+LAYOUTS = {
+    "run": {"metadata": {}},
+    "run of strips": {"metadata": {}, "rowsperstrip": 16},
+    "ImageJ": {"imagej": True},
+    "tiles": {"tile": (16, 16)},
+    "deflate": {"compression": "zlib", "rowsperstrip": 16},
+    "JPEG 2000": {"compression": "jpeg2000", "tile": (16, 16), "compressionargs": {"level": 0}},
+}
+
+
+def write_cut(path, part, **how):
+    """Write the planes without the last bytes of their pixels; `part` is what is left."""
+    tifffile.imwrite(path, PLANES, **how)
+    with tifffile.TiffFile(path) as tif:
+        first = tif.pages[0].dataoffsets[0]
+        if len(tif.pages) > 1:
+            end = tif.pages[-1].dataoffsets[-1] + tif.pages[-1].databytecounts[-1]
+        else:
+            end = first + PLANES.nbytes
+    path.write_bytes(path.read_bytes()[: first + int((end - first) * part)])
+
+
+@pytest.mark.filterwarnings("ignore::tiffref.TruncationWarning")
+@pytest.mark.parametrize("part", [0.99, 0.7, 0.45])
+@pytest.mark.parametrize("how", LAYOUTS)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_planes_that_are_cut_off_are_holes(tmp_path, how, part, order):
+    path = tmp_path / "cut.tif"
+    order = {"ImageJ": ">", "JPEG 2000": "<"}.get(how, order)  # as tifffile writes them
+    write_cut(path, part, **LAYOUTS[how], byteorder=order)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path, strict=True, allow_holes=True)
+    with pytest.warns(TruncationWarning):
+        references = tiffref.scan(path, allow_holes=True)
+    references.write_fsspec(tmp_path / "cut.json")
+    record = references.series[0]["levels"][0]
+    n_whole = int(5 * part + 0.02)
+    assert "missing_pages" in record or "truncated_segments" in record
+    for name in ("cut.tif", "cut.json"):
+        options = {"allow_holes": True} if name == "cut.tif" else {}
+        with ZarrTiffStore(tmp_path / name, **options) as store:
+            found = store[...]
+        assert found.shape == PLANES.shape
+        np.testing.assert_array_equal(found[:n_whole], PLANES[:n_whole])
+        is_there = found == PLANES
+        assert not found[~is_there].any()
+        assert (~is_there).any()
+
+
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("cut", [1, 700, 2000])
+@pytest.mark.parametrize("rows", [8, 48])
+def test_strips_that_are_cut_off_are_holes(tmp_path, rows, cut, order, form):
+    path = tmp_path / "cut.tif"
+    pages = [image(plane, rows=rows, order=order) for plane in PLANES]
+    write_tiff(path, pages, order=order, form=form)
+    path.write_bytes(path.read_bytes()[:-cut])
+    n_lost = -(-cut // (rows * 64)) * rows  # of the last plane
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path)
+    with pytest.warns(TruncationWarning, match=f"{n_lost // rows} segments of 'image' are cut off"):
+        references = tiffref.scan(path, allow_holes=True)
+    assert references.series[0]["levels"][0]["truncated_segments"] == n_lost // rows
+    with (
+        pytest.warns(TruncationWarning, match="are cut off"),
+        ZarrTiffStore(path, allow_holes=True) as store,
+    ):
+        found = store[...]
+    expected = PLANES.copy()
+    expected[-1, 48 - n_lost :] = 0
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_whole_files_are_read_without_a_word(tmp_path):
+    for how in LAYOUTS.values():
+        tifffile.imwrite(tmp_path / "a.tif", PLANES, **how)
+        references = tiffref.scan(tmp_path / "a.tif", allow_holes=True, strict=True)
+        assert set(references.series[0]["levels"][0]) == {"path"}
+        with ZarrTiffStore(tmp_path / "a.tif", allow_holes=True) as store:
+            np.testing.assert_array_equal(store[...], PLANES)
+
+
+def test_a_file_without_any_whole_segment_is_refused(tmp_path):
+    write_tiff(tmp_path / "cut.tif", [image(PLANES[0])])
+    path = tmp_path / "cut.tif"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(MalformedTiff, match="past the end of the file"):
+        tiffref.scan(path, allow_holes=True)
