@@ -167,7 +167,7 @@ def footprint(
         if points is None:
             return None
     a, b, _, d, e, _ = transform
-    return _to_polygons(_unroll(points, is_clockwise=a * e > b * d))
+    return _to_polygons(_unroll(points[::-1] if a * e > b * d else points))
 
 
 def _is_small(points: NDArray[np.float64]) -> bool:
@@ -177,10 +177,11 @@ def _is_small(points: NDArray[np.float64]) -> bool:
     return bool(is_short and west >= -180 and east <= 180 and max(-south, north) < 89)
 
 
-def _unroll(points: NDArray[np.float64], is_clockwise: bool) -> NDArray[np.float64]:
+def _unroll(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return an outline with continuous longitudes, closed along the pole that is in it or on it.
 
-    At the antimeridian, longitudes of rasters in degrees go past 180; others jump.
+    The image is to the left of the outline. At the antimeridian, longitudes of rasters in degrees
+    go past 180; others jump.
     """
     ring = points[:-1]
     is_pole = np.abs(ring[:, 1]) > 90.0 - _POLE_TOLERANCE_DEG
@@ -196,9 +197,7 @@ def _unroll(points: NDArray[np.float64], is_clockwise: bool) -> NDArray[np.float
     turn = points[-1, 0] - points[0, 0]
     if not is_on_pole and abs(turn) < 180.0:
         return points
-    # the image is to the left of an outline that goes counterclockwise
-    side = points[0, 1] if is_on_pole else -turn if is_clockwise else turn
-    pole = np.copysign(90.0, side)
+    pole = np.copysign(90.0, points[0, 1] if is_on_pole else turn)
     return np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
 
 
