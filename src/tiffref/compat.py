@@ -179,7 +179,11 @@ def imread(
         _check_options(given)
         given |= {**choice, **sequence, "imreadargs": imreadargs, "container": container}
         return tifffile.imread(files, **_without_none({**given, "return_as": return_as}))
-    _check_options(options, *_functions_with_options())
+    from .sequences.stack import SequenceOptions, scan_sequence
+    from .tiff.scan import scan
+
+    stores = ZarrTiffStore, scan, ZarrFileSequenceStore, scan_sequence, SequenceOptions
+    _check_options(options, *stores)
     if imread is None:
         choice |= imreadargs or {}
     elif imreadargs:
@@ -196,13 +200,6 @@ def imread(
 def _check_options(options: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
     named = [name for name in options if not name.startswith("is_")]
     check_arguments(named, imread, *functions, tifffile.imread, tifffile.TiffFile)
-
-
-def _functions_with_options() -> tuple[Callable[..., Any], ...]:
-    from .sequences.stack import SequenceOptions, scan_sequence
-    from .tiff.scan import scan
-
-    return ZarrTiffStore, scan, ZarrFileSequenceStore, scan_sequence, SequenceOptions
 
 
 def _open_store(files: Any, sequence: dict[str, Any], options: dict[str, Any]) -> ZarrStore:

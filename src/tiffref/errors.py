@@ -317,9 +317,9 @@ def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> Non
         If one is unknown; the hint suggests the closest name, and where all are listed.
     """
     for name in given:
-        known = _parameters(functions)
-        if name not in known:
-            suggestion = did_you_mean(name, known)
+        parameters = _parameters(functions)
+        if name not in parameters:
+            suggestion = did_you_mean(name, parameters)
             documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
             hint = f"All are listed by help({_public_name(documented)})."
             what = f"{functions[0].__name__}() has no argument '{name}'"
@@ -328,7 +328,8 @@ def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> Non
 
 @functools.cache
 def _parameters(functions: tuple[Callable[..., Any], ...]) -> list[str]:
-    parameters = (p for one in functions for p in inspect.signature(one).parameters.values())
+    signatures = map(inspect.signature, functions)
+    parameters = (p for signature in signatures for p in signature.parameters.values())
     return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
 
 
@@ -350,11 +351,11 @@ def rejects_unknown_arguments(
     function: Callable[_Arguments, _Result],
 ) -> Callable[_Arguments, _Result]:
     """Decorate a function to refuse unknown keyword arguments with `check_arguments`."""
-    known = inspect.signature(function).parameters.keys()
+    parameters = inspect.signature(function).parameters.keys()
 
     @functools.wraps(function)
     def call(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        if not options.keys() <= known:
+        if not options.keys() <= parameters:
             check_arguments(options, function)
         return function(*args, **options)
 

@@ -383,9 +383,9 @@ class _BuildRun:
         folder, rows = self.settings.folder, self.journal.rows
         combined = []
         if "stack" in products:
-            how = CombinedSettings(**products["stack"], signed=signed)
+            how = CombinedSettings(**products["stack"])
             combined = combine_groups(
-                pool, self.journal, order, self.settings, how, self._show_combined
+                pool, self.journal, order, self.settings, how, signed, self._show_combined
             )
         with folder.staging(INDEX) as path:
             write_index(rows(order), path, field_types(rows(order)))

@@ -443,15 +443,13 @@ class CombinedSettings:
     """Options of combined sets.
 
     `pattern` defines the axes; `group_by` are names of fields or columns of the index; `format` is
-    "parquet" or "json"; `options` are passed to `scan_sequence`; `signed` are signed URLs of files,
-    by the unsigned address that the journal has.
+    "parquet" or "json"; `options` are passed to `scan_sequence`.
     """
 
     pattern: str | None
     group_by: Sequence[str]
     format: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    signed: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any]
 
 
 _CombinedSet = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
@@ -464,6 +462,7 @@ def combine_groups(
     order: Iterable[str],
     settings: Settings,
     combined: CombinedSettings,
+    signed: Mapping[str, str],
     show: Callable[[int, int, int], None],
 ) -> list[dict[str, Any]]:
     """Write a combined set for each group of files, and the record of all sets.
@@ -473,6 +472,8 @@ def combine_groups(
 
     Parameters
     ----------
+    signed
+        Signed URLs of files, by the unsigned address that the journal has.
     show
         Called with the numbers of all sets, finished sets, and failed sets.
 
@@ -500,7 +501,7 @@ def combine_groups(
         is_complete = folder.completeness_check()
         show(len(groups), 0, 0)
         for name, (keys, urls) in groups.items():
-            planned = _plan_set(name, keys, journal.rows(urls), settings, combined)
+            planned = _plan_set(name, keys, journal.rows(urls), settings, combined, signed)
             old = previous.get(name, {"status": "none"})
             is_same = old["status"] == "ok" and old["state"] == planned[0]["state"]
             if is_same and is_complete(old["path"], old["document_size"], old["document_crc"]):
@@ -508,7 +509,7 @@ def combine_groups(
             else:
                 yield (planned,)
 
-    run = functools.partial(_write_combined_set, settings, replace(combined, signed={}))
+    run = functools.partial(_write_combined_set, settings, combined)
 
     def record_failure(planned: _CombinedSet, error: BaseException) -> None:
         record({**planned[0], **_failure(error)})
@@ -576,6 +577,7 @@ def _plan_set(
     rows: Iterable[Mapping[str, Any]],
     settings: Settings,
     combined: CombinedSettings,
+    signed: Mapping[str, str],
 ) -> _CombinedSet:
     members: list[dict[str, Any]] = [
         {column: row.get(column) for column in _MEMBER_COLUMNS} for row in rows
@@ -590,7 +592,7 @@ def _plan_set(
         "n_files": len(members),
     }
     for member in members:
-        member["url"] = combined.signed.get(member["url"], member["url"])
+        member["url"] = signed.get(member["url"], member["url"])
     return row, members
 
 

@@ -52,8 +52,8 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         kind = "note" if record.levelno == _NOTE else record.levelname.lower()
-        where = "" if record.name == "tiffref" else f"{record.name}: "
-        return f"tiffref: {kind}: {where}{printable(record.getMessage(), _ALLOWED_CONTROLS)}"
+        package = "" if record.name == "tiffref" else f"{record.name}: "
+        return f"tiffref: {kind}: {package}{printable(record.getMessage(), _ALLOWED_CONTROLS)}"
 
 
 @contextmanager
