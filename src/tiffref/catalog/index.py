@@ -420,6 +420,16 @@ def _index_digest(data: bytes) -> bytes:
     return hashlib.sha256(b"catalog" + data).digest()
 
 
+def read_catalog_file(
+    folder: str, name: str, storage_options: Mapping[str, Any] | None = None
+) -> bytes:
+    """Read a file in the folder of a catalog; the file system raises errors of its own."""
+    import fsspec
+
+    fs, root = fsspec.url_to_fs(folder or ".", **(storage_options or {}))
+    return read_file(fs, f"{root}/{name}")
+
+
 def read_index(
     folder: str, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[Any, Callable[[], bool]]:
@@ -431,14 +441,11 @@ def read_index(
         A pyarrow table, and a function that returns whether this user built the catalog.
     """
     pa = import_pyarrow()
-    import fsspec
-
-    fs, root = fsspec.url_to_fs(folder or ".", **(storage_options or {}))
-    data = read_file(fs, f"{root}/{INDEX}")
+    data = read_catalog_file(folder, INDEX, storage_options)
 
     def is_own() -> bool:
         try:
-            seal = read_file(fs, f"{root}/{INDEX_SEAL}")
+            seal = read_catalog_file(folder, INDEX_SEAL, storage_options)
         except client_errors():
             return False
         return is_own_seal(seal.decode("latin-1"), _index_digest(data))

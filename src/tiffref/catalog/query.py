@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import json
 import operator
 import os
 from collections import Counter
@@ -25,11 +26,11 @@ from ..errors import (
 )
 from ..formats.summary import count, html_table
 from ..io.allow import AllowList, allowed_by_environment
-from ..io.clients import client_errors
+from ..io.clients import client_errors, typed_errors
 from ..io.urls import check_address
 from ..references import References
 from ..sequences.stack import scan_sequence
-from .index import INDEX, import_pyarrow, read_index
+from .index import INDEX, import_pyarrow, read_catalog_file, read_index
 
 if TYPE_CHECKING:
     import pyarrow
@@ -269,18 +270,12 @@ class Catalog:
 
     def combined(self) -> list[dict[str, Any]]:
         """Return a row for each combined set: `name`, `keys`, `path`, `shape`, ..."""
-        import json
-
-        import fsspec
-
-        path = f"{self.folder}/combined.json"
+        name = "combined.json"
         try:
-            with fsspec.open(path, "rt", encoding="utf-8", **(self.storage_options or {})) as file:
-                return json.load(file)
+            with typed_errors(f"{self.folder}/{name}"):
+                return json.loads(read_catalog_file(self.folder, name, self.storage_options))
         except FileNotFoundError:
             return []
-        except client_errors() as error:
-            raise unreadable(path, error) from error
 
 
 def _matches(table: pyarrow.Table, name: str, value: Any) -> Any:
