@@ -353,7 +353,12 @@ def test_web_mercator_has_no_parameters_as_in_gdal(tmp_path, name, more):
 
 @pytest.mark.parametrize(
     "keys",
-    [{2057: 6370997.0, 2058: 6370997.0}, {2056: 7004}, {2057: 6377397.155, 2059: 299.1528128}],
+    [
+        {2057: 6370997.0, 2058: 6370997.0},
+        {2056: 7004},
+        {2056: 7007},  # in Clarke's feet
+        {2057: 6377397.155, 2059: 299.1528128},
+    ],
 )
 @pytest.mark.parametrize("base", [{2048: 4326}, {2048: 32767, 2050: 6326}])
 def test_a_projection_is_on_the_ellipsoid_of_the_keys_as_in_gdal(keys, base, tmp_path):
