@@ -46,18 +46,8 @@ from .geo import (
 from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
 from .layout import LevelName, is_georeferenced_series
 from .microscopy import calibrate, calibrate_minor
-from .ngff import (
-    add_image,
-    channel_names,
-    close_images,
-    multiscale,
-    ngff_order,
-    omero,
-    physical_coordinates,
-)
+from .ngff import channel_names, close_images, describe_image, physical_coordinates
 from .report import Recorder, Report
-
-__all__ = ["TAG_NAMES", "describe"]
 
 MAX_BYTES = 1 << 20
 """Longer binary values are replaced by their length, to keep documents small."""
@@ -186,11 +176,24 @@ class _Image:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """One level of an image: its name, array and georeference."""
+    """One level of an image: its name, its array, and the axis code of each dimension."""
 
+    image: _Image
     name: LevelName
     array: Array
-    geo: GeoLevel
+    axes: str
+    is_full: bool
+
+    def find(self, axis: str) -> tuple[str, int] | None:
+        """Return name and length of the first dimension with an axis code."""
+        codes = zip(self.axes, self.array.dims, self.array.shape, strict=True)
+        return next(((dim, n) for code, dim, n in codes if code == axis), None)
+
+    @property
+    def n_bands(self) -> int:
+        """Samples of a pixel."""
+        bands = self.find("S")
+        return bands[1] if bands else 1
 
 
 @dataclass(slots=True)
@@ -210,7 +213,7 @@ class _Tree:
         root, since rioxarray would ignore them otherwise."""
         for group, levels in self.places.items():
             variables, names = grid_mappings(levels)
-            systems = {one.attributes.get("crs_wkt") for one in variables.values()}
+            systems = {variable.attributes.get("crs_wkt") for variable in variables.values()}
             if not group and len(variables) > len(systems) == 1:
                 attributes["grid_mapping"] = next(iter(variables))
             for key, variable in variables.items():
@@ -220,26 +223,22 @@ class _Tree:
                 own["grid_mapping"] = mapping
                 own["coordinates"] = f"{mapping} {own.get('coordinates', '')}".rstrip()
 
-    def group_attributes(self) -> dict[str, dict[str, Any]]:
-        """Return the GeoZarr attributes of the groups of single levels."""
-        return {
-            group: {name: v for name, v in next(iter(levels.values())).attributes.items()
-                    if is_geozarr(name)}
-            for group, levels in self.places.items() if group
-        }  # fmt: skip
-
     def add(self, group: str, name: str, array: Array) -> None:
         """Add a variable unless its name exists."""
         self.variables.setdefault(f"{group}/{name}" if group else name, array)
 
     def to_group(self, attributes: Mapping[str, Any]) -> Group:
         """Build the nested groups."""
-        groups = {"": attributes, **self.group_attributes()}
+        levels = {group: next(iter(levels.values())) for group, levels in self.places.items()}
+        of_levels = {
+            group: {name: value for name, value in level.attributes.items() if is_geozarr(name)}
+            for group, level in levels.items()
+        }
         arrays = {
             path: array.as_variable(array.dims, self.attributes[path])
             for path, array in self.images.items()
         }
-        return Group.from_paths({**arrays, **self.variables}, groups)
+        return Group.from_paths({**arrays, **self.variables}, {**of_levels, "": attributes})
 
 
 def describe(
@@ -267,29 +266,19 @@ def describe(
     attributes: dict[str, Any] = {}
     main: _Image | None = None
     for position, series in enumerate(facts.series):
-        levels = [n for n in range(len(series.levels)) if (position, n) in arrays]
-        if not levels:
+        indices = [n for n in range(len(series.levels)) if (position, n) in arrays]
+        if not indices:
             continue
-        role = names[position, levels[0]].role
-        image = _image(facts, series, series.levels[levels[0]], main, role, report)
+        role = names[position, indices[0]].role
+        image = _image(facts, series, series.levels[indices[0]], main, role, report)
         main = main or image
-        described = [
-            _describe_array(
-                image,
-                series.levels[n],
-                names[position, n],
-                arrays[position, n],
-                n == levels[0],
-                tree,
-                report,
-            )
-            for n in levels
-        ]
+        pyramid = []
+        for n in indices:
+            array = arrays[position, n]
+            axes = _axes_of(series.levels[n], array)
+            level = _Level(image, names[position, n], array, axes, n == indices[0])
+            pyramid.append((level, _describe_array(level, tree, report)))
         if role == "image":
-            pyramid = [
-                _Level(names[position, n], arrays[position, n], geo)
-                for n, geo in zip(levels, described, strict=True)
-            ]
             _describe_group(image, pyramid, attributes)
     tree.map_grids(attributes)
     return tree.to_group(close_images(attributes))
@@ -314,15 +303,18 @@ def _report_differing_pages(series: SeriesFacts, full: LevelFacts, report: Repor
         more = [ifd for ifd in full.ifds[1:] if not is_uniform or any(t in ifd.tags for t in tags)]
         return [full.ifds[0], *more]
 
-    found = {
+    values_of_pages = {
         "georeference (33550, 33922, 34264, 34735, 50844)": _locations(pages(*_GEO_TAGS), report),
         "GDAL_NODATA (42113)": [
             str(parse_nodata(ifd.tags.get(42113), dtype, report)[0]) for ifd in pages(42113)
         ],
         "GDAL_METADATA (42112)": [_value_texts(ifd, dtype) for ifd in pages(GDAL_METADATA)],
-        "ColorMap (320)": [_palette(ifd) for ifd in pages(COLOR_MAP)],
+        "ColorMap (320)": [
+            ", ".join(_color_table(ifd)) if ifd.photometric == _PALETTE else ""
+            for ifd in pages(COLOR_MAP)
+        ],
     }
-    for key, values in found.items():
+    for key, values in values_of_pages.items():
         others = [str(value)[:200] for value in dict.fromkeys(values)]
         if len(others) > 1:
             report.add(
@@ -354,11 +346,6 @@ def _value_texts(ifd: IfdFacts, dtype: np.dtype) -> str:
     items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), Recorder())
     found = items.attributes(ifd.shape[0] * ifd.shape[4], dtype, Recorder())
     return str({name: value for name, value in found.items() if name in _OVERVIEW_ATTRIBUTES})
-
-
-def _palette(ifd: IfdFacts) -> str:
-    """Return the color table of a palette image as text, else ""."""
-    return ", ".join(_color_table(ifd)) if ifd.photometric == 3 else ""
 
 
 def _image(
@@ -402,19 +389,11 @@ def _image(
 # ---- arrays
 
 
-def _describe_array(
-    image: _Image,
-    level: LevelFacts | Exception,
-    name: LevelName,
-    array: Array,
-    is_first: bool,
-    tree: _Tree,
-    report: Report,
-) -> GeoLevel:
+def _describe_array(level: _Level, tree: _Tree, report: Report) -> GeoLevel:
     """Add one level to the tree, with its coordinates."""
-    axes = dict(zip(name.dims, _axes_of(level, array), strict=True))
-    geo = _georeference(image, array, axes, report)
-    for variables in (geo.variables, _coordinates(image, array, axes)):
+    image, name, array = level.image, level.name, level.array
+    geo = _georeference(level, report)
+    for variables in (geo.variables, _coordinates(level)):
         for key, variable in variables.items():
             tree.add(name.group, key, variable)
     tree.places.setdefault(name.group, {})[name.path] = geo
@@ -422,10 +401,10 @@ def _describe_array(
     if image.acquired is not None and name.role == "image":
         tree.add(name.group, "time", time_coordinate(image.acquired))
         attributes["coordinates"] = "time"
-    attributes.update(_value_attributes(image, array, axes, is_first, report))
+    attributes.update(_value_attributes(level, report))
     if name.role != "image":
         attributes["role"] = name.role
-    if is_first:
+    if level.is_full:
         attributes.update(_image_attributes(image))
     tree.images[name.path], tree.attributes[name.path] = array, attributes
     return geo
@@ -437,67 +416,55 @@ def _axes_of(level: LevelFacts | Exception, array: Array) -> str:
     return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
 
 
-def _size(array: Array, axes: Mapping[str, str], wanted: str) -> tuple[str, int] | None:
-    for at, (dim, axis) in enumerate(axes.items()):
-        if axis == wanted:
-            return dim, array.shape[at]
-    return None
-
-
-def _georeference(image: _Image, array: Array, axes: Mapping[str, str], report: Report) -> GeoLevel:
-    rows, columns = _size(array, axes, "Y"), _size(array, axes, "X")
-    if image.reference is None or rows is None or columns is None:
+def _georeference(level: _Level, report: Report) -> GeoLevel:
+    reference, extent = level.image.reference, level.image.extent
+    rows, columns = level.find("Y"), level.find("X")
+    if reference is None or rows is None or columns is None:
         return GeoLevel()
-    sizes = dict(zip(image.extent.axes, image.extent.shape, strict=True))
+    sizes = dict(zip(extent.axes, extent.shape, strict=True))
     full = sizes.get("Y", 0), sizes.get("X", 0)
     if not rows[1] * columns[1] * full[0] * full[1]:
         return GeoLevel()  # no pixels
-    return describe_level(image.reference, dict((rows, columns)), full, report)
+    return describe_level(reference, dict((rows, columns)), full, report)
 
 
-def _coordinates(image: _Image, array: Array, axes: Mapping[str, str]) -> dict[str, Array]:
+def _coordinates(level: _Level) -> dict[str, Array]:
     """Return the coordinates that do not come from a georeference: bands, channels, z, t, y, x."""
-    found: dict[str, Array] = {}
-    dims = {axis: dim for dim, axis in axes.items()}
+    image, array, axes = level.image, level.array, level.axes
     if image.reference is not None:
-        bands = _size(array, axes, "S")
-        if bands is not None and bands[1] <= MAX_COORDINATE:
-            found[bands[0]] = coordinate(np.arange(1, bands[1] + 1), bands[0])
-        return found
-    letters = "".join(axes.values())
-    is_known = "?" not in letters and len(set(letters)) == len(letters)
-    if not is_known or len(letters) != len(image.full.shape):
-        return found  # some vendor formats have levels with fewer channels
-    described = physical_coordinates(letters, array.shape, image.full.shape, image.calibration)
-    for axis, (values, attributes) in described.items():
-        found[dims[axis]] = coordinate(values, dims[axis], attributes)
-    channels = _size(array, axes, "C")
-    names = channel_names(image.calibration.channels, channels[1]) if channels else None
-    if channels is not None and names is not None:
-        found[channels[0]] = Array.from_values(np.asarray(names, np.str_), (channels[0],))
-    return found
+        dim, n_bands = level.find("S") or ("", MAX_COORDINATE + 1)
+        is_short = n_bands <= MAX_COORDINATE
+        return {dim: coordinate(np.arange(1, n_bands + 1), dim)} if is_short else {}
+    if "?" in axes or len(set(axes)) < len(axes) or len(axes) != len(image.full.shape):
+        return {}  # some vendor formats have levels with fewer channels
+    dims = dict(zip(axes, array.dims, strict=True))
+    physical = physical_coordinates(axes, array.shape, image.full.shape, image.calibration)
+    variables = {
+        dims[axis]: coordinate(values, dims[axis], attributes)
+        for axis, (values, attributes) in physical.items()
+    }
+    dim, n_channels = level.find("C") or ("", 0)
+    names = channel_names(image.calibration.channels, n_channels) if n_channels else None
+    if names is not None:
+        variables[dim] = Array.from_values(np.asarray(names, np.str_), (dim,))
+    return variables
 
 
-def _value_attributes(
-    image: _Image, array: Array, axes: Mapping[str, str], is_first: bool, report: Report
-) -> dict[str, Any]:
+def _value_attributes(level: _Level, report: Report) -> dict[str, Any]:
     """Return the attributes that describe the values; overviews get some of them too."""
-    bands = _size(array, axes, "S")
-    n_bands = bands[1] if bands else 1
-    found = image.items.attributes(n_bands, array.dtype, report)
+    image, ifd, n_bands = level.image, level.image.ifd, level.n_bands
+    attributes = image.items.attributes(n_bands, level.array.dtype, report)
     system = image.reference.system if image.reference is not None else None
     if system is not None and system.height_unit:
-        found.setdefault("units", system.height_unit)
-    if not is_first:
-        return {name: value for name, value in found.items() if name in _OVERVIEW_ATTRIBUTES}
-    roles = image.items.roles.get("colorinterp", {})
-    ifd = image.ifd
+        attributes.setdefault("units", system.height_unit)
+    if not level.is_full:
+        return {name: value for name, value in attributes.items() if name in _OVERVIEW_ATTRIBUTES}
     if n_bands == ifd.shape[0] * ifd.shape[4]:
         # otherwise the samples are channels or planes, not colors
-        found.update(
-            color_attributes(_photometric_of_samples(ifd), ifd.extra_samples, n_bands, roles)
-        )
-    return found
+        roles = image.items.roles.get("colorinterp", {})
+        photometric = _photometric_of_samples(ifd)
+        attributes.update(color_attributes(photometric, ifd.extra_samples, n_bands, roles))
+    return attributes
 
 
 _OVERVIEW_ATTRIBUTES = frozenset(
@@ -507,50 +474,36 @@ _OVERVIEW_ATTRIBUTES = frozenset(
 
 def _image_attributes(image: _Image) -> dict[str, Any]:
     """Return the attributes of the image as a whole, for its full-size array only."""
-    tags = image.ifd.tags
-    found: dict[str, Any] = {}
+    tags, calibration = image.ifd.tags, image.calibration
+    attributes: dict[str, Any] = {}
     if image.reference is not None:
         own = "Point" if image.reference.placement.is_point else "Area"
         is_own = _RASTER_TYPE in image.reference.keys.values  # over the item, as in GDAL
-        found["AREA_OR_POINT"] = own if is_own else image.items.items.get("AREA_OR_POINT", own)
-        found.update(gdal_tag_attributes(tags))
-    table = _color_table(image.ifd)
-    if table:
-        found["color_table"] = table
-    if CATEGORY_NAMES in tags:
-        found["category_names"] = tags[CATEGORY_NAMES]
-    created = created_from_tag(tags.get(DATE_TIME))
-    if created is not None:
-        found["date_created"] = created
-    if image.calibration.acquired is not None:
-        found["time_coverage_start"] = iso_text(image.calibration.acquired)
-    names = [channel.name for channel in image.calibration.channels]
-    if any(names):
-        found["channel_names"] = names
-    if image.calibration.name and image.series.kind != "generic":
-        found["title"] = image.calibration.name
-    found.update(image.calibration.attributes)
-    found["tiff_tags"] = dump_tags(tags)
-    return found
+        item = own if is_own else image.items.items.get("AREA_OR_POINT", own)
+        attributes.update({"AREA_OR_POINT": item, **gdal_tag_attributes(tags)})
+    names = [channel.name for channel in calibration.channels]
+    optional = {
+        "color_table": _color_table(image.ifd),
+        "category_names": tags.get(CATEGORY_NAMES),
+        "date_created": created_from_tag(tags.get(DATE_TIME)),
+        "time_coverage_start": calibration.acquired and iso_text(calibration.acquired),
+        "channel_names": names if any(names) else None,
+        "title": calibration.name if image.series.kind != "generic" else None,
+    }
+    attributes.update({name: value for name, value in optional.items() if value})
+    return {**attributes, **calibration.attributes, "tiff_tags": dump_tags(tags)}
 
 
-_PALETTES = frozenset(3 << bits for bits in range(1, 17))
-"""Lengths of color tables of 1 to 16 bits."""
 _WITH_COLORS = frozenset({0, 1, 3})
 """PhotometricInterpretation with a color table; GDAL writes 1 if pixels were written first."""
 
 
 def _color_table(ifd: IfdFacts) -> list[str]:
     """Return the colors of a palette as "#rrggbb"."""
-    table = ifd.tags.get(COLOR_MAP)
-    is_fitting = (
-        ifd.photometric in _WITH_COLORS
-        and table is not None
-        and np.size(table) == _color_map_length(ifd)
-    )
-    if table is None or not is_fitting or np.size(table) not in _PALETTES:
+    numbers = np.asarray(ifd.tags.get(COLOR_MAP))
+    is_fitting = numbers.size == _color_map_length(ifd) > 3
+    if ifd.photometric not in _WITH_COLORS or not is_fitting:
         return ifd.tags.get(COLOR_TABLE, [])
-    numbers = np.asarray(table)
     if numbers.dtype.kind not in "iu":
         return []
     colors = (numbers.reshape(3, -1).T // _color_factor(numbers)).tolist()
@@ -605,56 +558,46 @@ _DECODED_TO_RGB = frozenset({6, 7, 33007, 34892, 34927, 50001})
 # ---- groups
 
 
-def _describe_group(image: _Image, pyramid: list[_Level], attributes: dict[str, Any]) -> None:
+def _describe_group(
+    image: _Image, pyramid: Sequence[tuple[_Level, GeoLevel]], attributes: dict[str, Any]
+) -> None:
     """Add the root attributes that list the levels of an image."""
-    letters = image.full.axes
     # broken files may have levels with other dimensions, or without pixels
-    levels = [one for one in pyramid if one.array.nbytes and len(one.array.shape) == len(letters)]
-    if not levels or levels[0] is not pyramid[0]:
+    usable = [
+        (level, geo)
+        for level, geo in pyramid
+        if level.array.nbytes and len(level.array.shape) == len(image.full.axes)
+    ]
+    if not usable or usable[0][0] is not pyramid[0][0]:
         return
     if image.reference is not None:
         if "multiscales" not in attributes and "zarr_conventions" not in attributes:
-            attributes.update(
-                multiscales(
-                    [(one.name.group or one.name.path, one.array, one.geo) for one in levels]
-                )
-            )
+            levels = [(one.name.group or one.name.path, one.array, geo) for one, geo in usable]
+            attributes.update(multiscales(levels))
         return
+    first, calibration = usable[0][0], image.calibration
     # OME-NGFF requires the same order of axes in all levels
-    levels = [one for one in levels if _axis_names(one) == _axis_names(levels[0])]
-    if len(levels) == 1 and image.calibration == Calibration():
-        return
-    _describe_scales(image, levels, attributes)
+    same = [level for level, _ in usable if _axis_names(level) == _axis_names(first)]
+    if len(same) > 1 or calibration != Calibration():
+        describe_image(
+            attributes,
+            calibration.name or image.series.name or first.name.name,
+            image.full.axes,
+            [(level.name.path, level.array) for level in same],
+            calibration,
+            _channels(first),
+        )
 
 
 def _axis_names(level: _Level) -> list[str]:
     return [dim.partition("_")[0] for dim in level.name.dims]
 
 
-def _describe_scales(image: _Image, levels: list[_Level], attributes: dict[str, Any]) -> None:
-    """Add OME-NGFF 0.4 metadata, or pending metadata if axes must be reordered first (`ngff`)."""
-    first, calibration = levels[0], image.calibration
-    letters = image.full.axes if "C" in image.full.axes else image.full.axes.replace("S", "C")
-    order = ngff_order(letters)
-    if order is None:
-        return
-    entry = multiscale(
-        calibration.name or image.series.name or first.name.name,
-        "".join(letters[axis] for axis in order),
-        [first.name.dims[axis] for axis in order],
-        [(one.name.path, [one.array.shape[axis] for axis in order]) for one in levels],
-        calibration,
-    )
-    assert entry is not None
-    n_channels = dict(zip(letters, first.array.shape, strict=True)).get("C", 1)
-    channels = _channels(image, n_channels)
-    shown = omero(entry["name"], channels, first.array.dtype) if channels else None
-    add_image(attributes, entry, shown, order == tuple(range(len(order))))
-
-
-def _channels(image: _Image, n_channels: int) -> Sequence[Channel]:
+def _channels(level: _Level) -> Sequence[Channel]:
     """Return the channels, if known; samples of a color image are channels."""
-    known = image.calibration.channels
+    image, known = level.image, level.image.calibration.channels
+    sizes = dict(zip(image.full.axes, level.array.shape, strict=True))
+    n_channels = sizes.get("C", sizes.get("S", 1))
     if len(known) == n_channels:
         return known
     if "S" in image.full.axes and image.ifd.photometric in _COLORED and n_channels in (3, 4):

@@ -25,25 +25,6 @@ from .calibration import Calibration, Channel
 from .geo import fit_layout
 from .geokeys import MAX_COORDINATE
 
-__all__ = [
-    "AXES",
-    "PENDING",
-    "add_image",
-    "channel_names",
-    "close_images",
-    "from_ngff",
-    "insert_axes",
-    "level_factor",
-    "level_grid",
-    "multiscale",
-    "ngff_order",
-    "omero",
-    "order_axes",
-    "physical_coordinates",
-    "to_ngff",
-    "without_pending",
-]
-
 _V04, _V05 = "0.4", "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _RANKS = {"time": 0, "channel": 1, "": 1, "space": 2}
@@ -102,8 +83,8 @@ def multiscale(
     dims: Sequence[str],
     levels: Sequence[tuple[str, Sequence[int]]],
     calibration: Calibration,
-) -> dict[str, Any] | None:
-    """Return the `multiscales` entry of one image.
+) -> dict[str, Any]:
+    """Return the `multiscales` entry of one image, whose axes are in the order of OME-NGFF.
 
     Parameters
     ----------
@@ -117,14 +98,7 @@ def multiscale(
         Path and shape of each level, the full-size one first.
     calibration
         Calibration of the image.
-
-    Returns
-    -------
-    entry
-        None if OME-NGFF does not allow the axes in this order (see `ngff_order`).
     """
-    if ngff_order(axes) != tuple(range(len(axes))):
-        return None
     described = []
     for axis, dim in zip(axes, dims, strict=True):
         entry = {"name": dim}
@@ -193,6 +167,52 @@ PENDING = "ngff"
 """Root attribute, a JSON text, for OME-NGFF metadata that is not valid yet: `multiscales` of images
 whose axes are stored in another order (listed in the order of OME-NGFF), and `omero` of all images
 but the first, by the path of their first level."""
+
+
+def describe_image(
+    attributes: dict[str, Any],
+    name: str,
+    axes: str,
+    levels: Sequence[tuple[str, Array]],
+    calibration: Calibration,
+    channels: Sequence[Channel] = (),
+) -> bool:
+    """Describe an image in the attributes of the root; call `close_images` after the last one.
+
+    Parameters
+    ----------
+    attributes
+        Root attributes, changed in place.
+    name
+        Name of the image.
+    axes
+        One letter for each dimension, as stored; samples (S) are channels if there are no others.
+    levels
+        Path and array of each level, the full-size one first.
+    calibration
+        Calibration of the image.
+    channels
+        Its channels, if known.
+
+    Returns
+    -------
+    Whether OME-NGFF allows these axes; otherwise nothing is added.
+    """
+    letters = axes if "C" in axes else axes.replace("S", "C")
+    order = ngff_order(letters)
+    if order is None:
+        return False
+    first = levels[0][1]
+    entry = multiscale(
+        name,
+        "".join(letters[axis] for axis in order),
+        [first.dims[axis] for axis in order],
+        [(path, [array.shape[axis] for axis in order]) for path, array in levels],
+        calibration,
+    )
+    shown = omero(name, channels, first.dtype) if channels else None
+    add_image(attributes, entry, shown, list(order) == sorted(order))
+    return True
 
 
 def add_image(
@@ -344,11 +364,6 @@ def _matches_arrays(entry: Any, arrays: Mapping[str, Array]) -> bool:
         return False
 
 
-def described_paths(group: Group) -> set[str]:
-    """Return the paths of the arrays that are levels of an image."""
-    return {path for image in _images(group, dict(group.arrays())) for path in image.paths}
-
-
 def has_images(group: Group) -> bool:
     """Return whether a group, or one below, has images for `to_ngff`."""
     return any(_images(node, dict(node.arrays())) for node in group.groups())
@@ -356,8 +371,8 @@ def has_images(group: Group) -> bool:
 
 def without_pending(group: Group) -> Group:
     """Drop the pending metadata of images that keep their order of axes."""
-    kept = {name: value for name, value in group.attributes.items() if name != PENDING}
-    return Group(group.children, kept)
+    others = {name: value for name, value in group.attributes.items() if name != PENDING}
+    return Group(group.children, others)
 
 
 def from_ngff(group: Group) -> Group:
@@ -441,32 +456,23 @@ def _with_all_images(group: Group, series: Sequence[Mapping[str, Any]]) -> Group
     SelectionError
         If OME-NGFF does not allow the axes of an image.
     """
-    known = described_paths(group)
     arrays = dict(group.arrays())
+    known = {path for image in _images(group, arrays) for path in image.paths}
     attributes = dict(group.attributes)
-    is_found = bool(known)
+    n_described = len(known)
     for row in series:
-        levels = [arrays[one["path"]] for one in row["levels"] if one.get("path") in arrays]
-        if not levels or "role" in levels[0].attributes or row["levels"][0].get("path") in known:
+        paths = [level["path"] for level in row["levels"] if level.get("path") in arrays]
+        if not paths or "role" in arrays[paths[0]].attributes or paths[0] in known:
             continue
-        first = levels[0]
-        letters = "".join(dim.split("_")[0][:1].upper() for dim in first.dims)
-        letters = letters if "C" in letters else letters.replace("S", "C")
-        order = None if "grid_mapping" in first.attributes else ngff_order(letters)
-        if order is None:
+        first = arrays[paths[0]]
+        letters = "".join(dim[:1].upper() for dim in first.dims)
+        levels, name = [(path, arrays[path]) for path in paths], row["name"] or paths[0]
+        if "grid_mapping" in first.attributes or not describe_image(
+            attributes, name, letters, levels, Calibration()
+        ):
             raise _axes_error(first)
-        entry = multiscale(
-            row["name"] or row["levels"][0]["path"],
-            "".join(letters[axis] for axis in order),
-            [first.dims[axis] for axis in order],
-            [(one["path"], [arrays[one["path"]].shape[axis] for axis in order])
-             for one in row["levels"] if one.get("path") in arrays],
-            Calibration(),
-        )  # fmt: skip
-        assert entry is not None
-        add_image(attributes, entry, None, order == tuple(range(len(order))))
-        is_found = True
-    if not is_found:
+        n_described += 1
+    if not n_described:
         raise SelectionError("no image has axes that can be reordered", got="axes='ngff'")
     return Group(group.children, close_images(attributes))
 
