@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tiffref.errors import MalformedTiff, MetadataWarning
-from tiffref.metadata.calibration import Calibration, Channel, parse_ome, to_unit
-from tiffref.metadata.microscopy import calibrate, calibrate_minor
+from tiffref.metadata.calibration import Calibration, Channel, calibrate_minor, parse_ome, to_unit
+from tiffref.metadata.microscopy import calibrate
 from tiffref.metadata.report import Report
 from tiffref.model.manifest import Source
 from tiffref.model.tiff_facts import FileFacts, LevelFacts, SeriesFacts

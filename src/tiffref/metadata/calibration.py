@@ -19,27 +19,11 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
+from ..model.tiff_facts import LevelFacts
 from .cf import parse_date
 from .report import Element, Recorder, Report, XmlError, parse_xml
 
-__all__ = [
-    "X_RESOLUTION",
-    "Y_RESOLUTION",
-    "Calibration",
-    "Channel",
-    "Tags",
-    "calibrate_member",
-    "calibrated",
-    "color_hex",
-    "metadata_file",
-    "parse_ome",
-    "positive",
-    "rational",
-    "resolution_sizes",
-    "to_unit",
-]
-
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+RESOLUTIONS, RESOLUTION_UNIT = (("X", 282), ("Y", 283)), 296
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}
 """Micrometres per ResolutionUnit (tag 296): inch, centimetre."""
 
@@ -111,18 +95,39 @@ def calibrated(
     return Calibration(known, named, channels, times, acquired, name, attributes)
 
 
+def calibrate_minor(
+    own: Calibration, level: LevelFacts, main: Calibration, main_level: LevelFacts, role: str
+) -> Calibration:
+    """Correct the calibration of a thumbnail, label or macro that repeats that of the slide.
+
+    A thumbnail shows the whole slide, so its pixel size is the slide's extent divided by its number
+    of pixels. The extent of other images is unknown.
+    """
+    sizes, main_sizes = (dict(zip(one.axes, one.shape, strict=True)) for one in (level, main_level))
+    is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
+    if not {"X", "Y"} <= main.scales.keys() & sizes.keys() & main_sizes.keys() or not is_repeated:
+        return own
+    factors = {axis: max(main_sizes[axis], 1) / max(sizes[axis], 1) for axis in "XY"}
+    if set(factors.values()) == {1.0}:
+        return own
+    tolerance = 0.02 + 1 / max(min(sizes["X"], sizes["Y"]), 1)
+    is_whole = abs(factors["X"] / factors["Y"] - 1) <= tolerance
+    scales = {axis: size for axis, size in own.scales.items() if axis not in "XY"}
+    units = {axis: unit for axis, unit in own.units.items() if axis not in "XY"}
+    if role == "thumbnail" and is_whole:
+        scales |= {axis: main.scales[axis] * factor for axis, factor in factors.items()}
+        units |= {axis: main.units[axis] for axis in "XY" if axis in main.units}
+    attributes = {key: own.attributes[key] for key in own.attributes if key != "magnification"}
+    return replace(own, scales=scales, units=units, attributes=attributes)
+
+
 def resolution_sizes(tags: Tags, largest: float = 1e9) -> Calibration:
     """Parse the pixel size from the resolution tags, ignoring sizes over `largest` µm."""
     code = tags.get(RESOLUTION_UNIT, 2)
     unit = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
-    scales = {}
-    for axis, tag in (("X", X_RESOLUTION), ("Y", Y_RESOLUTION)):
-        per_unit = rational(tags.get(tag))
-        if unit is not None and per_unit is not None and unit / per_unit <= largest:
-            scales[axis] = unit / per_unit
-    if len(scales) != 2:
-        return Calibration()
-    return Calibration(scales, dict.fromkeys(scales, "micrometer"))
+    per_unit = {axis: rational(tags.get(tag)) for axis, tag in RESOLUTIONS}
+    scales = {axis: unit / n for axis, n in per_unit.items() if unit and n and unit / n <= largest}
+    return calibrated(scales) if len(scales) == 2 else Calibration()
 
 
 def rational(value: Any) -> float | None:
@@ -158,7 +163,7 @@ def to_unit(text: Any) -> str | None:
     if not isinstance(text, str):
         return None
     # ImageJ escapes what is not ASCII; Greek mu and the micro sign are different characters
-    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    plain = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
     plain = plain.replace("\u03bc", "µ").replace("\u212b", "å")
     return _UNITS.get(plain.strip().strip("\0").lower())
 
@@ -208,8 +213,8 @@ def metadata_file(text: str) -> str | None:
     >>> metadata_file('<OME><BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/></OME>')
     'a.companion.ome'
     """
-    found = _BINARY_ONLY.search(text[:_HEAD])
-    return found[1] if found else None
+    match = _BINARY_ONLY.search(text[:_HEAD])
+    return match[1] if match else None
 
 
 def calibrate_member(text: str, file: str, report: Report) -> Calibration:
@@ -224,7 +229,7 @@ def calibrate_member(text: str, file: str, report: Report) -> Calibration:
     report
         Report of the member, whose URL has its name.
     """
-    name = unquote(str(report.url or "")).replace("\\", "/").rpartition("/")[2]
+    name = _base_name(unquote(str(report.url or "")))
     images = parse_ome(text, report) if text else []
     for image, planes in zip(images, _planes_of(text, name), strict=False):
         if planes:
@@ -247,13 +252,16 @@ def _planes_of(text: str, name: str) -> Iterator[list[int]]:
     except XmlError:
         return
     for image in root.iterfind("{*}Image"):
-        found = []
+        planes = []
         for data in image.iterfind("{*}Pixels/{*}TiffData"):
             uuid = data.find("{*}UUID")
-            file = uuid.get("FileName", "") if uuid is not None else ""
-            if file.replace("\\", "/").rpartition("/")[2] == name:
-                found.append(int(_number(data.get("FirstC")) or 0))
-        yield found
+            if _base_name(uuid.get("FileName", "") if uuid is not None else "") == name:
+                planes.append(int(_number(data.get("FirstC")) or 0))
+        yield planes
+
+
+def _base_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 @functools.lru_cache(maxsize=1)
@@ -265,10 +273,9 @@ def _parse(text: str) -> tuple[list[Calibration], Recorder]:
     except XmlError as error:
         defects.add(_LABEL, "is not valid XML", got=error)
         return [], defects
-    objectives = {one.get("ID"): one for one in root.iterfind(".//{*}Objective")}
-    wells = _wells(root)
-    found = root.iterfind("{*}Image")
-    return [_image(one, objectives, wells, defects) for one in found], defects
+    objectives = {element.get("ID"): element for element in root.iterfind(".//{*}Objective")}
+    wells, images = _wells(root), root.iterfind("{*}Image")
+    return [_image(image, objectives, wells, defects) for image in images], defects
 
 
 def _image(
@@ -284,23 +291,20 @@ def _image(
     attributes.update(wells.get(image.get("ID", ""), {}))
     date = image.find("{*}AcquisitionDate")
     acquired = parse_date(date.text if date is not None else image.get("AcquiredDate"))
-    name = image.get("Name", "")
-    if pixels is None:
-        attributes = {key: value for key, value in attributes.items() if value is not None}
-        return Calibration(name=name, acquired=acquired, attributes=attributes)
+    pixels = Element("Pixels") if pixels is None else pixels
     scales, units = _sizes(pixels, defects)
     planes = pixels.findall("{*}Plane")
     times = _times(planes, pixels)
     if times and "T" not in units:
         units["T"] = to_unit(planes[0].get("DeltaTUnit", "s")) or "second"
+    first = planes[0] if planes else Element("Plane")
     for axis in "XYZ":
-        position = planes[0].get(f"Position{axis}") if planes else None
-        if position is not None:
-            attributes[f"stage_position_{axis.lower()}"] = _number(position)
-            unit = to_unit(planes[0].get(f"Position{axis}Unit", ""))
-            if unit:
-                attributes[f"stage_position_{axis.lower()}_unit"] = unit
+        key = f"stage_position_{axis.lower()}"
+        attributes[key] = _number(first.get(f"Position{axis}"))
+        if f"Position{axis}" in first.attrib:
+            attributes[f"{key}_unit"] = to_unit(first.get(f"Position{axis}Unit", ""))
     attributes = {key: value for key, value in attributes.items() if value is not None}
+    name = image.get("Name", "")
     return Calibration(scales, units, _channels(pixels), times, acquired, name, attributes)
 
 
@@ -329,8 +333,8 @@ def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str
 
 def _channels(pixels: Element) -> tuple[Channel, ...]:
     return tuple(
-        Channel(one.get("Name") or one.get("Fluor") or "", _color(one.get("Color")))
-        for one in pixels.iterfind("{*}Channel")
+        Channel(channel.get("Name") or channel.get("Fluor") or "", _color(channel.get("Color")))
+        for channel in pixels.iterfind("{*}Channel")
     )
 
 
@@ -346,34 +350,32 @@ def _color(text: str | None) -> str | None:
 def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
     """Return the time of the first plane of each time point, if all have one."""
     n_times = int(positive(pixels.get("SizeT")) or 1)
-    found: dict[int, float] = {}
+    first: dict[int, float] = {}
     for plane in planes:
         delta, index = _number(plane.get("DeltaT")), _number(plane.get("TheT"))
         if delta is not None and index is not None:
-            found.setdefault(int(index), delta)
-    if n_times < 2 or len(found) != n_times or set(found) != set(range(n_times)):
-        return ()
-    times = tuple(found[n] for n in range(n_times))
-    is_rising = all(late > early for early, late in pairwise(times))
-    return times if is_rising else ()
+            first.setdefault(int(index), delta)
+    times = tuple(first[n] for n in sorted(first))
+    is_complete = len(times) == n_times > 1 and sorted(first) == list(range(len(times)))
+    return times if is_complete and all(late > early for early, late in pairwise(times)) else ()
 
 
 def _wells(root: Element) -> dict[str, dict[str, Any]]:
     """Return plate, well and field by image ID."""
-    found = {}
+    positions = {}
     for plate in root.iterfind(".//{*}Plate"):
         for well in plate.iterfind("{*}Well"):
             row, column = (_number(well.get(key)) for key in ("Row", "Column"))
+            if row is None or column is None:
+                continue
             for sample in well.iterfind("{*}WellSample"):
-                reference = sample.find("{*}ImageRef")
-                if reference is None or row is None or column is None:
-                    continue
-                found[reference.get("ID", "")] = {
-                    "plate": plate.get("Name") or plate.get("ID", ""),
-                    "well": f"{row_name(int(row))}{int(column) + 1:02d}",
-                    "field": int(_number(sample.get("Index")) or 0),
-                }
-    return found
+                for reference in sample.iterfind("{*}ImageRef"):
+                    positions[reference.get("ID", "")] = {
+                        "plate": plate.get("Name") or plate.get("ID", ""),
+                        "well": f"{row_name(int(row))}{int(column) + 1:02d}",
+                        "field": int(_number(sample.get("Index")) or 0),
+                    }
+    return positions
 
 
 def row_name(row: int) -> str:

@@ -30,21 +30,6 @@ from .geokeys import Affine, Placement
 if TYPE_CHECKING:
     from pyproj import CRS
 
-__all__ = [
-    "PLAIN_AXES",
-    "System",
-    "acquired_from_items",
-    "acquired_from_name",
-    "coordinate",
-    "created_from_tag",
-    "iso_text",
-    "parse_date",
-    "read_time_coordinate",
-    "spatial_ref",
-    "system_attributes",
-    "time_coordinate",
-]
-
 _MIN_COMPRESSED = 64
 """Coordinates of up to this many values are not compressed."""
 _MAX_FAST_SIZE = 4096
@@ -73,12 +58,12 @@ class System:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # parameters without a CF name are in the WKT
             try:
-                found = self.crs.to_cf()
+                parameters = self.crs.to_cf()
             except (KeyError, ValueError, AttributeError, TypeError):
-                found = {}
+                parameters = {}
         plain = {
             name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in found.items()
+            for name, value in parameters.items()
         }
         return {**plain, "crs_wkt": self._wkt, "spatial_ref": self._wkt}
 
@@ -164,29 +149,14 @@ def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None =
     Evenly spaced numbers differ little in their upper bytes, so byte shuffling and zlib compress
     100 000 of them to a few kilobytes. Every Zarr reader has both codecs.
     """
-    if not _is_packed(values):
+    if values.size <= _MIN_COMPRESSED or values.dtype.kind not in "iuf":
         return Array.from_values(values, (dim,), attributes)
+    level = _FAST_LEVEL if values.size <= _MAX_FAST_SIZE else _BEST_LEVEL
     dtype = values.dtype.newbyteorder("=")
-    codec = _shuffle_codec(dtype, _level_of(values))
-    chunk = coordinate_bytes(values)
+    little = values.astype(dtype.newbyteorder("<"), copy=False)
+    shuffled = little.view(np.uint8).reshape(-1, dtype.itemsize).T.tobytes()
+    chunk, codec = zlib.compress(shuffled, level), _shuffle_codec(dtype, level)
     return Array.from_chunk(chunk, codec, values.shape, dtype, (dim,), attributes)
-
-
-def coordinate_bytes(values: NDArray) -> bytes:
-    """Return the bytes of the only chunk of `coordinate`."""
-    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    if not _is_packed(values):
-        return little.tobytes()
-    shuffled = little.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes()
-    return zlib.compress(shuffled, _level_of(values))
-
-
-def _is_packed(values: NDArray) -> bool:
-    return values.size > _MIN_COMPRESSED and values.dtype.kind in "iuf"
-
-
-def _level_of(values: NDArray) -> int:
-    return _FAST_LEVEL if values.size <= _MAX_FAST_SIZE else _BEST_LEVEL
 
 
 @functools.lru_cache(maxsize=16)
@@ -233,19 +203,16 @@ def acquired_from_name(url: str) -> datetime.datetime | None:
     """
     for part in reversed(url.split("/")[-4:]):
         for pattern in _PRODUCT_NAMES if _DATE.search(part) else ():
-            found = pattern.search(part)
-            if found:
-                return _parse(found.group(1))
+            match = pattern.search(part)
+            if match:
+                return _parse_utc(match[1])
     return None
 
 
 def acquired_from_items(items: Mapping[str, str]) -> datetime.datetime | None:
     """Parse the acquisition time from GDAL metadata items."""
-    for name in _TIME_ITEMS:
-        date = _parse(items[name]) if name in items else None
-        if date is not None:
-            return date
-    return None
+    dates = (_parse_utc(items[name]) for name in _TIME_ITEMS if name in items)
+    return next((date for date in dates if date is not None), None)
 
 
 def created_from_tag(value: Any) -> str | None:
@@ -253,13 +220,12 @@ def created_from_tag(value: Any) -> str | None:
 
     This is when the file was created; few writers use it for the time of acquisition.
     """
-    if not isinstance(value, str):
-        return None
-    found = re.match(r"\s*(\d{4})[:\-/](\d\d)[:\-/](\d\d)[ T](\d\d):(\d\d):(\d\d)", value)
-    if not found:
-        return None
-    date = parse_date("{}-{}-{}T{}:{}:{}".format(*found.groups()))
+    match = _DATE_TIME.match(value) if isinstance(value, str) else None
+    date = parse_date("{}-{}-{}T{}".format(*match.groups())) if match else None
     return None if date is None else date.isoformat()
+
+
+_DATE_TIME = re.compile(r"\s*(\d{4})[:\-/](\d\d)[:\-/](\d\d)[ T](\d\d:\d\d:\d\d)")
 
 
 def iso_text(date: datetime.datetime) -> str:
@@ -301,7 +267,7 @@ def read_time_coordinate(units: str, value: int) -> datetime.datetime | None:
         return None
 
 
-def _parse(text: str) -> datetime.datetime | None:
+def _parse_utc(text: str) -> datetime.datetime | None:
     """Parse a date; UTC unless it has a time zone."""
     date = parse_date(text)
     return date.replace(tzinfo=datetime.UTC) if date and date.tzinfo is None else date

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..model.array import Array, Group
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
-from .calibration import Calibration, Channel
+from .calibration import Calibration, Channel, calibrate_minor
 from .cf import (
     acquired_from_items,
     acquired_from_name,
@@ -45,7 +45,7 @@ from .geo import (
 )
 from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
 from .layout import LevelName, is_georeferenced_series
-from .microscopy import calibrate, calibrate_minor
+from .microscopy import calibrate
 from .ngff import channel_names, close_images, describe_image, physical_coordinates
 from .report import Recorder, Report
 

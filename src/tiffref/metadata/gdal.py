@@ -16,19 +16,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from xml.sax.saxutils import unescape
 
 import numpy as np
 
 from ..model.array import Array
 from .report import Report, XmlError, local_name, parse_xml
 
-__all__ = ["GdalMetadata", "color_attributes", "parse_gdal_metadata", "parse_nodata", "with_bands"]
-
 _METADATA_LABEL = "GDAL_METADATA (42112)"
 _NODATA_LABEL = "GDAL_NODATA (42113)"
-_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
-"""XML entities; `&amp;` is last, as it may be part of another escaped entity."""
-
 _RESERVED = frozenset(
     {
         *("_FillValue", "missing_value", "scale_factor", "add_offset", "scales", "offsets"),
@@ -199,9 +195,7 @@ def _group_items(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata
 
 
 def _unescape(text: str) -> str:
-    for entity, character in _ENTITIES:
-        text = text.replace(entity, character)
-    return text
+    return unescape(text, {"&quot;": '"', "&apos;": "'"})
 
 
 def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]:

@@ -21,25 +21,6 @@ from numpy.typing import NDArray
 
 from .report import Report
 
-__all__ = [
-    "KEY_NAMES",
-    "MATRIX",
-    "MAX_COORDINATE",
-    "RPC_NUMBERS",
-    "RPC_SERIES",
-    "Affine",
-    "GeoKeys",
-    "Placement",
-    "bounds_of",
-    "height_packing",
-    "is_georeferenced",
-    "key_label",
-    "numbers",
-    "parse_geokeys",
-    "parse_placement",
-    "pixel_centres",
-]
-
 DIRECTORY, DOUBLES, TEXTS = 34735, 34736, 34737
 _GEO_TAGS = frozenset({33550, 33922, 34264, 50844, DIRECTORY})
 USER_DEFINED = 32767

@@ -18,8 +18,6 @@ from ..errors import SelectionError
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .geokeys import is_georeferenced
 
-__all__ = ["LevelName", "dimension_names", "is_georeferenced_series", "name_levels"]
-
 _LETTER_NAMES = {"B": "band"}
 
 

@@ -26,8 +26,7 @@ import numpy as np
 from ..errors import TiffrefError
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 from .calibration import (
-    X_RESOLUTION,
-    Y_RESOLUTION,
+    RESOLUTIONS,
     Calibration,
     Channel,
     Tags,
@@ -43,8 +42,6 @@ from .calibration import (
 from .cf import parse_date
 from .report import Element, Report, XmlError, local_name, parse_xml
 
-__all__ = ["calibrate", "calibrate_minor"]
-
 _PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 MAX_PLAIN_SIZE = 25.4
 """Micrometres. In files of unknown instruments, resolutions below 1000 per inch are those of a
@@ -53,7 +50,6 @@ screen or printer (72, 96, 300), not of the specimen."""
 _MAX_CHANNELS = 1 << 16
 """Largest number of channels accepted if the size of the image is unknown."""
 _DESCRIPTION, _XMP, _UIC2, _AVS = 270, 700, 33629, 65000
-_RESOLUTIONS = (("X", X_RESOLUTION), ("Y", Y_RESOLUTION))
 
 _Found = Mapping[str, Any]
 
@@ -79,42 +75,16 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
         if not has_record or (name not in facts.metadata and name not in facts.flags):
             continue
         try:
-            found = read(record, image)
+            calibration = read(record, image)
         except TiffrefError:
             raise
         except _PARSE_ERRORS as error:
             # vendors change their formats; unexpected metadata must not prevent reading pixels
             report.add(f"{name} metadata", "unexpected structure", got=repr(error))
             continue
-        if found is not None:
-            return found
+        if calibration is not None:
+            return calibration
     return resolution_sizes(tags, MAX_PLAIN_SIZE)
-
-
-def calibrate_minor(
-    own: Calibration, level: LevelFacts, main: Calibration, main_level: LevelFacts, role: str
-) -> Calibration:
-    """Correct the calibration of a thumbnail, label or macro that repeats that of the slide.
-
-    A thumbnail shows the whole slide, so its pixel size is the slide's extent divided by its number
-    of pixels. The extent of other images is unknown.
-    """
-    sizes, main_sizes = (dict(zip(one.axes, one.shape, strict=True)) for one in (level, main_level))
-    is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
-    if not {"X", "Y"} <= main.scales.keys() & sizes.keys() & main_sizes.keys() or not is_repeated:
-        return own
-    factors = {axis: max(main_sizes[axis], 1) / max(sizes[axis], 1) for axis in "XY"}
-    if set(factors.values()) == {1.0}:
-        return own
-    tolerance = 0.02 + 1 / max(min(sizes["X"], sizes["Y"]), 1)
-    is_whole = abs(factors["X"] / factors["Y"] - 1) <= tolerance
-    scales = {axis: size for axis, size in own.scales.items() if axis not in "XY"}
-    units = {axis: unit for axis, unit in own.units.items() if axis not in "XY"}
-    if role == "thumbnail" and is_whole:
-        scales |= {axis: main.scales[axis] * factor for axis, factor in factors.items()}
-        units |= {axis: main.units[axis] for axis in "XY" if axis in main.units}
-    attributes = {key: own.attributes[key] for key in own.attributes if key != "magnification"}
-    return replace(own, scales=scales, units=units, attributes=attributes)
 
 
 # ---- values
@@ -136,10 +106,15 @@ class _Image:
     @property
     def lengths(self) -> dict[str, int]:
         """Size along each axis of level 0; empty if it cannot be read."""
-        for full in self.series.levels[:1]:
-            if isinstance(full, LevelFacts):
-                return dict(zip(full.axes, full.shape, strict=True))
-        return {}
+        full = next(iter(self.series.levels), None)
+        if not isinstance(full, LevelFacts):
+            return {}
+        return dict(zip(full.axes, full.shape, strict=True))
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Pixel sizes of the resolution tags."""
+        return resolution_sizes(self.tags).scales
 
     def size(self, found: _Found, key: str, factor: float = 1.0) -> float | None:
         """Return a distance or duration times `factor`; None if 0 or absent."""
@@ -191,7 +166,7 @@ def _ome(text: Any, image: _Image) -> Calibration | None:
     own = images[series.index] if series.index < len(images) else None
     if own is not None and own.name == series.name:
         return own
-    named = next((one for one in images if one.name == series.name), None)
+    named = next((other for other in images if other.name == series.name), None)
     return named or own or (images[0] if images else None)
 
 
@@ -206,7 +181,7 @@ def _imagej(found: Any, image: _Image) -> Calibration | None:
         "Z": -spacing if is_downwards else image.size(found, "spacing"),  # type: ignore[operator]
         "T": image.size(found, "finterval"),
     }
-    for axis, tag in _RESOLUTIONS:
+    for axis, tag in RESOLUTIONS:
         per_unit = rational(image.tags.get(tag))
         scales[axis] = None if per_unit is None or units[axis] is None else 1 / per_unit
     for axis, scale, own in _scifio_axes(found, image):
@@ -235,21 +210,17 @@ def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
     luts = found.get("LUTs") or ()
     if not labels and not ranges and not len(luts):
         return ()  # without names: tifffile may declare 100,000 planes as channels
-    names = []
-    for n in range(n_channels):
-        # labels are per plane, channel fastest; a label shared by all planes of a channel names it
-        own = set(labels[n::n_channels])
-        names.append(own.pop() if len(own) == 1 else "")
-    if n_channels == 1 and len(labels) < 2:
-        names = [""]
+    # labels are per plane, channel fastest; a label shared by all planes of a channel names it
+    shared = [set(labels[n::n_channels]) for n in range(n_channels)]
+    is_named = n_channels > 1 or len(labels) > 1
+    names = [own.pop() if is_named and len(own) == 1 else "" for own in shared]
     channels = []
     for n, name in enumerate(names):
-        window = tuple(float(v) for v in ranges[2 * n : 2 * n + 2])
-        color = None
-        if n < len(luts) and getattr(luts[n], "shape", ())[:1] == (3,):
-            color = color_hex(luts[n][:, -1])
-        channels.append(Channel(name, color, window if len(window) == 2 else None))  # type: ignore[arg-type]
-    return tuple(channels) if any(c != Channel() for c in channels) else ()
+        start_end = tuple(map(float, ranges[2 * n : 2 * n + 2]))
+        window = (start_end[0], start_end[1]) if len(start_end) == 2 else None
+        is_table = n < len(luts) and getattr(luts[n], "shape", ())[:1] == (3,)
+        channels.append(Channel(name, color_hex(luts[n][:, -1]) if is_table else None, window))
+    return tuple(channels) if any(channel != Channel() for channel in channels) else ()
 
 
 def _lsm(found: Any, image: _Image) -> Calibration | None:
@@ -281,7 +252,7 @@ def _stk(found: Any, image: _Image) -> Calibration | None:
     if not isinstance(created, datetime.datetime) and moments is not None and len(moments):
         created = moments[0].astype("datetime64[us]").item()
     properties = found.get("PlaneProperty") or ()
-    optics = {one["name"]: one["value"] for one in properties if isinstance(one, Mapping)}
+    optics = {row["name"]: row["value"] for row in properties if isinstance(row, Mapping)}
     waves = [w for w in map(float, found.get("Wavelengths", ())) if w > 0]
     return calibrated(
         scales,
@@ -325,8 +296,8 @@ _PLATE_KEYS = {
 
 def _well(label: Any) -> dict[str, Any]:
     """Parse well and site from the label of a stage position, such as "G08 : Site 5"."""
-    found = _WELL.fullmatch(label.strip()) if isinstance(label, str) else None
-    return {"well": found[1].upper(), "site": int(found[2])} if found else {}
+    match = _WELL.fullmatch(label.strip()) if isinstance(label, str) else None
+    return {"well": match[1].upper(), "site": int(match[2])} if match else {}
 
 
 def _metaseries(found: Any, image: _Image) -> Calibration | None:
@@ -481,16 +452,13 @@ def _us_time(text: str) -> datetime.datetime | None:
         return None
 
 
-_FLUOVIEW_AXES = {"X": "X", "Y": "Y", "Z": "Z", "T": "T", "TIME": "T"}
-
-
 def _fluoview(found: Any, image: _Image) -> Calibration | None:
     scales: dict[str, float | None] = {}
     units: dict[str, str | None] = {}
     for name, _, _, step, unit in found.get("Dimensions", ()):
-        axis = _FLUOVIEW_AXES.get(str(name).upper())
+        axis = str(name).upper().replace("TIME", "T")
         # without a unit, steps are in pixels
-        if axis is not None and to_unit(_plain_text(unit)) is not None:
+        if axis in ("X", "Y", "Z", "T") and to_unit(_plain_text(unit)) is not None:
             scales[axis], units[axis] = positive(step), to_unit(_plain_text(unit))
     return calibrated(scales, units, name=_plain_text(found.get("ImageName")))
 
@@ -501,7 +469,7 @@ def _sis(found: Any, image: _Image) -> Calibration | None:
     scales["Z"] = positive(info.get("StepZ"))
     moments = np.asarray(found.get("Time", {}).get("TimePos", ()), np.float64)
     times = tuple(((moments - moments[0]) / 1000).tolist()) if moments.size > 1 else ()
-    channels = tuple(Channel(str(one.get("BandName", ""))) for one in found.get("Band", ()))
+    channels = tuple(Channel(str(band.get("BandName", ""))) for band in found.get("Band", ()))
     return calibrated(
         scales,
         {"X": "micrometer", "Y": "micrometer", "Z": to_unit(info.get("UnitZ"))},
@@ -528,13 +496,12 @@ def _flimage(found: Any, image: _Image) -> Calibration | None:
 
 
 _NIH_UNITS = {0: "nm", 1: "um", 2: "mm", 3: "cm", 4: "m", 5: "km", 6: "inch", 7: "foot"}
-_NIH_OWN_UNIT = 10
 
 
 def _nih(found: Any, image: _Image) -> Calibration | None:
-    code = found.get("UnitsID")
-    text = found.get("XUnit") if code == _NIH_OWN_UNIT else _NIH_UNITS.get(code)  # type: ignore[arg-type]
-    per_unit, unit = positive(found.get("XScale")), to_unit(_plain_text(text))
+    units = {**_NIH_UNITS, 10: found.get("XUnit")}
+    unit = to_unit(_plain_text(units.get(found.get("UnitsID"))))
+    per_unit = positive(found.get("XScale"))
     scales: dict[str, float | None] = {"T": image.size(found, "FrameInterval")}
     if per_unit is not None and unit is not None:
         scales["X"] = 1 / per_unit
@@ -562,22 +529,22 @@ def _aperio(found: Any, image: _Image) -> Calibration | None:
 
 def _ndpi(found: Any, image: _Image) -> Calibration | None:
     # macro and map have negative magnifications
-    return _slide(resolution_sizes(image.tags).scales, image.tags.get(65421))
+    return _slide(image.scales, image.tags.get(65421))
 
 
 def _scn(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found if isinstance(found, str) else image.description, "SCN XML")
     images = list(_elements(root, "image"))
     here = images[image.series.index : image.series.index + 1] or images
-    objective = next((e.text for one in here for e in _elements(one, "objective")), None)
+    objective = next((e.text for part in here for e in _elements(part, "objective")), None)
     name = here[0].get("name", "") if here else ""
-    return _slide(resolution_sizes(image.tags).scales, objective, name=name)
+    return _slide(image.scales, objective, name=name)
 
 
 def _qpi(found: Any, image: _Image) -> Calibration | None:
     if image.series.index:
         # the XML of secondary images may repeat the pixel size of the slide
-        return _slide(resolution_sizes(image.tags).scales, None)
+        return _slide(image.scales, None)
     texts = found if isinstance(found, list) else [image.description]
     roots = [image.parse(text, "QPTIFF XML") for text in texts]
     full = [root for root in roots if _text(root, "ImageType") in ("FullResolution", None)]
@@ -588,7 +555,7 @@ def _qpi(found: Any, image: _Image) -> Calibration | None:
     is_stack = image.series.axes.startswith("C") and any(channel.name for channel in channels)
     named = {"PixelSizeMicrons": _text(full[0], "PixelSizeMicrons")} if full else {}
     size = image.size(named, "PixelSizeMicrons")
-    scales = dict.fromkeys("XY", size) if size else resolution_sizes(image.tags).scales
+    scales = dict.fromkeys("XY", size) if size else image.scales
     magnification = _text(full[0], "Magnification", "Objective") if full else None
     return _slide(scales, magnification, channels=channels if is_stack else ())
 
@@ -610,28 +577,28 @@ def _bif(found: Any, image: _Image) -> Calibration | None:
     if scan is None or image.series.name.lower() != "baseline":
         return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
     size = image.size(scan.attrib, "ScanRes")
-    scales = dict.fromkeys("XY", size) if size else resolution_sizes(image.tags).scales
+    scales = dict.fromkeys("XY", size) if size else image.scales
     return _slide(scales, scan.get("Magnification"))
 
 
 def _indica(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found or image.description, "IndicaLabs XML")
-    channels = tuple(Channel(one.get("name", "")) for one in _elements(root, "channel"))
+    channels = tuple(Channel(element.get("name", "")) for element in _elements(root, "channel"))
     is_stack = image.series.axes.startswith("C")
-    scales = resolution_sizes(image.tags).scales
+    scales = image.scales
     return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
 
 
 def _trestle(found: Any, image: _Image) -> Calibration | None:
     # the resolution tags hold micrometres per pixel, against their definition
-    sizes = {axis: rational(image.tags.get(tag)) for axis, tag in _RESOLUTIONS}
+    sizes = {axis: rational(image.tags.get(tag)) for axis, tag in RESOLUTIONS}
     objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", image.description)
     return _slide(sizes, objective and objective[1])
 
 
 def _avs(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found or image.tags.get(_AVS), "Argos XML")
-    scales: dict[str, float | None] = dict(resolution_sizes(image.tags).scales)
+    scales: dict[str, float | None] = dict(image.scales)
     depth = positive(_text(root, "ZRange"))
     n_planes = image.lengths.get("Z", 1)
     if depth and n_planes > 1:
@@ -639,10 +606,6 @@ def _avs(found: Any, image: _Image) -> Calibration | None:
         scales["Z"] = depth / (n_planes - 1)
     is_main = image.series.index == 0
     return _slide(scales, _text(root, "ObjectiveMagnification") if is_main else None)
-
-
-def _resolution_tags(found: Any, image: _Image) -> Calibration | None:
-    return resolution_sizes(image.tags)
 
 
 def _elements(root: Element, name: str) -> Iterator[Element]:
@@ -714,7 +677,7 @@ READERS: Mapping[str, Reader] = {
     "svs": _aperio,
     "mikroscan": _aperio,
     "motic": _aperio,
-    "huron": _resolution_tags,
+    "huron": lambda found, image: resolution_sizes(image.tags),
     "ndpi": _ndpi,
     "scn": _scn,
     "bif": _bif,

@@ -12,8 +12,6 @@ from xml.etree import ElementTree
 
 from ..errors import MalformedTiff, MetadataWarning, warn
 
-__all__ = ["Recorder", "Report", "XmlError", "local_name", "parse_xml"]
-
 Element = ElementTree.Element
 
 
