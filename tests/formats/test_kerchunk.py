@@ -329,6 +329,22 @@ def test_codecs_of_v2_only_are_encoded_again_for_v3(tmp_path: Path) -> None:
         to_kerchunk(Group({"g": Group({"image": replace(image, codecs=(foreign,))})}))
 
 
+@pytest.mark.parametrize(("zarr_format", "name"), [(2, "zlib"), (3, "zstd")])
+def test_coordinates_are_compressed_once_for_each_format(
+    monkeypatch: pytest.MonkeyPatch, zarr_format: int, name: str
+) -> None:
+    values = {"x": np.linspace(5, 6, 1000), "band": np.arange(1, 65), "n": np.arange(5000) % 251}
+    arrays = {key: Array.from_values(data, (key,)) for key, data in values.items()}
+    monkeypatch.setattr(kerchunk, "decode_foreign", pytest.fail)
+    document = to_kerchunk(Group(arrays), zarr_format=zarr_format)["refs"]
+    metadata = {key: document[f"{key}/{'.zarray' if zarr_format == 2 else 'zarr.json'}"]
+                for key in values}  # fmt: skip
+    assert [name in metadata[key] for key in values] == [True, False, True]
+    opened = zarr.open_group("reference://", mode="r", storage_options={"fo": document})
+    for key, data in values.items():
+        np.testing.assert_array_equal(opened[key][:], data)
+
+
 # ---- documents of others
 
 

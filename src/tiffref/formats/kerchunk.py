@@ -21,6 +21,7 @@ import functools
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from ..codecs.foreign import decode_foreign
 from ..errors import InvalidReferences
 from ..io.atomic import open_atomic
 from ..io.urls import from_document_url, to_document_url
-from ..model.array import Array, Group
+from ..model.array import Array, Group, plain_codec
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest, Source
 from .keys import BLOCK_ROWS, FEW_ROWS, KeyRule, format_numbers, join_columns, pick_texts
@@ -169,10 +170,14 @@ def plan_document(
 
 
 _ZSTD = 50000
+_MIN_PACKED = 64
+"""Coordinates of up to this many values are not compressed."""
+_MAX_CACHED = 2048
+"""Longer coordinates are not cached, so that the cache holds at most 32 MiB."""
 
 
 def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
-    """Return a group whose arrays can all be expressed in a Zarr format.
+    """Return a group whose arrays can all be expressed in a Zarr format, coordinates compressed.
 
     Parameters
     ----------
@@ -188,12 +193,13 @@ def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
     """
     children: dict[str, Array | Group] = {}
     for name, child in group.children.items():
+        own: Array | Group
         if isinstance(child, Group):
-            own: Array | Group = in_format(child, zarr_format, f"{prefix}{name}/")
-        elif isinstance(child.codecs[0], SegmentCodec):
-            own = child
-        else:
+            own = in_format(child, zarr_format, f"{prefix}{name}/")
+        elif isinstance(child.codecs[0], ForeignCodec):
             own = _array_in_format(prefix + name, child, child.codecs[0], zarr_format)
+        else:
+            own = _pack(child, zarr_format) if _is_plain_coordinate(child) else child
         if own is not child:
             children[name] = own
     return group.with_children({**group.children, **children}) if children else group
@@ -209,20 +215,68 @@ def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: 
             got=f"zarr_format {zarr_format}",
             expected=f"zarr_format {codec.zarr_format}",
         )
-    from numcodecs.zstd import compress
-
-    # zlib is not a codec of Zarr v3: GDAL could not read the coordinates, nor georeference images
-    dtype = array.dtype.newbyteorder("<")
+    little = array.dtype.newbyteorder("<")
     inlined = {
-        flat: compress(_decode(array, codec, data).astype(dtype).tobytes(), 9)
+        flat: _compress.__wrapped__(_decode(array, codec, data).astype(little).tobytes(), 1, 3)
         for flat, data in array.manifest.inlined.items()
     }
-    own = SegmentCodec((1, 1, 1, math.prod(array.chunks)), np.dtype(dtype).str, _ZSTD)
+    own = _zstd_codec(math.prod(array.chunks), little.str)
     return replace(array, codecs=(own,), manifest=replace(array.manifest, inlined=inlined))
 
 
 def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
     return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)
+
+
+def _is_plain_coordinate(array: Array) -> bool:
+    manifest, codec = array.manifest, array.codecs[0]
+    return (
+        len(array.shape) == 1
+        and array.shape[0] > _MIN_PACKED
+        and not manifest.sources
+        and len(manifest.inlined) == 1
+        and array.dtype.kind in "iuf"
+        and codec == plain_codec(array.shape[0], array.dtype.newbyteorder("<").str)
+    )
+
+
+def _pack(array: Array, zarr_format: int) -> Array:
+    """Compress a coordinate by codecs that every reader of the Zarr format has.
+
+    zlib is not a codec of Zarr v3: GDAL could not read the coordinates, nor georeference images.
+    """
+    dtype = array.dtype.newbyteorder("<").str
+    codec = _zstd_codec(array.shape[0], dtype) if zarr_format == 3 else _shuffle_codec(dtype)
+    compress = _compress if array.shape[0] <= _MAX_CACHED else _compress.__wrapped__
+    packed = compress(array.manifest.inlined[0], array.dtype.itemsize, zarr_format)
+    return Array.from_chunk(packed, codec, array.shape, array.dtype, array.dims, array.attributes)
+
+
+@functools.lru_cache(maxsize=256)
+def _zstd_codec(n_samples: int, dtype: str) -> SegmentCodec:
+    return replace(plain_codec(n_samples, dtype), compression=_ZSTD)
+
+
+@functools.lru_cache(maxsize=16)
+def _shuffle_codec(dtype: str) -> ForeignCodec:
+    metadata = {
+        "dtype": dtype,
+        "filters": [{"id": "shuffle", "elementsize": np.dtype(dtype).itemsize}],
+        "compressor": {"id": "zlib", "level": 1},
+        "order": "C",
+    }
+    return ForeignCodec(2, metadata)
+
+
+@functools.lru_cache(maxsize=2048)  # tiles of a grid share coordinates
+def _compress(data: bytes, itemsize: int, zarr_format: int) -> bytes:
+    if zarr_format == 3:
+        from numcodecs.zstd import compress
+
+        return compress(data, 3)
+    # evenly spaced numbers differ little in their upper bytes: 100 000 take a few kilobytes
+    shuffled = np.frombuffer(data, "u1").reshape(-1, itemsize).T.tobytes()
+    return zlib.compress(shuffled, 1)
 
 
 _quote = json.encoder.encode_basestring_ascii

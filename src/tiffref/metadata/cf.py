@@ -16,26 +16,16 @@ import functools
 import json
 import re
 import warnings
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model.array import Array
-from ..model.codec import ForeignCodec
 from .geokeys import Affine, Placement
 
 if TYPE_CHECKING:
     from pyproj import CRS
-
-_MIN_COMPRESSED = 64
-"""Coordinates of up to this many values are not compressed."""
-_MAX_FAST_SIZE = 4096
-_FAST_LEVEL, _BEST_LEVEL = 1, 9
-"""zlib levels. Level 9 halves the size of long coordinates; for short ones it saves some tens of
-bytes and takes three times as long, a tenth of a scan."""
 
 
 class System:
@@ -141,33 +131,6 @@ def _geojson(placement: Placement) -> dict[str, Any]:
         for n, (row, column, x, y, z) in enumerate(placement.gcps, 1)
     ]
     return {"type": "FeatureCollection", "features": features}
-
-
-def coordinate(values: NDArray, dim: str, attributes: Mapping[str, Any] | None = None) -> Array:
-    """Build a coordinate array; long ones are compressed.
-
-    Evenly spaced numbers differ little in their upper bytes, so byte shuffling and zlib compress
-    100 000 of them to a few kilobytes. Every Zarr reader has both codecs.
-    """
-    if values.size <= _MIN_COMPRESSED or values.dtype.kind not in "iuf":
-        return Array.from_values(values, (dim,), attributes)
-    level = _FAST_LEVEL if values.size <= _MAX_FAST_SIZE else _BEST_LEVEL
-    dtype = values.dtype.newbyteorder("=")
-    little = values.astype(dtype.newbyteorder("<"), copy=False)
-    shuffled = little.view(np.uint8).reshape(-1, dtype.itemsize).T.tobytes()
-    chunk, codec = zlib.compress(shuffled, level), _shuffle_codec(dtype, level)
-    return Array.from_chunk(chunk, codec, values.shape, dtype, (dim,), attributes)
-
-
-@functools.lru_cache(maxsize=16)
-def _shuffle_codec(dtype: np.dtype, level: int) -> ForeignCodec:
-    metadata = {
-        "dtype": dtype.newbyteorder("<").str,
-        "filters": [{"id": "shuffle", "elementsize": dtype.itemsize}],
-        "compressor": {"id": "zlib", "level": level},
-        "order": "C",
-    }
-    return ForeignCodec(2, metadata)
 
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -26,7 +26,6 @@ from .calibration import Calibration, Channel, calibrate_minor
 from .cf import (
     acquired_from_items,
     acquired_from_name,
-    coordinate,
     created_from_tag,
     iso_text,
     time_coordinate,
@@ -434,13 +433,13 @@ def _coordinates(level: _Level) -> dict[str, Array]:
     if image.reference is not None:
         dim, n_bands = level.find("S") or ("", MAX_COORDINATE + 1)
         is_short = n_bands <= MAX_COORDINATE
-        return {dim: coordinate(np.arange(1, n_bands + 1), dim)} if is_short else {}
+        return {dim: Array.from_values(np.arange(1, n_bands + 1), (dim,))} if is_short else {}
     if "?" in axes or len(set(axes)) < len(axes) or len(axes) != len(image.full.shape):
         return {}  # some vendor formats have levels with fewer channels
     dims = dict(zip(axes, array.dims, strict=True))
     physical = physical_coordinates(axes, array.shape, image.full.shape, image.calibration)
     variables = {
-        dims[axis]: coordinate(values, dims[axis], attributes)
+        dims[axis]: Array.from_values(values, (dims[axis],), attributes)
         for axis, (values, attributes) in physical.items()
     }
     dim, n_channels = level.find("C") or ("", 0)

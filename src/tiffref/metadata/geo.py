@@ -21,7 +21,7 @@ from zlib import crc32
 
 from ..errors import MissingExtra
 from ..model.array import Array, Group
-from .cf import PLAIN_AXES, System, coordinate, spatial_ref, system_attributes
+from .cf import PLAIN_AXES, System, spatial_ref, system_attributes
 from .crs import build_crs, from_epsg, height_unit
 from .geokeys import (
     MAX_COORDINATE,
@@ -35,8 +35,8 @@ from .geokeys import (
 )
 from .report import Recorder, Report
 
-_MAX_CACHED_LENGTH = 1 << 14
-"""Longer coordinates are not cached; the cache holds 2048 packed ones."""
+_MAX_CACHED_LENGTH = 1 << 11
+"""Longer coordinates are not cached; the cache holds 2048 of up to 16 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +190,9 @@ def _axis_coordinate(step: float, cross: float, origin: float, n: int) -> Array 
 
 @functools.lru_cache(maxsize=2048)
 def _cached_coordinate(step: float, cross: float, origin: float, n: int) -> Array | None:
-    # cached: tiles of a grid share rows and columns, and packing took a third of a scan
+    # cached: tiles of a grid share rows and columns
     centres = pixel_centres(step, cross, origin, n)
-    return coordinate(centres, "") if centres is not None else None
+    return Array.from_values(centres, ("",)) if centres is not None else None
 
 
 # ---- GeoZarr

@@ -244,7 +244,7 @@ class Array:
         """
         data = np.asarray(values)
         data = data.astype(data.dtype.newbyteorder("<"), copy=False)
-        codec = _plain_codec(math.prod(max(1, n) for n in data.shape), data.dtype.str)
+        codec = plain_codec(math.prod(max(1, n) for n in data.shape), data.dtype.str)
         dtype = data.dtype.newbyteorder("=")
         return cls.from_chunk(data.tobytes(), codec, data.shape, dtype, dims, attributes)
 
@@ -284,7 +284,8 @@ def _inlined_columns(n_chunks: int) -> tuple[NDArray[np.int32], NDArray[np.uint6
 
 
 @functools.lru_cache(maxsize=256)
-def _plain_codec(n_samples: int, dtype: str) -> SegmentCodec:
+def plain_codec(n_samples: int, dtype: str) -> SegmentCodec:
+    """Return the codec of uncompressed samples in C order."""
     return SegmentCodec((1, 1, 1, n_samples), dtype)
 
 
