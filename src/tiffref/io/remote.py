@@ -314,72 +314,70 @@ def find_range_reader(fs: Any) -> _RangeReader | None:
     if not hasattr(fs, "split_path"):
         return None
     if hasattr(fs, "_call_s3"):
-        return _read_s3
+        return partial(_read_verified, _fetch_s3)
     if hasattr(fs, "service_client"):
-        return _read_azure
+        return partial(_read_verified, _fetch_azure)
     return _read_gcs if "gs" in fs.protocol else None
 
 
-def _read_s3(
-    fs: Any, path: str, url: str, offset: int, length: int | None, expected: Source | None
-) -> bytes:
-    bucket, key, version = fs.split_path(path)
-    options: dict[str, Any] = {"Bucket": bucket, "Key": key}
-    if version:
-        options["VersionId"] = version
-    if length is not None:
-        options["Range"] = f"bytes={offset}-{offset + length - 1}"
-    if expected is not None and expected.etag is not None:
-        options["IfMatch"] = f'"{expected.etag}"'
-
-    async def get() -> tuple[dict[str, Any], bytes]:
-        response = await fs._call_s3("get_object", **options, **fs.req_kw)
-        async with response["Body"] as body:
-            return response, await body.read()
-
+def _read_verified(
+    fetch: Callable[..., Any], fs: Any, path: str, url: str, offset: int, length: int | None,
+    expected: Source | None,
+) -> bytes:  # fmt: skip
+    """Read a range under the condition that the object has the recorded ETag."""
+    etag = None if expected is None or expected.etag is None else f'"{expected.etag}"'
+    n_bytes = length or UNKNOWN_SIZE_BYTES
     try:
-        response, data = run_coroutine_with_timeout(fs, url, length or UNKNOWN_SIZE_BYTES, get)
-    except OSError as error:
-        return _empty_or_raise(error, fs, path, expected)
-    size = _object_size(response.get("ContentRange") or response.get("ContentLength", ""))
-    check_unchanged(expected, source_from_info(url, {**response, "size": size}))
-    span = str(response.get("ContentRange", ""))
-    if length is not None and not span.startswith(f"bytes {offset}-"):
+        info, span, data = run_coroutine_with_timeout(
+            fs, url, n_bytes, fetch, fs, path, offset, length, etag
+        )
+    except client_errors() as error:
+        status = _http_status(error)
+        if status == 416:
+            return b""  # the object ends before the range
+        if status != 412 or expected is None:
+            raise
+        try:
+            now = source_from_info(url, fetch_info(fs, path, url)).etag
+        except OSError:
+            now = None
+        raise stale_error(url, f"another ETag ({now})", f"ETag {expected.etag}") from error
+    total = span.rpartition("/")[2]
+    size = int(total) if total.isdigit() else None
+    check_unchanged(expected, source_from_info(url, {**info, "size": size}))
+    if length is not None and span and not span.startswith(f"bytes {offset}-"):
         raise SourceError("the response is another part of the object", url=url, got=span)
     return data
 
 
-def _object_size(content_range: object) -> int | None:
-    total = str(content_range).rpartition("/")[2]
-    return int(total) if total.isdigit() else None
+async def _fetch_s3(
+    fs: Any, path: str, offset: int, length: int | None, etag: str | None
+) -> tuple[Mapping[str, Any], str, bytes]:
+    """Return information, Content-Range, and bytes of an object; without a range, its length."""
+    bucket, key, version = fs.split_path(path)
+    span = None if length is None else f"bytes={offset}-{offset + length - 1}"
+    options = {"Bucket": bucket, "Key": key, "VersionId": version, "Range": span, "IfMatch": etag}
+    given = {name: value for name, value in options.items() if value}
+    response = await fs._call_s3("get_object", **given, **fs.req_kw)
+    async with response["Body"] as body:
+        data = await body.read()
+    return response, str(response.get("ContentRange") or response.get("ContentLength", "")), data
 
 
-def _read_azure(
-    fs: Any, path: str, url: str, offset: int, length: int | None, expected: Source | None
-) -> bytes:
+async def _fetch_azure(
+    fs: Any, path: str, offset: int, length: int | None, etag: str | None
+) -> tuple[Mapping[str, Any], str, bytes]:
+    """Return information, Content-Range, and bytes of a blob."""
     from azure.core import MatchConditions
-    from azure.core.exceptions import HttpResponseError
 
     container, blob, version = fs.split_path(path)
     options: dict[str, Any] = {"offset": offset, "length": length, "version_id": version}
-    if expected is not None and expected.etag is not None:
-        options |= {
-            "etag": f'"{expected.etag}"',
-            "match_condition": MatchConditions.IfNotModified,
-        }
-
-    async def get() -> tuple[Mapping[str, Any], bytes]:
-        async with fs.service_client.get_blob_client(container=container, blob=blob) as client:
-            response = await client.download_blob(**options)
-            return response.properties, await response.readall()
-
-    try:
-        properties, data = run_coroutine_with_timeout(fs, url, length or UNKNOWN_SIZE_BYTES, get)
-    except HttpResponseError as error:
-        return _empty_or_raise(error, fs, path, expected)
-    size = _object_size(properties.get("content_range") or "")
-    check_unchanged(expected, source_from_info(url, {**properties, "size": size}))
-    return data
+    if etag is not None:
+        options |= {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+    async with fs.service_client.get_blob_client(container=container, blob=blob) as client:
+        response = await client.download_blob(**options)
+        span = response.properties.get("content_range") or ""
+        return response.properties, span, await response.readall()
 
 
 def _read_gcs(
@@ -406,20 +404,6 @@ def _generation(fs: Any, path: str, expected: Source) -> str | None:
     info = fetch_info(fs, path, expected.url)
     check_unchanged(expected, source_from_info(expected.url, info))
     return info.get("generation")
-
-
-def _empty_or_raise(error: BaseException, fs: Any, path: str, expected: Source | None) -> bytes:
-    """Return no bytes if the object ends before the range; otherwise raise the error."""
-    status = _http_status(error)
-    if status == 416:
-        return b""
-    if status != 412 or expected is None:
-        raise error
-    try:
-        etag = source_from_info(expected.url, fetch_info(fs, path, expected.url)).etag
-    except OSError:
-        etag = None
-    raise stale_error(expected.url, f"another ETag ({etag})", f"ETag {expected.etag}") from error
 
 
 def _http_status(error: BaseException) -> int | None:
