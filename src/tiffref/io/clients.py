@@ -28,6 +28,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import SourceError, unreadable
 from ..model.manifest import Source
+from .urls import CACHES
 
 __all__ = [
     "UNKNOWN_SIZE_BYTES",
@@ -221,9 +222,6 @@ _WHOLE_FILE_PROTOCOLS = _FILE_CACHES | {"tar"}
 """Protocols that fetch the whole file, however large, to read a few bytes."""
 
 
-_CACHES = _FILE_CACHES | {"blockcache", "cached"}
-
-
 def is_file_cache(fs: Any) -> bool:
     """Return whether a file system is a cache of whole files in front of another one."""
     return not _FILE_CACHES.isdisjoint(_protocols(fs))
@@ -231,7 +229,7 @@ def is_file_cache(fs: Any) -> bool:
 
 def without_cache(fs: Any) -> Any:
     """Return the file system behind the caches of fsspec; others are returned unchanged."""
-    while not _CACHES.isdisjoint(_protocols(fs)):
+    while not CACHES.isdisjoint(_protocols(fs)):
         fs = fs.fs
     return fs
 

@@ -30,6 +30,7 @@ from ..errors import (
 )
 
 __all__ = [
+    "CACHES",
     "FIRST_BYTES",
     "check_address",
     "describe_content",
@@ -60,6 +61,8 @@ _SIGNED_PARAMETER = re.compile(
     re.IGNORECASE,
 )
 """Query parameters that are part of a signature, and useless without it."""
+CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
+"""Protocols of fsspec's caches."""
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs", "az", "adl"})
 """Schemes whose URLs have a container name before an "@"."""
 
@@ -144,12 +147,9 @@ def to_document_url(url: str) -> str:
 def _without_caches(url: str) -> str:
     """Return a URL without fsspec caches in front of it, which are up to the reader."""
     first, mark, rest = url.partition("::")
-    if not mark or first not in _CACHES:
+    if not mark or first not in CACHES:
         return url
     return _without_caches(to_full_url(rest))
-
-
-_CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 
 def warn_about_chains(urls: Iterable[str]) -> None:
