@@ -104,18 +104,17 @@ def progress(message: str) -> Iterator[Callable[[int, int], None] | None]:
 
     Yields a callback that shows how many IFDs and bytes were read; None without a terminal.
     """
-    start, message = time.perf_counter(), redact(message)
-    if not sys.stderr.isatty() or not _LOG.isEnabledFor(_NOTE):
-        yield None
-        _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
-        return
     from ..io.progress import show_line, show_scan_progress
 
-    show_line(f"{message} ...")
+    start, message = time.perf_counter(), redact(message)
+    is_shown = sys.stderr.isatty() and _LOG.isEnabledFor(_NOTE)
+    if is_shown:
+        show_line(f"{message} ...")
     try:
-        yield show_scan_progress(message)
+        yield show_scan_progress(message) if is_shown else None
     finally:
-        show_line()
+        if is_shown:
+            show_line()
     _LOG.info("%s (%.2f s)", message, time.perf_counter() - start)
 
 
