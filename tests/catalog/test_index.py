@@ -74,6 +74,13 @@ def test_the_whole_world_is_one_polygon(west: float) -> None:
     assert shape.geom_type == "Polygon" and shape.bounds == (-180.0, -90.0, 180.0, 90.0)
 
 
+def test_a_tilted_raster_longer_than_the_globe() -> None:
+    # 380 degrees long, of which each raises it by 1/19 degree
+    shape = footprint("EPSG:4326", (3.8, 0.0, -190.0, 0.2, -0.04, 0.0), (100, 100))
+    assert shape is not None and shape.is_valid and geographic_bounds(shape)[::2] == [-180, 180]
+    assert has(shape, 0, 8) and not has(shape, 0, 1) and not has(shape, 0, 12)
+
+
 def test_the_world_of_web_maps() -> None:
     pytest.importorskip("pyproj")
     half = 20037508.342789244

@@ -137,7 +137,7 @@ def _find_transformation(crs: str) -> tuple[Callable[[Any, Any], tuple[Any, Any]
 def footprint(
     crs: str | None, transform: Sequence[float], raster: Sequence[int]
 ) -> BaseGeometry | None:
-    """Return the footprint of a raster: a polygon, or two if it crosses the antimeridian.
+    """Return the footprint of a raster: a polygon, or several if it crosses the antimeridian.
 
     Parameters
     ----------
@@ -150,8 +150,8 @@ def footprint(
 
     Returns
     -------
-    None if the CRS is unknown, or edges are off the globe. Of two polygons, the first is the one
-    that ends at 180 degrees.
+    None if the CRS is unknown, or edges are off the globe. Of several polygons, the easternmost is
+    the first.
     """
     transformation = _find_transformation(crs) if crs is not None else None
     if transformation is None:
@@ -223,7 +223,9 @@ def geographic_bounds(shape: BaseGeometry) -> list[float]:
     """Return west, south, east, north; west is greater than east across the antimeridian."""
     west, south, east, north = shape.bounds
     if shape.geom_type == "MultiPolygon":
-        west, east = shape.geoms[0].bounds[0], shape.geoms[-1].bounds[2]
+        first, second, *others = (polygon.bounds for polygon in shape.geoms)
+        if first[0] > second[2] and not others:
+            west, east = first[0], second[2]
     return [west, south, east, north]
 
 
