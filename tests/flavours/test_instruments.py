@@ -30,11 +30,11 @@ def attributes(references):
 # ---- Olympus FluoView and SIS
 
 
-def mm_header(name, dimensions):
+def mm_header(name, dimensions, order="<"):
     """MM_Head of FluoView: its dimensions are (name, size, origin, step, unit), x first."""
-    head = struct.pack("<hB257sIiIIiI", 0, 0, name, 0, 0, 0, 0, 0, 0)
+    head = struct.pack(f"{order}hB257sIiIIiI", 0, 0, name, 0, 0, 0, 0, 0, 0)
     for one in [*dimensions, *[(b"", 1, 0.0, 0.0, b"")] * (10 - len(dimensions))]:
-        head += struct.pack("<16sidd64s", *one)
+        head += struct.pack(f"{order}16sidd64s", *one)
     return As(1, head.ljust(2000, b"\0"))
 
 
@@ -98,6 +98,49 @@ def test_olympus_sis(tmp_path):
     assert scales_of(references) == {"z": UM(1.5), "y": UM(0.25), "x": UM(0.5)}
     assert channel_names(references) == ["DAPI", "FITC"]
     assert attributes(references)["magnification"] == 20
+
+
+DIMENSIONS = [(b"X", 24, 0.0, 0.5, b"um"), (b"Y", 20, 0.0, 0.25, b"um"), (b"Z", 2, 0.0, 3.0, b"um"),
+              (b"Time", 3, 0.0, 1.5, b"s")]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("n", "name", "dims"),
+    [(3, b"Tme", "qzyx"), (2, b"", "tqyx"), (3, b"Z", ("z", "z2", "y", "x")), (2, b"Ch", None)],
+)
+def test_names_of_fluoview_dimensions(tmp_path, n, name, dims, order):
+    found = [*DIMENSIONS]
+    found[n] = (name, *found[n][1:])
+    data = pixels(6, 20, 24)
+    head = mm_header(b"cells", found, order)
+    tags = {34361: head, 34362: As(12, [0.0] * 8)}
+    path = tmp_path / "a.tif"
+    pages = [image(p, tags if k == 0 else {}, order=order) for k, p in enumerate(data)]
+    write_tiff(path, pages, order=order)
+    if dims is None:
+        references = tiffref.scan(path, strict=True)
+        assert references.group["image"].dims == ("t", "c", "y", "x")
+    else:
+        with pytest.warns(tiffref.errors.MetadataWarning, match="unknown or repeated name"):
+            references = tiffref.scan(path)
+        assert references.group["image"].dims == tuple(dims)
+        with pytest.raises(tiffref.errors.MalformedTiff, match="unknown or repeated name"):
+            tiffref.scan(path, strict=True)
+    assert_pixels(references, {"image": data.reshape(3, 2, 20, 24)})
+
+
+@pytest.mark.parametrize("sizes", [(20, 24), (12, 40)])
+def test_rows_and_columns_of_fluoview_that_are_not_those_of_pages(tmp_path, sizes):
+    """The pixels would be in other rows."""
+    found = [(b"X", sizes[0], *DIMENSIONS[0][2:]), (b"Y", sizes[1], *DIMENSIONS[1][2:])]
+    data = pixels(6, 20, 24)
+    tags = {34361: mm_header(b"cells", found + DIMENSIONS[2:]), 34362: As(12, [0.0] * 8)}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(p, tags if k == 0 else {}) for k, p in enumerate(data)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"in 6 pages of \(20, 24\)"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
 
 
 @pytest.mark.parametrize("n_pages", [3, 5])
@@ -261,6 +304,23 @@ def test_md_gel(tmp_path, page, kind):
     assert attributes(references)["units"] == "Counts"
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    "tags", [{33445: As(4, 3)}, {33446: As(5, [0])}, {33446: As(3, 1)}, {33445: None}], ids=str
+)
+def test_a_gel_without_calibration_has_the_stored_samples(tmp_path, tags, order):
+    data = pixels(20, 24)
+    tags = {33445: As(4, 2), 33446: As(5, [1 / 4]), 33452: "Counts"} | tags
+    tags = {code: value for code, value in tags.items() if value is not None}
+    path = tmp_path / "a.gel"
+    write_tiff(path, [image(data, tags, order=order)], order=order)
+    with pytest.warns(tiffref.errors.MetadataWarning):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
 # ---- FLIMage
 
 
@@ -288,6 +348,25 @@ def test_flimage_pages_are_arrays_of_more_axes(tmp_path, layout, axes, shape, co
     assert references.group["image"].dims == ("i", *axes)
     assert_pixels(references, {"image": data})
     assert scales_of(references) == {"y": UM(0.25), "x": UM(0.5)}
+
+
+@pytest.mark.skipif(not hasattr(tifffile.TiffFile, "flimage_metadata"), reason="an old tifffile")
+@pytest.mark.parametrize("wrong", ["linesPerFrame = 21", "nChannels = 2", "pixelsPerLine = x"])
+def test_counts_of_flimage_that_are_not_those_of_pages(tmp_path, wrong):
+    data = pixels(3, 20, 24 * 4)
+    text = (
+        "FLIMimage parameters\r\nState.Acq.pixelsPerLine = 24\r\nState.Acq.linesPerFrame = 20\r\n"
+        "State.Acq.nChannels = 1\r\nState.Spc.spcData.n_dataPoint = 4\r\n"
+        "State.Acq.field_of_view = [48.0, 40.0]\r\n"
+    )
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(one, {270: f"{text}State.Acq.{wrong}\r\n"}) for one in data])
+    with pytest.warns(tiffref.errors.MetadataWarning, match="counts of FLIMage do not match"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": data})
+    assert scales_of(references) == {}
+    with pytest.raises(tiffref.errors.MalformedTiff, match="counts of FLIMage"):
+        tiffref.scan(path, strict=True)
 
 
 @pytest.mark.skipif(not hasattr(tifffile.TiffFile, "flimage_metadata"), reason="an old tifffile")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import test_instruments
@@ -81,8 +83,32 @@ def test_an_stk_with_fewer_planes_than_it_declares(tmp_path, n_counted, is_cut):
     if is_cut:
         with pytest.raises(TiffrefError, match="room for 3, expected 5 planes"):
             tiffref.scan(path)
-    else:
+        return
+    warned = pytest.warns(MetadataWarning, match="room for 3 planes, but UIC2 counts 2")
+    with warned if n_counted == 2 else contextlib.nullcontext():
         assert_pixels(tiffref.scan(path), {"image": data[:n_counted]})
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("n_counted", [1, 2, 3])
+def test_planes_behind_those_that_are_counted(tmp_path, n_counted, is_first):
+    """One directory describes all planes, of MetaMorph or of ImageJ."""
+    data = pixels(3, 20, 24)
+    counts = f"images={n_counted}\nslices={n_counted}\n"
+    tags, values = test_stacks.uic_tags(n_counted, (0, 1), [0] * n_counted)
+    for kind, own in (("stk", tags), ("imagej", {270: f"ImageJ=1.54f\n{counts}"})):
+        one = image(data[0], own, is_pixels_first=is_first)
+        one.lengths, one.segments = [len(one.segments[0])], [data.tobytes() + bytes(60)]
+        path = tmp_path / f"{kind}.tif"
+        write_tiff(path, [one], prefix=values)
+        if n_counted == 3:
+            assert_pixels(tiffref.scan(path, strict=True), {"image": data})
+            continue
+        with pytest.warns(MetadataWarning, match=f"room for 3 planes, but .* counts {n_counted}"):
+            references = tiffref.scan(path)
+        assert_pixels(references, {"image": data[:n_counted].reshape(-1, 20, 24).squeeze()})
+        with pytest.raises(TiffrefError, match="room for 3 planes"):
+            tiffref.scan(path, strict=True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -248,6 +248,26 @@ def test_qptiff(tmp_path):
     assert references.group.attributes["omero"]["channels"][0]["color"] == "0000FF"
 
 
+@pytest.mark.parametrize("left_out", [0, 2, 4, 6])
+def test_a_page_that_the_chain_of_a_qptiff_skips(tmp_path, left_out):
+    full, half = pixels(3, 80, 96), pixels(3, 40, 48)
+    kinds = ["FullResolution"] * 3 + ["Thumbnail"] + ["ReducedResolution"] * 3
+    tags = [{270: qpi_xml(kind), 305: "PerkinElmer-QPI", **PER_CM} for kind in kinds]
+    ifds = [image(p, t, tile=TILE) for p, t in zip([*full, SMALL, *half], tags, strict=True)]
+    del ifds[left_out]
+    path = tmp_path / "a.qptiff"
+    write_tiff(path, ifds, form=BIG)
+    if left_out < 3:
+        with pytest.raises(tiffref.errors.MalformedTiff, match="fewer channels"):
+            tiffref.scan(path)
+        full = np.delete(full, left_out, 0)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="pages of the pyramid"):
+        references = tiffref.scan(path, allow_holes=True)
+    assert_pixels(references, {"image": full, "thumbnail": SMALL})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("tile", [None, TILE])
 def test_qptiff_without_a_pyramid(tmp_path, tile, order):
@@ -338,6 +358,31 @@ def test_philips_levels_that_would_be_larger_than_they_are(tmp_path):
     with pytest.warns(tiffref.errors.MetadataWarning, match=r"Y=80.* pages of \(48, 48, 3\)"):
         references = tiffref.scan(path)
     assert_pixels(references, {"image": BASE, "image_1": half})
+
+
+@pytest.mark.parametrize("size", ["0.001", "-0.0005"])
+def test_philips_levels_that_would_be_cropped_too_far(tmp_path, size):
+    """No whole factor leads from the image to the size in the XML."""
+    full = pixels(80, 90, 3, dtype="u1")
+    half = np.pad(pixels(40, 45, 3, dtype="u1"), [(0, 8), (0, 3), (0, 0)])
+    tags = {270: philips_xml([0.00025, size]), 305: "Philips DP v1.0"}
+    path = tmp_path / "a.tiff"
+    write_tiff(path, [image(full, tags, tile=TILE), image(half, tile=TILE)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"Y=33.* pages of \(48, 48, 3\)"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": full, "image_1": half})
+
+
+@pytest.mark.parametrize("sizes", [[0.00025], [0.00025] * 3, [-0.00025, -0.0005]], ids=str)
+def test_philips_sizes_that_make_no_sense_are_reported(tmp_path, sizes):
+    tags = {270: philips_xml(sizes), 305: "Philips DP v1.0"}
+    path = tmp_path / "a.tiff"
+    write_tiff(path, [image(BASE, tags, tile=TILE), image(HALF, tile=TILE)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"vendor .philips|not a valid size"):
+        references = tiffref.scan(path)
+    assert_pixels(references, {"image": BASE})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -457,14 +502,47 @@ def test_trestle(tmp_path):
         assert scales_of(references) == {"y": UM(0.5), "x": UM(0.5)}
 
 
+@pytest.mark.skipif(not hasattr(tifffile.TiffFile, "is_trestle"), reason="an old tifffile")
+@pytest.mark.parametrize("overlaps", ["0 0", "64 64 32 32 16 16"])
+def test_overlaps_of_trestle_that_are_not_those_of_its_levels(tmp_path, overlaps):
+    tags = {270: f"OverlapsXY={overlaps};Objective Name=20x", 305: "MedScan"}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(BASE, tags, tile=TILE), image(HALF, {254: 1}, tile=TILE)])
+    with pytest.warns(tiffref.errors.MetadataWarning, match="for each of 2 levels"):
+        assert_pixels(tiffref.scan(path), {"image": BASE, "image_1": HALF})
+    with pytest.raises(tiffref.errors.MalformedTiff, match="OverlapsXY"):
+        tiffref.scan(path, strict=True)
+
+
+ARGOS = (
+    "<Argos.Scan.Metadata><ObjectiveMagnification>40</ObjectiveMagnification>"
+    "<ZRange>4.0</ZRange></Argos.Scan.Metadata>"
+)
+
+
+@pytest.mark.parametrize("left_out", [0, 2, 4, 6])
+def test_a_page_that_the_chain_of_an_argos_slide_skips(tmp_path, left_out):
+    full, half = pixels(3, 80, 96, dtype="u1"), pixels(3, 40, 48, dtype="u1")
+    ifds = [image(p, {254: int(n > 2)}, tile=TILE) for n, p in enumerate([*full, *half])]
+    ifds += [image(SMALL), image(MACRO)]
+    del ifds[left_out]
+    ifds[0].tags[65000] = ARGOS
+    path = tmp_path / "a.avs"
+    write_tiff(path, ifds, form=BIG)
+    if left_out < 3:
+        with pytest.raises(tiffref.errors.MalformedTiff, match="fewer channels or focal planes"):
+            tiffref.scan(path)
+        full = np.delete(full, left_out, 0)
+    with pytest.warns(tiffref.errors.MetadataWarning, match="expected the slide, its map"):
+        assert_pixels(tiffref.scan(path, allow_holes=True), {"image": full})
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
 def test_argos_focal_planes(tmp_path):
-    xml = (
-        "<Argos.Scan.Metadata><ObjectiveMagnification>40</ObjectiveMagnification>"
-        "<ZRange>4.0</ZRange></Argos.Scan.Metadata>"
-    )
     full, half = pixels(3, 80, 96, dtype="u1"), pixels(3, 40, 48, dtype="u1")
     ifds = [
-        image(plane, {**PER_CM, 65000: xml} if n == 0 else {**PER_CM, 254: int(n > 2)}, tile=TILE)
+        image(plane, {**PER_CM, 65000: ARGOS} if n == 0 else {**PER_CM, 254: int(n > 2)}, tile=TILE)
         for n, plane in enumerate([*full, *half])
     ]
     ifds += [image(SMALL), image(MACRO)]

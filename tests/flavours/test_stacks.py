@@ -476,6 +476,23 @@ def test_micromanager_stack_without_its_index(tmp_path, order, n_left):
         tiffref.scan(path, strict=True)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("at", [8, 32, 36, 45])
+def test_micromanager_stack_whose_summary_is_damaged(tmp_path, order, at):
+    """Mark of the index, mark and length of the summary, and its text."""
+    data = pixels(8, 20, 24)
+    places = [(c, z, t, 0) for t in (0, 1) for c in (0, 1) for z in (0, 1)]
+    path = tmp_path / "run_MMStack.tif"
+    write_mmstack(path, dict(zip(places, data, strict=True)), SUMMARY, order=order)
+    content = bytearray(path.read_bytes())
+    content[at : at + 4] = b"####"
+    path.write_bytes(content)
+    with pytest.warns(MetadataWarning, match="summary or the index of Micro-Manager's planes"):
+        assert_pixels(tiffref.scan(path), {"image": data})
+    with pytest.raises(tiffref.errors.MalformedTiff, match="summary or the index"):
+        tiffref.scan(path, strict=True)
+
+
 @pytest.mark.parametrize(
     ("left_out", "match"),
     [

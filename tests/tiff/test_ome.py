@@ -351,6 +351,40 @@ def test_xml_is_known_by_its_first_element(tmp_path, text, kind):
     assert references.group["image"].shape == (2, 16, 20)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("elements", "n_pages"),
+    [
+        (["", ""], 3), (["", ""], 6), (['IFD="0" PlaneCount="3"', 'IFD="2" PlaneCount="3"'], 5),
+        (['IFD="1" PlaneCount="3"'] * 2, 6),
+        (['IFD="0" PlaneCount="3"', 'IFD="3" PlaneCount="3"'], 6),
+    ],
+)  # fmt: skip
+def test_images_that_share_pages_are_told(tmp_path, elements, n_pages, order):
+    """If other pages are in no image, one of the images has the wrong planes."""
+    pixels_xml = 'DimensionOrder="XYZCT" Type="uint16" SizeX="20" SizeY="16" SizeZ="3"'
+    images = "".join(
+        f'<Image ID="Image:{n}"><Pixels {pixels_xml} SizeC="1" SizeT="1"><TiffData {one}/></Pixels>'
+        "</Image>" for n, one in enumerate(elements)
+    )  # fmt: skip
+    data = pixels(n_pages, 16, 20)
+    tags = {270: f"<OME>{images}</OME>"}
+    path = tmp_path / "a.ome.tif"
+    pages = [image(p, tags if n == 0 else {}, order=order) for n, p in enumerate(data)]
+    write_tiff(path, pages, order=order)
+    if elements[1].startswith('IFD="3"'):
+        assert tiffref.scan(path, strict=True).group["image_s1"].shape == (3, 16, 20)
+        return
+    if n_pages == 6:
+        with pytest.raises(MalformedTiff, match="3 shared and 3 unused of 6 pages"):
+            tiffref.scan(path)
+    with pytest.warns(MetadataWarning, match="in the OME-XML more than once"):
+        references = tiffref.scan(path, allow_holes=n_pages == 6)
+    assert references.group["image_s1"].shape == (3, 16, 20)
+    with pytest.raises(MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
 def test_fewer_pages_than_planes_are_missing(tmp_path):
     path = tmp_path / "a.ome.tif"
     write_stack(path)

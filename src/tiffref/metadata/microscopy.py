@@ -452,11 +452,21 @@ def _us_time(text: str) -> datetime.datetime | None:
         return None
 
 
+_FLUOVIEW_AXES = {
+    "X": "X", "Y": "Y", "Z": "Z", "T": "T", "TIME": "T", "CH": "C", "WAVELENGTH": "C",
+    "XY": "R", "EVENT": "V", "EXPOSURE": "L",
+}  # fmt: skip
+
+
 def _fluoview(found: Any, image: _Image) -> Calibration | None:
     scales: dict[str, float | None] = {}
     units: dict[str, str | None] = {}
-    for name, _, _, step, unit in found.get("Dimensions", ()):
-        axis = str(name).upper().replace("TIME", "T")
+    known: set[str | None] = {None}
+    for name, size, _, step, unit in found.get("Dimensions", ()):
+        axis = _FLUOVIEW_AXES.get(str(name).upper())
+        if axis in known and size > 1:
+            image.report.add("FluoView dimensions", "unknown or repeated name", got=str(name))
+        known.add(axis)
         # without a unit, steps are in pixels
         if axis in ("X", "Y", "Z", "T") and to_unit(_plain_text(unit)) is not None:
             scales[axis], units[axis] = positive(step), to_unit(_plain_text(unit))
@@ -481,13 +491,17 @@ def _sis(found: Any, image: _Image) -> Calibration | None:
 
 
 def _flimage(found: Any, image: _Image) -> Calibration | None:
+    counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
+    if counts != (image.lengths.get("X"), image.lengths.get("Y")):
+        what = "the counts of FLIMage do not match the pages, whose axes are unknown"
+        image.report.add("State.Acq", what, got=counts)
+        return Calibration()
     field = found.get("State.Acq.field_of_view")
     if not isinstance(field, list) or len(field) < 2:
         return None
     zoom = image.size(found, "State.Acq.zoom")
     if zoom is None and found.get("State.Acq.zoom") is not None:
         return Calibration()  # the field of view refers to zoom 1, and the zoom is invalid
-    counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
     scales = {
         axis: positive(width / n / (zoom or 1.0))
         for axis, width, n in zip("XY", field[:2], counts, strict=True)
@@ -564,10 +578,11 @@ def _philips(found: Any, image: _Image) -> Calibration | None:
     root = image.parse(found, "Philips XML")
     spacing = next((e.text for e in root.iter() if e.get("Name") == "DICOM_PIXEL_SPACING"), None)
     # the first one is that of the full-size level: rows, columns, in millimetres
-    sizes = [positive(text) for text in (spacing or "").replace('"', "").split()[:2]]
+    sizes = dict(zip("YX", (spacing or "").replace('"', "").split(), strict=False))
     if image.series.index or len(sizes) < 2:
         return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
-    return _slide({axis: n and 1000 * n for axis, n in zip("YX", sizes, strict=True)}, None)
+    key = "DICOM_PIXEL_SPACING"
+    return _slide({axis: image.size({key: n}, key, 1000) for axis, n in sizes.items()}, None)
 
 
 def _bif(found: Any, image: _Image) -> Calibration | None:
@@ -592,6 +607,11 @@ def _indica(found: Any, image: _Image) -> Calibration | None:
 def _trestle(found: Any, image: _Image) -> Calibration | None:
     # the resolution tags hold micrometres per pixel, against their definition
     sizes = {axis: rational(image.tags.get(tag)) for axis, tag in RESOLUTIONS}
+    overlaps = re.search(r"OverlapsXY\s*=([^;\r\n]*)", image.description)
+    n_levels = len(image.series.levels)
+    if overlaps and image.series.index == 0 and len(overlaps[1].split()) != 2 * n_levels:
+        what = f"not two numbers for each of {n_levels} levels"
+        image.report.add("OverlapsXY", what, got=overlaps[1].strip())
     objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", image.description)
     return _slide(sizes, objective and objective[1])
 
@@ -661,6 +681,10 @@ def _pilatus(found: Any, image: _Image) -> Calibration | None:
 
 
 def _mdgel(found: Any, image: _Image) -> Calibration | None:
+    kind, scale = found.get("FileTag"), found.get("ScalePixel")
+    if kind not in (2, 128) or not scale or not scale[0]:
+        what = "the samples have no calibration: they are those that are stored"
+        image.report.add("MD_FILETAG and MD_SCALEPIXEL", what, got=f"{kind}, {scale}")
     units = _plain_text(found.get("FileUnits"))
     return replace(resolution_sizes(image.tags), attributes={"units": units} if units else {})
 

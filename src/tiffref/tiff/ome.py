@@ -302,24 +302,38 @@ class _OmeSet:
                 levels = [level, *_sub_levels(level)]
                 name = found.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name))
-        n_left = self._n_unlisted([one.levels[0] for one in listing.series])
-        if listing.series and n_left:
-            listing.defects.append(f"{n_left} pages are not in the OME-XML")
+        if listing.series:
+            self._check_pages(listing)
         listing.defects += self._other_ids
         return listing
 
-    def _n_unlisted(self, levels: Sequence[Level]) -> int:
-        """Return the number of pages in the set that are not part of an image."""
+    def _check_pages(self, listing: Listing) -> None:
+        """Add a defect for pages of the set that no plane uses, or several; both are an error."""
+        n_planes = self._count_planes([one.levels[0] for one in listing.series])
+        n_left, n_shared = (int(found.sum()) for found in (n_planes == 0, n_planes > 1))
+        if n_left:
+            listing.defects.append(f"{n_left} pages are not in the OME-XML")
+        if n_shared:
+            listing.defects.append(f"{n_shared} pages are in the OME-XML more than once")
+        if n_left and n_shared:
+            listing.missing = MalformedTiff(
+                "planes of the OME-XML share pages, and other pages belong to none",
+                url=self._url,
+                got=f"{n_shared} shared and {n_left} unused of {len(n_planes)} pages",
+                hint="Read the pages with key=, or accept the planes with allow_holes=True.",
+            )
+
+    def _count_planes(self, levels: Sequence[Level]) -> NDArray[np.intp]:
+        """Return the number of planes stored in each page of the set."""
         ends = np.cumsum([0, *map(len, self.pages)])
         start = {id(pages): n for pages, n in zip(self.pages, ends.tolist(), strict=False)}
-        used = np.zeros(ends[-1], bool)
+        n_planes = np.zeros(ends[-1], np.intp)
         for level in levels:
             starts = np.array([start[id(pages)] for pages in level.pages], np.intp)
             here = level.row >= 0
-            used[
-                level.row[here] + (starts[0] if level.file is None else starts[level.file[here]])
-            ] = True
-        return int((~used).sum())
+            first = starts[0] if level.file is None else starts[level.file[here]]
+            np.add.at(n_planes, level.row[here] + first, 1)
+        return n_planes
 
     def number(self, uuid: Element | None) -> int | None:
         """Return the number of the file that a UUID element names; None if it does not exist."""

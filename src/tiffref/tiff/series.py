@@ -27,11 +27,13 @@ __all__ = [
     "Listing",
     "cut_off",
     "first_offset",
+    "fits_page",
     "geotiff_series",
     "image_bytes",
     "imagej_series",
     "is_final",
     "plain_series",
+    "planes_with_room",
     "run_limit",
     "shaped_series",
 ]
@@ -41,6 +43,10 @@ _MIN_UNIFORM = 8
 """A file of this many equal pages is one "uniform" series."""
 _FACTORS = (2, 3, 4)
 _MAX_LEVELS = 16
+_MAX_PADDING = 64
+"""Bytes at the end of a file that are not taken for planes."""
+_COUNTS = ("images", "frames", "slices", "channels")
+"""Counts in ImageJ's description."""
 _ORDERS = {
     "czt": "TZC", "default": "TZC", "ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT",
     "tzc": "CZT",
@@ -311,6 +317,13 @@ def run_limit(pages: Pages, row: int) -> int:
     return min([pages.reader.size, *(at for at in places if at >= begin)])
 
 
+def planes_with_room(pages: Pages, row: int) -> int:
+    """Return how many contiguous planes fit between an image and what follows it in the file."""
+    n_bytes = image_bytes(pages, row)
+    room = run_limit(pages, row) - first_offset(pages, row)
+    return room // n_bytes if n_bytes > _MAX_PADDING else 0
+
+
 def cut_off(level: Level, n_planes: int, n_there: int) -> Level:
     """Return contiguous planes with explicit segments; only the first `n_there` are in the file."""
     pages, row = level.first
@@ -332,13 +345,14 @@ def imagej_series(reader: TiffReader) -> Listing | None:
     Planes may follow the first image without IFDs of their own.
     """
     found = imagej_metadata(reader.first, reader.header.byteorder)
-    names = ("images", "frames", "slices", "channels")
-    counts = [(found or {}).get(name, 1) for name in names]
-    if found is None or not all(type(n) is int and 1 <= n < 1 << 31 for n in counts):
+    if found is None:
         return None
+    given = {name: found[name] for name in _COUNTS if name in found}
+    counts = {name: n for name, n in given.items() if type(n) is int and 1 <= n < 1 << 31}
+    invalid = ", ".join(f"{name}={n}" for name, n in given.items() if name not in counts)
     head = Pages(reader, [reader.first.offset])
     ifd = head.facts(0)
-    n_declared, frames, slices, channels = counts
+    n_declared, frames, slices, channels = (counts.get(name, 1) for name in _COUNTS)
     sizes = {"T": frames, "Z": slices, "C": channels}
     order = _ORDERS.get(str(found.get("order", "czt")).lower(), "TZC")
     n_others = 1
@@ -352,11 +366,14 @@ def imagej_series(reader: TiffReader) -> Listing | None:
         sizes["C"] = 1
     else:
         images *= channels
-    if images == 1:
-        images = n_declared  # old versions only count images
     is_consistent = n_declared in (1, images, images * channels)
+    if images == 1 and (len(counts) == 1 or "SCIFIO" in found):
+        images, is_consistent = n_declared, True  # old versions only count images
+    defects = [f"ImageJ's counts are invalid: {invalid}"] if invalid else []
+    if is_consistent:
+        n_declared = images
     return _ImageJSeries(
-        reader, head, images, sizes, order, images if is_consistent else n_declared
+        reader, head, images, sizes, order, n_declared, bool(counts), defects
     ).list()
 
 
@@ -381,7 +398,8 @@ def _scifio_axes(found: Mapping[str, Any]) -> tuple[str, int] | None:
 class _ImageJSeries:
     """An ImageJ series with axes T, Z, C and I.
 
-    `n_declared` is the `images` count of the description, which may contradict the axis sizes.
+    `n_declared` is the `images` count of the description, which may contradict the axis sizes;
+    `is_counted` is whether there is any count. `defects` lists what does not match the pages.
     """
 
     reader: TiffReader
@@ -390,19 +408,31 @@ class _ImageJSeries:
     sizes: dict[str, int]
     order: str
     n_declared: int
+    is_counted: bool
+    defects: list[str]
 
     def list(self) -> Listing:
         is_one = not self.reader.first.next_offset
         if self.n_images == 1 and not is_one:
             self.n_images = self.n_declared = len(self.reader.chain())
             is_one = self.n_images == 1
+            if self.is_counted and not is_one:
+                self.defects.append(f"ImageJ counts one image, and there are {self.n_images} pages")
+        if self.n_declared != self.n_images:
+            counted = f"ImageJ counts {self.n_declared} images, but its axes are"
+            self.defects.append(f"{counted} {self._sizes_text()}")
         if is_final(self.head, 0):
-            defect = self._resolve_counts() if is_one else ""
+            if is_one:
+                self._resolve_counts()
             end = self._end_of(self.n_images)
             is_behind = is_one or self.n_images == 1 or end <= self.reader.first.next_offset
             if end <= self._run_limit() and is_behind and (self.n_images == 1 or self._is_run()):
+                n_there = planes_with_room(self.head, 0)
+                if is_one and n_there > self.n_images:
+                    room = f"the file has room for {n_there} planes"
+                    self.defects.append(f"{room}, but ImageJ counts {self.n_images}")
                 level = self._level(self.head, 1, is_run=self.n_images > 1)
-                return Listing([Series("imagej", [level])], [defect] if defect else [])
+                return Listing([Series("imagej", [level])], self.defects)
             if is_one or len(self.reader.chain(2)) == 1:
                 return self._truncated_series()
         return self._of_pages()
@@ -413,17 +443,16 @@ class _ImageJSeries:
     def _run_limit(self) -> int:
         return self.reader.size if self.n_images == 1 else run_limit(self.head, 0)
 
-    def _resolve_counts(self) -> str:
-        """Choose the larger of two contradictory counts that fits the file; return the defect."""
-        counts, n_declared = self._sizes_text(), self.n_declared
+    def _resolve_counts(self) -> None:
+        """Choose the larger of two contradictory counts that fits the file."""
+        n_declared = self.n_declared
         if n_declared == self.n_images:
-            return ""
+            return
         n_there = max(
             n for n in (0, n_declared, self.n_images) if self._end_of(n) <= self._run_limit()
         )
         if n_there != self.n_images:
             self.n_images, self.sizes = n_declared, dict.fromkeys(self.sizes, 1)
-        return f"ImageJ counts {n_declared} images, but its axes are {counts}"
 
     def _sizes_text(self) -> str:
         return ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())
@@ -467,7 +496,7 @@ class _ImageJSeries:
             f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
         )  # fmt: skip
         level = cut_off(self._level(self.head, 1), self.n_images, n_there)
-        return Listing([Series("imagej", [level])], missing=missing)
+        return Listing([Series("imagej", [level])], self.defects, missing)
 
     def _of_pages(self) -> Listing:
         """Return the series if each plane has an IFD, else plain series and a defect."""
@@ -477,7 +506,7 @@ class _ImageJSeries:
             {pages.series_key(row)[0] for row in pages.columns.first}
         ) == 1  # fmt: skip
         if len(pages) == self.n_images and is_alike:
-            return Listing([Series("imagej", [self._level(pages, len(pages))])])
+            return Listing([Series("imagej", [self._level(pages, len(pages))])], self.defects)
         found = plain_series(self.reader)
         got = f"{len(pages)} pages, {n_planes} planes ({self._sizes_text()})"
         lost = any(finding.loses_pixels for finding in self.reader.findings)
@@ -519,7 +548,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
         shaped = _ShapedSeries(pages, index, found, listing)
         size, part = math.prod(found.shape), math.prod(pages.shape(index)[0])
         n_pages, rest = divmod(size, part) if size and part else (1, 0)
-        if rest or not _fits_page(found.shape, pages.shape(index)[0]):
+        if rest or not fits_page(found.shape, pages.shape(index)[0]):
             return False
         n_used = shaped.add(n_pages)
         if not _list_shaped_below(pages, range(index, index + n_used), listing, seen):
@@ -528,7 +557,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
     return True
 
 
-def _fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
+def fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
     """Return whether the last dimensions of a series match those of its pages."""
     whole, part = ([n for n in one if n != 1] for one in (shape, page))
     return not part or whole[-len(part) :] == part

@@ -39,9 +39,11 @@ from .series import (
     Listing,
     cut_off,
     first_offset,
+    fits_page,
     image_bytes,
     is_final,
     plain_series,
+    planes_with_room,
     run_limit,
 )
 
@@ -54,8 +56,8 @@ PARSE_ERRORS = (
 """What tifffile raises on invalid files; SyntaxError comes from XML."""
 
 _TAGS = frozenset(
-    {33445, 33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680, 34682,
-     37706, 43314, 51123, 65420}
+    {33445, 33446, 33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680,
+     34682, 37706, 43314, 51123, 65420}
 )  # fmt: skip
 """MD Gel, SIS, MetaMorph, Zeiss, FluoView, FEI, TVIPS, NIH, Micro-Manager, NDPI."""
 _SOFTWARE = ("SI.", "PerkinElmer-QPI", "Philips DP", "IndicaLabsImageWriter", "MedScan",
@@ -68,6 +70,9 @@ _TAG_VALUES = frozenset(
 )  # fmt: skip
 """Tags with vendor structures that tifffile parses."""
 _XMP, _UIC1, _UIC2, _UIC3, _UIC4 = 700, 33628, 33629, 33630, 33631
+_MD_SCALE, _MM_METADATA = 33446, 51123
+_MM_MARKS = frozenset({54773648, 483765892, 99384722, 2355492})
+"""Marks of the index, display settings, comments and summary of a Micro-Manager stack."""
 _UIC_COUNTED = frozenset({_UIC2, _UIC3, _UIC4})
 """Tags of MetaMorph with a value for each plane."""
 _MAX_BYTES = 1 << 26
@@ -121,10 +126,20 @@ def _claimed_formats(first: Directory) -> Iterator[str]:
     software, text = (one if isinstance(one := first.get(code), str) else "" for code in (305, 270))
     if 34412 in first:
         yield "lsm"
+    if _MD_SCALE in first:
+        yield "mdgel"
     if software.startswith("Philips DP"):
         yield "philips"
     if "<scn" in text[:_MAX_PROLOG]:
         yield "scn"
+
+
+def _is_micromanager_stack(reader: TiffReader) -> bool:
+    """Return whether the header has a mark of the blocks of a Micro-Manager stack."""
+    if _MM_METADATA not in reader.first:
+        return False
+    marks = struct.unpack(f"{reader.header.byteorder}8I", reader.source.read(8, 32))[::2]
+    return not _MM_MARKS.isdisjoint(marks)
 
 
 @contextlib.contextmanager
@@ -216,8 +231,9 @@ class VendorFile:
 
     def _check(self, listing: Listing) -> None:
         """Add defects for pages or OME-XML that tifffile ignores."""
+        is_plain = {series.kind for series in listing.series} <= _PLAIN_KINDS
         for name in _claimed_formats(self.reader.first):
-            if not getattr(self.tif, f"is_{name}"):
+            if is_plain or not getattr(self.tif, f"is_{name}"):
                 listing.defects.append(f"the metadata of the vendor ({name}) cannot be read")
         text = self.reader.first.get(270)
         if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
@@ -238,9 +254,12 @@ class VendorFile:
         beside it.
         """
         found = getattr(self.tif, "micromanager_metadata", None) or {}
-        if "Summary" in found and {series.kind for series in listing.series} <= _PLAIN_KINDS:
-            listing.defects.append("the index of Micro-Manager's planes cannot be read")
+        is_indexed = "Summary" in found or _is_micromanager_stack(self.reader)
+        if is_indexed and {series.kind for series in listing.series} <= _PLAIN_KINDS:
+            what = "the summary or the index of Micro-Manager's planes cannot be read"
+            listing.defects.append(what)
         self._check_metamorph(listing)
+        _check_slide(listing, self.reader.url)
         left = self._unlisted_pages(listing, self.reader)
         if left and self.tif.is_mdgel:
             listing.series += [_page_series(self.reader, at) for at in left]
@@ -301,12 +320,11 @@ class VendorFile:
                 "MetaMorph counts more planes than exist", n_planes, n_counted, self.reader.url
             )
             listing.defects.append(f"only {n_planes} of {n_counted} MetaMorph planes exist")
-        elif _UIC2 not in first.entries and not first.next_offset and n_planes == 1:
-            n_bytes = image_bytes(pages, row)
-            if n_bytes and is_final(pages, row):
-                room = (run_limit(pages, row) - first_offset(pages, row)) // n_bytes
-                if room > 1:
-                    listing.defects.append(f"the file has room for {room} planes, but no UIC2")
+        elif not first.next_offset and is_final(pages, row):
+            n_there = planes_with_room(pages, row)
+            if n_there > n_planes:
+                uic2 = f"UIC2 counts {n_counted}" if _UIC2 in first.entries else "there is no UIC2"
+                listing.defects.append(f"the file has room for {n_there} planes, but {uic2}")
 
     def _unlisted_pages(self, listing: Listing, reader: TiffReader) -> Sequence[int]:
         """Return the IFDs of a file's chain that have pixels and are in no level.
@@ -343,10 +361,14 @@ class VendorFile:
         """Convert series of tifffile to our own; add a defect if they do not match the pages."""
         listing = Listing([])
         for vendor_series in series:
+            is_reshaped = vendor_series.kind == "flimage"
             levels = [
-                _fit_to_pages(self._level(level), tuple(level.keyframe.shape), listing, n == 0)
+                _fit_to_pages(
+                    self._level(level), tuple(level.keyframe.shape), listing,
+                    is_full=n == 0, is_reshaped=is_reshaped,
+                )
                 for n, level in enumerate(vendor_series.levels)
-            ]
+            ]  # fmt: skip
             levels = [_with_axes_of(levels[0], level) for level in levels]
             listing.series.append(Series(vendor_series.kind, levels, vendor_series.name))
         return listing
@@ -425,13 +447,12 @@ def _unused_ifds(levels: Sequence[Level], reader: TiffReader) -> Sequence[int]:
 
 
 def _fit_to_pages(
-    level: Level, page_shape: tuple[int, ...], listing: Listing, is_full: bool
+    level: Level, page_shape: tuple[int, ...], listing: Listing, *, is_full: bool, is_reshaped: bool
 ) -> Level:
     """Return a level with one axis of pages if its shape does not match them, and add a defect.
 
-    `page_shape` is what tifffile makes of a page.
-
-    Missing planes of an image (`is_full`, and no thumbnail) are an error.
+    `page_shape` is what tifffile makes of a page. Missing planes of an image (`is_full`, and no
+    thumbnail) are an error. With `is_reshaped`, pages may have further axes than rows and columns.
     """
     pages, row = level.first
     try:
@@ -444,6 +465,7 @@ def _fit_to_pages(
         room = (pages.reader.size - first_offset(pages, row)) // max(1, image_bytes(pages, row))
         n_there = min(n_planes, room)
     is_same = page_shape == shape and n_planes == n_there and not rest
+    is_same = is_same and (is_reshaped or fits_page(level.shape, shape))
     if 0 < len(level.shape) == len(level.axes) and (is_same or not math.prod(shape)):
         return level
     counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=False))
@@ -616,9 +638,17 @@ def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
         # tags count the padding of overviews to whole tiles, the XML does not
         size = keyframe.imagelength, keyframe.imagewidth
         padding = [n - m for n, m in zip(shape[2:4], size, strict=True)]
-        if all(0 <= n < m for n, m in zip(padding, facts.tile[1:], strict=True)):
+        is_padding = all(0 <= n < m for n, m in zip(padding, facts.tile[1:], strict=True))
+        full = keyframe.parent.pages.first
+        if is_padding and _has_factor((full.imagelength, full.imagewidth), size):
             shape = (*shape[:2], *size, shape[4])
     return replace(facts, tags=tags, tables=tables, shape=shape)
+
+
+def _has_factor(large: Sequence[int], small: Sequence[int]) -> bool:
+    """Return whether division by one number, rounded down, gives all sizes of an overview."""
+    lowest = max(n // (m + 1) for n, m in zip(large, small, strict=True))
+    return lowest < min(n // m for n, m in zip(large, small, strict=True))
 
 
 @contextlib.contextmanager
@@ -642,7 +672,7 @@ def _calibration(page: Any, facts: IfdFacts) -> dict[str, Any]:
     """
     gel = page.parent.mdgel_metadata or {}
     kind, scale = gel.get("FileTag"), gel.get("ScalePixel")
-    if kind not in (2, 128) or scale is None or facts.dtype is None:
+    if kind not in (2, 128) or scale is None or not scale[0] or facts.dtype is None:
         return {}
     stored = np.dtype(facts.dtype).newbyteorder("<").str
     return {"calibration": (stored, 2 if kind == 2 else 1, scale[0] / scale[1])}
@@ -745,6 +775,27 @@ def _check_sis(text: Any) -> None:
     counts = [int(n[:19]) for n in _SIS_COUNT.findall(text)] if isinstance(text, str) else []
     if max(counts, default=0) > _MAX_PLANES:
         raise ValueError(f"SIS metadata counts {max(counts)} planes")
+
+
+def _check_slide(listing: Listing, url: str) -> None:
+    """Add a defect if images of a QPTIFF or Argos slide are not what the format prescribes.
+
+    A pyramid with other numbers of channels or focal planes than the image is no part of it; if it
+    has more, planes of the image are missing.
+    """
+    series = listing.series
+    kind = series[0].kind
+    reduced = [one for one in series[1:] if one.name == "ReducedResolution"]
+    if kind == "avs" and len(series) != 3:
+        listing.defects.append(f"{len(series)} images, expected the slide, its map and a macro")
+        reduced = [one for one in series[1:] if one.axes.startswith("I")]
+    if kind == "qpi" and reduced:
+        listing.defects.append("the pages of the pyramid are not those of the image")
+    n_planes = max((len(one.levels[0].row) for one in reduced), default=0)
+    n_there = len(series[0].levels[0].row)
+    if n_planes > n_there:
+        what = "the slide has fewer channels or focal planes than its overviews"
+        listing.missing = listing.missing or missing_planes_error(what, n_there, n_planes, url)
 
 
 _IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
