@@ -156,6 +156,35 @@ def test_chroma_without_samples(tmp_path, subsampling, lengths, order):
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("how", [{"rows": 5}, {"rows": 20}, {"tile": (16, 16)}], ids=str)
+@pytest.mark.parametrize("n_pages", [1, 3])
+def test_an_image_of_more_segments_than_are_listed(tmp_path, how, n_pages, order):
+    """Rows without segments would be 0; a list of zeros is that of a sparse file."""
+    pages = [image(np.ones((20, 24), "u2"), {}, order=order, **how) for _ in range(n_pages)]
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages, order=order)
+    assert tiffref.scan(path, strict=True).group["image"].shape[-2:] == (20, 24)
+    for page in pages:
+        page.tags[257] = 40
+        if how == {"rows": 20}:
+            page.tags[278] = 20
+    write_tiff(path, pages, order=order)
+    with pytest.raises(MalformedTiff, match="more segments than the IFD lists"):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_a_page_that_lists_fewer_segments_than_the_others(tmp_path, order, tile):
+    pages = [image(np.ones((20, 24), "u2"), {}, rows=5, tile=tile, order=order) for _ in range(3)]
+    pages[1].segments = pages[1].segments[:-1]
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages, order=order)
+    with pytest.raises(MalformedTiff, match="got 3 offsets or lengths, expected 4"):
+        tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_strips_without_lengths_of_more_bytes_than_there_can_be(tmp_path, order):
     path = tmp_path / "huge.tif"
     one = image(np.zeros((4, 8), "f8"), {256: (1 << 32) - 1, 278: (1 << 31) - 1}, order=order)

@@ -92,11 +92,12 @@ def test_an_stk_with_fewer_planes_than_it_declares(tmp_path, n_counted, is_cut):
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("n_counted", [1, 2, 3])
 def test_planes_behind_those_that_are_counted(tmp_path, n_counted, is_first):
-    """One directory describes all planes, of MetaMorph or of ImageJ."""
+    """One directory describes all planes, of MetaMorph, ImageJ or tifffile."""
     data = pixels(3, 20, 24)
     counts = f"images={n_counted}\nslices={n_counted}\n"
     tags, values = test_stacks.uic_tags(n_counted, (0, 1), [0] * n_counted)
-    for kind, own in (("stk", tags), ("imagej", {270: f"ImageJ=1.54f\n{counts}"})):
+    texts = {"imagej": f"ImageJ=1.54f\n{counts}", "shaped": f'{{"shape": [{n_counted}, 20, 24]}}'}
+    for kind, own in (("stk", tags), *((kind, {270: text}) for kind, text in texts.items())):
         one = image(data[0], own, is_pixels_first=is_first)
         one.lengths, one.segments = [len(one.segments[0])], [data.tobytes() + bytes(60)]
         path = tmp_path / f"{kind}.tif"
@@ -104,11 +105,32 @@ def test_planes_behind_those_that_are_counted(tmp_path, n_counted, is_first):
         if n_counted == 3:
             assert_pixels(tiffref.scan(path, strict=True), {"image": data})
             continue
-        with pytest.warns(MetadataWarning, match=f"room for 3 planes, but .* counts {n_counted}"):
+        with pytest.warns(MetadataWarning, match=f"room for 3 planes, but .* {n_counted}"):
             references = tiffref.scan(path)
-        assert_pixels(references, {"image": data[:n_counted].reshape(-1, 20, 24).squeeze()})
+        shape = references.group["image"].shape
+        assert_pixels(references, {"image": data[:n_counted].reshape(shape)})
         with pytest.raises(TiffrefError, match="room for 3 planes"):
             tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tags", [{256: 1}, {256: 12}, {257: 19}, {258: 8}], ids=str)
+@pytest.mark.parametrize(
+    "text", ["ImageJ=1.54f\nimages=3\nslices=3\n", '{"shape": [3, 20, 24], "axes": "ZYX"}']
+)
+def test_planes_of_another_size_than_their_strips(tmp_path, text, tags, order):
+    """The second plane would begin within the first."""
+    data = pixels(3, 20, 24)
+    one = image(data[0], {270: text} | tags, order=order)
+    one.lengths = [len(one.segments[0])]
+    one.segments = [data.astype(f"{order}u2").tobytes()]
+    path = tmp_path / "a.tif"
+    write_tiff(path, [one], order=order)
+    with pytest.raises(TiffrefError, match=r"does not match|fewer pages than tifffile"):
+        tiffref.scan(path, strict=True)
+    if text.startswith("Image"):
+        with pytest.raises(TiffrefError, match="byte count of contiguous planes"):
+            tiffref.scan(path)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -54,13 +54,21 @@ def test_imagej_spacing_has_no_sign():
     assert read("imagej", {"unit": "um", "spacing": -2.0}).scales == {"Z": 2.0}
 
 
+@pytest.mark.parametrize("key", ["scales", "units"])
+def test_scifio_without_a_scale_or_unit_of_each_axis(key):
+    comment = {"SCIFIO": 0.43, "axes": "X,Y,Z", "scales": "0.1,0.2,0.3", "units": "um,um,um"}
+    comment[key] = comment[key].rpartition(",")[0]
+    with pytest.raises(MalformedTiff, match="not one scale and unit for each axis"):
+        read("imagej", comment)
+
+
 def test_scifio_gives_scales_and_units_by_axis():
     comment = {"SCIFIO": 0.43, "axes": "X,Y,Z,Channel,Time", "scales": "0.1,0.2,0.3,1.0,5",
                "units": "um,um,nm,null,sec", "unit": "um"}  # fmt: skip
     found = read("imagej", comment, {282: (10, 1), 283: (10, 1)})
     assert found.scales == {"X": 0.1, "Y": 0.2, "Z": 0.3, "T": 5.0}
     assert found.units == {**MICRONS, "Z": "nanometer", "T": "second"}
-    assert read("imagej", {**comment, "units": "null,null,null"}, {}).scales == {}
+    assert read("imagej", {**comment, "units": "null,null,null,null,null"}, {}).scales == {}
 
 
 @pytest.mark.parametrize(

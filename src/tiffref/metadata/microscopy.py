@@ -196,8 +196,11 @@ def _scifio_axes(found: _Found, image: _Image) -> Iterator[tuple[str, float, str
     """Yield (axis, scale, unit) of the axes in SCIFIO's comment that have a known unit."""
     if "SCIFIO" not in found:
         return
-    rows = (str(found.get(key, "")).split(",") for key in ("axes", "scales", "units"))
-    for name, scale, text in zip(*rows, strict=False):
+    rows = {key: str(found.get(key, "")).split(",") for key in ("axes", "scales", "units")}
+    if "scales" in found and len(set(map(len, rows.values()))) > 1:
+        counts = ", ".join(f"{len(row)} {key}" for key, row in rows.items())
+        image.report.add("SCIFIO", "not one scale and unit for each axis", got=counts)
+    for name, scale, text in zip(*rows.values(), strict=False):
         axis, unit, key = {"Time": "T"}.get(name, name), to_unit(text), f"scale of {name}"
         size = image.size({key: scale}, key) if unit else None
         if axis in ("X", "Y", "Z", "T") and unit and size:

@@ -128,6 +128,11 @@ class Columns:
                 column[here, :n] = stored[place, :n]
         return offset, length
 
+    def list_lengths(self, rows: NDArray[np.intp]) -> set[int]:
+        """Return how many segments the IFDs of some rows list."""
+        blocks = np.unique(self._block[rows[rows >= 0]]).tolist()
+        return {self._block_at(number).offset.shape[1] for number in blocks}
+
     def sub_ifds(self, row: int) -> list[int]:
         """Return the offsets of the SubIFDs of one row."""
         return self._block_at(self._block[row]).sub_ifds[self._block_row[row]].tolist()
@@ -320,7 +325,7 @@ def _same_structure(entries: NDArray) -> NDArray[np.bool_]:
 
 
 _MAX_UNLISTED = 1 << 20
-"""Segments that an IFD may leave out of its lists. Sparse files list missing segments as 0."""
+"""Segments of an image without any list. Sparse files list missing segments as 0."""
 _NONE = 1
 _OFFSET_TAGS = frozenset({273, 324})
 _SAMPLE_TAGS = frozenset({258, 339})
@@ -635,6 +640,8 @@ def _read_segments(
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
     _check_listed(pages, ifd, _count_listed_segments(pages.directory(first)), n_segments)
+    for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
+        _check_listed(pages, ifd, n_listed, n_segments)
     offset, length = pages.columns.segments(rows, n_segments)
     if n_segments == 1:
         length = _fill_in_lengths(pages, first, ifd, offset, length)
@@ -644,8 +651,8 @@ def _read_segments(
 
 
 def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -> None:
-    """Refuse an image that needs far more segments than are listed, before allocating them."""
-    if n_segments - n_listed > _MAX_UNLISTED:
+    """Refuse an image that needs more segments than are listed, unless none is listed."""
+    if n_segments > (n_listed or _MAX_UNLISTED):
         raise MalformedTiff(
             "the image needs more segments than the IFD lists",
             url=pages.reader.url,

@@ -25,6 +25,7 @@ from .pages import Level, Pages, Series
 __all__ = [
     "GEO_KEYS",
     "Listing",
+    "check_run",
     "cut_off",
     "first_offset",
     "fits_page",
@@ -45,6 +46,7 @@ _FACTORS = (2, 3, 4)
 _MAX_LEVELS = 16
 _MAX_PADDING = 64
 """Bytes at the end of a file that are not taken for planes."""
+_MAX_LENGTH = (1 << 32) - 1
 _COUNTS = ("images", "frames", "slices", "channels")
 """Counts in ImageJ's description."""
 _ORDERS = {
@@ -324,6 +326,27 @@ def planes_with_room(pages: Pages, row: int) -> int:
     return room // n_bytes if n_bytes > _MAX_PADDING else 0
 
 
+def check_run(pages: Pages, row: int, n_planes: int) -> None:
+    """Refuse contiguous planes of another size than the segments of the first one.
+
+    Some writers list the size of all planes, or of as many as a 32-bit number can hold.
+
+    Raises
+    ------
+    MalformedTiff
+    """
+    n_listed = pages.directory(row).n_listed_segments
+    listed = int(pages.columns.segments(_rows([row]), n_listed)[1].sum())
+    n_bytes = image_bytes(pages, row)
+    n_all = n_planes * n_bytes
+    if listed not in (0, n_bytes, n_all, min(n_all, _MAX_LENGTH)):
+        raise MalformedTiff(
+            "the byte count of contiguous planes does not match their size",
+            url=pages.reader.url, ifd=pages.facts(row).name, tag="StripByteCounts (279)",
+            got=f"{listed} bytes", expected=f"{n_bytes} bytes",
+        )  # fmt: skip
+
+
 def cut_off(level: Level, n_planes: int, n_there: int) -> Level:
     """Return contiguous planes with explicit segments; only the first `n_there` are in the file."""
     pages, row = level.first
@@ -427,6 +450,8 @@ class _ImageJSeries:
             end = self._end_of(self.n_images)
             is_behind = is_one or self.n_images == 1 or end <= self.reader.first.next_offset
             if end <= self._run_limit() and is_behind and (self.n_images == 1 or self._is_run()):
+                if self.n_images > 1:
+                    check_run(self.head, 0, self.n_images)
                 n_there = planes_with_room(self.head, 0)
                 if is_one and n_there > self.n_images:
                     room = f"the file has room for {n_there} planes"
@@ -547,7 +572,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
             return False
         shaped = _ShapedSeries(pages, index, found, listing)
         size, part = math.prod(found.shape), math.prod(pages.shape(index)[0])
-        n_pages, rest = divmod(size, part) if size and part else (1, 0)
+        n_pages, rest = divmod(size, part) if size and part else (1, size or part)
         if rest or not fits_page(found.shape, pages.shape(index)[0]):
             return False
         n_used = shaped.add(n_pages)
@@ -600,12 +625,22 @@ class _ShapedSeries:
                 pages.reader.url,
             )  # fmt: skip
             rows += [-1] * (n_pages - n_there)
+        elif self._is_alone() and (n_room := planes_with_room(pages, index)) > n_pages:
+            room = f"the file has room for {n_room} planes"
+            self.listing.defects.append(f"{room}, but tifffile's shape has {n_pages}")
         if self.found.axes == "":
             self.listing.defects.append("tifffile's axes do not match its shape")
         shape, axes = self._shape(n_pages)
         level = Level((pages,), _rows(rows), shape, axes, is_run=is_run, is_squeezed=False)
         self.listing.series.append(Series("shaped", [level], self.found.name))
         return n_there
+
+    def _is_alone(self) -> bool:
+        """Return whether the first IFD describes all planes of the file."""
+        ifd = self.pages.directory(self.index)
+        is_first = ifd.offset == self.pages.reader.first.offset
+        is_last = not ifd.next_offset and not self.pages.columns.sub_ifds(self.index)
+        return is_first and is_last and is_final(self.pages, self.index)
 
     def _is_run(self, n_pages: int) -> bool:
         """Return whether the planes are contiguous and described by the first IFD."""
@@ -615,6 +650,7 @@ class _ShapedSeries:
         end = first_offset(pages, index) + n_pages * image_bytes(pages, index)
         if run_limit(pages, index) < min(end, pages.reader.size):
             return False  # texts or IFDs lie between the planes
+        check_run(pages, index, n_pages)
         if self.found.is_truncated or index + 1 >= len(pages):
             return not pages.columns.sub_ifds(index) or bool(self.found.is_truncated)
         if shaped_text(pages.directory(index + 1)) is None:
