@@ -166,7 +166,8 @@ class TiffrefBackendEntrypoint(BackendEntrypoint):
         """
         engine_options, decoding = _split_options(options)
         references, fetch = _open(filename_or_obj, engine_options, as_tree=group is not None)
-        path = _first_group(references) if group is None else group
+        first_level = next(iter(level_paths(references.series[:1])), "")
+        path = first_level.rpartition("/")[0] if group is None else group
         store = _Store(_find_group(references.group, path), fetch, engine_options)
         return _decode(store, filename_or_obj, drop_variables, decoding)
 
@@ -236,10 +237,6 @@ def _open(source: Any, options: EngineOptions, as_tree: bool) -> tuple[Reference
         overviews = ({"levels": row["levels"][1:]} for row in references.series)
         references = without_arrays(references, level_paths(overviews))
     return references, make_fetcher(source, references, storage_options, options.verify)
-
-
-def _first_group(references: References) -> str:
-    return next(iter(level_paths(references.series[:1])), "").rpartition("/")[0]
 
 
 def _select_levels(references: References, series: int | None, level: int | None) -> References:

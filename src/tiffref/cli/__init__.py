@@ -150,10 +150,6 @@ def _bash(options: Mapping[str, list[str]]) -> str:
     return _BASH.format(cases=cases, commands=" ".join(options))
 
 
-def _zsh(options: Mapping[str, list[str]]) -> str:
-    return f"autoload -U +X bashcompinit && bashcompinit\n{_bash(options)}"
-
-
 def _fish(options: Mapping[str, list[str]]) -> str:
     lines = [f"complete -c tiffref -n __fish_use_subcommand -a '{' '.join(options)}'"]
     for name, words in options.items():
@@ -164,7 +160,7 @@ def _fish(options: Mapping[str, list[str]]) -> str:
 
 _SHELLS: Mapping[str, Callable[[Mapping[str, list[str]]], str]] = {
     "bash": _bash,
-    "zsh": _zsh,
+    "zsh": lambda options: f"autoload -U +X bashcompinit && bashcompinit\n{_bash(options)}",
     "fish": _fish,
 }
 
