@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from xml.sax.saxutils import unescape
 
 import numpy as np
 
@@ -195,7 +194,14 @@ def _group_items(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata
 
 
 def _unescape(text: str) -> str:
-    return unescape(text, {"&quot;": '"', "&apos;": "'"})
+    # xml.sax.saxutils would do, but loads the HTTP client and ssl
+    for entity, character in _ENTITIES.items():
+        text = text.replace(entity, character)
+    return text
+
+
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
+"""XML entities; "&amp;" last, because it may be part of an escaped entity."""
 
 
 def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]:
