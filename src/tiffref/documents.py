@@ -90,17 +90,14 @@ def _write(
     unchanged = [source.url for source in references.sources
             if rename is None or rename(source.url) == to_document_url(source.url)]  # fmt: skip
     check_new_location(unchanged, references.allow, check_address(target))
-    options: dict[str, Any] = {
-        "rename": rename, "series": references.series, "storage_options": storage_options,
-        "is_sealed": references.allow is None,
-    }  # fmt: skip
-    as_parquet = is_written_as_parquet(target, zarr_format)
-    if dry_run:
-        return
-    if as_parquet:
-        write_parquet(references.group, target, record_size=record_size, **options)
+    if is_written_as_parquet(target, zarr_format):
+        write: Callable[..., None] = partial(write_parquet, record_size=record_size)
     else:
-        write_json(references.group, target, zarr_format=zarr_format, version=version, **options)
+        write = partial(write_json, zarr_format=zarr_format, version=version)
+    if not dry_run:
+        is_sealed, series = references.allow is None, references.series
+        options = {"rename": rename, "series": series, "storage_options": storage_options}
+        write(references.group, target, is_sealed=is_sealed, **options)
 
 
 @rejects_unknown_arguments
