@@ -357,3 +357,17 @@ def test_folder_gone(tmp_path: Path, data: bytes) -> None:
     store = ZarrTiffStore(folder / "a.tif")
     shutil.rmtree(folder)
     expect_error(lambda: store[:], str(folder / "a.tif"), "deleted")
+
+
+@pytest.mark.parametrize("validator", ["etags", "modified"])
+def test_validation_of_an_object_that_changes_after_its_check(
+    server: FaultyServer, data: bytes, validator: str
+) -> None:
+    """Servers behind one address may also disagree about HEAD and GET for good."""
+    values: dict[str, Any] = getattr(server, validator)
+    server.files["/a.tif"], values["/a.tif"] = data, 1_500_000_000
+    document = tiffref.scan(f"{server.url}/a.tif").to_kerchunk()
+    assert tiffref.validate(document, sources=True, pixels="all").findings == []
+    server.pick_fault = lambda: values.update({"/a.tif": 1_600_000_000})  # called before each GET
+    report = tiffref.validate(document, sources=True, pixels=1)
+    assert [finding.code for finding in report.findings] == ["stale"]
