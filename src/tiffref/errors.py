@@ -162,7 +162,7 @@ class TiffrefError(Exception):
                 (f"IFD {self.ifd}", self.ifd),
                 (printable(f"{self.tag}"), self.tag),
             )
-            if value is not None
+            if value not in (None, "")
         ]
         parts = [f"{', '.join(place)}: {self.what}" if place else self.what]
         if self.got is not None:

@@ -253,6 +253,25 @@ def test_a_document_passed_as_a_tiff_is_named(
     assert_plain_error(capsys.readouterr().err, name, *words)
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".tif", "x" * 5000, "*" + "x" * 300 + ".tif"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info {}",
+        "scan {}",
+        "stack {}",
+        "validate {}.json",
+        "catalog build {} -o c",
+        "catalog open {}",
+    ],
+)
+def test_names_that_are_too_long(
+    command: str, name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.format(name).split()) in (1, 3)
+    assert name in capsys.readouterr().err
+
+
 def test_directory_gives_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(folder)]) == 3
     assert_plain_error(capsys.readouterr().err, str(folder))

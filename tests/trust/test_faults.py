@@ -166,7 +166,7 @@ def test_documents_that_cannot_be_fetched(
     server: FaultyServer, fault: str, says: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a document is not one that does not exist."""
-    monkeypatch.setenv("TIFFREF_TIMEOUT", "1")
+    monkeypatch.setenv("TIFFREF_TIMEOUT", "1" if fault == "drip" else "60")
     key = f"/{name}/.zmetadata" if name == "a.parq" else f"/{name}"
     server.files[key] = b"{}" * 1000
     server.pick_fault = lambda: fault  # type: ignore[method-assign]
@@ -203,6 +203,34 @@ def test_documents_are_requested_again(
     else:
         assert tiffref.References.open(f"{server.url}/{name}").sources[0].url == url
     assert server.requests.count(server.requests[-1]) == 2
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.parquet", "items.json"])
+def test_lists_of_files_are_requested_again(
+    stored: tuple[FaultyServer, str, bytes], name: str, tmp_path: Path
+) -> None:
+    server, url, data = stored
+    server.files["/b.tif"] = data
+    urls = [url, f"{server.url}/b.tif"]
+    if name == "list.parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({"url": urls}), tmp_path / name)
+        server.files[f"/{name}"] = (tmp_path / name).read_bytes()
+    else:
+        items = [
+            {"type": "Feature", "properties": {"datetime": f"2020-01-0{n}T00:00:00Z"},
+             "assets": {"a": {"href": one, "type": "image/tiff"}}} for n, one in enumerate(urls, 1)
+        ]  # fmt: skip
+        texts = {
+            "list.txt": "\n".join(urls), "list.csv": "\n".join(["url", *urls]),
+            "items.json": json.dumps({"type": "FeatureCollection", "features": items}),
+        }  # fmt: skip
+        server.files[f"/{name}"] = texts[name].encode()
+    faults = iter(["status 503", "half a body"])
+    server.pick_fault = lambda: next(faults, None)  # type: ignore[method-assign]
+    stack = tiffref.scan_sequence(f"{server.url}/{name}")
+    assert [source.url for source in stack.sources] == urls
 
 
 def test_documents_that_the_server_compresses(stored: tuple[FaultyServer, str, bytes]) -> None:

@@ -79,8 +79,10 @@ def test_directory_of_no_entries(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tif")
-    with pytest.raises(SourceError, match="regular"):
-        tiffref.scan(tmp_path / "a.tif")
+    os.link(tmp_path / "a.tif", tmp_path / "a.json")
+    for read, name in ((tiffref.scan, "a.tif"), (tiffref.References.open, "a.json")):
+        with pytest.raises(SourceError, match="regular"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("url", ["http://", "https:///a.tif"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def _scan(arguments: argparse.Namespace) -> int:
     from ..tiff.scan import scan
 
     image = console.only_image(arguments.image, "scan")
-    if Path(image).is_dir():
+    if os.path.isdir(image):  # noqa: PTH112 - takes names of any length
         raise directory_error(image)  # before the name of the output is taken from that of a folder
     to_stdout = arguments.output in ("-", "/dev/stdout")
     if to_stdout and arguments.json:

@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import re
 import shlex
 import sys
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import did_you_mean, printable, redact
@@ -292,7 +292,7 @@ def default_output(output: str | None, stem: str, form: str | None) -> str:
     if output is not None:
         return check_output(output, form)
     name = f"{stem}.{'parq' if form == 'parquet' else 'json'}"
-    if Path(name).exists():
+    if os.path.exists(name):  # noqa: PTH110 - takes names of any length
         raise UsageError(f"{name} already exists; to replace it, use -o {name}")
     return name
 
@@ -344,7 +344,7 @@ class Parser(argparse.ArgumentParser):
         if wrong:
             choices = re.findall(r"[\w-]+", wrong["choices"])
             hint = did_you_mean(wrong["value"], choices) or f"Choose from {', '.join(choices)}"
-            if wrong["what"] == "COMMAND" and Path(wrong["value"]).exists():
+            if wrong["what"] == "COMMAND" and os.path.exists(wrong["value"]):  # noqa: PTH110
                 hint = f"For a file: tiffref info {shlex.quote(wrong['value'])}"
             message = (
                 f"unknown {wrong['what'].lower()} {wrong['value']}; {hint[0].lower()}{hint[1:]}"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import printable, redact
@@ -241,7 +241,8 @@ def _is_catalog(name: str) -> bool:
     return (
         name.endswith("catalog.parquet")
         or (is_remote and name.endswith("/"))
-        or (not is_remote and Path(name, "catalog.parquet").is_file())
+        # takes names of any length, and in folders that may not be read
+        or (not is_remote and os.path.isfile(f"{name}/catalog.parquet"))  # noqa: PTH113
     )
 
 

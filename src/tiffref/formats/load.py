@@ -31,7 +31,6 @@ import ujson
 
 from ..codecs.foreign import unsafe_codecs
 from ..errors import InvalidReferences, SourceError, unreadable
-from ..io.allow import is_local
 from ..io.clients import UNKNOWN_SIZE_BYTES, call_with_timeout, client_errors, find_file_system
 from ..io.urls import directory_error, local_path
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -188,14 +187,22 @@ def find_document(path: str, storage_options: Mapping[str, Any] | None = None) -
 
     name = local_path(path)
     if os.path.exists(name):  # noqa: PTH110 - takes names of any length
+        if not os.path.isfile(name) and not os.path.isdir(name):  # noqa: PTH112, PTH113
+            # opening a pipe would wait for its writer
+            raise SourceError("cannot be read: not a regular file", url=path)
         return fsspec.filesystem("file"), os.path.abspath(name)  # noqa: PTH100 - links stay
     return find_file_system(path, storage_options)
 
 
 def fetch_text(
-    document: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    document: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    what: str = "cannot read the references",
 ) -> bytes:
-    """Read the text of a document; parameters and errors as in `load_document`."""
+    """Read the text of a document; parameters and errors as in `load_document`.
+
+    `what` is what to say if it cannot be read.
+    """
     from ..io.http import HttpFile, is_http  # as late as fsspec, to start faster
 
     path = os.fspath(document)
@@ -215,7 +222,7 @@ def fetch_text(
     except SourceError:
         raise
     except _DECOMPRESSION_ERRORS + client_errors() as error:
-        raise unreadable(path, error, "cannot read the references") from error
+        raise unreadable(path, error, what) from error
     if len(text) > LIMITS.document_bytes:
         raise InvalidReferences(
             "the document is too large", url=path, expected=f"at most {LIMITS.document_bytes} bytes"
@@ -297,7 +304,7 @@ def open_large(document: str | os.PathLike[str]) -> Iterator[FileText | None]:
     path = os.fspath(document)
     with contextlib.ExitStack() as stack:
         text = None
-        if is_local(path) and path.endswith(".json"):
+        if path.endswith(".json") and os.path.isfile(local_path(path)):  # noqa: PTH113
             with contextlib.suppress(OSError, ValueError):  # `fetch_text` raises the error
                 file = stack.enter_context(Path(local_path(path)).open("rb"))
                 text = FileText(file)

@@ -24,6 +24,7 @@ from ..errors import (
     unreadable,
     warn,
 )
+from ..formats.load import fetch_text
 from ..io.allow import AllowList
 from ..io.clients import client_errors
 from ..io.urls import from_document_url, has_scheme, spelling_hint
@@ -181,9 +182,8 @@ def _list_name(
         return read(name, assets, storage_options)
     if os.path.isdir(name):  # noqa: PTH112 - false also for names that no file can have
         folder = name.rstrip("/")
-        raise SourceError(
-            "is a folder", url=folder, expected="files", hint=f"Use a glob: '{folder}/*.tif'."
-        )
+        hint = f"Use a glob: '{folder}/*.tif'."
+        raise SourceError("is a folder", url=folder or name, expected="files", hint=hint)
     if not is_pattern(name):
         if "{" in name and not os.path.lexists(name):
             parse_pattern(name)  # raises for unmatched braces
@@ -226,14 +226,11 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
 
 
 def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
-    import fsspec
-
     with requires_extra("parquet", "a Parquet table needs pyarrow", name):
         import pyarrow
         import pyarrow.parquet
+    reader = pyarrow.BufferReader(fetch_text(name, storage_options, "cannot be read"))
     try:
-        with fsspec.open(name, "rb", **(storage_options or {})) as file:
-            reader = pyarrow.BufferReader(file.read())
         # Arrow's threads sometimes abort an interpreter that exits right afterwards (pyarrow 26)
         table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
     except client_errors() as error:  # ArrowInvalid is a ValueError
@@ -268,12 +265,9 @@ _READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
 
 
 def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
-    import fsspec
-
     try:
-        with fsspec.open(name, "rt", encoding="utf-8-sig", **(storage_options or {})) as file:
-            return file.read()
-    except client_errors() as error:
+        return fetch_text(name, storage_options, "cannot be read").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise unreadable(name, error) from error
 
 
