@@ -115,6 +115,33 @@ def test_a_mosaic_has_the_masks_of_its_files(tmp_path, is_beside):
     assert "multiscales" not in references.group.attributes
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_a_mosaic_has_the_bands_of_its_files(tmp_path, planar, byteorder):
+    for n in range(2):
+        shape = (32, 32, 2) if planar == "contig" else (2, 32, 32)
+        write(
+            tmp_path / f"{n}.tif", pixels(n, shape), planarconfig=planar, byteorder=byteorder,
+            photometric="minisblack", extratags=geo_tags(5e5 + 320 * n, 6e6),
+        )  # fmt: skip
+    references = tiffref.scan_sequence(tmp_path / "?.tif", mosaic=True)
+    assert references.group["band"].dims == ("band",)
+    np.testing.assert_array_equal(read(references, "band"), [1, 2])
+
+
+def test_overviews_of_a_mosaic_off_the_chunks_can_be_left_out(tmp_path):
+    for n in range(2):
+        path, tags = tmp_path / f"{n}.tif", geo_tags(5e5 + 480 * n, 6e6)
+        write(path, pixels(n, (48, 48)), extratags=tags)
+        write(path, pixels(n, (24, 24)), append=True, subfiletype=1)
+    with pytest.raises(ManifestMismatch, match=r"chunk boundaries.*level=0"):
+        tiffref.scan_sequence(tmp_path / "?.tif", mosaic=True)
+    assert tiffref.scan_sequence(tmp_path / "?.tif", mosaic=True, level=0).group["image"].shape == (
+        48,
+        96,
+    )
+
+
 def test_a_mosaic_is_of_one_image_of_each_file(tmp_path):
     write(tmp_path / "0.tif", pixels(0, (32, 32)), extratags=geo_tags(0.0, 0.0))
     write(tmp_path / "0.tif", pixels(0, (48, 16), "u1"), append=True)

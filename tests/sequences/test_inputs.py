@@ -126,9 +126,11 @@ def test_mappings_that_are_not_stac_items(tmp_path: Path, document: Any) -> None
 
 
 BANDS = {
-    "1.0": {"raster:bands": [{"scale": 0.5, "offset": -1, "nodata": 0}]},
-    "1.1": {"bands": [{"name": "a", "raster:scale": 0.5, "raster:offset": -1, "nodata": 0}]},
-    "of the asset": {"raster:scale": 0.5, "raster:offset": -1, "nodata": "0"},
+    "1.0": {"raster:bands": [{"scale": 0.5, "offset": -1, "nodata": 0, "unit": "m"}]},
+    "1.1": {
+        "bands": [{"name": "a", "raster:scale": 0.5, "raster:offset": -1, "nodata": 0, "unit": "m"}]
+    },
+    "of the asset": {"raster:scale": 0.5, "raster:offset": -1, "nodata": "0", "unit": "m"},
 }
 
 
@@ -158,7 +160,7 @@ def test_band_metadata_of_stac(tmp_path: Path, version: str, byteorder: str) -> 
     for source in (items, tmp_path / "items.json"):
         image = tiffref.scan_sequence(source).group["image"]
         assert (image.attributes["scale_factor"], image.attributes["add_offset"]) == (0.5, -1.0)
-        assert image.fill_value == 0
+        assert (image.fill_value, image.attributes["units"]) == (0, "m")
     # what is added later says the same
     first = tiffref.scan_sequence(items[:1])
     both = tiffref.append_sequence(first, items).group["image"]
@@ -166,11 +168,28 @@ def test_band_metadata_of_stac(tmp_path: Path, version: str, byteorder: str) -> 
 
 
 def test_band_metadata_of_the_file_wins(tmp_path: Path) -> None:
-    scale = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">3</Item></GDALMetadata>'
-    own = [(42112, 2, 0, scale, True), (42113, 2, 0, "7", True)]
-    image = tiffref.scan_sequence(stac_items(tmp_path, BANDS["1.0"], extratags=own)).group["image"]
-    assert "add_offset" not in image.attributes
-    assert (image.attributes["scale_factor"], image.fill_value) == (3.0, 7)
+    for role, value, expected in (
+        ("scale", "3", [3.0, None, "m"]),
+        ("unittype", "K", [0.5, -1, "K"]),
+    ):
+        item = f'<Item name="{role.upper()}" sample="0" role="{role}">{value}</Item>'
+        tags = {42112: f"<GDALMetadata>{item}</GDALMetadata>", 42113: "7"}
+        own = [(code, 2, 0, text, True) for code, text in tags.items()]
+        items = stac_items(tmp_path, BANDS["1.0"], extratags=own)
+        image = tiffref.scan_sequence(items).group["image"]
+        names = ("scale_factor", "add_offset", "units")
+        assert [image.attributes.get(name) for name in names] == expected
+        assert image.fill_value == 7
+
+
+@pytest.mark.parametrize("nodata", [1e10, 10**10, "10000000000", 2.0**62])
+@pytest.mark.parametrize("byteorder", "<>")
+def test_nodata_of_stac_in_64_bits(tmp_path: Path, nodata: Any, byteorder: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 2), "i8"), metadata=None, byteorder=byteorder)
+    band = {"raster:bands": [{"nodata": nodata}], "href": str(tmp_path / "a.tif")}
+    item = {"type": "Feature", "properties": {"datetime": "2024-01-01"}, "assets": {"a": band}}
+    image = tiffref.scan_sequence([item]).group["image"]
+    assert image.fill_value == int(nodata)
 
 
 def test_invalid_band_metadata_is_reported(tmp_path: Path) -> None:

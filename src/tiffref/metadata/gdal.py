@@ -110,33 +110,39 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
     Parameters
     ----------
     bands
-        `scale`, `offset` and `nodata` of each band, or of all bands if there is one entry.
+        `scale`, `offset`, `nodata` and `unit` of each band, or of all bands if there is one entry.
     """
     sizes = [n for dim, n in zip(array.dims, array.shape, strict=True) if dim.startswith("band")]
     n_bands = sizes[0] if sizes else 1
     if not array.manifest.sources or "role" in array.attributes:
         return array
     if len(bands) not in (1, n_bands):
-        if any(not band.keys().isdisjoint(("scale", "offset", "nodata")) for band in bands):
+        if any(not band.keys().isdisjoint(("scale", "offset", "nodata", "unit")) for band in bands):
             report.add(
                 "STAC item",
-                "scale, offset and nodata are ignored: the file has another number of bands",
+                "scale, offset, nodata and unit are ignored: the file has another number of bands",
                 got=f"{len(bands)} bands, expected {n_bands}",
             )
         return array
     if array.fill_value is None and "nodata" in bands[0]:
-        fill, _ = parse_nodata(str(bands[0]["nodata"]), array.dtype, report)
+        fill, _ = parse_nodata(_plain_number(bands[0]["nodata"]), array.dtype, report)
         array = replace(array, fill_value=fill)
-    if array.attributes.keys() & {name for _, one, many, _ in _PACKING for name in (one, many)}:
-        return array
     every = [*bands] * (n_bands // len(bands))
     roles = {
-        role: {n: str(band[role]) for n, band in enumerate(every) if role in band}
-        for role, *_ in _PACKING
+        role: {n: str(band[key]) for n, band in enumerate(every) if key in band}
+        for key, role in (("scale", "scale"), ("offset", "offset"), ("unit", "unittype"))
     }
-    return array.with_attributes(
-        **GdalMetadata(roles=roles).attributes(n_bands, array.dtype, report)
-    )
+    found = GdalMetadata(roles=roles).attributes(n_bands, array.dtype, report)
+    packing = {name for _, one, many, _ in _PACKING for name in (one, many)}
+    own = array.attributes.keys()
+    taken = own | packing if own & packing else own
+    return array.with_attributes(**{k: value for k, value in found.items() if k not in taken})
+
+
+def _plain_number(value: Any) -> str:
+    """Return a number of JSON as text; 1e20 in full, as GDAL writes it for 64-bit integers."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value)
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:

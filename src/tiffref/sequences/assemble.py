@@ -58,6 +58,7 @@ _VALUE_ATTRIBUTES = ("scale_factor", "add_offset", "scales", "offsets", "units")
 """Attributes that define the meaning of values."""
 MAX_REPORTED = 1000
 _GEO_KEYS = (34735, 34736, 34737)
+_WITHOUT_OVERVIEWS = "Pass level=0 to drop overviews."
 
 
 _AXIS_TYPES = {
@@ -207,7 +208,11 @@ def combine(
         if len({codec for table in tables.values() for codec in table}) > 1:
             arrays = [_with_wrapped_chunks(array) for array in arrays]
         origins = np.concatenate([index[:, new], inner], axis=1)
-        images[path] = place_arrays(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
+        try:
+            images[path] = place_arrays(arrays, origins, (*(lengths[n] for n in new), *shape), dims)
+        except ManifestMismatch as error:
+            error.hint = _WITHOUT_OVERVIEWS if plan.is_mosaic and _suffix(path) else error.hint
+            raise
         if plan.is_mosaic:
             _check_covered(images[path], arrays, dims, plan, report)
     described = [dim for dim in dims if dim not in plan.plate]
@@ -447,7 +452,7 @@ def _mosaic_origins(parts: Sequence[Part], path: str) -> tuple[NDArray[np.int64]
             f"{int((distance > TOLERANCE).sum())} of {len(parts)} files are off the pixel grid",
             url=parts[n].url,
             got=f"off by {distance[n]:.3f} pixels",
-            hint="Pass level=0 to drop overviews." if _suffix(path) else "Resample them first.",
+            hint=_WITHOUT_OVERVIEWS if _suffix(path) else "Resample them first.",
         )
     first = parts[0].arrays[path]
     ends = pixels + [[*_plane(part.arrays[path], path).values()] for part in parts]
@@ -524,9 +529,14 @@ def _describe_mosaic(
         path: describe_level(reference, plane, [*planes["image"].values()], report)
         for path, plane in planes.items()
     }
+    used = {dim for array in arrays.values() for dim in array.dims}
     variables = {
-        name: array for level in levels.values() for name, array in level.variables.items()
-    }
+        name: child
+        for name, child in parts[0].references.group.children.items()
+        if isinstance(child, Array) and child.dims == (name,) and name in used
+    }  # such as bands; x and y follow
+    for level in levels.values():
+        variables |= level.variables
     variables |= grid_mappings(levels)[0]
     images = [(p, arrays[p], level) for p, level in levels.items() if p.startswith("image")]
     return variables, multiscales(images), levels

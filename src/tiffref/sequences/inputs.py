@@ -348,7 +348,7 @@ def _read_item(
 
 
 def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return scale, offset and nodata of the bands of an asset.
+    """Return scale, offset, nodata and unit of the bands of an asset.
 
     STAC 1.0 has them in `raster:bands`, 1.1 in `bands` or, for all bands, in the asset itself.
     """
@@ -357,7 +357,7 @@ def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
         both = {**asset, **band}
         values = {
             name: both.get(f"raster:{name}", band.get(name)) for name in ("scale", "offset")
-        } | {"nodata": both.get("nodata")}
+        } | {name: both.get(name) for name in ("nodata", "unit")}
         found.append({name: value for name, value in values.items() if value is not None})
     return found if any(found) else []
 
