@@ -125,7 +125,7 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
             )
         return array
     if array.fill_value is None and "nodata" in bands[0]:
-        fill, _ = parse_nodata(_plain_number(bands[0]["nodata"]), array.dtype, report)
+        fill, _ = parse_nodata(str(bands[0]["nodata"]), array.dtype, report)
         array = replace(array, fill_value=fill)
     every = [*bands] * (n_bands // len(bands))
     roles = {
@@ -137,12 +137,6 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
     own = array.attributes.keys()
     taken = own | packing if own & packing else own
     return array.with_attributes(**{k: value for k, value in found.items() if k not in taken})
-
-
-def _plain_number(value: Any) -> str:
-    """Return a number of JSON as text; 1e20 in full, as GDAL writes it for 64-bit integers."""
-    is_whole = isinstance(value, float) and value.is_integer()
-    return str(int(value) if is_whole else value)
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
@@ -235,29 +229,14 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]
         report.add(
             _NODATA_LABEL, "bands have different values; the first one is used", got=repr(text[:40])
         )
-    if dtype.kind in "iu" and dtype.itemsize == 8:
-        number = _leading_integer(text, number, report)
     return _as_sample(number, dtype)
-
-
-def _leading_integer(text: str, number: float, report: Report) -> int:
-    """Return the number of a 64-bit image like GDAL: the digits before a point or an exponent.
-
-    GDAL uses C's strtoll, so "1e10" is 1.
-    """
-    found = re.match(r"[+-]?\d+", text)
-    digits = int(found[0][:_MAX_DIGITS]) if found else 0
-    if digits != number:
-        report.add(
-            _NODATA_LABEL, f"not an integer: {digits} is used, as in GDAL", got=repr(text[:40])
-        )
-    return digits
 
 
 def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
     """Return a number as a sample value, None if no sample can have it, and the nearest value.
 
-    GDAL truncates fractions for integer samples.
+    GDAL truncates fractions for integer samples; for those of 64 bits, it also ends the number at
+    an exponent, which is not done here: -9.2233720368547758e+18 would be -9.
     """
     dtype = dtype.newbyteorder("=")
     if dtype.kind in "fc":
@@ -269,8 +248,11 @@ def _as_sample(number: float, dtype: np.dtype) -> tuple[Any, Any]:
     if number != number:
         return None, dtype.type(0).item()
     least, greatest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if dtype.itemsize == 8 and math.isfinite(number):
+        # rasterio writes the nearest float64, such as 9.2233720368547758e+18
+        number = greatest if number == float(greatest) else int(number)
     if dtype == np.uint64 and -greatest < number < 0:
-        return None, int(number) + greatest + 1  # GDAL uses C's strtoull, which wraps
+        return None, number + greatest + 1  # GDAL uses C's strtoull, which wraps
     near = min(max(number, least), greatest)
     # round half away from zero
     near = int(near) if near == int(near) else int(near + math.copysign(0.5, near))
