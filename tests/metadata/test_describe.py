@@ -155,6 +155,22 @@ def test_heights_have_the_unit_of_rasterio(tmp_path, keys, minor, byteorder):
     assert ("VERTCRS" in group["spatial_ref"].attributes["crs_wkt"]) == is_compound
 
 
+@pytest.mark.parametrize("units", [("m", ""), ("", "K"), ("m", "m"), ("", "")])
+def test_bands_without_a_unit_have_that_of_heights(tmp_path, units):
+    rasterio = pytest.importorskip("rasterio")
+    items = "".join(
+        f'<Item name="UNITTYPE" sample="{n}" role="unittype">{unit}</Item>' if unit else ""
+        for n, unit in enumerate(units)
+    )
+    tags = geotags({**UTM, 4096: 6360}, minor=1, **PLACED)
+    tags |= {42112: f"<GDALMetadata>{items}</GDALMetadata>"} if items else {}
+    path = write_geotiff(tmp_path / "a.tif", tags, (2, 6, 8), photometric="minisblack",
+                         planarconfig="separate")  # fmt: skip
+    found = tiffref.scan(path).group["image"].attributes["units"]
+    with rasterio.open(path) as dataset:
+        assert ([found] * 2 if isinstance(found, str) else found) == [*dataset.units]
+
+
 def test_a_vertical_code_of_geotiff_1_0_is_metres(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", geotags({**UTM, 4096: 5103}, **PLACED))
     assert tiffref.scan(path, strict=True).group["image"].attributes["units"] == "metre"

@@ -292,13 +292,17 @@ def test_control_points_of_aux_xml_beside_a_transform(tmp_path, kind, has_world_
         tmp_path / "a.tif", tags=geotags({**UTM, 1025: kind}, **PLACED if is_placed else {})
     )
     points = "".join(f'<GCP Pixel="{n}" Line="{n * n}.5" X="{n}" Y="4"/>' for n in range(3))
-    aux = f'<PAMDataset><GCPList Projection="EPSG:4326">{points}</GCPList></PAMDataset>'
+    own = "<SRS>EPSG:2056</SRS>" if not is_placed else ""  # GDAL writes a CRS of both
+    aux = f'<PAMDataset>{own}<GCPList Projection="EPSG:4326">{points}</GCPList></PAMDataset>'
     (tmp_path / "a.tif.aux.xml").write_text(aux)
     if has_world_file:
         (tmp_path / "a.tfw").write_text(WORLD)
     told = pytest.warns(MetadataWarning, match="control points are ignored")
     with told if is_placed else nullcontext():
         group = tiffref.scan(path).group
+    crs_wkt = group["spatial_ref"].attributes["crs_wkt"]
+    assert ("UTM" in crs_wkt) == is_placed == ("WGS 84 / UTM" in crs_wkt)
+    assert is_placed or 'ID["EPSG",4326]' in crs_wkt
     expected = by_rasterio(path) if is_placed else None
     assert group.attributes.get("spatial:transform") == expected
     if not is_placed:

@@ -455,7 +455,9 @@ def _value_attributes(level: _Level, report: Report) -> dict[str, Any]:
     attributes = image.items.attributes(n_bands, level.array.dtype, report)
     system = image.reference.system if image.reference is not None else None
     if system is not None and system.height_unit:
-        attributes.setdefault("units", system.height_unit)
+        units = attributes.get("units", "")
+        listed = [unit or system.height_unit for unit in units] if isinstance(units, list) else []
+        attributes["units"] = listed or units or system.height_unit
     if not level.is_full:
         return {name: value for name, value in attributes.items() if name in _OVERVIEW_ATTRIBUTES}
     if n_bands == ifd.shape[0] * ifd.shape[4]:

@@ -326,22 +326,7 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     except XmlError as error:
         report.add(".aux.xml", "is not valid XML", got=error)
         return tags
-    found = dict(tags)
-    system = (root.findtext("SRS") or "").strip() or _attribute(root, "GCPList", "Projection")
-    if system:
-        found |= _geokeys(system, parse_geokeys(tags).values.get(1025), report)
-    text = root.findtext("GeoTransform")
-    numbers = [_number(word) for word in (text or "").split(",")]
-    if len(numbers) == 6 and all(map(math.isfinite, numbers)):
-        c, a, b, f, d, e = numbers
-        found = _with_matrix(found, (a, b, c, d, e, f))
-    elif text is not None:
-        report.add(".aux.xml", "the GeoTransform does not have six numbers", got=text.strip())
-    elif (points := root.find("GCPList")) is not None and (SCALE in tags or MATRIX in tags):
-        report.add(".aux.xml", "control points are ignored, as the TIFF has a transformation")
-    elif points is not None:
-        shift = 0.5 if parse_geokeys(found).values.get(1025) == 2 else 0.0
-        found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point, shift))
+    found = _with_pam_place(dict(tags), root, report)
     sensor = root.find("Metadata[@domain='RPC']")
     if sensor is not None and RPCS not in tags:  # as in GDAL, the tag takes precedence here
         words = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
@@ -359,6 +344,32 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     items = "".join([*_items(root), *(item for band in bands for item in _items(band))])
     if items:
         found[GDAL_METADATA] = _with_items(found.get(GDAL_METADATA), items)
+    return found
+
+
+def _with_pam_place(tags: dict[int, Any], root: Element, report: Report) -> dict[int, Any]:
+    """Set CRS, and transform or control points; GDAL writes a CRS of both."""
+    text, points = root.findtext("GeoTransform"), root.find("GCPList")
+    if text is not None:
+        points = None
+    elif points is not None and (SCALE in tags or MATRIX in tags):
+        report.add(".aux.xml", "control points are ignored, as the TIFF has a transformation")
+        points = None
+    of_points = (points.get("Projection") or "").strip() if points is not None else ""
+    system = of_points or (root.findtext("SRS") or "").strip()
+    found = tags
+    if system:
+        found = tags | _geokeys(system, parse_geokeys(tags).values.get(1025), report)
+    if points is not None:
+        shift = 0.5 if parse_geokeys(found).values.get(1025) == 2 else 0.0
+        found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point, shift))
+    if text is None:
+        return found
+    numbers = [_number(word) for word in text.split(",")]
+    if len(numbers) == 6 and all(map(math.isfinite, numbers)):
+        c, a, b, f, d, e = numbers
+        return _with_matrix(found, (a, b, c, d, e, f))
+    report.add(".aux.xml", "the GeoTransform does not have six numbers", got=text.strip())
     return found
 
 
@@ -382,11 +393,6 @@ def _nodata_of_bands(bands: Sequence[Element], n_bands: Any) -> list[str]:
     texts = {band.get("band"): (band.findtext("NoDataValue") or "").strip() for band in bands}
     n_bands = n_bands if isinstance(n_bands, int) else 1
     return [texts.get(str(n + 1), "") for n in range(max(1, n_bands))]
-
-
-def _attribute(root: Element, name: str, attribute: str) -> str:
-    element = root.find(name)
-    return (element.get(attribute) or "").strip() if element is not None else ""
 
 
 def _tiepoint(point: Element, shift: float) -> list[float]:
