@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import jsonschema
@@ -92,6 +94,23 @@ def test_references_are_parsed_into_columns() -> None:
     assert columns.offset.tolist() == [0, 0, 3, 0, 5]
     assert columns.length.tolist() == [0, 0, 4, 0, 6]
     assert columns.inlined == {0: b"text", 3: b"\0\1"}
+
+
+GROWTH = """
+import resource
+from tiffref.formats.kerchunk_read import parse_structure
+
+document = {"a/0": "base64:" + "AAAA" * (3 << 20), "a" + "/b" * (1 << 20) + "/.": "text"}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+parse_structure(document, print)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_large_texts_and_keys_take_about_as_much_memory_as_they_have() -> None:
+    pytest.importorskip("resource")
+    run = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert int(run.stdout.split()[-1]) < 100 << 10
 
 
 def test_lone_surrogates_do_not_stop_it() -> None:
