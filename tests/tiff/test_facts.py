@@ -8,10 +8,11 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from ifds import BIG, CLASSIC, As, Ifd, write_tiff
 
 import tiffref
-from tiffref.errors import MalformedTiff, MetadataWarning
+from tiffref.errors import MalformedTiff, MetadataWarning, UnsupportedTiff
 from tiffref.zarr import ZarrTiffStore
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (8, 12, 3), np.uint8)
@@ -131,3 +132,24 @@ def test_fill_order_of_what_libtiff_decodes(tmp_path: Path, compression: int) ->
         expected = imagecodecs.tiff_decode(path.read_bytes())
         np.testing.assert_array_equal(images[-1], expected)
     np.testing.assert_array_equal(*images)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_packbits_with_a_predictor_is_applied_if_tifffile_wrote_it(
+    tmp_path: Path, dtype: str, order: str
+) -> None:
+    """Tifffile applies it, libtiff and GDAL do not know it."""
+    path = tmp_path / "a.tif"
+    image = IMAGE[..., 0].astype(dtype)
+    how = {"compression": "packbits", "predictor": 2, "byteorder": order, "metadata": None}
+    with tifffile.TiffWriter(path, byteorder=order) as tif:
+        for _ in range(3):
+            tif.write(image, compression="packbits", predictor=2, contiguous=False, metadata=None)
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], [image] * 3)
+    tifffile.imwrite(path, image, software="other", **how)
+    for open_file in (tiffref.scan, ZarrTiffStore):
+        with pytest.raises(UnsupportedTiff, match="317"):
+            open_file(path)
+    tifffile.imwrite(path, image, software="other", **{**how, "predictor": None})
+    np.testing.assert_array_equal(ZarrTiffStore(path)[...], image)

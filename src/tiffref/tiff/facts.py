@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..codecs.guard import jpeg_frame, scan_header
 from ..codecs.table import JPEG, OLD_JPEG
-from ..errors import MalformedTiff
+from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts
 from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_linked_ifd
 from .ifd import Directory, TiffReader
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _RGB, _YCBCR = 2, 6
+_PACKBITS = 32773
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})
 _JPEG = 7
 _GRAY = frozenset({0, 1})
@@ -147,12 +148,12 @@ def read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
 
     Raises
     ------
-    MalformedTiff
-        If the tags have impossible values.
+    MalformedTiff, UnsupportedTiff
+        If the tags have impossible values, or values that readers disagree about.
     """
     try:
         return _read_facts(reader, ifd)
-    except MalformedTiff as error:
+    except (MalformedTiff, UnsupportedTiff) as error:
         error.ifd = error.ifd or ifd.name
         raise
 
@@ -280,7 +281,6 @@ def _parse_image(
     planes, samples = _count_planes(photometric, n_samples, planar)
     bits = _bits(tags, quirk, compression, n_samples)
     sample_format = _sample_format(tags, quirk, bits, n_samples)
-    is_lsm_plain = quirk == "lsm" and compression == 1
     subsampling = _int_list(tags, 530)
     default = (2, 2) if photometric == _YCBCR and compression not in (6, 7) else (1, 1)
     return _Image(
@@ -289,7 +289,7 @@ def _parse_image(
         samples=samples,
         dtype=_dtype(bits, sample_format),
         compression=compression,
-        predictor=1 if is_lsm_plain else _number(tags, 317, 1),
+        predictor=_predictor(tags, quirk, compression),
         fill_order=_number(tags, 266, 1),
         photometric=photometric,
         bits=bits,
@@ -300,6 +300,16 @@ def _parse_image(
         subsampling=(subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
         subfile_type=_subfile_type(tags),
     )
+
+
+def _predictor(tags: Mapping[int, Any], quirk: str, compression: int) -> int:
+    predictor = 1 if quirk == "lsm" and compression == 1 else _number(tags, 317, 1)
+    if compression == _PACKBITS and predictor not in (0, 1) and quirk != "tifffile":
+        raise UnsupportedTiff(
+            "readers disagree about a predictor with PackBits: libtiff and GDAL ignore it",
+            tag="Predictor (317)", got=predictor, expected="1, or a file written by tifffile",
+        )  # fmt: skip
+    return predictor
 
 
 def _count_planes(photometric: int, n_samples: int, planar: int) -> tuple[int, int]:
@@ -381,7 +391,8 @@ def _writer_quirk(reader: TiffReader, ifd: Directory) -> str:
         software = first.get(305)
         if isinstance(software, str):
             for name, start in (("vista", "ISS Vista"), ("philips", "Philips DP"),
-                                ("indica", "IndicaLabsImageWriter")):  # fmt: skip
+                                ("indica", "IndicaLabsImageWriter"),
+                                ("tifffile", "tifffile.py")):  # fmt: skip
                 if software.startswith(start):
                     return name
     if reader.header.is_ndpi:
