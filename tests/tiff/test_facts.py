@@ -9,10 +9,16 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from ifds import BIG, CLASSIC, As, Ifd, write_tiff
+from ifds import BIG, CLASSIC, As, Ifd, image, write_tiff
 
 import tiffref
-from tiffref.errors import MalformedTiff, MetadataWarning, UnsupportedTiff
+from tiffref.errors import (
+    MalformedTiff,
+    MetadataWarning,
+    TiffrefError,
+    TruncationWarning,
+    UnsupportedTiff,
+)
 from tiffref.zarr import ZarrTiffStore
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (8, 12, 3), np.uint8)
@@ -153,3 +159,67 @@ def test_packbits_with_a_predictor_is_applied_if_tifffile_wrote_it(
             open_file(path)
     tifffile.imwrite(path, image, software="other", **{**how, "predictor": None})
     np.testing.assert_array_equal(ZarrTiffStore(path)[...], image)
+
+
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", [256, 258, 259, 277, 278, 284, 317, 339, 273])
+def test_tags_without_values_are_reported(
+    tmp_path: Path, code: int, order: str, form: object
+) -> None:
+    """Their default may mean other pixels; GDAL refuses most of such files."""
+    path = tmp_path / "a.tif"
+    write_tiff(path, [spelled(TAGS.get(code, 8), code)], form=form, order=order)
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages[0].tags[code].offset
+    with path.open("r+b") as file:
+        file.seek(entry + 4)
+        file.write(bytes(8 if form is BIG else 4))
+    with pytest.raises(TiffrefError):
+        tiffref.scan(path, strict=True)
+    with pytest.raises((TiffrefError, TruncationWarning)):
+        tiffref.scan(path)
+    if code in (258, 339, 273):
+        with pytest.raises(MalformedTiff, match=f"{code}: the tag has no values"):
+            tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("n_pages", [1, 3, 40])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_lists_of_offsets_that_are_too_short_are_refused(
+    tmp_path: Path, tile: tuple[int, int] | None, n_pages: int, order: str
+) -> None:
+    """Segments that no list has are not sparse ones, in any page."""
+    path = tmp_path / "a.tif"
+    pages = np.arange(n_pages * 800, dtype="u2").reshape(n_pages, 40, 20)
+    write_tiff(path, [image(p, tile=tile, rows=8, order=order) for p in pages], order=order)
+    np.testing.assert_array_equal(np.squeeze(pages), ZarrTiffStore(path)[...])
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages[n_pages - 1].aspage().tags[324 if tile else 273]
+        entry, count = tag.offset, tag.count
+    with path.open("r+b") as file:
+        file.seek(entry + 4)
+        file.write((count - 1).to_bytes(4, "little" if order == "<" else "big"))
+    for open_file in (tiffref.scan, ZarrTiffStore):
+        with pytest.raises(MalformedTiff, match="more segments than"):
+            open_file(path)
+    with path.open("r+b") as file:  # no list at all
+        file.seek(entry)
+        file.write((65000).to_bytes(2, "little" if order == "<" else "big"))
+    with pytest.warns(TruncationWarning, match="more segments than"):
+        tiffref.scan(path)
+    with pytest.raises(MalformedTiff, match="more segments than"):
+        tiffref.scan(path, strict=True)
+
+
+def test_fax_and_predictors_that_libtiff_refuses_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, [spelled(0, 317)])
+    with pytest.raises(UnsupportedTiff, match="317"):
+        tiffref.scan(path)
+    for dtype in ("u1", "f4"):
+        pixels = image(IMAGE[..., 0].astype(dtype), {259: 3})
+        write_tiff(path, [pixels])
+        with pytest.raises(UnsupportedTiff, match="258"):
+            tiffref.scan(path)

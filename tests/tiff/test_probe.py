@@ -383,7 +383,7 @@ def test_compressed_tiles_inside_the_image_are_not_cropped(tmp_path, n_less):
     write_tiff(path, [image(data, {259: 32773}, tile=(16, 16), encode=encode)])
     np.testing.assert_array_equal(read(path), data)
     shorten(path, n_less)
-    with pytest.raises(MalformedTiff, match="inside the image has too few bytes"):
+    with pytest.raises(MalformedTiff, match="has too few bytes for its place"):
         read(path)
 
 
@@ -687,5 +687,35 @@ def test_short_inner_segments_are_not_edge_segments(tmp_path, how, dtype):
     np.testing.assert_array_equal(read(path), values)
     np.testing.assert_array_equal(tifffile.imread(path), values)
     with_counts(path, {0: cropped})
-    with pytest.raises(MalformedTiff, match=rf"too few bytes, got {cropped} bytes"):
+    with pytest.raises(MalformedTiff, match=rf"too few bytes.*got {cropped} bytes"):
         tiffref.scan(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", ["none", "deflate", "lzw"])
+@pytest.mark.parametrize("shape", [(40, 10), (10, 40)])
+def test_tiles_of_one_row_or_column_are_cropped_along_that_axis_only(
+    tmp_path, shape, compression, order
+):
+    """Each tile is at one edge; it may not have the size of one at the other."""
+    path = tmp_path / "a.tif"
+    code, encode = ENCODE[compression]
+    data = rng.integers(1, 255, shape).astype("u2")
+
+    def crop(part, rows, columns):
+        return encode(part[:rows, :columns])
+
+    cropped = (16, 10) if shape[0] == 40 else (10, 16)
+    wrong = (8, 16) if shape[0] == 40 else (16, 8)
+    for size, is_right in ((cropped, True), (wrong, False)):
+        one = image(data, {259: code}, tile=(16, 16), order=order,
+                    encode=lambda part, size=size: crop(part, *size))  # fmt: skip
+        if is_right:  # the corner may be cropped along both
+            write_tiff(path, [one], order=order)
+            np.testing.assert_array_equal(read(path), data)
+        else:
+            whole = image(data, {259: code}, tile=(16, 16), order=order, encode=encode)
+            one.segments = [one.segments[0], *whole.segments[1:]]
+            write_tiff(path, [one], order=order)
+            with pytest.raises(MalformedTiff, match="too few bytes for its place"):
+                tiffref.scan(path)

@@ -362,7 +362,7 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
         return False
     start = _written_part(data) if "accepts_truncated" in codec.parameters else bytes(data)
     tails = (in_first_bit_order(tail, codec.fill_order) for tail in _TAILS)
-    return not all(decodes_to(codec, start + tail, samples) for tail in tails)
+    return not all(_decodes_to(codec, start + tail, samples) for tail in tails)
 
 
 def accepting_truncated(codec: SegmentCodec) -> SegmentCodec:
@@ -422,8 +422,7 @@ def _tails() -> Iterator[bytes]:
 _TAILS = tuple(_tails())
 
 
-def decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
-    """Return whether bytes decode to these samples, in their first rows."""
+def _decodes_to(codec: SegmentCodec, data: bytes, samples: NDArray) -> bool:
     try:
         decoded = decode_segment(codec, data)[:, : samples.shape[1]]
     except MalformedTiff:

@@ -175,6 +175,12 @@ def check_supported(codec: SegmentCodec) -> None:
             tag="Compression (259)",
             got=codec.compression,
         )
+    if row.decode is decoders.ccitt and codec.dtype != "|b1":
+        raise UnsupportedTiff(
+            f"{row.name} has one bit per sample, as in libtiff",
+            tag="BitsPerSample (258)",
+            got=codec.dtype,
+        )
 
 
 def jpeg_colorspaces(

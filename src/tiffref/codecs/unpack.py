@@ -24,7 +24,7 @@ from .decoders import ycbcr_to_rgb
 
 Shape = tuple[int, int, int, int]
 
-NO_PREDICTOR = (0, 1)
+NO_PREDICTOR = (1,)
 HORIZONTAL = {2: 1, 34892: 2, 34893: 4}
 """Horizontal differencing: value of tag 317 -> distance in pixels (DNG 1.4)."""
 FLOATING_POINT = {3: 1, 34894: 2, 34895: 4}

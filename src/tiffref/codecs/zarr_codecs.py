@@ -23,7 +23,7 @@ from ..errors import TiffrefError
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.combine import is_self_inverse, trim_order, with_transposes
 from .table import COMPRESSIONS, compression_of
-from .unpack import FLOATING_POINT, HORIZONTAL, is_subsampled
+from .unpack import FLOATING_POINT, HORIZONTAL, NO_PREDICTOR, is_subsampled
 
 SEGMENT_ID = "tiffref_segment"
 """Name of our own codec, in Zarr v2 and v3."""
@@ -49,7 +49,7 @@ def _has_odd_bits(codec: SegmentCodec) -> bool:
 
 
 def _has_odd_predictor(codec: SegmentCodec) -> bool:
-    if _is_image(codec) or codec.predictor in (0, 1):
+    if _is_image(codec) or codec.predictor in NO_PREDICTOR:
         return False
     kind = np.dtype(codec.dtype).kind
     if codec.predictor in FLOATING_POINT:
@@ -302,7 +302,7 @@ def _portable(codec: SegmentCodec, chunks: Sequence[int]) -> list[dict[str, Any]
     plain: dict[str, Any] = {"name": "bytes"}
     if np.dtype(codec.dtype).itemsize > 1:
         plain["configuration"] = {"endian": "big" if codec.byteorder == ">" else "little"}
-    if codec.predictor in (0, 1):
+    if codec.predictor in NO_PREDICTOR:
         return [plain, *last]
     # axis of the chunk along which predictors work, counted from the last
     columns, samples = codec.shape[2:]

@@ -304,7 +304,7 @@ def _parse_image(
 
 def _predictor(tags: Mapping[int, Any], quirk: str, compression: int) -> int:
     predictor = 1 if quirk == "lsm" and compression == 1 else _number(tags, 317, 1)
-    if compression == _PACKBITS and predictor not in (0, 1) and quirk != "tifffile":
+    if compression == _PACKBITS and predictor != 1 and quirk != "tifffile":
         raise UnsupportedTiff(
             "readers disagree about a predictor with PackBits: libtiff and GDAL ignore it",
             tag="Predictor (317)", got=predictor, expected="1, or a file written by tifffile",

@@ -531,6 +531,8 @@ class TiffReader:
             if n_bytes <= n_inline and not (high and kind == ASCII):
                 value = value[:n_bytes]
                 entry = (kind, count, where + n * step, value)
+                if not n_bytes and code in _TAGS_WITH_VALUES:
+                    self._add_finding(ifd, "the tag has no values", code, None, True, "a value")
                 if high and count == 1 and kind in (4, 13):
                     if high[4 * n : 4 * n + 4] > b"\0\0\0\0":
                         entry = (16, 1, where + n * step, value + high[4 * n : 4 * n + 4])
@@ -564,9 +566,16 @@ class TiffReader:
         self._add_finding(ifd, "a SubIFD cannot be read", SUB_IFDS, f"offset {offset}", True)
 
     def _add_finding(
-        self, ifd: Directory, what: str, tag: int | str, got: object, loses: bool
+        self,
+        ifd: Directory,
+        what: str,
+        tag: int | str,
+        got: object,
+        loses: bool,
+        expected: str = "",
     ) -> None:
-        finding = Finding(what, self.url, ifd.name, tag, got, f"within {self.size} bytes", loses)
+        expected = expected or f"within {self.size} bytes"
+        finding = Finding(what, self.url, ifd.name, tag, got, expected, loses)
         ifd.findings.append(finding)
         self.findings.append(finding)
 
@@ -707,3 +716,7 @@ UNKNOWN_TYPE = "values have an unknown type"
 """Finding for a tag of unknown type, which readers must skip (TIFF 6.0)."""
 _PIXEL_TAGS = DECODING_TAGS | {273, 279, 324, 325, SUB_IFDS, 513, 514, 519, 520, 521} - {529, 532}
 """Tags without which pixels are lost."""
+_TAGS_WITH_VALUES = frozenset(
+    {256, 257, 258, 259, 266, 273, 277, 278, 284, 317, 322, 323, 324, 339}
+)
+"""Tags that are not the same as their default if they have no values."""

@@ -29,6 +29,7 @@ from .ifd import (
     UNKNOWN_TYPE,
     UNSIGNED,
     Directory,
+    Finding,
     TiffReader,
 )
 
@@ -651,16 +652,21 @@ def _read_segments(
 
 
 def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -> None:
-    """Refuse an image that needs more segments than are listed, unless none is listed."""
+    """Refuse an image that needs more segments than are listed; report one that lists none."""
+    if n_segments <= n_listed:
+        return
+    found = Finding(
+        "the image needs more segments than the IFD lists",
+        pages.reader.url,
+        ifd.name,
+        "ImageWidth (256), ImageLength (257)",
+        f"{n_listed} offsets or lengths",
+        f"{n_segments}",
+        True,
+    )
     if n_segments > (n_listed or _MAX_UNLISTED):
-        raise MalformedTiff(
-            "the image needs more segments than the IFD lists",
-            url=pages.reader.url,
-            ifd=ifd.name,
-            tag="ImageWidth (256), ImageLength (257)",
-            got=f"{n_listed} offsets or lengths",
-            expected=f"{n_segments}",
-        )
+        raise found.to_error()
+    pages.reader.findings.append(found)
 
 
 def _count_listed_segments(ifd: Directory) -> int:

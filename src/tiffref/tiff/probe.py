@@ -25,7 +25,6 @@ from ..codecs.decode import (
     accepting_truncated,
     decode_segment,
     decodes,
-    decodes_to,
     has_twin_edges,
     in_first_bit_order,
     lacks_end,
@@ -111,10 +110,11 @@ def inline_cropped_tiles(level: LevelFacts, array: Array, read: Callable[[int], 
 
 
 def _check_cropped(level: LevelFacts, array: Array, segments: Segments) -> None:
-    """Refuse segments inside the image that are as short as those at its edge.
+    """Refuse segments with fewer bytes than their place in the image allows.
 
-    The codec would treat them as cropped and pad them. GDAL reads the bytes after uncompressed ones
-    instead, and refuses others, of which a few are decoded.
+    Only those at the lower edge may have fewer rows, and only those at the right edge fewer
+    columns; the codec would treat all as cropped and pad them. GDAL reads the bytes after
+    uncompressed ones instead, and refuses others, of which a few are decoded.
 
     Raises
     ------
@@ -123,42 +123,60 @@ def _check_cropped(level: LevelFacts, array: Array, segments: Segments) -> None:
     """
     codec = array.codecs[0]
     assert isinstance(codec, SegmentCodec)
-    if codec.edge is None or compression_of(codec.compression).kind != "bytes":
+    is_byte_stream = compression_of(codec.compression).kind == "bytes"
+    if codec.edge is None or not is_byte_stream or not codec.edge[0] == codec.shape[0] == 1:
         return
-    depth, _, columns = codec.edge
-    grid = chunk_grid(array.shape, array.chunks)
-    length = array.manifest.length.reshape(grid)
-    is_inside = (array.manifest.source.reshape(grid) >= 0) & (depth == codec.shape[0] == 1)
-    for axis, is_cropped in (("Y", True), ("X", columns != codec.shape[2])):
-        if is_cropped:
-            place = [slice(None)] * len(grid)
-            place[level.axes.index(axis)] = slice(-1, None)
-            is_inside[tuple(place)] = False
     stored = stored_codec(codec)
-    whole = layout_of(stored).stored_bytes(stored, stored.shape)
+    layout, samples = layout_of(stored), codec.shape[3]
+    manifest = array.manifest
+    expected = np.zeros(manifest.n_chunks, np.int64)
+    short: list[int] = []
+    for edge, indices in _places(level, array, codec):
+        n_bytes = layout.stored_bytes(stored, (*edge, samples))
+        expected[indices] = min(n_bytes, np.iinfo(np.int64).max)
+        if codec.compression != 1:
+            inside = np.full(manifest.n_chunks, MISSING, manifest.source.dtype)
+            inside[indices] = manifest.source[indices]
+            part = replace(array, manifest=replace(manifest, source=inside))
+            short += _cropped_indices(part, edge, segments)
     if codec.compression == 1:
-        short = np.flatnonzero(is_inside & (length < whole)).tolist()
-    else:
-        inside = np.where(is_inside.reshape(-1), array.manifest.source, MISSING)
-        manifest = replace(array.manifest, source=inside)
-        short = _cropped_indices(replace(array, manifest=manifest), segments)
+        is_short = (manifest.source >= 0) & (manifest.length < expected)
+        short = np.flatnonzero(is_short).tolist()
     if short:
-        n = short[0]
+        n = min(short)
         raise MalformedTiff(
-            "a strip or tile inside the image has too few bytes",
-            url=array.manifest.sources[array.manifest.source[n]].url,
+            "a strip or tile has too few bytes for its place in the image",
+            url=manifest.sources[manifest.source[n]].url,
             tag=f"segment {n}, StripByteCounts (279), TileByteCounts (325)",
-            got=f"{int(array.manifest.length[n])} bytes",
-            expected=f"{whole}" + ("" if codec.compression == 1 else " decompressed"),
+            got=f"{int(manifest.length[n])} bytes",
+            expected=f"{expected[n]}" + ("" if codec.compression == 1 else " decompressed"),
         )
 
 
-def _cropped_indices(array: Array, segments: Segments) -> list[int]:
-    """Return the probed segments that decode to fewer samples than a whole one."""
+def _places(
+    level: LevelFacts, array: Array, codec: SegmentCodec
+) -> Iterator[tuple[tuple[int, int, int], NDArray[np.intp]]]:
+    """Yield the smallest shape of segments, and the segments: inside, lower, right, corner."""
+    assert codec.edge is not None
+    grid = chunk_grid(array.shape, array.chunks)
+    index = np.arange(array.manifest.n_chunks).reshape(grid)
+    y, x = level.axes.index("Y"), level.axes.index("X")
+    for is_lower in (False, True):
+        for is_right in (False, True):
+            place = [slice(None)] * len(grid)
+            place[y] = slice(-1, None) if is_lower else slice(-1)
+            place[x] = slice(-1, None) if is_right else slice(-1)
+            rows = codec.edge[1] if is_lower else codec.shape[1]
+            columns = codec.edge[2] if is_right else codec.shape[2]
+            yield (1, rows, columns), index[tuple(place)].reshape(-1)
+
+
+def _cropped_indices(array: Array, smallest: tuple[int, int, int], segments: Segments) -> list[int]:
+    """Return the probed segments that decode, but to fewer samples than the smallest shape has."""
     return [
         n
         for n, codec, data in _read_segments(array, _probed_indices(array, segments), segments)
-        if decodes(codec, data) and not decodes(replace(codec, edge=None), data)
+        if decodes(codec, data) and not decodes(replace(codec, edge=smallest), data)
     ]
 
 
@@ -359,14 +377,18 @@ def _excludes_samples(codec: SegmentCodec, data: bytes, n_rows: int, following: 
     if not following or name not in _MAKE_UP:
         return False
     samples = decode_segment(codec, data)[:, :n_rows]
-    return not decodes_to(codec, data + following, samples)
+    try:
+        longer = decode_segment(codec, data + following)[:, :n_rows]
+    except MalformedTiff:  # they belong to something else
+        return False
+    return not np.array_equal(longer, samples, equal_nan=samples.dtype.kind == "f")
 
 
 def _decoder_name(codec: SegmentCodec) -> str:
     return getattr(compression_of(codec.compression).decode, "__name__", "")
 
 
-_MAKE_UP = HAVE_END.keys() | {"ccitt", "libtiff", "old_jpeg", "sgilog"}
+_MAKE_UP = HAVE_END.keys() | {"ccitt", "libtiff", "old_jpeg"}
 """Decoders that make up samples of truncated segments."""
 _MAX_FOLLOWED = 16
 _MAX_PADDING = 64
