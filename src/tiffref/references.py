@@ -572,7 +572,10 @@ def is_document(source: Any) -> bool:
         return True
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        if name.lower().endswith(_DOCUMENT_SUFFIXES):
+        # the first link of a chain names the file: "zip://a.json::archive.zip"
+        first = name.partition("::")[0]
+        names = (name, first if "://" in first else name)
+        if any(one.lower().endswith(_DOCUMENT_SUFFIXES) for one in names):
             return not _is_tiff(name)
     return is_parquet(source)
 

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -29,6 +30,7 @@ from .errors import (
     SourceError,
     StaleSource,
     TiffrefError,
+    redact,
     rejects_unknown_arguments,
 )
 from .formats.findings import Finding, check_array, name_chunk
@@ -38,7 +40,8 @@ from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import count, html_table
 from .io.allow import AllowList
 from .io.clients import client_errors
-from .io.source import check_unchanged
+from .io.open import open_source
+from .io.source import SourceFile, check_unchanged
 from .io.urls import split_host, to_document_url
 from .model.array import Array
 from .model.manifest import MISSING, Source
@@ -199,14 +202,15 @@ class ReferenceDecoder:
 
     def _read(self, url: str, series: int, level: int) -> Any:
         """Return the image of a file as an array; a lazy Zarr array if it is large."""
-        import fsspec
         import tifffile
 
         import zarr
 
         try:
             with contextlib.ExitStack() as stack:
-                file = stack.enter_context(fsspec.open(url, "rb", **self.options))
+                # with the limits and retries of a scan
+                source = stack.enter_context(closing(open_source(url, self.options)))
+                file: Any = SourceFile(source)
                 tif = stack.enter_context(tifffile.TiffFile(file, name=url))
                 image = tif.series[series].levels[level]
                 if image.nbytes <= _MAX_DECODED_BYTES:
@@ -217,6 +221,8 @@ class ReferenceDecoder:
                 array = zarr.open_array(stack.enter_context(image.aszarr()), mode="r")
                 self._open_files.push(stack.pop_all())
                 return array
+        except SourceError as error:
+            return str(error)
         except (*_FAILURES, *client_errors()) as error:  # type: ignore[misc]
             return _describe_failure(error)
 
@@ -339,7 +345,7 @@ def validate(
     True
     """
     check_kind(document)
-    report = Report(None if isinstance(document, Mapping) else os.fspath(document))
+    report = Report(None if isinstance(document, Mapping) else redact(os.fspath(document)))
     references = _parse(document, storage_options, report)
     if references is None:
         return report

@@ -233,6 +233,30 @@ def test_lists_of_files_are_requested_again(
     assert [source.url for source in stack.sources] == urls
 
 
+@pytest.mark.parametrize("fault", [None, "status 503", "half a body"])
+def test_validation_requests_again(stored: tuple[FaultyServer, str, bytes], fault: str) -> None:
+    server, url, _ = stored
+    document = tiffref.scan(url).to_kerchunk()
+    faults = iter([fault, None] * 99)
+    server.pick_fault = lambda: next(faults)  # type: ignore[method-assign]
+    report = tiffref.validate(document, sources=True, pixels="all")
+    assert (report.findings, report.n_chunks_compared) == ([], 12)
+
+
+def test_validation_gives_up(
+    stored: tuple[FaultyServer, str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder to compare with waits no longer than a scan."""
+    server, url, _ = stored
+    document = tiffref.scan(url).to_kerchunk()
+    monkeypatch.setenv("TIFFREF_TIMEOUT", "0.5")
+    server.pick_fault = lambda: "drip"  # type: ignore[method-assign]
+    server.n_bytes = 0
+    report = tiffref.validate(document, pixels="all")
+    assert [finding.code for finding in report.findings] == ["undecodable"]
+    assert server.n_bytes < 1000
+
+
 def test_documents_that_the_server_compresses(stored: tuple[FaultyServer, str, bytes]) -> None:
     server, url, _ = stored
     document = json.dumps(tiffref.scan(url).to_kerchunk()).encode()

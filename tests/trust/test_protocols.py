@@ -92,6 +92,14 @@ def archive(folder: Path) -> Path:
     return folder / "x.zip"
 
 
+def test_documents_in_archives(folder: Path) -> None:
+    tiffref.scan(folder / "a.tif").write_fsspec(folder / "a.json")
+    with zipfile.ZipFile(folder / "x.zip", "w") as file:
+        file.write(folder / "a.json", "a.json")
+    url = f"zip://a.json::{folder}/x.zip"
+    assert (ZarrTiffStore(url, allow="*")[...] == PIXELS).all()
+
+
 def test_archives_are_read_and_recorded(archive: Path) -> None:
     url = f"zip://in/a.tif::file://{archive}"
     store = ZarrTiffStore(url)

@@ -222,6 +222,22 @@ def test_commands_print_no_signature(far: Server, capsys: pytest.CaptureFixture[
         assert "a.tif?sig=***" in shown
 
 
+def test_findings_have_no_signature(far: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    from tiffref.cli import main
+
+    url = f"{far.url}/b.tif?X-Amz-Signature=S3CRET"
+    with pytest.warns(MetadataWarning, match="your access"):
+        document = tiffref.scan(url).to_kerchunk(keep_signature=True)
+    assert "S3CRET" in json.dumps(document)
+    gone = json.loads(json.dumps(document).replace(far.url, "http://127.0.0.1:9"))
+    for one in (document, gone):
+        report = tiffref.validate(one, sources=True, pixels=1)
+        assert report.ok == (one is document)
+        assert "S3CRET" not in f"{report!r} {report.to_json()} {report.findings}"
+    main(["validate", f"{far.url}/none.json?X-Amz-Signature=S3CRET"])
+    assert "S3CRET" not in "".join(capsys.readouterr())
+
+
 def test_messages_have_no_signature(far: Server) -> None:
     with pytest.raises(SourceError) as caught:
         tiffref.scan("http://me:SECRET@127.0.0.1:9/a.tif?sig=SECRET&x=1")

@@ -579,7 +579,10 @@ def _open_folder(
 ) -> LocalFolder | RemoteFolder:
     text = local_path(check_address(output))
     if has_scheme(text):
-        return RemoteFolder(text.rstrip("/"), dict(options or {}))
+        address = text.rstrip("/")
+        if address.endswith(":"):
+            raise SelectionError("the URL names no folder", url=text)
+        return RemoteFolder(address, dict(options or {}))
     return LocalFolder(os.path.abspath(text))  # noqa: PTH100 - do not resolve symbolic links
 
 

@@ -400,7 +400,7 @@ def _format_report(arguments: argparse.Namespace, report: Report) -> Iterator[st
     """Return the report as lines of text: counts, findings, and hosts with their paths."""
     n = report.n_chunks_compared
     compared = f", {count(n, 'chunk')} compared" if arguments.pixels else ""
-    yield f"{arguments.document}: {report.summary}{compared}"
+    yield f"{report.url}: {report.summary}{compared}"
     for finding in report.findings:
         yield f"  {finding.severity}: {finding.to_error()}"
     for host, paths in sorted(report.touches.items()) if arguments.untrusted else ():

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs.zarr_codecs import to_zarr2
-from ..errors import InvalidReferences, MetadataWarning, warn
+from ..errors import InvalidReferences, MetadataWarning, redact, warn
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
@@ -30,7 +30,8 @@ class Finding:
     """One problem in a document.
 
     `code` is a short fixed name for programs; `severity` is "error" or "warning"; `key` is the key
-    in the document; `n_more` is the number of further keys with the same problem.
+    in the document; `n_more` is the number of further keys with the same problem. Signatures and
+    passwords in the texts are hidden.
     """
 
     code: str
@@ -41,6 +42,12 @@ class Finding:
     severity: str = "error"
     n_more: int = 0
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("what", "got", "expected"):
+            text = getattr(self, name)
+            if text and "://" in text:
+                object.__setattr__(self, name, redact(text))
 
     @property
     def stage(self) -> str:
