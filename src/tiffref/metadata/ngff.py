@@ -101,12 +101,9 @@ def multiscale(
     """
     described = []
     for axis, dim in zip(axes, dims, strict=True):
-        entry = {"name": dim}
-        if axis in _TYPES:
-            entry["type"] = _TYPES[axis]
-        if axis in calibration.scales and axis in calibration.units:
-            entry["unit"] = calibration.units[axis]
-        described.append(entry)
+        unit = calibration.units.get(axis) if axis in calibration.scales else None
+        optional = {"type": _TYPES.get(axis), "unit": unit}
+        described.append({"name": dim, **{key: v for key, v in optional.items() if v is not None}})
     datasets = []
     for path, shape in levels:
         scale, translation = level_grid(axes, shape, levels[0][1], calibration)
@@ -146,21 +143,19 @@ def physical_coordinates(
     axes: str, shape: Sequence[int], full_shape: Sequence[int], calibration: Calibration
 ) -> Mapping[str, tuple[np.ndarray, dict[str, Any]]]:
     """Return values and attributes of the coordinates with a known scale, by axis letter."""
-    found: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+    coordinates = {}
     scales, translations = level_grid(axes, shape, full_shape, calibration)
     for axis, size, scale, start in zip(axes, shape, scales, translations, strict=True):
-        if axis not in _TYPES or axis == "C" or size > MAX_COORDINATE:
+        has_times = axis == "T" and len(calibration.times) == size
+        is_known = has_times or axis in calibration.scales
+        if axis not in "TZYX" or size > MAX_COORDINATE or not is_known:
             continue
-        values = np.arange(size) * scale + start
-        if axis == "T" and len(calibration.times) == size:
-            values = np.asarray(calibration.times, np.float64)
-        elif axis not in calibration.scales:
-            continue
-        attributes: dict[str, Any] = {"axis": axis}
+        values = np.asarray(calibration.times) if has_times else np.arange(size) * scale + start
+        attributes = {"axis": axis}
         if axis in calibration.units:
             attributes["units"] = calibration.units[axis]
-        found[axis] = (values, attributes)
-    return found
+        coordinates[axis] = (values, attributes)
+    return coordinates
 
 
 PENDING = "ngff"
@@ -266,15 +261,15 @@ def insert_axes(group: Group, axes: Sequence[Mapping[str, str]]) -> dict[str, An
     images = _images(group)
     if not images:
         return dict(group.attributes)
-    found = {n: value for n, value in group.attributes.items() if n not in IMAGE_ATTRIBUTES}
+    attributes = {n: value for n, value in group.attributes.items() if n not in IMAGE_ATTRIBUTES}
     is_channel = any(axis.get("type") == "channel" for axis in axes)
     for image in images:
         entry = _with_axes(image.entry, axes)
         if entry is not None:
             order = [axis["name"] for axis in (*axes, *image.entry["axes"])]
-            is_ordered = not image.is_pending and [one["name"] for one in entry["axes"]] == order
-            add_image(found, entry, None if is_channel else image.omero, is_ordered)
-    return close_images(found)
+            is_ordered = not image.is_pending and [ax["name"] for ax in entry["axes"]] == order
+            add_image(attributes, entry, None if is_channel else image.omero, is_ordered)
+    return close_images(attributes)
 
 
 IMAGE_ATTRIBUTES = ("multiscales", "omero", PENDING)
@@ -397,8 +392,6 @@ def from_ngff(group: Group) -> Group:
 AXES = ("as-stored", "ngff", "bands-first")
 """Available orders."""
 
-_BANDS = frozenset({"band", "s"})
-
 
 def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | None) -> Group:
     """Return a group with the axes of its images in another order.
@@ -426,20 +419,14 @@ def order_axes(group: Group, series: Sequence[Mapping[str, Any]], axes: str | No
             "unknown order of axes", got=repr(axes), expected=f"one of {', '.join(AXES)}"
         )
     if axes == "bands-first":
-        arrays = {path: _bands_first(array) for path, array in group.arrays()}
-        return _with_arrays(group, arrays, fit_layout(group.attributes, arrays))
+        moved = group.map_arrays(lambda _, array: _bands_first(array))
+        return replace(moved, attributes=fit_layout(group.attributes, dict(moved.arrays())))
     return to_ngff_order(_with_all_images(group, series))
-
-
-def _with_arrays(group: Group, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> Group:
-    """Replace arrays and root attributes; subgroups keep their attributes."""
-    below = {path: node.attributes for path, node in group.walk() if isinstance(node, Group)}
-    return Group.from_paths(arrays, {"": attributes, **below})
 
 
 def _bands_first(array: Array) -> Array:
     kinds = [dim.split("_")[0] for dim in array.dims]
-    bands = [n for n, kind in enumerate(kinds) if kind in _BANDS]
+    bands = [n for n, kind in enumerate(kinds) if kind in ("band", "s")]
     planes = [n for n, kind in enumerate(kinds) if kind in ("y", "x")]
     if len(bands) != 1 or not planes or bands[0] < planes[0]:
         return array
@@ -510,7 +497,8 @@ def to_ngff_order(group: Group) -> Group:
             arrays[path] = moved.as_variable(dims, moved.attributes)
         axes = [{**axis, "name": _channel_name(axis["name"])} for axis in image.entry["axes"]]
         add_image(attributes, {**image.entry, "axes": axes}, image.omero, True)
-    return _with_arrays(group, arrays, close_images(attributes))
+    ordered = group.map_arrays(lambda path, _: arrays[path])
+    return replace(ordered, attributes=close_images(attributes))
 
 
 def _channel_name(name: str) -> str:
@@ -576,20 +564,19 @@ def to_ngff(
         return group, series
     tree = _Hierarchy()
     _lay_out("", group, tree)
-    moved = [
-        {**row, "levels": [
-            {**level, "path": tree.moves.get(level["path"], level["path"])}
-            if "path" in level else level
-            for level in row["levels"]
-        ]} for row in series
-    ]  # fmt: skip
+
+    def move(level: Mapping[str, Any]) -> Mapping[str, Any]:
+        path = level.get("path")
+        return {**level, "path": tree.moves[path]} if path in tree.moves else level
+
+    moved = [{**row, "levels": [*map(move, row["levels"])]} for row in series]
     return Group.from_paths(tree.arrays, tree.attributes), moved
 
 
 def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     images = _images(group, dict(group.arrays()))
-    attributes = {n: v for n, v in group.attributes.items() if n not in IMAGE_ATTRIBUTES} \
-        if images else dict(group.attributes)  # fmt: skip
+    dropped = IMAGE_ATTRIBUTES if images else ()
+    attributes = {n: v for n, v in group.attributes.items() if n not in dropped}
     # groups with images of their own, such as the parts of a split sequence
     below = {
         name: child
@@ -602,21 +589,21 @@ def _lay_out(prefix: str, group: Group, tree: _Hierarchy) -> None:
     for n, image in enumerate(images):
         lead = f"{prefix}{n}/" if len(images) > 1 else prefix
         placed = _place_levels(lead, prefix, rest, image, tree)
-        described: dict[str, Any] = {"version": _V05, "multiscales": [placed]}
+        ome: dict[str, Any] = {"version": _V05, "multiscales": [placed]}
         if image.omero is not None:
-            described["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
+            ome["omero"] = {k: v for k, v in image.omero.items() if k != "version"}
         if len(images) > 1:
-            tree.attributes[lead.rstrip("/")] = {"ome": described}
+            tree.attributes[lead.rstrip("/")] = {"ome": ome}
         else:
-            attributes["ome"] = described
+            attributes["ome"] = ome
     if len(images) > 1:
         attributes["ome"] = {"version": _V05, "bioformats2raw.layout": 3}
         listed = [str(n) for n in range(len(images))]
         tree.attributes[f"{prefix}OME"] = {"ome": {"version": _V05, "series": listed}}
     for name in ("plate", "well"):
         if isinstance(attributes.get(name), Mapping):
-            described = {**attributes.pop(name), "version": _V05}
-            attributes["ome"] = {"version": _V05, name: described}
+            versioned = {**attributes.pop(name), "version": _V05}
+            attributes["ome"] = {"version": _V05, name: versioned}
     tree.attributes[prefix.rstrip("/")] = attributes
     for path, array in _without_moved(rest, images).items():
         tree.add(prefix + path, array)
@@ -654,17 +641,14 @@ def _coordinates(
     """Return the coordinates and scalar variables of a level, by their new paths."""
     here, _, own = path.rpartition("/")
     named = str(arrays[path].attributes.get("coordinates", "")).split()
-    found = {}
+    variables = {}
     for name, array in arrays.items():
-        where, _, last = name.rpartition("/")
-        is_described = where == here and last != own and _is_inlined_coordinate(array)
-        if not is_described or not set(array.dims) <= renamed.keys():
-            continue
-        if array.dims or last in named:
-            dims = tuple(renamed[dim] for dim in array.dims)
-            new = renamed.get(last, last)
-            found[f"{folder}/{new}" if folder else new] = replace(array, dims=dims)
-    return found
+        parent, _, last = name.rpartition("/")
+        is_described = parent == here and last != own and _is_inlined_coordinate(array)
+        if is_described and set(array.dims) <= renamed.keys() and (array.dims or last in named):
+            dims, new = tuple(renamed[dim] for dim in array.dims), renamed.get(last, last)
+            variables[f"{folder}/{new}".lstrip("/")] = replace(array, dims=dims)
+    return variables
 
 
 def _is_inlined_coordinate(array: Array) -> bool:
@@ -684,8 +668,8 @@ def _without_moved(arrays: Mapping[str, Array], images: Sequence[_Image]) -> dic
     used, gone = _referenced_names(left), _referenced_names({path: arrays[path] for path in moved})
     for path, array in arrays.items():
         if path not in moved and path not in left:
-            where, _, name = path.rpartition("/")
-            needs = {(where, dim) for dim in array.dims} or {(where, name)}
+            parent, _, name = path.rpartition("/")
+            needs = {(parent, dim) for dim in array.dims} or {(parent, name)}
             if needs & used or not needs & gone:
                 left[path] = array
     return left

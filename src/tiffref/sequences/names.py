@@ -158,7 +158,7 @@ def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePa
             expression, own = _translate(text)
             n_parts = text.rstrip("/").count("/") + 1 if "://" not in text else 1
         elif "(" not in text and _MAGIC.search(text):
-            expression, own = _translate_glob(text.rsplit("/", 1)[-1]), {}
+            expression, own = _translate(_glob_fields(text.rsplit("/", 1)[-1]))
             n_parts = 1
         else:
             expression, own, n_parts = text, {}, 0
@@ -319,18 +319,11 @@ def _format_of(kind: str) -> str:
     return found
 
 
-def _translate_glob(text: str) -> str:
-    """Translate a glob; each run of wildcards is a field: i, i2, ..."""
-    pieces = re.split(r"[*?]+", text)
-    n_fields = len(pieces) - 1
-    names = ["i", *(f"i{n}" for n in range(2, n_fields + 1))][:n_fields]
-    joined: list[_Piece] = []
-    for n, plain in enumerate(pieces):
-        if n:
-            joined.append(_Piece(f"(?P<{names[n - 1]}>.+?)", is_free=True))
-        if plain:
-            joined.append(_Piece(re.escape(plain)))
-    return _join(joined)
+def _glob_fields(text: str) -> str:
+    """Return the readable form of a glob; each run of wildcards is a field: i, i2, ..."""
+    numbers = itertools.count(1)
+    names = (f"i{n}" if n > 1 else "i" for n in numbers)
+    return re.sub(r"[*?]+", lambda _: f"{{{next(names)}}}", text)
 
 
 def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str]]:
