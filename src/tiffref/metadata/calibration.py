@@ -103,7 +103,9 @@ def calibrate_minor(
     A thumbnail shows the whole slide, so its pixel size is the slide's extent divided by its number
     of pixels. The extent of other images is unknown.
     """
-    sizes, main_sizes = (dict(zip(one.axes, one.shape, strict=True)) for one in (level, main_level))
+    sizes, main_sizes = (
+        dict(zip(facts.axes, facts.shape, strict=True)) for facts in (level, main_level)
+    )
     is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
     if not {"X", "Y"} <= main.scales.keys() & sizes.keys() & main_sizes.keys() or not is_repeated:
         return own

@@ -224,7 +224,7 @@ def from_epsg(code: int) -> CRS:
     crs = CRS.from_epsg(code)
     if crs.is_deprecated and not crs.type_name.startswith("Geo"):
         # pyproj returns objects of a private class here, so they are looked up by code
-        successors = {one.to_authority(min_confidence=100) for one in crs.get_non_deprecated()}
+        successors = {new.to_authority(min_confidence=100) for new in crs.get_non_deprecated()}
         if len(successors) == 1 and (successor := successors.pop()) is not None:
             return CRS.from_authority(*successor)
     return crs
@@ -421,12 +421,8 @@ _ARC_SECOND = {
 }  # fmt: skip
 _PPM = {"type": "ScaleUnit", "name": "parts per million", "conversion_factor": 1e-06}
 _SHIFT_PARAMETERS = (
-    ("X-axis translation", 8605, "metre"),
-    ("Y-axis translation", 8606, "metre"),
-    ("Z-axis translation", 8607, "metre"),
-    ("X-axis rotation", 8608, _ARC_SECOND),
-    ("Y-axis rotation", 8609, _ARC_SECOND),
-    ("Z-axis rotation", 8610, _ARC_SECOND),
+    *((f"{axis}-axis translation", 8605 + n, "metre") for n, axis in enumerate("XYZ")),
+    *((f"{axis}-axis rotation", 8608 + n, _ARC_SECOND) for n, axis in enumerate("XYZ")),
     ("Scale difference", 8611, _PPM),
 )
 
@@ -464,18 +460,14 @@ def build_crs(keys: GeoKeys, report: Report) -> CRS | None:
         if horizontal is None:
             return None
         crs = _with_height(_with_shift(horizontal, keys), keys, report)
-        if not _is_registered(crs, keys):
+        codes = [_look_up(keys, key, Recorder(), from_epsg) for key in (3072, 2048)]
+        if not any(crs is of_code for of_code in codes):
             crs.from_wkt(crs.to_wkt())  # some names make WKT that cannot be parsed
         return crs
     except (ProjError, ValueError, ArithmeticError) as error:
         main_key = next((key for key in (3072, 3075, 2048, 2050) if key in keys.values), 1024)
         report.add(key_label(main_key), "the coordinate system is not valid", got=error)
         return None
-
-
-def _is_registered(crs: CRS, keys: GeoKeys) -> bool:
-    """Return whether a CRS is an unmodified one of EPSG."""
-    return any(_look_up(keys, key, Recorder(), from_epsg) is crs for key in (3072, 2048))
 
 
 def _horizontal(keys: GeoKeys, report: Report) -> CRS | None:
@@ -610,21 +602,9 @@ def _known_conversion(keys: GeoKeys, report: Report) -> dict[str, Any] | None:
 
 
 def _conversion(keys: GeoKeys, angle: float, unit: Unit) -> dict[str, Any] | None:
-    """Return the conversion of a user-defined projected CRS, in PROJJSON.
+    """Return the conversion of a user-defined projected CRS, None without a known method.
 
-    Parameters
-    ----------
-    keys
-        GeoKeys of the IFD.
-    angle
-        Degrees in one unit of the angular parameters.
-    unit
-        Linear unit of the false origin.
-
-    Returns
-    -------
-    conversion
-        None if the method is unknown or missing.
+    `angle` are the degrees in one unit of its angles, `unit` is that of the false origin.
     """
     method = _method_of(keys, angle)
     if method is None:
@@ -709,17 +689,10 @@ def height_unit(crs: CRS, keys: GeoKeys) -> str:
 
 
 def _user_vertical(keys: GeoKeys, report: Report) -> CRS:
-    from pyproj import CRS
-    from pyproj.crs import Datum
+    from pyproj.crs import Datum, VerticalCRS
 
-    datum = _look_up(keys, 4098, report, Datum.from_epsg)
     unknown = {"type": "VerticalReferenceFrame", "name": "unknown"}
+    datum = _look_up(keys, 4098, report, Datum.from_epsg) or unknown
     unit = _linear_unit(keys, report, 4099, 0)
-    return CRS.from_json_dict(
-        {
-            "type": "VerticalCRS",
-            "name": keys.text(4097) or "unknown",
-            "datum": unknown if datum is None else datum.to_json_dict(),
-            "coordinate_system": _coordinate_system("vertical", unit, ("Up", "H", "up")),
-        }
-    )
+    system = _coordinate_system("vertical", unit, ("Up", "H", "up"))
+    return VerticalCRS(keys.text(4097) or "unknown", datum, system)

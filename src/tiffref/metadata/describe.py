@@ -120,12 +120,12 @@ _encode_tags = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow
 
 def gdal_tag_attributes(tags: Mapping[int, Any]) -> dict[str, Any]:
     """Return the descriptive tags under GDAL's names, as `rioxarray` does."""
-    found = {}
+    attributes = {}
     for code, name in _GDAL_NAMES.items():
         value = tags.get(code)
         if isinstance(value, str) and 0 < len(value) <= _MAX_TEXT:
-            found[name] = value
-    return found
+            attributes[name] = value
+    return attributes
 
 
 def _to_json(value: Any) -> Any:
@@ -343,8 +343,8 @@ def _locations(ifds: Sequence[IfdFacts], report: Report) -> list[Any]:
 def _value_texts(ifd: IfdFacts, dtype: np.dtype) -> str:
     """Return scale, offset, unit and name of the values of a page, without reporting defects."""
     items = parse_gdal_metadata(ifd.tags.get(GDAL_METADATA), Recorder())
-    found = items.attributes(ifd.shape[0] * ifd.shape[4], dtype, Recorder())
-    return str({name: value for name, value in found.items() if name in _OVERVIEW_ATTRIBUTES})
+    attributes = items.attributes(ifd.shape[0] * ifd.shape[4], dtype, Recorder())
+    return str({name: value for name, value in attributes.items() if name in _OVERVIEW_ATTRIBUTES})
 
 
 def _image(
@@ -520,8 +520,8 @@ def _report_color_map(ifd: IfdFacts, report: Report) -> None:
     """Report a palette image whose ColorMap does not have one color per sample value."""
     table, expected = ifd.tags.get(COLOR_MAP), _color_map_length(ifd)
     if ifd.photometric == 3 and table is not None and np.size(table) != expected:
-        found = f"{np.size(table)} numbers, expected {expected}"
-        report.add("ColorMap (320)", "ignored, since it does not match the samples", got=found)
+        lengths = f"{np.size(table)} numbers, expected {expected}"
+        report.add("ColorMap (320)", "ignored, since it does not match the samples", got=lengths)
 
 
 def _color_factor(numbers: np.ndarray) -> int:
@@ -573,7 +573,9 @@ def _describe_group(
         return
     if image.reference is not None:
         if "multiscales" not in attributes and "zarr_conventions" not in attributes:
-            levels = [(one.name.group or one.name.path, one.array, geo) for one, geo in usable]
+            levels = [
+                (level.name.group or level.name.path, level.array, geo) for level, geo in usable
+            ]
             attributes.update(multiscales(levels))
         return
     first, calibration = usable[0][0], image.calibration

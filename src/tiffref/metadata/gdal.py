@@ -56,20 +56,20 @@ class GdalMetadata:
         if not (self.items or self.bands or self.roles):
             return {}
         n_bands = min(n_bands, _MAX_BANDS)
-        found: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         for name, value in self.items.items():
-            found[_attribute_name(name)] = _parse_value(value)
+            attributes[_attribute_name(name)] = _parse_value(value)
         for name in sorted({name for items in self.bands.values() for name in items}):
             values = [_parse_value(self.bands.get(n, {}).get(name, "")) for n in range(n_bands)]
-            found[_attribute_name(name)] = _per_band(values)
-        found = {name: value for name, value in found.items() if name not in _RESERVED}
-        found.update(self._packing(n_bands, dtype, report))
+            attributes[_attribute_name(name)] = _per_band(values)
+        attributes = {name: value for name, value in attributes.items() if name not in _RESERVED}
+        attributes.update(self._packing(n_bands, dtype, report))
         for role, name in (("description", "long_name"), ("unittype", "units")):
             texts = [self.roles.get(role, {}).get(n, "") for n in range(n_bands)]
             if any(texts):
                 same = len(set(texts)) == 1
-                found[name] = texts[0] if same else texts
-        return found
+                attributes[name] = texts[0] if same else texts
+        return attributes
 
     def _packing(self, n_bands: int, dtype: np.dtype, report: Report) -> dict[str, Any]:
         """Return scale and offset: CF attributes if all bands agree, else lists.
@@ -165,20 +165,22 @@ def _parse_items(text: str) -> GdalMetadata:
 def _find_items(text: str) -> Iterator[tuple[dict[str, str], str]]:
     """Yield the complete items in invalid XML, such as with a bare ampersand."""
     for start, content in _ITEM.findall(text):
-        found = {name: _unescape(one or other) for name, one, other in _ATTRIBUTE.findall(start)}
-        yield found, _unescape(content)
+        attributes = {
+            name: _unescape(one or other) for name, one, other in _ATTRIBUTE.findall(start)
+        }
+        yield attributes, _unescape(content)
 
 
 _ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item\s*>")
 _ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 
 
-def _group_items(found: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata:
+def _group_items(elements: Iterable[tuple[Mapping[str, str], str]]) -> GdalMetadata:
     """Assign items, as pairs of XML attributes and text, to dataset, bands and roles."""
     items: dict[str, str] = {}
     bands: dict[int, dict[str, str]] = {}
     roles: dict[str, dict[int, str]] = {}
-    for item, text in found:
+    for item, text in elements:
         name, role, sample = (item.get(key) for key in ("name", "role", "sample"))
         if item.get("domain") or not name:
             continue
@@ -224,7 +226,7 @@ def parse_nodata(value: Any, dtype: np.dtype, report: Report) -> tuple[Any, Any]
     if number is None:
         report.add(_NODATA_LABEL, "not a number", got=repr(text[:40]))
         return None, None
-    others = [_leading_number(one)[0] for one in re.split(r"[\s;|]+", rest) if one]
+    others = [_leading_number(other)[0] for other in re.split(r"[\s;|]+", rest) if other]
     if any(other != number and str(other) != str(number) for other in others):  # NaN is not NaN
         report.add(
             _NODATA_LABEL, "bands have different values; the first one is used", got=repr(text[:40])

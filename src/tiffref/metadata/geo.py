@@ -402,15 +402,20 @@ def unify_locations(locations: Sequence[Location]) -> list[Location]:
     """Replace each location by the first one at the same place."""
     exact: dict[Location, Location] = {}
     near: dict[Any, list[Location]] = {}
-    for one in locations:
-        if one in exact:
+    for location in locations:
+        if location in exact:
             continue
-        known = (two for cell in one.hash_keys() for two in near.get(cell, ()) if two.is_at(one))
-        exact[one] = first = next(known, one)
-        if first is one:
-            for cell in one.hash_keys():
-                near.setdefault(cell, []).append(one)
-    return [exact[one] for one in locations]
+        same = (
+            candidate
+            for cell in location.hash_keys()
+            for candidate in near.get(cell, ())
+            if candidate.is_at(location)
+        )
+        exact[location] = first = next(same, location)
+        if first is location:
+            for cell in location.hash_keys():
+                near.setdefault(cell, []).append(location)
+    return [exact[location] for location in locations]
 
 
 @functools.lru_cache(maxsize=64)

@@ -162,10 +162,10 @@ def _key_value(tags: Mapping[int, Any], directory: Sequence[int], entry: Sequenc
     if location == 0:
         return value
     if location == DOUBLES:
-        found = numbers(tags.get(DOUBLES))[value : value + count]
-        if len(found) != count or not count:
+        values = numbers(tags.get(DOUBLES))[value : value + count]
+        if len(values) != count or not count:
             return None
-        return found[0] if count == 1 else found
+        return values[0] if count == 1 else values
     if location == TEXTS:
         text = tags.get(TEXTS)
         if isinstance(text, bytes):
@@ -256,13 +256,13 @@ def _parse_transform(
     is_point = keys.values.get(1025) == 2
     half = 0.5 if is_point else 0.0
     scale, ties, matrix = (numbers(tags.get(tag)) for tag in (SCALE, TIEPOINTS, MATRIX))
-    for tag, label, found, n in (
+    for tag, label, value, n in (
         (SCALE, _SCALE_LABEL, scale, 2),
         (TIEPOINTS, _TIEPOINT_LABEL, ties, 6),
         (MATRIX, _MATRIX_LABEL, matrix, 16),
     ):
-        if tag in tags and len(found) < n:
-            report.add(label, f"has fewer than {n} numbers", got=len(found))
+        if tag in tags and len(value) < n:
+            report.add(label, f"has fewer than {n} numbers", got=len(value))
     transform: Affine | None = None
     label = _SCALE_LABEL
     if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
@@ -291,10 +291,10 @@ def _parse_rpcs(value: Any, report: Report) -> dict[str, Any] | None:
     if not all(map(math.isfinite, coefficients[:92])):
         report.add(_RPC_LABEL, "has numbers that are not finite")
         return None
-    found: dict[str, Any] = dict(zip(RPC_NUMBERS, coefficients, strict=False))
+    model: dict[str, Any] = dict(zip(RPC_NUMBERS, coefficients, strict=False))
     for n, name in enumerate(RPC_SERIES):
-        found[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
-    return found
+        model[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
+    return model
 
 
 RPC_NUMBERS = (
@@ -339,10 +339,10 @@ def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ..
         (row + half, column + half, x, y, z)
         for column, row, _, x, y, z in zip(*(ties[n::6] for n in range(6)), strict=False)
     ]
-    kept = tuple(point for point in points if np.isfinite(point).all())
-    if len(kept) < len(points):
-        report.add(_TIEPOINT_LABEL, "tiepoints are not finite", got=len(points) - len(kept))
-    return kept
+    finite = tuple(point for point in points if np.isfinite(point).all())
+    if len(finite) < len(points):
+        report.add(_TIEPOINT_LABEL, "tiepoints are not finite", got=len(points) - len(finite))
+    return finite
 
 
 def bounds_of(transform: Affine, shape: tuple[int, int]) -> list[float]:

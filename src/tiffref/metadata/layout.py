@@ -101,24 +101,28 @@ def name_levels(
         base = role if role not in used else f"{role}_s{position}"
         used.add(base)
         in_place = is_georeferenced_series(facts, series)
-        for n, one in enumerate(series.levels):
-            if isinstance(one, LevelFacts) and level in (None, n):
-                axes = one.axes.replace("S", "B") if in_place else one.axes
+        for n, facts_of_level in enumerate(series.levels):
+            if isinstance(facts_of_level, LevelFacts) and level in (None, n):
+                axes = facts_of_level.axes
+                axes = axes.replace("S", "B") if in_place else axes
                 index = 0 if level is not None else n
-                where = _LevelToName(facts, series, position, n, index, role, base, axes)
-                names[position, n] = name_level(where, one, names)
+                unnamed = _Unnamed(
+                    facts, series, facts_of_level, position, n, index, role, base, axes
+                )
+                names[position, n] = name_level(unnamed, names)
     return names
 
 
 @dataclass(frozen=True, slots=True)
-class _LevelToName:
-    """A level to be named: its series and its index; `index` is the one that its name shows.
+class _Unnamed:
+    """A level to be named, `levels[n]` of the series at `position`; its name shows `index`.
 
     `axes` are its axis codes, with "B" for the samples of a georeferenced image.
     """
 
-    facts: FileFacts
+    file: FileFacts
     series: SeriesFacts
+    facts: LevelFacts
     position: int
     n: int
     index: int
@@ -159,48 +163,44 @@ def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
 _Names = Mapping[tuple[int, int], LevelName]
 
 
-def _in_tree(where: _LevelToName, one: LevelFacts, names: _Names) -> LevelName:
+def _in_tree(level: _Unnamed, names: _Names) -> LevelName:
     # a mask is in the group of the level that it masks; other images have groups of their own
-    is_beside = where.position == 0 or where.role == "mask"
-    group = str(where.index) if is_beside else f"{where.mark[1:]}/{where.index}"
-    name = where.base if where.role == "mask" else "image"
-    mark = where.mark if where.role == "mask" else ""
-    dims = _shared_with_image(where, one, dimension_names(where.axes, mark), names)
-    return LevelName(group, name, dims, "", where.role)
+    is_mask = level.role == "mask"
+    is_beside = level.position == 0 or is_mask
+    group = str(level.index) if is_beside else f"{level.mark[1:]}/{level.index}"
+    dims = dimension_names(level.axes, level.mark if is_mask else "")
+    name = level.base if is_mask else "image"
+    return LevelName(group, name, _shared_with_image(level, dims, names), "", level.role)
 
 
-def _in_dataset(where: _LevelToName, one: LevelFacts, names: _Names) -> LevelName:
-    suffix = f"_{where.index}" if where.index else ""
-    dims = list(dimension_names(where.axes, where.mark + suffix))
-    full, full_name = where.series.levels[0], names.get((where.position, 0))
-    if where.index and isinstance(full, LevelFacts) and full_name:
-        is_same = full.axes == one.axes
-        has_same = sorted(full.axes) == sorted(set(one.axes)) == sorted(one.axes)
-        for at, axis in enumerate(one.axes if is_same or has_same else ""):
+def _in_dataset(level: _Unnamed, names: _Names) -> LevelName:
+    suffix, facts = f"_{level.index}" if level.index else "", level.facts
+    dims = list(dimension_names(level.axes, level.mark + suffix))
+    full, full_name = level.series.levels[0], names.get((level.position, 0))
+    if level.index and isinstance(full, LevelFacts) and full_name:
+        is_same = full.axes == facts.axes
+        has_same = sorted(full.axes) == sorted(set(facts.axes)) == sorted(facts.axes)
+        for at, axis in enumerate(facts.axes if is_same or has_same else ""):
             # overviews share channels, times and planes with the full image
             other = at if is_same else full.axes.index(axis)
-            if axis not in "YX" and one.shape[at] == full.shape[other]:
+            if axis not in "YX" and facts.shape[at] == full.shape[other]:
                 dims[at] = full_name.dims[other]
-    shared = _shared_with_image(where, one, tuple(dims), names)
-    return LevelName("", where.base + suffix, shared, where.mark + suffix, where.role)
+    shared = _shared_with_image(level, tuple(dims), names)
+    return LevelName("", level.base + suffix, shared, level.mark + suffix, level.role)
 
 
-def _shared_with_image(
-    where: _LevelToName, one: LevelFacts, dims: tuple[str, ...], names: _Names
-) -> tuple[str, ...]:
+def _shared_with_image(level: _Unnamed, dims: tuple[str, ...], names: _Names) -> tuple[str, ...]:
     """Replace the x and y dimensions of a mask by those of its image."""
-    if where.role != "mask":
+    if level.role != "mask":
         return dims
-    levels = where.facts.series[0].levels
-    image = levels[where.n] if where.n < len(levels) else None
-    name = names.get((0, where.n))
+    levels, name = level.file.series[0].levels, names.get((0, level.n))
+    image = levels[level.n] if level.n < len(levels) else None
     if name is None or not isinstance(image, LevelFacts):
         return dims
-    known = {
-        axis: (size, dim)
+    of_image = {
+        (axis, size): dim
         for axis, size, dim in zip(image.axes, image.shape, name.dims, strict=True)
+        if axis in "YX"
     }
-    return tuple(
-        known[axis][1] if axis in "YX" and known.get(axis, (0,))[0] == size else dim
-        for axis, size, dim in zip(one.axes, one.shape, dims, strict=True)
-    )
+    sizes = zip(level.facts.axes, level.facts.shape, strict=True)
+    return tuple(of_image.get(key, dim) for key, dim in zip(sizes, dims, strict=True))

@@ -51,7 +51,7 @@ _MAX_CHANNELS = 1 << 16
 """Largest number of channels accepted if the size of the image is unknown."""
 _DESCRIPTION, _XMP, _UIC2, _AVS = 270, 700, 33629, 65000
 
-_Found = Mapping[str, Any]
+_Record = Mapping[str, Any]
 
 
 def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report) -> Calibration:
@@ -116,9 +116,9 @@ class _Image:
         """Pixel sizes of the resolution tags."""
         return resolution_sizes(self.tags).scales
 
-    def size(self, found: _Found, key: str, factor: float = 1.0) -> float | None:
+    def size(self, record: _Record, key: str, factor: float = 1.0) -> float | None:
         """Return a distance or duration times `factor`; None if 0 or absent."""
-        value = found.get(key)
+        value = record.get(key)
         if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
             return None
         number = positive(value)
@@ -170,34 +170,34 @@ def _ome(text: Any, image: _Image) -> Calibration | None:
     return named or own or (images[0] if images else None)
 
 
-def _imagej(found: Any, image: _Image) -> Calibration | None:
-    unit = to_unit(found.get("unit"))
+def _imagej(record: Any, image: _Image) -> Calibration | None:
+    unit = to_unit(record.get("unit"))
     # `unit` applies to all axes, unless y or z have their own
-    units = {"X": unit, "T": to_unit(found.get("tunit")) or "second"}
-    units |= {a: to_unit(found.get(f"{a.lower()}unit") or found.get("unit")) for a in "YZ"}
-    spacing = found.get("spacing")
+    units = {"X": unit, "T": to_unit(record.get("tunit")) or "second"}
+    units |= {a: to_unit(record.get(f"{a.lower()}unit") or record.get("unit")) for a in "YZ"}
+    spacing = record.get("spacing")
     is_downwards = isinstance(spacing, int | float) and spacing < 0
     scales: dict[str, float | None] = {
-        "Z": -spacing if is_downwards else image.size(found, "spacing"),  # type: ignore[operator]
-        "T": image.size(found, "finterval"),
+        "Z": -spacing if is_downwards else image.size(record, "spacing"),  # type: ignore[operator]
+        "T": image.size(record, "finterval"),
     }
     for axis, tag in RESOLUTIONS:
         per_unit = rational(image.tags.get(tag))
         scales[axis] = None if per_unit is None or units[axis] is None else 1 / per_unit
-    for axis, scale, own in _scifio_axes(found, image):
+    for axis, scale, own in _scifio_axes(record, image):
         scales[axis], units[axis] = scale, own
-    n_channels = int(positive(found.get("channels")) or 1)
+    n_channels = int(positive(record.get("channels")) or 1)
     if n_channels > max(image.lengths.values(), default=_MAX_CHANNELS):
         return calibrated(scales, units)  # more channels than the longest axis
-    return calibrated(scales, units, channels=_imagej_channels(found, n_channels))
+    return calibrated(scales, units, channels=_imagej_channels(record, n_channels))
 
 
-def _scifio_axes(found: _Found, image: _Image) -> Iterator[tuple[str, float, str]]:
+def _scifio_axes(record: _Record, image: _Image) -> Iterator[tuple[str, float, str]]:
     """Yield (axis, scale, unit) of the axes in SCIFIO's comment that have a known unit."""
-    if "SCIFIO" not in found:
+    if "SCIFIO" not in record:
         return
-    rows = {key: str(found.get(key, "")).split(",") for key in ("axes", "scales", "units")}
-    if "scales" in found and len(set(map(len, rows.values()))) > 1:
+    rows = {key: str(record.get(key, "")).split(",") for key in ("axes", "scales", "units")}
+    if "scales" in record and len(set(map(len, rows.values()))) > 1:
         counts = ", ".join(f"{len(row)} {key}" for key, row in rows.items())
         image.report.add("SCIFIO", "not one scale and unit for each axis", got=counts)
     for name, scale, text in zip(*rows.values(), strict=False):
@@ -207,10 +207,10 @@ def _scifio_axes(found: _Found, image: _Image) -> Iterator[tuple[str, float, str
             yield axis, size, unit
 
 
-def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
-    labels = [str(label) for label in found.get("Labels") or ()]
-    ranges = list(found.get("Ranges") or ())
-    luts = found.get("LUTs") or ()
+def _imagej_channels(record: _Record, n_channels: int) -> tuple[Channel, ...]:
+    labels = [str(label) for label in record.get("Labels") or ()]
+    ranges = list(record.get("Ranges") or ())
+    luts = record.get("LUTs") or ()
     if not labels and not ranges and not len(luts):
         return ()  # without names: tifffile may declare 100,000 planes as channels
     # labels are per plane, channel fastest; a label shared by all planes of a channel names it
@@ -226,48 +226,45 @@ def _imagej_channels(found: _Found, n_channels: int) -> tuple[Channel, ...]:
     return tuple(channels) if any(channel != Channel() for channel in channels) else ()
 
 
-def _lsm(found: Any, image: _Image) -> Calibration | None:
-    scales = {axis: image.size(found, f"VoxelSize{axis}", 1e6) for axis in "XYZ"}
-    scales["T"] = image.size(found, "TimeIntervall")
-    colors = found.get("ChannelColors") or {}
+def _lsm(record: Any, image: _Image) -> Calibration | None:
+    scales = {axis: image.size(record, f"VoxelSize{axis}", 1e6) for axis in "XYZ"}
+    scales["T"] = image.size(record, "TimeIntervall")
+    colors = record.get("ChannelColors") or {}
     names, rgb = (list(colors.get(key) or ()) for key in ("ColorNames", "Colors"))
-    channels = tuple(
-        Channel(str(name), color_hex(rgb[n]) if n < len(rgb) else None)
-        for n, name in enumerate(names)
-    )
-    stamps = found.get("TimeStamps")
+    named = zip_longest(names, rgb[: len(names)])
+    channels = tuple(Channel(str(name), color_hex(color)) for name, color in named)
+    stamps = record.get("TimeStamps")
     times = () if stamps is None or len(stamps) < 2 else tuple(float(t - stamps[0]) for t in stamps)
     return calibrated(scales, channels=channels, times=times)
 
 
-def _stk(found: Any, image: _Image) -> Calibration | None:
+def _stk(record: Any, image: _Image) -> Calibration | None:
     # UIC1 without UIC2 is not a MetaMorph stack; other writers imitate the format
-    if "ZDistance" not in found and _UIC2 not in image.tags:
+    if "ZDistance" not in record and _UIC2 not in image.tags:
         return None
-    unit = to_unit(found.get("CalibrationUnits"))
+    unit = to_unit(record.get("CalibrationUnits"))
     scales: dict[str, float | None] = {}
-    if found.get("SpatialCalibration") and unit is not None:
-        scales = {axis: image.size(found, f"{axis}Calibration") for axis in "XY"}
-        distances = set(list(found.get("ZDistance", ()))[1:])
+    if record.get("SpatialCalibration") and unit is not None:
+        scales = {axis: image.size(record, f"{axis}Calibration") for axis in "XY"}
+        distances = set(list(record.get("ZDistance", ()))[1:])
         scales["Z"] = positive(distances.pop()) if len(distances) == 1 else None
-    created = found.get("CreateTime")
-    moments = found.get("DatetimeCreated")
+    created, moments = record.get("CreateTime"), record.get("DatetimeCreated")
     if not isinstance(created, datetime.datetime) and moments is not None and len(moments):
         created = moments[0].astype("datetime64[us]").item()
-    properties = found.get("PlaneProperty") or ()
+    properties = record.get("PlaneProperty") or ()
     optics = {row["name"]: row["value"] for row in properties if isinstance(row, Mapping)}
-    waves = [w for w in map(float, found.get("Wavelengths", ())) if w > 0]
+    waves = [w for w in map(float, record.get("Wavelengths", ())) if w > 0]
     return calibrated(
         scales,
         unit,
-        name=_plain_text(found.get("Name")),
+        name=_plain_text(record.get("Name")),
         times=_stk_times(moments),
         acquired=created if isinstance(created, datetime.datetime) else None,
         wavelength=_same_or_all(waves),
         wavelength_unit="nanometer" if waves else None,
         numerical_aperture=image.size(optics, "_MagNA_"),
         magnification_setting=optics.get("_MagSetting_"),
-        **_stage(found.get("Stage", ()), found.get("StageLabel") or ()),
+        **_stage(record.get("Stage", ()), record.get("StageLabel") or ()),
     )
 
 
@@ -303,10 +300,10 @@ def _well(label: Any) -> dict[str, Any]:
     return {"well": match[1].upper(), "site": int(match[2])} if match else {}
 
 
-def _metaseries(found: Any, image: _Image) -> Calibration | None:
-    plane: dict[str, Any] = {key: v for key, v in found.items() if not isinstance(v, Mapping)}
+def _metaseries(record: Any, image: _Image) -> Calibration | None:
+    plane: dict[str, Any] = {key: v for key, v in record.items() if not isinstance(v, Mapping)}
     for part in ("SetInfo", "PlaneInfo"):
-        plane |= found.get(part) or {}
+        plane |= record.get(part) or {}
     unit = to_unit(str(plane.get("spatial-calibration-units") or ""))
     scales: dict[str, float | None] = {}
     if plane.get("spatial-calibration-state", True) and unit is not None:
@@ -340,7 +337,7 @@ _METASERIES_NAMES = (
 )
 
 
-def _metaseries_place(plane: _Found) -> dict[str, Any]:
+def _metaseries_place(plane: _Record) -> dict[str, Any]:
     """Parse plate, well and site from their properties, or from label and description."""
     named = {re.sub(r"[^a-z]", "", key.lower()): value for key, value in plane.items()}
     plate = _PLATE.search(str(plane.get("Description") or ""))
@@ -353,20 +350,20 @@ def _metaseries_place(plane: _Found) -> dict[str, Any]:
     return place
 
 
-def _metaseries_time(plane: _Found, report: Report) -> datetime.datetime | None:
+def _metaseries_time(plane: _Record, report: Report) -> datetime.datetime | None:
     """Parse a local time with milliseconds and no time zone: 20230401 12:34:56.789."""
     key = "acquisition-time-local"
     value = plane.get(key)
     if isinstance(value, datetime.datetime) or not value:
         return value or None
-    found = parse_date(str(value)) if ":" in str(value) else None
-    if found is None:
+    moment = parse_date(str(value)) if ":" in str(value) else None
+    if moment is None:
         report.add(key, "not a valid time", got=value)
-    return found
+    return moment
 
 
-def _micromanager(found: Any, image: _Image) -> Calibration | None:
-    summary = found.get("Summary")
+def _micromanager(record: Any, image: _Image) -> Calibration | None:
+    summary = record.get("Summary")
     if not isinstance(summary, Mapping):
         return None
     scales = {axis: image.size(summary, "PixelSize_um") for axis in "XY"}
@@ -379,17 +376,17 @@ def _micromanager(found: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, channels=channels, name=str(summary.get("Prefix") or ""))
 
 
-def _ndtiff(found: Any, image: _Image) -> Calibration | None:
-    plain = _micromanager(found, image)
-    names = found.get("Labels", {}).get("channel", ())
+def _ndtiff(record: Any, image: _Image) -> Calibration | None:
+    plain = _micromanager(record, image)
+    names = record.get("Labels", {}).get("channel", ())
     if plain is None or not names:
         return plain
     known = {channel.name: channel for channel in plain.channels}
     return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
 
 
-def _scanimage(found: Any, image: _Image) -> Calibration | None:
-    frame = found.get("FrameData") if isinstance(found, Mapping) else None
+def _scanimage(record: Any, image: _Image) -> Calibration | None:
+    frame = record.get("FrameData") if isinstance(record, Mapping) else None
     if not isinstance(frame, Mapping):
         return _scanimage3(image)
     rate = image.size(frame, "SI.hRoiManager.scanVolumeRate")
@@ -433,9 +430,9 @@ def _scanimage3(image: _Image) -> Calibration | None:
         return None
     rate = image.size(state, "acq.frameRate")
     saved = [n for n in range(1, 9) if positive(state.get(f"acq.savingChannel{n}"))]
-    n_saved = positive(state.get("acq.numberOfChannelsSave"))
-    if n_saved and len(saved) != int(n_saved):
-        saved = list(range(1, min(int(n_saved), 8) + 1))
+    n_saved = int(positive(state.get("acq.numberOfChannelsSave")) or len(saved))
+    if len(saved) != n_saved:
+        saved = list(range(1, min(n_saved, 8) + 1))
     return calibrated(
         {"T": 1 / rate if rate else None, "Z": image.size(state, "acq.zStepSize")},
         channels=tuple(Channel(f"Channel {n}") for n in saved),
@@ -447,10 +444,9 @@ def _scanimage3(image: _Image) -> Calibration | None:
 
 def _us_time(text: str) -> datetime.datetime | None:
     """Parse a local time of ScanImage: 6/20/2014 13:26:02.234."""
+    decimals = ".%f" if "." in text else ""
     try:
-        return datetime.datetime.strptime(
-            text if "." in text else f"{text}.0", "%m/%d/%Y %H:%M:%S.%f"
-        )
+        return datetime.datetime.strptime(text, f"%m/%d/%Y %H:%M:%S{decimals}")
     except ValueError:
         return None
 
@@ -461,49 +457,49 @@ _FLUOVIEW_AXES = {
 }  # fmt: skip
 
 
-def _fluoview(found: Any, image: _Image) -> Calibration | None:
+def _fluoview(record: Any, image: _Image) -> Calibration | None:
     scales: dict[str, float | None] = {}
     units: dict[str, str | None] = {}
-    known: set[str | None] = {None}
-    for name, size, _, step, unit in found.get("Dimensions", ()):
+    seen: set[str | None] = {None}
+    for name, size, _, step, unit in record.get("Dimensions", ()):
         axis = _FLUOVIEW_AXES.get(str(name).upper())
-        if axis in known and size > 1:
+        if axis in seen and size > 1:
             image.report.add("FluoView dimensions", "unknown or repeated name", got=str(name))
-        known.add(axis)
+        seen.add(axis)
         # without a unit, steps are in pixels
         if axis in ("X", "Y", "Z", "T") and to_unit(_plain_text(unit)) is not None:
             scales[axis], units[axis] = positive(step), to_unit(_plain_text(unit))
-    return calibrated(scales, units, name=_plain_text(found.get("ImageName")))
+    return calibrated(scales, units, name=_plain_text(record.get("ImageName")))
 
 
-def _sis(found: Any, image: _Image) -> Calibration | None:
-    scales = {axis: image.size(found, f"pixelsize{axis.lower()}", 1e6) for axis in "XY"}
-    info = found.get("Info", {})
+def _sis(record: Any, image: _Image) -> Calibration | None:
+    scales = {axis: image.size(record, f"pixelsize{axis.lower()}", 1e6) for axis in "XY"}
+    info = record.get("Info", {})
     scales["Z"] = positive(info.get("StepZ"))
-    moments = np.asarray(found.get("Time", {}).get("TimePos", ()), np.float64)
+    moments = np.asarray(record.get("Time", {}).get("TimePos", ()), np.float64)
     times = tuple(((moments - moments[0]) / 1000).tolist()) if moments.size > 1 else ()
-    channels = tuple(Channel(str(band.get("BandName", ""))) for band in found.get("Band", ()))
+    channels = tuple(Channel(str(band.get("BandName", ""))) for band in record.get("Band", ()))
     return calibrated(
         scales,
         {"X": "micrometer", "Y": "micrometer", "Z": to_unit(info.get("UnitZ"))},
         channels=channels if any(channel.name for channel in channels) else (),
         times=times,
-        name=_plain_text(found.get("name")),
-        magnification=image.size(found, "magnification"),
+        name=_plain_text(record.get("name")),
+        magnification=image.size(record, "magnification"),
     )
 
 
-def _flimage(found: Any, image: _Image) -> Calibration | None:
-    counts = (found.get("State.Acq.pixelsPerLine"), found.get("State.Acq.linesPerFrame"))
+def _flimage(record: Any, image: _Image) -> Calibration | None:
+    counts = (record.get("State.Acq.pixelsPerLine"), record.get("State.Acq.linesPerFrame"))
     if counts != (image.lengths.get("X"), image.lengths.get("Y")):
         what = "the counts of FLIMage do not match the pages, whose axes are unknown"
         image.report.add("State.Acq", what, got=counts)
         return Calibration()
-    field = found.get("State.Acq.field_of_view")
+    field = record.get("State.Acq.field_of_view")
     if not isinstance(field, list) or len(field) < 2:
         return None
-    zoom = image.size(found, "State.Acq.zoom")
-    if zoom is None and found.get("State.Acq.zoom") is not None:
+    zoom = image.size(record, "State.Acq.zoom")
+    if zoom is None and record.get("State.Acq.zoom") is not None:
         return Calibration()  # the field of view refers to zoom 1, and the zoom is invalid
     scales = {
         axis: positive(width / n / (zoom or 1.0))
@@ -515,15 +511,15 @@ def _flimage(found: Any, image: _Image) -> Calibration | None:
 _NIH_UNITS = {0: "nm", 1: "um", 2: "mm", 3: "cm", 4: "m", 5: "km", 6: "inch", 7: "foot"}
 
 
-def _nih(found: Any, image: _Image) -> Calibration | None:
-    units = {**_NIH_UNITS, 10: found.get("XUnit")}
-    unit = to_unit(_plain_text(units.get(found.get("UnitsID"))))
-    per_unit = positive(found.get("XScale"))
-    scales: dict[str, float | None] = {"T": image.size(found, "FrameInterval")}
+def _nih(record: Any, image: _Image) -> Calibration | None:
+    units = {**_NIH_UNITS, 10: record.get("XUnit")}
+    unit = to_unit(_plain_text(units.get(record.get("UnitsID"))))
+    per_unit = positive(record.get("XScale"))
+    scales: dict[str, float | None] = {"T": image.size(record, "FrameInterval")}
     if per_unit is not None and unit is not None:
         scales["X"] = 1 / per_unit
-        scales["Y"] = (positive(found.get("PixelAspectRatio")) or 1) / per_unit
-        scales["Z"] = image.size(found, "SliceSpacing", 1 / per_unit)
+        scales["Y"] = (positive(record.get("PixelAspectRatio")) or 1) / per_unit
+        scales["Z"] = image.size(record, "SliceSpacing", 1 / per_unit)
     return calibrated(scales, unit)
 
 
@@ -538,19 +534,19 @@ def _slide(scales: Mapping[str, float | None], magnification: Any, **more: Any) 
     return calibrated(scales, magnification=value, **more)
 
 
-def _aperio(found: Any, image: _Image) -> Calibration | None:
+def _aperio(record: Any, image: _Image) -> Calibration | None:
     items = dict(re.findall(r"\|\s*([^|=]+?)\s*=\s*([^|]*?)\s*(?=\||$)", image.description))
     size = image.size(items, "MPP")
     return _slide(dict.fromkeys("XY", size), items.get("AppMag"))
 
 
-def _ndpi(found: Any, image: _Image) -> Calibration | None:
+def _ndpi(record: Any, image: _Image) -> Calibration | None:
     # macro and map have negative magnifications
     return _slide(image.scales, image.tags.get(65421))
 
 
-def _scn(found: Any, image: _Image) -> Calibration | None:
-    root = image.parse(found if isinstance(found, str) else image.description, "SCN XML")
+def _scn(record: Any, image: _Image) -> Calibration | None:
+    root = image.parse(record if isinstance(record, str) else image.description, "SCN XML")
     images = list(_elements(root, "image"))
     here = images[image.series.index : image.series.index + 1] or images
     objective = next((e.text for part in here for e in _elements(part, "objective")), None)
@@ -558,11 +554,11 @@ def _scn(found: Any, image: _Image) -> Calibration | None:
     return _slide(image.scales, objective, name=name)
 
 
-def _qpi(found: Any, image: _Image) -> Calibration | None:
+def _qpi(record: Any, image: _Image) -> Calibration | None:
     if image.series.index:
         # the XML of secondary images may repeat the pixel size of the slide
         return _slide(image.scales, None)
-    texts = found if isinstance(found, list) else [image.description]
+    texts = record if isinstance(record, list) else [image.description]
     roots = [image.parse(text, "QPTIFF XML") for text in texts]
     full = [root for root in roots if _text(root, "ImageType") in ("FullResolution", None)]
     channels = tuple(
@@ -577,8 +573,8 @@ def _qpi(found: Any, image: _Image) -> Calibration | None:
     return _slide(scales, magnification, channels=channels if is_stack else ())
 
 
-def _philips(found: Any, image: _Image) -> Calibration | None:
-    root = image.parse(found, "Philips XML")
+def _philips(record: Any, image: _Image) -> Calibration | None:
+    root = image.parse(record, "Philips XML")
     spacing = next((e.text for e in root.iter() if e.get("Name") == "DICOM_PIXEL_SPACING"), None)
     # the first one is that of the full-size level: rows, columns, in millimetres
     sizes = dict(zip("YX", (spacing or "").replace('"', "").split(), strict=False))
@@ -588,8 +584,8 @@ def _philips(found: Any, image: _Image) -> Calibration | None:
     return _slide({axis: image.size({key: n}, key, 1000) for axis, n in sizes.items()}, None)
 
 
-def _bif(found: Any, image: _Image) -> Calibration | None:
-    text = found or image.tags.get(_XMP)
+def _bif(record: Any, image: _Image) -> Calibration | None:
+    text = record or image.tags.get(_XMP)
     root = image.parse(text, "Ventana XML in XMP (700)")
     scan = next(_elements(root, "iScan"), None)
     if scan is None or image.series.name.lower() != "baseline":
@@ -599,15 +595,15 @@ def _bif(found: Any, image: _Image) -> Calibration | None:
     return _slide(scales, scan.get("Magnification"))
 
 
-def _indica(found: Any, image: _Image) -> Calibration | None:
-    root = image.parse(found or image.description, "IndicaLabs XML")
+def _indica(record: Any, image: _Image) -> Calibration | None:
+    root = image.parse(record or image.description, "IndicaLabs XML")
     channels = tuple(Channel(element.get("name", "")) for element in _elements(root, "channel"))
     is_stack = image.series.axes.startswith("C")
     scales = image.scales
     return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
 
 
-def _trestle(found: Any, image: _Image) -> Calibration | None:
+def _trestle(record: Any, image: _Image) -> Calibration | None:
     # the resolution tags hold micrometres per pixel, against their definition
     sizes = {axis: rational(image.tags.get(tag)) for axis, tag in RESOLUTIONS}
     overlaps = re.search(r"OverlapsXY\s*=([^;\r\n]*)", image.description)
@@ -619,8 +615,8 @@ def _trestle(found: Any, image: _Image) -> Calibration | None:
     return _slide(sizes, objective and objective[1])
 
 
-def _avs(found: Any, image: _Image) -> Calibration | None:
-    root = image.parse(found or image.tags.get(_AVS), "Argos XML")
+def _avs(record: Any, image: _Image) -> Calibration | None:
+    root = image.parse(record or image.tags.get(_AVS), "Argos XML")
     scales: dict[str, float | None] = dict(image.scales)
     depth = positive(_text(root, "ZRange"))
     n_planes = image.lengths.get("Z", 1)
@@ -637,15 +633,15 @@ def _elements(root: Element, name: str) -> Iterator[Element]:
 
 def _text(root: Element, *names: str) -> str | None:
     """Return the text of the first element with one of these names, in order of the names."""
-    found = (element.text for name in names for element in _elements(root, name))
-    return next((text.strip() for text in found if text and text.strip()), None)
+    record = (element.text for name in names for element in _elements(root, name))
+    return next((text.strip() for text in record if text and text.strip()), None)
 
 
 # ---- electrons, X-rays, gels
 
 
-def _fei(found: Any, image: _Image) -> Calibration | None:
-    scan = found.get("Scan")
+def _fei(record: Any, image: _Image) -> Calibration | None:
+    scan = record.get("Scan")
     if not isinstance(scan, Mapping):
         return None
     keys = {"X": "PixelWidth", "Y": "PixelHeight"}
@@ -653,42 +649,40 @@ def _fei(found: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, "nanometer")
 
 
-def _sem(found: Any, image: _Image) -> Calibration | None:
-    size = found.get("ap_image_pixel_size")
+def _sem(record: Any, image: _Image) -> Calibration | None:
+    size = record.get("ap_image_pixel_size")
     if not isinstance(size, tuple) or len(size) < 3:
         return None
     return calibrated(dict.fromkeys("XY", positive(size[1])), to_unit(str(size[2])))
 
 
-def _tvips(found: Any, image: _Image) -> Calibration | None:
-    scales = {axis: image.size(found, f"PixelSize{axis}") for axis in "XY"}
-    magnification = image.size(found, "TemMagnification")
+def _tvips(record: Any, image: _Image) -> Calibration | None:
+    scales = {axis: image.size(record, f"PixelSize{axis}") for axis in "XY"}
+    magnification = image.size(record, "TemMagnification")
     return calibrated(scales, "nanometer", magnification=magnification)
 
 
-def _eer(found: Any, image: _Image) -> Calibration | None:
-    attributes = {
-        name: found[key]
-        for key, name in (("exposureTime", "exposure_time"), ("totalDose", "total_dose"))
-        if isinstance(found.get(key), int | float)
-    }
+def _eer(record: Any, image: _Image) -> Calibration | None:
+    names = {"exposureTime": "exposure_time", "totalDose": "total_dose"}
+    numbers = {name: record.get(key) for key, name in names.items()}
+    attributes = {key: n for key, n in numbers.items() if isinstance(n, int | float)}
     return Calibration(attributes=attributes)
 
 
-def _pilatus(found: Any, image: _Image) -> Calibration | None:
-    size = found.get("Pixel_size")
+def _pilatus(record: Any, image: _Image) -> Calibration | None:
+    size = record.get("Pixel_size")
     if not isinstance(size, tuple) or len(size) != 2:
         return None
     scales = {axis: (positive(n) or 0) * 1e6 or None for axis, n in zip("XY", size, strict=True)}
-    return calibrated(scales, exposure_time=image.size(found, "Exposure_time"))
+    return calibrated(scales, exposure_time=image.size(record, "Exposure_time"))
 
 
-def _mdgel(found: Any, image: _Image) -> Calibration | None:
-    kind, scale = found.get("FileTag"), found.get("ScalePixel")
+def _mdgel(record: Any, image: _Image) -> Calibration | None:
+    kind, scale = record.get("FileTag"), record.get("ScalePixel")
     if kind not in (2, 128) or not scale or not scale[0]:
         what = "the samples have no calibration: they are those that are stored"
         image.report.add("MD_FILETAG and MD_SCALEPIXEL", what, got=f"{kind}, {scale}")
-    units = _plain_text(found.get("FileUnits"))
+    units = _plain_text(record.get("FileUnits"))
     return replace(resolution_sizes(image.tags), attributes={"units": units} if units else {})
 
 
@@ -704,7 +698,7 @@ READERS: Mapping[str, Reader] = {
     "svs": _aperio,
     "mikroscan": _aperio,
     "motic": _aperio,
-    "huron": lambda found, image: resolution_sizes(image.tags),
+    "huron": lambda record, image: resolution_sizes(image.tags),
     "ndpi": _ndpi,
     "scn": _scn,
     "bif": _bif,

@@ -277,11 +277,11 @@ IMAGE_ATTRIBUTES = ("multiscales", "omero", PENDING)
 
 
 def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> dict | None:
-    found = [*axes, *entry["axes"]]
-    ranks = [_RANKS.get(axis.get("type", ""), 1) for axis in found]
+    all_axes = [*axes, *entry["axes"]]
+    ranks = [_RANKS.get(axis.get("type", ""), 1) for axis in all_axes]
     if ranks.count(0) > 1 or ranks.count(1) > 1 or ranks.count(2) > 3:
         return None
-    order = sorted(range(len(found)), key=ranks.__getitem__)
+    order = sorted(range(len(all_axes)), key=ranks.__getitem__)
     neutral = {"scale": 1.0, "translation": 0.0}
     datasets = []
     for dataset in entry["datasets"]:
@@ -290,7 +290,7 @@ def _with_axes(entry: Mapping[str, Any], axes: Sequence[Mapping[str, str]]) -> d
             numbers = [*[neutral[step["type"]]] * len(axes), *step[step["type"]]]
             steps.append({"type": step["type"], step["type"]: [numbers[n] for n in order]})
         datasets.append({**dataset, "coordinateTransformations": steps})
-    return {**entry, "axes": [found[n] for n in order], "datasets": datasets}
+    return {**entry, "axes": [all_axes[n] for n in order], "datasets": datasets}
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,12 +324,12 @@ def _images(group: Group, arrays: Mapping[str, Array] | None = None) -> list[_Im
     if arrays is not None:
         entries = [(entry, flag) for entry, flag in entries if _matches_arrays(entry, arrays)]
         order = {path: n for n, path in enumerate(arrays)}
-        entries.sort(key=lambda one: order[one[0]["datasets"][0]["path"]])
-    found = []
+        entries.sort(key=lambda row: order[row[0]["datasets"][0]["path"]])
+    images = []
     for n, (entry, is_pending) in enumerate(entries):
         first = attributes.get("omero") if n == 0 and not is_pending else None
-        found.append(_Image(entry, channels.get(entry["datasets"][0]["path"], first), is_pending))
-    return found
+        images.append(_Image(entry, channels.get(entry["datasets"][0]["path"], first), is_pending))
+    return images
 
 
 def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,10 +337,10 @@ def _pending(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(text, dict):
         return text
     try:
-        found = json.loads(text) if isinstance(text, str) else {}
+        pending = json.loads(text) if isinstance(text, str) else {}
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return pending if isinstance(pending, dict) else {}
 
 
 def _matches_arrays(entry: Any, arrays: Mapping[str, Array]) -> bool:
@@ -444,12 +444,12 @@ def _with_all_images(group: Group, series: Sequence[Mapping[str, Any]]) -> Group
         If OME-NGFF does not allow the axes of an image.
     """
     arrays = dict(group.arrays())
-    known = {path for image in _images(group, arrays) for path in image.paths}
+    described = {path for image in _images(group, arrays) for path in image.paths}
     attributes = dict(group.attributes)
-    n_described = len(known)
+    n_described = len(described)
     for row in series:
         paths = [level["path"] for level in row["levels"] if level.get("path") in arrays]
-        if not paths or "role" in arrays[paths[0]].attributes or paths[0] in known:
+        if not paths or "role" in arrays[paths[0]].attributes or paths[0] in described:
             continue
         first = arrays[paths[0]]
         letters = "".join(dim[:1].upper() for dim in first.dims)

@@ -89,7 +89,7 @@ def _without_lzw_end(codec: SegmentCodec) -> SegmentCodec:
 
 def group_compatible(aspects: Sequence[Mapping[str, Any]]) -> list[CompatibleGroup]:
     """Group by equal aspects, largest group first."""
-    members = indices_by_key(tuple(one.items()) for one in aspects)
+    members = indices_by_key(tuple(values.items()) for values in aspects)
     groups = [CompatibleGroup(aspects[indices[0]], tuple(indices)) for indices in members]
     return sorted(groups, key=lambda group: -len(group.members))
 
@@ -147,7 +147,7 @@ def mismatch_error(
     ]
     lines = []
     for number, group in enumerate(listed[:limit], 1):
-        files = ", ".join(str(one) for one in group["files"])
+        files = ", ".join(str(file) for file in group["files"])
         more = ", ..." if group["count"] > _MAX_SHOWN else ""
         values = ", ".join(f"{name} {group[name]}" for name in names[:_MAX_SHOWN])
         noun = "file" if group["count"] == 1 else "files"
@@ -231,19 +231,21 @@ def _codec_row(codec: Codec, table: dict[Codec, list[int]], codecs: list[Codec])
     return rows[-1]
 
 
-def _unify_pair(one: Codec, other: Codec) -> Codec | None:
+def _unify_pair(first: Codec, second: Codec) -> Codec | None:
     """Return a codec that accepts the segments of both; None if there is none."""
-    if one == other or not (isinstance(one, SegmentCodec) and isinstance(other, SegmentCodec)):
-        return one
-    if one.parameters != other.parameters:  # they differ in ends_exactly
-        one, other = _without_lzw_end(one), _without_lzw_end(other)
-    whole = one.shape[:3]
+    if first == second or not (
+        isinstance(first, SegmentCodec) and isinstance(second, SegmentCodec)
+    ):
+        return first
+    if first.parameters != second.parameters:  # they differ in ends_exactly
+        first, second = _without_lzw_end(first), _without_lzw_end(second)
+    whole = first.shape[:3]
     # a codec whose edge segments are whole accepts any edge of the other
-    if one.edge in (None, whole) and other.edge is not None:
-        one, other = other, one
-    if other.edge not in (None, whole, one.edge):
+    if first.edge in (None, whole) and second.edge is not None:
+        first, second = second, first
+    if second.edge not in (None, whole, first.edge):
         return None
-    return one
+    return first
 
 
 def place_arrays(
@@ -440,13 +442,13 @@ def merge_arrays(first: Array, second: Array) -> Array:
     assert first.manifest.shape == second.manifest.shape
     codecs, rows = unify_codecs([first, second])
     sources, (ours, theirs) = _source_columns([first, second], rows)
-    take = theirs != MISSING
+    is_second = theirs != MISSING
     manifest = Manifest(
         first.manifest.shape,
         sources,
-        np.where(take, theirs, ours),
-        np.where(take, second.manifest.offset, first.manifest.offset),
-        np.where(take, second.manifest.length, first.manifest.length),
+        np.where(is_second, theirs, ours),
+        np.where(is_second, second.manifest.offset, first.manifest.offset),
+        np.where(is_second, second.manifest.length, first.manifest.length),
         {**first.manifest.inlined, **second.manifest.inlined},
     )
     return replace(first, codecs=codecs, manifest=manifest)
@@ -560,16 +562,16 @@ def with_transposes(
 def _transpose_codec(
     codec: Codec, transposes: tuple[tuple[int, ...], ...], stored: tuple
 ) -> SegmentCodec:
-    found = None
+    transposed = None
     if isinstance(codec, SegmentCodec) and not codec.transposes:
-        found = with_transposes(codec, transposes, stored)
-    if found is None:
+        transposed = with_transposes(codec, transposes, stored)
+    if transposed is None:
         raise UnsupportedTiff(
             "the axes of the chunks cannot be transposed",
             got=f"chunks of {stored} samples",
             hint="Keep the axes as they are stored: axes='as-stored'.",
         )
-    return found
+    return transposed
 
 
 def _keeps_sample_order(chunks: Sequence[int], order: Sequence[int]) -> bool:

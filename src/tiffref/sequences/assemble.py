@@ -110,19 +110,19 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
 def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
     """Return all properties of a file that must agree with the other files of its sequence."""
     free = (*plan.concat.values(), *(("y", "x") if plan.is_mosaic else ()))
-    found: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
+    aspects: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
     for path, array in part.arrays.items():
         suffix = _suffix(path)
-        one = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
-        for name, value in one.items():
-            found[name] = value if len(part.arrays) == 1 else (*found.get(name, ()), value)
+        stored = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
+        for name, value in stored.items():
+            aspects[name] = value if len(part.arrays) == 1 else (*aspects.get(name, ()), value)
         for name, value in value_aspects(array).items():
-            found[name] = (*found.get(name, ()), value)
-    found["georeference"] = location
+            aspects[name] = (*aspects.get(name, ()), value)
+    aspects["georeference"] = location
     is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
     if "nodata" in plan.ignore and is_whole:
-        found["nodata"] = None  # only without missing chunks, which read as this value
-    return found
+        aspects["nodata"] = None  # only without missing chunks, which read as this value
+    return aspects
 
 
 def _suffix(path: str) -> str:
@@ -149,7 +149,7 @@ def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
 
     Other differences are ignored: names may contain the date, and not all writers name bands.
     """
-    found: list[tuple[str, ...]] = [()] * len(arrays)
+    of_files: list[tuple[str, ...]] = [()] * len(arrays)
     for attribute in ("long_name", "color_interpretation"):
         names = [array.attributes.get(attribute) if array is not None else None for array in arrays]
         texts = [tuple(map(str, one)) if isinstance(one, list) else () for one in names]
@@ -158,15 +158,16 @@ def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
             orders.setdefault(tuple(sorted(one)), set()).add(one)
         for n, one in enumerate(texts):
             if len(orders[tuple(sorted(one))]) > 1:
-                found[n] += one
-    return found
+                of_files[n] += one
+    return of_files
 
 
 def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:
     """Merge groups that differ only in how samples are stored."""
     return [
         CompatibleGroup(
-            groups[same[0]].aspects, tuple(sorted(n for one in same for n in groups[one].members))
+            groups[same[0]].aspects,
+            tuple(sorted(n for index in same for n in groups[index].members)),
         )
         for same in equal_once_decoded(groups)
     ]

@@ -111,7 +111,9 @@ class Part:
 
 def have_same_location(parts: Sequence[Part]) -> bool:
     """Return whether all files have the same location."""
-    return len({id(one) for one in unify_locations([part.location for part in parts])}) == 1
+    return (
+        len({id(location) for location in unify_locations([part.location for part in parts])}) == 1
+    )
 
 
 def scan_files(

@@ -68,7 +68,7 @@ def natural_key(name: str) -> tuple[str, str]:
     ['t9.tif', 't10.tif']
     """
     # numbers sort first, those with fewer digits before others
-    return _NUMBER.sub(lambda found: f"\0{chr(len(found[1]))}{found[1]}", name), name
+    return _NUMBER.sub(lambda number: f"\0{chr(len(number[1]))}{number[1]}", name), name
 
 
 def is_many(source: Any) -> bool:
@@ -106,10 +106,10 @@ def list_files(
     SelectionError
         If a table has no column of paths or URLs.
     """
-    found = files if isinstance(files, FileList) else _list(files, assets, storage_options)
-    if not found.urls:
+    listed = files if isinstance(files, FileList) else _list(files, assets, storage_options)
+    if not listed.urls:
         raise _no_files(files) if isinstance(files, str) else SourceError("no files")
-    return found
+    return listed
 
 
 def _no_files(pattern: str) -> MissingSource:
@@ -153,10 +153,10 @@ def _list_member(name: str, storage_options: Mapping[str, Any] | None) -> list[s
             got=name,
             hint="Pass only the pattern, or list all files and pass pattern='...'.",
         )
-    found = _expand(name, storage_options)
-    if not found:
+    urls = _expand(name, storage_options)
+    if not urls:
         raise _no_files(name)
-    return found
+    return urls
 
 
 def in_archive(files: Any, archive: str) -> Any:
@@ -283,8 +283,8 @@ def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str
     scheme = links[at].partition("://")[0]
     try:
         fs, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
-        found = fs.glob(path)
-        names = [f"{scheme}://{name}" if at else fs.unstrip_protocol(name) for name in found]
+        paths = fs.glob(path)
+        names = [f"{scheme}://{name}" if at else fs.unstrip_protocol(name) for name in paths]
         return sorted(
             ("::".join((*links[:at], name, *links[at + 1 :])) for name in names), key=natural_key
         )
@@ -352,14 +352,14 @@ def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     STAC 1.0 has them in `raster:bands`, 1.1 in `bands` or, for all bands, in the asset itself.
     """
-    found = []
+    bands = []
     for band in asset.get("raster:bands") or asset.get("bands") or [{}]:
         both = {**asset, **band}
         values = {
             name: both.get(f"raster:{name}", band.get(name)) for name in ("scale", "offset")
         } | {name: both.get(name) for name in ("nodata", "unit")}
-        found.append({name: value for name, value in values.items() if value is not None})
-    return found if any(found) else []
+        bands.append({name: value for name, value in values.items() if value is not None})
+    return bands if any(bands) else []
 
 
 def _is_tiff_asset(asset: Mapping[str, Any]) -> bool:
@@ -401,24 +401,22 @@ def find_files(
         If there are no files, or a list cannot be read.
     """
     is_list = isinstance(files, list | tuple) and all(
-        isinstance(f, str | os.PathLike) for f in files
+        isinstance(file, str | os.PathLike) for file in files
     )
-    found = [_list_input(os.fspath(f), assets, storage_options) for f in files] if is_list else [
-        _list_input(files, assets, storage_options)
-    ]  # fmt: skip
-    urls = [_absolute_url(url) for one in found for url in one.urls]
+    lists = [_list_input(item, assets, storage_options) for item in (files if is_list else [files])]
+    urls = [_absolute_url(url) for part in lists for url in part.urls]
     if not urls:
         named = str(files) if isinstance(files, str | os.PathLike) else None
         raise SourceError("no files", url=named, hint="Check the folder, pattern or list.")
-    names = dict.fromkeys(name for one in found for name in one.columns)
+    names = dict.fromkeys(name for part in lists for name in part.columns)
     columns = {
-        name: [v for one in found for v in one.columns.get(name, [None] * len(one.urls))]
+        name: [v for part in lists for v in part.columns.get(name, [None] * len(part.urls))]
         for name in names
     }
-    patterns = {one.pattern for one in found}
-    bands = [band for one in found for band in one.bands or [[]] * len(one.urls)]
-    text = patterns.pop() if len(patterns) == 1 else None
-    return FileList(urls, columns, text, bands if any(bands) else ())
+    patterns = {part.pattern for part in lists}
+    bands = [band for part in lists for band in part.bands or [[]] * len(part.urls)]
+    pattern = patterns.pop() if len(patterns) == 1 else None
+    return FileList(urls, columns, pattern, bands if any(bands) else ())
 
 
 def _absolute_url(url: str) -> str:
@@ -444,17 +442,17 @@ def _list_input(files: Any, assets: Any, storage_options: Any) -> FileList:
 
 def _walk(folder: str) -> list[str]:
     """Return the TIFFs below a folder, sorted naturally."""
-    found: list[str] = []
+    files: list[str] = []
     links: list[str] = []
     join = os.path.join  # a Path for each of many files is slow
-    for where, folders, names in os.walk(folder, onerror=_cannot_list):
-        found += [join(where, name) for name in names if name.lower().endswith(_ENDINGS)]
-        links += filter(os.path.islink, [join(where, name) for name in folders])
+    for parent, folders, names in os.walk(folder, onerror=_cannot_list):
+        files += [join(parent, name) for name in names if name.lower().endswith(_ENDINGS)]
+        links += filter(os.path.islink, [join(parent, name) for name in folders])
     if links:
         more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
         what = f"{links[0]}{more}: links to folders are not followed; name the folder itself"
         warn(MetadataWarning(what, url=links[0]))
-    return sorted(found, key=natural_key)
+    return sorted(files, key=natural_key)
 
 
 def _cannot_list(error: OSError) -> None:
@@ -466,15 +464,15 @@ def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[st
 
     try:
         fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
-        found = fs.find(path)
+        paths = fs.find(path)
     except client_errors() as error:
         raise unreadable(url, error, "cannot be listed") from error
-    names = [fs.unstrip_protocol(name) for name in found if name.lower().endswith(_ENDINGS)]
+    names = [fs.unstrip_protocol(name) for name in paths if name.lower().endswith(_ENDINGS)]
     return sorted(names, key=natural_key)
 
 
 def read_fields(
-    found: FileList,
+    files: FileList,
     pattern: str | None,
     formats: Mapping[str, str] | None = None,
     read: Callable[[str, Sequence[Any], str | None], Any] = read_values,
@@ -495,26 +493,26 @@ def read_fields(
     ManifestMismatch
         If names do not match the pattern.
     """
-    texts: dict[str, Sequence[Any]] = dict(found.columns)
+    texts: dict[str, Sequence[Any]] = dict(files.columns)
     kinds = dict(formats or {})
-    text = pattern or found.pattern
+    text = pattern or files.pattern
     if text is not None:
         parsed = parse_pattern(text, formats)
-        texts |= read_names(found.urls, parsed)
+        texts |= read_names(files.urls, parsed)
         kinds = dict(parsed.formats)
     return {name: read(name, column, kinds.get(name)) for name, column in texts.items()}
 
 
 def read_plain(name: str, column: Sequence[Any], kind: str | None) -> list[Any]:
     """Return values as JSON types: integers, floats, texts, ISO dates, or None."""
-    known = [n for n, value in enumerate(column) if value is not None and value != ""]
+    given = [n for n, value in enumerate(column) if value is not None and value != ""]
     try:
-        values = read_values(name, [column[n] for n in known], kind)
+        values = read_values(name, [column[n] for n in given], kind)
     except SelectionError:
         return [None if value is None else str(value) for value in column]
     if values.dtype.kind == "M":
         values = values.astype("M8[us]").astype(str)
     plain: list[Any] = [None] * len(column)
-    for n, value in zip(known, values.tolist(), strict=True):
+    for n, value in zip(given, values.tolist(), strict=True):
         plain[n] = value
     return plain

@@ -309,14 +309,14 @@ def _format_of(kind: str) -> str:
     if "%" in kind:
         return kind
     named = {"d": "int", "f": "float", "s": "str", "int": "int", "float": "float", "str": "str"}
-    found = named.get(kind) or named.get(kind[-1])
-    if found is None:
+    name = named.get(kind) or named.get(kind[-1])
+    if name is None:
         raise SelectionError(
             "unknown field format",
             got=repr(kind),
             expected="d, f, s, or a date format such as %Y%m%d",
         )
-    return found
+    return name
 
 
 def _glob_fields(text: str) -> str:
@@ -345,11 +345,11 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
     best: list[int] = []
     for expression in pattern.expressions:
         for parts in _path_parts(names, pattern.n_parts):
-            match = expression.fullmatch if pattern.n_parts else expression.search
-            found = [match(part) for part in parts]
-            failed = [n for n, one in enumerate(found) if one is None]
+            find = expression.fullmatch if pattern.n_parts else expression.search
+            matches = [find(part) for part in parts]
+            failed = [n for n, match in enumerate(matches) if match is None]
             if not failed:
-                return _columns(names, [one for one in found if one is not None])
+                return _columns(names, [match for match in matches if match is not None])
             if not best or len(failed) < len(best):
                 best = failed
     raise ManifestMismatch(
@@ -361,7 +361,9 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
 
 
 def _expand_preset(pattern: NamePattern) -> str:
-    return f"'{pattern.text}', {' or '.join(one.pattern for one in pattern.expressions)}"
+    return (
+        f"'{pattern.text}', {' or '.join(expression.pattern for expression in pattern.expressions)}"
+    )
 
 
 def _path_parts(names: Sequence[str], n_parts: int) -> Iterator[list[str]]:

@@ -104,25 +104,25 @@ def _find_fields(
 ) -> tuple[list[tuple[_Field, Group]], list[str]]:
     """Return the fields that have files with their arrays, and the paths of incomplete ones."""
     first = references.series[0]
-    levels = [one["path"] for one in first["levels"] if "path" in one]
+    levels = [level["path"] for level in first["levels"] if "path" in level]
     n_axes = len(first["sequence"]["dims"]) - len(dims)
-    found, partial = [], []
+    fields, partial = {}, []
     for field in _fields(references.group, dims):
         group = _field_group(references.group, levels, field.place)
         image = group[levels[0]]
         assert isinstance(image, Array)
-        if not image.manifest.is_missing.all():
-            found.append((field, group))
-            partial += [field.path] if count_empty(image, n_axes) else []
-    paths = [field.path for field, _ in found]
-    if len(set(paths)) < len(paths):
-        # wells such as A1 and A01, or site and position numbers that concatenate to the same digits
-        raise ManifestMismatch(
-            "several fields of the plate have the same path",
-            got=first_few(sorted({path for path in paths if paths.count(path) > 1})),
-            hint="Use unique names of wells and fields, or pass only some of the files.",
-        )
-    return found, partial
+        if image.manifest.is_missing.all():
+            continue
+        if field.path in fields:
+            # wells such as A1 and A01, or site and position numbers that give the same digits
+            raise ManifestMismatch(
+                "several fields of the plate have the same path",
+                got=field.path,
+                hint="Use unique names of wells and fields, or pass only some of the files.",
+            )
+        fields[field.path] = (field, group)
+        partial += [field.path] if count_empty(image, n_axes) else []
+    return [*fields.values()], partial
 
 
 def _series_record(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
@@ -181,10 +181,10 @@ def _field_group(group: Group, levels: Sequence[str], place: Mapping[str, int]) 
 def _select(array: Array, place: Mapping[str, int]) -> Array:
     """Index an array on some axes, which must have chunks of length 1."""
     index = tuple(place.get(dim, slice(None)) for dim in array.dims)
-    kept = [axis for axis, dim in enumerate(array.dims) if dim not in place]
+    axes = [axis for axis, dim in enumerate(array.dims) if dim not in place]
     grid = array.manifest.shape
     flat = np.arange(array.manifest.n_chunks).reshape(grid)[index].reshape(-1)
-    part = select_chunks(array.manifest, flat, tuple(grid[axis] for axis in kept))
+    part = select_chunks(array.manifest, flat, tuple(grid[axis] for axis in axes))
     used, column = np.unique(part.source[part.source >= 0], return_inverse=True)
     source = part.source.copy()
     source[source >= 0] = column
@@ -192,9 +192,9 @@ def _select(array: Array, place: Mapping[str, int]) -> Array:
     manifest = replace(part, sources=sources, source=source)
     return replace(
         array,
-        shape=tuple(array.shape[axis] for axis in kept),
-        chunks=tuple(array.chunks[axis] for axis in kept),
-        dims=tuple(array.dims[axis] for axis in kept),
+        shape=tuple(array.shape[axis] for axis in axes),
+        chunks=tuple(array.chunks[axis] for axis in axes),
+        dims=tuple(array.dims[axis] for axis in axes),
         manifest=manifest,
     )
 

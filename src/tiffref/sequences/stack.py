@@ -234,7 +234,7 @@ def scan_sequence(
     built = _build(parts, fields, more, plan, record)
     if plan.plate:
         return to_plate(built[0], allow_holes).with_attributes(**check_zattrs(zattrs))
-    return _finish([one.with_axes(axes) for one in built], check_zattrs(zattrs))
+    return _finish([references.with_axes(axes) for references in built], check_zattrs(zattrs))
 
 
 def stack_arrays(
@@ -491,7 +491,7 @@ def _new_files(
     listed: FileList, references: References, storage_options: Mapping[str, Any] | None
 ) -> FileList:
     """Return the files that are not in the sequence; raise if any of its files has changed."""
-    known = {source.url: source for source in references.sources}
+    sources = {source.url: source for source in references.sources}
     allow = None if references.allow is None else AllowList([*references.allow, *listed.urls])
     changed, rows, seen = [], [], set()
     for n, url in enumerate(listed.urls):
@@ -500,9 +500,9 @@ def _new_files(
         if address in seen:
             continue
         seen.add(address)
-        if address not in known:
+        if address not in sources:
             rows.append(n)
-        elif _has_changed(known[address], storage_options, allow):
+        elif _has_changed(sources[address], storage_options, allow):
             changed.append(url)
     if changed:
         raise StaleSource(
