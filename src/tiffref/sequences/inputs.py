@@ -10,7 +10,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..formats.load import fetch_text
 from ..io.allow import AllowList
-from ..io.clients import client_errors
+from ..io.clients import find_file_system, typed_errors
 from ..io.urls import from_document_url, has_scheme, spelling_hint
 from .coordinates import read_values
 from .names import has_fields, is_pattern, parse_pattern, read_names, to_glob
@@ -207,8 +207,7 @@ def _relative_pattern(pattern: str) -> str:
 def _read_list(name: str, assets: Any, storage_options: Any) -> FileList:
     """Read a path or URL from each line; relative ones are relative to the list."""
     lines = [line.strip() for line in _read_text(name, storage_options).splitlines()]
-    folder = name.rpartition("/")[0]
-    return FileList([_resolve(line, folder) for line in lines if line and line[0] != "#"])
+    return FileList([_resolve(line, _folder(name)) for line in lines if line[:1] not in ("", "#")])
 
 
 def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
@@ -222,7 +221,7 @@ def _read_csv(name: str, assets: Any, storage_options: Any) -> FileList:
             hint="Quote values that contain a comma.",
         )  # fmt: skip
     columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-    return _from_table(columns, name.rpartition("/")[0])
+    return _from_table(columns, _folder(name))
 
 
 def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
@@ -230,12 +229,10 @@ def _read_parquet(name: str, assets: Any, storage_options: Any) -> FileList:
         import pyarrow
         import pyarrow.parquet
     reader = pyarrow.BufferReader(fetch_text(name, storage_options, "cannot be read"))
-    try:
+    with typed_errors(name):  # ArrowInvalid is a ValueError
         # Arrow's threads sometimes abort an interpreter that exits right afterwards (pyarrow 26)
         table = pyarrow.parquet.ParquetFile(reader, pre_buffer=False).read(use_threads=False)
-    except client_errors() as error:  # ArrowInvalid is a ValueError
-        raise unreadable(name, error) from error
-    return _from_table(table.to_pydict(), name.rpartition("/")[0])
+    return _from_table(table.to_pydict(), _folder(name))
 
 
 def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -> FileList:
@@ -252,7 +249,7 @@ def _read_items(name: str, assets: Sequence[str] | None, storage_options: Any) -
             expected="an Item, an ItemCollection, or a table",
             hint=f"Add files with: tiffref append {name} FILES" if is_references else None,
         )
-    return _from_stac(document.get("features", [document]), assets, name.rpartition("/")[0])
+    return _from_stac(document.get("features", [document]), assets, _folder(name))
 
 
 _READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
@@ -265,31 +262,24 @@ _READERS: Mapping[str, Callable[[str, Any, Any], FileList]] = {
 
 
 def _read_text(name: str, storage_options: Mapping[str, Any] | None) -> str:
-    try:
+    with typed_errors(name):
         return fetch_text(name, storage_options, "cannot be read").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise unreadable(name, error) from error
 
 
 def _expand(pattern: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     if "://" not in pattern:
         # Path.glob does not accept absolute patterns
         return sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207
-    import fsspec
-
     # in chained URLs the first link with a path has it: "simplecache::zip://*.tif::a.zip"
     links = pattern.split("::")
     at = next(n for n, link in enumerate(links) if "://" in link)
     scheme = links[at].partition("://")[0]
-    try:
-        fs, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
+    fs, path = find_file_system(pattern, storage_options, "cannot be listed")
+    with typed_errors(pattern, "cannot be listed"):
         paths = fs.glob(path)
-        names = [f"{scheme}://{name}" if at else fs.unstrip_protocol(name) for name in paths]
-        return sorted(
-            ("::".join((*links[:at], name, *links[at + 1 :])) for name in names), key=natural_key
-        )
-    except client_errors() as error:
-        raise unreadable(pattern, error, "cannot be listed") from error
+    names = [f"{scheme}://{name}" if at else fs.unstrip_protocol(name) for name in paths]
+    urls = ("::".join((*links[:at], name, *links[at + 1 :])) for name in names)
+    return sorted(urls, key=natural_key)
 
 
 def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
@@ -308,6 +298,10 @@ def _from_table(columns: Mapping[str, Sequence[Any]], folder: str) -> FileList:
     return FileList(urls, {str(k): list(v) for k, v in columns.items() if k != key})
 
 
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
 def _resolve(url: str, folder: str) -> str:
     is_full = "://" in url or Path(url).is_absolute()
     return url if is_full or not folder else f"{folder}/{url.removeprefix('./')}"
@@ -322,29 +316,23 @@ def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str =
     rows: list[tuple[str, Any, str, list[dict[str, Any]]]] = []
     for item in items:
         try:
-            rows += _read_item(item, assets, folder)
+            document = item if isinstance(item, Mapping) else item.to_dict()
+            properties = document.get("properties") or {}
+            moment = properties.get("datetime") or properties.get("start_datetime")
+            rows += [
+                (_resolve(asset["href"], folder), moment, key, _read_bands(asset))
+                for key, asset in document.get("assets", {}).items()
+                if (key in assets if assets is not None else _is_tiff_asset(asset))
+            ]
         except (AttributeError, LookupError, TypeError) as error:
             raise SourceError(
                 "not a STAC item",
                 got=f"{type(error).__name__}: {error} in {repr(item)[:80]}",
                 expected="properties, and assets with an href each",
             ) from error
-    bands = [row[3] for row in rows]
-    columns = {"time": [row[1] for row in rows], "band": [row[2] for row in rows]}
-    shown = {k: v for k, v in columns.items() if k == "time" or len(set(v)) > 1}
-    return FileList([row[0] for row in rows], shown, bands=bands if any(bands) else ())
-
-
-def _read_item(
-    item: Any, assets: Sequence[str] | None, folder: str
-) -> Iterator[tuple[str, Any, str, list[dict[str, Any]]]]:
-    """Yield URL, time, key and bands of the assets of an item."""
-    document = item if isinstance(item, Mapping) else item.to_dict()
-    properties = document.get("properties") or {}
-    moment = properties.get("datetime") or properties.get("start_datetime")
-    for key, asset in document.get("assets", {}).items():
-        if key in assets if assets is not None else _is_tiff_asset(asset):
-            yield _resolve(asset["href"], folder), moment, key, _read_bands(asset)
+    urls, times, keys, bands = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    columns = {"time": times} if len(set(keys)) < 2 else {"time": times, "band": keys}
+    return FileList(urls, columns, bands=bands if any(bands) else ())
 
 
 def _read_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -460,13 +448,9 @@ def _cannot_list(error: OSError) -> None:
 
 
 def _walk_remote(url: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    import fsspec
-
-    try:
-        fs, path = fsspec.url_to_fs(url, **(storage_options or {}))
+    fs, path = find_file_system(url, storage_options, "cannot be listed")
+    with typed_errors(url, "cannot be listed"):
         paths = fs.find(path)
-    except client_errors() as error:
-        raise unreadable(url, error, "cannot be listed") from error
     names = [fs.unstrip_protocol(name) for name in paths if name.lower().endswith(_ENDINGS)]
     return sorted(names, key=natural_key)
 
