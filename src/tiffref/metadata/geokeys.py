@@ -125,11 +125,11 @@ def parse_geokeys(tags: Mapping[int, Any]) -> GeoKeys:
     ----------
     OGC 19-008r4, requirement class GeoKeyDirectory: header of four SHORTs, then four per key.
     """
-    own = [(code, tags[code]) for code in (DIRECTORY, DOUBLES, TEXTS) if code in tags]
+    own = tuple((code, tags[code]) for code in (DIRECTORY, DOUBLES, TEXTS) if code in tags)
     try:
-        return _parse_cached(tuple(own))
+        return _parse_cached(own)
     except TypeError:  # arrays cannot be cache keys
-        return _parse_cached.__wrapped__(tuple(own))
+        return _parse_cached.__wrapped__(own)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -175,16 +175,19 @@ def _key_value(tags: Mapping[int, Any], directory: Sequence[int], entry: Sequenc
         # as in C, a text ends at the first NUL
         return text[value : value + count].partition("\0")[0].rstrip("| ").strip()
     if location == DIRECTORY:
-        found_codes = directory[value : value + count]
-        return found_codes[0] if len(found_codes) == count == 1 else None
+        codes = directory[value : value + count]
+        return codes[0] if len(codes) == count == 1 else None
     return None
 
 
 SCALE, TIEPOINTS, MATRIX, RPCS = 33550, 33922, 34264, 50844
-_SCALE_LABEL = "ModelPixelScale (33550)"
-_TIEPOINT_LABEL = "ModelTiepoint (33922)"
-_MATRIX_LABEL = "ModelTransformation (34264)"
-_RPC_LABEL = "RPCCoefficient (50844)"
+_PLACEMENT_TAGS = {
+    SCALE: ("ModelPixelScale (33550)", 2),
+    TIEPOINTS: ("ModelTiepoint (33922)", 6),
+    MATRIX: ("ModelTransformation (34264)", 16),
+    RPCS: ("RPCCoefficient (50844)", 92),
+}
+"""Label and least number of values of the tags that locate a raster."""
 
 MAX_COORDINATE = 1 << 22
 """Largest number of rows or columns with coordinates; larger rasters only have the transform."""
@@ -240,61 +243,57 @@ def parse_placement(tags: Mapping[int, Any], keys: GeoKeys, report: Report) -> P
     report
         Receives defects of the tags.
     """
-    transform, gcps, is_point = _parse_transform(tags, keys, report)
-    rpcs = _parse_rpcs(tags[RPCS], report) if RPCS in tags else None
+    is_point = keys.values.get(1025) == 2
+    half = 0.5 if is_point else 0.0
+    scale, ties, matrix, coefficients = (_numbers_of(tags, tag, report) for tag in _PLACEMENT_TAGS)
+    transform: Affine | None = None
+    gcps: tuple[Any, ...] = ()
+    if len(scale) >= 2 and 0 not in scale[:2]:
+        transform = _checked(SCALE, _scale_transform(scale, ties, half), report)
+    elif len(matrix) >= 16:
+        a, b, _, c, d, e, _, f = matrix[:8]
+        transform = _checked(MATRIX, _shift_to_corner((a, b, c, d, e, f), half), report)
+    elif len(ties) >= 6:
+        gcps = _gcps(ties, half, report)
     if RPCS in tags and transform is not None:
         a, b, c, d, e, f = transform
         if (abs(a), b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= 0.5:
             transform = None  # an identity in pixels, meaningless beside a sensor model
-    return Placement(transform, gcps, is_point, rpcs)
+    return Placement(transform, gcps, is_point, _rpc_model(coefficients, report))
 
 
-def _parse_transform(
-    tags: Mapping[int, Any], keys: GeoKeys, report: Report
-) -> tuple[Affine | None, tuple[Any, ...], bool]:
-    """Return transform, control points, and whether the tags refer to pixel centres."""
-    is_point = keys.values.get(1025) == 2
-    half = 0.5 if is_point else 0.0
-    scale, ties, matrix = (numbers(tags.get(tag)) for tag in (SCALE, TIEPOINTS, MATRIX))
-    for tag, label, value, n in (
-        (SCALE, _SCALE_LABEL, scale, 2),
-        (TIEPOINTS, _TIEPOINT_LABEL, ties, 6),
-        (MATRIX, _MATRIX_LABEL, matrix, 16),
-    ):
-        if tag in tags and len(value) < n:
-            report.add(label, f"has fewer than {n} numbers", got=len(value))
-    transform: Affine | None = None
-    label = _SCALE_LABEL
-    if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
-        transform = _scale_transform(scale, ties, half)
-    elif len(matrix) >= 16:
-        label = _MATRIX_LABEL
-        a, b, _, c, d, e, _, f = matrix[:8]
-        transform = _shift_to_corner((a, b, c, d, e, f), half)
-    elif len(ties) >= 6:
-        return None, _gcps(ties, half, report), is_point
-    if transform is not None and not all(map(math.isfinite, transform)):
-        report.add(label, "the transform is not finite", got=transform)
-        transform = None
-    elif transform is not None and transform[0] * transform[4] == transform[1] * transform[3]:
-        report.add(label, "the pixel size is 0", got=transform)
-        transform = None
-    return transform, (), is_point
+def _numbers_of(tags: Mapping[int, Any], tag: int, report: Report) -> tuple[float, ...]:
+    """Return the numbers of a tag; report too few."""
+    values, (label, n) = numbers(tags.get(tag)), _PLACEMENT_TAGS[tag]
+    if tag in tags and len(values) < n:
+        report.add(label, f"has fewer than {n} numbers", got=len(values))
+    return values
 
 
-def _parse_rpcs(value: Any, report: Report) -> dict[str, Any] | None:
-    """Parse the RPC sensor model of tag 50844."""
-    coefficients = numbers(value)
+def _checked(tag: int, transform: Affine, report: Report) -> Affine | None:
+    """Return a transform if it is finite and can be inverted; report others."""
+    a, b, _, d, e, _ = transform
+    if not all(map(math.isfinite, transform)):
+        defect = "the transform is not finite"
+    elif a * e == b * d:
+        defect = "the pixel size is 0"
+    else:
+        return transform
+    report.add(_PLACEMENT_TAGS[tag][0], defect, got=transform)
+    return None
+
+
+def _rpc_model(coefficients: Sequence[float], report: Report) -> dict[str, Any] | None:
+    """Return the RPC sensor model of tag 50844."""
     if len(coefficients) < 92:
-        report.add(_RPC_LABEL, "has fewer than 92 numbers", got=len(coefficients))
         return None
     if not all(map(math.isfinite, coefficients[:92])):
-        report.add(_RPC_LABEL, "has numbers that are not finite")
+        report.add(_PLACEMENT_TAGS[RPCS][0], "has numbers that are not finite")
         return None
-    model: dict[str, Any] = dict(zip(RPC_NUMBERS, coefficients, strict=False))
-    for n, name in enumerate(RPC_SERIES):
-        model[name] = list(coefficients[12 + 20 * n : 32 + 20 * n])
-    return model
+    series = {
+        name: list(coefficients[12 + 20 * n : 32 + 20 * n]) for n, name in enumerate(RPC_SERIES)
+    }
+    return {**dict(zip(RPC_NUMBERS, coefficients, strict=False)), **series}
 
 
 RPC_NUMBERS = (
@@ -341,7 +340,8 @@ def _gcps(ties: tuple[float, ...], half: float, report: Report) -> tuple[Any, ..
     ]
     finite = tuple(point for point in points if np.isfinite(point).all())
     if len(finite) < len(points):
-        report.add(_TIEPOINT_LABEL, "tiepoints are not finite", got=len(points) - len(finite))
+        label, _ = _PLACEMENT_TAGS[TIEPOINTS]
+        report.add(label, "tiepoints are not finite", got=len(points) - len(finite))
     return finite
 
 

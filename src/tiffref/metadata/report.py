@@ -38,17 +38,17 @@ class Report:
         error = MalformedTiff(what, url=self.url, tag=key, got=got, hint=hint)
         if self.is_strict:
             raise error
-        if (key, what) in self.defects:
-            return
-        self.defects.append((key, what))
-        warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
+        self._warn(error)
 
     def note(self, key: str, what: str, *, hint: str) -> None:
         """Warn of a limitation that is not a fault of the file; never an error."""
-        if (key, what) not in self.defects:
-            self.defects.append((key, what))
-            error = MalformedTiff(what, url=self.url, tag=key, hint=hint)
-            warn(MetadataWarning(str(error), url=self.url, key=key), stacklevel=3)
+        self._warn(MalformedTiff(what, url=self.url, tag=key, hint=hint))
+
+    def _warn(self, error: MalformedTiff) -> None:
+        defect = f"{error.tag}", error.what
+        if defect not in self.defects:
+            self.defects.append(defect)
+            warn(MetadataWarning(str(error), url=self.url, key=defect[0]), stacklevel=4)
 
 
 @dataclass(slots=True)
