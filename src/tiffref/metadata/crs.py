@@ -199,7 +199,6 @@ def _unit_of_code(code: int) -> Unit:
 
 
 def _identified(name: str, code: int | None, **fields: Any) -> dict[str, Any]:
-    """Return an object of EPSG in PROJJSON."""
     id_ = {} if code is None else {"id": {"authority": "EPSG", "code": code}}
     return {"name": name, **fields, **id_}
 
@@ -524,7 +523,6 @@ def _projected(keys: GeoKeys, report: Report) -> CRS | None:
 
 
 def _with_unit(crs: CRS, unit: Unit) -> CRS:
-    """Set the linear unit of a projected CRS."""
     if math.isclose(unit.size, crs.axis_info[0].unit_conversion_factor, rel_tol=1e-9):
         return crs
     described = crs.to_json_dict()

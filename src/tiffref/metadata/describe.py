@@ -410,7 +410,6 @@ def _describe_array(level: _Level, tree: _Tree, report: Report) -> GeoLevel:
 
 
 def _axes_of(level: LevelFacts | Exception, array: Array) -> str:
-    """Return the axis codes of the dimensions of an array of this level."""
     axes = level.axes if isinstance(level, LevelFacts) else ""
     return axes if len(axes) == len(array.shape) else "?" * len(array.shape)
 

@@ -284,7 +284,6 @@ def _checked(tag: int, transform: Affine, report: Report) -> Affine | None:
 
 
 def _rpc_model(coefficients: Sequence[float], report: Report) -> dict[str, Any] | None:
-    """Return the RPC sensor model of tag 50844."""
     if len(coefficients) < 92:
         return None
     if not all(map(math.isfinite, coefficients[:92])):

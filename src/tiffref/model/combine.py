@@ -167,7 +167,6 @@ def mismatch_error(
 
 
 def _mismatch_hint(groups: Sequence[CompatibleGroup], differing: Sequence[str]) -> str:
-    """Describe which groups would combine, and how."""
     hint = "\non_mismatch='split' makes one array of each group."
     if "georeference" in differing:
         hint += " mosaic=True puts files side by side by their georeference."
@@ -593,7 +592,6 @@ def _stored_order(chunks: Sequence[int], order: Sequence[int]) -> list[int]:
 
 
 def _permute_grid(manifest: Manifest, order: Sequence[int]) -> Manifest:
-    """Return the manifest with the axes of its grid in another order."""
     shape = tuple(manifest.shape[axis] for axis in order)
     if _keeps_sample_order(manifest.shape, order):
         return manifest.with_shape(shape)

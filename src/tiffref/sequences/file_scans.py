@@ -208,7 +208,6 @@ _Shared = dict[Any, Any]
 
 
 def _share_array(array: Array, shared: _Shared) -> Array:
-    """Return an array with shared attributes only."""
     attributes = shared_attributes(array)
     return replace(
         array,

@@ -212,14 +212,14 @@ def _translate(text: str) -> tuple[str, dict[str, str]]:
             pieces.append(_Piece(f"{_REPEATED}{name})", continues_with=r"\s\S"))
         else:
             seen.add(name)
-            value = _value_expression(kind)
+            type_, value = _parse_format(kind)
             is_free = value == _ANY_TEXT
             continues_with = (
                 "" if is_free else "0-9A-Za-z.:+-" if "%" in kind or "." in value else "0-9"
             )
             pieces.append(_Piece(f"(?P<{name}>{value})", is_free, continues_with))
             if kind:
-                formats[name] = _format_of(kind)
+                formats[name] = type_
     return _join(pieces + _literal(text[at:])), formats
 
 
@@ -278,45 +278,41 @@ def _is_unambiguous(pieces: Sequence[_Piece]) -> bool:
     return True
 
 
-def _value_expression(kind: str) -> str:
+_ANY_TEXT = "[^/]+?"
+_TYPES = {
+    "d": ("int", r"[+-]?\d+"),
+    "f": ("float", r"[+-]?\d+(?:\.\d+)?"),
+    "s": ("str", _ANY_TEXT),
+    "": ("", _ANY_TEXT),
+}
+"""Last letter of a format -> type of the field, and its regular expression."""
+
+
+def _parse_format(kind: str) -> tuple[str, str]:
+    """Return the type and the regular expression of a field, as in Python's format specifications.
+
+    >>> _parse_format("03d"), _parse_format("%Y%j")
+    (('int', '[+-]?\\\\d+'), ('%Y%j', '\\\\d{4}\\\\d{3}'))
+    """
     if "%" in kind:
         pieces = re.split(r"%(.)", kind)
-        plain = [re.escape(piece) for piece in pieces[::2]]
         unknown = [code for code in pieces[1::2] if code not in _DIRECTIVES]
         if unknown:
             raise SelectionError(
                 f"%{unknown[0]} is not a date code", got=repr(kind),
                 expected=" ".join(f"%{code}" for code in _DIRECTIVES),
             )  # fmt: skip
-        codes = [_DIRECTIVES[code] for code in pieces[1::2]]
-        return "".join(a + b for a, b in zip(plain, [*codes, ""], strict=True))
-    if kind.endswith("d") or kind == "int":
-        return r"[+-]?\d+"
-    if kind.endswith("f") or kind == "float":
-        return r"[+-]?\d+(?:\.\d+)?"
-    return _ANY_TEXT
-
-
-_ANY_TEXT = "[^/]+?"
-
-
-def _format_of(kind: str) -> str:
-    """Return the type of a field from its format, as in Python's format specifications.
-
-    >>> _format_of("03d"), _format_of("s"), _format_of("%Y%j")
-    ('int', 'str', '%Y%j')
-    """
-    if "%" in kind:
-        return kind
-    named = {"d": "int", "f": "float", "s": "str", "int": "int", "float": "float", "str": "str"}
-    name = named.get(kind) or named.get(kind[-1])
-    if name is None:
+        pieces[::2] = map(re.escape, pieces[::2])
+        pieces[1::2] = map(_DIRECTIVES.__getitem__, pieces[1::2])
+        return kind, "".join(pieces)
+    letter = {"int": "d", "float": "f", "str": "s"}.get(kind, kind[-1:])
+    if letter not in _TYPES:
         raise SelectionError(
             "unknown field format",
             got=repr(kind),
             expected="d, f, s, or a date format such as %Y%m%d",
         )
-    return name
+    return _TYPES[letter]
 
 
 def _glob_fields(text: str) -> str:

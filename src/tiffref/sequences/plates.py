@@ -126,7 +126,6 @@ def _find_fields(
 
 
 def _series_record(row: Mapping[str, Any], index: int, path: str) -> dict[str, Any]:
-    """Return the series record of one field."""
     (moved,) = move_series([row], path)
     own = {name: value for name, value in moved.items() if name != "sequence"}
     return {**own, "index": index, "name": path, "well": path.rpartition("/")[0]}

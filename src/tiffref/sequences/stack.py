@@ -286,7 +286,6 @@ def _read_fields(listed: FileList, pattern: str | None, options: AxisOptions) ->
 
 
 def _unreadable_record(failures: Mapping[int, TiffrefError], urls: Sequence[str]) -> dict[str, Any]:
-    """Return a record of the files that cannot be read."""
     rows = [
         {"url": urls[n], "reason": str(error)} for n, error in list(failures.items())[:MAX_REPORTED]
     ]
