@@ -27,6 +27,7 @@ TESTED_ELSEWHERE = {
     "formats/findings": "test_validation",
     "metadata/layout": "metadata/test_describe",
     "metadata/report": "metadata/test_describe",
+    "metadata/slides": "flavours/test_slides",
     "model/tiff_facts": "tiff/test_facts",
     "tiff/descriptions": "tiff/test_series",
     "tiff/plan": "tiff/test_scan",

@@ -19,13 +19,17 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
-from ..model.tiff_facts import LevelFacts
+from ..model.tiff_facts import LevelFacts, SeriesFacts
 from .cf import parse_date
 from .report import Element, Recorder, Report, XmlError, parse_xml
 
 RESOLUTIONS, RESOLUTION_UNIT = (("X", 282), ("Y", 283)), 296
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}
 """Micrometres per ResolutionUnit (tag 296): inch, centimetre."""
+
+MAX_PLAIN_SIZE = 25.4
+"""Micrometres. In files of unknown instruments, resolutions below 1000 per inch are those of a
+screen or printer (72, 96, 300), not of the specimen."""
 
 Tags = Mapping[int, Any]
 """Tags of an IFD, by number."""
@@ -189,6 +193,58 @@ def color_hex(rgb: Any) -> str | None:
     except (TypeError, ValueError):
         return None
     return f"{red:02X}{green:02X}{blue:02X}"
+
+
+# ---- metadata of vendors
+
+
+@dataclass(frozen=True, slots=True)
+class VendorImage:
+    """The image to read the calibration of, and where to report defects."""
+
+    series: SeriesFacts
+    tags: Tags
+    report: Report
+
+    @property
+    def description(self) -> str:
+        """ImageDescription, "" if absent."""
+        return _to_text(self.tags.get(270))
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Size along each axis of level 0; empty if it cannot be read."""
+        full = next(iter(self.series.levels), None)
+        if not isinstance(full, LevelFacts):
+            return {}
+        return dict(zip(full.axes, full.shape, strict=True))
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Pixel sizes of the resolution tags."""
+        return resolution_sizes(self.tags).scales
+
+    def size(self, record: Mapping[str, Any], key: str, factor: float = 1.0) -> float | None:
+        """Return a distance or duration times `factor`; None if 0 or absent."""
+        value = record.get(key)
+        if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
+            return None
+        number = positive(value)
+        if number is None:
+            self.report.add(key, "not a valid size", got=value)
+        return None if number is None else number * factor
+
+    def parse(self, text: Any, what: str) -> Element:
+        """Parse the XML in a tag; if it is invalid, report it and return an empty element."""
+        try:
+            return parse_xml(_to_text(text) or "<none/>")
+        except XmlError as error:
+            self.report.add(what, "is not valid XML", got=error)
+            return Element("none")
+
+
+def _to_text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
 # ---- OME-XML

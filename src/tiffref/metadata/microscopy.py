@@ -2,14 +2,12 @@
 
 Converts vendor metadata to pixel sizes, channels, times, optics and stage positions. The scanner
 collects the metadata as plain mappings, and decides which pages form an image. A new format is a
-function and a row in `READERS`.
+function and a row in `READERS`; those of slide scanners are in `slides`.
 
 References: ImageJ's `TiffDecoder` and `FileInfo`; SCIFIO's `TIFFFormat`; Zeiss LSM 5 image format;
 MetaMorph Stack format; Micro-Manager wiki, "Files on disk"; ScanImage manual, "BigTiff
 specification"; NIH Image's header in "About NIH Image"; FEI/ThermoFisher EER format; TVIPS EMMENU 4
-header; slides of Aperio, Hamamatsu, Leica, Philips, Trestle and Ventana as OpenSlide documents
-them; "PerkinElmer QPTIFF image format" of Akoya; XML of IndicaLabs and Argos files. FluoView, SIS
-and FLIMage have no public description.
+header. FluoView, SIS and FLIMage have no public description.
 """
 
 from __future__ import annotations
@@ -17,19 +15,22 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from ..errors import TiffrefError
-from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
+from ..model.tiff_facts import FileFacts, SeriesFacts
+from . import slides
 from .calibration import (
+    MAX_PLAIN_SIZE,
     RESOLUTIONS,
     Calibration,
     Channel,
     Tags,
+    VendorImage,
     calibrate_member,
     calibrated,
     color_hex,
@@ -40,16 +41,12 @@ from .calibration import (
     to_unit,
 )
 from .cf import parse_date
-from .report import Element, Report, XmlError, local_name, parse_xml
+from .report import Report
 
 _PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-MAX_PLAIN_SIZE = 25.4
-"""Micrometres. In files of unknown instruments, resolutions below 1000 per inch are those of a
-screen or printer (72, 96, 300), not of the specimen."""
-
 _MAX_CHANNELS = 1 << 16
 """Largest number of channels accepted if the size of the image is unknown."""
-_DESCRIPTION, _XMP, _UIC2, _AVS = 270, 700, 33629, 65000
+_UIC2 = 33629
 
 _Record = Mapping[str, Any]
 
@@ -68,7 +65,7 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
     report
         Receives defects of the metadata.
     """
-    image = _Image(series, tags, report)
+    image = VendorImage(series, tags, report)
     for name, read in READERS.items():
         record = facts.metadata.get(name)
         has_record = isinstance(record, Mapping) or read not in _NEED_MAPPING
@@ -87,60 +84,8 @@ def calibrate(facts: FileFacts, series: SeriesFacts, tags: Tags, report: Report)
     return resolution_sizes(tags, MAX_PLAIN_SIZE)
 
 
-# ---- values
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """The image to read the calibration of, and where to report defects."""
-
-    series: SeriesFacts
-    tags: Tags
-    report: Report
-
-    @property
-    def description(self) -> str:
-        """ImageDescription, "" if absent."""
-        return _to_text(self.tags.get(_DESCRIPTION))
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        """Size along each axis of level 0; empty if it cannot be read."""
-        full = next(iter(self.series.levels), None)
-        if not isinstance(full, LevelFacts):
-            return {}
-        return dict(zip(full.axes, full.shape, strict=True))
-
-    @property
-    def scales(self) -> Mapping[str, float]:
-        """Pixel sizes of the resolution tags."""
-        return resolution_sizes(self.tags).scales
-
-    def size(self, record: _Record, key: str, factor: float = 1.0) -> float | None:
-        """Return a distance or duration times `factor`; None if 0 or absent."""
-        value = record.get(key)
-        if value is None or (isinstance(value, int | float | str | list) and value in (0, "", [])):
-            return None
-        number = positive(value)
-        if number is None:
-            self.report.add(key, "not a valid size", got=value)
-        return None if number is None else number * factor
-
-    def parse(self, text: Any, what: str) -> Element:
-        """Parse the XML in a tag; if it is invalid, report it and return an empty element."""
-        try:
-            return parse_xml(_to_text(text) or "<none/>")
-        except XmlError as error:
-            self.report.add(what, "is not valid XML", got=error)
-            return Element("none")
-
-
-Reader = Callable[[Any, _Image], Calibration | None]
+Reader = Callable[[Any, VendorImage], Calibration | None]
 """(metadata of the format, image) -> calibration; None if the metadata has none."""
-
-
-def _to_text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
 def _plain_text(text: Any) -> str:
@@ -156,7 +101,7 @@ def _same_or_all(values: Iterable[Any]) -> Any:
 # ---- light microscopes
 
 
-def _ome(text: Any, image: _Image) -> Calibration | None:
+def _ome(text: Any, image: VendorImage) -> Calibration | None:
     if isinstance(text, Mapping):
         # do not fall back to other tags: they may be placeholders, such as UIC1 of PrairieView
         return calibrate_member(text["xml"], text["file"], image.report)
@@ -170,7 +115,7 @@ def _ome(text: Any, image: _Image) -> Calibration | None:
     return named or own or (images[0] if images else None)
 
 
-def _imagej(record: Any, image: _Image) -> Calibration | None:
+def _imagej(record: Any, image: VendorImage) -> Calibration | None:
     unit = to_unit(record.get("unit"))
     # `unit` applies to all axes, unless y or z have their own
     units = {"X": unit, "T": to_unit(record.get("tunit")) or "second"}
@@ -192,7 +137,7 @@ def _imagej(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, units, channels=_imagej_channels(record, n_channels))
 
 
-def _scifio_axes(record: _Record, image: _Image) -> Iterator[tuple[str, float, str]]:
+def _scifio_axes(record: _Record, image: VendorImage) -> Iterator[tuple[str, float, str]]:
     """Yield (axis, scale, unit) of the axes in SCIFIO's comment that have a known unit."""
     if "SCIFIO" not in record:
         return
@@ -226,7 +171,7 @@ def _imagej_channels(record: _Record, n_channels: int) -> tuple[Channel, ...]:
     return tuple(channels) if any(channel != Channel() for channel in channels) else ()
 
 
-def _lsm(record: Any, image: _Image) -> Calibration | None:
+def _lsm(record: Any, image: VendorImage) -> Calibration | None:
     scales = {axis: image.size(record, f"VoxelSize{axis}", 1e6) for axis in "XYZ"}
     scales["T"] = image.size(record, "TimeIntervall")
     colors = record.get("ChannelColors") or {}
@@ -238,7 +183,7 @@ def _lsm(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, channels=channels, times=times)
 
 
-def _stk(record: Any, image: _Image) -> Calibration | None:
+def _stk(record: Any, image: VendorImage) -> Calibration | None:
     # UIC1 without UIC2 is not a MetaMorph stack; other writers imitate the format
     if "ZDistance" not in record and _UIC2 not in image.tags:
         return None
@@ -300,7 +245,7 @@ def _well(label: Any) -> dict[str, Any]:
     return {"well": match[1].upper(), "site": int(match[2])} if match else {}
 
 
-def _metaseries(record: Any, image: _Image) -> Calibration | None:
+def _metaseries(record: Any, image: VendorImage) -> Calibration | None:
     plane: dict[str, Any] = {key: v for key, v in record.items() if not isinstance(v, Mapping)}
     for part in ("SetInfo", "PlaneInfo"):
         plane |= record.get(part) or {}
@@ -362,7 +307,7 @@ def _metaseries_time(plane: _Record, report: Report) -> datetime.datetime | None
     return moment
 
 
-def _micromanager(record: Any, image: _Image) -> Calibration | None:
+def _micromanager(record: Any, image: VendorImage) -> Calibration | None:
     summary = record.get("Summary")
     if not isinstance(summary, Mapping):
         return None
@@ -376,7 +321,7 @@ def _micromanager(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, channels=channels, name=str(summary.get("Prefix") or ""))
 
 
-def _ndtiff(record: Any, image: _Image) -> Calibration | None:
+def _ndtiff(record: Any, image: VendorImage) -> Calibration | None:
     plain = _micromanager(record, image)
     names = record.get("Labels", {}).get("channel", ())
     if plain is None or not names:
@@ -385,7 +330,7 @@ def _ndtiff(record: Any, image: _Image) -> Calibration | None:
     return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
 
 
-def _scanimage(record: Any, image: _Image) -> Calibration | None:
+def _scanimage(record: Any, image: VendorImage) -> Calibration | None:
     frame = record.get("FrameData") if isinstance(record, Mapping) else None
     if not isinstance(frame, Mapping):
         return _scanimage3(image)
@@ -422,7 +367,7 @@ def _flat(value: Any) -> list[Any]:
 _STATE = re.compile(r"^\s*state\.([\w.]+)\s*=[ \t]*(.*?)[ \t;]*$", re.MULTILINE)
 
 
-def _scanimage3(image: _Image) -> Calibration | None:
+def _scanimage3(image: VendorImage) -> Calibration | None:
     """Parse `state.acq` of ScanImage 3 in ImageDescription."""
     text = image.description.replace("\r", "\n")
     state = {key: value.strip("'\"") for key, value in _STATE.findall(text)}
@@ -457,7 +402,7 @@ _FLUOVIEW_AXES = {
 }  # fmt: skip
 
 
-def _fluoview(record: Any, image: _Image) -> Calibration | None:
+def _fluoview(record: Any, image: VendorImage) -> Calibration | None:
     scales: dict[str, float | None] = {}
     units: dict[str, str | None] = {}
     seen: set[str | None] = {None}
@@ -472,7 +417,7 @@ def _fluoview(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, units, name=_plain_text(record.get("ImageName")))
 
 
-def _sis(record: Any, image: _Image) -> Calibration | None:
+def _sis(record: Any, image: VendorImage) -> Calibration | None:
     scales = {axis: image.size(record, f"pixelsize{axis.lower()}", 1e6) for axis in "XY"}
     info = record.get("Info", {})
     scales["Z"] = positive(info.get("StepZ"))
@@ -489,7 +434,7 @@ def _sis(record: Any, image: _Image) -> Calibration | None:
     )
 
 
-def _flimage(record: Any, image: _Image) -> Calibration | None:
+def _flimage(record: Any, image: VendorImage) -> Calibration | None:
     counts = (record.get("State.Acq.pixelsPerLine"), record.get("State.Acq.linesPerFrame"))
     if counts != (image.lengths.get("X"), image.lengths.get("Y")):
         what = "the counts of FLIMage do not match the pages, whose axes are unknown"
@@ -511,7 +456,7 @@ def _flimage(record: Any, image: _Image) -> Calibration | None:
 _NIH_UNITS = {0: "nm", 1: "um", 2: "mm", 3: "cm", 4: "m", 5: "km", 6: "inch", 7: "foot"}
 
 
-def _nih(record: Any, image: _Image) -> Calibration | None:
+def _nih(record: Any, image: VendorImage) -> Calibration | None:
     units = {**_NIH_UNITS, 10: record.get("XUnit")}
     unit = to_unit(_plain_text(units.get(record.get("UnitsID"))))
     per_unit = positive(record.get("XScale"))
@@ -523,124 +468,10 @@ def _nih(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, unit)
 
 
-# ---- slides
-
-
-def _slide(scales: Mapping[str, float | None], magnification: Any, **more: Any) -> Calibration:
-    """Build the calibration of a slide; the magnification may be 20 or "20x"."""
-    number = re.search(r"[\d.]+(?=\s*[xX]?\s*$)|[\d.]+(?=\s*[xX])", str(magnification or ""))
-    is_positive = not str(magnification).startswith("-")
-    value = positive(number[0]) if number and is_positive else None
-    return calibrated(scales, magnification=value, **more)
-
-
-def _aperio(record: Any, image: _Image) -> Calibration | None:
-    items = dict(re.findall(r"\|\s*([^|=]+?)\s*=\s*([^|]*?)\s*(?=\||$)", image.description))
-    size = image.size(items, "MPP")
-    return _slide(dict.fromkeys("XY", size), items.get("AppMag"))
-
-
-def _ndpi(record: Any, image: _Image) -> Calibration | None:
-    # macro and map have negative magnifications
-    return _slide(image.scales, image.tags.get(65421))
-
-
-def _scn(record: Any, image: _Image) -> Calibration | None:
-    root = image.parse(record if isinstance(record, str) else image.description, "SCN XML")
-    images = list(_elements(root, "image"))
-    here = images[image.series.index : image.series.index + 1] or images
-    objective = next((e.text for part in here for e in _elements(part, "objective")), None)
-    name = here[0].get("name", "") if here else ""
-    return _slide(image.scales, objective, name=name)
-
-
-def _qpi(record: Any, image: _Image) -> Calibration | None:
-    if image.series.index:
-        # the XML of secondary images may repeat the pixel size of the slide
-        return _slide(image.scales, None)
-    texts = record if isinstance(record, list) else [image.description]
-    roots = [image.parse(text, "QPTIFF XML") for text in texts]
-    full = [root for root in roots if _text(root, "ImageType") in ("FullResolution", None)]
-    channels = tuple(
-        Channel(_text(root, "Name") or "", color_hex((_text(root, "Color") or "").split(",")))
-        for root in full
-    )
-    is_stack = image.series.axes.startswith("C") and any(channel.name for channel in channels)
-    named = {"PixelSizeMicrons": _text(full[0], "PixelSizeMicrons")} if full else {}
-    size = image.size(named, "PixelSizeMicrons")
-    scales = dict.fromkeys("XY", size) if size else image.scales
-    magnification = _text(full[0], "Magnification", "Objective") if full else None
-    return _slide(scales, magnification, channels=channels if is_stack else ())
-
-
-def _philips(record: Any, image: _Image) -> Calibration | None:
-    root = image.parse(record, "Philips XML")
-    spacing = next((e.text for e in root.iter() if e.get("Name") == "DICOM_PIXEL_SPACING"), None)
-    # the first one is that of the full-size level: rows, columns, in millimetres
-    sizes = dict(zip("YX", (spacing or "").replace('"', "").split(), strict=False))
-    if image.series.index or len(sizes) < 2:
-        return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
-    key = "DICOM_PIXEL_SPACING"
-    return _slide({axis: image.size({key: n}, key, 1000) for axis, n in sizes.items()}, None)
-
-
-def _bif(record: Any, image: _Image) -> Calibration | None:
-    text = record or image.tags.get(_XMP)
-    root = image.parse(text, "Ventana XML in XMP (700)")
-    scan = next(_elements(root, "iScan"), None)
-    if scan is None or image.series.name.lower() != "baseline":
-        return resolution_sizes(image.tags, MAX_PLAIN_SIZE)
-    size = image.size(scan.attrib, "ScanRes")
-    scales = dict.fromkeys("XY", size) if size else image.scales
-    return _slide(scales, scan.get("Magnification"))
-
-
-def _indica(record: Any, image: _Image) -> Calibration | None:
-    root = image.parse(record or image.description, "IndicaLabs XML")
-    channels = tuple(Channel(element.get("name", "")) for element in _elements(root, "channel"))
-    is_stack = image.series.axes.startswith("C")
-    scales = image.scales
-    return _slide(scales, _text(root, "objective"), channels=channels if is_stack else ())
-
-
-def _trestle(record: Any, image: _Image) -> Calibration | None:
-    # the resolution tags hold micrometres per pixel, against their definition
-    sizes = {axis: rational(image.tags.get(tag)) for axis, tag in RESOLUTIONS}
-    overlaps = re.search(r"OverlapsXY\s*=([^;\r\n]*)", image.description)
-    n_levels = len(image.series.levels)
-    if overlaps and image.series.index == 0 and len(overlaps[1].split()) != 2 * n_levels:
-        what = f"not two numbers for each of {n_levels} levels"
-        image.report.add("OverlapsXY", what, got=overlaps[1].strip())
-    objective = re.search(r"Objective Name\s*=\s*([^;\r\n]*)", image.description)
-    return _slide(sizes, objective and objective[1])
-
-
-def _avs(record: Any, image: _Image) -> Calibration | None:
-    root = image.parse(record or image.tags.get(_AVS), "Argos XML")
-    scales: dict[str, float | None] = dict(image.scales)
-    depth = positive(_text(root, "ZRange"))
-    n_planes = image.lengths.get("Z", 1)
-    if depth and n_planes > 1:
-        # distance from the lowest to the highest plane
-        scales["Z"] = depth / (n_planes - 1)
-    is_main = image.series.index == 0
-    return _slide(scales, _text(root, "ObjectiveMagnification") if is_main else None)
-
-
-def _elements(root: Element, name: str) -> Iterator[Element]:
-    return (element for element in root.iter() if local_name(element) == name)
-
-
-def _text(root: Element, *names: str) -> str | None:
-    """Return the text of the first element with one of these names, in order of the names."""
-    record = (element.text for name in names for element in _elements(root, name))
-    return next((text.strip() for text in record if text and text.strip()), None)
-
-
 # ---- electrons, X-rays, gels
 
 
-def _fei(record: Any, image: _Image) -> Calibration | None:
+def _fei(record: Any, image: VendorImage) -> Calibration | None:
     scan = record.get("Scan")
     if not isinstance(scan, Mapping):
         return None
@@ -649,27 +480,27 @@ def _fei(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, "nanometer")
 
 
-def _sem(record: Any, image: _Image) -> Calibration | None:
+def _sem(record: Any, image: VendorImage) -> Calibration | None:
     size = record.get("ap_image_pixel_size")
     if not isinstance(size, tuple) or len(size) < 3:
         return None
     return calibrated(dict.fromkeys("XY", positive(size[1])), to_unit(str(size[2])))
 
 
-def _tvips(record: Any, image: _Image) -> Calibration | None:
+def _tvips(record: Any, image: VendorImage) -> Calibration | None:
     scales = {axis: image.size(record, f"PixelSize{axis}") for axis in "XY"}
     magnification = image.size(record, "TemMagnification")
     return calibrated(scales, "nanometer", magnification=magnification)
 
 
-def _eer(record: Any, image: _Image) -> Calibration | None:
+def _eer(record: Any, image: VendorImage) -> Calibration | None:
     names = {"exposureTime": "exposure_time", "totalDose": "total_dose"}
     numbers = {name: record.get(key) for key, name in names.items()}
     attributes = {key: n for key, n in numbers.items() if isinstance(n, int | float)}
     return Calibration(attributes=attributes)
 
 
-def _pilatus(record: Any, image: _Image) -> Calibration | None:
+def _pilatus(record: Any, image: VendorImage) -> Calibration | None:
     size = record.get("Pixel_size")
     if not isinstance(size, tuple) or len(size) != 2:
         return None
@@ -677,7 +508,7 @@ def _pilatus(record: Any, image: _Image) -> Calibration | None:
     return calibrated(scales, exposure_time=image.size(record, "Exposure_time"))
 
 
-def _mdgel(record: Any, image: _Image) -> Calibration | None:
+def _mdgel(record: Any, image: VendorImage) -> Calibration | None:
     kind, scale = record.get("FileTag"), record.get("ScalePixel")
     if kind not in (2, 128) or not scale or not scale[0]:
         what = "the samples have no calibration: they are those that are stored"
@@ -695,18 +526,18 @@ READERS: Mapping[str, Reader] = {
     "imagej": _imagej,
     "metaseries": _metaseries,
     "stk": _stk,
-    "svs": _aperio,
-    "mikroscan": _aperio,
-    "motic": _aperio,
+    "svs": slides.aperio,
+    "mikroscan": slides.aperio,
+    "motic": slides.aperio,
     "huron": lambda record, image: resolution_sizes(image.tags),
-    "ndpi": _ndpi,
-    "scn": _scn,
-    "bif": _bif,
-    "philips": _philips,
-    "qpi": _qpi,
-    "indica": _indica,
-    "trestle": _trestle,
-    "avs": _avs,
+    "ndpi": slides.ndpi,
+    "scn": slides.scn,
+    "bif": slides.bif,
+    "philips": slides.philips,
+    "qpi": slides.qpi,
+    "indica": slides.indica,
+    "trestle": slides.trestle,
+    "avs": slides.avs,
     "fluoview": _fluoview,
     "sis": _sis,
     "nih": _nih,
