@@ -113,11 +113,9 @@ def _aspects(part: Part, location: Location, plan: Plan) -> dict[str, Any]:
     aspects: dict[str, Any] = {"levels": tuple(sorted(part.arrays))}
     for path, array in part.arrays.items():
         suffix = _suffix(path)
-        stored = aspects_of(array, (*free, *(f"{dim}{suffix}" for dim in free)))
-        for name, value in stored.items():
+        own = array_aspects(array, (*free, *(f"{dim}{suffix}" for dim in free)))
+        for name, value in own.items():
             aspects[name] = value if len(part.arrays) == 1 else (*aspects.get(name, ()), value)
-        for name, value in value_aspects(array).items():
-            aspects[name] = (*aspects.get(name, ()), value)
     aspects["georeference"] = location
     is_whole = not any(array.manifest.is_missing.any() for array in part.arrays.values())
     if "nodata" in plan.ignore and is_whole:
@@ -130,15 +128,16 @@ def _suffix(path: str) -> str:
     return path.removeprefix("mask" if path.startswith("mask") else "image")
 
 
-def value_aspects(array: Array) -> dict[str, str | None]:
-    """Return the meaning of values, equal for a file and its document.
+def array_aspects(array: Array, free_dims: Sequence[str]) -> dict[str, Any]:
+    """Return what must agree in arrays that are combined: `aspects_of`, and the meaning of values.
 
-    `scale` is scale, offset and units as text; `photometric` is "WhiteIsZero" if 0 is white, which
-    inverts values, else None.
+    The meaning is equal for a file and its document: `scale` is scale, offset and units as text;
+    `photometric` is "WhiteIsZero" if 0 is white, which inverts values, else None.
     """
     values = {name: to_plain(array.attributes.get(name)) for name in _VALUE_ATTRIBUTES}
     tags = json.loads(array.attributes.get("tiff_tags", "{}"))
     return {
+        **aspects_of(array, free_dims),
         "scale": repr({name: value for name, value in values.items() if value is not None}),
         "photometric": "WhiteIsZero" if tags.get("PhotometricInterpretation") == 0 else None,
     }

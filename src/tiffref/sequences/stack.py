@@ -36,17 +36,17 @@ from ..metadata.gdal import with_bands
 from ..metadata.geo import locate, unify_locations
 from ..metadata.report import Report
 from ..model.array import Array, Group, check_zattrs
-from ..model.combine import aspects_of, group_compatible, merge_arrays, mismatch_error, reindex_axis
+from ..model.combine import group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..model.manifest import Source
 from ..references import References, move_series
 from .assemble import (
     MAX_REPORTED,
     METADATA,
     Plan,
+    array_aspects,
     band_orders,
     combine,
     compare,
-    value_aspects,
 )
 from .coordinates import (
     Axis,
@@ -575,19 +575,12 @@ def _compatible_array(old: Group, new: Group, path: str, dims: Sequence[str]) ->
     if is_one and to_zarr2(first.codec) == to_zarr2(second.codec):
         second = replace(second, codecs=first.codecs)  # documents do not store all codec fields
     places = unify_locations([locate(group) for group in (old, new)])
+    both = first, second
     aspects = [
-        {
-            **aspects_of(array, dims),
-            **value_aspects(array),
-            "georeference": place,
-            "bands": order,
-        }
-        for array, place, order in zip(
-            (first, second), places, band_orders((first, second)), strict=True
-        )
+        {**array_aspects(array, dims), "georeference": place, "bands": order}
+        for array, place, order in zip(both, places, band_orders(both), strict=True)
     ]
     groups = group_compatible(aspects)
     if len(groups) > 1:
-        labels = [array.manifest.sources[0].url for array in (first, second)]
-        raise mismatch_error(groups, labels)
+        raise mismatch_error(groups, [array.manifest.sources[0].url for array in both])
     return second
