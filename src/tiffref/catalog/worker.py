@@ -619,7 +619,7 @@ def _write_combined_set(
     assert isinstance(array, Array)
     return {
         **row, "status": "ok", "path": path,
-        "shape": dict(zip(array.dims, array.shape, strict=True)),
+        "shape": array.sizes,
         "document_size": size, "document_crc": crc,
     }  # fmt: skip
 

@@ -315,7 +315,7 @@ def _summarize_stack(references: References, output: str) -> dict[str, Any]:
     sequences = [series["sequence"] for series in references.series if "sequence" in series]
     paths = level_paths(references.series)
     arrays = [
-        {"path": path, "shape": dict(zip(array.dims, array.shape, strict=True))}
+        {"path": path, "shape": array.sizes}
         for path, array in references.group.arrays()
         if path in paths
     ]

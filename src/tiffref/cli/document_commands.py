@@ -76,7 +76,7 @@ def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]
         facts["control_points"] = len(json.loads(attributes["gcps"])["features"])
     if "GeoTransform" in attributes:
         x, dx, rx, y, ry, dy = (float(n) for n in attributes["GeoTransform"].split())
-        sizes = dict(zip(image.dims, image.shape, strict=True))
+        sizes = image.sizes
         n_x, n_y = sizes.get("x", 0), sizes.get("y", 0)
         corners = [(x + i * dx + j * rx, y + i * ry + j * dy) for i in (0, n_x) for j in (0, n_y)]
         xs, ys = zip(*corners, strict=True)

@@ -104,7 +104,7 @@ def outline(
         parts.append(format_bytes(sum(size or 0 for size in sizes)))
     cells = []
     for path, array in list(images.items())[:_MAX_ROWS]:
-        shape = ", ".join(f"{d} {n}" for d, n in zip(array.dims, array.shape, strict=True))
+        shape = ", ".join(f"{d} {n}" for d, n in array.sizes.items())
         chunks = " x ".join(map(str, array.chunks))
         cells.append([path or "(root)", shape or "scalar", str(array.dtype), chunks])
     if len(images) > _MAX_ROWS:

@@ -107,9 +107,7 @@ def calibrate_minor(
     A thumbnail shows the whole slide, so its pixel size is the slide's extent divided by its number
     of pixels. The extent of other images is unknown.
     """
-    sizes, main_sizes = (
-        dict(zip(facts.axes, facts.shape, strict=True)) for facts in (level, main_level)
-    )
+    sizes, main_sizes = level.sizes, main_level.sizes
     is_repeated = all(own.scales.get(axis) in (None, main.scales.get(axis)) for axis in "XY")
     if not {"X", "Y"} <= main.scales.keys() & sizes.keys() & main_sizes.keys() or not is_repeated:
         return own
@@ -215,9 +213,7 @@ class VendorImage:
     def lengths(self) -> dict[str, int]:
         """Size along each axis of level 0; empty if it cannot be read."""
         full = next(iter(self.series.levels), None)
-        if not isinstance(full, LevelFacts):
-            return {}
-        return dict(zip(full.axes, full.shape, strict=True))
+        return full.sizes if isinstance(full, LevelFacts) else {}
 
     @property
     def scales(self) -> Mapping[str, float]:

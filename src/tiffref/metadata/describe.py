@@ -419,8 +419,7 @@ def _georeference(level: _Level, report: Report) -> GeoLevel:
     rows, columns = level.find("Y"), level.find("X")
     if reference is None or rows is None or columns is None:
         return GeoLevel()
-    sizes = dict(zip(extent.axes, extent.shape, strict=True))
-    full = sizes.get("Y", 0), sizes.get("X", 0)
+    full = extent.sizes.get("Y", 0), extent.sizes.get("X", 0)
     if not rows[1] * columns[1] * full[0] * full[1]:
         return GeoLevel()  # no pixels
     return describe_level(reference, dict((rows, columns)), full, report)

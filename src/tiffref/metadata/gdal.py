@@ -112,7 +112,7 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
     bands
         `scale`, `offset`, `nodata` and `unit` of each band, or of all bands if there is one entry.
     """
-    sizes = [n for dim, n in zip(array.dims, array.shape, strict=True) if dim.startswith("band")]
+    sizes = [n for dim, n in array.sizes.items() if dim.startswith("band")]
     n_bands = sizes[0] if sizes else 1
     if not array.manifest.sources or "role" in array.attributes:
         return array

@@ -287,7 +287,7 @@ def _layout(
     if path != first[0]:
         # GDAL ignores levels without one number per dimension
         full, own = (
-            [(dim.partition("_")[0], n) for dim, n in zip(image.dims, image.shape, strict=True)]
+            [(dim.partition("_")[0], n) for dim, n in image.sizes.items()]
             for image in (first[1], array)
         )
         entry["derived_from"] = first[0]

@@ -175,8 +175,13 @@ class Array:
 
     def __repr__(self) -> str:
         # without the long columns of the manifest
-        sizes = ", ".join(f"{dim} {n}" for dim, n in zip(self.dims, self.shape, strict=True))
+        sizes = ", ".join(f"{dim} {n}" for dim, n in self.sizes.items())
         return f"Array(({sizes}), {self.dtype}, chunks {self.chunks})"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of each dimension, by its name."""
+        return dict(zip(self.dims, self.shape, strict=True))
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -54,13 +54,12 @@ def aspects_of(array: Array, free_dims: Sequence[str] = ()) -> dict[str, Any]:
     free_dims
         Dimensions along which arrays may differ in length.
     """
-    sizes = zip(array.dims, array.shape, strict=True)
     codecs = tuple(dict.fromkeys(_strict_codec(codec) for codec in array.codecs))
     fill = array.fill_value
     return {
         "dtype": array.dtype.str.lstrip("<>=|"),
         "dimensions": array.dims,
-        "shape": tuple(-1 if dim in free_dims else n for dim, n in sizes),
+        "shape": tuple(-1 if dim in free_dims else n for dim, n in array.sizes.items()),
         "chunk shape": array.chunks,
         "nodata": None if fill is None else repr(np.asarray(fill).item()),
         "compression": tuple(getattr(codec, "compression", None) for codec in codecs),

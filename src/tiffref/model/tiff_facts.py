@@ -70,6 +70,11 @@ class LevelFacts:
     length: NDArray[np.uint64]
     run_offset: int | None = None
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length along each axis, by its code."""
+        return dict(zip(self.axes, self.shape, strict=True))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesFacts:

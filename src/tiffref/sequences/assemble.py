@@ -413,7 +413,7 @@ def _geozarr_attributes(node: Array | Group | GeoLevel, is_system: bool = False)
 
 def _plane(array: Array, path: str) -> dict[str, int]:
     """Return the number of rows and columns of a level of a mosaic, by dimension."""
-    sizes, suffix = dict(zip(array.dims, array.shape, strict=True)), _suffix(path)
+    sizes, suffix = array.sizes, _suffix(path)
     dims = f"y{suffix}", f"x{suffix}"
     if re.fullmatch(r"(_\d+)?", suffix) is None or not set(dims) <= sizes.keys():
         raise ManifestMismatch(

@@ -691,10 +691,9 @@ def _unwritten_planes(facts: FileFacts, series: SeriesFacts, level: LevelFacts) 
     if n_holes:
         return f"{n_holes} of {len(level.ifd)} planes were never written"
     summary = (facts.metadata.get("micromanager") or {}).get("Summary") or {}
-    sizes = dict(zip(level.axes, level.shape, strict=True))
     short = []
     for key, axis in _PLANNED_SIZES.items() if series.kind == "mmstack" else ():
-        n_planned, n_written = str(summary.get(key, "")), sizes.get(axis, 1)
+        n_planned, n_written = str(summary.get(key, "")), level.sizes.get(axis, 1)
         if n_planned.isdecimal() and n_written < int(n_planned):
             short.append(f"{n_written} of {n_planned} {key.lower()}")
     return f"the acquisition was stopped: {', '.join(short)}" if short else ""

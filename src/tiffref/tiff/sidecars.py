@@ -154,10 +154,6 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
 # ---- overviews and masks
 
 
-def _axis_sizes(level: LevelFacts) -> dict[str, int]:
-    return dict(zip(level.axes, level.shape, strict=True))
-
-
 def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
     for series in facts.series:
         yield from (level for level in series.levels if isinstance(level, LevelFacts))
@@ -165,10 +161,10 @@ def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
 
 def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[LevelFacts]:
     """Return the overviews of an image, largest first."""
-    size = _axis_sizes(full)
+    size = full.sizes
     found = []
     for level in _levels(facts):
-        own = _axis_sizes(level)
+        own = level.sizes
         # GDAL writes overviews with separate planes, even if the image is interleaved
         is_alike = sorted(level.axes) == sorted(full.axes) and level.dtype == full.dtype
         if not is_alike or level.ifds[0].subfile_type & MASK_BIT:
@@ -179,7 +175,7 @@ def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[Level
     if not found:
         # GDAL writes float32 overviews of float16 images
         report.add(".ovr", "has no overview of the image's data type and bands")
-    return sorted(found, key=lambda level: -_axis_sizes(level)["Y"])
+    return sorted(found, key=lambda level: -level.sizes["Y"])
 
 
 def _subfile_type(series: SeriesFacts) -> int:
@@ -199,7 +195,7 @@ def _masks(
     full: LevelFacts, files: Sequence[FileFacts | None], index: int, report: Report
 ) -> list[SeriesFacts]:
     """Return the mask of an image, with its overviews."""
-    size = _axis_sizes(full)
+    size = full.sizes
     levels = [
         replace(level, ifds=tuple(
             replace(ifd, subfile_type=ifd.subfile_type | MASK_BIT | (REDUCED_BIT if n else 0))
@@ -207,7 +203,7 @@ def _masks(
         ))
         for n, level in enumerate(level for one in files if one for level in _levels(one))
     ]  # fmt: skip
-    if not levels or any(_axis_sizes(levels[0]).get(axis) != size[axis] for axis in "YX"):
+    if not levels or any(levels[0].sizes.get(axis) != size[axis] for axis in "YX"):
         report.add(".msk", "has no mask of the image's size")
         return []
     return [SeriesFacts(index, "mask", "", levels[0].axes, tuple(levels))]
