@@ -188,12 +188,6 @@ class _Level:
         codes = zip(self.axes, self.array.dims, self.array.shape, strict=True)
         return next(((dim, n) for code, dim, n in codes if code == axis), None)
 
-    @property
-    def n_bands(self) -> int:
-        """Samples of a pixel."""
-        bands = self.find("S")
-        return bands[1] if bands else 1
-
 
 @dataclass(slots=True)
 class _Tree:
@@ -449,7 +443,8 @@ def _coordinates(level: _Level) -> dict[str, Array]:
 
 def _value_attributes(level: _Level, report: Report) -> dict[str, Any]:
     """Return the attributes that describe the values; overviews get some of them too."""
-    image, ifd, n_bands = level.image, level.image.ifd, level.n_bands
+    image, ifd = level.image, level.image.ifd
+    _, n_bands = level.find("S") or ("", 1)
     attributes = image.items.attributes(n_bands, level.array.dtype, report)
     system = image.reference.system if image.reference is not None else None
     if system is not None and system.height_unit:

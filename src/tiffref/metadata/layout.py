@@ -56,14 +56,13 @@ _ROLES = frozenset({"thumbnail", "label", "macro", "map", "overview", "probabili
 class LevelName:
     """Name of the array of one level.
 
-    `group` is its group, "" for the root; `dims` its dimension names; `suffix` distinguishes names
-    in the same group; `role` is "image", "mask", "thumbnail", ...
+    `group` is its group, "" for the root; `dims` its dimension names; `role` is "image", "mask",
+    "thumbnail", ...
     """
 
     group: str
     name: str
     dims: tuple[str, ...]
-    suffix: str
     role: str
 
     @property
@@ -170,7 +169,7 @@ def _in_tree(level: _Unnamed, names: _Names) -> LevelName:
     group = str(level.index) if is_beside else f"{level.mark[1:]}/{level.index}"
     dims = dimension_names(level.axes, level.mark if is_mask else "")
     name = level.base if is_mask else "image"
-    return LevelName(group, name, _shared_with_image(level, dims, names), "", level.role)
+    return LevelName(group, name, _shared_with_image(level, dims, names), level.role)
 
 
 def _in_dataset(level: _Unnamed, names: _Names) -> LevelName:
@@ -186,7 +185,7 @@ def _in_dataset(level: _Unnamed, names: _Names) -> LevelName:
             if axis not in "YX" and facts.shape[at] == full.shape[other]:
                 dims[at] = full_name.dims[other]
     shared = _shared_with_image(level, tuple(dims), names)
-    return LevelName("", level.base + suffix, shared, level.mark + suffix, level.role)
+    return LevelName("", level.base + suffix, shared, level.role)
 
 
 def _shared_with_image(level: _Unnamed, dims: tuple[str, ...], names: _Names) -> tuple[str, ...]:
