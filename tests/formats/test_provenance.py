@@ -167,19 +167,21 @@ def test_ranges_are_digested_as_columns_behind_the_address() -> None:
 
 
 def test_inlined_chunks_are_digested_with_their_index() -> None:
-    manifest = Manifest.from_columns((2,), (), [0, 0], [0, 0], inlined={1: b"late", 0: b"1st"})
+    manifest = Manifest.from_columns((2,), (), [0, 0], [0, 0]).with_inlined({1: b"late", 0: b"1st"})
     assert _digested({"x": manifest}) == [b'[["x",[2],[],[[0,3],[1,4]]]]', b"1st", b"late"]
 
 
 def test_inlined_chunks_come_behind_ranges() -> None:
-    manifest = Manifest.from_columns((2,), Source("/a.tif"), [8, 0], [4, 0], inlined={1: b"late"})
+    manifest = Manifest.from_columns((2,), Source("/a.tif"), [8, 0], [4, 0]).with_inlined(
+        {1: b"late"}
+    )
     head = b'[["x",[2],["/a.tif"],[[1,4]]]]'
     assert _digested({"x": manifest}) == [head, *_columns([0, -2], [8, 0], [4, 0]), b"late"]
 
 
 def test_arrays_are_digested_in_the_order_of_their_paths() -> None:
     one = Manifest.from_columns((2,), Source("/a.tif"), [8, 16], [4, 5])
-    two = Manifest.from_columns((2,), (), [0, 0], [0, 0], inlined={0: b"y"})
+    two = Manifest.from_columns((2,), (), [0, 0], [0, 0]).with_inlined({0: b"y"})
     found = _digested({"x": two, "image": one})
     assert json.loads(found[0]) == [["image", [2], ["/a.tif"], []], ["x", [2], [], [[0, 1]]]]
     assert found[1:] == [*_columns([0, 0], [8, 16], [4, 5]), b"y"]

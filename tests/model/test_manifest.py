@@ -14,7 +14,9 @@ def test_a_segment_without_bytes_is_missing():
 
 
 def test_inlined_chunks_are_not_ranges():
-    manifest = Manifest.from_columns((3,), Source("a"), [8, 16, 24], [8, 8, 8], inlined={1: b"x"})
+    manifest = Manifest.from_columns((3,), Source("a"), [8, 16, 24], [8, 8, 8]).with_inlined(
+        {1: b"x"}
+    )
     assert manifest.source.tolist() == [0, INLINED, 0]
     more = manifest.with_inlined({2: b"y"})
     assert more.source.tolist() == [0, INLINED, INLINED]
@@ -49,7 +51,9 @@ def test_sources_can_be_renamed():
 
 def test_digests_distinguish_manifests() -> None:
     def make(offset, inlined):
-        return Manifest.from_columns((3,), Source("a"), [8, offset, 24], [8, 8, 8], inlined=inlined)
+        return Manifest.from_columns((3,), Source("a"), [8, offset, 24], [8, 8, 8]).with_inlined(
+            inlined or {}
+        )
 
     manifests = [make(16, {}), make(17, {}), make(16, {1: b"x"}), make(16, {1: b"y"})]
     assert len({manifest.digest for manifest in manifests}) == 4

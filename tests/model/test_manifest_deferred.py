@@ -10,8 +10,8 @@ import pytest
 from tiffref.model.manifest import INLINED, Columns, LazyColumns, Manifest, Source
 
 N_CHUNKS, BLOCK_ROWS = 10, 4
-WHOLE = Manifest.from_columns(
-    (2, 5), Source("a"), 8 * np.arange(10), np.full(10, 8), inlined={5: b"five", 9: b"nine"}
+WHOLE = Manifest.from_columns((2, 5), Source("a"), 8 * np.arange(10), np.full(10, 8)).with_inlined(
+    {5: b"five", 9: b"nine"}
 )
 
 

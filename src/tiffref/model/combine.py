@@ -24,8 +24,8 @@ from .codec import ForeignCodec, SegmentCodec
 from .manifest import INLINED, MISSING, Manifest, Source
 
 _NONE = "none"
-_MAX_SHOWN = 3
-"""Files, aspects and groups that a message names."""
+_MAX_SHOWN, _MAX_GROUPS = 3, 8
+"""Files and aspects that a message names, and groups that it lists."""
 
 Codec = SegmentCodec | ForeignCodec
 
@@ -117,9 +117,7 @@ def _differing_aspects(groups: Sequence[CompatibleGroup]) -> list[str]:
     return [name for name in names if name != "codec"] or names
 
 
-def mismatch_error(
-    groups: Sequence[CompatibleGroup], labels: Sequence[str], limit: int = 8
-) -> ManifestMismatch:
+def mismatch_error(groups: Sequence[CompatibleGroup], labels: Sequence[str]) -> ManifestMismatch:
     """Build the error that lists how groups differ, their files, and which would combine.
 
     Parameters
@@ -128,8 +126,6 @@ def mismatch_error(
         At least two.
     labels
         Name of each member: a path or URL.
-    limit
-        Groups to list in full.
 
     Returns
     -------
@@ -145,14 +141,14 @@ def mismatch_error(
         for group in groups
     ]
     lines = []
-    for number, group in enumerate(listed[:limit], 1):
+    for number, group in enumerate(listed[:_MAX_GROUPS], 1):
         files = ", ".join(str(file) for file in group["files"])
         more = ", ..." if group["count"] > _MAX_SHOWN else ""
         values = ", ".join(f"{name} {group[name]}" for name in names[:_MAX_SHOWN])
         noun = "file" if group["count"] == 1 else "files"
         lines.append(f"  group {number}: {group['count']} {noun} with {values}: {files}{more}")
-    if len(groups) > limit:
-        lines.append(f"  and {len(groups) - limit} more groups")
+    if len(groups) > _MAX_GROUPS:
+        lines.append(f"  and {len(groups) - _MAX_GROUPS} more groups")
     n_files = sum(len(group.members) for group in groups)
     rest = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
     differences = f"{', '.join(names[:_MAX_SHOWN])}{rest}"

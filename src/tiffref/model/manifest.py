@@ -219,7 +219,6 @@ class Manifest:
         length: ArrayLike,
         *,
         index: ArrayLike | None = None,
-        inlined: Mapping[int, bytes] | None = None,
     ) -> Manifest:
         """Build a manifest from columns in C order.
 
@@ -235,8 +234,6 @@ class Manifest:
             `(n,)` integers, in bytes, one for each chunk of the grid.
         index
             `(n,)` integers, the row of `source` of each chunk; 0 if not given.
-        inlined
-            Bytes of the inlined chunks, by flat index.
         """
         sources = (source,) if isinstance(source, Source) else tuple(source)
         offsets = np.ascontiguousarray(offset, np.uint64).reshape(-1)
@@ -253,9 +250,7 @@ class Manifest:
             column[:] = np.asarray(index, np.int32).reshape(-1)
         if has_zeros(lengths) or has_zeros(offsets):
             column[(lengths == 0) | (offsets == 0)] = MISSING
-        for flat in inlined or ():
-            column[flat] = INLINED
-        return cls(tuple(shape), sources, column, offsets, lengths, dict(inlined or {}))
+        return cls(tuple(shape), sources, column, offsets, lengths)
 
     @property
     def n_chunks(self) -> int:
