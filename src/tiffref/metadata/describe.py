@@ -532,16 +532,12 @@ def _photometric_of_samples(ifd: IfdFacts) -> int:
 
     Some YCbCr images become RGB; a palette without colors is gray, as in GDAL.
     """
-    if ifd.photometric == _YCBCR and not _decodes_to_rgb(ifd):
+    is_converted = ifd.compression in _DECODED_TO_RGB or ifd.subsampling != (1, 1)
+    if ifd.photometric == _YCBCR and (ifd.is_separate or not is_converted):
         return PLAIN_YCBCR
     if _color_table(ifd):
         return _PALETTE
     return ifd.photometric if ifd.photometric != _PALETTE else _GRAY
-
-
-def _decodes_to_rgb(ifd: IfdFacts) -> bool:
-    is_converted = ifd.compression in _DECODED_TO_RGB or ifd.subsampling != (1, 1)
-    return is_converted and not ifd.is_separate
 
 
 _GRAY, _PALETTE, _YCBCR = 1, 3, 6

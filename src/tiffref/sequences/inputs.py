@@ -137,7 +137,9 @@ def _list(
             expected="paths, a glob, a pattern, a table or STAC items",
         )
     items = list(items)
-    if items and all(_is_stac(item) for item in items):
+    if items and all(
+        hasattr(i, "assets") or (isinstance(i, Mapping) and "assets" in i) for i in items
+    ):
         return _from_stac(items, assets)
     names = [_address(item) for item in items]
     return FileList([url for name in names for url in _list_member(name, storage_options)])
@@ -305,10 +307,6 @@ def _folder(name: str) -> str:
 def _resolve(url: str, folder: str) -> str:
     is_full = "://" in url or Path(url).is_absolute()
     return url if is_full or not folder else f"{folder}/{url.removeprefix('./')}"
-
-
-def _is_stac(item: Any) -> bool:
-    return hasattr(item, "assets") or (isinstance(item, Mapping) and "assets" in item)
 
 
 def _from_stac(items: Iterable[Any], assets: Sequence[str] | None, folder: str = "") -> FileList:

@@ -348,17 +348,14 @@ def read_names(names: Sequence[str], pattern: NamePattern) -> dict[str, list[str
                 return _columns(names, [match for match in matches if match is not None])
             if not best or len(failed) < len(best):
                 best = failed
+    expected = repr(pattern.text)
+    if pattern.text in PRESETS:
+        expected += f", {' or '.join(expression.pattern for expression in pattern.expressions)}"
     raise ManifestMismatch(
         f"{len(best)} of {len(names)} names do not match the pattern",
         got=first_few(names[n].rsplit("/", 1)[-1] for n in best),
-        expected=repr(pattern.text) if pattern.text not in PRESETS else _expand_preset(pattern),
+        expected=expected,
         hint="Use a pattern that matches all names, or pass only files that match.",
-    )
-
-
-def _expand_preset(pattern: NamePattern) -> str:
-    return (
-        f"'{pattern.text}', {' or '.join(expression.pattern for expression in pattern.expressions)}"
     )
 
 
