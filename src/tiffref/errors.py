@@ -74,10 +74,12 @@ _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 SECRET_PARAMETER = (
     r"x-(?:amz|goog|oss|cos|ms)-(?:signature|credential|security-token)|sig|signature|hdnea|hdnts"
-    r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid"
-    r"|[^?&=\s]*(?:token|secret|password|passwd|api-?_?key|auth)"
+    r"|hmac|jwt|awsaccesskeyid|googleaccessid|ossaccesskeyid|sign|q-ak|q-signature|ticket|pwd"
+    r"|[^?&=\s]*(?:token|secret|password|passwd|(?:api|auth|subscription)-?_?key|auth"
+    r"|authorization|credentials?|session-?_?id)"
 )
-"""Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, and tokens."""
+"""Query parameters that give access: S3, Google, Azure (SAS), CloudFront, Akamai, Backblaze,
+Tencent, and tokens."""
 _SECRET = re.compile(rf"([?&](?:{SECRET_PARAMETER})=)(?:[^&\s,;:)'\"#]|:(?!\s))+", re.IGNORECASE)
 
 

@@ -247,9 +247,20 @@ def test_messages_have_no_signature(far: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    "query",
+    ["Authorization=3_S", "q-sign-algorithm=sha1&q-ak=S&q-signature=S", "auth_key=17-S",
+     "subscription-key=S", "sign=S", "pwd=S", "sessionid=S", "ticket=S", "credentials=S"],
+)  # fmt: skip
+def test_signatures_of_many_kinds(query: str) -> None:
+    url = f"https://h/a.tif?{query}&v=3"
+    assert public_url(url) == "https://h/a.tif?v=3"
+    assert "S" not in redact(url)
+
+
+@pytest.mark.parametrize(
     "url",
-    ["s3://b/a?b.tif", "https://h/a?path=/b&st=4&expires=3", "abfs://c@acc/x.tif", "/a?sig=3",
-     "file:///a?sig=3", "https://h/a@b.tif"],
+    ["s3://b/a?b.tif", "https://h/a?key=a.tif&design=1&author=me", "/a?sig=3", "file:///a?sig=3",
+     "https://h/a?path=/b&st=4&expires=3", "abfs://c@acc/x.tif", "https://h/a@b.tif"],
 )  # fmt: skip
 def test_honest_addresses_stay(url: str) -> None:
     assert public_url(url) == url
