@@ -96,6 +96,29 @@ def test_aperio_and_scanners_that_imitate_it(tmp_path, kind, text, make):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["svs", "bif"])
+def test_a_slide_whose_first_page_is_skipped(tmp_path, kind, order):
+    texts = {"svs": ["Aperio Image Library v1\r\n96x80"] * 3,
+             "bif": ["Label_Image", "level=1 mag=20", "level=2 mag=10"]}  # fmt: skip
+    first = {270: texts[kind][0]}
+    if kind == "bif":
+        first |= {305: "ScanOutputManager 1.1", 700: As(1, b"<Metadata><iScan/></Metadata>\0")}
+    pages = [image(SMALL if kind == "svs" else LABEL, first, order=order)]
+    for one, text in zip((HALF, SMALL), texts[kind][1:], strict=True):
+        pages.append(image(one, {270: text}, tile=TILE, order=order))
+    path = tmp_path / "a.tif"
+    write_tiff(path, pages, order=order)
+    if kind == "bif":
+        with pytest.raises(tiffref.errors.MalformedTiff, match="full-size image of the slide"):
+            tiffref.scan(path)
+    with pytest.warns(tiffref.errors.MetadataWarning, match=r"has the levels 1, 2|vendor .svs"):
+        references = tiffref.scan(path, allow_holes=True)
+    assert HALF.shape in {array.shape for _, array in references.group.arrays()}
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("repeats", ["", "|AppMag = 20|MPP = 0.5000"])
 def test_minor_images_do_not_take_the_size_of_the_slide(tmp_path, repeats, order):
     """A thumbnail shows the slide with fewer pixels; of a label or macro no size is known."""
@@ -198,6 +221,29 @@ def test_leica_scn_with_channels_and_several_images(tmp_path):
     assert references.group[second].dims[0].startswith("c")
     assert attributes(references, first)["magnification"] == 1
     assert attributes(references, second)["magnification"] == 20
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("dimensions", "what"),
+    [
+        ([(0, 1, 0, 0), (1, 0, 0, 0)], "overview 1 of 80 rows and 96 columns is larger"),
+        ([(0, 0, 0, 0), (1, -1, 0, 0)], "the XML has the index -1"),
+        ([(0, 0, 0, 0), (2, 0, 1, 0), (1, 1, 0, 0)], "overview 1 has 1 of 2 planes"),
+    ],
+)
+def test_leica_scn_whose_levels_are_not_those_of_its_pages(tmp_path, dimensions, what, order):
+    text = scn_xml([("scan", 20, dimensions)])
+    full, half = pixels(2, 80, 96, dtype="u1"), pixels(40, 48, dtype="u1")
+    planes = [full[0], half, full[1]][: len(dimensions)]
+    ifds = [image(p, {270: "" if n else text}, tile=TILE, order=order)
+            for n, p in enumerate(planes)]  # fmt: skip
+    path = tmp_path / "a.scn"
+    write_tiff(path, ifds, order=order)
+    with pytest.warns(tiffref.errors.MetadataWarning, match=what):
+        tiffref.scan(path, allow_holes=True)
+    with pytest.raises(tiffref.errors.MalformedTiff):
+        tiffref.scan(path, strict=True)
 
 
 def test_leica_scn_of_focal_planes_is_read_page_by_page(tmp_path):

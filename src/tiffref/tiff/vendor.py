@@ -82,11 +82,15 @@ _MAX_PROLOG = 2048
 """Characters before the first element of XML."""
 _COMPARED_BYTES = 1 << 10
 _PLAIN_KINDS = frozenset({"generic", "uniform"})
+_SLIDES = frozenset({"svs", "mikroscan", "motic", "huron", "qpi", "avs", "bif", "philips"})
+"""Kinds whose first image is the slide, and the largest."""
 _MAX_PLANES = 1 << 22
 """Planes of one image. tifffile allocates a list of as many as the XML declares."""
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
 _SIZE = re.compile(r"\bSize[CZT]\s*=\s*[\"'](\d{1,18})")
-_INDEX = re.compile(r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd)\s*=\s*[\"'](\d+)")
+_INDEX = re.compile(
+    r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd|level|channel)\s*=\s*[\"'](-?\d+)"
+)
 """Plane indices and counts in OME-XML and in the XML of Leica slides."""
 
 
@@ -131,6 +135,8 @@ def _claimed_formats(first: Directory) -> Iterator[str]:
         yield "mdgel"
     if software.startswith("Philips DP"):
         yield "philips"
+    if text.startswith("Aperio ") and 322 not in first and first.next_offset:
+        yield "svs"  # the first page is the slide, in tiles
     if "<scn" in text[:_MAX_PROLOG]:
         yield "scn"
 
@@ -371,6 +377,7 @@ class VendorFile:
                 for n, level in enumerate(vendor_series.levels)
             ]  # fmt: skip
             levels = [_with_axes_of(levels[0], level) for level in levels]
+            listing.defects += _level_defects(levels)
             listing.series.append(Series(vendor_series.kind, levels, vendor_series.name))
         return listing
 
@@ -493,6 +500,27 @@ def _with_axes_of(full: Level, level: Level) -> Level:
     places = [[one.axes.find(axis) for axis in "XY"] for one in (full, level)]
     is_same = shapes[0] == shapes[1] and places[0] == places[1]
     return replace(level, axes=full.axes) if is_same else level
+
+
+def _level_defects(levels: Sequence[Level]) -> Iterator[str]:
+    """Yield the faults of overviews that are larger than the image or have other planes."""
+    sizes = [_plane_size(level) for level in levels]
+    samples = [dict(zip(level.axes, level.shape, strict=True)).get("S", 1) for level in levels]
+    n_planes = [
+        math.prod(level.shape) // max(1, math.prod(size) * n)
+        for level, size, n in zip(levels, sizes, samples, strict=True)
+    ]
+    for n, size in enumerate(sizes):
+        if any(here > full for here, full in zip(size, sizes[0], strict=True)):
+            yield f"overview {n} of {size[0]} rows and {size[1]} columns is larger than its image"
+        elif any(size) and n_planes[n] != n_planes[0]:
+            yield f"overview {n} has {n_planes[n]} of {n_planes[0]} planes"
+
+
+def _plane_size(level: Level) -> tuple[int, int]:
+    """Return the rows and columns of a level, 0 if it cannot be read."""
+    found = dict(zip(level.axes, level.shape, strict=True)) if level.error is None else {}
+    return found.get("Y", 0), found.get("X", 0)
 
 
 def _run_range(level: Level) -> tuple[int, int]:
@@ -742,7 +770,7 @@ def _source_of(tif: Any) -> tuple[ByteSource, int]:
 
 
 def _check_planes(text: Any) -> None:
-    """Refuse XML that declares too many planes, before tifffile allocates lists for them.
+    """Refuse XML of too many planes, for which tifffile would allocate lists, or negative indices.
 
     Raises
     ------
@@ -752,6 +780,8 @@ def _check_planes(text: Any) -> None:
         return
     counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
     counts += [int(number[:19]) for number in _INDEX.findall(text)]
+    if min(counts, default=0) < 0:
+        raise ValueError(f"the XML has the index {min(counts)}")
     if max(counts, default=0) > _MAX_PLANES:
         raise ValueError(f"the XML declares {max(counts)} planes")
 
@@ -786,11 +816,27 @@ def _check_slide(listing: Listing, url: str) -> None:
         reduced = [one for one in series[1:] if one.axes.startswith("I")]
     if kind == "qpi" and reduced:
         listing.defects.append("the pages of the pyramid are not those of the image")
+    rows = [math.prod(_plane_size(one.levels[0])) for one in series]
+    if kind in _SLIDES and max(rows) > rows[0]:
+        listing.defects.append(f"image {rows.index(max(rows))} is larger than the slide")
+    numbers = [_bif_level(level) for level in series[0].levels] if kind == "bif" else []
+    if numbers != [*range(len(numbers))]:
+        listing.defects.append(f"the slide has the levels {', '.join(map(str, numbers))}")
+    if numbers and numbers[0]:
+        what = "the full-size image of the slide is missing"
+        listing.missing = missing_planes_error(what, f"level {numbers[0]}", "level 0", url)
     n_planes = max((len(one.levels[0].row) for one in reduced), default=0)
     n_there = len(series[0].levels[0].row)
     if n_planes > n_there:
         what = "the slide has fewer channels or focal planes than its overviews"
         listing.missing = listing.missing or missing_planes_error(what, n_there, n_planes, url)
+
+
+def _bif_level(level: Level) -> int:
+    """Return the number of a level in the description of its first page, 0 if it has none."""
+    pages, row = level.first
+    found = re.search(r"\blevel=(\d{1,9})", str(pages.directory(row).get(270)))
+    return int(found[1]) if found else 0
 
 
 _IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
