@@ -91,12 +91,12 @@ def calibrated(
     """
     if units is None or isinstance(units, str):
         units = {**dict.fromkeys("XYZ", units), "T": "second"}
-    known = {axis: scale for axis, scale in scales.items() if scale is not None}
-    named = {axis: unit for axis, unit in units.items() if unit is not None and axis in known}
+    sizes = {axis: scale for axis, scale in scales.items() if scale is not None}
+    named = {axis: unit for axis, unit in units.items() if unit is not None and axis in sizes}
     if times:
         named.setdefault("T", units.get("T") or "second")
     attributes = {key: value for key, value in attributes.items() if value not in (None, "")}
-    return Calibration(known, named, channels, times, acquired, name, attributes)
+    return Calibration(sizes, named, channels, times, acquired, name, attributes)
 
 
 def calibrate_minor(

@@ -587,11 +587,11 @@ def _axis_names(level: _Level) -> list[str]:
 
 def _channels(level: _Level) -> Sequence[Channel]:
     """Return the channels, if known; samples of a color image are channels."""
-    image, known = level.image, level.image.calibration.channels
+    image, channels = level.image, level.image.calibration.channels
     sizes = dict(zip(image.full.axes, level.array.shape, strict=True))
     n_channels = sizes.get("C", sizes.get("S", 1))
-    if len(known) == n_channels:
-        return known
+    if len(channels) == n_channels:
+        return channels
     if "S" in image.full.axes and image.ifd.photometric in _COLORED and n_channels in (3, 4):
         return (*_COLORS, Channel())[:n_channels]
     return ()

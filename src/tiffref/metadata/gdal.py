@@ -132,11 +132,11 @@ def with_bands(array: Array, bands: Sequence[Mapping[str, Any]], report: Report)
         role: {n: str(band[key]) for n, band in enumerate(every) if key in band}
         for key, role in (("scale", "scale"), ("offset", "offset"), ("unit", "unittype"))
     }
-    found = GdalMetadata(roles=roles).attributes(n_bands, array.dtype, report)
+    attributes = GdalMetadata(roles=roles).attributes(n_bands, array.dtype, report)
     packing = {name for _, one, many, _ in _PACKING for name in (one, many)}
     own = array.attributes.keys()
     taken = own | packing if own & packing else own
-    return array.with_attributes(**{k: value for k, value in found.items() if k not in taken})
+    return array.with_attributes(**{k: value for k, value in attributes.items() if k not in taken})
 
 
 def parse_gdal_metadata(value: Any, report: Report) -> GdalMetadata:
@@ -281,15 +281,15 @@ def _leading_number(text: str) -> tuple[float | None, str]:
     comma, point = text.find(","), text.find(".")
     if comma >= 0 and not 0 <= point < comma:
         text = text.replace(",", ".", 1)
-    found = _LEADING.match(text)
-    if found is None:
+    match = _LEADING.match(text)
+    if match is None:
         return None, ""
-    rest = text[found.end() :].strip(" \t\r\n\0,.;|")
-    if found["nan"]:
+    rest = text[match.end() :].strip(" \t\r\n\0,.;|")
+    if match["nan"]:
         return math.nan, rest
-    if found["inf"]:
+    if match["inf"]:
         return math.copysign(math.inf, -1 if text[0] == "-" else 1), rest
-    digits = found[0]
+    digits = match[0]
     is_whole = digits.lstrip("+-").isdecimal() and len(digits) <= _MAX_DIGITS
     return (int(digits) if is_whole else float(digits)), rest
 

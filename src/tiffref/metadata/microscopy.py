@@ -326,8 +326,8 @@ def _ndtiff(record: Any, image: VendorImage) -> Calibration | None:
     names = record.get("Labels", {}).get("channel", ())
     if plain is None or not names:
         return plain
-    known = {channel.name: channel for channel in plain.channels}
-    return replace(plain, channels=tuple(known.get(n, Channel(n)) for n in names))
+    channels = {channel.name: channel for channel in plain.channels}
+    return replace(plain, channels=tuple(channels.get(n, Channel(n)) for n in names))
 
 
 def _scanimage(record: Any, image: VendorImage) -> Calibration | None:

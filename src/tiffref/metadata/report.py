@@ -55,15 +55,15 @@ class Report:
 class Recorder(Report):
     """Records defects alongside a cached result, so that `repeat` can report them again."""
 
-    found: list[tuple[str, str, object, str | None]] = field(default_factory=list)
+    recorded: list[tuple[str, str, object, str | None]] = field(default_factory=list)
 
     def add(self, key: str, what: str, *, got: object = None, hint: str | None = None) -> None:
         """Record a defect; of an exception only its text, to not keep its traceback alive."""
-        self.found.append((key, what, str(got) if isinstance(got, Exception) else got, hint))
+        self.recorded.append((key, what, str(got) if isinstance(got, Exception) else got, hint))
 
     def repeat(self, report: Report) -> None:
         """Report all recorded defects."""
-        for key, what, got, hint in self.found:
+        for key, what, got, hint in self.recorded:
             report.add(key, what, got=got, hint=hint)
 
 

@@ -148,17 +148,17 @@ def band_orders(arrays: Sequence[Array | None]) -> list[tuple[str, ...]]:
 
     Other differences are ignored: names may contain the date, and not all writers name bands.
     """
-    of_files: list[tuple[str, ...]] = [()] * len(arrays)
+    orders: list[tuple[str, ...]] = [()] * len(arrays)
     for attribute in ("long_name", "color_interpretation"):
-        names = [array.attributes.get(attribute) if array is not None else None for array in arrays]
-        texts = [tuple(map(str, one)) if isinstance(one, list) else () for one in names]
-        orders: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-        for one in texts:
-            orders.setdefault(tuple(sorted(one)), set()).add(one)
-        for n, one in enumerate(texts):
-            if len(orders[tuple(sorted(one))]) > 1:
-                of_files[n] += one
-    return of_files
+        values = [array and array.attributes.get(attribute) for array in arrays]
+        bands = [tuple(map(str, names)) if isinstance(names, list) else () for names in values]
+        variants: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for names in bands:
+            variants.setdefault(tuple(sorted(names)), set()).add(names)
+        for n, names in enumerate(bands):
+            if len(variants[tuple(sorted(names))]) > 1:
+                orders[n] += names
+    return orders
 
 
 def _join_stored(groups: Sequence[CompatibleGroup]) -> list[CompatibleGroup]:
@@ -339,7 +339,7 @@ def _describe_image(whole: Array, parts: Sequence[Part], path: str) -> Array:
     differing = frozenset(
         code for code in GEO_TAGS if len({repr(part.georeference.get(code)) for part in parts}) > 1
     )
-    first, *others = (without_tags(one, differing) for one in distinct.values())
+    first, *others = (without_tags(attributes, differing) for attributes in distinct.values())
     shared = {
         name: value
         for name, value in first.items()
