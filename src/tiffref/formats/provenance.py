@@ -127,8 +127,8 @@ def format_provenance(
             getattr(source, name) if same or name == _SHARED else None
             for source, same in zip(rows, is_same, strict=True)
         ]
-        # a file may be from before 1970
-        values = [value if _is_field(name, value) else None for value in values]
+        if name == "mtime":  # a file may be from before 1970
+            values = [None if value is None or value < 0 else value for value in values]
         if any(value is not None for value in values):
             columns[name] = values
     if links:
@@ -231,9 +231,11 @@ def _is_size(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
-def _is_field(name: str, value: Any) -> bool:
-    """Return whether a value may be in a column."""
-    return type(value) in _FIELDS[name] and (isinstance(value, _TEXT) or _is_size(value))
+def _is_column(name: str, values: Sequence[Any]) -> bool:
+    """Return whether the values of a column are valid."""
+    if not {*map(type, values)} <= _FIELDS[name]:
+        return False
+    return name == "etag" or all(0 <= value < math.inf for value in values if value is not None)
 
 
 def _is_table(columns: Mapping[str, Any]) -> bool:
@@ -246,7 +248,7 @@ def _is_table(columns: Mapping[str, Any]) -> bool:
         and len({len(value) for value in lists}) == 1
         and {*map(type, columns["url"])} <= {str}
         and {*map(type, columns.get(_LINKS, ()))} <= set(_TEXT)
-        and all(_is_field(name, value) for name in _FIELDS for value in columns.get(name, ()))
+        and all(_is_column(name, columns.get(name, ())) for name in _FIELDS)
     )
 
 
