@@ -192,6 +192,16 @@ def test_nodata_of_stac_in_64_bits(tmp_path: Path, nodata: Any, byteorder: str) 
     assert image.fill_value == int(nodata)
 
 
+@pytest.mark.parametrize("unit", [None, "K"])
+def test_units_of_stac_that_differ_are_left_out(tmp_path: Path, unit: str | None) -> None:
+    items = stac_items(tmp_path, BANDS["1.0"])
+    asset = items[1]["assets"]["a"]
+    asset["raster:bands"] = [{**asset["raster:bands"][0], "unit": unit}]
+    image = tiffref.scan_sequence(items).group["image"]
+    assert (image.shape, image.attributes["scale_factor"]) == ((2, 1, 2), 0.5)
+    assert "units" not in image.attributes
+
+
 def test_invalid_band_metadata_is_reported(tmp_path: Path) -> None:
     items = stac_items(tmp_path, {"raster:bands": [{"scale": 0}]})
     with pytest.warns(MetadataWarning, match="is not valid"):

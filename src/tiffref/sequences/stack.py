@@ -213,7 +213,7 @@ def scan_sequence(
         what = f"The masks of {len(masked)} of {len(parts)} files are left out: {first_few(masked)}"
         hint = "If all files have a mask, series=None also stacks masks, series=1 only masks."
         warn(MetadataWarning(f"{what}. {hint}"), stacklevel=2)
-    for n, bands in enumerate(listed.bands):
+    for n, bands in enumerate(_without_differing_units(listed.bands)):
         if bands and (part := parts[n]) is not None:
             report = Report(part.url)
             arrays = {path: with_bands(array, bands, report) for path, array in part.arrays.items()}
@@ -235,6 +235,13 @@ def scan_sequence(
     if plan.plate:
         return to_plate(built[0], allow_holes).with_attributes(**check_zattrs(zattrs))
     return _finish([references.with_axes(axes) for references in built], check_zattrs(zattrs))
+
+
+def _without_differing_units(bands: Sequence[Any]) -> Sequence[Any]:
+    """Leave out units in STAC items that differ or that some lack: no reason to refuse files."""
+    if len({tuple(band.get("unit") for band in one) for one in bands}) <= 1:
+        return bands
+    return [[{k: v for k, v in band.items() if k != "unit"} for band in one] for one in bands]
 
 
 def stack_arrays(
