@@ -219,7 +219,6 @@ def test_fax_and_predictors_that_libtiff_refuses_are_refused(tmp_path: Path) -> 
     with pytest.raises(UnsupportedTiff, match="317"):
         tiffref.scan(path)
     for dtype in ("u1", "f4"):
-        pixels = image(IMAGE[..., 0].astype(dtype), {259: 3})
-        write_tiff(path, [pixels])
-        with pytest.raises(UnsupportedTiff, match="258"):
+        write_tiff(path, [image(IMAGE.astype(dtype), {259: 3})])
+        with pytest.raises(UnsupportedTiff, match="277"):
             tiffref.scan(path)

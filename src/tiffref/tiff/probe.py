@@ -361,7 +361,7 @@ def _truncated_by_count(
             got=f"{len(data)} bytes",
         )
         found.__cause__ = cause
-        yield found, False
+        yield found, codec.compression in FAX
 
 
 def _excludes_samples(codec: SegmentCodec, data: bytes, n_rows: int, following: bytes) -> bool:
