@@ -14,9 +14,7 @@ from numcodecs.compat import ndarray_copy
 
 from ..errors import TiffrefError
 from ..model.codec import SegmentCodec
-from .decode import MAGIC, decode_chunk, undo_transposes, wrap_inlined
-
-__all__ = ["MAGIC", "ReadOnlyCodec", "TiffrefSegment", "wrap_inlined"]
+from .decode import decode_chunk, undo_transposes
 
 
 class ReadOnlyCodec(TiffrefError, NotImplementedError):

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from ..model.manifest import INLINED, MISSING, Columns
 from .zarr_metadata import ArrayMetadata
 
-__all__ = ["Lines", "Split", "Text", "parse_lines", "split_document"]
-
 _END_BYTES = 1 << 10
 """Bytes at either end that are searched for braces."""
 _FIRST_BYTES = (1 << 20, 1 << 26)

@@ -19,8 +19,6 @@ from ..errors import InvalidReferences, MetadataWarning, redact, warn
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
-__all__ = ["Finding", "Reporter", "check_array", "name_chunk", "raise_finding"]
-
 _SIMPLE = re.compile(r"[!-~]+(?: [!-~]+)*")
 """Keys that need no quotes in a message."""
 

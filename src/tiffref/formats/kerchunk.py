@@ -48,8 +48,6 @@ from .provenance import (
 )
 from .zarr_metadata import to_texts
 
-__all__ = ["Plan", "Rows", "in_format", "plan_document", "to_kerchunk", "write_json"]
-
 _RAW_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A}
 
 

@@ -43,17 +43,6 @@ from .provenance import (
 )
 from .zarr_metadata import Nodes, parse_metadata
 
-__all__ = [
-    "Parsed",
-    "build_tree",
-    "expand_url",
-    "extract_provenance",
-    "parse_document",
-    "parse_structure",
-    "rank_sources",
-    "read_document",
-]
-
 METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 """Last parts of keys whose values are metadata documents."""
 

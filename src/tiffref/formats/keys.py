@@ -20,19 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "BLOCK_ROWS",
-    "FEW_ROWS",
-    "ChunkIndex",
-    "KeyRule",
-    "format_numbers",
-    "join_columns",
-    "join_key",
-    "parse_key",
-    "parse_keys",
-    "pick_texts",
-]
-
 BLOCK_ROWS = 65_536
 """Chunks per block: enough to amortize NumPy's cost per call, and about 10 MB of text."""
 

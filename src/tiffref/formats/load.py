@@ -37,23 +37,6 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from .findings import Finding, Reporter
 from .zarr_metadata import ArrayMetadata, Nodes
 
-__all__ = [
-    "LIMITS",
-    "FileText",
-    "Limits",
-    "check_columns",
-    "check_counts",
-    "check_footer",
-    "check_kind",
-    "check_nodes",
-    "fetch_text",
-    "find_document",
-    "load_document",
-    "open_large",
-    "parse_json",
-    "read_file",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -53,15 +53,6 @@ from .load import check_columns, check_footer
 from .provenance import Sealed, digest_files, seal_texts
 from .zarr_metadata import ArrayMetadata, parse_metadata
 
-__all__ = [
-    "Record",
-    "import_pyarrow",
-    "is_parquet",
-    "is_written_as_parquet",
-    "parse_parquet",
-    "write_parquet",
-]
-
 
 def _encode_fill_chunk(path: str, array: Array) -> bytes:
     """Return the encoded bytes of a chunk of the fill value, or 0 if the array has none.

@@ -35,20 +35,6 @@ from ..model.array import Array
 from ..model.manifest import Manifest, Source
 from .zarr_metadata import to_text
 
-__all__ = [
-    "NO_SEAL",
-    "PROVENANCE",
-    "Provenance",
-    "Sealed",
-    "check_series",
-    "digest_chunks",
-    "digest_files",
-    "find_links",
-    "format_provenance",
-    "parse_provenance",
-    "seal_texts",
-]
-
 PROVENANCE = "tiffref"
 """Name of the attribute."""
 

@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from ..model.codec import ForeignCodec, SegmentCodec
     from ..model.manifest import Source
 
-__all__ = [
-    "ARRAY_HEADING",
-    "READERS",
-    "count",
-    "describe_arrays",
-    "format_arrays",
-    "format_bytes",
-    "format_readers",
-    "format_table",
-    "html_table",
-    "outline",
-    "wrap",
-]
-
 READERS: Mapping[str, tuple[str, ...]] = {
     "standard": ("xarray, zarr and dask", "GDAL 3.12", "VirtualiZarr", "zarrita.js"),
     "imagecodecs": (

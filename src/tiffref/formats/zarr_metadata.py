@@ -34,17 +34,6 @@ from ..model.manifest import Manifest
 from .findings import Finding, Reporter
 from .keys import KeyRule, join_key
 
-__all__ = [
-    "ArrayMetadata",
-    "Nodes",
-    "parse_metadata",
-    "to_documents",
-    "to_plain",
-    "to_text",
-    "to_texts",
-]
-
-
 _DIMS, _MASK = "_ARRAY_DIMENSIONS", "_FillValue"
 
 

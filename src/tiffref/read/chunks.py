@@ -33,20 +33,6 @@ from ..errors import rejects_unknown_arguments
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
 
-__all__ = [
-    "CACHE",
-    "ChunkCache",
-    "Decoder",
-    "decode_chunk",
-    "decode_inlined",
-    "decode_whole",
-    "is_stored_plain",
-    "make_decoder",
-    "set_cache_size",
-    "stored_dtype",
-    "view_plain",
-]
-
 _scratch = threading.local()
 
 Decoder = SegmentDecoder | ForeignCodec

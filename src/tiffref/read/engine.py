@@ -42,8 +42,6 @@ from .chunks import (
 from .fetch import N_CORES, N_FETCHERS, Fetcher, decode_pool, fetch_pool, wait_for_result
 from .selection import Axis, Ranges, Selection, parse_selection, plan_axis, plan_ranges
 
-__all__ = ["Reading", "make_target", "read_array"]
-
 Regions = Iterable[tuple[slice, ...]]
 
 

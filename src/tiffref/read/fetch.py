@@ -35,19 +35,6 @@ from ..references import References
 if TYPE_CHECKING:
     import fsspec
 
-__all__ = [
-    "N_CORES",
-    "OPEN_FILES",
-    "DaemonPool",
-    "Fetcher",
-    "check_pool",
-    "decode_pool",
-    "fetch_pool",
-    "make_fetcher",
-    "run_check",
-    "wait_for_result",
-]
-
 VERIFY = ("first", "always", "never")
 _CHECK_LIFETIME_S = 2.0
 """How long a check is valid for sources whose reads do not verify them."""

@@ -20,16 +20,6 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidReferences, SelectionError
 
-__all__ = [
-    "Axis",
-    "Ranges",
-    "Selection",
-    "check_range",
-    "parse_selection",
-    "plan_axis",
-    "plan_ranges",
-]
-
 _MAX_CACHED_CHUNKS = 256
 """Plans of axes with up to this many chunks, which take 60 KB, are cached."""
 

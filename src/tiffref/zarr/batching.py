@@ -36,8 +36,6 @@ from ..read.engine import MAX_GAP_BYTES, MAX_RANGE_BYTES
 from ..read.fetch import Fetcher, fetch_pool
 from ..read.selection import Ranges, check_range, plan_ranges
 
-__all__ = ["ReadAhead", "Requests"]
-
 _MAX_RUNS = 16
 _MAX_CHUNKS = 18
 """Rows are added while fewer chunks are ahead: of a 9 x 9 window, two rows too many are read."""

@@ -36,22 +36,6 @@ from ..model.manifest import INLINED, MISSING, Manifest, Source
 from ..read.engine import read_array
 from ..read.fetch import Fetcher, fetch_pool
 
-__all__ = [
-    "CHUNKMODE",
-    "Chunk",
-    "ExposedArray",
-    "KeySpace",
-    "build_keys",
-    "check_value",
-    "expose_array",
-    "parse_chunkmode",
-    "plain_codec",
-    "read_value",
-    "reference_filesystem",
-    "resolve_range",
-    "value_size",
-]
-
 
 class CHUNKMODE(enum.IntEnum):
     """Chunk mode of a store: the unit that is one chunk.

@@ -37,8 +37,6 @@ from ..references import References
 from .keyspace import CHUNKMODE, ExposedArray, KeySpace, parse_chunkmode, plain_codec
 from .store import ZarrStore, with_values
 
-__all__ = ["ZarrFileSequenceStore"]
-
 Reader = Callable[..., Any]
 
 

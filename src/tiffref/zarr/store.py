@@ -48,8 +48,6 @@ from .keyspace import (
 if TYPE_CHECKING:
     from fsspec.implementations.reference import ReferenceFileSystem
 
-__all__ = ["ZarrStore", "ZarrTiffStore", "with_values"]
-
 _MAX_INLINE_BYTES = 1 << 20
 """Local reads up to this size are faster than another thread."""
 
