@@ -28,7 +28,7 @@ def test_streams_with_a_declared_size(config: dict[str, Any]) -> None:
     encode = numcodecs.get_codec(dict(config)).encode
     small, large = bytes(encode(b"abc" * 100)), bytes(encode(ZEROS))
     assert decode(config, small, 300) == b"abc" * 100
-    with pytest.raises(MalformedTiff, match="far more"):
+    with pytest.raises(MalformedTiff, match=r"far more|too small"):
         decode(config, large, 16)
 
 
@@ -48,7 +48,7 @@ def test_images_that_are_broken_or_far_larger_than_their_chunk() -> None:
     np.testing.assert_array_equal(decode_image(config, stream, IMAGE.size), IMAGE)
     data = bytearray(stream)
     data[16:24] = (1 << 20).to_bytes(4, "big") * 2
-    with pytest.raises(MalformedTiff, match="far more"):
+    with pytest.raises(MalformedTiff, match=r"far more|too small"):
         decode_image(config, bytes(data), 48 * 80)
     with pytest.raises(ValueError, match="PNG"):
         decode_image(config, stream[:-20], 48 * 80)

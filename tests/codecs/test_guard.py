@@ -14,14 +14,13 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from tiffref.codecs.decode import SegmentDecoder
 from tiffref.codecs.guard import (
     HARMLESS_BYTES,
-    check_expansion,
     check_image,
     clean_png,
     image_size,
     inflate,
-    min_stored_bytes,
     zstd_size,
 )
 from tiffref.errors import MalformedTiff
@@ -37,13 +36,18 @@ COMPRESSORS: dict[str, Any] = {
 @pytest.mark.parametrize("rows", [1, 1 << 16, (1 << 16) + 1, 1 << 30, -1])
 def test_as_many_stored_bytes_as_are_needed_pass(compression: int, rows: int) -> None:
     codec = SegmentCodec((1, rows, 1024, 1), "|u1", compression)
-    least = min_stored_bytes(codec)
+    if rows < 0:
+        with pytest.raises(MalformedTiff, match="negative"):
+            SegmentDecoder(codec)
+        return
+    decoder = SegmentDecoder(codec)
+    least = 0 if rows <= 1 << 16 else -(-rows * 1024 // decoder.max_expansion)
     for n_stored in (0, least - 1, least, least + 1):
-        if n_stored >= least and rows > 0:
-            check_expansion(codec, n_stored)
-        elif 0 <= n_stored < least:
-            with pytest.raises(MalformedTiff):
-                check_expansion(codec, n_stored)
+        if n_stored >= least:
+            decoder.check_stored(n_stored)
+        elif n_stored >= 0:
+            with pytest.raises(MalformedTiff, match="out of proportion"):
+                decoder.check_stored(n_stored)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

@@ -48,7 +48,14 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences, MalformedTiff, TiffrefError
 from ..model.codec import SegmentCodec
 from .decoders import deflate
-from .guard import DECODING_ERRORS, HAVE_END, check_expansion, check_image, min_stored_bytes
+from .guard import (
+    DECODING_ERRORS,
+    HAVE_END,
+    MAX_EXPANSION,
+    check_expansion,
+    check_image,
+    min_stored_bytes,
+)
 from .table import check_supported, compression_of
 from .unpack import FLOATING_POINT, NO_PREDICTOR, Layout, Shape, layout_of, stored_codec, unpredict
 
@@ -237,10 +244,14 @@ class SegmentDecoder:
     ------
     UnsupportedTiff
         If there is no decoder for such segments.
+    MalformedTiff
+        If they have a negative size.
     """
 
     def __init__(self, codec: SegmentCodec) -> None:
         check_supported(codec)
+        if min(codec.shape) < 0:
+            raise MalformedTiff("a segment has a negative size", got=codec.shape)
         self.codec = codec
         self.row = compression_of(codec.compression)
         self.dtype = np.dtype(codec.dtype).newbyteorder("=")
@@ -252,7 +263,11 @@ class SegmentDecoder:
         # NDPI's segments are intervals of a stream, whose decoder checks their ends
         if not {"accepts_truncated", "jpeg_header"} & codec.parameters.keys():
             self.has_end = HAVE_END.get(getattr(self.row.decode, "__name__", ""))
-        self._min_stored = min_stored_bytes(codec)
+        # a bit of a bilevel image becomes a byte; the last strip may be short
+        is_stored_whole = codec.compression == 1 and codec.edge is None
+        self.max_expansion = 8 if is_stored_whole else MAX_EXPANSION
+        n_bytes = codec.n_samples * self.dtype.itemsize
+        self._min_stored = min_stored_bytes(n_bytes, self.max_expansion)
         self._uncalibrated: SegmentDecoder | None = None
         stored = stored_codec(codec)
         if stored is not codec:
@@ -264,9 +279,8 @@ class SegmentDecoder:
             self.is_as_stored = is_whole and is_in_order
 
     def check_stored(self, n_stored: int) -> None:
-        """Refuse a segment with too few bytes, as `guard.check_expansion` does, quickly."""
-        if n_stored < self._min_stored:
-            check_expansion(self.codec, n_stored)
+        """Refuse a segment with too few bytes; errors as in `guard.check_expansion`."""
+        check_expansion(n_stored, self._min_stored, _SIZE_TAGS)
 
     def decode(self, data: Any, out: NDArray | None = None) -> NDArray:
         """Decode one segment.
@@ -439,10 +453,7 @@ def decode_chunk(codec: SegmentCodec, data: Any, out: NDArray | None = None) -> 
     own, segment = split_inlined(codec, data)
     if own is codec:
         return decode_segment(codec, segment, out)
-    # the dimensions of its own shape may differ
-    view = None if out is None or not out.flags.c_contiguous else out.reshape(own.shape)
-    samples = decode_segment(own, segment, view).reshape(codec.shape)
-    return samples if out is None else out if view is not None else _copy_to(out, samples)
+    return _copy_to(out, decode_segment(own, segment).reshape(codec.shape))
 
 
 def in_first_bit_order(data: Any, fill_order: int) -> Any:
@@ -460,7 +471,7 @@ def _decode_bytes(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
     else:
         # blocks of subsampled YCbCr may be larger than the segment
         n_packed = layout.stored_bytes(codec, codec.shape)
-        check_expansion(codec, len(data), n_packed)
+        check_expansion(len(data), min_stored_bytes(n_packed, decoder.max_expansion), _SIZE_TAGS)
         buffer = np.empty(n_packed, np.uint8)
     n_bytes = decompress(data, buffer)
     is_whole = n_bytes == buffer.size
@@ -501,5 +512,6 @@ def _decode_image(decoder: SegmentDecoder, data: Any, target: NDArray) -> None:
         target[...] = cast_samples(target.view(np.uint8), target.dtype)
 
 
+_SIZE_TAGS = "ImageWidth (256), ImageLength (257), RowsPerStrip (278)"
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 _DECODERS = {"bytes": _decode_bytes, "image": _decode_image}

@@ -395,50 +395,35 @@ def _build_tiff(
     }
     fields |= {number: (kind, values) for number, kind, values in tags}
     fields |= {number: (_LONG, [0] * len(parts)) for number, parts in blobs.items()}
-    return _layout_file(codec.byteorder, fields, {273: [data], **blobs})
+    return _write_tiff(codec.byteorder, fields, {273: [data], **blobs})
 
 
 _DECODING_PHOTOMETRICS = (2, 6, 32844, 32845)
 
 
-def _layout_file(
+def _write_tiff(
     byteorder: str,
     fields: Mapping[int, tuple[int, Sequence[int]]],
     blobs: Mapping[int, Sequence[bytes]],
 ) -> bytes:
-    """Return a TIFF of header, IFD, values that do not fit in the IFD, and blobs, in this order."""
-    end = 8 + 2 + 12 * len(fields) + 4
-    sizes = {
-        number: len(values) * struct.calcsize(_FORMATS[kind])
-        for number, (kind, values) in fields.items()
-    }
-    value_offsets = {}
-    for number, size in sizes.items():
-        if size > 4:
-            value_offsets[number] = end
-            end += size + size % 2
-    offsets: dict[int, list[int]] = {}
-    for number, parts in blobs.items():
-        offsets[number] = []
-        for part in parts:
-            offsets[number].append(end)
-            end += len(part) + len(part) % 2
-    file = bytearray(end)
-    file[:8] = struct.pack(f"{byteorder}2sHI", b"II" if byteorder == "<" else b"MM", 42, 8)
-    struct.pack_into(f"{byteorder}H", file, 8, len(fields))
-    for index, number in enumerate(sorted(fields)):
-        kind, values = fields[number]
+    """Return a TIFF of header, blobs, values that do not fit in the IFD, and IFD, in this order."""
+    file = bytearray(struct.pack(f"{byteorder}2sHI", b"II" if byteorder == "<" else b"MM", 42, 0))
+
+    def append(data: bytes) -> int:
+        offset = len(file)
+        file.extend(data)
+        file.extend(bytes(len(data) % 2))
+        return offset
+
+    offsets = {number: [append(part) for part in parts] for number, parts in blobs.items()}
+    entries = [struct.pack(f"{byteorder}H", len(fields))]
+    for number, (kind, values) in sorted(fields.items()):
         raw = struct.pack(f"{byteorder}{len(values)}{_FORMATS[kind]}", *offsets.get(number, values))
-        entry = 10 + 12 * index
+        if len(raw) > 4:
+            raw = struct.pack(f"{byteorder}I", append(raw))
         count = len(values) // (2 if kind == _RATIONAL else 1)
-        struct.pack_into(f"{byteorder}HHI", file, entry, number, kind, count)
-        offset = value_offsets.get(number, entry + 8)
-        if number in value_offsets:
-            struct.pack_into(f"{byteorder}I", file, entry + 8, offset)
-        file[offset : offset + len(raw)] = raw
-    for number, parts in blobs.items():
-        for offset, part in zip(offsets[number], parts, strict=True):
-            file[offset : offset + len(part)] = part
+        entries.append(struct.pack(f"{byteorder}HHI4s", number, kind, count, raw))
+    struct.pack_into(f"{byteorder}I", file, 4, append(b"".join((*entries, bytes(4)))))
     return bytes(file)
 
 

@@ -4,7 +4,7 @@ A document names its codecs, and its author may choose one that runs code (`pick
 that decode to gigabytes. A codec is allowed only if the size of its output can be bounded: by a
 size in the stream, by a decoder that stops, or by arithmetic. The bound of each codec of a chain is
 computed from the chunk's shape, by the largest output of the encoders before it. Other codecs are
-refused. To allow a codec, add a row to `_DECODERS`.
+refused. To allow a codec, add a row to `_ROWS`.
 
 All such chunks are decoded here, for reading, validating, converting and writing; stores pass no
 chunk to zarr that would be refused here.
@@ -33,13 +33,14 @@ from .decode import check_not_truncated, decode_chunk
 from .guard import (
     DECODING_ERRORS,
     HAVE_END,
-    check_proportion,
+    HEADERS,
+    check_expansion,
     check_size,
     clean_png,
     image_size,
     inflate,
     is_animated,
-    zstd_size,
+    min_stored_bytes,
 )
 from .zarr_codecs import to_zarr2
 
@@ -83,7 +84,7 @@ def decode_foreign(
     refused = unsafe_codecs(codec)
     if refused:
         raise UnsupportedTiff("this codec is not allowed", got=refused[0])
-    check_proportion(math.prod(chunks) * dtype.itemsize, len(data))
+    check_expansion(len(data), min_stored_bytes(math.prod(chunks) * dtype.itemsize))
     try:
         if codec.zarr_format == 2:
             samples = _decode_v2(codec.metadata, data, math.prod(chunks))
@@ -166,15 +167,8 @@ def _by_numcodecs(config: _Config, data: bytes, limit: int) -> Any:
     return decoded if isinstance(decoded, np.ndarray) else bytes(decoded)
 
 
-def _zstd(config: _Config, data: bytes, limit: int) -> Any:
-    """Decode Zstandard; numcodecs would wait forever for the end of a truncated frame."""
-    size = zstd_size(data)
-    check_size(config["id"], size.least, limit)
-    return bytes(imagecodecs.zstd_decode(data, out=min(size.most, limit)))
-
-
 def _by_imagecodecs(config: _Config, data: bytes, limit: int) -> Any:
-    """Decode with imagecodecs into a buffer of limited size."""
+    """Decode into a buffer of limited size, which numcodecs cannot."""
     decode = getattr(imagecodecs, f"{config['id'].removeprefix('imagecodecs_')}_decode")
     return bytes(decode(data, out=limit))
 
@@ -245,24 +239,6 @@ def _json2(config: _Config, data: bytes, limit: int) -> Any:
 # ---- decoded size of stored bytes
 
 
-def _same_size(config: _Config, data: bytes) -> int:
-    return len(data)
-
-
-def _lz4_size(config: _Config, data: bytes) -> int:
-    return int.from_bytes(_header(config, data, 0, 4), "little")
-
-
-def _blosc_size(config: _Config, data: bytes) -> int:
-    return int.from_bytes(_header(config, data, 4, 16)[:4], "little")
-
-
-def _header(config: _Config, data: bytes, start: int, stop: int) -> bytes:
-    if len(data) < stop:
-        raise ValueError(f"the {config['id']} stream has no size in its header")
-    return data[start:stop]
-
-
 def _text_size(config: _Config, data: bytes) -> int:
     """Return the size of variable-length strings: a count, then each with its length first."""
     (n_items,) = struct.unpack_from("<I", data)
@@ -302,10 +278,6 @@ def _categories_size(config: _Config, data: bytes) -> int:
 # ---- largest encoded size of some bytes
 
 
-def _unchanged(config: _Config, n_bytes: int) -> int:
-    return n_bytes
-
-
 def _compressed(config: _Config, n_bytes: int) -> int:
     """Return a bound for every compressor: incompressible bytes and their frame."""
     return n_bytes + n_bytes // 3 + 4096
@@ -334,49 +306,48 @@ class _Decoder(NamedTuple):
     kind: str = "stream"
 
 
-_DECODERS: Mapping[str, _Decoder] = {
-    **dict.fromkeys(("zlib", "gzip", "bz2", "lzma"), _Decoder(decode=inflate)),
-    "zstd": _Decoder(decode=_zstd),
-    "lz4": _Decoder(_lz4_size),
-    "blosc": _Decoder(_blosc_size),
-    **dict.fromkeys(
-        ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "base64"),
-        _Decoder(_same_size),
+_AS_LARGE = _Decoder(lambda config, data: len(data), encoded_size=lambda config, n_bytes: n_bytes)
+_ROWS: Sequence[tuple[_Decoder, str]] = (
+    (_Decoder(decode=inflate), "zlib gzip bz2 lzma"),
+    (
+        _Decoder(decode=_by_imagecodecs),
+        "zstd imagecodecs_deflate imagecodecs_zlib imagecodecs_lzma imagecodecs_lzw"
+        " imagecodecs_packbits imagecodecs_zstd imagecodecs_brotli imagecodecs_bz2",
     ),
-    "shuffle": _Decoder(_same_size, encoded_size=_unchanged),
-    "bitround": _Decoder(_same_size, encoded_size=_unchanged, kind="array"),
-    "packbits": _Decoder(lambda config, data: 8 * len(data), kind="array"),
-    "categorize": _Decoder(_categories_size),
-    **dict.fromkeys(
-        ("quantize", "delta", "fixedscaleoffset", "astype"),
+    (_Decoder(lambda config, data: struct.unpack_from("<I", data)[0]), "lz4"),
+    (_Decoder(lambda config, data: struct.unpack_from("<4xI8x", data)[0]), "blosc"),
+    (
+        _AS_LARGE._replace(encoded_size=_compressed),
+        "adler32 crc32 crc32c fletcher32 jenkins_lookup3 base64",
+    ),
+    (
+        _AS_LARGE,
+        "shuffle imagecodecs_xor imagecodecs_bitorder imagecodecs_byteshuffle"
+        " imagecodecs_bitshuffle",
+    ),
+    (_AS_LARGE._replace(kind="array"), "bitround imagecodecs_delta"),
+    (_AS_LARGE._replace(kind="last"), "imagecodecs_floatpred"),
+    (_Decoder(lambda config, data: 8 * len(data), kind="array"), "packbits"),
+    (_Decoder(_categories_size), "categorize"),
+    (
         _Decoder(_items_size, encoded_size=_converted, kind="array"),
+        "quantize delta fixedscaleoffset astype",
     ),
-    **dict.fromkeys(
-        ("vlen-utf8", "vlen-bytes"), _Decoder(_text_size, encoded_size=_as_text, kind="last")
+    (_Decoder(_text_size, encoded_size=_as_text, kind="last"), "vlen-utf8 vlen-bytes"),
+    (_Decoder(decode=_json2, encoded_size=_as_text, kind="last"), "json2"),
+    (_Decoder(decode=_segment, kind="last"), "tiffref_segment"),
+    (
+        _Decoder(decode=decode_image, kind="last"),
+        " ".join(f"imagecodecs_{name}" for name in HEADERS),
     ),
-    "json2": _Decoder(decode=_json2, encoded_size=_as_text, kind="last"),
-    "tiffref_segment": _Decoder(decode=_segment, kind="last"),
-    **{
-        f"imagecodecs_{name}": _Decoder(decode=_by_imagecodecs)
-        for name in ("deflate", "zlib", "lzma", "lzw", "packbits", "zstd", "brotli", "bz2")
-    },
-    **{
-        f"imagecodecs_{name}": _Decoder(_same_size, encoded_size=_unchanged)
-        for name in ("xor", "bitorder", "byteshuffle", "bitshuffle")
-    },
-    "imagecodecs_delta": _Decoder(_same_size, encoded_size=_unchanged, kind="array"),
-    "imagecodecs_floatpred": _Decoder(_same_size, encoded_size=_unchanged, kind="last"),
-    **{
-        f"imagecodecs_{name}": _Decoder(decode=decode_image, kind="last")
-        for name in ("jpeg", "jpeg2k", "jpegxl", "jpegxr", "lerc", "png", "webp")
-    },
-}
+)
+_DECODERS = {name: decoder for decoder, names in _ROWS for name in names.split()}
 """The allowed codecs, by their name in Zarr v2."""
 _ZARR_CODECS = frozenset(("cast_value", "scale_offset"))
 """Codecs of v3 that zarr decodes; they do not change the number of items."""
 _V3_DECODERS: Mapping[str, _Decoder] = {
     **{name: decoder for name, decoder in _DECODERS.items() if name != "categorize"},
-    **dict.fromkeys(("bytes", "sharding_indexed"), _Decoder(encoded_size=_unchanged, kind="last")),
+    **dict.fromkeys(("bytes", "sharding_indexed"), _AS_LARGE._replace(kind="last")),
     **dict.fromkeys(("transpose", *_ZARR_CODECS), _Decoder(kind="array")),
 }
 """The allowed codecs of Zarr v3; `_decode_v3` handles the additional ones itself."""

@@ -17,7 +17,6 @@ import lzma
 import math
 import re
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import MalformedTiff
-from ..model.codec import SegmentCodec
 
 DECODING_ERRORS = (
     *(RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError),
@@ -47,58 +45,34 @@ MAX_OVERSIZE = 16
 blocks of the compression, and tiles to powers of two."""
 
 
-def check_expansion(codec: SegmentCodec, n_stored: int, n_bytes: int | None = None) -> None:
-    """Refuse a segment whose decoded size is out of proportion, before anything is allocated.
+def min_stored_bytes(n_bytes: int, max_expansion: int = MAX_EXPANSION) -> int:
+    """Return the fewest stored bytes from which `n_bytes` bytes may be decoded."""
+    return 0 if n_bytes <= HARMLESS_BYTES else -(-n_bytes // max_expansion)
+
+
+def check_expansion(n_stored: int, min_stored: int, tag: str | None = None) -> None:
+    """Refuse a chunk whose decoded size is out of proportion, before anything is allocated.
 
     Parameters
     ----------
-    codec
-        Codec of the segment.
     n_stored
         Stored bytes.
-    n_bytes
-        Decompressed bytes; by default those of the samples.
+    min_stored
+        From `min_stored_bytes`.
+    tag
+        Tags that determine the decoded size.
 
     Raises
     ------
     MalformedTiff
-        If `n_bytes` exceeds both `HARMLESS_BYTES` and `MAX_EXPANSION` times the stored bytes (8
-        times if uncompressed).
+        If there are too few stored bytes.
     """
-    if n_bytes is None:
-        n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
-    growth = _max_growth(codec)
-    if min(codec.shape) < 0:
-        raise MalformedTiff("a segment has a negative size", got=codec.shape)
-    if n_bytes > max(HARMLESS_BYTES, growth * n_stored):
-        raise MalformedTiff(
-            "the decoded size of a segment is out of proportion to its stored bytes",
-            tag="ImageWidth (256), ImageLength (257), RowsPerStrip (278)",
-            got=f"{n_stored} bytes for {codec.dtype} samples of shape {codec.shape}",
-            expected=f"at least {n_bytes // growth} bytes",
-        )
-
-
-def min_stored_bytes(codec: SegmentCodec) -> int:
-    """Return the fewest stored bytes that `check_expansion` accepts."""
-    if min(codec.shape) < 0:
-        return sys.maxsize
-    n_bytes = math.prod(codec.shape) * np.dtype(codec.dtype).itemsize
-    return 0 if n_bytes <= HARMLESS_BYTES else -(-n_bytes // _max_growth(codec))
-
-
-def _max_growth(codec: SegmentCodec) -> int:
-    # a bit of a bilevel image becomes a byte; the last strip may be short
-    return 8 if codec.compression == 1 and codec.edge is None else MAX_EXPANSION
-
-
-def check_proportion(n_bytes: int, n_stored: int) -> None:
-    """Refuse a chunk whose decoded size is out of proportion, as `check_expansion` does."""
-    if n_bytes > max(HARMLESS_BYTES, MAX_EXPANSION * n_stored):
+    if n_stored < min_stored:
         raise MalformedTiff(
             "the decoded size of a chunk is out of proportion to its stored bytes",
+            tag=tag,
             got=f"{n_stored} bytes",
-            expected=f"at least {n_bytes // MAX_EXPANSION} bytes",
+            expected=f"at least {min_stored} bytes",
         )
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ..codecs.decode import SegmentDecoder, split_inlined, undo_transposes
 from ..codecs.foreign import decode_foreign
-from ..codecs.guard import check_proportion
+from ..codecs.guard import check_expansion, min_stored_bytes
 from ..errors import rejects_unknown_arguments
 from ..model.array import Array
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -136,7 +136,7 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also for dtypes that no segment has, such as strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
-    check_proportion(n_bytes, len(data))
+    check_expansion(len(data), min_stored_bytes(n_bytes))
     block = np.empty(array.chunks, array.dtype)
     decode_chunk(array, make_decoder(codec), data, block, None)
     return block
