@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,14 +146,6 @@ class Split:
     spacing: Spacing
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Columns of whole arrays by path; `source` is a row of `urls`."""
-
-    urls: dict[str, int] = field(default_factory=dict)
-    columns: dict[str, Columns] = field(default_factory=dict)
-
-
 def split_document(text: Text) -> Split | None:
     """Split the text of a document; None if its layout is irregular."""
     spacing = find_spacing(text)
@@ -215,9 +207,9 @@ def parse_lines(
     text: Text,
     split: Split,
     arrays: Mapping[str, ArrayMetadata],
-    taken: Mapping[str, NDArray[np.integer]],
-) -> Lines | None:
-    """Parse all runs of a document; None if one is irregular.
+    inlined: Mapping[str, NDArray[np.integer]],
+) -> tuple[list[str], dict[str, Columns]] | None:
+    """Parse all runs of a document.
 
     Parameters
     ----------
@@ -225,32 +217,40 @@ def parse_lines(
         The document.
     arrays
         Its arrays by path.
-    taken
+    inlined
         Flat indices of inlined chunks, by path.
+
+    Returns
+    -------
+    urls, columns
+        URLs, and the columns of whole arrays by path, in which `source` is a row of `urls`. None if
+        a run is irregular.
     """
-    owners = {array.rule.below(path).lead: path for path, array in arrays.items() if array.grid}
-    lines = Lines()
+    owners: dict[str | None, str] = {
+        array.rule.below(path).lead: path for path, array in arrays.items() if array.grid
+    }
+    urls: dict[str, int] = {}
+    columns: dict[str, Columns] = {}
     for prefix, start, stop in split.runs:
-        lead = _unquote(b'"' + prefix + b'"')
-        path = None if lead is None else owners.get(lead)
+        path = owners.get(_unquote(b'"' + prefix + b'"'))
         if path is None:
             return None
-        if path not in lines.columns:
-            lines.columns[path] = _make_columns(arrays[path], taken[path])
+        grid = arrays[path].grid
+        if path not in columns:
+            columns[path] = missing_columns(math.prod(grid))
+            columns[path].source[inlined[path]] = INLINED
         pattern = _compile_line(prefix, arrays[path], split.spacing)
         for block in _iter_blocks(text, start, stop, split.spacing):
-            chunks = _parse_block(block, pattern, arrays[path].grid, split.spacing, lines.urls)
-            if chunks is None or not _store_chunks(lines.columns[path], chunks):
+            chunks = _parse_block(block, pattern, grid, split.spacing, urls)
+            if chunks is None or not _store_chunks(columns[path], chunks):
                 return None
-    return lines
+    return list(urls), columns
 
 
-def _make_columns(array: ArrayMetadata, taken: NDArray[np.integer]) -> Columns:
-    n_chunks = math.prod(array.grid)
+def missing_columns(n_chunks: int) -> Columns:
+    """Return columns in which all chunks are missing."""
     offset, length = np.zeros((2, n_chunks), np.uint64)
-    columns = Columns(np.full(n_chunks, MISSING, np.int32), offset, length, {})
-    columns.source[taken] = INLINED
-    return columns
+    return Columns(np.full(n_chunks, MISSING, np.int32), offset, length, {})
 
 
 def _store_chunks(columns: Columns, block: _Block) -> bool:

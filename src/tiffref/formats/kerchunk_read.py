@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences
 from ..io.urls import from_document_url
 from ..model.array import Array, Group
-from ..model.manifest import MISSING, Columns, Manifest, Source
-from .columnar import Lines, Text, parse_lines, split_document
+from ..model.manifest import Columns, Manifest, Source
+from .columnar import Split, Text, missing_columns, parse_lines, split_document
 from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
 from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
@@ -47,11 +47,9 @@ METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 """Last parts of keys whose values are metadata documents."""
 
 _MAX_RANGE = 2**63 - 1
-_KEY = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\\\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\\0]+)*+\Z")
+_BAD_PARTS = ("//", "/./", "/../", "\\", "\0")
+"""What an invalid key contains, between two "/"."""
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
-_SUSPECT = ("//", "\\", "\0/", "/\0", "/.", "\0.", "\0\0")
-"""One of these occurs in keys joined by NUL if a key is invalid, or has a name that starts with
-"."."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,59 +87,49 @@ def parse_structure(document: Any, report: Reporter) -> RefColumns:
     if not all(map(str.__instancecheck__, refs)):  # not from JSON
         refs = {str(key): value for key, value in refs.items()}
     chunks = dict(refs)
-    metadata = {}
-    for key in [key for key in refs if key.endswith(METADATA_NAMES) and is_metadata_key(key)]:
-        value = _check_metadata_value(key, chunks.pop(key), report)
-        if value is not None and not _check_keys([key], report):
-            metadata[key] = value
-    for key in _check_keys(chunks, report):
+    for key in _check_keys(refs, report):
         del chunks[key]
-    keys, values = list(chunks), list(chunks.values())
-    return _parse_chunks(metadata, keys, values, templates, report)
-
-
-def is_metadata_key(key: str) -> bool:
-    """Return whether a key names a metadata document, not a chunk."""
-    return key.rpartition("/")[2] in METADATA_NAMES
+    metadata = {}
+    for key in [key for key in chunks if key.endswith(METADATA_NAMES)]:
+        if key.rpartition("/")[2] in METADATA_NAMES:
+            value = _check_metadata_value(key, chunks.pop(key), report)
+            if value is not None:
+                metadata[key] = value
+    return _parse_chunks(metadata, list(chunks), list(chunks.values()), templates, report)
 
 
 def _open_document(document: Any, report: Reporter) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Return the references and templates of a document."""
     if not isinstance(document, Mapping):
-        what = "not a reference document"
-        report(Finding("document", what, None, _short(document), "an object"))
+        _report(report, "document", "not a reference document", None, document, "an object")
         return {}, {}
     if "version" not in document:
         return document, {}
     version = document["version"]
     if isinstance(version, bool) or version != 1:
-        report(Finding("version", "no such version", "version", _short(version), "1"))
+        _report(report, "version", "no such version", "version", version, "1")
         return {}, {}
     for name in document.keys() - {"version", "templates", "gen", "refs"}:
         if not str(name).startswith("x-"):
             expected = "version, templates, gen, refs or x-..."
             what = "unknown member of the document"
-            report(Finding("top-level", what, str(name), _short(name), expected))
-    templates = _member(document, "templates", Mapping, "an object", report) or {}
-    for name, text in templates.items():
-        if not isinstance(text, str):
-            key = f"templates.{name}"
-            report(Finding("template", "a template is not text", key, _short(text), "text"))
-    templates = {name: text for name, text in templates.items() if isinstance(text, str)}
-    refs = _member(document, "refs", Mapping, "an object", report) or {}
+            _report(report, "top-level", what, str(name), name, expected)
+    members = {name: document.get(name, {}) for name in ("templates", "refs")}
+    for name, value in members.items():
+        if not isinstance(value, Mapping):
+            _report(report, "member", f"'{name}' has the wrong type", name, value, "an object")
+            members[name] = {}
+    templates = {}
+    for name, text in members["templates"].items():
+        if isinstance(text, str):
+            templates[name] = text
+        else:
+            what = "a template is not text"
+            _report(report, "template", what, f"templates.{name}", text, "text")
     if document.get("gen", []) != []:
         expected = "all references in 'refs' (fsspec or kerchunk can expand them)"
-        got = _short(document["gen"])
-        report(Finding("gen", "'gen' is not supported", "gen", got, expected))
-    return refs, templates
-
-
-def _member(document: Mapping, name: str, kind: Any, expected: str, report: Reporter) -> Any:
-    value = document.get(name)
-    if name in document and not isinstance(value, kind):
-        what = f"'{name}' has the wrong type"
-        report(Finding("member", what, name, _short(value), expected))
-        return None
-    return value
+        _report(report, "gen", "'gen' is not supported", "gen", document["gen"], expected)
+    return members["refs"], templates
 
 
 # ---- templates
@@ -181,12 +169,19 @@ def expand_url(url: str, templates: Mapping[str, str], report: Reporter) -> str:
 
 def _check_keys(keys: Collection[str], report: Reporter) -> list[str]:
     """Return invalid keys; keys are only checked one by one if there may be an invalid one."""
-    joined = "\0" + "\0".join(keys) + "\0"
-    is_clean = joined.count("\0") == len(keys) + 1 and not any(part in joined for part in _SUSPECT)
-    bad = [] if is_clean else [key for key in keys if not _KEY.match(key)]
+    if not _is_bad("/".join(keys)):
+        return []
+    bad = [key for key in keys if _is_bad(key)]
     if bad:
-        _report_many(report, "key", bad, "not a valid key", bad[0], "names joined by '/'")
+        _report(
+            report, "key", "not a valid key", bad[0], bad[0], "names joined by '/'", len(bad) - 1
+        )
     return bad
+
+
+def _is_bad(key: str) -> bool:
+    key = f"/{key}/"
+    return any(part in key for part in _BAD_PARTS)
 
 
 # ---- values
@@ -199,13 +194,13 @@ def _check_metadata_value(key: str, value: Any, report: Reporter) -> Any:
     if isinstance(value, str):
         data = _decode_text(value)
         if data is None:
-            report(Finding("base64", "not base64", key, _short(value), "canonical base64"))
+            _report(report, "base64", "not base64", key, value, "canonical base64")
         return data
     if _bad_reference(value) is None:
         what = "the metadata is in another file"
-        report(Finding("remote-metadata", what, key, _short(value), "the metadata itself"))
-        return None
-    report(Finding("value", "not a reference", key, _short(value), "JSON text or an object"))
+        _report(report, "remote-metadata", what, key, value, "the metadata itself")
+    else:
+        _report(report, "value", "not a reference", key, value, "JSON text or an object")
     return None
 
 
@@ -279,8 +274,8 @@ def _drop_bad(keys: list[str], values: list, report: Reporter) -> tuple[list[str
     """Report values that are not references, and drop them."""
     bad = {row: why for row, value in enumerate(values) if (why := _bad_reference(value))}
     first = next(iter(bad))
-    names = [keys[row] for row in bad]
-    _report_many(report, "value", names, "not a reference", values[first], bad[first])
+    what, n_more = "not a reference", len(bad) - 1
+    _report(report, "value", what, keys[first], values[first], bad[first], n_more)
     rows = [row for row in range(len(keys)) if row not in bad]
     return [keys[row] for row in rows], [values[row] for row in rows]
 
@@ -307,44 +302,62 @@ def _decode_text(value: str) -> bytes | None:
     return base64.b64decode(text) if _BASE64.match(text) else None
 
 
-# ---- findings
-
-
-def _report_many(
-    report: Reporter, code: str, keys: Sequence[str], what: str, got: Any, expected: str
+def _report(
+    report: Reporter,
+    code: str,
+    what: str,
+    key: str | None,
+    got: Any,
+    expected: str,
+    n_more: int = 0,
 ) -> None:
-    report(Finding(code, what, keys[0], _short(got), expected, n_more=len(keys) - 1))
+    """Report a value, which may be long."""
+    text = reprlib.repr(got)
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    report(Finding(code, what, key, text, expected, n_more=n_more))
 
 
-def _short(value: Any) -> str:
-    text = reprlib.repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+# ---- groups and arrays
 
 
-def extract_provenance(nodes: Nodes, report: Reporter) -> tuple[Nodes, Provenance]:
-    """Remove our attribute from the root, which may be a group or an array, and parse it."""
-    root = nodes.groups.get("", {})
-    attributes = root if PROVENANCE in root else getattr(nodes.arrays.get(""), "attributes", {})
-    if PROVENANCE not in attributes:
-        return nodes, Provenance()
+def parse_nodes(
+    metadata: Mapping[str, Any], n_references: int, report: Reporter
+) -> tuple[Nodes, Provenance]:
+    """Parse the nodes of a document, without our attribute of the root, and that attribute.
+
+    Parameters
+    ----------
+    metadata
+        Key -> JSON text or parsed document.
+    n_references
+        Chunk references in the document, which limit the number of chunks.
+    report
+        Called with each finding; the node is then omitted.
+    """
+    nodes = check_nodes(parse_metadata(metadata, report), n_references, report)
+    groups, arrays = dict(nodes.groups), dict(nodes.arrays)
+    texts = []  # the root may be a group, an array or both
+    if "" in groups and PROVENANCE in groups[""]:
+        groups[""], text = _split_provenance(groups[""])
+        texts.append(text)
+    if "" in arrays and PROVENANCE in arrays[""].attributes:
+        attributes, text = _split_provenance(arrays[""].attributes)
+        arrays[""] = replace(arrays[""], attributes=attributes)
+        texts.append(text)
     provenance = Provenance()
     try:
-        provenance = parse_provenance(attributes[PROVENANCE])
-        check_series(provenance.series, nodes.arrays)
+        if texts:
+            provenance = parse_provenance(texts[0])
+            check_series(provenance.series, arrays)
     except ValueError as error:
         report(Finding("provenance", str(error), severity="warning"))
         provenance = replace(provenance, series=[])
-    return _without_provenance(nodes), provenance
+    return Nodes(groups, arrays, nodes.order), provenance
 
 
-def _without_provenance(nodes: Nodes) -> Nodes:
-    groups, arrays = dict(nodes.groups), dict(nodes.arrays)
-    if "" in groups:
-        groups[""] = {k: v for k, v in groups[""].items() if k != PROVENANCE}
-    if "" in arrays:
-        rest = {k: v for k, v in arrays[""].attributes.items() if k != PROVENANCE}
-        arrays[""] = replace(arrays[""], attributes=rest)
-    return Nodes(groups, arrays, nodes.order)
+def _split_provenance(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    rest = dict(attributes)
+    return rest, rest.pop(PROVENANCE)
 
 
 def rank_sources(
@@ -383,31 +396,6 @@ def _make_manifest(
     return Manifest(grid, table, source, columns.offset, columns.length, columns.inlined)
 
 
-def build_tree(nodes: Nodes, arrays: Mapping[str, Array]) -> Group:
-    """Build the tree of all nodes, in the order of the document; implicit groups are added."""
-    tree: dict[str, Any] = {}
-    for path in nodes.order:
-        branch = tree
-        parts = path.split("/") if path else []
-        for name in parts[:-1]:
-            branch = branch.setdefault(name, {})
-        if path in arrays:
-            branch[parts[-1] if parts else ""] = arrays[path]
-        elif path in nodes.groups and path:
-            branch.setdefault(parts[-1], {})
-    return _build_group("", tree, nodes.groups)
-
-
-def _build_group(
-    path: str, branch: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
-) -> Group:
-    children = {
-        name: child if isinstance(child, Array) else _build_group(f"{path}{name}/", child, groups)
-        for name, child in branch.items()
-    }
-    return Group(children, dict(groups.get(path.rstrip("/"), {})))
-
-
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """A parsed document: its group, and the series in its provenance.
@@ -420,6 +408,24 @@ class Parsed:
     sealed: Sealed | None = None
     zarr_format: int = 2
     version: int = 1
+
+    @classmethod
+    def build(
+        cls,
+        nodes: Nodes,
+        arrays: Mapping[str, Array],
+        provenance: Provenance,
+        metadata: Mapping[str, Any],
+        parts: Iterable[bytes | NDArray],
+        version: int = 1,
+    ) -> Parsed:
+        """Build the result from all parts of a document; `parts` are those of `Sealed`."""
+        seal, links = provenance.seal, provenance.links
+        sealed = None if seal is None else Sealed(seal, metadata, links, parts)
+        names = {key.rpartition("/")[2] for key in metadata}
+        zarr_format = 3 if "zarr.json" in names else 2
+        group = Group.from_paths(arrays, nodes.groups, nodes.order)
+        return cls(group, tuple(provenance.series), sealed, zarr_format, version)
 
     @property
     def is_own(self) -> bool:
@@ -463,15 +469,10 @@ def read_document(
 def _parse_lines(text: Text) -> Parsed | None:
     """Read a document whose references have the same layout; None for other documents."""
     split = split_document(text)
-    if split is None:
-        return None
     try:
-        parts = _parse_parts(split.document, raise_finding)
+        return None if split is None else _parse(split.document, raise_finding, (text, split))
     except InvalidReferences:
         return None  # the general reader reports the error
-    taken = {path: chunks.flat for path, chunks in parts.chunks.items()}
-    lines = parse_lines(text, split, parts.nodes.arrays, taken)
-    return None if lines is None else _assemble_group(parts, lines)
 
 
 def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
@@ -484,72 +485,60 @@ def parse_document(document: Any, report: Reporter = raise_finding) -> Parsed:
     report
         Called with each finding; by default the first error is raised.
     """
-    return _assemble_group(_parse_parts(document, report), Lines())
+    parsed = _parse(document, report)
+    assert parsed is not None
+    return parsed
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The parsed parts of a document: `chunks` are the rows of `columns` by array."""
-
-    columns: RefColumns
-    nodes: Nodes
-    provenance: Provenance
-    chunks: Mapping[str, ChunkIndex]
-    version: int
-
-
-def _parse_parts(document: Any, report: Reporter) -> _Parts:
-    columns = parse_structure(document, report)
-    check_counts(len(columns.keys), sum(map(len, columns.inlined.values())), report)
-    nodes = parse_metadata(columns.metadata, report)
-    nodes = check_nodes(nodes, len(columns.keys), report)
-    nodes, provenance = extract_provenance(nodes, report)
+def _parse(
+    document: Any, report: Reporter, lines: tuple[Text, Split] | None = None
+) -> Parsed | None:
+    """Parse a document, and the lines split from it; None if a line is irregular."""
+    refs = parse_structure(document, report)
+    check_counts(len(refs.keys), sum(map(len, refs.inlined.values())), report)
+    nodes, provenance = parse_nodes(refs.metadata, len(refs.keys), report)
     if not nodes.arrays and not nodes.groups:
-        what, got = (
-            "the document has no arrays and no groups",
-            f"{len(columns.keys)} references",
-        )
+        what, got = "the document has no arrays and no groups", f"{len(refs.keys)} references"
         report(Finding("empty", what, None, got, ".zgroup, .zarray or zarr.json"))
+    chunks = _find_chunks(refs.keys, nodes, report)
+    columns: Mapping[str, Columns] = {}
+    urls = refs.urls
+    if lines is not None:
+        inlined = {path: index.flat for path, index in chunks.items()}
+        parsed_lines = parse_lines(*lines, nodes.arrays, inlined)
+        if parsed_lines is None:
+            return None
+        urls, columns = parsed_lines
+    sources, rank = rank_sources(urls, provenance.sources)
+    arrays = {}
+    for path, array in nodes.arrays.items():
+        own = columns.get(path) or missing_columns(math.prod(array.grid))
+        own = _add_references(own, refs, chunks[path])
+        arrays[path] = array.with_manifest(_make_manifest(array.grid, own, sources, rank))
+    version = 1 if isinstance(document, Mapping) and "refs" in document else 0
+    parts = digest_chunks(arrays.items(), {})
+    return Parsed.build(nodes, arrays, provenance, refs.metadata, parts, version)
+
+
+def _find_chunks(keys: Sequence[str], nodes: Nodes, report: Reporter) -> Mapping[str, ChunkIndex]:
+    """Find the chunks of each array, and report keys that are none."""
     grids = {path: array.grid for path, array in nodes.arrays.items()}
     rules = {path: array.rule for path, array in nodes.arrays.items()}
-    chunks, strays = parse_keys(columns.keys, grids, rules)
+    chunks, strays = parse_keys(keys, grids, rules)
     if strays.size:
-        first, n_more = columns.keys[int(strays[0])], len(strays) - 1
         shown = ", ".join(f"{path!r} {grid}" for path, grid in list(grids.items())[:5])
         what, expected = "the key is not a chunk of any array", f"chunks of {shown}"
-        report(Finding("stray", what, first, None, expected, severity="warning", n_more=n_more))
-    version = 1 if isinstance(document, Mapping) and "refs" in document else 0
-    return _Parts(columns, nodes, provenance, chunks, version)
+        report(Finding("stray", what, keys[int(strays[0])], None, expected, severity="warning",
+                       n_more=len(strays) - 1))  # fmt: skip
+    return chunks
 
 
-def _assemble_group(parts: _Parts, lines: Lines) -> Parsed:
-    urls = [*parts.columns.urls, *lines.urls]
-    record = parts.provenance
-    sources, rank = rank_sources(urls, record.sources)
-    arrays = {}
-    for path, array in parts.nodes.arrays.items():
-        refs, chunks = parts.columns, parts.chunks[path]
-        columns = lines.columns.get(path) or _place_chunks(refs, chunks, math.prod(array.grid))
-        is_inlined = refs.source[chunks.rows] < 0
-        flats, rows = chunks.flat[is_inlined].tolist(), chunks.rows[is_inlined].tolist()
-        inlined = {flat: refs.inlined[row] for flat, row in zip(flats, rows, strict=True)}
-        columns = columns._replace(inlined=inlined)
-        arrays[path] = array.with_manifest(_make_manifest(array.grid, columns, sources, rank))
-    sealed = None
-    if record.seal is not None:
-        chunks_of = digest_chunks(arrays.items(), {})
-        sealed = Sealed(record.seal, parts.columns.metadata, record.links, chunks_of)
-    names = {key.rpartition("/")[2] for key in parts.columns.metadata}
-    zarr_format = 3 if "zarr.json" in names else 2
-    group = build_tree(parts.nodes, arrays)
-    return Parsed(group, tuple(record.series), sealed, zarr_format, parts.version)
-
-
-def _place_chunks(refs: RefColumns, chunks: ChunkIndex, n_chunks: int) -> Columns:
-    """Return the columns of an array; chunks without a reference are missing."""
-    source = np.full(n_chunks, MISSING, np.int32)
-    offset, length = np.zeros((2, n_chunks), np.uint64)
-    rows = chunks.rows
-    source[chunks.flat] = refs.source[rows]
-    offset[chunks.flat], length[chunks.flat] = refs.offset[rows], refs.length[rows]
-    return Columns(source, offset, length, {})
+def _add_references(columns: Columns, refs: RefColumns, chunks: ChunkIndex) -> Columns:
+    """Store the references of an array in its columns, in place, and its inlined chunks."""
+    rows, flat = chunks.rows, chunks.flat
+    columns.source[flat] = refs.source[rows]
+    columns.offset[flat], columns.length[flat] = refs.offset[rows], refs.length[rows]
+    is_inlined = refs.source[rows] < 0
+    flats, rows = flat[is_inlined].tolist(), rows[is_inlined].tolist()
+    inlined = {flat: refs.inlined[row] for flat, row in zip(flats, rows, strict=True)}
+    return columns._replace(inlined=inlined)

@@ -90,8 +90,7 @@ def check_nodes(nodes: Nodes, n_references: int, report: Reporter) -> Nodes:
     if n_chunks > max_chunks:
         report(_limit("far more chunks than references", None, n_chunks, max_chunks))
         arrays = {}
-    order = [path for path in nodes.order if path in arrays or path in groups]
-    return Nodes(groups, arrays, order)
+    return Nodes(groups, arrays, nodes.order)
 
 
 def _check_array(path: str, array: ArrayMetadata) -> Iterator[Finding]:

@@ -46,12 +46,13 @@ from ..model.array import Array, Group
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Columns, LazyColumns, Manifest, Source
 from . import load
+from .columnar import missing_columns
 from .findings import raise_finding
 from .kerchunk import in_format, plan_document
-from .kerchunk_read import Parsed, build_tree, extract_provenance, rank_sources
+from .kerchunk_read import Parsed, parse_nodes, rank_sources
 from .load import check_columns, check_footer
-from .provenance import Sealed, digest_files, seal_texts
-from .zarr_metadata import ArrayMetadata, parse_metadata
+from .provenance import digest_files, seal_texts
+from .zarr_metadata import ArrayMetadata
 
 
 def _encode_fill_chunk(path: str, array: Array) -> bytes:
@@ -227,19 +228,19 @@ def _lazy_manifest(
     array: ArrayMetadata,
     records: Sequence[Record],
     record_size: int,
-    addresses: Sequence[str],
-    rank: NDArray[np.int32],
+    rank: Mapping[str, int],
     sources: Sequence[Source],
 ) -> Manifest:
     """Return the manifest of an array, whose files are parsed when one of their chunks is needed.
 
-    `rank` is the index of each of its `addresses` in `sources`, which are those of all arrays.
+    `rank` is the index of each of its URLs in `sources`, which are those of all arrays.
     """
     if not records:
         zeros = np.zeros(math.prod(array.grid), np.uint64)
         return Manifest.from_columns(array.grid, (), zeros, zeros)
-    used = np.unique(rank)
-    rows = dict(zip(addresses, np.searchsorted(used, rank).tolist(), strict=True))
+    used = sorted(set(rank.values()))
+    row_of = {row: number for number, row in enumerate(used)}
+    rows = {url: row_of[row] for url, row in rank.items()}
     n_inlined: dict[int, tuple[int, int]] = {}
 
     def read(number: int) -> Columns:
@@ -251,15 +252,14 @@ def _lazy_manifest(
             _check_inlined(n_chunks)
         return columns
 
-    table = [sources[row] for row in used.tolist()]
+    table = [sources[row] for row in used]
     return Manifest.from_lazy(array.grid, table, LazyColumns(len(records), record_size, read))
 
 
 def _parse(record: Record, rows: Mapping[str, int], array: ArrayMetadata) -> Columns:
     """Parse a file; chunks without a reference are missing."""
     table = record.read(record.open(_COLUMNS), _COLUMNS)
-    source = np.full(record.n_rows, MISSING, np.int32)
-    offset, length = np.zeros((2, record.n_rows), np.uint64)
+    source, offset, length, _ = missing_columns(record.n_rows)
     urls, codes = _read_paths(record, table)
     table_rows = np.array([*(rows.get(url, _UNKNOWN) for url in urls), MISSING], np.int32)
     source[: len(codes)] = table_rows[codes]  # code -1 is the last row
@@ -397,34 +397,32 @@ def parse_parquet(
     try:
         fs, root = load.find_document(location, storage_options)
         metadata, record_size = _parse_zmetadata(_read_file(fs, f"{root}/{ZMETADATA}"), location)
-        nodes = load.check_nodes(parse_metadata(metadata, raise_finding), 1 << 21, raise_finding)
+        nodes, provenance = parse_nodes(metadata, 1 << 21, raise_finding)
         for name, array in nodes.arrays.items():
             if not {"..", "."}.isdisjoint(name.split("/")):
                 raise InvalidReferences("an array lies outside the folder", url=location, got=name)
             starts = range(0, math.prod(array.grid), record_size)
-            files = (f"{root}/{name}/refs.{number}.parq" for number in range(len(starts)))
+            paths = (f"{root}/{name}/refs.{number}.parq" for number in range(len(starts)))
             records[name] = [
-                Record(_read_file(fs, file), min(record_size, starts.stop - start), file)
-                for file, start in zip(files, starts, strict=True)
+                Record(_read_file(fs, path), min(record_size, starts.stop - start), path)
+                for path, start in zip(paths, starts, strict=True)
             ]
             addresses[name] = _list_addresses(records[name])
     except TiffrefError:
         raise
     except client_errors() as error:
         raise unreadable(location, error, "cannot read the references") from error
-    nodes, record = extract_provenance(nodes, raise_finding)
-    sources, rank = rank_sources(chain.from_iterable(addresses.values()), record.sources)
-    arrays, first = {}, 0
+    urls = list(dict.fromkeys(chain.from_iterable(addresses.values())))
+    sources, ranks = rank_sources(urls, provenance.sources)
+    rank = dict(zip(urls, ranks.tolist(), strict=True))
+    arrays = {}
     for name, array in nodes.arrays.items():
-        own = rank[first : first + len(addresses[name])]
-        first += len(own)
-        manifest = _lazy_manifest(array, records[name], record_size, addresses[name], own, sources)
+        own = {url: rank[url] for url in addresses[name]}
+        manifest = _lazy_manifest(array, records[name], record_size, own, sources)
         arrays[name] = array.with_manifest(manifest)
-    sealed = None
-    if record.seal is not None:
-        texts = {name: [file.data for file in found] for name, found in records.items()}
-        sealed = Sealed(record.seal, metadata, record.links, digest_files(texts, record_size))
-    return Parsed(build_tree(nodes, arrays), tuple(record.series), sealed)
+    files = {name: [record.data for record in own] for name, own in records.items()}
+    digests = digest_files(files, record_size)
+    return Parsed.build(nodes, arrays, provenance, metadata, digests)
 
 
 def _read_file(fs: Any, path: str) -> bytes:

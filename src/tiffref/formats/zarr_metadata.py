@@ -344,7 +344,7 @@ class ArrayMetadata:
 class Nodes:
     """All nodes of a document by path: attributes of groups, and arrays.
 
-    `order` lists the paths of both in the order of the document.
+    `order` lists the paths of both, and of invalid nodes, in the order of the document.
     """
 
     groups: Mapping[str, Mapping[str, Any]]
@@ -398,8 +398,7 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
             got, expected = (None if one is None else str(one)[:80] for one in values)
             report(Finding("codec", error.what, key, got, expected))
     _check_nesting(groups, arrays, report)
-    paths = dict.fromkeys(key.rpartition("/")[0] for key in documents)
-    return Nodes(groups, arrays, [path for path in paths if path in groups or path in arrays])
+    return Nodes(groups, arrays, [key.rpartition("/")[0] for key in documents])
 
 
 def _check_nesting(

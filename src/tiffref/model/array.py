@@ -306,7 +306,10 @@ class Group:
 
     @classmethod
     def from_paths(
-        cls, arrays: Mapping[str, Array], attributes: Mapping[str, Mapping[str, Any]]
+        cls,
+        arrays: Mapping[str, Array],
+        attributes: Mapping[str, Mapping[str, Any]],
+        order: Sequence[str] = (),
     ) -> Group:
         """Build nested groups.
 
@@ -316,6 +319,8 @@ class Group:
             Arrays by path; parent groups are created.
         attributes
             Attributes of groups, by path; the path of the root is "".
+        order
+            Paths of groups and arrays; by default groups come first. Other paths are ignored.
         """
         groups: dict[str, dict[str, Array | Group]] = {"": {}}
 
@@ -326,11 +331,12 @@ class Group:
                 group_at(parent)[name] = cls(groups[path], dict(attributes.get(path, {})))
             return groups[path]
 
-        for path in attributes:
-            group_at(path)
-        for path, array in arrays.items():
+        for path in order or (*attributes, *arrays):
             parent, _, name = path.rpartition("/")
-            group_at(parent)[name] = array
+            if path in arrays:
+                group_at(parent)[name] = arrays[path]
+            elif path in attributes:
+                group_at(path)
         return cls(groups[""], dict(attributes.get("", {})))
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
