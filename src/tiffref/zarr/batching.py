@@ -107,8 +107,9 @@ class _Run:
         before = self.current
         passed: list[tuple[int, ...]] = []
         for _ in range(_MAX_MISSING):
-            if self._continues(before, index):
-                self._move(before, index, len(passed))
+            axis = self._next_axis(before, index)
+            if axis is not None:
+                self._move(before, index, axis, len(passed))
                 self.skipped.update(passed)
                 return True
             following = self.after(before)
@@ -122,21 +123,24 @@ class _Run:
             before = following
         return False
 
-    def _continues(self, before: tuple[int, ...], index: tuple[int, ...]) -> bool:
+    def _next_axis(self, before: tuple[int, ...], index: tuple[int, ...]) -> int | None:
+        """Return the axis along which a chunk follows another one; None if it does not."""
         axis = next((k for k, i in enumerate(index) if i != before[k]), None)
         if axis is None or index[axis] != before[axis] + 1 or index[axis] == self._stop(axis):
-            return False
-        inner = range(axis + 1, len(index))
-        return all(index[k] == self.first[k] for k in inner) and all(
-            self.last[k] in (None, before[k]) for k in inner
+            return None
+        is_next = all(
+            index[k] == self.first[k] and self.last[k] in (None, before[k])
+            for k in range(axis + 1, len(index))
         )
+        return axis if is_next else None
 
     def _stop(self, axis: int) -> int:
         last = self.last[axis]
         return self.grid[axis] if last is None else last + 1
 
-    def _move(self, before: tuple[int, ...], index: tuple[int, ...], n_passed: int) -> None:
-        axis = next(k for k, i in enumerate(index) if i != before[k])
+    def _move(
+        self, before: tuple[int, ...], index: tuple[int, ...], axis: int, n_passed: int
+    ) -> None:
         is_expected = index == self.after(before)
         for k in range(axis + 1, len(index)):
             self.last[k] = before[k]
@@ -256,9 +260,13 @@ class _Request:
     source: Source
     offset: int
     length: int
-    future: DataFuture
     is_ahead: bool = False
     finished_at: float = math.inf
+    future: DataFuture = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def is_expired(self) -> bool:
+        return asyncio.get_running_loop().time() - self.finished_at > _AHEAD_LIFETIME_S
 
 
 @dataclass(slots=True)
@@ -297,11 +305,10 @@ class Requests:
 
     async def read_chunk(self, array: Array, flat: int, byte_range: ByteRange) -> memoryview:
         """Read a whole chunk, and read ahead; errors as in `Fetcher`."""
-        loop = asyncio.get_running_loop()
-        state = self._states.setdefault(loop, _LoopState())
-        self._read_ahead(loop, state, array, flat)
+        state = self._loop_state()
+        self._read_ahead(state, array, flat)
         request = state.pop_ahead(byte_range)
-        if request is not None and not _is_expired(request, loop):
+        if request is not None and not request.is_expired:
             data = await request.future
             if data is not None:
                 return data
@@ -310,26 +317,26 @@ class Requests:
     async def read(self, source: Source, offset: int, length: int) -> memoryview:
         """Read a byte range, merged with concurrent requests; errors as in `Fetcher`."""
         check_range(offset, length)  # here, because an error in a batch would leave all pending
-        loop = asyncio.get_running_loop()
-        state = self._states.setdefault(loop, _LoopState())
-        future: DataFuture = loop.create_future()
-        self._enqueue(loop, state, _Request(source, offset, length, future))
-        data = await future
+        request = _Request(source, offset, length)
+        self._enqueue(self._loop_state(), request)
+        data = await request.future
         assert data is not None
         return data
 
+    def _loop_state(self) -> _LoopState:
+        return self._states.setdefault(asyncio.get_running_loop(), _LoopState())
+
     # ---- read-ahead
 
-    def _read_ahead(
-        self, loop: asyncio.AbstractEventLoop, state: _LoopState, array: Array, flat: int
-    ) -> None:
+    def _read_ahead(self, state: _LoopState, array: Array, flat: int) -> None:
         if self._fetch.verify == "always":  # the check must follow the request of the chunk
             return
+        loop = asyncio.get_running_loop()
         state.used_at = loop.time()
         concurrency = zarr.config.get("async.concurrency")
         try:
             flats = state.runs.record(array, flat, concurrency or array.manifest.n_chunks)
-            ranges = [array.manifest.at(one) for one in flats]
+            ranges = [array.manifest.at(following) for following in flats]
         except TiffrefError:  # from loading references lazily; raised again when they are needed
             return
         for row, offset, length in ranges:
@@ -341,48 +348,47 @@ class Requests:
             is_small = state.n_ahead_bytes + length <= _MAX_AHEAD_BYTES
             if not is_valid or not is_small or key in state.ahead:
                 continue
-            request = state.ahead[key] = _Request(*key, loop.create_future(), is_ahead=True)
+            request = state.ahead[key] = _Request(*key, is_ahead=True)
             state.n_ahead_bytes += length
-            self._enqueue(loop, state, request)
+            self._enqueue(state, request)
         if state.ahead and not state.is_watched:
             state.is_watched = True
-            loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, loop, state)
+            loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, state)
 
-    def _drop_expired(self, loop: asyncio.AbstractEventLoop, state: _LoopState) -> None:
+    def _drop_expired(self, state: _LoopState) -> None:
         """Drop expired chunks, and the runs of an idle store; repeat while there are chunks."""
-        for key in [key for key, one in state.ahead.items() if _is_expired(one, loop)]:
+        loop = asyncio.get_running_loop()
+        for key in [key for key, request in state.ahead.items() if request.is_expired]:
             state.pop_ahead(key)
         if loop.time() - state.used_at > _AHEAD_LIFETIME_S:
             state.runs.clear()
         state.is_watched = bool(state.ahead)
         if state.is_watched:
-            loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, loop, state)
+            loop.call_later(_AHEAD_LIFETIME_S, self._drop_expired, state)
 
     # ---- sending
 
-    def _enqueue(
-        self, loop: asyncio.AbstractEventLoop, state: _LoopState, request: _Request
-    ) -> None:
-        """Add a request to those that are sent next."""
+    def _enqueue(self, state: _LoopState, request: _Request) -> None:
+        """Add a request to those that are sent next, soon or together with the following ones."""
+        loop = asyncio.get_running_loop()
         state.requests.append(request)
-        if state.timer is None:
-            state.timer = self._schedule(loop, state)
-        n_requested = sum(not one.is_ahead for one in state.requests)
+        n_requested = sum(not pending.is_ahead for pending in state.requests)
         if request.is_ahead or n_requested == self._n_previous:
-            state.timer.cancel()
-            state.timer = loop.call_soon(self._send, loop, state)
+            if state.timer is not None:
+                state.timer.cancel()
+            state.timer = loop.call_soon(self._send, state)
+        elif state.timer is None:
+            is_busy = time.monotonic() - self._finished_at < _BUSY_S
+            linger = min(_MAX_LINGER_S, self._latency_s * _LINGER_FRACTION) if is_busy else 0.0
+            if linger:
+                state.timer = loop.call_later(linger, self._send, state)
+            else:
+                state.timer = loop.call_soon(self._send, state)
 
-    def _schedule(self, loop: asyncio.AbstractEventLoop, state: _LoopState) -> asyncio.Handle:
-        is_busy = time.monotonic() - self._finished_at < _BUSY_S
-        linger = min(_MAX_LINGER_S, self._latency_s * _LINGER_FRACTION) if is_busy else 0.0
-        if linger:
-            return loop.call_later(linger, self._send, loop, state)
-        return loop.call_soon(self._send, loop, state)
-
-    def _send(self, loop: asyncio.AbstractEventLoop, state: _LoopState) -> None:
+    def _send(self, state: _LoopState) -> None:
         requests, state.requests, state.timer = state.requests, [], None
-        self._n_previous = sum(not one.is_ahead for one in requests) or self._n_previous
-        task = loop.create_task(self._fetch_requests(requests))
+        self._n_previous = sum(not request.is_ahead for request in requests) or self._n_previous
+        task = asyncio.get_running_loop().create_task(self._fetch_requests(requests))
         self._tasks.add(task)  # the event loop keeps only weak references
         task.add_done_callback(self._tasks.discard)
 
@@ -417,39 +423,34 @@ class Requests:
             await self._fetch_requests(retried)
 
 
-def _is_expired(request: _Request, loop: asyncio.AbstractEventLoop) -> bool:
-    return loop.time() - request.finished_at > _AHEAD_LIFETIME_S
-
-
 def _merge(requests: list[_Request]) -> tuple[list[Source], Ranges]:
-    sources = list(dict.fromkeys(one.source for one in requests))
-    row = {source: i for i, source in enumerate(sources)}
+    rows: dict[Source, int] = {}
     ranges = plan_ranges(
-        np.array([row[one.source] for one in requests], np.int32),
-        np.array([one.offset for one in requests], np.uint64),
-        np.array([one.length for one in requests], np.uint64),
+        np.array([rows.setdefault(request.source, len(rows)) for request in requests], np.int32),
+        np.array([request.offset for request in requests], np.uint64),
+        np.array([request.length for request in requests], np.uint64),
         max_gap_bytes=MAX_GAP_BYTES,
         max_range_bytes=MAX_RANGE_BYTES,
     )
-    return sources, ranges
+    return list(rows), ranges
 
 
 def _deliver(requests: list[_Request], data: memoryview, start: int) -> None:
-    for one in requests:
-        if not one.future.done():  # it may be cancelled
-            one.future.set_result(data[one.offset - start :][: one.length])
-            one.finished_at = one.future.get_loop().time()
+    for request in requests:
+        if not request.future.done():  # it may be cancelled
+            request.future.set_result(data[request.offset - start :][: request.length])
+            request.finished_at = request.future.get_loop().time()
 
 
 def _fail(requests: list[_Request], error: BaseException) -> list[_Request]:
     """Fail the requests of one range; return those to retry without the chunks read ahead."""
-    requested = [one for one in requests if not one.is_ahead]
-    for one in requests:
-        if one.is_ahead and not one.future.done():
-            one.future.set_result(None)
+    requested = [request for request in requests if not request.is_ahead]
+    for request in requests:
+        if request.is_ahead and not request.future.done():
+            request.future.set_result(None)
     if len(requested) < len(requests):
         return requested
-    for one in requested:
-        if not one.future.done():
-            one.future.set_exception(error)
+    for request in requested:
+        if not request.future.done():
+            request.future.set_exception(error)
     return []

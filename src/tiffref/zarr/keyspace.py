@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import enum
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -26,13 +27,14 @@ from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
 from ..codecs.foreign import check_chunk
+from ..formats.columnar import missing_columns
 from ..formats.kerchunk import in_format
 from ..formats.keys import BLOCK_ROWS, KeyRule, parse_key
 from ..formats.zarr_metadata import to_documents
 from ..io.urls import to_document_url
-from ..model.array import Array, Group
+from ..model.array import Array, Group, chunk_grid
 from ..model.codec import ForeignCodec, SegmentCodec
-from ..model.manifest import INLINED, MISSING, Manifest, Source
+from ..model.manifest import MISSING, Manifest, Source
 from ..read.engine import read_array
 from ..read.fetch import Fetcher, fetch_pool
 
@@ -73,25 +75,25 @@ class ExposedArray:
         """Whether the store decodes chunks."""
         return self.visible is not self.array
 
-    def chunk_nbytes(self) -> int:
-        """Return the size of a decoded chunk in bytes."""
-        return math.prod(self.visible.chunks) * self.array.dtype.itemsize
-
     def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
-        """Return the bytes of a decoded chunk, padded at the edge with the fill value."""
+        """Return the bytes of a decoded chunk."""
+        samples = self.read(flat, fetch)
+        little = samples.astype(samples.dtype.newbyteorder("<"), copy=False)
+        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+
+    def read(self, flat: int, fetch: Fetcher) -> NDArray:
+        """Read the samples of a chunk, padded at the edge with the fill value."""
         array, chunks = self.array, self.visible.chunks
         index = np.unravel_index(flat, self.visible.grid) if chunks else ()
         region = tuple(
             slice(int(i) * c, (int(i) + 1) * c) for i, c in zip(index, chunks, strict=True)
         )
-        block = read_array(array, (*region, ...), fetch=fetch)
-        if block.shape != chunks:
-            fill = 0 if array.fill_value is None else array.fill_value
-            whole = np.full(chunks, fill, array.dtype)
-            whole[tuple(slice(n) for n in block.shape)] = block
-            block = whole
-        little = block.astype(array.dtype.newbyteorder("<"), copy=False)
-        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+        samples = read_array(array, (*region, ...), fetch=fetch)
+        if samples.shape == chunks:
+            return samples
+        whole = np.full(chunks, 0 if array.fill_value is None else array.fill_value, array.dtype)
+        whole[tuple(slice(n) for n in samples.shape)] = samples
+        return whole
 
 
 def parse_chunkmode(value: Any) -> CHUNKMODE | None:
@@ -123,9 +125,8 @@ def expose_array(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2
     chunks = _chunk_shape(array, chunkmode)
     if chunks == array.chunks and len(array.codecs) == 1:
         return ExposedArray(array, array)
-    grid = tuple(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
-    zeros = np.zeros(math.prod(grid), np.uint64)
-    manifest = Manifest.from_columns(grid, (), zeros, zeros)
+    grid = chunk_grid(array.shape, chunks)
+    manifest = Manifest(grid, (), *missing_columns(math.prod(grid)))
     codec = plain_codec(array.dtype, chunks, zarr_format)
     return ExposedArray(array, replace(array, chunks=chunks, codecs=(codec,), manifest=manifest))
 
@@ -147,14 +148,14 @@ def _chunk_shape(array: Array, chunkmode: CHUNKMODE | None) -> tuple[int, ...]:
     if chunkmode is None or chunkmode == CHUNKMODE.STRILE:
         return array.chunks
     if chunkmode == CHUNKMODE.FILE:
-        return _file_shape(array)
-    n_page = _n_page_dimensions(array, with_samples=chunkmode == CHUNKMODE.PAGE)
-    n_lead = len(array.shape) - n_page
+        n_lead = _first_file_dimension(array)
+    else:
+        n_lead = _first_page_dimension(array, with_samples=chunkmode == CHUNKMODE.PAGE)
     return (*(1,) * n_lead, *(max(1, n) for n in array.shape[n_lead:]))
 
 
-def _file_shape(array: Array) -> tuple[int, ...]:
-    """Return the shape of one file: that of the array, or one step of its leading dimensions."""
+def _first_file_dimension(array: Array) -> int:
+    """Return the first dimension within one file: the leading ones count files, if any do."""
     source = array.manifest.source
     for n_lead in range(len(array.shape) + 1):
         if any(c != 1 for c in array.chunks[:n_lead]):
@@ -162,14 +163,14 @@ def _file_shape(array: Array) -> tuple[int, ...]:
         steps = source.reshape(math.prod(array.grid[:n_lead]), -1)
         files = steps.max(axis=1, keepdims=True, initial=MISSING)
         if bool(((steps == files) | (steps == MISSING)).all()):
-            return (*(1,) * n_lead, *(max(1, n) for n in array.shape[n_lead:]))
-    return tuple(max(1, n) for n in array.shape)
+            return n_lead
+    return 0
 
 
-def _n_page_dimensions(array: Array, with_samples: bool) -> int:
-    """Return the number of trailing dimensions of one page.
+def _first_page_dimension(array: Array, with_samples: bool) -> int:
+    """Return the first dimension within one page.
 
-    They start at "y", or before it at the sample planes or the depth of volumetric tiles.
+    That is "y", or before it the sample planes or the depth of volumetric tiles.
     """
     kinds = [dim.split("_")[0] for dim in array.dims]
     first = kinds.index("y") if "y" in kinds else max(0, len(kinds) - 2)
@@ -178,7 +179,7 @@ def _n_page_dimensions(array: Array, with_samples: bool) -> int:
     while first and ((kinds[first - 1] == "s" and with_samples) or
                      (kinds[first - 1] == "z" and has_depth)):  # fmt: skip
         first -= 1
-    return len(kinds) - first
+    return first
 
 
 # ---- keys
@@ -191,13 +192,8 @@ class Chunk(NamedTuple):
     flat: int
 
     @property
-    def inlined(self) -> bytes | None:
-        """The bytes of an inlined chunk; None for others."""
-        manifest = self.exposed.array.manifest
-        return manifest.data(self.flat) if manifest.at(self.flat)[0] == INLINED else None
-
     def location(self) -> tuple[Source, int, int] | None:
-        """Return source, offset and length; length 0 is the whole source.
+        """Source, offset and length; length 0 is the whole source.
 
         None if the store decodes the chunk, or if it is inlined.
         """
@@ -206,6 +202,12 @@ class Chunk(NamedTuple):
         manifest, flat = self.exposed.array.manifest, self.flat
         row, offset, length = manifest.at(flat)
         return None if row < 0 else (manifest.sources[row], offset, length)
+
+    def data(self, fetch: Fetcher) -> bytes | memoryview:
+        """Return the bytes of a chunk without location."""
+        if self.exposed.is_decoded:
+            return memoryview(self.exposed.decode(self.flat, fetch))
+        return self.exposed.array.manifest.data(self.flat)
 
 
 class KeySpace:
@@ -233,7 +235,8 @@ class KeySpace:
     ) -> None:
         self.documents = documents
         self.arrays = arrays
-        self._unlisted = unlisted
+        self._listed_documents = [key for key in documents if key not in unlisted]
+        self._listed_arrays = [path for path in arrays if path not in unlisted]
         self._zarr_format = zarr_format
         self._grids = {path: exposed.visible.grid for path, exposed in arrays.items()}
 
@@ -242,10 +245,10 @@ class KeySpace:
         document = self.documents.get(key)
         if document is not None:
             return document
-        found = parse_key(key, self._grids, self._zarr_format)
-        if found is None:
+        chunk = parse_key(key, self._grids, self._zarr_format)
+        if chunk is None:
             return None
-        path, flat = found
+        path, flat = chunk
         exposed = self.arrays[path]
         if not exposed.is_decoded and exposed.array.manifest.at(flat)[0] == MISSING:
             return None
@@ -253,12 +256,7 @@ class KeySpace:
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over all listed keys, documents first."""
-        for key in self.documents:
-            if key not in self._unlisted:
-                yield key
-        for path in self.arrays:
-            if path not in self._unlisted:
-                yield from self.chunk_keys(path)
+        return self.with_prefix("")
 
     def chunk_keys(self, path: str) -> Iterator[str]:
         """Yield the keys of the chunks of one array, without missing ones."""
@@ -275,42 +273,37 @@ class KeySpace:
 
     def with_prefix(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with a prefix."""
-        for key in self.documents:
-            if key.startswith(prefix) and key not in self._unlisted:
-                yield key
-        for path in self.arrays:
+        yield from (key for key in self._listed_documents if key.startswith(prefix))
+        for path in self._listed_arrays:
             lead = f"{path}/" if path else ""
-            if path in self._unlisted or not (lead.startswith(prefix) or prefix.startswith(lead)):
-                continue
-            yield from (key for key in self.chunk_keys(path) if key.startswith(prefix))
+            if lead.startswith(prefix):
+                yield from self.chunk_keys(path)
+            elif prefix.startswith(lead):
+                yield from (key for key in self.chunk_keys(path) if key.startswith(prefix))
 
     def children(self, path: str) -> Iterator[str]:
         """Yield the distinct names directly below a path: nodes, documents and chunks."""
         lead = f"{path.rstrip('/')}/" if path.strip("/") else ""
         seen: set[str] = set()
         nodes = (f"{p}/" for p in self.arrays if p)
-        for key in (*(key for key in self.documents if key not in self._unlisted), *nodes):
+        for key in (*self._listed_documents, *nodes):
             name = key.removeprefix(lead).split("/")[0] if key.startswith(lead) else ""
             if name and name not in seen:
                 seen.add(name)
                 yield name
         path = lead.rstrip("/")
-        if path in self._unlisted or path not in self.arrays:
-            return
-        if self._zarr_format == 3:
+        if path in self._listed_arrays and self._zarr_format == 3:
             yield "c"
-            return
-        yield from (key[len(lead) :] for key in self.chunk_keys(path))
+        elif path in self._listed_arrays:
+            yield from (key[len(lead) :] for key in self.chunk_keys(path))
 
     def n_keys(self) -> int:
         """Return the number of listed keys."""
-        n_keys = sum(key not in self._unlisted for key in self.documents)
-        for path, exposed in self.arrays.items():
-            if path in self._unlisted:
-                continue
-            source = exposed.array.manifest.source
-            n_chunks = exposed.visible.manifest.n_chunks
-            n_keys += n_chunks if exposed.is_decoded else int((source != MISSING).sum())
+        n_keys = len(self._listed_documents)
+        for exposed in map(self.arrays.__getitem__, self._listed_arrays):
+            manifest = exposed.visible.manifest
+            n_missing = 0 if exposed.is_decoded else int(manifest.is_missing.sum())
+            n_keys += manifest.n_chunks - n_missing
         return n_keys
 
 
@@ -338,17 +331,16 @@ def build_keys(
     group = in_format(group, zarr_format)
     exposed = {path: expose_array(array, chunkmode, zarr_format) for path, array in group.arrays()}
     visible = group.map_arrays(lambda path, _: exposed[path].visible)
+    # our own codecs, because other packages may have registered the portable names
+    documents_of = functools.partial(to_documents, zarr_format=zarr_format, is_own=True)
     if main is None or (main and zarr_format == 3):
-        # our own codecs, because other packages may have registered the portable names
-        documents = to_documents(visible, zarr_format, is_own=True) if visible.children else {}
+        documents = documents_of(visible) if visible.children else {}
         return KeySpace(_encode(documents), exposed, zarr_format=zarr_format)
-    root = to_documents(Group({"": exposed[main].visible}), zarr_format, is_own=True)
-    rest = visible.with_children({name: child for name, child in visible.children.items() if name})
-    below = rest if rest.children else Group({}, group.attributes)
-    documents = to_documents(below, zarr_format, is_own=True)
-    if zarr_format == 3 and rest.children:
+    below = visible.with_children({name: child for name, child in visible.children.items() if name})
+    documents = documents_of(below)
+    if zarr_format == 3 and below.children:
         return KeySpace(_encode(documents), exposed, zarr_format=zarr_format)
-    root = _merge_attributes(documents, root)
+    root = _merge_attributes(documents, documents_of(Group({"": exposed[main].visible})))
     unlisted = frozenset({"", ".zarray"})
     if len(exposed) == 1:
         unlisted = frozenset((*documents, main)) - root.keys() - {""}
@@ -389,13 +381,9 @@ def read_value(value: bytes | Chunk | None, byte_range: ByteRequest | None, fetc
     fetch
         Fetcher of the sources.
     """
-    if not isinstance(value, Chunk):
-        return None if value is None else _slice(value, byte_range)
-    if value.exposed.is_decoded:
-        return _slice(memoryview(value.exposed.decode(value.flat, fetch)), byte_range)
-    location = value.location()
+    location = value.location if isinstance(value, Chunk) else None
     if location is None:
-        return _slice(value.inlined, byte_range)
+        return _slice(value.data(fetch) if isinstance(value, Chunk) else value, byte_range)
     source, offset, length = location
     if not length:
         if byte_range is None:
@@ -413,7 +401,7 @@ def check_value(chunk: Chunk, data: Any, byte_range: ByteRequest | None) -> Any:
     if data is not None and not chunk.exposed.is_decoded:
         array = chunk.exposed.array
         check_chunk(array.codec, data, array.chunks, array.dtype)
-    return None if data is None else _slice(data, byte_range)
+    return _slice(data, byte_range)
 
 
 def value_size(value: bytes | Chunk, fetch: Fetcher) -> int:
@@ -421,11 +409,10 @@ def value_size(value: bytes | Chunk, fetch: Fetcher) -> int:
     if not isinstance(value, Chunk):
         return len(value)
     if value.exposed.is_decoded:
-        return value.exposed.chunk_nbytes()
-    location = value.location()
-    if location is None:
-        return len(value.inlined or b"")
-    source, _, length = location
+        return math.prod(value.exposed.visible.chunks) * value.exposed.array.dtype.itemsize
+    if value.location is None:
+        return len(value.data(fetch))
+    source, _, length = value.location
     return length or fetch.size(source)
 
 
@@ -449,7 +436,7 @@ def resolve_range(byte_range: ByteRequest | None, length: int) -> tuple[int, int
 
 
 def _slice(data: Any, byte_range: ByteRequest | None) -> Any:
-    if byte_range is None:
+    if byte_range is None or data is None:
         return data
     start, stop = resolve_range(byte_range, len(data))
     return data[start:stop]
@@ -468,12 +455,9 @@ class _ReferenceMapping(Mapping[str, Any]):
             raise KeyError(key)
         if not isinstance(value, Chunk):
             return value
-        if value.exposed.is_decoded:
-            return _escape(value.exposed.decode(value.flat, self._fetch).tobytes())
-        location = value.location()
-        if location is None:
-            return _escape(value.inlined or b"")
-        source, offset, length = location
+        if value.location is None:
+            return _escape(bytes(value.data(self._fetch)))
+        source, offset, length = value.location
         self._fetch.check_allowed(source.url)
         url = to_document_url(source.url)
         return [url, offset, length] if length else [url]

@@ -46,13 +46,8 @@ class CallbackArray(ExposedArray):
 
     reader: Reader
 
-    def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
-        """Return the samples of one file as bytes; `fetch` is not used."""
-        little = self.read(flat).astype(self.array.dtype.newbyteorder("<"), copy=False)
-        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
-
-    def read(self, flat: int) -> NDArray:
-        """Read the file of one chunk; a missing chunk is the fill value.
+    def read(self, flat: int, fetch: Fetcher | None = None) -> NDArray:
+        """Read the file of one chunk, without `fetch`; a missing chunk is the fill value.
 
         Raises
         ------

@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,7 +27,7 @@ from ..errors import SelectionError, UnknownArgument, UnsupportedTiff, check_arg
 from ..formats.summary import ARRAY_HEADING, html_table, outline
 from ..io.progress import Progress, resolve_progress
 from ..model.array import Array, Group, check_zattrs
-from ..model.manifest import INLINED
+from ..model.manifest import INLINED, Manifest
 from ..read.engine import read_array
 from ..read.fetch import Fetcher, make_fetcher
 from ..references import References, is_document, select_levels
@@ -230,9 +230,8 @@ class ZarrStore(Store):
         SelectionError
             If the selection or `out` does not fit the array.
         """
-        array = self._references.group[
-            self._checked_main()
-        ]  # `_array` would take 1 ms for the keys
+        # `_array` would take 1 ms for the keys
+        array = self._references.group[self._checked_main()]
         assert isinstance(array, Array)
         show = resolve_progress(progress, "reading", "chunks")
         return read_array(array, selection, fetch=self._fetch, out=out, progress=show)
@@ -283,7 +282,7 @@ class ZarrStore(Store):
         UnsupportedTiff
             If the store decodes its chunks, which therefore have no byte ranges.
         """
-        decoded = [path for path, one in self._keys.arrays.items() if one.is_decoded]
+        decoded = any(exposed.is_decoded for exposed in self._keys.arrays.values())
         if decoded and self._chunkmode not in (None, CHUNKMODE.STRILE):
             raise UnsupportedTiff(
                 f"references cannot express chunks that the store decodes to whole "
@@ -307,33 +306,33 @@ class ZarrStore(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         value = self._keys.find(key)
-        if isinstance(value, Chunk) and self._is_untrusted:
+        if not isinstance(value, Chunk):
+            data = read_value(value, byte_range, self._fetch)
+        elif self._is_untrusted:
             whole = await self._get_chunk(value, None)
             data = await asyncio.to_thread(check_value, value, whole, byte_range)
-        elif isinstance(value, Chunk):
-            data = await self._get_chunk(value, byte_range)
         else:
-            data = read_value(value, byte_range, self._fetch)
+            data = await self._get_chunk(value, byte_range)
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def _get_chunk(self, chunk: Chunk, byte_range: ByteRequest | None) -> Any:
         """Return the bytes of a chunk without blocking the event loop."""
-        location = chunk.location()
+        location = chunk.location
+        read = partial(read_value, chunk, byte_range, self._fetch)
         if location is None and not chunk.exposed.is_decoded:
-            return read_value(chunk, byte_range, self._fetch)
+            return read()
         if location is None or not location[2]:
-            return await asyncio.to_thread(read_value, chunk, byte_range, self._fetch)
+            return await asyncio.to_thread(read)
         source, offset, length = location
-        start, stop = (0, length) if byte_range is None else resolve_range(byte_range, length)
+        start, stop = resolve_range(byte_range, length)
+        if self._fetch.is_local(source):
+            is_small = stop - start <= _MAX_INLINE_BYTES
+            return read() if is_small else await asyncio.to_thread(read)
+        if stop - start == length:
+            return await self._requests.read_chunk(chunk.exposed.array, chunk.flat, location)
         if start >= stop:
             return b""
-        if not self._fetch.is_local(source):
-            if stop - start == length:
-                return await self._requests.read_chunk(chunk.exposed.array, chunk.flat, location)
-            return await self._requests.read(source, offset + start, stop - start)
-        if stop - start <= _MAX_INLINE_BYTES:
-            return self._fetch.read(source, offset + start, stop - start)
-        return await asyncio.to_thread(self._fetch.read, source, offset + start, stop - start)
+        return await self._requests.read(source, offset + start, stop - start)
 
     def get_sync(
         self,
@@ -368,11 +367,7 @@ class ZarrStore(Store):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        return list(
-            await asyncio.gather(
-                *(self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
-            )
-        )
+        return list(await asyncio.gather(*(self.get(key, prototype, at) for key, at in key_ranges)))
 
     async def exists(self, key: str) -> bool:
         return key in self
@@ -434,10 +429,12 @@ class ZarrStore(Store):
         return self is other or (
             self._path == other._path
             and self._keys.documents == other._keys.documents
-            and _arrays(self).keys() == _arrays(other).keys()
-            and all(array.manifest == _arrays(other)[path].manifest
-                    for path, array in _arrays(self).items())
-        )  # fmt: skip
+            and self._manifests == other._manifests
+        )
+
+    @property
+    def _manifests(self) -> dict[str, Manifest]:
+        return {path: array.manifest for path, array in self._references.group.arrays()}
 
     def __hash__(self) -> int:
         return hash((type(self), self._path, tuple(self.files[:1])))
@@ -456,8 +453,7 @@ class ZarrStore(Store):
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # pages of one file may differ only in their offsets
-        manifests = [(path, array.manifest) for path, array in _arrays(self).items()]
-        arrays = [(path, manifest.sources, manifest.digest) for path, manifest in manifests]
+        arrays = [(path, m.sources, m.digest) for path, m in self._manifests.items()]
         return type(self).__name__, self._path, self._main, self._keys.documents, arrays
 
     def __getstate__(self) -> dict[str, Any]:
@@ -469,10 +465,6 @@ class ZarrStore(Store):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._requests = Requests(self._fetch)
-
-
-def _arrays(store: ZarrStore) -> Mapping[str, Array]:
-    return dict(store.references.group.arrays())
 
 
 class ZarrTiffStore(ZarrStore):
@@ -546,9 +538,8 @@ class ZarrTiffStore(ZarrStore):
         read_only = options.pop("read_only", True)
         if is_document(tifffile):
             if key is not None:
-                raise SelectionError(
-                    "a reference document has no pages to choose", got=f"key={key}"
-                )
+                what = "a reference document has no pages to choose"
+                raise SelectionError(what, got=f"key={key}")
             whole = open_references(tifffile, storage_options, allow=allow)
             if whole.series or series or level is not None:
                 whole = select_levels(whole, series or 0, level)
@@ -572,9 +563,9 @@ class ZarrTiffStore(ZarrStore):
             main = _main_path(references)
         if axes is not None or zarr_format == 3:
             references = references.with_axes(axes)
-            before = references.series
+            series_before = references.series
             references = references if zarr_format != 3 else references.laid_out(3)
-            main = main if references.series == before else _main_path(references)
+            main = main if references.series == series_before else _main_path(references)
         super().__init__(
             references=references,
             main=main,
