@@ -114,7 +114,7 @@ def check_chunk(
         can_grow = codec.compression != 1
         codec = ForeignCodec(2, to_zarr2(codec))
     else:
-        can_grow = any(_configs(codec.metadata))
+        can_grow = bool(codec_names(codec))
     if can_grow:
         decode_foreign(codec, data, chunks, dtype)
 
@@ -124,23 +124,22 @@ def check_chunk(
 
 def unsafe_codecs(codec: ForeignCodec) -> list[str]:
     """Return the names of codecs of a chain that are not allowed, including nested ones."""
-    known = _DECODERS if codec.zarr_format == 2 else _V3_DECODERS
-    return [name for name in _names(list(_configs(codec.metadata))) if _v2_name(name) not in known]
+    allowed = _DECODERS if codec.zarr_format == 2 else _V3_DECODERS
+    return [name for name in codec_names(codec) if _v2_name(name) not in allowed]
 
 
-def _configs(metadata: Mapping[str, Any]) -> Iterator[Any]:
-    for member in ("filters", "compressor", "codecs"):
-        config = metadata.get(member)
-        if config:
-            yield config
+def codec_names(codec: ForeignCodec) -> list[str]:
+    """Return the names of all codecs of a chain, including nested ones."""
+    members = map(codec.metadata.get, ("filters", "compressor", "codecs"))
+    return list(_names([configs for configs in members if configs]))
 
 
 def _names(config: Any) -> Iterator[str]:
     if isinstance(config, str):
         yield config
     elif isinstance(config, list | tuple):
-        for one in config:
-            yield from _names(one)
+        for inner in config:
+            yield from _names(inner)
     elif isinstance(config, Mapping):
         yield str(config.get("id", config.get("name")))
         options = config.get("configuration")
@@ -372,8 +371,8 @@ def _decode_chain(configs: Sequence[_Config], value: Any, n_bytes: int) -> Any:
 def _decode_v2(metadata: _Config, data: Any, n_items: int) -> NDArray:
     dtype = np.dtype(metadata["dtype"])
     chain = [*(metadata.get("filters") or ()), metadata.get("compressor")]
-    value = _decode_chain([one for one in chain if one is not None], data, n_items * dtype.itemsize)
-    return _as_items(value, dtype)
+    configs = [config for config in chain if config is not None]
+    return _as_items(_decode_chain(configs, data, n_items * dtype.itemsize), dtype)
 
 
 def _as_items(value: Any, dtype: np.dtype) -> NDArray:
@@ -388,8 +387,8 @@ def _as_items(value: Any, dtype: np.dtype) -> NDArray:
 def _decode_v3(
     codecs: Sequence[Any], data: Any, shape: tuple[int, ...], dtype: np.dtype, fill_value: Any
 ) -> NDArray:
-    configs = [_to_v2_config(one) for one in codecs]
-    kinds = [_V3_DECODERS[one["id"]].kind for one in configs]
+    configs = list(map(_to_v2_config, codecs))
+    kinds = [_V3_DECODERS[config["id"]].kind for config in configs]
     last = kinds.index("last") if "last" in kinds else -1
     if last < 0 or "stream" in kinds[:last]:
         raise ValueError("the codecs do not turn an array into bytes exactly once")
@@ -401,12 +400,12 @@ def _decode_v3(
         samples = _decode_shard(to_bytes, _as_bytes(stored), shape, dtype, fill_value)
         return _decode_arrays(arrays, samples, shape, dtype)
     stored_dtype = dtype
-    for one in arrays:
-        stored_dtype = _stored_dtype(one, stored_dtype)
+    for config in arrays:
+        stored_dtype = _stored_dtype(config, stored_dtype)
     size = n_items * stored_dtype.itemsize
     encoded_size = _V3_DECODERS[to_bytes["id"]].encoded_size(to_bytes, size)
     stored = _decode_chain(streams, data, encoded_size)
-    if any(one["id"] in _ZARR_CODECS for one in arrays):
+    if any(config["id"] in _ZARR_CODECS for config in arrays):
         return _decode_by_zarr(codecs[: last + 1], _as_bytes(stored), shape, dtype)
     if to_bytes["id"] == "bytes":
         order: Literal["<", ">"] = ">" if to_bytes.get("endian") == "big" else "<"
@@ -505,7 +504,7 @@ def _inner_shape(config: _Config, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _index_bytes(config: _Config, n_chunks: int) -> int:
-    names = [_to_v2_config(one)["id"] for one in config.get("index_codecs", ())]
+    names = [_to_v2_config(inner)["id"] for inner in config.get("index_codecs", ())]
     if names[:1] != ["bytes"] or set(names[1:]) - {"crc32c"}:
         raise ValueError(f"the index of a shard is encoded by {names}")
     return 16 * n_chunks + 4 * (len(names) - 1)
@@ -527,11 +526,10 @@ def _decode_shard(
         raise ValueError("the index of a shard is truncated")
     is_at_start = config.get("index_location", "end") == "start"
     raw = data[:length] if is_at_start else data[len(data) - length :]
-    streams = [_to_v2_config(one) for one in config["index_codecs"]]
-    order = ">" if streams[0].get("endian") == "big" else "<"
-    index = np.frombuffer(
-        _as_bytes(_decode_chain(streams[1:], raw, 16 * math.prod(grid))), f"{order}u8"
-    )
+    to_bytes, *streams = map(_to_v2_config, config["index_codecs"])
+    order = ">" if to_bytes.get("endian") == "big" else "<"
+    decoded = _decode_chain(streams, raw, 16 * math.prod(grid))
+    index = np.frombuffer(_as_bytes(decoded), f"{order}u8")
     samples = np.full(shape, 0 if fill is None else fill, dtype)
     for position, (offset, n_bytes) in zip(
         np.ndindex(*grid), index.reshape(-1, 2).tolist(), strict=True

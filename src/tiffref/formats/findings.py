@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..codecs.foreign import codec_names
 from ..codecs.zarr_codecs import to_zarr2
 from ..errors import InvalidReferences, MetadataWarning, redact, warn
 from ..model.array import Array
@@ -98,7 +99,10 @@ def raise_finding(finding: Finding) -> None:
 
 def check_array(path: str, array: Array) -> Iterator[Finding]:
     """Find codecs that are not installed, and uncompressed chunks of a wrong length."""
-    yield from _check_codec(path, array)
+    for codec in array.codecs:
+        for name in _unknown_codecs(codec) if isinstance(codec, ForeignCodec) else ():
+            what, expected = "the codec is not installed", "a codec of an installed package"
+            yield Finding("unknown-codec", what, path, name, expected)
     yield from _check_lengths(path, array)
 
 
@@ -108,26 +112,13 @@ def name_chunk(path: str, array: Array, flat: int) -> str:
     return f"{path} chunk {tuple(map(int, np.unravel_index(flat, shape)))}"
 
 
-def _check_codec(path: str, array: Array) -> Iterator[Finding]:
-    for codec in array.codecs:
-        if isinstance(codec, ForeignCodec):
-            for name in _unknown_codecs(codec):
-                what, expected = "the codec is not installed", "a codec of an installed package"
-                yield Finding("unknown-codec", what, path, name, expected)
-
-
 def _unknown_codecs(codec: ForeignCodec) -> list[str]:
-    metadata = codec.metadata
-    if codec.zarr_format == 2:
-        import numcodecs.registry
+    if codec.zarr_format == 3:
+        return [name for name in codec_names(codec) if not _is_zarr_codec(name)]
+    import numcodecs.registry
 
-        known = {*numcodecs.registry.codec_registry, *numcodecs.registry.entries}
-        configs = [*(metadata.get("filters") or ()), metadata.get("compressor")]
-        names = [str(config.get("id")) for config in configs if config]
-        return [name for name in names if name not in known]
-    configs = [*(metadata.get("codecs") or ())]
-    names = [config if isinstance(config, str) else str(config.get("name")) for config in configs]
-    return [name for name in names if not _is_zarr_codec(name)]
+    installed = {*numcodecs.registry.codec_registry, *numcodecs.registry.entries}
+    return [name for name in codec_names(codec) if name not in installed]
 
 
 def _is_zarr_codec(name: str) -> bool:
@@ -150,17 +141,11 @@ def _check_lengths(path: str, array: Array) -> Iterator[Finding]:
     bad = np.flatnonzero(has_range & (manifest.length != n_bytes)).tolist()
     bad += [flat for flat, data in manifest.inlined.items() if len(data) != n_bytes]
     if bad:
-        flat = bad[0]
-        data = manifest.inlined.get(flat)
-        length = int(manifest.length[flat]) if data is None else len(data)
-        yield Finding(
-            "length",
-            "the number of bytes of an uncompressed chunk does not match its samples",
-            name_chunk(path, array, flat),
-            f"{length} bytes",
-            f"{n_bytes} bytes",
-            n_more=len(bad) - 1,
-        )
+        data = manifest.inlined.get(bad[0])
+        length = int(manifest.length[bad[0]]) if data is None else len(data)
+        what = "the number of bytes of an uncompressed chunk does not match its samples"
+        key, got, expected = name_chunk(path, array, bad[0]), f"{length} bytes", f"{n_bytes} bytes"
+        yield Finding("length", what, key, got, expected, n_more=len(bad) - 1)
 
 
 def _is_plain(array: Array) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,6 +114,12 @@ def _format_index(grid: tuple[int, ...], flat: int, separator: str) -> str:
 
 
 _WRITTEN_RULES = {2: KeyRule("", ".", "0"), 3: KeyRule("c/", "/", "c")}
+_WRITTEN_KEYS = {
+    2: re.compile(r"(?:(.*)/)?([^/]*)", re.DOTALL),
+    # the last part "c": the path of an array may contain one too
+    3: re.compile(r"(?:(.*)/)?c(?:/(.*))?", re.DOTALL),
+}
+"""Zarr format -> keys of chunks: path of the array, and indices."""
 
 
 def parse_key(
@@ -134,24 +141,15 @@ def parse_key(
     path, flat
         Path of the array, and index of the chunk in C order; None if there is no such chunk.
     """
-    rule = _WRITTEN_RULES[zarr_format]
-    if rule.lead:
-        # the last part "c": the path of an array may contain one too
-        path, found, rest = f"/{key}".rpartition("/" + rule.scalar)
-        path, name = path[1:], rest[1:]
-        if not found or rest[:1] not in ("", "/"):
-            return None
-    else:
-        path, _, name = key.rpartition("/")
-        rest = name
+    rule, match = _WRITTEN_RULES[zarr_format], _WRITTEN_KEYS[zarr_format].fullmatch(key)
+    path = match[1] or "" if match else ""
     grid = grids.get(path)
-    if grid is None:
+    if match is None or grid is None:
         return None
     if not grid:
-        is_scalar = not rest if rule.lead else name == rule.scalar
-        return (path, 0) if is_scalar else None
+        return (path, 0) if key == rule.below(path).scalar else None
     flat = 0
-    texts = name.split(rule.separator)
+    texts = (match[2] or "").split(rule.separator)
     if len(texts) != len(grid):
         return None
     for text, n_chunks in zip(texts, grid, strict=True):

@@ -80,10 +80,10 @@ def check_nodes(nodes: Nodes, n_references: int, report: Reporter) -> Nodes:
             groups.pop(path, None)
             arrays.pop(path, None)
     for path, array in list(arrays.items()):
-        found = list(_check_array(path, array))
-        for finding in found:
+        findings = list(_check_array(path, array))
+        for finding in findings:
             report(finding)
-        if found:
+        if findings:
             del arrays[path]
     max_chunks = max(LIMITS.table_chunks, LIMITS.chunks_per_reference * n_references)
     n_chunks = sum(math.prod(array.grid) for array in arrays.values())
@@ -371,17 +371,19 @@ def check_columns(data: bytes, metadata: Any, n_rows: int, names: Collection[str
         raise ValueError("two columns have the same name")
     for number in selected:
         _check_type(metadata.schema.column(number))
-    n_bytes = 0
+    n_bytes = n_claimed = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
+        n_claimed += group.total_byte_size
         for column in map(group.column, selected):
             if column.num_values != group.num_rows:
                 raise ValueError(f"{column.num_values} values in {group.num_rows} rows")
             n_bytes += sum(_page_sizes(data, column, n_rows))
     row_bytes = min(_ROW_BYTES * n_rows, _MAX_ROW_BYTES)
     max_bytes = max(_HARMLESS_BYTES, _MAX_RATIO * len(data), row_bytes)
-    if n_bytes > max_bytes:
-        raise ValueError(f"{n_bytes} bytes are more than {max_bytes}")
+    for n, limit in ((n_bytes, max_bytes), (n_claimed, LIMITS.inlined_bytes)):
+        if n > limit:
+            raise ValueError(f"{n} bytes are more than {limit}")
 
 
 def _check_type(column: Any) -> None:

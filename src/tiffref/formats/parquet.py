@@ -129,47 +129,30 @@ class Record:
 
         The size of the columns that will be read is checked.
         """
-        import pyarrow
         import pyarrow.parquet
 
-        with _parquet_errors(self.name):
-            check_footer(self.data)
-            buffer = pyarrow.BufferReader(self.data)
-            metadata = pyarrow.parquet.read_metadata(buffer)
-            _check_size(metadata)
-            check_columns(self.data, metadata, self.n_rows, columns)
-            # as dictionaries, because a few bytes of file may be a million equal texts
-            encoded = ["path", "raw"] if "raw" in metadata.schema.names else ["path"]
-            buffer.seek(0)
-            return pyarrow.parquet.ParquetFile(buffer, metadata=metadata, read_dictionary=encoded)
+        check_footer(self.data)
+        buffer = pyarrow.BufferReader(self.data)
+        metadata = pyarrow.parquet.read_metadata(buffer)
+        check_columns(self.data, metadata, self.n_rows, columns)
+        # as dictionaries, because a few bytes of file may be a million equal texts
+        encoded = ["path", "raw"] if "raw" in metadata.schema.names else ["path"]
+        buffer.seek(0)
+        return pyarrow.parquet.ParquetFile(buffer, metadata=metadata, read_dictionary=encoded)
 
     def read(self, file: Any, columns: Sequence[str]) -> Any:
         """Return the columns that the file has, as a pyarrow table.
 
         No more rows are read than there are chunks. "path" and "raw" are dictionary-encoded.
-
-        Raises
-        ------
-        InvalidReferences
-            If the file cannot be read.
         """
         import pyarrow
 
-        with _parquet_errors(self.name):
-            present = [name for name in columns if name in file.schema_arrow.names]
-            # threads do not pay off: a file is decoded in a millisecond
-            if file.metadata.num_rows <= self.n_rows:
-                return file.read(present, use_threads=False).combine_chunks()
-            batches = file.iter_batches(self.n_rows, columns=present, use_threads=False)
-            return pyarrow.Table.from_batches([next(batches)]).slice(0, self.n_rows)
-
-
-def _check_size(metadata: Any) -> None:
-    """Refuse a file whose values exceed the limit of inlined bytes."""
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    n_bytes = sum(group.total_byte_size for group in groups)
-    if n_bytes > load.LIMITS.inlined_bytes:
-        raise ValueError(f"{n_bytes} bytes are more than {load.LIMITS.inlined_bytes}")
+        present = [name for name in columns if name in file.schema_arrow.names]
+        # threads do not pay off: a file is decoded in a millisecond
+        if file.metadata.num_rows <= self.n_rows:
+            return file.read(present, use_threads=False).combine_chunks()
+        batches = file.iter_batches(self.n_rows, columns=present, use_threads=False)
+        return pyarrow.Table.from_batches([next(batches)]).slice(0, self.n_rows)
 
 
 @contextlib.contextmanager
@@ -179,6 +162,8 @@ def _parquet_errors(name: str) -> Iterator[None]:
 
     try:
         yield
+    except TiffrefError:
+        raise
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise InvalidReferences(
             "not parquet references",
@@ -192,15 +177,14 @@ def _list_addresses(records: Sequence[Record]) -> list[str]:
     """Return the distinct URLs of the chunks of an array, in the order of first occurrence."""
     distinct: dict[str, None] = {}
     for record in records:
-        file = record.open(["path"])
-        only = _only_address(file)
-        if only is not None:
-            distinct[only] = None
-            continue
-        urls, codes = _read_paths(record, record.read(file, ["path"]))
-        is_used = np.zeros(len(urls), np.bool_)
-        is_used[codes[codes >= 0]] = True
-        distinct.update(dict.fromkeys(url for url, used in zip(urls, is_used, strict=True) if used))
+        with _parquet_errors(record.name):
+            file = record.open(["path"])
+            only = _only_address(file)
+            if only is not None:
+                distinct[only] = None
+                continue
+            urls, codes = _read_paths(record.read(file, ["path"]))
+            distinct.update(dict.fromkeys(urls[code] for code in np.unique(codes[codes >= 0])))
     return list(distinct)
 
 
@@ -236,19 +220,18 @@ def _lazy_manifest(
     `rank` is the index of each of its URLs in `sources`, which are those of all arrays.
     """
     if not records:
-        zeros = np.zeros(math.prod(array.grid), np.uint64)
-        return Manifest.from_columns(array.grid, (), zeros, zeros)
+        return Manifest(array.grid, (), *missing_columns(math.prod(array.grid)))
     used = sorted(set(rank.values()))
     row_of = {row: number for number, row in enumerate(used)}
     rows = {url: row_of[row] for url, row in rank.items()}
     n_inlined: dict[int, tuple[int, int]] = {}
 
     def read(number: int) -> Columns:
-        columns = _parse(records[number], rows, array)
-        n_inlined[number] = len(columns.inlined), sum(map(len, columns.inlined.values()))
-        n_chunks, n_bytes = map(sum, zip(*n_inlined.values(), strict=True))
-        load.check_counts(0, n_bytes, raise_finding)
         with _parquet_errors(records[number].name):
+            columns = _parse(records[number], rows, array)
+            n_inlined[number] = len(columns.inlined), sum(map(len, columns.inlined.values()))
+            n_chunks, n_bytes = map(sum, zip(*n_inlined.values(), strict=True))
+            load.check_counts(0, n_bytes, raise_finding)
             _check_inlined(n_chunks)
         return columns
 
@@ -260,7 +243,7 @@ def _parse(record: Record, rows: Mapping[str, int], array: ArrayMetadata) -> Col
     """Parse a file; chunks without a reference are missing."""
     table = record.read(record.open(_COLUMNS), _COLUMNS)
     source, offset, length, _ = missing_columns(record.n_rows)
-    urls, codes = _read_paths(record, table)
+    urls, codes = _read_paths(table)
     table_rows = np.array([*(rows.get(url, _UNKNOWN) for url in urls), MISSING], np.int32)
     source[: len(codes)] = table_rows[codes]  # code -1 is the last row
     if (source == _UNKNOWN).any():
@@ -269,15 +252,14 @@ def _parse(record: Record, rows: Mapping[str, int], array: ArrayMetadata) -> Col
             url=record.name,
             got=urls[int(codes[np.argmax(source == _UNKNOWN)])],
         )
-    with _parquet_errors(record.name):
-        for name, values in (("offset", offset), ("size", length)):
-            if name in table.column_names:
-                values[: table.num_rows] = _numbers(table[name].fill_null(0))
-        inlined: dict[int, bytes] = {}
-        if "raw" in table.column_names and table["raw"].null_count < table.num_rows:
-            inlined = _parse_raw(table["raw"].combine_chunks(), source, length, array)
-        if ((source >= 0) & (length == 0) & (offset > 0)).any():
-            raise ValueError("a byte range is empty; a whole file has offset and size 0")
+    for name, values in (("offset", offset), ("size", length)):
+        if name in table.column_names:
+            values[: table.num_rows] = _numbers(table[name].fill_null(0))
+    inlined: dict[int, bytes] = {}
+    if "raw" in table.column_names and table["raw"].null_count < table.num_rows:
+        inlined = _parse_raw(table["raw"].combine_chunks(), source, length, array)
+    if ((source >= 0) & (length == 0) & (offset > 0)).any():
+        raise ValueError("a byte range is empty; a whole file has offset and size 0")
     return Columns(source, offset, length, inlined)
 
 
@@ -296,22 +278,20 @@ def _numbers(column: Any) -> NDArray[np.uint64]:
     return numbers.astype(np.uint64)
 
 
-def _read_paths(record: Record, table: Any) -> tuple[list[str], NDArray[np.int64]]:
+def _read_paths(table: Any) -> tuple[list[str], NDArray[np.int64]]:
     """Return the distinct URLs, and the index of the URL of each row; -1 for none."""
-    import pyarrow
     import pyarrow.compute
 
     if "path" not in table.column_names:
         return [], np.full(table.num_rows, -1)
-    with _parquet_errors(record.name):
-        column = table["path"].combine_chunks()
-        if not pyarrow.types.is_dictionary(column.type):  # of other writers
-            column = column.cast(pyarrow.string()).dictionary_encode()
-        codes = np.asarray(column.indices.fill_null(-1)).astype(np.int64)
-        longest = pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py()
-        if (longest or 0) > _MAX_URL_BYTES:
-            raise ValueError(f"a URL has {longest} bytes")
-        return column.dictionary.cast(pyarrow.string()).to_pylist(), codes
+    column = table["path"].combine_chunks()
+    if not pyarrow.types.is_dictionary(column.type):  # of other writers
+        column = column.cast(pyarrow.string()).dictionary_encode()
+    codes = np.asarray(column.indices.fill_null(-1)).astype(np.int64)
+    longest = pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py()
+    if (longest or 0) > _MAX_URL_BYTES:
+        raise ValueError(f"a URL has {longest} bytes")
+    return column.dictionary.cast(pyarrow.string()).to_pylist(), codes
 
 
 def _parse_raw(

@@ -40,27 +40,18 @@ Decoder = SegmentDecoder | ForeignCodec
 
 
 def make_decoder(codec: SegmentCodec | ForeignCodec) -> Decoder:
-    """Return the decoder for chunks of a codec.
-
-    Raises
-    ------
-    UnsupportedTiff
-        If there is none.
-    """
+    """Return the decoder for chunks of a codec; errors as in `SegmentDecoder`."""
     return codec if isinstance(codec, ForeignCodec) else SegmentDecoder(codec)
 
 
 def is_stored_plain(codec: SegmentCodec | ForeignCodec) -> bool:
     """Return whether the stored bytes are the uncompressed samples, in either byte order."""
-    if isinstance(codec, ForeignCodec):
-        return False
-    return codec.is_plain
+    return isinstance(codec, SegmentCodec) and codec.is_plain
 
 
 def stored_dtype(codec: SegmentCodec) -> np.dtype:
     """Return the dtype of the stored samples, with their byte order."""
-    dtype = np.dtype(codec.dtype)
-    return dtype.newbyteorder(">") if codec.byteorder == ">" else dtype.newbyteorder("<")
+    return np.dtype(codec.dtype).newbyteorder(">" if codec.byteorder == ">" else "<")
 
 
 def view_plain(
@@ -129,10 +120,10 @@ def decode_inlined(array: Array, flat: int) -> NDArray:
     codec, data = array.codecs[0], memoryview(array.manifest.data(flat))
     n_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if isinstance(codec, SegmentCodec):
-        shape, transposes = codec.shape, codec.transposes
-        codec, data = split_inlined(codec, data)
-        if transposes != codec.transposes:  # the array's transposes apply to all chunks
-            codec = replace(codec, shape=shape, transposes=transposes)
+        own, data = split_inlined(codec, data)
+        if own.transposes != codec.transposes:  # the array's transposes apply to all chunks
+            own = replace(own, shape=codec.shape, transposes=codec.transposes)
+        codec = own
         if is_stored_plain(codec) and len(data) == n_bytes:
             # also for dtypes that no segment has, such as strings of a coordinate
             return view_plain(codec, data, (math.prod(array.chunks),), (1,)).reshape(array.chunks)
@@ -203,8 +194,8 @@ class ChunkCache:
         """
         samples.flags.writeable = False
         with self._lock:
-            old = self._chunks.pop(key, None)
-            self._n_bytes -= old[0].nbytes if old else 0
+            if key in self._chunks:
+                self._n_bytes -= self._chunks.pop(key)[0].nbytes
             self._chunks[key] = (samples, owner)
             self._n_bytes += samples.nbytes
             self._shrink()
@@ -222,11 +213,10 @@ class ChunkCache:
             self._n_bytes = 0
 
     def _find(self, key: Hashable | None) -> NDArray | None:
-        found = self._chunks.get(key)
-        if found is None:
-            return None
-        self._chunks.move_to_end(key)
-        return found[0]
+        samples, _ = self._chunks.get(key, (None, None))
+        if samples is not None:
+            self._chunks.move_to_end(key)
+        return samples
 
     def _shrink(self) -> None:
         while self._n_bytes > self.max_bytes:

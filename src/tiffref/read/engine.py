@@ -553,8 +553,8 @@ def _decode_range(
             assert isinstance(codec, SegmentCodec)
             region[...] = view_plain(codec, part, region.shape, reading.sample_strides)
             continue
-        decoder = decoder or reading.decoder(k)
         try:
+            decoder = decoder or reading.decoder(k)
             if key is None:
                 decode_chunk(array, decoder, part, region, None if piece.is_whole else piece.inner)
             else:
@@ -608,8 +608,8 @@ def _add_location(error: MalformedTiff, reading: Reading, k: int) -> MalformedTi
     index = np.unravel_index(reading.flat[reading.rows[k]], array.grid) if array.grid else ()
     key = ".".join(str(int(i)) for i in index) or "0"
     error.url = error.url or source.url
-    where = f"chunk {key} ({reading.length[k]} bytes at {reading.offset[k]})"
-    error.tag = f"{where}, {error.tag}" if error.tag is not None else where
+    chunk = f"chunk {key} ({reading.length[k]} bytes at {reading.offset[k]})"
+    error.tag = f"{chunk}, {error.tag}" if error.tag is not None else chunk
     return error
 
 

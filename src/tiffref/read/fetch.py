@@ -142,13 +142,14 @@ class Fetcher:
         if url in self.files:
             return self.sources.setdefault(url, FileObjectSource(self.files[url], url))
         if not is_local(url):
-            given = self.filesystems.get(url)
-            fs, path = given or find_file_system(url, self.storage_options, "cannot be read")
+            fs, path = self.filesystems.get(url) or find_file_system(
+                url, self.storage_options, "cannot be read"
+            )
             self.sources[url] = file = RemoteFile(fs, path, url, self.allow)
             return file
-        found = self.sources.setdefault(url, LocalSource(local_path(url), url, self.allow))
+        opened = self.sources.setdefault(url, LocalSource(local_path(url), url, self.allow))
         OPEN_FILES.add(self, url)
-        return found
+        return opened
 
     def check_allowed(self, url: str) -> None:
         """Check that a URL is allowed.
@@ -326,16 +327,15 @@ def make_fetcher(
     closed and can be pickled. Any other open file without a name must stay open.
     """
     file = _open_file(source)
-    names = [one.url for one in references.sources]
-    if file is None or not names:
+    urls = [source.url for source in references.sources]
+    if file is None or not urls:
         return Fetcher(storage_options, verify=verify, allow=references.allow)
-    if hasattr(file, "fs") and hasattr(file, "path"):
-        own = file.fs.unstrip_protocol(file.path)
-        known = [url for url in names if url == own or url.startswith(OBJECT_SCHEME)]
-        filesystems = dict.fromkeys(known, (file.fs, file.path))
-        return Fetcher(storage_options, verify=verify, filesystems=filesystems)
-    files = {url: file for url in names if url.startswith(OBJECT_SCHEME)}
-    return Fetcher(storage_options, verify=verify, files=files)
+    unnamed = [url for url in urls if url.startswith(OBJECT_SCHEME)]
+    if not (hasattr(file, "fs") and hasattr(file, "path")):
+        return Fetcher(storage_options, verify=verify, files=dict.fromkeys(unnamed, file))
+    own = file.fs.unstrip_protocol(file.path)
+    filesystems = dict.fromkeys([*unnamed, own], (file.fs, file.path))
+    return Fetcher(storage_options, verify=verify, filesystems=filesystems)
 
 
 def _open_file(source: Any) -> Any:

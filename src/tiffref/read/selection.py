@@ -77,11 +77,8 @@ def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
     >>> parse_selection((slice(None, None, -2), 3), (5, 9)).counts
     (3, 1)
     """
-    items = _expand(selection, len(shape))
-    dimension = 0
-    first: list[int] = []
-    step: list[int] = []
-    counts: list[int] = []
+    items, has_ellipsis = _expand(selection, len(shape))
+    samples: list[tuple[int, int, int]] = []
     out_shape: list[int] = []
     index: list[Any] = []
     inverse: list[Any] = []
@@ -91,26 +88,22 @@ def parse_selection(selection: Any, shape: Sequence[int]) -> Selection:
             inverse.append(0)
             out_shape.append(1)
             continue
-        size = shape[dimension]
+        dimension = len(samples)
         if isinstance(item, slice):
-            start, by, count, flip = _parse_slice(item, size, dimension)
+            start, by, count, flip = _parse_slice(item, shape[dimension], dimension)
+            samples.append((start, by, count))
             index.append(flip)
             inverse.append(flip)
             out_shape.append(count)
         else:
-            start, by, count = _parse_integer(item, size, dimension), 1, 1
+            samples.append((_parse_integer(item, shape[dimension], dimension), 1, 1))
             index.append(0)
             inverse.append(None)
-        first.append(start)
-        step.append(by)
-        counts.append(count)
-        dimension += 1
-    if _has_ellipsis(selection):
+    if has_ellipsis:
         # with an Ellipsis in the index, NumPy returns a 0-d array, not a scalar
         index.append(...)
-    return Selection(
-        tuple(first), tuple(step), tuple(counts), tuple(index), (*inverse, ...), tuple(out_shape)
-    )
+    first, step, counts = zip(*samples, strict=True) if samples else ((), (), ())
+    return Selection(first, step, counts, tuple(index), (*inverse, ...), tuple(out_shape))
 
 
 def plan_axis(first: int, step: int, count: int, chunk: int, size: int) -> Axis:
@@ -154,8 +147,8 @@ def _plan_axis(
     return axis
 
 
-def _expand(selection: Any, ndim: int) -> list[Any]:
-    """Return a list with one item for each dimension, and None for each new axis."""
+def _expand(selection: Any, ndim: int) -> tuple[list[Any], bool]:
+    """Return one item for each dimension, and None for each new axis; and whether it had "..."."""
     items = list(selection) if isinstance(selection, tuple) else [selection]
     n_ellipsis = sum(isinstance(item, EllipsisType) for item in items)
     if n_ellipsis > 1:
@@ -165,14 +158,9 @@ def _expand(selection: Any, ndim: int) -> list[Any]:
         raise SelectionError("too many indices", got=n_indices, expected=f"at most {ndim}")
     rest = [slice(None)] * (ndim - n_indices)
     if not n_ellipsis:
-        return items + rest
+        return items + rest, False
     position = next(i for i, item in enumerate(items) if isinstance(item, EllipsisType))
-    return items[:position] + rest + items[position + 1 :]
-
-
-def _has_ellipsis(selection: Any) -> bool:
-    items = selection if isinstance(selection, tuple) else (selection,)
-    return any(isinstance(item, EllipsisType) for item in items)
+    return items[:position] + rest + items[position + 1 :], True
 
 
 def _parse_slice(item: slice, size: int, dimension: int) -> tuple[int, int, int, slice]:

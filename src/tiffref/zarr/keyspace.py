@@ -76,24 +76,20 @@ class ExposedArray:
         return self.visible is not self.array
 
     def decode(self, flat: int, fetch: Fetcher) -> NDArray[np.uint8]:
-        """Return the bytes of a decoded chunk."""
-        samples = self.read(flat, fetch)
-        little = samples.astype(samples.dtype.newbyteorder("<"), copy=False)
-        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
-
-    def read(self, flat: int, fetch: Fetcher) -> NDArray:
-        """Read the samples of a chunk, padded at the edge with the fill value."""
+        """Return the bytes of a decoded chunk, padded at the edge with the fill value."""
         array, chunks = self.array, self.visible.chunks
         index = np.unravel_index(flat, self.visible.grid) if chunks else ()
         region = tuple(
             slice(int(i) * c, (int(i) + 1) * c) for i, c in zip(index, chunks, strict=True)
         )
         samples = read_array(array, (*region, ...), fetch=fetch)
-        if samples.shape == chunks:
-            return samples
-        whole = np.full(chunks, 0 if array.fill_value is None else array.fill_value, array.dtype)
-        whole[tuple(slice(n) for n in samples.shape)] = samples
-        return whole
+        if samples.shape != chunks:
+            fill = 0 if array.fill_value is None else array.fill_value
+            whole = np.full(chunks, fill, array.dtype)
+            whole[tuple(slice(n) for n in samples.shape)] = samples
+            samples = whole
+        little = samples.astype(array.dtype.newbyteorder("<"), copy=False)
+        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
 
 
 def parse_chunkmode(value: Any) -> CHUNKMODE | None:
@@ -235,10 +231,14 @@ class KeySpace:
     ) -> None:
         self.documents = documents
         self.arrays = arrays
-        self._listed_documents = [key for key in documents if key not in unlisted]
+        self._unlisted = unlisted
         self._listed_arrays = [path for path in arrays if path not in unlisted]
         self._zarr_format = zarr_format
         self._grids = {path: exposed.visible.grid for path, exposed in arrays.items()}
+
+    @property
+    def _listed_documents(self) -> list[str]:
+        return [key for key in self.documents if key not in self._unlisted]
 
     def find(self, key: str) -> bytes | Chunk | None:
         """Return the document or chunk of a key; None if there is none."""

@@ -7,12 +7,10 @@ checked when another one is read. Such chunks have no byte ranges, so references
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +25,40 @@ from ..errors import (
     check_arguments,
     unreadable,
 )
-from ..io.progress import Progress, ProgressCounter, resolve_progress
 from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
-from ..read.engine import make_target
-from ..read.fetch import Fetcher, decode_pool
-from ..read.selection import parse_selection
+from ..read.fetch import Fetcher
 from ..references import References
-from .keyspace import CHUNKMODE, ExposedArray, KeySpace, parse_chunkmode, plain_codec
+from .keyspace import CHUNKMODE, parse_chunkmode, plain_codec
 from .store import ZarrStore, with_values
 
 Reader = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CallbackArray(ExposedArray):
-    """An array whose chunks are files read by `reader(url)`."""
+class _CallbackFetcher(Fetcher):
+    """Reader of files by the function `imread`; each file is one chunk of uncompressed samples."""
 
-    reader: Reader
+    def __init__(self, imread: Reader, array: Array) -> None:
+        super().__init__(verify="never")
+        self._imread, self._shape, self._dtype = imread, array.chunks, array.dtype
 
-    def read(self, flat: int, fetch: Fetcher | None = None) -> NDArray:
-        """Read the file of one chunk, without `fetch`; a missing chunk is the fill value.
+    def is_local(self, source: Source) -> bool:
+        """Return True: reads cannot be merged, nor read ahead."""
+        return True
+
+    def identity(self, source: Source) -> None:
+        """Return None: the function may return anything the next time."""
+
+    def size(self, source: Source) -> int:
+        """Return the size of the samples in bytes."""
+        return math.prod(self._shape) * self._dtype.itemsize
+
+    def read(self, source: Source, offset: int, length: int) -> bytes:
+        """Return a part of the samples; errors as in `read_all`."""
+        return self.read_all(source)[offset : offset + length]
+
+    def read_all(self, source: Source) -> bytes:
+        """Return the samples of a file, little-endian.
 
         Raises
         ------
@@ -56,23 +67,20 @@ class CallbackArray(ExposedArray):
         ManifestMismatch
             If its shape or dtype differs from the array's.
         """
-        manifest = self.array.manifest
-        shape = self.array.chunks
-        row = manifest.source[flat]
-        if row < 0:
-            fill = 0 if self.array.fill_value is None else self.array.fill_value
-            return np.full(shape, fill, self.array.dtype)
-        url = manifest.sources[row].url
-        image = _read(self.reader, url)
-        is_same_shape = _without_ones(image.shape) == _without_ones(shape)
-        if image.dtype.newbyteorder("=") != self.array.dtype or not is_same_shape:
+        image = _read(self._imread, source.url)
+        is_same_shape = _without_ones(image.shape) == _without_ones(self._shape)
+        if image.dtype.newbyteorder("=") != self._dtype or not is_same_shape:
             raise ManifestMismatch(
                 "the file has another shape or dtype than the first one",
-                url=url,
+                url=source.url,
                 got=f"{image.dtype} {image.shape}",
-                expected=f"{self.array.dtype} {shape}",
+                expected=f"{self._dtype} {self._shape}",
             )
-        return image.reshape(shape)
+        return image.astype(self._dtype.newbyteorder("<"), copy=False).tobytes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_imread": self._imread, "_shape": self._shape, "_dtype": self._dtype}
+        return {**super().__getstate__(), **own}
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:
@@ -130,45 +138,6 @@ def _dims(image: NDArray) -> tuple[str, ...]:
     last = ("y", "x", "s") if has_samples else ("y", "x")
     lead = tuple(f"q{n}" if n else "q" for n in range(max(0, image.ndim - len(last))))
     return (*lead, *last)[-image.ndim :] if image.ndim else ()
-
-
-def read_region(
-    exposed: CallbackArray,
-    selection: Any,
-    out: NDArray | None = None,
-    progress: Progress | None = None,
-) -> NDArray:
-    """Read a region: each file once, several concurrently.
-
-    Raises
-    ------
-    SelectionError
-        If the selection does not fit the array.
-    """
-    array = exposed.array
-    parsed = parse_selection(selection, array.shape)
-    target = make_target(array, parsed, out)
-    n_lead = max((n + 1 for n, files in enumerate(array.grid) if files > 1), default=0)
-    inner = tuple(
-        slice(first, first + step * (count - 1) + 1 if count else first, step)
-        for first, step, count in zip(parsed.first, parsed.step, parsed.counts, strict=True)
-    )[n_lead:]
-    positions = list(itertools.product(*(range(n) for n in parsed.counts[:n_lead])))
-    counter = None if progress is None else ProgressCounter(progress, len(positions))
-
-    def fill(position: tuple[int, ...]) -> None:
-        index = tuple(
-            first + step * k
-            for first, step, k in zip(parsed.first, parsed.step, position, strict=False)
-        )
-        flat = int(np.ravel_multi_index((*index, *(0,) * len(inner)), array.grid))
-        target[position] = exposed.read(flat).reshape(array.chunks[n_lead:])[inner]
-        if counter is not None:
-            counter.add(1)
-
-    if target.size:
-        list(decode_pool().map(fill, positions))
-    return target[parsed.index] if out is None else out
 
 
 _TIFF_OPTIONS: Mapping[str, Any] = {
@@ -267,46 +236,25 @@ class ZarrFileSequenceStore(ZarrStore):
         main = references.main_path
         self._names = [source.url for source in references.sources]
         folder = self._names[0].rpartition("/")[0] if self._names else ""
+        fetch = Fetcher(storage_options, verify=verify, allow=references.allow)
+        if imread is not None:
+            array = references.group[main or ""]
+            assert isinstance(array, Array)
+            fetch = _CallbackFetcher(imread, array)
         super().__init__(
             references=references,
             main=main,
             path=os.fspath(files) if isinstance(files, str | os.PathLike) else folder,
-            fetch=Fetcher(storage_options, verify=verify, allow=references.allow),
+            fetch=fetch,
             chunkmode=mode,
             zarr_format=zarr_format,
             read_only=read_only,
         )
 
-    @cached_property
-    def _keys(self) -> KeySpace:
-        keys = super()._keys
-        if self._imread is not None:
-            for path in ("", self._main):
-                if path in keys.arrays:
-                    array = keys.arrays[path].array
-                    # a copy, because `is_decoded` compares by identity
-                    keys.arrays[path] = CallbackArray(array, replace(array), self._imread)
-        return keys
-
     @property
     def files(self) -> list[str]:
         """Paths or URLs of the files, in the order of their first chunks."""
         return list(self._names)
-
-    def read(
-        self,
-        selection: Any = ...,
-        *,
-        out: NDArray | None = None,
-        progress: Progress | bool | None = None,
-    ) -> NDArray:
-        """Read a region, as `ZarrStore.read` does; with `imread`, progress counts files."""
-        if self._imread is None:
-            return super().read(selection, out=out, progress=progress)
-        exposed = self._keys.arrays.get("") or self._keys.arrays[self._main or ""]
-        assert isinstance(exposed, CallbackArray)
-        show = resolve_progress(progress, "reading", "files")
-        return read_region(exposed, selection, out, show)
 
     def write_fsspec(self, jsonfile: Any, /, url: str | None = None, **options: Any) -> None:
         """Write the references of the store as kerchunk JSON, as `ZarrStore.write_fsspec` does.
