@@ -9,7 +9,8 @@ import pytest
 from groups import make_group, make_image
 
 from tiffref.errors import InvalidReferences, ManifestMismatch
-from tiffref.formats.zarr_metadata import to_documents, to_plain
+from tiffref.formats.findings import Finding
+from tiffref.formats.zarr_metadata import parse_metadata, to_documents, to_plain
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec, SegmentCodec
 
@@ -141,3 +142,29 @@ def test_array_at_the_root(tmp_path: Path) -> None:
 def test_no_such_format(tmp_path: Path) -> None:
     with pytest.raises(InvalidReferences, match="got 4, expected 2 or 3"):
         to_documents(Group(), 4)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("chunk_grid", {"name": "regular", "configuration": [1]}),
+        ("chunk_key_encoding", ["default"]),
+        ("chunk_key_encoding", {"name": ["v2"]}),
+        ("chunk_key_encoding", {"name": "default", "configuration": [1]}),
+        ("data_type", ["uint8"]),
+        ("data_type", {"name": ["bool"]}),
+        ("data_type", {"name": "fixed_length_utf32", "configuration": {"length_bytes": "x"}}),
+        ("data_type", {"name": "numpy.datetime64", "configuration": None}),
+    ],
+)
+def test_members_of_the_wrong_type_are_findings(tmp_path: Path, member: str, value: object) -> None:
+    documents = to_documents(make_group(tmp_path), 3)
+    findings: list[Finding] = []
+    nodes = parse_metadata(documents, findings.append)
+    assert findings == []
+    documents["image/zarr.json"][member] = value
+    others = parse_metadata(documents, findings.append)
+    assert [(finding.code, finding.key) for finding in findings] == [
+        ("metadata", "image/zarr.json")
+    ]
+    assert nodes.arrays.keys() - others.arrays.keys() == {"image"}

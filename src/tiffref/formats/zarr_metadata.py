@@ -27,7 +27,7 @@ import numpy as np
 import ujson
 
 from ..codecs.zarr_codecs import from_zarr2, from_zarr3, to_zarr2, to_zarr3
-from ..errors import InvalidReferences, ManifestMismatch, TiffrefError
+from ..errors import InvalidReferences, ManifestMismatch
 from ..model.array import Array, Group, Node, chunk_grid
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest
@@ -352,12 +352,8 @@ class Nodes:
     order: Sequence[str]
 
 
-class _Invalid(ValueError):
-    """A value in a metadata document is invalid."""
-
-    def __init__(self, what: str, got: Any, expected: str) -> None:
-        super().__init__(what)
-        self.got, self.expected = repr(got)[:80], expected
+def _invalid(what: str, got: Any, expected: str) -> InvalidReferences:
+    return InvalidReferences(what, got=repr(got)[:80], expected=expected)
 
 
 def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
@@ -391,12 +387,11 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
                 join_key(path, v2) for v2 in (".zarray", ".zgroup")
             ):
                 _parse_node3(path, document, groups, arrays)
-        except _Invalid as error:
-            report(Finding("metadata", str(error), key, error.got, error.expected))
-        except TiffrefError as error:
-            values = error.got, error.expected
-            got, expected = (None if one is None else str(one)[:80] for one in values)
-            report(Finding("codec", error.what, key, got, expected))
+        except InvalidReferences as error:
+            report(Finding("metadata", error.what, key, str(error.got), str(error.expected)))
+        except (TypeError, AttributeError, LookupError) as error:
+            what, expected = "a member has the wrong type", "metadata of the Zarr specification"
+            report(Finding("metadata", what, key, str(error)[:80], expected))
     _check_nesting(groups, arrays, report)
     return Nodes(groups, arrays, [key.rpartition("/")[0] for key in documents])
 
@@ -440,7 +435,7 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     _check_codecs([document["compressor"] or {}], "compressor")
     separator = document.get("dimension_separator", ".")
     if separator not in (".", "/"):
-        raise _Invalid("unknown dimension_separator", separator, "'.' or '/'")
+        raise _invalid("unknown dimension_separator", separator, "'.' or '/'")
     dtype = _parse_dtype(document["dtype"])
     dims, attributes = _extract_dims(attributes, len(shape))
     fill = None if document["fill_value"] is None else _parse_fill(document["fill_value"], dtype)
@@ -458,7 +453,7 @@ def _parse_node3(
     _expect(document, "node_type", ("group", "array"))
     attributes = document.get("attributes", {})
     if not isinstance(attributes, Mapping):
-        raise _Invalid("attributes are not an object", attributes, "an object")
+        raise _invalid("attributes are not an object", attributes, "an object")
     if document["node_type"] == "group":
         groups[path] = attributes
     else:
@@ -468,7 +463,7 @@ def _parse_node3(
 def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ArrayMetadata:
     grid = document.get("chunk_grid")
     if not isinstance(grid, Mapping) or grid.get("name") != "regular":
-        raise _Invalid("the chunk grid is not regular", grid, "the chunk grid 'regular'")
+        raise _invalid("the chunk grid is not regular", grid, "the chunk grid 'regular'")
     chunk_shape = grid.get("configuration", {}).get("chunk_shape")
     shape, chunks = _parse_grid(document.get("shape"), chunk_shape)
     _expect_members(document, {"data_type", "chunk_key_encoding", "fill_value", "codecs"}, 3)
@@ -480,7 +475,7 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
         or len(names) != len(shape)
         or not all(isinstance(name, str | None) for name in names)
     ):
-        raise _Invalid("dimension_names do not match the shape", names, f"{len(shape)} names")
+        raise _invalid("dimension_names do not match the shape", names, f"{len(shape)} names")
     _check_codecs(document["codecs"] or "", "codecs")
     dims = tuple(name or f"dim_{row}" for row, name in enumerate(names))
     fill, attributes = _extract_mask(fill, dtype, attributes)
@@ -492,11 +487,11 @@ def _parse_rule(encoding: Any) -> KeyRule:
     name = encoding.get("name") if isinstance(encoding, Mapping) else encoding
     defaults = {"default": "/", "v2": "."}
     if name not in defaults:
-        raise _Invalid("unknown chunk_key_encoding", encoding, "'default' or 'v2'")
+        raise _invalid("unknown chunk_key_encoding", encoding, "'default' or 'v2'")
     options = encoding.get("configuration", {}) if isinstance(encoding, Mapping) else {}
     separator = options.get("separator", defaults[name])
     if separator not in (".", "/"):
-        raise _Invalid("unknown separator of chunk keys", separator, "'.' or '/'")
+        raise _invalid("unknown separator of chunk keys", separator, "'.' or '/'")
     return KeyRule(*(("", separator, "0") if name == "v2" else ("c" + separator, separator, "c")))
 
 
@@ -506,11 +501,11 @@ _MAX_DIMS = 64
 def _check_codecs(codecs: Any, member: str) -> None:
     """Check that codecs are objects, or names in v3; not which codecs they are."""
     if not isinstance(codecs, list) or not all(
-        isinstance(one, str if member == "codecs" else Mapping)
-        or (isinstance(one, Mapping) and isinstance(one.get("configuration", {}), Mapping))
-        for one in codecs
+        isinstance(config, str if member == "codecs" else Mapping)
+        or (isinstance(config, Mapping) and isinstance(config.get("configuration", {}), Mapping))
+        for config in codecs
     ):
-        raise _Invalid(f"bad {member}", codecs, "codecs as objects")
+        raise _invalid(f"bad {member}", codecs, "codecs as objects")
 
 
 def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -518,13 +513,13 @@ def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ..
         if not isinstance(value, list | tuple) or not all(
             type(n) is int and n >= least for n in value
         ):
-            raise _Invalid(f"bad {name}", value, f"a list of whole numbers from {least}")
+            raise _invalid(f"bad {name}", value, f"a list of whole numbers from {least}")
     if len(shape) > _MAX_DIMS:
-        raise _Invalid("too many dimensions", len(shape), f"at most {_MAX_DIMS}, as NumPy has")
+        raise _invalid("too many dimensions", len(shape), f"at most {_MAX_DIMS}, as NumPy has")
     if len(shape) != len(chunks):
-        raise _Invalid("chunks do not match the shape", chunks, f"{len(shape)} numbers")
+        raise _invalid("chunks do not match the shape", chunks, f"{len(shape)} numbers")
     if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) >= 2**27:
-        raise _Invalid("more chunks than can be listed", chunks, "fewer than 2**27 chunks")
+        raise _invalid("more chunks than can be listed", chunks, "fewer than 2**27 chunks")
     return tuple(shape), tuple(chunks)
 
 
@@ -533,7 +528,7 @@ def _parse_dtype(text: Any) -> np.dtype:
         fields = [tuple(field) for field in text] if isinstance(text, list) else text
         return np.dtype(fields)
     except (TypeError, ValueError) as error:
-        raise _Invalid("unknown dtype", text, "a NumPy dtype string") from error
+        raise _invalid("unknown dtype", text, "a NumPy dtype string") from error
 
 
 _DATA_TYPES = {
@@ -553,7 +548,7 @@ def _parse_data_type(data_type: Any) -> np.dtype:
     name = data_type.get("name", "")
     pattern = _DATA_TYPES.get(name)
     if pattern is None:
-        raise _Invalid("unknown data_type", data_type, "a data type of Zarr v3")
+        raise _invalid("unknown data_type", data_type, "a data type of Zarr v3")
     if "unit" in options:
         return _parse_dtype(pattern.format(f"{options.get('scale_factor', 1)}{options['unit']}"))
     n_bytes = options.get("length_bytes", 0)
@@ -586,13 +581,13 @@ def _extract_mask(
 def _expect(document: Mapping[str, Any], name: str, allowed: tuple) -> None:
     value = document.get(name)
     if isinstance(value, bool) or value not in allowed:
-        raise _Invalid(f"bad {name}", value, " or ".join(map(repr, allowed)))
+        raise _invalid(f"bad {name}", value, " or ".join(map(repr, allowed)))
 
 
 def _expect_members(document: Mapping[str, Any], names: set[str], zarr_format: int) -> None:
     if missing := names - document.keys():
         expected = f"all members of Zarr v{zarr_format} metadata"
-        raise _Invalid("members are missing", sorted(missing), expected)
+        raise _invalid("members are missing", sorted(missing), expected)
 
 
 # ---- fill values
@@ -602,7 +597,7 @@ def _parse_fill(value: Any, dtype: np.dtype) -> Any:
     try:
         return _FILLS.get(dtype.kind, _parse_other)(value, dtype)
     except (TypeError, ValueError, OverflowError, binascii.Error) as error:
-        raise _Invalid("bad fill_value", value, f"a value of {dtype}") from error
+        raise _invalid("bad fill_value", value, f"a value of {dtype}") from error
 
 
 def _parse_float(value: Any, dtype: np.dtype) -> float:
