@@ -210,14 +210,14 @@ def _lerc(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpegxl(data: bytes) -> tuple[int, int] | None:
-    found = _jpegxl_header(data)
-    return found[:2] if found else None
+    header = _jpegxl_header(data)
+    return header[:2] if header else None
 
 
 def is_animated(data: bytes) -> bool:
     """Return whether a JPEG XL stream may have more than one frame, or a preview."""
-    found = _jpegxl_header(data)
-    return found is not None and found[2]
+    header = _jpegxl_header(data)
+    return header is not None and header[2]
 
 
 def _jpegxl_header(data: bytes) -> tuple[int, int, bool] | None:
@@ -347,10 +347,10 @@ def clean_png(data: Any, max_bytes: int) -> bytes:
         raise ValueError("no valid PNG palette")
     image = b"".join(parts.get(b"IDAT", ()))
     passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
-    sizes = [_pass_size(width, height, depth * _SAMPLES[color], *one) for one in passes]
+    sizes = [_pass_size(width, height, depth * _SAMPLES[color], *steps) for steps in passes]
     _check_png_data(image, [size for size in sizes if size[0] and size[1]], max_bytes)
-    kept = [(name, parts[name][0]) for name in _KEPT_CHUNKS.get(color, ()) if name in parts]
-    chunks = [(b"IHDR", header), *kept, (b"IDAT", image), (b"IEND", b"")]
+    samples = [(name, parts[name][0]) for name in _KEPT_CHUNKS.get(color, ()) if name in parts]
+    chunks = [(b"IHDR", header), *samples, (b"IDAT", image), (b"IEND", b"")]
     return _SIGNATURE + b"".join(map(_write_png_chunk, chunks))
 
 

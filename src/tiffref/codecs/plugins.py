@@ -161,7 +161,7 @@ Lerc = _define("Lerc", "imagecodecs_lerc", _ArrayBytes)
 Png = _define("Png", "imagecodecs_png", _ArrayBytes)
 WebP = _define("WebP", "imagecodecs_webp", _ArrayBytes)
 _IMAGES = (Jpeg, Jpeg2000, JpegXl, JpegXr, Lerc, Png, WebP)
-_OWN = {one.codec_id: one for one in (Delta, FloatPredictor, Lzw, PackBits, *_IMAGES)}
+_OWN = {codec.codec_id: codec for codec in (Delta, FloatPredictor, Lzw, PackBits, *_IMAGES)}
 
 
 def __getattr__(name: str) -> Any:

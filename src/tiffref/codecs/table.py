@@ -224,10 +224,10 @@ def jpeg_colorspaces(
         return {"colorspace": 2, "outcolorspace": 2}
     if extra_samples:
         return {}
-    found: dict[str, int | str] = dict(_JPEG_OUTPUT.get(photometric, {}))
+    parameters: dict[str, int | str] = dict(_JPEG_OUTPUT.get(photometric, {}))
     if photometric == 2 and not is_jfif:
-        found["colorspace"] = 2
-    return found
+        parameters["colorspace"] = 2
+    return parameters
 
 
 _JPEG_OUTPUT: Mapping[int, Mapping[str, int | str]] = {

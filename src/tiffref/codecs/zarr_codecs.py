@@ -272,17 +272,17 @@ def to_zarr3(
     if codec.transposes:
         assert ndim is not None
         first = [_transpose_codec(order, ndim) for order in codec.transposes]
-        for one in first:
-            order = one["configuration"]["order"]
+        for transpose in first:
+            order = transpose["configuration"]["order"]
             chunks = None if chunks is None else [chunks[axis] for axis in order]
         stored = to_zarr3(replace(codec, transposes=()), ndim=ndim, chunks=chunks, is_own=is_own)
         transposed = [*first, *stored["codecs"]]
-        is_read_by_gdal = {one["name"] for one in transposed} <= {"transpose", "bytes", "zstd"}
+        is_read_by_gdal = {entry["name"] for entry in transposed} <= {"transpose", "bytes", "zstd"}
         if is_read_by_gdal and not all(map(is_self_inverse, codec.transposes)):
             transposed.append(_GDAL_BARRIER)
         return {**stored, "codecs": transposed}
     codecs = None if reason_for_segment(codec) is not None else _portable(codec, chunks or ())
-    if codecs is None or (is_own and any("imagecodecs_" in one["name"] for one in codecs)):
+    if codecs is None or (is_own and any("imagecodecs_" in entry["name"] for entry in codecs)):
         codecs = [{"name": SEGMENT_ID, "configuration": codec.to_config()}]
     dtype = np.dtype(codec.dtype)
     data_type: Any = dtype.name
@@ -397,8 +397,8 @@ def _to_zarr2_metadata(
 ) -> dict[str, Any]:
     """Return Zarr v2 metadata equivalent to a codec list that `_portable` may have written."""
     filters, compressor = [], None
-    for one in codecs:
-        name, options = one["name"], one.get("configuration", {})
+    for entry in codecs:
+        name, options = entry["name"], entry.get("configuration", {})
         if name == "bytes" and options.get("endian") == "big":
             dtype = dtype.newbyteorder(">")
         elif name in _PREDICTORS:

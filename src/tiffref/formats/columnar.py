@@ -105,9 +105,9 @@ def find_spacing(text: Text) -> Spacing | None:
 
 def _find_first(text: Text) -> re.Match[bytes] | None:
     for n_bytes in _FIRST_BYTES:
-        found = _RANGE.search(text[:n_bytes])
-        if found is not None or n_bytes >= len(text):
-            return found
+        byte_range = _RANGE.search(text[:n_bytes])
+        if byte_range is not None or n_bytes >= len(text):
+            return byte_range
     return None
 
 
@@ -153,27 +153,27 @@ def split_document(text: Text) -> Split | None:
         return None
     separator, stop = spacing.separator, spacing.stop
     runs: list[tuple[bytes, int, int]] = []
-    kept: list[bytes] = []
+    metadata: list[bytes] = []
     position = spacing.start
     while position < stop:
         next_range = text.find(spacing.is_range, position, stop)
         if next_range < 0:
-            kept.append(text[position:stop])
+            metadata.append(text[position:stop])
             break
         mark = text.rfind(separator + b'"', position, next_range)
         start = position if mark < 0 else mark + len(separator)
         first = _FIRST_KEY.match(text[start:next_range])
         if first is None:
             return None
-        kept.append(text[position:start])
+        metadata.append(text[position:start])
         position = _find_end(text, spacing, first[1], start)
         if position <= start:
             return None
         runs.append((first[1], start, position))
     else:  # the document ends with a run, so the text before it ends with a separator
-        kept = [b"".join(kept).removesuffix(separator)]
+        metadata = [b"".join(metadata).removesuffix(separator)]
     try:
-        refs = json.loads(b"{" + b"".join(kept) + b"}", object_pairs_hook=_unique)
+        refs = json.loads(b"{" + b"".join(metadata) + b"}", object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
     is_plain = all(isinstance(value, str) for value in refs.values())

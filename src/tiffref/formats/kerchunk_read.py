@@ -225,9 +225,9 @@ def _parse_chunks(
     whole = np.flatnonzero(form == 1)
     whole_urls = [value[0] for value in _pick(values, whole)]
     table = dict.fromkeys(urls) | dict.fromkeys(whole_urls)
-    place = {url: row for row, url in enumerate(table)}
+    row_of = {url: row for row, url in enumerate(table)}
     for rows, column in ((ranged, urls), (whole, whole_urls)):
-        source[rows] = np.fromiter(map(place.__getitem__, column), np.int32, len(column))
+        source[rows] = np.fromiter(map(row_of.__getitem__, column), np.int32, len(column))
     texts = np.flatnonzero(form == 0).tolist()
     inlined = {row: data for row in texts if (data := _decode_text(values[row])) is not None}
     expanded = [expand_url(url, templates, report) for url in table]

@@ -324,9 +324,9 @@ def digest_chunks(
         manifest = array.manifest
         urls, columns = _range_columns(manifest, addresses) if manifest.sources else ([], ())
         inlined = sorted(manifest.inlined.items())
-        heads.append((path, manifest.shape, urls, [(flat, len(found)) for flat, found in inlined]))
+        heads.append((path, manifest.shape, urls, [(flat, len(chunk)) for flat, chunk in inlined]))
         data += columns
-        data += [found for _, found in inlined]
+        data += [chunk for _, chunk in inlined]
     yield to_text(heads).encode()
     yield from data
 
@@ -370,11 +370,11 @@ def _digest(
     joined = "".join(texts)
     if seal != NO_SEAL:
         joined = joined.replace(seal, NO_SEAL)
-    found = hashlib.sha256(to_text([*map(len, texts)]).encode())
-    found.update(joined.encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(to_text([*map(len, texts)]).encode())
+    digest.update(joined.encode("utf-8", "surrogatepass"))
     for part in parts:
-        found.update(part)
-    return found.digest()
+        digest.update(part)
+    return digest.digest()
 
 
 def _to_str(value: Any) -> str:

@@ -58,21 +58,15 @@ def describe_arrays(
     Codecs and readers depend on the Zarr format.
     """
     arrays = dict(group.arrays())
-    rows = [
-        {
-            **row,
-            "levels": [_describe_level(one, arrays, zarr_format) for one in row.get("levels", ())],
-        }
-        for row in series or _as_series(arrays)
-    ]
-    return {"sources": [{"url": one.url, "size": one.size} for one in sources], "series": rows}
-
-
-def _describe_level(
-    level: Mapping[str, Any], arrays: Mapping[str, Array], zarr_format: int
-) -> Mapping[str, Any]:
-    array = arrays.get(level.get("path", ""))
-    return level if array is None else {**level, **_describe_array(array, zarr_format)}
+    files = [{"url": source.url, "size": source.size} for source in sources]
+    rows = []
+    for row in series or _as_series(arrays):
+        levels = [dict(level) for level in row.get("levels", ())]
+        for level in levels:
+            if level.get("path", "") in arrays:
+                level.update(_describe_array(arrays[level.get("path", "")], zarr_format))
+        rows.append({**row, "levels": levels})
+    return {"sources": files, "series": rows}
 
 
 def outline(
@@ -156,15 +150,15 @@ def _describe_v3_codec(codec: SegmentCodec | ForeignCodec) -> dict[str, Any]:
 
     transposes: tuple[tuple[int, ...], ...] = getattr(codec, "transposes", ())
     stored: Any = replace(codec, transposes=()) if transposes else codec  # type: ignore[arg-type]
-    found = _describe_codec(stored)
+    v2 = _describe_codec(stored)
     absent = set()
-    if not all(map(is_self_inverse, transposes)) or set(found["ids"]) - {"zstd"}:
+    if not all(map(is_self_inverse, transposes)) or set(v2["ids"]) - {"zstd"}:
         absent.add("GDAL 3.12")
     if len(transposes) > 1:
         absent.add("zarrita.js")
-    readers = [_V3_READERS.get(name, name) for name in found["readers"] if name not in absent]
-    ids = ["transpose"] * bool(transposes) + found["ids"]
-    return {**found, "ids": ids, "readers": readers}
+    readers = [_V3_READERS.get(name, name) for name in v2["readers"] if name not in absent]
+    ids = ["transpose"] * bool(transposes) + v2["ids"]
+    return {**v2, "ids": ids, "readers": readers}
 
 
 def format_arrays(name: str, facts: Mapping[str, Any]) -> Iterator[str]:

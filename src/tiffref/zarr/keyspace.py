@@ -108,8 +108,8 @@ def parse_chunkmode(value: Any) -> CHUNKMODE | None:
     try:
         return CHUNKMODE[str(name).upper()]
     except KeyError:
-        known = ", ".join(CHUNKMODE.__members__)
-        raise ValueError(f"chunkmode is {value!r}, expected one of {known}") from None
+        names = ", ".join(CHUNKMODE.__members__)
+        raise ValueError(f"chunkmode is {value!r}, expected one of {names}") from None
 
 
 def expose_array(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2) -> ExposedArray:
