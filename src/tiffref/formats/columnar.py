@@ -23,8 +23,8 @@ from .zarr_metadata import ArrayMetadata
 
 _END_BYTES = 1 << 10
 """Bytes at either end that are searched for braces."""
-_FIRST_BYTES = (1 << 20, 1 << 26)
-"""Bytes that are searched for the first byte range, which follows the metadata."""
+_FIRST_BYTES, _METADATA_BYTES = 1 << 20, 1 << 26
+"""Bytes that are searched for the first byte range, which follows the metadata, then if need be."""
 
 
 def _compile(pattern: str) -> re.Pattern[bytes]:
@@ -86,9 +86,11 @@ def find_spacing(text: Text) -> Spacing | None:
     head, foot = text[:_END_BYTES], text[max(0, len(text) - _END_BYTES) : len(text)]
     for is_wrapped, begins, ends in _ENDS:
         begin, end = begins.match(head), ends.search(foot)
-        first = _find_first(text) if begin and end else None
-        if begin is None or end is None or first is None:
+        if begin is None or end is None:
             continue
+        first = _RANGE.search(text[:_FIRST_BYTES]) or _RANGE.search(text[:_METADATA_BYTES])
+        if first is None:
+            break
         colon, opening, *commas, closing, separator = first.groups()
         return Spacing(
             is_wrapped,
@@ -100,14 +102,6 @@ def find_spacing(text: Text) -> Spacing | None:
             (commas[0], commas[1]),
             closing,
         )
-    return None
-
-
-def _find_first(text: Text) -> re.Match[bytes] | None:
-    for n_bytes in _FIRST_BYTES:
-        byte_range = _RANGE.search(text[:n_bytes])
-        if byte_range is not None or n_bytes >= len(text):
-            return byte_range
     return None
 
 
