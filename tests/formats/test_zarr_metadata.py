@@ -151,6 +151,7 @@ def test_no_such_format(tmp_path: Path) -> None:
         ("chunk_key_encoding", ["default"]),
         ("chunk_key_encoding", {"name": ["v2"]}),
         ("chunk_key_encoding", {"name": "default", "configuration": [1]}),
+        ("data_type", None),
         ("data_type", ["uint8"]),
         ("data_type", {"name": ["bool"]}),
         ("data_type", {"name": "fixed_length_utf32", "configuration": {"length_bytes": "x"}}),

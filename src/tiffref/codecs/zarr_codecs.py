@@ -379,17 +379,34 @@ def _parse_zarr3(metadata: Mapping[str, Any], chunks: Sequence[int]) -> SegmentC
     if codecs[0]["name"] == SEGMENT_ID:
         codec: SegmentCodec | None = SegmentCodec.from_config(codecs[0]["configuration"])
     else:
-        dtype = _parse_data_type(metadata["data_type"])
+        dtype = parse_data_type(metadata["data_type"])
         codec = _parse_zarr2(_to_zarr2_metadata(dtype, codecs, chunks), chunks)
     if codec is None or not transposes:
         return codec
     return with_transposes(codec, tuple(transposes), chunks)
 
 
-def _parse_data_type(data_type: Any) -> np.dtype:
-    if isinstance(data_type, Mapping) and data_type["name"] == "fixed_length_utf32":
-        return np.dtype(f"<U{data_type['configuration']['length_bytes'] // 4}")
-    return np.dtype(data_type)
+def parse_data_type(data_type: Any) -> np.dtype:
+    """Parse a data type of Zarr v3; invalid ones raise one of `_PARSE_ERRORS`."""
+    if not isinstance(data_type, Mapping):
+        return np.dtype(_DATA_TYPES.get(data_type, data_type))
+    options, name = data_type.get("configuration", {}), data_type["name"]
+    if "unit" in options:
+        size: Any = f"{options.get('scale_factor', 1)}{options['unit']}"
+    else:
+        size = options.get("length_bytes", 0) // (4 if name == "fixed_length_utf32" else 1)
+    return np.dtype(_DATA_TYPES[name].format(size))
+
+
+_DATA_TYPES = {
+    "string": "O",
+    "fixed_length_utf32": "U{}",
+    "null_terminated_bytes": "S{}",
+    "raw_bytes": "V{}",
+    "numpy.datetime64": "M8[{}]",
+    "numpy.timedelta64": "m8[{}]",
+}
+"""Data types of Zarr v3 that NumPy names otherwise."""
 
 
 def _to_zarr2_metadata(

@@ -19,14 +19,14 @@ import functools
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ujson
 
-from ..codecs.zarr_codecs import from_zarr2, from_zarr3, to_zarr2, to_zarr3
+from ..codecs.zarr_codecs import from_zarr2, from_zarr3, parse_data_type, to_zarr2, to_zarr3
 from ..errors import InvalidReferences, ManifestMismatch
 from ..model.array import Array, Group, Node, chunk_grid
 from ..model.codec import ForeignCodec, SegmentCodec
@@ -436,7 +436,7 @@ def _parse_array2(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     separator = document.get("dimension_separator", ".")
     if separator not in (".", "/"):
         raise _invalid("unknown dimension_separator", separator, "'.' or '/'")
-    dtype = _parse_dtype(document["dtype"])
+    dtype = _parse_dtype(document["dtype"], _parse_dtype2)
     dims, attributes = _extract_dims(attributes, len(shape))
     fill = None if document["fill_value"] is None else _parse_fill(document["fill_value"], dtype)
     codec, rule, dtype = from_zarr2(document), KeyRule("", separator, "0"), dtype.newbyteorder("=")
@@ -467,7 +467,7 @@ def _parse_array3(document: Mapping[str, Any], attributes: Mapping[str, Any]) ->
     chunk_shape = grid.get("configuration", {}).get("chunk_shape")
     shape, chunks = _parse_grid(document.get("shape"), chunk_shape)
     _expect_members(document, {"data_type", "chunk_key_encoding", "fill_value", "codecs"}, 3)
-    dtype = _parse_data_type(document["data_type"])
+    dtype = _parse_dtype(document["data_type"], parse_data_type)
     fill = _parse_fill(document["fill_value"], dtype)
     names = document.get("dimension_names") or [None] * len(shape)
     if (
@@ -523,36 +523,17 @@ def _parse_grid(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ..
     return tuple(shape), tuple(chunks)
 
 
-def _parse_dtype(text: Any) -> np.dtype:
+def _parse_dtype(data_type: Any, parse: Callable[[Any], np.dtype]) -> np.dtype:
     try:
-        fields = [tuple(field) for field in text] if isinstance(text, list) else text
-        return np.dtype(fields)
-    except (TypeError, ValueError) as error:
-        raise _invalid("unknown dtype", text, "a NumPy dtype string") from error
+        if data_type is None:  # float64 in NumPy
+            raise TypeError(data_type)
+        return parse(data_type)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise _invalid("unknown dtype", data_type, "a data type of NumPy and Zarr") from error
 
 
-_DATA_TYPES = {
-    "string": "O",
-    "fixed_length_utf32": "U{}",
-    "null_terminated_bytes": "S{}",
-    "raw_bytes": "V{}",
-    "numpy.datetime64": "M8[{}]",
-    "numpy.timedelta64": "m8[{}]",
-}
-
-
-def _parse_data_type(data_type: Any) -> np.dtype:
-    if not isinstance(data_type, Mapping):
-        return _parse_dtype(_DATA_TYPES.get(data_type, data_type))
-    options = data_type.get("configuration", {})
-    name = data_type.get("name", "")
-    pattern = _DATA_TYPES.get(name)
-    if pattern is None:
-        raise _invalid("unknown data_type", data_type, "a data type of Zarr v3")
-    if "unit" in options:
-        return _parse_dtype(pattern.format(f"{options.get('scale_factor', 1)}{options['unit']}"))
-    n_bytes = options.get("length_bytes", 0)
-    return _parse_dtype(pattern.format(n_bytes // 4 if name == "fixed_length_utf32" else n_bytes))
+def _parse_dtype2(dtype: Any) -> np.dtype:
+    return np.dtype([tuple(field) for field in dtype] if isinstance(dtype, list) else dtype)
 
 
 def _extract_dims(
