@@ -36,7 +36,7 @@ from ..read.engine import MAX_GAP_BYTES, MAX_RANGE_BYTES
 from ..read.fetch import Fetcher, fetch_pool
 from ..read.selection import Ranges, check_range, plan_ranges
 
-_MAX_RUNS = 16
+_MAX_RUNS = 32
 _MAX_CHUNKS = 18
 """Rows are added while fewer chunks are ahead: of a 9 x 9 window, two rows too many are read."""
 _ROW_CHUNKS = 8
@@ -68,13 +68,11 @@ class _Run:
     is_reversed: bool = False
 
     @classmethod
-    def begin(cls, array: Array, flat: int) -> _Run:
+    def begin(cls, array: Array, flat: int, is_reversed: bool) -> _Run:
         grid = tuple(n for n in array.grid if n > 1)
-        index = _unravel(flat, grid)
-        return cls(array, grid, index, index, [None] * len(grid), index)
-
-    def index(self, flat: int) -> tuple[int, ...]:
-        return _unravel(self._mirror(flat), self.grid)
+        index = _unravel(math.prod(grid) - 1 - flat if is_reversed else flat, grid)
+        last: list[int | None] = [None] * len(grid)
+        return cls(array, grid, index, index, last, index, is_reversed=is_reversed)
 
     def flat(self, index: tuple[int, ...]) -> int:
         return self._mirror(_ravel(index, self.grid))
@@ -84,22 +82,7 @@ class _Run:
 
     def follow(self, flat: int) -> bool:
         """Add a chunk if it continues the run; return whether it does."""
-        if self._follow(self.index(flat)):
-            return True
-        if self.n_chunks > 1:
-            return False
-        self._reverse()
-        if self._follow(self.index(flat)):
-            return True
-        self._reverse()
-        return False
-
-    def _reverse(self) -> None:
-        first = self.flat(self.first)
-        self.is_reversed = not self.is_reversed
-        self.first = self.current = self.front = self.index(first)
-
-    def _follow(self, index: tuple[int, ...]) -> bool:
+        index = _unravel(self._mirror(flat), self.grid)
         if index in self.skipped:
             self.skipped.remove(index)
             self.n_chunks += 1
@@ -217,8 +200,9 @@ class ReadAhead:
             if run.array is array and run.follow(flat):
                 break
         else:
-            run = _Run.begin(array, flat)
-            self._runs = [*self._runs[1 - _MAX_RUNS :], run]
+            started = [_Run.begin(array, flat, is_reversed) for is_reversed in (False, True)]
+            self._runs = [*self._runs[2 - _MAX_RUNS :], *started]
+            return []
         if run.n_chunks < concurrency:
             return []
         return [run.flat(index) for row in run.extend() for index in row]
