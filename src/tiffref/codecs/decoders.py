@@ -366,14 +366,7 @@ def _build_tiff(
 ) -> bytes:
     """Build a TIFF with one strip.
 
-    Parameters
-    ----------
-    codec, data, rows
-        The segment and its number of rows.
-    tags
-        Further tags; they override the default ones.
-    blobs
-        Tag number -> data to which its values are offsets.
+    `tags` override the default ones; `blobs` are the data to which the values of tags are offsets.
     """
     _, _, columns, samples = codec.shape
     dtype = np.dtype(codec.dtype)

@@ -183,15 +183,7 @@ def from_zarr2(zarray: Mapping[str, Any]) -> SegmentCodec | ForeignCodec:
 
 
 def _parse_zarr2(metadata: Mapping[str, Any], chunks: Sequence[int]) -> SegmentCodec | None:
-    """Return the codec for which `to_zarr2` may have written this; None if there is none.
-
-    Parameters
-    ----------
-    metadata
-        `dtype`, `filters` and `compressor` of Zarr v2 metadata.
-    chunks
-        Chunk shape.
-    """
+    """Return the codec for which `to_zarr2` may have written this; None if there is none."""
     dtype = np.dtype(metadata["dtype"])
     compressor = dict(metadata["compressor"] or {})
     filters = list(metadata["filters"] or ())

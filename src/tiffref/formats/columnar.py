@@ -386,13 +386,9 @@ def _unquote(text: bytes) -> str | None:
 def _match(
     layout: _Layout, lines: NDArray[np.uint8]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8] | None]:
-    """Find the lines of a layout.
+    """Return a mask of the lines of a layout, and these with values instead of digits.
 
-    Returns
-    -------
-    is_same, digits
-        Mask of `lines`, and the matching lines with the values of digits in the columns of numbers;
-        None if a number has leading zeros.
+    The latter are None if a number has leading zeros.
     """
     low, span = layout.codes.copy(), np.zeros_like(layout.codes)
     for start, stop in layout.numbers:

@@ -376,16 +376,9 @@ def rank_sources(
 def _make_manifest(
     grid: tuple[int, ...], columns: Columns, sources: Sequence[Source], rank: NDArray[np.int32]
 ) -> Manifest:
-    """Build a manifest with only the sources in use.
+    """Build a manifest with only the sources in use, from columns that it changes in place.
 
-    Parameters
-    ----------
-    grid
-        Chunks along each dimension.
-    columns
-        Columns of all chunks; `source` is a row of all URLs, and is changed in place.
-    sources, rank
-        From `rank_sources`.
+    In the columns, `source` is a row of `rank`.
     """
     source = columns.source
     is_stored = source >= 0

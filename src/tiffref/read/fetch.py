@@ -238,14 +238,9 @@ class Fetcher:
     def _begin_check(self, source: Source) -> tuple[ByteSource, Callable[[], None], Source | None]:
         """Start the check of a source.
 
-        If reads of a remote source do not verify it, the check is a separate request, which runs
-        concurrently with the first read. Concurrent readers of a source share one check.
-
-        Returns
-        -------
-        opened, finish_check, expected
-            The open source, a function that waits for the check, and the `expected` argument of
-            reads.
+        Returns the open source, a function that waits for the check, and the `expected` argument of
+        reads. If reads of a remote source do not verify it, the check is a separate request, which
+        runs concurrently with the first read. Concurrent readers of a source share one check.
         """
         opened = self.open(source.url)
         if self.verify == "never":

@@ -473,15 +473,7 @@ class _ReferenceMapping(Mapping[str, Any]):
 
 
 class _SourceFileSystem(AsyncFileSystem):
-    """The sources of a store as files, by their URLs in documents.
-
-    Parameters
-    ----------
-    sources
-        Sources by URL.
-    fetch
-        Fetcher that reads and checks them.
-    """
+    """The sources of a store as files by their URLs in documents; `fetch` reads and checks them."""
 
     cachable = False
 
