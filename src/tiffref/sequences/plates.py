@@ -19,7 +19,7 @@ from ..metadata.calibration import row_name
 from ..metadata.ngff import IMAGE_ATTRIBUTES, order_axes
 from ..model.array import Array, Group
 from ..model.combine import select_chunks
-from ..references import References, move_series
+from ..references import References, level_paths, move_series
 from .coordinates import count_empty, read_axis
 
 FIELDS = ("field", "site", "fov", "position")
@@ -103,9 +103,8 @@ def _find_fields(
     references: References, dims: Sequence[str]
 ) -> tuple[list[tuple[_Field, Group]], list[str]]:
     """Return the fields that have files with their arrays, and the paths of incomplete ones."""
-    first = references.series[0]
-    levels = [level["path"] for level in first["levels"] if "path" in level]
-    n_axes = len(first["sequence"]["dims"]) - len(dims)
+    levels = level_paths(references.series[:1])
+    n_axes = len(references.series[0]["sequence"]["dims"]) - len(dims)
     fields, partial = {}, []
     for field in _fields(references.group, dims):
         group = _field_group(references.group, levels, field.place)

@@ -38,7 +38,7 @@ from ..metadata.report import Report
 from ..model.array import Array, Group, check_zattrs
 from ..model.combine import group_compatible, merge_arrays, mismatch_error, reindex_axis
 from ..model.manifest import Source
-from ..references import References, move_series
+from ..references import References, level_paths, move_series
 from .assemble import (
     MAX_REPORTED,
     METADATA,
@@ -458,8 +458,7 @@ def append_sequence(
 
 def _record(references: References) -> dict[str, Any]:
     rows = [row["sequence"] for row in references.series if "sequence" in row]
-    has_image = any("path" in level for row in references.series[:1] for level in row["levels"])
-    if len(rows) != 1 or not has_image:
+    if len(rows) != 1 or not level_paths(references.series[:1]):
         raise InvalidReferences(
             f"the references contain {len(rows) or 'no'} sequence{'s' * (len(rows) > 1)} of files",
             expected="one" if rows else None,
@@ -539,7 +538,7 @@ def _join(
     joined = [join_axes(_axis(old, dim, n), _axis(new, dim, n)) for n, dim in enumerate(dims)]
     axes = [axis for axis, *_ in joined]
     children: dict[str, Array | Group] = dict(old.group.children)
-    for path in [level["path"] for level in old.series[0]["levels"] if "path" in level]:
+    for path in level_paths(old.series[:1]):
         first, second = old.group[path], _compatible_array(old.group, new.group, path, dims)
         assert isinstance(first, Array)
         for n, (axis, ours, theirs) in enumerate(joined):
