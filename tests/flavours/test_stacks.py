@@ -663,6 +663,24 @@ def test_an_ndtiff_index_that_is_cut_off(tmp_path, n_left, n_more):
         tiffref.scan(tmp_path / "a_NDTiffStack.tif", strict=True)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_ndtiff_planes_at_the_same_place(tmp_path, place):
+    """A record that is repeated as a whole is no fault."""
+    data = pixels(2, 20, 24)
+    path = tmp_path / "a_NDTiffStack.tif"
+    planes = [({"channel": "a"}, data[0]), ({"channel": "ab"[place]}, data[1])]
+    write_ndtiff(tmp_path, {path.name: planes}, {})
+    index = (tmp_path / "NDTiff.index").read_bytes()
+    (tmp_path / "NDTiff.index").write_bytes(index + index[: len(index) // 2])
+    if place:
+        assert_pixels(tiffref.scan(path, strict=True), {"image": data})
+        return
+    with pytest.warns(tiffref.errors.MetadataWarning, match="1 planes of NDTiff"):
+        tiffref.scan(path)
+    with pytest.raises(tiffref.errors.MalformedTiff, match="place of others"):
+        tiffref.scan(path, strict=True)
+
+
 @pytest.mark.parametrize("n", [1, 2, 4, 5])
 @pytest.mark.parametrize("by", [-2, 2, 100])
 def test_an_ndtiff_index_whose_offsets_are_not_those_of_pages(tmp_path, n, by):

@@ -276,8 +276,8 @@ class VendorFile:
         if n_left:
             verb = "page is" if n_left == 1 else "pages are"
             listing.defects.append(f"{n_left} {verb} not part of any image")
-        if self.tif.is_ndtiff and not _is_ndtiff_index_whole(_ndtiff_index(self.tif).read_bytes()):
-            listing.defects.append("NDTiff.index is cut off")
+        if self.tif.is_ndtiff:
+            listing.defects += _ndtiff_defects(_ndtiff_index(self.tif))
 
     def _check_ndtiff_index(self) -> None:
         """Refuse an index of NDTiff that tifffile would misread.
@@ -895,6 +895,23 @@ def _ndtiff(file: VendorFile) -> dict[str, Any]:
 
 def _ndtiff_index(tif: Any) -> Path:
     return Path(tif.filehandle.dirname) / "NDTiff.index"
+
+
+def _ndtiff_defects(index: Path) -> Iterator[str]:
+    """Yield the faults of an NDTiff index: records that are cut off, or at the place of others.
+
+    Of planes at the same place, tifffile reads the last.
+    """
+    from tifffile import read_ndtiff_index
+
+    if not _is_ndtiff_index_whole(index.read_bytes()):
+        yield "NDTiff.index is cut off"
+    places: dict[tuple[Any, ...], set[tuple[str, int]]] = {}
+    for axes, name, offset, *_ in read_ndtiff_index(index):
+        places.setdefault(tuple(sorted(axes.items())), set()).add((name, offset))
+    n_hidden = sum(map(len, places.values())) - len(places)
+    if n_hidden:
+        yield f"{n_hidden} planes of NDTiff.index are at the place of others"
 
 
 def _is_ndtiff_index_whole(data: bytes) -> bool:
