@@ -530,6 +530,26 @@ def test_an_unknown_sample_format_is_ignored(tmp_path: Path, code: int, order: s
 
 
 @pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", [270, 34735, 42113, 700])
+def test_metadata_of_an_unknown_type_is_reported(tmp_path: Path, code: int, order: str) -> None:
+    """Descriptions, georeferences and nodata; not every tag, since others have private types."""
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(np.ones((16, 32), "u1"), {code: "text"}, order=order)], order=order)
+    with tifffile.TiffFile(path) as tif:
+        at = tif.pages[0].tags[code].offset
+    data = bytearray(path.read_bytes())
+    struct.pack_into(f"{order}H", data, at + 2, 200)
+    path.write_bytes(data)
+    if code == 700:
+        assert tiffref.scan(path, strict=True).group["image"].shape == (16, 32)
+        return
+    with pytest.warns(MetadataWarning, match=f"{code}: values have an unknown type"):
+        assert tiffref.scan(path).group["image"].shape == (16, 32)
+    with pytest.raises(MalformedTiff, match="unknown type"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("form", [CLASSIC, BIG])
 @pytest.mark.parametrize("code", [258, 273, 324, 339])
 @pytest.mark.parametrize("n_pages", [1, 3])

@@ -524,8 +524,8 @@ class TiffReader:
         for n, (code, kind, count, value) in enumerate(layout.entry.iter_unpack(body)):
             width = TYPE_SIZES.get(kind)
             if width is None:  # TIFF 6.0: readers must skip fields of unknown types
-                if code in _PIXEL_TAGS:
-                    self._add_finding(ifd, UNKNOWN_TYPE, code, kind, True)
+                if code in _REPORTED_TAGS:
+                    self._add_finding(ifd, UNKNOWN_TYPE, code, kind, code in _PIXEL_TAGS)
                 continue
             n_bytes = width * count
             if n_bytes <= n_inline and not (high and kind == ASCII):
@@ -720,3 +720,5 @@ _TAGS_WITH_VALUES = frozenset(
     {256, 257, 258, 259, 266, 273, 277, 278, 284, 317, 322, 323, 324, 339}
 )
 """Tags that are not the same as their default if they have no values."""
+_REPORTED_TAGS = _PIXEL_TAGS | KIND_TAGS | {270}
+"""Those, ImageDescription, and tags of color tables, georeferencing and nodata."""
