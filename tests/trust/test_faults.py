@@ -257,12 +257,15 @@ def test_validation_gives_up(
     assert server.n_bytes < 1000
 
 
-def test_documents_that_the_server_compresses(stored: tuple[FaultyServer, str, bytes]) -> None:
+@pytest.mark.parametrize("name", ["refs.json", "refs.json.gz"])
+def test_documents_that_the_server_compresses(
+    stored: tuple[FaultyServer, str, bytes], name: str
+) -> None:
     server, url, _ = stored
     document = json.dumps(tiffref.scan(url).to_kerchunk()).encode()
-    server.files["/refs.json"] = gzip.compress(document)
+    server.files[f"/{name}"] = gzip.compress(document)
     server.pick_fault = lambda: "gzip"  # type: ignore[method-assign]
-    assert tiffref.References.open(f"{server.url}/refs.json").sources[0].url == url
+    assert tiffref.References.open(f"{server.url}/{name}").sources[0].url == url
 
 
 def test_documents_that_are_too_large(

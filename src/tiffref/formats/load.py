@@ -185,6 +185,8 @@ def fetch_text(
 
     `what` is what to say if it cannot be read.
     """
+    import fsspec
+
     from ..io.http import HttpFile, is_http  # as late as fsspec, to start faster
 
     path = os.fspath(document)
@@ -193,8 +195,10 @@ def fetch_text(
         open_file = partial(fs.open, name, "rb", compression="infer")
         if is_http(fs):
             text = HttpFile(fs, name, path).read_document(LIMITS.document_bytes)
-            data = io.BytesIO(text)
-            open_file = partial(_decompress, data, name)
+            # a server may say that it compressed a ".gz" file, and the client decompresses it
+            compression = None if text[:1] == b"{" else fsspec.utils.infer_compression(name)
+            unpack = fsspec.compression.compr[compression]
+            open_file = partial(unpack, io.BytesIO(text), mode="rb")
         with call_with_timeout(fs, path, 0, open_file) as file:
             n_bytes = getattr(file, "size", None) or UNKNOWN_SIZE_BYTES
             read = partial(_read_up_to, file, LIMITS.document_bytes + 1)
@@ -219,14 +223,6 @@ def read_file(fs: Any, path: str) -> bytes:
     if is_http(fs):
         return HttpFile(fs, path, path).read_document(LIMITS.document_bytes)
     return call_with_timeout(fs, path, UNKNOWN_SIZE_BYTES, partial(fs.cat_file, path))
-
-
-def _decompress(file: BinaryIO, name: str) -> Any:
-    """Return a file that decompresses another one, if its name says that it is compressed."""
-    import fsspec
-
-    kind = fsspec.utils.infer_compression(name)
-    return fsspec.compression.compr[kind](file, mode="rb")
 
 
 def _read_up_to(file: Any, limit: int) -> bytes:
