@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {
     "model/tiff_facts": "tiff/test_facts",
     "tiff/descriptions": "tiff/test_series",
     "tiff/plan": "tiff/test_scan",
+    "tiff/vendor_metadata": "flavours/test_products",
 }
 """Modules without tests of their own, and those that would fail first."""
 

@@ -15,7 +15,7 @@ import tifffile
 from tiffref.errors import MalformedTiff
 from tiffref.io.source import ByteSource, FileObjectSource, LocalSource
 from tiffref.tiff.ifd import TiffReader, parse_header
-from tiffref.tiff.pages import read_columns
+from tiffref.tiff.pages import Pages
 
 DIALECTS = [("<", False), (">", False), ("<", True), (">", True)]
 
@@ -186,7 +186,7 @@ def test_reads_of_a_cog(tmp_path: Path) -> None:
             tif.write(image, tile=(128, 128), subfiletype=int(step > 1), metadata=None)
     source = Counted(path)
     reader = TiffReader(source)
-    columns = read_columns(reader, reader.chain())
+    columns = Pages(reader).columns
     assert len(columns) == 3
     assert reader.n_reads == 3
     assert source.n_reads <= 4
@@ -207,7 +207,7 @@ def test_columns_are_those_of_single_directories(
                 description="x" * (page % 11), metadata=None, contiguous=False,
             )  # fmt: skip
     reader = TiffReader(LocalSource(path))
-    columns = read_columns(reader, reader.chain())
+    columns = Pages(reader).columns
     alone = opened(path.read_bytes())
     rows = np.arange(n)
     offset, length = columns.segments(rows, 4)

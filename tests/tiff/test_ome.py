@@ -18,7 +18,8 @@ from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, Tru
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.ome import OmeFile, ome_text
-from tiffref.tiff.vendor import is_vendor_file, open_vendor
+from tiffref.tiff.vendor import open_vendor
+from tiffref.tiff.vendor_metadata import is_vendor_file
 from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(5)

@@ -9,7 +9,7 @@ import tifffile
 import tiffref
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
-from tiffref.tiff.pages import read_columns
+from tiffref.tiff.pages import Pages
 
 rng = np.random.default_rng(11)
 N = 100
@@ -29,7 +29,7 @@ def write(path, n=N, byteorder="<", bigtiff=False, irregular=None, **how):
 def read(path):
     """Read the chain of a file into columns; return the reader too."""
     reader = TiffReader(LocalSource(path))
-    return read_columns(reader, reader.chain()), reader
+    return Pages(reader).columns, reader
 
 
 def assert_like_tifffile(path):

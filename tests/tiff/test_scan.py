@@ -179,6 +179,15 @@ def test_series_of_different_kinds_are_separate_variables(tmp_path):
     assert list(tiffref.scan(path, series=1).group.children) == ["image"]
 
 
+def test_planes_of_one_directory_by_key(tmp_path):
+    path = tmp_path / "a.tif"
+    data = rng.integers(0, 4000, (6, 32, 30), "u2")
+    tifffile.imwrite(path, data, imagej=True)
+    for key in (0, 2, -1, slice(1, 4), [5, 0]):
+        image = open_group(tiffref.scan(path, series=0, key=key))["image"][...]
+        np.testing.assert_array_equal(image, data[key])
+
+
 def test_pages_by_key(tmp_path):
     path = tmp_path / "a.tif"
     data = rng.integers(0, 4000, (6, 32, 30), "u2")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-from ..errors import MalformedTiff, MetadataWarning, warn
+from ..errors import MalformedTiff, MetadataWarning, TiffrefError, TruncationWarning, warn
 
 Element = ElementTree.Element
 
@@ -39,6 +39,12 @@ class Report:
         if self.is_strict:
             raise error
         self._warn(error)
+
+    def add_truncation(self, error: TiffrefError, more: str = "") -> None:
+        """Warn that pixels are missing, or raise the error in strict mode."""
+        if self.is_strict:
+            raise error
+        warn(TruncationWarning(f"{error} {more}".rstrip()), stacklevel=3)
 
     def note(self, key: str, what: str, *, hint: str) -> None:
         """Warn of a limitation that is not a fault of the file; never an error."""

@@ -21,18 +21,6 @@ import numpy as np
 from ..errors import MalformedTiff
 from .ifd import Directory, TiffReader
 
-__all__ = [
-    "DIRECTORY_TAGS",
-    "IJ_METADATA",
-    "Shaped",
-    "ij_metadata",
-    "imagej_metadata",
-    "imagej_text",
-    "parse_shaped",
-    "read_linked_ifd",
-    "shaped_text",
-]
-
 _DESCRIPTION, _IJ_COUNTS, IJ_METADATA = 270, 50838, 50839
 _OLD_SHAPE = re.compile(r"shape=\(([\d, ]*)\)")
 _MAX_HEADER_BYTES = 804
@@ -192,54 +180,6 @@ DIRECTORY_TAGS = frozenset({_EXIF, _GPS, _INTEROPERABILITY})
 _COMMENT = "UserComment"
 
 
-def _numbered(**runs: str) -> dict[int, str]:
-    """Name consecutive tags from each start: `_34850="A B"` is 34850: "A", 34851: "B"."""
-    return {
-        int(start[1:]) + n: name
-        for start, names in runs.items()
-        for n, name in enumerate(names.split())
-    }
-
-
-_NAMES = {
-    _EXIF: _numbered(
-        _33434="ExposureTime", _33437="FNumber", _34850="ExposureProgram",
-        _34852="SpectralSensitivity", _34855="ISOSpeedRatings OECF", _34864="SensitivityType"
-        " StandardOutputSensitivity RecommendedExposureIndex ISOSpeed ISOSpeedLatitudeyyy"
-        " ISOSpeedLatitudezzz", _36864="ExifVersion", _36867="DateTimeOriginal DateTimeDigitized",
-        _36880="OffsetTime OffsetTimeOriginal OffsetTimeDigitized",
-        _37121="ComponentsConfiguration CompressedBitsPerPixel", _37377="ShutterSpeedValue"
-        " ApertureValue BrightnessValue ExposureBiasValue MaxApertureValue SubjectDistance"
-        " MeteringMode LightSource Flash FocalLength", _37396="SubjectLocation",
-        _37500="MakerNote", _37510="UserComment",
-        _37520="SubsecTime SubsecTimeOriginal SubsecTimeDigitized", _37888="Temperature Humidity"
-        " Pressure WaterDepth Acceleration CameraElevationAngle", _40960="FlashpixVersion"
-        " ColorSpace PixelXDimension PixelYDimension RelatedSoundFile InteroperabilityTag",
-        _41483="FlashEnergy SpatialFrequencyResponse", _41486="FocalPlaneXResolution"
-        " FocalPlaneYResolution FocalPlaneResolutionUnit", _41492="SubjectLocation ExposureIndex",
-        _41495="SensingMethod", _41728="FileSource SceneType CFAPattern",
-        _41985="CustomRendered ExposureMode WhiteBalance DigitalZoomRatio FocalLengthIn35mmFilm"
-        " SceneCaptureType GainControl Contrast Saturation Sharpness DeviceSettingDescription"
-        " SubjectDistanceRange", _42016="ImageUniqueID", _42032="CameraOwnerName BodySerialNumber"
-        " LensSpecification LensMake LensModel LensSerialNumber", _42080="CompositeImage"
-        " SourceImageNumberCompositeImage SourceExposureTimesCompositeImage", _42240="Gamma",
-    ),
-    _GPS: _numbered(
-        _0="GPSVersionID GPSLatitudeRef GPSLatitude GPSLongitudeRef GPSLongitude GPSAltitudeRef"
-        " GPSAltitude GPSTimeStamp GPSSatellites GPSStatus GPSMeasureMode GPSDOP GPSSpeedRef"
-        " GPSSpeed GPSTrackRef GPSTrack GPSImgDirectionRef GPSImgDirection GPSMapDatum"
-        " GPSDestLatitudeRef GPSDestLatitude GPSDestLongitudeRef GPSDestLongitude"
-        " GPSDestBearingRef GPSDestBearing GPSDestDistanceRef GPSDestDistance"
-        " GPSProcessingMethod GPSAreaInformation GPSDateStamp GPSDifferential"
-        " GPSHPositioningError",
-    ),
-    _INTEROPERABILITY: _numbered(
-        _1="InteroperabilityIndex InteroperabilityVersion",
-        _4096="RelatedImageFileFormat RelatedImageWidth RelatedImageLength",
-    ),
-}  # fmt: skip
-
-
 def read_linked_ifd(reader: TiffReader, ifd: Directory, code: int) -> Any:
     """Read the IFD that a tag points to (Exif, GPS, interoperability).
 
@@ -252,7 +192,10 @@ def read_linked_ifd(reader: TiffReader, ifd: Directory, code: int) -> Any:
     below = reader.directory(at) if isinstance(at, int) else None
     if below is None:
         return value
-    names = _NAMES[code]
+    from tifffile import TIFF
+
+    registries = {_EXIF: TIFF.EXIF_TAGS, _GPS: TIFF.GPS_TAGS, _INTEROPERABILITY: TIFF.IOP_TAGS}
+    names = registries[code]
     found = {names.get(tag, str(tag)): below.get(tag) for tag in below.entries}
     for name in ("ExifVersion", "FlashpixVersion", _COMMENT):
         if isinstance(found.get(name), bytes):

@@ -24,15 +24,6 @@ from ..model.tiff_facts import IfdFacts
 from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_linked_ifd
 from .ifd import Directory, TiffReader
 
-__all__ = [
-    "decodes_by_stream",
-    "n_segments_of",
-    "parse_nodata",
-    "read_facts",
-    "shape_of",
-    "stream_key",
-]
-
 _RGB, _YCBCR = 2, 6
 _PACKBITS = 32773
 _JFIF_KINDS = frozenset({6, 7, 33007, 34892})
@@ -161,49 +152,38 @@ def read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
 def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
     entries = ifd.entries
     rows, columns = _image_length(ifd, 257), _image_length(ifd, 256)
-    frame = None
+    n_components = None
     if not rows and not columns and 256 not in entries:
         # some camera raw formats give the size only in the JPEG stream
         frame = jpeg_frame(first_bytes(reader, ifd))
         if frame is not None:
-            rows, columns = frame.rows, frame.columns
+            rows, columns, n_components = frame.rows, frame.columns, frame.components
     quirk = _writer_quirk(reader, ifd)
-    image = _parse_image(
-        _image_tags(ifd, quirk), quirk, None if frame is None else frame.components
-    )
-    tile = image.tile
-    if tile is None and 322 in entries and rows * columns:
+    (planes, depth, samples), fields = _parse_image(_image_tags(ifd, quirk), quirk, n_components)
+    if fields["tile"] is None and 322 in entries and rows * columns:
         raise MalformedTiff("tiles are 0 pixels wide", tag="TileWidth (322)", got=0)
+    compression = fields["compression"]
     tables: dict[str, Any] = {}
-    if image.compression in _STREAMED or 347 in entries:
-        tables = _decoder_tables(reader, ifd, image.compression)
-    uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries and image.compression == _JPEG
-    if uses_ndpi:
-        found = _ndpi_tile(reader, ifd)
-        if found is not None:
-            tile, tables["jpeg_header"] = found
-    shape = (image.planes, image.depth, rows, columns, image.samples)
-    dtype = image.dtype if entries else None
+    if compression in _STREAMED or 347 in entries:
+        tables = _decoder_tables(reader, ifd, compression)
+    uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries and compression == _JPEG
+    found = _ndpi_tile(reader, ifd) if uses_ndpi else None
+    if found is not None:
+        fields = {**fields, "tile": found[0]}
+        tables["jpeg_header"] = found[1]
+    if not entries:
+        fields = {**fields, "dtype": None}
+    shape = (planes, depth, rows, columns, samples)
+    nodata = _parse_nodata(ifd.get(_NODATA), fields["dtype"]) if _NODATA in entries else None
     return IfdFacts(
         name=ifd.name,
         byteorder=reader.header.byteorder,
         shape=shape,
-        dtype=dtype,
-        compression=image.compression,
-        predictor=image.predictor,
-        fill_order=image.fill_order,
-        photometric=image.photometric,
-        bits=image.bits,
-        sample_format=image.sample_format,
-        tile=tile,
         rows_per_strip=0 if 322 in entries and not uses_ndpi else _rows_per_strip(ifd, shape),
-        is_separate=image.is_separate,
-        extra_samples=image.extra_samples,
-        subsampling=image.subsampling,
-        subfile_type=image.subfile_type,
-        nodata=parse_nodata(ifd.get(_NODATA), dtype) if _NODATA in entries else None,
+        nodata=nodata,
         tags=_kept_tags(reader, ifd),
         tables=tables,
+        **fields,
     )
 
 
@@ -230,36 +210,24 @@ def _image_tags(ifd: Directory, quirk: str) -> tuple[tuple[int, Any], ...]:
     return tags
 
 
-class _Image(NamedTuple):
-    """The fields of `IfdFacts` that do not depend on the size of the image.
-
-    `planes` counts separate sample planes, `samples` those interleaved in a pixel.
-    """
-
-    planes: int
-    depth: int
-    samples: int
-    dtype: str | None
-    compression: int
-    predictor: int
-    fill_order: int
-    photometric: int
-    bits: tuple[int, ...]
-    sample_format: int | tuple[int, ...]
-    tile: tuple[int, int, int] | None
-    is_separate: bool
-    extra_samples: tuple[int, ...]
-    subsampling: tuple[int, int]
-    subfile_type: int
-
-
 @functools.lru_cache(1024)
 def _parse_image(
     values: tuple[tuple[int, Any], ...], quirk: str, n_components: int | None
-) -> _Image:
+) -> tuple[tuple[int, int, int], dict[str, Any]]:
     """Parse how samples are stored; replace missing tags and those that writers get wrong.
 
-    `n_components` is that of the JPEG stream if only the stream gives the size of the image.
+    Parameters
+    ----------
+    values, quirk
+        From `_image_tags` and `_writer_quirk`.
+    n_components
+        That of the JPEG stream, if only the stream gives the size of the image.
+
+    Returns
+    -------
+    sizes, fields
+        Number of separate sample planes, depth, and number of samples interleaved in a pixel; and
+        the fields of `IfdFacts` that do not depend on the size of the image, shared by many IFDs.
     """
     tags = dict(values)
     compression, photometric = _number(tags, 259, 1), _number(tags, 262, 0)
@@ -283,23 +251,21 @@ def _parse_image(
     sample_format = _sample_format(tags, quirk, bits, n_samples)
     subsampling = _int_list(tags, 530)
     default = (2, 2) if photometric == _YCBCR and compression not in (6, 7) else (1, 1)
-    return _Image(
-        planes=planes,
-        depth=depth,
-        samples=samples,
-        dtype=_dtype(bits, sample_format),
-        compression=compression,
-        predictor=_predictor(tags, quirk, compression),
-        fill_order=_number(tags, 266, 1),
-        photometric=photometric,
-        bits=bits,
-        sample_format=sample_format,
-        tile=_tile(tags, quirk),
-        is_separate=planar == 2 and planes > 1,
-        extra_samples=_int_list(tags, 338),
-        subsampling=(subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
-        subfile_type=_subfile_type(tags),
-    )
+    fields = {
+        "dtype": _dtype(bits, sample_format),
+        "compression": compression,
+        "predictor": _predictor(tags, quirk, compression),
+        "fill_order": _number(tags, 266, 1),
+        "photometric": photometric,
+        "bits": bits,
+        "sample_format": sample_format,
+        "tile": _tile(tags, quirk),
+        "is_separate": planar == 2 and planes > 1,
+        "extra_samples": _int_list(tags, 338),
+        "subsampling": (subsampling[0], subsampling[1]) if len(subsampling) > 1 else default,
+        "subfile_type": _subfile_type(tags),
+    }
+    return (planes, depth, samples), fields
 
 
 def _predictor(tags: Mapping[int, Any], quirk: str, compression: int) -> int:
@@ -423,7 +389,7 @@ def shape_of(
     return ((*size, samples), f"{axes}S") if has_samples or samples > 1 else (size, axes)
 
 
-def parse_nodata(value: Any, dtype: str | None) -> float | int | None:
+def _parse_nodata(value: Any, dtype: str | None) -> float | int | None:
     """Parse GDAL_NODATA (42113) as a number of the dtype; 0 if it is not one."""
     if dtype is None or value is None:
         return None
@@ -474,11 +440,8 @@ def _decoder_tables(reader: TiffReader, ifd: Directory, compression: int) -> dic
         frame = jpeg_frame(start)
         if frame is not None and frame.marker not in _LOSSY_FRAMES:
             found["jpeg_process"] = frame.marker
-        if (
-            compression == _JPEG
-            and _hashable_value(ifd, 262) in _GRAY
-            and _has_rgb_components(start)
-        ):
+        is_gray = compression == _JPEG and _hashable_value(ifd, 262) in _GRAY
+        if is_gray and _has_rgb_components(start):
             found["has_rgb_components"] = True
     if compression == OLD_JPEG:
         found.update(_old_jpeg_tables(reader, ifd))
@@ -492,11 +455,8 @@ def _has_rgb_components(start: bytes) -> bool:
     """
     frame = jpeg_frame(start)
     is_named = start[6:10] == b"JFIF" or b"Adobe" in start
-    return (
-        frame is not None
-        and frame.marker in _LOSSY_FRAMES
-        and (frame.ids == b"\0\1\2" and not is_named)
-    )
+    is_rgb = frame is not None and frame.marker in _LOSSY_FRAMES and frame.ids == b"\0\1\2"
+    return is_rgb and not is_named
 
 
 def _old_jpeg_tables(reader: TiffReader, ifd: Directory) -> dict[str, Any]:
@@ -607,10 +567,8 @@ def _restart_tile(header: bytes) -> tuple[tuple[int, int], bytes] | None:
     restart = factors = None
     changed, position = bytearray(header), 2
     while position + 4 <= len(header) and header[position] == 0xFF:
-        marker, length = (
-            header[position + 1],
-            int.from_bytes(header[position + 2 : position + 4], "big"),
-        )
+        marker = header[position + 1]
+        length = int.from_bytes(header[position + 2 : position + 4], "big")
         if marker == 0xDD:
             restart = int.from_bytes(header[position + 4 : position + 6], "big")
         elif 0xC0 <= marker <= 0xC3:

@@ -24,31 +24,20 @@ from ..io.progress import ProgressCounter
 from ..io.source import ByteSource
 from ..io.urls import FIRST_BYTES, describe_content
 
-__all__ = [
-    "KIND_TAGS",
-    "MAX_ENTRIES",
-    "SEGMENT_LENGTHS",
-    "SEGMENT_OFFSETS",
-    "TYPE_SIZES",
-    "UNKNOWN_TYPE",
-    "Directory",
-    "Finding",
-    "TiffReader",
-    "parse_header",
-]
-
 MAX_ENTRIES = 4096
 """Entries in one IFD. Anything that claims more is not an IFD."""
 SUB_IFDS = 330
 SEGMENT_OFFSETS, SEGMENT_LENGTHS = (324, 273), (325, 279)
-TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
-              16: 8, 17: 8, 18: 8}  # fmt: skip
-UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 13: "u4", 16: "u8", 18: "u8"}
-"""NumPy codes of the unsigned integer types."""
-_SIGNED = {6: "i1", 8: "i2", 9: "i4", 17: "i8"}
-ASCII, _BYTES = 2, (1, 7)
-_STRUCT_CODES = {3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d",
-                 13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
+_TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4",
+          11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}  # fmt: skip
+"""NumPy codes of the types; a rational is two integers."""
+_RATIONALS = (5, 10)
+TYPE_SIZES = {
+    kind: int(form[1]) * (2 if kind in _RATIONALS else 1) for kind, form in _TYPES.items()
+}
+UNSIGNED = frozenset({1, 3, 4, 7, 13, 16, 18})
+_INTEGERS = UNSIGNED | {6, 8, 9, 17}
+ASCII, _BYTES = 2, (1, 2, 7)
 _TUPLE_TAGS = frozenset({273, 279, 282, 283, 324, 325, 330, 338, 513, 514, 530, 531, 34736, 50838})
 """Tags whose value is always a tuple, even if there is only one number."""
 _BYTES_TAGS = frozenset({33723, 33923, 37724, 40100, 50288, 50296, 50839})
@@ -144,17 +133,10 @@ class _Layout:
 _layout_of = functools.lru_cache(16)(_Layout)
 
 
-@functools.lru_cache(1024)
-def _struct_of(byteorder: str, kind: int, count: int) -> struct.Struct:
-    letters = _STRUCT_CODES[kind]
-    return struct.Struct(f"{byteorder}{count * len(letters)}{letters[0]}")
-
-
 @functools.lru_cache(64)
-def _integer_dtype(byteorder: str, kind: int) -> np.dtype | None:
-    """Return the NumPy dtype of a TIFF integer type; None for other types."""
-    form = UNSIGNED.get(kind) or _SIGNED.get(kind)
-    return None if form is None else np.dtype(f"{byteorder}{form}")
+def dtype_of(byteorder: str, kind: int) -> np.dtype:
+    """Return the NumPy dtype of the numbers of a TIFF type."""
+    return np.dtype(f"{byteorder}{_TYPES[kind]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +247,10 @@ class Directory:
             If the tag has another type.
         """
         kind = self.entries[code][0]
-        form = _integer_dtype(self._reader.header.byteorder, kind)
-        values = np.frombuffer(self.raw(code), form or "u1")
-        if form is None or (kind in _SIGNED and (values < 0).any()):
+        values = np.frombuffer(self.raw(code), dtype_of(self._reader.header.byteorder, kind))
+        if kind not in _INTEGERS or (kind not in UNSIGNED and (values < 0).any()):
             raise MalformedTiff(
-                "values are not unsigned integers",
-                ifd=self.name,
-                tag=code,
-                got=f"type {self.entries[code][0]}",
+                "values are not unsigned integers", ifd=self.name, tag=code, got=f"type {kind}"
             )
         return values.astype(np.uint64)
 
@@ -290,14 +268,17 @@ class Directory:
             data = self._reader.read_value(where, TYPE_SIZES[kind] * count)
         if kind == ASCII and code not in _BYTES_TAGS:
             return _to_text(data)
-        if code in _COLORMAP_TAGS or code in _ARRAY_TAGS:
-            return _to_array(data, self._reader.header.byteorder, kind, code in _COLORMAP_TAGS)
-        if kind in _BYTES or kind == ASCII or code in _BYTES_TAGS:
+        is_bytes = kind in _BYTES or code in _BYTES_TAGS
+        is_table = code in _COLORMAP_TAGS
+        if is_bytes and not is_table and code not in _ARRAY_TAGS:
             return data
-        if count > _MAX_TUPLE_LENGTH and code not in _TUPLE_TAGS:
-            return _to_array(data, self._reader.header.byteorder, kind, False)
-        values = _struct_of(self._reader.header.byteorder, kind, count).unpack(data)
-        return values[0] if len(values) == 1 and code not in _TUPLE_TAGS else values
+        values = np.frombuffer(data, dtype_of(self._reader.header.byteorder, kind))
+        is_long = not is_bytes and count > _MAX_TUPLE_LENGTH and code not in _TUPLE_TAGS
+        if is_long or is_table or code in _ARRAY_TAGS:
+            values = values.astype(values.dtype.newbyteorder("="))
+            return values.reshape(3, -1) if is_table and values.size % 3 == 0 else values
+        numbers = tuple(values.tolist())
+        return numbers[0] if len(numbers) == 1 and code not in _TUPLE_TAGS else numbers
 
 
 def _to_text(data: bytes) -> str | bytes:
@@ -309,21 +290,6 @@ def _to_text(data: bytes) -> str | bytes:
         except UnicodeDecodeError:
             continue
     return data
-
-
-def _to_array(data: bytes, byteorder: str, kind: int, is_table: bool) -> NDArray[Any]:
-    letter = {1: "B", 2: "B", 7: "B"}.get(kind) or _STRUCT_CODES[kind][0]
-    values = np.frombuffer(data, np.dtype(f"{byteorder}{letter}"))
-    values = values.astype(values.dtype.newbyteorder("="))
-    return values.reshape(3, -1) if is_table and values.size % 3 == 0 else values
-
-
-@dataclass(slots=True)
-class _Budget:
-    """What may still be read; limits files whose IFDs or values overlap."""
-
-    n_entries: int
-    n_bytes: int
 
 
 @dataclass(eq=False)
@@ -356,10 +322,13 @@ class TiffReader:
     n_reads: int = 0
     has_loop: bool = False
     _layout: _Layout = field(init=False)
-    _budget: _Budget = field(init=False)
+    _n_entries_left: int = field(init=False)
+    _n_bytes_left: int = field(init=False)
+    """What may still be read; limits files whose IFDs or values overlap."""
     _directories: dict[int, Directory] = field(default_factory=dict)
     _chain: list[int] = field(default_factory=list)
-    _in_chain: set[int] = field(default_factory=set)
+    _index: dict[int, int] = field(default_factory=dict)
+    """Index in the chain, by offset."""
     _is_chain_complete: bool = False
     _n_prefetched: int = 0
     _windows: list[tuple[int, bytes]] = field(default_factory=list)
@@ -375,8 +344,9 @@ class TiffReader:
             raise
         self.header = header
         self._layout = _layout_of(header.byteorder, header.is_big, header.is_ndpi)
+        self._n_bytes_left = _MAX_OVERLAP * self.size + _SPARE_BYTES
         n_entries = _MAX_OVERLAP * self.size // self._layout.entry.size
-        self._budget = _Budget(n_entries + _SPARE_ENTRIES, _MAX_OVERLAP * self.size + _SPARE_BYTES)
+        self._n_entries_left = n_entries + _SPARE_ENTRIES
 
     @property
     def url(self) -> str:
@@ -414,8 +384,8 @@ class TiffReader:
         MalformedTiff
             If far more bytes of values were read than the file has, as the values overlap.
         """
-        self._budget.n_bytes -= length
-        if self._budget.n_bytes < 0:
+        self._n_bytes_left -= length
+        if self._n_bytes_left < 0:
             raise MalformedTiff(
                 "tag values overlap", url=self.url, got="more bytes of values than the file has"
             )
@@ -440,7 +410,7 @@ class TiffReader:
             If it cannot be read.
         """
         offset = self.header.first_ifd
-        ifd = self.directory(offset, "0")
+        ifd = self.directory(offset)
         if ifd is None:
             raise MalformedTiff(
                 "the first IFD cannot be read",
@@ -463,21 +433,26 @@ class TiffReader:
         size, start = layout.entry.size, offset + layout.count.size
         self._charge_entries(n + 1)
         self.n_reads += 1
-        ifd = Directory(self, offset, name or f"@{offset}")
+        ifd = Directory(self, offset, name or self.name_of(offset))
         ifd.end = start + n * size
         tail = layout.offset.size + layout.high_bytes * n
         body = self.read(start, n * size + tail)
         if len(body) >= n * size + layout.offset.size:
             (ifd.next_offset,) = layout.offset.unpack_from(body, n * size)
         else:
-            self._add_finding(
-                ifd, "the offset of the next IFD is cut off", "next IFD", ifd.end, True
-            )
+            self.add_finding(ifd, "the offset of the next IFD is cut off", "next IFD", ifd.end)
         high = body[n * size + layout.offset.size :]
         self._parse(ifd, body[: n * size], start + layout.value_offset, high)
         self._directories[offset] = ifd
-        self._count_read(offset not in self._in_chain)  # `_walk_buffer` has counted the others
+        self._count_read(offset not in self._index)  # `_walk_buffer` has counted the others
         return ifd
+
+    def name_of(self, offset: int) -> str:
+        """Return the index of an IFD in the chain, or "@offset"."""
+        if offset == self.header.first_ifd:
+            return "0"
+        index = self._index.get(offset)
+        return f"@{offset}" if index is None else str(index)
 
     def _count_read(self, n_directories: int) -> None:
         """Report IFDs to the progress counter, with the bytes read since the last report."""
@@ -505,8 +480,8 @@ class TiffReader:
         )
 
     def _charge_entries(self, n_entries: int) -> None:
-        self._budget.n_entries -= n_entries
-        if self._budget.n_entries < 0:
+        self._n_entries_left -= n_entries
+        if self._n_entries_left < 0:
             raise MalformedTiff(
                 "IFDs overlap",
                 url=self.url,
@@ -520,19 +495,18 @@ class TiffReader:
         entries, step, values = ifd.entries, layout.entry.size, ifd._values
         order: Any = "little" if self.header.byteorder == "<" else "big"
         start, window = self._windows[0] if self._windows else (0, b"")
-        budget = self._budget
         for n, (code, kind, count, value) in enumerate(layout.entry.iter_unpack(body)):
             width = TYPE_SIZES.get(kind)
             if width is None:  # TIFF 6.0: readers must skip fields of unknown types
                 if code in _REPORTED_TAGS:
-                    self._add_finding(ifd, UNKNOWN_TYPE, code, kind, code in _PIXEL_TAGS)
+                    self.add_finding(ifd, UNKNOWN_TYPE, code, kind, code in _PIXEL_TAGS)
                 continue
             n_bytes = width * count
             if n_bytes <= n_inline and not (high and kind == ASCII):
                 value = value[:n_bytes]
                 entry = (kind, count, where + n * step, value)
                 if not n_bytes and code in _TAGS_WITH_VALUES:
-                    self._add_finding(ifd, "the tag has no values", code, None, True, "a value")
+                    self.add_finding(ifd, "the tag has no values", code, None, expected="a value")
                 if high and count == 1 and kind in (4, 13):
                     if high[4 * n : 4 * n + 4] > b"\0\0\0\0":
                         entry = (16, 1, where + n * step, value + high[4 * n : 4 * n + 4])
@@ -546,13 +520,12 @@ class TiffReader:
             else:
                 at = int.from_bytes(value + high[4 * n : 4 * n + 4], order)
                 if at + n_bytes > size or (at < 8 and n_bytes):
-                    got = f"{n_bytes} bytes at {at}"
-                    is_pixel_tag = code in _PIXEL_TAGS
-                    self._add_finding(ifd, "values lie outside the file", code, got, is_pixel_tag)
+                    what, got = "values lie outside the file", f"{n_bytes} bytes at {at}"
+                    self.add_finding(ifd, what, code, got, code in _PIXEL_TAGS)
                     continue
                 begin = at - start
-                if 0 <= begin <= len(window) - n_bytes and n_bytes <= budget.n_bytes:
-                    budget.n_bytes -= n_bytes  # already read together with the IFD
+                if 0 <= begin <= len(window) - n_bytes and n_bytes <= self._n_bytes_left:
+                    self._n_bytes_left -= n_bytes  # already read together with the IFD
                     entry = (kind, count, at, window[begin : begin + n_bytes])
                 else:
                     entry = (kind, count, at, None)
@@ -561,21 +534,18 @@ class TiffReader:
             elif code == 270:
                 ifd.more_descriptions.append(ifd._decode(code, *entry))
 
-    def add_lost_sub_ifd(self, ifd: Directory, offset: int) -> None:
-        """Add the finding that a SubIFD cannot be read."""
-        self._add_finding(ifd, "a SubIFD cannot be read", SUB_IFDS, f"offset {offset}", True)
-
-    def _add_finding(
+    def add_finding(
         self,
         ifd: Directory,
         what: str,
         tag: int | str,
         got: object,
-        loses: bool,
+        loses_pixels: bool = True,
         expected: str = "",
     ) -> None:
+        """Add a fault of an IFD."""
         expected = expected or f"within {self.size} bytes"
-        finding = Finding(what, self.url, ifd.name, tag, got, expected, loses)
+        finding = Finding(what, self.url, ifd.name, tag, got, expected, loses_pixels)
         ifd.findings.append(finding)
         self.findings.append(finding)
 
@@ -627,11 +597,11 @@ class TiffReader:
         self.source.prefetch(list(zip(start.tolist(), length.tolist(), strict=True)))
 
     def _append_to_chain(self, offset: int) -> None:
+        self._index[offset] = len(self._chain)
         self._chain.append(offset)
-        self._in_chain.add(offset)
 
     def _append_next(self, offset: int, last: Directory) -> None:
-        if offset and offset not in self._in_chain:
+        if offset and offset not in self._index:
             ifd = self.directory(offset, str(len(self._chain)))
             if ifd is not None:
                 ifd.name = str(len(self._chain))
@@ -639,13 +609,11 @@ class TiffReader:
                 return
         self._is_chain_complete = True
         if offset:
-            has_loop = offset in self._in_chain
-            what = (
-                "the chain of IFDs returns to an earlier one"
-                if has_loop
-                else "the next IFD cannot be read"
-            )
-            self._add_finding(last, what, "next IFD", f"offset {offset}", not has_loop)
+            has_loop = offset in self._index
+            what = "the next IFD cannot be read"
+            if has_loop:
+                what = "the chain of IFDs returns to an earlier one"
+            self.add_finding(last, what, "next IFD", f"offset {offset}", not has_loop)
             if has_loop:
                 self._cut_loop(self._chain.index(offset))
 
@@ -667,7 +635,7 @@ class TiffReader:
         entry_size, last = layout.entry.size, self.size - layout.offset.size
         found = dict.fromkeys(self._chain)
         before = self._directories[self._chain[-1]]
-        offset, n_entries, max_entries = before.next_offset, 0, self._budget.n_entries
+        offset, n_entries, max_entries = before.next_offset, 0, self._n_entries_left
         while offset >= _MIN_OFFSET and offset not in found and offset + n_head <= self.size:
             (n,) = read_count(view, offset)
             end = offset + n_head + n * entry_size
@@ -679,10 +647,10 @@ class TiffReader:
         self._charge_entries(n_entries)
         self._count_read(len(found) - len(self._chain))
         self._chain = list(found)
-        self._in_chain = set(found)
+        self._index = dict(zip(self._chain, range(len(found)), strict=True))
         # the last IFD is read in full so that a finding on how the chain ends can name it
-        self._budget.n_entries += MAX_ENTRIES
-        tail = self.directory(self._chain[-1], str(len(self._chain) - 1))
+        self._n_entries_left += MAX_ENTRIES
+        tail = self.directory(self._chain[-1])
         assert tail is not None
         self._append_next(offset, tail)
         self._is_chain_complete = True

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import compress, filterfalse
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource, unreadable
-from ..io.allow import AllowList
 from ..io.open import open_source
 from ..io.progress import ProgressCounter
 from ..io.source import ByteSource, LocalSource
@@ -34,9 +33,7 @@ from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, squeeze
-from .series import Listing, plain_series
-
-__all__ = ["Companion", "OmeFile", "is_companion", "missing_members", "ome_text"]
+from .series import ImageFile, Listing, plain_series
 
 _DESCRIPTION = 270
 _MAX_DIGITS = 18
@@ -75,28 +72,12 @@ def ome_text(reader: TiffReader) -> str | None:
     return text if is_whole or is_begun else None
 
 
-@dataclass(slots=True)
-class OmeFile:
+class OmeFile(ImageFile):
     """A file with OME-XML; other files of its set are opened on demand."""
 
-    reader: TiffReader
-    _siblings: dict[str, TiffReader | None] = field(default_factory=dict)
-    _n_missing: int = 0
-    _counts: ProgressCounter | None = None
-    _allow: AllowList | None = None
-
-    def __post_init__(self) -> None:
-        self._counts, self._allow = self.reader.counts, self.reader.source.allow
-
-    def close(self) -> None:
-        """Close the other files of the set."""
-        for one in self.readers():
-            one.source.close()
-            one.close()
-
-    def readers(self) -> list[TiffReader]:
-        """Return the readers of the other files of the set."""
-        return [one for one in self._siblings.values() if one is not None]
+    def __init__(self, reader: TiffReader) -> None:
+        super().__init__(reader)
+        self._n_missing, self._counts, self._allow = 0, reader.counts, reader.source.allow
 
     def metadata(self) -> dict[str, Any]:
         """Return the OME-XML as item "ome".
@@ -232,8 +213,8 @@ class Companion(OmeFile):
     """
 
     def __init__(self, path: str | os.PathLike[str], counts: ProgressCounter | None = None) -> None:
-        self._siblings: dict[str, TiffReader | None] = {}
-        self._n_missing, self._counts, self._allow = 0, counts, None
+        self._siblings, self.sidecars, self.given = {}, {}, None
+        self._n_missing, self._counts, self._allow = 0, counts, None  # type: ignore[assignment]
         name = os.fspath(path)
         try:
             self._text = Path(name).read_text("utf-8-sig")
@@ -247,14 +228,14 @@ class Companion(OmeFile):
             self._listing = _OmeSet(self, root, str(folder / Path(name).name)).list()
         except _InconsistentXml as error:
             raise MalformedTiff("the OME-XML is inconsistent", url=name, got=error) from error
-        if not self.readers():
+        if not self.others():
             is_empty = root.find("{*}Image") is None
             raise SourceError(
                 "the OME-XML has no image" if is_empty else "no file of the set exists",
                 url=name,
                 got=", ".join(missing_members(self._text, str(folder))[:3]) or None,
             )
-        self.reader = self.readers()[0]
+        self.reader = self.others()[0]
 
     def metadata(self) -> dict[str, Any]:
         """Return the OME-XML of the companion file."""
@@ -442,7 +423,9 @@ class _Image:
         self._check_type(pages.facts(first).dtype, defects)
         n_planes = max(1, math.prod(shape) // max(1, math.prod(size)))
         if n_planes != len(row):
-            row, file = _resize(row, n_planes, -1), _resize(file, n_planes, 0)
+            n_new = (0, max(0, n_planes - len(row)))
+            row = np.pad(row[:n_planes], n_new, constant_values=-1)
+            file = np.pad(file[:n_planes], n_new)
             if not (row >= 0).any():
                 name = self.name or self.id
                 defects.append(f"all {n_planes} pages of image '{name}' are missing")
@@ -525,13 +508,6 @@ class _Image:
             return Level(pages, row, shape, axes)
         places = np.where(here, np.searchsorted(used, np.where(here, file, used[0])), 0)
         return Level(pages, row, shape, axes, places.astype(np.intp))
-
-
-def _resize(column: NDArray[np.intp], n: int, value: int) -> NDArray[np.intp]:
-    found = np.full(n, value, np.intp)
-    size = min(n, len(column))
-    found[:size] = column[:size]
-    return found
 
 
 def _plane_counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -653,7 +629,7 @@ def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level
             for own, some in offsets.items()
             if len(some) > n and some[n] >= 8 and pages.is_sub_ifd_readable(own, some[n])
         }
-        files.append(pages.pages_at(list(there.values())))
+        files.append(Pages(pages.reader, list(there.values())))
         place = {own: at for at, own in enumerate(there)}
         here = level.is_in(number)
         row[here] = [place.get(own, -1) for own in level.row[here].tolist()]

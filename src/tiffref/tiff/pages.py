@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,8 @@ from .ifd import (
     Directory,
     Finding,
     TiffReader,
+    dtype_of,
 )
-
-__all__ = ["Columns", "Level", "Pages", "Series", "read_columns", "squeeze"]
 
 _MIN_GATHERED = 32
 """Fewer IFDs than this are faster to read one by one."""
@@ -48,18 +48,8 @@ _LIST_TAGS = (*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)
 """Tags of segment offsets, segment lengths and SubIFDs; the first one present counts."""
 
 
-@dataclass(slots=True)
-class _SegmentTable:
-    """Segments and SubIFDs of IFDs with the same structure, one row per IFD."""
-
-    offset: NDArray[np.uint64]
-    length: NDArray[np.uint64]
-    sub_ifds: NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, ifd: Directory) -> _SegmentTable:
-        """Read a single IFD."""
-        return cls(*[_read_list(ifd, codes) for codes in _LIST_TAGS])
+_Lists = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]
+"""Offsets and lengths of segments, and offsets of SubIFDs; one row per IFD."""
 
 
 def _read_list(ifd: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
@@ -70,37 +60,44 @@ def _read_list(ifd: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
     return _NO_SEGMENTS
 
 
-@dataclass(slots=True)
 class Columns:
     """IFDs of one file, in columns.
 
     Attributes
     ----------
-    ifd_offset
-        `(n,)` offset of each IFD.
     kind
         `(n,)` int32: IFDs of one kind have equal values in all `KIND_TAGS`.
     first
         First row of each kind.
+    has_sub_ifds
+        Whether any IFD has SubIFDs.
     """
 
-    ifd_offset: NDArray[np.uint64]
-    kind: NDArray[np.int32]
-    first: list[int]
-    _block: NDArray[np.int32]
-    _block_row: NDArray[np.intp]
-    has_sub_ifds: bool = False
-    """Whether any IFD has SubIFDs."""
-    _blocks: list[_SegmentTable | Directory] = field(default_factory=list)
+    def __init__(self, n: int) -> None:
+        self.kind = np.full(n, -1, np.int32)
+        self.first: list[int] = []
+        self.has_sub_ifds = False
+        self._blocks: list[_Lists | Directory] = []
+        self._block, self._block_row = np.zeros(n, np.int32), np.zeros(n, np.intp)
 
     def __len__(self) -> int:
         return len(self.kind)
 
-    def _block_at(self, number: int) -> _SegmentTable:
-        """Return a table; that of a single IFD is read on first use."""
+    def add(self, rows: Any, block: _Lists | Directory) -> None:
+        """Add the lists of IFDs with the same structure, or a single IFD, read on first use."""
+        self._block[rows] = len(self._blocks)
+        self._blocks.append(block)
+        if isinstance(block, Directory):
+            self.has_sub_ifds |= SUB_IFDS in block.entries
+        else:
+            self.has_sub_ifds |= block[2].shape[1] > 0
+            self._block_row[rows] = np.arange(len(rows))
+
+    def _block_at(self, number: int) -> _Lists:
         found = self._blocks[number]
         if isinstance(found, Directory):
-            found = self._blocks[number] = _SegmentTable.of(found)
+            offset, length, sub_ifds = (_read_list(found, codes) for codes in _LIST_TAGS)
+            found = self._blocks[number] = offset, length, sub_ifds
         return found
 
     def segments(
@@ -124,7 +121,7 @@ class Columns:
             table = self._block_at(number)
             here = slice(None) if len(numbers) == 1 else block == number
             place = self._block_row[rows[here]]
-            for column, stored in ((offset, table.offset), (length, table.length)):
+            for column, stored in zip((offset, length), table, strict=False):
                 n = min(n_segments, stored.shape[1])
                 column[here, :n] = stored[place, :n]
         return offset, length
@@ -132,65 +129,49 @@ class Columns:
     def list_lengths(self, rows: NDArray[np.intp]) -> set[int]:
         """Return how many segments the IFDs of some rows list."""
         blocks = np.unique(self._block[rows[rows >= 0]]).tolist()
-        return {self._block_at(number).offset.shape[1] for number in blocks}
+        return {self._block_at(number)[0].shape[1] for number in blocks}
 
     def sub_ifds(self, row: int) -> list[int]:
         """Return the offsets of the SubIFDs of one row."""
-        return self._block_at(self._block[row]).sub_ifds[self._block_row[row]].tolist()
+        return self._block_at(self._block[row])[2][self._block_row[row]].tolist()
 
 
-def read_columns(reader: TiffReader, offsets: Sequence[int], names: Sequence[str] = ()) -> Columns:
-    """Read IFDs into columns.
-
-    Parameters
-    ----------
-    reader
-        Reader of the file.
-    offsets
-        Offsets of the IFDs, each known to be valid.
-    names
-        Names of the IFDs; by default their index in the chain.
-    """
-    n = len(offsets)
-    columns = Columns(
-        np.array(offsets, np.uint64), np.full(n, -1, np.int32), [],
-        np.zeros(n, np.int32), np.zeros(n, np.intp),
-    )  # fmt: skip
+def _read_columns(pages: Pages) -> Columns:
+    """Read IFDs into columns; those of local files with equal structure in bulk."""
+    reader, n = pages.reader, len(pages)
+    columns = Columns(n)
     keys: dict[bytes, int] = {}
     left: Sequence[int] = range(n)
     view = reader.source.as_buffer() if n >= _MIN_GATHERED and not reader.base else None
     if view is not None and not reader.header.is_ndpi:
-        left = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8)).run().tolist()
+        bulk = _BulkReader(reader, columns, keys, np.frombuffer(view, np.uint8))
+        left = bulk.run(np.array(pages.offsets, np.int64)).tolist()
     n_gathered = len(keys)
     for row in left:
-        ifd = reader.directory(offsets[row], names[row] if names else str(row))
-        if ifd is None:
-            raise MalformedTiff("an IFD cannot be read", url=reader.url, ifd=f"@{offsets[row]}")
-        number = columns.kind[row] = keys.setdefault(signature(ifd), len(keys))
-        columns._block[row] = len(columns._blocks)
-        columns._blocks.append(ifd)
-        columns.has_sub_ifds |= SUB_IFDS in ifd.entries
+        ifd = pages.directory(row)
+        number = columns.kind[row] = keys.setdefault(_signature(ifd), len(keys))
+        columns.add(row, ifd)
         if not n_gathered and number == len(columns.first):
             columns.first.append(row)
     if n_gathered:
-        _renumber(columns)
+        first, columns.kind = _number_by_first(columns.kind)
+        columns.first = first.tolist()
     return columns
 
 
-def _renumber(columns: Columns) -> None:
-    """Renumber the kinds in the order of their first rows."""
-    kinds, first = np.unique(columns.kind, return_index=True)
+def _number_by_first(values: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """Number equal values in the order of their first rows; return these rows, and the numbers."""
+    found, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
-    rank = np.empty(len(kinds), np.int32)
-    rank[order] = np.arange(len(kinds), dtype=np.int32)
-    columns.kind = rank[columns.kind]
-    columns.first = first[order].tolist()
+    rank = np.empty(len(found), np.int32)
+    rank[order] = np.arange(len(found), dtype=np.int32)
+    return first[order], rank[inverse.reshape(-1)]
 
 
 _pack_label = struct.Struct("<HHQ").pack
 
 
-def signature(ifd: Directory) -> bytes:
+def _signature(ifd: Directory) -> bytes:
     """Return bytes that are equal for IFDs of the same kind."""
     return b"".join(
         [
@@ -211,10 +192,9 @@ class _BulkReader:
     keys: dict[bytes, int]
     raw: NDArray[np.uint8]
 
-    def run(self) -> NDArray[np.intp]:
+    def run(self, start: NDArray[np.int64]) -> NDArray[np.intp]:
         """Add all IFDs that share their structure with many others; return the remaining rows."""
         layout = self.reader._layout
-        start = self.columns.ifd_offset.astype(np.int64)
         head = layout.count.size
         known = np.flatnonzero(start <= len(self.raw) - head)
         form = f"{self.reader.header.byteorder}u{head}"
@@ -265,7 +245,7 @@ class _BulkReader:
                 label = np.frombuffer(_pack_label(code, kind, count), np.uint8)
                 texts += [np.broadcast_to(label, (len(entries), label.size)), values]
             else:
-                form = f"{self.reader.header.byteorder}{UNSIGNED[kind]}"
+                form = dtype_of(self.reader.header.byteorder, kind)
                 found[code] = values.view(form).astype(np.uint64)
         offset, length, below = (
             next((found[code] for code in codes if code in found), None)
@@ -273,13 +253,9 @@ class _BulkReader:
         )
         if offset is None or length is None:
             return False
-        columns = self.columns
-        columns._block[rows] = len(columns._blocks)
-        columns._block_row[rows] = np.arange(len(rows))
         below = _NO_SEGMENTS.repeat(len(rows), 0) if below is None else below
-        columns.has_sub_ifds |= below.shape[1] > 0
-        columns._blocks.append(_SegmentTable(offset, length, below))
-        columns.kind[rows] = self._number_kinds(np.concatenate(texts, axis=1))
+        self.columns.add(rows, (offset, length, below))
+        self.columns.kind[rows] = self._number_kinds(np.concatenate(texts, axis=1))
         self.reader.n_reads += len(rows)
         return True
 
@@ -293,22 +269,17 @@ class _BulkReader:
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
         """Return the bytes of one tag's values in each IFD, `(n, n_bytes)`."""
         n_inline = self.reader._layout.inline_bytes
-        inline = (
-            np.ascontiguousarray(entries["value"]).view(np.uint8).reshape(len(entries), n_inline)
-        )
+        inline = np.ascontiguousarray(entries["value"]).view(np.uint8).reshape(-1, n_inline)
         if kind not in TYPE_SIZES or n_bytes > _MAX_COMPARED_BYTES:
             return None
         if n_bytes <= n_inline:
             return np.ascontiguousarray(inline[:, :n_bytes])
-        where = (
-            inline.view(f"{self.reader.header.byteorder}u{n_inline}").reshape(-1).astype(np.uint64)
-        )
-        is_inside = (where >= 8).all() and (
-            where <= np.uint64(max(0, len(self.raw) - n_bytes))
-        ).all()
+        where = inline.view(f"{self.reader.header.byteorder}u{n_inline}")[:, 0].astype(np.uint64)
+        last = np.uint64(max(0, len(self.raw) - n_bytes))
+        is_inside = ((where >= 8) & (where <= last)).all()
         if n_bytes * len(entries) > _MAX_GATHERED_BYTES or not is_inside:
             return None
-        self.reader._budget.n_bytes -= n_bytes * len(entries)
+        self.reader._n_bytes_left -= n_bytes * len(entries)
         return self._bytes_at(where.astype(np.int64), n_bytes)
 
     def _bytes_at(self, start: NDArray, n_bytes: int) -> NDArray[np.uint8]:
@@ -345,19 +316,11 @@ class Pages:
         Reader of the file.
     offsets
         Offsets of the IFDs; by default those of the chain.
-    names
-        Names of the IFDs; by default their index in the chain.
     """
 
-    def __init__(
-        self,
-        reader: TiffReader,
-        offsets: Sequence[int] | None = None,
-        names: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, reader: TiffReader, offsets: Sequence[int] | None = None) -> None:
         self.reader = reader
         self.offsets = reader.chain() if offsets is None else offsets
-        self.names = names
         self._directories: dict[int, Directory] = {}
         self._facts: dict[int, IfdFacts] = {}
 
@@ -367,7 +330,7 @@ class Pages:
     @functools.cached_property
     def columns(self) -> Columns:
         """Kind and segments of each row."""
-        return read_columns(self.reader, self.offsets, self.names)
+        return _read_columns(self)
 
     @property
     def has_sub_ifds(self) -> bool:
@@ -378,16 +341,13 @@ class Pages:
         """Return the IFD of a row."""
         ifd = self._directories.get(row)
         if ifd is None:
-            name = self.names[row] if self.names else str(row)
-            ifd = self.reader.directory(self.offsets[row], name)
+            reader, offset = self.reader, self.offsets[row]
+            ifd = reader.directory(offset)
             if ifd is None:
-                raise MalformedTiff("an IFD cannot be read", url=self.reader.url, ifd=name)
+                name = reader.name_of(offset)
+                raise MalformedTiff("an IFD cannot be read", url=reader.url, ifd=name)
             self._directories[row] = ifd
         return ifd
-
-    def pages_at(self, offsets: Sequence[int]) -> Pages:
-        """Return the IFDs at other offsets of the file, named "@offset"."""
-        return Pages(self.reader, offsets, [f"@{offset}" for offset in offsets])
 
     def sub_ifds(self, rows: Sequence[int]) -> list[list[int]]:
         """Return the offsets of the SubIFDs of some rows, and prefetch all of them together."""
@@ -399,7 +359,8 @@ class Pages:
         """Return whether a SubIFD of a row can be read; add a finding if not."""
         if self.reader.is_directory(offset):
             return True
-        self.reader.add_lost_sub_ifd(self.directory(row), offset)
+        ifd, got = self.directory(row), f"offset {offset}"
+        self.reader.add_finding(ifd, "a SubIFD cannot be read", SUB_IFDS, got)
         return False
 
     def facts(self, row: int) -> IfdFacts:
@@ -425,7 +386,7 @@ class Pages:
         names = {finding.ifd for finding in self.reader.findings if finding.tag in _OFFSET_TAGS}
         if not names:
             return set()
-        own = self.names or map(str, range(len(self)))
+        own = map(self.reader.name_of, self.offsets)
         rows = [row for row, name in enumerate(own) if name in names]
         return {row for row in rows if not self.directory(row).n_listed_segments}
 
@@ -595,15 +556,15 @@ class Level:
             here = self.is_in(number)
             if here.any():
                 key[here] = file_pages.kind[self.row[here]] + (np.int64(number) << 32)
-        found, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        order = [n for n in np.argsort(first, kind="stable").tolist() if found[n] >= 0]
-        rank = np.full(len(found), -1, np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
+        is_there = key >= 0
+        first, numbers = _number_by_first(key[is_there])
+        kind = np.full(len(key), -1, np.int32)
+        kind[is_there] = numbers
         ifds = []
-        for plane in first[order].tolist():
+        for plane in np.flatnonzero(is_there)[first].tolist():
             file = 0 if self.file is None else int(self.file[plane])
             ifds.append(self.pages[file].facts(int(self.row[plane])))
-        return tuple(ifds), rank[inverse.reshape(-1)]
+        return tuple(ifds), kind
 
     def _segments(
         self, ifd: IfdFacts, n_segments: int
@@ -692,6 +653,15 @@ def _fill_in_lengths(
     return length
 
 
+def stack_pages(pages: Pages, rows: Sequence[int]) -> Level:
+    """Return a level of similar pages, stacked along axis I."""
+    try:
+        shape, axes = pages.shape(rows[0])
+        return Level((pages,), np.array(rows, np.intp), (len(rows), *shape), f"I{axes}")
+    except MalformedTiff as error:
+        return Level((pages,), np.array(rows, np.intp), (), "", error=error)
+
+
 @dataclass(slots=True, eq=False)
 class Series:
     """One image with its resolution levels."""
@@ -699,7 +669,6 @@ class Series:
     kind: str
     levels: list[Level]
     name: str = ""
-    defects: list[str] = field(default_factory=list)
 
     @property
     def axes(self) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..codecs.table import (
     COMPRESSIONS,
@@ -33,181 +34,166 @@ from ..model.codec import SegmentCodec
 from ..model.manifest import Manifest, Source
 from ..model.tiff_facts import IfdFacts, LevelFacts
 
-__all__ = ["LevelPlan", "plan_level", "segment_codec", "source_sizes", "stored_bytes"]
+
+def stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
+    """Return the bytes of each uncompressed segment of a page, `(n_segments,)`."""
+    ifd = level.ifds[0]
+    codec = stored_codec(segment_codec(ifd))
+    layout, shape = layout_of(codec), codec.shape
+    found = np.full(
+        level.offset.shape[1], min(layout.stored_bytes(codec, shape), _MAX_LENGTH), np.uint64
+    )
+    n_strips, n_last = split_strips(ifd, shape[1])
+    if n_last:
+        found[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (1, n_last, *shape[2:]))
+    return found
 
 
-def _strip_bytes(shape: Shape5, rows: int, itemsize: int) -> np.ndarray:
-    """Return the bytes of each strip of one plane, including a partial last one."""
-    row_bytes = shape[3] * shape[4] * itemsize
-    first = np.arange(0, shape[2], rows)
-    return np.minimum(rows, shape[2] - first).astype(np.uint64) * np.uint64(row_bytes)
+def split_strips(ifd: IfdFacts, n_rows: int) -> tuple[int, int]:
+    """Return the number of strips in a plane, and the rows of a partial last one, else 0."""
+    return -(-ifd.shape[2] // n_rows), 0 if ifd.tile else ifd.shape[2] % n_rows
 
 
-def contiguous_planes(
-    level: LevelFacts, ifd: IfdFacts, segment: Shape5, codec: SegmentCodec
-) -> np.ndarray | None:
+def _contiguous_planes(level: LevelFacts, n_strips: int) -> NDArray[np.uint64] | None:
     """Return the start of each plane, `(n_pages * planes * depth,)`; None if not contiguous."""
-    if (level.ifd < 0).any():
-        return None
-    sizes = _strip_bytes(ifd.shape, segment[2], np.dtype(codec.dtype).itemsize)
-    offset = level.offset.reshape(-1, len(sizes))
-    length = level.length.reshape(-1, len(sizes))
-    if (offset == 0).any():
+    offset, length = (column.reshape(-1, n_strips) for column in (level.offset, level.length))
+    if (level.ifd < 0).any() or (offset == 0).any():
         return None
     # a single strip is read in full whatever its byte count, as decoders do
-    is_run = len(sizes) == 1 or (
+    sizes = stored_bytes(level)[:n_strips]
+    is_run = n_strips == 1 or (
         (np.diff(offset, axis=1) == sizes[:-1]).all() and (length == sizes).all()
     )
     return offset[:, 0] if is_run else None
 
 
-def plan_run(
-    level: LevelFacts, dims: tuple[str, ...], codecs: list[SegmentCodec], n_rows: int | None
+def run_as_pages(level: LevelFacts) -> LevelFacts:
+    """Return contiguous planes described by one IFD (ImageJ, STK) as pages of one strip each."""
+    ifd = level.ifds[0]
+    plane = math.prod(ifd.shape[2:])
+    n_planes, n_bytes = math.prod(level.shape) // plane, plane * np.dtype(ifd.dtype).itemsize
+    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(n_bytes)
+    return replace(
+        level,
+        ifds=(replace(ifd, tile=None, rows_per_strip=ifd.shape[2]),),
+        ifd=np.zeros(n_planes, np.int32),
+        source=np.full(n_planes, level.source[0], np.int32),
+        offset=(np.uint64(level.run_offset or 0) + step)[:, np.newaxis],
+        length=np.full((n_planes, 1), n_bytes, np.uint64),
+        run_offset=None,
+    )
+
+
+def _plan_run(
+    level: LevelFacts, dims: tuple[str, ...], codec: SegmentCodec, n_rows: int | None
 ) -> Array:
-    """Plan contiguous planes described by one IFD (ImageJ, STK, ...)."""
-    (codec,) = codecs
     ifd = level.ifds[0]
     if not codec.is_plain:
         raise UnsupportedTiff("several planes of one IFD are compressed or packed", ifd=ifd.name)
-    plane = math.prod(ifd.shape[2:]) * np.dtype(codec.dtype).itemsize
     n_bytes = math.prod(level.shape) * np.dtype(codec.dtype).itemsize
     size = level.sources[level.source[0]].size
-    if size is not None and n_bytes > size:
-        raise MalformedTiff(
+    if size is not None and n_bytes > size:  # before allocating columns for all planes
+        raise truncated(
             "planes reach past the end of the file",
             url=level.sources[0].url,
             ifd=ifd.name,
             got=f"{size} bytes",
             expected=f"at least {n_bytes} bytes",
-            hint="The file is truncated; get a whole copy.",
         )
-    starts = np.uint64(level.run_offset or 0) + np.arange(n_bytes // plane, dtype=np.uint64) * (
-        np.uint64(plane)
-    )
-    n_planes = len(starts)
-    run = replace(
-        level,
-        ifd=np.zeros(n_planes, np.int32),
-        source=np.full(n_planes, level.source[0], np.int32),
-    )
-    page = (1, 1, *ifd.shape[2:])
-    return plan_planes(run, dims, codec, page, starts, n_rows)
+    run = run_as_pages(level)
+    return _plan_planes(run, dims, codec, (1, 1, *ifd.shape[2:]), run.offset[:, 0], n_rows)
 
 
-def plan_planes(
+def _plan_planes(
     level: LevelFacts,
     dims: tuple[str, ...],
     codec: SegmentCodec,
     page: Shape5,
-    starts: np.ndarray,
+    starts: NDArray[np.uint64],
     n_rows: int | None = None,
 ) -> Array:
     """Plan chunks of contiguous planes: merge rows first, then planes.
 
     With `n_rows`, chunks have this many rows and planes are not merged.
     """
-    itemsize = np.dtype(codec.dtype).itemsize
-    row_bytes = page[3] * page[4] * itemsize
+    row_bytes = page[3] * page[4] * np.dtype(codec.dtype).itemsize
     plane_bytes = page[2] * row_bytes
     n_pages = len(level.ifd)
     source = np.repeat(level.source, len(starts) // n_pages)
-    _check_end(level, source, starts, plane_bytes)
-    rows = n_rows or plan_run_rows(page[2], row_bytes)
     sizes = source_sizes(level.sources)[source]
-    if (
-        page[2] % rows
-        and (starts + np.uint64(-(-page[2] // rows) * rows * row_bytes) > sizes).any()
-    ):
+    _check_end(level, source, starts, plane_bytes, sizes)
+    rows = n_rows or plan_run_rows(page[2], row_bytes)
+    grid_rows = -(-page[2] // rows)
+    if page[2] % rows and (starts + np.uint64(grid_rows * rows * row_bytes) > sizes).any():
         # the last chunk may read into the bytes that follow, but not past the end of the file
-        rows = page[2]
+        rows, grid_rows = page[2], 1
     chunks = fit_chunks(level.shape, level.axes, page, (1, 1, rows, page[3], page[4]), n_pages)
     if chunks is None:
         raise UnsupportedTiff(
             "pages do not tile the array", got=page, expected=f"{n_pages} pages in {level.shape}"
         )
-    grid_rows = -(-page[2] // rows)
-    first = np.arange(grid_rows, dtype=np.uint64) * np.uint64(rows * row_bytes)
-    offset = (starts[:, None] + first).reshape(-1)
     n_planes = 1
-    if grid_rows == 1 and n_rows is None:
-        chunks, n_planes = _merge_planes(level, chunks, starts, plane_bytes, sizes)
+    if grid_rows > 1:
+        first = np.arange(grid_rows, dtype=np.uint64) * np.uint64(rows * row_bytes)
+        starts, source = (starts[:, None] + first).reshape(-1), np.repeat(source, grid_rows)
+    elif n_rows is None and (axis := _split_axis(level.shape, chunks)) >= 0:
+        n = level.shape[axis]
+        n_planes = _count_merged(level, starts.reshape(-1, n), plane_bytes, int(sizes[0]))
+        chunks = (*chunks[:axis], n_planes, *chunks[axis + 1 :])
+        starts = starts.reshape(-1, n)[:, ::n_planes].reshape(-1)
+        source = source.reshape(-1, n)[:, ::n_planes].reshape(-1)
+    length = np.full(len(starts), n_planes * rows * row_bytes, np.uint64)
     grid = chunk_grid(level.shape, chunks)
-    if n_planes > 1:
-        axis = _last_long_dim(level.shape, _count_leading_dims(level, page))
-        keep = np.arange(0, level.shape[axis], n_planes)
-        offset = offset.reshape(-1, level.shape[axis])[:, keep].reshape(-1)
-        source = source.reshape(-1, level.shape[axis])[:, keep].reshape(-1)
-    else:
-        source = np.repeat(source, grid_rows)
-    length = np.full(len(offset), n_planes * rows * row_bytes, np.uint64)
-    manifest = Manifest.from_columns(grid, level.sources, offset, length, index=source)
+    manifest = Manifest.from_columns(grid, level.sources, starts, length, index=source)
     whole = replace(codec, shape=(n_planes, rows, page[3], page[4]))
-    return Array(
-        level.shape, chunks, np.dtype(codec.dtype).newbyteorder("="), dims, (whole,), manifest
-    )
+    dtype = np.dtype(codec.dtype).newbyteorder("=")
+    return Array(level.shape, chunks, dtype, dims, (whole,), manifest)
 
 
-def _count_leading_dims(level: LevelFacts, page: Shape5) -> int:
-    """Return the number of array dimensions before those of one plane (length, width, samples)."""
-    size = math.prod(page[2:])
-    for at in range(len(level.shape), -1, -1):
-        if math.prod(level.shape[at:]) == size:
-            return at
-    return 0
+def _split_axis(shape: Sequence[int], chunks: Sequence[int]) -> int:
+    """Return the innermost dimension with several chunks, or -1."""
+    return max((n for n, size in enumerate(shape) if chunks[n] < size), default=-1)
 
 
-def _last_long_dim(shape: Sequence[int], n_leading: int) -> int:
-    """Return the last leading dimension that is longer than 1, or -1."""
-    return next((axis for axis in range(n_leading - 1, -1, -1) if shape[axis] > 1), -1)
-
-
-def _merge_planes(
-    level: LevelFacts,
-    chunks: tuple[int, ...],
-    starts: np.ndarray,
-    plane_bytes: int,
-    sizes: np.ndarray,
-) -> tuple[tuple[int, ...], int]:
-    """Merge small contiguous planes into chunks along the innermost leading dimension."""
-    page = level.ifds[0].shape
-    axis = _last_long_dim(level.shape, _count_leading_dims(level, page))
-    if axis < 0:
-        return chunks, 1
-    n = level.shape[axis]
-    table = starts.reshape(-1, n)
-    one_source = level.source.min() == level.source.max()
-    if not one_source or (np.diff(table, axis=1) != np.uint64(plane_bytes)).any():
-        return chunks, 1
+def _count_merged(
+    level: LevelFacts, starts: NDArray[np.uint64], plane_bytes: int, size: int
+) -> int:
+    """Return how many contiguous planes make a chunk; `starts` has a row for each run of planes."""
+    n = starts.shape[1]
+    is_one_source = level.source.min() == level.source.max()
+    if not is_one_source or (np.diff(starts, axis=1) != np.uint64(plane_bytes)).any():
+        return 1
     n_planes = plan_run_rows(n, plane_bytes)
-    last = table[:, (-(-n // n_planes) - 1) * n_planes]
-    if n % n_planes and (last + np.uint64(n_planes * plane_bytes) > sizes[0]).any():
+    last = starts[:, (-(-n // n_planes) - 1) * n_planes]
+    if n % n_planes and (last + np.uint64(n_planes * plane_bytes) > size).any():
         n_planes = max(k for k in range(1, n_planes + 1) if n % k == 0)
-    return (*chunks[:axis], n_planes, *chunks[axis + 1 :]), n_planes
+    return n_planes
 
 
-def source_sizes(sources: Sequence[Source]) -> np.ndarray:
-    """Return the size of each source in bytes, 2**63 if unknown, as uint64."""
+def source_sizes(sources: Sequence[Source]) -> NDArray[np.uint64]:
+    """Return the size of each source in bytes, 2**63 if unknown."""
     return np.array([2**63 if s.size is None else s.size for s in sources], np.uint64)
 
 
-def _check_end(level: LevelFacts, source: np.ndarray, starts: np.ndarray, n_bytes: int) -> None:
-    size = source_sizes(level.sources)[source]
-    behind = starts + np.uint64(min(n_bytes, 2**62)) > size
+def _check_end(
+    level: LevelFacts, source: np.ndarray, starts: np.ndarray, n_bytes: int, sizes: np.ndarray
+) -> None:
+    behind = starts + np.uint64(min(n_bytes, 2**62)) > sizes
     if behind.any():
-        first = int(np.flatnonzero(behind)[0])
-        raise MalformedTiff(
+        first = int(behind.argmax())
+        raise truncated(
             f"{int(behind.sum())} of {len(starts)} planes reach past the end of the file",
             url=level.sources[int(source[first])].url,
             ifd=level.ifds[0].name,
             tag=f"plane {first}",
             got=f"bytes up to {int(starts[first]) + n_bytes}",
-            expected=f"up to {size[first]}",
-            hint="The file is truncated; get a whole copy.",
+            expected=f"up to {sizes[first]}",
         )
 
 
 _MAX_PYTHON_SEGMENTS = 64
 """Up to this many segments, plain Python is faster than NumPy."""
+truncated = functools.partial(MalformedTiff, hint="The file is truncated; get a whole copy.")
 _MAX_LENGTH = 2**63 - 1
 """Largest byte count; ranges beyond the end of the file are cut later."""
 
@@ -230,13 +216,12 @@ class LevelPlan:
         manifest = self.array.manifest
         first = self.past_end[0]
         source = manifest.sources[max(0, manifest.source[first])]
-        return MalformedTiff(
+        return truncated(
             f"{len(self.past_end)} of {manifest.n_chunks} segments lie past the end of the file",
             url=source.url,
             tag=f"segment {first}",
             got=f"offset {manifest.offset[first]}",
             expected=f"less than {source.size}",
-            hint="The file is truncated; get a whole copy.",
         )
 
 
@@ -267,23 +252,20 @@ def plan_level(
         If the level cannot be represented exactly.
     """
     ifd = level.ifds[0]
-    _check_equal_samples(ifd)
-    _check_addressable(ifd, level.shape)
+    for one in level.ifds:
+        _check_equal_samples(one)
+    segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
+    _check_addressable(ifd, level.shape, segment)
     if 0 in level.shape:
         return LevelPlan(_empty(level.shape, ifd.dtype or "|b1", dims), True)
-    segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
-    if 0 in ifd.shape or 0 in segment:
-        raise MalformedTiff(
-            "segments have no pixels", ifd=ifd.name, got=segment, expected="positive lengths"
-        )
-    _check_addressable(ifd, segment)
     codecs, of_page = _codec_table(level, is_short)
     if level.run_offset is not None:
-        return LevelPlan(plan_run(level, dims, codecs, segment[2] if is_native else None), True)
+        n_rows = segment[2] if is_native else None
+        return LevelPlan(_plan_run(level, dims, codecs[0], n_rows), True)
     if not is_native and len(codecs) == 1 and codecs[0].is_plain and ifd.tile is None:
-        planes = contiguous_planes(level, ifd, segment, codecs[0])
+        planes = _contiguous_planes(level, split_strips(ifd, segment[2])[0])
         if planes is not None:
-            return LevelPlan(plan_planes(level, dims, codecs[0], ifd.shape, planes), True)
+            return LevelPlan(_plan_planes(level, dims, codecs[0], ifd.shape, planes), True)
     return _plan_segments(level, dims, codecs, of_page, segment)
 
 
@@ -305,10 +287,10 @@ def _check_equal_samples(ifd: IfdFacts) -> None:
             )
 
 
-def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...]) -> None:
+def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...], segment: Shape5) -> None:
     """Refuse pages, arrays and segments whose size in bytes exceeds 63 bits."""
     # ignoring dimensions of length 0
-    n_samples = max(math.prod([n or 1 for n in ifd.shape]), math.prod([n or 1 for n in shape]))
+    n_samples = max([math.prod([n or 1 for n in one]) for one in (ifd.shape, shape, segment)])
     if n_samples >= 1 << 58 and np.dtype(ifd.dtype or "|b1").itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
             "the image size in bytes exceeds 63 bits",
@@ -395,7 +377,7 @@ def _plan_segments(
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
     if codecs[0].compression == 1:
-        length = _correct_lengths(level, codecs[0], segment, offset, length)
+        length = _correct_lengths(level, codecs[0])
     behind: list[int] = []
     across: list[int] = []
     if not _ends_within(level.sources, offset, length):
@@ -412,18 +394,17 @@ def _plan_segments(
 
 def _ends_within(sources: Sequence[Source], offset: np.ndarray, length: np.ndarray) -> bool:
     """Return whether all segments surely lie in the file; a quick check for few segments."""
-    if len(sources) > 1 or len(offset) > _MAX_PYTHON_SEGMENTS:
+    if len(sources) > 1 or len(offset) > _MAX_PYTHON_SEGMENTS or sources[0].size is None:
         return False
-    size = sources[0].size
-    if size is None:
-        return False
-    return max(map(operator.add, offset.tolist(), length.tolist()), default=0) <= size
+    ends = map(operator.add, offset.tolist(), length.tolist())
+    return max(ends, default=0) <= sources[0].size
 
 
 def _bytes_to_end(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
     """Return the bytes from each segment to the end of its file."""
-    sizes = source_sizes(level.sources)
-    size = sizes if len(sizes) == 1 else np.repeat(sizes[level.source], level.offset.shape[1])
+    size = source_sizes(level.sources)
+    if len(size) > 1:
+        size = np.repeat(size[level.source], level.offset.shape[1])
     return size - np.minimum(offset, size)
 
 
@@ -440,31 +421,18 @@ def _split_sources(
     return sources, np.repeat(row.reshape(-1), level.offset.shape[1])
 
 
-def _correct_lengths(
-    level: LevelFacts, codec: SegmentCodec, segment: Shape5, offset: np.ndarray, length: np.ndarray
-) -> np.ndarray:
+def _correct_lengths(level: LevelFacts, codec: SegmentCodec) -> np.ndarray:
     """Correct the byte counts of uncompressed segments, which many writers get wrong."""
-    if codec.parameters.get("subsampling"):
-        return length
-    codec = stored_codec(codec)
-    bits = (
-        sum(codec.bits)
-        if len(codec.bits) > 1
-        else ((codec.bits[0] if codec.bits else 8 * np.dtype(codec.dtype).itemsize) * segment[4])
-    )
-    row_bytes = -(-segment[3] * bits // 8)
-    full = max(0, min(segment[1] * segment[2] * row_bytes, _MAX_LENGTH))
-    if level.offset.shape[1] == 1 and level.ifds[0].tile is None:
-        return np.where(offset > 0, np.uint64(full), 0).astype(np.uint64)
-    length = np.minimum(length, np.uint64(full))
-    n_last = level.ifds[0].shape[2] % segment[2]
-    if level.ifds[0].tile is None and n_last:
-        # a last strip with bytes after its rows, but fewer than a whole strip
-        n_strips = -(-level.ifds[0].shape[2] // segment[2])
-        cropped = np.uint64(min(segment[1] * n_last * row_bytes, _MAX_LENGTH))
-        last = length[n_strips - 1 :: n_strips]
-        last[(last > cropped) & (last < full)] = cropped
-    return length
+    offset, length = level.offset, level.length
+    if codec.parameters.get("subsampling") or not offset.any():
+        return length.reshape(-1)
+    sizes = stored_bytes(level)
+    if len(sizes) == 1 and level.ifds[0].tile is None:
+        return np.where(offset > 0, sizes, np.uint64(0)).reshape(-1)
+    # a last strip may be stored whole, or with bytes after its rows but fewer than a whole strip
+    full = sizes.max()
+    cropped = np.where((length > sizes) & (length < full), sizes, length)
+    return np.minimum(cropped, full).reshape(-1)
 
 
 _ANY_JPEG = JPEG | {OLD_JPEG}
@@ -511,16 +479,9 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
             tag="BitsPerSample (258), SampleFormat (339)",
             got=f"{ifd.bits} bits, format {ifd.sample_format}",
         )
-    if not isinstance(ifd.sample_format, int):
-        raise UnsupportedTiff(
-            "samples of one pixel differ in format",
-            ifd=ifd.name,
-            tag="SampleFormat (339)",
-            got=ifd.sample_format,
-            expected="one format",
-        )
+    assert isinstance(ifd.sample_format, int)
     shape = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
-    if 0 in shape:
+    if 0 in shape or 0 in ifd.shape:
         raise MalformedTiff(
             "tiles or strips have no samples",
             ifd=ifd.name,
@@ -532,6 +493,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         parameters = _parameters(ifd)
     codec = _codec_without_parameters(
         shape[1:],
+        _cropped_shape(ifd.shape, shape) if is_short else None,
         "<f4" if "calibration" in parameters else None,
         ifd.dtype,
         ifd.compression,
@@ -540,10 +502,8 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
         ifd.bits,
         ifd.sample_format,
         ifd.fill_order,
-        ifd.photometric,
-        ifd.photometric == _YCBCR and _is_subsampled(ifd),
-        _cropped_shape(ifd.shape, shape) if is_short else None,
-        ifd.nodata if is_short and ifd.nodata else None,
+        ifd.photometric if _is_subsampled(ifd) or ifd.compression in _NEED_PHOTOMETRIC else 1,
+        ifd.nodata or None if is_short else None,
     )
     return replace(codec, parameters=parameters) if parameters else codec
 
@@ -551,6 +511,7 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
 @functools.lru_cache(1024)
 def _codec_without_parameters(
     shape: tuple[int, int, int, int],
+    edge: tuple[int, int, int] | None,
     decoded_dtype: str | None,
     stored_dtype: str,
     compression: int,
@@ -560,33 +521,24 @@ def _codec_without_parameters(
     sample_format: int,
     fill_order: int,
     photometric: int,
-    is_subsampled: bool,
-    edge: tuple[int, int, int] | None,
     fill: float | int | None,
 ) -> SegmentCodec:
     """Return a codec without parameters; cached, since many files share it."""
     dtype = np.dtype(stored_dtype)
     row = COMPRESSIONS.get(compression)
     is_image = row is not None and row.kind == "image"
-    if is_image:
-        has_byteorder, needs_bits = (
-            compression == _LERC and dtype.itemsize > 1,
-            compression in _NEED_BITS,
-        )
-    else:
-        has_byteorder = dtype.itemsize > 1 or max(bits) > 8
-        needs_bits = bits != (8 * dtype.itemsize,)
-    has_fill_order = row is None or not is_image or bool(row.fill_order)
+    has_byteorder = dtype.itemsize > 1 or (not is_image and max(bits) > 8)
+    needs_bits = compression in _NEED_BITS if is_image else bits != (8 * dtype.itemsize,)
     return SegmentCodec(
         shape=shape,
         dtype=decoded_dtype or dtype.newbyteorder("<").str,
         compression=compression,
         predictor=1 if is_image or compression == _NONE else predictor,
-        byteorder=byteorder if has_byteorder else "<",
+        byteorder=byteorder if has_byteorder and (not is_image or compression == _LERC) else "<",
         bits=bits if needs_bits else (),
         sample_format=1 if is_image else sample_format,
-        fill_order=fill_order if has_fill_order else 1,
-        photometric=photometric if is_subsampled or compression in _NEED_PHOTOMETRIC else 1,
+        fill_order=fill_order if row is None or not is_image or row.fill_order else 1,
+        photometric=photometric,
         edge=edge,
         fill=fill,
     )
@@ -654,17 +606,3 @@ def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:
         return tuple(flat)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return tuple(n / d if d else n for n, d in pairs)
-
-
-def stored_bytes(level: LevelFacts) -> np.ndarray:
-    """Return the bytes of each uncompressed segment of a page, `(n_segments,)`."""
-    ifd = level.ifds[0]
-    codec = stored_codec(segment_codec(ifd))
-    layout, shape = layout_of(codec), codec.shape
-    whole = min(layout.stored_bytes(codec, shape), np.iinfo(np.int64).max)
-    found = np.full(level.offset.shape[1], whole, np.uint64)
-    n_last = ifd.shape[2] % shape[1]
-    if ifd.tile is None and n_last:
-        n_strips = -(-ifd.shape[2] // shape[1])
-        found[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (shape[0], n_last, *shape[2:]))
-    return found

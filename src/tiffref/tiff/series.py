@@ -10,7 +10,7 @@ References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,30 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
-from .descriptions import Shaped, imagej_metadata, missing_planes_error, parse_shaped, shaped_text
+from ..io.source import ByteSource
+from .descriptions import (
+    Shaped,
+    imagej_metadata,
+    imagej_text,
+    missing_planes_error,
+    parse_shaped,
+    shaped_text,
+)
 from .ifd import TiffReader
-from .pages import Level, Pages, Series
-
-__all__ = [
-    "GEO_KEYS",
-    "Listing",
-    "check_run",
-    "cut_off",
-    "first_offset",
-    "fits_page",
-    "geotiff_series",
-    "image_bytes",
-    "imagej_series",
-    "is_final",
-    "plain_series",
-    "planes_with_room",
-    "run_limit",
-    "shaped_series",
-]
+from .pages import Level, Pages, Series, stack_pages
 
 GEO_KEYS, _AGILENT = 34735, frozenset({285, 37701})
 _MIN_UNIFORM = 8
 """A file of this many equal pages is one "uniform" series."""
+_COG_LAYOUT = b"LAYOUT=IFDS_BEFORE_DATA"
 _FACTORS = (2, 3, 4)
 _MAX_LEVELS = 16
 _MAX_PADDING = 64
@@ -72,8 +64,76 @@ class Listing:
     has_mask: bool = False
 
 
-def _rows(values: Sequence[int]) -> NDArray[np.intp]:
-    return np.array(values, np.intp)
+class ImageFile:
+    """A file and its images: plain ones, and those that ImageJ, tifffile or GeoTIFF describe.
+
+    Subclasses read OME-TIFF and formats of vendors, and open the other files of a set.
+    """
+
+    def __init__(self, reader: TiffReader) -> None:
+        self.reader = reader
+        self.given: Listing | None = None
+        """Series that the caller passed in."""
+        self.sidecars: dict[str, ByteSource] = {}
+        """Sources of sidecar files by URL."""
+        self._siblings: dict[str, TiffReader | None] = {}
+
+    @property
+    def url(self) -> str:
+        """Address of the file."""
+        return self.reader.url
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the writer declares that every tile is stored whole (GDAL's COG driver)."""
+        return _COG_LAYOUT in self.reader.declared_layout
+
+    def read_segment(self, url: str, offset: int, length: int) -> bytes:
+        """Read the stored bytes of a segment of this file, or of another file of its set."""
+        return self._source_at(url).read(offset, length)
+
+    def is_cached(self, url: str, offset: int, length: int) -> bool:
+        """Return whether a segment can be read without a request."""
+        return self._source_at(url).is_cached(offset, length)
+
+    def _source_at(self, url: str) -> ByteSource:
+        if url in self.sidecars:
+            return self.sidecars[url]
+        return (self.reader if url == self.reader.url else self.sibling(url)).source
+
+    def others(self) -> list[TiffReader]:
+        """Return the readers of the other files of the set."""
+        return [one for one in self._siblings.values() if one is not None]
+
+    def close(self) -> None:
+        """Close the other files of the set."""
+        for one in self.others():
+            one.source.close()
+            one.close()
+
+    def sibling(self, path: str) -> TiffReader:
+        """Return the reader of a file of the set."""
+        return self.reader
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of ImageJ, OME or a vendor, by format."""
+        found = imagej_metadata(self.reader.first, self.reader.header.byteorder)
+        return {"imagej": found} if found else {}
+
+    def list(self) -> Listing:
+        """List the images; fall back to plain ones if a description does not match the pages."""
+        reader, first = self.reader, self.reader.first
+        listing, what = None, ""
+        if shaped_text(first) is not None:
+            listing, what = shaped_series(reader), "tifffile's shape"
+        elif imagej_text(first) is not None:
+            listing, what = imagej_series(reader), "ImageJ's counts"
+        elif GEO_KEYS in first:
+            listing = geotiff_series(reader)
+        if listing is None or not listing.series:
+            listing = plain_series(reader)
+            listing.defects += [f"{what} does not match the pages"] if what else []
+        return listing
 
 
 # ---- plain files and GeoTIFF
@@ -87,15 +147,14 @@ def plain_series(reader: TiffReader) -> Listing:
     pages = Pages(reader)
     first = pages.directory(0)
     if len(pages) == 1 and not pages.has_sub_ifds and first.entries:
-        shape, axes = pages.shape(0)
-        return Listing([Series("uniform", [Level((pages,), _rows([0]), shape, axes)])])
+        return Listing([Series("uniform", [stack_pages(pages, [0])])])
     if len(pages) >= _MIN_UNIFORM or reader.has_loop:
-        groups = _group_by_key(pages, {}, with_pixels=True)
-        is_uniform = len(groups) == 1 and len(groups[0].rows) == len(pages)
+        levels = _group_by_key(pages, {}, with_pixels=True)
+        is_uniform = len(levels) == 1 and len(levels[0].row) == len(pages)
         if is_uniform and not pages.columns.sub_ifds(0):
-            return Listing([Series("uniform", [groups[0].to_level()])])
-    groups = _group_similar(pages, with_pixels=True)
-    series = [Series("generic", [group.to_level()]) for group in groups]
+            return Listing([Series("uniform", levels)])
+    levels = _group_similar(pages, with_pixels=True)
+    series = [Series("generic", [level]) for level in levels]
     if not first.entries.keys() >= _AGILENT:
         _make_pyramids(series, is_reduced=False)
     empty = _empty_series(pages)
@@ -108,39 +167,21 @@ def geotiff_series(reader: TiffReader) -> Listing:
     """Group similar images; in a COG, reduced ones become levels of the series before them."""
     pages = Pages(reader)
     if len(pages) == 1 and not pages.has_sub_ifds:
-        shape, axes = pages.shape(0)
-        return Listing([Series("geotiff", [Level((pages,), _rows([0]), shape, axes)])])
-    series = [
-        Series("geotiff", [group.to_level()]) for group in _group_similar(pages, with_pixels=False)
-    ]
-    is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in reader.declared_layout
-    _make_pyramids(series, is_reduced=is_cog)
+        return Listing([Series("geotiff", [stack_pages(pages, [0])])])
+    levels = _group_similar(pages, with_pixels=False)
+    series = [Series("geotiff", [level]) for level in levels]
+    _make_pyramids(series, is_reduced=_COG_LAYOUT in reader.declared_layout)
     return Listing(series)
 
 
-@dataclass(slots=True)
-class _Group:
-    """Rows of similar images, in the chain or in SubIFDs."""
-
-    pages: Pages
-    rows: list[int]
-
-    def to_level(self) -> Level:
-        try:
-            shape, axes = self.pages.shape(self.rows[0])
-            return Level((self.pages,), _rows(self.rows), (len(self.rows), *shape), f"I{axes}")
-        except MalformedTiff as error:
-            return Level((self.pages,), _rows(self.rows), (), "", error=error)
-
-
-def _group_similar(pages: Pages, *, with_pixels: bool) -> list[_Group]:
+def _group_similar(pages: Pages, *, with_pixels: bool) -> list[Level]:
     """Group similar images, in the order of the first of each group; SubIFDs follow their IFD.
 
     The rows of SubIFDs come after those of the chain. `with_pixels` drops images of size 0.
     """
     below: dict[int, list[int]] = {}
     if pages.has_sub_ifds:
-        offsets, names = list(pages.offsets), [str(n) for n in range(len(pages))]
+        offsets = list(pages.offsets)
         known = set(offsets)
         for row, some in enumerate(pages.sub_ifds(range(len(pages)))):
             for at in some:
@@ -148,19 +189,17 @@ def _group_similar(pages: Pages, *, with_pixels: bool) -> list[_Group]:
                     known.add(at)
                     below.setdefault(row, []).append(len(offsets))
                     offsets.append(at)
-                    names.append(f"@{at}")
         if below:
-            pages = Pages(pages.reader, offsets, names)
+            pages = Pages(pages.reader, offsets)
     return _group_by_key(pages, below, with_pixels=with_pixels)
 
 
-def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool) -> list[_Group]:
+def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: bool) -> list[Level]:
     kind = pages.kind.tolist()
     n_chain = len(kind) - sum(map(len, below.values()))
     if not below and kind.count(kind[0]) == len(kind):
-        rows = list(range(len(kind)))
-        return [_Group(pages, rows)] if _is_image(pages, 0, with_pixels) else []
-    groups: dict[object, _Group] = {}
+        return [stack_pages(pages, range(len(kind)))] if _is_image(pages, 0, with_pixels) else []
+    groups: dict[object, list[int]] = {}
     key_of: dict[int, object] = {}
     for row in range(n_chain):
         for member in (row, *below.get(row, ())):
@@ -169,8 +208,8 @@ def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: boo
                 key_of[number] = _series_key(pages, member, with_pixels)
             key = key_of[number]
             if key is not None:
-                groups.setdefault(key, _Group(pages, [])).rows.append(member)
-    return list(groups.values())
+                groups.setdefault(key, []).append(member)
+    return [stack_pages(pages, rows) for rows in groups.values()]
 
 
 def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
@@ -193,7 +232,7 @@ def _empty_series(pages: Pages) -> list[Series]:
     for row in pages.columns.first:
         if not pages.directory(row).entries:
             rows = np.flatnonzero(pages.columns.kind == pages.columns.kind[row]).tolist()
-            found += [Series("generic", [Level((pages,), _rows([n]), (1,), "I")]) for n in rows]
+            found += [Series("generic", [Level((pages,), np.array([n]), (1,), "I")]) for n in rows]
     return found
 
 
@@ -283,7 +322,7 @@ def is_final(pages: Pages, row: int) -> bool:
         return False
     if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
         return False
-    offset, length = pages.columns.segments(_rows([row]), directory.n_listed_segments)
+    offset, length = pages.columns.segments(np.array([row]), directory.n_listed_segments)
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
@@ -304,7 +343,7 @@ def image_bytes(pages: Pages, row: int) -> int:
 
 def first_offset(pages: Pages, row: int) -> int:
     """Return the offset of the first segment of an image."""
-    return int(pages.columns.segments(_rows([row]), 1)[0][0, 0])
+    return int(pages.columns.segments(np.array([row]), 1)[0][0, 0])
 
 
 def run_limit(pages: Pages, row: int) -> int:
@@ -336,7 +375,7 @@ def check_run(pages: Pages, row: int, n_planes: int) -> None:
     MalformedTiff
     """
     n_listed = pages.directory(row).n_listed_segments
-    listed = int(pages.columns.segments(_rows([row]), n_listed)[1].sum())
+    listed = int(pages.columns.segments(np.array([row]), n_listed)[1].sum())
     n_bytes = image_bytes(pages, row)
     n_all = n_planes * n_bytes
     if listed not in (0, n_bytes, n_all, min(n_all, _MAX_LENGTH)):
@@ -347,15 +386,24 @@ def check_run(pages: Pages, row: int, n_planes: int) -> None:
         )  # fmt: skip
 
 
-def cut_off(level: Level, n_planes: int, n_there: int) -> Level:
-    """Return contiguous planes with explicit segments; only the first `n_there` are in the file."""
+def count_planes(level: Level) -> int:
+    """Return the number of planes in the shape of a level."""
+    pages, row = level.first
+    return math.prod(level.shape) // max(1, math.prod(pages.shape(row)[0]))
+
+
+def planes_of_run(level: Level, numbers: NDArray[np.intp], n_there: int | None = None) -> Level:
+    """Return some contiguous planes with explicit segments.
+
+    Only the first `n_there` of these are in the file; by default all are.
+    """
     pages, row = level.first
     n_strips = max(1, pages.directory(row).n_listed_segments)
-    offset, length = pages.columns.segments(_rows([row]), n_strips)
-    step = np.arange(n_planes, dtype=np.uint64) * np.uint64(image_bytes(pages, row))
-    rows = _rows([row] * n_planes)
-    rows[n_there:] = -1
-    segments = offset + step[:, None], np.repeat(length, n_planes, 0)
+    offset, length = pages.columns.segments(np.array([row]), n_strips)
+    step = numbers.astype(np.uint64) * np.uint64(image_bytes(pages, row))
+    rows = np.full(len(numbers), row)
+    rows[len(rows) if n_there is None else n_there :] = -1
+    segments = offset + step[:, None], np.repeat(length, len(numbers), 0)
     return replace(level, row=rows, is_run=False, segments=segments)
 
 
@@ -509,7 +557,7 @@ class _ImageJSeries:
             shape, axes = (*shape[:-1], *page_shape), axes + page_axes[1:]
         else:
             shape, axes = (*shape, *page_shape), axes + page_axes
-        return Level((pages,), _rows(range(n_rows)), shape, axes, is_run=is_run)
+        return Level((pages,), np.arange(n_rows), shape, axes, is_run=is_run)
 
     def _truncated_series(self) -> Listing:
         """Return contiguous planes that the end of the file cuts off; the rest is missing."""
@@ -520,7 +568,7 @@ class _ImageJSeries:
             "planes counted by ImageJ reach past the end of the file",
             f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
         )  # fmt: skip
-        level = cut_off(self._level(self.head, 1), self.n_images, n_there)
+        level = planes_of_run(self._level(self.head, 1), np.arange(self.n_images), n_there)
         return Listing([Series("imagej", [level])], self.defects, missing)
 
     def _of_pages(self) -> Listing:
@@ -599,7 +647,7 @@ def _list_shaped_below(pages: Pages, rows: range, listing: Listing, seen: set[in
         if not seen.isdisjoint(offsets) or not all(map(pages.is_sub_ifd_readable, rows, offsets)):
             return False
         seen.update(offsets)
-        if not _list_shaped(pages.pages_at(offsets), listing, seen):
+        if not _list_shaped(Pages(pages.reader, offsets), listing, seen):
             return False
     return True
 
@@ -631,7 +679,7 @@ class _ShapedSeries:
         if self.found.axes == "":
             self.listing.defects.append("tifffile's axes do not match its shape")
         shape, axes = self._shape(n_pages)
-        level = Level((pages,), _rows(rows), shape, axes, is_run=is_run, is_squeezed=False)
+        level = Level((pages,), np.array(rows), shape, axes, is_run=is_run, is_squeezed=False)
         self.listing.series.append(Series("shaped", [level], self.found.name))
         return n_there
 

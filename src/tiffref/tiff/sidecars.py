@@ -17,10 +17,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
 
-from ..errors import MissingSource, SourceError, TiffrefError, UntrustedSource
+from ..errors import MissingSource, TiffrefError, UntrustedSource
 from ..io.allow import is_local
 from ..io.open import open_source
 from ..io.source import ByteSource
@@ -39,11 +39,10 @@ from ..metadata.report import Report, XmlError, parse_xml
 from ..model.manifest import OBJECT_SCHEME
 from ..model.tiff_facts import FileFacts, LevelFacts, SeriesFacts
 
-__all__ = ["Sidecars", "add_sidecars", "has_sidecars"]
-
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
 _USER_DEFINED, _SAMPLES_PER_PIXEL, _MAX_CLASSES = 32767, 277, 1 << 16
 
+_Content = TypeVar("_Content")
 _LABEL = "files beside the TIFF"
 _MAX_BYTES = 1 << 24
 """Largest sidecar text file."""
@@ -79,27 +78,23 @@ class Sidecars:
 
     def read(self, url: str) -> bytes | None:
         """Return the content of a file; None if it does not exist."""
+
+        def content(url: str) -> bytes:
+            with closing(open_source(url, self.storage_options, self.source.allow)) as source:
+                return source.read(0, min(source.size, _MAX_BYTES))
+
+        return self._read_if_there(url, content)
+
+    def facts(self, ending: str) -> FileFacts | None:
+        """Return the facts of the TIFF with this extension; None if it does not exist."""
+        return self._read_if_there(f"{self.base}{ending}", self.facts_of)
+
+    def _read_if_there(self, url: str, read: Callable[[str], _Content]) -> _Content | None:
         url += self._query
         if self.is_missing(url):
             return None
         try:
-            with closing(open_source(url, self.storage_options, self.source.allow)) as source:
-                return source.read(0, min(source.size, _MAX_BYTES))
-        except MissingSource:
-            return None
-        except UntrustedSource:
-            raise
-        except SourceError as error:
-            self.report.add(_LABEL, "cannot be read", got=error)
-            return None
-
-    def facts(self, ending: str) -> FileFacts | None:
-        """Return the facts of the TIFF with this extension; None if it does not exist."""
-        url = f"{self.base}{ending}{self._query}"
-        if self.is_missing(url):
-            return None
-        try:
-            return self.facts_of(url)
+            return read(url)
         except MissingSource:
             return None
         except UntrustedSource:
@@ -138,13 +133,14 @@ def add_sidecars(facts: FileFacts, sidecars: Sidecars) -> FileFacts:
     if tags is not own:
         first = replace(first, ifds=(replace(first.ifds[0], tags=tags), *first.ifds[1:]))
     levels = [first, *main.levels[1:]]
-    is_alone = len(levels) == 1 and not any(map(_is_reduced, facts.series[1:]))
+    kinds = [_subfile_type(series) & (MASK_BIT | REDUCED_BIT) for series in facts.series]
+    is_alone = len(levels) == 1 and REDUCED_BIT not in kinds[1:]
     if is_alone and (found := sidecars.facts(".ovr")) is not None:
         levels += _overviews(first, found, sidecars.report)
     if first is not main.levels[0] or len(levels) > len(main.levels):
         main = replace(main, levels=tuple(levels))
     series = [main, *facts.series[1:]]
-    if not any(map(_is_mask, series)) and (found := sidecars.facts(".msk")) is not None:
+    if not any(kind & MASK_BIT for kind in kinds) and (found := sidecars.facts(".msk")) is not None:
         series += _masks(first, [found, sidecars.facts(".msk.ovr")], len(series), sidecars.report)
     if main is facts.series[0] and len(series) == len(facts.series):
         return facts
@@ -181,14 +177,6 @@ def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[Level
 def _subfile_type(series: SeriesFacts) -> int:
     first = series.levels[0]
     return first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
-
-
-def _is_mask(series: SeriesFacts) -> bool:
-    return bool(_subfile_type(series) & MASK_BIT)
-
-
-def _is_reduced(series: SeriesFacts) -> bool:
-    return _subfile_type(series) & (MASK_BIT | REDUCED_BIT) == REDUCED_BIT
 
 
 def _masks(

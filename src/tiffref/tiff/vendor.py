@@ -3,14 +3,6 @@
 tifffile decides which IFDs form which series, with axes, shape, name, kind and levels, and parses
 vendor metadata. How segments decode and where they are is read by our own code, except for planes
 without an IFD of their own. Only documented parts of tifffile are used; it is imported on demand.
-
-Vendor files are recognized by tags and texts of their first IFDs (`is_vendor_file`). Metadata that
-tifffile, or its older versions, do not collect is read here: the axis labels of NDTiff, the
-descriptions of all pages of a QPTIFF, the XML of Ventana, OME-XML in another file of the set, and
-signed stage positions of MetaMorph.
-
-References: NDTiff version 3, "Index file"; "PerkinElmer QPTIFF image format"; MetaMorph Stack
-format, UIC4Tag.
 """
 
 from __future__ import annotations
@@ -18,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,177 +20,67 @@ import numpy as np
 from ..errors import MalformedTiff, TiffrefError
 from ..io.open import open_source
 from ..io.source import ByteSource, LocalSource, SourceFile
-from ..metadata.microscopy import READERS
 from ..model.tiff_facts import IfdFacts
 from .descriptions import missing_planes_error
-from .ifd import Directory, Finding, TiffReader
-from .ome import OmeFile
-from .pages import Level, Pages, Series
+from .ifd import TiffReader
+from .pages import Level, Pages, Series, stack_pages
 from .series import (
+    ImageFile,
     Listing,
     check_run,
-    cut_off,
+    count_planes,
     first_offset,
     fits_page,
     image_bytes,
     is_final,
     plain_series,
+    planes_of_run,
     planes_with_room,
     run_limit,
 )
+from .vendor_metadata import (
+    MAX_PLANES,
+    PARSE_ERRORS,
+    TAG_VALUES,
+    check_ndtiff_index,
+    check_planes,
+    claimed_formats,
+    has_pixels_element,
+    is_micromanager_stack,
+    ndtiff_defects,
+    qptiff_series,
+    tifffile_errors,
+    vendor_metadata,
+)
 
-__all__ = ["VendorFile", "is_vendor_file", "open_vendor", "tifffile_errors"]
-
-PARSE_ERRORS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError,
-    OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error,
-)  # fmt: skip
-"""What tifffile raises on invalid files; SyntaxError comes from XML."""
-
-_TAGS = frozenset(
-    {33445, 33446, 33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680,
-     34682, 37706, 43314, 51123, 65420}
-)  # fmt: skip
-"""MD Gel, SIS, MetaMorph, Zeiss, FluoView, FEI, TVIPS, NIH, Micro-Manager, NDPI."""
-_SOFTWARE = ("SI.", "PerkinElmer-QPI", "Philips DP", "IndicaLabsImageWriter", "MedScan",
-             "TVX TIFF", "MetaSeries", "ScanOutputManager")  # fmt: skip
-_DESCRIPTIONS = ("Aperio ", "Mikroscan Image Structure", "Motic ", "state.", "FLIMimage parameters")
-_ARGOS_LABELS = frozenset({"Label Image", "Label_Image", "Probability_Image"})
-_TAG_VALUES = frozenset(
-    {33471, 33560, 33628, 33629, 33630, 33631, 34118, 34361, 34362, 34412, 34680, 34682, 37706,
-     43314, 51123}
-)  # fmt: skip
-"""Tags with vendor structures that tifffile parses."""
-_XMP, _UIC1, _UIC2, _UIC3, _UIC4 = 700, 33628, 33629, 33630, 33631
-_MD_SCALE, _MM_METADATA = 33446, 51123
-_MM_MARKS = frozenset({54773648, 483765892, 99384722, 2355492})
-"""Marks of the index, display settings, comments and summary of a Micro-Manager stack."""
-_UIC_COUNTED = frozenset({_UIC2, _UIC3, _UIC4})
-"""Tags of MetaMorph with a value for each plane."""
-_MAX_BYTES = 1 << 26
-"""Largest metadata tag."""
-_MAX_PROLOG = 2048
-"""Characters before the first element of XML."""
 _COMPARED_BYTES = 1 << 10
 _PLAIN_KINDS = frozenset({"generic", "uniform"})
 _SLIDES = frozenset({"svs", "mikroscan", "motic", "huron", "qpi", "avs", "bif", "philips"})
 """Kinds whose first image is the slide, and the largest."""
-_MAX_PLANES = 1 << 22
-"""Planes of one image. tifffile allocates a list of as many as the XML declares."""
-_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*")
-_SIZE = re.compile(r"\bSize[CZT]\s*=\s*[\"'](\d{1,18})")
-_INDEX = re.compile(
-    r"\b(?:IFD|PlaneCount|NumPlanes|First[CZT]|[czr]|ifd|level|channel)\s*=\s*[\"'](-?\d+)"
-)
-"""Plane indices and counts in OME-XML and in the XML of Leica slides."""
+_UIC1, _UIC2, _UIC3, _UIC4 = 33628, 33629, 33630, 33631
+_UIC_COUNTED = frozenset({_UIC2, _UIC3, _UIC4})
+"""Tags of MetaMorph with a value for each plane."""
 
 
-def is_vendor_file(reader: TiffReader) -> bool:
-    """Return whether this is a vendor file, whose series come from tifffile."""
-    first = reader.first
-    if _has_vendor_tags(first):
-        return True
-    if not first.next_offset:
-        return False
-    second = reader.chain(2)[1:]
-    below = reader.directory(second[0]) if second else None
-    return below is not None and 33445 in below  # MD Gel may store its tags on the second page
+class VendorFile(ImageFile):
+    """A file opened with tifffile and with our own reader.
 
+    `owns` if the `TiffFile` is closed together with the file.
+    """
 
-def _has_vendor_tags(ifd: Directory) -> bool:
-    if not _TAGS.isdisjoint(ifd.entries):
-        return True
-    software, text, make = (ifd.get(code) for code in (305, 270, 271))
-    software = software if isinstance(software, str) else ""
-    text = text if isinstance(text, str) else ""
-    if software.startswith(_SOFTWARE) or text.startswith(_DESCRIPTIONS):
-        return True
-    if "<scn" in text[:_MAX_PROLOG] or "scanimage.SI" in text[-256:]:
-        return True
-    if 700 in ifd and ("Ventana" in software or text in _ARGOS_LABELS):
-        return True
-    if 65001 in ifd and ifd.raw(65001, 10)[:10] == b"<metadata>":
-        return True
-    is_avs = 65000 in ifd and ifd.raw(65000, 6)[:6] == b"<Argos"
-    is_pilatus = text.startswith("# ") and software.startswith("TVX")
-    return is_avs or is_pilatus or (isinstance(make, str) and make.startswith("Huron "))
-
-
-def _claimed_formats(first: Directory) -> Iterator[str]:
-    """Yield the formats that the first IFD claims, even if tifffile rejects them later because of
-    truncated XML or missing pages."""
-    software, text = (one if isinstance(one := first.get(code), str) else "" for code in (305, 270))
-    if 34412 in first:
-        yield "lsm"
-    if _MD_SCALE in first:
-        yield "mdgel"
-    if software.startswith("Philips DP"):
-        yield "philips"
-    if text.startswith("Aperio ") and 322 not in first and first.next_offset:
-        yield "svs"  # the first page is the slide, in tiles
-    if "<scn" in text[:_MAX_PROLOG]:
-        yield "scn"
-
-
-def _is_micromanager_stack(reader: TiffReader) -> bool:
-    """Return whether the header has a mark of the blocks of a Micro-Manager stack."""
-    if _MM_METADATA not in reader.first:
-        return False
-    marks = struct.unpack(f"{reader.header.byteorder}8I", reader.source.read(8, 32))[::2]
-    return not _MM_MARKS.isdisjoint(marks)
-
-
-@contextlib.contextmanager
-def tifffile_errors(url: str, what: str = "cannot be parsed as TIFF") -> Iterator[None]:
-    """Convert errors of tifffile to `MalformedTiff`."""
-    try:
-        with np.errstate(all="ignore"):  # rationals in MetaMorph tags may be 0/0
-            yield
-    except TiffrefError:
-        raise
-    except PARSE_ERRORS as error:
-        raise MalformedTiff(what, url=url, got=f"{type(error).__name__}: {error}") from error
-
-
-@dataclass(slots=True)
-class VendorFile:
-    """A file opened with tifffile and with our own reader."""
-
-    tif: Any
-    reader: TiffReader
-    owns: bool = True
-    _siblings: dict[str, TiffReader] = field(default_factory=dict)
+    def __init__(self, tif: Any, reader: TiffReader, *, owns: bool = True) -> None:
+        super().__init__(reader)
+        self.tif, self.owns = tif, owns
 
     def close(self) -> None:
         """Close all files that were opened here."""
-        for sibling in self._siblings.values():
-            sibling.source.close()
+        super().close()
         if self.owns:
             self.tif.close()
 
-    def readers(self) -> list[TiffReader]:
-        """Return the readers of the other files of the set."""
-        return list(self._siblings.values())
-
-    # ---- metadata and series from tifffile
-
     def metadata(self) -> dict[str, Any]:
         """Return the vendor metadata by format."""
-        found = {}
-        for name in READERS:  # tifffile's names of formats
-            try:
-                with np.errstate(all="ignore"):
-                    if getattr(self.tif, f"is_{name}", False):
-                        own = _OWN_METADATA.get(name)
-                        value = own(self) if own else getattr(self.tif, f"{name}_metadata", None)
-                        found[name] = value or None
-            except SyntaxError as error:
-                what = "the vendor's XML cannot be parsed"
-                finding = Finding(what, self.reader.url, "0", 270, str(error), None, False)
-                self.reader.findings.append(finding)
-            except PARSE_ERRORS:
-                continue
-        return found
+        return vendor_metadata(self.tif, self.reader)
 
     def list(self) -> Listing:
         """List the series of the file; errors of tifffile become `MalformedTiff`."""
@@ -220,11 +101,10 @@ class VendorFile:
             if reader.has_loop:  # tifffile may follow it forever
                 raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
-                _check_planes(reader.first.get(270))
-                _check_sis(reader.first.get(_SIS_INI))
-                self._check_ndtiff_index()
-                series = _qptiff_series(self.tif) or [*self.tif.series]
-                listing = self.convert(series)
+                check_planes(reader.first)
+                if self.tif.is_ndtiff:
+                    check_ndtiff_index(self.tif, self.sibling)
+                listing = self.convert(qptiff_series(self.tif) or [*self.tif.series])
         except TiffrefError:
             raise
         except PARSE_ERRORS as error:
@@ -239,11 +119,10 @@ class VendorFile:
     def _check(self, listing: Listing) -> None:
         """Add defects for pages or OME-XML that tifffile ignores."""
         is_plain = {series.kind for series in listing.series} <= _PLAIN_KINDS
-        for name in _claimed_formats(self.reader.first):
+        for name in claimed_formats(self.reader.first):
             if is_plain or not getattr(self.tif, f"is_{name}"):
                 listing.defects.append(f"the metadata of the vendor ({name}) cannot be read")
-        text = self.reader.first.get(270)
-        if not self.tif.is_ome or not isinstance(text, str) or not _PIXELS.search(text):
+        if not self.tif.is_ome or not has_pixels_element(self.reader.first):
             self._check_pages(listing)
             return
         if all(series.kind == "generic" for series in listing.series):
@@ -261,7 +140,7 @@ class VendorFile:
         beside it.
         """
         found = getattr(self.tif, "micromanager_metadata", None) or {}
-        is_indexed = "Summary" in found or _is_micromanager_stack(self.reader)
+        is_indexed = "Summary" in found or is_micromanager_stack(self.reader)
         if is_indexed and {series.kind for series in listing.series} <= _PLAIN_KINDS:
             what = "the summary or the index of Micro-Manager's planes cannot be read"
             listing.defects.append(what)
@@ -269,45 +148,16 @@ class VendorFile:
         _check_slide(listing, self.reader.url)
         left = self._unlisted_pages(listing, self.reader)
         if left and self.tif.is_mdgel:
-            listing.series += [_page_series(self.reader, at) for at in left]
+            pages = [Pages(self.reader, [at]) for at in left]
+            listing.series += [Series("generic", [stack_pages(one, [0])]) for one in pages]
             left = []
         n_left = len(left)
-        n_left += sum(len(self._unlisted_pages(listing, sibling)) for sibling in self.readers())
+        n_left += sum(len(self._unlisted_pages(listing, sibling)) for sibling in self.others())
         if n_left:
             verb = "page is" if n_left == 1 else "pages are"
             listing.defects.append(f"{n_left} {verb} not part of any image")
         if self.tif.is_ndtiff:
-            listing.defects += _ndtiff_defects(_ndtiff_index(self.tif))
-
-    def _check_ndtiff_index(self) -> None:
-        """Refuse an index of NDTiff that tifffile would misread.
-
-        tifffile allocates a list of as many planes as their positions span, and takes the first
-        record of each file for its first page.
-
-        Raises
-        ------
-        ValueError
-        """
-        if not self.tif.is_ndtiff:
-            return
-        from tifffile import read_ndtiff_index
-
-        index = _ndtiff_index(self.tif)
-        positions: dict[str, set[Any]] = {}
-        first: dict[str, int] = {}
-        for axes, name, offset, *_ in read_ndtiff_index(index):
-            first.setdefault(name, offset)
-            for axis, position in axes.items():
-                positions.setdefault(axis, set()).add(position)
-        n_planes = math.prod([_span(one) for one in positions.values()])
-        if n_planes > _MAX_PLANES:
-            raise ValueError(f"NDTiff.index spans {n_planes} planes")
-        for name, offset in first.items():
-            is_own = name == self.tif.filename
-            reader = self.reader if is_own else self.sibling(str(index.parent / name))
-            if first_offset(Pages(reader, [reader.first.offset]), 0) != offset:
-                raise ValueError(f"the first plane of {name} in NDTiff.index is not its first page")
+            listing.defects += ndtiff_defects(self.tif)
 
     def _check_metamorph(self, listing: Listing) -> None:
         """Add a defect for planes without IFDs that MetaMorph counts and tifffile does not list.
@@ -318,7 +168,7 @@ class VendorFile:
         if not {_UIC1, *_UIC_COUNTED} & first.entries.keys() or level.error is not None:
             return
         pages, row = level.first
-        n_planes = math.prod(level.shape) // max(1, math.prod(pages.shape(row)[0]))
+        n_planes = count_planes(level)
         n_counted = max(
             [first.entries[code][1] for code in _UIC_COUNTED & first.entries.keys()], default=1
         )
@@ -384,27 +234,26 @@ class VendorFile:
     def _level(self, level: Any, *, may_run: bool = True) -> Level:
         run_offset = level.dataoffset if may_run and not level.is_multifile else None
         is_run = run_offset is not None and level.keyframe.size != level.size
-        pages = [level.keyframe] if is_run else list(level)
-        places = [_PlaneLocation.of(page, self.tif) for page in pages]
+        planes = [level.keyframe] if is_run else level
+        places = [_PlaneLocation.of(plane, self.tif) for plane in planes]
         shape, axes = tuple(int(n) for n in level.shape), level.axes
         if self.tif.is_scanimage and not self.reader.header.is_big and not is_run:
             n_places, places = len(places), [*self._with_chain_offsets(places)]
             if shape[0] == n_places:
                 shape = (len(places), *shape[1:])
-        files = list(dict.fromkeys(place.path for place in places if place is not None))
+        files: dict[str, dict[int, _PlaneLocation]] = {}
+        for place in filter(None, places):
+            files.setdefault(place.path, {})[place.offset] = place
         if not files:
             raise MalformedTiff("all pages are missing", url=self.reader.url)
+        rows = {path: {at: n for n, at in enumerate(found)} for path, found in files.items()}
+        row = [rows[place.path][place.offset] if place else -1 for place in places]
         number = {path: n for n, path in enumerate(files)}
-        row = np.full(len(places), -1, np.intp)
-        tables = [self._pages(path, [p for p in places if p and p.path == path]) for path in files]
-        for n, place in enumerate(places):
-            if place is not None:
-                row[n] = tables[number[place.path]].row_of[place.offset]
-        file = None
-        if len(files) > 1:
-            file = np.array([number[place.path] if place else 0 for place in places], np.intp)
+        file = [number[place.path] if place else 0 for place in places]
+        pages = tuple(map(_VendorPages, map(self.sibling, files), files.values()))
         found = Level(
-            tuple(tables), row, shape, axes, file, is_run,
+            pages, np.array(row, np.intp), shape, axes,
+            np.array(file, np.intp) if len(files) > 1 else None, is_run,
             segments=_explicit_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
         if not is_run or _run_fits(found, is_alone=len(level) == 1):
@@ -422,18 +271,50 @@ class VendorFile:
         assert first is not None
         return [replace(first, offset=at, is_own=True) for at in chain]
 
-    def _pages(self, path: str, places: Sequence[_PlaneLocation]) -> _VendorPages:
-        """Return the IFDs of one file that planes use."""
-        offsets = {place.offset: place for place in places}
-        reader = self.reader if path == "" else self.sibling(path)
-        return _VendorPages(reader, offsets)
-
     def sibling(self, path: str) -> TiffReader:
-        """Return the reader of another local file of the same set, opened once."""
-        if path not in self._siblings:
+        """Return the reader of a local file of the set, opened once; "" is the file itself."""
+        found = self._siblings.get(path) if path else self.reader
+        if found is None:
             source = open_source(path, allow=self.reader.source.allow)
-            self._siblings[path] = TiffReader(source, counts=self.reader.counts)
-        return self._siblings[path]
+            found = self._siblings[path] = TiffReader(source, counts=self.reader.counts)
+        return found
+
+
+def _check_slide(listing: Listing, url: str) -> None:
+    """Add a defect if images of a QPTIFF or Argos slide are not what the format prescribes.
+
+    A pyramid with other numbers of channels or focal planes than the image is no part of it; if it
+    has more, planes of the image are missing.
+    """
+    series = listing.series
+    kind = series[0].kind
+    reduced = [one for one in series[1:] if one.name == "ReducedResolution"]
+    if kind == "avs" and len(series) != 3:
+        listing.defects.append(f"{len(series)} images, expected the slide, its map and a macro")
+        reduced = [one for one in series[1:] if one.axes.startswith("I")]
+    if kind == "qpi" and reduced:
+        listing.defects.append("the pages of the pyramid are not those of the image")
+    rows = [math.prod(_plane_size(one.levels[0])) for one in series]
+    if kind in _SLIDES and max(rows) > rows[0]:
+        listing.defects.append(f"image {rows.index(max(rows))} is larger than the slide")
+    numbers = [_bif_level(level) for level in series[0].levels] if kind == "bif" else []
+    if numbers != [*range(len(numbers))]:
+        listing.defects.append(f"the slide has the levels {', '.join(map(str, numbers))}")
+    if numbers and numbers[0]:
+        what = "the full-size image of the slide is missing"
+        listing.missing = missing_planes_error(what, f"level {numbers[0]}", "level 0", url)
+    n_planes = max((len(one.levels[0].row) for one in reduced), default=0)
+    n_there = len(series[0].levels[0].row)
+    if n_planes > n_there:
+        what = "the slide has fewer channels or focal planes than its overviews"
+        listing.missing = listing.missing or missing_planes_error(what, n_there, n_planes, url)
+
+
+def _bif_level(level: Level) -> int:
+    """Return the number of a level in the description of its first page, 0 if it has none."""
+    pages, row = level.first
+    found = re.search(r"\blevel=(\d{1,9})", str(pages.directory(row).get(270)))
+    return int(found[1]) if found else 0
 
 
 def _starts_of(pages: Pages) -> list[int]:
@@ -483,7 +364,8 @@ def _fit_to_pages(
             pages.reader.url,
         )  # fmt: skip
     if level.is_run and n_planes > n_there:
-        return cut_off(level, n_planes, n_there) if n_planes <= _MAX_PLANES else level
+        is_listed = n_planes <= MAX_PLANES
+        return planes_of_run(level, np.arange(n_planes), n_there) if is_listed else level
     listing.defects.append(f"{counted} in {n_there} pages of {shape}")
     return replace(level, shape=(n_there, *shape), axes=f"I{axes}")
 
@@ -527,9 +409,7 @@ def _run_range(level: Level) -> tuple[int, int]:
     """Return start and end of contiguous planes in the file."""
     pages, row = level.first
     begin = first_offset(pages, row)
-    n_samples = math.prod(pages.facts(row).shape)
-    n_planes = math.prod(level.shape) // n_samples if n_samples else 0
-    return begin, begin + n_planes * image_bytes(pages, row)
+    return begin, begin + count_planes(level) * image_bytes(pages, row)
 
 
 def _run_fits(level: Level, *, is_alone: bool) -> bool:
@@ -560,13 +440,6 @@ def _run_fits(level: Level, *, is_alone: bool) -> bool:
     )  # fmt: skip
 
 
-def _page_series(reader: TiffReader, at: int) -> Series:
-    """Make a series of one page."""
-    pages = Pages(reader, [at])
-    shape, axes = pages.shape(0)
-    return Series("generic", [Level((pages,), np.array([0], np.intp), shape, axes)])
-
-
 @dataclass(frozen=True, slots=True)
 class _PlaneLocation:
     """Location of a plane: the file ("" for the one that was opened) and the offset of its IFD.
@@ -594,16 +467,13 @@ def _explicit_segments(places: Sequence[_PlaneLocation | None]) -> Any:
     """Return tifffile's segments of planes without an IFD, or with wrapped 32-bit offsets (LSM)."""
     if all(place is None or place.is_own for place in places):
         return None
-    rows = [((), ()) if place is None else (place.page.dataoffsets, place.page.databytecounts)
-            for place in places]  # fmt: skip
-    width = max(len(offsets) for offsets, _ in rows)
-    columns = []
-    for which in (0, 1):
-        column = np.zeros((len(rows), width), np.uint64)
-        for n, row in enumerate(rows):
-            values = row[which][:width]
+    pages = [None if place is None else place.page for place in places]
+    width = max(len(page.dataoffsets) for page in pages if page is not None)
+    columns = np.zeros((2, len(pages), width), np.uint64)
+    for n, page in enumerate(pages):
+        for column, name in zip(columns, ("dataoffsets", "databytecounts"), strict=True):
+            values = getattr(page, name, ())[:width]
             column[n, : len(values)] = values
-        columns.append(column)
     return tuple(columns)
 
 
@@ -611,9 +481,8 @@ class _VendorPages(Pages):
     """IFDs of tifffile's pages, with the vendor tags that tifffile parses."""
 
     def __init__(self, reader: TiffReader, places: dict[int, _PlaneLocation]) -> None:
-        names = [_ifd_name(place.page) for place in places.values()]
-        super().__init__(reader, list(places), names)
-        self.row_of = {offset: row for row, offset in enumerate(places)}
+        reader.chain()
+        super().__init__(reader, list(places))
         self._places = list(places.values())
 
     def facts(self, row: int) -> IfdFacts:
@@ -640,10 +509,6 @@ class _VendorPages(Pages):
         return np.zeros(len(self), np.int32)
 
 
-def _ifd_name(page: Any) -> str:
-    return str(page.index) if isinstance(page.index, int) else f"@{page.offset}"
-
-
 def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
     """Replace the bytes of vendor tags by their parsed values."""
     tags, tables = dict(facts.tags), dict(facts.tables)
@@ -652,7 +517,7 @@ def _with_values(facts: IfdFacts, keyframe: Any) -> IfdFacts:
         _reopened(keyframe.parent),
         np.errstate(all="ignore"),  # rationals in MetaMorph tags may be 0/0
     ):
-        for code in _TAG_VALUES & tags.keys():
+        for code in TAG_VALUES & tags.keys():
             tags[code] = _to_plain_value(keyframe.tags.valueof(code))
         if facts.name == "0":
             tables.update(_calibration(keyframe, facts))
@@ -720,31 +585,30 @@ def open_vendor(where: Any, reader: TiffReader | None = None) -> VendorFile:
     MalformedTiff
         If tifffile cannot parse the file.
     """
-    from tifffile import TiffFile
-
     if reader is None:
         source, base = _source_of(where)
         is_ndpi = where.tiff.is_ndpi
         return VendorFile(where, TiffReader(source, base, is_ndpi), owns=False)
     Pages(reader, [reader.first.offset]).facts(0)  # raises a precise error if malformed
     with tifffile_errors(reader.url):
-        return VendorFile(_open_tifffile(TiffFile, reader.source), reader)
+        return VendorFile(_open_tifffile(reader.source), reader)
 
 
-def _open_tifffile(opener: Any, source: ByteSource) -> Any:
+def _open_tifffile(source: ByteSource) -> Any:
     """Open a file with tifffile; if that fails as an LSM, open it as a plain TIFF.
 
     tifffile expects the pages of an LSM to come in pairs, and already checks that on opening.
     """
+    from tifffile import TiffFile
 
     def handle() -> Any:
         is_plain = isinstance(source, LocalSource)
         return source.source.url if is_plain else SourceFile(source)
 
     try:
-        return opener(handle())
+        return TiffFile(handle())
     except IndexError:
-        return opener(handle(), is_lsm=False)
+        return TiffFile(handle(), is_lsm=False)
 
 
 def _source_of(tif: Any) -> tuple[ByteSource, int]:
@@ -764,243 +628,3 @@ def _source_of(tif: Any) -> tuple[ByteSource, int]:
                 return source, base
         source.close()
     return open_source(handle), 0
-
-
-# ---- corrections
-
-
-def _check_planes(text: Any) -> None:
-    """Refuse XML of too many planes, for which tifffile would allocate lists, or negative indices.
-
-    Raises
-    ------
-    ValueError
-    """
-    if not isinstance(text, str):
-        return
-    counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
-    counts += [int(number[:19]) for number in _INDEX.findall(text)]
-    if min(counts, default=0) < 0:
-        raise ValueError(f"the XML has the index {min(counts)}")
-    if max(counts, default=0) > _MAX_PLANES:
-        raise ValueError(f"the XML declares {max(counts)} planes")
-
-
-_SIS_INI = 33471
-_SIS_COUNT = re.compile(r"^\s*(?:Z|Band|Time|Count)\s*=\s*(\d+)", re.MULTILINE)
-
-
-def _check_sis(text: Any) -> None:
-    """Refuse the INI file of Olympus SIS if tifffile would make lists of too many planes.
-
-    Raises
-    ------
-    ValueError
-    """
-    counts = [int(n[:19]) for n in _SIS_COUNT.findall(text)] if isinstance(text, str) else []
-    if max(counts, default=0) > _MAX_PLANES:
-        raise ValueError(f"SIS metadata counts {max(counts)} planes")
-
-
-def _check_slide(listing: Listing, url: str) -> None:
-    """Add a defect if images of a QPTIFF or Argos slide are not what the format prescribes.
-
-    A pyramid with other numbers of channels or focal planes than the image is no part of it; if it
-    has more, planes of the image are missing.
-    """
-    series = listing.series
-    kind = series[0].kind
-    reduced = [one for one in series[1:] if one.name == "ReducedResolution"]
-    if kind == "avs" and len(series) != 3:
-        listing.defects.append(f"{len(series)} images, expected the slide, its map and a macro")
-        reduced = [one for one in series[1:] if one.axes.startswith("I")]
-    if kind == "qpi" and reduced:
-        listing.defects.append("the pages of the pyramid are not those of the image")
-    rows = [math.prod(_plane_size(one.levels[0])) for one in series]
-    if kind in _SLIDES and max(rows) > rows[0]:
-        listing.defects.append(f"image {rows.index(max(rows))} is larger than the slide")
-    numbers = [_bif_level(level) for level in series[0].levels] if kind == "bif" else []
-    if numbers != [*range(len(numbers))]:
-        listing.defects.append(f"the slide has the levels {', '.join(map(str, numbers))}")
-    if numbers and numbers[0]:
-        what = "the full-size image of the slide is missing"
-        listing.missing = missing_planes_error(what, f"level {numbers[0]}", "level 0", url)
-    n_planes = max((len(one.levels[0].row) for one in reduced), default=0)
-    n_there = len(series[0].levels[0].row)
-    if n_planes > n_there:
-        what = "the slide has fewer channels or focal planes than its overviews"
-        listing.missing = listing.missing or missing_planes_error(what, n_there, n_planes, url)
-
-
-def _bif_level(level: Level) -> int:
-    """Return the number of a level in the description of its first page, 0 if it has none."""
-    pages, row = level.first
-    found = re.search(r"\blevel=(\d{1,9})", str(pages.directory(row).get(270)))
-    return int(found[1]) if found else 0
-
-
-_IMAGE_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
-_QPI_NAMES = {"Overview": "Macro", "FullResolution": "Baseline"}
-"""Series names by ImageType, if different."""
-
-
-def _qptiff_series(tif: Any) -> list[Any]:
-    """Return the series of a QPTIFF by the ImageType of each page; none if a page lacks it.
-
-    tifffile relies on the order of the pages, and ignores unexpected ones.
-    """
-    from tifffile import TiffPageSeries
-
-    if not tif.is_qpi:
-        return []
-    alike: dict[tuple[str, tuple[int, ...]], list[Any]] = {}
-    for page in tif.pages:
-        full = page.aspage()
-        found = _IMAGE_TYPE.search(full.description)
-        if found is None or not full.size:
-            return []
-        alike.setdefault((found[1], full.shape), []).append(full)
-    series: list[Any] = []
-    for (kind, shape), pages in alike.items():
-        name = _QPI_NAMES.get(kind, kind)
-        type_series = TiffPageSeries(
-            pages, (len(pages), *shape), pages[0].dtype, f"C{pages[0].axes}", name=name, kind="qpi"
-        )
-        main = series[0] if series else type_series
-        if kind == "ReducedResolution" and len(pages) == len(main.pages):
-            main.levels.append(type_series)
-        else:
-            series.append(type_series)
-    return series
-
-
-# ---- metadata that tifffile does not collect
-
-
-def _ndtiff(file: VendorFile) -> dict[str, Any]:
-    """Return the file's metadata, with the labels of each axis as `Labels`.
-
-    Labels are in the order of first use, like tifffile's indices.
-    """
-    from tifffile import read_ndtiff_index
-
-    labels: dict[str, dict[str, None]] = {}
-    for axes, *_ in read_ndtiff_index(_ndtiff_index(file.tif)):
-        for axis, place in axes.items():
-            if isinstance(place, str):
-                labels.setdefault(axis, {})[place] = None
-    names = {axis: list(found) for axis, found in labels.items()}
-    return {**(file.tif.micromanager_metadata or {}), "Labels": names}
-
-
-def _ndtiff_index(tif: Any) -> Path:
-    return Path(tif.filehandle.dirname) / "NDTiff.index"
-
-
-def _ndtiff_defects(index: Path) -> Iterator[str]:
-    """Yield the faults of an NDTiff index: records that are cut off, or at the place of others.
-
-    Of planes at the same place, tifffile reads the last.
-    """
-    from tifffile import read_ndtiff_index
-
-    if not _is_ndtiff_index_whole(index.read_bytes()):
-        yield "NDTiff.index is cut off"
-    places: dict[tuple[Any, ...], set[tuple[str, int]]] = {}
-    for axes, name, offset, *_ in read_ndtiff_index(index):
-        places.setdefault(tuple(sorted(axes.items())), set()).add((name, offset))
-    n_hidden = sum(map(len, places.values())) - len(places)
-    if n_hidden:
-        yield f"{n_hidden} planes of NDTiff.index are at the place of others"
-
-
-def _is_ndtiff_index_whole(data: bytes) -> bool:
-    """Return whether an NDTiff index ends with a complete record: axes and file name, each with its
-    length, and 32 bytes."""
-    at = 0
-    with contextlib.suppress(struct.error):
-        while at < len(data):
-            for n_behind in (0, 32):
-                (length,) = struct.unpack_from("<I", data, at)
-                at += 4 + length + n_behind
-    return at == len(data)
-
-
-def _span(positions: set[Any]) -> int:
-    """Return the size of an axis of NDTiff, whose positions are numbers or labels."""
-    if any(isinstance(one, str) for one in positions):
-        return len(positions)
-    return int(max(positions) - min(positions) + 1)
-
-
-def _qpi(file: VendorFile) -> list[str]:
-    """Return the XML of each page of the main series, one per channel."""
-    return [page.aspage().description for page in file.tif.series[0] if page is not None]
-
-
-def _bif(file: VendorFile) -> Any:
-    """Return the XML of the first page, even if another page is the image."""
-    return file.tif.pages.first.tags.valueof(_XMP)
-
-
-def _ome(file: VendorFile) -> Any:
-    """Return the OME-XML; if another file of the set holds it, the name and XML of that file."""
-    with contextlib.closing(OmeFile(file.reader)) as ome:
-        return ome.metadata()["ome"]
-
-
-def _stk(file: VendorFile) -> dict[str, Any]:
-    """Return tifffile's metadata, plus the stage position of each plane as `Stage`.
-
-    tifffile reads the numerators of the positions as unsigned.
-    """
-    found = dict(file.tif.stk_metadata or {})
-    tags = file.tif.pages.first.tags
-    if _UIC4 in tags and _UIC2 in tags:
-        file.tif.filehandle.seek(tags[_UIC4].valueoffset)
-        data = file.tif.filehandle.read(_MAX_BYTES)
-        found["Stage"] = list(_stage_positions(data, tags[_UIC2].count))
-    return found
-
-
-def _stage_positions(data: bytes, n_planes: int) -> Iterator[tuple[float, float]]:
-    """Yield x and y of each plane from record 28 of UIC4, which are signed rationals.
-
-    Earlier records are skipped; their sizes depend on the number of planes.
-    """
-    at = 0
-    while at + 2 <= len(data):
-        (code,) = struct.unpack_from("<H", data, at)
-        at += 2
-        if code == 28 and at + 16 * n_planes <= len(data):
-            for x, x_unit, y, y_unit in struct.iter_unpack("<4i", data[at : at + 16 * n_planes]):
-                yield x / (x_unit or 1), y / (y_unit or 1)
-            return
-        if code not in _UIC4_SIZES:
-            return
-        per_plane, fixed = _UIC4_SIZES[code]
-        at += per_plane * n_planes + fixed
-
-
-_UIC4_SIZES = {
-    **dict.fromkeys((0, 1, 2, 3, 8, 9, 11, 12, 13, 14, 15, 18, 26, 27, 47, 51, 56, 61), (0, 4)),
-    **dict.fromkeys((4, 5, 16, 17, 21, 22, 23, 24, 38, 39), (0, 8)),
-    29: (16, 0), 40: (8, 0), 41: (4, 0), 46: (0, 8),
-}  # fmt: skip
-"""Size of UIC4 records: bytes per plane, and fixed bytes."""
-
-
-def _sis(file: VendorFile) -> Any:
-    _check_sis(file.reader.first.get(_SIS_INI))
-    return file.tif.sis_metadata
-
-
-_OWN_METADATA: Mapping[str, Callable[[VendorFile], Any]] = {
-    "sis": _sis,
-    "ndtiff": _ndtiff,
-    "qpi": _qpi,
-    "bif": _bif,
-    "ome": _ome,
-    "stk": _stk,
-}
-"""Readers of metadata that tifffile, or its older versions, do not collect, by format."""

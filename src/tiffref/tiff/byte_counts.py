@@ -1,0 +1,180 @@
+"""Correct the byte counts of segments before they are planned.
+
+Replaces StripByteCounts and TileByteCounts that are 0 or missing although segments have offsets.
+libtiff reads a single strip to the end of the file; GDAL and tifffile treat a segment of 0 bytes as
+missing. Here the bytes up to the next segment are used if they decode.
+
+Leaves out the segments that the end of a truncated file cuts off (`allow_holes=True`). They become
+missing, as in a sparse file; pages without any segment become missing pages. ImageFile that decode
+in part (JPEG, JPEG XR, fax) are kept: `probe` accepts them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.decode import accepting_truncated, decodes, in_first_bit_order
+from ..codecs.decoders import packbits_end
+from ..codecs.table import compression_of
+from ..metadata.report import Report
+from ..model.manifest import has_zeros
+from ..model.tiff_facts import LevelFacts
+from .plan import run_as_pages, segment_codec, source_sizes, stored_bytes
+from .series import ImageFile
+
+COUNTS = "StripByteCounts (279), TileByteCounts (325)"
+FAX = frozenset({2, 3, 4, 32771})
+_PACKBITS = 32773
+_MAX_TRIED, _MAX_TRIED_REMOTE = 64, 4
+
+
+def without_truncated(level: LevelFacts, file: ImageFile) -> tuple[LevelFacts, int]:
+    """Mark the segments that the end of the file cuts off as missing.
+
+    Parameters
+    ----------
+    level
+        Facts of the level.
+    file
+        Reads the compressed segments that reach past the end, to test whether they decode.
+
+    Returns
+    -------
+    level, n_truncated
+        The level, and the number of segments that are missing now; unchanged and 0 if no segment
+        would be left, or the samples cannot be read anyway.
+    """
+    ifd = level.ifds[0]
+    if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
+        return level, 0
+    if level.run_offset is not None and ifd.shape[:2] == (1, 1) and segment_codec(ifd).is_plain:
+        level = run_as_pages(level)
+    is_cut = _is_cut(level, file)
+    n_cut = int(is_cut.sum())
+    if not n_cut or is_cut[level.offset > 0].all():
+        return level, 0
+    offset = np.where(is_cut, 0, level.offset).astype(np.uint64)
+    length = np.where(is_cut, 0, level.length).astype(np.uint64)
+    missing = np.where(is_cut.all(axis=1), -1, level.ifd).astype(np.int32)
+    return replace(level, ifd=missing, offset=offset, length=length), n_cut
+
+
+def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
+    """Return which segments miss samples because the file ends, `(n_pages, n_segments)`."""
+    compression = level.ifds[0].compression
+    size = source_sizes(level.sources)[level.source][:, np.newaxis]
+    available = size - np.minimum(level.offset, size)
+    if compression == 1 and level.run_offset is None:
+        whole = np.broadcast_to(stored_bytes(level), level.length.shape)
+        is_single = whole.shape[1] == 1 and level.ifds[0].tile is None
+        return (level.offset > 0) & (
+            (whole if is_single else np.minimum(whole, level.length)) > available
+        )
+    is_cut = (level.offset >= size) & (level.offset > 0) & (compression not in FAX)
+    for page, n in np.argwhere((level.length > available) & (available > 0)).tolist():
+        ifd = level.ifds[level.ifd[page]]
+        codec = accepting_truncated(segment_codec(ifd, is_short=True))
+        if compression_of(codec.compression).decode is not None:
+            url = level.sources[level.source[page]].url
+            data = file.read_segment(url, int(level.offset[page, n]), int(available[page, n]))
+            is_cut[page, n] = not decodes(codec, data)
+    return is_cut
+
+
+# ---- missing byte counts
+
+
+def fill_in_lengths(level: LevelFacts, file: ImageFile, report: Report) -> LevelFacts:
+    """Find the lengths of segments that have an offset but no byte count.
+
+    The `report` receives how many were found or not.
+    """
+    if not has_zeros(level.length):
+        return level
+    ifd = level.ifds[0]
+    has_no_length = (level.offset > 0) & (level.length == 0)
+    is_one = level.offset.shape[1] == 1 and ifd.tile is None
+    # the length of a single uncompressed strip follows from the image size
+    if not has_no_length.any() or level.run_offset is not None or (is_one and ifd.compression == 1):
+        return level
+    if ifd.dtype is None or not isinstance(ifd.sample_format, int) or 0 in level.shape:
+        return level
+    gap = np.where(has_no_length, bytes_to_next(level), np.uint64(0))
+    if ifd.compression == 1:
+        whole = stored_bytes(level)
+        found = np.where(gap >= whole, whole, np.uint64(0))
+    else:
+        if ifd.compression == _PACKBITS:
+            _cut_last_packbits(level, gap, file)
+        found = gap if _sample_decodes(level, gap, file) else np.zeros_like(gap)
+    what = ""
+    if ((gap > 0) & (found == 0)).any():
+        what = "segments without a byte count are treated as missing"
+    elif found.any():
+        what = "segments without a byte count are read up to the next one"
+    if what:
+        counts = f"{int(has_no_length.sum())} of {has_no_length.size} are 0 or not listed"
+        report.add(COUNTS, what, got=counts)
+    return replace(level, length=np.where(has_no_length, found, level.length))
+
+
+def report_short_strip(level: LevelFacts, report: Report) -> None:
+    """Report planes of a single uncompressed strip whose byte count is too small.
+
+    libtiff warns and computes the byte count from the image size; so does tifffile.
+    """
+    ifd = level.ifds[0]
+    is_one = ifd.compression == 1 and level.offset.shape[1] == ifd.shape[0] and ifd.tile is None
+    if not is_one or level.run_offset is not None or 0 in level.shape or not level.length.size:
+        return
+    whole = int(stored_bytes(level)[0])
+    got = int(level.length[level.offset > 0].min(initial=whole))
+    if got < whole:
+        report.add(COUNTS, "the only strip is read in full", got=f"{got} bytes, expected {whole}")
+
+
+def bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:
+    """Return the bytes from each segment to the next one in the file, or to the end of the file."""
+    gap = np.zeros(level.offset.shape, np.uint64)
+    for source, size in enumerate(source_sizes(level.sources)):
+        rows = level.source == source
+        offset = level.offset[rows]
+        # an empty segment shares its offset with the next one
+        used, count = np.unique(offset[offset > 0], return_counts=True)
+        after = np.append(used, size)[np.searchsorted(used, offset, side="right")]
+        is_alone = (offset > 0) & (offset < after) & ~np.isin(offset, used[count > 1])
+        gap[rows] = np.where(is_alone, after - np.minimum(offset, after), 0)
+    return gap
+
+
+def _gap_at(level: LevelFacts, gap: NDArray[np.uint64], n: int) -> tuple[str, int, int]:
+    """Return URL, offset and length of a segment read up to the next one."""
+    url = level.sources[level.source[n // gap.shape[1]]].url
+    return url, int(level.offset.flat[n]), int(gap.flat[n])
+
+
+def _cut_last_packbits(level: LevelFacts, gap: NDArray[np.uint64], file: ImageFile) -> None:
+    """Cut the last PackBits segment after its last sample (TIFF 6.0, section 9)."""
+    n = int(level.offset.argmax())
+    place = _gap_at(level, gap, n)
+    if file.is_cached(*place):
+        n_bytes = int(stored_bytes(level)[n % gap.shape[1]])
+        data = in_first_bit_order(file.read_segment(*place), level.ifds[0].fill_order)
+        gap.flat[n] = packbits_end(data, n_bytes)
+
+
+def _sample_decodes(level: LevelFacts, gap: NDArray[np.uint64], file: ImageFile) -> bool:
+    """Return whether a sample of the segments decodes if read up to the next segment."""
+    flat = np.flatnonzero(gap)
+    if not len(flat):
+        return False
+    places = [_gap_at(level, gap, n) for n in flat[:: -(-len(flat) // _MAX_TRIED)]]
+    if not all(file.is_cached(*place) for place in places):
+        places = places[:: max(1, len(places) // _MAX_TRIED_REMOTE)]
+    codec = segment_codec(level.ifds[0], is_short=True)
+    return compression_of(codec.compression).decode is not None and all(
+        decodes(codec, file.read_segment(*place)) for place in places
+    )
