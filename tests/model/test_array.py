@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import gc
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,16 @@ def test_arrays_are_mapped_in_nested_groups() -> None:
     same = group.map_arrays(lambda _, one: one)
     assert dict(same.walk()).keys() == dict(group.walk()).keys()
     assert same["b"].attributes == {"n": 1} and same["b/c"] is array
+
+
+def test_groups_are_freed_without_a_garbage_collection() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        Group.from_paths({}, {"": {}, "a/b": {}})
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_examples():

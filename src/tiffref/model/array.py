@@ -322,22 +322,14 @@ class Group:
         order
             Paths of groups and arrays; by default groups come first. Other paths are ignored.
         """
-        groups: dict[str, dict[str, Array | Group]] = {"": {}}
-
-        def group_at(path: str) -> dict[str, Array | Group]:
-            if path not in groups:
-                parent, _, name = path.rpartition("/")
-                groups[path] = {}
-                group_at(parent)[name] = cls(groups[path], dict(attributes.get(path, {})))
-            return groups[path]
-
+        groups = {"": cls({}, dict(attributes.get("", {})))}
         for path in order or (*attributes, *arrays):
             parent, _, name = path.rpartition("/")
             if path in arrays:
-                group_at(parent)[name] = arrays[path]
+                _children_at(groups, parent, attributes)[name] = arrays[path]
             elif path in attributes:
-                group_at(path)
-        return cls(groups[""], dict(attributes.get("", {})))
+                _children_at(groups, path, attributes)
+        return groups[""]
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield all arrays below this group, depth first, as (path, array)."""
@@ -391,6 +383,19 @@ class Group:
     def with_children(self, children: Mapping[str, Array | Group]) -> Group:
         """Return the group with these children instead of its own."""
         return replace(self, children=dict(children))
+
+
+def _children_at(
+    groups: dict[str, Group], path: str, attributes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Array | Group]:
+    """Return the children of the group at a path; build it and its parents if needed."""
+    if path not in groups:  # a nested function would keep the arrays alive: it refers to itself
+        parent, _, name = path.rpartition("/")
+        group = groups[path] = Group({}, dict(attributes.get(path, {})))
+        _children_at(groups, parent, attributes)[name] = group
+    children = groups[path].children
+    assert isinstance(children, dict)
+    return children
 
 
 Node = Array | Group
