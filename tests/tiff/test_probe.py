@@ -371,6 +371,20 @@ def test_jpeg_xr_with_a_byte_count_that_is_too_small(tmp_path, how, n_less, orde
             open_file(path)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("last", [b"\0", b""])
+def test_jpeg_xr_with_a_byte_count_that_is_too_large(tmp_path, last, order):
+    """A complete stream may end in a zero."""
+    path = tmp_path / "a.tif"
+    for _ in range(200):
+        data = rng.integers(0, 30, (64, 64), "u1")
+        tifffile.imwrite(path, data, compression="jpegxr", byteorder=order, metadata=None)
+        if path.read_bytes().endswith(last or b"\0") == bool(last):
+            break
+    shorten(path, -1000)
+    np.testing.assert_array_equal(read(path), data)
+
+
 @pytest.mark.parametrize("n_less", [1, 20])
 def test_compressed_tiles_inside_the_image_are_not_cropped(tmp_path, n_less):
     """A run of PackBits that is cut leaves as many bytes as a tile of the lower edge may have."""

@@ -399,9 +399,17 @@ def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: ND
         raise ValueError("the stream ends before its last sample")
 
 
+_MAX_LAST_ZEROS = 4
+"""Zeros at the end of a complete stream."""
+
+
 def _written_part(data: Any) -> bytes:
-    """Return a stream without the zeros of a part that was never written; JPEG does not end so."""
-    start = bytes(data).rstrip(b"\0")
+    """Return a stream without the zeros of a part that was never written.
+
+    JPEG does not end in zeros; about one of seven JPEG XR streams ends in one.
+    """
+    start = bytes(data)
+    start = start[: len(start.rstrip(b"\0")) + _MAX_LAST_ZEROS]
     return start + b"\0" if start.endswith(b"\xff") else start
 
 
