@@ -92,6 +92,11 @@ def test_what_is_no_path(value: Any, tmp_path: Path) -> None:
             call(value)
 
 
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingSource, match="no such folder"):
+        catalog.build(tmp_path / "none", tmp_path / "catalog")
+
+
 def test_names_that_are_too_long(tmp_path: Path) -> None:
     for call in (catalog.open, lambda name: catalog.build(name, tmp_path / "catalog")):
         with pytest.raises(TiffrefError):

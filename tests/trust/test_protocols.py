@@ -17,7 +17,7 @@ from faulty import FaultyServer
 from servers import SERVERS, Place
 
 import tiffref
-from tiffref.errors import MetadataWarning, SourceError, StaleSource
+from tiffref.errors import MetadataWarning, MissingSource, SourceError, StaleSource
 from tiffref.io.clients import file_system_lock
 from tiffref.zarr import ZarrTiffStore
 
@@ -151,6 +151,17 @@ def test_copies_older_than_the_file(
     with pytest.raises(StaleSource, match="the copy in the cache") as caught:
         store[...] if is_open else ZarrTiffStore(url, storage_options=options)
     assert "Empty the cache" in str(caught.value)
+
+
+@pytest.mark.parametrize("cached", ["simplecache", "filecache"], indirect=True)
+def test_caches_of_missing_files(
+    cached: tuple[str, dict], server: FaultyServer, folder: Path
+) -> None:
+    url, options = cached
+    server.files.clear()
+    for missing in (url, f"{url.partition('::')[0]}::file://{folder}/none.tif"):
+        with pytest.raises(MissingSource):
+            tiffref.scan(missing, storage_options=options)
 
 
 def test_copies_cut_short(cached: tuple[str, dict], tmp_path: Path) -> None:

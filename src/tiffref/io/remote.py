@@ -295,14 +295,15 @@ class RemoteSource(RemoteFile):
         with typed_errors(url):
             if self._http is not None:
                 return self._http.open(_FIRST_BYTES)
-            if self._is_copied:
-                return self.state(is_listed=True), b""
-            info = fetch_info(self.fs, self._path, url, is_listed=True)
+            if self._http_state is not None:
+                return self._check_copy(self._http_state.state()), b""
+            info = fetch_info(self._direct, self._path, url, is_listed=True)
         if info.get("type") == "directory":
             raise SourceError("is a directory", url=url, expected="a TIFF file")
         if info.get("size") is None:
             raise SourceError("the file system does not report the size of the file", url=url)
-        return source_from_info(url, info), b""
+        source = source_from_info(url, info)
+        return self._check_copy(source) if self._is_copied else source, b""
 
 
 _RangeReader = Callable[[Any, str, str, int, int | None, Source | None], bytes]

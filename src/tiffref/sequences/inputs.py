@@ -422,7 +422,7 @@ def _list_input(files: Any, assets: Any, storage_options: Any) -> FileList:
     elif name.endswith("/") or not (
         Path(name).suffix or _MAGIC.search(name) or os.path.exists(name)  # noqa: PTH110
     ):
-        raise SourceError("no such folder", url=name)
+        raise MissingSource("no such folder", url=name)
     return list_files(name, assets=assets, storage_options=storage_options)
 
 
