@@ -236,7 +236,7 @@ def test_planes_of_no_samples_that_a_description_promises(tmp_path, order):
         284: 2,
     }
     write_tiff(path, [image(np.zeros((48, 64), "u1"), tags, order=order)], order=order)
-    with pytest.raises(MalformedTiff, match="tiles or strips have no samples"):
+    with pytest.raises(MalformedTiff, match="pixels have no samples"):
         tiffref.scan(path)
 
 

@@ -56,6 +56,13 @@ def test_integer_tags_repeated_for_each_sample(tmp_path: Path, code: int) -> Non
         ZarrTiffStore(path)[...]
 
 
+def test_pixels_without_samples_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, [spelled(0, 277)])
+    with pytest.raises(MalformedTiff, match=r"277.*pixels have no samples"):
+        tiffref.scan(path)
+
+
 @pytest.mark.parametrize("planar", [0, 3])
 def test_an_unknown_planar_configuration_is_refused(tmp_path: Path, planar: int) -> None:
     path = tmp_path / "a.tif"

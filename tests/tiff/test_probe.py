@@ -19,6 +19,7 @@ from ifds import image, write_tiff
 import tiffref
 from tiffref.codecs.decode import decode_segment, runs_short
 from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TiffrefError
+from tiffref.model.codec import SegmentCodec
 from tiffref.zarr import ZarrTiffStore
 
 rng = np.random.default_rng(3)
@@ -112,6 +113,13 @@ def test_every_cut_of_a_stream_is_detected(tmp_path, compression, fill_order):
         with contextlib.suppress(MalformedTiff):
             is_whole = np.array_equal(decode_segment(codec, data[:n]), whole)
             assert is_whole or runs_short(codec, data[:n], 16), n
+
+
+def test_a_whole_jpeg_xr_stream_may_end_with_zeros():
+    codec = SegmentCodec((1, 16, 16, 1), "|u1", 34934)
+    images = (rng.integers(0, 255, (16, 16), "u1") for _ in range(4000))
+    streams = (imagecodecs.jpegxr_encode(one) for one in images)
+    assert not runs_short(codec, next(one for one in streams if one.endswith(b"\0")), 16)
 
 
 # ---- byte counts that are missing

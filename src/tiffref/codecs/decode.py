@@ -374,7 +374,8 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
     samples = decode_segment(codec, data)[:, :n_rows]
     if compression_of(codec.compression).kind != "image":
         return False
-    start = _written_part(data) if "accepts_truncated" in codec.parameters else bytes(data)
+    has_end = HAVE_END.get(getattr(compression_of(codec.compression).decode, "__name__", ""))
+    start = _written_part(data) if has_end and not has_end(data) else bytes(data)
     tails = (in_first_bit_order(tail, codec.fill_order) for tail in _TAILS)
     return not all(_decodes_to(codec, start + tail, samples) for tail in tails)
 

@@ -280,6 +280,8 @@ def _predictor(tags: Mapping[int, Any], quirk: str, compression: int) -> int:
 
 def _count_planes(photometric: int, n_samples: int, planar: int) -> tuple[int, int]:
     """Return the number of separate sample planes, and of samples interleaved in a pixel."""
+    if n_samples == 0:
+        raise MalformedTiff("pixels have no samples", tag="SamplesPerPixel (277)", got=0)
     if photometric != _RGB and n_samples <= 1:
         return 1, 1
     if n_samples > 1 and planar not in (1, 2):
