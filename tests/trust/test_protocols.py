@@ -154,10 +154,12 @@ def test_copies_older_than_the_file(
 
 
 @pytest.mark.parametrize("cached", ["simplecache", "filecache"], indirect=True)
-def test_caches_of_missing_files(
+def test_caches_of_missing_files_and_folders(
     cached: tuple[str, dict], server: FaultyServer, folder: Path
 ) -> None:
     url, options = cached
+    with pytest.raises(SourceError, match="is a directory, expected a TIFF file"):
+        tiffref.scan(f"{url.partition('::')[0]}::file://{folder}", storage_options=options)
     server.files.clear()
     for missing in (url, f"{url.partition('::')[0]}::file://{folder}/none.tif"):
         with pytest.raises(MissingSource):
