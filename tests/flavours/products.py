@@ -63,7 +63,8 @@ def products(draw: st.DrawFn) -> Product:
         dtype=dtype,
         bits=bits,
         compression=compression,
-        predictor=1 if bits or compression == 1 else draw(st.sampled_from(predictors)),
+        # decoders disagree about a predictor with PackBits (32773)
+        predictor=1 if bits or compression in (1, 32773) else draw(st.sampled_from(predictors)),
         order=draw(st.sampled_from("<>")),
         tile=draw(st.none() | st.tuples(st.sampled_from([16, 32]), st.sampled_from([16, 48]))),
         rows=draw(st.integers(1, 80)),
