@@ -34,18 +34,6 @@ from urllib.parse import unquote
 from ..errors import UntrustedSource
 from .urls import local_path
 
-__all__ = [
-    "ANYWHERE",
-    "AllowList",
-    "allowed_by_environment",
-    "check_new_location",
-    "is_local",
-    "is_own_seal",
-    "key_problem",
-    "location_prefix",
-    "make_seal",
-]
-
 ANYWHERE = "*"
 """The prefix that allows every URL."""
 

@@ -25,8 +25,6 @@ from ..errors import SourceError
 from .clients import typed_errors
 from .urls import check_address, local_path
 
-__all__ = ["open_atomic", "open_folder_atomic"]
-
 _WHAT = "cannot write the references"
 
 

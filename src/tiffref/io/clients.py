@@ -30,25 +30,6 @@ from ..errors import SourceError, unreadable
 from ..model.manifest import Source
 from .urls import CACHES
 
-__all__ = [
-    "UNKNOWN_SIZE_BYTES",
-    "call_with_timeout",
-    "client_errors",
-    "fetch_info",
-    "file_system_lock",
-    "find_file_system",
-    "is_file_cache",
-    "run_coroutine",
-    "run_coroutine_with_timeout",
-    "shared_lock",
-    "source_from_info",
-    "time_limit_s",
-    "timeout_error",
-    "typed_errors",
-    "with_timeout",
-    "without_cache",
-]
-
 _CLIENTS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),

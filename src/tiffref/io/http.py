@@ -23,8 +23,6 @@ from ..model.manifest import Source
 from .clients import UNKNOWN_SIZE_BYTES, run_coroutine, time_limit_s, with_timeout
 from .source import check_unchanged, is_weak_etag, wrong_length_error
 
-__all__ = ["HttpFile", "Response", "Retry", "is_http"]
-
 _CREDENTIALS = "The server needs credentials: pass them in storage_options."
 _STATUS_HINTS = {
     200: "Copy the file to this machine, or to a server that supports them.",

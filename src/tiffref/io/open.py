@@ -13,8 +13,6 @@ from .clients import find_file_system
 from .source import ByteSource, FileObjectSource, LocalSource
 from .urls import local_path
 
-__all__ = ["open_source"]
-
 
 def open_source(
     file: str | os.PathLike[str] | Any,

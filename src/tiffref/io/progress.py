@@ -13,15 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-__all__ = [
-    "Progress",
-    "ProgressCounter",
-    "resolve_progress",
-    "scan_progress",
-    "show_line",
-    "show_scan_progress",
-]
-
 Progress = Callable[[int, int], None]
 """Called with the number of items done and the total, or, for the scan of one file, with the IFDs
 and bytes read so far. An exception that it raises stops the work."""

@@ -41,8 +41,6 @@ from .clients import (
 from .http import HttpFile, is_http
 from .source import ByteSource, check_unchanged, stale_error, wrong_length_error
 
-__all__ = ["RemoteFile", "RemoteSource", "find_range_reader"]
-
 
 class RemoteFile(ByteSource):
     """A remote object; each read is a request.

@@ -28,17 +28,6 @@ from .allow import AllowList
 from .clients import shared_lock, typed_errors
 from .urls import directory_error, missing_file_error
 
-__all__ = [
-    "ByteSource",
-    "FileObjectSource",
-    "LocalSource",
-    "SourceFile",
-    "check_unchanged",
-    "is_weak_etag",
-    "stale_error",
-    "wrong_length_error",
-]
-
 _MAX_BUFFER_BYTES = 1 << 20
 
 

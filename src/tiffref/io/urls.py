@@ -29,30 +29,6 @@ from ..errors import (
     warn,
 )
 
-__all__ = [
-    "CACHES",
-    "FIRST_BYTES",
-    "check_address",
-    "describe_content",
-    "directory_error",
-    "file_url",
-    "from_document_url",
-    "has_scheme",
-    "is_file_url",
-    "local_path",
-    "misnamed_references",
-    "missing_file_error",
-    "plan_prefix",
-    "public_url",
-    "shared_folder",
-    "spelling_hint",
-    "split_host",
-    "to_document_url",
-    "to_full_url",
-    "warn_about_chains",
-    "warn_about_signatures",
-]
-
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """At least two characters: "C:" is a drive."""
 _SECRET_PARAMETER = re.compile(SECRET_PARAMETER, re.IGNORECASE)
