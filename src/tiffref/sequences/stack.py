@@ -239,7 +239,7 @@ def scan_sequence(
 
 def _without_differing_units(bands: Sequence[Any]) -> Sequence[Any]:
     """Leave out units in STAC items that differ or that some lack: no reason to refuse files."""
-    if len({tuple(band.get("unit") for band in one) for one in bands}) <= 1:
+    if len({tuple(band.get("unit") for band in row) for row in bands}) <= 1:
         return bands
     return [[{k: v for k, v in band.items() if k != "unit"} for band in one] for one in bands]
 

@@ -5,7 +5,7 @@ libtiff reads a single strip to the end of the file; GDAL and tifffile treat a s
 missing. Here the bytes up to the next segment are used if they decode.
 
 Leaves out the segments that the end of a truncated file cuts off (`allow_holes=True`). They become
-missing, as in a sparse file; pages without any segment become missing pages. ImageFile that decode
+missing, as in a sparse file; pages without any segment become missing pages. Segments that decode
 in part (JPEG, JPEG XR, fax) are kept: `probe` accepts them.
 """
 

@@ -62,10 +62,10 @@ def parse_shaped(text: str) -> Shaped | None:
     """Parse a tifffile description; None if the shape is invalid."""
     old = _OLD_SHAPE.match(text)
     try:
-        found = (
+        record = (
             {"shape": [int(n) for n in old[1].split(",") if n.strip()]} if old else json.loads(text)
         )
-        shape, axes = found["shape"], found.get("axes")
+        shape, axes = record["shape"], record.get("axes")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     is_shape = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
@@ -73,8 +73,8 @@ def parse_shaped(text: str) -> Shaped | None:
         return None
     if axes is not None and (not isinstance(axes, str) or len(axes) != len(shape)):
         axes = ""
-    truncated = found.get("truncated")
-    name = found.get("name", "")
+    truncated = record.get("truncated")
+    name = record.get("name", "")
     return Shaped(
         tuple(shape), axes, name if isinstance(name, str) else "",
         None if truncated is None else bool(truncated),
@@ -96,10 +96,10 @@ def imagej_metadata(ifd: Directory, byteorder: str) -> dict[str, Any] | None:
     if text is None:
         return None
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
-    found = {key.strip(): _value(value.strip()) for key, value in pairs}
+    items = {key.strip(): _value(value.strip()) for key, value in pairs}
     if IJ_METADATA in ifd:
-        found.update(ij_metadata(ifd, byteorder) or {})
-    return found
+        items.update(ij_metadata(ifd, byteorder) or {})
+    return items
 
 
 def ij_metadata(ifd: Directory, byteorder: str) -> dict[str, Any] | None:
@@ -196,11 +196,11 @@ def read_linked_ifd(reader: TiffReader, ifd: Directory, code: int) -> Any:
 
     registries = {_EXIF: TIFF.EXIF_TAGS, _GPS: TIFF.GPS_TAGS, _INTEROPERABILITY: TIFF.IOP_TAGS}
     names = registries[code]
-    found = {names.get(tag, str(tag)): below.get(tag) for tag in below.entries}
+    values = {names.get(tag, str(tag)): below.get(tag) for tag in below.entries}
     for name in ("ExifVersion", "FlashpixVersion", _COMMENT):
-        if isinstance(found.get(name), bytes):
-            found[name] = _to_text(found[name], name)
-    return found
+        if isinstance(values.get(name), bytes):
+            values[name] = _to_text(values[name], name)
+    return values
 
 
 def _to_text(data: bytes, name: str) -> str | bytes:

@@ -46,16 +46,16 @@ _NDPI_GRAY = "ndpi gray"
 
 def _dtype_names() -> dict[tuple[int, int], str]:
     """Return the dtype by (SampleFormat, BitsPerSample); unsigned samples have any bit depth."""
-    found = {(1, bits): np.dtype(f"u{1 if bits <= 8 else 2 if bits <= 16 else 4}").str
+    names = {(1, bits): np.dtype(f"u{1 if bits <= 8 else 2 if bits <= 16 else 4}").str
              for bits in range(2, _MAX_BITS + 1)}  # fmt: skip
-    found |= {(1, 1): "|b1", (1, 64): "<u8"}
-    found |= {(4, bits): name for (_, bits), name in found.items()}
+    names |= {(1, 1): "|b1", (1, 64): "<u8"}
+    names |= {(4, bits): name for (_, bits), name in names.items()}
     for kind, sizes in ((2, {8: "i1", 16: "i2", 32: "i4", 64: "i8"}),
                         (3, {16: "f2", 24: "f4", 32: "f4", 64: "f8"}),
                         (5, {32: "c8", 64: "c16"}),
                         (6, {64: "c8", 128: "c16"})):  # fmt: skip
-        found |= {(kind, bits): np.dtype(name).str for bits, name in sizes.items()}
-    return found
+        names |= {(kind, bits): np.dtype(name).str for bits, name in sizes.items()}
+    return names
 
 
 _DTYPES = _dtype_names()
@@ -167,10 +167,10 @@ def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
     if compression in _STREAMED or 347 in entries:
         tables = _decoder_tables(reader, ifd, compression)
     uses_ndpi = reader.header.is_ndpi and _MCU_STARTS in entries and compression == _JPEG
-    found = _ndpi_tile(reader, ifd) if uses_ndpi else None
-    if found is not None:
-        fields = {**fields, "tile": found[0]}
-        tables["jpeg_header"] = found[1]
+    ndpi_tile = _ndpi_tile(reader, ifd) if uses_ndpi else None
+    if ndpi_tile is not None:
+        fields = {**fields, "tile": ndpi_tile[0]}
+        tables["jpeg_header"] = ndpi_tile[1]
     if not entries:
         fields = {**fields, "dtype": None}
     shape = (planes, depth, rows, columns, samples)
@@ -195,10 +195,10 @@ _IMAGE_TAGS = frozenset(
 
 def _image_tags(ifd: Directory, quirk: str) -> tuple[tuple[int, Any], ...]:
     """Return the values of `_IMAGE_TAGS`, a cache key: many files share them."""
-    known = ifd._values
+    values = ifd._values
     tags = tuple(
         [
-            (code, known[code] if type(known.get(code)) is int else _hashable_value(ifd, code))
+            (code, values[code] if type(values.get(code)) is int else _hashable_value(ifd, code))
             for code in ifd.entries
             if code in _IMAGE_TAGS
         ]
@@ -506,8 +506,8 @@ def stream_key(reader: TiffReader, ifd: Directory, facts: IfdFacts) -> Any:
     if facts.compression == OLD_JPEG:
         return ifd.offset
     if "jpeg_header" in facts.tables:
-        found = _ndpi_tile(reader, ifd)
-        return found and found[1]
+        ndpi_tile = _ndpi_tile(reader, ifd)
+        return ndpi_tile and ndpi_tile[1]
     if _may_have_rgb_components(facts):
         return _has_rgb_components(first_bytes(reader, ifd))
     return first_bytes(reader, ifd, 16)[6:10] == b"JFIF"
@@ -556,8 +556,8 @@ def _ndpi_tile(reader: TiffReader, ifd: Directory) -> tuple[tuple[int, int, int]
     if not len(starts) or 273 not in ifd:
         return None
     header = reader.read(int(ifd.column(273)[0]), int(starts[0]))
-    found = _restart_tile(header)
-    return found and ((1, *found[0]), found[1])
+    restart_tile = _restart_tile(header)
+    return restart_tile and ((1, *restart_tile[0]), restart_tile[1])
 
 
 @functools.lru_cache(64)

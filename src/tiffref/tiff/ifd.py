@@ -256,9 +256,9 @@ class Directory:
 
     def tags(self, without: frozenset[int]) -> dict[int, Any]:
         """Return the values of all other tags."""
-        known = self._values
+        values = self._values
         return {
-            code: known[code] if code in known else self.get(code)
+            code: values[code] if code in values else self.get(code)
             for code in self.entries
             if code not in without
         }
@@ -424,9 +424,9 @@ class TiffReader:
 
     def directory(self, offset: int, name: str = "") -> Directory | None:
         """Read the IFD at an offset, once; None if there is none or it is cut off."""
-        known = self._directories.get(offset)
-        if known is not None:
-            return known
+        cached = self._directories.get(offset)
+        if cached is not None:
+            return cached
         layout, n = self._layout, self._count_entries(offset, self.read)
         if n is None:
             return None
@@ -633,21 +633,21 @@ class TiffReader:
         read_count, n_head = layout.count.unpack_from, layout.count.size
         read_next = layout.offset.unpack_from
         entry_size, last = layout.entry.size, self.size - layout.offset.size
-        found = dict.fromkeys(self._chain)
+        chain = dict.fromkeys(self._chain)
         before = self._directories[self._chain[-1]]
         offset, n_entries, max_entries = before.next_offset, 0, self._n_entries_left
-        while offset >= _MIN_OFFSET and offset not in found and offset + n_head <= self.size:
+        while offset >= _MIN_OFFSET and offset not in chain and offset + n_head <= self.size:
             (n,) = read_count(view, offset)
             end = offset + n_head + n * entry_size
             n_entries += n + 1
             if n > MAX_ENTRIES or end > last or n_entries > max_entries:
                 break
-            found[offset] = None
+            chain[offset] = None
             (offset,) = read_next(view, end)
         self._charge_entries(n_entries)
-        self._count_read(len(found) - len(self._chain))
-        self._chain = list(found)
-        self._index = dict(zip(self._chain, range(len(found)), strict=True))
+        self._count_read(len(chain) - len(self._chain))
+        self._chain = list(chain)
+        self._index = dict(zip(self._chain, range(len(chain)), strict=True))
         # the last IFD is read in full so that a finding on how the chain ends can name it
         self._n_entries_left += MAX_ENTRIES
         tail = self.directory(self._chain[-1])
@@ -660,12 +660,12 @@ class TiffReader:
         ifds = list(ifds)
         lists = [ifd.entries[SUB_IFDS] for ifd in ifds if SUB_IFDS in ifd]
         self.source.prefetch([(entry[2] + self.base, 8 * entry[1]) for entry in lists])
-        found = [
+        sub_ifds = [
             [int(n) for n in ifd.column(SUB_IFDS)[:MAX_ENTRIES]] if SUB_IFDS in ifd else []
             for ifd in ifds
         ]
-        self.fetch_directories([offset for some in found for offset in some])
-        return found
+        self.fetch_directories([offset for some in sub_ifds for offset in some])
+        return sub_ifds
 
     def fetch_directories(self, offsets: Sequence[int]) -> None:
         """Prefetch IFDs together."""

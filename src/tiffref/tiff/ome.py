@@ -96,8 +96,8 @@ class OmeFile(ImageFile):
             return ""
         if source.read(0, 2) in (b"II", b"MM"):
             source.close()
-            found = self.find_neighbor(name)
-            return (ome_text(found) or "") if found is not None else ""
+            neighbor = self.find_neighbor(name)
+            return (ome_text(neighbor) or "") if neighbor is not None else ""
         with closing(source):
             return source.read(0, min(source.size, _MAX_BYTES)).decode("utf-8-sig", "replace")
 
@@ -263,7 +263,7 @@ class _OmeSet:
         is_main = bool(self._id) and not companion
         self._numbers: dict[str, int | None] = {self._id: 0} if is_main else {}
         self._other_ids: list[str] = []
-        texts = (one.text or "" for one in root.iterfind(".//{*}TiffData/{*}UUID"))
+        texts = (element.text or "" for element in root.iterfind(".//{*}TiffData/{*}UUID"))
         self._ids = {text.strip().lower() for text in texts} - {""}
         self._url = companion or file.reader.url
         self._folder = Path(self._url).parent
@@ -275,13 +275,15 @@ class _OmeSet:
         listing = Listing([])
         for image in self.root.iterfind("{*}Image"):
             for pixels in image.iterfind("{*}Pixels"):
-                found = _Image(self, image, pixels)
-                level = found.level(listing.defects)
+                parsed = _Image(self, image, pixels)
+                level = parsed.level(listing.defects)
                 if level is None:
                     continue
-                level = _split_modulo_axes(level, modulo.get(found.annotation, {}), listing.defects)
+                level = _split_modulo_axes(
+                    level, modulo.get(parsed.annotation, {}), listing.defects
+                )
                 levels = [level, *_sub_levels(level)]
-                name = found.name or ("Baseline" if len(levels) > 1 else "")
+                name = parsed.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name))
         if listing.series:
             self._check_pages(listing)
@@ -290,7 +292,7 @@ class _OmeSet:
 
     def _check_pages(self, listing: Listing) -> None:
         """Add a defect for pages of the set that no plane uses, or several; both are an error."""
-        n_planes = self._count_planes([one.levels[0] for one in listing.series])
+        n_planes = self._count_planes([series.levels[0] for series in listing.series])
         n_left, n_shared = (int(found.sum()) for found in (n_planes == 0, n_planes > 1))
         if n_left:
             listing.defects.append(f"{n_left} pages are not in the OME-XML")
@@ -343,12 +345,12 @@ class _OmeSet:
         reader = self.file.find(path) if self._is_local else self.file.find_neighbor(name)
         if reader is None:
             return None
-        found = _root_id(reader) if self._is_local and own_id else ""
-        is_same = found == own_id.lower()
-        if self._is_local and not self._is_below(path) and not (found and is_same):
+        uuid = _root_id(reader) if self._is_local and own_id else ""
+        is_same = uuid == own_id.lower()
+        if self._is_local and not self._is_below(path) and not (uuid and is_same):
             return None
-        if not is_same and found in self._ids:
-            self._other_ids.append(f"'{name}' has the UUID of another file, {found!r:.60}")
+        if not is_same and uuid in self._ids:
+            self._other_ids.append(f"'{name}' has the UUID of another file, {uuid!r:.60}")
         self.pages.append(Pages(reader))
         return len(self.pages) - 1
 
@@ -360,8 +362,8 @@ class _OmeSet:
 def _root_id(reader: TiffReader) -> str:
     """Return the UUID of a file in lower case, "" if it has none."""
     text = reader.first.raw(_DESCRIPTION, _MAX_PROLOG) if _DESCRIPTION in reader.first else b""
-    found = _ROOT_ID.search(text.decode("utf-8", "replace"))
-    return found[1].strip().lower() if found else ""
+    match = _ROOT_ID.search(text.decode("utf-8", "replace"))
+    return match[1].strip().lower() if match else ""
 
 
 # ---- one image
@@ -379,12 +381,14 @@ class _Image:
     def __init__(self, owner: _OmeSet, image: Element, pixels: Element) -> None:
         self.owner, self.pixels = owner, pixels
         self.name, self.id = image.get("Name") or "", image.get("ID") or ""
-        references = [one.get("ID", "") for one in image.iterfind("{*}AnnotationRef")]
+        references = [reference.get("ID", "") for reference in image.iterfind("{*}AnnotationRef")]
         self.annotation = references[0] if references else ""
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
         if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
             raise _InconsistentXml(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
-        samples = {_number(one, "SamplesPerPixel", 1) for one in pixels.iterfind("{*}Channel")}
+        samples = {
+            _number(channel, "SamplesPerPixel", 1) for channel in pixels.iterfind("{*}Channel")
+        }
         if len(samples) > 1:
             raise _InconsistentXml("channels differ in SamplesPerPixel")
         self.samples = max(1, *samples) if samples else 1
@@ -441,8 +445,11 @@ class _Image:
 
     def _plane_locations(self, defects: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return row and file of each plane from the TiffData elements; row -1 if missing."""
-        elements = [one for one in self.pixels if local_name(one) == "TiffData"]
-        numbers = [self.owner.number(one.find("{*}UUID") if len(one) else None) for one in elements]
+        elements = [element for element in self.pixels if local_name(element) == "TiffData"]
+        numbers = [
+            self.owner.number(element.find("{*}UUID") if len(element) else None)
+            for element in elements
+        ]
         is_inside, at = self._planes(elements)
         elements, at = list(compress(elements, is_inside)), at[is_inside]
         file = np.array([-1 if number is None else number for number in numbers], np.intp)
@@ -516,20 +523,22 @@ def _plane_counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray
     The default is all pages of the file; for a missing file, the count of the previous element.
     """
     texts = [
-        one.get("PlaneCount", one.get("NumPlanes", "0" if one.get("IFD") is None else "1"))
-        for one in elements
+        element.get(
+            "PlaneCount", element.get("NumPlanes", "0" if element.get("IFD") is None else "1")
+        )
+        for element in elements
     ]
     count = _parse_numbers(texts, "PlaneCount")
     count = np.where(count > 0, count, n_pages)
-    known = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), -1))
-    if len(known) and known[0] < 0:
+    last = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), -1))
+    if len(last) and last[0] < 0:
         raise _InconsistentXml("a TiffData element has no PlaneCount, and its file is missing")
-    return count[known]
+    return count[last]
 
 
 def _numbers(elements: list[Element], name: str) -> NDArray[np.intp]:
     """Return an attribute of all elements, 0 if absent."""
-    return _parse_numbers([one.get(name, "0") for one in elements], name)
+    return _parse_numbers([element.get(name, "0") for element in elements], name)
 
 
 def _parse_numbers(texts: list[str], name: str) -> NDArray[np.intp]:
@@ -559,11 +568,13 @@ def _is_number(text: str) -> bool:
 def _read_modulo(root: Element) -> Iterator[tuple[str, dict[str, tuple[str, int]]]]:
     """Yield the modulo annotations by ID: axis -> the axis stored along it, and its size."""
     for group in root.iterfind("{*}StructuredAnnotations"):
-        for one in group:
-            if one.get("Namespace", "").endswith("modulo"):
-                along = [part for part in one.iter() if local_name(part)[:-1].endswith("Along")]
+        for annotation in group:
+            if annotation.get("Namespace", "").endswith("modulo"):
+                along = [
+                    part for part in annotation.iter() if local_name(part)[:-1].endswith("Along")
+                ]
                 yield (
-                    one.get("ID", ""),
+                    annotation.get("ID", ""),
                     {local_name(part)[-1]: _modulo_axis(part) for part in along},
                 )
 
@@ -614,10 +625,10 @@ def _sub_levels(level: Level) -> Iterator[Level]:
         rows = np.unique(level.row[level.is_in(number)]).tolist()
         below.append(dict(zip(rows, pages.sub_ifds(rows), strict=True)))
     for n in range(max(len(some) for offsets in below for some in offsets.values())):
-        found = _sub_level(level, below, n)
-        if found is None:
+        sub_level = _sub_level(level, below, n)
+        if sub_level is None:
             return
-        yield found
+        yield sub_level
 
 
 def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level | None:
@@ -635,11 +646,11 @@ def _sub_level(level: Level, below: list[dict[int, list[int]]], n: int) -> Level
         row[here] = [place.get(own, -1) for own in level.row[here].tolist()]
     if not (row >= 0).any():
         return None
-    found = replace(level, pages=tuple(files), row=row)
-    pages, first = found.first
+    sub_level = replace(level, pages=tuple(files), row=row)
+    pages, first = sub_level.first
     try:
         size = pages.facts(first).shape
     except MalformedTiff as error:
-        return replace(found, error=error)
+        return replace(sub_level, error=error)
     lengths = {"Y": size[2], "X": size[3]}
-    return replace(found, shape=tuple(map(lengths.get, level.axes, level.shape)))
+    return replace(sub_level, shape=tuple(map(lengths.get, level.axes, level.shape)))

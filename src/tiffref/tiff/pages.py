@@ -94,11 +94,11 @@ class Columns:
             self._block_row[rows] = np.arange(len(rows))
 
     def _block_at(self, number: int) -> _Lists:
-        found = self._blocks[number]
-        if isinstance(found, Directory):
-            offset, length, sub_ifds = (_read_list(found, codes) for codes in _LIST_TAGS)
-            found = self._blocks[number] = offset, length, sub_ifds
-        return found
+        block = self._blocks[number]
+        if isinstance(block, Directory):
+            offset, length, sub_ifds = (_read_list(block, codes) for codes in _LIST_TAGS)
+            block = self._blocks[number] = offset, length, sub_ifds
+        return block
 
     def segments(
         self, rows: NDArray[np.intp], n_segments: int
@@ -264,7 +264,7 @@ class _BulkReader:
         keys = self.keys
         if (text == text[0]).all():
             return keys.setdefault(text[0].tobytes(), len(keys))
-        return [keys.setdefault(one.tobytes(), len(keys)) for one in text]
+        return [keys.setdefault(row.tobytes(), len(keys)) for row in text]
 
     def _values(self, entries: NDArray, kind: int, n_bytes: int) -> NDArray | None:
         """Return the bytes of one tag's values in each IFD, `(n, n_bytes)`."""
@@ -274,13 +274,13 @@ class _BulkReader:
             return None
         if n_bytes <= n_inline:
             return np.ascontiguousarray(inline[:, :n_bytes])
-        where = inline.view(f"{self.reader.header.byteorder}u{n_inline}")[:, 0].astype(np.uint64)
+        places = inline.view(f"{self.reader.header.byteorder}u{n_inline}")[:, 0].astype(np.uint64)
         last = np.uint64(max(0, len(self.raw) - n_bytes))
-        is_inside = ((where >= 8) & (where <= last)).all()
+        is_inside = ((places >= 8) & (places <= last)).all()
         if n_bytes * len(entries) > _MAX_GATHERED_BYTES or not is_inside:
             return None
         self.reader._n_bytes_left -= n_bytes * len(entries)
-        return self._bytes_at(where.astype(np.int64), n_bytes)
+        return self._bytes_at(places.astype(np.int64), n_bytes)
 
     def _bytes_at(self, start: NDArray, n_bytes: int) -> NDArray[np.uint8]:
         return np.lib.stride_tricks.sliding_window_view(self.raw, n_bytes)[start]
@@ -351,9 +351,9 @@ class Pages:
 
     def sub_ifds(self, rows: Sequence[int]) -> list[list[int]]:
         """Return the offsets of the SubIFDs of some rows, and prefetch all of them together."""
-        found = [self.columns.sub_ifds(row)[:MAX_ENTRIES] for row in rows]
-        self.reader.fetch_directories([offset for some in found for offset in some])
-        return found
+        offsets_of_rows = [self.columns.sub_ifds(row)[:MAX_ENTRIES] for row in rows]
+        self.reader.fetch_directories([offset for some in offsets_of_rows for offset in some])
+        return offsets_of_rows
 
     def is_sub_ifd_readable(self, row: int, offset: int) -> bool:
         """Return whether a SubIFD of a row can be read; add a finding if not."""
@@ -371,15 +371,15 @@ class Pages:
         MalformedTiff
             If tags contradict each other, or BitsPerSample or SampleFormat cannot be read.
         """
-        found = self._facts.get(row)
-        if found is None:
+        facts = self._facts.get(row)
+        if facts is None:
             ifd = self.directory(row)
             for lost in ifd.findings:
                 # falling back to the tag's default would change the pixels
                 if lost.tag in _SAMPLE_TAGS and lost.what != UNKNOWN_TYPE:
                     raise lost.to_error()
-            found = self._facts[row] = read_facts(self.reader, ifd)
-        return found
+            facts = self._facts[row] = read_facts(self.reader, ifd)
+        return facts
 
     def rows_without_segments(self) -> set[int]:
         """Return the rows whose lists of segment offsets lie outside the file."""

@@ -40,13 +40,13 @@ def stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     ifd = level.ifds[0]
     codec = stored_codec(segment_codec(ifd))
     layout, shape = layout_of(codec), codec.shape
-    found = np.full(
+    n_bytes = np.full(
         level.offset.shape[1], min(layout.stored_bytes(codec, shape), _MAX_LENGTH), np.uint64
     )
     n_strips, n_last = split_strips(ifd, shape[1])
     if n_last:
-        found[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (1, n_last, *shape[2:]))
-    return found
+        n_bytes[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (1, n_last, *shape[2:]))
+    return n_bytes
 
 
 def split_strips(ifd: IfdFacts, n_rows: int) -> tuple[int, int]:
@@ -290,7 +290,7 @@ def _check_equal_samples(ifd: IfdFacts) -> None:
 def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...], segment: Shape5) -> None:
     """Refuse pages, arrays and segments whose size in bytes exceeds 63 bits."""
     # ignoring dimensions of length 0
-    n_samples = max([math.prod([n or 1 for n in one]) for one in (ifd.shape, shape, segment)])
+    n_samples = max([math.prod([n or 1 for n in sizes]) for sizes in (ifd.shape, shape, segment)])
     if n_samples >= 1 << 58 and np.dtype(ifd.dtype or "|b1").itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
             "the image size in bytes exceeds 63 bits",

@@ -428,7 +428,7 @@ class _Probe:
             is_any = True
         if not is_any:
             return array
-        codecs = [one for one in array.codecs if isinstance(one, SegmentCodec)]
+        codecs = [codec for codec in array.codecs if isinstance(codec, SegmentCodec)]
         return replace(array, codecs=tuple(map(accepting_truncated, codecs)))
 
     def truncated_by_file(
@@ -521,13 +521,13 @@ class _Probe:
     def _without_jpeg_end(self, array: Array) -> set[int]:
         """Return the first segments that do not end as JPEG streams do, if no request is needed."""
         manifest, file = array.manifest, self.file
-        found = set()
+        without_end = set()
         for n in np.flatnonzero(manifest.source >= 0)[:_MAX_JPEG_ENDS].tolist():
             source, offset, length = manifest.at(n)
             place = manifest.sources[source].url, offset + length - 2, 2
             if file.is_cached(*place) and file.read_segment(*place) != END_OF_JPEG:
-                found.add(n)
-        return found
+                without_end.add(n)
+        return without_end
 
 
 def _codec_at(array: Array, n: int) -> SegmentCodec:

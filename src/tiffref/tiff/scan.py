@@ -284,15 +284,15 @@ def _open(
         return stack.enter_context(closing(Companion(source, counts)))
     if hasattr(source, "filehandle") or hasattr(source, "keyframe"):
         return _open_tifffile_object(source, stack)
-    where = open_source(source, storage_options)
-    if where is not source:
-        stack.callback(where.close)
-    reader = TiffReader(where, counts=counts)
+    opened = open_source(source, storage_options)
+    if opened is not source:
+        stack.callback(opened.close)
+    reader = TiffReader(opened, counts=counts)
     stack.callback(reader.close)
     from .vendor import open_vendor
 
     kind = OmeFile if ome_text(reader) is not None else ImageFile
-    images = open_vendor(where, reader) if is_vendor_file(reader) else kind(reader)
+    images = open_vendor(opened, reader) if is_vendor_file(reader) else kind(reader)
     return stack.enter_context(closing(images))
 
 
@@ -438,8 +438,8 @@ def _plan_arrays(
             if n_cut:
                 levels[-1]["truncated_segments"] = n_cut
                 what = f"{n_cut} segments of {name.path!r} are cut off by the end of the file"
-                found = MalformedTiff(f"{what}, and are missing", url=facts.source.url)
-                options.report.add_truncation(found)
+                truncation = MalformedTiff(f"{what}, and are missing", url=facts.source.url)
+                options.report.add_truncation(truncation)
         record = {name: getattr(series, name) for name in ("index", "kind", "name", "axes")}
         provenance.append({**record, "levels": levels})
     if not arrays:
@@ -569,14 +569,14 @@ def _report_findings(file: ImageFile, options: _Options) -> str:
     Of each tag of each IFD, only the first finding is reported. If only some pages were selected, a
     broken chain does not matter.
     """
-    found: dict[tuple[str, str, Any], Finding] = {}
+    distinct: dict[tuple[str, str, Any], Finding] = {}
     for reader in (file.reader, *file.others()):
         for one in reader.findings:
             if options.key is None or one.tag != "next IFD":
-                found.setdefault((one.url, one.ifd, one.tag), one)
-    if not found:
+                distinct.setdefault((one.url, one.ifd, one.tag), one)
+    if not distinct:
         return ""
-    reported = [*found.values()]
+    reported = [*distinct.values()]
     first = reported[0].to_error()
     if options.strict:
         raise first

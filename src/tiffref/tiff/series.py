@@ -103,13 +103,13 @@ class ImageFile:
 
     def others(self) -> list[TiffReader]:
         """Return the readers of the other files of the set."""
-        return [one for one in self._siblings.values() if one is not None]
+        return [reader for reader in self._siblings.values() if reader is not None]
 
     def close(self) -> None:
         """Close the other files of the set."""
-        for one in self.others():
-            one.source.close()
-            one.close()
+        for reader in self.others():
+            reader.source.close()
+            reader.close()
 
     def sibling(self, path: str) -> TiffReader:
         """Return the reader of a file of the set."""
@@ -182,11 +182,11 @@ def _group_similar(pages: Pages, *, with_pixels: bool) -> list[Level]:
     below: dict[int, list[int]] = {}
     if pages.has_sub_ifds:
         offsets = list(pages.offsets)
-        known = set(offsets)
+        listed = set(offsets)
         for row, some in enumerate(pages.sub_ifds(range(len(pages)))):
             for at in some:
-                if at >= 8 and at not in known and pages.is_sub_ifd_readable(row, at):
-                    known.add(at)
+                if at >= 8 and at not in listed and pages.is_sub_ifd_readable(row, at):
+                    listed.add(at)
                     below.setdefault(row, []).append(len(offsets))
                     offsets.append(at)
         if below:
@@ -228,12 +228,12 @@ def _series_key(pages: Pages, row: int, with_pixels: bool) -> object:
 
 def _empty_series(pages: Pages) -> list[Series]:
     """Make a series of each IFD without entries."""
-    found = []
+    series = []
     for row in pages.columns.first:
         if not pages.directory(row).entries:
             rows = np.flatnonzero(pages.columns.kind == pages.columns.kind[row]).tolist()
-            found += [Series("generic", [Level((pages,), np.array([n]), (1,), "I")]) for n in rows]
-    return found
+            series += [Series("generic", [Level((pages,), np.array([n]), (1,), "I")]) for n in rows]
+    return series
 
 
 # ---- pyramids
@@ -252,9 +252,9 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
         while after < len(series) and not _first_name(top).startswith("@"):
             level = series[after].levels[0]
             if not is_reduced or (level.error is None and level.facts.subfile_type & 1):
-                found = _reduction_factor(top.levels[-1], level, factors)
-                if found is not None:
-                    factors = (found,)
+                factor = _reduction_factor(top.levels[-1], level, factors)
+                if factor is not None:
+                    factors = (factor,)
                     top.levels.append(level)
                     del series[after]
                     continue
@@ -615,13 +615,13 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
     index = 0
     while index < len(pages):
         text = shaped_text(pages.directory(index))
-        found = None if text is None else parse_shaped(text)
-        if found is None:
+        declared = None if text is None else parse_shaped(text)
+        if declared is None:
             return False
-        shaped = _ShapedSeries(pages, index, found, listing)
-        size, part = math.prod(found.shape), math.prod(pages.shape(index)[0])
+        shaped = _ShapedSeries(pages, index, declared, listing)
+        size, part = math.prod(declared.shape), math.prod(pages.shape(index)[0])
         n_pages, rest = divmod(size, part) if size and part else (1, size or part)
-        if rest or not fits_page(found.shape, pages.shape(index)[0]):
+        if rest or not fits_page(declared.shape, pages.shape(index)[0]):
             return False
         n_used = shaped.add(n_pages)
         if not _list_shaped_below(pages, range(index, index + n_used), listing, seen):
@@ -632,7 +632,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
 
 def fits_page(shape: tuple[int, ...], page: tuple[int, ...]) -> bool:
     """Return whether the last dimensions of a series match those of its pages."""
-    whole, part = ([n for n in one if n != 1] for one in (shape, page))
+    whole, part = ([n for n in sizes if n != 1] for sizes in (shape, page))
     return not part or whole[-len(part) :] == part
 
 

@@ -158,7 +158,7 @@ def _levels(facts: FileFacts) -> Iterator[LevelFacts]:
 def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[LevelFacts]:
     """Return the overviews of an image, largest first."""
     size = full.sizes
-    found = []
+    overviews = []
     for level in _levels(facts):
         own = level.sizes
         # GDAL writes overviews with separate planes, even if the image is interleaved
@@ -167,11 +167,11 @@ def _overviews(full: LevelFacts, facts: FileFacts, report: Report) -> list[Level
             continue
         others = (axis for axis in own if axis not in "YX")
         if own["Y"] < size["Y"] or own["X"] < size["X"]:
-            found += [level] if all(own[axis] == size[axis] for axis in others) else []
-    if not found:
+            overviews += [level] if all(own[axis] == size[axis] for axis in others) else []
+    if not overviews:
         # GDAL writes float32 overviews of float16 images
         report.add(".ovr", "has no overview of the image's data type and bands")
-    return sorted(found, key=lambda level: -level.sizes["Y"])
+    return sorted(overviews, key=lambda level: -level.sizes["Y"])
 
 
 def _subfile_type(series: SeriesFacts) -> int:
@@ -189,7 +189,7 @@ def _masks(
             replace(ifd, subfile_type=ifd.subfile_type | MASK_BIT | (REDUCED_BIT if n else 0))
             for ifd in level.ifds
         ))
-        for n, level in enumerate(level for one in files if one for level in _levels(one))
+        for n, level in enumerate(level for mask in files if mask for level in _levels(mask))
     ]  # fmt: skip
     if not levels or any(levels[0].sizes.get(axis) != size[axis] for axis in "YX"):
         report.add(".msk", "has no mask of the image's size")
@@ -224,9 +224,9 @@ def _with_world_file(tags: dict[int, Any], sidecars: Sidecars) -> dict[int, Any]
 def _world_files(url: str) -> Iterator[str]:
     """Yield the possible names of a world file, in GDAL's order."""
     base, ending = _split_extension(url)
-    for one in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld"):
-        yield f"{base}.{one.lower()}"
-        yield f"{base}.{one.upper()}"
+    for suffix in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld"):
+        yield f"{base}.{suffix.lower()}"
+        yield f"{base}.{suffix.upper()}"
 
 
 def _split_extension(url: str) -> tuple[str, str]:
@@ -269,12 +269,12 @@ def _with_sensor_model(tags: dict[int, Any], sidecars: Sidecars) -> dict[int, An
 
 def _parse_rpb(text: str) -> dict[str, list[str]]:
     """Parse the file of DigitalGlobe: `lineOffset = 7;`, `lineNumCoef = (1, 2);`."""
-    found = {}
+    items = {}
     for name, value in _RPB_ITEM.findall(text):
         key = re.sub("([A-Z])", r"_\1", name).lower()
         key = key.replace("offset", "off").replace("coef", "coeff")
-        found[key] = value.strip("()").replace(",", " ").split()
-    return found
+        items[key] = value.strip("()").replace(",", " ").split()
+    return items
 
 
 _RPB_ITEM = re.compile(r"(\w+)\s*=\s*(\([^()]*\)|[^;\s]*)")
@@ -283,10 +283,10 @@ _RPB_ITEM = re.compile(r"(\w+)\s*=\s*(\([^()]*\)|[^;\s]*)")
 def _parse_rpc_text(text: str) -> dict[str, list[str]]:
     """Parse the file of GeoEye and Space Imaging: `LINE_OFF: 7 pixels`, `LINE_NUM_COEFF_1: 1`."""
     lines = (re.split("[:=]", line, maxsplit=1) for line in text.splitlines())
-    found = {line[0].strip().lower(): line[-1].split() for line in lines}
+    items = {line[0].strip().lower(): line[-1].split() for line in lines}
     for name in RPC_SERIES:
-        found[name] = [word for n in range(1, 21) for word in found.get(f"{name}_{n}", [])[:1]]
-    return found
+        items[name] = [word for n in range(1, 21) for word in items.get(f"{name}_{n}", [])[:1]]
+    return items
 
 
 def _sensor_model(items: Mapping[str, list[str]], label: str, report: Report) -> tuple[float, ...]:
@@ -310,25 +310,25 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
     except XmlError as error:
         report.add(".aux.xml", "is not valid XML", got=error)
         return tags
-    found = _with_pam_place(dict(tags), root, report)
+    placed = _with_pam_place(dict(tags), root, report)
     sensor = root.find("Metadata[@domain='RPC']")
     if sensor is not None and RPCS not in tags:  # as in GDAL, the tag takes precedence here
         words = {(item.get("key") or "").lower(): (item.text or "").split() for item in sensor}
         model = _sensor_model(words, ".aux.xml", report)
-        found |= {RPCS: model} if model else {}
+        placed |= {RPCS: model} if model else {}
     bands = root.findall("PAMRasterBand")
     nodata = _nodata_of_bands(bands, tags.get(_SAMPLES_PER_PIXEL, 1))
     if len(set(nodata)) > 1:
         report.add(".aux.xml", "bands have different nodata; that of the first is used", got=nodata)
     if nodata[0]:
-        found[GDAL_NODATA] = nodata[0]
+        placed[GDAL_NODATA] = nodata[0]
     first = root.find("PAMRasterBand[@band='1']")
     if first is not None:
-        found |= _classes(first, report)
+        placed |= _classes(first, report)
     items = "".join([*_items(root), *(item for band in bands for item in _items(band))])
     if items:
-        found[GDAL_METADATA] = _with_items(found.get(GDAL_METADATA), items)
-    return found
+        placed[GDAL_METADATA] = _with_items(placed.get(GDAL_METADATA), items)
+    return placed
 
 
 def _with_pam_place(tags: dict[int, Any], root: Element, report: Report) -> dict[int, Any]:
@@ -341,20 +341,20 @@ def _with_pam_place(tags: dict[int, Any], root: Element, report: Report) -> dict
         points = None
     of_points = (points.get("Projection") or "").strip() if points is not None else ""
     system = of_points or (root.findtext("SRS") or "").strip()
-    found = tags
+    placed = tags
     if system:
-        found = tags | _geokeys(system, parse_geokeys(tags).values.get(1025), report)
+        placed = tags | _geokeys(system, parse_geokeys(tags).values.get(1025), report)
     if points is not None:
-        shift = 0.5 if parse_geokeys(found).values.get(1025) == 2 else 0.0
-        found[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point, shift))
+        shift = 0.5 if parse_geokeys(placed).values.get(1025) == 2 else 0.0
+        placed[TIEPOINTS] = tuple(number for point in points for number in _tiepoint(point, shift))
     if text is None:
-        return found
+        return placed
     numbers = [_number(word) for word in text.split(",")]
     if len(numbers) == 6 and all(map(math.isfinite, numbers)):
         c, a, b, f, d, e = numbers
-        return _with_matrix(found, (a, b, c, d, e, f))
+        return _with_matrix(placed, (a, b, c, d, e, f))
     report.add(".aux.xml", "the GeoTransform does not have six numbers", got=text.strip())
-    return found
+    return placed
 
 
 def _classes(band: Element, report: Report) -> dict[int, Any]:
@@ -367,9 +367,9 @@ def _classes(band: Element, report: Report) -> dict[int, Any]:
     if not all(0 <= number <= 255 for color in colors for number in color):
         report.add(".aux.xml", "the color table has numbers outside 0 to 255")
         colors = []
-    found = {COLOR_TABLE: ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors],
+    tables = {COLOR_TABLE: ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors],
              CATEGORY_NAMES: names}  # fmt: skip
-    return {code: values for code, values in found.items() if values}
+    return {code: values for code, values in tables.items() if values}
 
 
 def _nodata_of_bands(bands: Sequence[Element], n_bands: Any) -> list[str]:

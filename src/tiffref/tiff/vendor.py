@@ -139,8 +139,8 @@ class VendorFile(ImageFile):
         Micro-Manager's planes have no axes without its index, which is at the end of the file or
         beside it.
         """
-        found = getattr(self.tif, "micromanager_metadata", None) or {}
-        is_indexed = "Summary" in found or is_micromanager_stack(self.reader)
+        metadata = getattr(self.tif, "micromanager_metadata", None) or {}
+        is_indexed = "Summary" in metadata or is_micromanager_stack(self.reader)
         if is_indexed and {series.kind for series in listing.series} <= _PLAIN_KINDS:
             what = "the summary or the index of Micro-Manager's planes cannot be read"
             listing.defects.append(what)
@@ -149,7 +149,7 @@ class VendorFile(ImageFile):
         left = self._unlisted_pages(listing, self.reader)
         if left and self.tif.is_mdgel:
             pages = [Pages(self.reader, [at]) for at in left]
-            listing.series += [Series("generic", [stack_pages(one, [0])]) for one in pages]
+            listing.series += [Series("generic", [stack_pages(page, [0])]) for page in pages]
             left = []
         n_left = len(left)
         n_left += sum(len(self._unlisted_pages(listing, sibling)) for sibling in self.others())
@@ -200,19 +200,19 @@ class VendorFile(ImageFile):
             if level.is_run and level.pages[0].reader is reader:
                 runs.append(_run_range(level))
         starts = _starts_of(Pages(reader, left))
-        found = [
+        unlisted = [
             at
             for at, start in zip(left, starts, strict=True)
             if start not in known and not any(begin <= start < end for begin, end in runs)
         ]
-        stray = known.difference([0], _starts_of(Pages(reader))) if found else ()
+        stray = known.difference([0], _starts_of(Pages(reader))) if unlisted else ()
         if stray:
             raise MalformedTiff(
                 "the index has planes at offsets without pages",
                 url=reader.url, got=f"offset {min(stray)}",
-                expected=f"one of {len(found)} pages that are not in the index",
+                expected=f"one of {len(unlisted)} pages that are not in the index",
             )  # fmt: skip
-        return found
+        return unlisted
 
     def convert(self, series: Sequence[Any]) -> Listing:
         """Convert series of tifffile to our own; add a defect if they do not match the pages."""
@@ -246,18 +246,18 @@ class VendorFile(ImageFile):
             files.setdefault(place.path, {})[place.offset] = place
         if not files:
             raise MalformedTiff("all pages are missing", url=self.reader.url)
-        rows = {path: {at: n for n, at in enumerate(found)} for path, found in files.items()}
+        rows = {path: {at: n for n, at in enumerate(offsets)} for path, offsets in files.items()}
         row = [rows[place.path][place.offset] if place else -1 for place in places]
         number = {path: n for n, path in enumerate(files)}
         file = [number[place.path] if place else 0 for place in places]
         pages = tuple(map(_VendorPages, map(self.sibling, files), files.values()))
-        found = Level(
+        converted = Level(
             pages, np.array(row, np.intp), shape, axes,
             np.array(file, np.intp) if len(files) > 1 else None, is_run,
             segments=_explicit_segments(places), is_squeezed=level.kind != "shaped",
         )  # fmt: skip
-        if not is_run or _run_fits(found, is_alone=len(level) == 1):
-            return found
+        if not is_run or _run_fits(converted, is_alone=len(level) == 1):
+            return converted
         return self._level(level, may_run=False)
 
     def _with_chain_offsets(
@@ -273,11 +273,11 @@ class VendorFile(ImageFile):
 
     def sibling(self, path: str) -> TiffReader:
         """Return the reader of a local file of the set, opened once; "" is the file itself."""
-        found = self._siblings.get(path) if path else self.reader
-        if found is None:
+        reader = self._siblings.get(path) if path else self.reader
+        if reader is None:
             source = open_source(path, allow=self.reader.source.allow)
-            found = self._siblings[path] = TiffReader(source, counts=self.reader.counts)
-        return found
+            reader = self._siblings[path] = TiffReader(source, counts=self.reader.counts)
+        return reader
 
 
 def _check_slide(listing: Listing, url: str) -> None:
@@ -288,13 +288,13 @@ def _check_slide(listing: Listing, url: str) -> None:
     """
     series = listing.series
     kind = series[0].kind
-    reduced = [one for one in series[1:] if one.name == "ReducedResolution"]
+    reduced = [item for item in series[1:] if item.name == "ReducedResolution"]
     if kind == "avs" and len(series) != 3:
         listing.defects.append(f"{len(series)} images, expected the slide, its map and a macro")
-        reduced = [one for one in series[1:] if one.axes.startswith("I")]
+        reduced = [item for item in series[1:] if item.axes.startswith("I")]
     if kind == "qpi" and reduced:
         listing.defects.append("the pages of the pyramid are not those of the image")
-    rows = [math.prod(_plane_size(one.levels[0])) for one in series]
+    rows = [math.prod(_plane_size(item.levels[0])) for item in series]
     if kind in _SLIDES and max(rows) > rows[0]:
         listing.defects.append(f"image {rows.index(max(rows))} is larger than the slide")
     numbers = [_bif_level(level) for level in series[0].levels] if kind == "bif" else []
@@ -303,7 +303,7 @@ def _check_slide(listing: Listing, url: str) -> None:
     if numbers and numbers[0]:
         what = "the full-size image of the slide is missing"
         listing.missing = missing_planes_error(what, f"level {numbers[0]}", "level 0", url)
-    n_planes = max((len(one.levels[0].row) for one in reduced), default=0)
+    n_planes = max((len(item.levels[0].row) for item in reduced), default=0)
     n_there = len(series[0].levels[0].row)
     if n_planes > n_there:
         what = "the slide has fewer channels or focal planes than its overviews"
@@ -313,8 +313,8 @@ def _check_slide(listing: Listing, url: str) -> None:
 def _bif_level(level: Level) -> int:
     """Return the number of a level in the description of its first page, 0 if it has none."""
     pages, row = level.first
-    found = re.search(r"\blevel=(\d{1,9})", str(pages.directory(row).get(270)))
-    return int(found[1]) if found else 0
+    match = re.search(r"\blevel=(\d{1,9})", str(pages.directory(row).get(270)))
+    return int(match[1]) if match else 0
 
 
 def _starts_of(pages: Pages) -> list[int]:
@@ -376,10 +376,10 @@ def _with_axes_of(full: Level, level: Level) -> Level:
     tifffile calls focal planes of some overviews "I", not "Z".
     """
     shapes = [
-        [n for n, axis in zip(one.shape, one.axes, strict=True) if axis not in "XY"]
-        for one in (full, level)
+        [n for n, axis in zip(item.shape, item.axes, strict=True) if axis not in "XY"]
+        for item in (full, level)
     ]
-    places = [[one.axes.find(axis) for axis in "XY"] for one in (full, level)]
+    places = [[item.axes.find(axis) for axis in "XY"] for item in (full, level)]
     is_same = shapes[0] == shapes[1] and places[0] == places[1]
     return replace(level, axes=full.axes) if is_same else level
 
@@ -401,8 +401,8 @@ def _level_defects(levels: Sequence[Level]) -> Iterator[str]:
 
 def _plane_size(level: Level) -> tuple[int, int]:
     """Return the rows and columns of a level, 0 if it cannot be read."""
-    found = dict(zip(level.axes, level.shape, strict=True)) if level.error is None else {}
-    return found.get("Y", 0), found.get("X", 0)
+    sizes = dict(zip(level.axes, level.shape, strict=True)) if level.error is None else {}
+    return sizes.get("Y", 0), sizes.get("X", 0)
 
 
 def _run_range(level: Level) -> tuple[int, int]:
@@ -494,12 +494,12 @@ class _VendorPages(Pages):
         if page.parent.filehandle is not page.keyframe.parent.filehandle and not place.is_own:
             source = page.keyframe.parent.filehandle
             other = TiffReader(open_source(source.path, allow=self.reader.source.allow))
-            found = Pages(other, [page.keyframe.offset]).facts(0)
+            facts = Pages(other, [page.keyframe.offset]).facts(0)
             other.source.close()
         else:
-            found = super().facts(row)
-        found = self._facts[row] = _with_values(found, page.keyframe)
-        return found
+            facts = super().facts(row)
+        facts = self._facts[row] = _with_values(facts, page.keyframe)
+        return facts
 
     @property
     def kind(self) -> Any:  # type: ignore[override]
@@ -614,12 +614,12 @@ def _open_tifffile(source: ByteSource) -> Any:
 def _source_of(tif: Any) -> tuple[ByteSource, int]:
     """Return the source of an open `TiffFile`, and the position of the TIFF in it."""
     handle = tif.filehandle
-    where = Path(handle.path) if handle.is_file and handle.path else None
-    if where is None or not where.is_file():
+    opened = Path(handle.path) if handle.is_file and handle.path else None
+    if opened is None or not opened.is_file():
         # tifffile has no public attribute for the file object that it was given
-        where = getattr(handle, "_fh", None)
-    if isinstance(where, Path) or hasattr(where, "fs"):
-        source = open_source(where)
+        opened = getattr(handle, "_fh", None)
+    if isinstance(opened, Path) or hasattr(opened, "fs"):
+        source = open_source(opened)
         handle.seek(0)
         start = handle.read(_COMPARED_BYTES)
         # handles of part of a file report its size in one of these ways

@@ -136,20 +136,20 @@ def tifffile_errors(url: str, what: str = "cannot be parsed as TIFF") -> Iterato
 
 def vendor_metadata(tif: Any, reader: TiffReader) -> dict[str, Any]:
     """Return the metadata of a vendor's file by format."""
-    found = {}
+    metadata = {}
     for name in READERS:  # tifffile's names of formats
         try:
             with np.errstate(all="ignore"):
                 if getattr(tif, f"is_{name}", False):
                     own = _OWN_METADATA.get(name)
                     value = own(tif, reader) if own else getattr(tif, f"{name}_metadata", None)
-                    found[name] = value or None
+                    metadata[name] = value or None
         except SyntaxError as error:
             what = "the vendor's XML cannot be parsed"
             reader.findings.append(Finding(what, reader.url, "0", 270, str(error), None, False))
         except PARSE_ERRORS:
             continue
-    return found
+    return metadata
 
 
 # ---- corrections
@@ -168,7 +168,7 @@ def check_planes(ifd: Directory) -> None:
     ValueError
     """
     text, ini = _texts(ifd, 270, _SIS_INI)
-    counts = [math.prod(map(int, _SIZE.findall(one))) for one in _PIXELS.findall(text)]
+    counts = [math.prod(map(int, _SIZE.findall(sizes))) for sizes in _PIXELS.findall(text)]
     numbers = [*_INDEX.findall(text), *_SIS_COUNT.findall(ini)]
     counts += [int(number[:19]) for number in numbers]
     if min(counts, default=0) < 0:
@@ -199,10 +199,10 @@ def qptiff_series(tif: Any) -> list[Any]:
     alike: dict[tuple[str, tuple[int, ...]], list[Any]] = {}
     for page in tif.pages:
         full = page.aspage()
-        found = _IMAGE_TYPE.search(full.description)
-        if found is None or not full.size:
+        image_type = _IMAGE_TYPE.search(full.description)
+        if image_type is None or not full.size:
             return []
-        alike.setdefault((found[1], full.shape), []).append(full)
+        alike.setdefault((image_type[1], full.shape), []).append(full)
     series: list[Any] = []
     for (kind, shape), pages in alike.items():
         name = _QPI_NAMES.get(kind, kind)
@@ -260,7 +260,7 @@ def check_ndtiff_index(tif: Any, reader_of: Callable[[str], TiffReader]) -> None
         first.setdefault(name, offset)
         for axis, position in axes.items():
             positions.setdefault(axis, set()).add(position)
-    n_planes = math.prod([_span(one) for one in positions.values()])
+    n_planes = math.prod([_span(indices) for indices in positions.values()])
     if n_planes > MAX_PLANES:
         raise ValueError(f"NDTiff.index spans {n_planes} planes")
     for name, offset in first.items():
@@ -272,7 +272,7 @@ def check_ndtiff_index(tif: Any, reader_of: Callable[[str], TiffReader]) -> None
 
 def _span(positions: set[Any]) -> int:
     """Return the size of an axis of NDTiff, whose positions are numbers or labels."""
-    if any(isinstance(one, str) for one in positions):
+    if any(isinstance(position, str) for position in positions):
         return len(positions)
     return int(max(positions) - min(positions) + 1)
 
@@ -327,13 +327,13 @@ def _stk(tif: Any, reader: TiffReader) -> dict[str, Any]:
 
     tifffile reads the numerators of the positions as unsigned.
     """
-    found = dict(tif.stk_metadata or {})
+    metadata = dict(tif.stk_metadata or {})
     tags = tif.pages.first.tags
     if _UIC4 in tags and _UIC2 in tags:
         tif.filehandle.seek(tags[_UIC4].valueoffset)
         data = tif.filehandle.read(_MAX_BYTES)
-        found["Stage"] = list(_stage_positions(data, tags[_UIC2].count))
-    return found
+        metadata["Stage"] = list(_stage_positions(data, tags[_UIC2].count))
+    return metadata
 
 
 def _stage_positions(data: bytes, n_planes: int) -> Iterator[tuple[float, float]]:
