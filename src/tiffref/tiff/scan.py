@@ -47,10 +47,10 @@ from .vendor_metadata import is_vendor_file, tifffile_errors
 _CHUNK_MODES = frozenset({"strile", "tile", "plane", "page", "frame", "file", "none", "auto"})
 """Names of chunk modes. Modes that decode only matter to stores."""
 _SPARSE_KINDS = frozenset({"ndtiff", "mmstack"})
-_PLANNED_SIZES = {"Positions": "R", "Frames": "T", "Slices": "Z", "Channels": "C"}
-"""Sizes in Micro-Manager's summary, which are planned ones, and the axis of each."""
 """Series with an index of what was acquired: positions without a page are not missing files, unless
 the files of the set name others."""
+_PLANNED_SIZES = {"Positions": "R", "Frames": "T", "Slices": "Z", "Channels": "C"}
+"""Sizes in Micro-Manager's summary, which are planned ones, and the axis of each."""
 _MAX_REPORTED = 8
 """Number of findings to warn of."""
 
