@@ -335,6 +335,7 @@ def test_coordinates_are_compressed_once_for_each_format(
 ) -> None:
     values = {"x": np.linspace(5, 6, 1000), "band": np.arange(1, 65), "n": np.arange(5000) % 251}
     arrays = {key: Array.from_values(data, (key,)) for key, data in values.items()}
+    arrays["n"] = replace(arrays["n"], fill_value=250, attributes={"units": "m"})
     monkeypatch.setattr(kerchunk, "decode_foreign", pytest.fail)
     document = to_kerchunk(Group(arrays), zarr_format=zarr_format)["refs"]
     metadata = {key: document[f"{key}/{'.zarray' if zarr_format == 2 else 'zarr.json'}"]
@@ -343,6 +344,8 @@ def test_coordinates_are_compressed_once_for_each_format(
     opened = zarr.open_group("reference://", mode="r", storage_options={"fo": document})
     for key, data in values.items():
         np.testing.assert_array_equal(opened[key][:], data)
+    assert opened["n"].fill_value == 250
+    assert opened["n"].attrs["units"] == "m"
 
 
 # ---- documents of others

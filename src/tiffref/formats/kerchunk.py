@@ -215,7 +215,7 @@ def _array_in_format(path: str, array: Array, codec: ForeignCodec, zarr_format: 
         )
     little = array.dtype.newbyteorder("<")
     inlined = {
-        flat: _compress.__wrapped__(_decode(array, codec, data).astype(little).tobytes(), 1, 3)
+        flat: _compress_zstd(_decode(array, codec, data).astype(little).tobytes())
         for flat, data in array.manifest.inlined.items()
     }
     own = _zstd_codec(math.prod(array.chunks), little.str)
@@ -239,15 +239,36 @@ def _is_plain_coordinate(array: Array) -> bool:
 
 
 def _pack(array: Array, zarr_format: int) -> Array:
-    """Compress a coordinate by codecs that every reader of the Zarr format has.
+    """Compress a coordinate by codecs that every reader of the Zarr format has."""
+    pack = _packed if array.shape[0] <= _MAX_CACHED else _packed.__wrapped__
+    codec, manifest = pack(array.manifest.inlined[0], array.dtype, zarr_format)
+    return Array(
+        array.shape, array.chunks, array.dtype, array.dims, (codec,), manifest,
+        array.fill_value, array.attributes,
+    )  # fmt: skip
 
-    zlib is not a codec of Zarr v3: GDAL could not read the coordinates, nor georeference images.
-    """
-    dtype = array.dtype.newbyteorder("<").str
-    codec = _zstd_codec(array.shape[0], dtype) if zarr_format == 3 else _shuffle_codec(dtype)
-    compress = _compress if array.shape[0] <= _MAX_CACHED else _compress.__wrapped__
-    packed = compress(array.manifest.inlined[0], array.dtype.itemsize, zarr_format)
-    return Array.from_chunk(packed, codec, array.shape, array.dtype, array.dims, array.attributes)
+
+@functools.lru_cache(maxsize=2048)  # tiles of a grid share coordinates
+def _packed(
+    data: bytes, dtype: np.dtype, zarr_format: int
+) -> tuple[SegmentCodec | ForeignCodec, Manifest]:
+    """Return the codec and the manifest of a compressed coordinate."""
+    n_values, little = len(data) // dtype.itemsize, dtype.newbyteorder("<").str
+    codec: SegmentCodec | ForeignCodec
+    if zarr_format == 3:
+        # zlib is not a codec of v3: GDAL could not read the coordinates, nor georeference images
+        codec, packed = _zstd_codec(n_values, little), _compress_zstd(data)
+    else:
+        # evenly spaced numbers differ little in their upper bytes: 100 000 take a few kilobytes
+        shuffled = np.frombuffer(data, "u1").reshape(-1, dtype.itemsize).T.tobytes()
+        codec, packed = _shuffle_codec(little), zlib.compress(shuffled, 1)
+    return codec, Array.from_chunk(packed, codec, (n_values,), dtype, ("",)).manifest
+
+
+def _compress_zstd(data: bytes) -> bytes:
+    from numcodecs.zstd import compress
+
+    return compress(data, 3)
 
 
 @functools.lru_cache(maxsize=256)
@@ -264,17 +285,6 @@ def _shuffle_codec(dtype: str) -> ForeignCodec:
         "order": "C",
     }
     return ForeignCodec(2, metadata)
-
-
-@functools.lru_cache(maxsize=2048)  # tiles of a grid share coordinates
-def _compress(data: bytes, itemsize: int, zarr_format: int) -> bytes:
-    if zarr_format == 3:
-        from numcodecs.zstd import compress
-
-        return compress(data, 3)
-    # evenly spaced numbers differ little in their upper bytes: 100 000 take a few kilobytes
-    shuffled = np.frombuffer(data, "u1").reshape(-1, itemsize).T.tobytes()
-    return zlib.compress(shuffled, 1)
 
 
 _quote = json.encoder.encode_basestring_ascii

@@ -114,6 +114,8 @@ class SegmentCodec:
         return cls(**fields, parameters=parameters)
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         if not isinstance(other, SegmentCodec):
             return NotImplemented
         # as JSON, because NaN must equal NaN
