@@ -194,10 +194,10 @@ def in_format(group: Group, zarr_format: int, prefix: str = "") -> Group:
         own: Array | Group
         if isinstance(child, Group):
             own = in_format(child, zarr_format, f"{prefix}{name}/")
-        elif isinstance(child.codecs[0], ForeignCodec):
-            own = _array_in_format(prefix + name, child, child.codecs[0], zarr_format)
+        elif isinstance(codec := child.codecs[0], ForeignCodec):
+            own = _array_in_format(prefix + name, child, codec, zarr_format)
         else:
-            own = _pack(child, zarr_format) if _is_plain_coordinate(child) else child
+            own = _pack(child, zarr_format) if _is_plain_coordinate(child, codec) else child
         if own is not child:
             children[name] = own
     return group.with_children({**group.children, **children}) if children else group
@@ -226,15 +226,17 @@ def _decode(array: Array, codec: ForeignCodec, data: bytes) -> NDArray:
     return decode_foreign(codec, data, array.chunks, array.dtype, array.fill_value)
 
 
-def _is_plain_coordinate(array: Array) -> bool:
-    manifest, codec = array.manifest, array.codecs[0]
+def _is_plain_coordinate(array: Array, codec: SegmentCodec) -> bool:
+    manifest = array.manifest
     return (
         len(array.shape) == 1
         and array.shape[0] > _MIN_PACKED
         and not manifest.sources
-        and len(manifest.inlined) == 1
+        and len(manifest.inlined) == manifest.n_chunks == 1
         and array.dtype.kind in "iuf"
-        and codec == plain_codec(array.shape[0], array.dtype.newbyteorder("<").str)
+        and codec.is_plain
+        and codec.byteorder == "<"
+        and codec.edge is None
     )
 
 

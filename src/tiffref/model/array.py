@@ -346,7 +346,9 @@ class Group:
     def groups(self) -> Iterator[Group]:
         """Yield this group and all groups below, depth first."""
         yield self
-        yield from (node for _, node in self.walk() if isinstance(node, Group))
+        for child in self.children.values():
+            if isinstance(child, Group):
+                yield from child.groups()
 
     def __getitem__(self, path: str) -> Array | Group:
         node: Array | Group = self
