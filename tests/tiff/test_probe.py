@@ -321,6 +321,20 @@ def test_no_jpeg_segment_is_cut_unnoticed(tmp_path, how, n_less, order):
         np.testing.assert_array_equal(read(tmp_path / name), tifffile.imread(path))
 
 
+@pytest.mark.parametrize(("seed", "how"), [(22, MIDDLE[1]), (55, MIDDLE[0]), (62, MIDDLE[1])])
+def test_zeros_are_not_the_codes_of_the_last_block(tmp_path, seed, how):
+    """A decoder takes the zeros of the unwritten part for codes of samples."""
+    path = tmp_path / "a.tif"
+    data = np.random.default_rng(seed).integers(0, 99, (96, 96), "u1")
+    tifffile.imwrite(path, data, compression="jpeg", metadata=None, **how)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[0].dataoffsets[5]
+    path.write_bytes(whole[: end - 18] + bytes(18) + whole[end:])
+    with pytest.raises(MalformedTiff, match=r"segment 4.*279.*excludes samples"):
+        tiffref.scan(path)
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("compression", ["jpeg", "jpegxr"])
 def test_readers_refuse_cut_segments(tmp_path, compression, zarr_format):

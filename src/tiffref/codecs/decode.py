@@ -400,8 +400,9 @@ def check_not_truncated(decode: Callable[[bytes], NDArray], data: Any, image: ND
         raise ValueError("the stream ends before its last sample")
 
 
+_START_OF_JPEG = b"\xff\xd8"
 _MAX_LAST_ZEROS = 4
-"""Zeros at the end of a complete stream."""
+"""Zeros at the end of a complete stream of JPEG XR."""
 
 
 def _written_part(data: Any) -> bytes:
@@ -410,7 +411,8 @@ def _written_part(data: Any) -> bytes:
     JPEG does not end in zeros; about one of seven JPEG XR streams ends in one.
     """
     start = bytes(data)
-    start = start[: len(start.rstrip(b"\0")) + _MAX_LAST_ZEROS]
+    n_zeros = 0 if start.startswith(_START_OF_JPEG) else _MAX_LAST_ZEROS
+    start = start[: len(start.rstrip(b"\0")) + n_zeros]
     return start + b"\0" if start.endswith(b"\xff") else start
 
 
