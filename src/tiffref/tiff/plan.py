@@ -193,7 +193,10 @@ def _check_end(
 
 _MAX_PYTHON_SEGMENTS = 64
 """Up to this many segments, plain Python is faster than NumPy."""
-truncated = functools.partial(MalformedTiff, hint="The file is truncated; get a whole copy.")
+truncated = functools.partial(
+    MalformedTiff,
+    hint="The file is truncated; get a whole copy, or read the rest with allow_holes=True.",
+)
 _MAX_LENGTH = 2**63 - 1
 """Largest byte count; ranges beyond the end of the file are cut later."""
 
