@@ -262,7 +262,7 @@ class SegmentDecoder:
         """Whether a stream has its end, if its decoder would make up what is missing."""
         # NDPI's segments are intervals of a stream, whose decoder checks their ends
         if not {"accepts_truncated", "jpeg_header"} & codec.parameters.keys():
-            self.has_end = HAVE_END.get(getattr(self.row.decode, "__name__", ""))
+            self.has_end = find_end_check(codec)
         # a bit of a bilevel image becomes a byte; the last strip may be short
         is_stored_whole = codec.compression == 1 and codec.edge is None
         self.max_expansion = 8 if is_stored_whole else MAX_EXPANSION
@@ -374,15 +374,25 @@ def runs_short(codec: SegmentCodec, data: bytes, n_rows: int) -> bool:
     samples = decode_segment(codec, data)[:, :n_rows]
     if compression_of(codec.compression).kind != "image":
         return False
-    has_end = HAVE_END.get(getattr(compression_of(codec.compression).decode, "__name__", ""))
+    has_end = find_end_check(codec)
     start = _written_part(data) if has_end and not has_end(data) else bytes(data)
     tails = (in_first_bit_order(tail, codec.fill_order) for tail in _TAILS)
     return not all(_decodes_to(codec, start + tail, samples) for tail in tails)
 
 
+def decoder_name(codec: SegmentCodec) -> str:
+    """Return the name of the decoder of a compression, "" if it has none."""
+    return getattr(compression_of(codec.compression).decode, "__name__", "")
+
+
+def find_end_check(codec: SegmentCodec) -> Callable[[Any], bool] | None:
+    """Return the check for the end of a stream, if its decoder would make up what is missing."""
+    return HAVE_END.get(decoder_name(codec))
+
+
 def accepting_truncated(codec: SegmentCodec) -> SegmentCodec:
     """Return a codec that decodes truncated streams as far as they go."""
-    if getattr(compression_of(codec.compression).decode, "__name__", "") not in HAVE_END:
+    if find_end_check(codec) is None:
         return codec
     return replace(codec, parameters={**codec.parameters, "accepts_truncated": True})
 

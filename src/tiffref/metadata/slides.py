@@ -136,5 +136,5 @@ def _elements(root: Element, name: str) -> Iterator[Element]:
 
 def _text(root: Element, *names: str) -> str | None:
     """Return the text of the first element with one of these names, in order of the names."""
-    record = (element.text for name in names for element in _elements(root, name))
-    return next((text.strip() for text in record if text and text.strip()), None)
+    texts = (element.text for name in names for element in _elements(root, name))
+    return next((text.strip() for text in texts if text and text.strip()), None)

@@ -97,21 +97,21 @@ class SegmentCodec:
             If it is none.
         """
         try:
-            fields: dict[str, Any] = {
+            values: dict[str, Any] = {
                 name: _from_json(value) for name, value in config.items() if name != "parameters"
             }
-            if isinstance(fields.get("fill"), str):
-                fields["fill"] = float(fields["fill"])
+            if isinstance(values.get("fill"), str):
+                values["fill"] = float(values["fill"])
             parameters = {
                 name: _from_json(value) for name, value in config.get("parameters", {}).items()
             }
-            wrong = next((name for name in _KINDS if not _is_valid(name, fields)), None)
-            wrong = wrong or next(iter(fields.keys() - _KINDS.keys()), None)
+            wrong = next((name for name in _KINDS if not _is_valid(name, values)), None)
+            wrong = wrong or next(iter(values.keys() - _KINDS.keys()), None)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidReferences(f"{_INVALID}: {error!r}") from error
         if wrong is not None:
             raise InvalidReferences(f"{_INVALID}: {wrong}", got=repr(config.get(wrong))[:80])
-        return cls(**fields, parameters=parameters)
+        return cls(**values, parameters=parameters)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -157,9 +157,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
 """Types of the fields."""
 
 
-def _is_valid(name: str, fields: Mapping[str, Any]) -> bool:
+def _is_valid(name: str, values: Mapping[str, Any]) -> bool:
     """Return whether a field is valid, or at its default."""
-    value = fields.get(name, _DEFAULTS.get(name))
+    value = values.get(name, _DEFAULTS.get(name))
     if type(value) not in _KINDS[name]:
         return False
     if name == "dtype":

@@ -464,6 +464,11 @@ class Level:
     error: TiffrefError | None = None
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Length along each axis, by its code."""
+        return dict(zip(self.axes, self.shape, strict=True))
+
+    @property
     def first(self) -> tuple[Pages, int]:
         """Pages and row of the first plane that has an IFD.
 

@@ -255,8 +255,8 @@ def plan_level(
         If the level cannot be represented exactly.
     """
     ifd = level.ifds[0]
-    for one in level.ifds:
-        _check_equal_samples(one)
+    for kind in level.ifds:
+        _check_equal_samples(kind)
     segment = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
     _check_addressable(ifd, level.shape, segment)
     if 0 in level.shape:

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from ..codecs.decode import (
     accepting_truncated,
     decode_segment,
+    decoder_name,
     decodes,
+    find_end_check,
     has_twin_edges,
     lacks_end,
     runs_short,
@@ -117,8 +119,7 @@ def checked_array(
             plan_level(level, dims, is_short=True, is_native=is_native)
         )
     array = plan.array
-    if level.ifds[0].compression == LZW:
-        array = probe.with_exact_lzw_ends(array)
+    array = probe.with_exact_lzw_ends(array)
     whole = array if level.ifds[0].tile else probe.with_whole_strips(array)
     chosen = [] if whole is None else probe.choose(whole)
     is_exact = whole is not None and probe.are_exact(whole, chosen)
@@ -399,7 +400,7 @@ class _Probe:
     ) -> None:
         """Decode the chosen segments; report those that lack only their checksum.
 
-        ImageFile cut off by the end of the file (`across_end`) are checked later.
+        Segments cut off by the end of the file (`across_end`) are checked later.
         """
         for n in chosen:
             codec, data = accepting_truncated(_codec_at(array, n)), self.read(array, n)
@@ -467,7 +468,7 @@ class _Probe:
         Their decoders make these up. Tested are the chosen segments, those that bytes of no use
         follow, and JPEG streams that do not end with the marker of their end.
         """
-        names = {_decoder_name(codec) for codec in array.codecs if isinstance(codec, SegmentCodec)}
+        names = {decoder_name(codec) for codec in array.codecs if isinstance(codec, SegmentCodec)}
         if not names & _MAKE_UP or self.file.is_regular:
             return
         followed = self._followed_by_free_bytes(array)
@@ -547,21 +548,17 @@ def _choose_irregular(manifest: Manifest) -> list[int]:
     return sorted(map(int, chosen))
 
 
-def _decoder_name(codec: SegmentCodec) -> str:
-    return getattr(compression_of(codec.compression).decode, "__name__", "")
-
-
 def _excludes_samples(codec: SegmentCodec, data: bytes, n_rows: int, following: bytes) -> bool:
     """Return whether a segment ends before its last sample.
 
     `following` are the bytes behind it that nothing uses: they belong to it if they change samples.
     """
-    name = _decoder_name(codec)
-    if name in HAVE_END:
+    has_end = find_end_check(codec)
+    if has_end is not None:
         # NDPI's segments are intervals of a stream, whose decoder checks their ends
-        has_end = "jpeg_header" in codec.parameters or HAVE_END[name](data)
-        return not has_end and runs_short(codec, data, n_rows)
-    if not following or name not in _MAKE_UP:
+        is_whole = "jpeg_header" in codec.parameters or has_end(data)
+        return not is_whole and runs_short(codec, data, n_rows)
+    if not following or decoder_name(codec) not in _MAKE_UP:
         return False
     samples = decode_segment(codec, data)[:, :n_rows]
     try:

@@ -256,7 +256,7 @@ def _file_facts(file: ImageFile, listing: Listing) -> FileFacts:
         reader.source.source,
         reader.header.byteorder,
         tuple(sorted(metadata)),
-        tuple(_series_facts(n, one) for n, one in enumerate(listing.series)),
+        tuple(_series_facts(n, series) for n, series in enumerate(listing.series)),
         {name: value for name, value in metadata.items() if value},
         "; ".join(listing.defects),
         listing.has_mask,
@@ -571,9 +571,9 @@ def _report_findings(file: ImageFile, options: _Options) -> str:
     """
     distinct: dict[tuple[str, str, Any], Finding] = {}
     for reader in (file.reader, *file.others()):
-        for one in reader.findings:
-            if options.key is None or one.tag != "next IFD":
-                distinct.setdefault((one.url, one.ifd, one.tag), one)
+        for finding in reader.findings:
+            if options.key is None or finding.tag != "next IFD":
+                distinct.setdefault((finding.url, finding.ifd, finding.tag), finding)
     if not distinct:
         return ""
     reported = [*distinct.values()]

@@ -387,7 +387,7 @@ def _with_axes_of(full: Level, level: Level) -> Level:
 def _level_defects(levels: Sequence[Level]) -> Iterator[str]:
     """Yield the faults of overviews that are larger than the image or have other planes."""
     sizes = [_plane_size(level) for level in levels]
-    samples = [dict(zip(level.axes, level.shape, strict=True)).get("S", 1) for level in levels]
+    samples = [level.sizes.get("S", 1) for level in levels]
     n_planes = [
         math.prod(level.shape) // max(1, math.prod(size) * n)
         for level, size, n in zip(levels, sizes, samples, strict=True)
@@ -401,7 +401,7 @@ def _level_defects(levels: Sequence[Level]) -> Iterator[str]:
 
 def _plane_size(level: Level) -> tuple[int, int]:
     """Return the rows and columns of a level, 0 if it cannot be read."""
-    sizes = dict(zip(level.axes, level.shape, strict=True)) if level.error is None else {}
+    sizes = level.sizes if level.error is None else {}
     return sizes.get("Y", 0), sizes.get("X", 0)
 
 

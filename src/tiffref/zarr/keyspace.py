@@ -32,7 +32,7 @@ from ..formats.kerchunk import in_format
 from ..formats.keys import BLOCK_ROWS, KeyRule, parse_key
 from ..formats.zarr_metadata import to_documents
 from ..io.urls import to_document_url
-from ..model.array import Array, Group, chunk_grid
+from ..model.array import Array, Group, chunk_grid, plain_codec
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import MISSING, Manifest, Source
 from ..read.engine import read_array
@@ -123,17 +123,17 @@ def expose_array(array: Array, chunkmode: CHUNKMODE | None, zarr_format: int = 2
         return ExposedArray(array, array)
     grid = chunk_grid(array.shape, chunks)
     manifest = Manifest(grid, (), *missing_columns(math.prod(grid)))
-    codec = plain_codec(array.dtype, chunks, zarr_format)
+    codec = uncompressed_codec(array.dtype, chunks, zarr_format)
     return ExposedArray(array, replace(array, chunks=chunks, codecs=(codec,), manifest=manifest))
 
 
-def plain_codec(
+def uncompressed_codec(
     dtype: np.dtype, chunks: tuple[int, ...], zarr_format: int = 2
 ) -> SegmentCodec | ForeignCodec:
     """Return the codec of chunks of uncompressed little-endian samples."""
     little = dtype.newbyteorder("<").str
     if dtype != np.bool_:
-        return SegmentCodec((1, 1, 1, math.prod(chunks)), little)
+        return plain_codec(math.prod(chunks), little)
     # booleans are packed bits in TIFF, so a `SegmentCodec` cannot express this
     if zarr_format == 3:
         return ForeignCodec(3, {"data_type": "bool", "codecs": [{"name": "bytes"}]})

@@ -29,7 +29,7 @@ from ..model.array import Array, chunk_grid
 from ..model.manifest import Manifest, Source
 from ..read.fetch import Fetcher
 from ..references import References
-from .keyspace import CHUNKMODE, parse_chunkmode, plain_codec
+from .keyspace import CHUNKMODE, parse_chunkmode, uncompressed_codec
 from .store import ZarrStore, with_values
 
 Reader = Callable[..., Any]
@@ -111,7 +111,7 @@ def describe_files(reader: Reader, urls: Sequence[str], fill_value: Any = None) 
     chunks = tuple(max(1, n) for n in image.shape)
     grid = chunk_grid(image.shape, chunks)
     dtype = image.dtype.newbyteorder("=")
-    codec = (plain_codec(dtype, chunks),)
+    codec = (uncompressed_codec(dtype, chunks),)
     row, zeros = np.zeros(math.prod(grid), np.int32), np.zeros(math.prod(grid), np.uint64)
     arrays = []
     for url in urls:
