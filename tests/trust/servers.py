@@ -62,10 +62,21 @@ def serve_ftp(folder: Path) -> Iterator[Place]:
     authorizer.add_anonymous(str(folder))
     handler = type("Handler", (FTPHandler,), {"authorizer": authorizer})
     server = servers.ThreadedFTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.poll_timeout = 0.02
+    is_over = threading.Event()
+
+    def serve() -> None:
+        while not is_over.is_set():
+            server.serve_forever(timeout=0.02, blocking=False, handle_exit=False)
+
+    # closing the server while it polls would raise in its thread
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     try:
         yield Place(f"ftp://127.0.0.1:{server.address[1]}", _put_into(folder))
     finally:
+        is_over.set()
+        thread.join()
         server.close_all()
 
 
@@ -114,7 +125,8 @@ def serve_sftp(folder: Path) -> Iterator[Place]:
             transport = paramiko.Transport(connection)
             transport.add_server_key(key)
             transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files)
-            transport.start_server(server=Auth())
+            # with an event, a client that hangs up raises nothing here
+            transport.start_server(threading.Event(), Auth())
 
     threading.Thread(target=serve, daemon=True).start()
     port = listener.getsockname()[1]
