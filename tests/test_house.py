@@ -24,10 +24,8 @@ AS_OTHERS_HAVE_IT = frozenset({"scan"})
 
 TESTED_ELSEWHERE = {
     "codecs/segment": "codecs/test_zarr_codecs",
-    "formats/findings": "test_validation",
     "metadata/layout": "metadata/test_describe",
     "metadata/report": "metadata/test_describe",
-    "metadata/slides": "flavours/test_slides",
     "model/tiff_facts": "tiff/test_facts",
     "tiff/descriptions": "tiff/test_series",
     "tiff/plan": "tiff/test_scan",

@@ -30,7 +30,7 @@ from .errors import (
 from .formats.kerchunk import write_json
 from .formats.parquet import is_written_as_parquet, write_parquet
 from .io.allow import AllowList, check_new_location
-from .io.open import open_source
+from .io.remote import open_source
 from .io.source import ByteSource, check_unchanged
 from .io.urls import check_address, to_document_url
 from .model.array import Array

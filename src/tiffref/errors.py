@@ -1,8 +1,10 @@
-"""The exception hierarchy, and the warnings.
+"""The exception hierarchy, the warnings, and the findings of problems in documents.
 
 Every exception that tiffref raises on purpose is defined here, with its message format: what,
 where, got and expected, then what to do. Warnings go through `warn`, so that a caller can collect
-the ones of its own thread. Imports nothing from the package, so that every module can use it.
+the ones of its own thread. Parsers of documents pass each `Finding` to a `report` function: reading
+raises the first error, validation collects all. Imports nothing from the package, so that every
+module can use it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
@@ -472,3 +474,80 @@ def collect_warnings() -> Iterator[CollectedWarnings]:
         yield collected
     finally:
         _collected.reset(token)
+
+
+_SIMPLE = re.compile(r"[!-~]+(?: [!-~]+)*")
+"""Keys that need no quotes in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem in a document.
+
+    `code` is a short fixed name for programs; `severity` is "error" or "warning"; `key` is the key
+    in the document; `n_more` is the number of further keys with the same problem. Signatures and
+    passwords in the texts are hidden.
+    """
+
+    code: str
+    what: str
+    key: str | None = None
+    got: str | None = None
+    expected: str | None = None
+    severity: str = "error"
+    n_more: int = 0
+    hint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("what", "got", "expected"):
+            text = getattr(self, name)
+            if text and "://" in text:
+                object.__setattr__(self, name, redact(text))
+
+    @property
+    def stage(self) -> str:
+        """One of "structure" (see the JSON Schemas), "metadata", "chunks", "sources", "pixels"."""
+        return next((name for name, codes in _STAGES.items() if self.code in codes), "metadata")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as plain values."""
+        return {"code": self.code, "stage": self.stage, **asdict(self)}
+
+    def to_error(self, url: str | None = None) -> InvalidReferences:
+        """Return the finding as an error."""
+        hint = f"{self.n_more} more keys have the same problem." if self.n_more else self.hint
+        return InvalidReferences(
+            self.what,
+            url=url,
+            tag=self.key if self.key is None or _SIMPLE.fullmatch(self.key) else repr(self.key),
+            got=self.got,
+            expected=self.expected,
+            hint=hint,
+        )
+
+
+_STAGES = {
+    "structure": ("document", "version", "top-level", "template", "member", "gen", "key", "base64",
+                  "value"),
+    "chunks": ("stray", "length"),
+    "sources": ("not-allowed", "unreachable", "stale", "range"),
+    "pixels": ("undecodable", "pixels", "not-compared"),
+}  # fmt: skip
+"""Codes by stage; all others are "metadata"."""
+
+Reporter = Callable[[Finding], None]
+
+_TOLERATED = frozenset({"top-level"})
+"""Codes of errors that do not change the meaning of the references."""
+
+
+def raise_finding(finding: Finding) -> None:
+    """Raise a finding that makes a document unusable; the `report` function of reading.
+
+    If the provenance is invalid, warn: later changes of the files will not be noticed.
+    """
+    if finding.code == "provenance":
+        what = f"{finding.what}. Changes of the files since they were scanned are not noticed."
+        warn(MetadataWarning(what), stacklevel=3)
+    if finding.severity == "error" and finding.code not in _TOLERATED:
+        raise finding.to_error()

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .codecs.foreign import codec_names
+from .codecs.zarr_codecs import to_zarr2
 from .errors import (
+    Finding,
     InvalidReferences,
     SourceError,
     StaleSource,
@@ -33,17 +37,17 @@ from .errors import (
     redact,
     rejects_unknown_arguments,
 )
-from .formats.findings import Finding, check_array, name_chunk
 from .formats.kerchunk_read import parse_document
 from .formats.load import check_kind, load_document
 from .formats.parquet import is_parquet, parse_parquet
 from .formats.summary import count, html_table
 from .io.allow import AllowList
 from .io.clients import client_errors
-from .io.open import open_source
+from .io.remote import open_source
 from .io.source import SourceFile, check_unchanged
 from .io.urls import split_host, to_document_url
 from .model.array import Array
+from .model.codec import ForeignCodec, SegmentCodec
 from .model.manifest import MISSING, Source
 from .read import Fetcher, read_array
 from .read.fetch import check_pool
@@ -451,11 +455,71 @@ def _check_arrays(references: References, report: Report) -> None:
             "n_inlined": len(array.manifest.inlined),
             "n_stored": int(np.count_nonzero(source >= 0)),
         }
-        report.findings += check_array(path, array)
+        report.findings += _check_codecs(path, array)
     report.n_sources = len(references.sources)
     for url in (source.url for source in references.sources):
         host, path = split_host(to_document_url(url))
         report.touches.setdefault(host, []).append(path)
+
+
+def _check_codecs(path: str, array: Array) -> Iterator[Finding]:
+    """Find codecs that are not installed, and uncompressed chunks of a wrong length."""
+    for codec in array.codecs:
+        for name in _unknown_codecs(codec) if isinstance(codec, ForeignCodec) else ():
+            what, expected = "the codec is not installed", "a codec of an installed package"
+            yield Finding("unknown-codec", what, path, name, expected)
+    yield from _check_lengths(path, array)
+
+
+def _name_chunk(path: str, array: Array, flat: int) -> str:
+    """Return the name of a chunk for messages: its array and index."""
+    shape: Any = array.grid
+    return f"{path} chunk {tuple(map(int, np.unravel_index(flat, shape)))}"
+
+
+def _unknown_codecs(codec: ForeignCodec) -> list[str]:
+    if codec.zarr_format == 3:
+        return [name for name in codec_names(codec) if not _is_zarr_codec(name)]
+    import numcodecs.registry
+
+    installed = {*numcodecs.registry.codec_registry, *numcodecs.registry.entries}
+    return [name for name in codec_names(codec) if name not in installed]
+
+
+def _is_zarr_codec(name: str) -> bool:
+    from zarr.registry import get_codec_class
+
+    try:
+        get_codec_class(name)
+    except (KeyError, ValueError):  # zarr 3.1 and 3.4
+        return False
+    return True
+
+
+def _check_lengths(path: str, array: Array) -> Iterator[Finding]:
+    """Find uncompressed chunks whose number of bytes does not match their samples."""
+    if not _is_plain(array):
+        return
+    n_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    manifest = array.manifest
+    has_range = (manifest.source >= 0) & (manifest.length > 0)
+    bad = np.flatnonzero(has_range & (manifest.length != n_bytes)).tolist()
+    bad += [flat for flat, data in manifest.inlined.items() if len(data) != n_bytes]
+    if bad:
+        data = manifest.inlined.get(bad[0])
+        length = int(manifest.length[bad[0]]) if data is None else len(data)
+        what = "the number of bytes of an uncompressed chunk does not match its samples"
+        key, got, expected = _name_chunk(path, array, bad[0]), f"{length} bytes", f"{n_bytes} bytes"
+        yield Finding("length", what, key, got, expected, n_more=len(bad) - 1)
+
+
+def _is_plain(array: Array) -> bool:
+    codec = array.codec
+    if isinstance(codec, SegmentCodec) or codec.zarr_format == 2:
+        encoding = to_zarr2(codec)
+        return not encoding["filters"] and not encoding["compressor"]
+    codecs = [*(codec.metadata.get("codecs") or ())]
+    return len(codecs) == 1 and isinstance(codecs[0], Mapping) and codecs[0].get("name") == "bytes"
 
 
 # ---- sources
@@ -516,7 +580,7 @@ def _find_ends(references: References) -> dict[str, tuple[int, str]]:
         last = np.flatnonzero(np.diff(source, append=-1))
         for row in order[last].tolist():
             url = manifest.sources[manifest.source[stored[row]]].url
-            end_and_name = int(end[row]), name_chunk(path, array, int(stored[row]))
+            end_and_name = int(end[row]), _name_chunk(path, array, int(stored[row]))
             ends[url] = max(ends.get(url, end_and_name), end_and_name)
     return ends
 
@@ -567,7 +631,7 @@ def _check_chunk(
         slice(int(i) * size, (int(i) + 1) * size)
         for i, size in zip(np.unravel_index(flat, array.grid), array.chunks, strict=True)
     )
-    name = name_chunk(path, array, flat)
+    name = _name_chunk(path, array, flat)
     try:
         values = read_array(array, region, fetch=fetch)
     except TiffrefError as error:

@@ -9,8 +9,7 @@ import jsonschema
 import pytest
 from bad_documents import BAD, BEYOND_SCHEMA, GOOD, META, RANGE
 
-from tiffref.errors import InvalidReferences
-from tiffref.formats.findings import Finding
+from tiffref.errors import Finding, InvalidReferences
 from tiffref.formats.kerchunk_read import expand_url, parse_structure, read_document
 from tiffref.validation import load_schema
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from groups import make_group, make_image
 
-from tiffref.errors import InvalidReferences, ManifestMismatch
-from tiffref.formats.findings import Finding
+from tiffref.errors import Finding, InvalidReferences, ManifestMismatch
 from tiffref.formats.zarr_metadata import parse_metadata, to_documents, to_plain
 from tiffref.model.array import Array, Group
 from tiffref.model.codec import ForeignCodec, SegmentCodec

@@ -21,8 +21,7 @@ import tiffref
 import tiffref.zarr
 from tiffref.errors import MissingSource, SourceError, StaleSource
 from tiffref.io.clients import source_from_info
-from tiffref.io.open import open_source
-from tiffref.io.remote import RemoteSource, find_range_reader
+from tiffref.io.remote import RemoteSource, find_range_reader, open_source
 from tiffref.model.manifest import Source
 
 rng = np.random.default_rng(5)

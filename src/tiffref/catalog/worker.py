@@ -41,7 +41,7 @@ from ..errors import (
 )
 from ..formats.kerchunk import write_json
 from ..formats.parquet import write_parquet
-from ..io.open import open_source
+from ..io.remote import open_source
 from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signatures
 from ..metadata.cf import parse_date, read_time_coordinate
 from ..metadata.gdal import with_bands

@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidReferences
+from ..errors import Finding, InvalidReferences, Reporter, raise_finding
 from ..io.urls import from_document_url
 from ..model.array import Array, Group
 from ..model.manifest import Columns, Manifest, Source
 from .columnar import Split, Text, missing_columns, parse_lines, split_document
-from .findings import Finding, Reporter, raise_finding
 from .keys import ChunkIndex, parse_keys
 from .load import check_counts, check_nodes, fetch_text, open_large, parse_json
 from .provenance import (

@@ -30,11 +30,10 @@ from typing import Any, BinaryIO
 import ujson
 
 from ..codecs.foreign import unsafe_codecs
-from ..errors import InvalidReferences, SourceError, unreadable
+from ..errors import Finding, InvalidReferences, Reporter, SourceError, unreadable
 from ..io.clients import UNKNOWN_SIZE_BYTES, call_with_timeout, client_errors, find_file_system
 from ..io.urls import directory_error, local_path
 from ..model.codec import ForeignCodec, SegmentCodec
-from .findings import Finding, Reporter
 from .zarr_metadata import ArrayMetadata, Nodes
 
 

@@ -37,7 +37,14 @@ from numpy.typing import NDArray
 from ..codecs.decode import decode_chunk, wrap_inlined
 from ..codecs.foreign import decode_foreign
 from ..codecs.zarr_codecs import SEGMENT_ID, to_zarr2
-from ..errors import InvalidReferences, ManifestMismatch, TiffrefError, requires_extra, unreadable
+from ..errors import (
+    InvalidReferences,
+    ManifestMismatch,
+    TiffrefError,
+    raise_finding,
+    requires_extra,
+    unreadable,
+)
 from ..io.atomic import open_folder_atomic
 from ..io.clients import client_errors
 from ..io.source import LocalSource
@@ -47,7 +54,6 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Columns, LazyColumns, Manifest, Source
 from . import load
 from .columnar import missing_columns
-from .findings import raise_finding
 from .kerchunk import in_format, plan_document
 from .kerchunk_read import Parsed, parse_nodes, rank_sources
 from .load import check_columns, check_footer

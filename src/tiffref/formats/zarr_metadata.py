@@ -27,11 +27,10 @@ import numpy as np
 import ujson
 
 from ..codecs.zarr_codecs import from_zarr2, from_zarr3, parse_data_type, to_zarr2, to_zarr3
-from ..errors import InvalidReferences, ManifestMismatch
+from ..errors import Finding, InvalidReferences, ManifestMismatch, Reporter
 from ..model.array import Array, Group, Node, chunk_grid
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest
-from .findings import Finding, Reporter
 from .keys import KeyRule, join_key
 
 _DIMS, _MASK = "_ARRAY_DIMENSIONS", "_FillValue"

@@ -22,16 +22,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError, StaleSource, UntrustedSource
 from ..model.manifest import Source
-from .allow import AllowList
+from .allow import AllowList, is_local
 from .clients import (
     UNKNOWN_SIZE_BYTES,
     call_with_timeout,
     client_errors,
     fetch_info,
+    find_file_system,
     is_file_cache,
     run_coroutine_with_timeout,
     source_from_info,
@@ -39,7 +41,15 @@ from .clients import (
     without_cache,
 )
 from .http import HttpFile, is_http
-from .source import ByteSource, check_unchanged, stale_error, wrong_length_error
+from .source import (
+    ByteSource,
+    FileObjectSource,
+    LocalSource,
+    check_unchanged,
+    stale_error,
+    wrong_length_error,
+)
+from .urls import local_path
 
 
 class RemoteFile(ByteSource):
@@ -416,3 +426,66 @@ def _http_status(error: BaseException) -> int | None:
             return cause.status_code
         cause = cause.__cause__
     return None
+
+
+def open_source(
+    file: str | os.PathLike[str] | Any,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: AllowList | None = None,
+) -> ByteSource:
+    """Open a path, URL, fsspec OpenFile or binary file object for reading by offset.
+
+    A `ByteSource` is returned unchanged.
+
+    Parameters
+    ----------
+    file
+        What to open.
+    storage_options
+        Options for the fsspec file system of a URL.
+    allow
+        Allow-list for the URL, its redirects and the files that it refers to; None allows all.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be opened, or is a directory.
+    UntrustedSource
+        If it is not on the allow-list.
+    """
+    if isinstance(file, ByteSource):
+        return file
+    if hasattr(file, "fs") and hasattr(file, "path"):
+        # an fsspec OpenFile or a file that fsspec opened: its URL also works for later readers
+        url = file.fs.unstrip_protocol(file.path)
+        if url.startswith("file://"):
+            return LocalSource(local_path(url))
+        return RemoteSource(file.fs, file.path, url)
+    if isinstance(file, str | os.PathLike):
+        name = os.fspath(file)
+        if allow is not None:
+            allow.check(name)
+        if is_local(name) or os.path.isfile(name):  # noqa: PTH113 - a file may be called "a::b.tif"
+            return LocalSource(local_path(name), allow=allow)
+        fs, path = find_file_system(name, storage_options)
+        return RemoteSource(fs, path, name, allow)
+    if hasattr(file, "read") and hasattr(file, "seek"):
+        name = getattr(file, "name", None)
+        if isinstance(name, str) and _is_open_file(file, name):
+            return LocalSource(name)
+        return FileObjectSource(file)
+    raise SourceError(
+        f"cannot open {type(file).__name__}",
+        expected="a path, URL, fsspec OpenFile or open binary file",
+        hint="To read many files as one array, use `tiffref.scan_sequence`."
+        if isinstance(file, list | tuple)
+        else None,
+    )
+
+
+def _is_open_file(file: Any, name: str) -> bool:
+    """Return whether the path leads to this open file; members of archives have a name too."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), Path(name).stat())
+    except (AttributeError, OSError, ValueError):
+        return False

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from ..errors import ManifestMismatch, SelectionError, SourceError, TiffrefError, first_few
 from ..io.allow import AllowList, is_local
-from ..io.open import open_source
 from ..io.progress import Progress, resolve_progress
+from ..io.remote import open_source
 from ..metadata.describe import TAG_NAMES
 from ..metadata.geo import Location, locate, unify_locations
 from ..model.array import Array, Group

@@ -29,7 +29,7 @@ from ..errors import (
     warn,
 )
 from ..io.allow import AllowList, is_local
-from ..io.open import open_source
+from ..io.remote import open_source
 from ..io.source import check_unchanged
 from ..io.urls import local_path
 from ..metadata.gdal import with_bands

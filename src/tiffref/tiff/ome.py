@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff, SourceError, TiffrefError, UntrustedSource, unreadable
-from ..io.open import open_source
 from ..io.progress import ProgressCounter
+from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource
 from ..metadata.calibration import metadata_file
 from ..metadata.report import XmlError, local_name, parse_xml

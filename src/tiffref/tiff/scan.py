@@ -26,8 +26,8 @@ from ..errors import (
     rejects_unknown_arguments,
     warn,
 )
-from ..io.open import open_source
 from ..io.progress import Progress, ProgressCounter, scan_progress
+from ..io.remote import open_source
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
 from ..metadata.layout import MASK_BIT, LevelName, name_levels

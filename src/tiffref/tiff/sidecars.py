@@ -22,7 +22,7 @@ from xml.etree.ElementTree import Element
 
 from ..errors import MissingSource, TiffrefError, UntrustedSource
 from ..io.allow import is_local
-from ..io.open import open_source
+from ..io.remote import open_source
 from ..io.source import ByteSource
 from ..metadata.describe import CATEGORY_NAMES, COLOR_TABLE
 from ..metadata.geokeys import (

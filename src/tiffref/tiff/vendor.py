@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MalformedTiff, TiffrefError
-from ..io.open import open_source
+from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource, SourceFile
 from ..model.tiff_facts import IfdFacts
 from .descriptions import missing_planes_error

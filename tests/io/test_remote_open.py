@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from tiffref.errors import MissingSource, SourceError
-from tiffref.io.open import open_source
+from tiffref.io.remote import open_source
 
 DATA = bytes(range(100))
 
