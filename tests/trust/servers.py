@@ -149,14 +149,15 @@ def serve_openssh(folder: Path) -> Iterator[Place]:
     for name in ("host", "user"):
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)]
         subprocess.run(make, check=True, capture_output=True)
-    port = _free_port()
+    reserved = _reserve_port()
+    port = reserved.getsockname()[1]
     (home / "config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {home}/host\nPidFile {home}/pid\n"
         f"AuthorizedKeysFile {home}/user.pub\nStrictModes no\nUsePAM no\nMaxStartups 100\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
     )
     command = [sshd, "-D", "-e", "-f", str(home / "config")]
-    with _process(command, port, "OpenSSH's server", home / "log"):
+    with reserved, _process(command, port, "OpenSSH's server", home / "log"):
         import getpass
 
         options = {"username": getpass.getuser(), "key_filename": str(home / "user"), "port": port}
@@ -170,7 +171,8 @@ def serve_azure(folder: Path) -> Iterator[Place]:
     azurite = shutil.which("azurite-blob")
     if azurite is None:
         pytest.skip("Azurite is not installed (npm install -g azurite)")
-    port = _free_port()
+    reserved = _reserve_port()
+    port = reserved.getsockname()[1]
     command = [azurite, "--inMemoryPersistence", "--silent", "--skipApiVersionCheck",
                "--disableTelemetry", "--blobPort", str(port)]  # fmt: skip
     # the account and key that each Azurite has
@@ -179,7 +181,7 @@ def serve_azure(folder: Path) -> Iterator[Place]:
         "connection_string": "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
         f"AccountKey={key};BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
     }
-    with _process(command, port, "Azurite", folder / "log"):
+    with reserved, _process(command, port, "Azurite", folder / "log"):
         # another client than the readers', which keeps listings of its own
         fs = adlfs.AzureBlobFileSystem(**options, skip_instance_cache=True)
         fs.mkdir("stale")
@@ -262,9 +264,12 @@ SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Place]]] =
 }  # fmt: skip
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def _reserve_port() -> socket.socket:
+    """Bind a port that nobody else gets meanwhile; a server that sets SO_REUSEADDR may listen."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 @contextlib.contextmanager

@@ -176,6 +176,7 @@ def test_documents_that_cannot_be_fetched(
             open_document(f"{server.url}/{name}")
         assert not isinstance(caught.value, MissingSource)
         assert str(caught.value.url).startswith(server.url)
+    monkeypatch.delenv("TIFFREF_TIMEOUT")
     with pytest.raises(MissingSource):
         tiffref.References.open(f"{server.url}/no-{name}")
 

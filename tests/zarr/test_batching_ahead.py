@@ -221,8 +221,8 @@ def test_unused_read_ahead_is_dropped(server, stored, monkeypatch):
         assert state.is_watched
         monkeypatch.setattr(batching, "_AHEAD_LIFETIME_S", 0.01)
         while state.ahead:
-            store._requests._drop_expired(state)
             await asyncio.sleep(0.02)
+            store._requests._drop_expired(state)
         assert state.n_ahead_bytes == 0
         assert not state.runs._runs
 
