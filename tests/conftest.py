@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import samples
 
 from tiffref.io import http
 
@@ -20,7 +22,18 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tiffref-tests-")
 http.RETRY = http.Retry(first_s=0.01)  # tests need not wait for faults to go away
 
+# the same examples in each run, however busy the machine; --hypothesis-profile=default tries others
+hypothesis.settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("same")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _same_samples() -> None:
+    samples.begin_again()
 
 
 @pytest.fixture(scope="session")

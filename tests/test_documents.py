@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from archive import write_image
+from samples import rng
 
 import tiffref
 import tiffref.catalog as catalog
@@ -119,9 +120,6 @@ def test_zarr_3_is_ome_ngff_05(tmp_path: Path) -> None:
     )
     assert found.keys() == expected.keys()
     assert json.loads(found["zarr.json"])["attributes"]["ome"]["version"] == "0.5"
-
-
-rng = np.random.default_rng(5)
 
 
 def write_tiled(path: Path, pixels: np.ndarray, byteorder: str = "<") -> None:

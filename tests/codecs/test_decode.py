@@ -213,7 +213,7 @@ def test_lossless_jpeg(precision):
     np.testing.assert_array_equal(decode_segment(codec, stream)[0, ..., 0], image)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 9),
     columns=st.integers(1, 9),
@@ -349,7 +349,7 @@ def test_segments_with_too_few_samples_are_refused(compression, size):
     "compression",
     [2, 3, 4, 5, 6, 7, 8, 22610, 32773, 34712, 34887, 34925, 34933, 50000, 50001, 50002],
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.binary(max_size=80))
 def test_garbage_is_a_typed_error_or_samples(compression, data):
     codec = SegmentCodec((1, 8, 8, 1), "|u1", compression, bits=(8,), photometric=0)

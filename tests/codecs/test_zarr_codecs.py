@@ -296,7 +296,7 @@ def test_metadata_comes_back_and_decodes_alike(codec):
         np.testing.assert_array_equal(decode_segment(back, data).ravel(), image.ravel())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     compression=st.sampled_from([1, 2, 4, 5, 6, 7, 8, 34676, 34887, 50000, 50001, 50002]),
     predictor=st.sampled_from([1, 2, 3]),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from ifds import image, write_tiff
 from products import Product, products, write
 from ways import assert_pixels, pixels
@@ -21,9 +21,7 @@ PLAIN = Product(
 )  # fmt: skip
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(product=products())
 def test_random_products(tmp_path, product):
     path = tmp_path / "a.tif"

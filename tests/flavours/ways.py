@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from samples import rng
 
 import tiffref
 import zarr
 from tiffref.zarr import ZarrTiffStore
-
-rng = np.random.default_rng(11)
 
 
 def scan(path: Path) -> tiffref.References:

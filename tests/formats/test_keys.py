@@ -74,7 +74,7 @@ def test_no_keys_and_no_arrays() -> None:
     assert parse_keys(["a/0"], {}, {})[1].tolist() == [0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     grid=st.lists(st.integers(1, 1200), min_size=1, max_size=4),
     seed=st.integers(0, 99),

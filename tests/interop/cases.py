@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 import tiffref
 
-rng = np.random.default_rng(21)
-
 
 @dataclass(frozen=True)
 class Case:
@@ -95,7 +93,7 @@ def _stack(folder: Path) -> Case:
 
 
 def _plate(folder: Path) -> Case:
-    data = rng.integers(0, 60000, (2, 3, 2, 24, 31)).astype("u2")
+    data = np.random.default_rng(21).integers(0, 60000, (2, 3, 2, 24, 31)).astype("u2")
     files = []
     for well, z, c in itertools.product(range(2), range(3), range(2)):
         path = folder / f"r02c0{well + 3}f01p0{z + 1}-ch{c + 1}sk1fk1fl1.tiff"

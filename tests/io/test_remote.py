@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 from chunked import CountingServer
+from samples import rng
 
 import tiffref
 import tiffref.zarr
@@ -23,8 +24,6 @@ from tiffref.errors import MissingSource, SourceError, StaleSource
 from tiffref.io.clients import source_from_info
 from tiffref.io.remote import RemoteSource, find_range_reader, open_source
 from tiffref.model.manifest import Source
-
-rng = np.random.default_rng(5)
 
 
 class Counted:
@@ -53,7 +52,7 @@ def remote(data):
     return fs, RemoteSource(fs, "a", "test://a")
 
 
-DATA = rng.integers(0, 255, 8 << 20, "u1").tobytes()
+DATA = np.random.default_rng(5).integers(0, 255, 8 << 20, "u1").tobytes()
 
 
 def test_reads_within_what_was_fetched_cost_nothing():

@@ -16,8 +16,6 @@ from tiffref.zarr import ZarrTiffStore
 
 from .geotags import write_geotiff
 
-rng = np.random.default_rng(3)
-
 
 @pytest.fixture(scope="module")
 def geotiff(tmp_path_factory):
@@ -32,7 +30,7 @@ def geotiff(tmp_path_factory):
         "interleave": "band",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:
-        target.write(rng.integers(0, 100, (3, 192, 256)).astype("i2"))
+        target.write(np.random.default_rng(3).integers(0, 100, (3, 192, 256)).astype("i2"))
         target.scales, target.offsets = [0.5] * 3, [3.0] * 3
         target.descriptions, target.units = ("red", "green", "nir"), ("m", "m", "m")
     with rasterio.open(path, "r+") as target:
@@ -89,7 +87,7 @@ def test_rioxarray_reprojects_and_writes_colours_with_bands_first(tmp_path):
         "interleave": "pixel",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:
-        target.write(rng.integers(0, 255, (3, 64, 96)).astype("u1"))
+        target.write(np.random.default_rng(3).integers(0, 255, (3, 64, 96)).astype("u1"))
     expected = rioxarray.open_rasterio(path)
     tiffref.scan(path, axes="bands-first").write_fsspec(tmp_path / "rgb.json")
     opened = (
@@ -184,7 +182,7 @@ def test_sensor_models_are_those_of_rioxarray(tmp_path, tags):
 def ngff(request, tmp_path_factory):
     """References to an OME-TIFF pyramid in JSON, and the pixels of its first level."""
     folder = tmp_path_factory.mktemp("ngff")
-    data = rng.integers(0, 4096, (2, 3, 128, 160)).astype("u2")
+    data = np.random.default_rng(3).integers(0, 4096, (2, 3, 128, 160)).astype("u2")
     metadata = {
         "axes": "CZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0,
         "PhysicalSizeXUnit": "µm", "Channel": {"Name": ["DAPI", "GFP"]},

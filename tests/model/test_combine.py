@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from samples import rng
 
 import tiffref
 import zarr
@@ -238,9 +239,6 @@ def test_groups_with_different_arrays_are_refused():
     for order in (groups, groups[::-1]):
         error = mismatch_error(order, ["one", "two"])
         assert "dtype u1" in str(error) and "dtype none" in str(error)
-
-
-rng = np.random.default_rng(5)
 
 
 def stored_array(tmp_path, shape, chunks, dtype="<u2", **codec):

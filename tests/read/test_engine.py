@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiffref.errors import MalformedTiff, SelectionError, SourceError, StaleSource
@@ -63,9 +63,7 @@ def slices(size: int) -> st.SearchStrategy[Any]:
     return st.builds(slice, bound, bound, step) | st.integers(-size, size - 1)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(
     selection=st.tuples(slices(9), slices(23), slices(17)),
     chunks=st.tuples(st.integers(1, 9), st.integers(1, 23), st.integers(1, 20)),

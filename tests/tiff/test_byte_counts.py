@@ -11,8 +11,7 @@ import tiffref
 from tiffref.errors import MalformedTiff, TruncationWarning
 from tiffref.zarr import ZarrTiffStore
 
-rng = np.random.default_rng(3)
-PLANES = rng.integers(1, 255, (5, 48, 32)).astype("u2")
+PLANES = np.random.default_rng(3).integers(1, 255, (5, 48, 32)).astype("u2")
 LAYOUTS = {
     "run": {"metadata": {}},
     "run of strips": {"metadata": {}, "rowsperstrip": 16},

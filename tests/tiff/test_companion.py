@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from samples import rng
 
 import tiffref
 from tiffref.errors import (
@@ -17,7 +18,6 @@ from tiffref.errors import (
 )
 from tiffref.zarr import ZarrTiffStore
 
-rng = np.random.default_rng(3)
 SHAPE = (40, 48)
 
 

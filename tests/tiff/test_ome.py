@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from chunked import CountingServer
 from ifds import image, write_tiff
+from samples import rng
 
 import tiffref
 from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TruncationWarning
@@ -21,8 +22,6 @@ from tiffref.tiff.ome import OmeFile, ome_text
 from tiffref.tiff.vendor import open_vendor
 from tiffref.tiff.vendor_metadata import is_vendor_file
 from tiffref.zarr import ZarrTiffStore
-
-rng = np.random.default_rng(5)
 
 
 def pixels(*shape, dtype="u2"):

@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pytest
 import tifffile
+from samples import rng
 
 import tiffref
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
 from tiffref.tiff.pages import Pages
 
-rng = np.random.default_rng(11)
 N = 100
 
 

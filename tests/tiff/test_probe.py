@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from ifds import image, write_tiff
+from samples import rng
 
 import tiffref
 from tiffref.codecs.decode import decode_segment, runs_short
@@ -22,10 +23,10 @@ from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, Tif
 from tiffref.model.codec import SegmentCodec
 from tiffref.zarr import ZarrTiffStore
 
-rng = np.random.default_rng(3)
-GREY = (np.add.outer(np.arange(200), np.arange(160)) // 2 + rng.integers(0, 30, (200, 160))).astype(
-    "u1"
-)
+GREY = (
+    np.add.outer(np.arange(200), np.arange(160)) // 2
+    + np.random.default_rng(3).integers(0, 30, (200, 160))
+).astype("u1")
 BLACK = (np.add.outer(np.arange(200) // 5, np.arange(160) // 7) % 2).astype("u1")
 ENCODE = {
     "none": (1, lambda part: part.tobytes()),

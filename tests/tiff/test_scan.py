@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from samples import rng
 
 import tiffref
 import zarr
 from tiffref.errors import MalformedTiff, MetadataWarning, SelectionError, SourceError
 from tiffref.zarr import ZarrTiffStore
-
-rng = np.random.default_rng(7)
 
 
 def open_group(references, zarr_format=2):

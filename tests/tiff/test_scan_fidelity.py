@@ -9,12 +9,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import rng
 
 import tiffref
-
-rng = np.random.default_rng(2)
 
 
 def read_all_ways(path):
@@ -143,9 +142,7 @@ def test_sample_types(tmp_path, dtype, byteorder, compression, predictor):
     assert_same(path, data)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(1, 4)),
     tile=st.none() | st.tuples(st.sampled_from([16, 32, 48]), st.sampled_from([16, 64])),
@@ -177,7 +174,7 @@ def test_random_shapes_and_layouts(
     path.unlink()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_indexing_agrees_with_numpy(data):
     values = np.arange(5 * 33 * 41, dtype="u2").reshape(5, 33, 41)

@@ -11,8 +11,12 @@ import tifffile
 
 __all__ = ["SEEDS"]
 
-_RNG = np.random.default_rng(8)
-GRAY = (_RNG.integers(0, 40, (48, 64)) + np.arange(64)).astype("u1")
+
+def noise(n: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(8).integers(0, n, shape).astype("u2")
+
+
+GRAY = (noise(40, 48, 64) + np.arange(64)).astype("u1")
 WIDE = (GRAY.astype("u2") * 257)[:40]
 COLOR = np.stack([GRAY, GRAY[::-1], GRAY[:, ::-1]], axis=-1)
 FLOATS = WIDE.astype("f4") / 3
@@ -111,22 +115,16 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "palette": lambda: write(
         GRAY, photometric="palette", colormap=np.zeros((3, 256), "u2"), metadata=None
     ),
-    "shaped": lambda: write(_RNG.integers(0, 9, (3, 5, 16, 16)).astype("u2")),
-    "imagej": lambda: write(
-        _RNG.integers(0, 9, (3, 2, 16, 16)).astype("u2"), imagej=True, metadata={"axes": "ZCYX"}
-    ),
-    "ome": lambda: write(
-        _RNG.integers(0, 9, (3, 2, 16, 16)).astype("u2"), ome=True, metadata={"axes": "TCYX"}
-    ),
+    "shaped": lambda: write(noise(9, 3, 5, 16, 16)),
+    "imagej": lambda: write(noise(9, 3, 2, 16, 16), imagej=True, metadata={"axes": "ZCYX"}),
+    "ome": lambda: write(noise(9, 3, 2, 16, 16), ome=True, metadata={"axes": "TCYX"}),
     "pyramid": pyramid,
     "geo": geo,
     "geo-pyramid": geo_pyramid,
     "pages": lambda: pages(5),
     "many-pages": lambda: pages(70),
     "many-compressed": lambda: pages(70, compression="zlib"),
-    "volume": lambda: write(
-        _RNG.integers(0, 9, (32, 32, 32)).astype("u1"), tile=(16, 16, 16), volumetric=True
-    ),
+    "volume": lambda: write(noise(9, 32, 32, 32).astype("u1"), tile=(16, 16, 16), volumetric=True),
 }
 """Name to a function that gives the bytes."""
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 from microscopes import write_imagej_stack, write_ome_pyramid, write_rgb_pyramid
+from samples import rng
 
 import tiffref
 import zarr
@@ -11,7 +12,6 @@ from tiffref.errors import SelectionError
 from tiffref.zarr import ZarrFileSequenceStore, ZarrTiffStore
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:zarr")
-rng = np.random.default_rng(4)
 
 
 @pytest.fixture
