@@ -305,6 +305,13 @@ def did_you_mean(given: str, known: Iterable[str], cutoff: float = 0.6) -> str |
     return f"Did you mean {close[0]}?" if close else None
 
 
+_SYNONYMS = {
+    "bbox": "bounds", "datetime": "time", "nodata": "fillvalue", "overview_level": "level",
+    "pages": "key",
+}  # fmt: skip
+"""Arguments of other packages (pystac-client, rasterio, rioxarray) -> ours of the same meaning."""
+
+
 def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> None:
     """Refuse keyword arguments that a function does not have.
 
@@ -323,7 +330,7 @@ def check_arguments(given: Iterable[str], *functions: Callable[..., Any]) -> Non
     for name in given:
         parameters = _parameters(functions)
         if name not in parameters:
-            suggestion = did_you_mean(name, parameters)
+            suggestion = did_you_mean(_SYNONYMS.get(name, name), parameters)
             documented = functions[-1] if is_dataclass(functions[-1]) else functions[0]
             hint = f"All are listed by help({_public_name(documented)})."
             what = f"{functions[0].__name__}() has no argument '{name}'"

@@ -81,6 +81,9 @@ def test_misspelled_options_suggest_the_right_ones(built: Path) -> None:
     opened = catalog.open(built / "c")
     with pytest.raises(UnknownArgument, match=r"Did you mean status\? .*help\(tiffref.*query\)"):
         opened.query(staus="ok")  # type: ignore[call-arg]
+    for name, ours in (("bbox", "bounds"), ("datetime", "time")):  # as in STAC clients
+        with pytest.raises(UnknownArgument, match=rf"Did you mean {ours}\?"):
+            opened.query(**{name: None})  # type: ignore[arg-type]
     with pytest.raises(UnknownArgument, match=r"mean allow\? .*help\(tiffref\.catalog\.open\)"):
         catalog.open(built / "c", alow="*")  # type: ignore[call-arg]
 

@@ -313,6 +313,19 @@ def test_control_points_of_aux_xml_beside_a_transform(tmp_path, kind, has_world_
             ]
 
 
+@pytest.mark.parametrize("place", ["tags", "aux"])
+def test_control_points_beside_a_transform_of_aux_xml_are_reported(tmp_path, place):
+    """GDAL has both; references only have the transform."""
+    points = [(0, 0, 0, 10, 50, 0), (9, 0, 0, 11, 50, 0), (0, 9, 0, 10, 49, 0)]
+    ties = {33922: sum(points, ())} if place == "tags" else {}
+    path = write(tmp_path / "a.tif", tags=geotags(UTM) | ties)
+    placed = "<GeoTransform>500000,10,0,5200000,0,-20</GeoTransform>"
+    others = "<GCPList><GCP X='1' Y='2'/></GCPList>" if place == "aux" else ""
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{placed}{others}</PAMDataset>")
+    with pytest.warns(MetadataWarning, match="control points are ignored, as it has a transf"):
+        assert transform(path) == by_rasterio(path) == TRANSFORM
+
+
 @pytest.mark.parametrize("kind", ["Area", "Point"])
 def test_area_or_point_of_aux_xml(tmp_path, kind):
     path = write(tmp_path / "a.tif")

@@ -334,9 +334,12 @@ def _with_pam(tags: dict[int, Any], data: bytes, report: Report) -> dict[int, An
 def _with_pam_place(tags: dict[int, Any], root: Element, report: Report) -> dict[int, Any]:
     """Set CRS, and transform or control points; GDAL writes a CRS of both."""
     text, points = root.findtext("GeoTransform"), root.find("GCPList")
-    if text is not None:
+    is_placed = SCALE in tags or MATRIX in tags
+    has_points = points is not None or (TIEPOINTS in tags and not is_placed)
+    if has_points and text is not None:
+        report.add(".aux.xml", "control points are ignored, as it has a transformation")
         points = None
-    elif points is not None and (SCALE in tags or MATRIX in tags):
+    elif points is not None and is_placed:
         report.add(".aux.xml", "control points are ignored, as the TIFF has a transformation")
         points = None
     of_points = (points.get("Projection") or "").strip() if points is not None else ""
