@@ -1,9 +1,13 @@
 """The columns of a manifest."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 from tiffref.errors import MalformedTiff
+from tiffref.model.array import Array
 from tiffref.model.manifest import INLINED, MISSING, Manifest, Source
 
 
@@ -58,3 +62,25 @@ def test_digests_distinguish_manifests() -> None:
     manifests = [make(16, {}), make(17, {}), make(16, {1: b"x"}), make(16, {1: b"y"})]
     assert len({manifest.digest for manifest in manifests}) == 4
     assert manifests[0].digest == make(16, {}).digest
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(10_980) * 10.0 + 500_005,
+        np.arange(10_980) * -(1 / 3600) + 50.25,
+        np.array([-np.inf, -0.0, np.nan, 1e308, 5e-324]),
+        np.array([2**63 - 1, -(2**63), -1]),
+        np.array([1, 2, 3], "i4"),
+        np.array(["B02", "B8A"]),
+        np.zeros(0),
+        np.float64(7),
+    ],
+)
+def test_coordinates_pickle_small_and_exactly(values) -> None:
+    manifest = Array.from_values(values, ("x",) * np.ndim(values)).manifest
+    data = pickle.dumps(manifest)
+    assert pickle.loads(data) == copy.deepcopy(manifest) == manifest
+    assert len(data) < 1200
+    ranges = Manifest.from_columns((2,), Source("a"), [8, 16], [8, 8]).with_inlined({1: b"x" * 64})
+    assert pickle.loads(pickle.dumps(ranges)) == ranges
