@@ -130,7 +130,7 @@ def test_contiguous_strips_and_pages_are_merged(tmp_path):
     assert_all_levels_equal(path, tiffref.scan(path, chunkmode="strile"))
 
 
-@pytest.mark.parametrize("n_pages", [1, 2, 7])
+@pytest.mark.parametrize("n_pages", [1, 2, 3])
 def test_a_last_chunk_never_reads_past_the_end_of_the_file(tmp_path, n_pages):
     # 2609 is prime: no chunk of several rows divides it
     data = rng.integers(0, 255, (n_pages, 2609, 5000), "u1")
@@ -305,24 +305,25 @@ def test_descriptions_that_do_not_fit_are_reported_of_an_open_file_too(tmp_path,
                 np.testing.assert_array_equal(store[...], planes)
 
 
-def test_a_million_tiles_create_no_million_objects(tmp_path):
+def test_many_tiles_create_no_object_each(tmp_path):
     import tracemalloc
 
     path = tmp_path / "a.tif"
-    n = 1000
+    n = 400
     tile = np.zeros((16, 16), "u1")
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         tif.write(
             itertools.repeat(tile, n * n), shape=(16 * n, 16 * n), dtype="u1", tile=(16, 16),
             compression="packbits", metadata=None,
         )  # fmt: skip
+    tiffref.scan(path)  # what it imports does not count
     tracemalloc.start()
     references = tiffref.scan(path)
     snapshot = tracemalloc.take_snapshot()
     tracemalloc.stop()
     assert references.group["image"].manifest.n_chunks == n * n
     n_objects = sum(statistic.count for statistic in snapshot.statistics("filename"))
-    assert n_objects < 50_000
+    assert n_objects < n * n / 8
 
 
 class TestBadInput:

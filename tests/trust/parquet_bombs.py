@@ -6,6 +6,7 @@ protocol, page headers, and the footer (Apache Parquet format 2.11, parquet.thri
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -161,11 +162,14 @@ def whole(column: Column, n_rows: int = N_ROWS) -> bytes:
     return build([column if name == column.name else one for name, one in others.items()], n_rows)
 
 
+@functools.cache
+def _zeros(codec: int, n_mib: int) -> bytes:
+    return _compress(codec, struct.pack("<I", n_mib * MIB) + bytes(n_mib * MIB))
+
+
 def of_pages(codec: int, name: str, n_mib: int, is_dictionary: bool) -> bytes:
     """Return pages of zeros that are in truth as large as their headers say."""
-    value = struct.pack("<I", n_mib * MIB) + bytes(n_mib * MIB)
-    stored = _compress(codec, value)
-    page = Page(stored, len(value), 1, is_dictionary=is_dictionary)
+    page = Page(_zeros(codec, n_mib), 4 + n_mib * MIB, 1, is_dictionary=is_dictionary)
     if is_dictionary:
         return whole(indexed(name, page, codec=codec))
     return whole(Column(name, [page, page], codec=codec))
@@ -253,10 +257,8 @@ def of_doubled_fields() -> bytes:
 
 FILES: dict[str, Callable[[], bytes]] = {
     **{f"{what} of {name}, {label}":
-       lambda codec=codec, name=name, n_mib=n_mib, d=what == "dictionary":
-       of_pages(codec, name, n_mib, d)
-       for label, codec, n_mib in (("zstd", ZSTD, 768), ("gzip", GZIP, 768), ("lz4", LZ4, 512),
-                                   ("snappy", SNAPPY, 512))
+       lambda codec=codec, name=name, d=what == "dictionary": of_pages(codec, name, 384, d)
+       for label, codec in (("zstd", ZSTD), ("gzip", GZIP), ("lz4", LZ4), ("snappy", SNAPPY))
        for name, what in (("raw", "dictionary"), ("path", "pages"))},
     **{f"header of {n_bytes} bytes, {label}":
        lambda codec=codec, n_bytes=n_bytes: of_headers(codec, n_bytes)

@@ -45,14 +45,14 @@ print(len(stores))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
-def test_ten_thousand_stores_at_256_descriptors(tif: Path) -> None:
+def test_thousands_of_stores_at_256_descriptors(tif: Path) -> None:
     names = [str(tif)]
     for n in range(300):
         names.append(str(tif.with_name(f"{n}.tif")))
         os.link(tif, names[-1])
-    command = [sys.executable, "-c", STORES, "10000", *names]
+    command = [sys.executable, "-c", STORES, "2000", *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["10000"], done.stderr[-1000:]
+    assert done.stdout.split() == ["2000"], done.stderr[-1000:]
 
 
 def test_running_out_is_an_error_of_that_name(tif: Path, monkeypatch: pytest.MonkeyPatch) -> None:
