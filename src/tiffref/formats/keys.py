@@ -1,10 +1,9 @@
 """Write and parse chunk keys, singly and in columns.
 
 `KeyRule` writes the keys of an array's chunks; `parse_key` and `parse_keys` find the array and the
-chunk of keys. Columns of keys need no Python object per key. They are written as `(n, width)`
-matrices of ASCII codes, in which NUL is padding (it never occurs in JSON: RFC 8259, section 7). To
-be parsed, keys are joined to one text, in which NumPy finds the end of the array's path and the
-numbers; Python loops only over runs of keys with the same path.
+chunk of keys. Columns of keys are written as `(n, width)` matrices of ASCII codes, in which NUL is
+padding (it never occurs in JSON: RFC 8259, section 7). To be parsed, the keys of an array are
+joined to one text, which one regular expression checks and NumPy reads.
 
 Follows the Zarr v2 specification ("Chunks"; `dimension_separator`) and Zarr v3's chunk key
 encodings "default" and "v2".
@@ -13,6 +12,7 @@ encodings "default" and "v2".
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,6 @@ BLOCK_ROWS = 65_536
 FEW_ROWS = 64
 """Rows up to which Python's own formatting is faster than NumPy's cost per call."""
 
-_SLASH, _ZERO = ord("/"), ord("0")
 _MAX_DIGITS = 18
 """Digits of an index that still fits 63 bits."""
 
@@ -171,16 +170,6 @@ class ChunkIndex:
     flat: NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class _KeyText:
-    """Keys joined by NUL; `start` and `end` `(n,)` bound each in `codes`."""
-
-    codes: NDArray[np.uint8]
-    start: NDArray[np.intp]
-    end: NDArray[np.intp]
-    slash: NDArray[np.intp]
-
-
 def parse_keys(
     keys: Sequence[str], grids: Mapping[str, tuple[int, ...]], rules: Mapping[str, KeyRule]
 ) -> tuple[dict[str, ChunkIndex], NDArray[np.intp]]:
@@ -191,7 +180,7 @@ def parse_keys(
     keys
         Chunk keys, without NUL.
     grids
-        Path of each array -> its chunk grid.
+        Path of each array -> its chunk grid; no array is inside another one.
     rules
         Path of each array -> the format of its keys.
 
@@ -200,142 +189,43 @@ def parse_keys(
     chunks, strays
         Path of each array -> its chunks; and the rows of `keys` that are no chunk of any array.
     """
-    text = _join(keys)
-    owner = _find_owners(text, len(keys), list(grids))
+    members: dict[str, list[int]] = {path: [] for path in grids}
+    strays: list[int] = []
+    depth = max((path.count("/") + 1 for path in grids), default=0)
+    prefix, own = "/", strays  # no key begins with "/"
+    for row, key in enumerate(keys):
+        if not key.startswith(prefix):
+            outer = itertools.accumulate(key.split("/", depth)[:-1], join_key)
+            path = next((name for name in outer if name in members), "")
+            prefix, own = f"{path}/", members.get(path, strays)
+        own.append(row)
+    chunks = {}
     is_stray = np.ones(len(keys), np.bool_)
-    chunks: dict[str, ChunkIndex] = {}
-    order = np.argsort(owner, kind="stable")
-    bounds = np.searchsorted(owner[order], np.arange(len(grids) + 1))
-    for row, (path, grid) in enumerate(grids.items()):
-        rows = order[bounds[row] : bounds[row + 1]]
-        start = text.start[rows] + (len(path.encode()) + 1 if path else 0)
-        flat = _parse_chunks(text.codes, start, text.end[rows], grid, rules[path])
-        is_chunk = flat >= 0
-        chunks[path] = ChunkIndex(rows[is_chunk], flat[is_chunk])
-        is_stray[rows[is_chunk]] = False
+    for path, rows in members.items():
+        n_codes = len(join_key(path, ""))
+        flat = _parse_indices([keys[row][n_codes:] for row in rows], grids[path], rules[path])
+        chunks[path] = ChunkIndex(np.array(rows, np.intp)[flat >= 0], flat[flat >= 0])
+        is_stray[chunks[path].rows] = False
     return chunks, np.flatnonzero(is_stray)
 
 
-def _join(keys: Sequence[str]) -> _KeyText:
-    data = ("\0".join(keys) + "\0").encode("utf-8", "surrogatepass") if keys else b""
-    codes = np.frombuffer(data, np.uint8)
-    end = np.flatnonzero(codes == 0)
-    start = np.concatenate([[0], end[:-1] + 1]) if keys else end
-    return _KeyText(codes, start, end, np.flatnonzero(codes == _SLASH))
-
-
-def _find_owners(text: _KeyText, n_keys: int, paths: Sequence[str]) -> NDArray[np.int32]:
-    """Return the row of the array whose path each key starts with; -1 if there is none.
-
-    Arrays are not nested, so at most one path matches; the root is tried last.
-    """
-    owner = np.full(n_keys, -1, np.int32)
-    depths = [path.count("/") + 1 if path else 0 for path in paths]
-    for depth in sorted(set(depths), reverse=True):
-        table = {
-            path.encode("utf-8", "surrogatepass"): row
-            for row, path in enumerate(paths)
-            if depths[row] == depth
-        }
-        unmatched = np.flatnonzero(owner < 0)
-        if depth == 0:
-            owner[unmatched] = table[b""]
-            continue
-        slash = np.searchsorted(text.slash, text.start[unmatched]) + depth - 1
-        has_depth = slash < len(text.slash)
-        unmatched, slash = unmatched[has_depth], text.slash[slash[has_depth]]
-        inside = slash < text.end[unmatched]
-        _match_paths(text, unmatched[inside], slash[inside], table, owner)
-    return owner
-
-
-def _match_paths(
-    text: _KeyText,
-    rows: NDArray[np.intp],
-    path_end: NDArray[np.intp],
-    table: Mapping[bytes, int],
-    owner: NDArray[np.int32],
-) -> None:
-    """Set `owner` of these keys, with one look-up for each run of equal paths."""
-    for first in range(0, len(rows), BLOCK_ROWS):
-        block = rows[first : first + BLOCK_ROWS]
-        start = text.start[block]
-        length = path_end[first : first + BLOCK_ROWS] - start
-        matrix = _gather(text.codes, start, length)
-        differs = (matrix[1:] != matrix[:-1]).any(axis=1)
-        runs = np.concatenate([[0], np.flatnonzero(differs) + 1, [len(block)]])
-        for begin, end in zip(runs[:-1].tolist(), runs[1:].tolist(), strict=True):
-            path = matrix[begin, : length[begin]].tobytes()
-            owner[block[begin:end]] = table.get(path, -1)
-
-
-def _gather(
-    codes: NDArray[np.uint8], start: NDArray[np.intp], length: NDArray[np.intp]
-) -> NDArray[np.uint8]:
-    """Return texts as the rows of a matrix, padded with NUL on the right."""
-    column = np.arange(int(length.max(initial=0)))
-    matrix = codes.take(start[:, None] + column, mode="clip")
-    matrix[column >= length[:, None]] = 0
-    return matrix
-
-
-def _parse_chunks(
-    codes: NDArray[np.uint8],
-    start: NDArray[np.intp],
-    end: NDArray[np.intp],
-    grid: tuple[int, ...],
-    rule: KeyRule,
-) -> NDArray[np.intp]:
-    """Return the flat chunk index of keys of one array; -1 if there is no such chunk."""
-    flat = np.full(len(start), -1, np.intp)
-    lead = (rule.lead if grid else rule.scalar).encode()
-    for first in range(0, len(start), BLOCK_ROWS):
-        block = slice(first, first + BLOCK_ROWS)
-        length = end[block] - start[block]
-        head = _gather(codes, start[block], np.minimum(length, len(lead)))
-        has_lead = length >= len(lead)
-        if lead and head.shape[1] == len(lead):
-            has_lead &= (head == np.frombuffer(lead, np.uint8)).all(axis=1)
-        if not grid:
-            flat[block] = np.where(has_lead & (length == len(lead)), 0, -1)
-            continue
-        rows = np.flatnonzero(has_lead)
-        text = _gather(codes, start[block][rows] + len(lead), length[rows] - len(lead))
-        flat[first + rows] = _parse_indices(text, grid, ord(rule.separator))
-    return flat
-
-
-def _parse_indices(
-    text: NDArray[np.uint8], grid: tuple[int, ...], separator: int
-) -> NDArray[np.intp]:
-    """Parse texts such as "1.0.12" in the rows of a matrix to flat indices; -1 if invalid."""
-    n_rows, width = text.shape
-    column = np.ascontiguousarray(text.T)
-    every = np.arange(n_rows)
-    numbers = np.zeros((len(grid) + 1, n_rows), np.int64)
-    field = np.zeros(n_rows, np.intp)
-    n_digits = np.zeros(n_rows, np.intp)
-    is_good = np.full(n_rows, width > 0)
-    is_zero = np.zeros(n_rows, np.bool_)
-    for position in range(width):
-        digit = column[position] - np.uint8(_ZERO)
-        is_digit = digit < 10
-        is_separator = column[position] == separator
-        is_good &= is_digit | is_separator | (column[position] == 0)
-        is_good &= ~(is_separator & (n_digits == 0))  # no number before it
-        is_good &= ~(is_digit & is_zero)  # "01" is a different key than "1"
-        is_zero = is_digit & (digit == 0) & (n_digits == 0)
-        number = numbers[field, every] * 10 + digit
-        numbers[field[is_digit], every[is_digit]] = number[is_digit]
-        n_digits = np.where(is_separator, 0, n_digits + is_digit)
-        is_good &= n_digits <= _MAX_DIGITS
-        field = np.minimum(field + is_separator, len(grid))
-    is_good &= (field == len(grid) - 1) & (n_digits > 0)
-    index = numbers[: len(grid)]
-    is_good &= (index < np.array(grid)[:, None]).all(axis=0)
-    flat = np.full(n_rows, -1, np.intp)
-    if is_good.any():
-        flat[is_good] = np.ravel_multi_index(tuple(index[:, is_good]), grid)
+def _parse_indices(texts: Sequence[str], grid: tuple[int, ...], rule: KeyRule) -> NDArray[np.intp]:
+    """Return the flat chunk indices of keys of one array, without its path; -1 if invalid."""
+    if not grid:
+        return np.array([0 if text == rule.scalar else -1 for text in texts], np.intp)
+    flat = np.full(len(texts), -1, np.intp)
+    # "01" is a different key than "1"
+    index = re.escape(rule.separator).join(["(?:0|[1-9][0-9]{0,17})"] * len(grid))
+    pattern = f"(?:\0{re.escape(rule.lead)}{index})"
+    joined = "\0".join(["", *texts])
+    if not re.fullmatch(f"{pattern}*+", joined):
+        is_good = [re.fullmatch(pattern, f"\0{text}") is not None for text in texts]
+        flat[is_good] = _parse_indices(list(itertools.compress(texts, is_good)), grid, rule)
+    elif texts:
+        numbers = joined.replace(f"\0{rule.lead}", rule.separator)[1:]
+        indices = np.fromstring(numbers, np.int64, sep=rule.separator).reshape(-1, len(grid)).T
+        is_inside = (indices < np.array(grid)[:, None]).all(axis=0)
+        flat[is_inside] = np.ravel_multi_index(tuple(indices[:, is_inside]), grid)
     return flat
 
 
