@@ -27,17 +27,14 @@ from .errors import (
     TiffrefError,
     rejects_unknown_arguments,
 )
-from .formats.kerchunk import write_json
-from .formats.parquet import is_written_as_parquet, write_parquet
+from .formats.parquet import is_written_as_parquet
 from .io.allow import AllowList, check_new_location
 from .io.remote import open_source
 from .io.source import ByteSource, check_unchanged
 from .io.urls import check_address, to_document_url
 from .model.array import Array
 from .model.manifest import Manifest, Source
-from .references import References, is_document, read_references
-
-_RECORD_SIZE = 100_000
+from .references import References, is_document, read_references, write_document
 
 
 def open_references(
@@ -79,25 +76,19 @@ def _write(
     references: References,
     target: str | os.PathLike[str],
     zarr_format: int,
-    version: int,
-    storage_options: Mapping[str, Any] | None,
     *,
-    record_size: int = _RECORD_SIZE,
-    rename: Callable[[str], str] | None = None,
+    rename: Callable[[str], str] = to_document_url,
     dry_run: bool = False,
+    **options: Any,
 ) -> None:
+    """Write references, with options of `write_document`; check them only, if `dry_run`."""
     references = references.laid_out(zarr_format)
-    unchanged = [source.url for source in references.sources
-            if rename is None or rename(source.url) == to_document_url(source.url)]  # fmt: skip
+    urls = [source.url for source in references.sources]
+    unchanged = [url for url in urls if rename(url) == to_document_url(url)]
     check_new_location(unchanged, references.allow, check_address(target))
-    if is_written_as_parquet(target, zarr_format):
-        write: Callable[..., None] = partial(write_parquet, record_size=record_size)
-    else:
-        write = partial(write_json, zarr_format=zarr_format, version=version)
+    is_written_as_parquet(target, zarr_format)  # raises if it cannot be
     if not dry_run:
-        is_sealed, series = references.allow is None, references.series
-        options = {"rename": rename, "series": series, "storage_options": storage_options}
-        write(references.group, target, is_sealed=is_sealed, **options)
+        write_document(references, target, zarr_format=zarr_format, rename=rename, **options)
 
 
 @rejects_unknown_arguments
@@ -107,7 +98,7 @@ def convert(
     *,
     zarr_format: int = 2,
     version: int = 1,
-    record_size: int = _RECORD_SIZE,
+    record_size: int = 100_000,
     storage_options: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] | None = None,
     dry_run: bool = False,
@@ -145,8 +136,8 @@ def convert(
     """
     references, _ = read_references(source, storage_options, allow)
     _write(
-        references, target, zarr_format, version, storage_options,
-        record_size=record_size, dry_run=dry_run,
+        references, target, zarr_format, version=version, record_size=record_size,
+        storage_options=storage_options, dry_run=dry_run,
     )  # fmt: skip
     return references
 
@@ -199,8 +190,8 @@ def rewrite(
     if len(set(moved)) < len(set(addresses)):
         raise InvalidReferences("two files would have the same address", url=os.fspath(source))
     _write(
-        references, target, parsed.zarr_format, parsed.version, storage_options,
-        rename=rename, dry_run=dry_run,
+        references, target, parsed.zarr_format, version=parsed.version,
+        storage_options=storage_options, rename=rename, dry_run=dry_run,
     )  # fmt: skip
     return n_moved
 
@@ -299,7 +290,10 @@ def refresh(
         )
         rescanned.append(source.url)
     if (accepted or rescanned) and not dry_run:
-        _write(after, document, parsed.zarr_format, parsed.version, storage_options)
+        _write(
+            after, document, parsed.zarr_format, version=parsed.version,
+            storage_options=storage_options,
+        )  # fmt: skip
     return Refreshed(after, tuple(unchanged), tuple(accepted), tuple(rescanned))
 
 

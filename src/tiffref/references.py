@@ -184,11 +184,8 @@ class References:
         InvalidReferences
             If an attribute or address cannot be written in the document.
         """
-        shown = self.laid_out(zarr_format)
-        options = shown._options(url, groupname, templatename, keep_signature=keep_signature)
-        return kerchunk.to_kerchunk(
-            _nest(shown.group, groupname), zarr_format=zarr_format, version=version, **options
-        )
+        options = self._options(zarr_format, url, groupname, templatename, keep_signature)
+        return kerchunk.to_kerchunk(version=version, **options)
 
     @rejects_unknown_arguments
     def write_fsspec(
@@ -249,16 +246,8 @@ class References:
                 storage_options=storage_options,
             )
             return
-        shown = self.laid_out(zarr_format)
-        options = shown._options(url, groupname, templatename, path, keep_signature)
-        kerchunk.write_json(
-            _nest(shown.group, groupname),
-            path,
-            zarr_format=zarr_format,
-            version=version,
-            storage_options=storage_options,
-            **options,
-        )
+        options = self._options(zarr_format, url, groupname, templatename, keep_signature, path)
+        kerchunk.write_json(path=path, version=version, storage_options=storage_options, **options)
 
     @classmethod
     @rejects_unknown_arguments
@@ -355,16 +344,9 @@ class References:
         UntrustedSource
             As in `write_fsspec`.
         """
-        shown = self.laid_out(2)
-        options = shown._options(url, groupname, None, path, keep_signature)
+        options = self._options(2, url, groupname, None, keep_signature, path)
         parquet.write_parquet(
-            _nest(shown.group, groupname),
-            path,
-            rename=options["rename"],
-            series=options["series"],
-            is_sealed=options["is_sealed"],
-            record_size=record_size,
-            storage_options=storage_options,
+            path=path, record_size=record_size, storage_options=storage_options, **options
         )
 
     @classmethod
@@ -398,13 +380,16 @@ class References:
 
     def _options(
         self,
+        zarr_format: int,
         url: str | None,
         groupname: str | None,
         templatename: str | None,
+        keep_signature: bool,
         target: Any = None,
-        keep_signature: bool = False,
     ) -> dict[str, Any]:
-        addresses = [source.url for source in self.sources]
+        """Return the group to write, and the options of `plan_document`; templates if wanted."""
+        shown = self.laid_out(zarr_format)
+        addresses = [source.url for source in shown.sources]
         if any(address.startswith(OBJECT_SCHEME) for address in addresses):
             raise ManifestMismatch(
                 "the image was read from an open file without a name, so references have no "
@@ -415,19 +400,41 @@ class References:
         if url is None:
             warn_about_signatures(addresses, is_kept=keep_signature)
             warn_about_chains(addresses)
-        if url is None and keep_signature:
-            rename = to_full_url
-        if url is None and isinstance(target, str | os.PathLike):
-            check_new_location(addresses, self.allow, os.fspath(target))
-        templates = {}
+            rename = to_full_url if keep_signature else rename
+            if isinstance(target, str | os.PathLike):
+                check_new_location(addresses, self.allow, os.fspath(target))
+        options = {
+            "group": _nest(shown.group, groupname), "zarr_format": zarr_format, "rename": rename,
+            "series": move_series(shown.series, groupname), "is_sealed": self.allow is None,
+        }  # fmt: skip
         if templatename:
-            templates = {templatename: shared_folder([rename(url) for url in addresses])}
-        return {
-            "rename": rename,
-            "templates": templates,
-            "series": move_series(self.series, groupname),
-            "is_sealed": self.allow is None,
-        }
+            folder = shared_folder([rename(address) for address in addresses])
+            options["templates"] = {templatename: folder}
+        return options
+
+
+def write_document(
+    references: References,
+    target: Any,
+    *,
+    zarr_format: int = 2,
+    version: int = 1,
+    record_size: int = 100_000,
+    **options: Any,
+) -> None:
+    """Write references as they are, as parquet or JSON by the name of the target.
+
+    Parameters
+    ----------
+    options
+        Further ones of `write_parquet` and `write_json`.
+    """
+    options |= {"series": references.series, "is_sealed": references.allow is None}
+    if parquet.is_written_as_parquet(target, zarr_format):
+        parquet.write_parquet(references.group, target, record_size=record_size, **options)
+        return
+    options |= {"zarr_format": zarr_format, "version": version}
+    kerchunk.write_json(references.group, target, **options)
 
 
 def read_references(

@@ -39,8 +39,6 @@ from ..errors import (
     TiffrefError,
     collect_warnings,
 )
-from ..formats.kerchunk import write_json
-from ..formats.parquet import write_parquet
 from ..io.remote import open_source
 from ..io.urls import public_url, to_document_url, to_full_url, warn_about_signatures
 from ..metadata.cf import parse_date, read_time_coordinate
@@ -49,7 +47,7 @@ from ..metadata.report import Report
 from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Source
-from ..references import References
+from ..references import References, write_document
 from ..sequences.inputs import FileList
 from ..sequences.stack import scan_sequence
 from ..tiff.scan import scan
@@ -377,7 +375,7 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
                 raise MalformedTiff(warnings.truncation)  # "ok" means complete
             written = {}
             if settings.format != "none":
-                size, crc = write_references(references, job.output, settings, settings.format)
+                size, crc = write_references(references, job.output, settings)
                 written = {"references": job.output, "document_size": size, "document_crc": crc}
         return {
             "url": job.name, "status": "ok", "size": opened.source.size,
@@ -387,22 +385,16 @@ def _scan(job: Job, settings: Settings) -> dict[str, Any] | None:
         }  # fmt: skip
 
 
-def write_references(
-    references: References, path: str, settings: Settings, format: str
-) -> tuple[int, int]:
-    """Write a document atomically; return its size and CRC-32."""
-    options: dict[str, Any] = {
-        "rename": settings.rename, "series": references.series,
-        "is_sealed": references.allow is None,
-    }  # fmt: skip
-    if format == "json" and len(references.sources) == 1:  # small enough to write in memory
+def write_references(references: References, path: str, settings: Settings) -> tuple[int, int]:
+    """Write a document atomically, in the format of its name; return its size and CRC-32."""
+    write = functools.partial(write_document, references, rename=settings.rename)
+    if path.endswith(".json") and len(references.sources) == 1:  # small enough to write in memory
         buffer = io.BytesIO()
-        write_json(references.group, buffer, **options)
+        write(buffer)
         settings.folder.put(path, document := buffer.getvalue())
         return len(document), zlib.crc32(document)
-    write = write_json if format == "json" else write_parquet
     with settings.folder.staging(path) as staged:
-        write(references.group, staged, **options)
+        write(staged)
         result = checksum(staged)
     assert result is not None
     return result
@@ -610,7 +602,7 @@ def _write_combined_set(
             storage_options=settings.storage_options,
             **{**options, **combined.options},
         )
-        size, crc = write_references(references, path, settings, combined.format)
+        size, crc = write_references(references, path, settings)
     except CatalogError:
         raise
     except TiffrefError as error:

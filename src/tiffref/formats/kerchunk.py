@@ -22,7 +22,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -120,17 +120,24 @@ class Plan:
     and array; `addresses` maps the address of each source to its URL in the document.
     """
 
+    zarr_format: int
     texts: Mapping[str, str]
     arrays: Sequence[tuple[str, Array]]
     addresses: Mapping[str, str]
+    is_sealed: bool
     templates: Mapping[str, str] = field(default_factory=dict)
+
+    def sealed_texts(self, parts: Iterable[bytes | NDArray]) -> Mapping[str, str]:
+        """Return the metadata with the seal, if it is to have one; `parts` as in `seal_texts`."""
+        return seal_texts(self.texts, parts) if self.is_sealed else self.texts
 
 
 def plan_document(
     group: Group,
-    zarr_format: int,
-    rename: Callable[[str], str] | None,
-    series: Sequence[Mapping[str, Any]],
+    *,
+    zarr_format: int = 2,
+    rename: Callable[[str], str] | None = None,
+    series: Sequence[Mapping[str, Any]] = (),
     is_sealed: bool = False,
 ) -> Plan:
     """Plan the content of a document.
@@ -140,20 +147,24 @@ def plan_document(
     group
         The root.
     zarr_format
-        2 or 3.
+        Zarr format of the metadata, 2 or 3. Only 2 opens in
+        `xarray.open_dataset(engine="kerchunk")`.
     rename
         Function from the address of a source to its URL in the document; by default local paths
         become "file://" URLs.
     series
-        Series for the provenance.
+        Series for the provenance, as plain values.
     is_sealed
-        Whether the provenance has room for a seal.
+        Whether the document gets the user's seal; only if all byte ranges come from this user.
 
     Raises
     ------
-    ManifestMismatch, InvalidReferences
-        As in `zarr_metadata.to_texts`.
+    ManifestMismatch
+        If an array has more than one codec.
+    InvalidReferences
+        If an attribute or a codec cannot be represented in the document.
     """
+    group = in_format(group, zarr_format)
     arrays = [*group.arrays()]
     sources: dict[str, Source] = {}
     for _, array in arrays:
@@ -164,7 +175,7 @@ def plan_document(
     record = format_provenance(sources.values(), addresses, series, seal, links)
     texts = to_texts(group, zarr_format, root={PROVENANCE: record} if record else None)
     first = {key: texts[key] for key in _ROOT if key in texts}
-    return Plan(first | texts, arrays, addresses)
+    return Plan(zarr_format, first | texts, arrays, addresses, is_sealed)
 
 
 _ZSTD = 50000
@@ -297,12 +308,9 @@ _quote_lines = functools.partial(ujson.dumps, separators=(",\n", ":"), escape_fo
 def to_kerchunk(
     group: Group,
     *,
-    zarr_format: int = 2,
     version: int = 1,
-    rename: Callable[[str], str] | None = None,
     templates: Mapping[str, str] | None = None,
-    series: Sequence[Mapping[str, Any]] = (),
-    is_sealed: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Return the reference document of a group as a dictionary.
 
@@ -310,33 +318,17 @@ def to_kerchunk(
     ----------
     group
         The root.
-    zarr_format
-        Zarr format of the metadata, 2 or 3. Only 2 opens in
-        `xarray.open_dataset(engine="kerchunk")`.
     version
         Version of the document, 1 or 0.
-    rename
-        Function from the address of a source to its URL in the document; by default local paths
-        become "file://" URLs.
     templates
         Name -> text; in URLs that begin with the text, "{{name}}" replaces it. Needs version 1.
-    series
-        Series for the provenance, as plain values.
-    is_sealed
-        Whether the document gets the user's seal; only if all byte ranges come from this user.
-
-    Raises
-    ------
-    ManifestMismatch
-        If an array has more than one codec.
-    InvalidReferences
-        If an attribute or a URL cannot be represented in the document.
+    options
+        As in `plan_document`, which also raises errors.
     """
-    group = in_format(group, zarr_format)
-    plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
+    plan = _plan_json(group, version, templates, options)
     refs: dict[str, Any] = dict(plan.texts)
     for path, array in plan.arrays:
-        rule = KeyRule.written(path, zarr_format)
+        rule = KeyRule.written(path, plan.zarr_format)
         urls = [plan.addresses[source.url] for source in array.manifest.sources]
         for rows in iter_rows(array.manifest):
             keys = rule.keys(array.grid, rows.flat)
@@ -355,61 +347,49 @@ def write_json(
     group: Group,
     path: str | os.PathLike[str] | Any,
     *,
-    zarr_format: int = 2,
     version: int = 1,
-    rename: Callable[[str], str] | None = None,
     templates: Mapping[str, str] | None = None,
-    series: Sequence[Mapping[str, Any]] = (),
-    is_sealed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> None:
     """Write the reference document of a group as JSON, atomically.
 
     Parameters
     ----------
-    group
-        The root.
     path
         Path, URL, or a file open for writing (text or binary).
-    zarr_format, version, rename, templates, series, is_sealed
-        As in `to_kerchunk`.
     storage_options
         Options for the fsspec file system of a URL.
+    group, version, templates, options
+        As in `to_kerchunk`.
 
     Raises
     ------
-    ManifestMismatch, InvalidReferences
-        As in `to_kerchunk`.
     SourceError
         If the file cannot be written.
     """
-    group = in_format(group, zarr_format)
-    plan = _plan(group, zarr_format, version, rename, templates, series, is_sealed)
+    plan = _plan_json(group, version, templates, options)
     with open_atomic(path, storage_options) as file:
-        for text in _iter_json(plan, zarr_format, version):
+        for text in _iter_json(plan, version):
             file.write(text)
 
 
-def _plan(
+def _plan_json(
     group: Group,
-    zarr_format: int,
     version: int,
-    rename: Callable[[str], str] | None,
     templates: Mapping[str, str] | None,
-    series: Sequence[Mapping[str, Any]],
-    is_sealed: bool,
+    options: Mapping[str, Any],
 ) -> Plan:
     if isinstance(version, bool) or version not in (0, 1):
         raise InvalidReferences("no such document version", got=version, expected="0 or 1")
-    plan = plan_document(group, zarr_format, rename, series, is_sealed)
-    texts, addresses = plan.texts, plan.addresses
-    if is_sealed:
-        local = {url: from_document_url(address) for url, address in addresses.items()}
-        texts = seal_texts(texts, digest_chunks(plan.arrays, local))
-    if templates and version == 1:
-        addresses = {url: _use_template(one, templates) for url, one in addresses.items()}
-        return Plan(texts, plan.arrays, addresses, templates)
-    return Plan(texts, plan.arrays, addresses)
+    plan = plan_document(group, **options)
+    addresses = plan.addresses
+    local = {url: from_document_url(address) for url, address in addresses.items()}
+    texts = plan.sealed_texts(digest_chunks(plan.arrays, local))
+    if version == 0 or not templates:
+        return replace(plan, texts=texts)
+    addresses = {url: _use_template(one, templates) for url, one in addresses.items()}
+    return replace(plan, texts=texts, addresses=addresses, templates=templates)
 
 
 def _use_template(address: str, templates: Mapping[str, str]) -> str:
@@ -434,13 +414,13 @@ def _values(urls: Sequence[str], rows: Rows) -> list[list]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _iter_json(plan: Plan, zarr_format: int, version: int) -> Iterator[bytes]:
+def _iter_json(plan: Plan, version: int) -> Iterator[bytes]:
     """Yield the document in pieces; each piece after the metadata starts with a comma."""
     templates = f'"templates":{json.dumps(plan.templates)},' if plan.templates else ""
     head = f'{{"version":1,{templates}"refs":{{' if version == 1 else "{"
     lines = [f"{head}\n", _quote_lines(plan.texts)[1:-1]]
     for path, array in plan.arrays:
-        quoted = _quoted_rule(path, zarr_format)
+        quoted = _quoted_rule(path, plan.zarr_format)
         manifest = array.manifest
         grid = manifest.shape
         urls = [_quote(plan.addresses[source.url]) for source in manifest.sources]

@@ -25,7 +25,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -54,10 +54,10 @@ from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import INLINED, MISSING, Columns, LazyColumns, Manifest, Source
 from . import load
 from .columnar import missing_columns
-from .kerchunk import in_format, plan_document
+from .kerchunk import plan_document
 from .kerchunk_read import Parsed, parse_nodes, rank_sources
 from .load import check_columns, check_footer
-from .provenance import digest_files, seal_texts
+from .provenance import digest_files
 from .zarr_metadata import ArrayMetadata
 
 
@@ -448,11 +448,9 @@ def write_parquet(
     group: Group,
     path: str | os.PathLike[str],
     *,
-    rename: Callable[[str], str] | None = None,
-    series: Sequence[Mapping[str, Any]] = (),
     record_size: int = 100_000,
-    is_sealed: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> None:
     """Write references as parquet, atomically.
 
@@ -462,17 +460,12 @@ def write_parquet(
         The root; no array may be at the root itself.
     path
         Folder or URL of a folder; existing references are replaced.
-    rename
-        Function from the address of a source to its URL in the document; by default local paths
-        become "file://" URLs.
-    series
-        Series for the provenance.
     record_size
         Chunks in one file, at least 1; a reader loads whole files.
-    is_sealed
-        As in `kerchunk.to_kerchunk`.
     storage_options
         Options for the fsspec file system of a URL.
+    options
+        As in `kerchunk.plan_document`.
 
     Raises
     ------
@@ -493,16 +486,13 @@ def write_parquet(
             "parquet references cannot have an array at the root",
             hint="Give the array a name, or write JSON.",
         )
-    group = in_format(group, 2)
-    plan = plan_document(group, 2, rename, series, is_sealed)
+    plan = plan_document(group, **options)
     with open_folder_atomic(path, ZMETADATA, storage_options) as folder:
         for name, array in plan.arrays:
             urls = [plan.addresses[source.url] for source in array.manifest.sources]
             _write_array(folder / name, name, array, urls, record_size)
-        texts = plan.texts
-        if is_sealed:
-            files = {name: _read_files(folder / name) for name, _ in plan.arrays}
-            texts = seal_texts(texts, digest_files(files, record_size))
+        files = {name: _read_files(folder / name) for name, _ in plan.arrays}
+        texts = plan.sealed_texts(digest_files(files, record_size))
         documents = {key: json.loads(text) for key, text in texts.items()}
         metadata = {"metadata": documents, "record_size": record_size}
         (folder / ZMETADATA).write_text(json.dumps(metadata, allow_nan=False), encoding="ascii")
