@@ -87,3 +87,45 @@ def test_invalid_sizes_are_reported(size):
 def test_broken_xml_is_reported():
     with pytest.warns(MetadataWarning, match="not valid XML"):
         assert parse_ome("<OME><Image>", Report()) == []
+
+
+@pytest.mark.parametrize(
+    ("increment", "unit", "delta", "delta_unit", "times", "named"),
+    [
+        ("", "", 250, ' DeltaTUnit="ms"', (0, 250, 500), "millisecond"),
+        ('TimeIncrement="1"', "s", 250, ' DeltaTUnit="ms"', (0, 0.25, 0.5), "second"),
+        ('TimeIncrement="1"', "min", 90, "", (0, 1.5, 3), "minute"),
+        ('TimeIncrement="1"', "s", 1, ' DeltaTUnit="aeon"', (), "second"),
+    ],
+)
+def test_times_have_the_unit_of_their_axis(increment, unit, delta, delta_unit, times, named):
+    body = "".join(f'<Plane TheT="{n}" DeltaT="{n * delta}"{delta_unit}/>' for n in range(3))
+    own = f'{increment} TimeIncrementUnit="{unit}"' if increment else ""
+    (image,) = parse(f'<Image><Pixels SizeT="3" {own}>{body}</Pixels></Image>')
+    assert image.times == pytest.approx(times)
+    assert image.units == {"T": named}
+
+
+def size_in(unit, report=STRICT):
+    (image,) = parse(
+        f'<Image><Pixels PhysicalSizeX="2" PhysicalSizeXUnit="{unit}"/></Image>', report
+    )
+    assert image.scales == {"X": 2.0}
+    return image.units.get("X")
+
+
+@pytest.mark.parametrize(
+    ("unit", "named"),
+    [("mm", "millimeter"), ("Mm", "megameter"), ("pm", "picometer"), ("Pm", "petameter"),
+     ("µm", "micrometer"), ("um", "micrometer"), ("Å", "angstrom"), ("mi", "mile"),
+     ("pixel", None), ("reference frame", None)],
+)  # fmt: skip
+def test_the_case_of_units_matters(unit, named):
+    assert size_in(unit) == named
+
+
+def test_a_size_in_an_unknown_unit_is_reported():
+    with pytest.warns(MetadataWarning, match=r"PhysicalSizeXUnit: not a known unit.*got furlong"):
+        assert size_in("furlong", Report("a.tif")) is None
+    with pytest.raises(MalformedTiff, match="furlong"):
+        size_in("furlong")

@@ -348,9 +348,10 @@ def _image(
     pixels = Element("Pixels") if pixels is None else pixels
     scales, units = _sizes(pixels, defects)
     planes = pixels.findall("{*}Plane")
-    times = _times(planes, pixels)
-    if times and "T" not in units:
-        units["T"] = to_unit(planes[0].get("DeltaTUnit", "s")) or "second"
+    unit = units.get("T") or _ome_unit(planes[0].get("DeltaTUnit", "s") if planes else "s")
+    times = _times(planes, pixels, unit or "second")
+    if times:
+        units["T"] = unit or "second"
     first = planes[0] if planes else Element("Plane")
     for axis in "XYZ":
         key = f"stage_position_{axis.lower()}"
@@ -379,10 +380,32 @@ def _sizes(pixels: Element, defects: Report) -> tuple[dict[str, float], dict[str
             defects.add(f"{_LABEL}, {key}", "not a valid size", got=text)
             continue
         scales[axis] = value
-        unit = to_unit(pixels.get(f"{key}Unit", default))
-        if unit:
+        name = pixels.get(f"{key}Unit", default).strip()
+        if unit := _ome_unit(name):
             units[axis] = unit
+        elif name not in ("", "pixel", "reference frame"):
+            what = "not a known unit, so the size has none"
+            defects.add(f"{_LABEL}, {key}Unit", what, got=name)
     return scales, units
+
+
+_PREFIXES = dict(zip(
+    "YZEPTGMkhdcmµnpfazy",
+    ("yotta", "zetta", "exa", "peta", "tera", "giga", "mega", "kilo", "hecto", "deci", "centi",
+     "milli", "micro", "nano", "pico", "femto", "atto", "zepto", "yocto"), strict=True,
+))  # fmt: skip
+_OME_UNITS = {
+    f"{letter}{symbol}": f"{prefix}{unit}"
+    for letter, prefix in _PREFIXES.items()
+    for symbol, unit in (("m", "meter"), ("s", "second"))
+} | {"yd": "yard", "mi": "mile", "pc": "parsec"}
+"""Units of the OME model, whose case matters: Mm are not mm."""
+_IN_SECONDS = {"microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0, "minute": 60.0,
+               "hour": 3600.0, "day": 86400.0}  # fmt: skip
+
+
+def _ome_unit(name: str) -> str | None:
+    return _OME_UNITS.get(name) or to_unit(name)
 
 
 def _channels(pixels: Element) -> tuple[Channel, ...]:
@@ -401,14 +424,17 @@ def _color(text: str | None) -> str | None:
     return f"{value >> 8:06X}"
 
 
-def _times(planes: list[Element], pixels: Element) -> tuple[float, ...]:
-    """Return the time of the first plane of each time point, if all have one."""
+def _times(planes: list[Element], pixels: Element, unit: str) -> tuple[float, ...]:
+    """Return the time of the first plane of each time point in a unit, if all have one."""
     n_times = int(positive(pixels.get("SizeT")) or 1)
     first: dict[int, float] = {}
     for plane in planes:
         delta, index = _number(plane.get("DeltaT")), _number(plane.get("TheT"))
+        own = _ome_unit(plane.get("DeltaTUnit", "s")) or ""
+        sizes = [_IN_SECONDS.get(name, math.nan) for name in (own, unit)]
+        factor = 1.0 if own == unit else sizes[0] / sizes[1]
         if delta is not None and index is not None:
-            first.setdefault(int(index), delta)
+            first.setdefault(int(index), delta * factor)
     times = tuple(first[n] for n in sorted(first))
     is_complete = len(times) == n_times > 1 and sorted(first) == list(range(len(times)))
     return times if is_complete and all(late > early for early, late in pairwise(times)) else ()
