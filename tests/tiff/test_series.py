@@ -680,3 +680,42 @@ def _is_explained(reader: TiffReader, ours: Any, theirs: list[list[tuple[Any, ..
     reader.chain()
     has_no_type = any(level[2] == "f8" for one in theirs for level in one)
     return bool(reader.findings) or has_no_type or any(not one for one in theirs)
+
+
+@pytest.mark.filterwarnings("ignore:.*description does not match:tiffref.errors.MetadataWarning")
+@pytest.mark.parametrize("lengths", ["48,32,3,2", "48,31,2,3", "20,32,2,3", "48,32,2", "48,32,2,4"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_lengths_of_scifio_that_are_not_those_of_the_pages_are_reported(
+    tmp_path: Path, lengths: str, byteorder: str
+) -> None:
+    path, planes = tmp_path / "a.tif", GRADIENT[:6]
+    text = f"SCIFIO=0.43\naxes=X,Y,Channel,Z\nlengths={lengths}\nimages=6\nchannels=2\nslices=3\n"
+    tifffile.imwrite(path, planes, description=text, metadata=None, byteorder=byteorder)
+    with pytest.raises(
+        MalformedTiff, match=f"SCIFIO's lengths are {lengths.replace(',', ', ')} for"
+    ):
+        tiffref.scan(path, strict=True)
+    with ZarrTiffStore(path) as store:
+        np.testing.assert_array_equal(store[...].reshape(planes.shape), planes)
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.OME.TIFF", "a.ome.tf8", "a.ome.btf"])
+@pytest.mark.parametrize("text", [None, "an image", '<?xml version="1.0"'])
+def test_an_ome_tiff_that_lost_its_xml_is_reported(
+    tmp_path: Path, name: str, text: str | None
+) -> None:
+    path = tmp_path / name
+    tifffile.imwrite(path, GRADIENT, description=text, metadata=None, ome=False)
+    with pytest.raises(MalformedTiff, match="named as an OME-TIFF, but has no OME-XML"):
+        tiffref.scan(path, strict=True)
+    with pytest.warns(MetadataWarning, match="no OME-XML"):
+        assert tiffref.scan(path).group["image"].shape == GRADIENT.shape
+    assert tiffref.scan(path.rename(tmp_path / "home.tif"), strict=True)
+
+
+@pytest.mark.parametrize("how", [{"imagej": True}, {"metadata": {"axes": "ZYX"}}])
+def test_an_ome_tiff_by_name_whose_axes_are_known_is_silent(
+    tmp_path: Path, how: dict[str, Any]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.ome.tif", GRADIENT, ome=False, **how)
+    assert tiffref.scan(tmp_path / "a.ome.tif", strict=True)

@@ -14,6 +14,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,37 @@ _IJ_ITEMS: Mapping[bytes, tuple[str, Any]] = {
     b"prop": ("Properties", _text),
 }
 """Items of IJMetadata by their type in big-endian files: name and parser."""
+
+
+_SCIFIO_AXES = {"X": "X", "Y": "Y", "Channel": "C", "Z": "Z", "Time": "T"}
+
+
+def scifio_axes(found: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the axes of planes, slowest first, and the size of axis "I".
+
+    SCIFIO lists axes fastest first. "I" stands for an axis that ImageJ does not know, such as
+    Lifetime; None if there are several.
+    """
+    names, lengths = (str(found.get(key, "")).split(",") for key in ("axes", "lengths"))
+    sizes = {_SCIFIO_AXES.get(name, "I"): n for name, n in zip(names, lengths, strict=False)}
+    if len(sizes) < len(names) or not sizes.keys() >= {"X", "Y"}:
+        return None
+    n_others = sizes.get("I", "1")
+    if not n_others.isdecimal() or not 1 <= int(n_others) < 1 << 31:
+        return None
+    order = "".join(axis for axis in reversed(sizes) if axis not in "XY")
+    return "".join(axis for axis in "TZC" if axis not in order) + order, int(n_others)
+
+
+def scifio_defects(found: Mapping[str, Any], sizes: Mapping[str, int]) -> list[str]:
+    """Return a defect if SCIFIO's lengths of axes are not those of the pages and counts."""
+    names, lengths = (str(found.get(key, "")).split(",") for key in ("axes", "lengths"))
+    counted = [str(sizes.get(_SCIFIO_AXES.get(name, "I"), "?")) for name in names]
+    pairs = zip_longest(lengths, counted)
+    if all(listed == n for listed, n in pairs if n != "?"):
+        return []
+    texts = ", ".join(lengths), ", ".join(names), ", ".join(counted)
+    return ["SCIFIO's lengths are {} for {}, but the pages and counts have {}".format(*texts)]
 
 
 def missing_planes_error(what: str, got: object, expected: object, url: str) -> MalformedTiff:

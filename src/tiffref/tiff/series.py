@@ -10,7 +10,7 @@ References: TIFF 6.0 (NewSubfileType), TIFF technical note 1 (SubIFDs), OGC 21-0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,8 @@ from .descriptions import (
     imagej_text,
     missing_planes_error,
     parse_shaped,
+    scifio_axes,
+    scifio_defects,
     shaped_text,
 )
 from .ifd import TiffReader
@@ -46,7 +48,7 @@ _ORDERS = {
     "tzc": "CZT",
 }  # fmt: skip
 """ImageJ's dimension orders (fastest first) as axes (slowest first)."""
-_SCIFIO_AXES = {"X": "X", "Y": "Y", "Channel": "C", "Z": "Z", "Time": "T"}
+_OME_NAME = re.compile(r"\.ome\.(?:tiff?|tf[28]|btf)(?:\?|$)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -133,6 +135,8 @@ class ImageFile:
         if listing is None or not listing.series:
             listing = plain_series(reader)
             listing.defects += [f"{what} does not match the pages"] if what else []
+            if not what and _OME_NAME.search(reader.url):
+                listing.defects.append("the file is named as an OME-TIFF, but has no OME-XML")
         return listing
 
 
@@ -426,10 +430,13 @@ def imagej_series(reader: TiffReader) -> Listing | None:
     n_declared, frames, slices, channels = (counts.get(name, 1) for name in _COUNTS)
     sizes = {"T": frames, "Z": slices, "C": channels}
     order = _ORDERS.get(str(found.get("order", "czt")).lower(), "TZC")
+    defects = [f"ImageJ's counts are invalid: {invalid}"] if invalid else []
     n_others = 1
-    if "SCIFIO" in found and (axes := _scifio_axes(found)) is not None:
-        order, n_others = axes
-        sizes["I"] = n_others
+    if "SCIFIO" in found:
+        if (axes := scifio_axes(found)) is not None:
+            order, n_others = axes
+            sizes["I"] = n_others
+        defects += scifio_defects(found, {**sizes, "Y": ifd.shape[2], "X": ifd.shape[3]})
     images = frames * slices * n_others
     if channels == 1 or (ifd.shape[0] > 1 and ifd.shape[0] == channels):
         pass  # ImageJ may count samples as channels
@@ -440,29 +447,11 @@ def imagej_series(reader: TiffReader) -> Listing | None:
     is_consistent = n_declared in (1, images, images * channels)
     if images == 1 and (len(counts) == 1 or "SCIFIO" in found):
         images, is_consistent = n_declared, True  # old versions only count images
-    defects = [f"ImageJ's counts are invalid: {invalid}"] if invalid else []
     if is_consistent:
         n_declared = images
     return _ImageJSeries(
         reader, head, images, sizes, order, n_declared, bool(counts), defects
     ).list()
-
-
-def _scifio_axes(found: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return the axes of planes, slowest first, and the size of axis "I".
-
-    SCIFIO lists axes fastest first. "I" stands for an axis that ImageJ does not know, such as
-    Lifetime; None if there are several.
-    """
-    names, lengths = (str(found.get(key, "")).split(",") for key in ("axes", "lengths"))
-    sizes = {_SCIFIO_AXES.get(name, "I"): n for name, n in zip(names, lengths, strict=False)}
-    if len(sizes) < len(names) or not sizes.keys() >= {"X", "Y"}:
-        return None
-    n_others = sizes.get("I", "1")
-    if not n_others.isdecimal() or not 1 <= int(n_others) < 1 << 31:
-        return None
-    order = "".join(axis for axis in reversed(sizes) if axis not in "XY")
-    return "".join(axis for axis in "TZC" if axis not in order) + order, int(n_others)
 
 
 @dataclass(slots=True)
