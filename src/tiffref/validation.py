@@ -79,6 +79,8 @@ def find_reference_decoder(
             if row.get("path") != path or not array.manifest.sources or "well" in series:
                 continue
             image = int(series["index"]), level
+            if series.get("kind") == "page":
+                return ReferenceDecoder(array, "pages selected with key=", None, options)
             if "sequence" not in series:
                 order = _transpose_order(array, str(series.get("axes", "")))
                 return ReferenceDecoder(array, image, None, options, order)
@@ -108,8 +110,8 @@ class ReferenceDecoder:
     array
         The array to compare with.
     image
-        Series and level of the image in each file; None for arrays that are not images, such as
-        coordinates.
+        Series and level of the image in each file; a text that says why they are unknown; None for
+        arrays that are not images, such as coordinates.
     n_new
         Number of new axes of a sequence of files; None if tifffile reads the whole array from the
         first file: one TIFF, or an OME-TIFF set.
@@ -120,7 +122,7 @@ class ReferenceDecoder:
     """
 
     array: Array
-    image: tuple[int, int] | None
+    image: tuple[int, int] | str | None
     n_new: int | None
     options: Mapping[str, Any]
     order: tuple[int, ...] | None = None
@@ -149,6 +151,8 @@ class ReferenceDecoder:
         source = 0 if self.n_new is None else self._find_source(index)
         if source is None or self.image is None:
             return None
+        if isinstance(self.image, str):
+            return self.image
         image = self._decode(source, self.image)
         if isinstance(image, str):
             return image

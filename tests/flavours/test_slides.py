@@ -95,6 +95,19 @@ def test_aperio_and_scanners_that_imitate_it(tmp_path, kind, text, make):
         assert attributes(references)["magnification"] == 20
 
 
+@pytest.mark.parametrize("kind", ["Aperio Image Library v1", "Mikroscan Image Structure v1"])
+@pytest.mark.parametrize("name", ["thumbnail", "label", "macro"])
+def test_a_secondary_image_has_the_same_metadata_if_it_is_selected(tmp_path, kind, name):
+    path = tmp_path / "a.svs"
+    write_aperio(path, f"{kind}\r\n96x80 (16x16)|AppMag = 20|MPP = 0.5|")
+    series = ["image", "thumbnail", "label", "macro"].index(name)
+    of_file, own = scan(path), tiffref.scan(path, series=series)
+    scales = {dim[0]: scale for dim, scale in scales_of(of_file, name).items()}
+    assert scales_of(own) == scales
+    assert scales == ({"y": UM(2), "x": UM(2)} if name == "thumbnail" else {})
+    assert attributes(own).get("magnification") == attributes(of_file, name).get("magnification")
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", ["svs", "bif"])
 def test_a_slide_whose_first_page_is_skipped(tmp_path, kind, order):

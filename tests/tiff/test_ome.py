@@ -15,6 +15,7 @@ from ifds import image, write_tiff
 from samples import rng
 
 import tiffref
+from tiffref import References
 from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TruncationWarning
 from tiffref.io.source import LocalSource
 from tiffref.tiff.ifd import TiffReader
@@ -654,3 +655,57 @@ def test_sub_ifds_are_read_in_bulk(tmp_path, monkeypatch):
     references = tiffref.scan(path)
     assert [len(one["levels"]) for one in references.series] == [3]
     assert len(parsed) < 20
+
+
+def write_images(path, n, byteorder="<"):
+    """Write images with the same name and a pixel size of 1, 2, ... micrometres."""
+    with tifffile.TiffWriter(path, byteorder=byteorder) as tif:
+        for k in range(n):
+            size = {f"PhysicalSize{axis}": k + 1 for axis in "XY"}
+            names = [f"a{k}", f"b{k}"]
+            metadata = {"axes": "CYX", "Name": "one", "Channel": {"Name": names}, **size}
+            tif.write(pixels(2, 16, 20), metadata=metadata, photometric="minisblack")
+
+
+def described(references, path="image"):
+    """Return the pixel size and channel names of an image."""
+    (dim,) = {dim for dim in references.group[path].dims if dim.startswith("x")}
+    store = ZarrTiffStore(References(references.group.with_children({dim: references.group[dim]})))
+    return store[1] - store[0], references.group[path].attributes["channel_names"]
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("series", [0, 1, 2, -1])
+def test_a_selected_image_has_its_own_metadata(tmp_path, byteorder, series):
+    path, refs = tmp_path / "a.ome.tif", tmp_path / "refs.json"
+    write_images(path, 3, byteorder)
+    n = range(3)[series]
+    expected = n + 1, [f"a{n}", f"b{n}"]
+    for key in (None, slice(0, 2)):
+        references = tiffref.scan(path, series=series, key=key)
+        assert described(references) == expected
+        assert references.series[0]["index"] == n
+    tiffref.scan(path, series=series).write_fsspec(refs)
+    report = tiffref.validate(refs, pixels="all")
+    assert report.summary == "valid"
+    assert report.n_chunks_compared > 0
+
+
+def test_an_image_after_a_missing_one_has_its_own_metadata(tmp_path):
+    write_images(tmp_path / "a.ome.tif", 3)
+    path = with_xml(tmp_path / "a.ome.tif", lambda text: text.replace('IFD="0"', 'IFD="9"'))
+    with pytest.warns(MetadataWarning, match="all planes of image 'one' are missing"):
+        references = tiffref.scan(path)
+    assert described(references) == (2, ["a1", "b1"])
+    assert described(references, "image_s1") == (3, ["a2", "b2"])
+
+
+def test_pages_of_several_images_have_the_metadata_that_these_share(tmp_path):
+    write_images(tmp_path / "a.ome.tif", 2)
+    assert "x" not in tiffref.scan(tmp_path / "a.ome.tif", key=0).group.children
+    write_images(tmp_path / "b.ome.tif", 1)
+    references = tiffref.scan(tmp_path / "b.ome.tif", key=[0, 1])
+    assert described(references) == (1, ["a0", "b0"])
+    tiffref.scan(tmp_path / "a.ome.tif", key=2).write_fsspec(tmp_path / "refs.json")
+    report = tiffref.validate(tmp_path / "refs.json", pixels="all")
+    assert [finding.code for finding in report.findings] == ["not-compared"]

@@ -43,7 +43,7 @@ from .geo import (
     unify_locations,
 )
 from .geokeys import MAX_COORDINATE, height_packing, is_georeferenced
-from .layout import LevelName, is_georeferenced_series
+from .layout import LevelName, find_role, is_georeferenced_series
 from .microscopy import calibrate
 from .ngff import channel_names, close_images, describe_image, physical_coordinates
 from .report import Recorder, Report
@@ -258,6 +258,8 @@ def describe(
     tree = _Tree()
     attributes: dict[str, Any] = {}
     main: _Image | None = None
+    if facts.main is not None and isinstance(facts.main.levels[0], LevelFacts):
+        main = _image(facts, facts.main, facts.main.levels[0], None, "image", Recorder())
     for position, series in enumerate(facts.series):
         indices = [n for n in range(len(series.levels)) if (position, n) in arrays]
         if not indices:
@@ -354,6 +356,8 @@ def _image(
     full = first if isinstance(first, LevelFacts) else level
     assert isinstance(full, LevelFacts)
     ifd = full.ifds[0]
+    if facts.main is not None:  # a secondary image was selected, which is shown as the image
+        role = find_role(series.name, ifd.subfile_type)
     _report_differing_pages(series, full, report)
     _report_color_map(ifd, report)
     reference, extent = None, full

@@ -140,17 +140,22 @@ def _role(position: int, series: SeriesFacts) -> str:
     if position == 0:
         return "image"
     kind = first.ifds[0].subfile_type if isinstance(first, LevelFacts) else 0
-    name = series.name.lower()
-    if kind & MASK_BIT:
+    return find_role(series.name, kind)
+
+
+def find_role(name: str, subfile_type: int) -> str:
+    """Return the role of an image that is not the first one of its file."""
+    if subfile_type & MASK_BIT:
         return "mask"
-    if name in _ROLES:
-        return name
-    return "thumbnail" if kind & REDUCED_BIT else "image"
+    if name.lower() in _ROLES:
+        return name.lower()
+    return "thumbnail" if subfile_type & REDUCED_BIT else "image"
 
 
 def is_georeferenced_series(facts: FileFacts, series: SeriesFacts) -> bool:
     """Return whether a series is georeferenced, or a reduced copy of a georeferenced one."""
-    first, main = next(iter(series.levels), None), next(iter(facts.series[0].levels), None)
+    main_series = facts.main or facts.series[0]
+    first, main = next(iter(series.levels), None), next(iter(main_series.levels), None)
     if not isinstance(first, LevelFacts) or not isinstance(main, LevelFacts):
         return False
     if is_georeferenced(first.ifds[0].tags):

@@ -109,6 +109,11 @@ def _ome(text: Any, image: VendorImage) -> Calibration | None:
     if not isinstance(text, str):
         return None
     images, series = parse_ome(text, image.report), image.series
+    if series.number is not None:
+        return images[series.number] if series.number < len(images) else None
+    if series.kind == "page" and len(images) > 1:  # the pages may be of any image
+        shared = [Calibration(one.scales, one.units) for one in images]
+        return shared[0] if all(one == shared[0] for one in shared) else Calibration()
     own = images[series.index] if series.index < len(images) else None
     if own is not None and own.name == series.name:
         return own

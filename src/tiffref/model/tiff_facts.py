@@ -78,13 +78,18 @@ class LevelFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesFacts:
-    """One image of a file, with its pyramid levels; an exception if one cannot be represented."""
+    """One image of a file, with its pyramid levels; an exception if one cannot be represented.
+
+    `index` is its position in the file, `number` that in the metadata, if these may describe more
+    images.
+    """
 
     index: int
     kind: str
     name: str
     axes: str
     levels: tuple[LevelFacts | Exception, ...]
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +97,8 @@ class FileFacts:
     """One file: its series, and the metadata of its flavours (`ome`, `imagej`, ...).
 
     If the series of the file's flavour cannot be used, `defect` is the reason, and the series are
-    the plain pages of the file. `has_mask` is whether a mask is among its other series.
+    the plain pages of the file. `has_mask` is whether a mask is among its other series. `main` is
+    the first series of the file, if only a mask or secondary image of it was selected.
     """
 
     source: Source
@@ -102,3 +108,4 @@ class FileFacts:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     defect: str = ""
     has_mask: bool = False
+    main: SeriesFacts | None = None

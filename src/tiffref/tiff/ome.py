@@ -273,7 +273,7 @@ class _OmeSet:
         """List the images; `defects` lists what does not match the pages."""
         modulo = dict(_read_modulo(self.root))
         listing = Listing([])
-        for image in self.root.iterfind("{*}Image"):
+        for n, image in enumerate(self.root.iterfind("{*}Image")):
             for pixels in image.iterfind("{*}Pixels"):
                 parsed = _Image(self, image, pixels)
                 level = parsed.level(listing.defects)
@@ -284,7 +284,7 @@ class _OmeSet:
                 )
                 levels = [level, *_sub_levels(level)]
                 name = parsed.name or ("Baseline" if len(levels) > 1 else "")
-                listing.series.append(Series("ome", levels, name))
+                listing.series.append(Series("ome", levels, name, n))
         if listing.series:
             self._check_pages(listing)
         listing.defects += self._other_ids

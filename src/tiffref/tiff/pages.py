@@ -669,11 +669,15 @@ def stack_pages(pages: Pages, rows: Sequence[int]) -> Level:
 
 @dataclass(slots=True, eq=False)
 class Series:
-    """One image with its resolution levels."""
+    """One image with its resolution levels.
+
+    `number` is its position in the metadata of the file, if these may describe more images.
+    """
 
     kind: str
     levels: list[Level]
     name: str = ""
+    number: int | None = None
 
     @property
     def axes(self) -> str:

@@ -30,7 +30,7 @@ from ..io.progress import Progress, ProgressCounter, scan_progress
 from ..io.remote import open_source
 from ..metadata.describe import describe
 from ..metadata.gdal import parse_nodata
-from ..metadata.layout import MASK_BIT, LevelName, name_levels
+from ..metadata.layout import MASK_BIT, LevelName, find_role, name_levels
 from ..metadata.report import Report
 from ..model.array import Array, check_zattrs
 from ..model.tiff_facts import FileFacts, IfdFacts, LevelFacts, SeriesFacts
@@ -251,15 +251,16 @@ def _list(file: ImageFile) -> Listing:
 
 def _file_facts(file: ImageFile, listing: Listing) -> FileFacts:
     """Read the facts of all series; a level that cannot be read is its error instead."""
-    metadata, reader = file.metadata(), file.reader
+    metadata, reader, main = file.metadata(), file.reader, listing.main
     return FileFacts(
         reader.source.source,
         reader.header.byteorder,
         tuple(sorted(metadata)),
-        tuple(_series_facts(n, series) for n, series in enumerate(listing.series)),
+        tuple(_series_facts(n, series) for n, series in enumerate(listing.series, listing.first)),
         {name: value for name, value in metadata.items() if value},
         "; ".join(listing.defects),
         listing.has_mask,
+        None if main is None else _series_facts(0, replace(main, levels=main.levels[:1])),
     )
 
 
@@ -270,7 +271,7 @@ def _series_facts(index: int, series: Series) -> SeriesFacts:
             levels.append(level.to_facts())
         except TiffrefError as error:
             levels.append(error)
-    return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels))
+    return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels), series.number)
 
 
 def _open(
@@ -326,14 +327,23 @@ def _select(
     file: ImageFile, series: int | None, key: int | slice | Sequence[int] | None
 ) -> Listing:
     """List the selected series or pages."""
-    if key is not None:
-        return Listing([_pages_series(file, key, series)])
+    if key is not None and series is None:
+        return Listing([_pages_series(file, key)])
     listing = _list(file)
-    if series is not None:
-        selected = _pick(listing.series, series, "series", file.url)
-        has_mask = any(map(_is_mask, (other for other in listing.series if other is not selected)))
-        return replace(listing, series=[selected], has_mask=has_mask)
-    return listing
+    if series is None:
+        return listing
+    selected = _pick(listing.series, series, "series", file.url)
+    first = range(len(listing.series))[series]
+    if key is not None:
+        return Listing([_planes_series(selected, key, file.url)], first=first)
+    has_mask = any(map(_is_mask, (other for other in listing.series if other is not selected)))
+    main = listing.series[0] if first and _is_secondary(selected) else None
+    return replace(listing, series=[selected], has_mask=has_mask, first=first, main=main)
+
+
+def _is_secondary(series: Series) -> bool:
+    level = series.levels[0]
+    return level.error is None and find_role(series.name, level.facts.subfile_type) != "image"
 
 
 def _is_mask(series: Series) -> bool:
@@ -350,12 +360,16 @@ def _pick(items: Sequence[Any], index: int, what: str, url: str) -> Any:
         raise no_such_index(what, index, len(items), url) from None
 
 
-def _pages_series(file: ImageFile, key: Any, series: int | None) -> Series:
+def _planes_series(series: Series, key: Any, url: str) -> Series:
+    """Stack the planes of a series that `key` selects."""
+    level = series.levels[0]
+    n_planes = count_planes(level) if level.is_run else len(level.row)
+    planes = _planes_of(level, _indices(key, n_planes, url))
+    return Series("page", [planes], series.name, series.number)
+
+
+def _pages_series(file: ImageFile, key: Any) -> Series:
     """Stack the pages that `key` selects, as `imread(file, key=key)` does."""
-    if series is not None:
-        level = _pick(_list(file).series, series, "series", file.url).levels[0]
-        n_planes = count_planes(level) if level.is_run else len(level.row)
-        return Series("page", [_planes_of(level, _indices(key, n_planes, file.url))])
     is_one = isinstance(key, int | np.integer) and key >= 0
     offsets = file.reader.chain(int(key) + 1 if is_one else None)
     indices = _indices(key, len(offsets), file.url)

@@ -57,13 +57,16 @@ class Listing:
 
     `defects` lists where the description does not match the pages. `missing` is the error for
     planes that are declared but not in the file; they are left as holes if the caller allows it.
-    `has_mask` is whether a mask is among the series that are not selected.
+    `has_mask` is whether a mask is among the series that are not selected; `first` is the index of
+    the first of those that are, and `main` the first series of the file, if it was not selected.
     """
 
     series: list[Series]
     defects: list[str] = field(default_factory=list)
     missing: MalformedTiff | None = None
     has_mask: bool = False
+    first: int = 0
+    main: Series | None = None
 
 
 class ImageFile:
