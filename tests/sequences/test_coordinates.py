@@ -48,6 +48,24 @@ def test_values_are_parsed_by_their_form(name, column, kind, expected):
     np.testing.assert_array_equal(values, expected)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2022.05.05",
+        "2022_05_05",
+        "20220505-100401",
+        "2022-05-05T100401",
+        "2022-05-05T10-04-01Z",
+        "2022-05-05T100401+0000",
+        "2022-05-05_10-04-01",
+    ],
+)
+def test_dates_of_file_names(text):
+    expected = "2022-05-05T10:04:01" if len(text) > 10 else "2022-05-05"
+    (found,) = read_values("acquired", [text], None)
+    assert found == np.datetime64(expected)
+
+
 def test_values_of_another_kind_are_refused():
     with pytest.raises(SelectionError, match=r"'t'.*got 'x'"):
         read_values("t", ["1", "x"], "int")

@@ -137,6 +137,7 @@ def test_the_other_names_of_sentinel_2():
 def test_a_readable_pattern_is_its_own_glob():
     glob = to_glob("/d/S2_{time:%Y%m%d}_{band}.tif")
     assert re.fullmatch(r"/d/S2_\*_\*\.tif", glob)
+    assert to_glob("/d/{time:%Y/%m/%d}/{band}.tif") == "/d/*/*/*/*.tif"
 
 
 @pytest.mark.parametrize(

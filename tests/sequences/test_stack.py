@@ -2,6 +2,7 @@
 
 import datetime
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -25,6 +26,20 @@ def test_a_time_series_opens_in_xarray_and_is_selected_by_value(bands, tmp_path)
         for (day, band), data in bands.items():
             got = ds.image.sel(time=datetime.datetime.strptime(day, "%Y%m%d"), band=band)
             np.testing.assert_array_equal(got, data)
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_date_may_be_a_path_of_folders(tmp_path, scheme):
+    fs = fsspec.filesystem("memory" if scheme else "file")
+    for day in (5, 17):
+        write(tmp_path / "a.tif", pixels(day))
+        fs.makedirs(f"{tmp_path}/2022/01/{day:02}")
+        fs.put_file(str(tmp_path / "a.tif"), f"{tmp_path}/2022/01/{day:02}/B04.tif")
+    pattern = f"{scheme}{tmp_path}/{{time:%Y/%m/%d}}/{{band}}.tif"
+    references = tiffref.scan_sequence(pattern)
+    assert references.group["image"].dims == ("time", "band", "y", "x")
+    days = read(references, "time").astype("M8[s]").astype(str)
+    assert days.tolist() == ["2022-01-05T00:00:00", "2022-01-17T00:00:00"]
 
 
 def test_axesorder(bands, tmp_path):

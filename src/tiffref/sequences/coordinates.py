@@ -24,8 +24,11 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TIME_NAMES = frozenset({"time", "date", "datetime", "day"})
 _DIGIT_TIMES = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 """Dates of digits only; used only if the name of the field means a time."""
-_TIMES = ("%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z", "%Y-%m-%dT%H-%M-%S", "%Y_%m_%d",
-          "%Y%m%d_%H%M%S", "%Y:%m:%d %H:%M:%S")  # fmt: skip
+_TIMES = (
+    "%Y-%m-%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%dT%H-%M-%S%z",
+    "%Y-%m-%dT%H%M%S", "%Y-%m-%dT%H%M%S%z", "%Y-%m-%d_%H-%M-%S", "%Y_%m_%d", "%Y.%m.%d",
+    "%Y%m%d_%H%M%S", "%Y%m%d-%H%M%S", "%Y:%m:%d %H:%M:%S",
+)  # fmt: skip
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 

@@ -201,9 +201,7 @@ def _relative_pattern(pattern: str) -> str:
     >>> _relative_pattern("/data/2022/{tile}/B_{band}.tif")
     '{tile}/B_{band}.tif'
     """
-    parts = pattern.split("/")
-    first = next(n for n, part in enumerate(parts) if has_fields(part))
-    return "/".join(parts[first:])
+    return pattern[pattern.rfind("/", 0, pattern.index("{")) + 1 :]
 
 
 def _read_list(name: str, assets: Any, storage_options: Any) -> FileList:

@@ -129,7 +129,8 @@ def to_glob(text: str) -> str:
     >>> to_glob("s3://b/S2_{time:%Y%m%d}_{band}.tif")
     's3://b/S2_*_*.tif'
     """
-    return _FIELD.sub("*", text)
+    # the format of a field may span folders: {time:%Y/%m/%d}
+    return _FIELD.sub(lambda field: re.sub("[^/]+", "*", field[0]), text)
 
 
 def parse_pattern(text: str, formats: Mapping[str, str] | None = None) -> NamePattern:
