@@ -176,6 +176,21 @@ def test_mosaic_off_the_grid(tmp_path):
         tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True)
 
 
+def test_a_mosaic_of_each_utm_zone(tmp_path):
+    pytest.importorskip("pyproj")
+    whole = {zone: pixels(zone, (32, 64)) for zone in (32632, 32633)}
+    for zone, column in np.ndindex(2, 2):
+        part = whole[32632 + zone][:, column * 32 : column * 32 + 32]
+        tags = geo_tags(320.0 * column, 0.0, epsg=32632 + zone)
+        write(tmp_path / f"{zone}{column}.tif", part, extratags=tags)
+    with pytest.raises(ManifestMismatch, match=r"reference system.*on_mismatch='split' makes one"):
+        tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True)
+    references = tiffref.scan_sequence(str(tmp_path / "*.tif"), mosaic=True, on_mismatch="split")
+    for n, (zone, data) in enumerate(whole.items()):
+        np.testing.assert_array_equal(read(references, f"part_{n}/image"), data)
+        assert references.group[f"part_{n}"].attributes["proj:code"] == f"EPSG:{zone}"
+
+
 DIFFERENCES = {
     "dtype": ({"dtype": "i2"}, False),
     "shape": ({"shape": (41, 48)}, False),

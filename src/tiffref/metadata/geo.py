@@ -15,7 +15,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -334,6 +334,14 @@ class Location:
         assert self.transform is not None
         a, b, _, d, e, _ = self.transform
         return math.hypot(a, d), math.hypot(b, e)
+
+    @property
+    def grid(self) -> Location:
+        """The location without its origin: equal for files of one mosaic."""
+        if self.transform is None:
+            return self
+        a, b, _, d, e, _ = self.transform
+        return replace(self, transform=(a, b, 0.0, d, e, 0.0))
 
     def is_at(self, other: Location) -> bool:
         """Return whether another raster has the same location within the tolerance."""

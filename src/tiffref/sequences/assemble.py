@@ -92,8 +92,12 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     -------
     The indices of the files of each group; a single group unless `on_mismatch` is "split".
     """
-    is_anywhere = plan.is_mosaic or "georeference" in plan.ignore
-    places = unify_locations([Location() if is_anywhere else part.location for part in parts])
+    is_split = plan.on_mismatch == "split"
+    if "georeference" in plan.ignore or (plan.is_mosaic and not is_split):
+        places = [Location()] * len(parts)
+    else:
+        places = [part.location.grid if plan.is_mosaic else part.location for part in parts]
+    places = unify_locations(places)
     orders = band_orders([next(iter(part.arrays.values()), None) for part in parts])
     aspects = [
         {**_aspects(part, location, plan), "bands": order}
@@ -102,7 +106,7 @@ def compare(parts: Sequence[Part], plan: Plan) -> list[NDArray[np.int64]]:
     groups = group_compatible(aspects)
     if len(groups) > 1 and plan.on_mismatch == "decode":
         groups = _join_stored(groups)
-    if len(groups) > 1 and plan.on_mismatch != "split":
+    if len(groups) > 1 and not is_split:
         raise mismatch_error(groups, [part.url for part in parts])
     return [np.array(g.members) for g in sorted(groups, key=lambda g: g.members[0])]
 
@@ -481,6 +485,7 @@ def _corners(parts: Sequence[Part], path: str) -> NDArray[np.float64]:
                 url=part.url,
                 got=part.location,
                 expected=f"{first} as in {parts[0].url}",
+                hint="on_mismatch='split' makes one mosaic for each.",
             )
         n_rows, n_columns = _plane(part.arrays[path], path).values()
         all_rows, all_columns = _plane(part.arrays["image"], "image").values()
