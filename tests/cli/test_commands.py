@@ -40,7 +40,8 @@ def test_stack_then_append(series, tmp_path, capsys, name):
     assert main(["append", document, series, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["files"] == 3
-    assert summary["arrays"] == [{"path": "image", "shape": {"time": 3, "y": 40, "x": 48}}]
+    shape = {"time": 3, "y": 40, "x": 48}
+    assert summary["arrays"] == [{"path": "image", "shape": shape, "files": 3}]
     assert References.open(document).group["image"].shape == (3, 40, 48)
 
 
@@ -51,7 +52,9 @@ def test_a_refused_stack_writes_nothing(series, tmp_path, capsys):
     assert "differ in compression" in capsys.readouterr().err
     assert not document.exists()
     assert main(["stack", series, "-o", str(document), "--on-mismatch", "split"]) == 0
-    assert "part_1/image" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(", ")[2] for line in lines] == ["2 files", "1 file"]
+    assert "part_1/image" in lines[1]
 
 
 def test_holes_are_reported(series, tmp_path, capsys):

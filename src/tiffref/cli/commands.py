@@ -293,7 +293,7 @@ def _write_and_report(
     lines = []
     for array in summary["arrays"]:
         shape = ", ".join(f"{dim} {n}" for dim, n in array["shape"].items())
-        files = count(summary["files"], "file")
+        files = count(array["files"], "file")
         lines.append(f"{arguments.output}: {array['path']} ({shape}), {files}")
     console.show_result(arguments, summary, *lines)
     for row in summary["unreadable"]:
@@ -315,7 +315,7 @@ def _summarize_stack(references: References, output: str) -> dict[str, Any]:
     sequences = [series["sequence"] for series in references.series if "sequence" in series]
     paths = level_paths(references.series)
     arrays = [
-        {"path": path, "shape": array.sizes}
+        {"path": path, "shape": array.sizes, "files": len(array.manifest.sources)}
         for path, array in references.group.arrays()
         if path in paths
     ]
