@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import tifffile
+from ifds import BIG, CLASSIC, As, image, write_tiff
 from samples import rng
 
 import tiffref
@@ -108,3 +109,28 @@ def test_contiguous_pages_are_not_read_one_by_one(tmp_path):
     array = tiffref.scan(file).group["image"]
     assert array.shape == (500, 8, 8)
     assert file.n_reads < 20
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("form", [CLASSIC, BIG])
+@pytest.mark.parametrize(
+    ("how", "tags"),
+    [({"rows": 8}, {257: 16}), ({"tile": (16, 16)}, {257: 16}), ({"tile": (16, 16)}, {256: 16})],
+)
+def test_segments_that_the_image_does_not_need_are_reported(tmp_path, how, tags, form, order):
+    path, pixels = tmp_path / "a.tif", rng.integers(0, 60, (40, 48), "u2")
+    write_tiff(path, [image(pixels, tags, order=order, **how)], form=form, order=order)
+    with pytest.warns(tiffref.TruncationWarning, match="needs fewer segments than the IFD lists"):
+        tiffref.scan(path)
+    with pytest.raises(tiffref.MalformedTiff, match="fewer segments"):
+        tiffref.scan(path, strict=True)
+
+
+def test_lists_that_are_padded_with_zeros_are_silent(tmp_path):
+    padded = image(np.ones((16, 16), "u1"))
+    padded.tags |= {273: As(4, [256, 0]), 279: As(4, [256, 0])}
+    padded.segments = ()
+    write_tiff(tmp_path / "a.tif", [padded])
+    with (tmp_path / "a.tif").open("ab") as file:
+        file.write(bytes(512))
+    tiffref.scan(tmp_path / "a.tif")

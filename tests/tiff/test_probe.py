@@ -756,3 +756,41 @@ def test_tiles_of_one_row_or_column_are_cropped_along_that_axis_only(
             write_tiff(path, [one], order=order)
             with pytest.raises(MalformedTiff, match="too few bytes for its place"):
                 tiffref.scan(path)
+
+
+# ---- more samples than the image has: a damaged width, number of bits, samples or rows
+
+GRADIENT = np.add.outer(np.arange(24) * 5, np.arange(32) * 7).astype("u2")
+STREAMS = {1: None, 5: imagecodecs.lzw_encode, 8: zlib.compress, 32773: imagecodecs.packbits_encode,
+           34925: imagecodecs.lzma_encode, 50000: imagecodecs.zstd_encode}  # fmt: skip
+DAMAGED = {
+    "width": ({256: 31}, {"rows": 8}),
+    "bits": ({258: [8]}, {"rows": 8}),
+    "complex": ({258: [32], 339: [5], 256: 15}, {"rows": 8}),
+    "rows of a strip": ({257: 23}, {}),
+    "width of tiles": ({322: 16, 256: 16}, {"tile": (16, 32)}),
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", STREAMS)
+@pytest.mark.parametrize("what", DAMAGED)
+def test_segments_with_more_samples_than_the_image_are_reported(tmp_path, what, compression, order):
+    (damage, how), encode = DAMAGED[what], STREAMS[compression]
+    how = {**how, "order": order, "encode": encode and (lambda part: encode(part.tobytes()))}
+    path = tmp_path / "a.tif"
+    write_tiff(path, [image(GRADIENT, {259: compression}, **how)], order=order)
+    np.testing.assert_array_equal(read(path), GRADIENT)
+    write_tiff(path, [image(GRADIENT, {259: compression} | damage, **how)], order=order)
+    with pytest.warns(MetadataWarning, match="more bytes than the image has samples"):
+        tiffref.scan(path)
+    with pytest.raises(MalformedTiff, match="more bytes than the image has samples"):
+        tiffref.scan(path, strict=True)
+
+
+@pytest.mark.parametrize("compression", STREAMS)
+def test_a_last_strip_that_is_stored_whole_is_silent(tmp_path, compression):
+    encode = STREAMS[compression] and (lambda part: STREAMS[compression](part.tobytes()))
+    cut = image(GRADIENT, {259: compression, 257: 20}, rows=8, encode=encode)
+    write_tiff(tmp_path / "a.tif", [cut])
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), GRADIENT[:20])

@@ -439,6 +439,23 @@ def lacks_end(codec: SegmentCodec, data: bytes) -> bool:
     return not inflater.eof and not inflater.unconsumed_tail
 
 
+def has_surplus(codec: SegmentCodec, data: bytes) -> bool:
+    """Return whether a segment that decodes holds more samples than its codec has."""
+    row = compression_of(codec.compression)
+    if row.kind != "bytes" or row.decode is None or codec.compression == 1:
+        return False
+    stored = stored_codec(codec)
+    buffer = np.empty(layout_of(stored).stored_bytes(stored, stored.shape) + MAX_SURPLUS, np.uint8)
+    try:
+        return bool(row.decode(in_first_bit_order(data, codec.fill_order), buffer) == buffer.size)
+    except DECODING_ERRORS:
+        return False
+
+
+MAX_SURPLUS = 8
+"""Bytes; LZW without an end code decodes to one byte more."""
+
+
 def _tails() -> Iterator[bytes]:
     """Yield bytes to append to a stream that may be truncated.
 

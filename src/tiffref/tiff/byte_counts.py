@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.decode import accepting_truncated, decodes, in_first_bit_order
+from ..codecs.decode import MAX_SURPLUS, accepting_truncated, decodes, in_first_bit_order
 from ..codecs.decoders import packbits_end
 from ..codecs.table import compression_of
 from ..metadata.report import Report
@@ -26,6 +26,8 @@ from .plan import run_as_pages, segment_codec, source_sizes, stored_bytes
 from .series import ImageFile
 
 COUNTS = "StripByteCounts (279), TileByteCounts (325)"
+SIZES = "ImageWidth (256), BitsPerSample (258), RowsPerStrip (278)"
+SURPLUS = "segments have more bytes than the image has samples: the rest is left out"
 FAX = frozenset({2, 3, 4, 32771})
 _PACKBITS = 32773
 _MAX_TRIED, _MAX_TRIED_REMOTE = 64, 4
@@ -121,19 +123,24 @@ def fill_in_lengths(level: LevelFacts, file: ImageFile, report: Report) -> Level
     return replace(level, length=np.where(has_no_length, found, level.length))
 
 
-def report_short_strip(level: LevelFacts, report: Report) -> None:
-    """Report planes of a single uncompressed strip whose byte count is too small.
+def report_wrong_lengths(level: LevelFacts, report: Report) -> None:
+    """Report uncompressed segments whose byte counts do not match the size of the image.
 
-    libtiff warns and computes the byte count from the image size; so does tifffile.
+    libtiff warns of a single strip whose byte count is too small, and computes it from the image
+    size; so does tifffile. Byte counts that are all too large show that the size is wrong.
     """
     ifd = level.ifds[0]
-    is_one = ifd.compression == 1 and level.offset.shape[1] == ifd.shape[0] and ifd.tile is None
-    if not is_one or level.run_offset is not None or 0 in level.shape or not level.length.size:
+    if ifd.compression != 1 or level.run_offset is not None or 0 in level.shape:
         return
-    whole = int(stored_bytes(level)[0])
-    got = int(level.length[level.offset > 0].min(initial=whole))
-    if got < whole:
-        report.add(COUNTS, "the only strip is read in full", got=f"{got} bytes, expected {whole}")
+    whole, length = stored_bytes(level), level.length[level.offset > 0]
+    if not length.size:
+        return
+    least, full = int(length.min()), int(whole.max())
+    is_one = level.offset.shape[1] == ifd.shape[0] and ifd.tile is None
+    if is_one and least < full:
+        report.add(COUNTS, "the only strip is read in full", got=f"{least} bytes, expected {full}")
+    elif least > full + MAX_SURPLUS:
+        report.add(SIZES, SURPLUS, got=f"{least} bytes in each segment, expected {full}")
 
 
 def bytes_to_next(level: LevelFacts) -> NDArray[np.uint64]:

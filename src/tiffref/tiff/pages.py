@@ -606,7 +606,12 @@ def _read_segments(
         parts = [ndpi_segments(pages.directory(row), n_segments) for row in rows.tolist()]
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
-    _check_listed(pages, ifd, _count_listed_segments(pages.directory(first)), n_segments)
+    directory = pages.directory(first)
+    n_first = _count_listed_segments(directory)
+    is_surplus = False
+    if n_first > n_segments > 0:
+        is_surplus = bool(_read_list(directory, _LIST_TAGS[0])[:, n_segments:].any())
+    _check_listed(pages, ifd, n_first, n_segments, is_surplus)
     for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
         _check_listed(pages, ifd, n_listed, n_segments)
     offset, length = pages.columns.segments(rows, n_segments)
@@ -617,12 +622,17 @@ def _read_segments(
     return offset, length
 
 
-def _check_listed(pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int) -> None:
-    """Refuse an image that needs more segments than are listed; report one that lists none."""
-    if n_segments <= n_listed:
+def _check_listed(
+    pages: Pages, ifd: IfdFacts, n_listed: int, n_segments: int, is_surplus: bool = False
+) -> None:
+    """Refuse an image that needs more segments than are listed; report one that lists none.
+
+    With `is_surplus`, also report that the IFD lists segments that the image does not need.
+    """
+    if n_segments <= n_listed and not is_surplus:
         return
     found = Finding(
-        "the image needs more segments than the IFD lists",
+        f"the image needs {'fewer' if is_surplus else 'more'} segments than the IFD lists",
         pages.reader.url,
         ifd.name,
         "ImageWidth (256), ImageLength (257)",

@@ -23,6 +23,7 @@ from ..codecs.decode import (
     decoder_name,
     decodes,
     find_end_check,
+    has_surplus,
     has_twin_edges,
     lacks_end,
     runs_short,
@@ -47,7 +48,15 @@ from ..model.array import Array
 from ..model.codec import SegmentCodec
 from ..model.manifest import MISSING, Manifest
 from ..model.tiff_facts import LevelFacts
-from .byte_counts import COUNTS, FAX, bytes_to_next, fill_in_lengths, report_short_strip
+from .byte_counts import (
+    COUNTS,
+    FAX,
+    SIZES,
+    SURPLUS,
+    bytes_to_next,
+    fill_in_lengths,
+    report_wrong_lengths,
+)
 from .plan import (
     LevelPlan,
     plan_level,
@@ -110,7 +119,7 @@ def checked_array(
     """
     level = fill_in_lengths(level, file, report)
     plan = plan_level(level, dims, is_native=is_native)
-    report_short_strip(level, report)
+    report_wrong_lengths(level, report)
     if plan.is_merged:
         return plan.array
     probe = _Probe(level, file, report, allows_holes)
@@ -413,6 +422,8 @@ class _Probe:
             if n not in across_end and lacks_end(codec, data):
                 what = "the byte count of a segment is too small: it excludes the checksum"
                 self.report.add(COUNTS, what, got=f"{len(data)} bytes of segment {n}")
+            if has_surplus(codec, data):
+                self.report.add(SIZES, SURPLUS, got=f"segment {n}")
 
     # ---- truncated segments
 
@@ -576,7 +587,7 @@ def _is_exact(codec: SegmentCodec, data: bytes) -> bool:
     chain = to_zarr2(codec)
     decoders = [chain["compressor"], *reversed(chain["filters"] or [])]
     if any(config and config["id"] == "tiffref_segment" for config in decoders):
-        return decodes(accepting_truncated(codec), data)
+        return decodes(accepting_truncated(codec), data) and not has_surplus(codec, data)
     buffer: Any = data
     n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
     try:
