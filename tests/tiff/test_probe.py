@@ -20,6 +20,7 @@ from samples import rng
 import tiffref
 from tiffref.codecs.decode import decode_segment, runs_short
 from tiffref.errors import MalformedTiff, ManifestMismatch, MetadataWarning, TiffrefError
+from tiffref.io.source import LocalSource
 from tiffref.model.codec import SegmentCodec
 from tiffref.zarr import ZarrTiffStore
 
@@ -320,6 +321,28 @@ def test_no_jpeg_segment_is_cut_unnoticed(tmp_path, how, n_less, order):
     for name in ("a.json", "a.parquet"):
         references.write_fsspec(tmp_path / name)
         np.testing.assert_array_equal(read(tmp_path / name), tifffile.imread(path))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_jpeg_ends_are_checked_without_a_read_for_each(tmp_path, monkeypatch, order):
+    path, reads, read_file = tmp_path / "a.tif", [], LocalSource.read
+    data = rng.integers(0, 99, (16 * 40, 16 * 50), "u1")
+    how = {"compression": "jpeg", "tile": (16, 16), "byteorder": order, "metadata": None}
+    tifffile.imwrite(path, data, **how)
+    with tifffile.TiffFile(path) as tif:
+        ends = np.add(tif.pages[0].dataoffsets, tif.pages[0].databytecounts)
+    whole = path.read_bytes()
+    monkeypatch.setattr(LocalSource, "read", lambda *args: reads.append(args) or read_file(*args))
+    tiffref.scan(path, strict=True)
+    assert len(reads) < 40
+    for n_lost, most in ((1, 16 << 20), (4, 0)):  # of a large level, evenly spaced ones
+        monkeypatch.setattr("tiffref.tiff.probe._MAX_SPANNED_BYTES", most)
+        data = bytearray(whole)
+        for end in ends[1800 : 1800 + n_lost]:
+            data[end - 18 : end] = bytes(18)
+        path.write_bytes(data)
+        with pytest.raises(MalformedTiff, match=r"segment 180.*279.*excludes samples"):
+            tiffref.scan(path)
 
 
 @pytest.mark.parametrize(("seed", "how"), [(22, MIDDLE[1]), (55, MIDDLE[0]), (62, MIDDLE[1])])

@@ -85,6 +85,9 @@ _MAX_FOLLOWED = 16
 _MAX_PADDING = 64
 _MAX_FOLLOWING_BYTES = 4096
 _MAX_JPEG_ENDS = 512
+_MIN_MAPPED_ENDS = 32
+"""Fewer ends of streams than this are faster to read one by one."""
+_MAX_SPANNED_BYTES = 16 << 20
 
 
 def checked_array(
@@ -531,15 +534,32 @@ class _Probe:
         return found
 
     def _without_jpeg_end(self, array: Array) -> set[int]:
-        """Return the first segments that do not end as JPEG streams do, if no request is needed."""
-        manifest, file = array.manifest, self.file
-        without_end = set()
-        for n in np.flatnonzero(manifest.source >= 0)[:_MAX_JPEG_ENDS].tolist():
-            source, offset, length = manifest.at(n)
-            place = manifest.sources[source].url, offset + length - 2, 2
-            if file.is_cached(*place) and file.read_segment(*place) != END_OF_JPEG:
-                without_end.add(n)
-        return without_end
+        """Return segments that do not end as JPEG streams do, if no request is needed.
+
+        Of a large level, evenly spaced ones are looked at: the ends of all may cost as much time as
+        reading the whole file.
+        """
+        manifest = array.manifest
+        here = np.flatnonzero(manifest.source >= 0)
+        if manifest.length[here].sum() > _MAX_SPANNED_BYTES:
+            here = here[:: -(-len(here) // _MAX_JPEG_ENDS)]
+        source, end = manifest.source[here], (manifest.offset + manifest.length)[here]
+        is_whole = np.ones(len(here), np.bool_)
+        for row in np.unique(source).tolist():
+            url = manifest.sources[row].url
+            is_whole[source == row] = self._are_jpeg_ends(url, end[source == row].astype(np.int64))
+        return set(here[~is_whole][:_MAX_JPEG_ENDS].tolist())
+
+    def _are_jpeg_ends(self, url: str, end: NDArray[np.int64]) -> NDArray[np.bool_] | list[bool]:
+        """Return whether JPEG streams end at some places of a file; true if that is not known."""
+        source = self.file.source_at(url)
+        buffer = source.as_buffer() if len(end) > _MIN_MAPPED_ENDS else None
+        if buffer is not None:
+            data, marker = np.frombuffer(buffer, np.uint8), END_OF_JPEG
+            return (data[end - 2] == marker[0]) & (data[end - 1] == marker[1])
+        tails = [(n - 2, 2) for n in end[:_MAX_JPEG_ENDS].tolist()]
+        is_end = [not source.is_cached(*p) or source.read(*p) == END_OF_JPEG for p in tails]
+        return is_end + [True] * (len(end) - len(tails))
 
 
 def _codec_at(array: Array, n: int) -> SegmentCodec:

@@ -95,13 +95,14 @@ class ImageFile:
 
     def read_segment(self, url: str, offset: int, length: int) -> bytes:
         """Read the stored bytes of a segment of this file, or of another file of its set."""
-        return self._source_at(url).read(offset, length)
+        return self.source_at(url).read(offset, length)
 
     def is_cached(self, url: str, offset: int, length: int) -> bool:
         """Return whether a segment can be read without a request."""
-        return self._source_at(url).is_cached(offset, length)
+        return self.source_at(url).is_cached(offset, length)
 
-    def _source_at(self, url: str) -> ByteSource:
+    def source_at(self, url: str) -> ByteSource:
+        """Return the bytes of this file, of another file of its set, or of a sidecar file."""
         if url in self.sidecars:
             return self.sidecars[url]
         return (self.reader if url == self.reader.url else self.sibling(url)).source
