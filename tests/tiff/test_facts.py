@@ -230,23 +230,3 @@ def test_fax_and_predictors_that_libtiff_refuses_are_refused(tmp_path: Path) -> 
         write_tiff(path, [image(IMAGE.astype(dtype), {259: 3})])
         with pytest.raises(UnsupportedTiff, match="277"):
             tiffref.scan(path)
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("how", [{}, {"tile": (16, 16)}])
-@pytest.mark.parametrize("code", [256, 257])
-def test_an_image_without_size_is_refused(tmp_path, code, how, order):
-    """It was an empty array."""
-    path, pixels = tmp_path / "a.tif", np.ones((16, 16), "u2")
-    write_tiff(path, [image(pixels, {code: 0}, order=order, **how)], order=order)
-    with pytest.raises(MalformedTiff, match="has no size"):
-        tiffref.scan(path)
-    with pytest.warns(TruncationWarning, match="has no size"):
-        write_tiff(path, [image(pixels), image(pixels, {code: 0}, **how)])
-        assert len(tiffref.scan(path).series) == 2
-
-
-def test_an_empty_array_that_tifffile_wrote_is_empty(tmp_path):
-    with pytest.warns(UserWarning, match="zero-size array"):
-        tifffile.imwrite(tmp_path / "a.tif", np.zeros((0, 5), "u1"), metadata=None)
-    assert tiffref.scan(tmp_path / "a.tif").group["image"].shape == (0, 0)

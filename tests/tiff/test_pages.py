@@ -134,3 +134,23 @@ def test_lists_that_are_padded_with_zeros_are_silent(tmp_path):
     with (tmp_path / "a.tif").open("ab") as file:
         file.write(bytes(512))
     tiffref.scan(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("how", [{}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("code", [256, 257])
+def test_an_image_without_size_is_refused(tmp_path, code, how, order):
+    """It was an empty array."""
+    path, pixels = tmp_path / "a.tif", np.ones((16, 16), "u2")
+    write_tiff(path, [image(pixels, {code: 0}, order=order, **how)], order=order)
+    with pytest.raises(tiffref.MalformedTiff, match=r"fewer segments.*expected 0"):
+        tiffref.scan(path)
+    with pytest.warns(tiffref.TruncationWarning, match="fewer segments"):
+        write_tiff(path, [image(pixels), image(pixels, {code: 0}, **how)])
+        assert len(tiffref.scan(path).series) == 2
+
+
+def test_an_empty_array_that_tifffile_wrote_is_empty(tmp_path):
+    with pytest.warns(UserWarning, match="zero-size array"):
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((0, 5), "u1"), metadata=None)
+    assert tiffref.scan(tmp_path / "a.tif").group["image"].shape == (0, 0)

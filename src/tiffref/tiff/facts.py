@@ -158,11 +158,6 @@ def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
         frame = jpeg_frame(first_bytes(reader, ifd))
         if frame is not None:
             rows, columns, n_components = frame.rows, frame.columns, frame.components
-    if not (rows and columns) and any(ifd.column(c).any() for c in (279, 325) if c in entries):
-        raise MalformedTiff(
-            "the image has no size, but strips or tiles", tag="ImageWidth (256), ImageLength (257)",
-            got=f"{columns} x {rows}",
-        )  # fmt: skip
     quirk = _writer_quirk(reader, ifd)
     (planes, depth, samples), fields = _parse_image(_image_tags(ifd, quirk), quirk, n_components)
     if fields["tile"] is None and 322 in entries and rows * columns:

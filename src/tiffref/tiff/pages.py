@@ -607,11 +607,9 @@ def _read_segments(
         return tuple(map(np.stack, zip(*parts, strict=True)))  # type: ignore[return-value]
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
     directory = pages.directory(first)
-    n_first = _count_listed_segments(directory)
-    is_surplus = False
-    if n_first > n_segments > 0:
-        is_surplus = bool(_read_list(directory, _LIST_TAGS[0])[:, n_segments:].any())
-    _check_listed(pages, ifd, n_first, n_segments, is_surplus)
+    n_first, n_needed = _count_listed_segments(directory), 0 if 0 in ifd.shape else n_segments
+    is_surplus = n_first > n_needed and _read_list(directory, _LIST_TAGS[1])[:, n_needed:].any()
+    _check_listed(pages, ifd, n_first, n_needed, bool(is_surplus))
     for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
         _check_listed(pages, ifd, n_listed, n_segments)
     offset, length = pages.columns.segments(rows, n_segments)
@@ -627,20 +625,18 @@ def _check_listed(
 ) -> None:
     """Refuse an image that needs more segments than are listed; report one that lists none.
 
-    With `is_surplus`, also report that the IFD lists segments that the image does not need.
+    With `is_surplus`, report segments that the image does not need; refuse an image of size 0.
     """
     if n_segments <= n_listed and not is_surplus:
         return
     found = Finding(
         f"the image needs {'fewer' if is_surplus else 'more'} segments than the IFD lists",
-        pages.reader.url,
-        ifd.name,
-        "ImageWidth (256), ImageLength (257)",
+        *(pages.reader.url, ifd.name, "ImageWidth (256), ImageLength (257)"),
         f"{n_listed} offsets or lengths",
-        f"{n_segments}",
-        True,
+        str(n_segments),
+        loses_pixels=True,
     )
-    if n_segments > (n_listed or _MAX_UNLISTED):
+    if n_segments > (n_listed or _MAX_UNLISTED) or (is_surplus and not n_segments):
         raise found.to_error()
     pages.reader.findings.append(found)
 

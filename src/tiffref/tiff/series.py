@@ -185,7 +185,8 @@ def geotiff_series(reader: TiffReader) -> Listing:
 def _group_similar(pages: Pages, *, with_pixels: bool) -> list[Level]:
     """Group similar images, in the order of the first of each group; SubIFDs follow their IFD.
 
-    The rows of SubIFDs come after those of the chain. `with_pixels` drops images of size 0.
+    The rows of SubIFDs come after those of the chain. `with_pixels` drops images of size 0 that
+    have no strips or tiles.
     """
     below: dict[int, list[int]] = {}
     if pages.has_sub_ifds:
@@ -221,9 +222,11 @@ def _group_by_key(pages: Pages, below: dict[int, list[int]], *, with_pixels: boo
 
 
 def _is_image(pages: Pages, row: int, with_pixels: bool) -> bool:
-    if not pages.directory(row).entries:
+    ifd = pages.directory(row)
+    if not ifd.entries:
         return False
-    return not with_pixels or math.prod(pages.facts(row).shape) > 0
+    # strips or tiles of an image of size 0 are an error, which its level raises
+    return not with_pixels or 0 not in pages.facts(row).shape or ifd.n_listed_segments > 0
 
 
 def _series_key(pages: Pages, row: int, with_pixels: bool) -> object:
