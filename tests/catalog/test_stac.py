@@ -85,6 +85,30 @@ def test_stac_documents_are_valid(tmp_path: Path) -> None:
     assert items["nowhere"]["assets"]["data"]["type"] == "image/tiff"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "expected"),
+    [
+        ("u2", "0", {"data_type": "uint16", "nodata": 0}),
+        ("f4", "-9999.5", {"data_type": "float32", "nodata": -9999.5}),
+        ("f4", "nan", {"data_type": "float32"}),
+        ("i8", str(2**62 + 1), {"data_type": "int64"}),
+        ("c8", None, {"data_type": "cfloat32"}),
+        ("?", None, {"data_type": "other"}),
+    ],
+)
+def test_assets_have_the_type_and_nodata_of_samples(
+    tmp_path: Path, dtype: str, nodata: str | None, expected: dict
+) -> None:
+    """odc-stac loads assets without them as float32."""
+    tags = [(42113, 2, 0, nodata, True)] if nodata else None
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), dtype), extratags=tags)
+    catalog.build(tmp_path / "a.tif", tmp_path / "c", stac=True)
+    asset = json.loads((tmp_path / "c/stac/items/a.json").read_text())["assets"]["data"]
+    found = {name: asset[name] for name in ("data_type", "nodata") if name in asset}
+    assert found == expected
+    assert type(found.get("nodata")) is type(expected.get("nodata"))
+
+
 def test_xpystac_opens_items(built: Path) -> None:
     pytest.importorskip("xpystac")
     pytest.importorskip("aiohttp")

@@ -120,6 +120,28 @@ def test_info_of_a_georeferenced_file(tmp_path, capsys):
     assert (lines["crs"], lines["control points"]) == ("EPSG:4326 (WGS 84)", "3")
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of older rasterio's own
+def test_info_of_overviews_rotation_and_sensor_models(tmp_path, capsys):
+    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("pyproj")
+    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8"}
+    affine = rasterio.Affine.translation(500, 900) * rasterio.Affine.rotation(30)
+    affine *= rasterio.Affine.scale(10, -20)
+    with rasterio.open(tmp_path / "a.tif", "w", **profile, transform=affine, crs=32633) as image:
+        image.write(np.zeros((1, 64, 64), "u1"))
+    rpcs = [(50844, 12, 92, [1.0] * 92, True)]
+    tifffile.imwrite(tmp_path / "b.tif", DATA, extratags=rpcs, metadata=None)
+    lines = lines_of(tmp_path / "a.tif", capsys)
+    assert (lines["pixel size"], lines["bounds"][:13]) == ("10 x 20", "x 500 to 1694")
+    assert lines_of(tmp_path / "b.tif", capsys)["sensor model"] == "RPC"
+    with tifffile.TiffWriter(tmp_path / "c.tif") as tif:  # levels share a grid mapping
+        tif.write(DATA, subifds=1, extratags=geo_tags(5e5, 6e6), metadata=None)
+        tif.write(DATA[::2, ::2], subfiletype=1, metadata=None)
+    lines = lines_of(tmp_path / "c.tif", capsys)
+    assert lines["bounds"] == "x 500000 to 500480, y 5999360 to 6000000"
+    assert lines["pixel size"] == "10 x 10"
+
+
 def test_info_lists_levels_codecs_and_readers(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

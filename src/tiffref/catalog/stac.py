@@ -28,6 +28,10 @@ _XARRAY = "https://stac-extensions.github.io/xarray-assets/v1.0.0/schema.json"
 _JSON = "application/json"
 _TIFF = "image/tiff"
 _GEOTIFF = "image/tiff; application=geotiff"
+_REAL = re.compile(r"u?int(8|16|32|64)|float(16|32|64)")
+_COMPLEX = {"complex64": "cfloat32", "complex128": "cfloat64"}
+_MAX_EXACT = 2.0**53
+"""Largest nodata whose number in the index, a float, is exact."""
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -119,6 +123,7 @@ def _item(
             "href": settings.rename(row["url"]),
             "type": _GEOTIFF if is_placed else _TIFF,
             "roles": ["data"],
+            **_samples(row),
         }
     }
     if path := row.get("references"):
@@ -142,6 +147,17 @@ def _item(
         "links": [_link(relation, "../collection.json") for relation in relations],
         "assets": assets,
     }  # fmt: skip
+
+
+def _samples(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return type and nodata of the samples, without which odc-stac loads everything as float32."""
+    name = str(row["dtype"])
+    kind = _COMPLEX.get(name, name if _REAL.fullmatch(name) else "other")
+    nodata = row.get("nodata")
+    is_whole = nodata is not None and name[0] in "iu" and abs(nodata) <= _MAX_EXACT
+    if nodata is None or (name[0] in "iu" and not is_whole):
+        return {"data_type": kind}
+    return {"data_type": kind, "nodata": int(nodata) if is_whole else nodata}
 
 
 def _projection(row: Mapping[str, Any]) -> dict[str, Any]:

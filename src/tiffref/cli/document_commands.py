@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -66,6 +67,8 @@ def _describe_metadata(references: References) -> dict[str, Any]:
 
 
 def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]:
+    from ..metadata.geokeys import bounds_of, numbers
+
     mapping = siblings.get(image.attributes.get("grid_mapping", ""))
     if mapping is None:
         return {}
@@ -74,13 +77,17 @@ def _georeference(image: Array, siblings: Mapping[str, Array]) -> dict[str, Any]
     facts: dict[str, Any] = {"crs": name[1] if name else None}
     if "gcps" in attributes:
         facts["control_points"] = len(json.loads(attributes["gcps"])["features"])
-    if "GeoTransform" in attributes:
+    if "rpcs" in attributes:
+        facts["sensor_model"] = "RPC"
+    transform = numbers(image.attributes.get("spatial:transform"))  # levels may share a mapping
+    if not transform and "GeoTransform" in attributes:
         x, dx, rx, y, ry, dy = (float(n) for n in attributes["GeoTransform"].split())
+        transform = dx, rx, x, ry, dy, y
+    if len(transform) == 6:
+        a, b, _, d, e, _ = transform
         sizes = image.sizes
-        n_x, n_y = sizes.get("x", 0), sizes.get("y", 0)
-        corners = [(x + i * dx + j * rx, y + i * ry + j * dy) for i in (0, n_x) for j in (0, n_y)]
-        xs, ys = zip(*corners, strict=True)
-        facts |= {"bounds": [min(xs), min(ys), max(xs), max(ys)], "pixel_size": [dx, dy]}
+        facts["bounds"] = bounds_of(transform, (sizes.get("y", 0), sizes.get("x", 0)))
+        facts["pixel_size"] = [math.hypot(a, d), math.hypot(b, e)] if b or d else [a, e]
     return facts
 
 
@@ -135,6 +142,8 @@ def _format_metadata(facts: Mapping[str, Any]) -> Iterator[str]:
         rows.append(["pixel size", " x ".join(f"{abs(n):.10g}" for n in facts["pixel_size"])])
     if "control_points" in facts:
         rows.append(["control points", str(facts["control_points"])])
+    if "sensor_model" in facts:
+        rows.append(["sensor model", facts["sensor_model"]])
     axes = dict(facts.get("axes", {}))
     if "bounds" in facts or (plane := _format_plane(axes)):
         rows += [] if "bounds" in facts else plane

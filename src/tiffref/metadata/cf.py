@@ -6,11 +6,13 @@ in names of satellite products, TIFF tags and metadata items.
 
 References: CF conventions 1.11, sections 4, 5.6 and appendix F; GDAL's netCDF driver for
 `GeoTransform` and `spatial_ref`; rioxarray for `gcps`; TIFF 6.0, DateTime (306); naming rules of
-Landsat Collection 2 and of Sentinel-1, -2 and -3 products (ESA).
+Landsat Collection 2, HLS, MODIS and VIIRS (USGS, NASA), Sentinel-1, -2 and -3 (ESA), GOES (NOAA),
+PlanetScope and NAIP.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import json
@@ -141,16 +143,26 @@ _STEPS = {
 }
 """Units of time coordinates, coarsest first."""
 
-_PRODUCT_NAMES = (
-    # S2A_MSIL2A_20220505T101601_..., S1A_IW_GRDH_1SDV_20220505T...; T32UPU_20220505T..._B04
-    re.compile(r"(?:^|[/_])(?:S[123][A-D]_|T\d\d[A-Z]{3}_)(?:[^/]*?_)??(\d{8}T\d{6})"),
-    # S2A_32UPU_20220505_0_L2A, in cloud-optimized collections
-    re.compile(r"(?:^|[/_])S2[A-D]_\d{1,2}[A-Z]{3}_(\d{8})_"),
-    # LC08_L2SP_193024_20220505_20220511_02_T1_SR_B4
-    re.compile(r"(?:^|/)L[COTEM]0\d_L\d[A-Z]{2}_\d{6}_(\d{8})_"),
+_PRODUCT_NAMES = tuple(
+    (re.compile(pattern), form)
+    for pattern, form in (
+        # S2A_MSIL2A_20220505T101601_..., S1A_IW_GRDH_1SDV_20220505T...; T32UPU_20220505T..._B04
+        (r"(?:^|_)(?:S[123][A-D]_|T\d\d[A-Z]{3}_)(?:[^/]*?_)??(\d{8}T\d{6})", ""),
+        # S2A_32UPU_20220505_0_L2A, in cloud-optimized collections
+        (r"(?:^|_)S2[A-D]_\d{1,2}[A-Z]{3}_(\d{8})_", ""),
+        (r"^s1[a-d]-\w+-\w+-\w+-(\d{8}t\d{6})-", ""),
+        # LC08_L2SP_193024_20220505_20220511_02_T1_SR_B4
+        (r"^L[COTEM]0\d_L\d[A-Z]{2}_\d{6}_(\d{8})_", ""),
+        (r"^HLS\.[LS]30\.T\d\d[A-Z]{3}\.(\d{7}T\d{6})\.", "%Y%jT%H%M%S"),
+        (r"^(?:M[OYC]D|VNP|VJ\d)\w+\.A(\d{7})\.", "%Y%j"),
+        (r"^OR_ABI-[^/]*_s(\d{13})", "%Y%j%H%M%S"),  # GOES
+        (r"^(\d{8}_\d{6})_(?:\d\d_)?[0-9a-f]{4}_[13][AB]_", ""),  # PlanetScope
+        (r"^m_\d{7}_[ns][ew]_\d\d_[\dh]+_(\d{8})", ""),  # NAIP
+    )
 )
-"""File and folder names of products; the date is that of acquisition, not of processing."""
-_DATE = re.compile(r"\d{8}")
+"""File and folder names of products, and the form of their date, "" if it is ISO 8601; the date is
+that of acquisition, not of processing."""
+_DATE = re.compile(r"\d{7}")
 
 _TIME_ITEMS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
           "PRODUCT_START_TIME", "time_coverage_start")  # fmt: skip
@@ -165,10 +177,14 @@ def acquired_from_name(url: str) -> datetime.datetime | None:
     '2022-05-05T00:00:00+00:00'
     """
     for part in reversed(url.split("/")[-4:]):
-        for pattern in _PRODUCT_NAMES if _DATE.search(part) else ():
+        for pattern, form in _PRODUCT_NAMES if _DATE.search(part) else ():
             match = pattern.search(part)
-            if match:
+            if match and not form:
                 return _parse_utc(match[1])
+            if match:
+                with contextlib.suppress(ValueError):
+                    return datetime.datetime.strptime(f"{match[1]}+0000", f"{form}%z")
+                return None
     return None
 
 
