@@ -54,7 +54,7 @@ def assert_as_tifffile(path: Path) -> OmeFile:
     assert ome_text(reader) is not None
     assert not is_vendor_file(reader)
     ours = OmeFile(reader)
-    vendor = open_vendor(LocalSource(path), TiffReader(LocalSource(path)))
+    vendor = open_vendor(TiffReader(LocalSource(path)))
     assert columns(ours.list()) == columns(vendor.list())
     vendor.close()
     return ours

@@ -44,7 +44,6 @@ class IfdFacts:
     extra_samples: tuple[int, ...]
     subsampling: tuple[int, int]
     subfile_type: int
-    nodata: float | int | None
     tags: Mapping[int, Any] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
 

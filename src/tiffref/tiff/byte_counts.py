@@ -22,7 +22,7 @@ from ..codecs.table import compression_of
 from ..metadata.report import Report
 from ..model.manifest import has_zeros
 from ..model.tiff_facts import LevelFacts
-from .plan import run_as_pages, segment_codec, source_sizes, stored_bytes
+from .plan import bytes_to_end, run_as_pages, segment_codec, source_sizes, stored_bytes
 from .series import ImageFile
 
 COUNTS = "StripByteCounts (279), TileByteCounts (325)"
@@ -67,15 +67,13 @@ def without_truncated(level: LevelFacts, file: ImageFile) -> tuple[LevelFacts, i
 def _is_cut(level: LevelFacts, file: ImageFile) -> NDArray[np.bool_]:
     """Return which segments miss samples because the file ends, `(n_pages, n_segments)`."""
     compression = level.ifds[0].compression
-    size = source_sizes(level.sources)[level.source][:, np.newaxis]
-    available = size - np.minimum(level.offset, size)
+    available = bytes_to_end(level)
     if compression == 1 and level.run_offset is None:
         whole = np.broadcast_to(stored_bytes(level), level.length.shape)
         is_single = whole.shape[1] == 1 and level.ifds[0].tile is None
-        return (level.offset > 0) & (
-            (whole if is_single else np.minimum(whole, level.length)) > available
-        )
-    is_cut = (level.offset >= size) & (level.offset > 0) & (compression not in FAX)
+        needed = whole if is_single else np.minimum(whole, level.length)
+        return (level.offset > 0) & (needed > available)
+    is_cut = (available == 0) & (level.offset > 0) & (compression not in FAX)
     for page, n in np.argwhere((level.length > available) & (available > 0)).tolist():
         ifd = level.ifds[level.ifd[page]]
         codec = accepting_truncated(segment_codec(ifd, is_short=True))

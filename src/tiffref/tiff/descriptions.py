@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MalformedTiff
 from .ifd import Directory, TiffReader
 
 _DESCRIPTION, _IJ_COUNTS, IJ_METADATA = 270, 50838, 50839
@@ -195,14 +194,6 @@ def scifio_defects(found: Mapping[str, Any], sizes: Mapping[str, int]) -> list[s
         return []
     texts = ", ".join(lengths), ", ".join(names), ", ".join(counted)
     return ["SCIFIO's lengths are {} for {}, but the pages and counts have {}".format(*texts)]
-
-
-def missing_planes_error(what: str, got: object, expected: object, url: str) -> MalformedTiff:
-    """Return the error for planes that the file declares but does not have."""
-    return MalformedTiff(
-        what, url=url, got=got, expected=expected,
-        hint="The file may be truncated; get a whole copy, or read the rest with allow_holes=True.",
-    )  # fmt: skip
 
 
 # ---- Exif

@@ -22,7 +22,7 @@ from ..codecs.table import JPEG, OLD_JPEG
 from ..errors import MalformedTiff, UnsupportedTiff
 from ..model.tiff_facts import IfdFacts
 from .descriptions import DIRECTORY_TAGS, IJ_METADATA, ij_metadata, read_linked_ifd
-from .ifd import Directory, TiffReader
+from .ifd import SEGMENT_LENGTHS, SEGMENT_OFFSETS, Directory, TiffReader
 
 _RGB, _YCBCR = 2, 6
 _PACKBITS = 32773
@@ -35,7 +35,7 @@ _DROPPED_TAGS = frozenset(
     {273, 279, 288, 289, 324, 325, 330, 347, 513, 514, 519, 520, 521, 65426, 65432}
 )
 """Offsets and lengths, which are meaningless outside the file, and decoder tables."""
-_MCU_STARTS, _MCU_STARTS_HIGH, _NODATA = 65426, 65432, 42113
+_MCU_STARTS, _MCU_STARTS_HIGH = 65426, 65432
 _LSM_INFO, _MAGNIFICATION, _CAPTURE_MODE = 34412, 65421, 65441
 _MAX_BITS, _MAX_SHORT = 32, (1 << 16) - 1
 _INTEGER_TYPES = frozenset({1, 2, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
@@ -94,12 +94,10 @@ def _number(tags: Mapping[int, Any], code: int, default: int) -> int:
         return default
     if isinstance(value, _NonInteger):
         value = value.value
-    elif isinstance(value, bytes | tuple):
-        if not len(value):
-            return default
-        first = value[0]
-        if isinstance(first, int) and first >= 0 and all(n == first for n in value):
-            return first
+    elif not len(value):
+        return default
+    elif value[0] >= 0 and len(set(value)) == 1:
+        return value[0]
     raise MalformedTiff("the tag is not a single integer", tag=code, got=repr(value)[:60])
 
 
@@ -142,14 +140,6 @@ def read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
     MalformedTiff, UnsupportedTiff
         If the tags have impossible values, or values that readers disagree about.
     """
-    try:
-        return _read_facts(reader, ifd)
-    except (MalformedTiff, UnsupportedTiff) as error:
-        error.ifd = error.ifd or ifd.name
-        raise
-
-
-def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
     entries = ifd.entries
     rows, columns = _image_length(ifd, 257), _image_length(ifd, 256)
     n_components = None
@@ -174,17 +164,11 @@ def _read_facts(reader: TiffReader, ifd: Directory) -> IfdFacts:
     if not entries:
         fields = {**fields, "dtype": None}
     shape = (planes, depth, rows, columns, samples)
-    nodata = _parse_nodata(ifd.get(_NODATA), fields["dtype"]) if _NODATA in entries else None
     return IfdFacts(
-        name=ifd.name,
-        byteorder=reader.header.byteorder,
-        shape=shape,
+        name=ifd.name, byteorder=reader.header.byteorder, shape=shape,
         rows_per_strip=0 if 322 in entries and not uses_ndpi else _rows_per_strip(ifd, shape),
-        nodata=nodata,
-        tags=_kept_tags(reader, ifd),
-        tables=tables,
-        **fields,
-    )
+        tags=_kept_tags(reader, ifd), tables=tables, **fields,
+    )  # fmt: skip
 
 
 _IMAGE_TAGS = frozenset(
@@ -195,14 +179,11 @@ _IMAGE_TAGS = frozenset(
 
 def _image_tags(ifd: Directory, quirk: str) -> tuple[tuple[int, Any], ...]:
     """Return the values of `_IMAGE_TAGS`, a cache key: many files share them."""
-    values = ifd._values
-    tags = tuple(
-        [
-            (code, values[code] if type(values.get(code)) is int else _hashable_value(ifd, code))
-            for code in ifd.entries
-            if code in _IMAGE_TAGS
-        ]
-    )
+    values, codes = ifd._values, [code for code in ifd.entries if code in _IMAGE_TAGS]
+    tags = tuple([
+        (code, values[code] if type(values.get(code)) is int else _hashable_value(ifd, code))
+        for code in codes
+    ])  # fmt: skip
     if quirk == "lsm" and ifd.entries.get(258, (0, 0))[:2] == (3, 2):
         # two values fit into the entry, but old LSM writers store an offset there
         data = ifd._reader.read(int.from_bytes(ifd.raw(258), "little"), 4)
@@ -391,21 +372,6 @@ def shape_of(
     return ((*size, samples), f"{axes}S") if has_samples or samples > 1 else (size, axes)
 
 
-def _parse_nodata(value: Any, dtype: str | None) -> float | int | None:
-    """Parse GDAL_NODATA (42113) as a number of the dtype; 0 if it is not one."""
-    if dtype is None or value is None:
-        return None
-    is_whole = np.dtype(dtype).kind in "iub"
-    try:
-        number = (int if is_whole else float)(str(value).replace(",", "."))
-    except (ValueError, OverflowError):
-        return 0
-    if not is_whole or np.dtype(dtype).kind == "b":
-        return number
-    limits = np.iinfo(dtype)
-    return number if limits.min <= number <= limits.max else 0
-
-
 def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:
     tags = ifd.tags(_DROPPED_TAGS)
     for code in DIRECTORY_TAGS:
@@ -421,8 +387,7 @@ def _kept_tags(reader: TiffReader, ifd: Directory) -> dict[int, Any]:
 
 def first_bytes(reader: TiffReader, ifd: Directory, most: int = _MAX_HEADER_BYTES) -> bytes:
     """Read the start of the first segment that is not missing."""
-    offset: Any = next((ifd.column(c) for c in (324, 273, 513) if c in ifd), ())
-    length: Any = next((ifd.column(c) for c in (325, 279, 514) if c in ifd), ())
+    offset, length = map(ifd.first_column, (SEGMENT_OFFSETS, SEGMENT_LENGTHS))
     n_listed = min(len(offset), len(length))
     n = next((n for n in range(n_listed) if offset[n]), n_listed)
     if n == n_listed or int(offset[n]) >= reader.size:

@@ -27,7 +27,8 @@ from ..io.urls import FIRST_BYTES, describe_content
 MAX_ENTRIES = 4096
 """Entries in one IFD. Anything that claims more is not an IFD."""
 SUB_IFDS = 330
-SEGMENT_OFFSETS, SEGMENT_LENGTHS = (324, 273), (325, 279)
+SEGMENT_OFFSETS, SEGMENT_LENGTHS = (324, 273, 513), (325, 279, 514)
+"""Tags that list segments, those of old-style JPEG last; the first one present counts."""
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4",
           11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}  # fmt: skip
 """NumPy codes of the types; a rational is two integers."""
@@ -67,6 +68,7 @@ _SHORT_VALUES_BYTES = 256
 _GHOST_AREA = b"GDAL_STRUCTURAL_METADATA_SIZE="
 """Start of the text in which GDAL declares the file layout (COG), right after the header."""
 _MAX_GHOST_AREA_BYTES = 512
+_NO_NUMBERS = np.zeros(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +96,17 @@ def parse_header(data: bytes, url: str = "") -> Header:
         If this is not a TIFF header.
     """
     byteorder = {b"II": "<", b"MM": ">", b"EP": "<"}.get(data[:2])
-    if byteorder is not None and len(data) < 8:
-        raise MalformedTiff(
-            "the header is cut off",
-            got=f"{len(data)} bytes",
-            expected="at least 8",
-            hint="The file is truncated; get a whole copy.",
-        )
     if byteorder is None:
         what, hint = describe_content(data)
         raise MalformedTiff(f"not a TIFF file but {what}", hint=hint)
-    is_big = struct.unpack_from(f"{byteorder}H", data, 2)[0] == 43
+    is_big = data[2:4] == struct.pack(f"{byteorder}H", 43)
     is_ndpi = not is_big and byteorder == "<" and url.lower().endswith(".ndpi")
-    if len(data) < (16 if is_big else 12 if is_ndpi else 8):
-        raise MalformedTiff("the header is cut off", got=f"{len(data)} bytes", expected="16")
+    n_bytes = 16 if is_big else 12 if is_ndpi else 8
+    if len(data) < n_bytes:
+        raise MalformedTiff(
+            "the header is cut off", got=f"{len(data)} bytes", expected=f"at least {n_bytes}",
+            hint="The file is truncated; get a whole copy.",
+        )  # fmt: skip
     form = f"{byteorder}{'Q' if is_big or is_ndpi else 'I'}"
     (first,) = struct.unpack_from(form, data, 8 if is_big else 4)
     return Header(byteorder, is_big, first, is_ndpi)
@@ -157,36 +156,18 @@ class Finding:
     def to_error(self) -> MalformedTiff:
         """Return the finding as an exception."""
         return MalformedTiff(
-            self.what,
-            url=self.url,
-            ifd=self.ifd,
-            tag=self.tag,
-            got=self.got,
-            expected=self.expected,
-            hint="The file may be truncated; get a whole copy.",
-        )
+            self.what, url=self.url, ifd=self.ifd, tag=self.tag, got=self.got,
+            expected=self.expected, hint="The file may be truncated; get a whole copy.",
+        )  # fmt: skip
 
 
 class Directory:
-    """One image file directory.
+    """One image file directory at `offset`, in bytes from the start of the TIFF.
 
-    Attributes
-    ----------
-    offset
-        Position in bytes from the start of the TIFF.
-    name
-        Index in the chain, or "@offset" for IFDs outside the chain.
-    entries
-        (type, count, position of the values, the values if already read) by tag. If a tag occurs
-        twice, the first one counts.
-    next_offset
-        Offset of the next IFD; 0 if there is none.
-    end
-        Position at which `next_offset` is stored.
-    more_descriptions
-        Values of repeated ImageDescription tags.
-    findings
-        Faults in this IFD.
+    `name` is its index in the chain, or "@offset" if it is outside the chain. `entries` has (type,
+    count, position of the values, the values if already read) by tag; if a tag occurs twice, the
+    first one counts. `next_offset`, stored at `end`, is that of the next IFD, 0 if there is none.
+    `more_descriptions` are the values of repeated ImageDescription tags, `findings` the faults.
     """
 
     __slots__ = (
@@ -209,10 +190,8 @@ class Directory:
     @property
     def n_listed_segments(self) -> int:
         """Number of segments whose offsets the IFD lists."""
-        for code in (324, 273, 513):
-            if code in self.entries:
-                return self.entries[code][1]
-        return 0
+        entries = self.entries
+        return next((entries[code][1] for code in SEGMENT_OFFSETS if code in entries), 0)
 
     def get(self, code: int, default: Any = None) -> Any:
         """Return the value of a tag, decoded once.
@@ -253,6 +232,10 @@ class Directory:
                 "values are not unsigned integers", ifd=self.name, tag=code, got=f"type {kind}"
             )
         return values.astype(np.uint64)
+
+    def first_column(self, codes: Iterable[int]) -> NDArray[np.uint64]:
+        """Return `column` of the first tag that is present, empty if none is."""
+        return next((self.column(code) for code in codes if code in self.entries), _NO_NUMBERS)
 
     def tags(self, without: frozenset[int]) -> dict[int, Any]:
         """Return the values of all other tags."""
@@ -296,20 +279,10 @@ def _to_text(data: bytes) -> str | bytes:
 class TiffReader:
     """Reads the IFDs of one file.
 
-    Attributes
-    ----------
-    source
-        Bytes of the file.
-    counts
-        Receives the number of IFDs and bytes read, for the progress of a scan.
-    base
-        Position of the TIFF in the source; not 0 if it is embedded in a larger file.
-    findings
-        Faults, in the order in which they were found.
-    n_reads
-        IFDs read so far.
-    has_loop
-        Whether the chain returns to an earlier IFD.
+    `base` is the position of the TIFF in the source, not 0 if it is embedded in a larger file.
+    `counts` receives the number of IFDs and bytes read, for the progress of a scan. `findings` are
+    the faults in the order in which they were found, `n_reads` the IFDs read so far, and `has_loop`
+    whether the chain returns to an earlier IFD.
     """
 
     source: ByteSource
@@ -363,13 +336,11 @@ class TiffReader:
 
     def read(self, offset: int, length: int) -> bytes:
         """Read bytes at an offset in the TIFF; fewer at the end of the file."""
-        if not self.source.is_local:
-            return self.source.read(offset + self.base, max(0, min(length, self.size - offset)))
         for start, data in self._windows:
             at = offset - start
             if at >= 0 and at + length <= len(data):
                 return data[at : at + length]
-        if length > _WINDOW_BYTES // 2:
+        if length > _WINDOW_BYTES // 2 or not self.source.is_local:
             return self.source.read(offset + self.base, max(0, min(length, self.size - offset)))
         start = max(0, min(offset - _LOOKBEHIND_BYTES, self.size - _WINDOW_BYTES))
         data = self.source.read(start + self.base, _WINDOW_BYTES)
@@ -413,13 +384,11 @@ class TiffReader:
         ifd = self.directory(offset)
         if ifd is None:
             raise MalformedTiff(
-                "the first IFD cannot be read",
-                url=self.url,
-                tag="first IFD",
+                "the first IFD cannot be read", url=self.url, tag="first IFD",
                 got=f"offset {offset}",
                 expected=f"an IFD within the {self.size} bytes of the file",
                 hint="The file may be truncated; get a whole copy.",
-            )
+            )  # fmt: skip
         return ifd
 
     def directory(self, offset: int, name: str = "") -> Directory | None:
@@ -474,20 +443,16 @@ class TiffReader:
         if offset in self._directories:
             return True
         # reads the count only: the entries may be fetched later, together with those of other IFDs
-        return (
-            self._count_entries(offset, lambda at, n: self.source.read(at + self.base, n))
-            is not None
-        )
+        n = self._count_entries(offset, lambda at, n: self.source.read(at + self.base, n))
+        return n is not None
 
     def _charge_entries(self, n_entries: int) -> None:
         self._n_entries_left -= n_entries
         if self._n_entries_left < 0:
             raise MalformedTiff(
-                "IFDs overlap",
-                url=self.url,
-                got="more entries than the file has room for",
+                "IFDs overlap", url=self.url, got="more entries than the file has room for",
                 expected=f"no more than fit into {self.size} bytes",
-            )
+            )  # fmt: skip
 
     def _parse(self, ifd: Directory, body: bytes, where: int, high: bytes) -> None:
         """Parse the entries of an IFD."""
@@ -609,8 +574,7 @@ class TiffReader:
                 return
         self._is_chain_complete = True
         if offset:
-            has_loop = offset in self._index
-            what = "the next IFD cannot be read"
+            has_loop, what = offset in self._index, "the next IFD cannot be read"
             if has_loop:
                 what = "the chain of IFDs returns to an earlier one"
             self.add_finding(last, what, "next IFD", f"offset {offset}", not has_loop)
@@ -655,17 +619,13 @@ class TiffReader:
         self._append_next(offset, tail)
         self._is_chain_complete = True
 
-    def sub_directories(self, ifds: Iterable[Directory]) -> list[list[int]]:
-        """Return the offsets of the SubIFDs of several IFDs, and fetch all SubIFDs together."""
-        ifds = list(ifds)
-        lists = [ifd.entries[SUB_IFDS] for ifd in ifds if SUB_IFDS in ifd]
+    def fetch_sub_directories(self, ifds: Iterable[Directory]) -> None:
+        """Prefetch the SubIFDs of several IFDs together."""
+        ifds = [ifd for ifd in ifds if SUB_IFDS in ifd]
+        lists = [ifd.entries[SUB_IFDS] for ifd in ifds]
         self.source.prefetch([(entry[2] + self.base, 8 * entry[1]) for entry in lists])
-        sub_ifds = [
-            [int(n) for n in ifd.column(SUB_IFDS)[:MAX_ENTRIES]] if SUB_IFDS in ifd else []
-            for ifd in ifds
-        ]
-        self.fetch_directories([offset for some in sub_ifds for offset in some])
-        return sub_ifds
+        columns = [ifd.column(SUB_IFDS)[:MAX_ENTRIES] for ifd in ifds]
+        self.fetch_directories([offset for column in columns for offset in column.tolist()])
 
     def fetch_directories(self, offsets: Sequence[int]) -> None:
         """Prefetch IFDs together."""

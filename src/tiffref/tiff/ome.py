@@ -101,19 +101,6 @@ class OmeFile(ImageFile):
         with closing(source):
             return source.read(0, min(source.size, _MAX_BYTES)).decode("utf-8-sig", "replace")
 
-    def sibling(self, path: str) -> TiffReader:
-        """Return the reader of another file of the set.
-
-        Raises
-        ------
-        MalformedTiff
-            If it does not exist, or is not a TIFF.
-        """
-        found = self.find(path)
-        if found is None:
-            raise MalformedTiff("a file of the OME-TIFF set cannot be read", url=path)
-        return found
-
     def find(self, path: str) -> TiffReader | None:
         """Return the reader of another file of the set, opened once; None if it does not exist."""
         if path not in self._siblings:
@@ -279,9 +266,8 @@ class _OmeSet:
                 level = parsed.level(listing.defects)
                 if level is None:
                     continue
-                level = _split_modulo_axes(
-                    level, modulo.get(parsed.annotation, {}), listing.defects
-                )
+                axes = modulo.get(parsed.annotation, {})
+                level = _split_modulo_axes(level, axes, listing.defects)
                 levels = [level, *_sub_levels(level)]
                 name = parsed.name or ("Baseline" if len(levels) > 1 else "")
                 listing.series.append(Series("ome", levels, name, n))
@@ -321,11 +307,8 @@ class _OmeSet:
     def number(self, uuid: Element | None) -> int | None:
         """Return the number of the file that a UUID element names; None if it does not exist."""
         if self.companion and (uuid is None or not uuid.get("FileName")):
-            raise MalformedTiff(
-                "a TiffData element names no file",
-                url=self.companion,
-                expected="UUID with a FileName",
-            )
+            what, expected = "a TiffData element names no file", "UUID with a FileName"
+            raise MalformedTiff(what, url=self.companion, expected=expected)
         if uuid is None:
             return 0
         name, own_id = uuid.get("FileName", ""), (uuid.text or "").strip()
@@ -386,14 +369,13 @@ class _Image:
         self.axes = (pixels.get("DimensionOrder") or "")[::-1]
         if sorted(self.axes) != sorted("XYZCT") or self.axes[3:] != "YX":
             raise _InconsistentXml(f"DimensionOrder is {pixels.get('DimensionOrder')!r:.40}")
-        samples = {
-            _number(channel, "SamplesPerPixel", 1) for channel in pixels.iterfind("{*}Channel")
-        }
+        channels = pixels.iterfind("{*}Channel")
+        samples = {_number(channel, "SamplesPerPixel", "1") for channel in channels}
         if len(samples) > 1:
             raise _InconsistentXml("channels differ in SamplesPerPixel")
         self.samples = max(1, *samples) if samples else 1
         self.shape = [
-            _number(pixels, f"Size{axis}", None) // (self.samples if axis == "C" else 1)
+            _number(pixels, f"Size{axis}") // (self.samples if axis == "C" else 1)
             for axis in self.axes
         ]
         self.n_planes = math.prod(self.shape[:3])
@@ -523,9 +505,7 @@ def _plane_counts(elements: list[Element], n_pages: NDArray[np.intp]) -> NDArray
     The default is all pages of the file; for a missing file, the count of the previous element.
     """
     texts = [
-        element.get(
-            "PlaneCount", element.get("NumPlanes", "0" if element.get("IFD") is None else "1")
-        )
+        element.get("PlaneCount", element.get("NumPlanes", str(int("IFD" in element.attrib))))
         for element in elements
     ]
     count = _parse_numbers(texts, "PlaneCount")
@@ -548,14 +528,11 @@ def _parse_numbers(texts: list[str], name: str) -> NDArray[np.intp]:
     return np.array(list(map(int, texts)), np.intp)
 
 
-def _number(element: Element, name: str, default: int | None) -> int:
-    text = element.get(name)
-    if text is None:
-        if default is not None:
-            return default
-    elif _is_number(text):
-        return int(text)
-    raise _InconsistentXml(f"{name} of {local_name(element)} is {text!r:.40}")
+def _number(element: Element, name: str, default: str | None = None) -> int:
+    text = element.get(name, default)
+    if text is None or not _is_number(text):
+        raise _InconsistentXml(f"{name} of {local_name(element)} is {text!r:.40}")
+    return int(text)
 
 
 def _is_number(text: str) -> bool:
@@ -570,13 +547,9 @@ def _read_modulo(root: Element) -> Iterator[tuple[str, dict[str, tuple[str, int]
     for group in root.iterfind("{*}StructuredAnnotations"):
         for annotation in group:
             if annotation.get("Namespace", "").endswith("modulo"):
-                along = [
-                    part for part in annotation.iter() if local_name(part)[:-1].endswith("Along")
-                ]
-                yield (
-                    annotation.get("ID", ""),
-                    {local_name(part)[-1]: _modulo_axis(part) for part in along},
-                )
+                parts = ((local_name(part), part) for part in annotation.iter())
+                along = ((name[-1], part) for name, part in parts if name[:-1].endswith("Along"))
+                yield annotation.get("ID", ""), {axis: _modulo_axis(part) for axis, part in along}
 
 
 def _modulo_axis(along: Element) -> tuple[str, int]:

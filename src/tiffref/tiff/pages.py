@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MalformedTiff, ManifestMismatch, TiffrefError
+from ..errors import MalformedTiff, ManifestMismatch, TiffrefError, UnsupportedTiff
 from ..model.manifest import has_zeros
 from ..model.tiff_facts import IfdFacts, LevelFacts
 from .facts import decodes_by_stream, n_segments_of, ndpi_segments, read_facts, shape_of, stream_key
@@ -43,34 +43,18 @@ _MAX_GATHERED_BYTES = 1 << 28
 _MAX_COMPARED_BYTES = 1 << 20
 _NUMBERS = frozenset({*SEGMENT_OFFSETS, *SEGMENT_LENGTHS, SUB_IFDS})
 _COMPARED_TAGS = np.array(sorted(KIND_TAGS | _NUMBERS), np.uint16)
-_NO_SEGMENTS = np.zeros((1, 0), np.uint64)
-_LIST_TAGS = (*SEGMENT_OFFSETS, 513), (*SEGMENT_LENGTHS, 514), (SUB_IFDS,)
-"""Tags of segment offsets, segment lengths and SubIFDs; the first one present counts."""
+_LIST_TAGS = SEGMENT_OFFSETS, SEGMENT_LENGTHS, (SUB_IFDS,)
 
 
 _Lists = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]
 """Offsets and lengths of segments, and offsets of SubIFDs; one row per IFD."""
 
 
-def _read_list(ifd: Directory, codes: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return the values of the first tag that is present, `(1, n)`."""
-    for code in codes:
-        if code in ifd.entries:
-            return ifd.column(code)[None]
-    return _NO_SEGMENTS
-
-
 class Columns:
     """IFDs of one file, in columns.
 
-    Attributes
-    ----------
-    kind
-        `(n,)` int32: IFDs of one kind have equal values in all `KIND_TAGS`.
-    first
-        First row of each kind.
-    has_sub_ifds
-        Whether any IFD has SubIFDs.
+    `kind` is `(n,)` int32: IFDs of one kind have equal values in all `KIND_TAGS`. `first` has the
+    first row of each kind. `has_sub_ifds` is whether any IFD has SubIFDs.
     """
 
     def __init__(self, n: int) -> None:
@@ -96,7 +80,7 @@ class Columns:
     def _block_at(self, number: int) -> _Lists:
         block = self._blocks[number]
         if isinstance(block, Directory):
-            offset, length, sub_ifds = (_read_list(block, codes) for codes in _LIST_TAGS)
+            offset, length, sub_ifds = (block.first_column(codes)[None] for codes in _LIST_TAGS)
             block = self._blocks[number] = offset, length, sub_ifds
         return block
 
@@ -110,7 +94,7 @@ class Columns:
         if len(rows) == 1 and rows[0] >= 0:  # fast path: most files have one IFD per level
             block = self._blocks[self._block[rows[0]]]
             if isinstance(block, Directory):
-                offset, length = (_read_list(block, codes) for codes in _LIST_TAGS[:2])
+                offset, length = (block.first_column(codes)[None] for codes in _LIST_TAGS[:2])
                 if offset.shape[1] == length.shape[1] == n_segments:
                     return offset, length
         offset = np.zeros((len(rows), n_segments), np.uint64)
@@ -173,14 +157,12 @@ _pack_label = struct.Struct("<HHQ").pack
 
 def _signature(ifd: Directory) -> bytes:
     """Return bytes that are equal for IFDs of the same kind."""
-    return b"".join(
-        [
-            _pack_label(code, kind, count)
-            + (ifd.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
-            for code, (kind, count, _, data) in ifd.entries.items()
-            if code in KIND_TAGS
-        ]
-    )
+    return b"".join([
+        _pack_label(code, kind, count)
+        + (ifd.raw(code, _MAX_COMPARED_BYTES) if data is None else data)
+        for code, (kind, count, _, data) in ifd.entries.items()
+        if code in KIND_TAGS
+    ])  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -247,13 +229,12 @@ class _BulkReader:
             else:
                 form = dtype_of(self.reader.header.byteorder, kind)
                 found[code] = values.view(form).astype(np.uint64)
+        found[0] = np.zeros((len(rows), 0), np.uint64)
         offset, length, below = (
-            next((found[code] for code in codes if code in found), None)
-            for codes in (SEGMENT_OFFSETS, SEGMENT_LENGTHS, (SUB_IFDS,))
+            found[next((code for code in codes if code in found), 0)] for codes in _LIST_TAGS
         )
-        if offset is None or length is None:
+        if not offset.shape[1] or not length.shape[1]:
             return False
-        below = _NO_SEGMENTS.repeat(len(rows), 0) if below is None else below
         self.columns.add(rows, (offset, length, below))
         self.columns.kind[rows] = self._number_kinds(np.concatenate(texts, axis=1))
         self.reader.n_reads += len(rows)
@@ -308,20 +289,11 @@ _ZERO.setflags(write=False)
 
 
 class Pages:
-    """IFDs of one file, addressed by row.
-
-    Parameters
-    ----------
-    reader
-        Reader of the file.
-    offsets
-        Offsets of the IFDs; by default those of the chain.
-    """
+    """IFDs of one file, addressed by row: those at some offsets, by default those of the chain."""
 
     def __init__(self, reader: TiffReader, offsets: Sequence[int] | None = None) -> None:
         self.reader = reader
         self.offsets = reader.chain() if offsets is None else offsets
-        self._directories: dict[int, Directory] = {}
         self._facts: dict[int, IfdFacts] = {}
 
     def __len__(self) -> int:
@@ -339,14 +311,11 @@ class Pages:
 
     def directory(self, row: int) -> Directory:
         """Return the IFD of a row."""
-        ifd = self._directories.get(row)
+        reader, offset = self.reader, self.offsets[row]
+        ifd = reader.directory(offset)
         if ifd is None:
-            reader, offset = self.reader, self.offsets[row]
-            ifd = reader.directory(offset)
-            if ifd is None:
-                name = reader.name_of(offset)
-                raise MalformedTiff("an IFD cannot be read", url=reader.url, ifd=name)
-            self._directories[row] = ifd
+            name = reader.name_of(offset)
+            raise MalformedTiff("an IFD cannot be read", url=reader.url, ifd=name)
         return ifd
 
     def sub_ifds(self, rows: Sequence[int]) -> list[list[int]]:
@@ -378,7 +347,11 @@ class Pages:
                 # falling back to the tag's default would change the pixels
                 if lost.tag in _SAMPLE_TAGS and lost.what != UNKNOWN_TYPE:
                     raise lost.to_error()
-            facts = self._facts[row] = read_facts(self.reader, ifd)
+            try:
+                facts = self._facts[row] = read_facts(self.reader, ifd)
+            except (MalformedTiff, UnsupportedTiff) as error:
+                error.ifd = error.ifd or ifd.name
+                raise
         return facts
 
     def rows_without_segments(self) -> set[int]:
@@ -435,22 +408,11 @@ class Pages:
 class Level:
     """One resolution level: the IFD of each plane, in C order.
 
-    Attributes
-    ----------
-    pages
-        Pages of each file.
-    row
-        `(n,)` row of each plane in its pages; -1 if the plane has no IFD.
-    file
-        `(n,)` index into `pages`; None if there is one file.
-    shape, axes
-        Shape and axes of the array, before dimensions of length 1 are removed.
-    is_run
-        Whether all planes are contiguous and described by the first IFD.
-    segments
-        Offset and length `(n, n_segments)`, if not those listed in the IFDs.
-    error
-        Why the level cannot be read.
+    `pages` are those of each file; `row` `(n,)` is the row of each plane in them (-1: the plane has
+    no IFD), and `file` `(n,)` the index into `pages`, None if there is one file. `shape` and `axes`
+    are those before dimensions of length 1 are removed. With `is_run`, all planes are contiguous
+    and described by the first IFD. `segments` are offset and length `(n, n_segments)`, if not those
+    listed in the IFDs. `error` is why the level cannot be read.
     """
 
     pages: tuple[Pages, ...]
@@ -529,18 +491,12 @@ class Level:
             source = self.file.astype(np.int32)
         else:
             source = _ZERO if len(kind) == 1 else np.zeros(len(kind), np.int32)
+        sources = tuple([pages.reader.source.source for pages in self.pages])
+        run_offset = int(offset[0, 0]) if self.is_run and offset.size else None
         return LevelFacts(
-            tuple(map(int, shape)),
-            axes,
-            first.dtype or "<f8",
-            ifds,
-            tuple([pages.reader.source.source for pages in self.pages]),
-            kind,
-            source,
-            offset,
-            length,
-            run_offset=int(offset[0, 0]) if self.is_run and offset.size else None,
-        )
+            tuple(map(int, shape)), axes, first.dtype or "<f8", ifds, sources, kind, source,
+            offset, length, run_offset,
+        )  # fmt: skip
 
     def _rows_with_segments(self) -> NDArray[np.intp]:
         """Return the rows of planes, with -1 for IFDs whose lists of segments cannot be read."""
@@ -576,9 +532,10 @@ class Level:
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if self.segments is not None:
             _check_listed(self.pages[0], ifd, self.segments[0].shape[1], n_segments)
-            offset, length = (_pad_columns(column, n_segments) for column in self.segments)
-            offset[self.row < 0] = 0
-            length[self.row < 0] = 0
+            offset, length = columns = np.zeros((2, len(self.row), n_segments), np.uint64)
+            for column, listed in zip(columns, self.segments, strict=True):
+                column[:, : listed.shape[1]] = listed[:, :n_segments]
+            columns[:, self.row < 0] = 0
         elif self.file is None:
             offset, length = _read_segments(self.pages[0], self.row, ifd, n_segments)
         else:
@@ -592,12 +549,6 @@ class Level:
         return (np.where(offset > 0, offset + np.uint64(base), 0) if base else offset), length
 
 
-def _pad_columns(column: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
-    fitted = np.zeros((len(column), n), np.uint64)
-    fitted[:, : column.shape[1]] = column[:, :n]
-    return fitted
-
-
 def _read_segments(
     pages: Pages, rows: NDArray[np.intp], ifd: IfdFacts, n_segments: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -608,7 +559,7 @@ def _read_segments(
     first = int(rows[0] if rows[0] >= 0 else next((row for row in rows if row >= 0), 0))
     directory = pages.directory(first)
     n_first, n_needed = _count_listed_segments(directory), 0 if 0 in ifd.shape else n_segments
-    is_surplus = n_first > n_needed and _read_list(directory, _LIST_TAGS[1])[:, n_needed:].any()
+    is_surplus = n_first > n_needed and directory.first_column(SEGMENT_LENGTHS)[n_needed:].any()
     _check_listed(pages, ifd, n_first, n_needed, bool(is_surplus))
     for n_listed in pages.columns.list_lengths(rows) if len(rows) > 1 else ():
         _check_listed(pages, ifd, n_listed, n_segments)
@@ -631,11 +582,9 @@ def _check_listed(
         return
     found = Finding(
         f"the image needs {'fewer' if is_surplus else 'more'} segments than the IFD lists",
-        *(pages.reader.url, ifd.name, "ImageWidth (256), ImageLength (257)"),
-        f"{n_listed} offsets or lengths",
-        str(n_segments),
-        loses_pixels=True,
-    )
+        pages.reader.url, ifd.name, "ImageWidth (256), ImageLength (257)",
+        f"{n_listed} offsets or lengths", f"{n_segments}", loses_pixels=True,
+    )  # fmt: skip
     if n_segments > (n_listed or _MAX_UNLISTED) or (is_surplus and not n_segments):
         raise found.to_error()
     pages.reader.findings.append(found)
@@ -654,14 +603,13 @@ def _fill_in_lengths(
     pages: Pages, first: int, ifd: IfdFacts, offset: NDArray[np.uint64], length: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
     """Replace missing byte counts of single uncompressed strips by the size of the image."""
-    if length.all():
+    # of others, `probe` tries the bytes up to the next segment
+    is_strip = ifd.compression == _NONE and ifd.tile is None
+    is_listed = not {*SEGMENT_LENGTHS}.isdisjoint(pages.directory(first).entries)
+    if is_listed or not is_strip or length.all():
         return length
-    if ifd.compression != _NONE or ifd.tile is not None:
-        return length  # `probe` tries the bytes up to the next segment
-    if not {279, 325, 514} & pages.directory(first).entries.keys():
-        n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
-        return np.full_like(length, min(max(0, n_bytes), 2**62))
-    return length
+    n_bytes = int(np.prod(ifd.shape, dtype=object)) * (ifd.bits[0] // 8)
+    return np.full_like(length, min(max(0, n_bytes), 2**62))
 
 
 def stack_pages(pages: Pages, rows: Sequence[int]) -> Level:

@@ -40,9 +40,8 @@ def stored_bytes(level: LevelFacts) -> NDArray[np.uint64]:
     ifd = level.ifds[0]
     codec = stored_codec(segment_codec(ifd))
     layout, shape = layout_of(codec), codec.shape
-    n_bytes = np.full(
-        level.offset.shape[1], min(layout.stored_bytes(codec, shape), _MAX_LENGTH), np.uint64
-    )
+    whole = min(layout.stored_bytes(codec, shape), _MAX_LENGTH)
+    n_bytes = np.full(level.offset.shape[1], whole, np.uint64)
     n_strips, n_last = split_strips(ifd, shape[1])
     if n_last:
         n_bytes[n_strips - 1 :: n_strips] = layout.stored_bytes(codec, (1, n_last, *shape[2:]))
@@ -94,12 +93,9 @@ def _plan_run(
     size = level.sources[level.source[0]].size
     if size is not None and n_bytes > size:  # before allocating columns for all planes
         raise truncated(
-            "planes reach past the end of the file",
-            url=level.sources[0].url,
-            ifd=ifd.name,
-            got=f"{size} bytes",
-            expected=f"at least {n_bytes} bytes",
-        )
+            "planes reach past the end of the file", url=level.sources[0].url, ifd=ifd.name,
+            got=f"{size} bytes", expected=f"at least {n_bytes} bytes",
+        )  # fmt: skip
     run = run_as_pages(level)
     return _plan_planes(run, dims, codec, (1, 1, *ifd.shape[2:]), run.offset[:, 0], n_rows)
 
@@ -183,12 +179,9 @@ def _check_end(
         first = int(behind.argmax())
         raise truncated(
             f"{int(behind.sum())} of {len(starts)} planes reach past the end of the file",
-            url=level.sources[int(source[first])].url,
-            ifd=level.ifds[0].name,
-            tag=f"plane {first}",
-            got=f"bytes up to {int(starts[first]) + n_bytes}",
-            expected=f"up to {sizes[first]}",
-        )
+            url=level.sources[int(source[first])].url, ifd=level.ifds[0].name, tag=f"plane {first}",
+            got=f"bytes up to {int(starts[first]) + n_bytes}", expected=f"up to {sizes[first]}",
+        )  # fmt: skip
 
 
 _MAX_PYTHON_SEGMENTS = 64
@@ -221,11 +214,9 @@ class LevelPlan:
         source = manifest.sources[max(0, manifest.source[first])]
         return truncated(
             f"{len(self.past_end)} of {manifest.n_chunks} segments lie past the end of the file",
-            url=source.url,
-            tag=f"segment {first}",
-            got=f"offset {manifest.offset[first]}",
+            url=source.url, tag=f"segment {first}", got=f"offset {manifest.offset[first]}",
             expected=f"less than {source.size}",
-        )
+        )  # fmt: skip
 
 
 def plan_level(
@@ -282,12 +273,9 @@ def _check_equal_samples(ifd: IfdFacts) -> None:
         is_packed = values is ifd.bits and len(values) == 3 and sum(values) == 16
         if len(set(values)) > 1 and not is_packed:
             raise UnsupportedTiff(
-                "samples of one pixel differ in size or type",
-                ifd=ifd.name,
-                tag=tag,
-                got=values,
+                "samples of one pixel differ in size or type", ifd=ifd.name, tag=tag, got=values,
                 expected="one value for all samples",
-            )
+            )  # fmt: skip
 
 
 def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...], segment: Shape5) -> None:
@@ -296,11 +284,9 @@ def _check_addressable(ifd: IfdFacts, shape: tuple[int, ...], segment: Shape5) -
     n_samples = max([math.prod([n or 1 for n in sizes]) for sizes in (ifd.shape, shape, segment)])
     if n_samples >= 1 << 58 and np.dtype(ifd.dtype or "|b1").itemsize * n_samples >= 1 << 63:
         raise MalformedTiff(
-            "the image size in bytes exceeds 63 bits",
-            tag="ImageWidth (256), ImageLength (257)",
-            ifd=ifd.name,
-            got=f"{ifd.dtype} samples of shape {ifd.shape}",
-        )
+            "the image size in bytes exceeds 63 bits", tag="ImageWidth (256), ImageLength (257)",
+            ifd=ifd.name, got=f"{ifd.dtype} samples of shape {ifd.shape}",
+        )  # fmt: skip
 
 
 def _empty(shape: tuple[int, ...], dtype: str, dims: tuple[str, ...]) -> Array:
@@ -317,33 +303,26 @@ def _codec_table(level: LevelFacts, is_short: bool) -> tuple[list[SegmentCodec],
     codecs: list[SegmentCodec] = []
     of_ifd = []
     for n, ifd in enumerate(level.ifds):
-        if ifd.shape != level.ifds[0].shape:
-            raise ManifestMismatch(
-                "pages of one series differ in shape",
-                ifd=ifd.name,
-                got=ifd.shape,
-                expected=level.ifds[0].shape,
-            )
+        _check_equal("pages of one series differ in shape", ifd, ifd.shape, level.ifds[0].shape)
         codec = segment_codec(ifd, is_short=is_short)
         if not _can_unpack(codec):
             offset = level.offset if len(level.ifds) == 1 else level.offset[level.ifd == n]
             if offset.any():
                 check_samples(codec)
-        for what in ("dtype", "shape") if codecs else ():
-            got, expected = getattr(codec, what), getattr(codecs[0], what)
-            if got != expected:
-                raise ManifestMismatch(
-                    f"segments of one series differ in {what}",
-                    ifd=ifd.name,
-                    got=got,
-                    expected=expected,
-                )
+        first = codecs[0] if codecs else codec
+        _check_equal("segments of one series differ in dtype", ifd, codec.dtype, first.dtype)
+        _check_equal("segments of one series differ in shape", ifd, codec.shape, first.shape)
         if codec not in codecs:
             codecs.append(codec)
         of_ifd.append(codecs.index(codec))
     if len(codecs) == 1:
         return codecs, None
     return codecs, np.where(level.ifd < 0, 0, np.array(of_ifd, np.int32)[level.ifd])
+
+
+def _check_equal(what: str, ifd: IfdFacts, got: object, expected: object) -> None:
+    if got != expected:
+        raise ManifestMismatch(what, ifd=ifd.name, got=got, expected=expected)
 
 
 @functools.lru_cache(1024)
@@ -371,11 +350,10 @@ def _plan_segments(
     chunks = fit_chunks(level.shape, level.axes, page, segment, n_pages)
     if chunks is None:
         raise UnsupportedTiff(
-            "segments do not tile the array",
-            ifd=level.ifds[0].name,
+            "segments do not tile the array", ifd=level.ifds[0].name,
             got=f"{n_pages} pages of {page} in segments of {segment}",
             expected=f"an array of {level.shape}",
-        )
+        )  # fmt: skip
     grid = chunk_grid(level.shape, chunks)
     sources, row = _split_sources(level, of_page)
     offset, length = level.offset.reshape(-1), level.length.reshape(-1)
@@ -384,7 +362,7 @@ def _plan_segments(
     behind: list[int] = []
     across: list[int] = []
     if not _ends_within(level.sources, offset, length):
-        available = _bytes_to_end(level, offset)
+        available = bytes_to_end(level).reshape(-1)
         is_beyond = length > available
         behind = np.flatnonzero(is_beyond & (available == 0)).tolist()
         across = np.flatnonzero(is_beyond & (available > 0) & (offset > 0)).tolist()
@@ -403,12 +381,10 @@ def _ends_within(sources: Sequence[Source], offset: np.ndarray, length: np.ndarr
     return max(ends, default=0) <= sources[0].size
 
 
-def _bytes_to_end(level: LevelFacts, offset: np.ndarray) -> np.ndarray:
-    """Return the bytes from each segment to the end of its file."""
-    size = source_sizes(level.sources)
-    if len(size) > 1:
-        size = np.repeat(size[level.source], level.offset.shape[1])
-    return size - np.minimum(offset, size)
+def bytes_to_end(level: LevelFacts) -> NDArray[np.uint64]:
+    """Return the bytes from each segment to the end of its file, `(n_pages, n_segments)`."""
+    size = source_sizes(level.sources)[level.source][:, np.newaxis]
+    return size - np.minimum(level.offset, size)
 
 
 def _split_sources(
@@ -447,7 +423,7 @@ _NEED_BITS = frozenset({32766, 32809})
 
 _NONE = 1
 """libtiff ignores the predictor of uncompressed data, and no known writer applies one."""
-_LERC = 34887
+_LERC, _NODATA = 34887, 42113
 _UNASSOCIATED_ALPHA = 2
 
 _PARAMETER_TAGS: dict[int, dict[str, int]] = {
@@ -477,37 +453,27 @@ def segment_codec(ifd: IfdFacts, *, is_short: bool = False) -> SegmentCodec:
     """
     if ifd.dtype is None:
         raise UnsupportedTiff(
-            "no dtype can hold these samples",
-            ifd=ifd.name,
+            "no dtype can hold these samples", ifd=ifd.name,
             tag="BitsPerSample (258), SampleFormat (339)",
             got=f"{ifd.bits} bits, format {ifd.sample_format}",
-        )
+        )  # fmt: skip
     assert isinstance(ifd.sample_format, int)
     shape = segment_shape(ifd.shape, ifd.tile, ifd.rows_per_strip)
     if 0 in shape or 0 in ifd.shape:
         raise MalformedTiff(
-            "tiles or strips have no samples",
-            ifd=ifd.name,
-            tag="TileWidth (322), TileLength (323), RowsPerStrip (278)",
-            got=shape[1:],
-        )
+            "tiles or strips have no samples", ifd=ifd.name,
+            tag="TileWidth (322), TileLength (323), RowsPerStrip (278)", got=shape[1:],
+        )  # fmt: skip
     parameters: dict[str, Any] = {}
     if ifd.compression in _WITH_PARAMETERS or ifd.tables or ifd.photometric == _YCBCR:
         parameters = _parameters(ifd)
     codec = _codec_without_parameters(
-        shape[1:],
-        _cropped_shape(ifd.shape, shape) if is_short else None,
-        "<f4" if "calibration" in parameters else None,
-        ifd.dtype,
-        ifd.compression,
-        ifd.predictor,
-        ifd.byteorder,
-        ifd.bits,
-        ifd.sample_format,
-        ifd.fill_order,
+        shape[1:], _cropped_shape(ifd.shape, shape) if is_short else None,
+        "<f4" if "calibration" in parameters else None, ifd.dtype, ifd.compression, ifd.predictor,
+        ifd.byteorder, ifd.bits, ifd.sample_format, ifd.fill_order,
         ifd.photometric if _is_subsampled(ifd) or ifd.compression in _NEED_PHOTOMETRIC else 1,
-        ifd.nodata or None if is_short else None,
-    )
+        _parse_nodata(ifd.tags.get(_NODATA, 0), ifd.dtype) or None if is_short else None,
+    )  # fmt: skip
     return replace(codec, parameters=parameters) if parameters else codec
 
 
@@ -547,6 +513,19 @@ def _codec_without_parameters(
     )
 
 
+def _parse_nodata(value: Any, dtype: str) -> float | int:
+    """Parse GDAL_NODATA as a number of the dtype; 0 if it is not one."""
+    is_whole = np.dtype(dtype).kind in "iub"
+    try:
+        number = (int if is_whole else float)(str(value).replace(",", "."))
+    except (ValueError, OverflowError):
+        return 0
+    if not is_whole or np.dtype(dtype).kind == "b":
+        return number
+    limits = np.iinfo(dtype)
+    return number if limits.min <= number <= limits.max else 0
+
+
 def _cropped_shape(page: Shape5, segment: Shape5) -> tuple[int, int, int]:
     """Return the shape of the part of the last segment that lies inside the image."""
     _, *edge = (n % s or s for n, s in zip(page[:4], segment[:4], strict=True))
@@ -567,14 +546,8 @@ def _parameters(ifd: IfdFacts) -> dict[str, Any]:
     }
     found.update({name: value for name, value in ifd.tables.items() if name not in _JPEG_FLAGS})
     if ifd.compression in _ANY_JPEG:
-        found.update(
-            jpeg_colorspaces(
-                ifd.photometric,
-                ifd.is_separate,
-                ifd.extra_samples,
-                *(bool(ifd.tables.get(name)) for name in _JPEG_FLAGS),
-            )
-        )
+        flags = (bool(ifd.tables.get(name)) for name in _JPEG_FLAGS)
+        found |= jpeg_colorspaces(ifd.photometric, ifd.is_separate, ifd.extra_samples, *flags)
     if ifd.compression == _LERC:
         found.update(_lerc_mask(ifd))
     if _is_subsampled(ifd) or ifd.compression == OLD_JPEG:

@@ -9,9 +9,9 @@ cannot distinguish them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numcodecs
 import numpy as np
@@ -57,12 +57,7 @@ from .byte_counts import (
     fill_in_lengths,
     report_wrong_lengths,
 )
-from .plan import (
-    LevelPlan,
-    plan_level,
-    split_strips,
-    truncated,
-)
+from .plan import LevelPlan, plan_level, split_strips, truncated
 from .series import ImageFile
 
 _MAX_INLINED_BYTES = 1 << 20
@@ -184,12 +179,9 @@ class _Probe:
         data = self.file.read_segment(url, offset, length)
         if len(data) != length:
             raise MalformedTiff(
-                "a segment is cut off",
-                url=url,
-                tag=f"segment {n}",
-                got=f"{len(data)} bytes",
+                "a segment is cut off", url=url, tag=f"segment {n}", got=f"{len(data)} bytes",
                 expected=f"{length} bytes",
-            )
+            )  # fmt: skip
         return data
 
     def are_exact(self, array: Array, indices: Sequence[int]) -> bool:
@@ -200,8 +192,7 @@ class _Probe:
 
     def with_exact_lzw_ends(self, array: Array) -> Array:
         """Set `ends_exactly` in the codec of LZW segments if all chosen ones decode that way."""
-        codec = array.codecs[0]
-        assert isinstance(codec, SegmentCodec)
+        codec = _codecs(array)[0]
         is_lzw = codec.compression == LZW and len(array.codecs) == 1
         chosen = _choose_irregular(array.manifest) if is_lzw else []
         if not chosen or self.choose(array) != chosen:
@@ -216,9 +207,7 @@ class _Probe:
 
     def with_whole_strips(self, array: Array) -> Array | None:
         """Return the array if its last strips are whole or can be inlined as such; else None."""
-        codec = array.codecs[0]
-        assert isinstance(codec, SegmentCodec)
-        n_strips, n_last = split_strips(self.level.ifds[0], codec.shape[1])
+        n_strips, n_last = split_strips(self.level.ifds[0], _codecs(array)[0].shape[1])
         if not n_last:
             return array
         if len(array.codecs) > 1:
@@ -236,8 +225,7 @@ class _Probe:
 
         Return None if the codec cannot encode, or the strips are too many, too large or cut off.
         """
-        codec = array.codec
-        assert isinstance(codec, SegmentCodec)
+        (codec,) = _codecs(array)
         chain = to_zarr2(codec)
         encoders = [config for config in [*(chain["filters"] or []), chain["compressor"]] if config]
         n_bytes = codec.n_samples * np.dtype(codec.dtype).itemsize
@@ -270,8 +258,7 @@ class _Probe:
         UnsupportedTiff
             If they are too large to inline.
         """
-        codec = array.codecs[0]
-        assert isinstance(codec, SegmentCodec)
+        codec = _codecs(array)[0]
         if len(array.codecs) > 1 or compression_of(codec.compression).kind != "bytes":
             return array
         stored = stored_codec(codec)
@@ -290,14 +277,13 @@ class _Probe:
         tiles = {n: self.read(array, n) for n in probed.tolist()}
         cropped = {n: data for n, data in tiles.items() if not decodes(whole, data)}
         if cropped and not is_small:
+            what = "cropped tiles at the right edge cannot be distinguished from those at the lower"
             raise UnsupportedTiff(
-                "cropped tiles at the right edge cannot be distinguished from those at the lower"
-                " edge",
-                url=manifest.sources[0].url,
+                f"{what} edge", url=manifest.sources[0].url,
                 got=f"{n_bytes} bytes at the right edge",
                 expected=f"at most {_MAX_INLINED_BYTES} to inline",
                 hint="Rewrite the file with tiles of another size.",
-            )
+            )  # fmt: skip
         inlined = {n: wrap_inlined(narrow, data) for n, data in cropped.items()}
         return replace(array, manifest=manifest.with_inlined(inlined)) if inlined else array
 
@@ -321,8 +307,7 @@ class _Probe:
             n: wrap_inlined(_codec_at(array, n), self.read(array, n))
             for n in np.flatnonzero((of_chunk >= 0) & (of_chunk != major)).tolist()
         }
-        codec = array.codecs[major]
-        assert isinstance(codec, SegmentCodec)
+        codec = _codecs(array)[major]
         # a codec with an edge accepts inlined chunks that carry their own codec
         codec = replace(codec, edge=codec.edge or codec.shape[:3])
         manifest = manifest.with_inlined(inlined).with_sources(lambda s: replace(s, codec=0))
@@ -336,8 +321,7 @@ class _Probe:
         """
         array, error = plan.array, plan.truncation()
         try:
-            for codec in array.codecs:
-                assert isinstance(codec, SegmentCodec)
+            for codec in _codecs(array):
                 decode_segment(codec, b"")
         except MalformedTiff as cause:
             raise error from cause
@@ -356,8 +340,7 @@ class _Probe:
         columns; the codec would treat all as cropped and pad them. GDAL reads the bytes after
         uncompressed ones instead, and refuses others, of which a few are decoded.
         """
-        codec, manifest = array.codecs[0], array.manifest
-        assert isinstance(codec, SegmentCodec)
+        codec, manifest = _codecs(array)[0], array.manifest
         is_byte_stream = compression_of(codec.compression).kind == "bytes"
         if codec.edge is None or not is_byte_stream or not codec.edge[0] == codec.shape[0] == 1:
             return
@@ -377,14 +360,11 @@ class _Probe:
             is_short = (manifest.source >= 0) & (manifest.length < expected)
             short = np.flatnonzero(is_short).tolist()
         if short:
-            n = min(short)
-            raise MalformedTiff(
-                "a strip or tile has too few bytes for its place in the image",
-                url=manifest.sources[manifest.source[n]].url,
-                tag=f"segment {n}, {COUNTS}",
-                got=f"{int(manifest.length[n])} bytes",
-                expected=f"{expected[n]}" + ("" if codec.compression == 1 else " decompressed"),
-            )
+            what = "a strip or tile has too few bytes for its place in the image"
+            error = _segment_error(array, min(short), what, COUNTS)
+            is_plain = codec.compression == 1
+            error.expected = f"{expected[min(short)]}" + ("" if is_plain else " decompressed")
+            raise error
 
     def _places(
         self, array: Array, codec: SegmentCodec
@@ -435,16 +415,13 @@ class _Probe:
 
         `errors` are those of the segments, and whether readers show such segments in any case.
         """
-        is_any = False
+        codecs = array.codecs
         for error, is_harmless in errors:
             if not (is_harmless or self.allows_holes):
                 raise error
             self.report.add_truncation(error)
-            is_any = True
-        if not is_any:
-            return array
-        codecs = [codec for codec in array.codecs if isinstance(codec, SegmentCodec)]
-        return replace(array, codecs=tuple(map(accepting_truncated, codecs)))
+            codecs = tuple(map(accepting_truncated, _codecs(array)))
+        return array if codecs is array.codecs else replace(array, codecs=codecs)
 
     def truncated_by_file(
         self, array: Array, across_end: Sequence[int]
@@ -458,18 +435,12 @@ class _Probe:
             codec, cause = _codec_at(array, n), None
             try:
                 data = self.read(array, n)
-                if not runs_short(codec, data, self._n_rows(codec, n)) and not lacks_end(
-                    codec, data
-                ):
+                if not (runs_short(codec, data, self._n_rows(codec, n)) or lacks_end(codec, data)):
                     continue
             except MalformedTiff as error:
                 cause = error
-            found = truncated(
-                "a segment is cut off by the end of the file",
-                url=array.manifest.sources[max(0, array.manifest.source[n])].url,
-                tag=f"segment {n}",
-                got=f"{int(array.manifest.length[n])} bytes",
-            )
+            what = "a segment is cut off by the end of the file"
+            found = _segment_error(array, n, what, error=truncated)
             found.__cause__ = cause
             is_whole = cause is None and compression_of(codec.compression).kind == "bytes"
             yield found, is_whole or codec.compression in FAX
@@ -482,7 +453,7 @@ class _Probe:
         Their decoders make these up. Tested are the chosen segments, those that bytes of no use
         follow, and JPEG streams that do not end with the marker of their end.
         """
-        names = {decoder_name(codec) for codec in array.codecs if isinstance(codec, SegmentCodec)}
+        names = set(map(decoder_name, _codecs(array)))
         if not names & _MAKE_UP or self.file.is_regular:
             return
         followed = self._followed_by_free_bytes(array)
@@ -496,12 +467,8 @@ class _Probe:
                     continue
             except MalformedTiff as error:
                 cause = error
-            found = MalformedTiff(
-                "the byte count of a segment is too small: it excludes samples",
-                url=array.manifest.sources[array.manifest.source[n]].url,
-                tag=f"segment {n}, {COUNTS}",
-                got=f"{len(data)} bytes",
-            )
+            what = "the byte count of a segment is too small: it excludes samples"
+            found = _segment_error(array, n, what, COUNTS)
             found.__cause__ = cause
             yield found, codec.compression in FAX
 
@@ -562,11 +529,22 @@ class _Probe:
         return is_end + [True] * (len(end) - len(tails))
 
 
+def _codecs(array: Array) -> tuple[SegmentCodec, ...]:
+    return cast("tuple[SegmentCodec, ...]", array.codecs)
+
+
 def _codec_at(array: Array, n: int) -> SegmentCodec:
     row = array.manifest.source[n]
-    codec = array.codecs[array.manifest.sources[row].codec if row >= 0 else 0]
-    assert isinstance(codec, SegmentCodec)
-    return codec
+    return _codecs(array)[array.manifest.sources[row].codec if row >= 0 else 0]
+
+
+def _segment_error(
+    array: Array, n: int, what: str, *tags: str, error: Callable[..., MalformedTiff] = MalformedTiff
+) -> MalformedTiff:
+    """Return the error for a segment, with its length as what was found."""
+    source, _, length = array.manifest.at(n)
+    url, tag = array.manifest.sources[max(0, source)].url, ", ".join([f"segment {n}", *tags])
+    return error(what, url=url, tag=tag, got=f"{length} bytes")
 
 
 def _choose_irregular(manifest: Manifest) -> list[int]:

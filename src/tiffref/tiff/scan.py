@@ -171,19 +171,10 @@ def scan(
     """
     added = check_zattrs(zattrs)
     references, _ = scan_with_facts(
-        source,
-        series=series,
-        level=level,
-        key=key,
-        chunkmode=chunkmode,
-        fillvalue=fillvalue,
-        layout=layout,
-        strict=strict,
-        allow_holes=allow_holes,
-        sidecars=sidecars,
-        storage_options=storage_options,
-        progress=progress,
-    )
+        source, series=series, level=level, key=key, chunkmode=chunkmode, fillvalue=fillvalue,
+        layout=layout, strict=strict, allow_holes=allow_holes, sidecars=sidecars,
+        storage_options=storage_options, progress=progress,
+    )  # fmt: skip
     references = references.with_attributes(**added) if added else references
     return references.with_axes(axes) if axes else references
 
@@ -252,26 +243,26 @@ def _list(file: ImageFile) -> Listing:
 def _file_facts(file: ImageFile, listing: Listing) -> FileFacts:
     """Read the facts of all series; a level that cannot be read is its error instead."""
     metadata, reader, main = file.metadata(), file.reader, listing.main
+    if main is not None:
+        main = replace(main, levels=main.levels[:1])
     return FileFacts(
-        reader.source.source,
-        reader.header.byteorder,
-        tuple(sorted(metadata)),
+        reader.source.source, reader.header.byteorder, tuple(sorted(metadata)),
         tuple(_series_facts(n, series) for n, series in enumerate(listing.series, listing.first)),
-        {name: value for name, value in metadata.items() if value},
-        "; ".join(listing.defects),
-        listing.has_mask,
-        None if main is None else _series_facts(0, replace(main, levels=main.levels[:1])),
-    )
+        {name: value for name, value in metadata.items() if value}, "; ".join(listing.defects),
+        listing.has_mask, None if main is None else _series_facts(0, main),
+    )  # fmt: skip
 
 
 def _series_facts(index: int, series: Series) -> SeriesFacts:
-    levels: list[LevelFacts | Exception] = []
-    for level in series.levels:
-        try:
-            levels.append(level.to_facts())
-        except TiffrefError as error:
-            levels.append(error)
-    return SeriesFacts(index, series.kind, series.name, series.axes, tuple(levels), series.number)
+    levels = tuple(map(_level_facts, series.levels))
+    return SeriesFacts(index, series.kind, series.name, series.axes, levels, series.number)
+
+
+def _level_facts(level: Level) -> LevelFacts | Exception:
+    try:
+        return level.to_facts()
+    except TiffrefError as error:
+        return error
 
 
 def _open(
@@ -293,7 +284,7 @@ def _open(
     from .vendor import open_vendor
 
     kind = OmeFile if ome_text(reader) is not None else ImageFile
-    images = open_vendor(opened, reader) if is_vendor_file(reader) else kind(reader)
+    images = open_vendor(reader) if is_vendor_file(reader) else kind(reader)
     return stack.enter_context(closing(images))
 
 
@@ -301,7 +292,7 @@ def _open_tifffile_object(source: Any, stack: ExitStack) -> ImageFile:
     """Wrap an open file, page or series of tifffile."""
     from tifffile import TiffPageSeries
 
-    from .vendor import open_vendor
+    from .vendor import wrap_tifffile
 
     if hasattr(source, "filehandle"):
         tif, wanted = source, None
@@ -311,7 +302,7 @@ def _open_tifffile_object(source: Any, stack: ExitStack) -> ImageFile:
         tif = source.parent
         wanted = TiffPageSeries([source], parent=tif, kind="page")
     with tifffile_errors(str(tif.filehandle.path)):
-        vendor = stack.enter_context(closing(open_vendor(tif)))
+        vendor = stack.enter_context(closing(wrap_tifffile(tif)))
         stack.callback(vendor.reader.source.close)
         if wanted is not None:
             vendor.given = vendor.convert([wanted])
@@ -489,11 +480,9 @@ def _plan_array(
     )
     ifd = level.ifds[0]
     if ifd.dtype is None and level.offset.any() and 0 not in ifd.shape:
-        report.add(
-            "BitsPerSample (258)",
-            "no dtype can hold these samples: the array is empty",
-            got=f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}",
-        )
+        got = f"{', '.join(map(str, ifd.bits))} bits, SampleFormat {ifd.sample_format}"
+        what = "no dtype can hold these samples: the array is empty"
+        report.add("BitsPerSample (258)", what, got=got)
     if options.fillvalue is not None and name.role == "image":
         return array.with_fill_value(options.fillvalue)
     full = series.levels[0].ifds[0] if isinstance(series.levels[0], LevelFacts) else ifd

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MalformedTiff
+from ..io.remote import open_source
 from ..io.source import ByteSource
 from .descriptions import (
     Shaped,
     imagej_metadata,
     imagej_text,
-    missing_planes_error,
     parse_shaped,
     scifio_axes,
     scifio_defects,
@@ -37,10 +38,10 @@ _MIN_UNIFORM = 8
 """A file of this many equal pages is one "uniform" series."""
 _COG_LAYOUT = b"LAYOUT=IFDS_BEFORE_DATA"
 _FACTORS = (2, 3, 4)
-_MAX_LEVELS = 16
 _MAX_PADDING = 64
 """Bytes at the end of a file that are not taken for planes."""
 _MAX_LENGTH = (1 << 32) - 1
+_WHOLE_BYTES = frozenset({(8,), (16,), (32,), (64,)})
 _COUNTS = ("images", "frames", "slices", "channels")
 """Counts in ImageJ's description."""
 _ORDERS = {
@@ -67,6 +68,13 @@ class Listing:
     has_mask: bool = False
     first: int = 0
     main: Series | None = None
+
+    def miss(self, what: str, got: object, expected: object, url: str) -> None:
+        """Keep the first error for planes that the file declares but does not have."""
+        self.missing = self.missing or MalformedTiff(
+            what, url=url, got=got, expected=expected, hint="The file may be truncated; "
+            "get a whole copy, or read the rest with allow_holes=True.",
+        )  # fmt: skip
 
 
 class ImageFile:
@@ -118,8 +126,12 @@ class ImageFile:
             reader.close()
 
     def sibling(self, path: str) -> TiffReader:
-        """Return the reader of a file of the set."""
-        return self.reader
+        """Return the reader of a local file of the set, opened once; "" is the file itself."""
+        reader = self._siblings.get(path) if path else self.reader
+        if reader is None:
+            source = open_source(path, allow=self.reader.source.allow)
+            reader = self._siblings[path] = TiffReader(source, counts=self.reader.counts)
+        return reader
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata of ImageJ, OME or a vendor, by format."""
@@ -255,69 +267,38 @@ def _make_pyramids(series: list[Series], *, is_reduced: bool) -> None:
 
     With `is_reduced`, only images whose NewSubfileType declares a reduced image.
     """
-    position = 0
-    while position < len(series):
-        top = series[position]
+    for position, top in enumerate(series):
+        pages, row = top.levels[0].first
+        is_sub_ifd = pages.directory(row).name.startswith("@")
         factors: tuple[int, ...] = _FACTORS
-        after = position + 1
-        while after < len(series) and not _first_name(top).startswith("@"):
-            level = series[after].levels[0]
+        for other in () if is_sub_ifd else series[position + 1 :]:
+            level = other.levels[0]
             if not is_reduced or (level.error is None and level.facts.subfile_type & 1):
                 factor = _reduction_factor(top.levels[-1], level, factors)
                 if factor is not None:
                     factors = (factor,)
                     top.levels.append(level)
-                    del series[after]
-                    continue
-            after += 1
-        position += 1
-
-
-def _first_name(series: Series) -> str:
-    pages, row = series.levels[0].first
-    return pages.directory(row).name
+                    series.remove(other)
 
 
 def _reduction_factor(large: Level, small: Level, factors: tuple[int, ...]) -> int | None:
     """Return the factor by which one level is smaller than another; None if no factor fits."""
     if large.error or small.error or large.axes != small.axes:
         return None
-    if large.facts.dtype != small.facts.dtype:
+    is_declared = small.facts.subfile_type & 1
+    scaled = []
+    for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
+        # GDAL also writes overviews of images of one row; tifffile does not recognize these
+        if axis in "XYZ" and not (n == 1 and is_declared):
+            scaled.append((n, m))
+        elif n != m:
+            return None
+    if not scaled or large.facts.dtype != small.facts.dtype:
         return None
-    for factor in factors:
-        if _is_reduced(large, small, factor):
+    for factor in factors:  # rounded up or down
+        if all(factor <= n and m in (n // factor, -(-n // factor)) for n, m in scaled):
             return factor
     return None
-
-
-def _is_reduced(large: Level, small: Level, factor: int) -> bool:
-    """Return whether one level is smaller than another by a factor, rounded up or down."""
-    steps: int | None = None
-    for axis, n, m in zip(large.axes, large.shape, small.shape, strict=True):
-        if axis not in "XYZ" or (n == 1 and small.facts.subfile_type & 1):
-            # GDAL also writes overviews of images of one row; tifffile does not recognize these
-            if n != m:
-                return False
-        elif steps is None:
-            steps = _steps(n, m, factor)
-            if steps is None:
-                return False
-        elif not _divides(n, m, factor**steps):
-            return False
-    return steps == 1
-
-
-def _steps(n: int, m: int, factor: int) -> int | None:
-    for steps in range(_MAX_LEVELS):
-        if factor**steps > n:
-            return None
-        if _divides(n, m, factor**steps):
-            return steps
-    return None
-
-
-def _divides(n: int, m: int, divisor: int) -> bool:
-    return divisor <= n and m in (n // divisor, -(-n // divisor))
 
 
 # ---- one IFD that describes many planes
@@ -326,24 +307,18 @@ def _divides(n: int, m: int, divisor: int) -> bool:
 def is_final(pages: Pages, row: int) -> bool:
     """Return whether an image is contiguous and uncompressed (tifffile's `is_final`)."""
     ifd, directory = pages.facts(row), pages.directory(row)
-    bits = ifd.bits[0] if len(ifd.bits) == 1 else 0
-    is_plain = ifd.compression == 1 and bits in (8, 16, 32, 64) and ifd.sample_format != 5
+    is_plain = ifd.compression == 1 and ifd.bits in _WHOLE_BYTES and ifd.sample_format != 5
     is_simple = ifd.fill_order == 1 and ifd.predictor == 1
     if not is_plain or not is_simple or (ifd.photometric == 6 and ifd.subsampling != (1, 1)):
         return False
-    if ifd.tile is not None and not _are_rows(ifd.shape, ifd.tile):
+    depth, rows, columns = ifd.tile or (1, 1, ifd.shape[3])
+    if ifd.shape[3] != columns or ifd.shape[2] % max(1, rows) or ifd.shape[1] % max(1, depth):
         return False
     offset, length = pages.columns.segments(np.array([row]), directory.n_listed_segments)
     if offset.shape[1] < 2:
         return offset.shape[1] == 1
     ends = offset[0, :-1] + length[0, :-1]
     return bool((ends == offset[0, 1:]).all()) and int(length.sum()) == image_bytes(pages, row)
-
-
-def _are_rows(shape: tuple[int, ...], tile: tuple[int, int, int]) -> bool:
-    return (
-        shape[3] == tile[2] and shape[2] % max(1, tile[1]) == 0 and shape[1] % max(1, tile[0]) == 0
-    )
 
 
 def image_bytes(pages: Pages, row: int) -> int:
@@ -380,10 +355,6 @@ def check_run(pages: Pages, row: int, n_planes: int) -> None:
     """Refuse contiguous planes of another size than the segments of the first one.
 
     Some writers list the size of all planes, or of as many as a 32-bit number can hold.
-
-    Raises
-    ------
-    MalformedTiff
     """
     n_listed = pages.directory(row).n_listed_segments
     listed = int(pages.columns.segments(np.array([row]), n_listed)[1].sum())
@@ -421,47 +392,15 @@ def planes_of_run(level: Level, numbers: NDArray[np.intp], n_there: int | None =
 # ---- ImageJ
 
 
-def imagej_series(reader: TiffReader) -> Listing | None:
-    """Read the series that ImageJ or SCIFIO describes; None if the description is invalid.
+def imagej_series(reader: TiffReader) -> Listing:
+    """Read the series that ImageJ or SCIFIO describes.
 
     Planes may follow the first image without IFDs of their own.
     """
     found = imagej_metadata(reader.first, reader.header.byteorder)
-    if found is None:
-        return None
-    given = {name: found[name] for name in _COUNTS if name in found}
-    counts = {name: n for name, n in given.items() if type(n) is int and 1 <= n < 1 << 31}
-    invalid = ", ".join(f"{name}={n}" for name, n in given.items() if name not in counts)
-    head = Pages(reader, [reader.first.offset])
-    ifd = head.facts(0)
-    n_declared, frames, slices, channels = (counts.get(name, 1) for name in _COUNTS)
-    sizes = {"T": frames, "Z": slices, "C": channels}
-    order = _ORDERS.get(str(found.get("order", "czt")).lower(), "TZC")
-    defects = [f"ImageJ's counts are invalid: {invalid}"] if invalid else []
-    n_others = 1
-    if "SCIFIO" in found:
-        if (axes := scifio_axes(found)) is not None:
-            order, n_others = axes
-            sizes["I"] = n_others
-        defects += scifio_defects(found, {**sizes, "Y": ifd.shape[2], "X": ifd.shape[3]})
-    images = frames * slices * n_others
-    if channels == 1 or (ifd.shape[0] > 1 and ifd.shape[0] == channels):
-        pass  # ImageJ may count samples as channels
-    elif n_declared == images and ifd.shape[4] == channels:
-        sizes["C"] = 1
-    else:
-        images *= channels
-    is_consistent = n_declared in (1, images, images * channels)
-    if images == 1 and (len(counts) == 1 or "SCIFIO" in found):
-        images, is_consistent = n_declared, True  # old versions only count images
-    if is_consistent:
-        n_declared = images
-    return _ImageJSeries(
-        reader, head, images, sizes, order, n_declared, bool(counts), defects
-    ).list()
+    return _ImageJSeries(reader, found or {}).list()
 
 
-@dataclass(slots=True)
 class _ImageJSeries:
     """An ImageJ series with axes T, Z, C and I.
 
@@ -469,14 +408,34 @@ class _ImageJSeries:
     `is_counted` is whether there is any count. `defects` lists what does not match the pages.
     """
 
-    reader: TiffReader
-    head: Pages
-    n_images: int
-    sizes: dict[str, int]
-    order: str
-    n_declared: int
-    is_counted: bool
-    defects: list[str]
+    def __init__(self, reader: TiffReader, found: Mapping[str, Any]) -> None:
+        self.reader, self.head = reader, Pages(reader, [reader.first.offset])
+        given = {name: found[name] for name in _COUNTS if name in found}
+        counts = {name: n for name, n in given.items() if type(n) is int and 1 <= n < 1 << 31}
+        invalid = ", ".join(f"{name}={n}" for name, n in given.items() if name not in counts)
+        self.defects = [f"ImageJ's counts are invalid: {invalid}"] if invalid else []
+        self.is_counted = bool(counts)
+        self.n_declared, frames, slices, channels = (counts.get(name, 1) for name in _COUNTS)
+        self.sizes = {"T": frames, "Z": slices, "C": channels}
+        self.order = _ORDERS.get(str(found.get("order", "czt")).lower(), "TZC")
+        n_others = 1
+        shape = self.head.facts(0).shape
+        if "SCIFIO" in found:
+            if (axes := scifio_axes(found)) is not None:
+                self.order, n_others = axes
+                self.sizes["I"] = n_others
+            self.defects += scifio_defects(found, {**self.sizes, "Y": shape[2], "X": shape[3]})
+        images = frames * slices * n_others
+        if channels == 1 or (shape[0] > 1 and shape[0] == channels):
+            pass  # ImageJ may count samples as channels
+        elif self.n_declared == images and shape[4] == channels:
+            self.sizes["C"] = 1
+        else:
+            images *= channels
+        is_consistent = self.n_declared in (1, images, images * channels)
+        if images == 1 and (len(counts) == 1 or "SCIFIO" in found):
+            images, is_consistent = self.n_declared, True  # old versions only count images
+        self.n_images, self.n_declared = images, images if is_consistent else self.n_declared
 
     def list(self) -> Listing:
         is_one = not self.reader.first.next_offset
@@ -489,22 +448,24 @@ class _ImageJSeries:
             counted = f"ImageJ counts {self.n_declared} images, but its axes are"
             self.defects.append(f"{counted} {self._sizes_text()}")
         if is_final(self.head, 0):
-            if is_one:
+            if is_one and self.n_declared != self.n_images:
                 self._resolve_counts()
-            end = self._end_of(self.n_images)
-            is_behind = is_one or self.n_images == 1 or end <= self.reader.first.next_offset
-            if end <= self._run_limit() and is_behind and (self.n_images == 1 or self._is_run()):
-                if self.n_images > 1:
-                    check_run(self.head, 0, self.n_images)
-                n_there = planes_with_room(self.head, 0)
-                if is_one and n_there > self.n_images:
-                    room = f"the file has room for {n_there} planes"
-                    self.defects.append(f"{room}, but ImageJ counts {self.n_images}")
-                level = self._level(self.head, 1, is_run=self.n_images > 1)
-                return Listing([Series("imagej", [level])], self.defects)
+            if self._is_run(is_one):
+                return self._run(is_one)
             if is_one or len(self.reader.chain(2)) == 1:
                 return self._truncated_series()
         return self._of_pages()
+
+    def _run(self, is_one: bool) -> Listing:
+        """Return one image, or contiguous planes described by the first IFD."""
+        if self.n_images > 1:
+            check_run(self.head, 0, self.n_images)
+        n_there = planes_with_room(self.head, 0)
+        if is_one and n_there > self.n_images:
+            room = f"the file has room for {n_there} planes"
+            self.defects.append(f"{room}, but ImageJ counts {self.n_images}")
+        level = self._level(self.head, 1, is_run=self.n_images > 1)
+        return Listing([Series("imagej", [level])], self.defects)
 
     def _end_of(self, n_images: int) -> int:
         return first_offset(self.head, 0) + n_images * image_bytes(self.head, 0)
@@ -514,24 +475,25 @@ class _ImageJSeries:
 
     def _resolve_counts(self) -> None:
         """Choose the larger of two contradictory counts that fits the file."""
-        n_declared = self.n_declared
-        if n_declared == self.n_images:
-            return
-        n_there = max(
-            n for n in (0, n_declared, self.n_images) if self._end_of(n) <= self._run_limit()
-        )
-        if n_there != self.n_images:
-            self.n_images, self.sizes = n_declared, dict.fromkeys(self.sizes, 1)
+        limit, counts = self._run_limit(), (self.n_declared, self.n_images)
+        if max([n for n in counts if self._end_of(n) <= limit], default=0) != self.n_images:
+            self.n_images, self.sizes = self.n_declared, dict.fromkeys(self.sizes, 1)
 
     def _sizes_text(self) -> str:
         return ", ".join(f"{axis}={n}" for axis, n in self.sizes.items())
 
-    def _is_run(self) -> bool:
+    def _is_run(self, is_one: bool) -> bool:
         """Return whether the planes are contiguous and the IFDs, if any, agree with that.
 
         If the end of the file cuts off IFDs stored after the planes, no pixels are lost. Writers
         that store a plane after each IFD may leave gaps because of long texts.
         """
+        end = self._end_of(self.n_images)
+        is_behind = is_one or self.n_images == 1 or end <= self.reader.first.next_offset
+        if end > self._run_limit() or not is_behind:
+            return False
+        if self.n_images == 1:
+            return True
         offset = self.reader.chain(2)[-1]
         second = self.reader.directory(offset)
         if second is None or offset == self.reader.first.offset:
@@ -560,30 +522,25 @@ class _ImageJSeries:
         n_bytes = image_bytes(self.head, 0)
         room = max(0, self._run_limit() - first_offset(self.head, 0))
         n_there = min(self.n_images, room // n_bytes if n_bytes else 0)
-        missing = missing_planes_error(
-            "planes counted by ImageJ reach past the end of the file",
-            f"room for {n_there}", f"{self.n_images} planes", self.reader.url,
-        )  # fmt: skip
         level = planes_of_run(self._level(self.head, 1), np.arange(self.n_images), n_there)
-        return Listing([Series("imagej", [level])], self.defects, missing)
+        listing = Listing([Series("imagej", [level])], self.defects)
+        what = "planes counted by ImageJ reach past the end of the file"
+        listing.miss(what, f"room for {n_there}", f"{self.n_images} planes", self.reader.url)
+        return listing
 
     def _of_pages(self) -> Listing:
         """Return the series if each plane has an IFD, else plain series and a defect."""
         pages = Pages(self.reader)
-        n_planes = math.prod(self.sizes.values())
-        is_alike = len(np.unique(pages.kind)) == 1 or len(
-            {pages.series_key(row)[0] for row in pages.columns.first}
-        ) == 1  # fmt: skip
+        is_alike = len({pages.facts(row).shape for row in pages.columns.first}) == 1
         if len(pages) == self.n_images and is_alike:
             return Listing([Series("imagej", [self._level(pages, len(pages))])], self.defects)
         found = plain_series(self.reader)
+        n_planes = math.prod(self.sizes.values())
         got = f"{len(pages)} pages, {n_planes} planes ({self._sizes_text()})"
         lost = any(finding.loses_pixels for finding in self.reader.findings)
         if lost and len(pages) < self.n_images:
-            found.missing = missing_planes_error(
-                "ImageJ counts more planes than the file has pages", len(pages), self.n_images,
-                self.reader.url,
-            )  # fmt: skip
+            what = "ImageJ counts more planes than the file has pages"
+            found.miss(what, len(pages), self.n_images, self.reader.url)
         found.defects.append(f"ImageJ's counts do not match the pages: {got}")
         for series in found.series[:1]:
             series.kind = "imagej"
@@ -610,8 +567,7 @@ def _list_shaped(pages: Pages, listing: Listing, seen: set[int]) -> bool:
     """
     index = 0
     while index < len(pages):
-        text = shaped_text(pages.directory(index))
-        declared = None if text is None else parse_shaped(text)
+        declared = parse_shaped(shaped_text(pages.directory(index)) or "")
         if declared is None:
             return False
         shaped = _ShapedSeries(pages, index, declared, listing)
@@ -664,10 +620,8 @@ class _ShapedSeries:
         n_there = 1 if is_run else min(n_pages, len(pages) - index)
         rows = [*range(index, index + n_there)]
         if not is_run and n_there < n_pages:
-            self.listing.missing = missing_planes_error(
-                "the file has fewer pages than tifffile wrote", f"{n_there} pages", f"{n_pages}",
-                pages.reader.url,
-            )  # fmt: skip
+            what = "the file has fewer pages than tifffile wrote"
+            self.listing.miss(what, f"{n_there} pages", f"{n_pages}", pages.reader.url)
             rows += [-1] * (n_pages - n_there)
         elif self._is_alone() and (n_room := planes_with_room(pages, index)) > n_pages:
             room = f"the file has room for {n_room} planes"

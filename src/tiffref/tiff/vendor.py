@@ -8,6 +8,7 @@ without an IFD of their own. Only documented parts of tifffile are used; it is i
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,6 @@ from ..errors import MalformedTiff, TiffrefError
 from ..io.remote import open_source
 from ..io.source import ByteSource, LocalSource, SourceFile
 from ..model.tiff_facts import IfdFacts
-from .descriptions import missing_planes_error
 from .ifd import TiffReader
 from .pages import Level, Pages, Series, stack_pages
 from .series import (
@@ -42,12 +42,11 @@ from .vendor_metadata import (
     MAX_PLANES,
     PARSE_ERRORS,
     TAG_VALUES,
-    check_ndtiff_index,
+    NdtiffIndex,
     check_planes,
     claimed_formats,
     has_pixels_element,
     is_micromanager_stack,
-    ndtiff_defects,
     qptiff_series,
     tifffile_errors,
     vendor_metadata,
@@ -80,7 +79,12 @@ class VendorFile(ImageFile):
 
     def metadata(self) -> dict[str, Any]:
         """Return the vendor metadata by format."""
-        return vendor_metadata(self.tif, self.reader)
+        return vendor_metadata(self)
+
+    @functools.cached_property
+    def ndtiff_index(self) -> NdtiffIndex:
+        """The index of an NDTiff set."""
+        return NdtiffIndex(self.tif.filehandle.dirname)
 
     def list(self) -> Listing:
         """List the series of the file; errors of tifffile become `MalformedTiff`."""
@@ -96,14 +100,14 @@ class VendorFile(ImageFile):
         reader = self.reader
         chain = reader.chain()
         if not reader.source.is_local:
-            reader.sub_directories(filter(None, map(reader.directory, chain)))
+            reader.fetch_sub_directories(filter(None, map(reader.directory, chain)))
         try:
             if reader.has_loop:  # tifffile may follow it forever
                 raise ValueError("the chain of IFDs returns to an earlier one")
             with np.errstate(all="ignore"):
                 check_planes(reader.first)
                 if self.tif.is_ndtiff:
-                    check_ndtiff_index(self.tif, self.sibling)
+                    self.ndtiff_index.check(self.tif.filename, self.sibling)
                 listing = self.convert(qptiff_series(self.tif) or [*self.tif.series])
         except TiffrefError:
             raise
@@ -157,7 +161,7 @@ class VendorFile(ImageFile):
             verb = "page is" if n_left == 1 else "pages are"
             listing.defects.append(f"{n_left} {verb} not part of any image")
         if self.tif.is_ndtiff:
-            listing.defects += ndtiff_defects(self.tif)
+            listing.defects += self.ndtiff_index.defects()
 
     def _check_metamorph(self, listing: Listing) -> None:
         """Add a defect for planes without IFDs that MetaMorph counts and tifffile does not list.
@@ -173,9 +177,8 @@ class VendorFile(ImageFile):
             [first.entries[code][1] for code in _UIC_COUNTED & first.entries.keys()], default=1
         )
         if n_counted > n_planes:
-            listing.missing = listing.missing or missing_planes_error(
-                "MetaMorph counts more planes than exist", n_planes, n_counted, self.reader.url
-            )
+            what = "MetaMorph counts more planes than exist"
+            listing.miss(what, n_planes, n_counted, self.reader.url)
             listing.defects.append(f"only {n_planes} of {n_counted} MetaMorph planes exist")
         elif not first.next_offset and is_final(pages, row):
             n_there = planes_with_room(pages, row)
@@ -271,14 +274,6 @@ class VendorFile(ImageFile):
         assert first is not None
         return [replace(first, offset=at, is_own=True) for at in chain]
 
-    def sibling(self, path: str) -> TiffReader:
-        """Return the reader of a local file of the set, opened once; "" is the file itself."""
-        reader = self._siblings.get(path) if path else self.reader
-        if reader is None:
-            source = open_source(path, allow=self.reader.source.allow)
-            reader = self._siblings[path] = TiffReader(source, counts=self.reader.counts)
-        return reader
-
 
 def _check_slide(listing: Listing, url: str) -> None:
     """Add a defect if images of a QPTIFF or Argos slide are not what the format prescribes.
@@ -302,12 +297,12 @@ def _check_slide(listing: Listing, url: str) -> None:
         listing.defects.append(f"the slide has the levels {', '.join(map(str, numbers))}")
     if numbers and numbers[0]:
         what = "the full-size image of the slide is missing"
-        listing.missing = missing_planes_error(what, f"level {numbers[0]}", "level 0", url)
+        listing.miss(what, f"level {numbers[0]}", "level 0", url)
     n_planes = max((len(item.levels[0].row) for item in reduced), default=0)
     n_there = len(series[0].levels[0].row)
     if n_planes > n_there:
         what = "the slide has fewer channels or focal planes than its overviews"
-        listing.missing = listing.missing or missing_planes_error(what, n_there, n_planes, url)
+        listing.miss(what, n_there, n_planes, url)
 
 
 def _bif_level(level: Level) -> int:
@@ -359,10 +354,8 @@ def _fit_to_pages(
         return level
     counted = ", ".join(f"{axis}={n}" for axis, n in zip(level.axes, level.shape, strict=False))
     if n_planes > n_there and is_full and not pages.facts(row).subfile_type & 1:
-        listing.missing = listing.missing or missing_planes_error(
-            "the file has fewer planes than it declares", n_there, f"{n_planes} ({counted})",
-            pages.reader.url,
-        )  # fmt: skip
+        what = "the file has fewer planes than it declares"
+        listing.miss(what, n_there, f"{n_planes} ({counted})", pages.reader.url)
     if level.is_run and n_planes > n_there:
         is_listed = n_planes <= MAX_PLANES
         return planes_of_run(level, np.arange(n_planes), n_there) if is_listed else level
@@ -487,19 +480,9 @@ class _VendorPages(Pages):
 
     def facts(self, row: int) -> IfdFacts:
         """Return the facts of a row, with vendor tags as parsed by tifffile."""
-        if row in self._facts:
-            return self._facts[row]
-        place = self._places[row]
-        page = place.page
-        if page.parent.filehandle is not page.keyframe.parent.filehandle and not place.is_own:
-            source = page.keyframe.parent.filehandle
-            other = TiffReader(open_source(source.path, allow=self.reader.source.allow))
-            facts = Pages(other, [page.keyframe.offset]).facts(0)
-            other.source.close()
-        else:
-            facts = super().facts(row)
-        facts = self._facts[row] = _with_values(facts, page.keyframe)
-        return facts
+        if row not in self._facts:
+            self._facts[row] = _with_values(super().facts(row), self._places[row].page.keyframe)
+        return self._facts[row]
 
     @property
     def kind(self) -> Any:  # type: ignore[override]
@@ -577,18 +560,20 @@ def _to_plain_value(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def open_vendor(where: Any, reader: TiffReader | None = None) -> VendorFile:
-    """Open a file with tifffile, or wrap a `TiffFile` that is already open.
+def wrap_tifffile(tif: Any) -> VendorFile:
+    """Wrap an open `TiffFile`."""
+    source, base = _source_of(tif)
+    return VendorFile(tif, TiffReader(source, base, tif.tiff.is_ndpi), owns=False)
+
+
+def open_vendor(reader: TiffReader) -> VendorFile:
+    """Open a file with tifffile.
 
     Raises
     ------
     MalformedTiff
         If tifffile cannot parse the file.
     """
-    if reader is None:
-        source, base = _source_of(where)
-        is_ndpi = where.tiff.is_ndpi
-        return VendorFile(where, TiffReader(source, base, is_ndpi), owns=False)
     Pages(reader, [reader.first.offset]).facts(0)  # raises a precise error if malformed
     with tifffile_errors(reader.url):
         return VendorFile(_open_tifffile(reader.source), reader)

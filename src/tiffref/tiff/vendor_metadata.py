@@ -12,6 +12,7 @@ format, UIC4Tag.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 import struct
@@ -134,15 +135,15 @@ def tifffile_errors(url: str, what: str = "cannot be parsed as TIFF") -> Iterato
         raise MalformedTiff(what, url=url, got=f"{type(error).__name__}: {error}") from error
 
 
-def vendor_metadata(tif: Any, reader: TiffReader) -> dict[str, Any]:
-    """Return the metadata of a vendor's file by format."""
-    metadata = {}
+def vendor_metadata(file: Any) -> dict[str, Any]:
+    """Return the metadata of a `VendorFile` by format."""
+    metadata, tif, reader = {}, file.tif, file.reader
     for name in READERS:  # tifffile's names of formats
         try:
             with np.errstate(all="ignore"):
                 if getattr(tif, f"is_{name}", False):
                     own = _OWN_METADATA.get(name)
-                    value = own(tif, reader) if own else getattr(tif, f"{name}_metadata", None)
+                    value = own(file) if own else getattr(tif, f"{name}_metadata", None)
                     metadata[name] = value or None
         except SyntaxError as error:
             what = "the vendor's XML cannot be parsed"
@@ -159,13 +160,9 @@ _SIS_COUNT = re.compile(r"^\s*(?:Z|Band|Time|Count)\s*=\s*(\d+)", re.MULTILINE)
 
 
 def check_planes(ifd: Directory) -> None:
-    """Refuse XML, and the INI file of Olympus SIS, of too many planes or with negative indices.
+    """Raise ValueError for XML or an INI file (Olympus SIS) of too many planes or negative indices.
 
     tifffile allocates lists of all planes.
-
-    Raises
-    ------
-    ValueError
     """
     text, ini = _texts(ifd, 270, _SIS_INI)
     counts = [math.prod(map(int, _SIZE.findall(sizes))) for sizes in _PIXELS.findall(text)]
@@ -220,118 +217,106 @@ def qptiff_series(tif: Any) -> list[Any]:
 # ---- metadata that tifffile does not collect
 
 
-def _ndtiff(tif: Any, reader: TiffReader) -> dict[str, Any]:
-    """Return the file's metadata, with the labels of each axis as `Labels`.
+class NdtiffIndex:
+    """The index of an NDTiff set, a record of each plane: position on each axis, file, offset.
 
-    Labels are in the order of first use, like tifffile's indices.
+    `labels` are the positions by name along each axis, in the order of first use, like tifffile's
+    indices.
     """
-    labels: dict[str, dict[str, None]] = {}
-    for axes, *_ in _ndtiff_records(tif):
-        for axis, place in axes.items():
-            if isinstance(place, str):
-                labels.setdefault(axis, {})[place] = None
-    names = {axis: list(found) for axis, found in labels.items()}
-    return {**(tif.micromanager_metadata or {}), "Labels": names}
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._first, self._is_cut_off = Path(folder), dict[str, int](), False
+        axes_of, planes = dict[str, dict[Any, None]](), set()
+        for record in _ndtiff_records((self._folder / "NDTiff.index").read_bytes()):
+            if record is None:
+                self._is_cut_off = True
+                break
+            axes, name, offset = record
+            self._first.setdefault(name, offset)
+            for axis, position in axes.items():
+                axes_of.setdefault(axis, {})[position] = None
+            planes.add((tuple(sorted(axes.items())), name, offset))
+        labels = {axis: [n for n in some if isinstance(n, str)] for axis, some in axes_of.items()}
+        self.labels = {axis: names for axis, names in labels.items() if names}
+        self._n_spanned = math.prod(
+            len(some) if axis in self.labels else int(max(some) - min(some) + 1)
+            for axis, some in axes_of.items()
+        )
+        self._n_hidden = len(planes) - len({place for place, *_ in planes})
+
+    def check(self, own_name: str, reader_of: Callable[[str], TiffReader]) -> None:
+        """Raise ValueError for an index that tifffile would misread.
+
+        tifffile allocates a list of as many planes as their positions span, and takes the first
+        record of each file for its first page.
+        """
+        if self._n_spanned > MAX_PLANES:
+            raise ValueError(f"NDTiff.index spans {self._n_spanned} planes")
+        for name, offset in self._first.items():
+            reader = reader_of("" if name == own_name else str(self._folder / name))
+            if first_offset(Pages(reader, [reader.first.offset]), 0) != offset:
+                what = f"the first plane of {name} in NDTiff.index is not its first page"
+                raise ValueError(what)
+
+    def defects(self) -> Iterator[str]:
+        """Yield whether records are cut off, or at the place of others: tifffile reads the last."""
+        if self._is_cut_off:
+            yield "NDTiff.index is cut off"
+        if self._n_hidden:
+            yield f"{self._n_hidden} planes of NDTiff.index are at the place of others"
 
 
-def _ndtiff_index(tif: Any) -> Path:
-    return Path(tif.filehandle.dirname) / "NDTiff.index"
-
-
-def _ndtiff_records(tif: Any) -> Iterator[Any]:
-    from tifffile import read_ndtiff_index
-
-    return read_ndtiff_index(_ndtiff_index(tif))
-
-
-def check_ndtiff_index(tif: Any, reader_of: Callable[[str], TiffReader]) -> None:
-    """Refuse an index of NDTiff that tifffile would misread.
-
-    tifffile allocates a list of as many planes as their positions span, and takes the first record
-    of each file for its first page.
-
-    Raises
-    ------
-    ValueError
-    """
-    positions: dict[str, set[Any]] = {}
-    first: dict[str, int] = {}
-    for axes, name, offset, *_ in _ndtiff_records(tif):
-        first.setdefault(name, offset)
-        for axis, position in axes.items():
-            positions.setdefault(axis, set()).add(position)
-    n_planes = math.prod([_span(indices) for indices in positions.values()])
-    if n_planes > MAX_PLANES:
-        raise ValueError(f"NDTiff.index spans {n_planes} planes")
-    for name, offset in first.items():
-        path = "" if name == tif.filename else str(_ndtiff_index(tif).parent / name)
-        reader = reader_of(path)
-        if first_offset(Pages(reader, [reader.first.offset]), 0) != offset:
-            raise ValueError(f"the first plane of {name} in NDTiff.index is not its first page")
-
-
-def _span(positions: set[Any]) -> int:
-    """Return the size of an axis of NDTiff, whose positions are numbers or labels."""
-    if any(isinstance(position, str) for position in positions):
-        return len(positions)
-    return int(max(positions) - min(positions) + 1)
-
-
-def ndtiff_defects(tif: Any) -> Iterator[str]:
-    """Yield the faults of an NDTiff index: records that are cut off, or at the place of others.
-
-    Of planes at the same place, tifffile reads the last.
-    """
-    if not _is_ndtiff_index_whole(_ndtiff_index(tif).read_bytes()):
-        yield "NDTiff.index is cut off"
-    places: dict[tuple[Any, ...], set[tuple[str, int]]] = {}
-    for axes, name, offset, *_ in _ndtiff_records(tif):
-        places.setdefault(tuple(sorted(axes.items())), set()).add((name, offset))
-    n_hidden = sum(map(len, places.values())) - len(places)
-    if n_hidden:
-        yield f"{n_hidden} planes of NDTiff.index are at the place of others"
-
-
-def _is_ndtiff_index_whole(data: bytes) -> bool:
-    """Return whether an NDTiff index ends with a complete record.
+def _ndtiff_records(data: bytes) -> Iterator[tuple[dict[str, Any], str, int] | None]:
+    """Yield axes, file and offset of each plane, and at last None if the index is cut off.
 
     A record is axes and file name, each with its length, and 32 bytes.
     """
     at = 0
-    with contextlib.suppress(struct.error):
-        while at < len(data):
-            for n_behind in (0, 32):
-                (length,) = struct.unpack_from("<I", data, at)
-                at += 4 + length + n_behind
-    return at == len(data)
+    while at < len(data):
+        try:
+            (n_axes,) = struct.unpack_from("<I", data, at)
+            (n_name,) = struct.unpack_from("<I", data, at + 4 + n_axes)
+            end = at + 8 + n_axes + n_name
+            (offset,) = struct.unpack_from("<I28x", data, end)
+            axes = json.loads(data[at + 4 : at + 4 + n_axes])
+        except (struct.error, ValueError):
+            yield None
+            return
+        yield axes, data[end - n_name : end].decode("utf-8", "replace"), offset
+        at = end + 32
 
 
-def _qpi(tif: Any, reader: TiffReader) -> list[str]:
+def _ndtiff(file: Any) -> dict[str, Any]:
+    """Return the file's metadata, with the labels of each axis as `Labels`."""
+    return {**(file.tif.micromanager_metadata or {}), "Labels": file.ndtiff_index.labels}
+
+
+def _qpi(file: Any) -> list[str]:
     """Return the XML of each page of the main series, one per channel."""
-    return [page.aspage().description for page in tif.series[0] if page is not None]
+    return [page.aspage().description for page in file.tif.series[0] if page is not None]
 
 
-def _bif(tif: Any, reader: TiffReader) -> Any:
+def _bif(file: Any) -> Any:
     """Return the XML of the first page, even if another page is the image."""
-    return tif.pages.first.tags.valueof(_XMP)
+    return file.tif.pages.first.tags.valueof(_XMP)
 
 
-def _ome(tif: Any, reader: TiffReader) -> Any:
+def _ome(file: Any) -> Any:
     """Return the OME-XML; if another file of the set holds it, the name and XML of that file."""
-    with contextlib.closing(OmeFile(reader)) as ome:
+    with contextlib.closing(OmeFile(file.reader)) as ome:
         return ome.metadata()["ome"]
 
 
-def _stk(tif: Any, reader: TiffReader) -> dict[str, Any]:
+def _stk(file: Any) -> dict[str, Any]:
     """Return tifffile's metadata, plus the stage position of each plane as `Stage`.
 
     tifffile reads the numerators of the positions as unsigned.
     """
-    metadata = dict(tif.stk_metadata or {})
-    tags = tif.pages.first.tags
+    metadata = dict(file.tif.stk_metadata or {})
+    tags = file.tif.pages.first.tags
     if _UIC4 in tags and _UIC2 in tags:
-        tif.filehandle.seek(tags[_UIC4].valueoffset)
-        data = tif.filehandle.read(_MAX_BYTES)
+        file.tif.filehandle.seek(tags[_UIC4].valueoffset)
+        data = file.tif.filehandle.read(_MAX_BYTES)
         metadata["Stage"] = list(_stage_positions(data, tags[_UIC2].count))
     return metadata
 
@@ -363,12 +348,12 @@ _UIC4_SIZES = {
 """Size of UIC4 records: bytes per plane, and fixed bytes."""
 
 
-def _sis(tif: Any, reader: TiffReader) -> Any:
-    check_planes(reader.first)
-    return tif.sis_metadata
+def _sis(file: Any) -> Any:
+    check_planes(file.reader.first)
+    return file.tif.sis_metadata
 
 
-_OWN_METADATA: Mapping[str, Callable[[Any, TiffReader], Any]] = {
+_OWN_METADATA: Mapping[str, Callable[[Any], Any]] = {
     "sis": _sis,
     "ndtiff": _ndtiff,
     "qpi": _qpi,
