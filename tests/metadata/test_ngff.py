@@ -27,6 +27,7 @@ from tiffref.metadata.ngff import (
     physical_coordinates,
 )
 from tiffref.model.array import Array, Group
+from tiffref.zarr import ZarrTiffStore
 
 SIZES = Calibration({"Z": 2.0, "Y": 0.5, "X": 0.25, "T": 3.0}, {"Z": "micrometer", "T": "second"})
 
@@ -247,6 +248,54 @@ def test_several_images_are_groups_as_bioformats2raw_has_them(tmp_path):
         assert_valid(dict(group[str(n)].attrs), "0.5")
     names = [one["label"] for one in group["0"].attrs["ome"]["omero"]["channels"]]
     assert names == ["a", "b", "c"]
+
+
+def test_bioio_opens_each_of_several_images(tmp_path):
+    bioio = pytest.importorskip("bioio_ome_zarr")
+    images = write_two_images(tmp_path / "a.ome.tif")
+    tiffref.scan(tmp_path / "a.ome.tif").write_fsspec(tmp_path / "refs.json", zarr_format=3)
+    options = {"fo": str(tmp_path / "refs.json"), "remote_protocol": "file"}
+    for n, (expected, size) in enumerate(zip(images, (0.5, 0.25), strict=True)):
+        found = bioio.Reader(f"reference://{n}", fs_kwargs=options)
+        np.testing.assert_array_equal(np.asarray(found.data), expected)
+        assert size == found.physical_pixel_sizes.X
+
+
+OME_XML = "OME/METADATA.ome.xml"
+
+
+def test_several_images_are_listed_in_ome_xml(tmp_path):
+    """napari-ome-zarr finds the images there, and not by the attributes."""
+    ome_types = pytest.importorskip("ome_types")
+    write_two_images(tmp_path / "a.ome.tif")
+    references = tiffref.scan(tmp_path / "a.ome.tif")
+    references.write_fsspec(tmp_path / "refs.json", zarr_format=3)
+    text = json.loads((tmp_path / "refs.json").read_text())["refs"][OME_XML]
+    images = ome_types.from_xml(text).images
+    assert [image.id for image in images] == ["Image:0", "Image:1"]
+    assert images[0].name == "one"
+    sizes = [[getattr(image.pixels, f"size_{axis}") for axis in "tczyx"] for image in images]
+    assert sizes == [[1, 3, 1, 40, 56], [1, 1, 4, 64, 96]]
+    again = References.open(tmp_path / "refs.json")
+    assert again.allow is None  # our own document
+    assert again.to_kerchunk(3)["refs"][OME_XML] == text
+    assert tiffref.validate(tmp_path / "refs.json", pixels="all").summary == "valid"
+    store = ZarrTiffStore(tmp_path / "refs.json", zarr_format=3, series=1)
+    (image,) = ome_types.from_xml(store[OME_XML].decode()).images
+    assert (image.id, OME_XML in store) == ("Image:1", True)
+    assert OME_XML not in references.to_kerchunk(2)["refs"]
+
+
+@pytest.mark.parametrize("value", ["<OME", ["https://example.org/a.xml"], ["a.xml", 0, 9]])
+@pytest.mark.parametrize("series", [["0", "9", 3, None], "0", {}, None])
+def test_ome_xml_of_other_programs_is_not_read(tmp_path, value, series):
+    write_two_images(tmp_path / "a.ome.tif")
+    document = tiffref.scan(tmp_path / "a.ome.tif").to_kerchunk(3)
+    group = json.loads(document["refs"]["OME/zarr.json"])
+    group["attributes"]["ome"]["series"] = series
+    document["refs"] |= {"OME/zarr.json": json.dumps(group), OME_XML: value}
+    text = References.from_kerchunk(document).to_kerchunk(3)["refs"].get(OME_XML, "")
+    assert text.count("<Image ") == isinstance(series, list)
 
 
 def test_an_image_without_sizes_is_ordered_where_it_is_asked_for(tmp_path):

@@ -40,9 +40,9 @@ from .provenance import (
     digest_chunks,
     parse_provenance,
 )
-from .zarr_metadata import Nodes, parse_metadata
+from .zarr_metadata import OME_XML, Nodes, parse_metadata
 
-METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+METADATA_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json", OME_XML)
 """Last parts of keys whose values are metadata documents."""
 
 _MAX_RANGE = 2**63 - 1
@@ -90,7 +90,9 @@ def parse_structure(document: Any, report: Reporter) -> RefColumns:
         del chunks[key]
     metadata = {}
     for key in [key for key in chunks if key.endswith(METADATA_NAMES)]:
-        if key.rpartition("/")[2] in METADATA_NAMES:
+        name = key.rpartition("/")[2]
+        # documents of other programs may refer to OME-XML in a file, which is not read
+        if name in METADATA_NAMES and (name != OME_XML or isinstance(chunks[key], str)):
             value = _check_metadata_value(key, chunks.pop(key), report)
             if value is not None:
                 metadata[key] = value

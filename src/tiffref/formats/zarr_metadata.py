@@ -28,24 +28,24 @@ import ujson
 
 from ..codecs.zarr_codecs import from_zarr2, from_zarr3, parse_data_type, to_zarr2, to_zarr3
 from ..errors import Finding, InvalidReferences, ManifestMismatch, Reporter
+from ..metadata.calibration import write_ome_xml
 from ..model.array import Array, Group, Node, chunk_grid
 from ..model.codec import ForeignCodec, SegmentCodec
 from ..model.manifest import Manifest
 from .keys import KeyRule, join_key
 
+OME_XML = "METADATA.ome.xml"
+"""Name of the OME-XML of several images, in the group "OME"."""
 _DIMS, _MASK = "_ARRAY_DIMENSIONS", "_FillValue"
 
 
-def to_documents(
-    group: Group, zarr_format: int = 2, *, is_own: bool = False
-) -> dict[str, dict[str, Any]]:
-    """Return the metadata documents of a group and its nodes, as plain JSON values.
+def to_documents(group: Group, zarr_format: int = 2, *, is_own: bool = False) -> dict[str, Any]:
+    """Return the metadata documents of a group and its nodes, as JSON values (OME-XML as text).
 
     Parameters and errors as in `to_texts`.
     """
-    return {
-        key: json.loads(text) for key, text in to_texts(group, zarr_format, is_own=is_own).items()
-    }
+    texts = to_texts(group, zarr_format, is_own=is_own)
+    return {key: text if key.endswith(OME_XML) else json.loads(text) for key, text in texts.items()}
 
 
 def to_texts(
@@ -99,7 +99,19 @@ def to_texts(
                 hint="Write zarr_format=2, or give the array a name.",
             )
         texts.update(node_texts)
+        if zarr_format == 3 and path.rpartition("/")[2] == "OME":
+            texts.update(_ome_xml(path, group))
     return texts
+
+
+def _ome_xml(path: str, root: Group) -> dict[str, str]:
+    """Return the OME-XML below a group "OME", which some readers need; empty for other groups."""
+    above = path.rpartition("/")[0]
+    ome, parent = root[path].attributes.get("ome"), root[above] if above else root
+    series = ome.get("series") if isinstance(ome, Mapping) else None
+    if not isinstance(series, list) or not isinstance(parent, Group):
+        return {}
+    return {f"{path}/{OME_XML}": write_ome_xml(parent, series)}
 
 
 def _node_to_v2(path: str, node: Node, more: Mapping[str, Any], is_own: bool) -> dict[str, str]:
@@ -368,7 +380,7 @@ def parse_metadata(metadata: Mapping[str, Any], report: Reporter) -> Nodes:
     parsed = {
         key: _parse_json(key, value, report)
         for key, value in metadata.items()
-        if not key.endswith(".zmetadata")
+        if not key.endswith((".zmetadata", OME_XML))
     }
     documents = {key: value for key, value in parsed.items() if value is not None}
     groups: dict[str, Mapping[str, Any]] = {}

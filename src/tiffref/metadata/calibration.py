@@ -13,12 +13,14 @@ import datetime
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
+from xml.etree.ElementTree import SubElement, tostring
 
+from ..model.array import Group
 from ..model.tiff_facts import LevelFacts, SeriesFacts
 from .cf import parse_date
 from .report import Element, Recorder, Report, XmlError, parse_xml
@@ -472,3 +474,30 @@ def _number(text: str | None) -> float | None:
         return float(text) if text is not None else None
     except ValueError:
         return None
+
+
+_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_PIXEL_TYPES = {"float32": "float", "float64": "double", "complex64": "complex",
+                "complex128": "double-complex", "bool": "bit"}  # fmt: skip
+
+
+def write_ome_xml(group: Group, paths: Sequence[Any]) -> str:
+    """Return OME-XML that lists images of OME-NGFF 0.5, by their paths in a group.
+
+    Paths without an image, possible in foreign documents, are left out.
+    """
+    root = Element("OME", xmlns=_NAMESPACE)
+    for path in paths:
+        try:
+            below: Any = group[path]
+            entry = below.attributes["ome"]["multiscales"][0]
+            array = below[entry["datasets"][0]["path"]]
+            sizes = {f"Size{axis}": str(array.sizes.get(axis.lower(), 1)) for axis in "XYZCT"}
+        except (AttributeError, LookupError, TypeError):
+            continue
+        name = "".join(filter(str.isprintable, str(entry.get("name", ""))))
+        kind = _PIXEL_TYPES.get(array.dtype.name, array.dtype.name)
+        image = SubElement(root, "Image", ID=f"Image:{path}", Name=name)
+        attributes = {"ID": f"Pixels:{path}", "DimensionOrder": "XYZCT", "Type": kind, **sizes}
+        SubElement(SubElement(image, "Pixels", attributes), "MetadataOnly")
+    return tostring(root, "unicode")

@@ -365,8 +365,12 @@ def _merge_attributes(
     return merged
 
 
-def _encode(documents: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
-    return {key: json.dumps(document).encode() for key, document in documents.items()}
+def _encode(documents: Mapping[str, Any]) -> dict[str, bytes]:
+    """Encode JSON values, and OME-XML, which is text."""
+    return {
+        key: (value if isinstance(value, str) else json.dumps(value)).encode()
+        for key, value in documents.items()
+    }
 
 
 def read_value(value: bytes | Chunk | None, byte_range: ByteRequest | None, fetch: Fetcher) -> Any:
