@@ -182,6 +182,21 @@ def test_an_occupied_position(tmp_path, keep):
         tiffref.append_sequence(before, tmp_path / "b" / "{t}.tif")
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("field", ["t:d", "time:%Y%j", "name:s"])
+def test_long_axes_which_documents_compress(tmp_path, field, zarr_format):
+    for n in range(2001, 2072):
+        write(tmp_path / f"{n}001.tif", pixels(n))
+    files, pattern = sorted(tmp_path.glob("*.tif")), f"{{{field}}}.tif"
+    document = tmp_path / "long.json"
+    first = tiffref.scan_sequence(files[:-1], pattern=pattern)
+    first.write_fsspec(document, zarr_format=zarr_format)
+    after = tiffref.append_sequence(document, files)
+    whole = tiffref.scan_sequence(files, pattern=pattern)
+    assert coordinates(after) == coordinates(whole)
+    np.testing.assert_array_equal(read(after), read(whole))
+
+
 def test_references_that_cannot_be_appended_to(tmp_path):
     write(tmp_path / "0.tif", pixels(0))
     with pytest.raises(InvalidReferences, match="no sequence of files"):

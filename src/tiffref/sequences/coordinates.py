@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidReferences, ManifestMismatch, SelectionError, first_few
 from ..model.array import Array
 from ..model.manifest import MISSING
+from ..read.chunks import decode_inlined
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -276,19 +277,15 @@ def read_axis(name: str, array: Array) -> Axis:
     Raises
     ------
     InvalidReferences
-        If its values are not inlined and uncompressed.
+        If its values are not inlined in one chunk.
     """
-    data = array.manifest.inlined.get(0, b"")
-    dtype = array.dtype.newbyteorder("<")
-    (length,) = array.shape if len(array.shape) == 1 else (-1,)
-    if len(data) != length * dtype.itemsize:
+    if len(array.shape) != 1 or array.manifest.n_chunks != 1 or not array.manifest.inlined:
         raise InvalidReferences(
-            "the coordinate of a sequence is not in the form that tiffref writes",
-            tag=name,
-            got=f"{len(data)} bytes",
-            expected=f"{length} values of {dtype}",
-        )
-    values = np.frombuffer(data, dtype).astype(array.dtype)
+            "the coordinate of a sequence is not in the form that tiffref writes", tag=name,
+            got=f"{len(array.manifest.inlined)} inlined chunks", expected="all values in one",
+        )  # fmt: skip
+    (length,) = array.shape
+    values = decode_inlined(array, 0)[:length].astype(array.dtype)
     units = str(array.attributes.get("units", "")).split(" since ")[0]
     code = next((code for code, unit in _UNITS.items() if unit == units), None)
     if code is not None and values.dtype.kind == "i":
